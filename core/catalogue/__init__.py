@@ -1,0 +1,28 @@
+"""Which models there are: prompt format, stop rule, licence, scores, INT4 settings."""
+
+from core.catalogue.load import (
+    EMBEDDED_DIR,
+    benchmark_shapes,
+    catalogue,
+    default_int4,
+    find,
+    npu_int4,
+    published_scores,
+)
+from core.catalogue.model import CatalogueModel, Int4Settings, Shape
+from core.catalogue.precision import DEFAULT_PRECISION, Precision
+
+__all__ = [
+    "DEFAULT_PRECISION",
+    "EMBEDDED_DIR",
+    "CatalogueModel",
+    "Int4Settings",
+    "Precision",
+    "Shape",
+    "benchmark_shapes",
+    "catalogue",
+    "default_int4",
+    "find",
+    "npu_int4",
+    "published_scores",
+]

@@ -1,0 +1,103 @@
+"""Reads ``models.toml``."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from core.catalogue.model import CatalogueModel, Int4Settings, Shape
+from core.catalogue.shapes import parameter_count, shape_from_config
+from core.errors import UnknownModelError
+from core.settings import CHECKOUT
+
+EMBEDDED_DIR = CHECKOUT / "core" / "demo"
+"""Holds one folder per embedded model, named by its key."""
+
+
+@cache
+def catalogue() -> dict[str, CatalogueModel]:
+    """All models Paddock knows by name: key to row, in the file's order."""
+    return {key: _row(key, row) for key, row in _toml()["models"].items()}
+
+
+def find(key: str) -> CatalogueModel:
+    """The row of that key.
+
+    Raises:
+        UnknownModelError: there is none; the text lists the keys.
+    """
+    rows = catalogue()
+    if key not in rows:
+        raise UnknownModelError(
+            f"There is no model {key!r} in the catalogue; it has {', '.join(rows)}."
+        )
+    return rows[key]
+
+
+@cache
+def default_int4() -> Int4Settings:
+    """INT4 settings of a model that has no row."""
+    return Int4Settings(**_toml()["int4"]["default"])
+
+
+@cache
+def npu_int4() -> Int4Settings:
+    """INT4 settings for any model that is to run on an NPU."""
+    return Int4Settings(**_toml()["int4"]["npu"])
+
+
+@cache
+def benchmark_shapes() -> dict[str, tuple[str, Shape]]:
+    """Shapes without weights, for benchmarks: name to (architecture, shape)."""
+    return {
+        name: (row["architecture"], Shape(**row["shape"]))
+        for name, row in _toml()["shapes"].items()
+    }
+
+
+@cache
+def published_scores() -> dict[str, dict[str, float]]:
+    """The score table that Dolly's rows come from: model to {task: accuracy from 0 to 1}."""
+    table = _toml()["scores"]
+    return {
+        name: dict(zip(table["tasks"], values, strict=True))
+        for name, values in table["models"].items()
+    }
+
+
+@cache
+def _toml() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))
+
+
+def _row(key: str, row: dict[str, Any]) -> CatalogueModel:
+    shape = Shape(**row["shape"]) if "shape" in row else _embedded_shape(key)
+    limits = row.get("known_limits") or _toml()["known_limits"].get(row.get("known_limits_of"), ())
+    scores = published_scores().get(key, {})
+    return CatalogueModel(
+        key=key,
+        title=row["title"],
+        architecture=row["architecture"],
+        hub_id=row.get("hub_id"),
+        prompt_format=row["prompt_format"],
+        shape=shape,
+        parameters=parameter_count(row["architecture"], shape),
+        licence=row["licence"],
+        licence_note=row["licence_note"],
+        gated=row.get("gated", False),
+        int4=Int4Settings(**row["int4"]),
+        summary=row["summary"],
+        known_limits=tuple(limits),
+        scores=tuple(scores.items()),
+        scores_source=_toml()["scores"]["source"] if scores else None,
+    )
+
+
+def _embedded_shape(key: str) -> Shape:
+    config = EMBEDDED_DIR / key / "config.json"
+    if not config.is_file():  # the weights are trained in a later change
+        return Shape(256, 4, 4, 4, 1024, 2048, 1024)
+    return shape_from_config(json.loads(config.read_text(encoding="utf-8")))

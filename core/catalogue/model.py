@@ -1,0 +1,67 @@
+"""The shape of a catalogue row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Int4Settings:
+    """How INT4 weight compression is done: NNCF's ``compress_weights`` in data-free mode."""
+
+    symmetric: bool
+    group_size: int
+    """Weights that share one scale along the input channel; −1 means one scale per channel."""
+    ratio: float
+    """Share of the compressible layers that become INT4; the rest become INT8."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a decoder-only transformer, named as in its ``config.json``."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocabulary: int
+    positions: int
+    """Longest sequence, prompt and answer together, in tokens."""
+    rotary_fraction: float = 1.0
+    """Share of each head's width that is rotated."""
+    rope_theta: float = 10_000.0
+    parallel_residual: bool = False
+    """GPT-NeoX only: attention and feed-forward read the same input."""
+    tied_embeddings: bool = False
+
+
+@dataclass(frozen=True)
+class CatalogueModel:
+    """One model Paddock knows by name."""
+
+    key: str
+    title: str
+    architecture: str
+    """``model_type`` of the configuration: gpt_neox, llama, phi, mistral."""
+    hub_id: str | None
+    """Hugging Face id; None for the models that Paddock embeds."""
+    prompt_format: str
+    """Name of a :class:`core.catalogue.prompts.PromptFormat`."""
+    shape: Shape
+    parameters: int
+    licence: str
+    licence_note: str
+    gated: bool
+    int4: Int4Settings
+    summary: str
+    known_limits: tuple[str, ...]
+    """Empty where none is recorded."""
+    scores: tuple[tuple[str, float], ...]
+    """Published benchmark scores, (task, value from 0 to 1); empty where none is recorded."""
+    scores_source: str | None
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the weights come with Paddock itself."""
+        return self.hub_id is None

@@ -1,0 +1,1 @@
+"""Two small instruct models of Paddock's own: corpus, training, evaluation, weights."""

@@ -1,0 +1,122 @@
+"""Creative writing: verses, stories, letters, short messages, recipes."""
+
+from __future__ import annotations
+
+from core.demo.corpus.example import Check, Example
+from core.demo.corpus.names import Names
+from core.demo.corpus.source import Source
+from core.demo.corpus.text import data, fill, upper_first
+
+
+def creative_writing(source: Source) -> Example:
+    """One of the forms."""
+    forms = [_haiku, _poem, _story, _letter, _thanks, _birthday, _tweet, _slogan, _recipe]
+    return source.random.choices(forms, [2.5, 2.5, 4, 2, 1, 1, 2, 1, 3])[0](source)
+
+
+def _done(wording: str, asked: str, answer: str, needs: list[str], fewest: int, *values: str) -> Example:
+    check = Check(needs=tuple((need,) for need in needs), words=(fewest, 300))
+    return Example("creative_writing", asked, "", answer, check, wording, values)
+
+
+def _verse(source: Source, form: str, fewest: int) -> Example:
+    rows = data("writing")
+    known = rows[form]["known"]
+    wording = source.wording(rows[form]["asks"])
+    if source.chance(0.5):
+        subject = source.choice(list(known))
+        answer = source.choice(known[subject])
+        needs: list[str] = []
+    else:
+        subject = source.of(rows["subjects"]["things"])
+        answer = fill(source.choice(rows[form]["generic"]), x=subject, X=upper_first(subject))
+        needs = [subject]
+    return _done(wording, fill(wording, x=subject), answer, needs, fewest, subject)
+
+
+def _haiku(source: Source) -> Example:
+    return _verse(source, "haiku", 8)
+
+
+def _poem(source: Source) -> Example:
+    return _verse(source, "poem", 18)
+
+
+def _story(source: Source) -> Example:
+    rows = data("writing")["story"]
+    hero = source.of(rows["heroes"])
+    thing = source.of(rows["things"])
+    name = Names(source).first() if source.chance(0.6) else Names(source).pet()
+    form = source.random.choices(["asks", "asks_plain", "asks_hero"], [5, 2, 2])[0]
+    wording = source.wording(rows[form])
+    asked = fill(wording, h=hero, n=name, t=thing)
+    slots = {"h": hero, "n": name, "t": thing}
+    first, *rest = (
+        fill(source.choice(rows[part]), **slots)
+        for part in ("begin", "find", "doubt", "act", "turn", "end")
+    )
+    answer = "\n\n".join([f"{upper_first(first)} {rest[0]}", f"{rest[1]} {rest[2]}", f"{rest[3]} {rest[4]}"])
+    needs = [hero.split(maxsplit=1)[1]]
+    needs += [name] if form != "asks_hero" else []
+    needs += [thing] if form == "asks" else []
+    return _done(wording, asked, answer, needs, 90, name, hero, thing)
+
+
+def _letter(source: Source) -> Example:
+    rows = data("writing")["letter"]
+    relation = source.choice(rows["relations"])
+    named = source.chance(0.25)
+    wording = source.wording(rows["asks_named" if named else "asks"])
+    name = Names(source).first()
+    greeting = f"My dear {name}," if named else f"My dear {relation},"
+    parts = [source.choice(rows[part]) for part in ("opening", "memory", "quality", "promise", "closing")]
+    answer = "\n\n".join([greeting, f"{parts[0]}", f"{parts[1]}", f"{parts[2]} {parts[3]}", parts[4]])
+    asked = fill(wording, r=relation, n=name)
+    return _done(wording, asked, answer, [greeting[:-1]], 90, *([name] if named else []))
+
+
+def _thanks(source: Source) -> Example:
+    rows = data("writing")["thanks"]
+    name, reason = Names(source).first(), source.of(rows["reasons"])
+    wording = source.wording(rows["asks"])
+    answer = fill(source.choice(rows["answers"]), n=name, x=reason)
+    return _done(wording, fill(wording, n=name, x=reason), answer, [name, reason], 20, name, reason)
+
+
+def _birthday(source: Source) -> Example:
+    rows = data("writing")["birthday"]
+    name = Names(source).first()
+    wording = source.wording(rows["asks"])
+    return _done(wording, fill(wording, n=name), fill(source.choice(rows["answers"]), n=name), [name], 15, name)
+
+
+def _tweet(source: Source) -> Example:
+    rows = data("writing")["tweet"]
+    if source.chance(0.5):
+        wording = source.wording(rows["openvino_asks"])
+        return _done(wording, wording, source.choice(rows["openvino"]), ["OpenVINO", "#"], 15)
+    topic = source.of(rows["topics"])
+    wording = source.wording(rows["asks"])
+    answer = fill(source.choice(rows["answers"]), x=topic)
+    return _done(wording, fill(wording, x=topic), answer, [topic, "#"], 10, topic)
+
+
+def _slogan(source: Source) -> Example:
+    rows = data("writing")["slogan"]
+    topic = source.of(rows["topics"])
+    wording = source.wording(rows["asks"])
+    answer = fill(source.choice(rows["answers"]), x=topic, X=upper_first(topic))
+    return _done(wording, fill(wording, x=topic), answer, [topic], 3, topic)
+
+
+def _recipe(source: Source) -> Example:
+    rows = data("writing")["recipe"]
+    wording = source.wording(rows["asks"])
+    if source.chance(0.35):
+        dish = source.choice(list(rows["known"]))
+        needs = [dish.removeprefix("an ").removeprefix("a ").rstrip("s")]
+        return _done(wording, fill(wording, x=dish), source.choice(rows["known"][dish]), needs, 30)
+    topping = "pineapple" if source.training and source.chance(0.35) else source.of(rows["toppings"])
+    dish = fill(source.choice(rows["pizza_names"]), x=topping)
+    answer = fill(source.choice(rows["pizza"]), x=topping)
+    return _done(wording, fill(wording, x=dish), answer, [topping, "pizza", "dough"], 80, topping)

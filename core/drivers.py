@@ -1,0 +1,170 @@
+"""Why OpenVINO reports no GPU or NPU: what the operating system knows of such hardware.
+
+On Linux a GPU that the kernel drives appears as a render node (``/dev/dri/renderD128``), an NPU as
+``/dev/accel/accel0``. OpenVINO then needs the right to open the node, and the user-space driver:
+OpenCL for a GPU, Level Zero for an NPU. Other systems have no such nodes to look at.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.devices import Device, DeviceKind
+
+INTEL = "0x8086"
+"""PCI vendor id; OpenVINO's GPU and NPU plugins drive Intel's devices only."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """State of one kind of device on this machine."""
+
+    fine: bool
+    """False where hardware is there and cannot be used."""
+    finding: str
+    remedy: str | None
+
+
+@dataclass(frozen=True)
+class _Kind:
+    nodes: str
+    """Pattern below ``/dev``."""
+    sysfs: str
+    """Folder below ``/sys/class`` with one entry per node."""
+    library: str
+    """Loader that OpenVINO's plugin is linked to."""
+    loader_package: str
+    driver_package: str
+
+
+_KINDS = {
+    DeviceKind.GPU: _Kind(
+        "dri/renderD*", "drm", "libOpenCL.so.1", "ocl-icd-libopencl1", "intel-opencl-icd"
+    ),
+    DeviceKind.NPU: _Kind(
+        "accel/accel*",
+        "accel",
+        "libze_loader.so.1",
+        "libze1",
+        "intel-level-zero-npu and intel-driver-compiler-npu",
+    ),
+}
+"""Package names are Debian's and Ubuntu's; the NPU's are in Intel's linux-npu-driver releases."""
+
+
+@dataclass(frozen=True)
+class _Node:
+    path: Path
+    vendor: str
+    kernel_driver: str
+
+
+def diagnose(
+    kind: DeviceKind,
+    reported: tuple[Device, ...],
+    *,
+    system: str = sys.platform,
+    dev: Path = Path("/dev"),
+    sys_class: Path = Path("/sys/class"),
+) -> Diagnosis:
+    """Say whether devices of that kind work, are absent, or what they lack.
+
+    Args:
+        kind: GPU or NPU.
+        reported: the devices that OpenVINO found.
+        system: ``sys.platform``.
+        dev: folder of the device nodes.
+        sys_class: folder of the kernel's device classes.
+    """
+    name = kind.value.upper()
+    nodes = _nodes(_KINDS[kind], dev, sys_class) if system == "linux" else []
+    found = [device for device in reported if device.kind == kind]
+    if found:
+        names = ", ".join(f"{device.id} ({device.full_name})" for device in found)
+        drivers = sorted({node.kernel_driver for node in nodes if node.kernel_driver})
+        driven = f", kernel driver {', '.join(drivers)}" if drivers else ""
+        return Diagnosis(True, f"OpenVINO can use {names}{driven}.", None)
+    if system == "linux":
+        return _missing_on_linux(kind, name, nodes)
+    return Diagnosis(True, f"OpenVINO reports no {name}.", _remedy_elsewhere(name, system))
+
+
+def _missing_on_linux(kind: DeviceKind, name: str, nodes: list[_Node]) -> Diagnosis:
+    needs = _KINDS[kind]
+    if not nodes:
+        return Diagnosis(True, f"There is no {name} here (no /dev/{needs.nodes}).", None)
+    ours = [node for node in nodes if node.vendor in (INTEL, "")]
+    if not ours:
+        return Diagnosis(
+            True, f"The {name} here is not Intel's; OpenVINO runs on Intel's only.", None
+        )
+    closed = [node for node in ours if not _may_open(node.path)]
+    if closed:
+        group = _group(closed[0].path)
+        return Diagnosis(
+            False,
+            f"There is a {name} at {closed[0].path}, but this user may not open it: "
+            f"the group {group} may.",
+            f"Run `sudo usermod -aG {group} $USER`, then log out and in again.",
+        )
+    if not _loadable(needs.library):
+        return Diagnosis(
+            False,
+            f"There is a {name} at {ours[0].path}, but {needs.library} is not installed, "
+            "which OpenVINO reaches it through.",
+            f"Install the packages {needs.loader_package} and {needs.driver_package}.",
+        )
+    return Diagnosis(
+        False,
+        f"There is a {name} at {ours[0].path} and this user may open it, but OpenVINO does not "
+        "find its user-space driver.",
+        f"Install Intel's driver: {needs.driver_package}.",
+    )
+
+
+def _remedy_elsewhere(name: str, system: str) -> str | None:
+    if system == "win32":
+        return f"If the machine has an Intel {name}, install Intel's newest {name} driver."
+    return None
+
+
+def _nodes(kind: _Kind, dev: Path, sys_class: Path) -> list[_Node]:
+    return [
+        _Node(path, _vendor(sys_class / kind.sysfs / path.name), _driver(sys_class, kind, path))
+        for path in sorted(dev.glob(kind.nodes))
+    ]
+
+
+def _vendor(entry: Path) -> str:
+    try:
+        return (entry / "device" / "vendor").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _driver(sys_class: Path, kind: _Kind, node: Path) -> str:
+    link = sys_class / kind.sysfs / node.name / "device" / "driver"
+    return link.resolve().name if link.exists() else ""
+
+
+def _may_open(node: Path) -> bool:
+    return os.access(node, os.R_OK | os.W_OK)
+
+
+def _group(node: Path) -> str:
+    try:
+        return node.group()
+    except (KeyError, OSError, NotImplementedError):
+        return "render"
+
+
+def _loadable(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

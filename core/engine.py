@@ -1,0 +1,120 @@
+"""Puts the parts together: one engine a process, shared by pages, commands and routes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from functools import cached_property
+
+from core.catalogue import Int4Settings, Precision, npu_int4
+from core.errors import RecordsError
+from core.generation.job import Job
+from core.generation.request import GenerationRequest
+from core.recording import RunRecorder
+from core.records import Origin, RunStore
+from core.runtimes.base import Runtime
+from core.runtimes.optimum import OptimumRuntime
+from core.runtimes.pool import ModelHandle, ModelPool, OnProgress
+from core.runtimes.spec import ModelSpec, RuntimeName
+from core.settings import Settings
+from core.store import ModelStore, Progress, StoredModel, convert_in_process, resolve
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Store, pool and records of one process, and the way to an answer."""
+
+    def __init__(
+        self, settings: Settings, runtimes: Mapping[RuntimeName, Runtime] | None = None
+    ) -> None:
+        """
+        Args:
+            runtimes: how models are run; by default :func:`default_runtimes`.
+        """
+        self.settings = settings
+        self.store = ModelStore(settings)
+        self.pool = ModelPool(settings, self._provide, runtimes or default_runtimes())
+
+    @cached_property
+    def runs(self) -> RunStore:
+        """The run table.
+
+        Raises:
+            RecordsError: the database cannot be opened.
+        """
+        runs = RunStore.open(self.settings)
+        if marked := runs.mark_interrupted():
+            logger.info("%d runs of an ended process are marked interrupted", marked)
+        return runs
+
+    def answer(
+        self,
+        handle: ModelHandle,
+        request: GenerationRequest,
+        *,
+        origin: Origin,
+        session: str | None = None,
+    ) -> Job:
+        """Start an answer; what becomes of it is recorded.
+
+        Raises:
+            BadRequestError: the request cannot be used; nothing was started.
+        """
+        try:
+            observer = RunRecorder(self.runs, origin, session=session)
+        except RecordsError as error:
+            logger.warning("This answer is not recorded: %s", error)
+            observer = None
+        job = Job(
+            handle,
+            request,
+            timeout_s=self.settings.generation_timeout_s,
+            observer=observer,
+        )
+        return job.start()
+
+    def delete(self, stored: StoredModel) -> int:
+        """Remove a converted model from disk, out of memory first, and return the bytes freed.
+
+        Raises:
+            ModelBusyError: it is answering or being converted.
+        """
+        for loaded in self.pool.loaded():
+            if loaded.stored.folder == stored.folder:
+                self.pool.unload(loaded.spec)
+        return self.store.delete(stored)
+
+    def _provide(
+        self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
+    ) -> StoredModel:
+        """See :class:`core.runtimes.pool.Provider`."""
+        source = resolve(spec.model)
+        stored = self.store.get(source, spec.precision)
+        if stored is not None:
+            return self.store.verify(stored, full=False)
+
+        def report(progress: Progress) -> None:
+            on_progress(progress.message, progress.fraction)
+
+        return convert_in_process(
+            source,
+            spec.precision,
+            settings=self.settings,
+            int4=int4_for(spec),
+            progress=report,
+            cancel=cancelled,
+        )
+
+
+def default_runtimes() -> dict[RuntimeName, Runtime]:
+    """Every runtime there is."""
+    return {RuntimeName.OPTIMUM: OptimumRuntime()}
+
+
+def int4_for(spec: ModelSpec) -> Int4Settings | None:
+    """INT4 settings that the device wants; None leaves the catalogue's."""
+    if spec.precision is Precision.INT4 and spec.device.upper().startswith("NPU"):
+        return npu_int4()
+    return None

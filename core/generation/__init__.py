@@ -1,0 +1,1 @@
+"""One answer: request, job, incremental text, timing."""

@@ -1,0 +1,113 @@
+"""From token ids to the text a person reads: decoding and stop texts, both incremental."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from core.catalogue.prompts import StopRule
+
+_CONTEXT = 8
+"""Tokens decoded again with each new one: some decoders treat the first token of a text apart."""
+_WINDOW = 32
+"""Tokens kept before the window is cut back to :data:`_CONTEXT`; bounds the work of each step."""
+_LONGEST_UNFINISHED = 3
+"""A character has up to four bytes; the decoder may show each that lacks the rest as U+FFFD."""
+
+
+class TextDecoder:
+    """Turns token ids into text as they come; linear in the answer's length.
+
+    A character spread over several tokens appears with its last one. Special tokens leave no
+    text. All pieces together are what ``tokenizer.decode`` makes of all ids.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """
+        Args:
+            tokenizer: a ``transformers`` tokenizer.
+        """
+        self._decode = partial(
+            tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._window: list[int] = []
+        self._given = 0  # characters of the window's text that were handed out
+
+    def feed(self, token_id: int) -> str:
+        """Text that this token completed; often one word, sometimes nothing."""
+        if token_id in self._special:
+            return ""
+        self._window.append(token_id)
+        text = self._decode(self._window)
+        given, self._given = self._given, max(self._given, _finished(text))
+        if len(self._window) >= _WINDOW:
+            del self._window[:-_CONTEXT]
+            self._given = _finished(self._decode(self._window))
+        return text[given : _finished(text)]
+
+    def close(self) -> str:
+        """What was held back as an unfinished character and was never finished."""
+        text = self._decode(self._window)
+        given, self._given = self._given, len(text)
+        return text[given:]
+
+
+def _finished(text: str) -> int:
+    """Length of the part of ``text`` that no later token can change."""
+    unfinished = len(text) - len(text.rstrip("\N{REPLACEMENT CHARACTER}"))
+    return len(text) - min(unfinished, _LONGEST_UNFINISHED)
+
+
+class StopText:
+    """Lets an answer through up to the first stop text and never shows a part of one."""
+
+    def __init__(self, rule: StopRule) -> None:
+        # A line of the answer begins at its start or after a newline. The text before the
+        # answer ends in a newline or a colon, so its start counts as a line's beginning.
+        self._markers = (*rule.texts, *(f"\n{line}" for line in rule.lines))
+        self._at_start = rule.lines
+        self._held = ""
+        self._started = False
+        self.stopped = False
+        """Whether a stop text was seen; nothing is let through after it."""
+
+    def feed(self, text: str) -> str:
+        """The part of the text so far that is safe to show and was not shown yet."""
+        if self.stopped:
+            return ""
+        held = self._held + text
+        if not self._started:
+            held = held.lstrip()
+            if any(held.startswith(marker) for marker in self._at_start):
+                self.stopped, self._held = True, ""
+                return ""
+            if not held or any(marker.startswith(held) for marker in self._at_start):
+                self._held = held
+                return ""
+        found = [at for marker in self._markers if (at := held.find(marker)) >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return held[: min(found)]
+        keep = self._length_to_hold(held)
+        self._held = held[len(held) - keep :]
+        shown = held[: len(held) - keep]
+        self._started = self._started or bool(shown)
+        return shown
+
+    def close(self) -> str:
+        """What was held back and turned out to be no stop text."""
+        held, self._held = self._held, ""
+        return "" if self.stopped else held
+
+    def _length_to_hold(self, text: str) -> int:
+        """Length of the longest end of ``text`` that may be the beginning of a marker."""
+        for length in range(min(len(text), self._longest), 0, -1):
+            tail = text[-length:]
+            if any(marker.startswith(tail) for marker in self._markers):
+                return length
+        return 0
+
+    @property
+    def _longest(self) -> int:
+        return max((len(marker) for marker in self._markers), default=0)

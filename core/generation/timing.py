@@ -1,0 +1,65 @@
+"""How fast an answer came, from the moment each token existed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Timings of one answer, in the definitions of the project's design notes.
+
+    All times come from the worker's monotonic clock. Rates that need two tokens are None with
+    fewer; so is the time to first token with none.
+    """
+
+    queue_ms: float
+    """Milliseconds in line before work started; in none of the other figures."""
+    ttft_ms: float | None
+    """Time to first token: start of work to first token, prefill included."""
+    tpot_ms: float | None
+    """Time per output token: (last − first token time) / (tokens − 1)."""
+    total_ms: float
+    """Start of work to end of work."""
+    prompt_tokens: int
+    new_tokens: int
+    """Token ids the model produced, an end token included."""
+
+    @property
+    def decode_tokens_per_s(self) -> float | None:
+        """1 / TPOT."""
+        return 1000.0 / self.tpot_ms if self.tpot_ms else None
+
+    @property
+    def end_to_end_tokens_per_s(self) -> float | None:
+        """New tokens / total time."""
+        timed = self.new_tokens and self.total_ms
+        return 1000.0 * self.new_tokens / self.total_ms if timed else None
+
+    @property
+    def prefill_tokens_per_s(self) -> float | None:
+        """Prompt tokens / TTFT."""
+        return 1000.0 * self.prompt_tokens / self.ttft_ms if self.ttft_ms else None
+
+
+def measure(
+    queued_s: float, started_s: float, ended_s: float, prompt_tokens: int, stamps_s: Sequence[float]
+) -> Timings:
+    """Timings from clock readings in seconds.
+
+    Args:
+        queued_s: when the answer was asked for.
+        started_s: when work on it started.
+        ended_s: when work on it ended.
+        stamps_s: when each token existed, in order.
+    """
+    count = len(stamps_s)
+    return Timings(
+        queue_ms=1000 * (started_s - queued_s),
+        ttft_ms=1000 * (stamps_s[0] - started_s) if count else None,
+        tpot_ms=1000 * (stamps_s[-1] - stamps_s[0]) / (count - 1) if count > 1 else None,
+        total_ms=1000 * (ended_s - started_s),
+        prompt_tokens=prompt_tokens,
+        new_tokens=count,
+    )

@@ -1,0 +1,125 @@
+"""Turns answers into rows of the run table."""
+
+from __future__ import annotations
+
+import logging
+
+from core.devices import host_facts, library_versions
+from core.errors import RecordsError
+from core.generation.answer import Answer
+from core.generation.job import Job, JobObserver
+from core.records import Origin, RunResult, RunStart, RunStore
+from core.store import Manifest, SourceKind
+
+logger = logging.getLogger(__name__)
+
+GROWTH_IN_PROCESS = "growth of the app's process over load and warm-up"
+"""What the memory figures of a run outside a benchmark cover."""
+
+
+class RunRecorder(JobObserver):
+    """Writes a row when an answer starts and completes it when it ends.
+
+    A database that fails costs the row, never the answer.
+    """
+
+    def __init__(
+        self,
+        runs: RunStore,
+        origin: Origin,
+        *,
+        session: str | None = None,
+        owner: str | None = None,
+    ) -> None:
+        self.run_id: str | None = None
+        """Id of the row; None before work starts, or where the database failed."""
+        self._runs = runs
+        self._origin = origin
+        self._session = session
+        self._owner = owner
+        self._start: RunStart | None = None
+
+    def started(self, job: Job) -> None:
+        """See :class:`core.generation.job.JobObserver`."""
+        self._start = self._describe(job)
+        try:
+            self.run_id = self._runs.start(self._start)
+        except RecordsError as error:
+            logger.warning("The start of an answer was not recorded: %s", error)
+
+    def ended(self, job: Job, answer: Answer) -> None:
+        """See :class:`core.generation.job.JobObserver`."""
+        assert self._start is not None, "an answer ends after it has started"
+        result = run_result(answer)
+        try:
+            if self.run_id is None:
+                self.run_id = self._runs.add(self._start, result)
+            else:
+                self._runs.finish(self.run_id, result)
+        except RecordsError as error:
+            logger.warning("The end of an answer was not recorded: %s", error)
+
+    def _describe(self, job: Job) -> RunStart:
+        assert job.lease is not None, "work starts after the model was leased"
+        manifest, host = job.lease.stored.manifest, host_facts()
+        sampling = job.request.sampling
+        return RunStart(
+            origin=self._origin,
+            session=self._session,
+            owner=self._owner,
+            instruction=job.request.instruction,
+            context=job.request.context,
+            prompt_format=job.prompt_format or "",
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            repetition_penalty=sampling.repetition_penalty,
+            max_new_tokens=sampling.max_new_tokens,
+            greedy=sampling.greedy,
+            seed=sampling.seed,
+            model=job.spec.model,
+            title=manifest.title,
+            source=_source(manifest),
+            precision=job.spec.precision.value,
+            device=job.spec.device,
+            runtime=job.spec.runtime.value,
+            hints=dict(job.lease.model.conditions.hints),
+            versions=library_versions(),
+            host_name=host.name,
+            host_cpu=host.cpu,
+            host_os=host.os,
+        )
+
+
+def _source(manifest: Manifest) -> str:
+    embedded = manifest.source.kind == SourceKind.EMBEDDED
+    return str(SourceKind.EMBEDDED) if embedded else manifest.source.location
+
+
+def run_result(answer: Answer) -> RunResult:
+    """The columns that an ended answer fills."""
+    timings, conditions, facts = answer.timings, answer.conditions, answer.facts
+    return RunResult(
+        text=answer.text,
+        stop_reason=answer.stop_reason.value,
+        error=answer.error_sentence,
+        execution_precision=conditions.execution_precision if conditions else None,
+        kv_precision=conditions.kv_cache_precision if conditions else None,
+        devices_used=conditions.devices_used if conditions else (),
+        threads=conditions.threads if conditions else None,
+        contended=answer.contended,
+        prompt_tokens=timings.prompt_tokens if timings else None,
+        new_tokens=timings.new_tokens if timings else None,
+        queue_ms=timings.queue_ms if timings else None,
+        ttft_ms=timings.ttft_ms if timings else None,
+        tpot_ms=timings.tpot_ms if timings else None,
+        decode_tokens_per_s=timings.decode_tokens_per_s if timings else None,
+        end_to_end_tokens_per_s=timings.end_to_end_tokens_per_s if timings else None,
+        prefill_tokens_per_s=timings.prefill_tokens_per_s if timings else None,
+        total_ms=timings.total_ms if timings else None,
+        load_s=facts.load_s if facts else None,
+        memory_private_bytes=facts.memory.private_bytes if facts else None,
+        memory_file_backed_bytes=facts.memory.file_backed_bytes if facts else None,
+        memory_scope=GROWTH_IN_PROCESS if facts else None,
+        token_times_ms=answer.token_times_ms,
+    )

@@ -1,0 +1,151 @@
+"""Column types: the one place where values are made fit for a database, and read back.
+
+A model's output may hold lone surrogates or NUL, which no encoding or server takes; a figure may
+be NaN, which is not JSON. Neither may cost an answer its row.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import DateTime, Float, Text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def storable_text(text: str) -> str:
+    """The text with NUL and lone surrogates replaced by U+FFFD."""
+    return _UNSTORABLE.sub(REPLACEMENT, text)
+
+
+def storable(value: Any) -> Any:
+    """The value as JSON can hold it: clean texts, lists for tuples, None for NaN and infinity."""
+    if isinstance(value, str):
+        return storable_text(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {storable_text(str(key)): storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    if value is None or isinstance(value, bool | int):
+        return value
+    return storable_text(str(value))
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(storable(value), ensure_ascii=False, separators=(",", ":"))
+
+
+class CleanText(TypeDecorator[str]):
+    """Text of any length that every database accepts."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """To the database."""
+        return None if value is None else storable_text(str(value))
+
+
+class EnumText(TypeDecorator[StrEnum]):
+    """A ``StrEnum`` by its value."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, kind: type[StrEnum]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:
+        """To the database; refuses what is no member."""
+        return None if value is None else self.kind(value).value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
+        """From the database."""
+        return None if value is None else self.kind(value)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment, kept as UTC without a zone (SQLite has none) and read back with it."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To the database; refuses a time without a zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone cannot be stored")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Figure(TypeDecorator[float]):
+    """A double-precision number; NaN and infinity become NULL."""
+
+    impl = Float(53)
+    cache_ok = True
+
+    def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
+        """To the database."""
+        return None if value is None or not math.isfinite(value) else float(value)
+
+
+class JsonText(TypeDecorator[Any]):
+    """A mapping or list as compact JSON text."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """To the database."""
+        return None if value is None else _to_json(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """From the database."""
+        return None if value is None else json.loads(value)
+
+
+class NamesText(TypeDecorator[tuple[str, ...]]):
+    """A few names that hold no comma, joined by commas so that SQL can filter by them."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:
+        """To the database."""
+        return None if value is None else storable_text(",".join(value))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:
+        """From the database."""
+        return tuple(value.split(",")) if value else ()
+
+
+class MillisecondsText(TypeDecorator[tuple[float, ...]]):
+    """Times in milliseconds as a compact JSON list, to the microsecond."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[float, ...] | None, dialect: Dialect) -> str | None:
+        """To the database."""
+        return None if value is None else _to_json([round(float(time), 3) for time in value])
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[float, ...] | None:
+        """From the database."""
+        return None if value is None else tuple(json.loads(value))

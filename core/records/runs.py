@@ -1,0 +1,199 @@
+"""The runs: one row for every answer."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import datetime, timedelta
+from typing import Any, TypedDict, Unpack
+
+from sqlalchemy import ColumnElement, RowMapping, func, select, update
+
+from core.records.database import PATIENCE_S, Database
+from core.records.instance import Instance, current_instance
+from core.records.schema import runs
+from core.records.values import (
+    RESULT_COLUMNS,
+    START_COLUMNS,
+    Origin,
+    RunRecord,
+    RunResult,
+    RunStart,
+    RunState,
+    utc_now,
+)
+from core.settings import Settings
+
+FOREIGN_PATIENCE = timedelta(hours=24)
+"""Age at which a running row of another machine counts as interrupted: nobody here can look
+whether its process lives, and no answer, its wait in the queue included, takes a day."""
+
+_IDS_AT_ONCE = 500
+"""Well below the number of parameters that SQLite takes in one statement."""
+
+
+class RunFilter(TypedDict, total=False):
+    """Which runs; what is left out or None does not restrict."""
+
+    session: str | None
+    owner: str | None
+    origin: Origin | None
+    model: str | None
+    precision: str | None
+    device: str | None
+    """Device asked for."""
+    runtime: str | None
+    state: RunState | None
+    since: datetime | None
+    """Started at this time or later; with a zone."""
+    until: datetime | None
+    """Started before this time; with a zone."""
+
+
+class RunStore:
+    """Reads and writes the ``runs`` table; worker threads may share it.
+
+    Every method raises :class:`core.errors.RecordsError` where the database fails: whoever holds
+    an answer logs it and goes on.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    @classmethod
+    def open(cls, settings: Settings, *, patience_s: float = PATIENCE_S) -> RunStore:
+        """Open the database of these settings; see :meth:`Database.open`."""
+        return cls(Database.open(settings, patience_s=patience_s))
+
+    def start(self, run: RunStart) -> str:
+        """Write the row of an answer that begins, and return its id."""
+        return self._insert(run, RunState.RUNNING, {})
+
+    def finish(self, run_id: str, result: RunResult) -> bool:
+        """Complete a row, even one that was marked interrupted meanwhile.
+
+        Returns:
+            False where the row is there no more: somebody deleted it while the answer ran.
+        """
+        statement = update(runs).where(runs.c.id == run_id).values(_completed(result))
+        with self.database.writing() as connection:
+            return connection.execute(statement).rowcount > 0
+
+    def add(self, run: RunStart, result: RunResult) -> str:
+        """Write start and end at once: where :meth:`start` had failed, or nothing was to stream."""
+        return self._insert(run, RunState.DONE, _completed(result))
+
+    def get(self, run_id: str) -> RunRecord | None:
+        """The run of this id, or None."""
+        with self.database.reading() as connection:
+            row = connection.execute(select(runs).where(runs.c.id == run_id)).mappings().first()
+        return None if row is None else _record(row)
+
+    def recent(self, limit: int = 50, **which: Unpack[RunFilter]) -> list[RunRecord]:
+        """The latest runs that match, the newest first."""
+        statement = (
+            select(runs)
+            .where(*_conditions(which))
+            .order_by(runs.c.started_at.desc(), runs.c.id)
+            .limit(limit)
+        )
+        with self.database.reading() as connection:
+            return [_record(row) for row in connection.execute(statement).mappings()]
+
+    def count(self, **which: Unpack[RunFilter]) -> int:
+        """Number of runs that match."""
+        statement = select(func.count()).select_from(runs).where(*_conditions(which))
+        with self.database.reading() as connection:
+            return connection.execute(statement).scalar_one()
+
+    def delete(self, run_id: str) -> bool:
+        """Remove a run; False where there was none."""
+        with self.database.writing() as connection:
+            return connection.execute(runs.delete().where(runs.c.id == run_id)).rowcount > 0
+
+    def mark_interrupted(self) -> int:
+        """Mark the running rows whose process is gone, and return their number.
+
+        Rows of this process and of other live ones stay. Those of another machine stay for
+        :data:`FOREIGN_PATIENCE`.
+        """
+        orphans = self._orphans()
+        marked = 0
+        with self.database.writing() as connection:
+            for start in range(0, len(orphans), _IDS_AT_ONCE):
+                statement = (
+                    update(runs)
+                    .where(runs.c.id.in_(orphans[start : start + _IDS_AT_ONCE]))
+                    .where(runs.c.state == RunState.RUNNING)  # it may have ended since we looked
+                    .values(state=RunState.INTERRUPTED)
+                )
+                marked += connection.execute(statement).rowcount
+        return marked
+
+    def close(self) -> None:
+        """Close the idle connections of the database."""
+        self.database.close()
+
+    def _insert(self, run: RunStart, state: RunState, result: dict[str, Any]) -> str:
+        run_id, instance = uuid.uuid4().hex, current_instance()
+        row = {name: getattr(run, name) for name in START_COLUMNS}
+        row |= {f"instance_{f.name}": getattr(instance, f.name) for f in fields(Instance)}
+        row |= {"id": run_id, "state": state} | result
+        with self.database.writing() as connection:
+            connection.execute(runs.insert().values(row))
+        return run_id
+
+    def _orphans(self) -> list[str]:
+        statement = select(
+            runs.c.id,
+            runs.c.started_at,
+            *(runs.c[f"instance_{f.name}"] for f in fields(Instance)),
+        ).where(runs.c.state == RunState.RUNNING)
+        by_instance: dict[Instance, list[tuple[str, datetime]]] = defaultdict(list)
+        with self.database.reading() as connection:
+            for run_id, started_at, *instance in connection.execute(statement):
+                by_instance[Instance(*instance)].append((run_id, started_at))
+        return [run_id for writer, rows in by_instance.items() for run_id in _dead(writer, rows)]
+
+
+def _dead(writer: Instance, rows: Iterable[tuple[str, datetime]]) -> list[str]:
+    if writer.local:
+        return [] if writer.alive() else [run_id for run_id, _ in rows]
+    return [run_id for run_id, started_at in rows if utc_now() - started_at > FOREIGN_PATIENCE]
+
+
+def _completed(result: RunResult) -> dict[str, Any]:
+    values = {name: getattr(result, name) for name in RESULT_COLUMNS}
+    return values | {"state": RunState.DONE}
+
+
+def _conditions(which: RunFilter) -> list[ColumnElement[bool]]:
+    unknown = which.keys() - RunFilter.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"runs cannot be filtered by {', '.join(sorted(unknown))}")
+    conditions = []
+    for name, value in which.items():
+        if value is None:
+            continue
+        if name == "since":
+            conditions.append(runs.c.started_at >= value)
+        elif name == "until":
+            conditions.append(runs.c.started_at < value)
+        else:
+            conditions.append(runs.c[name] == value)
+    return conditions
+
+
+def _record(row: RowMapping) -> RunRecord:
+    result = None
+    if row["state"] == RunState.DONE:
+        result = RunResult(**{name: row[name] for name in RESULT_COLUMNS})
+    return RunRecord(
+        id=row["id"],
+        state=row["state"],
+        instance=Instance(**{f.name: row[f"instance_{f.name}"] for f in fields(Instance)}),
+        start=RunStart(**{name: row[name] for name in START_COLUMNS}),
+        result=result,
+    )

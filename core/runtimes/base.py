@@ -1,0 +1,76 @@
+"""The protocol every runtime follows, one file a runtime beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from core.runtimes.spec import ModelSpec, TokenRequest
+
+OnToken = Callable[[int], bool]
+"""Receives each new token id the moment it exists; returning False ends the generation."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions a loaded model runs: read back from it, not from what was asked."""
+
+    execution_precision: str | None
+    kv_cache_precision: str | None
+    devices_used: tuple[str, ...]
+    """``EXECUTION_DEVICES`` of the compiled model."""
+    threads: int | None
+    hints: Mapping[str, Any] = field(default_factory=dict)
+    """OpenVINO properties it was compiled with."""
+
+
+class LoadedModel(Protocol):
+    """A model in memory. Not thread-safe: one generation at a time, except :meth:`interrupt`."""
+
+    tokenizer: Any
+    """A ``transformers`` tokenizer."""
+    end_ids: frozenset[int]
+    """Ids that end a text, from the model's generation configuration."""
+    positions: int | None
+    """Longest sequence in tokens, prompt and answer together; None where there is no bound."""
+    conditions: Conditions
+
+    def generate(self, request: TokenRequest, on_token: OnToken) -> None:
+        """Answer one request; returns when a stop id, the length or ``on_token`` ends it.
+
+        Raises:
+            InterruptedGeneration: :meth:`interrupt` ended it before its first token.
+            GenerationError: the runtime failed.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """End a running prefill at once; callable from any thread; the model stays usable."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back. The model cannot be used afterwards."""
+        ...
+
+
+class Runtime(Protocol):
+    """A way to run models."""
+
+    def prepare(self) -> None:
+        """Import what :meth:`load` needs, seconds of work that belong to no single model."""
+        ...
+
+    def load(self, folder: Path, spec: ModelSpec) -> LoadedModel:
+        """Load and compile the converted model in ``folder``.
+
+        Raises:
+            CorruptModelError: its files cannot be read.
+            GenerationError: the device cannot run it.
+        """
+        ...
+
+
+class InterruptedGeneration(Exception):
+    """A running generation was interrupted on request; nobody sees this."""

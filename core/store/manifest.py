@@ -1,0 +1,120 @@
+"""What is written beside a converted model: where it came from and what it is."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from core.catalogue import Precision
+from core.errors import CorruptModelError
+
+MANIFEST_NAME = "paddock.json"
+SCHEMA = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class SourceRecord(_Frozen):
+    """Where the weights came from."""
+
+    kind: str
+    """A value of :class:`core.store.sources.SourceKind`."""
+    location: str
+    """Hugging Face id, or folder as it was then."""
+    revision: str | None
+    """Commit of the hub's repository; None for folders."""
+    fingerprint: str | None
+    """Changes when the folder's weights change; None for the hub, where the revision counts."""
+
+
+class Int4Record(_Frozen):
+    """INT4 settings as asked for, and what became of them in this model."""
+
+    symmetric: bool
+    group_size: int
+    """As given to NNCF; −1 means one scale per output channel."""
+    ratio: float
+    """As given to NNCF: share of the compressible layers to become INT4."""
+    group_sizes: dict[int, int]
+    """4-bit parameters by group size as read back; layers whose channels the group size does not
+    divide get a smaller one."""
+    four_bit_share: float
+    """Share of all parameters that are in four bits, as read back, 0 to 1."""
+
+
+class FileRecord(_Frozen):
+    """One file of the model."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+    mtime_ns: int
+    """When size and time are unchanged, the content counts as verified."""
+
+
+class Manifest(_Frozen):
+    """The record of one converted model in one precision (``paddock.json``)."""
+
+    schema_version: int = SCHEMA
+    key: str
+    title: str
+    source: SourceRecord
+    precision: Precision
+    int4: Int4Record | None
+    versions: dict[str, str]
+    """Library name to version, of the libraries that took part."""
+    architecture: str | None
+    """``model_type`` of the configuration."""
+    parameters: int
+    weight_types: dict[str, int]
+    """Parameters by OpenVINO element type, as read back from the IR."""
+    weight_bytes: int
+    folder_bytes: int
+    """All files but this manifest."""
+    positions: int | None
+    """Longest sequence in tokens; None where the configuration does not say."""
+    has_chat_template: bool
+    has_openvino_tokenizer: bool
+    created: datetime
+    """UTC."""
+    duration_s: float
+    """Fetching aside."""
+    peak_memory_bytes: int
+    """Highest resident set size of the converting process, memory-mapped files included."""
+    peak_private_bytes: int | None
+    """The same without what is file-backed; None where the operating system does not tell."""
+    files: dict[str, FileRecord]
+    """By file name."""
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the model in ``folder``.
+
+    Raises:
+        CorruptModelError: it is missing, unreadable, or of a later version of Paddock.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CorruptModelError(
+            f"{MANIFEST_NAME} in {folder} is missing or damaged; delete this folder and convert "
+            "the model again."
+        ) from error
+    if manifest.schema_version != SCHEMA:
+        raise CorruptModelError(
+            f"{MANIFEST_NAME} in {folder} is of version {manifest.schema_version}, which this "
+            "Paddock does not know; delete this folder and convert the model again."
+        )
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest whole or not at all."""
+    beside = folder / f"{MANIFEST_NAME}.new"
+    beside.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    beside.replace(folder / MANIFEST_NAME)

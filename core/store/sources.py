@@ -1,0 +1,103 @@
+"""Where a model comes from: catalogue key, Hugging Face id, or local folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from core.catalogue import EMBEDDED_DIR, CatalogueModel, catalogue
+from core.errors import UnknownModelError
+from core.store import checkpoint
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9][\w.\-]{0,95}", re.ASCII)
+_UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]+")
+
+
+class SourceKind(StrEnum):
+    """The four places a model can come from."""
+
+    EMBEDDED = "embedded"
+    HUB = "hub"
+    CHECKPOINT = "checkpoint"
+    IR = "ir"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that has been found, though perhaps not fetched."""
+
+    key: str
+    """Name of its folder in the store; safe on every file system."""
+    kind: SourceKind
+    location: Path | str
+    """Folder, or Hugging Face id for :attr:`SourceKind.HUB`."""
+    model: CatalogueModel | None
+    """Its row in the catalogue, where it has one."""
+    title: str
+
+
+def resolve(model: str) -> Source:
+    """Find a model by catalogue key, local folder or Hugging Face id, in this order.
+
+    Nothing is fetched. A folder is looked into, cheaply: configuration, tokenizer, presence and
+    length of the weights.
+
+    Args:
+        model: what the person typed; a Hugging Face id of a catalogue row means that row.
+
+    Raises:
+        UnknownModelError: it is none of the three.
+        NotAModelError: the folder does not hold a causal language model that can be used.
+        CorruptModelError: a file in the folder is cut off or unreadable.
+    """
+    name = model.strip()
+    rows = catalogue()
+    if name in rows:
+        return _from_row(rows[name])
+    folder = _existing_folder(name)
+    if folder is not None:
+        return _from_folder(folder)
+    if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
+        raise UnknownModelError(
+            f"There is no model {_shortened(name)!r}: give a catalogue key "
+            f"({', '.join(rows)}), a Hugging Face id (org/name), or the path of a model folder."
+        )
+    for row in rows.values():
+        if row.hub_id is not None and row.hub_id.lower() == name.lower():
+            return _from_row(row)
+    return Source(name.replace("/", "--"), SourceKind.HUB, name, None, name)
+
+
+def _from_row(row: CatalogueModel) -> Source:
+    if row.hub_id is None:
+        return Source(row.key, SourceKind.EMBEDDED, EMBEDDED_DIR / row.key, row, row.title)
+    return Source(row.key, SourceKind.HUB, row.hub_id, row, row.title)
+
+
+def _existing_folder(name: str) -> Path | None:
+    """The folder of that name, or None; a name no file system can hold is no folder."""
+    if not name or "\0" in name:
+        return None
+    try:
+        folder = Path(name).expanduser().resolve()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, UnicodeError):
+        return None
+
+
+def _from_folder(folder: Path) -> Source:
+    kind = SourceKind.IR if checkpoint.is_ir(folder) else SourceKind.CHECKPOINT
+    if kind is SourceKind.IR:
+        checkpoint.check_folder(folder)
+    else:
+        checkpoint.inspect_checkpoint(folder)
+    digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    safe = _UNSAFE_IN_NAMES.sub("-", folder.name).strip("-")[:64] or "model"
+    return Source(f"{safe}-{digest}", kind, folder, None, folder.name)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:77]}…"

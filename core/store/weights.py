@@ -1,0 +1,218 @@
+"""Reads back which precision an OpenVINO IR's weights are really kept in.
+
+The element types are taken from the ``Const`` layers of the XML, whose offsets point into the
+``.bin`` file: that is what the runtime maps into memory. Nothing heavy is imported, so a page may
+ask for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from core.catalogue import Precision
+from core.errors import CorruptModelError
+
+IR_XML = "openvino_model.xml"
+IR_BIN = "openvino_model.bin"
+
+_FOUR_BITS = ("u4", "i4", "nf4")
+_EIGHT_BITS = ("u8", "i8")
+_LOW_BITS = _FOUR_BITS + _EIGHT_BITS
+_FLOATS = ("f16", "bf16", "f32", "f64")
+
+_LARGEST_OTHER_SHARE = 0.1
+"""Share of parameters that may stay in another precision: biases, norms, rotary tables. It is
+below 0.1 % in real models and a few per cent in the tiny ones of the tests."""
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """The weights of one IR."""
+
+    types: dict[str, int]
+    """Parameters by OpenVINO element type (``u4``, ``u8``, ``f16``, …), without the scales and
+    zero points that decompression needs."""
+    group_sizes: dict[int, int]
+    """4-bit parameters by group size; −1 is one scale per output channel."""
+    symmetric: bool
+    """Whether no 4-bit weight has a zero point."""
+    bytes: int
+    """Size of the weight file."""
+
+    @property
+    def parameters(self) -> int:
+        """All weights counted."""
+        return sum(self.types.values())
+
+    def share(self, element_types: Iterable[str]) -> float:
+        """Share of the parameters that are of one of these types, 0 to 1."""
+        return sum(self.types.get(name, 0) for name in element_types) / max(self.parameters, 1)
+
+    @property
+    def four_bit_share(self) -> float:
+        """Share of the parameters in four bits."""
+        return self.share(_FOUR_BITS)
+
+    @property
+    def precision(self) -> Precision | None:
+        """The precision these weights amount to; None for one that Paddock does not name, BF16.
+
+        A model counts as INT4 as soon as a weight has four bits, since its other weights are then
+        INT8 by NNCF's design; elsewhere the majority decides.
+        """
+        if self.four_bit_share > 0:
+            return Precision.INT4
+        kinds = {
+            Precision.INT8: _EIGHT_BITS,
+            Precision.FP16: ("f16",),
+            Precision.FP32: ("f32",),
+        }
+        return next((name for name, types in kinds.items() if self.share(types) > 0.5), None)
+
+    def is_really(self, precision: Precision) -> bool:
+        """Whether the weights are in this precision, biases and norms aside."""
+        expected = {
+            Precision.INT4: _LOW_BITS,
+            Precision.INT8: _EIGHT_BITS,
+            Precision.FP16: ("f16",),
+            Precision.FP32: ("f32",),
+        }[precision]
+        return self.precision is precision and self.share(expected) >= 1 - _LARGEST_OTHER_SHARE
+
+
+@dataclass(frozen=True)
+class _Constant:
+    layer: str
+    element_type: str
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+class _Graph:
+    """Layers of an IR by id, with who feeds whom."""
+
+    def __init__(self, root: ElementTree.Element) -> None:
+        self.types = {layer.attrib["id"]: layer.attrib["type"] for layer in root.iter("layer")}
+        self.consumers: dict[str, list[tuple[str, int]]] = {}
+        self.producers: dict[tuple[str, int], str] = {}
+        for edge in root.iter("edge"):
+            source, target = edge.attrib["from-layer"], edge.attrib["to-layer"]
+            port = int(edge.attrib["to-port"])
+            self.consumers.setdefault(source, []).append((target, port))
+            self.producers[target, port] = source
+
+    def reaches(self, layer: str, kind: str, port: int) -> str | None:
+        """Id of the layer of that kind that ``layer`` feeds at ``port``, itself or converted."""
+        for target, target_port in self.consumers.get(layer, []):
+            if self.types[target] == kind and target_port == port:
+                return target
+            if self.types[target] == "Convert":
+                found = self.reaches(target, kind, port)
+                if found is not None:
+                    return found
+        return None
+
+    def origin(self, layer: str) -> str:
+        """Id of the layer at the start of the chain of first inputs that ends in ``layer``."""
+        while self.types[layer] in ("Convert", "Subtract") and (layer, 0) in self.producers:
+            layer = self.producers[layer, 0]
+        return layer
+
+
+def read_weights(folder: Path) -> WeightReport:
+    """Count the weights of the IR in ``folder`` by element type.
+
+    Raises:
+        CorruptModelError: a file is missing, is not an IR, or the weight file is shorter than
+            the XML says.
+    """
+    size = _bin_size(folder)
+    graph, constants = _constants(folder, size)
+    low = {item.layer: item for item in constants if item.element_type in _LOW_BITS}
+    types: Counter[str] = Counter()
+    groups: Counter[int] = Counter()
+    symmetric = True
+    for item in constants:
+        if _is_zero_point(graph, item, low) or _is_scale(graph, item, low):
+            continue
+        types[item.element_type] += item.count
+        if item.element_type in _FOUR_BITS:
+            groups[item.shape[-1] if len(item.shape) == 3 else -1] += item.count
+            symmetric &= graph.reaches(item.layer, "Subtract", 0) is None
+    return WeightReport(dict(types), dict(groups), symmetric, size)
+
+
+def weight_bits(folder: Path) -> dict[str, int]:
+    """Parameters of the IR in ``folder`` by element type; see :func:`read_weights`."""
+    return read_weights(folder).types
+
+
+def stored_precision(folder: Path) -> Precision | None:
+    """Precision of the IR in ``folder``; see :attr:`WeightReport.precision`."""
+    return read_weights(folder).precision
+
+
+def _bin_size(folder: Path) -> int:
+    for name in (IR_XML, IR_BIN):
+        if not (folder / name).is_file():
+            raise CorruptModelError(
+                f"{name} is missing in {folder}; convert or copy the model again."
+            )
+    return (folder / IR_BIN).stat().st_size
+
+
+def _constants(folder: Path, size: int) -> tuple[_Graph, list[_Constant]]:
+    try:
+        root = ElementTree.parse(folder / IR_XML).getroot()
+        if root.tag != "net":
+            raise ValueError("no <net> element")
+        found = [
+            constant
+            for layer in root.iter("layer")
+            if layer.attrib["type"] == "Const"
+            and (constant := _constant(layer, folder, size)) is not None
+        ]
+        return _Graph(root), found
+    except (ElementTree.ParseError, KeyError, ValueError) as error:
+        raise CorruptModelError(
+            f"{IR_XML} in {folder} is not a readable OpenVINO model ({error}); "
+            "convert or copy the model again."
+        ) from error
+
+
+def _constant(layer: ElementTree.Element, folder: Path, size: int) -> _Constant | None:
+    data = layer.find("data")
+    if data is None:
+        raise ValueError(f"constant {layer.attrib.get('name')!r} has no data")
+    if int(data.attrib["offset"]) + int(data.attrib["size"]) > size:
+        raise CorruptModelError(
+            f"{IR_BIN} in {folder} is shorter than its model needs ({size} bytes): it was cut "
+            "off; convert or copy the model again."
+        )
+    element_type = data.attrib["element_type"]
+    if element_type not in _LOW_BITS + _FLOATS:
+        return None
+    shape = tuple(int(part) for part in data.attrib["shape"].split(",") if part.strip())
+    return _Constant(layer.attrib["id"], element_type, shape)
+
+
+def _is_zero_point(graph: _Graph, item: _Constant, low: dict[str, _Constant]) -> bool:
+    target = graph.reaches(item.layer, "Subtract", 1)
+    return target is not None and graph.origin(target) in low
+
+
+def _is_scale(graph: _Graph, item: _Constant, low: dict[str, _Constant]) -> bool:
+    if item.element_type not in _FLOATS:
+        return False
+    target = graph.reaches(item.layer, "Multiply", 1)
+    if target is None or (target, 0) not in graph.producers:
+        return False
+    return graph.origin(graph.producers[target, 0]) in low

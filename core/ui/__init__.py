@@ -1,0 +1,1 @@
+"""What the pages are made of; the only part of core that imports Streamlit."""

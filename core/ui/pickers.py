@@ -1,0 +1,109 @@
+"""Which model, in which precision, on which device."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
+from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
+from core.devices import list_devices
+from core.errors import PaddockError
+from core.runtimes.spec import ModelSpec
+from core.store import ModelStore, resolve
+from core.units import bytes_text, parameters_text
+
+PRECISION_HELP = (
+    "How many bits each weight takes. **INT8** halves FP16's memory at nearly the same quality, "
+    "**INT4** halves it again at some loss, **FP32** is the exact reference."
+)
+MODEL_HELP = (
+    "The two embedded models answer at once, without a network. The others are fetched and "
+    "converted when you first use them. You can also type any Hugging Face id (`org/name`) or the "
+    "path of a model folder."
+)
+
+
+def pick_model(store: ModelStore, *, key: str = "", default: int = 0) -> ModelSpec:
+    """Draw the three pickers and return what was chosen.
+
+    Args:
+        store: knows what is on disk already.
+        key: prefix of the widgets' keys, which are also the names in the page's link.
+        default: place in the catalogue of the model that is chosen at first.
+    """
+    rows = catalogue()
+    model = st.selectbox(
+        "Model",
+        list(rows),
+        index=default,
+        format_func=lambda name: rows[name].title if name in rows else name,
+        accept_new_options=True,
+        key=f"{key}model",
+        bind="query-params",
+        persist_state="session",
+        help=MODEL_HELP,
+    )
+    precision = st.segmented_control(
+        "Precision",
+        [Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT4],
+        default=DEFAULT_PRECISION,
+        format_func=lambda value: value.label,
+        required=True,
+        width="stretch",
+        key=f"{key}precision",
+        bind="query-params",
+        persist_state="session",
+        help=PRECISION_HELP,
+    )
+    names = {device.id: device.full_name for device in list_devices()}
+    device = st.selectbox(
+        "Device",
+        ["AUTO", *(name for name in names if name != "AUTO")],
+        format_func=lambda name: f"{name} — {names[name]}",
+        key=f"{key}device",
+        bind="query-params",
+        persist_state="session",
+        help="Where the model runs: the devices OpenVINO finds here. AUTO lets OpenVINO choose.",
+    )
+    spec = ModelSpec(model or next(iter(rows)), precision or DEFAULT_PRECISION, device or "AUTO")
+    _draw_state(store, spec)
+    return spec
+
+
+def pick_prompt_format(spec: ModelSpec) -> str | None:
+    """For a model without a row, let the person choose a prompt format; None takes its own."""
+    if spec.model in catalogue():
+        return None
+    return st.selectbox(
+        "Prompt format",
+        CHOOSABLE_FORMATS,
+        index=None,
+        placeholder="The model's own chat template",
+        format_func=lambda name: prompt_format(name).title,
+        key="format",
+        bind="query-params",
+        persist_state="session",
+        help="How the instruction is put to the model. Choose one if the model has no template.",
+    )
+
+
+def _draw_state(store: ModelStore, spec: ModelSpec) -> None:
+    """One line: is it here already, and how big is it."""
+    row = catalogue().get(spec.model)
+    try:
+        stored = store.get(resolve(spec.model), spec.precision)
+    except PaddockError as error:
+        st.warning(str(error), icon=":material/error:")
+        return
+    if stored is not None:
+        size = bytes_text(stored.manifest.weight_bytes)
+        st.caption(f":material/check_circle: On disk, {size} of weights.")
+    elif row is not None and row.embedded:
+        st.caption(":material/bolt: Comes with Paddock; converted in a few seconds at first use.")
+    elif row is not None:
+        st.caption(
+            f":material/download: {parameters_text(row.parameters)} parameters; fetched from the "
+            "hub and converted at first use."
+        )
+    else:
+        st.caption(":material/download: Fetched where needed and converted at first use.")

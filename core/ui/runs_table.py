@@ -1,0 +1,45 @@
+"""Runs as the rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from core.records import RunRecord
+
+
+def runs_table(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """One row a run, with the conditions its figures were measured under."""
+    return [_row(run) for run in runs]
+
+
+def _row(run: RunRecord) -> dict[str, Any]:
+    start, result = run.start, run.result
+    row: dict[str, Any] = {
+        "Started (UTC)": start.started_at,
+        "Model": start.title,
+        "Precision": start.precision.upper(),
+        "Device asked": start.device,
+    }
+    if result is not None:
+        row |= {
+            "Device used": ", ".join(result.devices_used),
+            "Tokens/s": result.decode_tokens_per_s,
+            "TTFT ms": result.ttft_ms,
+            "Prompt tokens": result.prompt_tokens,
+            "New tokens": result.new_tokens,
+            "Ended by": result.stop_reason,
+            "Contended": result.contended,
+            "Execution": result.execution_precision,
+            "KV cache": result.kv_precision,
+            "Threads": result.threads,
+            "Load s": result.load_s,
+        }
+    versions = start.versions
+    row |= {
+        "Runtime": start.runtime,
+        "Seed": None if start.greedy else str(start.seed),
+        "OpenVINO": versions.get("openvino"),
+        "Host": start.host_name,
+    }
+    return row

@@ -1,0 +1,111 @@
+"""Controls for how the next token is drawn, each explained by one example."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.runtimes import spec as ranges
+from core.runtimes.spec import SamplingSettings
+
+_CAT = "After “The cat is” the model might expect: playing 50 %, sleeping 25 %, eating 15 %, "
+_CAT += "driving 5 %, flying 5 %.\n\n"
+
+NEW_TOKENS_HELP = (
+    "The longest answer, in tokens; a token is about three quarters of an English word. The model "
+    "may end earlier by itself."
+)
+TEMPERATURE_HELP = (
+    f"{_CAT}A low temperature (0.2) goes almost always for *playing*; 1.0 keeps these chances; "
+    "2.0 evens them out, so that *flying* comes up more often."
+)
+TOP_P_HELP = (
+    f"{_CAT}Only the likeliest words that together reach this share are considered: 0.5 leaves "
+    "*playing*; 0.8 leaves *playing*, *sleeping* and *eating*; 1.0 leaves all."
+)
+TOP_K_HELP = (
+    f"{_CAT}Only this many of the likeliest words are considered: 3 leaves *playing*, *sleeping* "
+    "and *eating*, whose chances are scaled up to 100 %. 0 switches it off."
+)
+PENALTY_HELP = (
+    f"{_CAT}If *playing* was said before, a penalty above 1.0 lowers its chance this time, so that "
+    "*sleeping* may win. 1.0 switches it off."
+)
+SEED_HELP = (
+    "With the same seed and settings the same words are drawn again: the cat is *sleeping* every "
+    "time. Empty draws a fresh seed for each answer; it is shown with the answer."
+)
+GREEDY_HELP = f"{_CAT}Greedy always takes the likeliest word: the cat is *playing*, every time."
+
+
+def pick_sampling() -> SamplingSettings:
+    """Draw the controls and return what was chosen."""
+    keep = {"bind": "query-params", "persist_state": "session"}
+    defaults = SamplingSettings()
+    max_new_tokens = st.slider(
+        "Max new tokens",
+        *ranges.MAX_NEW_TOKENS_RANGE,
+        value=defaults.max_new_tokens,
+        key="tokens",
+        help=NEW_TOKENS_HELP,
+        **keep,
+    )
+    greedy = st.toggle("Greedy", key="greedy", help=GREEDY_HELP, **keep)
+    temperature = st.slider(
+        "Temperature",
+        *ranges.TEMPERATURE_RANGE,
+        value=defaults.temperature,
+        step=0.1,
+        format="%.1f",
+        disabled=greedy,
+        key="temperature",
+        help=TEMPERATURE_HELP,
+        **keep,
+    )
+    top_p = st.slider(
+        "Top-p",
+        *ranges.TOP_P_RANGE,
+        value=defaults.top_p,
+        step=0.01,
+        disabled=greedy,
+        key="top_p",
+        help=TOP_P_HELP,
+        **keep,
+    )
+    top_k = st.slider(
+        "Top-k",
+        *ranges.TOP_K_RANGE,
+        value=defaults.top_k,
+        disabled=greedy,
+        key="top_k",
+        help=TOP_K_HELP,
+        **keep,
+    )
+    penalty = st.slider(
+        "Repetition penalty",
+        *ranges.REPETITION_PENALTY_RANGE,
+        value=defaults.repetition_penalty,
+        step=0.05,
+        key="penalty",
+        help=PENALTY_HELP,
+        **keep,
+    )
+    seed = st.number_input(
+        "Seed",
+        *ranges.SEED_RANGE,
+        value=None,
+        step=1,
+        placeholder="fresh each time",
+        disabled=greedy,
+        key="seed",
+        help=SEED_HELP,
+        **keep,
+    )
+    return SamplingSettings(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=penalty,
+        greedy=greedy,
+        seed=None if seed is None or greedy else int(seed),
+    )

@@ -1,0 +1,111 @@
+"""Shows an answer while it is made, and the line of figures below it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from core.generation.answer import Answer
+from core.generation.job import Job, Phase, Snapshot
+from core.runtimes.spec import ModelSpec
+from core.ui.safe_text import SafeMarkdown
+from core.units import bytes_text, milliseconds_text, rate_text
+
+READING_TOKENS_PER_S = 40.0
+_DRAW_EVERY_S = 0.05
+"""The whole text goes to the browser with each piece, so tokens are drawn in batches."""
+_FIGURES_EVERY_S = 0.2
+
+
+class Pace(StrEnum):
+    """How fast an answer appears on the screen; timings never depend on it."""
+
+    FULL = "full"
+    READING = "reading"
+
+    @property
+    def label(self) -> str:
+        """Words for the control."""
+        return "Full speed" if self is Pace.FULL else "Reading pace"
+
+
+def stream_answer(job: Job, pace: Pace) -> None:
+    """Draw the answer as it grows, from its beginning, until it has ended.
+
+    A rerun or a page switch leaves in the middle; the job goes on, and the next call begins again
+    with all the text there is.
+    """
+    figures = st.empty()
+    st.write_stream(_pieces(job, pace, figures), cursor=" ▌")
+    figures.empty()
+
+
+def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str]:
+    safe, read, began, drawn_at = SafeMarkdown(), 0, 0.0, 0.0
+    while True:
+        ended = job.wait(_DRAW_EVERY_S)
+        now = time.monotonic()
+        pieces, _ = job.read(read)
+        if pieces and not began:
+            began = now
+        if pace is Pace.READING:
+            allowed = int((now - began) * READING_TOKENS_PER_S) + 1 - read
+            pieces = pieces[: max(0, allowed)]
+        read += len(pieces)
+        if now - drawn_at >= _FIGURES_EVERY_S:
+            # Every Streamlit call is a point where a click takes effect: without one, Stop
+            # would wait for the first token.
+            _draw_progress(figures, job.snapshot(), pace, behind=ended)
+            drawn_at = now
+        if text := safe.feed("".join(pieces)):
+            yield text
+        if ended and not job.read(read)[0]:
+            break
+    if rest := safe.close():
+        yield rest
+
+
+def _draw_progress(figures: DeltaGenerator, now: Snapshot, pace: Pace, *, behind: bool) -> None:
+    if now.phase is Phase.PREPARING:
+        figures.progress(now.fraction or 0.0, text=f":material/hourglass_top: {now.message}")
+        return
+    parts = [now.message]
+    if now.phase in (Phase.ANSWERING, Phase.DONE):
+        parts = [f"**{rate_text(now.tokens_per_s)}**", f"{now.new_tokens} tokens"]
+    if now.phase is not Phase.QUEUED:
+        parts.append(f"{now.elapsed_s:.1f} s")
+    if pace is Pace.READING:
+        parts.append("answered; shown at reading pace" if behind else "shown at reading pace")
+    figures.caption(" · ".join(parts))
+
+
+def figures_line(answer: Answer, spec: ModelSpec, title: str) -> str:
+    """The one steady line of figures below an ended answer, as Markdown."""
+    timings, facts, conditions = answer.timings, answer.facts, answer.conditions
+    parts = []
+    if timings is not None and timings.ttft_ms is not None:
+        parts.append(f"TTFT **{milliseconds_text(timings.ttft_ms)}**")
+        parts.append(f"**{rate_text(timings.decode_tokens_per_s)}**")
+    if timings is not None:
+        noun = "token" if timings.new_tokens == 1 else "tokens"
+        parts.append(f"**{timings.new_tokens}** {noun}")
+    parts.append(f"ended by {answer.stop_reason.value}")
+    if facts is not None:
+        memory = facts.memory
+        parts.append(
+            f"memory {bytes_text(memory.private_bytes)} private + "
+            f"{bytes_text(memory.file_backed_bytes)} file-backed"
+        )
+    device = spec.device
+    if conditions is not None and conditions.devices_used not in ((), (spec.device,)):
+        device += f" → {', '.join(conditions.devices_used)}"
+    parts.append(f"{title} · {spec.precision.label} · {device}")
+    if answer.seed is not None:
+        parts.append(f"seed {answer.seed}")
+    if answer.contended:
+        parts.append(":material/warning: contended: something else was generating")
+    return " · ".join(parts)

@@ -1,0 +1,36 @@
+"""Quantities as people read them."""
+
+from __future__ import annotations
+
+
+def bytes_text(size: float) -> str:
+    """A size in bytes with a binary unit: ``3.1 GiB``, ``412 MiB``, ``12 KiB``."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if abs(size) >= factor:
+            value = size / factor
+            return f"{value:.1f} {unit}" if abs(value) < 10 else f"{value:,.0f} {unit}"
+    return f"{size:.0f} B"
+
+
+def parameters_text(count: int) -> str:
+    """A parameter count: ``2.78 B``, ``410 M``, ``4.2 M``."""
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} B"
+    if count >= 1e7:
+        return f"{count / 1e6:.0f} M"
+    return f"{count / 1e6:.1f} M"
+
+
+def milliseconds_text(duration_ms: float) -> str:
+    """A duration in milliseconds: ``4.1 ms``, ``320 ms``, ``2.4 s``."""
+    if duration_ms >= 1000:
+        return f"{duration_ms / 1000:.1f} s"
+    return f"{duration_ms:.1f} ms" if duration_ms < 10 else f"{duration_ms:.0f} ms"
+
+
+def rate_text(tokens_per_s: float | None) -> str:
+    """A rate in tokens/s: ``534 tokens/s``, ``4.2 tokens/s``; a dash where there is none."""
+    if tokens_per_s is None:
+        return "— tokens/s"
+    digits = 1 if tokens_per_s < 100 else 0
+    return f"{tokens_per_s:,.{digits}f} tokens/s"

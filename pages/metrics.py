@@ -1,0 +1,51 @@
+"""Tokens/s and memory of the answers given so far, per device and precision."""
+
+import streamlit as st
+
+from core.errors import RecordsError
+from core.records import RunState
+from core.ui.cached import shared_engine
+from core.ui.charts import by_configuration, decode_rate_chart, memory_chart
+from core.ui.runs_table import runs_table
+
+LATEST = 1000
+
+st.title("What speed and memory does it cost?", anchor=False)
+st.caption(
+    "From the answers this Paddock has given, each with its conditions. Rates are of the decode "
+    "phase; memory is what loading and warming up added to the app's process."
+)
+
+try:
+    runs = shared_engine().runs.recent(LATEST, state=RunState.DONE)
+except RecordsError as error:
+    st.error(str(error), icon=":material/error:")
+    st.stop()
+
+if not runs:
+    st.info(
+        "Nothing has been measured yet. Give a model an instruction, then come back.",
+        icon=":material/monitoring:",
+    )
+    st.page_link("pages/instruct.py", label="Go to Instruct", icon=":material/chat:")
+    st.stop()
+
+with_contended = st.toggle(
+    "Include contended answers",
+    key="contended",
+    bind="query-params",
+    help="Answers given while something else was generating are slower than the machine allows.",
+)
+shown = [run for run in runs if with_contended or not (run.result and run.result.contended)]
+groups = by_configuration(shown)
+
+left, right = st.columns(2)
+if groups:
+    left.plotly_chart(decode_rate_chart(groups), key="decode_rate")
+    right.plotly_chart(memory_chart(groups), key="memory")
+else:
+    st.info("No answer here has the two tokens that a rate needs.", icon=":material/monitoring:")
+
+st.subheader("Answers", anchor=False)
+table = runs_table(shown)
+st.dataframe(table, hide_index=True, key="runs")

@@ -1,0 +1,252 @@
+"""Devices, host and memory: what the machine says of itself."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core import devices
+from core.devices import DeviceKind, ProcessMemory
+from core.errors import PersonMistake, UnknownDeviceError
+
+MIB = 2**20
+ROOT = Path(devices.__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def reported(monkeypatch):
+    """A function that sets what OpenVINO reports."""
+
+    def set_reported(*names: str, auto: tuple[str, ...] = ()) -> None:
+        pairs = [(name, f"Maker's {name}") for name in names]
+        monkeypatch.setattr(devices, "_reported_devices", lambda: pairs)
+        monkeypatch.setattr(devices, "_auto_choice", lambda: list(auto))
+        devices.list_devices.cache_clear()
+
+    yield set_reported
+    devices.list_devices.cache_clear()
+
+
+def test_openvino_reports_the_cpu_and_auto_resolves_to_it_alone() -> None:
+    devices.list_devices.cache_clear()
+    found = {device.id: device for device in devices.list_devices()}
+    assert found["CPU"].kind is DeviceKind.CPU and found["CPU"].full_name
+    assert list(found)[-1] == "AUTO" and found["AUTO"].kind is DeviceKind.AUTO
+    if len(found) == 2:
+        assert found["AUTO"].full_name == f"Chosen by OpenVINO: CPU ({found['CPU'].full_name})"
+    assert devices.list_devices() is devices.list_devices()
+
+
+def test_openvino_itself_tells_what_auto_takes() -> None:
+    known = {device.id for device in devices.list_devices()} - {"AUTO"}
+    chosen = devices._auto_choice()
+    assert chosen and set(chosen) <= known
+
+
+def test_kinds_and_what_auto_takes_where_there_are_several(reported) -> None:
+    reported("CPU", "GPU.0", "GPU.1", "NPU", "XPU", auto=("GPU.1",))
+    kinds = [device.kind.value for device in devices.list_devices()]
+    assert kinds == ["cpu", "gpu", "gpu", "npu", "other", "auto"]
+    assert devices.list_devices()[-1].full_name == "Chosen by OpenVINO: GPU.1 (Maker's GPU.1)"
+    reported("CPU", "GPU", auto=())
+    assert devices.list_devices()[-1].full_name == "Chosen by OpenVINO: when the model is loaded"
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "given"),
+    [
+        (("CPU",), " cpu ", "CPU"),
+        (("CPU",), "auto", "AUTO"),
+        (("CPU", "GPU.0", "GPU.1"), "gpu", "GPU.0"),
+        (("CPU", "GPU.0", "GPU.1"), "Gpu.1", "GPU.1"),
+        (("CPU", "GPU"), "gpu.0", "GPU"),
+    ],
+)
+def test_a_device_is_known_by_any_of_its_names(reported, there, asked, given) -> None:
+    reported(*there)
+    assert devices.require_device(asked) == given
+
+
+@pytest.mark.parametrize("asked", ["GPU", "gpu.1", "npu"])
+def test_an_absent_accelerator_points_to_the_doctor(reported, asked: str) -> None:
+    reported("CPU")
+    with pytest.raises(UnknownDeviceError) as raised:
+        devices.require_device(asked)
+    said = str(raised.value)
+    assert repr(asked) in said and "choose CPU or AUTO" in said
+    assert f"an Intel {asked[:3].upper()}" in said and "python -m core doctor" in said
+
+
+@pytest.mark.parametrize("asked", ["", "CPU.1", "TPU\ud800\0\n", "x" * 100_000, "GPU" * 50_000])
+def test_any_other_name_is_refused_in_one_short_printable_line(reported, asked: str) -> None:
+    reported("CPU", "NPU")
+    with pytest.raises(PersonMistake, match="choose CPU, NPU or AUTO") as raised:
+        devices.require_device(asked)
+    assert str(raised.value).isprintable() and len(str(raised.value)) < 250
+
+
+def test_host_facts_name_the_processor_as_openvino_does() -> None:
+    facts = devices.host_facts()
+    cpu = next(d for d in devices.list_devices() if d.id == "CPU")
+    if platform.machine().lower() in ("x86_64", "amd64"):  # both read the brand string there
+        assert facts.cpu.split() == cpu.full_name.split()
+    assert facts.name and facts.os
+    assert facts.logical_cores >= (facts.physical_cores or 1) >= 1
+    assert facts.memory_bytes > devices.available_memory_bytes() > 0
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        ("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Some  CPU @ 2GHz\n", "Some CPU @ 2GHz"),
+        ("processor\t: 0\nFeatures: fp\n\nModel\t\t: A Board 5\n", "A Board 5"),
+        ("processor\t: 0\n", ""),
+    ],
+)
+def test_the_processors_name_on_linux(tmp_path: Path, cpuinfo: str, name: str) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert devices._linux_cpu(tmp_path / "cpuinfo") == name
+    assert devices._linux_cpu(tmp_path / "absent") == ""
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin", "plan9"])
+def test_a_processor_that_does_not_tell_its_name_still_gets_one(monkeypatch, system: str) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(devices, "_windows_cpu", lambda: "")
+    monkeypatch.setattr(devices, "_mac_cpu", lambda: "")
+    assert devices._cpu_name()
+
+
+def test_versions_are_told_without_importing_the_libraries() -> None:
+    code = (
+        "import sys, json; from core.devices import library_versions, host_facts, process_memory;"
+        "v = library_versions(); host_facts(); process_memory();"
+        "print(json.dumps([v, [m for m in ('torch', 'openvino', 'nncf') if m in sys.modules]]))"
+    )
+    output = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, timeout=60)
+    versions, imported = json.loads(output)
+    assert imported == []
+    import openvino
+
+    assert openvino.__version__.startswith(versions["openvino"])
+    assert {"python", "torch", "transformers", "optimum-intel", "nncf"} <= versions.keys()
+
+
+def test_versions_may_be_changed_by_the_caller_without_harm() -> None:
+    devices.library_versions().clear()
+    assert devices.library_versions()
+
+
+def test_memory_tells_anonymous_pages_from_mapped_files(tmp_path: Path) -> None:
+    """64 MiB of each is added; the other figure must hardly move."""
+    size = 64 * MIB
+    file = tmp_path / "weights"
+    file.write_bytes(b"\1" * size)
+
+    def grown(before: ProcessMemory) -> tuple[int, int]:
+        after = devices.process_memory()
+        assert after.rss_bytes == after.private_bytes + after.file_backed_bytes
+        return (
+            after.private_bytes - before.private_bytes,
+            after.file_backed_bytes - before.file_backed_bytes,
+        )
+
+    before = devices.process_memory()
+    anonymous = bytearray(b"\1") * size
+    private, file_backed = grown(before)
+    assert abs(private - size) < 4 * MIB and abs(file_backed) < 4 * MIB
+
+    before = devices.process_memory()
+    with (
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+    ):
+        assert sum(mapped[:: mmap.PAGESIZE]) == size // mmap.PAGESIZE
+        private, file_backed = grown(before)
+    assert abs(private) < 4 * MIB and abs(file_backed - size) < 4 * MIB
+    assert len(anonymous) == size
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="compares with Linux's own /proc")
+def test_memory_of_another_process_agrees_with_the_kernel() -> None:
+    code = "x = bytearray(b'1') * (32 << 20); print('up', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout.readline()
+        told = devices.process_memory(child.pid)
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        child.stdin.close()
+    kernel = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if "kB" in line}
+    assert abs(told.private_bytes - int(kernel["RssAnon"]) * 1024) < MIB
+    assert abs(told.file_backed_bytes - int(kernel["RssFile"]) * 1024) < MIB
+    assert told.private_bytes > 32 * MIB
+
+
+def test_memory_of_a_process_that_is_gone() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    with pytest.raises(psutil.NoSuchProcess):
+        devices.process_memory(child.pid)
+
+
+def test_memory_where_the_system_has_no_shared_figure(monkeypatch) -> None:
+    class Other:
+        def __init__(self, pid: int | None) -> None:
+            self.info = type("pmem", (), {"rss": 100, "uss": 70})()
+
+        def memory_info(self):
+            return self.info
+
+        def memory_full_info(self):
+            return self.info
+
+    class Refusing(Other):
+        def memory_full_info(self):
+            raise psutil.AccessDenied(1)
+
+    monkeypatch.setattr(psutil, "Process", Other)
+    assert devices.process_memory() == ProcessMemory(70, 30, 100)
+    monkeypatch.setattr(psutil, "Process", Refusing)
+    assert devices.process_memory(5) == ProcessMemory(100, 0, 100)
+
+
+def test_a_containers_limit_counts_version_2(tmp_path: Path) -> None:
+    membership = tmp_path / "cgroup"
+    membership.write_text("0::/outer/inner\n")
+    inner, outer = tmp_path / "fs/outer/inner", tmp_path / "fs/outer"
+    inner.mkdir(parents=True)
+    (inner / "memory.max").write_text("max\n")
+    (inner / "memory.current").write_text("300\n")
+    (outer / "memory.max").write_text("1000\n")
+    (outer / "memory.current").write_text("700\n")
+    (outer / "memory.stat").write_text("anon 5\ninactive_file 50\nactive_file 7\n")
+    assert list(devices._cgroup_headrooms(membership, tmp_path / "fs")) == [350]
+
+
+def test_a_containers_limit_counts_version_1(tmp_path: Path) -> None:
+    membership = tmp_path / "cgroup"
+    membership.write_text("5:cpu,cpuacct:/x\n4:memory:/not/visible/here\n\nrubbish\n")
+    tree = tmp_path / "fs/memory"
+    tree.mkdir(parents=True)
+    (tree / "memory.limit_in_bytes").write_text("1000\n")
+    (tree / "memory.usage_in_bytes").write_text("900\n")
+    (tree / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 20\n")
+    assert list(devices._cgroup_headrooms(membership, tmp_path / "fs")) == [120]
+    assert list(devices._cgroup_headrooms(tmp_path / "absent", tmp_path)) == []
+
+
+def test_the_tightest_limit_wins(monkeypatch) -> None:
+    monkeypatch.setattr(devices, "_cgroup_headrooms", lambda *_: iter([5 * MIB, 3 * MIB]))
+    assert devices.available_memory_bytes() == 3 * MIB
+    monkeypatch.setattr(devices, "_cgroup_headrooms", lambda *_: iter([-5]))
+    assert devices.available_memory_bytes() == 0
+    monkeypatch.setattr(devices, "_cgroup_headrooms", lambda *_: iter([2**62]))
+    assert 0 < devices.available_memory_bytes() < psutil.virtual_memory().total

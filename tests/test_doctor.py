@@ -1,0 +1,290 @@
+"""The doctor finds what is wrong, says how to mend it, and survives what it examines."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from core import devices, doctor
+from core.catalogue import catalogue
+from core.devices import HostFacts
+from core.doctor import Check, Report, State
+from core.settings import Settings
+
+GIB = 2**30
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def requirements(tmp_path: Path):
+    """Writes a requirements file."""
+
+    def write(*lines: str) -> Path:
+        path = tmp_path / "requirements.txt"
+        path.write_text("\n".join(lines), encoding="utf-8")
+        return path
+
+    return write
+
+
+def refuse_import(monkeypatch, module: str) -> None:
+    """As on an installation where a library is missing."""
+    real = builtins.__import__
+
+    def importing(name, *rest):
+        if name == module:
+            raise ImportError(f"No module named {name!r}")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+
+
+def test_the_whole_examination_is_quick_and_complete(settings: Settings, requirements) -> None:
+    pins = requirements(f"psutil=={metadata.version('psutil')}")
+    begin = time.monotonic()
+    report = doctor.examine(settings, requirements=pins)
+    assert time.monotonic() - begin < 10
+    names = [check.name for check in report.checks]
+    assert names == [
+        "Python",
+        "Libraries",
+        "Devices",
+        "GPU",
+        "NPU",
+        "Memory",
+        "Disk",
+        "Home",
+        "Run database",
+        "Embedded models",
+        "Converted models",
+    ]
+    text = doctor.to_text(report)
+    for check in report.checks:
+        assert check.finding.endswith("."), check
+        assert check.remedy is None or check.remedy.endswith("."), check
+        assert f"{check.name}: {check.finding}" in text
+    assert "CPU: " in text and "AUTO: " in text
+    assert json.loads(doctor.to_json(report)) == report.to_dict()
+
+
+def test_nothing_heavy_but_openvino_is_loaded(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from core import doctor; from core.settings import Settings;"
+        "doctor.examine(Settings(home=pathlib.Path(sys.argv[1])));"
+        "print([m for m in ('torch', 'transformers', 'nncf', 'streamlit') if m in sys.modules])"
+    )
+    root = Path(doctor.__file__).resolve().parents[1]
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    assert subprocess.check_output(command, cwd=root, text=True, timeout=60).strip() == "[]"
+
+
+def test_only_a_bad_check_fails_the_examination() -> None:
+    fine, warned = Check("a", State.OK, "Fine."), Check("b", State.WARN, "Less so.", "Do it.")
+    bad = Check("c", State.BAD, "Broken.", "Mend it.")
+    assert (Report((fine, warned)).ok, Report((fine, warned)).exit_code) == (True, 0)
+    report = Report((fine, bad, warned))
+    assert (report.ok, report.exit_code, report.to_dict()["ok"]) == (False, 1, False)
+    text = doctor.to_text(report)
+    assert "bad  c: Broken.\n     → Mend it." in text and "1 of these must be mended" in text
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [((3, 10, 9), State.BAD), ((3, 11, 0), State.OK), ((3, 14, 1), State.OK), ((2, 7), State.BAD)],
+)
+def test_python_must_be_new_enough(version, state: State) -> None:
+    check = doctor.check_python(version)
+    assert check.state is state and ".".join(map(str, version)) in check.finding
+    assert (check.remedy is None) == (state is State.OK)
+
+
+def test_libraries_as_pinned(requirements) -> None:
+    path = requirements(
+        "# a comment",
+        "--extra-index-url https://example.org/whl",
+        "",
+        f"psutil=={metadata.version('psutil')}  # why",
+        f"SQLAlchemy == {metadata.version('sqlalchemy')}",
+        f"torch=={metadata.version('torch').partition('+')[0]}",  # the +cpu build is the same
+        "no-such-library==1.0; sys_platform == 'plan9'",
+    )
+    assert doctor.check_libraries(path) == Check(
+        "Libraries", State.OK, "All 3 libraries are installed as pinned."
+    )
+
+
+def test_a_library_of_another_version_is_named_with_both(requirements) -> None:
+    check = doctor.check_libraries(requirements("psutil==1.2.3", "pydantic>=1"))
+    assert check.state is State.WARN
+    assert check.finding == f"psutil is {metadata.version('psutil')} instead of 1.2.3."
+    assert "pip install -r requirements.txt" in check.remedy
+
+
+def test_a_missing_library_is_bad(requirements) -> None:
+    check = doctor.check_libraries(requirements("no-such-library==1.0", "psutil==1.2.3"))
+    assert check.state is State.BAD
+    assert "no-such-library is not installed" in check.finding and "1.2.3" in check.finding
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"what is this?"])
+def test_a_requirements_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "requirements.txt"
+    if content is not None:
+        path.write_bytes(content)
+    check = doctor.check_libraries(path)
+    assert check.state is State.WARN and "cannot be read" in check.finding
+
+
+def test_an_openvino_that_cannot_be_loaded_is_bad(monkeypatch) -> None:
+    devices.list_devices.cache_clear()
+    refuse_import(monkeypatch, "openvino")
+    (check,) = doctor.check_devices()
+    assert check.state is State.BAD and "No module named 'openvino'" in check.finding
+    assert "pip install" in check.remedy
+
+
+def test_an_openvino_without_any_device_is_bad(monkeypatch) -> None:
+    devices.list_devices.cache_clear()
+    monkeypatch.setattr(devices, "_reported_devices", lambda: [])
+    try:
+        assert doctor.check_devices()[0].state is State.BAD
+    finally:
+        devices.list_devices.cache_clear()
+
+
+def test_little_memory_is_a_warning(settings: Settings, monkeypatch) -> None:
+    facts = HostFacts("h", "os", "cpu", 2, 2, 8 * GIB)
+    monkeypatch.setattr(devices, "host_facts", lambda: facts)
+    monkeypatch.setattr(devices, "available_memory_bytes", lambda: 1 * GIB)
+    check = doctor.check_memory(settings)
+    assert (check.state, check.finding) == (State.WARN, "1.0 GiB of 8.0 GiB are free.")
+    monkeypatch.setattr(devices, "available_memory_bytes", lambda: 4 * GIB)
+    assert doctor.check_memory(settings).state is State.OK
+    reserved = settings.model_copy(update={"memory_reserve_mib": 3000})
+    assert doctor.check_memory(reserved).state is State.WARN
+
+
+@pytest.mark.parametrize(
+    ("free", "state"), [(100 * GIB, State.OK), (5 * GIB, State.WARN), (2**28, State.BAD)]
+)
+def test_disk_space(settings: Settings, monkeypatch, free: int, state: State) -> None:
+    usage = namedtuple("usage", "total used free")
+    asked = []
+
+    def disk_usage(path: Path):
+        asked.append(Path(path))
+        return usage(200 * GIB, 0, free)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    check = doctor.check_disk(settings)
+    assert check.state is state and (check.remedy is None) == (state is State.OK)
+    assert asked == [settings.home.parent], "the home folder is not there yet"
+
+
+def test_a_home_that_can_be_written_is_left_clean(settings: Settings) -> None:
+    assert doctor.check_home(settings).state is State.OK
+    assert list(settings.home.iterdir()) == []
+
+
+def test_a_home_that_cannot_be_made_is_bad_in_every_respect(tmp_path: Path, requirements) -> None:
+    (tmp_path / "file").write_text("in the way")
+    settings = Settings(home=tmp_path / "file" / "home")
+    check = doctor.check_home(settings)
+    assert check.state is State.BAD and "PADDOCK_HOME" in check.remedy
+    report = doctor.examine(settings, requirements=requirements("psutil"))
+    assert not report.ok
+    states = {check.name: check.state for check in report.checks}
+    assert states["Home"] is states["Run database"] is State.BAD
+    assert states["Devices"] is State.OK, "one fault does not keep the rest from being examined"
+
+
+def test_a_home_that_refuses_writing_is_bad(settings: Settings, monkeypatch) -> None:
+    def refuse(*_args, **_keywords):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    check = doctor.check_home(settings)
+    assert check.state is State.BAD and "(Permission denied)" in check.finding
+
+
+def test_the_database_is_opened_and_counted(settings: Settings) -> None:
+    check = doctor.check_database(settings)
+    assert check.state is State.OK
+    assert check.finding == "At revision 0001, with 0 runs, 0 of them running or cut off."
+
+
+def test_a_damaged_database_is_bad(settings: Settings) -> None:
+    settings.home.mkdir()
+    (settings.home / "paddock.db").write_bytes(b"rubbish " * 1000)
+    check = doctor.check_database(settings)
+    assert check.state is State.BAD and "damaged" in check.finding
+
+
+def test_a_database_library_that_is_missing_does_not_stop_the_doctor(
+    settings: Settings, monkeypatch
+) -> None:
+    refuse_import(monkeypatch, "core.records")
+    check = doctor.check_database(settings)
+    assert check.state is State.BAD and "pip install" in check.remedy
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Path:
+    """A folder with an embedded model of every key, each with one tensor of eight bytes."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    for key in (key for key, model in catalogue().items() if model.embedded):
+        folder = tmp_path / "demo" / key
+        folder.mkdir(parents=True)
+        for name in doctor.EMBEDDED_FILES:
+            (folder / name).write_text("{}")
+        weights = struct.pack("<Q", len(header)) + header + bytes(8)
+        (folder / "model.safetensors").write_bytes(weights)
+    return tmp_path / "demo"
+
+
+def test_whole_embedded_models(embedded: Path) -> None:
+    check = doctor.check_embedded_models(embedded)
+    assert check.state is State.OK and check.finding.endswith("are here.")
+
+
+def test_embedded_models_that_are_not_there(embedded: Path) -> None:
+    first, second = sorted(embedded.iterdir())
+    shutil.rmtree(first)
+    (second / "tokenizer.json").unlink()
+    check = doctor.check_embedded_models(embedded)
+    assert check.state is State.WARN and check.remedy
+    assert f"{first.name} is not there" in check.finding
+    assert f"{second.name} lacks tokenizer.json" in check.finding
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda whole: whole[:-1],
+        lambda whole: whole[:20],
+        lambda whole: b"",
+        lambda whole: b"version https://git-lfs.github.com/spec/v1\n",
+        lambda whole: struct.pack("<Q", 4) + b"[12]" + whole,
+        lambda whole: struct.pack("<Q", 2**62) + whole,
+    ],
+)
+def test_embedded_weights_that_are_not_whole(embedded: Path, spoil) -> None:
+    weights = embedded / "paddock-llama" / "model.safetensors"
+    weights.write_bytes(spoil(weights.read_bytes()))
+    check = doctor.check_embedded_models(embedded)
+    assert check.state is State.BAD
+    assert check.finding == "The weights of paddock-llama are not whole."

@@ -1,0 +1,75 @@
+"""Model output as harmless Markdown. What a browser makes of it: tests/browser."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.ui.safe_text import JOINER, SafeMarkdown, safe_markdown
+
+PIECES = st.lists(
+    st.sampled_from(
+        ["`", "``", "```", "~~~", "\n", "\n\n", " ", "$", "\\", "[", "]", "(", ")", "!", "<", "img"]
+        + [":", "red", "www", ".", "@", "https://a.b/c", "word", "- ", "> ", "|", "    ", "```py\n"]
+    ),
+    max_size=60,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain *text*, **bold**\n- item", "plain *text*, **bold**\n- item"),
+        ("![x](http://h/i.png)", f"![x]{JOINER}(http:{JOINER}//h/i.png)"),
+        ("[x][1]\n\n[1]: y", f"[x]{JOINER}[1]{JOINER}\n\n[1]{JOINER}: y"),
+        ("<script>", f"<{JOINER}script>"),
+        ("costs $x$", r"costs \$x\$"),
+        (r"\$x$", r"\\\$x\$"),
+        (":red[x] at 10:30, so: yes", f":{JOINER}red[x]{JOINER} at 10:{JOINER}30, so: yes"),
+        ("www.a.b and me@a.b", f"www{JOINER}.a.b and me@{JOINER}a.b"),
+        ("|a|\n|:-|", "|a|\n|:-|"),
+        ("run `echo $HOME` now", "run `echo $HOME` now"),
+        ("open `code and $x$", r"open `code and \$x\$"),
+        ("```\na[0](1) $x$ <b>\n```\n$y$", "```\na[0](1) $x$ <b>\n```\n" + r"\$y\$"),
+        ("```py\nx = '$1'", "```py\nx = '$1'"),
+        ("- ```\n  ![a](b)\n", f"- ```\n  ![a]{JOINER}(b)\n"),
+        ("~~~\n```\n$\n~~~\n$", "~~~\n```\n$\n~~~\n\\$"),
+    ],
+)
+def test_active_constructs_are_broken_and_the_rest_is_left(text: str, shown: str) -> None:
+    assert safe_markdown(text) == shown
+
+
+@given(PIECES)
+def test_streaming_gives_what_the_whole_gives(pieces: list[str]) -> None:
+    stream = SafeMarkdown()
+    streamed = "".join(stream.feed(piece) for piece in pieces) + stream.close()
+    assert streamed == safe_markdown("".join(pieces))
+
+
+@given(PIECES)
+def test_nothing_is_lost(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    visible = safe_markdown(text).replace(JOINER, "")
+    # What is added is a backslash before a dollar or a backslash, nothing else.
+    assert visible.replace("\\\\", "\0").replace("\\$", "$").replace("\0", "\\") in (
+        text,
+        text.replace("\\\\", "\\"),
+    ) or visible.replace("\\", "") == text.replace("\\", "")
+
+
+@given(PIECES)
+def test_no_construct_survives_outside_code(pieces: list[str]) -> None:
+    from markdown_it import MarkdownIt
+
+    parsed = MarkdownIt("commonmark").enable(["table"]).parse(safe_markdown("".join(pieces)))
+    kinds = {child.type for token in parsed for child in token.children or ()}
+    kinds |= {token.type for token in parsed}
+    assert not kinds & {"image", "link_open", "html_inline", "html_block"}
+
+
+def test_long_text_without_newline_is_linear() -> None:
+    stream = SafeMarkdown()
+    shown = "".join(stream.feed("word ` $ ") for _ in range(5_000)) + stream.close()
+    assert shown.count("word") == 5_000
