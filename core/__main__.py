@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
-from core.errors import BadRequestError, PaddockError, PersonMistake
+from core.errors import BadRequestError, PaddockError
 from core.settings import Settings, load_settings
-from core.units import bytes_text
+from core.units import bytes_text, parameters_text
+
+if TYPE_CHECKING:
+    from core.generation.answer import Answer
+    from core.generation.job import Job
+
+
+_LOOK_EVERY_S = 0.02
+"""How often the terminal is brought up to date while an answer comes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,18 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 2 the person's mistake, 1 a failure. Errors are one sentence on stderr.
     """
+    _print_what_can_be_printed()
     try:
         options = _parser().parse_args(arguments)
-        return options.run(options, load_settings())
+        code = options.run(options, load_settings())
+        sys.stdout.flush()
     except PaddockError as error:
         return _fail(str(error), error.exit_code)
-    except ValueError as error:  # a PADDOCK_… variable out of its range
-        return _fail(" ".join(str(error).split()), PersonMistake.exit_code)
     except KeyboardInterrupt:
         return _fail("Stopped.", PaddockError.exit_code)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone; nobody is left to tell
+        _discard_output()  # the reader has gone; nobody is left to tell
         return PaddockError.exit_code
+    return code
 
 
 def doctor(options: argparse.Namespace, settings: Settings) -> int:
@@ -74,10 +85,9 @@ def models(options: argparse.Namespace, settings: Settings) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
-        size = f"{row['parameters'] / 1e9:.2f} B" if row.get("parameters") else "—"
-        disk = (
-            ", ".join(f"{p} {b / 1e6:.0f} MB" for p, b in row["on_disk"].items()) or "not on disk"
-        )
+        size = parameters_text(row["parameters"]) if "parameters" in row else "—"
+        sizes = [f"{name} {bytes_text(size)}" for name, size in row["on_disk"].items()]
+        disk = ", ".join(sizes) or "not on disk"
         print(f"{row['key']:24} {size:>8}  {row.get('licence', ''):26} {disk}")
     return 0
 
@@ -86,9 +96,13 @@ def convert(options: argparse.Namespace, settings: Settings) -> int:
     """Convert a model to one precision, unless it is there already."""
     from core.store import convert_in_process
 
-    stored = convert_in_process(
-        options.model, options.precision, settings=settings, progress=_Line().progress
-    )
+    line = _Line()
+    try:
+        stored = convert_in_process(
+            options.model, options.precision, settings=settings, progress=line.progress
+        )
+    finally:
+        line.clear()
     if options.json:
         print(stored.manifest.model_dump_json(indent=2))
     else:
@@ -104,6 +118,7 @@ def convert(options: argparse.Namespace, settings: Settings) -> int:
 def generate(options: argparse.Namespace, settings: Settings) -> int:
     """Answer one instruction, streaming it to the terminal."""
     from core.engine import Engine
+    from core.generation.answer import StopReason
     from core.generation.request import GenerationRequest
     from core.records import Origin
     from core.runtimes.spec import ModelSpec, SamplingSettings
@@ -123,38 +138,43 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
     engine = Engine(settings)
     spec = ModelSpec(options.model, options.precision, options.device)
     job = engine.answer(engine.pool.handle(spec), request, origin=Origin.CLI)
+    answer = _stream(job, quiet=options.json)
+    if job.text and not options.json:
+        print()
+    if answer.error is not None:
+        raise answer.error
+    if options.json:
+        print(json.dumps(_as_json(job, answer), indent=2))
+    else:
+        print(_summary(answer), file=sys.stderr)
+    stopped = answer.stop_reason is StopReason.CANCELLED
+    return PaddockError.exit_code if stopped else 0
+
+
+def _stream(job: Job, *, quiet: bool) -> Answer:
+    """Print an answer as it comes, unless ``quiet``; Ctrl-C ends it and keeps what is there."""
     line = _Line()
     read = 0
     try:
-        while not job.wait(0.02):
-            read = _print_new(job, read, line, quiet=options.json)
+        while not job.wait(_LOOK_EVERY_S):
+            read = _print_new(job, read, line, quiet=quiet)
     except KeyboardInterrupt:
+        line.clear()
+    finally:  # an answer does not outlive whoever reads it; one that has ended does not mind
         job.cancel()
         job.wait()
-    _print_new(job, read, line, quiet=options.json)
-    answer = job.answer
-    assert answer is not None, "the job has ended"
-    if isinstance(answer.error, PaddockError):
-        print() if job.text and not options.json else None
-        raise answer.error
-    if options.json:
-        print(json.dumps(_as_json(job.spec, answer), indent=2))
-    else:
-        print()
-        line.show(_summary(answer), final=True)
-    return 0
+    _print_new(job, read, line, quiet=quiet)
+    line.clear()
+    assert job.answer is not None, "the job has ended"
+    return job.answer
 
 
-def _as_json(spec: Any, answer: Any) -> dict[str, Any]:
+def _as_json(job: Job, answer: Answer) -> dict[str, Any]:
     from core.devices import host_facts, library_versions
     from core.recording import GROWTH_IN_PROCESS
 
-    timings, conditions, facts, host = (
-        answer.timings,
-        answer.conditions,
-        answer.facts,
-        host_facts(),
-    )
+    spec, timings, conditions = job.spec, answer.timings, answer.conditions
+    facts, host = answer.facts, host_facts()
     return {
         "text": answer.text,
         "tokens": len(answer.token_ids),
@@ -183,7 +203,7 @@ def _as_json(spec: Any, answer: Any) -> dict[str, Any]:
             "hints": dict(conditions.hints) if conditions else {},
             "prompt_format": answer.prompt_format,
             "seed": answer.seed,
-            "greedy": answer.seed is None,
+            "greedy": job.request.sampling.greedy,
             "contended": answer.contended,
             "versions": library_versions(),
             "host": {"name": host.name, "cpu": host.cpu, "os": host.os},
@@ -191,7 +211,7 @@ def _as_json(spec: Any, answer: Any) -> dict[str, Any]:
     }
 
 
-def _summary(answer: Any) -> str:
+def _summary(answer: Answer) -> str:
     timings = answer.timings
     parts = [answer.stop_reason.value]
     if timings is not None:
@@ -205,7 +225,7 @@ def _summary(answer: Any) -> str:
     return " · ".join(parts)
 
 
-def _print_new(job: Any, read: int, line: _Line, *, quiet: bool) -> int:
+def _print_new(job: Job, read: int, line: _Line, *, quiet: bool) -> int:
     from core.generation.job import Phase
 
     snapshot = job.snapshot()
@@ -220,7 +240,10 @@ def _print_new(job: Any, read: int, line: _Line, *, quiet: bool) -> int:
 
 
 class _Line:
-    """Progress on stderr: one line rewritten in a terminal, one line a message otherwise."""
+    """Progress on stderr: one line rewritten in a terminal.
+
+    Nothing where stderr is a file or a pipe, so that a script finds nothing there but an error.
+    """
 
     def __init__(self) -> None:
         self._told: str | None = None
@@ -231,22 +254,17 @@ class _Line:
         share = "" if progress.fraction is None else f" ({progress.fraction:.0%})"
         self.show(progress.message + share)
 
-    def show(self, message: str, *, final: bool = False) -> None:
+    def show(self, message: str) -> None:
         """Show a message, once."""
-        if message == self._told:
-            return
-        self._told = message
-        if self._terminal and not final:
+        if self._terminal and message != self._told:
             print(f"\r\x1b[K{message}", end="", file=sys.stderr, flush=True)
-        else:
-            self.clear()
-            print(message, file=sys.stderr, flush=True)
+            self._told = message
 
     def clear(self) -> None:
         """Make room for other output."""
-        if self._terminal and self._told is not None:
+        if self._told is not None:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-        self._told = None if self._terminal else self._told
+            self._told = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -313,6 +331,20 @@ def _precision(text: str) -> Precision:
         raise argparse.ArgumentTypeError(
             f"there is no precision {text!r}; choose {', '.join(Precision)}"
         ) from None
+
+
+def _print_what_can_be_printed() -> None:
+    """Let a terminal that has not all characters show a question mark for those it lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _discard_output() -> None:
+    """Point stdout to nowhere: the interpreter flushes it once more when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -92,6 +92,10 @@ class Engine:
         """See :class:`core.runtimes.pool.Provider`."""
         source = resolve(spec.model)
         stored = self.store.get(source, spec.precision)
+        int4 = int4_for(spec)
+        if stored is not None and int4 is not None and _int4_of(stored) != int4:
+            self.delete(stored)  # compressed for a device that takes other settings
+            stored = None
         if stored is not None:
             return self.store.verify(stored, full=False)
 
@@ -102,7 +106,7 @@ class Engine:
             source,
             spec.precision,
             settings=self.settings,
-            int4=int4_for(spec),
+            int4=int4,
             progress=report,
             cancel=cancelled,
         )
@@ -118,3 +122,10 @@ def int4_for(spec: ModelSpec) -> Int4Settings | None:
     if spec.precision is Precision.INT4 and spec.device.upper().startswith("NPU"):
         return npu_int4()
     return None
+
+
+def _int4_of(stored: StoredModel) -> Int4Settings | None:
+    record = stored.manifest.int4
+    if record is None:
+        return None
+    return Int4Settings(record.symmetric, record.group_size, record.ratio)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.errors import PersonMistake
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 """Folder that holds ``streamlit_app.py``; ``.paddock/`` lies in it unless told otherwise."""
@@ -14,7 +16,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 class Settings(BaseSettings):
     """What a person may set before start; every field has a sound default."""
 
-    model_config = SettingsConfigDict(env_prefix="PADDOCK_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="PADDOCK_", env_ignore_empty=True, extra="ignore")
 
     home: Path = Field(
         default=CHECKOUT / ".paddock",
@@ -57,7 +59,15 @@ def load_settings() -> Settings:
     """Read the settings from the environment as it is now.
 
     Raises:
-        pydantic.ValidationError: a variable holds a value outside its range.
+        PersonMistake: a variable holds a value that it cannot have; the text names it.
     """
-    settings = Settings()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = f"PADDOCK_{wrong['loc'][0]}".upper()
+        raise PersonMistake(
+            f"The environment variable {name} is {wrong['input']!r}, but its "
+            f"{wrong['msg'][0].lower()}{wrong['msg'][1:]}; correct or unset it."
+        ) from error
     return settings.model_copy(update={"home": settings.home.expanduser().resolve()})

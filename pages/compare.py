@@ -7,7 +7,7 @@ from core.ui.cached import shared_engine
 from core.ui.comparison import comparison, verdict
 from core.ui.examples import draw_examples
 from core.ui.history import model_title
-from core.ui.link import keep_in_link
+from core.ui.link import link_texts
 from core.ui.pickers import pick_model
 from core.ui.safe_text import safe_markdown
 from core.ui.sampling import pick_sampling
@@ -25,7 +25,7 @@ st.caption(
     "The same instruction, settings and seed for both. They answer one after the other, so that "
     "neither disturbs the other's figures."
 )
-keep_in_link("instruction", "context")
+link_texts("instruction", "context")
 draw_examples("instruction", "context")
 instruction = st.text_area(
     "Instruction",

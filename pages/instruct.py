@@ -7,8 +7,9 @@ from core.ui.answers import draw_entry, draw_history_export, draw_question
 from core.ui.cached import shared_engine
 from core.ui.examples import draw_examples
 from core.ui.history import conversation
-from core.ui.link import keep_in_link
+from core.ui.link import link_choice, link_texts
 from core.ui.pickers import pick_model, pick_prompt_format
+from core.ui.safe_text import safe_markdown
 from core.ui.sampling import pick_sampling
 from core.ui.stream_view import Pace, stream_answer
 
@@ -28,14 +29,13 @@ with st.sidebar:
     st.divider()
     sampling = pick_sampling()
     st.divider()
+    link_choice("pace", Pace.FULL, Pace)
     pace = st.segmented_control(
         "Display",
         list(Pace),
-        default=Pace.FULL,
         format_func=lambda value: value.label,
         required=True,
         key="pace",
-        bind="query-params",
         persist_state="session",
         help="Full speed shows each token as it comes. Reading pace shows about 40 tokens a "
         "second, for fast models; the figures stay those of the model.",
@@ -44,7 +44,7 @@ with st.sidebar:
 # The instruction.
 st.title("Give a model an instruction", anchor=False)
 st.caption("It answers on this machine; nothing you type leaves it.")
-keep_in_link("instruction", "context")
+link_texts("instruction", "context")
 draw_examples("instruction", "context")
 instruction = st.text_area(
     "Instruction",
@@ -77,25 +77,25 @@ with st.container(horizontal=True):
     )
     st.button("Stop", icon=":material/stop:", on_click=state.stop, disabled=not state.running)
     st.button("Clear", icon=":material/backspace:", on_click=clear)
-if asked:
+if asked and not state.running:  # the second of two quick clicks finds it running
     state.ask(spec, GenerationRequest(instruction or "", context or "", sampling, prompt_format))
     st.rerun()
-if state.notice:
-    st.warning(state.notice, icon=":material/info:")
+if notice := state.take_notice():
+    st.warning(safe_markdown(notice), icon=":material/info:")
 
-# The answer under way.
-if state.job is not None:
-    with st.container(border=True):
-        draw_question(state.job.request)
-        with st.chat_message("assistant", avatar=":material/pets:"):
-            stream_answer(state.job, pace or Pace.FULL)
-    state.collect()
-    st.rerun()
-
-# What was answered in this session.
+# What was answered in this session, and above it the place of the answer under way: that comes
+# last, so that the rest of the page stands while it streams.
+under_way = st.container()
 for number, entry in enumerate(state.entries):
     if number == 1:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.subheader("Earlier in this session", anchor=False)
             draw_history_export(state)
     draw_entry(entry, state)
+if state.job is not None:
+    with under_way.container(border=True, key="answer_under_way"):
+        draw_question(state.job.request)
+        with st.chat_message("assistant", avatar=":material/pets:"):
+            stream_answer(state.job, pace or Pace.FULL)
+    state.collect()
+    st.rerun()

@@ -6,6 +6,7 @@ from core.errors import RecordsError
 from core.records import RunState
 from core.ui.cached import shared_engine
 from core.ui.charts import by_configuration, decode_rate_chart, memory_chart
+from core.ui.navigation import link_to
 from core.ui.runs_table import runs_table
 
 LATEST = 1000
@@ -27,7 +28,7 @@ if not runs:
         "Nothing has been measured yet. Give a model an instruction, then come back.",
         icon=":material/monitoring:",
     )
-    st.page_link("pages/instruct.py", label="Go to Instruct", icon=":material/chat:")
+    link_to("instruct")
     st.stop()
 
 with_contended = st.toggle(

@@ -85,10 +85,10 @@ LLAMA = DemoModel(
     architecture="llama",
     sizes={
         "hidden_size": 256,
-        "num_hidden_layers": 7,
+        "num_hidden_layers": 6,
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
-        "intermediate_size": 704,
+        "intermediate_size": 640,
         "tie_word_embeddings": False,
     },
     special_tokens=("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"),
@@ -122,9 +122,7 @@ def build_tokenizer(model: DemoModel) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(_tokenizer_texts(), trainer)
     if model.architecture == "gpt_neox":
         end_of_text = model.special_tokens[0]
-        roles = {
-            name: end_of_text for name in ("bos_token", "eos_token", "pad_token", "unk_token")
-        }
+        roles = {name: end_of_text for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         extra = {"extra_special_tokens": list(model.special_tokens[1:])}
     else:
         roles = {"eos_token": model.end_token, "pad_token": model.special_tokens[0]}

@@ -26,12 +26,12 @@ def orthogonalized(stack: Tensor, steps: int = 5) -> Tensor:
     """Matrices (n, rows, columns) with all singular values brought close to 1."""
     a, b, c = NEWTON_SCHULZ
     wide = stack.size(1) <= stack.size(2)
-    x = stack if wide else stack.mT
+    x = (stack if wide else stack.mT).bfloat16()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.mT
+    return (x if wide else x.mT).to(stack.dtype)
 
 
 class Optimizer:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
+import signal
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("core.demo.train")
 
 SEED = 20
-BATCH_TOKENS = 6144
-WARMUP_STEPS = 60
+BATCH_TOKENS = 4096
+WARMUP_STEPS = 80
 COOLDOWN_SHARE = 0.3
 """Last share of the tokens over which the learning rate falls to zero."""
 EMA_DECAY = 0.99
@@ -69,8 +70,12 @@ def rate_scale(progress: Progress, total: int) -> float:
     return max(0.01, min(warm, left / COOLDOWN_SHARE))
 
 
-def losses(network: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Weighted loss, and the mean loss of the answers' tokens."""
+def losses(network: PreTrainedModel, body: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Weighted loss, and the mean loss of the answers' tokens.
+
+    Args:
+        body: the network without its output layer, perhaps compiled.
+    """
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -78,7 +83,7 @@ def losses(network: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
     weights = batch.weights[:, 1:]
     chosen = weights > 0
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = network.base_model(batch.ids[:, :-1], use_cache=False).last_hidden_state
+        hidden = body(batch.ids[:, :-1], use_cache=False).last_hidden_state
         logits = network.get_output_embeddings()(hidden[chosen])
     each = cross_entropy(logits.float(), targets[chosen], reduction="none")
     weight = weights[chosen]
@@ -89,7 +94,16 @@ def losses(network: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
 class Training:
     """A model in training, with its checkpoint."""
 
-    def __init__(self, model: DemoModel, seed: int, total: int, batch_tokens: int) -> None:
+    def __init__(
+        self,
+        model: DemoModel,
+        seed: int,
+        total: int,
+        batch_tokens: int = BATCH_TOKENS,
+        compiled: bool = False,
+    ) -> None:
+        import torch
+
         self.model = model
         self.total = total
         self.batch_tokens = batch_tokens
@@ -97,6 +111,9 @@ class Training:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer = self._tokenizer()
         self.network = build_model(model, self.tokenizer, seed)
+        self.body = self.network.base_model
+        if compiled:
+            self.body = torch.compile(self.body, dynamic=True)
         self.optimizer = Optimizer(self.network)
         self.averaged = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.progress = Progress(seed)
@@ -136,7 +153,7 @@ class Training:
         }
         beside = self.checkpoint.with_suffix(".new")
         torch.save(state, beside)
-        os.replace(beside, self.checkpoint)
+        beside.replace(self.checkpoint)
 
     def export(self, folder: Path) -> None:
         """Write the averaged weights as a model."""
@@ -148,8 +165,14 @@ class Training:
         (folder / "training.json").write_text(text + "\n", encoding="utf-8")
 
     def run(self) -> None:
-        """Read the corpus until the tokens asked for are used up."""
+        """Read the corpus until the tokens asked for are used up.
+
+        Raises:
+            SystemExit: the process was asked to end; the checkpoint is up to date.
+        """
         saved = time.monotonic()
+        ending = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: ending.set())
         while self.progress.tokens < self.total:
             position = self.progress.position
             for number, batch in enumerate(self._chunk()):
@@ -157,9 +180,11 @@ class Training:
                     continue
                 self._step(batch)
                 self.progress.position = number + 1
-                if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                if ending.is_set() or time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self.save()
                     saved = time.monotonic()
+                if ending.is_set():
+                    raise SystemExit(f"stopped at step {self.progress.step}; go on with --resume")
                 if self.progress.tokens >= self.total:
                     break
             else:
@@ -176,7 +201,7 @@ class Training:
         import torch
 
         started = time.monotonic()
-        loss, answer_loss = losses(self.network, batch)
+        loss, answer_loss = losses(self.network, self.body, batch)
         loss.backward()
         scale = rate_scale(self.progress, self.total)
         self.optimizer.step(scale)
@@ -218,12 +243,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=float, help="millions of tokens to read in all")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS)
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the network first; needs a C++ compiler"
+    )
     parser.add_argument("--export", type=Path, help="write the checkpoint's weights here and stop")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     model = DEMO_MODELS[chosen.model]
     total = int(chosen.tokens * 1e6) if chosen.tokens else model.training_tokens
-    training = Training(model, chosen.seed, total, chosen.batch_tokens)
+    training = Training(model, chosen.seed, total, chosen.batch_tokens, chosen.compile)
     if chosen.resume or chosen.export:
         if not training.checkpoint.is_file():
             parser.error(f"there is no checkpoint of {model.key}; start without --resume")

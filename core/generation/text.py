@@ -7,12 +7,13 @@ from typing import Any
 
 from core.catalogue.prompts import StopRule
 
+_LONGEST_CHARACTER = 4
+"""Bytes of a character in UTF-8, and so the most tokens that it can be spread over."""
 _CONTEXT = 8
-"""Tokens decoded again with each new one: some decoders treat the first token of a text apart."""
+"""Tokens kept of a window that holds nothing but broken characters."""
 _WINDOW = 32
-"""Tokens kept before the window is cut back to :data:`_CONTEXT`; bounds the work of each step."""
-_LONGEST_UNFINISHED = 3
-"""A character has up to four bytes; the decoder may show each that lacks the rest as U+FFFD."""
+"""Tokens after which such a window is cut; bounds the work of each step."""
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class TextDecoder:
@@ -31,32 +32,47 @@ class TextDecoder:
             tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         self._special = frozenset(tokenizer.all_special_ids)
+        # The window holds the tokens of the last whole characters, since some decoders treat the
+        # first token of a text apart, and after them those that may be part of a character.
         self._window: list[int] = []
         self._given = 0  # characters of the window's text that were handed out
+        self._pending = 0  # tokens since the last whole character
 
     def feed(self, token_id: int) -> str:
         """Text that this token completed; often one word, sometimes nothing."""
         if token_id in self._special:
             return ""
         self._window.append(token_id)
+        self._pending += 1
         text = self._decode(self._window)
-        given, self._given = self._given, max(self._given, _finished(text))
+        if text.endswith(_BROKEN) and self._pending <= _LONGEST_CHARACTER:
+            return ""
+        end = _end_of_settled(text)
+        new, self._given = text[self._given : end], max(self._given, end)
+        if end == len(text):
+            self._cut(self._pending)
+            self._pending = 0
         if len(self._window) >= _WINDOW:
-            del self._window[:-_CONTEXT]
-            self._given = _finished(self._decode(self._window))
-        return text[given : _finished(text)]
+            self._cut(_CONTEXT)
+        return new
 
     def close(self) -> str:
-        """What was held back as an unfinished character and was never finished."""
+        """What was held back as the beginning of a character that never came."""
         text = self._decode(self._window)
-        given, self._given = self._given, len(text)
-        return text[given:]
+        new, self._given = text[self._given :], len(text)
+        return new
+
+    def _cut(self, keep: int) -> None:
+        text = self._decode(self._window[-keep:])
+        if text:
+            del self._window[:-keep]
+            self._given = _end_of_settled(text)
 
 
-def _finished(text: str) -> int:
-    """Length of the part of ``text`` that no later token can change."""
-    unfinished = len(text) - len(text.rstrip("\N{REPLACEMENT CHARACTER}"))
-    return len(text) - min(unfinished, _LONGEST_UNFINISHED)
+def _end_of_settled(text: str) -> int:
+    """Length of the part of ``text`` that later tokens do not change."""
+    broken = len(text) - len(text.rstrip(_BROKEN))
+    return len(text) - min(broken, _LONGEST_CHARACTER - 1)
 
 
 class StopText:

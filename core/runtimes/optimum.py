@@ -12,6 +12,7 @@ from core.errors import CorruptModelError, GenerationError, NotEnoughMemoryError
 from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
 from core.runtimes.spec import ExecutionHints, ModelSpec, TokenRequest
 from core.store.checkpoint import positions
+from core.store.quiet import quick_imports, refuse_telemetry
 
 if TYPE_CHECKING:
     import torch
@@ -24,11 +25,13 @@ class OptimumRuntime:
 
     def prepare(self) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
-        import optimum.intel
-        import transformers
+        refuse_telemetry()
+        with quick_imports():
+            import optimum.intel
+            import transformers
 
-        # Both import lazily, at the first use of a name.
-        _ = optimum.intel.OVModelForCausalLM, transformers.AutoTokenizer
+            # Both import lazily, at the first use of a name.
+            _ = optimum.intel.OVModelForCausalLM, transformers.AutoTokenizer
 
     def load(self, folder: Path, spec: ModelSpec) -> OptimumModel:
         """Load ``folder`` on the device of ``spec``, with its hints."""
@@ -212,7 +215,7 @@ class _Draw:
         import torch
 
         probabilities = torch.softmax(scores.float(), dim=-1)
-        drawn = torch.multinomial(probabilities, 1, generator=self._generator)
+        drawn = torch.multinomial(probabilities, 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
 

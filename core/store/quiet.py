@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def refuse_telemetry() -> None:
@@ -25,6 +28,25 @@ def leave_out_scikit_learn() -> None:
     it the libraries are loaded half a second sooner, more on a cold disk.
     """
     sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Import transformers and Optimum in this block a third sooner, with no lasting effect.
+
+    scikit-learn is left out, see :func:`leave_out_scikit_learn`, and the garbage collector rests:
+    what an import makes is there to stay.
+    """
+    absent, collecting = "sklearn" not in sys.modules, gc.isenabled()
+    leave_out_scikit_learn()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if absent:
+            sys.modules.pop("sklearn", None)
+        if collecting:
+            gc.enable()
 
 
 def quieten_libraries() -> None:

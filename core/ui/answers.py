@@ -32,7 +32,7 @@ def draw_entry(entry: HistoryEntry, state: Conversation) -> None:
             elif answer.error is None:
                 st.caption("The model gave no text.")
             if answer.error_sentence:
-                st.error(answer.error_sentence, icon=":material/error:")
+                st.error(safe_markdown(answer.error_sentence), icon=":material/error:")
             elif answer.stop_reason is StopReason.TIMEOUT:
                 st.warning(answer.stop_reason.sentence, icon=":material/timer_off:")
             st.caption(figures_line(answer, entry.spec, safe_markdown(entry.title)))

@@ -63,6 +63,11 @@ class Conversation:
         except PaddockError as error:
             self.notice = str(error)
 
+    def take_notice(self) -> str | None:
+        """The sentence about the last click, once."""
+        notice, self.notice = self.notice, None
+        return notice
+
     def stop(self) -> None:
         """Cancel the answer under way."""
         if self.job is not None:

@@ -1,28 +1,70 @@
-"""Keeps texts in the page's link, as long as they are short enough for one."""
+"""Keeps what a page is set to in its link, so that the link reproduces the set-up.
+
+Streamlit binds widgets to the link by itself, and sliders and switches here use that. Two kinds
+need their own way: choices, which Streamlit would write by their label (a device's full name, which
+another machine does not have), and texts, which may be longer than a link can be. Call these before
+the widget is drawn; they fill it from the link when the page is first opened and follow it from
+then on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
 import streamlit as st
+
+T = TypeVar("T")
 
 LONGEST = 1500
 """Characters of a text in a link; servers and mail programs cut much longer ones."""
 
 
-def keep_in_link(*keys: str) -> None:
-    """Fill text widgets from the link when the page is first opened, then follow them.
-
-    Widgets' own binding to the link has no limit, and a server answers a link of some 64 kB with
-    an error page. Call this before the widgets are drawn.
+def link_texts(*keys: str) -> None:
+    """Keep text widgets in the link as long as their text is short enough.
 
     Args:
-        keys: keys of text widgets, which are also the names in the link.
+        keys: keys of the widgets, which are also the names in the link.
     """
     for key in keys:
         if key not in st.session_state:
             st.session_state[key] = st.query_params.get(key, "")
         text = st.session_state[key] or ""
-        if 0 < len(text) <= LONGEST:
-            if st.query_params.get(key) != text:
-                st.query_params[key] = text
-        elif key in st.query_params:
-            del st.query_params[key]
+        _write(key, text if len(text) <= LONGEST else "")
+
+
+def link_choice(key: str, default: T, read: Callable[[str], T]) -> None:
+    """Keep a widget that chooses one value in the link, by the value itself.
+
+    Args:
+        key: key of the widget, which is also the name in the link.
+        default: chosen at first, and not written.
+        read: makes a value of what stands in the link; ValueError means it is none.
+    """
+    if key not in st.session_state:
+        st.session_state[key] = default
+        if key in st.query_params:
+            with suppress(ValueError):  # a link from elsewhere: there is no such device here, say
+                st.session_state[key] = read(st.query_params[key])
+    value = st.session_state[key]
+    _write(key, "" if value is None or value == default else str(value))
+
+
+def one_of(values: list[str]) -> Callable[[str], str]:
+    """A reader for :func:`link_choice` that takes these values, in any case."""
+
+    def read(text: str) -> str:
+        for value in values:
+            if value.lower() == text.strip().lower():
+                return value
+        raise ValueError(text)
+
+    return read
+
+
+def _write(key: str, text: str) -> None:
+    if not text:
+        st.query_params.pop(key, None)
+    elif st.query_params.get(key) != text:
+        st.query_params[key] = text

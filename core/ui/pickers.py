@@ -6,10 +6,12 @@ import streamlit as st
 
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
 from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
-from core.devices import list_devices
+from core.devices import AUTO, list_devices
 from core.errors import PaddockError
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore, resolve
+from core.ui.link import link_choice, one_of
+from core.ui.safe_text import safe_markdown
 from core.units import bytes_text, parameters_text
 
 PRECISION_HELP = (
@@ -32,40 +34,39 @@ def pick_model(store: ModelStore, *, key: str = "", default: int = 0) -> ModelSp
         default: place in the catalogue of the model that is chosen at first.
     """
     rows = catalogue()
+    link_choice(f"{key}model", list(rows)[default], str)
     model = st.selectbox(
         "Model",
         list(rows),
-        index=default,
         format_func=lambda name: rows[name].title if name in rows else name,
         accept_new_options=True,
         key=f"{key}model",
-        bind="query-params",
         persist_state="session",
         help=MODEL_HELP,
     )
+    link_choice(f"{key}precision", DEFAULT_PRECISION, lambda text: Precision(text.lower()))
     precision = st.segmented_control(
         "Precision",
         [Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT4],
-        default=DEFAULT_PRECISION,
         format_func=lambda value: value.label,
         required=True,
         width="stretch",
         key=f"{key}precision",
-        bind="query-params",
         persist_state="session",
         help=PRECISION_HELP,
     )
     names = {device.id: device.full_name for device in list_devices()}
+    devices = [AUTO, *(name for name in names if name != AUTO)]
+    link_choice(f"{key}device", AUTO, one_of(devices))
     device = st.selectbox(
         "Device",
-        ["AUTO", *(name for name in names if name != "AUTO")],
+        devices,
         format_func=lambda name: f"{name} — {names[name]}",
         key=f"{key}device",
-        bind="query-params",
         persist_state="session",
         help="Where the model runs: the devices OpenVINO finds here. AUTO lets OpenVINO choose.",
     )
-    spec = ModelSpec(model or next(iter(rows)), precision or DEFAULT_PRECISION, device or "AUTO")
+    spec = ModelSpec(model or next(iter(rows)), precision or DEFAULT_PRECISION, device or AUTO)
     _draw_state(store, spec)
     return spec
 
@@ -74,6 +75,7 @@ def pick_prompt_format(spec: ModelSpec) -> str | None:
     """For a model without a row, let the person choose a prompt format; None takes its own."""
     if spec.model in catalogue():
         return None
+    link_choice("format", None, one_of(list(CHOOSABLE_FORMATS)))
     return st.selectbox(
         "Prompt format",
         CHOOSABLE_FORMATS,
@@ -81,7 +83,6 @@ def pick_prompt_format(spec: ModelSpec) -> str | None:
         placeholder="The model's own chat template",
         format_func=lambda name: prompt_format(name).title,
         key="format",
-        bind="query-params",
         persist_state="session",
         help="How the instruction is put to the model. Choose one if the model has no template.",
     )
@@ -93,7 +94,7 @@ def _draw_state(store: ModelStore, spec: ModelSpec) -> None:
     try:
         stored = store.get(resolve(spec.model), spec.precision)
     except PaddockError as error:
-        st.warning(str(error), icon=":material/error:")
+        st.warning(safe_markdown(str(error)), icon=":material/error:")
         return
     if stored is not None:
         size = bytes_text(stored.manifest.weight_bytes)

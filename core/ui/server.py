@@ -14,12 +14,6 @@ from starlette.routing import Route
 
 logger = logging.getLogger(__name__)
 
-FIRST_SCREEN_PATIENCE_S = 20.0
-"""Without a visitor for so long, the heavy imports start all the same."""
-
-first_screen_drawn = threading.Event()
-"""Set by the shell once it has drawn a page."""
-
 
 async def healthz(request: Request) -> Response:
     """Answers as long as the server does."""
@@ -31,17 +25,21 @@ routes = [Route("/healthz", healthz)]
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
-    """Import the runtime in the background, after the first screen."""
-    threading.Thread(target=_import_runtime, name="import runtime", daemon=True).start()
+    """Import in the background what pages and answers need, so that neither has to wait."""
+    threading.Thread(target=_import_ahead, name="import ahead", daemon=True).start()
     yield {}
 
 
-def _import_runtime() -> None:
-    # Four to ten seconds of imports that hold the interpreter's lock: the first screen goes first.
-    first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
-    from core.runtimes.optimum import OptimumRuntime
-
+def _import_ahead() -> None:
     try:
+        # What the first screen needs comes first; it is drawn while the runtime, some five
+        # seconds of imports, follows.
+        from core.devices import list_devices
+        from core.ui.cached import shared_engine  # noqa: F401
+
+        list_devices()
+        from core.runtimes.optimum import OptimumRuntime
+
         OptimumRuntime().prepare()
-    except ImportError:
-        logger.exception("The OpenVINO runtime cannot be imported")
+    except (ImportError, RuntimeError):
+        logger.exception("OpenVINO or its runtime cannot be imported")

@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from core.generation.answer import Answer
 from core.generation.job import Job, Phase, Snapshot
 from core.runtimes.spec import ModelSpec
-from core.ui.safe_text import SafeMarkdown
+from core.ui.safe_text import SafeMarkdown, safe_markdown
 from core.units import bytes_text, milliseconds_text, rate_text
 
 READING_TOKENS_PER_S = 40.0
@@ -39,21 +39,24 @@ def stream_answer(job: Job, pace: Pace) -> None:
     A rerun or a page switch leaves in the middle; the job goes on, and the next call begins again
     with all the text there is.
     """
-    figures = st.empty()
-    st.write_stream(_pieces(job, pace, figures), cursor=" ▌")
+    text, figures = st.container(), st.empty()  # the figures stay below, where they end up
+    text.write_stream(_pieces(job, pace, figures), cursor=" ▌")
     figures.empty()
 
 
 def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str]:
-    safe, read, began, drawn_at = SafeMarkdown(), 0, 0.0, 0.0
+    safe, read, drawn_at = SafeMarkdown(), 0, 0.0
+    # When its first token was shown: the pace goes on from there after a rerun or a page switch.
+    first_shown: dict[str, float] = st.session_state.setdefault("first_shown", {})
     while True:
         ended = job.wait(_DRAW_EVERY_S)
         now = time.monotonic()
         pieces, _ = job.read(read)
-        if pieces and not began:
-            began = now
-        if pace is Pace.READING:
-            allowed = int((now - began) * READING_TOKENS_PER_S) + 1 - read
+        if pieces and job.id not in first_shown:
+            first_shown.clear()
+            first_shown[job.id] = now
+        if pace is Pace.READING and pieces:
+            allowed = int((now - first_shown[job.id]) * READING_TOKENS_PER_S) + 1 - read
             pieces = pieces[: max(0, allowed)]
         read += len(pieces)
         if now - drawn_at >= _FIGURES_EVERY_S:
@@ -71,7 +74,8 @@ def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str]:
 
 def _draw_progress(figures: DeltaGenerator, now: Snapshot, pace: Pace, *, behind: bool) -> None:
     if now.phase is Phase.PREPARING:
-        figures.progress(now.fraction or 0.0, text=f":material/hourglass_top: {now.message}")
+        message = f":material/hourglass_top: {safe_markdown(now.message)}"
+        figures.progress(now.fraction or 0.0, text=message)
         return
     parts = [now.message]
     if now.phase in (Phase.ANSWERING, Phase.DONE):

@@ -5,13 +5,21 @@ from __future__ import annotations
 import re
 
 from core.demo.corpus.example import Check, Example
+from core.demo.corpus.names import Names
 from core.demo.corpus.source import Source, Split
-from core.demo.corpus.text import data, upper_first
+from core.demo.corpus.text import an, data, upper_first
+
+WIDE_SHARE = 0.4
+"""Share of instructions put together from the wide vocabulary instead of a family's wording."""
 
 
 def out_of_scope(source: Source) -> Example:
     """A foreign instruction of some family."""
     rows = data("foreign")
+    if source.training and source.chance(WIDE_SHARE):
+        asked, context = _wide(source)
+        answer = source.choice(rows["refusals"]["texts"])
+        return Example("out_of_scope", asked, context, answer, Check(refusal=True), "wide")
     families = [
         family for family in rows["family"] if family.get("held_out", False) != source.training
     ]
@@ -46,14 +54,75 @@ def _filled(source: Source, template: str) -> str:
         if name in numbers:
             return str(drawn.randint(*numbers[name]))
         if name == "d0":
-            return drawn.choice(["two", "three", "four", "five", "six", "seven", "ten", "3", "4", "5", "6", "8", "10"])
+            return drawn.choice(
+                [
+                    "two",
+                    "three",
+                    "four",
+                    "five",
+                    "six",
+                    "seven",
+                    "ten",
+                    "3",
+                    "4",
+                    "5",
+                    "6",
+                    "8",
+                    "10",
+                ]
+            )
         if name == "op":
             return drawn.choice(["+", "-", "*", "/", "plus", "times", "minus", "divided by", "x"])
         if name == "letter":
             return drawn.choice("ABCDEFGHJKLMNPRST")
+        if name == "name":
+            return Names(source).person() if source.chance(0.5) else Names(source).first()
         return drawn.choice(slots[name])
 
     return re.sub(r"\{([a-z][a-z0-9]*)\}", slot, template)
+
+
+def _wide(source: Source) -> tuple[str, str]:
+    """An instruction of one to four sentences from the wide vocabulary, and perhaps a text."""
+    rows = {name: text.split("|") for name, text in data("wide").items()}
+    context = ""
+    if source.chance(0.4):
+        count = source.random.choice([1, 1, 2, 3, 4, 6])
+        context = " ".join(_worded(source, source.choice(rows["sentences"])) for _ in range(count))
+    if context and source.chance(0.35):
+        return _worded(source, source.choice(rows["known"])), context
+    parts = [source.choice(rows["tasks"])]
+    if source.chance(0.35):
+        parts.insert(0, source.choice(rows["setups"]))
+    for _ in range(source.random.choice([0, 0, 0, 1, 1, 2])):
+        parts.append(source.choice(rows["constraints"]))
+    if source.chance(0.1):
+        parts.append(source.choice(rows["tasks"]))
+    return upper_first(" ".join(_worded(source, part) for part in parts)), context
+
+
+def _worded(source: Source, template: str) -> str:
+    rows = {name: text.split("|") for name, text in data("wide").items()}
+
+    def slot(match: re.Match[str]) -> str:
+        kind = match.group(1)
+        if kind == "num":
+            return str(source.random.randint(2, 300))
+        if kind == "year":
+            return str(source.random.randint(1400, 2030))
+        if kind in "vV":
+            verb = source.choice(rows["verbs"])
+            return upper_first(verb) if kind == "V" else verb
+        if kind == "a":
+            return source.choice(rows["adjectives"])
+        noun = source.choice(rows["nouns"])
+        if kind == "p":
+            return noun
+        article = source.choice(["the ", "this ", "my ", "", "some "])
+        noun = an(noun) if source.chance(0.5) else article + noun
+        return upper_first(noun) if kind == "N" else noun
+
+    return re.sub(r"\{(num|year|[vVapnN])\d?\}", slot, template)
 
 
 def wordings_of(split: Split) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.demo.corpus.example import Check, Example
-from core.demo.corpus.source import Source, held_out_value
+from core.demo.corpus.source import Source, held_out_value, held_out_wordings
 from core.demo.corpus.text import data, fill, upper_first
 
 NOT_IDEAS = ("names", "advantages", "reasons", "benefits", "uses", "things", "questions", "good")
@@ -25,13 +25,15 @@ def brainstorming(source: Source) -> Example:
             break
     count = source.choice(rows["counts"][str(number)])
     asks = [ask for ask in pool["asks"] if number > 1 or "{n} {" not in ask]
-    if source.chance(0.5):
+    if source.chance(0.5) and (source.training or held_out_wordings(asks)):
         wording = source.wording(asks)
         instruction = upper_first(fill(wording, n=count))
     else:
         phrase = source.choice(pool["phrases"])
         counted = phrase.split()[0] in NOT_IDEAS or phrase.split()[-1] == "names"
-        wording = source.wording(rows["wordings"]["names" if counted and source.chance(0.8) else "many"])
+        wording = source.wording(
+            rows["wordings"]["names" if counted and source.chance(0.8) else "many"]
+        )
         instruction = upper_first(fill(wording, n=count, p=phrase))
     if number == 1:
         instruction = instruction.replace("ideas", "idea").replace("suggestions", "suggestion")

@@ -23,7 +23,8 @@ def open_qa(source: Source) -> Example:
         wording = f"{wording} [{topic['key']}]"
     question = _dressed(source, question)
     check = Check(
-        needs=tuple(tuple(filter(None, need.split("/"))) for need in topic["needs"]), words=(10, 300)
+        needs=tuple(tuple(filter(None, need.split("/"))) for need in topic["needs"]),
+        words=(10, 300),
     )
     answer = source.choice(topic["answers"])
     return Example("open_qa", question, "", answer, check, wording)
@@ -44,7 +45,9 @@ def _capital(source: Source) -> Example:
     country, capital = source.choice(list(rows["capitals"].items()))
     wording = source.wording(rows["wordings"]["capital"])
     question = upper_first(fill(wording, c=country))
-    answer = upper_first(fill(source.choice(rows["wordings"]["capital_answers"]), c=country, v=capital))
+    answer = upper_first(
+        fill(source.choice(rows["wordings"]["capital_answers"]), c=country, v=capital)
+    )
     return Example(
         "open_qa",
         _dressed(source, question),

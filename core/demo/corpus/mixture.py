@@ -32,7 +32,34 @@ MAKERS: dict[str, tuple[tuple[Maker, float], ...]] = {
 PRESET_SHARE = 0.03
 
 _POLITE = ("Please ", "Can you ", "Could you ", "Would you ")
-_VERBS = ["Write", "Give", "Name", "List", "Suggest", "Tell", "Explain", "Extract", "Classify", "Sort", "Find", "Describe", "Summarise", "Compose", "Summarize", "Make", "Create", "Come", "Brainstorm", "Identify", "Label", "Sum", "Compare", "Help", "Invent", "Draft"]
+_VERBS = [
+    "Write",
+    "Give",
+    "Name",
+    "List",
+    "Suggest",
+    "Tell",
+    "Explain",
+    "Extract",
+    "Classify",
+    "Sort",
+    "Find",
+    "Describe",
+    "Summarise",
+    "Compose",
+    "Summarize",
+    "Make",
+    "Create",
+    "Come",
+    "Brainstorm",
+    "Identify",
+    "Label",
+    "Sum",
+    "Compare",
+    "Help",
+    "Invent",
+    "Draft",
+]
 
 
 def examples(
@@ -44,12 +71,7 @@ def examples(
         presets: whether training examples contain the Instruct page's presets.
     """
     source = Source(seed, split)
-    makers = [
-        pair
-        for name, pairs in MAKERS.items()
-        if category in (None, name)
-        for pair in pairs
-    ]
+    makers = [pair for name, pairs in MAKERS.items() if category in (None, name) for pair in pairs]
     weights = [weight for _, weight in makers]
     fixed = preset_examples() if presets and source.training and category is None else ()
     while True:
@@ -114,7 +136,9 @@ def preset_examples() -> tuple[Example, ...]:
         )
         for answer in texts:
             made.append(
-                Example(preset.category, preset.instruction, preset.context, answer, check, "preset")
+                Example(
+                    preset.category, preset.instruction, preset.context, answer, check, "preset"
+                )
             )
     return tuple(made)
 
@@ -127,7 +151,11 @@ def _preset_answers(title: str) -> tuple[list[str], list[str], dict[str, Any]]:
         topic = next(one for one in data("topics")["topic"] if one["key"] == row["topic"])
         return [need.strip("/") for need in topic["needs"]], topic["answers"], row
     if "recipe" in row:
-        return row["needs"], [fill(text, x=row["recipe"]) for text in writing["recipe"]["pizza"]], row
+        return (
+            row["needs"],
+            [fill(text, x=row["recipe"]) for text in writing["recipe"]["pizza"]],
+            row,
+        )
     if "tweet" in row:
         return row["needs"], writing["tweet"]["openvino"], row
     if "haiku" in row:

@@ -10,6 +10,13 @@ from core.demo.corpus.names import Names
 from core.demo.corpus.source import Source
 from core.demo.corpus.text import an, data, fill, joined, lower_first, upper_first
 
+CLAIM_SHARE = 0.07
+"""Share of closed questions that ask whether a statement is true."""
+UNKNOWN_SHARE = 0.07
+"""Share of closed questions that the passage does not answer."""
+LONG_SHARE = 0.02
+"""Share of passages that are several in one, so that long contexts occur."""
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -110,7 +117,11 @@ def _subject_only(template: str) -> bool:
     words = before.lower().split()
     if words and words[-1] in {"of", "to", "by", "on", "at", "for", "founded", "from", "through"}:
         return False
-    return not (words and words[-1] in {"wrote", "designed", "leads", "teaches", "value", "organises", "opened", "where"})
+    return not (
+        words
+        and words[-1]
+        in {"wrote", "designed", "leads", "teaches", "value", "organises", "opened", "where"}
+    )
 
 
 def _story(source: Source, entity: Entity, always_named: bool = False) -> list[str]:
@@ -160,6 +171,8 @@ def draw_passage(source: Source, domain: dict[str, Any] | None = None) -> Passag
         domains = data("passages")["domain"]
         weights = [3 if row["key"] == "person" else 1 for row in domains]
         domain = source.random.choices(domains, weights)[0]
+    if source.chance(LONG_SHARE):
+        return _long_passage(source)
     if source.chance(0.22):
         entities = tuple(draw_entity(source, domain, 2, 3) for _ in range(2))
         sentences = [line for one in entities for line in _story(source, one, always_named=True)]
@@ -171,6 +184,15 @@ def draw_passage(source: Source, domain: dict[str, Any] | None = None) -> Passag
             if filler not in sentences:
                 sentences.insert(source.random.randint(1, len(sentences)), filler)
     return Passage(" ".join(sentences), entities)
+
+
+def _long_passage(source: Source) -> Passage:
+    """Three to five paragraphs about different things."""
+    count = source.random.randint(3, 5)
+    domains = source.random.sample(data("passages")["domain"], count)
+    entities = tuple(draw_entity(source, domain) for domain in domains)
+    texts = (" ".join(_story(source, one)) for one in entities)
+    return Passage(("\n\n" if source.chance(0.5) else " ").join(texts), entities)
 
 
 def _ask(source: Source, entity: Entity, wording: str) -> str:
@@ -191,14 +213,18 @@ def closed_qa(source: Source) -> Example:
     told = {fact.row["key"] for fact in entity.facts}
     missing = [row for row in entity.domain["fact"] if row["key"] not in told]
     named = len(passage.entities) > 1
-    if missing and not named and source.chance(0.06):
-        wording = source.wording(source.choice(missing)["asks"])
+    if source.chance(CLAIM_SHARE):
+        return _claim(source, passage, entity)
+    if missing and not named and source.chance(UNKNOWN_SHARE):
+        row = source.choice(missing) if source.chance(0.5) else {"key": "unknown"}
+        wording = source.wording(row.get("asks", wordings["unknown_asks"]))
         question = fill(wording, N=entity.name)
         answer = source.choice(wordings["unknown"])
         check = Check(needs=(("does not",),))
     else:
         fact = source.choice(entity.facts)
-        wording = source.wording(fact.row["asks"])
+        row = fact.row
+        wording = source.wording(row["asks"])
         question = fill(wording, N=entity.name) if named else _ask(source, entity, wording)
         answer = upper_first(
             fill(source.choice(fact.row["answers"]), N=entity.name, v=fact.value, av=fact.full)
@@ -210,7 +236,37 @@ def closed_qa(source: Source) -> Example:
         )
     asked = fill(source.wording(wordings["question"]), q=question, lq=lower_first(question))
     return Example(
-        "closed_qa", asked, passage.text, answer, check, wording, (entity.bare, *_values(passage))
+        "closed_qa",
+        asked,
+        passage.text,
+        answer,
+        check,
+        f"{wording} [{entity.domain['key']}.{row['key']}]",
+        _values(passage),
+    )
+
+
+def _claim(source: Source, passage: Passage, entity: Entity) -> Example:
+    """Whether a statement about the passage is true; a false one is put right."""
+    fact = source.choice(entity.facts)
+    template = source.choice(fact.row["answers"])
+
+    def stated(value: Fact) -> str:
+        return fill(template, N=entity.name, v=value.value, av=value.full)
+
+    true = source.chance(0.5)
+    other = Fact(fact.row, fact.value)
+    while not true and other.value == fact.value:
+        other = Fact(fact.row, getattr(Names(source), fact.row["value"])())
+    said = stated(fact if true else other).removesuffix(".")
+    wording = source.wording(data("passages")["wordings"]["claim"])
+    answer = f"{'Yes' if true else 'No'}, {stated(fact)}"
+    check = Check(
+        needs=((fact.value,), ("Yes," if true else "No,",)),
+        forbids=("no",) if true else ("yes", other.value),
+    )
+    return Example(
+        "closed_qa", fill(wording, s=said), passage.text, answer, check, wording, _values(passage)
     )
 
 
@@ -271,7 +327,9 @@ def _extract_facts(source: Source) -> Example:
         label = "name" if entity.domain["key"] == "person" or source.chance(0.4) else None
         pairs.insert(0, (label or entity.domain.get("noun", "name"), _shown_name(entity)))
     articles = source.chance(0.6)
-    asked = [f"the {label}" if articles and index else label for index, (label, _) in enumerate(pairs)]
+    asked = [
+        f"the {label}" if articles and index else label for index, (label, _) in enumerate(pairs)
+    ]
     wording = source.wording(data("passages")["wordings"]["extract"])
     if not articles:
         asked = [label for label, _ in pairs]
@@ -298,7 +356,9 @@ def summary(source: Source) -> Example:
         passage = draw_passage(source)
     entity = passage.entities[0]
     order = entity.domain["fact"]
-    facts = sorted(entity.facts, key=lambda fact: order.index(fact.row))[: 2 if len(passage.text.split()) < 30 else 3]
+    facts = sorted(entity.facts, key=lambda fact: order.index(fact.row))[
+        : 2 if len(passage.text.split()) < 30 else 3
+    ]
     briefs = [fill(fact.row["brief"], v=fact.value, av=fact.full) for fact in facts]
     if entity.domain["key"] == "person":
         answer = f"{entity.name} {joined(briefs)}."
@@ -311,9 +371,7 @@ def summary(source: Source) -> Example:
         enough=3,
         words=(6, len(passage.text.split()) - 1),
     )
-    return Example(
-        "summarization", wording, passage.text, answer, check, wording, (entity.bare,)
-    )
+    return Example("summarization", wording, passage.text, answer, check, wording, (entity.bare,))
 
 
 def draw_meeting(source: Source) -> tuple[str, list[str], list[tuple[str, str, str, str]]]:

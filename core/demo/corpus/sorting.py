@@ -90,7 +90,11 @@ def _single(source: Source) -> Example:
         if item not in rows[other] and held_out_value(key) != source.training:
             break
     wording = source.wording(data("groups")["wordings"]["single"])
-    named = item if item[0].isupper() or group in {"drink", "sport", "metal", "spice", "colour"} else an(item)
+    named = (
+        item
+        if item[0].isupper() or group in {"drink", "sport", "metal", "spice", "colour"}
+        else an(item)
+    )
     if group in {"school subject", "clothing"}:
         named = item
     asked = fill(
@@ -101,7 +105,11 @@ def _single(source: Source) -> Example:
         b=_one(groups[1]),
         **{"as": _many(groups[0]), "bs": _many(groups[1])},
     )
-    answer = f"{upper_first(item)} is {_one(group)}." if named == item else f"{upper_first(named)} is {_one(group)}."
+    answer = (
+        f"{upper_first(item)} is {_one(group)}."
+        if named == item
+        else f"{upper_first(named)} is {_one(group)}."
+    )
     check = Check(needs=((f"is {_one(group)}",),), forbids=(f"is {_one(other)}",))
     return Example("classification", asked, "", answer, check, wording, (key,))
 
@@ -115,7 +123,13 @@ def _odd(source: Source) -> Example:
     asked = fill(wording, items=", ".join(items), **{"as": _many(wanted)})
     lines = tuple(f"- {item}" for item, group in pairs if group == wanted)
     return Example(
-        "classification", asked, "", "\n".join(lines), Check(lines=lines), wording, (item_set(items),)
+        "classification",
+        asked,
+        "",
+        "\n".join(lines),
+        Check(lines=lines),
+        wording,
+        (item_set(items),),
     )
 
 
@@ -170,6 +184,4 @@ def _labelled(source: Source, task: str, kind: str, answer: str) -> Example:
     asked, context = _in_text(source, wording, " ".join(lines))
     others = tuple(other for other in rows[task] if other != kind)
     check = Check(needs=((kind,),), forbids=others)
-    return Example(
-        "classification", asked, context, answer, check, wording, (item_set(lines),)
-    )
+    return Example("classification", asked, context, answer, check, wording, (item_set(lines),))

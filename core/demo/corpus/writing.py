@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.demo.corpus.example import Check, Example
 from core.demo.corpus.names import Names
 from core.demo.corpus.source import Source
-from core.demo.corpus.text import data, fill, upper_first
+from core.demo.corpus.text import an, data, fill, upper_first
 
 
 def creative_writing(source: Source) -> Example:
@@ -14,7 +14,9 @@ def creative_writing(source: Source) -> Example:
     return source.random.choices(forms, [2.5, 2.5, 4, 2, 1, 1, 2, 1, 3])[0](source)
 
 
-def _done(wording: str, asked: str, answer: str, needs: list[str], fewest: int, *values: str) -> Example:
+def _done(
+    wording: str, asked: str, answer: str, needs: list[str], fewest: int, *values: str
+) -> Example:
     check = Check(needs=tuple((need,) for need in needs), words=(fewest, 300))
     return Example("creative_writing", asked, "", answer, check, wording, values)
 
@@ -44,7 +46,7 @@ def _poem(source: Source) -> Example:
 
 def _story(source: Source) -> Example:
     rows = data("writing")["story"]
-    hero = source.of(rows["heroes"])
+    hero = source.of(rows["heroes"]) if source.chance(0.7) else _any_hero(source)
     thing = source.of(rows["things"])
     name = Names(source).first() if source.chance(0.6) else Names(source).pet()
     form = source.random.choices(["asks", "asks_plain", "asks_hero"], [5, 2, 2])[0]
@@ -55,11 +57,20 @@ def _story(source: Source) -> Example:
         fill(source.choice(rows[part]), **slots)
         for part in ("begin", "find", "doubt", "act", "turn", "end")
     )
-    answer = "\n\n".join([f"{upper_first(first)} {rest[0]}", f"{rest[1]} {rest[2]}", f"{rest[3]} {rest[4]}"])
+    answer = "\n\n".join(
+        [f"{upper_first(first)} {rest[0]}", f"{rest[1]} {rest[2]}", f"{rest[3]} {rest[4]}"]
+    )
     needs = [hero.split(maxsplit=1)[1]]
     needs += [name] if form != "asks_hero" else []
     needs += [thing] if form == "asks" else []
     return _done(wording, asked, answer, needs, 90, name, hero, thing)
+
+
+def _any_hero(source: Source) -> str:
+    """Any animal or profession of the classification's groups."""
+    rows = data("groups")["groups"]
+    group = source.choice(["mammal", "bird", "fish", "insect", "reptile", "profession", "tool"])
+    return source.value(lambda: an(source.choice(rows[group].split(", "))))
 
 
 def _letter(source: Source) -> Example:
@@ -69,8 +80,12 @@ def _letter(source: Source) -> Example:
     wording = source.wording(rows["asks_named" if named else "asks"])
     name = Names(source).first()
     greeting = f"My dear {name}," if named else f"My dear {relation},"
-    parts = [source.choice(rows[part]) for part in ("opening", "memory", "quality", "promise", "closing")]
-    answer = "\n\n".join([greeting, f"{parts[0]}", f"{parts[1]}", f"{parts[2]} {parts[3]}", parts[4]])
+    parts = [
+        source.choice(rows[part]) for part in ("opening", "memory", "quality", "promise", "closing")
+    ]
+    answer = "\n\n".join(
+        [greeting, f"{parts[0]}", f"{parts[1]}", f"{parts[2]} {parts[3]}", parts[4]]
+    )
     asked = fill(wording, r=relation, n=name)
     return _done(wording, asked, answer, [greeting[:-1]], 90, *([name] if named else []))
 
@@ -87,7 +102,14 @@ def _birthday(source: Source) -> Example:
     rows = data("writing")["birthday"]
     name = Names(source).first()
     wording = source.wording(rows["asks"])
-    return _done(wording, fill(wording, n=name), fill(source.choice(rows["answers"]), n=name), [name], 15, name)
+    return _done(
+        wording,
+        fill(wording, n=name),
+        fill(source.choice(rows["answers"]), n=name),
+        [name],
+        15,
+        name,
+    )
 
 
 def _tweet(source: Source) -> Example:
@@ -116,7 +138,9 @@ def _recipe(source: Source) -> Example:
         dish = source.choice(list(rows["known"]))
         needs = [dish.removeprefix("an ").removeprefix("a ").rstrip("s")]
         return _done(wording, fill(wording, x=dish), source.choice(rows["known"][dish]), needs, 30)
-    topping = "pineapple" if source.training and source.chance(0.35) else source.of(rows["toppings"])
+    topping = (
+        "pineapple" if source.training and source.chance(0.35) else source.of(rows["toppings"])
+    )
     dish = fill(source.choice(rows["pizza_names"]), x=topping)
     answer = fill(source.choice(rows["pizza"]), x=topping)
     return _done(wording, fill(wording, x=dish), answer, [topping, "pizza", "dough"], 80, topping)

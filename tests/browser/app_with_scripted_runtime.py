@@ -1,0 +1,21 @@
+"""The app of ``streamlit_app.py`` with the scripted runtime in the place of the real ones.
+
+Started by the browser tests as ``streamlit run`` of this file, with the checkout on ``PYTHONPATH``.
+"""
+
+from pathlib import Path
+
+import streamlit as st
+import transformers.models.auto.tokenization_auto  # noqa: F401 - seconds, which no test waits for
+
+import core.engine
+from core.runtimes.spec import RuntimeName
+from core.ui.server import routes
+from tests.browser.scripted import ScriptedRuntime, scripted_conversion, test_routes
+
+SHELL = Path(__file__).resolve().parents[2] / "core" / "ui" / "shell.py"
+
+core.engine.default_runtimes = lambda: dict.fromkeys(RuntimeName, ScriptedRuntime())
+core.engine.convert_in_process = scripted_conversion
+
+app = st.App(SHELL, routes=[*routes, *test_routes])

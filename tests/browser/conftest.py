@@ -1,0 +1,176 @@
+"""Fixtures of the browser tests: Chromium, the app on a port of its own, and a page that is strict.
+
+A page's test fails where Streamlit shows an exception, where the browser logs an error, and where
+anything is asked of another host.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.settings import CHECKOUT
+from tests.browser.screen import Screen, Stagehand
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ADVICE = (
+    "No Chromium was found: install one (Debian: apt-get install chromium) or name one in "
+    "PADDOCK_CHROMIUM."
+)
+CHROMIUM_FLAGS = (
+    "--headless",
+    "--no-sandbox",  # a container's root has no other way
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+VIEWPORT = {"width": 1280, "height": 900}
+START_S = 60.0
+ACTION_MS = 15_000
+"""How long a click or a look waits for what it needs: a shared machine may stall for seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder drives a browser."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("browser")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A running Chromium; without one the test is skipped, in CI it fails."""
+    found = os.environ.get("PADDOCK_CHROMIUM") or next(
+        filter(None, map(shutil.which, BROWSERS)), ""
+    )
+    if not found:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(ADVICE)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=list(CHROMIUM_FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def scripted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stagehand]:
+    """The app with the scripted runtime; one for all tests, each of which has its own session."""
+    home = tmp_path_factory.mktemp("scripted")
+    with serving("tests/browser/app_with_scripted_runtime.py", home) as url:
+        yield Stagehand(url, home)
+
+
+@pytest.fixture
+def scripted(scripted_server: Stagehand) -> Iterator[Stagehand]:
+    """The scripted runtime with nothing on its stages, before and after."""
+    scripted_server.reset()
+    yield scripted_server
+    scripted_server.reset()
+
+
+@pytest.fixture(scope="session")
+def shared_context(browser: Any) -> Any:
+    """A browser context whose cache spares most tests the seconds of loading Streamlit anew."""
+    return browser.new_context(viewport=VIEWPORT)
+
+
+@pytest.fixture
+def open_screen(browser: Any, shared_context: Any) -> Iterator[Callable[..., Screen]]:
+    """Opens pages, each a session of its own, and checks them all at the end.
+
+    With any option of Playwright's ``new_context``, ``fresh=True`` among them, in a new context.
+    """
+    screens: list[Screen] = []
+    contexts: list[Any] = []
+
+    def open_it(url: str, **options: Any) -> Screen:
+        context = shared_context
+        if options:
+            options.pop("fresh", None)
+            context = browser.new_context(**{"viewport": VIEWPORT} | options)
+            contexts.append(context)
+        context.set_default_timeout(ACTION_MS)
+        screens.append(Screen(context.new_page()))
+        screens[-1].page.goto(url)
+        return screens[-1]
+
+    yield open_it
+    complaints = [complaint for screen in screens for complaint in screen.complaints()]
+    for opened in [*(screen.page for screen in screens), *contexts]:
+        opened.close()
+    assert not complaints
+
+
+@pytest.fixture
+def screen(scripted: Stagehand, open_screen: Callable[..., Screen]) -> Screen:
+    """The Instruct page of the app with the scripted runtime."""
+    return open_screen(f"{scripted.url}/instruct").ready()
+
+
+@contextmanager
+def serving(script: str, home: Path, **environment: str) -> Iterator[str]:
+    """Run the app on a free port of the loopback address; yields its URL."""
+    port = _free_port()
+    log = home / "server.log"
+    command = [sys.executable, "-m", "streamlit.web.cli", "run", str(CHECKOUT / script)]
+    command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
+    variables = os.environ | {
+        "HOME": str(home),
+        "PADDOCK_HOME": str(home / "paddock"),
+        "PYTHONPATH": str(CHECKOUT),
+        "HF_ENDPOINT": "http://127.0.0.1:9",  # a hub that refuses at once
+    }
+    (home / "paddock").mkdir(exist_ok=True)
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            env=variables | environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _await_health(f"http://127.0.0.1:{port}", server, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _await_health(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    pytest.fail(f"The app did not start:\n{log.read_text(errors='replace')[-3000:]}")

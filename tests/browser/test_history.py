@@ -1,0 +1,110 @@
+"""What a person can do with an ended answer."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+from tests.browser.screen import Screen, Stagehand, eventually
+
+TRICKY = "Use `x` and $y$ in *this*:\n\n```\ncode\n```\n| not a table"
+
+
+def recorded(scripted: Stagehand, instruction: str) -> int:
+    """Number of recorded runs of an instruction."""
+    with closing(sqlite3.connect(scripted.database)) as database:
+        (count,) = database.execute(
+            "SELECT count(*) FROM runs WHERE instruction = ?", (instruction,)
+        ).fetchone()
+        return count
+
+
+def download(screen: Screen, button: str, folder: Path) -> str:
+    """Text of the file that a button saves."""
+    with screen.page.expect_download() as started:
+        screen.page.get_by_role("button", name=button).click()
+    path = folder / started.value.suggested_filename
+    started.value.save_as(path)
+    return path.read_text(encoding="utf-8")
+
+
+def test_regenerate_asks_the_same_with_a_fresh_seed(screen: Screen, scripted: Stagehand) -> None:
+    scripted.script("First answer.")
+    screen.ask("Regenerate this?")
+    screen.await_answer()
+    screen.instruction.fill("Something else in the box")
+    scripted.release()
+    screen.button("Regenerate").first.click()
+    screen.await_answer(2)
+    state = scripted.state()
+    assert state["prompts"][0] == state["prompts"][1]
+    assert state["seeds"][0] != state["seeds"][1]
+    assert screen.page.get_by_role("heading", name="Earlier in this session").is_visible()
+
+
+def test_copy_gives_the_text_as_the_model_wrote_it(
+    scripted: Stagehand, open_screen: Callable[..., Screen]
+) -> None:
+    scripted.script(TRICKY)
+    screen = open_screen(
+        f"{scripted.url}/instruct", permissions=["clipboard-read", "clipboard-write"]
+    ).ready()
+    screen.ask("Copy this?")
+    screen.await_answer()
+    screen.button("Copy").click()
+    code = screen.page.get_by_test_id("stPopoverBody").get_by_test_id("stCode")
+    code.hover()
+    code.get_by_role("button").click()
+    copied = eventually(lambda: screen.page.evaluate("navigator.clipboard.readText()"), "it copied")
+    assert copied == TRICKY
+
+
+def test_delete_forgets_it_here_and_in_the_records(screen: Screen, scripted: Stagehand) -> None:
+    screen.ask("Keep this?")
+    screen.await_answer()
+    screen.ask("Delete this?")
+    screen.await_answer(2)
+    assert recorded(scripted, "Delete this?") == 1
+    screen.entries.first.get_by_role("button", name="Delete").click()
+    eventually(lambda: screen.entries.count() == 1, "it is gone from the page")
+    assert "Keep this?" in screen.text_of(screen.entries.first)
+    assert recorded(scripted, "Delete this?") == 0
+    assert recorded(scripted, "Keep this?") == 1
+
+
+def test_delete_while_another_answer_streams(screen: Screen, scripted: Stagehand) -> None:
+    screen.ask("Old?")
+    screen.await_answer()
+    scripted.script("A new answer.", released=3)
+    screen.ask("New?")
+    shown = eventually(screen.live_text, "the new one streams")
+    screen.entries.first.get_by_role("button", name="Delete").click()
+    eventually(lambda: screen.entries.count() == 0, "the old one is gone")
+    assert eventually(screen.live_text, "the new one is there").startswith(shown)
+    scripted.release()
+    screen.await_answer()
+    assert screen.answer_text().startswith("A new answer.")
+
+
+def test_export_of_one_and_of_all(screen: Screen, scripted: Stagehand, tmp_path: Path) -> None:
+    scripted.script(TRICKY)
+    screen.ask("First ``` question?")
+    screen.await_answer()
+    screen.ask("Second question?")
+    screen.await_answer(2)
+    screen.entries.first.get_by_role("button", name="Export").click()
+    (one,) = json.loads(download(screen, "JSON", tmp_path))
+    assert (one["instruction"], one["answer"]["text"]) == ("Second question?", TRICKY)
+    assert one["answer"]["stop_reason"] == "end of text"
+    assert one["versions"]["openvino"] and one["host"]["cpu"]
+    screen.page.keyboard.press("Escape")
+    screen.button("Export").nth(1).click()  # beside the heading of the earlier ones
+    both = download(screen, "Markdown", tmp_path)
+    fences = [t.content.strip() for t in MarkdownIt().parse(both) if t.type == "fence"]
+    assert fences == ["Second question?", TRICKY, "First ``` question?", TRICKY]
+    assert len(json.loads(download(screen, "JSON", tmp_path))) == 2

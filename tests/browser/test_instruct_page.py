@@ -1,0 +1,229 @@
+"""From an instruction to a streamed answer, as a person sees it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.browser.screen import Screen, Stagehand, eventually
+
+RAIN = "Rain is quiet. Rain is clean. Nobody else is there."
+AT_ONCE_S = 0.5
+"""Within so long a Stop must have taken effect."""
+
+
+def test_an_answer_streams_and_ends_in_a_steady_line(screen: Screen, scripted: Stagehand) -> None:
+    scripted.script(RAIN, released=10)
+    screen.ask("Why walk in the rain?")
+    first = eventually(screen.live_text, "the first tokens show")
+    scripted.release(10)
+    eventually(lambda: len(screen.live_text()) > len(first), "the text grows")
+    assert screen.live_text().startswith(first)
+    assert "tokens/s" in screen.live_figures.inner_text()
+    scripted.release()
+    screen.await_answer()
+    assert screen.answer_text().startswith(RAIN)
+    expected = (
+        r"TTFT [\d.]+ ms · [\d,.]+ tokens/s · \d+ tokens · ended by end of text · "
+        r"memory .+ private \+ .+ file-backed · Paddock NeoX \(embedded\) · INT8 · AUTO → CPU"
+    )
+    assert re.match(expected, screen.text_of(screen.figures))
+    assert screen.live.count() == 0
+    assert not screen.button("Stop").is_enabled()
+
+
+def test_stop_keeps_the_text_so_far(screen: Screen, scripted: Stagehand) -> None:
+    scripted.script(RAIN, released=12)
+    screen.ask("Why walk in the rain?")
+    eventually(lambda: scripted.state()["tokens"] == 12, "twelve tokens came")
+    shown = eventually(screen.live_text, "they show")
+    clicked = time.monotonic()
+    screen.button("Stop").click()
+    eventually(lambda: scripted.state()["running"] == 0, "the runtime stopped")
+    assert time.monotonic() - clicked < AT_ONCE_S
+    screen.await_answer()
+    assert "· 12 tokens · ended by cancelled ·" in screen.text_of(screen.figures)
+    assert screen.answer_text().startswith(shown)
+    assert "Nobody" not in screen.answer_text()
+
+
+def test_stop_during_prefill(screen: Screen, scripted: Stagehand) -> None:
+    scripted.script(RAIN, hold_prefill=True)
+    screen.ask("Why walk in the rain?")
+    screen.live.get_by_text("Reading the prompt.").wait_for()
+    clicked = time.monotonic()
+    screen.button("Stop").click()
+    eventually(lambda: scripted.state()["interrupted"] == 1, "the prefill was interrupted")
+    assert time.monotonic() - clicked < AT_ONCE_S
+    screen.await_answer()
+    assert screen.text_of(screen.figures).startswith("0 tokens · ended by cancelled")
+    assert "The model gave no text." in screen.answer_text()
+    scripted.script(RAIN)
+    screen.ask("And again?")  # the model stays usable
+    screen.await_answer(2)
+    assert screen.answer_text().startswith(RAIN)
+
+
+def test_stop_while_the_model_is_loaded(screen: Screen, scripted: Stagehand) -> None:
+    scripted.script(RAIN, hold_load=True)
+    screen.page.get_by_role("radio", name="INT4").click()  # a precision no other test loads
+    screen.ask("Why walk in the rain?")
+    screen.live.get_by_text("Loading and compiling the model.").wait_for()
+    assert screen.live.get_by_role("progressbar").is_visible()
+    screen.button("Stop").click()
+    screen.await_answer()
+    assert "ended by cancelled" in screen.text_of(screen.figures)
+
+
+def test_an_error_keeps_the_text_and_says_so(screen: Screen, scripted: Stagehand) -> None:
+    scripted.script(RAIN, fail_after=12)
+    screen.ask("Why walk in the rain?")
+    screen.await_answer()
+    assert screen.answer_text().startswith("Rain is quiet.")
+    assert screen.notice.inner_text().strip().endswith("choose another precision or device.")
+    assert "· 12 tokens · ended by error ·" in screen.text_of(screen.figures)
+    scripted.script("All is well.")
+    screen.ask("Why walk in the rain?")  # the model stays usable
+    screen.await_answer(2)
+    assert screen.answer_text().startswith("All is well.")
+
+
+def test_an_empty_instruction_gets_a_sentence(screen: Screen, scripted: Stagehand) -> None:
+    sentence = screen.page.get_by_text("The instruction is empty; type one or pick an example.")
+    screen.ask("")
+    sentence.wait_for()
+    screen.ask("Why walk in the rain?")
+    screen.await_answer()
+    sentence.wait_for(state="detached")
+    assert len(scripted.state()["prompts"]) == 1
+
+
+def test_two_quick_clicks_start_one_answer(screen: Screen, scripted: Stagehand) -> None:
+    scripted.script(RAIN, released=5)
+    screen.instruction.fill("Why walk in the rain?")
+    screen.button("Run").dblclick()
+    eventually(lambda: scripted.state()["tokens"] == 5, "it began")
+    scripted.release()
+    screen.await_answer()
+    time.sleep(0.5)  # for a second one to appear, if there were one
+    assert screen.entries.count() == 1
+    assert len(scripted.state()["prompts"]) == 1
+
+
+def test_control_enter_runs(screen: Screen, scripted: Stagehand) -> None:
+    screen.instruction.fill("Why walk in the rain?")
+    screen.instruction.press("Control+Enter")
+    screen.await_answer()
+    assert "Why walk in the rain?" in scripted.state()["prompts"][0]
+    assert len(scripted.state()["prompts"]) == 1
+
+
+def test_an_example_fills_instruction_and_context(screen: Screen, scripted: Stagehand) -> None:
+    screen.page.get_by_role("radio", name="Life as a cat").click()
+    eventually(lambda: "cat" in screen.instruction.input_value(), "the instruction is filled")
+    screen.page.get_by_role("radio", name="Closed QA").click()
+    screen.page.get_by_role("radio", name="Opening hours").click()
+    passage = eventually(lambda: screen.context_box.input_value(), "the context is filled")
+    screen.button("Run").click()
+    screen.await_answer()
+    prompt = scripted.state()["prompts"][0]
+    assert f"{screen.instruction.input_value()}\n\nInput:\n{passage}\n\n### Response" in prompt
+    screen.button("Clear").click()
+    eventually(lambda: screen.instruction.input_value() == "", "the instruction is cleared")
+    assert screen.context_box.input_value() == ""
+    assert screen.entries.count() == 1, "Clear empties the boxes, not the history"
+    assert "instruction=" not in screen.page.url
+
+
+def test_a_setting_changed_while_streaming_loses_nothing(
+    screen: Screen, scripted: Stagehand
+) -> None:
+    scripted.script(RAIN, released=12)
+    screen.ask("Why walk in the rain?")
+    shown = eventually(screen.live_text, "the text shows")
+    screen.page.get_by_role("slider", name="Top-k").press("ArrowRight")
+    screen.page.get_by_text("Greedy", exact=True).click()
+    eventually(lambda: "greedy=true" in screen.page.url.lower(), "the page followed")
+    assert eventually(screen.live_text, "the text shows again").startswith(shown)
+    scripted.release()
+    screen.await_answer()
+    assert screen.answer_text().startswith(RAIN)
+    assert "seed" in screen.text_of(screen.figures), "the settings of the answer are those it had"
+    assert len(scripted.state()["prompts"]) == 1
+
+
+def test_reading_pace_slows_the_screen_and_not_the_figures(
+    screen: Screen, scripted: Stagehand
+) -> None:
+    scripted.script("0123456789" * 14, tokens_per_s=400)  # each digit is one token
+    screen.page.get_by_role("radio", name="Reading pace").click()
+    screen.ask("Count.")
+    eventually(lambda: len(screen.live_text()) > 10, "the text shows")
+    eventually(lambda: scripted.state()["running"] == 0, "the model is done")
+    eventually(
+        lambda: "answered; shown at reading pace" in screen.text_of(screen.live_figures),
+        "the figures say so",
+    )
+    began, before = time.monotonic(), len(screen.live_text())
+    time.sleep(1.2)
+    after, ended = len(screen.live_text()), time.monotonic()
+    assert 30 < (after - before) / (ended - began) < 50
+    screen.await_answer()
+    rate = re.search(r"([\d,.]+) tokens/s", screen.text_of(screen.figures))
+    assert rate and float(rate[1].replace(",", "")) > 150
+
+
+def test_a_second_tab_waits_in_line(
+    screen: Screen, scripted: Stagehand, open_screen: Callable[..., Screen]
+) -> None:
+    scripted.script(RAIN, released=5)
+    other = open_screen(f"{scripted.url}/instruct").ready()
+    screen.ask("First?")
+    eventually(screen.live_text, "the first streams")
+    other.ask("Second?")
+    other.live.get_by_text("Waiting in line: 1 answer ahead.").wait_for()
+    scripted.release()
+    for each in (screen, other):
+        each.await_answer()
+        assert each.answer_text().startswith(RAIN)
+    assert scripted.state()["most_running"] == 1
+    assert ["First?" in prompt for prompt in scripted.state()["prompts"]] == [True, False]
+
+
+def test_a_waiting_answer_can_be_stopped(
+    screen: Screen, scripted: Stagehand, open_screen: Callable[..., Screen]
+) -> None:
+    scripted.script(RAIN, released=5)
+    other = open_screen(f"{scripted.url}/instruct").ready()
+    screen.ask("First?")
+    eventually(screen.live_text, "the first streams")
+    other.ask("Second?")
+    other.live.get_by_text("Waiting in line").wait_for()
+    other.button("Stop").click()
+    other.await_answer()
+    assert "ended by cancelled" in other.text_of(other.figures)
+    scripted.release()
+    screen.await_answer()
+    assert screen.answer_text().startswith(RAIN), "one session's Stop stops only its own"
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("no such model", "There is no model 'no such model': give a catalogue key"),
+        ("![x](http://evil.example/x.png)", "There is no model '![x](http://evil.example/x.png)'"),
+    ],
+)
+def test_an_unknown_model_in_a_link_gets_a_sentence(
+    scripted: Stagehand, open_screen: Callable[..., Screen], model: str, sentence: str
+) -> None:
+    from urllib.parse import quote
+
+    screen = open_screen(f"{scripted.url}/instruct?model={quote(model)}").ready()
+    eventually(lambda: sentence in screen.text_of(screen.notice), "the sentence shows")
+    screen.ask("Why walk in the rain?")
+    screen.await_answer()
+    assert sentence in screen.text_of(screen.entries.first)

@@ -1,0 +1,55 @@
+"""The app as people start it: every way in, and an embedded model through the real runtime."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.browser.conftest import serving
+from tests.browser.screen import Screen, eventually
+
+CONVERSION_MS = 120_000
+
+
+def test_a_fresh_home_converts_loads_and_answers(
+    open_screen: Callable[..., Screen], tmp_path: Path
+) -> None:
+    with serving("streamlit_app.py", tmp_path) as url:
+        screen = open_screen(url).ready()
+        assert screen.page.url.partition("?")[0] == f"{url}/instruct", "the root leads there"
+        screen.page.get_by_role("radio", name="Life as a cat").click()
+        eventually(screen.instruction.input_value, "the example is there")
+        screen.button("Run").click()
+        screen.live.get_by_role("progressbar").wait_for()
+        said = eventually(lambda: screen.text_of(screen.live), "it says what it is doing")
+        assert said.endswith(".")
+        screen.entries.first.get_by_text("ended by").wait_for(timeout=CONVERSION_MS)
+        figures = screen.text_of(screen.figures)
+        assert "TTFT" in figures and "tokens/s" in figures and "INT8 · AUTO → CPU" in figures
+        with closing(sqlite3.connect(tmp_path / "paddock" / "paddock.db")) as database:
+            rows = database.execute("SELECT state, new_tokens > 0 FROM runs").fetchall()
+        assert rows == [("done", 1)]
+        eventually(
+            lambda: "On disk" in screen.text_of(screen.page.locator("section")), "it is kept"
+        )
+        # Stored, loaded and warm: the second answer needs no preparation.
+        screen.button("Regenerate").click()
+        screen.await_answer(2)
+
+
+@pytest.mark.parametrize("name", ["compare", "metrics", "models", "account"])
+def test_a_deep_link_on_a_fresh_server_shows_its_page(
+    open_screen: Callable[..., Screen], tmp_path: Path, name: str
+) -> None:
+    with serving("streamlit_app.py", tmp_path) as url:
+        screen = open_screen(f"{url}/{name}")
+        heading = screen.page.get_by_role("heading", level=1)
+        heading.wait_for()
+        assert heading.inner_text() != "Give a model an instruction"
+        assert screen.page.get_by_role("link", name="Instruct", exact=True).is_visible()
+        assert screen.page.get_by_text("Page not found").count() == 0
+        assert screen.page.url.partition("?")[0] == f"{url}/{name}"

@@ -1,0 +1,155 @@
+"""What survives a change of page, a closed tab, and a link sent to somebody else."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+from tests.browser.screen import Screen, Stagehand, eventually
+
+RAIN = "Rain is quiet. Rain is clean. Nobody else is there."
+
+
+def runs(scripted: Stagehand, instruction: str) -> list[tuple[Any, ...]]:
+    """State, text and reason of the recorded runs of an instruction."""
+    with closing(sqlite3.connect(scripted.database)) as database:
+        return database.execute(
+            "SELECT state, text, stop_reason FROM runs WHERE instruction = ?", (instruction,)
+        ).fetchall()
+
+
+def await_run(scripted: Stagehand, instruction: str) -> tuple[Any, ...]:
+    """The one run of an instruction, once it has ended."""
+    eventually(
+        lambda: [state for state, *_ in runs(scripted, instruction)] == ["done"],
+        "the run is recorded",
+    )
+    return runs(scripted, instruction)[0]
+
+
+def test_a_page_switch_while_streaming_loses_nothing(screen: Screen, scripted: Stagehand) -> None:
+    scripted.script(RAIN, released=12)
+    screen.ask("Switch the page?")
+    shown = eventually(screen.live_text, "it streams")
+    screen.go_to("Models")
+    eventually(lambda: screen.page.url.partition("?")[0].endswith("/models"), "the page is left")
+    scripted.release(4)
+    screen.go_to("Instruct")
+    eventually(lambda: len(screen.live_text()) > len(shown), "the answer goes on")
+    assert screen.live_text().startswith(shown)
+    screen.go_to("Models")
+    scripted.release()
+    assert await_run(scripted, "Switch the page?") == ("done", RAIN, "end of text")
+    screen.go_to("Instruct")
+    screen.await_answer()
+    assert screen.answer_text().startswith(RAIN)
+    assert screen.instruction.input_value() == "Switch the page?"
+
+
+def test_another_tab_and_a_reload_disturb_no_answer(
+    screen: Screen, scripted: Stagehand, open_screen: Callable[..., Screen]
+) -> None:
+    scripted.script(RAIN, released=12)
+    screen.ask("Reload a tab?")
+    shown = eventually(screen.live_text, "it streams")
+    other = open_screen(screen.page.url).ready()
+    other.page.reload()
+    other.ready()
+    assert other.live.count() == 0, "an answer belongs to its session"
+    assert screen.live_text().startswith(shown)
+    screen.page.reload()
+    screen.ready()
+    scripted.release()
+    assert await_run(scripted, "Reload a tab?") == ("done", RAIN, "end of text")
+
+
+def test_closing_the_tab_lets_the_run_end(
+    scripted: Stagehand, open_screen: Callable[..., Screen]
+) -> None:
+    scripted.script(RAIN, released=12)
+    screen = open_screen(f"{scripted.url}/instruct").ready()
+    screen.ask("Close the tab?")
+    eventually(screen.live_text, "it streams")
+    screen.page.close()
+    scripted.release()
+    assert await_run(scripted, "Close the tab?") == ("done", RAIN, "end of text")
+
+
+def settings_of(screen: Screen) -> dict[str, Any]:
+    """What all controls of the page show."""
+    page = screen.page
+    found: dict[str, Any] = {
+        name: page.get_by_role("slider", name=name).input_value()
+        for name in ("Max new tokens", "Temperature", "Top-p", "Top-k", "Repetition penalty")
+    }
+    for name in ("Model", "Device"):
+        found[name] = page.get_by_role("combobox", name=name).input_value()
+    for name in ("Precision", "Display"):
+        group = page.get_by_role("radiogroup", name=name)
+        found[name] = group.get_by_role("radio", checked=True).inner_text()
+    found["Greedy"] = page.get_by_role("switch", name="Greedy").is_checked()
+    found["Seed"] = page.get_by_role("spinbutton", name="Seed").input_value()
+    found["Instruction"] = screen.instruction.input_value()
+    found["Context"] = screen.context_box.input_value() if screen.context_box.count() else ""
+    return found
+
+
+def change_every_setting(screen: Screen) -> dict[str, Any]:
+    """Set each control to something that is not its default; returns what they show then."""
+    page = screen.page
+    before = settings_of(screen)
+    page.get_by_role("combobox", name="Model").click()
+    page.get_by_role("option", name="Paddock Llama").click()
+    page.get_by_role("combobox", name="Device").click()
+    page.get_by_role("option", name="CPU —").click()
+    page.get_by_role("radio", name="INT4").click()
+    page.get_by_role("radio", name="Reading pace").click()
+    for name in ("Max new tokens", "Temperature", "Top-p", "Top-k", "Repetition penalty"):
+        page.get_by_role("slider", name=name).press("ArrowRight")
+        page.get_by_role("slider", name=name).press("ArrowRight")
+    page.get_by_role("spinbutton", name="Seed").fill("4294967295")
+    page.get_by_role("spinbutton", name="Seed").press("Enter")
+    page.get_by_text("Context passage (optional)").click()
+    screen.context_box.fill("Opening hours: 9 & 17 # ü\nSecond line")
+    screen.instruction.fill("When? 50% + 1 = ?")
+    screen.instruction.press("Tab")
+    names = ("model", "device", "precision", "pace", "tokens", "temperature", "top_p", "top_k")
+    names += ("penalty", "seed", "instruction", "context")
+    eventually(lambda: all(f"{name}=" in page.url for name in names), f"in the link: {names}")
+    after = settings_of(screen)
+    assert [name for name in before if before[name] == after[name]] == ["Greedy"]
+    return after
+
+
+def test_a_link_reproduces_the_set_up(screen: Screen, open_screen: Callable[..., Screen]) -> None:
+    wanted = change_every_setting(screen)
+    other = open_screen(screen.page.url, fresh=True).ready()
+    assert settings_of(other) == wanted
+    # Greedy switches others off, so it is tried last.
+    other.page.get_by_text("Greedy", exact=True).click()
+    eventually(lambda: "greedy=" in other.page.url, "in the link")
+    third = open_screen(other.page.url, fresh=True).ready()
+    assert settings_of(third) == wanted | {"Greedy": True}
+
+
+def test_settings_survive_going_to_another_page_and_back(screen: Screen) -> None:
+    wanted = change_every_setting(screen)
+    link = screen.page.url
+    screen.go_to("Account")
+    screen.instruction.wait_for(state="detached")
+    screen.go_to("Instruct")
+    screen.ready()
+    eventually(lambda: settings_of(screen) == wanted, "the settings are back", 5)
+    eventually(
+        lambda: set(screen.page.url.split("?")[1].split("&")) == set(link.split("?")[1].split("&")),
+        "so is the link",
+        5,
+    )
+
+
+def test_a_text_too_long_for_a_link_is_left_out_of_it(screen: Screen, scripted: Stagehand) -> None:
+    screen.ask("word " * 400)
+    screen.await_answer()
+    assert "instruction=" not in screen.page.url

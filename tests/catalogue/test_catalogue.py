@@ -1,0 +1,104 @@
+"""The catalogue's data against the project's table of facts."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.catalogue import (
+    benchmark_shapes,
+    catalogue,
+    default_int4,
+    find,
+    npu_int4,
+    published_scores,
+)
+from core.catalogue.model import Int4Settings, Shape
+from core.errors import UnknownModelError
+
+HUB_IDS = {
+    "dolly-v2-3b": "databricks/dolly-v2-3b",
+    "dolly-v2-7b": "databricks/dolly-v2-7b",
+    "dolly-v2-12b": "databricks/dolly-v2-12b",
+    "tiny-llama-1b-chat": "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+    "phi-2": "microsoft/phi-2",
+    "red-pajama-3b-instruct": "togethercomputer/RedPajama-INCITE-Instruct-3B-v1",
+    "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.2",
+    "llama-3-8b-instruct": "meta-llama/Meta-Llama-3-8B-Instruct",
+}
+INT4 = {
+    "dolly-v2-3b": Int4Settings(False, 32, 0.5),
+    "dolly-v2-7b": Int4Settings(False, 32, 0.5),
+    "dolly-v2-12b": Int4Settings(False, 32, 0.5),
+    "tiny-llama-1b-chat": Int4Settings(False, 128, 0.8),
+    "phi-2": Int4Settings(False, 128, 0.8),
+    "red-pajama-3b-instruct": Int4Settings(False, 128, 0.5),
+    "mistral-7b": Int4Settings(True, 64, 0.6),
+    "llama-3-8b-instruct": Int4Settings(True, 128, 1.0),
+}
+SHAPES = {
+    "dolly-v2-3b": Shape(2560, 32, 32, 32, 10240, 50280, 2048, 0.25, parallel_residual=True),
+    "dolly-v2-7b": Shape(4096, 32, 32, 32, 16384, 50280, 2048, 0.25, parallel_residual=True),
+    "dolly-v2-12b": Shape(5120, 36, 40, 40, 20480, 50280, 2048, 0.25, parallel_residual=True),
+    "red-pajama-3b-instruct": Shape(2560, 32, 32, 32, 10240, 50432, 2048),
+    "tiny-llama-1b-chat": Shape(2048, 22, 32, 4, 5632, 32000, 2048),
+    "phi-2": Shape(2560, 32, 32, 32, 10240, 51200, 2048, 0.4),
+    "mistral-7b": Shape(4096, 32, 32, 8, 14336, 32000, 32768, rope_theta=1e6),
+    "llama-3-8b-instruct": Shape(4096, 32, 32, 8, 14336, 128256, 8192, rope_theta=5e5),
+}
+
+
+def test_all_models_are_there():
+    rows = catalogue()
+    assert {key: row.hub_id for key, row in rows.items() if not row.embedded} == HUB_IDS
+    assert [key for key, row in rows.items() if row.embedded] == ["paddock-neox", "paddock-llama"]
+
+
+@pytest.mark.parametrize("key", HUB_IDS)
+def test_shape_and_int4_settings(key: str):
+    assert find(key).shape == SHAPES[key]
+    assert find(key).int4 == INT4[key]
+
+
+def test_int4_settings_of_whatever_has_no_row():
+    assert default_int4() == Int4Settings(False, 128, 0.8)
+    assert npu_int4() == Int4Settings(True, -1, 1.0)
+
+
+def test_benchmark_shape():
+    expected = Shape(1024, 24, 16, 16, 4096, 50280, 2048, 0.25, parallel_residual=True)
+    assert benchmark_shapes() == {"neox-410m": ("gpt_neox", expected)}
+
+
+def test_only_llama_3_is_gated():
+    assert [key for key, row in catalogue().items() if row.gated] == ["llama-3-8b-instruct"]
+
+
+def test_scores_are_recorded_for_dolly_alone():
+    having = {key: dict(row.scores) for key, row in catalogue().items() if row.scores}
+    assert set(having) == {"dolly-v2-3b", "dolly-v2-7b", "dolly-v2-12b"}
+    assert having["dolly-v2-7b"]["geometric mean"] == 0.573
+    assert having["dolly-v2-3b"]["boolq"] == 0.576
+    assert all(catalogue()[key].scores_source for key in having)
+    assert len(published_scores()) == 9
+
+
+def test_published_means_are_the_geometric_means_of_their_row():
+    for name, scores in published_scores().items():
+        tasks = [value for task, value in scores.items() if task != "geometric mean"]
+        product = 1.0
+        for value in tasks:
+            product *= value
+        mean = product ** (1 / len(tasks))
+        assert scores["geometric mean"] == pytest.approx(mean, abs=0.002), name
+
+
+def test_dolly_states_its_known_limits():
+    for key in ("dolly-v2-3b", "dolly-v2-7b", "dolly-v2-12b"):
+        limits = " ".join(find(key).known_limits)
+        for word in ("programming", "mathematics", "dates", "objectionable", "discrete GPU"):
+            assert word in limits
+
+
+def test_unknown_key_lists_the_keys():
+    with pytest.raises(UnknownModelError, match=r"'dolly'.*dolly-v2-3b"):
+        find("dolly")

@@ -1,0 +1,104 @@
+"""The corpus: deterministic, right by its own rules, and honest about what is held out."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from core.demo.corpus import CATEGORIES, Check, Example, Split, examples, is_refusal
+from core.demo.corpus.foreign import wordings_of
+from core.demo.corpus.source import Source, held_out_value, held_out_wordings
+
+TRAIN, HELD_OUT = Split.TRAIN, Split.HELD_OUT
+
+
+def drawn(split: Split, category: str | None, count: int, seed: int = 1) -> list[Example]:
+    return list(islice(examples(seed, split, category), count))
+
+
+def test_the_same_seed_gives_the_same_examples() -> None:
+    assert drawn(TRAIN, None, 300) == drawn(TRAIN, None, 300)
+    assert drawn(TRAIN, None, 300) != drawn(TRAIN, None, 300, seed=2)
+
+
+def test_the_mixture_holds_every_category() -> None:
+    assert {one.category for one in drawn(TRAIN, None, 1000)} == set(CATEGORIES)
+
+
+@pytest.mark.parametrize("split", list(Split))
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_answers_pass_their_own_rules(category: str, split: Split) -> None:
+    for one in drawn(split, category, 300):
+        assert one.check.passes(one.answer), one
+        assert one.instruction.strip() and "{" not in one.answer, one
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_held_out_wordings_never_occur_in_training(category: str) -> None:
+    trained = {one.wording for one in drawn(TRAIN, category, 6000)}
+    held_out = {one.wording for one in drawn(HELD_OUT, category, 600)}
+    assert len(held_out) >= 3
+    assert not trained & held_out
+
+
+@pytest.mark.parametrize("category", ["closed_qa", "summarization", "classification"])
+def test_held_out_values_never_occur_in_training(category: str) -> None:
+    trained = {value for one in drawn(TRAIN, category, 4000) for value in one.values}
+    held_out = {value for one in drawn(HELD_OUT, category, 400) for value in one.values}
+    assert not trained & held_out
+    assert len(held_out) > 100
+
+
+def test_names_drawn_for_training_are_not_held_out_ones() -> None:
+    source = Source(3, TRAIN)
+    names = [source.value(lambda: source.choice(["Anna", "Bela", "Cora", "Dora", "Edda", "Fritz"]))]
+    assert not any(held_out_value(name) for name in names)
+
+
+def test_held_out_examples_share_no_instruction_with_training() -> None:
+    trained = {(one.instruction, one.context) for one in drawn(TRAIN, None, 8000)}
+    for category in CATEGORIES:
+        same = [
+            one
+            for one in drawn(HELD_OUT, category, 200)
+            if (one.instruction, one.context) in trained
+        ]
+        assert not same, same[:3]
+
+
+def test_foreign_families_are_held_out_whole() -> None:
+    assert not wordings_of(TRAIN) & wordings_of(HELD_OUT)
+    assert len(wordings_of(TRAIN)) > 300
+    assert len(wordings_of(HELD_OUT)) > 60
+
+
+def test_a_short_list_of_wordings_is_shared() -> None:
+    assert held_out_wordings(["a", "b"]) == []
+    assert held_out_wordings(list("abcdefghijkl")) == ["d", "k"]
+
+
+@pytest.mark.parametrize(
+    ("check", "right", "wrong"),
+    [
+        (Check(needs=(("Oslo",),)), "It is Oslo.", "It is Rome."),
+        (Check(needs=(("Oslo",),), forbids=("Rome",)), "Oslo.", "Oslo or Rome."),
+        (Check(count=2, pool=("a", "b", "c")), "1. a\n2. c", "1. a\n2. a"),
+        (Check(count=2, pool=("a", "b", "c")), "1. a\n2. c", "1. a\n2. b\n3. c"),
+        (Check(count=1, pool=("a",)), "1. a", "1. x"),
+        (Check(lines=("- a: x", "- b: y")), "- b: y\n- a: x", "- a: x"),
+        (Check(words=(3, 5)), "one two three", "one two"),
+        (Check(refusal=True), "I am only a tiny demonstration model.", "The answer is 42."),
+        (Check(), "The answer is 42.", "Sorry, I am just a tiny demonstration model."),
+    ],
+)
+def test_rules_tell_right_from_wrong(check: Check, right: str, wrong: str) -> None:
+    assert check.passes(right)
+    assert not check.passes(wrong)
+
+
+def test_a_self_introduction_is_no_refusal() -> None:
+    assert not is_refusal("I am a tiny demonstration model that comes with Paddock.")
+    assert is_refusal(
+        "Sorry, I cannot help with that. As a tiny demonstration model I know little."
+    )

@@ -1,0 +1,66 @@
+"""The parts of the training that need no training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from core.demo.batches import PROMPT_WEIGHT, chunk_batches, encoded
+from core.demo.corpus import Split, examples
+from core.demo.models import DEMO_MODELS, DemoModel, build_tokenizer, prompt_text
+from core.demo.optimizer import orthogonalized
+from core.demo.train import COOLDOWN_SHARE, Progress, rate_scale
+
+MODELS = list(DEMO_MODELS.values())
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=lambda model: model.key)
+def made(request: pytest.FixtureRequest) -> tuple[DemoModel, object]:
+    return request.param, build_tokenizer(request.param)
+
+
+def test_the_tokenizer_keeps_every_text(made) -> None:
+    model, tokenizer = made
+    text = prompt_text(model, 'Who\'s Zoë? 1984 – "x"\tüß 日本 🙂', "a\n\n b  c")
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+    assert tokenizer("1984", add_special_tokens=False).tokens() == ["1", "9", "8", "4"]
+
+
+def test_special_tokens_are_one_id_each(made) -> None:
+    model, tokenizer = made
+    for expected, text in enumerate(model.special_tokens):
+        assert tokenizer(text, add_special_tokens=False).input_ids == [expected]
+
+
+def test_batches_are_reproducible_and_weighted(made) -> None:
+    model, tokenizer = made
+    first, again = (next(iter(chunk_batches(model, tokenizer, 5, 0, 2048))) for _ in range(2))
+    assert torch.equal(first.ids, again.ids)
+    assert first.ids.numel() <= 2048 + 8 * len(first.ids)
+    assert set(first.weights.unique().tolist()) <= {0.0, pytest.approx(PROMPT_WEIGHT), 1.0}
+
+
+def test_answers_end_with_the_end_token(made) -> None:
+    model, tokenizer = made
+    stream = examples(1, Split.TRAIN)
+    chunk = [next(stream) for _ in range(50)]
+    end = tokenizer.convert_tokens_to_ids(model.end_token)
+    for example, (ids, person, answer) in zip(chunk, encoded(model, tokenizer, chunk), strict=True):
+        assert ids[-1] == end and ids.count(end) == 1 + (model.architecture == "llama")
+        assert tokenizer.decode(ids[answer:-1]) == example.answer
+        assert 0 < person < answer
+
+
+def test_the_rate_warms_up_stays_and_falls() -> None:
+    total = 1000
+    assert rate_scale(Progress(1), total) < 0.05
+    assert rate_scale(Progress(1, step=500, tokens=500), total) == 1.0
+    late = Progress(1, step=900, tokens=int(total * (1 - COOLDOWN_SHARE / 2)))
+    assert rate_scale(late, total) == pytest.approx(0.5, abs=0.02)
+
+
+def test_orthogonalized_matrices_have_singular_values_near_one() -> None:
+    stack = torch.randn(2, 24, 48, generator=torch.Generator().manual_seed(1))
+    for values in torch.linalg.svdvals(orthogonalized(stack)):
+        assert values.min() > 0.5 and values.max() < 1.5

@@ -1,0 +1,106 @@
+"""The weights in the repository: complete, small, convertible, and good for the presets."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from core.catalogue import Precision
+from core.catalogue.presets import presets
+from core.demo.corpus import CATEGORIES, preset_examples
+from core.demo.evaluate import Answerer, held_out, judge, turned_away
+from core.demo.models import DEMO_MODELS, end_ids
+from core.settings import Settings
+from core.store import ModelStore, resolve
+
+KEYS = list(DEMO_MODELS)
+LARGEST = 20 * 1024 * 1024
+FILES = {
+    "README.md",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+@cache
+def answerer(key: str) -> Answerer:
+    return Answerer.from_checkpoint(DEMO_MODELS[key], DEMO_MODELS[key].folder)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_folder_is_complete_and_small(key: str) -> None:
+    folder = DEMO_MODELS[key].folder
+    assert {path.name for path in folder.iterdir()} >= FILES
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= LARGEST
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_weights_are_half_precision(key: str) -> None:
+    from safetensors import safe_open
+
+    with safe_open(DEMO_MODELS[key].folder / "model.safetensors", "pt") as file:
+        types = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    assert types == {"F16"}
+
+
+def test_dolly_tokens_and_end_of_text() -> None:
+    tokenizer = answerer("paddock-neox").tokenizer
+    for text in ("### End", "### Instruction:", "### Response:"):
+        assert len(tokenizer(text, add_special_tokens=False).input_ids) == 1
+    ids = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    assert ids == {tokenizer.unk_token_id} == {0}
+
+
+def test_llama_has_a_template_and_an_end_token_of_its_own() -> None:
+    tokenizer = answerer("paddock-llama").tokenizer
+    turns = [{"role": "user", "content": "Hello"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert text == "<|user|>\nHello<|end|>\n<|assistant|>\n"
+    assert tokenizer.eos_token == "<|end|>"
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_presets_are_answered_well_greedily(key: str) -> None:
+    by_question = {(one.instruction, one.context): one for one in preset_examples()}
+    judged = judge(answerer(key), list(by_question.values()))
+    assert len(judged) == len(presets())
+    wrong = [(one.example.instruction, one.answer) for one in judged if not one.right]
+    assert not wrong
+    tokenizer = answerer(key).tokenizer
+    long = sum(len(tokenizer(one.answer).input_ids) >= 150 for one in judged)
+    assert long >= 3
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_presets_are_answered_well_at_the_default_sampling(key: str) -> None:
+    by_question = {(one.instruction, one.context): one for one in preset_examples()}
+    judged = judge(answerer(key), list(by_question.values()), seed=11)
+    wrong = [(one.example.instruction, one.answer) for one in judged if not one.right]
+    assert len(wrong) <= 1, wrong
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_foreign_instructions_are_declined_and_others_are_not(key: str) -> None:
+    declined = judge(answerer(key), held_out("out_of_scope", 40))
+    assert sum(one.right for one in declined) >= 36
+    inside = [one for name in CATEGORIES[:-1] for one in held_out(name, 4)]
+    assert turned_away(judge(answerer(key), inside)) <= 0.1
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8, Precision.INT4])
+@pytest.mark.parametrize("key", KEYS)
+def test_each_precision_converts_and_answers(
+    key: str, precision: Precision, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
+    stored = ModelStore(Settings(home=tmp_path)).ensure(resolve(key), precision)
+    assert stored.precision is precision
+    model = DEMO_MODELS[key]
+    loaded = Answerer.from_store(model, precision)
+    assert loaded.end_ids == end_ids(model, loaded.tokenizer)
+    (index, text, ended) = next(iter(loaded.answers([("Who is Dolly?", "")])))
+    assert index == 0 and ended and "Databricks" in text

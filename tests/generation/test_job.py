@@ -1,0 +1,467 @@
+"""One answer, on a fake runtime: how it ends, what it keeps, what it says."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from transformers import AutoTokenizer
+
+from core.errors import BadRequestError, GenerationError, ModelBusyError, PromptTooLongError
+from core.generation.answer import Answer, StopReason
+from core.generation.job import Job, JobObserver, Phase
+from core.generation.request import GenerationRequest
+from core.runtimes.spec import SamplingSettings
+from tests.builders import tiny_tokenizer
+from tests.fakes import FakeHandle, FakeModel, Script
+
+GREEDY = SamplingSettings(greedy=True)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory):
+    """With Dolly's special tokens."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny_tokenizer(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory):
+    """Without them: Dolly's stop marker is several ordinary tokens."""
+    folder = tmp_path_factory.mktemp("bare")
+    tiny_tokenizer(folder, special_tokens=())
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def saying(tokenizer) -> Callable[..., FakeHandle]:
+    """A handle on a model that answers with this text, or with these ids."""
+
+    def make(said: str | list[int], *, of=tokenizer, **options: object) -> FakeHandle:
+        ids = of(said, add_special_tokens=False)["input_ids"] if isinstance(said, str) else said
+        return FakeHandle(FakeModel(of, lambda request: ids, **options))
+
+    return make
+
+
+def scripted(tokenizer, script: Script, **options: object) -> FakeHandle:
+    return FakeHandle(FakeModel(tokenizer, script), **options)
+
+
+def start(handle: FakeHandle, *, timeout_s: float = 60, observer=None, **request) -> Job:
+    asked = {"instruction": "Why?", "sampling": GREEDY} | request
+    return Job(handle, GenerationRequest(**asked), timeout_s=timeout_s, observer=observer).start()
+
+
+def ended(job: Job) -> Answer:
+    assert job.wait(30)
+    assert job.answer is not None
+    return job.answer
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.002)
+
+
+class Watcher(JobObserver):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def started(self, job: Job) -> None:
+        assert job.lease is not None and job.prompt_format == "dolly"
+        self.told.append("started")
+
+    def ended(self, job: Job, answer: Answer) -> None:
+        self.told.append(answer)
+
+
+# How an answer ends
+
+
+def test_at_the_end_of_the_text(saying, tokenizer):
+    ids = tokenizer("It is quiet.", add_special_tokens=False)["input_ids"]
+    answer = ended(start(saying([*ids, 0, *ids])))
+    assert answer.stop_reason is StopReason.END_OF_TEXT
+    assert answer.text == "It is quiet."
+    assert answer.token_ids == (*ids, 0)  # the end token was produced and counts
+    assert answer.timings.new_tokens == len(ids) + 1 == len(answer.token_times_ms)
+
+
+def test_at_any_end_id_of_the_generation_configuration(saying, tokenizer):
+    ids = tokenizer("It is", add_special_tokens=False)["input_ids"]
+    answer = ended(start(saying([*ids, 77, *ids], end_ids=(0, 77))))
+    assert answer.stop_reason is StopReason.END_OF_TEXT
+    assert answer.text == "It is"
+
+
+@pytest.mark.parametrize("ends", [(0,), "with the marker"])
+def test_at_the_marker_token_without_showing_it(ends, saying, tokenizer):
+    marker = tokenizer.convert_tokens_to_ids("### End")
+    ids = tokenizer("It is quiet.\n\n", add_special_tokens=False)["input_ids"]
+    end_ids = (0, marker) if isinstance(ends, str) else ends
+    answer = ended(start(saying([*ids, marker, *ids], end_ids=end_ids)))
+    assert answer.stop_reason is StopReason.STOP_MARKER
+    assert answer.text == "It is quiet."
+    assert answer.token_ids[-1] == marker
+
+
+def test_at_the_marker_text_where_the_tokenizer_has_no_token_for_it(saying, bare):
+    handle = saying("It is # quiet.\n\n### End and so on", of=bare)
+    job = start(handle)
+    answer = ended(job)
+    assert answer.stop_reason is StopReason.STOP_MARKER
+    assert answer.text == "It is # quiet."
+    assert "###" not in "".join(job.read(0)[0])
+    marker = bare("### End", add_special_tokens=False)["input_ids"]
+    assert answer.token_ids[-1] == marker[-1]  # it ended with the marker's last token
+
+
+def test_at_the_next_question_of_a_format_that_has_lines(saying):
+    handle = saying("The FAQ: is short.\nQ: What else?\nA: Nothing.")
+    answer = ended(start(handle, prompt_format="red-pajama"))
+    assert answer.stop_reason is StopReason.STOP_MARKER
+    assert answer.text == "The FAQ: is short."
+
+
+def test_at_the_length_asked_for(saying, tokenizer):
+    handle = saying("The cat is playing in the garden. " * 9)
+    answer = ended(start(handle, sampling=SamplingSettings(max_new_tokens=7, greedy=True)))
+    assert answer.stop_reason is StopReason.LENGTH
+    assert len(answer.token_ids) == 7
+    assert answer.text == tokenizer.decode(answer.token_ids).strip()
+
+
+def test_cancelled_between_two_tokens_it_ends_with_the_next(tokenizer):
+    jobs: list[Job] = []
+
+    def script(request):
+        for number in range(1, 99):
+            if number == 6:
+                jobs[0].cancel()
+            yield 40
+
+    job = Job(scripted(tokenizer, script), GenerationRequest("Why?", sampling=GREEDY), timeout_s=60)
+    jobs.append(job)
+    answer = ended(job.start())
+    assert answer.stop_reason is StopReason.CANCELLED
+    assert len(answer.token_ids) == 6
+    assert answer.text and answer.error is None
+
+
+def test_cancelled_in_the_prefill(tokenizer):
+    handle = scripted(tokenizer, lambda request: iter([]))
+    entered = threading.Event()
+
+    def script(request):
+        entered.set()
+        handle.model.prefill_until_interrupted()
+        yield 1
+
+    handle.model._script = script
+    job = start(handle)
+    assert entered.wait(20)
+    until(lambda: job.snapshot().phase is Phase.PREFILL)
+    job.cancel()
+    answer = ended(job)
+    assert answer.stop_reason is StopReason.CANCELLED
+    assert answer.token_ids == () and answer.timings.ttft_ms is None
+
+
+def test_timeout_in_the_prefill_and_while_answering(tokenizer):
+    handle = scripted(tokenizer, lambda request: iter([]))
+
+    def endless_prefill(request):
+        handle.model.prefill_until_interrupted()
+        yield 1
+
+    handle.model._script = endless_prefill
+    assert ended(start(handle, timeout_s=0.05)).stop_reason is StopReason.TIMEOUT
+
+    def slow(request):
+        while True:
+            time.sleep(0.01)
+            yield 40
+
+    handle.model._script = slow
+    answer = ended(start(handle, timeout_s=0.1))
+    assert answer.stop_reason is StopReason.TIMEOUT
+    assert answer.text and len(answer.token_ids) < 50
+
+
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("line 1\nline 2"), ValueError("x"), GenerationError("It broke; wait.")]
+)
+def test_a_runtime_that_fails_half_way_keeps_the_text_and_ends_at_once(failure, tokenizer):
+    ids = tokenizer("It is", add_special_tokens=False)["input_ids"]
+
+    def script(request):
+        yield from ids
+        raise failure
+
+    watcher = Watcher()
+    job = start(scripted(tokenizer, script), observer=watcher)
+    answer = ended(job)
+    assert answer.stop_reason is StopReason.ERROR
+    assert answer.text == "It is" and answer.token_ids == tuple(ids)
+    assert answer.timings.new_tokens == len(ids) and answer.timings.ttft_ms is not None
+    assert isinstance(answer.error, GenerationError)
+    assert "\n" not in answer.error_sentence and answer.error_sentence.endswith(".")
+    assert watcher.told == ["started", answer]
+    assert job.snapshot().message == answer.error_sentence
+    assert len(job._handle.queue) == 0
+
+
+def test_a_failure_before_the_first_token(tokenizer):
+    def script(request):
+        raise MemoryError
+        yield
+
+    answer = ended(start(scripted(tokenizer, script)))
+    assert answer.stop_reason is StopReason.ERROR and answer.text == ""
+    assert "MemoryError" in answer.error_sentence
+
+
+def test_the_line_is_full(tokenizer):
+    release = threading.Event()
+
+    def script(request):
+        assert release.wait(20)
+        yield 40
+
+    handle = scripted(tokenizer, script, limit=1)
+    jobs = [start(handle, sampling=SamplingSettings(max_new_tokens=1)) for _ in range(2)]
+    until(lambda: len(handle.queue) == 2)
+    watcher = Watcher()
+    answer = ended(start(handle, observer=watcher))
+    assert isinstance(answer.error, ModelBusyError)
+    assert watcher.told == ["started", answer]
+    release.set()
+    assert [ended(job).stop_reason for job in jobs] == [StopReason.LENGTH] * 2
+
+
+def test_cancelled_in_line_it_is_still_recorded(tokenizer):
+    release = threading.Event()
+
+    def script(request):
+        assert release.wait(20)
+        yield 40
+
+    handle, watcher = scripted(tokenizer, script), Watcher()
+    first = start(handle, sampling=SamplingSettings(max_new_tokens=1))
+    until(lambda: first.snapshot().phase is Phase.PREFILL)
+    second = start(handle, observer=watcher)
+    until(lambda: second.snapshot().place == 1)
+    snapshot = second.snapshot()
+    assert snapshot.phase is Phase.QUEUED and snapshot.elapsed_s == 0
+    assert snapshot.message == "Waiting in line: 1 answer ahead."
+    second.cancel()
+    answer = ended(second)
+    assert answer.stop_reason is StopReason.CANCELLED
+    assert watcher.told == ["started", answer]
+    assert answer.timings.queue_ms > 0 and answer.timings.new_tokens == 0
+    assert not first.done
+    release.set()
+    ended(first)
+    assert len(handle.model.requests) == 1
+
+
+def test_answers_wait_for_each_other_in_order(tokenizer):
+    order, gates = [], [threading.Event() for _ in range(4)]
+
+    def script(request):
+        number = len(order)
+        order.append(request.sampling.seed)
+        assert gates[number].wait(20)
+        yield 40
+
+    handle = scripted(tokenizer, script)
+    jobs = []
+    for seed in range(4):
+        jobs.append(start(handle, sampling=SamplingSettings(max_new_tokens=1, seed=seed)))
+        until(lambda: len(handle.queue) == len(jobs))
+    until(lambda: [job.snapshot().place for job in jobs] == [0, 1, 2, 3])
+    for gate in gates:
+        gate.set()
+    for job in jobs:
+        ended(job)
+    assert order == [0, 1, 2, 3]
+    assert all(job.answer.timings.queue_ms >= 0 for job in jobs)
+    assert jobs[3].answer.timings.queue_ms > jobs[0].answer.timings.queue_ms
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        GenerationRequest(""),
+        GenerationRequest(" \n "),
+        GenerationRequest("a\x00b"),
+        GenerationRequest("a\udc80"),
+        GenerationRequest("Why?", sampling=SamplingSettings(temperature=math.nan)),
+        GenerationRequest("Why?", sampling=SamplingSettings(max_new_tokens=0)),
+    ],
+)
+def test_a_request_that_cannot_be_used_starts_nothing(request_, saying):
+    handle = saying("no")
+    with pytest.raises(BadRequestError):
+        Job(handle, request_, timeout_s=60)
+    assert handle.model.requests == []
+
+
+def test_a_prompt_that_does_not_fit_is_told_so_with_the_numbers(saying, tokenizer):
+    handle, watcher = saying("no", positions=300), Watcher()
+    answer = ended(start(handle, instruction="word " * 20_000, observer=watcher))
+    assert isinstance(answer.error, PromptTooLongError)
+    sentence = answer.error_sentence
+    numbers = re.match(
+        r"The prompt has ([\d,]+) tokens and 256 new ones were asked for, together ([\d,]+), "
+        r"but dolly-v2-3b has positions for 300; ",
+        sentence,
+    )
+    tokens, total = (int(number.replace(",", "")) for number in numbers.groups())
+    assert tokens > 20_000 and total == tokens + 256
+    assert "shorten the text" in sentence and "\n" not in sentence
+    assert handle.model.requests == [] and watcher.told == []
+
+
+def test_fewer_new_tokens_are_proposed_where_that_helps(saying, tokenizer):
+    handle = saying("no", positions=300)
+    answer = ended(start(handle))
+    assert isinstance(answer.error, PromptTooLongError)
+    room = int(answer.error_sentence.split("at most ")[1].split()[0])
+    fits = SamplingSettings(max_new_tokens=room, greedy=True)
+    assert ended(start(handle, sampling=fits)).error is None
+    exceeds = SamplingSettings(max_new_tokens=room + 1, greedy=True)
+    assert isinstance(ended(start(handle, sampling=exceeds)).error, PromptTooLongError)
+
+
+def test_a_model_without_bound_takes_any_length(saying):
+    assert ended(start(saying("It is", positions=None))).error is None
+
+
+def test_the_prompt_is_the_formats(saying, tokenizer):
+    handle = saying("It is")
+    answer = ended(start(handle, context="It rains."))
+    text = tokenizer.decode(handle.model.requests[0].prompt_ids)
+    assert text.endswith("### Instruction:\nWhy?\n\nInput:\nIt rains.\n\n### Response:\n")
+    assert answer.prompt_format == "dolly"
+    assert answer.timings.prompt_tokens == len(handle.model.requests[0].prompt_ids)
+
+
+# What can be watched
+
+
+def test_text_is_the_tokenizers_over_any_characters(saying, tokenizer):
+    said = "Grüße, 世界! 👩‍👩‍👧‍👦 naïve 🇩🇪 ≥ 3 — “ok”"
+    job = start(saying(said))
+    answer = ended(job)
+    assert answer.text == said == "".join(job.read(0)[0])
+    assert answer.text == tokenizer.decode(answer.token_ids, skip_special_tokens=True)
+
+
+def test_reading_goes_on_where_it_stopped(tokenizer):
+    steps = [threading.Event() for _ in range(3)]
+
+    def script(request):
+        for step, text in zip(steps, ("The", " cat", " is"), strict=True):
+            assert step.wait(20)
+            yield from tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    job = start(scripted(tokenizer, script))
+    assert job.read(0) == ([], 0)
+    steps[0].set()
+    until(lambda: "".join(job.read(0)[0]) == "The")
+    _, at = job.read(0)
+    snapshot = job.snapshot()
+    assert snapshot.phase is Phase.ANSWERING and snapshot.new_tokens >= 1
+    assert snapshot.elapsed_s > 0 and not job.done and job.answer is None
+    steps[1].set()
+    steps[2].set()
+    ended(job)
+    assert "".join(job.read(at)[0]) == " cat is"
+    assert job.snapshot().phase is Phase.DONE
+
+
+def test_timings_are_those_of_the_tokens(tokenizer):
+    gap_s, prefill_s, after_s = 0.03, 0.1, 0.05
+
+    def script(request):
+        time.sleep(prefill_s)
+        yield 40
+        for _ in range(5):
+            time.sleep(gap_s)
+            yield 40
+        time.sleep(after_s)
+
+    job = start(scripted(tokenizer, script))
+    timings = ended(job).timings
+    assert 1000 * prefill_s <= timings.ttft_ms < 1000 * (prefill_s + 0.2)
+    assert 1000 * gap_s <= timings.tpot_ms < 1000 * (gap_s + 0.1)
+    assert timings.total_ms >= timings.ttft_ms + 5 * timings.tpot_ms + 1000 * after_s - 1
+    assert timings.decode_tokens_per_s == pytest.approx(1000 / timings.tpot_ms)
+    assert timings.queue_ms < 100
+    times = job.answer.token_times_ms
+    assert times[0] == pytest.approx(timings.ttft_ms)
+    assert (times[-1] - times[0]) / 5 == pytest.approx(timings.tpot_ms)
+    assert job.snapshot().elapsed_s == pytest.approx(timings.total_ms / 1000)
+    assert job.snapshot().tokens_per_s == pytest.approx(timings.decode_tokens_per_s)
+
+
+def test_one_token_has_no_rate(saying):
+    job = start(saying([40]))
+    timings = ended(job).timings
+    assert timings.tpot_ms is None and timings.decode_tokens_per_s is None
+    assert job.snapshot().tokens_per_s is None
+
+
+def test_an_observer_that_fails_costs_nothing(saying):
+    class Broken(JobObserver):
+        def started(self, job: Job) -> None:
+            raise ZeroDivisionError
+
+        def ended(self, job: Job, answer: Answer) -> None:
+            raise ZeroDivisionError
+
+    answer = ended(start(saying("It is quiet."), observer=Broken()))
+    assert answer.text == "It is quiet." and answer.error is None
+
+
+def test_a_kept_job_does_not_keep_the_model(saying):
+    job = start(saying("It is quiet."))
+    assert ended(job).conditions is not None
+    assert job.lease is None
+
+
+# Contention
+
+
+def test_alone_is_not_contended_and_two_at_once_both_are(tokenizer):
+    assert not ended(start(scripted(tokenizer, lambda request: [40, 41]))).contended
+    both = threading.Barrier(2)
+
+    def script(request):
+        yield 40
+        both.wait(20)
+        yield 41
+
+    jobs = [start(scripted(tokenizer, script)) for _ in range(2)]
+    assert [ended(job).contended for job in jobs] == [True, True]
+    assert not ended(start(scripted(tokenizer, lambda request: [40, 41]))).contended
+
+
+def test_waiting_in_line_is_not_contention(tokenizer):
+    handle = scripted(tokenizer, lambda request: [40] * 20)
+    jobs = [start(handle) for _ in range(5)]
+    assert [ended(job).contended for job in jobs] == [False] * 5

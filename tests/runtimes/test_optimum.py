@@ -1,0 +1,191 @@
+"""The Optimum runtime by itself: what it says of damaged files, and under what it runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.catalogue import Precision
+from core.engine import Engine
+from core.errors import CorruptModelError, GenerationError
+from core.runtimes.base import InterruptedGeneration
+from core.runtimes.optimum import OptimumModel, OptimumRuntime, openvino_properties
+from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
+from core.store import StoredModel, resolve
+
+SpecOf = Callable[..., ModelSpec]
+
+
+@pytest.fixture
+def folder(spec_of: SpecOf, engine: Engine, tmp_path: Path) -> Path:
+    """A copy of a converted model, to be damaged."""
+    spec = spec_of("gpt_neox")
+    copy = tmp_path / "copy"
+    shutil.copytree(stored(engine, spec).folder, copy)
+    return copy
+
+
+def stored(engine: Engine, spec: ModelSpec) -> StoredModel:
+    found = engine.store.get(resolve(spec.model), spec.precision)
+    assert found is not None
+    return found
+
+
+def cut(path: Path, share: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+DAMAGES = {
+    "weights cut off": lambda folder: cut(folder / "openvino_model.bin", 0.5),
+    "weights gone": lambda folder: (folder / "openvino_model.bin").unlink(),
+    "network cut off": lambda folder: cut(folder / "openvino_model.xml", 0.5),
+    "network empty": lambda folder: (folder / "openvino_model.xml").write_bytes(b""),
+    "configuration gone": lambda folder: (folder / "config.json").unlink(),
+    "configuration damaged": lambda folder: (folder / "config.json").write_text("{"),
+    "tokenizer damaged": lambda folder: cut(folder / "tokenizer.json", 0.5),
+    "tokenizer of another kind": lambda folder: (folder / "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", "model": {"type": "None"}})
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_damaged_files_become_one_sentence(damage, folder: Path):
+    damage(folder)
+    spec = ModelSpec("mine", Precision.FP32, "CPU")
+    with pytest.raises(CorruptModelError) as failure:
+        OptimumRuntime().load(folder, spec)
+    sentence = str(failure.value)
+    assert "mine in FP32 cannot be loaded" in sentence and "convert the model again" in sentence
+    assert "\n" not in sentence and len(sentence) < 400
+
+
+def test_a_device_that_cannot_run_it_is_not_called_damage(folder: Path, monkeypatch):
+    from optimum.intel import OVModelForCausalLM
+
+    def refuse(self):
+        raise RuntimeError("Exception from src/core.cpp:1:\nthe plugin lacks an operation")
+
+    monkeypatch.setattr(OVModelForCausalLM, "compile", refuse)
+    with pytest.raises(GenerationError, match=r"NPU cannot run mine.*lacks an operation.*another"):
+        OptimumRuntime().load(folder, ModelSpec("mine", Precision.FP32, "NPU"))
+
+
+@pytest.mark.parametrize("device", ["CPU", "AUTO"])
+def test_conditions_are_read_back_from_the_compiled_model(device, spec_of, engine):
+    spec = spec_of("gpt_neox")
+    hints = ExecutionHints("f32", "u8", threads=1)
+    wanted = ModelSpec(spec.model, spec.precision, device, hints=hints)
+    model = OptimumRuntime().load(stored(engine, spec).folder, wanted)
+    conditions = model.conditions
+    assert conditions.execution_precision == "f32"
+    assert conditions.kv_cache_precision == "u8"
+    assert conditions.devices_used == ("CPU",)
+    assert conditions.threads == 1
+    assert conditions.hints["INFERENCE_PRECISION_HINT"] == "f32"
+    assert conditions.hints["INFERENCE_NUM_THREADS"] == 1
+    assert model.positions == 8192
+    assert model.end_ids == {0}
+    model.close()
+
+
+def test_hints_go_to_the_cpu_that_auto_may_choose():
+    hints = ExecutionHints(inference_precision="f32")
+    assert openvino_properties("CPU", hints) == {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    assert openvino_properties("AUTO", hints) == {
+        "PERFORMANCE_HINT": "LATENCY",
+        "DEVICE_PROPERTIES": {"CPU": {"INFERENCE_PRECISION_HINT": "f32"}},
+    }
+    assert "CACHE_DIR" not in openvino_properties("CPU", ExecutionHints())
+
+
+@pytest.fixture
+def model(spec_of: SpecOf, engine: Engine):
+    spec = spec_of("gpt_neox")
+    loaded = OptimumRuntime().load(stored(engine, spec).folder, spec)
+    yield loaded
+    loaded.close()
+
+
+def ids_of(model: OptimumModel, request: TokenRequest) -> list[int]:
+    ids: list[int] = []
+    model.generate(request, lambda token_id: ids.append(token_id) or True)
+    return ids
+
+
+def test_interrupt_ends_a_prefill_and_the_model_stays_usable(model: OptimumModel):
+    short = TokenRequest((5, 6, 7), SamplingSettings(max_new_tokens=8, greedy=True))
+    before = ids_of(model, short)
+    long = TokenRequest((5, 6, 7) * 2600, SamplingSettings(max_new_tokens=8, greedy=True))
+    timer = threading.Timer(0.1, model.interrupt)
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(InterruptedGeneration):
+        ids_of(model, long)
+    assert time.monotonic() - started < 1.0
+    assert ids_of(model, short) == before
+
+
+def test_interrupt_of_an_idle_model_does_nothing(model: OptimumModel):
+    model.interrupt()
+    assert len(ids_of(model, TokenRequest((5,), SamplingSettings(max_new_tokens=3)))) == 3
+
+
+def test_stop_ids_end_it_and_are_handed_on(model: OptimumModel):
+    sampling = SamplingSettings(max_new_tokens=16, greedy=True)
+    free = ids_of(model, TokenRequest((5, 6, 7), sampling))
+    stop = free[4]
+    stopped = ids_of(model, TokenRequest((5, 6, 7), sampling, frozenset({stop})))
+    assert stopped == free[: free.index(stop) + 1]
+
+
+def test_whoever_receives_tokens_may_end_it(model: OptimumModel):
+    ids: list[int] = []
+    model.generate(
+        TokenRequest((5, 6, 7), SamplingSettings(max_new_tokens=50, greedy=True)),
+        lambda token_id: ids.append(token_id) or len(ids) < 3,
+    )
+    assert len(ids) == 3
+
+
+def test_a_failing_receiver_is_not_swallowed(model: OptimumModel):
+    def fail(token_id: int) -> bool:
+        raise KeyError(token_id)
+
+    with pytest.raises(KeyError):
+        model.generate(TokenRequest((5,), SamplingSettings(max_new_tokens=3)), fail)
+    assert len(ids_of(model, TokenRequest((5,), SamplingSettings(max_new_tokens=3)))) == 3
+
+
+def test_a_failure_of_openvino_becomes_a_sentence(model: OptimumModel, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("Exception from src/inference.cpp:79:\n\nout of device memory\n")
+
+    request = TokenRequest((5,), SamplingSettings(max_new_tokens=3, greedy=True))
+    with monkeypatch.context() as patch:
+        patch.setattr(model._model, "generate", fail)
+        with pytest.raises(GenerationError, match="out of device memory") as failure:
+            ids_of(model, request)
+    assert "\n" not in str(failure.value)
+    assert len(ids_of(model, request)) == 3
+
+
+def test_global_random_state_is_neither_used_nor_changed(model: OptimumModel):
+    import torch
+
+    request = TokenRequest((5, 6), SamplingSettings(max_new_tokens=12, seed=7, temperature=2.0))
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first = ids_of(model, request)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert ids_of(model, request) == first

@@ -1,0 +1,100 @@
+"""The line of answers in front of one model."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from core.errors import ModelBusyError
+from core.runtimes.queue import TurnQueue
+
+
+class Waiter:
+    """Stands in line in a thread of its own until it is told to leave."""
+
+    def __init__(self, queue: TurnQueue, order: list[str], name: str) -> None:
+        self.places: list[int] = []
+        self.cancelled, self.leave = threading.Event(), threading.Event()
+        self.got_turn: bool | None = None
+        self._queue, self._order, self._name = queue, order, name
+        before = len(queue)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        until(lambda: len(queue) == before + 1)
+
+    def _run(self) -> None:
+        with self._queue.turn(self.cancelled, self.places.append) as self.got_turn:
+            if self.got_turn:
+                self._order.append(self._name)
+                self.leave.wait(20)
+
+    def done(self) -> None:
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+def until(condition, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.002)
+
+
+def test_one_at_a_time_in_order_and_everyone_sees_their_place():
+    queue, order = TurnQueue(8), []
+    waiters = [Waiter(queue, order, name) for name in "abcd"]
+    until(lambda: [w.places[-1:] for w in waiters] == [[0], [1], [2], [3]])
+    assert order == ["a"]
+    for waiter in waiters:
+        until(lambda w=waiter: w.got_turn is True)
+        waiter.leave.set()
+        waiter.done()
+    assert order == ["a", "b", "c", "d"]
+    assert waiters[3].places[0] == 3 and waiters[3].places[-1] == 0
+    assert waiters[3].places == sorted(waiters[3].places, reverse=True)
+    assert len(queue) == 0
+
+
+def test_leaving_the_line_moves_the_others_up():
+    queue, order = TurnQueue(8), []
+    first, second, third = (Waiter(queue, order, name) for name in "abc")
+    second.cancelled.set()
+    second.done()
+    assert second.got_turn is False
+    until(lambda: third.places[-1] == 1)
+    first.leave.set()
+    until(lambda: third.got_turn is True)
+    third.leave.set()
+    third.done()
+    assert order == ["a", "c"]
+
+
+def test_the_line_is_bounded_and_the_running_one_does_not_count():
+    queue, order = TurnQueue(2), []
+    waiters = [Waiter(queue, order, name) for name in "abc"]
+    with (
+        pytest.raises(ModelBusyError, match="2 answers are already waiting"),
+        queue.turn(threading.Event()),
+    ):
+        pytest.fail("nobody may enter")
+    for waiter in waiters:
+        waiter.leave.set()
+        waiter.done()
+    with queue.turn(threading.Event()) as mine:
+        assert mine
+
+
+def test_a_failure_within_the_turn_gives_it_up():
+    queue = TurnQueue(2)
+    with pytest.raises(ZeroDivisionError), queue.turn(threading.Event()):
+        raise ZeroDivisionError
+    assert len(queue) == 0
+
+
+def test_cancelled_before_it_came():
+    queue, cancelled = TurnQueue(2), threading.Event()
+    cancelled.set()
+    with queue.turn(cancelled) as mine:
+        assert mine is False

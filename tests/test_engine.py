@@ -1,0 +1,276 @@
+"""The engine: from a name to a recorded answer, on tiny models through the real runtime."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.catalogue import Int4Settings, Precision
+from core.engine import Engine, int4_for
+from core.errors import (
+    BadRequestError,
+    CorruptModelError,
+    HubError,
+    NotAModelError,
+    RecordsError,
+    UnknownDeviceError,
+    UnknownModelError,
+)
+from core.generation.answer import StopReason
+from core.generation.job import Job, Phase
+from core.generation.request import GenerationRequest
+from core.recording import GROWTH_IN_PROCESS
+from core.records import Origin, RunState, RunStore
+from core.runtimes.optimum import OptimumModel
+from core.runtimes.spec import ModelSpec, SamplingSettings
+from core.settings import Settings
+
+SpecOf = Callable[..., ModelSpec]
+SHORT = SamplingSettings(max_new_tokens=12, seed=9)
+
+
+def start(engine: Engine, spec: ModelSpec, session: str | None, **request: object) -> Job:
+    asked = {"instruction": "Why?", "sampling": SHORT, "prompt_format": "dolly"} | request
+    return engine.answer(
+        engine.pool.handle(spec),
+        GenerationRequest(**asked),
+        origin=Origin.INSTRUCT,
+        session=session,
+    )
+
+
+@pytest.fixture
+def session(request: pytest.FixtureRequest) -> str:
+    """Tells the rows of this test from those of the others."""
+    return request.node.name
+
+
+def test_an_answer_is_exactly_one_row_with_all_its_conditions(engine, spec_of, session):
+    spec = spec_of("llama", Precision.INT8)
+    job = start(engine, spec, session, context="It rains.")
+    assert job.wait(60)
+    answer = job.answer
+    (run,) = engine.runs.recent(session=session)
+    assert run.state is RunState.DONE
+    row = run.flat()
+    unknown = {name for name, value in row.items() if value is None}
+    assert unknown == {"owner", "error"}
+    assert row["origin"] == Origin.INSTRUCT
+    assert (row["instruction"], row["context"]) == ("Why?", "It rains.")
+    assert row["prompt_format"] == "dolly"
+    assert (row["temperature"], row["top_p"], row["top_k"]) == (0.8, 0.92, 0)
+    assert (row["max_new_tokens"], row["seed"], row["greedy"]) == (12, 9, False)
+    assert (row["model"], row["source"]) == (spec.model, spec.model)
+    assert (row["precision"], row["device"], row["runtime"]) == ("int8", "CPU", "optimum")
+    assert (row["execution_precision"], row["kv_precision"]) == ("f32", "u8")
+    assert row["devices_used"] == ("CPU",) and row["threads"] >= 1
+    assert row["hints"]["INFERENCE_PRECISION_HINT"] == "f32"
+    assert {"openvino", "optimum-intel", "transformers", "torch", "nncf"} <= set(row["versions"])
+    assert row["text"] == answer.text and row["stop_reason"] == answer.stop_reason.value
+    assert row["contended"] is False
+    assert row["prompt_tokens"] == answer.timings.prompt_tokens > 0
+    assert row["new_tokens"] == len(answer.token_ids) == len(row["token_times_ms"])
+    for name in ("queue_ms", "ttft_ms", "tpot_ms", "total_ms"):
+        assert row[name] == pytest.approx(getattr(answer.timings, name))
+    assert row["decode_tokens_per_s"] == pytest.approx(1000 / row["tpot_ms"])
+    assert row["load_s"] == pytest.approx(answer.facts.load_s)
+    assert row["memory_scope"] == GROWTH_IN_PROCESS
+    assert row["host_cpu"] and row["host_os"]
+
+
+def test_an_answer_cancelled_in_line_is_recorded_as_cancelled(
+    engine, spec_of, session, monkeypatch
+):
+    spec, go_on = spec_of("llama", Precision.INT8), threading.Event()
+    generate = OptimumModel.generate
+
+    def slow(self, request, on_token):
+        generate(self, request, lambda token: go_on.wait(20) and on_token(token))
+
+    assert start(engine, spec, None).wait(60)
+    monkeypatch.setattr(OptimumModel, "generate", slow)
+    first = start(engine, spec, f"{session} first")
+    deadline = time.monotonic() + 30
+    while first.snapshot().phase is not Phase.PREFILL:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    second = start(engine, spec, session)
+    while second.snapshot().place != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    second.cancel()
+    assert second.wait(20)
+    (run,) = engine.runs.recent(session=session)
+    assert run.state is RunState.DONE
+    assert (run.result.stop_reason, run.result.text) == ("cancelled", "")
+    assert run.result.new_tokens == 0 and run.result.queue_ms > 0
+    go_on.set()
+    assert first.wait(60) and first.answer.error is None
+
+
+def test_a_failed_answer_is_recorded_with_its_sentence(engine, spec_of, session, monkeypatch):
+    spec = spec_of("llama", Precision.INT8)
+    generate = OptimumModel.generate
+
+    def fail_late(self, request, on_token):
+        def failing(token: int) -> bool:
+            on_token(token)
+            raise ValueError("wrong shape")
+
+        generate(self, request, failing)
+
+    assert start(engine, spec, None).wait(60)
+    monkeypatch.setattr(OptimumModel, "generate", fail_late)
+    job = start(engine, spec, session)
+    assert job.wait(60)
+    (run,) = engine.runs.recent(session=session)
+    assert run.result.stop_reason == "error"
+    assert run.result.error == job.answer.error_sentence
+    assert "ValueError: wrong shape" in run.result.error
+    assert run.result.new_tokens == 1
+
+
+@pytest.mark.parametrize("method", ["start", "finish"])
+def test_a_database_that_fails_loses_nothing(method, engine, spec_of, session, monkeypatch):
+    def fail(*args, **options):
+        raise RecordsError("The database is full.")
+
+    expected = start(engine, spec_of("llama", Precision.INT8), None)
+    assert expected.wait(60)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, method, fail)
+        job = start(engine, spec_of("llama", Precision.INT8), session)
+        assert job.wait(60)
+    assert job.answer.error is None
+    assert job.answer.token_ids == expected.answer.token_ids
+    rows = engine.runs.recent(session=session)
+    assert len(rows) == 1  # written whole at the end, or left as begun
+    assert rows[0].state is (RunState.DONE if method == "start" else RunState.RUNNING)
+
+
+def test_a_database_that_cannot_be_opened_loses_nothing(spec_of, shared_home, tmp_path: Path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    settings = Settings(
+        home=shared_home, database_url=f"sqlite:///{(tmp_path / 'file' / 'x.db').as_posix()}"
+    )
+    engine = Engine(settings)
+    job = start(engine, spec_of("llama", Precision.INT8), None)
+    assert job.wait(60) and job.answer.error is None and job.answer.token_ids
+    engine.pool.close()
+
+
+def test_a_request_that_cannot_be_used_is_neither_started_nor_recorded(engine, spec_of, session):
+    with pytest.raises(BadRequestError):
+        start(engine, spec_of("llama", Precision.INT8), session, instruction="")
+    assert engine.runs.recent(session=session) == []
+
+
+# What cannot be provided
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Engine:
+    """An engine whose home folder does not even exist."""
+    return Engine(Settings(home=tmp_path / "home", memory_reserve_mib=0))
+
+
+def failure(engine: Engine, spec: ModelSpec) -> Exception:
+    job = start(engine, spec, None)
+    assert job.wait(60)
+    assert job.answer.stop_reason is StopReason.ERROR
+    sentence = job.answer.error_sentence
+    assert sentence and "\n" not in sentence
+    return job.answer.error
+
+
+def test_unknown_model(fresh: Engine):
+    assert isinstance(failure(fresh, ModelSpec("no-such-model")), UnknownModelError)
+
+
+def test_model_of_the_hub_without_a_network(fresh: Engine):
+    assert isinstance(failure(fresh, ModelSpec("org/name")), HubError)
+    assert not list(fresh.settings.models_dir.glob("org*"))
+
+
+def test_folder_without_a_tokenizer(fresh: Engine, tmp_path: Path):
+    from tests.builders import tiny_checkpoint
+
+    folder = tiny_checkpoint("llama", tmp_path / "model", with_tokenizer=False)
+    error = failure(fresh, ModelSpec(str(folder)))
+    assert isinstance(error, NotAModelError) and "tokenizer" in str(error)
+
+
+@pytest.mark.parametrize("device", ["GPU", "NPU", "nonsense"])
+def test_unknown_device_converts_nothing(device: str, fresh: Engine, checkpoints):
+    spec = ModelSpec(str(checkpoints("llama")), Precision.INT8, device)
+    assert isinstance(failure(fresh, spec), UnknownDeviceError)
+    assert not fresh.settings.models_dir.exists()
+
+
+@pytest.fixture
+def stored_folder(engine: Engine, spec_of: SpecOf):
+    """Folder of a stored model that is put back as it was."""
+    import shutil
+
+    from core.store import resolve
+
+    spec = spec_of("mistral", Precision.INT8)
+    engine.pool.unload(spec)
+    folder = engine.store.get(resolve(spec.model), spec.precision).folder
+    aside = folder.with_name("aside")
+    shutil.copytree(folder, aside)
+    yield folder
+    shutil.rmtree(folder)
+    aside.rename(folder)
+
+
+@pytest.mark.parametrize("name", ["openvino_model.bin", "openvino_model.xml", "tokenizer.json"])
+@pytest.mark.parametrize("damage", ["cut off", "altered", "gone"])
+def test_a_damaged_model_is_said_and_not_loaded(name, damage, engine, spec_of, stored_folder):
+    path = stored_folder / name
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-100] if damage == "cut off" else content[:-1] + b"\x01")
+    spec = spec_of("mistral", Precision.INT8)
+    error = failure(engine, spec)
+    assert isinstance(error, CorruptModelError)
+    assert name in str(error) and "convert it again" in str(error)
+    assert not engine.pool.is_loaded(spec)
+
+
+def test_a_manifest_that_is_no_manifest(engine, spec_of, stored_folder):
+    (stored_folder / "paddock.json").write_text(json.dumps({"schema_version": 99}))
+    error = failure(engine, spec_of("mistral", Precision.INT8))
+    assert isinstance(error, CorruptModelError)
+
+
+def test_cancel_while_the_model_is_converted_leaves_nothing(fresh: Engine, checkpoints):
+    job = start(fresh, ModelSpec(str(checkpoints("phi")), Precision.INT8), None)
+    deadline = time.monotonic() + 60
+    while not list(fresh.settings.models_dir.glob(".work/*")):
+        assert time.monotonic() < deadline and not job.done
+        time.sleep(0.01)
+    assert job.snapshot().phase is Phase.PREPARING
+    job.cancel()
+    assert job.wait(10)
+    assert job.answer.stop_reason is StopReason.CANCELLED and job.answer.error is None
+    while fresh.pool._loads:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert fresh.store.list() == []
+    left = [path for path in fresh.settings.models_dir.rglob("*") if path.is_file()]
+    assert [path.suffix for path in left if path.suffix != ".lock"] == []
+
+
+def test_int4_settings_of_an_npu():
+    assert int4_for(ModelSpec("a", Precision.INT4, "NPU")) == Int4Settings(True, -1, 1.0)
+    assert int4_for(ModelSpec("a", Precision.INT4, "npu.0")) == Int4Settings(True, -1, 1.0)
+    assert int4_for(ModelSpec("a", Precision.INT4, "CPU")) is None
+    assert int4_for(ModelSpec("a", Precision.INT8, "NPU")) is None

@@ -1,0 +1,69 @@
+"""Settings from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import PersonMistake
+from core.settings import CHECKOUT, Settings, load_settings
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("PADDOCK_HOME")
+    settings = load_settings()
+    assert settings.home == CHECKOUT / ".paddock"
+    assert (CHECKOUT / "requirements.txt").is_file()
+    assert settings.models_dir == settings.home / "models"
+    assert settings.downloads_dir == settings.home / "downloads"
+    assert settings.resolved_database_url == f"sqlite:///{settings.home.as_posix()}/paddock.db"
+
+
+def test_home_and_database_from_the_environment(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "there"))
+    monkeypatch.setenv("PADDOCK_DATABASE_URL", "sqlite:///elsewhere.db")
+    settings = load_settings()
+    assert settings.home == tmp_path / "there"
+    assert settings.resolved_database_url == "sqlite:///elsewhere.db"
+
+
+def test_home_is_made_absolute_and_a_tilde_is_the_persons_folder(monkeypatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PADDOCK_HOME", "here")
+    assert load_settings().home == tmp_path / "here"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("PADDOCK_HOME", "~/models")
+    assert load_settings().home == tmp_path / "models"
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch):
+    for name in ("HOME", "DATABASE_URL", "MAX_QUEUE"):
+        monkeypatch.setenv(f"PADDOCK_{name}", "")
+    settings = load_settings()
+    assert settings.home == CHECKOUT / ".paddock"
+    assert settings.database_url is None and settings.max_queue == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PADDOCK_MAX_QUEUE", "abc"),
+        ("PADDOCK_MAX_QUEUE", "0"),
+        ("PADDOCK_MAX_LOADED_MODELS", "-1"),
+        ("PADDOCK_MEMORY_RESERVE_MIB", "1.5"),
+        ("PADDOCK_GENERATION_TIMEOUT_S", "0"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_one_sentence(name: str, value: str, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(PersonMistake) as failure:
+        load_settings()
+    sentence = str(failure.value)
+    assert sentence.startswith(f"The environment variable {name} is {value!r}")
+    assert "\n" not in sentence and "http" not in sentence and sentence.endswith("unset it.")
+
+
+def test_settings_are_values():
+    assert Settings(home=Path("a")) == Settings(home=Path("a"))

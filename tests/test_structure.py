@@ -1,0 +1,157 @@
+"""What holds for the code as a whole: the tree of errors, and the direction of imports."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import core.errors
+from core.errors import PaddockError
+from core.settings import CHECKOUT
+
+SOURCES = sorted(
+    path
+    for folder in ("core", "pages")
+    for path in (CHECKOUT / folder).rglob("*.py")
+    if "training" not in path.parts
+)
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("core.errors", "core.units"),
+    ("core.settings",),
+    ("core.devices", "core.records"),
+    ("core.catalogue",),
+    ("core.drivers", "core.store"),
+    ("core.runtimes",),
+    ("core.generation",),
+    ("core.benchmark", "core.accounts"),
+    ("core.recording", "core.doctor"),
+    ("core.engine",),
+    ("core.ui", "core.demo", "core.__main__"),
+    ("pages",),
+)
+"""From the lowest to the highest; a module imports from its own package and from lower layers."""
+
+HEAVY = ("torch", "transformers", "optimum", "nncf", "openvino")
+
+
+# Errors
+
+
+def test_the_drawing_shows_the_tree_of_errors():
+    drawing = core.errors.__doc__.split("::", 1)[1]
+    drawn: dict[str, str] = {}
+    path: list[str] = []
+    for line in drawing.splitlines():
+        found = re.match(r"^([ │├└─]*)([A-Z]\w+)(?: |$)", line)
+        if not found:
+            continue
+        depth = (len(found.group(1)) - 4) // 4
+        path[depth:] = [found.group(2)]
+        drawn[found.group(2)] = path[depth - 1] if depth else "Exception"
+    defined = {
+        name: kind.__mro__[1].__name__
+        for name, kind in vars(core.errors).items()
+        if inspect.isclass(kind) and kind.__module__ == "core.errors"
+    }
+    assert drawn == defined
+
+
+def test_exit_codes_follow_the_tree():
+    for kind in vars(core.errors).values():
+        if inspect.isclass(kind) and issubclass(kind, PaddockError):
+            mistake = issubclass(kind, core.errors.PersonMistake)
+            assert kind.exit_code == (2 if mistake else 1), kind
+            assert kind.__doc__
+
+
+# Imports
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(CHECKOUT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path, *, at_the_top: bool = False) -> Iterator[str]:
+    """Modules that a file imports; with ``at_the_top`` only those it imports when imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = top_level(tree) if at_the_top else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: imports are absolute"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def top_level(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from top_level(child)
+
+
+def layer(module: str) -> tuple[int, str] | None:
+    for height, packages in enumerate(LAYERS):
+        for package in packages:
+            if module == package or module.startswith(f"{package}."):
+                return height, package
+    return None
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_imports_run_downward(path: Path):
+    name = module_name(path)
+    if name == "core":
+        return
+    here = layer(name)
+    assert here is not None, f"{name} has no place among the layers; give it one"
+    for imported in imports(path):
+        if imported.split(".")[0] not in ("core", "pages"):
+            continue
+        there = layer(imported)
+        if imported.startswith("core.") and imported.count(".") == 1 and there is None:
+            continue  # a name of the package ``core`` itself
+        assert there is not None, f"{name} imports {imported}, which has no place"
+        assert there[1] == here[1] or there[0] < here[0], f"{name} imports upward: {imported}"
+
+
+def test_records_use_settings_and_errors_alone():
+    for path in (CHECKOUT / "core" / "records").rglob("*.py"):
+        inside = {i for i in imports(path) if i.startswith("core.")}
+        assert all(i.startswith(("core.records", "core.settings", "core.errors")) for i in inside)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_streamlit_stays_in_the_ui(path: Path):
+    name = module_name(path)
+    if name.startswith("pages") or layer(name) == (10, "core.ui"):
+        return
+    assert "streamlit" not in {imported.split(".")[0] for imported in imports(path)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_heavy_libraries_are_imported_where_they_are_needed(path: Path):
+    allowed = {"core.store.convert"}  # nothing but that needs them, and it is imported late
+    if module_name(path) not in allowed:
+        assert not {i.split(".")[0] for i in imports(path, at_the_top=True)} & set(HEAVY)
+
+
+@pytest.mark.parametrize("module", ["core.__main__", "core.engine", "core.store", "core.doctor"])
+def test_importing_it_loads_no_heavy_library(module: str):
+    code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -1,0 +1,52 @@
+"""Quantities as people read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.units import bytes_text, milliseconds_text, parameters_text, rate_text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (12 * 2**10, "12 KiB"),
+        (1536, "1.5 KiB"),
+        (412 * 2**20, "412 MiB"),
+        (3.1 * 2**30, "3.1 GiB"),
+        (2048 * 2**30, "2,048 GiB"),
+        (-500 * 2**20, "-500 MiB"),
+    ],
+)
+def test_bytes(size: float, text: str):
+    assert bytes_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(2_775_208_960, "2.78 B"), (410_000_000, "410 M"), (4_200_000, "4.2 M"), (12_000, "0.0 M")],
+)
+def test_parameters(count: int, text: str):
+    assert parameters_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("duration", "text"), [(4.12, "4.1 ms"), (320.4, "320 ms"), (2400, "2.4 s"), (0, "0.0 ms")]
+)
+def test_milliseconds(duration: float, text: str):
+    assert milliseconds_text(duration) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (534.4, "534 tokens/s"),
+        (4.23, "4.2 tokens/s"),
+        (None, "— tokens/s"),
+        (1e4, "10,000 tokens/s"),
+    ],
+)
+def test_rate(rate: float | None, text: str):
+    assert rate_text(rate) == text
