@@ -6,16 +6,19 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import core.engine
 from core.catalogue import Int4Settings, Precision
 from core.engine import Engine, int4_for
 from core.errors import (
     BadRequestError,
     CorruptModelError,
     HubError,
+    ModelBusyError,
     NotAModelError,
     RecordsError,
     UnknownDeviceError,
@@ -267,6 +270,38 @@ def test_cancel_while_the_model_is_converted_leaves_nothing(fresh: Engine, check
     assert fresh.store.list() == []
     left = [path for path in fresh.settings.models_dir.rglob("*") if path.is_file()]
     assert [path.suffix for path in left if path.suffix != ".lock"] == []
+
+
+def test_delete_frees_the_model_and_its_files(engine: Engine, spec_of: SpecOf):
+    from core.store import resolve
+
+    spec = spec_of("mistral", Precision.FP16)
+    assert start(engine, spec, None).wait(60) and engine.pool.is_loaded(spec)
+    stored = engine.store.get(resolve(spec.model), spec.precision)
+    with engine.pool.handle(spec).lease(lambda *news: None, threading.Event()):
+        with pytest.raises(ModelBusyError, match="is answering"):
+            engine.delete(stored)
+        assert stored.folder.is_dir()
+    assert engine.delete(stored) > 100_000
+    assert not engine.pool.is_loaded(spec) and not stored.folder.exists()
+    engine.store.ensure(resolve(spec.model), spec.precision)  # others of the session use it
+
+
+def test_what_was_compressed_for_another_device_is_made_anew(
+    engine: Engine, spec_of: SpecOf, monkeypatch: pytest.MonkeyPatch
+):
+    spec = spec_of("mistral", Precision.INT4)
+    asked: list[Int4Settings | None] = []
+    monkeypatch.setattr(Engine, "delete", lambda self, stored: asked.append(None))
+    monkeypatch.setattr(
+        core.engine,
+        "convert_in_process",
+        lambda *args, int4, **options: asked.append(int4),
+    )
+    stored = engine._provide(spec, lambda *news: None, threading.Event())
+    assert stored.precision is Precision.INT4 and asked == []
+    engine._provide(replace(spec, device="NPU"), lambda *news: None, threading.Event())
+    assert asked == [None, Int4Settings(True, -1, 1.0)]
 
 
 def test_int4_settings_of_an_npu():

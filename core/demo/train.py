@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.demo.batches import Batch, chunk_batches
+from core.demo.batches import PROMPT_WEIGHT, Batch, chunk_batches
 from core.demo.models import (
     DEMO_MODELS,
     TRAINING_DIR,
@@ -87,7 +87,7 @@ def losses(network: PreTrainedModel, body: Any, batch: Batch) -> tuple[Tensor, T
         logits = network.get_output_embeddings()(hidden[chosen])
     each = cross_entropy(logits.float(), targets[chosen], reduction="none")
     weight = weights[chosen]
-    answer = weight == 1.0
+    answer = weight > PROMPT_WEIGHT
     return (each * weight).sum() / weight.sum(), each[answer].detach().mean()
 
 
@@ -213,8 +213,9 @@ class Training:
         progress.step += 1
         progress.tokens += batch.ids.numel()
         progress.seconds += time.monotonic() - started
-        keep = min(0.95, progress.step / (progress.step + 5))
-        progress.loss = keep * progress.loss + (1 - keep) * float(answer_loss)
+        if batch.from_corpus:
+            keep = min(0.95, progress.step / (progress.step + 5))
+            progress.loss = keep * progress.loss + (1 - keep) * float(answer_loss)
         if progress.step % LOG_EVERY == 0:
             self._log(scale)
 

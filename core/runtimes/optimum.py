@@ -215,7 +215,7 @@ class _Draw:
         import torch
 
         probabilities = torch.softmax(scores.float(), dim=-1)
-        drawn = torch.multinomial(probabilities, 1)
+        drawn = torch.multinomial(probabilities, 1, generator=self._generator)
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
 
