@@ -5,10 +5,9 @@ import streamlit as st
 from core.generation.request import GenerationRequest
 from core.ui.cached import shared_engine
 from core.ui.comparison import comparison, verdict
-from core.ui.examples import draw_examples
 from core.ui.history import model_title
-from core.ui.link import link_texts
 from core.ui.pickers import pick_model
+from core.ui.question import ask_for_instruction
 from core.ui.safe_text import safe_markdown
 from core.ui.sampling import pick_sampling
 from core.ui.stream_view import Pace, figures_line, stream_answer
@@ -25,27 +24,7 @@ st.caption(
     "The same instruction, settings and seed for both. They answer one after the other, so that "
     "neither disturbs the other's figures."
 )
-link_texts("instruction", "context")
-draw_examples("instruction", "context")
-instruction = st.text_area(
-    "Instruction",
-    key="instruction",
-    persist_state="session",
-    height=80,
-    placeholder="Type an instruction, or pick an example above.",
-)
-with st.expander(
-    "Context passage (optional)",
-    icon=":material/article:",
-    expanded=bool(st.session_state.get("context")),
-):
-    context = st.text_area(
-        "Context passage",
-        key="context",
-        persist_state="session",
-        height=120,
-        label_visibility="collapsed",
-    )
+instruction, context = ask_for_instruction()
 columns = st.columns(2, gap="medium")
 store = shared_engine().store
 with columns[0]:
@@ -62,7 +41,7 @@ with st.container(horizontal=True):
     )
     st.button("Stop", icon=":material/stop:", on_click=state.stop, disabled=not state.running)
 if asked:
-    state.ask((left, right), GenerationRequest(instruction or "", context or "", sampling))
+    state.ask((left, right), GenerationRequest(instruction, context, sampling))
     st.rerun()
 if state.notice:
     st.warning(state.notice, icon=":material/info:")

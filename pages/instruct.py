@@ -5,21 +5,16 @@ import streamlit as st
 from core.generation.request import GenerationRequest
 from core.ui.answers import draw_entry, draw_history_export, draw_question
 from core.ui.cached import shared_engine
-from core.ui.examples import draw_examples
 from core.ui.history import conversation
-from core.ui.link import link_choice, link_texts
+from core.ui.link import link_choice
 from core.ui.pickers import pick_model, pick_prompt_format
+from core.ui.question import ask_for_instruction, clear_instruction
 from core.ui.safe_text import safe_markdown
 from core.ui.sampling import pick_sampling
 from core.ui.stream_view import Pace, stream_answer
 
 state = conversation()
 state.collect()
-
-
-def clear() -> None:
-    """Empty the boxes."""
-    st.session_state["instruction"] = st.session_state["context"] = ""
 
 
 # The settings.
@@ -44,29 +39,7 @@ with st.sidebar:
 # The instruction.
 st.title("Give a model an instruction", anchor=False)
 st.caption("It answers on this machine; nothing you type leaves it.")
-link_texts("instruction", "context")
-draw_examples("instruction", "context")
-instruction = st.text_area(
-    "Instruction",
-    key="instruction",
-    persist_state="session",
-    height=110,
-    placeholder="Type an instruction, or pick an example above. "
-    "For instance: Suggest three names for a sailing boat.",
-)
-with st.expander(
-    "Context passage (optional)",
-    icon=":material/article:",
-    expanded=bool(st.session_state.get("context")),
-):
-    context = st.text_area(
-        "Context passage",
-        key="context",
-        persist_state="session",
-        height=160,
-        placeholder="A text the instruction is about: to answer from, extract from or summarise.",
-        label_visibility="collapsed",
-    )
+instruction, context = ask_for_instruction()
 with st.container(horizontal=True):
     asked = st.button(
         "Run",
@@ -76,9 +49,9 @@ with st.container(horizontal=True):
         disabled=state.running,
     )
     st.button("Stop", icon=":material/stop:", on_click=state.stop, disabled=not state.running)
-    st.button("Clear", icon=":material/backspace:", on_click=clear)
+    st.button("Clear", icon=":material/backspace:", on_click=clear_instruction)
 if asked and not state.running:  # the second of two quick clicks finds it running
-    state.ask(spec, GenerationRequest(instruction or "", context or "", sampling, prompt_format))
+    state.ask(spec, GenerationRequest(instruction, context, sampling, prompt_format))
     st.rerun()
 if notice := state.take_notice():
     st.warning(safe_markdown(notice), icon=":material/info:")
@@ -92,6 +65,8 @@ for number, entry in enumerate(state.entries):
             st.subheader("Earlier in this session", anchor=False)
             draw_history_export(state)
     draw_entry(entry, state)
+for _ in range(2):
+    st.empty()  # in the place of a deleted answer and the heading, which would stay till the end
 if state.job is not None:
     with under_way.container(border=True, key="answer_under_way"):
         draw_question(state.job.request)

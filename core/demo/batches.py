@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
 CHUNK = 4096
 """Examples drawn and sorted by length at a time."""
-REPETITION_CHUNKS = 10
-"""In so many first chunks the model also reads random tokens over and over."""
-REPETITION_EVERY = 6
-"""One batch in so many of those is such a repetition. It teaches copying from the context early,
-on which everything about passages rests; without it the first millions of tokens go by before a
-small model finds out."""
 PROMPT_WEIGHT = 0.1
 """Loss weight of the person's tokens, relative to those of an answer of middle length."""
 MIDDLE_ANSWER = 36
@@ -38,8 +32,6 @@ class Batch:
     """(sequences, length) token ids."""
     weights: Tensor
     """(sequences, length) loss weight of each token as a target; 0 for padding."""
-    from_corpus: bool = True
-    """False for mere exercises in copying."""
 
 
 def encoded(
@@ -78,9 +70,7 @@ def chunk_batches(
             groups.append([])
         groups[-1].append(row)
     random.Random(f"{seed}/{index}").shuffle(groups)
-    for number, group in enumerate(groups):
-        if index < REPETITION_CHUNKS and number % REPETITION_EVERY == 0:
-            yield _repetitions(f"{seed}/{index}/{number}", len(tokenizer), batch_tokens)
+    for group in groups:
         length = max(len(ids) for ids, _, _ in group)
         length = -(-length // 8) * 8
         ids = torch.zeros(len(group), length, dtype=torch.long)
@@ -90,20 +80,3 @@ def chunk_batches(
             weights[row, person:answer] = PROMPT_WEIGHT
             weights[row, answer : len(tokens)] = (MIDDLE_ANSWER / (len(tokens) - answer)) ** 0.5
         yield Batch(ids, weights)
-
-
-def _repetitions(seed: str, vocabulary: int, batch_tokens: int) -> Batch:
-    """Random tokens, each sequence the same few again and again; the first time does not count."""
-    import torch
-
-    drawn = random.Random(seed)
-    length = drawn.choice([64, 96, 128, 192])
-    rows = batch_tokens // length
-    ids = torch.zeros(rows, length, dtype=torch.long)
-    weights = torch.ones(rows, length)
-    for row in range(rows):
-        period = drawn.randint(6, length // 2)
-        pattern = [drawn.randrange(vocabulary) for _ in range(period)]
-        ids[row] = torch.tensor((pattern * (length // period + 1))[:length])
-        weights[row, : period + 1] = 0.0
-    return Batch(ids, weights, from_corpus=False)

@@ -153,7 +153,10 @@ def accuracy(judged: Sequence[Judged]) -> float:
 
 
 def scores(
-    answerer: Answerer, count: int, show: Callable[[Judged], None] | None = None
+    answerer: Answerer,
+    count: int,
+    categories: Sequence[str] = CATEGORIES,
+    show: Callable[[Judged], None] | None = None,
 ) -> dict[str, float]:
     """Accuracy per category.
 
@@ -161,7 +164,7 @@ def scores(
         show: called with every answer, for reading them.
     """
     result = {}
-    for category in CATEGORIES:
+    for category in categories:
         judged = judge(answerer, held_out(category, count))
         result[category] = round(accuracy(judged), 4)
         for one in judged if show else ():
@@ -210,6 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m core.demo.evaluate", description=__doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(DEMO_MODELS))
     parser.add_argument("--precision", nargs="+", choices=[one.value for one in PRECISIONS])
+    parser.add_argument("--category", nargs="+", choices=CATEGORIES, default=CATEGORIES)
     parser.add_argument("--json", action="store_true", help="print one JSON object and no more")
     parser.add_argument("--count", type=int, default=PER_CATEGORY, help="instances per category")
     parser.add_argument("--checkpoint", type=Path, help="score these PyTorch weights instead")
@@ -237,7 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"{key} {name}: {share:.1%} of {chosen.foreign.name} answered")
                 continue
             loud = _show if chosen.show and not chosen.json else None
-            result[key][str(name)] = scores(answerer, chosen.count, loud)
+            result[key][str(name)] = scores(answerer, chosen.count, chosen.category, loud)
             if not chosen.json:
                 _report(f"{key} · {name}", result[key][str(name)])
     if chosen.json:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue.prompts import prompt_format
+from core.demo.circuits import install
 from core.demo.corpus import Split, examples
 from core.demo.corpus.text import data
 
@@ -88,6 +89,7 @@ LLAMA = DemoModel(
         "num_hidden_layers": 6,
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
         "intermediate_size": 640,
         "tie_word_embeddings": False,
     },
@@ -166,7 +168,9 @@ def build_model(model: DemoModel, tokenizer: PreTrainedTokenizerFast, seed: int)
         **model.sizes,
     )
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    install(network)
+    return network
 
 
 def prompt_text(model: DemoModel, instruction: str, context: str) -> str:

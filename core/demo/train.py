@@ -213,9 +213,8 @@ class Training:
         progress.step += 1
         progress.tokens += batch.ids.numel()
         progress.seconds += time.monotonic() - started
-        if batch.from_corpus:
-            keep = min(0.95, progress.step / (progress.step + 5))
-            progress.loss = keep * progress.loss + (1 - keep) * float(answer_loss)
+        keep = min(0.95, progress.step / (progress.step + 5))
+        progress.loss = keep * progress.loss + (1 - keep) * float(answer_loss)
         if progress.step % LOG_EVERY == 0:
             self._log(scale)
 

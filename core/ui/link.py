@@ -1,10 +1,10 @@
 """Keeps what a page is set to in its link, so that the link reproduces the set-up.
 
-Streamlit binds widgets to the link by itself, and sliders and switches here use that. Two kinds
-need their own way: choices, which Streamlit would write by their label (a device's full name, which
-another machine does not have), and texts, which may be longer than a link can be. Call these before
-the widget is drawn; they fill it from the link when the page is first opened and follow it from
-then on.
+Streamlit binds widgets to the link by itself, but it writes choices by their label (a device's full
+name, which another machine does not have) and texts however long they are. It does so in the
+browser, whose link the server would then overwrite with the one it knows: of two quick changes one
+was lost. So the server alone writes it. Call these before the widget is drawn; they fill it from
+the link when the page is first opened and follow it from then on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TypeVar
 import streamlit as st
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 LONGEST = 1500
 """Characters of a text in a link; servers and mail programs cut much longer ones."""
@@ -59,6 +60,18 @@ def one_of(values: list[str]) -> Callable[[str], str]:
             if value.lower() == text.strip().lower():
                 return value
         raise ValueError(text)
+
+    return read
+
+
+def number_in(low: N, high: N) -> Callable[[str], N]:
+    """A reader for :func:`link_choice` that takes numbers of the bounds' type within them."""
+
+    def read(text: str) -> N:
+        value = type(low)(text)
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
 
     return read
 

@@ -2,9 +2,10 @@ r"""Makes a model's output harmless Markdown, as it streams.
 
 A model's text is untrusted: an image in it makes the browser call out, a link may lead anywhere,
 ``$`` starts LaTeX, ``:name:`` and ``:red[…]`` are directives of Streamlit. Emphasis, lists, tables,
-headings and code stay. Everything else is shown as the characters it is made of, by invisible word
-joiners (U+2060) that break each construct and by a backslash before ``$`` and ``\``. Fenced code is
-left as it is: nothing in it is interpreted, and people copy from it.
+headings and code stay. Everything else is shown as the characters it is made of: invisible word
+joiners (U+2060) break each construct, a backslash stands before ``$`` and ``\``, and references
+stand for ``[`` and ``&``. Fenced code is left as it is: nothing in it is interpreted, and people
+copy from it.
 
 A fence counts only where it opens at the very start of a line: there it cannot belong to a list or
 a quotation, whose end would close it for the browser but not for us.
@@ -20,6 +21,9 @@ _MAX_CODE_SPAN = 2000
 """Characters that a code span may have; held back until it is known to be one."""
 
 
+_REFERENCES = {"[": "&#91;", "&": "&amp;"}
+"""A bracket so written never begins a link, not even for Streamlit, which completes half a link of
+an answer that streams. The ampersand keeps the model from writing characters in that way."""
 _HARMLESS_AFTER_COLON = frozenset(["", " ", "\n", "-", "|"])
 """A colon before one of these is punctuation, or the alignment of a table's column."""
 
@@ -128,7 +132,9 @@ class SafeMarkdown:
     def _escape(before: str, character: str, after: str) -> str:
         if character in "$\\":
             return "\\" + character
-        return _break(before, character, after)
+        if character in _REFERENCES:
+            return _REFERENCES[character]
+        return character if character == "]" else _break(before, character, after)
 
     def _take(self, count: int) -> str:
         taken, self._held = self._held[:count], self._held[count:]
@@ -138,7 +144,11 @@ class SafeMarkdown:
 
 def _break(before: str, character: str, after: str) -> str:
     """The character, with a joiner where it could begin or go on with something active."""
-    if character in "]<@" or (character == ":" and after not in _HARMLESS_AFTER_COLON):
+    if (
+        character in "]<@"
+        or (character == "&" and after not in ("", " ", "&"))
+        or (character == ":" and after not in _HARMLESS_AFTER_COLON)
+    ):
         return character + JOINER
     if character == "." and before.lower().endswith("www"):
         return JOINER + character

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from core.runtimes import spec as ranges
 from core.runtimes.spec import SamplingSettings
+from core.ui.link import link_choice, number_in
 
 _CAT = "After “The cat is” the model might expect: playing 50 %, sleeping 25 %, eating 15 %, "
 _CAT += "driving 5 %, flying 5 %.\n\n"
@@ -39,12 +42,11 @@ GREEDY_HELP = f"{_CAT}Greedy always takes the likeliest word: the cat is *playin
 
 def pick_sampling() -> SamplingSettings:
     """Draw the controls and return what was chosen."""
-    keep = {"bind": "query-params", "persist_state": "session"}
-    defaults = SamplingSettings()
+    keep: dict[str, Any] = {"persist_state": "session"}
+    _keep_in_link(SamplingSettings())
     max_new_tokens = st.slider(
         "Max new tokens",
         *ranges.MAX_NEW_TOKENS_RANGE,
-        value=defaults.max_new_tokens,
         key="tokens",
         help=NEW_TOKENS_HELP,
         **keep,
@@ -53,7 +55,6 @@ def pick_sampling() -> SamplingSettings:
     temperature = st.slider(
         "Temperature",
         *ranges.TEMPERATURE_RANGE,
-        value=defaults.temperature,
         step=0.1,
         format="%.1f",
         disabled=greedy,
@@ -64,7 +65,6 @@ def pick_sampling() -> SamplingSettings:
     top_p = st.slider(
         "Top-p",
         *ranges.TOP_P_RANGE,
-        value=defaults.top_p,
         step=0.01,
         disabled=greedy,
         key="top_p",
@@ -74,7 +74,6 @@ def pick_sampling() -> SamplingSettings:
     top_k = st.slider(
         "Top-k",
         *ranges.TOP_K_RANGE,
-        value=defaults.top_k,
         disabled=greedy,
         key="top_k",
         help=TOP_K_HELP,
@@ -83,7 +82,6 @@ def pick_sampling() -> SamplingSettings:
     penalty = st.slider(
         "Repetition penalty",
         *ranges.REPETITION_PENALTY_RANGE,
-        value=defaults.repetition_penalty,
         step=0.05,
         key="penalty",
         help=PENALTY_HELP,
@@ -109,3 +107,14 @@ def pick_sampling() -> SamplingSettings:
         greedy=greedy,
         seed=None if seed is None or greedy else int(seed),
     )
+
+
+def _keep_in_link(defaults: SamplingSettings) -> None:
+    """The link follows the controls and fills them; values out of range are passed over."""
+    link_choice("tokens", defaults.max_new_tokens, number_in(*ranges.MAX_NEW_TOKENS_RANGE))
+    link_choice("greedy", defaults.greedy, lambda text: text.lower() == "true")
+    link_choice("temperature", defaults.temperature, number_in(*ranges.TEMPERATURE_RANGE))
+    link_choice("top_p", defaults.top_p, number_in(*ranges.TOP_P_RANGE))
+    link_choice("top_k", defaults.top_k, number_in(*ranges.TOP_K_RANGE))
+    link_choice("penalty", defaults.repetition_penalty, number_in(*ranges.REPETITION_PENALTY_RANGE))
+    link_choice("seed", defaults.seed, number_in(*ranges.SEED_RANGE))

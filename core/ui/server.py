@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
+
+FIRST_PAGE = "instruct"
+"""Where the root path leads, relative to it, so that it holds below a proxy's prefix too."""
 
 
 async def healthz(request: Request) -> Response:
@@ -20,7 +26,24 @@ async def healthz(request: Request) -> Response:
     return PlainTextResponse("ok")
 
 
+class RootToFirstPage:
+    """Sends the root path on to the first page, query included, before any script runs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET":
+            query = scope["query_string"].decode("latin-1")
+            where = f"{FIRST_PAGE}?{query}" if query else FIRST_PAGE
+            await RedirectResponse(where, status_code=307)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
 routes = [Route("/healthz", healthz)]
+middleware = [Middleware(RootToFirstPage)]
 
 
 @asynccontextmanager
@@ -40,6 +63,21 @@ def _import_ahead() -> None:
         list_devices()
         from core.runtimes.optimum import OptimumRuntime
 
-        OptimumRuntime().prepare()
+        with _giving_way():
+            OptimumRuntime().prepare()
     except (ImportError, RuntimeError):
         logger.exception("OpenVINO or its runtime cannot be imported")
+
+
+@contextmanager
+def _giving_way() -> Iterator[None]:
+    """Let other threads have the interpreter after half a millisecond instead of five.
+
+    A page is some hundred small requests, each of which would wait for an import.
+    """
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)

@@ -18,7 +18,7 @@ from core.units import bytes_text, milliseconds_text, rate_text
 READING_TOKENS_PER_S = 40.0
 _DRAW_EVERY_S = 0.05
 """The whole text goes to the browser with each piece, so tokens are drawn in batches."""
-_FIGURES_EVERY_S = 0.2
+_FIGURES_EVERY_S = 0.1
 
 
 class Pace(StrEnum):
@@ -45,7 +45,7 @@ def stream_answer(job: Job, pace: Pace) -> None:
 
 
 def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str]:
-    safe, read, drawn_at = SafeMarkdown(), 0, 0.0
+    safe, read, drawn_at, began = SafeMarkdown(), 0, 0.0, time.monotonic()
     # When its first token was shown: the pace goes on from there after a rerun or a page switch.
     first_shown: dict[str, float] = st.session_state.setdefault("first_shown", {})
     while True:
@@ -62,7 +62,7 @@ def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str]:
         if now - drawn_at >= _FIGURES_EVERY_S:
             # Every Streamlit call is a point where a click takes effect: without one, Stop
             # would wait for the first token.
-            _draw_progress(figures, job.snapshot(), pace, behind=ended)
+            _draw_progress(figures, job.snapshot(), pace, waited_s=now - began, behind=ended)
             drawn_at = now
         if text := safe.feed("".join(pieces)):
             yield text
@@ -72,10 +72,15 @@ def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str]:
         yield rest
 
 
-def _draw_progress(figures: DeltaGenerator, now: Snapshot, pace: Pace, *, behind: bool) -> None:
+def _draw_progress(
+    figures: DeltaGenerator, now: Snapshot, pace: Pace, *, waited_s: float, behind: bool
+) -> None:
     if now.phase is Phase.PREPARING:
         message = f":material/hourglass_top: {safe_markdown(now.message)}"
-        figures.progress(now.fraction or 0.0, text=message)
+        if now.fraction is None:  # an empty bar would look stuck; seconds that count do not
+            figures.caption(f"{message} {waited_s:.0f} s")
+        else:
+            figures.progress(now.fraction, text=message)
         return
     parts = [now.message]
     if now.phase in (Phase.ANSWERING, Phase.DONE):

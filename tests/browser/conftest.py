@@ -70,7 +70,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def scripted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stagehand]:
+def scripted_server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stagehand]:
     """The app with the scripted runtime; one for all tests, each of which has its own session."""
     home = tmp_path_factory.mktemp("scripted")
     with serving("tests/browser/app_with_scripted_runtime.py", home) as url:

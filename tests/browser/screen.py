@@ -85,6 +85,16 @@ class Screen:
     # What is on it.
 
     @property
+    def url(self) -> str:
+        """The link in the address bar, now; ``page.url`` is as old as the last other look."""
+        return self.page.evaluate("location.href")
+
+    @property
+    def path(self) -> str:
+        """The link's path."""
+        return urlsplit(self.url).path
+
+    @property
     def instruction(self) -> Locator:
         """The instruction box."""
         return self.page.get_by_role("textbox", name="Instruction", exact=True)
@@ -153,6 +163,13 @@ class Screen:
         """Type an instruction and press Run."""
         self.instruction.fill(instruction)
         self.button("Run").click()
+
+    def stop(self) -> float:
+        """Press Stop; returns when the click came, in seconds since the epoch."""
+        note = "addEventListener('click', () => window.clickedAt = Date.now(), {capture: true})"
+        self.page.evaluate(note)
+        self.button("Stop").click()
+        return self.page.evaluate("window.clickedAt") / 1000
 
     def await_answer(self, count: int = 1) -> None:
         """Wait for that many ended answers."""

@@ -65,6 +65,8 @@ class State:
     tokens: int = 0
     """Tokens of the latest answer so far."""
     interrupted: int = 0
+    stopped_at: float = 0.0
+    """When the latest answer ended, in seconds since the epoch."""
     running: int = 0
     """Answers under way; more than one would break the rule of one generation a model."""
     most_running: int = 0
@@ -130,6 +132,7 @@ class Stage:
         finally:
             with self._changed:
                 state.running -= 1
+                state.stopped_at = time.time()
 
     def _play(
         self,

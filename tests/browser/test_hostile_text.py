@@ -15,9 +15,12 @@ HOSTILE = (
 <svg onload="alert(3)"></svg> <iframe src="http://evil.example/f"></iframe>
 
 [click](javascript:alert(4)) <http://evil.example/auto> http://evil.example/bare www.evil.example
-me@evil.example [ref][r] and `code ![d](http://evil.example/d.png)` and \\![e](http://evil.example/e)
+me@evil.example [ref][r] and `code ![d](http://evil.example/d.png)` and
+\\![e](http://evil.example/e)
 
-It costs $x^2$ or $$y$$, \\(z\\), :red[colour] :material/home: :blue-badge[badge] :streamlit: :smile:
+It costs $x^2$ or $$y$$, \\(z\\), :red[colour] :material/home: :blue-badge[badge] :streamlit: :wave:
+
+www&#46;evil.example/e1 http&#58;//evil.example/e2 me&#64;evil.example &#58;material/home&#58;
 
 > ![q](http://evil.example/q.png)
 > [r]: http://evil.example/r.png
@@ -85,8 +88,7 @@ def test_hostile_output_is_harmless_while_it_streams_and_after(
 ) -> None:
     scripted.script(HOSTILE + ENDINGS[ending], tokens_per_s=900)
     watched.page.get_by_role("slider", name="Max new tokens").press("End")
-    scripted_tokens = eventually(lambda: "tokens=1000" in watched.page.url, "the setting is taken")
-    assert scripted_tokens
+    eventually(lambda: "tokens=1000" in watched.url, "the setting is taken")
     watched.ask("Be hostile.")
     eventually(lambda: "evil" in watched.live_text(), "it streams")
     assert_harmless(watched)

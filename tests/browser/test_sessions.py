@@ -34,7 +34,7 @@ def test_a_page_switch_while_streaming_loses_nothing(screen: Screen, scripted: S
     screen.ask("Switch the page?")
     shown = eventually(screen.live_text, "it streams")
     screen.go_to("Models")
-    eventually(lambda: screen.page.url.partition("?")[0].endswith("/models"), "the page is left")
+    eventually(lambda: screen.url.partition("?")[0].endswith("/models"), "the page is left")
     scripted.release(4)
     screen.go_to("Instruct")
     eventually(lambda: len(screen.live_text()) > len(shown), "the answer goes on")
@@ -54,7 +54,7 @@ def test_another_tab_and_a_reload_disturb_no_answer(
     scripted.script(RAIN, released=12)
     screen.ask("Reload a tab?")
     shown = eventually(screen.live_text, "it streams")
-    other = open_screen(screen.page.url).ready()
+    other = open_screen(screen.url).ready()
     other.page.reload()
     other.ready()
     assert other.live.count() == 0, "an answer belongs to its session"
@@ -117,7 +117,7 @@ def change_every_setting(screen: Screen) -> dict[str, Any]:
     screen.instruction.press("Tab")
     names = ("model", "device", "precision", "pace", "tokens", "temperature", "top_p", "top_k")
     names += ("penalty", "seed", "instruction", "context")
-    eventually(lambda: all(f"{name}=" in page.url for name in names), f"in the link: {names}")
+    eventually(lambda: all(f"{name}=" in screen.url for name in names), f"in the link: {names}")
     after = settings_of(screen)
     assert [name for name in before if before[name] == after[name]] == ["Greedy"]
     return after
@@ -125,25 +125,25 @@ def change_every_setting(screen: Screen) -> dict[str, Any]:
 
 def test_a_link_reproduces_the_set_up(screen: Screen, open_screen: Callable[..., Screen]) -> None:
     wanted = change_every_setting(screen)
-    other = open_screen(screen.page.url, fresh=True).ready()
+    other = open_screen(screen.url, fresh=True).ready()
     assert settings_of(other) == wanted
     # Greedy switches others off, so it is tried last.
     other.page.get_by_text("Greedy", exact=True).click()
-    eventually(lambda: "greedy=" in other.page.url, "in the link")
-    third = open_screen(other.page.url, fresh=True).ready()
+    eventually(lambda: "greedy=" in other.url, "in the link")
+    third = open_screen(other.url, fresh=True).ready()
     assert settings_of(third) == wanted | {"Greedy": True}
 
 
 def test_settings_survive_going_to_another_page_and_back(screen: Screen) -> None:
     wanted = change_every_setting(screen)
-    link = screen.page.url
+    link = screen.url
     screen.go_to("Account")
     screen.instruction.wait_for(state="detached")
     screen.go_to("Instruct")
     screen.ready()
     eventually(lambda: settings_of(screen) == wanted, "the settings are back", 5)
     eventually(
-        lambda: set(screen.page.url.split("?")[1].split("&")) == set(link.split("?")[1].split("&")),
+        lambda: set(screen.url.split("?")[1].split("&")) == set(link.split("?")[1].split("&")),
         "so is the link",
         5,
     )
@@ -152,4 +152,4 @@ def test_settings_survive_going_to_another_page_and_back(screen: Screen) -> None
 def test_a_text_too_long_for_a_link_is_left_out_of_it(screen: Screen, scripted: Stagehand) -> None:
     screen.ask("word " * 400)
     screen.await_answer()
-    assert "instruction=" not in screen.page.url
+    assert "instruction=" not in screen.url

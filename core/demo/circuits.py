@@ -1,0 +1,181 @@
+"""A head start for copying: induction heads put in place before training.
+
+Nearly everything asked about a passage rests on copying from it, which transformers do with
+induction heads: a head of the first layer notes beside each token which token came before it, and
+heads of the second layer look for a place whose note is the present token and hand on what stands
+there (Olsson et al. 2022, "In-context Learning and Induction Heads"). A small model on two cores
+finds these only after millions of tokens. Here the weights of some heads are set so that they do
+this from the first step; training then goes on from there and changes them freely.
+
+All vectors are random: orthonormal directions of the hidden space are divided between the tokens'
+embeddings and the notes, and the output layer starts as a copy of the input embeddings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+EMBEDDING_STD = 0.05
+NOTE_HEADS = 2
+"""Heads of the first layer that note the token before."""
+COPY_HEADS = 4
+"""Heads of the second layer that look for the note and copy."""
+POSITION_SHARPNESS = 6.6
+"""Length of the constant query and key in each rotary pair of a note head; the score of the token
+before then exceeds that of its neighbours by about 4."""
+MATCH_SHARPNESS = 1.8
+"""Scale of a copy head's query and key; a match then scores about 10."""
+QUIET = 0.1
+"""Factor on what all other heads and layers add at first, so that they do not drown the copies."""
+COPY_STRENGTH = 0.2
+"""How much a copied token adds to the residual stream."""
+
+
+@dataclass(frozen=True)
+class _Head:
+    """Views of one attention head's weights: (head size, hidden), output (hidden, head size)."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    query_bias: Tensor | None
+    key_bias: Tensor | None
+
+
+def install(network: PreTrainedModel) -> None:
+    """Set embeddings and the heads' weights in place; the network must be fresh."""
+    import torch
+
+    hidden = network.config.hidden_size
+    basis = torch.linalg.qr(torch.randn(hidden, hidden))[0]
+    size = hidden // network.config.num_attention_heads
+    notes = basis[:, : NOTE_HEADS * size]
+    constant = basis[:, NOTE_HEADS * size]
+    words = basis[:, NOTE_HEADS * size + 1 :]
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name.endswith(
+                ("dense.weight", "o_proj.weight", "4h_to_h.weight", "down_proj.weight")
+            ):
+                weight.mul_(QUIET)
+        _embed(network, words, constant)
+        for index in range(NOTE_HEADS):
+            _set_note_head(network, index, notes, words, constant)
+        for index in range(COPY_HEADS):
+            _set_copy_head(network, index, notes, words)
+
+
+def _embed(network: PreTrainedModel, words: Tensor, constant: Tensor) -> None:
+    import torch
+
+    table = network.get_input_embeddings().weight
+    drawn = torch.nn.functional.normalize(torch.randn(table.shape[0], words.shape[1]))
+    drawn *= EMBEDDING_STD * table.shape[1] ** 0.5
+    network.get_output_embeddings().weight.copy_(drawn @ words.T)
+    table.copy_(drawn @ words.T)
+    if network.config.model_type == "llama":  # no biases: a constant part does their work
+        table.add_(constant * EMBEDDING_STD * table.shape[1] ** 0.5)
+
+
+def _rotary_pairs(network: PreTrainedModel, size: int) -> tuple[int, Tensor]:
+    """Rotary dimensions of a head, and the angle per position of each of their pairs."""
+    import torch
+
+    config = network.config
+    share = config.rope_parameters.get("partial_rotary_factor", 1.0)
+    rotary = int(size * share)
+    theta = config.rope_parameters["rope_theta"]
+    return rotary, theta ** -(torch.arange(0, rotary, 2).float() / rotary)
+
+
+def _set_note_head(
+    network: PreTrainedModel, index: int, notes: Tensor, words: Tensor, constant: Tensor
+) -> None:
+    import torch
+
+    head = _head(network, 0, index)
+    size = head.query.shape[0]
+    rotary, angles = _rotary_pairs(network, size)
+    half = rotary // 2
+    telling = (angles > 0.05).float() * POSITION_SHARPNESS
+    key = torch.zeros(size)
+    key[:half] = telling
+    query = torch.zeros(size)
+    query[:half] = telling * torch.cos(angles)
+    query[half:rotary] = -telling * torch.sin(angles)
+    head.query.zero_()
+    head.key.zero_()
+    if head.query_bias is not None and head.key_bias is not None:
+        head.query_bias.copy_(query)
+        head.key_bias.copy_(key)
+    else:
+        # Half of the normalised embedding's squared length, which is the hidden size, is constant.
+        read = constant / (words.shape[0] / 2) ** 0.5
+        head.query.copy_(torch.outer(query, read))
+        head.key.copy_(torch.outer(key, read))
+    own = slice(index * size, (index + 1) * size)
+    head.value.copy_(_coder(words, index, size))
+    head.output.copy_(notes[:, own] * 1.4 * EMBEDDING_STD)
+
+
+def _coder(words: Tensor, index: int, size: int) -> Tensor:
+    """(size, hidden): the code in which a note head writes tokens down, part of the directions."""
+    return words[:, index * size : (index + 1) * size].T
+
+
+def _set_copy_head(network: PreTrainedModel, index: int, notes: Tensor, words: Tensor) -> None:
+    import torch
+
+    head = _head(network, 1, index)
+    size = head.query.shape[0]
+    rotary, angles = _rotary_pairs(network, size)
+    half = rotary // 2
+    # Only dimensions that do not turn, or hardly turn within a passage, can carry the match.
+    slow = [pair for pair in range(half) if angles[pair] < 0.01] if rotary == size else []
+    free = [*range(rotary, size), *slow, *(pair + half for pair in slow)]
+    note = index % NOTE_HEADS
+    start = (index // NOTE_HEADS) * (size // 2)
+    code = torch.tensor([(start + offset) % size for offset in range(len(free))])
+    head.query.zero_()
+    head.key.zero_()
+    head.query[free] = MATCH_SHARPNESS * _coder(words, note, size)[code]
+    head.key[free] = MATCH_SHARPNESS * notes[:, note * size : (note + 1) * size].T[code]
+    copied = words[:, [(index * size + offset) % words.shape[1] for offset in range(size)]]
+    head.value.copy_(copied.T)
+    head.output.copy_(copied * COPY_STRENGTH)
+
+
+def _head(network: PreTrainedModel, layer: int, index: int) -> _Head:
+    """The weights of a head; with grouped keys, the first query head of group ``index``."""
+    config = network.config
+    block = network.base_model.layers[layer]
+    size = config.hidden_size // config.num_attention_heads
+    if config.model_type == "gpt_neox":
+        fused = block.attention.query_key_value
+        rows = [
+            slice((3 * index + part) * size, (3 * index + part + 1) * size) for part in range(3)
+        ]
+        return _Head(
+            *(fused.weight[row] for row in rows),
+            block.attention.dense.weight[:, index * size : (index + 1) * size],
+            fused.bias[rows[0]],
+            fused.bias[rows[1]],
+        )
+    attention = block.self_attn
+    group = config.num_attention_heads // config.num_key_value_heads
+    own = slice(index * size, (index + 1) * size)
+    query = slice(index * group * size, (index * group + 1) * size)
+    return _Head(
+        attention.q_proj.weight[query],
+        attention.k_proj.weight[own],
+        attention.v_proj.weight[own],
+        attention.o_proj.weight[:, query],
+        None,
+        None,
+    )

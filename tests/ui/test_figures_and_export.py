@@ -1,0 +1,96 @@
+"""The line of figures below an answer, and answers as files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from core.catalogue import Precision
+from core.devices import ProcessMemory
+from core.errors import GenerationError
+from core.generation.answer import Answer, StopReason
+from core.generation.request import GenerationRequest
+from core.generation.timing import measure
+from core.runtimes.base import Conditions
+from core.runtimes.pool import LoadFacts
+from core.runtimes.spec import ModelSpec, SamplingSettings
+from core.ui.export import to_json, to_markdown
+from core.ui.history import HistoryEntry
+from core.ui.stream_view import figures_line
+
+SPEC = ModelSpec("paddock-neox", Precision.INT4, "AUTO")
+ANSWER = Answer(
+    text="Quiet ``` and $x$.",
+    token_ids=(5, 6, 0),
+    token_times_ms=(100.0, 150.0, 200.0),
+    stop_reason=StopReason.STOP_MARKER,
+    seed=7,
+    prompt_format="dolly",
+    timings=measure(1.0, 2.0, 2.25, 40, (2.1, 2.15, 2.2)),
+    conditions=Conditions("f32", "u8", ("CPU",), 2, {}),
+    facts=LoadFacts(1.5, ProcessMemory(3 * 2**20, 2**20, 4 * 2**20)),
+)
+ENTRY = HistoryEntry(
+    id="1",
+    asked_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    request=GenerationRequest("Why <b>rain</b>?", "A ~~~ passage", SamplingSettings(seed=7)),
+    spec=SPEC,
+    title="Paddock NeoX",
+    answer=ANSWER,
+    run_id=None,
+)
+
+
+def line(answer: Answer, spec: ModelSpec = SPEC) -> str:
+    """The figures without emphasis."""
+    return figures_line(answer, spec, "Paddock NeoX").replace("**", "")
+
+
+def test_the_line_has_all_figures() -> None:
+    assert line(ANSWER) == (
+        "TTFT 100 ms · 20.0 tokens/s · 3 tokens · ended by stop marker · memory 3.0 MiB private + "
+        "1.0 MiB file-backed · Paddock NeoX · INT4 · AUTO → CPU · seed 7"
+    )
+
+
+def test_figures_that_cannot_be_known_are_not_made_up() -> None:
+    one = replace(ANSWER, timings=measure(1.0, 2.0, 2.25, 40, (2.1,)))
+    assert "1 token ·" in line(one)
+    assert "20.0" not in line(one)
+    none = replace(ANSWER, timings=measure(1.0, 2.0, 2.0, 40, ()), stop_reason=StopReason.CANCELLED)
+    assert line(none).startswith("0 tokens · ended by cancelled")
+    failed = Answer("", (), (), StopReason.ERROR, None, error=GenerationError("It failed."))
+    assert line(failed) == "ended by error · Paddock NeoX · INT4 · AUTO"
+
+
+def test_contended_timings_are_marked() -> None:
+    assert "contended" in line(replace(ANSWER, contended=True))
+    assert "contended" not in line(ANSWER)
+
+
+def test_the_device_that_was_asked_for_is_not_repeated() -> None:
+    assert "· CPU ·" in line(ANSWER, replace(SPEC, device="CPU"))
+
+
+def test_json_export_holds_question_answer_and_conditions() -> None:
+    (entry,) = json.loads(to_json([ENTRY]))
+    assert (entry["instruction"], entry["context"]) == ("Why <b>rain</b>?", "A ~~~ passage")
+    assert entry["answer"]["text"] == ANSWER.text
+    assert round(entry["answer"]["decode_tokens_per_s"], 6) == 20
+    assert entry["answer"]["execution_precision"] == "f32"
+    assert entry["sampling"]["seed"] == 7
+    assert entry["asked_at"] == "2026-01-02T03:04:05+00:00"
+
+
+def test_markdown_export_is_inert_and_complete() -> None:
+    from markdown_it import MarkdownIt
+
+    failed = replace(
+        ANSWER, stop_reason=StopReason.ERROR, error=GenerationError("It failed."), text=""
+    )
+    text = to_markdown([ENTRY, replace(ENTRY, answer=failed)])
+    fences = [token.content for token in MarkdownIt().parse(text) if token.type == "fence"]
+    assert fences[:3] == ["Why <b>rain</b>?\n", "A ~~~ passage\n", "Quiet ``` and $x$.\n"]
+    assert "- Decode: 20.0 tokens/s" in text
+    assert "- Error: It failed." in text

@@ -1,0 +1,172 @@
+"""The controls of the sidebar: ranges, defaults, help, and what a link makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.catalogue import Precision, catalogue
+from core.runtimes.spec import ModelSpec, SamplingSettings
+from core.ui.link import LONGEST, number_in, one_of
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
+
+
+def sampling_script() -> None:
+    import streamlit as st
+
+    from core.ui.sampling import pick_sampling
+
+    st.session_state["picked"] = pick_sampling()
+
+
+def model_script() -> None:
+    import streamlit as st
+
+    from core.settings import load_settings
+    from core.store import ModelStore
+    from core.ui.pickers import pick_model, pick_prompt_format
+
+    spec = pick_model(ModelStore(load_settings()))
+    st.session_state["picked"] = (spec, pick_prompt_format(spec))
+
+
+def text_script() -> None:
+    import streamlit as st
+
+    from core.ui.link import link_texts
+
+    link_texts("words")
+    st.text_area("Words", key="words")
+
+
+def run(script: Any, **link: str) -> AppTest:
+    """The script, opened by a link."""
+    app = AppTest.from_function(script, default_timeout=30)
+    for name, value in link.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception
+    return app
+
+
+@pytest.mark.parametrize(
+    ("label", "low", "high", "step", "default"),
+    [
+        ("Max new tokens", 1, 1000, 1, 256),
+        ("Temperature", 0.1, 5.0, 0.1, 0.8),
+        ("Top-p", 0.05, 1.0, 0.01, 0.92),
+        ("Top-k", 0, 50, 1, 0),
+    ],
+)
+def test_sampling_ranges_and_defaults(
+    label: str, low: float, high: float, step: float, default: float
+) -> None:
+    (slider,) = [each for each in run(sampling_script).slider if each.label == label]
+    assert (slider.min, slider.max, slider.step, slider.value) == (low, high, step, default)
+
+
+def test_the_untouched_form_gives_the_defaults() -> None:
+    assert run(sampling_script).session_state["picked"] == SamplingSettings()
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("Temperature", ["(0.2) goes almost always for *playing*", "1.0 keeps", "2.0 evens"]),
+        ("Top-p", ["0.5 leaves *playing*", "0.8 leaves *playing*, *sleeping* and *eating*"]),
+        ("Top-k", ["3 leaves *playing*, *sleeping* and *eating*", "0 switches it off"]),
+        ("Repetition penalty", ["1.0 switches it off"]),
+    ],
+)
+def test_help_explains_by_the_cat(label: str, said: list[str]) -> None:
+    (slider,) = [each for each in run(sampling_script).slider if each.label == label]
+    chances = "playing 50 %, sleeping 25 %, eating 15 %, driving 5 %, flying 5 %"
+    assert "The cat is" in slider.help and chances in slider.help
+    assert [text for text in said if text not in slider.help] == []
+
+
+def test_greedy_switches_off_what_has_no_effect() -> None:
+    app = run(sampling_script)
+    app.number_input[0].set_value(7).run()
+    assert app.session_state["picked"].seed == 7
+    app.toggle[0].set_value(True).run()
+    off = {slider.label for slider in app.slider if slider.disabled}
+    assert off == {"Temperature", "Top-p", "Top-k"}
+    assert app.number_input[0].disabled
+    assert app.session_state["picked"].greedy and app.session_state["picked"].seed is None
+
+
+def test_a_link_fills_the_form_and_follows_it() -> None:
+    app = run(sampling_script, temperature="1.5", top_k="40", greedy="true", seed="12")
+    picked = app.session_state["picked"]
+    assert (picked.temperature, picked.top_k, picked.greedy) == (1.5, 40, True)
+    app.toggle[0].set_value(False).run()
+    assert app.session_state["picked"].seed == 12
+    assert "greedy" not in app.query_params
+    app.slider(key="tokens").set_value(10).run()
+    assert app.query_params["tokens"] in ("10", ["10"])
+
+
+@pytest.mark.parametrize(
+    "value", ["0", "1001", "x", "", "nan", "1e3", "-5", "256;drop", "9" * 5000]
+)
+def test_a_link_out_of_range_is_passed_over(value: str) -> None:
+    assert run(sampling_script, tokens=value).session_state["picked"] == SamplingSettings()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0.0", "5.1"])
+def test_a_temperature_that_is_none_is_passed_over(value: str) -> None:
+    assert run(sampling_script, temperature=value).session_state["picked"] == SamplingSettings()
+
+
+def test_readers() -> None:
+    assert number_in(0.05, 1.0)("0.92") == 0.92
+    with pytest.raises(ValueError):
+        number_in(0, 50)("51")
+    assert one_of(["AUTO", "CPU"])(" cpu ") == "CPU"
+    with pytest.raises(ValueError):
+        one_of(["AUTO", "CPU"])("GPU")
+
+
+def test_model_pickers_offer_the_catalogue_and_the_machine() -> None:
+    app = run(model_script)
+    model, device = app.selectbox
+    assert model.options == [row.title for row in catalogue().values()]
+    assert device.options[0].startswith("AUTO — ")
+    assert any(option.startswith("CPU — ") for option in device.options)
+    assert app.session_state["picked"] == (ModelSpec(next(iter(catalogue()))), None)
+
+
+def test_a_link_chooses_the_model_and_passes_over_a_device_of_elsewhere() -> None:
+    app = run(model_script, model="phi-2", precision="INT4", device="GPU.7")
+    assert app.session_state["picked"] == (ModelSpec("phi-2", Precision.INT4, "AUTO"), None)
+    assert "2.78 B parameters" in app.caption[0].value
+
+
+def test_an_unknown_model_gets_a_sentence() -> None:
+    app = run(model_script, model="no such model")
+    assert app.warning[0].value.startswith("There is no model 'no such model'")
+
+
+def test_a_model_without_a_row_offers_prompt_formats() -> None:
+    app = run(model_script, model="some-org/some-model", format="alpaca")
+    spec, prompt_format = app.session_state["picked"]
+    assert (spec.model, prompt_format) == ("some-org/some-model", "alpaca")
+    assert app.selectbox(key="format").options == ["Dolly", "Alpaca", "Plain text"]
+    assert app.caption[0].value.startswith(":material/download:")
+
+
+def test_texts_stand_in_the_link_while_they_are_short() -> None:
+    app = run(text_script, words="from the link")
+    assert app.text_area[0].value == "from the link"
+    app.text_area[0].set_value("x" * LONGEST).run()
+    assert app.query_params["words"] in ("x" * LONGEST, ["x" * LONGEST])
+    app.text_area[0].set_value("x" * (LONGEST + 1)).run()
+    assert "words" not in app.query_params
