@@ -197,10 +197,10 @@ def _kind(name: str) -> DeviceKind:
 
 def _auto_description(found: tuple[Device, ...]) -> str:
     if not found:
-        return "Chosen by OpenVINO: none is there"
+        return "no device is there"
     chosen = [found[0].id] if len(found) == 1 else _auto_choice()
-    names = [f"{device.id} ({device.full_name})" for device in found if device.id in chosen]
-    return "Chosen by OpenVINO: " + (", ".join(names) or "when the model is loaded")
+    names = [device.id for device in found if device.id in chosen]
+    return f"OpenVINO chooses: {', '.join(names) or 'when it loads the model'}"
 
 
 def _auto_choice() -> list[str]:

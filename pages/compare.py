@@ -44,7 +44,7 @@ if asked:
     state.ask((left, right), GenerationRequest(instruction, context, sampling))
     st.rerun()
 if state.notice:
-    st.warning(state.notice, icon=":material/info:")
+    st.warning(safe_markdown(state.notice), icon=":material/info:")
 
 # The answers.
 if not state.sides:
@@ -61,10 +61,10 @@ for side, column in enumerate(st.columns(2, gap="medium")):
         elif not job.done:
             stream_answer(job, Pace.FULL)
         if job is not None and job.answer is not None:
-            if was_running is False:
+            if not was_running:
                 st.markdown(safe_markdown(job.answer.text))
             if job.answer.error_sentence:
-                st.error(job.answer.error_sentence, icon=":material/error:")
+                st.error(safe_markdown(job.answer.error_sentence), icon=":material/error:")
             st.caption(figures_line(job.answer, spec, title))
 if was_running:
     st.rerun()

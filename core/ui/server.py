@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -19,6 +18,12 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAGE = "instruct"
 """Where the root path leads, relative to it, so that it holds below a proxy's prefix too."""
+
+FIRST_SCREEN_PATIENCE_S = 10.0
+"""Without a visitor for so long, the runtime is imported all the same."""
+
+first_screen_drawn = threading.Event()
+"""Set by the shell once it has drawn a page."""
 
 
 async def healthz(request: Request) -> Response:
@@ -55,29 +60,15 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
 
 def _import_ahead() -> None:
     try:
-        # What the first screen needs comes first; it is drawn while the runtime, some five
-        # seconds of imports, follows.
+        # What the first screen needs comes first. The runtime, some four seconds of imports that
+        # hold the interpreter's lock, follows once that screen is on its way.
         from core.devices import list_devices
         from core.ui.cached import shared_engine  # noqa: F401
 
         list_devices()
+        first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
         from core.runtimes.optimum import OptimumRuntime
 
-        with _giving_way():
-            OptimumRuntime().prepare()
+        OptimumRuntime().prepare()
     except (ImportError, RuntimeError):
         logger.exception("OpenVINO or its runtime cannot be imported")
-
-
-@contextmanager
-def _giving_way() -> Iterator[None]:
-    """Let other threads have the interpreter after half a millisecond instead of five.
-
-    A page is some hundred small requests, each of which would wait for an import.
-    """
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)

@@ -5,6 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from core.ui.navigation import all_pages, page
+from core.ui.server import first_screen_drawn
 
 ICON = str(Path(__file__).with_name("icon.svg"))
 """A file of our own: Streamlit takes named icons for the browser tab from a font server."""
@@ -18,4 +19,7 @@ def to_first_page() -> None:
 st.set_page_config(page_title="Paddock", page_icon=ICON, layout="wide", initial_sidebar_state=340)
 st.logo(ICON, size="large")
 root = st.Page(to_first_page, title="Paddock", url_path="home", default=True, visibility="hidden")
-st.navigation([root, *all_pages()], position="top").run()
+try:
+    st.navigation([root, *all_pages()], position="top").run()
+finally:
+    first_screen_drawn.set()

@@ -102,7 +102,7 @@ def figures_line(answer: Answer, spec: ModelSpec, title: str) -> str:
     if timings is not None:
         noun = "token" if timings.new_tokens == 1 else "tokens"
         parts.append(f"**{timings.new_tokens}** {noun}")
-    parts.append(f"ended by {answer.stop_reason.value}")
+    parts.append(f"ended: {answer.stop_reason.value}")
     if facts is not None:
         memory = facts.memory
         parts.append(

@@ -130,7 +130,7 @@ class Screen:
     @property
     def figures(self) -> Locator:
         """The figures below the newest answer."""
-        return self.entries.first.get_by_text("ended by")
+        return self.entries.first.get_by_text("ended:")
 
     @property
     def notice(self) -> Locator:
@@ -173,7 +173,7 @@ class Screen:
 
     def await_answer(self, count: int = 1) -> None:
         """Wait for that many ended answers."""
-        self.entries.nth(count - 1).get_by_text("ended by").wait_for()
+        self.entries.nth(count - 1).get_by_text("ended:").wait_for()
 
     def go_to(self, name: str) -> None:
         """Choose a page in the navigation."""

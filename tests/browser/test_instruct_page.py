@@ -27,7 +27,7 @@ def test_an_answer_streams_and_ends_in_a_steady_line(screen: Screen, scripted: S
     screen.await_answer()
     assert screen.answer_text().startswith(RAIN)
     expected = (
-        r"TTFT [\d.]+ ms · [\d,.]+ tokens/s · \d+ tokens · ended by end of text · "
+        r"TTFT [\d.]+ ms · [\d,.]+ tokens/s · \d+ tokens · ended: end of text · "
         r"memory .+ private \+ .+ file-backed · Paddock NeoX \(embedded\) · INT8 · AUTO → CPU"
     )
     assert re.match(expected, screen.text_of(screen.figures))
@@ -44,7 +44,7 @@ def test_stop_keeps_the_text_so_far(screen: Screen, scripted: Stagehand) -> None
     eventually(lambda: scripted.state()["running"] == 0, "the runtime stopped")
     assert scripted.state()["stopped_at"] - clicked < AT_ONCE_S
     screen.await_answer()
-    assert "· 12 tokens · ended by cancelled ·" in screen.text_of(screen.figures)
+    assert "· 12 tokens · ended: cancelled ·" in screen.text_of(screen.figures)
     assert screen.answer_text().startswith(shown)
     assert "Nobody" not in screen.answer_text()
 
@@ -57,7 +57,7 @@ def test_stop_during_prefill(screen: Screen, scripted: Stagehand) -> None:
     eventually(lambda: scripted.state()["interrupted"] == 1, "the prefill was interrupted")
     assert scripted.state()["stopped_at"] - clicked < AT_ONCE_S
     screen.await_answer()
-    assert screen.text_of(screen.figures).startswith("0 tokens · ended by cancelled")
+    assert screen.text_of(screen.figures).startswith("0 tokens · ended: cancelled")
     assert "The model gave no text." in screen.answer_text()
     scripted.script(RAIN)
     screen.ask("And again?")  # the model stays usable
@@ -72,7 +72,7 @@ def test_stop_while_the_model_is_loaded(screen: Screen, scripted: Stagehand) -> 
     screen.live.get_by_text("Loading and compiling the model.").wait_for()
     screen.button("Stop").click()
     screen.await_answer()
-    assert "ended by cancelled" in screen.text_of(screen.figures)
+    assert "ended: cancelled" in screen.text_of(screen.figures)
 
 
 def test_an_error_keeps_the_text_and_says_so(screen: Screen, scripted: Stagehand) -> None:
@@ -81,7 +81,7 @@ def test_an_error_keeps_the_text_and_says_so(screen: Screen, scripted: Stagehand
     screen.await_answer()
     assert screen.answer_text().startswith("Rain is quiet.")
     assert screen.notice.inner_text().strip().endswith("choose another precision or device.")
-    assert "· 12 tokens · ended by error ·" in screen.text_of(screen.figures)
+    assert "· 12 tokens · ended: error ·" in screen.text_of(screen.figures)
     scripted.script("All is well.")
     screen.ask("Why walk in the rain?")  # the model stays usable
     screen.await_answer(2)
@@ -201,7 +201,7 @@ def test_a_waiting_answer_can_be_stopped(
     other.live.get_by_text("Waiting in line").wait_for()
     other.button("Stop").click()
     other.await_answer()
-    assert "ended by cancelled" in other.text_of(other.figures)
+    assert "ended: cancelled" in other.text_of(other.figures)
     scripted.release()
     screen.await_answer()
     assert screen.answer_text().startswith(RAIN), "one session's Stop stops only its own"

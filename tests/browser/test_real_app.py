@@ -25,7 +25,7 @@ def test_a_fresh_home_converts_loads_and_answers(
         eventually(screen.instruction.input_value, "the example is there")
         screen.button("Run").click()
         screen.live.get_by_text("Loading and compiling the model.").wait_for(timeout=CONVERSION_MS)
-        screen.entries.first.get_by_text("ended by").wait_for(timeout=CONVERSION_MS)
+        screen.entries.first.get_by_text("ended:").wait_for(timeout=CONVERSION_MS)
         figures = screen.text_of(screen.figures)
         assert "TTFT" in figures and "tokens/s" in figures and "INT8 · AUTO → CPU" in figures
         with closing(sqlite3.connect(tmp_path / "paddock" / "paddock.db")) as database:

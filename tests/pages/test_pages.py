@@ -157,7 +157,7 @@ def test_compare_page_answers_on_both_sides_with_one_seed(runs: RunStore) -> Non
     assert len({row.start.seed for row in rows}) == 1
     assert not any(row.result is None or row.result.contended for row in rows)
     shown = texts(app)
-    assert shown.count("ended by") == 2
+    assert shown.count("ended:") == 2
 
 
 def test_a_database_that_cannot_be_opened_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
