@@ -192,13 +192,13 @@ def write_model(
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
 ) -> None:
-    """Weights as fp16 safetensors with configuration, generation defaults and tokenizer."""
-    import torch
+    """Weights as fp16 safetensors with configuration, generation defaults and tokenizer.
+
+    The network is in half precision afterwards.
+    """
     from transformers import GenerationConfig
 
     folder.mkdir(parents=True, exist_ok=True)
-    halved = {name: value.to(torch.float16) for name, value in network.state_dict().items()}
-    network.config.dtype = torch.float16
     network.generation_config = GenerationConfig(
         do_sample=True,
         temperature=0.8,
@@ -209,7 +209,7 @@ def write_model(
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
     )
-    network.save_pretrained(folder, state_dict=halved)
+    network.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

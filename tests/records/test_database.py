@@ -14,7 +14,6 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
-from run_samples import a_result, a_start
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
@@ -23,6 +22,7 @@ from core.records import Database, RunStore, database
 from core.records.database import MIGRATIONS, newest_revision
 from core.records.schema import metadata, runs
 from core.settings import Settings
+from tests.records.run_samples import a_result, a_start
 
 
 def raw(home: Path) -> closing[sqlite3.Connection]:

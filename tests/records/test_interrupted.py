@@ -10,11 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from run_samples import a_result, a_start
 
 from core.records import Instance, RunState, RunStore, current_instance, runs
 from core.records.values import utc_now
 from core.settings import Settings
+from tests.records.run_samples import a_result, a_start
 
 
 def start_a_run_and_hang(home: Path, pipe: Connection) -> None:

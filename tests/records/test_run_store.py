@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from run_samples import a_result, a_start
 from sqlalchemy import text
 
 from core.errors import RecordsError
 from core.records import Origin, RunResult, RunStart, RunState, RunStore, current_instance
 from core.settings import Settings
+from tests.records.run_samples import a_result, a_start
 
 
 @pytest.fixture
