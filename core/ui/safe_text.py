@@ -19,8 +19,8 @@ JOINER = "\u2060"
 _FENCE = re.compile(r"(`{3,})[^`\n]*$|(~{3,})[^\n]*$")
 _MAX_CODE_SPAN = 2000
 """Characters that a code span may have; held back until it is known to be one."""
-
-
+_STRETCH = 1024
+_PLAIN = re.compile(r"[^`$\\\[\]&<@:.\n]+")
 _REFERENCES = {"[": "&#91;", "&": "&amp;"}
 """A bracket so written never begins a link, not even for Streamlit, which completes half a link of
 an answer that streams. The ampersand keeps the model from writing characters in that way."""
@@ -55,14 +55,18 @@ class SafeMarkdown:
 
     def feed(self, text: str) -> str:
         """Take the next piece; returns what can be shown now."""
-        self._held += text
-        return self._drain(final=False)
+        # In short stretches: each step costs as much as what is held.
+        return "".join(
+            self._drain(text[at : at + _STRETCH], final=False)
+            for at in range(0, len(text), _STRETCH)
+        )
 
     def close(self) -> str:
         """Returns what was still held back; an open fence ends with the text."""
-        return self._drain(final=True)
+        return self._drain("", final=True)
 
-    def _drain(self, *, final: bool) -> str:
+    def _drain(self, text: str, *, final: bool) -> str:
+        self._held += text
         shown: list[str] = []
         while self._held:
             piece = self._next(final=final)
@@ -86,6 +90,8 @@ class SafeMarkdown:
             return self._take(end)
         if self._held[0] == "`":
             return self._code_span(final=final)
+        if plain := _PLAIN.match(self._held):
+            return self._take(plain.end())
         if self._held == ":" and not final:
             return None  # what follows decides
         return self._escape(self._tail, self._take(1), self._held[:1])
