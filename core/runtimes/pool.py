@@ -384,8 +384,9 @@ def canonical(spec: ModelSpec) -> ModelSpec:
     Raises:
         UnknownDeviceError: the device is not one that OpenVINO reports.
     """
-    usual = spec.hints in (None, ExecutionHints.default_for(spec.precision))
-    return replace(spec, device=require_device(spec.device), hints=None if usual else spec.hints)
+    device = require_device(spec.device)
+    usual = spec.hints in (None, ExecutionHints.default_for(spec.precision, device))
+    return replace(spec, device=device, hints=None if usual else spec.hints)
 
 
 def memory_needed(stored: StoredModel) -> int:

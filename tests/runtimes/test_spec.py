@@ -11,6 +11,12 @@ def test_hints_of_each_precision():
     assert ExecutionHints.default_for(Precision.FP16) == ExecutionHints()
     assert ExecutionHints.default_for(Precision.INT8) == ExecutionHints("f32")
     assert ExecutionHints.default_for(Precision.INT4) == ExecutionHints("f32")
+    assert ExecutionHints.default_for(Precision.INT4, "AUTO") == ExecutionHints("f32")
+
+
+def test_what_was_measured_on_a_cpu_is_not_forced_on_other_devices() -> None:
+    for device in ("GPU", "GPU.1", "NPU"):
+        assert ModelSpec("a", Precision.INT8, device).effective_hints == ExecutionHints()
 
 
 def test_chosen_hints_win():
