@@ -45,11 +45,14 @@ def nothing_looks_finished(settings: Settings) -> bool:
 
 def conversion_children() -> list[psutil.Process]:
     """Child processes of this one that convert."""
-    return [
-        child
-        for child in psutil.Process().children()
-        if "core.store.worker" in " ".join(child.cmdline())
-    ]
+
+    def converts(child: psutil.Process) -> bool:
+        try:
+            return "core.store.worker" in " ".join(child.cmdline())
+        except psutil.NoSuchProcess:  # ended, perhaps not waited for yet
+            return False
+
+    return [child for child in psutil.Process().children() if converts(child)]
 
 
 def test_two_processes_at_once_convert_once(source: Source, settings: Settings) -> None:
