@@ -34,7 +34,12 @@ for column, (label, value) in zip(
 ):
     column.metric(label, value, border=True)
 
-st.caption("They are kept in this folder:")
+elsewhere = engine.settings.database_url is not None
+st.caption(
+    "The models are kept in this folder, the answers in the database of PADDOCK_DATABASE_URL:"
+    if elsewhere
+    else "They are kept in this folder:"
+)
 st.code(str(engine.settings.home), language=None)
 
 with st.popover("Delete the answers of this session", icon=":material/delete:", disabled=not mine):

@@ -7,14 +7,15 @@ from core.records import RunState
 from core.ui.cached import shared_engine
 from core.ui.charts import by_configuration, decode_rate_chart, memory_chart
 from core.ui.navigation import link_to
-from core.ui.runs_table import runs_table
+from core.ui.runs_table import COLUMNS, runs_table
 
 LATEST = 1000
 
 st.title("What speed and memory does it cost?", anchor=False)
 st.caption(
     "From the answers this Paddock has given, each with its conditions. Rates are of the decode "
-    "phase; memory is what loading and warming up added to the app's process."
+    "phase; memory is what loading and warming up added to the app's process, of which the first "
+    "model after a start also bears the runtime's own share."
 )
 
 try:
@@ -48,5 +49,4 @@ else:
     st.info("No answer here has the two tokens that a rate needs.", icon=":material/monitoring:")
 
 st.subheader("Answers", anchor=False)
-table = runs_table(shown)
-st.dataframe(table, hide_index=True, key="runs")
+st.dataframe(runs_table(shown), column_config=COLUMNS, hide_index=True, key="runs")

@@ -94,9 +94,10 @@ def memory_chart(groups: dict[str, list[RunRecord]]) -> go.Figure:
 def _laid_out(figure: go.Figure, title: str, unit: str, rows: int) -> go.Figure:
     figure.update_layout(
         title=title,
-        height=150 + 46 * max(rows, 1),
-        margin={"l": 10, "r": 20, "t": 50, "b": 40},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1.0, "xanchor": "right"},
+        height=190 + 46 * max(rows, 1),
+        margin={"l": 10, "r": 20, "t": 50, "b": 90},
+        # Below, in pixels of this height: above, it would run into the title on a narrow screen.
+        legend={"orientation": "h", "yref": "container", "y": 0.02, "yanchor": "bottom", "x": 0},
         xaxis={"title": unit, "rangemode": "tozero"},
         yaxis={"automargin": True, "autorange": "reversed"},
     )

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import streamlit as st
+
 from core.records import RunRecord
+
+COLUMNS = {
+    "Started (UTC)": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC"),
+    "Tokens/s": st.column_config.NumberColumn(format="%.1f"),
+    "TTFT ms": st.column_config.NumberColumn(format="%.1f"),
+    "Load s": st.column_config.NumberColumn(format="%.2f"),
+}
+"""How the columns that are not shown as they are, are shown."""
 
 
 def runs_table(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -28,7 +38,7 @@ def _row(run: RunRecord) -> dict[str, Any]:
             "TTFT ms": result.ttft_ms,
             "Prompt tokens": result.prompt_tokens,
             "New tokens": result.new_tokens,
-            "Ended by": result.stop_reason,
+            "Ended": result.stop_reason,
             "Contended": result.contended,
             "Execution": result.execution_precision,
             "KV cache": result.kv_precision,
