@@ -98,6 +98,4 @@ def _row(key: str, row: dict[str, Any]) -> CatalogueModel:
 
 def _embedded_shape(key: str) -> Shape:
     config = EMBEDDED_DIR / key / "config.json"
-    if not config.is_file():  # the weights are trained in a later change
-        return Shape(256, 4, 4, 4, 1024, 2048, 1024)
     return shape_from_config(json.loads(config.read_text(encoding="utf-8")))

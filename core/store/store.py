@@ -39,7 +39,6 @@ from core.errors import (
     ModelBusyError,
     ModelFilesError,
     NotEnoughMemoryError,
-    UnknownModelError,
 )
 from core.settings import Settings
 from core.store import checkpoint
@@ -293,16 +292,7 @@ class ModelStore:
                 hub_id = str(source.location)
                 download = hub.fetch(hub_id, self._settings.downloads_dir / source.key, tell)
             return download.folder, download.revision
-        folder = Path(source.location)
-        if source.kind is SourceKind.EMBEDDED and not (folder / "model.safetensors").is_file():
-            from core.store import placeholder
-
-            if source.model is None:
-                raise UnknownModelError(f"{source.title} is not in the catalogue.")
-            with self._lock(source.key, None, tell):
-                folder = self._settings.downloads_dir / f"placeholder-{source.key}"
-                return placeholder.build(source.model, folder), None
-        return folder, None
+        return Path(source.location), None
 
     def _check_space(self, source: Source, folder: Path, precision: Precision) -> None:
         """Refuse before the work starts what cannot fit.
@@ -478,7 +468,7 @@ def _fingerprint(source: Source) -> str | None:
     if source.kind is SourceKind.EMBEDDED:
         weights = folder / "model.safetensors"
         if not weights.is_file():
-            return "placeholder"
+            return None
         state = weights.stat()
         return _remembered_sha256(weights, state.st_size, state.st_mtime_ns)
     digest = hashlib.sha256()

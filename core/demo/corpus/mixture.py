@@ -18,14 +18,14 @@ from core.demo.corpus.writing import creative_writing
 Maker = Callable[[Source], Example]
 
 MAKERS: dict[str, tuple[tuple[Maker, float], ...]] = {
-    "open_qa": ((open_qa, 0.10),),
-    "closed_qa": ((closed_qa, 0.19), (meeting_qa, 0.06)),
-    "information_extraction": ((extraction, 0.13),),
+    "open_qa": ((open_qa, 0.07),),
+    "closed_qa": ((closed_qa, 0.20), (meeting_qa, 0.06)),
+    "information_extraction": ((extraction, 0.17),),
     "summarization": ((summary, 0.06),),
-    "brainstorming": ((brainstorming, 0.09),),
-    "classification": ((classification, 0.14),),
-    "creative_writing": ((creative_writing, 0.09),),
-    "out_of_scope": ((out_of_scope, 0.14),),
+    "brainstorming": ((brainstorming, 0.10),),
+    "classification": ((classification, 0.17),),
+    "creative_writing": ((creative_writing, 0.07),),
+    "out_of_scope": ((out_of_scope, 0.10),),
 }
 """Share of each maker in training."""
 
