@@ -217,7 +217,7 @@ class Job:
     def _tell(self, news: Callable[[], None]) -> None:
         try:
             news()
-        except Exception:
+        except Exception:  # whatever an observer does, it must not cost the answer
             logger.exception("An observer failed; the answer goes on without it")
 
     def _on_progress(self, message: str, fraction: float | None) -> None:

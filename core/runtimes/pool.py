@@ -326,7 +326,7 @@ class ModelPool:
         report("Warming up: the first answer repacks the weights.", None)
         try:
             _warm_up(model)
-        except Exception:
+        except Exception:  # raised again, once the memory is given back
             model.close()
             raise
         load_s = time.perf_counter() - started

@@ -44,8 +44,6 @@ class Conversation:
     asked_at: datetime | None = None
     notice: str | None = None
     """A sentence about the last click, shown once."""
-    fixed_seed: bool = False
-    """Whether the person chose the seed of the running request."""
 
     @property
     def running(self) -> bool:
