@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from core.demo.corpus.source import Source
 from core.demo.corpus.text import data
 
+KNOWN_SHARE = 0.5
+"""Share of names and values from a list; the others are put together, so that there are many."""
+MADE_UP_SHARE = 0.3
+"""Share of invented names that are made of any letters instead of the usual syllables."""
 
+
+@cache
 def pool(name: str) -> list[str]:
-    """A list of ``data/names.toml``."""
+    """A list of ``data/names.toml``; not to be changed."""
     return data("names")[name].split("|")
 
 
@@ -19,8 +27,28 @@ class Names:
 
     def _syllables(self, ends: list[str]) -> str:
         choice = self.source.choice
+        if self.source.chance(MADE_UP_SHARE):
+            return self.made_up()
         middle = choice(pool("middles")) if self.source.chance(0.6) else ""
         return choice(pool("starts")) + middle + choice(ends)
+
+    def made_up(self) -> str:
+        """A capitalised word of any letters, so that copying does not rest on known syllables."""
+        choice = self.source.choice
+        while True:
+            count = self.source.random.choice([1, 2, 2, 2, 3])
+            parts = (choice(pool("onsets")) + choice(pool("vowels")) for _ in range(count))
+            word = "".join(parts) + choice(pool("codas"))
+            if not any(rude in word for rude in pool("rude")):
+                return word.capitalize()
+
+    def _combined(self, known: str, *parts: str) -> str:
+        """One of a list, or mostly one word of each of several lists."""
+        if self.source.chance(KNOWN_SHARE):
+            return self.source.of(pool(known))
+        return self.source.value(
+            lambda: " ".join(self.source.choice(pool(part)) for part in parts)
+        )
 
     def woman(self) -> str:
         """A first name."""
@@ -31,9 +59,9 @@ class Names:
         return self._first(pool("male"), ["o", "us", "el", "or", "an"])
 
     def _first(self, names: list[str], ends: list[str]) -> str:
-        if self.source.chance(0.25):
-            return self.source.value(lambda: self._syllables(ends))
-        return self.source.of(names)
+        if self.source.chance(KNOWN_SHARE):
+            return self.source.of(names)
+        return self.source.value(lambda: self._syllables(ends))
 
     def first(self) -> str:
         """A first name of either kind."""
@@ -47,6 +75,8 @@ class Names:
         return f"{self.first()} {self.surname()}"
 
     def town(self) -> str:
+        if self.source.chance(0.2):
+            return self.source.of(pool("cities"))
         return self.source.value(lambda: self._syllables(pool("town_ends")))
 
     def land(self) -> str:
@@ -85,16 +115,18 @@ class Names:
         )
 
     def hobby(self) -> str:
-        return self.source.of(pool("hobbies"))
+        return self._combined("hobbies", "pastimes", "pastime_things")
 
     def animal(self) -> str:
         return self.source.choice(pool("animals"))
 
     def pet(self) -> str:
-        return self.source.of(pool("pets"))
+        if self.source.chance(KNOWN_SHARE):
+            return self.source.of(pool("pets"))
+        return self.source.value(self.made_up)
 
     def food(self) -> str:
-        return self.source.of(pool("foods"))
+        return self._combined("foods", "stems", "dishes")
 
     def product(self) -> str:
         def make() -> str:
@@ -177,7 +209,7 @@ class Names:
         )
 
     def subject(self) -> str:
-        return self.source.of(pool("subjects"))
+        return self._combined("subjects", "courses", "subjects")
 
     def species(self) -> str:
         kind = self.source.choice(
@@ -201,7 +233,7 @@ class Names:
         )
 
     def feed(self) -> str:
-        return self.source.of(pool("feeds"))
+        return self._combined("feeds", "feed_kinds", "feed_things")
 
     def nest(self) -> str:
-        return self.source.of(pool("nests"))
+        return self._combined("nests", "nest_kinds", "nest_things")

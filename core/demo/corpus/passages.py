@@ -232,7 +232,7 @@ def closed_qa(source: Source) -> Example:
         others = (other.value for one in passage.entities for other in one.facts)
         check = Check(
             needs=((fact.value,),),
-            forbids=tuple(v for v in others if v != fact.value and v not in fact.value),
+            forbids=tuple(v for v in others if v.lower() not in answer.lower()),
         )
     asked = fill(source.wording(wordings["question"]), q=question, lq=lower_first(question))
     return Example(
@@ -369,7 +369,7 @@ def summary(source: Source) -> Example:
     check = Check(
         needs=((entity.bare,), *((value,) for value in values)),
         enough=3,
-        words=(6, len(passage.text.split()) - 1),
+        words=(6, len(passage.text.split())),
     )
     return Example("summarization", wording, passage.text, answer, check, wording, (entity.bare,))
 
