@@ -19,6 +19,7 @@ happened and what to do. The tree::
     │   ├── NotEnoughMemoryError
     │   └── DiskFullError
     ├── ConversionError             export or weight compression failed
+    ├── StoppedError                the person stopped a download or a conversion
     ├── ModelBusyError              the model or its files are in use
     ├── GenerationError             the runtime failed while it answered
     └── RecordsError                the run database cannot be read or written
@@ -91,6 +92,10 @@ class DiskFullError(ResourceError):
 
 class ConversionError(PaddockError):
     """Export to OpenVINO or weight compression failed."""
+
+
+class StoppedError(PaddockError):
+    """The person stopped a download or a conversion; nothing that looks finished was kept."""
 
 
 class ModelBusyError(PaddockError):

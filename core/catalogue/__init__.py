@@ -9,7 +9,7 @@ from core.catalogue.load import (
     npu_int4,
     published_scores,
 )
-from core.catalogue.model import CatalogueModel, Int4Settings, Shape
+from core.catalogue.model import CatalogueModel, Int4Settings, Int8Settings, Shape
 from core.catalogue.precision import DEFAULT_PRECISION, Precision
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "EMBEDDED_DIR",
     "CatalogueModel",
     "Int4Settings",
+    "Int8Settings",
     "Precision",
     "Shape",
     "benchmark_shapes",

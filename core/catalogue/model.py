@@ -14,6 +14,17 @@ class Int4Settings:
     """Weights that share one scale along the input channel; −1 means one scale per channel."""
     ratio: float
     """Share of the compressible layers that become INT4; the rest become INT8."""
+    scale_estimation: bool = False
+    """Choose the scales by least squares on texts that the model itself writes: slower, and
+    usually a little more accurate."""
+
+
+@dataclass(frozen=True)
+class Int8Settings:
+    """How INT8 weight compression is done; one scale per output channel."""
+
+    symmetric: bool = False
+    """Without a zero point: a little faster on some devices, a little less accurate."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,23 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """How far a download has come."""
+
+    done: int
+    """Bytes on disk, those of an earlier attempt included."""
+    total: int
+    """Bytes of all files."""
+    rate: float | None
+    """Bytes per second over the last seconds; None until it can be told."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time left at the present rate; None while nothing comes."""
+        return (self.total - self.done) / self.rate if self.rate else None
+
+
+@dataclass(frozen=True)
 class Progress:
     """One step of a conversion, as it is shown."""
 
@@ -28,6 +45,8 @@ class Progress:
     """A sentence for the person."""
     fraction: float | None
     """Share of the whole that is done, 0 to 1; None where it cannot be known."""
+    transfer: Transfer | None = None
+    """While files are fetched."""
 
 
 ProgressCallback = Callable[[Progress], None]
