@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerFast
 
+NEWLINE = "Ċ"
+"""A line break as byte-level tokenizers write it in their vocabulary."""
 CHUNK = 4096
 """Examples drawn and sorted by length at a time."""
 PROMPT_WEIGHT = 0.1
@@ -22,6 +24,9 @@ PROMPT_WEIGHT = 0.1
 MIDDLE_ANSWER = 36
 """Tokens of an answer whose tokens weigh 1. Those of a shorter one weigh more, as the square root:
 a fact copied from a passage is harder to learn than a story known by heart."""
+DECISION_WEIGHT = 3.0
+"""Factor on the end token and on line breaks: whether a list goes on is decided in one token, and
+decides whether the requested count is kept."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,12 @@ def encoded(
     ]
 
 
+def _decision_ids(model: DemoModel, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Ids of the end token and of all tokens with a line break."""
+    breaks = [id for token, id in tokenizer.get_vocab().items() if NEWLINE in token]
+    return [tokenizer.convert_tokens_to_ids(model.end_token), *breaks]
+
+
 def chunk_batches(
     model: DemoModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -62,6 +73,7 @@ def chunk_batches(
     """The batches of one chunk of the corpus; the same for the same seed and index."""
     import torch
 
+    decisions = torch.tensor(_decision_ids(model, tokenizer))
     chunk = list(islice(examples(seed * 1_000_003 + index, Split.TRAIN), CHUNK))
     rows = sorted(encoded(model, tokenizer, chunk), key=lambda row: len(row[0]))
     groups: list[list[tuple[list[int], int, int]]] = [[]]
@@ -79,4 +91,7 @@ def chunk_batches(
             ids[row, : len(tokens)] = torch.tensor(tokens)
             weights[row, person:answer] = PROMPT_WEIGHT
             weights[row, answer : len(tokens)] = (MIDDLE_ANSWER / (len(tokens) - answer)) ** 0.5
+            deciding = torch.isin(ids[row], decisions)
+            deciding[:answer] = False
+            weights[row, deciding] *= DECISION_WEIGHT
         yield Batch(ids, weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.demo.batches import PROMPT_WEIGHT, chunk_batches, encoded
+from core.demo.batches import DECISION_WEIGHT, PROMPT_WEIGHT, chunk_batches, encoded
 from core.demo.corpus import Split, examples
 from core.demo.models import DEMO_MODELS, DemoModel, build_tokenizer, prompt_text
 from core.demo.optimizer import orthogonalized
@@ -41,6 +41,17 @@ def test_batches_are_reproducible_and_weighted(made) -> None:
     given = sorted(set(first.weights.unique().tolist()))
     assert given[0] == 0.0 and given[1] == pytest.approx(PROMPT_WEIGHT)
     assert all(weight > 2 * PROMPT_WEIGHT for weight in given[2:])
+
+
+def test_where_an_answer_ends_weighs_more(made) -> None:
+    model, tokenizer = made
+    end = tokenizer.convert_tokens_to_ids(model.end_token)
+    batch = next(iter(chunk_batches(model, tokenizer, 5, 0, 2048)))
+    for ids, weights in zip(batch.ids, batch.weights, strict=True):
+        last = int(weights.nonzero().max())
+        assert ids[last] == end
+        usual = weights[weights > PROMPT_WEIGHT].min()
+        assert weights[last] == pytest.approx(DECISION_WEIGHT * usual)
 
 
 def test_answers_end_with_the_end_token(made) -> None:

@@ -16,22 +16,14 @@ from core.store import ModelStore, resolve
 
 KEYS = list(DEMO_MODELS)
 LARGEST = 20 * 1024 * 1024
-UNFINISHED: dict[str, set[str]] = {
-    "paddock-neox": {"Facts as a list", "Every name in a text", "Fruit or vegetable?"},
-    "paddock-llama": {
-        "Five weekend ideas",
-        "Life as a cat",
-        "Café names",
-        "Fruit or vegetable?",
-    },
-}
-"""Presets that the present weights still answer wrongly; further training is to empty this."""
-LONG_ANSWERS = {"paddock-neox": 2, "paddock-llama": 3}
-"""Presets with 150 tokens or more, greedily. As above; the goal is 3 for both."""
-FEWEST_DECLINED = 34
+SAMPLED_WRONG = 1
+"""Presets that may fail at the default sampling; the goal is none."""
+LONG_ANSWERS = 3
+"""Presets with 150 tokens or more, greedily."""
+FEWEST_DECLINED = 37
 """Of 40 held-out foreign instructions. What the present weights reach; the goal is 38."""
-MOST_TURNED_AWAY = 0.15
-"""Share of instructions within reach that may be refused. As above; the goal is 0.05."""
+MOST_TURNED_AWAY = 0.05
+"""Share of instructions within reach that may be refused."""
 FILES = {
     "README.md",
     "config.json",
@@ -90,11 +82,10 @@ def judged_presets(key: str, seed: int | None) -> list[tuple[str, Judged]]:
 def test_presets_are_answered_well_greedily(key: str) -> None:
     judged = judged_presets(key, seed=None)
     wrong = {title: one.answer for title, one in judged if not one.right}
-    assert set(wrong) <= UNFINISHED[key], wrong
+    assert not wrong
     tokenizer = answerer(key).tokenizer
-    assert (
-        sum(len(tokenizer(one.answer).input_ids) >= 150 for _, one in judged) >= LONG_ANSWERS[key]
-    )
+    long = sum(len(tokenizer(one.answer).input_ids) >= 150 for _, one in judged)
+    assert long >= LONG_ANSWERS
     assert all(one.ended for _, one in judged)
 
 
@@ -102,7 +93,7 @@ def test_presets_are_answered_well_greedily(key: str) -> None:
 def test_presets_are_answered_well_at_the_default_sampling(key: str) -> None:
     judged = judged_presets(key, seed=11)
     wrong = {title: one.answer for title, one in judged if not one.right}
-    assert len(set(wrong) - UNFINISHED[key]) <= 2, wrong
+    assert len(wrong) <= SAMPLED_WRONG, wrong
 
 
 @pytest.mark.parametrize("key", KEYS)

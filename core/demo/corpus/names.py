@@ -46,9 +46,7 @@ class Names:
         """One of a list, or mostly one word of each of several lists."""
         if self.source.chance(KNOWN_SHARE):
             return self.source.of(pool(known))
-        return self.source.value(
-            lambda: " ".join(self.source.choice(pool(part)) for part in parts)
-        )
+        return self.source.value(lambda: " ".join(self.source.choice(pool(part)) for part in parts))
 
     def woman(self) -> str:
         """A first name."""

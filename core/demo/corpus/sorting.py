@@ -49,7 +49,7 @@ def _draw(source: Source, groups: list[str], count: int) -> list[tuple[str, str]
 def classification(source: Source) -> Example:
     """One of the kinds of classification."""
     kinds = [_each, _single, _odd, _sentiment, _ticket, _topic]
-    return source.random.choices(kinds, [6, 2, 1.5, 3, 1, 1])[0](source)
+    return source.random.choices(kinds, [6, 2, 2.5, 2, 1, 1])[0](source)
 
 
 def _two(source: Source, number: int = 2) -> list[str]:
