@@ -3,11 +3,11 @@
 import streamlit as st
 
 from core.errors import RecordsError
-from core.ui.cached import shared_engine
+from core.ui.cached import shared_engine, shared_votes
 from core.ui.history import session_id
 from core.units import bytes_text
 
-engine = shared_engine()
+engine, session = shared_engine(), session_id() or "none"  # a page always has one
 
 st.title("You and your data", anchor=False)
 st.markdown(
@@ -17,7 +17,8 @@ st.markdown(
 
 try:
     total = engine.runs.count()
-    mine = engine.runs.recent(100_000, session=session_id())
+    mine = engine.runs.recent(100_000, session=session)
+    my_votes = shared_votes().count(session=session)
 except RecordsError as error:
     st.error(str(error), icon=":material/error:")
     st.stop()
@@ -42,12 +43,20 @@ st.caption(
 )
 st.code(str(engine.settings.home), language=None)
 
-with st.popover("Delete the answers of this session", icon=":material/delete:", disabled=not mine):
-    st.markdown(f"{len(mine)} answers leave the records. This cannot be undone.")
+with st.popover(
+    "Delete the answers of this session",
+    icon=":material/delete:",
+    disabled=not mine and not my_votes,
+):
+    st.markdown(
+        f"{len(mine)} answers and {my_votes} votes on them leave the records. "
+        "This cannot be undone."
+    )
     if st.button("Delete them", type="primary"):
         try:
             for run in mine:
                 engine.runs.delete(run.id)
+            shared_votes().delete_session(session)
         except RecordsError as error:
             st.error(str(error), icon=":material/error:")
         else:

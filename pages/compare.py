@@ -1,72 +1,104 @@
-"""One instruction, two models, side by side."""
+"""One instruction, two to four models, side by side."""
 
 import streamlit as st
 
+from core.comparison.fit import fit_together
+from core.comparison.setup import Mode
 from core.generation.request import GenerationRequest
 from core.ui.cached import shared_engine
-from core.ui.comparison import comparison, verdict
-from core.ui.history import model_title
-from core.ui.pickers import pick_model
+from core.ui.compare_columns import draw_answers, follow_to_the_end, scroll_here
+from core.ui.compare_history import draw_actions, draw_history, draw_link
+from core.ui.compare_list import ask_for_list, draw_list
+from core.ui.compare_result import draw_result
+from core.ui.compare_setup import draw_side_buttons, pick_blind, pick_mode, pick_sides
+from core.ui.comparison import Shown, comparison
+from core.ui.judge import draw_judge, draw_ratings
+from core.ui.link import link_choice, one_of
 from core.ui.question import ask_for_instruction
 from core.ui.safe_text import safe_markdown
 from core.ui.sampling import pick_sampling
-from core.ui.stream_view import Pace, figures_line, stream_answer
 
-state = comparison()
+ONE, LIST = "one", "list"
+LABELS = {ONE: "One instruction", LIST: "A list of instructions"}
 
-# The settings, the same for both.
+state, engine = comparison(), shared_engine()
+running = state.running  # asked once: it may end while the page is drawn
+
+# The settings, the same for all.
 with st.sidebar:
     sampling = pick_sampling()
 
-# The instruction and the two models.
-st.title("Put two models side by side", anchor=False)
-st.caption(
-    "The same instruction, settings and seed for both. They answer one after the other, so that "
-    "neither disturbs the other's figures."
+# The instruction, and who is to answer it.
+st.title("Put models side by side", anchor=False)
+st.caption("The same instruction, settings and seed for all of them; you say which answer is best.")
+link_choice("ask", ONE, one_of([ONE, LIST]))
+kind = st.segmented_control(
+    "What to ask",
+    [ONE, LIST],
+    format_func=LABELS.__getitem__,
+    required=True,
+    key="ask",
+    persist_state="session",
+    label_visibility="collapsed",
 )
-instruction, context = ask_for_instruction()
-columns = st.columns(2, gap="medium")
-store = shared_engine().store
-with columns[0]:
-    left = pick_model(store, key="left_")
-with columns[1]:
-    right = pick_model(store, key="right_", default=1)
-with st.container(horizontal=True):
-    asked = st.button(
-        "Run both",
-        icon=":material/play_arrow:",
-        type="primary",
-        shortcut="Ctrl+Enter",
-        disabled=state.running,
-    )
-    st.button("Stop", icon=":material/stop:", on_click=state.stop, disabled=not state.running)
-if asked:
-    state.ask((left, right), GenerationRequest(instruction, context, sampling))
-    st.rerun()
-if state.notice:
-    st.warning(safe_markdown(state.notice), icon=":material/info:")
+instructions, instruction, context = (), "", ""
+if kind == LIST:
+    instructions = ask_for_list()
+else:
+    instruction, context = ask_for_instruction()
+sides = pick_sides(engine.store)
 
-# The answers.
-if not state.sides:
-    st.stop()
-was_running = state.running
-for side, column in enumerate(st.columns(2, gap="medium")):
-    spec = state.sides[side]
-    title = safe_markdown(model_title(spec))
-    with column.container(border=True):
-        st.markdown(f"**{title}** · {spec.precision.label} · {safe_markdown(spec.device)}")
-        job = state.job(side)
-        if job is None:
-            st.caption("Was not asked." if state.stopped else "Waits for the other to finish.")
-        elif not job.done:
-            stream_answer(job, Pace.FULL)
-        if job is not None and job.answer is not None:
-            if not was_running:
-                st.markdown(safe_markdown(job.answer.text))
-            if job.answer.error_sentence:
-                st.error(safe_markdown(job.answer.error_sentence), icon=":material/error:")
-            st.caption(figures_line(job.answer, spec, title))
-if was_running:
+with st.container(horizontal=True, gap="medium"):
+    draw_side_buttons(sides)
+    draw_link()
+
+# How they run, and the start.
+tight = fit_together(engine.pool, engine.store, sides)
+all_of_them = "both" if len(sides) == 2 else "all"
+with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+    start = st.empty()  # drawn once it is known whether it may be pressed
+    st.button(
+        f"Stop {all_of_them}",
+        icon=":material/stop:",
+        on_click=state.stop,
+        disabled=not running,
+    )
+    mode = pick_mode(sides)
+    blind = pick_blind()
+asked = start.button(
+    f"Run {all_of_them}",
+    icon=":material/play_arrow:",
+    type="primary",
+    shortcut="Ctrl+Enter",
+    disabled=running or (tight is not None and mode is Mode.RACE),
+)
+st.caption(mode.sentence)
+if tight is not None:
+    remedy = "" if mode is Mode.RACE else " Fair can still load them one after the other."
+    st.warning(safe_markdown(tight) + remedy, icon=":material/memory:")
+if asked and not state.running:  # the second of two quick clicks finds it running
+    if kind == LIST:
+        request = GenerationRequest("", sampling=sampling)
+        state.ask_all(sides, instructions, request, mode, blind=blind)
+    else:
+        state.ask(sides, GenerationRequest(instruction, context, sampling), mode, blind=blind)
     st.rerun()
-if sentence := verdict(state.jobs):
-    st.markdown(f":material/trophy: {sentence}")
+if notice := state.take_notice():
+    st.warning(safe_markdown(notice), icon=":material/info:")
+
+# The answers, and what they show.
+entry = state.current
+shown = entry if entry is None or isinstance(entry, Shown) else draw_list(entry, state)
+if shown is not None:
+    with st.container(key="current"):
+        scroll_here(shown)
+        st.markdown(f"**{safe_markdown(shown.match.setup.request.instruction)}**")
+        draw_answers(shown, state)
+        if not shown.running:
+            draw_judge(shown, state)
+            draw_result(shown, engine.store)
+            draw_actions(shown, state, engine.store)
+
+draw_history(state)
+draw_ratings()
+follow_to_the_end(state, was_running=running)

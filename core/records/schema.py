@@ -17,6 +17,7 @@ from core.records.columns import (
     UtcTime,
 )
 from core.records.values import Origin, RunState
+from core.records.vote_values import CompareMode, Verdict
 
 metadata = MetaData()
 
@@ -85,3 +86,35 @@ runs = Table(
     Index("ix_runs_owner", "owner", "started_at"),
     Index("ix_runs_state", "state"),
 )
+
+votes = Table(
+    "votes",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("comparison", String(64), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("owner", CleanText),
+    Column("session", CleanText),
+    Column("left_model", CleanText, nullable=False),
+    Column("left_title", CleanText, nullable=False),
+    Column("left_precision", CleanText, nullable=False),
+    Column("left_device", CleanText, nullable=False),
+    Column("left_runtime", CleanText, nullable=False),
+    Column("left_run", String(32)),
+    Column("right_model", CleanText, nullable=False),
+    Column("right_title", CleanText, nullable=False),
+    Column("right_precision", CleanText, nullable=False),
+    Column("right_device", CleanText, nullable=False),
+    Column("right_runtime", CleanText, nullable=False),
+    Column("right_run", String(32)),
+    Column("verdict", EnumText(Verdict), nullable=False),
+    Column("comment", CleanText),
+    Column("blind", Boolean, nullable=False),
+    Column("mode", EnumText(CompareMode), nullable=False),
+    Index("ix_votes_comparison", "comparison", unique=True),
+    Index("ix_votes_created_at", "created_at"),
+    Index("ix_votes_session", "session", "created_at"),
+    Index("ix_votes_owner", "owner", "created_at"),
+)
+"""``left_run`` and ``right_run`` are no foreign keys: a run can fail to be recorded, and be
+deleted, without the vote going with it."""

@@ -1,69 +1,257 @@
-"""One instruction put to two models, one after the other."""
+"""What this browser session compared: matches, lists, and the judgements on them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import streamlit as st
 
+from core.comparison.instructions import Instruction
+from core.comparison.match import Match, SideState, Start
+from core.comparison.series import Series
+from core.comparison.setup import Mode, Setup
 from core.errors import PaddockError
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
 from core.records import Origin
 from core.runtimes.spec import ModelSpec
-from core.ui.cached import cached_model, shared_engine
+from core.ui.cached import cached_model, shared_engine, shared_votes
 from core.ui.history import session_id
+from core.ui.judging import Judgement, pair_ids, votes_of
+
+MOST_ENTRIES = 50
+"""Matches and lists that a session remembers; the runs and votes stay in the records."""
 
 
 @dataclass
-class Comparison:
-    """The state of the page in one browser session; a plain object, see ``Conversation``."""
+class Veil:
+    """Hides names and figures in a blind comparison; the matches of a list share one."""
 
-    sides: tuple[ModelSpec, ...] = ()
-    request: GenerationRequest | None = None
-    jobs: list[Job] = field(default_factory=list)
-    """Those started so far; the next begins when the one before it has ended, so that neither
-    disturbs the other's timings."""
-    stopped: bool = False
-    notice: str | None = None
+    drawn: bool
+    """Whether they are hidden now."""
+
+
+@dataclass
+class Shown:
+    """A match as this session sees it."""
+
+    match: Match
+    veil: Veil
+    judgement: Judgement | None = None
+
+    @property
+    def hidden(self) -> bool:
+        """Whether names and figures are hidden."""
+        return self.veil.drawn
 
     @property
     def running(self) -> bool:
         """Whether an answer is under way or still to come."""
-        if self.request is None or (self.stopped and all(job.done for job in self.jobs)):
-            return False
-        return len(self.jobs) < len(self.sides) or not all(job.done for job in self.jobs)
+        return self.match.running
 
-    def ask(self, sides: tuple[ModelSpec, ...], request: GenerationRequest) -> None:
-        """Begin with the first side; a mistake in the request becomes the notice."""
-        self.notice, self.stopped = None, False
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether every side ended without a failure."""
+        sides = range(len(self.match.setup.sides))
+        return all(self.match.state(side) is SideState.DONE for side in sides)
+
+    def stop(self, side: int | None = None) -> None:
+        """Stop a side, or all."""
+        self.match.stop(side)
+
+
+@dataclass
+class ShownList:
+    """A list of instructions as this session sees it."""
+
+    series: Series
+    veil: Veil
+    _shown: dict[str, Shown] = field(default_factory=dict)
+
+    @property
+    def hidden(self) -> bool:
+        """Whether names and figures are hidden."""
+        return self.veil.drawn
+
+    @property
+    def running(self) -> bool:
+        """Whether an answer is under way or still to come."""
+        return self.series.running
+
+    @property
+    def can_be_judged(self) -> bool:
+        """Lists are judged instruction by instruction."""
+        return False
+
+    def shown(self, match: Match) -> Shown:
+        """One match of the list, under the list's veil."""
+        return self._shown.setdefault(match.id, Shown(match, self.veil))
+
+    def stop(self) -> None:
+        """Stop what is under way and begin nothing further."""
+        self.series.stop()
+
+    @property
+    def matches(self) -> list[Shown]:
+        """Those begun so far."""
+        return [self.shown(match) for match in self.series.matches]
+
+
+Entry = Shown | ShownList
+
+
+@dataclass
+class Comparison:
+    """The state of the page in one browser session.
+
+    A plain object: the matches live in threads of their own, and a script that is interrupted
+    leaves it as it is.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    """The newest first."""
+    current: Entry | None = None
+    """What the page shows large."""
+    notice: str | None = None
+    """A sentence about the last click, shown once."""
+
+    @property
+    def running(self) -> bool:
+        """Whether an answer is under way or still to come."""
+        return any(entry.running for entry in self.entries)
+
+    # What a person asks for
+
+    def ask(
+        self, sides: Sequence[ModelSpec], request: GenerationRequest, mode: Mode, *, blind: bool
+    ) -> None:
+        """Put one instruction to all; a mistake in it becomes the notice."""
+        self.notice = None
+        sides = shuffled(sides) if blind else tuple(sides)
         try:
-            # One seed for all sides, drawn here where the person gave none.
-            self.request = request.validated()
+            match = Match(
+                Setup(sides, request, mode), _starter(sides), line_up=shared_engine().pool.lease
+            )
         except PaddockError as error:
             self.notice = str(error)
             return
-        self.sides, self.jobs = sides, []
+        self._show(Shown(match, Veil(blind)))
 
-    def job(self, side: int) -> Job | None:
-        """The answer of a side, started now if it is its turn; None where it is not."""
-        earlier_ended = all(job.done for job in self.jobs)
-        if side == len(self.jobs) and self.request and earlier_ended and not self.stopped:
-            self.jobs.append(
-                shared_engine().answer(
-                    cached_model(self.sides[side]),
-                    self.request,
-                    origin=Origin.COMPARE,
-                    session=session_id(),
-                )
+    def ask_all(
+        self,
+        sides: Sequence[ModelSpec],
+        instructions: Sequence[Instruction],
+        request: GenerationRequest,
+        mode: Mode,
+        *,
+        blind: bool,
+    ) -> None:
+        """Put a list of instructions to all, one after the other."""
+        self.notice = None
+        sides = shuffled(sides) if blind else tuple(sides)
+        try:
+            series = Series(
+                sides,
+                instructions,
+                request,
+                mode,
+                _starter(sides),
+                line_up=shared_engine().pool.lease,
             )
-        return self.jobs[side] if side < len(self.jobs) else None
+        except PaddockError as error:
+            self.notice = str(error)
+            return
+        self._show(ShownList(series, Veil(blind)))
+
+    def regenerate(self, shown: Shown, side: int | None = None) -> None:
+        """Ask the same again with a fresh seed, on one side or on all."""
+        try:
+            match = shown.match.regenerate(side)
+        except PaddockError as error:
+            self.notice = str(error)
+            return
+        self._show(Shown(match, Veil(shown.hidden)))
 
     def stop(self) -> None:
-        """Cancel the answer under way and start no further one."""
-        self.stopped = True
-        for job in self.jobs:
-            job.cancel()
+        """Stop everything that is under way."""
+        for entry in self.entries:
+            if entry.running:
+                entry.stop()
+
+    def show(self, entry: Entry) -> None:
+        """Show an earlier one again."""
+        self.current = entry
+
+    def delete(self, entry: Entry) -> None:
+        """Forget a match or a list, its runs and votes in the records included."""
+        entry.stop()
+        self.entries = [kept for kept in self.entries if kept is not entry]
+        if self.current is entry:
+            self.current = None
+        still_shown = {job.run_id for job in _jobs(self.entries)}
+        try:
+            for job in _jobs([entry]):
+                if job.run_id is not None and job.run_id not in still_shown:
+                    shared_engine().runs.delete(job.run_id)
+            for shown in _matches([entry]):
+                if shown.judgement is not None:
+                    _withdraw(shown)
+        except PaddockError as error:
+            self.notice = str(error)
+
+    def take_notice(self) -> str | None:
+        """The sentence about the last click, once."""
+        notice, self.notice = self.notice, None
+        return notice
+
+    # What a person judges
+
+    def judge(self, shown: Shown, judgement: Judgement) -> None:
+        """Keep a judgement in the place of an earlier one; a blind match shows its names then."""
+        judgement = replace(judgement, blind=_was_blind(shown))
+        try:
+            votes = shared_votes()
+            wanted = votes_of(shown.match, judgement, session=session_id())
+            for vote in wanted:
+                votes.cast(vote)
+            for other in set(pair_ids(shown.match)) - {vote.comparison for vote in wanted}:
+                votes.withdraw(other)
+        except PaddockError as error:
+            self.notice = str(error)
+            return
+        shown.judgement = judgement
+        self._lift(shown)
+
+    def take_back(self, shown: Shown) -> None:
+        """Withdraw the judgement on a match."""
+        try:
+            _withdraw(shown)
+        except PaddockError as error:
+            self.notice = str(error)
+            return
+        shown.judgement = None
+
+    def reveal(self, entry: Entry) -> None:
+        """Show names and figures without a vote."""
+        entry.veil.drawn = False
+
+    def _lift(self, shown: Shown) -> None:
+        """A single match is unveiled by its vote, a list by the vote on its last match."""
+        for entry in self.entries:
+            if isinstance(entry, ShownList) and entry.veil is shown.veil:
+                open_ones = [
+                    each for each in entry.matches if each.can_be_judged and not each.judgement
+                ]
+                if entry.running or open_ones:
+                    return
+        shown.veil.drawn = False
+
+    def _show(self, entry: Entry) -> None:
+        self.entries.insert(0, entry)
+        del self.entries[MOST_ENTRIES:]
+        self.current = entry
 
 
 def comparison() -> Comparison:
@@ -73,15 +261,42 @@ def comparison() -> Comparison:
     return st.session_state["comparison"]
 
 
-def verdict(jobs: list[Job]) -> str | None:
-    """Which of two ended answers was decoded faster, as a sentence; None where that is unknown."""
-    rates = [
-        job.answer.timings.decode_tokens_per_s
-        for job in jobs
-        if job.answer is not None and job.answer.timings is not None
+def shuffled(sides: Sequence[ModelSpec]) -> tuple[ModelSpec, ...]:
+    """The sides in an order that nobody can foresee.
+
+    A fair match also runs in this order, so that who answers first tells nothing.
+    """
+    return tuple(secrets.SystemRandom().sample(list(sides), len(sides)))
+
+
+def _starter(sides: Sequence[ModelSpec]) -> Start:
+    """What starts a recorded answer; used in the threads of a match, without a session."""
+    engine, session = shared_engine(), session_id()
+    handles = {spec: cached_model(spec) for spec in sides}
+
+    def start(spec: ModelSpec, request: GenerationRequest) -> Job:
+        return engine.answer(handles[spec], request, origin=Origin.COMPARE, session=session)
+
+    return start
+
+
+def _was_blind(shown: Shown) -> bool:
+    """A judgement that is changed after the names were seen is no longer blind."""
+    return shown.hidden
+
+
+def _withdraw(shown: Shown) -> None:
+    for pair in pair_ids(shown.match):
+        shared_votes().withdraw(pair)
+
+
+def _matches(entries: Iterable[Entry]) -> list[Shown]:
+    return [
+        shown
+        for entry in entries
+        for shown in (entry.matches if isinstance(entry, ShownList) else [entry])
     ]
-    if len(rates) != 2 or rates[0] is None or rates[1] is None:
-        return None
-    (left, right), names = rates, ("left", "right")
-    faster, factor = (names[0], left / right) if left >= right else (names[1], right / left)
-    return f"The {faster} one decoded {factor:.2f} times as fast."
+
+
+def _jobs(entries: Iterable[Entry]) -> list[Job]:
+    return [job for shown in _matches(entries) for job in shown.match.jobs if job is not None]

@@ -1,0 +1,137 @@
+"""A match as a file to keep: Markdown for people, JSON for programs, HTML to mail.
+
+The same report gives the same bytes. Whatever models, people and files wrote into it stays text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from typing import Any
+
+from core.comparison.html_page import to_html
+from core.comparison.report import MatchReport, Pair, SideReport
+from core.comparison.setup import LETTERS
+from core.comparison.wording import caution, conditions, figures_of, sampling_text, status
+from core.markdown import code_span, fenced
+
+__all__ = ["to_html", "to_json", "to_markdown"]
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def to_json(report: MatchReport) -> str:
+    """All that is known of the match."""
+    document = {
+        "id": report.id,
+        "asked_at": report.asked_at.isoformat(timespec="seconds"),
+        "mode": report.mode.value,
+        "instruction": report.request.instruction,
+        "context": report.request.context,
+        "sampling": asdict(report.request.sampling),
+        "contended": report.contended,
+        "sides": [_side_as_dict(side) for side in report.sides],
+        "comparison": [
+            {
+                "measure": row.measure.key,
+                "direction": row.direction.value or None,
+                "values": row.values,
+                "winner": None if row.winner is None else LETTERS[row.winner],
+                "factor": row.factor,
+                "contended": row.contended,
+            }
+            for row in report.rows
+        ],
+        "pairs": [_pair_as_dict(pair) for pair in report.pairs],
+        "verdict": report.verdict,
+        "versions": report.versions,
+        "host": asdict(report.host),
+    }
+    # What is no character (a folder's name may hold it) has no place in a file in UTF-8.
+    return _SURROGATE.sub("\ufffd", json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def to_markdown(report: MatchReport) -> str:
+    """The match to read; texts stand in code, so that nothing in them is active."""
+    parts = ["# Paddock: models side by side", _facts(report), "## Instruction"]
+    parts.append(fenced(report.request.instruction))
+    if report.request.context:
+        parts += ["**Context**", fenced(report.request.context)]
+    for side in report.sides:
+        parts += [f"## {side.letter}: {code_span(side.label)}", _answer(side)]
+    parts += ["## Figures", _table(report)]
+    if sentence := caution(report):
+        parts.append(f"*{sentence}*")
+    if report.pairs:
+        parts += ["## Where the answers part", "\n".join(map(_pair_line, report.pairs))]
+    parts += ["## Conditions", _bullets(conditions(report))]
+    return _SURROGATE.sub("\ufffd", "\n\n".join(parts) + "\n")
+
+
+def _side_as_dict(side: SideReport) -> dict[str, Any]:
+    return {
+        "side": side.letter,
+        "model": side.spec.model,
+        "title": side.title,
+        "precision": side.spec.precision.value,
+        "device": side.spec.device,
+        "runtime": side.spec.runtime.value,
+        "hints": asdict(side.spec.effective_hints),
+        "state": side.state.value,
+        "sampling": asdict(side.request.sampling),
+        "text": side.text,
+        "error": side.error,
+        "figures": None if side.figures is None else asdict(side.figures),
+        "token_times_ms": side.token_times_ms,
+        "run_id": side.run_id,
+    }
+
+
+def _pair_as_dict(pair: Pair) -> dict[str, Any]:
+    return {
+        "sides": [LETTERS[pair.a], LETTERS[pair.b]],
+        "divergence": asdict(pair.divergence),
+        "reference": None if pair.reference is None else LETTERS[pair.reference],
+        "followed": None if pair.followed is None else asdict(pair.followed),
+        "diff": [[kind.value, text] for kind, text in pair.diff],
+    }
+
+
+def _facts(report: MatchReport) -> str:
+    facts = [
+        ("Asked", f"{report.asked_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("Mode", f"{report.mode.label}. {report.mode.sentence}"),
+        ("Sampling", sampling_text(report.request)),
+    ]
+    lines = "\n".join(f"- {name}: {value}" for name, value in facts)
+    return lines + (f"\n- Verdict: {code_span(report.verdict)}" if report.verdict else "")
+
+
+def _answer(side: SideReport) -> str:
+    parts = [fenced(side.text)] if side.text else []
+    said = status(side)
+    parts.append(code_span(said) if side.error else f"*{said}*")
+    if line := figures_of(side):
+        parts.append(line)
+    return "\n\n".join(parts)
+
+
+def _table(report: MatchReport) -> str:
+    heads = ["", *(side.letter for side in report.sides), "Better"]
+    lines = [heads, ["---"] * len(heads)]
+    for row in report.rows:
+        better = "" if row.winner is None else f"**{LETTERS[row.winner]}**"
+        words = f"{better}: {row.factor_text}" if better and row.factor_text else better
+        name = f"{row.name} (contended)" if row.contended else row.name
+        lines.append([name, *row.texts, words])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _pair_line(pair: Pair) -> str:
+    line = f"- {LETTERS[pair.a]} and {LETTERS[pair.b]}: {pair.divergence.sentence}"
+    return f"{line} {pair.followed.sentence}" if pair.followed is not None else line
+
+
+def _bullets(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(f"- {name}: {code_span(value)}" for name, value in rows)

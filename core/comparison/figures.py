@@ -1,0 +1,217 @@
+"""What an answer cost, and who of several came out better in what.
+
+The figures are those of the run table: both take them from :func:`core.recording.run_result`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from core.errors import PaddockError
+from core.generation.answer import Answer
+from core.recording import run_result
+from core.runtimes.spec import ModelSpec
+from core.store import ModelStore, StoredModel
+from core.units import bytes_text, milliseconds_text, rate_text
+
+TIMING_TIE = 0.05
+"""Timings of one model against itself differ by a few per cent from answer to answer: what is
+closer than this is a tie. So is memory, which is seen as the growth of a whole process."""
+SIZE_TIE = 0.005
+"""A factor that would be shown as 1.00."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What one ended answer took; None where unknown. Times in ms, sizes in bytes."""
+
+    decode_tokens_per_s: float | None
+    end_to_end_tokens_per_s: float | None
+    ttft_ms: float | None
+    tpot_ms: float | None
+    total_ms: float | None
+    queue_ms: float | None
+    prompt_tokens: int | None
+    new_tokens: int | None
+    load_s: float | None
+    memory_private_bytes: int | None
+    memory_file_backed_bytes: int | None
+    memory_scope: str | None
+    """What the two memory figures cover."""
+    disk_bytes: int | None
+    """All files of the stored model."""
+    stop_reason: str
+    error: str | None
+    contended: bool
+    """Whether anything else was generating at the time: the timings are not comparable."""
+    seed: int | None
+    prompt_format: str | None
+    execution_precision: str | None
+    kv_precision: str | None
+    devices_used: tuple[str, ...]
+    threads: int | None
+
+
+def side_figures(answer: Answer, stored: StoredModel | None = None) -> Figures:
+    """The figures of an ended answer, equal to those that its run was recorded with.
+
+    Args:
+        stored: the model on disk, for its size; None leaves that unknown.
+    """
+    result = run_result(answer)
+    return Figures(
+        decode_tokens_per_s=result.decode_tokens_per_s,
+        end_to_end_tokens_per_s=result.end_to_end_tokens_per_s,
+        ttft_ms=result.ttft_ms,
+        tpot_ms=result.tpot_ms,
+        total_ms=result.total_ms,
+        queue_ms=result.queue_ms,
+        prompt_tokens=result.prompt_tokens,
+        new_tokens=result.new_tokens,
+        load_s=result.load_s,
+        memory_private_bytes=result.memory_private_bytes,
+        memory_file_backed_bytes=result.memory_file_backed_bytes,
+        memory_scope=result.memory_scope,
+        disk_bytes=stored.manifest.folder_bytes if stored is not None else None,
+        stop_reason=result.stop_reason,
+        error=result.error,
+        contended=bool(result.contended),
+        seed=answer.seed,
+        prompt_format=answer.prompt_format,
+        execution_precision=result.execution_precision,
+        kv_precision=result.kv_precision,
+        devices_used=result.devices_used,
+        threads=result.threads,
+    )
+
+
+def stored_model(store: ModelStore, spec: ModelSpec) -> StoredModel | None:
+    """The model of ``spec`` on disk; None where it is not there or cannot be read."""
+    try:
+        return store.get(store.resolve(spec.model), spec.precision)
+    except PaddockError:
+        return None
+
+
+class Direction(StrEnum):
+    """Which value of a row is the better one."""
+
+    HIGHER = "higher is better"
+    LOWER = "lower is better"
+    NEITHER = ""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One thing that sides are compared by."""
+
+    key: str
+    """Name of the field of :class:`Figures`."""
+    name: str
+    direction: Direction
+    text: Callable[[float], str]
+    """A value as people read it."""
+    words: tuple[str, str] = ("", "")
+    """How a winner's factor reads, with two sides and with more."""
+    tie: float = TIMING_TIE
+    timing: bool = False
+    """Whether contention touches it."""
+
+
+@dataclass(frozen=True)
+class DeltaRow:
+    """One measure across the sides."""
+
+    measure: Measure
+    values: tuple[float | None, ...]
+    """One a side; None where it is missing."""
+    winner: int | None
+    """The better side; None for a tie, where nothing is better, or with fewer than two values."""
+    factor: float | None
+    """By how much the winner is ahead of the next best, above 1; None where it has no factor."""
+    contended: bool
+    """Whether the row holds timings that were taken while something else was generating."""
+
+    @property
+    def name(self) -> str:
+        """Of the measure."""
+        return self.measure.name
+
+    @property
+    def direction(self) -> Direction:
+        """Which value is the better one."""
+        return self.measure.direction
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The values as people read them; a dash where one is missing."""
+        return tuple("—" if value is None else self.measure.text(value) for value in self.values)
+
+    @property
+    def factor_text(self) -> str | None:
+        """The factor in words, such as ``1.34 × as fast``; None where there is no winner."""
+        if self.winner is None or self.factor is None:
+            return None
+        digits = 2 if self.factor < 10 else 0
+        several = sum(value is not None for value in self.values) > 2
+        words = self.measure.words[1 if several else 0]
+        return words.format(factor=f"{self.factor:,.{digits}f} ×")
+
+
+_FASTER = ("{factor} as fast", "{factor} as fast as the next")
+_SMALLER = ("the other takes {factor} as much", "the next takes {factor} as much")
+
+MEASURES = (
+    Measure(
+        "decode_tokens_per_s", "Decode rate", Direction.HIGHER, rate_text, _FASTER, timing=True
+    ),
+    Measure(
+        "ttft_ms", "Time to first token", Direction.LOWER, milliseconds_text, _FASTER, timing=True
+    ),
+    Measure(
+        "tpot_ms",
+        "Time per output token",
+        Direction.LOWER,
+        milliseconds_text,
+        _FASTER,
+        timing=True,
+    ),
+    Measure("new_tokens", "New tokens", Direction.NEITHER, lambda count: f"{count:,.0f}"),
+    Measure("memory_private_bytes", "Private memory", Direction.LOWER, bytes_text, _SMALLER),
+    Measure(
+        "memory_file_backed_bytes", "File-backed memory", Direction.LOWER, bytes_text, _SMALLER
+    ),
+    Measure("disk_bytes", "Disk", Direction.LOWER, bytes_text, _SMALLER, tie=SIZE_TIE),
+)
+"""In the order in which they are shown."""
+
+
+def deltas(figures: Sequence[Figures | None]) -> tuple[DeltaRow, ...]:
+    """Every measure across the sides; a side without figures has no value anywhere."""
+    return tuple(_row(measure, figures) for measure in MEASURES)
+
+
+def compare_rates(figures: Sequence[Figures | None]) -> DeltaRow:
+    """The first of :func:`deltas` alone: the decode rates."""
+    return _row(MEASURES[0], figures)
+
+
+def _row(measure: Measure, figures: Sequence[Figures | None]) -> DeltaRow:
+    values = tuple(getattr(side, measure.key) if side is not None else None for side in figures)
+    winner, factor = _best(measure, values)
+    contended = measure.timing and any(side is not None and side.contended for side in figures)
+    return DeltaRow(measure, values, winner, factor, contended)
+
+
+def _best(measure: Measure, values: Sequence[float | None]) -> tuple[int | None, float | None]:
+    known = [(value, side) for side, value in enumerate(values) if value is not None]
+    if measure.direction is Direction.NEITHER or len(known) < 2:
+        return None, None
+    known.sort(reverse=measure.direction is Direction.HIGHER)
+    (first, winner), (second, _) = known[:2]
+    small, large = sorted((first, second))
+    if large <= 0 or (small > 0 and large / small <= 1 + measure.tie):
+        return None, None
+    return winner, large / small if small > 0 else None

@@ -1,0 +1,166 @@
+"""All that is known of a match at one moment, as values: what the exports are written from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.catalogue import catalogue
+from core.comparison.divergence import (
+    DiffKind,
+    Divergence,
+    Followed,
+    compare,
+    followed,
+    readable_diff,
+    reference_pairs,
+    same_tokenizer,
+)
+from core.comparison.figures import DeltaRow, Figures, deltas, side_figures, stored_model
+from core.comparison.match import Match, SideState
+from core.comparison.setup import LETTERS, Mode
+from core.comparison.timeline import Timeline, timeline
+from core.devices import HostFacts, host_facts, library_versions
+from core.generation.request import GenerationRequest
+from core.runtimes.spec import ModelSpec
+from core.store import ModelStore, StoredModel
+
+
+@dataclass(frozen=True)
+class SideReport:
+    """One side and what became of it."""
+
+    letter: str
+    title: str
+    spec: ModelSpec
+    state: SideState
+    request: GenerationRequest
+    """A kept answer may have another seed than the other sides."""
+    text: str
+    token_times_ms: tuple[float, ...]
+    error: str | None
+    figures: Figures | None
+    timeline: Timeline | None
+    run_id: str | None
+    """Its row in the run table, where it has one."""
+
+    @property
+    def label(self) -> str:
+        """Title, precision and device, with what AUTO took."""
+        used = self.figures.devices_used if self.figures is not None else ()
+        device = self.spec.device
+        if used and used != (device,):
+            device = f"{device} → {', '.join(used)}"
+        return f"{self.title} · {self.spec.precision.label} · {device}"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sides next to each other, by their places."""
+
+    a: int
+    b: int
+    divergence: Divergence
+    diff: tuple[tuple[DiffKind, str], ...]
+    reference: int | None
+    """The side of the higher precision, where they are one model in two; else None."""
+    followed: Followed | None
+    """How far the other followed it."""
+
+
+@dataclass(frozen=True)
+class MatchReport:
+    """A match and everything that is said of it."""
+
+    id: str
+    asked_at: datetime
+    """UTC."""
+    mode: Mode
+    request: GenerationRequest
+    sides: tuple[SideReport, ...]
+    rows: tuple[DeltaRow, ...]
+    pairs: tuple[Pair, ...]
+    """The first answer beside each other one, and every precision beside its reference."""
+    verdict: str | None
+    """What the person found, as a sentence."""
+    versions: dict[str, str]
+    host: HostFacts
+
+    @property
+    def contended(self) -> bool:
+        """Whether any timing was taken while something else was generating."""
+        return any(side.figures is not None and side.figures.contended for side in self.sides)
+
+
+def describe(match: Match, store: ModelStore, *, verdict: str | None = None) -> MatchReport:
+    """A match as it stands now; meant for ended ones, but any will do.
+
+    Args:
+        store: knows titles, sizes and tokenizers of the models.
+        verdict: the person's vote, as a sentence.
+    """
+    stored = [stored_model(store, spec) for spec in match.setup.sides]
+    sides = tuple(_side(match, index, model) for index, model in enumerate(stored))
+    return MatchReport(
+        id=match.id,
+        asked_at=match.asked_at,
+        mode=match.setup.mode,
+        request=match.setup.request,
+        sides=sides,
+        rows=deltas([side.figures for side in sides]),
+        pairs=_pairs(match, stored),
+        verdict=verdict,
+        versions=library_versions(),
+        host=host_facts(),
+    )
+
+
+def model_title(spec: ModelSpec, stored: StoredModel | None = None) -> str:
+    """The model's name as people know it."""
+    row = catalogue().get(spec.model)
+    if row is not None:
+        return row.title
+    return stored.manifest.title if stored is not None else spec.model
+
+
+def _side(match: Match, index: int, stored: StoredModel | None) -> SideReport:
+    spec, job, answer = match.setup.sides[index], match.jobs[index], match.answers[index]
+    return SideReport(
+        letter=LETTERS[index],
+        title=model_title(spec, stored),
+        spec=spec,
+        state=match.state(index),
+        request=match.request(index),
+        text=answer.text if answer is not None else job.text if job is not None else "",
+        token_times_ms=answer.token_times_ms if answer is not None else (),
+        error=match.error(index),
+        figures=side_figures(answer, stored) if answer is not None else None,
+        timeline=timeline(answer) if answer is not None else None,
+        run_id=job.run_id if job is not None else None,
+    )
+
+
+def _pairs(match: Match, stored: list[StoredModel | None]) -> tuple[Pair, ...]:
+    sides, answers = match.setup.sides, match.answers
+    references = {frozenset(pair): pair[0] for pair in reference_pairs(sides)}
+    places = [(0, other) for other in range(1, len(sides))]
+    places += [tuple(sorted(pair)) for pair in references if 0 not in pair]
+    pairs = []
+    for a, b in places:
+        first, second = answers[a], answers[b]
+        if first is None or second is None or not (first.token_ids and second.token_ids):
+            continue
+        reference = references.get(frozenset((a, b)))
+        alike = sides[a].model == sides[b].model or same_tokenizer(stored[a], stored[b])
+        in_order = (first, second) if reference == a else (second, first)
+        pairs.append(
+            Pair(
+                a=a,
+                b=b,
+                divergence=compare(first, second, alike),
+                diff=tuple(readable_diff(first.text, second.text)),
+                reference=reference,
+                followed=followed(*in_order) if reference is not None else None,
+            )
+        )
+    return tuple(pairs)

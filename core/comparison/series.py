@@ -1,0 +1,222 @@
+"""A list of instructions through the same models, one match after another."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from statistics import median
+
+from core.comparison.divergence import Divergence, compare
+from core.comparison.figures import Figures, compare_rates, side_figures
+from core.comparison.instructions import Instruction
+from core.comparison.match import LineUp, Match, SideState, Start
+from core.comparison.setup import Mode, Setup
+from core.errors import BadRequestError
+from core.generation.request import GenerationRequest
+from core.runtimes.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SeriesRow:
+    """One instruction of a list, and what became of it."""
+
+    number: int
+    """From 1."""
+    instruction: str
+    match: Match | None
+    """None where it has not begun."""
+    states: tuple[SideState, ...]
+    figures: tuple[Figures | None, ...]
+    """Of each ended answer; None where there is none."""
+    errors: tuple[str | None, ...]
+    fastest: int | None
+    """The side with the highest decode rate; None for a tie, or where rates are missing."""
+    contended: bool
+    """Whether any of the timings was."""
+    divergence: Divergence | None
+    """Between the first two sides; None unless both have ended."""
+
+
+@dataclass(frozen=True)
+class SideSummary:
+    """One side over a whole list."""
+
+    answered: int
+    """Answers that ended without an error."""
+    failed: int
+    decode_tokens_per_s: float | None
+    """Median over its answers."""
+    ttft_ms: float | None
+    """Median."""
+    new_tokens: int
+    """Of all answers."""
+    fastest: int
+    """Instructions at which it decoded fastest."""
+    contended: bool
+    """Whether any of its timings was."""
+
+
+class Series:
+    """Runs a list of instructions in a thread of its own, without a page: see :class:`Match`."""
+
+    def __init__(
+        self,
+        sides: Sequence[ModelSpec],
+        instructions: Sequence[Instruction],
+        request: GenerationRequest,
+        mode: Mode,
+        start: Start,
+        *,
+        line_up: LineUp | None = None,
+    ) -> None:
+        """
+        Args:
+            request: gives sampling and prompt format. With its seed all instructions are sampled;
+                without one each draws its own, the same for all sides.
+            start, line_up: see :class:`Match`.
+
+        Raises:
+            BadRequestError: no instruction, or one that cannot be used; nothing was started.
+        """
+        if not instructions:
+            raise BadRequestError("There is no instruction in the list; write one a line.")
+        self.id = uuid.uuid4().hex
+        self.asked_at = datetime.now(UTC)
+        self.setups = tuple(
+            Setup(
+                tuple(sides),
+                replace(request, instruction=item.instruction, context=item.context),
+                mode,
+            )
+            for item in instructions
+        )
+        self._start, self._line_up = start, line_up
+        self._matches: list[Match] = []
+        self._stopped, self._ended = threading.Event(), threading.Event()
+        threading.Thread(target=self._run, name=f"series {self.id}", daemon=True).start()
+
+    @property
+    def sides(self) -> tuple[ModelSpec, ...]:
+        """The models."""
+        return self.setups[0].sides
+
+    @property
+    def matches(self) -> tuple[Match, ...]:
+        """Those begun so far; the last may be running."""
+        return tuple(self._matches)
+
+    @property
+    def current(self) -> Match | None:
+        """The match under way, or the latest; None before the first."""
+        matches = self.matches
+        return matches[-1] if matches else None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will happen."""
+        return self._ended.is_set()
+
+    @property
+    def running(self) -> bool:
+        """Whether an answer is under way or still to come."""
+        return not self.done
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Instructions ended, and all of them."""
+        return sum(match.done for match in self.matches), len(self.setups)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the person stopped it."""
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """Stop the match under way and begin no further one; what has ended is kept."""
+        self._stopped.set()
+        for match in self.matches[-1:]:
+            match.stop()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end; False where the time ran out first."""
+        return self._ended.wait(timeout_s)
+
+    def rows(self) -> tuple[SeriesRow, ...]:
+        """One for each instruction of the list, in order, as they stand now."""
+        matches = self.matches
+        return tuple(
+            _row(number, setup, matches[number - 1] if number <= len(matches) else None)
+            for number, setup in enumerate(self.setups, 1)
+        )
+
+    def summary(self) -> tuple[SideSummary, ...]:
+        """One for each side, over all answers that have ended."""
+        rows = self.rows()
+        return tuple(_summary(rows, side) for side in range(len(self.sides)))
+
+    def _run(self) -> None:
+        try:
+            for setup in self.setups:
+                if self._stopped.is_set():
+                    return
+                match = Match(setup, self._start, line_up=self._line_up)
+                self._matches.append(match)
+                if self._stopped.is_set():
+                    match.stop()
+                match.wait()
+        finally:
+            self._ended.set()
+
+
+def _row(number: int, setup: Setup, match: Match | None) -> SeriesRow:
+    count = len(setup.sides)
+    if match is None:
+        nothing = (None,) * count
+        return SeriesRow(
+            number=number,
+            instruction=setup.request.instruction,
+            match=None,
+            states=(SideState.WAITING,) * count,
+            figures=nothing,
+            errors=nothing,
+            fastest=None,
+            contended=False,
+            divergence=None,
+        )
+    answers = match.answers
+    figures = tuple(side_figures(answer) if answer else None for answer in answers)
+    rates = compare_rates(figures)
+    first, second = answers[:2]
+    same_model = setup.sides[0].model == setup.sides[1].model
+    return SeriesRow(
+        number=number,
+        instruction=setup.request.instruction,
+        match=match,
+        states=tuple(match.state(side) for side in range(count)),
+        figures=figures,
+        errors=tuple(match.error(side) for side in range(count)),
+        fastest=rates.winner,
+        contended=rates.contended,
+        divergence=compare(first, second, same_model) if first and second else None,
+    )
+
+
+def _summary(rows: Sequence[SeriesRow], side: int) -> SideSummary:
+    figures = [found for row in rows if (found := row.figures[side]) is not None]
+    rates = [f.decode_tokens_per_s for f in figures if f.decode_tokens_per_s is not None]
+    waits = [f.ttft_ms for f in figures if f.ttft_ms is not None]
+    return SideSummary(
+        answered=sum(row.states[side] is SideState.DONE for row in rows),
+        failed=sum(row.states[side] is SideState.FAILED for row in rows),
+        decode_tokens_per_s=median(rates) if rates else None,
+        ttft_ms=median(waits) if waits else None,
+        new_tokens=sum(f.new_tokens or 0 for f in figures),
+        fastest=sum(row.fastest == side for row in rows),
+        contended=any(f.contended for f in figures),
+    )

@@ -1,0 +1,84 @@
+"""What is compared: the models, the one request for all of them, and how they share the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from core.devices import AUTO, auto_devices, require_device
+from core.errors import BadRequestError, UnknownDeviceError
+from core.generation.request import GenerationRequest
+from core.runtimes.spec import ModelSpec
+
+FEWEST_SIDES, MOST_SIDES = 2, 4
+LETTERS = "ABCD"
+"""Names of the sides, in order."""
+
+
+class Mode(StrEnum):
+    """How the sides share the machine."""
+
+    FAIR = "fair"
+    RACE = "race"
+
+    @property
+    def label(self) -> str:
+        """Word for the control."""
+        return "Fair" if self is Mode.FAIR else "Race"
+
+    @property
+    def sentence(self) -> str:
+        """What it means, for the person."""
+        if self is Mode.FAIR:
+            return "One after the other, so that neither disturbs the other's figures."
+        return "All at once, for the show: they slow each other down, and the figures say so."
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Two to four models and what they are asked; the request is checked when this is made.
+
+    Raises:
+        BadRequestError: too few or too many sides, or a request that cannot be used.
+    """
+
+    sides: tuple[ModelSpec, ...]
+    request: GenerationRequest
+    """Validated: one seed for all sides, drawn here where the person gave none."""
+    mode: Mode
+
+    def __post_init__(self) -> None:
+        if not FEWEST_SIDES <= len(self.sides) <= MOST_SIDES:
+            raise BadRequestError(
+                f"{len(self.sides)} models were chosen; "
+                f"choose {FEWEST_SIDES} to {MOST_SIDES} to compare."
+            )
+        object.__setattr__(self, "sides", tuple(self.sides))
+        object.__setattr__(self, "request", self.request.validated())
+
+
+def default_mode(sides: Sequence[ModelSpec]) -> Mode:
+    """Fair where two sides use the same device, AUTO resolved; else a race.
+
+    An AUTO that cannot say what it will take may take any device, so it counts as shared.
+    """
+    used = [devices_of(spec) for spec in sides]
+    seen: set[str] = set()
+    for devices in used:
+        if not devices or seen & devices:
+            return Mode.FAIR
+        seen |= devices
+    return Mode.RACE
+
+
+def devices_of(spec: ModelSpec) -> frozenset[str]:
+    """Names of the devices the model will use; empty where AUTO cannot say yet.
+
+    A device that this machine does not have stands for itself: the answer will tell the person.
+    """
+    try:
+        device = require_device(spec.device)
+    except UnknownDeviceError:
+        return frozenset({spec.device.strip().upper()})
+    return frozenset(auto_devices() if device == AUTO else (device,))

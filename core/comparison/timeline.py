@@ -1,0 +1,32 @@
+"""How an answer grew: its tokens over time, for charts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.generation.answer import Answer
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Tokens of one answer over time; a point a token, after one at the start of work.
+
+    Between two points nothing changes: a chart draws it in steps.
+    """
+
+    seconds: tuple[float, ...]
+    """Since work on the answer started: prefill included, its place in line not."""
+    tokens: tuple[int, ...]
+    """Tokens that existed then."""
+    contended: bool
+    """Whether anything else was generating at the time."""
+
+
+def timeline(answer: Answer) -> Timeline:
+    """The timeline of an ended answer; without tokens, it is the start alone."""
+    times = answer.token_times_ms
+    return Timeline(
+        seconds=(0.0, *(time_ms / 1000 for time_ms in times)),
+        tokens=tuple(range(len(times) + 1)),
+        contended=answer.contended,
+    )

@@ -1,0 +1,112 @@
+"""What exports say of a match, in words; nothing of it is marked up or escaped."""
+
+from __future__ import annotations
+
+from core.comparison.match import SideState
+from core.comparison.report import MatchReport, SideReport
+from core.generation.answer import StopReason
+from core.generation.request import GenerationRequest
+from core.units import bytes_text, milliseconds_text, rate_text
+
+
+def status(side: SideReport) -> str:
+    """How a side ended, as a sentence."""
+    if side.error is not None:
+        return side.error
+    if side.figures is not None:
+        return StopReason(side.figures.stop_reason).sentence
+    match side.state:
+        case SideState.SKIPPED:
+            return "Was not asked."
+        case SideState.RUNNING:
+            return "Was still answering."
+        case _:
+            return "Had not begun."
+
+
+def sampling_text(request: GenerationRequest) -> str:
+    """How the next token was drawn."""
+    sampling = request.sampling
+    penalty = f"repetition penalty {sampling.repetition_penalty}"
+    length = f"at most {sampling.max_new_tokens} new tokens"
+    if sampling.greedy:
+        return f"greedy, {penalty}, {length}"
+    return (
+        f"temperature {sampling.temperature}, top-p {sampling.top_p}, top-k {sampling.top_k}, "
+        f"{penalty}, seed {sampling.seed}, {length}"
+    )
+
+
+def figures_of(side: SideReport) -> str:
+    """The figures of one side in a line; empty where it has none."""
+    figures = side.figures
+    if figures is None:
+        return ""
+    parts = []
+    if figures.ttft_ms is not None:
+        parts.append(f"TTFT {milliseconds_text(figures.ttft_ms)}")
+    if figures.decode_tokens_per_s is not None:
+        parts.append(rate_text(figures.decode_tokens_per_s))
+    if figures.new_tokens is not None:
+        noun = "token" if figures.new_tokens == 1 else "tokens"
+        parts.append(f"{figures.new_tokens} new {noun}")
+    if figures.memory_private_bytes is not None and figures.memory_file_backed_bytes is not None:
+        parts.append(
+            f"memory {bytes_text(figures.memory_private_bytes)} private + "
+            f"{bytes_text(figures.memory_file_backed_bytes)} file-backed"
+        )
+    if figures.seed is not None:
+        parts.append(f"seed {figures.seed}")
+    if figures.contended:
+        parts.append("contended")
+    return " · ".join(parts)
+
+
+def caution(report: MatchReport) -> str | None:
+    """What a reader must know before comparing the timings; None where there is nothing."""
+    if not report.contended:
+        return None
+    return (
+        "Contended: something else was generating while these timings were taken, so they are "
+        "not comparable with others."
+    )
+
+
+def conditions(report: MatchReport) -> list[tuple[str, str]]:
+    """Under which conditions the figures were taken, as (name, value)."""
+    rows = [(f"Side {side.letter}", _side_conditions(side)) for side in report.sides]
+    scopes = {
+        side.figures.memory_scope
+        for side in report.sides
+        if side.figures is not None and side.figures.memory_scope is not None
+    }
+    rows += [("Memory figures", scope) for scope in sorted(scopes)]
+    host = report.host
+    cores = host.physical_cores or host.logical_cores
+    memory = bytes_text(host.memory_bytes)
+    rows.append(("Machine", f"{host.cpu}, {cores} cores, {memory} of memory, {host.os}"))
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    return [*rows, ("Versions", versions)]
+
+
+def _side_conditions(side: SideReport) -> str:
+    figures, spec = side.figures, side.spec
+    parts = [side.title, f"{spec.precision.label} weights", f"{spec.runtime.value} runtime"]
+    parts.append(f"asked for {spec.device}")
+    if figures is not None:
+        if figures.devices_used:
+            parts.append(f"ran on {', '.join(figures.devices_used)}")
+        if figures.execution_precision is not None:
+            parts.append(f"executed in {figures.execution_precision}")
+        if figures.kv_precision is not None:
+            parts.append(f"KV cache in {figures.kv_precision}")
+        if figures.threads is not None:
+            parts.append(f"{figures.threads} threads")
+        if figures.prompt_format is not None:
+            parts.append(f"prompt format {figures.prompt_format}")
+        if figures.prompt_tokens is not None:
+            parts.append(f"{figures.prompt_tokens} prompt tokens")
+        if figures.load_s is not None:
+            parts.append(f"loaded in {figures.load_s:.1f} s")
+        parts.append("contended" if figures.contended else "not contended")
+    return ", ".join(parts)

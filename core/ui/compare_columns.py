@@ -1,0 +1,182 @@
+"""The sides of a match next to each other, live while they answer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import streamlit as st
+
+from core.comparison.match import SideState
+from core.comparison.setup import LETTERS
+from core.generation.answer import StopReason
+from core.generation.job import Phase
+from core.ui.comparison import Comparison, Shown
+from core.ui.history import model_title
+from core.ui.safe_text import safe_markdown
+from core.ui.stream_view import figures_line, running_figures
+
+LOOK_EVERY_S = 0.2
+"""The texts so far go to the browser as often as this; the figures come from the workers."""
+
+_SCROLLED = "scrolled_to"
+_SCROLL = """<script>
+const place = document.querySelector(".st-key-current");
+if (place) {
+  place.style.scrollMarginTop = "4.5rem"; // the menu lies over the top
+  place.scrollIntoView({behavior: "smooth", block: "start"});
+}
+</script>"""
+
+
+def draw_answers(shown: Shown, state: Comparison, *, actions: bool = True) -> None:
+    """Draw all sides; the text and figures of one that answers are drawn again and again.
+
+    Nothing here keeps the match going: a rerun, a page switch or a closed tab leaves it as it is,
+    and the next call shows it again. Each side is a fragment of its own. Its Stop stands outside
+    of it: a click then interrupts whatever is being drawn, and need not wait for it.
+
+    Args:
+        actions: whether a side that has ended can be copied and asked again.
+    """
+    sides, running = range(len(shown.match.setup.sides)), shown.running
+    for side, column in zip(sides, st.columns(len(sides), gap="small"), strict=True):
+        with column.container(border=True, height="stretch", key=_side_key(side)):
+            ended = shown.match.state(side).ended  # asked once: it may end meanwhile
+            _draw_heading(shown, side, ended=ended)
+            if not ended:
+                st.fragment(_draw_live, run_every=LOOK_EVERY_S)(shown, side)
+                continue
+            _draw_ended(shown, side)
+            if actions and not running:
+                _draw_actions(shown, side, state)
+
+
+def follow_to_the_end(state: Comparison, *, was_running: bool) -> None:
+    """Draw the page again when the last answer has ended, wherever on it that shows.
+
+    Args:
+        was_running: whether anything was when this drawing of the page began.
+    """
+    if was_running and not state.running:
+        st.rerun()
+    if state.running and (state.current is None or not state.current.running):
+        st.fragment(_await_end, run_every=LOOK_EVERY_S)(state)
+
+
+def _await_end(state: Comparison) -> None:
+    if not state.running:
+        st.rerun()
+
+
+def scroll_here(shown: Shown) -> None:
+    """Bring a match that has just begun into view; the controls above it are long."""
+    place = st.empty()  # always there, so that nothing below it moves
+    if shown.match.id not in st.session_state.setdefault(_SCROLLED, set()):
+        st.session_state[_SCROLLED].add(shown.match.id)
+        if shown.running:
+            place.html(_SCROLL, unsafe_allow_javascript=True)
+
+
+def _draw_live(shown: Shown, side: int) -> None:
+    match shown.match.state(side):
+        case SideState.WAITING:
+            _draw_waiting(shown, side)
+        case SideState.RUNNING:
+            _draw_running(shown, side)
+        case _:
+            st.rerun()  # its Stop goes, its figures stay, and the page may have more to say
+
+
+def _side_key(side: int) -> str:
+    return f"answer_{LETTERS[side].lower()}"
+
+
+def _draw_heading(shown: Shown, side: int, *, ended: bool) -> None:
+    spec = shown.match.setup.sides[side]
+    name = "" if shown.hidden else f" · {safe_markdown(model_title(spec))}"
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
+        st.markdown(f"**{LETTERS[side]}**{name}", width="stretch")
+        if not ended:
+            st.button(
+                f"Stop {LETTERS[side]}",
+                icon=":material/stop:",
+                key=f"stop_{side}",
+                on_click=shown.stop,
+                args=(side,),
+            )
+    if not shown.hidden:
+        st.caption(f"{spec.precision.label} · {safe_markdown(spec.device)}")
+
+
+def _draw_waiting(shown: Shown, side: int) -> None:
+    message, fraction = shown.match.message(side), shown.match.fraction(side)
+    if shown.hidden:  # a message may name the model
+        message, fraction = "Waits, or gets ready.", None
+    _draw_preparation(shown, message, fraction)
+
+
+def _draw_preparation(shown: Shown, message: str, fraction: float | None) -> None:
+    text = f":material/hourglass_top: {safe_markdown(message)}"
+    if fraction is not None:
+        st.progress(fraction, text=text)
+    else:  # an empty bar would look stuck; seconds that count do not
+        waited_s = (datetime.now(UTC) - shown.match.asked_at).total_seconds()
+        st.caption(f"{text} {waited_s:.0f} s")
+
+
+def _draw_running(shown: Shown, side: int) -> None:
+    job = shown.match.jobs[side]
+    assert job is not None, "a side that runs has a job"
+    now = job.snapshot()
+    if now.phase is Phase.PREPARING:
+        _draw_waiting(shown, side)
+        return
+    if text := job.text:
+        st.markdown(safe_markdown(text) + " ▌")
+    if shown.hidden:
+        st.caption("Answers …")
+    else:
+        st.caption(" · ".join(running_figures(now)))
+
+
+def _draw_ended(shown: Shown, side: int) -> None:
+    answer = shown.match.answers[side]
+    if shown.match.state(side) is SideState.SKIPPED:
+        st.caption("Was not asked.")
+    if answer is not None and answer.text:
+        st.markdown(safe_markdown(answer.text))
+    elif answer is not None and answer.error is None:
+        st.caption("The model gave no text.")
+    if sentence := shown.match.error(side):
+        if shown.hidden:
+            sentence = "This side failed; the reason shows with the names."
+        st.error(safe_markdown(sentence), icon=":material/error:")
+    if answer is None:
+        return
+    if shown.hidden:
+        st.caption("Names and figures show once you have voted.")
+        return
+    if answer.stop_reason is StopReason.TIMEOUT:
+        st.warning(answer.stop_reason.sentence, icon=":material/timer_off:")
+    spec = shown.match.setup.sides[side]
+    st.caption(figures_line(answer, spec, None))
+
+
+def _draw_actions(shown: Shown, side: int, state: Comparison) -> None:
+    job = shown.match.jobs[side]
+    with st.container(horizontal=True, gap="small"):
+        st.button(
+            f"Regenerate {LETTERS[side]}",
+            icon=":material/refresh:",
+            key=f"again_{side}",
+            type="tertiary",
+            disabled=state.running,
+            on_click=state.regenerate,
+            args=(shown, side),
+            help="Ask this side alone again, with a fresh seed; the others keep their answers.",
+        )
+        if job is not None and job.answer is not None and job.answer.text:
+            with st.popover(
+                "Copy", icon=":material/content_copy:", type="tertiary", key=f"copy_{side}"
+            ):
+                st.code(job.answer.text, language=None, wrap_lines=True)

@@ -1,0 +1,184 @@
+"""Which models stand side by side, and how they share the machine: the controls of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from core.catalogue import Precision, catalogue
+from core.comparison.setup import FEWEST_SIDES, LETTERS, MOST_SIDES, Mode, default_mode
+from core.devices import AUTO
+from core.runtimes.spec import ModelSpec, RuntimeName
+from core.store import ModelStore
+from core.ui.link import link_choice, number_in
+from core.ui.pickers import pick_model
+
+KEYS = ("left_", "right_", "c_", "d_")
+"""Prefixes of each side's keys, in the session and in the link."""
+_TRAITS = ("model", "precision", "device", "runtime")
+_PREFERRED = (Precision.INT8, Precision.INT4, Precision.FP16, Precision.FP32)
+_MODE_CHOSEN = "mode_chosen"
+"""Set once the person, or a link, chose between fair and race; else it follows the devices."""
+
+
+def pick_sides(store: ModelStore) -> tuple[ModelSpec, ...]:
+    """Draw two to four columns of pickers and return what was chosen."""
+    link_choice("sides", FEWEST_SIDES, number_in(FEWEST_SIDES, MOST_SIDES))
+    count: int = st.session_state["sides"]
+    _forget_links(KEYS[count:])
+    sides: list[ModelSpec] = []
+    for index, column in enumerate(st.columns(count, gap="small")):
+        with column.container(border=True, height="stretch", key=_side_key(index)):
+            _draw_heading(index, count)
+            default = next_side(sides)
+            sides.append(
+                pick_model(
+                    store,
+                    key=KEYS[index],
+                    default=default.model,
+                    precision_for=lambda model, so_far=tuple(sides): unused(model, so_far),
+                    on_model_change=lambda index=index: _make_different(index),
+                )
+            )
+    return tuple(sides)
+
+
+def draw_side_buttons(sides: tuple[ModelSpec, ...]) -> None:
+    """Buttons that change how many sides there are, and their order."""
+    st.button(
+        "Add a model",
+        icon=":material/add:",
+        type="tertiary",
+        disabled=len(sides) == MOST_SIDES,
+        on_click=_add,
+        args=(sides,),
+        help=f"Up to {MOST_SIDES} side by side.",
+    )
+    st.button(
+        "Swap",
+        icon=":material/swap_horiz:",
+        type="tertiary",
+        on_click=_rotate,
+        help="Change sides. With more than two, each moves one to the left.",
+    )
+
+
+def pick_mode(sides: Sequence[ModelSpec]) -> Mode:
+    """Draw the choice between fair and race."""
+    usual = default_mode(sides)
+    if "mode" in st.query_params:
+        st.session_state[_MODE_CHOSEN] = True
+    if not st.session_state.get(_MODE_CHOSEN):
+        st.session_state["mode"] = usual
+    link_choice("mode", usual, Mode)
+    mode = st.segmented_control(
+        "How they run",
+        list(Mode),
+        format_func=lambda value: value.label,
+        required=True,
+        key="mode",
+        persist_state="session",
+        on_change=lambda: st.session_state.update({_MODE_CHOSEN: True}),
+        label_visibility="collapsed",
+    )
+    return mode or usual
+
+
+def pick_blind() -> bool:
+    """Draw the switch for judging blind."""
+    link_choice("blind", False, lambda text: text.lower() == "true")
+    return st.toggle(
+        "Blind",
+        key="blind",
+        persist_state="session",
+        help="Shuffles the sides and hides names and figures until you have voted.",
+    )
+
+
+def next_side(others: Sequence[ModelSpec]) -> ModelSpec:
+    """A model to stand beside these: an embedded one that is not among them."""
+    embedded = [key for key, row in catalogue().items() if row.embedded]
+    taken = {(spec.model, spec.precision) for spec in others}
+    return next(
+        ModelSpec(model, precision)
+        for precision in _PREFERRED
+        for model in embedded
+        if (model, precision) not in taken
+    )
+
+
+def unused(model: str, others: Sequence[ModelSpec]) -> Precision:
+    """The first precision in which a model is not among these."""
+    taken = {spec.precision for spec in others if spec.model == model}
+    return next(precision for precision in _PREFERRED if precision not in taken)
+
+
+def _side_key(index: int) -> str:
+    return f"side_{LETTERS[index].lower()}"
+
+
+def _draw_heading(index: int, count: int) -> None:
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
+        st.markdown(f"**{LETTERS[index]}**", width="stretch")
+        if count > FEWEST_SIDES:
+            st.button(
+                f"Remove {LETTERS[index]}",
+                icon=":material/close:",
+                type="tertiary",
+                key=f"remove_{index}",
+                on_click=_remove,
+                args=(index,),
+            )
+
+
+# Callbacks
+
+
+def _add(sides: tuple[ModelSpec, ...]) -> None:
+    _put(len(sides), next_side(sides))
+    st.session_state["sides"] = len(sides) + 1
+
+
+def _remove(index: int) -> None:
+    count = st.session_state["sides"]
+    for place in range(index, count - 1):
+        _put(place, _chosen(place + 1))
+    st.session_state["sides"] = count - 1
+
+
+def _rotate() -> None:
+    chosen = [_chosen(place) for place in range(st.session_state["sides"])]
+    for place, spec in enumerate([*chosen[1:], chosen[0]]):
+        _put(place, spec)
+
+
+def _make_different(index: int) -> None:
+    """What another side is already is taken in another precision."""
+    count = st.session_state["sides"]
+    mine = _chosen(index)
+    others = [_chosen(place) for place in range(count) if place != index]
+    if mine in others:
+        st.session_state[f"{KEYS[index]}precision"] = unused(mine.model, others)
+
+
+def _chosen(place: int) -> ModelSpec:
+    values = {trait: st.session_state.get(f"{KEYS[place]}{trait}") for trait in _TRAITS}
+    return ModelSpec(
+        values["model"] or next(iter(catalogue())),
+        values["precision"] or _PREFERRED[0],
+        values["device"] or AUTO,
+        values["runtime"] or next(iter(RuntimeName)),
+    )
+
+
+def _put(place: int, spec: ModelSpec) -> None:
+    for trait in _TRAITS:
+        st.session_state[f"{KEYS[place]}{trait}"] = getattr(spec, trait)
+
+
+def _forget_links(keys: Sequence[str]) -> None:
+    """Sides that are gone leave the link."""
+    for key in keys:
+        for trait in _TRAITS:
+            st.query_params.pop(f"{key}{trait}", None)

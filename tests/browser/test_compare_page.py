@@ -1,0 +1,394 @@
+"""Two models side by side, as a person sees it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.browser.screen import Screen, Stagehand, eventually
+from tests.browser.test_hostile_text import ACTIVE, HOSTILE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
+
+NEOX, LLAMA = "paddock-neox", "paddock-llama"
+TEXTS = {
+    NEOX: "Rain is quiet. Rain is clean. Nobody else is there.",
+    LLAMA: "Rain is loud. Rain is wet. Everybody is there, and nobody minds.",
+}
+NAMES = ("Paddock NeoX", "Paddock Llama")
+QUESTION = "Why walk in the rain?"
+AT_ONCE_S = 0.5
+"""Within so long a Stop must have taken effect."""
+LOADING_MS = 60_000
+"""The first answer of a server imports the tokenizers, on a busy machine for many seconds."""
+
+
+class CompareScreen:
+    """The Compare page in a browser."""
+
+    def __init__(self, screen: Screen, scripted: Stagehand) -> None:
+        self.screen = screen
+        self.page = screen.page
+        self.scripted = scripted
+
+    def ready(self) -> CompareScreen:
+        """Wait for the page to be usable."""
+        self.screen.instruction.wait_for()
+        self.run_button.wait_for()
+        return self
+
+    @property
+    def run_button(self) -> Locator:
+        """The button that starts it."""
+        return self.page.get_by_role("button", name=re.compile("Run (both|all)"))
+
+    def side(self, letter: str) -> Locator:
+        """A side's card with its answer."""
+        return self.page.locator(f".st-key-answer_{letter.lower()}")
+
+    def text(self, letter: str) -> str:
+        """What a side's card says."""
+        return self.screen.text_of(self.side(letter))
+
+    def look(self) -> tuple[str, str]:
+        """Both cards at one moment."""
+        return self.text("A"), self.text("B")
+
+    def ask(self, instruction: str = QUESTION) -> None:
+        """Type an instruction and run it."""
+        self.screen.instruction.fill(instruction)
+        self.run_button.click()
+
+    def stop(self, name: str) -> float:
+        """Press a Stop; returns when the click came, in seconds since the epoch."""
+        note = "addEventListener('click', () => window.clickedAt = Date.now(), {capture: true})"
+        self.page.evaluate(note)
+        self.page.get_by_role("button", name=name).click()
+        return self.page.evaluate("window.clickedAt") / 1000
+
+    def await_end(self) -> None:
+        """Wait for all sides."""
+        eventually(self.run_button.is_enabled, "it ended", LOADING_MS / 1000)
+        for letter in "AB":  # the page is drawn from above to below
+            again = self.side(letter).get_by_role("button", name=f"Regenerate {letter}", exact=True)
+            again.wait_for()
+
+
+def split(released: dict[str, int | None], scripted: Stagehand, **fields: Any) -> None:
+    """Put the texts on the stages, with so many tokens released."""
+    for model, count in released.items():
+        scripted.script(TEXTS[model], model=model, released=count, **fields)
+
+
+@pytest.fixture
+def compare(
+    scripted: Stagehand, open_screen: Callable[..., Screen]
+) -> Callable[..., CompareScreen]:
+    """Opens the Compare page, with settings in its link."""
+
+    def open_it(options: dict[str, Any] | None = None, **link: str) -> CompareScreen:
+        query = "&".join(f"{name}={quote(value)}" for name, value in link.items())
+        screen = open_screen(f"{scripted.url}/compare?{query}", **(options or {}))
+        return CompareScreen(screen, scripted).ready()
+
+    return open_it
+
+
+def rows(scripted: Stagehand, query: str) -> list[tuple[Any, ...]]:
+    """What a query of the server's database gives."""
+    with closing(sqlite3.connect(scripted.database)) as database:
+        return database.execute(query).fetchall()
+
+
+def test_both_columns_stream_at_the_same_time(
+    compare: Callable[..., CompareScreen], scripted: Stagehand
+) -> None:
+    split({NEOX: 6, LLAMA: 6}, scripted)
+    page = compare(mode="race")
+    page.ask()
+    for letter in "AB":
+        page.side(letter).get_by_text("Rain").wait_for(timeout=LOADING_MS)
+    first = page.look()
+    for _ in range(2):
+        for model in (NEOX, LLAMA):
+            scripted.release(5, model)
+        before = first
+        eventually(
+            lambda before=before: all(
+                len(now) > len(then) for now, then in zip(page.look(), before, strict=True)
+            ),
+            "both grow between two looks",
+        )
+        first = page.look()
+    for letter in "AB":
+        assert re.search(r"tokens/s · \d+ tokens · TTFT .+ · [\d.]+ s", page.text(letter))
+    for model in (NEOX, LLAMA):
+        assert scripted.state(model)["running"] == 1
+        scripted.release(model=model)
+    page.await_end()
+    assert TEXTS[NEOX] in page.text("A") and TEXTS[LLAMA] in page.text("B")
+    for letter in "AB":
+        assert "contended" in page.text(letter)
+    assert "contended, so not for the record" in page.page.locator(".st-key-result").inner_text()
+
+
+def test_fair_sides_answer_one_after_the_other(
+    compare: Callable[..., CompareScreen], scripted: Stagehand
+) -> None:
+    split({NEOX: 6, LLAMA: None}, scripted)
+    page = compare()
+    page.ask()
+    page.side("A").get_by_text("Rain").wait_for(timeout=LOADING_MS)
+    assert "Waits for its turn." in page.text("B")
+    assert scripted.state(LLAMA)["prompts"] == []
+    scripted.release(model=NEOX)
+    page.await_end()
+    assert TEXTS[LLAMA] in page.text("B")
+    assert "contended" not in page.text("A") + page.text("B")
+    chart = page.page.get_by_test_id("stPlotlyChart")
+    chart.wait_for()
+    assert "Tokens over time" in chart.inner_text()
+
+
+def test_stopping_one_side_leaves_the_other_going(
+    compare: Callable[..., CompareScreen], scripted: Stagehand
+) -> None:
+    split({NEOX: 8, LLAMA: 8}, scripted)
+    page = compare(mode="race")
+    page.ask()
+    for letter in "AB":
+        page.side(letter).get_by_text("Rain").wait_for(timeout=LOADING_MS)
+    clicked = page.stop("Stop A")
+    eventually(lambda: scripted.state(NEOX)["running"] == 0, "A stopped")
+    assert scripted.state(NEOX)["stopped_at"] - clicked < AT_ONCE_S
+    page.side("A").get_by_text("ended: cancelled").wait_for()
+    before = page.text("B")
+    scripted.release(4, LLAMA)
+    eventually(lambda: len(page.text("B")) > len(before), "B goes on")
+    scripted.release(model=LLAMA)
+    page.await_end()
+    assert TEXTS[LLAMA] in page.text("B") and "Nobody" not in page.text("A")
+
+
+def test_stop_reaches_a_prefill_and_skips_who_has_not_begun(
+    compare: Callable[..., CompareScreen], scripted: Stagehand
+) -> None:
+    scripted.script(TEXTS[NEOX], model=NEOX, hold_prefill=True)
+    page = compare()
+    page.ask()
+    page.side("A").get_by_text("Reading the prompt.").wait_for(timeout=LOADING_MS)
+    clicked = page.stop("Stop both")
+    eventually(lambda: scripted.state(NEOX)["interrupted"] == 1, "the prefill was interrupted")
+    assert scripted.state(NEOX)["stopped_at"] - clicked < AT_ONCE_S
+    page.await_end()
+    assert "ended: cancelled" in page.text("A") and "Was not asked." in page.text("B")
+    assert scripted.state(LLAMA)["prompts"] == []
+
+
+def test_a_side_whose_runtime_raises_leaves_the_other_alone(
+    compare: Callable[..., CompareScreen], scripted: Stagehand
+) -> None:
+    scripted.script(TEXTS[NEOX], model=NEOX, fail_after=5)
+    split({LLAMA: 8}, scripted)
+    page = compare(mode="race")
+    page.ask()
+    page.side("A").get_by_text("scripted fault").wait_for(timeout=LOADING_MS)
+    before = page.text("B")
+    scripted.release(4, LLAMA)
+    eventually(lambda: len(page.text("B")) > len(before), "B goes on")
+    scripted.release(model=LLAMA)
+    page.await_end()
+    assert TEXTS[LLAMA] in page.text("B")
+    assert page.page.get_by_role("button", name="A is better").count() == 0
+
+
+def test_leaving_the_page_and_changing_a_setting_disturb_nothing(
+    compare: Callable[..., CompareScreen], scripted: Stagehand
+) -> None:
+    split({NEOX: 6, LLAMA: 6}, scripted)
+    page = compare(mode="race")
+    page.ask("Leave the page?")
+    for letter in "AB":
+        page.side(letter).get_by_text("Rain").wait_for(timeout=LOADING_MS)
+    page.page.get_by_role("slider", name="Top-k").press("ArrowRight")
+    eventually(lambda: "top_k=" in page.screen.url, "the page followed")
+    page.screen.go_to("Account")
+    page.screen.instruction.wait_for(state="detached")
+    for model in (NEOX, LLAMA):
+        scripted.release(5, model)
+    eventually(lambda: scripted.state(NEOX)["tokens"] == 11, "it goes on without the page")
+    page.screen.go_to("Compare")
+    page.ready()
+    eventually(lambda: all("11 tokens" in text for text in page.look()), "it shows them again")
+    for model in (NEOX, LLAMA):
+        scripted.release(model=model)
+    page.await_end()
+    assert TEXTS[NEOX] in page.text("A") and TEXTS[LLAMA] in page.text("B")
+    for model in (NEOX, LLAMA):
+        assert len(scripted.state(model)["prompts"]) == 1
+    found = rows(
+        scripted,
+        "SELECT origin, state, new_tokens > 0 FROM runs WHERE instruction = 'Leave the page?'",
+    )
+    assert found == [("compare", "done", 1)] * 2
+
+
+def test_a_blind_vote_reveals_the_names(
+    compare: Callable[..., CompareScreen], scripted: Stagehand
+) -> None:
+    split({NEOX: 6, LLAMA: 6}, scripted)
+    page = compare(mode="race", blind="true")
+    page.ask("Judge blind?")
+    for letter in "AB":
+        page.side(letter).get_by_text("Rain").wait_for(timeout=LOADING_MS)
+    secret = (*NAMES, "tokens/s", "TTFT", "INT8")
+    assert not [word for word in secret if word in "".join(page.look())]
+    for model in (NEOX, LLAMA):
+        scripted.release(model=model)
+    page.await_end()
+    assert not [word for word in secret if word in "".join(page.look())]
+    assert page.page.locator(".st-key-result").count() == 0
+    page.page.get_by_placeholder("Why?").fill("it is kinder")
+    page.page.get_by_role("button", name="B is better").click()
+    page.side("A").get_by_text("Paddock").wait_for()
+    assert all(any(name in text for text in page.look()) for name in NAMES)
+    shown = {letter: next(name for name in NAMES if name in page.text(letter)) for letter in "AB"}
+    for letter, name in shown.items():
+        assert TEXTS[NEOX if name == NAMES[0] else LLAMA] in page.text(letter), "no mix-up"
+    page.page.get_by_test_id("stDataFrame").wait_for()
+    assert rows(
+        scripted,
+        "SELECT left_title, right_title, verdict, blind, comment FROM votes "
+        "WHERE comment = 'it is kinder'",
+    ) == [(f"{shown['A']} (embedded)", f"{shown['B']} (embedded)", "right", 1, "it is kinder")]
+
+
+def controls(page: CompareScreen) -> dict[str, list[str]]:
+    """What the columns and the row of buttons are set to."""
+    found = {
+        name: [box.input_value() for box in page.page.get_by_role("combobox", name=name).all()]
+        for name in ("Model", "Device")
+    }
+    for name in ("Precision", "How they run"):
+        groups = page.page.get_by_role("radiogroup", name=name).all()
+        found[name] = [group.get_by_role("radio", checked=True).inner_text() for group in groups]
+    found["Blind"] = [str(page.page.get_by_role("switch", name="Blind", exact=True).is_checked())]
+    found["Instruction"] = [page.screen.instruction.input_value()]
+    return found
+
+
+def test_the_link_reproduces_the_set_up(
+    compare: Callable[..., CompareScreen],
+    scripted: Stagehand,
+    open_screen: Callable[..., Screen],
+) -> None:
+    page = compare()
+    page.page.get_by_role("button", name="Add a model").click()
+    page.page.get_by_role("combobox", name="Model").nth(2).wait_for()
+    page.page.locator(".st-key-side_b").get_by_role("combobox", name="Model").click()
+    page.page.get_by_role("option", name="Paddock NeoX").click()
+    page.page.get_by_role("radio", name="Race").click()
+    page.page.get_by_text("Blind", exact=True).click()
+    page.screen.instruction.fill("When? 50% + 1 = ?")
+    page.screen.instruction.press("Tab")
+    wanted = ("sides=", "right_model=", "right_precision=", "mode=", "blind=", "instruction=")
+    eventually(lambda: all(name in page.screen.url for name in wanted), "it is in the link")
+    settings = controls(page)
+    assert len(settings["Model"]) == 3
+    assert settings["Model"][:2] == ["Paddock NeoX (embedded)"] * 2
+    assert settings["Precision"][0] != settings["Precision"][1]
+    other = CompareScreen(open_screen(page.screen.url, fresh=True), scripted).ready()
+    assert controls(other) == settings
+
+
+def test_a_narrow_window_stacks_the_columns(
+    compare: Callable[..., CompareScreen], scripted: Stagehand
+) -> None:
+    split({NEOX: None, LLAMA: None}, scripted)
+    page = compare({"viewport": {"width": 400, "height": 900}})
+    page.ask()
+    page.await_end()
+    for left, right in ((".st-key-side_a", ".st-key-side_b"), (page.side("A"), page.side("B"))):
+        boxes = [
+            (page.page.locator(place) if isinstance(place, str) else place).bounding_box()
+            for place in (left, right)
+        ]
+        above, below = boxes
+        assert above and below
+        assert above["y"] + above["height"] <= below["y"], "one below the other"
+        assert above["width"] > 300 and above["x"] + above["width"] <= 400
+    wide = page.page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= 400, "nothing sticks out"
+
+
+def test_hostile_answers_stay_text_in_columns_diff_and_export(
+    compare: Callable[..., CompareScreen], scripted: Stagehand, tmp_path: Path
+) -> None:
+    scripted.script(HOSTILE, model=NEOX)
+    scripted.script(HOSTILE.replace("First", "Second"), model=LLAMA)
+    page = compare(tokens="1000")
+    page.ask("<img src=x onerror=alert(1)> ![x](http://evil.example/x.png)")
+    page.await_end()
+    page.page.get_by_text("The two texts in one").click()
+    diff = page.page.locator(".diff")
+    diff.wait_for()
+    assert '<img src="http://evil.example/h.png" onerror="alert(1)">' in diff.inner_text()
+    for letter in "AB":
+        assert (
+            page.side(letter).locator('[data-testid="stMarkdownContainer"]').locator(ACTIVE).count()
+            == 0
+        )
+    assert diff.locator(ACTIVE).count() == 0
+    page.page.get_by_role("button", name="Export").click()
+    with page.page.expect_download() as download:
+        page.page.get_by_role("button", name="Web page (HTML)").click()
+    file = tmp_path / "comparison.html"
+    download.value.save_as(file)
+    saved = file.read_text(encoding="utf-8")
+    assert "&lt;img src" in saved and "<img" not in saved and "<script" not in saved
+
+
+def test_one_side_again_keeps_the_other_and_history_shows_both(
+    compare: Callable[..., CompareScreen], scripted: Stagehand
+) -> None:
+    split({NEOX: None, LLAMA: None}, scripted)
+    page = compare()
+    page.ask()
+    page.await_end()
+    scripted.script("Another answer.", model=LLAMA)
+    page.page.get_by_role("button", name="Regenerate B", exact=True).click()
+    page.side("B").get_by_text("Another answer.").wait_for()
+    page.await_end()
+    assert TEXTS[NEOX] in page.text("A")
+    assert len(scripted.state(NEOX)["prompts"]) == 1, "A was not asked again"
+    page.page.get_by_role("button", name="Show", exact=False).first.click()
+    page.side("B").get_by_text("Everybody is there").wait_for()
+
+
+def test_a_list_runs_and_can_be_stopped(
+    compare: Callable[..., CompareScreen], scripted: Stagehand
+) -> None:
+    split({NEOX: 6, LLAMA: None}, scripted)
+    page = compare()
+    page.page.get_by_role("radio", name="A list of instructions").click()
+    box = page.page.get_by_role("textbox", name="Instructions, one a line")
+    box.fill("First?\nSecond?\nThird?")
+    page.run_button.click()
+    page.page.get_by_text("Instruction 1 of 3").wait_for()
+    page.side("A").get_by_text("Rain").wait_for(timeout=LOADING_MS)
+    scripted.release(30, model=NEOX)
+    page.page.get_by_text("Instruction 2 of 3").wait_for()
+    time.sleep(0.5)
+    page.page.get_by_role("button", name="Stop both").click()
+    page.page.get_by_text("It was stopped.").wait_for()
+    asked = [prompt for prompt in scripted.state(NEOX)["prompts"] if "Third?" in prompt]
+    assert asked == []

@@ -1,0 +1,114 @@
+"""Models that answer by script, and a way to start them as a page does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from core.catalogue import Precision
+from core.errors import PaddockError
+from core.generation.job import Job, JobObserver
+from core.generation.request import GenerationRequest
+from core.runtimes.spec import ModelSpec, SamplingSettings
+from tests.builders import tiny_tokenizer
+from tests.fakes import FakeHandle, FakeModel, Script
+
+PATIENCE_S = 30.0
+GREEDY = SamplingSettings(greedy=True, max_new_tokens=50)
+
+
+def spec(name: str, precision: Precision = Precision.INT8, device: str = "CPU") -> ModelSpec:
+    return ModelSpec(name, precision, device)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny_tokenizer(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+class Held:
+    """A script that gives a token each time it is let; from then on freely once it is opened."""
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        self._ids = tuple(ids)
+        self._let = threading.Semaphore(0)
+        self._free = threading.Event()
+        self.begun = threading.Event()
+
+    def __call__(self, request: object) -> Iterable[int]:
+        self.begun.set()
+        for token_id in self._ids:
+            if not self._free.is_set():
+                assert self._let.acquire(timeout=PATIENCE_S), "the test let no token come"
+            yield token_id
+
+    def let(self, count: int) -> None:
+        for _ in range(count):
+            self._let.release()
+
+    def open(self) -> None:
+        self._free.set()
+        self._let.release()
+
+
+class Stable:
+    """What stands ready to answer: models by name, and the function that starts a job on one."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.handles: dict[str, FakeHandle] = {}
+        self.started: list[str] = []
+        """Names, in the order in which their answers were started."""
+        self.failures: dict[str, Exception] = {}
+        self.observers: dict[str, JobObserver] = {}
+
+    def add(self, name: str, script: Script | Held | str) -> FakeModel:
+        """A model that answers by this script, or with this text."""
+        if isinstance(script, str):
+            ids = self.tokenizer(script, add_special_tokens=False)["input_ids"]
+            said = [*ids, 0]
+            script = lambda request: said  # noqa: E731
+        self.handles[name] = FakeHandle(FakeModel(self.tokenizer, script))
+        return self.handles[name].model
+
+    def hold(self, name: str, count: int = 20) -> Held:
+        """A model whose tokens the test lets come."""
+        held = Held([40] * count)
+        self.add(name, held)
+        return held
+
+    def start(self, spec: ModelSpec, request: GenerationRequest) -> Job:
+        """See :data:`core.comparison.match.Start`."""
+        self.started.append(spec.model)
+        if spec.model in self.failures:
+            raise self.failures[spec.model]
+        observer = self.observers.get(spec.model)
+        return Job(
+            self.handles[spec.model], request, timeout_s=PATIENCE_S, observer=observer
+        ).start()
+
+
+@pytest.fixture
+def stable(tokenizer: Any) -> Stable:
+    return Stable(tokenizer)
+
+
+class OutOfOrder(PaddockError):
+    """A failure of a test's own."""
+
+
+@pytest.fixture
+def checkpoint_folder(tmp_path: Path) -> Callable[[], Path]:
+    def make() -> Path:
+        from tests.builders import tiny_checkpoint
+
+        return tiny_checkpoint("gpt_neox", tmp_path / "tiny")
+
+    return make

@@ -1,0 +1,122 @@
+"""Whether models fit the memory together, said before any is loaded."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from core.catalogue import Precision, catalogue
+from core.comparison.fit import fit_together
+from core.runtimes import pool as pool_module
+from core.runtimes.pool import MEMORY_BASE_BYTES, ModelPool, memory_for
+from core.runtimes.spec import ModelSpec
+from core.settings import Settings
+from core.store import ModelStore
+from tests.fakes import FakeModel, FakeRuntime, fake_pool
+from tests.runtimes.test_pool import WordTokenizer
+
+GIB = 2**30
+WEIGHTS = 1000
+NEED = 2 * WEIGHTS + MEMORY_BASE_BYTES
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, max_loaded_models=3, memory_reserve_mib=512)
+
+
+@pytest.fixture
+def pool(settings: Settings) -> ModelPool:
+    runtime = FakeRuntime(lambda spec: FakeModel(WordTokenizer(), lambda request: [1, 1]))
+    return fake_pool(settings, runtime, weight_bytes=WEIGHTS)
+
+
+@pytest.fixture
+def store(settings: Settings) -> ModelStore:
+    return ModelStore(settings)
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch):
+    """Sets the machine's free memory in bytes, the reserve of 512 MiB included."""
+
+    def set_free(size: int) -> None:
+        monkeypatch.setattr(pool_module, "available_memory_bytes", lambda: size + GIB // 2)
+
+    return set_free
+
+
+def load(pool: ModelPool, spec: ModelSpec) -> None:
+    with pool.lease(spec, lambda message, fraction: None, threading.Event()):
+        pass
+
+
+def dolly(precision: Precision = Precision.INT8, device: str = "CPU") -> ModelSpec:
+    return ModelSpec("dolly-v2-3b", precision, device)
+
+
+def test_models_that_are_not_here_yet_are_estimated(pool: ModelPool, store: ModelStore, free):
+    sides = (dolly(Precision.FP16), ModelSpec("phi-2", Precision.FP16, "CPU"))
+    rows = catalogue()
+    needed = sum(memory_for(2 * rows[spec.model].parameters) for spec in sides)
+    free(int(needed * 1.05))
+    assert fit_together(pool, store, sides) is None
+    free(int(needed * 0.95))
+    sentence = fit_together(pool, store, sides)
+    assert sentence.startswith("These models need about 2") and sentence.endswith("programs.")
+    assert "GiB more memory together and" in sentence and "\n" not in sentence
+    assert "phi-2 · FP16" in sentence or "dolly-v2-3b · FP16" in sentence
+    assert fit_together(pool, store, sides[:1]) is None
+
+
+def test_lower_precisions_need_less(pool: ModelPool, store: ModelStore, free):
+    other = ModelSpec("paddock-neox", Precision.INT8, "CPU")
+    free(7 * GIB)
+    fits = {p: fit_together(pool, store, (dolly(p), other)) is None for p in Precision}
+    assert fits == {
+        Precision.FP32: False,
+        Precision.FP16: False,
+        Precision.INT8: True,
+        Precision.INT4: True,
+    }
+
+
+def test_one_model_on_two_sides_is_there_once(pool: ModelPool, store: ModelStore, free):
+    free(7 * GIB)
+    assert fit_together(pool, store, (dolly(), dolly())) is None
+    assert fit_together(pool, store, (dolly(), dolly(device=" cpu "))) is None
+    assert fit_together(pool, store, (dolly(), dolly(device="AUTO"))) is not None
+
+
+def test_what_is_loaded_costs_nothing_more_and_idle_others_go(
+    pool: ModelPool, store: ModelStore, free, monkeypatch: pytest.MonkeyPatch
+):
+    first, second = (ModelSpec(key, device="CPU") for key in ("paddock-neox", "paddock-llama"))
+    free(4 * GIB)
+    load(pool, first)
+    monkeypatch.setattr("core.comparison.fit._memory", lambda pool, store, spec: NEED)
+    free(NEED)
+    assert fit_together(pool, store, (first, second)) is None
+    free(NEED - 1)
+    assert fit_together(pool, store, (first, second)) is not None
+    # With other models chosen, the loaded one is let go, which makes room for one.
+    assert fit_together(pool, store, (second, dolly())) is not None
+    free(NEED)
+    assert fit_together(pool, store, (second, dolly())) is None
+
+
+def test_more_models_than_may_be_kept(pool: ModelPool, store: ModelStore, free):
+    free(900 * GIB)
+    sides = tuple(dolly(precision) for precision in Precision)
+    sentence = fit_together(pool, store, sides)
+    assert sentence.startswith("4 different models were chosen and at most 3 models are kept")
+    assert fit_together(pool, store, (*sides[:3], sides[0])) is None
+
+
+def test_what_nobody_knows_counts_as_nothing(pool: ModelPool, store: ModelStore, free):
+    free(0)
+    unknown = (ModelSpec("org/unheard-of", device="CPU"), ModelSpec("no model", device="CPU"))
+    assert fit_together(pool, store, unknown) is None
+    assert fit_together(pool, store, (dolly(device="NPU"), dolly(device="FPGA"))) is None

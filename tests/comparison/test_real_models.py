@@ -1,0 +1,130 @@
+"""Comparisons of real (tiny) models on the Optimum runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from core.catalogue import Precision
+from core.comparison.divergence import followed, reference_pairs
+from core.comparison.figures import side_figures
+from core.comparison.match import Match, SideState
+from core.comparison.report import describe
+from core.comparison.setup import Mode, Setup
+from core.engine import Engine
+from core.generation.answer import Answer, StopReason
+from core.generation.job import Job
+from core.generation.request import GenerationRequest
+from core.records import Origin
+from core.runtimes.spec import ModelSpec, SamplingSettings
+
+PATIENCE_S = 180.0
+QUESTION = "Name five animals."
+
+
+@pytest.fixture
+def play(engine: Engine) -> Callable[..., Match]:
+    """A finished match of these models."""
+
+    def start(spec: ModelSpec, request: GenerationRequest) -> Job:
+        handle = engine.pool.handle(spec)
+        return engine.answer(handle, request, origin=Origin.COMPARE, session="a test")
+
+    def run(*sides: ModelSpec, mode: Mode = Mode.FAIR, **sampling: object) -> Match:
+        settings = SamplingSettings(**({"max_new_tokens": 24} | sampling))
+        request = GenerationRequest(QUESTION, sampling=settings, prompt_format="plain")
+        match = Match(Setup(sides, request, mode), start, line_up=engine.pool.lease)
+        assert match.wait(PATIENCE_S)
+        assert [match.error(side) for side in range(len(sides))] == [None] * len(sides)
+        assert [match.state(side) for side in range(len(sides))] == [SideState.DONE] * len(sides)
+        return match
+
+    return run
+
+
+def ids(match: Match) -> list[tuple[int, ...]]:
+    return [answer.token_ids for answer in match.answers]
+
+
+def test_a_model_against_itself_answers_the_same_and_undisturbed(
+    play: Callable[..., Match], spec_of: Callable[..., ModelSpec], engine: Engine
+):
+    model = spec_of("gpt_neox")
+    match = play(model, model, greedy=True)
+    first, second = ids(match)
+    assert first == second and len(first) > 5
+    assert not any(answer.contended for answer in match.answers)
+    report = describe(match, engine.store)
+    assert report.pairs[0].divergence.identical and not report.contended
+    assert report.sides[0].figures.disk_bytes > 100_000
+
+
+def test_the_numbers_shown_are_those_recorded(
+    play: Callable[..., Match], spec_of: Callable[..., ModelSpec], engine: Engine
+):
+    match = play(spec_of("gpt_neox"), spec_of("llama"))
+    for job, answer in zip(match.jobs, match.answers, strict=True):
+        row = engine.runs.get(job.run_id)
+        assert row.start.origin is Origin.COMPARE and row.result.text == answer.text
+        figures = side_figures(answer)
+        for name in ("ttft_ms", "tpot_ms", "decode_tokens_per_s", "new_tokens", "contended"):
+            assert getattr(figures, name) == getattr(row.result, name) is not None, name
+    assert len({engine.runs.get(job.run_id).start.seed for job in match.jobs}) == 1
+
+
+def test_a_seed_reproduces_a_sampled_answer_even_in_a_race(
+    play: Callable[..., Match], spec_of: Callable[..., ModelSpec]
+):
+    sides = (spec_of("gpt_neox"), spec_of("llama"))
+    alone = play(*sides, seed=11, temperature=1.5)
+    at_once = play(*sides, seed=11, temperature=1.5, mode=Mode.RACE)
+    assert ids(alone) == ids(at_once)
+    again = alone.regenerate(0, seed=11)
+    assert again.wait(PATIENCE_S) and ids(again) == ids(alone)
+    other = alone.regenerate(seed=12)
+    assert other.wait(PATIENCE_S) and ids(other) != ids(alone)
+
+
+def test_a_race_of_real_models_overlaps_and_says_so(
+    play: Callable[..., Match], spec_of: Callable[..., ModelSpec]
+):
+    sides = (spec_of("gpt_neox"), spec_of("llama"))
+    match = play(*sides, mode=Mode.RACE, max_new_tokens=300)
+    long_enough = [answer for answer in match.answers if len(answer.token_ids) > 100]
+    assert long_enough, "random weights do not end an answer early twice"
+    assert all(answer.contended for answer in match.answers)
+
+
+def test_a_compressed_model_beside_its_reference(
+    play: Callable[..., Match], spec_of: Callable[..., ModelSpec]
+):
+    sides = (spec_of("gpt_neox", Precision.INT8), spec_of("gpt_neox"))
+    match = play(*sides, greedy=True)
+    ((reference, compressed),) = reference_pairs(match.setup.sides)
+    assert (reference, compressed) == (1, 0)
+    answers: tuple[Answer, ...] = match.answers
+    found = followed(answers[reference], answers[compressed])
+    assert 0 <= found.tokens <= found.reference_tokens
+    assert answers[0].token_ids[: found.tokens] == answers[1].token_ids[: found.tokens]
+
+
+def test_one_side_stopped_the_other_whole(
+    play: Callable[..., Match], spec_of: Callable[..., ModelSpec], engine: Engine
+):
+    model = spec_of("gpt_neox")
+    whole = play(model, model, greedy=True, max_new_tokens=200)
+    request = whole.setup.request
+
+    def start(spec: ModelSpec, request: GenerationRequest) -> Job:
+        job = engine.answer(engine.pool.handle(spec), request, origin=Origin.COMPARE)
+        if not started:
+            job.cancel()
+        started.append(job)
+        return job
+
+    started: list[Job] = []
+    match = Match(Setup((model, model), request, Mode.FAIR), start)
+    assert match.wait(PATIENCE_S)
+    assert match.answers[0].stop_reason is StopReason.CANCELLED
+    assert match.answers[1].token_ids == whole.answers[1].token_ids

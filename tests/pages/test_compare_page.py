@@ -1,0 +1,461 @@
+"""The Compare page without a browser: its controls, its figures, its votes, its sentences."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+import core.engine
+from core.comparison.figures import side_figures
+from core.comparison.setup import Mode
+from core.devices import AUTO
+from core.records import RunStore, Verdict, VoteStore
+from core.runtimes.spec import RuntimeName
+from core.settings import load_settings
+from core.ui.comparison import Comparison, Shown, ShownList
+from core.units import milliseconds_text, rate_text
+from tests.browser.scripted import STAGES, Script, ScriptedRuntime, scripted_conversion
+
+NEOX, LLAMA = "paddock-neox", "paddock-llama"
+NAMES = ("Paddock NeoX", "Paddock Llama")
+PATIENCE_S = 120.0
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> Iterator[None]:
+    st.cache_resource.clear()
+    yield
+    st.cache_resource.clear()
+
+
+@pytest.fixture
+def runs() -> Iterator[RunStore]:
+    store = RunStore.open(load_settings())
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def votes(runs: RunStore) -> VoteStore:
+    return VoteStore(runs.database)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Models that say what a test wants them to."""
+    monkeypatch.setattr(
+        core.engine, "default_runtimes", lambda: dict.fromkeys(RuntimeName, ScriptedRuntime())
+    )
+    monkeypatch.setattr(core.engine, "convert_in_process", scripted_conversion)
+    STAGES.clear()
+    say(NEOX, "Rain is quiet. Rain is clean.")
+    say(LLAMA, "Rain is loud. Rain is clean.")
+    yield
+    for stage in STAGES.values():
+        stage.put(Script())
+
+
+def say(model: str, text: str, **fields: Any) -> None:
+    STAGES[model].put(Script(text, **{"tokens_per_s": 500.0} | fields))
+
+
+def page(**link: str) -> AppTest:
+    app = AppTest.from_string(
+        "import streamlit as st\n"
+        "from core.ui.navigation import all_pages\n"
+        "pages = sorted(all_pages(), key=lambda page: page.title != 'Compare')\n"
+        "st.navigation(pages).run()",
+        default_timeout=PATIENCE_S,
+    )
+    for name, value in link.items():
+        app.query_params[name] = value
+    return checked(app.run())
+
+
+def checked(app: AppTest) -> AppTest:
+    assert not app.exception, [each.value for each in app.exception]
+    return app
+
+
+def state(app: AppTest) -> Comparison:
+    return app.session_state["comparison"]
+
+
+def named(elements: Any, label: str) -> Any:
+    """The one widget of that label."""
+    found = [each for each in elements if each.label == label]
+    assert len(found) == 1, f"{label}: {len(found)} of {[each.label for each in elements]}"
+    return found[0]
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    return checked(named(app.button, label).click().run())
+
+
+def has(app: AppTest, label: str) -> bool:
+    return any(each.label == label for each in app.button)
+
+
+def run(app: AppTest, instruction: str = "Why walk in the rain?", button: str = "Run both") -> None:
+    """Ask, and wait until the page shows that all is over."""
+    named(app.text_area, "Instruction").set_value(instruction)
+    press(app, button)
+    finish(app)
+
+
+def finish(app: AppTest) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while state(app).running:
+        assert time.monotonic() < deadline, "it does not end"
+        time.sleep(0.02)
+    checked(app.run())
+
+
+def shown(app: AppTest) -> Shown:
+    current = state(app).current
+    assert isinstance(current, Shown)
+    return current
+
+
+def texts(app: AppTest) -> str:
+    """All that can be read."""
+    found = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
+    return "\n".join(str(element.value) for element in found)
+
+
+def pickers(app: AppTest) -> list[tuple[str, str, str]]:
+    """Model, precision and device of each column."""
+    kinds = [
+        [each.value for each in app.selectbox if each.label == "Model"],
+        [each.value for each in app.segmented_control if each.label == "Precision"],
+        [each.value for each in app.selectbox if each.label == "Device"],
+    ]
+    return [(m, str(p), d) for m, p, d in zip(*kinds, strict=True)]
+
+
+def eventually(look: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (seen := look()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+    return seen
+
+
+# Which models
+
+
+def test_two_different_models_stand_there_at_first() -> None:
+    app = page()
+    assert pickers(app) == [(NEOX, "int8", AUTO), (LLAMA, "int8", AUTO)]
+
+
+def test_the_same_model_on_both_sides_is_taken_in_int8_and_int4() -> None:
+    app = page()
+    right = [each for each in app.selectbox if each.label == "Model"][1]
+    checked(right.set_value(NEOX).run())
+    assert pickers(app) == [(NEOX, "int8", AUTO), (NEOX, "int4", AUTO)]
+    same = page(left_model=LLAMA, right_model=LLAMA)
+    assert pickers(same) == [(LLAMA, "int8", AUTO), (LLAMA, "int4", AUTO)]
+
+
+def test_columns_are_added_swapped_and_removed() -> None:
+    app = page()
+    press(app, "Add a model")
+    press(app, "Add a model")
+    four = [(NEOX, "int8"), (LLAMA, "int8"), (NEOX, "int4"), (LLAMA, "int4")]
+    assert [each[:2] for each in pickers(app)] == four
+    assert named(app.button, "Add a model").disabled
+    press(app, "Swap")
+    assert [each[:2] for each in pickers(app)] == [*four[1:], four[0]]
+    press(app, "Remove B")
+    left = [four[1], four[3], four[0]]
+    assert [each[:2] for each in pickers(app)] == left
+    press(app, "Remove C")
+    assert [each[:2] for each in pickers(app)] == left[:2]
+    assert not has(app, "Remove A"), "two stay"
+    press(app, "Swap")
+    assert [each[:2] for each in pickers(app)] == [left[1], left[0]]
+
+
+def test_the_link_reproduces_the_set_up() -> None:
+    app = page()
+    press(app, "Add a model")
+    checked([each for each in app.selectbox if each.label == "Model"][1].set_value("phi-2").run())
+    named(app.segmented_control, "How they run").set_value(Mode.RACE)
+    named(app.toggle, "Blind").set_value(True)
+    named(app.text_area, "Instruction").set_value("Name a cat.")
+    checked(app.run())
+    link = {
+        name: value if isinstance(value, str) else value[0]
+        for name, value in app.query_params.items()
+    }
+    other = page(**link)
+    assert pickers(other) == pickers(app)
+    assert named(other.toggle, "Blind").value is True
+    assert named(other.text_area, "Instruction").value == "Name a cat."
+    assert other.session_state["mode"] == "race"
+    press(app, "Remove C")
+    assert not any(name.startswith("c_") for name in app.query_params), "what is gone leaves it"
+
+
+# Asking
+
+
+def test_an_empty_instruction_gets_a_sentence() -> None:
+    app = press(page(), "Run both")
+    assert "The instruction is empty" in app.warning[0].value
+
+
+def test_embedded_models_answer_on_both_sides_with_one_seed(runs: RunStore) -> None:
+    app = page()
+    named(app.slider, "Max new tokens").set_value(8)
+    run(app, "Name a cat.")
+    rows = runs.recent()
+    assert {row.start.model for row in rows} == {NEOX, LLAMA}
+    assert {row.start.origin.value for row in rows} == {"compare"}
+    assert len({row.start.seed for row in rows}) == 1
+    assert not any(row.result is None or row.result.contended for row in rows)
+    assert texts(app).count("ended:") == 2
+
+
+def test_the_figures_are_those_of_the_records(scripted: None, runs: RunStore) -> None:
+    app = page()
+    run(app)
+    recorded = {row.start.model: row.result for row in runs.recent()}
+    results = [recorded[model] for model in (NEOX, LLAMA)]
+    table = app.table[0].value.set_index("Figure")
+    for letter, result in zip("AB", results, strict=True):
+        assert result is not None
+        cells = {name: cell.strip("*") for name, cell in table[letter].items()}
+        assert cells["Decode rate"] == rate_text(result.decode_tokens_per_s)
+        assert cells["Time to first token"] == milliseconds_text(result.ttft_ms)
+        assert cells["Time per output token"] == milliseconds_text(result.tpot_ms)
+        assert cells["New tokens"] == str(result.new_tokens)
+    for answer, result in zip(shown(app).match.answers, results, strict=True):
+        figures = side_figures(answer)
+        assert figures.decode_tokens_per_s == result.decode_tokens_per_s
+        assert figures.memory_private_bytes == result.memory_private_bytes
+
+
+def test_a_race_is_marked_contended_wherever_its_timings_are(scripted: None) -> None:
+    say(NEOX, "Rain is quiet. Rain is clean.", tokens_per_s=40.0)
+    say(LLAMA, "Rain is loud. Rain is clean.", tokens_per_s=60.0)
+    app = page(mode="race")
+    run(app)
+    assert all(answer and answer.contended for answer in shown(app).match.answers)
+    assert texts(app).count("contended: something else") == 2
+    table = app.table[0].value.set_index("Figure")
+    for name in ("Decode rate", "Time to first token", "Time per output token"):
+        assert all("warning" in table[letter][name] for letter in "AB"), name
+    assert "contended, so not for the record" in texts(app)
+    chart = json.loads(app.get("plotly_chart")[0].proto.spec)
+    assert [line["name"] for line in chart["data"]] == ["A (contended)", "B (contended)"]
+
+
+def test_one_side_that_fails_leaves_the_other_alone(scripted: None) -> None:
+    say(NEOX, "Rain is quiet.", fail_after=2)
+    app = page()
+    run(app)
+    assert "scripted fault" in app.error[0].value
+    assert "Rain is loud. Rain is clean." in texts(app)
+    assert not has(app, "A is better"), "there is nothing to judge"
+
+
+def test_one_side_can_be_asked_again_beside_the_kept_other(scripted: None) -> None:
+    app = page()
+    run(app)
+    first = shown(app).match
+    press(app, "Regenerate B")
+    finish(app)
+    again = shown(app).match
+    assert again is not first
+    assert again.jobs[0] is first.jobs[0] and again.jobs[1] is not first.jobs[1]
+    assert again.request(1).sampling.seed != first.request(1).sampling.seed
+    assert "Earlier in this session" in [each.value for each in app.subheader]
+    press(app, "Show")
+    assert shown(app).match is first
+
+
+def test_precisions_of_one_model_are_compared_token_by_token(scripted: None) -> None:
+    app = page(right_model=NEOX)
+    run(app)
+    read = texts(app)
+    assert "The answers are identical, token by token." in read
+    assert "The compressed model followed the reference to the end" in read
+    assert "The reference is A (INT8)." in read
+
+
+def test_models_that_do_not_fit_together_get_a_sentence_before_anything_loads(
+    scripted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_MEMORY_RESERVE_MIB", "900000000")
+    app = page(mode="race")
+    assert "These models need about" in app.warning[0].value
+    assert named(app.button, "Run both").disabled
+    named(app.segmented_control, "How they run").set_value(Mode.FAIR)
+    checked(app.run())
+    assert not named(app.button, "Run both").disabled
+    assert "one after the other" in app.warning[0].value
+
+
+def test_a_match_goes_on_without_the_page(scripted: None) -> None:
+    say(NEOX, "Rain is quiet.", released=2)
+    app = page()
+    named(app.text_area, "Instruction").set_value("Why?")
+    press(app, "Run both")
+    match = shown(app).match
+    eventually(lambda: match.jobs[0] and match.jobs[0].text, "it does not begin")
+    app.switch_page(str(core.engine.__file__).replace("core/engine.py", "pages/account.py"))
+    checked(app.run())
+    STAGES[NEOX].release(None)
+    assert match.wait(PATIENCE_S)
+    assert [answer and answer.text for answer in match.answers] == [
+        "Rain is quiet.",
+        "Rain is loud. Rain is clean.",
+    ]
+
+
+# Judging
+
+
+def test_a_vote_is_kept_and_rated(scripted: None, votes: VoteStore) -> None:
+    app = page()
+    run(app)
+    named(app.text_input, "Comment").set_value("kinder")
+    press(app, "B is better")
+    (record,) = votes.recent()
+    vote = record.vote
+    assert (vote.verdict, vote.blind, vote.comment) == (Verdict.RIGHT, False, "kinder")
+    assert (vote.left.model, vote.right.model) == (NEOX, LLAMA)
+    assert [vote.left_run, vote.right_run] == [job.run_id for job in shown(app).match.jobs]
+    assert "You found B better." in texts(app)
+    ratings = app.dataframe[0].value
+    assert list(ratings["Model"]) == ["Paddock Llama (embedded)", "Paddock NeoX (embedded)"]
+    assert list(ratings["Wins"]) == [1, 0] and list(ratings["Losses"]) == [0, 1]
+    assert ratings["Rating"][0] > 1000 > ratings["Rating"][1]
+    assert ratings["Ahead for sure"][0].endswith("more votes")
+    press(app, "Take the vote back")
+    assert votes.count() == 0 and has(app, "B is better")
+
+
+def test_a_blind_match_shows_names_and_figures_only_after_the_vote(
+    scripted: None, votes: VoteStore
+) -> None:
+    app = page(blind="true")
+    run(app)
+    secret = (*NAMES, "tokens/s", "TTFT", "ended:", "INT8")
+    assert not [word for word in secret if word in texts(app)]
+    assert not app.table and not app.get("plotly_chart")
+    press(app, "A is better")
+    read = texts(app)
+    assert all(name in read for name in NAMES) and "tokens/s" in read
+    assert "You voted blind." in read
+    (record,) = votes.recent()
+    assert record.vote.blind and record.vote.verdict is Verdict.LEFT
+    assert record.vote.left.model == shown(app).match.setup.sides[0].model
+    press(app, "Take the vote back")
+    press(app, "Tie")
+    assert [each.vote.blind for each in votes.recent()] == [False], "the names were seen"
+
+
+def test_a_blind_failure_does_not_give_the_name_away(scripted: None) -> None:
+    say(NEOX, "Rain.", fail_after=1)
+    app = page(blind="true")
+    run(app)
+    assert app.error[0].value == "This side failed; the reason shows with the names."
+    press(app, "Reveal without voting")
+    assert "scripted fault" in app.error[0].value
+
+
+def test_the_best_of_three_wins_against_each_other(scripted: None, votes: VoteStore) -> None:
+    app = page(sides="3")
+    run(app, button="Run all")
+    press(app, "B is best")
+    found = {(r.vote.left.precision, r.vote.right.precision): r.vote for r in votes.recent()}
+    assert len(found) == 2
+    assert {vote.verdict for vote in found.values()} == {Verdict.LEFT, Verdict.RIGHT}
+    press(app, "Take the vote back")
+    press(app, "All bad")
+    assert [each.vote.verdict for each in votes.recent()] == [Verdict.BOTH_BAD] * 3
+
+
+def test_deleting_a_match_deletes_its_runs_and_votes(
+    scripted: None, runs: RunStore, votes: VoteStore
+) -> None:
+    app = page()
+    run(app)
+    press(app, "Tie")
+    run(app, "Another?")
+    assert (runs.count(), votes.count()) == (4, 1)
+    press(app, "Delete")
+    assert (runs.count(), votes.count()) == (2, 0)
+    assert "Earlier in this session" not in [each.value for each in app.subheader]
+
+
+def test_the_account_page_deletes_this_sessions_votes(scripted: None, votes: VoteStore) -> None:
+    app = page()
+    run(app)
+    press(app, "Tie")
+    assert votes.count() == 1
+    app.switch_page(str(core.engine.__file__).replace("core/engine.py", "pages/account.py"))
+    checked(app.run())
+    assert "2 answers and 1 votes on them leave the records." in texts(app)
+    press(app, "Delete them")
+    assert votes.count() == 0
+
+
+# Lists
+
+
+def test_a_list_runs_one_after_another_with_a_summary(scripted: None, runs: RunStore) -> None:
+    app = page(ask="list")
+    named(app.text_area, "Instructions, one a line").set_value("Why?\n\nWhere to?\nWhen?")
+    checked(app.run())
+    assert "3 instructions." in texts(app)
+    press(app, "Run both")
+    finish(app)
+    assert isinstance(state(app).current, ShownList)
+    assert runs.count() == 6
+    summary, rows = app.table[0].value, app.dataframe[0].value
+    assert list(summary["Answered"]) == ["3", "3"]
+    assert list(rows["Instruction"]) == ["Why?", "Where to?", "When?"]
+    assert list(rows["State"]) == ["answered"] * 3
+    assert not rows["Contended"].any()
+    assert len({row.start.seed for row in runs.recent()}) == 3, "one for each instruction"
+
+
+def test_a_blind_list_hides_its_figures_until_it_is_judged(scripted: None) -> None:
+    app = page(ask="list", blind="true")
+    named(app.text_area, "Instructions, one a line").set_value("Why?\nWhen?")
+    press(app, "Run both")
+    finish(app)
+    assert list(app.dataframe[0].value.columns) == ["#", "Instruction", "Your vote", "State"]
+    assert not [name for name in NAMES if name in texts(app)]
+    press(app, "Reveal now")
+    assert "A tokens/s" in app.dataframe[0].value.columns
+    assert all(name in "\n".join(app.table[0].value["Side"]) for name in NAMES)
+
+
+def test_a_list_that_cannot_be_used_gets_a_sentence() -> None:
+    app = page(ask="list")
+    named(app.text_area, "Instructions, one a line").set_value("x\n" * 201)
+    checked(app.run())
+    assert "more than 200 instructions" in app.warning[0].value
+    press(app, "Run both")
+    assert "There is no instruction in the list" in texts(app)
+
+
+# Keeping
+
+
+def test_a_match_can_be_exported(scripted: None) -> None:
+    app = page()
+    run(app)
+    labels = [each.proto.label for each in app.get("download_button")]
+    assert labels == ["Markdown", "JSON", "Web page (HTML)"]

@@ -1,0 +1,140 @@
+"""The parts of the Compare page that draw nothing: votes, ratings, the diff, the next side."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from core.catalogue import Precision
+from core.comparison import DiffKind, Mode, readable_diff
+from core.ratings import rate
+from core.records import CompareMode, PairVotes, Subject, Verdict
+from core.records.vote_values import COMMENT_LIMIT
+from core.runtimes.spec import ModelSpec
+from core.ui.compare_result import diff_html
+from core.ui.compare_setup import next_side, unused
+from core.ui.judge import ratings_rows
+from core.ui.judging import Judgement, NoBest, pair_ids, votes_of
+from core.ui.safe_text import safe_html
+
+NEOX, LLAMA = "paddock-neox", "paddock-llama"
+
+
+def a_match(count: int, mode: Mode = Mode.FAIR) -> Any:
+    """As much of a match as votes are made from."""
+    sides = tuple(
+        ModelSpec(model, precision)
+        for precision in (Precision.INT8, Precision.INT4)
+        for model in (NEOX, LLAMA)
+    )[:count]
+    jobs = tuple(SimpleNamespace(run_id=f"run-{side}") for side in range(count - 1))
+    return SimpleNamespace(
+        id="m" * 32, setup=SimpleNamespace(sides=sides, mode=mode), jobs=(*jobs, None)
+    )
+
+
+@pytest.mark.parametrize(
+    ("best", "expected"),
+    [
+        (0, {"AB": Verdict.LEFT, "AC": Verdict.LEFT}),
+        (1, {"AB": Verdict.RIGHT, "BC": Verdict.LEFT}),
+        (2, {"AC": Verdict.RIGHT, "BC": Verdict.RIGHT}),
+        (NoBest.TIE, dict.fromkeys(("AB", "AC", "BC"), Verdict.TIE)),
+        (NoBest.BOTH_BAD, dict.fromkeys(("AB", "AC", "BC"), Verdict.BOTH_BAD)),
+    ],
+)
+def test_a_judgement_on_three_settles_these_pairs(
+    best: int | NoBest, expected: dict[str, Verdict]
+) -> None:
+    match = a_match(3)
+    votes = votes_of(match, Judgement(best), session="s")
+    assert {vote.comparison.partition(":")[2]: vote.verdict for vote in votes} == expected
+    assert {vote.comparison for vote in votes} <= set(pair_ids(match))
+
+
+def test_a_vote_says_on_what_and_how_it_was_cast() -> None:
+    judgement = Judgement(1, "because", blind=True)
+    (vote,) = votes_of(a_match(2, Mode.RACE), judgement, session="s")
+    assert (vote.left.model, vote.right.model) == (NEOX, LLAMA)
+    assert (vote.left.precision, vote.left.device, vote.left.runtime) == ("int8", "AUTO", "optimum")
+    assert vote.left.title == "Paddock NeoX (embedded)"
+    assert (vote.left_run, vote.right_run) == ("run-0", None), "one was not recorded"
+    assert (vote.mode, vote.blind, vote.session) == (CompareMode.RACE, True, "s")
+    assert len(vote.comparison) <= 64, "of its column"
+    assert len("because") < COMMENT_LIMIT and vote.comment == "because"
+
+
+@pytest.mark.parametrize(
+    ("best", "two", "three"),
+    [
+        (0, "You found A better.", "You found A best."),
+        (NoBest.TIE, "You found them equally good.", "You found them equally good."),
+        (NoBest.BOTH_BAD, "You found both of no use.", "You found all of no use."),
+    ],
+)
+def test_a_judgement_in_words(best: int | NoBest, two: str, three: str) -> None:
+    assert (Judgement(best).sentence(2), Judgement(best).sentence(3)) == (two, three)
+
+
+def a_pair(left: str, right: str, *counts: int) -> PairVotes:
+    subjects = [
+        Subject(model=name, title=name.title(), precision="int8", device=None, runtime=None)
+        for name in (left, right)
+    ]
+    return PairVotes(
+        left=subjects[0],
+        right=subjects[1],
+        left_wins=counts[0],
+        right_wins=counts[1],
+        ties=counts[2],
+        both_bad=counts[3],
+    )
+
+
+def test_the_ratings_table_is_ordered_and_says_how_sure_it_is() -> None:
+    rows = ratings_rows(rate([a_pair("a", "b", 40, 2, 1, 0), a_pair("b", "c", 3, 2, 0, 1)]))
+    assert [row["Model"] for row in rows] == ["A", "B", "C"]
+    assert [row["Votes"] for row in rows] == [43, 49, 6]
+    assert rows[0]["Ahead for sure"] == "yes"
+    assert rows[1]["Ahead for sure"].endswith("more votes")
+    assert rows[2]["Ahead for sure"] == "—"
+    assert all("Group" not in row and "Device" not in row for row in rows)
+    low, high = map(float, rows[0]["95 % interval"].split(" – "))
+    assert low < rows[0]["Rating"] < high
+
+
+def test_models_that_nobody_compared_stand_in_groups() -> None:
+    rows = ratings_rows(rate([a_pair("a", "b", 2, 0, 0, 0), a_pair("c", "d", 1, 0, 0, 0)]))
+    assert [row["Group"] for row in rows] == [1, 1, 2, 2]
+    assert rows[1]["Ahead for sure"] == "—", "the next is of another group"
+
+
+def test_the_next_side_differs_from_those_there() -> None:
+    sides: list[ModelSpec] = []
+    while len(sides) < 4:
+        sides.append(next_side(sides))
+    assert len(set(sides)) == 4
+    assert {side.model for side in sides[:2]} == {NEOX, LLAMA}
+    assert unused(NEOX, sides) is Precision.FP16
+    assert unused("phi-2", sides) is Precision.INT8
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "a & b < c \"d\" 'e'",
+        "</del><b>",
+    ],
+)
+def test_the_diff_shows_text_and_no_markup(text: str) -> None:
+    sides = [SimpleNamespace(letter=letter) for letter in "AB"]
+    pair = SimpleNamespace(diff=tuple(readable_diff(f"same {text}", f"same {text} more words")))
+    assert DiffKind.ONLY_B in {kind for kind, _ in pair.diff}
+    html = diff_html(sides[0], sides[1], pair)
+    inside = html.partition('class="diff"')[2]
+    assert "<script" not in html and "<img" not in html and "<b>" not in html
+    assert safe_html(text.split()[0]) in inside.replace("</span>", "")
