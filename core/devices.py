@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -96,6 +96,12 @@ def list_devices() -> tuple[Device, ...]:
     """
     found = tuple(Device(name, full, _kind(name)) for name, full in _reported_devices())
     return (*found, Device(AUTO, _auto_description(found), DeviceKind.AUTO))
+
+
+@cache
+def auto_devices() -> tuple[str, ...]:
+    """Devices that ``AUTO`` takes on this machine; empty where it cannot say before loading."""
+    return tuple(_taken_by_auto([d for d in list_devices() if d.kind is not DeviceKind.AUTO]))
 
 
 def require_device(name: str) -> str:
@@ -198,9 +204,13 @@ def _kind(name: str) -> DeviceKind:
 def _auto_description(found: tuple[Device, ...]) -> str:
     if not found:
         return "no device is there"
-    chosen = [found[0].id] if len(found) == 1 else _auto_choice()
+    chosen = _taken_by_auto(found)
     names = [device.id for device in found if device.id in chosen]
     return f"OpenVINO chooses: {', '.join(names) or 'when it loads the model'}"
+
+
+def _taken_by_auto(found: Sequence[Device]) -> list[str]:
+    return [found[0].id] if len(found) == 1 else _auto_choice()
 
 
 def _auto_choice() -> list[str]:

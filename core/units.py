@@ -12,6 +12,25 @@ def bytes_text(size: float) -> str:
     return f"{size:.0f} B"
 
 
+def decimal_text(size: float) -> str:
+    """A size in bytes as hubs and disks give it, in powers of 1000: ``5.5 GB``, ``412 MB``."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(size) >= factor * 0.9995:
+            value = size / factor
+            return f"{value:.1f} {unit}" if abs(value) < 9.95 else f"{value:,.0f} {unit}"
+    return f"{size:.0f} B"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for people: ``8 s``, ``1 min 20 s``, ``2 h 5 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def parameters_text(count: int) -> str:
     """A parameter count: ``2.78 B``, ``410 M``, ``4.2 M``."""
     if count >= 1e9:

@@ -1,42 +1,54 @@
-"""The catalogue: what each model is, and what of it is on disk."""
+"""The catalogue: what each model is, what it takes here, and what of it is on disk."""
 
 import streamlit as st
 
-from core.catalogue import catalogue
 from core.ui.cached import shared_engine
-from core.ui.model_cards import draw_loaded, draw_model, draw_other
+from core.ui.disk_use import draw_disk_use
+from core.ui.hub_access import draw_hub_access
+from core.ui.model_add import draw_add
+from core.ui.model_cards import draw_card, draw_loaded
+from core.ui.model_filter import State, pick_filter
+from core.ui.model_list import catalogue_models, own_models
+from core.ui.model_results import draw_notice
+from core.ui.opened import read_opened, write_opened
+from core.ui.task_panel import draw_tasks
 
 engine = shared_engine()
-on_disk = engine.store.list()
+read_opened()
 
 st.title("Models", anchor=False)
 st.caption(
-    "Every model Paddock knows by name, and what of it is on disk. Others are added by typing "
-    "their Hugging Face id or folder on the Instruct page."
+    "Every model Paddock knows by name, and your own. Each says what it will take on this machine "
+    "before you start; conversions run apart from the app, so you may leave this page meanwhile."
 )
-
+draw_notice()
+draw_tasks(engine)
 draw_loaded(engine)
 
-wanted = st.text_input(
-    "Search",
-    key="search",
-    bind="query-params",
-    placeholder="Name, licence or architecture",
-    icon=":material/search:",
-    label_visibility="collapsed",
-)
-found = [
-    row
-    for row in catalogue().values()
-    if (wanted or "").lower()
-    in f"{row.key} {row.title} {row.licence} {row.architecture} {row.hub_id}".lower()
-]
-for row in found:
-    draw_model(engine, row, [stored for stored in on_disk if stored.key == row.key])
-if not found:
-    st.info("No model of the catalogue matches.", icon=":material/search_off:")
+# What is listed.
+with st.container(horizontal=True, vertical_alignment="center"):
+    wanted = pick_filter()
+    draw_add(engine)
+    access = draw_hub_access()
 
-others = [stored for stored in on_disk if stored.key not in catalogue()]
-if others:
-    st.subheader("Your own", anchor=False)
-    draw_other(engine, others)
+# The models.
+listed = 0
+for heading, models in (("Your own", own_models(engine)), ("Catalogue", catalogue_models(engine))):
+    found = [
+        model
+        for model in models
+        if wanted.takes(
+            model.candidate(fits=State.FITS not in wanted.states or model.fits(engine.settings))
+        )
+    ]
+    if not found:
+        continue
+    st.subheader(heading, anchor=False)
+    for model in found:
+        draw_card(engine, model, access)
+    listed += len(found)
+if not listed:
+    st.info("No model matches.", icon=":material/search_off:")
+write_opened()
+
+draw_disk_use(engine)

@@ -21,6 +21,7 @@ from core.errors import (
     ModelBusyError,
     NotAModelError,
     RecordsError,
+    StoppedError,
     UnknownDeviceError,
     UnknownModelError,
 )
@@ -32,6 +33,8 @@ from core.records import Origin, RunState, RunStore
 from core.runtimes.optimum import OptimumModel
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
+from core.store import TaskKind, TaskRequest, TaskState
+from core.store import tasks as tasks_module
 
 SpecOf = Callable[..., ModelSpec]
 SHORT = SamplingSettings(max_new_tokens=12, seed=9)
@@ -309,3 +312,71 @@ def test_int4_settings_of_an_npu():
     assert int4_for(ModelSpec("a", Precision.INT4, "npu.0")) == Int4Settings(True, -1, 1.0)
     assert int4_for(ModelSpec("a", Precision.INT4, "CPU")) is None
     assert int4_for(ModelSpec("a", Precision.INT8, "NPU")) is None
+
+
+# Fetching and converting beside answers
+
+
+def test_an_answer_beside_a_task_is_contended_and_the_next_one_is_not(
+    engine: Engine, spec_of: SpecOf, session: str, monkeypatch: pytest.MonkeyPatch
+):
+    spec, begun, go_on = spec_of("llama", Precision.INT8), threading.Event(), threading.Event()
+
+    def long_work(*args: object, **options: object) -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(tasks_module, "convert_in_process", long_work)
+    number = engine.tasks.submit(TaskRequest("paddock-neox", TaskKind.CONVERT, Precision.INT4))
+    assert begun.wait(60)
+    during = start(engine, spec, session)
+    assert during.wait(60) and during.answer.contended
+    (run,) = engine.runs.recent(session=session)
+    assert run.flat()["contended"] is True
+    go_on.set()
+    deadline = time.monotonic() + 30
+    while engine.tasks.active():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert engine.tasks.get(number).state is TaskState.DONE
+    after = start(engine, spec, session)
+    assert after.wait(60) and not after.answer.contended
+
+
+def test_an_answer_beside_a_conversion_for_another_answer_is_contended(
+    engine: Engine, spec_of: SpecOf, monkeypatch: pytest.MonkeyPatch
+):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def long_work(*args: object, **options: object) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        raise HubError("The hub is closed.")
+
+    warm = spec_of("llama", Precision.INT8)
+    assert start(engine, warm, None).wait(60)
+    monkeypatch.setattr(core.engine, "convert_in_process", long_work)
+    other = start(engine, ModelSpec("org/name", Precision.INT8, "CPU"), None)
+    assert begun.wait(60)
+    during = start(engine, warm, None)
+    assert during.wait(60) and during.answer.contended
+    go_on.set()
+    assert other.wait(60) and isinstance(other.answer.error, HubError)
+    after = start(engine, warm, None)
+    assert after.wait(60) and not after.answer.contended
+
+
+def test_a_closed_engine_has_stopped_its_tasks(fresh: Engine, monkeypatch: pytest.MonkeyPatch):
+    begun = threading.Event()
+
+    def until_stopped(*args: object, cancel: threading.Event, **options: object) -> None:
+        begun.set()
+        assert cancel.wait(60)
+        raise StoppedError("Stopped; nothing was kept.")
+
+    monkeypatch.setattr(tasks_module, "convert_in_process", until_stopped)
+    number = fresh.tasks.submit(TaskRequest("paddock-neox", TaskKind.CONVERT, Precision.INT4))
+    assert begun.wait(60)
+    fresh.close()
+    assert fresh.tasks.get(number).state is TaskState.STOPPED
+    assert not fresh.settings.home.joinpath("paddock.db").exists()  # never opened, so not now

@@ -1,4 +1,4 @@
-"""Knows whether answers disturbed each other's timings."""
+"""Knows whether other answers, downloads or conversions disturbed an answer's timings."""
 
 from __future__ import annotations
 
@@ -40,4 +40,5 @@ class ActivityMonitor:
 
 
 MONITOR = ActivityMonitor()
-"""The process's own: answers on any page, command or route announce themselves here."""
+"""The process's own: answers on any page, command or route announce themselves here, and so does
+what is fetched and converted for this process."""

@@ -54,6 +54,8 @@ class Snapshot:
     """Seconds since work started; 0 before."""
     tokens_per_s: float | None
     """Decode rate so far; None before the second token."""
+    ttft_ms: float | None = None
+    """Time to first token; None before it."""
 
 
 class JobObserver:
@@ -172,7 +174,14 @@ class Job:
             span = self._stamps[count - 1] - self._stamps[0]
             rate = (count - 1) / span if span > 0 else None
         return Snapshot(
-            self._phase, self._message, self._fraction, self._place, count, elapsed, rate
+            phase=self._phase,
+            message=self._message,
+            fraction=self._fraction,
+            place=self._place,
+            new_tokens=count,
+            elapsed_s=elapsed,
+            tokens_per_s=rate,
+            ttft_ms=1000 * (self._stamps[0] - self._started_at) if count else None,
         )
 
     # What follows runs in the worker thread.

@@ -6,7 +6,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -206,6 +206,17 @@ class ModelPool:
         with self._lock:
             return self._find(spec) is not None
 
+    @property
+    def settings(self) -> Settings:
+        """How many models are kept at most, and the memory that loading them leaves free."""
+        return self._settings
+
+    def room_beside(self, specs: Iterable[ModelSpec]) -> int:
+        """Bytes that loading more models may take, all idle ones but ``specs`` being let go."""
+        kept = {canonical(spec) for spec in specs}
+        free = available_memory_bytes() - self._settings.memory_reserve_mib * 2**20
+        return max(0, free + self._evictable(beside=kept))
+
     def unload(self, spec: ModelSpec) -> bool:
         """Free a model that nobody uses; False where it was not loaded.
 
@@ -367,10 +378,14 @@ class ModelPool:
                     "a smaller model, or close other programs."
                 )
 
-    def _evictable(self) -> int:
-        """Bytes that letting all idle models go may free, at most."""
+    def _evictable(self, beside: Collection[ModelSpec] = ()) -> int:
+        """Bytes that letting all idle models but those ``beside`` go may free, at most."""
         with self._lock:
-            return sum(memory_needed(e.stored) for e in self._entries.values() if not e.leases)
+            return sum(
+                memory_needed(entry.stored)
+                for entry in self._entries.values()
+                if not entry.leases and entry.spec not in beside
+            )
 
     def _least_recently_used(self) -> ModelSpec | None:
         with self._lock:
@@ -391,7 +406,12 @@ def canonical(spec: ModelSpec) -> ModelSpec:
 
 def memory_needed(stored: StoredModel) -> int:
     """Bytes of memory that loading this model will take, estimated from its weights."""
-    return int(MEMORY_PER_WEIGHT_BYTE * stored.manifest.weight_bytes) + MEMORY_BASE_BYTES
+    return memory_for(stored.manifest.weight_bytes)
+
+
+def memory_for(weight_bytes: int) -> int:
+    """Bytes of memory that loading weights of this size will take."""
+    return int(MEMORY_PER_WEIGHT_BYTE * weight_bytes) + MEMORY_BASE_BYTES
 
 
 def _await(load: _Load, on_progress: OnProgress, cancelled: threading.Event) -> bool:

@@ -1,20 +1,31 @@
 """Converted models on disk: resolve a name, convert to a precision, verify, delete."""
 
+from core.store.estimate import Estimate
 from core.store.manifest import Manifest
-from core.store.process import ConversionCancelled, convert_in_process
+from core.store.process import convert_in_process, fetch_in_process
 from core.store.progress import Progress, Stage
 from core.store.sources import Source, SourceKind, resolve
-from core.store.store import ModelStore, StoredModel
+from core.store.store import DiskUsage, ModelStore, StoredDownload
+from core.store.stored import StoredModel
+from core.store.tasks import TaskKind, TaskQueue, TaskRequest, TaskState, TaskView
 
 __all__ = [
-    "ConversionCancelled",
+    "DiskUsage",
+    "Estimate",
     "Manifest",
     "ModelStore",
     "Progress",
     "Source",
     "SourceKind",
     "Stage",
+    "StoredDownload",
     "StoredModel",
+    "TaskKind",
+    "TaskQueue",
+    "TaskRequest",
+    "TaskState",
+    "TaskView",
     "convert_in_process",
+    "fetch_in_process",
     "resolve",
 ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.catalogue.shapes import parameter_count, shape_from_config
 from core.errors import CorruptModelError, NotAModelError
 from core.store.weights import IR_XML
 
@@ -155,10 +156,27 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
             f"{folder} holds no weights (model.safetensors, pytorch_model.bin or {IR_XML}); "
             "copy them into it."
         )
-    declared = config.get("dtype") or config.get("torch_dtype")
-    dtype = declared if declared in _TORCH_DTYPE_BYTES else "float32"
     size = sum(path.stat().st_size for path in pickles)
+    dtype = dtype_of(config, size)
     return CheckpointInfo(folder, config, pickles, False, dtype, size // _TORCH_DTYPE_BYTES[dtype])
+
+
+def dtype_of(config: dict[str, Any], weight_bytes: int) -> str:
+    """Type of a checkpoint's weights, as ``torch`` names it, without looking into them.
+
+    From the sizes where the arithmetic of the architecture is known; otherwise what the
+    configuration declares, which is sometimes what the model was trained in.
+    """
+    declared = config.get("dtype") or config.get("torch_dtype")
+    declared = declared if declared in _TORCH_DTYPE_BYTES else None
+    try:
+        count = parameter_count(str(config.get("model_type")), shape_from_config(config))
+    except (KeyError, TypeError, ValueError):
+        return declared or "float32"
+    wide = weight_bytes > 3 * count
+    if declared is not None and (_TORCH_DTYPE_BYTES[declared] > 2) is wide:
+        return declared
+    return "float32" if wide else "float16"
 
 
 def _weight_files(folder: Path, stem: str, suffix: str) -> tuple[Path, ...]:

@@ -15,15 +15,24 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from core.catalogue import Int4Settings, Precision
-from core.errors import ConversionError, CorruptModelError, NotAModelError, PersonMistake
+from core.catalogue import Int4Settings, Int8Settings, Precision
+from core.errors import ConversionError, CorruptModelError, NotAModelError
 from core.store.checkpoint import CheckpointInfo
+from core.store.compress import (
+    Compress,
+    by_nncf,
+    by_optimum,
+    compress_to_int4,
+    compress_to_int8,
+    write_texts,
+)
+from core.store.estimate import LARGE_MODEL
+from core.store.foreign import LIBRARY_ERRORS, as_conversion_error, first_line
+from core.store.origin import check_reachable
 from core.store.progress import Progress, ProgressCallback, Stage
 from core.store.quiet import refuse_telemetry
 from core.store.weights import IR_BIN, IR_XML, WeightReport, read_weights
@@ -36,25 +45,6 @@ _LIBRARIES = (
     "nncf",
     "openvino_tokenizers",
 )
-
-_LARGE_MODEL = 1_000_000_000
-"""Parameters above which an FP32 checkpoint is loaded as FP16 for INT8 and INT4: the scales are
-FP16 anyway and it halves the memory."""
-
-_SMALLEST_GROUP = 16
-"""Smallest INT4 group size that NNCF may fall back to where a layer's channels are not divisible
-by the one asked for; a scale for fewer weights costs as much as it saves."""
-
-_TORCH_ERRORS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    ImportError,
-)
-"""What transformers, Optimum, OpenVINO and NNCF raise when they cannot handle a model."""
 
 _IR_COMPANIONS = frozenset(
     {
@@ -85,7 +75,25 @@ class Converted:
     report: WeightReport
     """The weights as read back from the result."""
     int4: Int4Settings | None
-    """The settings that were given to NNCF in the end."""
+    """The settings that were given to NNCF in the end; None for another precision."""
+    int8: Int8Settings | None
+    """Likewise; None also for an IR that came in INT8."""
+    source_of_weights: Literal["checkpoint", "ir"]
+    source_bytes: int
+    """Size of the weight files before."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is wanted."""
+
+    folder: Path
+    """Existing empty folder for the result."""
+    precision: Precision
+    int4: Int4Settings
+    """Used for INT4 alone."""
+    int8: Int8Settings
+    """Used for INT8 alone."""
 
 
 def load_libraries() -> None:
@@ -110,21 +118,14 @@ def load_libraries() -> None:
 
 
 def convert_checkpoint(
-    info: CheckpointInfo,
-    target: Path,
-    scratch: Path,
-    precision: Precision,
-    int4: Int4Settings,
-    on_progress: ProgressCallback,
+    info: CheckpointInfo, target: Target, scratch: Path, on_progress: ProgressCallback
 ) -> Converted:
     """Convert a PyTorch checkpoint.
 
     Args:
         info: the checkpoint.
-        target: existing empty folder for the result.
+        target: what is wanted.
         scratch: existing empty folder on the same disk, for the export before compression.
-        precision: of the weights in the result.
-        int4: settings used when ``precision`` is INT4.
         on_progress: told before each stage.
 
     Raises:
@@ -132,36 +133,29 @@ def convert_checkpoint(
         CorruptModelError: the weights cannot be read.
         ConversionError: export or compression failed, or did not give the precision.
     """
-    compressed = precision in (Precision.INT8, Precision.INT4)
+    compressed = target.precision in (Precision.INT8, Precision.INT4)
     load_libraries()
     tokenizer = load_tokenizer(info.folder)
     on_progress(Progress(Stage.EXPORTING, "Reading the checkpoint.", 0.1))
-    model = _load_model(info, precision)
+    model = _load_model(info, target.precision)
     on_progress(Progress(Stage.EXPORTING, "Exporting to OpenVINO.", 0.3))
-    exported = scratch if compressed else target
-    with _as_conversion_error("Export to OpenVINO"):
+    exported = scratch if compressed else target.folder
+    with as_conversion_error("Export to OpenVINO"):
         _export(model, tokenizer, exported)
     del model
     gc.collect()
-    if not compressed:
-        _write_openvino_tokenizer(tokenizer, target)
-        return _checked(target, precision, None)
-    on_progress(Progress(Stage.COMPRESSING, f"Compressing weights to {precision.label}.", 0.6))
-    used = _compress(exported, target, precision, int4)
-    for path in exported.iterdir():
-        if path.name not in (IR_XML, IR_BIN):
-            path.replace(target / path.name)
-    _write_openvino_tokenizer(tokenizer, target)
-    return _checked(target, precision, used)
+    used = None
+    if compressed:
+        used = _compress(exported, target, by_optimum, on_progress, 0.6)
+        for path in exported.iterdir():
+            if path.name not in (IR_XML, IR_BIN):
+                path.replace(target.folder / path.name)
+    _write_openvino_tokenizer(tokenizer, target.folder)
+    size = sum(path.stat().st_size for path in info.weight_files)
+    return _checked(target, used, "checkpoint", size)
 
 
-def convert_ir(
-    folder: Path,
-    target: Path,
-    precision: Precision,
-    int4: Int4Settings,
-    on_progress: ProgressCallback,
-) -> Converted:
+def convert_ir(folder: Path, target: Target, on_progress: ProgressCallback) -> Converted:
     """Take over an IR: linked or copied in the same precision, compressed to a lower one.
 
     An FP32 IR becomes FP16 by OpenVINO's own means, which round every constant.
@@ -173,30 +167,47 @@ def convert_ir(
         ConversionError: compression failed, or did not give the precision.
     """
     present = read_weights(folder)
-    if present.precision is not precision:
-        _check_reachable(folder, present, precision)
+    check_reachable(folder, present.precision, target.precision)
     load_libraries()
     tokenizer = load_tokenizer(folder)
     for path in sorted(folder.iterdir()):
         if path.name in _IR_COMPANIONS and path.is_file():
-            shutil.copyfile(path, target / path.name)
-    if not (target / "openvino_tokenizer.xml").is_file():
-        _write_openvino_tokenizer(tokenizer, target)
-    if present.precision is precision:
+            shutil.copyfile(path, target.folder / path.name)
+    if not (target.folder / "openvino_tokenizer.xml").is_file():
+        _write_openvino_tokenizer(tokenizer, target.folder)
+    used: Int4Settings | Int8Settings | None = None
+    if present.precision is target.precision:
         on_progress(Progress(Stage.SAVING, "Taking over the OpenVINO model as it is.", 0.5))
-        shutil.copyfile(folder / IR_XML, target / IR_XML)
-        _link_or_copy(folder / IR_BIN, target / IR_BIN)
-        return _checked(target, precision, _int4_of(present) if precision == "int4" else None)
-    on_progress(Progress(Stage.COMPRESSING, f"Compressing weights to {precision.label}.", 0.3))
-    if precision is Precision.FP16:
-        with _as_conversion_error("Compression to FP16"):
+        shutil.copyfile(folder / IR_XML, target.folder / IR_XML)
+        _link_or_copy(folder / IR_BIN, target.folder / IR_BIN)
+        used = _int4_of(present) if target.precision is Precision.INT4 else None
+    elif target.precision is Precision.FP16:
+        message = f"Compressing weights to {target.precision.label}."
+        on_progress(Progress(Stage.COMPRESSING, message, 0.3))
+        with as_conversion_error("Compression to FP16"):
             import openvino
 
             model = openvino.Core().read_model(folder / IR_XML)
-            openvino.save_model(model, target / IR_XML, compress_to_fp16=True)
-        return _checked(target, precision, None)
-    used = _compress(folder, target, precision, int4)
-    return _checked(target, precision, used)
+            openvino.save_model(model, target.folder / IR_XML, compress_to_fp16=True)
+    else:
+        used = _compress(folder, target, by_nncf, on_progress, 0.3)
+    return _checked(target, used, "ir", present.bytes)
+
+
+def _compress(
+    source: Path, target: Target, once: Compress, on_progress: ProgressCallback, fraction: float
+) -> Int4Settings | Int8Settings:
+    texts: tuple[str, ...] = ()
+    if target.precision is Precision.INT4 and target.int4.scale_estimation:
+        message = "The model writes texts for scale estimation."
+        on_progress(Progress(Stage.COMPRESSING, message, fraction))
+        texts = write_texts(source)
+    message = f"Compressing weights to {target.precision.label}."
+    on_progress(Progress(Stage.COMPRESSING, message, fraction))
+    if target.precision is Precision.INT8:
+        compress_to_int8(source, target.folder, target.int8, once)
+        return target.int8
+    return compress_to_int4(source, target.folder, target.int4, once, texts)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -209,9 +220,9 @@ def load_tokenizer(folder: Path) -> Any:
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, *_TORCH_ERRORS) as error:
+    except (OSError, *LIBRARY_ERRORS) as error:
         raise NotAModelError(
-            f"The tokenizer in {folder} cannot be read ({_first_line(error)}); fetch or copy the "
+            f"The tokenizer in {folder} cannot be read ({first_line(error)}); fetch or copy the "
             "model's tokenizer files again."
         ) from error
 
@@ -235,11 +246,11 @@ def _load_model(info: CheckpointInfo, precision: Precision) -> Any:
         )
     except (pickle.UnpicklingError, EOFError) as error:
         raise _unreadable_pickle(info, error) from error
-    except (SafetensorError, OSError, *_TORCH_ERRORS) as error:
+    except (SafetensorError, OSError, *LIBRARY_ERRORS) as error:
         if not info.safetensors and "weights_only" in str(error).lower():
             raise _unreadable_pickle(info, error) from error
         raise CorruptModelError(
-            f"The checkpoint in {info.folder} cannot be loaded ({_first_line(error)}); fetch or "
+            f"The checkpoint in {info.folder} cannot be loaded ({first_line(error)}); fetch or "
             "copy it again."
         ) from error
     if loading["missing_keys"]:  # transformers fills them with random numbers
@@ -267,7 +278,7 @@ def _unreadable_pickle(info: CheckpointInfo, error: Exception) -> Exception:
             "code when loaded; Paddock refuses it, so use a safetensors version of the model."
         )
     return CorruptModelError(
-        f"{names} in {info.folder} cannot be read ({_first_line(error)}); fetch or copy it again."
+        f"{names} in {info.folder} cannot be read ({first_line(error)}); fetch or copy it again."
     )
 
 
@@ -285,7 +296,7 @@ def _load_dtype(info: CheckpointInfo, precision: Precision) -> Any:
         return torch.float16
     if info.dtype in ("float16", "bfloat16"):
         return getattr(torch, info.dtype)
-    return torch.float16 if info.parameters > _LARGE_MODEL else torch.float32
+    return torch.float16 if info.parameters > LARGE_MODEL else torch.float32
 
 
 def _export(model: Any, tokenizer: Any, target: Path) -> None:
@@ -309,77 +320,6 @@ def _export(model: Any, tokenizer: Any, target: Path) -> None:
         )
 
 
-def _compress(
-    source: Path, target: Path, precision: Precision, int4: Int4Settings
-) -> Int4Settings | None:
-    """Compress the IR in ``source`` into ``target``; returns the INT4 settings that were used."""
-    if precision is Precision.INT8:
-        _compress_once(source, target, None)
-        return None
-    attempts = (
-        int4,
-        # Models so small or oddly shaped that no layer can take the settings as they are.
-        replace(int4, ratio=1.0),
-        replace(int4, ratio=1.0, group_size=-1),
-    )
-    for attempt in attempts:
-        _compress_once(source, target, attempt)
-        if read_weights(target).four_bit_share > 0:
-            return attempt
-        log.warning("no layer became INT4 with %s", attempt)
-    raise ConversionError(
-        "No layer of this model can be compressed to INT4; convert it to INT8 instead."
-    )
-
-
-def _compress_once(source: Path, target: Path, int4: Int4Settings | None) -> None:
-    import nncf
-    import openvino
-
-    nncf_errors = (
-        nncf.InternalError,
-        nncf.InvalidGroupSizeError,
-        nncf.ParameterNotSupportedError,
-        nncf.UnsupportedModelError,
-        nncf.ValidationError,
-    )
-    with _as_conversion_error("Weight compression", nncf_errors):
-        model = openvino.Core().read_model(source / IR_XML)
-        if int4 is None:
-            compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
-        else:
-            modes = nncf.CompressWeightsMode
-            compressed = nncf.compress_weights(
-                model,
-                mode=modes.INT4_SYM if int4.symmetric else modes.INT4_ASYM,
-                group_size=int4.group_size,
-                ratio=int4.ratio,
-                advanced_parameters=_group_fallback(),
-            )
-        _let_runtime_choose_kv_precision(compressed)
-        openvino.save_model(compressed, target / IR_XML, compress_to_fp16=False)
-
-
-def _group_fallback() -> Any:
-    from nncf.quantization.advanced_parameters import (
-        AdvancedCompressionParameters,
-        GroupSizeFallbackMode,
-    )
-
-    return AdvancedCompressionParameters(
-        group_size_fallback_mode=GroupSizeFallbackMode.ADJUST,
-        min_adjusted_group_size=_SMALLEST_GROUP,
-    )
-
-
-def _let_runtime_choose_kv_precision(model: Any) -> None:
-    """Drop the exporter's wish for an FP16 KV cache, as Optimum does when it compresses."""
-    if model.has_rt_info(["runtime_options", "KV_CACHE_PRECISION"]):
-        options = model.get_rt_info("runtime_options").value
-        options.pop("KV_CACHE_PRECISION")
-        model.set_rt_info(options, "runtime_options")
-
-
 def _write_openvino_tokenizer(tokenizer: Any, target: Path) -> None:
     """Write the tokenizer as IR too, which OpenVINO GenAI needs; skipped where it cannot be."""
     try:
@@ -387,35 +327,33 @@ def _write_openvino_tokenizer(tokenizer: Any, target: Path) -> None:
         from openvino_tokenizers import convert_tokenizer
 
         models = convert_tokenizer(tokenizer, with_detokenizer=True)
-    except (NotImplementedError, OSError, *_TORCH_ERRORS) as error:
-        log.warning("no OpenVINO tokenizer for this model: %s", _first_line(error))
+    except (NotImplementedError, OSError, *LIBRARY_ERRORS) as error:
+        log.warning("no OpenVINO tokenizer for this model: %s", first_line(error))
         return
-    with _as_conversion_error("Saving the tokenizer"):
+    with as_conversion_error("Saving the tokenizer"):
         for model, name in zip(models, ("tokenizer", "detokenizer"), strict=True):
             openvino.save_model(model, target / f"openvino_{name}.xml", compress_to_fp16=False)
 
 
-def _checked(target: Path, precision: Precision, int4: Int4Settings | None) -> Converted:
+def _checked(
+    target: Target,
+    used: Int4Settings | Int8Settings | None,
+    source_of_weights: Literal["checkpoint", "ir"],
+    source_bytes: int,
+) -> Converted:
     """Read the weights back: what is not really in the precision asked for is not let through."""
-    report = read_weights(target)
-    if not report.is_really(precision):
+    report = read_weights(target.folder)
+    if not report.is_really(target.precision):
         raise ConversionError(
-            f"The result does not have {precision.label} weights but {report.types}; this is a "
-            "fault of the export, so choose another precision."
+            f"The result does not have {target.precision.label} weights but {report.types}; this "
+            "is a fault of the export, so choose another precision."
         )
-    return Converted(report, int4)
-
-
-def _check_reachable(folder: Path, present: WeightReport, wanted: Precision) -> None:
-    have = present.precision.label if present.precision else "BF16"
-    from_floats = present.precision in (Precision.FP32, Precision.FP16, None)
-    if from_floats and wanted in (Precision.INT8, Precision.INT4):
-        return
-    if present.precision is Precision.FP32 and wanted is Precision.FP16:
-        return
-    raise PersonMistake(
-        f"The OpenVINO model in {folder} has {have} weights, from which {wanted.label} cannot be "
-        "made; choose its own precision, or give the original checkpoint."
+    return Converted(
+        report=report,
+        int4=used if isinstance(used, Int4Settings) else None,
+        int8=used if isinstance(used, Int8Settings) else None,
+        source_of_weights=source_of_weights,
+        source_bytes=source_bytes,
     )
 
 
@@ -430,20 +368,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another disk, or a file system without hard links
         shutil.copyfile(source, target)
-
-
-@contextmanager
-def _as_conversion_error(what: str, further: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    try:
-        yield
-    except (*_TORCH_ERRORS, *further) as error:
-        log.debug("%s failed", what, exc_info=True)
-        raise ConversionError(
-            f"{what} failed ({_first_line(error)}); the model may be of a kind that cannot be "
-            "converted."
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -44,6 +46,15 @@ class Int4Record(_Frozen):
     divide get a smaller one."""
     four_bit_share: float
     """Share of all parameters that are in four bits, as read back, 0 to 1."""
+    scale_estimation: bool = False
+    """Whether the scales were fitted on texts that the model wrote itself."""
+
+
+class Int8Record(_Frozen):
+    """INT8 settings; there is one scale per output channel."""
+
+    symmetric: bool
+    """Without zero points."""
 
 
 class FileRecord(_Frozen):
@@ -65,6 +76,12 @@ class Manifest(_Frozen):
     source: SourceRecord
     precision: Precision
     int4: Int4Record | None
+    int8: Int8Record | None = None
+    """None for another precision, an INT8 model that came as such, and in older manifests."""
+    source_of_weights: Literal["checkpoint", "ir"] | None = None
+    """What was converted, a PyTorch checkpoint or another IR; None in older manifests."""
+    source_bytes: int | None = None
+    """Size of the weight files it was converted from; None in older manifests."""
     versions: dict[str, str]
     """Library name to version, of the libraries that took part."""
     architecture: str | None
@@ -92,14 +109,15 @@ class Manifest(_Frozen):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the model in ``folder``.
+    """The manifest of the model in ``folder``; parsed once for as long as the file stays as it is.
 
     Raises:
         CorruptModelError: it is missing, unreadable, or of a later version of Paddock.
     """
     path = folder / MANIFEST_NAME
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        state = path.stat()
+        manifest = _parsed(path, state.st_ino, state.st_size, state.st_mtime_ns)
     except (OSError, ValidationError) as error:
         raise CorruptModelError(
             f"{MANIFEST_NAME} in {folder} is missing or damaged; delete this folder and convert "
@@ -111,6 +129,11 @@ def read_manifest(folder: Path) -> Manifest:
             "Paddock does not know; delete this folder and convert the model again."
         )
     return manifest
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: Path, _inode: int, _size: int, _mtime_ns: int) -> Manifest:
+    return Manifest.model_validate_json(path.read_bytes())
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""Converts in a child process, so that the app stays responsive and the memory comes back.
+"""Fetches and converts in a child process: the app stays responsive and the memory comes back.
 
 The child is :mod:`core.store.worker`; its module text tells how the two talk.
 """
@@ -7,23 +7,43 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 import subprocess
 import sys
-import tempfile
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import psutil
 
 import core.errors
-from core.catalogue import Int4Settings, Precision
-from core.errors import ConversionError, PaddockError
+from core.catalogue import Int4Settings, Int8Settings, Precision
+from core.errors import ConversionError, HubError, PaddockError, PersonMistake, StoppedError
 from core.settings import CHECKOUT, Settings
-from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
-from core.store.sources import Source, resolve
-from core.store.store import ModelStore, StoredModel
+from core.store.progress import (
+    Progress,
+    ProgressCallback,
+    Stage,
+    Transfer,
+    ignore_progress,
+)
+from core.store.sources import Source, SourceKind
+from core.store.store import ModelStore
+from core.store.stored import StoredModel
+from core.units import decimal_text
+
+if TYPE_CHECKING:
+    from core.store.hub import Download, HubAccess
 
 log = logging.getLogger(__name__)
+
+MEMORY_EVERY_S = 0.5
+"""How often the child's memory is looked at."""
 
 _POLL_S = 0.1
 """How often a waiting parent looks whether it was cancelled."""
@@ -31,11 +51,34 @@ _POLL_S = 0.1
 _LAST_BREATH_S = 5.0
 """How long a child may take to end after its last word."""
 
+_LINES_KEPT = 40
+"""Lines of the child's standard error that are kept to explain its end."""
+
+_LINE_LENGTH = 500
+"""Characters of such a line; libraries print whole tensors."""
+
+_HIDDEN = "•••"
+"""Stands for the token, should a library print it."""
+
 _END = None
 
 
-class ConversionCancelled(ConversionError):
-    """The person stopped the conversion; nothing of it was kept."""
+class ChildWatch(Protocol):
+    """Is told what the child does beside its work; called from threads of this process."""
+
+    def memory(self, resident_bytes: int) -> None:
+        """The child's resident set size now, twice a second."""
+
+    def line(self, text: str) -> None:
+        """A line that the child or a library in it wrote to standard error."""
+
+
+class _NoWatch:
+    def memory(self, resident_bytes: int) -> None:
+        pass
+
+    def line(self, text: str) -> None:
+        pass
 
 
 def convert_in_process(
@@ -44,8 +87,11 @@ def convert_in_process(
     *,
     settings: Settings,
     int4: Int4Settings | None = None,
+    int8: Int8Settings | None = None,
+    access: HubAccess | None = None,
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
+    watch: ChildWatch | None = None,
 ) -> StoredModel:
     """Do what :meth:`ModelStore.ensure` does, in a child process where there is work to do.
 
@@ -53,30 +99,38 @@ def convert_in_process(
     a worker thread.
 
     Args:
-        model: a source, or what :func:`resolve` takes.
+        model: a source, or what :meth:`ModelStore.resolve` takes.
         precision: of the weights.
-        settings: the home folder in them is the child's too.
+        settings: those of the child too.
         int4: overrides the catalogue's INT4 settings.
+        int8: overrides the default INT8 settings.
+        access: how the hub is asked where the model is to be fetched; the token in it goes to the
+            child in its environment and nowhere else.
         progress: told of each step, from the calling thread.
         cancel: when set, the child is killed and what it left removed.
+        watch: told of the child's memory and log.
 
     Raises:
-        ConversionCancelled: ``cancel`` was set.
+        StoppedError: ``cancel`` was set.
+        PersonMistake: it is stored with other settings than ``int4`` or ``int8`` ask for.
         PaddockError: what :meth:`ModelStore.ensure` raises; ConversionError where the child died.
     """
-    source = resolve(model) if isinstance(model, str) else model
     store = ModelStore(settings)
-    if store.get(source, precision) is not None:
+    source = store.resolve(model) if isinstance(model, str) else model
+    there = store.get(source, precision)
+    if there is not None:
+        _check_settings(there, int4, int8)
         return store.ensure(source, precision, progress=progress)
-    name = source.key if source.model else str(source.location)
     request = {
-        "model": name,
+        "kind": "convert",
         "precision": precision.value,
-        "home": str(settings.home),
         "int4": asdict(int4) if int4 else None,
+        "int8": asdict(int8) if int8 else None,
     }
     try:
-        _run_child(request, progress or ignore_progress, cancel or threading.Event())
+        _run_child(source, request, settings, access, progress, cancel, watch)
+    except StoppedError as error:
+        raise StoppedError(what_a_stop_keeps(source, settings)) from error
     finally:
         store.sweep(source.key, precision)
     stored = store.get(source, precision)
@@ -85,63 +139,262 @@ def convert_in_process(
     return stored
 
 
-def _run_child(
-    request: dict[str, Any], progress: ProgressCallback, cancel: threading.Event
-) -> None:
-    with tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace") as log_file:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "core.store.worker", json.dumps(request)],
-            cwd=CHECKOUT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            text=True,
-            encoding="utf-8",
-        )
-        try:
-            finished = _follow(child, progress, cancel)
-        finally:
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    pipe.close()
-        if not finished:
-            raise ConversionError(
-                f"The conversion of {request['model']} ended unexpectedly "
-                f"({_how_it_ended(child.returncode, log_file)}); nothing was kept, so try again."
-            )
+def fetch_in_process(
+    model: Source | str,
+    *,
+    settings: Settings,
+    access: HubAccess | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: threading.Event | None = None,
+    watch: ChildWatch | None = None,
+) -> Download:
+    """Fetch a model of the hub into the home folder, in a child process, and convert nothing.
 
-
-def _follow(
-    child: subprocess.Popen[str], progress: ProgressCallback, cancel: threading.Event
-) -> bool:
-    """Hand on what the child says; True when it said that it is done, False when it fell silent.
+    What is there already is returned without a child. Blocks, as :func:`convert_in_process` does,
+    and takes the same arguments.
 
     Raises:
-        ConversionCancelled: ``cancel`` was set.
-        PaddockError: the child's own error.
+        StoppedError: ``cancel`` was set; what came is kept for the next attempt.
+        PersonMistake: the model is not one of the hub, so there is nothing to fetch.
+        PaddockError: what :func:`core.store.hub.fetch` raises; HubError where the child died.
     """
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True).start()
-    while True:
-        if cancel.is_set():
-            raise ConversionCancelled("The conversion was stopped; nothing of it was kept.")
+    from core.store import hub
+
+    source = ModelStore(settings).resolve(model) if isinstance(model, str) else model
+    if source.kind is not SourceKind.HUB:
+        raise PersonMistake(
+            f"{source.title} is on this machine already, there is nothing to fetch; convert it to "
+            "the precision you want."
+        )
+    folder = settings.downloads_dir / source.key
+    done = hub.completed(folder)
+    if done is None:
         try:
-            line = lines.get(timeout=_POLL_S)
-        except queue.Empty:
-            continue
-        if line is _END:
-            _let_it_end(child)
-            return False
-        event = _event(line)
-        match event.get("event"):
-            case "progress":
-                progress(Progress(Stage(event["stage"]), event["message"], event["fraction"]))
-            case "error":
-                raise _error(event["type"], event["message"])
-            case "done":
-                return True
+            _run_child(source, {"kind": "get"}, settings, access, progress, cancel, watch)
+        except StoppedError as error:
+            raise StoppedError(what_a_stop_keeps(source, settings)) from error
+        done = hub.completed(folder)
+    if done is None:
+        raise HubError(f"{source.title} was removed while it was fetched; try again.")
+    return done
+
+
+def what_a_stop_keeps(source: Source, settings: Settings) -> str:
+    """A sentence for whoever stopped a download or a conversion of ``source``."""
+    from core.store import hub
+
+    folder = settings.downloads_dir / source.key
+    here = hub.fetched_bytes(folder) if source.kind is SourceKind.HUB else 0
+    if not here:
+        return f"Stopped; nothing of {source.title} was kept."
+    if hub.completed(folder):
+        return (
+            f"Stopped; what was fetched of {source.title} ({decimal_text(here)}) is kept, nothing "
+            "of the conversion."
+        )
+    return (
+        f"Stopped; the {decimal_text(here)} of {source.title} that are here are kept, and the next "
+        "attempt goes on from there."
+    )
+
+
+def _check_settings(
+    stored: StoredModel, int4: Int4Settings | None, int8: Int8Settings | None
+) -> None:
+    """Refuse to hand out a model that was compressed otherwise than asked for.
+
+    Raises:
+        PersonMistake: with the settings it has.
+    """
+    four, eight = stored.manifest.int4, stored.manifest.int8
+    has: list[str] = []
+    if int4 is not None and four is not None:
+        now = Int4Settings(four.symmetric, four.group_size, four.ratio, four.scale_estimation)
+        if now != int4:
+            has = [
+                "symmetric" if now.symmetric else "asymmetric",
+                f"group size {now.group_size}",
+                f"ratio {now.ratio:g}",
+                *(["scale estimation"] if now.scale_estimation else []),
+            ]
+    if int8 is not None and eight is not None and eight.symmetric != int8.symmetric:
+        has = ["symmetric" if eight.symmetric else "asymmetric"]
+    if has:
+        raise PersonMistake(
+            f"{stored.manifest.title} in {stored.precision.label} is on disk with other settings "
+            f"({', '.join(has)}); delete it first to compress it anew."
+        )
+
+
+def _run_child(
+    source: Source,
+    request: dict[str, Any],
+    settings: Settings,
+    access: HubAccess | None,
+    progress: ProgressCallback | None,
+    cancel: threading.Event | None,
+    watch: ChildWatch | None,
+) -> None:
+    name = source.key if source.model else str(source.location)
+    whole = request | {"model": name, "settings": _plain(settings)}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "core.store.worker", json.dumps(whole)],
+        cwd=CHECKOUT,
+        env=_environment(access),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    listener = _Listener(child, watch or _NoWatch(), access.token if access else None)
+    try:
+        finished = listener.follow(progress or ignore_progress, cancel or threading.Event())
+    finally:
+        listener.end()
+    if not finished:
+        if request["kind"] == "get":
+            raise HubError(
+                f"Fetching {source.title} ended unexpectedly ({listener.how_it_ended()}); what "
+                "came is kept, so try again and it goes on from there."
+            )
+        raise ConversionError(
+            f"The conversion of {source.title} ended unexpectedly ({listener.how_it_ended()}); "
+            "nothing was kept, so try again."
+        )
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """The settings as JSON, without what a list of processes must not show."""
+    return settings.model_dump(mode="json", exclude={"database_url"})
+
+
+def _environment(access: HubAccess | None) -> dict[str, str]:
+    """The child's environment; the token stands here because anyone can read an argument."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    if access is None:
+        return environment
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+        environment.pop(name, None)
+    if access.token:
+        environment["HF_TOKEN"] = access.token
+    if access.endpoint:
+        environment["HF_ENDPOINT"] = access.endpoint
+    if access.offline:
+        environment["HF_HUB_OFFLINE"] = "1"
+    return environment
+
+
+class _Listener:
+    """Hears one child out: its events, its log, its memory, its end."""
+
+    def __init__(self, child: subprocess.Popen[str], watch: ChildWatch, token: str | None) -> None:
+        self._child = child
+        self._watch = watch
+        self._token = token
+        self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._log: deque[str] = deque(maxlen=_LINES_KEPT)
+        self._threads = [
+            threading.Thread(target=_read_lines, args=arguments, daemon=True)
+            for arguments in (
+                (child.stdout, self._events.put, lambda: self._events.put(_END)),
+                (child.stderr, self._keep, lambda: None),
+            )
+        ]
+        self._sampled = 0.0
+        for thread in self._threads:
+            thread.start()
+
+    def follow(self, progress: ProgressCallback, cancel: threading.Event) -> bool:
+        """Hand on what the child says.
+
+        Returns:
+            True when it said that it is done, False when it fell silent.
+
+        Raises:
+            StoppedError: ``cancel`` was set.
+            PaddockError: the child's own error.
+        """
+        while True:
+            if cancel.is_set():
+                raise StoppedError("Stopped; nothing that looks finished was kept.")
+            self._sample()
+            try:
+                line = self._events.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if line is _END:
+                self._let_it_end()
+                return False
+            event = _event(line)
+            match event.get("event"):
+                case "progress":
+                    progress(_progress(event))
+                case "error":
+                    raise _error(event["type"], self._without_token(event["message"]))
+                case "done":
+                    return True
+
+    def end(self) -> None:
+        """Kill the child and whatever it started, unless they have ended, and hear its log out."""
+        with suppress(psutil.Error):
+            for other in psutil.Process(self._child.pid).children(recursive=True):
+                with suppress(psutil.Error):
+                    other.kill()
+        self._child.kill()
+        self._child.wait()
+        for thread in self._threads:
+            thread.join(_LAST_BREATH_S)
+        for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def how_it_ended(self) -> str:
+        """In a few words, after :meth:`end`."""
+        lines = list(self._log)
+        if lines:
+            log.warning("the child process wrote:\n%s", "\n".join(lines))
+        code = self._child.returncode
+        if code < 0:
+            return f"killed by signal {-code}, perhaps for want of memory"
+        return lines[-1][:200] if lines else f"exit code {code}"
+
+    def _sample(self) -> None:
+        now = time.monotonic()
+        if now - self._sampled < MEMORY_EVERY_S:
+            return
+        self._sampled = now
+        with suppress(psutil.Error):  # it has just ended
+            self._watch.memory(psutil.Process(self._child.pid).memory_info().rss)
+
+    def _keep(self, line: str) -> None:
+        text = self._without_token(line.rstrip())[:_LINE_LENGTH]
+        if text:
+            self._log.append(text)
+            self._watch.line(text)
+
+    def _without_token(self, text: str) -> str:
+        return text.replace(self._token, _HIDDEN) if self._token else text
+
+    def _let_it_end(self) -> None:
+        """Wait for a child that closed its output, so that its own exit code is seen."""
+        try:
+            self._child.wait(_LAST_BREATH_S)
+        except subprocess.TimeoutExpired:
+            log.warning("the child process neither speaks nor ends; it will be killed")
+
+
+def _read_lines(
+    pipe: IO[str] | None, take: Callable[[str], None], at_end: Callable[[], None]
+) -> None:
+    try:
+        for line in pipe or ():
+            take(line)
+    except (OSError, ValueError):  # the pipe was closed under us
+        log.debug("the output of the child process ended early")
+    finally:
+        at_end()
 
 
 def _event(line: str) -> dict[str, Any]:
@@ -149,26 +402,18 @@ def _event(line: str) -> dict[str, Any]:
     try:
         return json.loads(line)
     except ValueError:
-        log.debug("half a line from the conversion's process: %r", line)
+        log.debug("half a line from the child process: %r", line)
         return {}
 
 
-def _let_it_end(child: subprocess.Popen[str]) -> None:
-    """Wait for a child that closed its output, so that its own exit code is seen."""
-    try:
-        child.wait(_LAST_BREATH_S)
-    except subprocess.TimeoutExpired:
-        log.warning("the conversion's process neither speaks nor ends; it will be killed")
-
-
-def _read_lines(pipe: IO[str] | None, lines: queue.SimpleQueue[str | None]) -> None:
-    try:
-        for line in pipe or ():
-            lines.put(line)
-    except (OSError, ValueError):  # the pipe was closed under us after a cancel
-        log.debug("the conversion's output ended early")
-    finally:
-        lines.put(_END)
+def _progress(event: dict[str, Any]) -> Progress:
+    transfer = event.get("transfer")
+    return Progress(
+        Stage(event["stage"]),
+        event["message"],
+        event["fraction"],
+        Transfer(**transfer) if transfer else None,
+    )
 
 
 def _error(name: str, message: str) -> PaddockError:
@@ -176,13 +421,3 @@ def _error(name: str, message: str) -> PaddockError:
     if isinstance(kind, type) and issubclass(kind, PaddockError):
         return kind(message)
     return ConversionError(message)
-
-
-def _how_it_ended(code: int, log_file: IO[str]) -> str:
-    log_file.seek(0)
-    lines = [line.strip() for line in log_file if line.strip()]
-    if lines:
-        log.warning("the conversion's process wrote:\n%s", "\n".join(lines[-40:]))
-    if code < 0:
-        return f"killed by signal {-code}, perhaps for want of memory"
-    return f"{lines[-1][:200]}" if lines else f"exit code {code}"

@@ -13,6 +13,10 @@ from core.errors import UnknownModelError
 from core.store import checkpoint
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9][\w.\-]{0,95}", re.ASCII)
+_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+?)(?:/tree/main)?/?", re.ASCII
+)
+"""Address of a model's page, as copied from a browser."""
 _UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]+")
 
 
@@ -46,7 +50,8 @@ def resolve(model: str) -> Source:
     length of the weights.
 
     Args:
-        model: what the person typed; a Hugging Face id of a catalogue row means that row.
+        model: what the person typed; a Hugging Face id of a catalogue row means that row, and the
+            address of a model's page at the hub means its id.
 
     Raises:
         UnknownModelError: it is none of the three.
@@ -60,6 +65,8 @@ def resolve(model: str) -> Source:
     folder = _existing_folder(name)
     if folder is not None:
         return _from_folder(folder)
+    page = _PAGE.fullmatch(name)
+    name = page[1] if page else name
     if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
         raise UnknownModelError(
             f"There is no model {_shortened(name)!r}: give a catalogue key "

@@ -7,88 +7,62 @@ The layout below ``settings.models_dir``::
     .work/<key>.<precision>.<random>/   a conversion under way
 
 A conversion holds the lock of its model and precision, works in ``.work`` and renames the finished
-folder into place, so a folder with a manifest is always whole. Locks are the operating system's and
-die with their process; whoever holds one may therefore remove every work folder of that name.
+folder into place, so a folder with a manifest is always whole.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import logging
-import os
 import shutil
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
-from core.catalogue import Int4Settings, Precision, default_int4
+from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import (
-    ConversionError,
     CorruptModelError,
-    DiskFullError,
     ModelBusyError,
-    ModelFilesError,
-    NotEnoughMemoryError,
+    PersonMistake,
+    StoppedError,
+    UnknownModelError,
 )
 from core.settings import Settings
-from core.store import checkpoint
-from core.store.manifest import (
-    MANIFEST_NAME,
-    FileRecord,
-    Int4Record,
-    Manifest,
-    SourceRecord,
-    read_manifest,
-    write_manifest,
-)
-from core.store.memory import PeakMemory
+from core.store import sources
+from core.store.files import fingerprint, folder_bytes, free_bytes, sha256
+from core.store.folders import Folders
+from core.store.making import Maker, Wish
+from core.store.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
 from core.store.sources import Source, SourceKind
-from core.store.weights import IR_BIN
+from core.store.stored import StoredModel
 
 if TYPE_CHECKING:
-    from core.store.convert import Converted
+    from core.store.hub import Download, HubAccess
 
 log = logging.getLogger(__name__)
 
-_LIBRARIES = (
-    "torch",
-    "transformers",
-    "optimum-intel",
-    "openvino",
-    "openvino-tokenizers",
-    "nncf",
-)
-_LOCK_POLL_S = 0.25
-_SPARE_BYTES = 16 * 2**20
-"""Room for everything but the weights: XML, tokenizer, the run database."""
 
-_BYTES_PER_PARAMETER = {
-    Precision.FP32: 4.0,
-    Precision.FP16: 2.0,
-    Precision.INT8: 1.05,
-    Precision.INT4: 1.05,  # if no layer but embeddings allowed it: an upper bound
-}
+@dataclass(frozen=True)
+class DiskUsage:
+    """What the home folder holds, in bytes."""
+
+    models_bytes: int
+    downloads_bytes: int
+    """Checkpoints fetched from the hub, whole or broken off."""
+    work_bytes: int
+    """Conversions under way, and what killed ones left."""
+    free_bytes: int
 
 
 @dataclass(frozen=True)
-class StoredModel:
-    """A converted model that lies complete on disk."""
+class StoredDownload:
+    """A checkpoint fetched from the hub; what is made from it does not need it any more."""
 
     key: str
-    precision: Precision
-    folder: Path
-    manifest: Manifest
+    bytes: int
+    complete: bool
+    """False where it was broken off: the next attempt goes on from there."""
 
 
 class ModelStore:
@@ -96,8 +70,7 @@ class ModelStore:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._models = settings.models_dir
-        self._work = settings.models_dir / ".work"
+        self._folders = Folders(settings.models_dir)
 
     def get(self, source: Source, precision: Precision) -> StoredModel | None:
         """The stored model, or None where it is not stored or its source has changed since.
@@ -107,11 +80,11 @@ class ModelStore:
         Raises:
             CorruptModelError: there is a folder, but its manifest is missing or damaged.
         """
-        folder = self._folder(source.key, precision)
+        folder = self._folders.of(source.key, precision)
         if not folder.is_dir():
             return None
         manifest = read_manifest(folder)
-        now = _fingerprint(source)
+        now = fingerprint(source)
         if now is not None and now != manifest.source.fingerprint:
             return None
         return StoredModel(source.key, precision, folder, manifest)
@@ -119,9 +92,9 @@ class ModelStore:
     def list(self) -> list[StoredModel]:
         """All stored models by key and precision; damaged ones are left out and logged."""
         found = []
-        for path in sorted(self._models.glob(f"*/*/{MANIFEST_NAME}")):
+        for path in sorted(self._folders.models.glob(f"[!.]*/*/{MANIFEST_NAME}")):
             folder = path.parent
-            if folder.parent.name.startswith(".") or folder.name not in set(Precision):
+            if folder.name not in set(Precision):
                 continue
             try:
                 manifest = read_manifest(folder)
@@ -137,7 +110,10 @@ class ModelStore:
         precision: Precision,
         *,
         int4: Int4Settings | None = None,
+        int8: Int8Settings | None = None,
         progress: ProgressCallback | None = None,
+        access: HubAccess | None = None,
+        cancel: threading.Event | None = None,
     ) -> StoredModel:
         """Return the stored and verified model, after fetching and converting it if need be.
 
@@ -146,31 +122,86 @@ class ModelStore:
         :func:`core.store.process.convert_in_process`.
 
         Args:
-            source: from :func:`core.store.sources.resolve`.
+            source: from :func:`core.store.sources.resolve` or :meth:`resolve`.
             precision: of the weights.
             int4: overrides the catalogue's INT4 settings; a model already stored in INT4 with
                 other settings is returned as it is.
+            int8: overrides the usual INT8 settings, likewise.
             progress: told of each step, from the calling thread.
+            access: how the hub is asked; by default as the environment says.
+            cancel: when set, a download ends within a second and keeps what came, and a
+                conversion ends before its next step and keeps nothing.
 
         Raises:
             CorruptModelError: the stored model or its source is damaged.
             NotAModelError, HubError, UnknownModelError: the source cannot be used or fetched.
             PersonMistake: this precision cannot be had from this source.
             DiskFullError, NotEnoughMemoryError: the machine has too little room.
-            ConversionError: export or compression failed.
+            ConversionError: export or compression failed, or the home folder is read-only.
+            StoppedError: ``cancel`` was set.
         """
-        tell = progress or ignore_progress
+        tell = _stoppable(progress or ignore_progress, cancel)
         stored = self.get(source, precision)
         if stored is None:
-            with self._lock(source.key, precision, tell):
+            with self._folders.lock(source.key, precision, tell, cancel):
                 stored = self.get(source, precision)  # another process may have made it
                 if stored is None:
-                    stored = self._make(source, precision, int4, tell)
+                    maker = Maker(self._settings, self._folders, tell, access, cancel)
+                    stored = maker.make(source, Wish(precision, int4, int8))
                     tell(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
                     return stored
         stored = self.verify(stored, full=False)
         tell(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
         return stored
+
+    def fetch(
+        self,
+        source: Source,
+        *,
+        progress: ProgressCallback | None = None,
+        access: HubAccess | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Download:
+        """Fetch a model of the hub and convert nothing; the arguments are those of :meth:`ensure`.
+
+        Blocks while another process fetches the same model, and then takes its result.
+
+        Raises:
+            StoppedError: ``cancel`` was set; what came is kept for the next attempt.
+            PersonMistake: the model is not one of the hub.
+            PaddockError: see :func:`core.store.hub.fetch`.
+        """
+        if source.kind is not SourceKind.HUB:
+            raise PersonMistake(
+                f"{source.title} is on this machine already, there is nothing to fetch; convert it "
+                "to the precision you want."
+            )
+        tell = progress or ignore_progress
+        download = Maker(self._settings, self._folders, tell, access, cancel).fetch(source)
+        tell(Progress(Stage.DONE, f"{source.title} has been fetched.", 1.0))
+        return download
+
+    def resolve(self, model: str) -> Source:
+        """Find a model as :func:`core.store.sources.resolve` does, or else in the store.
+
+        A stored model is found by its key, and by the folder it was made from, even where that is
+        gone: other precisions can be made from an FP16 or FP32 model in the store.
+
+        Raises:
+            UnknownModelError, NotAModelError, CorruptModelError: see there.
+        """
+        try:
+            return sources.resolve(model)
+        except UnknownModelError:
+            name = model.strip()
+            for stored in self.list():
+                made_from = stored.manifest.source
+                if name in (stored.key, made_from.location):
+                    kind = SourceKind(made_from.kind)
+                    on_hub = kind is SourceKind.HUB
+                    location = made_from.location if on_hub else Path(made_from.location)
+                    return Source(stored.key, kind, location, None, stored.manifest.title)
+            raise
 
     def verify(self, stored: StoredModel, *, full: bool) -> StoredModel:
         """Check the files of a stored model against its manifest.
@@ -196,7 +227,7 @@ class ModelStore:
             if state.st_size != record.size:
                 raise _corrupt(stored, f"{name} has {state.st_size} of {record.size} bytes")
             if full or state.st_mtime_ns != record.mtime_ns:
-                if _sha256(path) != record.sha256:
+                if sha256(path) != record.sha256:
                     raise _corrupt(stored, f"{name} has been altered")
                 records[name] = record.model_copy(update={"mtime_ns": state.st_mtime_ns})
         if records == stored.manifest.files:
@@ -214,270 +245,88 @@ class ModelStore:
         Raises:
             ModelBusyError: it is being converted, or (on Windows) loaded by a program.
         """
-        lock = FileLock(self._lock_path(stored.key, stored.precision))
-        try:
-            with lock.acquire(timeout=0):
-                freed = _size(stored.folder)
-                self._discard(stored.folder, stored.key, stored.precision)
-        except Timeout as error:
-            raise ModelBusyError(
-                f"{stored.manifest.title} in {stored.precision.label} is being converted; stop "
-                "that first, or wait for it."
-            ) from error
+        with self._folders.if_idle(stored.key, stored.precision) as idle:
+            if not idle:
+                raise ModelBusyError(
+                    f"{stored.manifest.title} in {stored.precision.label} is being converted; stop "
+                    "that first, or wait for it."
+                )
+            freed = folder_bytes(stored.folder)
+            self._folders.discard(stored.folder, stored.key, stored.precision)
         return freed
 
     def sweep(self, key: str, precision: Precision) -> None:
         """Remove what a killed conversion of this model left, unless one is under way."""
-        try:
-            with FileLock(self._lock_path(key, precision)).acquire(timeout=0):
-                self._remove_leftovers(key, precision)
-        except Timeout:
-            log.debug("%s %s is being converted by another process", key, precision)
+        with self._folders.if_idle(key, precision) as idle:
+            if idle:
+                self._folders.remove_leftovers(key, precision)
+            else:
+                log.debug("%s %s is being converted by another process", key, precision)
 
-    # How a model is made
+    def sweep_all(self) -> int:
+        """Remove what killed conversions of any model left, and return the bytes freed."""
+        before = folder_bytes(self._folders.work)
+        for key, precision in self._folders.leftovers():
+            self.sweep(key, precision)
+        return max(0, before - folder_bytes(self._folders.work))
 
-    def _make(
-        self,
-        source: Source,
-        precision: Precision,
-        int4: Int4Settings | None,
-        tell: ProgressCallback,
-    ) -> StoredModel:
-        self._remove_leftovers(source.key, precision)
-        folder, revision = self._local_folder(source, tell)
-        settings = int4 or (source.model.int4 if source.model else default_int4())
-        self._check_space(source, folder, precision)
-        work = self._work / f"{source.key}.{precision}.{uuid.uuid4().hex[:8]}"
-        finished = work / "model"
-        try:
-            with self._room_for(source):
-                finished.mkdir(parents=True)
-                (work / "export").mkdir()
-                started = time.monotonic()
-                fingerprint = _fingerprint(source)
-                with PeakMemory() as peak:
-                    made = _convert(folder, work, precision, settings, tell)
-                tell(Progress(Stage.CHECKING, "Recording sizes and checksums.", 0.9))
-                manifest = _describe(
-                    source=source,
-                    record=SourceRecord(
-                        kind=source.kind,
-                        location=str(source.location),
-                        revision=revision,
-                        fingerprint=fingerprint,
-                    ),
-                    folder=finished,
-                    precision=precision,
-                    made=made,
-                    duration_s=time.monotonic() - started,
-                    peak=peak,
-                )
-                write_manifest(finished, manifest)
-                tell(Progress(Stage.SAVING, "Putting the model in its place.", 0.98))
-                target = self._folder(source.key, precision)
-                if target.exists():  # its source has changed since
-                    self._discard(target, source.key, precision)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                finished.rename(target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-        return StoredModel(source.key, precision, target, manifest)
+    # The disk
 
-    def _local_folder(self, source: Source, tell: ProgressCallback) -> tuple[Path, str | None]:
-        """Folder with the source's files, and the hub's revision where it comes from there."""
-        if source.kind is SourceKind.HUB:
-            from core.store import hub
+    def disk_usage(self) -> DiskUsage:
+        """What the home folder holds and what its disk has free; counts every file anew."""
+        work = folder_bytes(self._folders.work)
+        return DiskUsage(
+            models_bytes=folder_bytes(self._folders.models) - work,
+            downloads_bytes=folder_bytes(self._settings.downloads_dir),
+            work_bytes=work,
+            free_bytes=free_bytes(self._settings.home),
+        )
 
-            with self._lock(source.key, None, tell):
-                hub_id = str(source.location)
-                download = hub.fetch(hub_id, self._settings.downloads_dir / source.key, tell)
-            return download.folder, download.revision
-        return Path(source.location), None
+    def downloads(self) -> list[StoredDownload]:
+        """What was fetched from the hub, whole or in part, by key."""
+        from core.store import hub
 
-    def _check_space(self, source: Source, folder: Path, precision: Precision) -> None:
-        """Refuse before the work starts what cannot fit.
+        return [
+            StoredDownload(folder.name, folder_bytes(folder), hub.completed(folder) is not None)
+            for folder in sorted(self._settings.downloads_dir.glob("[!.]*"))
+            if folder.is_dir()
+        ]
+
+    def forget_download(self, key: str) -> int:
+        """Remove what was fetched of a model, and return the bytes freed.
+
+        Converted models stay usable; a further precision is then made from a stored FP16 or FP32
+        model, or fetched again.
 
         Raises:
-            DiskFullError: with both numbers.
+            ModelBusyError: it is being fetched or converted, or may not be removed.
         """
-        needed = estimate_bytes(folder, precision)
-        self._work.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._work).free
-        if needed > free:
-            raise DiskFullError(
-                f"Converting {source.title} to {precision.label} needs {_gb(needed)} on disk and "
-                f"{_gb(free)} are free; make room, or set PADDOCK_HOME to a larger disk."
-            )
-
-    @contextmanager
-    def _room_for(self, source: Source) -> Iterator[None]:
-        """Turn running out of disk or memory half-way into its own sentence."""
-        try:
-            yield
-        except MemoryError as error:
-            raise NotEnoughMemoryError(
-                f"The memory ran out while {source.title} was converted; close other programs or "
-                "unload models, and try again."
-            ) from error
-        except (OSError, ConversionError, ModelFilesError) as error:
-            # OpenVINO reports a full disk in its own words, or writes a short file in silence.
-            if _has_no_space(error) or shutil.disk_usage(self._models).free < 2**20:
-                raise DiskFullError(
-                    f"The disk became full while {source.title} was converted; nothing was kept, "
-                    "so make room and try again."
-                ) from error
-            if isinstance(error, OSError):
-                raise ConversionError(
-                    f"{source.title} could not be converted ({error}); check the home folder "
-                    f"{self._settings.home} and try again."
-                ) from error
-            raise
-
-    # Locks and folders
-
-    def _folder(self, key: str, precision: Precision) -> Path:
-        return self._models / key / precision.value
-
-    def _lock_path(self, key: str, precision: Precision | None) -> Path:
-        self._work.mkdir(parents=True, exist_ok=True)
-        return self._work / f"{key}.{precision or 'source'}.lock"
-
-    @contextmanager
-    def _lock(
-        self, key: str, precision: Precision | None, tell: ProgressCallback
-    ) -> Iterator[None]:
-        """Hold the lock of a model in one precision, or of its source (None)."""
-        lock = FileLock(self._lock_path(key, precision))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            message = f"Waiting for another process that works on {key}."
-            tell(Progress(Stage.WAITING, message, None))
-            lock.acquire(poll_interval=_LOCK_POLL_S)
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _remove_leftovers(self, key: str, precision: Precision) -> None:
-        """Remove work folders of this name; only for the holder of the lock."""
-        prefix = f"{key}.{precision}."
-        for path in self._work.iterdir():
-            if path.is_dir() and path.name.startswith(prefix):
-                log.info("removing what an interrupted conversion left: %s", path.name)
-                shutil.rmtree(path, ignore_errors=True)
-
-    def _discard(self, folder: Path, key: str, precision: Precision) -> None:
-        """Take a model out of sight in one step, then remove it."""
-        aside = self._work / f"{key}.{precision}.{uuid.uuid4().hex[:8]}"
-        try:
-            folder.rename(aside)
-        except FileNotFoundError:
-            return
-        except PermissionError as error:
+        if key not in {download.key for download in self.downloads()}:
+            return 0  # also what would lead out of the downloads, such as ".."
+        folder = self._settings.downloads_dir / key
+        with self._folders.alone_with(key, f"The download of {key}"):
+            freed = folder_bytes(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        left = folder_bytes(folder)
+        if left:
             raise ModelBusyError(
-                f"The files in {folder} are in use by a program; unload the model and try again."
-            ) from error
-        shutil.rmtree(aside, ignore_errors=True)
-        if not any(folder.parent.iterdir()):
-            folder.parent.rmdir()
+                f"Some files in {folder} could not be removed; close the programs that use them, "
+                "or check the folder's permissions, and try again."
+            )
+        return freed
 
 
-def estimate_bytes(folder: Path, precision: Precision) -> int:
-    """Upper bound of the disk space in bytes that converting the model in ``folder`` takes.
+def _stoppable(tell: ProgressCallback, cancel: threading.Event | None) -> ProgressCallback:
+    """Tell of progress, and end at the first step after ``cancel`` was set."""
+    if cancel is None:
+        return tell
 
-    The export before compression is included: it is there at the same time.
-    """
-    if checkpoint.is_ir(folder):
-        return 2 * (folder / IR_BIN).stat().st_size + _SPARE_BYTES
-    info = checkpoint.inspect_checkpoint(folder)
-    per_parameter = _BYTES_PER_PARAMETER[precision]
-    if precision in (Precision.INT8, Precision.INT4):
-        per_parameter += 4.0 if info.dtype == "float32" else 2.0
-    return int(info.parameters * per_parameter) + _SPARE_BYTES
+    def step(progress: Progress) -> None:
+        if cancel.is_set() and progress.stage is not Stage.DONE:
+            raise StoppedError("The conversion was stopped; nothing of it was kept.")
+        tell(progress)
 
-
-def _convert(
-    folder: Path, work: Path, precision: Precision, int4: Int4Settings, tell: ProgressCallback
-) -> Converted:
-    tell(Progress(Stage.EXPORTING, "Loading the conversion libraries.", 0.02))
-    from core.store import convert
-
-    if checkpoint.is_ir(folder):
-        return convert.convert_ir(folder, work / "model", precision, int4, tell)
-    info = checkpoint.inspect_checkpoint(folder)
-    return convert.convert_checkpoint(info, work / "model", work / "export", precision, int4, tell)
-
-
-def _describe(
-    *,
-    source: Source,
-    record: SourceRecord,
-    folder: Path,
-    precision: Precision,
-    made: Converted,
-    duration_s: float,
-    peak: PeakMemory,
-) -> Manifest:
-    config = checkpoint.read_json(folder / "config.json")
-    files = {
-        path.name: FileRecord(
-            size=path.stat().st_size, sha256=_sha256(path), mtime_ns=path.stat().st_mtime_ns
-        )
-        for path in sorted(folder.iterdir())
-        if path.is_file()
-    }
-    int4 = made.int4 and Int4Record(
-        symmetric=made.int4.symmetric,
-        group_size=made.int4.group_size,
-        ratio=made.int4.ratio,
-        group_sizes=made.report.group_sizes,
-        four_bit_share=made.report.four_bit_share,
-    )
-    return Manifest(
-        key=source.key,
-        title=source.title,
-        source=record,
-        precision=precision,
-        int4=int4,
-        versions={name: metadata.version(name) for name in _LIBRARIES},
-        architecture=config.get("model_type"),
-        parameters=made.report.parameters,
-        weight_types=made.report.types,
-        weight_bytes=made.report.bytes,
-        folder_bytes=sum(file.size for file in files.values()),
-        positions=checkpoint.positions(config),
-        has_chat_template=checkpoint.has_chat_template(folder),
-        has_openvino_tokenizer="openvino_tokenizer.xml" in files,
-        created=datetime.now(UTC),
-        duration_s=round(duration_s, 3),
-        peak_memory_bytes=peak.total_bytes,
-        peak_private_bytes=peak.private_bytes,
-        files=files,
-    )
-
-
-def _fingerprint(source: Source) -> str | None:
-    """Changes when the weights of a local source do; None where that cannot be told.
-
-    A folder that is gone, or the hub, gives None: what was made from it stays good.
-    """
-    if source.kind is SourceKind.HUB:
-        return None
-    folder = Path(source.location)
-    if source.kind is SourceKind.EMBEDDED:
-        weights = folder / "model.safetensors"
-        if not weights.is_file():
-            return None
-        state = weights.stat()
-        return _remembered_sha256(weights, state.st_size, state.st_mtime_ns)
-    digest = hashlib.sha256()
-    names = ("*.safetensors", "pytorch_model*.bin", IR_BIN, "config.json", "tokenizer*")
-    paths = sorted({path for name in names for path in folder.glob(name)})
-    for path in paths:
-        state = path.stat()
-        digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
-    return digest.hexdigest() if paths else None
+    return step
 
 
 def _corrupt(stored: StoredModel, what: str) -> CorruptModelError:
@@ -485,31 +334,3 @@ def _corrupt(stored: StoredModel, what: str) -> CorruptModelError:
         f"The stored {stored.manifest.title} in {stored.precision.label} is damaged: {what}; "
         f"delete it ({stored.folder}) and convert it again."
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@lru_cache(maxsize=32)
-def _remembered_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
-    return _sha256(path)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _has_no_space(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if os.strerror(errno.ENOSPC).lower() in str(error).lower():
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

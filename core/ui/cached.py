@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from core.engine import Engine
+from core.records import VoteStore
 from core.runtimes.pool import ModelHandle
 from core.runtimes.spec import ModelSpec
 from core.settings import load_settings
@@ -17,6 +18,15 @@ MAX_HANDLES = 16
 def shared_engine() -> Engine:
     """The process's one engine."""
     return Engine(load_settings())
+
+
+def shared_votes() -> VoteStore:
+    """The votes, beside the runs in one database.
+
+    Raises:
+        RecordsError: the database cannot be opened.
+    """
+    return VoteStore(shared_engine().runs.database)
 
 
 def _release(handle: ModelHandle) -> None:

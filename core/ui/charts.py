@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from statistics import median
 
 import plotly.graph_objects as go
 
+from core.comparison.timeline import Timeline
 from core.records import RunRecord
 
+SIDE_COLOURS = ("#1f7fc9", "#d9730d", "#2f9e62", "#9b59b6")
+"""Of the sides of a comparison; they read on a light and on a dark page."""
 PRIVATE_COLOUR, FILE_COLOUR = "#0b67b2", "#8fbce0"
 
 
@@ -89,6 +93,36 @@ def memory_chart(groups: dict[str, list[RunRecord]]) -> go.Figure:
         )
     figure.update_layout(barmode="stack")
     return _laid_out(figure, "Memory taken by loading: MiB, lower is better", "MiB", len(labels))
+
+
+def timeline_chart(timelines: Sequence[tuple[str, Timeline]]) -> go.Figure:
+    """Tokens of several answers over the seconds since work on each began.
+
+    Args:
+        timelines: the name of each line and its points. Contended ones are dashed and say so.
+    """
+    figure = go.Figure()
+    for (name, line), colour in zip(timelines, cycle(SIDE_COLOURS)):
+        figure.add_trace(
+            go.Scatter(
+                x=line.seconds,
+                y=line.tokens,
+                mode="lines",
+                line={"color": colour, "width": 2.5, "dash": "dash" if line.contended else "solid"},
+                name=f"{name} (contended)" if line.contended else name,
+                hovertemplate="%{y} tokens after %{x:.3f} s<extra>" + name + "</extra>",
+            )
+        )
+    figure.update_layout(
+        title="Tokens over time",
+        height=340,
+        margin={"l": 10, "r": 20, "t": 50, "b": 90},
+        legend={"orientation": "h", "yref": "container", "y": 0.02, "yanchor": "bottom", "x": 0},
+        xaxis={"title": "seconds since work began", "rangemode": "tozero"},
+        yaxis={"title": "tokens", "rangemode": "tozero", "automargin": True},
+        showlegend=True,
+    )
+    return figure
 
 
 def _laid_out(figure: go.Figure, title: str, unit: str, rows: int) -> go.Figure:

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from core.devices import host_facts, library_versions
+from core.markdown import fenced
 from core.recording import GROWTH_IN_PROCESS, run_result
 from core.ui.history import HistoryEntry
-from core.ui.safe_text import fenced
 
 
 def to_json(entries: Iterable[HistoryEntry]) -> str:

@@ -4,13 +4,16 @@ Streamlit binds widgets to the link by itself, but it writes choices by their la
 name, which another machine does not have) and texts however long they are. It does so in the
 browser, whose link the server would then overwrite with the one it knows: of two quick changes one
 was lost. So the server alone writes it. Call these before the widget is drawn; they fill it from
-the link when the page is first opened and follow it from then on.
+the link when the page is opened and follow it from then on. A link from another page of the same
+session (**Try it**, say) opens it anew: what stands in that link wins over what the session was set
+to, and what does not stand there stays as it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import streamlit as st
@@ -21,6 +24,24 @@ N = TypeVar("N", int, float)
 LONGEST = 1500
 """Characters of a text in a link; servers and mail programs cut much longer ones."""
 
+_ARRIVAL = "arrival"
+
+
+@dataclass
+class _Arrival:
+    """The page that a session shows; a plain object, so that an interrupted script keeps it."""
+
+    page: str
+    taken: set[str] = field(default_factory=set)
+    """Keys that have been looked up in the link since the page was opened."""
+
+
+def note_page(name: str) -> None:
+    """Tell which page is drawn next; its link is read anew where it was not the one before."""
+    arrival: _Arrival | None = st.session_state.get(_ARRIVAL)
+    if arrival is None or arrival.page != name:
+        st.session_state[_ARRIVAL] = _Arrival(name)
+
 
 def link_texts(*keys: str) -> None:
     """Keep text widgets in the link as long as their text is short enough.
@@ -29,8 +50,11 @@ def link_texts(*keys: str) -> None:
         keys: keys of the widgets, which are also the names in the link.
     """
     for key in keys:
-        if key not in st.session_state:
-            st.session_state[key] = st.query_params.get(key, "")
+        known = key in st.session_state
+        if not known:
+            st.session_state[key] = ""
+        if _to_be_read(key, known=known):
+            st.session_state[key] = st.query_params[key]
         text = st.session_state[key] or ""
         _write(key, text if len(text) <= LONGEST else "")
 
@@ -43,13 +67,30 @@ def link_choice(key: str, default: T, read: Callable[[str], T]) -> None:
         default: chosen at first, and not written.
         read: makes a value of what stands in the link; ValueError means it is none.
     """
-    if key not in st.session_state:
+    known = key in st.session_state
+    if not known:
         st.session_state[key] = default
-        if key in st.query_params:
-            with suppress(ValueError):  # a link from elsewhere: there is no such device here, say
-                st.session_state[key] = read(st.query_params[key])
+    if _to_be_read(key, known=known):
+        with suppress(ValueError):  # a link from elsewhere: there is no such device here, say
+            st.session_state[key] = read(st.query_params[key])
     value = st.session_state[key]
     _write(key, "" if value is None or value == default else str(value))
+
+
+def link_choices(key: str, values: list[str]) -> None:
+    """Keep a widget that chooses several of ``values`` in the link; values with a comma are not.
+
+    Args:
+        key: key of the widget, which is also the name in the link.
+        values: what can be chosen; what else stands in a link is passed over.
+    """
+    known = key in st.session_state
+    if not known:
+        st.session_state[key] = []
+    if _to_be_read(key, known=known):
+        asked = st.query_params[key].lower().split(",")
+        st.session_state[key] = [value for value in values if value.lower() in asked]
+    _write(key, ",".join(st.session_state[key] or ()))
 
 
 def one_of(values: list[str]) -> Callable[[str], str]:
@@ -74,6 +115,16 @@ def number_in(low: N, high: N) -> Callable[[str], N]:
         return value
 
     return read
+
+
+def _to_be_read(key: str, *, known: bool) -> bool:
+    """Whether the link's value is to be taken: it has one, and this was not asked before."""
+    arrival: _Arrival | None = st.session_state.get(_ARRIVAL)
+    new = not known
+    if arrival is not None and key not in arrival.taken:
+        arrival.taken.add(key)
+        new = True
+    return new and key in st.query_params
 
 
 def _write(key: str, text: str) -> None:

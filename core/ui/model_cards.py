@@ -1,18 +1,23 @@
-"""Cards of the Models page."""
+"""Cards of the Models page: what each model is, and all that can be done with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import streamlit as st
 
-from core.catalogue import CatalogueModel
+from core.catalogue import DEFAULT_PRECISION, CatalogueModel, published_scores
 from core.catalogue.prompts import prompt_format
 from core.engine import Engine
 from core.errors import PaddockError
-from core.store import StoredModel
+from core.store.hub import HubAccess
+from core.ui.model_charts import scores_chart
+from core.ui.model_filter import family
+from core.ui.model_list import ListedModel
+from core.ui.model_plan import draw_plan
+from core.ui.model_results import draw_stored, draw_try_it
+from core.ui.opened import is_open, note, widget_key
 from core.ui.safe_text import safe_markdown
-from core.units import bytes_text, parameters_text
+from core.ui.task_panel import draw_tasks_of
+from core.units import decimal_text, parameters_text
 
 
 def draw_loaded(engine: Engine) -> None:
@@ -20,14 +25,14 @@ def draw_loaded(engine: Engine) -> None:
     loaded = engine.pool.loaded()
     if not loaded:
         return
-    with st.container(border=True):
+    with st.container(border=True, key="in_memory"):
         st.markdown("**In memory now**")
         for info in loaded:
             with st.container(horizontal=True, vertical_alignment="center"):
                 use = f"{info.in_use} answering" if info.in_use else f"idle {info.idle_s:.0f} s"
                 st.markdown(
                     f"{safe_markdown(info.spec.label)} · "
-                    f"{bytes_text(info.facts.memory.private_bytes)} private · {use}",
+                    f"{decimal_text(info.facts.memory.private_bytes)} private · {use}",
                     width="stretch",
                 )
                 if st.button(
@@ -36,69 +41,95 @@ def draw_loaded(engine: Engine) -> None:
                     type="tertiary",
                     key=f"unload_{info.spec.label}",
                 ):
-                    _try(lambda info=info: engine.pool.unload(info.spec))
+                    try:
+                        engine.pool.unload(info.spec)
+                    except PaddockError as error:
+                        st.error(safe_markdown(str(error)), icon=":material/error:")
+                    else:
+                        st.rerun()
 
 
-def draw_model(engine: Engine, row: CatalogueModel, on_disk: Sequence[StoredModel]) -> None:
-    """One model of the catalogue."""
-    precisions = ", ".join(stored.precision.label for stored in on_disk)
-    state = f" — on disk: {precisions}" if precisions else ""
-    with st.expander(
-        f"**{row.title}** · {parameters_text(row.parameters)} · {row.licence}{state}",
-        icon=":material/lock:" if row.gated else ":material/deployed_code:",
-        key=f"model_{row.key}",
-    ):
-        st.markdown(row.summary)
-        facts, limits = st.columns(2)
-        with facts:
-            shape = row.shape
-            st.markdown(
-                f"""
-- Source: {f"`{row.hub_id}`" if row.hub_id else "embedded in Paddock"}
+def draw_card(engine: Engine, model: ListedModel, access: HubAccess) -> None:
+    """One model: a head that is always seen, and the rest once it is opened."""
+    with st.container(border=True, key=f"model_{model.key}", gap="small"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(_head(model), width="stretch")
+            if model.stored:
+                usual = model.get(DEFAULT_PRECISION) or model.stored[0]
+                draw_try_it(model.name, usual.precision)
+        st.markdown(model.row.summary if model.row else _origin(model))
+        if (key := widget_key(model.key)) not in st.session_state:
+            st.session_state[key] = is_open(model.key)
+        details = st.expander("Details", type="compact", key=key, on_change="rerun")
+        note(model.key, opened=bool(details.open))
+        if not details.open:
+            return
+        with details:
+            if model.row is not None:
+                _draw_facts(model.row)
+            draw_plan(engine, model, access)
+            draw_tasks_of(engine, model.key)
+            for stored in model.stored:
+                draw_stored(engine, model, stored)
+
+
+def _head(model: ListedModel) -> str:
+    """Title, size, licence and what of it is on disk, in one line of Markdown."""
+    parts = [f"**{safe_markdown(model.title)}**"]
+    row = model.row
+    if row is not None:
+        parts += [parameters_text(row.parameters), family(row.architecture), row.licence]
+    elif model.stored:
+        manifest = model.stored[0].manifest
+        parts += [
+            parameters_text(manifest.parameters),
+            safe_markdown(family(manifest.architecture or "")),
+        ]
+    line = " · ".join(part for part in parts if part)
+    badges = [
+        f":green-badge[:material/check_circle: {stored.precision.label}]" for stored in model.stored
+    ]
+    if (row is not None and row.gated) or (model.hub is not None and model.hub.gated):
+        badges.append(":orange-badge[:material/lock: gated]")
+    if row is not None and row.embedded:
+        badges.append(":blue-badge[:material/bolt: embedded]")
+    return f"{line}  {' '.join(badges)}"
+
+
+def _origin(model: ListedModel) -> str:
+    """Where a model without a row comes from."""
+    if model.hub is not None:
+        config = model.hub.config or {}
+        architecture = safe_markdown(str(config.get("model_type") or "unknown architecture"))
+        return (
+            f"From the hub: {architecture}, {len(model.hub.files)} files of together "
+            f"{decimal_text(model.hub.total_bytes)}. Its page there tells its licence and limits."
+        )
+    return f"From {safe_markdown(model.name)}"
+
+
+def _draw_facts(row: CatalogueModel) -> None:
+    left, right = st.columns(2, gap="medium")
+    shape = row.shape
+    left.markdown(
+        f"""
+- Source: {f"`{row.hub_id}`" if row.hub_id else "comes with Paddock"}
 - Licence: {row.licence}{f" — {row.licence_note}" if row.licence_note else ""}
 - Architecture: `{row.architecture}`, {shape.layers} layers of width {shape.hidden}
 - Positions: {shape.positions:,} tokens, prompt and answer together
 - Prompt format: {prompt_format(row.prompt_format).title}
 """
-            )
-        with limits:
-            st.markdown("**Known limits**")
-            limits_text = "\n".join(f"- {limit}" for limit in row.known_limits)
-            st.markdown(limits_text or "None is recorded.")
-        if row.scores:
-            st.markdown(f"**Published scores** ({row.scores_source})")
-            st.dataframe([dict(row.scores)], hide_index=True, key=f"scores_{row.key}")
-        else:
-            st.caption("No published score is recorded.")
-        draw_other(engine, on_disk)
-
-
-def draw_other(engine: Engine, on_disk: Sequence[StoredModel]) -> None:
-    """What of a model is on disk, a line each precision."""
-    for stored in on_disk:
-        manifest = stored.manifest
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(
-                f"**{stored.precision.label}** {safe_markdown(manifest.title)} · "
-                f"{bytes_text(manifest.folder_bytes)} on disk · converted "
-                f"{manifest.created:%Y-%m-%d} in {manifest.duration_s:.0f} s, peak memory "
-                f"{bytes_text(manifest.peak_memory_bytes)}",
-                width="stretch",
-            )
-            with st.popover("Delete", icon=":material/delete:", type="tertiary"):
-                st.markdown(f"This frees {bytes_text(manifest.folder_bytes)}.")
-                if st.button(
-                    "Delete it",
-                    type="primary",
-                    key=f"delete_{stored.key}_{stored.precision}",
-                ):
-                    _try(lambda stored=stored: engine.delete(stored))
-
-
-def _try(action) -> None:  # type: ignore[no-untyped-def]
-    try:
-        action()
-    except PaddockError as error:
-        st.error(str(error), icon=":material/error:")
-    else:
-        st.rerun()
+    )
+    limits = left if row.scores else right
+    limits.markdown("**Known limits**")
+    limits.markdown("\n".join(f"- {limit}" for limit in row.known_limits) or "None is recorded.")
+    if not row.scores:
+        st.caption("No published score is recorded.")
+        return
+    right.markdown(f"**Published scores** ({row.scores_source})")
+    right.plotly_chart(
+        scores_chart(row.key, row.title, published_scores()),
+        key=f"scores_{row.key}",
+        config={"displayModeBar": False},
+        alt=f"Published scores of {row.title} and of the models beside it in the table",
+    )

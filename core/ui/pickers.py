@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
 from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
 from core.devices import AUTO, list_devices
 from core.errors import PaddockError
-from core.runtimes.spec import ModelSpec
+from core.runtimes.spec import ModelSpec, RuntimeName
 from core.store import ModelStore, resolve
 from core.ui.link import link_choice, one_of
 from core.ui.safe_text import safe_markdown
@@ -25,16 +27,25 @@ MODEL_HELP = (
 )
 
 
-def pick_model(store: ModelStore, *, key: str = "", default: int = 0) -> ModelSpec:
-    """Draw the three pickers and return what was chosen.
+def pick_model(
+    store: ModelStore,
+    *,
+    key: str = "",
+    default: str | None = None,
+    precision_for: Callable[[str], Precision] = lambda model: DEFAULT_PRECISION,
+    on_model_change: Callable[[], None] | None = None,
+) -> ModelSpec:
+    """Draw the pickers and return what was chosen.
 
     Args:
         store: knows what is on disk already.
         key: prefix of the widgets' keys, which are also the names in the page's link.
-        default: place in the catalogue of the model that is chosen at first.
+        default: the model that is chosen at first; by default the catalogue's first.
+        precision_for: the precision that a model is chosen in at first.
+        on_model_change: called when the person chose another model.
     """
     rows = catalogue()
-    link_choice(f"{key}model", list(rows)[default], str)
+    link_choice(f"{key}model", default or next(iter(rows)), str)
     model = st.selectbox(
         "Model",
         list(rows),
@@ -43,8 +54,10 @@ def pick_model(store: ModelStore, *, key: str = "", default: int = 0) -> ModelSp
         key=f"{key}model",
         persist_state="session",
         help=MODEL_HELP,
+        on_change=on_model_change,
     )
-    link_choice(f"{key}precision", DEFAULT_PRECISION, lambda text: Precision(text.lower()))
+    model = model or next(iter(rows))
+    link_choice(f"{key}precision", precision_for(model), lambda text: Precision(text.lower()))
     precision = st.segmented_control(
         "Precision",
         [Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT4],
@@ -66,7 +79,9 @@ def pick_model(store: ModelStore, *, key: str = "", default: int = 0) -> ModelSp
         persist_state="session",
         help="Where the model runs: the devices OpenVINO finds here. AUTO lets OpenVINO choose.",
     )
-    spec = ModelSpec(model or next(iter(rows)), precision or DEFAULT_PRECISION, device or AUTO)
+    spec = ModelSpec(
+        model, precision or DEFAULT_PRECISION, device or AUTO, _pick_runtime(f"{key}runtime")
+    )
     _draw_state(store, spec)
     return spec
 
@@ -86,6 +101,25 @@ def pick_prompt_format(spec: ModelSpec) -> str | None:
         persist_state="session",
         help="How the instruction is put to the model. Choose one if the model has no template.",
     )
+
+
+def _pick_runtime(key: str) -> RuntimeName:
+    """Let the person choose where there is a choice."""
+    usual = next(iter(RuntimeName))
+    if len(RuntimeName) == 1:
+        return usual
+    link_choice(key, usual, RuntimeName)
+    chosen = st.segmented_control(
+        "Runtime",
+        list(RuntimeName),
+        format_func=lambda value: value.value,
+        required=True,
+        width="stretch",
+        key=key,
+        persist_state="session",
+        help="The library that runs the model on OpenVINO.",
+    )
+    return chosen or usual
 
 
 def _draw_state(store: ModelStore, spec: ModelSpec) -> None:

@@ -13,6 +13,7 @@ a quotation, whose end would close it for the browser but not for us.
 
 from __future__ import annotations
 
+import html
 import re
 
 JOINER = "\u2060"
@@ -34,11 +35,9 @@ def safe_markdown(text: str) -> str:
     return stream.feed(text) + stream.close()
 
 
-def fenced(text: str) -> str:
-    """The text as a fenced code block that nothing in it can close."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
+def safe_html(text: str) -> str:
+    """The text for ``st.html``: every character is shown as it is."""
+    return html.escape(text)
 
 
 class SafeMarkdown:

@@ -53,9 +53,12 @@ middleware = [Middleware(RootToFirstPage)]
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
-    """Import in the background what pages and answers need, so that neither has to wait."""
+    """Import in the background what pages and answers need; at the end, stop what still works."""
     threading.Thread(target=_import_ahead, name="import ahead", daemon=True).start()
     yield {}
+    from core.ui.cached import shared_engine
+
+    shared_engine().tasks.close()
 
 
 def _import_ahead() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from core.ui.link import note_page
 from core.ui.navigation import all_pages, page
 from core.ui.server import first_screen_drawn
 
@@ -20,6 +21,8 @@ st.set_page_config(page_title="Paddock", page_icon=ICON, layout="wide", initial_
 st.logo(ICON, size="large")
 root = st.Page(to_first_page, title="Paddock", url_path="home", default=True, visibility="hidden")
 try:
-    st.navigation([root, *all_pages()], position="top").run()
+    chosen = st.navigation([root, *all_pages()], position="top")
+    note_page(chosen.url_path)
+    chosen.run()
 finally:
     first_screen_drawn.set()

@@ -82,18 +82,30 @@ def _draw_progress(
         else:
             figures.progress(now.fraction, text=message)
         return
-    parts = [now.message]
-    if now.phase in (Phase.ANSWERING, Phase.DONE):
-        parts = [f"**{rate_text(now.tokens_per_s)}**", f"{now.new_tokens} tokens"]
-    if now.phase is not Phase.QUEUED:
-        parts.append(f"{now.elapsed_s:.1f} s")
+    parts = running_figures(now)
     if pace is Pace.READING:
         parts.append("answered; shown at reading pace" if behind else "shown at reading pace")
     figures.caption(" · ".join(parts))
 
 
-def figures_line(answer: Answer, spec: ModelSpec, title: str) -> str:
-    """The one steady line of figures below an ended answer, as Markdown."""
+def running_figures(now: Snapshot) -> list[str]:
+    """What can be said of an answer under way once its model is ready, as pieces of Markdown."""
+    parts = [now.message]
+    if now.phase in (Phase.ANSWERING, Phase.DONE):
+        parts = [f"**{rate_text(now.tokens_per_s)}**", f"{now.new_tokens} tokens"]
+        if now.ttft_ms is not None:
+            parts.append(f"TTFT {milliseconds_text(now.ttft_ms)}")
+    if now.phase is not Phase.QUEUED:
+        parts.append(f"{now.elapsed_s:.1f} s")
+    return parts
+
+
+def figures_line(answer: Answer, spec: ModelSpec, title: str | None) -> str:
+    """The one steady line of figures below an ended answer, as Markdown.
+
+    Args:
+        title: the model's name; None where it and the precision stand above already.
+    """
     timings, facts, conditions = answer.timings, answer.facts, answer.conditions
     parts = []
     if timings is not None and timings.ttft_ms is not None:
@@ -112,7 +124,7 @@ def figures_line(answer: Answer, spec: ModelSpec, title: str) -> str:
     device = spec.device
     if conditions is not None and conditions.devices_used not in ((), (spec.device,)):
         device += f" → {', '.join(conditions.devices_used)}"
-    parts.append(f"{title} · {spec.precision.label} · {device}")
+    parts.append(f"{title} · {spec.precision.label} · {device}" if title is not None else device)
     if answer.seed is not None:
         parts.append(f"seed {answer.seed}")
     if answer.contended:

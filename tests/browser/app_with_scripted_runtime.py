@@ -3,6 +3,7 @@
 Started by the browser tests as ``streamlit run`` of this file, with the checkout on ``PYTHONPATH``.
 """
 
+import gc
 from pathlib import Path
 
 import streamlit as st
@@ -17,5 +18,7 @@ SHELL = Path(__file__).resolve().parents[2] / "core" / "ui" / "shell.py"
 
 core.engine.default_runtimes = lambda: dict.fromkeys(RuntimeName, ScriptedRuntime())
 core.engine.convert_in_process = scripted_conversion
+
+gc.freeze()  # as the real runtime does after its imports, see core/runtimes/optimum.py
 
 app = st.App(SHELL, routes=[*routes, *test_routes])

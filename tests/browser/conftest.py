@@ -108,7 +108,7 @@ def open_screen(browser: Any, shared_context: Any) -> Iterator[Callable[..., Scr
             contexts.append(context)
         context.set_default_timeout(ACTION_MS)
         screens.append(Screen(context.new_page()))
-        screens[-1].page.goto(url)
+        screens[-1].page.goto(url, timeout=1000 * START_S)
         return screens[-1]
 
     yield open_it

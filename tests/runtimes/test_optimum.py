@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from core.errors import CorruptModelError, GenerationError
 from core.runtimes.base import InterruptedGeneration
 from core.runtimes.optimum import OptimumModel, OptimumRuntime, openvino_properties
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
+from core.settings import CHECKOUT
 from core.store import StoredModel, resolve
 
 SpecOf = Callable[..., ModelSpec]
@@ -189,3 +192,21 @@ def test_global_random_state_is_neither_used_nor_changed(model: OptimumModel):
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(2)
     assert ids_of(model, request) == first
+
+
+def test_what_is_imported_is_not_collected_over_and_over_and_models_are():
+    code = (
+        "import gc\n"
+        "from core.runtimes.optimum import OptimumRuntime\n"
+        "OptimumRuntime().prepare()\n"
+        "frozen, watched = gc.get_freeze_count(), len(gc.get_objects())\n"
+        "later = [[] for _ in range(1000)]\n"
+        "OptimumRuntime().prepare()\n"
+        "print(frozen, watched, gc.get_freeze_count() - frozen)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=300
+    )
+    frozen, watched, more = map(int, done.stdout.split())
+    assert frozen > 100_000 and watched < 10_000
+    assert more <= 0, "the second time is before the second model: nothing of the first may go"

@@ -8,15 +8,17 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from core.catalogue import Int4Settings, Precision
+from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import ConversionError, CorruptModelError, NotAModelError, PersonMistake
 from core.settings import CHECKOUT
 from core.store import ModelStore, SourceKind, StoredModel, resolve
+from core.store.compress import Recipe, by_nncf, by_optimum
 from core.store.weights import IR_BIN, IR_XML, read_weights
 from tests.builders import ARCHITECTURES, tiny_checkpoint
 
@@ -152,6 +154,70 @@ def test_int4_settings_are_obeyed(store: ModelStore, checkpoint_of: CheckpointOf
     assert (record.symmetric, record.group_size, record.ratio) == (True, 32, 1.0)
 
 
+def test_int8_settings_are_obeyed(store: ModelStore, checkpoint_of: CheckpointOf) -> None:
+    source = resolve(str(checkpoint_of("llama")))
+    model = store.ensure(source, Precision.INT8, int8=Int8Settings(symmetric=True))
+    assert read_weights(model.folder).types["i8"] > 0
+    assert "u8" not in read_weights(model.folder).types
+    assert model.manifest.int8 is not None
+    assert model.manifest.int8.symmetric
+    store.delete(model)
+    again = store.ensure(source, Precision.INT8)
+    assert "i8" not in read_weights(again.folder).types
+    assert again.manifest.int8 is not None
+    assert not again.manifest.int8.symmetric
+
+
+def test_scale_estimation_takes_its_data_from_the_model_itself(
+    store: ModelStore, converted: Converted, checkpoint_of: CheckpointOf
+) -> None:
+    folder = checkpoint_of("llama")
+    plain = Int4Settings(symmetric=False, group_size=32, ratio=1.0)
+    fitted = replace(plain, scale_estimation=True)
+    steps: list[str] = []
+    model = store.ensure(
+        resolve(str(folder)),
+        Precision.INT4,
+        int4=fitted,
+        progress=lambda step: steps.append(step.message),
+    )
+    assert "The model writes texts for scale estimation." in steps
+    assert model.manifest.int4 is not None
+    assert model.manifest.int4.scale_estimation
+    report = read_weights(model.folder)
+    assert report.is_really(Precision.INT4)
+    close = similarity(openvino_logits(model.folder), torch_logits(folder))
+    store.delete(model)
+    without = store.ensure(resolve(str(folder)), Precision.INT4, int4=plain)
+    assert read_weights(without.folder).types == report.types
+    assert without.manifest.int4 is not None
+    assert not without.manifest.int4.scale_estimation
+    weights = IR_BIN
+    assert without.manifest.files[weights].sha256 != model.manifest.files[weights].sha256
+    assert close > similarity(openvino_logits(without.folder), torch_logits(folder)) - 0.02
+
+
+def test_optimum_and_nncf_compress_alike(converted: Converted, tmp_path: Path) -> None:
+    source = converted("gpt_neox", Precision.FP32).folder
+    for settings in (Int8Settings(), Int4Settings(False, 32, 0.8)):
+        made = []
+        for once in (by_optimum, by_nncf):
+            target = tmp_path / f"{type(settings).__name__}-{once.__name__}"
+            target.mkdir()
+            once(source, target, Recipe(settings))
+            made.append((target / IR_BIN).read_bytes())
+        assert made[0] == made[1]
+
+
+def test_manifest_tells_what_it_was_made_from(
+    converted: Converted, checkpoint_of: CheckpointOf
+) -> None:
+    manifest = converted("gpt_neox", Precision.INT8).manifest
+    before = (checkpoint_of("gpt_neox") / "model.safetensors").stat().st_size
+    assert (manifest.source_of_weights, manifest.source_bytes) == ("checkpoint", before)
+    assert manifest.weight_bytes < before / 2
+
+
 @pytest.mark.parametrize(
     ("hidden", "intermediate", "groups"),
     [(48, 80, {16}), (40, 72, {-1})],
@@ -278,9 +344,53 @@ def test_ir_in_the_same_precision_is_taken_over(
 def test_ir_is_compressed_to_a_lower_precision(
     store: ModelStore, ir_of: Callable[[Precision], Path], have: Precision, want: Precision
 ) -> None:
-    model = store.ensure(resolve(str(ir_of(have))), want)
+    folder = ir_of(have)
+    model = store.ensure(resolve(str(folder)), want)
     assert read_weights(model.folder).is_really(want)
+    assert model.manifest.source_of_weights == "ir"
+    assert model.manifest.source_bytes == (folder / IR_BIN).stat().st_size
     assert np.isfinite(openvino_logits(model.folder)).all()
+
+
+def test_scale_estimation_works_on_an_ir_too(
+    store: ModelStore, ir_of: Callable[[Precision], Path]
+) -> None:
+    wish = Int4Settings(symmetric=True, group_size=32, ratio=1.0, scale_estimation=True)
+    model = store.ensure(resolve(str(ir_of(Precision.FP16))), Precision.INT4, int4=wish)
+    assert read_weights(model.folder).types["i4"] > 0
+    assert model.manifest.int4 is not None
+    assert model.manifest.int4.scale_estimation
+    assert np.isfinite(openvino_logits(model.folder)).all()
+
+
+@pytest.mark.parametrize("have", [Precision.FP16, Precision.FP32])
+def test_lower_precision_is_made_from_a_stored_model_when_the_original_is_gone(
+    store: ModelStore, tmp_path: Path, have: Precision
+) -> None:
+    folder = tiny_checkpoint("llama", tmp_path / "mine")
+    source = resolve(str(folder))
+    higher = store.ensure(source, have)
+    shutil.rmtree(folder)
+    for name in (str(folder), source.key):
+        assert store.resolve(name) == source
+    made = store.ensure(store.resolve(str(folder)), Precision.INT4)
+    assert read_weights(made.folder).is_really(Precision.INT4)
+    assert made.manifest.source_of_weights == "ir"
+    assert made.manifest.source_bytes == higher.manifest.weight_bytes
+    assert made.manifest.source == higher.manifest.source
+    assert np.isfinite(openvino_logits(made.folder)).all()
+    assert store.ensure(source, Precision.INT4) == made
+
+
+def test_higher_precision_is_not_made_from_a_stored_model(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    folder = tiny_checkpoint("llama", tmp_path / "mine")
+    source = resolve(str(folder))
+    store.ensure(source, Precision.INT8)
+    shutil.rmtree(folder)
+    with pytest.raises(NotAModelError, match="is gone"):
+        store.ensure(source, Precision.FP16)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,22 @@
-"""Fetching from a hub: a small one on this machine, which refuses in each way a real one does."""
+"""Fetching from a hub: a small one on this machine, which misbehaves in each way a real one does.
+
+The client is the real ``huggingface_hub``. After each failure nothing looks finished, and the next
+attempt works.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
+import logging
+import shutil
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
-from threading import Thread
-from urllib.parse import urlsplit
 
 import pytest
 from huggingface_hub import constants
@@ -20,112 +27,96 @@ from core.errors import (
     GatedModelError,
     HubError,
     NotAModelError,
+    StoppedError,
     UnknownModelError,
 )
-from core.settings import Settings
+from core.settings import CHECKOUT, Settings
 from core.store import ModelStore, Progress, resolve
+from core.store import download as download_module
 from core.store import hub as hub_module
-from core.store.hub import completed, fetch, wanted_files
-from core.store.progress import ignore_progress
+from core.store.hub import Download, HubAccess, completed, fetch, fetched_bytes
+from core.store.progress import Stage, Transfer, ignore_progress
+from tests.store.hub_server import REVISION, Hub
 
 REPOSITORY = "some-org/tiny.model"
-REVISION = "0123456789abcdef0123456789abcdef01234567"
+WEIGHTS = "model.safetensors"
+TOKEN = "hf_readsTheGatedModel"
+MOVED = "89abcdef0123456789abcdef0123456789abcdef"
 
 
-class Hub(ThreadingHTTPServer):
-    """Serves one folder as one repository and notes what was asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.folder = folder
-        self.asked: list[str] = []
-        self.refusal: tuple[int, str] | None = None
-        """Status and error code of every answer about the repository."""
-        self.refused_files: tuple[int, str] | None = None
-        """The same for its files only, as with a gated repository."""
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
-        path = urlsplit(self.path).path
-        self.server.asked.append(path)
-        if path.startswith("/api/"):
-            if self.server.refusal:
-                self._refuse(*self.server.refusal)
-            elif path.startswith(f"/api/models/{REPOSITORY}"):
-                self._send(json.dumps(self._listing()).encode())
-            else:
-                self._refuse(401, "RepoNotFound")
-        elif self.server.refused_files:
-            self._refuse(*self.server.refused_files)
-        else:
-            self._send((self.server.folder / path.rsplit("/", 1)[1]).read_bytes())
-
-    def _listing(self) -> dict[str, object]:
-        files = [
-            {"rfilename": path.relative_to(self.server.folder).as_posix(), "size": size}
-            for path in sorted(self.server.folder.rglob("*"))
-            if path.is_file() and (size := path.stat().st_size)
-        ]
-        return {"id": REPOSITORY, "modelId": REPOSITORY, "sha": REVISION, "siblings": files}
-
-    def _send(self, body: bytes) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-        self.send_header("X-Repo-Commit", REVISION)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def _refuse(self, status: int, code: str) -> None:
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_arguments: object) -> None:
-        pass
+@pytest.fixture(autouse=True)
+def _online_and_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(download_module, "RETRY_WAITS_S", (0.02, 0.02))
 
 
 @pytest.fixture
-def hub(
-    checkpoint_of: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Hub]:
-    """A hub with a GPT-NeoX checkpoint, and beside it what must not be fetched."""
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    for path in checkpoint_of("gpt_neox").iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+def repository(checkpoint_of: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A GPT-NeoX checkpoint, and beside it what must not be fetched."""
+    folder = Path(shutil.copytree(checkpoint_of("gpt_neox"), tmp_path / "repository"))
     for name in ("modeling_evil.py", "pytorch_model.bin", "README.md", "onnx/model.onnx"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"not wanted")
-    server = Hub(folder)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    return folder
+
+
+@pytest.fixture
+def hub(repository: Path) -> Iterator[Hub]:
+    with Hub() as server:
+        server.add(REPOSITORY, repository)
+        yield server
+
+
+@pytest.fixture
+def access(hub: Hub) -> HubAccess:
+    return HubAccess(endpoint=hub.url)
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """Where the model is fetched to."""
+    return tmp_path / "there"
+
+
+def fails(there: Path, access: HubAccess, kind: type[Exception], words: str) -> str:
+    """Fetch, see it refused with one sentence, and see nothing that looks finished."""
+    with pytest.raises(kind, match=words) as caught:
+        fetch(REPOSITORY, there, ignore_progress, access=access)
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+    assert completed(there) is None
+    return str(caught.value)
+
+
+def breaks_off(hub: Hub, there: Path, access: HubAccess) -> str:
+    """Fetch until the connection breaks after 20 000 bytes of the weights, and give up."""
+    hub.cut_after(20_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(download_module, "RETRY_WAITS_S", ())
+        text = fails(there, access, HubError, "connection broke")
+    hub.heal()
+    assert next(there.glob(f"{WEIGHTS}.*.part")).stat().st_size == 20_000
+    return text
+
+
+def works(there: Path, access: HubAccess, repository: Path) -> None:
+    """Fetch, and see each file as the repository has it."""
+    done = fetch(REPOSITORY, there, ignore_progress, access=access)
+    assert done == completed(there)
+    fetched = {path.name for path in there.iterdir()} - {hub_module.COMPLETE_MARK}
+    assert fetched >= {WEIGHTS, "tokenizer.json", "config.json"}
+    for name in fetched:
+        assert (there / name).read_bytes() == (repository / name).read_bytes(), name
+
+
+# As it should be
 
 
 def test_model_is_fetched_converted_and_then_needs_no_hub(
     hub: Hub, store: ModelStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
     source = resolve(REPOSITORY)
     steps: list[Progress] = []
     made = store.ensure(source, Precision.INT8, progress=steps.append)
@@ -133,15 +124,94 @@ def test_model_is_fetched_converted_and_then_needs_no_hub(
     assert made.manifest.source.kind == "hub"
     assert made.manifest.source.location == REPOSITORY
     assert made.manifest.source.revision == REVISION
-    assert [step.stage.value for step in steps[:2]] == ["fetching", "fetching"]
     fetched = {path.name for path in (settings.downloads_dir / source.key).iterdir()}
-    assert fetched >= {"model.safetensors", "tokenizer.json", "config.json"}
+    assert fetched >= {WEIGHTS, "tokenizer.json", "config.json"}
     assert fetched.isdisjoint({"modeling_evil.py", "pytorch_model.bin", "README.md", "onnx"})
+    stages = [step.stage for step in steps]
+    assert stages.index(Stage.FETCHING) < stages.index(Stage.EXPORTING)
 
     asked = len(hub.asked)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert store.ensure(source, Precision.FP16).manifest.source.revision == REVISION
     assert len(hub.asked) == asked
+
+
+def test_the_libraries_own_download_gets_the_same_from_this_hub(
+    hub: Hub, repository: Path, tmp_path: Path
+) -> None:
+    """The hub of these tests is one as far as ``huggingface_hub`` can tell."""
+    from huggingface_hub import snapshot_download
+
+    folder = tmp_path / "snapshot"
+    snapshot_download(REPOSITORY, local_dir=folder, endpoint=hub.url, token=False)
+    for name in (WEIGHTS, "config.json", "onnx/model.onnx"):
+        assert (folder / name).read_bytes() == (repository / name).read_bytes()
+
+
+def test_progress_counts_every_byte(hub: Hub, access: HubAccess, there: Path) -> None:
+    hub.delay(0.02)
+    steps: list[tuple[float, Progress]] = []
+    fetch(REPOSITORY, there, lambda step: steps.append((time.monotonic(), step)), access=access)
+    transfers = [step.transfer for _, step in steps if step.transfer]
+    total = fetched_bytes(there)
+    assert {transfer.total for transfer in transfers} == {total}
+    done = [transfer.done for transfer in transfers]
+    assert done == sorted(done) and done[-1] == total
+    assert len(set(done)) >= 5
+    assert all(step.stage is Stage.FETCHING for _, step in steps)
+    known = [transfer for transfer in transfers if transfer.rate]
+    seconds = steps[-1][0] - steps[0][0]
+    assert known and 0.2 < known[-1].rate * seconds / total < 5
+    assert transfers[-1].seconds_left in (0.0, None)
+    assert known[0].seconds_left > 0
+    for (before, _), (after, _) in pairwise(steps[1:-1]):
+        assert after - before > 0.2
+
+
+def test_a_model_of_another_endpoint_comes_from_there(
+    repository: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Hub() as first, Hub() as second:
+        second.add(REPOSITORY, repository)
+        monkeypatch.setenv("HF_ENDPOINT", first.url)
+        works(there, HubAccess(endpoint=f"{second.url}/"), repository)
+        assert not first.asked
+
+
+def test_mirror_that_lists_names_only(hub: Hub, access: HubAccess, there: Path, repository) -> None:
+    hub.tell_no_sizes()
+    works(there, access, repository)
+    hub.corrupt(WEIGHTS)
+    shutil.rmtree(there)
+    fails(there, access, HubError, "checksum")
+
+
+def test_a_changed_repository_is_not_mixed_with_an_older_part(
+    hub: Hub, access: HubAccess, there: Path, repository: Path
+) -> None:
+    breaks_off(hub, there, access)
+    content = (repository / WEIGHTS).read_bytes()
+    (repository / WEIGHTS).write_bytes(content[:-4] + b"\x01\x02\x03\x04")
+    (repository / "generation_config.json").write_text("{}")
+    hub.add(REPOSITORY, repository, revision=MOVED)
+    before = len(hub.asked)
+    works(there, access, repository)
+    assert completed(there) == Download(there, MOVED)
+    asked = [one.range for one in hub.asked[before:] if one in hub.fetched(WEIGHTS)]
+    assert asked == [None]
+
+
+def test_weights_under_other_names_are_not_left_beside_the_new_ones(
+    hub: Hub, access: HubAccess, there: Path, repository: Path
+) -> None:
+    works(there, access, repository)
+    (there / hub_module.COMPLETE_MARK).unlink()
+    (there / "pytorch_model.bin").write_bytes(b"of an older revision")
+    works(there, access, repository)
+    assert not (there / "pytorch_model.bin").exists()
+
+
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -155,24 +225,246 @@ def test_model_is_fetched_converted_and_then_needs_no_hub(
     ],
 )
 def test_refusal_of_the_hub_is_one_sentence(
-    hub: Hub, tmp_path: Path, status: int, code: str, kind: type[Exception], words: str
+    hub: Hub,
+    access: HubAccess,
+    there: Path,
+    repository: Path,
+    status: int,
+    code: str,
+    kind: type[Exception],
+    words: str,
 ) -> None:
-    hub.refusal = (status, code)
-    with pytest.raises(kind, match=words) as caught:
-        fetch(REPOSITORY, tmp_path / "there", ignore_progress)
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value)
-    assert completed(tmp_path / "there") is None
+    hub.refuse(status, code)
+    fails(there, access, kind, words)
+    hub.heal()
+    works(there, access, repository)
 
 
-def test_gated_files_of_a_visible_repository(hub: Hub, tmp_path: Path) -> None:
-    hub.refused_files = (401, "GatedRepo")
-    with pytest.raises(GatedModelError, match="HF_TOKEN"):
-        fetch(REPOSITORY, tmp_path / "there", ignore_progress)
+def test_gated_model_wants_a_token_of_an_account_with_access(
+    hub: Hub, there: Path, repository: Path
+) -> None:
+    hub.add(REPOSITORY, repository, gated=True, token=TOKEN)
+    hub.know("hf_withoutAccess")
+    text = fails(there, HubAccess(endpoint=hub.url), GatedModelError, "HF_TOKEN")
+    assert f"accept its licence at {hub.url}/{REPOSITORY}" in text
+    other = HubAccess(token="hf_withoutAccess", endpoint=hub.url)
+    assert "no access yet" in fails(there, other, GatedModelError, "licence")
+    assert not hub.fetched(WEIGHTS)
+    works(there, HubAccess(token=TOKEN, endpoint=hub.url), repository)
 
 
-def test_no_network_is_told_at_once(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+def test_private_model_is_unknown_to_others(hub: Hub, there: Path, repository: Path) -> None:
+    hub.add(REPOSITORY, repository, private=True, token=TOKEN)
+    hub.know("hf_withoutAccess")
+    fails(there, HubAccess(endpoint=hub.url), UnknownModelError, "or it is private")
+    other = HubAccess(token="hf_withoutAccess", endpoint=hub.url)
+    fails(there, other, UnknownModelError, "or it is private")
+    works(there, HubAccess(token=TOKEN, endpoint=hub.url), repository)
+
+
+def test_wrong_token_is_told_from_a_missing_model(hub: Hub, there: Path, repository) -> None:
+    wrong = HubAccess(token="hf_nobodyHasThis", endpoint=hub.url)
+    text = fails(there, wrong, GatedModelError, "does not accept the token")
+    assert "hf_nobodyHasThis" not in text
+    works(there, HubAccess(endpoint=hub.url), repository)
+
+
+def test_missing_model(hub: Hub, access: HubAccess, there: Path) -> None:
+    hub.repositories.clear()
+    fails(there, access, UnknownModelError, "check the spelling")
+
+
+def test_a_server_that_is_no_hub(there: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.store.hub_server._Handler._listing", lambda *_: ["not", "a", "hub"])
+    fails(there, HubAccess(endpoint=hub.url), HubError, "check HF_ENDPOINT")
+
+
+# The network
+
+
+def test_cut_connection_is_taken_up_where_it_broke(
+    hub: Hub, access: HubAccess, there: Path, repository: Path
+) -> None:
+    hub.cut_after(20_000)
+    works(there, access, repository)
+    assert [asked.range for asked in hub.fetched(WEIGHTS)] == [None, "bytes=20000-"]
+
+
+def test_download_that_broke_off_is_continued_by_the_next(
+    hub: Hub, access: HubAccess, there: Path, repository: Path
+) -> None:
+    assert "go on from there" in breaks_off(hub, there, access)
+    left = fetched_bytes(there)
+    assert left > 20_000
+
+    before = len(hub.asked)
+    steps: list[Transfer] = []
+    fetch(
+        REPOSITORY,
+        there,
+        lambda step: steps.append(step.transfer) if step.transfer else None,
+        access=access,
+    )
+    asked = hub.asked[before:]
+    contents = [one for one in asked if one in hub.fetched() and one.method == "GET"]
+    assert [one.range for one in contents if one.path.endswith(WEIGHTS)] == ["bytes=20000-"]
+    assert [one.path for one in contents if not one.path.endswith(WEIGHTS)] == []
+    assert min(step.done for step in steps) >= left
+    works(there, access, repository)
+
+
+def test_connection_that_breaks_at_every_byte_is_given_up(
+    hub: Hub, access: HubAccess, there: Path, repository: Path
+) -> None:
+    hub.cut_after(0, times=99)
+    steps: list[Progress] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(download_module, "RETRY_WAITS_S", (0.5, 0.5))
+        with pytest.raises(HubError, match="connection broke"):
+            fetch(REPOSITORY, there, steps.append, access=access)
+    assert any("trying again" in step.message for step in steps)
+    assert len(hub.fetched(WEIGHTS)) == 3
+    hub.heal()
+    works(there, access, repository)
+
+
+def test_process_killed_in_the_middle_loses_nothing(
+    hub: Hub, access: HubAccess, there: Path, repository: Path
+) -> None:
+    hub.delay(0.05)
+    program = (
+        "import sys; from pathlib import Path; from core.store.hub import *\n"
+        f"fetch({REPOSITORY!r}, Path(sys.argv[1]), lambda step: None,"
+        " access=HubAccess(endpoint=sys.argv[2]))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, there, hub.url], cwd=CHECKOUT)
+    try:
+        deadline = time.monotonic() + 120
+        while not any(there.glob(f"{WEIGHTS}.*.part")) or fetched_bytes(there) < 40_000:
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        child.kill()
+        child.wait()
+    assert completed(there) is None
+    size = next(there.glob(f"{WEIGHTS}.*.part")).stat().st_size
+    assert 0 < size < (repository / WEIGHTS).stat().st_size
+    hub.heal()
+    works(there, access, repository)
+    assert hub.fetched(WEIGHTS)[-1].range == f"bytes={size}-"
+
+
+def test_server_that_knows_no_ranges(
+    hub: Hub, access: HubAccess, there: Path, repository: Path
+) -> None:
+    hub.cut_after(20_000)
+    hub.ignore_ranges()
+    works(there, access, repository)
+
+
+def test_part_damaged_on_disk_is_fetched_anew(
+    hub: Hub, access: HubAccess, there: Path, repository: Path
+) -> None:
+    breaks_off(hub, there, access)
+    part = next(there.glob("*.part"))
+    part.write_bytes(b"\0" * part.stat().st_size)
+    works(there, access, repository)
+
+
+def test_finished_file_damaged_on_disk_is_fetched_anew(
+    hub: Hub, access: HubAccess, there: Path, repository: Path
+) -> None:
+    breaks_off(hub, there, access)
+    content = (there / "tokenizer.json").read_bytes()
+    (there / "tokenizer.json").write_bytes(b" " + content[1:])
+    works(there, access, repository)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
+def test_wrong_checksum_is_thrown_away(
+    hub: Hub, access: HubAccess, there: Path, repository: Path, name: str
+) -> None:
+    hub.corrupt(name)
+    fails(there, access, HubError, f"{name} of {REPOSITORY} does not have the checksum")
+    assert not list(there.glob(f"{name}*"))
+    hub.heal()
+    works(there, access, repository)
+
+
+def test_more_than_the_hub_said_is_not_taken(
+    hub: Hub, access: HubAccess, there: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = (repository / WEIGHTS).read_bytes() + b"more"
+
+    def listing(handler, repo_id, about):
+        answer = original(handler, repo_id, about)
+        (repository / WEIGHTS).write_bytes(longer)  # changes between the list and the file
+        return answer
+
+    original = sys.modules["tests.store.hub_server"]._Handler._listing
+    monkeypatch.setattr("tests.store.hub_server._Handler._listing", listing)
+    fails(there, access, HubError, "does not have the checksum")
+    assert fetched_bytes(there) < len(longer)
+
+
+@pytest.mark.parametrize("delay", [0.05, 30.0], ids=["slow", "silent"])
+def test_stop_takes_effect_within_a_second_and_keeps_what_came(
+    hub: Hub, access: HubAccess, there: Path, repository: Path, delay: float
+) -> None:
+    hub.delay(delay)
+    cancel = threading.Event()
+    set_at: list[float] = []
+
+    def stop_when_the_weights_come(step: Progress) -> None:
+        if not set_at and step.transfer and WEIGHTS in step.message:
+            set_at.append(time.monotonic())
+            cancel.set()
+
+    with pytest.raises(StoppedError, match="goes on from there"):
+        fetch(REPOSITORY, there, stop_when_the_weights_come, access=access, cancel=cancel)
+    assert time.monotonic() - set_at[0] < 1
+    assert completed(there) is None
+    kept = {path.name: path.stat().st_size for path in there.iterdir()}
+    assert "config.json" in kept
+    time.sleep(0.3)
+    assert kept == {path.name: path.stat().st_size for path in there.iterdir()}
+    hub.heal()
+    works(there, access, repository)
+
+
+def test_stop_before_the_hub_has_answered(
+    hub: Hub, access: HubAccess, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, cancel = threading.Event(), threading.Event()
+
+    def never(*_arguments):
+        waiting.set()
+        hub.rest(60)
+
+    monkeypatch.setattr("tests.store.hub_server._Handler._answer", never)
+    threading.Thread(target=lambda: (waiting.wait(60), cancel.set()), daemon=True).start()
+    began = time.monotonic()
+    with pytest.raises(StoppedError):
+        fetch(REPOSITORY, there, ignore_progress, access=access, cancel=cancel)
+    assert time.monotonic() - began < 5
+    assert not there.exists()
+
+
+def test_failing_listener_ends_the_download(hub: Hub, access: HubAccess, there: Path) -> None:
+    hub.delay(0.05)
+
+    def interrupted(step: Progress) -> None:
+        if step.transfer:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(REPOSITORY, there, interrupted, access=access)
+    size = fetched_bytes(there)
+    time.sleep(0.4)
+    assert fetched_bytes(there) == size
+
+
+def test_no_network_is_told_at_once(store: ModelStore) -> None:
     began = time.monotonic()
     with pytest.raises(HubError, match=r"some-org/tiny\.model is not on this machine"):
         store.ensure(resolve(REPOSITORY), Precision.INT8)
@@ -180,81 +472,239 @@ def test_no_network_is_told_at_once(store: ModelStore, monkeypatch: pytest.Monke
     assert store.list() == []
 
 
-def test_offline_mode_is_named(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+def test_hub_that_goes_away_in_the_middle(
+    hub: Hub, access: HubAccess, there: Path, repository: Path
+) -> None:
+    hub.delay(0.02)
+    closing: list[threading.Thread] = []
+
+    def close_when_the_weights_come(step: Progress) -> None:
+        if not closing and step.transfer and WEIGHTS in step.message:
+            closing.append(threading.Thread(target=hub.close))
+            closing[0].start()
+
+    with pytest.raises(HubError, match=r"connection broke|cannot be reached"):
+        fetch(REPOSITORY, there, close_when_the_weights_come, access=access)
+    closing[0].join()
+    assert completed(there) is None
+    fails(there, access, HubError, f"the hub at {hub.url.removeprefix('http://')}")
+    with Hub() as another:
+        another.add(REPOSITORY, repository)
+        works(there, HubAccess(endpoint=another.url), repository)
+
+
+def test_offline_asks_nothing(hub: Hub, there: Path, repository: Path) -> None:
+    fails(there, HubAccess(endpoint=hub.url, offline=True), HubError, "HF_HUB_OFFLINE")
+    assert not hub.asked
+    works(there, HubAccess(endpoint=hub.url), repository)
+    asked = len(hub.asked)
+    again = fetch(REPOSITORY, there, ignore_progress, access=HubAccess(offline=True))
+    assert again == Download(there, REVISION)
+    assert len(hub.asked) == asked
+
+
+def test_offline_by_the_environment(
+    hub: Hub, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(HubError, match="HF_HUB_OFFLINE"):
         store.ensure(resolve(REPOSITORY), Precision.INT8)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # as it was when the app started
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE"):
+        store.ensure(resolve(REPOSITORY), Precision.INT8)
+    assert not hub.asked
 
 
-def test_network_lost_on_the_way_leaves_no_complete_download(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import huggingface_hub
-
-    folder = tmp_path / "there"
-
-    def stop_early(*_arguments: object, **_options: object) -> str:
-        (folder / "model.safetensors").write_bytes(b"half")
-        return str(folder)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", stop_early)
-    with pytest.raises(HubError, match="stopped before"):
-        fetch(REPOSITORY, folder, ignore_progress)
-    assert completed(folder) is None
+# The disk
 
 
 def test_download_that_does_not_fit_is_not_begun(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, access: HubAccess, there: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Usage:
-        free = 1000
+    with monkeypatch.context() as patch:
+        patch.setattr(hub_module, "free_bytes", lambda _path: 1000)
+        fails(there, access, DiskFullError, "make room")
+    assert not hub.fetched()
+    works(there, access, repository)
 
-    monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _path: Usage)
-    with pytest.raises(DiskFullError, match="make room"):
-        fetch(REPOSITORY, tmp_path / "there", ignore_progress)
-    assert not any("/resolve/" in path for path in hub.asked)
+
+def test_what_is_there_needs_no_room(
+    hub: Hub, access: HubAccess, there: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks_off(hub, there, access)
+    rest = (repository / WEIGHTS).stat().st_size - 20_000
+    monkeypatch.setattr(hub_module, "free_bytes", lambda _path: rest)
+    works(there, access, repository)
 
 
 @pytest.mark.parametrize(
-    ("present", "wanted"),
+    ("number", "kind", "words"),
     [
-        (
-            ["model.safetensors", "pytorch_model.bin", "config.json"],
-            ["config.json", "model.safetensors"],
-        ),
-        (
-            ["pytorch_model.bin", "config.json", "training_args.bin"],
-            ["config.json", "pytorch_model.bin"],
-        ),
-        (
-            [
-                "model-00001-of-00002.safetensors",
-                "model-00002-of-00002.safetensors",
-                "model.safetensors.index.json",
-                "consolidated.safetensors",
-            ],
-            [
-                "model-00001-of-00002.safetensors",
-                "model-00002-of-00002.safetensors",
-                "model.safetensors.index.json",
-            ],
-        ),
-        (
-            ["openvino_model.xml", "openvino_model.bin"],
-            ["openvino_model.bin", "openvino_model.xml"],
-        ),
-        (["model.safetensors", "openvino_model.xml", "openvino_model.bin"], ["model.safetensors"]),
-        (
-            ["original/model.safetensors", "pytorch_model.bin", "../model.safetensors"],
-            ["pytorch_model.bin"],
-        ),
-        (["model.safetensors.index.json", "pytorch_model.bin"], ["pytorch_model.bin"]),
+        (errno.ENOSPC, DiskFullError, "make room"),
+        (errno.EROFS, HubError, "check the permissions"),
     ],
 )
-def test_only_what_makes_the_model_is_wanted(present: list[str], wanted: list[str]) -> None:
-    assert wanted_files(present) == wanted
+def test_disk_that_fails_on_the_way(
+    hub: Hub,
+    access: HubAccess,
+    there: Path,
+    repository: Path,
+    number: int,
+    kind: type[Exception],
+    words: str,
+) -> None:
+    append = download_module._Growing.append
+
+    def fail(growing, chunk: bytes) -> None:
+        if growing.size > 10_000:
+            raise OSError(number, "the disk says no")
+        append(growing, chunk[:4096])
+
+    with pytest.MonkeyPatch.context() as patch:
+        hub.cut_after(10**9, times=99)  # small chunks
+        patch.setattr(download_module._Growing, "append", fail)
+        fails(there, access, kind, words)
+    hub.heal()
+    works(there, access, repository)
 
 
-def test_repository_without_weights_is_not_a_model() -> None:
-    with pytest.raises(NotAModelError, match="neither safetensors"):
-        wanted_files(["README.md", "model.gguf", "config.json"])
+def test_folder_that_cannot_be_written(
+    hub: Hub, access: HubAccess, tmp_path: Path, repository: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(HubError, match="PADDOCK_HOME"):
+        fetch(REPOSITORY, tmp_path / "file" / "there", ignore_progress, access=access)
+    works(tmp_path / "there", access, repository)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / WEIGHTS).unlink(),
+        lambda folder: (folder / WEIGHTS).write_bytes(b"short"),
+        lambda folder: (folder / hub_module.COMPLETE_MARK).write_text("{"),
+        lambda folder: (folder / hub_module.COMPLETE_MARK).unlink(),
+    ],
+    ids=["gone", "short", "broken mark", "no mark"],
+)
+def test_spoilt_download_is_not_complete_and_repaired(
+    hub: Hub, access: HubAccess, there: Path, repository: Path, spoil: Callable[[Path], None]
+) -> None:
+    works(there, access, repository)
+    spoil(there)
+    assert completed(there) is None
+    before = len(hub.fetched("tokenizer.json"))
+    works(there, access, repository)
+    assert len(hub.fetched("tokenizer.json")) == before
+
+
+def test_mark_of_an_older_paddock_counts(
+    hub: Hub, access: HubAccess, there: Path, repository: Path
+) -> None:
+    works(there, access, repository)
+    mark = {"revision": REVISION, "files": ["config.json", WEIGHTS]}
+    (there / hub_module.COMPLETE_MARK).write_text(json.dumps(mark))
+    assert completed(there) == Download(there, REVISION)
+
+
+# What is and is not fetched
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+def test_repository_with_pytorch_bin_alone(
+    hub: Hub, repository: Path, store: ModelStore, access: HubAccess, precision: Precision
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    torch.save(load_file(repository / WEIGHTS), repository / "pytorch_model.bin")
+    (repository / WEIGHTS).unlink()
+    made = store.ensure(resolve(REPOSITORY), precision, access=access)
+    assert made.manifest.weight_bytes > 0
+    assert not hub.fetched(".py")
+
+
+def test_repository_of_an_openvino_model(
+    hub: Hub, store: ModelStore, settings: Settings, access: HubAccess, converted
+) -> None:
+    hub.add(REPOSITORY, converted("gpt_neox", Precision.FP16).folder)
+    made = store.ensure(resolve(REPOSITORY), Precision.INT8, access=access)
+    assert made.manifest.source.revision == REVISION
+    assert made.manifest.source_of_weights == "ir"
+    fetched = settings.downloads_dir / made.key
+    assert (fetched / "openvino_tokenizer.xml").is_file()
+    assert not (fetched / "paddock.json").exists()
+
+
+@pytest.mark.parametrize("asked_for_by", ["the model", "the tokenizer"])
+def test_repository_that_wants_its_own_code_run_is_refused_before_its_weights_come(
+    hub: Hub, access: HubAccess, there: Path, repository: Path, asked_for_by: str
+) -> None:
+    if asked_for_by == "the model":
+        path, code = repository / "config.json", {"AutoConfig": "configuration_evil.Evil"}
+        changes = {"model_type": "evil", "auto_map": code}
+    else:
+        path, code = repository / "tokenizer_config.json", {"AutoTokenizer": ["evil.Evil", None]}
+        changes = {"tokenizer_class": "EvilTokenizer", "auto_map": code}
+        config = json.loads((repository / "config.json").read_text())
+        config |= {"model_type": "doge"}  # known, but without a tokenizer of its own
+        (repository / "config.json").write_text(json.dumps(config))
+    original = path.read_text()
+    path.write_text(json.dumps(json.loads(original) | changes))
+    fails(there, access, NotAModelError, "trust_remote_code")
+    assert not hub.fetched(WEIGHTS)
+    assert not hub.fetched(".py")
+    path.write_text(original)
+    hub.add(REPOSITORY, repository, revision=MOVED)
+    works(there, access, repository)
+
+
+# The token
+
+
+def test_token_goes_to_the_hub_and_nowhere_else(
+    hub: Hub,
+    there: Path,
+    tmp_path: Path,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    library = tmp_path / "library"
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(library / "token"))
+    monkeypatch.setattr(constants, "HF_DEBUG", True)
+    caplog.set_level(logging.DEBUG)
+    hub.add(REPOSITORY, repository, gated=True, token=TOKEN)
+    access = HubAccess(token=TOKEN, endpoint=hub.url)
+    steps: list[Progress] = []
+    hub.cut_after(20_000)
+    fetch(REPOSITORY, there, steps.append, access=access)
+    assert all(asked.token == TOKEN for asked in hub.asked if not asked.storage)
+    assert hub.fetched(WEIGHTS)
+    assert {asked.token for asked in hub.asked if asked.storage} == {None}
+    assert "127.0.0.1" in caplog.text
+    told = [caplog.text, *capfd.readouterr(), repr(access), repr(steps)]
+    assert not any(TOKEN in text for text in told)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(TOKEN.encode() in path.read_bytes() for path in written)
+    assert not library.exists()
+
+
+def test_stored_token_of_the_library_is_not_used(
+    hub: Hub, there: Path, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("hf_storedByTheLibrary")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("HF_TOKEN", "hf_ofTheEnvironment")
+    works(there, HubAccess(endpoint=hub.url), repository)
+    assert {asked.token for asked in hub.asked} == {None}
+
+
+def test_nothing_is_reported_beside_the_request(hub: Hub, there: Path, access, repository) -> None:
+    works(there, access, repository)
+    for asked in hub.asked:
+        assert REPOSITORY in asked.path
+        assert "torch/" not in asked.agent and "agent/" not in asked.agent

@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,20 +16,32 @@ import pytest
 from filelock import FileLock
 
 from core.catalogue import Int4Settings, Precision
-from core.errors import ConversionError, NotAModelError, UnknownModelError
+from core.errors import (
+    ConversionError,
+    GatedModelError,
+    HubError,
+    NotAModelError,
+    PersonMistake,
+    StoppedError,
+    UnknownModelError,
+)
 from core.settings import CHECKOUT, Settings
 from core.store import (
-    ConversionCancelled,
     ModelStore,
     Progress,
     Source,
     Stage,
     convert_in_process,
+    fetch_in_process,
     resolve,
 )
+from core.store import process as process_module
+from core.store.hub import HubAccess, completed, fetched_bytes
 from tests.builders import tiny_checkpoint
+from tests.store.hub_server import Hub
 
 INT8 = Precision.INT8
+SECRET = "hf_verySecretToken"
 
 
 @pytest.fixture
@@ -41,6 +54,29 @@ def nothing_looks_finished(settings: Settings) -> bool:
     """Whether the store holds neither a model nor a work folder."""
     folders = [path for path in settings.models_dir.rglob("*") if path.is_dir()]
     return [path.name for path in folders] == [".work"]
+
+
+class Notes:
+    """A watch that remembers."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.lines: list[str] = []
+
+    def memory(self, resident_bytes: int) -> None:
+        self.sizes.append(resident_bytes)
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def hub(checkpoint_of: Callable[[str], Path]) -> Iterator[Hub]:
+    """A hub with org/model, for everybody, and org/private, for :data:`SECRET`."""
+    with Hub() as server:
+        server.add("org/model", checkpoint_of("llama"))
+        server.add("org/private", checkpoint_of("llama"), gated=True, token=SECRET)
+        yield server
 
 
 def conversion_children() -> list[psutil.Process]:
@@ -91,15 +127,18 @@ def test_child_killed_half_way_leaves_nothing_and_the_next_attempt_works(
 
 def test_cancel_kills_the_child_and_leaves_nothing(source: Source, settings: Settings) -> None:
     cancel = threading.Event()
+    stopped: list[float] = []
 
     def cancel_at_export(step: Progress) -> None:
         if step.stage is Stage.EXPORTING:
+            stopped.append(time.monotonic())
             cancel.set()
 
-    with pytest.raises(ConversionCancelled):
+    with pytest.raises(StoppedError, match=r"nothing .* was kept"):
         convert_in_process(
             source, INT8, settings=settings, progress=cancel_at_export, cancel=cancel
         )
+    assert time.monotonic() - stopped[0] < 2
     assert conversion_children() == []
     assert nothing_looks_finished(settings)
 
@@ -130,10 +169,12 @@ def test_unknown_model_is_told_without_a_child(settings: Settings) -> None:
 
 def test_child_ends_with_its_parent(source: Source, settings: Settings) -> None:
     request = {
+        "kind": "convert",
         "model": str(source.location),
         "precision": "int8",
-        "home": str(settings.home),
+        "settings": {"home": str(settings.home)},
         "int4": None,
+        "int8": None,
     }
     lock = settings.models_dir / ".work" / f"{source.key}.int8.lock"
     lock.parent.mkdir(parents=True)
@@ -152,3 +193,149 @@ def test_child_ends_with_its_parent(source: Source, settings: Settings) -> None:
         assert json.loads(child.stdout.readline())["stage"] == "waiting"
         child.stdin.close()
         assert child.wait(timeout=10) == 1
+
+
+def test_the_parent_is_told_of_memory_and_log(source: Source, settings: Settings) -> None:
+    notes = Notes()
+    convert_in_process(source, INT8, settings=settings, watch=notes)
+    assert max(notes.sizes) > 100 * 2**20  # the conversion libraries alone take more
+    assert any("bitwidth" in line for line in notes.lines)
+
+
+def test_settings_of_the_parent_are_those_of_the_child(
+    source: Source, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the database's address, whose password a list of processes would show."""
+    seen: list[list[str]] = []
+
+    def refuse(arguments: list[str], **_options: object) -> None:
+        seen.append(arguments)
+        raise OSError("enough seen")
+
+    monkeypatch.setattr(process_module.subprocess, "Popen", refuse)
+    ours = settings.model_copy(
+        update={"memory_reserve_mib": 77, "database_url": "postgresql://me:password@db/paddock"}
+    )
+    with pytest.raises(OSError, match="enough seen"):
+        convert_in_process(source, INT8, settings=ours)
+    sent = json.loads(seen[0][-1])["settings"]
+    assert Settings(**sent) == ours.model_copy(update={"database_url": None})
+    assert "password" not in str(seen)
+
+
+def test_stored_with_other_settings_is_refused_and_not_handed_out(
+    source: Source, settings: Settings
+) -> None:
+    made = Int4Settings(symmetric=True, group_size=32, ratio=1.0)
+    stored = ModelStore(settings).ensure(source, Precision.INT4, int4=made)
+    assert convert_in_process(source, Precision.INT4, settings=settings) == stored
+    assert convert_in_process(source, Precision.INT4, settings=settings, int4=made) == stored
+    other = Int4Settings(symmetric=False, group_size=64, ratio=0.5)
+    with pytest.raises(PersonMistake, match=r"symmetric, group size 32, ratio 1.*delete it"):
+        convert_in_process(source, Precision.INT4, settings=settings, int4=other)
+
+
+# The hub
+
+
+def test_a_model_is_fetched_and_not_converted(hub: Hub, settings: Settings) -> None:
+    steps: list[Progress] = []
+    access = HubAccess(endpoint=hub.url)
+    done = fetch_in_process("org/model", settings=settings, access=access, progress=steps.append)
+    assert done == completed(settings.downloads_dir / "org--model")
+    assert steps[0].stage is Stage.FETCHING and steps[-1].stage is Stage.DONE
+    transfers = [step.transfer for step in steps if step.transfer]
+    assert transfers[-1].done == transfers[-1].total == fetched_bytes(done.folder)
+    assert not list(settings.models_dir.glob("[!.]*"))
+    asked = len(hub.asked)
+    assert fetch_in_process("org/model", settings=settings, access=access) == done
+    assert len(hub.asked) == asked
+
+
+def test_what_is_no_model_of_the_hub_cannot_be_fetched(source: Source, settings: Settings) -> None:
+    with pytest.raises(PersonMistake, match="nothing to fetch"):
+        fetch_in_process(source, settings=settings)
+
+
+def test_a_stopped_download_keeps_what_came_and_goes_on(hub: Hub, settings: Settings) -> None:
+    folder = settings.downloads_dir / "org--model"
+    access, cancel = HubAccess(endpoint=hub.url), threading.Event()
+    stopped: list[float] = []
+
+    def stop(step: Progress) -> None:
+        if step.transfer and step.transfer.done > 20_000 and not stopped:
+            stopped.append(time.monotonic())
+            cancel.set()
+
+    hub.delay(0.02)
+    with pytest.raises(StoppedError, match="kept, and the next attempt goes on"):
+        fetch_in_process(
+            "org/model", settings=settings, access=access, progress=stop, cancel=cancel
+        )
+    assert time.monotonic() - stopped[0] < 2
+    assert conversion_children() == []
+    assert completed(folder) is None and fetched_bytes(folder) > 20_000
+    hub.heal()
+    hub.asked.clear()
+    assert fetch_in_process("org/model", settings=settings, access=access).folder == folder
+    (again,) = hub.fetched("model.safetensors")
+    assert again.range is not None and not again.range.startswith("bytes=0-")
+
+
+def test_a_download_killed_half_way_keeps_what_came(hub: Hub, settings: Settings) -> None:
+    def kill(step: Progress) -> None:
+        if step.transfer and step.transfer.done > 20_000:
+            for child in conversion_children():
+                child.kill()
+
+    hub.delay(0.02)
+    access = HubAccess(endpoint=hub.url)
+    with pytest.raises(HubError, match=r"ended unexpectedly .* goes on from there"):
+        fetch_in_process("org/model", settings=settings, access=access, progress=kill)
+    assert completed(settings.downloads_dir / "org--model") is None
+    hub.heal()
+    assert fetch_in_process("org/model", settings=settings, access=access)
+
+
+def test_the_token_reaches_the_hub_and_no_argument(hub: Hub, settings: Settings) -> None:
+    access = HubAccess(endpoint=hub.url, token=SECRET)
+    arguments: list[str] = []
+    hub.delay(0.01)
+
+    def look(_step: Progress) -> None:
+        arguments.extend(part for child in conversion_children() for part in child.cmdline())
+
+    fetch_in_process("org/private", settings=settings, access=access, progress=look)
+    assert "core.store.worker" in arguments and SECRET not in " ".join(arguments)
+    assert {asked.token for asked in hub.asked if not asked.storage} == {SECRET}
+
+
+def test_an_access_without_a_token_takes_none_from_the_environment(
+    hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    with pytest.raises(GatedModelError):
+        fetch_in_process("org/private", settings=settings, access=HubAccess(endpoint=hub.url))
+    assert {asked.token for asked in hub.asked} == {None}
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    assert fetch_in_process("org/private", settings=settings)
+
+
+def test_a_token_that_a_library_prints_is_hidden(
+    hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import json, os, sys; token = os.environ['HF_TOKEN']; print(token, file=sys.stderr);"
+        "print(json.dumps({'event': 'error', 'type': 'HubError', 'message': f'No {token}.'}))"
+    )
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        process_module.subprocess,
+        "Popen",
+        lambda _arguments, **options: popen([sys.executable, "-c", code], **options),
+    )
+    notes = Notes()
+    access = HubAccess(endpoint=hub.url, token=SECRET)
+    with pytest.raises(HubError) as caught:
+        fetch_in_process("org/model", settings=settings, access=access, watch=notes)
+    assert str(caught.value) == "No •••." and notes.lines == ["•••"]

@@ -47,6 +47,28 @@ def test_other_hub_id_gets_a_key_that_is_one_folder_name() -> None:
     assert source.model is None
 
 
+@pytest.mark.parametrize("ending", ["", "/", "/tree/main"])
+def test_address_of_a_models_page_means_its_id(ending: str) -> None:
+    assert resolve(f"https://huggingface.co/EleutherAI/pythia-70m{ending}") == resolve(
+        "EleutherAI/pythia-70m"
+    )
+    assert resolve(f"https://hf.co/databricks/dolly-v2-3b{ending}") == resolve("dolly-v2-3b")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "https://huggingface.co/EleutherAI/pythia-70m/tree/other",
+        "https://huggingface.co/datasets/EleutherAI/pile",
+        "https://example.org/EleutherAI/pythia-70m",
+        "https://huggingface.co/pythia-70m",
+    ],
+)
+def test_other_addresses_are_no_models(name: str) -> None:
+    with pytest.raises(UnknownModelError):
+        resolve(name)
+
+
 def test_folder_gets_a_safe_key_of_its_own(folder: Path, checkpoint_of: CheckpointOf) -> None:
     source = resolve(str(folder))
     assert source.kind is SourceKind.CHECKPOINT

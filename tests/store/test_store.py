@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import threading
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,15 +20,16 @@ from filelock import FileLock
 
 from core.catalogue import Precision
 from core.errors import (
+    ConversionError,
     CorruptModelError,
     DiskFullError,
     ModelBusyError,
     NotEnoughMemoryError,
+    StoppedError,
 )
 from core.settings import CHECKOUT, Settings
-from core.store import ModelStore, Progress, Source, Stage, StoredModel, resolve
+from core.store import Estimate, ModelStore, Progress, Source, Stage, StoredModel, files, resolve
 from core.store import store as store_module
-from core.store.store import estimate_bytes
 from tests.builders import tiny_checkpoint
 
 CheckpointOf = Callable[[str], Path]
@@ -100,6 +104,19 @@ def test_manifest_tells_what_was_done(store: ModelStore, source: Source) -> None
     assert manifest.peak_memory_bytes > 200 * 2**20
     if sys.platform == "linux":
         assert 0 < (manifest.peak_private_bytes or 0) < manifest.peak_memory_bytes
+
+
+def test_manifest_of_before_is_still_read(store: ModelStore, stored: StoredModel) -> None:
+    path = stored.folder / "paddock.json"
+    content = json.loads(path.read_text())
+    for name in ("int8", "source_of_weights", "source_bytes"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    (found,) = store.list()
+    assert found.manifest.int8 is None
+    assert found.manifest.source_of_weights is None
+    assert found.manifest.source_bytes is None
+    assert store.verify(found, full=True) == found
 
 
 def test_chat_template_is_noticed(store: ModelStore, tmp_path: Path) -> None:
@@ -191,7 +208,7 @@ def test_copied_home_is_read_once_and_then_trusted(
     for path in stored.folder.iterdir():
         path.touch()
     again = store.verify(stored, full=False)
-    monkeypatch.setattr(store_module, "_sha256", lambda _path: pytest.fail("read again"))
+    monkeypatch.setattr(store_module, "sha256", lambda _path: pytest.fail("read again"))
     assert store.verify(again, full=False) == again == store.list()[0]
 
 
@@ -257,8 +274,8 @@ def test_disk_too_small_is_told_beforehand(
     store: ModelStore, settings: Settings, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")(10**9, 10**9 - 10**6, 10**6)
-    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _path: usage)
-    with pytest.raises(DiskFullError, match=r"needs 17\.\d MB on disk and 1\.0 MB are free"):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _path: usage)
+    with pytest.raises(DiskFullError, match=r"needs 1\d\.\d MB on disk and 1\.0 MB are free"):
         store.ensure(source, INT8)
     assert work_folders(settings) == []
 
@@ -301,7 +318,7 @@ def test_memory_that_runs_out_leaves_nothing(
     def too_large(*_arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(convert, "_compress_once", too_large)
+    monkeypatch.setattr(convert, "by_optimum", too_large)
     with pytest.raises(NotEnoughMemoryError, match="memory ran out"):
         store.ensure(source, INT8)
     assert work_folders(settings) == []
@@ -323,13 +340,171 @@ def test_leftovers_of_a_killed_conversion_go_and_those_of_a_live_one_stay(
     assert work_folders(settings) == []
 
 
-def test_estimate_covers_what_is_written(checkpoint_of: CheckpointOf) -> None:
-    folder = checkpoint_of("gpt_neox")
-    weights = (folder / "model.safetensors").stat().st_size
-    spare = estimate_bytes(folder, Precision.FP32) - weights
-    assert spare >= 15 * 2**20
-    assert estimate_bytes(folder, INT8) > estimate_bytes(folder, Precision.FP32)
-    assert estimate_bytes(folder, Precision.FP16) < estimate_bytes(folder, Precision.FP32)
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB, apart from all others."""
+    folder = tmp_path / "small-disk"
+    folder.mkdir()
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root on Linux may mount a disk")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "paddock-test", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_disk_that_becomes_full_in_fact_leaves_nothing(
+    small_disk: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = small_disk / "home"
+    store = ModelStore(Settings(home=home))
+    with pytest.raises(DiskFullError, match=r"needs 1\d\.\d MB on disk and 1\.0 MB are free"):
+        store.ensure(source, Precision.FP32)
+    with monkeypatch.context() as patch:  # somebody else fills the disk after it was looked at
+        patch.setattr(Estimate, "check", lambda _self: None)
+        (small_disk / "other").write_bytes(b"x" * 900_000)
+        with pytest.raises(DiskFullError, match="disk became full"):
+            store.ensure(source, Precision.FP32)
+    assert store.list() == []
+    assert store.disk_usage().work_bytes == 0
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert store.ensure(source, Precision.FP32).manifest.precision is Precision.FP32
+
+
+@pytest.fixture
+def read_only_home(settings: Settings) -> Iterator[Path]:
+    """A home folder that this process may look into and nothing more, though it be root's."""
+    if not hasattr(os, "seteuid"):
+        pytest.skip("no effective user here")
+    settings.home.mkdir()
+    shown = [settings.home, *settings.home.parents]
+    modes = {folder: folder.stat().st_mode for folder in shown if folder.owner() != "nobody"}
+    user = os.geteuid()
+    settings.home.chmod(0o555)
+    if user == 0:
+        for folder in shown[1:]:
+            with contextlib.suppress(OSError):
+                folder.chmod(modes[folder] | 0o055)
+        os.seteuid(65534)
+    yield settings.home
+    if user == 0:
+        os.seteuid(0)
+    for folder, mode in modes.items():
+        with contextlib.suppress(OSError):
+            folder.chmod(stat.S_IMODE(mode))
+
+
+def test_read_only_home_is_told(store: ModelStore, source: Source, read_only_home: Path) -> None:
+    with pytest.raises(ConversionError, match=r"cannot be written to .* PADDOCK_HOME"):
+        store.ensure(source, INT8)
+    assert store.list() == []
+    assert list(read_only_home.iterdir()) == []
+
+
+def test_file_in_place_of_the_home_is_told(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = ModelStore(Settings(home=tmp_path / "file" / "home"))
+    with pytest.raises(ConversionError, match="cannot be written to"):
+        store.ensure(source, INT8)
+
+
+# Stopping
+
+
+def test_stop_between_two_steps_leaves_nothing(
+    store: ModelStore, settings: Settings, source: Source
+) -> None:
+    cancel = threading.Event()
+
+    def stop(step: Progress) -> None:
+        if step.stage is Stage.COMPRESSING:
+            cancel.set()
+
+    with pytest.raises(StoppedError, match="nothing of it was kept"):
+        store.ensure(source, INT8, progress=stop, cancel=cancel)
+    assert store.list() == []
+    assert work_folders(settings) == []
+    cancel.clear()
+    assert store.ensure(source, INT8, cancel=cancel).manifest.precision is INT8
+
+
+def test_waiting_for_another_process_can_be_stopped(
+    store: ModelStore, settings: Settings, source: Source
+) -> None:
+    lock = settings.models_dir / ".work" / f"{source.key}.int8.lock"
+    lock.parent.mkdir(parents=True)
+    cancel = threading.Event()
+    steps: list[Progress] = []
+
+    def stop(step: Progress) -> None:
+        steps.append(step)
+        threading.Timer(0.3, cancel.set).start()
+
+    with FileLock(lock), pytest.raises(StoppedError):
+        store.ensure(source, INT8, progress=stop, cancel=cancel)
+    assert [step.stage for step in steps] == [Stage.WAITING]
+
+
+# The disk
+
+
+def test_disk_usage_counts_what_is_there(
+    store: ModelStore, stored: StoredModel, settings: Settings
+) -> None:
+    before = store.disk_usage()
+    size = sum(path.stat().st_size for path in stored.folder.iterdir())
+    assert before.models_bytes == size
+    assert (before.downloads_bytes, before.work_bytes) == (0, 0)
+    assert before.free_bytes > 0
+    left = settings.models_dir / ".work" / "mine.v1.int4.0badcafe" / "export"
+    left.mkdir(parents=True)
+    (left / "openvino_model.bin").write_bytes(b"x" * 5000)
+    (settings.downloads_dir / "org--name").mkdir(parents=True)
+    (settings.downloads_dir / "org--name" / "model.safetensors").write_bytes(b"x" * 700)
+    now = store.disk_usage()
+    assert (now.models_bytes, now.downloads_bytes, now.work_bytes) == (size, 700, 5000)
+    assert store.sweep_all() == 5000
+    assert store.disk_usage().work_bytes == 0
+
+
+def test_disk_usage_of_a_home_that_is_not_there_yet(tmp_path: Path) -> None:
+    usage = ModelStore(Settings(home=tmp_path / "never" / "made")).disk_usage()
+    assert (usage.models_bytes, usage.downloads_bytes, usage.work_bytes) == (0, 0, 0)
+    assert usage.free_bytes > 0
+    assert not (tmp_path / "never").exists()
+
+
+def test_download_is_listed_and_forgotten(store: ModelStore, settings: Settings) -> None:
+    folder = settings.downloads_dir / "org--name"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors.part").write_bytes(b"x" * 1234)
+    (download,) = store.downloads()
+    assert (download.key, download.bytes, download.complete) == ("org--name", 1234, False)
+    assert store.forget_download("org--name") == 1234
+    assert store.downloads() == []
+    assert store.forget_download("org--name") == 0
+
+
+@pytest.mark.parametrize("key", ["", ".", "..", "../models", "/", "a/../../models"])
+def test_nothing_but_a_download_is_forgotten(
+    store: ModelStore, stored: StoredModel, settings: Settings, key: str
+) -> None:
+    (settings.downloads_dir / "a").mkdir(parents=True)
+    assert store.forget_download(key) == 0
+    assert stored.folder.is_dir()
+    assert (settings.downloads_dir / "a").is_dir()
+
+
+@pytest.mark.parametrize("held", ["source", "int8"])
+def test_download_in_use_is_not_forgotten(store: ModelStore, settings: Settings, held: str) -> None:
+    folder = settings.downloads_dir / "org--name"
+    folder.mkdir(parents=True)
+    lock = settings.models_dir / ".work" / f"org--name.{held}.lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock), pytest.raises(ModelBusyError, match="in use by a download"):
+        store.forget_download("org--name")
+    assert folder.is_dir()
 
 
 # The embedded models

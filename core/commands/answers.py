@@ -1,0 +1,143 @@
+"""``generate``: one instruction, answered in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from core.commands.terminal import Line
+from core.errors import PaddockError
+from core.settings import Settings
+
+if TYPE_CHECKING:
+    from core.generation.answer import Answer
+    from core.generation.job import Job
+
+_LOOK_EVERY_S = 0.02
+"""How often the terminal is brought up to date while an answer comes."""
+
+
+def generate(options: argparse.Namespace, settings: Settings) -> int:
+    """Answer one instruction, streaming it to the terminal."""
+    from core.engine import Engine
+    from core.generation.answer import StopReason
+    from core.generation.request import GenerationRequest
+    from core.records import Origin
+    from core.runtimes.spec import ModelSpec, SamplingSettings
+
+    sampling = SamplingSettings(
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        top_k=options.top_k,
+        repetition_penalty=options.repetition_penalty,
+        greedy=options.greedy or options.temperature == 0,
+        seed=options.seed,
+    )
+    request = GenerationRequest(
+        options.instruction, options.context, sampling, options.prompt_format
+    ).validated()
+    engine = Engine(settings)
+    spec = ModelSpec(options.model, options.precision, options.device)
+    job = engine.answer(engine.pool.handle(spec), request, origin=Origin.CLI)
+    answer = _stream(job, quiet=options.json)
+    if job.text and not options.json:
+        print()
+    if answer.error is not None:
+        raise answer.error
+    if options.json:
+        print(json.dumps(_as_json(job, answer), indent=2))
+    else:
+        print(_summary(answer), file=sys.stderr)
+    stopped = answer.stop_reason is StopReason.CANCELLED
+    return PaddockError.exit_code if stopped else 0
+
+
+def _stream(job: Job, *, quiet: bool) -> Answer:
+    """Print an answer as it comes, unless ``quiet``; Ctrl-C ends it and keeps what is there."""
+    line = Line()
+    read = 0
+    try:
+        while not job.wait(_LOOK_EVERY_S):
+            read = _print_new(job, read, line, quiet=quiet)
+    except KeyboardInterrupt:
+        line.clear()
+    finally:  # an answer does not outlive whoever reads it; one that has ended does not mind
+        job.cancel()
+        job.wait()
+    _print_new(job, read, line, quiet=quiet)
+    line.clear()
+    assert job.answer is not None, "the job has ended"
+    return job.answer
+
+
+def _as_json(job: Job, answer: Answer) -> dict[str, Any]:
+    from core.devices import host_facts, library_versions
+    from core.recording import GROWTH_IN_PROCESS
+
+    spec, timings, conditions = job.spec, answer.timings, answer.conditions
+    facts, host = answer.facts, host_facts()
+    return {
+        "text": answer.text,
+        "tokens": len(answer.token_ids),
+        "prompt_tokens": timings.prompt_tokens if timings else None,
+        "ttft_ms": timings.ttft_ms if timings else None,
+        "tpot_ms": timings.tpot_ms if timings else None,
+        "tokens_per_s": timings.decode_tokens_per_s if timings else None,
+        "stop_reason": answer.stop_reason.value,
+        "load_s": facts.load_s if facts else None,
+        "memory": {
+            "private_bytes": facts.memory.private_bytes,
+            "file_backed_bytes": facts.memory.file_backed_bytes,
+            "scope": GROWTH_IN_PROCESS,
+        }
+        if facts
+        else None,
+        "conditions": {
+            "model": spec.model,
+            "precision": spec.precision.value,
+            "execution_precision": conditions.execution_precision if conditions else None,
+            "kv_cache_precision": conditions.kv_cache_precision if conditions else None,
+            "device": spec.device,
+            "devices_used": list(conditions.devices_used) if conditions else [],
+            "runtime": spec.runtime.value,
+            "threads": conditions.threads if conditions else None,
+            "hints": dict(conditions.hints) if conditions else {},
+            "prompt_format": answer.prompt_format,
+            "seed": answer.seed,
+            "greedy": job.request.sampling.greedy,
+            "contended": answer.contended,
+            "versions": library_versions(),
+            "host": {"name": host.name, "cpu": host.cpu, "os": host.os},
+        },
+    }
+
+
+def _summary(answer: Answer) -> str:
+    timings = answer.timings
+    parts = [answer.stop_reason.value]
+    if timings is not None:
+        parts.insert(0, f"{timings.new_tokens} tokens")
+        if timings.decode_tokens_per_s:
+            parts.insert(0, f"{timings.decode_tokens_per_s:.1f} tokens/s")
+        if timings.ttft_ms is not None:
+            parts.insert(0, f"first token after {timings.ttft_ms:.0f} ms")
+    if answer.seed is not None:
+        parts.append(f"seed {answer.seed}")
+    return " · ".join(parts)
+
+
+def _print_new(job: Job, read: int, line: Line, *, quiet: bool) -> int:
+    from core.generation.job import Phase
+
+    snapshot = job.snapshot()
+    if snapshot.phase in (Phase.PREPARING, Phase.QUEUED):
+        line.show(snapshot.message)
+    pieces, read = job.read(read)
+    text = "".join(pieces)
+    if text and not quiet:
+        line.clear()
+        print(text, end="", flush=True)
+    return read

@@ -1,0 +1,58 @@
+"""``doctor`` and ``models``: the machine, the catalogue, and what is on disk."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from core.catalogue import catalogue
+from core.settings import Settings
+from core.units import bytes_text, parameters_text
+
+
+def doctor(options: argparse.Namespace, settings: Settings) -> int:
+    """Print what is there, what is wrong and how to mend it."""
+    from core import doctor as examination
+
+    report = examination.examine(settings)
+    print(examination.to_json(report) if options.json else examination.to_text(report))
+    return report.exit_code
+
+
+def models(options: argparse.Namespace, settings: Settings) -> int:
+    """Print the catalogue and what is on disk."""
+    from core.store import ModelStore
+
+    on_disk: dict[str, dict[str, int]] = {}
+    titles: dict[str, str] = {}
+    for stored in ModelStore(settings).list():
+        on_disk.setdefault(stored.key, {})[stored.precision.value] = stored.manifest.folder_bytes
+        titles[stored.key] = stored.manifest.title
+    rows: list[dict[str, Any]] = [
+        {
+            "key": row.key,
+            "title": row.title,
+            "source": row.hub_id or "embedded",
+            "parameters": row.parameters,
+            "licence": row.licence,
+            "gated": row.gated,
+            "prompt_format": row.prompt_format,
+            "positions": row.shape.positions,
+            "on_disk": on_disk.pop(row.key, {}),
+        }
+        for row in catalogue().values()
+    ]
+    rows += [
+        {"key": key, "title": titles[key], "source": "yours", "on_disk": sizes}
+        for key, sizes in on_disk.items()
+    ]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    for row in rows:
+        size = parameters_text(row["parameters"]) if "parameters" in row else "—"
+        sizes = [f"{name} {bytes_text(size)}" for name, size in row["on_disk"].items()]
+        disk = ", ".join(sizes) or "not on disk"
+        print(f"{row['key']:24} {size:>8}  {row.get('licence', ''):26} {disk}")
+    return 0

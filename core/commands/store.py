@@ -1,0 +1,327 @@
+"""``get``, ``convert``, ``delete`` and ``verify``: the models on disk."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.catalogue import (
+    DEFAULT_PRECISION,
+    Int4Settings,
+    Int8Settings,
+    Precision,
+    default_int4,
+)
+from core.commands.terminal import Report, report
+from core.errors import (
+    BadRequestError,
+    CorruptModelError,
+    PaddockError,
+    StoppedError,
+    UnknownModelError,
+)
+from core.settings import Settings
+from core.store import (
+    Estimate,
+    ModelStore,
+    Source,
+    SourceKind,
+    StoredModel,
+    convert_in_process,
+    fetch_in_process,
+)
+from core.store.manifest import read_manifest
+from core.store.process import what_a_stop_keeps
+from core.units import decimal_text, duration_text
+
+if TYPE_CHECKING:
+    from core.store.hub import HubAccess
+
+
+def get(options: argparse.Namespace, settings: Settings) -> int:
+    """Fetch a model from the hub and convert nothing."""
+    from core.store import hub
+
+    source = ModelStore(settings).resolve(options.model)
+    access = _access(options)
+    with _reporting(source, settings) as shown:
+        done = fetch_in_process(
+            source, settings=settings, access=access, progress=shown.progress, watch=shown
+        )
+    size = hub.fetched_bytes(done.folder)
+    if options.json:
+        whole = {"key": source.key, "folder": str(done.folder), "revision": done.revision}
+        print(json.dumps(whole | {"bytes": size}, indent=2))
+    else:
+        print(f"{source.title}: {decimal_text(size)} in {done.folder}.")
+    return 0
+
+
+def convert(options: argparse.Namespace, settings: Settings) -> int:
+    """Have a model in one precision, after saying what that takes; nothing where it is there."""
+    store = ModelStore(settings)
+    precision = _chosen_precision(options)
+    source = store.resolve(options.model)
+    int4, int8 = _int4(options, source, precision), _int8(options, precision)
+    access = _access(options)
+    if store.get(source, precision) is None:
+        needs = _estimate(source, precision, settings, int4, access)
+        print(_needs_text(source, precision, needs), file=sys.stderr, flush=True)
+        needs.check()
+    with _reporting(source, settings) as shown:
+        stored = convert_in_process(
+            source,
+            precision,
+            settings=settings,
+            int4=int4,
+            int8=int8,
+            access=access,
+            progress=shown.progress,
+            watch=shown,
+        )
+    print(stored.manifest.model_dump_json(indent=2) if options.json else _result_text(stored))
+    return 0
+
+
+def delete(options: argparse.Namespace, settings: Settings) -> int:
+    """Remove what is named of a model, after asking: by default all its precisions."""
+    store = ModelStore(settings)
+    source = store.resolve(options.model)
+    everything = options.precision is None and not options.download
+    chosen = [
+        stored
+        for stored in store.list()
+        if stored.key == source.key and (everything or stored.precision is options.precision)
+    ]
+    downloads = [one for one in store.downloads() if options.download and one.key == source.key]
+    names = [one.precision.label for one in chosen] + ["its download" for _ in downloads]
+    sizes = [one.manifest.folder_bytes for one in chosen] + [one.bytes for one in downloads]
+    if not names:
+        raise UnknownModelError(_not_here(source, options.precision, download=options.download))
+    what = f"{source.title} ({', '.join(names)}, {decimal_text(sum(sizes))})"
+    if not options.yes and not _confirmed(f"Delete {what}?"):
+        raise StoppedError("Nothing was deleted.")
+    freed = sum(store.delete(one) for one in chosen)
+    freed += sum(store.forget_download(one.key) for one in downloads)
+    if options.json:
+        deleted = [one.precision.value for one in chosen] + ["download" for _ in downloads]
+        print(json.dumps({"key": source.key, "deleted": deleted, "freed_bytes": freed}, indent=2))
+    else:
+        print(f"Deleted {what}; {decimal_text(freed)} are free again.")
+    return 0
+
+
+def verify(options: argparse.Namespace, settings: Settings) -> int:
+    """Read every file of the stored models and compare checksums; 1 where one is damaged."""
+    store, folders = ModelStore(settings), _model_folders(options, settings)
+    results = [_verified(folder, store, quiet=options.json) for folder in folders]
+    if options.json:
+        print(json.dumps(results, indent=2))
+    elif not results:
+        print("No model is on disk.")
+    return PaddockError.exit_code if any(one["problem"] for one in results) else 0
+
+
+# Getting and converting
+
+
+@contextmanager
+def _reporting(source: Source, settings: Settings) -> Iterator[Report]:
+    """Show how the work goes; Ctrl-C becomes a sentence that says what is kept.
+
+    Raises:
+        StoppedError: Ctrl-C was pressed.
+    """
+    shown = report()
+    try:
+        yield shown
+    except KeyboardInterrupt:
+        raise StoppedError(what_a_stop_keeps(source, settings)) from None
+    finally:
+        shown.clear()
+
+
+def _access(options: argparse.Namespace) -> HubAccess | None:
+    """The access with the token given on standard input; None asks as the environment says."""
+    if not options.token_stdin:
+        return None
+    from core.store.hub import HubAccess
+
+    if sys.stdin.isatty():
+        token = getpass.getpass("Access token (not shown): ")
+    else:
+        token = sys.stdin.readline()
+    if not token.strip():
+        raise BadRequestError(
+            "No access token came on standard input; pipe it in, or set HF_TOKEN."
+        )
+    return replace(HubAccess.from_environment(), token=token.strip())
+
+
+def _chosen_precision(options: argparse.Namespace) -> Precision:
+    given = {options.precision, options.precision_option} - {None}
+    if len(given) > 1:
+        raise BadRequestError("Two precisions were given; name one.")
+    return given.pop() if given else DEFAULT_PRECISION
+
+
+def _int4(options: argparse.Namespace, source: Source, precision: Precision) -> Int4Settings | None:
+    """The model's own settings, with those that were given in their place; None for its own."""
+    given: dict[str, Any] = {
+        name: getattr(options, name)
+        for name in ("group_size", "ratio", "symmetric", "scale_estimation")
+        if getattr(options, name) is not None
+    }
+    if not given:
+        return None
+    if precision is not Precision.INT4:
+        raise BadRequestError(
+            f"Group size, ratio, symmetric scales and scale estimation are settings of INT4, not "
+            f"of {precision.label}; leave them out, or convert to int4."
+        )
+    size, share = given.get("group_size"), given.get("ratio")
+    if size is not None and size != -1 and size < 1:
+        raise BadRequestError(
+            f"The group size is {size}; give a number of weights, such as 128, or -1 for one scale "
+            "per channel."
+        )
+    if share is not None and not 0 <= share <= 1:
+        raise BadRequestError(f"The ratio is {share:g}; give a share from 0 to 1.")
+    usual = source.model.int4 if source.model else default_int4()
+    return replace(usual, **given)
+
+
+def _int8(options: argparse.Namespace, precision: Precision) -> Int8Settings | None:
+    if options.int8_symmetric is None:
+        return None
+    if precision is not Precision.INT8:
+        raise BadRequestError(
+            f"--int8-symmetric is a setting of INT8, not of {precision.label}; leave it out, or "
+            "convert to int8."
+        )
+    return Int8Settings(symmetric=options.int8_symmetric)
+
+
+def _estimate(
+    source: Source,
+    precision: Precision,
+    settings: Settings,
+    int4: Int4Settings | None,
+    access: HubAccess | None,
+) -> Estimate:
+    """What it takes; a model of the hub that nothing is known of is looked up there."""
+    from core.store import hub
+    from core.store.estimate import estimate
+    from core.store.origin import original_folder, stored_ir
+
+    asked = None
+    if (
+        source.kind is SourceKind.HUB
+        and source.model is None
+        and original_folder(source, settings) is None
+        and stored_ir(source, precision, settings) is None
+    ):
+        asked = hub.describe(str(source.location), access)
+    return estimate(source, precision, settings, int4=int4, hub=asked)
+
+
+def _needs_text(source: Source, precision: Precision, needs: Estimate) -> str:
+    disk = needs.disk_bytes + needs.scratch_bytes + needs.download_bytes
+    parts = [
+        f"about {duration_text(needs.seconds)}",
+        f"{decimal_text(needs.memory_bytes)} of memory ({decimal_text(needs.free_memory)} free)",
+        f"{decimal_text(disk)} of disk ({decimal_text(needs.free_disk)} free)",
+    ]
+    if needs.download_bytes:
+        parts.append(f"a download of {decimal_text(needs.download_bytes)} before that")
+    return (
+        f"Converting {source.title} to {precision.label} takes {', '.join(parts)}; the result has "
+        f"{decimal_text(needs.disk_bytes)}."
+    )
+
+
+def _result_text(stored: StoredModel) -> str:
+    manifest = stored.manifest
+    before, smaller = manifest.source_bytes, ""
+    if before is not None and before > manifest.weight_bytes:
+        times = before / manifest.weight_bytes
+        smaller = f", {times:.1f} times smaller than the {decimal_text(before)} it was made from"
+    return (
+        f"{manifest.title} in {stored.precision.label}: {decimal_text(manifest.folder_bytes)}"
+        f"{smaller}, converted in {duration_text(manifest.duration_s)} with a peak of "
+        f"{decimal_text(manifest.peak_memory_bytes)} of memory."
+    )
+
+
+# Deleting and verifying
+
+
+def _confirmed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise BadRequestError(f"{question} Nobody is there to answer; add --yes.")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _not_here(source: Source, precision: Precision | None, *, download: bool) -> str:
+    what = " or ".join(
+        [
+            *([f"in {precision.label}"] if precision else []),
+            *(["as a download"] if download else []),
+        ]
+    )
+    return (
+        f"{source.title} is not on disk{f' {what}' if what else ''}; `python -m core models` lists "
+        "what is."
+    )
+
+
+def _verified(folder: Path, store: ModelStore, *, quiet: bool) -> dict[str, Any]:
+    """What became of one stored model, told as soon as it is known unless ``quiet``."""
+    started, size, problem = time.monotonic(), 0, None
+    title = folder.parent.name
+    try:
+        manifest = read_manifest(folder)
+        size, title = manifest.folder_bytes, manifest.title
+        stored = StoredModel(folder.parent.name, manifest.precision, folder, manifest)
+        store.verify(stored, full=True)
+    except CorruptModelError as error:
+        problem = str(error)
+    if not quiet:
+        took = duration_text(time.monotonic() - started)
+        fine = f"{title} in {folder.name.upper()}: {decimal_text(size)} as they should be ({took})."
+        print(problem or fine, flush=True)
+    return {
+        "key": folder.parent.name,
+        "precision": folder.name,
+        "folder": str(folder),
+        "bytes": size,
+        "problem": problem,
+    }
+
+
+def _model_folders(options: argparse.Namespace, settings: Settings) -> list[Path]:
+    """Folders of the models that are to be verified, those without a manifest included.
+
+    Raises:
+        UnknownModelError: a model was named, and it is not on disk.
+    """
+    source = ModelStore(settings).resolve(options.model) if options.model else None
+    found = [
+        folder
+        for folder in sorted(settings.models_dir.glob("[!.]*/*"))
+        if folder.name in set(Precision)
+        and options.precision in (None, folder.name)
+        and (source is None or folder.parent.name == source.key)
+    ]
+    if source is not None and not found:
+        raise UnknownModelError(_not_here(source, options.precision, download=False))
+    return found

@@ -1,0 +1,77 @@
+"""Small things about files that the whole store needs."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from functools import lru_cache
+from pathlib import Path
+
+from core.store.sources import Source, SourceKind
+from core.store.weights import IR_BIN
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(source: Source) -> str | None:
+    """Changes when the weights of a local source do; None where that cannot be told.
+
+    A folder that is gone, or the hub, gives None: what was made from it stays good.
+    """
+    if source.kind is SourceKind.HUB:
+        return None
+    folder = Path(source.location)
+    if source.kind is SourceKind.EMBEDDED:
+        weights = folder / "model.safetensors"
+        if not weights.is_file():
+            return None
+        state = weights.stat()
+        return _remembered_sha256(weights, state.st_size, state.st_mtime_ns)
+    digest = hashlib.sha256()
+    names = ("*.safetensors", "pytorch_model*.bin", IR_BIN, "config.json", "tokenizer*")
+    paths = sorted({path for name in names for path in folder.glob(name)})
+    for path in paths:
+        state = path.stat()
+        digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest() if paths else None
+
+
+@lru_cache(maxsize=32)
+def _remembered_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    return sha256(path)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below ``folder``; 0 where there is none. Files that vanish are skipped."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            if path.is_file() and not path.is_symlink():
+                total += path.stat().st_size
+        except OSError:
+            continue
+    return total
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space on the disk where ``folder`` is or would be made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def has_no_space(error: BaseException | None) -> bool:
+    """Whether a full disk or quota is behind an error, told by Python or in a library's words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC).lower() in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,77 @@
+"""What Paddock's home folder holds, and what of it can go."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.catalogue import catalogue
+from core.engine import Engine
+from core.errors import PaddockError
+from core.store import StoredDownload
+from core.ui.model_results import draw_figure, notify
+from core.ui.safe_text import safe_markdown
+from core.units import decimal_text
+
+
+def draw_disk_use(engine: Engine) -> None:
+    """Models, downloads, work under way and free space; downloads can be removed."""
+    with st.container(border=True, key="disk_use"):
+        st.markdown(f"**Disk** · `{engine.settings.home}`")
+        try:
+            usage = engine.store.disk_usage()
+            downloads = engine.store.downloads()
+        except OSError as error:
+            st.warning(
+                f"The home folder cannot be read ({safe_markdown(str(error))}); check its "
+                "permissions.",
+                icon=":material/error:",
+            )
+            return
+        with st.container(horizontal=True, gap="medium"):
+            for name, size in (
+                ("Models", usage.models_bytes),
+                ("Downloads", usage.downloads_bytes),
+                ("Conversions under way", usage.work_bytes),
+                ("Free", usage.free_bytes),
+            ):
+                draw_figure(name, decimal_text(size))
+        if downloads:
+            st.caption(
+                "Downloads are the originals. A converted model does not need its original any "
+                "more; another precision needs it, or an FP16 model on disk."
+            )
+        for download in downloads:
+            _draw_download(engine, download)
+        if usage.work_bytes and not engine.tasks.active():
+            _draw_leftovers(engine, usage.work_bytes)
+
+
+def _draw_leftovers(engine: Engine, size: int) -> None:
+    """What killed conversions left; conversions under way elsewhere are left alone."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"Left by broken-off conversions · {decimal_text(size)}", width="stretch")
+        if st.button("Clean up", icon=":material/mop:", type="tertiary", key="sweep"):
+            freed = engine.store.sweep_all()
+            notify(f"Cleaned up: {decimal_text(freed)} are free again.")
+            st.rerun()
+
+
+def _draw_download(engine: Engine, download: StoredDownload) -> None:
+    row = catalogue().get(download.key)
+    title = safe_markdown(row.title if row else download.key.replace("--", "/"))
+    state = "" if download.complete else " · :orange[broken off; the next attempt goes on]"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"{title} · {decimal_text(download.bytes)}{state}", width="stretch")
+        if st.button(
+            "Remove",
+            icon=":material/delete:",
+            type="tertiary",
+            key=f"forget_{download.key}",
+        ):
+            try:
+                freed = engine.store.forget_download(download.key)
+            except PaddockError as error:
+                st.error(safe_markdown(str(error)), icon=":material/error:")
+            else:
+                notify(f"The download of {title} is removed: {decimal_text(freed)} are free again.")
+                st.rerun()

@@ -1,0 +1,164 @@
+"""Models on disk: what became of them, the way to try them, check and delete them."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.catalogue import Precision
+from core.engine import Engine
+from core.errors import PaddockError
+from core.store import StoredModel
+from core.ui.model_charts import bits_chart
+from core.ui.model_list import ListedModel
+from core.ui.navigation import page
+from core.ui.safe_text import safe_markdown
+from core.units import decimal_text, duration_text, parameters_text
+
+_NOTICE = "models_notice"
+
+
+def draw_notice() -> None:
+    """What the last click did, once."""
+    if notice := st.session_state.pop(_NOTICE, None):
+        st.toast(notice, icon=":material/check_circle:")
+
+
+def notify(sentence: str) -> None:
+    """Show a sentence on the next drawing of the page."""
+    st.session_state[_NOTICE] = sentence
+
+
+def draw_stored(engine: Engine, model: ListedModel, stored: StoredModel) -> None:
+    """The result card of one precision."""
+    manifest = stored.manifest
+    with st.container(border=True, key=f"stored_{stored.key}_{stored.precision}"):
+        st.markdown(f"**{stored.precision.label}** {safe_markdown(manifest.title)}")
+        st.caption(_how_made(stored))
+        with st.container(horizontal=True, gap="medium"):
+            before = manifest.source_bytes
+            draw_figure("Weights before", decimal_text(before) if before else "—")
+            draw_figure("Weights after", decimal_text(manifest.weight_bytes))
+            draw_figure("Compression", f"{before / manifest.weight_bytes:.2f} ×" if before else "—")
+            draw_figure("Took", duration_text(manifest.duration_s))
+            draw_figure("Peak memory", decimal_text(manifest.peak_memory_bytes))
+        st.caption(f"Bits per weight, {parameters_text(manifest.parameters)} parameters")
+        st.plotly_chart(
+            bits_chart(manifest.weight_types),
+            key=f"bits_{stored.key}_{stored.precision}",
+            config={"displayModeBar": False},
+        )
+        _draw_actions(engine, model, stored)
+
+
+def draw_try_it(model: str, precision: Precision) -> None:
+    """The link to the Instruct page with this model chosen."""
+    st.page_link(
+        page("instruct"),
+        label="Try it",
+        icon=":material/play_arrow:",
+        query_params={"model": model, "precision": precision.value},
+        help=f"Give it an instruction, in {precision.label}.",
+    )
+
+
+def _draw_compare(model: ListedModel, precision: Precision) -> None:
+    others = [each.precision for each in model.stored if each.precision is not precision]
+    usual = Precision.INT4 if precision is Precision.INT8 else Precision.INT8
+    other = max(others, key=list(Precision)[::-1].index) if others else usual
+    st.page_link(
+        page("compare"),
+        label="Compare precisions",
+        icon=":material/compare_arrows:",
+        query_params={
+            "left_model": model.name,
+            "left_precision": other.value,
+            "right_model": model.name,
+            "right_precision": precision.value,
+        },
+        help=f"{other.label} and {precision.label} side by side"
+        + ("." if others else f"; {other.label} is made when it first answers."),
+    )
+
+
+def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> None:
+    name = f"{stored.key}_{stored.precision}"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        draw_try_it(model.name, stored.precision)
+        _draw_compare(model, stored.precision)
+        verify = st.button(
+            "Verify",
+            icon=":material/verified:",
+            type="tertiary",
+            key=f"verify_{name}",
+            help="Read every file and compare its checksum with the one it was made with.",
+        )
+        with st.popover(
+            "Delete", icon=":material/delete:", type="tertiary", key=f"ask_delete_{name}"
+        ):
+            size = decimal_text(stored.manifest.folder_bytes)
+            title = safe_markdown(stored.manifest.title)
+            st.markdown(f"Delete {title} in {stored.precision.label}? This frees **{size}**.")
+            delete = st.button(
+                "Delete it",
+                icon=":material/delete:",
+                type="primary",
+                key=f"delete_{name}",
+            )
+    if verify:
+        _verify(engine, stored)
+    if delete:
+        _delete(engine, stored)
+
+
+def _verify(engine: Engine, stored: StoredModel) -> None:
+    size = decimal_text(stored.manifest.folder_bytes)
+    try:
+        with st.spinner(f"Reading {size}", show_time=True):
+            engine.store.verify(stored, full=True)
+    except PaddockError as error:
+        st.error(safe_markdown(str(error)), icon=":material/error:")
+    else:
+        count = len(stored.manifest.files)
+        st.success(f"All {count} files are as they were made ({size}).", icon=":material/verified:")
+
+
+def _delete(engine: Engine, stored: StoredModel) -> None:
+    try:
+        freed = engine.delete(stored)
+    except PaddockError as error:
+        st.error(safe_markdown(str(error)), icon=":material/error:")
+        return
+    title = safe_markdown(stored.manifest.title)
+    notify(f"{title} in {stored.precision.label} is deleted: {decimal_text(freed)} are free again.")
+    st.rerun()
+
+
+def draw_figure(name: str, value: str) -> None:
+    """A figure below its name; several stand side by side in a horizontal container."""
+    with st.container(width="content", gap=None):
+        st.caption(name)
+        st.markdown(f"**{value}**")
+
+
+def _how_made(stored: StoredModel) -> str:
+    manifest = stored.manifest
+    parts = []
+    if (int4 := manifest.int4) is not None:
+        group = "one scale per channel" if int4.group_size < 0 else f"group size {int4.group_size}"
+        parts += [
+            "symmetric" if int4.symmetric else "asymmetric",
+            group,
+            f"{100 * int4.ratio:.0f} % of the layers asked for in INT4",
+        ]
+        if int4.scale_estimation:
+            parts.append("with scale estimation")
+    if manifest.int8 is not None:
+        parts.append("symmetric" if manifest.int8.symmetric else "asymmetric")
+    if manifest.source_of_weights == "ir":
+        parts.append("from an OpenVINO model")
+    elif manifest.source_of_weights == "checkpoint":
+        parts.append("from the PyTorch checkpoint")
+    parts.append(f"{decimal_text(manifest.folder_bytes)} on disk")
+    parts.append(f"{manifest.created:%Y-%m-%d %H:%M} UTC")
+    line = " · ".join(parts)
+    return line[0].upper() + line[1:]

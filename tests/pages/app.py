@@ -1,0 +1,37 @@
+"""Runs one page without a browser."""
+
+from __future__ import annotations
+
+from streamlit.testing.v1 import AppTest
+
+PATIENCE_S = 120.0
+
+
+def open_page(name: str, **link: str) -> AppTest:
+    """The page of that path, opened by a link with these parameters, drawn once."""
+    app = AppTest.from_string(
+        "import streamlit as st\n"
+        "from core.ui.navigation import all_pages\n"
+        f"pages = sorted(all_pages(), key=lambda page: page.title != {name.title()!r})\n"
+        "st.navigation(pages).run()",
+        default_timeout=PATIENCE_S,
+    )
+    for key, value in link.items():
+        app.query_params[key] = value
+    app.run()
+    assert not app.exception
+    return app
+
+
+def texts(app: AppTest) -> str:
+    """All words on the page, boxes included."""
+    return "\n".join(
+        str(element.value)
+        for kind in (app.markdown, app.caption, app.info, app.warning, app.error, app.success)
+        for element in kind
+    )
+
+
+def button(app: AppTest, label: str, number: int = 0):  # type: ignore[no-untyped-def]
+    """A button by its label; several of one label count from 0."""
+    return [each for each in app.button if each.label == label][number]

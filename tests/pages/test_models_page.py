@@ -1,0 +1,541 @@
+"""The Models page without a browser: what it lists, says, starts and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import types
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import streamlit as st
+from filelock import FileLock
+
+from core.catalogue import Int4Settings, Int8Settings, Precision, catalogue, published_scores
+from core.engine import Engine
+from core.settings import load_settings
+from core.store import Progress, Stage, StoredModel
+from core.store.estimate import psutil as memory_of_estimates
+from core.store.progress import Transfer
+from core.store.tasks import TaskKind, TaskQueue, TaskRequest, TaskState, TaskView
+from core.ui.cached import shared_engine
+from core.ui.model_filter import SizeClass
+from tests.builders import tiny_checkpoint
+from tests.pages.app import button, open_page, texts
+from tests.store.hub_server import Hub
+
+TOKEN = "hf_aTokenThatNobodyMaySee"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> Iterator[None]:
+    st.cache_resource.clear()
+    yield
+    st.cache_resource.clear()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[TaskRequest]:
+    """What the page would have started."""
+    requests: list[TaskRequest] = []
+
+    def submit(queue: TaskQueue, request: TaskRequest) -> int:
+        requests.append(request)
+        return len(requests)
+
+    monkeypatch.setattr(TaskQueue, "submit", submit)
+    return requests
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> StoredModel:
+    """A model of the person's own in INT8, in the home folder."""
+    engine = Engine(load_settings())
+    folder = tiny_checkpoint("gpt_neox", tmp_path / "mine")
+    return engine.store.ensure(engine.store.resolve(str(folder)), Precision.INT8)
+
+
+def free_memory(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
+    state = types.SimpleNamespace(available=int(size), total=int(64e9))
+    monkeypatch.setattr(memory_of_estimates, "virtual_memory", lambda: state)
+
+
+# The catalogue
+
+
+def test_every_model_of_the_catalogue_is_listed() -> None:
+    shown = texts(open_page("models"))
+    for row in catalogue().values():
+        assert f"**{row.title}**" in shown
+        assert row.summary in shown
+        assert row.licence in shown
+    assert shown.count("gated]") == sum(row.gated for row in catalogue().values())
+
+
+def test_an_open_card_tells_facts_limits_and_scores() -> None:
+    row = catalogue()["dolly-v2-3b"]
+    app = open_page("models", open=row.key)
+    shown = texts(app)
+    assert row.licence_note in shown and "32 layers of width 2560" in shown
+    for limit in row.known_limits:
+        assert limit in shown
+    traces = json.loads(app.get("plotly_chart")[0].proto.spec)["data"]
+    others, this = traces
+    assert this["name"] == row.title
+    assert this["x"] == list(dict(row.scores).values())
+    assert set(others["customdata"]) == set(published_scores()) - {row.key}
+    assert len(others["x"]) == 8 * len(row.scores)
+
+
+def test_a_card_without_scores_says_so() -> None:
+    app = open_page("models", open="phi-2")
+    assert "No published score is recorded." in texts(app)
+    assert "None is recorded." in texts(app)
+    assert not app.get("plotly_chart")
+
+
+def test_cards_stay_closed_until_asked_for_and_stand_in_the_link() -> None:
+    app = open_page("models")
+    assert not app.table
+    app.session_state["card_phi-2"] = True
+    app.run()
+    assert len(app.table) == 1
+    assert app.query_params["open"] == "phi-2"
+
+
+# Filter and search
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ({"search": "mistral"}, {"mistral-7b"}),
+        ({"search": "2.0 dolly 12"}, {"dolly-v2-12b"}),
+        ({"family": "Llama"}, {"paddock-llama", "tiny-llama-1b-chat", "llama-3-8b-instruct"}),
+        ({"size": "large"}, {"dolly-v2-12b"}),
+        ({"size": "tiny,large"}, {"paddock-neox", "paddock-llama", "dolly-v2-12b"}),
+        ({"licence": "MIT"}, {"phi-2"}),
+        ({"access": "gated"}, {"llama-3-8b-instruct"}),
+        ({"family": "GPT-NeoX", "licence": "Apache-2.0"}, {"red-pajama-3b-instruct"}),
+        ({"state": "on-disk"}, set()),
+    ],
+)
+def test_a_link_filters(link: dict[str, str], expected: set[str]) -> None:
+    app = open_page("models", **link)
+    shown = texts(app)
+    assert {key for key, row in catalogue().items() if row.summary in shown} == expected
+    assert ("No model matches." in shown) == (not expected)
+
+
+def test_a_filter_is_written_to_the_link() -> None:
+    app = open_page("models")
+    app.text_input(key="search").set_value("dolly")
+    next(each for each in app.get("button_group") if each.key == "size").set_value(
+        [SizeClass.LARGE]
+    )
+    app.run()
+    assert app.query_params["search"] == "dolly"
+    assert app.query_params["size"] == "large"
+    button(app, "Show all").click().run()
+    assert not {"search", "size"} & set(app.query_params)
+    assert catalogue()["phi-2"].summary in texts(app)
+
+
+def test_what_does_not_fit_is_left_out_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    free_memory(monkeypatch, 8e9)
+    shown = texts(open_page("models", state="fits"))
+    assert catalogue()["dolly-v2-3b"].summary in shown
+    assert catalogue()["dolly-v2-12b"].summary not in shown
+
+
+# What it will take
+
+
+def test_the_table_tells_what_each_precision_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    free_memory(monkeypatch, 9e9)
+    app = open_page("models", open="dolly-v2-3b")
+    table = app.table[0].value.set_index("Precision")
+    assert list(table.index) == ["**INT4**", "**INT8**", "**FP16**", "**FP32**"]
+    int4 = table.loc["**INT4**"]
+    assert int4["Download"] == "5.6 GB"
+    assert float(int4["On disk"].split()[0]) < 2.8 < float(table.loc["**FP16**"]["On disk"][:3])
+    assert "fits" in int4["Here"] and "about" in int4["Time"]
+    assert "too little memory" in table.loc["**FP32**"]["Here"].replace("\u00a0", " ")
+    assert "**9.0 GB** of memory" in texts(app)
+
+
+def test_what_does_not_fit_cannot_be_started(
+    monkeypatch: pytest.MonkeyPatch, asked: list[TaskRequest]
+) -> None:
+    free_memory(monkeypatch, 1e9)
+    app = open_page("models", open="dolly-v2-3b")
+    assert button(app, "Get and convert to INT8").disabled
+    assert "needs" in app.warning[0].value and "1.0 GB are free" in app.warning[0].value
+
+
+def test_what_is_on_disk_is_not_made_again(stored: StoredModel) -> None:
+    app = open_page("models", open=stored.key)
+    table = app.table[0].value.set_index("Precision")
+    assert "on disk" in table.loc["**INT8**"]["Here"].replace("\u00a0", " ")
+    pick(app, stored.key, Precision.INT8)
+    assert button(app, "Convert to INT8").disabled
+    pick(app, stored.key, Precision.INT4)
+    assert not button(app, "Convert to INT4").disabled
+
+
+def pick(app: Any, key: str, precision: Precision) -> None:
+    next(each for each in app.get("button_group") if each.key == f"precision_{key}").set_value(
+        precision
+    ).run()
+
+
+# Get and convert
+
+
+def test_convert_takes_the_settings_of_the_panel(asked: list[TaskRequest]) -> None:
+    app = open_page("models", open="paddock-neox")
+    pick(app, "paddock-neox", Precision.INT4)
+    app.selectbox(key="int4_group_paddock-neox").set_value(64)
+    app.slider(key="int4_ratio_paddock-neox").set_value(0.5)
+    app.toggle(key="int4_symmetric_paddock-neox").set_value(True)
+    app.toggle(key="int4_scale_paddock-neox").set_value(True).run()
+    button(app, "Convert to INT4").click().run()
+    assert not app.exception
+    request = asked[0]
+    assert (request.model, request.kind) == ("paddock-neox", TaskKind.CONVERT)
+    assert request.precision is Precision.INT4
+    assert request.int4 == Int4Settings(True, 64, 0.5, True)
+    button(app, "The usual settings").click().run()
+    button(app, "Convert to INT4").click().run()
+    assert asked[1].int4 == catalogue()["paddock-neox"].int4
+
+
+def test_int8_and_fp16_have_their_own_panels(asked: list[TaskRequest]) -> None:
+    app = open_page("models", open="paddock-neox")
+    app.toggle(key="int8_symmetric_paddock-neox").set_value(True).run()
+    button(app, "Convert to INT8").click().run()
+    assert asked[0].int8 == Int8Settings(symmetric=True)
+    pick(app, "paddock-neox", Precision.FP16)
+    assert "FP16 has nothing to set" in texts(app)
+    button(app, "Convert to FP16").click().run()
+    assert (asked[1].precision, asked[1].int4, asked[1].int8) == (Precision.FP16, None, None)
+
+
+def test_get_fetches_without_converting(asked: list[TaskRequest]) -> None:
+    app = open_page("models", open="tiny-llama-1b-chat")
+    button(app, "Only get it").click().run()
+    assert (asked[0].kind, asked[0].precision) == (TaskKind.GET, None)
+
+
+def test_offline_fetches_nothing(asked: list[TaskRequest]) -> None:
+    app = open_page("models", open="tiny-llama-1b-chat")
+    app.toggle(key="hub_offline").set_value(True).run()
+    assert button(app, "Get and convert to INT8").disabled and button(app, "Only get it").disabled
+    assert "Offline is on" in app.warning[0].value
+    # What needs no network is not held up.
+    app = open_page("models", open="paddock-neox")
+    app.toggle(key="hub_offline").set_value(True).run()
+    button(app, "Convert to INT8").click().run()
+    assert asked[0].access is not None and asked[0].access.offline
+
+
+# The token
+
+
+def everything_sent(app: Any) -> str:
+    return repr(app.main) + repr(app.sidebar) + texts(app) + str(dict(app.query_params))
+
+
+def test_a_typed_token_is_used_and_never_shown(asked: list[TaskRequest]) -> None:
+    app = open_page("models", open="llama-3-8b-instruct")
+    assert "accept the licence" in texts(app) and "No token is set yet." in texts(app)
+    app.text_input(key="hub_token").set_value(TOKEN).run()
+    assert "A token is set." in texts(app)
+    button(app, "Only get it").click().run()
+    assert asked[0].access is not None and asked[0].access.token == TOKEN
+    app.text_input(key="hub_token").set_value("").run()
+    assert TOKEN not in everything_sent(app)
+    assert TOKEN not in repr(asked[0])
+
+
+def test_the_environment_and_the_secrets_are_tokens_too(
+    asked: list[TaskRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = open_page("models", open="tiny-llama-1b-chat")
+    app.secrets["HF_TOKEN"] = "hf_ofTheSecrets"
+    app.run()
+    assert "Streamlit's secrets" in texts(app)
+    button(app, "Only get it").click().run()
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    app.run()
+    assert "The token of `HF_TOKEN` is used." in texts(app)
+    button(app, "Only get it").click().run()
+    assert [request.access.token for request in asked if request.access] == [
+        "hf_ofTheSecrets",
+        TOKEN,
+    ]
+    assert TOKEN not in everything_sent(app) and "hf_ofTheSecrets" not in everything_sent(app)
+
+
+def test_the_hub_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://somebody:secret@127.0.0.1:9")
+    shown = texts(open_page("models", open="llama-3-8b-instruct")).replace("\u2060", "")
+    assert "http://127.0.0.1:9" in shown
+    assert "secret@" not in shown
+
+
+# Add a model
+
+
+def add(app: Any, name: str) -> None:
+    app.text_input(key="add").set_value(name)
+    button(app, "Look it up").click().run()
+    assert not app.exception
+
+
+def test_what_is_no_model_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("no such model", str(tmp_path / "empty"), "acme/unreachable"):
+        app = open_page("models")
+        add(app, name)
+        assert len(app.error) == 1, name
+        assert not app.table
+
+
+def test_a_folder_is_added(tmp_path: Path, asked: list[TaskRequest]) -> None:
+    folder = tiny_checkpoint("llama", tmp_path / "my [model](x)")
+    app = open_page("models")
+    add(app, str(folder))
+    assert "model](" in texts(app) and "[model](" not in texts(app), "no link"
+    assert len(app.table) == 1, "its card is open"
+    button(app, "Convert to INT8").click().run()
+    assert asked[0].model == str(folder)
+
+
+def test_an_ir_folder_offers_what_can_be_made_of_it(stored: StoredModel) -> None:
+    app = open_page("models")
+    add(app, str(stored.folder))
+    here = app.table[0].value.set_index("Precision")["Here"]
+    assert "fits" in here["**INT8**"]
+    assert "not from these weights" in here["**FP16**"]
+
+
+def test_a_model_of_the_hub_is_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[TaskRequest]
+) -> None:
+    with Hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.add("acme/tiny", tiny_checkpoint("llama", tmp_path / "tiny"))
+        hub.add("acme/gated", tiny_checkpoint("phi", tmp_path / "gated"), gated=True, token=TOKEN)
+        app = open_page("models")
+        add(app, "acme/tiny")
+        assert "From the hub: llama, 5 files" in texts(app)
+        assert not hub.fetched(".safetensors"), "weights are not fetched to look it up"
+        table = app.table[0].value.set_index("Precision")
+        assert table.loc["**INT4**"]["Download"].endswith("kB")
+        add(app, "acme/gated")
+        assert "gated]" in texts(app)
+        button(app, "Get and convert to INT8").click().run()
+    assert asked[0].model == "acme/gated"
+
+
+# What is on disk
+
+
+def test_the_result_tells_what_became_of_it(stored: StoredModel) -> None:
+    manifest = stored.manifest
+    app = open_page("models", open=stored.key)
+    shown = texts(app)
+    assert f"**{manifest.source_bytes / manifest.weight_bytes:.2f} ×**" in shown
+    assert "**INT8** mine" in shown
+    chart = json.loads(app.get("plotly_chart")[0].proto.spec)["data"]
+    share = {each["name"].partition(" · ")[0]: each["x"][0] for each in chart}
+    assert share["8 bits"] > 90 and sum(share.values()) == pytest.approx(100)
+    links = {link.proto.label: link.proto for link in app.get("page_link")}
+    location = manifest.source.location
+    assert set(links) == {"Try it", "Compare precisions"}
+    assert links["Try it"].page == "instruct"
+    query = links["Compare precisions"].query_string
+    assert "left_precision=int4" in query and "right_precision=int8" in query
+    assert location.rpartition("/")[2] in query
+
+
+def test_verify_reads_everything(stored: StoredModel) -> None:
+    app = open_page("models", open=stored.key)
+    button(app, "Verify").click().run()
+    assert f"All {len(stored.manifest.files)} files are as they were made" in app.success[0].value
+    weights = stored.folder / "openvino_model.bin"
+    content = bytearray(weights.read_bytes())
+    state = weights.stat()
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns))
+    button(app, "Verify").click().run()
+    assert "openvino_model.bin has been altered" in app.error[0].value.replace("\u2060", "")
+
+
+def test_delete_frees_the_disk(stored: StoredModel) -> None:
+    app = open_page("models", open=stored.key)
+    assert "This frees **" in texts(app)
+    button(app, "Delete it").click().run()
+    assert not stored.folder.exists()
+    assert "mine" not in texts(app)
+    assert "are free again" in app.toast[0].value
+
+
+def test_delete_refuses_while_it_is_being_made(stored: StoredModel) -> None:
+    app = open_page("models", open=stored.key)
+    lock = stored.folder.parent.parent / ".work" / f"{stored.key}.int8.lock"
+    with FileLock(lock):
+        button(app, "Delete it").click().run()
+        assert "is being converted" in app.error[0].value
+    assert stored.folder.exists()
+
+
+def test_downloads_and_leftovers_can_go() -> None:
+    settings = load_settings()
+    broken = settings.downloads_dir / "acme--broken"
+    broken.mkdir(parents=True)
+    (broken / "model.safetensors.part").write_bytes(bytes(3_000_000))
+    left = settings.models_dir / ".work" / "phi-2.int4.12345678"
+    left.mkdir(parents=True)
+    (left / "openvino_model.bin").write_bytes(bytes(2_000_000))
+    app = open_page("models")
+    assert "acme/broken · 3.0 MB · :orange[broken off" in texts(app)
+    button(app, "Remove").click().run()
+    assert not broken.exists()
+    button(app, "Clean up").click().run()
+    assert not left.exists()
+    assert not [each for each in app.button if each.label in ("Remove", "Clean up")]
+
+
+# Tasks
+
+
+def a_task(number: int = 1, **changes: Any) -> TaskView:
+    view = TaskView(
+        id=number,
+        request=TaskRequest("paddock-neox", TaskKind.CONVERT, Precision.INT4),
+        key="paddock-neox",
+        title="Convert Paddock NeoX to INT4",
+        state=TaskState.RUNNING,
+        place=None,
+        progress=Progress(Stage.COMPRESSING, "Compressing the weights.", 0.6),
+        created=datetime.now(UTC),
+        elapsed_s=83.0,
+        memory_bytes=int(3.2e9),
+        peak_memory_bytes=int(4.1e9),
+        log=("0:01 first", "0:02 last"),
+        error=None,
+        stored=None,
+    )
+    return replace(view, **changes)
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> dict[int, TaskView]:
+    """What the queue holds, by number."""
+    held: dict[int, TaskView] = {}
+    queue = TaskQueue
+    monkeypatch.setattr(queue, "list", lambda self: list(reversed(held.values())))
+    monkeypatch.setattr(queue, "get", lambda self, number: held.get(number))
+    monkeypatch.setattr(
+        queue, "active", lambda self: any(not view.state.final for view in held.values())
+    )
+
+    def stop(self: TaskQueue, number: int) -> None:
+        held[number] = replace(held[number], state=TaskState.STOPPED)
+
+    monkeypatch.setattr(queue, "stop", stop)
+    monkeypatch.setattr(queue, "dismiss", lambda self, number: held.pop(number))
+    return held
+
+
+def test_a_conversion_under_way_shows_where_it_stands(tasks: dict[int, TaskView]) -> None:
+    tasks[1] = a_task()
+    app = open_page("models")
+    shown = texts(app)
+    for part in (
+        "**Convert Paddock NeoX to INT4**",
+        ":green[✓] Export → **Compress** → :gray[Check]",
+        "1 min 23 s elapsed",
+        "memory **3.2 GB**",
+        "peak 4.1 GB",
+    ):
+        assert part in shown
+    progress = app.get("progress")[0].proto
+    assert (progress.value, progress.text) == (60, "Compressing the weights.")
+    assert "0:01 first\n0:02 last" in [code.value for code in app.code]
+
+
+def test_a_download_shows_bytes_rate_and_time_left(tasks: dict[int, TaskView]) -> None:
+    transfer = Transfer(done=int(1.4e9), total=int(5.6e9), rate=42e6)
+    tasks[1] = a_task(
+        request=TaskRequest("dolly-v2-3b", TaskKind.GET),
+        progress=Progress(Stage.FETCHING, "Fetching it.", None, transfer),
+    )
+    app = open_page("models")
+    assert "**1.4 GB** of 5.6 GB · 42 MB/s · 1 min 40 s left" in texts(app)
+    assert app.get("progress")[0].proto.value == 25
+
+
+def test_what_waits_tells_its_place(tasks: dict[int, TaskView]) -> None:
+    tasks[1] = a_task()
+    tasks[2] = a_task(2, state=TaskState.WAITING, place=1, progress=None, memory_bytes=None)
+    tasks[3] = a_task(3, state=TaskState.WAITING, place=3, progress=None, memory_bytes=None)
+    shown = texts(open_page("models"))
+    assert "Next in line." in shown and "2 before it in line." in shown
+
+
+def test_stop_and_dismiss(tasks: dict[int, TaskView]) -> None:
+    tasks[1] = a_task()
+    app = open_page("models")
+    button(app, "Stop").click().run()
+    assert tasks[1].state is TaskState.STOPPED
+    assert "nothing of the conversion was kept" in texts(app)
+    button(app, "Dismiss").click().run()
+    assert not tasks
+
+
+def test_what_failed_tells_why_and_can_be_tried_again(
+    tasks: dict[int, TaskView], asked: list[TaskRequest]
+) -> None:
+    sentence = "The hub has no model ![x](http://evil/x.png); check the spelling."
+    tasks[1] = a_task(state=TaskState.FAILED, error=sentence, title="Get [a](http://b)")
+    app = open_page("models")
+    assert "The hub has no model" in app.error[0].value
+    assert "[a](" not in texts(app) and "![x]" not in app.error[0].value
+    app.text_input(key="hub_token").set_value(TOKEN).run()
+    button(app, "Try again").click().run()
+    assert asked[0].precision is Precision.INT4
+    assert asked[0].access is not None and asked[0].access.token == TOKEN
+    assert not tasks
+
+
+def test_a_conversion_under_way_is_not_started_twice(tasks: dict[int, TaskView]) -> None:
+    tasks[1] = a_task()
+    app = open_page("models", open="paddock-neox")
+    pick(app, "paddock-neox", Precision.INT4)
+    assert button(app, "Convert to INT4").disabled
+    assert "INT4 is being made." in texts(app)
+    pick(app, "paddock-neox", Precision.INT8)
+    assert not button(app, "Convert to INT8").disabled
+
+
+def test_only_the_latest_ended_tasks_are_shown(tasks: dict[int, TaskView]) -> None:
+    for number in range(1, 7):
+        tasks[number] = a_task(number, state=TaskState.DONE, title=f"Task {number}")
+    app = open_page("models")
+    shown = texts(app)
+    assert [f"Task {number}" in shown for number in range(1, 7)] == [False] * 3 + [True] * 3
+    button(app, "Dismiss all 6 that have ended").click().run()
+    assert not tasks
+
+
+def test_the_engine_of_all_tabs_holds_the_tasks() -> None:
+    open_page("models")
+    assert isinstance(shared_engine().tasks, TaskQueue)

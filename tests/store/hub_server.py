@@ -1,0 +1,398 @@
+"""A small Hugging Face hub on this machine, which speaks the protocol the real client expects.
+
+``GET /api/models/ORG/NAME`` lists a repository; ``/ORG/NAME/resolve/REVISION/FILE`` gives a small
+file, and for a large one redirects to a second server, as the real hub does to its storage. Tokens,
+gates and refusals are answered with the status and the headers that ``huggingface_hub`` tells its
+errors from; ``Range`` is honoured. On request it misbehaves in the ways that networks do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+_LARGE = (".safetensors", ".bin", ".model")
+"""Kept in LFS, as on the real hub."""
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it came."""
+
+    method: str
+    path: str
+    range: str | None
+    token: str | None
+    storage: bool
+    """Whether it came to the second server, which large files come from."""
+    agent: str
+
+
+@dataclass
+class _Repository:
+    folder: Path
+    gated: bool
+    private: bool
+    token: str | None
+    revision: str
+
+
+@dataclass
+class _Faults:
+    """What goes wrong; several may be set at once."""
+
+    cut: int | None = None
+    cuts_left: int = 0
+    delay: float = 0.0
+    corrupt: set[str] = field(default_factory=set)
+    ignore_ranges: bool = False
+    refusal: tuple[int, str] | None = None
+    no_sizes: bool = False
+
+
+class Hub:
+    """The hub; a context manager that serves until it is left.
+
+    Attributes:
+        asked: all requests so far.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.repositories: dict[str, _Repository] = {}
+        self.tokens: set[str] = set()
+        self.faults = _Faults()
+        self._closing = threading.Event()
+        self._servers = [_Server(self, storage=False), _Server(self, storage=True)]
+        self._threads = [
+            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+            for server in self._servers
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Hub:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop serving; connections are refused from now on."""
+        self._closing.set()
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    @property
+    def url(self) -> str:
+        """What ``HF_ENDPOINT`` is to be set to."""
+        return self._servers[0].url
+
+    @property
+    def storage_url(self) -> str:
+        """Where large files are redirected to."""
+        return self._servers[1].url
+
+    # What it holds
+
+    def add(
+        self,
+        repo_id: str,
+        folder: Path,
+        *,
+        gated: bool = False,
+        private: bool = False,
+        token: str | None = None,
+        revision: str = REVISION,
+    ) -> None:
+        """Serve ``folder`` as a repository.
+
+        Args:
+            repo_id: org/name.
+            folder: read at each request, subfolders included.
+            gated: everybody sees the list of files; the files need ``token``.
+            private: without ``token`` there is no such repository.
+            token: that of the account which may read it.
+            revision: its latest commit.
+        """
+        self.repositories[repo_id] = _Repository(folder, gated, private, token, revision)
+        if token:
+            self.tokens.add(token)
+
+    def know(self, token: str) -> None:
+        """Let ``token`` be one of an account that has access to no gated or private repository."""
+        self.tokens.add(token)
+
+    # What goes wrong
+
+    def cut_after(self, count: int, *, times: int = 1) -> None:
+        """Break the connection after ``count`` bytes of a large file, so many times."""
+        self.faults.cut, self.faults.cuts_left = count, times
+
+    def delay(self, seconds: float) -> None:
+        """Rest before each 2 KB of a large file."""
+        self.faults.delay = seconds
+
+    def corrupt(self, name: str) -> None:
+        """Hand out this file with a wrong byte at its end."""
+        self.faults.corrupt.add(name)
+
+    def ignore_ranges(self) -> None:
+        """Answer every request for a file with the whole of it."""
+        self.faults.ignore_ranges = True
+
+    def refuse(self, status: int, code: str = "") -> None:
+        """Answer every request with this status and ``X-Error-Code``."""
+        self.faults.refusal = (status, code)
+
+    def tell_no_sizes(self) -> None:
+        """List names only, as simple mirrors do."""
+        self.faults.no_sizes = True
+
+    def heal(self) -> None:
+        """Work properly again."""
+        self.faults = _Faults()
+
+    # What it was asked
+
+    def fetched(self, ending: str = "") -> list[Asked]:
+        """Requests that were answered with the content of files whose path ends so."""
+        return [
+            asked
+            for asked in self.asked
+            if asked.method == "GET"
+            and asked.path.endswith(ending)
+            and (asked.storage or ("/resolve/" in asked.path and not _is_large(asked.path)))
+        ]
+
+    def rest(self, seconds: float) -> bool:
+        """Wait, unless the hub is closed meanwhile; gives whether it is."""
+        return self._closing.wait(seconds)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, hub: Hub, *, storage: bool) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub = hub
+        self.storage = storage
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no error of the server's."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def log_message(self, *_arguments: object) -> None:
+        """Be silent."""
+
+    @property
+    def _faults(self) -> _Faults:
+        return self.server.hub.faults
+
+    def _answer(self) -> None:
+        hub, path = self.server.hub, urlsplit(self.path).path
+        if hub.rest(0):  # a connection that was kept open
+            self.close_connection = True
+            return
+        credentials = self.headers.get("Authorization", "")
+        token = credentials.removeprefix("Bearer ") or None
+        hub.asked.append(
+            Asked(
+                method=self.command,
+                path=path,
+                range=self.headers.get("Range"),
+                token=token,
+                storage=self.server.storage,
+                agent=self.headers.get("User-Agent", ""),
+            )
+        )
+        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path)
+        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        found = api or file
+        if self._faults.refusal:
+            self._refuse(*self._faults.refusal)
+        elif self.server.storage and (stored := re.fullmatch(r"/storage/([^/]+/[^/]+)/(.+)", path)):
+            self._send_content(hub.repositories[stored[1]].folder / stored[2], {})
+        elif found is None:
+            self._refuse(404)
+        elif token is not None and token not in hub.tokens:
+            self._refuse(401, message="Invalid credentials in Authorization header")
+        else:
+            repository = hub.repositories.get(found[1])
+            if repository is None or (repository.private and token != repository.token):
+                self._refuse(401 if token is None else 404, "RepoNotFound")
+            elif found[2] not in (None, "main", repository.revision):
+                self._refuse(404, "RevisionNotFound")
+            elif api:
+                self._send(json.dumps(self._listing(found[1], repository)).encode())
+            elif repository.gated and token != repository.token:
+                self._refuse(401 if token is None else 403, "GatedRepo")
+            else:
+                self._send_file(found[1], repository, found[3])
+
+    def _listing(self, repo_id: str, repository: _Repository) -> dict[str, Any]:
+        siblings: list[dict[str, Any]] = []
+        for path in sorted(repository.folder.rglob("*")):
+            if not path.is_file():
+                continue
+            item: dict[str, Any] = {"rfilename": path.relative_to(repository.folder).as_posix()}
+            if "blobs" in urlsplit(self.path).query and not self._faults.no_sizes:
+                size = path.stat().st_size
+                item |= {"size": size, "blobId": _git_sha1(path)}
+                if _is_large(path.name):
+                    item["lfs"] = {"sha256": _sha256(path), "size": size, "pointerSize": 134}
+            siblings.append(item)
+        return {
+            "_id": "0",
+            "id": repo_id,
+            "modelId": repo_id,
+            "sha": repository.revision,
+            "private": repository.private,
+            "gated": "auto" if repository.gated else False,
+            "tags": [],
+            "siblings": siblings,
+        }
+
+    def _send_file(self, repo_id: str, repository: _Repository, name: str) -> None:
+        path = repository.folder / name
+        if not path.is_file():
+            self._refuse(404, "EntryNotFound")
+            return
+        headers = {"X-Repo-Commit": repository.revision}
+        if not _is_large(name):
+            self._send_content(path, headers | {"ETag": f'"{_git_sha1(path)}"'})
+            return
+        self.send_response(302)
+        headers |= {
+            "X-Linked-Etag": f'"{_sha256(path)}"',
+            "X-Linked-Size": str(path.stat().st_size),
+            "Location": f"{self.server.hub.storage_url}/storage/{repo_id}/{name}",
+            "Content-Length": "0",
+        }
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.end_headers()
+
+    def _send_content(self, path: Path, headers: dict[str, str]) -> None:
+        size, start = path.stat().st_size, 0
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if asked and not self._faults.ignore_ranges:
+            start = int(asked[1])
+            if start >= size:
+                self._refuse(416)
+                return
+            headers = headers | {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
+        self.send_response(206 if start else 200)
+        for key, value in (headers | {"Content-Length": str(size - start)}).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self._send_bytes(path, start, size)
+
+    def _send_bytes(self, path: Path, start: int, size: int) -> None:
+        faults, sent = self._faults, 0
+        large = self.server.storage
+        cut = None
+        if large and faults.cut is not None and faults.cuts_left:
+            faults.cuts_left -= 1
+            cut = faults.cut
+        chunk = _CHUNK if large and (faults.delay or cut is not None) else 2**20
+        with path.open("rb") as file:
+            file.seek(start)
+            while block := file.read(chunk):
+                if path.name in faults.corrupt and file.tell() == size:
+                    block = block[:-1] + bytes([block[-1] ^ 1])
+                if cut is not None and sent + len(block) >= cut:
+                    self.wfile.write(block[: cut - sent])
+                    self.close_connection = True
+                    return
+                if self.server.hub.rest(faults.delay if large else 0):
+                    self.close_connection = True
+                    return
+                self.wfile.write(block)
+                sent += len(block)
+
+    def _send(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def _refuse(self, status: int, code: str = "", message: str = "") -> None:
+        self.send_response(status)
+        if code:
+            self.send_header("X-Error-Code", code)
+        if message:
+            self.send_header("X-Error-Message", message)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def _is_large(name: str) -> bool:
+    return name.endswith(_LARGE)
+
+
+def _sha256(path: Path) -> str:
+    return _digest(path, "sha256", path.stat().st_mtime_ns)
+
+
+def _git_sha1(path: Path) -> str:
+    return _digest(path, "sha1", path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, name: str, _changed: int) -> str:
+    begin = b"" if name == "sha256" else b"blob %d\0" % path.stat().st_size
+    digest = hashlib.new(name, begin)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":  # to look at the page against it: python -m tests.store.hub_server
+    import sys
+
+    with Hub() as hub:
+        for argument in sys.argv[1:]:
+            name, _, where = argument.partition("=")
+            hub.add(name, Path(where))
+        print(hub.url, flush=True)
+        while True:
+            time.sleep(3600)

@@ -1,0 +1,221 @@
+"""What can be known of a model before it is fetched, and how a hub is asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from core.errors import (
+    GatedModelError,
+    HubError,
+    NotAModelError,
+    PersonMistake,
+    UnknownModelError,
+)
+from core.store import hub_listing
+from core.store.hub import HubAccess, describe, wanted_files
+from tests.store.hub_server import REVISION, Hub
+
+REPOSITORY = "some-org/tiny.model"
+TOKEN = "hf_readsTheGatedModel"
+
+
+@pytest.fixture(autouse=True)
+def _online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+@pytest.fixture
+def repository(checkpoint_of: Callable[[str], Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint_of("gpt_neox"), tmp_path / "repository"))
+
+
+@pytest.fixture
+def hub(repository: Path) -> Iterator[Hub]:
+    with Hub() as server:
+        server.add(REPOSITORY, repository)
+        yield server
+
+
+def test_model_is_described_by_its_list_and_its_configuration(hub: Hub, repository: Path) -> None:
+    (repository / "README.md").write_text("not wanted")
+    about = describe(REPOSITORY, HubAccess(endpoint=hub.url))
+    assert (about.hub_id, about.revision, about.gated) == (REPOSITORY, REVISION, False)
+    assert about.files["model.safetensors"] == (repository / "model.safetensors").stat().st_size
+    assert "README.md" not in about.files
+    assert about.total_bytes == sum(about.files.values())
+    assert about.config == json.loads((repository / "config.json").read_text())
+    assert [asked.path.rsplit("/", 1)[1] for asked in hub.asked] == ["tiny.model", "config.json"]
+
+
+def test_gated_model_can_be_described_before_its_licence_is_accepted(
+    hub: Hub, repository: Path
+) -> None:
+    hub.add(REPOSITORY, repository, gated=True, token=TOKEN)
+    hub.know("hf_withoutAccess")
+    for token in (None, "hf_withoutAccess"):
+        about = describe(REPOSITORY, HubAccess(token=token, endpoint=hub.url))
+        assert about.gated and about.config is None
+        assert about.total_bytes > 0
+    about = describe(REPOSITORY, HubAccess(token=TOKEN, endpoint=hub.url))
+    assert about.gated and about.config is not None
+
+
+def test_mirror_that_lists_names_only_is_asked_for_each_size(hub: Hub, repository: Path) -> None:
+    whole = describe(REPOSITORY, HubAccess(endpoint=hub.url))
+    hub.tell_no_sizes()
+    assert describe(REPOSITORY, HubAccess(endpoint=hub.url)) == whole
+
+
+def test_unreasonably_large_configuration_is_left_alone(
+    hub: Hub, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_listing, "LARGEST_CONFIG", 100)
+    assert describe(REPOSITORY, HubAccess(endpoint=hub.url)).config is None
+    assert not hub.fetched("config.json")
+
+
+def test_environment_says_how_to_ask(
+    hub: Hub, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add(REPOSITORY, repository, private=True, token=TOKEN)
+    monkeypatch.setenv("HF_ENDPOINT", f"{hub.url}/")
+    monkeypatch.setenv("HF_TOKEN", f"{TOKEN}\n")
+    assert describe(REPOSITORY).files
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(UnknownModelError):
+        describe(REPOSITORY)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "yes")
+    with pytest.raises(HubError, match="offline"):
+        describe(REPOSITORY)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.json", "{", "not readable"),
+        ("config.json", "[]", "not readable"),
+        ("config.json", None, r"no config\.json"),
+        ("tokenizer.json", None, "no tokenizer"),
+        ("model.safetensors", None, "neither safetensors"),
+        ("config.json", '{"architectures": ["BertForMaskedLM"]}', "BertForMaskedLM"),
+        (
+            "config.json",
+            '{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}',
+            "trust_remote_code",
+        ),
+    ],
+)
+def test_what_is_no_usable_model_is_told_with_the_reason(
+    hub: Hub, repository: Path, name: str, content: str | None, words: str
+) -> None:
+    if content is None:
+        (repository / name).unlink()
+    else:
+        (repository / name).write_text(content)
+    with pytest.raises(NotAModelError, match=words) as caught:
+        describe(REPOSITORY, HubAccess(endpoint=hub.url))
+    assert "\n" not in str(caught.value)
+
+
+def test_auto_map_of_a_model_that_transformers_knows_does_no_harm(
+    hub: Hub, repository: Path
+) -> None:
+    config = json.loads((repository / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "configuration_gpt_neox.Config"}
+    (repository / "config.json").write_text(json.dumps(config))
+    assert describe(REPOSITORY, HubAccess(endpoint=hub.url)).config == config
+
+
+@pytest.mark.parametrize(
+    ("access", "kind", "words"),
+    [
+        (HubAccess(token="hf_wrong"), GatedModelError, "does not accept the token"),
+        (HubAccess(token="hf_né"), PersonMistake, "characters that no token has"),
+        (HubAccess(token="hf_two words"), PersonMistake, "characters that no token has"),
+        (HubAccess(token="hf_with\r\nX-Header: 1"), PersonMistake, "characters that no token has"),
+        (HubAccess(endpoint="hub.example"), PersonMistake, "HF_ENDPOINT"),
+        (HubAccess(endpoint="file:///etc"), PersonMistake, "HF_ENDPOINT"),
+        (HubAccess(endpoint="http://[broken"), PersonMistake, "HF_ENDPOINT"),
+        (HubAccess(endpoint="http://user:secret@127.0.0.1:9"), HubError, r"at 127\.0\.0\.1:9 "),
+    ],
+)
+def test_access_that_cannot_work(
+    hub: Hub, access: HubAccess, kind: type[Exception], words: str
+) -> None:
+    if access.endpoint is None:
+        access = HubAccess(access.token, hub.url)
+    with pytest.raises(kind, match=words) as caught:
+        describe(REPOSITORY, access)
+    assert "hf_" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_token_does_not_show() -> None:
+    assert TOKEN not in repr(HubAccess(token=TOKEN))
+    assert HubAccess(token=" \n") == HubAccess()
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted"),
+    [
+        (
+            ["model.safetensors", "pytorch_model.bin", "config.json"],
+            ["config.json", "model.safetensors"],
+        ),
+        (
+            ["pytorch_model.bin", "config.json", "training_args.bin"],
+            ["config.json", "pytorch_model.bin"],
+        ),
+        (
+            [
+                "model-00001-of-00002.safetensors",
+                "model-00002-of-00002.safetensors",
+                "model.safetensors.index.json",
+                "consolidated.safetensors",
+            ],
+            [
+                "model-00001-of-00002.safetensors",
+                "model-00002-of-00002.safetensors",
+                "model.safetensors.index.json",
+            ],
+        ),
+        (
+            ["openvino_model.xml", "openvino_model.bin", "openvino_tokenizer.xml", "openvino.py"],
+            ["openvino_model.bin", "openvino_model.xml", "openvino_tokenizer.xml"],
+        ),
+        (["model.safetensors", "openvino_model.xml", "openvino_model.bin"], ["model.safetensors"]),
+        (
+            ["original/model.safetensors", "pytorch_model.bin", "../model.safetensors"],
+            ["pytorch_model.bin"],
+        ),
+        (["model.safetensors.index.json", "pytorch_model.bin"], ["pytorch_model.bin"]),
+        (
+            [
+                "model-00001-of-00002.safetensors",
+                "model.safetensors.index.json",
+                "pytorch_model.bin",
+            ],
+            ["pytorch_model.bin"],
+        ),
+        (
+            [
+                "model.safetensors",
+                "model-00001-of-00001.safetensors",
+                "model.safetensors.index.json",
+            ],
+            ["model.safetensors"],
+        ),
+    ],
+)
+def test_only_what_makes_the_model_is_wanted(present: list[str], wanted: list[str]) -> None:
+    assert wanted_files(present) == wanted
+
+
+def test_repository_without_weights_is_not_a_model() -> None:
+    with pytest.raises(NotAModelError, match="neither safetensors"):
+        wanted_files(["README.md", "model.gguf", "config.json"])

@@ -1,0 +1,92 @@
+"""The peak is seen, and mapped weights do not pile up while they are compressed."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from core.store import memory
+from core.store.memory import PeakMemory, mapped_files_released
+
+SIZE = 64 * 2**20
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems decide by themselves")
+
+
+def file_backed() -> int:
+    """Bytes resident of this process that belong to files."""
+    return psutil.Process().memory_info().shared
+
+
+def test_peak_is_seen_after_it_has_passed() -> None:
+    before = psutil.Process().memory_info().rss
+    with PeakMemory() as peak:
+        block = np.ones(SIZE // 8)
+        time.sleep(3 * memory.SAMPLE_INTERVAL_S)
+        del block
+    assert peak.total_bytes > before + SIZE // 2
+    if sys.platform == "linux":
+        assert peak.private_bytes is not None
+        assert SIZE // 2 < peak.private_bytes <= peak.total_bytes
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A file of 64 MiB in a folder of its own."""
+    path = tmp_path / "export" / "openvino_model.bin"
+    path.parent.mkdir()
+    path.write_bytes(np.arange(SIZE // 8, dtype=np.int64).tobytes())
+    return path
+
+
+@linux
+def test_mapped_weights_are_given_back_and_read_again(weights: Path) -> None:
+    with weights.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        view = np.frombuffer(mapped, dtype=np.int64)
+        total = int(view.sum())
+        full = file_backed()
+        with mapped_files_released(weights.parent):
+            until = time.monotonic() + 30
+            while file_backed() > full - SIZE // 2:
+                assert time.monotonic() < until, "nothing was given back"
+                time.sleep(0.05)
+            assert int(view.sum()) == total
+        del view
+        mapped.close()
+
+
+@linux
+def test_what_was_changed_in_memory_alone_is_never_lost(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_RELEASE_INTERVAL_S", 0.01)
+    with weights.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        mapped[:4] = b"kept"
+        with mapped_files_released(weights.parent):
+            time.sleep(0.2)
+            assert mapped[:4] == b"kept"
+        mapped.close()
+
+
+@linux
+def test_other_folders_are_left_alone(weights: Path) -> None:
+    elsewhere = weights.parent.parent / "exported elsewhere"
+    elsewhere.mkdir()
+    with weights.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        view = np.frombuffer(mapped, dtype=np.int64)
+        int(view.sum())
+        maps = Path("/proc/self/maps")
+        (start, end), *_ = memory._read_only_mappings(maps, f"{weights.parent}/")
+        assert end - start >= SIZE
+        assert list(memory._read_only_mappings(maps, f"{elsewhere}/")) == []
+        del view
+        mapped.close()
