@@ -138,4 +138,4 @@ def _int4_of(stored: StoredModel) -> Int4Settings | None:
     record = stored.manifest.int4
     if record is None:
         return None
-    return Int4Settings(record.symmetric, record.group_size, record.ratio)
+    return Int4Settings(record.symmetric, record.group_size, record.ratio, record.scale_estimation)

@@ -37,9 +37,7 @@ for heading, models in (("Your own", own_models(engine)), ("Catalogue", catalogu
     found = [
         model
         for model in models
-        if wanted.takes(
-            model.candidate(fits=State.FITS not in wanted.states or model.fits(engine.settings))
-        )
+        if wanted.takes(model.candidate(fits=State.FITS not in wanted.states or model.fits(engine)))
     ]
     if not found:
         continue

@@ -10,13 +10,12 @@ import streamlit as st
 from core.catalogue import CatalogueModel, Precision, catalogue
 from core.engine import Engine
 from core.errors import PaddockError
-from core.store import Source, SourceKind, StoredModel, resolve
+from core.store import Source, SourceKind, StoredModel
 from core.store.estimate import Estimate, estimate
 from core.ui.model_filter import Candidate, family, of_row
 
 if TYPE_CHECKING:
     from core.catalogue import Int4Settings
-    from core.settings import Settings
     from core.store.hub import HubModel
 
 PRECISIONS = (Precision.INT4, Precision.INT8, Precision.FP16, Precision.FP32)
@@ -29,7 +28,7 @@ class ListedModel:
 
     key: str
     name: str
-    """What :func:`core.store.resolve` takes, and what stands in links."""
+    """What :meth:`core.store.ModelStore.resolve` takes, and what stands in links."""
     title: str
     row: CatalogueModel | None
     stored: tuple[StoredModel, ...] = ()
@@ -37,32 +36,25 @@ class ListedModel:
     hub: HubModel | None = field(default=None, repr=False)
     """What the hub said, for a model without a row that was looked up in this session."""
 
-    def source(self) -> Source:
-        """Where it comes from; a local folder is looked into.
-
-        Raises:
-            PaddockError: it is not there any more, or cannot be used.
-        """
-        return resolve(self.name)
-
     def get(self, precision: Precision) -> StoredModel | None:
         """What of it is on disk in this precision."""
         return next((each for each in self.stored if each.precision is precision), None)
 
     def estimate(
-        self, precision: Precision, settings: Settings, int4: Int4Settings | None = None
+        self, engine: Engine, precision: Precision, int4: Int4Settings | None = None
     ) -> Estimate | PaddockError:
         """What it will take here, or why it cannot be had in this precision."""
         try:
-            return estimate(self.source(), precision, settings, int4=int4, hub=self.hub)
+            source = engine.store.resolve(self.name)
+            return estimate(source, precision, engine.settings, int4=int4, hub=self.hub)
         except PaddockError as error:
             return error
 
-    def fits(self, settings: Settings) -> bool:
+    def fits(self, engine: Engine) -> bool:
         """Whether any precision is on disk or can be made here."""
         return bool(self.stored) or any(
             isinstance(each, Estimate) and each.problem is None
-            for each in (self.estimate(precision, settings) for precision in PRECISIONS)
+            for each in (self.estimate(engine, precision) for precision in PRECISIONS)
         )
 
     def candidate(self, *, fits: bool) -> Candidate:

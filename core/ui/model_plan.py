@@ -35,9 +35,7 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
     """The table of what each precision will take, and what can be done about it."""
     st.markdown("**What it will take here**")
     int4 = _chosen_int4(model)
-    plans = {
-        precision: model.estimate(precision, engine.settings, int4) for precision in PRECISIONS
-    }
+    plans = {precision: model.estimate(engine, precision, int4) for precision in PRECISIONS}
     known = [plan for plan in plans.values() if isinstance(plan, Estimate)]
     if not known:
         st.warning(safe_markdown(str(next(iter(plans.values())))), icon=":material/error:")

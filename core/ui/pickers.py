@@ -11,7 +11,7 @@ from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
 from core.devices import AUTO, list_devices
 from core.errors import PaddockError
 from core.runtimes.spec import ModelSpec, RuntimeName
-from core.store import ModelStore, resolve
+from core.store import ModelStore
 from core.ui.link import link_choice, one_of
 from core.ui.safe_text import safe_markdown
 from core.units import bytes_text, parameters_text
@@ -126,7 +126,7 @@ def _draw_state(store: ModelStore, spec: ModelSpec) -> None:
     """One line: is it here already, and how big is it."""
     row = catalogue().get(spec.model)
     try:
-        stored = store.get(resolve(spec.model), spec.precision)
+        stored = store.get(store.resolve(spec.model), spec.precision)
     except PaddockError as error:
         st.warning(safe_markdown(str(error)), icon=":material/error:")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import types
 from collections.abc import Iterator
 from dataclasses import replace
@@ -362,6 +363,16 @@ def test_the_result_tells_what_became_of_it(stored: StoredModel) -> None:
     query = links["Compare precisions"].query_string
     assert "left_precision=int4" in query and "right_precision=int8" in query
     assert location.rpartition("/")[2] in query
+
+
+def test_without_the_original_others_are_made_from_what_is_stored(tmp_path: Path) -> None:
+    engine = Engine(load_settings())
+    folder = tiny_checkpoint("gpt_neox", tmp_path / "mine")
+    stored = engine.store.ensure(engine.store.resolve(str(folder)), Precision.FP16)
+    shutil.rmtree(folder)
+    here = open_page("models", open=stored.key).table[0].value.set_index("Precision")["Here"]
+    assert "fits" in here["**INT4**"] and "fits" in here["**INT8**"]
+    assert "not from these weights" in here["**FP32**"]
 
 
 def test_verify_reads_everything(stored: StoredModel) -> None:
