@@ -32,10 +32,11 @@ def _spared_from_collections() -> Iterator[None]:
     """Keep what is imported in this block out of the garbage collector's sight, once a process.
 
     Streamlit collects all garbage after each run of a page or fragment. With these libraries
-    loaded that is half a million objects, 0.4 s in which no other thread runs: ten collections a
-    second slowed an embedded model from 560 to 34 tokens/s, and the imports before it from 5 s to
-    minutes, which is why their objects are taken away while they come. Afterwards a collection
-    takes 5 ms. All this is before any model is loaded, so that models stay collectable.
+    loaded that is half a million objects, 0.4 s in which no other thread runs: on a busy machine
+    ten collections a second slowed an embedded model from 556 to 34 tokens/s, and the imports
+    before it from 5 s to minutes, which is why their objects are taken away while they come.
+    Afterwards a collection takes 5 ms. All this is before any model is loaded, so that models stay
+    collectable.
     """
     global _frozen
     with _freezing:

@@ -19,7 +19,31 @@ from core.store.weights import IR_XML
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 """Any one of these holds a vocabulary."""
 
-_TORCH_DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+SMALL_FILES = frozenset(
+    {
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "chat_template.jinja",
+        "chat_template.json",
+    }
+)
+"""Configuration and tokenizer: what goes with the weights wherever they go."""
+IR_TOKENIZER_FILES = frozenset(
+    f"openvino_{name}.{ending}"
+    for name in ("tokenizer", "detokenizer")
+    for ending in ("xml", "bin")
+)
+"""The tokenizer as OpenVINO models."""
+
+TORCH_DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 _SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
 _LARGEST_SAFETENSORS_HEADER = 100 * 2**20
@@ -158,7 +182,7 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
         )
     size = sum(path.stat().st_size for path in pickles)
     dtype = dtype_of(config, size)
-    return CheckpointInfo(folder, config, pickles, False, dtype, size // _TORCH_DTYPE_BYTES[dtype])
+    return CheckpointInfo(folder, config, pickles, False, dtype, size // TORCH_DTYPE_BYTES[dtype])
 
 
 def dtype_of(config: dict[str, Any], weight_bytes: int) -> str:
@@ -168,13 +192,13 @@ def dtype_of(config: dict[str, Any], weight_bytes: int) -> str:
     configuration declares, which is sometimes what the model was trained in.
     """
     declared = config.get("dtype") or config.get("torch_dtype")
-    declared = declared if declared in _TORCH_DTYPE_BYTES else None
+    declared = declared if declared in TORCH_DTYPE_BYTES else None
     try:
         count = parameter_count(str(config.get("model_type")), shape_from_config(config))
     except (KeyError, TypeError, ValueError):
         return declared or "float32"
     wide = weight_bytes > 3 * count
-    if declared is not None and (_TORCH_DTYPE_BYTES[declared] > 2) is wide:
+    if declared is not None and (TORCH_DTYPE_BYTES[declared] > 2) is wide:
         return declared
     return "float32" if wide else "float16"
 

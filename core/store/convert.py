@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import ConversionError, CorruptModelError, NotAModelError
-from core.store.checkpoint import CheckpointInfo
+from core.store.checkpoint import IR_TOKENIZER_FILES, SMALL_FILES, CheckpointInfo
 from core.store.compress import (
     Compress,
     by_nncf,
@@ -46,26 +46,7 @@ _LIBRARIES = (
     "openvino_tokenizers",
 )
 
-_IR_COMPANIONS = frozenset(
-    {
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "tokenizer.model",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.json",
-        "vocab.txt",
-        "merges.txt",
-        "chat_template.jinja",
-        "chat_template.json",
-        "openvino_tokenizer.xml",
-        "openvino_tokenizer.bin",
-        "openvino_detokenizer.xml",
-        "openvino_detokenizer.bin",
-    }
-)
+_IR_COMPANIONS = SMALL_FILES | IR_TOKENIZER_FILES
 
 
 @dataclass(frozen=True)

@@ -27,27 +27,6 @@ ANSWER_TIMEOUT_S = 10.0
 LARGEST_CONFIG = 2 * 2**20
 """Bytes of a ``config.json`` that is still looked into; real ones have a few thousand."""
 
-_SMALL_FILES = frozenset(
-    {
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "tokenizer.model",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.json",
-        "vocab.txt",
-        "merges.txt",
-        "chat_template.jinja",
-        "chat_template.json",
-    }
-)
-_BESIDE_IR = frozenset(
-    f"openvino_{name}.{ending}"
-    for name in ("tokenizer", "detokenizer")
-    for ending in ("xml", "bin")
-)
 _STEMS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
 _WEIGHTS = re.compile(r"(model.*\.safetensors|pytorch_model.*\.bin)(\.index\.json)?|openvino_.*")
 
@@ -83,13 +62,13 @@ def wanted_files(names: Iterable[str]) -> list[str]:
         NotAModelError: the repository has no weights that can be read.
     """
     present = set(names)
-    small = _SMALL_FILES & present
+    small = checkpoint.SMALL_FILES & present
     for stem, ending in _STEMS:
         weights = _weights(present, stem, ending)
         if weights:
             return sorted(small | weights)
     if {IR_XML, IR_BIN} <= present:
-        return sorted(small | {IR_XML, IR_BIN} | (_BESIDE_IR & present))
+        return sorted(small | {IR_XML, IR_BIN} | (checkpoint.IR_TOKENIZER_FILES & present))
     raise NotAModelError(
         "The repository holds neither safetensors, nor pytorch_model.bin, nor OpenVINO weights; "
         "choose the original repository of the model."

@@ -24,7 +24,6 @@ from core.store.weights import IR_XML, read_weights
 if TYPE_CHECKING:
     from core.store.hub import HubModel
 
-_DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 _RELEASED_DTYPE = "bfloat16"
 """The catalogue's models are all released in a 16-bit type."""
 
@@ -148,7 +147,7 @@ def find_origin(
             f"What {source.title} will take is not known yet; look it up at the hub first."
         )
     row = source.model
-    size = row.parameters * _DTYPE_BYTES[_RELEASED_DTYPE]
+    size = row.parameters * checkpoint.TORCH_DTYPE_BYTES[_RELEASED_DTYPE]
     return Origin(
         folder=None,
         is_ir=False,
@@ -217,7 +216,7 @@ def _of_hub(hub: HubModel, wanted: Precision) -> Origin:
         folder=None,
         is_ir=is_ir,
         precision=precision,
-        parameters=parameters or size // _DTYPE_BYTES[dtype],
+        parameters=parameters or size // checkpoint.TORCH_DTYPE_BYTES[dtype],
         weight_bytes=size,
         dtype=dtype,
         safetensors=any(name.endswith(".safetensors") for name in weights),
@@ -228,7 +227,7 @@ def _of_hub(hub: HubModel, wanted: Precision) -> Origin:
 
 def _likeliest(size: int, parameters: int | None) -> Precision:
     """Precision of an IR that is not here yet, from the size of its weights."""
-    per_parameter = size / parameters if parameters else _DTYPE_BYTES["float16"]
+    per_parameter = size / parameters if parameters else checkpoint.TORCH_DTYPE_BYTES["float16"]
     if per_parameter > 3:
         return Precision.FP32
     if per_parameter > 1.5:
