@@ -7,10 +7,11 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from core.catalogue import DEFAULT_PRECISION, Precision
-from core.commands import answers, looks, store
+from core.commands import answers, bench, looks, store
 from core.errors import BadRequestError, PaddockError
 from core.settings import load_settings
 
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_delete(commands.add_parser("delete", help="remove a model from disk"))
     _add_verify(commands.add_parser("verify", help="compare stored models with their checksums"))
     _add_generate(commands.add_parser("generate", help="answer one instruction"))
+    _add_bench(commands.add_parser("bench", help="measure speed and memory on this machine"))
     return parser
 
 
@@ -116,7 +118,7 @@ def _add_convert(command: argparse.ArgumentParser) -> None:
 
 
 def _add_delete(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", help=_MODEL)
+    command.add_argument("model", nargs="?", help=_MODEL)
     command.add_argument(
         "--precision",
         type=_precision,
@@ -124,6 +126,9 @@ def _add_delete(command: argparse.ArgumentParser) -> None:
         help="this precision alone (default: all, the download stays)",
     )
     command.add_argument("--download", action="store_true", help="what was fetched from the hub")
+    command.add_argument(
+        "--random-weights", action="store_true", help="what benchmarks made with random weights"
+    )
     command.add_argument("--yes", action="store_true", help="do not ask")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=store.delete)
@@ -163,6 +168,73 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     choice.add_argument("--greedy", action="store_true", help="always the likeliest token")
     command.add_argument("--json", action="store_true", help="print one JSON object at the end")
     command.set_defaults(run=answers.generate)
+
+
+def _add_bench(command: argparse.ArgumentParser) -> None:
+    what = command.add_argument_group("what is measured (lists with commas)")
+    what.add_argument(
+        "--models",
+        type=bench.names,
+        default=(),
+        metavar="A,B",
+        help="keys, ids or folders (default: the embedded models)",
+    )
+    what.add_argument(
+        "--random-weights",
+        type=bench.names,
+        default=(),
+        metavar="C,D",
+        help="catalogue keys, or neox-410m: the shape with random weights, without a download",
+    )
+    what.add_argument(
+        "--precisions",
+        type=bench.precisions,
+        default=(Precision.INT8, Precision.INT4, Precision.FP16),
+        metavar="P,Q",
+        help=f"{', '.join(Precision)} (default int8,int4,fp16)",
+    )
+    what.add_argument(
+        "--devices", type=bench.names, default=("CPU",), metavar="X,Y", help="default CPU"
+    )
+    what.add_argument(
+        "--runtimes",
+        type=bench.names,
+        default=("optimum",),
+        metavar="R,S",
+        help="optimum, pytorch (FP32 and FP16 alone); default optimum",
+    )
+    what.add_argument(
+        "--prompt-tokens", type=bench.numbers, default=(32, 512), metavar="N,M", help="32,512"
+    )
+    how = command.add_argument_group("how")
+    how.add_argument("--new-tokens", type=int, default=128, metavar="N", help="default 128")
+    how.add_argument(
+        "--repeat", type=int, default=5, metavar="N", help="timed answers each (default 5)"
+    )
+    how.add_argument(
+        "--rounds",
+        type=int,
+        default=2,
+        metavar="N",
+        help="fresh processes over which they are spread (default 2)",
+    )
+    how.add_argument(
+        "--quality", action="store_true", help="compare each precision with the reference"
+    )
+    how.add_argument(
+        "--memory-limit",
+        type=bench.byte_count,
+        metavar="SIZE",
+        help="of each measuring process, such as 8GB",
+    )
+    how.add_argument("--keep", action="store_true", help="keep the random weights on disk")
+    out = command.add_argument_group("what comes out")
+    for ending in ("json", "csv", "markdown"):
+        out.add_argument(f"--{ending}", type=Path, metavar="FILE", help=f"write {ending} too")
+    earlier = command.add_argument_group("earlier benchmarks")
+    earlier.add_argument("--resume", metavar="ID", help="measure what is missing of one")
+    earlier.add_argument("--list", action="store_true", help="print them, the newest first")
+    command.set_defaults(run=bench.bench)
 
 
 def _add_token(command: argparse.ArgumentParser) -> None:

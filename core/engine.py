@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from functools import cached_property
 
+from core.benchmark.sweep import Benchmark
 from core.catalogue import Int4Settings, Precision, npu_int4
 from core.errors import RecordsError
 from core.generation.activity import MONITOR
@@ -14,6 +15,7 @@ from core.generation.job import Job
 from core.generation.request import GenerationRequest
 from core.recording import RunRecorder
 from core.records import Origin, RunStore
+from core.records.measurements import MeasurementStore
 from core.runtimes.base import Runtime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pool import ModelHandle, ModelPool, OnProgress
@@ -38,6 +40,7 @@ class Engine:
         self.store = ModelStore(settings)
         self.pool = ModelPool(settings, self._provide, runtimes or default_runtimes())
         self.tasks = TaskQueue(settings, working=MONITOR.running)
+        self.benchmark = Benchmark(settings, lambda: self.measurements, MONITOR)
 
     @cached_property
     def runs(self) -> RunStore:
@@ -50,6 +53,18 @@ class Engine:
         if marked := runs.mark_interrupted():
             logger.info("%d runs of an ended process are marked interrupted", marked)
         return runs
+
+    @cached_property
+    def measurements(self) -> MeasurementStore:
+        """What benchmarks measured; in the same database as the runs.
+
+        Raises:
+            RecordsError: the database cannot be opened.
+        """
+        measurements = MeasurementStore(self.runs.database)
+        if marked := measurements.mark_interrupted():
+            logger.info("%d benchmarks of an ended process are marked interrupted", marked)
+        return measurements
 
     def answer(
         self,
@@ -89,7 +104,8 @@ class Engine:
         return self.store.delete(stored)
 
     def close(self) -> None:
-        """Stop what is fetched or converted, free idle models and let the records go."""
+        """Stop what is measured, fetched or converted, free idle models, let the records go."""
+        self.benchmark.close()
         self.tasks.close()
         self.pool.close()
         if "runs" in vars(self):

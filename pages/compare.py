@@ -47,13 +47,14 @@ if kind == LIST:
 else:
     instruction, context = ask_for_instruction()
 sides = pick_sides(engine.store)
+specs = tuple(side.spec for side in sides)
 
 with st.container(horizontal=True, gap="medium"):
-    draw_side_buttons(sides)
+    draw_side_buttons(specs)
     draw_link()
 
 # How they run, and the start.
-tight = fit_together(engine.pool, engine.store, sides)
+tight = fit_together(engine.pool, engine.store, specs)
 all_of_them = "both" if len(sides) == 2 else "all"
 with st.container(horizontal=True, gap="small", vertical_alignment="center"):
     start = st.empty()  # drawn once it is known whether it may be pressed
@@ -63,7 +64,7 @@ with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         on_click=state.stop,
         disabled=not running,
     )
-    mode = pick_mode(sides)
+    mode = pick_mode(specs)
     blind = pick_blind()
 asked = start.button(
     f"Run {all_of_them}",

@@ -1,41 +1,22 @@
 """Writes a checkpoint of a released model's shape with random weights, to measure conversions on.
 
-Run as ``python -m tests.big_checkpoint FOLDER [--model dolly-v2-3b] [--layers N] [--bin]``. The
-shards are written one at a time, so a 5.5 GB checkpoint needs about as much memory as one shard.
-The tokenizer is a tiny one: the model converts and generates, though nothing sensible.
+Run as ``python -m tests.big_checkpoint FOLDER [--model dolly-v2-3b] [--layers N] [--bin]``. It is
+the benchmark's :mod:`core.benchmark.random_checkpoint` with what tests and measurements want
+besides: fewer layers, another number of shards, ``pytorch_model.bin`` files.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from core.catalogue import Shape, benchmark_shapes, catalogue
-from core.catalogue.shapes import transformers_config
-from tests.builders import tiny_tokenizer
+from core.benchmark.random_checkpoint import write_checkpoint
+from core.benchmark.shapes import random_model
+from core.catalogue import Shape
 
 SHARDS = 3
-DTYPE = "bfloat16"
-_SPREAD = 0.02
-"""Standard deviation of the weights, as transformers initialises them."""
-
-_PIECE = 2**24
-"""Random numbers drawn at once; torch draws them in FP32."""
-
-
-def shape_of(model: str) -> tuple[str, Shape]:
-    """Architecture and shape of a catalogue row or a benchmark shape.
-
-    Raises:
-        KeyError: there is neither.
-    """
-    row = catalogue().get(model)
-    return (row.architecture, row.shape) if row else benchmark_shapes()[model]
 
 
 def big_checkpoint(
@@ -45,8 +26,6 @@ def big_checkpoint(
     *,
     pickled: bool = False,
     shards: int = SHARDS,
-    dtype: str = DTYPE,
-    seed: int = 0,
 ) -> Path:
     """Write the checkpoint into ``folder`` and return it.
 
@@ -56,72 +35,32 @@ def big_checkpoint(
         shape: of the model.
         pickled: ``pytorch_model-….bin`` instead of safetensors.
         shards: number of weight files.
-        dtype: of the weights, as ``torch`` names it.
-        seed: of the random weights.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
-    folder.mkdir(parents=True, exist_ok=True)
-    config = AutoConfig.for_model(**transformers_config(architecture, shape))
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    config.architectures = [type(model).__name__]
-    config.bos_token_id = config.eos_token_id = config.pad_token_id = 0
-    config.dtype = dtype
-    config.save_pretrained(folder)
-    GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0).save_pretrained(folder)
-    tiny_tokenizer(folder)
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    generator = torch.Generator().manual_seed(seed)
-    stem, suffix = ("pytorch_model", ".bin") if pickled else ("model", ".safetensors")
-    weight_map: dict[str, str] = {}
-    for number, names in enumerate(_split(shapes, shards), 1):
-        name = f"{stem}-{number:05d}-of-{shards:05d}{suffix}" if shards > 1 else f"{stem}{suffix}"
-        tensors = {key: _random(shapes[key], dtype, generator) for key in names}
-        _save(tensors, folder / name, pickled=pickled)
-        weight_map |= dict.fromkeys(names, name)
-        del tensors
-    if shards > 1:
-        width = torch.tensor([], dtype=getattr(torch, dtype)).element_size()
-        total = width * sum(parameter.numel() for parameter in model.parameters())
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / f"{stem}{suffix}.index.json").write_text(json.dumps(index), encoding="utf-8")
+    write_checkpoint(folder, architecture, shape, shards=shards)
+    if pickled:
+        _pickle(folder)
     return folder
 
 
-def _split(shapes: Mapping[str, Sequence[int]], shards: int) -> Iterator[list[str]]:
-    """Names in order, in as many parts of about the same number of weights."""
-    total = sum(math.prod(shape) for shape in shapes.values())
-    parts: list[list[str]] = [[] for _ in range(shards)]
-    before = 0
-    for name, shape in shapes.items():
-        parts[min(shards - 1, before * shards // total)].append(name)
-        before += math.prod(shape)
-    yield from parts
-
-
-def _random(shape: Sequence[int], dtype: str, generator: Any) -> Any:
-    """Weights of that shape: matrices around 0, vectors (norms, biases) around their usual 1."""
+def _pickle(folder: Path) -> None:
+    """Turn the safetensors files into PyTorch's own, one after the other."""
     import torch
+    from safetensors.torch import load_file
 
-    tensor = torch.empty(shape, dtype=getattr(torch, dtype))
-    flat = tensor.view(-1)
-    for start in range(0, flat.numel(), _PIECE):
-        piece = flat[start : start + _PIECE]
-        piece.copy_(torch.randn(piece.numel(), generator=generator).mul_(_SPREAD))
-    return tensor.add_(1) if len(shape) == 1 else tensor
+    for path in sorted(folder.glob("*.safetensors")):
+        torch.save(load_file(path), folder / _pickled_name(path.name))
+        path.unlink()
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        whole = json.loads(index.read_text(encoding="utf-8"))
+        names = whole["weight_map"].items()
+        whole["weight_map"] = {key: _pickled_name(name) for key, name in names}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(whole), encoding="utf-8")
+        index.unlink()
 
 
-def _save(tensors: dict[str, Any], path: Path, *, pickled: bool) -> None:
-    if pickled:
-        import torch
-
-        torch.save(tensors, path)
-    else:
-        from safetensors.torch import save_file
-
-        save_file(tensors, path, metadata={"format": "pt"})
+def _pickled_name(name: str) -> str:
+    return f"pytorch_{name.removesuffix('.safetensors')}.bin"
 
 
 def main() -> None:
@@ -133,11 +72,12 @@ def main() -> None:
     parser.add_argument("--bin", action="store_true", help="write pytorch_model.bin files")
     parser.add_argument("--shards", type=int, default=SHARDS)
     arguments = parser.parse_args()
-    architecture, shape = shape_of(arguments.model)
+    model = random_model(arguments.model)
+    shape = model.shape
     if arguments.layers:
         shape = replace(shape, layers=arguments.layers)
     folder = big_checkpoint(
-        arguments.folder, architecture, shape, pickled=arguments.bin, shards=arguments.shards
+        arguments.folder, model.architecture, shape, pickled=arguments.bin, shards=arguments.shards
     )
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {size / 1e9:.2f} GB in {arguments.shards} shards")

@@ -31,12 +31,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.drivers", "core.store"),
     ("core.runtimes",),
     ("core.generation",),
+    ("core.demo",),
     ("core.benchmark", "core.accounts"),
     ("core.recording", "core.doctor"),
     ("core.engine",),
     ("core.comparison",),
     ("core.commands",),
-    ("core.ui", "core.demo", "core.__main__"),
+    ("core.ui", "core.__main__"),
     ("pages",),
 )
 """From the lowest to the highest; a module imports from its own package and from lower layers."""

@@ -93,6 +93,10 @@ def convert(options: argparse.Namespace, settings: Settings) -> int:
 
 def delete(options: argparse.Namespace, settings: Settings) -> int:
     """Remove what is named of a model, after asking: by default all its precisions."""
+    if options.random_weights:
+        return _delete_random_weights(options, settings)
+    if options.model is None:
+        raise BadRequestError("Name the model to delete, or give --random-weights.")
     store = ModelStore(settings)
     source = store.resolve(options.model)
     everything = options.precision is None and not options.download
@@ -262,6 +266,25 @@ def _result_text(stored: StoredModel) -> str:
 
 
 # Deleting and verifying
+
+
+def _delete_random_weights(options: argparse.Namespace, settings: Settings) -> int:
+    """Remove what benchmarks made with random weights, after asking."""
+    from core.benchmark.random_weights import delete_random_weights, random_weights_bytes
+
+    if options.model is not None or options.precision is not None or options.download:
+        raise BadRequestError("--random-weights removes all of them; name nothing beside it.")
+    size = random_weights_bytes(settings)
+    if size and not options.yes and not _confirmed(f"Delete {decimal_text(size)} of them?"):
+        raise StoppedError("Nothing was deleted.")
+    freed = delete_random_weights(settings)
+    if options.json:
+        print(json.dumps({"deleted": ["random weights"], "freed_bytes": freed}, indent=2))
+    elif freed:
+        print(f"Deleted the random weights; {decimal_text(freed)} are free again.")
+    else:
+        print("No random weights are on disk.")
+    return 0
 
 
 def _confirmed(question: str) -> bool:

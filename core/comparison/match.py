@@ -26,6 +26,11 @@ logger = logging.getLogger(__name__)
 LINE_UP_S = 20.0
 """Seconds for which a loaded side of a race waits for the others to load. A stored model takes 2
 to 16; whoever converts or downloads first is not waited for to the end."""
+HOLD_S = 3.0
+"""Seconds after which a held match begins by itself: the page that held it may be gone."""
+SETTLE_S = 0.3
+"""Seconds between a page's word and the first answer, in which the browser draws the page: a model
+that answers in a tenth of a second would be measured against that."""
 _POLL_S = 0.05
 
 Start = Callable[[ModelSpec, GenerationRequest], Job]
@@ -93,6 +98,7 @@ class Match:
         start: Start,
         *,
         line_up: LineUp | None = None,
+        held: bool = False,
         kept: Mapping[int, _Side] | None = None,
     ) -> None:
         """
@@ -100,13 +106,16 @@ class Match:
             start: makes and starts the recorded job of a side.
             line_up: loads the models of a race first, so that they start together; without it
                 each starts as soon as it is loaded. Used by races alone.
+            held: whether it waits for :meth:`begin`, at most :data:`HOLD_S`. A page that draws
+                itself anew would slow the first side, and that side alone.
             kept: sides that are taken over, ended, from an earlier match (:meth:`regenerate`).
         """
         self.id = uuid.uuid4().hex
         self.setup = setup
         self.asked_at = datetime.now(UTC)
         kept = kept or {}
-        self._start, self._line_up = start, line_up
+        self._start, self._line_up, self._held = start, line_up, held
+        self._begun = threading.Event()
         self._sides = [kept.get(index) or _Side() for index in range(len(setup.sides))]
         self._own = [index for index in range(len(setup.sides)) if index not in kept]
         self._ended = threading.Event()
@@ -163,13 +172,17 @@ class Match:
     def request(self, side: int) -> GenerationRequest:
         """What this side was asked; a kept answer may have another seed than the set-up."""
         job = self._sides[side].job
-        return self.setup.request if job is None else job.request
+        return self.setup.request_of(side) if job is None else job.request
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end; False where the time ran out first."""
         return self._ended.wait(timeout_s)
 
     # What can be done
+
+    def begin(self) -> None:
+        """Let a held match begin; the page that shows it has been drawn."""
+        self._begun.set()
 
     def stop(self, side: int | None = None) -> None:
         """Stop a side, or all: in line, while it loads, in prefill or after the current token.
@@ -180,6 +193,7 @@ class Match:
             found.cancelled.set()
             if found.job is not None:
                 found.job.cancel()
+        self.begin()  # so that a held match ends
 
     def regenerate(self, side: int | None = None, seed: int | None = None) -> Match:
         """Ask the same again, on one side or on all; this match stays as it is.
@@ -199,12 +213,14 @@ class Match:
         kept = {} if side is None else dict(enumerate(self._sides))
         if side is not None:
             del kept[side]
-        return Match(setup, self._start, line_up=self._line_up, kept=kept)
+        return Match(setup, self._start, line_up=self._line_up, held=self._held, kept=kept)
 
     # What follows runs in the match's own threads.
 
     def _run(self) -> None:
         try:
+            if self._held and self._begun.wait(HOLD_S):
+                time.sleep(SETTLE_S)
             if self.setup.mode is Mode.FAIR:
                 for index in self._own:
                     self._play(index)
@@ -248,7 +264,7 @@ class Match:
         try:
             if side.cancelled.is_set():
                 return
-            side.job = self._start(self.setup.sides[index], self.setup.request)
+            side.job = self._start(self.setup.sides[index], self.setup.request_of(index))
         finally:
             side.starting = False
         if side.cancelled.is_set():

@@ -73,10 +73,12 @@ class Series:
         mode: Mode,
         start: Start,
         *,
+        formats: Sequence[str | None] = (),
         line_up: LineUp | None = None,
     ) -> None:
         """
         Args:
+            formats: see :class:`Setup`.
             request: gives sampling and prompt format. With its seed all instructions are sampled;
                 without one each draws its own, the same for all sides.
             start, line_up: see :class:`Match`.
@@ -93,6 +95,7 @@ class Series:
                 tuple(sides),
                 replace(request, instruction=item.instruction, context=item.context),
                 mode,
+                tuple(formats),
             )
             for item in instructions
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from core.devices import AUTO, auto_devices, require_device
@@ -41,12 +41,15 @@ class Setup:
 
     Raises:
         BadRequestError: too few or too many sides, or a request that cannot be used.
+        ValueError: other than one prompt format a side.
     """
 
     sides: tuple[ModelSpec, ...]
     request: GenerationRequest
     """Validated: one seed for all sides, drawn here where the person gave none."""
     mode: Mode
+    formats: tuple[str | None, ...] = ()
+    """Prompt format of each side; None takes the request's, and so do all sides without this."""
 
     def __post_init__(self) -> None:
         if not FEWEST_SIDES <= len(self.sides) <= MOST_SIDES:
@@ -55,7 +58,15 @@ class Setup:
                 f"choose {FEWEST_SIDES} to {MOST_SIDES} to compare."
             )
         object.__setattr__(self, "sides", tuple(self.sides))
+        object.__setattr__(self, "formats", tuple(self.formats) or (None,) * len(self.sides))
+        if len(self.formats) != len(self.sides):
+            raise ValueError(f"{len(self.formats)} prompt formats for {len(self.sides)} sides")
         object.__setattr__(self, "request", self.request.validated())
+
+    def request_of(self, side: int) -> GenerationRequest:
+        """What one side is asked: the same as all, in its own prompt format."""
+        prompt_format = self.formats[side] or self.request.prompt_format
+        return replace(self.request, prompt_format=prompt_format)
 
 
 def default_mode(sides: Sequence[ModelSpec]) -> Mode:

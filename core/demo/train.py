@@ -3,7 +3,7 @@
 The corpus is generated while it is read, so that no example is seen twice. The learning rate
 warms up, stays constant, and falls to zero over the last part of the tokens asked for
 (warm-up, stable, decay): a training may be stopped at any checkpoint and finished later with
-``--resume --tokens N``, which cools down over the last quarter of what is then left or more.
+``--resume --tokens N``, which cools down over the last fifth of all tokens.
 Checkpoints and the log lie in ``core/demo/training/<model>/``; the finished model is written to
 ``core/demo/<model>/``. Stopping and continuing the process by signals is harmless.
 """
@@ -40,7 +40,7 @@ log = logging.getLogger("core.demo.train")
 SEED = 20
 BATCH_TOKENS = 4096
 WARMUP_STEPS = 80
-COOLDOWN_SHARE = 0.3
+COOLDOWN_SHARE = 0.2
 """Last share of the tokens over which the learning rate falls to zero."""
 EMA_DECAY = 0.99
 """Of the averaged weights that are written out, per step."""

@@ -1,4 +1,4 @@
-"""What is remembered: a row for every answer, whatever became of it, and one for every vote.
+"""What is remembered: every answer, whatever became of it, every vote and every measurement.
 
 The row of an answer is written when it starts and completed when it ends, so that a crash leaves
 a trace. Every failure of the database is a :class:`core.errors.RecordsError`: an answer in flight
@@ -6,9 +6,12 @@ logs it and goes on.
 """
 
 from core.records.database import Database
+from core.records.fast_runs import RunRow
 from core.records.instance import Instance, current_instance
+from core.records.measurement_values import Measurement, MeasurementState, SweepRecord, SweepState
+from core.records.measurements import MeasurementStore
 from core.records.runs import RunStore
-from core.records.values import Origin, RunRecord, RunResult, RunStart, RunState
+from core.records.values import DataVersion, Origin, RunRecord, RunResult, RunStart, RunState
 from core.records.vote_values import (
     CompareMode,
     PairVotes,
@@ -21,16 +24,23 @@ from core.records.votes import VoteStore
 
 __all__ = [
     "CompareMode",
+    "DataVersion",
     "Database",
     "Instance",
+    "Measurement",
+    "MeasurementState",
+    "MeasurementStore",
     "Origin",
     "PairVotes",
     "RunRecord",
     "RunResult",
+    "RunRow",
     "RunStart",
     "RunState",
     "RunStore",
     "Subject",
+    "SweepRecord",
+    "SweepState",
     "Verdict",
     "Vote",
     "VoteRecord",

@@ -12,11 +12,18 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import ColumnElement, RowMapping, func, select, update
 
 from core.records.database import PATIENCE_S, Database
+from core.records.fast_runs import (
+    RunRow,
+    read_chart_rows,
+    read_token_times,
+    read_version,
+)
 from core.records.instance import Instance, current_instance
 from core.records.schema import runs
 from core.records.values import (
     RESULT_COLUMNS,
     START_COLUMNS,
+    DataVersion,
     Origin,
     RunRecord,
     RunResult,
@@ -107,6 +114,26 @@ class RunStore:
         statement = select(func.count()).select_from(runs).where(*_conditions(which))
         with self.database.reading() as connection:
             return connection.execute(statement).scalar_one()
+
+    def chart_rows(self, *, limit: int | None = None, **which: Unpack[RunFilter]) -> list[RunRow]:
+        """What charts need of the latest answers that ended and match, the newest first.
+
+        Args:
+            limit: how many at most; None for all: 100 000 take well under a second.
+            which: see :class:`RunFilter`.
+        """
+        with self.database.reading() as connection:
+            return read_chart_rows(connection, _conditions(which), limit)
+
+    def token_times(self, run_id: str) -> tuple[float, ...] | None:
+        """Time of each new token of a run in ms since the start of work; None where unknown."""
+        with self.database.reading() as connection:
+            return read_token_times(connection, run_id)
+
+    def version(self) -> DataVersion:
+        """Equal as long as no run was begun, ended or deleted; for caches."""
+        with self.database.reading() as connection:
+            return read_version(connection)
 
     def delete(self, run_id: str) -> bool:
         """Remove a run; False where there was none."""

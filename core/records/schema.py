@@ -16,10 +16,41 @@ from core.records.columns import (
     NamesText,
     UtcTime,
 )
+from core.records.measurement_values import MeasurementState, SweepState
 from core.records.values import Origin, RunState
 from core.records.vote_values import CompareMode, Verdict
 
 metadata = MetaData()
+
+CHART_COLUMNS = (
+    "id",
+    "started_at",
+    "origin",
+    "model",
+    "title",
+    "source",
+    "random_weights",
+    "precision",
+    "device",
+    "devices_used",
+    "runtime",
+    "host_name",
+    "host_cpu",
+    "contended",
+    "prompt_tokens",
+    "new_tokens",
+    "ttft_ms",
+    "decode_tokens_per_s",
+    "prefill_tokens_per_s",
+    "memory_private_bytes",
+    "memory_file_backed_bytes",
+    "load_s",
+    "execution_precision",
+    "kv_precision",
+    "threads",
+    "stop_reason",
+)
+"""Of ``runs``: what charts are drawn from."""
 
 runs = Table(
     "runs",
@@ -85,7 +116,18 @@ runs = Table(
     Index("ix_runs_session", "session", "started_at"),
     Index("ix_runs_owner", "owner", "started_at"),
     Index("ix_runs_state", "state"),
+    Index("ix_runs_ended_at", "ended_at"),
 )
+
+_CHART_FILTERS = ("state", "started_at", "session", "owner")
+_chart_index = Index(
+    "ix_runs_chart",
+    *(runs.c[name] for name in _CHART_FILTERS),
+    *(runs.c[name] for name in CHART_COLUMNS if name not in _CHART_FILTERS),
+).ddl_if(dialect="sqlite")
+"""Holds all that charts need, so that SQLite does not read the texts and token times of each run
+on the way: a tenth of the bytes. PostgreSQL keeps long values apart by itself, and its index
+entries must be short."""
 
 votes = Table(
     "votes",
@@ -118,3 +160,71 @@ votes = Table(
 )
 """``left_run`` and ``right_run`` are no foreign keys: a run can fail to be recorded, and be
 deleted, without the vote going with it."""
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("state", EnumText(SweepState), nullable=False),
+    Column("plan", JsonText, nullable=False),
+    Column("instance_host", CleanText, nullable=False),
+    Column("instance_pid", Integer, nullable=False),
+    Column("instance_started", Figure, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("saved_at", UtcTime, nullable=False),
+    Index("ix_sweeps_created_at", "created_at"),
+    Index("ix_sweeps_state", "state"),
+)
+"""``saved_at`` is the latest sign of life: when it, or one of its measurements, was written."""
+
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("sweep", String(32), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("state", EnumText(MeasurementState), nullable=False),
+    Column("model", CleanText, nullable=False),
+    Column("title", CleanText, nullable=False),
+    Column("source", CleanText, nullable=False),
+    Column("random_weights", Boolean, nullable=False),
+    Column("precision", CleanText, nullable=False),
+    Column("device", CleanText, nullable=False),
+    Column("runtime", CleanText, nullable=False),
+    Column("hints", JsonText, nullable=False),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("new_tokens", Integer, nullable=False),
+    Column("repeats", Integer, nullable=False),
+    Column("host_name", CleanText, nullable=False),
+    Column("host_cpu", CleanText, nullable=False),
+    Column("host_os", CleanText, nullable=False),
+    Column("host_cores", Integer, nullable=False),
+    Column("host_memory_bytes", BigInteger, nullable=False),
+    Column("host_bandwidth_bytes_per_s", Figure),
+    Column("versions", JsonText, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("started_at", UtcTime),
+    Column("ended_at", UtcTime),
+    Column("imported_at", UtcTime),
+    Column("saved_at", UtcTime, nullable=False),
+    Column("error", CleanText),
+    Column("execution_precision", CleanText),
+    Column("kv_precision", CleanText),
+    Column("devices_used", JsonText, nullable=False),
+    Column("threads", Integer),
+    Column("disk_bytes", BigInteger),
+    Column("weight_bytes", BigInteger),
+    Column("decode_tokens_per_s", Figure),
+    Column("contended", Boolean),
+    Column("figures", JsonText),
+    Column("quality", JsonText),
+    Column("rounds", JsonText, nullable=False),
+    Index("ix_measurements_sweep", "sweep", "position"),
+    Index("ix_measurements_created_at", "created_at"),
+    Index("ix_measurements_saved_at", "saved_at"),
+    Index("ix_measurements_state", "state"),
+)
+"""``sweep`` is no foreign key: an imported measurement belongs to another machine's sweep.
+``decode_tokens_per_s`` and ``contended`` repeat what ``figures`` says, for SQL. ``rounds`` comes
+last, so that what stands before is read without it."""

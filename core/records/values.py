@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.records.instance import Instance
 
@@ -33,6 +33,14 @@ class RunState(StrEnum):
     """It ended, well or not: ``stop_reason`` and ``error`` say how."""
     INTERRUPTED = "interrupted"
     """Its process ended before it did."""
+
+
+class DataVersion(NamedTuple):
+    """What a table holds, as far as a cache must know: unequal once it was written to."""
+
+    count: int
+    newest: datetime | None
+    """The latest change; None where there is nothing."""
 
 
 def utc_now() -> datetime:

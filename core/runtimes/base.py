@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from core.runtimes.spec import ModelSpec, TokenRequest
+
+if TYPE_CHECKING:
+    import numpy as np
 
 OnToken = Callable[[int], bool]
 """Receives each new token id the moment it exists; returning False ends the generation."""
@@ -52,6 +55,21 @@ class LoadedModel(Protocol):
 
     def close(self) -> None:
         """Give the memory back. The model cannot be used afterwards."""
+        ...
+
+
+class ScoringModel(LoadedModel, Protocol):
+    """A model in memory that also tells how likely it finds a given text."""
+
+    def scores(self, token_ids: Sequence[int]) -> np.ndarray:
+        """Logits of the token after each of these, read at once (teacher forcing).
+
+        Returns:
+            float32 of shape (tokens, vocabulary); row i is about token i + 1.
+
+        Raises:
+            GenerationError: the runtime failed.
+        """
         ...
 
 

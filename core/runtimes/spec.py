@@ -20,6 +20,12 @@ class RuntimeName(StrEnum):
     """How a model is run."""
 
     OPTIMUM = "optimum"
+    PYTORCH = "pytorch"
+    """The baseline of the benchmark: runs a checkpoint as it is, without OpenVINO."""
+
+
+ANSWERING_RUNTIMES = (RuntimeName.OPTIMUM,)
+"""What pages and commands offer: the runtimes of converted models."""
 
 
 @dataclass(frozen=True)

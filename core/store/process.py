@@ -6,25 +6,20 @@ The child is :mod:`core.store.worker`; its module text tells how the two talk.
 from __future__ import annotations
 
 import json
-import logging
 import os
-import queue
-import subprocess
-import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 
 import core.errors
 from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import ConversionError, HubError, PaddockError, PersonMistake, StoppedError
-from core.settings import CHECKOUT, Settings
+from core.settings import Settings
+from core.store.child_process import ChildEnded, ChildProcess
 from core.store.progress import (
     Progress,
     ProgressCallback,
@@ -40,27 +35,11 @@ from core.units import decimal_text
 if TYPE_CHECKING:
     from core.store.hub import Download, HubAccess
 
-log = logging.getLogger(__name__)
-
 MEMORY_EVERY_S = 0.5
 """How often the child's memory is looked at."""
 
 _POLL_S = 0.1
 """How often a waiting parent looks whether it was cancelled."""
-
-_LAST_BREATH_S = 5.0
-"""How long a child may take to end after its last word."""
-
-_LINES_KEPT = 40
-"""Lines of the child's standard error that are kept to explain its end."""
-
-_LINE_LENGTH = 500
-"""Characters of such a line; libraries print whole tensors."""
-
-_HIDDEN = "•••"
-"""Stands for the token, should a library print it."""
-
-_END = None
 
 
 class ChildWatch(Protocol):
@@ -237,30 +216,26 @@ def _run_child(
 ) -> None:
     name = source.key if source.model else str(source.location)
     whole = request | {"model": name, "settings": _plain(settings)}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "core.store.worker", json.dumps(whole)],
-        cwd=CHECKOUT,
-        env=_environment(access),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
+    watch = watch or _NoWatch()
+    child = ChildProcess(
+        "core.store.worker",
+        [json.dumps(whole)],
+        _environment(access),
+        on_line=watch.line,
+        secret=access.token if access else None,
     )
-    listener = _Listener(child, watch or _NoWatch(), access.token if access else None)
     try:
-        finished = listener.follow(progress or ignore_progress, cancel or threading.Event())
+        finished = _follow(child, watch, progress or ignore_progress, cancel or threading.Event())
     finally:
-        listener.end()
+        child.end()
     if not finished:
         if request["kind"] == "get":
             raise HubError(
-                f"Fetching {source.title} ended unexpectedly ({listener.how_it_ended()}); what "
+                f"Fetching {source.title} ended unexpectedly ({child.how_it_ended()}); what "
                 "came is kept, so try again and it goes on from there."
             )
         raise ConversionError(
-            f"The conversion of {source.title} ended unexpectedly ({listener.how_it_ended()}); "
+            f"The conversion of {source.title} ended unexpectedly ({child.how_it_ended()}); "
             "nothing was kept, so try again."
         )
 
@@ -272,7 +247,7 @@ def _plain(settings: Settings) -> dict[str, Any]:
 
 def _environment(access: HubAccess | None) -> dict[str, str]:
     """The child's environment; the token stands here because anyone can read an argument."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    environment = dict(os.environ)
     if access is None:
         return environment
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
@@ -286,124 +261,38 @@ def _environment(access: HubAccess | None) -> dict[str, str]:
     return environment
 
 
-class _Listener:
-    """Hears one child out: its events, its log, its memory, its end."""
+def _follow(
+    child: ChildProcess, watch: ChildWatch, progress: ProgressCallback, cancel: threading.Event
+) -> bool:
+    """Hand on what the child says.
 
-    def __init__(self, child: subprocess.Popen[str], watch: ChildWatch, token: str | None) -> None:
-        self._child = child
-        self._watch = watch
-        self._token = token
-        self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._log: deque[str] = deque(maxlen=_LINES_KEPT)
-        self._threads = [
-            threading.Thread(target=_read_lines, args=arguments, daemon=True)
-            for arguments in (
-                (child.stdout, self._events.put, lambda: self._events.put(_END)),
-                (child.stderr, self._keep, lambda: None),
-            )
-        ]
-        self._sampled = 0.0
-        for thread in self._threads:
-            thread.start()
+    Returns:
+        True when it said that it is done, False when it fell silent.
 
-    def follow(self, progress: ProgressCallback, cancel: threading.Event) -> bool:
-        """Hand on what the child says.
-
-        Returns:
-            True when it said that it is done, False when it fell silent.
-
-        Raises:
-            StoppedError: ``cancel`` was set.
-            PaddockError: the child's own error.
-        """
-        while True:
-            if cancel.is_set():
-                raise StoppedError("Stopped; nothing that looks finished was kept.")
-            self._sample()
-            try:
-                line = self._events.get(timeout=_POLL_S)
-            except queue.Empty:
-                continue
-            if line is _END:
-                self._let_it_end()
-                return False
-            event = _event(line)
-            match event.get("event"):
-                case "progress":
-                    progress(_progress(event))
-                case "error":
-                    raise _error(event["type"], self._without_token(event["message"]))
-                case "done":
-                    return True
-
-    def end(self) -> None:
-        """Kill the child and whatever it started, unless they have ended, and hear its log out."""
-        with suppress(psutil.Error):
-            for other in psutil.Process(self._child.pid).children(recursive=True):
-                with suppress(psutil.Error):
-                    other.kill()
-        self._child.kill()
-        self._child.wait()
-        for thread in self._threads:
-            thread.join(_LAST_BREATH_S)
-        for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
-            if pipe is not None:
-                pipe.close()
-
-    def how_it_ended(self) -> str:
-        """In a few words, after :meth:`end`."""
-        lines = list(self._log)
-        if lines:
-            log.warning("the child process wrote:\n%s", "\n".join(lines))
-        code = self._child.returncode
-        if code < 0:
-            return f"killed by signal {-code}, perhaps for want of memory"
-        return lines[-1][:200] if lines else f"exit code {code}"
-
-    def _sample(self) -> None:
+    Raises:
+        StoppedError: ``cancel`` was set.
+        PaddockError: the child's own error.
+    """
+    sampled = 0.0
+    while True:
+        if cancel.is_set():
+            raise StoppedError("Stopped; nothing that looks finished was kept.")
         now = time.monotonic()
-        if now - self._sampled < MEMORY_EVERY_S:
-            return
-        self._sampled = now
-        with suppress(psutil.Error):  # it has just ended
-            self._watch.memory(psutil.Process(self._child.pid).memory_info().rss)
-
-    def _keep(self, line: str) -> None:
-        text = self._without_token(line.rstrip())[:_LINE_LENGTH]
-        if text:
-            self._log.append(text)
-            self._watch.line(text)
-
-    def _without_token(self, text: str) -> str:
-        return text.replace(self._token, _HIDDEN) if self._token else text
-
-    def _let_it_end(self) -> None:
-        """Wait for a child that closed its output, so that its own exit code is seen."""
+        if now - sampled >= MEMORY_EVERY_S:
+            sampled = now
+            with suppress(psutil.Error):  # it has just ended
+                watch.memory(psutil.Process(child.pid).memory_info().rss)
         try:
-            self._child.wait(_LAST_BREATH_S)
-        except subprocess.TimeoutExpired:
-            log.warning("the child process neither speaks nor ends; it will be killed")
-
-
-def _read_lines(
-    pipe: IO[str] | None, take: Callable[[str], None], at_end: Callable[[], None]
-) -> None:
-    try:
-        for line in pipe or ():
-            take(line)
-    except (OSError, ValueError):  # the pipe was closed under us
-        log.debug("the output of the child process ended early")
-    finally:
-        at_end()
-
-
-def _event(line: str) -> dict[str, Any]:
-    """What the child said; nothing where it was killed in the middle of a line."""
-    try:
-        return json.loads(line)
-    except ValueError:
-        log.debug("half a line from the child process: %r", line)
-        return {}
+            event = child.next_event(_POLL_S) or {}
+        except ChildEnded:
+            return False
+        match event.get("event"):
+            case "progress":
+                progress(_progress(event))
+            case "error":
+                raise _error(event["type"], child.without_secret(event["message"]))
+            case "done":
+                return True
 
 
 def _progress(event: dict[str, Any]) -> Progress:

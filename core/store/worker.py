@@ -14,18 +14,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 from contextlib import suppress
 from dataclasses import asdict
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import PaddockError
 from core.settings import Settings
+from core.store.child_side import become_child, end_with_parent, leave
 from core.store.progress import Progress, ProgressCallback
 from core.store.quiet import leave_out_scikit_learn, quieten_libraries, refuse_telemetry
 from core.store.store import ModelStore
@@ -42,9 +41,8 @@ _CRIES_WOLF = "openvino.frontend.pytorch.utils"
 
 def main(argument: str) -> int:
     """Carry out one request and return the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills us
-    channel = _take_over_stdout()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    channel = become_child()
+    end_with_parent()
     _step_back()
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger(_CRIES_WOLF).setLevel(logging.CRITICAL)
@@ -53,8 +51,7 @@ def main(argument: str) -> int:
     quieten_libraries()
 
     def tell(step: Progress) -> None:
-        _say(
-            channel,
+        channel.say(
             event="progress",
             stage=step.stage,
             message=step.message,
@@ -65,9 +62,9 @@ def main(argument: str) -> int:
     try:
         _work(json.loads(argument), tell)
     except PaddockError as error:
-        _say(channel, event="error", type=type(error).__name__, message=str(error))
+        channel.say(event="error", type=type(error).__name__, message=str(error))
         return error.exit_code
-    _say(channel, event="done")
+    channel.say(event="done")
     return 0
 
 
@@ -110,26 +107,5 @@ def _step_back() -> None:
             me.nice(max(_NICENESS, me.nice()))
 
 
-def _take_over_stdout() -> IO[str]:
-    """Keep standard output for the protocol and send what libraries print to standard error."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return channel
-
-
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
-def _say(channel: IO[str], **event: Any) -> None:
-    channel.write(json.dumps(event) + "\n")
-    channel.flush()
-
-
 if __name__ == "__main__":
-    code = main(sys.argv[1])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Not sys.exit: tearing down torch and OpenVINO takes a second, and all is written.
-    os._exit(code)
+    leave(main(sys.argv[1]))

@@ -52,11 +52,15 @@ def draw_answers(shown: Shown, state: Comparison, *, actions: bool = True) -> No
 
 
 def follow_to_the_end(state: Comparison, *, was_running: bool) -> None:
-    """Draw the page again when the last answer has ended, wherever on it that shows.
+    """Let a new match begin, and draw the page again when the last answer has ended.
+
+    Called last, so that the drawing of the page does not slow the side that answers first.
 
     Args:
         was_running: whether anything was when this drawing of the page began.
     """
+    if isinstance(state.current, Shown):
+        state.current.match.begin()
     if was_running and not state.running:
         st.rerun()
     if state.running and (state.current is None or not state.current.running):

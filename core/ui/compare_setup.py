@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
 from core.catalogue import Precision, catalogue
 from core.comparison.setup import FEWEST_SIDES, LETTERS, MOST_SIDES, Mode, default_mode
 from core.devices import AUTO
-from core.runtimes.spec import ModelSpec, RuntimeName
+from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
 from core.store import ModelStore
 from core.ui.link import link_choice, number_in
-from core.ui.pickers import pick_model
+from core.ui.pickers import pick_model, pick_prompt_format
 
 KEYS = ("left_", "right_", "c_", "d_")
 """Prefixes of each side's keys, in the session and in the link."""
-_TRAITS = ("model", "precision", "device", "runtime")
+_TRAITS = ("model", "precision", "device", "runtime", "format")
 _PREFERRED = (Precision.INT8, Precision.INT4, Precision.FP16, Precision.FP32)
 _MODE_CHOSEN = "mode_chosen"
 """Set once the person, or a link, chose between fair and race; else it follows the devices."""
 
 
-def pick_sides(store: ModelStore) -> tuple[ModelSpec, ...]:
+@dataclass(frozen=True)
+class Side:
+    """What was chosen for one column."""
+
+    spec: ModelSpec
+    prompt_format: str | None
+    """None takes the model's own."""
+
+
+def pick_sides(store: ModelStore) -> tuple[Side, ...]:
     """Draw two to four columns of pickers and return what was chosen."""
     link_choice("sides", FEWEST_SIDES, number_in(FEWEST_SIDES, MOST_SIDES))
     count: int = st.session_state["sides"]
     _forget_links(KEYS[count:])
-    sides: list[ModelSpec] = []
+    sides: list[Side] = []
     for index, column in enumerate(st.columns(count, gap="small")):
         with column.container(border=True, height="stretch", key=_side_key(index)):
             _draw_heading(index, count)
-            default = next_side(sides)
-            sides.append(
-                pick_model(
-                    store,
-                    key=KEYS[index],
-                    default=default.model,
-                    precision_for=lambda model, so_far=tuple(sides): unused(model, so_far),
-                    on_model_change=lambda index=index: _make_different(index),
-                )
+            others = tuple(side.spec for side in sides)
+            default = next_side(others)
+            spec = pick_model(
+                store,
+                key=KEYS[index],
+                default=default.model,
+                precision_for=lambda model, others=others: unused(model, others),
+                on_model_change=lambda index=index: _make_different(index),
             )
+            sides.append(Side(spec, pick_prompt_format(spec, key=KEYS[index])))
     return tuple(sides)
 
 
-def draw_side_buttons(sides: tuple[ModelSpec, ...]) -> None:
+def draw_side_buttons(sides: Sequence[ModelSpec]) -> None:
     """Buttons that change how many sides there are, and their order."""
     st.button(
         "Add a model",
@@ -135,22 +146,23 @@ def _draw_heading(index: int, count: int) -> None:
 # Callbacks
 
 
-def _add(sides: tuple[ModelSpec, ...]) -> None:
-    _put(len(sides), next_side(sides))
+def _add(sides: Sequence[ModelSpec]) -> None:
+    new = next_side(sides)
+    _put(len(sides), {trait: getattr(new, trait, None) for trait in _TRAITS})
     st.session_state["sides"] = len(sides) + 1
 
 
 def _remove(index: int) -> None:
     count = st.session_state["sides"]
     for place in range(index, count - 1):
-        _put(place, _chosen(place + 1))
+        _put(place, _values(place + 1))
     st.session_state["sides"] = count - 1
 
 
 def _rotate() -> None:
-    chosen = [_chosen(place) for place in range(st.session_state["sides"])]
-    for place, spec in enumerate([*chosen[1:], chosen[0]]):
-        _put(place, spec)
+    chosen = [_values(place) for place in range(st.session_state["sides"])]
+    for place, values in enumerate([*chosen[1:], chosen[0]]):
+        _put(place, values)
 
 
 def _make_different(index: int) -> None:
@@ -162,19 +174,27 @@ def _make_different(index: int) -> None:
         st.session_state[f"{KEYS[index]}precision"] = unused(mine.model, others)
 
 
+def _values(place: int) -> dict[str, Any]:
+    return {trait: st.session_state.get(f"{KEYS[place]}{trait}") for trait in _TRAITS}
+
+
 def _chosen(place: int) -> ModelSpec:
-    values = {trait: st.session_state.get(f"{KEYS[place]}{trait}") for trait in _TRAITS}
+    values = _values(place)
     return ModelSpec(
         values["model"] or next(iter(catalogue())),
         values["precision"] or _PREFERRED[0],
         values["device"] or AUTO,
-        values["runtime"] or next(iter(RuntimeName)),
+        values["runtime"] or ANSWERING_RUNTIMES[0],
     )
 
 
-def _put(place: int, spec: ModelSpec) -> None:
+def _put(place: int, values: Mapping[str, Any]) -> None:
     for trait in _TRAITS:
-        st.session_state[f"{KEYS[place]}{trait}"] = getattr(spec, trait)
+        key = f"{KEYS[place]}{trait}"
+        if values[trait] is None:
+            st.session_state.pop(key, None)
+        else:
+            st.session_state[key] = values[trait]
 
 
 def _forget_links(keys: Sequence[str]) -> None:

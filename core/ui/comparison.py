@@ -18,6 +18,7 @@ from core.generation.request import GenerationRequest
 from core.records import Origin
 from core.runtimes.spec import ModelSpec
 from core.ui.cached import cached_model, shared_engine, shared_votes
+from core.ui.compare_setup import Side
 from core.ui.history import session_id
 from core.ui.judging import Judgement, pair_ids, votes_of
 
@@ -125,14 +126,17 @@ class Comparison:
     # What a person asks for
 
     def ask(
-        self, sides: Sequence[ModelSpec], request: GenerationRequest, mode: Mode, *, blind: bool
+        self, sides: Sequence[Side], request: GenerationRequest, mode: Mode, *, blind: bool
     ) -> None:
         """Put one instruction to all; a mistake in it becomes the notice."""
         self.notice = None
-        sides = shuffled(sides) if blind else tuple(sides)
+        specs, formats = _in_order(sides, blind=blind)
         try:
             match = Match(
-                Setup(sides, request, mode), _starter(sides), line_up=shared_engine().pool.lease
+                Setup(specs, request, mode, formats),
+                _starter(specs),
+                line_up=shared_engine().pool.lease,
+                held=True,
             )
         except PaddockError as error:
             self.notice = str(error)
@@ -141,7 +145,7 @@ class Comparison:
 
     def ask_all(
         self,
-        sides: Sequence[ModelSpec],
+        sides: Sequence[Side],
         instructions: Sequence[Instruction],
         request: GenerationRequest,
         mode: Mode,
@@ -150,14 +154,15 @@ class Comparison:
     ) -> None:
         """Put a list of instructions to all, one after the other."""
         self.notice = None
-        sides = shuffled(sides) if blind else tuple(sides)
+        specs, formats = _in_order(sides, blind=blind)
         try:
             series = Series(
-                sides,
+                specs,
                 instructions,
                 request,
                 mode,
-                _starter(sides),
+                _starter(specs),
+                formats=formats,
                 line_up=shared_engine().pool.lease,
             )
         except PaddockError as error:
@@ -261,12 +266,15 @@ def comparison() -> Comparison:
     return st.session_state["comparison"]
 
 
-def shuffled(sides: Sequence[ModelSpec]) -> tuple[ModelSpec, ...]:
-    """The sides in an order that nobody can foresee.
+def _in_order(
+    sides: Sequence[Side], *, blind: bool
+) -> tuple[tuple[ModelSpec, ...], tuple[str | None, ...]]:
+    """Models and prompt formats in the order they run and stand in.
 
-    A fair match also runs in this order, so that who answers first tells nothing.
+    In a blind comparison nobody can foresee it, and who answers first tells nothing.
     """
-    return tuple(secrets.SystemRandom().sample(list(sides), len(sides)))
+    order = secrets.SystemRandom().sample(list(sides), len(sides)) if blind else sides
+    return tuple(side.spec for side in order), tuple(side.prompt_format for side in order)
 
 
 def _starter(sides: Sequence[ModelSpec]) -> Start:

@@ -10,7 +10,7 @@ from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
 from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
 from core.devices import AUTO, list_devices
 from core.errors import PaddockError
-from core.runtimes.spec import ModelSpec, RuntimeName
+from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec, RuntimeName
 from core.store import ModelStore
 from core.ui.link import link_choice, one_of
 from core.ui.safe_text import safe_markdown
@@ -86,18 +86,22 @@ def pick_model(
     return spec
 
 
-def pick_prompt_format(spec: ModelSpec) -> str | None:
-    """For a model without a row, let the person choose a prompt format; None takes its own."""
+def pick_prompt_format(spec: ModelSpec, *, key: str = "") -> str | None:
+    """For a model without a row, let the person choose a prompt format; None takes its own.
+
+    Args:
+        key: prefix of the widget's key, which is also its name in the page's link.
+    """
     if spec.model in catalogue():
         return None
-    link_choice("format", None, one_of(list(CHOOSABLE_FORMATS)))
+    link_choice(f"{key}format", None, one_of(list(CHOOSABLE_FORMATS)))
     return st.selectbox(
         "Prompt format",
         CHOOSABLE_FORMATS,
         index=None,
         placeholder="The model's own chat template",
         format_func=lambda name: prompt_format(name).title,
-        key="format",
+        key=f"{key}format",
         persist_state="session",
         help="How the instruction is put to the model. Choose one if the model has no template.",
     )
@@ -105,13 +109,13 @@ def pick_prompt_format(spec: ModelSpec) -> str | None:
 
 def _pick_runtime(key: str) -> RuntimeName:
     """Let the person choose where there is a choice."""
-    usual = next(iter(RuntimeName))
-    if len(RuntimeName) == 1:
+    usual = ANSWERING_RUNTIMES[0]
+    if len(ANSWERING_RUNTIMES) == 1:
         return usual
-    link_choice(key, usual, RuntimeName)
+    link_choice(key, usual, ANSWERING_RUNTIMES)
     chosen = st.segmented_control(
         "Runtime",
-        list(RuntimeName),
+        ANSWERING_RUNTIMES,
         format_func=lambda value: value.value,
         required=True,
         width="stretch",

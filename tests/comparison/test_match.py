@@ -63,6 +63,35 @@ def test_fair_sides_answer_one_after_the_other_in_order(stable: Stable):
     assert [answer.contended for answer in match.answers] == [False, False]
 
 
+@pytest.mark.parametrize("mode", Mode)
+def test_a_held_match_begins_when_its_page_says_so(stable: Stable, mode: Mode):
+    stable.add("one", "It is quiet."), stable.add("two", "It is quiet.")
+    match = Match(setup("one", "two", mode=mode), stable.start, held=True)
+    assert not match.wait(0.3) and stable.started == []
+    match.begin()
+    assert match.wait(PATIENCE_S) and sorted(stable.started) == ["one", "two"]
+    again = match.regenerate()
+    assert not again.wait(0.3) and len(stable.started) == 2  # as the first, until it is drawn
+    again.begin()
+    assert again.wait(PATIENCE_S) and len(stable.started) == 4
+
+
+def test_a_held_match_whose_page_is_gone_begins_all_the_same(
+    stable: Stable, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(match_module, "HOLD_S", 0.05)
+    stable.add("one", "It is quiet."), stable.add("two", "It is quiet.")
+    assert Match(setup("one", "two"), stable.start, held=True).wait(PATIENCE_S)
+    assert stable.started == ["one", "two"]
+
+
+def test_a_held_match_can_be_stopped(stable: Stable):
+    match = Match(setup("one", "two"), stable.start, held=True)
+    match.stop()
+    assert match.done and match.wait(AT_ONCE_S)
+    assert stable.started == []
+
+
 def test_one_request_and_one_seed_go_to_all(stable: Stable):
     models = [stable.add(name, "It is quiet.") for name in ("one", "two", "three")]
     sampling = SamplingSettings(max_new_tokens=50)

@@ -42,6 +42,15 @@ def test_the_request_is_checked_trimmed_and_seeded_once_for_all():
     assert setup.request.validated() == setup.request
 
 
+def test_a_side_is_asked_in_its_own_prompt_format():
+    setup = Setup((spec("one"), spec("two")), REQUEST, Mode.FAIR, (None, "dolly"))
+    first, second = setup.request_of(0), setup.request_of(1)
+    assert (first, second.prompt_format) == (setup.request, "dolly")
+    assert (second.instruction, second.sampling) == (first.instruction, first.sampling)
+    with pytest.raises(ValueError, match="1 prompt formats for 2 sides"):
+        Setup((spec("one"), spec("two")), REQUEST, Mode.FAIR, ("dolly",))
+
+
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_two_to_four_sides(count: int):
     with pytest.raises(BadRequestError, match=f"^{count} models were chosen; choose 2 to 4"):

@@ -1,8 +1,7 @@
-"""What the pages show, without a browser: their data, their empty states, their sentences."""
+"""What the smaller pages show, without a browser: their data and their sentences."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -60,35 +59,6 @@ def a_run(precision: str, rate: float, **changes: object) -> tuple[RunStart, Run
             **changes,
         ),
     )
-
-
-def test_metrics_page_without_a_run_says_so() -> None:
-    assert "Nothing has been measured yet" in texts(page("metrics"))
-
-
-def test_metrics_page_charts_the_median_of_each_configuration(runs: RunStore) -> None:
-    for precision, rate in [("int8", 40.0), ("int8", 44.0), ("int8", 90.0), ("int4", 60.0)]:
-        runs.add(*a_run(precision, rate, contended=False))
-    app = page("metrics")
-    chart = json.loads(app.get("plotly_chart")[0].proto.spec)
-    labels = ["Dolly 2.0 3B · INT4 · CPU", "Dolly 2.0 3B · INT8 · CPU"]
-    assert chart["data"][0]["y"] == labels
-    assert chart["data"][0]["x"] == [60.0, 44.0]
-    assert sorted(chart["data"][1]["x"]) == [40.0, 44.0, 60.0, 90.0]
-    assert chart["layout"]["xaxis"]["rangemode"] == "tozero"
-    memory = json.loads(app.get("plotly_chart")[1].proto.spec)
-    assert [bar["x"] for bar in memory["data"]] == [[100.0, 100.0], [50.0, 50.0]]
-    assert len(app.dataframe[0].value) == 4
-
-
-def test_metrics_page_leaves_contended_answers_out_until_asked(runs: RunStore) -> None:
-    runs.add(*a_run("int8", 40.0, contended=False))
-    runs.add(*a_run("int8", 4.0, contended=True))
-    app = page("metrics")
-    assert len(app.dataframe[0].value) == 1
-    app.toggle[0].set_value(True).run()
-    table = app.dataframe[0].value
-    assert sorted(table["Contended"]) == [False, True]
 
 
 def test_account_page_counts_and_deletes_this_session_only(runs: RunStore) -> None:

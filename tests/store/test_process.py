@@ -31,11 +31,11 @@ from core.store import (
     Progress,
     Source,
     Stage,
+    child_process,
     convert_in_process,
     fetch_in_process,
     resolve,
 )
-from core.store import process as process_module
 from core.store.hub import HubAccess, completed, fetched_bytes
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
@@ -212,7 +212,7 @@ def test_settings_of_the_parent_are_those_of_the_child(
         seen.append(arguments)
         raise OSError("enough seen")
 
-    monkeypatch.setattr(process_module.subprocess, "Popen", refuse)
+    monkeypatch.setattr(child_process.subprocess, "Popen", refuse)
     ours = settings.model_copy(
         update={"memory_reserve_mib": 77, "database_url": "postgresql://me:password@db/paddock"}
     )
@@ -330,7 +330,7 @@ def test_a_token_that_a_library_prints_is_hidden(
     )
     popen = subprocess.Popen
     monkeypatch.setattr(
-        process_module.subprocess,
+        child_process.subprocess,
         "Popen",
         lambda _arguments, **options: popen([sys.executable, "-c", code], **options),
     )

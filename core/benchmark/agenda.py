@@ -1,0 +1,130 @@
+"""The steps of a sweep, how long each took, and from that how long the rest will take."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class StepKind(StrEnum):
+    """What a step does; steps of one kind run at one pace."""
+
+    PREPARE = "prepare"
+    BANDWIDTH = "bandwidth"
+    MEASURE = "measure"
+    QUALITY = "quality"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of work."""
+
+    kind: StepKind
+    subject: object
+    """What it is about; hashable. Steps of one kind and subject take about the same time."""
+    number: int = 0
+    """Tells repetitions apart."""
+
+    @property
+    def _like(self) -> tuple[StepKind, object]:
+        return self.kind, self.subject
+
+
+class Agenda:
+    """What is done and what is left; one thread works, any thread may look."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._left: dict[Step, float] = {}
+        self._done = 0
+        self._spent = 0.0
+        self._expected: dict[StepKind, float] = {}
+        self._took: dict[StepKind, float] = {}
+        self._seen: dict[tuple[StepKind, object], float] = {}
+        self._now: tuple[Step, float] | None = None
+
+    def add(self, step: Step, seconds: float) -> None:
+        """Plan a step that is believed to take so long."""
+        with self._lock:
+            self._left[step] = seconds
+
+    def drop(self, kind: StepKind, subject: object) -> None:
+        """Plan no more of these steps."""
+        with self._lock:
+            for step in [step for step in self._left if step._like == (kind, subject)]:
+                del self._left[step]
+
+    @contextmanager
+    def doing(self, step: Step) -> Iterator[None]:
+        """Do a step for the length of the ``with`` block; one that fails is over as well."""
+        with self._lock:
+            self._now = (step, self._clock())
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._end(step, learn=False)
+            raise
+        with self._lock:
+            self._end(step, learn=True)
+
+    @property
+    def done(self) -> int:
+        """Steps that are over."""
+        return self._done
+
+    @property
+    def total(self) -> int:
+        """All steps."""
+        with self._lock:
+            return self._done + len(self._left)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of all that is left; None until a step is over."""
+        with self._lock:
+            return self._rest() if self._done else None
+
+    @property
+    def fraction(self) -> float:
+        """Share of the time that has passed, 0 to 1."""
+        with self._lock:
+            spent, rest = self._spent + self._running_for(), self._rest()
+            if not self._left:
+                return 1.0
+            return spent / (spent + rest) if spent + rest > 0 else 0.0
+
+    # With the lock held
+
+    def _end(self, step: Step, *, learn: bool) -> None:
+        took = self._running_for()
+        usual = self._left.pop(step, 0.0)
+        self._now = None
+        self._done += 1
+        self._spent += took
+        if learn:  # what broke off says nothing about what does not
+            self._seen[step._like] = took
+            self._took[step.kind] = self._took.get(step.kind, 0.0) + took
+            self._expected[step.kind] = self._expected.get(step.kind, 0.0) + usual
+
+    def _running_for(self) -> float:
+        return self._clock() - self._now[1] if self._now else 0.0
+
+    def _rest(self) -> float:
+        seconds = sum(self._estimate(step) for step in self._left)
+        if self._now and self._now[0] in self._left:
+            seconds -= min(self._running_for(), self._estimate(self._now[0]))
+        return seconds
+
+    def _estimate(self, step: Step) -> float:
+        """As long as the like took, or else at the pace of its kind so far."""
+        if step._like in self._seen:
+            return self._seen[step._like]
+        expected = self._expected.get(step.kind, 0.0)
+        pace = self._took[step.kind] / expected if expected > 0 else 1.0
+        return self._left[step] * pace

@@ -1,0 +1,170 @@
+"""Measures one configuration in a process of its own: the side of the process that asks.
+
+The other side is :mod:`core.benchmark.worker`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.benchmark.weights import (
+    checkpoint_weight_bytes,
+    kv_bytes_per_position,
+    weight_bytes,
+)
+from core.benchmark.wire import loaded_conditions, loaded_memory, plain_spec
+from core.benchmark.worker_process import SILENCE_S, MemoryWatch, OnProgress, run_worker
+from core.devices import library_versions
+from core.errors import GenerationError
+from core.records.measurement_values import Round, Sample
+from core.runtimes.base import Conditions
+from core.runtimes.spec import ModelSpec
+from core.store.checkpoint import read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One configuration, to be measured in one fresh process."""
+
+    folder: Path
+    """Of the OpenVINO IR, or of the PyTorch checkpoint."""
+    spec: ModelSpec
+    prompts: tuple[tuple[int, int], ...]
+    """(prompt tokens, number of timed answers), in the order in which they are measured; no
+    length twice."""
+    new_tokens: int
+    """Of each answer; the end token does not end it."""
+    checkpoint: bool = False
+    """``folder`` is a PyTorch checkpoint, and ``spec`` names PyTorch: the baseline."""
+    memory_limit_bytes: int | None = None
+    """Private memory that the process may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one process measured."""
+
+    rounds: Mapping[int, Round]
+    """By prompt tokens. Load, compilation and memory after the first generate are the same in
+    all of them, for there was one process; peaks are those of loading and of that length alone."""
+    conditions: Conditions
+    weight_bytes: int | None
+    """See :mod:`core.benchmark.weights`; None where the files do not tell."""
+    kv_bytes_per_position: int | None
+    versions: Mapping[str, str]
+
+
+def measure_in_process(
+    job: Job,
+    *,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+    on_round: Callable[[int, Round], None] = lambda prompt_tokens, found: None,
+    silence_s: float = SILENCE_S,
+) -> Outcome:
+    """Measure one configuration in a fresh process that does nothing else. Blocks.
+
+    Args:
+        job: what to measure.
+        on_progress: called from this thread.
+        cancel: when set, the process is killed.
+        on_round: receives each prompt length's round when it is complete, from this thread; what a
+            later failure does not take away.
+        silence_s: after which a process that says nothing is ended.
+
+    Raises:
+        StoppedError: ``cancel`` was set.
+        NotEnoughMemoryError: the process ran into its memory limit, or out of memory.
+        PaddockError: the process was killed, fell silent or failed; the sentence says which.
+    """
+    listener = _Listener(on_round)
+    request = {
+        "kind": "measure",
+        "folder": str(job.folder),
+        "spec": plain_spec(job.spec),
+        "prompts": job.prompts,
+        "new_tokens": job.new_tokens,
+    }
+    run_worker(
+        request,
+        listener.hear,
+        label=job.spec.label,
+        on_progress=on_progress,
+        cancel=cancel,
+        memory_limit_bytes=job.memory_limit_bytes,
+        silence_s=silence_s,
+    )
+    conditions = listener.conditions
+    if conditions is None or len(listener.rounds) != len(job.prompts):
+        raise GenerationError(
+            f"The process that measured {job.spec.label} left something out; measure it again."
+        )
+    config = read_json(job.folder / "config.json")
+    return Outcome(
+        rounds=listener.rounds,
+        conditions=conditions,
+        weight_bytes=(
+            checkpoint_weight_bytes(config, conditions.execution_precision)
+            if job.checkpoint
+            else weight_bytes(job.folder)
+        ),
+        kv_bytes_per_position=kv_bytes_per_position(config, conditions.kv_cache_precision),
+        versions=library_versions(),
+    )
+
+
+class _Listener:
+    """Puts rounds together from the worker's events."""
+
+    def __init__(self, on_round: Callable[[int, Round], None]) -> None:
+        self.rounds: dict[int, Round] = {}
+        self.conditions: Conditions | None = None
+        self._on_round = on_round
+        self._loaded: dict[str, Any] = {}
+        self._samples: list[Sample] = []
+
+    def hear(self, event: dict[str, Any], watch: MemoryWatch) -> None:
+        """See :func:`core.benchmark.measuring.measure` for the events."""
+        match event["event"]:
+            case "loaded":
+                self._loaded = event
+                self.conditions = loaded_conditions(event["conditions"])
+                watch.add(loaded_memory(event["memory"]))
+            case "begin":
+                self._samples = []
+                watch.enter(event["prompt_tokens"])
+            case "sample":
+                self._samples.append(_sample(event))
+            case "end":
+                length = event["prompt_tokens"]
+                self.rounds[length] = self._round(event, watch)
+                self._on_round(length, self.rounds[length])
+
+    def _round(self, event: Mapping[str, Any], watch: MemoryWatch) -> Round:
+        memory = loaded_memory(self._loaded["memory"])
+        peak = watch.peak(event["prompt_tokens"])
+        return Round(
+            load_s=self._loaded["load_s"],
+            compile_s=self._loaded["compile_s"],
+            memory_private_bytes=memory.private_bytes,
+            memory_file_backed_bytes=memory.file_backed_bytes,
+            memory_private_peak_bytes=peak.private_bytes,
+            memory_file_backed_peak_bytes=peak.file_backed_bytes,
+            cpu_cores=event["cpu_cores"],
+            other_cpu_cores=event["other_cpu_cores"],
+            contended=event["contended"],
+            samples=tuple(self._samples),
+        )
+
+
+def _sample(event: Mapping[str, Any]) -> Sample:
+    return Sample(
+        ttft_ms=event["ttft_ms"],
+        tpot_ms=event["tpot_ms"],
+        total_ms=event["total_ms"],
+        token_times_ms=tuple(event["token_times_ms"]),
+    )

@@ -1,0 +1,114 @@
+"""What the rounds of a measurement amount to, in exact definitions.
+
+TTFT, TPOT and the rates are those of :mod:`core.generation.timing`, taken for each timed answer
+(sample). A rate over several answers is the median of the answers' rates. A figure of a process
+(load, memory, processor time) is the median of the rounds, a peak the highest of them. With an even
+number of values the median lies midway between the middle two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from statistics import median
+
+from core.records.measurement_values import Configuration, Figures, Round, Sample, Spread
+
+
+def figures_of(
+    rounds: Sequence[Round],
+    configuration: Configuration,
+    *,
+    bytes_per_token: int | None,
+    bandwidth: float | None,
+) -> Figures:
+    """The figures over all timed answers of all rounds.
+
+    Args:
+        rounds: those that are complete; at least one, with at least one sample.
+        configuration: for the number of prompt tokens.
+        bytes_per_token: what is read from memory for one new token; None where unknown.
+        bandwidth: the machine's measured read bandwidth in bytes/s; None where unknown.
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    samples = [sample for one in rounds for sample in one.samples]
+    if not samples:
+        raise ValueError("a measurement without a timed answer has no figures")
+    decode = [rate for sample in samples if (rate := _rate(1, sample.tpot_ms)) is not None]
+    decode_rate = median(decode) if decode else None
+    gaps = [gap for sample in samples for gap in _gaps(sample)]
+    prompt = configuration.prompt_tokens
+    return Figures(
+        load_s=median(one.load_s for one in rounds),
+        compile_s=median(one.compile_s for one in rounds),
+        ttft_ms=spread([sample.ttft_ms for sample in samples]),
+        tpot_ms=spread(gaps) if gaps else None,
+        decode_tokens_per_s=decode_rate,
+        decode_low=min(decode, default=None),
+        decode_high=max(decode, default=None),
+        prefill_tokens_per_s=_median_rate((prompt, sample.ttft_ms) for sample in samples),
+        end_to_end_tokens_per_s=_median_rate(
+            (len(sample.token_times_ms), sample.total_ms) for sample in samples
+        ),
+        memory_private_bytes=round(median(one.memory_private_bytes for one in rounds)),
+        memory_file_backed_bytes=round(median(one.memory_file_backed_bytes for one in rounds)),
+        memory_private_peak_bytes=max(one.memory_private_peak_bytes for one in rounds),
+        memory_file_backed_peak_bytes=max(one.memory_file_backed_peak_bytes for one in rounds),
+        cpu_cores=median(one.cpu_cores for one in rounds),
+        other_cpu_cores=median(one.other_cpu_cores for one in rounds),
+        contended=any(one.contended for one in rounds),
+        bytes_per_token=bytes_per_token,
+        mbu=_utilisation(bytes_per_token, decode_rate, bandwidth),
+    )
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median, percentiles and extremes of at least one value."""
+    ordered = sorted(values)
+    return Spread(
+        median=percentile(ordered, 50),
+        p90=percentile(ordered, 90),
+        p99=percentile(ordered, 99),
+        low=ordered[0],
+        high=ordered[-1],
+    )
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """The percentile of ascending values, interpolated linearly between the two nearest.
+
+    Definition 7 of Hyndman and Fan (1996), which is NumPy's default. Of few values a high
+    percentile is close to the highest of them.
+    """
+    place = (len(ordered) - 1) * percent / 100
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def _gaps(sample: Sample) -> list[float]:
+    """Milliseconds between each token and the next."""
+    return [later - earlier for earlier, later in pairwise(sample.token_times_ms)]
+
+
+def _rate(count: int, duration_ms: float | None) -> float | None:
+    """Per second; None where no time passed that the clock could tell."""
+    return 1000 * count / duration_ms if duration_ms else None
+
+
+def _median_rate(counted: Iterable[tuple[int, float]]) -> float:
+    """Median of counts over their durations in ms; 0 where none of them took time."""
+    rates = [rate for count, ms in counted if (rate := _rate(count, ms)) is not None]
+    return median(rates) if rates else 0.0
+
+
+def _utilisation(
+    bytes_per_token: int | None, decode_rate: float | None, bandwidth: float | None
+) -> float | None:
+    """MBU: what decoding read each second over what the machine can read."""
+    if bytes_per_token is None or decode_rate is None or not bandwidth:
+        return None
+    return bytes_per_token * decode_rate / bandwidth

@@ -1,0 +1,317 @@
+"""What a sweep is to measure: a product of models, precisions, devices, runtimes, prompt lengths.
+
+One :class:`Target` is measured by one fresh process at a time, at all prompt lengths; each prompt
+length is a row, so a sweep has ``targets × prompt lengths`` measurements.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from core.benchmark.shapes import RANDOM_SOURCE, random_model
+from core.catalogue import Precision, catalogue
+from core.errors import BadRequestError
+from core.records.measurement_values import Configuration
+from core.runtimes.spec import MAX_NEW_TOKENS_RANGE, ExecutionHints, ModelSpec, RuntimeName
+from core.units import bytes_text
+
+DEFAULT_PRECISIONS = (Precision.INT8, Precision.INT4, Precision.FP16)
+"""What people choose from; FP32 is exact and rarely run."""
+
+PROMPT_TOKENS_RANGE = (1, 32_768)
+"""The catalogue's longest positions; a length that a model has no room for becomes a failed row."""
+
+NEW_TOKENS_RANGE = MAX_NEW_TOKENS_RANGE
+
+REPEATS_RANGE = (1, 100)
+
+ROUNDS_RANGE = (1, 20)
+
+SMALLEST_MEMORY_LIMIT = 64 * 2**20
+"""Bytes; not even the interpreter starts with less."""
+
+BASELINE_PRECISIONS = (Precision.FP32, Precision.FP16)
+"""PyTorch runs the checkpoint as it is, uncompressed."""
+
+BASELINE_DEVICE = "CPU"
+"""Where the PyTorch baseline runs, whatever devices OpenVINO has."""
+
+MOST_ROWS = 1_000
+"""Of one sweep: weeks of measuring, and most likely a slip."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one process measures: one model, loaded once, in one way."""
+
+    model: str
+    """As the person named it, stripped."""
+    random_weights: bool
+    precision: Precision
+    device: str
+    runtime: RuntimeName
+
+    @property
+    def spec(self) -> ModelSpec:
+        """How it is loaded."""
+        return ModelSpec(self.model, self.precision, self.device, self.runtime)
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is PyTorch on the checkpoint, which needs no conversion."""
+        return self.runtime is RuntimeName.PYTORCH
+
+    @property
+    def label(self) -> str:
+        """For progress: "tiny-llama-1b-chat · INT4 · CPU"."""
+        parts = [self.model, self.precision.label, self.device]
+        if self.random_weights:
+            parts.insert(1, RANDOM_SOURCE)
+        if self.baseline:
+            parts.append("PyTorch")
+        return " · ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A whole sweep, as a person asks for it."""
+
+    models: tuple[str, ...] = ()
+    """Catalogue keys, hub ids, folders, or keys of stored models."""
+    random_models: tuple[str, ...] = ()
+    """Catalogue keys and benchmark shapes whose architecture is measured with random weights."""
+    precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
+    devices: tuple[str, ...] = ("CPU",)
+    runtimes: tuple[RuntimeName, ...] = (RuntimeName.OPTIMUM,)
+    prompt_tokens: tuple[int, ...] = (32, 512)
+    new_tokens: int = 128
+    repeats: int = 5
+    """Timed answers of each configuration at each prompt length, over all rounds."""
+    rounds: int = 2
+    """Fresh processes over which the repeats are spread."""
+    quality: bool = False
+    """Whether each precision is compared with the reference precision of its model."""
+    memory_limit_bytes: int | None = None
+    """Set on each measuring process; None sets none."""
+    keep_random_weights: bool = False
+    """Whether random weights stay on disk after a sweep that is complete."""
+
+    def validated(self) -> Plan:
+        """The same plan in one form: names stripped, devices in capitals.
+
+        A device that is not there is no mistake of the plan: its rows fail with the reason.
+
+        Raises:
+            BadRequestError: something cannot be measured as asked; the text says what to change.
+            UnknownModelError: there is no such shape for random weights.
+        """
+        plan = replace(
+            self,
+            models=_names("model", self.models),
+            random_models=_names("model with random weights", self.random_models),
+            devices=_chosen("device", _names("device", [name.upper() for name in self.devices])),
+            precisions=_chosen("precision", self.precisions),
+            runtimes=_chosen("runtime", self.runtimes),
+            prompt_tokens=_chosen("prompt length", self.prompt_tokens),
+        )
+        if not plan.models and not plan.random_models:
+            raise BadRequestError("Choose at least one model to measure.")
+        for name in plan.random_models:
+            random_model(name)
+        plan._check_numbers()
+        plan._check_product()
+        return plan
+
+    def targets(self) -> tuple[Target, ...]:
+        """All that is measured, one process each; what cannot be is left out.
+
+        PyTorch is measured in FP32 and FP16 alone, once, on the CPU.
+        """
+        models = [(name, False) for name in self.models]
+        models += [(name, True) for name in self.random_models]
+        product = [
+            Target(name, is_random, precision, device, runtime)
+            for name, is_random in models
+            for precision in self.precisions
+            for runtime in self.runtimes
+            for device in ((BASELINE_DEVICE,) if _is_baseline(runtime) else self.devices)
+        ]
+        return tuple(target for target in product if _possible(target))
+
+    def configurations(self) -> tuple[Configuration, ...]:
+        """One for each row of the sweep: every target at every prompt length.
+
+        Titles and sources are the catalogue's; those of other models are what the person typed.
+        """
+        return tuple(
+            self.configuration(target, prompt_tokens)
+            for target in self.targets()
+            for prompt_tokens in self.prompt_tokens
+        )
+
+    def configuration(
+        self,
+        target: Target,
+        prompt_tokens: int,
+        *,
+        title: str | None = None,
+        source: str | None = None,
+    ) -> Configuration:
+        """The configuration of one row.
+
+        Args:
+            target: one of :meth:`targets`.
+            prompt_tokens: one of :attr:`prompt_tokens`.
+            title: of the model, where more is known than the catalogue tells.
+            source: of its weights, likewise.
+        """
+        usual_title, usual_source = _described(target)
+        return Configuration(
+            model=target.model,
+            title=title or usual_title,
+            source=source or usual_source,
+            random_weights=target.random_weights,
+            precision=target.precision.value,
+            device=target.device,
+            runtime=target.runtime.value,
+            hints={} if target.baseline else hints_of(target.spec.effective_hints),
+            prompt_tokens=prompt_tokens,
+            new_tokens=self.new_tokens,
+            repeats=self.repeats,
+        )
+
+    def answers_in_round(self, number: int) -> int:
+        """Timed answers that a process of this round gives; the first rounds take the rest.
+
+        Args:
+            number: from 0.
+        """
+        usual, rest = divmod(self.repeats, self.rounds)
+        return usual + (1 if number < rest else 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan in JSON's types."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """The plan that :meth:`to_json` wrote; fields of a newer Paddock are left out.
+
+        Raises:
+            BadRequestError: it is not such a plan.
+        """
+        known = {field.name for field in fields(cls)}
+        given = {name: value for name, value in data.items() if name in known}
+        try:
+            for name in _TUPLES & given.keys():
+                given[name] = tuple(_TYPES.get(name, str)(value) for value in given[name])
+            return cls(**given).validated()
+        except (TypeError, ValueError) as error:
+            raise BadRequestError(
+                "The stored plan of this benchmark cannot be read; start a new one."
+            ) from error
+
+    def _check_numbers(self) -> None:
+        for length in self.prompt_tokens:
+            _in_range("prompt length", length, PROMPT_TOKENS_RANGE, "tokens")
+        _in_range("number of new tokens", self.new_tokens, NEW_TOKENS_RANGE, "tokens")
+        _in_range("number of repeats", self.repeats, REPEATS_RANGE)
+        _in_range("number of rounds", self.rounds, ROUNDS_RANGE)
+        if self.rounds > self.repeats:
+            raise BadRequestError(
+                f"{self.repeats} repeats cannot be spread over {self.rounds} rounds; ask for at "
+                "least as many repeats as rounds."
+            )
+        limit = self.memory_limit_bytes
+        if limit is not None and (type(limit) is not int or limit < SMALLEST_MEMORY_LIMIT):
+            raise BadRequestError(
+                f"The memory limit must be at least {bytes_text(SMALLEST_MEMORY_LIMIT)}; give "
+                "more, or leave it out."
+            )
+
+    def _check_product(self) -> None:
+        baseline_alone = set(self.runtimes) == {RuntimeName.PYTORCH}
+        if RuntimeName.PYTORCH in self.runtimes and not set(self.precisions) & set(
+            BASELINE_PRECISIONS
+        ):
+            raise BadRequestError(
+                "PyTorch runs uncompressed weights alone: add the precision fp16 or fp32, or "
+                "leave pytorch out."
+            )
+        if baseline_alone and BASELINE_DEVICE not in self.devices:
+            raise BadRequestError(
+                f"The PyTorch baseline runs on the {BASELINE_DEVICE}; choose that device."
+            )
+        rows = len(self.targets()) * len(self.prompt_tokens)
+        if rows > MOST_ROWS:
+            raise BadRequestError(
+                f"That makes {rows} measurements, and {MOST_ROWS} are the most of one benchmark; "
+                "choose fewer models, precisions, devices or prompt lengths."
+            )
+
+
+_TUPLES = {"models", "random_models", "precisions", "devices", "runtimes", "prompt_tokens"}
+_TYPES: dict[str, Any] = {"precisions": Precision, "runtimes": RuntimeName, "prompt_tokens": int}
+
+
+def hints_of(hints: ExecutionHints) -> dict[str, Any]:
+    """Those hints that are set, under the names of OpenVINO's properties."""
+    named = {
+        "INFERENCE_PRECISION_HINT": hints.inference_precision,
+        "KV_CACHE_PRECISION": hints.kv_cache_precision,
+        "INFERENCE_NUM_THREADS": hints.threads,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _is_baseline(runtime: RuntimeName) -> bool:
+    return runtime is RuntimeName.PYTORCH
+
+
+def _possible(target: Target) -> bool:
+    return not target.baseline or target.precision in BASELINE_PRECISIONS
+
+
+def _described(target: Target) -> tuple[str, str]:
+    """Title and source, as far as the catalogue knows them."""
+    if target.random_weights:
+        return random_model(target.model).title, RANDOM_SOURCE
+    row = catalogue().get(target.model)
+    if row is None:
+        return target.model, target.model
+    return row.title, row.hub_id or "embedded"
+
+
+def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in given)
+    if "" in names:
+        raise BadRequestError(f"The name of a {what} is empty; give a name, or leave it out.")
+    return _no_doubles(what, names)
+
+
+def _chosen(what: str, given: Sequence[Any]) -> tuple[Any, ...]:
+    if not given:
+        raise BadRequestError(f"Choose at least one {what}.")
+    return _no_doubles(what, tuple(given))
+
+
+def _no_doubles(what: str, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    for value, count in Counter(given).items():
+        if count > 1:
+            raise BadRequestError(f"The {what} {value} is named {count} times; name it once.")
+    return given
+
+
+def _in_range(what: str, value: object, limits: tuple[int, int], unit: str = "") -> None:
+    low, high = limits
+    if type(value) is not int or not low <= value <= high:
+        raise BadRequestError(
+            f"The {what} is {value}; give a whole number from {low} to {high:,}"
+            f"{' ' + unit if unit else ''}."
+        )

@@ -1,0 +1,165 @@
+"""What the worker does to score one precision: read texts, answer instructions, do its own task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from core.benchmark import task_accuracy
+from core.benchmark.measuring import load
+from core.benchmark.prompts import quality_texts
+from core.catalogue.prompts import choose_format
+from core.errors import BadRequestError, PromptFormatError
+from core.runtimes.base import LoadedModel, Runtime, ScoringModel
+from core.runtimes.spec import ModelSpec, SamplingSettings, TokenRequest
+from core.store.child_side import Channel
+
+if TYPE_CHECKING:
+    import numpy as np
+
+T = TypeVar("T")
+
+WINDOW = 256
+"""Tokens of a text that are read at once: a vocabulary of 128 256 makes 131 MB of scores."""
+
+ANSWER_TOKENS = 64
+"""Of each greedy answer, unless it ends before."""
+
+_ROWS = 32
+"""Positions whose scores are turned into probabilities at once, in float64."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A window of a text as the model found it."""
+
+    nll: float
+    """Sum of the negative logarithms of the probabilities of its tokens but the first."""
+    likeliest: list[int]
+    """The likeliest next token at each position but the last."""
+
+
+def score(
+    runtime: Runtime,
+    folder: Path,
+    spec: ModelSpec,
+    *,
+    forced: Sequence[Sequence[int]] | None,
+    channel: Channel,
+) -> None:
+    """Score the model in ``folder`` and tell the result in one ``scores`` event.
+
+    Args:
+        forced: the reference's greedy answers, to be read under teacher forcing; None for the
+            reference itself.
+
+    Raises:
+        PaddockError: the device is not there, the files are damaged, the runtime failed …
+    """
+    model, _ = load(runtime, folder, spec, channel)
+    texts = task_accuracy.texts_of(spec.model) or quality_texts()
+    windows = [window for text in texts.texts for window in _windows(model, text)]
+    prompts = [_prompt(model, spec.model, *pair) for pair in texts.instructions]
+    steps = _Steps(channel, len(windows) + len(prompts) + task_accuracy.count_of(spec.model))
+    reads = [_read(model, window) for window in steps.over(windows, "Reading texts.")]
+    answers = [_answer(model, one) for one in steps.over(prompts, "Answering instructions.")]
+    channel.say(
+        event="scores",
+        nll=sum(read.nll for read in reads),
+        likeliest=[read.likeliest for read in reads],
+        answers=answers,
+        forced=_forced(model, prompts, forced) if forced is not None else None,
+        accuracy=task_accuracy.accuracy_of(
+            spec.model, model, lambda tasks: steps.over(tasks, "Doing the model's own tasks.")
+        ),
+    )
+
+
+class _Steps:
+    """Tells how far the whole pass is."""
+
+    def __init__(self, channel: Channel, total: int) -> None:
+        self._channel = channel
+        self._total = total
+        self._done = 0
+
+    def over(self, items: Sequence[T], message: str) -> Iterator[T]:
+        """The items one by one, with progress before each."""
+        for item in items:
+            self._channel.say(event="progress", message=message, fraction=self._done / self._total)
+            yield item
+            self._done += 1
+
+
+def _windows(model: LoadedModel, text: str) -> list[list[int]]:
+    """The text's token ids in pieces that the model has positions for."""
+    length = min(WINDOW, model.positions or WINDOW)
+    ids: list[int] = model.tokenizer(text, verbose=False)["input_ids"]
+    pieces = [ids[start : start + length] for start in range(0, len(ids), length)]
+    return [piece for piece in pieces if len(piece) > 1]
+
+
+def _read(model: ScoringModel, ids: list[int]) -> _Read:
+    import numpy as np
+
+    scores = model.scores(ids)
+    nll = 0.0
+    for start in range(0, len(ids) - 1, _ROWS):
+        rows = scores[start : min(start + _ROWS, len(ids) - 1)].astype(np.float64)
+        following = ids[start + 1 : start + 1 + len(rows)]
+        nll += float(np.sum(_log_sum_exp(rows) - rows[np.arange(len(rows)), following]))
+    return _Read(nll, scores[:-1].argmax(axis=-1).tolist())
+
+
+def _log_sum_exp(rows: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    highest = rows.max(axis=-1)
+    return highest + np.log(np.exp(rows - highest[:, None]).sum(axis=-1))
+
+
+def _prompt(model: LoadedModel, key: str, instruction: str, context: str) -> TokenRequest:
+    """How the instruction is put to the model: as everywhere in Paddock, or bare where it has
+    neither a row in the catalogue nor a chat template."""
+    try:
+        chosen = choose_format(key, None, model.tokenizer)
+        prompt = chosen.build(model.tokenizer, instruction, context)
+        rule = chosen.stop_rule(model.tokenizer, model.end_ids)
+        text, special, stop_ids = prompt.text, prompt.add_special_tokens, rule.token_ids
+    except PromptFormatError:
+        text = "\n\n".join(part for part in (instruction, context) if part)
+        special, stop_ids = True, model.end_ids
+    ids = tuple(model.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+    room = ANSWER_TOKENS if model.positions is None else model.positions - len(ids)
+    if room < 1:
+        raise BadRequestError(
+            f"{key} has positions for {model.positions} tokens, too few for the questions that "
+            "quality is compared on; measure it without quality."
+        )
+    sampling = SamplingSettings(max_new_tokens=min(ANSWER_TOKENS, room), greedy=True)
+    return TokenRequest(ids, sampling, stop_ids)
+
+
+def _answer(model: LoadedModel, request: TokenRequest) -> list[int]:
+    ids: list[int] = []
+
+    def take(token_id: int) -> bool:
+        ids.append(token_id)
+        return True
+
+    model.generate(request, take)
+    return ids
+
+
+def _forced(
+    model: ScoringModel, prompts: Sequence[TokenRequest], answers: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """The likeliest token at each position of somebody else's answers to the same prompts."""
+    found = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        start = len(prompt.prompt_ids) - 1
+        scores = model.scores([*prompt.prompt_ids, *answer[:-1]])
+        found.append(scores[start:].argmax(axis=-1).tolist())
+    return found

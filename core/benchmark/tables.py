@@ -1,0 +1,319 @@
+"""Measurements as a table: CSV for sheets and programs, Markdown to read and to publish."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from core.benchmark.points import subject_of
+from core.markdown import code_span
+from core.records.measurement_values import (
+    Figures,
+    Host,
+    Measurement,
+    MeasurementState,
+    Quality,
+    Spread,
+)
+from core.units import bytes_text
+
+_ACTIVE = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""With what a cell begins that spreadsheets take for a formula, or that hides one."""
+
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9-]+(\.\d+)?")
+"""What is nothing but text in Markdown."""
+
+_NONE = "—"
+
+_EQUAL_QUALITY = 1e-9
+"""Of a perplexity ratio: the reference itself."""
+
+
+def spreadsheet_text(text: str) -> str:
+    """The text so that a spreadsheet shows it instead of running it as a formula.
+
+    An apostrophe in front, as OWASP's page on CSV injection advises.
+    """
+    return f"'{text}" if text.lstrip(" ").startswith(_ACTIVE) else text
+
+
+# CSV
+
+
+def to_csv(measurements: Sequence[Measurement]) -> str:
+    """One row a measurement, failed ones among them; units stand in the columns' names."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _CSV_COLUMNS)
+    writer.writeheader()
+    for measurement in measurements:
+        writer.writerow(
+            {name: _cell(read(measurement)) for name, read in _CSV_COLUMNS.items()},
+        )
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return spreadsheet_text(value) if isinstance(value, str) else value
+
+
+_Read = Callable[[Measurement], Any]
+
+
+def _own(name: str) -> _Read:
+    return lambda measurement: getattr(measurement, name)
+
+
+def _asked(name: str) -> _Read:
+    return lambda measurement: getattr(measurement.configuration, name)
+
+
+def _host(name: str) -> _Read:
+    return lambda measurement: getattr(measurement.host, name)
+
+
+def _figure(name: str) -> _Read:
+    return lambda measurement: getattr(measurement.figures, name, None)
+
+
+def _spread(name: str, part: str) -> _Read:
+    return lambda measurement: getattr(getattr(measurement.figures, name, None), part, None)
+
+
+def _quality(name: str) -> _Read:
+    return lambda measurement: getattr(measurement.quality, name, None)
+
+
+def _time(name: str) -> _Read:
+    return lambda measurement: moment.isoformat() if (moment := getattr(measurement, name)) else ""
+
+
+def _as_json(read: _Read) -> _Read:
+    return lambda measurement: json.dumps(dict(read(measurement)), sort_keys=True)
+
+
+def _answers(measurement: Measurement) -> int:
+    return sum(len(one.samples) for one in measurement.rounds)
+
+
+_UNITS = {
+    "decode_tokens_per_s": "decode_median_tokens_per_s",
+    "decode_low": "decode_low_tokens_per_s",
+    "decode_high": "decode_high_tokens_per_s",
+    "prefill_tokens_per_s": "prefill_median_tokens_per_s",
+    "end_to_end_tokens_per_s": "end_to_end_median_tokens_per_s",
+    "memory_private_bytes": "memory_private_after_first_generate_bytes",
+    "memory_file_backed_bytes": "memory_file_backed_after_first_generate_bytes",
+    "mbu": "mbu_share_of_1",
+}
+"""Columns of the figures whose field does not say it all."""
+
+
+def _figure_columns() -> dict[str, _Read]:
+    columns: dict[str, _Read] = {}
+    for field in fields(Figures):
+        if field.name in ("ttft_ms", "tpot_ms"):
+            stem = field.name.removesuffix("_ms")
+            for part in fields(Spread):
+                columns[f"{stem}_{part.name}_ms"] = _spread(field.name, part.name)
+        else:
+            columns[_UNITS.get(field.name, field.name)] = _figure(field.name)
+    return columns
+
+
+_CSV_COLUMNS: dict[str, _Read] = {
+    "id": _own("id"),
+    "sweep": _own("sweep"),
+    "state": lambda measurement: measurement.state.value,
+    "error": _own("error"),
+    "model": _asked("model"),
+    "title": lambda measurement: subject_of(measurement).name,
+    "source": _asked("source"),
+    "random_weights": _asked("random_weights"),
+    "precision": _asked("precision"),
+    "execution_precision": _own("execution_precision"),
+    "kv_precision": _own("kv_precision"),
+    "device": _asked("device"),
+    "devices_used": lambda measurement: " ".join(measurement.devices_used),
+    "runtime": _asked("runtime"),
+    "hints": _as_json(_asked("hints")),
+    "threads": _own("threads"),
+    "prompt_tokens": _asked("prompt_tokens"),
+    "new_tokens": _asked("new_tokens"),
+    "repeats": _asked("repeats"),
+    "timed_answers": _answers,
+    "rounds": lambda measurement: len(measurement.rounds),
+    **_figure_columns(),
+    "disk_bytes": _own("disk_bytes"),
+    "weight_bytes": _own("weight_bytes"),
+    **{f"quality_{field.name}": _quality(field.name) for field in fields(Quality)},
+    **{f"host_{field.name}": _host(field.name) for field in fields(Host)},
+    "versions": _as_json(_own("versions")),
+    "created_at": _time("created_at"),
+    "started_at": _time("started_at"),
+    "ended_at": _time("ended_at"),
+    "imported_at": _time("imported_at"),
+}
+
+
+# Markdown
+
+
+def to_markdown(measurements: Sequence[Measurement]) -> str:
+    """A table for a README, why what failed did, and under which conditions all was measured.
+
+    Names stand in code where they are more than a word, so that nothing in them is active.
+    """
+    columns = _markdown_columns(several=len({row.host.name for row in measurements}) > 1)
+    lines = [list(columns), ["---"] * len(columns)]
+    lines += [[cell(row) for cell in columns.values()] for row in measurements]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    below = "".join(f"- {line}\n" for line in _notes(measurements) + _conditions(measurements))
+    return f"{table}\n{below}" if below else table
+
+
+def _markdown_columns(*, several: bool) -> dict[str, Callable[[Measurement], str]]:
+    """Head to cell; the host is told only where there are several."""
+    host = {"Host": lambda row: _name(row.host.name)} if several else {}
+    return host | {
+        "Model": lambda row: _name(subject_of(row).name),
+        "Precision": lambda row: _name(row.configuration.precision.upper()),
+        "Device": _device,
+        "Runtime": lambda row: _name(row.configuration.runtime),
+        "Prompt tokens": lambda row: f"{row.configuration.prompt_tokens:,}",
+        "Decode tokens/s (median, low–high)": _decode,
+        "TTFT ms": lambda row: _number(_spread("ttft_ms", "median")(row)),
+        "Prefill tokens/s": lambda row: _number(_figure("prefill_tokens_per_s")(row)),
+        "Memory after the first generate (private / file-backed)": lambda row: _memory(row, ""),
+        "Peak": lambda row: _memory(row, "_peak"),
+        "Disk": lambda row: _NONE if row.disk_bytes is None else bytes_text(row.disk_bytes),
+        "MBU": lambda row: _percent(_figure("mbu")(row)),
+        "Load s": lambda row: _number(_figure("load_s")(row)),
+        "Quality": lambda row: _quality_text(row.quality),
+    }
+
+
+def _device(row: Measurement) -> str:
+    """The device asked for, and the one used where that is another."""
+    asked, used = row.configuration.device, ", ".join(row.devices_used)
+    return _name(asked) if used in ("", asked) else f"{_name(asked)} ({_name(used)})"
+
+
+def _decode(row: Measurement) -> str:
+    """The rate with its range, or what became of the measurement instead."""
+    figures = row.figures
+    if figures is None:
+        return row.state.value
+    marks = ["contended"] if figures.contended else []
+    if row.state is not MeasurementState.DONE:
+        marks.append(f"{row.state.value} after {_answers(row)} of {row.configuration.repeats}")
+    rate = _NONE
+    if figures.decode_tokens_per_s is not None:
+        low, high = _number(figures.decode_low), _number(figures.decode_high)
+        rate = f"{_number(figures.decode_tokens_per_s)} ({low}–{high})"
+    return ", ".join([rate, *marks])
+
+
+def _memory(row: Measurement, suffix: str) -> str:
+    if row.figures is None:
+        return _NONE
+    kinds = ("memory_private", "memory_file_backed")
+    sizes = [getattr(row.figures, f"{kind}{suffix}_bytes") for kind in kinds]
+    return " / ".join(map(bytes_text, sizes))
+
+
+def _quality_text(quality: Quality | None) -> str:
+    if quality is None:
+        return _NONE
+    texts = []
+    if abs(quality.perplexity_ratio - 1) > _EQUAL_QUALITY or quality.top1_agreement < 1:
+        texts.append(f"perplexity × {quality.perplexity_ratio:.3f}")
+        texts.append(f"same top token {_percent(quality.top1_agreement)}")
+    else:
+        texts.append("reference")
+    if quality.task_accuracy is not None:
+        texts.append(f"accuracy {_percent(quality.task_accuracy)}")
+    return ", ".join(texts)
+
+
+def _notes(measurements: Sequence[Measurement]) -> list[str]:
+    """What the table leaves open: reasons of failures, and what the marks mean."""
+    lines = [
+        f"{_name(subject_of(row).name)} {_name(row.configuration.precision.upper())}, "
+        f"{row.configuration.prompt_tokens:,} prompt tokens: {code_span(row.error)}"
+        for row in measurements
+        if row.error
+    ]
+    if any(row.configuration.random_weights for row in measurements):
+        lines.append("Random weights: speed and size of the architecture without its knowledge.")
+    if any(row.figures is not None and row.figures.contended for row in measurements):
+        lines.append("Contended: something else of note ran meanwhile; not comparable.")
+    return lines
+
+
+def _conditions(measurements: Sequence[Measurement]) -> list[str]:
+    """Under which conditions the rows with figures came about, each said once."""
+    measured = [row for row in measurements if row.figures is not None]
+    lines = [say(row) for say in (_machine, _execution, _method, _versions) for row in measured]
+    if days := sorted({f"{row.started_at or row.created_at:%Y-%m-%d}" for row in measured}):
+        lines.append(f"Measured on {', '.join(days)} (UTC).")
+    return list(dict.fromkeys(lines))
+
+
+def _machine(row: Measurement) -> str:
+    host = row.host
+    bandwidth = ""
+    if host.bandwidth_bytes_per_s is not None:
+        bandwidth = f", read bandwidth {host.bandwidth_bytes_per_s / 1e9:.1f} GB/s as measured"
+    return (
+        f"Host {_name(host.name)}: {code_span(host.cpu)}, {host.cores} logical processors, "
+        f"{bytes_text(host.memory_bytes)} of memory, {code_span(host.os)}{bandwidth}."
+    )
+
+
+def _execution(row: Measurement) -> str:
+    asked = row.configuration
+    parts = [f"executed in {_name(row.execution_precision or 'unknown')}"]
+    if row.kv_precision is not None:
+        parts.append(f"KV cache in {_name(row.kv_precision)}")
+    if row.threads is not None:
+        parts.append(f"{row.threads} threads")
+    place = f"{_name(asked.precision.upper())} on {_name(asked.device)}, {_name(asked.runtime)}"
+    return f"{place}: {', '.join(parts)}."
+
+
+def _method(row: Measurement) -> str:
+    asked = row.configuration
+    processes = f", over {len(row.rounds)} fresh processes" if row.rounds else ""
+    return (
+        f"Greedy answers of exactly {asked.new_tokens} tokens, {asked.repeats} timed ones for each "
+        f"row{processes}."
+    )
+
+
+def _versions(row: Measurement) -> str:
+    named = [f"{name} {version}" for name, version in sorted(row.versions.items())]
+    return f"Versions: {code_span(', '.join(named))}."
+
+
+def _name(text: str) -> str:
+    """A name as it is where it is a plain word, otherwise in code, fit for a table's cell."""
+    return text if _PLAIN_WORD.fullmatch(text) else code_span(text).replace("|", r"\|")
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return _NONE
+    return f"{value:,.{1 if value < 100 else 0}f}"
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return _NONE
+    return f"{100 * share:.{1 if share > 0.95 else 0}f} %"

@@ -1,0 +1,98 @@
+"""What the embedded models were trained to do, and how much of it a precision leaves them.
+
+For them the texts and questions are held-out examples of their own corpus: English at large is
+foreign to models of a few million parameters, and no precision could make that worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+
+from core.benchmark.prompts import QualityTexts
+from core.demo.corpus import CATEGORIES, Example
+from core.demo.evaluate import MAX_NEW_TOKENS, Judged, accuracy, held_out
+from core.demo.models import DEMO_MODELS, DemoModel, end_ids, prompt_text
+from core.runtimes.base import LoadedModel
+from core.runtimes.spec import SamplingSettings, TokenRequest
+
+PER_CATEGORY = 25
+"""Instances that are judged, 200 in all: as the same ones are judged in every precision, a
+difference of a few per cent is one."""
+
+TEXTS_PER_CATEGORY = 4
+"""Instances that are read with their right answers, after those that are judged."""
+
+QUESTIONS = 10
+"""Instances that are answered greedily to compare answers token by token."""
+
+_QUESTIONS_PER_CATEGORY = -(-QUESTIONS // len(CATEGORIES))
+
+
+def texts_of(key: str) -> QualityTexts | None:
+    """What an embedded model reads and answers; None for any other model."""
+    model = DEMO_MODELS.get(key)
+    if model is None:
+        return None
+    asked = [
+        (one.instruction, one.context)
+        for place in range(_QUESTIONS_PER_CATEGORY)
+        for category in CATEGORIES
+        for one in held_out(category, _QUESTIONS_PER_CATEGORY)[place : place + 1]
+    ]
+    return QualityTexts(
+        tuple(
+            prompt_text(model, one.instruction, one.context) + one.answer
+            for category in CATEGORIES
+            for one in held_out(category, PER_CATEGORY + TEXTS_PER_CATEGORY)[PER_CATEGORY:]
+        ),
+        tuple(asked[:QUESTIONS]),
+    )
+
+
+def count_of(key: str) -> int:
+    """How many tasks :func:`accuracy_of` sets."""
+    return len(_tasks()) if key in DEMO_MODELS else 0
+
+
+def accuracy_of(
+    key: str, model: LoadedModel, over: Callable[[Sequence[Example]], Iterable[Example]] = iter
+) -> float | None:
+    """Share of right greedy answers to held-out instructions, 0 to 1; None for other models.
+
+    Judged as :mod:`core.demo.evaluate` does, in the precision and under the hints that the model
+    was loaded with.
+
+    Args:
+        over: hands the tasks on one by one, for progress.
+    """
+    demo = DEMO_MODELS.get(key)
+    if demo is None:
+        return None
+    return accuracy([_judged(demo, model, task) for task in over(_tasks())])
+
+
+@cache
+def _tasks() -> tuple[Example, ...]:
+    return tuple(one for category in CATEGORIES for one in held_out(category, PER_CATEGORY))
+
+
+def _judged(demo: DemoModel, model: LoadedModel, task: Example) -> Judged:
+    tokenizer = model.tokenizer
+    prompt = prompt_text(demo, task.instruction, task.context)
+    ends = frozenset(end_ids(demo, tokenizer))
+    request = TokenRequest(
+        tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"]),
+        SamplingSettings(max_new_tokens=MAX_NEW_TOKENS, greedy=True),
+        ends,
+    )
+    ids: list[int] = []
+
+    def take(token_id: int) -> bool:
+        ids.append(token_id)
+        return True
+
+    model.generate(request, take)
+    ended = bool(ids) and ids[-1] in ends
+    text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
+    return Judged(task, text, ended)

@@ -1,0 +1,140 @@
+"""How many bytes a model reads for one token: what bounds its decode rate by memory bandwidth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from core.catalogue.shapes import parameter_count, shape_from_config
+from core.errors import CorruptModelError
+from core.store.weights import IR_XML
+
+_BYTES = {"u8": 1, "i8": 1, "f16": 2, "bf16": 2, "f32": 4}
+"""Of one element, by OpenVINO's name."""
+
+_QUANTISED = ("u8", "i8")
+
+_SCALE_AND_ZERO_POINT_BYTES = 8
+"""Two float32 that OpenVINO's CPU plugin keeps beside each head's 8-bit key and value."""
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of the constants that feed matrix multiplications in the IR in ``folder``.
+
+    Compressed weights count as they are stored, with their scales and zero points. The embedding
+    table counts only where it is also the output layer's: of a mere look-up table one row is read.
+
+    Raises:
+        CorruptModelError: the IR cannot be read.
+    """
+    try:
+        root = ElementTree.parse(folder / IR_XML).getroot()
+        graph = _Graph(root)
+        return sum(graph.sizes[constant] for constant in graph.multiplied())
+    except (OSError, ElementTree.ParseError, KeyError, ValueError, AttributeError) as error:
+        raise CorruptModelError(
+            f"{IR_XML} in {folder} is not a readable OpenVINO model ({error}); convert or copy the "
+            "model again."
+        ) from error
+
+
+def checkpoint_weight_bytes(config: Mapping[str, Any], precision: str | None) -> int | None:
+    """The same of a PyTorch checkpoint that was loaded in this precision, from its configuration.
+
+    Norms and biases, less than a thousandth, are in it.
+
+    Returns:
+        None where the architecture's arithmetic or the precision is not known.
+    """
+    size = _BYTES.get(precision or "")
+    try:
+        shape = shape_from_config(dict(config))
+        count = parameter_count(str(config.get("model_type")), shape)
+    except (KeyError, TypeError, ValueError):
+        return None
+    if size is None:
+        return None
+    looked_up = 0 if shape.tied_embeddings else shape.vocabulary * shape.hidden
+    return size * (count - looked_up)
+
+
+def kv_bytes_per_position(config: Mapping[str, Any], kv_precision: str | None) -> int | None:
+    """Bytes that the KV cache holds for one position: keys and values of all layers.
+
+    Args:
+        config: the content of ``config.json``.
+        kv_precision: OpenVINO's name of the element type.
+
+    Returns:
+        None where the configuration or the precision does not tell.
+    """
+    size = _BYTES.get(kv_precision or "")
+    try:
+        heads = int(config["num_attention_heads"])
+        kv_heads = int(config.get("num_key_value_heads") or heads)
+        width = int(config.get("head_dim") or int(config["hidden_size"]) // heads)
+        layers = int(config["num_hidden_layers"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    if size is None:
+        return None
+    per_head = width * size + (_SCALE_AND_ZERO_POINT_BYTES if kv_precision in _QUANTISED else 0)
+    return 2 * layers * kv_heads * per_head
+
+
+def bytes_per_token(
+    weights: int | None, kv_per_position: int | None, prompt_tokens: int, new_tokens: int
+) -> int | None:
+    """Bytes read for one token of an answer: all weights, and the KV cache at half its length."""
+    if weights is None:
+        return None
+    return weights + (kv_per_position or 0) * (prompt_tokens + new_tokens // 2)
+
+
+class _Graph:
+    """Layers of an IR, their inputs, and the sizes of its constants."""
+
+    def __init__(self, root: ElementTree.Element) -> None:
+        # Not iter(): bodies of loops have layers, and ids, of their own.
+        layers = root.find("layers").findall("layer")
+        self._kinds = {layer.attrib["id"]: layer.attrib["type"] for layer in layers}
+        self.sizes = {
+            layer.attrib["id"]: int(layer.find("data").attrib["size"])
+            for layer in layers
+            if layer.attrib["type"] == "Const"
+        }
+        self._inputs: dict[str, list[str]] = {}
+        for edge in root.find("edges").findall("edge"):
+            self._inputs.setdefault(edge.attrib["to-layer"], []).append(edge.attrib["from-layer"])
+        self._constants: dict[str, frozenset[str] | None] = {}
+
+    def multiplied(self) -> frozenset[str]:
+        """Ids of the constants of which a matrix multiplication's input is made, and no more."""
+        found: set[str] = set()
+        for layer, kind in self._kinds.items():
+            if kind == "MatMul":
+                for source in self._inputs.get(layer, []):
+                    found |= self._made_of(source) or frozenset()
+        return frozenset(found)
+
+    def _made_of(self, layer: str) -> frozenset[str] | None:
+        """Constants of which ``layer`` is made; None where anything else takes part."""
+        todo = [layer]
+        while todo:
+            here = todo[-1]
+            if here in self._constants:
+                todo.pop()
+                continue
+            sources = self._inputs.get(here, [])
+            if here in self.sizes or not sources:
+                self._constants[here] = frozenset([here]) if here in self.sizes else None
+                continue
+            unknown = [source for source in sources if source not in self._constants]
+            if unknown:
+                todo.extend(unknown)
+                continue
+            parts = [self._constants[source] for source in sources]
+            self._constants[here] = None if None in parts else frozenset().union(*parts)
+        return self._constants[layer]

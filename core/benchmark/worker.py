@@ -1,0 +1,121 @@
+"""The child process that measures one configuration: ``python -m core.benchmark.worker``.
+
+It does nothing else, so that its memory and its processor time are the configuration's own. The
+request is the first line of standard input, a JSON object, for the reference's answers may be
+longer than a command line (32 767 characters on Windows): ``kind`` ("measure" or "quality"),
+``folder``, ``spec`` (see :mod:`core.benchmark.wire`), ``memory_limit_bytes`` or null, and what
+:func:`core.benchmark.measuring.measure` or :func:`core.benchmark.scoring.score` takes. It holds no
+secret. What comes back are JSON lines, ``progress`` and the events of those functions, then one
+``done`` or ``error``; see :mod:`core.store.child_side` for the rest of the protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from core.benchmark.measuring import measure
+from core.benchmark.wire import OUT_OF_MEMORY_SIGNS, loaded_spec
+from core.errors import GenerationError, NotEnoughMemoryError, PaddockError
+from core.runtimes.base import Runtime
+from core.runtimes.optimum import OptimumRuntime
+from core.runtimes.pytorch import PyTorchRuntime
+from core.runtimes.spec import RuntimeName
+from core.store.child_side import Channel, become_child, end_with_parent, leave
+from core.store.quiet import quieten_libraries, refuse_telemetry
+
+log = logging.getLogger(__name__)
+
+RUNTIMES: dict[RuntimeName, type[Runtime]] = {
+    RuntimeName.OPTIMUM: OptimumRuntime,
+    RuntimeName.PYTORCH: PyTorchRuntime,
+}
+
+RESERVED_BYTES = 512 * 2**20
+"""Address space that libraries reserve and never touch, thread stacks above all. The system's
+limit counts it, people do not, so it comes on top of the limit that was asked for."""
+
+
+def main() -> int:
+    """Carry out the request on standard input and return the exit code."""
+    channel = become_child()
+    request = json.loads(sys.stdin.buffer.readline())
+    end_with_parent()
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    refuse_telemetry()
+    quieten_libraries()
+    if request["memory_limit_bytes"]:
+        _limit_memory(request["memory_limit_bytes"] + RESERVED_BYTES)
+    try:
+        _work(request, channel)
+    except (PaddockError, MemoryError) as error:
+        return _tell(channel, _for_want_of_memory(error) or error)
+    except Exception as error:  # whatever a library raises, the sweep goes on
+        log.exception("The worker failed unexpectedly")
+        return _tell(channel, _for_want_of_memory(error) or _unexpected(error))
+    channel.say(event="done")
+    return 0
+
+
+def _work(request: dict[str, Any], channel: Channel) -> None:
+    spec = loaded_spec(request["spec"])
+    folder, runtime = Path(request["folder"]), RUNTIMES[spec.runtime]()
+    if request["kind"] == "quality":
+        from core.benchmark.scoring import score
+
+        score(runtime, folder, spec, forced=request["forced"], channel=channel)
+        return
+    measure(
+        runtime,
+        folder,
+        spec,
+        prompts=[(length, count) for length, count in request["prompts"]],
+        new_tokens=request["new_tokens"],
+        channel=channel,
+    )
+
+
+def _limit_memory(size: int) -> None:
+    """Refuse this process more private memory; the parent watches where the system cannot."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, hardest = resource.getrlimit(resource.RLIMIT_DATA)
+    if hardest != resource.RLIM_INFINITY:
+        size = min(size, hardest)
+    try:
+        resource.setrlimit(resource.RLIMIT_DATA, (size, hardest))
+    except (OSError, ValueError) as error:
+        log.warning("the system sets no memory limit (%s)", error)
+
+
+def _for_want_of_memory(error: BaseException) -> NotEnoughMemoryError | None:
+    """The error as one about memory, where that is what lies at its bottom."""
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause).lower()
+        if isinstance(cause, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY_SIGNS):
+            return NotEnoughMemoryError(
+                "The memory ran out while it was measured; close other programs, or choose a "
+                "lower precision or a smaller model."
+            )
+        cause = cause.__cause__
+    return None
+
+
+def _unexpected(error: Exception) -> GenerationError:
+    detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return GenerationError(f"Something failed while it was measured ({detail}); try again.")
+
+
+def _tell(channel: Channel, error: BaseException) -> int:
+    channel.say(event="error", type=type(error).__name__, message=str(error))
+    return error.exit_code if isinstance(error, PaddockError) else 1
+
+
+if __name__ == "__main__":
+    leave(main())

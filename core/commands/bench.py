@@ -1,0 +1,381 @@
+"""``bench``: measures models on this machine, and shows what came out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.catalogue import Precision, catalogue
+from core.commands.terminal import Line
+from core.errors import BadRequestError, PaddockError
+from core.settings import Settings
+from core.units import decimal_text, duration_text
+
+if TYPE_CHECKING:
+    from core.benchmark.plan import Plan
+    from core.benchmark.sweep import BenchmarkEstimate, Sweep, SweepProgress
+    from core.engine import Engine
+    from core.records.measurement_values import Measurement
+
+_LOOK_EVERY_S = 0.1
+"""How often the terminal is brought up to date."""
+
+_PLAIN_EVERY_S = 30.0
+"""Without a terminal a line is printed for each new message, and at least this often."""
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+}
+
+_SWEEPS_LISTED = 20
+
+_DASH = "—"
+
+
+def bench(options: argparse.Namespace, settings: Settings) -> int:
+    """Measure what was asked for, show it as a table, and write it where that was asked for.
+
+    The last line on stdout is one JSON object: the sweep's id and state, and how many of its rows
+    are done and failed.
+    """
+    from core.engine import Engine
+
+    if not options.list:
+        _check_files(options)
+    engine = Engine(settings)
+    try:
+        if options.list:
+            return _list(engine)
+        return _measure(options, engine)
+    finally:
+        engine.close()
+
+
+def byte_count(text: str) -> int:
+    """Bytes of what a person writes as ``8GB``, ``512 MiB`` or ``1.5e9``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no size.
+    """
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
+    unit = _UNITS.get(found[2].lower()) if found else None
+    try:
+        if found is None or unit is None:
+            raise ValueError
+        return int(float(found[1]) * unit)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; write it like 8GB or 512MiB"
+        ) from None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The names in a list with commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """The whole numbers in a list with commas.
+
+    Raises:
+        argparse.ArgumentTypeError: one of them is none.
+    """
+    try:
+        return tuple(int(part) for part in names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of whole numbers; write it like 32,512"
+        ) from None
+
+
+def precisions(text: str) -> tuple[Precision, ...]:
+    """The precisions in a list with commas.
+
+    Raises:
+        argparse.ArgumentTypeError: one of them is none.
+    """
+    try:
+        return tuple(Precision(name.lower()) for name in names(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of precisions; choose from {', '.join(Precision)}"
+        ) from None
+
+
+def _measure(options: argparse.Namespace, engine: Engine) -> int:
+    benchmark = engine.benchmark
+    if options.resume:
+        sweep = benchmark.resume(options.resume)
+    else:
+        plan = _plan(options)
+        needs = benchmark.estimate(plan)
+        sweep = benchmark.start(plan)
+        print(_needs_text(needs), file=sys.stderr, flush=True)
+    progress = _follow(sweep)
+    print(_table(progress.rows))
+    written = _write_files(options, progress.rows)
+    if progress.error:
+        print(progress.error, file=sys.stderr)
+    _tell_how_it_ended(sweep, engine)
+    done = sum(row.state == "done" for row in progress.rows)
+    failed = sum(row.state == "failed" for row in progress.rows)
+    summary = {
+        "sweep": sweep.id,
+        "state": sweep.state.value,
+        "rows": len(progress.rows),
+        "done": done,
+        "failed": failed,
+    }
+    print(json.dumps(summary))
+    return 0 if written and done == len(progress.rows) else PaddockError.exit_code
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    from core.benchmark.plan import Plan
+    from core.runtimes.spec import RuntimeName
+
+    chosen = options.models or options.random_weights
+    try:
+        runtimes = tuple(RuntimeName(name.lower()) for name in options.runtimes)
+    except ValueError:
+        raise BadRequestError(
+            f"There is no such runtime among {', '.join(options.runtimes)}; choose from "
+            f"{', '.join(RuntimeName)}."
+        ) from None
+    return Plan(
+        models=options.models if chosen else _embedded(),
+        random_models=options.random_weights,
+        precisions=options.precisions,
+        devices=options.devices,
+        runtimes=runtimes,
+        prompt_tokens=options.prompt_tokens,
+        new_tokens=options.new_tokens,
+        repeats=options.repeat,
+        rounds=min(options.rounds, options.repeat),
+        quality=options.quality,
+        memory_limit_bytes=options.memory_limit,
+        keep_random_weights=options.keep,
+    ).validated()
+
+
+def _embedded() -> tuple[str, ...]:
+    return tuple(key for key, row in catalogue().items() if row.embedded)
+
+
+# What is told meanwhile
+
+
+def _needs_text(needs: BenchmarkEstimate) -> str:
+    parts = [f"about {duration_text(needs.seconds)}"]
+    if needs.disk_bytes:
+        parts.append(f"{decimal_text(needs.disk_bytes)} of disk")
+    if needs.download_bytes:
+        parts.append(f"a download of {decimal_text(needs.download_bytes)}")
+    counted = "1 measurement" if needs.rows == 1 else f"{needs.rows} measurements"
+    return f"{counted}: {', '.join(parts)}."
+
+
+def _follow(sweep: Sweep) -> SweepProgress:
+    """Show how a sweep goes until its end; Ctrl-C ends it and keeps what was measured."""
+    shown = _Shown()
+    try:
+        while not sweep.wait(_LOOK_EVERY_S):
+            shown.show(sweep.progress())
+    except KeyboardInterrupt:
+        sweep.cancel()
+        sweep.wait()
+    finally:  # a sweep does not outlive whoever watches it; one that has ended does not mind
+        sweep.cancel()
+        shown.clear()
+    return sweep.progress()
+
+
+class _Shown:
+    """One line that is rewritten in a terminal; a line for each message elsewhere."""
+
+    def __init__(self) -> None:
+        self._line = Line()
+        self._terminal = sys.stderr.isatty()
+        self._told = ""
+        self._printed = 0.0
+
+    def show(self, progress: SweepProgress) -> None:
+        """Show how it stands now."""
+        if not progress.total:
+            return  # it has not looked yet what there is to do
+        parts = [f"{progress.done} of {progress.total}"]
+        if progress.seconds_left is not None:
+            parts.append(f"{duration_text(progress.seconds_left)} left")
+        text = f"{', '.join(parts)} · {progress.message}"
+        if self._terminal:
+            self._line.show(text[: shutil.get_terminal_size().columns - 1])
+            return
+        now = time.monotonic()
+        if progress.message != self._told or now - self._printed >= _PLAIN_EVERY_S:
+            self._told, self._printed = progress.message, now
+            print(text, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Make room for other output."""
+        self._line.clear()
+
+
+def _tell_how_it_ended(sweep: Sweep, engine: Engine) -> None:
+    from core.benchmark.random_weights import random_weights_bytes
+
+    progress = sweep.progress()
+    print(progress.message, file=sys.stderr)
+    if any(row.state.missing for row in progress.rows):
+        print(
+            f"`python -m core bench --resume {sweep.id}` measures what is missing.", file=sys.stderr
+        )
+    kept = random_weights_bytes(engine.settings) if sweep.plan.random_models else 0
+    if kept:
+        print(
+            f"{decimal_text(kept)} of random weights are kept; "
+            "`python -m core delete --random-weights` removes them.",
+            file=sys.stderr,
+        )
+
+
+# What comes out
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Refuse, before anything is measured, files that could not be written after it.
+
+    Raises:
+        BadRequestError: a file's folder is not there, or it is a folder itself.
+    """
+    for file in (options.json, options.csv, options.markdown):
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise BadRequestError(
+                f"{file} cannot be written: give a file in a folder that is there."
+            )
+
+
+def _write_files(options: argparse.Namespace, rows: Sequence[Measurement]) -> bool:
+    """Write what was asked for; False where a file could not be written, which is told."""
+    from core.benchmark import document
+
+    formats: list[tuple[Path | None, Callable[[Sequence[Measurement]], str]]] = [
+        (options.json, document.to_json),
+        (options.csv, document.to_csv),
+        (options.markdown, document.to_markdown),
+    ]
+    whole = True
+    for file, to_text in formats:
+        if file is None:
+            continue
+        try:
+            file.write_text(to_text(rows), encoding="utf-8", newline="")
+        except OSError as error:
+            whole = False
+            print(
+                f"{file} could not be written ({error.strerror or error}); the measurements are "
+                "kept, and the Metrics page exports them.",
+                file=sys.stderr,
+            )
+    return whole
+
+
+def _table(rows: Sequence[Measurement]) -> str:
+    """The rows for people: one line each, with the reason where there are no figures."""
+    head = (
+        "Model",
+        "Precision",
+        "Device",
+        "Runtime",
+        "Prompt",
+        "Decode tokens/s",
+        "TTFT",
+        "Prefill tokens/s",
+        "Private / file-backed",
+        "MBU",
+        "Load",
+        "",
+    )
+    lines = [head, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
+    text = []
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
+        text.append("  ".join([*cells, line[-1]]).rstrip())
+    return "\n".join(text)
+
+
+def _cells(row: Measurement) -> tuple[str, ...]:
+    asked, figures = row.configuration, row.figures
+    first = (
+        _plain(asked.title),
+        asked.precision.upper(),
+        asked.device,
+        asked.runtime,
+        str(asked.prompt_tokens),
+    )
+    if figures is None:
+        return (*first, *[_DASH] * 6, _remark(row))
+    return (
+        *first,
+        _rate(figures.decode_tokens_per_s, figures.decode_low, figures.decode_high),
+        f"{figures.ttft_ms.median:,.0f} ms",
+        f"{figures.prefill_tokens_per_s:,.0f}",
+        f"{decimal_text(figures.memory_private_bytes)} / "
+        f"{decimal_text(figures.memory_file_backed_bytes)}",
+        _DASH if figures.mbu is None else f"{figures.mbu:.0%}",
+        duration_text(figures.load_s),
+        _remark(row),
+    )
+
+
+def _rate(median: float | None, low: float | None, high: float | None) -> str:
+    if median is None or low is None or high is None:
+        return _DASH
+    return f"{median:,.1f} ({low:,.1f}–{high:,.1f})"
+
+
+def _remark(row: Measurement) -> str:
+    marks = []
+    if row.configuration.random_weights:
+        marks.append("random weights")
+    if row.figures is not None and row.figures.contended:
+        marks.append("other work ran")
+    if row.quality is not None:
+        marks.append(f"perplexity × {row.quality.perplexity_ratio:.3f}")
+    if row.state != "done":
+        marks.append(f"{row.state}: {_plain(row.error)}" if row.error else str(row.state))
+    return ", ".join(marks)
+
+
+def _plain(text: str) -> str:
+    """Without what could steer a terminal: titles come from files."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _list(engine: Engine) -> int:
+    """Print the latest sweeps, the newest first, with what is missing of them."""
+    for record in engine.measurements.sweeps(_SWEEPS_LISTED):
+        rows = engine.measurements.of_sweep(record.id)
+        missing = sum(row.state.missing for row in rows)
+        started = record.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        models: Any = [*record.plan.get("models", ()), *record.plan.get("random_models", ())]
+        rest = f", {missing} missing" if missing else ""
+        print(
+            f"{record.id}  {started}  {record.state:11}  {len(rows)} measurements{rest}  "
+            f"{_plain(', '.join(map(str, models)))}"
+        )
+    return 0

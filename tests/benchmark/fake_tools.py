@@ -1,0 +1,114 @@
+"""Tools of a sweep for what is hard to provoke with real ones: failures, waiting, other work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from core.benchmark.child import Job, Outcome
+from core.benchmark.preparing import Material, Ready
+from core.benchmark.tools import Tools
+from core.devices import library_versions
+from core.errors import StoppedError
+from core.records.measurement_values import Quality, Round, Sample
+from core.runtimes.base import Conditions
+from core.runtimes.spec import ModelSpec
+from core.settings import Settings
+
+BANDWIDTH = 20e9
+
+
+def a_round(answers: int, new_tokens: int, *, tpot_ms: float = 10.0) -> Round:
+    """A round with that many equal answers."""
+    times = tuple(50.0 + tpot_ms * number for number in range(new_tokens))
+    sample = Sample(
+        ttft_ms=50.0,
+        tpot_ms=tpot_ms if new_tokens > 1 else None,
+        total_ms=times[-1],
+        token_times_ms=times,
+    )
+    return Round(
+        load_s=2.0,
+        compile_s=1.5,
+        memory_private_bytes=100,
+        memory_file_backed_bytes=200,
+        memory_private_peak_bytes=110,
+        memory_file_backed_peak_bytes=210,
+        cpu_cores=1.9,
+        other_cpu_cores=0.05,
+        contended=False,
+        samples=(sample,) * answers,
+    )
+
+
+def an_outcome(job: Job, **changes: Any) -> Outcome:
+    """What a process measures of this job."""
+    outcome = Outcome(
+        rounds={prompt: a_round(answers, job.new_tokens) for prompt, answers in job.prompts},
+        conditions=Conditions("f32", "u8", ("CPU",), 2, {}),
+        weight_bytes=10_000_000,
+        kv_bytes_per_position=1_000,
+        versions=library_versions(),
+    )
+    return replace(outcome, **changes)
+
+
+@dataclass
+class FakeWork:
+    """Measures nothing; counts what it was asked for, and does what a test says besides."""
+
+    before: Callable[[Job], None] = lambda job: None
+    """Called by each measuring process; raises, waits, or disturbs."""
+    make: Callable[[Material], None] = lambda material: None
+    """Called for each model that is to be made ready."""
+    positions: int | None = 4096
+    jobs: list[Job] = field(default_factory=list)
+    made: list[Material] = field(default_factory=list)
+    judged: list[ModelSpec] = field(default_factory=list)
+    on_round: Callable[[int, Round], None] | None = None
+    """Of the process that measures now."""
+    bandwidth: Callable[[], float] = lambda: BANDWIDTH
+
+    def tools(self) -> Tools:
+        """These as a sweep takes them."""
+        return Tools(
+            make_ready=self._make_ready,
+            measure=self._measure,
+            read_bandwidth=self.bandwidth,
+            judge=self._judge,
+        )
+
+    def _make_ready(self, material: Material, settings: Settings, **_how: Any) -> Ready:
+        self.made.append(material)
+        self.make(material)
+        return Ready(Path("nowhere") / material.model, 5_000, 4_000, self.positions)
+
+    def _measure(self, job: Job, *, on_round: Callable[[int, Round], None], **_how: Any) -> Outcome:
+        self.jobs.append(job)
+        self.on_round = on_round
+        self.before(job)
+        return an_outcome(job)
+
+    def _judge(
+        self, folder: Path, spec: ModelSpec, reference: Any, **_how: Any
+    ) -> tuple[Quality, Any]:
+        self.judged.append(spec)
+        quality = Quality(
+            reference="fp16",
+            perplexity=8.0,
+            perplexity_ratio=1.0 if reference is None else 1.02,
+            top1_agreement=1.0 if reference is None else 0.98,
+            first_divergent_token=64.0,
+            divergent_share=0.0,
+            tokens=100,
+        )
+        return quality, reference or spec
+
+
+def wait_for_cancel(cancel: threading.Event) -> None:
+    """What a step does until somebody stops it."""
+    assert cancel.wait(30), "nobody cancelled"
+    raise StoppedError("Stopped.")

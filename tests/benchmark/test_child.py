@@ -1,0 +1,236 @@
+"""Measuring in a process of its own: real tiny models, and every way in which that process ends."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.benchmark.child import Job, Outcome, measure_in_process
+from core.benchmark.worker_process import MemoryWatch
+from core.catalogue import Precision
+from core.devices import ProcessMemory
+from core.engine import Engine
+from core.errors import (
+    BadRequestError,
+    CorruptModelError,
+    GenerationError,
+    NotEnoughMemoryError,
+    PromptTooLongError,
+    StoppedError,
+    UnknownDeviceError,
+)
+from core.records.measurement_values import Round
+from core.runtimes.spec import ModelSpec, RuntimeName
+from core.settings import CHECKOUT
+from core.store import resolve
+
+MIB = 2**20
+
+
+@pytest.fixture
+def job(spec_of: Callable[..., ModelSpec], engine: Engine) -> Job:
+    spec = spec_of("gpt_neox")
+    stored = engine.store.get(resolve(spec.model), spec.precision)
+    assert stored is not None
+    return Job(folder=stored.folder, spec=spec, prompts=((16, 1),), new_tokens=4)
+
+
+@pytest.fixture
+def endless(job: Job) -> Job:
+    """More answers than anybody waits for."""
+    return replace(job, prompts=((16, 100_000),), new_tokens=64)
+
+
+def run(job: Job, **options) -> Outcome:
+    options = {"on_progress": lambda message, fraction: None, "cancel": threading.Event()} | options
+    return measure_in_process(job, **options)
+
+
+def workers() -> list[psutil.Process]:
+    """Child processes of this one that measure."""
+
+    def measures(child: psutil.Process) -> bool:
+        try:
+            return "core.benchmark.worker" in " ".join(child.cmdline())
+        except psutil.NoSuchProcess:
+            return False
+
+    return [child for child in psutil.Process().children() if measures(child)]
+
+
+def when_answering(do: Callable[[], None]) -> Callable[[str, float | None], None]:
+    """Progress that does something once, in the middle of the answers."""
+    done = threading.Event()
+
+    def hear(message: str, fraction: float | None) -> None:
+        if fraction and not done.is_set():
+            done.set()
+            do()
+
+    return hear
+
+
+def test_every_prompt_length_gets_its_round_with_all_its_figures(job: Job):
+    told: list[tuple[str, float | None]] = []
+    complete: list[int] = []
+    job = replace(job, prompts=((48, 2), (16, 1)), new_tokens=6)
+    found = run(
+        job,
+        on_progress=lambda message, fraction: told.append((message, fraction)),
+        on_round=lambda length, _found: complete.append(length),
+    )
+    assert list(found.rounds) == complete == [48, 16]
+    assert [len(found.rounds[length].samples) for length in (48, 16)] == [2, 1]
+    for one in found.rounds.values():
+        assert one.load_s > one.compile_s > 0
+        assert 50 * MIB < one.memory_private_bytes <= one.memory_private_peak_bytes
+        assert 0 < one.memory_file_backed_bytes <= one.memory_file_backed_peak_bytes
+        assert one.cpu_cores > 0 and one.other_cpu_cores >= 0
+        for sample in one.samples:
+            assert len(sample.token_times_ms) == 6
+            assert list(sample.token_times_ms) == sorted(sample.token_times_ms)
+            assert sample.ttft_ms == pytest.approx(sample.token_times_ms[0])
+            spread = sample.token_times_ms[-1] - sample.token_times_ms[0]
+            assert sample.tpot_ms == pytest.approx(spread / 5)
+            assert sample.total_ms >= sample.token_times_ms[-1]
+    assert found.conditions.execution_precision == "f32"
+    assert found.conditions.devices_used == ("CPU",)
+    assert found.weight_bytes and found.kv_bytes_per_position
+    assert found.versions["openvino"]
+    fractions = [fraction for _, fraction in told if fraction is not None]
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] < 1
+    assert workers() == []
+
+
+def test_the_baseline_runs_the_checkpoint_with_pytorch(job: Job):
+    spec = replace(job.spec, precision=Precision.FP16, runtime=RuntimeName.PYTORCH)
+    found = run(replace(job, folder=Path(job.spec.model), spec=spec, checkpoint=True))
+    assert found.conditions.execution_precision == found.conditions.kv_cache_precision == "bf16"
+    assert len(found.rounds[16].samples) == 1
+    assert found.weight_bytes == pytest.approx(
+        run(job).weight_bytes / 2, rel=0.02
+    )  # FP32 constants of the same multiplications; norms and biases apart
+
+
+def test_a_killed_worker_leaves_a_sentence_and_the_rounds_that_were_complete(endless: Job):
+    complete: dict[int, Round] = {}
+    job = replace(endless, prompts=((8, 2), (16, 100_000)))
+
+    def kill() -> None:
+        workers()[0].kill()
+
+    def when_second(message: str, fraction: float | None) -> None:
+        if "16 tokens" in message and fraction and workers():
+            kill()
+
+    with pytest.raises(
+        GenerationError, match=r"FP32 · CPU was killed by signal 9, perhaps for"
+    ) as e:
+        run(job, on_progress=when_second, on_round=complete.__setitem__)
+    assert "\n" not in str(e.value)
+    assert list(complete) == [8] and len(complete[8].samples) == 2
+    assert workers() == []
+
+
+def test_cancel_ends_it_within_a_second(endless: Job):
+    cancel, asked = threading.Event(), []
+
+    def stop() -> None:
+        asked.append(time.monotonic())
+        cancel.set()
+
+    with pytest.raises(StoppedError, match="Stopped while"):
+        run(endless, on_progress=when_answering(stop), cancel=cancel)
+    assert time.monotonic() - asked[0] < 1
+    assert workers() == []
+
+
+def test_a_silent_worker_is_ended(endless: Job):
+    def freeze() -> None:
+        workers()[0].suspend()
+
+    with pytest.raises(GenerationError, match="said nothing for"):
+        run(endless, on_progress=when_answering(freeze), silence_s=30.0)
+    assert workers() == []
+
+
+def test_a_memory_limit_becomes_a_sentence(job: Job):
+    with pytest.raises(NotEnoughMemoryError, match=r"needs more than the 100 MiB of memory") as e:
+        run(replace(job, memory_limit_bytes=100 * MIB))
+    assert "raise the limit" in str(e.value)
+    assert workers() == []
+
+
+def test_the_system_refuses_what_is_beyond_the_limit_at_once():
+    """The watch from outside looks forty times a second; the limit within does not wait for it."""
+    pytest.importorskip("resource", reason="the system sets no such limit")
+    code = (
+        "from core.benchmark.worker import _limit_memory, _for_want_of_memory\n"
+        f"_limit_memory({300 * MIB})\n"
+        "try:\n"
+        f"    bytearray({400 * MIB})\n"
+        "except MemoryError as error:\n"
+        "    print(type(_for_want_of_memory(error)).__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=300
+    )
+    assert (done.stdout.strip(), done.stderr) == ("NotEnoughMemoryError", "")
+
+
+def test_a_damaged_model_keeps_its_class_and_sentence(job: Job, tmp_path: Path):
+    folder = shutil.copytree(job.folder, tmp_path / "copy")
+    weights = folder / "openvino_model.bin"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CorruptModelError, match="cannot be loaded"):
+        run(replace(job, folder=folder))
+
+
+def test_a_device_that_is_not_there_is_named(job: Job):
+    with pytest.raises(UnknownDeviceError, match="There is no device 'NPU'"):
+        run(replace(job, spec=replace(job.spec, device="NPU")))
+
+
+def test_a_prompt_without_positions_is_refused_before_it_is_timed(job: Job):
+    with pytest.raises(PromptTooLongError, match="has positions for 8,192 tokens, fewer than"):
+        run(replace(job, prompts=((8191, 1),)))
+
+
+def test_the_baseline_knows_no_int8(job: Job):
+    spec = replace(job.spec, precision=Precision.INT8, runtime=RuntimeName.PYTORCH)
+    with pytest.raises(BadRequestError, match="FP32 and FP16, not in INT8"):
+        run(replace(job, folder=Path(job.spec.model), spec=spec, checkpoint=True))
+
+
+def test_secrets_stay_with_the_parent(job: Job, monkeypatch):
+    """Neither the command line nor the environment of the worker shows them."""
+    monkeypatch.setenv("HF_TOKEN", "hf_hunter2")
+    monkeypatch.setenv("PADDOCK_DATABASE_URL", "postgresql://me:hunter2@host/db")
+    seen: list[str] = []
+
+    def look(message: str, fraction: float | None) -> None:
+        for worker in workers():
+            seen.append(f"{worker.cmdline()} {worker.environ()}")
+
+    with pytest.raises(UnknownDeviceError):
+        run(replace(job, spec=replace(job.spec, device="NPU")), on_progress=look)
+    assert seen and not any("hunter2" in text for text in seen)
+
+
+def test_peaks_of_one_prompt_length_are_not_another_ones():
+    watch = MemoryWatch(pid=0)
+    for phase, size in ((None, 10), (512, 90), (32, 20)):
+        watch.enter(phase)
+        watch.add(ProcessMemory(size, 100 - size, 100))
+    assert watch.peak(32) == ProcessMemory(20, 90, 100)
+    assert watch.peak(512) == ProcessMemory(90, 90, 100)
+    assert watch.peak(7) == ProcessMemory(10, 90, 100)  # loading alone

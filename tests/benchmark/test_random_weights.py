@@ -1,0 +1,228 @@
+"""Checkpoints with random weights: what they are, and that they come, stay and go as told."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.benchmark import random_weights
+from core.benchmark.preparing import Material, is_ready, make_ready
+from core.benchmark.random_checkpoint import split_evenly, write_checkpoint
+from core.benchmark.random_weights import (
+    checkpoint_bytes,
+    checkpoint_folder,
+    delete_random_weights,
+    ensure_checkpoint,
+    random_settings,
+    random_weights_bytes,
+)
+from core.benchmark.shapes import random_model, random_models
+from core.benchmark.turn import Turn
+from core.catalogue import Precision, Shape, benchmark_shapes, catalogue
+from core.errors import ConversionError, DiskFullError, ModelBusyError, StoppedError
+from core.settings import Settings
+from core.store import ModelStore, resolve
+from core.store.checkpoint import inspect_checkpoint
+from tests.builders import ARCHITECTURES
+
+SMALL = "paddock-neox"
+"""The embedded model's shape: real, and made in a moment."""
+
+SHAPE = Shape(
+    hidden=64,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    intermediate=128,
+    vocabulary=300,
+    positions=128,
+    rotary_fraction=0.5,
+)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+def make(settings: Settings, key: str = SMALL, cancel: threading.Event | None = None) -> Path:
+    told: list[tuple[str, float | None]] = []
+    folder = ensure_checkpoint(
+        random_model(key),
+        settings,
+        on_progress=lambda message, fraction: told.append((message, fraction)),
+        cancel=cancel or threading.Event(),
+    )
+    assert all(key in message and 0 <= fraction <= 1 for message, fraction in told)
+    return folder
+
+
+# What is written
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_is_a_checkpoint_that_generates(architecture: str, tmp_path: Path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = write_checkpoint(tmp_path, architecture, SHAPE, shards=2)
+    info = inspect_checkpoint(folder)
+    assert (len(info.weight_files), info.dtype, info.safetensors) == (2, "bfloat16", True)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    ids = tokenizer("Wörter", return_tensors="pt")
+    assert ids["input_ids"].shape == (1, len("Wörter".encode()))
+    assert tokenizer.decode(ids["input_ids"][0]) == "Wörter"
+    model = AutoModelForCausalLM.from_pretrained(str(folder))
+    answer = model.generate(**ids, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert answer.shape == (1, len("Wörter".encode()) + 3)
+
+
+def test_equal_arguments_give_equal_bytes(tmp_path: Path):
+    one, two = (write_checkpoint(tmp_path / name, "llama", SHAPE) for name in ("a", "b"))
+    assert [path.name for path in one.glob("*.safetensors")] == ["model.safetensors"]
+    for path in one.iterdir():
+        assert path.read_bytes() == (two / path.name).read_bytes(), path.name
+
+
+def test_shards_are_about_equal_and_none_is_empty():
+    shapes = {"embedding": (1000, 10), **{f"layer{n}": (10, 100) for n in range(10)}}
+    assert [len(part) for part in split_evenly(shapes, 2)] == [1, 10]
+    assert split_evenly({"one": (5,)}, 3) == [["one"]]
+    assert [name for part in split_evenly(shapes, 4) for name in part] == list(shapes)
+
+
+def test_every_model_and_shape_can_be_had():
+    known = random_models()
+    assert set(known) == set(catalogue()) | set(benchmark_shapes())
+    for key, row in catalogue().items():
+        assert (known[key].parameters, known[key].int4) == (row.parameters, row.int4)
+        assert "random weights" in known[key].title
+    assert 0.39e9 < known["neox-410m"].parameters < 0.42e9
+
+
+# Where it lies
+
+
+def test_it_is_made_once(settings: Settings):
+    folder = make(settings)
+    before = (folder / "model.safetensors").stat()
+    assert folder == checkpoint_folder(settings, SMALL)
+    assert before.st_size == pytest.approx(checkpoint_bytes(random_model(SMALL)), rel=0.01)
+    assert make(settings) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before.st_mtime_ns
+    assert [path.name for path in folder.parent.iterdir()] == [SMALL]
+    assert ModelStore(settings).list() == []  # apart from the person's models
+
+
+def test_it_is_converted_as_the_real_model_would_be(settings: Settings):
+    material = Material(SMALL, True, Precision.INT4)
+    assert not is_ready(material, settings)
+    told: list[str] = []
+    ready = make_ready(
+        material,
+        settings,
+        on_progress=lambda message, _: told.append(message),
+        cancel=threading.Event(),
+    )
+    assert is_ready(material, settings) and told
+    folder = checkpoint_folder(settings, SMALL)
+    store = ModelStore(random_settings(settings))
+    stored = store.get(resolve(str(folder)), Precision.INT4)
+    assert stored.folder == ready.folder
+    wanted = catalogue()[SMALL].int4
+    assert (stored.manifest.int4.group_size, stored.manifest.int4.ratio) == (
+        wanted.group_size,
+        wanted.ratio,
+    )
+    assert ready.positions == catalogue()[SMALL].shape.positions
+    baseline = make_ready(
+        Material(SMALL, True, None), settings, on_progress=print, cancel=threading.Event()
+    )
+    assert baseline.folder == folder and baseline.positions == ready.positions
+    assert random_weights_bytes(settings) > baseline.disk_bytes + ready.disk_bytes
+    freed = delete_random_weights(settings)
+    assert freed > baseline.disk_bytes and random_weights_bytes(settings) == 0
+    assert not random_settings(settings).home.exists()
+
+
+def test_nothing_is_deleted_under_a_running_benchmark(settings: Settings):
+    folder = make(settings)
+    with Turn(settings).taken(), pytest.raises(ModelBusyError, match="already"):
+        delete_random_weights(settings)
+    assert folder.is_dir()
+
+
+def test_there_is_nothing_to_delete(settings: Settings):
+    assert delete_random_weights(settings) == 0
+
+
+# What goes wrong
+
+
+def test_cancel_ends_it_within_a_second_and_leaves_nothing(settings: Settings):
+    """Of a shape so large that it would take a while."""
+    cancel = threading.Event()
+    timer = threading.Timer(1.0, cancel.set)
+    timer.start()
+    with pytest.raises(StoppedError):
+        make(settings, "neox-410m", cancel)
+    assert cancel.is_set()
+    assert not [child for child in psutil.Process().children() if _writes(child)]
+    assert random_weights_bytes(settings) == 0
+
+
+def _writes(child: psutil.Process) -> bool:
+    try:
+        return any("random_checkpoint" in part for part in child.cmdline())
+    except psutil.Error:
+        return False
+
+
+def test_a_killed_writer_is_a_sentence_and_leaves_nothing(settings: Settings):
+    failure: list[Exception] = []
+
+    def run() -> None:
+        try:
+            make(settings, "neox-410m")
+        except ConversionError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not (found := [c for c in psutil.Process().children() if _writes(c)]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    found[0].kill()
+    thread.join(20)
+    assert "signal 9" in str(failure[0]) and str(failure[0]).endswith(".")
+    assert random_weights_bytes(settings) == 0
+
+
+def test_a_disk_too_small_is_told_before(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(random_weights, "free_bytes", lambda folder: 10**9)
+    with pytest.raises(DiskFullError, match=r"5\.5 GB|5\.6 GB"):
+        make(settings, "dolly-v2-3b")
+
+
+def test_a_disk_that_becomes_full_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        random_weights, "_how_it_ended", lambda code, text: "No space left on device"
+    )
+    monkeypatch.setattr(random_weights, "CHECKOUT", settings.home.parent)  # no such module there
+    with pytest.raises(DiskFullError, match="became full"):
+        make(settings)
+    assert random_weights_bytes(settings) == 0
+
+
+def test_what_a_killed_process_left_is_swept(settings: Settings):
+    left = checkpoint_folder(settings, SMALL).parent / ".work" / "old" / "model.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    folder = make(settings)
+    assert not left.exists()
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "gpt_neox"

@@ -1,0 +1,168 @@
+"""What the worker does in its process, looked at from within: the work on a scripted model."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from core.benchmark import measuring, worker
+from core.benchmark.measuring import measure
+from core.benchmark.wire import (
+    loaded_conditions,
+    loaded_error,
+    loaded_spec,
+    plain_spec,
+)
+from core.catalogue import Precision
+from core.errors import (
+    CorruptModelError,
+    GenerationError,
+    NotEnoughMemoryError,
+    UnknownDeviceError,
+)
+from core.runtimes.base import Conditions
+from core.runtimes.spec import ExecutionHints, ModelSpec, TokenRequest
+from core.store.child_side import Channel
+
+SPEC = ModelSpec("mine", Precision.INT8, "CPU")
+
+
+class Model:
+    """Answers with as many tokens as it is told, or fewer."""
+
+    positions = 100
+    end_ids = frozenset({0})
+    conditions = Conditions("f32", "u8", ("CPU",), 2, {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def __init__(self, most: int = 1000) -> None:
+        self.asked: list[TokenRequest] = []
+        self._most = most
+
+    @staticmethod
+    def tokenizer(text: str, **_options) -> dict[str, list[int]]:
+        return {"input_ids": [len(word) for word in text.split()]}
+
+    def generate(self, request: TokenRequest, on_token) -> None:
+        self.asked.append(request)
+        for _ in range(min(request.sampling.max_new_tokens, self._most)):
+            on_token(0)
+
+
+class Runtime:
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def prepare(self) -> None:
+        pass
+
+    def load(self, folder: Path, spec: ModelSpec) -> Model:
+        return self._model
+
+
+def events(model: Model, prompts: list[tuple[int, int]], new_tokens: int = 8) -> list[dict]:
+    heard = io.StringIO()
+    measure(
+        Runtime(model),
+        Path(),
+        SPEC,
+        prompts=prompts,
+        new_tokens=new_tokens,
+        channel=Channel(heard),
+    )
+    return [json.loads(line) for line in heard.getvalue().splitlines()]
+
+
+def test_answers_are_greedy_forced_and_each_length_is_warmed_up():
+    model = Model()
+    said = events(model, [(32, 2), (8, 1)])
+    lengths = [(len(one.prompt_ids), one.sampling.max_new_tokens) for one in model.asked]
+    # The shortest first, whatever the order, so that load times compare.
+    assert lengths == [(8, 4), (32, 4), (32, 8), (32, 8), (8, 8)]
+    assert all(one.sampling.greedy and not one.stop_ids for one in model.asked)
+    told = [event["event"] for event in said if event["event"] != "progress"]
+    assert told == ["loaded", "begin", "sample", "sample", "end", "begin", "sample", "end"]
+
+
+def test_an_answer_of_one_token_has_no_rate_and_short_warm_up():
+    model = Model()
+    said = events(model, [(8, 1)], new_tokens=1)
+    assert [one.sampling.max_new_tokens for one in model.asked] == [1, 1]
+    sample = next(event for event in said if event["event"] == "sample")
+    assert sample["tpot_ms"] is None and len(sample["token_times_ms"]) == 1
+
+
+def test_an_answer_cut_short_is_no_measurement():
+    with pytest.raises(GenerationError, match="after 5 of 8 tokens"):
+        events(Model(most=5), [(8, 1)])
+
+
+def test_a_long_answer_says_that_it_goes_on(monkeypatch):
+    monkeypatch.setattr(measuring, "PULSE_S", 0.0)
+    said = [event for event in events(Model(), [(8, 1)]) if event.get("fraction") is not None]
+    assert [event["fraction"] for event in said] == [tokens / 8 for tokens in range(9)]
+
+
+def test_a_short_answer_is_not_interrupted_by_talk():
+    said = [event for event in events(Model(), [(8, 2)]) if event.get("fraction") is not None]
+    assert [event["fraction"] for event in said] == [0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("others_s", "wall_s", "contended"),
+    [(0.0, 10.0, False), (2.0, 10.0, False), (3.0, 10.0, True), (0.05, 0.1, False)],
+)
+def test_contention_is_what_others_take_beyond_the_steps_of_the_accounts(
+    others_s: float, wall_s: float, contended: bool, monkeypatch
+):
+    clock = {"wall": 0.0, "own": 0.0, "busy": 0.0}
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock["wall"])
+    monkeypatch.setattr(measuring.time, "process_time", lambda: clock["own"])
+    work = measuring._Work(lambda: clock["busy"])
+    clock.update(wall=wall_s, own=wall_s, busy=wall_s + others_s)
+    figures = work.figures()
+    assert figures["cpu_cores"] == pytest.approx(1)
+    assert figures["other_cpu_cores"] == pytest.approx(others_s / wall_s)
+    assert figures["contended"] is contended
+
+
+def test_the_machine_is_as_busy_as_its_cores_at_most():
+    first = measuring._machine_busy_s()
+    assert 0 < first <= measuring._machine_busy_s()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("Exception from src/x.cpp:1:\nstd::bad_alloc"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 bytes"),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_want_of_memory_is_found_beneath_other_words(error: Exception):
+    wrapped = CorruptModelError("The files cannot be loaded.")
+    wrapped.__cause__ = error
+    found = worker._for_want_of_memory(wrapped)
+    assert isinstance(found, NotEnoughMemoryError)
+    assert worker._for_want_of_memory(CorruptModelError("The files cannot be loaded.")) is None
+
+
+@pytest.mark.parametrize("hints", [None, ExecutionHints("f32", "u8", 2)])
+def test_a_spec_comes_through_the_wire_as_it_was(hints: ExecutionHints | None):
+    spec = ModelSpec("mine", Precision.INT4, "GPU.1", hints=hints)
+    assert loaded_spec(json.loads(json.dumps(plain_spec(spec)))) == spec
+
+
+def test_conditions_and_errors_come_through_the_wire():
+    from dataclasses import asdict
+
+    plain = json.loads(json.dumps(asdict(Model.conditions)))
+    assert loaded_conditions(plain) == Model.conditions
+    assert type(loaded_error("UnknownDeviceError", "no")) is UnknownDeviceError
+    assert type(loaded_error("ValueError", "no")) is GenerationError
+    assert str(loaded_error("Path", "a sentence")) == "a sentence"
