@@ -1,52 +1,74 @@
-"""Tokens/s and memory of the answers given so far, per device and precision."""
+"""What speed and memory each model, precision and device costs, measured; run a benchmark."""
 
 import streamlit as st
 
 from core.errors import RecordsError
-from core.records import RunState
 from core.ui.cached import shared_engine
-from core.ui.charts import by_configuration, decode_rate_chart, memory_chart
+from core.ui.metrics_benchmark import draw_benchmark, draw_first_benchmark
+from core.ui.metrics_board import draw_charts
+from core.ui.metrics_data import read_data
+from core.ui.metrics_figures import draw_key_figures
+from core.ui.metrics_files import draw_export, draw_import, draw_notice
+from core.ui.metrics_filter import draw_left_out, pick_filter, show_all
+from core.ui.metrics_live import draw_live
+from core.ui.metrics_progress import draw_progress, draw_unfinished
+from core.ui.metrics_tables import draw_tables
 from core.ui.navigation import link_to
-from core.ui.runs_table import COLUMNS, runs_table
+from core.ui.safe_text import safe_markdown
 
-LATEST = 1000
+engine = shared_engine()
 
 st.title("What speed and memory does it cost?", anchor=False)
 st.caption(
-    "From the answers this Paddock has given, each with its conditions. Rates are of the decode "
-    "phase; memory is what loading and warming up added to the app's process, of which the first "
-    "model after a start also bears the runtime's own share."
+    "Measured by the benchmark, each configuration in a process of its own, and by the answers "
+    "this Paddock has given. Every figure carries its conditions."
 )
-
+draw_notice()
 try:
-    runs = shared_engine().runs.recent(LATEST, state=RunState.DONE)
+    data = read_data(engine)
 except RecordsError as error:
-    st.error(str(error), icon=":material/error:")
+    st.error(safe_markdown(str(error)), icon=":material/error:")
     st.stop()
 
-if not runs:
-    st.info(
-        "Nothing has been measured yet. Give a model an instruction, then come back.",
-        icon=":material/monitoring:",
-    )
-    link_to("instruct")
+# The benchmark: under way, to go on with, to start.
+draw_progress(engine)
+draw_unfinished(engine)
+sweep = engine.benchmark.current
+if data.empty and (sweep is None or not sweep.running):
+    draw_first_benchmark(engine)
+draw_benchmark(engine)
+
+# Nothing to chart yet.
+if data.empty:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        draw_import(engine)
+        link_to("instruct")
+    draw_live(engine)
     st.stop()
 
-with_contended = st.toggle(
-    "Include contended answers",
-    key="contended",
-    bind="query-params",
-    help="Answers given while something else was generating are slower than the machine allows.",
-)
-shown = [run for run in runs if with_contended or not (run.result and run.result.contended)]
-groups = by_configuration(shown)
+# Which figures are shown.
+with st.container(horizontal=True, vertical_alignment="center"):
+    which = pick_filter(data.subjects())
+    chosen = data.chosen(which)
+    draw_export(engine, chosen, which)
+    draw_import(engine)
 
-left, right = st.columns(2)
-if groups:
-    left.plotly_chart(decode_rate_chart(groups), key="decode_rate")
-    right.plotly_chart(memory_chart(groups), key="memory")
+# The figures.
+if chosen.points:
+    if chosen.contended:
+        draw_left_out(chosen.contended, all_of_them=False)
+    draw_key_figures(chosen.points)
+    draw_charts(engine, chosen)
+elif data.without_figures:
+    st.info("Figures and charts appear here as they come.", icon=":material/monitoring:")
+elif chosen.contended:
+    draw_left_out(chosen.contended, all_of_them=True)
 else:
-    st.info("No answer here has the two tokens that a rate needs.", icon=":material/monitoring:")
+    st.info("No figure matches this filter.", icon=":material/search_off:")
+    st.button("Show all", icon=":material/filter_list_off:", on_click=show_all, key="show_all_2")
 
-st.subheader("Answers", anchor=False)
-st.dataframe(runs_table(shown), column_config=COLUMNS, hide_index=True, key="runs")
+# Row by row, and what goes on now.
+st.subheader("All rows, with their conditions", anchor=False)
+draw_tables(chosen)
+st.subheader("This machine now", anchor=False)
+draw_live(engine)

@@ -20,7 +20,7 @@ NEWLINE = "Ċ"
 CHUNK = 4096
 """Examples drawn and sorted by length at a time."""
 PROMPT_WEIGHT = 0.2
-"""Loss weight of the person's tokens that count, relative to those of an answer of middle length."""
+"""Loss weight of those of the person's tokens that count, relative to a middling answer's."""
 PROMPT_STRIDE = 4
 """Of the person's tokens every fourth counts: the output layer is a quarter of the work."""
 MIDDLE_ANSWER = 36

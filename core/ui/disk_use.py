@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.benchmark.random_weights import delete_random_weights, random_weights_bytes
 from core.catalogue import catalogue
 from core.engine import Engine
 from core.errors import PaddockError
@@ -20,6 +21,7 @@ def draw_disk_use(engine: Engine) -> None:
         try:
             usage = engine.store.disk_usage()
             downloads = engine.store.downloads()
+            random_bytes = random_weights_bytes(engine.settings)
         except OSError as error:
             st.warning(
                 f"The home folder cannot be read ({safe_markdown(str(error))}); check its "
@@ -28,13 +30,15 @@ def draw_disk_use(engine: Engine) -> None:
             )
             return
         with st.container(horizontal=True, gap="medium"):
-            for name, size in (
-                ("Models", usage.models_bytes),
-                ("Downloads", usage.downloads_bytes),
-                ("Conversions under way", usage.work_bytes),
-                ("Free", usage.free_bytes),
+            for name, size, always in (
+                ("Models", usage.models_bytes, True),
+                ("Downloads", usage.downloads_bytes, True),
+                ("Random weights", random_bytes, False),
+                ("Conversions under way", usage.work_bytes, True),
+                ("Free", usage.free_bytes, True),
             ):
-                draw_figure(name, decimal_text(size))
+                if size or always:
+                    draw_figure(name, decimal_text(size))
         if downloads:
             st.caption(
                 "Downloads are the originals. A converted model does not need its original any "
@@ -42,8 +46,24 @@ def draw_disk_use(engine: Engine) -> None:
             )
         for download in downloads:
             _draw_download(engine, download)
+        if random_bytes:
+            _draw_random_weights(engine, random_bytes)
         if usage.work_bytes and not engine.tasks.active():
             _draw_leftovers(engine, usage.work_bytes)
+
+
+def _draw_random_weights(engine: Engine, size: int) -> None:
+    """What a benchmark was told to keep, or what one that was cancelled will go on with."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"Random weights, made for benchmarks · {decimal_text(size)}", width="stretch")
+        if st.button("Remove", icon=":material/delete:", type="tertiary", key="forget_random"):
+            try:
+                freed = delete_random_weights(engine.settings)
+            except PaddockError as error:
+                st.error(safe_markdown(str(error)), icon=":material/error:")
+            else:
+                notify(f"The random weights are removed: {decimal_text(freed)} are free again.")
+                st.rerun()
 
 
 def _draw_leftovers(engine: Engine, size: int) -> None:

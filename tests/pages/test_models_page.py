@@ -16,6 +16,7 @@ import pytest
 import streamlit as st
 from filelock import FileLock
 
+from core.benchmark.random_weights import random_settings
 from core.catalogue import Int4Settings, Int8Settings, Precision, catalogue, published_scores
 from core.engine import Engine
 from core.settings import load_settings
@@ -405,6 +406,19 @@ def test_delete_refuses_while_it_is_being_made(stored: StoredModel) -> None:
         button(app, "Delete it").click().run()
         assert "is being converted" in app.error[0].value
     assert stored.folder.exists()
+
+
+def test_random_weights_of_benchmarks_can_go() -> None:
+    made = random_settings(load_settings()).home / "checkpoints" / "dolly-v2-3b"
+    app = open_page("models")
+    assert "Random weights" not in texts(app)
+    made.mkdir(parents=True)
+    (made / "model.safetensors").write_bytes(bytes(3_000_000))
+    app = open_page("models")
+    assert "Random weights, made for benchmarks · 3.0 MB" in texts(app)
+    button(app, "Remove").click().run()
+    assert not made.exists() and "Random weights" not in texts(app)
+    assert "3.0 MB are free again" in app.toast[0].value
 
 
 def test_downloads_and_leftovers_can_go() -> None:

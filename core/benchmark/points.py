@@ -1,0 +1,446 @@
+"""What charts are drawn of: benchmark measurements and the answers of the pages in one form.
+
+A :class:`Point` is one configuration: a measurement, or all answers that were given under the same
+conditions. Answers are first gathered by day (:class:`AnswerDay`), so that a hundred thousand of
+them are read once and every filter afterwards is cheap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from core.records.measurement_values import Measurement, Quality
+from core.records.values import utc_now
+
+if TYPE_CHECKING:
+    from core.records.fast_runs import RunRow
+
+MANY = 20
+"""From so many answers on, their spread is the 10th to the 90th percentile: with the people's own
+prompts and whatever else the machine did, the extremes of many say little."""
+
+GROWTH_IN_APP = "growth of the app's process over load and warm-up"
+PROCESS_ALONE = "a process that does nothing else"
+
+_PRECISIONS = ("fp32", "fp16", "int8", "int4")
+
+
+class PointSource(StrEnum):
+    """Where figures come from; the value is what stands in links."""
+
+    BENCHMARK = "benchmark"
+    IMPORTED = "imported"
+    ANSWERS = "answers"
+
+    @property
+    def label(self) -> str:
+        """Words for people."""
+        return {
+            PointSource.BENCHMARK: "Benchmark",
+            PointSource.IMPORTED: "Imported benchmark",
+            PointSource.ANSWERS: "Answers on the pages",
+        }[self]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What gave the figures, and where: all that a filter looks at but the time."""
+
+    source: PointSource
+    model: str
+    """Catalogue key, hub id or folder."""
+    title: str
+    random: bool
+    """Whether the weights are random: speed and size without knowledge."""
+    precision: str
+    device: str
+    """Device used; the one asked for where it is not known."""
+    device_asked: str
+    runtime: str
+    host: str
+    """Name of the machine."""
+    host_cpu: str
+    contended: bool
+    """Whether anything else of note ran meanwhile."""
+
+    @property
+    def name(self) -> str:
+        """The model for people; random weights are marked."""
+        marked = "random weights" in self.title
+        return f"{self.title} · random weights" if self.random and not marked else self.title
+
+    @property
+    def order(self) -> tuple[str, str, str, str, int, str]:
+        """Sorts subjects as charts and lists show them: the highest precision first."""
+        known = self.precision in _PRECISIONS
+        place = _PRECISIONS.index(self.precision) if known else len(_PRECISIONS)
+        return (self.name, self.host, self.device, self.runtime, place, self.precision)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A figure with its spread."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One thing to draw. Figures are None where they are not known; bytes, seconds and tokens."""
+
+    id: str
+    """Of the measurement; of a group of answers, words made of its configuration."""
+    subject: Subject
+    when: datetime
+    """UTC; of a group of answers, the newest."""
+    n: int
+    """Timed answers behind the figures."""
+    prompt_tokens: int | None
+    """Of answers, the median."""
+    decode: Range | None
+    """Tokens/s."""
+    ttft_ms: Range | None
+    memory_private: int | None
+    memory_file_backed: int | None
+    memory_private_peak: int | None = None
+    memory_file_backed_peak: int | None = None
+    memory_scope: str
+    load_s: float | None
+    mbu: float | None = None
+    """Share of the measured read bandwidth, 0 to 1."""
+    bytes_per_token: int | None = None
+    bandwidth: float | None = None
+    """Bytes/s."""
+    disk_bytes: int | None = None
+    quality: Quality | None = None
+    conditions: str = ""
+    """Execution and KV cache precision, threads and new tokens, for hover details."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether a benchmark gave it, here or on another machine."""
+        return self.subject.source is not PointSource.ANSWERS
+
+    @property
+    def memory(self) -> int | None:
+        """Private and file-backed memory together."""
+        if self.memory_private is None or self.memory_file_backed is None:
+            return None
+        return self.memory_private + self.memory_file_backed
+
+    @property
+    def ceiling(self) -> float | None:
+        """Tokens/s at which the memory's read bandwidth would be used up."""
+        if not self.bandwidth or not self.bytes_per_token:
+            return None
+        return self.bandwidth / self.bytes_per_token
+
+
+@dataclass
+class AnswerDay:
+    """All answers of one day (UTC) under the same conditions; lists are as long as there are
+    figures."""
+
+    subject: Subject
+    day: date
+    newest: datetime
+    n: int = 0
+    decode: list[float] = field(default_factory=list)
+    ttft_ms: list[float] = field(default_factory=list)
+    prompt_tokens: list[float] = field(default_factory=list)
+    memory_private: list[float] = field(default_factory=list)
+    memory_file_backed: list[float] = field(default_factory=list)
+    load_s: list[float] = field(default_factory=list)
+
+    def add(self, row: RunRow) -> None:
+        """Take one answer in."""
+        self.n += 1
+        self.newest = max(self.newest, row.started_at)
+        for values, value in (
+            (self.decode, row.decode_tokens_per_s),
+            (self.ttft_ms, row.ttft_ms),
+            (self.prompt_tokens, row.prompt_tokens),
+            (self.memory_private, row.memory_private_bytes),
+            (self.memory_file_backed, row.memory_file_backed_bytes),
+            (self.load_s, row.load_s),
+        ):
+            if value is not None:
+                values.append(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointFilter:
+    """What a person asked for; an empty choice takes everything."""
+
+    models: tuple[str, ...] = ()
+    """Titles, random weights marked."""
+    precisions: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    """Devices used."""
+    runtimes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    since: date | None = None
+    """The first day (UTC) that counts."""
+    contended: bool = False
+    """Whether figures taken while anything else ran are shown, marked."""
+
+    def takes(self, subject: Subject, when: datetime | date) -> bool:
+        """Whether figures of this subject and time are shown."""
+        if subject.contended and not self.contended:
+            return False
+        day = when.astimezone(UTC).date() if isinstance(when, datetime) else when
+        if self.since is not None and day < self.since:
+            return False
+        return all(
+            value in asked
+            for asked, value in (
+                (self.models, subject.name),
+                (self.precisions, subject.precision),
+                (self.devices, subject.device),
+                (self.runtimes, subject.runtime),
+                (self.sources, subject.source.value),
+                (self.hosts, subject.host),
+            )
+            if asked
+        )
+
+
+def last_days(count: int) -> date:
+    """The first of the last ``count`` days (UTC), today included."""
+    return utc_now().date() - timedelta(days=count - 1)
+
+
+# Measurements
+
+
+def subject_of(measurement: Measurement) -> Subject:
+    """What a measurement measured, whatever became of it."""
+    what, figures = measurement.configuration, measurement.figures
+    imported = measurement.imported_at is not None
+    return Subject(
+        source=PointSource.IMPORTED if imported else PointSource.BENCHMARK,
+        model=what.model,
+        title=what.title,
+        random=what.random_weights,
+        precision=what.precision,
+        device=", ".join(measurement.devices_used) or what.device,
+        device_asked=what.device,
+        runtime=what.runtime,
+        host=measurement.host.name,
+        host_cpu=measurement.host.cpu,
+        contended=figures is not None and figures.contended,
+    )
+
+
+def time_of(measurement: Measurement) -> datetime:
+    """When it was measured; when it was planned, before that."""
+    return measurement.ended_at or measurement.started_at or measurement.created_at
+
+
+def point_of(measurement: Measurement) -> Point | None:
+    """The point of a measurement; None as long as it has no figures."""
+    figures = measurement.figures
+    if figures is None:
+        return None
+    decode = None
+    if figures.decode_tokens_per_s is not None:
+        rate = figures.decode_tokens_per_s
+        low, high = figures.decode_low, figures.decode_high
+        decode = Range(rate, rate if low is None else low, rate if high is None else high)
+    ttft = figures.ttft_ms
+    return Point(
+        id=measurement.id,
+        subject=subject_of(measurement),
+        when=time_of(measurement),
+        n=_timed_answers(measurement),
+        prompt_tokens=measurement.configuration.prompt_tokens,
+        decode=decode,
+        ttft_ms=Range(ttft.median, ttft.low, ttft.high),
+        memory_private=figures.memory_private_bytes,
+        memory_file_backed=figures.memory_file_backed_bytes,
+        memory_private_peak=figures.memory_private_peak_bytes,
+        memory_file_backed_peak=figures.memory_file_backed_peak_bytes,
+        memory_scope=PROCESS_ALONE,
+        load_s=figures.load_s,
+        mbu=figures.mbu,
+        bytes_per_token=figures.bytes_per_token,
+        bandwidth=measurement.host.bandwidth_bytes_per_s,
+        disk_bytes=measurement.disk_bytes,
+        quality=measurement.quality,
+        conditions=_conditions(measurement),
+    )
+
+
+def _timed_answers(measurement: Measurement) -> int:
+    """As many as were asked for, where the rounds were left in the database."""
+    timed = sum(len(each.samples) for each in measurement.rounds)
+    return timed or measurement.configuration.repeats
+
+
+def _conditions(measurement: Measurement) -> str:
+    parts = [f"{measurement.configuration.new_tokens} new tokens"]
+    if measurement.execution_precision:
+        parts.append(f"executed in {measurement.execution_precision}")
+    if measurement.kv_precision:
+        parts.append(f"KV cache {measurement.kv_precision}")
+    if measurement.threads:
+        parts.append(f"{measurement.threads} threads")
+    return ", ".join(parts)
+
+
+# Answers
+
+
+def subject_of_run(row: RunRow) -> Subject:
+    """What an answer of the pages, the API or the command line was given by."""
+    return Subject(
+        source=PointSource.ANSWERS,
+        model=row.model,
+        title=row.title,
+        random=bool(row.random_weights),
+        precision=row.precision,
+        device=", ".join(row.devices_used or ()) or row.device,
+        device_asked=row.device,
+        runtime=row.runtime,
+        host=row.host_name,
+        host_cpu=row.host_cpu,
+        contended=bool(row.contended),
+    )
+
+
+def days_of(rows: Iterable[RunRow]) -> tuple[AnswerDay, ...]:
+    """Answers gathered by day and conditions, in no particular order."""
+    days: dict[tuple[object, ...], AnswerDay] = {}
+    for row in rows:
+        # A tuple: a hundred thousand subjects would take a second to make and to hash.
+        key = (
+            row.started_at.date(),
+            row.model,
+            row.title,
+            row.random_weights,
+            row.precision,
+            row.devices_used,
+            row.device,
+            row.runtime,
+            row.host_name,
+            row.host_cpu,
+            row.contended,
+        )
+        day = days.get(key)
+        if day is None:
+            day = AnswerDay(subject_of_run(row), row.started_at.date(), row.started_at)
+            days[key] = day
+        day.add(row)
+    return tuple(days.values())
+
+
+def points_of_runs(rows: Iterable[RunRow], *, by_day: bool = False) -> list[Point]:
+    """One point for all answers given under the same conditions, or one for each day of them."""
+    return points_of_days(days_of(rows), by_day=by_day)
+
+
+def points_of_days(days: Iterable[AnswerDay], *, by_day: bool = False) -> list[Point]:
+    """The same from answers that have been gathered."""
+    groups: dict[tuple[Subject, date | None], list[AnswerDay]] = {}
+    for day in days:
+        groups.setdefault((day.subject, day.day if by_day else None), []).append(day)
+    return [_point_of_group(subject, group) for (subject, _), group in groups.items()]
+
+
+def _point_of_group(subject: Subject, days: Sequence[AnswerDay]) -> Point:
+    def all_of(read: Callable[[AnswerDay], list[float]]) -> list[float]:
+        return sorted(value for day in days for value in read(day))
+
+    def middle(read: Callable[[AnswerDay], list[float]]) -> float | None:
+        values = all_of(read)
+        return percentile(values, 0.5) if values else None
+
+    prompt = middle(lambda day: day.prompt_tokens)
+    private = middle(lambda day: day.memory_private)
+    file_backed = middle(lambda day: day.memory_file_backed)
+    return Point(
+        id="|".join(
+            (
+                subject.model,
+                subject.precision,
+                subject.device_asked,
+                subject.device,
+                subject.runtime,
+                subject.host,
+                "contended" if subject.contended else "",
+            )
+        ),
+        subject=subject,
+        when=max(day.newest for day in days),
+        n=sum(day.n for day in days),
+        prompt_tokens=None if prompt is None else round(prompt),
+        decode=_range_of(all_of(lambda day: day.decode)),
+        ttft_ms=_range_of(all_of(lambda day: day.ttft_ms)),
+        memory_private=None if private is None else round(private),
+        memory_file_backed=None if file_backed is None else round(file_backed),
+        memory_scope=GROWTH_IN_APP,
+        load_s=middle(lambda day: day.load_s),
+    )
+
+
+def _range_of(values: Sequence[float]) -> Range | None:
+    """Median and spread of sorted values; see :data:`MANY`."""
+    if not values:
+        return None
+    edge = 0.1 if len(values) >= MANY else 0.0
+    return Range(percentile(values, 0.5), percentile(values, edge), percentile(values, 1 - edge))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Value below which ``share`` (0 to 1) of sorted values lie, linearly interpolated as numpy
+    does by default."""
+    place = share * (len(values) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(values) - 1)
+    return values[below] + (values[above] - values[below]) * (place - below)
+
+
+# Choosing among points
+
+
+def latest(points: Iterable[Point]) -> list[Point]:
+    """Of each configuration the newest point only, as lists and charts show them."""
+    newest: dict[tuple[object, ...], Point] = {}
+    for point in points:
+        key = (point.subject, point.prompt_tokens if point.measured else None)
+        if key not in newest or point.when > newest[key].when:
+            newest[key] = point
+    return sorted(
+        newest.values(), key=lambda point: (*point.subject.order, point.prompt_tokens or 0)
+    )
+
+
+def pareto(points: Iterable[Point]) -> list[Point]:
+    """The points that no other beats in both memory and decode rate, by rising memory.
+
+    Points without one of the two are left out; of equals, the first stays.
+    """
+    known = [point for point in points if point.memory is not None and point.decode is not None]
+    front: list[Point] = []
+    best = -math.inf
+    for point in sorted(known, key=lambda point: (_memory(point), -_rate(point))):
+        if _rate(point) > best:
+            front.append(point)
+            best = _rate(point)
+    return front
+
+
+def _memory(point: Point) -> int:
+    return point.memory or 0
+
+
+def _rate(point: Point) -> float:
+    return point.decode.median if point.decode else 0.0

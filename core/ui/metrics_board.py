@@ -1,0 +1,215 @@
+"""The charts of the Metrics page and how they are arranged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from core.benchmark.points import point_of
+from core.engine import Engine
+from core.errors import RecordsError
+from core.records.measurement_values import Measurement
+from core.ui.link import link_choice, one_of
+from core.ui.metrics_charts import (
+    bandwidth_chart,
+    decode_chart,
+    memory_chart,
+    shown_ceilings,
+    ttft_chart,
+)
+from core.ui.metrics_curves import (
+    LatencyRun,
+    history_chart,
+    latency_chart,
+    tradeoff_chart,
+    tradeoff_points,
+)
+from core.ui.metrics_data import Chosen
+from core.ui.metrics_rows import MOST_ROWS, PanelKey, RowKey, Rows, point_label, precision_label
+from core.ui.safe_text import safe_markdown
+from core.units import milliseconds_text
+
+LATENCIES = 100
+"""Measurements and answers whose token times can be chosen, the newest of each."""
+
+
+def draw_charts(engine: Engine, chosen: Chosen) -> None:
+    """All charts, two beside each other where there is room."""
+    rows = Rows(chosen.points)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        _draw(decode_chart(rows), "decode_rate", "Decode rate of each configuration")
+    with right:
+        _draw(memory_chart(rows), "memory", "Memory of each configuration")
+    _draw_notes(rows)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        _draw(ttft_chart(rows), "ttft", "Time to first token of each configuration")
+    with right:
+        if any(point.mbu is not None for point in rows.points):
+            _draw(bandwidth_chart(rows), "bandwidth", "Use of the memory bandwidth")
+        else:
+            st.caption("How much of the memory's bandwidth is used, a benchmark tells.")
+    _draw_one_model(chosen)
+    _draw_latency(engine, chosen)
+
+
+def _draw_one_model(chosen: Chosen) -> None:
+    """Charts in which one model's precisions and devices are set against each other."""
+    drawn = tradeoff_points(chosen.points)
+    names = list(dict.fromkeys(RowKey.of(p.subject).panel for p in drawn))
+    if not names:
+        st.caption("Speed against memory needs a decode rate and the memory of one configuration.")
+        return
+    labels = panel_labels(names)
+    newest = RowKey.of(max(drawn, key=lambda point: point.when).subject).panel
+    panel = newest
+    if len(names) > 1:
+        keys = list(labels)
+        usual = next(key for key, found in labels.items() if found == newest)
+        link_choice("model_shown", usual, one_of(keys))
+        if st.session_state["model_shown"] not in labels:
+            st.session_state["model_shown"] = usual
+        picked = st.selectbox(
+            "Speed, memory and history of",
+            keys,
+            key="model_shown",
+            persist_state="session",
+        )
+        panel = labels[picked or usual]
+    left, right = st.columns(2, gap="medium")
+    with left:
+        mine = [p for p in drawn if RowKey.of(p.subject).panel == panel]
+        _draw(tradeoff_chart(mine), "tradeoff", "Decode rate against memory")
+    with right:
+        past = [p for p in chosen.history if RowKey.of(p.subject).panel == panel]
+        _draw(history_chart(past), "history", "Decode rate over the days")
+
+
+def panel_labels(panels: Sequence[PanelKey]) -> dict[str, PanelKey]:
+    """Models to choose from by name; the machine is named where there are several."""
+    several = len({panel.host for panel in panels}) > 1
+    return {f"{panel.name} · {panel.host}" if several else panel.name: panel for panel in panels}
+
+
+def _draw(figure: go.Figure, key: str, alt: str) -> None:
+    st.plotly_chart(figure, key=key, config={"displayModeBar": False}, alt=alt)
+
+
+def _draw_notes(rows: Rows) -> None:
+    """What the two charts above do not say by themselves."""
+    notes = []
+    if rows.left_out:
+        notes.append(
+            f"The {MOST_ROWS} configurations measured last; {rows.left_out} more are in the table "
+            "below. The filter brings them here."
+        )
+    if any(not point.measured for point in rows.points):
+        notes.append(
+            "The answers' memory, drawn paler, is what loading and warming up added to the app's "
+            "process, of which the first model after a start also bears the runtime's own share."
+        )
+    near = shown_ceilings(rows)
+    if any(point.ceiling is not None and point.id not in near for point in rows.points):
+        notes.append(
+            "Bandwidth ceilings that lie far to the right are in the hover details and in the "
+            "chart of bandwidth."
+        )
+    if notes:
+        st.caption(" ".join(notes))
+
+
+def _draw_latency(engine: Engine, chosen: Chosen) -> None:
+    options = _latency_options(chosen)
+    if not options:
+        return
+    keys = list(options)
+    link_choice("latency", keys[0], one_of(keys))
+    if st.session_state["latency"] not in options:
+        st.session_state["latency"] = keys[0]
+    key = st.selectbox(
+        "Tokens of",
+        keys,
+        format_func=lambda key: options[key][0],
+        key="latency",
+        persist_state="session",
+        help="A measurement, with all its timed answers, or one answer of the pages.",
+    )
+    try:
+        runs, words = options[key or keys[0]][1](engine)
+    except RecordsError as error:
+        st.error(safe_markdown(str(error)), icon=":material/error:")
+        return
+    if not runs:
+        st.caption("No token times are kept of it.")
+        return
+    _draw(latency_chart(runs), "token_latency", "Latency of each token")
+    st.caption(words)
+
+
+_Read = Callable[[Engine], tuple[list[LatencyRun], str]]
+
+
+def _latency_options(chosen: Chosen) -> dict[str, tuple[str, _Read]]:
+    """What can be chosen: its id to its name and the way to its token times."""
+    options: dict[str, tuple[str, _Read]] = {}
+    for measurement in chosen.measurements[:LATENCIES]:
+        point = point_of(measurement)
+        if point is not None:
+            name = f"{point_label(point)} · {point.when:%d %b %H:%M}"
+            options[measurement.id] = (name, _reader_of_measurement(measurement.id))
+    for row in chosen.answers[:LATENCIES]:
+        if row.new_tokens and row.new_tokens > 1:
+            name = (
+                f"Answer of {row.started_at:%d %b %H:%M:%S} · {row.title} · "
+                f"{precision_label(row.precision)} · {row.new_tokens} tokens"
+            )
+            options[row.id] = (name, _reader_of_answer(row.id, row.ttft_ms))
+    return options
+
+
+def _reader_of_measurement(measurement_id: str) -> _Read:
+    def read(engine: Engine) -> tuple[list[LatencyRun], str]:
+        measurement = engine.measurements.get(measurement_id)
+        if measurement is None:
+            return [], ""
+        return _latency_runs(measurement), _latency_words(measurement)
+
+    return read
+
+
+def _reader_of_answer(run_id: str, ttft_ms: float | None) -> _Read:
+    def read(engine: Engine) -> tuple[list[LatencyRun], str]:
+        times = engine.runs.token_times(run_id)
+        if not times or len(times) < 2:
+            return [], ""
+        first = "" if ttft_ms is None else f"The first came after {milliseconds_text(ttft_ms)}. "
+        return [LatencyRun("answer", times)], f"{first}Medians and tails need a benchmark."
+
+    return read
+
+
+def _latency_runs(measurement: Measurement) -> list[LatencyRun]:
+    found = []
+    for number, each in enumerate(measurement.rounds, 1):
+        for answer, sample in enumerate(each.samples, 1):
+            if len(sample.token_times_ms) > 1:
+                found.append(LatencyRun(f"round {number}, answer {answer}", sample.token_times_ms))
+    return found
+
+
+def _latency_words(measurement: Measurement) -> str:
+    figures: Any = measurement.figures
+    if figures is None:
+        return ""
+    first = f"First token after {milliseconds_text(figures.ttft_ms.median)} (median)."
+    if figures.tpot_ms is None:
+        return first
+    tpot = figures.tpot_ms
+    return (
+        f"Between tokens: p50 **{tpot.median:.2f} ms** · p90 **{tpot.p90:.2f} ms** · "
+        f"p99 **{tpot.p99:.2f} ms**. {first}"
+    )

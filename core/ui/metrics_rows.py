@@ -1,0 +1,364 @@
+"""Where the bars of the Metrics page stand: a panel for each model, a row for each configuration, a
+bar for each prompt length.
+
+All bar charts share this arrangement, so that one reads across them. A panel has an axis of its
+own, from zero: beside a model of billions of weights, one of millions would hide it. Panels of like
+size share one scale. Labels name only what tells rows apart: with one runtime, none is named.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from core.benchmark.points import Point, PointSource, Subject
+from core.catalogue import Precision
+
+MOST_ROWS = 24
+"""More do not fit a screen; those measured last are shown, and the page says so."""
+
+BENCHMARK_COLOURS = ("#0b67b2", "#5aa3dc", "#a9cfee")
+"""Of prompt lengths, the shortest first; they read on a light and on a dark page."""
+ANSWERS_COLOUR = "#8d99a6"
+GREY = "rgba(120,130,140,0.9)"
+
+RUNTIMES = {
+    "optimum": "OpenVINO (Optimum)",
+    "genai": "OpenVINO GenAI",
+    "pytorch": "PyTorch",
+}
+"""Runtimes as people know them."""
+_SHORT = {"optimum": "Optimum", "genai": "GenAI"}
+"""The same where there is little room."""
+
+LIKE = 6.0
+"""Panels whose largest values differ by less than this factor share one scale."""
+
+_BAR_PX, _ROW_GAP_PX, _LEAST_ROW_PX = 17, 9, 28
+_PANEL_TITLE_PX, _AXIS_PX = 30, 30
+_TOP_PX, _BOTTOM_PX, _LEGEND_LINE_PX = 46, 62, 20
+_ROOM = 1.22
+"""Of the largest value: the axis goes on that far, for the figures beside the bars."""
+
+
+def runtime_label(name: str) -> str:
+    """A runtime's name for people."""
+    return RUNTIMES.get(name, name)
+
+
+def short_runtime(name: str) -> str:
+    """The same in one word."""
+    return _SHORT.get(name, runtime_label(name))
+
+
+def precision_label(name: str) -> str:
+    """A precision as people write it."""
+    return Precision(name).label if name in set(Precision) else name
+
+
+@dataclass(frozen=True)
+class PanelKey:
+    """What makes a panel of a chart."""
+
+    name: str
+    """Of the model, random weights marked."""
+    host: str
+
+
+@dataclass(frozen=True)
+class RowKey:
+    """What makes a row of a chart: a subject without its source and its contention."""
+
+    panel: PanelKey
+    precision: str
+    device: str
+    runtime: str
+
+    @classmethod
+    def of(cls, subject: Subject) -> RowKey:
+        """The row in which figures of this subject stand."""
+        panel = PanelKey(subject.name, subject.host)
+        return cls(panel, subject.precision, subject.device, subject.runtime)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Bars of one colour: one prompt length of the benchmark, or the answers of the pages."""
+
+    prompt_tokens: int | None
+    """None for answers, whose prompts have any length."""
+    contended: bool
+
+    @classmethod
+    def of(cls, point: Point) -> Series:
+        """The series that a point belongs to."""
+        return cls(point.prompt_tokens if point.measured else None, point.subject.contended)
+
+    @property
+    def name(self) -> str:
+        """As the legend has it."""
+        kind = "answers" if self.prompt_tokens is None else f"{self.prompt_tokens}-token prompt"
+        return f"{kind}, contended" if self.contended else kind
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A point and the place of its bar."""
+
+    point: Point
+    row: RowKey
+    y: float
+    """Middle of the bar in pixels below the top of its panel."""
+    thickness: float
+    """In pixels."""
+
+
+@dataclass
+class _Row:
+    points: list[Point]
+    top: float = 0.0
+
+    @property
+    def bars(self) -> list[Series]:
+        return _in_order(self.points)
+
+    @property
+    def height(self) -> float:
+        return max(_LEAST_ROW_PX, _BAR_PX * len(self.bars) + _ROW_GAP_PX)
+
+
+class Rows:
+    """The panels and rows of a chart, and the bars in them."""
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        """
+        Args:
+            points: sorted as the rows are to be, the newest of each configuration.
+        """
+        by_row: dict[RowKey, list[Point]] = {}
+        for point in points:
+            by_row.setdefault(RowKey.of(point.subject), []).append(point)
+        kept = set(sorted(by_row, key=lambda key: max(p.when for p in by_row[key]))[-MOST_ROWS:])
+        self.left_out = len(by_row) - len(kept)
+        """Rows for which there was no room."""
+        self._rows = {key: _Row(found) for key, found in by_row.items() if key in kept}
+        self.panels = list(dict.fromkeys(key.panel for key in self._rows))
+        """From the top."""
+        self._series = _in_order(self.points)
+        for panel in self.panels:
+            top = 0.0
+            for _, row in self._of(panel):
+                row.top = top
+                top += row.height
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def points(self) -> list[Point]:
+        """All that is drawn, row by row."""
+        return [point for row in self._rows.values() for point in row.points]
+
+    def series(self) -> list[tuple[Series, list[Placed]]]:
+        """Bars by colour, the shortest prompt first, then the answers."""
+        placed: dict[Series, list[Placed]] = {series: [] for series in self._series}
+        for key, row in self._rows.items():
+            thickness = (row.height - _ROW_GAP_PX) / len(row.bars)
+            for point in row.points:
+                series = Series.of(point)
+                y = row.top + _ROW_GAP_PX / 2 + thickness * (row.bars.index(series) + 0.5)
+                placed[series].append(Placed(point, key, y, 0.9 * thickness))
+        return list(placed.items())
+
+    def middle(self, key: RowKey) -> float:
+        """Middle of a row in pixels below the top of its panel."""
+        row = self._rows[key]
+        return row.top + row.height / 2
+
+    def height(self, key: RowKey) -> float:
+        """Pixels that the bars of a row may take together."""
+        return self._rows[key].height - _ROW_GAP_PX
+
+    def by_panel(self, placed: Iterable[Placed]) -> list[tuple[dict[str, str], list[Placed]]]:
+        """The bars of each panel, with the axes that their trace is to name."""
+        found: dict[PanelKey, list[Placed]] = {}
+        for each in placed:
+            found.setdefault(each.row.panel, []).append(each)
+        return [(axes_of(self.panels.index(panel)), bars) for panel, bars in found.items()]
+
+    def colour(self, series: Series) -> str:
+        """The colour of a series."""
+        if series.prompt_tokens is None:
+            return ANSWERS_COLOUR
+        lengths = sorted({s.prompt_tokens for s in self._series if s.prompt_tokens is not None})
+        return BENCHMARK_COLOURS[min(lengths.index(series.prompt_tokens), 2)]
+
+    def lay_out(
+        self,
+        figure: go.Figure,
+        title: str,
+        unit: str,
+        reach: Callable[[Point], float | None],
+    ) -> go.Figure:
+        """Give a figure its panels, each with an axis from zero.
+
+        Args:
+            unit: below the lowest axis.
+            reach: how far to the right a point is drawn; None where it is not.
+        """
+        heights = [self._panel_height(panel) for panel in self.panels]
+        inside = sum(heights) + (_PANEL_TITLE_PX + _AXIS_PX) * len(heights)
+        names = {trace.name for trace in figure.data if trace.showlegend is not False}
+        below = _BOTTOM_PX + _LEGEND_LINE_PX * math.ceil(len(names) / 2)
+        figure.update_layout(
+            title=title,
+            height=_TOP_PX + inside + below,
+            margin={"l": 10, "r": 16, "t": _TOP_PX, "b": below},
+            # Below, in pixels of this height: above, it would run into the title on a narrow
+            # screen.
+            legend={
+                "orientation": "h",
+                "yref": "container",
+                "y": 0.01,
+                "yanchor": "bottom",
+                "x": 0,
+                "traceorder": "normal",
+            },
+            showlegend=True,
+            barmode="overlay",
+        )
+        scales = self._scales(reach)
+        top = 0.0
+        for number, (panel, height) in enumerate(zip(self.panels, heights, strict=True)):
+            low = 1 - (top + _PANEL_TITLE_PX + height) / inside
+            high = 1 - (top + _PANEL_TITLE_PX) / inside
+            self._add_panel(figure, number, panel, (low, high), height)
+            last = number == len(self.panels) - 1
+            figure.layout[_axis_name("xaxis", number)].update(
+                range=[0, scales[panel] * _ROOM], title=unit if last else None
+            )
+            top += _PANEL_TITLE_PX + height + _AXIS_PX
+        return figure
+
+    def _add_panel(
+        self,
+        figure: go.Figure,
+        number: int,
+        panel: PanelKey,
+        domain: tuple[float, float],
+        height: float,
+    ) -> None:
+        axes = axes_of(number)
+        keys = [key for key, _ in self._of(panel)]
+        figure.update_layout(
+            {
+                _axis_name("xaxis", number): {
+                    "anchor": axes["yaxis"],
+                    "domain": [0, 1],
+                    "rangemode": "tozero",
+                    "nticks": 6,
+                    "automargin": True,
+                },
+                _axis_name("yaxis", number): {
+                    "anchor": axes["xaxis"],
+                    "domain": [max(0.0, domain[0]), min(1.0, domain[1])],
+                    "range": [height, 0],
+                    "tickvals": [self.middle(key) for key in keys],
+                    "ticktext": row_labels(keys, list(self._rows)),
+                    "showgrid": False,
+                    "zeroline": False,
+                    "automargin": True,
+                },
+            }
+        )
+        several_hosts = len({each.host for each in self.panels}) > 1
+        name = f"{panel.name} · {panel.host}" if several_hosts else panel.name
+        figure.add_annotation(
+            text=f"<b>{plot_text(_cut(name))}</b>",
+            xref="paper",
+            x=0,
+            xanchor="left",
+            yref="paper",
+            y=min(1.0, domain[1]),
+            yanchor="bottom",
+            showarrow=False,
+            font={"size": 13},
+        )
+
+    def _of(self, panel: PanelKey) -> list[tuple[RowKey, _Row]]:
+        return [(key, row) for key, row in self._rows.items() if key.panel == panel]
+
+    def _panel_height(self, panel: PanelKey) -> float:
+        return sum(row.height for _, row in self._of(panel))
+
+    def _scales(self, reach: Callable[[Point], float | None]) -> dict[PanelKey, float]:
+        """Largest value that each panel's axis has to show; see :data:`LIKE`."""
+        most = {panel: 0.0 for panel in self.panels}
+        for key, row in self._rows.items():
+            for point in row.points:
+                most[key.panel] = max(most[key.panel], reach(point) or 0.0)
+        head, scales = 0.0, {}
+        for panel in sorted(most, key=lambda panel: -most[panel]):
+            if not head or most[panel] * LIKE < head:
+                head = most[panel]
+            scales[panel] = head or 1.0
+        return scales
+
+
+def row_labels(rows: Sequence[RowKey], among: Sequence[RowKey]) -> list[str]:
+    """A label for each row: its precision and what else tells it apart ``among`` all."""
+    several_runtimes = len({row.runtime for row in among}) > 1
+    several_devices = {row.device for row in among} != {"CPU"}
+    labels = []
+    for row in rows:
+        parts = [precision_label(row.precision)]
+        if several_devices:
+            parts.append(row.device)
+        if several_runtimes:
+            parts.append(short_runtime(row.runtime))
+        labels.append(plot_text(_cut(" · ".join(parts), 32)))
+    return labels
+
+
+def point_label(point: Point) -> str:
+    """A configuration in one line of plain text, for lists to choose from."""
+    subject = point.subject
+    parts = [subject.name, precision_label(subject.precision), subject.device]
+    parts.append(short_runtime(subject.runtime))
+    if point.subject.source is PointSource.ANSWERS:
+        parts.append("answers")
+    else:
+        parts.append(f"{point.prompt_tokens}-token prompt")
+    if subject.source is PointSource.IMPORTED:
+        parts.append(f"on {subject.host}")
+    if subject.contended:
+        parts.append("contended")
+    return " · ".join(parts)
+
+
+def axes_of(number: int) -> dict[str, str]:
+    """Names of the axes of a panel, as a trace gives them."""
+    suffix = "" if number == 0 else str(number + 1)
+    return {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
+
+
+def _axis_name(axis: str, number: int) -> str:
+    return axis if number == 0 else f"{axis}{number + 1}"
+
+
+def plot_text(text: str) -> str:
+    """Text that stays text in a chart, which reads some HTML but not every entity of it."""
+    return html.escape(text, quote=False)
+
+
+def _in_order(points: Iterable[Point]) -> list[Series]:
+    found = {Series.of(point) for point in points}
+    return sorted(found, key=lambda s: (s.prompt_tokens is None, s.prompt_tokens or 0, s.contended))
+
+
+def _cut(text: str, length: int = 44) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,0 +1,244 @@
+"""Points: what charts are drawn of, and which of them a filter takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.benchmark.points import (
+    GROWTH_IN_APP,
+    MANY,
+    PROCESS_ALONE,
+    Point,
+    PointFilter,
+    PointSource,
+    Range,
+    last_days,
+    latest,
+    pareto,
+    percentile,
+    point_of,
+    points_of_runs,
+)
+from core.records.measurement_values import MeasurementState
+from core.records.values import utc_now
+from tests.benchmark.point_samples import MIB, NOW, a_host, a_measurement, a_quality, a_row
+
+
+def the_point(**changes: object) -> Point:
+    found = point_of(a_measurement(**changes))  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+# Measurements
+
+
+def test_a_measurement_keeps_its_figures_and_conditions() -> None:
+    quality = a_quality(1.03, task_accuracy=0.7)
+    point = the_point(rate=40.0, mbu=0.5, quality=quality)
+    assert point.decode == Range(40.0, pytest.approx(36.0), pytest.approx(44.0))
+    assert (point.memory_private, point.memory_file_backed) == (400 * MIB, 100 * MIB)
+    assert point.memory == 500 * MIB
+    assert point.memory_scope == PROCESS_ALONE
+    assert point.n == 2 and point.prompt_tokens == 32
+    assert point.quality is quality
+    assert point.ceiling == pytest.approx(80.0, rel=1e-6), "half of it is used"
+    for word in ("16 new tokens", "f32", "u8", "2 threads"):
+        assert word in point.conditions
+
+
+def test_without_rounds_the_answers_asked_for_count() -> None:
+    point = point_of(replace(a_measurement(), rounds=()))
+    assert point is not None and point.n == 2
+
+
+def test_a_measurement_without_figures_is_no_point() -> None:
+    failed = a_measurement(rate=None, state=MeasurementState.FAILED, error="No device.")
+    assert point_of(failed) is None
+
+
+def test_a_single_token_has_no_rate_and_no_bandwidth() -> None:
+    measurement = a_measurement()
+    assert measurement.figures is not None
+    figures = replace(measurement.figures, decode_tokens_per_s=None, decode_low=None, mbu=None)
+    point = point_of(replace(measurement, figures=replace(figures, bytes_per_token=None)))
+    assert point is not None
+    assert (point.decode, point.mbu, point.ceiling) == (None, None, None)
+
+
+def test_sources_are_told_apart() -> None:
+    sources = [
+        the_point().subject.source,
+        the_point(imported=True).subject.source,
+        points_of_runs([a_row()])[0].subject.source,
+    ]
+    assert sources == [PointSource.BENCHMARK, PointSource.IMPORTED, PointSource.ANSWERS]
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [("dolly", "dolly · random weights"), ("dolly · random weights", "dolly · random weights")],
+)
+def test_random_weights_are_always_marked_once(title: str, name: str) -> None:
+    assert the_point(title=title, random_weights=True).subject.name == name
+
+
+# Answers
+
+
+def test_answers_of_the_same_conditions_become_one_point() -> None:
+    rows = [a_row(rate) for rate in (10.0, 20.0, 90.0)] + [a_row(50.0, precision="int4")]
+    points = {point.subject.precision: point for point in points_of_runs(rows)}
+    assert points["int8"].decode == Range(20.0, 10.0, 90.0)
+    assert points["int8"].n == 3
+    assert points["int8"].memory_scope == GROWTH_IN_APP
+    assert points["int4"].decode == Range(50.0, 50.0, 50.0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "phi-2"},
+        {"precision": "fp16"},
+        {"devices_used": ("GPU",)},
+        {"runtime": "genai"},
+        {"host_name": "other"},
+        {"contended": True},
+        {"random_weights": True},
+        {"device": "CPU"},
+    ],
+)
+def test_answers_of_other_conditions_stay_apart(other: dict[str, object]) -> None:
+    assert len(points_of_runs([a_row(), a_row(**other)])) == 2
+
+
+def test_figures_that_are_missing_leave_the_others() -> None:
+    rows = [a_row(None, ttft_ms=None, memory_private_bytes=None), a_row(30.0)]
+    (point,) = points_of_runs(rows)
+    assert point.n == 2
+    assert point.decode == Range(30.0, 30.0, 30.0)
+    (bare,) = points_of_runs([a_row(None, memory_private_bytes=None)])
+    assert (bare.decode, bare.memory) == (None, None)
+
+
+def test_of_many_answers_the_extremes_are_left_out() -> None:
+    rates = [float(rate) for rate in range(1, MANY + 1)]
+    (point,) = points_of_runs(a_row(rate) for rate in rates)
+    assert point.decode is not None
+    assert point.decode.low == pytest.approx(np.percentile(rates, 10))
+    assert point.decode.high == pytest.approx(np.percentile(rates, 90))
+
+
+def test_by_day_there_is_a_point_for_each() -> None:
+    days = [NOW, NOW - timedelta(hours=1), NOW - timedelta(days=1)]
+    points = points_of_runs([a_row(started_at=day) for day in days], by_day=True)
+    assert sorted((point.when.date(), point.n) for point in points) == [
+        (date(2026, 3, 9), 1),
+        (date(2026, 3, 10), 2),
+    ]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 1))
+def test_percentiles_are_those_of_numpy(values: list[float], share: float) -> None:
+    found = percentile(sorted(values), share)
+    assert found == pytest.approx(np.percentile(values, 100 * share), rel=1e-6, abs=1e-6)
+
+
+# Filter
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken"),
+    [
+        ({}, True),
+        ({"models": ("Dolly 2.0 3B",)}, True),
+        ({"models": ("Phi-2",)}, False),
+        ({"precisions": ("int4", "int8")}, True),
+        ({"precisions": ("int4",)}, False),
+        ({"devices": ("GPU",)}, False),
+        ({"runtimes": ("pytorch",)}, False),
+        ({"sources": ("benchmark",)}, True),
+        ({"sources": ("answers", "imported")}, False),
+        ({"hosts": ("bench",)}, True),
+        ({"hosts": ("other",)}, False),
+        ({"precisions": ("int8",), "hosts": ("other",)}, False),
+        ({"since": date(2026, 3, 10)}, True),
+        ({"since": date(2026, 3, 11)}, False),
+    ],
+)
+def test_every_choice_must_be_met(asked: dict[str, object], taken: bool) -> None:
+    point = the_point()
+    assert PointFilter(**asked).takes(point.subject, point.when) is taken  # type: ignore[arg-type]
+
+
+def test_contended_figures_are_shown_when_asked_for_only() -> None:
+    point = the_point(contended=True)
+    assert not PointFilter().takes(point.subject, point.when)
+    assert PointFilter(contended=True).takes(point.subject, point.when)
+
+
+def test_days_are_those_of_utc() -> None:
+    late = datetime(2026, 3, 11, 1, 0, tzinfo=timezone(timedelta(hours=2)))
+    subject = the_point().subject
+    assert not PointFilter(since=date(2026, 3, 11)).takes(subject, late)
+    assert PointFilter(since=date(2026, 3, 11)).takes(subject, date(2026, 3, 11))
+
+
+def test_one_day_is_today() -> None:
+    assert last_days(1) == utc_now().astimezone(UTC).date()
+    assert last_days(7) == last_days(1) - timedelta(days=6)
+
+
+# Choosing
+
+
+def test_the_latest_of_each_configuration_stays_in_the_order_of_lists() -> None:
+    old, new = (the_point(rate=r, when=NOW + timedelta(days=d)) for r, d in ((10.0, 0), (20.0, 1)))
+    long, int4, fp32 = (
+        the_point(prompt_tokens=512),
+        the_point(precision="int4"),
+        the_point(precision="fp32"),
+    )
+    assert latest([new, old, int4, long, fp32]) == [fp32, new, long, int4]
+
+
+def test_contended_and_other_machines_figures_do_not_replace_one() -> None:
+    points = [the_point(), the_point(contended=True), the_point(host=a_host(name="other"))]
+    assert len(latest(points)) == 3
+
+
+def test_the_front_has_what_nothing_beats() -> None:
+    small, fast, worse, twin = (
+        the_point(rate=rate, private_mib=mib)
+        for rate, mib in ((20.0, 100), (40.0, 300), (30.0, 400), (40.0, 300))
+    )
+    assert pareto([worse, fast, twin, small]) == [small, fast]
+
+
+def test_what_has_no_rate_or_no_memory_is_in_no_front() -> None:
+    (no_rate,) = points_of_runs([a_row(None)])
+    (no_memory,) = points_of_runs([a_row(memory_private_bytes=None)])
+    assert pareto([no_rate, no_memory]) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=25))
+def test_nothing_outside_the_front_beats_anything_in_it(pairs: list[tuple[int, int]]) -> None:
+    template = the_point()
+    points = [
+        replace(template, memory_private=memory, decode=Range(rate, rate, rate))
+        for memory, rate in pairs
+    ]
+    front = pareto(points)
+    speeds = [point.decode.median for point in front if point.decode]
+    assert speeds == sorted(set(speeds)), "each costs more memory and gives more speed"
+    for point in points:
+        assert any(
+            (kept.memory or 0) <= (point.memory or 0) and kept.decode.median >= point.decode.median  # type: ignore[union-attr]
+            for kept in front
+        )

@@ -1,0 +1,193 @@
+"""The Metrics page in a browser: a benchmark from the empty page, its charts, its files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator
+
+from core.benchmark.document import from_json, to_json
+from core.catalogue import Precision
+from core.records import RunStore
+from core.records.measurement_values import Measurement
+from core.records.measurements import MeasurementStore
+from core.settings import Settings
+from core.store import ModelStore
+from tests.benchmark.point_samples import a_host, a_measurement, a_quality
+from tests.browser.conftest import serving
+from tests.browser.screen import Screen, eventually
+
+WORK_MS = 240_000
+"""How long a benchmark step may take where the machine is busy with other tests."""
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Starts the app on a home of its own and gives its address."""
+    with ExitStack() as running:
+        yield lambda: running.enter_context(serving("streamlit_app.py", tmp_path))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[MeasurementStore]:
+    """The measurements of that home."""
+    home = tmp_path / "paddock"
+    home.mkdir(exist_ok=True)
+    runs = RunStore.open(Settings(home=home))
+    yield MeasurementStore(runs.database)
+    runs.close()
+
+
+def open_patiently(open_screen: Callable[..., Screen], url: str, **options: object) -> Screen:
+    screen = open_screen(url, **options)
+    screen.page.set_default_timeout(WORK_MS)
+    return screen
+
+
+def charts(screen: Screen) -> Locator:
+    return screen.page.locator(".js-plotly-plot")
+
+
+def chart(screen: Screen, title: str) -> Locator:
+    return charts(screen).filter(has_text=title)
+
+
+def panel(screen: Screen) -> Locator:
+    return screen.page.locator(".st-key-benchmark")
+
+
+def some() -> list[Measurement]:
+    return [
+        a_measurement("fp16", 20.0, private_mib=900, quality=a_quality(1.0)),
+        a_measurement("int8", 40.0, private_mib=500, quality=a_quality(1.01)),
+        a_measurement("int4", 60.0, private_mib=300, quality=a_quality(1.1)),
+    ]
+
+
+def fill(where: Locator, label: str, text: str) -> None:
+    box = where.get_by_role("spinbutton", name=label)
+    box.fill(text)
+    box.press("Enter")
+
+
+def test_a_small_benchmark_from_the_empty_page(
+    serve: Callable[[], str], open_screen: Callable[..., Screen], tmp_path: Path
+) -> None:
+    (tmp_path / "paddock").mkdir()
+    models = ModelStore(Settings(home=tmp_path / "paddock"))
+    models.ensure(models.resolve("paddock-neox"), Precision.INT8)
+    screen = open_patiently(open_screen, f"{serve()}/metrics")
+    page = screen.page
+    screen.button("Run a two-minute benchmark").wait_for()
+
+    # One model in one precision, started from the set-up.
+    page.get_by_text("Run a benchmark", exact=True).click()
+    set_up = page.locator(".st-key-set_up")
+    set_up.get_by_role("button", name="Paddock Llama").or_(
+        set_up.get_by_label("Remove Paddock Llama (embedded)")
+    ).first.click()
+    for precision in ("FP16", "INT4"):
+        set_up.get_by_role("button", name=precision).or_(
+            set_up.get_by_role("checkbox", name=precision)
+        ).first.click()
+    fill(set_up, "Rounds", "1")
+    fill(set_up, "Repeats", "1")
+    fill(set_up, "New tokens", "8")
+    set_up.get_by_text("2 measurements, about").wait_for()
+    set_up.get_by_role("button", name="Start the benchmark").click()
+
+    # It can be cancelled, at once, and gone on with.
+    panel(screen).get_by_text("of 2 measured").wait_for()
+    panel(screen).get_by_role("button", name="Cancel").click()
+    panel(screen).get_by_text("Stopped").wait_for()
+    panel(screen).get_by_role("button", name="Resume").click()
+    panel(screen).get_by_text("2 of 2 measurements are done").wait_for()
+
+    # What it measured is there, though the tests' own work may have contended with it.
+    contended = page.get_by_role("button", name="Show contended figures")
+    contended.or_(charts(screen).first).first.wait_for()
+    if contended.count():
+        contended.click()
+    chart(screen, "Decode rate: tokens/s").get_by_text("INT8").first.wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+        page.get_by_role("button", name="JSON", exact=True).click()
+    rows = from_json(Path(download.value.path()).read_bytes())
+    assert sorted(row.configuration.prompt_tokens for row in rows) == [32, 128]
+    assert all(row.figures and row.figures.decode_tokens_per_s for row in rows)
+
+
+def test_the_filter_stays_in_the_link(
+    serve: Callable[[], str], open_screen: Callable[..., Screen], store: MeasurementStore
+) -> None:
+    for row in some():
+        store.save(row)
+    screen = open_patiently(open_screen, f"{serve()}/metrics")
+    chart(screen, "Decode rate: tokens/s").get_by_text("FP16").first.wait_for()
+    screen.button("Filter").click()
+    pills = screen.page.get_by_test_id("stPopoverBody")
+    pills.get_by_text("INT4", exact=True).click()
+    eventually(lambda: "precisions=int4" in screen.url, "the link follows", WORK_MS / 1000)
+    chart(screen, "Decode rate: tokens/s").get_by_text("FP16").first.wait_for(state="detached")
+    screen.page.keyboard.press("Escape")
+    again = open_patiently(open_screen, screen.url)
+    chart(again, "Decode rate: tokens/s").get_by_text("INT4").first.wait_for()
+    assert not chart(again, "Decode rate: tokens/s").get_by_text("FP16").count()
+
+
+def test_another_machines_file_is_charted_beside_ones_own(
+    serve: Callable[[], str],
+    open_screen: Callable[..., Screen],
+    store: MeasurementStore,
+    tmp_path: Path,
+) -> None:
+    for row in some():
+        store.save(row)
+    theirs = [replace(a_measurement("int8", 80.0, host=a_host(name="far-away")), sweep="f" * 32)]
+    good, broken = tmp_path / "theirs.json", tmp_path / "broken.json"
+    good.write_text(to_json(theirs), encoding="utf-8")
+    broken.write_text(to_json(theirs)[:-40], encoding="utf-8")
+    screen = open_patiently(open_screen, f"{serve()}/metrics")
+    charts(screen).first.wait_for()
+    screen.button("Import").click()
+    upload = screen.page.locator('input[type="file"]')
+    upload.set_input_files(broken)
+    screen.page.get_by_test_id("stPopoverBody").get_by_role("alert").wait_for()
+    upload.set_input_files(good)
+    screen.page.get_by_text("1 measurements were imported").wait_for()
+    chart(screen, "Decode rate: tokens/s").get_by_text("far-away").first.wait_for()
+    assert store.count(imported=True) == 1
+
+
+def test_a_model_in_memory_can_be_unloaded(
+    serve: Callable[[], str], open_screen: Callable[..., Screen], tmp_path: Path
+) -> None:
+    screen = open_patiently(open_screen, f"{serve()}/instruct?tokens=8").ready()
+    screen.ask("Name three advantages of being a cat.")
+    screen.entries.first.get_by_text("ended:").wait_for()
+    screen.go_to("Metrics")
+    live = screen.page.locator(".st-key-live")
+    live.get_by_role("button", name="Unload").click()
+    live.get_by_role("button", name="Unload").wait_for(state="detached")
+    live.get_by_text(re.compile("Models in memory")).wait_for()
+
+
+def test_a_narrow_window_needs_no_sideways_scrolling(
+    serve: Callable[[], str], open_screen: Callable[..., Screen], store: MeasurementStore
+) -> None:
+    for row in some():
+        store.save(row)
+    screen = open_patiently(
+        open_screen, f"{serve()}/metrics", viewport={"width": 400, "height": 900}
+    )
+    chart(screen, "Latency of each token").wait_for()
+    width, inner = screen.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width <= inner
+    for title in ("Decode rate: tokens/s", "Memory: MiB", "Speed against memory"):
+        box = chart(screen, title).first.bounding_box()
+        assert box and box["x"] + box["width"] <= inner

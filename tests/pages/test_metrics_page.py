@@ -1,0 +1,366 @@
+"""The Metrics page without a browser: its charts by their data, its filter, its sentences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from core.benchmark.document import from_json, to_json
+from core.benchmark.plan import Plan
+from core.benchmark.points import PointFilter
+from core.records import RunStore
+from core.records.measurement_values import MeasurementState, SweepState
+from core.records.measurements import MeasurementStore
+from core.settings import load_settings
+from core.ui.cached import shared_engine
+from core.ui.metrics_files import answers_csv
+from tests.benchmark.point_samples import a_host, a_measurement, a_quality
+from tests.pages.app import open_page, texts
+from tests.records.run_samples import a_result, a_start
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> Iterator[None]:
+    st.cache_resource.clear()
+    yield
+    shared_engine().close()
+    st.cache_resource.clear()
+
+
+@pytest.fixture
+def runs() -> Iterator[RunStore]:
+    store = RunStore.open(load_settings())
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def store(runs: RunStore) -> MeasurementStore:
+    return MeasurementStore(runs.database)
+
+
+def save(store: MeasurementStore, *rows: Any) -> None:
+    for row in rows:
+        store.save(row)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def chart(app: AppTest, title: str) -> dict[str, Any]:
+    """The chart whose title begins so."""
+    specs = [json.loads(each.proto.spec) for each in app.get("plotly_chart")]
+    return next(spec for spec in specs if spec["layout"]["title"]["text"].startswith(title))
+
+
+def bars(spec: dict[str, Any]) -> dict[str, list[float]]:
+    """Values of a chart's bars by the name of the series."""
+    found: dict[str, list[float]] = {}
+    for trace in spec["data"]:
+        if trace["type"] == "bar":
+            found.setdefault(trace["name"], []).extend(trace["x"])
+    return found
+
+
+def labels(spec: dict[str, Any]) -> list[str]:
+    """Of the rows, panel by panel."""
+    axes = [key for key in spec["layout"] if key.startswith("yaxis")]
+    return [label for axis in axes for label in spec["layout"][axis]["ticktext"]]
+
+
+def add_answer(runs: RunStore, rate: float, **changes: Any) -> str:
+    start = {"precision": "int8", "started_at": now(), "random_weights": False}
+    result = {"decode_tokens_per_s": rate, "devices_used": ("CPU",), "error": None}
+    return runs.add(
+        a_start(**start | {k: v for k, v in changes.items() if k in ("precision", "instruction")}),
+        a_result(**result | {k: v for k, v in changes.items() if k in ("contended", "text")}),
+    )
+
+
+# Empty
+
+
+def test_an_empty_page_offers_a_short_benchmark() -> None:
+    app = open_page("metrics")
+    assert "Nothing has been measured yet" in [each.value for each in app.subheader]
+    assert "6 measurements, about" in texts(app)
+    assert [each.label for each in app.button if "two-minute" in each.label]
+    assert not app.get("plotly_chart")
+
+
+def test_rows_without_figures_are_no_charts_and_no_error(store: MeasurementStore) -> None:
+    reason = "There is no device 'GPU' on this machine; choose CPU or AUTO."
+    save(store, a_measurement(rate=None, state=MeasurementState.FAILED, error=reason, device="GPU"))
+    app = open_page("metrics")
+    assert "appear here as they come" in texts(app)
+    table = app.dataframe[0].value
+    assert list(table["State"]) == ["failed"]
+    assert list(table["Why"]) == [reason]
+
+
+def test_a_database_that_cannot_be_opened_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADDOCK_DATABASE_URL", "sqlite:////proc/nowhere/paddock.db")
+    app = open_page("metrics")
+    assert app.error
+
+
+# Charts
+
+
+def test_decode_rates_with_their_spread_and_the_ceiling(store: MeasurementStore) -> None:
+    save(
+        store,
+        a_measurement("int8", 40.0, prompt_tokens=32),
+        a_measurement("int8", 30.0, prompt_tokens=512),
+        a_measurement("int4", 60.0, prompt_tokens=32, mbu=0.6),
+    )
+    spec = chart(open_page("metrics"), "Decode rate: tokens/s, higher is better")
+    assert labels(spec) == ["INT8", "INT4"]
+    assert bars(spec) == {"32-token prompt": [40.0, 60.0], "512-token prompt": [30.0]}
+    first = next(trace for trace in spec["data"] if trace["type"] == "bar")
+    assert first["error_x"]["array"] == pytest.approx([4.0, 6.0])
+    ceiling = next(trace for trace in spec["data"] if trace.get("name") == "bandwidth ceiling")
+    assert sorted(ceiling["x"]) == pytest.approx([60.0, 80.0, 100.0], rel=1e-6)
+    assert spec["layout"]["xaxis"]["range"][0] == 0
+    assert spec["layout"]["xaxis"]["range"][1] > 100, "the ceiling is in view"
+
+
+def test_a_ceiling_far_away_is_left_to_the_chart_of_bandwidth(store: MeasurementStore) -> None:
+    save(store, a_measurement("int8", 400.0, mbu=0.04))
+    app = open_page("metrics")
+    decode = chart(app, "Decode rate: tokens/s")
+    assert "bandwidth ceiling" not in [trace.get("name") for trace in decode["data"]]
+    assert "far to the right" in texts(app)
+    assert "10,000 tokens/s, 4 % of it used" in decode["data"][0]["customdata"][0]
+    assert bars(chart(app, "Bandwidth used")) == {"32-token prompt": [4.0]}
+
+
+def test_memory_is_stacked_and_the_longest_prompt_counts(store: MeasurementStore) -> None:
+    save(
+        store,
+        a_measurement(prompt_tokens=32, private_mib=400, file_mib=100),
+        a_measurement(prompt_tokens=512, private_mib=450, file_mib=100),
+    )
+    spec = chart(open_page("metrics"), "Memory: MiB, lower is better")
+    assert bars(spec) == {"private": [450.0], "file-backed": [100.0]}
+    assert spec["data"][1]["base"] == [450.0]
+    peak = next(trace for trace in spec["data"] if trace.get("name") == "peak")
+    assert peak["x"] == [610.0]
+
+
+def test_models_of_other_sizes_have_scales_of_their_own(store: MeasurementStore) -> None:
+    save(
+        store,
+        a_measurement("int8", 400.0, model="tiny", title="Tiny"),
+        a_measurement("int8", 4.0, model="big", title="Big", random_weights=True),
+    )
+    layout = chart(open_page("metrics"), "Decode rate: tokens/s")["layout"]
+    assert layout["xaxis"]["range"][1] < 20 and layout["xaxis2"]["range"][1] > 400
+    panels = [note["text"] for note in layout["annotations"]]
+    assert panels == ["<b>Big · random weights</b>", "<b>Tiny</b>"]
+
+
+def test_speed_against_memory_with_quality_and_the_front(store: MeasurementStore) -> None:
+    save(
+        store,
+        a_measurement("fp16", 20.0, private_mib=900, quality=a_quality(1.0)),
+        a_measurement("int8", 40.0, private_mib=800, quality=a_quality(1.01)),
+        a_measurement("int4", 30.0, private_mib=300, quality=a_quality(1.2)),
+    )
+    spec = chart(open_page("metrics"), "Speed against memory")
+    front = next(trace for trace in spec["data"] if trace["mode"] == "lines")
+    assert (front["x"], front["y"]) == ([400.0, 900.0], [30.0, 40.0])
+    dots = next(trace for trace in spec["data"] if trace["mode"] == "markers+text")
+    assert dots["text"] == ["FP16", "INT8", "INT4"]
+    assert dots["marker"]["color"] == [1.0, 1.01, 1.2]
+    assert dots["marker"]["cmax"] == 1.2
+
+
+def test_latency_of_each_token_of_a_measurement_and_of_an_answer(
+    store: MeasurementStore, runs: RunStore
+) -> None:
+    save(store, a_measurement("int8", 40.0))
+    answer = add_answer(runs, 50.0)
+    app = open_page("metrics")
+    spec = chart(app, "Latency of each token: ms, lower is better")
+    assert [trace["name"] for trace in spec["data"]] == ["each answer", "each answer", "median"]
+    assert spec["data"][2]["x"] == list(range(2, 17))
+    assert spec["data"][2]["y"][0] == pytest.approx(25 * 1.1, rel=1e-3)
+    assert "p99" in texts(app)
+    app.selectbox(key="latency").select(answer).run()
+    spec = chart(app, "Latency of each token")
+    assert spec["data"][0]["y"] == pytest.approx([20.125, 20.125])
+    assert app.query_params["latency"] == answer
+
+
+def test_history_has_every_measurement_and_a_point_a_day_of_answers(
+    store: MeasurementStore, runs: RunStore
+) -> None:
+    save(store, *(a_measurement(when=now() - timedelta(days=days)) for days in (0, 3, 9)))
+    for rate in (30.0, 50.0):
+        add_answer(runs, rate)
+    spec = chart(open_page("metrics"), "Decode rate over the days")
+    found = {trace["name"]: trace["y"] for trace in spec["data"]}
+    assert {len(values) for values in found.values()} == {1, 3}
+    assert [40.0] in found.values(), "the median of the day"
+
+
+# Key figures
+
+
+def test_key_figures_change_against_the_highest_precision(store: MeasurementStore) -> None:
+    save(
+        store,
+        a_measurement("fp32", 20.0, private_mib=900, ttft_ms=100.0),
+        a_measurement("int4", 60.0, private_mib=400, ttft_ms=50.0),
+    )
+    app = open_page("metrics")
+    found = {metric.label: (metric.value, metric.delta) for metric in app.metric}
+    assert found["Tokens/s"] == ("60.0", "3.0 ×")
+    assert found["First token"] == ("50 ms", "-50 %")
+    assert found["Memory"] == ("500 MiB", "-50 %")
+    app.selectbox(key="against").select("none").run()
+    assert {m.label: m.delta for m in app.metric}["Tokens/s"] == ""
+    assert app.query_params["against"] == "none"
+
+
+def test_another_configuration_brings_its_own_baseline(store: MeasurementStore) -> None:
+    save(
+        store,
+        a_measurement("int8", 40.0),
+        a_measurement("int4", 60.0),
+        a_measurement("fp16", 10.0, model="phi-2", title="Phi-2", when=now() - timedelta(days=400)),
+        a_measurement("int4", 30.0, model="phi-2", title="Phi-2", when=now() - timedelta(days=400)),
+    )
+    app = open_page("metrics")
+    assert "dolly-v2-3b~int8" in app.selectbox(key="against").value
+    other = next(each for each in app.selectbox(key="shown").options if "Phi-2 · INT4" in each)
+    app.selectbox(key="shown").select_index(app.selectbox(key="shown").options.index(other)).run()
+    assert "phi-2~fp16" in app.selectbox(key="against").value
+
+
+# Filter
+
+
+def test_the_filter_is_kept_in_the_link(store: MeasurementStore) -> None:
+    save(store, a_measurement("int8", 40.0), a_measurement("int4", 60.0))
+    app = open_page("metrics", precisions="int4", days="7")
+    assert "No figure matches" in texts(app), "they are of another year"
+    app = open_page("metrics", precisions="int4")
+    assert labels(chart(app, "Decode rate: tokens/s")) == ["INT4"]
+    app.button_group(key="precisions").set_value(["int8"]).run()
+    assert labels(chart(app, "Decode rate: tokens/s")) == ["INT8"]
+    assert app.query_params["precisions"] == "int8"
+
+
+def test_contended_figures_are_left_out_and_hatched_when_asked_for(
+    store: MeasurementStore, runs: RunStore
+) -> None:
+    save(store, a_measurement("int8", 40.0), a_measurement("int8", 4.0, contended=True))
+    add_answer(runs, 3.0, contended=True)
+    app = open_page("metrics")
+    assert bars(chart(app, "Decode rate: tokens/s")) == {"32-token prompt": [40.0]}
+    assert "2 contended figures are left out" in texts(app)
+    app.toggle(key="contended").set_value(True).run()
+    spec = chart(app, "Decode rate: tokens/s")
+    assert bars(spec)["32-token prompt, contended"] == [4.0]
+    assert bars(spec)["answers, contended"] == [3.0]
+    hatched = {
+        trace["name"]: trace["marker"]["pattern"]["shape"]
+        for trace in spec["data"]
+        if trace["type"] == "bar"
+    }
+    assert hatched["32-token prompt"] == "" and hatched["answers, contended"] == "/"
+
+
+def test_where_all_is_contended_the_page_says_so(store: MeasurementStore) -> None:
+    save(store, a_measurement(contended=True))
+    app = open_page("metrics")
+    assert "Something else was computing" in texts(app)
+    app.button(key="show_contended").click().run()
+    assert bars(chart(app, "Decode rate: tokens/s")) == {"32-token prompt, contended": [40.0]}
+
+
+def test_machines_are_charted_together(store: MeasurementStore) -> None:
+    save(
+        store,
+        a_measurement("int8", 40.0),
+        a_measurement("int8", 50.0, host=a_host(name="other"), imported=True),
+    )
+    layout = chart(open_page("metrics"), "Decode rate: tokens/s")["layout"]
+    panels = [note["text"] for note in layout["annotations"]]
+    assert panels == ["<b>Dolly 2.0 3B · bench</b>", "<b>Dolly 2.0 3B · other</b>"]
+
+
+# Words, files, the benchmark
+
+
+def test_nobodys_words_are_on_the_page_or_in_its_files(runs: RunStore) -> None:
+    add_answer(runs, 40.0, instruction="my secret wish", text="a private answer")
+    app = open_page("metrics")
+    shown = texts(app) + app.dataframe[0].value.to_csv()
+    shown += "".join(each.proto.spec for each in app.get("plotly_chart"))
+    shown += answers_csv(shared_engine(), PointFilter())
+    assert "40.0" in shown
+    assert "secret" not in shown and "private answer" not in shown
+
+
+def test_hostile_names_stay_text(store: MeasurementStore) -> None:
+    title = "<a href='https://example.com'>=2+3</a> $x$ ![](https://example.com/x.png)"
+    save(store, a_measurement(title=title, model="evil"))
+    app = open_page("metrics")
+    note = chart(app, "Decode rate: tokens/s")["layout"]["annotations"][0]["text"]
+    assert "<a" not in note and "&lt;a" in note
+
+
+def test_what_is_exported_is_what_is_imported(store: MeasurementStore) -> None:
+    rows = [a_measurement("int8", 40.0), a_measurement("int4", 60.0, quality=a_quality())]
+    save(store, *rows)
+    text = to_json(store.all())
+    assert sorted(row.id for row in from_json(text)) == sorted(row.id for row in rows)
+
+
+def test_a_plan_that_cannot_be_measured_is_refused_in_words(tmp_path: Path) -> None:
+    app = open_page("metrics")
+    app.session_state["set_up"] = True
+    app.run()
+    app.multiselect(key="bench_models").set_value([]).run()
+    assert "Choose at least one model" in texts(app)
+    assert app.button(key="start_benchmark").disabled
+    app.multiselect(key="bench_models").set_value(["paddock-neox"]).run()
+    assert not app.button(key="start_benchmark").disabled
+    app.number_input(key="bench_repeats").set_value(1).run()
+    assert "cannot be spread over" in texts(app)
+
+
+def test_random_weights_have_a_button_of_their_own() -> None:
+    app = open_page("metrics")
+    app.session_state["set_up"] = True
+    app.run()
+    app.button_group(key="bench_kind").set_value("random").run()
+    app.multiselect(key="bench_random").set_value(["neox-410m"]).run()
+    assert app.button(key="start_benchmark").label == "Measure with random weights"
+    assert "without downloading it" in texts(app)
+
+
+def test_a_sweep_that_was_cut_off_can_be_resumed_or_dismissed(store: MeasurementStore) -> None:
+    plan = Plan(models=("paddock-neox",)).validated()
+    sweep = "a" * 32
+    row = replace(a_measurement(rate=None, state=MeasurementState.WAITING), sweep=sweep)
+    store.begin_sweep(plan.to_json(), [row], sweep)
+    store.end_sweep(sweep, SweepState.INTERRUPTED)
+    app = open_page("metrics")
+    assert "A benchmark of paddock-neox was interrupted" in texts(app)
+    assert app.button(key=f"resume_{sweep}").label == "Resume"
+    app.button(key=f"dismiss_{sweep}").click().run()
+    assert "was interrupted" not in texts(app)
+    assert store.sweep(sweep) is not None, "its row stays"

@@ -1,0 +1,169 @@
+"""Parts of the Metrics page: places of bars, scales, key figures, words of labels."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+
+import pytest
+
+from core.benchmark.points import Point, latest, point_of, points_of_runs
+from core.ui.metrics_charts import decode_chart, memory_chart
+from core.ui.metrics_curves import LatencyRun, latency_chart, tradeoff_points
+from core.ui.metrics_figures import key_figures, point_key, usual_baseline, usual_point
+from core.ui.metrics_rows import MOST_ROWS, Rows, point_label
+from tests.benchmark.point_samples import NOW, a_host, a_measurement, a_row
+
+
+def the_point(*args: object, **changes: object) -> Point:
+    found = point_of(a_measurement(*args, **changes))  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+# Rows
+
+
+def test_bars_of_a_row_do_not_overlap_and_stay_in_their_panel() -> None:
+    points = [the_point("int8", prompt_tokens=length) for length in (32, 128, 512)]
+    points += [*points_of_runs([a_row()]), the_point("int4")]
+    rows = Rows(latest(points))
+    placed = sorted((p for _, each in rows.series() for p in each), key=lambda p: p.y)
+    assert len(placed) == 5
+    edges = [(each.y - each.thickness / 2, each.y + each.thickness / 2) for each in placed]
+    assert edges[0][0] > 0
+    assert all(above[1] <= below[0] for above, below in itertools.pairwise(edges))
+    height = decode_chart(rows).layout.yaxis.range[0]
+    assert edges[-1][1] < height
+
+
+def test_panels_of_like_size_share_a_scale_and_others_do_not() -> None:
+    points = [
+        the_point("int8", rate, model=name, title=name)
+        for name, rate in (("a", 400.0), ("b", 100.0), ("c", 4.0))
+    ]
+    layout = decode_chart(Rows(latest(points))).layout
+    ends = [axis.range[1] for axis in (layout.xaxis, layout.xaxis2, layout.xaxis3)]
+    assert ends[0] == ends[1] > 400
+    assert 4 < ends[2] < 20
+    assert all(axis.range[0] == 0 for axis in (layout.xaxis, layout.xaxis2, layout.xaxis3))
+
+
+def test_too_many_rows_keep_those_measured_last() -> None:
+    points = [
+        the_point(model=f"m{number:02}", title=f"m{number:02}", when=NOW - timedelta(days=number))
+        for number in range(MOST_ROWS + 3)
+    ]
+    rows = Rows(latest(points))
+    assert (len(rows), rows.left_out) == (MOST_ROWS, 3)
+    assert {point.subject.model for point in rows.points} == {f"m{n:02}" for n in range(MOST_ROWS)}
+
+
+def test_labels_name_only_what_tells_rows_apart() -> None:
+    alone = decode_chart(Rows([the_point("int8")])).layout.yaxis.ticktext
+    assert list(alone) == ["INT8"]
+    points = latest([the_point("fp16"), the_point("fp16", runtime="pytorch")])
+    several = decode_chart(Rows(points)).layout.yaxis.ticktext
+    assert list(several) == ["FP16 · Optimum", "FP16 · PyTorch"]
+
+
+def test_nothing_measured_is_no_error() -> None:
+    rows = Rows(points_of_runs([a_row(None, ttft_ms=None, memory_private_bytes=None)]))
+    assert len(decode_chart(rows).data) == 0
+    assert len(memory_chart(rows).data) == 0
+
+
+def test_an_answers_memory_stands_beside_the_benchmarks() -> None:
+    rows = Rows(latest([the_point(private_mib=400), *points_of_runs([a_row()])]))
+    private = memory_chart(rows).data[0]
+    assert list(private.x) == [400.0, 300.0]
+    assert list(private.marker.opacity) == [1.0, 0.55]
+    assert private.y[0] + private.width[0] / 2 <= private.y[1] - private.width[1] / 2
+
+
+# Curves
+
+
+def test_answers_are_no_dots_where_anything_was_measured() -> None:
+    answers = points_of_runs([a_row()])
+    assert tradeoff_points(answers) == answers
+    measured = the_point()
+    assert tradeoff_points([*answers, measured]) == [measured]
+
+
+def test_the_shortest_prompt_stands_for_a_configuration() -> None:
+    short, long = the_point(prompt_tokens=32), the_point(prompt_tokens=512)
+    assert tradeoff_points([long, short]) == [short]
+
+
+def test_answers_of_other_lengths_have_a_median_where_they_have_tokens() -> None:
+    figure = latency_chart(
+        [
+            LatencyRun("a", (10.0, 12.0, 16.0)),
+            LatencyRun("b", (10.0, 14.0)),
+            LatencyRun("c", (9.0,)),
+        ]
+    )
+    assert list(figure.data[-1].x) == [2, 3]
+    assert list(figure.data[-1].y) == [3.0, 4.0]
+
+
+# Key figures
+
+
+@pytest.mark.parametrize(
+    ("rate", "before", "change"),
+    [
+        (60.0, 20.0, "3.0 ×"),
+        (30.0, 20.0, "+50 %"),
+        (10.0, 20.0, "-50 %"),
+        (20.05, 20.0, "the same"),
+    ],
+)
+def test_changes_in_words(rate: float, before: float, change: str) -> None:
+    figures = key_figures(the_point("int4", rate), the_point("fp16", before))
+    assert figures[0].delta == change
+
+
+def test_without_a_baseline_or_its_figure_there_is_no_change() -> None:
+    assert all(figure.delta is None for figure in key_figures(the_point(), None))
+    (answers,) = points_of_runs([a_row(load_s=None)])
+    figures = {figure.name: figure for figure in key_figures(the_point(), answers)}
+    assert figures["Load time"].delta is None
+    assert "MBU" not in {figure.name for figure in key_figures(answers, None)}
+
+
+def test_the_usual_baseline_is_like_it_but_for_the_precision() -> None:
+    mine = the_point("int4", 60.0)
+    fp16 = the_point("fp16")
+    others = [
+        the_point("int8"),
+        fp16,
+        the_point("fp32", runtime="pytorch"),
+        the_point("fp32", prompt_tokens=512),
+        the_point("fp32", host=a_host(name="other")),
+        the_point("fp32", model="phi-2", title="Phi-2"),
+        *points_of_runs([a_row(precision="fp32")]),
+    ]
+    assert usual_baseline(mine, [mine, *others]) is fp16
+    assert usual_baseline(mine, [mine]) is None
+
+
+def test_the_usual_point_is_the_fastest_of_what_was_measured_last() -> None:
+    old = the_point("int4", 900.0, model="old", title="Old", when=NOW - timedelta(days=2))
+    fast, slow = the_point("int4", 60.0), the_point("int8", 40.0)
+    assert usual_point([old, slow, fast]) is fast
+
+
+def test_keys_and_labels_tell_configurations_apart() -> None:
+    points = [
+        the_point(),
+        the_point(prompt_tokens=512),
+        the_point("int4"),
+        the_point(contended=True),
+        the_point(host=a_host(name="other"), imported=True),
+        the_point(random_weights=True),
+        *points_of_runs([a_row()]),
+    ]
+    assert len({point_key(point) for point in points}) == len(points)
+    assert len({point_label(point) for point in points}) == len(points)
