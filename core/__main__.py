@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from core.catalogue import DEFAULT_PRECISION, Precision
-from core.commands import answers, bench, looks, store
+from core.commands import accounts, answers, bench, looks, store
 from core.errors import BadRequestError, PaddockError
 from core.settings import load_settings
 
@@ -66,7 +66,25 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(commands.add_parser("verify", help="compare stored models with their checksums"))
     _add_generate(commands.add_parser("generate", help="answer one instruction"))
     _add_bench(commands.add_parser("bench", help="measure speed and memory on this machine"))
+    _add_admin(commands.add_parser("admin", help="make an administrator"))
+
+    command = commands.add_parser("accounts", help="who may sign in")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=accounts.accounts)
     return parser
+
+
+def _add_admin(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "name", help="of a new account, or of one that is to be raised (and enabled)"
+    )
+    command.add_argument(
+        "--password-stdin",
+        action="store_true",
+        help="read the password from standard input; an account that is there gets it anew "
+        "(default: ask for a new account's, leave the other's)",
+    )
+    command.set_defaults(run=accounts.admin)
 
 
 def _add_get(command: argparse.ArgumentParser) -> None:

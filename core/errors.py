@@ -9,7 +9,12 @@ happened and what to do. The tree::
     │   ├── UnknownDeviceError      the device is not one that OpenVINO reports
     │   ├── BadRequestError         empty or over-long instruction, a setting out of range
     │   │   └── PromptTooLongError  prompt and new tokens do not fit the model's positions
-    │   └── PromptFormatError       the model has no chat template and no format was chosen
+    │   ├── PromptFormatError       the model has no chat template and no format was chosen
+    │   ├── AccountInputError       a name, a password or a code that an account cannot have
+    │   ├── UnknownAccountError     no account, session or invitation of that name or id
+    │   ├── SignInError             name and password are not those of an account that may sign in
+    │   ├── TooManyAttemptsError    too many failures within a while; wait
+    │   └── AccessDeniedError       this person may not do this here
     ├── ModelFilesError             what lies on disk cannot be used
     │   ├── CorruptModelError       a file is missing, truncated or altered
     │   └── NotAModelError          the folder or repository is not a causal language model
@@ -17,7 +22,8 @@ happened and what to do. The tree::
     │   └── GatedModelError         the licence must be accepted first
     ├── ResourceError               the machine has too little of something
     │   ├── NotEnoughMemoryError
-    │   └── DiskFullError
+    │   ├── DiskFullError
+    │   └── TooBusyError            more passwords wait to be checked than can be in time
     ├── ConversionError             export or weight compression failed
     ├── StoppedError                the person stopped a download or a conversion
     ├── ModelBusyError              the model or its files are in use
@@ -58,6 +64,29 @@ class PromptFormatError(PersonMistake):
     """The model has no chat template and the person has not chosen a prompt format."""
 
 
+class AccountInputError(PersonMistake):
+    """A name, a password or an invitation code cannot be taken; the text says what can."""
+
+
+class UnknownAccountError(PersonMistake):
+    """There is no account, session or invitation of that name or id."""
+
+
+class SignInError(PersonMistake):
+    """Name and password are not those of an account that may sign in.
+
+    The text is the same for an unknown name and for a wrong password.
+    """
+
+
+class TooManyAttemptsError(PersonMistake):
+    """Too many attempts failed within a while; the text says how long to wait."""
+
+
+class AccessDeniedError(PersonMistake):
+    """The person may not do this, or not from here; the text says who may."""
+
+
 class ModelFilesError(PaddockError):
     """What lies on disk cannot be used as a model."""
 
@@ -88,6 +117,10 @@ class NotEnoughMemoryError(ResourceError):
 
 class DiskFullError(ResourceError):
     """The disk has too little free space."""
+
+
+class TooBusyError(ResourceError):
+    """More people sign in at once than passwords can be checked in time."""
 
 
 class ConversionError(PaddockError):

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import PersonMistake
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 """Folder that holds ``streamlit_app.py``; ``.paddock/`` lies in it unless told otherwise."""
+
+
+_YEAR_H = 366 * 24
+
+
+class AuthMode(StrEnum):
+    """When a person must be signed in."""
+
+    AUTO = "auto"
+    """Everywhere but on this machine itself."""
+    REQUIRED = "required"
+    """Always."""
+
+
+class Registration(StrEnum):
+    """Who may make an account for themselves."""
+
+    OPEN = "open"
+    """Whoever reaches the server."""
+    INVITATION = "invitation"
+    """Whoever has a code from an administrator."""
+    CLOSED = "closed"
+    """Nobody; the command line makes administrators all the same."""
 
 
 class Settings(BaseSettings):
@@ -38,6 +63,65 @@ class Settings(BaseSettings):
     generation_timeout_s: float = Field(
         default=1800.0, gt=0, description="Seconds after which an answer ends with 'timeout'."
     )
+
+    auth: AuthMode = Field(
+        default=AuthMode.AUTO,
+        description="'auto': guests may use this machine's own browser, everybody else signs in; "
+        "'required': everybody signs in.",
+    )
+    registration: Registration = Field(
+        default=Registration.INVITATION,
+        description="Who may register: 'open' (anybody), 'invitation' (with a code) or 'closed'.",
+    )
+    session_idle_h: float = Field(
+        default=7 * 24.0,
+        gt=0,
+        le=_YEAR_H,
+        description="Hours without a visit after which a person is signed out.",
+    )
+    session_max_h: float = Field(
+        default=30 * 24.0,
+        gt=0,
+        le=_YEAR_H,
+        description="Hours after signing in at which a person is signed out whatever happens.",
+    )
+    invitation_h: float = Field(
+        default=7 * 24.0,
+        gt=0,
+        le=_YEAR_H,
+        description="Hours for which an invitation code holds unless told otherwise.",
+    )
+    failure_window_s: float = Field(
+        default=900.0,
+        ge=1,
+        le=86_400,
+        description="Seconds for which a failed attempt to sign in counts.",
+    )
+    failures_per_address: int = Field(
+        default=20, ge=1, description="Failed attempts to sign in from one address in that time."
+    )
+    failures_per_account: int = Field(
+        default=30,
+        ge=1,
+        le=100,
+        description="Failed attempts on one name in that time, from unknown browsers anywhere.",
+    )
+    failures_per_device: int = Field(
+        default=10,
+        ge=1,
+        description="Failed attempts on one name in that time from a browser that it is known in.",
+    )
+    registrations_per_address: int = Field(
+        default=20, ge=1, description="Accounts that one address may try to make in that time."
+    )
+    max_hashings: int = Field(
+        default=2, ge=1, description="Passwords checked at once, each with 64 MiB of memory."
+    )
+
+    @field_validator("auth", "registration", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
 
     @property
     def models_dir(self) -> Path:

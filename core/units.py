@@ -31,6 +31,11 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 measurement``, ``2 measurements``; the noun is one that takes an s."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def parameters_text(count: int) -> str:
     """A parameter count: ``2.78 B``, ``410 M``, ``4.2 M``."""
     if count >= 1e9:

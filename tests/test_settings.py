@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from core.errors import PersonMistake
-from core.settings import CHECKOUT, Settings, load_settings
+from core.settings import CHECKOUT, AuthMode, Registration, Settings, load_settings
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch):
@@ -54,6 +55,13 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch):
         ("PADDOCK_MAX_LOADED_MODELS", "-1"),
         ("PADDOCK_MEMORY_RESERVE_MIB", "1.5"),
         ("PADDOCK_GENERATION_TIMEOUT_S", "0"),
+        ("PADDOCK_AUTH", "never"),
+        ("PADDOCK_REGISTRATION", "sometimes"),
+        ("PADDOCK_SESSION_IDLE_H", "inf"),
+        ("PADDOCK_SESSION_MAX_H", "0"),
+        ("PADDOCK_FAILURES_PER_ACCOUNT", "101"),
+        ("PADDOCK_FAILURE_WINDOW_S", "nan"),
+        ("PADDOCK_MAX_HASHINGS", "0"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_one_sentence(name: str, value: str, monkeypatch):
@@ -67,3 +75,25 @@ def test_a_value_that_cannot_be_used_is_one_sentence(name: str, value: str, monk
 
 def test_settings_are_values():
     assert Settings(home=Path("a")) == Settings(home=Path("a"))
+
+
+def test_modes_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch):
+    assert (load_settings().auth, load_settings().registration) == ("auto", "invitation")
+    monkeypatch.setenv("PADDOCK_AUTH", " Required")
+    monkeypatch.setenv("PADDOCK_REGISTRATION", "OPEN")
+    settings = load_settings()
+    assert settings.auth is AuthMode.REQUIRED
+    assert settings.registration is Registration.OPEN
+
+
+def test_the_readme_lists_every_setting_with_its_default():
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(PADDOCK_\w+)` \| ([^|]+) \|", readme, re.MULTILINE))
+    assert set(rows) == {f"PADDOCK_{name}".upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        shown = rows[f"PADDOCK_{name}".upper()].strip("` ")
+        if isinstance(field.default, int | float | str):
+            assert shown == (
+                field.default if isinstance(field.default, str) else f"{field.default:g}"
+            )

@@ -136,6 +136,12 @@ def test_records_use_settings_and_errors_alone():
         assert all(i.startswith(("core.records", "core.settings", "core.errors")) for i in inside)
 
 
+def test_accounts_use_records_settings_and_errors_alone():
+    allowed = ("core.accounts", "core.records", "core.settings", "core.errors")
+    for path in (CHECKOUT / "core" / "accounts").rglob("*.py"):
+        assert all(i.startswith(allowed) for i in imports(path) if i.startswith("core."))
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_streamlit_stays_in_the_ui(path: Path):
     name = module_name(path)

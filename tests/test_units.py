@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.units import bytes_text, milliseconds_text, parameters_text, rate_text
+from core.units import bytes_text, counted, milliseconds_text, parameters_text, rate_text
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,12 @@ def test_milliseconds(duration: float, text: str):
 )
 def test_rate(rate: float | None, text: str):
     assert rate_text(rate) == text
+
+
+def test_one_of_a_thing_is_not_many():
+    assert [counted(n, "measurement") for n in (0, 1, 2, 1000)] == [
+        "0 measurements",
+        "1 measurement",
+        "2 measurements",
+        "1,000 measurements",
+    ]

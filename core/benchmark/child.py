@@ -63,6 +63,7 @@ def measure_in_process(
     *,
     on_progress: OnProgress,
     cancel: threading.Event,
+    on_begin: Callable[[int], None] = lambda prompt_tokens: None,
     on_round: Callable[[int, Round], None] = lambda prompt_tokens, found: None,
     silence_s: float = SILENCE_S,
 ) -> Outcome:
@@ -72,6 +73,7 @@ def measure_in_process(
         job: what to measure.
         on_progress: called from this thread.
         cancel: when set, the process is killed.
+        on_begin: receives each prompt length when its turn comes, from this thread.
         on_round: receives each prompt length's round when it is complete, from this thread; what a
             later failure does not take away.
         silence_s: after which a process that says nothing is ended.
@@ -81,7 +83,7 @@ def measure_in_process(
         NotEnoughMemoryError: the process ran into its memory limit, or out of memory.
         PaddockError: the process was killed, fell silent or failed; the sentence says which.
     """
-    listener = _Listener(on_round)
+    listener = _Listener(on_begin, on_round)
     request = {
         "kind": "measure",
         "folder": str(job.folder),
@@ -120,9 +122,12 @@ def measure_in_process(
 class _Listener:
     """Puts rounds together from the worker's events."""
 
-    def __init__(self, on_round: Callable[[int, Round], None]) -> None:
+    def __init__(
+        self, on_begin: Callable[[int], None], on_round: Callable[[int, Round], None]
+    ) -> None:
         self.rounds: dict[int, Round] = {}
         self.conditions: Conditions | None = None
+        self._on_begin = on_begin
         self._on_round = on_round
         self._loaded: dict[str, Any] = {}
         self._samples: list[Sample] = []
@@ -137,6 +142,7 @@ class _Listener:
             case "begin":
                 self._samples = []
                 watch.enter(event["prompt_tokens"])
+                self._on_begin(event["prompt_tokens"])
             case "sample":
                 self._samples.append(_sample(event))
             case "end":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.benchmark.plan import Plan, Target
 from core.benchmark.preparing import Material, is_ready
@@ -114,13 +114,17 @@ def estimate(plan: Plan, settings: Settings) -> BenchmarkEstimate:
     needed = [item for item in materials(plan) if not _is_ready(item, settings)]
     disk, download = _disk(needed, settings)
     free = free_bytes(settings.home)
-    seconds = BANDWIDTH_SECONDS + sum(prepare_seconds(item, settings) for item in needed)
+    seconds = BANDWIDTH_SECONDS * plan.rounds
+    seconds += sum(prepare_seconds(item, settings) for item in needed)
+    exact: set[Target] = set()
     for target in plan.targets():
         seconds += sum(
             measure_seconds(target, plan, number, settings) for number in range(plan.rounds)
         )
         if plan.quality and has_quality(target):
             seconds += quality_seconds(target, settings)
+            exact.add(replace(target, precision=reference_precision(plan), exact=True))
+    seconds += sum(quality_seconds(target, settings) for target in exact)
     problem = None
     if disk and disk + _SPARE_BYTES > free:
         problem = (

@@ -43,6 +43,10 @@ MOST_ROWS = 1_000
 """Of one sweep: weeks of measuring, and most likely a slip."""
 
 
+EXACT_HINTS = ExecutionHints(inference_precision="f32", kv_cache_precision="f32")
+"""By default a CPU may execute FP16 weights in bf16, which is no yardstick for f32."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What one process measures: one model, loaded once, in one way."""
@@ -53,11 +57,14 @@ class Target:
     precision: Precision
     device: str
     runtime: RuntimeName
+    exact: bool = False
+    """Whether it is executed in f32 throughout: what others' quality is compared with."""
 
     @property
     def spec(self) -> ModelSpec:
         """How it is loaded."""
-        return ModelSpec(self.model, self.precision, self.device, self.runtime)
+        hints = EXACT_HINTS if self.exact and self.device == "CPU" else None
+        return ModelSpec(self.model, self.precision, self.device, self.runtime, hints)
 
     @property
     def baseline(self) -> bool:

@@ -8,13 +8,14 @@ them are read once and every filter afterwards is cheap.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from core.records.measurement_values import Measurement, Quality
+from core.benchmark.figures import percentile
+from core.records.measurement_values import Measurement, MeasurementState, Quality
 from core.records.values import utc_now
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ class Point:
     when: datetime
     """UTC; of a group of answers, the newest."""
     n: int
-    """Timed answers behind the figures."""
+    """Timed answers behind the figures; of a measurement that is not complete, those asked for."""
+    complete: bool = True
+    """Whether all answers that were asked for are behind the figures."""
     prompt_tokens: int | None
     """Of answers, the median."""
     decode: Range | None
@@ -129,6 +132,11 @@ class Point:
         return self.subject.source is not PointSource.ANSWERS
 
     @property
+    def answers(self) -> str:
+        """How many timed answers are behind the figures, in words."""
+        return f"{self.n} timed answers" if self.complete else f"fewer than {self.n} timed answers"
+
+    @property
     def memory(self) -> int | None:
         """Private and file-backed memory together."""
         if self.memory_private is None or self.memory_file_backed is None:
@@ -137,8 +145,8 @@ class Point:
 
     @property
     def ceiling(self) -> float | None:
-        """Tokens/s at which the memory's read bandwidth would be used up."""
-        if not self.bandwidth or not self.bytes_per_token:
+        """Tokens/s at which the memory's read bandwidth would be used up; None where MBU is."""
+        if self.mbu is None or not self.bandwidth or not self.bytes_per_token:
             return None
         return self.bandwidth / self.bytes_per_token
 
@@ -260,7 +268,8 @@ def point_of(measurement: Measurement) -> Point | None:
         id=measurement.id,
         subject=subject_of(measurement),
         when=time_of(measurement),
-        n=_timed_answers(measurement),
+        n=measurement.configuration.repeats,
+        complete=measurement.state is MeasurementState.DONE,
         prompt_tokens=measurement.configuration.prompt_tokens,
         decode=decode,
         ttft_ms=Range(ttft.median, ttft.low, ttft.high),
@@ -277,12 +286,6 @@ def point_of(measurement: Measurement) -> Point | None:
         quality=measurement.quality,
         conditions=_conditions(measurement),
     )
-
-
-def _timed_answers(measurement: Measurement) -> int:
-    """As many as were asked for, where the rounds were left in the database."""
-    timed = sum(len(each.samples) for each in measurement.rounds)
-    return timed or measurement.configuration.repeats
 
 
 def _conditions(measurement: Measurement) -> str:
@@ -342,13 +345,8 @@ def days_of(rows: Iterable[RunRow]) -> tuple[AnswerDay, ...]:
     return tuple(days.values())
 
 
-def points_of_runs(rows: Iterable[RunRow], *, by_day: bool = False) -> list[Point]:
-    """One point for all answers given under the same conditions, or one for each day of them."""
-    return points_of_days(days_of(rows), by_day=by_day)
-
-
 def points_of_days(days: Iterable[AnswerDay], *, by_day: bool = False) -> list[Point]:
-    """The same from answers that have been gathered."""
+    """One point for all answers given under the same conditions, or one for each day of them."""
     groups: dict[tuple[Subject, date | None], list[AnswerDay]] = {}
     for day in days:
         groups.setdefault((day.subject, day.day if by_day else None), []).append(day)
@@ -361,7 +359,7 @@ def _point_of_group(subject: Subject, days: Sequence[AnswerDay]) -> Point:
 
     def middle(read: Callable[[AnswerDay], list[float]]) -> float | None:
         values = all_of(read)
-        return percentile(values, 0.5) if values else None
+        return percentile(values, 50) if values else None
 
     prompt = middle(lambda day: day.prompt_tokens)
     private = middle(lambda day: day.memory_private)
@@ -395,32 +393,39 @@ def _range_of(values: Sequence[float]) -> Range | None:
     """Median and spread of sorted values; see :data:`MANY`."""
     if not values:
         return None
-    edge = 0.1 if len(values) >= MANY else 0.0
-    return Range(percentile(values, 0.5), percentile(values, edge), percentile(values, 1 - edge))
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Value below which ``share`` (0 to 1) of sorted values lie, linearly interpolated as numpy
-    does by default."""
-    place = share * (len(values) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(values) - 1)
-    return values[below] + (values[above] - values[below]) * (place - below)
+    edge = 10 if len(values) >= MANY else 0
+    return Range(percentile(values, 50), percentile(values, edge), percentile(values, 100 - edge))
 
 
 # Choosing among points
 
 
 def latest(points: Iterable[Point]) -> list[Point]:
-    """Of each configuration the newest point only, as lists and charts show them."""
+    """Of each configuration the newest point only, as lists and charts show them.
+
+    Quality is the weights', not the run's: a measurement without it has that of an earlier one.
+    """
     newest: dict[tuple[object, ...], Point] = {}
+    judged: dict[Subject, Point] = {}
     for point in points:
         key = (point.subject, point.prompt_tokens if point.measured else None)
         if key not in newest or point.when > newest[key].when:
             newest[key] = point
+        if point.quality is not None:
+            calm = replace(point.subject, contended=False)
+            if calm not in judged or point.when > judged[calm].when:
+                judged[calm] = point
     return sorted(
-        newest.values(), key=lambda point: (*point.subject.order, point.prompt_tokens or 0)
+        (_with_quality(point, judged) for point in newest.values()),
+        key=lambda point: (*point.subject.order, point.prompt_tokens or 0),
     )
+
+
+def _with_quality(point: Point, judged: Mapping[Subject, Point]) -> Point:
+    found = judged.get(replace(point.subject, contended=False))
+    if point.quality is not None or not point.measured or found is None:
+        return point
+    return replace(point, quality=found.quality)
 
 
 def pareto(points: Iterable[Point]) -> list[Point]:

@@ -106,7 +106,6 @@ class Work:
         self._refuse_absent_devices()
         self._look_ahead()
         self._prepare()
-        self._measure_bandwidth()
         self._measure()
         self._compare_quality()
 
@@ -117,9 +116,9 @@ class Work:
             seconds = prepare_seconds(material, self._settings)
             self.agenda.add(Step(StepKind.PREPARE, material), seconds)
         targets = self._open_targets()
-        if targets:
-            self.agenda.add(Step(StepKind.BANDWIDTH, None), BANDWIDTH_SECONDS)
         for number in range(self._plan.rounds):
+            if any(self._rows_of_round(target, number) for target in targets):
+                self.agenda.add(Step(StepKind.BANDWIDTH, None, number), BANDWIDTH_SECONDS)
             for target in targets:
                 if self._rows_of_round(target, number):
                     seconds = measure_seconds(target, self._plan, number, self._settings)
@@ -200,17 +199,19 @@ class Work:
 
     # Measuring
 
-    def _measure_bandwidth(self) -> None:
-        if not self._open_targets():
-            self.agenda.drop(StepKind.BANDWIDTH, None)
-            return
+    def _measure_bandwidth(self, number: int) -> None:
+        """Before each round, and the best counts: other programs can only make it look slower."""
         self._say("Measuring how fast memory can be read.")
+        step = Step(StepKind.BANDWIDTH, None, number)
         try:
-            with self.agenda.doing(Step(StepKind.BANDWIDTH, None)), self._monitor.running():
-                self._bandwidth = self._unless_cancelled(self._tools.read_bandwidth)
+            with self.agenda.doing(step), self._monitor.running():
+                found = self._unless_cancelled(self._tools.read_bandwidth)
+            self._bandwidth = max(found, self._bandwidth or 0.0)
         except (PaddockError, OSError, MemoryError) as error:
             if isinstance(error, StoppedError):
                 raise
+            if self._bandwidth is not None:
+                return
             self.problems.append(
                 f"How fast memory can be read was not measured ({str(error).rstrip('.')}); the "
                 "model bandwidth utilisation is left out."
@@ -220,11 +221,15 @@ class Work:
 
     def _measure(self) -> None:
         for number in range(self._plan.rounds):
+            if not any(self._rows_of_round(each, number) for each in self._open_targets()):
+                continue
+            self._measure_bandwidth(number)
             for target in rotated(self._plan.targets(), number):
                 self._check()
                 rows = self._rows_of_round(target, number)
                 if rows:
                     self._measure_target(target, rotated(rows, number), number)
+        self.agenda.drop(StepKind.BANDWIDTH, None)  # of rounds that nothing was left to measure in
 
     def _rows_of_round(self, target: Target, number: int) -> tuple[Measurement, ...]:
         """Open rows of the target that lack the figures of this round."""
@@ -237,7 +242,7 @@ class Work:
             for row in rows
         ]
         self._ledger.put(rows)
-        through: set[int] = set()
+        under_way: set[int] = set()
         place = f"{target.label}, round {number + 1} of {self._plan.rounds}"
         self._say(f"Measuring {place}.")
         with caught("It could not be measured") as failure:
@@ -260,40 +265,46 @@ class Work:
                     job,
                     on_progress=lambda message, _fraction: self._say(f"{place}: {message}"),
                     cancel=self._cancel,
-                    on_round=lambda prompt_tokens, _round: through.add(prompt_tokens),
+                    on_begin=under_way.add,
+                    on_round=lambda prompt_tokens, _round: under_way.discard(prompt_tokens),
                 )
             self._ledger.put(
                 self._with_round(row, outcome, disturbed=activity.contended) for row in rows
             )
         if failure.reason is not None:
-            self._after_failure(target, rows, through, number, failure.reason)
+            self._after_failure(target, rows, under_way, number, failure.reason)
 
     def _after_failure(
         self,
         target: Target,
         rows: Sequence[Measurement],
-        through: Collection[int],
+        under_way: Collection[int],
         number: int,
         reason: str,
     ) -> None:
-        """Close the rows that failed; prompt lengths that came through are measured without them.
+        """Close the row that failed, and measure the other prompt lengths without it.
 
-        A long prompt may need more memory than there is where a short one does well.
+        A long prompt may need more memory than there is where a short one does well. What fails
+        before any prompt's turn fails for all of them.
 
         Args:
             target: whose process failed.
             rows: what it was to measure.
-            through: the prompt lengths that it had measured by then.
+            under_way: the prompt length whose turn it was; empty where it was none's.
             number: of the round.
             reason: a sentence.
         """
-        well = [row for row in rows if row.configuration.prompt_tokens in through]
-        if not well or len(well) == len(rows):
+        failed = [row for row in rows if row.configuration.prompt_tokens in under_way]
+        others = [row for row in rows if row not in failed]
+        if not failed:
             self._give_up(target, reason)
             return
-        self._ledger.fail([row for row in rows if row not in well], reason)
-        self._check()
-        self._measure_target(target, well, number)
+        self._ledger.fail(failed, reason)
+        if others:
+            self._check()
+            self._measure_target(target, others, number)
+        elif not self._ledger.open_rows(target):
+            self.agenda.drop(StepKind.MEASURE, target)
 
     def _with_round(self, row: Measurement, outcome: Outcome, *, disturbed: bool) -> Measurement:
         """The row with the figures of one more round, and all conditions under which it ran."""
@@ -306,6 +317,9 @@ class Work:
             asked.prompt_tokens,
             asked.new_tokens,
         )
+        # The processor's cores measured it; a GPU or NPU reads at a rate of its own.
+        on_cpu = {name.strip("()") for name in conditions.devices_used} == {"CPU"}
+        bandwidth = self._bandwidth if on_cpu else None
         done = len(rounds) >= self._plan.rounds
         return replace(
             row,
@@ -319,7 +333,7 @@ class Work:
             threads=conditions.threads,
             weight_bytes=outcome.weight_bytes,
             rounds=rounds,
-            figures=figures_of(rounds, asked, bytes_per_token=per_token, bandwidth=self._bandwidth),
+            figures=figures_of(rounds, asked, bytes_per_token=per_token, bandwidth=bandwidth),
         )
 
     def _check_memory(self, target: Target, ready: Ready) -> None:
@@ -356,7 +370,7 @@ class Work:
 
     def _reference(self, target: Target) -> Target:
         """The same model on the same device in the precision that others are compared with."""
-        return replace(target, precision=reference_precision(self._plan))
+        return replace(target, precision=reference_precision(self._plan), exact=True)
 
     def _compare_quality(self) -> None:
         groups: dict[Target, list[Target]] = {}
@@ -366,11 +380,9 @@ class Work:
             self._say(f"Asking {first.label}, which the others are compared with.")
             judged = self._judge(first, None)
             for target in targets:
-                if judged is not None and target != first:
-                    self._say(f"Comparing {target.label} with {first.precision.label}.")
+                if judged is not None:
+                    self._say(f"Comparing {target.label} with {first.precision.label} in f32.")
                     self._keep_quality(target, self._judge(target, judged[1]))
-                elif target == first:
-                    self._keep_quality(target, judged)
                 self.agenda.drop(StepKind.QUALITY, target)
 
     def _keep_quality(self, target: Target, judged: tuple[Quality, Reference] | None) -> None:

@@ -30,9 +30,6 @@ _PLAIN_WORD = re.compile(r"[A-Za-z0-9-]+(\.\d+)?")
 
 _NONE = "—"
 
-_EQUAL_QUALITY = 1e-9
-"""Of a perplexity ratio: the reference itself."""
-
 
 def spreadsheet_text(text: str) -> str:
     """The text so that a spreadsheet shows it instead of running it as a formula.
@@ -195,7 +192,7 @@ def _markdown_columns(*, several: bool) -> dict[str, Callable[[Measurement], str
         "Disk": lambda row: _NONE if row.disk_bytes is None else bytes_text(row.disk_bytes),
         "MBU": lambda row: _percent(_figure("mbu")(row)),
         "Load s": lambda row: _number(_figure("load_s")(row)),
-        "Quality": lambda row: _quality_text(row.quality),
+        "Quality": _quality_text,
     }
 
 
@@ -228,15 +225,14 @@ def _memory(row: Measurement, suffix: str) -> str:
     return " / ".join(map(bytes_text, sizes))
 
 
-def _quality_text(quality: Quality | None) -> str:
+def _quality_text(row: Measurement) -> str:
+    quality = row.quality
     if quality is None:
         return _NONE
-    texts = []
-    if abs(quality.perplexity_ratio - 1) > _EQUAL_QUALITY or quality.top1_agreement < 1:
-        texts.append(f"perplexity × {quality.perplexity_ratio:.3f}")
-        texts.append(f"same top token {_percent(quality.top1_agreement)}")
-    else:
-        texts.append("reference")
+    texts = [
+        f"perplexity × {quality.perplexity_ratio:.3f}",
+        f"same top token {_percent(quality.top1_agreement)}",
+    ]
     if quality.task_accuracy is not None:
         texts.append(f"accuracy {_percent(quality.task_accuracy)}")
     return ", ".join(texts)

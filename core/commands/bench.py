@@ -16,7 +16,7 @@ from core.catalogue import Precision, catalogue
 from core.commands.terminal import Line
 from core.errors import BadRequestError, PaddockError
 from core.settings import Settings
-from core.units import decimal_text, duration_text
+from core.units import counted, decimal_text, duration_text
 
 if TYPE_CHECKING:
     from core.benchmark.plan import Plan
@@ -185,8 +185,7 @@ def _needs_text(needs: BenchmarkEstimate) -> str:
         parts.append(f"{decimal_text(needs.disk_bytes)} of disk")
     if needs.download_bytes:
         parts.append(f"a download of {decimal_text(needs.download_bytes)}")
-    counted = "1 measurement" if needs.rows == 1 else f"{needs.rows} measurements"
-    return f"{counted}: {', '.join(parts)}."
+    return f"{counted(needs.rows, 'measurement')}: {', '.join(parts)}."
 
 
 def _follow(sweep: Sweep) -> SweepProgress:
@@ -283,11 +282,12 @@ def _write_files(options: argparse.Namespace, rows: Sequence[Measurement]) -> bo
             continue
         try:
             file.write_text(to_text(rows), encoding="utf-8", newline="")
-        except OSError as error:
+        except (OSError, BadRequestError) as error:  # no room for it, or too large to be imported
             whole = False
+            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
             print(
-                f"{file} could not be written ({error.strerror or error}); the measurements are "
-                "kept, and the Metrics page exports them.",
+                f"{file} could not be written ({reason}); the measurements are kept, and the "
+                "Metrics page exports them.",
                 file=sys.stderr,
             )
     return whole
@@ -373,9 +373,9 @@ def _list(engine: Engine) -> int:
         missing = sum(row.state.missing for row in rows)
         started = record.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         models: Any = [*record.plan.get("models", ()), *record.plan.get("random_models", ())]
-        rest = f", {missing} missing" if missing else ""
+        number = counted(len(rows), "measurement") + (f", {missing} missing" if missing else "")
         print(
-            f"{record.id}  {started}  {record.state:11}  {len(rows)} measurements{rest}  "
+            f"{record.id}  {started}  {record.state:11}  {number}  "
             f"{_plain(', '.join(map(str, models)))}"
         )
     return 0

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+import psutil
+
 from core.comparison.setup import Mode, Setup
 from core.errors import ModelBusyError, PaddockError
 from core.generation.answer import Answer, StopReason
@@ -28,9 +30,13 @@ LINE_UP_S = 20.0
 to 16; whoever converts or downloads first is not waited for to the end."""
 HOLD_S = 3.0
 """Seconds after which a held match begins by itself: the page that held it may be gone."""
-SETTLE_S = 0.3
-"""Seconds between a page's word and the first answer, in which the browser draws the page: a model
-that answers in a tenth of a second would be measured against that."""
+CALM_S = 2.0
+"""Longest wait, in seconds, for a calm machine before each answer of a held match that is fair.
+The page is drawn anew when the match begins and when a side ends, here and, where the browser runs
+on the same machine, there; what answers in a tenth of a second would be measured against that."""
+CALM_CORES = 0.3
+"""Cores kept busy below which the machine is calm; looking at the match takes some of them."""
+_LOOK_S = 0.15
 _POLL_S = 0.05
 
 Start = Callable[[ModelSpec, GenerationRequest], Job]
@@ -219,10 +225,11 @@ class Match:
 
     def _run(self) -> None:
         try:
-            if self._held and self._begun.wait(HOLD_S):
-                time.sleep(SETTLE_S)
+            watched = self._held and self._begun.wait(HOLD_S)
             if self.setup.mode is Mode.FAIR:
                 for index in self._own:
+                    if watched and not self._sides[index].state.ended:
+                        _await_calm()
                     self._play(index)
             else:
                 self._race()
@@ -286,6 +293,15 @@ class Match:
             report("Ready; waits for the others to load.", None)
             line.wait(side.cancelled)
             yield
+
+
+def _await_calm() -> None:
+    """Wait until the machine has little to do, for :data:`CALM_S` at most."""
+    deadline = time.monotonic() + CALM_S
+    cores = psutil.cpu_count() or 1
+    while time.monotonic() < deadline:
+        if psutil.cpu_percent(interval=_LOOK_S) / 100 * cores < CALM_CORES:
+            return
 
 
 class _StartLine:

@@ -1,10 +1,20 @@
-"""What is remembered: every answer, whatever became of it, every vote and every measurement.
+"""What is remembered: every answer, whatever became of it, every vote and measurement, and who
+may sign in.
 
 The row of an answer is written when it starts and completed when it ends, so that a crash leaves
 a trace. Every failure of the database is a :class:`core.errors.RecordsError`: an answer in flight
 logs it and goes on.
 """
 
+from core.records.account_values import (
+    Account,
+    AccountSummary,
+    Deleted,
+    Invitation,
+    Role,
+    Session,
+)
+from core.records.accounts import AccountStore
 from core.records.database import Database
 from core.records.fast_runs import RunRow
 from core.records.instance import Instance, current_instance
@@ -23,21 +33,28 @@ from core.records.vote_values import (
 from core.records.votes import VoteStore
 
 __all__ = [
+    "Account",
+    "AccountStore",
+    "AccountSummary",
     "CompareMode",
     "DataVersion",
     "Database",
+    "Deleted",
     "Instance",
+    "Invitation",
     "Measurement",
     "MeasurementState",
     "MeasurementStore",
     "Origin",
     "PairVotes",
+    "Role",
     "RunRecord",
     "RunResult",
     "RunRow",
     "RunStart",
     "RunState",
     "RunStore",
+    "Session",
     "Subject",
     "SweepRecord",
     "SweepState",

@@ -126,10 +126,11 @@ class Quality:
     """
 
     reference: str
-    """Precision that is compared with, such as fp32."""
+    """Precision of the weights that are compared with, such as fp16; on a CPU they are executed in
+    f32, with an f32 KV cache."""
     perplexity: float
     perplexity_ratio: float
-    """Perplexity over the reference's; 1 where it is the reference itself."""
+    """Perplexity over the reference's."""
     top1_agreement: float
     """Share of positions, 0 to 1, where the likeliest token is the reference's."""
     first_divergent_token: float
@@ -172,7 +173,7 @@ class Figures:
     answer's length."""
     mbu: float | None
     """Model bandwidth utilisation, 0 to 1: bytes per token × decode tokens/s over the measured read
-    bandwidth."""
+    bandwidth; None on any device but the CPU, whose bandwidth that is."""
 
 
 @dataclass(frozen=True, kw_only=True)

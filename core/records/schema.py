@@ -5,8 +5,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+)
 
+from core.records.account_values import Role
 from core.records.columns import (
     CleanText,
     EnumText,
@@ -228,3 +239,67 @@ measurements = Table(
 """``sweep`` is no foreign key: an imported measurement belongs to another machine's sweep.
 ``decode_tokens_per_s`` and ``contended`` repeat what ``figures`` says, for SQL. ``rounds`` comes
 last, so that what stands before is read without it."""
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", CleanText, nullable=False),
+    Column("key", CleanText, nullable=False),
+    Column("look", CleanText, nullable=False),
+    Column("password_hash", CleanText, nullable=False),
+    Column("device_key", String(64), nullable=False),
+    Column("role", EnumText(Role), nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("password_changed_at", UtcTime, nullable=False),
+    Column("signed_in_at", UtcTime),
+    Index("ix_accounts_key", "key", unique=True),
+    Index("ix_accounts_look", "look", unique=True),
+)
+"""``name`` is as the person writes it, ``key`` what it is found by, ``look`` what it looks like:
+no two accounts share either. ``owner`` of ``runs`` and ``votes`` is an id of these; it is no
+foreign key there, since those tables are older."""
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("token_hash", String(64), nullable=False),
+    Column(
+        "account",
+        String(32),
+        ForeignKey("accounts.id", name="fk_sessions_account", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("created_at", UtcTime, nullable=False),
+    Column("seen_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("agent", CleanText, nullable=False),
+    Index("ix_sessions_token_hash", "token_hash", unique=True),
+    Index("ix_sessions_account", "account", "created_at"),
+    Index("ix_sessions_expires_at", "expires_at"),
+    Index("ix_sessions_seen_at", "seen_at"),
+)
+"""``id`` names a session in lists and signs nobody in; whoever holds the token does not find it
+here, only its SHA-256."""
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("code_hash", String(64), nullable=False),
+    Column(
+        "made_by",
+        String(32),
+        ForeignKey("accounts.id", name="fk_invitations_made_by", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("uses", Integer, nullable=False),
+    Column("uses_left", Integer, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Index("ix_invitations_code_hash", "code_hash", unique=True),
+    Index("ix_invitations_made_by", "made_by"),
+    Index("ix_invitations_expires_at", "expires_at"),
+)

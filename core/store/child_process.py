@@ -25,6 +25,14 @@ log = logging.getLogger(__name__)
 _LAST_BREATH_S = 5.0
 """How long a child may take to end after its last word."""
 
+_OUT_OF_REACH: dict[str, Any] = (
+    {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+    if sys.platform == "win32"
+    else {"process_group": 0}
+)
+"""Ctrl-C in a terminal reaches all processes of a group: a child in one of its own is stopped by
+its parent, and not in the middle of starting."""
+
 _LINES_KEPT = 40
 """Lines of the child's standard error that are kept to explain its end."""
 
@@ -77,6 +85,7 @@ class ChildProcess:
             text=True,
             encoding="utf-8",
             errors="replace",
+            **_OUT_OF_REACH,
         )
         self._threads = [
             threading.Thread(target=_read_lines, args=arguments, daemon=True)

@@ -14,7 +14,7 @@ from core.errors import PaddockError
 from core.runtimes.spec import RuntimeName
 from core.ui.metrics_rows import runtime_label
 from core.ui.safe_text import safe_markdown
-from core.units import decimal_text, duration_text, parameters_text
+from core.units import counted, decimal_text, duration_text, parameters_text
 
 MODELS, RANDOM = "models", "random"
 _KINDS = {MODELS: "Models", RANDOM: "Random weights"}
@@ -222,7 +222,7 @@ def _estimate(engine: Engine, plan: Plan) -> BenchmarkEstimate | PaddockError:
 def _estimate_sentence(found: BenchmarkEstimate | PaddockError) -> str:
     if isinstance(found, PaddockError):
         return safe_markdown(str(found))
-    parts = [f"{found.rows} measurements, about {duration_text(found.seconds)} here"]
+    parts = [f"{counted(found.rows, 'measurement')}, about {duration_text(found.seconds)} here"]
     if found.download_bytes:
         parts.append(f"{decimal_text(found.download_bytes)} to fetch")
     if found.disk_bytes:

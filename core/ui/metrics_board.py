@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.benchmark.points import point_of
+from core.benchmark.points import MANY, point_of
 from core.engine import Engine
 from core.errors import RecordsError
 from core.records.measurement_values import Measurement
@@ -101,7 +101,10 @@ def _draw(figure: go.Figure, key: str, alt: str) -> None:
 
 def _draw_notes(rows: Rows) -> None:
     """What the two charts above do not say by themselves."""
-    notes = []
+    notes = [
+        f"Thin lines reach from the slowest to the fastest answer; of {MANY} answers of the pages "
+        "or more, from the 10th to the 90th percentile."
+    ]
     if rows.left_out:
         notes.append(
             f"The {MOST_ROWS} configurations measured last; {rows.left_out} more are in the table "
@@ -118,8 +121,7 @@ def _draw_notes(rows: Rows) -> None:
             "Bandwidth ceilings that lie far to the right are in the hover details and in the "
             "chart of bandwidth."
         )
-    if notes:
-        st.caption(" ".join(notes))
+    st.caption(" ".join(notes))
 
 
 def _draw_latency(engine: Engine, chosen: Chosen) -> None:

@@ -90,13 +90,15 @@ def bandwidth_chart(rows: Rows) -> go.Figure:
     for series, placed in rows.series():
         _add_bars(figure, rows, series, placed, _mbu_range, _mbu_hover, "{:.0f} %")
     figure.add_trace(_legend_line("measured read bandwidth", dash="dot"))
+    used = [found.high for point in rows.points if (found := _mbu_range(point)) is not None]
+    most = max(100.0, *used) if used else 100.0  # more where a cache holds the weights
     rows.lay_out(
         figure,
         "Bandwidth used (MBU): %, higher is better",
         "% of the read bandwidth",
-        lambda point: 100.0,
+        lambda point: most,
     )
-    figure.update_xaxes(range=[0, 116], tickvals=[0, 25, 50, 75, 100], ticksuffix=" %")
+    figure.update_xaxes(range=[0, 1.16 * most], tickvals=[0, 25, 50, 75, 100], ticksuffix=" %")
     for number in range(len(rows.panels)):
         axes = axes_of(number)
         figure.add_shape(
@@ -171,7 +173,7 @@ def hover_of(point: Point, lines: Sequence[str]) -> str:
         ),
         f"{runtime_label(subject.runtime)}, {subject.host}",
         point.conditions,
-        f"{point.n} timed answers, {point.when:%Y-%m-%d %H:%M} UTC",
+        f"{point.answers}, {point.when:%Y-%m-%d %H:%M} UTC",
     ]
     if subject.contended:
         conditions.append("contended: something else ran meanwhile")

@@ -13,7 +13,7 @@ from core.ui.metrics_rows import point_label
 from core.ui.safe_text import safe_markdown
 from core.units import bytes_text, duration_text, milliseconds_text
 
-_METRIC_PX = 144
+_METRIC_PX = 172
 """So wide that seven stand beside each other on a usual screen, and two on a narrow one."""
 
 _SAME = 0.005
@@ -157,7 +157,7 @@ def key_figures(point: Point, baseline: Point | None) -> list[KeyFigure]:
             "Memory",
             point,
             baseline,
-            lambda p: p.memory,
+            lambda p: p.memory if p.memory_scope == point.memory_scope else None,
             bytes_text,
             f"Private and file-backed together, of {point.memory_scope}, after the first answer.",
             lower_is_better=True,
@@ -234,7 +234,7 @@ def _conditions(point: Point) -> str:
     subject = point.subject
     asked = "" if subject.device == subject.device_asked else f", asked for {subject.device_asked}"
     parts = [
-        f"{point.n} timed answers",
+        point.answers,
         f"on {subject.device}{asked}",
         point.conditions,
         f"{subject.host}, {subject.host_cpu}",

@@ -23,6 +23,7 @@ from core.records.measurement_values import Measurement
 from core.ui.metrics_data import Chosen
 from core.ui.metrics_tables import answer_rows
 from core.ui.safe_text import safe_markdown
+from core.units import counted
 
 _NOTICE, _UPLOADS = "metrics_notice", "metrics_uploads"
 
@@ -48,8 +49,8 @@ def draw_export(engine: Engine, chosen: Chosen, which: PointFilter) -> None:
     """Downloads of what the filter leaves; made when they are asked for."""
     with st.popover("Export", icon=":material/download:", key="metrics_export"):
         st.caption(
-            f"The {len(chosen.measurements)} measurements shown. The JSON file can be imported on "
-            "another machine, without loss."
+            f"{counted(len(chosen.measurements), 'measurement')} shown. The JSON file can be "
+            "imported on another machine, without loss."
         )
         for label, ending, mime, icon, export in _FORMATS:
             st.download_button(
@@ -94,7 +95,7 @@ def draw_import(engine: Engine) -> None:
             st.error(safe_markdown(str(error)), icon=":material/error:")
             return
     there = f"; {outcome.already_there} were there already" if outcome.already_there else ""
-    notify(f"{outcome.added} measurements were imported{there}.")
+    notify(f"Imported {counted(outcome.added, 'measurement')}{there}.")
     st.session_state[_UPLOADS] = uploads + 1  # an uploader without the file, and a closed popover
     st.rerun()
 

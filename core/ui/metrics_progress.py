@@ -19,7 +19,7 @@ from core.records.measurement_values import (
 from core.ui.metrics_benchmark import refuse
 from core.ui.metrics_rows import precision_label, runtime_label
 from core.ui.safe_text import safe_markdown
-from core.units import duration_text, milliseconds_text, rate_text
+from core.units import counted, duration_text, milliseconds_text, rate_text
 
 _SEEN, _DISMISSED = "sweep_seen", "sweeps_dismissed"
 _BUSY_S, _IDLE_S = 1.0, 5.0
@@ -85,7 +85,7 @@ def _draw(engine: Engine) -> None:
         if progress.error:
             st.warning(safe_markdown(progress.error), icon=":material/warning:")
         with st.expander(
-            f"{len(progress.rows)} measurements", type="compact", key=f"rows_{sweep.id}"
+            counted(len(progress.rows), "measurement"), type="compact", key=f"rows_{sweep.id}"
         ):
             st.markdown("\n".join(f"- {_row_line(row)}" for row in progress.rows))
 

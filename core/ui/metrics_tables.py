@@ -8,21 +8,13 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from core.benchmark.points import PointSource, subject_of, subject_of_run, time_of
-from core.records.measurement_values import Measurement, MeasurementState
+from core.records.measurement_values import Measurement
 from core.ui.metrics_data import NEWEST, Chosen
 from core.ui.metrics_rows import precision_label, runtime_label
 
 if TYPE_CHECKING:
     from core.records.fast_runs import RunRow
 
-_STATES = {
-    MeasurementState.WAITING: "waiting",
-    MeasurementState.RUNNING: "running",
-    MeasurementState.DONE: "done",
-    MeasurementState.FAILED: "failed",
-    MeasurementState.CANCELLED: "cancelled",
-    MeasurementState.INTERRUPTED: "interrupted",
-}
 _MIB = 2**20
 
 
@@ -115,7 +107,7 @@ def _measurement_row(measurement: Measurement) -> dict[str, Any]:
         "Precision": precision_label(what.precision),
         "Device": subject.device,
         "Runtime": runtime_label(what.runtime),
-        "State": _STATES[measurement.state],
+        "State": measurement.state.value,
         "Why": measurement.error or "",
         "Prompt tokens": what.prompt_tokens,
         **_figures(measurement),

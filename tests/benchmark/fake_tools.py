@@ -68,8 +68,10 @@ class FakeWork:
     jobs: list[Job] = field(default_factory=list)
     made: list[Material] = field(default_factory=list)
     judged: list[ModelSpec] = field(default_factory=list)
+    on_begin: Callable[[int], None] | None = None
     on_round: Callable[[int, Round], None] | None = None
-    """Of the process that measures now."""
+    """Both of the process that measures now."""
+    devices_used: tuple[str, ...] = ("CPU",)
     bandwidth: Callable[[], float] = lambda: BANDWIDTH
 
     def tools(self) -> Tools:
@@ -86,11 +88,18 @@ class FakeWork:
         self.make(material)
         return Ready(Path("nowhere") / material.model, 5_000, 4_000, self.positions)
 
-    def _measure(self, job: Job, *, on_round: Callable[[int, Round], None], **_how: Any) -> Outcome:
+    def _measure(
+        self,
+        job: Job,
+        *,
+        on_begin: Callable[[int], None],
+        on_round: Callable[[int, Round], None],
+        **_how: Any,
+    ) -> Outcome:
         self.jobs.append(job)
-        self.on_round = on_round
+        self.on_begin, self.on_round = on_begin, on_round
         self.before(job)
-        return an_outcome(job)
+        return an_outcome(job, conditions=Conditions("f32", "u8", self.devices_used, 2, {}))
 
     def _judge(
         self, folder: Path, spec: ModelSpec, reference: Any, **_how: Any

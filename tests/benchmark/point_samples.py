@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from core.benchmark.points import Point, days_of, points_of_days
 from core.records.fast_runs import RunRow
 from core.records.measurement_values import (
     Configuration,
@@ -192,3 +194,8 @@ def a_row(rate: float | None = 40.0, **changes: Any) -> RunRow:
         "stop_reason": "length",
     }
     return RunRow(**(values | changes))
+
+
+def points_of_runs(rows: Iterable[RunRow], *, by_day: bool = False) -> list[Point]:
+    """The points of answers, gathered as the page gathers them."""
+    return points_of_days(days_of(rows), by_day=by_day)

@@ -81,14 +81,16 @@ def when_answering(do: Callable[[], None]) -> Callable[[str, float | None], None
 
 def test_every_prompt_length_gets_its_round_with_all_its_figures(job: Job):
     told: list[tuple[str, float | None]] = []
-    complete: list[int] = []
+    turns: list[tuple[str, int]] = []
     job = replace(job, prompts=((48, 2), (16, 1)), new_tokens=6)
     found = run(
         job,
         on_progress=lambda message, fraction: told.append((message, fraction)),
-        on_round=lambda length, _found: complete.append(length),
+        on_begin=lambda length: turns.append(("begin", length)),
+        on_round=lambda length, _found: turns.append(("end", length)),
     )
-    assert list(found.rounds) == complete == [48, 16]
+    assert turns == [("begin", 48), ("end", 48), ("begin", 16), ("end", 16)]
+    assert list(found.rounds) == [48, 16]
     assert [len(found.rounds[length].samples) for length in (48, 16)] == [2, 1]
     for one in found.rounds.values():
         assert one.load_s > one.compile_s > 0

@@ -21,13 +21,19 @@ from core.benchmark.points import (
     last_days,
     latest,
     pareto,
-    percentile,
     point_of,
-    points_of_runs,
 )
 from core.records.measurement_values import MeasurementState
 from core.records.values import utc_now
-from tests.benchmark.point_samples import MIB, NOW, a_host, a_measurement, a_quality, a_row
+from tests.benchmark.point_samples import (
+    MIB,
+    NOW,
+    a_host,
+    a_measurement,
+    a_quality,
+    a_row,
+    points_of_runs,
+)
 
 
 def the_point(**changes: object) -> Point:
@@ -53,9 +59,14 @@ def test_a_measurement_keeps_its_figures_and_conditions() -> None:
         assert word in point.conditions
 
 
-def test_without_rounds_the_answers_asked_for_count() -> None:
-    point = point_of(replace(a_measurement(), rounds=()))
-    assert point is not None and point.n == 2
+def test_without_a_utilisation_there_is_no_ceiling() -> None:
+    assert the_point(mbu=None).ceiling is None, "a GPU's, say: the bandwidth is the processor's"
+
+
+def test_figures_of_fewer_answers_than_asked_for_say_so() -> None:
+    assert the_point(repeats=5).answers == "5 timed answers"
+    stopped = the_point(repeats=5, state=MeasurementState.CANCELLED)
+    assert stopped.answers == "fewer than 5 timed answers"
 
 
 def test_a_measurement_without_figures_is_no_point() -> None:
@@ -144,12 +155,6 @@ def test_by_day_there_is_a_point_for_each() -> None:
     ]
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0, 1))
-def test_percentiles_are_those_of_numpy(values: list[float], share: float) -> None:
-    found = percentile(sorted(values), share)
-    assert found == pytest.approx(np.percentile(values, 100 * share), rel=1e-6, abs=1e-6)
-
-
 # Filter
 
 
@@ -206,6 +211,14 @@ def test_the_latest_of_each_configuration_stays_in_the_order_of_lists() -> None:
         the_point(precision="fp32"),
     )
     assert latest([new, old, int4, long, fp32]) == [fp32, new, long, int4]
+
+
+def test_quality_stays_known_when_the_speed_is_measured_again() -> None:
+    judged = the_point(quality=a_quality(1.03))
+    again = the_point(when=NOW + timedelta(days=1), prompt_tokens=512, contended=True)
+    other = the_point(precision="int4")
+    found = {point.id: point.quality for point in latest([judged, again, other])}
+    assert found[again.id] == judged.quality and found[other.id] is None
 
 
 def test_contended_and_other_machines_figures_do_not_replace_one() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark.plan import Plan
+from core.benchmark.plan import EXACT_HINTS, Plan
 from core.benchmark.random_weights import checkpoint_folder
 from core.benchmark.sweep import Benchmark, Sweep
 from core.benchmark.tools import Tools
@@ -86,13 +86,6 @@ def ended(sweep: Sweep) -> Sweep:
 
 def states(sweep: Sweep) -> list[MeasurementState]:
     return [row.state for row in sweep.progress().rows]
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 class Gate:
@@ -196,23 +189,44 @@ def test_what_was_measured_before_a_failure_stays(benchmark_: Benchmark, work: F
     assert len(first.rounds) == 1 and first.figures is not None
 
 
-def test_a_prompt_length_that_came_through_is_measured_without_the_one_that_failed(
-    benchmark_: Benchmark, work: FakeWork
+@pytest.mark.parametrize("lengths", [(32, 512, 64), (512, 32, 64), (32, 64, 512)])
+def test_other_prompt_lengths_are_measured_without_the_one_that_failed(
+    benchmark_: Benchmark, work: FakeWork, lengths: tuple[int, ...]
 ):
     def too_long(job):
-        if any(prompt == 512 for prompt, _ in job.prompts):
-            if job.prompts[0][0] == 32:
-                work.on_round(32, a_round(2, 8))
-            raise GenerationError("It ran into its memory limit.")
+        for prompt, answers in job.prompts:
+            work.on_begin(prompt)
+            if prompt == 512:
+                raise GenerationError("It ran into its memory limit.")
+            work.on_round(prompt, a_round(answers, 8))
 
     work.before = too_long
-    sweep = ended(benchmark_.start(replace(PLAN, models=("paddock-neox",))))
-    assert states(sweep) == [DONE, FAILED] * 2
+    plan = replace(PLAN, models=("paddock-neox",), prompt_tokens=lengths)
+    sweep = ended(benchmark_.start(plan))
+    assert states(sweep) == [FAILED if length == 512 else DONE for length in lengths] * 2
+    without = [length for length in lengths if length != 512]
     assert [[prompt for prompt, _ in job.prompts] for job in work.jobs] == [
-        *([[32, 512], [32]] * 2),
-        *([[32]] * 2),
+        *([list(lengths), without] * 2),
+        *([without[::-1]] * 2),
     ]
     assert sweep.progress().done == sweep.progress().total
+
+
+def test_where_every_prompt_length_fails_nothing_more_is_planned(benchmark_, work: FakeWork):
+    def fail(job):
+        work.on_begin(job.prompts[0][0])
+        raise GenerationError("It ran into its memory limit.")
+
+    work.before = fail
+    sweep = ended(benchmark_.start(PLAN))
+    assert states(sweep) == [FAILED] * 8 and len(work.jobs) == 8
+    assert sweep.progress().done == sweep.progress().total
+
+
+def test_the_utilisation_is_the_processors_alone(benchmark_: Benchmark, work: FakeWork):
+    work.devices_used = ("GPU",)
+    figures = ended(benchmark_.start(PLAN)).progress().rows[0].figures
+    assert figures.mbu is None and figures.bytes_per_token
 
 
 def test_an_error_that_nobody_expected_fails_its_rows_alone(benchmark_, work: FakeWork):
@@ -324,6 +338,18 @@ def test_cancel_ends_it_within_a_second_and_keeps_what_is_done(
     assert store.sweep(sweep.id).state is SweepState.CANCELLED
 
 
+def test_the_best_bandwidth_of_all_rounds_counts(benchmark_, work: FakeWork):
+    found = iter([BANDWIDTH / 2, BANDWIDTH])
+    benchmark_._tools = replace(work.tools(), read_bandwidth=lambda: next(found))
+    sweep = ended(benchmark_.start(replace(PLAN, rounds=2)))
+    rows = sweep.progress().rows
+    assert {row.host.bandwidth_bytes_per_s for row in rows} == {BANDWIDTH}
+    for row in rows:
+        mbu = row.figures.bytes_per_token * row.figures.decode_tokens_per_s / BANDWIDTH
+        assert row.figures.mbu == pytest.approx(mbu)
+    assert sweep.progress().done == sweep.progress().total
+
+
 def test_a_bandwidth_under_way_does_not_hold_up_cancel(benchmark_, work: FakeWork):
     begun, over = threading.Event(), threading.Event()
 
@@ -341,10 +367,14 @@ def test_a_bandwidth_under_way_does_not_hold_up_cancel(benchmark_, work: FakeWor
 
 
 def test_resume_measures_what_is_missing_alone(benchmark_, work: FakeWork, store):
-    sweep, gate = held(work, lambda: benchmark_.start(PLAN))
-    gate.open.set()
-    wait_until(lambda: len(work.jobs) >= 6, "the second round")
-    gate.open.clear()
+    def stop_in_the_second_round(job):
+        if len(work.jobs) == 6:
+            gate(job)
+
+    gate = Gate()
+    work.before = stop_in_the_second_round
+    gate.sweep = sweep = benchmark_.start(PLAN)
+    assert gate.reached.wait(20)
     sweep.cancel()
     ended(sweep)
     whole = {row.id: row for row in sweep.progress().rows if row.state is DONE}
@@ -597,13 +627,16 @@ def test_a_home_that_cannot_be_made_is_a_sentence(tmp_path: Path, store, work: F
 
 def test_quality_is_compared_with_the_reference(benchmark_: Benchmark, work: FakeWork):
     sweep = ended(benchmark_.start(replace(PLAN, quality=True, prompt_tokens=(32,))))
-    assert [(spec.model, spec.precision) for spec in work.judged] == [
-        (model, precision)
+    assert [(spec.model, spec.precision, spec.hints) for spec in work.judged] == [
+        (model, precision, hints)
         for model in PLAN.models
-        for precision in (Precision.FP16, Precision.INT8)
+        for precision, hints in (
+            (Precision.FP16, EXACT_HINTS),
+            (Precision.INT8, None),
+            (Precision.FP16, None),
+        )
     ]
-    ratios = [row.quality.perplexity_ratio for row in sweep.progress().rows]
-    assert ratios == [1.02, 1.0, 1.02, 1.0]
+    assert all(row.quality.reference == "fp16" for row in sweep.progress().rows)
 
 
 def test_a_reference_that_is_not_measured_is_made_ready(benchmark_, work: FakeWork):

@@ -232,6 +232,16 @@ def test_a_file_that_cannot_be_written_in_the_end_loses_nothing(
     assert code == 1
 
 
+def test_a_file_too_large_to_import_holds_up_no_other(
+    run: Run, work: FakeWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("core.benchmark.document.MAX_BYTES", 10)
+    files = ("--json", str(tmp_path / "out.json"), "--csv", str(tmp_path / "out.csv"))
+    code, out, err = run("bench", *SHORT, *files)
+    assert (code, summary(out)["done"]) == (1, 4) and "export in parts);" in err
+    assert (tmp_path / "out.csv").is_file()
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [("8GB", 8 * 10**9), ("512 MiB", 512 * 2**20), ("1.5gib", 3 * 2**29), ("1000", 1000)],

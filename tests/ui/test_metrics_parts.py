@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from core.benchmark.points import Point, latest, point_of, points_of_runs
-from core.ui.metrics_charts import decode_chart, memory_chart
+from core.benchmark.points import Point, latest, point_of
+from core.ui.metrics_charts import bandwidth_chart, decode_chart, memory_chart
 from core.ui.metrics_curves import LatencyRun, latency_chart, tradeoff_points
 from core.ui.metrics_figures import key_figures, point_key, usual_baseline, usual_point
 from core.ui.metrics_rows import MOST_ROWS, Rows, point_label
-from tests.benchmark.point_samples import NOW, a_host, a_measurement, a_row
+from tests.benchmark.point_samples import NOW, a_host, a_measurement, a_row, points_of_runs
 
 
 def the_point(*args: object, **changes: object) -> Point:
@@ -84,6 +84,12 @@ def test_an_answers_memory_stands_beside_the_benchmarks() -> None:
 # Curves
 
 
+def test_a_utilisation_above_the_whole_is_not_cut_off() -> None:
+    for mbu, least in ((0.5, 100.0), (1.3, 143.0)):  # with the spread's upper end
+        low, high = bandwidth_chart(Rows([the_point(mbu=mbu)])).layout.xaxis.range
+        assert low == 0 and least < high < 1.3 * least
+
+
 def test_answers_are_no_dots_where_anything_was_measured() -> None:
     answers = points_of_runs([a_row()])
     assert tradeoff_points(answers) == answers
@@ -130,6 +136,7 @@ def test_without_a_baseline_or_its_figure_there_is_no_change() -> None:
     (answers,) = points_of_runs([a_row(load_s=None)])
     figures = {figure.name: figure for figure in key_figures(the_point(), answers)}
     assert figures["Load time"].delta is None
+    assert figures["Memory"].delta is None, "the app's growth is not a process of its own"
     assert "MBU" not in {figure.name for figure in key_figures(answers, None)}
 
 

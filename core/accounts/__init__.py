@@ -1,0 +1,12 @@
+"""Who may use Paddock: names, passwords, sessions, invitations, roles, and where guests may.
+
+:class:`Accounts` is what pages, routes and commands use; :func:`access` says what a request may
+do. Nothing here knows of HTTP beyond the names of headers.
+"""
+
+from core.accounts.hashing import Hasher
+from core.accounts.policy import Access, Place, access
+from core.accounts.service import Accounts, Client, SignedIn
+from core.accounts.sessions import Visit
+
+__all__ = ["Access", "Accounts", "Client", "Hasher", "Place", "SignedIn", "Visit", "access"]

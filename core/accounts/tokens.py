@@ -1,0 +1,87 @@
+"""Random tokens and codes, of which only a hash is stored.
+
+A token of 256 random bits cannot be guessed, so that a plain SHA-256 of it is as safe as a slow
+hash: there is no list of likely ones to try.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+
+TOKEN_BYTES = 32
+"""Random bytes of a session token; OWASP asks for 8 at least (Session Management Cheat Sheet)."""
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+
+_CODE_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""Crockford's Base32: none that is mistaken for another when it is read out."""
+_CODE_GROUPS, _CODE_GROUP = 5, 5
+"""25 letters of 5 bits: 125 random bits."""
+_MISREAD = str.maketrans("OIL", "011")
+
+_DEVICE = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9a-f]{64})")
+_NONCE_BYTES = 16
+
+
+def new_token() -> str:
+    """A session token: 43 characters that a cookie can hold."""
+    return secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def token_hash(token: str) -> str | None:
+    """What is stored of a token; None for a text that cannot be one."""
+    return _sha256(token) if _TOKEN.fullmatch(token) else None
+
+
+def new_code() -> str:
+    """An invitation code that can be read out, such as ``4T8QX-…``."""
+    groups = (
+        "".join(secrets.choice(_CODE_LETTERS) for _ in range(_CODE_GROUP))
+        for _ in range(_CODE_GROUPS)
+    )
+    return "-".join(groups)
+
+
+def code_hash(code: str) -> str | None:
+    """What is stored of a code, however it was typed; None for a text that cannot be one."""
+    if len(code) > 4 * _CODE_GROUPS * _CODE_GROUP:
+        return None
+    plain = re.sub(r"[\s-]", "", code).upper().translate(_MISREAD)
+    whole = len(plain) == _CODE_GROUPS * _CODE_GROUP and set(plain) <= set(_CODE_LETTERS)
+    return _sha256(plain) if whole else None
+
+
+def new_device_key() -> str:
+    """The secret of an account by which browsers in which it was signed in are told."""
+    return secrets.token_hex(32)
+
+
+def new_device(account_id: str, device_key: str) -> str:
+    """What a browser keeps after signing in, so that it is told from a stranger's.
+
+    It signs nobody in: it only has a limit of failed attempts of its own (OWASP, "Slow Down
+    Online Guessing Attacks with Device Cookies").
+    """
+    nonce = secrets.token_urlsafe(_NONCE_BYTES)
+    return f"{nonce}.{_signature(account_id, device_key, nonce)}"
+
+
+def device_nonce(device: str | None, account_id: str, device_key: str) -> str | None:
+    """What tells this browser from others of the account; None where it is a stranger's."""
+    found = _DEVICE.fullmatch(device or "")
+    if found is None:
+        return None
+    nonce, signature = found.groups()
+    genuine = hmac.compare_digest(signature, _signature(account_id, device_key, nonce))
+    return nonce if genuine else None
+
+
+def _signature(account_id: str, device_key: str, nonce: str) -> str:
+    message = f"{account_id}.{nonce}".encode()
+    return hmac.new(bytes.fromhex(device_key), message, hashlib.sha256).hexdigest()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

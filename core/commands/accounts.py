@@ -1,0 +1,111 @@
+"""``admin`` and ``accounts``: who may sign in, for whoever holds the machine."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from core.errors import AccountInputError, BadRequestError
+from core.settings import Settings
+
+if TYPE_CHECKING:
+    from core.accounts import Accounts
+    from core.records import AccountSummary
+
+
+def admin(options: argparse.Namespace, settings: Settings) -> int:
+    """Make an administrator: of a new account, asking for its password, or of one that is there."""
+    with _accounts(settings) as accounts:
+        there = accounts.find(options.name)
+        password = _password(there is not None, from_stdin=options.password_stdin)
+        account = accounts.make_administrator(options.name, password)
+    if there is None:
+        print(f"{account.name} is an administrator, with a new account.")
+        return 0
+    since = f"account since {_day(account.created_at)}"
+    also = " and has the new password" if password else ""
+    print(f"{account.name} ({since}) is an administrator{also}.")
+    return 0
+
+
+def accounts(options: argparse.Namespace, settings: Settings) -> int:
+    """Print the accounts by name."""
+    with _accounts(settings) as everyone:
+        rows = everyone.administration.everybody()
+    if options.json:
+        print(json.dumps([_as_json(row) for row in rows], indent=2, ensure_ascii=False))
+    elif not rows:
+        print("There is no account; `python -m core admin NAME` makes an administrator.")
+    for row in [] if options.json else rows:
+        account = row.account
+        state = "disabled" if account.disabled else f"signed in: {row.sessions}"
+        last = _day(account.signed_in_at) if account.signed_in_at else "never"
+        print(
+            f"{account.name:32} {account.role:14} {state:14} since {_day(account.created_at)}  "
+            f"last {last}"
+        )
+    return 0
+
+
+@contextmanager
+def _accounts(settings: Settings) -> Iterator[Accounts]:
+    from core.accounts import Accounts
+    from core.records import AccountStore
+
+    store = AccountStore.open(settings)
+    try:
+        yield Accounts(store, settings)
+    finally:
+        store.close()
+
+
+def _password(there: bool, *, from_stdin: bool) -> str | None:
+    """The password that is to be set; None where an account that is there keeps its own.
+
+    Raises:
+        BadRequestError: none came.
+        AccountInputError: it was not typed the same twice.
+    """
+    if from_stdin:
+        line = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+        if not line:
+            raise BadRequestError("No password came on standard input; pipe one line in.")
+        return line
+    if there:
+        return None
+    if not sys.stdin.isatty():
+        raise BadRequestError(
+            "There is no terminal to ask for the password; pipe it in with --password-stdin."
+        )
+    try:
+        first = getpass.getpass("Password (not shown): ")
+        second = getpass.getpass("The same again: ")
+    except EOFError:
+        raise BadRequestError("No password was typed, and nothing was changed.") from None
+    if first != second:
+        raise AccountInputError("The two passwords differ; nothing was changed, try again.")
+    return first
+
+
+def _as_json(row: AccountSummary) -> dict[str, Any]:
+    account = row.account
+    return {
+        "id": account.id,
+        "name": account.name,
+        "role": account.role.value,
+        "disabled": account.disabled,
+        "created_at": account.created_at.isoformat(),
+        "password_changed_at": account.password_changed_at.isoformat(),
+        "signed_in_at": account.signed_in_at.isoformat() if account.signed_in_at else None,
+        "sessions": row.sessions,
+    }
+
+
+def _day(moment: datetime) -> str:
+    return moment.date().isoformat()
