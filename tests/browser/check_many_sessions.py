@@ -1,4 +1,7 @@
-"""Twenty people compare at once, on the embedded models through the real runtime."""
+"""Twenty people compare at once, on the embedded models through the real runtime.
+
+Minutes long, so not collected with the others: ``python -m pytest`` and this file's name.
+"""
 
 from __future__ import annotations
 
