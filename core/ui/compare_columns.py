@@ -19,13 +19,13 @@ LOOK_EVERY_S = 0.2
 """The texts so far go to the browser as often as this; the figures come from the workers."""
 
 _SCROLLED = "scrolled_to"
-_SCROLL = """<script>
+_SCROLL = """<script>{ // a block: the script may run again on the same page
 const place = document.querySelector(".st-key-current");
 if (place) {
   place.style.scrollMarginTop = "4.5rem"; // the menu lies over the top
   place.scrollIntoView({behavior: "smooth", block: "start"});
 }
-</script>"""
+}</script>"""
 
 
 def draw_answers(shown: Shown, state: Comparison, *, actions: bool = True) -> None:

@@ -310,22 +310,6 @@ def test_the_link_reproduces_the_set_up(
     assert controls(other) == settings
 
 
-def test_a_model_of_ones_own_can_be_given_a_prompt_format(
-    compare: Callable[..., CompareScreen],
-) -> None:
-    page = compare(right_model="org/model")
-    picker = page.page.get_by_role("combobox", name="Prompt format")
-    picker.click()
-    page.page.get_by_role("option", name="Dolly", exact=True).click()
-    eventually(lambda: "right_format=dolly" in page.screen.url, "it is in the link")
-    page.page.get_by_role("button", name="Swap").click()
-    eventually(lambda: "left_format=dolly" in page.screen.url, "it moves with its model")
-    side = page.page.locator(".st-key-side_a")
-    assert side.get_by_role("combobox", name="Model").input_value() == "org/model"
-    assert side.get_by_role("combobox", name="Prompt format").input_value() == "Dolly"
-    assert picker.count() == 1, "the other has one of its own"
-
-
 def test_a_narrow_window_stacks_the_columns(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
