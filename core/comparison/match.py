@@ -46,6 +46,16 @@ LineUp = Callable[[ModelSpec, OnProgress, threading.Event], AbstractContextManag
 """Loads a model and holds it: :meth:`core.runtimes.pool.ModelPool.lease`."""
 
 
+_under_way: set[Match] = set()
+_counting = threading.Lock()
+
+
+def matches_under_way() -> int:
+    """How many matches run in this process, whoever asked for them: how many people look on."""
+    with _counting:
+        return len(_under_way)
+
+
 class SideState(StrEnum):
     """How far a side is."""
 
@@ -224,6 +234,8 @@ class Match:
     # What follows runs in the match's own threads.
 
     def _run(self) -> None:
+        with _counting:
+            _under_way.add(self)
         try:
             watched = self._held and self._begun.wait(HOLD_S)
             if self.setup.mode is Mode.FAIR:
@@ -234,6 +246,8 @@ class Match:
             else:
                 self._race()
         finally:
+            with _counting:
+                _under_way.discard(self)
             self._ended.set()
 
     def _race(self) -> None:

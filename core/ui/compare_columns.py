@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from core.comparison.match import SideState
-from core.comparison.setup import LETTERS
+from core.comparison.match import SideState, matches_under_way
+from core.comparison.setup import LETTERS, Mode
 from core.generation.answer import StopReason
 from core.generation.job import Phase
 from core.ui.comparison import Comparison, Shown
@@ -17,6 +17,11 @@ from core.ui.stream_view import figures_line, running_figures
 
 LOOK_EVERY_S = 0.2
 """The texts so far go to the browser as often as this; the figures come from the workers."""
+CROWD_S = 0.1
+"""As long for each match under way in the app, where that is longer. Twenty people's two columns,
+looked at five times a second, kept the interpreter so busy that no page was drawn any more."""
+TURN_S = 1.0
+"""And as seldom where a side waits for another side's end, which draws the page anew anyway."""
 
 _SCROLLED = "scrolled_to"
 _SCROLL = """<script>{ // a block: the script may run again on the same page
@@ -44,11 +49,23 @@ def draw_answers(shown: Shown, state: Comparison, *, actions: bool = True) -> No
             ended = shown.match.state(side).ended  # asked once: it may end meanwhile
             _draw_heading(shown, side, ended=ended)
             if not ended:
-                st.fragment(_draw_live, run_every=LOOK_EVERY_S)(shown, side)
+                st.fragment(_draw_live, run_every=_look_every_s(shown, side))(shown, side)
                 continue
             _draw_ended(shown, side)
             if actions and not running:
                 _draw_actions(shown, side, state)
+
+
+def look_every_s(least: float = LOOK_EVERY_S) -> float:
+    """Seconds between two looks at a match, given how many people look at one."""
+    return max(least, CROWD_S * matches_under_way())
+
+
+def _look_every_s(shown: Shown, side: int) -> float:
+    match = shown.match
+    before = range(side) if match.setup.mode is Mode.FAIR else ()
+    waits = any(not match.state(other).ended for other in before)
+    return look_every_s(TURN_S if waits else LOOK_EVERY_S)
 
 
 def follow_to_the_end(state: Comparison, *, was_running: bool) -> None:
@@ -64,7 +81,7 @@ def follow_to_the_end(state: Comparison, *, was_running: bool) -> None:
     if was_running and not state.running:
         st.rerun()
     if state.running and (state.current is None or not state.current.running):
-        st.fragment(_await_end, run_every=LOOK_EVERY_S)(state)
+        st.fragment(_await_end, run_every=look_every_s())(state)
 
 
 def _await_end(state: Comparison) -> None:

@@ -17,7 +17,7 @@ from core.comparison.match import Match, SideState
 from core.comparison.series import SeriesRow, SideSummary
 from core.comparison.setup import LETTERS
 from core.errors import PaddockError
-from core.ui.compare_columns import LOOK_EVERY_S, draw_answers
+from core.ui.compare_columns import draw_answers, look_every_s
 from core.ui.comparison import Comparison, Shown, ShownList
 from core.ui.history import model_title
 from core.ui.link import link_texts
@@ -138,7 +138,7 @@ def draw_list(entry: ShownList, state: Comparison) -> Shown | None:
 
 def _draw_running(entry: ShownList, state: Comparison) -> None:
     match = entry.series.current
-    st.fragment(_draw_progress, run_every=LOOK_EVERY_S)(entry, match)
+    st.fragment(_draw_progress, run_every=look_every_s())(entry, match)
     if match is not None:
         with st.container(key="current"):
             st.markdown(f"**{safe_markdown(match.setup.request.instruction)}**")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -154,13 +154,11 @@ class Visitor:
     def _listen(self) -> None:
         while not self._closed.is_set():
             try:
-                self._take(ForwardMsg.FromString(self._socket.recv(timeout=_LISTEN_S)))
-            except TimeoutError:
-                pass
+                with suppress(TimeoutError):
+                    self._take(ForwardMsg.FromString(self._socket.recv(timeout=_LISTEN_S)))
+                self._draw_fragments()
             except ConnectionClosed:
                 self._closed.set()
-                return
-            self._draw_fragments()
 
     def _draw_fragments(self) -> None:
         now = time.monotonic()

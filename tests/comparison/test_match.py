@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from core.comparison import match as match_module
-from core.comparison.match import Match, SideState
+from core.comparison.match import Match, SideState, matches_under_way
 from core.comparison.setup import Mode, Setup
 from core.errors import BadRequestError, GenerationError, ModelBusyError, NotEnoughMemoryError
 from core.generation.answer import StopReason
@@ -61,6 +61,19 @@ def test_fair_sides_answer_one_after_the_other_in_order(stable: Stable):
     assert match.wait(PATIENCE_S) and match.done and not match.running
     assert stable.started == ["one", "two"]
     assert [answer.contended for answer in match.answers] == [False, False]
+
+
+def test_those_under_way_are_counted_until_they_end(stable: Stable):
+    before = matches_under_way()
+    stable.add("two", "It is quiet.")
+    first = stable.hold("one")
+    match = Match(setup("one", "two"), stable.start)
+    other = Match(setup("one", "two"), stable.start)
+    until(lambda: matches_under_way() == before + 2)
+    other.stop()
+    assert other.wait(PATIENCE_S) and matches_under_way() == before + 1
+    first.open()
+    assert match.wait(PATIENCE_S) and matches_under_way() == before
 
 
 @pytest.mark.parametrize("mode", Mode)

@@ -13,6 +13,8 @@ from core.ratings import rate
 from core.records import CompareMode, PairVotes, Subject, Verdict
 from core.records.vote_values import COMMENT_LIMIT
 from core.runtimes.spec import ModelSpec
+from core.ui import compare_columns
+from core.ui.compare_columns import LOOK_EVERY_S, TURN_S, look_every_s
 from core.ui.compare_result import diff_html
 from core.ui.compare_setup import next_side, unused
 from core.ui.judge import ratings_rows
@@ -138,3 +140,12 @@ def test_the_diff_shows_text_and_no_markup(text: str) -> None:
     inside = html.partition('class="diff"')[2]
     assert "<script" not in html and "<img" not in html and "<b>" not in html
     assert safe_html(text.split()[0]) in inside.replace("</span>", "")
+
+
+@pytest.mark.parametrize(("people", "seconds"), [(0, LOOK_EVERY_S), (2, LOOK_EVERY_S), (20, 2.0)])
+def test_the_more_people_look_on_the_less_often_each_does(
+    people: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_columns, "matches_under_way", lambda: people)
+    assert look_every_s() == pytest.approx(seconds)
+    assert look_every_s(TURN_S) == pytest.approx(max(seconds, TURN_S))
