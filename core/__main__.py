@@ -245,7 +245,11 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="of each measuring process, such as 8GB",
     )
-    how.add_argument("--keep", action="store_true", help="keep the random weights on disk")
+    how.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep these random weights on disk until they are deleted",
+    )
     out = command.add_argument_group("what comes out")
     for ending in ("json", "csv", "markdown"):
         out.add_argument(f"--{ending}", type=Path, metavar="FILE", help=f"write {ending} too")

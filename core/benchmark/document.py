@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -23,6 +23,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_MEASUREMENTS",
     "from_json",
+    "largest_json",
     "spreadsheet_text",
     "to_csv",
     "to_json",
@@ -42,6 +43,15 @@ MAX_MEASUREMENTS = 100_000
 _MAX_PARTS = 1_000_000
 """Objects and lists in a file. A measured answer has two, and takes hundreds of bytes; a file of
 nothing but empty lists would take gigabytes of memory once it is read."""
+
+_BYTES_PER_TOKEN = 24
+"""A token's time in a file: up to seventeen digits, a point, a comma and a blank."""
+
+_BYTES_PER_ANSWER = 200
+"""Its other figures, with their names."""
+
+_BYTES_PER_ROW = 8_000
+"""Everything else of a measurement; some three thousand, and names may be long."""
 
 _OTHER_FILE = (
     "The file is not a Paddock benchmark; choose the JSON file that Export, or "
@@ -65,6 +75,20 @@ def to_json(measurements: Sequence[Measurement]) -> str:
             f"than can be imported ({MAX_BYTES // 2**20} MiB); filter them and export in parts."
         )
     return text
+
+
+def largest_json(measurements: Iterable[Measurement]) -> int:
+    """Bytes that :func:`to_json` makes of them at the most, without reading their answers."""
+    return sum(
+        _BYTES_PER_ROW
+        + (_BYTES_PER_ANSWER + _BYTES_PER_TOKEN * row.configuration.new_tokens) * _answers_of(row)
+        for row in measurements
+    )
+
+
+def _answers_of(row: Measurement) -> int:
+    counted = row.figures.answers if row.figures is not None else None
+    return counted or row.configuration.repeats
 
 
 def from_json(text: str | bytes) -> list[Measurement]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from core.benchmark.measuring import SHORTEST_S
 from core.benchmark.plan import Plan, Target
 from core.benchmark.preparing import Material, is_ready
 from core.benchmark.random_weights import checkpoint_bytes, checkpoint_folder
@@ -168,7 +169,8 @@ def measure_seconds(target: Target, plan: Plan, number: int, settings: Settings)
     answers = plan.answers_in_round(number)
     for prompt_tokens in plan.prompt_tokens:
         prefill = _prefill_seconds(size.parameters, prompt_tokens)
-        seconds += prefill + answers * (prefill + _decode_seconds(weights, plan.new_tokens))
+        timed = answers * (prefill + _decode_seconds(weights, plan.new_tokens))
+        seconds += prefill + max(SHORTEST_S, timed)
     return seconds
 
 

@@ -62,6 +62,7 @@ def figures_of(
         contended=any(one.contended for one in rounds),
         bytes_per_token=bytes_per_token,
         mbu=_utilisation(bytes_per_token, decode_rate, bandwidth),
+        answers=len(samples),
     )
 
 

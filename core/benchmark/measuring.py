@@ -28,6 +28,13 @@ WARM_UP_TOKENS = 4
 """Of the untimed answer before the first timed one of each prompt length: weights are repacked and
 kernels chosen in its prefill and first steps."""
 
+SHORTEST_S = 1.0
+"""Seconds of timed answers at the least, for each prompt length and process: more than were asked
+for where an answer takes a tenth of a second, and the median of two says little."""
+
+MOST_ANSWERS = 50
+"""Timed answers at the most for that."""
+
 PULSE_S = 5.0
 """A longer answer says this often that it goes on."""
 
@@ -59,7 +66,8 @@ def measure(
     ``sample`` for each answer and ``end`` (processor use).
 
     Args:
-        prompts: (prompt tokens, number of timed answers), in order.
+        prompts: (prompt tokens, number of timed answers), in order; of short answers there are
+            more, see :data:`SHORTEST_S`.
         new_tokens: of each answer, forced.
 
     Raises:
@@ -93,11 +101,12 @@ def measure(
         channel.say(event="begin", prompt_tokens=length)
         if length != first:
             _warm_up(model, requests[length])
-        work = _Work()
-        for _ in range(count):
+        work, answers, spent = _Work(), 0, 0.0
+        while answers < count or (spent < SHORTEST_S and answers < MOST_ANSWERS):
             progress = _Progress(channel, length, done, total, new_tokens)
-            _time_answer(model, requests[length], progress, channel)
-            done += 1
+            spent += _time_answer(model, requests[length], progress, channel)
+            answers += 1
+            done += answers <= count
         channel.say(event="end", prompt_tokens=length, **work.figures())
 
 
@@ -139,7 +148,8 @@ def _warm_up(model: LoadedModel, request: TokenRequest) -> None:
 
 def _time_answer(
     model: LoadedModel, request: TokenRequest, progress: _Progress, channel: Channel
-) -> None:
+) -> float:
+    """One timed answer; returns the seconds that it took."""
     clock = time.perf_counter
     stamps: list[float] = []
 
@@ -169,6 +179,7 @@ def _time_answer(
         total_ms=found.total_ms,
         token_times_ms=[1000 * (moment - started) for moment in stamps],
     )
+    return ended - started
 
 
 class _Progress:
@@ -190,7 +201,7 @@ class _Progress:
 
     def tell(self, tokens: int) -> None:
         """Say it now."""
-        done = self._done + tokens / self._new_tokens
+        done = min(self._total, self._done + tokens / self._new_tokens)
         self._channel.say(event="progress", message=self._message, fraction=done / self._total)
 
 

@@ -104,7 +104,7 @@ class Plan:
     memory_limit_bytes: int | None = None
     """Set on each measuring process; None sets none."""
     keep_random_weights: bool = False
-    """Whether random weights stay on disk after a sweep that is complete."""
+    """Whether random weights stay on disk after a sweep that is complete, later ones included."""
 
     def validated(self) -> Plan:
         """The same plan in one form: names stripped, devices in capitals.

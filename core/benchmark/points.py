@@ -268,7 +268,7 @@ def point_of(measurement: Measurement) -> Point | None:
         id=measurement.id,
         subject=subject_of(measurement),
         when=time_of(measurement),
-        n=measurement.configuration.repeats,
+        n=figures.answers or measurement.configuration.repeats,
         complete=measurement.state is MeasurementState.DONE,
         prompt_tokens=measurement.configuration.prompt_tokens,
         decode=decode,

@@ -5,10 +5,12 @@ They lie apart from the person's models, below ``<home>/random-weights``::
     checkpoints/<key>/          PyTorch checkpoint, made by core.benchmark.random_checkpoint
     checkpoints/.work/…         one under way
     models/                     converted by the store, as in any home folder
+    kept.json                   keys that a person wants to keep; a later sweep leaves them alone
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import subprocess
@@ -16,7 +18,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from core.benchmark.shapes import RandomModel
 from core.benchmark.turn import Turn
 from core.errors import ConversionError, DiskFullError, ModelBusyError, StoppedError
 from core.settings import CHECKOUT, Settings
+from core.store import ModelStore
 from core.store.checkpoint import TORCH_DTYPE_BYTES
 from core.store.files import folder_bytes, free_bytes, has_no_space
 from core.units import decimal_text
@@ -37,6 +40,8 @@ _SPARE_BYTES = 64 * 2**20
 
 _POLL_S = 0.2
 """How often it is looked whether the sweep was cancelled."""
+
+_KEPT = "kept.json"
 
 _TOLD_AT_THE_END = 2000
 """Characters of a failed child's log that are looked at."""
@@ -88,6 +93,56 @@ def remove_random_weights(settings: Settings) -> int:
             "the programs that use them and try again."
         )
     return before
+
+
+def keep_random_weights(settings: Settings, keys: Iterable[str]) -> None:
+    """Let the ends of later sweeps leave these alone; :func:`delete_random_weights` does not.
+
+    Raises:
+        OSError: it cannot be written down.
+    """
+    home = random_settings(settings).home
+    home.mkdir(parents=True, exist_ok=True)
+    names = sorted(_kept(settings).union(keys))
+    beside = home / f"{_KEPT}.new"
+    beside.write_text(json.dumps(names), encoding="utf-8")
+    beside.replace(home / _KEPT)
+
+
+def remove_unkept(settings: Settings) -> int:
+    """Remove all random weights that nobody wants to keep, and return the bytes freed.
+
+    Only for whoever has the benchmark's turn.
+
+    Raises:
+        ModelBusyError: a file cannot be removed.
+    """
+    kept = _kept(settings)
+    if not kept:
+        return remove_random_weights(settings)
+    freed = 0
+    store = ModelStore(random_settings(settings))
+    stored = store.list()
+    for folder in checkpoint_folder(settings, "any").parent.iterdir():
+        if folder.name in kept or not folder.is_dir():
+            continue
+        made = [each for each in stored if Path(each.manifest.source.location) == folder]
+        freed += sum(map(store.delete, made))
+        freed += folder_bytes(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
+def _kept(settings: Settings) -> frozenset[str]:
+    """Keys that are to be kept; none where that was never written down, or cannot be read."""
+    try:
+        text = (random_settings(settings).home / _KEPT).read_text(encoding="utf-8")
+        return frozenset(map(str, json.loads(text)))
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("which random weights are to be kept cannot be read: %s", error)
+        return frozenset()
 
 
 def ensure_checkpoint(

@@ -228,7 +228,7 @@ class Work:
                 self._check()
                 rows = self._rows_of_round(target, number)
                 if rows:
-                    self._measure_target(target, rotated(rows, number), number)
+                    self._measure_target(target, _shortest_first(rows), number)
         self.agenda.drop(StepKind.BANDWIDTH, None)  # of rounds that nothing was left to measure in
 
     def _rows_of_round(self, target: Target, number: int) -> tuple[Measurement, ...]:
@@ -469,6 +469,11 @@ def caught(what: str) -> Iterator[Failure]:
             f"{what} for an unexpected reason ({type(error).__name__}: {error}); the log tells "
             "more."
         )
+
+
+def _shortest_first(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """By their prompts: the buffers of a long one stay, and would count in a short one's peak."""
+    return tuple(sorted(rows, key=lambda row: row.configuration.prompt_tokens))
 
 
 def rotated(items: Sequence[Item], by: int) -> tuple[Item, ...]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from core.benchmark.estimate import BenchmarkEstimate, estimate, has_quality
 from core.benchmark.ledger import Ledger, target_of
 from core.benchmark.plan import Plan
-from core.benchmark.random_weights import remove_random_weights
+from core.benchmark.random_weights import keep_random_weights, remove_unkept
 from core.benchmark.steps import Work, this_host
 from core.benchmark.tools import Tools
 from core.benchmark.turn import Turn
@@ -165,8 +165,8 @@ class Sweep:
     def _finish(self, state: SweepState) -> None:
         try:
             self._ledger.close(self.id, state)
-            if state is SweepState.DONE and not self.plan.keep_random_weights:
-                self._remove_random_weights()
+            if state is SweepState.DONE and self.plan.random_models:
+                self._leave_random_weights()
         except Exception:  # whoever waits for the end must not wait for ever
             log.exception("the end of sweep %s could not be written", self.id)
         finally:
@@ -175,13 +175,16 @@ class Sweep:
             self._state = state
             self._ended.set()
 
-    def _remove_random_weights(self) -> None:
-        if self.plan.random_models:
-            self._say("Removing the random weights.")
-            try:
-                remove_random_weights(self._settings)
-            except PaddockError as error:
-                self._work.problems.append(str(error))
+    def _leave_random_weights(self) -> None:
+        """Remove those that nobody wants to keep, or note that these are to be kept."""
+        try:
+            if self.plan.keep_random_weights:
+                keep_random_weights(self._settings, self.plan.random_models)
+            else:
+                self._say("Removing the random weights.")
+                remove_unkept(self._settings)
+        except PaddockError as error:
+            self._work.problems.append(str(error))
 
 
 class Benchmark:

@@ -119,7 +119,7 @@ def _figure_columns() -> dict[str, _Read]:
             stem = field.name.removesuffix("_ms")
             for part in fields(Spread):
                 columns[f"{stem}_{part.name}_ms"] = _spread(field.name, part.name)
-        else:
+        elif field.name != "answers":  # they are counted among the conditions
             columns[_UNITS.get(field.name, field.name)] = _figure(field.name)
     return columns
 
@@ -288,8 +288,8 @@ def _method(row: Measurement) -> str:
     asked = row.configuration
     processes = f", over {len(row.rounds)} fresh processes" if row.rounds else ""
     return (
-        f"Greedy answers of exactly {asked.new_tokens} tokens, {asked.repeats} timed ones for each "
-        f"row{processes}."
+        f"Greedy answers of exactly {asked.new_tokens} tokens, at least {asked.repeats} timed ones "
+        f"for each row{processes}."
     )
 
 

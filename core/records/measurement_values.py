@@ -68,7 +68,7 @@ class Configuration:
     new_tokens: int
     """Forced: the end token does not end a measured answer."""
     repeats: int
-    """Timed answers, over all rounds."""
+    """Timed answers asked for, over all rounds; of short ones more are taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +174,8 @@ class Figures:
     mbu: float | None
     """Model bandwidth utilisation, 0 to 1: bytes per token × decode tokens/s over the measured read
     bandwidth; None on any device but the CPU, whose bandwidth that is."""
+    answers: int | None = None
+    """Timed answers that all this comes from; None where an earlier version did not count them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import streamlit as st
 from core.benchmark.document import (
     MAX_BYTES,
     from_json,
+    largest_json,
     spreadsheet_text,
     to_csv,
     to_json,
@@ -52,6 +53,12 @@ def draw_export(engine: Engine, chosen: Chosen, which: PointFilter) -> None:
             f"{counted(len(chosen.measurements), 'measurement')} shown. The JSON file can be "
             "imported on another machine, without loss."
         )
+        too_large = largest_json(chosen.measurements) > MAX_BYTES
+        if too_large:
+            st.caption(
+                ":material/info: That is more than one JSON file may hold "
+                f"({MAX_BYTES // 2**20} MiB); filter the measurements and export them in parts."
+            )
         for label, ending, mime, icon, export in _FORMATS:
             st.download_button(
                 label,
@@ -61,7 +68,7 @@ def draw_export(engine: Engine, chosen: Chosen, which: PointFilter) -> None:
                 icon=f":material/{icon}:",
                 key=f"metrics_{ending}",
                 on_click="ignore",
-                disabled=not chosen.measurements,
+                disabled=not chosen.measurements or (too_large and ending == "json"),
             )
         st.caption("The answers shown, without anybody's words.")
         st.download_button(

@@ -43,6 +43,14 @@ def test_a_pass_counts_every_byte_once():
     assert bandwidth._one_pass(parts) > 0
 
 
+def test_a_late_onlooker_makes_no_pass_look_faster(monkeypatch):
+    """What counts is from the first thread's beginning to the last one's end."""
+    stamps = iter([10.0, 10.5])
+    monkeypatch.setattr(bandwidth.time, "perf_counter", lambda: next(stamps))
+    parts = [np.ones(MIB, dtype=np.int64)]
+    assert bandwidth._one_pass(parts) == parts[0].nbytes / 0.5
+
+
 def test_too_little_memory_is_told_beforehand(monkeypatch):
     monkeypatch.setattr(bandwidth, "available_memory_bytes", lambda: 300 * MIB)
     with pytest.raises(NotEnoughMemoryError, match=r"needs 128 MiB .* but 300 MiB are"):

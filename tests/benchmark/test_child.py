@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from core.benchmark.child import Job, Outcome, measure_in_process
+from core.benchmark.measuring import MOST_ANSWERS
 from core.benchmark.worker_process import MemoryWatch
 from core.catalogue import Precision
 from core.devices import ProcessMemory
@@ -91,7 +92,8 @@ def test_every_prompt_length_gets_its_round_with_all_its_figures(job: Job):
     )
     assert turns == [("begin", 48), ("end", 48), ("begin", 16), ("end", 16)]
     assert list(found.rounds) == [48, 16]
-    assert [len(found.rounds[length].samples) for length in (48, 16)] == [2, 1]
+    # So quick a model answers more often than it was asked to.
+    assert all(2 < len(found.rounds[length].samples) <= MOST_ANSWERS for length in (48, 16))
     for one in found.rounds.values():
         assert one.load_s > one.compile_s > 0
         assert 50 * MIB < one.memory_private_bytes <= one.memory_private_peak_bytes
@@ -109,7 +111,7 @@ def test_every_prompt_length_gets_its_round_with_all_its_figures(job: Job):
     assert found.weight_bytes and found.kv_bytes_per_position
     assert found.versions["openvino"]
     fractions = [fraction for _, fraction in told if fraction is not None]
-    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] < 1
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] <= 1
     assert workers() == []
 
 
@@ -117,7 +119,7 @@ def test_the_baseline_runs_the_checkpoint_with_pytorch(job: Job):
     spec = replace(job.spec, precision=Precision.FP16, runtime=RuntimeName.PYTORCH)
     found = run(replace(job, folder=Path(job.spec.model), spec=spec, checkpoint=True))
     assert found.conditions.execution_precision == found.conditions.kv_cache_precision == "bf16"
-    assert len(found.rounds[16].samples) == 1
+    assert len(found.rounds[16].samples) >= 1
     assert found.weight_bytes == pytest.approx(
         run(job).weight_bytes / 2, rel=0.02
     )  # FP32 constants of the same multiplications; norms and biases apart
@@ -139,7 +141,7 @@ def test_a_killed_worker_leaves_a_sentence_and_the_rounds_that_were_complete(end
     ) as e:
         run(job, on_progress=when_second, on_round=complete.__setitem__)
     assert "\n" not in str(e.value)
-    assert list(complete) == [8] and len(complete[8].samples) == 2
+    assert list(complete) == [8] and len(complete[8].samples) >= 2
     assert workers() == []
 
 

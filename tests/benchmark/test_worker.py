@@ -62,6 +62,12 @@ class Runtime:
         return self._model
 
 
+@pytest.fixture(autouse=True)
+def _as_many_answers_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripted model answers in no time."""
+    monkeypatch.setattr(measuring, "SHORTEST_S", 0.0)
+
+
 def events(model: Model, prompts: list[tuple[int, int]], new_tokens: int = 8) -> list[dict]:
     heard = io.StringIO()
     measure(
@@ -84,6 +90,18 @@ def test_answers_are_greedy_forced_and_each_length_is_warmed_up():
     assert all(one.sampling.greedy and not one.stop_ids for one in model.asked)
     told = [event["event"] for event in said if event["event"] != "progress"]
     assert told == ["loaded", "begin", "sample", "sample", "end", "begin", "sample", "end"]
+
+
+def test_of_short_answers_more_are_timed_than_were_asked_for(monkeypatch):
+    monkeypatch.setattr(measuring, "SHORTEST_S", 60.0)
+    monkeypatch.setattr(measuring, "MOST_ANSWERS", 7)
+    said = events(Model(), [(8, 2), (32, 9)])
+    assert [event["prompt_tokens"] for event in said if event["event"] == "sample"] == [
+        *[8] * 7,
+        *[32] * 9,
+    ]
+    fractions = [event["fraction"] for event in said if event.get("fraction") is not None]
+    assert fractions == sorted(fractions) and fractions[-1] <= 1
 
 
 def test_an_answer_of_one_token_has_no_rate_and_short_warm_up():

@@ -20,6 +20,7 @@ from core.records import RunStore
 from core.records.measurement_values import MeasurementState, SweepState
 from core.records.measurements import MeasurementStore
 from core.settings import load_settings
+from core.ui import metrics_files
 from core.ui.cached import shared_engine
 from core.ui.metrics_files import answers_csv
 from tests.benchmark.point_samples import a_host, a_measurement, a_quality
@@ -327,6 +328,15 @@ def test_what_is_exported_is_what_is_imported(store: MeasurementStore) -> None:
     save(store, *rows)
     text = to_json(store.all())
     assert sorted(row.id for row in from_json(text)) == sorted(row.id for row in rows)
+
+
+def test_more_than_a_file_may_hold_is_said_before_anybody_clicks(
+    store: MeasurementStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(store, a_measurement("int8", 40.0))
+    assert "filter the measurements and export them in parts" not in texts(open_page("metrics"))
+    monkeypatch.setattr(metrics_files, "MAX_BYTES", 2**10)
+    assert "filter the measurements and export them in parts" in texts(open_page("metrics"))
 
 
 def test_a_plan_that_cannot_be_measured_is_refused_in_words(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def a_figures(**changes: Any) -> Figures:
         "contended": False,
         "bytes_per_token": 410_000_000,
         "mbu": 0.62,
+        "answers": 4,
     }
     return Figures(**(values | changes))
 
