@@ -134,7 +134,7 @@ class Point:
     @property
     def answers(self) -> str:
         """How many timed answers are behind the figures, in words."""
-        return f"{self.n} timed answers" if self.complete else f"fewer than {self.n} timed answers"
+        return f"{self.n:,} timed answers" if self.complete else f"fewer than {self.n:,} timed answers"
 
     @property
     def memory(self) -> int | None:
