@@ -14,6 +14,7 @@ from core.ui.metrics_live import draw_live
 from core.ui.metrics_progress import draw_progress, draw_unfinished
 from core.ui.metrics_tables import draw_tables
 from core.ui.navigation import link_to
+from core.ui.person import draw_manage_hint
 from core.ui.safe_text import safe_markdown
 
 engine = shared_engine()
@@ -24,6 +25,7 @@ st.caption(
     "this Paddock has given. Every figure carries its conditions."
 )
 draw_notice()
+draw_manage_hint()
 try:
     data = read_data(engine)
 except RecordsError as error:

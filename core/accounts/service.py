@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -160,6 +160,10 @@ class Accounts:
         """Whose session a token is; None where nobody is signed in by it."""
         return self._sessions.find(token)
 
+    def holding(self, tokens: Collection[str]) -> set[str]:
+        """Those of the tokens that sign somebody in now; it does not count as a visit."""
+        return self._sessions.holding(tokens)
+
     def sign_out(self, token: str | None) -> bool:
         """End the session of a token; False where there is none."""
         return self._sessions.end(token)
@@ -188,8 +192,15 @@ class Accounts:
         logger.info("The password of account %s was changed", account.id)
         return self._signed_in(self._account(account.id), client)
 
-    def delete_account(self, token: str, password: str) -> Deleted:
-        """Remove one's account with its runs, votes, sessions and invitations.
+    def delete_account(
+        self, token: str, password: str, *, first: Callable[[], None] = lambda: None
+    ) -> Deleted:
+        """Remove one's account with its runs, votes, settings, sessions and invitations.
+
+        Args:
+            token: of a session of the account.
+            password: asked for once more.
+            first: called when the password was right, before anything is removed.
 
         Raises:
             AccessDeniedError: nobody is signed in by this token.
@@ -199,6 +210,7 @@ class Accounts:
         """
         account = self._visitor(token)
         self._check_owner(account, password)
+        first()
         gone = self._store.delete(account.id, old_hash=account.password_hash)
         if gone is None:
             raise _changed_meanwhile()
