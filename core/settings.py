@@ -58,7 +58,7 @@ class Settings(BaseSettings):
         default=512, ge=0, description="Memory in MiB that loading a model must leave free."
     )
     max_queue: int = Field(
-        default=32, ge=1, description="Answers that may wait for one loaded model."
+        default=100, ge=1, description="Answers that may wait for one loaded model."
     )
     generation_timeout_s: float = Field(
         default=1800.0, gt=0, description="Seconds after which an answer ends with 'timeout'."

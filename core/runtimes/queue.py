@@ -17,6 +17,8 @@ _POLL_S = 0.05
 class _Ticket:
     lane: str
     round: int
+    held: bool = False
+    """Whether it has had its turn: nobody comes before it any more."""
 
 
 class TurnQueue:
@@ -83,7 +85,7 @@ class TurnQueue:
         last = max((each.round for each in self._line if each.lane == lane), default=None)
         ticket = _Ticket(lane, present if last is None else last + 1)
         place = next(
-            (n for n, each in enumerate(self._line) if n and each.round > ticket.round),
+            (n for n, each in enumerate(self._line) if not each.held and each.round > ticket.round),
             len(self._line),
         )
         self._line.insert(place, ticket)
@@ -100,6 +102,7 @@ class TurnQueue:
                 if place == told and place > 0:
                     self._changed.wait(_POLL_S)
                     place = self._line.index(ticket)
+                ticket.held = place == 0
             if place != told:
                 on_place(place)
                 told = place

@@ -20,6 +20,7 @@ from streamlit import config, file_util
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from core.settings import load_settings
+from core.ui.providers import SecretsProviders
 from core.web.addresses import FIRST_PAGE, SIGN_IN
 from core.web.connections import Connections
 from core.web.guard import Guard
@@ -135,6 +136,7 @@ def _form_routes() -> list[Any]:
         load_settings,
         ended=connections.wake,
         leaving=_stop_answers,
+        providers=SecretsProviders(),
     )
     return pages.routes(_prefix())
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import streamlit as st
 
+from core.ui.cached import shared_engine
 from core.ui.link import note_page
 from core.ui.navigation import all_pages, page
 from core.ui.person import enter
+from core.ui.preferences import recall
 from core.ui.server import first_screen_drawn
 
 ICON = str(Path(__file__).with_name("icon.svg"))
@@ -19,7 +21,8 @@ def to_first_page() -> None:
 
 
 try:
-    enter()
+    someone = enter()
+    recall(shared_engine, someone)
     st.set_page_config(
         page_title="Paddock", page_icon=ICON, layout="wide", initial_sidebar_state=340
     )

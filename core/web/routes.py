@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from core.accounts import Accounts, SignedIn
+from core.accounts import Accounts, Client, Outsider, SignedIn
 from core.accounts.names import parse_name
 from core.accounts.passwords import checked_password
 from core.errors import (
@@ -68,6 +68,21 @@ _NOTES = {
 logger = logging.getLogger(__name__)
 
 
+class Providers:
+    """Providers by which people can sign in too; this one is for a server without any."""
+
+    def ways(self) -> list[tuple[str, str]]:
+        """Address and words of the link to each."""
+        return []
+
+    def outsider(self, request: Request) -> Outsider | None:
+        """Whom a provider has vouched for in this browser."""
+        return None
+
+    def forget(self, request: Request, response: Response) -> None:
+        """Make the browser forget that: from now on it is known by our own session."""
+
+
 @dataclass
 class FormPages:
     """The routes; one object a server."""
@@ -80,8 +95,8 @@ class FormPages:
     """Called when sessions have ended: open pages are cut off."""
     leaving: Callable[[str], None] = lambda owner: None
     """Called in a thread before an account is deleted: its answers under way are stopped."""
-    provider: Callable[[], tuple[str, str] | None] = lambda: None
-    """Address and name of the provider by which one can sign in too, where there is one."""
+    providers: Providers = field(default_factory=lambda: Providers())
+    """By which one can sign in too."""
 
     def routes(self, prefix: str = "") -> list[BaseRoute]:
         """All of them.
@@ -191,12 +206,12 @@ class FormPages:
         if request.method != "POST" and visitor.account is not None:
             return _redirect(where)
         note = next((_NOTES[key] for key in _NOTES if key in request.query_params), "")
+        outsider = self.providers.outsider(request) if visitor.account is None else None
 
         def card(name: str = "", **changes: Any) -> Card:
             registering = self.settings.registration is not Registration.CLOSED
             links = [(f"{REGISTER}{_next(where)}", "Create an account")] if registering else []
-            if (other := self.provider()) is not None:
-                links.append((other[0], f"Sign in with {other[1]}"))
+            links += self.providers.ways()
             if visitor.access.use and visitor.account is None:
                 links.append((where, "Go on without an account"))
             return Card(
@@ -212,6 +227,8 @@ class FormPages:
                 **changes,
             )
 
+        if request.method != "POST" and outsider is not None and not note:
+            return await self._outsider(request, visitor, outsider, where, card)
         if request.method != "POST":
             return self._show(request, visitor, card(note=note))
         name = ""
@@ -230,6 +247,29 @@ class FormPages:
             return self._show(request, visitor, shown, _status(error))
         return self._enter(signed_in, visitor, fields, where)
 
+    async def _outsider(
+        self,
+        request: Request,
+        visitor: Visitor,
+        outsider: Outsider,
+        where: str,
+        card: Callable[..., Card],
+    ) -> Response:
+        """Let somebody in whom a provider vouches for, or let them make an account first."""
+        try:
+            signed_in = await self._in_thread(
+                lambda: self.accounts().sign_in_outsider(outsider, visitor.client)
+            )
+        except PaddockError as error:
+            response = self._show(request, visitor, card(error=str(error)), _status(error))
+            self.providers.forget(request, response)
+            return response
+        if signed_in is None:
+            return _redirect(f"{REGISTER}{_next(where)}")
+        response = self._enter(signed_in, visitor, {}, where)
+        self.providers.forget(request, response)
+        return response
+
     async def _register(self, request: Request, visitor: Visitor) -> Response:
         where = onward(request.query_params.get("next"))
         rule = self.settings.registration
@@ -238,12 +278,15 @@ class FormPages:
         back = (f"{SIGN_IN}{_next(where)}", "I have an account")
         if rule is Registration.CLOSED:
             sentence = "Nobody can register here; ask an administrator to let you in."
-            return _shown(
+            response = _shown(
                 Card("Registration is closed", REGISTER, (), lead=sentence, links=[back]), 403
             )
+            self.providers.forget(request, response)
+            return response
+        outsider = self.providers.outsider(request)
 
         def card(typed: Mapping[str, str] | None = None, **errors: str) -> Card:
-            typed = typed or {}
+            typed = typed or ({"name": outsider.name} if outsider else {})
             fields = [
                 Field(
                     "name",
@@ -253,9 +296,10 @@ class FormPages:
                     hint="2 to 32 letters and digits, with single dots, hyphens or underscores.",
                     error=errors.get("name", ""),
                 ),
-                _new_password(errors.get("password", "")),
-                _password_again(errors.get("again", "")),
             ]
+            if outsider is None:
+                fields.append(_new_password(errors.get("password", "")))
+                fields.append(_password_again(errors.get("again", "")))
             if rule is Registration.INVITATION:
                 fields.append(
                     Field(
@@ -285,12 +329,10 @@ class FormPages:
         try:
             fields = await self._sent(request, REGISTER, visitor)
             where = onward(fields.get("next"))
-            if wrong := _wrong_fields(fields):
+            if wrong := _wrong_fields(fields, with_password=outsider is None):
                 return self._show(request, visitor, card(fields, **wrong), 422)
             signed_in = await self._in_thread(
-                lambda: self.accounts().register(
-                    fields["name"], fields["password"], visitor.client, code=fields.get("code")
-                )
+                lambda: self._registered(fields, visitor.client, outsider)
             )
         except _StaleForm as stale:
             return self._show(request, visitor, card(stale.fields, form=str(stale)), 403)
@@ -300,7 +342,17 @@ class FormPages:
             return self._show(request, visitor, card(fields, name=str(error)), 422)
         except (BadForm, PaddockError) as error:
             return self._show(request, visitor, card(fields, form=str(error)), _status(error))
-        return self._enter(signed_in, visitor, fields, where)
+        response = self._enter(signed_in, visitor, fields, where)
+        self.providers.forget(request, response)
+        return response
+
+    def _registered(
+        self, fields: Mapping[str, str], client: Client, outsider: Outsider | None
+    ) -> SignedIn:
+        accounts, name, code = self.accounts(), fields["name"], fields.get("code")
+        if outsider is not None:
+            return accounts.register_outsider(outsider, name, client, code=code)
+        return accounts.register(name, fields["password"], client, code=code)
 
     # Going
 
@@ -348,6 +400,10 @@ class FormPages:
     async def _change_password(self, request: Request, visitor: Visitor) -> Response:
         if visitor.account is None:
             return _redirect(SIGN_IN)
+        if visitor.account.subject is not None:
+            sentence = "You sign in by a provider; your password is changed there."
+            back = [(ACCOUNT_PAGE, "Back")]
+            return _shown(Card("No password here", PASSWORD, (), lead=sentence, links=back), 200)
         token = visitor.token or ""
 
         def card(**errors: str) -> Card:
@@ -394,6 +450,7 @@ class FormPages:
         if visitor.account is None:
             return _redirect(SIGN_IN)
         owner, token = visitor.account.id, visitor.token or ""
+        own, name = visitor.account.subject is None, visitor.account.name
 
         def card(**errors: str) -> Card:
             return Card(
@@ -403,9 +460,9 @@ class FormPages:
                 fields=(
                     Field(
                         "password",
-                        "Password",
-                        kind="password",
-                        autocomplete="current-password",
+                        "Password" if own else f"Type {name} to confirm",
+                        kind="password" if own else "text",
+                        autocomplete="current-password" if own else "off",
                         error=errors.get("password", ""),
                     ),
                 ),
@@ -463,7 +520,7 @@ def _password_again(error: str) -> Field:
     )
 
 
-def _wrong_fields(fields: Mapping[str, str]) -> dict[str, str]:
+def _wrong_fields(fields: Mapping[str, str], *, with_password: bool) -> dict[str, str]:
     """What cannot be taken of a registration, by field, before anything is looked up."""
     wrong: dict[str, str] = {}
     name = None
@@ -471,6 +528,8 @@ def _wrong_fields(fields: Mapping[str, str]) -> dict[str, str]:
         name = parse_name(fields.get("name", ""))
     except AccountInputError as error:
         wrong["name"] = str(error)
+    if not with_password:
+        return wrong
     try:
         checked_password(fields.get("password", ""), name)
     except AccountInputError as error:

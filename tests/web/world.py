@@ -24,7 +24,7 @@ from tests.accounts.samples import GOOD, World
 
 HERE = "http://localhost:8501"
 ELSEWHERE = "http://paddock.example"
-_SEAL = re.compile(r'name="seal" value="([^"]+)"')
+SEAL = re.compile(r'name="seal" value="([^"]+)"')
 _ERROR = re.compile(r'<p class="(?:box )?error"[^>]*>(.*?)</p>')
 
 
@@ -135,7 +135,7 @@ class Browser:
 
     def seal(self, form: str) -> str:
         """Open a form and take its seal."""
-        found = _SEAL.search(self.get(form).text)
+        found = SEAL.search(self.get(form).text)
         assert found, f"{form} has no form"
         return found[1]
 
