@@ -15,6 +15,7 @@ from core.ui.safe_text import safe_markdown
 from core.ui.sampling import pick_sampling
 from core.ui.stream_view import Pace, stream_answer
 
+person()  # whoever may not be here is sent away
 state = conversation()
 state.collect()
 

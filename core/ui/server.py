@@ -20,6 +20,7 @@ from streamlit import config, file_util
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from core.settings import load_settings
+from core.ui import scripts
 from core.ui.providers import SecretsProviders
 from core.web.addresses import FIRST_PAGE, SIGN_IN
 from core.web.connections import Connections
@@ -105,14 +106,21 @@ async def healthz(request: Request) -> Response:
 class RootToFirstPage:
     """Sends the root path on to the first page, query included, before any script runs."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, prefix: str = "") -> None:
+        """
+        Args:
+            prefix: ``server.baseUrlPath``, with a slash before and none behind.
+        """
         self._app = app
+        self._roots = {f"{prefix}/", prefix or "/"}
+        self._first = f"{prefix}/{FIRST_PAGE}" if prefix else FIRST_PAGE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET":
+        root = scope["type"] == "http" and scope["path"] in self._roots
+        if root and scope["method"] == "GET":
             query = scope["query_string"].decode("latin-1")
-            where = f"{FIRST_PAGE}?{query}" if query else FIRST_PAGE
+            where = f"{self._first}?{query}" if query else self._first
             await RedirectResponse(where, status_code=307)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -142,10 +150,12 @@ def _form_routes() -> list[Any]:
 
 
 routes = [Route("/healthz", healthz), *_form_routes()]
+_INDEX = Path(file_util.get_static_dir(), "index.html")
+
 middleware = [
-    Middleware(SecurityHeaders, policy=page_policy(Path(file_util.get_static_dir(), "index.html"))),
+    Middleware(SecurityHeaders, policy=page_policy(_INDEX, scripts.ALL)),
     Middleware(Guard, visitors=visitors, connections=connections, prefix=_prefix()),
-    Middleware(RootToFirstPage),
+    Middleware(RootToFirstPage, prefix=_prefix()),
 ]
 
 

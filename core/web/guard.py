@@ -75,6 +75,7 @@ class Guard:
         self._visitors = visitors
         self._connections = connections
         self._prefix = prefix
+        self._base = f"{prefix}/" if prefix else ""  # a path without its slash is one up
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -102,9 +103,8 @@ class Guard:
         if not visitor.access.use:
             if scope["method"] in ("GET", "HEAD") and path in ("", *PAGES):
                 query = scope["query_string"].decode("latin-1")
-                return RedirectResponse(
-                    sign_in_for(path or PAGES[0], query), 303, headers={"Cache-Control": "no-store"}
-                )
+                where = self._base + sign_in_for(path or PAGES[0], query)
+                return RedirectResponse(where, 303, headers={"Cache-Control": "no-store"})
             return _plain(_SIGN_IN_FIRST, 401)
         if path.startswith(_MEDIA):
             file_id = path.removeprefix(_MEDIA).partition(".")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from starlette.datastructures import MutableHeaders
@@ -31,22 +32,24 @@ FORM_POLICY = (
 """Of the pages with forms: they need no script at all."""
 
 
-def page_policy(index: Path) -> str:
+def page_policy(index: Path, scripts: Iterable[str] = ()) -> str:
     """Content policy of the Streamlit pages.
 
     Styles are the one thing that must be allowed inline: Streamlit writes its own into the page as
-    it runs. Scripts come from this server only, the one inside its ``index.html`` by its hash.
+    it runs. Scripts come from this server only, and those inside a page are known by their hash.
 
     Args:
-        index: Streamlit's ``index.html``.
+        index: Streamlit's ``index.html``, with a script of its own.
+        scripts: of ours, as they stand between their tags.
     """
-    scripts = " ".join(
+    inside = [*_INLINE.findall(index.read_bytes()), *(script.encode() for script in scripts)]
+    hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
-        for script in _INLINE.findall(index.read_bytes())
+        for script in inside
     )
     return (
         "default-src 'none'; "
-        f"script-src 'self' {scripts}; "
+        f"script-src 'self' {hashes}; "
         "style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data: blob:; "
         "font-src 'self' data:; "

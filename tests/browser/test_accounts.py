@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ClientState_pb2 import ClientState
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from core.settings import CHECKOUT
 from tests.accounts.samples import GOOD, OTHER
@@ -137,6 +142,32 @@ def test_what_somebody_asked_is_theirs_alone(team: Team, person: Callable[..., S
         egon.page.get_by_role("link", name="Account", exact=True).wait_for()
         eventually(lambda: egon.page.get_by_test_id("stApp").count(), "it is drawn")
         assert "secret" not in egon.page.content()
+
+
+def page_session(url: str, cookies: str, wanted: str = "") -> str:
+    """Open a page's websocket, asking for that session, and return the one that was given."""
+    asked = ["streamlit", "xsrf", wanted] if wanted else ["streamlit"]
+    with connect(
+        f"{url.replace('http', 'ws')}/_stcore/stream",
+        subprotocols=[Subprotocol(each) for each in asked],
+        additional_headers={"Cookie": cookies},
+        max_size=None,
+    ) as page:
+        page.send(BackMsg(rerun_script=ClientState(page_name="account")).SerializeToString())
+        while True:
+            said = ForwardMsg.FromString(page.recv(timeout=30))
+            if said.WhichOneof("type") == "new_session":
+                return said.new_session.initialize.session_id
+
+
+def test_nobody_takes_over_the_page_of_another(team: Team, person: Callable[..., Screen]) -> None:
+    cookies = [
+        "; ".join(f"{each['name']}={each['value']}" for each in screen.page.context.cookies())
+        for screen in (person("Hugo"), person("Ines"))
+    ]
+    hugos = page_session(team.url, cookies[0])
+    assert page_session(team.url, cookies[1], hugos) != hugos
+    assert page_session(team.url, cookies[0], hugos) == hugos, "one's own goes on after a break"
 
 
 def test_the_right_to_manage_comes_from_the_administrator(

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from starlette.middleware import Middleware
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 from core.records import GUEST, Role, RunStore, VoteStore
 from core.web.addresses import PAGES
-from core.web.guard import CONNECTION_HEADER, OWNER_HEADER
+from core.web.guard import CONNECTION_HEADER, OWNER_HEADER, Guard
 from core.web.headers import ALWAYS, FORM_POLICY
 from tests.accounts.samples import GOOD, HOSTILE, OTHER
 from tests.records.run_samples import a_result, a_start
@@ -553,3 +554,21 @@ def test_a_database_that_fails_lets_nobody_in(site: Site, monkeypatch: pytest.Mo
     with pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)):
         ada.stream().__enter__()
     assert [path for path in site.ran if path != "/healthz"] == []
+
+
+# Below a prefix
+
+
+def test_below_a_prefix_the_way_to_the_form_is_below_it_too(site: Site) -> None:
+    site.app.user_middleware[1] = Middleware(
+        Guard,
+        visitors=lambda: site.visitors,
+        connections=site.connections,
+        prefix="/team",
+    )
+    browser = site.browser()
+    for path in ("team", "team/", "team/models", "team/account"):
+        assert browser.get(path).headers["location"].startswith("/team/sign-in"), path
+    assert browser.get("team/sign-in").status_code == 200
+    assert browser.get("team/media/x").status_code == 401
+    assert [path for path in site.ran if path != "/team/sign-in"] == []
