@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from functools import cached_property
 
+from core.accounts import Accounts
 from core.benchmark.sweep import Benchmark
 from core.catalogue import Int4Settings, Precision, npu_int4
-from core.errors import RecordsError
+from core.errors import BadRequestError, PaddockError, RecordsError
 from core.generation.activity import MONITOR
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
+from core.generation.shares import Shares
 from core.recording import RunRecorder
-from core.records import Origin, RunStore
+from core.records import GUEST, AccountStore, Origin, RunStore
 from core.records.measurements import MeasurementStore
 from core.runtimes.base import Runtime
 from core.runtimes.optimum import OptimumRuntime
@@ -22,6 +25,9 @@ from core.runtimes.pool import ModelHandle, ModelPool, OnProgress
 from core.runtimes.spec import ModelSpec, RuntimeName
 from core.settings import Settings
 from core.store import ModelStore, Progress, StoredModel, TaskQueue, convert_in_process
+
+STOP_PATIENCE_S = 5.0
+"""Seconds to wait for answers that were stopped; one ends within a token."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +45,10 @@ class Engine:
         self.settings = settings
         self.store = ModelStore(settings)
         self.pool = ModelPool(settings, self._provide, runtimes or default_runtimes())
+        self._shares = Shares(settings.answers_at_once, settings.answers_waiting)
+        self._jobs: dict[Job, str] = {}
+        """Answers under way, and whose they are."""
+        self._jobs_turn = threading.Lock()
         self.tasks = TaskQueue(settings, working=MONITOR.running)
         self.benchmark = Benchmark(settings, lambda: self.measurements, MONITOR)
 
@@ -53,6 +63,15 @@ class Engine:
         if marked := runs.mark_interrupted():
             logger.info("%d runs of an ended process are marked interrupted", marked)
         return runs
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        """Who may use it; in the same database as the runs.
+
+        Raises:
+            RecordsError: the database cannot be opened.
+        """
+        return Accounts(AccountStore(self.runs.database), self.settings)
 
     @cached_property
     def measurements(self) -> MeasurementStore:
@@ -73,24 +92,74 @@ class Engine:
         *,
         origin: Origin,
         session: str | None = None,
+        owner: str = GUEST,
+        lane: str | None = None,
     ) -> Job:
         """Start an answer; what becomes of it is recorded.
 
+        Args:
+            handle: the model.
+            request: what it is asked.
+            origin: from where.
+            session: of the pages in which it was asked.
+            owner: whose it is.
+            lane: by whom answers take turns and are limited; None for nobody's, on the command
+                line.
+
         Raises:
             BadRequestError: the request cannot be used; nothing was started.
+            TooManyAnswersError: the person has as many as they may; nothing was started.
         """
+        self._check_size(request)
         try:
-            observer = RunRecorder(self.runs, origin, session=session)
+            observer = RunRecorder(self.runs, origin, session=session, owner=owner)
         except RecordsError as error:
             logger.warning("This answer is not recorded: %s", error)
             observer = None
-        job = Job(
-            handle,
-            request,
-            timeout_s=self.settings.generation_timeout_s,
-            observer=observer,
-        )
+        share = None if lane is None else self._shares.claim(lane)
+        try:
+            job = Job(
+                handle,
+                request,
+                timeout_s=self.settings.generation_timeout_s,
+                observer=observer,
+                share=share,
+            )
+        except PaddockError:
+            if share is not None:
+                share.give_back()
+            raise
+        with self._jobs_turn:
+            self._jobs = {each: whose for each, whose in self._jobs.items() if not each.done}
+            self._jobs[job] = owner
         return job.start()
+
+    def stop_answers(self, owner: str, patience_s: float = STOP_PATIENCE_S) -> None:
+        """Stop all answers of a person, and wait for their ends: their rows are written then."""
+        with self._jobs_turn:
+            theirs = [job for job, whose in self._jobs.items() if whose == owner]
+        for job in theirs:
+            job.cancel()
+        deadline = time.monotonic() + patience_s
+        for job in theirs:
+            job.wait(max(0.0, deadline - time.monotonic()))
+
+    def _check_size(self, request: GenerationRequest) -> None:
+        """
+        Raises:
+            BadRequestError: it asks for more than the settings allow anybody.
+        """
+        length, most = len(request.instruction) + len(request.context), self.settings.max_characters
+        if length > most:
+            raise BadRequestError(
+                f"Instruction and context have {length:,} characters together; the most that is "
+                f"taken here is {most:,}."
+            )
+        wanted, most = request.sampling.max_new_tokens, self.settings.max_new_tokens
+        if wanted > most:
+            raise BadRequestError(
+                f"{wanted:,} new tokens were asked for; the most that is given here is {most:,}."
+            )
 
     def delete(self, stored: StoredModel) -> int:
         """Remove a converted model from disk, out of memory first, and return the bytes freed.

@@ -10,9 +10,11 @@ happened and what to do. The tree::
     │   ├── BadRequestError         empty or over-long instruction, a setting out of range
     │   │   └── PromptTooLongError  prompt and new tokens do not fit the model's positions
     │   ├── PromptFormatError       the model has no chat template and no format was chosen
-    │   ├── AccountInputError       a name, a password or a code that an account cannot have
+    │   ├── AccountInputError       a name or a password that an account cannot have
+    │   │   └── InvitationError     the invitation code does not hold (any more)
     │   ├── UnknownAccountError     no account, session or invitation of that name or id
     │   ├── SignInError             name and password are not those of an account that may sign in
+    │   ├── TooManyAnswersError     one person asks for more answers at once than they may
     │   ├── TooManyAttemptsError    too many failures within a while; wait
     │   └── AccessDeniedError       this person may not do this here
     ├── ModelFilesError             what lies on disk cannot be used
@@ -65,7 +67,11 @@ class PromptFormatError(PersonMistake):
 
 
 class AccountInputError(PersonMistake):
-    """A name, a password or an invitation code cannot be taken; the text says what can."""
+    """A name or a password cannot be taken; the text says what can."""
+
+
+class InvitationError(AccountInputError):
+    """The invitation code does not hold, or does not any more."""
 
 
 class UnknownAccountError(PersonMistake):
@@ -77,6 +83,10 @@ class SignInError(PersonMistake):
 
     The text is the same for an unknown name and for a wrong password.
     """
+
+
+class TooManyAnswersError(PersonMistake):
+    """A person has as many answers under way and waiting as they may have."""
 
 
 class TooManyAttemptsError(PersonMistake):

@@ -8,7 +8,7 @@ from core.devices import host_facts, library_versions
 from core.errors import RecordsError
 from core.generation.answer import Answer
 from core.generation.job import Job, JobObserver
-from core.records import Origin, RunResult, RunStart, RunStore
+from core.records import GUEST, Origin, RunResult, RunStart, RunStore
 from core.store import Manifest, SourceKind
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class RunRecorder(JobObserver):
         origin: Origin,
         *,
         session: str | None = None,
-        owner: str | None = None,
+        owner: str = GUEST,
     ) -> None:
         self.run_id: str | None = None
         """Id of the row; None before work starts, or where the database failed."""

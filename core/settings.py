@@ -58,10 +58,28 @@ class Settings(BaseSettings):
         default=512, ge=0, description="Memory in MiB that loading a model must leave free."
     )
     max_queue: int = Field(
-        default=32, ge=1, description="Answers that may wait for one loaded model."
+        default=100, ge=1, description="Answers that may wait for one loaded model."
     )
     generation_timeout_s: float = Field(
         default=1800.0, gt=0, description="Seconds after which an answer ends with 'timeout'."
+    )
+
+    answers_at_once: int = Field(
+        default=4,
+        ge=1,
+        description="Answers that one person may have under way at once; further ones wait.",
+    )
+    answers_waiting: int = Field(
+        default=8, ge=0, description="Answers of one person that may wait for their others."
+    )
+    max_characters: int = Field(
+        default=200_000,
+        ge=1,
+        le=200_000,
+        description="Characters of an instruction and its context together.",
+    )
+    max_new_tokens: int = Field(
+        default=1000, ge=1, le=1000, description="New tokens that may be asked for."
     )
 
     auth: AuthMode = Field(
@@ -127,6 +145,11 @@ class Settings(BaseSettings):
     def models_dir(self) -> Path:
         """Folder of the converted models, one folder per model and precision."""
         return self.home / "models"
+
+    @property
+    def import_dir(self) -> Path:
+        """Folder of model folders that people elsewhere than on this machine may name."""
+        return self.home / "import"
 
     @property
     def downloads_dir(self) -> Path:

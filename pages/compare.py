@@ -14,6 +14,7 @@ from core.ui.compare_setup import draw_side_buttons, pick_blind, pick_mode, pick
 from core.ui.comparison import Shown, comparison
 from core.ui.judge import draw_judge, draw_ratings
 from core.ui.link import link_choice, one_of
+from core.ui.person import person
 from core.ui.question import ask_for_instruction
 from core.ui.safe_text import safe_markdown
 from core.ui.sampling import pick_sampling
@@ -21,6 +22,7 @@ from core.ui.sampling import pick_sampling
 ONE, LIST = "one", "list"
 LABELS = {ONE: "One instruction", LIST: "A list of instructions"}
 
+person()  # whoever may not be here is sent away
 state, engine = comparison(), shared_engine()
 running = state.running  # asked once: it may end while the page is drawn
 

@@ -7,12 +7,15 @@ from core.ui.answers import draw_entry, draw_history_export, draw_question
 from core.ui.cached import shared_engine
 from core.ui.history import conversation
 from core.ui.link import link_choice
+from core.ui.person import person
 from core.ui.pickers import pick_model, pick_prompt_format
+from core.ui.preferences import remember
 from core.ui.question import ask_for_instruction, clear_instruction
 from core.ui.safe_text import safe_markdown
 from core.ui.sampling import pick_sampling
 from core.ui.stream_view import Pace, stream_answer
 
+person()  # whoever may not be here is sent away
 state = conversation()
 state.collect()
 
@@ -51,6 +54,7 @@ with st.container(horizontal=True):
     st.button("Stop", icon=":material/stop:", on_click=state.stop, disabled=not state.running)
     st.button("Clear", icon=":material/backspace:", on_click=clear_instruction)
 if asked and not state.running:  # the second of two quick clicks finds it running
+    remember(shared_engine(), person())
     state.ask(spec, GenerationRequest(instruction, context, sampling, prompt_format))
     st.rerun()
 if notice := state.take_notice():

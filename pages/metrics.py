@@ -14,8 +14,10 @@ from core.ui.metrics_live import draw_live
 from core.ui.metrics_progress import draw_progress, draw_unfinished
 from core.ui.metrics_tables import draw_tables
 from core.ui.navigation import link_to
+from core.ui.person import draw_manage_hint, person
 from core.ui.safe_text import safe_markdown
 
+person()  # whoever may not be here is sent away
 engine = shared_engine()
 
 st.title("What speed and memory does it cost?", anchor=False)
@@ -24,6 +26,7 @@ st.caption(
     "this Paddock has given. Every figure carries its conditions."
 )
 draw_notice()
+draw_manage_hint()
 try:
     data = read_data(engine)
 except RecordsError as error:

@@ -11,8 +11,10 @@ from core.ui.model_filter import State, pick_filter
 from core.ui.model_list import catalogue_models, own_models
 from core.ui.model_results import draw_notice
 from core.ui.opened import read_opened, write_opened
+from core.ui.person import draw_manage_hint, person
 from core.ui.task_panel import draw_tasks
 
+person()  # whoever may not be here is sent away
 engine = shared_engine()
 read_opened()
 
@@ -22,6 +24,7 @@ st.caption(
     "before you start; conversions run apart from the app, so you may leave this page meanwhile."
 )
 draw_notice()
+draw_manage_hint()
 draw_tasks(engine)
 draw_loaded(engine)
 

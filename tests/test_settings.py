@@ -44,7 +44,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv(f"PADDOCK_{name}", "")
     settings = load_settings()
     assert settings.home == CHECKOUT / ".paddock"
-    assert settings.database_url is None and settings.max_queue == 32
+    assert settings.database_url is None and settings.max_queue == 100
 
 
 @pytest.mark.parametrize(

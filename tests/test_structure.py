@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.benchmark", "core.accounts"),
     ("core.recording", "core.doctor"),
     ("core.engine",),
-    ("core.comparison",),
+    ("core.comparison", "core.web"),
     ("core.commands",),
     ("core.ui", "core.__main__"),
     ("pages",),

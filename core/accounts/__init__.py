@@ -6,7 +6,17 @@ do. Nothing here knows of HTTP beyond the names of headers.
 
 from core.accounts.hashing import Hasher
 from core.accounts.policy import Access, Place, access
-from core.accounts.service import Accounts, Client, SignedIn
+from core.accounts.service import Accounts, Client, Outsider, SignedIn
 from core.accounts.sessions import Visit
 
-__all__ = ["Access", "Accounts", "Client", "Hasher", "Place", "SignedIn", "Visit", "access"]
+__all__ = [
+    "Access",
+    "Accounts",
+    "Client",
+    "Hasher",
+    "Outsider",
+    "Place",
+    "SignedIn",
+    "Visit",
+    "access",
+]

@@ -85,14 +85,22 @@ class Administration:
         check_found(self._store.forget_devices(account_id, new_device_key()))
         logger.info("Account %s signed account %s out", administrator, account_id)
 
-    def delete_other(self, administrator: str, account_id: str) -> Deleted:
-        """Remove another account with its runs, votes, sessions and invitations.
+    def delete_other(
+        self, administrator: str, account_id: str, *, first: Callable[[], None] = lambda: None
+    ) -> Deleted:
+        """Remove another account with its runs, votes, settings, sessions and invitations.
+
+        Args:
+            administrator: who asks.
+            account_id: whose it is.
+            first: called when the asker may, before anything is removed.
 
         Raises:
             AccessDeniedError: the asker is no administrator, or it is the asker's own account.
             UnknownAccountError: there is no such account.
         """
         self._check_administrator(administrator, other=account_id)
+        first()
         gone = self._store.delete(account_id)
         if gone is None:
             raise not_found()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from core.accounts.tokens import code_hash, new_code
-from core.errors import AccountInputError, UnknownAccountError
+from core.errors import AccountInputError, InvitationError, UnknownAccountError
 from core.records import AccountStore, Invitation
 from core.settings import Settings
 
@@ -73,7 +73,7 @@ class Invitations:
         """The hash of a code that holds now.
 
         Raises:
-            AccountInputError: it does not.
+            InvitationError: it does not.
         """
         hashed = code_hash(code or "")
         if hashed is None or not self._store.invitation_holds(hashed, self._clock()):
@@ -94,8 +94,8 @@ class Invitations:
             raise UnknownAccountError("This invitation is there no more; look at the list again.")
 
 
-def refused() -> AccountInputError:
+def refused() -> InvitationError:
     """The same for a code that never was, is used up or has expired."""
-    return AccountInputError(
+    return InvitationError(
         "This invitation code does not hold (any more); ask an administrator for another."
     )

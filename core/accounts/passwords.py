@@ -19,8 +19,12 @@ LONGEST = 256
 """Characters; NIST asks for 64 at least, and something must bound the work."""
 
 
-def checked_password(password: str, name: Name) -> str:
+def checked_password(password: str, name: Name | None) -> str:
     """A new password, if it is good enough for this name's account.
+
+    Args:
+        password: as the person typed it.
+        name: of the account; None where it is not known yet.
 
     Raises:
         AccountInputError: it is not; the text says why.
@@ -30,7 +34,7 @@ def checked_password(password: str, name: Name) -> str:
         raise AccountInputError(
             f"A password has {SHORTEST} to {LONGEST} characters; choose one of that length."
         )
-    if _is_the_name(text, name):
+    if name is not None and _is_the_name(text, name):
         raise AccountInputError("The password is the name; choose one that says nothing of it.")
     if is_common(text):
         raise AccountInputError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -19,7 +19,7 @@ from core.accounts.invitations import Invitations, refused
 from core.accounts.names import Name, name_key, parse_name
 from core.accounts.passwords import checked_password
 from core.accounts.sessions import Sessions, Visit
-from core.accounts.tokens import device_nonce, new_device, new_device_key
+from core.accounts.tokens import device_nonce, new_device, new_device_key, new_token
 from core.errors import (
     AccessDeniedError,
     AccountInputError,
@@ -53,6 +53,16 @@ class Client:
     """What it calls itself; shown to the person in the list of sessions."""
     device: str | None = field(default=None, repr=False)
     """:attr:`SignedIn.device` of an earlier time, if it has one."""
+
+
+@dataclass(frozen=True)
+class Outsider:
+    """Somebody whom a provider vouches for."""
+
+    subject: str
+    """Who they are to it: its address and the name that it never gives to another."""
+    name: str = ""
+    """What it calls them; a suggestion."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,17 @@ class Accounts:
             TooManyAttemptsError: this address has tried too often.
             TooBusyError: too many passwords are being hashed.
         """
+        return self._register(name, password, client, code=code)
+
+    def _register(
+        self,
+        name: str,
+        password: str,
+        client: Client,
+        *,
+        code: str | None,
+        subject: str | None = None,
+    ) -> SignedIn:
         if self._settings.registration is Registration.CLOSED:
             raise AccessDeniedError("Nobody can register here; ask an administrator to let you in.")
         wanted = parse_name(name)
@@ -130,7 +151,7 @@ class Accounts:
         )
         attempt = self._attempts.begin([bucket])  # counts whatever comes of it: accounts are few
         try:
-            account = self._registered(wanted, password, code)
+            account = self._registered(wanted, password, code, subject)
         except AccountInputError:
             raise
         except PaddockError:
@@ -153,12 +174,43 @@ class Accounts:
         if account is None:  # for the type checker: nobody's password is never right
             raise _wrong()
         if account.disabled:
-            raise SignInError("This account is disabled; ask an administrator to enable it.")
+            raise _disabled()
         return self._signed_in(self._rehashed(account, password), client)
+
+    def sign_in_outsider(self, outsider: Outsider, client: Client) -> SignedIn | None:
+        """Begin a session of the account that a provider's person has; None where they have none.
+
+        Raises:
+            SignInError: it is disabled.
+        """
+        account = self._store.by_subject(outsider.subject)
+        if account is None:
+            return None
+        if account.disabled:
+            raise _disabled()
+        return self._signed_in(account, client)
+
+    def register_outsider(
+        self, outsider: Outsider, name: str, client: Client, *, code: str | None = None
+    ) -> SignedIn:
+        """Make an account, without a password of ours, for a provider's person, and sign them in.
+
+        Raises:
+            AccessDeniedError: nobody may register here.
+            AccountInputError: name or code cannot be taken.
+            TooManyAttemptsError: this address has tried too often.
+            TooBusyError: too many passwords are being hashed.
+        """
+        nobodys = new_token()  # a password that nobody has
+        return self._register(name, nobodys, client, code=code, subject=outsider.subject)
 
     def visit(self, token: str | None) -> Visit | None:
         """Whose session a token is; None where nobody is signed in by it."""
         return self._sessions.find(token)
+
+    def holding(self, tokens: Collection[str]) -> set[str]:
+        """Those of the tokens that sign somebody in now; it does not count as a visit."""
+        return self._sessions.holding(tokens)
 
     def sign_out(self, token: str | None) -> bool:
         """End the session of a token; False where there is none."""
@@ -188,8 +240,16 @@ class Accounts:
         logger.info("The password of account %s was changed", account.id)
         return self._signed_in(self._account(account.id), client)
 
-    def delete_account(self, token: str, password: str) -> Deleted:
-        """Remove one's account with its runs, votes, sessions and invitations.
+    def delete_account(
+        self, token: str, password: str, *, first: Callable[[], None] = lambda: None
+    ) -> Deleted:
+        """Remove one's account with its runs, votes, settings, sessions and invitations.
+
+        Args:
+            token: of a session of the account.
+            password: asked for once more; of an account that signs in by a provider, and has none,
+                its name instead.
+            first: called when the password was right, before anything is removed.
 
         Raises:
             AccessDeniedError: nobody is signed in by this token.
@@ -198,7 +258,11 @@ class Accounts:
             TooBusyError: too many passwords are being hashed.
         """
         account = self._visitor(token)
-        self._check_owner(account, password)
+        if account.subject is None:
+            self._check_owner(account, password)
+        elif name_key(password.strip()[:_NAME_LIMIT]) != account.key:
+            raise SignInError("This is not the name of the account; type it as it is shown.")
+        first()
         gone = self._store.delete(account.id, old_hash=account.password_hash)
         if gone is None:
             raise _changed_meanwhile()
@@ -230,6 +294,14 @@ class Accounts:
             AccessDeniedError: nobody is signed in by this token.
         """
         self._store.forget_devices(self._visitor(token).id, new_device_key())
+
+    def preferences(self, account_id: str) -> dict[str, str]:
+        """What a person last set the pages to."""
+        return self._store.preferences(account_id)
+
+    def keep_preferences(self, account_id: str, choices: Mapping[str, str]) -> bool:
+        """Keep them in the place of earlier ones; False where the account is gone."""
+        return self._store.keep_preferences(account_id, choices, self._clock())
 
     # Whoever holds the machine
 
@@ -267,15 +339,22 @@ class Accounts:
 
     # What these are made of
 
-    def _registered(self, wanted: Name, password: str, code: str | None) -> Account:
+    def _registered(
+        self, wanted: Name, password: str, code: str | None, subject: str | None
+    ) -> Account:
         invited = self._settings.registration is Registration.INVITATION
         hashed_code = self._invitations.checked(code) if invited else None
         if wanted.reserved or self._store.taken(wanted.key, wanted.look):
             raise _taken(wanted)
-        return self._added(wanted, password, Role.USER, hashed_code)
+        return self._added(wanted, password, Role.USER, hashed_code, subject)
 
     def _added(
-        self, wanted: Name, password: str, role: Role, hashed_code: str | None = None
+        self,
+        wanted: Name,
+        password: str,
+        role: Role,
+        hashed_code: str | None = None,
+        subject: str | None = None,
     ) -> Account:
         password_hash, now = self._hasher.hash(password), self._clock()
         account = Account(
@@ -287,6 +366,7 @@ class Accounts:
             role=role,
             created_at=now,
             password_changed_at=now,
+            subject=subject,
         )
         if hashed_code is None:
             added: bool | None = self._store.add(account)
@@ -376,6 +456,10 @@ def _name_of(account: Account) -> Name:
 
 def _wrong() -> SignInError:
     return SignInError("Name and password do not go together; check both and try again.")
+
+
+def _disabled() -> SignInError:
+    return SignInError("This account is disabled; ask an administrator to enable it.")
 
 
 def _changed_meanwhile() -> SignInError:

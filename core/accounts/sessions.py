@@ -8,7 +8,7 @@ old, when the person signs out, and with every change of the password.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -95,6 +95,17 @@ class Sessions:
             return None
         self._note_use(session, now)
         return Visit(session, account)
+
+    def holding(self, tokens: Collection[str]) -> set[str]:
+        """Those of the tokens whose sessions hold; their use is not noted.
+
+        Raises:
+            RecordsError: the database could not be read.
+        """
+        hashes = {hashed: token for token in tokens if (hashed := token_hash(token))}
+        now = self._clock()
+        live = self._store.live_sessions(hashes.keys(), now, now - self._idle)
+        return {hashes[each] for each in live}
 
     def end(self, token: str | None) -> bool:
         """Sign out; False where the token is no session's.

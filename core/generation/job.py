@@ -16,6 +16,7 @@ from core.errors import GenerationError, PaddockError, PromptTooLongError
 from core.generation.activity import MONITOR
 from core.generation.answer import Answer, StopReason
 from core.generation.request import GenerationRequest
+from core.generation.shares import Share
 from core.generation.text import StopText, TextDecoder
 from core.generation.timing import Timings, measure
 from core.runtimes.base import InterruptedGeneration, LoadedModel
@@ -85,11 +86,13 @@ class Job:
         *,
         timeout_s: float,
         observer: JobObserver | None = None,
+        share: Share | None = None,
     ) -> None:
         """
         Args:
             timeout_s: seconds of work after which the answer ends with ``timeout``.
             observer: told of start and end.
+            share: its place among the answers of the person who asked; None without such limits.
 
         Raises:
             BadRequestError: the request cannot be used; nothing was started.
@@ -102,6 +105,7 @@ class Job:
         self.prompt_format: str | None = None
         self._handle = handle
         self._observer = observer or JobObserver()
+        self._share = share
         self._timeout_s = timeout_s
         self._cancelled = threading.Event()
         self._done = threading.Event()
@@ -189,7 +193,7 @@ class Job:
     def _run(self) -> None:
         answer: Answer
         try:
-            answer = self._prepare_and_answer()
+            answer = self._answer_as_allowed()
         except PaddockError as error:
             answer = self._ended(StopReason.ERROR, error=error)
         except Exception as error:
@@ -203,6 +207,17 @@ class Job:
         self._phase = Phase.DONE
         self._message = answer.error_sentence or answer.stop_reason.sentence
         self._done.set()
+
+    def _answer_as_allowed(self) -> Answer:
+        """Wait until the person has room for one more answer, and give it."""
+        if self._share is None:
+            return self._prepare_and_answer()
+        with self._share.turn(self._cancelled, self._on_own_place) as room:
+            return self._prepare_and_answer() if room else self._ended(StopReason.CANCELLED)
+
+    def _on_own_place(self, place: int) -> None:
+        noun = "answer" if place == 1 else "answers"
+        self._message = f"Waiting for {place} {noun} of yours to go first."
 
     def _prepare_and_answer(self) -> Answer:
         with self._handle.lease(self._on_progress, self._cancelled) as lease:
@@ -262,7 +277,8 @@ class Job:
     def _answer_in_turn(self, lease: Lease, rule: StopRule, ids: tuple[int, ...]) -> Answer:
         self._queued_at = time.perf_counter()
         self._phase = Phase.QUEUED
-        with lease.turn(self._cancelled, self._on_place) as my_turn:
+        lane = self._share.lane if self._share else ""
+        with lease.turn(self._cancelled, self._on_place, lane=lane) as my_turn:
             if not my_turn:
                 return self._ended(StopReason.CANCELLED, prompt_tokens=len(ids))
             with MONITOR.running() as activity:

@@ -7,6 +7,7 @@ logs it and goes on.
 """
 
 from core.records.account_values import (
+    GUEST,
     Account,
     AccountSummary,
     Deleted,
@@ -33,6 +34,7 @@ from core.records.vote_values import (
 from core.records.votes import VoteStore
 
 __all__ = [
+    "GUEST",
     "Account",
     "AccountStore",
     "AccountSummary",

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+GUEST = "guest"
+"""Owner of what is asked and judged without an account, on this machine; no account has this id,
+which is 32 hexadecimal digits."""
+
 
 class Role(StrEnum):
     """What an account may do; each may do what the one before it may."""
@@ -54,6 +58,8 @@ class Account:
     created_at: datetime
     password_changed_at: datetime
     signed_in_at: datetime | None = None
+    subject: str | None = field(default=None, repr=False)
+    """Who it is to the provider by which it signs in, if it does."""
 
 
 @dataclass(frozen=True, kw_only=True)

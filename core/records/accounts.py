@@ -7,7 +7,7 @@ still the one that counts when the session begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar
@@ -25,8 +25,11 @@ from core.records.account_values import (
     Session,
 )
 from core.records.database import PATIENCE_S, Database
-from core.records.schema import accounts, invitations, runs, sessions, votes
+from core.records.schema import accounts, invitations, preferences, runs, sessions, votes
 from core.settings import Settings
+
+_HASHES_AT_ONCE = 500
+"""Well below the number of parameters that SQLite takes in one statement."""
 
 
 class AccountStore:
@@ -72,6 +75,10 @@ class AccountStore:
     def by_key(self, key: str) -> Account | None:
         """The account that is found by this normalised name, or None."""
         return self._account(accounts.c.key == key)
+
+    def by_subject(self, subject: str) -> Account | None:
+        """The account that a provider knows by this subject, or None."""
+        return self._account(accounts.c.subject == subject)
 
     def get(self, account_id: str) -> Account | None:
         """The account of this id, or None."""
@@ -229,6 +236,23 @@ class AccountStore:
         with self.database.reading() as connection:
             return [_of(Session, row) for row in connection.execute(statement).mappings()]
 
+    def live_sessions(
+        self, token_hashes: Collection[str], now: datetime, seen_after: datetime
+    ) -> set[str]:
+        """Those of the hashes that are of sessions which hold, of accounts that may sign in."""
+        hashes, found = list(token_hashes), set[str]()
+        with self.database.reading() as connection:
+            for start in range(0, len(hashes), _HASHES_AT_ONCE):
+                statement = (
+                    select(sessions.c.token_hash)
+                    .join(accounts, accounts.c.id == sessions.c.account)
+                    .where(sessions.c.token_hash.in_(hashes[start : start + _HASHES_AT_ONCE]))
+                    .where(sessions.c.expires_at > now, sessions.c.seen_at > seen_after)
+                    .where(accounts.c.disabled.is_(False))
+                )
+                found.update(connection.execute(statement).scalars())
+        return found
+
     def see_session(self, session_id: str, now: datetime) -> bool:
         """Note that a session is in use; False where it has ended."""
         statement = update(sessions).where(sessions.c.id == session_id).values(seen_at=now)
@@ -283,6 +307,28 @@ class AccountStore:
         statement = invitations.delete().where(invitations.c.id == invitation_id)
         with self.database.writing() as connection:
             return connection.execute(statement).rowcount > 0
+
+    # Settings of people
+
+    def preferences(self, account_id: str) -> dict[str, str]:
+        """What a person last set the pages to; empty where they never did."""
+        statement = select(preferences.c.choices).where(preferences.c.account == account_id)
+        with self.database.reading() as connection:
+            found = connection.execute(statement).scalar()
+        return {str(name): str(value) for name, value in (found or {}).items()}
+
+    def keep_preferences(self, account_id: str, choices: Mapping[str, str], now: datetime) -> bool:
+        """Write them in the place of earlier ones; False where the account is gone."""
+        row = {"choices": dict(choices), "saved_at": now}
+        mine = preferences.c.account == account_id
+        with self.database.writing() as connection:
+            if connection.execute(update(preferences).where(mine).values(row)).rowcount:
+                return True
+            there = select(accounts.c.id).where(accounts.c.id == account_id)
+            if connection.execute(there).first() is None:
+                return False
+            connection.execute(preferences.insert().values(row | {"account": account_id}))
+            return True
 
     # What these are made of
 

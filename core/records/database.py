@@ -148,7 +148,13 @@ def _parse(url: str) -> URL:
 def _engine(url: URL, patience_s: float) -> Engine:
     arguments = {"timeout": patience_s} if _is_sqlite(url) else {}
     try:
-        engine = create_engine(url, connect_args=arguments, max_overflow=-1, pool_pre_ping=True)
+        engine = create_engine(
+            url,
+            connect_args=arguments,
+            max_overflow=-1,
+            pool_pre_ping=True,
+            hide_parameters=True,  # instructions and hashes do not belong into logs
+        )
     except (ImportError, ArgumentError) as error:
         raise RecordsError(
             f"There is no driver for a database of the kind {url.drivername!r} of "

@@ -92,10 +92,16 @@ class RunStore:
         """Write start and end at once: where :meth:`start` had failed, or nothing was to stream."""
         return self._insert(run, RunState.DONE, _completed(result))
 
-    def get(self, run_id: str) -> RunRecord | None:
-        """The run of this id, or None."""
+    def get(self, run_id: str, *, owner: str | None = None) -> RunRecord | None:
+        """The run of this id, or None.
+
+        Args:
+            run_id: of the run.
+            owner: whose it must be, for whoever asks over the network; None for anybody's.
+        """
+        statement = select(runs).where(*_this(run_id, owner))
         with self.database.reading() as connection:
-            row = connection.execute(select(runs).where(runs.c.id == run_id)).mappings().first()
+            row = connection.execute(statement).mappings().first()
         return None if row is None else _record(row)
 
     def recent(self, limit: int = 50, **which: Unpack[RunFilter]) -> list[RunRecord]:
@@ -135,10 +141,23 @@ class RunStore:
         with self.database.reading() as connection:
             return read_version(connection)
 
-    def delete(self, run_id: str) -> bool:
-        """Remove a run; False where there was none."""
+    def delete(self, run_id: str, *, owner: str | None = None) -> bool:
+        """Remove a run; False where there was none.
+
+        Args:
+            run_id: of the run.
+            owner: whose it must be; None for anybody's.
+        """
         with self.database.writing() as connection:
-            return connection.execute(runs.delete().where(runs.c.id == run_id)).rowcount > 0
+            return connection.execute(runs.delete().where(*_this(run_id, owner))).rowcount > 0
+
+    def delete_all(self, owner: str, *, session: str | None = None) -> int:
+        """Remove a person's runs, of one session of the pages or all, and return their number."""
+        statement = runs.delete().where(runs.c.owner == owner)
+        if session is not None:
+            statement = statement.where(runs.c.session == session)
+        with self.database.writing() as connection:
+            return connection.execute(statement).rowcount
 
     def mark_interrupted(self) -> int:
         """Mark the running rows whose process is gone, and return their number.
@@ -189,6 +208,11 @@ def _dead(writer: Instance, rows: Iterable[tuple[str, datetime]]) -> list[str]:
     if writer.local:
         return [] if writer.alive() else [run_id for run_id, _ in rows]
     return [run_id for run_id, started_at in rows if utc_now() - started_at > FOREIGN_PATIENCE]
+
+
+def _this(run_id: str, owner: str | None) -> list[ColumnElement[bool]]:
+    mine = [] if owner is None else [runs.c.owner == owner]
+    return [runs.c.id == run_id, *mine]
 
 
 def _completed(result: RunResult) -> dict[str, Any]:

@@ -254,12 +254,15 @@ accounts = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("password_changed_at", UtcTime, nullable=False),
     Column("signed_in_at", UtcTime),
+    Column("subject", CleanText),
     Index("ix_accounts_key", "key", unique=True),
     Index("ix_accounts_look", "look", unique=True),
+    Index("ix_accounts_subject", "subject", unique=True),
 )
 """``name`` is as the person writes it, ``key`` what it is found by, ``look`` what it looks like:
-no two accounts share either. ``owner`` of ``runs`` and ``votes`` is an id of these; it is no
-foreign key there, since those tables are older."""
+no two accounts share either. ``subject`` is who they are to a provider by which they sign in, if
+they do. ``owner`` of ``runs`` and ``votes`` is an id of these, or ``guest``; it
+is no foreign key there, since those tables are older."""
 
 sessions = Table(
     "sessions",
@@ -303,3 +306,17 @@ invitations = Table(
     Index("ix_invitations_made_by", "made_by"),
     Index("ix_invitations_expires_at", "expires_at"),
 )
+
+preferences = Table(
+    "preferences",
+    metadata,
+    Column(
+        "account",
+        String(32),
+        ForeignKey("accounts.id", name="fk_preferences_account", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("choices", JsonText, nullable=False),
+    Column("saved_at", UtcTime, nullable=False),
+)
+"""What a person last set the pages to: names and values as they stand in links."""

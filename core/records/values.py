@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from core.records.account_values import GUEST
 from core.records.instance import Instance
 
 
@@ -85,8 +86,8 @@ class RunStart:
     host_name: str
     host_cpu: str
     host_os: str
-    owner: str | None = None
-    """Account that asked; None where nobody is signed in."""
+    owner: str = GUEST
+    """Id of the account that asked, or :data:`core.records.account_values.GUEST`."""
     session: str | None = None
     """Opaque id of the browser session."""
     started_at: datetime = field(default_factory=utc_now)

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from core.errors import BadRequestError
+from core.records.account_values import GUEST
 from core.records.values import utc_now
 
 COMMENT_LIMIT = 2000
@@ -73,8 +74,8 @@ class Vote:
     right_run: str | None = None
     comment: str | None = None
     """Stored as :func:`checked_comment` leaves it."""
-    owner: str | None = None
-    """Account that voted; None where nobody is signed in."""
+    owner: str = GUEST
+    """Id of the account that voted, or :data:`core.records.account_values.GUEST`."""
     session: str | None = None
     """Opaque id of the browser session."""
     created_at: datetime = field(default_factory=utc_now)

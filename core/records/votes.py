@@ -65,13 +65,15 @@ class VoteStore:
         return cls(Database.open(settings, patience_s=patience_s))
 
     def cast(self, vote: Vote) -> str:
-        """Write a vote in the place of an earlier one for the same comparison; return its id.
+        """Write a vote in the place of one's earlier one for the same comparison; return its id.
 
         Raises:
             BadRequestError: the comment is too long.
+            RecordsError: somebody else judged a comparison of this id, too.
         """
         row = _row(vote) | {"comment": checked_comment(vote.comment)}
-        changed = update(votes).where(votes.c.comparison == vote.comparison).values(row)
+        mine = (votes.c.comparison == vote.comparison, votes.c.owner == vote.owner)
+        changed = update(votes).where(*mine).values(row)
         with self.database.writing() as connection:
             if connection.execute(changed).rowcount == 0:
                 connection.execute(votes.insert().values(row | {"id": uuid.uuid4().hex}))
@@ -79,21 +81,25 @@ class VoteStore:
                 select(votes.c.id).where(votes.c.comparison == vote.comparison)
             ).scalar_one()
 
-    def withdraw(self, comparison: str) -> bool:
-        """Remove the vote for a comparison; False where there was none."""
-        statement = votes.delete().where(votes.c.comparison == comparison)
+    def withdraw(self, comparison: str, *, owner: str) -> bool:
+        """Remove a person's vote for a comparison; False where there was none."""
+        mine = (votes.c.comparison == comparison, votes.c.owner == owner)
+        statement = votes.delete().where(*mine)
         with self.database.writing() as connection:
             return connection.execute(statement).rowcount > 0
 
-    def delete_session(self, session: str) -> int:
-        """Remove all votes of a browser session, and return their number."""
-        statement = votes.delete().where(votes.c.session == session)
+    def delete_all(self, owner: str, *, session: str | None = None) -> int:
+        """Remove a person's votes, of one session of the pages or all, and return their number."""
+        statement = votes.delete().where(votes.c.owner == owner)
+        if session is not None:
+            statement = statement.where(votes.c.session == session)
         with self.database.writing() as connection:
             return connection.execute(statement).rowcount
 
-    def get(self, comparison: str) -> VoteRecord | None:
-        """The vote for a comparison, or None."""
-        statement = select(votes).where(votes.c.comparison == comparison)
+    def get(self, comparison: str, *, owner: str) -> VoteRecord | None:
+        """A person's vote for a comparison, or None."""
+        mine = (votes.c.comparison == comparison, votes.c.owner == owner)
+        statement = select(votes).where(*mine)
         with self.database.reading() as connection:
             row = connection.execute(statement).mappings().first()
         return None if row is None else _record(row)

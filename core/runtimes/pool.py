@@ -119,10 +119,10 @@ class Lease:
         return self._entry.facts
 
     def turn(
-        self, cancelled: threading.Event, on_place: Callable[[int], None]
+        self, cancelled: threading.Event, on_place: Callable[[int], None], *, lane: str = ""
     ) -> AbstractContextManager[bool]:
         """Wait in the model's line; see :meth:`core.runtimes.queue.TurnQueue.turn`."""
-        return self._entry.queue.turn(cancelled, on_place)
+        return self._entry.queue.turn(cancelled, on_place, lane=lane)
 
 
 class ModelHandle:

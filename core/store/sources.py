@@ -78,6 +78,16 @@ def resolve(model: str) -> Source:
     return Source(name.replace("/", "--"), SourceKind.HUB, name, None, name)
 
 
+def is_catalogue_or_hub_name(model: str) -> bool:
+    """Whether :func:`resolve` looks at no folder of this machine for a name."""
+    name = model.strip()
+    if name in catalogue():
+        return True
+    page = _PAGE.fullmatch(name)
+    name = page[1] if page else name
+    return bool(_HUB_ID.fullmatch(name)) and ".." not in name and _existing_folder(name) is None
+
+
 def _from_row(row: CatalogueModel) -> Source:
     if row.hub_id is None:
         return Source(row.key, SourceKind.EMBEDDED, EMBEDDED_DIR / row.key, row, row.title)

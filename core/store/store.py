@@ -72,6 +72,11 @@ class ModelStore:
         self._settings = settings
         self._folders = Folders(settings.models_dir)
 
+    @property
+    def import_dir(self) -> Path:
+        """Folder of the model folders that people elsewhere than on this machine may name."""
+        return self._settings.import_dir
+
     def get(self, source: Source, precision: Precision) -> StoredModel | None:
         """The stored model, or None where it is not stored or its source has changed since.
 

@@ -13,6 +13,7 @@ from core.generation.job import Phase
 from core.ui.comparison import Comparison, Shown
 from core.ui.history import model_title
 from core.ui.safe_text import safe_markdown
+from core.ui.scripts import SCROLL_TO_MATCH
 from core.ui.stream_view import figures_line, running_figures
 
 LOOK_EVERY_S = 0.2
@@ -24,13 +25,6 @@ TURN_S = 1.0
 """And as seldom where a side waits for another side's end, which draws the page anew anyway."""
 
 _SCROLLED = "scrolled_to"
-_SCROLL = """<script>{ // a block: the script may run again on the same page
-const place = document.querySelector(".st-key-current");
-if (place) {
-  place.style.scrollMarginTop = "4.5rem"; // the menu lies over the top
-  place.scrollIntoView({behavior: "smooth", block: "start"});
-}
-}</script>"""
 
 
 def draw_answers(shown: Shown, state: Comparison, *, actions: bool = True) -> None:
@@ -95,7 +89,7 @@ def scroll_here(shown: Shown) -> None:
     if shown.match.id not in st.session_state.setdefault(_SCROLLED, set()):
         st.session_state[_SCROLLED].add(shown.match.id)
         if shown.running:
-            place.html(_SCROLL, unsafe_allow_javascript=True)
+            place.html(f"<script>{SCROLL_TO_MATCH}</script>", unsafe_allow_javascript=True)
 
 
 def _draw_live(shown: Shown, side: int) -> None:

@@ -19,8 +19,9 @@ from core.records import Origin
 from core.runtimes.spec import ModelSpec
 from core.ui.cached import cached_model, shared_engine, shared_votes
 from core.ui.compare_setup import Side
-from core.ui.history import session_id
 from core.ui.judging import Judgement, pair_ids, votes_of
+from core.ui.model_access import check_use
+from core.ui.person import person
 
 MOST_ENTRIES = 50
 """Matches and lists that a session remembers; the runs and votes stay in the records."""
@@ -199,7 +200,7 @@ class Comparison:
         try:
             for job in _jobs([entry]):
                 if job.run_id is not None and job.run_id not in still_shown:
-                    shared_engine().runs.delete(job.run_id)
+                    shared_engine().runs.delete(job.run_id, owner=person().owner)
             for shown in _matches([entry]):
                 if shown.judgement is not None:
                     _withdraw(shown)
@@ -218,11 +219,12 @@ class Comparison:
         judgement = replace(judgement, blind=_was_blind(shown))
         try:
             votes = shared_votes()
-            wanted = votes_of(shown.match, judgement, session=session_id())
+            someone = person()
+            wanted = votes_of(shown.match, judgement, session=someone.session, owner=someone.owner)
             for vote in wanted:
                 votes.cast(vote)
             for other in set(pair_ids(shown.match)) - {vote.comparison for vote in wanted}:
-                votes.withdraw(other)
+                votes.withdraw(other, owner=someone.owner)
         except PaddockError as error:
             self.notice = str(error)
             return
@@ -278,12 +280,25 @@ def _in_order(
 
 
 def _starter(sides: Sequence[ModelSpec]) -> Start:
-    """What starts a recorded answer; used in the threads of a match, without a session."""
-    engine, session = shared_engine(), session_id()
+    """What starts a recorded answer; used in the threads of a match, without a session.
+
+    Raises:
+        AccessDeniedError: this person may not make one of them answer.
+    """
+    engine, someone = shared_engine(), person()
+    for spec in sides:
+        check_use(engine.store, spec, someone)
     handles = {spec: cached_model(spec) for spec in sides}
 
     def start(spec: ModelSpec, request: GenerationRequest) -> Job:
-        return engine.answer(handles[spec], request, origin=Origin.COMPARE, session=session)
+        return engine.answer(
+            handles[spec],
+            request,
+            origin=Origin.COMPARE,
+            session=someone.session,
+            owner=someone.owner,
+            lane=someone.lane,
+        )
 
     return start
 
@@ -295,7 +310,7 @@ def _was_blind(shown: Shown) -> bool:
 
 def _withdraw(shown: Shown) -> None:
     for pair in pair_ids(shown.match):
-        shared_votes().withdraw(pair)
+        shared_votes().withdraw(pair, owner=person().owner)
 
 
 def _matches(entries: Iterable[Entry]) -> list[Shown]:

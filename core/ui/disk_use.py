@@ -10,6 +10,7 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.store import StoredDownload
 from core.ui.model_results import draw_figure, notify
+from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
 from core.units import decimal_text
 
@@ -56,7 +57,7 @@ def _draw_random_weights(engine: Engine, size: int) -> None:
     """What a benchmark was told to keep, or what one that was cancelled will go on with."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"Random weights, made for benchmarks · {decimal_text(size)}", width="stretch")
-        if st.button("Remove", icon=":material/delete:", type="tertiary", key="forget_random"):
+        if manage_button("Remove", icon=":material/delete:", type="tertiary", key="forget_random"):
             try:
                 freed = delete_random_weights(engine.settings)
             except PaddockError as error:
@@ -70,7 +71,7 @@ def _draw_leftovers(engine: Engine, size: int) -> None:
     """What killed conversions left; conversions under way elsewhere are left alone."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"Left by broken-off conversions · {decimal_text(size)}", width="stretch")
-        if st.button("Clean up", icon=":material/mop:", type="tertiary", key="sweep"):
+        if manage_button("Clean up", icon=":material/mop:", type="tertiary", key="sweep"):
             freed = engine.store.sweep_all()
             notify(f"Cleaned up: {decimal_text(freed)} are free again.")
             st.rerun()
@@ -82,7 +83,7 @@ def _draw_download(engine: Engine, download: StoredDownload) -> None:
     state = "" if download.complete else " · :orange[broken off; the next attempt goes on]"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"{title} · {decimal_text(download.bytes)}{state}", width="stretch")
-        if st.button(
+        if manage_button(
             "Remove",
             icon=":material/delete:",
             type="tertiary",

@@ -15,6 +15,8 @@ from core.generation.request import GenerationRequest
 from core.records import Origin
 from core.runtimes.spec import ModelSpec
 from core.ui.cached import cached_model, shared_engine
+from core.ui.model_access import check_use
+from core.ui.person import person
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,16 @@ class Conversation:
     def ask(self, spec: ModelSpec, request: GenerationRequest) -> None:
         """Start an answer; a mistake in the request becomes the notice."""
         self.notice = None
+        engine, someone = shared_engine(), person()
         try:
-            self.job = shared_engine().answer(
-                cached_model(spec), request, origin=Origin.INSTRUCT, session=session_id()
+            check_use(engine.store, spec, someone)
+            self.job = engine.answer(
+                cached_model(spec),
+                request,
+                origin=Origin.INSTRUCT,
+                session=someone.session,
+                owner=someone.owner,
+                lane=someone.lane,
             )
             self.asked_at = datetime.now(UTC)
         except PaddockError as error:
@@ -100,7 +109,7 @@ class Conversation:
         self.entries = [kept for kept in self.entries if kept.id != entry.id]
         if entry.run_id is not None:
             try:
-                shared_engine().runs.delete(entry.run_id)
+                shared_engine().runs.delete(entry.run_id, owner=person().owner)
             except PaddockError as error:
                 self.notice = str(error)
 
@@ -116,11 +125,3 @@ def model_title(spec: ModelSpec) -> str:
     """The model's name as people know it."""
     row = catalogue().get(spec.model)
     return row.title if row else spec.model
-
-
-def session_id() -> str | None:
-    """Opaque id of this browser session; None outside of one."""
-    from streamlit.runtime.scriptrunner import get_script_run_ctx
-
-    context = get_script_run_ctx(suppress_warning=True)
-    return context.session_id if context else None

@@ -14,6 +14,7 @@ from streamlit.errors import StreamlitSecretNotFoundError
 
 from core.store.hub import HubAccess
 from core.store.hub_errors import PUBLIC_HUB
+from core.ui.person import may_manage
 from core.ui.safe_text import safe_markdown
 
 _TOKEN, _OFFLINE, _SECRET = "hub_token", "hub_offline", "HF_TOKEN"
@@ -39,6 +40,8 @@ def hub_url(access: HubAccess) -> str:
 def draw_hub_access() -> HubAccess:
     """Draw the controls and return what they are set to."""
     found = HubAccess.from_environment()
+    if not may_manage():
+        return hub_access()
     with st.popover("Hub", icon=":material/cloud:", key="hub"):
         st.markdown(
             f"Models are fetched from **{safe_markdown(hub_url(found))}**"

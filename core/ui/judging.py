@@ -8,7 +8,7 @@ from itertools import combinations
 
 from core.comparison.match import Match
 from core.comparison.setup import LETTERS
-from core.records import CompareMode, Subject, Verdict, Vote
+from core.records import GUEST, CompareMode, Subject, Verdict, Vote
 from core.runtimes.spec import ModelSpec
 from core.ui.history import model_title
 
@@ -44,7 +44,9 @@ def pair_ids(match: Match) -> list[str]:
     return [_pair_id(match, pair) for pair in _pairs(match)]
 
 
-def votes_of(match: Match, judgement: Judgement, *, session: str | None) -> list[Vote]:
+def votes_of(
+    match: Match, judgement: Judgement, *, session: str | None, owner: str = GUEST
+) -> list[Vote]:
     """The votes that a judgement makes.
 
     With more than two sides the best one won against each of the others, of which nothing is said
@@ -64,6 +66,7 @@ def votes_of(match: Match, judgement: Judgement, *, session: str | None) -> list
             right_run=runs[right],
             comment=judgement.comment,
             session=session,
+            owner=owner,
         )
         for left, right in _pairs(match)
         if isinstance(judgement.best, NoBest) or judgement.best in (left, right)

@@ -11,7 +11,7 @@ to, and what does not stand there stays as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -24,7 +24,7 @@ N = TypeVar("N", int, float)
 LONGEST = 1500
 """Characters of a text in a link; servers and mail programs cut much longer ones."""
 
-_ARRIVAL = "arrival"
+_ARRIVAL, _REMEMBERED = "arrival", "remembered"
 
 
 @dataclass
@@ -41,6 +41,15 @@ def note_page(name: str) -> None:
     arrival: _Arrival | None = st.session_state.get(_ARRIVAL)
     if arrival is None or arrival.page != name:
         st.session_state[_ARRIVAL] = _Arrival(name)
+
+
+def use_remembered(values: Mapping[str, str]) -> None:
+    """Let controls that are drawn for the first time begin with these values.
+
+    Args:
+        values: by name, as they would stand in the link.
+    """
+    st.session_state[_REMEMBERED] = dict(values)
 
 
 def link_texts(*keys: str) -> None:
@@ -70,6 +79,9 @@ def link_choice(key: str, default: T, read: Callable[[str], T]) -> None:
     known = key in st.session_state
     if not known:
         st.session_state[key] = default
+        if remembered := st.session_state.get(_REMEMBERED, {}).get(key):
+            with suppress(ValueError):  # what was kept need not be possible any more
+                st.session_state[key] = read(remembered)
     if _to_be_read(key, known=known):
         with suppress(ValueError):  # a link from elsewhere: there is no such device here, say
             st.session_state[key] = read(st.query_params[key])

@@ -13,6 +13,7 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.runtimes.spec import RuntimeName
 from core.ui.metrics_rows import runtime_label
+from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
 from core.units import counted, decimal_text, duration_text, parameters_text
 
@@ -56,7 +57,7 @@ def draw_first_benchmark(engine: Engine) -> None:
             "process of its own, and fills this page: speed, memory, time to the first token. "
             f"{_estimate_sentence(_estimate(engine, plan))}"
         )
-        st.button(
+        manage_button(
             "Run a two-minute benchmark",
             icon=":material/timer:",
             type="primary",
@@ -198,7 +199,7 @@ def _pick_random() -> tuple[str, ...]:
 def _draw_start(engine: Engine, plan: Plan) -> None:
     found = _estimate(engine, plan)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
+        manage_button(
             "Measure with random weights" if plan.random_models else "Start the benchmark",
             icon=":material/casino:" if plan.random_models else ":material/play_arrow:",
             type="primary",

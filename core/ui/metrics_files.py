@@ -23,6 +23,7 @@ from core.errors import PaddockError
 from core.records.measurement_values import Measurement
 from core.ui.metrics_data import Chosen
 from core.ui.metrics_tables import answer_rows
+from core.ui.person import may_manage
 from core.ui.safe_text import safe_markdown
 from core.units import counted
 
@@ -85,6 +86,8 @@ def draw_export(engine: Engine, chosen: Chosen, which: PointFilter) -> None:
 
 def draw_import(engine: Engine) -> None:
     """Take in the JSON file of another machine, so that both are charted together."""
+    if not may_manage():
+        return
     uploads = st.session_state.setdefault(_UPLOADS, 0)
     with st.popover("Import", icon=":material/upload:", key="metrics_import"):
         file = st.file_uploader(

@@ -12,6 +12,7 @@ from core.devices import available_memory_bytes, process_memory
 from core.engine import Engine
 from core.errors import PaddockError
 from core.runtimes.pool import LoadedInfo
+from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
 from core.units import bytes_text
 
@@ -85,7 +86,7 @@ def _draw_model(engine: Engine, info: LoadedInfo) -> None:
             f"{bytes_text(memory.file_backed_bytes)} file-backed · {use}",
             width="stretch",
         )
-        clicked = st.button(
+        clicked = manage_button(
             "Unload",
             icon=":material/eject:",
             type="tertiary",

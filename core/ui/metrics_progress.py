@@ -18,6 +18,7 @@ from core.records.measurement_values import (
 )
 from core.ui.metrics_benchmark import refuse
 from core.ui.metrics_rows import precision_label, runtime_label
+from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
 from core.units import counted, duration_text, milliseconds_text, rate_text
 
@@ -96,7 +97,9 @@ def _draw_running(sweep: Sweep, progress: SweepProgress) -> None:
             ":blue[:material/speed:] **Benchmark** · leave the machine alone meanwhile",
             width="stretch",
         )
-        st.button("Cancel", icon=":material/stop:", key="cancel_benchmark", on_click=sweep.cancel)
+        manage_button(
+            "Cancel", icon=":material/stop:", key="cancel_benchmark", on_click=sweep.cancel
+        )
     message = safe_markdown(progress.message)
     if progress.fraction is None:
         st.caption(f":material/hourglass_top: {message}")
@@ -157,7 +160,7 @@ def _draw_unfinished(engine: Engine, record: SweepRecord) -> None:
 
 
 def _draw_resume(engine: Engine, sweep_id: str) -> None:
-    st.button(
+    manage_button(
         "Resume",
         icon=":material/resume:",
         key=f"resume_{sweep_id}",

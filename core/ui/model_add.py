@@ -11,13 +11,17 @@ from core.store import hub as model_hub
 from core.store.hub import HubAccess
 from core.ui.hub_access import hub_access
 from core.ui.link import link_texts
+from core.ui.model_access import check_name
 from core.ui.model_list import added
 from core.ui.opened import open_card
+from core.ui.person import may_manage, person
 from core.ui.safe_text import safe_markdown
 
 
 def draw_add(engine: Engine) -> None:
     """Draw the form; what is found joins the list with its card open."""
+    if not may_manage():
+        return
     link_texts("add")
     with (
         st.popover("Add a model", icon=":material/add:", key="add_model"),
@@ -38,6 +42,7 @@ def draw_add(engine: Engine) -> None:
 def look_up(engine: Engine, name: str, access: HubAccess) -> None:
     """Find a model and draw the page anew with it; a refusal is shown where this is called."""
     try:
+        check_name(engine.store, name.strip(), person())
         source = engine.store.resolve(name)
         described = None
         if source.kind is SourceKind.HUB and source.model is None:

@@ -15,6 +15,7 @@ from core.ui.model_list import ListedModel
 from core.ui.model_plan import draw_plan
 from core.ui.model_results import draw_stored, draw_try_it
 from core.ui.opened import is_open, note, widget_key
+from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
 from core.ui.task_panel import draw_tasks_of
 from core.units import decimal_text, parameters_text
@@ -35,7 +36,7 @@ def draw_loaded(engine: Engine) -> None:
                     f"{decimal_text(info.facts.memory.private_bytes)} private · {use}",
                     width="stretch",
                 )
-                if st.button(
+                if manage_button(
                     "Unload",
                     icon=":material/eject:",
                     type="tertiary",

@@ -15,6 +15,7 @@ from core.store.tasks import TaskKind, TaskRequest
 from core.ui.hub_access import hub_url
 from core.ui.model_add import look_up
 from core.ui.model_list import PRECISIONS, ListedModel, of_hub
+from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
 from core.units import decimal_text, duration_text
 
@@ -42,7 +43,7 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
         if (
             of_hub(model)
             and model.hub is None
-            and st.button(
+            and manage_button(
                 "Look it up at the hub", icon=":material/search:", key=f"look_up_{model.key}"
             )
         ):
@@ -104,7 +105,7 @@ def _draw_actions(engine: Engine, model: ListedModel, plans: Plans, access: HubA
         under_way = _under_way(engine, model, precision)
         refusal = _refusal(model, plan, access)
         download = plan.download_bytes if isinstance(plan, Estimate) else 0
-        convert = st.button(
+        convert = manage_button(
             f"Get and convert to {precision.label}"
             if download
             else f"Convert to {precision.label}",
@@ -113,7 +114,7 @@ def _draw_actions(engine: Engine, model: ListedModel, plans: Plans, access: HubA
             key=f"convert_{model.key}",
             disabled=stored is not None or under_way or refusal is not None,
         )
-        get = download > 0 and st.button(
+        get = download > 0 and manage_button(
             "Only get it",
             icon=":material/download:",
             key=f"get_{model.key}",

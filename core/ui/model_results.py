@@ -11,6 +11,7 @@ from core.store import StoredModel
 from core.ui.model_charts import bits_chart
 from core.ui.model_list import ListedModel
 from core.ui.navigation import page
+from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
 from core.units import decimal_text, duration_text, parameters_text
 
@@ -85,7 +86,7 @@ def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> No
     with st.container(horizontal=True, vertical_alignment="center"):
         draw_try_it(model.name, stored.precision)
         _draw_compare(model, stored.precision)
-        verify = st.button(
+        verify = manage_button(
             "Verify",
             icon=":material/verified:",
             type="tertiary",
@@ -98,7 +99,7 @@ def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> No
             size = decimal_text(stored.manifest.folder_bytes)
             title = safe_markdown(stored.manifest.title)
             st.markdown(f"Delete {title} in {stored.precision.label}? This frees **{size}**.")
-            delete = st.button(
+            delete = manage_button(
                 "Delete it",
                 icon=":material/delete:",
                 type="primary",

@@ -13,6 +13,8 @@ from core.errors import PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec, RuntimeName
 from core.store import ModelStore
 from core.ui.link import link_choice, one_of
+from core.ui.model_access import check_name, may_name, names_on_disk
+from core.ui.person import Person, person
 from core.ui.safe_text import safe_markdown
 from core.units import bytes_text, parameters_text
 
@@ -44,13 +46,19 @@ def pick_model(
         precision_for: the precision that a model is chosen in at first.
         on_model_change: called when the person chose another model.
     """
-    rows = catalogue()
-    link_choice(f"{key}model", default or next(iter(rows)), str)
+    rows, someone = catalogue(), person()
+
+    def named(text: str) -> str:
+        if not may_name(store, text, someone):
+            raise ValueError(text)
+        return text
+
+    link_choice(f"{key}model", default or next(iter(rows)), named)
     model = st.selectbox(
         "Model",
-        list(rows),
+        list(rows) if someone.access.manage else [*rows, *names_on_disk(store)],
         format_func=lambda name: rows[name].title if name in rows else name,
-        accept_new_options=True,
+        accept_new_options=someone.access.manage,
         key=f"{key}model",
         persist_state="session",
         help=MODEL_HELP,
@@ -82,7 +90,7 @@ def pick_model(
     spec = ModelSpec(
         model, precision or DEFAULT_PRECISION, device or AUTO, _pick_runtime(f"{key}runtime")
     )
-    _draw_state(store, spec)
+    _draw_state(store, spec, someone)
     return spec
 
 
@@ -126,10 +134,11 @@ def _pick_runtime(key: str) -> RuntimeName:
     return chosen or usual
 
 
-def _draw_state(store: ModelStore, spec: ModelSpec) -> None:
+def _draw_state(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
     """One line: is it here already, and how big is it."""
     row = catalogue().get(spec.model)
     try:
+        check_name(store, spec.model, someone)
         stored = store.get(store.resolve(spec.model), spec.precision)
     except PaddockError as error:
         st.warning(safe_markdown(str(error)), icon=":material/error:")
@@ -137,6 +146,8 @@ def _draw_state(store: ModelStore, spec: ModelSpec) -> None:
     if stored is not None:
         size = bytes_text(stored.manifest.weight_bytes)
         st.caption(f":material/check_circle: On disk, {size} of weights.")
+    elif not someone.access.manage and (row is None or not row.embedded):
+        st.caption(":material/lock: Not on this machine yet; getting it takes the right to manage.")
     elif row is not None and row.embedded:
         st.caption(":material/bolt: Comes with Paddock; converted in a few seconds at first use.")
     elif row is not None:

@@ -1,30 +1,102 @@
-"""What stands on the server beside the pages: routes, and work at start."""
+"""What stands on the server beside the pages: routes, the door before them, and work at start."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from streamlit import config, file_util
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
+from core.settings import load_settings
+from core.ui import scripts
+from core.ui.providers import SecretsProviders
+from core.web.addresses import FIRST_PAGE, SIGN_IN
+from core.web.connections import Connections
+from core.web.guard import Guard
+from core.web.headers import SecurityHeaders, page_policy
+from core.web.routes import FormPages
+from core.web.visitor import Visitors
+
+if TYPE_CHECKING:
+    from core.accounts import Accounts
 
 logger = logging.getLogger(__name__)
-
-FIRST_PAGE = "instruct"
-"""Where the root path leads, relative to it, so that it holds below a proxy's prefix too."""
 
 FIRST_SCREEN_PATIENCE_S = 10.0
 """Without a visitor for so long, the runtime is imported all the same."""
 
 first_screen_drawn = threading.Event()
 """Set by the shell once it has drawn a page."""
+
+
+def _accounts() -> Accounts:
+    from core.ui.cached import shared_engine
+
+    return shared_engine().accounts
+
+
+@cache
+def visitors() -> Visitors:
+    """Tells who visits this server.
+
+    Raises:
+        PersonMistake: a setting holds what it cannot.
+    """
+    return Visitors(_accounts, load_settings(), lambda: config.get_option("server.address"))
+
+
+def redirect_message(where: str = f"{SIGN_IN}?ended") -> ForwardMsg:
+    """Tells a page in the browser to go elsewhere; by default its session has ended.
+
+    Args:
+        where: one of :mod:`core.web.addresses`, relative, so that it holds below any prefix.
+    """
+    message = ForwardMsg()
+    message.auth_redirect.url = where
+    return message
+
+
+def media_in(message: bytes) -> set[str]:
+    """Ids of the media files whose address a message to a page holds.
+
+    Only the fields are read in which Streamlit itself puts addresses: what people and models write
+    may look like one.
+    """
+    if b"/media/" not in message:
+        return set()
+    said = ForwardMsg.FromString(message)
+    match said.WhichOneof("type"):
+        case "delta":
+            element = said.delta.new_element
+            urls = [element.download_button.url, *(image.url for image in element.imgs.imgs)]
+        case "logo":
+            urls = [said.logo.image, said.logo.icon_image]
+        case "page_config_changed":
+            urls = [said.page_config_changed.favicon]
+        case "backend_operation_response":
+            urls = [said.backend_operation_response.deferred_file.url]
+        case _:
+            urls = []
+    return {Path(url).name.partition(".")[0] for url in urls if url.startswith("/media/")}
+
+
+connections = Connections(
+    _accounts, farewell=lambda: redirect_message().SerializeToString(), media_in=media_in
+)
+"""The pages that are open."""
 
 
 async def healthz(request: Request) -> Response:
@@ -35,28 +107,73 @@ async def healthz(request: Request) -> Response:
 class RootToFirstPage:
     """Sends the root path on to the first page, query included, before any script runs."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, prefix: str = "") -> None:
+        """
+        Args:
+            prefix: ``server.baseUrlPath``, with a slash before and none behind.
+        """
         self._app = app
+        self._roots = {f"{prefix}/", prefix or "/"}
+        self._first = f"{prefix}/{FIRST_PAGE}" if prefix else FIRST_PAGE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET":
+        root = scope["type"] == "http" and scope["path"] in self._roots
+        if root and scope["method"] == "GET":
             query = scope["query_string"].decode("latin-1")
-            where = f"{FIRST_PAGE}?{query}" if query else FIRST_PAGE
+            where = f"{self._first}?{query}" if query else self._first
             await RedirectResponse(where, status_code=307)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
-routes = [Route("/healthz", healthz)]
-middleware = [Middleware(RootToFirstPage)]
+def _prefix() -> str:
+    path = (config.get_option("server.baseUrlPath") or "").strip("/")
+    return f"/{path}" if path else ""
+
+
+def _stop_answers(owner: str) -> None:
+    from core.ui.cached import shared_engine
+
+    shared_engine().stop_answers(owner)
+
+
+def _form_routes() -> list[Any]:
+    pages = FormPages(
+        visitors,
+        _accounts,
+        load_settings,
+        ended=connections.wake,
+        leaving=_stop_answers,
+        providers=SecretsProviders(),
+    )
+    return pages.routes(_prefix())
+
+
+routes = [Route("/healthz", healthz), *_form_routes()]
+_INDEX = Path(file_util.get_static_dir(), "index.html")
+
+middleware = [
+    Middleware(SecurityHeaders, policy=page_policy(_INDEX, scripts.ALL)),
+    Middleware(Guard, visitors=visitors, connections=connections, prefix=_prefix()),
+    Middleware(RootToFirstPage, prefix=_prefix()),
+]
+
+
+@asynccontextmanager
+async def watching(app: Any) -> AsyncIterator[dict[str, Any]]:
+    """Close the pages of sessions that end, as long as the server runs."""
+    watch = asyncio.create_task(connections.watch(), name="watch sessions")
+    yield {}
+    watch.cancel()
 
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     """Import in the background what pages and answers need; at the end, stop what still works."""
     threading.Thread(target=_import_ahead, name="import ahead", daemon=True).start()
-    yield {}
+    async with watching(app) as state:
+        yield state
     from core.ui.cached import shared_engine
 
     shared_engine().tasks.close()

@@ -1,11 +1,14 @@
-"""Runs before every page, whichever is opened first: navigation and what all pages share."""
+"""Runs before every page, whichever is opened first: the door, and what all pages share."""
 
 from pathlib import Path
 
 import streamlit as st
 
+from core.ui.cached import shared_engine
 from core.ui.link import note_page
 from core.ui.navigation import all_pages, page
+from core.ui.person import enter
+from core.ui.preferences import recall
 from core.ui.server import first_screen_drawn
 
 ICON = str(Path(__file__).with_name("icon.svg"))
@@ -17,10 +20,16 @@ def to_first_page() -> None:
     st.switch_page(page("instruct"))
 
 
-st.set_page_config(page_title="Paddock", page_icon=ICON, layout="wide", initial_sidebar_state=340)
-st.logo(ICON, size="large")
-root = st.Page(to_first_page, title="Paddock", url_path="home", default=True, visibility="hidden")
 try:
+    someone = enter()
+    recall(shared_engine, someone)
+    st.set_page_config(
+        page_title="Paddock", page_icon=ICON, layout="wide", initial_sidebar_state=340
+    )
+    st.logo(ICON, size="large")
+    root = st.Page(
+        to_first_page, title="Paddock", url_path="home", default=True, visibility="hidden"
+    )
     chosen = st.navigation([root, *all_pages()], position="top")
     note_page(chosen.url_path)
     chosen.run()

@@ -16,6 +16,7 @@ from core.store.progress import Progress
 from core.store.tasks import TaskKind, TaskState, TaskView
 from core.ui.hub_access import hub_access
 from core.ui.model_results import draw_try_it
+from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
 from core.units import decimal_text, duration_text
 
@@ -76,7 +77,7 @@ def _draw_all(engine: Engine) -> None:
                 with st.container(border=True, key=f"task_{view.id}"):
                     _draw_task(engine, view)
         if len(ended) > 1:
-            st.button(
+            manage_button(
                 f"Dismiss all {len(ended)} that have ended",
                 icon=":material/clear_all:",
                 type="tertiary",
@@ -117,7 +118,7 @@ def _draw_head(engine: Engine, view: TaskView, *, place: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if not view.state.final:
             st.markdown(line, width="stretch")
-            st.button(
+            manage_button(
                 "Stop",
                 icon=":material/stop:",
                 key=f"stop_{place}_{view.id}",
@@ -129,7 +130,7 @@ def _draw_head(engine: Engine, view: TaskView, *, place: str) -> None:
         if view.state is TaskState.DONE and view.request.precision is not None:
             draw_try_it(view.request.model, view.request.precision)
         if view.state in (TaskState.FAILED, TaskState.STOPPED):
-            st.button(
+            manage_button(
                 "Go on" if view.state is TaskState.STOPPED else "Try again",
                 icon=":material/refresh:",
                 type="tertiary",
@@ -139,7 +140,7 @@ def _draw_head(engine: Engine, view: TaskView, *, place: str) -> None:
             )
         with st.popover("Log", icon=":material/terminal:", type="tertiary", key=f"log_{view.id}"):
             _draw_log(view)
-        st.button(
+        manage_button(
             "Dismiss",
             icon=":material/close:",
             type="tertiary",

@@ -12,6 +12,7 @@ from core.accounts.tokens import new_code
 from core.errors import (
     AccessDeniedError,
     AccountInputError,
+    InvitationError,
     PaddockError,
     TooManyAttemptsError,
     UnknownAccountError,
@@ -138,5 +139,5 @@ def test_guessing_codes_is_limited_by_address(tmp_path):
         with pytest.raises((AccountInputError, TooManyAttemptsError)) as raised:
             world.accounts.register("Ada", GOOD, HERE, code=new_code())
         errors.append(raised.type)
-    assert errors == [AccountInputError] * 5 + [TooManyAttemptsError] * 5
+    assert errors == [InvitationError] * 5 + [TooManyAttemptsError] * 5
     world.accounts.register("Ada", GOOD, Client(address="198.51.100.1"), code=code)

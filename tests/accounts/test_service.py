@@ -27,7 +27,7 @@ from core.errors import (
     TooManyAttemptsError,
     UnknownAccountError,
 )
-from core.records import Role, RunStore, VoteStore
+from core.records import GUEST, Role, RunStore, VoteStore
 from core.settings import AuthMode, Registration, Settings
 from tests.accounts.samples import (
     GOOD,
@@ -429,7 +429,7 @@ def test_deleting_takes_everything_that_belongs_to_the_account_and_nothing_else(
     ada = world.accounts.register("Ada", GOOD, HERE)
     bo = world.accounts.register("Bo", GOOD, HERE)
     runs, votes = RunStore(world.store.database), VoteStore(world.store.database)
-    for owner in (ada.account.id, ada.account.id, bo.account.id, None, "Ada"):
+    for owner in (ada.account.id, ada.account.id, bo.account.id, GUEST, "Ada"):
         runs.add(a_start(owner=owner), a_result())
         votes.cast(a_vote(owner=owner))
     runs.start(a_start(owner=ada.account.id))

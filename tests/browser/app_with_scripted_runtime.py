@@ -11,7 +11,7 @@ import transformers.models.auto.tokenization_auto  # noqa: F401 - seconds, which
 
 import core.engine
 from core.runtimes.spec import RuntimeName
-from core.ui.server import routes
+from core.ui.server import middleware, routes, watching
 from tests.browser.scripted import ScriptedRuntime, scripted_conversion, test_routes
 
 SHELL = Path(__file__).resolve().parents[2] / "core" / "ui" / "shell.py"
@@ -21,4 +21,4 @@ core.engine.convert_in_process = scripted_conversion
 
 gc.freeze()  # as the real runtime does after its imports, see core/runtimes/optimum.py
 
-app = st.App(SHELL, routes=[*routes, *test_routes])
+app = st.App(SHELL, routes=[*routes, *test_routes], middleware=middleware, lifespan=watching)

@@ -125,9 +125,11 @@ def screen(scripted: Stagehand, open_screen: Callable[..., Screen]) -> Screen:
 
 
 @contextmanager
-def serving(script: str, home: Path, **environment: str) -> Iterator[str]:
-    """Run the app on a free port of the loopback address; yields its URL."""
-    port = _free_port()
+def serving(
+    script: str, home: Path, *, port: int | None = None, **environment: str
+) -> Iterator[str]:
+    """Run the app on a port of the loopback address, by default a free one; yields its URL."""
+    port = port or free_port()
     log = home / "server.log"
     command = [sys.executable, "-m", "streamlit.web.cli", "run", str(CHECKOUT / script)]
     command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
@@ -158,7 +160,7 @@ def serving(script: str, home: Path, **environment: str) -> Iterator[str]:
             server.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -39,10 +39,11 @@ class _Placed:
 class Visitor:
     """One session on one page; leave it with :meth:`close`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, cookies: str = "") -> None:
         """
         Args:
             url: of the page, its query included.
+            cookies: as the browser of somebody who has signed in sends them.
         """
         parts = urlsplit(url)
         self._page, self._query = parts.path.strip("/"), parts.query
@@ -51,6 +52,7 @@ class Visitor:
             connect(
                 f"ws://{parts.netloc}/_stcore/stream",
                 subprotocols=["streamlit"],
+                additional_headers={"Cookie": cookies} if cookies else {},
                 max_size=LARGEST_MESSAGE,
             )
         )

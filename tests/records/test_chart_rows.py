@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from core.records import Origin, RunRecord, RunResult, RunStore
+from core.records import GUEST, Origin, RunRecord, RunResult, RunStore
 from core.records import fast_runs as module
 from core.records.fast_runs import RunRow
 from core.records.schema import CHART_COLUMNS
@@ -64,7 +64,7 @@ def test_rows_are_filtered_limited_and_the_newest_first(store: RunStore) -> None
         start = a_start(
             started_at=begin + timedelta(hours=hour),
             session=f"s{hour % 2}",
-            owner="a" if hour < 3 else None,
+            owner="a" if hour < 3 else GUEST,
         )
         ids.append(store.add(start, a_result()))
 

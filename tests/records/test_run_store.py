@@ -12,7 +12,15 @@ import pytest
 from sqlalchemy import text
 
 from core.errors import RecordsError
-from core.records import Origin, RunResult, RunStart, RunState, RunStore, current_instance
+from core.records import (
+    GUEST,
+    Origin,
+    RunResult,
+    RunStart,
+    RunState,
+    RunStore,
+    current_instance,
+)
 from core.settings import Settings
 from tests.records.run_samples import a_result, a_start
 
@@ -45,7 +53,7 @@ def test_every_field_survives_the_round_trip(store: RunStore) -> None:
 
 def test_unknown_figures_stay_unknown(store: RunStore) -> None:
     result = RunResult(text="", stop_reason="cancelled")
-    run_id = store.start(a_start(seed=None, owner=None, session=None, hints={}))
+    run_id = store.start(a_start(seed=None, session=None, hints={}))
     store.finish(run_id, result)
     assert store.get(run_id).result == result
 
@@ -100,7 +108,7 @@ def test_recent_filters_orders_and_limits(store: RunStore) -> None:
         start = a_start(
             started_at=begin + timedelta(hours=hour),
             session=f"s{hour % 2}",
-            owner="a" if hour < 3 else None,
+            owner="a" if hour < 3 else GUEST,
             origin=Origin.CLI if hour == 5 else Origin.INSTRUCT,
             model=f"m{hour % 3}",
             precision="int8" if hour < 2 else "int4",

@@ -23,6 +23,7 @@ from sqlalchemy.schema import CreateTable
 from core.errors import BadRequestError, PaddockError, RecordsError
 from core.ratings import rate
 from core.records import (
+    GUEST,
     CompareMode,
     Database,
     PairVotes,
@@ -37,6 +38,9 @@ from core.records.schema import votes
 from core.records.vote_values import COMMENT_LIMIT
 from core.settings import Settings
 from tests.records.run_samples import a_result, a_start
+
+WHO = "someone"
+"""Owner of the votes of these tests."""
 
 
 def a_subject(model: str = "dolly-v2-3b", **changes: Any) -> Subject:
@@ -86,19 +90,30 @@ def test_every_field_survives_the_round_trip(store: VoteStore) -> None:
     assert not defaults, "the sample must differ from the defaults to prove anything"
 
     vote_id = store.cast(vote)
-    record = store.get(vote.comparison)
+    record = store.get(vote.comparison, owner=WHO)
     assert (record.id, record.vote) == (vote_id, vote)
     assert [record.vote.left.title, record.vote.right.title] == ["Dolly-V2-3B", "Phi-2"]
     assert isinstance(record.vote.verdict, Verdict) and isinstance(record.vote.mode, CompareMode)
     assert record.vote.created_at.tzinfo is UTC
-    assert store.get("another") is None
+    assert store.get("another", owner=WHO) is None
 
 
 def test_what_is_not_known_stays_unknown(store: VoteStore) -> None:
-    nothing = {"left_run": None, "right_run": None, "comment": None, "owner": None}
+    nothing = {"left_run": None, "right_run": None, "comment": None, "owner": GUEST}
     vote = a_vote(**nothing, session=None)
     store.cast(vote)
-    assert store.get(vote.comparison).vote == vote
+    assert store.get(vote.comparison, owner=GUEST).vote == vote
+
+
+def test_nobody_reaches_the_vote_of_another(store: VoteStore) -> None:
+    vote = a_vote(owner="ada")
+    store.cast(vote)
+    assert store.get(vote.comparison, owner="bo") is None
+    assert not store.withdraw(vote.comparison, owner="bo")
+    with pytest.raises(RecordsError):
+        store.cast(replace(vote, owner="bo", verdict=Verdict.TIE))
+    assert store.delete_all("bo") == 0
+    assert store.get(vote.comparison, owner="ada").vote == vote and store.count() == 1
 
 
 def test_a_second_vote_for_a_comparison_takes_the_place_of_the_first(store: VoteStore) -> None:
@@ -108,31 +123,35 @@ def test_a_second_vote_for_a_comparison_takes_the_place_of_the_first(store: Vote
     vote_id = store.cast(first)
     store.cast(other)
     assert store.cast(second) == vote_id
-    assert store.get(first.comparison).vote == second
-    assert store.count() == 2 and store.get(other.comparison).vote == other
+    assert store.get(first.comparison, owner=WHO).vote == second
+    assert store.count() == 2 and store.get(other.comparison, owner=WHO).vote == other
 
 
 def test_a_vote_can_be_withdrawn_and_cast_anew(store: VoteStore) -> None:
     vote, other = a_vote(), a_vote()
     store.cast(vote)
     store.cast(other)
-    assert store.withdraw(vote.comparison) and not store.withdraw(vote.comparison)
-    assert store.get(vote.comparison) is None and store.count() == 1
+    assert store.withdraw(vote.comparison, owner=WHO) and not store.withdraw(
+        vote.comparison, owner=WHO
+    )
+    assert store.get(vote.comparison, owner=WHO) is None and store.count() == 1
     store.cast(vote)
-    assert store.get(vote.comparison).vote == vote
+    assert store.get(vote.comparison, owner=WHO).vote == vote
 
 
 def test_a_comment_may_have_so_many_characters_and_no_more(store: VoteStore) -> None:
     longest = a_vote(comment="\n " + "ß" * COMMENT_LIMIT + " ")
     store.cast(longest)
-    assert store.get(longest.comparison).vote.comment == "ß" * COMMENT_LIMIT
+    assert store.get(longest.comparison, owner=WHO).vote.comment == "ß" * COMMENT_LIMIT
     too_long = replace(longest, comment="x" * (COMMENT_LIMIT + 1), verdict=Verdict.TIE)
     with pytest.raises(BadRequestError, match=r"^The comment has 2,001 .* shorten it to 2,000 or"):
         store.cast(too_long)
-    assert store.get(longest.comparison).vote.verdict is Verdict.LEFT, "nothing was written"
+    assert store.get(longest.comparison, owner=WHO).vote.verdict is Verdict.LEFT, (
+        "nothing was written"
+    )
     blank = replace(longest, comment=" \n\t")
     store.cast(blank)
-    assert store.get(longest.comparison).vote.comment is None
+    assert store.get(longest.comparison, owner=WHO).vote.comment is None
 
 
 def test_hostile_texts_do_not_cost_the_vote(store: VoteStore) -> None:
@@ -142,10 +161,10 @@ def test_hostile_texts_do_not_cost_the_vote(store: VoteStore) -> None:
         session="\udc80",
     )
     store.cast(vote)
-    found = store.get(vote.comparison).vote
+    found = store.get(vote.comparison, owner=WHO).vote
     assert (found.left.model, found.left.title) == ("'; DROP TABLE votes; --", "\ufffd")
     assert found.comment == "lone \ufffd, NUL \ufffd"
-    assert store.delete_session("\udc80") == 1, "a filter must be cleaned as the value was"
+    assert store.delete_all(WHO, session="\udc80") == 1, "a filter must be cleaned as the value was"
 
 
 def test_a_vote_that_cannot_be_stored_is_refused_with_a_sentence(store: VoteStore) -> None:
@@ -169,7 +188,7 @@ def test_votes_are_listed_by_filters_the_newest_first(store: VoteStore) -> None:
             right=a_subject("other" if hour else "m1"),
             created_at=begin + timedelta(hours=hour),
             session=f"s{hour % 2}",
-            owner="a" if hour < 3 else None,
+            owner="a" if hour < 3 else GUEST,
             verdict=Verdict.TIE if hour == 4 else Verdict.RIGHT,
             blind=hour > 3,
             mode=CompareMode.FAIR if hour == 5 else CompareMode.RACE,
@@ -197,8 +216,12 @@ def test_votes_are_listed_by_filters_the_newest_first(store: VoteStore) -> None:
 def test_the_votes_of_a_session_are_deleted_and_no_others(store: VoteStore) -> None:
     for number in range(7):
         store.cast(a_vote(session=("mine", "theirs", None)[number % 3]))
-    assert store.delete_session("mine") == 3
-    assert [store.count(), store.count(session="theirs"), store.delete_session("mine")] == [4, 2, 0]
+    assert store.delete_all(WHO, session="mine") == 3
+    assert [
+        store.count(),
+        store.count(session="theirs"),
+        store.delete_all(WHO, session="mine"),
+    ] == [4, 2, 0]
 
 
 def cast_all(store: VoteStore, left: Subject, right: Subject, verdicts: str) -> None:
@@ -354,7 +377,7 @@ def test_a_database_with_runs_but_no_votes_is_upgraded_and_keeps_the_runs(tmp_pa
     vote = a_vote(left_run=ids[0], right_run=ids[1])
     store.cast(vote)
     assert kept.delete(ids[0]), "a run may go while its vote stays"
-    assert store.get(vote.comparison).vote == vote
+    assert store.get(vote.comparison, owner=WHO).vote == vote
 
 
 def test_going_back_drops_the_votes_and_nothing_else(tmp_path: Path) -> None:
@@ -383,16 +406,18 @@ def test_a_locked_database_is_said_to_be_locked_and_works_after(tmp_path: Path) 
         other.execute("BEGIN IMMEDIATE")
         for attempt in (
             lambda: store.cast(replace(vote, verdict=Verdict.RIGHT)),
-            lambda: store.withdraw(vote.comparison),
-            lambda: store.delete_session("s-1"),
+            lambda: store.withdraw(vote.comparison, owner=WHO),
+            lambda: store.delete_all(WHO),
         ):
             with pytest.raises(RecordsError, match="locked by another program; close it and try"):
                 attempt()
-        assert store.get(vote.comparison).vote == vote, "readers do not wait for the writer"
+        assert store.get(vote.comparison, owner=WHO).vote == vote, (
+            "readers do not wait for the writer"
+        )
         assert len(store.pairs()) == 1
         other.execute("ROLLBACK")
     store.cast(replace(vote, verdict=Verdict.RIGHT))
-    assert store.get(vote.comparison).vote.verdict is Verdict.RIGHT
+    assert store.get(vote.comparison, owner=WHO).vote.verdict is Verdict.RIGHT
 
 
 def test_threads_vote_at_once_and_no_vote_is_lost_or_doubled(store: VoteStore) -> None:
@@ -403,7 +428,7 @@ def test_threads_vote_at_once_and_no_vote_is_lost_or_doubled(store: VoteStore) -
     assert store.count() == 40
     for number in range(40):
         of_one = {ids[n] for n in range(number, 160, 40)}
-        record = store.get(f"c{number}")
+        record = store.get(f"c{number}", owner=WHO)
         assert of_one == {record.id}, "it keeps the id that the first of them gave it"
         assert record.vote in ballots[number::40]
 
@@ -435,4 +460,6 @@ def test_two_processes_may_vote_at_once(tmp_path: Path) -> None:
         voter.join(60)
     store = VoteStore.open(Settings(home=tmp_path))
     assert store.count() == 90
-    assert [store.get(f"{name} 29") is not None for name in ("shared", "one", "two")] == [True] * 3
+    assert [
+        store.get(f"{name} 29", owner=WHO) is not None for name in ("shared", "one", "two")
+    ] == [True] * 3

@@ -14,7 +14,8 @@ from core.runtimes.queue import TurnQueue
 class Waiter:
     """Stands in line in a thread of its own until it is told to leave."""
 
-    def __init__(self, queue: TurnQueue, order: list[str], name: str) -> None:
+    def __init__(self, queue: TurnQueue, order: list[str], name: str, lane: str = "") -> None:
+        self._lane = lane
         self.places: list[int] = []
         self.cancelled, self.leave = threading.Event(), threading.Event()
         self.got_turn: bool | None = None
@@ -25,7 +26,7 @@ class Waiter:
         until(lambda: len(queue) == before + 1)
 
     def _run(self) -> None:
-        with self._queue.turn(self.cancelled, self.places.append) as self.got_turn:
+        with self._queue.turn(self.cancelled, self.places.append, lane=self._lane) as self.got_turn:
             if self.got_turn:
                 self._order.append(self._name)
                 self.leave.wait(20)
@@ -55,6 +56,24 @@ def test_one_at_a_time_in_order_and_everyone_sees_their_place():
     assert waiters[3].places[0] == 3 and waiters[3].places[-1] == 0
     assert waiters[3].places == sorted(waiters[3].places, reverse=True)
     assert len(queue) == 0
+
+
+def test_people_take_turns_however_much_one_of_them_asks_for():
+    queue, order = TurnQueue(20), []
+    waiters = [Waiter(queue, order, f"a{number}", "ada") for number in range(5)]
+    until(lambda: waiters[0].got_turn is True)
+    waiters += [Waiter(queue, order, f"b{number}", "bo") for number in range(3)]
+    waiters += [Waiter(queue, order, "c0", "cleo")]
+    until(lambda: waiters[-1].places[-1:] == [2])
+    assert waiters[4].places[0] == 4, "it stood behind its own four"
+    until(lambda: waiters[4].places[-1] == 8)
+    by_name = {waiter._name: waiter for waiter in waiters}
+    while len(order) < len(waiters) or by_name[order[-1]].thread.is_alive():
+        now = by_name[order[-1]]
+        now.leave.set()
+        now.done()
+        until(lambda name=now._name: len(queue) == 0 or order[-1] != name)
+    assert order == ["a0", "b0", "c0", "a1", "b1", "a2", "b2", "a3", "a4"]
 
 
 def test_leaving_the_line_moves_the_others_up():

@@ -1,0 +1,41 @@
+"""Give every run and vote an owner, accounts an outside identity, and people their settings."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+_GUEST = "guest"
+
+
+def upgrade() -> None:
+    """What exists was asked and judged on this machine without an account: the guest's."""
+    for table in ("runs", "votes"):
+        op.execute(sa.text(f"UPDATE {table} SET owner = '{_GUEST}' WHERE owner IS NULL"))
+    op.add_column("accounts", sa.Column("subject", sa.Text()))
+    op.create_index("ix_accounts_subject", "accounts", ["subject"], unique=True)
+    op.create_table(
+        "preferences",
+        sa.Column(
+            "account",
+            sa.String(32),
+            sa.ForeignKey("accounts.id", name="fk_preferences_account", ondelete="CASCADE"),
+            primary_key=True,
+        ),
+        sa.Column("choices", sa.Text(), nullable=False),
+        sa.Column("saved_at", sa.DateTime(), nullable=False),
+    )
+
+
+def downgrade() -> None:
+    """Drop the settings and identities, and leave the guest's rows without an owner again."""
+    op.drop_table("preferences")
+    op.drop_index("ix_accounts_subject", "accounts")
+    op.drop_column("accounts", "subject")
+    for table in ("runs", "votes"):
+        op.execute(sa.text(f"UPDATE {table} SET owner = NULL WHERE owner = '{_GUEST}'"))

@@ -1,0 +1,64 @@
+"""Which models a person may name, and which they may make answer."""
+
+from __future__ import annotations
+
+from core.catalogue import catalogue
+from core.errors import AccessDeniedError
+from core.runtimes.spec import ModelSpec
+from core.store import ModelStore
+from core.store.confined import check_confined
+from core.ui.person import Person
+
+
+def may_name(store: ModelStore, name: str, someone: Person) -> bool:
+    """Whether this person may be shown anything about a model of this name."""
+    try:
+        check_name(store, name, someone)
+    except AccessDeniedError:
+        return False
+    return True
+
+
+def check_name(store: ModelStore, name: str, someone: Person) -> None:
+    """
+    Raises:
+        AccessDeniedError: this person may not name this model; nothing was looked up for it.
+    """
+    if name in catalogue() or name in names_on_disk(store):
+        return
+    if not someone.access.manage:
+        raise AccessDeniedError(
+            "This model is neither in the catalogue nor on this machine; somebody with the right "
+            "to manage can add it."
+        )
+    if not someone.local:
+        check_confined(name, store.import_dir)
+
+
+def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
+    """
+    Raises:
+        AccessDeniedError: the model would have to be fetched or converted first, which takes the
+            right to manage.
+        PaddockError: there is no such model.
+    """
+    check_name(store, spec.model, someone)
+    row = catalogue().get(spec.model)
+    if someone.access.manage or (row is not None and row.embedded):
+        return
+    if store.get(store.resolve(spec.model), spec.precision) is None:
+        raise AccessDeniedError(
+            f"{row.title if row else spec.model} in {spec.precision.label} is not on this machine "
+            "yet; somebody with the right to manage can get it on the Models page."
+        )
+
+
+def names_on_disk(store: ModelStore) -> list[str]:
+    """Names of the models outside the catalogue that are on disk."""
+    return list(
+        {
+            stored.manifest.source.location: None
+            for stored in store.list()
+            if stored.key not in catalogue()
+        }
+    )

@@ -1,0 +1,93 @@
+"""Signing in by an OpenID Connect provider that stands in the ``[auth]`` section of the secrets.
+
+Streamlit's own routes talk to the provider and leave a signed cookie that says who came back. That
+cookie is taken once, for a session of our own, and dropped: so people who came by a provider are
+signed out, disabled and limited like all others.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from streamlit import auth_util
+from streamlit.errors import StreamlitAuthError
+from streamlit.user_info import generate_login_redirect_url
+from streamlit.web.server.starlette import starlette_auth_routes as signed_cookies
+from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME
+
+from core.accounts import Outsider
+from core.web.routes import Providers
+
+_DEFAULT = "default"
+_LONGEST_SUBJECT = 1024
+
+logger = logging.getLogger(__name__)
+
+
+class SecretsProviders(Providers):
+    """Those of ``.streamlit/secrets.toml``."""
+
+    def ways(self) -> list[tuple[str, str]]:
+        """Address and words of the link to each provider that is whole."""
+        found = []
+        for name in _names():
+            try:
+                auth_util.validate_auth_credentials(name)
+                address = generate_login_redirect_url(name).lstrip("/")
+            except StreamlitAuthError as error:
+                logger.warning("Nobody can sign in by the provider %s: %s", name, error)
+                continue
+            label = "your organisation" if name == _DEFAULT else name.capitalize()
+            found.append((address, f"Sign in with {label}"))
+        return found
+
+    def outsider(self, request: Request) -> Outsider | None:
+        """Whom a provider has vouched for in this browser."""
+        if USER_COOKIE_NAME not in request.cookies or not _names():
+            return None
+        claims = _claims(request)
+        issuer, subject = claims.get("iss"), claims.get("sub")
+        ours = claims.get("origin") == auth_util.get_origin_from_redirect_uri()
+        if not (ours and claims.get("is_logged_in") is True and issuer and subject):
+            return None
+        whole = f"{issuer} {subject}"
+        if len(whole) > _LONGEST_SUBJECT:
+            return None
+        return Outsider(whole, _suggested_name(claims))
+
+    def forget(self, request: Request, response: Response) -> None:
+        """Drop Streamlit's cookies."""
+        if any(name.startswith(USER_COOKIE_NAME) for name in request.cookies):
+            signed_cookies._clear_auth_cookie(response, request)
+
+
+def _names() -> list[str]:
+    section = auth_util.get_secrets_auth_section()
+    named = [
+        str(name)
+        for name in section
+        if hasattr(section[name], "get") and section[name].get("client_id")
+    ]
+    return [*([_DEFAULT] if section.get("client_id") else []), *named]
+
+
+def _claims(request: Request) -> dict[str, Any]:
+    """What the signed cookie says; nothing where it is not whole or not ours."""
+    value = signed_cookies._get_cookie_value_from_request(request, USER_COOKIE_NAME)
+    try:
+        claims = json.loads(value) if value else {}
+    except ValueError:
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def _suggested_name(claims: dict[str, Any]) -> str:
+    for claim in ("preferred_username", "name", "email"):
+        text = str(claims.get(claim) or "").partition("@")[0].strip()
+        if text:
+            return ".".join(text.split())[:32]
+    return ""

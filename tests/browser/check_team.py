@@ -1,0 +1,209 @@
+"""Fifty people with accounts read answers at once, while two hundred sign in within a minute.
+
+On the embedded models through the real runtime, signing in required. Minutes long, so not
+collected with the others: ``python -m pytest`` and this file's name (``-s`` shows the figures).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx
+import psutil
+import pytest
+
+from core.accounts import Accounts
+from core.catalogue import Precision
+from core.devices import process_memory
+from core.engine import Engine
+from core.generation.request import GenerationRequest
+from core.records import AccountStore, Origin, RunStore
+from core.runtimes.spec import ModelSpec, SamplingSettings
+from core.settings import Settings
+from core.ui.safe_text import safe_markdown
+from tests.browser.conftest import serving
+from tests.browser.visitor import Visitor
+
+PEOPLE = 50
+SIGN_INS_A_MINUTE = 200
+TOKENS = 48
+MODEL = ModelSpec("paddock-neox", Precision.INT8)
+MOST_GROWTH = 1.1
+"""Memory after a second round of as many people over that after the first."""
+PATIENCE_S = 240.0
+PASSWORD = "kettle-marsh-violin"
+_SEAL = re.compile(r'name="seal" value="([^"]+)"')
+
+
+def name_of(number: int) -> str:
+    return f"person{number}"
+
+
+def question(number: int, first_seed: int) -> tuple[str, int]:
+    """An instruction and a seed; no two people get the same answer."""
+    things = ("cat", "dog", "garden", "river", "winter", "baker", "teacher", "train", "moon", "sea")
+    kinds = ("short story", "poem", "letter", "song", "note")
+    kind, thing = kinds[number // len(things)], things[number % len(things)]
+    return f"Write a {kind} about a {thing}.", first_seed + number
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("team")
+    (folder / "paddock").mkdir()
+    store = AccountStore.open(Settings(home=folder / "paddock"))
+    accounts = Accounts(store, Settings(home=folder / "paddock"))
+    for number in range(PEOPLE):  # as administrators: nothing else makes one without a browser
+        accounts.make_administrator(name_of(number), PASSWORD)
+    store.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(home: Path) -> dict[tuple[str, int], str]:
+    """What the model answers to each instruction and seed when nobody else is there."""
+    engine = Engine(Settings(home=home / "paddock"))
+    found = {}
+    with closing(engine):
+        handle = engine.pool.handle(MODEL)
+        for first_seed in (1000, 2000):
+            for number in range(PEOPLE):
+                instruction, seed = question(number, first_seed)
+                sampling = SamplingSettings(max_new_tokens=TOKENS, seed=seed)
+                request = GenerationRequest(instruction, sampling=sampling)
+                job = engine.answer(handle, request, origin=Origin.CLI)
+                assert job.wait(PATIENCE_S) and job.answer is not None and not job.answer.error
+                found[instruction, seed] = job.answer.text
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(home: Path, expected: object) -> Iterator[str]:
+    rules = {"PADDOCK_AUTH": "required", "PADDOCK_FAILURES_PER_ADDRESS": "1000"}
+    with serving("streamlit_app.py", home, **rules) as url:
+        yield url
+
+
+def sign_in(url: str, number: int) -> str:
+    """Sign in by the form as a browser does, and return the cookies."""
+    with httpx.Client(base_url=url, timeout=60) as browser:
+        seal = _SEAL.search(browser.get("/sign-in").text)
+        assert seal
+        answer = browser.post(
+            "/sign-in", data={"seal": seal[1], "name": name_of(number), "password": PASSWORD}
+        )
+        assert answer.status_code == 303, answer.text
+        return "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+
+
+def ask(url: str, cookies: str, number: int, first_seed: int) -> Visitor:
+    """Open the page with a question set up, and press Run."""
+    instruction, seed = question(number, first_seed)
+    query = urlencode({"instruction": instruction, "seed": seed, "tokens": TOKENS})
+    visitor = Visitor(f"{url}/instruct?{query}", cookies=cookies)
+    visitor.click("Run")
+    return visitor
+
+
+def read(visitor: Visitor) -> list[str]:
+    """Wait for the answer and return all that the page says of answers."""
+    visitor.until(
+        lambda: any("ended:" in text for text in visitor.texts("entry_")), "it ends", PATIENCE_S
+    )
+    assert not visitor.failures
+    return visitor.texts("entry_")
+
+
+def private_bytes(url: str) -> int:
+    """Private memory of the server at that address."""
+    port = url.rpartition(":")[2]
+    (pid,) = [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if port in (process.info["cmdline"] or ())
+        and "streamlit.web.cli" in process.info["cmdline"]
+    ]
+    return process_memory(pid).private_bytes
+
+
+class SignIns(threading.Thread):
+    """Signs people in at a steady rate until it is stopped."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url = url
+        self.durations: list[float] = []
+        self.failures: list[str] = []
+        self.enough = threading.Event()
+
+    def run(self) -> None:
+        begun = time.monotonic()
+        with ThreadPoolExecutor(16) as people:
+            for count in range(SIGN_INS_A_MINUTE):
+                wait = begun + count * 60 / SIGN_INS_A_MINUTE - time.monotonic()
+                if self.enough.wait(max(0.0, wait)):
+                    return
+                people.submit(self._one, count % PEOPLE)
+
+    def _one(self, number: int) -> None:
+        begun = time.monotonic()
+        try:
+            sign_in(self.url, number)
+        except (AssertionError, httpx.HTTPError) as error:
+            self.failures.append(repr(error)[:300])
+        self.durations.append(time.monotonic() - begun)
+
+
+def test_fifty_people_and_two_hundred_sign_ins_a_minute(
+    home: Path, server: str, expected: dict[tuple[str, int], str]
+) -> None:
+    with ThreadPoolExecutor(8) as people:
+        cookies = list(people.map(lambda number: sign_in(server, number), range(PEOPLE)))
+    after = []
+    for first_seed in (1000, 2000):
+        crowd = SignIns(server)
+        crowd.start()
+        begun = time.monotonic()
+        with ThreadPoolExecutor(PEOPLE) as people:
+            visitors = list(
+                people.map(
+                    lambda number, seed=first_seed: ask(server, cookies[number], number, seed),
+                    range(PEOPLE),
+                )
+            )
+            texts = list(people.map(read, visitors))
+        took = time.monotonic() - begun
+        everything = {
+            question(number, first_seed): safe_markdown(expected[question(number, first_seed)])
+            for number in range(PEOPLE)
+        }
+        for number, mine in enumerate(texts):
+            own = question(number, first_seed)
+            assert everything[own] in mine, "one's own answer"
+            others = {which[0] for which in everything} | set(everything.values())
+            assert not (others - {own[0], everything[own]}) & set(mine), "and nobody else's"
+        crowd.join(90)
+        for visitor in visitors:
+            visitor.close()
+        assert not crowd.failures and len(crowd.durations) == SIGN_INS_A_MINUTE
+        time.sleep(3)
+        after.append(private_bytes(server))
+        slow = sorted(crowd.durations)
+        print(
+            f"\n{PEOPLE} answers in {took:.1f} s; {len(slow)} sign-ins, median "
+            f"{slow[len(slow) // 2]:.2f} s, 95 % within {slow[int(0.95 * len(slow))]:.2f} s; "
+            f"private memory {after[-1] / 2**20:.0f} MiB"
+        )
+    runs = RunStore.open(Settings(home=home / "paddock"))
+    assert runs.count(origin=Origin.INSTRUCT) == 2 * PEOPLE, "no request is lost"
+    owners = {run.start.owner for run in runs.recent(1000, origin=Origin.INSTRUCT)}
+    assert len(owners) == PEOPLE
+    runs.close()
+    assert after[1] <= MOST_GROWTH * after[0], f"private memory after each round: {after}"

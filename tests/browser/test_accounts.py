@@ -1,0 +1,219 @@
+"""People with accounts, as on a network: signing in is required, and each has what is theirs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ClientState_pb2 import ClientState
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from core.settings import CHECKOUT
+from tests.accounts.samples import GOOD, OTHER
+from tests.browser.conftest import free_port, serving
+from tests.browser.screen import Screen, eventually
+
+APP = "tests/browser/app_with_scripted_runtime.py"
+PAGES = ("instruct", "compare", "metrics", "models", "account")
+NAVIGATION = ["Instruct", "Compare", "Metrics", "Models", "Account"]
+
+
+@dataclass
+class Team:
+    """A server for people with accounts."""
+
+    url: str
+    home: Path
+
+
+@pytest.fixture(scope="module")
+def team(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    home = tmp_path_factory.mktemp("team")
+    (home / "paddock").mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "core", "admin", "Boss", "--password-stdin"],
+        input=f"{OTHER}\n",
+        text=True,
+        cwd=CHECKOUT,
+        env=os.environ | {"PADDOCK_HOME": str(home / "paddock")},
+        check=True,
+    )
+    with serving(APP, home, PADDOCK_AUTH="required", PADDOCK_REGISTRATION="open") as url:
+        yield Team(url, home)
+
+
+@pytest.fixture
+def person(team: Team, open_screen: Callable[..., Screen]) -> Callable[..., Screen]:
+    """Opens a browser in which somebody signs in, with a new account where they have none."""
+
+    def enter(name: str, page: str = "instruct", password: str = GOOD) -> Screen:
+        screen = open_screen(f"{team.url}/{page}", fresh=True)
+        if name != "Boss":
+            screen.page.get_by_role("link", name="Create an account").click()
+            screen.page.get_by_label("Password again").fill(password)
+        screen.page.get_by_label("Name").fill(name)
+        screen.page.get_by_label("Password", exact=True).fill(password)
+        screen.page.get_by_role("button").click()
+        screen.page.get_by_role("link", name="Account", exact=True).wait_for()
+        return screen
+
+    return enter
+
+
+def navigation(screen: Screen) -> list[str]:
+    screen.page.get_by_role("link", name="Account", exact=True).wait_for()
+    links = screen.page.get_by_test_id("stTopNavLink")
+    return [link.inner_text().split("\n")[-1] for link in links.all()]
+
+
+def test_registered_reloaded_restarted_and_still_signed_in(
+    tmp_path: Path, open_screen: Callable[..., Screen]
+) -> None:
+    port, rules = free_port(), {"PADDOCK_AUTH": "required", "PADDOCK_REGISTRATION": "open"}
+    with serving(APP, tmp_path, port=port, **rules) as url:
+        screen = open_screen(f"{url}/models?q=dolly", fresh=True)
+        for page in PAGES:  # on a fresh server, signed out
+            screen.page.goto(f"{url}/{page}")
+            assert screen.path == "/sign-in"
+            assert screen.page.locator("input:visible").count() == 2
+            assert "stApp" not in screen.page.content(), "nothing of the pages is there"
+        screen.page.goto(f"{url}/models?q=dolly")
+        screen.page.get_by_role("link", name="Create an account").click()
+        screen.page.get_by_label("Name").fill("Ada")
+        screen.page.get_by_label("Password", exact=True).fill(GOOD)
+        screen.page.get_by_label("Password again").fill(GOOD)
+        screen.page.get_by_role("button", name="Create account").click()
+        assert navigation(screen) == NAVIGATION
+        assert screen.path == "/models" and "q=dolly" in screen.url
+        screen.page.reload()
+        assert navigation(screen) == NAVIGATION
+        screen.page.goto("about:blank")  # its page must not look for a server that is gone
+    with serving(APP, tmp_path, port=port, **rules) as url:
+        for page in PAGES:
+            screen.page.goto(f"{url}/{page}")
+            assert navigation(screen) == NAVIGATION, page
+            assert screen.path == f"/{page}"
+
+
+def test_signing_out_closes_every_open_page_of_the_session(
+    team: Team, person: Callable[..., Screen]
+) -> None:
+    first = person("Cleo")
+    second = first.page.context.new_page()
+    second.goto(f"{team.url}/metrics")
+    second.get_by_role("link", name="Account", exact=True).wait_for()
+    first.go_to("Account")
+    first.page.get_by_role("button", name="Sign out").click()
+    first.page.get_by_role("button", name="Sign out", exact=True).click()
+    first.page.get_by_text("You are signed out.").wait_for()
+    second.get_by_text("Your session has ended.").wait_for(timeout=5000)
+    second.goto(f"{team.url}/metrics")
+    second.get_by_label("Password").wait_for()
+
+
+def test_what_somebody_asked_is_theirs_alone(team: Team, person: Callable[..., Screen]) -> None:
+    dora, egon = person("Dora"), person("Egon", "account")
+    dora.ready()
+    dora.ask("A secret of Dora's?")
+    dora.await_answer()
+    dora.page.get_by_role("button", name="Export").first.click()
+    with dora.page.expect_response(lambda answer: "/media/" in answer.url) as fetched:
+        dora.page.get_by_role("button", name="JSON").first.click()
+    address = fetched.value.url
+    assert dora.page.context.request.get(address).status == 200
+    assert egon.page.context.request.get(address).status == 404
+
+    dora.go_to("Account")
+    mine = dora.page.get_by_text("A secret of Dora's?")
+    mine.first.wait_for()
+    egon.page.reload()
+    egon.page.get_by_text("Your answers").wait_for()
+    assert egon.page.get_by_text("secret").count() == 0
+    for page in PAGES:
+        egon.page.goto(f"{team.url}/{page}")
+        egon.page.get_by_role("link", name="Account", exact=True).wait_for()
+        eventually(lambda: egon.page.get_by_test_id("stApp").count(), "it is drawn")
+        assert "secret" not in egon.page.content()
+
+
+def page_session(url: str, cookies: str, wanted: str = "") -> str:
+    """Open a page's websocket, asking for that session, and return the one that was given."""
+    asked = ["streamlit", "xsrf", wanted] if wanted else ["streamlit"]
+    with connect(
+        f"{url.replace('http', 'ws')}/_stcore/stream",
+        subprotocols=[Subprotocol(each) for each in asked],
+        additional_headers={"Cookie": cookies},
+        max_size=None,
+    ) as page:
+        page.send(BackMsg(rerun_script=ClientState(page_name="account")).SerializeToString())
+        while True:
+            said = ForwardMsg.FromString(page.recv(timeout=30))
+            if said.WhichOneof("type") == "new_session":
+                return said.new_session.initialize.session_id
+
+
+def test_nobody_takes_over_the_page_of_another(team: Team, person: Callable[..., Screen]) -> None:
+    cookies = [
+        "; ".join(f"{each['name']}={each['value']}" for each in screen.page.context.cookies())
+        for screen in (person("Hugo"), person("Ines"))
+    ]
+    hugos = page_session(team.url, cookies[0])
+    assert page_session(team.url, cookies[1], hugos) != hugos
+    assert page_session(team.url, cookies[0], hugos) == hugos, "one's own goes on after a break"
+
+
+def test_the_right_to_manage_comes_from_the_administrator(
+    person: Callable[..., Screen],
+) -> None:
+    fred = person("Fred", "models")
+    fred.page.get_by_text("take the right to manage").first.wait_for()
+    assert fred.page.get_by_role("button", name="Add a model").count() == 0
+    fred.page.locator(".st-key-model_paddock-neox").get_by_text("Details").click()
+    convert = fred.page.get_by_role("button", name="Convert to")
+    convert.first.wait_for()
+    assert convert.first.is_disabled()
+
+    boss = person("Boss", "account", OTHER)
+    boss.page.get_by_text("Everybody's accounts").wait_for()
+    manager = boss.page.get_by_role("option", name="Manager")
+
+    def opened() -> bool:  # a menu that is opened while the page is drawn closes again
+        boss.page.get_by_role("combobox", name="Role of Fred").click()
+        boss.page.wait_for_timeout(500)
+        return manager.is_visible()
+
+    eventually(opened, "the roles are shown")
+    manager.click()
+    boss.page.locator('[class*="st-key-role_"][class*="_manager"]').first.wait_for()
+    fred.page.reload()
+    fred.page.get_by_role("button", name="Add a model").wait_for()
+    assert fred.page.get_by_text("take the right to manage").count() == 0
+
+    row = boss.page.locator('[class*="st-key-able_"]')
+    enabled = [each for each in row.all() if each.get_by_role("button").is_enabled()]
+    assert enabled, "others can be disabled, oneself not"
+    assert len(enabled) == row.count() - 1
+
+
+def test_a_disabled_account_is_out_within_seconds(person: Callable[..., Screen]) -> None:
+    gina = person("Gina", "metrics")
+    boss = person("Boss", "account", OTHER)
+    line = boss.page.get_by_text("Gina", exact=True).locator(
+        'xpath=ancestor::*[@data-testid="stHorizontalBlock" or @data-testid="stLayoutWrapper"][1]'
+    )
+    line.get_by_role("button", name="Disable").click()
+    gina.page.get_by_text("Your session has ended.").wait_for(timeout=5000)
+    gina.page.get_by_label("Name").fill("Gina")
+    gina.page.get_by_label("Password").fill(GOOD)
+    gina.errors.clear()
+    gina.page.get_by_role("button", name="Sign in").click()
+    gina.page.get_by_text("This account is disabled").wait_for()
+    gina.errors.clear()  # the refusal's status

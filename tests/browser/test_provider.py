@@ -1,0 +1,107 @@
+"""Signing in by an OpenID Connect provider, here a small one on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from core.accounts import Accounts
+from core.records import AccountStore
+from core.settings import CHECKOUT, Settings
+from tests.browser.conftest import free_port, serving
+from tests.web.provider import Provider
+from tests.web.world import SEAL
+
+APP = "tests/browser/app_with_scripted_runtime.py"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    made = Provider()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("provider")
+
+
+@pytest.fixture(scope="module")
+def url(home: Path, provider: Provider) -> Iterator[str]:
+    port = free_port()
+    secrets = home / ".streamlit" / "secrets.toml"  # of the server's own home folder
+    secrets.parent.mkdir()
+    secrets.write_text(provider.secrets_toml(f"http://127.0.0.1:{port}"))
+    rules = {"PADDOCK_AUTH": "required", "PADDOCK_REGISTRATION": "open"}
+    with serving(APP, home, port=port, **rules) as address:
+        yield address
+
+
+def come_by_the_provider(browser: httpx.Client) -> httpx.Response:
+    """Follow the link on the form, through the provider, and back."""
+    form = browser.get("/models?q=x", follow_redirects=True)
+    found = [part.split('"')[0] for part in form.text.split('href="') if "auth/login" in part]
+    assert "Sign in with your organisation" in form.text
+    answer = browser.get(f"/{found[0]}")
+    for _ in range(8):
+        if not answer.is_redirect or str(answer.next_request.url).endswith("/register"):
+            break
+        answer = browser.send(answer.next_request)
+    return answer
+
+
+def test_somebody_comes_by_the_provider_and_is_known_from_then_on(
+    url: str, home: Path, provider: Provider
+) -> None:
+    with httpx.Client(base_url=url, timeout=30) as browser:
+        come_by_the_provider(browser)
+        form = browser.get("/register")
+        assert 'value="Hedy.Lamarr"' in form.text and 'type="password"' not in form.text
+        seal = SEAL.search(form.text)
+        assert seal
+        answer = browser.post("/register", data={"seal": seal[1], "name": "Hedy"})
+        assert answer.status_code == 303, answer.text
+        assert browser.get("/models").status_code == 200
+        assert "_streamlit_user" not in browser.cookies, "our own session alone counts"
+
+    with httpx.Client(base_url=url, timeout=30) as other:  # another browser, the same person
+        come_by_the_provider(other)
+        assert other.get("/models").status_code == 200
+
+    store = AccountStore.open(Settings(home=home / "paddock"))
+    accounts = Accounts(store, Settings(home=home / "paddock"))
+    account = accounts.find("Hedy")
+    assert account is not None and account.subject == f"{provider.url} 1234"
+    assert len(store.summaries(account.created_at, account.created_at)) == 1
+    store.set_disabled(account.id, True)
+    with httpx.Client(base_url=url, timeout=30) as other:
+        answer = come_by_the_provider(other)
+        assert "This account is disabled" in answer.text
+        assert other.get("/models").status_code == 303
+    store.set_disabled(account.id, False)
+    store.close()
+
+
+def test_another_subject_is_another_person(url: str, provider: Provider) -> None:
+    provider.subject = "5678"
+    with httpx.Client(base_url=url, timeout=30) as browser:
+        come_by_the_provider(browser)
+        assert browser.get("/models").status_code == 303, "no account yet"
+        assert "Create an account" in browser.get("/register").text
+    provider.subject = "1234"
+
+
+@pytest.mark.parametrize("value", ["", "x", "eyJpc3MiOiJ4In0.x.y", "a" * 3000])
+def test_a_forged_cookie_of_the_providers_vouches_for_nobody(url: str, value: str) -> None:
+    cookies = {"cookie": f"_streamlit_user={value}"}
+    answer = httpx.get(f"{url}/sign-in", headers=cookies)
+    assert answer.status_code == 200 and 'type="password"' in answer.text
+    assert 'type="password"' in httpx.get(f"{url}/register", headers=cookies).text
+
+
+def test_nothing_of_this_is_in_the_checkout() -> None:
+    assert not (CHECKOUT / ".streamlit" / "secrets.toml").exists()

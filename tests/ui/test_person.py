@@ -1,0 +1,223 @@
+"""What is drawn for whom, and what only some may do, without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.testing.v1 import AppTest
+
+from core.catalogue import Precision
+from core.engine import Engine
+from core.errors import AccessDeniedError, PaddockError
+from core.runtimes.spec import ModelSpec
+from core.settings import load_settings
+from core.store.confined import check_confined
+from core.ui import person as module
+from core.ui.model_access import check_name, check_use, may_name
+from core.ui.person import Person
+from core.ui.server import media_in, redirect_message
+from core.web.visitor import Visitor
+from tests.accounts.samples import HOSTILE
+from tests.builders import tiny_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> Iterator[None]:
+    st.cache_resource.clear()
+    yield
+    st.cache_resource.clear()
+
+
+def someone(visitor: Visitor, *, local: bool = False, manage: bool = False) -> Person:
+    from dataclasses import replace
+
+    access = replace(visitor.access, manage=manage)
+    return Person(access=access, account=None, token=None, session="s", local=local)
+
+
+# Buttons for those who may manage
+
+
+def two_buttons() -> None:
+    import streamlit as st
+
+    from core.ui.person import draw_manage_hint, manage_button
+
+    draw_manage_hint()
+    manage_button("By callback", on_click=lambda: st.session_state.update(done="callback"))
+    if manage_button("In the script"):
+        st.session_state["done"] = "script"
+
+
+def press(label: str, *, quietly: bool = False) -> AppTest:
+    app = AppTest.from_function(two_buttons, default_timeout=30).run()
+    button = next(each for each in app.button if each.label == label)
+    if quietly:  # as a browser may that was told otherwise
+        button._value = True
+        return app.run()
+    return button.click().run()
+
+
+@pytest.mark.parametrize(
+    ("label", "done"), [("By callback", "callback"), ("In the script", "script")]
+)
+def test_whoever_may_manage_presses_them(label: str, done: str) -> None:
+    app = press(label)
+    assert app.session_state["done"] == done and not app.info
+    assert not any(button.disabled for button in app.button)
+
+
+@pytest.mark.parametrize("label", ["By callback", "In the script"])
+def test_a_greyed_out_button_does_nothing_even_if_its_press_is_sent(
+    label: str, without_rights: Visitor
+) -> None:
+    app = press(label, quietly=True)
+    assert "done" not in app.session_state
+    assert all(button.disabled for button in app.button)
+    assert "right to manage" in app.info[0].value
+
+
+def test_nobody_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_look", lambda: None)
+    app = AppTest.from_function(two_buttons, default_timeout=30).run()
+    assert not app.button and not app.exception
+
+
+@pytest.mark.parametrize("page", ["instruct", "compare", "metrics", "models", "account"])
+def test_every_page_guards_itself(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.pages.app import open_page
+
+    monkeypatch.setattr(module, "_look", lambda: None)
+    app = open_page(page)
+    shown = [*app.button, *app.text_area, *app.metric, *app.selectbox, *app.dataframe]
+    assert not shown, "nothing of what it works with is drawn"
+
+
+# Models
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine(load_settings())
+
+
+def test_without_the_right_only_what_is_here_answers(engine: Engine, visitor: Visitor) -> None:
+    user, manager = someone(visitor), someone(visitor, manage=True)
+    check_use(engine.store, ModelSpec("paddock-neox", Precision.INT4), user)  # comes with Paddock
+    away = ModelSpec("dolly-v2-3b", Precision.INT8)
+    with pytest.raises(AccessDeniedError, match=r"Dolly.* in INT8 is not on this machine yet"):
+        check_use(engine.store, away, user)
+    check_use(engine.store, away, manager)
+    with pytest.raises(AccessDeniedError):
+        check_use(engine.store, ModelSpec("someone/else", Precision.INT8), user)
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "/etc", "/", "core/demo", "someone/else"])
+def test_without_the_right_no_other_name_is_looked_up(
+    engine: Engine, visitor: Visitor, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(engine.store), "resolve", lambda *_: pytest.fail("it was looked up"))
+    assert not may_name(engine.store, name, someone(visitor))
+
+
+def test_a_link_with_a_path_shows_nothing_of_it(without_rights: Visitor) -> None:
+    from tests.pages.app import open_page, texts
+
+    app = open_page("instruct", model="/etc")
+    model = next(box for box in app.selectbox if box.label == "Model")
+    assert model.value == "paddock-neox" and "/etc" not in texts(app)
+
+
+# Folders
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    made = tmp_path / "import"
+    made.mkdir()
+    return made
+
+
+def refused(name: object, root: Path) -> str:
+    with pytest.raises(AccessDeniedError) as raised:
+        check_confined(str(name), root)
+    return str(raised.value)
+
+
+def test_folders_within_are_taken_and_names_pass(root: Path) -> None:
+    inside = tiny_checkpoint("llama", root / "mine")
+    check_confined(str(inside), root)
+    check_confined(f"{root}/../import/mine", root)
+    check_confined("paddock-neox", root)
+    check_confined("org/name", root)
+    check_confined("https://huggingface.co/org/name", root)
+
+
+def test_nothing_leads_out(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "config.json").write_text("{}")
+    inside = root / "inside"
+    inside.mkdir()
+    (root / "link").symlink_to(outside)
+    (inside / "config.json").symlink_to(outside / "config.json")
+    (root / "loop").symlink_to(root / "loop")
+    monkeypatch.chdir(tmp_path)
+    sentences = {
+        refused(name, root)
+        for name in (
+            outside,
+            root / "link",
+            inside,
+            root / "loop",
+            root / ".." / "outside",
+            root,
+            root.parent,
+            "import/../outside",
+            "outside",
+            "~",
+            "/",
+            "/etc",
+            root / "not-there",
+            tmp_path / "not-there",
+            *(text for text in HOSTILE if len(text) < 5000 and text != "a/b"),  # a hub's name
+        )
+    }
+    assert len(sentences) == 1, "what is there and what is not are told apart by nothing"
+
+
+def test_a_folder_here_that_looks_like_a_hubs_name_is_a_folder(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    refused("org/name", root)
+
+
+def test_managers_elsewhere_are_confined_and_those_here_are_not(
+    engine: Engine, visitor: Visitor, tmp_path: Path
+) -> None:
+    folder = str(tiny_checkpoint("llama", tmp_path / "mine"))
+    check_name(engine.store, folder, someone(visitor, local=True, manage=True))
+    with pytest.raises(PaddockError, match=r"taken from .*import only"):
+        check_name(engine.store, folder, someone(visitor, manage=True))
+
+
+# What the door reads in messages
+
+
+def test_addresses_of_files_are_found_where_streamlit_writes_them_alone() -> None:
+    said = ForwardMsg()
+    said.backend_operation_response.deferred_file.url = "/media/abc123.json"
+    assert media_in(said.SerializeToString()) == {"abc123"}
+    said = ForwardMsg()
+    said.delta.new_element.download_button.url = "/media/def456.csv"
+    assert media_in(said.SerializeToString()) == {"def456"}
+    said = ForwardMsg()
+    said.delta.new_element.markdown.body = "/media/abc123.json"
+    assert media_in(said.SerializeToString()) == set(), "what somebody wrote gives nothing"
+    assert media_in(redirect_message().SerializeToString()) == set()

@@ -1,0 +1,90 @@
+"""Settings follow their person to another browser; a link wins; nobody gets those of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from core.records import Account
+from core.ui import person as module
+from core.ui.cached import shared_engine
+from core.web.visitor import Visitor
+
+PASSWORD = "kettle-marsh-violin"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> Iterator[None]:
+    st.cache_resource.clear()
+    yield
+    st.cache_resource.clear()
+
+
+def page() -> None:
+    import streamlit as st
+
+    from core.ui.cached import shared_engine
+    from core.ui.link import link_choice, number_in
+    from core.ui.person import person
+    from core.ui.preferences import recall, remember
+
+    recall(shared_engine, person())
+    link_choice("tokens", 256, number_in(1, 1000))
+    link_choice("seed", 0, number_in(0, 99))
+    st.slider("Tokens", 1, 1000, key="tokens", persist_state="session")
+    st.slider("Seed", 0, 99, key="seed", persist_state="session")
+    if st.button("Run"):
+        remember(shared_engine(), person())
+
+
+def account(name: str) -> Account:
+    return shared_engine().accounts.make_administrator(name, PASSWORD)
+
+
+def opened_by(
+    who: Account | None, visitor: Visitor, monkeypatch: pytest.MonkeyPatch, **link: str
+) -> AppTest:
+    """The page in a new browser of theirs."""
+    monkeypatch.setattr(module, "_look", lambda: replace(visitor, account=who))
+    app = AppTest.from_function(page, default_timeout=30)
+    app.query_params.update(link)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def shown(app: AppTest) -> tuple[int, int]:
+    return app.slider[0].value, app.slider[1].value
+
+
+def test_settings_follow_their_person_and_nobody_else(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bo = account("Ada"), account("Bo")
+    app = opened_by(ada, visitor, monkeypatch)
+    app.slider[0].set_value(77)
+    app.slider[1].set_value(9).run()
+    app.button[0].click().run()
+    assert shown(opened_by(ada, visitor, monkeypatch)) == (77, 0), "a seed is no setting"
+    assert shown(opened_by(bo, visitor, monkeypatch)) == (256, 0)
+    assert shown(opened_by(None, visitor, monkeypatch)) == (256, 0)
+    assert shown(opened_by(ada, visitor, monkeypatch, seed="5")) == (256, 5), "a link wins"
+
+
+def test_guests_leave_nothing(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened_by(None, visitor, monkeypatch)
+    app.slider[0].set_value(77).run()
+    app.button[0].click().run()
+    assert shown(opened_by(None, visitor, monkeypatch)) == (256, 0)
+
+
+def test_what_cannot_be_any_more_is_passed_over(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = account("Ada")
+    shared_engine().accounts.keep_preferences(ada.id, {"tokens": "5000", "model": "gone"})
+    assert shown(opened_by(ada, visitor, monkeypatch)) == (256, 0)

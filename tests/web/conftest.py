@@ -1,0 +1,30 @@
+"""Fixtures of the tests of the doors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.web.world import Site
+
+
+@pytest.fixture
+def site_with(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """Makes a site with these settings."""
+    with ExitStack() as opened:
+
+        def make(**settings: object) -> Site:
+            site = Site(tmp_path, **settings)
+            opened.callback(site.store.close)
+            return site
+
+        yield make
+
+
+@pytest.fixture
+def site(site_with: Callable[..., Site]) -> Site:
+    """Everybody must sign in, and anybody may register."""
+    return site_with(auth="required")
