@@ -17,6 +17,7 @@ from core.recording import RunRecorder
 from core.records import Origin, RunStore
 from core.records.measurements import MeasurementStore
 from core.runtimes.base import Runtime
+from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pool import ModelHandle, ModelPool, OnProgress
 from core.runtimes.spec import ModelSpec, RuntimeName
@@ -38,7 +39,7 @@ class Engine:
         """
         self.settings = settings
         self.store = ModelStore(settings)
-        self.pool = ModelPool(settings, self._provide, runtimes or default_runtimes())
+        self.pool = ModelPool(settings, self._provide, runtimes or default_runtimes(settings))
         self.tasks = TaskQueue(settings, working=MONITOR.running)
         self.benchmark = Benchmark(settings, lambda: self.measurements, MONITOR)
 
@@ -138,9 +139,12 @@ class Engine:
             )
 
 
-def default_runtimes() -> dict[RuntimeName, Runtime]:
-    """Every runtime there is."""
-    return {RuntimeName.OPTIMUM: OptimumRuntime()}
+def default_runtimes(settings: Settings) -> dict[RuntimeName, Runtime]:
+    """Every runtime of converted models."""
+    return {
+        RuntimeName.GENAI: GenAIRuntime(settings.max_at_once),
+        RuntimeName.OPTIMUM: OptimumRuntime(),
+    }
 
 
 def int4_for(spec: ModelSpec) -> Int4Settings | None:

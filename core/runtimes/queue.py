@@ -14,19 +14,21 @@ _POLL_S = 0.05
 
 
 class TurnQueue:
-    """First come, first served; one at a time; bounded; every waiter can see its place."""
+    """First come, first served; so many at a time; bounded; every waiter can see its place."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, at_once: int = 1) -> None:
         """
         Args:
-            limit: how many may wait; the running one is not counted.
+            limit: how many may wait; the running ones are not counted.
+            at_once: how many have their turn at the same time.
         """
         self._limit = limit
+        self._at_once = at_once
         self._line: deque[object] = deque()
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
-        """Answers in the line, the running one included."""
+        """Answers in the line, the running ones included."""
         with self._changed:
             return len(self._line)
 
@@ -38,7 +40,8 @@ class TurnQueue:
 
         Args:
             cancelled: leaves the line when it is set.
-            on_place: told how many are ahead, each time that changes; 0 means it is one's turn.
+            on_place: told how many must end before one's turn, each time that changes; 0 means
+                it is one's turn.
 
         Yields:
             True once it is one's turn; False when ``cancelled`` was set first.
@@ -48,7 +51,7 @@ class TurnQueue:
         """
         ticket = object()
         with self._changed:
-            if len(self._line) > self._limit:
+            if len(self._line) >= self._limit + self._at_once:
                 raise ModelBusyError(
                     f"{self._limit} answers are already waiting for this model; "
                     "try again in a moment."
@@ -67,13 +70,17 @@ class TurnQueue:
         told: int | None = None
         while not cancelled.is_set():
             with self._changed:
-                place = self._line.index(ticket)
+                place = self._place(ticket)
                 if place == told and place > 0:
                     self._changed.wait(_POLL_S)
-                    place = self._line.index(ticket)
+                    place = self._place(ticket)
             if place != told:
                 on_place(place)
                 told = place
             if place == 0:
                 return True
         return False
+
+    def _place(self, ticket: object) -> int:
+        """How many must end before its turn; those that have theirs stand first in the line."""
+        return max(0, self._line.index(ticket) - self._at_once + 1)

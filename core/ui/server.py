@@ -70,8 +70,8 @@ def _import_ahead() -> None:
 
         list_devices()
         first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
-        from core.runtimes.optimum import OptimumRuntime
+        from core.runtimes.genai import GenAIRuntime
 
-        OptimumRuntime().prepare()
+        GenAIRuntime().prepare()
     except (ImportError, RuntimeError):
         logger.exception("OpenVINO or its runtime cannot be imported")
