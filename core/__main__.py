@@ -258,6 +258,16 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     out = command.add_argument_group("what comes out")
     for ending in ("json", "csv", "markdown"):
         out.add_argument(f"--{ending}", type=Path, metavar="FILE", help=f"write {ending} too")
+    suite = command.add_argument_group("the suite that holds the speed against bars")
+    suite.add_argument("--suite", choices=("speed",), help="run it, instead of all above")
+    suite.add_argument("--quick", action="store_true", help="fewer and shorter answers")
+    suite.add_argument(
+        "--parts",
+        type=bench.names,
+        default=(),
+        metavar="A,B",
+        help="large, middle, embedded, page, start (default: all)",
+    )
     earlier = command.add_argument_group("earlier benchmarks")
     earlier.add_argument("--resume", metavar="ID", help="measure what is missing of one")
     earlier.add_argument("--list", action="store_true", help="print them, the newest first")

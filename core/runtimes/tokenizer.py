@@ -83,6 +83,10 @@ class PlainTokenizer:
         """Every token's text and id, added ones included."""
         return self.backend_tokenizer.get_vocab(with_added_tokens=True)
 
+    def convert_tokens_to_ids(self, token: str) -> int | None:
+        """The id of one token's text; None where there is no such token."""
+        return self.backend_tokenizer.token_to_id(token)
+
     def apply_chat_template(
         self, turns: Sequence[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool
     ) -> str:
