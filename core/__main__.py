@@ -13,6 +13,7 @@ from typing import NoReturn
 from core.catalogue import DEFAULT_PRECISION, Precision
 from core.commands import accounts, answers, bench, looks, store
 from core.errors import BadRequestError, PaddockError
+from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, RuntimeName
 from core.settings import load_settings
 
 _MODEL = "catalogue key, Hugging Face id or folder"
@@ -173,6 +174,14 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("instruction", help="what the model is to do")
     command.add_argument("--context", default="", help="a passage the instruction is about")
     command.add_argument("--device", default="AUTO", help="OpenVINO device (default AUTO)")
+    command.add_argument(
+        "--runtime",
+        "--runtimes",
+        type=_runtime,
+        default=DEFAULT_RUNTIME,
+        metavar="RUNTIME",
+        help=f"{', '.join(ANSWERING_RUNTIMES)} (default {DEFAULT_RUNTIME})",
+    )
     command.add_argument("--prompt-format", help="dolly, alpaca, plain … (default: the model's)")
     command.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
     command.add_argument(
@@ -217,9 +226,9 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--runtimes",
         type=bench.names,
-        default=("optimum",),
+        default=(DEFAULT_RUNTIME.value,),
         metavar="R,S",
-        help="optimum, pytorch (FP32 and FP16 alone); default optimum",
+        help=f"{', '.join(RuntimeName)} (pytorch: FP32 and FP16 alone); default {DEFAULT_RUNTIME}",
     )
     what.add_argument(
         "--prompt-tokens", type=bench.numbers, default=(32, 512), metavar="N,M", help="32,512"
@@ -253,6 +262,16 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     out = command.add_argument_group("what comes out")
     for ending in ("json", "csv", "markdown"):
         out.add_argument(f"--{ending}", type=Path, metavar="FILE", help=f"write {ending} too")
+    suite = command.add_argument_group("the suite that holds the speed against bars")
+    suite.add_argument("--suite", choices=("speed",), help="run it, instead of all above")
+    suite.add_argument("--quick", action="store_true", help="fewer and shorter answers")
+    suite.add_argument(
+        "--parts",
+        type=bench.names,
+        default=(),
+        metavar="A,B",
+        help="large, middle, embedded, page, start (default: all)",
+    )
     earlier = command.add_argument_group("earlier benchmarks")
     earlier.add_argument("--resume", metavar="ID", help="measure what is missing of one")
     earlier.add_argument("--list", action="store_true", help="print them, the newest first")
@@ -274,6 +293,14 @@ def _precision(text: str) -> Precision:
         raise argparse.ArgumentTypeError(
             f"there is no precision {text!r}; choose {', '.join(Precision)}"
         ) from None
+
+
+def _runtime(text: str) -> RuntimeName:
+    if text.lower() not in ANSWERING_RUNTIMES:
+        raise argparse.ArgumentTypeError(
+            f"there is no runtime {text!r} for answers; choose {', '.join(ANSWERING_RUNTIMES)}"
+        )
+    return RuntimeName(text.lower())
 
 
 def _print_what_can_be_printed() -> None:

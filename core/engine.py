@@ -20,6 +20,7 @@ from core.recording import RunRecorder
 from core.records import GUEST, AccountStore, Origin, RunStore
 from core.records.measurements import MeasurementStore
 from core.runtimes.base import Runtime
+from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pool import ModelHandle, ModelPool, OnProgress
 from core.runtimes.spec import ModelSpec, RuntimeName
@@ -44,7 +45,7 @@ class Engine:
         """
         self.settings = settings
         self.store = ModelStore(settings)
-        self.pool = ModelPool(settings, self._provide, runtimes or default_runtimes())
+        self.pool = ModelPool(settings, self._provide, runtimes or default_runtimes(settings))
         self._shares = Shares(settings.answers_at_once, settings.answers_waiting)
         self._jobs: dict[Job, str] = {}
         """Answers under way, and whose they are."""
@@ -207,9 +208,12 @@ class Engine:
             )
 
 
-def default_runtimes() -> dict[RuntimeName, Runtime]:
-    """Every runtime there is."""
-    return {RuntimeName.OPTIMUM: OptimumRuntime()}
+def default_runtimes(settings: Settings) -> dict[RuntimeName, Runtime]:
+    """Every runtime of converted models."""
+    return {
+        RuntimeName.GENAI: GenAIRuntime(settings.max_at_once),
+        RuntimeName.OPTIMUM: OptimumRuntime(),
+    }
 
 
 def int4_for(spec: ModelSpec) -> Int4Settings | None:

@@ -62,7 +62,7 @@ class RunRecorder(JobObserver):
     def _describe(self, job: Job) -> RunStart:
         assert job.lease is not None, "work starts after the model was leased"
         manifest, host = job.lease.stored.manifest, host_facts()
-        sampling = job.request.sampling
+        sampling, conditions = job.request.sampling, job.lease.model.conditions
         return RunStart(
             origin=self._origin,
             session=self._session,
@@ -82,8 +82,8 @@ class RunRecorder(JobObserver):
             source=_source(manifest),
             precision=job.spec.precision.value,
             device=job.spec.device,
-            runtime=job.spec.runtime.value,
-            hints=dict(job.lease.model.conditions.hints),
+            runtime=conditions.runtime or job.spec.runtime.value,
+            hints=dict(conditions.hints),
             versions=library_versions(),
             host_name=host.name,
             host_cpu=host.cpu,

@@ -60,6 +60,12 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         default=100, ge=1, description="Answers that may wait for one loaded model."
     )
+    max_at_once: int = Field(
+        default=8,
+        ge=1,
+        le=64,
+        description="Answers that one loaded model gives at once, where its runtime batches them.",
+    )
     generation_timeout_s: float = Field(
         default=1800.0, gt=0, description="Seconds after which an answer ends with 'timeout'."
     )

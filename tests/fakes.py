@@ -28,6 +28,8 @@ Script = Callable[[TokenRequest], Iterable[int]]
 class FakeModel:
     """See :class:`core.runtimes.base.LoadedModel`; answers by a script."""
 
+    at_once = 1
+
     def __init__(
         self,
         tokenizer: Any,
@@ -58,7 +60,7 @@ class FakeModel:
         finally:
             self.busy.release()
 
-    def interrupt(self) -> None:
+    def interrupt(self, request: TokenRequest) -> None:
         self.interrupted.set()
 
     def close(self) -> None:
@@ -79,7 +81,7 @@ class FakeRuntime:
         self.models: dict[ModelSpec, FakeModel] = {}
         self._make = make
 
-    def prepare(self) -> None:
+    def prepare(self, folder: Path | None = None) -> None:
         pass
 
     def load(self, folder: Path, spec: ModelSpec) -> FakeModel:
@@ -145,4 +147,4 @@ def fake_pool(
     def nothing_to_convert(spec: ModelSpec, on_progress: Any, cancelled: Any) -> StoredModel:
         return stored_model(spec, weight_bytes=weight_bytes)
 
-    return ModelPool(settings, provide or nothing_to_convert, {RuntimeName.OPTIMUM: runtime})
+    return ModelPool(settings, provide or nothing_to_convert, dict.fromkeys(RuntimeName, runtime))

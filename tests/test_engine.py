@@ -30,8 +30,9 @@ from core.generation.job import Job, Phase
 from core.generation.request import GenerationRequest
 from core.recording import GROWTH_IN_PROCESS
 from core.records import GUEST, Origin, RunState, RunStore
+from core.runtimes.genai import GenAIModel
 from core.runtimes.optimum import OptimumModel
-from core.runtimes.spec import ModelSpec, SamplingSettings
+from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings
 from core.settings import Settings
 from core.store import TaskKind, TaskRequest, TaskState
 from core.store import tasks as tasks_module
@@ -72,7 +73,7 @@ def test_an_answer_is_exactly_one_row_with_all_its_conditions(engine, spec_of, s
     assert (row["temperature"], row["top_p"], row["top_k"]) == (0.8, 0.92, 0)
     assert (row["max_new_tokens"], row["seed"], row["greedy"]) == (12, 9, False)
     assert (row["model"], row["source"]) == (spec.model, spec.model)
-    assert (row["precision"], row["device"], row["runtime"]) == ("int8", "CPU", "optimum")
+    assert (row["precision"], row["device"], row["runtime"]) == ("int8", "CPU", "genai")
     assert (row["execution_precision"], row["kv_precision"]) == ("f32", "u8")
     assert row["devices_used"] == ("CPU",) and row["threads"] >= 1
     assert row["hints"]["INFERENCE_PRECISION_HINT"] == "f32"
@@ -92,7 +93,8 @@ def test_an_answer_is_exactly_one_row_with_all_its_conditions(engine, spec_of, s
 def test_an_answer_cancelled_in_line_is_recorded_as_cancelled(
     engine, spec_of, session, monkeypatch
 ):
-    spec, go_on = spec_of("llama", Precision.INT8), threading.Event()
+    one_at_a_time = replace(spec_of("llama", Precision.INT8), runtime=RuntimeName.OPTIMUM)
+    spec, go_on = one_at_a_time, threading.Event()
     generate = OptimumModel.generate
 
     def slow(self, request, on_token):
@@ -121,7 +123,7 @@ def test_an_answer_cancelled_in_line_is_recorded_as_cancelled(
 
 def test_a_failed_answer_is_recorded_with_its_sentence(engine, spec_of, session, monkeypatch):
     spec = spec_of("llama", Precision.INT8)
-    generate = OptimumModel.generate
+    generate = GenAIModel.generate
 
     def fail_late(self, request, on_token):
         def failing(token: int) -> bool:
@@ -131,7 +133,7 @@ def test_a_failed_answer_is_recorded_with_its_sentence(engine, spec_of, session,
         generate(self, request, failing)
 
     assert start(engine, spec, None).wait(60)
-    monkeypatch.setattr(OptimumModel, "generate", fail_late)
+    monkeypatch.setattr(GenAIModel, "generate", fail_late)
     job = start(engine, spec, session)
     assert job.wait(60)
     (run,) = engine.runs.recent(session=session)

@@ -13,7 +13,6 @@ from typing import Any
 
 from core.benchmark.weights import (
     checkpoint_weight_bytes,
-    kv_bytes_per_position,
     weight_bytes,
 )
 from core.benchmark.wire import loaded_conditions, loaded_memory, plain_spec
@@ -22,6 +21,7 @@ from core.devices import library_versions
 from core.errors import GenerationError
 from core.records.measurement_values import Round, Sample
 from core.runtimes.base import Conditions
+from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.spec import ModelSpec
 from core.store.checkpoint import read_json
 

@@ -120,7 +120,7 @@ def load(runtime: Runtime, folder: Path, spec: ModelSpec, channel: Channel) -> t
         PaddockError: the device is not there, or see :meth:`core.runtimes.base.Runtime.load`.
     """
     channel.say(event="progress", message="Starting the runtime.", fraction=None)
-    runtime.prepare()
+    runtime.prepare(folder)
     if spec.runtime is not RuntimeName.PYTORCH:
         spec = replace(spec, device=require_device(spec.device))
     channel.say(event="progress", message="Loading and compiling the model.", fraction=None)

@@ -15,7 +15,13 @@ from core.benchmark.shapes import RANDOM_SOURCE, random_model
 from core.catalogue import Precision, catalogue
 from core.errors import BadRequestError
 from core.records.measurement_values import Configuration
-from core.runtimes.spec import MAX_NEW_TOKENS_RANGE, ExecutionHints, ModelSpec, RuntimeName
+from core.runtimes.spec import (
+    DEFAULT_RUNTIME,
+    MAX_NEW_TOKENS_RANGE,
+    ExecutionHints,
+    ModelSpec,
+    RuntimeName,
+)
 from core.units import bytes_text
 
 DEFAULT_PRECISIONS = (Precision.INT8, Precision.INT4, Precision.FP16)
@@ -92,7 +98,7 @@ class Plan:
     """Catalogue keys and benchmark shapes whose architecture is measured with random weights."""
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     devices: tuple[str, ...] = ("CPU",)
-    runtimes: tuple[RuntimeName, ...] = (RuntimeName.OPTIMUM,)
+    runtimes: tuple[RuntimeName, ...] = (DEFAULT_RUNTIME,)
     prompt_tokens: tuple[int, ...] = (32, 512)
     new_tokens: int = 128
     repeats: int = 5
@@ -273,6 +279,7 @@ def hints_of(hints: ExecutionHints) -> dict[str, Any]:
         "INFERENCE_PRECISION_HINT": hints.inference_precision,
         "KV_CACHE_PRECISION": hints.kv_cache_precision,
         "INFERENCE_NUM_THREADS": hints.threads,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": hints.dynamic_quantization_group,
     }
     return {name: value for name, value in named.items() if value is not None}
 

@@ -134,7 +134,8 @@ class Point:
     @property
     def answers(self) -> str:
         """How many timed answers are behind the figures, in words."""
-        return f"{self.n:,} timed answers" if self.complete else f"fewer than {self.n:,} timed answers"
+        counted = f"{self.n:,} timed answers"
+        return counted if self.complete else f"fewer than {counted}"
 
     @property
     def memory(self) -> int | None:

@@ -7,6 +7,7 @@ foreign to models of a few million parameters, and no precision could make that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 from core.benchmark.prompts import QualityTexts
@@ -70,6 +71,14 @@ def accuracy_of(
     if demo is None:
         return None
     return accuracy([_judged(demo, model, task) for task in over(_tasks())])
+
+
+def accuracy_at_once(key: str, model: LoadedModel, together: int) -> tuple[float, list[str]]:
+    """The same with so many tasks at a time, and the answers in the tasks' order."""
+    demo = DEMO_MODELS[key]
+    with ThreadPoolExecutor(together) as people:
+        judged = list(people.map(lambda task: _judged(demo, model, task), _tasks()))
+    return accuracy(judged), [each.answer for each in judged]
 
 
 @cache

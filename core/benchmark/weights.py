@@ -9,15 +9,8 @@ from xml.etree import ElementTree
 
 from core.catalogue.shapes import parameter_count, shape_from_config
 from core.errors import CorruptModelError
+from core.runtimes.kv_cache import ELEMENT_BYTES
 from core.store.weights import IR_XML
-
-_BYTES = {"u8": 1, "i8": 1, "f16": 2, "bf16": 2, "f32": 4}
-"""Of one element, by OpenVINO's name."""
-
-_QUANTISED = ("u8", "i8")
-
-_SCALE_AND_ZERO_POINT_BYTES = 8
-"""Two float32 that OpenVINO's CPU plugin keeps beside each head's 8-bit key and value."""
 
 
 def weight_bytes(folder: Path) -> int:
@@ -48,7 +41,7 @@ def checkpoint_weight_bytes(config: Mapping[str, Any], precision: str | None) ->
     Returns:
         None where the architecture's arithmetic or the precision is not known.
     """
-    size = _BYTES.get(precision or "")
+    size = ELEMENT_BYTES.get(precision or "")
     try:
         shape = shape_from_config(dict(config))
         count = parameter_count(str(config.get("model_type")), shape)
@@ -58,30 +51,6 @@ def checkpoint_weight_bytes(config: Mapping[str, Any], precision: str | None) ->
         return None
     looked_up = 0 if shape.tied_embeddings else shape.vocabulary * shape.hidden
     return size * (count - looked_up)
-
-
-def kv_bytes_per_position(config: Mapping[str, Any], kv_precision: str | None) -> int | None:
-    """Bytes that the KV cache holds for one position: keys and values of all layers.
-
-    Args:
-        config: the content of ``config.json``.
-        kv_precision: OpenVINO's name of the element type.
-
-    Returns:
-        None where the configuration or the precision does not tell.
-    """
-    size = _BYTES.get(kv_precision or "")
-    try:
-        heads = int(config["num_attention_heads"])
-        kv_heads = int(config.get("num_key_value_heads") or heads)
-        width = int(config.get("head_dim") or int(config["hidden_size"]) // heads)
-        layers = int(config["num_hidden_layers"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    if size is None:
-        return None
-    per_head = width * size + (_SCALE_AND_ZERO_POINT_BYTES if kv_precision in _QUANTISED else 0)
-    return 2 * layers * kv_heads * per_head
 
 
 def bytes_per_token(

@@ -21,6 +21,7 @@ from core.benchmark.measuring import measure
 from core.benchmark.wire import OUT_OF_MEMORY_SIGNS, loaded_spec
 from core.errors import GenerationError, NotEnoughMemoryError, PaddockError
 from core.runtimes.base import Runtime
+from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pytorch import PyTorchRuntime
 from core.runtimes.spec import RuntimeName
@@ -30,6 +31,7 @@ from core.store.quiet import quieten_libraries, refuse_telemetry
 log = logging.getLogger(__name__)
 
 RUNTIMES: dict[RuntimeName, type[Runtime]] = {
+    RuntimeName.GENAI: GenAIRuntime,
     RuntimeName.OPTIMUM: OptimumRuntime,
     RuntimeName.PYTORCH: PyTorchRuntime,
 }
@@ -66,6 +68,8 @@ def _work(request: dict[str, Any], channel: Channel) -> None:
     if request["kind"] == "quality":
         from core.benchmark.scoring import score
 
+        if spec.runtime is RuntimeName.GENAI:  # it hands out no logits; what weights and hints
+            runtime = OptimumRuntime()  # cost is the same
         score(runtime, folder, spec, forced=request["forced"], channel=channel)
         return
     measure(

@@ -40,7 +40,7 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
         options.instruction, options.context, sampling, options.prompt_format
     ).validated()
     engine = Engine(settings)
-    spec = ModelSpec(options.model, options.precision, options.device)
+    spec = ModelSpec(options.model, options.precision, options.device, options.runtime)
     job = engine.answer(engine.pool.handle(spec), request, origin=Origin.CLI)
     answer = _stream(job, quiet=options.json)
     if job.text and not options.json:
@@ -102,7 +102,7 @@ def _as_json(job: Job, answer: Answer) -> dict[str, Any]:
             "kv_cache_precision": conditions.kv_cache_precision if conditions else None,
             "device": spec.device,
             "devices_used": list(conditions.devices_used) if conditions else [],
-            "runtime": spec.runtime.value,
+            "runtime": (conditions and conditions.runtime) or spec.runtime.value,
             "threads": conditions.threads if conditions else None,
             "hints": dict(conditions.hints) if conditions else {},
             "prompt_format": answer.prompt_format,
@@ -126,6 +126,8 @@ def _summary(answer: Answer) -> str:
             parts.insert(0, f"first token after {timings.ttft_ms:.0f} ms")
     if answer.seed is not None:
         parts.append(f"seed {answer.seed}")
+    if answer.conditions is not None and answer.conditions.note is not None:
+        parts.append(answer.conditions.note)
     return " · ".join(parts)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue import Precision, catalogue
+from core.commands.speed import speed_suite
 from core.commands.terminal import Line
 from core.errors import BadRequestError, PaddockError
 from core.settings import Settings
@@ -54,6 +55,8 @@ def bench(options: argparse.Namespace, settings: Settings) -> int:
     """
     from core.engine import Engine
 
+    if options.suite:
+        return speed_suite(options, settings)
     if not options.list:
         _check_files(options)
     engine = Engine(settings)

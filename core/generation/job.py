@@ -303,7 +303,7 @@ class Job:
     ) -> tuple[StopReason, PaddockError | None]:
         sink = _TokenSink(self, model, rule)
         request = TokenRequest(ids, self.request.sampling, rule.token_ids)
-        watch = _Watch(model, self._cancelled, self._timeout_s)
+        watch = _Watch(model, request, self._cancelled, self._timeout_s)
         self._started_at = time.perf_counter()
         error: PaddockError | None = None
         try:
@@ -403,9 +403,16 @@ class _Watch:
     steps of the runtime is lost.
     """
 
-    def __init__(self, model: LoadedModel, cancelled: threading.Event, timeout_s: float) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        request: TokenRequest,
+        cancelled: threading.Event,
+        timeout_s: float,
+    ) -> None:
         self.timed_out = False
         self._model = model
+        self._request = request
         self._cancelled = cancelled
         self._deadline = time.monotonic() + timeout_s
         self._ended = threading.Event()
@@ -427,4 +434,4 @@ class _Watch:
                 self._cancelled.set()
             if self._cancelled.is_set():
                 with suppress(RuntimeError):  # nothing to interrupt between two steps
-                    self._model.interrupt()
+                    self._model.interrupt(self._request)

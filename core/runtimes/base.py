@@ -27,18 +27,24 @@ class Conditions:
     threads: int | None
     hints: Mapping[str, Any] = field(default_factory=dict)
     """OpenVINO properties it was compiled with."""
+    runtime: str | None = None
+    """The runtime that really runs it, by name, where that is not the one that was asked for."""
+    note: str | None = None
+    """A sentence for the person about how it is run; why another runtime took it over, say."""
 
 
 class LoadedModel(Protocol):
-    """A model in memory. Not thread-safe: one generation at a time, except :meth:`interrupt`."""
+    """A model in memory; :attr:`at_once` generations at a time, each in a thread of its own."""
 
     tokenizer: Any
-    """A ``transformers`` tokenizer."""
+    """A ``transformers`` tokenizer, or what :mod:`core.runtimes.tokenizer` makes of its files."""
     end_ids: frozenset[int]
     """Ids that end a text, from the model's generation configuration."""
     positions: int | None
     """Longest sequence in tokens, prompt and answer together; None where there is no bound."""
     conditions: Conditions
+    at_once: int
+    """How many generations it takes at a time: 1, or more where it batches them natively."""
 
     def generate(self, request: TokenRequest, on_token: OnToken) -> None:
         """Answer one request; returns when a stop id, the length or ``on_token`` ends it.
@@ -49,8 +55,11 @@ class LoadedModel(Protocol):
         """
         ...
 
-    def interrupt(self) -> None:
-        """End a running prefill at once; callable from any thread; the model stays usable."""
+    def interrupt(self, request: TokenRequest) -> None:
+        """End the prefill of this very request, by identity; the model stays usable.
+
+        Callable from any thread; does nothing where the request is not, or no longer, in prefill.
+        """
         ...
 
     def close(self) -> None:
@@ -76,8 +85,13 @@ class ScoringModel(LoadedModel, Protocol):
 class Runtime(Protocol):
     """A way to run models."""
 
-    def prepare(self) -> None:
-        """Import what :meth:`load` needs, seconds of work that belong to no single model."""
+    def prepare(self, folder: Path | None = None) -> None:
+        """Import what :meth:`load` needs, seconds of work that belong to no single model.
+
+        Args:
+            folder: of the model that is to be loaded, where that is known already; one model may
+                need more than another.
+        """
         ...
 
     def load(self, folder: Path, spec: ModelSpec) -> LoadedModel:

@@ -12,6 +12,7 @@ from core.errors import CorruptModelError, GenerationError, NotEnoughMemoryError
 from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
 from core.runtimes.spec import ExecutionHints, ModelSpec, TokenRequest
 from core.runtimes.transformers_generate import (
+    TRANSFORMERS,
     as_ids,
     generate_tokens,
     last_line,
@@ -31,10 +32,10 @@ logger = logging.getLogger(__name__)
 class OptimumRuntime:
     """See :class:`core.runtimes.base.Runtime`."""
 
-    def prepare(self) -> None:
+    def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
         refuse_telemetry()
-        with spared_from_collections(), quick_imports():
+        with spared_from_collections(TRANSFORMERS), quick_imports():
             import optimum.intel
             import transformers
 
@@ -60,26 +61,23 @@ class OptimumRuntime:
                 compile=False,
             )
         except MemoryError as error:
-            raise _out_of_memory(spec) from error
+            raise out_of_memory(spec) from error
         except Exception as error:  # tokenizers raises Exception itself
-            raise CorruptModelError(
-                f"The files of {spec.model} in {spec.precision.label} cannot be loaded "
-                f"({last_line(error)}); delete them and convert the model again."
-            ) from error
+            raise unreadable(spec, error) from error
         try:
             model.compile()
         except MemoryError as error:
-            raise _out_of_memory(spec) from error
+            raise out_of_memory(spec) from error
         except RuntimeError as error:
-            raise GenerationError(
-                f"{spec.device} cannot run {spec.model} in {spec.precision.label} "
-                f"({last_line(error)}); choose another device or precision."
-            ) from error
+            raise unrunnable(spec, error) from error
         return OptimumModel(model, tokenizer, properties)
 
 
 class OptimumModel:
     """See :class:`core.runtimes.base.LoadedModel`."""
+
+    at_once = 1
+    """One ``OVModelForCausalLM`` is one infer request: a second generation would disturb it."""
 
     def __init__(self, model: Any, tokenizer: Any, properties: dict[str, Any]) -> None:
         from transformers import GenerationConfig
@@ -89,7 +87,7 @@ class OptimumModel:
         self.positions = positions(model.config.to_dict())
         # The checkpoint's own sampling defaults must not mix with what the person chose.
         model.generation_config = GenerationConfig()
-        self.conditions = _conditions(model.request.get_compiled_model(), properties)
+        self.conditions = conditions_of(model.request.get_compiled_model(), properties)
         self._model = model
         self._in_prefill = threading.Event()
         self._interrupted = threading.Event()
@@ -125,7 +123,7 @@ class OptimumModel:
             ) from error
         return logits[0].float().numpy()
 
-    def interrupt(self) -> None:
+    def interrupt(self, request: TokenRequest) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.interrupt`."""
         if self._in_prefill.is_set():
             self._interrupted.set()
@@ -148,6 +146,7 @@ def openvino_properties(device: str, hints: ExecutionHints) -> dict[str, Any]:
         "INFERENCE_PRECISION_HINT": hints.inference_precision,
         "KV_CACHE_PRECISION": hints.kv_cache_precision,
         "INFERENCE_NUM_THREADS": hints.threads,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": hints.dynamic_quantization_group,
     }
     chosen = {name: value for name, value in chosen.items() if value is not None}
     if device == "AUTO":
@@ -155,8 +154,8 @@ def openvino_properties(device: str, hints: ExecutionHints) -> dict[str, Any]:
     return {"PERFORMANCE_HINT": "LATENCY", **chosen}
 
 
-def _conditions(compiled: Any, properties: dict[str, Any]) -> Conditions:
-    """Read back from the compiled model what it really runs with."""
+def conditions_of(compiled: Any, properties: dict[str, Any]) -> Conditions:
+    """Read back from a compiled model what it really runs with."""
     devices = tuple(compiled.get_property("EXECUTION_DEVICES"))
     if properties.get("DEVICE_PROPERTIES"):  # compiled for AUTO, which knows its device's
         used = devices[0].strip("()")  # in brackets while AUTO still prepares another
@@ -180,8 +179,25 @@ def _type_name(element_type: Any) -> str | None:
     return None if element_type is None else element_type.get_type_name()
 
 
-def _out_of_memory(spec: ModelSpec) -> NotEnoughMemoryError:
+def out_of_memory(spec: ModelSpec) -> NotEnoughMemoryError:
+    """What to tell where the memory ran out while a model was loaded."""
     return NotEnoughMemoryError(
         f"The memory ran out while {spec.label} was loaded; choose a lower precision or a "
         "smaller model, or close other programs."
+    )
+
+
+def unreadable(spec: ModelSpec, error: Exception) -> CorruptModelError:
+    """What to tell where the files of a model cannot be loaded."""
+    return CorruptModelError(
+        f"The files of {spec.model} in {spec.precision.label} cannot be loaded "
+        f"({last_line(error)}); delete them and convert the model again."
+    )
+
+
+def unrunnable(spec: ModelSpec, error: Exception) -> GenerationError:
+    """What to tell where the files are sound and the device cannot run them."""
+    return GenerationError(
+        f"{spec.device} cannot run {spec.model} in {spec.precision.label} "
+        f"({last_line(error)}); choose another device or precision."
     )

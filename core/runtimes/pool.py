@@ -105,7 +105,8 @@ class Lease:
 
     @property
     def model(self) -> LoadedModel:
-        """The loaded model; generate on it only within :meth:`turn`."""
+        """The loaded model; generate on it only within :meth:`turn`, which keeps to what it takes
+        at a time."""
         return self._entry.model
 
     @property
@@ -330,7 +331,7 @@ class ModelPool:
         self._make_room(spec, stored)
         runtime = self._runtimes[spec.runtime]
         report("Starting the runtime.", None)
-        runtime.prepare()
+        runtime.prepare(stored.folder)
         before, started = process_memory(), time.perf_counter()
         report("Loading and compiling the model.", None)
         model = runtime.load(stored.folder, spec)
@@ -343,7 +344,7 @@ class ModelPool:
         load_s = time.perf_counter() - started
         after = process_memory()
         facts = LoadFacts(load_s, _growth(before, after))
-        queue = TurnQueue(self._settings.max_queue)
+        queue = TurnQueue(self._settings.max_queue, model.at_once)
         return _Entry(spec, stored, model, facts, queue, last_used=time.monotonic())
 
     def _make_room(self, spec: ModelSpec, stored: StoredModel) -> None:

@@ -16,6 +16,7 @@ from core.errors import BadRequestError, CorruptModelError, GenerationError, Not
 from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
 from core.runtimes.spec import ModelSpec, TokenRequest
 from core.runtimes.transformers_generate import (
+    TRANSFORMERS,
     as_ids,
     generate_tokens,
     last_line,
@@ -43,9 +44,9 @@ _TYPE_NAMES = {"float32": "f32", "bfloat16": "bf16"}
 class PyTorchRuntime:
     """See :class:`core.runtimes.base.Runtime`."""
 
-    def prepare(self) -> None:
+    def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
-        with spared_from_collections(), quick_imports():
+        with spared_from_collections(TRANSFORMERS), quick_imports():
             import transformers
 
             # Both import lazily, at the first use of a name.
@@ -86,6 +87,8 @@ class PyTorchRuntime:
 
 class PyTorchModel:
     """See :class:`core.runtimes.base.LoadedModel`."""
+
+    at_once = 1
 
     def __init__(self, network: Any, tokenizer: Any, dtype: str) -> None:
         import torch
@@ -141,7 +144,7 @@ class PyTorchModel:
             raise _failure("read a text", error) from error
         return logits[0].float().numpy()
 
-    def interrupt(self) -> None:
+    def interrupt(self, request: TokenRequest) -> None:
         """End the answer after the step that runs: PyTorch cannot be stopped within one."""
         if self._in_prefill.is_set():
             self._interrupted.set()

@@ -22,24 +22,26 @@ class _Ticket:
 
 
 class TurnQueue:
-    """One at a time; bounded; every waiter can see its place.
+    """So many at a time; bounded; every waiter can see its place.
 
     Lanes take turns, and within a lane the first to come is the first to be served: whoever has
     asked for much waits behind whoever has asked for little. Without lanes it is one line.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, at_once: int = 1) -> None:
         """
         Args:
-            limit: how many may wait; the running one is not counted.
+            limit: how many may wait; the running ones are not counted.
+            at_once: how many have their turn at the same time.
         """
         self._limit = limit
+        self._at_once = at_once
         self._line: list[_Ticket] = []
-        """The running one first, then in the order in which they will run."""
+        """The running ones first, then in the order in which they will run."""
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
-        """Answers in the line, the running one included."""
+        """Answers in the line, the running ones included."""
         with self._changed:
             return len(self._line)
 
@@ -55,8 +57,8 @@ class TurnQueue:
 
         Args:
             cancelled: leaves the line when it is set.
-            on_place: told how many are ahead, each time that changes; 0 means it is one's turn.
-                It can grow, when somebody comes who has had less.
+            on_place: told how many must end before one's turn, each time that changes; 0 means
+                it is one's turn. It can grow, when somebody comes who has had less.
             lane: for whom it is; lanes take turns.
 
         Yields:
@@ -66,7 +68,7 @@ class TurnQueue:
             ModelBusyError: the line is full.
         """
         with self._changed:
-            if len(self._line) > self._limit:
+            if len(self._line) >= self._limit + self._at_once:
                 raise ModelBusyError(
                     f"{self._limit} answers are already waiting for this model; "
                     "try again in a moment."
@@ -98,10 +100,10 @@ class TurnQueue:
         told: int | None = None
         while not cancelled.is_set():
             with self._changed:
-                place = self._line.index(ticket)
+                place = self._place(ticket)
                 if place == told and place > 0:
                     self._changed.wait(_POLL_S)
-                    place = self._line.index(ticket)
+                    place = self._place(ticket)
                 ticket.held = place == 0
             if place != told:
                 on_place(place)
@@ -109,3 +111,7 @@ class TurnQueue:
             if place == 0:
                 return True
         return False
+
+    def _place(self, ticket: _Ticket) -> int:
+        """How many must end before its turn; those that have theirs stand first in the line."""
+        return max(0, self._line.index(ticket) - self._at_once + 1)

@@ -16,23 +16,29 @@ if TYPE_CHECKING:
 
 _FREEZE_EVERY_S = 0.05
 _freezing = threading.Lock()
-_frozen = False
+_frozen: set[str] = set()
+
+TRANSFORMERS = "transformers"
+"""Names, to :func:`spared_from_collections`, what the runtimes here import."""
 
 
 @contextmanager
-def spared_from_collections() -> Iterator[None]:
+def spared_from_collections(what: str) -> Iterator[None]:
     """Keep what is imported in this block out of the garbage collector's sight, once a process.
 
-    Streamlit collects all garbage after each run of a page or fragment. With these libraries
-    loaded that is half a million objects, 0.4 s in which no other thread runs: on a busy machine
-    ten collections a second slowed an embedded model from 556 to 34 tokens/s, and the imports
-    before it from 5 s to minutes, which is why their objects are taken away while they come.
-    Afterwards a collection takes 5 ms. All this is before any model is loaded, so that models stay
-    collectable.
+    Args:
+        what: names these imports; the same ones are not looked at twice.
+
+    With these libraries loaded a full collection walks half a million objects, 0.4 s in which no
+    other thread runs. Where one followed each run of a page or fragment, as is Streamlit's way
+    unless it is told otherwise, ten a second slowed an embedded model from 556 to 34 tokens/s, and
+    the imports before it from 5 s to minutes, which is why their objects are taken away while they
+    come. Afterwards a collection takes 5 ms. All this is before any model is loaded that these imports
+    run, so that models stay collectable; GenAI's, which may be there when transformers comes, are
+    freed by their last reference.
     """
-    global _frozen
     with _freezing:
-        if _frozen:
+        if what in _frozen:
             yield
             return
         imported = threading.Event()
@@ -49,7 +55,7 @@ def spared_from_collections() -> Iterator[None]:
             imported.set()
             freezer.join()
         gc.freeze()
-        _frozen = True
+        _frozen.add(what)
 
 
 def generate_tokens(

@@ -97,7 +97,7 @@ class ChildProcess:
         for thread in self._threads:
             thread.start()
         if first_line is not None:
-            self._write(first_line)
+            self.tell(first_line)
 
     @property
     def pid(self) -> int:
@@ -158,7 +158,8 @@ class ChildProcess:
         """The text with the secret hidden."""
         return text.replace(self._secret, _HIDDEN) if self._secret else text
 
-    def _write(self, line: str) -> None:
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input."""
         with suppress(OSError):  # it has just died, which its silence will tell
             self._child.stdin.write(f"{line}\n")
             self._child.stdin.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import threading
 from collections.abc import AsyncIterator
@@ -188,19 +187,8 @@ def _import_ahead() -> None:
 
         list_devices()
         first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
-        from core.runtimes.optimum import OptimumRuntime
+        from core.runtimes.genai import GenAIRuntime
 
-        OptimumRuntime().prepare()
-        _spare_the_collector()
+        GenAIRuntime().prepare()
     except (ImportError, RuntimeError):
         logger.exception("OpenVINO or its runtime cannot be imported")
-
-
-def _spare_the_collector() -> None:
-    """Keep what is imported by now out of the garbage collector's walks.
-
-    The half million objects of torch, transformers and NNCF stay for good; a full collection that
-    walks them holds the interpreter's lock for 0.7 s (measured), amid the tokens of an answer.
-    """
-    gc.collect()
-    gc.freeze()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 import streamlit as st
@@ -12,12 +12,16 @@ from streamlit.delta_generator import DeltaGenerator
 from core.generation.answer import Answer
 from core.generation.job import Job, Phase, Snapshot
 from core.runtimes.spec import ModelSpec
+from core.ui.paragraphs import Paragraphs
 from core.ui.safe_text import SafeMarkdown, safe_markdown
 from core.units import bytes_text, milliseconds_text, rate_text
 
 READING_TOKENS_PER_S = 40.0
 _DRAW_EVERY_S = 0.05
-"""The whole text goes to the browser with each piece, so tokens are drawn in batches."""
+"""The open block of the text goes to the browser with each piece: tokens are drawn in batches."""
+_DRAW_S_PER_CHARACTER = 150e-6
+"""A long block is drawn the less often the longer it is (0.15 s for 1 000 characters), so that the
+bytes sent grow with the time that an answer takes and not with the square of its length."""
 _FIGURES_EVERY_S = 0.1
 
 
@@ -44,8 +48,10 @@ def stream_answer(job: Job, pace: Pace) -> None:
     figures.empty()
 
 
-def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str]:
+def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str | Callable[[], None]]:
+    """What ``write_stream`` draws; a callable ends the block, which is not sent again after it."""
     safe, read, drawn_at, began = SafeMarkdown(), 0, 0.0, time.monotonic()
+    blocks, unsent, sent_at = Paragraphs(), "", 0.0
     # When its first token was shown: the pace goes on from there after a rerun or a page switch.
     first_shown: dict[str, float] = st.session_state.setdefault("first_shown", {})
     while True:
@@ -64,12 +70,30 @@ def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str]:
             # would wait for the first token.
             _draw_progress(figures, job.snapshot(), pace, waited_s=now - began, behind=ended)
             drawn_at = now
-        if text := safe.feed("".join(pieces)):
-            yield text
+        for piece in blocks.feed(safe.feed("".join(pieces))):
+            if piece is None:
+                yield unsent
+                yield _end_block
+                unsent = ""
+            else:
+                unsent += piece
         if ended and not job.read(read)[0]:
             break
-    if rest := safe.close():
-        yield rest
+        if unsent and now - sent_at >= _DRAW_S_PER_CHARACTER * blocks.length:
+            yield unsent
+            unsent, sent_at = "", now
+    for piece in (*blocks.feed(safe.close()), *blocks.close()):
+        if piece is None:
+            yield unsent
+            yield _end_block
+            unsent = ""
+        else:
+            unsent += piece
+    yield unsent
+
+
+def _end_block() -> None:
+    """``write_stream`` finishes what it has drawn before it calls what it is given."""
 
 
 def _draw_progress(
@@ -125,6 +149,8 @@ def figures_line(answer: Answer, spec: ModelSpec, title: str | None) -> str:
     if conditions is not None and conditions.devices_used not in ((), (spec.device,)):
         device += f" → {', '.join(conditions.devices_used)}"
     parts.append(f"{title} · {spec.precision.label} · {device}" if title is not None else device)
+    if conditions is not None and conditions.note is not None:
+        parts.append(safe_markdown(conditions.note))
     if answer.seed is not None:
         parts.append(f"seed {answer.seed}")
     if answer.contended:

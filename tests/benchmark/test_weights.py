@@ -11,13 +11,13 @@ import pytest
 from core.benchmark.weights import (
     bytes_per_token,
     checkpoint_weight_bytes,
-    kv_bytes_per_position,
     weight_bytes,
 )
 from core.catalogue import Precision, benchmark_shapes, catalogue
 from core.catalogue.shapes import transformers_config
 from core.engine import Engine
 from core.errors import CorruptModelError
+from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.spec import ModelSpec
 from core.store import resolve
 

@@ -16,7 +16,7 @@ from tests.browser.scripted import ScriptedRuntime, scripted_conversion, test_ro
 
 SHELL = Path(__file__).resolve().parents[2] / "core" / "ui" / "shell.py"
 
-core.engine.default_runtimes = lambda: dict.fromkeys(RuntimeName, ScriptedRuntime())
+core.engine.default_runtimes = lambda settings: dict.fromkeys(RuntimeName, ScriptedRuntime())
 core.engine.convert_in_process = scripted_conversion
 
 gc.freeze()  # as the real runtime does after its imports, see core/runtimes/optimum.py

@@ -183,7 +183,7 @@ STAGES: defaultdict[str, Stage] = defaultdict(Stage)
 class ScriptedRuntime:
     """See :class:`core.runtimes.base.Runtime`."""
 
-    def prepare(self) -> None:
+    def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
 
     def load(self, folder: Path, spec: ModelSpec) -> ScriptedModel:
@@ -194,6 +194,8 @@ class ScriptedRuntime:
 
 class ScriptedModel:
     """See :class:`core.runtimes.base.LoadedModel`."""
+
+    at_once = 1
 
     def __init__(self, folder: Path, spec: ModelSpec) -> None:
         from transformers import AutoTokenizer
@@ -220,7 +222,7 @@ class ScriptedModel:
             self._interrupted,
         )
 
-    def interrupt(self) -> None:
+    def interrupt(self, request: TokenRequest) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.interrupt`."""
         self._interrupted.set()
         self._stage.wake()

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ from core.generation.answer import Answer, StopReason
 from core.generation.job import Job, Phase
 from core.generation.request import GenerationRequest
 from core.runtimes.base import OnToken
+from core.runtimes.genai import GenAIModel
 from core.runtimes.optimum import OptimumModel
-from core.runtimes.spec import ModelSpec, SamplingSettings, TokenRequest
+from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.store import resolve
 from tests.builders import ARCHITECTURES, tiny_checkpoint
 
@@ -59,9 +61,11 @@ def on_token_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], No
     """Have something done right after the n-th token of each answer of the real runtime."""
 
     def install(then: Callable[[int], None]) -> None:
-        generate = OptimumModel.generate
+        for kind in (GenAIModel, OptimumModel):
+            monkeypatch.setattr(kind, "generate", watched(kind.generate, then))
 
-        def watched(self: OptimumModel, request: TokenRequest, on_token: OnToken) -> None:
+    def watched(generate: Callable[..., None], then: Callable[[int], None]) -> Callable[..., None]:
+        def generate_watched(self: object, request: TokenRequest, on_token: OnToken) -> None:
             count = 0
 
             def counted(token_id: int) -> bool:
@@ -73,7 +77,7 @@ def on_token_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], No
 
             generate(self, request, counted)
 
-        monkeypatch.setattr(OptimumModel, "generate", watched)
+        return generate_watched
 
     return install
 
@@ -209,7 +213,7 @@ def test_timeout_while_answering(spec_of: SpecOf, ask, on_token_of):
 
 
 def test_cancel_while_queued_behind_a_real_answer(spec_of: SpecOf, ask, on_token_of):
-    spec, go_on = spec_of("gpt_neox"), threading.Event()
+    spec, go_on = replace(spec_of("gpt_neox"), runtime=RuntimeName.OPTIMUM), threading.Event()
     ended(ask(spec, max_new_tokens=2))
     on_token_of(lambda count: go_on.wait(20))
     first = ask(spec, max_new_tokens=4)

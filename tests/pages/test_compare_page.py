@@ -50,7 +50,9 @@ def votes(runs: RunStore) -> VoteStore:
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Models that say what a test wants them to."""
     monkeypatch.setattr(
-        core.engine, "default_runtimes", lambda: dict.fromkeys(RuntimeName, ScriptedRuntime())
+        core.engine,
+        "default_runtimes",
+        lambda settings: dict.fromkeys(RuntimeName, ScriptedRuntime()),
     )
     monkeypatch.setattr(core.engine, "convert_in_process", scripted_conversion)
     STAGES.clear()

@@ -129,7 +129,7 @@ def test_interrupt_ends_a_prefill_and_the_model_stays_usable(model: OptimumModel
     short = TokenRequest((5, 6, 7), SamplingSettings(max_new_tokens=8, greedy=True))
     before = ids_of(model, short)
     long = TokenRequest((5, 6, 7) * 2600, SamplingSettings(max_new_tokens=8, greedy=True))
-    timer = threading.Timer(0.1, model.interrupt)
+    timer = threading.Timer(0.1, model.interrupt, [long])
     timer.start()
     started = time.monotonic()
     with pytest.raises(InterruptedGeneration):
@@ -139,7 +139,7 @@ def test_interrupt_ends_a_prefill_and_the_model_stays_usable(model: OptimumModel
 
 
 def test_interrupt_of_an_idle_model_does_nothing(model: OptimumModel):
-    model.interrupt()
+    model.interrupt(TokenRequest((5,), SamplingSettings()))
     assert len(ids_of(model, TokenRequest((5,), SamplingSettings(max_new_tokens=3)))) == 3
 
 

@@ -24,6 +24,7 @@ from core.runtimes.spec import (
     SamplingSettings,
     TokenRequest,
 )
+from core.settings import Settings
 from core.store import resolve
 
 PROMPT = tuple(range(5, 25))
@@ -105,13 +106,13 @@ def test_an_interrupted_prefill_ends_without_a_token_and_the_model_stays_usable(
     sampling = SamplingSettings(max_new_tokens=8, greedy=True)
     before = ids_of(model, sampling)
     ended = threading.Event()
+    long = TokenRequest(tuple(5 + at % 200 for at in range(4000)), sampling)
 
     def interrupt() -> None:
         while not ended.wait(0.001):
-            model.interrupt()
+            model.interrupt(long)
 
     thread = threading.Thread(target=interrupt)
-    long = TokenRequest(tuple(5 + at % 200 for at in range(4000)), sampling)
     thread.start()
     try:
         with pytest.raises(InterruptedGeneration):
@@ -119,7 +120,7 @@ def test_an_interrupted_prefill_ends_without_a_token_and_the_model_stays_usable(
     finally:
         ended.set()
         thread.join()
-    model.interrupt()  # of an idle model: nothing
+    model.interrupt(long)  # of an idle model: nothing
     assert ids_of(model, sampling) == before
 
 
@@ -157,7 +158,7 @@ def test_no_page_offers_the_baseline():
     import core.ui.pickers
 
     assert RuntimeName.PYTORCH not in ANSWERING_RUNTIMES
-    assert set(default_runtimes()) == set(ANSWERING_RUNTIMES)
+    assert set(default_runtimes(Settings())) == set(ANSWERING_RUNTIMES)
     for module in (core.ui.pickers, core.ui.compare_setup):
         source = inspect.getsource(module)
         assert "in RuntimeName" not in source and "(RuntimeName)" not in source

@@ -117,3 +117,24 @@ def test_cancelled_before_it_came():
     cancelled.set()
     with queue.turn(cancelled) as mine:
         assert mine is False
+
+
+def test_so_many_have_their_turn_together_as_are_let_in():
+    queue, order = TurnQueue(2, at_once=3), []
+    waiters = [Waiter(queue, order, name) for name in "abcde"]
+    until(lambda: [w.places[-1:] for w in waiters] == [[0], [0], [0], [1], [2]])
+    assert sorted(order) == ["a", "b", "c"]
+    with (
+        pytest.raises(ModelBusyError, match="2 answers are already waiting"),
+        queue.turn(threading.Event()),
+    ):
+        pass
+    waiters[1].leave.set()  # not the first of those that run
+    waiters[1].done()
+    until(lambda: waiters[3].got_turn is True)
+    until(lambda: waiters[4].places[-1] == 1)
+    assert len(queue) == 4
+    for waiter in waiters:
+        waiter.leave.set()
+        waiter.done()
+    assert order[3:] == ["d", "e"]

@@ -1,0 +1,353 @@
+"""What a person in front of a browser gets of the runtime's speed, measured in Chromium.
+
+Playwright is among the tools for tests (``requirements-dev.txt``); without it, or without a
+Chromium, these rows are not measured.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from core.benchmark.speed.duel import Way
+from core.benchmark.speed.rows import Bar, Row
+from core.catalogue import DEFAULT_PRECISION, Precision
+from core.errors import GenerationError
+from core.runtimes.spec import ModelSpec
+from core.settings import CHECKOUT, Settings
+
+FORCED_TOKENS = 1000
+MIDDLE_TOKENS = 200
+LENGTHS = (250, 500, 1000)
+"""Tokens of the answers whose bytes are compared."""
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_APP = Path("streamlit_app.py")
+_ENDLESS_APP = Path("core/benchmark/speed/endless_app.py")
+_START_S = 90.0
+_ANSWER_S = 300.0
+_QUESTION = "Suggest three names for a sailing boat."
+
+_WATCH = """
+() => {
+  const answer = () => {
+    const box = document.querySelector('.st-key-answer_under_way');
+    const messages = box ? box.querySelectorAll('[data-testid="stChatMessage"]') : [];
+    return messages.length ? messages[messages.length - 1] : null;
+  };
+  window.seen = [];
+  new MutationObserver(() => {
+    const message = answer();
+    if (!message) return;
+    let letters = 0;
+    for (const part of message.querySelectorAll('[data-testid="stMarkdown"]'))
+      if (!part.querySelector('[data-testid="stCaptionContainer"]'))
+        letters += part.textContent.length;
+    const counted = /(\\d+) tokens/.exec(message.textContent);
+    window.seen.push([performance.now(), letters, counted ? Number(counted[1]) : 0]);
+  }).observe(document.body, {childList: true, subtree: true, characterData: true});
+}
+"""
+"""Notes at each change of the page how much of the answer stands there."""
+
+Alone = Callable[..., float]
+"""Tokens/s of a way of answering by itself, with the contender's command."""
+
+
+def page_rows(
+    settings: Settings,
+    embedded: Mapping[str, Path],
+    middle: Path,
+    alone: Alone,
+    tell: Callable[[str], None],
+) -> Sequence[Row]:
+    """Tokens/s seen in the browser against the runtime's, and the bytes it takes.
+
+    Args:
+        embedded: folders of the embedded models' IRs by key.
+        middle: folder of the 410 M shape's IR, which the store finds by its checkpoint.
+        alone: measures the runtime by itself.
+    """
+    names = {key: f"tokens/s in the browser, {key}, against the runtime alone" for key in embedded}
+    middle_name = "tokens/s in the browser, 410 M shape, against the runtime alone"
+    bytes_name = "bytes to the browser for each token, 250 to 1,000 against 250 to 500 tokens"
+    bars = [Bar(limit=0.95), *[Bar(limit=0.8)] * len(embedded), Bar(limit=1.1, at_most=True)]
+    if why := _missing():
+        every = [middle_name, *names.values(), bytes_name]
+        return [Row(name=name, bar=bar, detail=why) for name, bar in zip(every, bars, strict=True)]
+    rows = []
+    tell("410 M shape: what the browser sees.")
+    spec = ModelSpec(middle.parent.name, Precision.INT8, "CPU")
+    with _serving(_ENDLESS_APP, middle.parents[2]) as url, _browser() as chromium:
+        query = {
+            "model": middle.parent.name,
+            "precision": "int8",
+            "format": "plain",
+            "tokens": MIDDLE_TOKENS,
+        }
+        rates = [_seen(chromium, url, query, counted=True)[0] for _ in range(3)][1:]
+    rate = alone(Way("paddock", middle, spec), prompt_tokens=32, new_tokens=MIDDLE_TOKENS)
+    rows.append(_seen_row(middle_name, bars[0], median(rates), rate))
+    sent: dict[int, list[int]] = {length: [] for length in LENGTHS}
+    with _serving(_ENDLESS_APP, settings.home) as url, _browser() as chromium:
+        for key, name in names.items():
+            tell(f"{key}: what the browser sees.")
+            query = {"model": key, "precision": DEFAULT_PRECISION.value, "seed": 7}
+            forced = {**query, "tokens": FORCED_TOKENS}
+            rates = [_seen(chromium, url, forced, counted=False)[0] for _ in range(6)][1:]
+            way = Way("paddock", embedded[key], ModelSpec(key, DEFAULT_PRECISION, "CPU"))
+            rate = alone(way, prompt_tokens=32, new_tokens=FORCED_TOKENS)
+            rows.append(_seen_row(name, bars[1], median(rates), rate))
+        for _ in range(5):
+            for length in LENGTHS:
+                _, count = _seen(chromium, url, {**query, "tokens": length}, counted=False)
+                sent[length].append(count)
+    low, middle_bytes, high = (median(sent[length]) for length in LENGTHS)
+    value = ((high - low) / 750) / ((middle_bytes - low) / 250)
+    detail = ", ".join(f"{median(sent[length]):,.0f} B for {length} tokens" for length in LENGTHS)
+    return [*rows, Row(name=bytes_name, bar=bars[-1], value=value, detail=detail)]
+
+
+def start_rows(settings: Settings, key: str, tell: Callable[[str], None]) -> Sequence[Row]:
+    """Seconds from starting the server to the first token of the last used model.
+
+    Before the first start the files of the libraries are put out of the system's cache where the
+    system lets us; the second follows at once.
+    """
+    names = {
+        "first": f"cold start to the first token of {key}, seconds",
+        "second": f"second start to the first token of {key}, seconds",
+    }
+    bars = {"first": Bar(limit=8, at_most=True), "second": Bar(limit=6, at_most=True)}
+    if why := _missing():
+        return [Row(name=names[which], bar=bars[which], detail=why) for which in names]
+    _use_once(settings, key)
+    rows = []
+    with _browser() as chromium:
+        for which, name in names.items():
+            tell(f"{key}: {which} start.")
+            forgotten = _forget_libraries() if which == "first" else 0
+            began = time.perf_counter()
+            with _serving(_APP, settings.home) as url:
+                answered = time.perf_counter() - began
+                query = {"model": key, "precision": DEFAULT_PRECISION.value}
+                page = _asked(chromium, url, query)
+                _first_letter(page)
+                took = time.perf_counter() - began
+                page.close()
+            detail = f"the server answered after {answered:.1f} s"
+            if forgotten:
+                detail += f"; {forgotten:,} files were read from the disk again"
+            rows.append(Row(name=name, bar=bars[which], value=took, detail=detail))
+    return rows
+
+
+def _seen_row(name: str, bar: Bar, seen: float, alone: float) -> Row:
+    return Row(
+        name=name,
+        bar=bar,
+        value=seen / alone,
+        detail=f"{seen:,.1f} against {alone:,.1f} tokens/s",
+    )
+
+
+def _seen(
+    chromium: Any, url: str, query: Mapping[str, object], *, counted: bool
+) -> tuple[float, int]:
+    """Tokens/s as they appeared in one answer, and the bytes that the page received for it.
+
+    Args:
+        counted: by the count below the answer, for models whose tokens have no text of their own;
+            else by the letters of the answer.
+    """
+    page = _asked(chromium, url, query, watch=True)
+    page.wait_for_selector("[class*='st-key-entry_']", timeout=1000 * _ANSWER_S)
+    seen = page.evaluate("() => window.seen")
+    received = page.received_bytes()
+    page.close()
+    tokens = int(str(query["tokens"]))
+    column = 2 if counted else 1
+    grown = [each for each in seen if each[column] > 0]
+    if len(grown) < 2:
+        raise GenerationError("The browser saw nothing of the answer; measure it again.")
+    # The moment of the last growth, not of the last change.
+    most = max(each[column] for each in grown)
+    first, last = grown[0], next(each for each in grown if each[column] == most)
+    share = (last[column] - first[column]) / (1 if counted else most)
+    shown = share if counted else share * tokens
+    return 1000 * shown / (last[0] - first[0]), received
+
+
+class _Page:
+    """A page of Chromium that adds up what it receives on its web socket."""
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+        self._bytes = 0
+        page.on("websocket", lambda socket: socket.on("framereceived", self._add))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._page, name)
+
+    def received_bytes(self) -> int:
+        """So far."""
+        return self._bytes
+
+    def forget(self) -> None:
+        """Count anew from here on."""
+        self._bytes = 0
+
+    def _add(self, payload: str | bytes) -> None:
+        self._bytes += len(payload)
+
+
+def _asked(chromium: Any, url: str, query: Mapping[str, object], *, watch: bool = False) -> _Page:
+    """A new page on which Run was clicked."""
+    page = _Page(chromium.new_page())
+    page.set_default_timeout(1000 * _START_S)
+    address = urllib.parse.urlencode({**query, "device": "CPU", "instruction": _QUESTION})
+    page.goto(f"{url}/instruct?{address}")
+    run = page.get_by_role("button", name=re.compile("Run"))
+    run.wait_for()
+    if watch:
+        page.get_by_text("On disk").first.wait_for()
+        page.evaluate(_WATCH)
+        page.forget()
+    run.click()
+    return page
+
+
+def _first_letter(page: Any) -> None:
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('[data-testid="stChatMessage"]')].some((m, at) =>
+             at % 2 && [...m.querySelectorAll('[data-testid="stMarkdown"]')].some(p =>
+               !p.querySelector('[data-testid="stCaptionContainer"]') && p.textContent.trim()))""",
+        polling=20,
+    )
+
+
+@contextmanager
+def _browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=_found_browser(), args=list(_FLAGS))
+        try:
+            yield chromium.new_context(viewport={"width": 1280, "height": 900})
+        finally:
+            chromium.close()
+
+
+@contextmanager
+def _serving(app: Path, home: Path) -> Iterator[str]:
+    """The app on a port of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("PADDOCK_")}
+    with tempfile.TemporaryFile() as told:
+        server = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "streamlit", "run", str(app)),
+                *("--server.port", str(port), "--server.headless", "true"),
+            ],
+            cwd=CHECKOUT,
+            env=kept | {"PADDOCK_HOME": str(home), "HF_HUB_OFFLINE": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=told,
+            stderr=told,
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _await_server(server, url)
+            yield url
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _await_server(server: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{url}/healthz"):
+            return
+        time.sleep(0.02)
+    raise GenerationError(
+        "The app did not start for the measurement; `streamlit run streamlit_app.py` shows why."
+    )
+
+
+def _use_once(settings: Settings, key: str) -> None:
+    """Have the model answer once, so that it is the last used one of this home folder."""
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "core", "generate", key, _QUESTION),
+            *("--precision", DEFAULT_PRECISION.value, "--device", "CPU"),
+        ],
+        cwd=CHECKOUT,
+        env=dict(os.environ) | {"PADDOCK_HOME": str(settings.home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def _forget_libraries() -> int:
+    """Ask the system to forget what it has of the libraries' files; how many it was asked for."""
+    if not hasattr(os, "posix_fadvise"):
+        return 0
+    count = 0
+    for name in ("streamlit", "openvino", "openvino_genai", "openvino_tokenizers", "tokenizers"):
+        spec = find_spec(name)
+        for place in (spec.submodule_search_locations or ()) if spec else ():
+            for path in Path(place).rglob("*"):
+                if path.is_file():
+                    descriptor = os.open(path, os.O_RDONLY)
+                    try:
+                        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                    finally:
+                        os.close(descriptor)
+                    count += 1
+    return count
+
+
+def _found_browser() -> str:
+    return os.environ.get("PADDOCK_CHROMIUM") or next(
+        filter(None, map(shutil.which, _BROWSERS)), ""
+    )
+
+
+def _missing() -> str | None:
+    """Why nothing can be seen in a browser here; None where it can."""
+    if find_spec("playwright") is None:
+        return "Playwright is not installed (requirements-dev.txt)"
+    return None if _found_browser() else "no Chromium was found; name one in PADDOCK_CHROMIUM"

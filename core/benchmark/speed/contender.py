@@ -1,0 +1,162 @@
+"""A process that answers in one way, for as long as it is asked to: ``python -m`` this module.
+
+Two of them are alive at once and are asked by turns, so that whatever else the machine does meets
+both. The first line of standard input tells the way, the folder and the spec; every further line is
+one thing to do, and one line of JSON comes back for each. Commands::
+
+    {"do": "answer", "prompt_tokens": 32, "new_tokens": 64}       → ttft_ms, tokens_per_s
+    {"do": "together", "count": 8, "prompt_tokens": …, …}         → tokens_per_s of all
+    {"do": "tasks", "model": …, "together": 8}                                → accuracy, answers
+
+The notebook's way is that of the demo that Paddock replaces: Optimum with everything at its
+default, ``generate`` in a thread, a ``TextIteratorStreamer``; but tokens are counted by their ids.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from core.benchmark.prompts import prompt_ids
+from core.benchmark.task_accuracy import accuracy_at_once
+from core.benchmark.wire import loaded_spec
+from core.benchmark.worker import RUNTIMES
+from core.runtimes.base import LoadedModel
+from core.runtimes.spec import SamplingSettings, TokenRequest
+from core.runtimes.tokenizer import load_tokenizer
+from core.store.child_side import become_child, leave
+from core.store.quiet import quieten_libraries, refuse_telemetry
+
+NOTEBOOK, RUNTIME = "notebook", "runtime"
+
+Answer = Callable[[tuple[int, ...], int], list[float]]
+"""Answers a prompt with so many forced tokens; returns when it began and when each token came."""
+
+
+def main() -> int:
+    """Answer until standard input ends, with the parent that holds it open."""
+    channel = become_child()
+    request = json.loads(sys.stdin.buffer.readline())
+    refuse_telemetry()
+    quieten_libraries()
+    folder = Path(request["folder"])
+    if request["way"] == NOTEBOOK:
+        answer, model, tokenizer = _notebook(folder), None, load_tokenizer(folder)
+    else:
+        model = _loaded(folder, request["spec"])
+        answer, tokenizer = _of_runtime(model), model.tokenizer
+    answer(prompt_ids(tokenizer, 8), 4)
+    channel.say(event="ready")
+    for line in iter(sys.stdin.buffer.readline, b""):
+        command = json.loads(line)
+        channel.say(event="done", **_obey(command, answer, model, tokenizer))
+    return 0
+
+
+def _loaded(folder: Path, plain: dict[str, Any]) -> LoadedModel:
+    spec = loaded_spec(plain)
+    runtime = RUNTIMES[spec.runtime]()
+    runtime.prepare(folder)
+    return runtime.load(folder, spec)
+
+
+def _obey(
+    command: dict[str, Any], answer: Answer, model: LoadedModel | None, tokenizer: Any
+) -> dict[str, Any]:
+    if command["do"] == "tasks":
+        assert model is not None, "the notebook's way does one at a time"
+        accuracy, answers = accuracy_at_once(command["model"], model, command["together"])
+        return {"accuracy": accuracy, "answers": answers}
+    ids = tuple(prompt_ids(tokenizer, command["prompt_tokens"]))
+    new_tokens = command["new_tokens"]
+    if command["do"] == "together":
+        return _together(answer, ids, new_tokens, command["count"])
+    began, *stamps = answer(ids, new_tokens)
+    return {
+        "ttft_ms": 1000 * (stamps[0] - began),
+        "tokens_per_s": (len(stamps) - 1) / (stamps[-1] - stamps[0]),
+        "tokens": len(stamps),
+    }
+
+
+def _together(answer: Answer, ids: tuple[int, ...], new_tokens: int, count: int) -> dict[str, Any]:
+    began = time.perf_counter()
+    with ThreadPoolExecutor(count) as people:
+        stamps = list(people.map(lambda _: answer(ids, new_tokens)[1:], range(count)))
+    tokens = sum(len(each) for each in stamps)
+    return {"tokens": tokens, "tokens_per_s": tokens / (time.perf_counter() - began)}
+
+
+def _of_runtime(model: LoadedModel) -> Answer:
+    def answer(ids: tuple[int, ...], new_tokens: int) -> list[float]:
+        sampling = SamplingSettings(max_new_tokens=new_tokens, greedy=True)
+        stamps = [time.perf_counter()]
+        clock = time.perf_counter
+
+        def stamp(token_id: int) -> bool:
+            stamps.append(clock())
+            return True
+
+        model.generate(TokenRequest(ids, sampling), stamp)
+        return stamps
+
+    return answer
+
+
+def _notebook(folder: Path) -> Answer:
+    import torch
+    from optimum.intel import OVModelForCausalLM
+    from transformers import AutoTokenizer, TextIteratorStreamer
+
+    model = OVModelForCausalLM.from_pretrained(
+        str(folder), device="CPU", ov_config={"CACHE_DIR": ""}
+    )
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+
+    class Streamer(TextIteratorStreamer):
+        """Stamps each token before its text is made; the prompt comes first."""
+
+        stamps: list[float]
+
+        def put(self, value: Any) -> None:
+            if not self.next_tokens_are_prompt:
+                self.stamps.append(time.perf_counter())
+            super().put(value)
+
+    def answer(ids: tuple[int, ...], new_tokens: int) -> list[float]:
+        streamer = Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        prompt = torch.tensor([ids])
+        streamer.stamps = [time.perf_counter()]
+
+        def generate() -> None:
+            try:
+                model.generate(
+                    input_ids=prompt,
+                    attention_mask=torch.ones_like(prompt),
+                    streamer=streamer,
+                    max_new_tokens=new_tokens,
+                    min_new_tokens=new_tokens,
+                    do_sample=False,
+                    pad_token_id=0,
+                )
+            finally:
+                streamer.end()  # else its reader would wait for ever for what failed
+
+        thread = threading.Thread(target=generate)
+        thread.start()
+        for _ in streamer:
+            pass
+        thread.join()
+        return streamer.stamps
+
+    return answer
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,71 @@
+"""What the suite says: one row for each figure that has a bar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """What a figure must reach."""
+
+    limit: float
+    at_most: bool = False
+    """Whether the figure must not exceed the limit, instead of reaching it."""
+
+    def met_by(self, value: float) -> bool:
+        """Whether a figure keeps to it."""
+        return value <= self.limit if self.at_most else value >= self.limit
+
+    @property
+    def text(self) -> str:
+        """For people: "≥ 1.4"."""
+        return f"{'≤' if self.at_most else '≥'} {self.limit:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure and its bar."""
+
+    name: str
+    bar: Bar
+    value: float | None = None
+    """None where it was not measured."""
+    detail: str = ""
+    """What it was made of, or why it was not measured."""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the bar is met; None where it was not measured."""
+        return None if self.value is None else self.bar.met_by(self.value)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as the suite's last line has it."""
+        value = None if self.value is None else round(self.value, 4)
+        return {"name": self.name, "value": value, "bar": self.bar.text, "met": self.met}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows for people."""
+    marks = {True: "met", False: "not met", None: "not measured"}
+    cells = [
+        (row.name, "—" if row.value is None else f"{row.value:.2f}", row.bar.text, marks[row.met])
+        for row in rows
+    ]
+    widths = [max(len(line[column]) for line in [*cells, _HEAD]) for column in range(4)]
+    lines = []
+    for line, detail in zip([_HEAD, *cells], ["", *(row.detail for row in rows)], strict=True):
+        padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        lines.append("  ".join([*padded, detail]).rstrip())
+    return "\n".join(lines)
+
+
+_HEAD = ("What", "Value", "Bar", "")
+
+
+def last_line(rows: Sequence[Row]) -> str:
+    """One line of JSON for machines."""
+    return json.dumps({"rows": [row.to_json() for row in rows]}, ensure_ascii=False)

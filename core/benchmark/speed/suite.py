@@ -1,0 +1,319 @@
+"""Measures every figure of the suite; what each bar is about stands beside it.
+
+Ratios come from processes that are asked by turns within one run, as medians, so that a machine
+that is slow for a while is slow for both. Shapes of released models are measured with random
+weights. INT4 is asymmetric with groups of 128 in all layers, the smallest of the usual settings.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from core.benchmark.bandwidth import read_bandwidth
+from core.benchmark.preparing import Material, make_ready
+from core.benchmark.random_weights import ensure_checkpoint, random_settings
+from core.benchmark.shapes import random_model
+from core.benchmark.speed import browser
+from core.benchmark.speed.duel import Duel, Way
+from core.benchmark.speed.rows import Bar, Row
+from core.benchmark.weights import bytes_per_token, weight_bytes
+from core.catalogue import DEFAULT_PRECISION, Precision, catalogue, default_int4
+from core.errors import PaddockError, StoppedError
+from core.runtimes.kv_cache import kv_bytes_per_position
+from core.runtimes.spec import ModelSpec, RuntimeName
+from core.settings import Settings
+from core.store import convert_in_process, resolve
+from core.store.checkpoint import read_json
+
+LARGE, MIDDLE = "dolly-v2-3b", "neox-410m"
+PEOPLE = 8
+_TELLING = 20
+"""Characters from which an answer that nobody else got belongs to its instruction alone."""
+
+Tell = Callable[[str], None]
+"""Told what is measured now, as a sentence."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    rounds: int = 5
+    large_tokens: int = 32
+    middle_tokens: int = 64
+    small_tokens: int = 512
+
+
+QUICK = Sizes(rounds=2, large_tokens=12, middle_tokens=24, small_tokens=128)
+FULL = Sizes()
+
+
+class Suite:
+    """One run of the suite, or of some of its parts."""
+
+    def __init__(
+        self, settings: Settings, sizes: Sizes, tell: Tell, cancel: threading.Event
+    ) -> None:
+        self._settings = settings
+        self._sizes = sizes
+        self._tell = tell
+        self._cancel = cancel
+
+    def run(self, parts: Sequence[str]) -> Iterator[Row]:
+        """The rows of these parts as they are measured; what fails becomes a row without a value.
+
+        Raises:
+            StoppedError: it was cancelled.
+        """
+        for part in parts:
+            rows: Sequence[Row] = ()
+            try:
+                rows = PARTS[part](self)
+            except StoppedError:
+                raise
+            except PaddockError as error:
+                rows = [Row(name=part, bar=Bar(limit=0), detail=str(error))]
+            yield from rows
+
+    def large(self) -> list[Row]:
+        """Decode, time to the first token and bandwidth of the 3 B shape."""
+        rows = []
+        for precision, decode, mbu in (
+            (Precision.INT4, 1.4, 0.60),
+            (Precision.INT8, 1.15, 0.75),
+        ):
+            rows += self._large(precision, decode, mbu)
+        return rows
+
+    def _large(self, precision: Precision, decode_bar: float, mbu_bar: float) -> list[Row]:
+        folder = self._random(LARGE, precision)
+        label = f"{LARGE} shape, {precision.label}"
+        sizes = self._sizes
+        before = self._bandwidth()
+        with self._against_notebook(folder, precision) as duel:
+            self._tell(f"{label}: decoding and short prompts.")
+            short = duel.medians(
+                sizes.rounds, do="answer", prompt_tokens=32, new_tokens=sizes.large_tokens
+            )
+            self._tell(f"{label}: prompts of 512 tokens.")
+            long = duel.medians(
+                max(2, sizes.rounds // 2), do="answer", prompt_tokens=512, new_tokens=2
+            )
+        bandwidth = max(before, self._bandwidth())
+        ours, theirs = short["paddock"], short["notebook"]
+        kv = kv_bytes_per_position(read_json(folder / "config.json"), "u8")
+        read = bytes_per_token(weight_bytes(folder), kv, 32, sizes.large_tokens) or 0
+        rate = ours["tokens_per_s"]
+        return [
+            _against(f"decode, {label}, against the notebook's way", short, decode_bar),
+            Row(
+                name=f"MBU of decode, {label}",
+                bar=Bar(limit=mbu_bar),
+                value=read * rate / bandwidth,
+                detail=f"{read / 1e9:.2f} GB a token at {rate:.1f} tokens/s "
+                f"of {bandwidth / 1e9:.1f} GB/s; the notebook's way "
+                f"{read * theirs['tokens_per_s'] / bandwidth:.2f}",
+            ),
+            _first_token(f"first token, {label}, 32 prompt tokens", short),
+            _first_token(f"first token, {label}, 512 prompt tokens", long),
+        ]
+
+    def middle(self) -> list[Row]:
+        """Decode of the 410 M shape against PyTorch, and eight people at once."""
+        folder = self._random(MIDDLE, Precision.INT4)
+        checkpoint = self._checkpoint(MIDDLE)
+        ways = [_ours(folder, Precision.INT4)] + [
+            Way(
+                precision.label,
+                checkpoint,
+                ModelSpec(MIDDLE, precision, "CPU", RuntimeName.PYTORCH),
+            )
+            for precision in (Precision.FP32, Precision.FP16)
+        ]
+        with Duel(ways, self._cancel) as duel:
+            self._tell("410 M shape: against PyTorch.")
+            found = duel.medians(
+                self._sizes.rounds,
+                do="answer",
+                prompt_tokens=32,
+                new_tokens=self._sizes.middle_tokens,
+            )
+        ours = found["paddock"]["tokens_per_s"]
+        fp32, bf16 = (found[p.label]["tokens_per_s"] for p in (Precision.FP32, Precision.FP16))
+        against_torch = Row(
+            name="decode, 410 M shape, INT4, against PyTorch",
+            bar=Bar(limit=3.0),
+            value=ours / max(fp32, bf16),
+            detail=f"{ours:.1f} against {fp32:.1f} (fp32) and {bf16:.1f} (bf16) tokens/s",
+        )
+        return [against_torch, self._people()]
+
+    def _people(self) -> Row:
+        folder = self._random(MIDDLE, Precision.INT8)
+        new_tokens = self._sizes.middle_tokens
+        with Duel([_ours(folder, Precision.INT8)], self._cancel) as duel:
+            self._tell("410 M shape: eight people at once.")
+            ours = duel.contenders["paddock"]
+            alone, together = [], []
+            for number in range(self._sizes.rounds + 1):
+                one = ours.ask(do="together", count=1, prompt_tokens=32, new_tokens=new_tokens)
+                all_of_them = ours.ask(
+                    do="together", count=PEOPLE, prompt_tokens=32, new_tokens=new_tokens
+                )
+                if number:
+                    alone.append(one["tokens_per_s"])
+                    together.append(all_of_them["tokens_per_s"])
+        one, eight = sorted(alone)[len(alone) // 2], sorted(together)[len(together) // 2]
+        return Row(
+            name="eight people at once, 410 M shape, INT8, against one after another",
+            bar=Bar(limit=4.0),
+            value=eight / one,
+            detail=f"{eight:.1f} against {one:.1f} tokens/s",
+        )
+
+    def embedded(self) -> list[Row]:
+        """Decode of the embedded models against the notebook's way, and eight at once on them."""
+        rows = []
+        for key in _embedded():
+            folder = self._stored(key)
+            with self._against_notebook(folder, DEFAULT_PRECISION) as duel:
+                self._tell(f"{key}: decoding.")
+                found = duel.medians(
+                    self._sizes.rounds,
+                    do="answer",
+                    prompt_tokens=32,
+                    new_tokens=self._sizes.small_tokens,
+                )
+                rows.append(_against(f"decode, {key}, against the notebook's way", found, 1.8))
+                self._tell(f"{key}: held-out tasks, alone and eight at once.")
+                ours = duel.contenders["paddock"]
+                alone = ours.ask(do="tasks", model=key, together=1)
+                eight = ours.ask(do="tasks", model=key, together=PEOPLE)
+            rows += _accuracy(key, alone, eight)
+        return rows
+
+    def page(self) -> list[Row]:
+        """What the browser sees of it."""
+        return browser.page_rows(
+            self._settings,
+            {key: self._stored(key) for key in _embedded()},
+            self._random(MIDDLE, Precision.INT8),
+            lambda way, **command: self._alone(way, **command),
+            self._tell,
+        )
+
+    def start(self) -> list[Row]:
+        """From starting the server to the first token."""
+        key = _embedded()[0]
+        self._stored(key)
+        return browser.start_rows(self._settings, key, self._tell)
+
+    def _alone(self, way: Way, **command: object) -> float:
+        """Tokens/s of the runtime alone."""
+        with Duel([way], self._cancel) as duel:
+            return duel.medians(3, do="answer", **command)[way.name]["tokens_per_s"]
+
+    def _against_notebook(self, folder: Path, precision: Precision) -> Duel:
+        return Duel([_ours(folder, precision), Way("notebook", folder)], self._cancel)
+
+    def _bandwidth(self) -> float:
+        self._tell("Measuring the memory's read bandwidth.")
+        return read_bandwidth()
+
+    def _checkpoint(self, key: str) -> Path:
+        return ensure_checkpoint(
+            random_model(key),
+            self._settings,
+            on_progress=lambda message, fraction: self._tell(message),
+            cancel=self._cancel,
+        )
+
+    def _random(self, key: str, precision: Precision) -> Path:
+        """The shape's IR with random weights, made where it is not there yet."""
+        apart = random_settings(self._settings)
+        apart = apart.model_copy(update={"home": apart.home / "suite"})
+        int4 = replace(default_int4(), group_size=128, ratio=1.0)
+        self._tell(f"{key} in {precision.label}: having it on disk.")
+        return convert_in_process(
+            resolve(str(self._checkpoint(key))),
+            precision,
+            settings=apart,
+            int4=int4 if precision is Precision.INT4 else None,
+            progress=lambda progress: None,
+            cancel=self._cancel,
+        ).folder
+
+    def _stored(self, key: str) -> Path:
+        return make_ready(
+            Material(key, False, DEFAULT_PRECISION),
+            self._settings,
+            on_progress=lambda message, fraction: None,
+            cancel=self._cancel,
+        ).folder
+
+
+PARTS: dict[str, Callable[[Suite], Sequence[Row]]] = {
+    "large": Suite.large,
+    "middle": Suite.middle,
+    "embedded": Suite.embedded,
+    "page": Suite.page,
+    "start": Suite.start,
+}
+"""By the names under which the command line takes them."""
+
+
+def _ours(folder: Path, precision: Precision) -> Way:
+    return Way("paddock", folder, ModelSpec(folder.parent.name, precision, "CPU"))
+
+
+def _embedded() -> list[str]:
+    return [key for key, row in catalogue().items() if row.embedded]
+
+
+def _against(name: str, found: dict, bar: float) -> Row:
+    ours, theirs = found["paddock"]["tokens_per_s"], found["notebook"]["tokens_per_s"]
+    return Row(
+        name=name,
+        bar=Bar(limit=bar),
+        value=ours / theirs,
+        detail=f"{ours:,.1f} against {theirs:,.1f} tokens/s",
+    )
+
+
+def _first_token(name: str, found: dict) -> Row:
+    ours, theirs = found["paddock"]["ttft_ms"], found["notebook"]["ttft_ms"]
+    return Row(
+        name=f"{name}, against the notebook's way",
+        bar=Bar(limit=1.1, at_most=True),
+        value=ours / theirs,
+        detail=f"{ours:,.0f} against {theirs:,.0f} ms",
+    )
+
+
+def _accuracy(key: str, alone: dict, eight: dict) -> list[Row]:
+    """Whether batching costs right answers, and whether anybody got somebody else's."""
+    counts = Counter(alone["answers"])
+    # Short answers, such as a name, belong to many instructions.
+    telling = {text for text, count in counts.items() if count == 1 and len(text) >= _TELLING}
+    mixed_up = sum(
+        got != own and got in telling
+        for own, got in zip(alone["answers"], eight["answers"], strict=True)
+    )
+    return [
+        Row(
+            name=f"held-out accuracy, {key}, eight at once: points lost",
+            bar=Bar(limit=1.0, at_most=True),
+            value=100 * abs(alone["accuracy"] - eight["accuracy"]),
+            detail=f"{eight['accuracy']:.1%} against {alone['accuracy']:.1%} alone",
+        ),
+        Row(
+            name=f"answers of another's instruction, {key}, eight at once",
+            bar=Bar(limit=0, at_most=True),
+            value=mixed_up,
+            detail=f"of {len(eight['answers'])}, {len(telling)} of which nobody else got",
+        ),
+    ]

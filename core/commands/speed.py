@@ -1,0 +1,51 @@
+"""``bench --suite speed``: holds this machine's speed against the bars."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from core.errors import BadRequestError, PaddockError
+from core.settings import Settings
+
+if TYPE_CHECKING:
+    from core.benchmark.speed.rows import Row
+
+
+def speed_suite(options: argparse.Namespace, settings: Settings) -> int:
+    """Measure the suite's parts, print a table and, last, one line of JSON.
+
+    Returns:
+        0 where every bar that was measured is met, 1 otherwise.
+
+    Raises:
+        BadRequestError: there is no such part.
+        ModelBusyError: a benchmark runs.
+        StoppedError: Ctrl-C; what was measured is printed first.
+    """
+    from core.benchmark.speed.rows import last_line, table
+    from core.benchmark.speed.suite import FULL, PARTS, QUICK, Suite
+    from core.benchmark.turn import Turn
+
+    parts = options.parts or tuple(PARTS)
+    for part in parts:
+        if part not in PARTS:
+            raise BadRequestError(
+                f"The speed suite has no part {part!r}; choose from {', '.join(PARTS)}."
+            )
+    suite = Suite(settings, QUICK if options.quick else FULL, _tell, threading.Event())
+    rows: list[Row] = []
+    with Turn(settings).taken():
+        try:
+            rows.extend(suite.run(parts))
+        finally:
+            if rows:
+                print(table(rows))
+                print(last_line(rows), flush=True)
+    return PaddockError.exit_code if any(row.met is False for row in rows) else 0
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,359 @@
+"""Runs converted models with OpenVINO GenAI's continuous batching: several answers at once.
+
+Prompts are formatted and tokenised by Paddock and go in as ids, ids come out, and Paddock makes the
+text of them; GenAI's own tokenizer, which its pipeline wants to have, only knows the end token.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.devices import AUTO, auto_devices, available_memory_bytes
+from core.errors import GenerationError
+from core.runtimes.base import Conditions, InterruptedGeneration, LoadedModel, OnToken
+from core.runtimes.batching import BatchedAnswer, Handle, Stepper
+from core.runtimes.kv_cache import kv_bytes_per_position
+from core.runtimes.optimum import (
+    OptimumRuntime,
+    conditions_of,
+    openvino_properties,
+    out_of_memory,
+    unreadable,
+    unrunnable,
+)
+from core.runtimes.spec import ModelSpec, RuntimeName, TokenRequest
+from core.runtimes.tokenizer import is_plain, load_tokenizer
+from core.runtimes.transformers_generate import (
+    TRANSFORMERS,
+    as_ids,
+    last_line,
+    spared_from_collections,
+)
+from core.store.checkpoint import positions, read_json
+from core.store.foreign import LIBRARY_ERRORS
+from core.store.quiet import quick_imports, refuse_telemetry
+from core.store.weights import IR_XML
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import openvino_genai
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_AT_ONCE = 8
+
+PROMPT_PIECE_TOKENS = 256
+"""Prompt tokens read in one step, GenAI's own default: for so long the others wait for a long
+prompt, and Stop for a prompt that is read."""
+
+KV_SHARE_OF_FREE = 0.5
+"""Of the memory that is free once a model is loaded, at most so much may be taken by the keys and
+values of all answers at once; fewer are let in at a time where that is too little."""
+
+_UNKNOWN_POSITIONS = 4096
+"""Taken for a model that does not say how long a text it can hold."""
+
+_TOKENIZER_XML = "openvino_tokenizer.xml"
+
+
+class GenAIRuntime:
+    """See :class:`core.runtimes.base.Runtime`.
+
+    What it cannot run, Optimum does; the loaded model's conditions then say so and why.
+    """
+
+    def __init__(self, at_once: int = DEFAULT_AT_ONCE) -> None:
+        """
+        Args:
+            at_once: answers that one model gives at the same time, at most.
+        """
+        self._at_once = at_once
+        self._optimum = OptimumRuntime()
+
+    def prepare(self, folder: Path | None = None) -> None:
+        """See :meth:`core.runtimes.base.Runtime.prepare`."""
+        refuse_telemetry()
+        with spared_from_collections("genai"):
+            import openvino_genai  # noqa: F401
+            import tokenizers  # noqa: F401
+        if folder is not None and not is_plain(folder):
+            with spared_from_collections(TRANSFORMERS), quick_imports():
+                import transformers
+
+                _ = transformers.AutoTokenizer  # imported lazily, at the first use of the name
+
+    def load(self, folder: Path, spec: ModelSpec) -> LoadedModel:
+        """Load ``folder`` on the device of ``spec``, with its hints."""
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        device = _resolved(spec.device)
+        if device.startswith("NPU"):
+            return self._by_optimum(
+                folder, spec, "OpenVINO GenAI does not batch answers on an NPU, so Optimum runs it."
+            )
+        config = read_json(folder / "config.json")
+        try:
+            tokenizer = load_tokenizer(folder)
+        except MemoryError as error:
+            raise out_of_memory(spec) from error
+        except Exception as error:  # tokenizers raises Exception itself
+            raise unreadable(spec, error) from error
+        with _genai_tokenizer(folder) as own:
+            if own is None:
+                return self._by_optimum(
+                    folder,
+                    spec,
+                    "Its tokenizer cannot be converted for OpenVINO GenAI, so Optimum runs it.",
+                )
+            properties = openvino_properties(device, spec.effective_hints)
+            pipeline = _pipeline(folder, own, device, properties, spec, self._at_once)
+        return GenAIModel(
+            pipeline, tokenizer, config, _end_ids(folder, config), device, properties, self._at_once
+        )
+
+    def _by_optimum(self, folder: Path, spec: ModelSpec, why: str) -> LoadedModel:
+        logger.info("%s: %s", spec.label, why)
+        self._optimum.prepare()
+        model = self._optimum.load(folder, spec)
+        model.conditions = replace(model.conditions, runtime=RuntimeName.OPTIMUM.value, note=why)
+        return model
+
+
+class GenAIModel:
+    """See :class:`core.runtimes.base.LoadedModel`."""
+
+    def __init__(
+        self,
+        pipeline: Any,
+        tokenizer: Any,
+        config: dict[str, Any],
+        end_ids: frozenset[int],
+        device: str,
+        properties: dict[str, Any],
+        at_once: int,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.end_ids = end_ids
+        self.positions = positions(config)
+        self.conditions = _read_back(device, properties)
+        self.at_once = _bounded(at_once, config, self.positions, self.conditions)
+        self._pipeline = pipeline
+        self._numbers = itertools.count()
+        self._under_way: list[BatchedAnswer] = []
+        self._stepper = Stepper(pipeline, self._admit, _is_running)
+
+    def generate(self, request: TokenRequest, on_token: OnToken) -> None:
+        """See :meth:`core.runtimes.base.LoadedModel.generate`; tokens come in another thread."""
+        answer = BatchedAnswer(request, on_token)
+        self._under_way.append(answer)
+        try:
+            self._stepper.add(answer)
+            answer.ended.wait()
+        finally:
+            self._under_way.remove(answer)
+        if answer.interrupted:
+            raise InterruptedGeneration
+        if isinstance(answer.error, RuntimeError):
+            raise _failure("answered", answer.error) from answer.error
+        if answer.error is not None:
+            raise answer.error
+
+    def log_probabilities(self, token_ids: Sequence[int]) -> list[float]:
+        """Natural logarithms of the probabilities of these tokens but the first, read at once.
+
+        Raises:
+            GenerationError: the runtime failed.
+        """
+        import openvino_genai
+
+        config = openvino_genai.GenerationConfig(
+            max_new_tokens=1, echo=True, logprobs=1, ignore_eos=True, apply_chat_template=False
+        )
+        handle = self._add(token_ids, config)
+        try:
+            while _is_running(handle):
+                self._pipeline.step()
+            found = handle.read_all()[0].generated_log_probs
+        except RuntimeError as error:
+            raise _failure("read a text", error) from error
+        return list(found[1 : len(token_ids)])
+
+    def interrupt(self, request: TokenRequest) -> None:
+        """See :meth:`core.runtimes.base.LoadedModel.interrupt`; the piece under way ends first."""
+        for answer in list(self._under_way):
+            if answer.request is request:
+                answer.interrupt()
+
+    def close(self) -> None:
+        """See :meth:`core.runtimes.base.LoadedModel.close`."""
+        self._stepper.close()
+        self._pipeline = None
+        gc.collect()
+
+    def _admit(self, request: TokenRequest) -> Handle:
+        return self._add(request.prompt_ids, _generation_config(request, self.end_ids))
+
+    def _add(self, token_ids: Sequence[int], config: Any) -> Any:
+        import numpy as np
+        import openvino
+
+        ids = openvino.Tensor(np.asarray([token_ids], dtype=np.int64))
+        return self._pipeline.add_request(next(self._numbers), ids, config)
+
+
+def _generation_config(request: TokenRequest, end_ids: frozenset[int]) -> Any:
+    """GenAI's form of a request.
+
+    Left to itself GenAI ends an answer at the model's own end tokens too, so they are ignored where
+    the request does not name them; the batch then looks for the request's.
+    """
+    import openvino_genai
+
+    sampling = request.sampling
+    config = openvino_genai.GenerationConfig()
+    config.apply_chat_template = False
+    config.max_new_tokens = int(sampling.max_new_tokens)
+    config.repetition_penalty = float(sampling.repetition_penalty)
+    if request.stop_ids and end_ids <= request.stop_ids:
+        config.stop_token_ids = set(request.stop_ids)
+    else:
+        config.ignore_eos = True
+    if not sampling.greedy:
+        config.do_sample = True
+        config.temperature = float(sampling.temperature)
+        config.top_p = float(sampling.top_p)
+        if sampling.top_k > 0:
+            config.top_k = int(sampling.top_k)
+        config.rng_seed = sampling.seed or 0
+    return config
+
+
+def _is_running(handle: Handle) -> bool:
+    import openvino_genai
+
+    return handle.get_status() == openvino_genai.GenerationStatus.RUNNING
+
+
+@contextmanager
+def _genai_tokenizer(folder: Path) -> Iterator[openvino_genai.Tokenizer | None]:
+    """GenAI's tokenizer of a stored model; converted now where the model was stored without.
+
+    Yields:
+        None where it cannot be converted.
+    """
+    import openvino_genai
+
+    if (folder / _TOKENIZER_XML).is_file():
+        try:
+            yield openvino_genai.Tokenizer(str(folder))
+            return
+        except RuntimeError as error:
+            logger.warning("the OpenVINO tokenizer in %s cannot be read: %s", folder, error)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as aside:
+        yield _converted(folder, Path(aside))
+
+
+def _converted(folder: Path, aside: Path) -> openvino_genai.Tokenizer | None:
+    import openvino
+    import openvino_genai
+
+    try:
+        from openvino_tokenizers import convert_tokenizer
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        models = convert_tokenizer(tokenizer, with_detokenizer=True)
+        for model, name in zip(models, ("tokenizer", "detokenizer"), strict=True):
+            openvino.save_model(model, aside / f"openvino_{name}.xml")
+        return openvino_genai.Tokenizer(str(aside))
+    except LIBRARY_ERRORS as error:
+        logger.info("no OpenVINO tokenizer for this model: %s", last_line(error))
+        return None
+
+
+def _pipeline(
+    folder: Path,
+    tokenizer: openvino_genai.Tokenizer,
+    device: str,
+    properties: dict[str, Any],
+    spec: ModelSpec,
+    at_once: int,
+) -> openvino_genai.ContinuousBatchingPipeline:
+    import openvino_genai
+
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.max_num_seqs = at_once
+    scheduler.max_num_batched_tokens = PROMPT_PIECE_TOKENS
+    # Off, so that a repeated instruction takes the time that it says it takes.
+    scheduler.enable_prefix_caching = False
+    try:
+        return openvino_genai.ContinuousBatchingPipeline(
+            str(folder), tokenizer, scheduler, device, **properties
+        )
+    except MemoryError as error:
+        raise out_of_memory(spec) from error
+    except RuntimeError as error:
+        if _is_readable(folder):
+            raise unrunnable(spec, error) from error
+        raise unreadable(spec, error) from error
+
+
+def _is_readable(folder: Path) -> bool:
+    """Whether OpenVINO can read the model's files: GenAI does not tell what it failed at."""
+    import openvino
+
+    try:
+        openvino.Core().read_model(folder / IR_XML)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _resolved(device: str) -> str:
+    """The device itself: GenAI's batching wants to know on which one it runs."""
+    return next(iter(auto_devices()), "CPU") if device == AUTO else device
+
+
+def _end_ids(folder: Path, config: dict[str, Any]) -> frozenset[int]:
+    own = folder / "generation_config.json"
+    settings = read_json(own) if own.is_file() else config
+    return as_ids(settings.get("eos_token_id"))
+
+
+def _read_back(device: str, properties: dict[str, Any]) -> Conditions:
+    """What the plugin makes of these properties, asked of a small model compiled with them: GenAI
+    keeps its own compiled model to itself."""
+    import numpy as np
+    import openvino
+    from openvino import opset13 as ops
+
+    parameter = ops.parameter([1], dtype=np.float32)
+    small = openvino.Model([ops.relu(parameter)], [parameter], "conditions")
+    return conditions_of(openvino.Core().compile_model(small, device, properties), properties)
+
+
+def _bounded(
+    at_once: int, config: dict[str, Any], longest: int | None, conditions: Conditions
+) -> int:
+    """How many answers there is memory for at once, each as long as the model allows."""
+    per_position = kv_bytes_per_position(config, conditions.kv_cache_precision)
+    if per_position is None:
+        return at_once
+    room = KV_SHARE_OF_FREE * available_memory_bytes()
+    return max(1, min(at_once, int(room // (per_position * (longest or _UNKNOWN_POSITIONS)))))
+
+
+def _failure(what: str, error: Exception) -> GenerationError:
+    logger.error("OpenVINO GenAI failed while the model %s", what, exc_info=error)
+    return GenerationError(
+        f"The model failed while it {what} ({last_line(error)}); try again, or choose another "
+        "precision, device or runtime."
+    )

@@ -1,0 +1,153 @@
+"""The thread that steps the batch, on a pipeline that a test scripts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from core.runtimes.batching import BatchedAnswer, Stepper
+from core.runtimes.spec import SamplingSettings, TokenRequest
+
+
+class Output:
+    def __init__(self, ids: list[int]) -> None:
+        self.generated_ids = ids
+
+
+class ScriptedHandle:
+    """One more token at each step, until it is cancelled."""
+
+    def __init__(self) -> None:
+        self.running, self.cancelled, self.ready = True, False, [0][:0]
+
+    def can_read(self) -> bool:
+        return bool(self.ready)
+
+    def read(self) -> dict[int, Output]:
+        ids, self.ready = self.ready, []
+        return {0: Output(ids)}
+
+    def get_status(self) -> bool:
+        return self.running
+
+    def cancel(self) -> None:
+        self.cancelled, self.running = True, False
+
+
+class ScriptedPipeline:
+    def __init__(self) -> None:
+        self.handles: list[ScriptedHandle] = []
+        self.steps = 0
+        self.most_together = 0
+        self.before_step: Callable[[], None] = lambda: None
+
+    def admit(self, request: TokenRequest) -> ScriptedHandle:
+        if not request.prompt_ids:
+            raise RuntimeError("empty")
+        self.handles.append(ScriptedHandle())
+        return self.handles[-1]
+
+    def step(self) -> None:
+        self.before_step()
+        self.steps += 1
+        running = [handle for handle in self.handles if handle.running]
+        self.most_together = max(self.most_together, len(running))
+        for handle in running:
+            handle.ready.append(self.steps)
+
+    def has_non_finished_requests(self) -> bool:
+        return any(handle.cancelled for handle in self.handles)
+
+
+def answer(count: int, on_token: Callable[[int], bool] = lambda token: True) -> BatchedAnswer:
+    return BatchedAnswer(TokenRequest((1,), SamplingSettings(max_new_tokens=count)), on_token)
+
+
+@pytest.fixture
+def pipeline() -> ScriptedPipeline:
+    return ScriptedPipeline()
+
+
+@pytest.fixture
+def stepper(pipeline: ScriptedPipeline):
+    made = Stepper(pipeline, pipeline.admit, lambda handle: handle.running)
+    yield made
+    made.close()
+
+
+def test_answers_share_the_steps_and_end_one_by_one(stepper, pipeline):
+    gate = threading.Event()
+    pipeline.before_step = lambda: gate.wait(20)
+    answers = [answer(count) for count in (3, 5, 8)]
+    for one in answers:
+        stepper.add(one)
+    gate.set()
+    assert all(one.ended.wait(20) for one in answers)
+    assert [one.tokens for one in answers] == [3, 5, 8]
+    assert pipeline.most_together >= 2
+    assert pipeline.steps <= 8 + 3, "one pass over the weights for all of them"
+
+
+def test_it_rests_where_there_is_nothing_to_do(stepper, pipeline):
+    one = answer(2)
+    stepper.add(one)
+    assert one.ended.wait(20)
+    threading.Event().wait(0.05)
+    steps = pipeline.steps
+    threading.Event().wait(0.1)
+    assert pipeline.steps == steps <= 3
+
+
+def test_a_refused_request_fails_alone(stepper, pipeline):
+    refused = BatchedAnswer(TokenRequest((), SamplingSettings()), lambda token: True)
+    other = answer(4)
+    stepper.add(refused)
+    stepper.add(other)
+    assert refused.ended.wait(20) and other.ended.wait(20)
+    assert str(refused.error) == "empty" and other.error is None and other.tokens == 4
+
+
+def test_a_failing_step_fails_all_of_its_answers_and_none_later(stepper, pipeline):
+    def fail() -> None:
+        pipeline.before_step = lambda: None
+        raise RuntimeError("no memory")
+
+    pipeline.before_step = fail
+    one = answer(4)
+    stepper.add(one)
+    assert one.ended.wait(20)
+    assert str(one.error) == "no memory" and pipeline.handles[0].cancelled
+    later = answer(4)
+    stepper.add(later)
+    assert later.ended.wait(20)
+    assert later.error is None and later.tokens == 4
+
+
+def test_a_failing_receiver_ends_its_answer_alone(stepper, pipeline):
+    def fail(token: int) -> bool:
+        raise KeyError(token)
+
+    failing, other = answer(4, fail), answer(4)
+    stepper.add(failing)
+    stepper.add(other)
+    assert failing.ended.wait(20) and other.ended.wait(20)
+    assert isinstance(failing.error, KeyError) and failing.tokens == 1
+    assert other.error is None and other.tokens == 4
+
+
+def test_an_interruption_after_the_first_token_is_too_late(stepper, pipeline):
+    ready = threading.Event()
+    one = answer(4, lambda token: ready.set() or one.interrupt() or True)
+    stepper.add(one)
+    assert one.ended.wait(20)
+    assert not one.interrupted and one.tokens == 4
+
+
+def test_an_interruption_before_it_ends_the_answer_without_a_token(stepper, pipeline):
+    one = answer(4)
+    one.interrupt()
+    stepper.add(one)
+    assert one.ended.wait(20)
+    assert one.interrupted and one.tokens == 0 and pipeline.handles[0].cancelled

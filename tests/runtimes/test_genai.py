@@ -1,0 +1,295 @@
+"""The GenAI runtime by itself: answers, several at once, and what it leaves to Optimum."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.catalogue import Precision
+from core.engine import Engine
+from core.errors import CorruptModelError, GenerationError
+from core.runtimes.base import InterruptedGeneration, LoadedModel
+from core.runtimes.genai import GenAIModel, GenAIRuntime
+from core.runtimes.optimum import OptimumModel, OptimumRuntime
+from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
+from core.store import resolve
+
+EXACT = ExecutionHints(inference_precision="f32", kv_cache_precision="f32")
+GREEDY = SamplingSettings(max_new_tokens=12, greedy=True)
+
+
+@pytest.fixture(scope="module")
+def stored_folder(engine: Engine, spec_of) -> Path:
+    spec = spec_of("gpt_neox")
+    found = engine.store.get(resolve(spec.model), spec.precision)
+    assert found is not None
+    return found.folder
+
+
+@pytest.fixture(scope="module")
+def model(stored_folder: Path):
+    spec = ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
+    loaded = GenAIRuntime(at_once=3).load(stored_folder, spec)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture
+def folder(stored_folder: Path, tmp_path: Path) -> Path:
+    """A copy, to be damaged."""
+    return Path(shutil.copytree(stored_folder, tmp_path / "copy"))
+
+
+def ids_of(model: LoadedModel, request: TokenRequest) -> list[int]:
+    ids: list[int] = []
+    model.generate(request, lambda token_id: ids.append(token_id) or True)
+    return ids
+
+
+def all_at_once(model: LoadedModel, requests: list[TokenRequest]) -> list[list[int]]:
+    found: list[list[int]] = [[] for _ in requests]
+    together = threading.Barrier(len(requests))
+
+    def answer(place: int) -> None:
+        together.wait(20)
+        found[place] = ids_of(model, requests[place])
+
+    threads = [threading.Thread(target=answer, args=(place,)) for place in range(len(requests))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return found
+
+
+def test_it_answers_as_optimum_does(model: GenAIModel, stored_folder: Path):
+    other = OptimumRuntime().load(
+        stored_folder, ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
+    )
+    try:
+        for prompt in [(5,), (5, 6, 7), tuple(range(3, 300))]:
+            request = TokenRequest(prompt, GREEDY)
+            assert ids_of(model, request) == ids_of(other, request)
+        assert (model.end_ids, model.positions) == (other.end_ids, other.positions)
+        assert model.conditions.devices_used == other.conditions.devices_used
+        assert model.conditions.threads == other.conditions.threads
+    finally:
+        other.close()
+
+
+def test_conditions_are_those_of_the_plugin(model: GenAIModel):
+    conditions = model.conditions
+    assert (conditions.execution_precision, conditions.kv_cache_precision) == ("f32", "f32")
+    assert conditions.hints["KV_CACHE_PRECISION"] == "f32"
+    assert (conditions.runtime, conditions.note) == (None, None)
+
+
+def test_the_memory_bounds_how_many_answer_at_once(stored_folder: Path, monkeypatch):
+    spec = ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
+    monkeypatch.setattr("core.runtimes.genai.available_memory_bytes", lambda: 0)
+    poor = GenAIRuntime(at_once=3).load(stored_folder, spec)
+    poor.close()
+    assert poor.at_once == 1
+    monkeypatch.undo()
+    rich = GenAIRuntime(at_once=3).load(stored_folder, spec)
+    rich.close()
+    assert rich.at_once == 3
+
+
+def test_a_seed_reproduces_alone_and_beside_others(model: GenAIModel):
+    def request(seed: int) -> TokenRequest:
+        sampling = SamplingSettings(max_new_tokens=16, temperature=2.0, top_p=0.95, seed=seed)
+        return TokenRequest((5, 6, 7), sampling)
+
+    alone = ids_of(model, request(7))
+    assert ids_of(model, request(7)) == alone
+    assert ids_of(model, request(8)) != alone
+    beside = all_at_once(model, [request(8), request(7), request(9)])
+    assert beside[1] == alone
+
+
+def test_every_sampling_setting_counts(model: GenAIModel):
+    def answer(**settings) -> list[int]:
+        sampling = SamplingSettings(
+            max_new_tokens=24, **({"temperature": 3.0, "seed": 3} | settings)
+        )
+        return ids_of(model, TokenRequest((5, 6, 7), sampling))
+
+    greedy = answer(greedy=True)
+    assert answer() != greedy
+    assert answer(top_k=1) == greedy
+    assert answer(top_p=0.05) != answer()
+    assert answer(temperature=0.1) != answer()
+    penalised = answer(greedy=True, repetition_penalty=2.0)
+    assert len(set(penalised)) > len(set(greedy)) or penalised != greedy
+
+
+def test_answers_given_at_once_are_everyones_own(model: GenAIModel):
+    requests = [TokenRequest((place, place + 1, 9), GREEDY) for place in range(5, 8)]
+    alone = [ids_of(model, request) for request in requests]
+    assert len({tuple(ids) for ids in alone}) == 3
+    assert all_at_once(model, requests) == alone
+
+
+def test_stop_ids_end_it_and_are_handed_on(model: GenAIModel):
+    free = ids_of(model, TokenRequest((5, 6, 7), GREEDY))
+    stop = free[4]
+    for stops in ({stop}, {stop, *model.end_ids}):
+        stopped = ids_of(model, TokenRequest((5, 6, 7), GREEDY, frozenset(stops)))
+        assert stopped == free[: free.index(stop) + 1]
+
+
+def test_the_models_own_end_does_not_count_where_it_was_not_asked_for(folder: Path):
+    settings = folder / "generation_config.json"
+    spec = ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
+    free = GenAIRuntime().load(folder, spec)
+    ids = ids_of(free, TokenRequest((5, 6, 7), GREEDY))
+    free.close()
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"eos_token_id": ids[2]}))
+    ending = GenAIRuntime().load(folder, spec)
+    assert ending.end_ids == {ids[2]}
+    assert ids_of(ending, TokenRequest((5, 6, 7), GREEDY)) == ids
+    ending.close()
+
+
+def test_whoever_receives_tokens_may_end_it_or_fail_alone(model: GenAIModel):
+    ids: list[int] = []
+    sampling = SamplingSettings(max_new_tokens=200, greedy=True)
+    model.generate(
+        TokenRequest((5, 6, 7), sampling), lambda token_id: ids.append(token_id) or len(ids) < 3
+    )
+    assert len(ids) == 3
+
+    def fail(token_id: int) -> bool:
+        raise KeyError(token_id)
+
+    neighbour: list[list[int]] = []
+    request = TokenRequest((5, 6, 7), sampling)
+    thread = threading.Thread(target=lambda: neighbour.append(ids_of(model, request)))
+    thread.start()
+    with pytest.raises(KeyError):
+        model.generate(TokenRequest((5,), GREEDY), fail)
+    thread.join(60)
+    assert len(neighbour[0]) == 200
+
+
+def test_interrupt_ends_the_prefill_of_that_request_alone(model: GenAIModel):
+    short = TokenRequest((5, 6, 7), GREEDY)
+    before = ids_of(model, short)
+    long = TokenRequest((5, 6, 7) * 2600, GREEDY)
+    twin = TokenRequest((5, 6, 7), SamplingSettings(max_new_tokens=40, greedy=True))
+    neighbour: list[list[int]] = []
+    thread = threading.Thread(target=lambda: neighbour.append(ids_of(model, twin)))
+    thread.start()
+    timer = threading.Timer(0.1, model.interrupt, [long])
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(InterruptedGeneration):
+        ids_of(model, long)
+    assert time.monotonic() - started < 2.0
+    thread.join(60)
+    assert len(neighbour[0]) == 40
+    assert ids_of(model, short) == before
+
+
+def test_a_long_prompt_lets_the_others_go_on(model: GenAIModel):
+    stamps: list[float] = []
+    first_of_long: list[float] = []
+    sampling = SamplingSettings(max_new_tokens=500, greedy=True)
+
+    def talk() -> None:
+        model.generate(
+            TokenRequest((5, 6, 7), sampling), lambda _: stamps.append(time.monotonic()) or True
+        )
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    while len(stamps) < 5:
+        time.sleep(0.001)
+    began = time.monotonic()
+    model.generate(
+        TokenRequest((5, 6, 7) * 1300, SamplingSettings(max_new_tokens=1, greedy=True)),
+        lambda _: first_of_long.append(time.monotonic()) or True,
+    )
+    thread.join(60)
+    meanwhile = [stamp for stamp in stamps if began < stamp < first_of_long[0]]
+    assert len(meanwhile) > 8, "3 900 prompt tokens are read in sixteen pieces"
+
+
+def test_interrupt_of_an_idle_model_does_nothing(model: GenAIModel):
+    model.interrupt(TokenRequest((5,), GREEDY))
+    assert len(ids_of(model, TokenRequest((5,), GREEDY))) == 12
+
+
+def test_a_request_that_the_runtime_refuses_fails_alone(model: GenAIModel):
+    with pytest.raises(GenerationError) as failure:
+        ids_of(model, TokenRequest((), GREEDY))
+    assert "\n" not in str(failure.value)
+    assert len(ids_of(model, TokenRequest((5,), GREEDY))) == 12
+
+
+def test_log_probabilities_are_those_of_the_logits(model: GenAIModel, stored_folder: Path):
+    import numpy as np
+
+    other = OptimumRuntime().load(
+        stored_folder, ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
+    )
+    ids = list(range(3, 40))
+    logits = other.scores(ids).astype(np.float64)
+    other.close()
+    chosen = logits[np.arange(len(ids) - 1), ids[1:]]
+    expected = chosen - np.log(np.exp(logits[:-1]).sum(axis=-1))
+    assert model.log_probabilities(ids) == pytest.approx(list(expected), abs=1e-3)
+
+
+def cut(path: Path, share: float) -> None:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "weights cut off": lambda folder: cut(folder / "openvino_model.bin", 0.5),
+    "network cut off": lambda folder: cut(folder / "openvino_model.xml", 0.5),
+    "tokenizer damaged": lambda folder: cut(folder / "tokenizer.json", 0.5),
+    "configuration damaged": lambda folder: (folder / "config.json").write_text("{"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_damaged_files_become_one_sentence(damage, folder: Path):
+    damage(folder)
+    with pytest.raises(CorruptModelError) as failure:
+        GenAIRuntime().load(folder, ModelSpec("mine", Precision.FP32, "CPU"))
+    assert "\n" not in str(failure.value) and len(str(failure.value)) < 400
+
+
+def test_a_model_stored_without_openvino_tokenizer_gets_one_on_loading(folder: Path):
+    for path in folder.glob("openvino_*tokenizer*"):
+        path.unlink()
+    before = sorted(path.name for path in folder.iterdir())
+    loaded = GenAIRuntime().load(folder, ModelSpec("mine", Precision.FP32, "CPU"))
+    assert isinstance(loaded, GenAIModel)
+    assert len(ids_of(loaded, TokenRequest((5, 6), GREEDY))) == 12
+    loaded.close()
+    assert sorted(path.name for path in folder.iterdir()) == before, "its checksums stay true"
+
+
+def test_a_tokenizer_that_cannot_be_converted_leaves_the_model_to_optimum(folder, monkeypatch):
+    for path in folder.glob("openvino_*tokenizer*"):
+        path.unlink()
+
+    def refuse(*args, **options):
+        raise RuntimeError("this tokenizer is of no known kind")
+
+    monkeypatch.setattr("openvino_tokenizers.convert_tokenizer", refuse)
+    loaded = GenAIRuntime().load(folder, ModelSpec("mine", Precision.FP32, "CPU"))
+    assert isinstance(loaded, OptimumModel)
+    assert loaded.conditions.runtime == "optimum"
+    assert "cannot be converted" in loaded.conditions.note
+    assert len(ids_of(loaded, TokenRequest((5, 6), GREEDY))) == 12
+    loaded.close()

@@ -1,0 +1,85 @@
+"""Where a growing text is cut into blocks that need not be sent again."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from core.ui.paragraphs import LONG_LIST, Paragraphs
+
+
+def blocks_of(*pieces: str) -> list[str]:
+    """The blocks of a text that comes in these pieces."""
+    paragraphs, blocks = Paragraphs(), [""]
+    for text in pieces:
+        for piece in paragraphs.feed(text):
+            if piece is None:
+                blocks.append("")
+            else:
+                blocks[-1] += piece
+    for piece in paragraphs.close():
+        if piece is None:
+            blocks.append("")
+        else:
+            blocks[-1] += piece
+    return blocks
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one\ntwo", ["one\ntwo"]),
+        ("one\n\ntwo", ["one\n", "two"]),
+        ("one\n\n\n \ntwo\n\nthree", ["one\n", "two\n", "three"]),
+        ("\n\none", ["one"]),
+        ("- one\n\n  more of it\n- two", ["- one\n\n  more of it\n- two"]),
+        ("- one\n\nafter it", ["- one\n", "after it"]),
+        ("```\na\n\nb\n```\n\nafter", ["```\na\n\nb\n```\n", "after"]),
+        ("~~~~\na\n~~~\n\nb\n~~~~\n\nafter", ["~~~~\na\n~~~\n\nb\n~~~~\n", "after"]),
+        ("```\nnever closed\n\nmore", ["```\nnever closed\n\nmore"]),
+        ("# Title\ntext\n\n| a |\n|---|\n| b |", ["# Title\ntext\n", "| a |\n|---|\n| b |"]),
+        ("1. short\n2. list", ["1. short\n2. list"]),
+        ("", [""]),
+    ],
+)
+def test_blocks(text: str, expected: list[str]):
+    assert blocks_of(text) == expected
+    assert blocks_of(*text) == expected, "the same, one character at a time"
+
+
+def test_a_long_list_is_cut_between_its_items_and_a_long_paragraph_is_not():
+    items = [f"{number}. {'word ' * 40}\n" for number in range(1, 13)]
+    blocks = blocks_of(*"".join(items))
+    assert "".join(blocks) == "".join(items)
+    assert len(blocks) > 2
+    assert all(block[0].isdigit() and len(block) < LONG_LIST + 500 for block in blocks)
+    paragraph = "many words\n" * 400
+    assert blocks_of(paragraph) == [paragraph]
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["a b", "\n", "\n\n", "- x", "2. y", "```", "~~~", "  z", "# t", "> q", " "]
+        ),
+        max_size=30,
+    ),
+    st.integers(1, 7),
+)
+def test_nothing_but_blank_lines_is_lost_however_it_comes(parts: list[str], size: int):
+    text = "".join(parts)
+    blocks = blocks_of(text)
+    assert "".join("".join(blocks).split()) == "".join(text.split())
+    assert blocks_of(*(text[at : at + size] for at in range(0, len(text), size))) == blocks
+
+
+@given(
+    st.lists(st.sampled_from(["alpha", "*b*", "# c", "- d\n- e", "```\nx\n\ny\n```"]), max_size=8)
+)
+def test_blocks_one_by_one_read_as_the_whole(parts: list[str]):
+    """Lists that follow each other aside, which a blank line makes one loose list."""
+    text = "\n\n".join(parts).replace("- e\n\n- d", "- e\n\nbetween\n\n- d")
+    render = MarkdownIt().render
+    assert "".join(render(block) for block in blocks_of(text)) == render(text)
