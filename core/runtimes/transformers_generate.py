@@ -31,11 +31,11 @@ def spared_from_collections(what: str) -> Iterator[None]:
 
     With these libraries loaded a full collection walks half a million objects, 0.4 s in which no
     other thread runs. Where one followed each run of a page or fragment, as is Streamlit's way
-    unless it is told otherwise, ten a second slowed an embedded model from 556 to 34 tokens/s, and
-    the imports before it from 5 s to minutes, which is why their objects are taken away while they
-    come. Afterwards a collection takes 5 ms. All this is before any model is loaded that these imports
-    run, so that models stay collectable; GenAI's, which may be there when transformers comes, are
-    freed by their last reference.
+    unless it is told otherwise, ten a second slowed an embedded model from 556 to 34 tokens/s,
+    and the imports before it from 5 s to minutes, which is why their objects are taken away while
+    they come. Afterwards a collection takes 5 ms. All this is before any model is loaded that
+    these imports run, so that models stay collectable; GenAI's, which may be there when
+    transformers comes, are freed by their last reference.
     """
     with _freezing:
         if what in _frozen:
