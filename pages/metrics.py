@@ -15,6 +15,7 @@ from core.ui.metrics_progress import draw_progress, draw_unfinished
 from core.ui.metrics_tables import draw_tables
 from core.ui.navigation import link_to
 from core.ui.safe_text import safe_markdown
+from core.ui.tuning import draw_tuning
 
 engine = shared_engine()
 
@@ -37,6 +38,7 @@ sweep = engine.benchmark.current
 if data.empty and (sweep is None or not sweep.running):
     draw_first_benchmark(engine)
 draw_benchmark(engine)
+draw_tuning(engine)
 
 # Nothing to chart yet.
 if data.empty:

@@ -307,7 +307,7 @@ def _accuracy(key: str, alone: dict, eight: dict) -> list[Row]:
         Row(
             name=f"held-out accuracy, {key}, eight at once: points lost",
             bar=Bar(limit=1.0, at_most=True),
-            value=100 * abs(alone["accuracy"] - eight["accuracy"]),
+            value=round(100 * abs(alone["accuracy"] - eight["accuracy"]), 6),
             detail=f"{eight['accuracy']:.1%} against {alone['accuracy']:.1%} alone",
         ),
         Row(
