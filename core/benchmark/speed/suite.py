@@ -101,7 +101,7 @@ class Suite:
             )
             self._tell(f"{label}: prompts of 512 tokens.")
             long = duel.medians(
-                max(2, sizes.rounds // 2), do="answer", prompt_tokens=512, new_tokens=2
+                max(1, sizes.rounds // 2), do="answer", prompt_tokens=512, new_tokens=2
             )
         bandwidth = max(before, self._bandwidth())
         ours, theirs = short["paddock"], short["notebook"]
