@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from core.catalogue import DEFAULT_PRECISION, Precision
-from core.commands import accounts, answers, bench, looks, store
+from core.commands import accounts, answers, bench, looks, store, tune
 from core.errors import BadRequestError, PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, RuntimeName
 from core.settings import load_settings
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(commands.add_parser("verify", help="compare stored models with their checksums"))
     _add_generate(commands.add_parser("generate", help="answer one instruction"))
     _add_bench(commands.add_parser("bench", help="measure speed and memory on this machine"))
+    _add_tune(commands.add_parser("tune", help="find the hints that make a model fast here"))
     _add_admin(commands.add_parser("admin", help="make an administrator"))
 
     command = commands.add_parser("accounts", help="who may sign in")
@@ -276,6 +277,36 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     earlier.add_argument("--resume", metavar="ID", help="measure what is missing of one")
     earlier.add_argument("--list", action="store_true", help="print them, the newest first")
     command.set_defaults(run=bench.bench)
+
+
+def _add_tune(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", nargs="?", help=_MODEL)
+    command.add_argument(
+        "--precision",
+        type=_precision,
+        default=DEFAULT_PRECISION,
+        metavar="PRECISION",
+        help=_PRECISION,
+    )
+    command.add_argument("--device", default="CPU", help="OpenVINO device (default CPU)")
+    command.add_argument(
+        "--runtime",
+        type=_runtime,
+        default=DEFAULT_RUNTIME,
+        metavar="RUNTIME",
+        help=f"{', '.join(ANSWERING_RUNTIMES)} (default {DEFAULT_RUNTIME})",
+    )
+    command.add_argument(
+        "--quality-limit",
+        type=float,
+        default=1.01,
+        metavar="R",
+        help="perplexity to that of the usual hints, at most (default 1.01)",
+    )
+    command.add_argument("--forget", action="store_true", help="use the usual hints again")
+    command.add_argument("--list", action="store_true", help="print what is kept")
+    command.add_argument("--json", action="store_true", help="print what was found as JSON")
+    command.set_defaults(run=tune.tune)
 
 
 def _add_token(command: argparse.ArgumentParser) -> None:

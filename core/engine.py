@@ -6,12 +6,18 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 
 from core.accounts import Accounts
 from core.benchmark.sweep import Benchmark
+from core.benchmark.tuning_desk import TuningDesk
 from core.catalogue import Int4Settings, Precision, npu_int4
+<<<<<<< HEAD
 from core.errors import BadRequestError, PaddockError, RecordsError
+=======
+from core.errors import ModelBusyError, PaddockError, RecordsError
+>>>>>>> speed
 from core.generation.activity import MONITOR
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
@@ -23,7 +29,8 @@ from core.runtimes.base import Runtime
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pool import ModelHandle, ModelPool, OnProgress
-from core.runtimes.spec import ModelSpec, RuntimeName
+from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
+from core.runtimes.tuned import Tuned, TunedHints, TuningKey
 from core.settings import Settings
 from core.store import ModelStore, Progress, StoredModel, TaskQueue, convert_in_process
 
@@ -45,11 +52,19 @@ class Engine:
         """
         self.settings = settings
         self.store = ModelStore(settings)
+<<<<<<< HEAD
         self.pool = ModelPool(settings, self._provide, runtimes or default_runtimes(settings))
         self._shares = Shares(settings.answers_at_once, settings.answers_waiting)
         self._jobs: dict[Job, str] = {}
         """Answers under way, and whose they are."""
         self._jobs_turn = threading.Lock()
+=======
+        self.tuned = TunedHints(settings.home)
+        self.pool = ModelPool(
+            settings, self._provide, runtimes or default_runtimes(settings), self._tuned_hints
+        )
+        self.tuning = TuningDesk(settings, self.keep_tuned, MONITOR.running)
+>>>>>>> speed
         self.tasks = TaskQueue(settings, working=MONITOR.running)
         self.benchmark = Benchmark(settings, lambda: self.measurements, MONITOR)
 
@@ -173,8 +188,56 @@ class Engine:
                 self.pool.unload(loaded.spec)
         return self.store.delete(stored)
 
+    def keep_tuned(self, tuned: Tuned) -> None:
+        """Load the model under these hints from now on; an idle one is loaded anew."""
+        self.tuned.keep(tuned)
+        self._reload(tuned.key)
+
+    def forget_tuned(self, key: TuningKey) -> bool:
+        """Load the model under the usual hints again; False where it was all along."""
+        known = self.tuned.forget(key)
+        self._reload(key)
+        return known
+
+    def _reload(self, key: TuningKey) -> None:
+        for loaded in self.pool.loaded():
+            spec = loaded.spec
+            if (loaded.stored.key, spec.precision) == (key.model, key.precision):
+                with suppress(ModelBusyError):  # then from its next loading on
+                    self.pool.unload(spec)
+
+    def _tuned_hints(self, spec: ModelSpec, stored: StoredModel) -> ExecutionHints | None:
+        """See :data:`core.runtimes.pool.HintsFor`."""
+        key = TuningKey.here(stored.key, spec.precision, spec.device, spec.runtime)
+        tuned = self.tuned.find(key)
+        return tuned.hints if tuned is not None else None
+
+    def last_used(self) -> ModelSpec | None:
+        """The model of the latest answer; None where there is none, or it is not on disk."""
+        try:
+            runs = self.runs.recent(1)
+            if not runs:
+                return None
+            start = runs[0].start
+            spec = ModelSpec(
+                start.model, Precision(start.precision), start.device, RuntimeName(start.runtime)
+            )
+            stored = self.store.get(self.store.resolve(spec.model), spec.precision)
+        except (PaddockError, ValueError):
+            return None
+        return spec if stored is not None else None
+
+    def warm(self, spec: ModelSpec) -> None:
+        """Load a model ahead of the first question; what fails then fails when it is asked."""
+        with (
+            suppress(PaddockError),
+            self.pool.lease(spec, lambda message, fraction: None, threading.Event()),
+        ):
+            logger.info("%s is ready", spec.label)
+
     def close(self) -> None:
         """Stop what is measured, fetched or converted, free idle models, let the records go."""
+        self.tuning.close()
         self.benchmark.close()
         self.tasks.close()
         self.pool.close()

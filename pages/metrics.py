@@ -16,6 +16,7 @@ from core.ui.metrics_tables import draw_tables
 from core.ui.navigation import link_to
 from core.ui.person import draw_manage_hint, person
 from core.ui.safe_text import safe_markdown
+from core.ui.tuning import draw_tuning
 
 person()  # whoever may not be here is sent away
 engine = shared_engine()
@@ -40,6 +41,7 @@ sweep = engine.benchmark.current
 if data.empty and (sweep is None or not sweep.running):
     draw_first_benchmark(engine)
 draw_benchmark(engine)
+draw_tuning(engine)
 
 # Nothing to chart yet.
 if data.empty:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.benchmark import task_accuracy
 from core.benchmark.measuring import load
@@ -75,6 +75,24 @@ def score(
             spec.model, model, lambda tasks: steps.over(tasks, "Doing the model's own tasks.")
         ),
     )
+
+
+def negative_log_likelihood(model: Any, key: str) -> dict[str, float]:
+    """How unlikely a loaded model finds the texts that precisions are compared on.
+
+    Args:
+        key: of an embedded model, whose texts are its own, or of any other.
+
+    Returns:
+        ``nll``, summed over all positions, and ``tokens``, their number.
+    """
+    texts = task_accuracy.texts_of(key) or quality_texts()
+    windows = [window for text in texts.texts for window in _windows(model, text)]
+    if hasattr(model, "log_probabilities"):  # GenAI hands out these, and no logits
+        nll = -sum(sum(model.log_probabilities(window)) for window in windows)
+    else:
+        nll = sum(_read(model, window).nll for window in windows)
+    return {"nll": nll, "tokens": sum(len(window) - 1 for window in windows)}
 
 
 class _Steps:

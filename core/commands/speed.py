@@ -39,7 +39,9 @@ def speed_suite(options: argparse.Namespace, settings: Settings) -> int:
     rows: list[Row] = []
     with Turn(settings).taken():
         try:
-            rows.extend(suite.run(parts))
+            for row in suite.run(parts):
+                rows.append(row)
+                _tell(f"  {row.name}: {row.text}")
         finally:
             if rows:
                 print(table(rows))

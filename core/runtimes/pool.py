@@ -43,6 +43,10 @@ OnProgress = Callable[[str, float | None], None]
 """Told what is happening, as a sentence, and how much of it is done (0 to 1, None: unknown)."""
 
 
+HintsFor = Callable[[ModelSpec, StoredModel], ExecutionHints | None]
+"""Tells under which hints a stored model is loaded, where the spec leaves that open."""
+
+
 class Provider(Protocol):
     """Hands out the converted model of a spec, converting it first where there is none."""
 
@@ -158,10 +162,16 @@ class ModelPool:
         settings: Settings,
         provider: Provider,
         runtimes: Mapping[RuntimeName, Runtime],
+        hints_for: HintsFor = lambda spec, stored: None,
     ) -> None:
+        """
+        Args:
+            hints_for: tells the hints of a model whose spec names none; None: the usual ones.
+        """
         self._settings = settings
         self._provider = provider
         self._runtimes = runtimes
+        self._hints_for = hints_for
         self._entries: dict[ModelSpec, _Entry] = {}
         self._loads: dict[ModelSpec, _Load] = {}
         self._lock = threading.Lock()
@@ -334,7 +344,8 @@ class ModelPool:
         runtime.prepare(stored.folder)
         before, started = process_memory(), time.perf_counter()
         report("Loading and compiling the model.", None)
-        model = runtime.load(stored.folder, spec)
+        hints = spec.hints or self._hints_for(spec, stored)
+        model = runtime.load(stored.folder, replace(spec, hints=hints))
         report("Warming up: the first answer repacks the weights.", None)
         try:
             _warm_up(model)

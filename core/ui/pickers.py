@@ -13,6 +13,7 @@ from core.errors import PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec, RuntimeName
 from core.store import ModelStore
 from core.ui.link import link_choice, one_of
+from core.ui.metrics_rows import short_runtime
 from core.ui.model_access import check_name, may_name, names_on_disk
 from core.ui.person import Person, person
 from core.ui.safe_text import safe_markdown
@@ -124,12 +125,13 @@ def _pick_runtime(key: str) -> RuntimeName:
     chosen = st.segmented_control(
         "Runtime",
         ANSWERING_RUNTIMES,
-        format_func=lambda value: value.value,
+        format_func=lambda value: short_runtime(value.value),
         required=True,
         width="stretch",
         key=key,
         persist_state="session",
-        help="The library that runs the model on OpenVINO.",
+        help="The library that runs the model on OpenVINO. **GenAI** is the faster one and answers "
+        "several people at once; **Optimum** gives one answer at a time.",
     )
     return chosen or usual
 

@@ -180,15 +180,18 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
 
 def _import_ahead() -> None:
     try:
-        # What the first screen needs comes first. The runtime, some four seconds of imports that
-        # hold the interpreter's lock, follows once that screen is on its way.
+        # What the first screen needs comes first. The model that was used last follows once that
+        # screen is on its way, so that its first question finds it loaded.
         from core.devices import list_devices
-        from core.ui.cached import shared_engine  # noqa: F401
+        from core.ui.cached import shared_engine
 
         list_devices()
-        first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
         from core.runtimes.genai import GenAIRuntime
 
         GenAIRuntime().prepare()
+        first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
+        engine = shared_engine()
+        if spec := engine.last_used():
+            engine.warm(spec)
     except (ImportError, RuntimeError):
         logger.exception("OpenVINO or its runtime cannot be imported")

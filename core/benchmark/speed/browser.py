@@ -48,7 +48,7 @@ _FLAGS = (
     "--disable-sync",
 )
 _APP = Path("streamlit_app.py")
-_ENDLESS_APP = Path("core/benchmark/speed/endless_app.py")
+_ENDLESS_APP = Path("core/ui/endless_app.py")
 _START_S = 90.0
 _ANSWER_S = 300.0
 _QUESTION = "Suggest three names for a sailing boat."

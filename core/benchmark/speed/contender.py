@@ -7,6 +7,7 @@ one thing to do, and one line of JSON comes back for each. Commands::
     {"do": "answer", "prompt_tokens": 32, "new_tokens": 64}       → ttft_ms, tokens_per_s
     {"do": "together", "count": 8, "prompt_tokens": …, …}         → tokens_per_s of all
     {"do": "tasks", "model": …, "together": 8}                                → accuracy, answers
+    {"do": "perplexity", "model": …}                                          → nll, tokens
 
 The notebook's way is that of the demo that Paddock replaces: Optimum with everything at its
 default, ``generate`` in a thread, a ``TextIteratorStreamer``; but tokens are counted by their ids.
@@ -23,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from core.benchmark import scoring
 from core.benchmark.prompts import prompt_ids
 from core.benchmark.task_accuracy import accuracy_at_once
 from core.benchmark.wire import loaded_spec
@@ -73,6 +75,9 @@ def _obey(
         assert model is not None, "the notebook's way does one at a time"
         accuracy, answers = accuracy_at_once(command["model"], model, command["together"])
         return {"accuracy": accuracy, "answers": answers}
+    if command["do"] == "perplexity":
+        assert model is not None, "the notebook's way only answers"
+        return scoring.negative_log_likelihood(model, command["model"])
     ids = tuple(prompt_ids(tokenizer, command["prompt_tokens"]))
     new_tokens = command["new_tokens"]
     if command["do"] == "together":

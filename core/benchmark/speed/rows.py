@@ -42,6 +42,11 @@ class Row:
         """Whether the bar is met; None where it was not measured."""
         return None if self.value is None else self.bar.met_by(self.value)
 
+    @property
+    def text(self) -> str:
+        """The value for people."""
+        return "—" if self.value is None else f"{self.value:.2f}"
+
     def to_json(self) -> dict[str, Any]:
         """The row as the suite's last line has it."""
         value = None if self.value is None else round(self.value, 4)
@@ -51,10 +56,7 @@ class Row:
 def table(rows: Sequence[Row]) -> str:
     """The rows for people."""
     marks = {True: "met", False: "not met", None: "not measured"}
-    cells = [
-        (row.name, "—" if row.value is None else f"{row.value:.2f}", row.bar.text, marks[row.met])
-        for row in rows
-    ]
+    cells = [(row.name, row.text, row.bar.text, marks[row.met]) for row in rows]
     widths = [max(len(line[column]) for line in [*cells, _HEAD]) for column in range(4)]
     lines = []
     for line, detail in zip([_HEAD, *cells], ["", *(row.detail for row in rows)], strict=True):

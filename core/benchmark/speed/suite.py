@@ -101,7 +101,7 @@ class Suite:
             )
             self._tell(f"{label}: prompts of 512 tokens.")
             long = duel.medians(
-                max(2, sizes.rounds // 2), do="answer", prompt_tokens=512, new_tokens=2
+                max(1, sizes.rounds // 2), do="answer", prompt_tokens=512, new_tokens=2
             )
         bandwidth = max(before, self._bandwidth())
         ours, theirs = short["paddock"], short["notebook"]
@@ -307,7 +307,7 @@ def _accuracy(key: str, alone: dict, eight: dict) -> list[Row]:
         Row(
             name=f"held-out accuracy, {key}, eight at once: points lost",
             bar=Bar(limit=1.0, at_most=True),
-            value=100 * abs(alone["accuracy"] - eight["accuracy"]),
+            value=round(100 * abs(alone["accuracy"] - eight["accuracy"]), 6),
             detail=f"{eight['accuracy']:.1%} against {alone['accuracy']:.1%} alone",
         ),
         Row(

@@ -6,7 +6,7 @@ Started by :mod:`core.benchmark.speed.browser` as ``streamlit run`` of this file
 import sys
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[3]
+CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT))
 
 import streamlit as st  # noqa: E402

@@ -1,0 +1,100 @@
+"""``tune``: looks for the hints under which a model is fastest here, and keeps them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from core.commands.terminal import Line
+from core.errors import BadRequestError
+from core.settings import Settings
+
+if TYPE_CHECKING:
+    from core.benchmark.tuning_desk import TuningRun
+    from core.engine import Engine
+    from core.runtimes.tuned import Tuned
+
+_LOOK_EVERY_S = 0.2
+
+
+def tune(options: argparse.Namespace, settings: Settings) -> int:
+    """Tune one model, list what is kept, or forget it."""
+    from core.engine import Engine
+
+    engine = Engine(settings)
+    try:
+        if options.list:
+            for tuned in engine.tuned.all():
+                print(_line(tuned))
+            return 0
+        if options.model is None:
+            raise BadRequestError("Name the model to tune, or ask for --list.")
+        return _forget(options, engine) if options.forget else _tune(options, engine)
+    finally:
+        engine.close()
+
+
+def _tune(options: argparse.Namespace, engine: Engine) -> int:
+    from core.benchmark.tuning import wording
+    from core.runtimes.spec import ModelSpec
+
+    spec = ModelSpec(options.model, options.precision, options.device, options.runtime)
+    run = engine.tuning.start(spec, options.quality_limit)
+    _follow(run)
+    for trial in run.trials:
+        quality = (
+            "" if trial.perplexity_ratio is None else f", perplexity × {trial.perplexity_ratio:.4f}"
+        )
+        print(
+            f"{'kept' if trial.kept else 'left'}  × {trial.gain:.2f}{quality}  "
+            f"{wording(trial.hints)}",
+            file=sys.stderr,
+        )
+    if run.error is not None:
+        raise run.error
+    if run.result is None:  # stopped
+        print(run.message, file=sys.stderr)
+        return 1
+    print(json.dumps(asdict(run.result)) if options.json else _line(run.result))
+    return 0
+
+
+def _follow(run: TuningRun) -> None:
+    line = Line()
+    try:
+        while not run.wait(_LOOK_EVERY_S):
+            line.show(f"{run.share:.0%} · {run.message}")
+    except KeyboardInterrupt:
+        run.cancel()
+        run.wait()
+    finally:
+        line.clear()
+
+
+def _forget(options: argparse.Namespace, engine: Engine) -> int:
+    from core.runtimes.tuned import TuningKey
+
+    key = TuningKey.here(
+        engine.store.resolve(options.model).key,
+        options.precision,
+        options.device.upper(),
+        options.runtime,
+    )
+    known = engine.forget_tuned(key)
+    print("The usual hints are used again." if known else "Nothing was kept for it.")
+    return 0
+
+
+def _line(tuned: Tuned) -> str:
+    from core.benchmark.tuning import wording
+
+    key = tuned.key
+    rates = f"{tuned.usual_tokens_per_s:,.1f} → {tuned.tokens_per_s:,.1f} tokens/s"
+    return (
+        f"{key.model} · {key.precision.label} · {key.device} · {key.runtime}: "
+        f"× {tuned.gain:.2f} ({rates}), "
+        f"perplexity × {tuned.perplexity_ratio:.4f}, {wording(tuned.hints)} [{key.host}]"
+    )

@@ -1,0 +1,115 @@
+"""The suite's rows, and its ways of answering in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from core.benchmark.speed import browser, suite
+from core.benchmark.speed.duel import Duel, Way
+from core.benchmark.speed.rows import Bar, Row, last_line, table
+from core.catalogue import Precision
+from core.commands import speed
+from core.engine import Engine
+from core.errors import GenerationError, StoppedError
+from core.runtimes.spec import ModelSpec
+from core.settings import Settings
+from core.store import resolve
+
+ROWS = [
+    Row(name="decode", bar=Bar(limit=1.4), value=1.5, detail="3 against 2 tokens/s"),
+    Row(name="first token", bar=Bar(limit=1.1, at_most=True), value=1.2),
+    Row(name="browser", bar=Bar(limit=0.8), detail="no Chromium was found"),
+]
+
+
+def test_rows_for_people_and_for_machines():
+    lines = table(ROWS).splitlines()
+    assert "1.50" in lines[1] and "met" in lines[1] and "3 against 2" in lines[1]
+    assert "≤ 1.1" in lines[2] and "not met" in lines[2]
+    assert "not measured" in lines[3] and "no Chromium" in lines[3]
+    assert json.loads(last_line(ROWS)) == {
+        "rows": [
+            {"name": "decode", "value": 1.5, "bar": "≥ 1.4", "met": True},
+            {"name": "first token", "value": 1.2, "bar": "≤ 1.1", "met": False},
+            {"name": "browser", "value": None, "bar": "≥ 0.8", "met": None},
+        ]
+    }
+
+
+@pytest.fixture
+def ways(engine: Engine, spec_of) -> list[Way]:
+    spec = spec_of("gpt_neox", Precision.INT8)
+    stored = engine.store.get(resolve(spec.model), spec.precision)
+    assert stored is not None
+    return [
+        Way("paddock", stored.folder, ModelSpec(stored.key, spec.precision, "CPU")),
+        Way("notebook", stored.folder),
+    ]
+
+
+def test_both_ways_answer_by_turns_with_as_many_tokens_as_were_asked_for(ways):
+    with Duel(ways, threading.Event()) as duel:
+        found = duel.medians(2, do="answer", prompt_tokens=20, new_tokens=12)
+        assert found.keys() == {"paddock", "notebook"}
+        for figures in found.values():
+            assert figures["tokens"] == 12
+            assert figures["ttft_ms"] > 0 and figures["tokens_per_s"] > 0
+        ours = duel.contenders["paddock"]
+        together = ours.ask(do="together", count=3, prompt_tokens=20, new_tokens=12)
+        assert together["tokens"] == 36
+        read = ours.ask(do="perplexity", model="whatever")
+        assert read["nll"] > 0 and read["tokens"] > 1000
+        with pytest.raises(GenerationError, match="way of notebook ended"):
+            duel.contenders["notebook"].ask(do="perplexity", model="whatever")
+
+
+def test_a_stopped_suite_ends_its_processes(ways):
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(StoppedError), Duel(ways[:1], stopped):
+        pass
+
+
+def test_without_a_browser_its_rows_are_not_measured(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(browser, "_missing", lambda: "no Chromium was found")
+    rows = [
+        *browser.page_rows(Settings(home=tmp_path), {"m": tmp_path}, tmp_path, None, print),
+        *browser.start_rows(Settings(home=tmp_path), "m", print),
+    ]
+    assert len(rows) == 5 and {row.met for row in rows} == {None}
+    assert all(row.detail == "no Chromium was found" for row in rows)
+
+
+def test_answers_that_belong_to_somebody_else_are_counted():
+    own = ["The first answer, a long one.", "The second answer, a long one.", "yes", "no"]
+    alone = {"accuracy": 0.80, "answers": own}
+    fine = {"accuracy": 0.79, "answers": [own[0], "Another answer of length.", "no", "yes"]}
+    lost, mixed = suite._accuracy("m", alone, fine)
+    assert lost.value == pytest.approx(1.0) and lost.met
+    assert mixed.value == 0 and mixed.met, "yes and no belong to nobody"
+    swapped = {"accuracy": 0.5, "answers": [own[1], own[0], "yes", "no"]}
+    lost, mixed = suite._accuracy("m", alone, swapped)
+    assert not lost.met and mixed.value == 2 and not mixed.met
+
+
+def test_the_command_prints_a_table_and_one_last_line(monkeypatch, capsys, tmp_path: Path):
+    from core.__main__ import main
+
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
+    monkeypatch.setattr(suite, "PARTS", {"one": lambda measured: ROWS[:1], "two": _fails})
+    assert main(["bench", "--suite", "speed", "--parts", "one"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"][0]["met"] is True
+    assert main(["bench", "--suite", "speed"]) == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert [row["met"] for row in rows] == [True, None]
+    assert main(["bench", "--suite", "speed", "--parts", "three"]) == 2
+    assert "one, two" in capsys.readouterr().err
+    assert speed.speed_suite.__doc__
+
+
+def _fails(measured: suite.Suite) -> list[Row]:
+    raise GenerationError("The process ended.")

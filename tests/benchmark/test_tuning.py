@@ -1,0 +1,179 @@
+"""The search for hints, on processes that a test scripts, and once on a real one."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.benchmark import tuning
+from core.benchmark.speed.duel import Way
+from core.benchmark.tuning import Tuning, wording
+from core.benchmark.tuning_desk import TuningDesk
+from core.benchmark.turn import Turn
+from core.catalogue import Precision
+from core.engine import Engine
+from core.errors import BadRequestError, ModelBusyError, StoppedError, UnknownModelError
+from core.generation.activity import MONITOR
+from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
+from core.settings import Settings
+from core.store import resolve
+
+SPEC = ModelSpec("mine", Precision.INT8, "CPU", RuntimeName.GENAI)
+USUAL = ExecutionHints(inference_precision="f32")
+
+
+class ScriptedDuel:
+    """Answers at the rate, and reads at the perplexity, that a test gives for hints."""
+
+    rate: Callable[[ExecutionHints], float] = staticmethod(lambda hints: 100.0)
+    perplexity: Callable[[ExecutionHints], float] = staticmethod(lambda hints: 5.0)
+    first_token: Callable[[ExecutionHints], float] = staticmethod(lambda hints: 10.0)
+
+    def __init__(self, ways: list[Way], cancel: threading.Event) -> None:
+        self.hints = {way.name: way.spec.effective_hints for way in ways}
+        self.contenders = {name: self.Asked(self, name) for name in self.hints}
+
+    class Asked:
+        def __init__(self, duel: ScriptedDuel, name: str) -> None:
+            self.hints = duel.hints[name]
+
+        def ask(self, do: str, model: str) -> dict[str, float]:
+            assert do == "perplexity"
+            return {"nll": 10 * math.log(ScriptedDuel.perplexity(self.hints)), "tokens": 10}
+
+    def __enter__(self) -> ScriptedDuel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def medians(self, rounds: int, **command: object) -> dict[str, dict[str, float]]:
+        return {
+            name: {
+                "tokens_per_s": ScriptedDuel.rate(hints),
+                "ttft_ms": ScriptedDuel.first_token(hints),
+            }
+            for name, hints in self.hints.items()
+        }
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedDuel]:
+    monkeypatch.setattr(tuning, "Duel", ScriptedDuel)
+    for name in ("rate", "perplexity", "first_token"):
+        monkeypatch.setattr(ScriptedDuel, name, staticmethod(getattr(ScriptedDuel, name)))
+    return ScriptedDuel
+
+
+def test_the_fastest_hints_of_each_kind_are_put_together(scripted, monkeypatch):
+    def rate(hints: ExecutionHints) -> float:
+        fast = 1.5 if hints.dynamic_quantization_group == 64 else 1.0
+        return 100.0 * fast * (1.2 if hints.kv_cache_precision == "f16" else 1.0)
+
+    monkeypatch.setattr(scripted, "rate", staticmethod(rate))
+    found = Tuning(Path("nowhere"), SPEC).run()
+    assert found.hints == ExecutionHints("f32", "f16", dynamic_quantization_group=64)
+    assert found.gain == pytest.approx(1.8) and found.usual_tokens_per_s == 100.0
+    assert (found.key.model, found.key.device) == ("mine", "CPU")
+
+
+def test_what_costs_quality_is_left_however_fast(scripted, monkeypatch):
+    monkeypatch.setattr(
+        scripted,
+        "rate",
+        staticmethod(lambda hints: 200.0 if hints.dynamic_quantization_group else 100.0),
+    )
+    monkeypatch.setattr(
+        scripted,
+        "perplexity",
+        staticmethod(lambda hints: 5.1 if hints.dynamic_quantization_group else 5.0),
+    )
+    strict = Tuning(Path("nowhere"), SPEC)
+    assert strict.run().hints == USUAL
+    assert any(trial.perplexity_ratio == pytest.approx(1.02) for trial in strict.trials)
+    assert not any(trial.kept for trial in strict.trials)
+    generous = Tuning(Path("nowhere"), SPEC, perplexity_limit=1.05).run()
+    assert generous.gain == pytest.approx(2.0)
+    assert generous.perplexity_ratio == pytest.approx(1.02)
+
+
+def test_noise_and_a_slow_first_token_change_nothing(scripted, monkeypatch):
+    monkeypatch.setattr(
+        scripted, "rate", staticmethod(lambda hints: 101.0 if hints != USUAL else 100.0)
+    )
+    assert Tuning(Path("nowhere"), SPEC).run().hints == USUAL
+    monkeypatch.setattr(
+        scripted, "rate", staticmethod(lambda hints: 150.0 if hints != USUAL else 100.0)
+    )
+    monkeypatch.setattr(
+        scripted, "first_token", staticmethod(lambda hints: 15.0 if hints != USUAL else 10.0)
+    )
+    result = Tuning(Path("nowhere"), SPEC).run()
+    assert (result.hints, result.gain) == (USUAL, 1.0)
+
+
+def test_stopping(scripted):
+    cancel = threading.Event()
+    search = Tuning(Path("nowhere"), SPEC, lambda message, share: cancel.set(), cancel)
+    with pytest.raises(StoppedError):
+        search.run()
+
+
+def test_hints_in_words():
+    assert wording(ExecutionHints()) == "the plugin's defaults"
+    assert wording(ExecutionHints("f32", "u8", 1, 0)) == (
+        "execution in f32, KV cache in u8, 1 thread, activations unquantised"
+    )
+
+
+def test_a_real_model_is_tuned_kept_applied_and_forgotten(
+    engine: Engine, spec_of, monkeypatch: pytest.MonkeyPatch
+):
+    """With one axis and one round, which is enough to go the whole way."""
+    spec = spec_of("llama", Precision.INT8)
+    one_thread = tuning._setting("threads", 1)
+    monkeypatch.setattr(tuning, "_axes", lambda precision, device: iter([one_thread]))
+    monkeypatch.setattr(tuning, "LEAST_GAIN", 0.0)
+    monkeypatch.setattr(tuning, "LONGEST_FIRST_TOKEN", 1e9)
+    monkeypatch.setattr(tuning.Tuning, "rounds", 1, raising=False)
+    run = engine.tuning.start(spec, perplexity_limit=1.5)
+    with pytest.raises(ModelBusyError):
+        engine.tuning.start(spec)
+    assert run.wait(180)
+    assert run.error is None, run.message
+    (trial,) = run.trials
+    assert trial.hints.threads == 1 and trial.kept
+    assert trial.perplexity_ratio == pytest.approx(1.0, abs=1e-3)
+    assert engine.tuned.find(run.result.key) == run.result
+
+    monkeypatch.undo()
+    fixed = ExecutionHints(inference_precision="f32", threads=1)
+    from dataclasses import replace
+
+    engine.keep_tuned(replace(run.result, hints=fixed))
+    with engine.pool.lease(spec, lambda *news: None, threading.Event()) as lease:
+        assert lease.model.conditions.threads == 1
+        assert lease.model.conditions.hints["INFERENCE_NUM_THREADS"] == 1
+    assert engine.forget_tuned(run.result.key) is True
+    with engine.pool.lease(spec, lambda *news: None, threading.Event()) as lease:
+        assert "INFERENCE_NUM_THREADS" not in lease.model.conditions.hints
+    assert engine.forget_tuned(run.result.key) is False
+
+
+def test_what_cannot_be_tuned_is_refused_at_once(tmp_path: Path):
+    settings = Settings(home=tmp_path)
+    desk = TuningDesk(settings, lambda tuned: None, MONITOR.running)
+    with pytest.raises(BadRequestError, match="OpenVINO"):
+        desk.start(ModelSpec("paddock-neox", runtime=RuntimeName.PYTORCH))
+    with pytest.raises(BadRequestError, match="perplexity"):
+        desk.start(ModelSpec("paddock-neox"), perplexity_limit=0.5)
+    with pytest.raises(UnknownModelError):
+        desk.start(ModelSpec("no such model"))
+    with Turn(settings).taken(), pytest.raises(ModelBusyError, match="benchmark"):
+        desk.start(ModelSpec("paddock-neox"))
+    assert desk.current is None
+    assert resolve("paddock-neox").key == "paddock-neox"

@@ -1,0 +1,50 @@
+"""The model that was used last is loaded before anybody asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.catalogue import Precision
+from core.engine import Engine
+from core.generation.request import GenerationRequest
+from core.records import Origin
+from core.runtimes.spec import ModelSpec, SamplingSettings
+from core.settings import Settings
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Engine:
+    engine = Engine(Settings(home=tmp_path / "home", memory_reserve_mib=0))
+    yield engine
+    engine.close()
+
+
+def answered(engine: Engine, spec: ModelSpec) -> None:
+    request = GenerationRequest(
+        "Where?", sampling=SamplingSettings(max_new_tokens=2), prompt_format="dolly"
+    )
+    job = engine.answer(engine.pool.handle(spec), request, origin=Origin.INSTRUCT)
+    assert job.wait(120) and job.answer.error is None
+
+
+def test_the_latest_answers_model_is_warmed(engine: Engine, spec_of):
+    first, last = spec_of("llama", Precision.INT8), spec_of("gpt_neox", Precision.INT8)
+    answered(engine, first)
+    answered(engine, last)
+    assert engine.last_used() == last
+    engine.pool.unload(last)
+    engine.warm(last)
+    assert engine.pool.is_loaded(last)
+
+
+def test_nothing_is_warmed_where_nothing_was_used_or_it_is_gone(
+    fresh: Engine, engine: Engine, spec_of, monkeypatch: pytest.MonkeyPatch
+):
+    assert fresh.last_used() is None
+    answered(engine, spec_of("llama", Precision.INT8))
+    monkeypatch.setattr(engine.store, "get", lambda source, precision: None)
+    assert engine.last_used() is None
+    fresh.warm(ModelSpec("no such model", Precision.INT8, "CPU"))
+    assert fresh.pool.loaded() == ()
