@@ -13,11 +13,7 @@ from core.accounts import Accounts
 from core.benchmark.sweep import Benchmark
 from core.benchmark.tuning_desk import TuningDesk
 from core.catalogue import Int4Settings, Precision, npu_int4
-<<<<<<< HEAD
-from core.errors import BadRequestError, PaddockError, RecordsError
-=======
-from core.errors import ModelBusyError, PaddockError, RecordsError
->>>>>>> speed
+from core.errors import BadRequestError, ModelBusyError, PaddockError, RecordsError
 from core.generation.activity import MONITOR
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
@@ -52,19 +48,15 @@ class Engine:
         """
         self.settings = settings
         self.store = ModelStore(settings)
-<<<<<<< HEAD
-        self.pool = ModelPool(settings, self._provide, runtimes or default_runtimes(settings))
-        self._shares = Shares(settings.answers_at_once, settings.answers_waiting)
-        self._jobs: dict[Job, str] = {}
-        """Answers under way, and whose they are."""
-        self._jobs_turn = threading.Lock()
-=======
         self.tuned = TunedHints(settings.home)
         self.pool = ModelPool(
             settings, self._provide, runtimes or default_runtimes(settings), self._tuned_hints
         )
+        self._shares = Shares(settings.answers_at_once, settings.answers_waiting)
+        self._jobs: dict[Job, str] = {}
+        """Answers under way, and whose they are."""
+        self._jobs_turn = threading.Lock()
         self.tuning = TuningDesk(settings, self.keep_tuned, MONITOR.running)
->>>>>>> speed
         self.tasks = TaskQueue(settings, working=MONITOR.running)
         self.benchmark = Benchmark(settings, lambda: self.measurements, MONITOR)
 
