@@ -46,12 +46,13 @@ class SideReport:
 
     @property
     def label(self) -> str:
-        """Title, precision and device, with what AUTO took."""
+        """Title, precision, device, with what AUTO took, and runtime."""
         used = self.figures.devices_used if self.figures is not None else ()
         device = self.spec.device
         if used and used != (device,):
             device = f"{device} → {', '.join(used)}"
-        return f"{self.title} · {self.spec.precision.label} · {device}"
+        runtime = self.spec.runtime.short_name
+        return f"{self.title} · {self.spec.precision.label} · {device} · {runtime}"
 
 
 @dataclass(frozen=True)

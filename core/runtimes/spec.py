@@ -26,6 +26,11 @@ class RuntimeName(StrEnum):
     PYTORCH = "pytorch"
     """The baseline of the benchmark: runs a checkpoint as it is, without OpenVINO."""
 
+    @property
+    def short_name(self) -> str:
+        """Its name for people, in a word."""
+        return {"genai": "GenAI", "optimum": "Optimum", "pytorch": "PyTorch"}[self.value]
+
 
 ANSWERING_RUNTIMES = (RuntimeName.GENAI, RuntimeName.OPTIMUM)
 """What pages and commands offer: the runtimes of converted models."""

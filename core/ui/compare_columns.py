@@ -120,7 +120,8 @@ def _draw_heading(shown: Shown, side: int, *, ended: bool) -> None:
                 args=(side,),
             )
     if not shown.hidden:
-        st.caption(f"{spec.precision.label} · {safe_markdown(spec.device)}")
+        device = safe_markdown(spec.device)
+        st.caption(f"{spec.precision.label} · {device} · {spec.runtime.short_name}")
 
 
 def _draw_waiting(shown: Shown, side: int) -> None:

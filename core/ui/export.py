@@ -51,6 +51,7 @@ def _as_markdown(entry: HistoryEntry) -> str:
     rows: list[tuple[str, object]] = [
         ("Asked", entry.asked_at.isoformat(sep=" ", timespec="seconds")),
         ("Model", f"{entry.title} · {entry.spec.precision.label} · {entry.spec.device}"),
+        ("Runtime", entry.spec.runtime.short_name),
         (
             "Sampling",
             "greedy"

@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 
 from core.benchmark.points import Point, PointSource, Subject
 from core.catalogue import Precision
+from core.runtimes.spec import RuntimeName
 
 MOST_ROWS = 24
 """More do not fit a screen; those measured last are shown, and the page says so."""
@@ -32,8 +33,6 @@ RUNTIMES = {
     "pytorch": "PyTorch",
 }
 """Runtimes as people know them."""
-_SHORT = {"optimum": "Optimum", "genai": "GenAI"}
-"""The same where there is little room."""
 
 LIKE = 6.0
 """Panels whose largest values differ by less than this factor share one scale."""
@@ -51,8 +50,8 @@ def runtime_label(name: str) -> str:
 
 
 def short_runtime(name: str) -> str:
-    """The same in one word."""
-    return _SHORT.get(name, runtime_label(name))
+    """The same in one word, where there is little room."""
+    return RuntimeName(name).short_name if name in set(RuntimeName) else name
 
 
 def precision_label(name: str) -> str:

@@ -13,7 +13,6 @@ from core.errors import PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec, RuntimeName
 from core.store import ModelStore
 from core.ui.link import link_choice, one_of
-from core.ui.metrics_rows import short_runtime
 from core.ui.model_access import check_name, may_name, names_on_disk
 from core.ui.person import Person, person
 from core.ui.safe_text import safe_markdown
@@ -125,7 +124,7 @@ def _pick_runtime(key: str) -> RuntimeName:
     chosen = st.segmented_control(
         "Runtime",
         ANSWERING_RUNTIMES,
-        format_func=lambda value: short_runtime(value.value),
+        format_func=lambda value: value.short_name,
         required=True,
         width="stretch",
         key=key,

@@ -148,6 +148,7 @@ def figures_line(answer: Answer, spec: ModelSpec, title: str | None) -> str:
     device = spec.device
     if conditions is not None and conditions.devices_used not in ((), (spec.device,)):
         device += f" → {', '.join(conditions.devices_used)}"
+    device += f" · {spec.runtime.short_name}"
     parts.append(f"{title} · {spec.precision.label} · {device}" if title is not None else device)
     if conditions is not None and conditions.note is not None:
         parts.append(safe_markdown(conditions.note))

@@ -12,6 +12,7 @@ from core.errors import PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, ModelSpec
 from core.runtimes.tuned import Tuned
 from core.ui.metrics_rows import runtime_label
+from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
 from core.units import rate_text
 
@@ -62,7 +63,7 @@ def _draw_set_up(engine: Engine, run: TuningRun | None) -> None:
             format_func=lambda one: runtime_label(one.value),
             key="tune_runtime",
         )
-        st.button(
+        manage_button(
             "Tune",
             icon=":material/tune:",
             type="primary",
@@ -84,14 +85,14 @@ def _draw_run(run: TuningRun) -> None:
     if run.done:
         st.rerun()
     st.progress(run.share, text=f"{safe_markdown(run.spec.label)}: {safe_markdown(run.message)}")
-    st.button("Stop", icon=":material/stop:", key="tune_stop", on_click=run.cancel)
+    manage_button("Stop", icon=":material/stop:", key="tune_stop", on_click=run.cancel)
 
 
 def _draw_kept(engine: Engine) -> None:
     for place, tuned in enumerate(engine.tuned.all()):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(_sentence(tuned), width="stretch")
-            st.button(
+            manage_button(
                 "Forget",
                 icon=":material/undo:",
                 type="tertiary",

@@ -158,7 +158,7 @@ def test_the_page_says_everything():
         "The cat sleeps.",
         "The cat eats.",
         "A is better: shorter.",
-        "Paddock NeoX · INT8 · AUTO → CPU",
+        "Paddock NeoX · INT8 · AUTO → CPU · GenAI",
         "2026-01-02 03:04:05 UTC",
         "seed 7",
         "100.0 tokens/s",

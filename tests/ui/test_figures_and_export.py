@@ -50,7 +50,7 @@ def line(answer: Answer, spec: ModelSpec = SPEC) -> str:
 def test_the_line_has_all_figures() -> None:
     assert line(ANSWER) == (
         "TTFT 100 ms · 20.0 tokens/s · 3 tokens · ended: stop marker · memory 3.0 MiB private + "
-        "1.0 MiB file-backed · Paddock NeoX · INT4 · AUTO → CPU · seed 7"
+        "1.0 MiB file-backed · Paddock NeoX · INT4 · AUTO → CPU · GenAI · seed 7"
     )
 
 
@@ -61,7 +61,7 @@ def test_figures_that_cannot_be_known_are_not_made_up() -> None:
     none = replace(ANSWER, timings=measure(1.0, 2.0, 2.0, 40, ()), stop_reason=StopReason.CANCELLED)
     assert line(none).startswith("0 tokens · ended: cancelled")
     failed = Answer("", (), (), StopReason.ERROR, None, error=GenerationError("It failed."))
-    assert line(failed) == "ended: error · Paddock NeoX · INT4 · AUTO"
+    assert line(failed) == "ended: error · Paddock NeoX · INT4 · AUTO · GenAI"
 
 
 def test_contended_timings_are_marked() -> None:
