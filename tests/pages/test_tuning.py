@@ -89,7 +89,7 @@ def test_what_was_gained_is_shown_and_can_be_forgotten(monkeypatch):
     engine = shared_engine()
     engine.tuned.keep(TUNED)
     app = opened(monkeypatch)
-    assert "**× 1.25** (100.0 tokens/s → 125.0 tokens/s), perplexity × 1.0012" in texts(app)
+    assert "**× 1.25** (100 tokens/s → 125 tokens/s), perplexity × 1.0012" in texts(app)
     assert "activations unquantised" in texts(app)
     button(app, "Forget").click().run()
     assert engine.tuned.all() == []
