@@ -175,6 +175,7 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
         yield state
     from core.ui.cached import shared_engine
 
+    shared_engine().tuning.close()
     shared_engine().tasks.close()
 
 

@@ -7,7 +7,6 @@ Chromium, these rows are not measured.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -232,7 +231,7 @@ def _asked(chromium: Any, url: str, query: Mapping[str, object], *, watch: bool 
     page.set_default_timeout(1000 * _START_S)
     address = urllib.parse.urlencode({**query, "device": "CPU", "instruction": _QUESTION})
     page.goto(f"{url}/instruct?{address}")
-    run = page.get_by_role("button", name=re.compile("Run"))
+    run = page.get_by_test_id("stBaseButton-primary")
     run.wait_for()
     if watch:
         page.get_by_text("On disk").first.wait_for()
@@ -253,14 +252,22 @@ def _first_letter(page: Any) -> None:
 
 @contextmanager
 def _browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Error, sync_playwright
 
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=_found_browser(), args=list(_FLAGS))
-        try:
-            yield chromium.new_context(viewport={"width": 1280, "height": 900})
-        finally:
-            chromium.close()
+    try:
+        with sync_playwright() as playwright:
+            chromium = playwright.chromium.launch(
+                executable_path=_found_browser(), args=list(_FLAGS)
+            )
+            try:
+                yield chromium.new_context(viewport={"width": 1280, "height": 900})
+            finally:
+                chromium.close()
+    except Error as error:
+        reason = str(error).splitlines()[0]
+        raise GenerationError(
+            f"The browser did not get the answer ({reason}); look at the page by hand."
+        ) from error
 
 
 @contextmanager

@@ -16,13 +16,15 @@ default, ``generate`` in a thread, a ``TextIteratorStreamer``; but tokens are co
 from __future__ import annotations
 
 import json
+import os
+import queue
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from core.benchmark import scoring
 from core.benchmark.prompts import prompt_ids
@@ -32,7 +34,7 @@ from core.benchmark.worker import RUNTIMES
 from core.runtimes.base import LoadedModel
 from core.runtimes.spec import SamplingSettings, TokenRequest
 from core.runtimes.tokenizer import load_tokenizer
-from core.store.child_side import become_child, leave
+from core.store.child_side import become_child
 from core.store.quiet import quieten_libraries, refuse_telemetry
 
 NOTEBOOK, RUNTIME = "notebook", "runtime"
@@ -41,8 +43,8 @@ Answer = Callable[[tuple[int, ...], int], list[float]]
 """Answers a prompt with so many forced tokens; returns when it began and when each token came."""
 
 
-def main() -> int:
-    """Answer until standard input ends, with the parent that holds it open."""
+def main() -> NoReturn:
+    """Answer until the parent closes standard input."""
     channel = become_child()
     request = json.loads(sys.stdin.buffer.readline())
     refuse_telemetry()
@@ -53,12 +55,20 @@ def main() -> int:
     else:
         model = _loaded(folder, request["spec"])
         answer, tokenizer = _of_runtime(model), model.tokenizer
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_hear, args=(lines.put,), daemon=True).start()
     answer(prompt_ids(tokenizer, 8), 4)
     channel.say(event="ready")
-    for line in iter(sys.stdin.buffer.readline, b""):
-        command = json.loads(line)
+    while True:
+        command = json.loads(lines.get())
         channel.say(event="done", **_obey(command, answer, model, tokenizer))
-    return 0
+
+
+def _hear(take: Callable[[bytes], None]) -> None:
+    """Take the parent's lines, and end with it in whatever is under way."""
+    for line in iter(sys.stdin.buffer.readline, b""):
+        take(line)
+    os._exit(1)
 
 
 def _loaded(folder: Path, plain: dict[str, Any]) -> LoadedModel:
@@ -164,4 +174,4 @@ def _notebook(folder: Path) -> Answer:
 
 
 if __name__ == "__main__":
-    leave(main())
+    main()

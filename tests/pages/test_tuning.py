@@ -1,0 +1,106 @@
+"""The tuning of the Metrics page without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from core.benchmark.tuning_desk import TuningRun
+from core.benchmark.turn import Turn
+from core.catalogue import Precision
+from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
+from core.runtimes.tuned import Tuned, TuningKey
+from core.ui.cached import shared_engine
+from tests.fakes import stored_model
+from tests.pages.app import button, texts
+
+SPEC = ModelSpec("paddock-neox", Precision.INT8, "CPU")
+TUNED = Tuned(
+    key=TuningKey.here("paddock-neox", Precision.INT8, "CPU", RuntimeName.GENAI),
+    hints=ExecutionHints(inference_precision="f32", dynamic_quantization_group=0),
+    gain=1.25,
+    tokens_per_s=125.0,
+    usual_tokens_per_s=100.0,
+    perplexity_ratio=1.0012,
+    measured_at="2026-01-01T00:00:00+00:00",
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> Iterator[None]:
+    st.cache_resource.clear()
+    yield
+    shared_engine().close()
+    st.cache_resource.clear()
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, *, stored: bool = True) -> AppTest:
+    """The tuning by itself, unfolded."""
+    engine = shared_engine()
+    models = [stored_model(SPEC)] if stored else []
+    monkeypatch.setattr(engine.store, "list", lambda: models)
+
+    app = AppTest.from_string(
+        "import streamlit as st\n"
+        "from core.ui.cached import shared_engine\n"
+        "from core.ui.tuning import draw_tuning\n"
+        "st.session_state['tuning'] = True\n"
+        "draw_tuning(shared_engine())",
+        default_timeout=60,
+    )
+    app.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def test_without_a_model_there_is_nothing_to_tune(monkeypatch):
+    app = opened(monkeypatch, stored=False)
+    assert "No model is on disk yet" in texts(app)
+    assert not app.button
+
+
+def test_tune_starts_it_and_a_refusal_is_a_sentence(monkeypatch):
+    started: list[ModelSpec] = []
+    engine = shared_engine()
+    app = opened(monkeypatch)
+    with Turn(engine.settings).taken():
+        button(app, "Tune").click().run()
+        assert "A benchmark runs already" in texts(app)
+    monkeypatch.setattr(engine.tuning, "start", started.append)
+    button(app, "Tune").click().run()
+    assert started == [replace(SPEC, runtime=RuntimeName.GENAI)]
+
+
+def test_what_is_under_way_can_be_stopped(monkeypatch):
+    engine = shared_engine()
+    run = TuningRun(SPEC)
+    run.message, run.share = "Trying 1 thread.", 0.5
+    engine.tuning.current = run
+    app = opened(monkeypatch)
+    assert [each.label for each in app.button] == ["Stop"]
+    run._done.set()
+
+
+def test_what_was_gained_is_shown_and_can_be_forgotten(monkeypatch):
+    engine = shared_engine()
+    engine.tuned.keep(TUNED)
+    app = opened(monkeypatch)
+    assert "**× 1.25** (100 tokens/s → 125 tokens/s), perplexity × 1.0012" in texts(app)
+    assert "activations unquantised" in texts(app)
+    button(app, "Forget").click().run()
+    assert engine.tuned.all() == []
+    assert "× 1.25" not in texts(app)
+
+
+def test_it_is_folded_up_at_first():
+    app = AppTest.from_string(
+        "from core.ui.cached import shared_engine\n"
+        "from core.ui.tuning import draw_tuning\n"
+        "draw_tuning(shared_engine())",
+        default_timeout=60,
+    ).run()
+    assert not app.exception and not app.button
