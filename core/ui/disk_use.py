@@ -10,7 +10,7 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.store import StoredDownload
 from core.ui.model_results import draw_figure, notify
-from core.ui.person import manage_button
+from core.ui.person import manage_button, person
 from core.ui.safe_text import safe_markdown
 from core.units import decimal_text
 
@@ -18,7 +18,8 @@ from core.units import decimal_text
 def draw_disk_use(engine: Engine) -> None:
     """Models, downloads, work under way and free space; downloads can be removed."""
     with st.container(border=True, key="disk_use"):
-        st.markdown(f"**Disk** · `{engine.settings.home}`")
+        where = f" · `{engine.settings.home}`" if person().local else ""
+        st.markdown(f"**Disk**{where}")
         try:
             usage = engine.store.disk_usage()
             downloads = engine.store.downloads()

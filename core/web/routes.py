@@ -245,7 +245,15 @@ class FormPages:
         except (BadForm, PaddockError) as error:
             shown = card(_short(name), error=str(error))
             return self._show(request, visitor, shown, _status(error))
+        await self._end_former(visitor)
         return self._enter(signed_in, visitor, fields, where)
+
+    async def _end_former(self, visitor: Visitor) -> None:
+        """Whoever signs in where somebody was signed in takes the place of that session."""
+        if visitor.token is not None:
+            token = visitor.token
+            await self._in_thread(lambda: self.accounts().sign_out(token))
+            self.ended()
 
     async def _outsider(
         self,
@@ -342,6 +350,7 @@ class FormPages:
             return self._show(request, visitor, card(fields, name=str(error)), 422)
         except (BadForm, PaddockError) as error:
             return self._show(request, visitor, card(fields, form=str(error)), _status(error))
+        await self._end_former(visitor)
         response = self._enter(signed_in, visitor, fields, where)
         self.providers.forget(request, response)
         return response

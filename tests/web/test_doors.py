@@ -255,6 +255,22 @@ def test_what_is_wrong_stands_beside_its_field(site: Site) -> None:
     assert 'id="name-error"' in taken.text
 
 
+def test_signing_in_as_another_ends_the_session_of_before(site: Site) -> None:
+    site.person("Bo")
+    browser = site.person("Ada")
+    before = browser.token
+    data = {"seal": site_seal(browser), "name": "Bo", "password": GOOD}
+    assert browser.http.post("/sign-in", data=data).status_code == 303
+    assert browser.token != before and site.accounts.visit(before) is None
+
+
+def site_seal(browser: Browser) -> str:
+    """A seal of the sign-in form for a browser that is signed in, and so is not shown it."""
+    nonce = browser.site.pages.seals.new_nonce()
+    browser.http.cookies.set("paddock_form", nonce, domain="paddock.example")
+    return browser.site.pages.seals.seal("sign-in", nonce, browser.token)
+
+
 # Going, and one's own account
 
 

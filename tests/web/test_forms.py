@@ -137,6 +137,7 @@ def test_a_form_from_another_site_is_told(headers: dict[str, str], ours: bool):
     assert from_this_site(request(b"", host="a.example", **headers)) is ours
 
 
+@settings(deadline=None)
 @given(hostile_texts)
 def test_no_hostile_origin_is_ours(text: str):
     if text.strip().lower() not in ("http://a.example", "https://a.example"):
@@ -218,6 +219,7 @@ def test_a_seal_grows_old_and_does_not_come_from_the_future():
     assert not seals.holds(seal, "sign-in", nonce, None)
 
 
+@settings(deadline=None)
 @given(hostile_texts, st.integers(0, 200), st.characters())
 def test_no_other_text_is_a_seal(text: str, place: int, letter: str):
     seals, nonce = Seals(), Seals.new_nonce()
