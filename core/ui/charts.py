@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import cycle
 
+import pandas  # noqa: F401 - plotly looks at it, even half imported by another thread
 import plotly.graph_objects as go
 
 from core.comparison.timeline import Timeline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pandas  # noqa: F401 - plotly looks at it, even half imported by another thread
 import plotly.graph_objects as go
 
 from core.benchmark.points import Point, Range

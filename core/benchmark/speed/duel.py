@@ -23,6 +23,10 @@ _MODULE = "core.benchmark.speed.contender"
 _POLL_S = 0.2
 
 
+Medians = Mapping[str, Mapping[str, float]]
+"""Of each figure of each way."""
+
+
 @dataclass(frozen=True)
 class Way:
     """One way of answering: a spec's runtime, or the notebook's."""
@@ -113,7 +117,7 @@ class Duel:
     ) -> None:
         self._stack.close()
 
-    def medians(self, rounds: int, **command: Any) -> dict[str, Mapping[str, float]]:
+    def medians(self, rounds: int, **command: Any) -> Medians:
         """Ask all ways by turns, in the opposite order every other round; medians of each figure.
 
         One turn of each goes before, untimed: the first answer of a length is slower.

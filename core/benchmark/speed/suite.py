@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from core.benchmark.preparing import Material, make_ready
 from core.benchmark.random_weights import ensure_checkpoint, random_settings
 from core.benchmark.shapes import random_model
 from core.benchmark.speed import browser
-from core.benchmark.speed.duel import Duel, Way
+from core.benchmark.speed.duel import Duel, Medians, Way
 from core.benchmark.speed.rows import Bar, Row
 from core.benchmark.weights import bytes_per_token, weight_bytes
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue, default_int4
@@ -70,26 +70,22 @@ class Suite:
             StoppedError: it was cancelled.
         """
         for part in parts:
-            rows: Sequence[Row] = ()
             try:
-                rows = PARTS[part](self)
+                yield from PARTS[part](self)
             except StoppedError:
                 raise
             except PaddockError as error:
-                rows = [Row(name=part, bar=Bar(limit=0), detail=str(error))]
-            yield from rows
+                yield Row(name=part, bar=Bar(limit=0), detail=str(error))
 
-    def large(self) -> list[Row]:
+    def large(self) -> Iterator[Row]:
         """Decode, time to the first token and bandwidth of the 3 B shape."""
-        rows = []
         for precision, decode, mbu in (
             (Precision.INT4, 1.4, 0.60),
             (Precision.INT8, 1.15, 0.75),
         ):
-            rows += self._large(precision, decode, mbu)
-        return rows
+            yield from self._large(precision, decode, mbu)
 
-    def _large(self, precision: Precision, decode_bar: float, mbu_bar: float) -> list[Row]:
+    def _large(self, precision: Precision, decode_bar: float, mbu_bar: float) -> Iterator[Row]:
         folder = self._random(LARGE, precision)
         label = f"{LARGE} shape, {precision.label}"
         sizes = self._sizes
@@ -99,28 +95,30 @@ class Suite:
             short = duel.medians(
                 sizes.rounds, do="answer", prompt_tokens=32, new_tokens=sizes.large_tokens
             )
+            yield _against(f"decode, {label}, against the notebook's way", short, decode_bar)
+            yield self._utilisation(label, folder, short, before, mbu_bar)
+            yield _first_token(f"first token, {label}, 32 prompt tokens", short)
             self._tell(f"{label}: prompts of 512 tokens.")
             long = duel.medians(
                 max(1, sizes.rounds // 2), do="answer", prompt_tokens=512, new_tokens=2
             )
-        bandwidth = max(before, self._bandwidth())
-        ours, theirs = short["paddock"], short["notebook"]
+        yield _first_token(f"first token, {label}, 512 prompt tokens", long)
+
+    def _utilisation(
+        self, label: str, folder: Path, found: Medians, bandwidth: float, bar: float
+    ) -> Row:
+        """Share of the memory's read bandwidth that decoding makes use of."""
+        bandwidth = max(bandwidth, self._bandwidth())
         kv = kv_bytes_per_position(read_json(folder / "config.json"), "u8")
-        read = bytes_per_token(weight_bytes(folder), kv, 32, sizes.large_tokens) or 0
-        rate = ours["tokens_per_s"]
-        return [
-            _against(f"decode, {label}, against the notebook's way", short, decode_bar),
-            Row(
-                name=f"MBU of decode, {label}",
-                bar=Bar(limit=mbu_bar),
-                value=read * rate / bandwidth,
-                detail=f"{read / 1e9:.2f} GB a token at {rate:.1f} tokens/s "
-                f"of {bandwidth / 1e9:.1f} GB/s; the notebook's way "
-                f"{read * theirs['tokens_per_s'] / bandwidth:.2f}",
-            ),
-            _first_token(f"first token, {label}, 32 prompt tokens", short),
-            _first_token(f"first token, {label}, 512 prompt tokens", long),
-        ]
+        read = bytes_per_token(weight_bytes(folder), kv, 32, self._sizes.large_tokens) or 0
+        ours, theirs = (found[name]["tokens_per_s"] for name in ("paddock", "notebook"))
+        return Row(
+            name=f"MBU of decode, {label}",
+            bar=Bar(limit=bar),
+            value=read * ours / bandwidth,
+            detail=f"{read / 1e9:.2f} GB a token at {ours:.1f} tokens/s of "
+            f"{bandwidth / 1e9:.1f} GB/s; the notebook's way {read * theirs / bandwidth:.2f}",
+        )
 
     def middle(self) -> list[Row]:
         """Decode of the 410 M shape against PyTorch, and eight people at once."""
@@ -256,7 +254,7 @@ class Suite:
         ).folder
 
 
-PARTS: dict[str, Callable[[Suite], Sequence[Row]]] = {
+PARTS: dict[str, Callable[[Suite], Iterable[Row]]] = {
     "large": Suite.large,
     "middle": Suite.middle,
     "embedded": Suite.embedded,
@@ -274,7 +272,7 @@ def _embedded() -> list[str]:
     return [key for key, row in catalogue().items() if row.embedded]
 
 
-def _against(name: str, found: dict, bar: float) -> Row:
+def _against(name: str, found: Medians, bar: float) -> Row:
     ours, theirs = found["paddock"]["tokens_per_s"], found["notebook"]["tokens_per_s"]
     return Row(
         name=name,
@@ -284,7 +282,7 @@ def _against(name: str, found: dict, bar: float) -> Row:
     )
 
 
-def _first_token(name: str, found: dict) -> Row:
+def _first_token(name: str, found: Medians) -> Row:
     ours, theirs = found["paddock"]["ttft_ms"], found["notebook"]["ttft_ms"]
     return Row(
         name=f"{name}, against the notebook's way",
