@@ -59,10 +59,20 @@ def test_answers_end_with_the_end_token(made) -> None:
     stream = examples(1, Split.TRAIN)
     chunk = [next(stream) for _ in range(50)]
     end = tokenizer.convert_tokens_to_ids(model.end_token)
-    for example, (ids, person, answer) in zip(chunk, encoded(model, tokenizer, chunk), strict=True):
-        assert ids[-1] == end and ids.count(end) == 1 + (model.architecture == "llama")
-        assert tokenizer.decode(ids[answer:-1]) == example.answer
-        assert 0 < person < answer
+    for example, row in zip(chunk, encoded(model, tokenizer, chunk), strict=True):
+        assert row.ids[-1] == end and row.ids.count(end) == 1 + (model.architecture == "llama")
+        assert tokenizer.decode(row.ids[row.answer : -1]) == example.answer
+        assert 0 < row.person < row.answer
+
+
+def test_tokens_of_the_value_asked_for_are_known(made) -> None:
+    model, tokenizer = made
+    stream = examples(2, Split.TRAIN, "closed_qa")
+    chunk = [next(stream) for _ in range(50)]
+    for example, row in zip(chunk, encoded(model, tokenizer, chunk), strict=True):
+        told = tokenizer.decode([row.ids[place] for place in row.values]).lower()
+        assert all(any(text.lower() in told for text in choice) for choice in example.check.needs)
+        assert row.values and min(row.values) >= row.answer
 
 
 def test_the_rate_warms_up_stays_and_falls() -> None:
