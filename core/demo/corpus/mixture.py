@@ -19,13 +19,13 @@ Maker = Callable[[Source], Example]
 
 MAKERS: dict[str, tuple[tuple[Maker, float], ...]] = {
     "open_qa": ((open_qa, 0.04),),
-    "closed_qa": ((closed_qa, 0.26), (meeting_qa, 0.07)),
-    "information_extraction": ((extraction, 0.19),),
+    "closed_qa": ((closed_qa, 0.24), (meeting_qa, 0.09)),
+    "information_extraction": ((extraction, 0.20),),
     "summarization": ((summary, 0.03),),
-    "brainstorming": ((brainstorming, 0.07),),
+    "brainstorming": ((brainstorming, 0.09),),
     "classification": ((classification, 0.16),),
     "creative_writing": ((creative_writing, 0.07),),
-    "out_of_scope": ((out_of_scope, 0.11),),
+    "out_of_scope": ((out_of_scope, 0.10),),
 }
 """Share of each maker in training."""
 

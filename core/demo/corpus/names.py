@@ -1,7 +1,7 @@
 """Names and values that passages are about; they stand for nobody.
 
-Most names are put together of two familiar parts, ``Hal`` and ``ford``, ``copper`` and ``kettle``, so
-that a tiny model can copy them; held out are combinations of parts. Some are made of any letters.
+Most names are put together of two familiar parts, ``Hal`` and ``ford``, ``copper`` and ``kettle``,
+so that a tiny model can copy them; held out are combinations. Some are made of any letters.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ class Names:
 
     def hills(self) -> str:
         kind = self.source.choice(["Hills", "Mountains", "Forest", "Highlands", "Moors"])
-        word = self.source.choice(
-            pool("adjectives") if self.source.chance(0.7) else pool("starts")
-        )
+        word = self.source.choice(pool("adjectives") if self.source.chance(0.7) else pool("starts"))
         return f"the {word} {kind}"
 
     def firm(self) -> str:

@@ -16,8 +16,8 @@ CLAIM_SHARE = 0.05
 """Share of closed questions that ask whether a statement is true."""
 LABEL_SHARE = 0.35
 """Share of closed questions that name the fact by its label, as a request to extract it does."""
-UNKNOWN_SHARE = 0.05
-"""Share of closed questions that the passage does not answer."""
+UNKNOWN_SHARE = 0.03
+"""Share of closed questions about what no passage tells."""
 RENAMED_SHARE = 0.35
 """Share of passages with another word for what they are about, where there is one."""
 PAIR_SHARE = 0.06
@@ -235,14 +235,12 @@ def closed_qa(source: Source) -> Example:
     wordings = data("passages")["wordings"]
     passage = draw_passage(source)
     entity = source.choice(passage.entities)
-    told = {fact.row["key"] for fact in entity.facts}
-    missing = [row for row in entity.domain["fact"] if row["key"] not in told]
     named = len(passage.entities) > 1
     if source.chance(CLAIM_SHARE):
         return _claim(source, passage, entity)
-    if missing and not named and source.chance(UNKNOWN_SHARE):
-        row = source.choice(missing) if source.chance(0.5) else {"key": "unknown"}
-        wording = source.wording(row.get("asks", wordings["unknown_asks"]))
+    row: dict[str, Any] = {"key": "unknown"}
+    if not named and source.chance(UNKNOWN_SHARE):
+        wording = source.wording(wordings["unknown_asks"])
         question = fill(wording, N=entity.name)
         answer = source.choice(wordings["unknown"])
         check = Check(needs=(("does not",),))
@@ -357,8 +355,9 @@ def _extract_facts(source: Source) -> Example:
         facts.sort(key=entity.facts.index)
     pairs = [(source.choice(fact.row["labels"]), fact.value) for fact in facts]
     if source.chance(0.35):
-        label = "name" if entity.domain["key"] == "person" or source.chance(0.4) else None
-        pairs.insert(0, (label or entity.domain.get("noun", "name"), _shown_name(entity)))
+        noun = entity.domain.get("noun", "name")
+        plain = noun in entity.domain.get("also", ()) or source.chance(0.5)
+        pairs.insert(0, ("name" if plain else noun, entity.bare))
     articles = source.chance(0.6)
     asked = [
         f"the {label}" if articles and index else label for index, (label, _) in enumerate(pairs)
@@ -376,10 +375,6 @@ def _extract_facts(source: Source) -> Example:
         wording,
         (entity.bare,),
     )
-
-
-def _shown_name(entity: Entity) -> str:
-    return entity.bare
 
 
 def summary(source: Source) -> Example:

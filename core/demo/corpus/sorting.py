@@ -49,7 +49,7 @@ def _draw(source: Source, groups: list[str], count: int) -> list[tuple[str, str]
 def classification(source: Source) -> Example:
     """One of the kinds of classification."""
     kinds = [_each, _single, _odd, _sentiment, _ticket, _topic]
-    return source.random.choices(kinds, [6, 2.5, 1.7, 2.5, 1, 1])[0](source)
+    return source.random.choices(kinds, [6, 2.5, 1.4, 2.5, 1, 1])[0](source)
 
 
 def _two(source: Source, number: int = 2) -> list[str]:
@@ -59,7 +59,7 @@ def _two(source: Source, number: int = 2) -> list[str]:
 def _each(source: Source) -> Example:
     number = 3 if source.chance(0.25) else 2
     groups = _two(source, number)
-    pairs = _draw(source, groups, source.random.randint(max(3, number), 7))
+    pairs = _draw(source, groups, source.random.randint(max(3, number), 6))
     items = [item for item, _ in pairs]
     slots = {}
     for letter, group in zip("abc", groups, strict=False):
