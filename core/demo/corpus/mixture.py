@@ -19,13 +19,13 @@ Maker = Callable[[Source], Example]
 
 MAKERS: dict[str, tuple[tuple[Maker, float], ...]] = {
     "open_qa": ((open_qa, 0.04),),
-    "closed_qa": ((closed_qa, 0.24), (meeting_qa, 0.09)),
-    "information_extraction": ((extraction, 0.20),),
+    "closed_qa": ((closed_qa, 0.24), (meeting_qa, 0.10)),
+    "information_extraction": ((extraction, 0.15),),
     "summarization": ((summary, 0.03),),
-    "brainstorming": ((brainstorming, 0.09),),
-    "classification": ((classification, 0.16),),
+    "brainstorming": ((brainstorming, 0.07),),
+    "classification": ((classification, 0.18),),
     "creative_writing": ((creative_writing, 0.07),),
-    "out_of_scope": ((out_of_scope, 0.10),),
+    "out_of_scope": ((out_of_scope, 0.13),),
 }
 """Share of each maker in training."""
 
