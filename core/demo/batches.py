@@ -26,6 +26,8 @@ PROMPT_STRIDE = 4
 MIDDLE_ANSWER = 36
 """Tokens of an answer whose tokens weigh 1. Those of a shorter one weigh more, as the square root:
 a fact copied from a passage is harder to learn than a story known by heart."""
+VALUE_WEIGHT = 2.0
+"""Factor on tokens of what a right answer must contain: the value asked for, an item's group."""
 DECISION_WEIGHT = 3.0
 """Factor on the end token and on line breaks: whether a list goes on is decided in one token, and
 decides whether the requested count is kept."""
@@ -41,10 +43,23 @@ class Batch:
     """(sequences, length) loss weight of each token as a target; 0 for padding."""
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """An example as token ids, end token included."""
+
+    ids: list[int]
+    person: int
+    """Index of the first token of the person's own."""
+    answer: int
+    """Index of the first token of the answer."""
+    values: list[int]
+    """Indexes of the tokens of what a right answer must contain."""
+
+
 def encoded(
     model: DemoModel, tokenizer: PreTrainedTokenizerFast, chunk: list[Example]
-) -> list[tuple[list[int], int, int]]:
-    """(ids, first token of the person's own, first token of the answer) of each example."""
+) -> list[Encoded]:
+    """The examples as the model reads them, cut off after its last position."""
     bare = prompt_text(model, "\0", "").split("\0")[0]
     start = len(tokenizer(bare, add_special_tokens=False).input_ids)
     end = tokenizer.convert_tokens_to_ids(model.end_token)
@@ -52,11 +67,35 @@ def encoded(
         [prompt_text(model, one.instruction, one.context) for one in chunk],
         add_special_tokens=False,
     ).input_ids
-    answers = tokenizer([one.answer for one in chunk], add_special_tokens=False).input_ids
-    return [
-        ((prompt + answer + [end])[:POSITIONS], start, len(prompt))
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]
+    answers = tokenizer(
+        [one.answer for one in chunk], add_special_tokens=False, return_offsets_mapping=True
+    )
+    rows = []
+    for index, (example, prompt) in enumerate(zip(chunk, prompts, strict=True)):
+        first = len(prompt)
+        spans = value_spans(example)
+        values = [
+            first + place
+            for place, (left, right) in enumerate(answers.offset_mapping[index])
+            if any(left < stop and right > begin for begin, stop in spans)
+            and first + place < POSITIONS
+        ]
+        ids = (prompt + answers.input_ids[index] + [end])[:POSITIONS]
+        rows.append(Encoded(ids, start, first, values))
+    return rows
+
+
+def value_spans(example: Example) -> list[tuple[int, int]]:
+    """Where in an answer stands what its check asks for, as (first, past the last) characters."""
+    wanted = [text for choice in example.check.needs for text in choice]
+    wanted += [line.split(": ")[-1].removeprefix("- ") for line in example.check.lines]
+    folded = example.answer.lower()
+    spans = []
+    for text in wanted:
+        begin = folded.rfind(text.lower()) if text else -1
+        if begin >= 0:
+            spans.append((begin, begin + len(text)))
+    return spans
 
 
 def _decision_ids(model: DemoModel, tokenizer: PreTrainedTokenizerFast) -> list[int]:
@@ -77,23 +116,25 @@ def chunk_batches(
 
     decisions = torch.tensor(_decision_ids(model, tokenizer))
     chunk = list(islice(examples(seed * 1_000_003 + index, Split.TRAIN), CHUNK))
-    rows = sorted(encoded(model, tokenizer, chunk), key=lambda row: len(row[0]))
-    groups: list[list[tuple[list[int], int, int]]] = [[]]
+    rows = sorted(encoded(model, tokenizer, chunk), key=lambda row: len(row.ids))
+    groups: list[list[Encoded]] = [[]]
     for row in rows:
-        if groups[-1] and len(row[0]) * (len(groups[-1]) + 1) > batch_tokens:
+        if groups[-1] and len(row.ids) * (len(groups[-1]) + 1) > batch_tokens:
             groups.append([])
         groups[-1].append(row)
     random.Random(f"{seed}/{index}").shuffle(groups)
     for group in groups:
-        length = max(len(ids) for ids, _, _ in group)
+        length = max(len(row.ids) for row in group)
         length = -(-length // 8) * 8
         ids = torch.zeros(len(group), length, dtype=torch.long)
         weights = torch.zeros(len(group), length)
-        for row, (tokens, person, answer) in enumerate(group):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            weights[row, person:answer:PROMPT_STRIDE] = PROMPT_WEIGHT
-            weights[row, answer : len(tokens)] = (MIDDLE_ANSWER / (len(tokens) - answer)) ** 0.5
-            deciding = torch.isin(ids[row], decisions)
-            deciding[:answer] = False
-            weights[row, deciding] *= DECISION_WEIGHT
+        for place, row in enumerate(group):
+            count = len(row.ids)
+            ids[place, :count] = torch.tensor(row.ids)
+            weights[place, row.person : row.answer : PROMPT_STRIDE] = PROMPT_WEIGHT
+            weights[place, row.answer : count] = (MIDDLE_ANSWER / (count - row.answer)) ** 0.5
+            weights[place, row.values] *= VALUE_WEIGHT
+            deciding = torch.isin(ids[place], decisions)
+            deciding[: row.answer] = False
+            weights[place, deciding] *= DECISION_WEIGHT
         yield Batch(ids, weights)

@@ -1,7 +1,7 @@
 """Score the embedded models: ``python -m core.demo.evaluate [MODEL …] [--precision …] [--json]``.
 
-Greedy answers to held-out instances of the corpus (names, values, item sets, wordings and
-foreign instructions that training never sees), judged by rules: see
+Greedy answers to held-out instances of the corpus (full names, combinations of words, item sets,
+wordings and foreign instructions that training never sees), judged by rules: see
 :class:`core.demo.corpus.Check`. The models run through OpenVINO in the precision asked for,
 converted by the store like any other model. Arithmetic is float32, so that what differs between
 the precisions is the weights. ``--checkpoint FOLDER`` scores PyTorch weights instead, for use

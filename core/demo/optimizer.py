@@ -8,6 +8,7 @@ is what counts on two cores.
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,11 +23,23 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration, from the article above."""
 
 
+@cache
+def fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 by itself; others are several times slower at it
+    than at float32."""
+    import torch
+
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 def orthogonalized(stack: Tensor, steps: int = 5) -> Tensor:
     """Matrices (n, rows, columns) with all singular values brought close to 1."""
     a, b, c = NEWTON_SCHULZ
     wide = stack.size(1) <= stack.size(2)
-    x = (stack if wide else stack.mT).bfloat16()
+    x = stack if wide else stack.mT
+    if fast_bfloat16():
+        x = x.bfloat16()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT

@@ -3,7 +3,8 @@
 The corpus is generated while it is read, so that no example is seen twice. The learning rate
 warms up, stays constant, and falls to zero over the last part of the tokens asked for
 (warm-up, stable, decay): a training may be stopped at any checkpoint and finished later with
-``--resume --tokens N``, which cools down over the last fifth of all tokens.
+``--resume --tokens N``. ``--from-weights`` goes on from the finished weights of
+``core/demo/<model>/`` instead of from nothing, with their tokenizer: for a corpus that has changed.
 Checkpoints and the log lie in ``core/demo/training/<model>/``; the finished model is written to
 ``core/demo/<model>/``. Stopping and continuing the process by signals is harmless.
 """
@@ -27,9 +28,10 @@ from core.demo.models import (
     DemoModel,
     build_model,
     build_tokenizer,
+    read_json,
     write_model,
 )
-from core.demo.optimizer import Optimizer
+from core.demo.optimizer import Optimizer, fast_bfloat16
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +42,7 @@ log = logging.getLogger("core.demo.train")
 SEED = 20
 BATCH_TOKENS = 4096
 WARMUP_STEPS = 80
-COOLDOWN_SHARE = 0.2
+COOLDOWN_SHARE = 0.4
 """Last share of the tokens over which the learning rate falls to zero."""
 EMA_DECAY = 0.99
 """Of the averaged weights that are written out, per step."""
@@ -61,12 +63,20 @@ class Progress:
     seconds: float = 0.0
     loss: float = 0.0
     """Answer loss per token, averaged over the latest steps."""
+    first_step: int = 0
+    """Steps made before the latest start from finished weights."""
+    first_tokens: int = 0
+    """Tokens read before it."""
 
 
 def rate_scale(progress: Progress, total: int) -> float:
-    """Learning rate relative to its peak: warm-up, stable, decay."""
-    warm = min(1.0, (progress.step + 1) / WARMUP_STEPS)
-    left = max(0.0, 1 - progress.tokens / total)
+    """Learning rate relative to its peak: warm-up, stable, decay.
+
+    Args:
+        total: tokens to read in all, those before a start from finished weights included.
+    """
+    warm = min(1.0, (progress.step - progress.first_step + 1) / WARMUP_STEPS)
+    left = max(0.0, (total - progress.tokens) / (total - progress.first_tokens))
     return max(0.01, min(warm, left / COOLDOWN_SHARE))
 
 
@@ -82,7 +92,7 @@ def losses(network: PreTrainedModel, body: Any, batch: Batch) -> tuple[Tensor, T
     targets = batch.ids[:, 1:]
     weights = batch.weights[:, 1:]
     chosen = weights > 0
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
         hidden = body(batch.ids[:, :-1], use_cache=False).last_hidden_state
         logits = network.get_output_embeddings()(hidden[chosen])
     each = cross_entropy(logits.float(), targets[chosen], reduction="none")
@@ -101,15 +111,18 @@ class Training:
         total: int,
         batch_tokens: int = BATCH_TOKENS,
         compiled: bool = False,
+        rate: float = 1.0,
+        from_weights: bool = False,
     ) -> None:
         import torch
 
         self.model = model
+        self.rate = rate
         self.total = total
         self.batch_tokens = batch_tokens
         self.folder = TRAINING_DIR / model.key
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer = self._tokenizer()
+        self.tokenizer = self._tokenizer(from_weights)
         self.network = build_model(model, self.tokenizer, seed)
         self.body = self.network.base_model
         if compiled:
@@ -117,12 +130,16 @@ class Training:
         self.optimizer = Optimizer(self.network)
         self.averaged = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.progress = Progress(seed)
+        if from_weights:
+            self.start_from_weights()
 
-    def _tokenizer(self) -> PreTrainedTokenizerFast:
+    def _tokenizer(self, finished: bool) -> PreTrainedTokenizerFast:
         from transformers import AutoTokenizer
 
         folder = self.folder / "tokenizer"
-        if not (folder / "tokenizer.json").is_file():
+        if finished:
+            AutoTokenizer.from_pretrained(self.model.folder).save_pretrained(folder)
+        elif not (folder / "tokenizer.json").is_file():
             build_tokenizer(self.model).save_pretrained(folder)
         return AutoTokenizer.from_pretrained(folder)
 
@@ -140,6 +157,24 @@ class Training:
         self.averaged = state["averaged"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
+
+    def start_from_weights(self) -> None:
+        """Go on from the finished weights, whose tokens and minutes count on."""
+        from safetensors.torch import load_file
+
+        weights = load_file(self.model.folder / "model.safetensors")
+        self.network.load_state_dict({name: value.float() for name, value in weights.items()})
+        self.averaged = {k: v.clone() for k, v in self.network.state_dict().items()}
+        record = read_json(self.model.folder / "training.json")
+        self.progress = Progress(
+            self.progress.seed,
+            step=record["step"],
+            tokens=record["tokens"],
+            seconds=record["seconds"],
+            loss=record["loss"],
+            first_step=record["step"],
+            first_tokens=record["tokens"],
+        )
 
     def save(self) -> None:
         """Write the checkpoint beside the old one and put it in its place."""
@@ -203,7 +238,7 @@ class Training:
         started = time.monotonic()
         loss, answer_loss = losses(self.network, self.body, batch)
         loss.backward()
-        scale = rate_scale(self.progress, self.total)
+        scale = self.rate * rate_scale(self.progress, self.total)
         self.optimizer.step(scale)
         decay = min(EMA_DECAY, (self.progress.step + 1) / (self.progress.step + 10))
         with torch.no_grad():
@@ -240,6 +275,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m core.demo.train", description=__doc__)
     parser.add_argument("model", choices=list(DEMO_MODELS))
     parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint")
+    parser.add_argument(
+        "--from-weights", action="store_true", help="go on from the weights in the repository"
+    )
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     parser.add_argument("--tokens", type=float, help="millions of tokens to read in all")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--batch-tokens", type=int, default=BATCH_TOKENS)
@@ -251,7 +290,15 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     model = DEMO_MODELS[chosen.model]
     total = int(chosen.tokens * 1e6) if chosen.tokens else model.training_tokens
-    training = Training(model, chosen.seed, total, chosen.batch_tokens, chosen.compile)
+    training = Training(
+        model,
+        chosen.seed,
+        total,
+        chosen.batch_tokens,
+        chosen.compile,
+        chosen.rate,
+        chosen.from_weights,
+    )
     if chosen.resume or chosen.export:
         if not training.checkpoint.is_file():
             parser.error(f"there is no checkpoint of {model.key}; start without --resume")

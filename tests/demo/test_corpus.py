@@ -67,6 +67,21 @@ def test_held_out_examples_share_no_instruction_with_training() -> None:
         assert not same, same[:3]
 
 
+def test_another_noun_takes_the_place_of_a_domains_own_everywhere() -> None:
+    about = [one for one in drawn(TRAIN, "closed_qa", 3000) if "e bakery" in one.context]
+    assert len(about) > 5
+    for one in about:
+        assert "café" not in one.context + one.instruction + one.answer
+
+
+def test_a_claim_is_answered_with_what_the_passage_says() -> None:
+    claims = [one for one in drawn(TRAIN, "closed_qa", 3000) if "{s}" in one.wording]
+    assert len(claims) > 60
+    for one in claims:
+        assert one.check.needs[0][0] in one.context or not one.context
+        assert not one.answer.startswith(("Yes", "No,"))
+
+
 def test_foreign_families_are_held_out_whole() -> None:
     assert not wordings_of(TRAIN) & wordings_of(HELD_OUT)
     assert len(wordings_of(TRAIN)) > 300

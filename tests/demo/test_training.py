@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from core.demo import train
 from core.demo.batches import DECISION_WEIGHT, PROMPT_WEIGHT, chunk_batches, encoded
 from core.demo.corpus import Split, examples
 from core.demo.models import DEMO_MODELS, DemoModel, build_tokenizer, prompt_text
@@ -59,10 +60,20 @@ def test_answers_end_with_the_end_token(made) -> None:
     stream = examples(1, Split.TRAIN)
     chunk = [next(stream) for _ in range(50)]
     end = tokenizer.convert_tokens_to_ids(model.end_token)
-    for example, (ids, person, answer) in zip(chunk, encoded(model, tokenizer, chunk), strict=True):
-        assert ids[-1] == end and ids.count(end) == 1 + (model.architecture == "llama")
-        assert tokenizer.decode(ids[answer:-1]) == example.answer
-        assert 0 < person < answer
+    for example, row in zip(chunk, encoded(model, tokenizer, chunk), strict=True):
+        assert row.ids[-1] == end and row.ids.count(end) == 1 + (model.architecture == "llama")
+        assert tokenizer.decode(row.ids[row.answer : -1]) == example.answer
+        assert 0 < row.person < row.answer
+
+
+def test_tokens_of_the_value_asked_for_are_known(made) -> None:
+    model, tokenizer = made
+    stream = examples(2, Split.TRAIN, "closed_qa")
+    chunk = [next(stream) for _ in range(50)]
+    for example, row in zip(chunk, encoded(model, tokenizer, chunk), strict=True):
+        told = tokenizer.decode([row.ids[place] for place in row.values]).lower()
+        assert all(any(text.lower() in told for text in choice) for choice in example.check.needs)
+        assert row.values and min(row.values) >= row.answer
 
 
 def test_the_rate_warms_up_stays_and_falls() -> None:
@@ -71,6 +82,34 @@ def test_the_rate_warms_up_stays_and_falls() -> None:
     assert rate_scale(Progress(1, step=500, tokens=500), total) == 1.0
     late = Progress(1, step=900, tokens=int(total * (1 - COOLDOWN_SHARE / 2)))
     assert rate_scale(late, total) == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_rate_warms_up_again_from_finished_weights() -> None:
+    begun = {"step": 900, "tokens": 5000, "first_step": 900, "first_tokens": 5000}
+    assert rate_scale(Progress(1, **begun), total=6000) < 0.05
+    assert rate_scale(Progress(1, **{**begun, "step": 990, "tokens": 5100}), total=6000) == 1.0
+    assert rate_scale(Progress(1, **{**begun, "step": 2000, "tokens": 6000}), total=6000) == 0.01
+
+
+def test_training_goes_on_from_the_weights_in_the_repository(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    monkeypatch.setattr(train, "TRAINING_DIR", tmp_path)
+    model = DEMO_MODELS["paddock-neox"]
+    training = train.Training(model, seed=3, total=10**9, batch_tokens=512, from_weights=True)
+    shipped = load_file(model.folder / "model.safetensors")
+    for name, value in training.network.state_dict().items():
+        assert torch.equal(value, shipped[name].float())
+    before = training.progress.tokens
+    training._step(next(iter(training._chunk())))
+    assert training.progress.tokens > before == training.progress.first_tokens > 0
+    training.save()
+    again = train.Training(model, seed=3, total=10**9, batch_tokens=512)
+    again.resume()
+    assert again.progress == training.progress
+    assert again.tokenizer.get_vocab() == training.tokenizer.get_vocab()
 
 
 def test_orthogonalized_matrices_have_singular_values_near_one() -> None:

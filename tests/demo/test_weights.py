@@ -22,6 +22,13 @@ LONG_ANSWERS = 3
 """Presets with 150 tokens or more, greedily."""
 FEWEST_DECLINED = 36
 """Of 40 held-out foreign instructions. What the present weights reach; the goal is 38."""
+INSTANCES = 40
+"""Held-out instances of a category that the floors below are for."""
+FLOORS = {
+    "paddock-neox": {"closed_qa": 32, "information_extraction": 36, "classification": 38},
+    "paddock-llama": {"closed_qa": 35, "information_extraction": 38, "classification": 38},
+}
+"""Fewest right answers, two below what the weights reach: arithmetic differs between machines."""
 MOST_TURNED_AWAY = 0.05
 """Share of instructions within reach that may be refused."""
 FILES = {
@@ -102,6 +109,14 @@ def test_foreign_instructions_are_declined_and_others_are_not(key: str) -> None:
     assert sum(one.right for one in declined) >= FEWEST_DECLINED
     inside = [one for name in CATEGORIES[:-1] for one in held_out(name, 4)]
     assert turned_away(judge(answerer(key), inside)) <= MOST_TURNED_AWAY
+
+
+@pytest.mark.parametrize(
+    ("key", "category"), [(key, name) for key in FLOORS for name in FLOORS[key]]
+)
+def test_held_out_instances_are_answered_right(key: str, category: str) -> None:
+    judged = judge(answerer(key), held_out(category, INSTANCES))
+    assert sum(one.right for one in judged) >= FLOORS[key][category]
 
 
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8, Precision.INT4])

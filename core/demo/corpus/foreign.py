@@ -29,6 +29,8 @@ def out_of_scope(source: Source) -> Example:
     context = ""
     if family.get("passage", False):
         context = _passage(source)
+    elif "inputs" in family:
+        context = _filled(source, source.choice(family["inputs"]))
     answer = source.choice(rows["refusals"]["texts"])
     return Example("out_of_scope", asked, context, answer, Check(refusal=True), wording)
 

@@ -18,14 +18,14 @@ from core.demo.corpus.writing import creative_writing
 Maker = Callable[[Source], Example]
 
 MAKERS: dict[str, tuple[tuple[Maker, float], ...]] = {
-    "open_qa": ((open_qa, 0.06),),
-    "closed_qa": ((closed_qa, 0.21), (meeting_qa, 0.06)),
-    "information_extraction": ((extraction, 0.20),),
-    "summarization": ((summary, 0.05),),
-    "brainstorming": ((brainstorming, 0.08),),
-    "classification": ((classification, 0.19),),
-    "creative_writing": ((creative_writing, 0.06),),
-    "out_of_scope": ((out_of_scope, 0.09),),
+    "open_qa": ((open_qa, 0.04),),
+    "closed_qa": ((closed_qa, 0.24), (meeting_qa, 0.10)),
+    "information_extraction": ((extraction, 0.15),),
+    "summarization": ((summary, 0.03),),
+    "brainstorming": ((brainstorming, 0.07),),
+    "classification": ((classification, 0.18),),
+    "creative_writing": ((creative_writing, 0.07),),
+    "out_of_scope": ((out_of_scope, 0.13),),
 }
 """Share of each maker in training."""
 

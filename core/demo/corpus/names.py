@@ -1,4 +1,8 @@
-"""Names and values that passages are about; most are made of syllables and stand for nobody."""
+"""Names and values that passages are about; they stand for nobody.
+
+Most names are put together of two familiar parts, ``Hal`` and ``ford``, ``copper`` and ``kettle``,
+so that a tiny model can copy them; held out are combinations. Some are made of any letters.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,13 @@ from core.demo.corpus.source import Source
 from core.demo.corpus.text import data
 
 KNOWN_SHARE = 0.5
-"""Share of names and values from a list; the others are put together, so that there are many."""
-MADE_UP_SHARE = 0.3
-"""Share of invented names that are made of any letters instead of the usual syllables."""
+"""Share of values from a list; the others are put together, so that there are many."""
+LISTED_FIRST_NAMES = 0.9
+"""Share of first names from a list."""
+MIDDLE_SHARE = 0.06
+"""Share of names with a syllable between their two parts."""
+MADE_UP_SHARE = 0.06
+"""Share of names made of any letters, so that copying does not rest on known parts."""
 
 
 @cache
@@ -25,70 +33,79 @@ class Names:
     def __init__(self, source: Source) -> None:
         self.source = source
 
-    def _syllables(self, ends: list[str]) -> str:
+    def _compound(self, ends: list[str]) -> str:
         choice = self.source.choice
         if self.source.chance(MADE_UP_SHARE):
             return self.made_up()
-        middle = choice(pool("middles")) if self.source.chance(0.6) else ""
+        middle = choice(pool("middles")) if self.source.chance(MIDDLE_SHARE) else ""
         return choice(pool("starts")) + middle + choice(ends)
 
     def made_up(self) -> str:
         """A capitalised word of any letters, so that copying does not rest on known syllables."""
         choice = self.source.choice
         while True:
-            count = self.source.random.choice([1, 2, 2, 2, 3])
+            count = self.source.random.choice([1, 1, 2])
             parts = (choice(pool("onsets")) + choice(pool("vowels")) for _ in range(count))
             word = "".join(parts) + choice(pool("codas"))
             if not any(rude in word for rude in pool("rude")):
                 return word.capitalize()
 
     def _combined(self, known: str, *parts: str) -> str:
-        """One of a list, or mostly one word of each of several lists."""
+        """One of a list, or one word of each of several lists."""
         if self.source.chance(KNOWN_SHARE):
-            return self.source.of(pool(known))
+            return self.source.choice(pool(known))
         return self.source.value(lambda: " ".join(self.source.choice(pool(part)) for part in parts))
 
     def woman(self) -> str:
         """A first name."""
-        return self._first(pool("female"), ["a", "ia", "in", "elle", "is"])
+        return self._first("female", ["a", "ia", "in", "is"])
 
     def man(self) -> str:
         """A first name."""
-        return self._first(pool("male"), ["o", "us", "el", "or", "an"])
+        return self._first("male", ["o", "us", "el", "or", "an"])
 
-    def _first(self, names: list[str], ends: list[str]) -> str:
-        if self.source.chance(KNOWN_SHARE):
-            return self.source.of(names)
-        return self.source.value(lambda: self._syllables(ends))
+    def _first(self, names: str, ends: list[str]) -> str:
+        if self.source.chance(LISTED_FIRST_NAMES):
+            more = "_more" if self.source.chance(0.3) else ""
+            return self.source.choice(pool(names + more))
+        return self._compound(ends)
 
     def first(self) -> str:
         """A first name of either kind."""
         return self.woman() if self.source.chance(0.5) else self.man()
 
-    def surname(self) -> str:
-        return self.source.value(lambda: self._syllables(pool("name_ends")))
+    def _surname(self) -> str:
+        if self.source.chance(0.15):
+            return self.source.choice(pool("surnames"))
+        return self._compound(pool("name_ends"))
 
-    def person(self) -> str:
-        """First name and surname."""
-        return f"{self.first()} {self.surname()}"
+    def person(self, female: bool | None = None) -> str:
+        """First name and surname; held out together."""
+        if female is None:
+            female = self.source.chance(0.5)
+        first = self.woman if female else self.man
+        return self.source.value(lambda: f"{first()} {self._surname()}")
 
     def town(self) -> str:
-        if self.source.chance(0.2):
-            return self.source.of(pool("cities"))
-        return self.source.value(lambda: self._syllables(pool("town_ends")))
+        if self.source.chance(0.12):
+            return self.source.choice(pool("cities"))
+        return self.invented_town()
+
+    def invented_town(self) -> str:
+        return self.source.value(lambda: self._compound(pool("town_ends")))
 
     def land(self) -> str:
         if self.source.chance(0.4):
             return self.source.choice(pool("lands"))
-        return self.source.value(lambda: self._syllables(["ia", "land", "mark", "ania", "stan"]))
+        return self.source.value(lambda: self._compound(["ia", "land", "mark", "ania"]))
 
     def hills(self) -> str:
         kind = self.source.choice(["Hills", "Mountains", "Forest", "Highlands", "Moors"])
-        word = self.source.choice(pool("adjectives")) if self.source.chance(0.5) else self.town()
+        word = self.source.choice(pool("adjectives") if self.source.chance(0.7) else pool("starts"))
         return f"the {word} {kind}"
 
     def firm(self) -> str:
-        return self.source.value(lambda: self._syllables(pool("firm_ends")))
+        return self.source.value(lambda: self._compound(pool("firm_ends")))
 
     def street(self) -> str:
         return self.source.value(
@@ -107,7 +124,7 @@ class Names:
     def trade(self) -> str:
         """A profession."""
         if self.source.chance(0.35):
-            return self.source.of(pool("trades"))
+            return self.source.choice(pool("trades"))
         return self.source.value(
             lambda: f"{self.source.choice(pool('fields'))} {self.source.choice(pool('roles'))}"
         )
@@ -119,8 +136,8 @@ class Names:
         return self.source.choice(pool("animals"))
 
     def pet(self) -> str:
-        if self.source.chance(KNOWN_SHARE):
-            return self.source.of(pool("pets"))
+        if self.source.chance(0.9):
+            return self.source.choice(pool("pets"))
         return self.source.value(self.made_up)
 
     def food(self) -> str:
@@ -136,7 +153,7 @@ class Names:
     def model(self) -> str:
         """Name of a product, ``Swift 7``."""
         return self.source.value(
-            lambda: f"{self._syllables(pool('firm_ends'))} {self.source.random.randint(1, 99)}"
+            lambda: f"{self._compound(pool('firm_ends'))} {self.source.random.randint(1, 99)}"
         )
 
     def year(self) -> str:
@@ -207,7 +224,9 @@ class Names:
         )
 
     def subject(self) -> str:
-        return self._combined("subjects", "courses", "subjects")
+        return self.source.value(
+            lambda: f"{self.source.choice(pool('courses'))} {self.source.choice(pool('subjects'))}"
+        )
 
     def species(self) -> str:
         kind = self.source.choice(
@@ -226,7 +245,7 @@ class Names:
             ]
         )
         return (
-            self.source.value(lambda: self._syllables(["a", "o", "el", "in", "or", "ek"]))
+            self.source.value(lambda: self._compound(["a", "o", "el", "in", "or", "ia"]))
             + f" {kind}"
         )
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from core.demo.corpus.example import Check, Example
 from core.demo.corpus.names import Names
-from core.demo.corpus.source import Source
+from core.demo.corpus.source import Source, held_out_wordings
 from core.demo.corpus.text import an, data, fill, joined, lower_first, upper_first
 
-CLAIM_SHARE = 0.07
+CLAIM_SHARE = 0.05
 """Share of closed questions that ask whether a statement is true."""
-UNKNOWN_SHARE = 0.07
-"""Share of closed questions that the passage does not answer."""
-LONG_SHARE = 0.02
+LABEL_SHARE = 0.35
+"""Share of closed questions that name the fact by its label, as a request to extract it does."""
+UNKNOWN_SHARE = 0.03
+"""Share of closed questions about what no passage tells."""
+RENAMED_SHARE = 0.35
+"""Share of passages with another word for what they are about, where there is one."""
+PAIR_SHARE = 0.06
+"""Share of passages about two entities of one kind."""
+LONG_SHARE = 0.01
 """Share of passages that are several in one, so that long contexts occur."""
 
 
@@ -51,14 +59,30 @@ class Passage:
     entities: tuple[Entity, ...]
 
 
-def draw_entity(source: Source, domain: dict[str, Any], fewest: int = 3, most: int = 6) -> Entity:
+@cache
+def _renamed(key: str, noun: str) -> dict[str, Any]:
+    """A domain with another word in the place of its noun: a bakery instead of a café."""
+    domain = next(row for row in data("passages")["domain"] if row["key"] == key)
+    own = domain["noun"]
+    text = json.dumps(domain, ensure_ascii=False)
+    text = text.replace(own, noun).replace(own.capitalize(), noun.capitalize())
+    return {**json.loads(text), "key": key}
+
+
+def _domain(source: Source, domain: dict[str, Any]) -> dict[str, Any]:
+    if "also" in domain and source.chance(RENAMED_SHARE):
+        return _renamed(domain["key"], source.choice(domain["also"]))
+    return domain
+
+
+def draw_entity(source: Source, domain: dict[str, Any], fewest: int = 3, most: int = 5) -> Entity:
     """An invented entity with some of its domain's facts, in the order they will be told."""
     names = Names(source)
     pronoun = "it"
     if domain["key"] == "person":
         female = source.chance(0.5)
         pronoun = "she" if female else "he"
-        bare = f"{names.woman() if female else names.man()} {names.surname()}"
+        bare = names.person(female)
     else:
         bare = getattr(names, domain["name"])()
     if "suffix" in domain:
@@ -173,13 +197,14 @@ def draw_passage(source: Source, domain: dict[str, Any] | None = None) -> Passag
         domain = source.random.choices(domains, weights)[0]
     if source.chance(LONG_SHARE):
         return _long_passage(source)
-    if source.chance(0.22):
+    domain = _domain(source, domain)
+    if source.chance(PAIR_SHARE):
         entities = tuple(draw_entity(source, domain, 2, 3) for _ in range(2))
         sentences = [line for one in entities for line in _story(source, one, always_named=True)]
     else:
         entities = (draw_entity(source, domain),)
         sentences = _story(source, entities[0])
-        for _ in range(source.random.choice([0, 0, 1, 1, 2])):
+        for _ in range(source.random.choice([0, 0, 0, 1])):
             filler = source.choice(domain["fillers"])
             if filler not in sentences:
                 sentences.insert(source.random.randint(1, len(sentences)), filler)
@@ -210,21 +235,19 @@ def closed_qa(source: Source) -> Example:
     wordings = data("passages")["wordings"]
     passage = draw_passage(source)
     entity = source.choice(passage.entities)
-    told = {fact.row["key"] for fact in entity.facts}
-    missing = [row for row in entity.domain["fact"] if row["key"] not in told]
     named = len(passage.entities) > 1
     if source.chance(CLAIM_SHARE):
         return _claim(source, passage, entity)
-    if missing and not named and source.chance(UNKNOWN_SHARE):
-        row = source.choice(missing) if source.chance(0.5) else {"key": "unknown"}
-        wording = source.wording(row.get("asks", wordings["unknown_asks"]))
+    row: dict[str, Any] = {"key": "unknown"}
+    if not named and source.chance(UNKNOWN_SHARE):
+        wording = source.wording(wordings["unknown_asks"])
         question = fill(wording, N=entity.name)
         answer = source.choice(wordings["unknown"])
         check = Check(needs=(("does not",),))
     else:
         fact = source.choice(entity.facts)
         row = fact.row
-        wording = source.wording(row["asks"])
+        wording = _wording_for(source, row)
         question = fill(wording, N=entity.name) if named else _ask(source, entity, wording)
         answer = upper_first(
             fill(source.choice(fact.row["answers"]), N=entity.name, v=fact.value, av=fact.full)
@@ -246,8 +269,19 @@ def closed_qa(source: Source) -> Example:
     )
 
 
+def _wording_for(source: Source, row: dict[str, Any]) -> str:
+    """A question for a fact, one of its own or a general one with the fact's label."""
+    if not source.chance(LABEL_SHARE):
+        return source.wording(row["asks"])
+    while True:
+        general = source.wording(data("passages")["wordings"]["label_asks"])
+        wording = fill(general, l=source.choice(row["labels"]))
+        if not source.training or wording not in held_out_wordings(row["asks"]):
+            return wording
+
+
 def _claim(source: Source, passage: Passage, entity: Entity) -> Example:
-    """Whether a statement about the passage is true; a false one is put right."""
+    """Whether a statement about the passage is true; the answer is what the passage says."""
     fact = source.choice(entity.facts)
     template = source.choice(fact.row["answers"])
 
@@ -260,11 +294,8 @@ def _claim(source: Source, passage: Passage, entity: Entity) -> Example:
         other = Fact(fact.row, getattr(Names(source), fact.row["value"])())
     said = stated(fact if true else other).removesuffix(".")
     wording = source.wording(data("passages")["wordings"]["claim"])
-    answer = f"{'Yes' if true else 'No'}, {stated(fact)}"
-    check = Check(
-        needs=((fact.value,), ("Yes," if true else "No,",)),
-        forbids=("no",) if true else ("yes", other.value),
-    )
+    answer = upper_first(stated(fact))
+    check = Check(needs=((fact.value,),), forbids=() if true else (other.value,))
     return Example(
         "closed_qa", fill(wording, s=said), passage.text, answer, check, wording, _values(passage)
     )
@@ -318,14 +349,15 @@ def _extract_facts(source: Source) -> Example:
     while len(passage.entities) > 1:
         passage = draw_passage(source)
     entity = passage.entities[0]
-    count = source.random.randint(1, min(4, len(entity.facts)))
+    count = source.random.randint(2, min(3, len(entity.facts)))
     facts = source.random.sample(entity.facts, count)
     if source.chance(0.6):
         facts.sort(key=entity.facts.index)
     pairs = [(source.choice(fact.row["labels"]), fact.value) for fact in facts]
     if source.chance(0.35):
-        label = "name" if entity.domain["key"] == "person" or source.chance(0.4) else None
-        pairs.insert(0, (label or entity.domain.get("noun", "name"), _shown_name(entity)))
+        noun = entity.domain.get("noun", "name")
+        plain = noun in entity.domain.get("also", ()) or source.chance(0.5)
+        pairs.insert(0, ("name" if plain else noun, entity.bare))
     articles = source.chance(0.6)
     asked = [
         f"the {label}" if articles and index else label for index, (label, _) in enumerate(pairs)
@@ -343,10 +375,6 @@ def _extract_facts(source: Source) -> Example:
         wording,
         (entity.bare,),
     )
-
-
-def _shown_name(entity: Entity) -> str:
-    return entity.bare
 
 
 def summary(source: Source) -> Example:
@@ -378,13 +406,13 @@ def draw_meeting(source: Source) -> tuple[str, list[str], list[tuple[str, str, s
     """Who did what: text, people in order, and (person, past, base form, object)."""
     rows = data("passages")["meeting"]
     names = Names(source)
-    count = source.random.randint(3, 5)
+    count = source.random.randint(2, 4)
     objects = source.random.sample(rows["objects"], count)
     people: list[str] = []
     deeds = []
     sentences = []
     for index in range(count):
-        person = names.person() if source.chance(0.6) else names.first()
+        person = names.person()
         while any(person.split()[0] == one.split()[0] for one in people):
             person = names.person()
         past, base = source.choice(rows["verbs"]).split("|")

@@ -48,8 +48,8 @@ def _draw(source: Source, groups: list[str], count: int) -> list[tuple[str, str]
 
 def classification(source: Source) -> Example:
     """One of the kinds of classification."""
-    kinds = [_each, _single, _odd, _sentiment, _ticket, _topic]
-    return source.random.choices(kinds, [6, 2, 2.5, 2, 1, 1])[0](source)
+    kinds = [_each, _single, _which, _sentiment, _ticket, _topic]
+    return source.random.choices(kinds, [6, 2.5, 2.5, 2.5, 1, 1])[0](source)
 
 
 def _two(source: Source, number: int = 2) -> list[str]:
@@ -59,7 +59,7 @@ def _two(source: Source, number: int = 2) -> list[str]:
 def _each(source: Source) -> Example:
     number = 3 if source.chance(0.25) else 2
     groups = _two(source, number)
-    pairs = _draw(source, groups, source.random.randint(max(3, number), 8))
+    pairs = _draw(source, groups, source.random.randint(max(3, number), 6))
     items = [item for item, _ in pairs]
     slots = {}
     for letter, group in zip("abc", groups, strict=False):
@@ -114,14 +114,15 @@ def _single(source: Source) -> Example:
     return Example("classification", asked, "", answer, check, wording, (key,))
 
 
-def _odd(source: Source) -> Example:
+def _which(source: Source) -> Example:
+    """Which of them belong to a group: answered with the group of each."""
     groups = _two(source)
-    pairs = _draw(source, groups, source.random.randint(3, 8))
+    pairs = _draw(source, groups, source.random.randint(3, 5))
     wanted = groups[0]
     items = [item for item, _ in pairs]
-    wording = source.wording(data("groups")["wordings"]["odd"])
+    wording = source.wording(data("groups")["wordings"]["which"])
     asked = fill(wording, items=", ".join(items), **{"as": _many(wanted)})
-    lines = tuple(f"- {item}" for item, group in pairs if group == wanted)
+    lines = tuple(f"- {item}: {group}" for item, group in pairs)
     return Example(
         "classification",
         asked,

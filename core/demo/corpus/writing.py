@@ -1,10 +1,14 @@
-"""Creative writing: verses, stories, letters, short messages, recipes."""
+"""Creative writing: verses, stories, letters, short messages, recipes.
+
+Subjects, heroes and things are shared with the held-out instances, whose wordings and combinations
+(an adjective with a noun, a hero with what is found) training never sees.
+"""
 
 from __future__ import annotations
 
 from core.demo.corpus.example import Check, Example
 from core.demo.corpus.names import Names
-from core.demo.corpus.source import Source
+from core.demo.corpus.source import Source, held_out_value
 from core.demo.corpus.text import an, data, fill, upper_first
 
 
@@ -30,10 +34,24 @@ def _verse(source: Source, form: str, fewest: int) -> Example:
         answer = source.choice(known[subject])
         needs: list[str] = []
     else:
-        subject = source.of(rows["subjects"]["things"])
+        subject = _subject(source)
         answer = fill(source.choice(rows[form]["generic"]), x=subject, X=upper_first(subject))
         needs = [subject]
     return _done(wording, fill(wording, x=subject), answer, needs, fewest, subject)
+
+
+def _combined(source: Source, pattern: str, first: str, second: str) -> str:
+    """Two words put into a pattern, held out together."""
+    parts = data("writing")["parts"]
+    return source.value(
+        lambda: fill(pattern, a=source.choice(parts[first]), b=source.choice(parts[second]))
+    )
+
+
+def _subject(source: Source) -> str:
+    if source.chance(0.5):
+        return source.choice(data("writing")["subjects"]["things"])
+    return _combined(source, "the {a} {b}", "adjectives", "nouns")
 
 
 def _haiku(source: Source) -> Example:
@@ -46,8 +64,12 @@ def _poem(source: Source) -> Example:
 
 def _story(source: Source) -> Example:
     rows = data("writing")["story"]
-    hero = source.of(rows["heroes"]) if source.chance(0.7) else _any_hero(source)
-    thing = source.of(rows["things"])
+    while True:
+        hero = source.choice(rows["heroes"]) if source.chance(0.7) else _any_hero(source)
+        thing = source.choice(rows["things"])
+        meeting = f"{hero} and {thing}"
+        if held_out_value(meeting) != source.training:
+            break
     name = Names(source).first() if source.chance(0.6) else Names(source).pet()
     form = source.random.choices(["asks", "asks_plain", "asks_hero"], [5, 2, 2])[0]
     wording = source.wording(rows[form])
@@ -63,14 +85,14 @@ def _story(source: Source) -> Example:
     needs = [hero.split(maxsplit=1)[1]]
     needs += [name] if form != "asks_hero" else []
     needs += [thing] if form == "asks" else []
-    return _done(wording, asked, answer, needs, 90, name, hero, thing)
+    return _done(wording, asked, answer, needs, 90, meeting)
 
 
 def _any_hero(source: Source) -> str:
     """Any animal or profession of the classification's groups."""
     rows = data("groups")["groups"]
     group = source.choice(["mammal", "bird", "fish", "insect", "reptile", "profession", "tool"])
-    return source.value(lambda: an(source.choice(rows[group].split(", "))))
+    return an(source.choice(rows[group].split(", ")))
 
 
 def _letter(source: Source) -> Example:
@@ -92,7 +114,8 @@ def _letter(source: Source) -> Example:
 
 def _thanks(source: Source) -> Example:
     rows = data("writing")["thanks"]
-    name, reason = Names(source).first(), source.of(rows["reasons"])
+    name = Names(source).first()
+    reason = source.choice(rows["reasons"])
     wording = source.wording(rows["asks"])
     answer = fill(source.choice(rows["answers"]), n=name, x=reason)
     return _done(wording, fill(wording, n=name, x=reason), answer, [name, reason], 20, name, reason)
@@ -117,7 +140,9 @@ def _tweet(source: Source) -> Example:
     if source.chance(0.5):
         wording = source.wording(rows["openvino_asks"])
         return _done(wording, wording, source.choice(rows["openvino"]), ["OpenVINO", "#"], 15)
-    topic = source.of(rows["topics"])
+    topic = _combined(source, "our {a} {b}", "events_are", "events")
+    if source.chance(0.5):
+        topic = source.choice(rows["topics"])
     wording = source.wording(rows["asks"])
     answer = fill(source.choice(rows["answers"]), x=topic)
     return _done(wording, fill(wording, x=topic), answer, [topic, "#"], 10, topic)
@@ -125,7 +150,9 @@ def _tweet(source: Source) -> Example:
 
 def _slogan(source: Source) -> Example:
     rows = data("writing")["slogan"]
-    topic = source.of(rows["topics"])
+    topic = _combined(source, "a {a} {b}", "shops_are", "shops")
+    if source.chance(0.5):
+        topic = source.choice(rows["topics"])
     wording = source.wording(rows["asks"])
     answer = fill(source.choice(rows["answers"]), x=topic, X=upper_first(topic))
     return _done(wording, fill(wording, x=topic), answer, [topic], 3, topic)
@@ -138,9 +165,9 @@ def _recipe(source: Source) -> Example:
         dish = source.choice(list(rows["known"]))
         needs = [dish.removeprefix("an ").removeprefix("a ").rstrip("s")]
         return _done(wording, fill(wording, x=dish), source.choice(rows["known"][dish]), needs, 30)
-    topping = (
-        "pineapple" if source.training and source.chance(0.35) else source.of(rows["toppings"])
-    )
+    topping = source.value(lambda: " and ".join(source.random.sample(rows["toppings"], 2)))
+    if source.chance(0.6):
+        topping = "pineapple" if source.chance(0.4) else source.choice(rows["toppings"])
     dish = fill(source.choice(rows["pizza_names"]), x=topping)
     answer = fill(source.choice(rows["pizza"]), x=topping)
     return _done(wording, fill(wording, x=dish), answer, [topping, "pizza", "dough"], 80, topping)
