@@ -109,7 +109,7 @@ class Uniform:
 
 
 class Runtime:
-    def prepare(self) -> None:
+    def prepare(self, folder: Path | None = None) -> None:
         pass
 
     def load(self, folder: Path, spec: ModelSpec) -> Uniform:

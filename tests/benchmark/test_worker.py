@@ -55,7 +55,7 @@ class Runtime:
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    def prepare(self) -> None:
+    def prepare(self, folder: Path | None = None) -> None:
         pass
 
     def load(self, folder: Path, spec: ModelSpec) -> Model:
