@@ -117,7 +117,7 @@ def test_every_field_survives_the_round_trip(store: AccountStore, ada: Account):
 
 def test_secrets_are_in_no_ones_representation(ada: Account):
     shown = repr((ada, a_session(ada), an_invitation(ada)))
-    assert not any(secret in shown for secret in ("argon2id", "abab", "hash-of"))
+    assert not any(secret in shown for secret in ("argon2id", "ab" * 8, "hash-of"))
 
 
 @pytest.mark.parametrize(("key", "look"), [("ada", "other"), ("other", "ada"), ("ada", "ada")])
