@@ -135,7 +135,7 @@ def test_what_somebody_asked_is_theirs_alone(team: Team, person: Callable[..., S
     mine = dora.page.get_by_text("A secret of Dora's?")
     mine.first.wait_for()
     egon.page.reload()
-    egon.page.get_by_text("Your answers").wait_for()
+    egon.page.get_by_text("Your answers", exact=True).wait_for()
     assert egon.page.get_by_text("secret").count() == 0
     for page in PAGES:
         egon.page.goto(f"{team.url}/{page}")
