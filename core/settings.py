@@ -88,6 +88,24 @@ class Settings(BaseSettings):
         default=1000, ge=1, le=1000, description="New tokens that may be asked for."
     )
 
+    remotes: str = Field(
+        default="",
+        description="Servers elsewhere that speak OpenAI's protocol, as NAME=URL with spaces "
+        "between them; the key of each in PADDOCK_REMOTE_KEY_NAME.",
+    )
+    remote_connect_s: float = Field(
+        default=5.0, gt=0, le=60, description="Seconds in which a remote must take a connection."
+    )
+    remote_silence_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="Seconds for which a remote may send nothing, before its first token and "
+        "between two.",
+    )
+    remote_at_once: int = Field(
+        default=16, ge=1, le=256, description="Answers that one remote is asked for at once."
+    )
+
     auth: AuthMode = Field(
         default=AuthMode.AUTO,
         description="'auto': guests may use this machine's own browser, everybody else signs in; "

@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.errors", "core.markdown", "core.ratings", "core.units"),
     ("core.settings",),
     ("core.devices", "core.records"),
-    ("core.catalogue",),
+    ("core.catalogue", "core.remotes"),
     ("core.drivers", "core.store"),
     ("core.runtimes",),
     ("core.generation",),
