@@ -145,8 +145,15 @@ class Directory:
             before = self._listings.get(remote, Listing())
         try:
             wire = self.wire(remote)
-            models, software, took_ms = await wire.models()
+            models, software = await wire.models()
         except RemoteError as error:
             kept = before.models if not isinstance(error, NoListingError) else ()
             return Listing(kept, error, at=time.monotonic())
-        return Listing(models, None, software, wire.line.connect_ms, took_ms, at=time.monotonic())
+        return Listing(
+            models,
+            None,
+            software,
+            wire.line.connect_ms,
+            wire.line.round_trip_ms,
+            at=time.monotonic(),
+        )

@@ -43,6 +43,8 @@ class Line(httpx2.AsyncBaseTransport):
         self._key = key
         self.connect_ms: float | None = None
         """Milliseconds that the latest new connection took, the look-up of its name included."""
+        self.round_trip_ms: float | None = None
+        """Milliseconds from sending the latest request for a list to the head of its answer."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request to this remote and to nowhere else."""
@@ -52,9 +54,14 @@ class Line(httpx2.AsyncBaseTransport):
         kept.append(("user-agent", "Paddock"))
         if self._key is not None:
             kept.append(("authorization", f"Bearer {self._key}"))
-        request.headers = httpx2.Headers(kept)
-        request.extensions = {**request.extensions, "trace": _Connecting(self).note}
-        response = await self._inner.handle_async_request(request)
+        sent = httpx2.Request(
+            request.method,
+            request.url,
+            headers=kept,
+            stream=request.stream,
+            extensions={**request.extensions, "trace": _Timing(self, request.method).note},
+        )
+        response = await self._inner.handle_async_request(sent)
         limit = _LONGEST_LISTING if request.method == "GET" else _LONGEST_ANSWER
         response.stream = _Bounded(response.stream, limit)
         return response
@@ -64,18 +71,25 @@ class Line(httpx2.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-class _Connecting:
-    """Times the connection of one request, where it needs a new one."""
+class _Timing:
+    """Times one request: its connection, where it needs a new one, and the way there and back."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, method: str) -> None:
         self._line = line
-        self._began: float | None = None
+        self._for_list = method == "GET"
+        self._connecting = self._sending = 0.0
 
     async def note(self, event: str, _: Any) -> None:
-        if event == "connection.connect_tcp.started":
-            self._began = time.perf_counter()
-        elif event == "connection.connect_tcp.complete" and self._began is not None:
-            self._line.connect_ms = 1000 * (time.perf_counter() - self._began)
+        now = time.perf_counter()
+        match event:
+            case "connection.connect_tcp.started":
+                self._connecting = now
+            case "connection.connect_tcp.complete":
+                self._line.connect_ms = 1000 * (now - self._connecting)
+            case "http11.send_request_headers.started":
+                self._sending = now
+            case "http11.receive_response_headers.complete" if self._for_list:
+                self._line.round_trip_ms = 1000 * (now - self._sending)
 
 
 class _Bounded(httpx2.AsyncByteStream):
@@ -120,19 +134,18 @@ class Wire:
                 timeout=httpx2.Timeout(silence_s, connect=connect_s, pool=silence_s),
             ),
         )
+        _ = self.client.chat.completions  # imports what would count as the first answer's time
 
-    async def models(self) -> tuple[tuple[str, ...], str | None, float]:
-        """Names of its models, the software that it says it is, and milliseconds that this took.
+    async def models(self) -> tuple[tuple[str, ...], str | None]:
+        """Names of its models, and the software that it says it is.
 
         Raises:
             NoListingError: it is there and has no list.
             RemoteError: see :meth:`failure`.
         """
-        began = time.perf_counter()
         try:
             async with asyncio.timeout(LISTING_S):
                 raw = await self.client.models.with_raw_response.list()
-                took_ms = 1000 * (time.perf_counter() - began)
                 names = model_names(raw.content)
         except openai.APIStatusError as error:
             failure = self.failure(error)
@@ -150,17 +163,27 @@ class Wire:
             ) from error
         except FAILURES as error:
             raise self.failure(error) from error
-        return names, software(raw.headers), took_ms
+        return names, software(raw.headers)
 
-    def failure(self, error: Exception, *, answering: str | None = None) -> RemoteError:
+    def failure(
+        self, error: Exception, *, answering: str | None = None, begun: bool = False
+    ) -> RemoteError:
         """What a person reads of a failed request.
 
         Args:
             answering: the model, where it was asked for an answer.
+            begun: whether a part of the answer has come.
         """
-        return RemoteError(self._sentence(error, answering))
+        return RemoteError(self._sentence(error, answering, begun=begun))
 
-    def _sentence(self, error: Exception, model: str | None) -> str:
+    def broken_off(self) -> RemoteError:
+        """What a person reads where the end of an answer is missing."""
+        return RemoteError(
+            f"{self.remote.host} broke off in the middle of the answer; what came until then is "
+            "kept. Try again."
+        )
+
+    def _sentence(self, error: Exception, model: str | None, *, begun: bool) -> str:
         host = self.remote.host
         if isinstance(error, openai.APIStatusError):
             return self._refusal(error, model)
@@ -189,13 +212,16 @@ class Wire:
                 )
         if any(isinstance(cause, httpx2.ConnectError | ConnectionRefusedError) for cause in causes):
             return f"{host} takes no connection; check that the server runs, and its address."
+        if begun and any(isinstance(cause, httpx2.TransportError) for cause in causes):
+            return str(self.broken_off())
         if any(isinstance(cause, httpx2.RemoteProtocolError) for cause in causes):
             return f"{host} broke off the connection, or does not speak HTTP; try again."
         if any(isinstance(cause, httpx2.TransportError) for cause in causes):
             return f"The connection to {host} broke off; try again."
         if isinstance(error, openai.APIError):  # an error that came as a piece of the answer
             return f"{host} ended the answer with an error{self._quoted(error.message)}."
-        return self._no_sense("something else")
+        no_text = isinstance(error, ValueError)  # broken JSON or UTF-8
+        return self._no_sense("something that is no JSON" if no_text else "something else")
 
     def _no_sense(self, what: str) -> str:
         return (

@@ -38,6 +38,7 @@ _WORDS = {"seed": "the seed", "top_k": "top-k", "repetition_penalty": "the repet
 class _Reply:
     """What came so far of one answer, beside its text."""
 
+    begun: bool = False
     finish: str | None = None
     prompt_tokens: int | None = None
     new_tokens: int | None = None
@@ -118,12 +119,10 @@ class RemoteModel:
             finally:
                 await stream.close()
         except FAILURES as error:
-            raise self._wire.failure(error, answering=self._model) from error
+            failure = self._wire.failure(error, answering=self._model, begun=reply.begun)
+            raise failure from error
         if reply.finish is None:
-            raise RemoteError(
-                f"{self._wire.remote.host} broke off in the middle of the answer; what came until "
-                "then is kept. Try again."
-            )
+            raise self._wire.broken_off()
         if reply.finish == "content_filter":
             raise RemoteError(f"{self._wire.remote.host} withheld the rest of the answer.")
         return reply
@@ -220,6 +219,7 @@ def _take(chunk: Any, reply: _Reply, tell: Callable[[str], None]) -> None:
         text = getattr(delta, "content", None)
         thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
         if isinstance(text, str) and text:
+            reply.begun = True
             tell(text)
         elif isinstance(thought, str) and thought:
             tell("")

@@ -32,8 +32,8 @@ PRECISION_HELP = (
 )
 MODEL_HELP = (
     "The two embedded models answer at once, without a network. The others are fetched and "
-    "converted when you first use them. Those *on* a server run there. You can also type any Hugging Face id (`org/name`) or the "
-    "path of a model folder."
+    "converted when you first use them. Those *on* a server run there. You can also "
+    "type any Hugging Face id (`org/name`) or the path of a model folder."
 )
 
 
@@ -67,12 +67,12 @@ def pick_model(
 
     link_choice(f"{key}model", default or next(iter(rows)), named)
     directory = shared_engine().remotes.directory
-    elsewhere = remote_models(directory, st.session_state[f"{key}model"])
+    names = [*rows, *remote_models(directory, st.session_state[f"{key}model"])]
+    if not someone.access.manage:
+        names += names_on_disk(store)
     model = st.selectbox(
         "Model",
-        [*rows, *elsewhere]
-        if someone.access.manage
-        else [*rows, *names_on_disk(store), *elsewhere],
+        names,
         format_func=lambda name: rows[name].title if name in rows else remote_label(name),
         accept_new_options=someone.access.manage,
         key=f"{key}model",

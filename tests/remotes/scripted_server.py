@@ -1,4 +1,4 @@
-"""A small server on a loopback port that speaks OpenAI's protocol as it is told to, or not at all."""
+"""A small server on loopback that speaks OpenAI's protocol as it is told to, or not at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -34,6 +34,7 @@ class ScriptedServer:
     disconnected: threading.Event = field(default_factory=threading.Event)
     """Set once a client was seen to go away before its answer had ended."""
     stopping: threading.Event = field(default_factory=threading.Event)
+    connections: list[socket.socket] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -47,6 +48,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     script: ScriptedServer
 
+    def setup(self) -> None:
+        """Remember the connection, so that none outlives the server."""
+        super().setup()
+        self.script.connections.append(self.connection)
+
     def version_string(self) -> str:
         """The Server header."""
         return "Scripted/1.0"
@@ -54,12 +60,12 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Nothing is printed."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         """The list of models."""
         if self._let_in():
             self.script.listing(self)
 
-    def do_POST(self) -> None:  # noqa: N802 - the library's name
+    def do_POST(self) -> None:
         """An answer."""
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         if self._let_in():
@@ -196,6 +202,9 @@ def serving(**options: Any) -> Iterator[ScriptedServer]:
         finally:
             script.stopping.set()
             server.shutdown()
+            for connection in script.connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 def free_port() -> int:
