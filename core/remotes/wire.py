@@ -54,14 +54,21 @@ class Line(httpx2.AsyncBaseTransport):
         kept.append(("user-agent", "Paddock"))
         if self._key is not None:
             kept.append(("authorization", f"Bearer {self._key}"))
+        timing = _Timing(self, request.method)
         sent = httpx2.Request(
             request.method,
             request.url,
             headers=kept,
             stream=request.stream,
-            extensions={**request.extensions, "trace": _Timing(self, request.method).note},
+            extensions={**request.extensions, "trace": timing.note},
         )
-        response = await self._inner.handle_async_request(sent)
+        try:
+            response = await self._inner.handle_async_request(sent)
+        except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
+            if timing.connected:
+                raise
+            # The server had closed a connection that was kept open; that is nobody's mistake.
+            response = await self._inner.handle_async_request(sent)
         limit = _LONGEST_LISTING if request.method == "GET" else _LONGEST_ANSWER
         response.stream = _Bounded(response.stream, limit)
         return response
@@ -78,6 +85,8 @@ class _Timing:
         self._line = line
         self._for_list = method == "GET"
         self._connecting = self._sending = 0.0
+        self.connected = False
+        """Whether a new connection was made for it."""
 
     async def note(self, event: str, _: Any) -> None:
         now = time.perf_counter()
@@ -85,6 +94,7 @@ class _Timing:
             case "connection.connect_tcp.started":
                 self._connecting = now
             case "connection.connect_tcp.complete":
+                self.connected = True
                 self._line.connect_ms = 1000 * (now - self._connecting)
             case "http11.send_request_headers.started":
                 self._sending = now
@@ -140,7 +150,7 @@ class Wire:
         """Names of its models, and the software that it says it is.
 
         Raises:
-            NoListingError: it is there and has no list.
+            NoListingError: it is there and has no list, or failed to make one.
             RemoteError: see :meth:`failure`.
         """
         try:
@@ -155,6 +165,8 @@ class Wire:
                     "models; check the address, which usually ends in /v1, and in /v3 for OpenVINO "
                     "Model Server."
                 ) from error
+            if error.status_code >= 500:  # it may answer all the same
+                raise NoListingError(str(failure)) from error
             raise failure from error
         except TimeoutError as error:
             raise RemoteError(

@@ -140,10 +140,11 @@ def test_names_that_cannot_be_shown_are_passed_over(
     assert directory.ask(remote).result(PATIENCE_S).models == ("good",)
 
 
+@pytest.mark.parametrize("status", [404, 405, 500])
 def test_a_server_without_a_list_counts_as_there(
-    directory_of: MakeDirectory, server: ScriptedServer
+    directory_of: MakeDirectory, server: ScriptedServer, status: int
 ):
-    server.listing = lambda handler: handler.fail(404, "no such page")
+    server.listing = lambda handler: handler.fail(status, "no such page")
     directory, remote = directory_of(server.url)
     known = directory.ask(remote).result(PATIENCE_S)
     assert isinstance(known.error, NoListingError) and known.reachable

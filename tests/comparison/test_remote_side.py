@@ -1,0 +1,87 @@
+"""A local model beside one of a server elsewhere, which may die on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from core.comparison.export import to_json, to_markdown
+from core.comparison.fit import fit_together
+from core.comparison.html_page import to_html
+from core.comparison.match import Match, SideState
+from core.comparison.report import describe
+from core.comparison.setup import Mode, Setup, default_mode
+from core.engine import Engine
+from core.generation.request import GenerationRequest
+from core.records import Origin
+from core.runtimes.spec import ModelSpec, SamplingSettings
+from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, serving
+
+TINY = ModelSpec.of_remote("remote:beside/tiny")
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def server(engine: Engine) -> Iterator[ScriptedServer]:
+    with serving(key=KEY) as script:
+        engine.add_remote("beside", script.url, KEY)
+        yield script
+    engine.remove_remote("beside")
+
+
+@pytest.fixture
+def ask(engine: Engine, spec_of: Callable[..., ModelSpec]) -> Callable[[Mode], Match]:
+    def ended(mode: Mode) -> Match:
+        request = GenerationRequest("Why?", sampling=SamplingSettings(8, greedy=True))
+        match = Match(
+            Setup((spec_of("gpt_neox"), TINY), request, mode, ("plain", None)),
+            lambda spec, wanted: engine.answer(engine.handle(spec), wanted, origin=Origin.COMPARE),
+            line_up=engine.lease,
+        )
+        assert match.wait(PATIENCE_S)
+        return match
+
+    return ended
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_server_that_dies_leaves_the_other_side_alone(
+    ask: Callable[[Mode], Match], server: ScriptedServer, mode: Mode
+):
+    def die(handler: Handler) -> None:
+        handler.begin()
+        handler.piece("Half an answer")
+        handler.hang_up()
+
+    server.answer = die
+    match = ask(mode)
+    assert match.state(0) is SideState.DONE and match.answers[0].timings.new_tokens > 0
+    assert match.state(1) is SideState.FAILED
+    assert "broke off in the middle" in match.error(1)
+    assert match.answers[1].text == "Half an answer"
+
+
+def test_both_are_reported_by_text_and_host_without_the_key(
+    engine: Engine, ask: Callable[[Mode], Match], server: ScriptedServer
+):
+    found = describe(ask(Mode.FAIR), engine.store)
+    local, remote = found.sides
+    assert remote.label == f"tiny · on beside · remote · 127.0.0.1:{server.port}"
+    assert remote.figures.host == f"127.0.0.1:{server.port}" and local.figures.host is None
+    assert remote.figures.memory_private_bytes is remote.figures.disk_bytes is None
+    if found.pairs:  # the tiny model may have said nothing
+        assert found.pairs[0].divergence.unit == "character"
+    texts = [to_markdown(found), to_json(found), to_html(found)]
+    for text in texts:
+        assert f"127.0.0.1:{server.port}" in text and "over the network" in text
+        assert KEY not in text
+
+
+def test_it_takes_no_memory_and_no_device_of_this_machine(
+    engine: Engine, spec_of: Callable[..., ModelSpec], server: ScriptedServer
+):
+    local = spec_of("gpt_neox")
+    assert fit_together(engine.pool, engine.store, [TINY, TINY]) is None
+    assert default_mode([local, TINY]) is Mode.RACE
+    assert default_mode([TINY, ModelSpec.of_remote("remote:beside/other")]) is Mode.FAIR
