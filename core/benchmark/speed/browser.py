@@ -141,7 +141,8 @@ def start_rows(settings: Settings, key: str, tell: Callable[[str], None]) -> Seq
     """Seconds from starting the server to the first token of the last used model.
 
     Before the first start the files of the libraries are put out of the system's cache where the
-    system lets us; the second follows at once.
+    system lets us; the second follows at once, at the same address, so that the browser has kept
+    what it loaded of the page.
     """
     names = {
         "first": f"cold start to the first token of {key}, seconds",
@@ -152,12 +153,13 @@ def start_rows(settings: Settings, key: str, tell: Callable[[str], None]) -> Seq
         return [Row(name=names[which], bar=bars[which], detail=why) for which in names]
     _use_once(settings, key)
     rows = []
+    port = _free_port()
     with _browser() as chromium:
         for which, name in names.items():
             tell(f"{key}: {which} start.")
             forgotten = _forget_libraries() if which == "first" else 0
             began = time.perf_counter()
-            with _serving(_APP, settings.home) as url:
+            with _serving(_APP, settings.home, port) as url:
                 answered = time.perf_counter() - began
                 query = {"model": key, "precision": DEFAULT_PRECISION.value}
                 page = _asked(chromium, url, query)
@@ -276,11 +278,9 @@ def _browser() -> Iterator[Any]:
 
 
 @contextmanager
-def _serving(app: Path, home: Path) -> Iterator[str]:
-    """The app on a port of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def _serving(app: Path, home: Path, port: int | None = None) -> Iterator[str]:
+    """The app on this port, or on one of its own."""
+    port = port or _free_port()
     kept = {name: text for name, text in os.environ.items() if not name.startswith("PADDOCK_")}
     with tempfile.TemporaryFile() as told:
         server = subprocess.Popen(
@@ -305,6 +305,12 @@ def _serving(app: Path, home: Path) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _await_server(server: subprocess.Popen[bytes], url: str) -> None:
