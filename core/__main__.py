@@ -61,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=looks.models)
 
+    command = commands.add_parser("remotes", help="the servers elsewhere and their models")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=looks.remotes)
+
     _add_get(commands.add_parser("get", help="fetch a model from the hub, convert nothing"))
     _add_convert(commands.add_parser("convert", help="have a model on disk in one precision"))
     _add_delete(commands.add_parser("delete", help="remove a model from disk"))

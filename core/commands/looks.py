@@ -20,6 +20,40 @@ def doctor(options: argparse.Namespace, settings: Settings) -> int:
     return report.exit_code
 
 
+def remotes(options: argparse.Namespace, settings: Settings) -> int:
+    """Ask every server elsewhere for its models, all at once, and print what came of it."""
+    from core.remotes import Directory, RemoteBook, model_name
+
+    directory = Directory(RemoteBook(settings), settings)
+    asked = [(remote, directory.ask(remote)) for remote in directory.book.list()]
+    rows: list[dict[str, Any]] = []
+    for remote, future in asked:
+        found = future.result()
+        rows.append(
+            {
+                "name": remote.name,
+                "url": remote.url,
+                "has_key": remote.has_key,
+                "reachable": found.reachable,
+                "error": None if found.error is None else str(found.error),
+                "server": found.software,
+                "connect_ms": found.connect_ms,
+                "round_trip_ms": found.round_trip_ms,
+                "models": [model_name(remote.name, model) for model in found.models],
+            }
+        )
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    for row in rows:
+        print(f"{row['name']}  {row['url']}  {row['error'] or row['server'] or ''}".rstrip())
+        for name in row["models"]:
+            print(f"  {name}")
+    if not rows:
+        print("There are no servers elsewhere; add one on the Models page or in PADDOCK_REMOTES.")
+    return 0
+
+
 def models(options: argparse.Namespace, settings: Settings) -> int:
     """Print the catalogue and what is on disk."""
     from core.store import ModelStore

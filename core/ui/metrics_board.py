@@ -12,6 +12,7 @@ from core.benchmark.points import MANY, point_of
 from core.engine import Engine
 from core.errors import RecordsError
 from core.records.measurement_values import Measurement
+from core.runtimes.spec import RuntimeName
 from core.ui.link import link_choice, one_of
 from core.ui.metrics_charts import (
     bandwidth_chart,
@@ -43,7 +44,11 @@ def draw_charts(engine: Engine, chosen: Chosen) -> None:
     with left:
         _draw(decode_chart(rows), "decode_rate", "Decode rate of each configuration")
     with right:
-        _draw(memory_chart(rows), "memory", "Memory of each configuration")
+        here = [point for point in chosen.points if point.subject.runtime != RuntimeName.REMOTE]
+        if here:
+            _draw(memory_chart(Rows(here)), "memory", "Memory of each configuration")
+        else:
+            st.caption("Models of servers elsewhere take no memory here.")
     _draw_notes(rows)
     left, right = st.columns(2, gap="medium")
     with left:
