@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit import config, file_util
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
+from core.remotes.book import parse_setting
 from core.settings import load_settings
 from core.ui import scripts
 from core.ui.providers import SecretsProviders
@@ -54,7 +55,9 @@ def visitors() -> Visitors:
     Raises:
         PersonMistake: a setting holds what it cannot.
     """
-    return Visitors(_accounts, load_settings(), lambda: config.get_option("server.address"))
+    settings = load_settings()
+    parse_setting(settings.remotes)
+    return Visitors(_accounts, settings, lambda: config.get_option("server.address"))
 
 
 def redirect_message(where: str = f"{SIGN_IN}?ended") -> ForwardMsg:
