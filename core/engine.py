@@ -182,7 +182,7 @@ class Engine:
         Raises:
             BadRequestError: it asks for more than the settings allow anybody.
         """
-        length, most = len(request.instruction) + len(request.context), self.settings.max_characters
+        length, most = request.characters, self.settings.max_characters
         if length > most:
             raise BadRequestError(
                 f"Instruction and context have {length:,} characters together; the most that is "

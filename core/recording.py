@@ -73,7 +73,7 @@ class RunRecorder(JobObserver):
             session=self._session,
             owner=self._owner,
             instruction=job.request.instruction,
-            context=job.request.context,
+            context=job.request.whole_context,
             prompt_format=job.prompt_format or "",
             temperature=sampling.temperature,
             top_p=sampling.top_p,

@@ -76,7 +76,10 @@ class Settings(BaseSettings):
         description="Answers that one person may have under way at once; further ones wait.",
     )
     answers_waiting: int = Field(
-        default=8, ge=0, description="Answers of one person that may wait for their others."
+        default=28,
+        ge=0,
+        description="Further answers of one person that may wait for these; with them a program "
+        "may ask for 32 at once.",
     )
     max_characters: int = Field(
         default=200_000,

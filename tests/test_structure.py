@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.generation",),
     ("core.demo",),
     ("core.benchmark", "core.accounts"),
-    ("core.recording", "core.doctor"),
+    ("core.api", "core.recording", "core.doctor"),
     ("core.engine",),
     ("core.comparison", "core.web"),
     ("core.commands",),

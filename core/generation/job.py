@@ -74,8 +74,8 @@ class JobObserver:
 class Job:
     """Runs one request on one model in a thread of its own.
 
-    Watching is polling: :meth:`snapshot` and :meth:`read` never block on the worker, and the
-    worker never waits for a watcher.
+    :meth:`snapshot` and :meth:`read` never block on the worker, and the worker never waits for a
+    watcher: look again and again, or have :meth:`watch` tell when it is worth it.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class Job:
         self._done = threading.Event()
         self._phase = Phase.PREPARING
         self._message, self._fraction, self._place = "Getting ready.", None, 0
+        self._watchers: tuple[Callable[[], None], ...] = ()
         self._chunks: list[str] = []
         self._ids: list[int] = []
         self._stamps: list[float] = []
@@ -150,6 +151,21 @@ class Job:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end; False where the time ran out first."""
         return self._done.wait(timeout_s)
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have ``changed`` called whenever there is something new: a phase, a piece, the end.
+
+        It is called in the worker's threads, where it must neither block nor raise; and at once
+        where the answer has ended already.
+        """
+        self._watchers = (*self._watchers, changed)
+        if self.done:
+            changed()
+
+    @property
+    def phase(self) -> Phase:
+        """How far it is."""
+        return self._phase
 
     def read(self, start: int) -> tuple[list[str], int]:
         """Pieces of text from the ``start``-th on, and where to go on reading.
@@ -208,6 +224,11 @@ class Job:
         self._phase = Phase.DONE
         self._message = answer.error_sentence or answer.stop_reason.sentence
         self._done.set()
+        self._changed()
+
+    def _changed(self) -> None:
+        for changed in self._watchers:
+            changed()
 
     def _answer_as_allowed(self) -> Answer:
         """Wait until the person has room for one more answer, and give it."""
@@ -253,6 +274,7 @@ class Job:
                 return self._ended(StopReason.CANCELLED)
             with monitor_beside(work.conditions.beside).running() as activity:
                 self._phase, self._message = Phase.PREFILL, "Reading the prompt."
+                self._changed()
                 reason, error = self._generate(work)
             ended = time.perf_counter()
         return self._ended(reason, error=error, ended_at=ended, contended=activity.contended)
@@ -293,6 +315,7 @@ class Job:
             self._ids.append(token_id)
         self._chunks.append(text)
         self._phase, self._message = Phase.ANSWERING, "Answering."
+        self._changed()
         return not self._cancelled.is_set()
 
     def _ended(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
-from core.catalogue.prompts import choose_format, prompt_format
+from core.catalogue.prompts import Prompt, choose_format, prompt_format
 from core.errors import BadRequestError, PromptTooLongError
 from core.generation.answer import StopReason
 from core.generation.request import GenerationRequest
@@ -14,12 +15,14 @@ from core.generation.text import StopText, TextDecoder
 from core.runtimes.base import Conditions, TextModel
 from core.runtimes.pool import Lease
 from core.runtimes.remote import RemoteLease
-from core.runtimes.spec import TextRequest, TokenRequest
+from core.runtimes.spec import SamplingSettings, TextRequest, TokenRequest
 
 OnPiece = Callable[[int | None, float, str], bool]
 """Receives the id of a token (None where it is unknown), its stamp in seconds of the performance
 counter, and the text that it completed; returning False ends the answer."""
 
+VERBATIM_FORMAT = "plain"
+"""The prompt format that a prompt is recorded under which was taken as it is."""
 SERVERS_FORMAT = "chat"
 """The prompt format that a server elsewhere puts around what it is sent."""
 
@@ -73,20 +76,30 @@ class _TokenWork:
 
     def __init__(self, lease: Lease, request: GenerationRequest, name: str) -> None:
         model = lease.model
-        chosen = choose_format(lease.stored.key, request.prompt_format, model.tokenizer)
-        prompt = chosen.build(model.tokenizer, request.instruction, request.context)
+        wanted = VERBATIM_FORMAT if request.verbatim else request.prompt_format
+        chosen = choose_format(lease.stored.key, wanted, model.tokenizer)
+        if request.verbatim:
+            prompt = Prompt(request.instruction, add_special_tokens=True)
+        else:
+            prompt = chosen.build(
+                model.tokenizer, request.instruction, request.context, request.earlier
+            )
         encoded = model.tokenizer(
             prompt.text, add_special_tokens=prompt.add_special_tokens, verbose=False
         )
         ids = tuple(encoded["input_ids"])
-        _check_room(len(ids), request.sampling.max_new_tokens, model.positions, name)
+        sampling = request.sampling
+        if request.shorten:
+            sampling = _shortened(sampling, len(ids), model.positions)
+        _check_room(len(ids), sampling.max_new_tokens, model.positions, name)
         self.prompt_format = chosen.name
         self.prompt_tokens = len(ids)
         self._model = model
-        self._rule = chosen.stop_rule(model.tokenizer, model.end_ids)
-        self._request = TokenRequest(ids, request.sampling, self._rule.token_ids)
+        rule = chosen.stop_rule(model.tokenizer, model.end_ids)
+        self._rule = replace(rule, texts=(*rule.texts, *request.stop))
+        self._request = TokenRequest(ids, sampling, self._rule.token_ids)
         self._decoder = TextDecoder(model.tokenizer)
-        self._stop_text = StopText(self._rule)
+        self._stop_text = StopText(self._rule, keep_space=request.verbatim)
 
     @property
     def conditions(self) -> Conditions:
@@ -135,12 +148,18 @@ class _TextWork:
                 "A remote server puts its model's own format around the instruction; leave the "
                 "prompt format out."
             )
+        if request.verbatim:
+            raise BadRequestError(
+                "A remote server puts its model's own format around what it is sent; ask it by "
+                "messages."
+            )
         content = prompt_format(SERVERS_FORMAT).content(request.instruction, request.context)
+        turns = (*((turn.role.value, turn.text) for turn in request.earlier), ("user", content))
         self.prompt_tokens: int | None = None
         self.new_tokens: int | None = None
         self.conditions = model.conditions
         self._model = model
-        self._request = TextRequest((("user", content),), request.sampling)
+        self._request = TextRequest(turns, request.sampling, request.stop)
 
     def run(self, on_piece: OnPiece) -> StopReason | None:
         end = self._model.answer(
@@ -155,6 +174,12 @@ class _TextWork:
 
     def interrupt(self) -> None:
         self._model.interrupt(self._request)
+
+
+def _shortened(sampling: SamplingSettings, prompt: int, positions: int | None) -> SamplingSettings:
+    """As many new tokens as there is room for, one at least."""
+    room = sampling.max_new_tokens if positions is None else max(1, positions - prompt)
+    return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
 
 
 def _check_room(prompt: int, wanted: int, positions: int | None, name: str) -> None:
