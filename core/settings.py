@@ -91,8 +91,8 @@ class Settings(BaseSettings):
         default=1000, ge=1, le=1000, description="New tokens that may be asked for."
     )
 
-    remotes: str = Field(
-        default="",
+    remotes: str | None = Field(
+        default=None,
         description="Servers elsewhere that speak OpenAI's protocol, as NAME=URL with spaces "
         "between them; the key of each in PADDOCK_REMOTE_KEY_NAME.",
     )

@@ -33,7 +33,10 @@ class Mode(StrEnum):
         """What it means, for the person."""
         if self is Mode.FAIR:
             return "One after the other, so that neither disturbs the other's figures."
-        return "All at once, for the show: they slow each other down, and the figures say so."
+        return (
+            "All at once, for the show: on one machine they slow each other down, and the figures "
+            "say so."
+        )
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class RemoteBook:
             PersonMistake: ``PADDOCK_REMOTES`` cannot be read.
         """
         self._path = settings.home / FILE_NAME
-        self._set = parse_setting(settings.remotes)
+        self._set = parse_setting(settings.remotes or "")
         self._lock = threading.Lock()
         self._read: tuple[tuple[int, int], _File] | None = None
 

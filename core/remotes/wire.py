@@ -133,6 +133,8 @@ class Wire:
         self.remote = remote
         self._key = key
         self._connect_s, self._silence_s = connect_s, silence_s
+        self.refused: dict[str, set[str]] = {}
+        """Optional fields that it refused, by model: not sent again on this connection."""
         self.line = Line(remote, key)
         self.client = openai.AsyncOpenAI(
             base_url=remote.url,

@@ -54,8 +54,7 @@ class RemoteModel:
         self._model = model
         self._running: dict[int, Future[_Reply]] = {}
         self._lock = threading.Lock()
-        self._refused: set[str] = set()
-        """Fields that the server refused in an earlier answer of this lease or in this one."""
+        self._refused = wire.refused.setdefault(model, set())
 
     def answer(self, request: TextRequest, on_text: OnText) -> TextEnd:
         """See :class:`core.runtimes.base.TextModel`."""

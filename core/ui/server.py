@@ -56,7 +56,7 @@ def visitors() -> Visitors:
         PersonMistake: a setting holds what it cannot.
     """
     settings = load_settings()
-    parse_setting(settings.remotes)
+    parse_setting(settings.remotes or "")
     return Visitors(_accounts, settings, lambda: config.get_option("server.address"))
 
 

@@ -120,6 +120,8 @@ def test_what_the_server_refuses_is_left_out_and_said(engine: Engine, server: Sc
     assert "without top-k, which the server refuses" in ended.conditions.note
     assert server.requests[-1]["repetition_penalty"] == 1.2
     assert len(server.requests) == 3
+    assert "without top-k" in ask(engine, top_k=5).conditions.note
+    assert len(server.requests) == 4  # it is not tried again
 
 
 def test_without_usage_the_pieces_are_counted_and_said_so(engine: Engine, server: ScriptedServer):
