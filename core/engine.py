@@ -260,6 +260,7 @@ class Engine:
         self.benchmark.close()
         self.tasks.close()
         self.pool.close()
+        self.remotes.directory.close()
         if "runs" in vars(self):
             self.runs.close()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,8 +142,18 @@ class RemoteBook:
     def _remote(self, name: str, url: str) -> Remote:
         return Remote(name, url, self.key(name) is not None, name in self._set)
 
-    def _changing(self) -> _Changing:
-        return _Changing(self)
+    @contextmanager
+    def _changing(self) -> Iterator[_File]:
+        """Hold the file against other threads and processes from reading to writing."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._lock, FileLock(self._path.with_suffix(".lock")):
+                yield self._file()
+        except OSError as error:
+            raise RemoteError(
+                f"{FILE_NAME} cannot be written in {self._path.parent} "
+                f"({error.strerror or error}); nothing was changed."
+            ) from error
 
     def _file(self) -> _File:
         """
@@ -164,39 +176,15 @@ class RemoteBook:
         return read[1].model_copy(deep=True)
 
     def _write(self, file: _File) -> None:
+        """
+        Raises:
+            OSError: it cannot be written, and is as it was.
+        """
         rows = {
             name: {"url": entry.url, "key": entry.key.get_secret_value() if entry.key else None}
             for name, entry in file.remotes.items()
         }
-        try:
-            write_secret(self._path, json.dumps({"remotes": rows}, indent=2))
-        except OSError as error:
-            raise RemoteError(
-                f"{FILE_NAME} cannot be written in {self._path.parent} "
-                f"({error.strerror or error}); nothing was changed."
-            ) from error
-
-
-class _Changing:
-    """Holds the file against other threads and processes from reading to writing."""
-
-    def __init__(self, book: RemoteBook) -> None:
-        self._book = book
-        book._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file_lock = FileLock(book._path.with_suffix(".lock"))
-
-    def __enter__(self) -> _File:
-        self._book._lock.acquire()
-        try:
-            self._file_lock.acquire()
-            return self._book._file()
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self._file_lock.release()
-        self._book._lock.release()
+        write_secret(self._path, json.dumps({"remotes": rows}, indent=2))
 
 
 def write_secret(path: Path, text: str) -> None:

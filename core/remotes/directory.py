@@ -111,6 +111,14 @@ class Directory:
         for wire in wires:
             submit(wire.client.close())
 
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            wires = [wire for _, wire in self._wires.values()]
+            self._wires.clear()
+        for wire in wires:
+            submit(wire.client.close())
+
     def wire(self, remote: Remote) -> Wire:
         """The connections to a remote, made anew where its key has changed.
 

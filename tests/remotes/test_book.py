@@ -103,6 +103,12 @@ def test_a_key_that_cannot_stand_in_a_header_is_refused(settings: Settings, key:
     assert not (settings.home / FILE_NAME).exists()
 
 
+def test_a_home_folder_that_cannot_be_written_is_said(tmp_path: Path):
+    (tmp_path / "home").write_text("a file in the place of the folder")
+    with pytest.raises(RemoteError, match="nothing was changed"):
+        RemoteBook(Settings(home=tmp_path / "home")).add("office", "http://box/v1")
+
+
 def test_a_broken_file_is_said_and_never_overwritten(settings: Settings):
     settings.home.mkdir()
     path = settings.home / FILE_NAME
