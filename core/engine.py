@@ -15,9 +15,10 @@ from core.benchmark.tuning_desk import TuningDesk
 from core.catalogue import Int4Settings, Precision, npu_int4
 from core.errors import BadRequestError, ModelBusyError, PaddockError, RecordsError
 from core.generation.activity import MONITOR
-from core.generation.job import Job
+from core.generation.job import Job, JobObserver, Phase
 from core.generation.request import GenerationRequest
 from core.generation.shares import Shares
+from core.meters import Metered, Meters, Standing
 from core.recording import RunRecorder
 from core.records import GUEST, AccountStore, Origin, RunStore
 from core.records.measurements import MeasurementStore
@@ -59,6 +60,7 @@ class Engine:
         self._jobs: dict[Job, str] = {}
         """Answers under way, and whose they are."""
         self._jobs_turn = threading.Lock()
+        self.meters = Meters(self.standing)
         self.tuning = TuningDesk(settings, self.keep_tuned, MONITOR.running)
         self.tasks = TaskQueue(settings, working=MONITOR.running)
         self.benchmark = Benchmark(settings, lambda: self.measurements, MONITOR)
@@ -145,17 +147,17 @@ class Engine:
         """
         self._check_size(request)
         try:
-            observer = RunRecorder(self.runs, origin, session=session, owner=owner)
+            recorder: JobObserver = RunRecorder(self.runs, origin, session=session, owner=owner)
         except RecordsError as error:
             logger.warning("This answer is not recorded: %s", error)
-            observer = None
+            recorder = JobObserver()
         share = None if lane is None else self._shares.claim(lane)
         try:
             job = Job(
                 handle,
                 request,
                 timeout_s=self.settings.generation_timeout_s,
-                observer=observer,
+                observer=Metered(self.meters, origin, recorder),
                 share=share,
             )
         except PaddockError:
@@ -166,6 +168,16 @@ class Engine:
             self._jobs = {each: whose for each, whose in self._jobs.items() if not each.done}
             self._jobs[job] = owner
         return job.start()
+
+    def standing(self) -> Standing:
+        """How many answers wait and are under way, and what is in memory."""
+        with self._jobs_turn:
+            phases = [job.phase for job in self._jobs]
+        return Standing(
+            waiting=sum(phase in (Phase.PREPARING, Phase.QUEUED) for phase in phases),
+            under_way=sum(phase in (Phase.PREFILL, Phase.ANSWERING) for phase in phases),
+            loaded=tuple(info.spec for info in self.pool.loaded()),
+        )
 
     def stop_answers(self, owner: str, patience_s: float = STOP_PATIENCE_S) -> None:
         """Stop all answers of a person, and wait for their ends: their rows are written then."""

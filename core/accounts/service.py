@@ -16,6 +16,7 @@ from core.accounts.administration import Administration, check_found, not_found
 from core.accounts.attempts import Attempts, Bucket, Kind, address_key
 from core.accounts.hashing import Hasher
 from core.accounts.invitations import Invitations, refused
+from core.accounts.keys import Keys
 from core.accounts.names import Name, name_key, parse_name
 from core.accounts.passwords import checked_password
 from core.accounts.sessions import Sessions, Visit
@@ -31,6 +32,7 @@ from core.records import (
     Account,
     AccountStore,
     Deleted,
+    KeyStore,
     Role,
     Session,
 )
@@ -108,6 +110,7 @@ class Accounts:
         self._clock = clock
         self._sessions = Sessions(store, settings, clock)
         self._invitations = Invitations(store, settings, clock)
+        self.keys = Keys(KeyStore(store.database), clock)
         self.administration = Administration(store, self._sessions, self._invitations, clock)
 
     # Coming and going

@@ -10,12 +10,14 @@ from core.records.account_values import (
     GUEST,
     Account,
     AccountSummary,
+    ApiKey,
     Deleted,
     Invitation,
     Role,
     Session,
 )
 from core.records.accounts import AccountStore
+from core.records.api_keys import KeyStore
 from core.records.database import Database
 from core.records.fast_runs import RunRow
 from core.records.instance import Instance, current_instance
@@ -38,12 +40,14 @@ __all__ = [
     "Account",
     "AccountStore",
     "AccountSummary",
+    "ApiKey",
     "CompareMode",
     "DataVersion",
     "Database",
     "Deleted",
     "Instance",
     "Invitation",
+    "KeyStore",
     "Measurement",
     "MeasurementState",
     "MeasurementStore",

@@ -94,6 +94,23 @@ class Invitation:
     expires_at: datetime
 
 
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """One row of ``api_keys``: with it a program asks in the name of an account."""
+
+    id: str = field(default_factory=new_id)
+    """For lists; it opens nothing."""
+    key_hash: str = field(repr=False)
+    """SHA-256 of the key, in hexadecimal digits."""
+    account: str
+    name: str
+    """What the person tells it by."""
+    created_at: datetime
+    used_at: datetime | None = None
+    expires_at: datetime | None = None
+    """None for a key that holds until it is revoked."""
+
+
 @dataclass(frozen=True)
 class AccountSummary:
     """An account as an administrator sees it."""

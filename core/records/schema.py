@@ -307,6 +307,26 @@ invitations = Table(
     Index("ix_invitations_expires_at", "expires_at"),
 )
 
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("key_hash", String(64), nullable=False),
+    Column(
+        "account",
+        String(32),
+        ForeignKey("accounts.id", name="fk_api_keys_account", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("name", CleanText, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("used_at", UtcTime),
+    Column("expires_at", UtcTime),
+    Index("ix_api_keys_key_hash", "key_hash", unique=True),
+    Index("ix_api_keys_account", "account", "created_at"),
+)
+"""Whoever holds a key does not find it here, only its SHA-256."""
+
 preferences = Table(
     "preferences",
     metadata,

@@ -9,7 +9,8 @@ import streamlit as st
 
 from core.engine import Engine
 from core.errors import RecordsError
-from core.records import RunRecord
+from core.records import RunRecord, RunStart
+from core.runtimes.spec import RuntimeName
 from core.ui.cached import shared_votes
 from core.ui.person import Person, person
 from core.ui.safe_text import safe_markdown
@@ -118,8 +119,7 @@ def _draw_answer(engine: Engine, run: RunRecord) -> None:
         tokens = f" · {counted(result.new_tokens, 'token')}" if result and result.new_tokens else ""
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(
-                f"{safe_markdown(start.title)} · {start.precision.upper()} · "
-                f"{safe_markdown(start.device)}{tokens} · "
+                f"{safe_markdown(start.title)} · {safe_markdown(_variant(start))}{tokens} · "
                 f"{result.stop_reason if result else run.state.value}",
                 width="stretch",
             )
@@ -157,3 +157,10 @@ def _delete_one(engine: Engine, run_id: str) -> None:
         engine.runs.delete(run_id, owner=person().owner)
     except RecordsError as error:
         st.toast(str(error), icon=":material/error:")
+
+
+def _variant(start: RunStart) -> str:
+    """Precision and device of a run, or the server that gave it."""
+    if start.runtime == RuntimeName.REMOTE:
+        return f"on {start.device}"
+    return f"{start.precision.upper()} · {start.device}"

@@ -19,14 +19,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit import config, file_util
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
+from core.api.app import Api
+from core.meters import Meters
 from core.remotes.book import parse_setting
+from core.serving import EngineModels
 from core.settings import load_settings
 from core.ui import scripts
 from core.ui.providers import SecretsProviders
 from core.web.addresses import FIRST_PAGE, SIGN_IN
 from core.web.connections import Connections
-from core.web.guard import Guard
+from core.web.guard import V1, Guard
 from core.web.headers import SecurityHeaders, page_policy
+from core.web.metrics import metrics_route
+from core.web.programs import Programs
 from core.web.routes import FormPages
 from core.web.visitor import Visitors
 
@@ -152,7 +157,31 @@ def _form_routes() -> list[Any]:
     return pages.routes(_prefix())
 
 
-routes = [Route("/healthz", healthz), *_form_routes()]
+def _program_routes() -> list[Any]:
+    """What programs ask: OpenAI's protocol, and Prometheus."""
+    programs, prefix = Programs(visitors), _prefix()
+    api = Api(
+        _answering,
+        programs.admit,
+        prefix=f"{prefix}{V1}",
+        count=lambda route, method, status: _meters().count_request(route, method, status),
+    )
+    return [Route(f"{prefix}{V1}/{{rest:path}}", api), metrics_route(prefix, _meters, programs)]
+
+
+def _answering() -> EngineModels:
+    from core.ui.cached import shared_engine
+
+    return EngineModels(shared_engine())
+
+
+def _meters() -> Meters:
+    from core.ui.cached import shared_engine
+
+    return shared_engine().meters
+
+
+routes = [Route("/healthz", healthz), *_program_routes(), *_form_routes()]
 _INDEX = Path(file_util.get_static_dir(), "index.html")
 
 middleware = [

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from urllib.parse import parse_qsl, urlsplit
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 LARGEST = 16 * 1024
 """Bytes of a form: the longest password is 256 characters of up to twelve bytes as they are
@@ -88,7 +88,7 @@ async def _body(request: Request) -> bytes:
     return bytes(received)
 
 
-def from_this_site(request: Request) -> bool:
+def from_this_site(request: HTTPConnection) -> bool:
     """Whether the browser says that a page of this very server sent the request.
 
     ``Sec-Fetch-Site`` where there is one (Fetch Metadata), else ``Origin`` against ``Host``. A

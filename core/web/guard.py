@@ -21,6 +21,7 @@ from core.web import looks
 from core.web.addresses import DELETE, PAGES, PASSWORD, REGISTER, SIGN_IN, SIGN_OUT, sign_in_for
 from core.web.connections import Connections
 from core.web.forms import same_origin
+from core.web.metrics import METRICS, asks_for_page
 from core.web.visitor import Visitor, Visitors
 
 CONNECTION_HEADER = "x-paddock-connection"
@@ -45,6 +46,8 @@ _OPEN = {
     looks.ICON_PATH,
 }
 """What everybody reaches; the forms see to themselves."""
+V1 = "/v1"
+"""Below it OpenAI's protocol is spoken; see :mod:`core.api`."""
 _STREAM = "_stcore/stream"
 _MEDIA, _UPLOADS = "media/", "_stcore/upload_file/"
 
@@ -88,7 +91,8 @@ class Guard:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = self._path(scope)
-        refusal = None if path in _OPEN else await self._refusal(scope, path)
+        open_to_all = path in _OPEN or self._for_programs(scope)
+        refusal = None if open_to_all else await self._refusal(scope, path)
         await (refusal or self._app)(scope, receive, send)
 
     async def _refusal(self, scope: Scope, path: str) -> Response | None:
@@ -143,6 +147,11 @@ class Guard:
 
     async def _visitor(self, scope: Scope) -> Visitor:
         return await run_in_threadpool(self._visitors().of, HTTPConnection(scope))
+
+    def _for_programs(self, scope: Scope) -> bool:
+        """Whether the route looks by itself at who asks, by a key: as no page or form does."""
+        path = str(scope["path"]).removeprefix(self._prefix)
+        return path.startswith(f"{V1}/") or (path == METRICS and not asks_for_page(scope))
 
     def _path(self, scope: Scope) -> str:
         """The path below the prefix, without slashes at its ends."""

@@ -42,8 +42,8 @@ class Visitor:
 class Visitors:
     """Tells who visits; threads share it.
 
-    This is the one place that does: pages, forms and the guard ask it, and so may any further route
-    on this server (a key in an ``Authorization`` header would be looked up here).
+    This is the one place that does: pages, forms and the guard ask it by the browser's cookie, and
+    the routes for programs by a key.
     """
 
     def __init__(
@@ -65,10 +65,16 @@ class Visitors:
         Raises:
             RecordsError: the database could not be read.
         """
+        nobody = self._nobody(connection)
+        token = _read(connection, cookies.SESSION, secure=nobody.secure)
+        return nobody if token is None else self._known(nobody, token)
+
+    def _nobody(self, connection: HTTPConnection) -> Visitor:
+        """Whoever it is, as long as they show nothing."""
         peer = connection.client.host if connection.client else None
         secure = connection.scope.get("scheme") in ("https", "wss")
         place = Place.of(connection.headers.items(), bound=self._bound(), peer=peer)
-        nobody = Visitor(
+        return Visitor(
             access=self._access(place, None),
             place=place,
             client=Client(
@@ -78,8 +84,21 @@ class Visitors:
             ),
             secure=secure,
         )
-        token = _read(connection, cookies.SESSION, secure=secure)
-        return nobody if token is None else self._known(nobody, token)
+
+    def of_program(self, connection: HTTPConnection, key: str | None) -> Visitor:
+        """The person in whose name a program asks; cookies are not looked at.
+
+        Args:
+            key: that it sent; with a wrong one it is nobody's, wherever it is.
+
+        Raises:
+            RecordsError: the database could not be read.
+        """
+        nobody = self._nobody(connection)
+        if key is None:
+            return nobody
+        account = self._accounts().keys.holder(key)
+        return replace(nobody, access=self._access(nobody.place, account), account=account)
 
     def again(self, visitor: Visitor) -> Visitor:
         """The same person looked up anew: rights may have changed, and the session have ended.

@@ -1,0 +1,135 @@
+"""The models of this machine for programs: :class:`core.api.service.Answering` of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from core.api.names import ModelName
+from core.api.service import Caller, Limits, ModelCard
+from core.catalogue import DEFAULT_PRECISION, CatalogueModel, catalogue
+from core.catalogue.load import EMBEDDED_DIR
+from core.engine import Engine
+from core.errors import UnknownModelError
+from core.generation.job import Job
+from core.generation.request import GenerationRequest
+from core.records import Origin
+from core.runtimes.spec import ModelSpec
+from core.store import SourceKind, StoredModel
+
+_SHOWN = 100
+"""Characters of an unknown name that are repeated."""
+
+
+class EngineModels:
+    """See :class:`core.api.service.Answering`.
+
+    Programs get what can answer now: what is converted, and the embedded models, which are in
+    seconds. Nothing is fetched for them, and no folder of the machine is looked into.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def limits(self) -> Limits:
+        """See :class:`core.api.service.Answering`."""
+        settings = self._engine.settings
+        return Limits(settings.max_new_tokens, settings.max_characters)
+
+    def models(self) -> list[ModelCard]:
+        """See :class:`core.api.service.Answering`: the embedded models first, then by name."""
+        stored = self._engine.store.list()
+        there = {(each.key, each.precision) for each in stored}
+        embedded = [
+            _embedded_card(ModelName(row.key), row)
+            for row in catalogue().values()
+            if row.embedded and (row.key, DEFAULT_PRECISION) not in there
+        ]
+        return embedded + [
+            _stored_card(ModelName(_id(each), each.precision), each) for each in stored
+        ]
+
+    def find(self, name: str) -> ModelCard:
+        """See :class:`core.api.service.Answering`."""
+        wanted, stored = self._find(name)
+        if stored is not None:
+            return _stored_card(wanted, stored)
+        return _embedded_card(wanted, catalogue()[wanted.model])
+
+    def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
+        """See :class:`core.api.service.Answering`."""
+        wanted, stored = self._find(name)
+        model = wanted.model
+        if stored is not None and stored.key not in catalogue():
+            model = stored.manifest.source.location  # as the pages name it, and share it
+        spec = ModelSpec(model, wanted.precision, wanted.device, wanted.runtime)
+        return self._engine.answer(
+            self._engine.handle(spec),
+            request,
+            origin=Origin.API,
+            owner=caller.owner,
+            lane=caller.lane,
+        )
+
+    def _find(self, name: str) -> tuple[ModelName, StoredModel | None]:
+        """
+        Raises:
+            UnknownModelError: no such model can answer now.
+        """
+        stored = self._engine.store.list()
+        for wanted in _meanings(name):
+            for each in stored:
+                if each.precision is wanted.precision and wanted.model in _names(each):
+                    return wanted, each
+            row = catalogue().get(wanted.model)
+            if row is not None and row.embedded:
+                return wanted, None
+        raise UnknownModelError(
+            f"There is no model {name[:_SHOWN]!r} here that can answer now; GET /v1/models lists "
+            "those there are, and the Models page gets others."
+        )
+
+
+def _meanings(name: str) -> Iterator[ModelName]:
+    """A name may be a model's own as it is, whatever stands in it."""
+    yield ModelName(name)
+    yield ModelName.parse(name)
+
+
+def _names(stored: StoredModel) -> set[str]:
+    source = stored.manifest.source
+    hub = {source.location} if source.kind == SourceKind.HUB else set()
+    return {stored.key} | hub
+
+
+def _id(stored: StoredModel) -> str:
+    """What programs call it; folders of this machine concern nobody."""
+    source = stored.manifest.source
+    outside = stored.key not in catalogue() and source.kind == SourceKind.HUB
+    return source.location if outside else stored.key
+
+
+def _stored_card(name: ModelName, stored: StoredModel) -> ModelCard:
+    manifest = stored.manifest
+    row = catalogue().get(stored.key)
+    embedded = row is not None and row.embedded
+    hub = manifest.source.kind == SourceKind.HUB
+    owner = manifest.source.location.partition("/")[0] if hub else "local"
+    return ModelCard(
+        id=str(name),
+        title=manifest.title,
+        created=int(manifest.created.timestamp()),
+        owned_by="paddock" if embedded else owner,
+        positions=manifest.positions,
+    )
+
+
+def _embedded_card(name: ModelName, row: CatalogueModel) -> ModelCard:
+    weights = EMBEDDED_DIR / row.key / "model.safetensors"
+    return ModelCard(
+        id=str(name),
+        title=row.title,
+        created=int(weights.stat().st_mtime),
+        owned_by="paddock",
+        positions=row.shape.positions,
+    )
