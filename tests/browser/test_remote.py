@@ -1,14 +1,22 @@
-"""A model of a server elsewhere beside a local one, as a person sees it."""
+"""Servers elsewhere, of which one is another Paddock, and one dies while a person looks on."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from core.engine import Engine
+from core.generation.answer import StopReason
+from core.generation.job import Job
+from core.generation.request import GenerationRequest
+from core.records import Origin
 from core.remotes import RemoteBook
+from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
 from tests.browser.screen import Screen, Stagehand, eventually
 from tests.browser.test_compare_page import NEOX, TEXTS, CompareScreen
@@ -52,3 +60,46 @@ def test_a_remote_that_dies_leaves_the_local_side_alone(
     assert "on office" in compare.text("B")
     assert f"127.0.0.1:{server.port}" in compare.text("B")
     assert KEY not in compare.page.content() and KEY not in compare.page.url
+
+
+def test_one_paddock_is_anothers_remote(scripted: Stagehand, tmp_path: Path) -> None:
+    text = "Rain is quiet. Rain is clean. Nobody else is there."
+    scripted.script(text, model=NEOX, released=2)
+    engine = Engine(Settings(home=tmp_path / "home"))
+    remote = engine.add_remote("other", f"{scripted.url}/v1")
+    listing = engine.remotes.directory.ask(remote).result(60)
+    assert listing.error is None and NEOX in listing.models
+    spec = ModelSpec.of_remote(f"remote:other/{NEOX}")
+
+    def ask(**sampling: object) -> Job:
+        request = GenerationRequest(
+            "Why walk?", "It rains.", SamplingSettings(max_new_tokens=60, **sampling)
+        )
+        return engine.answer(engine.handle(spec), request, origin=Origin.CLI)
+
+    job = ask(top_k=5, repetition_penalty=1.1, seed=3)
+    eventually(lambda: job.text, "its first words", 60)
+    assert not job.done
+    scripted.release(model=NEOX)
+    assert job.wait(60) and job.answer is not None
+    answer = job.answer
+    assert (answer.error, answer.text, answer.stop_reason) == (None, text, StopReason.END_OF_TEXT)
+    assert answer.timings.prompt_tokens > 0
+    assert answer.timings.new_tokens >= len(answer.token_times_ms) > 1
+    assert "refuses" not in answer.conditions.note and "pieces" not in answer.conditions.note
+
+    scripted.script(text, model=NEOX, released=2)
+    stopped = ask()
+    eventually(lambda: stopped.text, "its first words", 60)
+    began = time.monotonic()
+    stopped.cancel()
+    assert stopped.wait(10) and time.monotonic() - began < 0.5
+    assert stopped.answer.stop_reason is StopReason.CANCELLED
+    eventually(lambda: not scripted.state(NEOX)["running"], "the end over there", 5)
+    missing = engine.answer(
+        engine.handle(ModelSpec.of_remote("remote:other/no-such")),
+        GenerationRequest("Why?"),
+        origin=Origin.CLI,
+    )
+    assert missing.wait(60) and "has no model 'no-such'" in missing.answer.error_sentence
+    engine.close()
