@@ -246,6 +246,8 @@ class Wire:
     def _refusal(self, error: openai.APIStatusError, model: str | None) -> str:
         host, status, said = self.remote.host, error.status_code, self._quoted(_message(error))
         if status in (401, 403):
+            if self._key is None:
+                return f"{host} wants a key{said}; give {self.remote.name} one."
             return f"{host} refuses the key of {self.remote.name}{said}; give it another one."
         if status == 404 and model is not None:
             return (

@@ -92,7 +92,7 @@ def _badge(known: Listing | None) -> str:
     if known is None:
         return ":gray-badge[:material/cloud_sync: asking]"
     if not known.reachable:
-        return ":red-badge[:material/cloud_off: not reachable]"
+        return ":red-badge[:material/cloud_off: not usable now]"
     if known.error is not None:
         return ":orange-badge[:material/cloud_alert: no list of models]"
     noun = "model" if len(known.models) == 1 else "models"

@@ -88,7 +88,7 @@ def test_a_mistake_is_said_and_what_was_typed_stays(server: ScriptedServer) -> N
 def test_a_server_that_is_gone_is_shown_as_such(office: Engine) -> None:
     listed(office, f"http://127.0.0.1:{free_port()}/v1")
     shown = texts(open_page("models"))
-    assert "not reachable" in shown and "takes no connection" in shown
+    assert "not usable now" in shown and "takes no connection" in shown
 
 
 def test_a_server_is_removed_with_its_key(office: Engine) -> None:

@@ -92,6 +92,13 @@ def test_a_redirect_is_not_followed(directory_of: MakeDirectory, server: Scripte
         assert thief.headers == []
 
 
+def test_a_missing_key_is_said(directory_of: MakeDirectory, server: ScriptedServer):
+    server.key = KEY
+    directory, remote = directory_of(server.url)
+    known = directory.ask(remote).result(PATIENCE_S)
+    assert f"{remote.host} wants a key" in str(known.error) and not known.reachable
+
+
 def test_a_wrong_key_is_said_and_never_repeated(
     directory_of: MakeDirectory, server: ScriptedServer
 ):
