@@ -68,6 +68,7 @@ def test_those_under_way_are_counted_until_they_end(stable: Stable):
     stable.add("two", "It is quiet.")
     first = stable.hold("one")
     match = Match(setup("one", "two"), stable.start)
+    assert first.begun.wait(PATIENCE_S)  # so that the other one waits behind it
     other = Match(setup("one", "two"), stable.start)
     until(lambda: matches_under_way() == before + 2)
     other.stop()
