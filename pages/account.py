@@ -4,6 +4,7 @@ import streamlit as st
 
 from core.ui.account_admin import draw_administration
 from core.ui.account_data import draw_data
+from core.ui.account_keys import draw_keys
 from core.ui.account_profile import draw_guest, draw_profile, draw_sessions
 from core.ui.cached import shared_engine
 from core.ui.person import person
@@ -16,6 +17,7 @@ if someone.account is None:
 else:
     draw_profile(someone)
     draw_sessions(engine, someone)
+    draw_keys(engine, someone)
 draw_data(engine, someone)
 if someone.access.administer:
     draw_administration(engine, someone)

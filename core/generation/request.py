@@ -89,6 +89,7 @@ def _check_stops(stops: tuple[str, ...]) -> None:
             raise BadRequestError(
                 f"A stop text has {len(text):,} characters; it needs 1 to {MAX_STOP_CHARACTERS}."
             )
+        _check_text("stop text", text)
 
 
 def _check_text(name: str, text: str) -> None:

@@ -58,7 +58,7 @@ def draw_profile(someone: Person) -> None:
             if account.role.manages or not someone.access.manage
             else (" On this machine itself everybody may manage models.")
         )
-        st.caption(f"{ROLES[account.role]}{managing} Account since {_day(account.created_at)}.")
+        st.caption(f"{ROLES[account.role]}{managing} Account since {day_text(account.created_at)}.")
         with st.container(horizontal=True, gap="small"):
             _way("Change password", PASSWORD, "key", kind="tertiary")
             _way("Delete account", DELETE, "person_remove", kind="tertiary")
@@ -85,8 +85,9 @@ def _draw_session(engine: Engine, session: Session, *, mine: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
             f"{safe_markdown(browser_name(session.agent))}{badge}  \n"
-            f":small[:gray[signed in {_day(session.created_at)}, "
-            f"last seen {_ago(session.seen_at)}, until {_day(session.expires_at)} at the latest]]",
+            f":small[:gray[signed in {day_text(session.created_at)}, "
+            f"last seen {ago_text(session.seen_at)}, "
+            f"until {day_text(session.expires_at)} at the latest]]",
             width="stretch",
         )
         if not mine:
@@ -157,10 +158,12 @@ def browser_name(agent: str) -> str:
     return f"{names.get(kind, kind)} on {system}" if system else names.get(kind, kind)
 
 
-def _day(moment: datetime) -> str:
+def day_text(moment: datetime) -> str:
+    """A day as it is shown."""
     return f"{moment:%Y-%m-%d}"
 
 
-def _ago(moment: datetime) -> str:
+def ago_text(moment: datetime) -> str:
+    """How long ago, in words."""
     seconds = (datetime.now(UTC) - moment).total_seconds()
     return "just now" if seconds < 120 else f"{duration_text(seconds)} ago"

@@ -1,0 +1,133 @@
+"""An answering end without a model, and the API before it, within this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from core.api.app import Api
+from core.api.service import Caller, Limits, ModelCard
+from core.errors import PaddockError, UnknownModelError
+from core.generation.answer import Answer, StopReason
+from core.generation.job import Phase
+from core.generation.request import GenerationRequest
+from core.generation.timing import Timings
+
+MODEL = "fake"
+PIECES = ("One", " two", "", " three.")
+
+
+class StandInAnswer:
+    """See :class:`core.api.service.Running`; its pieces come when they are released."""
+
+    def __init__(
+        self,
+        pieces: Sequence[str] = PIECES,
+        reason: StopReason = StopReason.END_OF_TEXT,
+        error: PaddockError | None = None,
+    ) -> None:
+        self.id = "0" * 32
+        self.phase = Phase.PREPARING
+        self.answer: Answer | None = None
+        self.cancelled = threading.Event()
+        self._left = list(pieces)
+        self._out: list[str] = []
+        self._reason, self._error = reason, error
+        self._watchers: list[Callable[[], None]] = []
+
+    @property
+    def done(self) -> bool:
+        return self.answer is not None
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        self._watchers.append(changed)
+        if self.done:
+            changed()
+
+    def read(self, start: int) -> tuple[list[str], int]:
+        return self._out[start:], len(self._out)
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+    def release(self, count: int) -> None:
+        """Let so many pieces come."""
+        self.phase = Phase.ANSWERING
+        self._out += self._left[:count]
+        del self._left[:count]
+        self._tell()
+
+    def finish(self) -> None:
+        """Let all of it come, and its end."""
+        self._out += self._left
+        self.answer = Answer(
+            text="".join(self._out),
+            token_ids=tuple(range(len(self._out))),
+            token_times_ms=(),
+            stop_reason=StopReason.ERROR if self._error else self._reason,
+            seed=None,
+            timings=Timings(0.0, 1.0, 1.0, 4.0, prompt_tokens=7, new_tokens=len(self._out)),
+            error=self._error,
+        )
+        self.phase = Phase.DONE
+        self._tell()
+
+    def _tell(self) -> None:
+        for changed in self._watchers:
+            changed()
+
+
+class StandIn:
+    """See :class:`core.api.service.Answering`: one model that answers everything alike, at once."""
+
+    limits = Limits()
+
+    def __init__(self, make: Callable[[], StandInAnswer] = StandInAnswer, *, at_once: bool = True):
+        self.asked: list[tuple[GenerationRequest, Caller]] = []
+        self.answers: list[StandInAnswer] = []
+        self.refusal: Exception | None = None
+        """Raised by the next answers that are asked for."""
+        self.counted: list[tuple[str, str, int]] = []
+        self._make, self._at_once = make, at_once
+
+    def models(self) -> list[ModelCard]:
+        return [self.find(MODEL)]
+
+    def find(self, name: str) -> ModelCard:
+        if name != MODEL:
+            raise UnknownModelError(f"There is no model {name!r} here.")
+        return ModelCard(MODEL, "A stand-in", 0, "nobody", 100)
+
+    def start(self, name: str, request: GenerationRequest, caller: Caller) -> StandInAnswer:
+        self.find(name)
+        request.validated()
+        if self.refusal is not None:
+            raise self.refusal
+        self.asked.append((request, caller))
+        self.answers.append(self._make())
+        if self._at_once:
+            self.answers[-1].finish()
+        return self.answers[-1]
+
+    def app(self, admit: Callable[[Any], Caller] | None = None) -> Starlette:
+        """The API before it; by default everybody is let in."""
+        api = Api(
+            lambda: self,
+            admit or (lambda connection: Caller("someone", "lane")),
+            count=lambda *what: self.counted.append(what),
+        )
+        return Starlette(routes=[Route("/v1/{rest:path}", api)])
+
+    def client(self, **options: Any) -> TestClient:
+        """A client of :meth:`app`; an exception that the application leaves through is raised."""
+        return TestClient(self.app(), **options)
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    """A body of ``/v1/chat/completions`` that is answered."""
+    return {"model": MODEL, "messages": [{"role": "user", "content": "Say something."}]} | fields

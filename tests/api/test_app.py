@@ -1,0 +1,280 @@
+"""The routes, with a stand-in for the models: replies, refusals, and hostile bodies."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from core.api.body import LARGEST
+from core.errors import (
+    GenerationError,
+    ModelBusyError,
+    NotEnoughMemoryError,
+    PaddockError,
+    PromptTooLongError,
+    RecordsError,
+    TooManyAnswersError,
+)
+from core.generation.answer import StopReason
+from tests.api.stand_ins import MODEL, StandIn, StandInAnswer, chat
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+TEXT = "One two three."
+
+
+@pytest.fixture(scope="module")
+def client() -> Any:
+    with StandIn().client() as made:
+        yield made
+
+
+def events(body: str) -> list[Any]:
+    """The data of all events but the last, which says that nothing follows."""
+    data = [line.removeprefix("data: ") for line in body.split("\n") if line.startswith("data: ")]
+    assert data.pop() == "[DONE]"
+    return [json.loads(each) for each in data]
+
+
+def check_error(answer: Any, status: int | None = None) -> dict[str, Any]:
+    """OpenAI's form of an error that is the asker's."""
+    assert answer.status_code == status if status else 400 <= answer.status_code < 500, answer.text
+    error = answer.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert isinstance(error["message"], str) and error["message"] and error["code"]
+    return error
+
+
+# Answers
+
+
+def test_models_are_listed_and_found(client: TestClient):
+    listed = client.get("/v1/models").json()
+    assert listed["object"] == "list" and [each["id"] for each in listed["data"]] == [MODEL]
+    assert client.get(f"/v1/models/{MODEL}").json() == listed["data"][0]
+    assert check_error(client.get("/v1/models/other"), 404)["code"] == "model_not_found"
+
+
+def test_a_chat_is_answered_whole(client: TestClient):
+    reply = client.post(CHAT, json=chat(return_full_text=True)).json()
+    assert reply["object"] == "chat.completion" and reply["model"] == MODEL
+    assert reply["choices"][0]["message"]["content"] == f"Say something.\n{TEXT}"
+    assert reply["choices"][0]["finish_reason"] == "stop"
+    assert reply["usage"] == {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
+
+
+def test_a_raw_prompt_is_answered_whole(client: TestClient):
+    body = {"model": MODEL, "prompt": "Zero. ", "echo": True}
+    reply = client.post(COMPLETIONS, json=body).json()
+    assert reply["object"] == "text_completion"
+    assert reply["choices"][0]["text"] == f"Zero. {TEXT}"
+
+
+@pytest.mark.parametrize("usage", [False, True])
+def test_a_chat_is_streamed(client: TestClient, usage: bool):
+    options = {"stream_options": {"include_usage": True}} if usage else {}
+    answer = client.post(CHAT, json=chat(stream=True, **options))
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    chunks = events(answer.text)
+    if usage:
+        last = chunks.pop()
+        assert (last["choices"], last["usage"]["total_tokens"]) == ([], 11)
+    assert all(("usage" in chunk) == usage and not chunk.get("usage") for chunk in chunks)
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[0]["role"] == "assistant" and deltas[-1] == {}
+    assert "".join(delta.get("content", "") for delta in deltas) == TEXT
+    reasons = [chunk["choices"][0]["finish_reason"] for chunk in chunks]
+    assert reasons[-1] == "stop" and not any(reasons[:-1])
+
+
+def test_a_raw_prompt_is_streamed(client: TestClient):
+    body = {"model": MODEL, "prompt": "Zero. ", "echo": True, "stream": True}
+    chunks = events(client.post(COMPLETIONS, json=body).text)
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == f"Zero. {TEXT}"
+
+
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [
+        (StopReason.END_OF_TEXT, "stop"),
+        (StopReason.STOP_MARKER, "stop"),
+        (StopReason.LENGTH, "length"),
+        (StopReason.TIMEOUT, "length"),
+    ],
+)
+def test_the_end_is_told_in_openai_s_words(reason: StopReason, word: str):
+    with StandIn(lambda: StandInAnswer(reason=reason)).client() as client:
+        whole = client.post(CHAT, json=chat()).json()
+        assert whole["choices"][0]["finish_reason"] == word
+        streamed = events(client.post(CHAT, json=chat(stream=True)).text)
+        assert streamed[-1]["choices"][0]["finish_reason"] == word
+
+
+def test_pieces_that_are_ready_together_go_together_and_none_waits_for_another():
+    stand_in = StandIn(at_once=False)
+
+    def play() -> None:
+        while not stand_in.answers:
+            time.sleep(0.01)
+        answer = stand_in.answers[0]
+        answer.release(2)
+        time.sleep(0.3)
+        answer.finish()
+
+    player = threading.Thread(target=play)
+    player.start()
+    with stand_in.client() as client:
+        chunks = events(client.post(CHAT, json=chat(stream=True)).text)
+    player.join()
+    texts = [chunk["choices"][0]["delta"].get("content") for chunk in chunks]
+    assert texts == ["", "One two", " three.", None]
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (PromptTooLongError("Too long."), 400, "context_length_exceeded"),
+        (TooManyAnswersError("Too many."), 429, "rate_limit_exceeded"),
+        (ModelBusyError("Busy."), 503, "busy"),
+        (NotEnoughMemoryError("No memory."), 503, "unavailable"),
+        (RecordsError("No database."), 503, "unavailable"),
+        (GenerationError("Failed."), 500, "failed"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("late", [False, True])
+def test_errors_have_their_status(
+    error: PaddockError, status: int, code: str, stream: bool, late: bool
+):
+    stand_in = StandIn(lambda: StandInAnswer((), error=error))
+    stand_in.refusal = None if late else error
+    with stand_in.client() as client:
+        answer = client.post(CHAT, json=chat(stream=stream))
+    assert check_error(answer, status)["code"] == code
+    assert answer.json()["error"]["message"] == str(error)
+    assert ("retry-after" in answer.headers) == (status in (429, 503))
+    assert stand_in.counted == [(CHAT, "POST", status)]
+
+
+def test_an_error_in_the_middle_of_a_stream_is_an_event():
+    with StandIn(lambda: StandInAnswer(("One",), error=GenerationError("It broke."))).client() as c:
+        body = c.post(CHAT, json=chat(stream=True)).text
+    assert "[DONE]" not in body
+    event, data = body.strip().split("\n")[-2:]
+    assert event == "event: error"
+    assert json.loads(data.removeprefix("data: "))["error"]["message"] == "It broke."
+
+
+@pytest.mark.parametrize("path", ["/v1/", "/v1/embeddings", "/v1/chat", "/v1/chat/completions/a"])
+def test_unknown_paths_are_told_so(client: TestClient, path: str):
+    assert check_error(client.get(path), 404)["code"] == "unknown_url"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", CHAT), ("PUT", CHAT), ("DELETE", "/v1/models"), ("OPTIONS", COMPLETIONS)],
+)
+def test_other_methods_are_refused(client: TestClient, method: str, path: str):
+    answer = client.request(method, path)
+    check_error(answer, 405)
+    assert answer.headers["allow"] in ("GET", "POST")
+
+
+def test_a_form_or_plain_text_is_no_json(client: TestClient):
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        answer = client.post(CHAT, content=json.dumps(chat()), headers={"content-type": kind})
+        check_error(answer, 415)
+
+
+def test_a_body_is_read_up_to_the_limit_and_no_further(client: TestClient):
+    read = 0
+
+    def endless() -> Any:
+        nonlocal read
+        for _ in range(10 * LARGEST // 65_536):
+            read += 65_536
+            yield b" " * 65_536
+
+    headers = {"content-type": "application/json"}
+    check_error(client.post(CHAT, content=b"[" * (10 * 2**20), headers=headers), 413)
+    check_error(client.post(CHAT, content=endless(), headers=headers), 413)
+
+
+# Hostile bodies
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=-(10**4000), max_value=10**4000)
+    | st.floats(allow_nan=True, allow_infinity=True)
+    | st.text(st.characters(), max_size=20)
+    | st.just("\ud800"),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+NAMES = """model messages prompt max_tokens temperature top_p top_k seed stop stream n tools context
+logprobs stream_options logit_bias response_format repetition_penalty return_full_text"""
+names = st.sampled_from(NAMES.split())
+
+
+def post(client: TestClient, path: str, body: bytes) -> Any:
+    return client.post(path, content=body, headers={"content-type": "application/json"})
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    fields=st.dictionaries(names, json_values, min_size=1, max_size=3),
+    path=st.sampled_from([CHAT, COMPLETIONS]),
+)
+def test_wrong_values_are_never_our_fault(client: TestClient, fields: dict, path: str):
+    good = chat(prompt="Hello") if path == COMPLETIONS else chat()
+    answer = post(client, path, json.dumps(good | fields).encode())
+    if answer.status_code != 200:
+        check_error(answer)
+
+
+@settings(max_examples=100, deadline=None)
+@given(body=st.binary(max_size=200))
+def test_bytes_of_any_kind_are_a_bad_request(client: TestClient, body: bytes):
+    assert check_error(post(client, CHAT, body), 400)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"model": "fake", "temperature": NaN}',
+        b'{"model": "fake", "seed": ' + b"9" * 10_000 + b"}",
+        b'{"model": "fake", "temperature": 1e999, "messages": []}',
+        b'{"model": "\xff\xfe"}',
+        b"\xef\xbb\xbf{}",
+        json.dumps(chat()).encode("utf-16"),
+        b'{"model": "fake", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"model": "fake", "messages": [{"role": "user", "content": "\\u0000"}]}',
+        b'{"model": "\\ud800", "messages": [{"role": "user", "content": "a"}]}',
+        json.dumps(chat(stop="\ud800")).encode(),
+    ],
+    ids=lambda body: repr(body[:40]),
+)
+def test_broken_bodies_are_refused(client: TestClient, body: bytes):
+    began = time.monotonic()
+    check_error(post(client, CHAT, body))
+    assert time.monotonic() - began < 5

@@ -1,0 +1,233 @@
+"""The clients that everybody uses, unmodified, against a running Paddock with its own weights."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from langchain_core.prompts import PromptTemplate
+from langchain_openai import ChatOpenAI
+from openai import OpenAI
+
+from core.records import Origin, RunRecord
+from core.web.programs import GUESTS_KEY
+from tests.api.conftest import Served
+
+MODEL = "paddock-neox"
+INSTRUCTION = "Name three advantages of being a cat."
+CONTEXT = "The old bridge over the river was built in 1874."
+PATIENT_S = 120.0
+"""The first answer converts and loads the model."""
+AT_ONCE = 32
+LONG = {"model": MODEL, "prompt": "The", "max_tokens": 1000, "temperature": 0}
+"""Repeats itself to the end of its length, most of a second where nothing else runs."""
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> OpenAI:
+    """A guest at the machine itself."""
+    made = OpenAI(base_url=served.base, api_key=GUESTS_KEY, timeout=PATIENT_S, max_retries=0)
+    ask(made)  # so that no other test waits for the conversion
+    return made
+
+
+def ask(client: OpenAI, instruction: str = INSTRUCTION, **options: Any) -> Any:
+    return client.chat.completions.create(
+        **{
+            "model": MODEL,
+            "messages": [{"role": "user", "content": instruction}],
+            "temperature": 0,
+            **options,
+        }
+    )
+
+
+def text_of(completion: Any) -> str:
+    return completion.choices[0].message.content
+
+
+def latest(served: Served) -> RunRecord:
+    return served.engine.runs.recent(1)[0]
+
+
+def test_models_are_listed_and_retrieved(client: OpenAI):
+    listed = [model.id for model in client.models.list()]
+    assert {MODEL, "paddock-llama"} <= set(listed)
+    assert client.models.retrieve(MODEL).id == MODEL
+    assert client.models.retrieve(f"{MODEL}:int4@cpu+optimum").id == f"{MODEL}:INT4@CPU+optimum"
+
+
+def test_an_instruction_is_answered_and_recorded(client: OpenAI, served: Served):
+    completion = ask(client)
+    choice, run = completion.choices[0], latest(served)
+    assert choice.finish_reason == "stop" and len(text_of(completion)) > 20
+    assert run.start.origin is Origin.API and run.start.instruction == INSTRUCTION
+    assert run.result is not None and run.result.text == text_of(completion)
+    assert completion.usage.completion_tokens == run.result.new_tokens
+    assert completion.usage.prompt_tokens == run.result.prompt_tokens
+
+
+def test_a_stream_says_the_same_and_ends_with_its_usage(client: OpenAI):
+    whole = ask(client)
+    chunks = list(ask(client, stream=True, stream_options={"include_usage": True}))
+    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage
+    texts = [chunk.choices[0].delta.content for chunk in chunks[:-1]]
+    assert "".join(filter(None, texts)) == text_of(whole)
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert len(chunks) > 4  # it was not kept back to its end
+
+
+def test_no_part_of_a_stop_text_is_shown(client: OpenAI):
+    full = text_of(ask(client))
+    stop = full[20:26]
+    stopped = ask(client, stop=["never there", stop])
+    assert text_of(stopped) == full[: full.index(stop)]
+    assert stopped.choices[0].finish_reason == "stop"
+    streamed = ask(client, stop=stop, stream=True)
+    texts = [chunk.choices[0].delta.content or "" for chunk in streamed]
+    assert "".join(texts) == text_of(stopped)
+
+
+def test_a_length_is_kept_to(client: OpenAI):
+    completion = ask(client, max_completion_tokens=5)
+    assert completion.choices[0].finish_reason == "length"
+    assert completion.usage.completion_tokens == 5
+
+
+def test_a_seed_tells_the_answer_again(client: OpenAI):
+    drawn = [
+        text_of(ask(client, temperature=1.5, top_p=1, seed=seed, max_tokens=40))
+        for seed in (1, 1, 2, 3)
+    ]
+    assert drawn[0] == drawn[1] and len(set(drawn)) > 1
+
+
+def test_a_raw_prompt_gets_nothing_around_it(client: OpenAI):
+    raw = client.completions.create(
+        model=MODEL, prompt="The cat", max_tokens=4, temperature=0, echo=True
+    )
+    assert raw.choices[0].text.startswith("The cat")
+    assert raw.usage.prompt_tokens < ask(client, "The cat").usage.prompt_tokens
+
+
+def test_a_conversation_and_a_context_reach_the_model(client: OpenAI, served: Served):
+    ask(
+        client,
+        messages=[
+            {"role": "system", "content": "Answer shortly."},
+            {"role": "user", "content": "Hello."},
+            {"role": "assistant", "content": "Hello!"},
+            {"role": "user", "content": INSTRUCTION},
+        ],
+        extra_body={"context": CONTEXT},
+        max_tokens=3,
+    )
+    context = latest(served).start.context
+    assert [word in context for word in ("Answer shortly.", "Assistant: Hello!", CONTEXT)] == [
+        True
+    ] * 3
+
+
+@pytest.mark.parametrize("template", ["{instruction}", "{instruction}\n\nInput:\n{context}"])
+def test_langchain_asks_as_dolly_s_card_shows(client: OpenAI, served: Served, template: str):
+    model = ChatOpenAI(
+        base_url=served.base, api_key=GUESTS_KEY, model=MODEL, temperature=0, timeout=PATIENT_S
+    )
+    chain = PromptTemplate.from_template(template) | model
+    asked = {"instruction": "When was the bridge built?", "context": CONTEXT}
+    whole = chain.invoke(asked)
+    assert whole.content and whole.usage_metadata["output_tokens"] > 0
+    assert "".join(piece.content for piece in chain.stream(asked)) == whole.content
+    if "context" in template:  # the very prompt that the page makes of instruction and context
+        by_field = ask(client, "When was the bridge built?", extra_body={"context": CONTEXT})
+        assert text_of(by_field) == whole.content
+        assert by_field.usage.prompt_tokens == whole.usage_metadata["input_tokens"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_over_long_prompt_is_told_as_such(client: OpenAI, stream: bool):
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, "word " * 3000, stream=stream)
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
+
+
+def test_an_unknown_model_is_told_as_such(client: OpenAI):
+    for name in ("gpt-5", "dolly-v2-3b", "/etc", "../..", "paddock-neox:INT9"):
+        with pytest.raises(openai.NotFoundError) as caught:
+            ask(client, model=name)
+        assert caught.value.code == "model_not_found"
+
+
+def test_a_wrong_key_is_refused_even_here_and_a_right_one_asks_as_its_person(served: Served):
+    with pytest.raises(openai.AuthenticationError):
+        OpenAI(base_url=served.base, api_key="pdk_" + 43 * "a", max_retries=0).models.list()
+    ask(OpenAI(base_url=served.base, api_key=served.key("Ada"), timeout=PATIENT_S))
+    account = served.engine.accounts.find("Ada")
+    assert account is not None and latest(served).start.owner == account.id
+
+
+def test_elsewhere_a_key_is_needed(served: Served):
+    elsewhere = {"X-Forwarded-For": "192.0.2.7"}
+    guest = OpenAI(
+        base_url=served.base, api_key=GUESTS_KEY, default_headers=elsewhere, max_retries=0
+    )
+    with pytest.raises(openai.AuthenticationError):
+        guest.models.list()
+    with pytest.raises(openai.AuthenticationError):
+        ask(guest)
+    key = served.key("Ada")
+    known = OpenAI(base_url=served.base, api_key=key, default_headers=elsewhere, max_retries=0)
+    assert list(known.models.list())
+
+
+def test_32_at_once_are_all_answered(client: OpenAI):
+    def one(seed: int) -> str:
+        return text_of(ask(client, temperature=1, seed=seed))
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        texts = list(pool.map(one, range(AT_ONCE)))
+    assert all(texts)
+    assert texts[5] == one(5)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_goes_away_leaves_no_generation_behind(
+    client: OpenAI, served: Served, stream: bool
+):
+    body = LONG | {"stream": stream}
+    where = f"{served.base}/completions"
+    if stream:
+        with httpx.stream("POST", where, json=body, timeout=PATIENT_S) as answer:
+            next(answer.iter_lines())
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(where, json=body, timeout=httpx.Timeout(PATIENT_S, read=0.15))
+    gone = time.time()
+    while (run := latest(served)).result is None:
+        assert time.time() - gone < 5, "it goes on"
+        time.sleep(0.02)
+    assert run.result.stop_reason == "cancelled"
+    assert run.result.ended_at.timestamp() - gone < 1
+
+
+def test_figures_tell_of_all_that(client: OpenAI, served: Served):
+    ask(client)
+    answer = httpx.get(f"{served.url}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    figures = dict(
+        line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#")
+    )
+    answered = 'paddock_api_requests_total{method="POST",route="/v1/chat/completions",status="200"}'
+    assert float(figures[answered]) >= 1
+    assert float(figures["paddock_models_loaded"]) >= 1
+    assert float(figures['paddock_process_memory_bytes{kind="private"}']) > 2**20
+    of_model = f'{{device="AUTO",model="{MODEL}",precision="int8",runtime="genai"}}'
+    assert float(figures[f"paddock_new_tokens_total{of_model}"]) > 0
+    assert float(figures[f"paddock_time_to_first_token_seconds_count{of_model}"]) >= 1
+    page = httpx.get(f"{served.url}/metrics", headers={"Accept": "text/html,*/*"})
+    assert page.text.lstrip().startswith("<!")
+    assert httpx.get(f"{served.url}/metrics", headers={"X-Real-IP": "1.2.3.4"}).status_code == 401

@@ -1,0 +1,213 @@
+"""What a program asks, field by field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.api.errors import ApiError
+from core.api.protocol import Asked, parse_chat, parse_completion
+from core.api.service import Limits
+from core.catalogue.prompts import Role, Turn
+from tests.api.stand_ins import MODEL, chat
+
+
+def asked(**fields: Any) -> Asked:
+    return parse_chat(chat(**fields), Limits())
+
+
+def refusal(**fields: Any) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        asked(**fields)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+# Messages
+
+
+def test_the_last_message_is_the_instruction_and_the_others_were_said_before():
+    request = asked(
+        messages=[
+            {"role": "developer", "content": "Be brief."},
+            user("One?"),
+            {"role": "assistant", "content": "Two."},
+            user([{"type": "text", "text": "Three?"}, {"type": "text", "text": "Four?"}]),
+        ],
+        context="A passage.",
+    ).request
+    assert request.instruction == "Three?\nFour?"
+    assert request.context == "A passage."
+    assert request.earlier == (
+        Turn(Role.SYSTEM, "Be brief."),
+        Turn(Role.USER, "One?"),
+        Turn(Role.ASSISTANT, "Two."),
+    )
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        (None, "messages"),
+        ([], "messages"),
+        ("Hello", "messages"),
+        ([{"role": "assistant", "content": "Hello"}], "messages"),
+        ([user("a")] * 1001, "messages"),
+        (["Hello"], "messages[0]"),
+        ([{"content": "Hello"}], "messages[0].role"),
+        ([{"role": ["user"], "content": "Hello"}], "messages[0].role"),
+        ([{"role": "tool", "content": "Hello"}], "messages[0].role"),
+        ([user(None)], "messages[0].content"),
+        ([user([])], "messages[0].content"),
+        ([user(["Hello"])], "messages[0].content[0]"),
+        ([user([{"type": "text", "text": 3}])], "messages[0].content[0]"),
+        ([user([{"type": "image_url", "image_url": {}}])], "messages[0].content[0].type"),
+        ([user("a" * 200_001)], "messages"),
+        (
+            [{"role": "assistant", "content": "", "tool_calls": [{}]}, user("a")],
+            "messages[0].tool_calls",
+        ),
+    ],
+)
+def test_messages_that_cannot_be_read_are_named(messages: Any, param: str):
+    assert refusal(messages=messages).param == param
+
+
+# Settings
+
+
+def test_what_is_not_said_is_what_the_pages_begin_with():
+    sampling = asked().request.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (0.8, 0.92, 256)
+    assert asked().request.shorten and not asked(max_tokens=5).request.shorten
+
+
+def test_settings_are_taken_as_they_are():
+    request = asked(
+        max_tokens=9,
+        max_completion_tokens=7,
+        temperature=1.5,
+        top_p=0.5,
+        top_k=20,
+        repetition_penalty=1.2,
+        seed=42,
+        stop=["a", "b"],
+    ).request
+    sampling = request.sampling
+    assert (sampling.max_new_tokens, sampling.temperature, sampling.top_p) == (7, 1.5, 0.5)
+    assert (sampling.top_k, sampling.repetition_penalty, sampling.seed) == (20, 1.2, 42)
+    assert request.stop == ("a", "b") and not sampling.greedy and not request.shorten
+    request.validated()
+
+
+@pytest.mark.parametrize("field", [{"temperature": 0}, {"top_p": 0.01}, {"top_k": 1}])
+def test_what_is_all_but_greedy_is_greedy(field: dict[str, Any]):
+    request = asked(seed=3, **field).request
+    assert request.sampling.greedy
+    request.validated()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63 - 1, -(2**63), 0])
+def test_any_seed_of_64_bits_makes_one_of_32(seed: int):
+    assert asked(seed=seed).request.sampling.seed == seed % 2**32
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"max_tokens": 0},
+        {"max_tokens": 1001},
+        {"max_tokens": 2.5},
+        {"max_tokens": True},
+        {"max_tokens": "5"},
+        {"max_completion_tokens": 10**400},
+        {"temperature": 2.1},
+        {"temperature": -1},
+        {"temperature": float("inf")},
+        {"top_p": 1.1},
+        {"top_k": 51},
+        {"repetition_penalty": 0.5},
+        {"seed": 2**63},
+        {"seed": 1.5},
+        {"stop": ""},
+        {"stop": ["a"] * 5},
+        {"stop": [1]},
+        {"stop": {}},
+        {"stop": "a" * 501},
+        {"stream": "yes"},
+        {"stream_options": {"include_usage": True}},
+        {"stream": True, "stream_options": []},
+        {"model": None},
+        {"model": 3},
+        {"context": 3},
+        {"return_full_text": 1},
+    ],
+    ids=str,
+)
+def test_a_value_that_cannot_be_is_refused_by_name(field: dict[str, Any]):
+    assert refusal(**field).param in field
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"n": 2},
+        {"n": True},
+        {"tools": [{"type": "function"}]},
+        {"tool_choice": "required"},
+        {"functions": [{}]},
+        {"logprobs": True},
+        {"top_logprobs": 3},
+        {"logit_bias": {"1": 1}},
+        {"presence_penalty": 0.5},
+        {"frequency_penalty": -1},
+        {"response_format": {"type": "json_object"}},
+        {"modalities": ["text", "audio"]},
+        {"best_of": 3},
+    ],
+    ids=str,
+)
+def test_what_is_not_done_here_is_refused_and_not_passed_over(field: dict[str, Any]):
+    error = refusal(**field)
+    assert (error.code, error.param) == ("unsupported_parameter", next(iter(field)))
+
+
+def test_what_asks_for_nothing_is_passed_over():
+    asked(
+        n=1,
+        tools=[],
+        tool_choice="auto",
+        logprobs=False,
+        top_logprobs=None,
+        logit_bias={},
+        presence_penalty=0.0,
+        frequency_penalty=0,
+        response_format={"type": "text"},
+        user="ada",
+        metadata={"a": "b"},
+        store=True,
+        service_tier="auto",
+        something_new=[1, 2],
+    )
+
+
+# Raw prompts
+
+
+@pytest.mark.parametrize("prompt", ["  A cat ", ["  A cat "]])
+def test_a_raw_prompt_stays_as_it_is(prompt: Any):
+    found = parse_completion({"model": MODEL, "prompt": prompt, "echo": True}, Limits())
+    assert found.request.verbatim and found.request.validated().instruction == "  A cat "
+    assert (found.prefix, found.param) == ("  A cat ", "prompt")
+
+
+@pytest.mark.parametrize("prompt", [None, "", [], ["a", "b"], [1, 2], [[1]], {}])
+def test_other_prompts_are_refused(prompt: Any):
+    with pytest.raises(ApiError) as caught:
+        parse_completion({"model": MODEL, "prompt": prompt}, Limits())
+    assert (caught.value.status, caught.value.param) == (400, "prompt")
