@@ -75,7 +75,9 @@ def streamed_rate(url: str, model: str, tokens: int) -> float:
         "model": model,
         "prompt": _PROMPT,
         "max_tokens": tokens,
-        "temperature": 0,
+        "temperature": 1.0,  # random weights repeat one token for ever, which may have no text
+        "top_p": 1.0,
+        "seed": 7,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -95,7 +97,7 @@ def streamed_rate(url: str, model: str, tokens: int) -> float:
     finally:
         connection.close()
     usage: dict[str, Any] = json.loads(last[len(b"data: ") :])["usage"] if last else {}
-    if usage.get("completion_tokens") != tokens:
+    if usage.get("completion_tokens") != tokens or len(stamps) < 4:
         raise GenerationError(f"The server gave {usage}, where {tokens} tokens were asked for.")
     # The last two events tell the end and the usage; the one before holds the last text.
     return (tokens - 1) / (stamps[-3] - stamps[0])
