@@ -47,7 +47,7 @@ class ProgramSite(Site):
     def program(self, base: str = HERE, key: str | None = None, **headers: str) -> TestClient:
         if key is not None:
             headers["authorization"] = f"Bearer {key}"
-        return self.browser(base, **headers).http
+        return self.browser(base, **{"accept": "*/*"} | headers).http
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ class Browser:
         self.http = TestClient(
             site.app,
             base_url=base,
-            headers={"user-agent": "Browser 1.0", **headers},
+            headers={"user-agent": "Browser 1.0", "accept": "text/html,*/*", **headers},
             follow_redirects=False,
             client=(peer, 50_000),
         )

@@ -48,7 +48,7 @@ _FLAGS = (
     "--disable-sync",
 )
 _APP = Path("streamlit_app.py")
-_ENDLESS_APP = Path("core/ui/endless_app.py")
+ENDLESS_APP = Path("core/ui/endless_app.py")
 _START_S = 90.0
 _ANSWER_S = 300.0
 _QUESTION = "Suggest three names for a sailing boat."
@@ -105,7 +105,7 @@ def page_rows(
         return
     tell("410 M shape: what the browser sees.")
     spec = ModelSpec(middle.parent.name, Precision.INT8, "CPU")
-    with _serving(_ENDLESS_APP, middle.parents[2]) as url, _browser() as chromium:
+    with serving(ENDLESS_APP, middle.parents[2]) as url, _browser() as chromium:
         query = {
             "model": middle.parent.name,
             "precision": "int8",
@@ -116,7 +116,7 @@ def page_rows(
     rate = alone(Way("paddock", middle, spec), prompt_tokens=32, new_tokens=MIDDLE_TOKENS)
     yield _seen_row(middle_name, bars[0], median(rates), rate)
     sent: dict[int, list[int]] = {length: [] for length in LENGTHS}
-    with _serving(_ENDLESS_APP, settings.home) as url, _browser() as chromium:
+    with serving(ENDLESS_APP, settings.home) as url, _browser() as chromium:
         for key, name in names.items():
             tell(f"{key}: what the browser sees.")
             query = {"model": key, "precision": DEFAULT_PRECISION.value, "seed": 7}
@@ -159,7 +159,7 @@ def start_rows(settings: Settings, key: str, tell: Callable[[str], None]) -> Seq
             tell(f"{key}: {which} start.")
             forgotten = _forget_libraries() if which == "first" else 0
             began = time.perf_counter()
-            with _serving(_APP, settings.home, port) as url:
+            with serving(_APP, settings.home, port) as url:
                 answered = time.perf_counter() - began
                 query = {"model": key, "precision": DEFAULT_PRECISION.value}
                 page = _asked(chromium, url, query)
@@ -278,7 +278,7 @@ def _browser() -> Iterator[Any]:
 
 
 @contextmanager
-def _serving(app: Path, home: Path, port: int | None = None) -> Iterator[str]:
+def serving(app: Path, home: Path, port: int | None = None) -> Iterator[str]:
     """The app on this port, or on one of its own."""
     port = port or _free_port()
     kept = {name: text for name, text in os.environ.items() if not name.startswith("PADDOCK_")}

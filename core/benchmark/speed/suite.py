@@ -17,7 +17,7 @@ from core.benchmark.bandwidth import read_bandwidth
 from core.benchmark.preparing import Material, make_ready
 from core.benchmark.random_weights import ensure_checkpoint, random_settings
 from core.benchmark.shapes import random_model
-from core.benchmark.speed import browser
+from core.benchmark.speed import browser, program
 from core.benchmark.speed.duel import Duel, Medians, Way
 from core.benchmark.speed.rows import Bar, Row
 from core.benchmark.weights import bytes_per_token, weight_bytes
@@ -202,6 +202,16 @@ class Suite:
             self._tell,
         )
 
+    def api(self) -> Iterator[Row]:
+        """What a program gets of it through ``/v1``."""
+        yield from program.program_rows(
+            self._settings,
+            {key: self._stored(key) for key in _embedded()},
+            self._random(MIDDLE, Precision.INT8),
+            lambda way, **command: self._alone(way, **command),
+            self._tell,
+        )
+
     def start(self) -> list[Row]:
         """From starting the server to the first token."""
         key = _embedded()[0]
@@ -257,6 +267,7 @@ PARTS: dict[str, Callable[[Suite], Iterable[Row]]] = {
     "middle": Suite.middle,
     "embedded": Suite.embedded,
     "page": Suite.page,
+    "api": Suite.api,
     "start": Suite.start,
 }
 """By the names under which the command line takes them."""
