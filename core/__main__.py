@@ -260,6 +260,17 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep these random weights on disk until they are deleted",
     )
+    where = command.add_argument_group("where (default: on this machine)")
+    where.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="on every node of this Ray cluster at once: host:port, auto or local",
+    )
+    where.add_argument(
+        "--ray-resource",
+        metavar="NAME",
+        help="on those nodes alone that have this resource, or this label as KEY=VALUE",
+    )
     out = command.add_argument_group("what comes out")
     for ending in ("json", "csv", "markdown"):
         out.add_argument(f"--{ending}", type=Path, metavar="FILE", help=f"write {ending} too")
