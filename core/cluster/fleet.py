@@ -8,6 +8,7 @@ the sweep measures them when the node is back.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 import uuid
@@ -20,7 +21,7 @@ from core.benchmark.ledger import OPEN, Ledger
 from core.benchmark.plan import Plan
 from core.benchmark.sweep import CLUSTER_KEY, Sweep, SweepProgress, is_missing_something
 from core.cluster.bench_node import BenchNode, Draft, Look, draft, taken_up
-from core.cluster.link import Node, is_alive, nodes_of, on
+from core.cluster.link import ID_DIGITS, Node, is_alive, nodes_of, on
 from core.devices import library_versions
 from core.errors import BadRequestError, ClusterError, StoppedError
 from core.records.instance import current_instance
@@ -96,8 +97,7 @@ class Fleet:
     def resume(self, sweep_id: str) -> Sweep:
         """Measure what is missing, each row on the node that it belongs to.
 
-        Rows of a node that is not in the cluster now end with that reason. Where several nodes are
-        on one machine, one that has taken another's place goes on with its rows.
+        Rows of a node that is not in the cluster now end with that reason; see :func:`assigned`.
 
         Raises:
             BadRequestError: there is no such sweep of a cluster, or nothing is missing.
@@ -364,8 +364,8 @@ def assigned(
 ) -> tuple[dict[Node, tuple[Measurement, ...]], tuple[Measurement, ...]]:
     """Which node goes on with which rows, and the rows of nodes that are not there.
 
-    A node takes the rows of its own name. What is left of a name goes to another node on the same
-    machine that has none: a node that is started again gets a new id.
+    A node takes the rows of its own name. Rows of a node that had no name but its id go to another
+    one on the same machine that has none: started again, it has a new id.
     """
     by_name: dict[str, list[Measurement]] = {}
     for row in rows:
@@ -375,13 +375,18 @@ def assigned(
     left = [name for name in by_name if name not in {node.name for node in shares}]
     orphans: list[Measurement] = []
     for name in left:
-        host = name.partition("/")[0]
-        heir = next((node for node in free.values() if node.host == host), None)
+        heir = next((node for node in free.values() if _can_inherit(node, name)), None)
         if heir is None:
             orphans += by_name[name]
         else:
             shares[free.pop(heir.name)] = tuple(by_name[name])
     return shares, tuple(orphans)
+
+
+def _can_inherit(node: Node, name: str) -> bool:
+    host, _, own = name.partition("/")
+    unnamed = re.fullmatch(rf"[0-9a-f]{{{ID_DIGITS}}}", own) is not None or not own
+    return unnamed and node.host == host and node.name in (host, f"{host}/{node.id[:ID_DIGITS]}")
 
 
 def _check(plan: Plan, drafts: Mapping[Node, Draft]) -> None:

@@ -32,6 +32,10 @@ _NOT_SHIPPED = ["**/__pycache__", "**/.*", "core/demo/training"]
 """Of the folder ``core``, what nodes have no use for."""
 
 
+ID_DIGITS = 8
+"""Of a node's id, as many as tell the nodes of one machine apart."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Node:
     """One node of a cluster."""
@@ -41,7 +45,8 @@ class Node:
     host: str
     """Name of the machine."""
     name: str
-    """Of the machine, and after a stroke of the node where several are on one machine."""
+    """Of the machine; then a stroke and the node's own name where it was given one (``ray start
+    --node-name``), or the first digits of its id where several are on one machine."""
     cpus: float
     """Processors that Ray may give away on it."""
     resources: Mapping[str, float] = field(compare=False)
@@ -162,13 +167,13 @@ def node_home() -> Path:
 
 
 def _node(raw: Mapping[str, Any], one_of_several: bool) -> Node:
-    host = raw["NodeManagerHostname"]
-    named = raw.get("NodeName")
-    own = named if named and named != raw["NodeManagerAddress"] else raw["NodeID"][:8]
+    host, own = raw["NodeManagerHostname"], raw.get("NodeName")
+    if not own or own == raw["NodeManagerAddress"]:  # Ray's own choice
+        own = raw["NodeID"][:ID_DIGITS] if one_of_several else ""
     return Node(
         id=raw["NodeID"],
         host=host,
-        name=f"{host}/{own}" if one_of_several else host,
+        name=f"{host}/{own}" if own else host,
         cpus=raw["Resources"].get("CPU", 0.0),
         resources=dict(raw["Resources"]),
         labels=dict(raw.get("Labels") or {}),
