@@ -13,7 +13,7 @@ from typing import NoReturn
 from core.catalogue import DEFAULT_PRECISION, Precision
 from core.commands import accounts, answers, bench, looks, serve, store, tune
 from core.errors import BadRequestError, PaddockError
-from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, RuntimeName
+from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, LOCAL_RUNTIMES, RuntimeName
 from core.settings import load_settings
 
 _MODEL = "catalogue key, Hugging Face id or folder"
@@ -165,7 +165,7 @@ def _add_verify(command: argparse.ArgumentParser) -> None:
 
 
 def _add_generate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", help=_MODEL)
+    command.add_argument("model", help=f"{_MODEL}, or remote:NAME/MODEL")
     command.add_argument(
         "--precision",
         type=_precision,
@@ -230,7 +230,8 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
         type=bench.names,
         default=(DEFAULT_RUNTIME.value,),
         metavar="R,S",
-        help=f"{', '.join(RuntimeName)} (pytorch: FP32 and FP16 alone); default {DEFAULT_RUNTIME}",
+        help=f"{', '.join(LOCAL_RUNTIMES)} (pytorch: FP32 and FP16 alone); "
+        f"default {DEFAULT_RUNTIME}",
     )
     what.add_argument(
         "--prompt-tokens", type=bench.numbers, default=(32, 512), metavar="N,M", help="32,512"

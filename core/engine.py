@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 
 from core.accounts import Accounts
@@ -21,10 +21,12 @@ from core.generation.shares import Shares
 from core.recording import RunRecorder
 from core.records import GUEST, AccountStore, Origin, RunStore
 from core.records.measurements import MeasurementStore
+from core.remotes import Directory, Remote, RemoteBook
 from core.runtimes.base import Runtime
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
-from core.runtimes.pool import ModelHandle, ModelPool, OnProgress
+from core.runtimes.pool import Lease, ModelHandle, ModelPool, OnProgress
+from core.runtimes.remote import RemoteHandle, RemoteLease, RemotePool
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.tuned import Tuned, TunedHints, TuningKey
 from core.settings import Settings
@@ -52,6 +54,7 @@ class Engine:
         self.pool = ModelPool(
             settings, self._provide, runtimes or default_runtimes(settings), self._tuned_hints
         )
+        self.remotes = RemotePool(Directory(RemoteBook(settings), settings), settings)
         self._shares = Shares(settings.answers_at_once, settings.answers_waiting)
         self._jobs: dict[Job, str] = {}
         """Answers under way, and whose they are."""
@@ -93,9 +96,31 @@ class Engine:
             logger.info("%d benchmarks of an ended process are marked interrupted", marked)
         return measurements
 
+    def handle(self, spec: ModelSpec) -> ModelHandle | RemoteHandle:
+        """The handle of a model, here or elsewhere; nothing is loaded and nobody asked for it."""
+        return self.remotes.handle(spec) if spec.remote else self.pool.handle(spec)
+
+    def lease(
+        self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
+    ) -> AbstractContextManager[Lease | RemoteLease | None]:
+        """Hold a model, here or elsewhere; see :meth:`core.runtimes.pool.ModelPool.lease`."""
+        return self.handle(spec).lease(on_progress, cancelled)
+
+    def add_remote(self, name: str, url: str, key: str = "") -> Remote:
+        """Keep a remote; see :meth:`core.remotes.RemoteBook.add`."""
+        remote = self.remotes.directory.book.add(name, url, key)
+        self.remotes.directory.forget(remote.name)
+        return remote
+
+    def remove_remote(self, name: str) -> bool:
+        """Forget a remote; see :meth:`core.remotes.RemoteBook.remove`."""
+        known = self.remotes.directory.book.remove(name)
+        self.remotes.directory.forget(name)
+        return known
+
     def answer(
         self,
-        handle: ModelHandle,
+        handle: ModelHandle | RemoteHandle,
         request: GenerationRequest,
         *,
         origin: Origin,
@@ -157,7 +182,7 @@ class Engine:
         Raises:
             BadRequestError: it asks for more than the settings allow anybody.
         """
-        length, most = len(request.instruction) + len(request.context), self.settings.max_characters
+        length, most = request.characters, self.settings.max_characters
         if length > most:
             raise BadRequestError(
                 f"Instruction and context have {length:,} characters together; the most that is "
@@ -211,6 +236,8 @@ class Engine:
             if not runs:
                 return None
             start = runs[0].start
+            if start.runtime == RuntimeName.REMOTE:  # nobody is called for a guess
+                return None
             spec = ModelSpec(
                 start.model, Precision(start.precision), start.device, RuntimeName(start.runtime)
             )

@@ -26,6 +26,8 @@ happened and what to do. The tree::
     │   ├── NotEnoughMemoryError
     │   ├── DiskFullError
     │   └── TooBusyError            more passwords wait to be checked than can be in time
+    ├── RemoteError                 a remote server cannot be reached, refused or spoke nonsense
+    │   └── NoListingError          it does not tell its models; they can be asked all the same
     ├── ConversionError             export or weight compression failed
     ├── StoppedError                the person stopped a download or a conversion
     ├── ModelBusyError              the model or its files are in use
@@ -116,6 +118,14 @@ class HubError(PaddockError):
 
 class GatedModelError(HubError):
     """The hub wants its licence accepted, or a token, before it hands the model out."""
+
+
+class RemoteError(PaddockError):
+    """A remote server cannot be reached, refused what was asked, or did not keep the protocol."""
+
+
+class NoListingError(RemoteError):
+    """The server is there and does not tell which models it has."""
 
 
 class ResourceError(PaddockError):

@@ -9,9 +9,13 @@ from core.errors import RecordsError
 from core.generation.answer import Answer
 from core.generation.job import Job, JobObserver
 from core.records import GUEST, Origin, RunResult, RunStart, RunStore
+from core.remotes import MARK, split_name
 from core.store import Manifest, SourceKind
 
 logger = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
+"""What is recorded of a server elsewhere that nobody tells."""
 
 GROWTH_IN_PROCESS = "growth of the app's process over load and warm-up"
 """What the memory figures of a run outside a benchmark cover."""
@@ -61,14 +65,15 @@ class RunRecorder(JobObserver):
 
     def _describe(self, job: Job) -> RunStart:
         assert job.lease is not None, "work starts after the model was leased"
-        manifest, host = job.lease.stored.manifest, host_facts()
+        stored, here = job.lease.stored, host_facts()
         sampling, conditions = job.request.sampling, job.lease.model.conditions
+        away = conditions.host  # of which nobody tells the processor and the system
         return RunStart(
             origin=self._origin,
             session=self._session,
             owner=self._owner,
             instruction=job.request.instruction,
-            context=job.request.context,
+            context=job.request.whole_context,
             prompt_format=job.prompt_format or "",
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -78,16 +83,16 @@ class RunRecorder(JobObserver):
             greedy=sampling.greedy,
             seed=sampling.seed,
             model=job.spec.model,
-            title=manifest.title,
-            source=_source(manifest),
-            precision=job.spec.precision.value,
+            title=stored.manifest.title if stored else split_name(job.spec.model).model,
+            source=_source(stored.manifest) if stored else f"{MARK}{job.spec.device}",
+            precision=job.spec.precision_name,
             device=job.spec.device,
             runtime=conditions.runtime or job.spec.runtime.value,
             hints=dict(conditions.hints),
             versions=library_versions(),
-            host_name=host.name,
-            host_cpu=host.cpu,
-            host_os=host.os,
+            host_name=away or here.name,
+            host_cpu=UNKNOWN if away else here.cpu,
+            host_os=UNKNOWN if away else here.os,
         )
 
 

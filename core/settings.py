@@ -76,7 +76,10 @@ class Settings(BaseSettings):
         description="Answers that one person may have under way at once; further ones wait.",
     )
     answers_waiting: int = Field(
-        default=8, ge=0, description="Answers of one person that may wait for their others."
+        default=28,
+        ge=0,
+        description="Further answers of one person that may wait for these; with them a program "
+        "may ask for 32 at once.",
     )
     max_characters: int = Field(
         default=200_000,
@@ -86,6 +89,24 @@ class Settings(BaseSettings):
     )
     max_new_tokens: int = Field(
         default=1000, ge=1, le=1000, description="New tokens that may be asked for."
+    )
+
+    remotes: str = Field(
+        default="",
+        description="Servers elsewhere that speak OpenAI's protocol, as NAME=URL with spaces "
+        "between them; the key of each in PADDOCK_REMOTE_KEY_NAME.",
+    )
+    remote_connect_s: float = Field(
+        default=5.0, gt=0, le=60, description="Seconds in which a remote must take a connection."
+    )
+    remote_silence_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="Seconds for which a remote may send nothing, before its first token and "
+        "between two.",
+    )
+    remote_at_once: int = Field(
+        default=16, ge=1, le=256, description="Answers that one remote is asked for at once."
     )
 
     auth: AuthMode = Field(

@@ -41,7 +41,11 @@ with st.sidebar:
 
 # The instruction.
 st.title("Give a model an instruction", anchor=False)
-st.caption("It answers on this machine; nothing you type leaves it.")
+st.caption(
+    f"It answers on the server {spec.device}; what you type is sent there."
+    if spec.remote
+    else "It answers on this machine; nothing you type leaves it."
+)
 instruction, context = ask_for_instruction()
 with st.container(horizontal=True):
     asked = st.button(

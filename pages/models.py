@@ -12,6 +12,7 @@ from core.ui.model_list import catalogue_models, own_models
 from core.ui.model_results import draw_notice
 from core.ui.opened import read_opened, write_opened
 from core.ui.person import draw_manage_hint, person
+from core.ui.remote_servers import draw_add_server, draw_servers
 from core.ui.task_panel import draw_tasks
 
 person()  # whoever may not be here is sent away
@@ -32,9 +33,11 @@ draw_loaded(engine)
 with st.container(horizontal=True, vertical_alignment="center"):
     wanted = pick_filter()
     draw_add(engine)
+    draw_add_server(engine)
     access = draw_hub_access()
 
-# The models.
+# The models, elsewhere and here.
+draw_servers(engine)
 listed = 0
 for heading, models in (("Your own", own_models(engine)), ("Catalogue", catalogue_models(engine))):
     found = [

@@ -13,6 +13,7 @@ import pytest
 
 from core.catalogue import Precision
 from core.engine import Engine
+from core.generation.activity import MONITOR
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from tests.builders import tiny_checkpoint
@@ -34,6 +35,12 @@ def _apart_from_the_person(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_else_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier test left running does not mark this one's answers as contended."""
+    monkeypatch.setattr(MONITOR, "_running", set())
 
 
 @pytest.fixture(autouse=True)

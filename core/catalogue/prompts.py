@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,23 @@ class Tokenizer(Protocol):
     def get_vocab(self) -> dict[str, int]: ...
 
     def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any: ...
+
+
+class Role(StrEnum):
+    """Who says a turn of a conversation."""
+
+    SYSTEM = "system"
+    """What the model is told before the conversation."""
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: Role
+    text: str
 
 
 @dataclass(frozen=True)
@@ -82,25 +100,34 @@ class PromptFormat:
         """What stands in the user's turn of a chat template."""
         return _fill(self.with_context, instruction, context) if context else instruction
 
-    def build(self, tokenizer: Tokenizer, instruction: str, context: str = "") -> Prompt:
+    def build(
+        self,
+        tokenizer: Tokenizer,
+        instruction: str,
+        context: str = "",
+        earlier: Sequence[Turn] = (),
+    ) -> Prompt:
         """The prompt for a model with this tokenizer.
+
+        Args:
+            earlier: what was said before the instruction. A chat template gets all of it, the
+                system's turns within the user's next one where it takes none. A format of a single
+                instruction gets what :func:`in_one_instruction` makes of it.
 
         Raises:
             PromptFormatError: a template is needed and the tokenizer has none.
             BadRequestError: the tokenizer's template rejects the conversation.
         """
         if not (self.chat and tokenizer.chat_template):
+            instruction, context = in_one_instruction(instruction, context, earlier)
             return Prompt(self.render(instruction, context), add_special_tokens=not self.chat)
-        import jinja2
-
-        turns = [{"role": "user", "content": self.content(instruction, context)}]
+        turns = [*earlier, Turn(Role.USER, self.content(instruction, context))]
         try:
-            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except (jinja2.TemplateError, ValueError, TypeError) as error:
-            raise BadRequestError(
-                f"The model's own chat template cannot take this instruction ({error}); "
-                "choose another prompt format."
-            ) from error
+            text = _by_template(tokenizer, turns)
+        except BadRequestError:
+            if not any(turn.role is Role.SYSTEM for turn in turns):
+                raise
+            text = _by_template(tokenizer, _without_system(turns))
         return Prompt(text, add_special_tokens=False)
 
     def stop_rule(self, tokenizer: Tokenizer, end_ids: Iterable[int] = ()) -> StopRule:
@@ -120,6 +147,56 @@ class PromptFormat:
         return StopRule(
             frozenset(ends) | markers, markers, texts=self.stop_tokens, lines=self.stop_lines
         )
+
+
+def in_one_instruction(instruction: str, context: str, earlier: Sequence[Turn]) -> tuple[str, str]:
+    """A conversation for a model that was taught single instructions.
+
+    Returns:
+        The instruction, with the system's turns before it, and the context, with what user and
+        assistant said so far before it.
+    """
+    system = [turn.text for turn in earlier if turn.role is Role.SYSTEM]
+    said = [
+        f"{turn.role.capitalize()}: {turn.text}" for turn in earlier if turn.role is not Role.SYSTEM
+    ]
+    context_parts = ["\n".join(said), context]
+    return (
+        "\n\n".join([*system, instruction]),
+        "\n\n".join(part for part in context_parts if part),
+    )
+
+
+def _without_system(turns: Sequence[Turn]) -> list[Turn]:
+    """The system's turns put before the text of the user's turn that follows them."""
+    kept: list[Turn] = []
+    system: list[str] = []
+    for turn in turns:
+        if turn.role is Role.SYSTEM:
+            system.append(turn.text)
+        elif turn.role is Role.USER:
+            kept.append(Turn(Role.USER, "\n\n".join([*system, turn.text])))
+            system.clear()
+        else:
+            kept.append(turn)
+    return kept
+
+
+def _by_template(tokenizer: Tokenizer, turns: Sequence[Turn]) -> str:
+    """
+    Raises:
+        BadRequestError: the template rejects the turns.
+    """
+    import jinja2
+
+    messages = [{"role": turn.role.value, "content": turn.text} for turn in turns]
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except (jinja2.TemplateError, ValueError, TypeError) as error:
+        raise BadRequestError(
+            f"The model's own chat template cannot take this instruction ({error}); "
+            "choose another prompt format."
+        ) from error
 
 
 def single_token_id(tokenizer: Tokenizer, text: str) -> int | None:

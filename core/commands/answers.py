@@ -25,6 +25,7 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
     from core.generation.answer import StopReason
     from core.generation.request import GenerationRequest
     from core.records import Origin
+    from core.remotes import is_remote
     from core.runtimes.spec import ModelSpec, SamplingSettings
 
     sampling = SamplingSettings(
@@ -40,8 +41,11 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
         options.instruction, options.context, sampling, options.prompt_format
     ).validated()
     engine = Engine(settings)
-    spec = ModelSpec(options.model, options.precision, options.device, options.runtime)
-    job = engine.answer(engine.pool.handle(spec), request, origin=Origin.CLI)
+    if is_remote(options.model):
+        spec = ModelSpec.of_remote(options.model)
+    else:
+        spec = ModelSpec(options.model, options.precision, options.device, options.runtime)
+    job = engine.answer(engine.handle(spec), request, origin=Origin.CLI)
     answer = _stream(job, quiet=options.json)
     if job.text and not options.json:
         print()
@@ -81,7 +85,7 @@ def _as_json(job: Job, answer: Answer) -> dict[str, Any]:
     facts, host = answer.facts, host_facts()
     return {
         "text": answer.text,
-        "tokens": len(answer.token_ids),
+        "tokens": timings.new_tokens if timings else len(answer.token_ids),
         "prompt_tokens": timings.prompt_tokens if timings else None,
         "ttft_ms": timings.ttft_ms if timings else None,
         "tpot_ms": timings.tpot_ms if timings else None,
@@ -97,7 +101,7 @@ def _as_json(job: Job, answer: Answer) -> dict[str, Any]:
         else None,
         "conditions": {
             "model": spec.model,
-            "precision": spec.precision.value,
+            "precision": spec.precision_name,
             "execution_precision": conditions.execution_precision if conditions else None,
             "kv_cache_precision": conditions.kv_cache_precision if conditions else None,
             "device": spec.device,
@@ -110,6 +114,8 @@ def _as_json(job: Job, answer: Answer) -> dict[str, Any]:
             "greedy": job.request.sampling.greedy,
             "contended": answer.contended,
             "versions": library_versions(),
+            "note": conditions.note if conditions else None,
+            "server": conditions.host if conditions else None,
             "host": {"name": host.name, "cpu": host.cpu, "os": host.os},
         },
     }

@@ -182,15 +182,16 @@ def _see_through(
 
 def _plan(options: argparse.Namespace) -> Plan:
     from core.benchmark.plan import Plan
-    from core.runtimes.spec import RuntimeName
+    from core.runtimes.spec import LOCAL_RUNTIMES
 
     chosen = options.models or options.random_weights
     try:
-        runtimes = tuple(RuntimeName(name.lower()) for name in options.runtimes)
-    except ValueError:
+        local = {name.value: name for name in LOCAL_RUNTIMES}
+        runtimes = tuple(local[name.lower()] for name in options.runtimes)
+    except KeyError:
         raise BadRequestError(
             f"There is no such runtime among {', '.join(options.runtimes)}; choose from "
-            f"{', '.join(RuntimeName)}."
+            f"{', '.join(LOCAL_RUNTIMES)}."
         ) from None
     return Plan(
         models=options.models if chosen else _embedded(),

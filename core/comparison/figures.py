@@ -52,6 +52,10 @@ class Figures:
     kv_precision: str | None
     devices_used: tuple[str, ...]
     threads: int | None
+    host: str | None = None
+    """Host and port of the server that answered; None for this machine."""
+    note: str | None = None
+    """A sentence about how it was run."""
 
 
 def side_figures(answer: Answer, stored: StoredModel | None = None) -> Figures:
@@ -84,6 +88,8 @@ def side_figures(answer: Answer, stored: StoredModel | None = None) -> Figures:
         kv_precision=result.kv_precision,
         devices_used=result.devices_used,
         threads=result.threads,
+        host=answer.conditions.host if answer.conditions else None,
+        note=answer.conditions.note if answer.conditions else None,
     )
 
 

@@ -25,6 +25,8 @@ def fit_together(pool: ModelPool, store: ModelStore, sides: Sequence[ModelSpec])
     """
     wanted: dict[ModelSpec, None] = {}  # in order, and each once
     for spec in sides:
+        if spec.remote:  # it takes no memory here
+            continue
         with suppress(UnknownDeviceError):  # its answer says so
             wanted[canonical(spec)] = None
     limit = pool.settings.max_loaded_models

@@ -43,7 +43,7 @@ Start = Callable[[ModelSpec, GenerationRequest], Job]
 """Makes and starts a recorded job; a PaddockError that it raises fails its side alone."""
 
 LineUp = Callable[[ModelSpec, OnProgress, threading.Event], AbstractContextManager[Any]]
-"""Loads a model and holds it: :meth:`core.runtimes.pool.ModelPool.lease`."""
+"""Loads a model and holds it: :meth:`core.engine.Engine.lease`."""
 
 
 _under_way: set[Match] = set()

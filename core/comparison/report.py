@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeGuard
 
 from core.catalogue import catalogue
 from core.comparison.divergence import (
@@ -21,7 +22,9 @@ from core.comparison.match import Match, SideState
 from core.comparison.setup import LETTERS, Mode
 from core.comparison.timeline import Timeline, timeline
 from core.devices import HostFacts, host_facts, library_versions
+from core.generation.answer import Answer
 from core.generation.request import GenerationRequest
+from core.remotes import split_name
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore, StoredModel
 
@@ -46,7 +49,10 @@ class SideReport:
 
     @property
     def label(self) -> str:
-        """Title, precision, device, with what AUTO took, and runtime."""
+        """Title, precision, device, with what AUTO took, and runtime; or server and host."""
+        if self.spec.remote:
+            host = self.figures.host if self.figures is not None else None
+            return " · ".join([self.title, *self.spec.words, *([host] if host else [])])
         used = self.figures.devices_used if self.figures is not None else ()
         device = self.spec.device
         if used and used != (device,):
@@ -118,6 +124,8 @@ def describe(match: Match, store: ModelStore, *, verdict: str | None = None) -> 
 
 def model_title(spec: ModelSpec, stored: StoredModel | None = None) -> str:
     """The model's name as people know it."""
+    if spec.remote:
+        return split_name(spec.model).model
     row = catalogue().get(spec.model)
     if row is not None:
         return row.title
@@ -149,10 +157,12 @@ def _pairs(match: Match, stored: list[StoredModel | None]) -> tuple[Pair, ...]:
     pairs = []
     for a, b in places:
         first, second = answers[a], answers[b]
-        if first is None or second is None or not (first.token_ids and second.token_ids):
+        if not (_said_something(first) and _said_something(second)):
             continue
         reference = references.get(frozenset((a, b)))
-        alike = sides[a].model == sides[b].model or same_tokenizer(stored[a], stored[b])
+        alike = bool(first.token_ids and second.token_ids) and (
+            sides[a].model == sides[b].model or same_tokenizer(stored[a], stored[b])
+        )
         in_order = (first, second) if reference == a else (second, first)
         pairs.append(
             Pair(
@@ -165,3 +175,8 @@ def _pairs(match: Match, stored: list[StoredModel | None]) -> tuple[Pair, ...]:
             )
         )
     return tuple(pairs)
+
+
+def _said_something(answer: Answer | None) -> TypeGuard[Answer]:
+    """A server elsewhere gives text alone, and no token ids."""
+    return answer is not None and bool(answer.token_ids or answer.text)

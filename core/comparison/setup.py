@@ -9,6 +9,7 @@ from enum import StrEnum
 from core.devices import AUTO, auto_devices, require_device
 from core.errors import BadRequestError, UnknownDeviceError
 from core.generation.request import GenerationRequest
+from core.remotes import MARK
 from core.runtimes.spec import ModelSpec
 
 FEWEST_SIDES, MOST_SIDES = 2, 4
@@ -86,8 +87,12 @@ def default_mode(sides: Sequence[ModelSpec]) -> Mode:
 def devices_of(spec: ModelSpec) -> frozenset[str]:
     """Names of the devices the model will use; empty where AUTO cannot say yet.
 
+    A server elsewhere is a device of its own.
+
     A device that this machine does not have stands for itself: the answer will tell the person.
     """
+    if spec.remote:
+        return frozenset({f"{MARK}{spec.device}"})
     try:
         device = require_device(spec.device)
     except UnknownDeviceError:

@@ -91,8 +91,12 @@ def conditions(report: MatchReport) -> list[tuple[str, str]]:
 
 def _side_conditions(side: SideReport) -> str:
     figures, spec = side.figures, side.spec
-    parts = [side.title, f"{spec.precision.label} weights", f"{spec.runtime.value} runtime"]
-    parts.append(f"asked for {spec.device}")
+    parts = [side.title]
+    if spec.remote:
+        parts.append(spec.variant)
+    else:
+        parts += [f"{spec.precision.label} weights", f"{spec.runtime.value} runtime"]
+        parts.append(f"asked for {spec.device}")
     if figures is not None:
         if figures.devices_used:
             parts.append(f"ran on {', '.join(figures.devices_used)}")
@@ -108,5 +112,7 @@ def _side_conditions(side: SideReport) -> str:
             parts.append(f"{figures.prompt_tokens} prompt tokens")
         if figures.load_s is not None:
             parts.append(f"loaded in {figures.load_s:.1f} s")
+        if figures.note is not None:
+            parts.append(figures.note)
         parts.append("contended" if figures.contended else "not contended")
     return ", ".join(parts)

@@ -39,6 +39,21 @@ class ActivityMonitor:
                 self._running.discard(activity)
 
 
+def monitor_beside(place: str | None) -> ActivityMonitor:
+    """The monitor of what runs at one place.
+
+    Args:
+        place: as :attr:`core.runtimes.base.Conditions.beside` has it; None is this process.
+    """
+    if place is None:
+        return MONITOR
+    with _monitors_lock:
+        return _monitors.setdefault(place, ActivityMonitor())
+
+
+_monitors: dict[str, ActivityMonitor] = {}
+_monitors_lock = threading.Lock()
+
 MONITOR = ActivityMonitor()
 """The process's own: answers on any page, command or route announce themselves here, and so does
 what is fetched and converted for this process."""

@@ -11,17 +11,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from core.catalogue.prompts import PromptFormat, StopRule, choose_format
-from core.errors import GenerationError, PaddockError, PromptTooLongError
-from core.generation.activity import MONITOR
+from core.errors import GenerationError, PaddockError
+from core.generation.activity import monitor_beside
 from core.generation.answer import Answer, StopReason
 from core.generation.request import GenerationRequest
 from core.generation.shares import Share
-from core.generation.text import StopText, TextDecoder
 from core.generation.timing import Timings, measure
-from core.runtimes.base import InterruptedGeneration, LoadedModel
+from core.generation.work import Work, work_on
+from core.runtimes.base import InterruptedGeneration
 from core.runtimes.pool import Lease, ModelHandle
-from core.runtimes.spec import TokenRequest
+from core.runtimes.remote import RemoteHandle, RemoteLease
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +74,13 @@ class JobObserver:
 class Job:
     """Runs one request on one model in a thread of its own.
 
-    Watching is polling: :meth:`snapshot` and :meth:`read` never block on the worker, and the
-    worker never waits for a watcher.
+    :meth:`snapshot` and :meth:`read` never block on the worker, and the worker never waits for a
+    watcher: look again and again, or have :meth:`watch` tell when it is worth it.
     """
 
     def __init__(
         self,
-        handle: ModelHandle,
+        handle: ModelHandle | RemoteHandle,
         request: GenerationRequest,
         *,
         timeout_s: float,
@@ -100,7 +99,7 @@ class Job:
         self.id = uuid.uuid4().hex
         self.spec = handle.spec
         self.request = request.validated()
-        self.lease: Lease | None = None
+        self.lease: Lease | RemoteLease | None = None
         """The leased model while work is under way; kept for observers."""
         self.prompt_format: str | None = None
         self._handle = handle
@@ -111,10 +110,12 @@ class Job:
         self._done = threading.Event()
         self._phase = Phase.PREPARING
         self._message, self._fraction, self._place = "Getting ready.", None, 0
+        self._watchers: tuple[Callable[[], None], ...] = ()
         self._chunks: list[str] = []
         self._ids: list[int] = []
         self._stamps: list[float] = []
         self._queued_at = self._started_at = 0.0
+        self._work: Work | None = None
         self._answer: Answer | None = None
         self._thread = threading.Thread(target=self._run, name=f"answer {self.id}", daemon=True)
 
@@ -151,10 +152,26 @@ class Job:
         """Wait for the end; False where the time ran out first."""
         return self._done.wait(timeout_s)
 
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have ``changed`` called whenever there is something new: a phase, a piece, the end.
+
+        It is called in the worker's threads, where it must neither block nor raise; and at once
+        where the answer has ended already.
+        """
+        self._watchers = (*self._watchers, changed)
+        if self.done:
+            changed()
+
+    @property
+    def phase(self) -> Phase:
+        """How far it is."""
+        return self._phase
+
     def read(self, start: int) -> tuple[list[str], int]:
         """Pieces of text from the ``start``-th on, and where to go on reading.
 
-        A piece is the text of one token, so that the number of pieces follows the tokens.
+        A piece is the text of one token, or what a server elsewhere sent at once, so that the
+        number of pieces follows the tokens.
         """
         pieces = self._chunks[start:]
         return pieces, start + len(pieces)
@@ -166,7 +183,7 @@ class Job:
 
     def snapshot(self) -> Snapshot:
         """How it stands now."""
-        count = len(self._ids)
+        count = len(self._stamps)
         rate, elapsed = None, 0.0
         if self._started_at:
             answer = self._answer
@@ -202,11 +219,16 @@ class Job:
         self._finish(answer)
 
     def _finish(self, answer: Answer) -> None:
-        self.lease = None  # a job that is kept for its text must not keep the model
+        self.lease = self._work = None  # a job that is kept for its text must not keep the model
         self._answer = answer
         self._phase = Phase.DONE
         self._message = answer.error_sentence or answer.stop_reason.sentence
         self._done.set()
+        self._changed()
+
+    def _changed(self) -> None:
+        for changed in self._watchers:
+            changed()
 
     def _answer_as_allowed(self) -> Answer:
         """Wait until the person has room for one more answer, and give it."""
@@ -224,17 +246,13 @@ class Job:
             if lease is None:
                 return self._ended(StopReason.CANCELLED)
             self.lease = lease
-            chosen = choose_format(
-                lease.stored.key, self.request.prompt_format, lease.model.tokenizer
-            )
-            self.prompt_format = chosen.name
-            ids = self._encode(chosen, lease)
-            rule = chosen.stop_rule(lease.model.tokenizer, lease.model.end_ids)
+            work = self._work = work_on(lease, self.request, self.spec.model)
+            self.prompt_format = work.prompt_format
             self._tell(lambda: self._observer.started(self))
             try:
-                answer = self._answer_in_turn(lease, rule, ids)
+                answer = self._answer_in_turn(lease, work)
             except PaddockError as error:  # the line is full
-                answer = self._ended(StopReason.ERROR, error=error, prompt_tokens=len(ids))
+                answer = self._ended(StopReason.ERROR, error=error)
             self._tell(lambda: self._observer.ended(self, answer))
             return answer
 
@@ -247,50 +265,19 @@ class Job:
     def _on_progress(self, message: str, fraction: float | None) -> None:
         self._message, self._fraction = message, fraction
 
-    def _encode(self, chosen: PromptFormat, lease: Lease) -> tuple[int, ...]:
-        """Token ids of the prompt.
-
-        Raises:
-            PromptTooLongError: with the new tokens asked for it exceeds the model's positions.
-        """
-        tokenizer = lease.model.tokenizer
-        prompt = chosen.build(tokenizer, self.request.instruction, self.request.context)
-        encoded = tokenizer(
-            prompt.text, add_special_tokens=prompt.add_special_tokens, verbose=False
-        )
-        ids = tuple(encoded["input_ids"])
-        wanted, positions = self.request.sampling.max_new_tokens, lease.model.positions
-        if positions is not None and len(ids) + wanted > positions:
-            room = positions - len(ids)
-            remedy = (
-                f"ask for at most {room:,} new tokens or shorten the text"
-                if room > 0
-                else "shorten the text"
-            )
-            raise PromptTooLongError(
-                f"The prompt has {len(ids):,} tokens and {wanted:,} new ones were asked for, "
-                f"together {len(ids) + wanted:,}, but {self.spec.model} has positions for "
-                f"{positions:,}; {remedy}."
-            )
-        return ids
-
-    def _answer_in_turn(self, lease: Lease, rule: StopRule, ids: tuple[int, ...]) -> Answer:
+    def _answer_in_turn(self, lease: Lease | RemoteLease, work: Work) -> Answer:
         self._queued_at = time.perf_counter()
         self._phase = Phase.QUEUED
         lane = self._share.lane if self._share else ""
         with lease.turn(self._cancelled, self._on_place, lane=lane) as my_turn:
             if not my_turn:
-                return self._ended(StopReason.CANCELLED, prompt_tokens=len(ids))
-            with MONITOR.running() as activity:
+                return self._ended(StopReason.CANCELLED)
+            with monitor_beside(work.conditions.beside).running() as activity:
                 self._phase, self._message = Phase.PREFILL, "Reading the prompt."
-                reason, error = self._generate(lease.model, rule, ids)
+                self._changed()
+                reason, error = self._generate(work)
             ended = time.perf_counter()
-        return self._ended(
-            reason,
-            error=error,
-            timings=measure(self._queued_at, self._started_at, ended, len(ids), self._stamps),
-            contended=activity.contended,
-        )
+        return self._ended(reason, error=error, ended_at=ended, contended=activity.contended)
 
     def _on_place(self, place: int) -> None:
         self._place = place
@@ -298,17 +285,14 @@ class Job:
             noun = "answer" if place == 1 else "answers"
             self._message = f"Waiting in line: {place} {noun} ahead."
 
-    def _generate(
-        self, model: LoadedModel, rule: StopRule, ids: tuple[int, ...]
-    ) -> tuple[StopReason, PaddockError | None]:
-        sink = _TokenSink(self, model, rule)
-        request = TokenRequest(ids, self.request.sampling, rule.token_ids)
-        watch = _Watch(model, request, self._cancelled, self._timeout_s)
+    def _generate(self, work: Work) -> tuple[StopReason, PaddockError | None]:
+        watch = _Watch(work.interrupt, self._cancelled, self._timeout_s)
         self._started_at = time.perf_counter()
         error: PaddockError | None = None
+        reason: StopReason | None = None
         try:
             with watch:
-                model.generate(request, sink.on_token)
+                reason = work.run(self._on_piece)
         except InterruptedGeneration:
             pass
         except PaddockError as failure:
@@ -316,29 +300,44 @@ class Job:
         except Exception as failure:
             logger.exception("The runtime failed unexpectedly")
             error = _unexpected(failure)
-        sink.close()
-        return (StopReason.ERROR if error else self._reason(sink, watch)), error
+        if rest := work.close():
+            self._chunks.append(rest)
+        if error is not None:
+            return StopReason.ERROR, error
+        if reason is None:
+            reason = StopReason.TIMEOUT if watch.timed_out else StopReason.CANCELLED
+        return reason, None
 
-    def _reason(self, sink: _TokenSink, watch: _Watch) -> StopReason:
-        if sink.reason is not None:
-            return sink.reason
-        if len(self._ids) >= self.request.sampling.max_new_tokens:
-            return StopReason.LENGTH
-        return StopReason.TIMEOUT if watch.timed_out else StopReason.CANCELLED
+    def _on_piece(self, token_id: int | None, stamp: float, text: str) -> bool:
+        """See :data:`core.generation.work.OnPiece`."""
+        self._stamps.append(stamp)
+        if token_id is not None:
+            self._ids.append(token_id)
+        self._chunks.append(text)
+        self._phase, self._message = Phase.ANSWERING, "Answering."
+        self._changed()
+        return not self._cancelled.is_set()
 
     def _ended(
         self,
         reason: StopReason,
         *,
         error: PaddockError | None = None,
-        timings: Timings | None = None,
+        ended_at: float | None = None,
         contended: bool = False,
-        prompt_tokens: int = 0,
     ) -> Answer:
-        lease = self.lease
-        if timings is None and self._queued_at:
-            now = time.perf_counter()
-            timings = measure(self._queued_at, now, now, prompt_tokens, ())
+        """
+        Args:
+            ended_at: when work ended; None where it never began.
+        """
+        lease, work = self.lease, self._work
+        timings: Timings | None = None
+        if work is not None and self._queued_at:
+            ended = ended_at or time.perf_counter()
+            started = ended if ended_at is None else self._started_at
+            timings = measure(
+                self._queued_at, started, ended, work.prompt_tokens, self._stamps, work.new_tokens
+            )
         return Answer(
             text=self.text.rstrip(),
             token_ids=tuple(self._ids),
@@ -347,53 +346,16 @@ class Job:
             seed=self.request.sampling.seed,
             prompt_format=self.prompt_format,
             timings=timings,
-            conditions=lease.model.conditions if lease else None,
+            conditions=work.conditions if work else lease.model.conditions if lease else None,
             facts=lease.facts if lease else None,
             contended=contended,
             error=error,
         )
 
-    def _token(self, token_id: int, stamp: float, text: str) -> None:
-        self._stamps.append(stamp)
-        self._ids.append(token_id)
-        self._chunks.append(text)
-        self._phase, self._message = Phase.ANSWERING, "Answering."
-
 
 def _unexpected(error: Exception) -> GenerationError:
     detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return GenerationError(f"Something failed while the model answered ({detail}); try again.")
-
-
-class _TokenSink:
-    """Receives the runtime's tokens: stamps, decodes, and notices where the answer ends."""
-
-    def __init__(self, job: Job, model: LoadedModel, rule: StopRule) -> None:
-        self._job = job
-        self._decoder = TextDecoder(model.tokenizer)
-        self._stop_text = StopText(rule)
-        self._rule = rule
-        self.reason: StopReason | None = None
-
-    def on_token(self, token_id: int) -> bool:
-        """See :data:`core.runtimes.base.OnToken`."""
-        stamp = time.perf_counter()
-        if token_id in self._rule.token_ids:
-            marker = token_id in self._rule.marker_ids
-            self.reason = StopReason.STOP_MARKER if marker else StopReason.END_OF_TEXT
-            self._job._token(token_id, stamp, "")
-            return False
-        self._job._token(token_id, stamp, self._stop_text.feed(self._decoder.feed(token_id)))
-        if self._stop_text.stopped:
-            self.reason = StopReason.STOP_MARKER
-            return False
-        return not self._job.cancelling
-
-    def close(self) -> None:
-        """Let go of text that was held back as the possible beginning of a stop text."""
-        rest = self._stop_text.feed(self._decoder.close()) + self._stop_text.close()
-        if rest:
-            self._job._chunks.append(rest)
 
 
 class _Watch:
@@ -405,14 +367,12 @@ class _Watch:
 
     def __init__(
         self,
-        model: LoadedModel,
-        request: TokenRequest,
+        interrupt: Callable[[], None],
         cancelled: threading.Event,
         timeout_s: float,
     ) -> None:
         self.timed_out = False
-        self._model = model
-        self._request = request
+        self._interrupt = interrupt
         self._cancelled = cancelled
         self._deadline = time.monotonic() + timeout_s
         self._ended = threading.Event()
@@ -434,4 +394,4 @@ class _Watch:
                 self._cancelled.set()
             if self._cancelled.is_set():
                 with suppress(RuntimeError):  # nothing to interrupt between two steps
-                    self._model.interrupt(self._request)
+                    self._interrupt()

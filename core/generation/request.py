@@ -6,11 +6,14 @@ import secrets
 import unicodedata
 from dataclasses import dataclass, field, replace
 
+from core.catalogue.prompts import Role, Turn, in_one_instruction
 from core.errors import BadRequestError
 from core.runtimes.spec import SEED_RANGE, SamplingSettings
 
 MAX_CHARACTERS = 200_000
 """Instruction and context together; the longest prompt of the catalogue is 32 768 tokens."""
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 500
 _ALLOWED_CONTROLS = frozenset("\n\r\t\f\v")
 
 
@@ -23,6 +26,30 @@ class GenerationRequest:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     prompt_format: str | None = None
     """Name of a prompt format; None takes the model's own."""
+    earlier: tuple[Turn, ...] = ()
+    """What was said before the instruction."""
+    stop: tuple[str, ...] = ()
+    """Further texts that end the answer; none of them is shown."""
+    verbatim: bool = False
+    """The instruction is the prompt, to the byte: nothing is put around it, and nothing but the
+    end of the text and :attr:`stop` ends the answer."""
+    shorten: bool = False
+    """Where the model has not the positions for all new tokens, take as many as there are."""
+
+    @property
+    def characters(self) -> int:
+        """Length of all that the model reads."""
+        said = sum(len(turn.text) for turn in self.earlier)
+        return len(self.instruction) + len(self.context) + said
+
+    @property
+    def whole_context(self) -> str:
+        """The context, with what was said before the instruction; for the records."""
+        if not self.earlier:
+            return self.context
+        system = [f"System: {turn.text}" for turn in self.earlier if turn.role is Role.SYSTEM]
+        _, rest = in_one_instruction("", self.context, self.earlier)
+        return "\n".join([*system, rest]) if system else rest
 
     def validated(self) -> GenerationRequest:
         """This request, checked, trimmed of outer white space, and with a seed unless greedy.
@@ -30,10 +57,12 @@ class GenerationRequest:
         Raises:
             BadRequestError: empty, over-long or not proper text, or a setting out of range.
         """
-        instruction, context = self.instruction.strip(), self.context.strip()
+        instruction, context = self.instruction, self.context.strip()
+        if not self.verbatim:
+            instruction = instruction.strip()
         if not instruction:
             raise BadRequestError("The instruction is empty; type one or pick an example.")
-        length = len(instruction) + len(context)
+        length = self.characters
         if length > MAX_CHARACTERS:
             raise BadRequestError(
                 f"Instruction and context have {length:,} characters together; "
@@ -41,12 +70,25 @@ class GenerationRequest:
             )
         _check_text("instruction", instruction)
         _check_text("context", context)
+        for turn in self.earlier:
+            _check_text("conversation", turn.text)
+        _check_stops(self.stop)
         sampling = self.sampling.validated()
         if sampling.greedy:
             sampling = replace(sampling, seed=None)
         elif sampling.seed is None:
             sampling = replace(sampling, seed=secrets.randbelow(SEED_RANGE[1] + 1))
         return replace(self, instruction=instruction, context=context, sampling=sampling)
+
+
+def _check_stops(stops: tuple[str, ...]) -> None:
+    if len(stops) > MAX_STOPS:
+        raise BadRequestError(f"There are {len(stops)} stop texts; name at most {MAX_STOPS}.")
+    for text in stops:
+        if not 0 < len(text) <= MAX_STOP_CHARACTERS:
+            raise BadRequestError(
+                f"A stop text has {len(text):,} characters; it needs 1 to {MAX_STOP_CHARACTERS}."
+            )
 
 
 def _check_text(name: str, text: str) -> None:

@@ -90,13 +90,18 @@ def _end_of_settled(text: str) -> int:
 class StopText:
     """Lets an answer through up to the first stop text and never shows a part of one."""
 
-    def __init__(self, rule: StopRule) -> None:
+    def __init__(self, rule: StopRule, *, keep_space: bool = False) -> None:
+        """
+        Args:
+            rule: its texts and lines end the answer.
+            keep_space: let white space at the answer's start through.
+        """
         # A line of the answer begins at its start or after a newline. The text before the
         # answer ends in a newline or a colon, so its start counts as a line's beginning.
         self._markers = (*rule.texts, *(f"\n{line}" for line in rule.lines))
         self._at_start = rule.lines
         self._held = ""
-        self._started = False
+        self._started = keep_space and not rule.lines
         self.stopped = False
         """Whether a stop text was seen; nothing is let through after it."""
 

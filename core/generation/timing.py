@@ -22,9 +22,11 @@ class Timings:
     """Time per output token: (last − first token time) / (tokens − 1)."""
     total_ms: float
     """Start of work to end of work."""
-    prompt_tokens: int
+    prompt_tokens: int | None
+    """None where a server elsewhere did not tell."""
     new_tokens: int
-    """Token ids the model produced, an end token included."""
+    """Token ids the model produced, an end token included; of a server elsewhere, as it counted
+    them, or the pieces of text that came."""
 
     @property
     def decode_tokens_per_s(self) -> float | None:
@@ -40,11 +42,17 @@ class Timings:
     @property
     def prefill_tokens_per_s(self) -> float | None:
         """Prompt tokens / TTFT."""
-        return 1000.0 * self.prompt_tokens / self.ttft_ms if self.ttft_ms else None
+        timed = self.prompt_tokens is not None and self.ttft_ms
+        return 1000.0 * self.prompt_tokens / self.ttft_ms if timed else None
 
 
 def measure(
-    queued_s: float, started_s: float, ended_s: float, prompt_tokens: int, stamps_s: Sequence[float]
+    queued_s: float,
+    started_s: float,
+    ended_s: float,
+    prompt_tokens: int | None,
+    stamps_s: Sequence[float],
+    new_tokens: int | None = None,
 ) -> Timings:
     """Timings from clock readings in seconds.
 
@@ -52,13 +60,15 @@ def measure(
         queued_s: when the answer was asked for.
         started_s: when work on it started.
         ended_s: when work on it ended.
-        stamps_s: when each token existed, in order.
+        stamps_s: when each token existed, in order; of a server elsewhere, when each piece came.
+        new_tokens: how many there were, where they and what was stamped need not be as many.
     """
-    count = len(stamps_s)
+    seen = len(stamps_s)
+    count = seen if new_tokens is None else new_tokens
     return Timings(
         queue_ms=1000 * (started_s - queued_s),
-        ttft_ms=1000 * (stamps_s[0] - started_s) if count else None,
-        tpot_ms=1000 * (stamps_s[-1] - stamps_s[0]) / (count - 1) if count > 1 else None,
+        ttft_ms=1000 * (stamps_s[0] - started_s) if seen else None,
+        tpot_ms=1000 * (stamps_s[-1] - stamps_s[0]) / (count - 1) if min(seen, count) > 1 else None,
         total_ms=1000 * (ended_s - started_s),
         prompt_tokens=prompt_tokens,
         new_tokens=count,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from core.runtimes.spec import ModelSpec, TokenRequest
+from core.runtimes.spec import ModelSpec, TextRequest, TokenRequest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,12 @@ class Conditions:
     """The runtime that really runs it, by name, where that is not the one that was asked for."""
     note: str | None = None
     """A sentence for the person about how it is run; why another runtime took it over, say."""
+    host: str | None = None
+    """Host and port of the server that runs it; None where it runs on this machine, in this
+    process."""
+    beside: str | None = None
+    """What else runs where it runs: answers with an equal one disturb each other's timings. None
+    is this machine."""
 
 
 class LoadedModel(Protocol):
@@ -64,6 +70,45 @@ class LoadedModel(Protocol):
 
     def close(self) -> None:
         """Give the memory back. The model cannot be used afterwards."""
+        ...
+
+
+OnText = Callable[[str], bool]
+"""Receives each piece of text the moment it comes, empty where a token has no text; returning False
+ends the generation."""
+
+
+@dataclass(frozen=True)
+class TextEnd:
+    """How an answer in text ended."""
+
+    length: bool
+    """Whether it reached the number of new tokens asked for; else the model ended it."""
+    prompt_tokens: int | None
+    """As whoever counted them says; None where nobody did. So are the new ones."""
+    new_tokens: int | None
+    conditions: Conditions
+    """Those of this answer."""
+
+
+class TextModel(Protocol):
+    """A model elsewhere, behind a server that formats, tokenizes and decodes by itself."""
+
+    conditions: Conditions
+    at_once: int
+    """How many answers it is asked for at a time."""
+
+    def answer(self, request: TextRequest, on_text: OnText) -> TextEnd:
+        """Answer one request; returns when the model or the length ended it.
+
+        Raises:
+            InterruptedGeneration: :meth:`interrupt` or ``on_text`` ended it.
+            PaddockError: the server cannot be reached, refused, or failed.
+        """
+        ...
+
+    def interrupt(self, request: TextRequest) -> None:
+        """End this very request, by identity, wherever it is; callable from any thread."""
         ...
 
 

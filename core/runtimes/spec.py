@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from core.catalogue import DEFAULT_PRECISION, Precision
 from core.errors import BadRequestError
+from core.remotes.address import split_name
+
+UNKNOWN_PRECISION = "unknown"
 
 MAX_NEW_TOKENS_RANGE = (1, 1000)
 TEMPERATURE_RANGE = (0.1, 5.0)
@@ -25,11 +28,24 @@ class RuntimeName(StrEnum):
     """Optimum Intel: ``transformers``' own ``generate`` on OpenVINO, one answer at a time."""
     PYTORCH = "pytorch"
     """The baseline of the benchmark: runs a checkpoint as it is, without OpenVINO."""
+    REMOTE = "remote"
+    """A server elsewhere that speaks OpenAI's protocol."""
 
     @property
     def short_name(self) -> str:
         """Its name for people, in a word."""
-        return {"genai": "GenAI", "optimum": "Optimum", "pytorch": "PyTorch"}[self.value]
+        return _SHORT_NAMES[self]
+
+
+_SHORT_NAMES = {
+    RuntimeName.GENAI: "GenAI",
+    RuntimeName.OPTIMUM: "Optimum",
+    RuntimeName.PYTORCH: "PyTorch",
+    RuntimeName.REMOTE: "remote",
+}
+
+LOCAL_RUNTIMES = (RuntimeName.GENAI, RuntimeName.OPTIMUM, RuntimeName.PYTORCH)
+"""What can be measured on this machine."""
 
 
 ANSWERING_RUNTIMES = (RuntimeName.GENAI, RuntimeName.OPTIMUM)
@@ -91,9 +107,45 @@ class ModelSpec:
         """The hints the model is compiled with."""
         return self.hints or ExecutionHints.default_for(self.precision, self.device)
 
+    @classmethod
+    def of_remote(cls, model: str) -> ModelSpec:
+        """A model of a server elsewhere, which knows its precision and device by itself.
+
+        Args:
+            model: ``remote:NAME/MODEL``.
+
+        Raises:
+            PersonMistake: it is not of that form.
+        """
+        return cls(model, device=split_name(model).remote, runtime=RuntimeName.REMOTE)
+
+    @property
+    def remote(self) -> bool:
+        """Whether a server elsewhere runs it; ``device`` is the server's name then."""
+        return self.runtime is RuntimeName.REMOTE
+
+    @property
+    def precision_name(self) -> str:
+        """The weights' precision as it is recorded; a server elsewhere does not tell its own."""
+        return UNKNOWN_PRECISION if self.remote else self.precision.value
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """How and where it runs, for people: precision, device and runtime, or the server."""
+        if self.remote:
+            return (f"on {self.device}", self.runtime.short_name)
+        return (self.precision.label, self.device, self.runtime.short_name)
+
+    @property
+    def variant(self) -> str:
+        """What tells it from the same model beside it: its precision, or its server."""
+        return self.words[0]
+
     @property
     def label(self) -> str:
         """Model, precision and device as one readable line."""
+        if self.remote:
+            return f"{split_name(self.model).model} · {self.variant}"
         return f"{self.model} · {self.precision.label} · {self.device}"
 
 
@@ -139,6 +191,18 @@ class TokenRequest:
     """With a seed, unless greedy."""
     stop_ids: frozenset[int] = field(default_factory=frozenset)
     """Generation ends after one of these has been produced."""
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """What a server elsewhere is asked to do."""
+
+    turns: tuple[tuple[str, str], ...]
+    """Role and text of each; the server puts its model's own format around them."""
+    sampling: SamplingSettings
+    """With a seed, unless greedy."""
+    stop: tuple[str, ...] = ()
+    """Texts before which the answer ends."""
 
 
 def _check(name: str, value: float, bounds: tuple[float, float]) -> None:

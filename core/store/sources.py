@@ -10,6 +10,7 @@ from pathlib import Path
 
 from core.catalogue import EMBEDDED_DIR, CatalogueModel, catalogue
 from core.errors import UnknownModelError
+from core.remotes import is_remote
 from core.store import checkpoint
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9][\w.\-]{0,95}", re.ASCII)
@@ -59,6 +60,11 @@ def resolve(model: str) -> Source:
         CorruptModelError: a file in the folder is cut off or unreadable.
     """
     name = model.strip()
+    if is_remote(name):
+        raise UnknownModelError(
+            f"{name} is a model of a server elsewhere: it can answer, but it cannot be fetched, "
+            "converted, measured or tuned here."
+        )
     rows = catalogue()
     if name in rows:
         return _from_row(rows[name])

@@ -7,6 +7,7 @@ import streamlit as st
 from core.engine import Engine
 from core.records import VoteStore
 from core.runtimes.pool import ModelHandle
+from core.runtimes.remote import RemoteHandle
 from core.runtimes.spec import ModelSpec
 from core.settings import load_settings
 
@@ -29,11 +30,11 @@ def shared_votes() -> VoteStore:
     return VoteStore(shared_engine().runs.database)
 
 
-def _release(handle: ModelHandle) -> None:
+def _release(handle: ModelHandle | RemoteHandle) -> None:
     handle.release()
 
 
 @st.cache_resource(max_entries=MAX_HANDLES, show_spinner=False, on_release=_release)
-def cached_model(spec: ModelSpec) -> ModelHandle:
+def cached_model(spec: ModelSpec) -> ModelHandle | RemoteHandle:
     """The handle of a model; it is loaded by the first answer and stays for the next ones."""
-    return shared_engine().pool.handle(spec)
+    return shared_engine().handle(spec)

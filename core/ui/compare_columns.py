@@ -120,8 +120,7 @@ def _draw_heading(shown: Shown, side: int, *, ended: bool) -> None:
                 args=(side,),
             )
     if not shown.hidden:
-        device = safe_markdown(spec.device)
-        st.caption(f"{spec.precision.label} · {device} · {spec.runtime.short_name}")
+        st.caption(" · ".join(map(safe_markdown, spec.words)))
 
 
 def _draw_waiting(shown: Shown, side: int) -> None:

@@ -104,7 +104,7 @@ def _line(entry: Entry) -> str:
         parts.append(f"{len(sides)} models, names hidden")
     else:
         parts += [
-            f"{letter} {safe_markdown(model_title(spec))} {spec.precision.label}"
+            f"{letter} {safe_markdown(model_title(spec))} {spec.variant}"
             for letter, spec in zip(LETTERS, sides, strict=False)
         ]
     if entry.running:

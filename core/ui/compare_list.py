@@ -190,7 +190,7 @@ def _summary_row(side: int, summary: SideSummary, entry: ShownList) -> dict[str,
     # A table's cell is Markdown of one line; a model's own name is a person's text.
     title = safe_markdown(" ".join(model_title(spec).split()))
     return {
-        "Side": f"**{LETTERS[side]}** · {title} · {spec.precision.label}",
+        "Side": f"**{LETTERS[side]}** · {title} · {spec.variant}",
         "Answered": f"{summary.answered}",
         "Failed": f"{summary.failed}",
         "Median rate": rate_text(summary.decode_tokens_per_s) + mark,

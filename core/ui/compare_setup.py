@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ import streamlit as st
 from core.catalogue import Precision, catalogue
 from core.comparison.setup import FEWEST_SIDES, LETTERS, MOST_SIDES, Mode, default_mode
 from core.devices import AUTO
+from core.errors import PersonMistake
+from core.remotes import is_remote
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
 from core.store import ModelStore
 from core.ui.link import link_choice, number_in
@@ -180,8 +183,12 @@ def _values(place: int) -> dict[str, Any]:
 
 def _chosen(place: int) -> ModelSpec:
     values = _values(place)
+    model = values["model"] or next(iter(catalogue()))
+    if is_remote(model):
+        with suppress(PersonMistake):  # typed by hand, and said to be none where it is drawn
+            return ModelSpec.of_remote(model)
     return ModelSpec(
-        values["model"] or next(iter(catalogue())),
+        model,
         values["precision"] or _PREFERRED[0],
         values["device"] or AUTO,
         values["runtime"] or ANSWERING_RUNTIMES[0],

@@ -136,7 +136,7 @@ class Comparison:
             match = Match(
                 Setup(specs, request, mode, formats),
                 _starter(specs),
-                line_up=shared_engine().pool.lease,
+                line_up=shared_engine().lease,
                 held=True,
             )
         except PaddockError as error:
@@ -164,7 +164,7 @@ class Comparison:
                 mode,
                 _starter(specs),
                 formats=formats,
-                line_up=shared_engine().pool.lease,
+                line_up=shared_engine().lease,
             )
         except PaddockError as error:
             self.notice = str(error)

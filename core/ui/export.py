@@ -10,6 +10,7 @@ from typing import Any
 from core.devices import host_facts, library_versions
 from core.markdown import fenced
 from core.recording import GROWTH_IN_PROCESS, run_result
+from core.runtimes.base import Conditions
 from core.ui.history import HistoryEntry
 
 
@@ -26,7 +27,7 @@ def to_markdown(entries: Iterable[HistoryEntry]) -> str:
 
 
 def _as_dict(entry: HistoryEntry) -> dict[str, Any]:
-    result = asdict(run_result(entry.answer))
+    result, conditions = asdict(run_result(entry.answer)), entry.answer.conditions
     result.pop("ended_at")
     return {
         "asked_at": entry.asked_at.isoformat(timespec="seconds"),
@@ -36,12 +37,22 @@ def _as_dict(entry: HistoryEntry) -> dict[str, Any]:
         "sampling": asdict(entry.request.sampling),
         "model": entry.spec.model,
         "title": entry.title,
-        "precision": entry.spec.precision.value,
+        "precision": entry.spec.precision_name,
         "device": entry.spec.device,
         "runtime": entry.spec.runtime.value,
         "answer": result,
+        "conditions": None if conditions is None else _conditions(conditions),
         "versions": library_versions(),
         "host": asdict(host_facts()),
+    }
+
+
+def _conditions(conditions: Conditions) -> dict[str, Any]:
+    """How and, where it was not this machine's host, on whose it ran."""
+    return {
+        "host": conditions.host,
+        "hints": dict(conditions.hints),
+        "note": conditions.note,
     }
 
 
@@ -50,7 +61,7 @@ def _as_markdown(entry: HistoryEntry) -> str:
     timings, facts = answer.timings, answer.facts
     rows: list[tuple[str, object]] = [
         ("Asked", entry.asked_at.isoformat(sep=" ", timespec="seconds")),
-        ("Model", f"{entry.title} · {entry.spec.precision.label} · {entry.spec.device}"),
+        ("Model", " · ".join([entry.title, *entry.spec.words[:-1]])),
         ("Runtime", entry.spec.runtime.short_name),
         (
             "Sampling",
@@ -63,7 +74,8 @@ def _as_markdown(entry: HistoryEntry) -> str:
         ("Ended by", answer.stop_reason.value),
     ]
     if timings is not None:
-        rows.append(("Tokens", f"{timings.prompt_tokens} prompt, {timings.new_tokens} new"))
+        prompt = "unknown" if timings.prompt_tokens is None else timings.prompt_tokens
+        rows.append(("Tokens", f"{prompt} prompt, {timings.new_tokens} new"))
         if timings.ttft_ms is not None:
             rows.append(("Time to first token", f"{timings.ttft_ms:.1f} ms"))
         if timings.decode_tokens_per_s is not None:
@@ -76,6 +88,8 @@ def _as_markdown(entry: HistoryEntry) -> str:
                 f"{facts.memory.file_backed_bytes} bytes file-backed ({GROWTH_IN_PROCESS})",
             )
         )
+    if answer.conditions is not None and answer.conditions.note is not None:
+        rows.append(("Note", answer.conditions.note))
     if answer.contended:
         rows.append(("Contended", "something else was generating at the time"))
     if answer.error_sentence:

@@ -13,6 +13,7 @@ from core.generation.answer import Answer
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
 from core.records import Origin
+from core.remotes import split_name
 from core.runtimes.spec import ModelSpec
 from core.ui.cached import cached_model, shared_engine
 from core.ui.model_access import check_use
@@ -123,5 +124,7 @@ def conversation() -> Conversation:
 
 def model_title(spec: ModelSpec) -> str:
     """The model's name as people know it."""
+    if spec.remote:
+        return split_name(spec.model).model
     row = catalogue().get(spec.model)
     return row.title if row else spec.model

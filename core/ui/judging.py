@@ -91,7 +91,7 @@ def _subject(spec: ModelSpec) -> Subject:
     return Subject(
         model=spec.model,
         title=model_title(spec),
-        precision=spec.precision.value,
+        precision=spec.precision_name,
         device=spec.device,
         runtime=spec.runtime.value,
     )

@@ -89,6 +89,12 @@ def link_choice(key: str, default: T, read: Callable[[str], T]) -> None:
     _write(key, "" if value is None or value == default else str(value))
 
 
+def unlink(*keys: str) -> None:
+    """Take controls that are not drawn out of the link."""
+    for key in keys:
+        _write(key, "")
+
+
 def link_choices(key: str, values: list[str]) -> None:
     """Keep a widget that chooses several of ``values`` in the link; values with a comma are not.
 

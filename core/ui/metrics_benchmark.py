@@ -11,7 +11,7 @@ from core.catalogue import Precision, catalogue
 from core.devices import AUTO, list_devices
 from core.engine import Engine
 from core.errors import PaddockError
-from core.runtimes.spec import DEFAULT_RUNTIME, RuntimeName
+from core.runtimes.spec import DEFAULT_RUNTIME, LOCAL_RUNTIMES
 from core.ui.metrics_rows import runtime_label
 from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
@@ -115,7 +115,7 @@ def _pick_plan(engine: Engine) -> Plan:
         )
         runtimes = st.pills(
             "Runtimes",
-            list(RuntimeName),
+            list(LOCAL_RUNTIMES),
             selection_mode="multi",
             default=[DEFAULT_RUNTIME],
             format_func=lambda runtime: runtime_label(runtime.value),

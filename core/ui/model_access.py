@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from core.catalogue import catalogue
-from core.errors import AccessDeniedError
+from core.errors import AccessDeniedError, PersonMistake
+from core.remotes import is_remote, split_name
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore
 from core.store.confined import check_confined
+from core.ui.cached import shared_engine
 from core.ui.person import Person
 
 
@@ -14,7 +16,7 @@ def may_name(store: ModelStore, name: str, someone: Person) -> bool:
     """Whether this person may be shown anything about a model of this name."""
     try:
         check_name(store, name, someone)
-    except AccessDeniedError:
+    except PersonMistake:  # may not, or there is no such remote
         return False
     return True
 
@@ -23,7 +25,12 @@ def check_name(store: ModelStore, name: str, someone: Person) -> None:
     """
     Raises:
         AccessDeniedError: this person may not name this model; nothing was looked up for it.
+        PersonMistake: there is no such remote.
     """
+    if is_remote(name):
+        # Whoever may use the pages may use the servers that somebody with the right has added.
+        shared_engine().remotes.directory.book.get(split_name(name).remote)
+        return
     if name in catalogue() or name in names_on_disk(store):
         return
     if not someone.access.manage:
@@ -43,6 +50,8 @@ def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
         PaddockError: there is no such model.
     """
     check_name(store, spec.model, someone)
+    if spec.remote:
+        return
     row = catalogue().get(spec.model)
     if someone.access.manage or (row is not None and row.embedded):
         return

@@ -9,12 +9,20 @@ import streamlit as st
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
 from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
 from core.devices import AUTO, list_devices
-from core.errors import PaddockError
+from core.errors import PaddockError, PersonMistake
+from core.remotes import Directory, is_remote
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec, RuntimeName
 from core.store import ModelStore
-from core.ui.link import link_choice, one_of
+from core.ui.cached import shared_engine
+from core.ui.link import link_choice, one_of, unlink
 from core.ui.model_access import check_name, may_name, names_on_disk
 from core.ui.person import Person, person
+from core.ui.remote_models import (
+    draw_remote_state,
+    follow_listings,
+    remote_label,
+    remote_models,
+)
 from core.ui.safe_text import safe_markdown
 from core.units import bytes_text, parameters_text
 
@@ -24,9 +32,13 @@ PRECISION_HELP = (
 )
 MODEL_HELP = (
     "The two embedded models answer at once, without a network. The others are fetched and "
-    "converted when you first use them. You can also type any Hugging Face id (`org/name`) or the "
-    "path of a model folder."
+    "converted when you first use them. Those *on* a server run there. You can also "
+    "type any Hugging Face id (`org/name`) or the path of a model folder."
 )
+
+
+_FIRST = ("", "left_")
+"""Keys of the first picker of each page."""
 
 
 def pick_model(
@@ -54,17 +66,26 @@ def pick_model(
         return text
 
     link_choice(f"{key}model", default or next(iter(rows)), named)
+    directory = shared_engine().remotes.directory
+    names = [*rows, *remote_models(directory, st.session_state[f"{key}model"])]
+    if not someone.access.manage:
+        names += names_on_disk(store)
     model = st.selectbox(
         "Model",
-        list(rows) if someone.access.manage else [*rows, *names_on_disk(store)],
-        format_func=lambda name: rows[name].title if name in rows else name,
+        names,
+        format_func=lambda name: rows[name].title if name in rows else remote_label(name),
         accept_new_options=someone.access.manage,
         key=f"{key}model",
         persist_state="session",
         help=MODEL_HELP,
         on_change=on_model_change,
     )
+    if key in _FIRST:
+        follow_listings(directory)
     model = model or next(iter(rows))
+    if is_remote(model):
+        unlink(*(f"{key}{trait}" for trait in ("precision", "device", "runtime")))
+        return _remote_spec(directory, model)
     link_choice(f"{key}precision", precision_for(model), lambda text: Precision(text.lower()))
     precision = st.segmented_control(
         "Precision",
@@ -94,13 +115,25 @@ def pick_model(
     return spec
 
 
+def _remote_spec(directory: Directory, model: str) -> ModelSpec:
+    """A remote's model, its state drawn; a name that means none ends the script with a sentence."""
+    try:
+        spec = ModelSpec.of_remote(model)
+    except PersonMistake as error:
+        st.warning(safe_markdown(str(error)), icon=":material/error:")
+        st.stop()
+    draw_remote_state(directory, spec)
+    return spec
+
+
 def pick_prompt_format(spec: ModelSpec, *, key: str = "") -> str | None:
     """For a model without a row, let the person choose a prompt format; None takes its own.
 
     Args:
         key: prefix of the widget's key, which is also its name in the page's link.
     """
-    if spec.model in catalogue():
+    if spec.remote or spec.model in catalogue():
+        unlink(f"{key}format")
         return None
     link_choice(f"{key}format", None, one_of(list(CHOOSABLE_FORMATS)))
     return st.selectbox(

@@ -145,11 +145,11 @@ def figures_line(answer: Answer, spec: ModelSpec, title: str | None) -> str:
             f"memory {bytes_text(memory.private_bytes)} private + "
             f"{bytes_text(memory.file_backed_bytes)} file-backed"
         )
-    device = spec.device
+    *precision, device, runtime = spec.words
     if conditions is not None and conditions.devices_used not in ((), (spec.device,)):
         device += f" → {', '.join(conditions.devices_used)}"
-    device += f" · {spec.runtime.short_name}"
-    parts.append(f"{title} · {spec.precision.label} · {device}" if title is not None else device)
+    named = [] if title is None else [title, *precision]
+    parts += [*named, device, runtime]
     if conditions is not None and conditions.note is not None:
         parts.append(safe_markdown(conditions.note))
     if answer.seed is not None:

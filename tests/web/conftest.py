@@ -7,17 +7,25 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from tests.web.world import Site
 
 
+@pytest.fixture(scope="session")
+def loop() -> Iterator[BlockingPortal]:
+    """The one event loop of all requests, as on a server: what they share belongs to a loop."""
+    with start_blocking_portal() as portal:
+        yield portal
+
+
 @pytest.fixture
-def site_with(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+def site_with(tmp_path: Path, loop: BlockingPortal) -> Iterator[Callable[..., Site]]:
     """Makes a site with these settings."""
     with ExitStack() as opened:
 
         def make(**settings: object) -> Site:
-            site = Site(tmp_path, **settings)
+            site = Site(tmp_path, loop, **settings)
             opened.callback(site.store.close)
             return site
 

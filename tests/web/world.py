@@ -7,6 +7,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+from anyio.from_thread import BlockingPortal
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -31,8 +32,9 @@ _ERROR = re.compile(r'<p class="(?:box )?error"[^>]*>(.*?)</p>')
 class Site(World):
     """A server with its doors; what is behind them notes that it ran."""
 
-    def __init__(self, home: Path, **settings: Any) -> None:
+    def __init__(self, home: Path, loop: BlockingPortal, **settings: Any) -> None:
         super().__init__(home, **settings)
+        self.loop = loop
         self.ran: list[str] = []
         """Paths of what was let through."""
         self.left: list[str] = []
@@ -107,6 +109,7 @@ class Browser:
             follow_redirects=False,
             client=(peer, 50_000),
         )
+        self.http.portal = site.loop
 
     @property
     def client_facts(self) -> Any:

@@ -30,9 +30,10 @@ from core.errors import GenerationError
 from core.runtimes.spec import ModelSpec
 from core.settings import CHECKOUT, Settings
 
-FORCED_TOKENS = 1000
+FORCED_TOKENS = 960
+"""What the embedded models have positions for, beside a prompt."""
 MIDDLE_TOKENS = 200
-LENGTHS = (250, 500, 1000)
+LENGTHS = (240, 480, 960)
 """Tokens of the answers whose bytes are compared."""
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -67,7 +68,7 @@ _WATCH = """
     for (const part of message.querySelectorAll('[data-testid="stMarkdown"]'))
       if (!part.querySelector('[data-testid="stCaptionContainer"]'))
         letters += part.textContent.length;
-    const counted = /(\\d+) tokens/.exec(message.textContent);
+    const counted = /· (\\d+) token/.exec(message.textContent);
     window.seen.push([performance.now(), letters, counted ? Number(counted[1]) : 0]);
   }).observe(document.body, {childList: true, subtree: true, characterData: true});
 }
@@ -84,7 +85,7 @@ def page_rows(
     middle: Path,
     alone: Alone,
     tell: Callable[[str], None],
-) -> Sequence[Row]:
+) -> Iterator[Row]:
     """Tokens/s seen in the browser against the runtime's, and the bytes it takes.
 
     Args:
@@ -94,12 +95,14 @@ def page_rows(
     """
     names = {key: f"tokens/s in the browser, {key}, against the runtime alone" for key in embedded}
     middle_name = "tokens/s in the browser, 410 M shape, against the runtime alone"
-    bytes_name = "bytes to the browser for each token, 250 to 1,000 against 250 to 500 tokens"
+    bytes_name = "bytes to the browser for each token, 240 to 960 against 240 to 480 tokens"
     bars = [Bar(limit=0.95), *[Bar(limit=0.8)] * len(embedded), Bar(limit=1.1, at_most=True)]
     if why := _missing():
         every = [middle_name, *names.values(), bytes_name]
-        return [Row(name=name, bar=bar, detail=why) for name, bar in zip(every, bars, strict=True)]
-    rows = []
+        yield from (
+            Row(name=name, bar=bar, detail=why) for name, bar in zip(every, bars, strict=True)
+        )
+        return
     tell("410 M shape: what the browser sees.")
     spec = ModelSpec(middle.parent.name, Precision.INT8, "CPU")
     with _serving(_ENDLESS_APP, middle.parents[2]) as url, _browser() as chromium:
@@ -111,7 +114,7 @@ def page_rows(
         }
         rates = [_seen(chromium, url, query, counted=True)[0] for _ in range(3)][1:]
     rate = alone(Way("paddock", middle, spec), prompt_tokens=32, new_tokens=MIDDLE_TOKENS)
-    rows.append(_seen_row(middle_name, bars[0], median(rates), rate))
+    yield _seen_row(middle_name, bars[0], median(rates), rate)
     sent: dict[int, list[int]] = {length: [] for length in LENGTHS}
     with _serving(_ENDLESS_APP, settings.home) as url, _browser() as chromium:
         for key, name in names.items():
@@ -121,22 +124,25 @@ def page_rows(
             rates = [_seen(chromium, url, forced, counted=False)[0] for _ in range(6)][1:]
             way = Way("paddock", embedded[key], ModelSpec(key, DEFAULT_PRECISION, "CPU"))
             rate = alone(way, prompt_tokens=32, new_tokens=FORCED_TOKENS)
-            rows.append(_seen_row(name, bars[1], median(rates), rate))
+            yield _seen_row(name, bars[1], median(rates), rate)
         for _ in range(5):
             for length in LENGTHS:
                 _, count = _seen(chromium, url, {**query, "tokens": length}, counted=False)
                 sent[length].append(count)
     low, middle_bytes, high = (median(sent[length]) for length in LENGTHS)
-    value = ((high - low) / 750) / ((middle_bytes - low) / 250)
+    value = ((high - low) / (LENGTHS[2] - LENGTHS[0])) / (
+        (middle_bytes - low) / (LENGTHS[1] - LENGTHS[0])
+    )
     detail = ", ".join(f"{median(sent[length]):,.0f} B for {length} tokens" for length in LENGTHS)
-    return [*rows, Row(name=bytes_name, bar=bars[-1], value=value, detail=detail)]
+    yield Row(name=bytes_name, bar=bars[-1], value=value, detail=detail)
 
 
 def start_rows(settings: Settings, key: str, tell: Callable[[str], None]) -> Sequence[Row]:
     """Seconds from starting the server to the first token of the last used model.
 
     Before the first start the files of the libraries are put out of the system's cache where the
-    system lets us; the second follows at once.
+    system lets us; the second follows at once, at the same address, so that the browser has kept
+    what it loaded of the page.
     """
     names = {
         "first": f"cold start to the first token of {key}, seconds",
@@ -147,12 +153,13 @@ def start_rows(settings: Settings, key: str, tell: Callable[[str], None]) -> Seq
         return [Row(name=names[which], bar=bars[which], detail=why) for which in names]
     _use_once(settings, key)
     rows = []
+    port = _free_port()
     with _browser() as chromium:
         for which, name in names.items():
             tell(f"{key}: {which} start.")
             forgotten = _forget_libraries() if which == "first" else 0
             began = time.perf_counter()
-            with _serving(_APP, settings.home) as url:
+            with _serving(_APP, settings.home, port) as url:
                 answered = time.perf_counter() - began
                 query = {"model": key, "precision": DEFAULT_PRECISION.value}
                 page = _asked(chromium, url, query)
@@ -271,11 +278,9 @@ def _browser() -> Iterator[Any]:
 
 
 @contextmanager
-def _serving(app: Path, home: Path) -> Iterator[str]:
-    """The app on a port of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def _serving(app: Path, home: Path, port: int | None = None) -> Iterator[str]:
+    """The app on this port, or on one of its own."""
+    port = port or _free_port()
     kept = {name: text for name, text in os.environ.items() if not name.startswith("PADDOCK_")}
     with tempfile.TemporaryFile() as told:
         server = subprocess.Popen(
@@ -300,6 +305,12 @@ def _serving(app: Path, home: Path) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _await_server(server: subprocess.Popen[bytes], url: str) -> None:

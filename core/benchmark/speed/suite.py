@@ -120,7 +120,7 @@ class Suite:
             f"{bandwidth / 1e9:.1f} GB/s; the notebook's way {read * theirs / bandwidth:.2f}",
         )
 
-    def middle(self) -> list[Row]:
+    def middle(self) -> Iterator[Row]:
         """Decode of the 410 M shape against PyTorch, and eight people at once."""
         folder = self._random(MIDDLE, Precision.INT4)
         checkpoint = self._checkpoint(MIDDLE)
@@ -142,13 +142,13 @@ class Suite:
             )
         ours = found["paddock"]["tokens_per_s"]
         fp32, bf16 = (found[p.label]["tokens_per_s"] for p in (Precision.FP32, Precision.FP16))
-        against_torch = Row(
+        yield Row(
             name="decode, 410 M shape, INT4, against PyTorch",
             bar=Bar(limit=3.0),
             value=ours / max(fp32, bf16),
             detail=f"{ours:.1f} against {fp32:.1f} (fp32) and {bf16:.1f} (bf16) tokens/s",
         )
-        return [against_torch, self._people()]
+        yield self._people()
 
     def _people(self) -> Row:
         folder = self._random(MIDDLE, Precision.INT8)
@@ -173,9 +173,8 @@ class Suite:
             detail=f"{eight:.1f} against {one:.1f} tokens/s",
         )
 
-    def embedded(self) -> list[Row]:
+    def embedded(self) -> Iterator[Row]:
         """Decode of the embedded models against the notebook's way, and eight at once on them."""
-        rows = []
         for key in _embedded():
             folder = self._stored(key)
             with self._against_notebook(folder, DEFAULT_PRECISION) as duel:
@@ -186,17 +185,16 @@ class Suite:
                     prompt_tokens=32,
                     new_tokens=self._sizes.small_tokens,
                 )
-                rows.append(_against(f"decode, {key}, against the notebook's way", found, 1.8))
+                yield _against(f"decode, {key}, against the notebook's way", found, 1.8)
                 self._tell(f"{key}: held-out tasks, alone and eight at once.")
                 ours = duel.contenders["paddock"]
                 alone = ours.ask(do="tasks", model=key, together=1)
                 eight = ours.ask(do="tasks", model=key, together=PEOPLE)
-            rows += _accuracy(key, alone, eight)
-        return rows
+            yield from _accuracy(key, alone, eight)
 
-    def page(self) -> list[Row]:
+    def page(self) -> Iterator[Row]:
         """What the browser sees of it."""
-        return browser.page_rows(
+        yield from browser.page_rows(
             self._settings,
             {key: self._stored(key) for key in _embedded()},
             self._random(MIDDLE, Precision.INT8),

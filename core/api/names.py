@@ -1,0 +1,55 @@
+"""Names of models, in which precision, device and runtime may stand: ``name:INT4@GPU+optimum``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from core.catalogue import DEFAULT_PRECISION, Precision
+from core.runtimes.spec import DEFAULT_RUNTIME, RuntimeName
+
+DEFAULT_DEVICE = "AUTO"
+LONGEST = 1000
+"""Characters; a longer name is none's."""
+
+_NAME = re.compile(
+    r"(?P<model>.+?)"
+    r"(?::(?P<precision>fp32|fp16|int8|int4))?"
+    r"(?:@(?P<device>[a-z0-9.:,_-]{1,100}))?"
+    r"(?:\+(?P<runtime>genai|optimum))?",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A model and how it is to be run; what is not said is the usual."""
+
+    model: str
+    precision: Precision = DEFAULT_PRECISION
+    device: str = DEFAULT_DEVICE
+    runtime: RuntimeName = DEFAULT_RUNTIME
+
+    @classmethod
+    def parse(cls, text: str) -> ModelName:
+        """Take a name apart; whether there is such a model is another matter."""
+        found = _NAME.fullmatch(text[:LONGEST])
+        if found is None:
+            return cls(text)
+        return cls(
+            found["model"],
+            Precision((found["precision"] or DEFAULT_PRECISION).lower()),
+            (found["device"] or DEFAULT_DEVICE).upper(),
+            RuntimeName((found["runtime"] or DEFAULT_RUNTIME).lower()),
+        )
+
+    def __str__(self) -> str:
+        """The shortest name that means it."""
+        text = self.model
+        if self.precision is not DEFAULT_PRECISION:
+            text += f":{self.precision.label}"
+        if self.device != DEFAULT_DEVICE:
+            text += f"@{self.device}"
+        if self.runtime is not DEFAULT_RUNTIME:
+            text += f"+{self.runtime.value}"
+        return text

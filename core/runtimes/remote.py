@@ -1,0 +1,370 @@
+"""Models of servers elsewhere that speak OpenAI's protocol, through the ``openai`` client.
+
+Nothing of them is loaded here: a lease asks whether the server is there, and an answer is one
+streamed chat completion. The server formats the prompt, tokenizes, stops and counts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from core.errors import NoListingError, RemoteError
+from core.remotes import Directory, Listing, Remote, split_name
+from core.remotes.loop import submit
+from core.runtimes.base import Conditions, InterruptedGeneration, OnText, TextEnd, TextModel
+from core.runtimes.pool import OnProgress
+from core.runtimes.queue import TurnQueue
+from core.runtimes.spec import ModelSpec, TextRequest
+from core.settings import Settings
+
+if TYPE_CHECKING:
+    from core.remotes.wire import Wire
+
+_POLL_S = 0.02
+_TRUST_S = 15.0
+"""Seconds for which a server that answered counts as being there."""
+_CAN_BE_LEFT_OUT = ("stream_options", "seed", "top_k", "repetition_penalty")
+"""Fields that some servers refuse; the answer is then asked for without them."""
+_WORDS = {"seed": "the seed", "top_k": "top-k", "repetition_penalty": "the repetition penalty"}
+
+
+@dataclass
+class _Reply:
+    """What came so far of one answer, beside its text."""
+
+    begun: bool = False
+    finish: str | None = None
+    prompt_tokens: int | None = None
+    new_tokens: int | None = None
+
+
+class RemoteModel:
+    """One model of a remote; see :class:`core.runtimes.base.TextModel`."""
+
+    def __init__(self, wire: Wire, model: str, listing: Listing, at_once: int) -> None:
+        self.at_once = at_once
+        self.conditions = _conditions(wire.remote, listing)
+        self._wire = wire
+        self._model = model
+        self._running: dict[int, Future[_Reply]] = {}
+        self._lock = threading.Lock()
+        self._refused: set[str] = set()
+        """Fields that the server refused in an earlier answer of this lease or in this one."""
+
+    def answer(self, request: TextRequest, on_text: OnText) -> TextEnd:
+        """See :class:`core.runtimes.base.TextModel`."""
+        pieces: SimpleQueue[str | None] = SimpleQueue()
+        future = submit(self._stream(request, pieces.put))
+        future.add_done_callback(lambda _: pieces.put(None))
+        with self._lock:
+            self._running[id(request)] = future
+        count, wanted = 0, True
+        try:
+            while (piece := pieces.get()) is not None:
+                count += 1
+                if wanted and not on_text(piece):
+                    wanted = False
+                    future.cancel()
+            reply = future.result()
+        except CancelledError as error:
+            raise InterruptedGeneration from error
+        finally:
+            with self._lock:
+                self._running.pop(id(request), None)
+        return TextEnd(
+            length=reply.finish == "length",
+            prompt_tokens=reply.prompt_tokens,
+            new_tokens=reply.new_tokens,
+            conditions=self._conditions_of(request, reply),
+        )
+
+    def interrupt(self, request: TextRequest) -> None:
+        """See :class:`core.runtimes.base.TextModel`."""
+        with self._lock:
+            future = self._running.get(id(request))
+        if future is not None:
+            future.cancel()
+
+    def _conditions_of(self, request: TextRequest, reply: _Reply) -> Conditions:
+        notes = [self.conditions.note or ""]
+        if reply.new_tokens is None:
+            notes.append("tokens counted by the pieces that came, since the server does not tell")
+        left_out = [_WORDS[name] for name in _WORDS if name in self._refused & _optional(request)]
+        if left_out:
+            notes.append(f"without {' and '.join(left_out)}, which the server refuses")
+        return replace(self.conditions, note="; ".join(notes))
+
+    # What follows runs in the remotes' thread.
+
+    async def _stream(self, request: TextRequest, tell: Callable[[str], None]) -> _Reply:
+        """
+        Raises:
+            RemoteError: the server cannot be reached, refused, failed, or did not keep to the
+                protocol.
+        """
+        from core.remotes.wire import FAILURES
+
+        reply = _Reply()
+        try:
+            stream = await self._ask(request)
+            try:
+                async for chunk in stream:
+                    _take(chunk, reply, tell)
+            finally:
+                await stream.close()
+        except FAILURES as error:
+            failure = self._wire.failure(error, answering=self._model, begun=reply.begun)
+            raise failure from error
+        if reply.finish is None:
+            raise self._wire.broken_off()
+        if reply.finish == "content_filter":
+            raise RemoteError(f"{self._wire.remote.host} withheld the rest of the answer.")
+        return reply
+
+    async def _ask(self, request: TextRequest) -> Any:
+        """The stream of chunks, asked for again without fields that the server refuses."""
+        import openai
+
+        from core.remotes.wire import Nonsense
+
+        while True:
+            body = self._body(request)
+            try:
+                raw = await self._wire.client.chat.completions.with_raw_response.create(**body)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                refused = _refused_fields(error, _sent(body))
+                if not refused:
+                    raise
+                self._refused |= refused
+                continue
+            kind = raw.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != "text/event-stream":
+                await raw.http_response.aclose()
+                raise Nonsense(f"{kind[:40] or 'something'} instead of a stream")
+            return raw.parse()
+
+    def _body(self, request: TextRequest) -> dict[str, Any]:
+        sampling = request.sampling
+        wanted = _optional(request) - self._refused
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": role, "content": text} for role, text in request.turns],
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": 0 if sampling.greedy else sampling.temperature,
+            "stream": True,
+        }
+        if not sampling.greedy:
+            body["top_p"] = sampling.top_p
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if "seed" in wanted:
+            body["seed"] = sampling.seed
+        if "stream_options" in wanted:
+            body["stream_options"] = {"include_usage": True}
+        extra = {
+            name: getattr(sampling, name)
+            for name in ("top_k", "repetition_penalty")
+            if name in wanted
+        }
+        return body | ({"extra_body": extra} if extra else {})
+
+
+def _optional(request: TextRequest) -> set[str]:
+    """Fields of this request that a server may refuse; what is switched off is not sent."""
+    sampling, fields = request.sampling, {"stream_options"}
+    if sampling.repetition_penalty != 1.0:
+        fields.add("repetition_penalty")
+    if not sampling.greedy:
+        fields.add("seed")
+        if sampling.top_k:
+            fields.add("top_k")
+    return fields
+
+
+def _sent(body: dict[str, Any]) -> set[str]:
+    return (body.keys() | body.get("extra_body", {}).keys()) & set(_CAN_BE_LEFT_OUT)
+
+
+def _refused_fields(error: Any, sent: set[str]) -> set[str]:
+    """Which of the fields that were sent to leave out now: those that the server names."""
+    said = f"{error.message} {error.body} {error.param}"
+    return {name for name in sent if name in said}
+
+
+def _take(chunk: Any, reply: _Reply, tell: Callable[[str], None]) -> None:
+    """Read one chunk, which the client has not checked.
+
+    Raises:
+        Nonsense: it is none.
+    """
+    from core.remotes.wire import Nonsense
+
+    usage = getattr(chunk, "usage", None)
+    if usage is not None:
+        reply.prompt_tokens = _count(getattr(usage, "prompt_tokens", None))
+        reply.new_tokens = _count(getattr(usage, "completion_tokens", None)) or None
+    choices = getattr(chunk, "choices", None)
+    if not isinstance(choices, list):
+        if usage is None:
+            raise Nonsense("pieces that belong to no answer")
+        return
+    for choice in choices[:1]:
+        delta = getattr(choice, "delta", None)
+        text = getattr(delta, "content", None)
+        thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+        if isinstance(text, str) and text:
+            reply.begun = True
+            tell(text)
+        elif isinstance(thought, str) and thought:
+            tell("")
+        elif text is not None and not isinstance(text, str):
+            raise Nonsense("pieces that are no text")
+        finish = getattr(choice, "finish_reason", None)
+        if isinstance(finish, str) and finish:
+            reply.finish = finish
+
+
+def _count(value: object) -> int | None:
+    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+    return value if sound else None
+
+
+def _conditions(remote: Remote, listing: Listing) -> Conditions:
+    hints = {
+        "remote": remote.name,
+        "server": listing.software,
+        "connect_ms": _rounded(listing.connect_ms),
+        "round_trip_ms": _rounded(listing.round_trip_ms),
+    }
+    took = listing.round_trip_ms
+    trip = "" if took is None else f", round trip {took:.1f} ms"
+    return Conditions(
+        execution_precision=None,
+        kv_cache_precision=None,
+        devices_used=(),
+        threads=None,
+        hints={name: value for name, value in hints.items() if value is not None},
+        note=f"over the network, {remote.host}{trip}",
+        host=remote.host,
+        beside=None if remote.on_this_machine else remote.host,
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+class RemoteLease:
+    """The right to ask a remote's model; the counterpart of :class:`core.runtimes.pool.Lease`."""
+
+    stored = None
+    """There are no files of it here."""
+    facts = None
+    """Nor was it loaded."""
+
+    def __init__(self, model: TextModel, queue: TurnQueue) -> None:
+        self.model = model
+        self._queue = queue
+
+    def turn(
+        self, cancelled: threading.Event, on_place: Callable[[int], None], *, lane: str = ""
+    ) -> AbstractContextManager[bool]:
+        """Wait in the server's line; see :meth:`core.runtimes.queue.TurnQueue.turn`."""
+        return self._queue.turn(cancelled, on_place, lane=lane)
+
+
+class RemoteHandle:
+    """A model of a remote: the counterpart of :class:`core.runtimes.pool.ModelHandle`."""
+
+    loaded = True
+    """There is nothing to load."""
+
+    def __init__(self, pool: RemotePool, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._pool = pool
+
+    def lease(
+        self, on_progress: OnProgress, cancelled: threading.Event
+    ) -> AbstractContextManager[RemoteLease | None]:
+        """Ask whether the server is there; see :meth:`RemotePool.lease`."""
+        return self._pool.lease(self.spec, on_progress, cancelled)
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
+class RemotePool:
+    """Leases models of remotes; a line for each remote keeps to how much it is asked for."""
+
+    def __init__(self, directory: Directory, settings: Settings) -> None:
+        self.directory = directory
+        self._settings = settings
+        self._queues: dict[str, TurnQueue] = {}
+        self._lock = threading.Lock()
+
+    def handle(self, spec: ModelSpec) -> RemoteHandle:
+        """The handle of a model; asks nobody."""
+        return RemoteHandle(self, spec)
+
+    @contextmanager
+    def lease(
+        self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
+    ) -> Iterator[RemoteLease | None]:
+        """Ask whether the server is there, unless it just was, and lease one of its models.
+
+        Yields:
+            The lease, or None when ``cancelled`` was set before the server answered.
+
+        Raises:
+            PaddockError: there is no such remote, or it cannot be reached.
+        """
+        name, model = split_name(spec.model)
+        remote = self.directory.book.get(name)
+        listing = self._reached(remote, on_progress, cancelled)
+        if listing is None:
+            yield None
+            return
+        wire = self.directory.wire(remote)
+        yield RemoteLease(
+            RemoteModel(wire, model, listing, self._settings.remote_at_once), self._queue(name)
+        )
+
+    def _queue(self, name: str) -> TurnQueue:
+        with self._lock:
+            settings = self._settings
+            return self._queues.setdefault(
+                name, TurnQueue(settings.max_queue, settings.remote_at_once)
+            )
+
+    def _reached(
+        self, remote: Remote, on_progress: OnProgress, cancelled: threading.Event
+    ) -> Listing | None:
+        known = self.directory.listing(remote)
+        if known is not None and known.reachable and known.age_s < _TRUST_S:
+            return known
+        on_progress(f"Asking {remote.host}.", None)
+        asked = self.directory.ask(remote)
+        while not cancelled.is_set():
+            try:
+                listing = asked.result(_POLL_S)
+            except TimeoutError:
+                continue
+            return _usable(listing)
+        return None
+
+
+def _usable(listing: Listing) -> Listing:
+    """
+    Raises:
+        PaddockError: the server did not answer.
+    """
+    error = listing.error
+    if error is None or isinstance(error, NoListingError):
+        return listing
+    raise type(error)(str(error))  # in several threads at once: each needs one of its own

@@ -1,0 +1,397 @@
+"""Answers of servers elsewhere, from the lease to the row in the run table, over loopback HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from core.engine import Engine
+from core.errors import BadRequestError, UnknownModelError
+from core.generation.answer import Answer, StopReason
+from core.generation.job import Job
+from core.generation.request import GenerationRequest
+from core.records import Origin
+from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings
+from core.settings import Settings
+from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_port, serving
+
+PATIENCE_S = 15.0
+STOP_S = 0.5
+"""Within which Stop must end an answer, whatever the server does."""
+TINY = ModelSpec.of_remote("remote:office/tiny")
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with serving() as script:
+        yield script
+
+
+@pytest.fixture
+def engine(tmp_path: Path, server: ScriptedServer) -> Iterator[Engine]:
+    """An engine whose remote is the scripted server."""
+    made = Engine(Settings(home=tmp_path / "home", remote_silence_s=5.0))
+    made.add_remote("office", server.url, KEY)
+    yield made
+    made.close()
+
+
+def start(engine: Engine, spec: ModelSpec = TINY, **sampling: object) -> Job:
+    request = GenerationRequest("Who?", "A passage.", SamplingSettings(**sampling))
+    return engine.answer(engine.handle(spec), request, origin=Origin.INSTRUCT)
+
+
+def ask(engine: Engine, spec: ModelSpec = TINY, **sampling: object) -> Answer:
+    job = start(engine, spec, **sampling)
+    assert job.wait(PATIENCE_S)
+    assert job.answer is not None
+    return job.answer
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+# What is asked and what comes
+
+
+def test_an_answer_streams_and_is_counted_by_the_server(engine: Engine, server: ScriptedServer):
+    server.answer = lambda handler: handler.stream(
+        ["Hello", ",", " you", "."], usage=(7, 9), every_s=0.03
+    )
+    job = start(engine, seed=5, temperature=0.7, top_p=0.9, max_new_tokens=33)
+    until(lambda: job.text)
+    assert not job.done
+    assert job.wait(PATIENCE_S)
+    answer = job.answer
+    assert answer is not None and answer.error is None
+    assert (answer.text, answer.stop_reason) == ("Hello, you.", StopReason.END_OF_TEXT)
+    assert (answer.token_ids, len(answer.token_times_ms)) == ((), 4)
+    timings = answer.timings
+    assert (timings.prompt_tokens, timings.new_tokens) == (7, 9)
+    span = answer.token_times_ms[-1] - answer.token_times_ms[0]
+    assert timings.tpot_ms == pytest.approx(span / 8)
+    assert timings.ttft_ms == pytest.approx(answer.token_times_ms[0])
+    assert timings.ttft_ms >= 30
+    assert answer.conditions.host == f"127.0.0.1:{server.port}"
+    assert answer.conditions.note.startswith(f"over the network, 127.0.0.1:{server.port}")
+    assert server.requests == [
+        {
+            "model": "tiny",
+            "messages": [{"role": "user", "content": "Who?\n\nA passage."}],
+            "max_tokens": 33,
+            "temperature": 0.7,
+            "top_p": 0.9,
+            "seed": 5,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ]
+
+
+def test_what_is_set_is_sent_and_what_is_off_is_not(engine: Engine, server: ScriptedServer):
+    ask(engine, top_k=40, repetition_penalty=1.3)
+    ask(engine, greedy=True, top_k=40)
+    sampled, greedy = server.requests
+    assert (sampled["top_k"], sampled["repetition_penalty"]) == (40, 1.3)
+    assert greedy["temperature"] == 0
+    assert not {"top_p", "top_k", "repetition_penalty", "seed"} & greedy.keys()
+
+
+def test_what_the_server_refuses_is_left_out_and_said(engine: Engine, server: ScriptedServer):
+    def answer(handler: Handler) -> None:
+        for name in ("top_k", "stream_options"):
+            if name in handler.body:
+                handler.fail(400, f"Unrecognized request argument supplied: {name}")
+                return
+        handler.stream(["Hello"], usage=None)
+
+    server.answer = answer
+    ended = ask(engine, top_k=5, repetition_penalty=1.2)
+    assert ended.error is None and ended.text == "Hello"
+    assert "without top-k, which the server refuses" in ended.conditions.note
+    assert server.requests[-1]["repetition_penalty"] == 1.2
+    assert len(server.requests) == 3
+
+
+def test_without_usage_the_pieces_are_counted_and_said_so(engine: Engine, server: ScriptedServer):
+    server.answer = lambda handler: handler.stream(["a", "b", "c"], finish="length", usage=None)
+    ended = ask(engine)
+    assert ended.stop_reason is StopReason.LENGTH
+    assert (ended.timings.new_tokens, ended.timings.prompt_tokens) == (3, None)
+    assert ended.timings.prefill_tokens_per_s is None
+    assert "counted by the pieces" in ended.conditions.note
+
+
+def test_thoughts_count_but_are_no_text(engine: Engine, server: ScriptedServer):
+    def answer(handler: Handler) -> None:
+        handler.begin()
+        handler.send(json.dumps({"choices": [{"delta": {"reasoning_content": "Hm."}}]}))
+        handler.piece("Yes.")
+        handler.piece(finish="stop")
+        handler.end(None)
+
+    server.answer = answer
+    ended = ask(engine)
+    assert (ended.text, ended.timings.new_tokens) == ("Yes.", 2)
+
+
+def test_the_row_says_where_it_ran(engine: Engine, server: ScriptedServer):
+    ask(engine)
+    (run,) = engine.runs.recent(1)
+    start_, result = run.start, run.result
+    assert (start_.model, start_.title) == ("remote:office/tiny", "tiny")
+    assert (start_.runtime, start_.device, start_.precision) == ("remote", "office", "unknown")
+    assert start_.host_name == f"127.0.0.1:{server.port}"
+    assert start_.host_cpu == start_.host_os == "unknown"
+    assert start_.hints["server"] == "Scripted/1.0"
+    assert start_.hints["connect_ms"] > 0 and start_.hints["round_trip_ms"] > 0
+    assert (result.prompt_tokens, result.new_tokens, result.load_s) == (7, 5, None)
+    assert KEY not in repr(run)
+    assert engine.last_used() is None  # nobody is called when the app starts
+
+
+# What goes wrong
+
+
+def broken_off(handler: Handler) -> None:
+    handler.begin()
+    handler.piece("Half an")
+    handler.piece(" answer")
+    handler.hang_up()
+
+
+def ended_without_an_end(handler: Handler) -> None:
+    handler.begin()
+    handler.piece("Half an")
+    handler.piece(" answer")
+    handler.end(None)
+
+
+def broken_json(handler: Handler) -> None:
+    handler.begin()
+    handler.piece("Half an answer")
+    handler.send('{"choices": [')
+    handler.end(None)
+
+
+def an_error_in_the_stream(handler: Handler) -> None:
+    handler.begin()
+    handler.piece("Half an answer")
+    handler.send(json.dumps({"error": {"message": f"no memory for {KEY}"}}))
+    handler.end(None)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        (broken_off, "broke off in the middle"),
+        (ended_without_an_end, "broke off in the middle"),
+        (broken_json, "no JSON"),
+        (an_error_in_the_stream, "ended the answer with an error (it says: no memory for …)"),
+    ],
+)
+def test_what_came_before_a_failure_is_kept(
+    engine: Engine, server: ScriptedServer, behaviour: Callable[[Handler], None], words: str
+):
+    server.answer = behaviour
+    ended = ask(engine)
+    assert ended.stop_reason is StopReason.ERROR
+    assert ended.text == "Half an answer"
+    assert words in ended.error_sentence and KEY not in ended.error_sentence
+    assert engine.runs.recent(1)[0].result.text == "Half an answer"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        (lambda h: h.reply(200, "<html>Hi</html>", "text/html"), "text/html instead of a stream"),
+        (lambda h: h.reply(200, "{}"), "application/json instead of a stream"),
+        (lambda h: h.reply(200, "data: 7\n\n", "text/event-stream"), "OpenAI-compatible"),
+        (lambda h: h.reply(200, 'data: {"a":1}\n\n', "text/event-stream"), "belong to no answer"),
+        (
+            lambda h: h.reply(
+                200, 'data: {"choices":[{"delta":{"content":[1]}}]}\n\n', "text/event-stream"
+            ),
+            "pieces that are no text",
+        ),
+        (lambda h: h.reply(200, "data: [[[[\n\n", "text/event-stream"), "no JSON"),
+        (lambda h: h.reply(200, "", "text/event-stream"), "broke off in the middle"),
+        (lambda h: h.hang_up(), "broke off the connection"),
+        (lambda h: h.fail(401, f"bad key {KEY}"), "refuses the key of office (it says: bad key …)"),
+        (lambda h: h.fail(404, "no such model"), "has no model 'tiny'"),
+        (lambda h: h.fail(429, "slow down", retry_after="7"), "try again in 7 seconds"),
+        (lambda h: h.fail(500, "out of memory"), "failed with status 500 (it says: out of mem"),
+        (lambda h: h.reply(502, "<html>Bad gateway</html>", "text/html"), "failed with status 502"),
+        (lambda h: h.fail(400, "too long"), "refused the request with status 400 (it says: too"),
+        (lambda h: h.reply(307, "", location="http://127.0.0.1:9/"), "sends requests elsewhere"),
+    ],
+)
+def test_each_failure_is_one_sentence(
+    engine: Engine, server: ScriptedServer, behaviour: Callable[[Handler], None], words: str
+):
+    server.answer = behaviour
+    ended = ask(engine)
+    assert ended.stop_reason is StopReason.ERROR
+    assert words in ended.error_sentence
+    assert KEY not in ended.error_sentence and len(ended.error_sentence) < 400
+
+
+def test_silence_ends_at_its_limit(tmp_path: Path, server: ScriptedServer):
+    made = Engine(Settings(home=tmp_path / "other", remote_silence_s=0.2))
+    made.add_remote("office", server.url)
+    server.answer = lambda handler: handler.wait(PATIENCE_S)
+    assert "sent nothing for 0.2 seconds" in ask(made).error_sentence
+    made.close()
+
+
+def test_a_server_that_is_gone_is_said_at_once(engine: Engine):
+    engine.add_remote("office", f"http://127.0.0.1:{free_port()}/v1")
+    began = time.monotonic()
+    assert "takes no connection" in ask(engine).error_sentence
+    assert time.monotonic() - began < 3
+
+
+def test_a_remote_that_was_removed_is_said(engine: Engine):
+    engine.remove_remote("office")
+    ended = ask(engine)
+    assert isinstance(ended.error, UnknownModelError) and "'office'" in ended.error_sentence
+
+
+def test_a_prompt_format_of_ours_is_refused(engine: Engine, server: ScriptedServer):
+    request = GenerationRequest("Who?", prompt_format="dolly")
+    job = engine.answer(engine.handle(TINY), request, origin=Origin.CLI)
+    assert job.wait(PATIENCE_S)
+    assert isinstance(job.answer.error, BadRequestError)
+    assert server.requests == []
+
+
+# Stopping
+
+
+def say_nothing(handler: Handler) -> None:
+    handler.wait(PATIENCE_S)
+
+
+def say_one_word(handler: Handler) -> None:
+    handler.begin()
+    handler.piece("One")
+    handler.wait(PATIENCE_S)
+
+
+@pytest.mark.parametrize(("behaviour", "text"), [(say_nothing, ""), (say_one_word, "One")])
+def test_stop_ends_it_and_the_server_sees_that(
+    engine: Engine, server: ScriptedServer, behaviour: Callable[[Handler], None], text: str
+):
+    server.answer = behaviour
+    job = start(engine)
+    until(lambda: server.requests and job.text == text)
+    began = time.monotonic()
+    job.cancel()
+    assert job.wait(PATIENCE_S)
+    assert time.monotonic() - began < STOP_S
+    assert (job.answer.stop_reason, job.answer.text) == (StopReason.CANCELLED, text)
+    assert server.disconnected.wait(PATIENCE_S)
+    server.answer = lambda handler: handler.stream(["Next"])
+    assert ask(engine).text == "Next"
+
+
+def test_stop_ends_it_while_the_server_is_looked_for(engine: Engine, server: ScriptedServer):
+    waiting = threading.Event()
+
+    def listing(handler: Handler) -> None:
+        waiting.set()
+        handler.wait(PATIENCE_S)
+
+    server.listing = listing
+    job = start(engine)
+    assert waiting.wait(PATIENCE_S)
+    began = time.monotonic()
+    job.cancel()
+    assert job.wait(PATIENCE_S)
+    assert time.monotonic() - began < STOP_S
+    assert job.answer.stop_reason is StopReason.CANCELLED
+
+
+def test_the_time_limit_holds_for_remotes(tmp_path: Path, server: ScriptedServer):
+    made = Engine(Settings(home=tmp_path / "other", generation_timeout_s=0.3))
+    made.add_remote("office", server.url)
+    server.answer = say_one_word
+    ended = ask(made)
+    assert (ended.stop_reason, ended.text) == (StopReason.TIMEOUT, "One")
+    made.close()
+
+
+# Several
+
+
+def test_a_server_is_asked_for_several_answers_at_once(engine: Engine, server: ScriptedServer):
+    together = threading.Barrier(6, timeout=PATIENCE_S)
+
+    def answer(handler: Handler) -> None:
+        together.wait()
+        handler.stream(["Hello"])
+
+    server.answer = answer
+    jobs = [start(engine) for _ in range(6)]
+    assert all(job.wait(PATIENCE_S) for job in jobs)
+    assert [job.answer.text for job in jobs] == ["Hello"] * 6
+    assert all(job.answer.contended for job in jobs)
+
+
+def test_no_more_than_so_many_at_once(tmp_path: Path, server: ScriptedServer):
+    made = Engine(Settings(home=tmp_path / "other", remote_at_once=2))
+    made.add_remote("office", server.url)
+    running, most, lock = [0], [0], threading.Lock()
+
+    def answer(handler: Handler) -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.05)
+        with lock:
+            running[0] -= 1
+        handler.stream(["Hello"])
+
+    server.answer = answer
+    jobs = [start(made) for _ in range(5)]
+    assert all(job.wait(PATIENCE_S) for job in jobs)
+    assert most == [2]
+    made.close()
+
+
+def test_work_here_disturbs_only_what_runs_here(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    from core.generation.activity import MONITOR
+    from core.remotes import Remote
+
+    with MONITOR.running():
+        assert ask(engine).contended  # the server is on this very machine
+    monkeypatch.setattr(Remote, "on_this_machine", False)
+    with MONITOR.running() as here:
+        assert not ask(engine).contended
+    assert not here.contended
+
+
+# Names
+
+
+def test_a_remote_spec_is_what_its_name_says():
+    spec = ModelSpec.of_remote("remote:office/org/large-model")
+    assert spec.remote and spec.runtime is RuntimeName.REMOTE
+    assert spec.label == "org/large-model · on office"
+    assert spec.words == ("on office", "remote")
+    assert spec.precision_name == "unknown"
+    assert spec == ModelSpec.of_remote("remote:office/org/large-model")
+
+
+def test_nothing_is_fetched_or_converted_for_a_remote(engine: Engine):
+    with pytest.raises(UnknownModelError, match="server elsewhere"):
+        engine.store.resolve("remote:office/tiny")
