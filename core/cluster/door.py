@@ -10,21 +10,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
-from typing import Any
 from urllib.parse import quote, unquote
 
-from core.cluster.openai_errors import JSON_HEADERS, error_event, error_messages
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from core.api.app import CHAT, COMPLETIONS, MODELS
+from core.api.body import parse_body, read_body
+from core.api.errors import AUTHENTICATION, RATE, RETRY_AFTER_S, SERVER, ApiError, json_response
+from core.api.replies import error_event, model_list, model_object
+from core.api.service import ModelCard
 
 log = logging.getLogger(__name__)
-
-Message = dict[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-Receive = Callable[[], Awaitable[Message]]
 
 APP_PREFIX = "model-"
 """Of the Ray Serve applications that are models; the door is one of its own."""
@@ -32,9 +34,6 @@ APP_PREFIX = "model-"
 DOOR_APP = "paddock-door"
 
 DEPLOYMENT = "replica"
-
-MOST_BODY_BYTES = 2**20
-"""Of a request: several times the longest text that is taken."""
 
 _ATTEMPTS = 3
 """Replicas that a request is asked of before its client is told."""
@@ -45,7 +44,11 @@ _AGAIN_AFTER_S = 0.5
 _MODELS_FOR_S = 1.0
 """How long the list of models is taken to be right."""
 
-_ASKING = ("/v1/chat/completions", "/v1/completions")
+_ASKING = (f"/v1/{CHAT}", f"/v1/{COMPLETIONS}")
+
+_LISTING = f"/v1/{MODELS}"
+
+_LATER = {"Retry-After": str(RETRY_AFTER_S)}
 
 
 def app_name(model: str) -> str:
@@ -151,61 +154,56 @@ class Door:
         self._key_hashes = key_hashes
         self._models = models
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "http":
+            request = Request(scope, receive)
             try:
-                await self._answer(scope, receive, send)
-            except _Refused as refusal:
-                for message in error_messages(refusal.status, str(refusal), code=refusal.code):
-                    await send(message)
+                response = await self._answer(request, send)
+            except ClientDisconnect:
+                return
+            except ApiError as error:
+                response = error.response()
+            if response is not None:
+                await response(scope, receive, send)
 
-    async def _answer(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        path, method = scope["path"], scope["method"]
+    async def _answer(self, request: Request, send: Send) -> Response | None:
+        """The answer; None where it was sent already."""
+        path, method = request.url.path, request.method
         if path == "/healthz" and method == "GET":
-            return await self._health(send)
-        if not path.startswith("/v1/"):
-            raise _Refused(404, "There is nothing at this path; the models are below /v1.")
-        self._check_key(scope)
+            ready = any((await self._models.names()).values())
+            return json_response({"status": "ok" if ready else "no model"}, 200 if ready else 503)
+        self._check_key(request)
         if path in _ASKING and method == "POST":
-            body = await _body(receive)
-            return await self._ask(await self._model_of(body), path, body, receive, send)
-        if method != "GET" or not (path == "/v1/models" or path.startswith("/v1/models/")):
-            raise _Refused(404, f"There is no {method} {path[:100]} here.")
-        return await self._list(path, send)
+            body = await read_body(request)
+            model = parse_body(body).get("model")
+            if not isinstance(model, str):
+                raise ApiError(400, "Name a 'model', as text.", code="invalid_type", param="model")
+            known = await self._models.names()
+            if model not in known:
+                raise _no_such_model(model, known)
+            await self._ask(model, path, body, request.receive, send)
+            return None
+        if method == "GET" and (path == _LISTING or path.startswith(f"{_LISTING}/")):
+            return await self._list(path.removeprefix(_LISTING).removeprefix("/"))
+        raise ApiError(
+            404,
+            f"There is no {method[:20]} {path[:100]} here; there are GET {_LISTING}, "
+            f"POST {' and POST '.join(_ASKING)}.",
+            code="unknown_url",
+        )
 
-    async def _health(self, send: Send) -> None:
-        ready = any((await self._models.names()).values())
-        await _send_json(send, 200 if ready else 503, {"status": "ok" if ready else "no model"})
-
-    async def _list(self, path: str, send: Send) -> None:
+    async def _list(self, name: str) -> Response:
         known = await self._models.names()
-        listed = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "paddock"}
-            for name in sorted(known)
-        ]
-        if path == "/v1/models":
-            return await _send_json(send, 200, {"object": "list", "data": listed})
-        wanted = unquote(path.removeprefix("/v1/models/"))
-        for each in listed:
-            if each["id"] == wanted:
-                return await _send_json(send, 200, each)
-        raise _no_such_model(wanted, known)
-
-    async def _model_of(self, body: bytes) -> str:
-        try:
-            asked = json.loads(body)
-        except (ValueError, RecursionError):
-            raise _Refused(400, "The body is no JSON.") from None
-        model = asked.get("model") if isinstance(asked, dict) else None
-        if not isinstance(model, str):
-            raise _Refused(400, "The body must be a JSON object that names a 'model'.")
-        known = await self._models.names()
-        if model not in known:
-            raise _no_such_model(model, known)
-        return model
+        cards = [ModelCard(each, each, 0, "paddock") for each in sorted(known)]
+        if not name:
+            return json_response(model_list(cards))
+        for card in cards:
+            if card.id == unquote(name):
+                return json_response(model_object(card))
+        raise _no_such_model(unquote(name), known)
 
     async def _ask(self, model: str, path: str, body: bytes, receive: Receive, send: Send) -> None:
         """Hand the request on, and end it as soon as its client has gone."""
@@ -218,7 +216,7 @@ class Door:
         finally:
             for task in (answering, leaving):
                 task.cancel()
-                with suppress(asyncio.CancelledError, _Refused):
+                with suppress(asyncio.CancelledError, ApiError):
                     await task
 
     async def _hand_on(self, model: str, path: str, body: bytes, send: Send) -> None:
@@ -237,71 +235,66 @@ class Door:
                     await send(message)
                 return
             except TooManyWait:
-                raise _Refused(
-                    429, f"Too many requests wait for {model}; try again in a while."
+                raise ApiError(
+                    429,
+                    f"Too many requests wait for {model}; try again in a while.",
+                    kind=RATE,
+                    code="rate_limit_exceeded",
+                    headers=_LATER,
                 ) from None
             except LostReplica as error:
                 log.warning("a replica of %s was lost, attempt %d: %s", model, attempt + 1, error)
                 if begun:
-                    await send(error_event(_lost(model)) | {"more_body": False})
+                    last = error_event(_lost(model))
+                    await send({"type": "http.response.body", "body": last})
                     return
             finally:
                 await messages.aclose()
             await asyncio.sleep(_AGAIN_AFTER_S)
-        raise _Refused(503, _lost(model))
+        raise _lost(model)
 
-    def _check_key(self, scope: Mapping[str, Any]) -> None:
+    def _check_key(self, request: Request) -> None:
+        """
+        Raises:
+            ApiError: it needs a key, and that is none.
+        """
         if not self._key_hashes:
             return
-        given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
-        kind, _, key = given.partition(" ")
-        mine = key_hash(key.strip())
-        if kind.lower() != "bearer" or not any(
-            hmac.compare_digest(mine, each) for each in self._key_hashes
-        ):
-            raise _Refused(401, "The API key is missing or wrong.", "invalid_api_key")
+        kind, _, key = request.headers.get("authorization", "").partition(" ")
+        given = key_hash(key.strip())
+        known = any(hmac.compare_digest(given, each) for each in self._key_hashes)
+        if kind.lower() != "bearer" or not known:
+            raise ApiError(
+                401,
+                "The API key is missing or wrong; send it as Authorization: Bearer KEY.",
+                kind=AUTHENTICATION,
+                code="invalid_api_key",
+            )
 
 
-class _Refused(Exception):
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-
-
-def _no_such_model(model: str, known: Collection[str]) -> _Refused:
+def _no_such_model(model: str, known: Collection[str]) -> ApiError:
     there = ", ".join(sorted(known)) or "none"
-    return _Refused(
-        404, f"There is no model {model[:200]!r} here; there are: {there}.", "model_not_found"
+    return ApiError(
+        404,
+        f"There is no model {model[:200]!r} here; there are: {there}.",
+        code="model_not_found",
+        param="model",
     )
 
 
-def _lost(model: str) -> str:
-    return f"The replica of {model} that answered was lost; another takes its place, ask again."
-
-
-async def _body(receive: Receive) -> bytes:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Refused(400, "The request was not sent to its end.")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > MOST_BODY_BYTES:
-            raise _Refused(413, f"The request is larger than {MOST_BODY_BYTES:,} bytes.")
-        if not message.get("more_body"):
-            return b"".join(parts)
+def _lost(model: str) -> ApiError:
+    return ApiError(
+        503,
+        f"The replica of {model} that answered was lost; another takes its place, so ask again.",
+        kind=SERVER,
+        code="replica_lost",
+        headers=_LATER,
+    )
 
 
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _send_json(send: Send, status: int, value: Any) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": JSON_HEADERS})
-    await send({"type": "http.response.body", "body": json.dumps(value).encode()})
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -1,26 +1,31 @@
 """A model on a node: what Ray Serve starts as often as replicas are wanted.
 
 A replica holds the model in memory for as long as it lives and gives several answers at once
-(OpenVINO GenAI's continuous batching). It runs ``/v1`` of :mod:`core.cluster.v1`; the cluster's
-door hands it requests, and is given ASGI's messages.
+(OpenVINO GenAI's continuous batching). It runs :class:`core.api.app.Api`, as the dashboard does;
+the cluster's door hands it requests, and is given ASGI's messages.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from core.cluster.bench_node import node_settings
-from core.cluster.v1 import model_app
-from core.engine import Engine
-from core.errors import GenerationError
-from core.runtimes.spec import ModelSpec
+from starlette.requests import HTTPConnection
+from starlette.types import Message
 
-Message = dict[str, Any]
-"""One of ASGI's messages."""
+from core.api.app import Api
+from core.api.service import Caller, Limits, ModelCard
+from core.cluster.bench_node import node_settings
+from core.engine import Engine
+from core.errors import GenerationError, UnknownModelError
+from core.generation.job import Job
+from core.generation.request import GenerationRequest
+from core.records import GUEST, Origin
+from core.runtimes.spec import ModelSpec
 
 
 class ModelReplica:
@@ -45,7 +50,8 @@ class ModelReplica:
         self._held.enter_context(
             self._engine.pool.lease(spec, lambda message, fraction: None, threading.Event())
         )
-        self._app = model_app(self._engine, spec, name)
+        model = _OneModel(self._engine, spec, name)
+        self._app = Api(lambda: model, _anybody)
 
     def check_health(self) -> None:
         """Asked by Ray Serve every few seconds; it replaces a replica that raises.
@@ -97,6 +103,47 @@ class ModelReplica:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([task], timeout=1.0)
+
+
+class _OneModel:
+    """The replica's model; see :class:`core.api.service.Answering`."""
+
+    def __init__(self, engine: Engine, spec: ModelSpec, name: str) -> None:
+        self._engine = engine
+        self._spec = spec
+        self._card = ModelCard(name, name, int(time.time()), "paddock")
+
+    @property
+    def limits(self) -> Limits:
+        """The most that may be asked for."""
+        settings = self._engine.settings
+        return Limits(settings.max_new_tokens, settings.max_characters)
+
+    def models(self) -> Sequence[ModelCard]:
+        """The one."""
+        return [self._card]
+
+    def find(self, name: str) -> ModelCard:
+        """The one, by its name.
+
+        Raises:
+            UnknownModelError: another was asked for.
+        """
+        if name != self._card.id:
+            raise UnknownModelError(f"This replica serves {self._card.id}, and not {name[:200]}.")
+        return self._card
+
+    def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
+        """Start an answer; it is recorded on this node."""
+        self.find(name)
+        handle = self._engine.handle(self._spec)
+        return self._engine.answer(handle, request, origin=Origin.API, owner=caller.owner)
+
+
+def _anybody(connection: HTTPConnection) -> Caller:
+    """The door has looked at the key."""
+    del connection
+    return Caller(GUEST, GUEST)
 
 
 def _scope(path: str) -> dict[str, Any]:
