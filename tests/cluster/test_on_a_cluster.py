@@ -35,7 +35,6 @@ from core.records.measurement_values import Measurement, MeasurementState, Sweep
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from core.store import ModelStore, resolve
-from tests.builders import CHAT_TEMPLATE
 from tests.cluster.conftest import Lab
 
 LONG_S = 90.0
@@ -60,7 +59,7 @@ def records(tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def model(lab: Lab, checkpoints: Callable[..., Path]) -> str:
     """A tiny model that both nodes have on disk."""
-    folder = checkpoints("llama", chat_template=CHAT_TEMPLATE)
+    folder = checkpoints("llama", with_chat_template=True)
     first, second = lab.homes["first"], lab.homes["second"]
     ModelStore(Settings(home=first)).ensure(resolve(str(folder)), Precision.FP32)
     shutil.copytree(first / "models", second / "models")
