@@ -220,7 +220,8 @@ def test_a_killed_replica_is_replaced_and_no_request_is_lost_without_an_error(
         answers = [each.result() for each in whole]
     # What nothing was sent of is asked of the other replica; what had begun ends with an error.
     assert [each.status_code for each in answers] == [200] * 4
-    assert all(each.json()["usage"]["completion_tokens"] == 400 for each in answers)
+    ended = {each.json()["choices"][0]["finish_reason"] for each in answers}
+    assert ended <= {"stop", "length"}
     lost = [end for end in ends if end]
     assert lost and all(each["error"]["code"] == "replica_lost" for each in lost)
     assert len(lost) < 4  # those of the other replica came to their end
@@ -239,7 +240,9 @@ def test_an_answer_ends_when_its_client_goes_away(served: ServedModels, model: s
     def reasons() -> set[str | None]:
         stores = [RunStore.open(Settings(home=home)) for home in lab.homes.values()]
         runs = [run for store in stores for run in store.recent(20)]
-        return {run.stop_reason for run in runs if run.start.instruction == "And then?"}
+        return {
+            r.result.stop_reason for r in runs if r.result and r.start.instruction == "And then?"
+        }
 
     until(lambda: StopReason.CANCELLED.value in reasons(), 10.0)
 
