@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from core.catalogue import DEFAULT_PRECISION, Precision
-from core.commands import accounts, answers, bench, looks, store, tune
+from core.commands import accounts, answers, bench, looks, serve, store, tune
 from core.errors import BadRequestError, PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, LOCAL_RUNTIMES, RuntimeName
 from core.settings import load_settings
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(commands.add_parser("generate", help="answer one instruction"))
     _add_bench(commands.add_parser("bench", help="measure speed and memory on this machine"))
     _add_tune(commands.add_parser("tune", help="find the hints that make a model fast here"))
+    _add_serve(commands.add_parser("serve", help="models on a Ray cluster, behind one address"))
     _add_admin(commands.add_parser("admin", help="make an administrator"))
 
     command = commands.add_parser("accounts", help="who may sign in")
@@ -265,6 +266,17 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep these random weights on disk until they are deleted",
     )
+    where = command.add_argument_group("where (default: on this machine)")
+    where.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="on every node of this Ray cluster at once: host:port, auto or local",
+    )
+    where.add_argument(
+        "--ray-resource",
+        metavar="NAME",
+        help="on those nodes alone that have this resource, or this label as KEY=VALUE",
+    )
     out = command.add_argument_group("what comes out")
     for ending in ("json", "csv", "markdown"):
         out.add_argument(f"--{ending}", type=Path, metavar="FILE", help=f"write {ending} too")
@@ -312,6 +324,58 @@ def _add_tune(command: argparse.ArgumentParser) -> None:
     command.add_argument("--list", action="store_true", help="print what is kept")
     command.add_argument("--json", action="store_true", help="print what was found as JSON")
     command.set_defaults(run=tune.tune)
+
+
+def _add_serve(command: argparse.ArgumentParser) -> None:
+    command.add_argument("models", nargs="*", metavar="MODEL", help=_MODEL)
+    command.add_argument(
+        "--ray",
+        required=True,
+        metavar="ADDRESS",
+        help="host:port, auto, or local for a cluster on this machine until Ctrl-C",
+    )
+    command.add_argument("--status", action="store_true", help="tell what is served")
+    command.add_argument("--stop", metavar="MODEL", help="take a model down")
+    how = command.add_argument_group("how the models are served")
+    how.add_argument(
+        "--precision",
+        type=_precision,
+        default=DEFAULT_PRECISION,
+        metavar="PRECISION",
+        help=_PRECISION,
+    )
+    how.add_argument("--device", default="AUTO", help="OpenVINO device (default AUTO)")
+    how.add_argument(
+        "--runtime",
+        type=_runtime,
+        default=RuntimeName.GENAI,
+        metavar="RUNTIME",
+        help=f"{', '.join(ANSWERING_RUNTIMES)} (default {RuntimeName.GENAI})",
+    )
+    how.add_argument("--replicas", type=int, default=1, metavar="N", help="default 1")
+    how.add_argument(
+        "--min-replicas", type=int, metavar="N", help="as few where little is asked (default 1)"
+    )
+    how.add_argument(
+        "--max-replicas", type=int, metavar="N", help="up to as many where much is asked"
+    )
+    how.add_argument(
+        "--at-once", type=int, default=8, metavar="N", help="answers of a replica (default 8)"
+    )
+    how.add_argument(
+        "--cpus", type=float, default=1.0, metavar="N", help="that Ray reserves (default 1)"
+    )
+    how.add_argument("--ray-resource", metavar="NAME", help="on nodes alone that have it")
+    door = command.add_argument_group("the address (of the first `serve` on a cluster)")
+    door.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1, on the head node")
+    door.add_argument("--port", type=int, default=8000, help="default 8000")
+    door.add_argument(
+        "--api-keys",
+        type=Path,
+        metavar="FILE",
+        help=f"one a line (default: {serve.KEYS_VARIABLE}); needed beyond this machine",
+    )
+    command.set_defaults(run=serve.serve)
 
 
 def _add_token(command: argparse.ArgumentParser) -> None:

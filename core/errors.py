@@ -31,6 +31,7 @@ happened and what to do. The tree::
     ├── ConversionError             export or weight compression failed
     ├── StoppedError                the person stopped a download or a conversion
     ├── ModelBusyError              the model or its files are in use
+    ├── ClusterError                a cluster cannot be reached, or fails
     ├── GenerationError             the runtime failed while it answered
     └── RecordsError                the run database cannot be read or written
 """
@@ -153,6 +154,10 @@ class StoppedError(PaddockError):
 
 class ModelBusyError(PaddockError):
     """The model, or the files of it, are in use by somebody else."""
+
+
+class ClusterError(PaddockError):
+    """A Ray cluster cannot be reached, or cannot do what was asked of it."""
 
 
 class GenerationError(PaddockError):

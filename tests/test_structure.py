@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.api", "core.meters", "core.recording", "core.doctor"),
     ("core.engine",),
     ("core.comparison", "core.serving", "core.web"),
+    ("core.cluster",),
     ("core.commands",),
     ("core.ui", "core.__main__"),
     ("pages",),

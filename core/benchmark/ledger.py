@@ -10,13 +10,12 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from core.benchmark.plan import Target
 from core.catalogue import Precision
 from core.errors import RecordsError
 from core.records.measurement_values import Measurement, MeasurementState, SweepState
-from core.records.measurements import MeasurementStore
 from core.records.values import utc_now
 from core.runtimes.spec import RuntimeName
 
@@ -38,10 +37,20 @@ def target_of(row: Measurement) -> Target:
     )
 
 
+class RowStore(Protocol):
+    """Where rows are written: :class:`core.records.measurements.MeasurementStore`, usually."""
+
+    def save(self, measurement: Measurement) -> None:
+        """Write a row in the place of the one with its id."""
+
+    def end_sweep(self, sweep_id: str, state: SweepState) -> None:
+        """Write how a sweep ended."""
+
+
 class Ledger:
     """The rows of one sweep; one thread changes them, any thread may look."""
 
-    def __init__(self, rows: Iterable[Measurement], store: Callable[[], MeasurementStore]) -> None:
+    def __init__(self, rows: Iterable[Measurement], store: Callable[[], RowStore]) -> None:
         """
         Args:
             rows: those of the sweep, in the plan's order, as the store has them.

@@ -32,6 +32,7 @@ from core.benchmark.figures import figures_of
 from core.benchmark.ledger import OPEN, Ledger, target_of
 from core.benchmark.plan import Plan, Target
 from core.benchmark.preparing import Material, Ready
+from core.benchmark.random_weights import keep_random_weights, remove_unkept
 from core.benchmark.tools import Tools
 from core.benchmark.weights import bytes_per_token
 from core.devices import available_memory_bytes, host_facts, require_device
@@ -108,6 +109,8 @@ class Work:
         self._prepare()
         self._measure()
         self._compare_quality()
+        if self._plan.random_models:
+            self._leave_random_weights()
 
     # What there is to do
 
@@ -216,8 +219,11 @@ class Work:
                 f"How fast memory can be read was not measured ({str(error).rstrip('.')}); the "
                 "model bandwidth utilisation is left out."
             )
-        rows = [row for row in self._ledger.rows() if row.state in OPEN]
-        self._ledger.change(rows, host=this_host(self._bandwidth))
+        self._ledger.put(
+            replace(row, host=replace(row.host, bandwidth_bytes_per_s=self._bandwidth))
+            for row in self._ledger.rows()
+            if row.state in OPEN
+        )
 
     def _measure(self) -> None:
         for number in range(self._plan.rounds):
@@ -414,6 +420,20 @@ class Work:
         if failure.reason is not None:
             self.problems.append(f"No quality of {target.label}: {failure.reason}")
         return result
+
+    # Clearing up
+
+    def _leave_random_weights(self) -> None:
+        """Remove those that nobody wants to keep, or note that these are to be kept."""
+        try:
+            if self._plan.keep_random_weights:
+                keep_random_weights(self._settings, self._plan.random_models)
+            else:
+                self._say("Removing the random weights.")
+                remove_unkept(self._settings)
+        except (PaddockError, OSError) as error:
+            log.warning("the random weights could not be tidied: %s", error)
+            self.problems.append(str(error))
 
     # Being stopped
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from core.benchmark.estimate import BenchmarkEstimate, estimate, has_quality
 from core.benchmark.ledger import Ledger, target_of
 from core.benchmark.plan import Plan
-from core.benchmark.random_weights import keep_random_weights, remove_unkept
 from core.benchmark.steps import Work, this_host
 from core.benchmark.tools import Tools
 from core.benchmark.turn import Turn
@@ -26,17 +26,19 @@ from core.errors import (
     BadRequestError,
     DiskFullError,
     ModelBusyError,
-    PaddockError,
     StoppedError,
 )
 from core.generation.activity import MONITOR, ActivityMonitor
 from core.records.instance import current_instance
-from core.records.measurement_values import Measurement, MeasurementState, SweepState
+from core.records.measurement_values import Host, Measurement, MeasurementState, SweepState
 from core.records.measurements import MeasurementStore
 from core.settings import Settings
 from core.store import ModelStore, Source, SourceKind
 
 __all__ = ["Benchmark", "BenchmarkEstimate", "Sweep", "SweepProgress"]
+
+CLUSTER_KEY = "cluster"
+"""In a stored plan: that it was measured on the nodes of a cluster, and on which of them."""
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,44 @@ class SweepProgress:
     written; failures of a configuration stand in its row."""
 
 
+class Standing(Protocol):
+    """How far a work is; :class:`core.benchmark.agenda.Agenda` has the meanings."""
+
+    @property
+    def done(self) -> int:
+        """Steps that are over."""
+
+    @property
+    def total(self) -> int:
+        """All steps."""
+
+    @property
+    def fraction(self) -> float:
+        """Share of the time that has passed, 0 to 1."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of all that is left; None before it can be told."""
+
+
+class Workload(Protocol):
+    """What a sweep carries out: :class:`core.benchmark.steps.Work` here, or a cluster's."""
+
+    problems: list[str]
+    """Sentences about what went wrong beside the rows."""
+
+    @property
+    def agenda(self) -> Standing:
+        """How far it is."""
+
+    def carry_out(self) -> None:
+        """All of it; a failure of one configuration stands in its row.
+
+        Raises:
+            StoppedError: it was cancelled.
+        """
+
+
 class Sweep:
     """One run of a plan, in a thread of its own; safe to use from any thread."""
 
@@ -72,32 +112,28 @@ class Sweep:
         sweep_id: str,
         plan: Plan,
         ledger: Ledger,
-        settings: Settings,
-        monitor: ActivityMonitor,
-        tools: Tools,
-        turn: Turn,
+        work: Callable[[threading.Event, Callable[[str], None]], Workload],
+        release: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             sweep_id: 32 hexadecimal digits.
             plan: a validated one.
             ledger: its rows, those that are to be measured open.
-            settings: tell the home folder.
-            monitor: told of the work, and asked whether other work disturbed it.
-            tools: what does the work.
-            turn: taken; given back at the end.
+            work: makes what is carried out, from the event that cancels it and what is told a
+                sentence about what is going on.
+            release: called once at the end, with all rows written.
         """
         self.id = sweep_id
         self.plan = plan
         self._ledger = ledger
-        self._settings = settings
-        self._turn = turn
+        self._release = release
         self._message = "Starting."
         self._cancel = threading.Event()
         self._ended = threading.Event()
         self._state = SweepState.RUNNING
         self._stopped_as = SweepState.CANCELLED
-        self._work = Work(plan, ledger, settings, monitor, tools, self._cancel, self._say)
+        self._work = work(self._cancel, self._say)
         self._thread = threading.Thread(target=self._run, name=f"sweep-{sweep_id[:8]}", daemon=True)
 
     @property
@@ -165,26 +201,13 @@ class Sweep:
     def _finish(self, state: SweepState) -> None:
         try:
             self._ledger.close(self.id, state)
-            if state is SweepState.DONE and self.plan.random_models:
-                self._leave_random_weights()
         except Exception:  # whoever waits for the end must not wait for ever
             log.exception("the end of sweep %s could not be written", self.id)
         finally:
-            self._turn.give_back()
+            self._release()
             self._say(_last_word(state, self._ledger.rows()))
             self._state = state
             self._ended.set()
-
-    def _leave_random_weights(self) -> None:
-        """Remove those that nobody wants to keep, or note that these are to be kept."""
-        try:
-            if self.plan.keep_random_weights:
-                keep_random_weights(self._settings, self.plan.random_models)
-            else:
-                self._say("Removing the random weights.")
-                remove_unkept(self._settings)
-        except PaddockError as error:
-            self._work.problems.append(str(error))
 
 
 class Benchmark:
@@ -234,7 +257,7 @@ class Benchmark:
         if needs.problem is not None:
             raise DiskFullError(needs.problem)
         sweep_id = uuid.uuid4().hex
-        rows = _fresh_rows(plan, sources, sweep_id)
+        rows = fresh_rows(plan, sources, sweep_id, this_host(None))
 
         def write() -> list[Measurement]:
             self._measurements().begin_sweep(plan.to_json(), rows, sweep_id)
@@ -259,8 +282,13 @@ class Benchmark:
                 f"There is no benchmark {sweep_id[:40]!r}; `python -m core bench --list` shows "
                 "those there are."
             )
+        if record.plan.get(CLUSTER_KEY):
+            raise BadRequestError(
+                "This benchmark was measured on the nodes of a cluster; go on with it there: "
+                f"`python -m core bench --ray ADDRESS --resume {sweep_id}`."
+            )
         plan = Plan.from_json(record.plan)
-        if not _missing(plan, store.of_sweep(sweep_id)):
+        if not is_missing_something(plan, store.of_sweep(sweep_id)):
             raise BadRequestError("Nothing is missing of this benchmark; start a new one.")
 
         def write() -> list[Measurement]:
@@ -268,7 +296,7 @@ class Benchmark:
                 # Its end could not be written, and nobody measures: we have the turn.
                 store.end_sweep(sweep_id, SweepState.INTERRUPTED)
             store.resume_sweep(sweep_id)
-            return [_continued(row) for row in store.of_sweep(sweep_id)]
+            return [continued(row, this_host(None)) for row in store.of_sweep(sweep_id)]
 
         return self._begin(sweep_id, plan, write)
 
@@ -301,15 +329,13 @@ class Benchmark:
             self._turn.take()
             try:
                 ledger = Ledger(write(), self._measurements)
-                sweep = Sweep(
-                    sweep_id,
-                    plan,
-                    ledger,
-                    self._settings,
-                    self._monitor,
-                    self._tools,
-                    self._turn,
-                )
+
+                def work(cancel: threading.Event, say: Callable[[str], None]) -> Work:
+                    return Work(
+                        plan, ledger, self._settings, self._monitor, self._tools, cancel, say
+                    )
+
+                sweep = Sweep(sweep_id, plan, ledger, work, self._turn.give_back)
                 self._current = sweep.start()
             except BaseException:
                 self._turn.give_back()
@@ -335,11 +361,21 @@ class Benchmark:
         return sources
 
 
-def _fresh_rows(plan: Plan, sources: dict[str, Source], sweep_id: str) -> list[Measurement]:
-    host, versions = this_host(None), library_versions()
+def fresh_rows(
+    plan: Plan, sources: Mapping[str, Source], sweep_id: str, host: Host
+) -> list[Measurement]:
+    """A waiting row for each configuration of the plan.
+
+    Args:
+        plan: a validated one.
+        sources: of its models by name; of one that is not among them less is told.
+        sweep_id: 32 hexadecimal digits.
+        host: the machine that will measure; this one.
+    """
+    versions = library_versions()
     rows = []
     for target in plan.targets():
-        source = None if target.random_weights else sources[target.model]
+        source = None if target.random_weights else sources.get(target.model)
         for prompt_tokens in plan.prompt_tokens:
             configuration = plan.configuration(
                 target,
@@ -366,18 +402,24 @@ def _place(source: Source) -> str:
     return SourceKind.EMBEDDED.value if embedded else str(source.location)
 
 
-def _missing(plan: Plan, rows: list[Measurement]) -> bool:
+def is_missing_something(plan: Plan, rows: Sequence[Measurement]) -> bool:
+    """Whether a resumed sweep would have anything to measure."""
     return any(
         row.state.missing or (plan.quality and row.quality is None and has_quality(target_of(row)))
         for row in rows
     )
 
 
-def _continued(row: Measurement) -> Measurement:
-    """A row as a resumed sweep takes it up: without rounds of another machine or other versions."""
+def continued(row: Measurement, host: Host) -> Measurement:
+    """A row as a resumed sweep takes it up: without rounds of another machine or other versions.
+
+    Args:
+        row: as it was left.
+        host: this machine, which goes on with it; its bandwidth does not matter.
+    """
     if not row.state.missing:
         return row
-    host = replace(this_host(None), bandwidth_bytes_per_s=row.host.bandwidth_bytes_per_s)
+    host = replace(host, bandwidth_bytes_per_s=row.host.bandwidth_bytes_per_s)
     same = row.host == host and dict(row.versions) == library_versions()
     return replace(
         row,

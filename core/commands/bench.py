@@ -1,4 +1,4 @@
-"""``bench``: measures models on this machine, and shows what came out."""
+"""``bench``: measures models here or on a cluster's nodes, and shows what came out."""
 
 from __future__ import annotations
 
@@ -63,6 +63,10 @@ def bench(options: argparse.Namespace, settings: Settings) -> int:
     try:
         if options.list:
             return _list(engine)
+        if options.ray:
+            return _measure_on_cluster(options, engine)
+        if options.ray_resource:
+            raise BadRequestError("--ray-resource chooses among a cluster's nodes; give --ray too.")
         return _measure(options, engine)
     finally:
         engine.close()
@@ -128,12 +132,41 @@ def _measure(options: argparse.Namespace, engine: Engine) -> int:
         needs = benchmark.estimate(plan)
         sweep = benchmark.start(plan)
         print(_needs_text(needs), file=sys.stderr, flush=True)
+    return _see_through(sweep, options, engine)
+
+
+def _measure_on_cluster(options: argparse.Namespace, engine: Engine) -> int:
+    from core.cluster.fleet import Fleet
+    from core.cluster.link import connected
+
+    with connected(options.ray) as ray:
+        fleet = Fleet(ray, engine.measurements, options.ray_resource)
+        if options.resume:
+            sweep = fleet.resume(options.resume)
+        else:
+            sweep, needs = fleet.start(_plan(options))
+            said = f"{counted(needs.rows, 'measurement')}: about {duration_text(needs.seconds)}."
+            print(said, *needs.notes, sep="\n", file=sys.stderr, flush=True)
+        return _see_through(sweep, options, engine, "bench --ray ADDRESS")
+
+
+def _see_through(
+    sweep: Sweep, options: argparse.Namespace, engine: Engine, command: str = "bench"
+) -> int:
+    """Show a sweep until its end, and what came out; returns the exit code.
+
+    Args:
+        sweep: a running one.
+        options: say which files to write.
+        engine: for what is left on disk.
+        command: by which it is gone on with.
+    """
     progress = _follow(sweep)
     print(_table(progress.rows))
     written = _write_files(options, progress.rows)
     if progress.error:
         print(progress.error, file=sys.stderr)
-    _tell_how_it_ended(sweep, engine)
+    _tell_how_it_ended(sweep, engine, command)
     done = sum(row.state == "done" for row in progress.rows)
     failed = sum(row.state == "failed" for row in progress.rows)
     summary = {
@@ -237,14 +270,15 @@ class _Shown:
         self._line.clear()
 
 
-def _tell_how_it_ended(sweep: Sweep, engine: Engine) -> None:
+def _tell_how_it_ended(sweep: Sweep, engine: Engine, command: str) -> None:
     from core.benchmark.random_weights import random_weights_bytes
 
     progress = sweep.progress()
     print(progress.message, file=sys.stderr)
     if any(row.state.missing for row in progress.rows):
         print(
-            f"`python -m core bench --resume {sweep.id}` measures what is missing.", file=sys.stderr
+            f"`python -m core {command} --resume {sweep.id}` measures what is missing.",
+            file=sys.stderr,
         )
     kept = random_weights_bytes(engine.settings) if sweep.plan.random_models else 0
     if kept:
@@ -299,7 +333,10 @@ def _write_files(options: argparse.Namespace, rows: Sequence[Measurement]) -> bo
 
 def _table(rows: Sequence[Measurement]) -> str:
     """The rows for people: one line each, with the reason where there are no figures."""
+    several_hosts = len({row.host.name for row in rows}) > 1
+    first = ("Host",) if several_hosts else ()
     head = (
+        *first,
         "Model",
         "Precision",
         "Device",
@@ -313,7 +350,8 @@ def _table(rows: Sequence[Measurement]) -> str:
         "Load",
         "",
     )
-    lines = [head, *(_cells(row) for row in rows)]
+    hosts = [(_plain(row.host.name),) if several_hosts else () for row in rows]
+    lines = [head, *((*host, *_cells(row)) for host, row in zip(hosts, rows, strict=True))]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
     text = []
     for line in lines:

@@ -1,0 +1,163 @@
+"""A model on a node: what Ray Serve starts as often as replicas are wanted.
+
+A replica holds the model in memory for as long as it lives and gives several answers at once
+(OpenVINO GenAI's continuous batching). It runs :class:`core.api.app.Api`, as the dashboard does;
+the cluster's door hands it requests, and is given ASGI's messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from starlette.requests import HTTPConnection
+from starlette.types import Message
+
+from core.api.app import Api
+from core.api.service import Caller, Limits, ModelCard
+from core.cluster.bench_node import node_settings
+from core.engine import Engine
+from core.errors import GenerationError, UnknownModelError
+from core.generation.job import Job
+from core.generation.request import GenerationRequest
+from core.records import GUEST, Origin
+from core.runtimes.spec import ModelSpec
+
+
+class ModelReplica:
+    """One model, loaded; Ray Serve makes a deployment of it."""
+
+    def __init__(self, spec: ModelSpec, name: str, at_once: int) -> None:
+        """Load the model, converting it first where the node does not have it; minutes, perhaps.
+
+        Args:
+            spec: of the model.
+            name: by which clients ask for it.
+            at_once: answers that it gives at once.
+
+        Raises:
+            PaddockError: it cannot be loaded; Ray Serve then reports the sentence.
+        """
+        settings = node_settings().model_copy(update={"max_at_once": at_once})
+        self._engine = Engine(settings)
+        self._spec = spec
+        self._held = ExitStack()
+        # Held, so that it is never freed: a replica without its model is none.
+        self._held.enter_context(
+            self._engine.pool.lease(spec, lambda message, fraction: None, threading.Event())
+        )
+        model = _OneModel(self._engine, spec, name)
+        self._app = Api(lambda: model, _anybody)
+
+    def check_health(self) -> None:
+        """Asked by Ray Serve every few seconds; it replaces a replica that raises.
+
+        Raises:
+            GenerationError: the model is not in memory any more.
+        """
+        if not self._engine.pool.is_loaded(self._spec):
+            raise GenerationError("The model is not in memory any more.")
+
+    async def call(self, path: str, body: bytes) -> AsyncIterator[Message]:
+        """Answer one request.
+
+        Args:
+            path: such as ``/v1/chat/completions``; always a POST.
+            body: its whole body.
+
+        Yields:
+            The messages that ASGI's ``send`` receives. Whoever stops listening ends the answer.
+        """
+        said: asyncio.Queue[Message | None] = asyncio.Queue()
+        gone = asyncio.Event()
+        given = False
+
+        async def receive() -> Message:
+            nonlocal given
+            if not given:
+                given = True
+                return {"type": "http.request", "body": body}
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            await said.put(message)
+
+        async def run() -> None:
+            try:
+                await self._app(_scope(path), receive, send)
+            finally:
+                await said.put(None)
+
+        task = asyncio.create_task(run())
+        try:
+            while (message := await said.get()) is not None:
+                yield message
+            await task
+        finally:
+            gone.set()
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task], timeout=1.0)
+
+
+class _OneModel:
+    """The replica's model; see :class:`core.api.service.Answering`."""
+
+    def __init__(self, engine: Engine, spec: ModelSpec, name: str) -> None:
+        self._engine = engine
+        self._spec = spec
+        self._card = ModelCard(name, name, int(time.time()), "paddock")
+
+    @property
+    def limits(self) -> Limits:
+        """The most that may be asked for."""
+        settings = self._engine.settings
+        return Limits(settings.max_new_tokens, settings.max_characters)
+
+    def models(self) -> Sequence[ModelCard]:
+        """The one."""
+        return [self._card]
+
+    def find(self, name: str) -> ModelCard:
+        """The one, by its name.
+
+        Raises:
+            UnknownModelError: another was asked for.
+        """
+        if name != self._card.id:
+            raise UnknownModelError(f"This replica serves {self._card.id}, and not {name[:200]}.")
+        return self._card
+
+    def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
+        """Start an answer; it is recorded on this node."""
+        self.find(name)
+        handle = self._engine.handle(self._spec)
+        return self._engine.answer(handle, request, origin=Origin.API, owner=caller.owner)
+
+
+def _anybody(connection: HTTPConnection) -> Caller:
+    """The door has looked at the key."""
+    del connection
+    return Caller(GUEST, GUEST)
+
+
+def _scope(path: str) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+        "client": None,
+        "server": None,
+    }
