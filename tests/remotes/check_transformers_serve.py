@@ -1,8 +1,10 @@
-"""A real foreign server as a remote: ``transformers serve`` with a tiny model, offline."""
+"""A real foreign server as a remote: ``transformers serve`` with a tiny model, offline.
+
+It needs requirements-checks.txt, takes a minute to start, and is run by name.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -21,7 +23,6 @@ from core.settings import Settings
 from tests.remotes.scripted_server import free_port
 
 START_S = 120.0
-NEEDED = ("accelerate", "fastapi", "uvicorn")
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,6 @@ def url(
     checkpoints: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """Base URL of the running server."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing and not os.environ.get("CI"):
-        pytest.skip(f"transformers serve needs {', '.join(missing)}; see requirements-dev.txt")
     folder = checkpoints("llama", with_chat_template=True)
     port = free_port()
     log = tmp_path_factory.mktemp("serve") / "log"
