@@ -19,7 +19,7 @@ from core.web.forms import BadForm, Seals, from_this_site, read_form, same_origi
 from tests.accounts.samples import HOSTILE, hostile_texts
 
 _LOOP = ThreadPoolExecutor(1, initializer=lambda: asyncio.set_event_loop(asyncio.new_event_loop()))
-"""A thread with one loop for ten thousand readings: Playwright's own runs in the tests' thread."""
+"""A thread with one loop for thousands of readings: Playwright's own runs in the tests' thread."""
 
 KIND = b"application/x-www-form-urlencoded"
 
@@ -101,7 +101,7 @@ def test_a_form_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatc
     assert raised.value.status == 408
 
 
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(st.one_of(st.binary(max_size=300), hostile_texts.map(lambda t: t.encode("utf-8", "ignore"))))
 def test_whatever_bytes_come_are_fields_or_a_refusal(body: bytes):
     try:
@@ -113,7 +113,7 @@ def test_whatever_bytes_come_are_fields_or_a_refusal(body: bytes):
         "".join([*fields, *fields.values()]).encode()  # no half characters
 
 
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(hostile_texts)
 def test_a_hostile_text_comes_out_as_it_was_put_in(text: str):
     whole = text.encode("utf-8", "replace").decode()
