@@ -18,6 +18,7 @@ from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
 from core.store import ModelStore
 from core.ui.link import link_choice, number_in
 from core.ui.pickers import pick_model, pick_prompt_format
+from core.ui.settled import settle
 
 KEYS = ("left_", "right_", "c_", "d_")
 """Prefixes of each side's keys, in the session and in the link."""
@@ -83,8 +84,8 @@ def pick_mode(sides: Sequence[ModelSpec]) -> Mode:
     usual = default_mode(sides)
     if "mode" in st.query_params:
         st.session_state[_MODE_CHOSEN] = True
-    if not st.session_state.get(_MODE_CHOSEN):
-        st.session_state["mode"] = usual
+    if not st.session_state.get(_MODE_CHOSEN) and st.session_state.get("mode") is not usual:
+        st.session_state["mode"] = usual  # never in vain: it would undo a click on its way here
     link_choice("mode", usual, Mode)
     mode = st.segmented_control(
         "How they run",
@@ -174,7 +175,7 @@ def _make_different(index: int) -> None:
     mine = _chosen(index)
     others = [_chosen(place) for place in range(count) if place != index]
     if mine in others:
-        st.session_state[f"{KEYS[index]}precision"] = unused(mine.model, others)
+        settle({f"{KEYS[index]}precision": unused(mine.model, others)})
 
 
 def _values(place: int) -> dict[str, Any]:
@@ -196,12 +197,7 @@ def _chosen(place: int) -> ModelSpec:
 
 
 def _put(place: int, values: Mapping[str, Any]) -> None:
-    for trait in _TRAITS:
-        key = f"{KEYS[place]}{trait}"
-        if values[trait] is None:
-            st.session_state.pop(key, None)
-        else:
-            st.session_state[key] = values[trait]
+    settle({f"{KEYS[place]}{trait}": values[trait] for trait in _TRAITS})
 
 
 def _forget_links(keys: Sequence[str]) -> None:

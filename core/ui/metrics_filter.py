@@ -9,6 +9,7 @@ import streamlit as st
 from core.benchmark.points import PointFilter, PointSource, Subject, last_days
 from core.ui.link import link_choice, link_choices, one_of
 from core.ui.metrics_rows import precision_label, runtime_label
+from core.ui.settled import settle
 
 _DAYS = {"all": "All time", "30": "30 days", "7": "7 days", "1": "Today"}
 _LABELS = {
@@ -75,9 +76,7 @@ def pick_filter(subjects: Collection[Subject]) -> PointFilter:
 
 def show_all() -> None:
     """Choose nothing in any filter; a callback."""
-    for key in _LABELS:
-        st.session_state[key] = []
-    st.session_state["days"] = "all"
+    settle({key: [] for key in _LABELS} | {"days": "all"})
 
 
 def draw_left_out(contended: int, *, all_of_them: bool) -> None:
@@ -105,7 +104,7 @@ def draw_left_out(contended: int, *, all_of_them: bool) -> None:
 
 def _show_contended() -> None:
     """A callback."""
-    st.session_state["contended"] = True
+    settle({"contended": True})
 
 
 def _options(subjects: Collection[Subject]) -> dict[str, list[str]]:

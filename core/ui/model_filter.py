@@ -9,6 +9,7 @@ import streamlit as st
 
 from core.catalogue import CatalogueModel, catalogue
 from core.ui.link import link_choices, link_texts
+from core.ui.settled import settle
 
 _FAMILIES = {"gpt_neox": "GPT-NeoX", "llama": "Llama", "mistral": "Mistral", "phi": "Phi"}
 """Architectures as people know them."""
@@ -187,6 +188,4 @@ def _pick(key: str, options: list[str]) -> tuple[str, ...]:
 
 
 def _show_all() -> None:
-    for key in _KEYS:
-        st.session_state[key] = []
-    st.session_state["search"] = ""
+    settle({key: [] for key in _KEYS} | {"search": ""})

@@ -17,6 +17,7 @@ from core.ui.model_add import look_up
 from core.ui.model_list import PRECISIONS, ListedModel, of_hub
 from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
+from core.ui.settled import settle
 from core.units import decimal_text, duration_text
 
 Plans = Mapping[Precision, Estimate | PaddockError]
@@ -288,10 +289,14 @@ def _chosen_int4(model: ListedModel) -> Int4Settings:
 
 def _to_usual(model: ListedModel) -> None:
     usual = _usual_int4(model)
-    st.session_state[f"int4_symmetric_{model.key}"] = usual.symmetric
-    st.session_state[f"int4_group_{model.key}"] = usual.group_size
-    st.session_state[f"int4_ratio_{model.key}"] = usual.ratio
-    st.session_state[f"int4_scale_{model.key}"] = usual.scale_estimation
+    settle(
+        {
+            f"int4_symmetric_{model.key}": usual.symmetric,
+            f"int4_group_{model.key}": usual.group_size,
+            f"int4_ratio_{model.key}": usual.ratio,
+            f"int4_scale_{model.key}": usual.scale_estimation,
+        }
+    )
 
 
 # Gated models.

@@ -10,6 +10,7 @@ from core.ui.navigation import all_pages, page
 from core.ui.person import enter
 from core.ui.preferences import recall
 from core.ui.server import first_screen_drawn
+from core.ui.settled import hold_settled, page_was_drawn
 
 ICON = str(Path(__file__).with_name("icon.svg"))
 """A file of our own: Streamlit takes named icons for the browser tab from a font server."""
@@ -32,6 +33,8 @@ try:
     )
     chosen = st.navigation([root, *all_pages()], position="top")
     note_page(chosen.url_path)
+    hold_settled()
     chosen.run()
+    page_was_drawn()
 finally:
     first_screen_drawn.set()

@@ -272,6 +272,18 @@ def test_a_blind_vote_reveals_the_names(
     ) == [(f"{shown['A']} (embedded)", f"{shown['B']} (embedded)", "right", 1, "it is kinder")]
 
 
+QUICKLY = """
+async ({first, then}) => {
+    const named = (role, name) => [...document.querySelectorAll(`[role=${role}]`)]
+        .find(place => place.innerText.startsWith(name));
+    named("option", first).click();
+    await new Promise(done => setTimeout(done, 20));
+    named("radio", then).click();
+}
+"""
+"""Chooses an option and clicks a button before the page can have answered the choice."""
+
+
 def controls(page: CompareScreen) -> dict[str, list[str]]:
     """What the columns and the row of buttons are set to."""
     found = {
@@ -308,6 +320,18 @@ def test_the_link_reproduces_the_set_up(
     assert settings["Model"][:2] == ["Paddock NeoX (embedded)"] * 2
     other = CompareScreen(open_screen(page.screen.url, fresh=True), scripted).ready()
     assert controls(other) == settings
+
+
+def test_a_quick_next_click_does_not_undo_what_a_choice_changed(
+    compare: Callable[..., CompareScreen],
+) -> None:
+    page = compare()
+    page.page.locator(".st-key-side_b").get_by_role("combobox", name="Model").click()
+    page.page.get_by_role("option", name="Paddock NeoX").wait_for()
+    page.page.evaluate(QUICKLY, {"first": "Paddock NeoX", "then": "Race"})
+    eventually(lambda: "mode=race" in page.screen.url, "the second click arrived")
+    eventually(lambda: len(set(controls(page)["Precision"][:2])) == 2, "the precisions differ")
+    assert controls(page)["How they run"] == ["Race"]
 
 
 def test_a_narrow_window_stacks_the_columns(

@@ -17,6 +17,7 @@ from core.generation.answer import Answer, StopReason
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
 from core.records import Origin
+from core.records.columns import storable_text
 from core.runtimes.spec import ModelSpec, SamplingSettings
 
 PATIENCE_S = 180.0
@@ -66,7 +67,7 @@ def test_the_numbers_shown_are_those_recorded(
     match = play(spec_of("gpt_neox"), spec_of("llama"))
     for job, answer in zip(match.jobs, match.answers, strict=True):
         row = engine.runs.get(job.run_id)
-        assert row.start.origin is Origin.COMPARE and row.result.text == answer.text
+        assert row.start.origin is Origin.COMPARE and row.result.text == storable_text(answer.text)
         figures = side_figures(answer)
         for name in ("ttft_ms", "tpot_ms", "decode_tokens_per_s", "new_tokens", "contended"):
             assert getattr(figures, name) == getattr(row.result, name) is not None, name

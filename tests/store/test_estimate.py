@@ -254,7 +254,9 @@ def test_folder_that_is_gone_is_told(settings: Settings, tmp_path: Path) -> None
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with 300 MB of memory left."""
+    """A machine with 300 MB of memory left, and a large disk."""
+    usage = namedtuple("usage", "total used free")(10**13, 0, 10**13)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _path: usage)
     free = namedtuple("free", "available")(3 * 10**8)
     monkeypatch.setattr(estimate_module.psutil, "virtual_memory", lambda: free)
 

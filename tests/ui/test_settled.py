@@ -1,0 +1,56 @@
+"""What a click set elsewhere survives the next click."""
+
+from __future__ import annotations
+
+from streamlit.testing.v1 import AppTest
+
+
+def two_controls() -> None:
+    import streamlit as st
+
+    from core.ui.settled import hold_settled, page_was_drawn, settle
+
+    hold_settled()
+    st.button("Choose", on_click=settle, args=({"number": 7, "word": None},))
+    if st.session_state.get("interrupted"):
+        st.stop()
+    st.slider("Number", 0, 9, 1, key="number")
+    st.text_input("Word", "usual", key="word")
+    page_was_drawn()
+
+
+def interrupted() -> AppTest:
+    """The app after a click whose script was ended before it got to the controls."""
+    app = AppTest.from_function(two_controls, default_timeout=30).run()
+    app.text_input[0].set_value("mine").run()
+    app.session_state["interrupted"] = True
+    app.button[0].click().run()
+    app.session_state["interrupted"] = False
+    return app
+
+
+def test_values_are_set_at_once() -> None:
+    app = AppTest.from_function(two_controls, default_timeout=30).run()
+    app.text_input[0].set_value("mine").run()
+    app.button[0].click().run()
+    assert (app.slider[0].value, app.text_input[0].value) == (7, "usual")
+
+
+def test_what_the_browser_still_showed_does_not_win() -> None:
+    app = interrupted()
+    app.session_state["number"], app.session_state["word"] = 1, "mine"  # as the browser sends it
+    app.run()
+    assert (app.slider[0].value, app.text_input[0].value) == (7, "usual")
+
+
+def test_what_the_person_changed_since_wins() -> None:
+    app = interrupted()
+    app.session_state["number"] = 3
+    app.run()
+    assert app.slider[0].value == 3
+
+
+def test_once_drawn_the_person_may_go_back() -> None:
+    app = interrupted().run()
+    app.slider[0].set_value(1).run()
+    assert app.slider[0].value == 1
