@@ -33,6 +33,8 @@ from core.settings import CHECKOUT, Settings
 FORCED_TOKENS = 960
 """What the embedded models have positions for, beside a prompt."""
 MIDDLE_TOKENS = 200
+ROUNDS = 5
+"""Answers of one kind that are seen, after a first one that is not counted."""
 LENGTHS = (240, 480, 960)
 """Tokens of the answers whose bytes are compared."""
 
@@ -54,26 +56,17 @@ _ANSWER_S = 300.0
 _QUESTION = "Suggest three names for a sailing boat."
 
 _WATCH = """
-() => {
-  const answer = () => {
-    const box = document.querySelector('.st-key-answer_under_way');
-    const messages = box ? box.querySelectorAll('[data-testid="stChatMessage"]') : [];
-    return messages.length ? messages[messages.length - 1] : null;
-  };
-  window.seen = [];
+ended => {
+  window.addEventListener("click", () => { window.clicked = performance.now(); }, true);
   new MutationObserver(() => {
-    const message = answer();
-    if (!message) return;
-    let letters = 0;
-    for (const part of message.querySelectorAll('[data-testid="stMarkdown"]'))
-      if (!part.querySelector('[data-testid="stCaptionContainer"]'))
-        letters += part.textContent.length;
-    const counted = /· (\\d+) token/.exec(message.textContent);
-    window.seen.push([performance.now(), letters, counted ? Number(counted[1]) : 0]);
-  }).observe(document.body, {childList: true, subtree: true, characterData: true});
+    if (window.clicked && !window.ended && document.querySelector(ended))
+      window.ended = performance.now();
+  }).observe(document.body, {childList: true, subtree: true});
 }
 """
-"""Notes at each change of the page how much of the answer stands there."""
+"""Notes when Run was clicked and when the page showed the answer at its end."""
+
+_ENDED = "[class*='st-key-entry_']"
 
 Alone = Callable[..., float]
 """Tokens/s of a way of answering by itself, with the contender's command."""
@@ -105,29 +98,34 @@ def page_rows(
         return
     tell("410 M shape: what the browser sees.")
     spec = ModelSpec(middle.parent.name, Precision.INT8, "CPU")
+    query = {
+        "model": middle.parent.name,
+        "precision": "int8",
+        "format": "plain",
+        "tokens": MIDDLE_TOKENS,
+        "greedy": "true",
+    }
+    way = Way("paddock", middle, spec)
+    before = alone(way, prompt_tokens=32, new_tokens=MIDDLE_TOKENS)
     with serving(ENDLESS_APP, middle.parents[2]) as url, _browser() as chromium:
-        query = {
-            "model": middle.parent.name,
-            "precision": "int8",
-            "format": "plain",
-            "tokens": MIDDLE_TOKENS,
-        }
-        rates = [_seen(chromium, url, query, counted=True)[0] for _ in range(3)][1:]
-    rate = alone(Way("paddock", middle, spec), prompt_tokens=32, new_tokens=MIDDLE_TOKENS)
-    yield _seen_row(middle_name, bars[0], median(rates), rate)
+        rate = _rate(chromium, url, query)
+    after = alone(way, prompt_tokens=32, new_tokens=MIDDLE_TOKENS)
+    yield _seen_row(middle_name, bars[0], rate, (before, after))
     sent: dict[int, list[int]] = {length: [] for length in LENGTHS}
     with serving(ENDLESS_APP, settings.home) as url, _browser() as chromium:
         for key, name in names.items():
             tell(f"{key}: what the browser sees.")
-            query = {"model": key, "precision": DEFAULT_PRECISION.value, "seed": 7}
+            query = {"model": key, "precision": DEFAULT_PRECISION.value, "greedy": "true"}
             forced = {**query, "tokens": FORCED_TOKENS}
-            rates = [_seen(chromium, url, forced, counted=False)[0] for _ in range(6)][1:]
             way = Way("paddock", embedded[key], ModelSpec(key, DEFAULT_PRECISION, "CPU"))
-            rate = alone(way, prompt_tokens=32, new_tokens=FORCED_TOKENS)
-            yield _seen_row(name, bars[1], median(rates), rate)
+            before = alone(way, prompt_tokens=32, new_tokens=FORCED_TOKENS)
+            rate = _rate(chromium, url, forced)
+            after = alone(way, prompt_tokens=32, new_tokens=FORCED_TOKENS)
+            yield _seen_row(name, bars[1], rate, (before, after))
+        query = {"model": key, "precision": DEFAULT_PRECISION.value, "seed": 7}
         for _ in range(5):
             for length in LENGTHS:
-                _, count = _seen(chromium, url, {**query, "tokens": length}, counted=False)
+                _, count = _answered(chromium, url, {**query, "tokens": length})
                 sent[length].append(count)
     low, middle_bytes, high = (median(sent[length]) for length in LENGTHS)
     value = ((high - low) / (LENGTHS[2] - LENGTHS[0])) / (
@@ -173,40 +171,42 @@ def start_rows(settings: Settings, key: str, tell: Callable[[str], None]) -> Seq
     return rows
 
 
-def _seen_row(name: str, bar: Bar, seen: float, alone: float) -> Row:
+def _seen_row(name: str, bar: Bar, rate: float, alone: tuple[float, float]) -> Row:
+    """Answers alike in both, greedy: what drawing from 50 000 tokens costs is not the page's."""
+    before, after = alone
     return Row(
         name=name,
         bar=bar,
-        value=seen / alone,
-        detail=f"{seen:,.1f} against {alone:,.1f} tokens/s",
+        value=2 * rate / (before + after),
+        detail=f"{rate:,.1f} against {before:,.1f} before and {after:,.1f} after, tokens/s",
     )
 
 
-def _seen(
-    chromium: Any, url: str, query: Mapping[str, object], *, counted: bool
-) -> tuple[float, int]:
-    """Tokens/s as they appeared in one answer, and the bytes that the page received for it.
+def _rate(chromium: Any, url: str, query: Mapping[str, object]) -> float:
+    """Tokens/s as a person sees them: further tokens over further seconds of long answers against
+    short ones, from the click to the end, so that the prompt and the page count for nothing.
 
-    Args:
-        counted: by the count below the answer, for models whose tokens have no text of their own;
-            else by the letters of the answer.
+    Answers by turns, the median of each; a first one, for which the browser loads what it needs,
+    is not counted.
     """
+    tokens = int(str(query["tokens"]))
+    short = tokens // 8
+    took: dict[int, list[float]] = {short: [], tokens: []}
+    _answered(chromium, url, query)
+    for _ in range(ROUNDS):
+        for length, seconds in took.items():
+            seconds.append(_answered(chromium, url, {**query, "tokens": length})[0])
+    return (tokens - short) / (median(took[tokens]) - median(took[short]))
+
+
+def _answered(chromium: Any, url: str, query: Mapping[str, object]) -> tuple[float, int]:
+    """Seconds from the click to the end of one answer, and the bytes that the page received."""
     page = _asked(chromium, url, query, watch=True)
-    page.wait_for_selector("[class*='st-key-entry_']", timeout=1000 * _ANSWER_S)
-    seen = page.evaluate("() => window.seen")
+    page.wait_for_selector(_ENDED, timeout=1000 * _ANSWER_S)
+    clicked, ended = page.evaluate("() => [window.clicked, window.ended]")
     received = page.received_bytes()
     page.close()
-    tokens = int(str(query["tokens"]))
-    column = 2 if counted else 1
-    grown = [each for each in seen if each[column] > 0]
-    if len(grown) < 2:
-        raise GenerationError("The browser saw nothing of the answer; measure it again.")
-    # The moment of the last growth, not of the last change.
-    most = max(each[column] for each in grown)
-    first, last = grown[0], next(each for each in grown if each[column] == most)
-    share = (last[column] - first[column]) / (1 if counted else most)
-    shown = share if counted else share * tokens
-    return 1000 * shown / (last[0] - first[0]), received
+    return (ended - clicked) / 1000, received
 
 
 class _Page:
@@ -242,7 +242,7 @@ def _asked(chromium: Any, url: str, query: Mapping[str, object], *, watch: bool 
     run.wait_for()
     if watch:
         page.get_by_text("On disk").first.wait_for()
-        page.evaluate(_WATCH)
+        page.evaluate(_WATCH, _ENDED)
         page.forget()
     run.click()
     return page
