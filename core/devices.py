@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -85,6 +86,22 @@ class ProcessMemory:
     rss_bytes: int
     """The sum of the two."""
 
+    def plus(self, other: ProcessMemory) -> ProcessMemory:
+        """Both together."""
+        return ProcessMemory(
+            self.private_bytes + other.private_bytes,
+            self.file_backed_bytes + other.file_backed_bytes,
+            self.rss_bytes + other.rss_bytes,
+        )
+
+    def beyond(self, before: ProcessMemory) -> ProcessMemory:
+        """By how much it has grown, 0 where it has shrunk."""
+        return ProcessMemory(
+            max(0, self.private_bytes - before.private_bytes),
+            max(0, self.file_backed_bytes - before.file_backed_bytes),
+            max(0, self.rss_bytes - before.rss_bytes),
+        )
+
 
 @cache
 def list_devices() -> tuple[Device, ...]:
@@ -122,6 +139,18 @@ def require_device(name: str) -> str:
 
 
 @cache
+def app_memory() -> ProcessMemory:
+    """Resident memory of this process and of those it has started, split as one process's is.
+
+    Libraries that several of them share count once for each.
+    """
+    memory = process_memory()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            memory = memory.plus(process_memory(child.pid))
+    return memory
+
+
 def host_facts() -> HostFacts:
     """Name, operating system, processor and memory of this machine."""
     return HostFacts(

@@ -23,12 +23,12 @@ from core.recording import RunRecorder
 from core.records import GUEST, AccountStore, Origin, RunStore
 from core.records.measurements import MeasurementStore
 from core.remotes import Directory, Remote, RemoteBook
+from core.runtimes.apart import ApartRuntime
 from core.runtimes.base import Runtime
-from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pool import Lease, ModelHandle, ModelPool, OnProgress
 from core.runtimes.remote import RemoteHandle, RemoteLease, RemotePool
-from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
+from core.runtimes.spec import DEFAULT_RUNTIME, ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.tuned import Tuned, TunedHints, TuningKey
 from core.settings import Settings
 from core.store import ModelStore, Progress, StoredModel, TaskQueue, convert_in_process
@@ -52,9 +52,8 @@ class Engine:
         self.settings = settings
         self.store = ModelStore(settings)
         self.tuned = TunedHints(settings.home)
-        self.pool = ModelPool(
-            settings, self._provide, runtimes or default_runtimes(settings), self._tuned_hints
-        )
+        self._runtimes = runtimes or default_runtimes(settings)
+        self.pool = ModelPool(settings, self._provide, self._runtimes, self._tuned_hints)
         self.remotes = RemotePool(Directory(RemoteBook(settings), settings), settings)
         self._shares = Shares(settings.answers_at_once, settings.answers_waiting)
         self._jobs: dict[Job, str] = {}
@@ -258,6 +257,10 @@ class Engine:
             return None
         return spec if stored is not None else None
 
+    def prepare(self) -> None:
+        """Import what the usual runtime needs, ahead of the first question."""
+        self._runtimes[DEFAULT_RUNTIME].prepare()
+
     def warm(self, spec: ModelSpec) -> None:
         """Load a model ahead of the first question; what fails then fails when it is asked."""
         with (
@@ -272,6 +275,9 @@ class Engine:
         self.benchmark.close()
         self.tasks.close()
         self.pool.close()
+        for runtime in self._runtimes.values():
+            if isinstance(runtime, ApartRuntime):
+                runtime.close()
         self.remotes.directory.close()
         if "runs" in vars(self):
             self.runs.close()
@@ -306,7 +312,7 @@ class Engine:
 def default_runtimes(settings: Settings) -> dict[RuntimeName, Runtime]:
     """Every runtime of converted models."""
     return {
-        RuntimeName.GENAI: GenAIRuntime(settings.max_at_once),
+        RuntimeName.GENAI: ApartRuntime(settings.max_at_once),
         RuntimeName.OPTIMUM: OptimumRuntime(),
     }
 

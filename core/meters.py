@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from core.devices import process_memory
+from core.devices import app_memory
 from core.generation.answer import Answer
 from core.generation.job import Job, JobObserver
 from core.records import Origin
@@ -138,7 +138,7 @@ class _Now(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """See ``prometheus_client``."""
-        now, memory = self._standing(), process_memory()
+        now, memory = self._standing(), app_memory()
         yield _gauge("paddock_answers_waiting", "Answers that wait.", now.waiting)
         yield _gauge("paddock_answers_under_way", "Answers that are being given.", now.under_way)
         yield _gauge("paddock_models_loaded", "Models in memory.", len(now.loaded))
@@ -150,7 +150,8 @@ class _Now(Collector):
         yield each
         used = GaugeMetricFamily(
             "paddock_process_memory_bytes",
-            "Resident memory of the server: private, and backed by files such as weights.",
+            "Resident memory of the server and the processes of its models: private, and backed "
+            "by files such as weights.",
             labels=("kind",),
         )
         used.add_metric(("private",), memory.private_bytes)

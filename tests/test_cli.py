@@ -18,7 +18,7 @@ from core.catalogue import Precision, catalogue
 from core.engine import Engine
 from core.generation.job import Job
 from core.records import Origin, RunState
-from core.runtimes.genai import GenAIModel
+from core.runtimes.apart import ProcessModel
 from core.runtimes.spec import ModelSpec
 from core.settings import CHECKOUT
 
@@ -197,7 +197,7 @@ def test_a_damaged_model_is_a_failure(model: str, run, engine: Engine):
 
 
 def test_a_failure_half_way_keeps_the_text(model: str, run, monkeypatch: pytest.MonkeyPatch):
-    original = GenAIModel.generate
+    original = ProcessModel.generate
 
     def fail_late(self, request, on_token):
         count = 0
@@ -211,7 +211,7 @@ def test_a_failure_half_way_keeps_the_text(model: str, run, monkeypatch: pytest.
 
         original(self, request, failing)
 
-    monkeypatch.setattr(GenAIModel, "generate", fail_late)
+    monkeypatch.setattr(ProcessModel, "generate", fail_late)
     code, out, err = run(*generate(model, "--greedy"))
     assert code == 1 and out.strip()
     assert out.endswith("\n")
@@ -233,14 +233,14 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_is_there(model: str, run, monkeyp
             raise KeyboardInterrupt
         return wait(self, timeout_s)
 
-    original = GenAIModel.generate
+    original = ProcessModel.generate
 
     def slow(self, request, on_token):
         pause = threading.Event()
         original(self, request, lambda token: not pause.wait(0.01) and on_token(token))
 
     monkeypatch.setattr(Job, "wait", interrupted_once)
-    monkeypatch.setattr(GenAIModel, "generate", slow)
+    monkeypatch.setattr(ProcessModel, "generate", slow)
     code, out, _ = run(*generate(model, "--json", "--max-new-tokens", "900"))
     answer = json.loads(out)
     assert code == 1 and answer["stop_reason"] == "cancelled"

@@ -30,7 +30,7 @@ from core.generation.job import Job, Phase
 from core.generation.request import GenerationRequest
 from core.recording import GROWTH_IN_PROCESS
 from core.records import GUEST, Origin, RunState, RunStore
-from core.runtimes.genai import GenAIModel
+from core.runtimes.apart import ProcessModel
 from core.runtimes.optimum import OptimumModel
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings
 from core.settings import Settings
@@ -123,7 +123,7 @@ def test_an_answer_cancelled_in_line_is_recorded_as_cancelled(
 
 def test_a_failed_answer_is_recorded_with_its_sentence(engine, spec_of, session, monkeypatch):
     spec = spec_of("llama", Precision.INT8)
-    generate = GenAIModel.generate
+    generate = ProcessModel.generate
 
     def fail_late(self, request, on_token):
         def failing(token: int) -> bool:
@@ -133,7 +133,7 @@ def test_a_failed_answer_is_recorded_with_its_sentence(engine, spec_of, session,
         generate(self, request, failing)
 
     assert start(engine, spec, None).wait(60)
-    monkeypatch.setattr(GenAIModel, "generate", fail_late)
+    monkeypatch.setattr(ProcessModel, "generate", fail_late)
     job = start(engine, spec, session)
     assert job.wait(60)
     (run,) = engine.runs.recent(session=session)

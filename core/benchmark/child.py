@@ -15,7 +15,6 @@ from core.benchmark.weights import (
     checkpoint_weight_bytes,
     weight_bytes,
 )
-from core.benchmark.wire import loaded_conditions, loaded_memory, plain_spec
 from core.benchmark.worker_process import SILENCE_S, MemoryWatch, OnProgress, run_worker
 from core.devices import library_versions
 from core.errors import GenerationError
@@ -23,6 +22,7 @@ from core.records.measurement_values import Round, Sample
 from core.runtimes.base import Conditions
 from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.spec import ModelSpec
+from core.runtimes.wire import loaded_conditions, loaded_memory, plain_spec
 from core.store.checkpoint import read_json
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from core.benchmark.wire import plain_spec
 from core.benchmark.worker_process import SILENCE_S, MemoryWatch, OnProgress, run_worker
 from core.errors import GenerationError
 from core.records.measurement_values import Quality
 from core.runtimes.spec import ModelSpec
+from core.runtimes.wire import plain_spec
 
 Ids = tuple[tuple[int, ...], ...]
 """Token ids of several texts or answers."""

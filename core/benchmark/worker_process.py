@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from core.benchmark.wire import OUT_OF_MEMORY_SIGNS, loaded_error
 from core.devices import ProcessMemory, process_memory
 from core.errors import GenerationError, NotEnoughMemoryError, PaddockError, StoppedError
+from core.runtimes.wire import OUT_OF_MEMORY_SIGNS, loaded_error
 from core.store.child_process import ChildEnded, ChildProcess
 from core.units import bytes_text
 

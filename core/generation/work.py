@@ -12,7 +12,7 @@ from core.errors import BadRequestError, PromptTooLongError
 from core.generation.answer import StopReason
 from core.generation.request import GenerationRequest
 from core.generation.text import StopText, TextDecoder
-from core.runtimes.base import Conditions, TextModel
+from core.runtimes.base import Conditions, StampedId, TextModel
 from core.runtimes.pool import Lease
 from core.runtimes.remote import RemoteLease
 from core.runtimes.spec import SamplingSettings, TextRequest, TokenRequest
@@ -112,7 +112,7 @@ class _TokenWork:
 
         def on_token(token_id: int) -> bool:
             nonlocal reason, count
-            stamp = time.perf_counter()
+            stamp = token_id.stamp_s if isinstance(token_id, StampedId) else time.perf_counter()
             count += 1
             if token_id in rule.token_ids:
                 marker = token_id in rule.marker_ids

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from core.devices import ProcessMemory
 from core.runtimes.spec import ModelSpec, TextRequest, TokenRequest
 
 if TYPE_CHECKING:
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
 
 OnToken = Callable[[int], bool]
 """Receives each new token id the moment it exists; returning False ends the generation."""
+
+
+class StampedId(int):
+    """A token id that came from another process, and when it existed there."""
+
+    stamp_s: float
+    """Seconds of the performance counter, which is the same in all processes of a machine."""
+
+    def __new__(cls, token_id: int, stamp_s: float) -> StampedId:
+        """The id with its stamp."""
+        made = super().__new__(cls, token_id)
+        made.stamp_s = stamp_s
+        return made
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,24 @@ class LoadedModel(Protocol):
 
     def close(self) -> None:
         """Give the memory back. The model cannot be used afterwards."""
+        ...
+
+
+@runtime_checkable
+class ApartModel(Protocol):
+    """What a model that runs in a process of its own tells besides."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there; without it every answer fails."""
+        ...
+
+    def growth(self) -> ProcessMemory:
+        """By how much the process has grown since before the model was loaded.
+
+        Raises:
+            GenerationError: the process is gone.
+        """
         ...
 
 

@@ -65,6 +65,10 @@ _UNKNOWN_POSITIONS = 4096
 _TOKENIZER_XML = "openvino_tokenizer.xml"
 
 
+class NotForGenAI(Exception):
+    """GenAI cannot run this model here; nobody sees this."""
+
+
 class GenAIRuntime:
     """See :class:`core.runtimes.base.Runtime`.
 
@@ -94,24 +98,33 @@ class GenAIRuntime:
     def load(self, folder: Path, spec: ModelSpec) -> LoadedModel:
         """Load ``folder`` on the device of ``spec``, with its hints."""
         logging.getLogger("transformers").setLevel(logging.ERROR)
+        tokenizer = readable_tokenizer(folder, spec)
+        try:
+            return self.load_here(folder, spec, tokenizer)
+        except NotForGenAI as why:
+            return self._by_optimum(folder, spec, str(why))
+
+    def load_here(self, folder: Path, spec: ModelSpec, tokenizer: Any) -> GenAIModel:
+        """Load ``folder`` for GenAI itself to run.
+
+        Args:
+            tokenizer: what the model is to have as its own; the text of tokens is others' work.
+
+        Raises:
+            NotForGenAI: another runtime must run it; the text says why.
+            CorruptModelError: its files cannot be read.
+            GenerationError: the device cannot run it.
+        """
         device = _resolved(spec.device)
         if device.startswith("NPU"):
-            return self._by_optimum(
-                folder, spec, "OpenVINO GenAI does not batch answers on an NPU, so Optimum runs it."
+            raise NotForGenAI(
+                "OpenVINO GenAI does not batch answers on an NPU, so Optimum runs it."
             )
         config = read_json(folder / "config.json")
-        try:
-            tokenizer = load_tokenizer(folder)
-        except MemoryError as error:
-            raise out_of_memory(spec) from error
-        except Exception as error:  # tokenizers raises Exception itself
-            raise unreadable(spec, error) from error
         with _genai_tokenizer(folder) as own:
             if own is None:
-                return self._by_optimum(
-                    folder,
-                    spec,
-                    "Its tokenizer cannot be converted for OpenVINO GenAI, so Optimum runs it.",
+                raise NotForGenAI(
+                    "Its tokenizer cannot be converted for OpenVINO GenAI, so Optimum runs it."
                 )
             properties = openvino_properties(device, spec.effective_hints)
             pipeline = _pipeline(folder, own, device, properties, spec, self._at_once)
@@ -315,6 +328,21 @@ def _is_readable(folder: Path) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def readable_tokenizer(folder: Path, spec: ModelSpec) -> Any:
+    """The tokenizer of a stored model.
+
+    Raises:
+        CorruptModelError: it cannot be read.
+        NotEnoughMemoryError: there is no memory for it.
+    """
+    try:
+        return load_tokenizer(folder)
+    except MemoryError as error:
+        raise out_of_memory(spec) from error
+    except Exception as error:  # tokenizers raises Exception itself
+        raise unreadable(spec, error) from error
 
 
 def _resolved(device: str) -> str:

@@ -17,8 +17,8 @@ from core.devices import (
     process_memory,
     require_device,
 )
-from core.errors import ModelBusyError, NotEnoughMemoryError, UnknownDeviceError
-from core.runtimes.base import LoadedModel, Runtime
+from core.errors import ModelBusyError, NotEnoughMemoryError, PaddockError, UnknownDeviceError
+from core.runtimes.base import ApartModel, LoadedModel, Runtime
 from core.runtimes.queue import TurnQueue
 from core.runtimes.spec import (
     ExecutionHints,
@@ -62,7 +62,8 @@ class LoadFacts:
     load_s: float
     """Seconds to ready, warm-up included; conversion, if any, not."""
     memory: ProcessMemory
-    """Growth of this process over load and warm-up, in bytes. Others' growth is in it too."""
+    """Growth of this process over load and warm-up, in bytes, that of others in it too, and of
+    the model's own where it has one."""
 
 
 @dataclass
@@ -207,7 +208,8 @@ class ModelPool:
         """The models in memory, the most recently used first."""
         now = time.monotonic()
         with self._lock:
-            entries = sorted(self._entries.values(), key=lambda entry: -entry.last_used)
+            living = [entry for entry in self._entries.values() if _is_alive(entry.model)]
+            entries = sorted(living, key=lambda entry: -entry.last_used)
             return tuple(
                 LoadedInfo(e.spec, e.stored, e.facts, e.leases, now - e.last_used) for e in entries
             )
@@ -264,6 +266,15 @@ class ModelPool:
             return self._entries.get(canonical(spec))
         return None
 
+    def _living(self, spec: ModelSpec) -> _Entry | None:
+        """The entry of ``spec``; one whose process has died is forgotten."""
+        entry = self._entries.get(spec)
+        if entry is None or _is_alive(entry.model):
+            return entry
+        del self._entries[spec]
+        entry.model.close()
+        return None
+
     def _give_back(self, entry: _Entry) -> None:
         entry.leases -= 1
         entry.last_used = time.monotonic()
@@ -274,7 +285,7 @@ class ModelPool:
         """The entry of ``spec`` with one lease more, or None when cancelled."""
         while True:
             with self._lock:
-                entry = self._entries.get(spec)
+                entry = self._living(spec)
                 if entry is not None:
                     entry.leases += 1
                     entry.last_used = time.monotonic()
@@ -353,8 +364,12 @@ class ModelPool:
             model.close()
             raise
         load_s = time.perf_counter() - started
-        after = process_memory()
-        facts = LoadFacts(load_s, _growth(before, after))
+        try:
+            grown = model.growth() if isinstance(model, ApartModel) else ProcessMemory(0, 0, 0)
+        except PaddockError:
+            model.close()
+            raise
+        facts = LoadFacts(load_s, process_memory().beyond(before).plus(grown))
         queue = TurnQueue(self._settings.max_queue, model.at_once)
         return _Entry(spec, stored, model, facts, queue, last_used=time.monotonic())
 
@@ -441,16 +456,12 @@ def _await(load: _Load, on_progress: OnProgress, cancelled: threading.Event) -> 
             return False
 
 
+def _is_alive(model: LoadedModel) -> bool:
+    return not isinstance(model, ApartModel) or model.alive
+
+
 def _warm_up(model: LoadedModel) -> None:
     """Generate two tokens: weights are repacked at the first, the second is a warm step."""
     ids = tuple(model.tokenizer("Hello", add_special_tokens=False)["input_ids"]) or (0,)
     request = TokenRequest(ids, SamplingSettings(max_new_tokens=2, greedy=True))
     model.generate(request, lambda token: True)
-
-
-def _growth(before: ProcessMemory, after: ProcessMemory) -> ProcessMemory:
-    return ProcessMemory(
-        private_bytes=max(0, after.private_bytes - before.private_bytes),
-        file_backed_bytes=max(0, after.file_backed_bytes - before.file_backed_bytes),
-        rss_bytes=max(0, after.rss_bytes - before.rss_bytes),
-    )

@@ -60,6 +60,7 @@ class ChildProcess:
         *,
         first_line: str | None = None,
         on_line: Callable[[str], None] = lambda text: None,
+        on_event: Callable[[dict[str, Any] | None], None] | None = None,
         secret: str | None = None,
     ) -> None:
         """
@@ -69,11 +70,16 @@ class ChildProcess:
             environment: all of it; the encoding of its output is added.
             first_line: written to its standard input, which stays open until :meth:`end`.
             on_line: receives each line of its standard error, in a thread of its own.
+            on_event: receives what it says and, at its end, None, in a thread of its own; instead
+                of :meth:`next_event`.
             secret: hidden wherever the child prints it.
         """
         self._secret = secret
         self._on_line = on_line
         self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        take, at_end = self._events.put, lambda: self._events.put(_END)
+        if on_event is not None:
+            take, at_end = lambda line: on_event(_event(line)), lambda: on_event(None)
         self._log: deque[str] = deque(maxlen=_LINES_KEPT)
         self._child = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -90,7 +96,7 @@ class ChildProcess:
         self._threads = [
             threading.Thread(target=_read_lines, args=arguments, daemon=True)
             for arguments in (
-                (self._child.stdout, self._events.put, lambda: self._events.put(_END)),
+                (self._child.stdout, take, at_end),
                 (self._child.stderr, self._keep, lambda: None),
             )
         ]
@@ -125,7 +131,7 @@ class ChildProcess:
         except queue.Empty:
             return None
         if line is _END:
-            self._let_it_end()
+            self.let_it_end()
             raise ChildEnded
         return _event(line)
 
@@ -145,11 +151,13 @@ class ChildProcess:
                     pipe.close()
 
     def how_it_ended(self) -> str:
-        """In a few words, after :meth:`end`."""
+        """In a few words, after :meth:`end` or :meth:`let_it_end`."""
         lines = self.log
         if lines:
             log.warning("the child process wrote:\n%s", "\n".join(lines))
         code = self._child.returncode
+        if code is None:
+            return "it closed its output"
         if code < 0:
             return f"killed by signal {-code}, perhaps for want of memory"
         return lines[-1][:200] if lines else f"exit code {code}"
@@ -170,7 +178,7 @@ class ChildProcess:
             self._log.append(text)
             self._on_line(text)
 
-    def _let_it_end(self) -> None:
+    def let_it_end(self) -> None:
         """Wait for a child that closed its output, so that its own exit code is seen."""
         try:
             self._child.wait(_LAST_BREATH_S)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import psutil
 import streamlit as st
 
-from core.devices import available_memory_bytes, process_memory
+from core.devices import app_memory, available_memory_bytes
 from core.engine import Engine
 from core.errors import PaddockError
 from core.runtimes.pool import LoadedInfo
@@ -28,7 +28,7 @@ class _Readings:
     busy: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     """Share of the processor's time that was used since the reading before, 0 to 100."""
     memory: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    """Resident memory of this process in MiB."""
+    """Resident memory of the app in MiB."""
     times: tuple[float, float] = (0.0, 0.0)
     """Busy and all seconds of the processor at the last reading."""
 
@@ -39,7 +39,7 @@ class _Readings:
         if before[1] and passed > 0:
             share = (self.times[0] - before[0]) / passed
             self.busy.append(round(100 * min(1.0, max(0.0, share)), 1))
-        self.memory.append(round(process_memory().rss_bytes / 2**20, 1))
+        self.memory.append(round(app_memory().rss_bytes / 2**20, 1))
 
 
 def draw_live(engine: Engine) -> None:
@@ -51,7 +51,7 @@ def draw_live(engine: Engine) -> None:
 def _draw(engine: Engine) -> None:
     readings: _Readings = st.session_state.setdefault("live_readings", _Readings())
     readings.take()
-    memory, loaded = process_memory(), engine.pool.loaded()
+    memory, loaded = app_memory(), engine.pool.loaded()
     with st.container(horizontal=True, gap="medium"):
         st.metric(
             "Processor",
@@ -61,11 +61,12 @@ def _draw(engine: Engine) -> None:
             help=f"Of all {psutil.cpu_count() or 1} cores, everything on this machine counted.",
         )
         st.metric(
-            "Memory of this process",
+            "Memory of Paddock",
             f"{bytes_text(memory.private_bytes)} + {bytes_text(memory.file_backed_bytes)}",
             chart_data=list(readings.memory),
             chart_type="area",
-            help="Private, and file-backed: mapped weights and libraries.",
+            help="Private, and file-backed: mapped weights and libraries. The app's process and "
+            "those of its models.",
         )
         st.metric(
             "Free memory",

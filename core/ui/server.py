@@ -219,11 +219,9 @@ def _import_ahead() -> None:
         from core.ui.cached import shared_engine
 
         list_devices()
-        from core.runtimes.genai import GenAIRuntime
-
-        GenAIRuntime().prepare()
-        first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
         engine = shared_engine()
+        engine.prepare()
+        first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
         if spec := engine.last_used():
             engine.warm(spec)
     except (ImportError, RuntimeError):

@@ -10,12 +10,6 @@ import pytest
 
 from core.benchmark import measuring, worker
 from core.benchmark.measuring import measure
-from core.benchmark.wire import (
-    loaded_conditions,
-    loaded_error,
-    loaded_spec,
-    plain_spec,
-)
 from core.catalogue import Precision
 from core.errors import (
     CorruptModelError,
@@ -25,6 +19,12 @@ from core.errors import (
 )
 from core.runtimes.base import Conditions
 from core.runtimes.spec import ExecutionHints, ModelSpec, TokenRequest
+from core.runtimes.wire import (
+    loaded_conditions,
+    loaded_error,
+    loaded_spec,
+    plain_spec,
+)
 from core.store.child_side import Channel
 
 SPEC = ModelSpec("mine", Precision.INT8, "CPU")

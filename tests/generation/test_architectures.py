@@ -20,8 +20,8 @@ from core.engine import Engine
 from core.generation.answer import Answer, StopReason
 from core.generation.job import Job, Phase
 from core.generation.request import GenerationRequest
+from core.runtimes.apart import ProcessModel
 from core.runtimes.base import OnToken
-from core.runtimes.genai import GenAIModel
 from core.runtimes.optimum import OptimumModel
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.store import resolve
@@ -61,7 +61,7 @@ def on_token_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], No
     """Have something done right after the n-th token of each answer of the real runtime."""
 
     def install(then: Callable[[int], None]) -> None:
-        for kind in (GenAIModel, OptimumModel):
+        for kind in (ProcessModel, OptimumModel):
             monkeypatch.setattr(kind, "generate", watched(kind.generate, then))
 
     def watched(generate: Callable[..., None], then: Callable[[int], None]) -> Callable[..., None]:

@@ -29,11 +29,11 @@ from typing import Any, NoReturn
 from core.benchmark import scoring
 from core.benchmark.prompts import prompt_ids
 from core.benchmark.task_accuracy import accuracy_at_once
-from core.benchmark.wire import loaded_spec
 from core.benchmark.worker import RUNTIMES
 from core.runtimes.base import LoadedModel
 from core.runtimes.spec import SamplingSettings, TokenRequest
 from core.runtimes.tokenizer import load_tokenizer
+from core.runtimes.wire import loaded_spec
 from core.store.child_side import become_child
 from core.store.quiet import quieten_libraries, refuse_telemetry
 

@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from core.benchmark.speed.contender import NOTEBOOK, RUNTIME
-from core.benchmark.wire import plain_spec
 from core.errors import GenerationError, StoppedError
 from core.runtimes.spec import ModelSpec
+from core.runtimes.wire import plain_spec
 from core.store.child_process import ChildEnded, ChildProcess
 
 _MODULE = "core.benchmark.speed.contender"

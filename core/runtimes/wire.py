@@ -1,4 +1,5 @@
-"""What the asking process and the worker have in common: values as JSON, and signs of trouble."""
+"""What a process and those it starts to run models have in common: values as JSON, and signs of
+trouble."""
 
 from __future__ import annotations
 
@@ -11,7 +12,13 @@ from core.catalogue import Precision
 from core.devices import ProcessMemory
 from core.errors import GenerationError, PaddockError
 from core.runtimes.base import Conditions
-from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
+from core.runtimes.spec import (
+    ExecutionHints,
+    ModelSpec,
+    RuntimeName,
+    SamplingSettings,
+    TokenRequest,
+)
 
 OUT_OF_MEMORY_SIGNS = (
     "bad_alloc",
@@ -45,6 +52,24 @@ def loaded_spec(plain: Mapping[str, Any]) -> ModelSpec:
         device=plain["device"],
         runtime=RuntimeName(plain["runtime"]),
         hints=ExecutionHints(**plain["hints"]) if plain["hints"] else None,
+    )
+
+
+def plain_request(request: TokenRequest) -> dict[str, Any]:
+    """A request as JSON."""
+    return {
+        "prompt_ids": list(request.prompt_ids),
+        "sampling": asdict(request.sampling),
+        "stop_ids": sorted(request.stop_ids),
+    }
+
+
+def loaded_request(plain: Mapping[str, Any]) -> TokenRequest:
+    """The request that :func:`plain_request` wrote."""
+    return TokenRequest(
+        tuple(plain["prompt_ids"]),
+        SamplingSettings(**plain["sampling"]),
+        frozenset(plain["stop_ids"]),
     )
 
 
