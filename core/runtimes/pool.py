@@ -208,8 +208,8 @@ class ModelPool:
         """The models in memory, the most recently used first."""
         now = time.monotonic()
         with self._lock:
-            living = [entry for entry in self._entries.values() if _is_alive(entry.model)]
-            entries = sorted(living, key=lambda entry: -entry.last_used)
+            self._forget_dead()
+            entries = sorted(self._entries.values(), key=lambda entry: -entry.last_used)
             return tuple(
                 LoadedInfo(e.spec, e.stored, e.facts, e.leases, now - e.last_used) for e in entries
             )
@@ -259,21 +259,21 @@ class ModelPool:
                 logger.warning("%s is still in use and stays in memory", info.spec.label)
 
     def _find(self, spec: ModelSpec) -> _Entry | None:
-        """The entry of ``spec``; asks for no device while nothing is loaded."""
+        """The entry of ``spec``; asks for no device while nothing is loaded; the lock is held."""
+        self._forget_dead()
         if not self._entries:
             return None
         with suppress(UnknownDeviceError):
             return self._entries.get(canonical(spec))
         return None
 
-    def _living(self, spec: ModelSpec) -> _Entry | None:
-        """The entry of ``spec``; one whose process has died is forgotten."""
-        entry = self._entries.get(spec)
-        if entry is None or _is_alive(entry.model):
-            return entry
-        del self._entries[spec]
-        entry.model.close()
-        return None
+    def _forget_dead(self) -> None:
+        """Let models go whose process has died, whoever still has a lease; the lock is held."""
+        for spec, entry in list(self._entries.items()):
+            if isinstance(entry.model, ApartModel) and not entry.model.alive:
+                logger.warning("%s is gone with its process", spec.label)
+                del self._entries[spec]
+                entry.model.close()
 
     def _give_back(self, entry: _Entry) -> None:
         entry.leases -= 1
@@ -285,7 +285,8 @@ class ModelPool:
         """The entry of ``spec`` with one lease more, or None when cancelled."""
         while True:
             with self._lock:
-                entry = self._living(spec)
+                self._forget_dead()
+                entry = self._entries.get(spec)
                 if entry is not None:
                     entry.leases += 1
                     entry.last_used = time.monotonic()
@@ -382,6 +383,8 @@ class ModelPool:
         needed = memory_needed(stored)
         reserve = self._settings.memory_reserve_mib * 2**20
         while True:
+            with self._lock:
+                self._forget_dead()
             free = available_memory_bytes() - reserve
             full = len(self._entries) >= self._settings.max_loaded_models
             if free >= needed and not full:
@@ -454,10 +457,6 @@ def _await(load: _Load, on_progress: OnProgress, cancelled: threading.Event) -> 
             return True
         if cancelled.is_set():
             return False
-
-
-def _is_alive(model: LoadedModel) -> bool:
-    return not isinstance(model, ApartModel) or model.alive
 
 
 def _warm_up(model: LoadedModel) -> None:

@@ -1,0 +1,311 @@
+"""Models in processes of their own: the same answers, and what becomes of a process that dies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.catalogue import Precision
+from core.engine import Engine
+from core.errors import CorruptModelError, GenerationError
+from core.generation.request import GenerationRequest
+from core.records import Origin
+from core.runtimes.apart import ApartRuntime, ProcessModel
+from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId
+from core.runtimes.genai import GenAIRuntime
+from core.runtimes.optimum import OptimumModel
+from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
+from core.settings import CHECKOUT, Settings
+from core.store import resolve
+
+EXACT = ExecutionHints(inference_precision="f32", kv_cache_precision="f32")
+SPEC = ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
+GREEDY = SamplingSettings(max_new_tokens=12, greedy=True)
+LONG = SamplingSettings(max_new_tokens=500, greedy=True)
+
+
+@pytest.fixture(scope="module")
+def stored_folder(engine: Engine, spec_of: Callable[..., ModelSpec]) -> Path:
+    spec = spec_of("gpt_neox")
+    found = engine.store.get(resolve(spec.model), spec.precision)
+    assert found is not None
+    return found.folder
+
+
+@pytest.fixture(scope="module")
+def model(stored_folder: Path) -> Iterator[ProcessModel]:
+    loaded = ApartRuntime(at_once=3).load(stored_folder, SPEC)
+    assert isinstance(loaded, ProcessModel)
+    yield loaded
+    loaded.close()
+
+
+def ids_of(model: LoadedModel, request: TokenRequest) -> list[int]:
+    ids: list[int] = []
+    model.generate(request, lambda token_id: ids.append(token_id) or True)
+    return ids
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+# Answers
+
+
+def test_it_is_and_answers_as_in_this_process(model: ProcessModel, stored_folder: Path) -> None:
+    here = GenAIRuntime(at_once=3).load(stored_folder, SPEC)
+    seeded = SamplingSettings(max_new_tokens=12, temperature=1.5, seed=3)
+    requests = [TokenRequest((5, 6, 7), GREEDY), TokenRequest((9, 8), seeded)]
+    try:
+        assert model.conditions == here.conditions
+        assert (model.end_ids, model.positions, model.at_once) == (
+            here.end_ids,
+            here.positions,
+            here.at_once,
+        )
+        for request in requests:
+            assert ids_of(model, request) == ids_of(here, request)
+    finally:
+        here.close()
+
+
+def test_several_at_once_get_their_own(model: ProcessModel) -> None:
+    requests = [TokenRequest((5 + place, 6), GREEDY) for place in range(3)]
+    alone = [ids_of(model, request) for request in requests]
+    found: list[list[int]] = [[] for _ in requests]
+
+    def answer(place: int) -> None:
+        found[place] = ids_of(model, requests[place])
+
+    threads = [threading.Thread(target=answer, args=(place,)) for place in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == alone
+
+
+def test_tokens_are_stamped_where_they_are_made(model: ProcessModel) -> None:
+    stamps: list[float] = []
+    arrivals: list[float] = []
+
+    def take(token_id: int) -> bool:
+        assert isinstance(token_id, StampedId)
+        arrivals.append(time.perf_counter())
+        stamps.append(token_id.stamp_s)
+        return True
+
+    began = time.perf_counter()
+    model.generate(TokenRequest((5, 6, 7), GREEDY), take)
+    assert stamps == sorted(stamps) and len(stamps) == GREEDY.max_new_tokens
+    assert began < stamps[0]
+    assert all(made <= came for made, came in zip(stamps, arrivals, strict=True))
+
+
+def test_stop_ids_end_it_and_are_handed_on(model: ProcessModel) -> None:
+    free = ids_of(model, TokenRequest((5, 6, 7), GREEDY))
+    stop = free[4]
+    ended = ids_of(model, TokenRequest((5, 6, 7), GREEDY, frozenset([stop])))
+    assert ended == free[: free.index(stop) + 1]
+
+
+def test_whoever_receives_tokens_may_end_it_or_fail_alone(model: ProcessModel) -> None:
+    taken: list[int] = []
+    model.generate(
+        TokenRequest((5, 6), LONG), lambda token_id: taken.append(token_id) or len(taken) < 3
+    )
+    assert len(taken) == 3
+
+    def fail(token_id: int) -> bool:
+        raise ValueError("not mine")
+
+    with pytest.raises(ValueError, match="not mine"):
+        model.generate(TokenRequest((5, 6), LONG), fail)
+    assert len(ids_of(model, TokenRequest((5, 6), GREEDY))) == GREEDY.max_new_tokens
+
+
+def test_interrupt_ends_the_prefill_of_that_request_alone(model: ProcessModel) -> None:
+    long = TokenRequest(tuple(range(5, 105)) * 75, GREEDY)
+    other = TokenRequest((5, 6), LONG)
+    begun, found = threading.Event(), []
+
+    def answer() -> None:
+        model.generate(other, lambda token_id: begun.set() or found.append(token_id) or True)
+
+    beside = threading.Thread(target=answer)
+    beside.start()
+    assert begun.wait(20)
+    threading.Timer(0.05, model.interrupt, args=(long,)).start()
+    with pytest.raises(InterruptedGeneration):
+        model.generate(long, lambda token_id: True)
+    beside.join(60)
+    assert len(found) == LONG.max_new_tokens
+    model.interrupt(long)  # of what has ended, does nothing
+
+
+def test_a_request_that_the_runtime_refuses_fails_alone(model: ProcessModel) -> None:
+    with pytest.raises(GenerationError, match=r"The model failed while it answered"):
+        ids_of(model, TokenRequest((), GREEDY))
+    assert ids_of(model, TokenRequest((5,), GREEDY))
+
+
+def test_its_memory_is_that_of_its_process(model: ProcessModel) -> None:
+    grown = model.growth()
+    assert grown.rss_bytes == grown.private_bytes + grown.file_backed_bytes > 2**20
+
+
+def test_the_app_itself_never_has_the_runtime(stored_folder: Path) -> None:
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from core.catalogue import Precision\n"
+        "from core.runtimes.apart import ApartRuntime\n"
+        "from core.runtimes.spec import ModelSpec, SamplingSettings, TokenRequest\n"
+        "runtime = ApartRuntime()\n"
+        "spec = ModelSpec('m', Precision.FP32, 'CPU')\n"
+        f"model = runtime.load(Path({str(stored_folder)!r}), spec)\n"
+        "ids = []\n"
+        "request = TokenRequest((5,), SamplingSettings(max_new_tokens=3, greedy=True))\n"
+        "model.generate(request, lambda token: ids.append(token) or True)\n"
+        "model.close()\n"
+        "print(len(ids), 'openvino_genai' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["3", "False"]
+
+
+# Loading
+
+
+def test_a_prepared_process_is_taken_and_only_one_waits(stored_folder: Path) -> None:
+    before, runtime = children(), ApartRuntime()
+    runtime.prepare()
+    runtime.prepare(stored_folder)
+    (waiting,) = children() - before
+    loaded = runtime.load(stored_folder, SPEC)
+    assert children() - before == {waiting}
+    loaded.close()
+    assert children() == before
+    runtime.prepare()
+    runtime.close()
+    assert children() == before
+
+
+def test_damaged_files_become_one_sentence_and_leave_no_process(
+    stored_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(stored_folder, tmp_path / "copy"))
+    (folder / "openvino_model.xml").write_text("<net")
+    before = children()
+    with pytest.raises(CorruptModelError, match="cannot be loaded"):
+        ApartRuntime().load(folder, SPEC)
+    assert children() == before
+
+
+def test_what_genai_cannot_run_is_run_by_optimum_here(stored_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(stored_folder, tmp_path / "copy"))
+    for path in folder.glob("openvino_*tokenizer*"):
+        path.unlink()
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    settings["pre_tokenizer"] = {"type": "CharDelimiterSplit", "delimiter": "-"}
+    (folder / "tokenizer.json").write_text(json.dumps(settings))
+    before = children()
+    loaded = ApartRuntime().load(folder, SPEC)
+    assert isinstance(loaded, OptimumModel) and children() == before
+    assert loaded.conditions.runtime == "optimum"
+    assert loaded.conditions.note is not None and "cannot be converted" in loaded.conditions.note
+    assert len(ids_of(loaded, TokenRequest((5, 6), GREEDY))) == GREEDY.max_new_tokens
+    loaded.close()
+
+
+# The end of a process
+
+
+def test_a_killed_process_fails_its_answers_with_a_sentence(stored_folder: Path) -> None:
+    before = children()
+    doomed = ApartRuntime().load(stored_folder, SPEC)
+    assert isinstance(doomed, ProcessModel)
+    (pid,) = children() - before
+
+    def kill_after_three(token_id: int) -> bool:
+        taken.append(token_id)
+        if len(taken) == 3:
+            psutil.Process(pid).kill()
+        return True
+
+    taken: list[int] = []
+    with pytest.raises(GenerationError, match=r"process of the model ended .* ask again"):
+        doomed.generate(TokenRequest((5, 6), SamplingSettings(8000, greedy=True)), kill_after_three)
+    assert len(taken) >= 3
+    assert not doomed.alive
+    with pytest.raises(GenerationError, match="ended"):
+        ids_of(doomed, TokenRequest((5,), GREEDY))
+    with pytest.raises(GenerationError, match="ended"):
+        doomed.growth()
+    doomed.close()
+    assert children() == before
+
+
+def test_after_a_death_the_next_answer_loads_anew(
+    spec_of: Callable[..., ModelSpec], engine: Engine, tmp_path: Path
+) -> None:
+    mine = Engine(Settings(home=engine.settings.home, memory_reserve_mib=0))
+    request = GenerationRequest("Why?", sampling=GREEDY, prompt_format="dolly")
+    handle = mine.handle(spec_of("gpt_neox"))
+    before = children()
+
+    def ask() -> str | None:
+        job = mine.answer(handle, request, origin=Origin.API)
+        assert job.wait(60) and job.answer is not None
+        return job.answer.error_sentence
+
+    try:
+        assert ask() is None
+        (first,) = children() - before
+        psutil.Process(first).kill()
+        eventually(lambda: not handle.loaded)
+        assert mine.pool.loaded() == ()
+        assert ask() is None
+        (second,) = children() - before
+        assert second != first
+    finally:
+        mine.close()
+    eventually(lambda: children() == before)
+
+
+def test_the_process_ends_with_the_app_whatever_ends_that(stored_folder: Path) -> None:
+    script = (
+        "import time\n"
+        "from core.runtimes.apart import ApartRuntime\n"
+        "runtime = ApartRuntime()\n"
+        "runtime.prepare()\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    app = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
+    )
+    assert app.stdout is not None and app.stdout.readline() == "ready\n"
+    (child,) = psutil.Process(app.pid).children()
+    app.kill()
+    app.wait()
+    eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
