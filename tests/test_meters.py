@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from core.catalogue import Precision
 from core.generation.answer import Answer, StopReason
 from core.generation.job import Job, JobObserver
-from core.generation.timing import Timings
+from core.generation.timing import measure
 from core.meters import Metered, Meters, Standing
 from core.records import Origin
 from core.runtimes.spec import ModelSpec
@@ -23,9 +23,9 @@ Read = Callable[..., float | None]
 
 def answer(reason: StopReason = StopReason.END_OF_TEXT, tokens: int = 5) -> Answer:
     """An answer of so many tokens, 20 ms to the first and 2 ms for each of the others."""
-    last = 20.0 + 2.0 * (tokens - 1)
-    timings = Timings(0.0, 0.0, 20.0, last, prompt_tokens=7, new_tokens=tokens)
-    return Answer("text", tuple(range(tokens)), (), reason, None, timings)
+    stamps_s = [0.020 + 0.002 * count for count in range(tokens)]
+    timings = measure(0.0, 0.0, stamps_s[-1], 7, stamps_s)
+    return Answer("text", tuple(range(tokens)), (), reason, None, timings=timings)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def read(meters: Meters) -> Read:
 def test_an_answer_is_counted_with_its_tokens_and_times(meters: Meters, read: Read) -> None:
     meters.count_answer(SPEC, Origin.API, answer())
     meters.count_answer(SPEC, Origin.API, answer(tokens=3))
-    assert read("paddock_answers_total", **MODEL, origin="api", stop_reason="end") == 2
+    assert read("paddock_answers_total", **MODEL, origin="api", stop_reason="end of text") == 2
     assert read("paddock_prompt_tokens_total", **MODEL) == 14
     assert read("paddock_new_tokens_total", **MODEL) == 8
     assert read("paddock_time_to_first_token_seconds_sum") == pytest.approx(0.040)
@@ -74,7 +74,7 @@ def test_an_answer_of_one_token_has_no_time_per_token(meters: Meters, read: Read
 
 
 def test_an_answer_that_failed_is_counted_and_timed_nowhere(meters: Meters, read: Read) -> None:
-    failed = Answer("", (), (), StopReason.ERROR, None, None)
+    failed = Answer("", (), (), StopReason.ERROR, None)
     meters.count_answer(SPEC, Origin.COMPARE, failed)
     assert read("paddock_answers_total", origin="compare", stop_reason="error") == 1
     assert read("paddock_time_to_first_token_seconds_count") is None
