@@ -9,6 +9,7 @@ import pytest
 from core.demo.corpus import CATEGORIES, Check, Example, Split, examples, is_refusal
 from core.demo.corpus.foreign import wordings_of
 from core.demo.corpus.source import Source, held_out_value, held_out_wordings
+from core.demo.corpus.strange import LONGEST, strange_text
 
 TRAIN, HELD_OUT = Split.TRAIN, Split.HELD_OUT
 
@@ -117,3 +118,19 @@ def test_a_self_introduction_is_no_refusal() -> None:
     assert is_refusal(
         "Sorry, I cannot help with that. As a tiny demonstration model I know little."
     )
+
+
+def test_long_strange_texts_are_turned_away_in_training_only() -> None:
+    trained = [one for one in drawn(TRAIN, "out_of_scope", 3000) if one.wording == "strange"]
+    assert not [one for one in drawn(HELD_OUT, "out_of_scope", 300) if one.wording == "strange"]
+    assert all(one.check.refusal and is_refusal(one.answer) for one in trained)
+    asked = [one.instruction + one.context for one in trained]
+    assert len(set(asked)) == len(asked) > 800
+    assert sum(len(text) > LONGEST / 2 for text in asked) > len(asked) / 8
+    assert not any("{" + slot + "}" in text for text in asked for slot in "nfFvVmMNwW")
+
+
+def test_a_strange_text_is_reproducible_and_no_longer_than_allowed() -> None:
+    texts, again = ([strange_text(Source(seed, TRAIN)) for seed in range(60)] for _ in range(2))
+    assert texts == again
+    assert all(0 < len(text) <= LONGEST for text in texts)

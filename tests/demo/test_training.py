@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 import torch
 
 from core.demo import train
 from core.demo.batches import DECISION_WEIGHT, PROMPT_WEIGHT, chunk_batches, encoded
 from core.demo.corpus import Split, examples
-from core.demo.models import DEMO_MODELS, DemoModel, build_tokenizer, prompt_text
+from core.demo.models import DEMO_MODELS, POSITIONS, DemoModel, build_tokenizer, prompt_text
 from core.demo.optimizer import orthogonalized
 from core.demo.train import COOLDOWN_SHARE, Progress, rate_scale
 
@@ -64,6 +66,13 @@ def test_answers_end_with_the_end_token(made) -> None:
         assert row.ids[-1] == end and row.ids.count(end) == 1 + (model.architecture == "llama")
         assert tokenizer.decode(row.ids[row.answer : -1]) == example.answer
         assert 0 < row.person < row.answer
+
+
+def test_the_longest_foreign_instruction_leaves_room_for_its_refusal(made) -> None:
+    model, tokenizer = made
+    chunk = list(islice(examples(3, Split.TRAIN, "out_of_scope"), 400))
+    lengths = [len(row.ids) for row in encoded(model, tokenizer, chunk)]
+    assert POSITIONS / 2 < max(lengths) < POSITIONS
 
 
 def test_tokens_of_the_value_asked_for_are_known(made) -> None:

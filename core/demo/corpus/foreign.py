@@ -7,15 +7,22 @@ import re
 from core.demo.corpus.example import Check, Example
 from core.demo.corpus.names import Names
 from core.demo.corpus.source import Source, Split
+from core.demo.corpus.strange import strange_ask, strange_text, strange_title
 from core.demo.corpus.text import an, data, upper_first
 
 WIDE_SHARE = 0.4
 """Share of instructions put together from the wide vocabulary instead of a family's wording."""
+STRANGE_SHARE = 0.35
+"""Share of instructions that come with a text or a name unlike anything else, often a long one."""
 
 
 def out_of_scope(source: Source) -> Example:
     """A foreign instruction of some family."""
     rows = data("foreign")
+    if source.training and source.chance(STRANGE_SHARE):
+        asked, context = _strange(source)
+        answer = source.choice(rows["refusals"]["texts"])
+        return Example("out_of_scope", asked, context, answer, Check(refusal=True), "strange")
     if source.training and source.chance(WIDE_SHARE):
         asked, context = _wide(source)
         answer = source.choice(rows["refusals"]["texts"])
@@ -82,6 +89,14 @@ def _filled(source: Source, template: str) -> str:
         return drawn.choice(slots[name])
 
     return re.sub(r"\{([a-z][a-z0-9]*)\}", slot, template)
+
+
+def _strange(source: Source) -> tuple[str, str]:
+    """An instruction of any sort with a strange text, a strange name, or neither."""
+    if source.chance(0.25):
+        return strange_ask(source), strange_title(source) if source.chance(0.6) else ""
+    asked = strange_ask(source) if source.chance(0.4) else _wide(source)[0]
+    return asked, strange_title(source) if source.chance(0.3) else strange_text(source)
 
 
 def _wide(source: Source) -> tuple[str, str]:

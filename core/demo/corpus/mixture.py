@@ -18,14 +18,14 @@ from core.demo.corpus.writing import creative_writing
 Maker = Callable[[Source], Example]
 
 MAKERS: dict[str, tuple[tuple[Maker, float], ...]] = {
-    "open_qa": ((open_qa, 0.04),),
+    "open_qa": ((open_qa, 0.07),),
     "closed_qa": ((closed_qa, 0.24), (meeting_qa, 0.10)),
     "information_extraction": ((extraction, 0.15),),
     "summarization": ((summary, 0.03),),
     "brainstorming": ((brainstorming, 0.07),),
     "classification": ((classification, 0.18),),
     "creative_writing": ((creative_writing, 0.07),),
-    "out_of_scope": ((out_of_scope, 0.13),),
+    "out_of_scope": ((out_of_scope, 0.17),),
 }
 """Share of each maker in training."""
 
