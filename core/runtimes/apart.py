@@ -12,7 +12,6 @@ import logging
 import os
 import queue
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ from core.runtimes.base import (
     OnToken,
     StampedId,
 )
-from core.runtimes.genai import DEFAULT_AT_ONCE, readable_tokenizer
+from core.runtimes.genai import DEFAULT_AT_ONCE, loaded_by_optimum, readable_tokenizer
 from core.runtimes.optimum import OptimumRuntime
-from core.runtimes.spec import ModelSpec, RuntimeName, TokenRequest
+from core.runtimes.spec import ModelSpec, TokenRequest
 from core.runtimes.tokenizer import is_plain
 from core.runtimes.transformers_generate import TRANSFORMERS, spared_from_collections
 from core.runtimes.wire import (
@@ -91,11 +90,11 @@ class ApartRuntime:
             ready = process.load(folder.resolve(), spec)
             if ready["event"] == "ready":
                 return ProcessModel(process, tokenizer, ready)
-        except BaseException:
+        except BaseException:  # whatever it was, no process stays behind
             process.end()
             raise
         process.end()
-        return self._by_optimum(folder, spec, ready["why"])
+        return loaded_by_optimum(self._optimum, folder, spec, ready["why"])
 
     def close(self) -> None:
         """End the process that waits for a model."""
@@ -103,13 +102,6 @@ class ApartRuntime:
             spare, self._spare = self._spare, None
         if spare is not None:
             spare.end()
-
-    def _by_optimum(self, folder: Path, spec: ModelSpec, why: str) -> LoadedModel:
-        logger.info("%s: %s", spec.label, why)
-        self._optimum.prepare()
-        model = self._optimum.load(folder, spec)
-        model.conditions = replace(model.conditions, runtime=RuntimeName.OPTIMUM.value, note=why)
-        return model
 
 
 class _Waiting:

@@ -102,7 +102,7 @@ class GenAIRuntime:
         try:
             return self.load_here(folder, spec, tokenizer)
         except NotForGenAI as why:
-            return self._by_optimum(folder, spec, str(why))
+            return loaded_by_optimum(self._optimum, folder, spec, str(why))
 
     def load_here(self, folder: Path, spec: ModelSpec, tokenizer: Any) -> GenAIModel:
         """Load ``folder`` for GenAI itself to run.
@@ -132,12 +132,16 @@ class GenAIRuntime:
             pipeline, tokenizer, config, _end_ids(folder, config), device, properties, self._at_once
         )
 
-    def _by_optimum(self, folder: Path, spec: ModelSpec, why: str) -> LoadedModel:
-        logger.info("%s: %s", spec.label, why)
-        self._optimum.prepare()
-        model = self._optimum.load(folder, spec)
-        model.conditions = replace(model.conditions, runtime=RuntimeName.OPTIMUM.value, note=why)
-        return model
+
+def loaded_by_optimum(
+    optimum: OptimumRuntime, folder: Path, spec: ModelSpec, why: str
+) -> LoadedModel:
+    """A model that GenAI cannot run, on Optimum; its conditions say so, and why."""
+    logger.info("%s: %s", spec.label, why)
+    optimum.prepare()
+    model = optimum.load(folder, spec)
+    model.conditions = replace(model.conditions, runtime=RuntimeName.OPTIMUM.value, note=why)
+    return model
 
 
 class GenAIModel:
