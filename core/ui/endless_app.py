@@ -1,6 +1,6 @@
 """The app with answers that end at their length alone, so that every run has as many tokens.
 
-Started by :mod:`core.benchmark.speed.browser` as ``streamlit run`` of this file.
+Started by :mod:`core.benchmark.speed.app` as ``streamlit run`` of this file.
 """
 
 import sys

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark.speed import browser, suite
+from core.benchmark.speed import browser, chromium, suite
 from core.benchmark.speed.duel import Duel, Way
 from core.benchmark.speed.rows import Bar, Row, last_line, table
 from core.catalogue import Precision
@@ -75,7 +75,7 @@ def test_a_stopped_suite_ends_its_processes(ways):
 
 
 def test_without_a_browser_its_rows_are_not_measured(monkeypatch, tmp_path: Path):
-    monkeypatch.setattr(browser, "_missing", lambda: "no Chromium was found")
+    monkeypatch.setattr(chromium, "missing", lambda: "no Chromium was found")
     rows = [
         *browser.page_rows(Settings(home=tmp_path), {"m": tmp_path}, tmp_path, None, print),
         *browser.start_rows(Settings(home=tmp_path), "m", print),

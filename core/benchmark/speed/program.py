@@ -11,13 +11,8 @@ from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
-from core.benchmark.speed.browser import (
-    ENDLESS_APP,
-    FORCED_TOKENS,
-    MIDDLE_TOKENS,
-    Alone,
-    serving,
-)
+from core.benchmark.speed.app import ENDLESS_APP, serving
+from core.benchmark.speed.browser import FORCED_TOKENS, MIDDLE_TOKENS, Alone
 from core.benchmark.speed.duel import Way
 from core.benchmark.speed.rows import Bar, Row
 from core.catalogue import DEFAULT_PRECISION
@@ -53,8 +48,8 @@ def program_rows(
         tell(f"{label}: what a program gets.")
         way = Way("paddock", folder, ModelSpec(key, DEFAULT_PRECISION, "CPU"))
         before = alone(way, prompt_tokens=32, new_tokens=tokens)
-        with serving(ENDLESS_APP, home) as url:
-            rates = [streamed_rate(url, f"{key}@CPU", tokens) for _ in range(ROUNDS + 1)][1:]
+        with serving(ENDLESS_APP, home) as served:
+            rates = [streamed_rate(served.url, f"{key}@CPU", tokens) for _ in range(ROUNDS + 1)][1:]
         after = alone(way, prompt_tokens=32, new_tokens=tokens)
         got, runtime = median(rates), (before + after) / 2
         yield Row(

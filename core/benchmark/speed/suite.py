@@ -24,7 +24,7 @@ from core.benchmark.weights import bytes_per_token, weight_bytes
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue, default_int4
 from core.errors import PaddockError, StoppedError
 from core.runtimes.kv_cache import kv_bytes_per_position
-from core.runtimes.spec import ModelSpec, RuntimeName
+from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.settings import Settings
 from core.store import convert_in_process, resolve
 from core.store.checkpoint import read_json
@@ -142,13 +142,26 @@ class Suite:
             )
         ours = found["paddock"]["tokens_per_s"]
         fp32, bf16 = (found[p.label]["tokens_per_s"] for p in (Precision.FP32, Precision.FP16))
+        one_core = self._on_one_core(folder, Precision.INT4) / ours
+        read = weight_bytes(folder) * ours / self._bandwidth()
         yield Row(
             name="decode, 410 M shape, INT4, against PyTorch",
             bar=Bar(limit=3.0),
             value=ours / max(fp32, bf16),
-            detail=f"{ours:.1f} against {fp32:.1f} (fp32) and {bf16:.1f} (bf16) tokens/s",
+            detail=f"{ours:.1f} against {fp32:.1f} (fp32) and {bf16:.1f} (bf16) tokens/s; "
+            f"INT4 takes {read:.0%} of the memory's read bandwidth, and one core alone reaches "
+            f"{one_core:.0%} of the rate: near 100 % memory would be the limit, near 50 % "
+            "arithmetic is",
         )
         yield self._people()
+
+    def _on_one_core(self, folder: Path, precision: Precision) -> float:
+        """Tokens/s of the runtime with a single thread."""
+        usual = ExecutionHints.default_for(precision, "CPU")
+        ours = _ours(folder, precision)
+        hints = replace(usual, threads=1)
+        way = replace(ours, spec=replace(ours.spec, hints=hints))
+        return self._alone(way, prompt_tokens=32, new_tokens=self._sizes.middle_tokens)
 
     def _people(self) -> Row:
         folder = self._random(MIDDLE, Precision.INT8)
@@ -165,12 +178,17 @@ class Suite:
                 if number:
                     alone.append(one["tokens_per_s"])
                     together.append(all_of_them["tokens_per_s"])
+            prompt = 512
+            found = duel.medians(2, do="answer", prompt_tokens=prompt, new_tokens=2)
+        reading = 1000 * prompt / found["paddock"]["ttft_ms"]
         one, eight = sorted(alone)[len(alone) // 2], sorted(together)[len(together) // 2]
         return Row(
             name="eight people at once, 410 M shape, INT8, against one after another",
             bar=Bar(limit=4.0),
             value=eight / one,
-            detail=f"{eight:.1f} against {one:.1f} tokens/s",
+            detail=f"{eight:.1f} against {one:.1f} tokens/s; a prompt of {prompt} tokens as one "
+            f"batch the runtime reads {reading:.0f} tokens/s here, {reading / one:.1f} times "
+            "one answer's rate: no batch of answers gets beyond that",
         )
 
     def embedded(self) -> Iterator[Row]:

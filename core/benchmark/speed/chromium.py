@@ -1,0 +1,199 @@
+"""Chromium in front of the app: asks by a link and a click, and tells when the answer was there.
+
+Playwright is among the tools for tests (``requirements-dev.txt``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import psutil
+
+from core.benchmark.speed.app import QUESTION, START_S, Served
+from core.errors import GenerationError
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_ANSWER_S = 300.0
+
+_WATCH = """
+ended => {
+  window.addEventListener("click", () => { window.clicked = performance.now(); }, true);
+  new MutationObserver(() => {
+    if (window.clicked && !window.ended && document.querySelector(ended))
+      window.ended = performance.now();
+  }).observe(document.body, {childList: true, subtree: true});
+}
+"""
+"""Notes when Run was clicked and when the page showed the answer at its end."""
+
+_ENDED = "[class*='st-key-entry_']"
+
+
+@dataclass(frozen=True)
+class CpuSeconds:
+    """Of the processes that share the machine while an answer streams."""
+
+    model: float
+    server: float
+    browser: float
+
+    def __sub__(self, other: CpuSeconds) -> CpuSeconds:
+        return CpuSeconds(
+            self.model - other.model, self.server - other.server, self.browser - other.browser
+        )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One answer as the browser saw it."""
+
+    seconds: float
+    """From the click to the end."""
+    received: int
+    """Bytes on the web socket."""
+    cpu: CpuSeconds
+
+
+def missing() -> str | None:
+    """Why nothing can be seen in a browser here; None where it can."""
+    if find_spec("playwright") is None:
+        return "Playwright is not installed (requirements-dev.txt)"
+    return None if _found() else "no Chromium was found; name one in PADDOCK_CHROMIUM"
+
+
+class Chromium:
+    """A browser with one window's size."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def answered(self, served: Served, query: Mapping[str, object]) -> Seen:
+        """One answer, from the click to its end."""
+        page = self._asked(served, query, watch=True)
+        before = _cpu_seconds(served)
+        page.click()
+        page.wait_for_selector(_ENDED, timeout=1000 * _ANSWER_S)
+        clicked, ended = page.evaluate("() => [window.clicked, window.ended]")
+        seen = Seen((ended - clicked) / 1000, page.received_bytes(), _cpu_seconds(served) - before)
+        page.close()
+        return seen
+
+    def await_first_letter(self, served: Served, query: Mapping[str, object]) -> None:
+        """Until the first token of an answer is on the page."""
+        page = self._asked(served, query, watch=False)
+        page.click()
+        page.wait_for_function(
+            """() => [...document.querySelectorAll('[data-testid="stChatMessage"]')].some((m, at) =>
+                 at % 2 && [...m.querySelectorAll('[data-testid="stMarkdown"]')].some(p =>
+                   !p.querySelector('[data-testid="stCaptionContainer"]')
+                   && p.textContent.trim()))""",
+            polling=20,
+        )
+        page.close()
+
+    def _asked(self, served: Served, query: Mapping[str, object], *, watch: bool) -> _Page:
+        """A new page on which everything but the click is done."""
+        page = _Page(self._context.new_page())
+        page.set_default_timeout(1000 * START_S)
+        address = urllib.parse.urlencode({**query, "device": "CPU", "instruction": QUESTION})
+        page.goto(f"{served.url}/instruct?{address}")
+        page.run.wait_for()
+        if watch:
+            page.get_by_text("On disk").first.wait_for()
+            page.evaluate(_WATCH, _ENDED)
+            page.forget()
+        return page
+
+
+@contextmanager
+def chromium() -> Iterator[Chromium]:
+    """The browser, for as long as it is needed.
+
+    Raises:
+        GenerationError: the page did not show what it should.
+    """
+    from playwright.sync_api import Error, sync_playwright
+
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=_found(), args=list(_FLAGS))
+            try:
+                yield Chromium(browser.new_context(viewport={"width": 1280, "height": 900}))
+            finally:
+                browser.close()
+    except Error as error:
+        reason = str(error).splitlines()[0]
+        raise GenerationError(
+            f"The browser did not get the answer ({reason}); look at the page by hand."
+        ) from error
+
+
+class _Page:
+    """A page of Chromium that adds up what it receives on its web socket."""
+
+    def __init__(self, page: Any) -> None:
+        self._page = page
+        self._bytes = 0
+        self.run = page.get_by_test_id("stBaseButton-primary")
+        page.on("websocket", lambda socket: socket.on("framereceived", self._add))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._page, name)
+
+    def click(self) -> None:
+        """Run."""
+        self.run.click()
+
+    def received_bytes(self) -> int:
+        """So far."""
+        return self._bytes
+
+    def forget(self) -> None:
+        """Count anew from here on."""
+        self._bytes = 0
+
+    def _add(self, payload: str | bytes) -> None:
+        self._bytes += len(payload)
+
+
+def _cpu_seconds(served: Served) -> CpuSeconds:
+    server = psutil.Process(served.process)
+    models = _spent(server.children(recursive=True))
+    everything = _spent(psutil.Process().children(recursive=True))
+    own = _spent([server])
+    return CpuSeconds(model=models, server=own, browser=everything - models - own)
+
+
+def _spent(processes: list[psutil.Process]) -> float:
+    """Seconds of all cores together that these have used; one that ended counts for nothing."""
+    total = 0.0
+    for process in processes:
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def _found() -> str:
+    return os.environ.get("PADDOCK_CHROMIUM") or next(
+        filter(None, map(shutil.which, _BROWSERS)), ""
+    )
