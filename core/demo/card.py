@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue import Precision
+from core.demo.average import AVERAGED
 from core.demo.corpus import CATEGORIES
 from core.demo.evaluate import PER_CATEGORY, PRECISIONS, Answerer, scores
 from core.demo.models import DEMO_MODELS, DemoModel, read_json
@@ -86,12 +87,16 @@ _HISTORY = (
 )
 _WARM_HISTORY = (
     "These weights have a longer history. The corpus changed while they were trained: several "
-    "times they were cooled down and trained on (`--from-weights`), the last time after names, "
-    "wordings and questions had been made easier to learn. In all {steps} steps, {tokens:.1f} "
-    "million tokens (padding included), {latest:.1f} million of them since then, seed {seed}, "
-    "final answer loss {loss:.3f} per token, {minutes:.0f} minutes of computing on a machine that "
-    "others used as well. A training from nothing with the present corpus has not been run to its "
+    "times they were cooled down and trained on (`--from-weights`), at last after long and "
+    "strange foreign instructions had come in. In all {steps} steps, {tokens:.1f} million tokens "
+    "(padding included), {latest:.1f} million of them since the last start, seed {seed}, final "
+    "answer loss {loss:.3f} per token, {minutes:.0f} minutes of computing on a machine that others "
+    "used as well. A training from nothing with the present corpus has not been run to its "
     "end."
+)
+_MEAN_HISTORY = (
+    " What is here is the mean (`python -m core.demo.average`) of the weights after {points} "
+    "million tokens: it answers better than any of them."
 )
 _PROMPTS = {
     "gpt_neox": "Dolly's format to the byte, `### End` as the end marker.",
@@ -124,6 +129,11 @@ def history(training: dict[str, Any]) -> str:
         loss=training["loss"],
         minutes=training["seconds"] / 60,
     )
+    points = [
+        f"{one['tokens'] / 1e6:.1f} (seed {one['seed']})" for one in training.get(AVERAGED, ())
+    ]
+    if points:
+        text += _MEAN_HISTORY.format(points=" and ".join(points))
     return textwrap.fill(text, 100, break_on_hyphens=False, break_long_words=False)
 
 

@@ -17,14 +17,12 @@ from core.ui.safe_text import SafeMarkdown, safe_markdown
 from core.units import bytes_text, milliseconds_text, rate_text
 
 READING_TOKENS_PER_S = 40.0
-_LOOK_EVERY_S = 0.05
-_DRAW_EVERY_S = 0.1
-"""The open block of the text goes to the browser with each piece: tokens are drawn in batches, no
-more than ten a second, since server and browser take their time from the model's cores."""
+_DRAW_EVERY_S = 0.05
+"""The open block of the text goes to the browser with each piece: tokens are drawn in batches."""
 _DRAW_S_PER_CHARACTER = 150e-6
 """A long block is drawn the less often the longer it is (0.15 s for 1 000 characters), so that the
 bytes sent grow with the time that an answer takes and not with the square of its length."""
-_FIGURES_EVERY_S = 0.25
+_FIGURES_EVERY_S = 0.1
 
 
 class Pace(StrEnum):
@@ -57,7 +55,7 @@ def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str | Cal
     # When its first token was shown: the pace goes on from there after a rerun or a page switch.
     first_shown: dict[str, float] = st.session_state.setdefault("first_shown", {})
     while True:
-        ended = job.wait(_LOOK_EVERY_S)
+        ended = job.wait(_DRAW_EVERY_S)
         now = time.monotonic()
         pieces, _ = job.read(read)
         if pieces and job.id not in first_shown:
@@ -81,8 +79,7 @@ def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str | Cal
                 unsent += piece
         if ended and not job.read(read)[0]:
             break
-        least_s = max(_DRAW_EVERY_S, _DRAW_S_PER_CHARACTER * blocks.length)
-        if unsent and now - sent_at >= least_s:
+        if unsent and now - sent_at >= _DRAW_S_PER_CHARACTER * blocks.length:
             yield unsent
             unsent, sent_at = "", now
     for piece in (*blocks.feed(safe.close()), *blocks.close()):

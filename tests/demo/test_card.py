@@ -24,6 +24,12 @@ def test_history_of_weights_that_were_trained_on() -> None:
     assert "3.6 million tokens" in told and "1.6 million of them" in told
 
 
+def test_history_of_a_mean() -> None:
+    points = [{"seed": 4, "step": 700, "tokens": 2_900_000}, RECORD]
+    told = history({**RECORD, "averaged": points}).replace("\n", " ")
+    assert "the mean" in told and "after 2.9 (seed 4) and 3.6 (seed 5) million tokens" in told
+
+
 @pytest.mark.parametrize("key", list(DEMO_MODELS))
 def test_the_cards_in_the_repository_show_the_scores_beside_them(key: str) -> None:
     model = DEMO_MODELS[key]

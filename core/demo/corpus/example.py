@@ -19,6 +19,12 @@ REFUSAL_MARK = "tiny demonstration model"
 """Stands in every refusal of the corpus, so that a refusal can be told from an answer."""
 
 _ITEM = re.compile(r"^\s*(\d+)[.)]\s+(.+?)\s*$", re.MULTILINE)
+_WORD = re.compile(r"\w+")
+
+
+def _told(answer: str) -> list[str]:
+    """The numbers and capitalised words of an answer, in lower case."""
+    return [word.lower() for word in _WORD.findall(answer) if not word[0].islower()]
 
 
 def is_refusal(answer: str) -> bool:
@@ -44,6 +50,8 @@ class Check:
     """The answer's bullet lines, as a set."""
     words: tuple[int, int] = (1, 400)
     """Fewest and most words."""
+    said_in: str = ""
+    """Text in which every number and every capitalised word of the answer stands (case ignored)."""
     refusal: bool = False
     """Whether the right answer is a refusal."""
 
@@ -58,6 +66,8 @@ class Check:
         if met < (len(self.needs) if self.enough is None else self.enough):
             return False
         if any(re.search(rf"\b{re.escape(text.lower())}\b", folded) for text in self.forbids):
+            return False
+        if self.said_in and not set(_told(answer)) <= set(_WORD.findall(self.said_in.lower())):
             return False
         return self._items_pass(answer) and self.words[0] <= len(answer.split()) <= self.words[1]
 

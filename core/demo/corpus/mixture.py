@@ -19,13 +19,13 @@ Maker = Callable[[Source], Example]
 
 MAKERS: dict[str, tuple[tuple[Maker, float], ...]] = {
     "open_qa": ((open_qa, 0.07),),
-    "closed_qa": ((closed_qa, 0.24), (meeting_qa, 0.10)),
-    "information_extraction": ((extraction, 0.15),),
+    "closed_qa": ((closed_qa, 0.28), (meeting_qa, 0.10)),
+    "information_extraction": ((extraction, 0.17),),
     "summarization": ((summary, 0.03),),
-    "brainstorming": ((brainstorming, 0.07),),
-    "classification": ((classification, 0.18),),
-    "creative_writing": ((creative_writing, 0.07),),
-    "out_of_scope": ((out_of_scope, 0.17),),
+    "brainstorming": ((brainstorming, 0.11),),
+    "classification": ((classification, 0.14),),
+    "creative_writing": ((creative_writing, 0.08),),
+    "out_of_scope": ((out_of_scope, 0.18),),
 }
 """Share of each maker in training."""
 

@@ -398,6 +398,7 @@ def summary(source: Source) -> Example:
         needs=((entity.bare,), *((value,) for value in values)),
         enough=3,
         words=(6, len(passage.text.split())),
+        said_in=passage.text,
     )
     return Example("summarization", wording, passage.text, answer, check, wording, (entity.bare,))
 
