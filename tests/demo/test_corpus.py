@@ -104,6 +104,8 @@ def test_a_short_list_of_wordings_is_shared() -> None:
         (Check(count=1, pool=("a",)), "1. a", "1. x"),
         (Check(lines=("- a: x", "- b: y")), "- b: y\n- a: x", "- a: x"),
         (Check(words=(3, 5)), "one two three", "one two"),
+        (Check(said_in="the Owl, 1990"), "The Owl of 1990.", "The Owl of 2001."),
+        (Check(said_in="the Owl in Oslo"), "The Owl is in Oslo.", "The Owl is in Rome."),
         (Check(refusal=True), "I am only a tiny demonstration model.", "The answer is 42."),
         (Check(), "The answer is 42.", "Sorry, I am just a tiny demonstration model."),
     ],

@@ -21,13 +21,23 @@ SAMPLED_WRONG = 0
 """Presets that may fail at the default sampling."""
 LONG_ANSWERS = 3
 """Presets with 150 tokens or more, greedily."""
-FEWEST_DECLINED = 36
-"""Of 40 held-out foreign instructions. What the present weights reach; the goal is 38."""
+FEWEST_DECLINED = 34
+"""Of 40 held-out foreign instructions; two below what the weights reach, as the floors."""
 INSTANCES = 40
 """Held-out instances of a category that the floors below are for."""
 FLOORS = {
-    "paddock-neox": {"closed_qa": 32, "information_extraction": 36, "classification": 38},
-    "paddock-llama": {"closed_qa": 35, "information_extraction": 38, "classification": 38},
+    "paddock-neox": {
+        "closed_qa": 34,
+        "information_extraction": 35,
+        "brainstorming": 35,
+        "classification": 38,
+    },
+    "paddock-llama": {
+        "closed_qa": 34,
+        "information_extraction": 38,
+        "brainstorming": 38,
+        "classification": 38,
+    },
 }
 """Fewest right answers, two below what the weights reach: arithmetic differs between machines."""
 MOST_TURNED_AWAY = 0.05
