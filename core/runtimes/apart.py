@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +194,8 @@ class _Process:
 
     def _hear(self, event: dict[str, Any] | None) -> None:
         match (event or {}).get("event"):
-            case "token":
-                self._take(event["id"], StampedId(event["token"], event["stamp_s"]))
+            case "tokens":
+                self._take(event["id"], map(StampedId, event["tokens"], event["stamps_s"]))
             case "end":
                 self._finish(event)
             case "prepared":
@@ -204,9 +205,9 @@ class _Process:
             case _ if event is None:
                 self._all_over()
 
-    def _take(self, number: int, token_id: StampedId) -> None:
+    def _take(self, number: int, token_ids: Iterable[StampedId]) -> None:
         answer = self._waiting.get(number)
-        if answer is None or answer.take(token_id):
+        if answer is None or all(map(answer.take, token_ids)):
             return
         self._tell(do="stop", id=number)
         with self._turn:

@@ -8,7 +8,7 @@ The first line of standard input tells how many answers are given at once; the l
 imported then. Every further line is one thing to do::
 
     {"do": "load", "folder": …, "spec": …}        → ready, elsewhere, or error
-    {"do": "answer", "id": 1, "request": …}       → token, token, …, end
+    {"do": "answer", "id": 1, "request": …}       → tokens, tokens, …, end
     {"do": "stop", "id": 1}                         no more tokens are wanted
     {"do": "interrupt", "id": 1}                    it ends unless its first token has come
     {"do": "growth"}                              → growth
@@ -35,6 +35,10 @@ from core.runtimes.spec import TokenRequest
 from core.runtimes.wire import loaded_request, loaded_spec
 from core.store.child_side import Channel, become_child
 from core.store.quiet import quieten_libraries
+
+SEND_EVERY_S = 0.01
+"""Tokens that come faster than this go over together: each message wakes the app, which takes its
+time from a core that the model computes on. The stamps are each token's own."""
 
 
 def main() -> NoReturn:
@@ -113,6 +117,7 @@ class _Server:
         except Exception as error:  # noqa: BLE001 - raised again where the answer was asked for
             told = {"error": [type(error).__name__, str(error)]}
         del self._answers[answer.id]
+        answer.send()
         self._channel.say(event="end", id=answer.id, **told)
 
 
@@ -122,12 +127,27 @@ class _Answer:
         self.request = request
         self.wanted = True
         self._channel = channel
+        self._tokens: list[int] = []
+        self._stamps_s: list[float] = []
+        self._sent_s = 0.0
 
     def take(self, token_id: int) -> bool:
-        stamp_s = time.perf_counter()
+        now = time.perf_counter()
         if self.wanted:
-            self._channel.say(event="token", id=self.id, token=token_id, stamp_s=stamp_s)
+            self._tokens.append(token_id)
+            self._stamps_s.append(now)
+            if now - self._sent_s >= SEND_EVERY_S:
+                self._sent_s = now
+                self.send()
         return self.wanted
+
+    def send(self) -> None:
+        """Send what is held back; at the end nobody takes any more."""
+        if self._tokens and self.wanted:
+            self._channel.say(
+                event="tokens", id=self.id, tokens=self._tokens, stamps_s=self._stamps_s
+            )
+        self._tokens, self._stamps_s = [], []
 
 
 if __name__ == "__main__":

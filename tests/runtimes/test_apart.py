@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from core.engine import Engine
 from core.errors import CorruptModelError, GenerationError
 from core.generation.request import GenerationRequest
 from core.records import Origin
+from core.runtimes import apart_process
 from core.runtimes.apart import ApartRuntime, ProcessModel
 from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId
 from core.runtimes.genai import GenAIRuntime
@@ -67,6 +69,25 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 # Answers
+
+
+def test_tokens_that_come_fast_go_over_together_and_none_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[dict] = []
+    stamps = [1.0, 1.001, 1.002, 1.02, 1.021]
+    clock = SimpleNamespace(perf_counter=iter(stamps).__next__)
+    monkeypatch.setattr(apart_process, "time", clock)
+    channel = SimpleNamespace(say=lambda **event: said.append(event))
+    answer = apart_process._Answer(channel, 4, TokenRequest((1,), GREEDY))
+    for token_id in range(5):
+        assert answer.take(token_id)
+    assert [event["tokens"] for event in said] == [[0], [1, 2, 3]]
+    answer.send()
+    answer.send()
+    assert [event["tokens"] for event in said] == [[0], [1, 2, 3], [4]]
+    assert [stamp for event in said for stamp in event["stamps_s"]] == stamps
+    assert {event["id"] for event in said} == {4}
 
 
 def test_it_is_and_answers_as_in_this_process(model: ProcessModel, stored_folder: Path) -> None:
