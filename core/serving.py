@@ -14,7 +14,7 @@ from core.generation.job import Job
 from core.generation.request import GenerationRequest
 from core.records import Origin
 from core.runtimes.spec import ModelSpec
-from core.store import SourceKind, StoredModel
+from core.store import Source, SourceKind, StoredModel
 
 _SHOWN = 100
 """Characters of an unknown name that are repeated."""
@@ -38,7 +38,7 @@ class EngineModels:
 
     def models(self) -> list[ModelCard]:
         """See :class:`core.api.service.Answering`: the embedded models first, then by name."""
-        stored = self._engine.store.list()
+        stored = sorted(self._stored(), key=lambda each: not _embedded(each))
         there = {(each.key, each.precision) for each in stored}
         embedded = [
             _embedded_card(ModelName(row.key), row)
@@ -60,8 +60,9 @@ class EngineModels:
         """See :class:`core.api.service.Answering`."""
         wanted, stored = self._find(name)
         model = wanted.model
-        if stored is not None and stored.key not in catalogue():
-            model = stored.manifest.source.location  # as the pages name it, and share it
+        if stored is not None:  # as the pages name it, so that they share one in memory
+            outside = stored.key not in catalogue()
+            model = stored.manifest.source.location if outside else stored.key
         spec = ModelSpec(model, wanted.precision, wanted.device, wanted.runtime)
         return self._engine.answer(
             self._engine.handle(spec),
@@ -76,7 +77,7 @@ class EngineModels:
         Raises:
             UnknownModelError: no such model can answer now.
         """
-        stored = self._engine.store.list()
+        stored = self._stored()
         for wanted in _meanings(name):
             for each in stored:
                 if each.precision is wanted.precision and wanted.model in _names(each):
@@ -88,6 +89,15 @@ class EngineModels:
             f"There is no model {name[:_SHOWN]!r} here that can answer now; GET /v1/models lists "
             "those there are, and the Models page gets others."
         )
+
+    def _stored(self) -> list[StoredModel]:
+        """What is stored and need not be made anew first, as where its folder has changed since."""
+        store = self._engine.store
+        return [
+            each
+            for each in store.list()
+            if store.get(_source(each), each.precision) is not None or _embedded(each)
+        ]
 
 
 def _meanings(name: str) -> Iterator[ModelName]:
@@ -109,17 +119,27 @@ def _id(stored: StoredModel) -> str:
     return source.location if outside else stored.key
 
 
+def _embedded(stored: StoredModel) -> bool:
+    row = catalogue().get(stored.key)
+    return row is not None and row.embedded
+
+
+def _source(stored: StoredModel) -> Source:
+    """What it was made from, not looked for."""
+    source = stored.manifest.source
+    kind = SourceKind(source.kind)
+    return Source(stored.key, kind, source.location, None, stored.manifest.title)
+
+
 def _stored_card(name: ModelName, stored: StoredModel) -> ModelCard:
     manifest = stored.manifest
-    row = catalogue().get(stored.key)
-    embedded = row is not None and row.embedded
     hub = manifest.source.kind == SourceKind.HUB
     owner = manifest.source.location.partition("/")[0] if hub else "local"
     return ModelCard(
         id=str(name),
         title=manifest.title,
         created=int(manifest.created.timestamp()),
-        owned_by="paddock" if embedded else owner,
+        owned_by="paddock" if _embedded(stored) else owner,
         positions=manifest.positions,
     )
 
