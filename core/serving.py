@@ -8,7 +8,7 @@ from core.api.names import ModelName
 from core.api.service import Caller, Limits, ModelCard
 from core.catalogue import DEFAULT_PRECISION, CatalogueModel, catalogue
 from core.catalogue.load import EMBEDDED_DIR
-from core.engine import Engine
+from core.engine import Engine, suits_device
 from core.errors import UnknownModelError
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
@@ -59,13 +59,8 @@ class EngineModels:
     def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
         """See :class:`core.api.service.Answering`."""
         wanted, stored = self._find(name)
-        model = wanted.model
-        if stored is not None:  # as the pages name it, so that they share one in memory
-            outside = stored.key not in catalogue()
-            model = stored.manifest.source.location if outside else stored.key
-        spec = ModelSpec(model, wanted.precision, wanted.device, wanted.runtime)
         return self._engine.answer(
-            self._engine.handle(spec),
+            self._engine.handle(_spec(wanted, stored)),
             request,
             origin=Origin.API,
             owner=caller.owner,
@@ -80,7 +75,8 @@ class EngineModels:
         stored = self._stored()
         for wanted in _meanings(name):
             for each in stored:
-                if each.precision is wanted.precision and wanted.model in _names(each):
+                meant = each.precision is wanted.precision and wanted.model in _names(each)
+                if meant and suits_device(each, _spec(wanted, each)):
                     return wanted, each
             row = catalogue().get(wanted.model)
             if row is not None and row.embedded:
@@ -94,9 +90,7 @@ class EngineModels:
         """What is stored and need not be made anew first, as where its folder has changed since."""
         store = self._engine.store
         return [
-            each
-            for each in store.list()
-            if store.get(_source(each), each.precision) is not None or _embedded(each)
+            each for each in store.list() if store.get(_source(each), each.precision) is not None
         ]
 
 
@@ -104,6 +98,15 @@ def _meanings(name: str) -> Iterator[ModelName]:
     """A name may be a model's own as it is, whatever stands in it."""
     yield ModelName(name)
     yield ModelName.parse(name)
+
+
+def _spec(wanted: ModelName, stored: StoredModel | None) -> ModelSpec:
+    """As the pages name it, so that they share one in memory."""
+    model = wanted.model
+    if stored is not None:
+        outside = stored.key not in catalogue()
+        model = stored.manifest.source.location if outside else stored.key
+    return ModelSpec(model, wanted.precision, wanted.device, wanted.runtime)
 
 
 def _names(stored: StoredModel) -> set[str]:

@@ -246,6 +246,15 @@ def test_what_is_no_longer_what_it_was_made_from_is_not_made_anew_for_a_program(
     assert conversions == []
 
 
+def test_what_is_compressed_for_another_device_is_not_compressed_anew_for_a_program(
+    models: EngineModels, store: Callable[..., StoredModel]
+):
+    store("org--name", SourceKind.HUB, "org/name", Precision.INT4)
+    assert models.find("org/name:INT4@CPU").id == "org/name:INT4@CPU"
+    with pytest.raises(UnknownModelError):
+        models.find("org/name:INT4@NPU")
+
+
 # Who asks, and how much
 
 
