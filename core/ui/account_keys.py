@@ -53,7 +53,7 @@ def draw_keys(engine: Engine, someone: Person) -> None:
             _draw_key(key)
         if not keys:
             st.caption("You have no key yet.")
-        _draw_maker(full=len(keys) >= MOST_KEYS)
+        _draw_maker(len(keys))
     with st.expander("How a program asks", icon=":material/terminal:", key="api_example"):
         st.code(_EXAMPLE.format(url=_server(), v1=V1), language="bash", wrap_lines=True)
 
@@ -99,9 +99,11 @@ def _draw_revoke(key: ApiKey, *, expired: bool) -> None:
         )
 
 
-def _draw_maker(*, full: bool) -> None:
+def _draw_maker(count: int) -> None:
+    full = count >= MOST_KEYS
+    new = f"api_key_maker_{count}"  # with another number of keys it is another one, and closed
     with (
-        st.popover("Make a key", icon=":material/add:", disabled=full, key="api_key_maker"),
+        st.popover("Make a key", icon=":material/add:", disabled=full, key=new),
         st.form("api_key_form", border=False),
     ):
         st.text_input(

@@ -219,6 +219,7 @@ def test_an_api_key_is_shown_once_and_asks_until_it_is_revoked(
     make.click()
     secret = keys.locator("code").inner_text().strip()
     assert secret.startswith("pdk_")
+    make.wait_for(state="detached")  # a second click would take the first key out of sight
     program = openai.OpenAI(base_url=f"{team.url}/v1", api_key=secret, max_retries=0)
     assert "paddock-neox" in [model.id for model in program.models.list()]
 
