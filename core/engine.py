@@ -288,9 +288,8 @@ class Engine:
         """See :class:`core.runtimes.pool.Provider`."""
         source = self.store.resolve(spec.model)
         stored = self.store.get(source, spec.precision)
-        int4 = int4_for(spec)
-        if stored is not None and int4 is not None and _int4_of(stored) != int4:
-            self.delete(stored)  # compressed for a device that takes other settings
+        if stored is not None and not suits_device(stored, spec):
+            self.delete(stored)
             stored = None
         if stored is not None:
             return self.store.verify(stored, full=False)
@@ -303,7 +302,7 @@ class Engine:
                 source,
                 spec.precision,
                 settings=self.settings,
-                int4=int4,
+                int4=int4_for(spec),
                 progress=report,
                 cancel=cancelled,
             )
@@ -322,6 +321,12 @@ def int4_for(spec: ModelSpec) -> Int4Settings | None:
     if spec.precision is Precision.INT4 and spec.device.upper().startswith("NPU"):
         return npu_int4()
     return None
+
+
+def suits_device(stored: StoredModel, spec: ModelSpec) -> bool:
+    """Whether a stored model answers on the device as it is; else it is compressed anew for it."""
+    wanted = int4_for(spec)
+    return wanted is None or _int4_of(stored) == wanted
 
 
 def _int4_of(stored: StoredModel) -> Int4Settings | None:

@@ -8,13 +8,13 @@ from core.api.names import ModelName
 from core.api.service import Caller, Limits, ModelCard
 from core.catalogue import DEFAULT_PRECISION, CatalogueModel, catalogue
 from core.catalogue.load import EMBEDDED_DIR
-from core.engine import Engine
+from core.engine import Engine, suits_device
 from core.errors import UnknownModelError
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
 from core.records import Origin
 from core.runtimes.spec import ModelSpec
-from core.store import SourceKind, StoredModel
+from core.store import Source, SourceKind, StoredModel
 
 _SHOWN = 100
 """Characters of an unknown name that are repeated."""
@@ -38,7 +38,7 @@ class EngineModels:
 
     def models(self) -> list[ModelCard]:
         """See :class:`core.api.service.Answering`: the embedded models first, then by name."""
-        stored = self._engine.store.list()
+        stored = sorted(self._stored(), key=lambda each: not _embedded(each))
         there = {(each.key, each.precision) for each in stored}
         embedded = [
             _embedded_card(ModelName(row.key), row)
@@ -59,12 +59,8 @@ class EngineModels:
     def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
         """See :class:`core.api.service.Answering`."""
         wanted, stored = self._find(name)
-        model = wanted.model
-        if stored is not None and stored.key not in catalogue():
-            model = stored.manifest.source.location  # as the pages name it, and share it
-        spec = ModelSpec(model, wanted.precision, wanted.device, wanted.runtime)
         return self._engine.answer(
-            self._engine.handle(spec),
+            self._engine.handle(_spec(wanted, stored)),
             request,
             origin=Origin.API,
             owner=caller.owner,
@@ -76,10 +72,11 @@ class EngineModels:
         Raises:
             UnknownModelError: no such model can answer now.
         """
-        stored = self._engine.store.list()
+        stored = self._stored()
         for wanted in _meanings(name):
             for each in stored:
-                if each.precision is wanted.precision and wanted.model in _names(each):
+                meant = each.precision is wanted.precision and wanted.model in _names(each)
+                if meant and suits_device(each, _spec(wanted, each)):
                     return wanted, each
             row = catalogue().get(wanted.model)
             if row is not None and row.embedded:
@@ -89,11 +86,27 @@ class EngineModels:
             "those there are, and the Models page gets others."
         )
 
+    def _stored(self) -> list[StoredModel]:
+        """What is stored and need not be made anew first, as where its folder has changed since."""
+        store = self._engine.store
+        return [
+            each for each in store.list() if store.get(_source(each), each.precision) is not None
+        ]
+
 
 def _meanings(name: str) -> Iterator[ModelName]:
     """A name may be a model's own as it is, whatever stands in it."""
     yield ModelName(name)
     yield ModelName.parse(name)
+
+
+def _spec(wanted: ModelName, stored: StoredModel | None) -> ModelSpec:
+    """As the pages name it, so that they share one in memory."""
+    model = wanted.model
+    if stored is not None:
+        outside = stored.key not in catalogue()
+        model = stored.manifest.source.location if outside else stored.key
+    return ModelSpec(model, wanted.precision, wanted.device, wanted.runtime)
 
 
 def _names(stored: StoredModel) -> set[str]:
@@ -109,17 +122,27 @@ def _id(stored: StoredModel) -> str:
     return source.location if outside else stored.key
 
 
+def _embedded(stored: StoredModel) -> bool:
+    row = catalogue().get(stored.key)
+    return row is not None and row.embedded
+
+
+def _source(stored: StoredModel) -> Source:
+    """What it was made from, not looked for."""
+    source = stored.manifest.source
+    kind = SourceKind(source.kind)
+    return Source(stored.key, kind, source.location, None, stored.manifest.title)
+
+
 def _stored_card(name: ModelName, stored: StoredModel) -> ModelCard:
     manifest = stored.manifest
-    row = catalogue().get(stored.key)
-    embedded = row is not None and row.embedded
     hub = manifest.source.kind == SourceKind.HUB
     owner = manifest.source.location.partition("/")[0] if hub else "local"
     return ModelCard(
         id=str(name),
         title=manifest.title,
         created=int(manifest.created.timestamp()),
-        owned_by="paddock" if embedded else owner,
+        owned_by="paddock" if _embedded(stored) else owner,
         positions=manifest.positions,
     )
 

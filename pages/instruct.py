@@ -42,7 +42,7 @@ with st.sidebar:
 # The instruction.
 st.title("Give a model an instruction", anchor=False)
 st.caption(
-    f"It answers on the server {spec.device}; what you type is sent there."
+    f"It answers on the server **{spec.device}**; what you type is sent there."
     if spec.remote
     else "It answers on this machine; nothing you type leaves it."
 )

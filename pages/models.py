@@ -6,7 +6,7 @@ from core.ui.cached import shared_engine
 from core.ui.disk_use import draw_disk_use
 from core.ui.hub_access import draw_hub_access
 from core.ui.model_add import draw_add
-from core.ui.model_cards import draw_card, draw_loaded
+from core.ui.model_cards import draw_card, draw_in_memory
 from core.ui.model_filter import State, pick_filter
 from core.ui.model_list import catalogue_models, own_models
 from core.ui.model_results import draw_notice
@@ -27,7 +27,7 @@ st.caption(
 draw_notice()
 draw_manage_hint()
 draw_tasks(engine)
-draw_loaded(engine)
+draw_in_memory(engine)
 
 # What is listed.
 with st.container(horizontal=True, vertical_alignment="center"):

@@ -39,7 +39,10 @@ async def read_body(request: Request) -> bytes:
                     raise _too_long()
     except TimeoutError as error:
         raise ApiError(
-            408, f"The request did not arrive within {SLOWEST_S:.0f} s; send it again.", code="slow"
+            408,
+            f"The request did not arrive within {SLOWEST_S:.0f} s; send it again.",
+            code="slow",
+            headers={"Connection": "close"},  # what is still to come is not waited for
         ) from error
     return bytes(received)
 

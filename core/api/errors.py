@@ -15,6 +15,7 @@ from core.errors import (
     ModelFilesError,
     PaddockError,
     PersonMistake,
+    PromptFormatError,
     PromptTooLongError,
     RecordsError,
     ResourceError,
@@ -28,6 +29,12 @@ RETRY_AFTER_S = 2
 
 INVALID, RATE, SERVER = "invalid_request_error", "rate_limit_error", "server_error"
 AUTHENTICATION, PERMISSION = "authentication_error", "permission_error"
+
+_NO_TEMPLATE = (
+    "This model has no chat template: write the prompt as the model expects it, and send it to "
+    "/v1/completions."
+)
+"""The pages let a prompt format be chosen there; programs cannot."""
 
 
 class ApiError(Exception):
@@ -111,6 +118,8 @@ def api_error(error: Exception, *, param: str | None = None) -> ApiError:
             return ApiError(403, message, kind=PERMISSION, code="forbidden")
         case BadRequestError():
             return ApiError(400, message, code="invalid_value", param=param)
+        case PromptFormatError():
+            return ApiError(400, _NO_TEMPLATE, code="no_chat_template", param=param)
         case PersonMistake():
             return ApiError(400, message, code="invalid_request")
         case ModelBusyError():

@@ -100,6 +100,6 @@ def _shown(value: Any) -> str:
         case str():
             return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
         case list():
-            return "a list"
+            return "a list" if value else "an empty list"
         case _:
             return "an object"

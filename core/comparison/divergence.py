@@ -66,6 +66,8 @@ class Divergence:
                 f"The answers agree in all {_count(short, self.unit)} of the shorter one, which "
                 "was ended before the model had ended it."
             )
+        if self.index == 0:
+            return f"The answers differ from the first {self.unit} on."
         return (
             f"The answers part at {self.unit} {self.index + 1:,}: "
             f"{_count(self.index, self.unit)} before it agree."

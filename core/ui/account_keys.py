@@ -6,17 +6,18 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from core.accounts import Accounts
 from core.accounts.keys import LONGEST_NAME, MOST_KEYS
 from core.engine import Engine
 from core.errors import PaddockError
 from core.records import ApiKey
 from core.ui.account_profile import acting, ago_text, day_text, draw_refusal
+from core.ui.cached import shared_engine
 from core.ui.person import Person, person
 from core.ui.safe_text import safe_markdown
-from core.web.guard import V1
+from core.web.addresses import V1
 
 _NEW_KEY = "new_api_key"
+_REFUSED = "api_key_refused"
 _NAME, _LIFE = "api_key_name", "api_key_life"
 _LIVES: dict[str, int | None] = {
     "30 days": 30,
@@ -26,6 +27,7 @@ _LIVES: dict[str, int | None] = {
 }
 
 _EXAMPLE = """\
+export PADDOCK_KEY=pdk_…
 curl {url}{v1}/chat/completions \\
   -H "Authorization: Bearer $PADDOCK_KEY" -H "Content-Type: application/json" \\
   -d '{{"model": "paddock-neox", "messages": [{{"role": "user",
@@ -51,7 +53,7 @@ def draw_keys(engine: Engine, someone: Person) -> None:
             _draw_key(key)
         if not keys:
             st.caption("You have no key yet.")
-        _draw_maker(full=len(keys) >= MOST_KEYS)
+        _draw_maker(len(keys))
     with st.expander("How a program asks", icon=":material/terminal:", key="api_example"):
         st.code(_EXAMPLE.format(url=_server(), v1=V1), language="bash", wrap_lines=True)
 
@@ -71,43 +73,63 @@ def _draw_key(key: ApiKey) -> None:
     expired = key.expires_at is not None and key.expires_at <= now
     used = f"last used {ago_text(key.used_at)}" if key.used_at else "never used"
     life = f"until {day_text(key.expires_at)}" if key.expires_at else "until revoked"
-    badge = " :red-badge[expired]" if expired else ""
-    with st.container(horizontal=True, vertical_alignment="center"):
+    badge, holds = (" :red-badge[expired]", "held") if expired else ("", "holds")
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
         st.markdown(
             f"{safe_markdown(key.name)}{badge}  \n"
-            f":small[:gray[made {day_text(key.created_at)}, {used}, holds {life}]]",
+            f":small[:gray[made {day_text(key.created_at)}, {used}, {holds} {life}]]",
             width="stretch",
         )
+        _draw_revoke(key, expired=expired)
+
+
+def _draw_revoke(key: ApiKey, *, expired: bool) -> None:
+    with st.popover(
+        "Revoke", icon=":material/key_off:", type="tertiary", key=f"ask_revoke_{key.id}"
+    ):
+        now = "" if expired else " What asks with it is refused from then on."
+        st.markdown(f"Revoke **{safe_markdown(key.name)}**?{now} This cannot be undone.")
         st.button(
-            "Revoke",
+            "Revoke it",
             icon=":material/key_off:",
-            type="tertiary",
+            type="primary",
             key=f"revoke_{key.id}",
             on_click=acting,
             args=(lambda accounts, id=key.id: accounts.keys.revoke(person().owner, id),),
         )
 
 
-def _draw_maker(*, full: bool) -> None:
-    with st.popover("Make a key", icon=":material/add:", disabled=full):
+def _draw_maker(count: int) -> None:
+    full = count >= MOST_KEYS
+    new = f"api_key_maker_{count}"  # with another number of keys it is another one, and closed
+    with (
+        st.popover("Make a key", icon=":material/add:", disabled=full, key=new),
+        st.form("api_key_form", border=False),
+    ):
         st.text_input(
             "Name", key=_NAME, placeholder="Such as the program's", max_chars=LONGEST_NAME
         )
-        st.selectbox("It holds", list(_LIVES), index=1, key=_LIFE)
-        st.button("Make it", type="primary", key="make_api_key", on_click=_make)
+        st.selectbox("How long it holds", list(_LIVES), index=1, key=_LIFE)
+        st.form_submit_button("Make it", type="primary", key="make_api_key", on_click=_make)
+        if refused := st.session_state.pop(_REFUSED, None):
+            st.error(safe_markdown(refused), icon=":material/error:")
+    if full:
+        st.caption(f"These are {MOST_KEYS} keys, and no more can be had: revoke one first.")
 
 
 def _make() -> None:
     """A callback."""
-    asker = person()
-    name, days = st.session_state[_NAME] or "", _LIVES[st.session_state[_LIFE]]
-
-    def make(accounts: Accounts) -> None:
-        st.session_state[_NEW_KEY] = accounts.keys.make(asker.owner, name, days=days).secret
-        st.session_state[_NAME] = ""
-
-    if asker.account is not None:
-        acting(make)
+    asker, state = person(), st.session_state
+    if asker.account is None:
+        return
+    try:
+        made = shared_engine().accounts.keys.make(
+            asker.owner, state[_NAME] or "", days=_LIVES[state[_LIFE]]
+        )
+    except PaddockError as error:
+        state[_REFUSED] = str(error)
+    else:
+        state[_NEW_KEY], state[_NAME] = made.secret, ""
 
 
 def _server() -> str:

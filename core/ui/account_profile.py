@@ -82,7 +82,7 @@ def draw_sessions(engine: Engine, someone: Person) -> None:
 
 def _draw_session(engine: Engine, session: Session, *, mine: bool) -> None:
     badge = " :green-badge[this browser]" if mine else ""
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
         st.markdown(
             f"{safe_markdown(browser_name(session.agent))}{badge}  \n"
             f":small[:gray[signed in {day_text(session.created_at)}, "

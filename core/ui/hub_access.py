@@ -42,7 +42,7 @@ def draw_hub_access() -> HubAccess:
     found = HubAccess.from_environment()
     if not may_manage():
         return hub_access()
-    with st.popover("Hub", icon=":material/cloud:", key="hub"):
+    with st.popover("Hub", icon=":material/hub:", key="hub"):
         st.markdown(
             f"Models are fetched from **{safe_markdown(hub_url(found))}**"
             + ("." if found.endpoint is None else ", as `HF_ENDPOINT` says.")

@@ -10,15 +10,13 @@ import streamlit as st
 
 from core.devices import app_memory, available_memory_bytes
 from core.engine import Engine
-from core.errors import PaddockError
-from core.runtimes.pool import LoadedInfo
-from core.ui.person import manage_button
-from core.ui.safe_text import safe_markdown
+from core.ui.loaded import draw_loaded
 from core.units import bytes_text
 
 _EVERY_S = 2.0
 _KEPT = 60
 """Readings in the small charts: the last two minutes."""
+_CURVE = "The curve is of the last two minutes, from their least value to their most."
 
 
 @dataclass
@@ -51,56 +49,32 @@ def draw_live(engine: Engine) -> None:
 def _draw(engine: Engine) -> None:
     readings: _Readings = st.session_state.setdefault("live_readings", _Readings())
     readings.take()
-    memory, loaded = app_memory(), engine.pool.loaded()
+    memory = app_memory()
     with st.container(horizontal=True, gap="medium"):
         st.metric(
             "Processor",
             f"{readings.busy[-1]:.0f} %" if readings.busy else "—",
             chart_data=list(readings.busy) or None,
-            chart_type="area",
-            help=f"Of all {psutil.cpu_count() or 1} cores, everything on this machine counted.",
+            help=f"Of all {psutil.cpu_count() or 1} cores, everything on this machine counted. "
+            f"{_CURVE}",
         )
         st.metric(
             "Memory of Paddock",
-            f"{bytes_text(memory.private_bytes)} + {bytes_text(memory.file_backed_bytes)}",
+            bytes_text(memory.private_bytes),
+            f"{bytes_text(memory.file_backed_bytes)} file-backed",
+            delta_color="off",
+            delta_arrow="off",
             chart_data=list(readings.memory),
-            chart_type="area",
-            help="Private, and file-backed: mapped weights and libraries. The app's process and "
-            "those of its models.",
+            help="Private memory of the app's process and those of its models; and apart from it "
+            f"what is file-backed, mapped weights and libraries. {_CURVE} It shows both together.",
         )
         st.metric(
             "Free memory",
             bytes_text(available_memory_bytes()),
             help="What can be taken without swapping.",
         )
-        st.metric("Models in memory", len(loaded))
-    for info in loaded:
-        _draw_model(engine, info)
-
-
-def _draw_model(engine: Engine, info: LoadedInfo) -> None:
-    with st.container(horizontal=True, vertical_alignment="center"):
-        use = f"{info.in_use} answering" if info.in_use else f"idle {info.idle_s:.0f} s"
-        memory = info.facts.memory
-        st.markdown(
-            f"{safe_markdown(info.spec.label)} · {bytes_text(memory.private_bytes)} private + "
-            f"{bytes_text(memory.file_backed_bytes)} file-backed · {use}",
-            width="stretch",
-        )
-        clicked = manage_button(
-            "Unload",
-            icon=":material/eject:",
-            type="tertiary",
-            key=f"metrics_unload_{info.spec.label}_{info.spec.runtime}",
-        )
-    if not clicked:
-        return
-    try:
-        engine.pool.unload(info.spec)
-    except PaddockError as error:
-        st.error(safe_markdown(str(error)), icon=":material/error:")
-    else:
-        st.rerun(scope="fragment")
+        st.metric("Models in memory", len(engine.pool.loaded()))
+    draw_loaded(engine, key="metrics")
 
 
 def _processor_seconds() -> tuple[float, float]:

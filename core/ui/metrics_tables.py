@@ -55,9 +55,9 @@ COLUMNS = {
 
 def draw_tables(chosen: Chosen) -> None:
     """The measurements and the newest answers, each in a tab."""
-    benchmark, answers = st.tabs(
-        [f"Benchmark ({len(chosen.measurements):,})", f"Answers ({chosen.answers_in_all:,})"]
-    )
+    titles = [f"Benchmark ({len(chosen.measurements):,})", f"Answers ({chosen.answers_in_all:,})"]
+    full = chosen.measurements or not chosen.answers
+    benchmark, answers = st.tabs(titles, default=titles[0 if full else 1])
     with benchmark:
         if chosen.measurements:
             _draw(measurement_rows(chosen.measurements), "measurements")

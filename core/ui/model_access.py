@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.catalogue import catalogue
+from core.engine import suits_device
 from core.errors import AccessDeniedError, PersonMistake
 from core.remotes import is_remote, split_name
 from core.runtimes.spec import ModelSpec
@@ -45,8 +46,8 @@ def check_name(store: ModelStore, name: str, someone: Person) -> None:
 def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
     """
     Raises:
-        AccessDeniedError: the model would have to be fetched or converted first, which takes the
-            right to manage.
+        AccessDeniedError: the model would have to be fetched, converted or compressed anew first,
+            which takes the right to manage.
         PaddockError: there is no such model.
     """
     check_name(store, spec.model, someone)
@@ -55,10 +56,17 @@ def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
     row = catalogue().get(spec.model)
     if someone.access.manage or (row is not None and row.embedded):
         return
-    if store.get(store.resolve(spec.model), spec.precision) is None:
+    stored = store.get(store.resolve(spec.model), spec.precision)
+    named = f"{row.title if row else spec.model} in {spec.precision.label}"
+    if stored is None:
         raise AccessDeniedError(
-            f"{row.title if row else spec.model} in {spec.precision.label} is not on this machine "
-            "yet; somebody with the right to manage can get it on the Models page."
+            f"{named} is not on this machine yet; somebody with the right to manage can get it on "
+            "the Models page."
+        )
+    if not suits_device(stored, spec):
+        raise AccessDeniedError(
+            f"{named} is compressed for another device than {spec.device}; somebody with the right "
+            "to manage can have it compressed anew by asking it there."
         )
 
 

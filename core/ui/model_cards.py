@@ -7,47 +7,26 @@ import streamlit as st
 from core.catalogue import DEFAULT_PRECISION, CatalogueModel, published_scores
 from core.catalogue.prompts import prompt_format
 from core.engine import Engine
-from core.errors import PaddockError
 from core.store.hub import HubAccess
+from core.ui.loaded import draw_loaded
 from core.ui.model_charts import scores_chart
 from core.ui.model_filter import family
 from core.ui.model_list import ListedModel
 from core.ui.model_plan import draw_plan
 from core.ui.model_results import draw_stored, draw_try_it
 from core.ui.opened import is_open, note, widget_key
-from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
 from core.ui.task_panel import draw_tasks_of
 from core.units import decimal_text, parameters_text
 
 
-def draw_loaded(engine: Engine) -> None:
+def draw_in_memory(engine: Engine) -> None:
     """The models in memory, each with a button that frees it."""
-    loaded = engine.pool.loaded()
-    if not loaded:
+    if not engine.pool.loaded():
         return
     with st.container(border=True, key="in_memory"):
         st.markdown("**In memory now**")
-        for info in loaded:
-            with st.container(horizontal=True, vertical_alignment="center"):
-                use = f"{info.in_use} answering" if info.in_use else f"idle {info.idle_s:.0f} s"
-                st.markdown(
-                    f"{safe_markdown(info.spec.label)} · "
-                    f"{decimal_text(info.facts.memory.private_bytes)} private · {use}",
-                    width="stretch",
-                )
-                if manage_button(
-                    "Unload",
-                    icon=":material/eject:",
-                    type="tertiary",
-                    key=f"unload_{info.spec.label}",
-                ):
-                    try:
-                        engine.pool.unload(info.spec)
-                    except PaddockError as error:
-                        st.error(safe_markdown(str(error)), icon=":material/error:")
-                    else:
-                        st.rerun()
+        draw_loaded(engine, key="models")
 
 
 def draw_card(engine: Engine, model: ListedModel, access: HubAccess) -> None:

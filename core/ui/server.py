@@ -26,9 +26,10 @@ from core.serving import EngineModels
 from core.settings import load_settings
 from core.ui import scripts
 from core.ui.providers import SecretsProviders
-from core.web.addresses import FIRST_PAGE, SIGN_IN
+from core.web.addresses import FIRST_PAGE, SIGN_IN, V1
+from core.web.astray import AstrayRoute
 from core.web.connections import Connections
-from core.web.guard import V1, Guard
+from core.web.guard import Guard
 from core.web.headers import SecurityHeaders, page_policy
 from core.web.metrics import metrics_route
 from core.web.programs import Programs
@@ -166,7 +167,11 @@ def _program_routes() -> list[Any]:
         prefix=f"{prefix}{V1}",
         count=lambda route, method, status: _meters().count_request(route, method, status),
     )
-    return [Route(f"{prefix}{V1}/{{rest:path}}", api), metrics_route(prefix, _meters, programs)]
+    return [
+        Route(f"{prefix}{V1}/{{rest:path}}", api),
+        metrics_route(prefix, _meters, programs),
+        AstrayRoute(prefix),
+    ]
 
 
 def _answering() -> EngineModels:

@@ -15,6 +15,8 @@ PAGES = ("instruct", "compare", "metrics", "models", "account")
 """The pages behind the door."""
 FIRST_PAGE = PAGES[0]
 ACCOUNT_PAGE = "account"
+V1 = "/v1"
+"""Below it OpenAI's protocol is spoken; see :mod:`core.api`."""
 
 LONGEST = 4000
 """Characters of a link that is kept while somebody signs in."""

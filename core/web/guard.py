@@ -18,7 +18,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import PaddockError, PersonMistake, RecordsError
 from core.web import looks
-from core.web.addresses import DELETE, PAGES, PASSWORD, REGISTER, SIGN_IN, SIGN_OUT, sign_in_for
+from core.web.addresses import (
+    DELETE,
+    PAGES,
+    PASSWORD,
+    REGISTER,
+    SIGN_IN,
+    SIGN_OUT,
+    V1,
+    sign_in_for,
+)
+from core.web.astray import is_astray
 from core.web.connections import Connections
 from core.web.forms import same_origin
 from core.web.metrics import METRICS, asks_for_page
@@ -46,8 +56,6 @@ _OPEN = {
     looks.ICON_PATH,
 }
 """What everybody reaches; the forms see to themselves."""
-V1 = "/v1"
-"""Below it OpenAI's protocol is spoken; see :mod:`core.api`."""
 _STREAM = "_stcore/stream"
 _MEDIA, _UPLOADS = "media/", "_stcore/upload_file/"
 
@@ -151,7 +159,11 @@ class Guard:
     def _for_programs(self, scope: Scope) -> bool:
         """Whether the route looks by itself at who asks, by a key: as no page or form does."""
         path = str(scope["path"]).removeprefix(self._prefix)
-        return path.startswith(f"{V1}/") or (path == METRICS and not asks_for_page(scope))
+        return (
+            path.startswith(f"{V1}/")
+            or (path == METRICS and not asks_for_page(scope))
+            or is_astray(scope, self._prefix)
+        )
 
     def _path(self, scope: Scope) -> str:
         """The path below the prefix, without slashes at its ends."""

@@ -93,7 +93,7 @@ class StandIn:
         self.refusal: Exception | None = None
         """Raised by the next answers that are asked for."""
         self.counted: list[tuple[str, str, int]] = []
-        self._make, self._at_once = make, at_once
+        self.make, self._at_once = make, at_once
 
     def models(self) -> list[ModelCard]:
         return [self.find(MODEL)]
@@ -109,7 +109,7 @@ class StandIn:
         if self.refusal is not None:
             raise self.refusal
         self.asked.append((request, caller))
-        self.answers.append(self._make())
+        self.answers.append(self.make())
         if self._at_once:
             self.answers[-1].finish()
         return self.answers[-1]

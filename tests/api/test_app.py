@@ -18,6 +18,7 @@ from core.errors import (
     ModelBusyError,
     NotEnoughMemoryError,
     PaddockError,
+    PromptFormatError,
     PromptTooLongError,
     RecordsError,
     TooManyAnswersError,
@@ -164,6 +165,14 @@ def test_errors_have_their_status(
     assert answer.json()["error"]["message"] == str(error)
     assert ("retry-after" in answer.headers) == (status in (429, 503))
     assert stand_in.counted == [(CHAT, "POST", status)]
+
+
+def test_a_model_without_a_chat_template_is_asked_for_completions():
+    error = PromptFormatError("Choose a prompt format for it: dolly, alpaca, plain.")
+    with StandIn(lambda: StandInAnswer((), error=error)).client() as client:
+        told = check_error(client.post(CHAT, json=chat()), 400)
+    assert (told["code"], told["param"]) == ("no_chat_template", "messages")
+    assert COMPLETIONS in told["message"] and "format" not in told["message"]
 
 
 def test_an_error_in_the_middle_of_a_stream_is_an_event():

@@ -155,6 +155,13 @@ def test_an_over_long_prompt_is_told_as_such(client: OpenAI, stream: bool):
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
 
 
+def test_a_base_url_without_v1_is_told_as_such(served: Served):
+    astray = OpenAI(base_url=served.url, api_key=GUESTS_KEY, max_retries=0)
+    for wrong in (astray.models.list, lambda: ask(astray)):
+        with pytest.raises(openai.NotFoundError, match="put /v1 at the end of the base URL"):
+            wrong()
+
+
 def test_an_unknown_model_is_told_as_such(client: OpenAI):
     for name in ("gpt-5", "dolly-v2-3b", "/etc", "../..", "paddock-neox:INT9"):
         with pytest.raises(openai.NotFoundError) as caught:

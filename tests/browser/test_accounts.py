@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import openai
 import pytest
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ClientState_pb2 import ClientState
@@ -201,6 +202,37 @@ def test_the_right_to_manage_comes_from_the_administrator(
     enabled = [each for each in row.all() if each.get_by_role("button").is_enabled()]
     assert enabled, "others can be disabled, oneself not"
     assert len(enabled) == row.count() - 1
+
+
+def test_an_api_key_is_shown_once_and_asks_until_it_is_revoked(
+    team: Team, person: Callable[..., Screen]
+) -> None:
+    jana = person("Jana", "account")
+    keys = jana.page.locator(".st-key-api_keys")
+    keys.get_by_text("You have no key yet.").wait_for()
+    jana.page.get_by_role("button", name="Delete your answers").wait_for()  # the page's last
+    keys.get_by_role("button", name="Make a key").click()
+    make = jana.page.locator(".st-key-make_api_key").get_by_role("button")
+    make.click()
+    jana.page.get_by_text("Give the key a name").wait_for()
+    jana.page.locator(".st-key-api_key_name input").fill("The notebook's")
+    make.click()
+    secret = keys.locator("code").inner_text().strip()
+    assert secret.startswith("pdk_")
+    make.wait_for(state="detached")  # a second click would take the first key out of sight
+    program = openai.OpenAI(base_url=f"{team.url}/v1", api_key=secret, max_retries=0)
+    assert "paddock-neox" in [model.id for model in program.models.list()]
+
+    jana.page.reload()
+    keys.get_by_text("The notebook's").wait_for()
+    keys.get_by_text("last used just now").wait_for()
+    assert secret not in jana.page.content() and keys.locator("code").count() == 0
+
+    keys.get_by_role("button", name="Revoke").click()
+    jana.page.locator('[class*="st-key-revoke_"]').get_by_role("button").click()
+    keys.get_by_text("You have no key yet.").wait_for()
+    with pytest.raises(openai.AuthenticationError):
+        program.models.list()
 
 
 def test_a_disabled_account_is_out_within_seconds(person: Callable[..., Screen]) -> None:

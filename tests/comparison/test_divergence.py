@@ -67,7 +67,7 @@ def test_the_share_that_agrees():
     assert found.similarity == pytest.approx(2 * 3 / 10)
     assert found.sentence == "The answers part at token 3: 2 tokens before it agree."
     at_once = compare(answer(ids=(1, 0)), answer(ids=(2, 0)), True)
-    assert at_once.sentence == "The answers part at token 1: 0 tokens before it agree."
+    assert at_once.sentence == "The answers differ from the first token on."
 
 
 @pytest.mark.parametrize("reason", list(StopReason))

@@ -23,6 +23,7 @@ from core.ui.server import media_in, redirect_message
 from core.web.visitor import Visitor
 from tests.accounts.samples import HOSTILE
 from tests.builders import tiny_checkpoint
+from tests.fakes import stored_model
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +115,16 @@ def test_without_the_right_only_what_is_here_answers(engine: Engine, visitor: Vi
     check_use(engine.store, away, manager)
     with pytest.raises(AccessDeniedError):
         check_use(engine.store, ModelSpec("someone/else", Precision.INT8), user)
+
+
+def test_without_the_right_nothing_is_compressed_anew(
+    engine: Engine, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = stored_model(ModelSpec("dolly-v2-3b", Precision.INT4))
+    monkeypatch.setattr(type(engine.store), "get", lambda *_: stored)
+    check_use(engine.store, ModelSpec("dolly-v2-3b", Precision.INT4, "CPU"), someone(visitor))
+    with pytest.raises(AccessDeniedError, match="is compressed for another device than NPU"):
+        check_use(engine.store, ModelSpec("dolly-v2-3b", Precision.INT4, "NPU"), someone(visitor))
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "/etc", "/", "core/demo", "someone/else"])

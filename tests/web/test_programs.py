@@ -9,6 +9,7 @@ import pytest
 from anyio.from_thread import BlockingPortal
 from starlette.testclient import TestClient
 
+from core.web.astray import AstrayRoute
 from core.web.metrics import metrics_route
 from core.web.programs import GUESTS_KEY, Programs
 from tests.accounts.samples import GOOD
@@ -34,6 +35,7 @@ class ProgramSite(Site):
         self.app.router.routes[:0] = [
             *self.stand_in.app(programs.admit).routes,
             metrics_route("", _Meters, programs),
+            AstrayRoute(""),
         ]
 
     def key(self, name: str = "Ada", **options: Any) -> str:
@@ -130,3 +132,23 @@ def test_only_what_is_really_below_v1_passes_the_guard(site: ProgramSite):
         answer = site.browser(ELSEWHERE).http.get(f"{ELSEWHERE}{path}")
         assert answer.status_code in (303, 401), path
     assert site.ran == []
+
+
+@pytest.mark.parametrize("key", [None, "sk-1"])
+@pytest.mark.parametrize("base", [HERE, ELSEWHERE])
+def test_whoever_leaves_out_v1_is_told_so(site: ProgramSite, base: str, key: str | None):
+    program = site.program(base, key)
+    for path in ("chat/completions", "completions", "responses"):
+        answer = program.post(f"/{path}", json={})
+        assert (answer.status_code, code(answer)) == (404, "unknown_url")
+        assert f"/v1/{path}" in answer.json()["error"]["message"]
+    assert site.ran == [] and site.stand_in.asked == []
+
+
+def test_the_models_page_stays_where_it_was_and_programs_are_sent_on(site: ProgramSite):
+    answer = site.program(HERE, "guest").get("/models")
+    assert (answer.status_code, code(answer)) == (404, "unknown_url")
+    for browser in (site.browser(HERE), site.browser(HERE, authorization="Bearer of a proxy")):
+        assert browser.get("models").text == "behind the door"
+    assert site.program(HERE).get("/models").text == "behind the door"
+    assert site.program(HERE, "guest").get("/chat/completions").text == "behind the door"

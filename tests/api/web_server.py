@@ -1,0 +1,67 @@
+"""The API with a stand-in for the models, behind a real web server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import httpx
+import uvicorn
+
+from tests.api.stand_ins import StandIn, chat
+
+CHAT = "/v1/chat/completions"
+BODY = json.dumps(chat()).encode()
+PATIENCE_S = 60.0
+
+
+class Server:
+    """The API on a port of the loopback address, as the web server itself runs it."""
+
+    def __init__(self) -> None:
+        self.stand_in = StandIn()
+        config = uvicorn.Config(self.stand_in.app(), port=0, lifespan="off", log_config=None)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="server", daemon=True)
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        eventually(lambda: self._server.started)
+        self._address = self._server.servers[0].sockets[0].getsockname()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(PATIENCE_S)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://{self._address[0]}:{self._address[1]}"
+
+    @property
+    def idle(self) -> bool:
+        """Whether no connection and no request is left."""
+        state = self._server.server_state
+        return not state.connections and not state.tasks
+
+    def begin(self, sent: bytes) -> socket.socket:
+        """Announce the whole body, and send that much of it."""
+        client = socket.create_connection(self._address, timeout=PATIENCE_S)
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        client.sendall(f"{head}Content-Length: {len(BODY)}\r\n\r\n".encode() + sent)
+        return client
+
+    def ask(self) -> int:
+        """The status of a request that is as it should be."""
+        return httpx.post(f"{self.url}{CHAT}", json=chat(), timeout=PATIENCE_S).status_code
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.01)

@@ -1,0 +1,70 @@
+"""The models in memory, on the pages that list them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import streamlit as st
+
+from core.catalogue import Precision
+from core.devices import ProcessMemory
+from core.errors import ModelBusyError
+from core.runtimes.pool import LoadedInfo, LoadFacts, ModelPool
+from core.runtimes.spec import ModelSpec, RuntimeName
+from core.ui.loaded import loaded_text
+from tests.fakes import stored_model
+from tests.pages.app import button, open_page, texts
+
+MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> Iterator[None]:
+    st.cache_resource.clear()
+    yield
+    st.cache_resource.clear()
+
+
+def info(runtime: RuntimeName, *, in_use: int = 0, idle_s: float = 281.0) -> LoadedInfo:
+    spec = ModelSpec("paddock-neox", Precision.INT8, "CPU", runtime)
+    facts = LoadFacts(0.5, ProcessMemory(30 * MIB, 50 * MIB, 80 * MIB))
+    return LoadedInfo(spec, stored_model(spec), facts, in_use, idle_s)
+
+
+def test_a_line_says_what_it_is_what_it_takes_and_whether_it_works():
+    line = loaded_text(info(RuntimeName.OPTIMUM))
+    assert line == (
+        "Paddock NeoX (embedded) · INT8 · CPU · Optimum · 30 MiB private + 50 MiB file-backed · "
+        "idle 4 min 41 s"
+    )
+    assert loaded_text(info(RuntimeName.GENAI, in_use=2)).endswith("· 2 answering")
+
+
+@pytest.mark.parametrize("page", ["models", "metrics"])
+def test_one_model_on_two_runtimes_is_two_lines_each_with_its_button(
+    page: str, monkeypatch: pytest.MonkeyPatch
+):
+    loaded = [info(RuntimeName.GENAI), info(RuntimeName.OPTIMUM)]
+    freed: list[ModelSpec] = []
+    monkeypatch.setattr(ModelPool, "loaded", lambda self: tuple(loaded))
+    monkeypatch.setattr(ModelPool, "unload", lambda self, spec: freed.append(spec))
+    app = open_page(page)
+    assert "CPU · GenAI" in texts(app) and "CPU · Optimum" in texts(app)
+    buttons = [each for each in app.button if each.label == "Unload"]
+    assert len(buttons) == 2
+    loaded.reverse()  # the one that was used last comes first
+    buttons[1].click().run()
+    assert [spec.runtime for spec in freed] == [RuntimeName.OPTIMUM] and not app.exception
+
+
+def test_what_answers_meanwhile_stays_and_it_is_said_once(monkeypatch: pytest.MonkeyPatch):
+    def busy(self: ModelPool, spec: ModelSpec) -> bool:
+        raise ModelBusyError(f"{spec.label} is answering.")
+
+    monkeypatch.setattr(ModelPool, "loaded", lambda self: (info(RuntimeName.GENAI),))
+    monkeypatch.setattr(ModelPool, "unload", busy)
+    app = open_page("models")
+    button(app, "Unload").click().run()
+    assert "paddock-neox · INT8 · CPU is answering." in texts(app)
+    assert "is answering." not in texts(app.run())
