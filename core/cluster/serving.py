@@ -37,6 +37,13 @@ _HEAD = {"node:__internal_head__": 0.001}
 _AT_THE_DOOR = 1000
 """Requests that pass through it at once; it only hands them on."""
 
+_PATIENCE = {
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
+}
+"""Ray Serve's 5 and 10 s are too short for a machine whose processors all compute: it then kills
+the process that listens, again and again."""
+
 _ROOM_S = 3.0
 """How long Ray may take to find the processors for one more replica."""
 
@@ -81,11 +88,14 @@ class ServedModels:
 
         Returns:
             The address at which it listens, such as ``http://127.0.0.1:8000``.
+
+        Raises:
+            ClusterError: it cannot; the text says why.
         """
         known = self._known_address()
         address = known or f"http://{host}:{port}"
         if known is None:
-            self._serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+            self._start(host, port)
         self._keep_code(address)
         return address
 
@@ -148,6 +158,18 @@ class ServedModels:
             self._serve.shutdown()
             for keeper in self._keepers():
                 self._ray.kill(keeper)
+
+    def _start(self, host: str, port: int) -> None:
+        try:
+            self._serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": host, "port": port},
+                controller_options={"runtime_env": {"env_vars": _PATIENCE}},
+            )
+        except (RuntimeError, TimeoutError, self._ray.exceptions.RayError) as error:
+            raise ClusterError(
+                f"Ray Serve does not listen at {host}:{port} ({_short(str(error))})."
+            ) from error
 
     def _refuse_too_many(self, serving: Serving) -> None:
         """
