@@ -265,8 +265,13 @@ class _Keeper:
 
 
 def _short(message: str) -> str:
-    """The sentence of the error at the bottom of Ray's message, on one line."""
+    """What Ray's message says, on one line: of a traceback the sentence at its bottom."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("core.errors.")]
-    text = told[-1].partition(": ")[2] if told else " ".join(lines)
+    if told:
+        text = told[-1].partition(": ")[2]
+    elif any(line.startswith('File "') for line in lines):
+        text = lines[-1]
+    else:
+        text = " ".join(lines)
     return text[:400].rstrip(".")
