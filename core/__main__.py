@@ -360,6 +360,12 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
         "--max-replicas", type=int, metavar="N", help="up to as many where much is asked"
     )
     how.add_argument(
+        "--grow-after", type=float, default=30, metavar="S", help="seconds of that (default 30)"
+    )
+    how.add_argument(
+        "--shrink-after", type=float, default=600, metavar="S", help="of less (default 600)"
+    )
+    how.add_argument(
         "--at-once", type=int, default=8, metavar="N", help="answers of a replica (default 8)"
     )
     how.add_argument(

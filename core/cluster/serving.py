@@ -7,13 +7,14 @@ another and the only one that HTTP reaches. They go on when this process has end
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from core.cluster.deployment import DRAIN_S, HEALTH_PATIENCE_S, ONE_MORE_PERCENT, Serving
 from core.cluster.door import (
-    APP_PREFIX,
     DEPLOYMENT,
     DOOR_APP,
     Entrance,
@@ -21,10 +22,9 @@ from core.cluster.door import (
     key_hash,
     model_name,
 )
-from core.cluster.link import code_of
+from core.cluster.link import code_of, nodes_of
 from core.cluster.replica import ModelReplica
-from core.errors import BadRequestError, ClusterError, UnknownModelError
-from core.runtimes.spec import ModelSpec
+from core.errors import ClusterError, UnknownModelError
 
 log = logging.getLogger(__name__)
 
@@ -34,52 +34,18 @@ _KEEPER = "paddock-code"
 _HEAD = {"node:__internal_head__": 0.001}
 """Ray's resource of the node that the cluster stands and falls with."""
 
-_HEALTH_EVERY_S = 5.0
-
-_HEALTH_PATIENCE_S = 30.0
-
-_DRAIN_S = 120.0
-"""How long a replica that is to go may finish its answers."""
-
 _AT_THE_DOOR = 1000
 """Requests that pass through it at once; it only hands them on."""
 
-_WAITING_PER_REPLICA = 4
-"""Requests that may wait at the door, in multiples of what all replicas answer at once."""
+_PATIENCE = {
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
+}
+"""Ray Serve's 5 and 10 s are too short for a machine whose processors all compute: it then kills
+the process that listens, again and again."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Serving:
-    """How a model is to be served."""
-
-    spec: ModelSpec
-    least: int = 1
-    """Replicas."""
-    most: int = 1
-    """Replicas; where it is more than ``least`` their number follows the requests under way."""
-    at_once: int = 8
-    """Answers that a replica gives at once."""
-    cpus: float = 1.0
-    """Processors that Ray reserves for a replica."""
-    resource: str | None = None
-    """Of the nodes on which replicas may run; None for any."""
-
-    def validated(self) -> Serving:
-        """The same, checked.
-
-        Raises:
-            BadRequestError: a number is out of range.
-        """
-        if not 1 <= self.least <= self.most <= 1000:
-            raise BadRequestError(
-                f"{self.least} to {self.most} replicas cannot be: give at least 1, and at most not "
-                "fewer than at least."
-            )
-        if not 1 <= self.at_once <= 64:
-            raise BadRequestError("A replica gives 1 to 64 answers at once.")
-        if not 0 <= self.cpus <= 1024:
-            raise BadRequestError("The processors of a replica must be between 0 and 1024.")
-        return self
+_ROOM_S = 3.0
+"""How long Ray may take to find the processors for one more replica."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +88,14 @@ class ServedModels:
 
         Returns:
             The address at which it listens, such as ``http://127.0.0.1:8000``.
+
+        Raises:
+            ClusterError: it cannot; the text says why.
         """
         known = self._known_address()
         address = known or f"http://{host}:{port}"
         if known is None:
-            self._serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+            self._start(host, port)
         self._keep_code(address)
         return address
 
@@ -144,8 +113,9 @@ class ServedModels:
         built = self._serve.deployment(self._serve.ingress()(Entrance)).options(
             name="door",
             num_replicas=1,
+            max_surge_percent=ONE_MORE_PERCENT,
             max_ongoing_requests=_AT_THE_DOOR,
-            graceful_shutdown_timeout_s=_DRAIN_S,
+            graceful_shutdown_timeout_s=DRAIN_S,
             ray_actor_options={"num_cpus": 0, "runtime_env": code_of(self._ray)},
         )
         self._run(built.bind([key_hash(key) for key in keys]), DOOR_APP, "/")
@@ -154,35 +124,18 @@ class ServedModels:
         """Serve a model, or serve it in another way from now on; blocks until it is ready.
 
         Replicas of an earlier way are replaced one after the other, and end their answers first.
+        Where the cluster has room for one more, each goes only when its successor is ready.
 
         Raises:
             BadRequestError: it cannot be served like that.
             ClusterError: no replica comes up; the text says why.
         """
         serving = serving.validated()
-        name = serving.spec.model
-        actor: dict[str, Any] = {"num_cpus": serving.cpus, "runtime_env": code_of(self._ray)}
-        if serving.resource:
-            actor["resources"] = {serving.resource: 0.001}
-        options: dict[str, Any] = {"num_replicas": serving.least}
-        if serving.most > serving.least:
-            options = {
-                "autoscaling_config": {
-                    "min_replicas": serving.least,
-                    "max_replicas": serving.most,
-                    "target_ongoing_requests": max(1.0, serving.at_once / 2),
-                }
-            }
-        built = self._serve.deployment(ModelReplica).options(
-            name=DEPLOYMENT,
-            max_ongoing_requests=serving.at_once,
-            max_queued_requests=_WAITING_PER_REPLICA * serving.at_once * serving.most,
-            health_check_period_s=_HEALTH_EVERY_S,
-            health_check_timeout_s=_HEALTH_PATIENCE_S,
-            graceful_shutdown_timeout_s=_DRAIN_S,
-            ray_actor_options=actor,
-            **options,
-        )
+        self._refuse_too_many(serving)
+        name, code = serving.spec.model, code_of(self._ray)
+        known = app_name(name) in self._serve.status().applications
+        options = serving.options(code, one_more=known and self._has_room_for(serving))
+        built = self._serve.deployment(ModelReplica).options(name=DEPLOYMENT, **options)
         self._run(built.bind(serving.spec, name, serving.at_once), app_name(name), None)
 
     def status(self) -> list[Served]:
@@ -206,13 +159,48 @@ class ServedModels:
             for keeper in self._keepers():
                 self._ray.kill(keeper)
 
+    def _start(self, host: str, port: int) -> None:
+        try:
+            self._serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": host, "port": port},
+                controller_options={"runtime_env": {"env_vars": _PATIENCE}},
+            )
+        except (RuntimeError, TimeoutError, self._ray.exceptions.RayError) as error:
+            raise ClusterError(
+                f"Ray Serve does not listen at {host}:{port} ({_short(str(error))})."
+            ) from error
+
+    def _refuse_too_many(self, serving: Serving) -> None:
+        """
+        Raises:
+            ClusterError: the nodes do not have what so many replicas take.
+        """
+        nodes = nodes_of(self._ray, serving.resource)
+        room = sum(int(node.cpus / serving.cpus) for node in nodes) if serving.cpus else math.inf
+        if serving.least > room:
+            raise ClusterError(
+                f"{serving.least} replicas with {serving.cpus:g} processors each do not fit: the "
+                f"nodes have room for {room}; ask for fewer, or give --cpus."
+            )
+
+    def _has_room_for(self, serving: Serving) -> bool:
+        """Whether Ray can set aside now what one more replica takes."""
+        if not serving.reserved:
+            return True
+        place = self._ray.util.placement_group([serving.reserved])
+        try:
+            return place.wait(_ROOM_S)
+        finally:
+            self._ray.util.remove_placement_group(place)
+
     def _run(self, application: Any, name: str, route: str | None) -> None:
         try:
             self._serve.run(application, name=name, route_prefix=route)
         except (RuntimeError, self._ray.exceptions.RayError) as error:
             message = self._message_of(name) or str(error)
             raise ClusterError(
-                f"{name.removeprefix(APP_PREFIX)} did not come up: {_short(message)}."
+                f"{model_name(name) or name} did not come up: {_short(message)}."
             ) from error
 
     def _status(self) -> list[Served]:
@@ -261,7 +249,7 @@ class ServedModels:
 
     def _known_address(self) -> str | None:
         for keeper in self._keepers():
-            return self._ray.get(keeper.address.remote(), timeout=_HEALTH_PATIENCE_S)
+            return self._ray.get(keeper.address.remote(), timeout=HEALTH_PATIENCE_S)
         return None
 
 
@@ -277,8 +265,13 @@ class _Keeper:
 
 
 def _short(message: str) -> str:
-    """The sentence of the error at the bottom of Ray's message, on one line."""
+    """What Ray's message says, on one line: of a traceback the sentence at its bottom."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("core.errors.")]
-    text = told[-1].partition(": ")[2] if told else " ".join(lines)
+    if told:
+        text = told[-1].partition(": ")[2]
+    elif any(line.startswith('File "') for line in lines):
+        text = lines[-1]
+    else:
+        text = " ".join(lines)
     return text[:400].rstrip(".")

@@ -90,11 +90,11 @@ def _keys(file: Path | None) -> tuple[str, ...]:
 
 
 def _put_up(options: argparse.Namespace, served: ServedModels) -> None:
-    from core.cluster.serving import Serving
+    from core.cluster.deployment import Serving
     from core.runtimes.spec import ModelSpec
 
-    least = options.min_replicas or options.replicas
-    most = options.max_replicas or max(least, options.replicas)
+    least = options.replicas if options.min_replicas is None else options.min_replicas
+    most = max(least, options.replicas) if options.max_replicas is None else options.max_replicas
     for model in options.models:
         spec = ModelSpec(model, options.precision, options.device, options.runtime)
         print(
@@ -107,6 +107,8 @@ def _put_up(options: argparse.Namespace, served: ServedModels) -> None:
                 spec=spec,
                 least=least,
                 most=most,
+                grow_after_s=options.grow_after,
+                shrink_after_s=options.shrink_after,
                 at_once=options.at_once,
                 cpus=options.cpus,
                 resource=options.ray_resource,

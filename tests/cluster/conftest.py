@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+
+from core.catalogue import Precision
+from core.cluster.link import connected
+from core.settings import Settings
+from core.store import ModelStore, resolve
+from tests.builders import tiny_checkpoint
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -18,6 +26,8 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 STORE_BYTES = 80 * 2**20
 
+LONG_S = 120.0
+"""Enough for a loaded machine; a test that waits so long fails."""
 
 NOTICES_SOON = {
     "health_check_initial_delay_ms": 1000,
@@ -78,3 +88,43 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         finally:
             made.cluster.shutdown()
             shutil.rmtree(short, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def ray(lab: Lab) -> Iterator[ModuleType]:
+    """Ray, connected to the cluster."""
+    with connected(lab.address) as joined:
+        yield joined
+
+
+@pytest.fixture(scope="session")
+def model(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model that both nodes have on disk, and whose answers never end by themselves."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "endless"
+    tiny_checkpoint("llama", folder, with_chat_template=True, hidden=128, layers=4, positions=4096)
+    _mute_the_end(folder / "model.safetensors")
+    first, second = lab.homes["first"], lab.homes["second"]
+    ModelStore(Settings(home=first)).ensure(resolve(str(folder)), Precision.FP32)
+    shutil.copytree(first / "models", second / "models")
+    return str(folder)
+
+
+def _mute_the_end(weights: Path) -> None:
+    """Give the end token, id 0, a logit of 0: of 387 random ones that is never the highest."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(weights)
+    tensors["lm_head.weight"][0] = 0
+    save_file(tensors, weights, {"format": "pt"})
+
+
+def until(happened: Callable[[], bool], seconds: float = LONG_S) -> None:
+    """Wait for it.
+
+    Raises:
+        AssertionError: it has not happened in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it has not happened in time"
+        time.sleep(0.05)

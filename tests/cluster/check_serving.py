@@ -1,0 +1,224 @@
+"""Models that a real cluster of two nodes serves: shared out, killed, replaced, more and fewer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+
+import httpx
+import psutil
+import pytest
+
+from core.catalogue import Precision
+from core.cluster.deployment import Serving
+from core.cluster.serving import ServedModels
+from core.errors import ClusterError, UnknownModelError
+from core.generation.answer import StopReason
+from core.records import RunStore
+from core.runtimes.spec import ModelSpec
+from core.settings import Settings
+from tests.cluster.asking import Asker, crowd, replicas
+from tests.cluster.conftest import LONG_S, Lab, until
+
+AT_ONCE = 4
+LONG = 1000
+"""Tokens of an answer that takes seconds."""
+SHORT = 30
+
+
+@pytest.fixture(scope="module")
+def served(ray: ModuleType) -> Iterator[ServedModels]:
+    """What the cluster serves; nothing yet."""
+    made = ServedModels(ray)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    made.address = made.listen("127.0.0.1", port)
+    made.open_door(())
+    yield made
+    for each in made.status():
+        made.stop(each.model)
+
+
+@pytest.fixture
+def two(served: ServedModels, model: str) -> Asker:
+    """The model on two replicas, behind the door."""
+    served.put_up(serving(model, least=2, most=2))
+    until(lambda: len(replicas()) == 2)
+    return Asker(served.address, model)
+
+
+def serving(model: str, *, device: str = "CPU", at_once: int = AT_ONCE, **how: float) -> Serving:
+    spec = ModelSpec(model, Precision.FP32, device)
+    return Serving(**{"spec": spec, "at_once": at_once, "cpus": 1.0} | how)
+
+
+def pids() -> set[int]:
+    return {each.pid for each in replicas()}
+
+
+def statuses(answers: list[httpx.Response]) -> set[int]:
+    return {each.status_code for each in answers}
+
+
+def test_two_replicas_answer_at_the_same_time(served: ServedModels, model: str, two: Asker):
+    def rate(people: int = 4 * AT_ONCE, tokens: int = 200) -> float:
+        began = time.monotonic()
+        with ThreadPoolExecutor(people) as threads:
+            answers = list(threads.map(lambda _: two.whole(tokens), range(people)))
+        assert [each.json()["usage"]["completion_tokens"] for each in answers] == [tokens] * people
+        return people * tokens / (time.monotonic() - began)
+
+    with ThreadPoolExecutor(2 * AT_ONCE) as threads:
+        begun = [threading.Event() for _ in range(2 * AT_ONCE)]
+        asked = [threads.submit(two.streamed, LONG, each) for each in begun]
+        assert all(each.wait(LONG_S) for each in begun)
+        assert not any(each.done() for each in asked)  # more than one replica gives at once
+        assert [each.result()[-1] for each in asked] == [{}] * 2 * AT_ONCE
+    of_two = [rate() for _ in range(2)]
+    served.put_up(serving(model))
+    until(lambda: len(replicas()) == 1)
+    of_one = [rate() for _ in range(2)]
+    print(f"\ntokens/s, {os.cpu_count()} cores: two replicas {of_two}, one {of_one}")
+
+
+def test_a_killed_replica_is_replaced_and_no_request_is_lost_without_an_error(
+    served: ServedModels, model: str, two: Asker
+):
+    assert [(each.model, each.state, each.replicas) for each in served.status()] == [
+        (model, "running", 2)
+    ]
+    before = pids()
+    streams, rest = AT_ONCE + 1, AT_ONCE - 1  # so that each replica has a stream, and both are full
+    with ThreadPoolExecutor(streams + rest) as threads:
+        begun = [threading.Event() for _ in range(streams)]
+        streamed = [threads.submit(two.streamed, LONG, each) for each in begun]
+        assert all(each.wait(LONG_S) for each in begun)
+        whole = [threads.submit(two.whole, LONG) for _ in range(rest)]
+        killed = min(before)
+        assert not any(each.done() for each in streamed)
+        os.kill(killed, signal.SIGKILL)
+        ends = [each.result()[-1] for each in streamed]
+        answers = [each.result() for each in whole]
+    # What nothing was sent of is asked of the other replica; what had begun ends with an error.
+    assert statuses(answers) == {200}
+    assert {each.json()["usage"]["completion_tokens"] for each in answers} == {LONG}
+    lost = [end for end in ends if end]
+    assert {each["error"]["code"] for each in lost} == {"replica_lost"}
+    assert 1 <= len(lost) <= AT_ONCE  # those of the other replica came to their end
+    assert two.whole(SHORT).status_code == 200
+    until(lambda: served.status()[0].replicas == 2 and len(replicas()) == 2)
+    assert before - pids() == {killed}
+
+
+def test_a_model_whose_own_process_dies_answers_again(two: Asker):
+    begun = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        asked = thread.submit(two.streamed, LONG, begun)
+        assert begun.wait(LONG_S)
+        children = [child for each in replicas() for child in psutil.Process(each.pid).children()]
+        for child in children:
+            child.kill()
+        assert len(children) == 2
+        assert "The process of the model ended" in asked.result()[-1]["error"]["message"]
+    answers = [two.whole(SHORT) for _ in range(4)]
+    assert statuses(answers) == {200}
+
+
+def test_the_number_of_replicas_follows_what_is_asked(served: ServedModels, model: str, two: Asker):
+    served.put_up(serving(model, least=1, most=2, grow_after_s=1, shrink_after_s=2))
+    until(lambda: len(replicas()) == 1)
+    with crowd(two, 3 * AT_ONCE, SHORT) as people:
+        until(lambda: served.status()[0].replicas == 2)
+    assert statuses(people.answers) == {200}
+    until(lambda: len(replicas()) == 1)
+    assert served.status()[0].state == "running"
+
+
+def test_replicas_are_replaced_while_people_ask(served: ServedModels, model: str, two: Asker):
+    before, begun = pids(), threading.Event()
+    with ThreadPoolExecutor(1) as thread, crowd(two, AT_ONCE, SHORT) as people:
+        long = thread.submit(two.streamed, LONG, begun)
+        assert begun.wait(LONG_S)
+        served.put_up(serving(model, at_once=AT_ONCE + 1, least=2, most=2))
+        until(lambda: len(replicas()) == 2 and not pids() & before)
+        already = len(people.answers)
+        until(lambda: len(people.answers) >= already + 2 * AT_ONCE)
+        assert long.result()[-1] == {}
+    assert statuses(people.answers) == {200}
+
+
+def test_the_only_replica_is_replaced_while_people_ask(
+    served: ServedModels, model: str, two: Asker
+):
+    served.put_up(serving(model))
+    until(lambda: len(replicas()) == 1)
+    before = pids()
+    with crowd(two, AT_ONCE, SHORT) as people:
+        until(lambda: bool(people.answers))
+        served.put_up(serving(model, at_once=AT_ONCE + 1))
+        until(lambda: len(replicas()) == 1 and not pids() & before)
+        already = len(people.answers)
+        until(lambda: len(people.answers) >= already + AT_ONCE)
+    assert statuses(people.answers) == {200}
+
+
+def test_what_does_not_come_up_leaves_the_replicas_that_answer(
+    served: ServedModels, model: str, two: Asker
+):
+    before = pids()
+    with crowd(two, 2, SHORT) as people:
+        with pytest.raises(ClusterError, match="endless did not come up: There is no device 'NPU'"):
+            served.put_up(serving(model, device="NPU", least=2, most=2))
+        already = len(people.answers)
+        until(lambda: len(people.answers) >= already + 4)
+    assert statuses(people.answers) == {200}
+    assert before <= pids()
+    with pytest.raises(ClusterError, match="9 replicas with 1 processors each do not fit"):
+        served.put_up(serving(model, least=9, most=9))
+
+
+def test_an_answer_ends_when_its_client_goes_away(two: Asker, model: str, lab: Lab):
+    messages = [{"role": "user", "content": "And then?"}]
+    body = {"model": model, "messages": messages, "max_tokens": LONG, "stream": True}
+    url = f"{two.address}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, timeout=LONG_S) as response:
+        next(response.iter_lines())
+
+    def reasons() -> set[str | None]:
+        stores = [RunStore.open(Settings(home=home)) for home in lab.homes.values()]
+        runs = [run for store in stores for run in store.recent(20)]
+        return {
+            r.result.stop_reason for r in runs if r.result and r.start.instruction == "And then?"
+        }
+
+    until(lambda: StopReason.CANCELLED.value in reasons(), 10.0)
+
+
+def test_the_door_knows_its_models_and_its_keys(served: ServedModels, model: str, two: Asker):
+    listed = httpx.get(f"{served.address}/v1/models").json()
+    assert [each["id"] for each in listed["data"]] == [model]
+    unknown = two.whole(SHORT, model="nobody")
+    assert unknown.status_code == 404
+    assert unknown.json()["error"]["code"] == "model_not_found"
+    assert httpx.get(f"{served.address}/healthz").json() == {"status": "ok"}
+    with pytest.raises(ClusterError, match="did not come up: There is no model 'nowhere'"):
+        served.put_up(serving("nowhere", cpus=0))
+    served.stop("nowhere")
+
+    served.open_door(["a-key-of-this-lab"])
+    headers = {"Authorization": "Bearer a-key-of-this-lab"}
+    until(lambda: httpx.get(f"{served.address}/v1/models").status_code == 401)
+    told = httpx.get(f"{served.address}/v1/models", headers=headers)
+    assert told.status_code == 200
+
+    with pytest.raises(UnknownModelError, match="does not serve nobody; it serves"):
+        served.stop("nobody")
+    served.stop(model)
+    assert served.status() == [] and replicas() == []

@@ -1,0 +1,61 @@
+"""What Ray Serve is told of a model, and what is refused before that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.catalogue import Precision
+from core.cluster.deployment import Serving
+from core.errors import BadRequestError
+from core.runtimes.spec import ModelSpec
+
+SPEC = ModelSpec("paddock-neox", Precision.INT8, "CPU")
+CODE = {"py_modules": ["gcs://code.zip"]}
+
+
+def test_a_number_is_fixed_or_follows_what_is_asked():
+    assert Serving(spec=SPEC, least=2, most=2).options(CODE, one_more=False)["num_replicas"] == 2
+    options = Serving(spec=SPEC, most=4, grow_after_s=5, shrink_after_s=60).options(
+        CODE, one_more=False
+    )
+    assert "num_replicas" not in options
+    scaling = options["autoscaling_config"]
+    assert (scaling["min_replicas"], scaling["max_replicas"]) == (1, 4)
+    assert (scaling["upscale_delay_s"], scaling["downscale_delay_s"]) == (5, 60)
+    assert scaling["target_ongoing_requests"] == 4  # half of what a replica answers at once
+
+
+def test_a_successor_comes_first_only_where_there_is_room_for_it():
+    serving = Serving(spec=SPEC)
+    assert serving.options(CODE, one_more=True)["max_surge_percent"] == 1
+    assert serving.options(CODE, one_more=False)["max_surge_percent"] == 0
+
+
+def test_what_is_reserved():
+    assert Serving(spec=SPEC, cpus=2).reserved == {"CPU": 2}
+    assert Serving(spec=SPEC, cpus=0).reserved == {}
+    on_npus = Serving(spec=SPEC, resource="npu")
+    assert set(on_npus.reserved) == {"CPU", "npu"}
+    actor = on_npus.options(CODE, one_more=False)["ray_actor_options"]
+    assert actor["resources"] == {"npu": on_npus.reserved["npu"]} and actor["runtime_env"] == CODE
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"least": 0},
+        {"least": 2},
+        {"least": 1001, "most": 1001},
+        {"at_once": 0},
+        {"at_once": 65},
+        {"cpus": -1.0},
+        {"grow_after_s": -1.0},
+        {"shrink_after_s": 1e9},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(wrong: dict[str, Any]):
+    with pytest.raises(BadRequestError):
+        Serving(**{"spec": SPEC} | wrong).validated()

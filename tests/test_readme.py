@@ -1,0 +1,53 @@
+"""Commands and settings in the README, as far as they can be tried without what they start."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.__main__ import _parser
+from tests.readme import blocks
+
+MODULE = ["-m", "core"]
+
+
+def commands() -> list[list[str]]:
+    """The words after ``python -m core`` of every such line, without comments."""
+    lines = [line for kind in ("sh", "bash") for code in blocks(kind) for line in code.splitlines()]
+    split = [shlex.split(line, comments=True) for line in lines if "python -m core " in line]
+    return [words[words.index("core") + 1 :] for words in split if words[1:3] == MODULE]
+
+
+def test_commands_are_there():
+    assert {words[0] for words in commands()} >= {"generate", "bench", "serve", "admin"}
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_is_understood(words: list[str]):
+    assert callable(_parser().parse_args(words).run)
+
+
+def test_servers_elsewhere_are_set_as_shown(tmp_path: Path):
+    [shown] = [code for code in blocks("sh", "Servers elsewhere") if "PADDOCK_REMOTES" in code]
+    (tmp_path / "key-of-lab.txt").write_text("sesame\n")
+    seen = (
+        "from core.remotes import RemoteBook; from core.settings import load_settings\n"
+        "book = RemoteBook(load_settings())\n"
+        "print(*((each.name, each.url, book.key(each.name)) for each in book.list()))"
+    )
+    done = subprocess.run(
+        ["bash", "-euc", f'{shown}\nexec "$0" -c "$1"', sys.executable, seen],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == (
+        "('lab', 'https://llm.example/v1', 'sesame') ('office', 'http://box:8000/v3', None)"
+    ), done.stderr
