@@ -126,7 +126,8 @@ class GenAIRuntime:
                 raise NotForGenAI(
                     "Its tokenizer cannot be converted for OpenVINO GenAI, so Optimum runs it."
                 )
-            properties = openvino_properties(device, spec.effective_hints)
+            hints = replace(spec, device=device).effective_hints
+            properties = openvino_properties(device, hints)
             pipeline = _pipeline(folder, own, device, properties, spec, self._at_once)
         return GenAIModel(
             pipeline, tokenizer, config, _end_ids(folder, config), device, properties, self._at_once

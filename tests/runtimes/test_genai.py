@@ -14,6 +14,7 @@ import pytest
 from core.catalogue import Precision
 from core.engine import Engine
 from core.errors import CorruptModelError, GenerationError
+from core.runtimes import genai
 from core.runtimes.base import InterruptedGeneration, LoadedModel
 from core.runtimes.genai import GenAIModel, GenAIRuntime
 from core.runtimes.optimum import OptimumModel, OptimumRuntime
@@ -66,6 +67,29 @@ def all_at_once(model: LoadedModel, requests: list[TokenRequest]) -> list[list[i
     for thread in threads:
         thread.join(60)
     return found
+
+
+def test_a_gpu_that_auto_chose_keeps_its_own_precision(
+    stored_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[tuple[str, dict]] = []
+
+    class Compiled(Exception):
+        pass
+
+    def pipeline(folder: Path, own: object, device: str, properties: dict, *rest: object) -> None:
+        compiled.append((device, properties))
+        raise Compiled
+
+    monkeypatch.setattr(genai, "_pipeline", pipeline)
+    for chosen in ("GPU", "CPU"):
+        monkeypatch.setattr(genai, "auto_devices", lambda chosen=chosen: [chosen])
+        with pytest.raises(Compiled):
+            GenAIRuntime().load(stored_folder, ModelSpec("mine", Precision.INT8, "AUTO"))
+    assert compiled == [
+        ("GPU", {"PERFORMANCE_HINT": "LATENCY"}),
+        ("CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}),
+    ]
 
 
 def test_it_answers_as_optimum_does(model: GenAIModel, stored_folder: Path):

@@ -22,7 +22,7 @@ from core.benchmark.speed.app import (
     use_once,
 )
 from core.benchmark.speed.chromium import Chromium, CpuSeconds, Seen
-from core.benchmark.speed.duel import Way
+from core.benchmark.speed.duel import Duel, Way
 from core.benchmark.speed.rows import Bar, Row
 from core.catalogue import DEFAULT_PRECISION, Precision
 from core.runtimes.spec import ModelSpec
@@ -32,12 +32,12 @@ FORCED_TOKENS = 960
 """What the embedded models have positions for, beside a prompt."""
 MIDDLE_TOKENS = 200
 ROUNDS = 5
-"""Answers of one kind that are seen, after a first one that is not counted."""
+"""Answers of each kind, after a first one that is not counted."""
 LENGTHS = (240, 480, 960)
 """Tokens of the answers whose bytes are compared."""
 
-Alone = Callable[..., float]
-"""Tokens/s of a way of answering by itself, with the contender's command."""
+Alone = Callable[[Way], Duel]
+"""A way of answering by itself, in a process of its own."""
 
 
 def page_rows(
@@ -52,7 +52,7 @@ def page_rows(
     Args:
         embedded: folders of the embedded models' IRs by key.
         middle: folder of the 410 M shape's IR, which the store finds by its checkpoint.
-        alone: measures the runtime by itself.
+        alone: the runtime by itself, asked by turns with the page.
     """
     names = {key: f"tokens/s in the browser, {key}, against the runtime alone" for key in embedded}
     middle_name = "tokens/s in the browser, 410 M shape, against the runtime alone"
@@ -74,11 +74,13 @@ def page_rows(
         "greedy": "true",
     }
     way = Way("paddock", middle, spec)
-    before = alone(way, prompt_tokens=32, new_tokens=MIDDLE_TOKENS)
-    with serving(ENDLESS_APP, middle.parents[2]) as served, chromium.chromium() as browser:
-        seen = _rate(browser, served, query)
-    after = alone(way, prompt_tokens=32, new_tokens=MIDDLE_TOKENS)
-    yield _seen_row(middle_name, bars[0], seen, (before, after))
+    with (
+        alone(way) as duel,
+        serving(ENDLESS_APP, middle.parents[2]) as served,
+        chromium.chromium() as browser,
+    ):
+        seen = _rate(browser, served, query, duel)
+    yield _seen_row(middle_name, bars[0], seen)
     sent: dict[int, list[int]] = {length: [] for length in LENGTHS}
     with serving(ENDLESS_APP, settings.home) as served, chromium.chromium() as browser:
         for key, name in names.items():
@@ -86,10 +88,9 @@ def page_rows(
             query = {"model": key, "precision": DEFAULT_PRECISION.value, "greedy": "true"}
             forced = {**query, "tokens": FORCED_TOKENS}
             way = Way("paddock", embedded[key], ModelSpec(key, DEFAULT_PRECISION, "CPU"))
-            before = alone(way, prompt_tokens=32, new_tokens=FORCED_TOKENS)
-            seen = _rate(browser, served, forced)
-            after = alone(way, prompt_tokens=32, new_tokens=FORCED_TOKENS)
-            yield _seen_row(name, bars[1], seen, (before, after))
+            with alone(way) as duel:
+                seen = _rate(browser, served, forced, duel)
+            yield _seen_row(name, bars[1], seen)
         query = {"model": key, "precision": DEFAULT_PRECISION.value, "seed": 7}
         for _ in range(5):
             for length in LENGTHS:
@@ -139,41 +140,44 @@ def start_rows(settings: Settings, key: str, tell: Callable[[str], None]) -> Seq
 
 @dataclass(frozen=True)
 class _Rate:
-    """What a person sees."""
+    """What a person sees, and what the runtime gave by itself meanwhile."""
 
     tokens_per_s: float
+    alone: float
     cores: CpuSeconds
-    """Cores that each was using meanwhile."""
+    """Cores that each was using while the page showed an answer."""
 
 
-def _seen_row(name: str, bar: Bar, seen: _Rate, alone: tuple[float, float]) -> Row:
+def _seen_row(name: str, bar: Bar, seen: _Rate) -> Row:
     """Answers alike in both, greedy: what drawing from 50 000 tokens costs is not the page's."""
-    before, after = alone
-    rate, cores = seen.tokens_per_s, seen.cores
+    cores = seen.cores
     return Row(
         name=name,
         bar=bar,
-        value=2 * rate / (before + after),
-        detail=f"{rate:,.1f} against {before:,.1f} before and {after:,.1f} after, tokens/s; "
-        f"cores used by the model {cores.model:.2f}, the server {cores.server:.2f}, "
-        f"Chromium {cores.browser:.2f}",
+        value=seen.tokens_per_s / seen.alone,
+        detail=f"{seen.tokens_per_s:,.1f} against {seen.alone:,.1f} tokens/s; cores used by the "
+        f"model {cores.model:.2f}, the server {cores.server:.2f}, Chromium {cores.browser:.2f}",
     )
 
 
-def _rate(browser: Chromium, served: Served, query: Mapping[str, object]) -> _Rate:
+def _rate(browser: Chromium, served: Served, query: Mapping[str, object], duel: Duel) -> _Rate:
     """Tokens/s as a person sees them: further tokens over further seconds of long answers against
     short ones, from the click to the end, so that the prompt and the page count for nothing.
 
-    Answers by turns, the median of each; a first one, for which the browser loads what it needs,
-    is not counted.
+    All by turns, the median of each; a first answer of each kind, for which everybody loads what
+    they need, is not counted.
     """
     tokens = int(str(query["tokens"]))
     short = tokens // 8
     seen: dict[int, list[Seen]] = {short: [], tokens: []}
-    browser.answered(served, query)
-    for _ in range(ROUNDS):
-        for length, answers in seen.items():
-            answers.append(browser.answered(served, {**query, "tokens": length}))
+    alone: list[float] = []
+    for number in range(ROUNDS + 1):
+        by_itself = duel.one.ask(do="answer", prompt_tokens=32, new_tokens=tokens)
+        answers = {length: browser.answered(served, {**query, "tokens": length}) for length in seen}
+        if number:
+            alone.append(by_itself["tokens_per_s"])
+            for length, answer in answers.items():
+                seen[length].append(answer)
 
     def further(figure: Callable[[Seen], float]) -> float:
         return median(map(figure, seen[tokens])) - median(map(figure, seen[short]))
@@ -181,6 +185,7 @@ def _rate(browser: Chromium, served: Served, query: Mapping[str, object]) -> _Ra
     seconds = further(lambda one: one.seconds)
     return _Rate(
         (tokens - short) / seconds,
+        median(alone),
         CpuSeconds(
             further(lambda one: one.cpu.model) / seconds,
             further(lambda one: one.cpu.server) / seconds,

@@ -31,6 +31,7 @@ from core.benchmark.prompts import prompt_ids
 from core.benchmark.task_accuracy import accuracy_at_once
 from core.benchmark.worker import RUNTIMES
 from core.runtimes.base import LoadedModel
+from core.runtimes.optimum import conditions_of
 from core.runtimes.spec import SamplingSettings, TokenRequest
 from core.runtimes.tokenizer import load_tokenizer
 from core.runtimes.wire import loaded_spec
@@ -51,14 +52,15 @@ def main() -> NoReturn:
     quieten_libraries()
     folder = Path(request["folder"])
     if request["way"] == NOTEBOOK:
-        answer, model, tokenizer = _notebook(folder), None, load_tokenizer(folder)
+        (answer, execution), model, tokenizer = _notebook(folder), None, load_tokenizer(folder)
     else:
         model = _loaded(folder, request["spec"])
         answer, tokenizer = _of_runtime(model), model.tokenizer
+        execution = model.conditions.execution_precision
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_hear, args=(lines.put,), daemon=True).start()
     answer(prompt_ids(tokenizer, 8), 4)
-    channel.say(event="ready")
+    channel.say(event="ready", execution=execution)
     while True:
         command = json.loads(lines.get())
         channel.say(event="done", **_obey(command, answer, model, tokenizer))
@@ -124,7 +126,8 @@ def _of_runtime(model: LoadedModel) -> Answer:
     return answer
 
 
-def _notebook(folder: Path) -> Answer:
+def _notebook(folder: Path) -> tuple[Answer, str | None]:
+    """The way, and the precision that the plugin executes it in."""
     import torch
     from optimum.intel import OVModelForCausalLM
     from transformers import AutoTokenizer, TextIteratorStreamer
@@ -170,7 +173,8 @@ def _notebook(folder: Path) -> Answer:
         thread.join()
         return streamer.stamps
 
-    return answer
+    compiled = model.request.get_compiled_model()
+    return answer, conditions_of(compiled, {}).execution_precision
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ class Contender:
         environment = dict(os.environ) | {"HF_HUB_OFFLINE": "1"}
         self._child = ChildProcess(_MODULE, (), environment, first_line=json.dumps(request))
         try:
-            self._next()
+            self.execution: str | None = self._next()["execution"]
+            """Precision that it computes in."""
         except BaseException:
             self._child.end()
             raise
@@ -116,6 +117,12 @@ class Duel:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    @property
+    def one(self) -> Contender:
+        """The process, where there is but one way."""
+        (only,) = self.contenders.values()
+        return only
 
     def medians(self, rounds: int, **command: Any) -> Medians:
         """Ask all ways by turns, in the opposite order every other round; medians of each figure.

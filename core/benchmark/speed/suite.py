@@ -95,7 +95,9 @@ class Suite:
             short = duel.medians(
                 sizes.rounds, do="answer", prompt_tokens=32, new_tokens=sizes.large_tokens
             )
-            yield _against(f"decode, {label}, against the notebook's way", short, decode_bar)
+            decode = _against(f"decode, {label}, against the notebook's way", short, decode_bar)
+            ours, theirs = (duel.contenders[name].execution for name in ("paddock", "notebook"))
+            yield replace(decode, detail=f"{decode.detail}; executed in {ours} and {theirs}")
             yield self._utilisation(label, folder, short, before, mbu_bar)
             yield _first_token(f"first token, {label}, 32 prompt tokens", short)
             self._tell(f"{label}: prompts of 512 tokens.")
@@ -149,9 +151,8 @@ class Suite:
             bar=Bar(limit=3.0),
             value=ours / max(fp32, bf16),
             detail=f"{ours:.1f} against {fp32:.1f} (fp32) and {bf16:.1f} (bf16) tokens/s; "
-            f"INT4 takes {read:.0%} of the memory's read bandwidth, and one core alone reaches "
-            f"{one_core:.0%} of the rate: near 100 % memory would be the limit, near 50 % "
-            "arithmetic is",
+            f"INT4 takes {read:.0%} of the memory's read bandwidth, and {one_core:.0%} of the "
+            "rate is reached with one thread",
         )
         yield self._people()
 
@@ -186,9 +187,9 @@ class Suite:
             name="eight people at once, 410 M shape, INT8, against one after another",
             bar=Bar(limit=4.0),
             value=eight / one,
-            detail=f"{eight:.1f} against {one:.1f} tokens/s; a prompt of {prompt} tokens as one "
-            f"batch the runtime reads {reading:.0f} tokens/s here, {reading / one:.1f} times "
-            "one answer's rate: no batch of answers gets beyond that",
+            detail=f"{eight:.1f} against {one:.1f} tokens/s; a prompt of {prompt} tokens is "
+            f"read at {reading:.0f} tokens/s, {reading / one:.1f} times one answer's rate: no batch of "
+            "answers gets beyond that",
         )
 
     def embedded(self) -> Iterator[Row]:
@@ -216,7 +217,7 @@ class Suite:
             self._settings,
             {key: self._stored(key) for key in _embedded()},
             self._random(MIDDLE, Precision.INT8),
-            lambda way, **command: self._alone(way, **command),
+            lambda way: Duel([way], self._cancel),
             self._tell,
         )
 
@@ -226,7 +227,7 @@ class Suite:
             self._settings,
             {key: self._stored(key) for key in _embedded()},
             self._random(MIDDLE, Precision.INT8),
-            lambda way, **command: self._alone(way, **command),
+            lambda way: Duel([way], self._cancel),
             self._tell,
         )
 
