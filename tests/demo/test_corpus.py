@@ -57,6 +57,16 @@ def test_names_drawn_for_training_are_not_held_out_ones() -> None:
     assert not any(held_out_value(name) for name in names)
 
 
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_being_polite_makes_no_held_out_wording_in_training(category: str) -> None:
+    held_out = {one.wording for one in drawn(HELD_OUT, category, 300)}
+    for one in drawn(TRAIN, category, 1500):
+        for polite in ("Please ", "Can you ", "Could you ", "Would you "):
+            asked = polite + one.wording[:1].lower() + one.wording[1:]
+            if one.instruction.startswith(asked.partition("{")[0]):
+                assert not {asked, asked[:-1] + "?"} & held_out, one
+
+
 def test_held_out_examples_share_no_instruction_with_training() -> None:
     trained = {(one.instruction, one.context) for one in drawn(TRAIN, None, 8000)}
     for category in CATEGORIES:

@@ -188,8 +188,8 @@ class Suite:
             bar=Bar(limit=4.0),
             value=eight / one,
             detail=f"{eight:.1f} against {one:.1f} tokens/s; a prompt of {prompt} tokens is "
-            f"read at {reading:.0f} tokens/s, {reading / one:.1f} times one answer's rate: no batch of "
-            "answers gets beyond that",
+            f"read at {reading:.0f} tokens/s, {reading / one:.1f} times one answer's rate, and no "
+            "batch of answers gets beyond that",
         )
 
     def embedded(self) -> Iterator[Row]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from core.demo.corpus.example import Check, Example
@@ -11,7 +13,7 @@ from core.demo.corpus.ideas import brainstorming
 from core.demo.corpus.knowledge import open_qa
 from core.demo.corpus.passages import closed_qa, extraction, meeting_qa, summary
 from core.demo.corpus.sorting import classification
-from core.demo.corpus.source import Source, Split
+from core.demo.corpus.source import Source, Split, held_out_wordings
 from core.demo.corpus.text import data, fill, lower_first
 from core.demo.corpus.writing import creative_writing
 
@@ -87,9 +89,9 @@ def roughened(source: Source, example: Example) -> Example:
     first = instruction.split(maxsplit=1)[0]
     if first in _VERBS and source.chance(0.15):
         polite = source.choice(_POLITE)
-        instruction = polite + lower_first(instruction)
-        if not polite.startswith("Please"):
-            instruction = instruction.removesuffix(".") + "?"
+        template = example.wording.partition(" [")[0]
+        if not source.training or _polite(polite, template) not in _held_out_templates():
+            instruction = _polite(polite, instruction)
     if source.chance(0.06):
         instruction = lower_first(instruction)
     if instruction[-1] in ".?" and source.chance(0.12):
@@ -107,6 +109,31 @@ def roughened(source: Source, example: Example) -> Example:
         example.wording,
         example.values,
     )
+
+
+def _polite(polite: str, instruction: str) -> str:
+    asked = polite + lower_first(instruction)
+    return asked if polite.startswith("Please") else asked.removesuffix(".") + "?"
+
+
+@cache
+def _held_out_templates() -> frozenset[str]:
+    """Every wording that training never sees; some are polite forms of others that it does see."""
+    files = Path(__file__).with_name("data").glob("*.toml")
+    lists = [texts for file in files for texts in _text_lists(data(file.stem))]
+    return frozenset(text for texts in lists for text in held_out_wordings(texts))
+
+
+def _text_lists(found: Any) -> Iterator[list[str]]:
+    """The lists of texts at any depth of a data file."""
+    if isinstance(found, dict):
+        for value in found.values():
+            yield from _text_lists(value)
+    elif isinstance(found, list) and all(isinstance(one, str) for one in found):
+        yield found
+    elif isinstance(found, list):
+        for one in found:
+            yield from _text_lists(one)
 
 
 def _pasted(source: Source, instruction: str, context: str) -> str:
