@@ -23,7 +23,7 @@ _DRAW_S_PER_CHARACTER = 150e-6
 """A long block is drawn the less often the longer it is (0.15 s for 1 000 characters), so that the
 bytes sent grow with the time that an answer takes and not with the square of its length."""
 _FAST_CHARACTERS_PER_S = 500.0
-_FAST_DRAW_EVERY_S = 0.15
+_FAST_DRAW_EVERY_S = 0.25
 """What comes much faster than anybody reads is drawn less often: on a machine with few cores the
 browser's work takes them from the model."""
 _FIGURES_EVERY_S = 0.25

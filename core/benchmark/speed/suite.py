@@ -8,7 +8,6 @@ weights. INT4 is asymmetric with groups of 128 in all layers, the smallest of th
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from core.benchmark.random_weights import ensure_checkpoint, random_settings
 from core.benchmark.shapes import random_model
 from core.benchmark.speed import browser, program
 from core.benchmark.speed.duel import Duel, Medians, Way
-from core.benchmark.speed.rows import Bar, Row
+from core.benchmark.speed.rows import Bar, Row, accuracy_rows, against, first_token
 from core.benchmark.weights import bytes_per_token, weight_bytes
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue, default_int4
 from core.errors import PaddockError, StoppedError
@@ -31,9 +30,6 @@ from core.store.checkpoint import read_json
 
 LARGE, MIDDLE = "dolly-v2-3b", "neox-410m"
 PEOPLE = 8
-_TELLING = 20
-"""Characters from which an answer that nobody else got belongs to its instruction alone."""
-
 Tell = Callable[[str], None]
 """Told what is measured now, as a sentence."""
 
@@ -95,16 +91,19 @@ class Suite:
             short = duel.medians(
                 sizes.rounds, do="answer", prompt_tokens=32, new_tokens=sizes.large_tokens
             )
-            decode = _against(f"decode, {label}, against the notebook's way", short, decode_bar)
+            decode = against(f"decode, {label}, against the notebook's way", short, decode_bar)
             ours, theirs = (duel.contenders[name].execution for name in ("paddock", "notebook"))
             yield replace(decode, detail=f"{decode.detail}; executed in {ours} and {theirs}")
-            yield self._utilisation(label, folder, short, before, mbu_bar)
-            yield _first_token(f"first token, {label}, 32 prompt tokens", short)
+            yield first_token(f"first token, {label}, 32 prompt tokens", short)
             self._tell(f"{label}: prompts of 512 tokens.")
             long = duel.medians(
                 max(1, sizes.rounds // 2), do="answer", prompt_tokens=512, new_tokens=2
             )
-        yield _first_token(f"first token, {label}, 512 prompt tokens", long)
+        yield first_token(f"first token, {label}, 512 prompt tokens", long)
+        mbu = self._utilisation(label, folder, short, before, mbu_bar)
+        one_core = self._on_one_core(folder, precision, sizes.large_tokens)
+        share = one_core / short["paddock"]["tokens_per_s"]
+        yield replace(mbu, detail=f"{mbu.detail}; {share:.0%} of the rate with one thread")
 
     def _utilisation(
         self, label: str, folder: Path, found: Medians, bandwidth: float, bar: float
@@ -144,7 +143,8 @@ class Suite:
             )
         ours = found["paddock"]["tokens_per_s"]
         fp32, bf16 = (found[p.label]["tokens_per_s"] for p in (Precision.FP32, Precision.FP16))
-        one_core = self._on_one_core(folder, Precision.INT4) / ours
+        tokens = self._sizes.middle_tokens
+        one_core = self._on_one_core(folder, Precision.INT4, tokens) / ours
         read = weight_bytes(folder) * ours / self._bandwidth()
         yield Row(
             name="decode, 410 M shape, INT4, against PyTorch",
@@ -156,13 +156,13 @@ class Suite:
         )
         yield self._people()
 
-    def _on_one_core(self, folder: Path, precision: Precision) -> float:
-        """Tokens/s of the runtime with a single thread."""
+    def _on_one_core(self, folder: Path, precision: Precision, new_tokens: int) -> float:
+        """Tokens/s of the runtime with a single thread: what memory bounds needs no second one."""
         usual = ExecutionHints.default_for(precision, "CPU")
         ours = _ours(folder, precision)
         hints = replace(usual, threads=1)
         way = replace(ours, spec=replace(ours.spec, hints=hints))
-        return self._alone(way, prompt_tokens=32, new_tokens=self._sizes.middle_tokens)
+        return self._alone(way, prompt_tokens=32, new_tokens=new_tokens)
 
     def _people(self) -> Row:
         folder = self._random(MIDDLE, Precision.INT8)
@@ -204,12 +204,12 @@ class Suite:
                     prompt_tokens=32,
                     new_tokens=self._sizes.small_tokens,
                 )
-                yield _against(f"decode, {key}, against the notebook's way", found, 1.8)
+                yield against(f"decode, {key}, against the notebook's way", found, 1.8)
                 self._tell(f"{key}: held-out tasks, alone and eight at once.")
                 ours = duel.contenders["paddock"]
                 alone = ours.ask(do="tasks", model=key, together=1)
                 eight = ours.ask(do="tasks", model=key, together=PEOPLE)
-            yield from _accuracy(key, alone, eight)
+            yield from accuracy_rows(key, alone, eight)
 
     def page(self) -> Iterator[Row]:
         """What the browser sees of it."""
@@ -298,48 +298,3 @@ def _ours(folder: Path, precision: Precision) -> Way:
 
 def _embedded() -> list[str]:
     return [key for key, row in catalogue().items() if row.embedded]
-
-
-def _against(name: str, found: Medians, bar: float) -> Row:
-    ours, theirs = found["paddock"]["tokens_per_s"], found["notebook"]["tokens_per_s"]
-    return Row(
-        name=name,
-        bar=Bar(limit=bar),
-        value=ours / theirs,
-        detail=f"{ours:,.1f} against {theirs:,.1f} tokens/s",
-    )
-
-
-def _first_token(name: str, found: Medians) -> Row:
-    ours, theirs = found["paddock"]["ttft_ms"], found["notebook"]["ttft_ms"]
-    return Row(
-        name=f"{name}, against the notebook's way",
-        bar=Bar(limit=1.1, at_most=True),
-        value=ours / theirs,
-        detail=f"{ours:,.0f} against {theirs:,.0f} ms",
-    )
-
-
-def _accuracy(key: str, alone: dict, eight: dict) -> list[Row]:
-    """Whether batching costs right answers, and whether anybody got somebody else's."""
-    counts = Counter(alone["answers"])
-    # Short answers, such as a name, belong to many instructions.
-    telling = {text for text, count in counts.items() if count == 1 and len(text) >= _TELLING}
-    mixed_up = sum(
-        got != own and got in telling
-        for own, got in zip(alone["answers"], eight["answers"], strict=True)
-    )
-    return [
-        Row(
-            name=f"held-out accuracy, {key}, eight at once: points lost",
-            bar=Bar(limit=1.0, at_most=True),
-            value=round(100 * abs(alone["accuracy"] - eight["accuracy"]), 6),
-            detail=f"{eight['accuracy']:.1%} against {alone['accuracy']:.1%} alone",
-        ),
-        Row(
-            name=f"answers of another's instruction, {key}, eight at once",
-            bar=Bar(limit=0, at_most=True),
-            value=mixed_up,
-            detail=f"of {len(eight['answers'])}, {len(telling)} of which nobody else got",
-        ),
-    ]
