@@ -54,7 +54,8 @@ def stream_answer(job: Job, pace: Pace) -> None:
 
 def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str | Callable[[], None]]:
     """What ``write_stream`` draws; a callable ends the block, which is not sent again after it."""
-    safe, read, drawn_at, began = SafeMarkdown(), 0, 0.0, time.monotonic()
+    safe, read, began = SafeMarkdown(), 0, time.monotonic()
+    drawn_at, drawn_phase = 0.0, None
     blocks, unsent, sent_at = Paragraphs(), "", 0.0
     # When its first token was shown: the pace goes on from there after a rerun or a page switch.
     first_shown: dict[str, float] = st.session_state.setdefault("first_shown", {})
@@ -69,11 +70,12 @@ def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str | Cal
             allowed = int((now - first_shown[job.id]) * READING_TOKENS_PER_S) + 1 - read
             pieces = pieces[: max(0, allowed)]
         read += len(pieces)
-        if now - drawn_at >= _FIGURES_EVERY_S:
+        snapshot = job.snapshot()
+        if snapshot.phase is not drawn_phase or now - drawn_at >= _FIGURES_EVERY_S:
             # Every Streamlit call is a point where a click takes effect: without one, Stop
             # would wait for the first token.
-            _draw_progress(figures, job.snapshot(), pace, waited_s=now - began, behind=ended)
-            drawn_at = now
+            _draw_progress(figures, snapshot, pace, waited_s=now - began, behind=ended)
+            drawn_at, drawn_phase = now, snapshot.phase
         for piece in blocks.feed(safe.feed("".join(pieces))):
             if piece is None:
                 yield unsent

@@ -86,7 +86,7 @@ def assert_harmless(screen: Screen) -> None:
 def test_hostile_output_is_harmless_while_it_streams_and_after(
     watched: Screen, scripted: Stagehand, ending: str
 ) -> None:
-    scripted.script(HOSTILE + ENDINGS[ending], tokens_per_s=900)
+    scripted.script(HOSTILE + ENDINGS[ending], tokens_per_s=300)
     watched.page.get_by_role("slider", name="Max new tokens").press("End")
     eventually(lambda: "tokens=1000" in watched.url, "the setting is taken")
     watched.ask("Be hostile.")
