@@ -10,7 +10,7 @@ import pytest
 
 from core.benchmark.speed import browser, chromium, suite
 from core.benchmark.speed.duel import Duel, Way
-from core.benchmark.speed.rows import Bar, Row, last_line, table
+from core.benchmark.speed.rows import Bar, Row, accuracy_rows, last_line, table
 from core.catalogue import Precision
 from core.commands import speed
 from core.engine import Engine
@@ -88,11 +88,11 @@ def test_answers_that_belong_to_somebody_else_are_counted():
     own = ["The first answer, a long one.", "The second answer, a long one.", "yes", "no"]
     alone = {"accuracy": 0.80, "answers": own}
     fine = {"accuracy": 0.79, "answers": [own[0], "Another answer of length.", "no", "yes"]}
-    lost, mixed = suite._accuracy("m", alone, fine)
+    lost, mixed = accuracy_rows("m", alone, fine)
     assert lost.value == pytest.approx(1.0) and lost.met
     assert mixed.value == 0 and mixed.met, "yes and no belong to nobody"
     swapped = {"accuracy": 0.5, "answers": [own[1], own[0], "yes", "no"]}
-    lost, mixed = suite._accuracy("m", alone, swapped)
+    lost, mixed = accuracy_rows("m", alone, swapped)
     assert not lost.met and mixed.value == 2 and not mixed.met
 
 
