@@ -85,7 +85,8 @@ def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str | Cal
                 unsent += piece
         if ended and not job.read(read)[0]:
             break
-        if unsent and now - sent_at >= _least_s(len(unsent) / (now - sent_at), blocks.length):
+        waited_s = now - sent_at
+        if unsent and waited_s >= _least_s(len(unsent), waited_s, blocks.length):
             yield unsent
             unsent, sent_at = "", now
     for piece in (*blocks.feed(safe.close()), *blocks.close()):
@@ -98,9 +99,10 @@ def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str | Cal
     yield unsent
 
 
-def _least_s(characters_per_s: float, length: int) -> float:
-    """Seconds between two drawings of an open block of this many characters."""
-    fast = characters_per_s > _FAST_CHARACTERS_PER_S
+def _least_s(unsent: int, waited_s: float, length: int) -> float:
+    """Seconds between two drawings of an open block of ``length`` characters, of which ``unsent``
+    came in the last ``waited_s``."""
+    fast = unsent > _FAST_CHARACTERS_PER_S * waited_s
     return max(_FAST_DRAW_EVERY_S if fast else 0.0, _DRAW_S_PER_CHARACTER * length)
 
 

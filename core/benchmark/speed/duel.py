@@ -54,7 +54,7 @@ class Contender:
         try:
             self.execution: str | None = self._next()["execution"]
             """Precision that it computes in."""
-        except BaseException:
+        except BaseException:  # whatever it was, no process stays behind
             self._child.end()
             raise
 
