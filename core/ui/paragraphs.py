@@ -8,7 +8,7 @@ code. Items of a long list are cut apart without a blank line too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 LONG_LIST = 800
 """Characters from which a list is cut between its items. A cut list is drawn with more room between
@@ -95,3 +95,50 @@ class Paragraphs:
             self._fence = found[0]
         elif found[0].startswith(self._fence) and line.strip() == found[0]:
             self._fence = None
+
+
+class Unsent:
+    """What of a growing text is not drawn yet: the rest of finished blocks, and of the open one.
+
+    Blocks that were finished since the last drawing become one: each message costs the browser a
+    few milliseconds, and a fast model finishes dozens of paragraphs in a second.
+    """
+
+    def __init__(self) -> None:
+        self._blocks = Paragraphs()
+        self._finished = ""
+        self._open = ""
+
+    def __len__(self) -> int:
+        return len(self._finished) + len(self._open)
+
+    @property
+    def open_length(self) -> int:
+        """Characters of the open block, drawn or not."""
+        return self._blocks.length
+
+    def feed(self, text: str) -> None:
+        """Take the next piece."""
+        self._add(self._blocks.feed(text))
+
+    def close(self) -> None:
+        """Take what was held back, at the end of the text."""
+        self._add(self._blocks.close())
+
+    def take(self) -> Iterator[str | None]:
+        """All of it, with None where a block ends; nothing is left."""
+        finished, self._finished = self._finished, ""
+        rest, self._open = self._open, ""
+        if finished:
+            yield finished
+            yield None
+        if rest:
+            yield rest
+
+    def _add(self, pieces: Iterable[str | None]) -> None:
+        for piece in pieces:
+            if piece is None:
+                self._finished += f"{self._open}\n"  # the blank line between two blocks
+                self._open = ""
+            else:
+                self._open += piece

@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from core.generation.answer import Answer
 from core.generation.job import Job, Phase, Snapshot
 from core.runtimes.spec import ModelSpec
-from core.ui.paragraphs import Paragraphs
+from core.ui.paragraphs import Unsent
 from core.ui.safe_text import SafeMarkdown, safe_markdown
 from core.units import bytes_text, milliseconds_text, rate_text
 
@@ -56,7 +56,7 @@ def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str | Cal
     """What ``write_stream`` draws; a callable ends the block, which is not sent again after it."""
     safe, read, began = SafeMarkdown(), 0, time.monotonic()
     drawn_at, drawn_phase = 0.0, None
-    blocks, unsent, sent_at = Paragraphs(), "", 0.0
+    unsent, sent_at = Unsent(), 0.0
     # When its first token was shown: the pace goes on from there after a rerun or a page switch.
     first_shown: dict[str, float] = st.session_state.setdefault("first_shown", {})
     while True:
@@ -76,27 +76,16 @@ def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str | Cal
             # would wait for the first token.
             _draw_progress(figures, snapshot, pace, waited_s=now - began, behind=ended)
             drawn_at, drawn_phase = now, snapshot.phase
-        for piece in blocks.feed(safe.feed("".join(pieces))):
-            if piece is None:
-                yield unsent
-                yield _end_block
-                unsent = ""
-            else:
-                unsent += piece
+        unsent.feed(safe.feed("".join(pieces)))
         if ended and not job.read(read)[0]:
             break
         waited_s = now - sent_at
-        if unsent and waited_s >= _least_s(len(unsent), waited_s, blocks.length):
-            yield unsent
-            unsent, sent_at = "", now
-    for piece in (*blocks.feed(safe.close()), *blocks.close()):
-        if piece is None:
-            yield unsent
-            yield _end_block
-            unsent = ""
-        else:
-            unsent += piece
-    yield unsent
+        if len(unsent) and waited_s >= _least_s(len(unsent), waited_s, unsent.open_length):
+            yield from _drawn(unsent)
+            sent_at = now
+    unsent.feed(safe.close())
+    unsent.close()
+    yield from _drawn(unsent)
 
 
 def _least_s(unsent: int, waited_s: float, length: int) -> float:
@@ -104,6 +93,11 @@ def _least_s(unsent: int, waited_s: float, length: int) -> float:
     came in the last ``waited_s``."""
     fast = unsent > _FAST_CHARACTERS_PER_S * waited_s
     return max(_FAST_DRAW_EVERY_S if fast else 0.0, _DRAW_S_PER_CHARACTER * length)
+
+
+def _drawn(unsent: Unsent) -> Iterator[str | Callable[[], None]]:
+    for piece in unsent.take():
+        yield _end_block if piece is None else piece
 
 
 def _end_block() -> None:

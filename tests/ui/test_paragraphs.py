@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from core.ui.paragraphs import LONG_LIST, Paragraphs
+from core.ui.paragraphs import LONG_LIST, Paragraphs, Unsent
 
 
 def blocks_of(*pieces: str) -> list[str]:
@@ -83,3 +83,53 @@ def test_blocks_one_by_one_read_as_the_whole(parts: list[str]):
     text = "\n\n".join(parts).replace("- e\n\n- d", "- e\n\nbetween\n\n- d")
     render = MarkdownIt().render
     assert "".join(render(block) for block in blocks_of(text)) == render(text)
+
+
+def drawn(parts: list[str], every: int) -> list[str]:
+    """The blocks in the end where each ``every``-th piece is followed by a drawing."""
+    unsent, blocks = Unsent(), [""]
+
+    def draw():
+        for piece in unsent.take():
+            if piece is None:
+                blocks.append("")
+            else:
+                blocks[-1] += piece
+        assert len(unsent) == 0
+
+    for number, part in enumerate(parts, start=1):
+        unsent.feed(part)
+        if number % every == 0:
+            draw()
+    unsent.close()
+    draw()
+    return blocks
+
+
+def test_what_was_finished_between_two_drawings_is_one_block():
+    text = "\n\n".join(f"paragraph {number}" for number in range(40))
+    unsent = Unsent()
+    unsent.feed(text)
+    finished, end, rest = unsent.take()
+    assert finished.count("\n\n") == 39 and end is None and rest == "paragraph 39"
+    assert list(unsent.take()) == []
+    unsent.feed(" goes on\n\nand another")
+    assert list(unsent.take()) == [" goes on\n\n", None, "and another"]
+    assert unsent.open_length == len("and another")
+
+
+def test_a_block_that_was_drawn_in_part_is_ended_before_the_next_begins():
+    assert drawn(["one, ", "begun\n", "\n", "two"], every=1) == ["one, begun\n\n", "two"]
+
+
+@given(
+    st.lists(st.sampled_from(["alpha", "*b*", "# c", "- d\n- e", "```\nx\n\ny\n```"]), max_size=8),
+    st.integers(1, 5),
+    st.integers(1, 9),
+)
+def test_however_it_is_drawn_it_reads_as_the_whole(parts: list[str], size: int, every: int):
+    """Lists that follow each other aside, as above."""
+    text = "\n\n".join(parts).replace("- e\n\n- d", "- e\n\nbetween\n\n- d")
+    blocks = drawn([text[at : at + size] for at in range(0, len(text), size)], every)
+    render = MarkdownIt().render
+    assert "".join(render(block) for block in blocks) == render(text)
