@@ -152,7 +152,9 @@ def _add_delete(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--download", action="store_true", help="what was fetched from the hub")
     command.add_argument(
-        "--random-weights", action="store_true", help="what benchmarks made with random weights"
+        "--random-weights",
+        action="store_true",
+        help="what benchmarks made with random weights, and what a stopped one left for an NPU",
     )
     command.add_argument("--yes", action="store_true", help="do not ask")
     command.add_argument("--json", action="store_true", help="print JSON")

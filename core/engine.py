@@ -12,7 +12,7 @@ from functools import cached_property
 from core.accounts import Accounts
 from core.benchmark.sweep import Benchmark
 from core.benchmark.tuning_desk import TuningDesk
-from core.catalogue import Int4Settings, Precision, npu_int4
+from core.catalogue import Int4Settings, Precision, device_int4
 from core.errors import BadRequestError, ModelBusyError, PaddockError, RecordsError
 from core.generation.activity import MONITOR
 from core.generation.job import Job, JobObserver, Phase
@@ -318,19 +318,10 @@ def default_runtimes(settings: Settings) -> dict[RuntimeName, Runtime]:
 
 def int4_for(spec: ModelSpec) -> Int4Settings | None:
     """INT4 settings that the device wants; None leaves the catalogue's."""
-    if spec.precision is Precision.INT4 and spec.device.upper().startswith("NPU"):
-        return npu_int4()
-    return None
+    return device_int4(spec.precision, spec.device)
 
 
 def suits_device(stored: StoredModel, spec: ModelSpec) -> bool:
     """Whether a stored model answers on the device as it is; else it is compressed anew for it."""
     wanted = int4_for(spec)
-    return wanted is None or _int4_of(stored) == wanted
-
-
-def _int4_of(stored: StoredModel) -> Int4Settings | None:
-    record = stored.manifest.int4
-    if record is None:
-        return None
-    return Int4Settings(record.symmetric, record.group_size, record.ratio, record.scale_estimation)
+    return wanted is None or (stored.int4 is not None and stored.int4.suits(wanted))

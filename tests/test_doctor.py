@@ -224,7 +224,7 @@ def test_a_home_that_refuses_writing_is_bad(settings: Settings, monkeypatch) -> 
 def test_the_database_is_opened_and_counted(settings: Settings) -> None:
     check = doctor.check_database(settings)
     assert check.state is State.OK
-    assert check.finding == "At revision 0006, with 0 runs, 0 of them running or cut off."
+    assert check.finding == "At revision 0007, with 0 runs, 0 of them running or cut off."
 
 
 def test_a_damaged_database_is_bad(settings: Settings) -> None:

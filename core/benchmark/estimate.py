@@ -210,7 +210,7 @@ def _disk(needed: Iterable[Material], settings: Settings) -> tuple[int, int]:
                 checkpoints.add(model.key)
             if material.precision is not None:
                 origin = _random_origin(model)
-                stays += result_bytes(origin, material.precision, model.int4)
+                stays += result_bytes(origin, material.precision, material.int4 or model.int4)
                 scratch.append(scratch_bytes(origin, material.precision))
             continue
         told = _conversion(material, settings)
@@ -230,7 +230,8 @@ def _conversion(material: Material, settings: Settings) -> Estimate | None:
     """What fetching and converting takes; None where that cannot be told."""
     try:
         source = ModelStore(settings).resolve(material.model)
-        return conversion_estimate(source, material.precision or Precision.FP16, settings)
+        precision = material.precision or Precision.FP16
+        return conversion_estimate(source, precision, settings, int4=material.int4)
     except PaddockError:
         return None
 
@@ -240,13 +241,14 @@ def _size(material: Material, settings: Settings) -> _Size:
     if material.random_weights:
         model = random_model(material.model)
         origin = _random_origin(model)
-        return _Size(model.parameters, result_bytes(origin, precision, model.int4))
+        int4 = material.int4 or model.int4
+        return _Size(model.parameters, result_bytes(origin, precision, int4))
     try:
         source = ModelStore(settings).resolve(material.model)
         origin = find_origin(source, precision, settings)
     except PaddockError:
         return _Size(_UNKNOWN_PARAMETERS, 2 * _UNKNOWN_PARAMETERS)
-    int4 = source.model.int4 if source.model else default_int4()
+    int4 = material.int4 or (source.model.int4 if source.model else default_int4())
     return _Size(origin.parameters, result_bytes(origin, precision, int4))
 
 

@@ -291,6 +291,8 @@ def point_of(measurement: Measurement) -> Point | None:
 
 def _conditions(measurement: Measurement) -> str:
     parts = [f"{measurement.configuration.new_tokens} new tokens"]
+    if measurement.int4:
+        parts.append(f"weights {measurement.int4.text}")
     if measurement.execution_precision:
         parts.append(f"executed in {measurement.execution_precision}")
     if measurement.kv_precision:

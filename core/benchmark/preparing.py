@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from core.benchmark.npu_weights import npu_settings
 from core.benchmark.plan import Target
 from core.benchmark.random_weights import (
     checkpoint_folder,
     ensure_checkpoint,
     random_settings,
 )
-from core.benchmark.shapes import RandomModel, random_model
-from core.catalogue import Precision
+from core.benchmark.shapes import random_model
+from core.catalogue import Int4Settings, Precision, device_int4
 from core.errors import NotAModelError
+from core.records.measurement_values import Int4Weights
 from core.settings import Settings
 from core.store import (
     ModelStore,
@@ -29,7 +31,7 @@ from core.store import (
 )
 from core.store.checkpoint import inspect_checkpoint, is_ir, positions
 from core.store.files import folder_bytes
-from core.store.origin import original_folder
+from core.store.origin import of_folder, original_folder, stored_ir
 
 OnProgress = Callable[[str, float | None], None]
 """Told a sentence and the share of the step that is done, 0 to 1 or None."""
@@ -43,18 +45,25 @@ class Material:
     random_weights: bool
     precision: Precision | None
     """None for the checkpoint itself, which the PyTorch baseline runs."""
+    int4: Int4Settings | None = None
+    """What the device wants of INT4 weights; None takes them as they are stored, or as the model
+    is usually compressed."""
 
     @classmethod
     def of(cls, target: Target) -> Material:
         """The material of that target."""
-        precision = None if target.baseline else target.precision
-        return cls(target.model, target.random_weights, precision)
+        if target.baseline:
+            return cls(target.model, target.random_weights, None)
+        int4 = device_int4(target.precision, target.device)
+        return cls(target.model, target.random_weights, target.precision, int4)
 
     @property
     def label(self) -> str:
-        """For progress: "tiny-llama-1b-chat in INT4"."""
+        """For progress: "tiny-llama-1b-chat in INT4", "tiny-llama-1b-chat in INT4 for an NPU"."""
         name = f"{self.model} with random weights" if self.random_weights else self.model
-        return f"{name} in {self.precision.label}" if self.precision else f"{name} for PyTorch"
+        if self.precision is None:
+            return f"{name} for PyTorch"
+        return f"{name} in {self.precision.label}{' for an NPU' if self.int4 else ''}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,8 @@ class Ready:
     """Size of the weight files."""
     positions: int | None
     """Longest sequence in tokens; None where there is no bound."""
+    int4: Int4Weights | None = None
+    """How it was compressed; None in another precision."""
 
 
 def make_ready(
@@ -78,39 +89,22 @@ def make_ready(
 ) -> Ready:
     """Have it on disk: fetched, converted, or made with random weights where it is not there yet.
 
-    Blocks; all heavy work is done by child processes.
+    A stored INT4 that the device does not take stays as it is; one that it takes is made apart, see
+    :mod:`core.benchmark.npu_weights`. Blocks; all heavy work is done by child processes.
 
     Raises:
         StoppedError: ``cancel`` was set.
         PaddockError: it cannot be had; the text says why.
     """
-    if not material.random_weights:
-        source = ModelStore(settings).resolve(material.model)
-        if material.precision is None:
-            return _checkpoint(_original(source, settings, on_progress, cancel))
-        return _stored(
-            convert_in_process(
-                source,
-                material.precision,
-                settings=settings,
-                progress=_told(on_progress),
-                cancel=cancel,
-            )
-        )
-    model = random_model(material.model)
-    folder = ensure_checkpoint(model, settings, on_progress=on_progress, cancel=cancel)
+    work = _Work(settings, on_progress, cancel)
+    if material.random_weights:
+        return _random_ready(material, work)
+    source = ModelStore(settings).resolve(material.model)
     if material.precision is None:
-        return _checkpoint(folder)
-    return _stored(
-        convert_in_process(
-            resolve(str(folder)),
-            material.precision,
-            settings=random_settings(settings),
-            int4=model.int4 if material.precision is Precision.INT4 else None,
-            progress=_told(on_progress),
-            cancel=cancel,
-        )
-    )
+        return _checkpoint(_original(source, work))
+    if material.int4 is None or _stored_suits(source, material.int4, settings):
+        return _stored(work.convert(source, material.precision, settings))
+    return _stored(_apart(source, material.int4, work))
 
 
 def is_ready(material: Material, settings: Settings) -> bool:
@@ -120,34 +114,145 @@ def is_ready(material: Material, settings: Settings) -> bool:
         PaddockError: there is no such model, or what is stored of it is damaged.
     """
     if material.random_weights:
-        return _random_is_ready(random_model(material.model), material.precision, settings)
+        return _random_is_ready(material, settings)
     source = ModelStore(settings).resolve(material.model)
     if material.precision is None:
         return original_folder(source, settings) is not None
-    return ModelStore(settings).get(source, material.precision) is not None
+    if material.int4 is None or _stored_suits(source, material.int4, settings):
+        return ModelStore(settings).get(source, material.precision) is not None
+    folder = _here(source, settings)
+    if folder is None:
+        return False
+    if _came_in_int4(folder):
+        return ModelStore(settings).get(source, Precision.INT4) is not None
+    return ModelStore(npu_settings(settings)).get(resolve(str(folder)), Precision.INT4) is not None
 
 
-def _random_is_ready(model: RandomModel, precision: Precision | None, settings: Settings) -> bool:
-    folder = checkpoint_folder(settings, model.key)
-    if not folder.is_dir() or precision is None:
+@dataclass(frozen=True)
+class _Work:
+    """With what material is made ready."""
+
+    settings: Settings
+    on_progress: OnProgress
+    cancel: threading.Event
+
+    def convert(
+        self,
+        source: Source,
+        precision: Precision,
+        settings: Settings,
+        int4: Int4Settings | None = None,
+    ) -> StoredModel:
+        """See :func:`core.store.convert_in_process`."""
+        return convert_in_process(
+            source,
+            precision,
+            settings=settings,
+            int4=int4,
+            progress=_told(self.on_progress),
+            cancel=self.cancel,
+        )
+
+    def fetch(self, source: Source) -> Path:
+        """See :func:`core.store.fetch_in_process`."""
+        return fetch_in_process(
+            source,
+            settings=self.settings,
+            progress=_told(self.on_progress),
+            cancel=self.cancel,
+        ).folder
+
+
+# Random weights
+
+
+def _random_ready(material: Material, work: _Work) -> Ready:
+    model = random_model(material.model)
+    folder = ensure_checkpoint(
+        model, work.settings, on_progress=work.on_progress, cancel=work.cancel
+    )
+    if material.precision is None:
+        return _checkpoint(folder)
+    int4 = (material.int4 or model.int4) if material.precision is Precision.INT4 else None
+    apart = _random_home(material, work.settings)
+    return _stored(work.convert(resolve(str(folder)), material.precision, apart, int4))
+
+
+def _random_is_ready(material: Material, settings: Settings) -> bool:
+    folder = checkpoint_folder(settings, random_model(material.model).key)
+    if not folder.is_dir() or material.precision is None:
         return folder.is_dir()
-    store = ModelStore(random_settings(settings))
-    return store.get(resolve(str(folder)), precision) is not None
+    store = ModelStore(_random_home(material, settings))
+    return store.get(resolve(str(folder)), material.precision) is not None
 
 
-def _original(
-    source: Source, settings: Settings, on_progress: OnProgress, cancel: threading.Event
-) -> Path:
+def _random_home(material: Material, settings: Settings) -> Settings:
+    apart = random_settings(settings)
+    return npu_settings(apart) if material.int4 else apart
+
+
+# INT4 as a device wants it
+
+
+def _stored_suits(source: Source, wanted: Int4Settings, settings: Settings) -> bool:
+    """Whether the store has an INT4 of the model that the device takes as it is."""
+    stored = ModelStore(settings).get(source, Precision.INT4)
+    return stored is not None and stored.int4 is not None and stored.int4.suits(wanted)
+
+
+def _apart(source: Source, wanted: Int4Settings, work: _Work) -> StoredModel:
+    """The model compressed as the device wants it, beside whatever the store has of it.
+
+    Raises:
+        NotAModelError: it comes compressed in another way, or its folder is gone.
+    """
+    folder = _here(source, work.settings)
+    if folder is None and source.kind is SourceKind.HUB:
+        folder = work.fetch(source)
+    if folder is None:
+        raise NotAModelError(
+            f"The folder {source.location} is gone; put it back, or leave INT4 on an NPU out."
+        )
+    if not _came_in_int4(folder):
+        return work.convert(
+            resolve(str(folder)), Precision.INT4, npu_settings(work.settings), wanted
+        )
+    stored = work.convert(source, Precision.INT4, work.settings)
+    came = stored.int4
+    # Which layers are in INT4 was decided where it was made, and cannot be changed.
+    if came is None or not replace(came, ratio=wanted.ratio).suits(wanted):
+        raise NotAModelError(
+            f"{source.title} comes in INT4 that an NPU does not take ({_how(stored)}); give its "
+            "original checkpoint, or a version that was made for NPUs."
+        )
+    return stored
+
+
+def _here(source: Source, settings: Settings) -> Path | None:
+    """What of the model is on this machine that INT4 can be made from."""
+    folder = original_folder(source, settings)
+    if folder is not None:
+        return folder
+    stored = stored_ir(source, Precision.INT4, settings)
+    return stored.folder if stored is not None else None
+
+
+def _came_in_int4(folder: Path) -> bool:
+    return is_ir(folder) and of_folder(folder).precision is Precision.INT4
+
+
+# What there is
+
+
+def _original(source: Source, work: _Work) -> Path:
     """The folder of the model's checkpoint, fetched where it is not here.
 
     Raises:
         NotAModelError: it comes as an OpenVINO IR, or its folder is gone.
     """
-    folder = original_folder(source, settings)
+    folder = original_folder(source, work.settings)
     if folder is None and source.kind is SourceKind.HUB:
-        folder = fetch_in_process(
-            source, settings=settings, progress=_told(on_progress), cancel=cancel
-        ).folder
+        folder = work.fetch(source)
     if folder is None:
         raise NotAModelError(
             f"The folder {source.location} is gone; put it back, or leave PyTorch out."
@@ -168,7 +273,22 @@ def _checkpoint(folder: Path) -> Ready:
 
 def _stored(stored: StoredModel) -> Ready:
     manifest = stored.manifest
-    return Ready(stored.folder, manifest.folder_bytes, manifest.weight_bytes, manifest.positions)
+    return Ready(
+        stored.folder,
+        manifest.folder_bytes,
+        manifest.weight_bytes,
+        manifest.positions,
+        _as_recorded(stored),
+    )
+
+
+def _how(stored: StoredModel) -> str:
+    recorded = _as_recorded(stored)
+    return recorded.text if recorded is not None else "settings unknown"
+
+
+def _as_recorded(stored: StoredModel) -> Int4Weights | None:
+    return Int4Weights(**asdict(stored.int4)) if stored.int4 is not None else None
 
 
 def _told(on_progress: OnProgress) -> Callable[[Progress], None]:

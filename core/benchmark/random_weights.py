@@ -5,6 +5,7 @@ They lie apart from the person's models, below ``<home>/random-weights``::
     checkpoints/<key>/          PyTorch checkpoint, made by core.benchmark.random_checkpoint
     checkpoints/.work/…         one under way
     models/                     converted by the store, as in any home folder
+    npu-weights/models/         in INT4 as an NPU takes it; see core.benchmark.npu_weights
     kept.json                   keys that a person wants to keep; a later sweep leaves them alone
 """
 
@@ -22,9 +23,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from core.benchmark.npu_weights import npu_settings, remove_folder
 from core.benchmark.shapes import RandomModel
 from core.benchmark.turn import Turn
-from core.errors import ConversionError, DiskFullError, ModelBusyError, StoppedError
+from core.errors import ConversionError, DiskFullError, StoppedError
 from core.settings import CHECKOUT, Settings
 from core.store import ModelStore
 from core.store.checkpoint import TORCH_DTYPE_BYTES
@@ -83,16 +85,7 @@ def remove_random_weights(settings: Settings) -> int:
     Raises:
         ModelBusyError: a file cannot be removed.
     """
-    folder = random_settings(settings).home
-    before = folder_bytes(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    left = folder_bytes(folder)
-    if left:
-        raise ModelBusyError(
-            f"Some random weights in {folder} could not be removed ({decimal_text(left)}); close "
-            "the programs that use them and try again."
-        )
-    return before
+    return remove_folder(random_settings(settings).home, "random weights")
 
 
 def keep_random_weights(settings: Settings, keys: Iterable[str]) -> None:
@@ -121,13 +114,17 @@ def remove_unkept(settings: Settings) -> int:
     if not kept:
         return remove_random_weights(settings)
     freed = 0
-    store = ModelStore(random_settings(settings))
-    stored = store.list()
+    apart = random_settings(settings)
+    stores = (ModelStore(apart), ModelStore(npu_settings(apart)))
+    stored = [(store, each) for store in stores for each in store.list()]
     for folder in checkpoint_folder(settings, "any").parent.iterdir():
         if folder.name in kept or not folder.is_dir():
             continue
-        made = [each for each in stored if Path(each.manifest.source.location) == folder]
-        freed += sum(map(store.delete, made))
+        freed += sum(
+            store.delete(each)
+            for store, each in stored
+            if Path(each.manifest.source.location) == folder
+        )
         freed += folder_bytes(folder)
         shutil.rmtree(folder, ignore_errors=True)
     return freed

@@ -118,6 +118,7 @@ def _field_readers(kind: type) -> dict[str, tuple[_Read, bool]]:
 
 def _field_reader(field: Field[Any], hint: Any) -> _Read:
     special = {
+        "group_size": _read_group_size,
         "id": _read_id,
         "sweep": _read_id,
         "error": partial(_read_optional, partial(_read_text, limit=MAX_SENTENCE)),
@@ -210,6 +211,11 @@ def _read_count(data: Any, limit: int = MAX_COUNT) -> int:
     if type(data) is not int or not 0 <= data <= limit:
         raise UnfitError(f"is {_shown(data)}, not a whole number from 0 to {limit:,}")
     return data
+
+
+def _read_group_size(data: Any) -> int:
+    """−1 stands for one scale per channel."""
+    return data if type(data) is int and data == -1 else _read_count(data)
 
 
 def _read_figure(data: Any) -> float:

@@ -15,6 +15,7 @@ from core.markdown import code_span
 from core.records.measurement_values import (
     Figures,
     Host,
+    Int4Weights,
     Measurement,
     MeasurementState,
     Quality,
@@ -87,6 +88,10 @@ def _quality(name: str) -> _Read:
     return lambda measurement: getattr(measurement.quality, name, None)
 
 
+def _int4(name: str) -> _Read:
+    return lambda measurement: getattr(measurement.int4, name, None)
+
+
 def _time(name: str) -> _Read:
     return lambda measurement: moment.isoformat() if (moment := getattr(measurement, name)) else ""
 
@@ -134,6 +139,7 @@ _CSV_COLUMNS: dict[str, _Read] = {
     "source": _asked("source"),
     "random_weights": _asked("random_weights"),
     "precision": _asked("precision"),
+    **{f"int4_{field.name}": _int4(field.name) for field in fields(Int4Weights)},
     "execution_precision": _own("execution_precision"),
     "kv_precision": _own("kv_precision"),
     "device": _asked("device"),
@@ -256,7 +262,8 @@ def _notes(measurements: Sequence[Measurement]) -> list[str]:
 def _conditions(measurements: Sequence[Measurement]) -> list[str]:
     """Under which conditions the rows with figures came about, each said once."""
     measured = [row for row in measurements if row.figures is not None]
-    lines = [say(row) for say in (_machine, _execution, _method, _versions) for row in measured]
+    said = (_machine, _compression, _execution, _method, _versions)
+    lines = [line for say in said for row in measured if (line := say(row))]
     if days := sorted({f"{row.started_at or row.created_at:%Y-%m-%d}" for row in measured}):
         lines.append(f"Measured on {', '.join(days)} (UTC).")
     return list(dict.fromkeys(lines))
@@ -271,6 +278,14 @@ def _machine(row: Measurement) -> str:
         f"Host {_name(host.name)}: {code_span(host.cpu)}, {host.cores} logical processors, "
         f"{bytes_text(host.memory_bytes)} of memory, {code_span(host.os)}{bandwidth}."
     )
+
+
+def _compression(row: Measurement) -> str | None:
+    asked = row.configuration
+    if row.int4 is None:
+        return None
+    place = f"{_name(subject_of(row).name)} in INT4 on {_name(asked.device)}"
+    return f"{place}: weights {row.int4.text}."
 
 
 def _execution(row: Measurement) -> str:

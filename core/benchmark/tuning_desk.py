@@ -7,9 +7,11 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from core.benchmark.npu_weights import remove_npu_weights
 from core.benchmark.preparing import Material, make_ready
 from core.benchmark.tuning import PERPLEXITY_LIMIT, Trial, Tuning
 from core.benchmark.turn import Turn
+from core.catalogue import device_int4
 from core.devices import require_device
 from core.errors import BadRequestError, GenerationError, ModelBusyError, PaddockError, StoppedError
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
@@ -131,11 +133,17 @@ class TuningDesk:
         def tell(message: str, share: float | None) -> None:
             run.message, run.share = message, share or 0.0
 
+        spec = run.spec
+        int4 = device_int4(spec.precision, spec.device)
         ready = make_ready(
-            Material(run.spec.model, False, run.spec.precision),
+            Material(spec.model, False, spec.precision, int4),
             self._settings,
             on_progress=tell,
             cancel=run._cancelled,
         )
-        named = ModelSpec(key, run.spec.precision, run.spec.device, run.spec.runtime)
-        return Tuning(ready.folder, named, tell, run._cancelled, limit, trials=run.trials).run()
+        named = ModelSpec(key, spec.precision, spec.device, spec.runtime)
+        try:
+            search = Tuning(ready.folder, named, tell, run._cancelled, limit, trials=run.trials)
+            return search.run()
+        finally:
+            remove_npu_weights(self._settings)

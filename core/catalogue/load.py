@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue.model import CatalogueModel, Int4Settings, Shape
+from core.catalogue.precision import Precision
 from core.catalogue.shapes import parameter_count, shape_from_config
 from core.errors import UnknownModelError
 from core.settings import CHECKOUT
@@ -47,6 +48,12 @@ def default_int4() -> Int4Settings:
 def npu_int4() -> Int4Settings:
     """INT4 settings for any model that is to run on an NPU."""
     return Int4Settings(**_toml()["int4"]["npu"])
+
+
+def device_int4(precision: Precision, device: str) -> Int4Settings | None:
+    """INT4 settings that a device wants; None leaves the model's, or it is another precision."""
+    wanted = precision is Precision.INT4 and device.upper().startswith("NPU")
+    return npu_int4() if wanted else None
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,11 @@ class Int4Settings:
     scale_estimation: bool = False
     """Choose the scales by least squares on texts that the model itself writes: slower, and
     usually a little more accurate."""
+
+    def suits(self, wanted: Int4Settings) -> bool:
+        """Whether weights of these settings run where the wanted ones do: how their scales were
+        found does not matter to a device."""
+        return replace(self, scale_estimation=wanted.scale_estimation) == wanted
 
 
 @dataclass(frozen=True)

@@ -269,15 +269,16 @@ def _result_text(stored: StoredModel) -> str:
 
 
 def _delete_random_weights(options: argparse.Namespace, settings: Settings) -> int:
-    """Remove what benchmarks made with random weights, after asking."""
+    """Remove what benchmarks made for themselves, after asking."""
+    from core.benchmark.npu_weights import delete_npu_weights, npu_weights_bytes
     from core.benchmark.random_weights import delete_random_weights, random_weights_bytes
 
     if options.model is not None or options.precision is not None or options.download:
         raise BadRequestError("--random-weights removes all of them; name nothing beside it.")
-    size = random_weights_bytes(settings)
+    size = random_weights_bytes(settings) + npu_weights_bytes(settings)
     if size and not options.yes and not _confirmed(f"Delete {decimal_text(size)} of them?"):
         raise StoppedError("Nothing was deleted.")
-    freed = delete_random_weights(settings)
+    freed = delete_random_weights(settings) + delete_npu_weights(settings)
     if options.json:
         print(json.dumps({"deleted": ["random weights"], "freed_bytes": freed}, indent=2))
     elif freed:

@@ -118,8 +118,8 @@ def newest_revision() -> str:
     return max(path.name.partition("_")[0] for path in MIGRATIONS.glob("versions/[0-9]*_*.py"))
 
 
-def upgrade(connection: Connection) -> None:
-    """Run the missing migrations in the connection's transaction (Alembic)."""
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Run the missing migrations, up to a revision, in the connection's transaction (Alembic)."""
     from alembic import command
     from alembic.config import Config
 
@@ -127,7 +127,7 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     with _alembic_turn:
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
 
 
 def _parse(url: str) -> URL:

@@ -12,6 +12,7 @@ from core.records.measurement_values import (
     Configuration,
     Figures,
     Host,
+    Int4Weights,
     Measurement,
     Quality,
     Round,
@@ -21,7 +22,7 @@ from core.records.measurement_values import (
 
 _CONFIGURATION = tuple(f.name for f in fields(Configuration))
 _HOST = tuple(f.name for f in fields(Host))
-_NESTED = ("configuration", "host", "devices_used", "rounds", "figures", "quality")
+_NESTED = ("configuration", "host", "devices_used", "int4", "rounds", "figures", "quality")
 _PLAIN = tuple(f.name for f in fields(Measurement) if f.name not in _NESTED)
 """Fields that have a column of their name and type."""
 
@@ -34,6 +35,7 @@ def row_of(measurement: Measurement) -> dict[str, Any]:
     row |= {f"host_{name}": getattr(measurement.host, name) for name in _HOST}
     return row | {
         "devices_used": list(measurement.devices_used),
+        "int4": None if measurement.int4 is None else asdict(measurement.int4),
         "rounds": [asdict(one) for one in measurement.rounds],
         "figures": None if figures is None else asdict(figures),
         "quality": None if measurement.quality is None else asdict(measurement.quality),
@@ -54,6 +56,7 @@ def measurement_of(row: RowMapping) -> Measurement:
             configuration=Configuration(**{name: row[name] for name in _CONFIGURATION}),
             host=Host(**{name: row[f"host_{name}"] for name in _HOST}),
             devices_used=tuple(row["devices_used"]),
+            int4=None if row["int4"] is None else Int4Weights(**row["int4"]),
             rounds=tuple(map(_round, row.get("rounds") or ())),
             figures=None if row["figures"] is None else _figures(row["figures"]),
             quality=None if row["quality"] is None else Quality(**row["quality"]),

@@ -144,6 +144,33 @@ class Quality:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Int4Weights:
+    """How weights were compressed to INT4, as it was asked of NNCF; of a model that came
+    compressed, as its weights show it."""
+
+    symmetric: bool
+    """Without zero points."""
+    group_size: int
+    """Weights that share one scale along the input channel; −1 means one scale per channel."""
+    ratio: float
+    """Share of the compressible layers in INT4, 0 to 1; the rest are in INT8."""
+    scale_estimation: bool = False
+    """Whether the scales were fitted on texts that the model wrote itself."""
+
+    @property
+    def text(self) -> str:
+        """Words for people: "asymmetric, group size 128, ratio 0.8"."""
+        grouped = self.group_size > 0
+        parts = [
+            "symmetric" if self.symmetric else "asymmetric",
+            f"group size {self.group_size}" if grouped else "one scale per channel",
+            f"ratio {self.ratio:g}",
+            *(["scale estimation"] if self.scale_estimation else []),
+        ]
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Figures:
     """What the rounds of a measurement amount to; what a chart shows."""
 
@@ -218,6 +245,9 @@ class Measurement:
     """Size of the model's folder."""
     weight_bytes: int | None = None
     """Constants of the matrix multiplications, as they are read for each token."""
+    int4: Int4Weights | None = None
+    """How the weights were compressed; None in another precision, before the model was there, and
+    in rows of earlier versions."""
     rounds: tuple[Round, ...] = ()
     figures: Figures | None = None
     """None until a round is complete."""

@@ -226,6 +226,7 @@ measurements = Table(
     Column("threads", Integer),
     Column("disk_bytes", BigInteger),
     Column("weight_bytes", BigInteger),
+    Column("int4", JsonText),
     Column("decode_tokens_per_s", Figure),
     Column("contended", Boolean),
     Column("figures", JsonText),

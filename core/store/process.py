@@ -185,17 +185,15 @@ def _check_settings(
     Raises:
         PersonMistake: with the settings it has.
     """
-    four, eight = stored.manifest.int4, stored.manifest.int8
+    now, eight = stored.int4, stored.manifest.int8
     has: list[str] = []
-    if int4 is not None and four is not None:
-        now = Int4Settings(four.symmetric, four.group_size, four.ratio, four.scale_estimation)
-        if now != int4:
-            has = [
-                "symmetric" if now.symmetric else "asymmetric",
-                f"group size {now.group_size}",
-                f"ratio {now.ratio:g}",
-                *(["scale estimation"] if now.scale_estimation else []),
-            ]
+    if int4 is not None and now is not None and now != int4:
+        has = [
+            "symmetric" if now.symmetric else "asymmetric",
+            f"group size {now.group_size}",
+            f"ratio {now.ratio:g}",
+            *(["scale estimation"] if now.scale_estimation else []),
+        ]
     if int8 is not None and eight is not None and eight.symmetric != int8.symmetric:
         has = ["symmetric" if eight.symmetric else "asymmetric"]
     if has:

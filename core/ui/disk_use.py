@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.benchmark.npu_weights import delete_npu_weights, npu_weights_bytes
 from core.benchmark.random_weights import delete_random_weights, random_weights_bytes
 from core.catalogue import catalogue
 from core.engine import Engine
@@ -24,6 +25,7 @@ def draw_disk_use(engine: Engine) -> None:
             usage = engine.store.disk_usage()
             downloads = engine.store.downloads()
             random_bytes = random_weights_bytes(engine.settings)
+            npu_bytes = npu_weights_bytes(engine.settings)
         except OSError as error:
             st.warning(
                 f"The home folder cannot be read ({safe_markdown(str(error))}); check its "
@@ -36,6 +38,7 @@ def draw_disk_use(engine: Engine) -> None:
                 ("Models", usage.models_bytes, True),
                 ("Downloads", usage.downloads_bytes, True),
                 ("Random weights", random_bytes, False),
+                ("INT4 for an NPU", npu_bytes, False),
                 ("Conversions under way", usage.work_bytes, True),
                 ("Free", usage.free_bytes, True),
             ):
@@ -50,6 +53,8 @@ def draw_disk_use(engine: Engine) -> None:
             _draw_download(engine, download)
         if random_bytes:
             _draw_random_weights(engine, random_bytes)
+        if npu_bytes:
+            _draw_npu_weights(engine, npu_bytes)
         if usage.work_bytes and not engine.tasks.active():
             _draw_leftovers(engine, usage.work_bytes)
 
@@ -65,6 +70,22 @@ def _draw_random_weights(engine: Engine, size: int) -> None:
                 st.error(safe_markdown(str(error)), icon=":material/error:")
             else:
                 notify(f"The random weights are removed: {decimal_text(freed)} are free again.")
+                st.rerun()
+
+
+def _draw_npu_weights(engine: Engine, size: int) -> None:
+    """What a benchmark that was cancelled will go on with."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            f"INT4 for an NPU, made for a benchmark · {decimal_text(size)}", width="stretch"
+        )
+        if manage_button("Remove", icon=":material/delete:", type="tertiary", key="forget_npu"):
+            try:
+                freed = delete_npu_weights(engine.settings)
+            except PaddockError as error:
+                st.error(safe_markdown(str(error)), icon=":material/error:")
+            else:
+                notify(f"The INT4 for an NPU is removed: {decimal_text(freed)} are free again.")
                 st.rerun()
 
 

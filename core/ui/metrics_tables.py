@@ -116,6 +116,7 @@ def _measurement_row(measurement: Measurement) -> dict[str, Any]:
         "New tokens": what.new_tokens,
         "Repeats": what.repeats,
         "Device asked": what.device,
+        "INT4 weights": measurement.int4.text if measurement.int4 else None,
         "Execution": measurement.execution_precision,
         "KV cache": measurement.kv_precision,
         "Threads": measurement.threads,

@@ -15,6 +15,9 @@ from core.ui.settled import hold_settled, page_was_drawn
 ICON = str(Path(__file__).with_name("icon.svg"))
 """A file of our own: Streamlit takes named icons for the browser tab from a font server."""
 
+CONTRAST = Path(__file__).with_name("contrast.css")
+"""What Streamlit's theme has no settings for."""
+
 
 def to_first_page() -> None:
     """The root path leads to the first page, which has a path of its own."""
@@ -28,6 +31,7 @@ try:
         page_title="Paddock", page_icon=ICON, layout="wide", initial_sidebar_state=340
     )
     st.logo(ICON, size="large")
+    st.html(CONTRAST)
     root = st.Page(
         to_first_page, title="Paddock", url_path="home", default=True, visibility="hidden"
     )

@@ -34,6 +34,7 @@ from tests.records.measurement_samples import (
     a_quality,
     a_round,
     a_waiting_one,
+    an_int4,
 )
 
 NOT_OURS = "^The file is not a Paddock benchmark; choose the JSON file that Export"
@@ -282,6 +283,10 @@ def in_sample(**values: Any) -> Change:
         (in_part("configuration", hints={"a": {}}), "configuration.hints['a'] is an object, not"),
         (in_part("configuration", hints={"a": 10**40}), "is a number of many digits, not a text"),
         (in_part("quality", tokens=None), "quality.tokens is null"),
+        (in_part("int4", group_size=-2), "int4.group_size is -2, not a whole number"),
+        (in_part("int4", group_size=-1.0), "int4.group_size is -1.0, not a whole number"),
+        (in_part("int4", symmetric=None), "int4.symmetric is null, not true or false"),
+        (in_part("int4", ratio="all"), "int4.ratio is 'all', not a number"),
         (in_part("figures", ttft_ms=1.0), "figures.ttft_ms is 1.0, not an object"),
         (in_part("figures", mbu="high"), "figures.mbu is 'high', not a number"),
         (in_round(load_s=None), "rounds[1].load_s is null, not a number"),
@@ -319,10 +324,11 @@ def test_two_measurements_with_one_id_are_refused() -> None:
 
 def test_fields_with_a_default_may_be_missing_in_an_older_file() -> None:
     def shorten(row: dict[str, Any]) -> None:
-        del row["quality"]["task_accuracy"], row["imported_at"], row["threads"]
+        del row["quality"]["task_accuracy"], row["imported_at"], row["threads"], row["int4"]
 
     found = from_json(changed(shorten))[1]
     assert (found.quality.task_accuracy, found.imported_at, found.threads) == (None, None, None)
+    assert found.int4 is None
 
 
 json_values = st.recursive(
@@ -369,6 +375,8 @@ def test_csv_has_every_figure_with_its_unit() -> None:
     assert (cells["timed_answers"], cells["rounds"]) == ("4", "2")
     assert cells["quality_perplexity_ratio"] == "1.024" and cells["devices_used"] == "GPU.0 CPU"
     assert cells["host_bandwidth_bytes_per_s"] == "28100000000.0"
+    told = [cells[f"int4_{name}"] for name in ("symmetric", "group_size", "ratio")]
+    assert told == ["true", "-1", "0.9"] and cells["int4_scale_estimation"] == "true"
     assert json.loads(cells["hints"])["INFERENCE_PRECISION_HINT"] == "f32"
     assert datetime.fromisoformat(cells["created_at"]) == row.created_at
     assert all(cells.values()), "the sample has every field"
@@ -429,6 +437,7 @@ def test_markdown_is_a_table_with_units_and_conditions() -> None:
     for condition in (
         "`Some CPU @ 2.0 GHz`, 4 logical processors, 16 GiB of memory",
         "read bandwidth 28.1 GB/s as measured",
+        "in INT4 on AUTO: weights symmetric, one scale per channel, ratio 0.9, scale estimation.",
         "INT4 on AUTO, optimum: executed in f32, KV cache in u8, 2 threads.",
         "exactly 4 tokens, at least 5 timed ones for each row, over 2 fresh processes",
         "`openvino 2026.4.1, torch 2.13.0+cpu`",
@@ -436,6 +445,23 @@ def test_markdown_is_a_table_with_units_and_conditions() -> None:
         "Random weights: speed and size of the architecture without its knowledge.",
     ):
         assert condition in text
+
+
+def test_how_int4_was_made_is_said_of_each_model_and_device() -> None:
+    grouped = an_int4(symmetric=False, group_size=128, ratio=0.8, scale_estimation=False)
+    text = to_markdown(
+        [
+            a_measurement(device="CPU", int4=grouped),
+            a_measurement(device="CPU", int4=grouped, prompt_tokens=32),
+            a_measurement(device="NPU", int4=an_int4(ratio=1.0, scale_estimation=False)),
+            a_measurement(device="CPU", precision="int8", int4=None),
+        ]
+    )
+    said = [line.partition(" in ")[2] for line in text.splitlines() if ": weights " in line]
+    assert said == [
+        "INT4 on CPU: weights asymmetric, group size 128, ratio 0.8.",
+        "INT4 on NPU: weights symmetric, one scale per channel, ratio 1.",
+    ]
 
 
 def test_conditions_are_said_once_and_hosts_told_apart_where_there_are_several() -> None:

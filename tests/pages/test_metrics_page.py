@@ -25,6 +25,7 @@ from core.ui.cached import shared_engine
 from core.ui.metrics_files import answers_csv
 from tests.benchmark.point_samples import a_host, a_measurement, a_quality
 from tests.pages.app import open_page, texts
+from tests.records.measurement_samples import an_int4
 from tests.records.run_samples import a_result, a_start
 
 
@@ -106,6 +107,19 @@ def test_rows_without_figures_are_no_charts_and_no_error(store: MeasurementStore
     table = app.dataframe[0].value
     assert list(table["State"]) == ["failed"]
     assert list(table["Why"]) == [reason]
+    assert "INT4 weights" not in table.columns or table["INT4 weights"].isna().all()
+
+
+def test_how_int4_was_made_stands_in_the_table_and_the_hover_text(store: MeasurementStore) -> None:
+    npu = an_int4(ratio=1.0, scale_estimation=False)
+    save(store, replace(a_measurement("int4", device="NPU"), int4=npu))
+    save(store, a_measurement("int8"))
+    app = open_page("metrics")
+    told = app.dataframe[0].value.set_index("Precision")["INT4 weights"]
+    assert told["INT4"] == "symmetric, one scale per channel, ratio 1"
+    assert not isinstance(told["INT8"], str)
+    shown = "".join(each.proto.spec for each in app.get("plotly_chart"))
+    assert "weights symmetric, one scale per channel, ratio 1" in shown
 
 
 def test_a_database_that_cannot_be_opened_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from core.records.measurement_values import (
     Configuration,
     Figures,
     Host,
+    Int4Weights,
     Measurement,
     MeasurementState,
     Quality,
@@ -106,6 +107,12 @@ def a_quality(**changes: Any) -> Quality:
     return Quality(**(values | changes))
 
 
+def an_int4(**changes: Any) -> Int4Weights:
+    """How its weights were compressed."""
+    values = {"symmetric": True, "group_size": -1, "ratio": 0.9, "scale_estimation": True}
+    return Int4Weights(**(values | changes))
+
+
 def a_host(**changes: Any) -> Host:
     """A machine."""
     values: dict[str, Any] = {
@@ -144,6 +151,7 @@ def a_measurement(**changes: Any) -> Measurement:
         "threads": 2,
         "disk_bytes": 3 * 2**30,
         "weight_bytes": 2 * 2**30,
+        "int4": an_int4(),
         "rounds": (a_round(), a_round(start=72.9, load_s=3.5)),
         "figures": a_figures(),
         "quality": a_quality(),
@@ -165,6 +173,7 @@ def a_waiting_one(**changes: Any) -> Measurement:
         "threads": None,
         "disk_bytes": None,
         "weight_bytes": None,
+        "int4": None,
         "rounds": (),
         "figures": None,
         "quality": None,

@@ -10,18 +10,24 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from core.errors import PaddockError, RecordsError
 from core.records import Database, RunStore, database
 from core.records.database import MIGRATIONS, newest_revision
-from core.records.schema import metadata, runs
+from core.records.measurement_rows import row_of
+from core.records.measurements import MeasurementStore
+from core.records.schema import measurements, metadata, runs
+from core.records.values import utc_now
 from core.settings import Settings
+from tests.records.measurement_samples import a_measurement, an_int4
 from tests.records.run_samples import a_result, a_start
 
 
@@ -141,6 +147,26 @@ def test_a_database_of_the_base_revision_is_upgraded(tmp_path: Path) -> None:
     assert store.database.revision() == newest_revision()
     with raw(tmp_path) as connection:
         assert connection.execute("SELECT note FROM kept").fetchone() == ("still here",)
+
+
+def test_measurements_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
+    """With a column more, which stands before the rounds as all that is read without them."""
+    with closing(create_engine(f"sqlite:///{tmp_path / 'paddock.db'}").connect()) as connection:
+        database.upgrade(connection, "0006")
+        old = row_of(a_measurement()) | {"position": 0, "saved_at": utc_now()}
+        del old["int4"]
+        connection.execute(measurements.insert(), old)
+        connection.commit()
+    store = MeasurementStore.open(Settings(home=tmp_path))
+    (row,) = store.all()
+    assert row == replace(a_measurement(), id=row.id, int4=None)
+    store.save(replace(row, int4=an_int4(group_size=64)))
+    assert store.get(row.id).int4.group_size == 64
+    with raw(tmp_path) as connection:
+        columns = [found[1] for found in connection.execute("PRAGMA table_info(measurements)")]
+        indices = {found[1] for found in connection.execute("PRAGMA index_list(measurements)")}
+    assert columns[-1] == "rounds" and "int4" in columns
+    assert {index.name for index in measurements.indexes} <= indices
 
 
 def test_a_failed_migration_leaves_the_database_as_it_was(tmp_path: Path) -> None:

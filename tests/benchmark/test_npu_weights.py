@@ -1,0 +1,312 @@
+"""INT4 for an NPU: measured in its own way, beside the INT4 that a person has stored.
+
+No test has an NPU: OpenVINO is made to report one, and what measures there measures nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core import devices
+from core.benchmark.document import from_json, to_json
+from core.benchmark.estimate import estimate, materials
+from core.benchmark.npu_weights import (
+    delete_npu_weights,
+    npu_settings,
+    npu_weights_bytes,
+    remove_npu_weights,
+)
+from core.benchmark.plan import Plan
+from core.benchmark.preparing import Material, Ready, is_ready, make_ready
+from core.benchmark.random_weights import (
+    checkpoint_folder,
+    keep_random_weights,
+    random_settings,
+    remove_unkept,
+)
+from core.benchmark.sweep import Benchmark
+from core.benchmark.turn import Turn
+from core.catalogue import Int4Settings, Precision, catalogue, npu_int4
+from core.errors import ModelBusyError, NotAModelError, StoppedError
+from core.records.database import Database
+from core.records.measurement_values import Int4Weights, MeasurementState
+from core.records.measurements import MeasurementStore
+from core.settings import Settings
+from core.store import ModelStore, StoredModel
+from core.store.weights import read_weights
+from tests.benchmark.fake_tools import FakeWork
+
+SMALL = "paddock-neox"
+"""Small, here without a network, and usually in INT4 with groups of 32."""
+
+FOR_NPU = Material(SMALL, False, Precision.INT4, npu_int4())
+
+PLAN = Plan(
+    models=(SMALL,),
+    random_models=(SMALL,),
+    precisions=(Precision.INT4,),
+    devices=("CPU", "NPU"),
+    prompt_tokens=(32,),
+    new_tokens=8,
+    repeats=2,
+)
+
+AS_AN_NPU_TAKES_IT = Int4Weights(symmetric=True, group_size=-1, ratio=1.0)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home", memory_reserve_mib=0)
+
+
+@pytest.fixture
+def an_npu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """OpenVINO reports one."""
+    pairs = [("CPU", "A CPU"), ("NPU", "An NPU")]
+    monkeypatch.setattr(devices, "_reported_devices", lambda: pairs)
+    monkeypatch.setattr(devices, "_auto_choice", lambda: ["CPU"])
+    devices.list_devices.cache_clear()
+    yield
+    devices.list_devices.cache_clear()
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[MeasurementStore]:
+    made = MeasurementStore(Database.open(settings, patience_s=0.1))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def benchmark_of(
+    settings: Settings, store: MeasurementStore
+) -> Iterator[Callable[[FakeWork], Benchmark]]:
+    """A benchmark that makes its models really ready, and measures nothing."""
+    made: list[Benchmark] = []
+
+    def build(work: FakeWork) -> Benchmark:
+        tools = replace(work.tools(), make_ready=make_ready)
+        made.append(Benchmark(settings, lambda: store, tools=tools))
+        return made[-1]
+
+    yield build
+    for benchmark in made:
+        benchmark.close()
+
+
+def ready(material: Material, settings: Settings) -> Ready:
+    return make_ready(material, settings, on_progress=lambda *news: None, cancel=threading.Event())
+
+
+def stored_by_a_person(settings: Settings, int4: Int4Settings | None = None) -> StoredModel:
+    store = ModelStore(settings)
+    return store.ensure(store.resolve(SMALL), Precision.INT4, int4=int4)
+
+
+def state_of(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+# What a device wants
+
+
+def test_only_int4_on_an_npu_is_another_material():
+    plan = replace(PLAN, precisions=(Precision.INT8, Precision.INT4), devices=("CPU", "NPU.0"))
+    found = [(item.random_weights, item.precision, item.int4) for item in materials(plan)]
+    assert found == [
+        (is_random, precision, int4)
+        for is_random in (False, True)
+        for precision, int4 in (
+            (Precision.INT8, None),
+            (Precision.INT4, None),
+            (Precision.INT4, Int4Settings(True, -1, 1.0)),
+        )
+    ]
+    assert FOR_NPU.label == "paddock-neox in INT4 for an NPU"
+    assert replace(FOR_NPU, int4=None).label == "paddock-neox in INT4"
+
+
+def test_how_scales_were_found_does_not_matter_to_a_device():
+    wanted = npu_int4()
+    assert replace(wanted, scale_estimation=True).suits(wanted)
+    for other in ({"symmetric": False}, {"group_size": 128}, {"ratio": 0.8}):
+        assert not replace(wanted, **other).suits(wanted)
+
+
+# A person's models
+
+
+def test_what_a_person_stored_stays_and_the_npu_gets_its_own(settings: Settings):
+    mine = stored_by_a_person(settings)
+    before = state_of(mine.folder)
+    assert not mine.int4.suits(npu_int4())
+    assert not is_ready(FOR_NPU, settings)
+
+    made = ready(FOR_NPU, settings)
+    assert made.int4 == AS_AN_NPU_TAKES_IT
+    report = read_weights(made.folder)
+    assert report.symmetric and set(report.group_sizes) == {-1}
+    assert is_ready(FOR_NPU, settings) and ready(FOR_NPU, settings) == made
+    assert made.folder.is_relative_to(npu_settings(settings).home)
+
+    usual = ready(replace(FOR_NPU, int4=None), settings)
+    assert usual.folder == mine.folder and usual.int4.group_size == 32
+    assert state_of(mine.folder) == before
+    assert [each.folder for each in ModelStore(settings).list()] == [mine.folder]
+
+    assert remove_npu_weights(settings) > made.disk_bytes
+    assert npu_weights_bytes(settings) == 0 and not is_ready(FOR_NPU, settings)
+    assert state_of(mine.folder) == before
+
+
+def test_nothing_is_stored_in_int4_for_the_sake_of_a_benchmark(settings: Settings):
+    ready(FOR_NPU, settings)
+    assert ModelStore(settings).list() == []
+
+
+@pytest.mark.parametrize("scale_estimation", [False, True])
+def test_a_stored_one_that_suits_is_measured_itself(settings: Settings, scale_estimation: bool):
+    mine = stored_by_a_person(settings, replace(npu_int4(), scale_estimation=scale_estimation))
+    assert is_ready(FOR_NPU, settings)
+    made = ready(FOR_NPU, settings)
+    assert made.folder == mine.folder
+    assert made.int4 == replace(AS_AN_NPU_TAKES_IT, scale_estimation=scale_estimation)
+    assert npu_weights_bytes(settings) == 0
+
+
+def test_a_stored_fp16_serves_where_the_original_is_gone(settings: Settings, checkpoints):
+    folder = settings.home.parent / "mine"
+    shutil.copytree(checkpoints("llama"), folder)
+    store = ModelStore(settings)
+    fp16 = store.ensure(store.resolve(str(folder)), Precision.FP16)
+    shutil.rmtree(folder)
+    material = replace(FOR_NPU, model=str(folder))
+    assert not is_ready(material, settings)
+    assert ready(material, settings).int4 == AS_AN_NPU_TAKES_IT
+    assert is_ready(material, settings)
+    assert [each.folder for each in store.list()] == [fp16.folder]
+
+
+def test_a_model_that_is_gone_is_a_sentence(settings: Settings, checkpoints):
+    folder = settings.home.parent / "mine"
+    shutil.copytree(checkpoints("llama"), folder)
+    store = ModelStore(settings)
+    store.ensure(store.resolve(str(folder)), Precision.INT4)
+    shutil.rmtree(folder)
+    with pytest.raises(NotAModelError, match=r"is gone; put it back, or leave INT4 on an NPU out"):
+        ready(replace(FOR_NPU, model=str(folder)), settings)
+
+
+def test_what_comes_in_int4_is_taken_where_it_suits_and_refused_where_not(settings: Settings):
+    """Its weights cannot be compressed anew; which layers are in INT4 is its maker's choice."""
+    elsewhere = settings.model_copy(update={"home": settings.home.parent / "elsewhere"})
+    groups = stored_by_a_person(elsewhere)
+    with pytest.raises(NotAModelError) as raised:
+        ready(replace(FOR_NPU, model=str(groups.folder)), settings)
+    said = str(raised.value)
+    assert "asymmetric, group size 32, ratio 0." in said and "made for NPUs" in said
+    ModelStore(elsewhere).delete(groups)
+    channels = stored_by_a_person(elsewhere, npu_int4())
+    material = replace(FOR_NPU, model=str(channels.folder))
+    assert not is_ready(material, settings)
+    made = ready(material, settings)
+    assert is_ready(material, settings)
+    assert (made.int4.symmetric, made.int4.group_size) == (True, -1) and made.int4.ratio < 1
+    assert npu_weights_bytes(settings) == 0
+
+
+def test_the_estimate_counts_both(settings: Settings):
+    one = replace(PLAN, models=(), random_models=("tiny-llama-1b-chat",), devices=("CPU",))
+    both = replace(one, devices=("CPU", "NPU"))
+    more = estimate(both, settings).disk_bytes - estimate(one, settings).disk_bytes
+    assert 0.5e9 < more < 0.8e9  # 1.1 billion weights in four bits, the embeddings in eight
+    npu = replace(both, devices=("NPU",))
+    assert estimate(npu, settings).disk_bytes < estimate(one, settings).disk_bytes
+
+
+# Random weights
+
+
+def test_random_weights_of_both_kinds_lie_side_by_side(settings: Settings):
+    usual, npu = Material(SMALL, True, Precision.INT4), replace(FOR_NPU, random_weights=True)
+    first = ready(usual, settings)
+    assert is_ready(usual, settings) and not is_ready(npu, settings)
+    second = ready(npu, settings)
+    assert is_ready(npu, settings) and first.folder != second.folder
+    assert first.int4.group_size == catalogue()[SMALL].int4.group_size
+    assert second.int4 == AS_AN_NPU_TAKES_IT
+    assert ready(usual, settings) == first
+    other = checkpoint_folder(settings, "neox-410m")
+    other.mkdir(parents=True)
+    keep_random_weights(settings, ["neox-410m"])
+    assert remove_unkept(settings) > first.disk_bytes + second.disk_bytes
+    assert other.is_dir() and not first.folder.exists() and not second.folder.exists()
+    assert ModelStore(npu_settings(random_settings(settings))).list() == []
+
+
+# Whole sweeps
+
+
+@pytest.mark.usefixtures("an_npu")
+def test_a_sweep_measures_each_device_with_its_own_weights(
+    settings: Settings, benchmark_of, store: MeasurementStore
+):
+    mine = stored_by_a_person(settings)
+    before = state_of(mine.folder)
+    seen: dict[tuple[str, str], bool] = {}
+
+    def look(job) -> None:
+        seen[job.spec.device, str(job.folder)] = read_weights(job.folder).symmetric
+
+    sweep = benchmark_of(FakeWork(before=look)).start(PLAN)
+    assert sweep.wait(120) and sweep.progress().error is None
+    assert len(seen) == 4  # CPU and NPU, of the real weights and of random ones
+    assert {device: symmetric for (device, _), symmetric in seen.items()} == {
+        "CPU": False,
+        "NPU": True,
+    }
+    rows = store.of_sweep(sweep.id)
+    assert {row.state for row in rows} == {MeasurementState.DONE}
+    grouped = Int4Weights(symmetric=False, group_size=32, ratio=0.8)
+    assert [(row.configuration.device, row.int4) for row in rows] == [
+        ("CPU", grouped),
+        ("NPU", AS_AN_NPU_TAKES_IT),
+        ("CPU", grouped),
+        ("NPU", AS_AN_NPU_TAKES_IT),
+    ]
+    assert from_json(to_json(rows)) == rows
+    assert state_of(mine.folder) == before
+    assert npu_weights_bytes(settings) == 0 and not random_settings(settings).home.exists()
+
+
+@pytest.mark.usefixtures("an_npu")
+def test_a_stopped_sweep_keeps_them_until_it_is_done(settings: Settings, benchmark_of):
+    def stop(job) -> None:
+        raise StoppedError("Stopped.")
+
+    work = FakeWork(before=stop)
+    benchmark = benchmark_of(work)
+    sweep = benchmark.start(replace(PLAN, random_models=(), devices=("NPU",)))
+    assert sweep.wait(120) and npu_weights_bytes(settings) > 0
+    with Turn(settings).taken(), pytest.raises(ModelBusyError, match="already"):
+        delete_npu_weights(settings)
+    work.before = lambda job: None
+    assert benchmark.resume(sweep.id).wait(120)
+    assert npu_weights_bytes(settings) == 0
+
+
+def test_without_an_npu_nothing_is_compressed_for_one(settings: Settings, benchmark_of, store):
+    if any(device.id.startswith("NPU") for device in devices.list_devices()):
+        pytest.skip("this machine has an NPU")
+    sweep = benchmark_of(FakeWork()).start(replace(PLAN, random_models=(), devices=("NPU",)))
+    assert sweep.wait(60)
+    (row,) = store.of_sweep(sweep.id)
+    assert row.state is MeasurementState.FAILED and "NPU" in row.error and row.int4 is None
+    assert not npu_settings(settings).home.exists()

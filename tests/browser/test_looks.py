@@ -1,0 +1,30 @@
+"""Both looks in a real browser: what Streamlit makes of the theme's colours can be read."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.screen import eventually
+from tests.contrast import TEXT, contrast
+
+COLOUR = "(element) => getComputedStyle(element).color"
+GROUND = "(element) => getComputedStyle(element).backgroundColor"
+OPACITY = "(element) => getComputedStyle(element).opacity"
+
+
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_what_is_primary_or_chosen_can_be_read(look: str, scripted, open_screen):
+    page = open_screen(f"{scripted.url}/instruct", color_scheme=look).page
+    button = page.get_by_test_id("stBaseButton-primary")
+    shortcut = button.locator("kbd")
+    eventually(shortcut.is_visible, "the button is there")
+    ground = button.evaluate(GROUND)
+    for written in (button, shortcut):
+        assert contrast(written.evaluate(COLOUR), ground) >= TEXT
+    assert shortcut.evaluate(OPACITY) == "1"
+
+    text = page.get_by_role("heading", level=1).evaluate(COLOUR)
+    group = page.get_by_role("radiogroup", name="Precision")
+    value = page.get_by_test_id("stSliderThumbValue").first.locator("p")
+    for written in (group.get_by_role("radio", checked=True).locator("p"), value):
+        assert written.evaluate(COLOUR) == text, "in the primary colour, which is for grounds"
