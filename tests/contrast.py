@@ -17,6 +17,15 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def over(colour: str, ground: str, opacity: float) -> str:
+    """What is seen of a colour that lets the ground shine through."""
+    mixed = (
+        round(opacity * one + (1 - opacity) * other)
+        for one, other in zip(_channels(colour), _channels(ground), strict=True)
+    )
+    return f"rgb({', '.join(map(str, mixed))})"
+
+
 def _luminance(colour: str) -> float:
     red, green, blue = (_linear(channel / 255) for channel in _channels(colour))
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -16,7 +16,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\uff
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --card: #f3f6f9; --line: #d5dde5;
-  --text: #1c2733; --soft: #52616f; --win: #0f6b3d; --win-back: #dff3e7; --warn: #8a4b00;
+  --text: #101821; --soft: #52616f; --win: #0f6b3d; --win-back: #dff3e7; --warn: #8a4b00;
   --bad: #a4262c; --a: #0b67b2; --b: #b8530b; --c: #1d7a46; --d: #7a3fa8;
   --cut: #fbe3df; --new: #dcebfa; }
 @media (prefers-color-scheme: dark) { :root { --page: #10161d; --card: #19222c; --line: #2f3b48;

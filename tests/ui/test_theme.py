@@ -9,10 +9,13 @@ from itertools import product
 import pytest
 
 from core.settings import CHECKOUT
-from tests.contrast import PARTS, TEXT, contrast
+from tests.contrast import PARTS, TEXT, contrast, over
 
 WHITE = "#ffffff"
 """In which Streamlit writes on primary buttons, whatever the theme."""
+
+CAPTION = 0.6
+"""Opacity of Streamlit's captions."""
 
 LOOKS = ("light", "dark")
 
@@ -43,6 +46,7 @@ def test_the_theme_can_be_read(look: str):
     assert contrast(WHITE, colours["primaryColor"]) >= TEXT
     for ground in grounds:
         assert contrast(colours["textColor"], ground) >= TEXT
+        assert contrast(over(colours["textColor"], ground, CAPTION), ground) >= TEXT
         assert contrast(colours["linkColor"], ground) >= TEXT
     # Sliders and toggles lie on the page, and on its sidebar.
     assert contrast(colours["primaryColor"], grounds[0]) >= PARTS

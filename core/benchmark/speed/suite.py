@@ -18,12 +18,13 @@ from core.benchmark.random_weights import ensure_checkpoint, random_settings
 from core.benchmark.shapes import random_model
 from core.benchmark.speed import browser, program
 from core.benchmark.speed.duel import Duel, Medians, Way
+from core.benchmark.speed.kernel import KernelRates, kernel_rates
 from core.benchmark.speed.rows import Bar, Row, accuracy_rows, against, first_token
 from core.benchmark.weights import bytes_per_token, weight_bytes
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue, default_int4
 from core.errors import PaddockError, StoppedError
 from core.runtimes.kv_cache import kv_bytes_per_position
-from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
+from core.runtimes.spec import ModelSpec, RuntimeName
 from core.settings import Settings
 from core.store import convert_in_process, resolve
 from core.store.checkpoint import read_json
@@ -100,16 +101,21 @@ class Suite:
                 max(1, sizes.rounds // 2), do="answer", prompt_tokens=512, new_tokens=2
             )
         yield first_token(f"first token, {label}, 512 prompt tokens", long)
-        mbu = self._utilisation(label, folder, short, before, mbu_bar)
-        one_core = self._on_one_core(folder, precision, sizes.large_tokens)
-        share = one_core / short["paddock"]["tokens_per_s"]
-        yield replace(mbu, detail=f"{mbu.detail}; {share:.0%} of the rate with one thread")
+        self._tell(f"{label}: OpenVINO's matrix multiplications by themselves.")
+        rates = kernel_rates(precision)
+        bandwidth = max(before, self._bandwidth())
+        yield self._utilisation(label, folder, short, bandwidth, rates, mbu_bar)
 
     def _utilisation(
-        self, label: str, folder: Path, found: Medians, bandwidth: float, bar: float
+        self,
+        label: str,
+        folder: Path,
+        found: Medians,
+        bandwidth: float,
+        rates: KernelRates,
+        bar: float,
     ) -> Row:
-        """Share of the memory's read bandwidth that decoding makes use of."""
-        bandwidth = max(bandwidth, self._bandwidth())
+        """Share of the memory's read bandwidth that decoding makes use of, and its ceiling."""
         kv = kv_bytes_per_position(read_json(folder / "config.json"), "u8")
         read = bytes_per_token(weight_bytes(folder), kv, 32, self._sizes.large_tokens) or 0
         ours, theirs = (found[name]["tokens_per_s"] for name in ("paddock", "notebook"))
@@ -118,7 +124,10 @@ class Suite:
             bar=Bar(limit=bar),
             value=read * ours / bandwidth,
             detail=f"{read / 1e9:.2f} GB a token at {ours:.1f} tokens/s of "
-            f"{bandwidth / 1e9:.1f} GB/s; the notebook's way {read * theirs / bandwidth:.2f}",
+            f"{bandwidth / 1e9:.1f} GB/s; the notebook's way {read * theirs / bandwidth:.2f}, "
+            f"OpenVINO's multiplications by themselves {rates.from_memory / bandwidth:.2f} "
+            f"({rates.from_memory / 1e9:.1f} GB/s, with weights in the cache "
+            f"{rates.cached / 1e9:.1f})",
         )
 
     def middle(self) -> Iterator[Row]:
@@ -143,26 +152,15 @@ class Suite:
             )
         ours = found["paddock"]["tokens_per_s"]
         fp32, bf16 = (found[p.label]["tokens_per_s"] for p in (Precision.FP32, Precision.FP16))
-        tokens = self._sizes.middle_tokens
-        one_core = self._on_one_core(folder, Precision.INT4, tokens) / ours
         read = weight_bytes(folder) * ours / self._bandwidth()
         yield Row(
             name="decode, 410 M shape, INT4, against PyTorch",
             bar=Bar(limit=3.0),
             value=ours / max(fp32, bf16),
             detail=f"{ours:.1f} against {fp32:.1f} (fp32) and {bf16:.1f} (bf16) tokens/s; "
-            f"INT4 takes {read:.0%} of the memory's read bandwidth, and {one_core:.0%} of the "
-            "rate is reached with one thread",
+            f"INT4 takes {read:.0%} of the memory's read bandwidth",
         )
         yield self._people()
-
-    def _on_one_core(self, folder: Path, precision: Precision, new_tokens: int) -> float:
-        """Tokens/s of the runtime with a single thread: what memory bounds needs no second one."""
-        usual = ExecutionHints.default_for(precision, "CPU")
-        ours = _ours(folder, precision)
-        hints = replace(usual, threads=1)
-        way = replace(ours, spec=replace(ours.spec, hints=hints))
-        return self._alone(way, prompt_tokens=32, new_tokens=new_tokens)
 
     def _people(self) -> Row:
         folder = self._random(MIDDLE, Precision.INT8)
@@ -236,11 +234,6 @@ class Suite:
         key = _embedded()[0]
         self._stored(key)
         return browser.start_rows(self._settings, key, self._tell)
-
-    def _alone(self, way: Way, **command: object) -> float:
-        """Tokens/s of the runtime alone."""
-        with Duel([way], self._cancel) as duel:
-            return duel.medians(3, do="answer", **command)[way.name]["tokens_per_s"]
 
     def _against_notebook(self, folder: Path, precision: Precision) -> Duel:
         return Duel([_ours(folder, precision), Way("notebook", folder)], self._cancel)

@@ -1,0 +1,43 @@
+"""How fast weights are multiplied: with the kernel that decoding uses, and careful with memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from core.benchmark.speed import kernel
+from core.catalogue import Precision
+from core.errors import NotEnoughMemoryError
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(kernel, "WIDTH", 256)
+    monkeypatch.setattr(kernel, "CACHED_BYTES", 4 * 256 * 256)
+    monkeypatch.setattr(kernel, "MEMORY_BYTES", 8 * 256 * 256)
+    monkeypatch.setattr(kernel, "MEASURED_S", 0.01)
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+def test_the_weights_stay_compressed_when_they_are_multiplied(precision: Precision):
+    """Were they turned into floating point at compile time, something else would be measured."""
+    import openvino
+
+    model = kernel._chain(precision, 3)
+    compiled = openvino.Core().compile_model(model, "CPU", {"PERF_COUNT": True})
+    request = compiled.create_infer_request()
+    request.infer([np.ones((1, 1, kernel.WIDTH), dtype=np.float32)])
+    kinds = [node.node_type for node in request.get_profiling_info()]
+    assert kinds.count("FullyConnectedCompressed") == 3, kinds
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+def test_both_rates_are_measured(precision: Precision):
+    rates = kernel.kernel_rates(precision)
+    assert 1e6 < rates.cached < 1e13 and 1e6 < rates.from_memory < 1e13
+
+
+def test_with_too_little_memory_it_says_so(monkeypatch):
+    monkeypatch.setattr(kernel, "available_memory_bytes", lambda: 1024)
+    with pytest.raises(NotEnoughMemoryError, match="close other programs"):
+        kernel.kernel_rates(Precision.INT8)
