@@ -40,6 +40,10 @@ LIKE = 6.0
 _BAR_PX, _ROW_GAP_PX, _LEAST_ROW_PX = 17, 9, 28
 _PANEL_TITLE_PX, _AXIS_PX = 30, 30
 _TOP_PX, _BOTTOM_PX, _LEGEND_LINE_PX = 46, 62, 20
+_LABEL_GAP_PX = 14
+"""Between a label and its bar: plotly's padding and Streamlit's."""
+_FONT_PX = 12
+"""Of labels in Streamlit's theme."""
 _ROOM = 1.22
 """Of the largest value: the axis goes on that far, for the figures beside the bars."""
 
@@ -216,7 +220,7 @@ class Rows:
         figure.update_layout(
             title=title,
             height=_TOP_PX + inside + below,
-            margin={"l": 10, "r": 16, "t": _TOP_PX, "b": below},
+            margin={"l": self._label_px(), "r": 16, "t": _TOP_PX, "b": below},
             # Below, in pixels of this height: above, it would run into the title on a narrow
             # screen.
             legend={
@@ -260,7 +264,8 @@ class Rows:
                     "domain": [0, 1],
                     "rangemode": "tozero",
                     "nticks": 6,
-                    "automargin": True,
+                    "automargin": False,
+                    "ticklabeloverflow": "allow",
                 },
                 _axis_name("yaxis", number): {
                     "anchor": axes["xaxis"],
@@ -270,7 +275,9 @@ class Rows:
                     "ticktext": row_labels(keys, list(self._rows)),
                     "showgrid": False,
                     "zeroline": False,
-                    "automargin": True,
+                    # Measured in the browser, the labels of all panels take as long as drawing them.
+                    "automargin": False,
+                    "ticklabeloverflow": "allow",
                 },
             }
         )
@@ -293,6 +300,11 @@ class Rows:
 
     def _panel_height(self, panel: PanelKey) -> float:
         return sum(row.height for _, row in self._of(panel))
+
+    def _label_px(self) -> int:
+        """Room for the longest label to the left of the bars."""
+        labels = row_labels(list(self._rows), list(self._rows))
+        return max((text_px(html.unescape(label)) for label in labels), default=0) + _LABEL_GAP_PX
 
     def _scales(self, reach: Callable[[Point], float | None]) -> dict[PanelKey, float]:
         """Largest value that each panel's axis has to show; see :data:`LIKE`."""
@@ -352,6 +364,22 @@ def _axis_name(axis: str, number: int) -> str:
 def plot_text(text: str) -> str:
     """Text that stays text in a chart, which reads some HTML but not every entity of it."""
     return html.escape(text, quote=False)
+
+
+def text_px(text: str, font_px: int = _FONT_PX) -> int:
+    """About how wide a text is in Streamlit's font, rather more than less."""
+    return math.ceil(font_px * sum(map(_em, text)))
+
+
+def _em(letter: str) -> float:
+    """Width of a letter in em, of Source Sans as it comes with Streamlit."""
+    if not letter.isascii():
+        return 0.35 if letter in "·×÷…" else 1.0  # scripts of Asia are as wide as they are high
+    if letter in "MWmw@%":
+        return 0.85
+    if letter.isupper():
+        return 0.62
+    return 0.3 if letter in " .,:;'|!ijl()[]/" else 0.54
 
 
 def _in_order(points: Iterable[Point]) -> list[Series]:
