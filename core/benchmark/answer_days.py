@@ -99,13 +99,12 @@ class AnswerDays:
         self._put(day, self._runs.figure_rows(since=begin, until=begin + timedelta(days=1)))
 
     def _put(self, day: date, rows: Sequence[FigureRow]) -> None:
-        for run_id in self._ids.pop(day, ()):
+        for run_id in self._ids.get(day, ()):
             del self._day_of[run_id]
-        before = {each.subject: each for each in self._days.pop(day, ())}
-        if rows:
-            self._ids[day] = {row.id for row in rows}
-            self._day_of |= dict.fromkeys(self._ids[day], day)
-            self._days[day] = tuple(_as_before(each, before) for each in days_of(rows))
+        before = {each.subject: each for each in self._days.get(day, ())}
+        self._ids[day] = {row.id for row in rows}
+        self._day_of |= dict.fromkeys(self._ids[day], day)
+        self._days[day] = tuple(_as_before(each, before) for each in days_of(rows))
 
 
 def _as_before(day: AnswerDay, before: Mapping[Subject, AnswerDay]) -> AnswerDay:
