@@ -45,7 +45,8 @@ class DataVersion(NamedTuple):
 
 
 class RunsVersion(NamedTuple):
-    """The same of the runs; a deletion and a run that begins or ends do not make up for each other."""
+    """The same of the runs, where a deletion and a run that begins or ends must not make up for
+    each other."""
 
     count: int
     done: int

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
-from core.records import Origin, RunResult, RunStart, RunState, RunStore
+from core.records import Origin, RunResult, RunStart, RunState
 from core.records.database import Database
 from core.records.instance import current_instance
 from core.records.schema import runs
