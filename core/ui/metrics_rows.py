@@ -35,6 +35,10 @@ RUNTIMES = {
 }
 """Runtimes as people know them."""
 
+BY_HAND = {"automargin": False, "ticklabeloverflow": "allow"}
+"""Of every axis: the margins are ours. Those that plotly finds by itself it finds by measuring all
+labels and drawing again, which takes the browser as long as all the rest."""
+
 Trace = dict[str, Any]
 """One trace of a figure, as plotly's JSON has it."""
 
@@ -266,15 +270,13 @@ class Rows:
     ) -> dict[str, Any]:
         axes = axes_of(number)
         keys = [key for key, _ in self._of(panel)]
-        # Margins that plotly finds by itself it finds by drawing everything twice and more.
-        by_hand = {"automargin": False, "ticklabeloverflow": "allow"}
         return {
             _axis_name("xaxis", number): {
                 "anchor": axes["yaxis"],
                 "domain": [0, 1],
                 "rangemode": "tozero",
                 "nticks": 6,
-                **by_hand,
+                **BY_HAND,
             },
             _axis_name("yaxis", number): {
                 "anchor": axes["xaxis"],
@@ -284,7 +286,7 @@ class Rows:
                 "ticktext": row_labels(keys, list(self._rows)),
                 "showgrid": False,
                 "zeroline": False,
-                **by_hand,
+                **BY_HAND,
             },
         }
 
