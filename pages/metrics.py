@@ -4,7 +4,6 @@ import streamlit as st
 
 from core.errors import RecordsError
 from core.ui.cached import shared_engine
-from core.ui.charts import load_charts_ahead
 from core.ui.metrics_benchmark import draw_benchmark, draw_first_benchmark
 from core.ui.metrics_board import draw_charts
 from core.ui.metrics_data import read_data
@@ -22,7 +21,6 @@ from core.ui.tuning import draw_tuning
 person()  # whoever may not be here is sent away
 engine = shared_engine()
 
-load_charts_ahead()
 st.title("What speed and memory does it cost?", anchor=False)
 st.caption(
     "Measured by the benchmark, each configuration in a process of its own, and by the answers "

@@ -7,19 +7,12 @@ from itertools import cycle
 
 import pandas  # noqa: F401 - plotly looks at it, even half imported by another thread
 import plotly.graph_objects as go
-import streamlit as st
 
 from core.comparison.timeline import Timeline
-from core.ui.scripts import LOAD_CHARTS
 
 SIDE_COLOURS = ("#1f7fc9", "#d9730d", "#2f9e62", "#9b59b6")
 """Of the sides of a comparison; they read on a light and on a dark page."""
 PRIVATE_COLOUR, FILE_COLOUR = "#0b67b2", "#8fbce0"
-
-
-def load_charts_ahead() -> None:
-    """Let the browser begin to load what it draws charts with, before the first of them comes."""
-    st.html(f"<script>{LOAD_CHARTS}</script>", unsafe_allow_javascript=True)
 
 
 def timeline_chart(timelines: Sequence[tuple[str, Timeline]]) -> go.Figure:

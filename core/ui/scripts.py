@@ -16,19 +16,31 @@ if (place) {
 }"""
 
 _CHUNKS = Path(file_util.get_static_dir(), "static", "js")
+_LATER_MS = 1500
+"""After which a page that draws no charts lets them be loaded: its own things come first."""
 
 
-def _importing(*chunks: str) -> str:
-    """A script that makes the browser evaluate parts of Streamlit's program.
+def _load_ahead(*chunks: str) -> str:
+    """A script that lets the browser load parts of Streamlit's program when it has time.
+
+    Plotly takes it half a second, with which it would otherwise begin when the first chart comes.
 
     Args:
         chunks: names up to the hash in them; those that this Streamlit does not have are left out.
     """
     files = [path.name for chunk in chunks for path in sorted(_CHUNKS.glob(f"{chunk}.*.js"))]
-    return "".join(f'import("./static/js/{name}").catch(() => {{}});' for name in files)
+    if not files:
+        return ""
+    imports = "".join(f'import("./static/js/{name}").catch(() => {{}});' for name in files)
+    return (
+        "{const idle = self.requestIdleCallback ?? setTimeout;"
+        f"const load = () => {{{imports}}};"
+        r"if (/\/metrics\/?$/.test(location.pathname)) idle(load);"
+        f"else setTimeout(() => idle(load), {_LATER_MS});}}"
+    )
 
 
-LOAD_CHARTS = _importing("PlotlyChart")
-"""Lets the browser load plotly, which takes it half a second, while the server is still reading."""
+LOAD_CHARTS = _load_ahead("PlotlyChart")
+"""In the head of every page, see :class:`core.web.ahead.ScriptInPage`."""
 
 ALL = (SCROLL_TO_MATCH, LOAD_CHARTS)

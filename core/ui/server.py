@@ -27,6 +27,7 @@ from core.settings import load_settings
 from core.ui import scripts
 from core.ui.providers import SecretsProviders
 from core.web.addresses import FIRST_PAGE, SIGN_IN, V1
+from core.web.ahead import ScriptInPage
 from core.web.astray import AstrayRoute
 from core.web.connections import Connections
 from core.web.guard import Guard
@@ -193,6 +194,7 @@ middleware = [
     Middleware(SecurityHeaders, policy=page_policy(_INDEX, scripts.ALL)),
     Middleware(Guard, visitors=visitors, connections=connections, prefix=_prefix()),
     Middleware(RootToFirstPage, prefix=_prefix()),
+    Middleware(ScriptInPage, script=scripts.LOAD_CHARTS),
 ]
 
 
