@@ -129,6 +129,15 @@ def read_data(engine: Engine) -> MetricsData:
     return MetricsData(answers.days, answers.newest, measured.rows, measured.points)
 
 
+def read_ahead(engine: Engine) -> None:
+    """Read what the page will begin with, so that its first visitor finds it done.
+
+    Raises:
+        RecordsError: the database cannot be read.
+    """
+    read_data(engine).chosen(PointFilter())
+
+
 @dataclass(frozen=True)
 class _Answers:
     days: Mapping[Subject, Sequence[AnswerDay]]
