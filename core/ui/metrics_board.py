@@ -41,15 +41,13 @@ LATENCIES = 100
 def draw_charts(engine: Engine, chosen: Chosen) -> None:
     """All charts, two beside each other where there is room."""
     rows = Rows(chosen.points)
-    here = [point for point in chosen.points if point.subject.runtime != RuntimeName.REMOTE]
-    # Both are made before either is sent: a browser draws at once whatever has come until then.
-    decode, memory = decode_chart(rows), memory_chart(Rows(here)) if here else None
     left, right = st.columns(2, gap="medium")
     with left:
-        _draw(decode, "decode_rate", "Decode rate of each configuration")
+        _draw(decode_chart(rows), "decode_rate", "Decode rate of each configuration")
     with right:
-        if memory is not None:
-            _draw(memory, "memory", "Memory of each configuration")
+        here = [point for point in chosen.points if point.subject.runtime != RuntimeName.REMOTE]
+        if here:
+            _draw(memory_chart(Rows(here)), "memory", "Memory of each configuration")
         else:
             st.caption("Models of servers elsewhere take no memory here.")
     _draw_notes(rows)
