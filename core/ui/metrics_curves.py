@@ -36,7 +36,7 @@ _SYMBOLS = {"fp32": "square", "fp16": "diamond", "int8": "circle", "int4": "tria
 _LEGEND = {"orientation": "h", "yref": "container", "y": 0.02, "yanchor": "bottom", "x": 0}
 _HEIGHT = 420
 _MARGIN = {"l": 84, "r": 20, "t": 50, "b": 90}
-"""Wide enough for the figures beside an axis and its title."""
+"""To the left wide enough for the figures beside an axis and its title."""
 
 
 def tradeoff_points(points: Iterable[Point]) -> list[Point]:
@@ -87,11 +87,12 @@ def tradeoff_chart(points: Sequence[Point]) -> go.Figure:
     figure.update_layout(
         title="Speed against memory: up and left is better",
         height=_HEIGHT + (40 if rated else 0),
-        margin=_MARGIN | {"b": 130 if rated else 90, "r": 40},
+        margin=_MARGIN | {"l": 10, "b": 130 if rated else 90, "r": 40},
         legend=_LEGEND,
         showlegend=True,
-        xaxis={"title": "memory after the first answer, MiB", "rangemode": "tozero", **BY_HAND},
-        yaxis={"title": "decode, tokens/s", "rangemode": "tozero", **BY_HAND},
+        # Not by hand: the title would run into the colours' scale.
+        xaxis={"title": "memory after the first answer, MiB", "rangemode": "tozero"},
+        yaxis={"title": "decode, tokens/s", "rangemode": "tozero", "automargin": True},
     )
     return figure
 
