@@ -1,31 +1,24 @@
 """What charts are drawn of: benchmark measurements and the answers of the pages in one form.
 
 A :class:`Point` is one configuration: a measurement, or all answers that were given under the same
-conditions. Answers are first gathered by day (:class:`AnswerDay`), so that a hundred thousand of
-them are read once and every filter afterwards is cheap.
+conditions (:mod:`core.benchmark.answer_days`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from core.benchmark.figures import percentile
 from core.records.measurement_values import Measurement, MeasurementState, Quality
 from core.records.values import utc_now
 
 if TYPE_CHECKING:
-    from core.records.fast_runs import RunRow
+    from core.records.fast_runs import FigureRow, RunRow
 
-MANY = 20
-"""From so many answers on, their spread is the 10th to the 90th percentile: with the people's own
-prompts and whatever else the machine did, the extremes of many say little."""
-
-GROWTH_IN_APP = "growth of the app's process over load and warm-up"
 PROCESS_ALONE = "a process that does nothing else"
 
 _PRECISIONS = ("fp32", "fp16", "int8", "int4")
@@ -152,38 +145,6 @@ class Point:
         return self.bandwidth / self.bytes_per_token
 
 
-@dataclass
-class AnswerDay:
-    """All answers of one day (UTC) under the same conditions; lists are as long as there are
-    figures."""
-
-    subject: Subject
-    day: date
-    newest: datetime
-    n: int = 0
-    decode: list[float] = field(default_factory=list)
-    ttft_ms: list[float] = field(default_factory=list)
-    prompt_tokens: list[float] = field(default_factory=list)
-    memory_private: list[float] = field(default_factory=list)
-    memory_file_backed: list[float] = field(default_factory=list)
-    load_s: list[float] = field(default_factory=list)
-
-    def add(self, row: RunRow) -> None:
-        """Take one answer in."""
-        self.n += 1
-        self.newest = max(self.newest, row.started_at)
-        for values, value in (
-            (self.decode, row.decode_tokens_per_s),
-            (self.ttft_ms, row.ttft_ms),
-            (self.prompt_tokens, row.prompt_tokens),
-            (self.memory_private, row.memory_private_bytes),
-            (self.memory_file_backed, row.memory_file_backed_bytes),
-            (self.load_s, row.load_s),
-        ):
-            if value is not None:
-                values.append(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class PointFilter:
     """What a person asked for; an empty choice takes everything."""
@@ -201,12 +162,12 @@ class PointFilter:
     contended: bool = False
     """Whether figures taken while anything else ran are shown, marked."""
 
-    def takes(self, subject: Subject, when: datetime | date) -> bool:
-        """Whether figures of this subject and time are shown."""
+    def takes(self, subject: Subject, when: datetime | date | None = None) -> bool:
+        """Whether figures of this subject and time are shown; without a time, those of any."""
         if subject.contended and not self.contended:
             return False
         day = when.astimezone(UTC).date() if isinstance(when, datetime) else when
-        if self.since is not None and day < self.since:
+        if self.since is not None and day is not None and day < self.since:
             return False
         return all(
             value in asked
@@ -302,10 +263,7 @@ def _conditions(measurement: Measurement) -> str:
     return ", ".join(parts)
 
 
-# Answers
-
-
-def subject_of_run(row: RunRow) -> Subject:
+def subject_of_run(row: RunRow | FigureRow) -> Subject:
     """What an answer of the pages, the API or the command line was given by."""
     return Subject(
         source=PointSource.ANSWERS,
@@ -320,84 +278,6 @@ def subject_of_run(row: RunRow) -> Subject:
         host_cpu=row.host_cpu,
         contended=bool(row.contended),
     )
-
-
-def days_of(rows: Iterable[RunRow]) -> tuple[AnswerDay, ...]:
-    """Answers gathered by day and conditions, in no particular order."""
-    days: dict[tuple[object, ...], AnswerDay] = {}
-    for row in rows:
-        # A tuple: a hundred thousand subjects would take a second to make and to hash.
-        key = (
-            row.started_at.date(),
-            row.model,
-            row.title,
-            row.random_weights,
-            row.precision,
-            row.devices_used,
-            row.device,
-            row.runtime,
-            row.host_name,
-            row.host_cpu,
-            row.contended,
-        )
-        day = days.get(key)
-        if day is None:
-            day = AnswerDay(subject_of_run(row), row.started_at.date(), row.started_at)
-            days[key] = day
-        day.add(row)
-    return tuple(days.values())
-
-
-def points_of_days(days: Iterable[AnswerDay], *, by_day: bool = False) -> list[Point]:
-    """One point for all answers given under the same conditions, or one for each day of them."""
-    groups: dict[tuple[Subject, date | None], list[AnswerDay]] = {}
-    for day in days:
-        groups.setdefault((day.subject, day.day if by_day else None), []).append(day)
-    return [_point_of_group(subject, group) for (subject, _), group in groups.items()]
-
-
-def _point_of_group(subject: Subject, days: Sequence[AnswerDay]) -> Point:
-    def all_of(read: Callable[[AnswerDay], list[float]]) -> list[float]:
-        return sorted(value for day in days for value in read(day))
-
-    def middle(read: Callable[[AnswerDay], list[float]]) -> float | None:
-        values = all_of(read)
-        return percentile(values, 50) if values else None
-
-    prompt = middle(lambda day: day.prompt_tokens)
-    private = middle(lambda day: day.memory_private)
-    file_backed = middle(lambda day: day.memory_file_backed)
-    return Point(
-        id="|".join(
-            (
-                subject.model,
-                subject.precision,
-                subject.device_asked,
-                subject.device,
-                subject.runtime,
-                subject.host,
-                "contended" if subject.contended else "",
-            )
-        ),
-        subject=subject,
-        when=max(day.newest for day in days),
-        n=sum(day.n for day in days),
-        prompt_tokens=None if prompt is None else round(prompt),
-        decode=_range_of(all_of(lambda day: day.decode)),
-        ttft_ms=_range_of(all_of(lambda day: day.ttft_ms)),
-        memory_private=None if private is None else round(private),
-        memory_file_backed=None if file_backed is None else round(file_backed),
-        memory_scope=GROWTH_IN_APP,
-        load_s=middle(lambda day: day.load_s),
-    )
-
-
-def _range_of(values: Sequence[float]) -> Range | None:
-    """Median and spread of sorted values; see :data:`MANY`."""
-    if not values:
-        return None
-    edge = 10 if len(values) >= MANY else 0
-    return Range(percentile(values, 50), percentile(values, edge), percentile(values, 100 - edge))
 
 
 # Choosing among points

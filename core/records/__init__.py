@@ -19,12 +19,20 @@ from core.records.account_values import (
 from core.records.accounts import AccountStore
 from core.records.api_keys import KeyStore
 from core.records.database import Database
-from core.records.fast_runs import RunRow
+from core.records.fast_runs import FigureRow, RunRow
 from core.records.instance import Instance, current_instance
 from core.records.measurement_values import Measurement, MeasurementState, SweepRecord, SweepState
 from core.records.measurements import MeasurementStore
 from core.records.runs import RunStore
-from core.records.values import DataVersion, Origin, RunRecord, RunResult, RunStart, RunState
+from core.records.values import (
+    DataVersion,
+    Origin,
+    RunRecord,
+    RunResult,
+    RunStart,
+    RunState,
+    RunsVersion,
+)
 from core.records.vote_values import (
     CompareMode,
     PairVotes,
@@ -45,6 +53,7 @@ __all__ = [
     "DataVersion",
     "Database",
     "Deleted",
+    "FigureRow",
     "Instance",
     "Invitation",
     "KeyStore",
@@ -60,6 +69,7 @@ __all__ = [
     "RunStart",
     "RunState",
     "RunStore",
+    "RunsVersion",
     "Session",
     "Subject",
     "SweepRecord",

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from core.records.schema import CHART_COLUMNS, runs
-from core.records.values import DataVersion, Origin, RunState
+from core.records.values import Origin, RunState, RunsVersion
 
 _AT_ONCE = 10_000
 """Rows fetched at a time: what is held twice while it is converted."""
@@ -72,28 +72,71 @@ class RunRow(NamedTuple):
 
 
 assert RunRow._fields == CHART_COLUMNS, "a row is built by position"
-_row = partial(tuple.__new__, RunRow)  # a third of the time of ``RunRow._make``
 
 
-def read_chart_rows(
-    connection: Connection, conditions: Sequence[ColumnElement[bool]], limit: int | None
-) -> list[RunRow]:
+class FigureRow(NamedTuple):
+    """Of a :class:`RunRow`, what charts are drawn from and by what they tell answers apart."""
+
+    id: str
+    started_at: datetime
+    model: str
+    title: str
+    random_weights: bool
+    precision: str
+    device: str
+    devices_used: tuple[str, ...]
+    runtime: str
+    host_name: str
+    host_cpu: str
+    contended: bool | None
+    prompt_tokens: int | None
+    ttft_ms: float | None
+    decode_tokens_per_s: float | None
+    memory_private_bytes: int | None
+    memory_file_backed_bytes: int | None
+    load_s: float | None
+
+
+Row = TypeVar("Row", RunRow, FigureRow)
+
+
+def read_rows(
+    connection: Connection,
+    kind: type[Row],
+    conditions: Sequence[ColumnElement[bool]],
+    limit: int | None = None,
+) -> list[Row]:
     """The latest answers that ended and match, the newest first."""
+    fields: Sequence[str] = kind._fields
     statement = (
-        select(*(runs.c[name] for name in CHART_COLUMNS))
+        select(*(runs.c[name] for name in fields))
         .where(runs.c.state == RunState.DONE, *conditions)
         .order_by(runs.c.started_at.desc())
         .limit(limit)
     )
-    rows: list[RunRow] = []
-    converters = _converters()
+    rows: list[Row] = []
+    make = partial(tuple.__new__, kind)  # a third of the time of ``_make``
+    converters = {name: how for name, how in _converters().items() if name in fields}
+    repeated = [name for name in _REPEATED if name in fields]
     same: dict[str, str] = {}
     for portion in _portions(connection, statement):
-        columns = dict(zip(CHART_COLUMNS, zip(*portion, strict=True), strict=True))
-        columns |= {name: map(same.setdefault, *[columns[name]] * 2) for name in _REPEATED}
+        columns = dict(zip(fields, zip(*portion, strict=True), strict=True))
+        columns |= {name: map(same.setdefault, *[columns[name]] * 2) for name in repeated}
         columns |= {name: map(convert, columns[name]) for name, convert in converters.items()}
-        rows += map(_row, zip(*columns.values(), strict=True))
+        rows += map(make, zip(*columns.values(), strict=True))
     return rows
+
+
+def read_done_ids(connection: Connection) -> set[str]:
+    """Ids of all runs that ended."""
+    statement = select(runs.c.id).where(runs.c.state == RunState.DONE)
+    return {run_id for portion in _portions(connection, statement) for (run_id,) in portion}
+
+
+def read_starts(connection: Connection, ids: Sequence[str]) -> dict[str, datetime]:
+    """When these runs began; those that are no more are left out."""
+    statement = select(runs.c.id, runs.c.started_at).where(runs.c.id.in_(ids))
+    return {run_id: started_at for run_id, started_at in connection.execute(statement)}
 
 
 def read_token_times(connection: Connection, run_id: str) -> tuple[float, ...] | None:
@@ -101,13 +144,16 @@ def read_token_times(connection: Connection, run_id: str) -> tuple[float, ...] |
     return connection.execute(select(runs.c.token_times_ms).where(runs.c.id == run_id)).scalar()
 
 
-def read_version(connection: Connection) -> DataVersion:
+def read_version(connection: Connection) -> RunsVersion:
     """Changes when a run is written, ends or is deleted."""
+    counted = select(func.count()).select_from(runs)
     statement = select(
-        select(func.count()).select_from(runs).scalar_subquery(),
+        counted.scalar_subquery(),
+        counted.where(runs.c.state == RunState.DONE).scalar_subquery(),
+        select(func.max(runs.c.started_at)).scalar_subquery(),
         select(func.max(runs.c.ended_at)).scalar_subquery(),
     )
-    return DataVersion(*connection.execute(statement).one())
+    return RunsVersion(*connection.execute(statement).one())
 
 
 def _portions(connection: Connection, statement: Any) -> Iterator[list[tuple[Any, ...]]]:

@@ -13,8 +13,11 @@ from sqlalchemy import ColumnElement, RowMapping, func, select, update
 
 from core.records.database import PATIENCE_S, Database
 from core.records.fast_runs import (
+    FigureRow,
     RunRow,
-    read_chart_rows,
+    read_done_ids,
+    read_rows,
+    read_starts,
     read_token_times,
     read_version,
 )
@@ -23,12 +26,12 @@ from core.records.schema import runs
 from core.records.values import (
     RESULT_COLUMNS,
     START_COLUMNS,
-    DataVersion,
     Origin,
     RunRecord,
     RunResult,
     RunStart,
     RunState,
+    RunsVersion,
     utc_now,
 )
 from core.settings import Settings
@@ -129,14 +132,36 @@ class RunStore:
             which: see :class:`RunFilter`.
         """
         with self.database.reading() as connection:
-            return read_chart_rows(connection, _conditions(which), limit)
+            return read_rows(connection, RunRow, _conditions(which), limit)
+
+    def figure_rows(self, **which: Unpack[RunFilter]) -> list[FigureRow]:
+        """Of the answers that ended and match, what is charted, the newest first.
+
+        Args:
+            which: see :class:`RunFilter`.
+        """
+        with self.database.reading() as connection:
+            return read_rows(connection, FigureRow, _conditions(which))
+
+    def done_ids(self) -> set[str]:
+        """Ids of all answers that ended: 100 000 in less than a tenth of a second."""
+        with self.database.reading() as connection:
+            return read_done_ids(connection)
+
+    def starts(self, ids: Iterable[str]) -> dict[str, datetime]:
+        """When these answers were begun, by id; those that were deleted are left out."""
+        asked, found = list(ids), dict[str, datetime]()
+        with self.database.reading() as connection:
+            for start in range(0, len(asked), _IDS_AT_ONCE):
+                found |= read_starts(connection, asked[start : start + _IDS_AT_ONCE])
+        return found
 
     def token_times(self, run_id: str) -> tuple[float, ...] | None:
         """Time of each new token of a run in ms since the start of work; None where unknown."""
         with self.database.reading() as connection:
             return read_token_times(connection, run_id)
 
-    def version(self) -> DataVersion:
+    def version(self) -> RunsVersion:
         """Equal as long as no run was begun, ended or deleted; for caches."""
         with self.database.reading() as connection:
             return read_version(connection)

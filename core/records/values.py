@@ -44,6 +44,17 @@ class DataVersion(NamedTuple):
     """The latest change; None where there is nothing."""
 
 
+class RunsVersion(NamedTuple):
+    """The same of the runs, where a deletion and a run that begins or ends must not make up for
+    each other."""
+
+    count: int
+    done: int
+    """Of them, those that have ended."""
+    last_start: datetime | None
+    last_end: datetime | None
+
+
 def utc_now() -> datetime:
     """The time now, in UTC."""
     return datetime.now(UTC)

@@ -8,7 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.benchmark.points import MANY, point_of
+from core.benchmark.answer_days import MANY
+from core.benchmark.points import point_of
 from core.engine import Engine
 from core.errors import RecordsError
 from core.records.measurement_values import Measurement
@@ -90,7 +91,7 @@ def _draw_one_model(chosen: Chosen) -> None:
         mine = [p for p in drawn if RowKey.of(p.subject).panel == panel]
         _draw(tradeoff_chart(mine), "tradeoff", "Decode rate against memory")
     with right:
-        past = [p for p in chosen.history if RowKey.of(p.subject).panel == panel]
+        past = chosen.history(lambda subject: RowKey.of(subject).panel == panel)
         _draw(history_chart(past), "history", "Decode rate over the days")
 
 

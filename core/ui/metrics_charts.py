@@ -16,6 +16,7 @@ from core.ui.metrics_rows import (
     RowKey,
     Rows,
     Series,
+    Trace,
     axes_of,
     plot_text,
     precision_label,
@@ -35,13 +36,13 @@ _MEMORY_BAR_PX = 20
 
 def decode_chart(rows: Rows) -> go.Figure:
     """Decode rate in tokens/s of each configuration, with its spread and the bandwidth ceiling."""
-    figure = go.Figure()
+    traces: list[Trace] = []
     for series, placed in rows.series():
-        _add_bars(figure, rows, series, placed, lambda point: point.decode, _decode_hover, "{:.1f}")
+        _add_bars(traces, rows, series, placed, lambda point: point.decode, _decode_hover, "{:.1f}")
     shown = shown_ceilings(rows)
     ceilings = [each for _, placed in rows.series() for each in placed if each.point.id in shown]
     _add_ticks(
-        figure,
+        traces,
         rows,
         ceilings,
         "bandwidth ceiling",
@@ -54,7 +55,7 @@ def decode_chart(rows: Rows) -> go.Figure:
         rate = point.decode.high if point.decode else None
         return max(rate or 0.0, point.ceiling or 0.0) if point.id in shown else rate
 
-    return rows.lay_out(figure, "Decode rate: tokens/s, higher is better", "tokens/s", reach)
+    return rows.figure(traces, "Decode rate: tokens/s, higher is better", "tokens/s", reach)
 
 
 def shown_ceilings(rows: Rows) -> set[str]:
@@ -74,11 +75,11 @@ def shown_ceilings(rows: Rows) -> set[str]:
 
 def ttft_chart(rows: Rows) -> go.Figure:
     """Time to first token in milliseconds of each configuration, with its spread."""
-    figure = go.Figure()
+    traces: list[Trace] = []
     for series, placed in rows.series():
-        _add_bars(figure, rows, series, placed, lambda point: point.ttft_ms, _ttft_hover, "{:.0f}")
-    return rows.lay_out(
-        figure,
+        _add_bars(traces, rows, series, placed, lambda point: point.ttft_ms, _ttft_hover, "{:.0f}")
+    return rows.figure(
+        traces,
         "Time to first token: ms, lower is better",
         "ms",
         lambda point: point.ttft_ms.high if point.ttft_ms else None,
@@ -87,32 +88,34 @@ def ttft_chart(rows: Rows) -> go.Figure:
 
 def bandwidth_chart(rows: Rows) -> go.Figure:
     """Model bandwidth utilisation in per cent of the measured read bandwidth."""
-    figure = go.Figure()
+    traces: list[Trace] = []
     for series, placed in rows.series():
-        _add_bars(figure, rows, series, placed, _mbu_range, _mbu_hover, "{:.0f} %")
-    figure.add_trace(_legend_line("measured read bandwidth", dash="dot"))
+        _add_bars(traces, rows, series, placed, _mbu_range, _mbu_hover, "{:.0f} %")
+    traces.append(_legend_line("measured read bandwidth", dash="dot"))
     used = [found.high for point in rows.points if (found := _mbu_range(point)) is not None]
     most = max(100.0, *used) if used else 100.0  # more where a cache holds the weights
-    rows.lay_out(
-        figure,
+    line = {"color": CEILING_COLOUR, "width": 2, "dash": "dot"}
+    axes = [axes_of(number) for number in range(len(rows.panels))]
+    return rows.figure(
+        traces,
         "Bandwidth used (MBU): %, higher is better",
         "% of the read bandwidth",
         lambda point: most,
+        axis={"tickvals": [0, 25, 50, 75, 100], "ticksuffix": " %", "range": [0, 1.16 * most]},
+        shapes=[
+            {
+                "type": "line",
+                "xref": each["xaxis"],
+                "x0": 100,
+                "x1": 100,
+                "yref": f"{each['yaxis']} domain",
+                "y0": 0,
+                "y1": 1,
+                "line": line,
+            }
+            for each in axes
+        ],
     )
-    figure.update_xaxes(range=[0, 1.16 * most], tickvals=[0, 25, 50, 75, 100], ticksuffix=" %")
-    for number in range(len(rows.panels)):
-        axes = axes_of(number)
-        figure.add_shape(
-            type="line",
-            xref=axes["xaxis"],
-            x0=100,
-            x1=100,
-            yref=f"{axes['yaxis']} domain",
-            y0=0,
-            y1=1,
-            line={"color": CEILING_COLOUR, "width": 2, "dash": "dot"},
-        )
-    return figure
 
 
 def memory_chart(rows: Rows) -> go.Figure:
@@ -120,41 +123,44 @@ def memory_chart(rows: Rows) -> go.Figure:
 
     A benchmark's bar is the process that did nothing else, an answer's the growth of the app.
     """
-    figure = go.Figure()
+    traces: list[Trace] = []
     bars = _memory_bars(rows)
     for name, read, below, colour in (
         ("private", _private, lambda point: 0.0, PRIVATE_COLOUR),
         ("file-backed", _file_backed, _private, FILE_COLOUR),
     ):
         for number, (axes, placed) in enumerate(rows.by_panel(bars)):
-            figure.add_bar(
-                x=[read(each.point) for each in placed],
-                base=[below(each.point) for each in placed],
-                y=[each.y for each in placed],
-                width=[each.thickness for each in placed],
-                orientation="h",
-                name=name,
-                legendgroup=name,
-                showlegend=number == 0,
-                marker={
-                    "color": colour,
-                    "opacity": [1.0 if each.point.measured else 0.55 for each in placed],
-                },
-                customdata=[_memory_hover(each) for each in placed],
-                hovertemplate="%{customdata}<extra></extra>",
-                **axes,
+            traces.append(
+                dict(
+                    type="bar",
+                    x=[read(each.point) for each in placed],
+                    base=[below(each.point) for each in placed],
+                    y=[each.y for each in placed],
+                    width=[each.thickness for each in placed],
+                    orientation="h",
+                    name=name,
+                    legendgroup=name,
+                    showlegend=number == 0,
+                    marker={
+                        "color": colour,
+                        "opacity": [1.0 if each.point.measured else 0.55 for each in placed],
+                    },
+                    customdata=[_memory_hover(each) for each in placed],
+                    hovertemplate="%{customdata}<extra></extra>",
+                    **axes,
+                )
             )
     peaks = [each for each in bars if _peak(each.point) is not None]
-    _add_ticks(figure, rows, peaks, "peak", GREY, lambda p: _peak(p) or 0.0, _memory_hover)
+    _add_ticks(traces, rows, peaks, "peak", GREY, lambda p: _peak(p) or 0.0, _memory_hover)
     _add_values(
-        figure,
+        traces,
         rows,
         bars,
         _memory_reach,
         lambda point: f"{_private(point) + _file_backed(point):,.0f}",
     )
-    return rows.lay_out(
-        figure,
+    return rows.figure(
+        traces,
         "Memory: MiB, lower is better",
         "MiB after the first answer",
         lambda point: _memory_reach(point) if point.memory is not None else None,
@@ -183,7 +189,7 @@ def hover_of(point: Point, lines: Sequence[str]) -> str:
 
 
 def _add_bars(
-    figure: go.Figure,
+    traces: list[Trace],
     rows: Rows,
     series: Series,
     placed: Sequence[Placed],
@@ -193,32 +199,35 @@ def _add_bars(
 ) -> None:
     """One trace of bars a panel, with the spread and the figure in words."""
     drawn = [each for each in placed if read(each.point) is not None]
-    shown = {trace.legendgroup for trace in figure.data}
+    shown = {trace.get("legendgroup") for trace in traces}
     for number, (axes, bars) in enumerate(rows.by_panel(drawn)):
         ranges = [found for each in bars if (found := read(each.point)) is not None]
-        figure.add_bar(
-            x=[found.median for found in ranges],
-            y=[each.y for each in bars],
-            width=[each.thickness for each in bars],
-            orientation="h",
-            name=series.name,
-            legendgroup=series.name,
-            showlegend=number == 0 and series.name not in shown,
-            marker={
-                "color": rows.colour(series),
-                "pattern": {"shape": "/" if series.contended else ""},
-            },
-            error_x={
-                "type": "data",
-                "array": [found.high - found.median for found in ranges],
-                "arrayminus": [found.median - found.low for found in ranges],
-                "color": GREY,
-                "thickness": 1.3,
-                "width": 3,
-            },
-            customdata=[hover(each) for each in bars],
-            hovertemplate="%{customdata}<extra></extra>",
-            **axes,
+        traces.append(
+            dict(
+                type="bar",
+                x=[found.median for found in ranges],
+                y=[each.y for each in bars],
+                width=[each.thickness for each in bars],
+                orientation="h",
+                name=series.name,
+                legendgroup=series.name,
+                showlegend=number == 0 and series.name not in shown,
+                marker={
+                    "color": rows.colour(series),
+                    "pattern": {"shape": "/" if series.contended else ""},
+                },
+                error_x={
+                    "type": "data",
+                    "array": [found.high - found.median for found in ranges],
+                    "arrayminus": [found.median - found.low for found in ranges],
+                    "color": GREY,
+                    "thickness": 1.3,
+                    "width": 3,
+                },
+                customdata=[hover(each) for each in bars],
+                hovertemplate="%{customdata}<extra></extra>",
+                **axes,
+            )
         )
 
     def end(point: Point) -> float:
@@ -229,11 +238,11 @@ def _add_bars(
         found = read(point)
         return words.format(found.median) if found else ""
 
-    _add_values(figure, rows, drawn, end, text)
+    _add_values(traces, rows, drawn, end, text)
 
 
 def _add_values(
-    figure: go.Figure,
+    traces: list[Trace],
     rows: Rows,
     placed: Sequence[Placed],
     end: Callable[[Point], float],
@@ -241,22 +250,25 @@ def _add_values(
 ) -> None:
     """The figures in words, to the right of their bars."""
     for axes, bars in rows.by_panel(placed):
-        figure.add_scatter(
-            x=[end(each.point) for each in bars],
-            y=[each.y for each in bars],
-            mode="text",
-            text=[f" {text(each.point)}" for each in bars],
-            textposition="middle right",
-            textfont={"size": 11},
-            cliponaxis=False,
-            hoverinfo="skip",
-            showlegend=False,
-            **axes,
+        traces.append(
+            dict(
+                type="scatter",
+                x=[end(each.point) for each in bars],
+                y=[each.y for each in bars],
+                mode="text",
+                text=[f" {text(each.point)}" for each in bars],
+                textposition="middle right",
+                textfont={"size": 11},
+                cliponaxis=False,
+                hoverinfo="skip",
+                showlegend=False,
+                **axes,
+            )
         )
 
 
 def _add_ticks(
-    figure: go.Figure,
+    traces: list[Trace],
     rows: Rows,
     placed: Sequence[Placed],
     name: str,
@@ -266,23 +278,27 @@ def _add_ticks(
 ) -> None:
     """Marks that stand upright across bars."""
     for number, (axes, bars) in enumerate(rows.by_panel(placed)):
-        figure.add_scatter(
-            x=[read(each.point) for each in bars],
-            y=[each.y for each in bars],
-            mode="markers",
-            name=name,
-            legendgroup=name,
-            showlegend=number == 0,
-            marker={"symbol": "line-ns", "size": 14, "line": {"width": 2.2, "color": colour}},
-            customdata=[hover(each) for each in bars],
-            hovertemplate="%{customdata}<extra></extra>",
-            **axes,
+        traces.append(
+            dict(
+                type="scatter",
+                x=[read(each.point) for each in bars],
+                y=[each.y for each in bars],
+                mode="markers",
+                name=name,
+                legendgroup=name,
+                showlegend=number == 0,
+                marker={"symbol": "line-ns", "size": 14, "line": {"width": 2.2, "color": colour}},
+                customdata=[hover(each) for each in bars],
+                hovertemplate="%{customdata}<extra></extra>",
+                **axes,
+            )
         )
 
 
-def _legend_line(name: str, dash: str) -> go.Scatter:
+def _legend_line(name: str, dash: str) -> Trace:
     """An entry of the legend for a line that is no trace."""
-    return go.Scatter(
+    return dict(
+        type="scatter",
         x=[None],
         y=[None],
         mode="lines",

@@ -13,6 +13,7 @@ from core.benchmark.points import Point, pareto
 from core.ui.charts import SIDE_COLOURS
 from core.ui.metrics_charts import MIB, hover_of
 from core.ui.metrics_rows import (
+    BY_HAND,
     GREY,
     RowKey,
     plot_text,
@@ -34,7 +35,8 @@ _LINE_COLOURS = (*SIDE_COLOURS, "#c8553d", "#7f6a4e", "#3aa5a5", "#8d99a6")
 _SYMBOLS = {"fp32": "square", "fp16": "diamond", "int8": "circle", "int4": "triangle-up"}
 _LEGEND = {"orientation": "h", "yref": "container", "y": 0.02, "yanchor": "bottom", "x": 0}
 _HEIGHT = 420
-_MARGIN = {"l": 10, "r": 20, "t": 50, "b": 90}
+_MARGIN = {"l": 84, "r": 20, "t": 50, "b": 90}
+"""To the left wide enough for the figures beside an axis and its title."""
 
 
 def tradeoff_points(points: Iterable[Point]) -> list[Point]:
@@ -85,9 +87,10 @@ def tradeoff_chart(points: Sequence[Point]) -> go.Figure:
     figure.update_layout(
         title="Speed against memory: up and left is better",
         height=_HEIGHT + (40 if rated else 0),
-        margin=_MARGIN | {"b": 130 if rated else 90, "r": 40},
+        margin=_MARGIN | {"l": 10, "b": 130 if rated else 90, "r": 40},
         legend=_LEGEND,
         showlegend=True,
+        # Not by hand: the title would run into the colours' scale.
         xaxis={"title": "memory after the first answer, MiB", "rangemode": "tozero"},
         yaxis={"title": "decode, tokens/s", "rangemode": "tozero", "automargin": True},
     )
@@ -149,8 +152,8 @@ def latency_chart(runs: Sequence[LatencyRun]) -> go.Figure:
         margin=_MARGIN,
         legend=_LEGEND,
         showlegend=True,
-        xaxis={"title": "token of the answer", "rangemode": "tozero"},
-        yaxis={"title": "ms since the token before", "rangemode": "tozero", "automargin": True},
+        xaxis={"title": "token of the answer", "rangemode": "tozero", **BY_HAND},
+        yaxis={"title": "ms since the token before", "rangemode": "tozero", **BY_HAND},
     )
     return figure
 
@@ -204,8 +207,8 @@ def history_chart(points: Sequence[Point]) -> go.Figure:
         margin=_MARGIN | {"b": 70 + 22 * len(latest)},
         legend=_LEGEND | {"orientation": "v", "traceorder": "normal"},
         showlegend=True,
-        xaxis={"title": None, "type": "date", "tickformat": "%d %b\n%H:%M"},
-        yaxis={"title": "tokens/s", "rangemode": "tozero", "automargin": True},
+        xaxis={"title": None, "type": "date", "tickformat": "%d %b\n%H:%M", **BY_HAND},
+        yaxis={"title": "tokens/s", "rangemode": "tozero", **BY_HAND},
     )
     return figure
 

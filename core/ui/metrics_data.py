@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from core.benchmark.answer_days import AnswerDay, AnswerDays, points_of_days
 from core.benchmark.points import (
-    AnswerDay,
     Point,
     PointFilter,
     Subject,
-    days_of,
     latest,
     point_of,
-    points_of_days,
     subject_of,
     subject_of_run,
     time_of,
@@ -36,7 +35,7 @@ NEWEST = 1000
 class MetricsData:
     """Everything measured and answered, without any text of anybody."""
 
-    days: tuple[AnswerDay, ...]
+    days: Mapping[Subject, Sequence[AnswerDay]]
     newest: tuple[RunRow, ...]
     """The newest answers, the newest first."""
     measurements: tuple[Measurement, ...]
@@ -56,21 +55,19 @@ class MetricsData:
 
     def subjects(self) -> set[Subject]:
         """All that figures are of."""
-        return {
-            *(day.subject for day in self.days),
-            *(point.subject for point in self._points.values()),
-        }
+        return {*self.days, *(point.subject for point in self._points.values())}
 
     def chosen(self, which: PointFilter) -> Chosen:
         """What the filter leaves of it."""
-        days = [day for day in self.days if which.takes(day.subject, day.day)]
+        days = list(self._days(which))
         measurements = [
             each for each in self.measurements if which.takes(subject_of(each), time_of(each))
         ]
         measured = [self._points[each.id] for each in measurements if each.id in self._points]
         return Chosen(
             points=latest(chain(measured, points_of_days(days))),
-            history=[*measured, *points_of_days(days, by_day=True)],
+            measured=measured,
+            days=days,
             measurements=measurements,
             answers=[
                 row for row in self.newest if which.takes(subject_of_run(row), row.started_at)
@@ -79,16 +76,17 @@ class MetricsData:
             contended=self._contended(which),
         )
 
+    def _days(self, which: PointFilter) -> Iterator[AnswerDay]:
+        for subject, days in self.days.items():
+            if which.takes(subject):
+                yield from (day for day in days if which.since is None or day.day >= which.since)
+
     def _contended(self, which: PointFilter) -> int:
         """Measurements and answers that the filter leaves out for nothing but being contended."""
         if which.contended:
             return 0
         with_them = replace(which, contended=True)
-        return sum(
-            day.n
-            for day in self.days
-            if day.subject.contended and with_them.takes(day.subject, day.day)
-        ) + sum(
+        return sum(day.n for day in self._days(with_them) if day.subject.contended) + sum(
             point.subject.contended and with_them.takes(point.subject, point.when)
             for point in self._points.values()
         )
@@ -100,14 +98,23 @@ class Chosen:
 
     points: list[Point]
     """The newest of each configuration, sorted."""
-    history: list[Point]
-    """Of all times; answers by day."""
+    measured: list[Point]
+    """Of the measurements, of all times."""
+    days: list[AnswerDay]
     measurements: list[Measurement]
     answers: list[RunRow]
     """Of the newest that were kept."""
     answers_in_all: int
     contended: int
     """Measurements and answers that are left out for being contended."""
+
+    def history(self, of: Callable[[Subject], bool]) -> list[Point]:
+        """Points of all times, answers by day, of the subjects for which ``of`` is true."""
+        wanted = {subject for subject in {day.subject for day in self.days} if of(subject)}
+        return [
+            *(point for point in self.measured if of(point.subject)),
+            *points_of_days((day for day in self.days if day.subject in wanted), by_day=True),
+        ]
 
 
 def read_data(engine: Engine) -> MetricsData:
@@ -122,9 +129,18 @@ def read_data(engine: Engine) -> MetricsData:
     return MetricsData(answers.days, answers.newest, measured.rows, measured.points)
 
 
+def read_ahead(engine: Engine) -> None:
+    """Read what the page will begin with, so that its first visitor finds it done.
+
+    Raises:
+        RecordsError: the database cannot be read.
+    """
+    read_data(engine).chosen(PointFilter())
+
+
 @dataclass(frozen=True)
 class _Answers:
-    days: tuple[AnswerDay, ...]
+    days: Mapping[Subject, Sequence[AnswerDay]]
     newest: tuple[RunRow, ...]
 
 
@@ -137,8 +153,16 @@ class _Measurements:
 @st.cache_resource(max_entries=1, show_spinner=False)
 def _read_answers(_engine: Engine, version: tuple[object, ...]) -> _Answers:
     """Read-only, shared by all sessions; ``version`` is what tells that they have changed."""
-    rows = _engine.runs.chart_rows()
-    return _Answers(days_of(rows), tuple(rows[:NEWEST]))
+    days: defaultdict[Subject, list[AnswerDay]] = defaultdict(list)
+    for day in _answer_days(_engine, _engine.runs.database.place).read():
+        days[day.subject].append(day)
+    return _Answers(dict(days), tuple(_engine.runs.chart_rows(limit=NEWEST)))
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def _answer_days(_engine: Engine, place: str) -> AnswerDays:
+    """Of the database at that place."""
+    return AnswerDays(_engine.runs)
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -34,12 +35,23 @@ RUNTIMES = {
 }
 """Runtimes as people know them."""
 
+BY_HAND = {"automargin": False, "ticklabeloverflow": "allow"}
+"""Of every axis: the margins are ours. Those that plotly finds by itself it finds by measuring all
+labels and drawing again, which takes the browser as long as all the rest."""
+
+Trace = dict[str, Any]
+"""One trace of a figure, as plotly's JSON has it."""
+
 LIKE = 6.0
 """Panels whose largest values differ by less than this factor share one scale."""
 
 _BAR_PX, _ROW_GAP_PX, _LEAST_ROW_PX = 17, 9, 28
 _PANEL_TITLE_PX, _AXIS_PX = 30, 30
 _TOP_PX, _BOTTOM_PX, _LEGEND_LINE_PX = 46, 62, 20
+_LABEL_GAP_PX = 14
+"""Between a label and its bar: plotly's padding and Streamlit's."""
+_FONT_PX = 12
+"""Of labels in Streamlit's theme."""
 _ROOM = 1.22
 """Of the largest value: the axis goes on that far, for the figures beside the bars."""
 
@@ -196,30 +208,35 @@ class Rows:
         lengths = sorted({s.prompt_tokens for s in self._series if s.prompt_tokens is not None})
         return BENCHMARK_COLOURS[min(lengths.index(series.prompt_tokens), 2)]
 
-    def lay_out(
+    def figure(
         self,
-        figure: go.Figure,
+        traces: Sequence[Trace],
         title: str,
         unit: str,
         reach: Callable[[Point], float | None],
+        *,
+        axis: Mapping[str, Any] | None = None,
+        shapes: Sequence[Mapping[str, Any]] = (),
     ) -> go.Figure:
-        """Give a figure its panels, each with an axis from zero.
+        """A figure of these traces with its panels, each with an axis from zero.
 
         Args:
             unit: below the lowest axis.
             reach: how far to the right a point is drawn; None where it is not.
+            axis: what the axis of each panel has of its own.
+            shapes: drawn over it.
         """
         heights = [self._panel_height(panel) for panel in self.panels]
         inside = sum(heights) + (_PANEL_TITLE_PX + _AXIS_PX) * len(heights)
-        names = {trace.name for trace in figure.data if trace.showlegend is not False}
+        names = {trace.get("name") for trace in traces if trace.get("showlegend") is not False}
         below = _BOTTOM_PX + _LEGEND_LINE_PX * math.ceil(len(names) / 2)
-        figure.update_layout(
-            title=title,
-            height=_TOP_PX + inside + below,
-            margin={"l": 10, "r": 16, "t": _TOP_PX, "b": below},
+        layout: dict[str, Any] = {
+            "title": title,
+            "height": _TOP_PX + inside + below,
+            "margin": {"l": self._label_px(), "r": 16, "t": _TOP_PX, "b": below},
             # Below, in pixels of this height: above, it would run into the title on a narrow
             # screen.
-            legend={
+            "legend": {
                 "orientation": "h",
                 "yref": "container",
                 "y": 0.01,
@@ -227,72 +244,77 @@ class Rows:
                 "x": 0,
                 "traceorder": "normal",
             },
-            showlegend=True,
-            barmode="overlay",
-        )
+            "showlegend": True,
+            "barmode": "overlay",
+            "annotations": [],
+            **({"shapes": list(shapes)} if shapes else {}),
+        }
         scales = self._scales(reach)
         top = 0.0
         for number, (panel, height) in enumerate(zip(self.panels, heights, strict=True)):
             low = 1 - (top + _PANEL_TITLE_PX + height) / inside
             high = 1 - (top + _PANEL_TITLE_PX) / inside
-            self._add_panel(figure, number, panel, (low, high), height)
             last = number == len(self.panels) - 1
-            figure.layout[_axis_name("xaxis", number)].update(
-                range=[0, scales[panel] * _ROOM], title=unit if last else None
-            )
+            layout |= self._axes(number, panel, (low, high), height)
+            layout[_axis_name("xaxis", number)] |= {
+                "range": [0, scales[panel] * _ROOM],
+                "title": unit if last else None,
+                **(axis or {}),
+            }
+            layout["annotations"].append(self._heading(panel, high))
             top += _PANEL_TITLE_PX + height + _AXIS_PX
-        return figure
+        return go.Figure(list(traces), layout)  # at once: each change of a figure takes plotly long
 
-    def _add_panel(
-        self,
-        figure: go.Figure,
-        number: int,
-        panel: PanelKey,
-        domain: tuple[float, float],
-        height: float,
-    ) -> None:
+    def _axes(
+        self, number: int, panel: PanelKey, domain: tuple[float, float], height: float
+    ) -> dict[str, Any]:
         axes = axes_of(number)
         keys = [key for key, _ in self._of(panel)]
-        figure.update_layout(
-            {
-                _axis_name("xaxis", number): {
-                    "anchor": axes["yaxis"],
-                    "domain": [0, 1],
-                    "rangemode": "tozero",
-                    "nticks": 6,
-                    "automargin": True,
-                },
-                _axis_name("yaxis", number): {
-                    "anchor": axes["xaxis"],
-                    "domain": [max(0.0, domain[0]), min(1.0, domain[1])],
-                    "range": [height, 0],
-                    "tickvals": [self.middle(key) for key in keys],
-                    "ticktext": row_labels(keys, list(self._rows)),
-                    "showgrid": False,
-                    "zeroline": False,
-                    "automargin": True,
-                },
-            }
-        )
+        return {
+            _axis_name("xaxis", number): {
+                "anchor": axes["yaxis"],
+                "domain": [0, 1],
+                "rangemode": "tozero",
+                "nticks": 6,
+                **BY_HAND,
+            },
+            _axis_name("yaxis", number): {
+                "anchor": axes["xaxis"],
+                "domain": [max(0.0, domain[0]), min(1.0, domain[1])],
+                "range": [height, 0],
+                "tickvals": [self.middle(key) for key in keys],
+                "ticktext": row_labels(keys, list(self._rows)),
+                "showgrid": False,
+                "zeroline": False,
+                **BY_HAND,
+            },
+        }
+
+    def _heading(self, panel: PanelKey, y: float) -> dict[str, Any]:
         several_hosts = len({each.host for each in self.panels}) > 1
         name = f"{panel.name} · {panel.host}" if several_hosts else panel.name
-        figure.add_annotation(
-            text=f"<b>{plot_text(_cut(name))}</b>",
-            xref="paper",
-            x=0,
-            xanchor="left",
-            yref="paper",
-            y=min(1.0, domain[1]),
-            yanchor="bottom",
-            showarrow=False,
-            font={"size": 13},
-        )
+        return {
+            "text": f"<b>{plot_text(_cut(name))}</b>",
+            "xref": "paper",
+            "x": 0,
+            "xanchor": "left",
+            "yref": "paper",
+            "y": min(1.0, y),
+            "yanchor": "bottom",
+            "showarrow": False,
+            "font": {"size": 13},
+        }
 
     def _of(self, panel: PanelKey) -> list[tuple[RowKey, _Row]]:
         return [(key, row) for key, row in self._rows.items() if key.panel == panel]
 
     def _panel_height(self, panel: PanelKey) -> float:
         return sum(row.height for _, row in self._of(panel))
+
+    def _label_px(self) -> int:
+        """Room for the longest label to the left of the bars."""
+        labels = row_labels(list(self._rows), list(self._rows))
+        return max((text_px(html.unescape(label)) for label in labels), default=0) + _LABEL_GAP_PX
 
     def _scales(self, reach: Callable[[Point], float | None]) -> dict[PanelKey, float]:
         """Largest value that each panel's axis has to show; see :data:`LIKE`."""
@@ -352,6 +374,22 @@ def _axis_name(axis: str, number: int) -> str:
 def plot_text(text: str) -> str:
     """Text that stays text in a chart, which reads some HTML but not every entity of it."""
     return html.escape(text, quote=False)
+
+
+def text_px(text: str, font_px: int = _FONT_PX) -> int:
+    """About how wide a text is in Streamlit's font, rather more than less."""
+    return math.ceil(font_px * sum(map(_em, text)))
+
+
+def _em(letter: str) -> float:
+    """Width of a letter in em, of Source Sans as it comes with Streamlit."""
+    if not letter.isascii():
+        return 0.35 if letter in "·×÷…" else 1.0  # scripts of Asia are as wide as they are high
+    if letter in "MWmw@%":
+        return 0.85
+    if letter.isupper():
+        return 0.62
+    return 0.3 if letter in " .,:;'|!ijl()[]/" else 0.54
 
 
 def _in_order(points: Iterable[Point]) -> list[Series]:

@@ -20,6 +20,7 @@ from streamlit import config, file_util
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from core.api.app import Api
+from core.errors import RecordsError
 from core.meters import Meters
 from core.remotes.book import parse_setting
 from core.serving import EngineModels
@@ -27,6 +28,7 @@ from core.settings import load_settings
 from core.ui import scripts
 from core.ui.providers import SecretsProviders
 from core.web.addresses import FIRST_PAGE, SIGN_IN, V1
+from core.web.ahead import ScriptInPage
 from core.web.astray import AstrayRoute
 from core.web.connections import Connections
 from core.web.guard import Guard
@@ -38,6 +40,7 @@ from core.web.visitor import Visitors
 
 if TYPE_CHECKING:
     from core.accounts import Accounts
+    from core.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +196,7 @@ middleware = [
     Middleware(SecurityHeaders, policy=page_policy(_INDEX, scripts.ALL)),
     Middleware(Guard, visitors=visitors, connections=connections, prefix=_prefix()),
     Middleware(RootToFirstPage, prefix=_prefix()),
+    Middleware(ScriptInPage, script=scripts.LOAD_CHARTS),
 ]
 
 
@@ -229,5 +233,17 @@ def _import_ahead() -> None:
         first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
         if spec := engine.last_used():
             engine.warm(spec)
+        _read_ahead(engine)
     except (ImportError, RuntimeError):
         logger.exception("OpenVINO or its runtime cannot be imported")
+
+
+def _read_ahead(engine: Engine) -> None:
+    """Import what draws charts, and read what they will be of: a second's work with very many."""
+    from core.ui import metrics_board  # noqa: F401 - imported for the next to come
+    from core.ui.metrics_data import read_ahead
+
+    try:
+        read_ahead(engine)
+    except RecordsError as error:
+        logger.warning("The answers are not read ahead: %s", error)

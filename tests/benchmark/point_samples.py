@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from core.benchmark.points import Point, days_of, points_of_days
+from core.benchmark.answer_days import days_of, points_of_days
+from core.benchmark.points import Point
 from core.records.fast_runs import RunRow
 from core.records.measurement_values import (
     Configuration,

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.benchmark.answer_days import GROWTH_IN_APP, MANY
 from core.benchmark.points import (
-    GROWTH_IN_APP,
-    MANY,
     PROCESS_ALONE,
     Point,
     PointFilter,
