@@ -66,17 +66,6 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def an_npu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """OpenVINO reports one."""
-    pairs = [("CPU", "A CPU"), ("NPU", "An NPU")]
-    monkeypatch.setattr(devices, "_reported_devices", lambda: pairs)
-    monkeypatch.setattr(devices, "_auto_choice", lambda: ["CPU"])
-    devices.list_devices.cache_clear()
-    yield
-    devices.list_devices.cache_clear()
-
-
-@pytest.fixture
 def store(settings: Settings) -> Iterator[MeasurementStore]:
     made = MeasurementStore(Database.open(settings, patience_s=0.1))
     yield made
@@ -199,9 +188,7 @@ def test_a_model_that_is_gone_is_a_sentence(settings: Settings, checkpoints):
     store = ModelStore(settings)
     store.ensure(store.resolve(str(folder)), Precision.INT4)
     shutil.rmtree(folder)
-    with pytest.raises(
-        NotAModelError, match="is gone; put it back, or choose another"
-    ):
+    with pytest.raises(NotAModelError, match="is gone; put it back, or choose another"):
         ready(replace(FOR_NPU, model=str(folder)), settings)
 
 
