@@ -306,7 +306,7 @@ class Engine:
     ) -> StoredModel:
         """See :class:`core.runtimes.pool.Provider`."""
         source, wanted = self.store.resolve(spec.model), int4_for(spec)
-        stored = find_for_device(source, spec.precision, wanted, self.settings)
+        stored = find_for_device(self.store, source, spec.precision, wanted)
         if stored is not None:
             return self.store.verify(stored, full=False)
 
@@ -346,6 +346,4 @@ def find_stored(store: ModelStore, spec: ModelSpec) -> StoredModel | None:
     Raises:
         PaddockError: there is no such model, or what is stored of it is damaged.
     """
-    return find_for_device(
-        store.resolve(spec.model), spec.precision, int4_for(spec), store.settings
-    )
+    return find_for_device(store, store.resolve(spec.model), spec.precision, int4_for(spec))

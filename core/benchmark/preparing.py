@@ -115,10 +115,11 @@ def is_ready(material: Material, settings: Settings) -> bool:
     """
     if material.random_weights:
         return _random_is_ready(material, settings)
-    source = ModelStore(settings).resolve(material.model)
+    store = ModelStore(settings)
+    source = store.resolve(material.model)
     if material.precision is None:
         return original_folder(source, settings) is not None
-    return find_for_device(source, material.precision, material.int4, settings) is not None
+    return find_for_device(store, source, material.precision, material.int4) is not None
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,8 @@ def _random_is_ready(material: Material, settings: Settings) -> bool:
     folder = checkpoint_folder(settings, random_model(material.model).key)
     if not folder.is_dir() or material.precision is None:
         return folder.is_dir()
-    source, apart = resolve(str(folder)), random_settings(settings)
-    return find_for_device(source, material.precision, material.int4, apart) is not None
+    source, store = resolve(str(folder)), ModelStore(random_settings(settings))
+    return find_for_device(store, source, material.precision, material.int4) is not None
 
 
 # What there is

@@ -54,7 +54,7 @@ def _memory(pool: ModelPool, store: ModelStore, spec: ModelSpec) -> int:
     try:
         source = store.resolve(spec.model)
         wanted = device_int4(spec.precision, spec.device)
-        stored = find_for_device(source, spec.precision, wanted, pool.settings)
+        stored = find_for_device(store, source, spec.precision, wanted)
         if stored is not None:
             return memory_needed(stored)
         origin = find_origin(source, spec.precision, pool.settings)

@@ -36,23 +36,23 @@ def npu_store(settings: Settings) -> ModelStore:
 
 
 def find_for_device(
-    source: Source, precision: Precision, wanted: Int4Settings | None, settings: Settings
+    store: ModelStore, source: Source, precision: Precision, wanted: Int4Settings | None
 ) -> StoredModel | None:
     """What answers as it is; None where it would have to be fetched or converted first.
 
     Args:
+        store: of the home folder.
         source: of the model.
         precision: of its weights.
         wanted: what the device wants of INT4 weights; None takes what is stored.
-        settings: tell the home folder.
 
     Raises:
         CorruptModelError: what is stored is damaged.
     """
-    stored = ModelStore(settings).get(source, precision)
+    stored = store.get(source, precision)
     if wanted is None or (stored is not None and stored.suits(wanted)):
         return stored
-    apart = npu_store(settings).get(source, precision)
+    apart = npu_store(store.settings).get(source, precision)
     return apart if apart is not None and apart.suits(wanted) else None
 
 
@@ -79,10 +79,11 @@ def have_for_device(
         NotAModelError: it comes in INT4 of another kind, or its folder is gone.
         PaddockError: see :func:`core.store.process.convert_in_process`.
     """
-    found = find_for_device(source, Precision.INT4, wanted, settings)
+    store = ModelStore(settings)
+    found = find_for_device(store, source, Precision.INT4, wanted)
     if found is not None:
-        return ModelStore(settings).verify(found, full=False)
-    stored = ModelStore(settings).get(source, Precision.INT4)
+        return store.verify(found, full=False)
+    stored = store.get(source, Precision.INT4)
     if stored is not None and stored.came_so:
         raise _another_kind(source, stored)
     folder = _here(source, settings)
