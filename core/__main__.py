@@ -154,7 +154,7 @@ def _add_delete(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--random-weights",
         action="store_true",
-        help="what benchmarks made with random weights, and what a stopped one left for an NPU",
+        help="what benchmarks made with random weights, and INT4 that was made for an NPU",
     )
     command.add_argument("--yes", action="store_true", help="do not ask")
     command.add_argument("--json", action="store_true", help="print JSON")

@@ -8,8 +8,10 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property
+from pathlib import Path
 
 from core.accounts import Accounts
+from core.benchmark.npu_weights import delete_npu_weights
 from core.benchmark.sweep import Benchmark
 from core.benchmark.tuning_desk import TuningDesk
 from core.catalogue import Int4Settings, Precision, device_int4
@@ -32,6 +34,7 @@ from core.runtimes.spec import DEFAULT_RUNTIME, ExecutionHints, ModelSpec, Runti
 from core.runtimes.tuned import Tuned, TunedHints, TuningKey
 from core.settings import Settings
 from core.store import ModelStore, Progress, StoredModel, TaskQueue, convert_in_process
+from core.store.for_device import find_for_device, have_for_device
 
 STOP_PATIENCE_S = 5.0
 """Seconds to wait for answers that were stopped; one ends within a token."""
@@ -211,10 +214,26 @@ class Engine:
         Raises:
             ModelBusyError: it is answering or being converted.
         """
-        for loaded in self.pool.loaded():
-            if loaded.stored.folder == stored.folder:
-                self.pool.unload(loaded.spec)
+        self._unload_below(stored.folder)
         return self.store.delete(stored)
+
+    def delete_npu_weights(self) -> int:
+        """Remove what was made for an NPU, out of memory first, and return the bytes freed.
+
+        Raises:
+            ModelBusyError: one is answering or being made, or a benchmark runs.
+        """
+        folder = self.settings.npu_models_dir
+        return delete_npu_weights(self.settings, lambda: self._unload_below(folder))
+
+    def _unload_below(self, folder: Path) -> None:
+        """
+        Raises:
+            ModelBusyError: one of these models is answering.
+        """
+        for loaded in self.pool.loaded():
+            if loaded.stored.folder.is_relative_to(folder):
+                self.pool.unload(loaded.spec)
 
     def keep_tuned(self, tuned: Tuned) -> None:
         """Load the model under these hints from now on; an idle one is loaded anew."""
@@ -252,7 +271,7 @@ class Engine:
             spec = ModelSpec(
                 start.model, Precision(start.precision), start.device, RuntimeName(start.runtime)
             )
-            stored = self.store.get(self.store.resolve(spec.model), spec.precision)
+            stored = find_stored(self.store, spec)
         except (PaddockError, ValueError):
             return None
         return spec if stored is not None else None
@@ -286,11 +305,8 @@ class Engine:
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
     ) -> StoredModel:
         """See :class:`core.runtimes.pool.Provider`."""
-        source = self.store.resolve(spec.model)
-        stored = self.store.get(source, spec.precision)
-        if stored is not None and not suits_device(stored, spec):
-            self.delete(stored)
-            stored = None
+        source, wanted = self.store.resolve(spec.model), int4_for(spec)
+        stored = find_for_device(self.store, source, spec.precision, wanted)
         if stored is not None:
             return self.store.verify(stored, full=False)
 
@@ -298,11 +314,14 @@ class Engine:
             on_progress(progress.message, progress.fraction)
 
         with MONITOR.running():  # other answers' timings are not what they would be alone
+            if wanted is not None:
+                return have_for_device(
+                    source, wanted, settings=self.settings, progress=report, cancel=cancelled
+                )
             return convert_in_process(
                 source,
                 spec.precision,
                 settings=self.settings,
-                int4=int4_for(spec),
                 progress=report,
                 cancel=cancelled,
             )
@@ -321,7 +340,10 @@ def int4_for(spec: ModelSpec) -> Int4Settings | None:
     return device_int4(spec.precision, spec.device)
 
 
-def suits_device(stored: StoredModel, spec: ModelSpec) -> bool:
-    """Whether a stored model answers on the device as it is; else it is compressed anew for it."""
-    wanted = int4_for(spec)
-    return wanted is None or (stored.int4 is not None and stored.int4.suits(wanted))
+def find_stored(store: ModelStore, spec: ModelSpec) -> StoredModel | None:
+    """What answers as it is; None where it would have to be fetched or converted first.
+
+    Raises:
+        PaddockError: there is no such model, or what is stored of it is damaged.
+    """
+    return find_for_device(store, store.resolve(spec.model), spec.precision, int4_for(spec))

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 
 from core.api.names import ModelName
 from core.api.service import Caller, Limits, ModelCard
-from core.catalogue import DEFAULT_PRECISION, CatalogueModel, catalogue
+from core.catalogue import DEFAULT_PRECISION, CatalogueModel, catalogue, device_int4
 from core.catalogue.load import EMBEDDED_DIR
-from core.engine import Engine, suits_device
+from core.engine import Engine
 from core.errors import UnknownModelError
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
 from core.records import Origin
 from core.runtimes.spec import ModelSpec
-from core.store import Source, SourceKind, StoredModel
+from core.store import ModelStore, Source, SourceKind, StoredModel
+from core.store.for_device import npu_store
 
+_NPU = "NPU"
 _SHOWN = 100
 """Characters of an unknown name that are repeated."""
 
@@ -24,7 +26,7 @@ class EngineModels:
     """See :class:`core.api.service.Answering`.
 
     Programs get what can answer now: what is converted, and the embedded models, which are in
-    seconds. Nothing is fetched for them, and no folder of the machine is looked into.
+    seconds. Nothing is fetched or compressed for them, and no folder of the machine is looked into.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -38,16 +40,19 @@ class EngineModels:
 
     def models(self) -> list[ModelCard]:
         """See :class:`core.api.service.Answering`: the embedded models first, then by name."""
-        stored = sorted(self._stored(), key=lambda each: not _embedded(each))
+        stored = sorted(_good(self._engine.store), key=lambda each: not _embedded(each))
         there = {(each.key, each.precision) for each in stored}
         embedded = [
             _embedded_card(ModelName(row.key), row)
             for row in catalogue().values()
             if row.embedded and (row.key, DEFAULT_PRECISION) not in there
         ]
-        return embedded + [
-            _stored_card(ModelName(_id(each), each.precision), each) for each in stored
-        ]
+        for_npu = _good(npu_store(self._engine.settings))
+        return (
+            embedded
+            + [_stored_card(ModelName(_id(each), each.precision), each) for each in stored]
+            + [_stored_card(ModelName(_id(each), each.precision, _NPU), each) for each in for_npu]
+        )
 
     def find(self, name: str) -> ModelCard:
         """See :class:`core.api.service.Answering`."""
@@ -72,11 +77,13 @@ class EngineModels:
         Raises:
             UnknownModelError: no such model can answer now.
         """
-        stored = self._stored()
+        stored = _good(self._engine.store)
+        for_npu = npu_store(self._engine.settings)
         for wanted in _meanings(name):
-            for each in stored:
+            int4 = device_int4(wanted.precision, wanted.device)
+            for each in stored if int4 is None else (*stored, *_good(for_npu)):
                 meant = each.precision is wanted.precision and wanted.model in _names(each)
-                if meant and suits_device(each, _spec(wanted, each)):
+                if meant and (int4 is None or each.suits(int4)):
                     return wanted, each
             row = catalogue().get(wanted.model)
             if row is not None and row.embedded:
@@ -86,12 +93,10 @@ class EngineModels:
             "those there are, and the Models page gets others."
         )
 
-    def _stored(self) -> list[StoredModel]:
-        """What is stored and need not be made anew first, as where its folder has changed since."""
-        store = self._engine.store
-        return [
-            each for each in store.list() if store.get(_source(each), each.precision) is not None
-        ]
+
+def _good(store: ModelStore) -> list[StoredModel]:
+    """What is stored and need not be made anew first, as where its folder has changed since."""
+    return [each for each in store.list() if store.get(_source(each), each.precision) is not None]
 
 
 def _meanings(name: str) -> Iterator[ModelName]:

@@ -174,6 +174,11 @@ class Settings(BaseSettings):
         return self.home / "models"
 
     @property
+    def npu_models_dir(self) -> Path:
+        """Folder of INT4 models as an NPU takes them; see :mod:`core.store.for_device`."""
+        return self.home / "npu-weights" / "models"
+
+    @property
     def import_dir(self) -> Path:
         """Folder of model folders that people elsewhere than on this machine may name."""
         return self.home / "import"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from core import devices
 from core.catalogue import Precision
 from core.engine import Engine
 from core.generation.activity import MONITOR
@@ -49,6 +50,17 @@ def _main_module_stays() -> Iterator[None]:
     main = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = main
+
+
+@pytest.fixture
+def an_npu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """OpenVINO reports one."""
+    pairs = [("CPU", "A CPU"), ("NPU", "An NPU")]
+    monkeypatch.setattr(devices, "_reported_devices", lambda: pairs)
+    monkeypatch.setattr(devices, "_auto_choice", lambda: ["CPU"])
+    devices.list_devices.cache_clear()
+    yield
+    devices.list_devices.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -292,23 +292,6 @@ def test_delete_frees_the_model_and_its_files(engine: Engine, spec_of: SpecOf):
     engine.store.ensure(resolve(spec.model), spec.precision)  # others of the session use it
 
 
-def test_what_was_compressed_for_another_device_is_made_anew(
-    engine: Engine, spec_of: SpecOf, monkeypatch: pytest.MonkeyPatch
-):
-    spec = spec_of("mistral", Precision.INT4)
-    asked: list[Int4Settings | None] = []
-    monkeypatch.setattr(Engine, "delete", lambda self, stored: asked.append(None))
-    monkeypatch.setattr(
-        core.engine,
-        "convert_in_process",
-        lambda *args, int4, **options: asked.append(int4),
-    )
-    stored = engine._provide(spec, lambda *news: None, threading.Event())
-    assert stored.precision is Precision.INT4 and asked == []
-    engine._provide(replace(spec, device="NPU"), lambda *news: None, threading.Event())
-    assert asked == [None, Int4Settings(True, -1, 1.0)]
-
-
 def test_int4_settings_of_an_npu():
     assert int4_for(ModelSpec("a", Precision.INT4, "NPU")) == Int4Settings(True, -1, 1.0)
     assert int4_for(ModelSpec("a", Precision.INT4, "npu.0")) == Int4Settings(True, -1, 1.0)

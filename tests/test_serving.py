@@ -21,7 +21,7 @@ from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRe
 from core.serving import EngineModels
 from core.settings import Settings
 from core.store import SourceKind, StoredModel
-from core.store.manifest import SourceRecord, write_manifest
+from core.store.manifest import Int4Record, SourceRecord, write_manifest
 from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
 from tests.fakes import FakeModel, FakeRuntime, stored_model
 
@@ -83,13 +83,24 @@ def store(engine: Engine) -> Callable[..., StoredModel]:
     """Puts a model into the store: its manifest is all that there is of it."""
 
     def put(
-        key: str, kind: SourceKind, location: str, precision: Precision = DEFAULT_PRECISION
+        key: str,
+        kind: SourceKind,
+        location: str,
+        precision: Precision = DEFAULT_PRECISION,
+        *,
+        for_npu: bool = False,
     ) -> StoredModel:
         record = SourceRecord(kind=kind, location=location, revision=None, fingerprint=None)
-        folder = engine.settings.models_dir / key / precision.value
+        settings = engine.settings
+        place = settings.npu_models_dir if for_npu else settings.models_dir
+        folder = place / key / precision.value
         folder.mkdir(parents=True)
         manifest = stored_model(ModelSpec(key, precision)).manifest
-        manifest = manifest.model_copy(update={"source": record})
+        int4 = Int4Record(
+            symmetric=True, group_size=-1, ratio=1.0, group_sizes={-1: 9}, four_bit_share=1.0
+        )
+        update = {"source": record, "int4": int4 if for_npu else None}
+        manifest = manifest.model_copy(update=update)
         write_manifest(folder, manifest)
         return StoredModel(key, precision, folder, manifest)
 
@@ -253,6 +264,28 @@ def test_what_is_compressed_for_another_device_is_not_compressed_anew_for_a_prog
     assert models.find("org/name:INT4@CPU").id == "org/name:INT4@CPU"
     with pytest.raises(UnknownModelError):
         models.find("org/name:INT4@NPU")
+
+
+@pytest.mark.usefixtures("an_npu")
+def test_what_was_compressed_for_an_npu_answers_there_alone(
+    engine: Engine,
+    models: EngineModels,
+    store: Callable[..., StoredModel],
+    conversions: list[str],
+):
+    stored = store("org--name", SourceKind.HUB, "org/name", Precision.INT4, for_npu=True)
+    assert names(models)[-1] == "org/name:INT4@NPU"
+    card = models.find("org/name:INT4@npu")
+    assert card == models.models()[-1] and card.owned_by == "org"
+    ask(models, card.id)
+    (loaded,) = engine.pool.loaded()
+    assert loaded.stored.folder == stored.folder and conversions == []
+    for name in ("org/name:INT4", "org/name:INT4@CPU", "org/name:INT8@NPU"):
+        with pytest.raises(UnknownModelError):
+            models.start(name, REQUEST, ADA)
+    store("org--name", SourceKind.HUB, "org/name", Precision.INT4)
+    assert names(models)[-2:] == ["org/name:INT4", "org/name:INT4@NPU"]
+    assert models.find("org/name:INT4").id == "org/name:INT4"
 
 
 # Who asks, and how much

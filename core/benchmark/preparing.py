@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from core.benchmark.npu_weights import npu_settings
 from core.benchmark.plan import Target
 from core.benchmark.random_weights import (
     checkpoint_folder,
@@ -31,7 +30,8 @@ from core.store import (
 )
 from core.store.checkpoint import inspect_checkpoint, is_ir, positions
 from core.store.files import folder_bytes
-from core.store.origin import of_folder, original_folder, stored_ir
+from core.store.for_device import find_for_device, have_for_device
+from core.store.origin import original_folder
 
 OnProgress = Callable[[str, float | None], None]
 """Told a sentence and the share of the step that is done, 0 to 1 or None."""
@@ -90,7 +90,7 @@ def make_ready(
     """Have it on disk: fetched, converted, or made with random weights where it is not there yet.
 
     A stored INT4 that the device does not take stays as it is; one that it takes is made apart, see
-    :mod:`core.benchmark.npu_weights`. Blocks; all heavy work is done by child processes.
+    :mod:`core.store.for_device`. Blocks; all heavy work is done by child processes.
 
     Raises:
         StoppedError: ``cancel`` was set.
@@ -102,9 +102,9 @@ def make_ready(
     source = ModelStore(settings).resolve(material.model)
     if material.precision is None:
         return _checkpoint(_original(source, work))
-    if material.int4 is None or _stored_suits(source, material.int4, settings):
-        return _stored(work.convert(source, material.precision, settings))
-    return _stored(_apart(source, material.int4, work))
+    if material.int4 is None:
+        return _stored(work.convert(source, material.precision))
+    return _stored(work.have_for_device(source, material.int4))
 
 
 def is_ready(material: Material, settings: Settings) -> bool:
@@ -115,17 +115,11 @@ def is_ready(material: Material, settings: Settings) -> bool:
     """
     if material.random_weights:
         return _random_is_ready(material, settings)
-    source = ModelStore(settings).resolve(material.model)
+    store = ModelStore(settings)
+    source = store.resolve(material.model)
     if material.precision is None:
         return original_folder(source, settings) is not None
-    if material.int4 is None or _stored_suits(source, material.int4, settings):
-        return ModelStore(settings).get(source, material.precision) is not None
-    folder = _here(source, settings)
-    if folder is None:
-        return False
-    if _came_in_int4(folder):
-        return ModelStore(settings).get(source, Precision.INT4) is not None
-    return ModelStore(npu_settings(settings)).get(resolve(str(folder)), Precision.INT4) is not None
+    return find_for_device(store, source, material.precision, material.int4) is not None
 
 
 @dataclass(frozen=True)
@@ -137,18 +131,24 @@ class _Work:
     cancel: threading.Event
 
     def convert(
-        self,
-        source: Source,
-        precision: Precision,
-        settings: Settings,
-        int4: Int4Settings | None = None,
+        self, source: Source, precision: Precision, int4: Int4Settings | None = None
     ) -> StoredModel:
         """See :func:`core.store.convert_in_process`."""
         return convert_in_process(
             source,
             precision,
-            settings=settings,
+            settings=self.settings,
             int4=int4,
+            progress=_told(self.on_progress),
+            cancel=self.cancel,
+        )
+
+    def have_for_device(self, source: Source, wanted: Int4Settings) -> StoredModel:
+        """See :func:`core.store.for_device.have_for_device`."""
+        return have_for_device(
+            source,
+            wanted,
+            settings=self.settings,
             progress=_told(self.on_progress),
             cancel=self.cancel,
         )
@@ -173,72 +173,20 @@ def _random_ready(material: Material, work: _Work) -> Ready:
     )
     if material.precision is None:
         return _checkpoint(folder)
-    int4 = (material.int4 or model.int4) if material.precision is Precision.INT4 else None
-    apart = _random_home(material, work.settings)
-    return _stored(work.convert(resolve(str(folder)), material.precision, apart, int4))
+    source = resolve(str(folder))
+    apart = replace(work, settings=random_settings(work.settings))
+    if material.int4 is not None:
+        return _stored(apart.have_for_device(source, material.int4))
+    int4 = model.int4 if material.precision is Precision.INT4 else None
+    return _stored(apart.convert(source, material.precision, int4))
 
 
 def _random_is_ready(material: Material, settings: Settings) -> bool:
     folder = checkpoint_folder(settings, random_model(material.model).key)
     if not folder.is_dir() or material.precision is None:
         return folder.is_dir()
-    store = ModelStore(_random_home(material, settings))
-    return store.get(resolve(str(folder)), material.precision) is not None
-
-
-def _random_home(material: Material, settings: Settings) -> Settings:
-    apart = random_settings(settings)
-    return npu_settings(apart) if material.int4 else apart
-
-
-# INT4 as a device wants it
-
-
-def _stored_suits(source: Source, wanted: Int4Settings, settings: Settings) -> bool:
-    """Whether the store has an INT4 of the model that the device takes as it is."""
-    stored = ModelStore(settings).get(source, Precision.INT4)
-    return stored is not None and stored.int4 is not None and stored.int4.suits(wanted)
-
-
-def _apart(source: Source, wanted: Int4Settings, work: _Work) -> StoredModel:
-    """The model compressed as the device wants it, beside whatever the store has of it.
-
-    Raises:
-        NotAModelError: it comes compressed in another way, or its folder is gone.
-    """
-    folder = _here(source, work.settings)
-    if folder is None and source.kind is SourceKind.HUB:
-        folder = work.fetch(source)
-    if folder is None:
-        raise NotAModelError(
-            f"The folder {source.location} is gone; put it back, or leave INT4 on an NPU out."
-        )
-    if not _came_in_int4(folder):
-        return work.convert(
-            resolve(str(folder)), Precision.INT4, npu_settings(work.settings), wanted
-        )
-    stored = work.convert(source, Precision.INT4, work.settings)
-    came = stored.int4
-    # Which layers are in INT4 was decided where it was made, and cannot be changed.
-    if came is None or not replace(came, ratio=wanted.ratio).suits(wanted):
-        raise NotAModelError(
-            f"{source.title} comes in INT4 that an NPU does not take ({_how(stored)}); give its "
-            "original checkpoint, or a version that was made for NPUs."
-        )
-    return stored
-
-
-def _here(source: Source, settings: Settings) -> Path | None:
-    """What of the model is on this machine that INT4 can be made from."""
-    folder = original_folder(source, settings)
-    if folder is not None:
-        return folder
-    stored = stored_ir(source, Precision.INT4, settings)
-    return stored.folder if stored is not None else None
-
-
-def _came_in_int4(folder: Path) -> bool:
-    return is_ir(folder) and of_folder(folder).precision is Precision.INT4
+    source, store = resolve(str(folder)), ModelStore(random_settings(settings))
+    return find_for_device(store, source, material.precision, material.int4) is not None
 
 
 # What there is
@@ -280,11 +228,6 @@ def _stored(stored: StoredModel) -> Ready:
         manifest.positions,
         _as_recorded(stored),
     )
-
-
-def _how(stored: StoredModel) -> str:
-    recorded = _as_recorded(stored)
-    return recorded.text if recorded is not None else "settings unknown"
 
 
 def _as_recorded(stored: StoredModel) -> Int4Weights | None:

@@ -5,7 +5,7 @@ They lie apart from the person's models, below ``<home>/random-weights``::
     checkpoints/<key>/          PyTorch checkpoint, made by core.benchmark.random_checkpoint
     checkpoints/.work/…         one under way
     models/                     converted by the store, as in any home folder
-    npu-weights/models/         in INT4 as an NPU takes it; see core.benchmark.npu_weights
+    npu-weights/models/         in INT4 as an NPU takes it; see core.store.for_device
     kept.json                   keys that a person wants to keep; a later sweep leaves them alone
 """
 
@@ -23,14 +23,14 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from core.benchmark.npu_weights import npu_settings, remove_folder
 from core.benchmark.shapes import RandomModel
 from core.benchmark.turn import Turn
 from core.errors import ConversionError, DiskFullError, StoppedError
 from core.settings import CHECKOUT, Settings
 from core.store import ModelStore
 from core.store.checkpoint import TORCH_DTYPE_BYTES
-from core.store.files import folder_bytes, free_bytes, has_no_space
+from core.store.files import folder_bytes, free_bytes, has_no_space, remove_folder
+from core.store.for_device import npu_store
 from core.units import decimal_text
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def remove_unkept(settings: Settings) -> int:
         return remove_random_weights(settings)
     freed = 0
     apart = random_settings(settings)
-    stores = (ModelStore(apart), ModelStore(npu_settings(apart)))
+    stores = (ModelStore(apart), npu_store(apart))
     stored = [(store, each) for store in stores for each in store.list()]
     for folder in checkpoint_folder(settings, "any").parent.iterdir():
         if folder.name in kept or not folder.is_dir():

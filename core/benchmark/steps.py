@@ -30,7 +30,6 @@ from core.benchmark.estimate import (
 )
 from core.benchmark.figures import figures_of
 from core.benchmark.ledger import OPEN, Ledger, target_of
-from core.benchmark.npu_weights import remove_npu_weights
 from core.benchmark.plan import Plan, Target
 from core.benchmark.preparing import Material, Ready
 from core.benchmark.random_weights import keep_random_weights, remove_unkept
@@ -39,7 +38,6 @@ from core.benchmark.weights import bytes_per_token
 from core.devices import available_memory_bytes, host_facts, require_device
 from core.errors import (
     GenerationError,
-    ModelBusyError,
     NotEnoughMemoryError,
     PaddockError,
     StoppedError,
@@ -113,7 +111,6 @@ class Work:
         self._compare_quality()
         if self._plan.random_models:
             self._leave_random_weights()
-        self._remove_npu_weights()
 
     # What there is to do
 
@@ -437,14 +434,6 @@ class Work:
                 remove_unkept(self._settings)
         except (PaddockError, OSError) as error:
             log.warning("the random weights could not be tidied: %s", error)
-            self.problems.append(str(error))
-
-    def _remove_npu_weights(self) -> None:
-        """Nobody asked for these beside the sweep's rows."""
-        try:
-            remove_npu_weights(self._settings)
-        except ModelBusyError as error:
-            log.warning("the INT4 models for an NPU could not be removed: %s", error)
             self.problems.append(str(error))
 
     # Being stopped

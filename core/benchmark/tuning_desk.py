@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from core.benchmark.npu_weights import remove_npu_weights
 from core.benchmark.preparing import Material, make_ready
 from core.benchmark.tuning import PERPLEXITY_LIMIT, Trial, Tuning
 from core.benchmark.turn import Turn
@@ -142,8 +141,5 @@ class TuningDesk:
             cancel=run._cancelled,
         )
         named = ModelSpec(key, spec.precision, spec.device, spec.runtime)
-        try:
-            search = Tuning(ready.folder, named, tell, run._cancelled, limit, trials=run.trials)
-            return search.run()
-        finally:
-            remove_npu_weights(self._settings)
+        search = Tuning(ready.folder, named, tell, run._cancelled, limit, trials=run.trials)
+        return search.run()

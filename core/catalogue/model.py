@@ -18,6 +18,18 @@ class Int4Settings:
     """Choose the scales by least squares on texts that the model itself writes: slower, and
     usually a little more accurate."""
 
+    @property
+    def text(self) -> str:
+        """Words for people: "asymmetric, group size 128, ratio 0.8"."""
+        grouped = self.group_size > 0
+        parts = [
+            "symmetric" if self.symmetric else "asymmetric",
+            f"group size {self.group_size}" if grouped else "one scale per channel",
+            f"ratio {self.ratio:g}",
+            *(["scale estimation"] if self.scale_estimation else []),
+        ]
+        return ", ".join(parts)
+
     def suits(self, wanted: Int4Settings) -> bool:
         """Whether weights of these settings run where the wanted ones do: how their scales were
         found does not matter to a device."""

@@ -269,9 +269,10 @@ def _result_text(stored: StoredModel) -> str:
 
 
 def _delete_random_weights(options: argparse.Namespace, settings: Settings) -> int:
-    """Remove what benchmarks made for themselves, after asking."""
-    from core.benchmark.npu_weights import delete_npu_weights, npu_weights_bytes
+    """Remove random weights, and INT4 that was made for an NPU, after asking."""
+    from core.benchmark.npu_weights import delete_npu_weights
     from core.benchmark.random_weights import delete_random_weights, random_weights_bytes
+    from core.store.for_device import npu_weights_bytes
 
     if options.model is not None or options.precision is not None or options.download:
         raise BadRequestError("--random-weights removes all of them; name nothing beside it.")
@@ -282,9 +283,11 @@ def _delete_random_weights(options: argparse.Namespace, settings: Settings) -> i
     if options.json:
         print(json.dumps({"deleted": ["random weights"], "freed_bytes": freed}, indent=2))
     elif freed:
-        print(f"Deleted the random weights; {decimal_text(freed)} are free again.")
+        print(
+            f"Deleted the random weights and INT4 for an NPU; {decimal_text(freed)} are free again."
+        )
     else:
-        print("No random weights are on disk.")
+        print("No random weights are on disk, and no INT4 for an NPU.")
     return 0
 
 
@@ -321,7 +324,9 @@ def _verified(folder: Path, store: ModelStore, *, quiet: bool) -> dict[str, Any]
         problem = str(error)
     if not quiet:
         took = duration_text(time.monotonic() - started)
-        fine = f"{title} in {folder.name.upper()}: {decimal_text(size)} as they should be ({took})."
+        apart = folder.is_relative_to(store.settings.npu_models_dir)
+        named = f"{title} in {folder.name.upper()}{' for an NPU' if apart else ''}"
+        fine = f"{named}: {decimal_text(size)} as they should be ({took})."
         print(problem or fine, flush=True)
     return {
         "key": folder.parent.name,
@@ -341,7 +346,8 @@ def _model_folders(options: argparse.Namespace, settings: Settings) -> list[Path
     source = ModelStore(settings).resolve(options.model) if options.model else None
     found = [
         folder
-        for folder in sorted(settings.models_dir.glob("[!.]*/*"))
+        for place in (settings.models_dir, settings.npu_models_dir)
+        for folder in sorted(place.glob("[!.]*/*"))
         if folder.name in set(Precision)
         and options.precision in (None, folder.name)
         and (source is None or folder.parent.name == source.key)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from core.catalogue import default_int4
+from core.catalogue import default_int4, device_int4
 from core.errors import PaddockError, UnknownDeviceError
 from core.runtimes.pool import ModelPool, canonical, memory_for, memory_needed
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore
 from core.store.estimate import result_bytes
+from core.store.for_device import find_for_device
 from core.store.origin import find_origin
 from core.units import bytes_text
 
@@ -52,11 +53,12 @@ def _memory(pool: ModelPool, store: ModelStore, spec: ModelSpec) -> int:
     """Bytes that loading the model will take; 0 where that cannot be known."""
     try:
         source = store.resolve(spec.model)
-        stored = store.get(source, spec.precision)
+        wanted = device_int4(spec.precision, spec.device)
+        stored = find_for_device(store, source, spec.precision, wanted)
         if stored is not None:
             return memory_needed(stored)
         origin = find_origin(source, spec.precision, pool.settings)
     except PaddockError:  # unknown, damaged, not looked up …: its answer says so
         return 0
-    int4 = source.model.int4 if source.model is not None else default_int4()
+    int4 = wanted or (source.model.int4 if source.model is not None else default_int4())
     return memory_for(result_bytes(origin, spec.precision, int4))

@@ -9,8 +9,10 @@ import shutil
 from functools import lru_cache
 from pathlib import Path
 
+from core.errors import ModelBusyError
 from core.store.sources import Source, SourceKind
 from core.store.weights import IR_BIN
+from core.units import decimal_text
 
 
 def sha256(path: Path) -> str:
@@ -57,6 +59,27 @@ def folder_bytes(folder: Path) -> int:
         except OSError:
             continue
     return total
+
+
+def remove_folder(folder: Path, what: str) -> int:
+    """Remove a folder, and return the bytes freed.
+
+    Args:
+        folder: with all that is in it.
+        what: its content in the sentence of the error, "random weights".
+
+    Raises:
+        ModelBusyError: a file cannot be removed.
+    """
+    before = folder_bytes(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    left = folder_bytes(folder)
+    if left:
+        raise ModelBusyError(
+            f"Some {what} in {folder} could not be removed ({decimal_text(left)}); close the "
+            "programs that use them and try again."
+        )
+    return before
 
 
 def free_bytes(folder: Path) -> int:

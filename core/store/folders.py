@@ -28,9 +28,16 @@ _LOCK_POLL_S = 0.25
 class Folders:
     """The folders and locks of one store."""
 
-    def __init__(self, models: Path) -> None:
+    def __init__(self, models: Path, locks: Path | None = None) -> None:
+        """
+        Args:
+            models: where finished models lie, and work under way.
+            locks: the folder of the locks, where another store has them; by default that of the
+                work under way.
+        """
         self.models = models
         self.work = models / ".work"
+        self._locks = locks or self.work
 
     def of(self, key: str, precision: Precision) -> Path:
         """Where the finished model lies."""
@@ -140,10 +147,11 @@ class Folders:
 
     def _lock(self, key: str, precision: Precision | None) -> FileLock:
         try:
-            self.work.mkdir(parents=True, exist_ok=True)
+            for folder in (self.work, self._locks):
+                folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
-        return FileLock(self.work / f"{key}.{precision or 'source'}.lock")
+        return FileLock(self._locks / f"{key}.{precision or 'source'}.lock")
 
     def _work_folders(self) -> list[Path]:
         return [path for path in self.work.glob("*") if path.is_dir()]

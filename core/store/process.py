@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
@@ -65,6 +66,7 @@ def convert_in_process(
     precision: Precision,
     *,
     settings: Settings,
+    models: Path | None = None,
     int4: Int4Settings | None = None,
     int8: Int8Settings | None = None,
     access: HubAccess | None = None,
@@ -81,6 +83,7 @@ def convert_in_process(
         model: a source, or what :meth:`ModelStore.resolve` takes.
         precision: of the weights.
         settings: those of the child too.
+        models: where it is to lie; by default ``settings.models_dir``.
         int4: overrides the catalogue's INT4 settings.
         int8: overrides the default INT8 settings.
         access: how the hub is asked where the model is to be fetched; the token in it goes to the
@@ -94,7 +97,7 @@ def convert_in_process(
         PersonMistake: it is stored with other settings than ``int4`` or ``int8`` ask for.
         PaddockError: what :meth:`ModelStore.ensure` raises; ConversionError where the child died.
     """
-    store = ModelStore(settings)
+    store = ModelStore(settings, models)
     source = store.resolve(model) if isinstance(model, str) else model
     there = store.get(source, precision)
     if there is not None:
@@ -103,6 +106,7 @@ def convert_in_process(
     request = {
         "kind": "convert",
         "precision": precision.value,
+        "models": str(models) if models else None,
         "int4": asdict(int4) if int4 else None,
         "int8": asdict(int8) if int8 else None,
     }
@@ -186,20 +190,15 @@ def _check_settings(
         PersonMistake: with the settings it has.
     """
     now, eight = stored.int4, stored.manifest.int8
-    has: list[str] = []
+    has = ""
     if int4 is not None and now is not None and now != int4:
-        has = [
-            "symmetric" if now.symmetric else "asymmetric",
-            f"group size {now.group_size}",
-            f"ratio {now.ratio:g}",
-            *(["scale estimation"] if now.scale_estimation else []),
-        ]
+        has = now.text
     if int8 is not None and eight is not None and eight.symmetric != int8.symmetric:
-        has = ["symmetric" if eight.symmetric else "asymmetric"]
+        has = "symmetric" if eight.symmetric else "asymmetric"
     if has:
         raise PersonMistake(
             f"{stored.manifest.title} in {stored.precision.label} is on disk with other settings "
-            f"({', '.join(has)}); delete it first to compress it anew."
+            f"({has}); delete it first to compress it anew."
         )
 
 

@@ -68,14 +68,20 @@ class StoredDownload:
 class ModelStore:
     """The models in one home folder; safe to use from several threads and processes."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._folders = Folders(settings.models_dir)
+    def __init__(self, settings: Settings, models: Path | None = None) -> None:
+        """
+        Args:
+            settings: tell the home folder, in which originals and stored models to make others from
+                are looked for.
+            models: where the models lie, by default ``settings.models_dir``; locks are shared.
+        """
+        self.settings = settings
+        self._folders = Folders(models or settings.models_dir, settings.models_dir / ".work")
 
     @property
     def import_dir(self) -> Path:
         """Folder of the model folders that people elsewhere than on this machine may name."""
-        return self._settings.import_dir
+        return self.settings.import_dir
 
     def get(self, source: Source, precision: Precision) -> StoredModel | None:
         """The stored model, or None where it is not stored or its source has changed since.
@@ -151,7 +157,7 @@ class ModelStore:
             with self._folders.lock(source.key, precision, tell, cancel):
                 stored = self.get(source, precision)  # another process may have made it
                 if stored is None:
-                    maker = Maker(self._settings, self._folders, tell, access, cancel)
+                    maker = Maker(self.settings, self._folders, tell, access, cancel)
                     stored = maker.make(source, Wish(precision, int4, int8))
                     tell(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
                     return stored
@@ -182,7 +188,7 @@ class ModelStore:
                 "to the precision you want."
             )
         tell = progress or ignore_progress
-        download = Maker(self._settings, self._folders, tell, access, cancel).fetch(source)
+        download = Maker(self.settings, self._folders, tell, access, cancel).fetch(source)
         tell(Progress(Stage.DONE, f"{source.title} has been fetched.", 1.0))
         return download
 
@@ -199,7 +205,9 @@ class ModelStore:
             return sources.resolve(model)
         except UnknownModelError:
             name = model.strip()
-            for stored in self.list():
+            places = (None, self.settings.npu_models_dir)
+            found = [each for at in places for each in ModelStore(self.settings, at).list()]
+            for stored in found:
                 made_from = stored.manifest.source
                 if name in (stored.key, made_from.location):
                     kind = SourceKind(made_from.kind)
@@ -282,9 +290,9 @@ class ModelStore:
         work = folder_bytes(self._folders.work)
         return DiskUsage(
             models_bytes=folder_bytes(self._folders.models) - work,
-            downloads_bytes=folder_bytes(self._settings.downloads_dir),
+            downloads_bytes=folder_bytes(self.settings.downloads_dir),
             work_bytes=work,
-            free_bytes=free_bytes(self._settings.home),
+            free_bytes=free_bytes(self.settings.home),
         )
 
     def downloads(self) -> list[StoredDownload]:
@@ -293,7 +301,7 @@ class ModelStore:
 
         return [
             StoredDownload(folder.name, folder_bytes(folder), hub.completed(folder) is not None)
-            for folder in sorted(self._settings.downloads_dir.glob("[!.]*"))
+            for folder in sorted(self.settings.downloads_dir.glob("[!.]*"))
             if folder.is_dir()
         ]
 
@@ -308,7 +316,7 @@ class ModelStore:
         """
         if key not in {download.key for download in self.downloads()}:
             return 0  # also what would lead out of the downloads, such as ".."
-        folder = self._settings.downloads_dir / key
+        folder = self.settings.downloads_dir / key
         with self._folders.alone_with(key, f"The download of {key}"):
             freed = folder_bytes(folder)
             shutil.rmtree(folder, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.catalogue import Int4Settings, Precision
@@ -27,3 +27,21 @@ class StoredModel:
         return Int4Settings(
             record.symmetric, record.group_size, record.ratio, record.scale_estimation
         )
+
+    @property
+    def came_so(self) -> bool:
+        """Whether it came as an OpenVINO model of this precision, and was taken over as it is."""
+        manifest = self.manifest
+        # What was compressed from another IR is smaller than that.
+        return manifest.source_of_weights == "ir" and manifest.source_bytes == manifest.weight_bytes
+
+    def suits(self, wanted: Int4Settings) -> bool:
+        """Whether a device that wants INT4 weights of these settings takes it as it is.
+
+        Which layers are in INT4 does not matter where that was decided elsewhere: a model that came
+        in INT4 cannot be compressed in another way.
+        """
+        has = self.int4
+        if has is not None and self.came_so:
+            has = replace(has, ratio=wanted.ratio)
+        return has is not None and has.suits(wanted)

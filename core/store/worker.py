@@ -2,11 +2,11 @@
 
 The request is a JSON object: ``kind`` ("get" or "convert"), ``model`` (what
 :func:`core.store.sources.resolve` takes), ``settings`` (fields of :class:`core.settings.Settings`)
-and, to convert, ``precision``, ``int4`` and ``int8`` (objects or null). How the hub is asked, the
-token included, stands in the environment. The child writes JSON lines to its standard output:
-``progress`` events, then one ``done`` or ``error``. Everything that libraries print goes to
-standard error. Standard input is a pipe from the parent: when that closes, for whatever reason,
-the child ends at once.
+and, to convert, ``precision``, ``models`` (where the result is to lie, or null), ``int4`` and
+``int8`` (objects or null). How the hub is asked, the token included, stands in the environment. The
+child writes JSON lines to its standard output: ``progress`` events, then one ``done`` or ``error``.
+Everything that libraries print goes to standard error. Standard input is a pipe from the parent:
+when that closes, for whatever reason, the child ends at once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -73,7 +74,8 @@ def _work(request: dict[str, Any], tell: ProgressCallback) -> None:
     Raises:
         PaddockError: of the fetch or the conversion; it is the parent's to show.
     """
-    store = ModelStore(Settings(**request["settings"]))
+    models = request.get("models")
+    store = ModelStore(Settings(**request["settings"]), Path(models) if models else None)
     source, access = store.resolve(request["model"]), _access()
     if request["kind"] == "get":
         store.fetch(source, progress=tell, access=access)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.benchmark.npu_weights import delete_npu_weights, npu_weights_bytes
 from core.benchmark.random_weights import delete_random_weights, random_weights_bytes
 from core.catalogue import catalogue
 from core.engine import Engine
 from core.errors import PaddockError
 from core.store import StoredDownload
+from core.store.for_device import npu_weights_bytes
 from core.ui.model_results import draw_figure, notify
 from core.ui.person import manage_button, person
 from core.ui.safe_text import safe_markdown
@@ -74,14 +74,15 @@ def _draw_random_weights(engine: Engine, size: int) -> None:
 
 
 def _draw_npu_weights(engine: Engine, size: int) -> None:
-    """What a benchmark that was cancelled will go on with."""
+    """What answers and benchmarks on an NPU use where the stored INT4 is another."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
-            f"INT4 for an NPU, made for a benchmark · {decimal_text(size)}", width="stretch"
+            f"INT4 for an NPU, made when it was first wanted there · {decimal_text(size)}",
+            width="stretch",
         )
         if manage_button("Remove", icon=":material/delete:", type="tertiary", key="forget_npu"):
             try:
-                freed = delete_npu_weights(engine.settings)
+                freed = engine.delete_npu_weights()
             except PaddockError as error:
                 st.error(safe_markdown(str(error)), icon=":material/error:")
             else:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from core.catalogue import catalogue
-from core.engine import suits_device
+from core.engine import find_stored
 from core.errors import AccessDeniedError, PersonMistake
 from core.remotes import is_remote, split_name
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore
 from core.store.confined import check_confined
+from core.store.for_device import npu_store
 from core.ui.cached import shared_engine
 from core.ui.person import Person
 
@@ -46,8 +47,8 @@ def check_name(store: ModelStore, name: str, someone: Person) -> None:
 def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
     """
     Raises:
-        AccessDeniedError: the model would have to be fetched, converted or compressed anew first,
-            which takes the right to manage.
+        AccessDeniedError: the model would have to be fetched, converted or compressed for its
+            device first, which takes the right to manage.
         PaddockError: there is no such model.
     """
     check_name(store, spec.model, someone)
@@ -56,6 +57,8 @@ def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
     row = catalogue().get(spec.model)
     if someone.access.manage or (row is not None and row.embedded):
         return
+    if find_stored(store, spec) is not None:
+        return
     stored = store.get(store.resolve(spec.model), spec.precision)
     named = f"{row.title if row else spec.model} in {spec.precision.label}"
     if stored is None:
@@ -63,11 +66,10 @@ def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
             f"{named} is not on this machine yet; somebody with the right to manage can get it on "
             "the Models page."
         )
-    if not suits_device(stored, spec):
-        raise AccessDeniedError(
-            f"{named} is compressed for another device than {spec.device}; somebody with the right "
-            "to manage can have it compressed anew by asking it there."
-        )
+    raise AccessDeniedError(
+        f"{named} is compressed for another device than {spec.device}; somebody with the right to "
+        "manage can have it compressed for that one too by asking it there."
+    )
 
 
 def names_on_disk(store: ModelStore) -> list[str]:
@@ -75,7 +77,7 @@ def names_on_disk(store: ModelStore) -> list[str]:
     return list(
         {
             stored.manifest.source.location: None
-            for stored in store.list()
+            for stored in (*store.list(), *npu_store(store.settings).list())
             if stored.key not in catalogue()
         }
     )

@@ -1,4 +1,4 @@
-"""INT4 for an NPU: measured in its own way, beside the INT4 that a person has stored.
+"""INT4 for an NPU: made once for answers and benchmarks, beside the INT4 that a person has stored.
 
 No test has an NPU: OpenVINO is made to report one, and what measures there measures nothing.
 """
@@ -6,6 +6,7 @@ No test has an NPU: OpenVINO is made to report one, and what measures there meas
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -17,12 +18,7 @@ import pytest
 from core import devices
 from core.benchmark.document import from_json, to_json
 from core.benchmark.estimate import estimate, materials
-from core.benchmark.npu_weights import (
-    delete_npu_weights,
-    npu_settings,
-    npu_weights_bytes,
-    remove_npu_weights,
-)
+from core.benchmark.npu_weights import delete_npu_weights
 from core.benchmark.plan import Plan
 from core.benchmark.preparing import Material, Ready, is_ready, make_ready
 from core.benchmark.random_weights import (
@@ -34,12 +30,15 @@ from core.benchmark.random_weights import (
 from core.benchmark.sweep import Benchmark
 from core.benchmark.turn import Turn
 from core.catalogue import Int4Settings, Precision, catalogue, npu_int4
-from core.errors import ModelBusyError, NotAModelError, StoppedError
+from core.errors import ModelBusyError, NotAModelError
 from core.records.database import Database
 from core.records.measurement_values import Int4Weights, MeasurementState
 from core.records.measurements import MeasurementStore
 from core.settings import Settings
 from core.store import ModelStore, StoredModel
+from core.store.folders import Folders
+from core.store.for_device import npu_store, npu_weights_bytes, remove_npu_weights
+from core.store.manifest import read_manifest
 from core.store.weights import read_weights
 from tests.benchmark.fake_tools import FakeWork
 
@@ -64,17 +63,6 @@ AS_AN_NPU_TAKES_IT = Int4Weights(symmetric=True, group_size=-1, ratio=1.0)
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home", memory_reserve_mib=0)
-
-
-@pytest.fixture
-def an_npu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """OpenVINO reports one."""
-    pairs = [("CPU", "A CPU"), ("NPU", "An NPU")]
-    monkeypatch.setattr(devices, "_reported_devices", lambda: pairs)
-    monkeypatch.setattr(devices, "_auto_choice", lambda: ["CPU"])
-    devices.list_devices.cache_clear()
-    yield
-    devices.list_devices.cache_clear()
 
 
 @pytest.fixture
@@ -154,7 +142,7 @@ def test_what_a_person_stored_stays_and_the_npu_gets_its_own(settings: Settings)
     report = read_weights(made.folder)
     assert report.symmetric and set(report.group_sizes) == {-1}
     assert is_ready(FOR_NPU, settings) and ready(FOR_NPU, settings) == made
-    assert made.folder.is_relative_to(npu_settings(settings).home)
+    assert made.folder == settings.npu_models_dir / SMALL / "int4"
 
     usual = ready(replace(FOR_NPU, int4=None), settings)
     assert usual.folder == mine.folder and usual.int4.group_size == 32
@@ -200,7 +188,7 @@ def test_a_model_that_is_gone_is_a_sentence(settings: Settings, checkpoints):
     store = ModelStore(settings)
     store.ensure(store.resolve(str(folder)), Precision.INT4)
     shutil.rmtree(folder)
-    with pytest.raises(NotAModelError, match=r"is gone; put it back, or leave INT4 on an NPU out"):
+    with pytest.raises(NotAModelError, match="is gone; put it back, or choose another"):
         ready(replace(FOR_NPU, model=str(folder)), settings)
 
 
@@ -248,7 +236,7 @@ def test_random_weights_of_both_kinds_lie_side_by_side(settings: Settings):
     keep_random_weights(settings, ["neox-410m"])
     assert remove_unkept(settings) > first.disk_bytes + second.disk_bytes
     assert other.is_dir() and not first.folder.exists() and not second.folder.exists()
-    assert ModelStore(npu_settings(random_settings(settings))).list() == []
+    assert npu_store(random_settings(settings)).list() == []
 
 
 # Whole sweeps
@@ -283,23 +271,54 @@ def test_a_sweep_measures_each_device_with_its_own_weights(
     ]
     assert from_json(to_json(rows)) == rows
     assert state_of(mine.folder) == before
-    assert npu_weights_bytes(settings) == 0 and not random_settings(settings).home.exists()
+    assert not random_settings(settings).home.exists()
+    (kept,) = npu_store(settings).list()  # answers on the NPU use it too
+    assert ("NPU", str(kept.folder)) in seen
 
 
-@pytest.mark.usefixtures("an_npu")
-def test_a_stopped_sweep_keeps_them_until_it_is_done(settings: Settings, benchmark_of):
-    def stop(job) -> None:
-        raise StoppedError("Stopped.")
-
-    work = FakeWork(before=stop)
-    benchmark = benchmark_of(work)
-    sweep = benchmark.start(replace(PLAN, random_models=(), devices=("NPU",)))
-    assert sweep.wait(120) and npu_weights_bytes(settings) > 0
+def test_they_cannot_be_removed_while_a_benchmark_runs(settings: Settings):
+    made = ready(FOR_NPU, settings)
     with Turn(settings).taken(), pytest.raises(ModelBusyError, match="already"):
         delete_npu_weights(settings)
-    work.before = lambda job: None
-    assert benchmark.resume(sweep.id).wait(120)
-    assert npu_weights_bytes(settings) == 0
+    assert made.folder.is_dir()
+    assert delete_npu_weights(settings) > made.disk_bytes and npu_weights_bytes(settings) == 0
+
+
+def test_they_cannot_be_removed_while_one_is_made(settings: Settings):
+    """Whatever else is there stays then, damaged or whole, and a killed one's rest goes later."""
+    mine, damaged = ready(FOR_NPU, settings), settings.npu_models_dir / "org--name" / "int4"
+    damaged.mkdir(parents=True)
+    rest = settings.npu_models_dir / ".work" / "other.int4.00000000"
+    rest.mkdir(parents=True)
+    (rest / "model").write_bytes(b"0" * 1000)
+    folders = Folders(settings.npu_models_dir, settings.models_dir / ".work")
+    with folders.lock("other", Precision.INT4, lambda step: None):
+        with pytest.raises(ModelBusyError, match="other in INT4 is being made"):
+            delete_npu_weights(settings)
+        assert mine.folder.is_dir() and damaged.is_dir() and rest.is_dir()
+    assert delete_npu_weights(settings) > mine.disk_bytes
+    assert not settings.npu_models_dir.exists()
+
+
+def test_it_outlives_what_it_was_made_from(settings: Settings, checkpoints):
+    folder = settings.home.parent / "mine"
+    shutil.copytree(checkpoints("llama"), folder)
+    material = replace(FOR_NPU, model=str(folder))
+    made = ready(material, settings)
+    shutil.rmtree(folder)
+    assert is_ready(material, settings) and ready(material, settings) == made
+
+
+def test_a_changed_original_is_compressed_anew(settings: Settings, checkpoints):
+    folder = settings.home.parent / "mine"
+    shutil.copytree(checkpoints("llama"), folder)
+    material = replace(FOR_NPU, model=str(folder))
+    before = read_manifest(ready(material, settings).folder)
+    os.utime(folder / "config.json", ns=(1, 1))
+    assert not is_ready(material, settings)
+    after = read_manifest(ready(material, settings).folder)
+    assert after.key == before.key and after.source.location == before.source.location
+    assert after.source.fingerprint != before.source.fingerprint
 
 
 def test_without_an_npu_nothing_is_compressed_for_one(settings: Settings, benchmark_of, store):
@@ -309,4 +328,4 @@ def test_without_an_npu_nothing_is_compressed_for_one(settings: Settings, benchm
     assert sweep.wait(60)
     (row,) = store.of_sweep(sweep.id)
     assert row.state is MeasurementState.FAILED and "NPU" in row.error and row.int4 is None
-    assert not npu_settings(settings).home.exists()
+    assert not settings.npu_models_dir.exists()

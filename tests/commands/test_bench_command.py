@@ -17,7 +17,6 @@ import pytest
 
 from core.__main__ import main
 from core.benchmark import document
-from core.benchmark.npu_weights import npu_settings
 from core.benchmark.random_weights import checkpoint_folder, random_weights_bytes
 from core.benchmark.sweep import Sweep
 from core.benchmark.tools import Tools
@@ -270,7 +269,7 @@ def test_random_weights_are_deleted(run: Run, home: Path):
     assert not folder.exists()
     code, out, _ = run("delete", "--random-weights", "--yes")
     assert code == 0 and "No random weights" in out
-    left = npu_settings(Settings(home=home)).models_dir / "mine" / "int4"
+    left = Settings(home=home).npu_models_dir / "mine" / "int4"
     left.mkdir(parents=True)
     (left / "openvino_model.bin").write_bytes(b"0" * 3_000_000)
     code, out, _ = run("delete", "--random-weights", "--yes")

@@ -309,6 +309,18 @@ def test_verify_tells_of_a_model_without_its_manifest(stored: str, home: Path, r
     assert problems["int4"] is None and "paddock.json" in problems["int8"]
 
 
+def test_verify_reads_what_was_made_for_an_npu_too(stored: str, home: Path, run: Run):
+    for_npu = Settings(home=home).npu_models_dir
+    shutil.copytree(home / "models", for_npu, ignore=shutil.ignore_patterns("int8"))
+    (weights,) = for_npu.glob("*/int4/openvino_model.bin")
+    code, out, _ = run("verify")
+    assert code == 0 and out.count(" in INT4 for an NPU: ") == 1
+    weights.write_bytes(weights.read_bytes()[:-1])
+    code, out, _ = run("verify", "--json")
+    damaged = [each for each in json.loads(out) if each["problem"]]
+    assert code == 1 and [each["folder"] for each in damaged] == [str(weights.parent)]
+
+
 def test_verify_nothing(run: Run):
     assert run("verify") == (0, "No model is on disk.\n", "")
     code, _, err = run("verify", "paddock-neox")

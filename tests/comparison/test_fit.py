@@ -14,7 +14,8 @@ from core.runtimes.pool import MEMORY_BASE_BYTES, ModelPool, memory_for
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from core.store import ModelStore
-from tests.fakes import FakeModel, FakeRuntime, fake_pool
+from core.store.manifest import Int4Record, write_manifest
+from tests.fakes import FakeModel, FakeRuntime, fake_pool, stored_model
 from tests.runtimes.test_pool import WordTokenizer
 
 GIB = 2**30
@@ -120,3 +121,21 @@ def test_what_nobody_knows_counts_as_nothing(pool: ModelPool, store: ModelStore,
     unknown = (ModelSpec("org/unheard-of", device="CPU"), ModelSpec("no model", device="CPU"))
     assert fit_together(pool, store, unknown) is None
     assert fit_together(pool, store, (dolly(device="NPU"), dolly(device="FPGA"))) is None
+
+
+@pytest.mark.usefixtures("an_npu")
+def test_what_was_made_for_an_npu_counts_with_its_own_size(
+    pool: ModelPool, store: ModelStore, free
+):
+    spec = dolly(Precision.INT4, "NPU")
+    free(GIB)
+    assert fit_together(pool, store, (spec,)) is not None
+    manifest = stored_model(spec).manifest
+    for place, int4 in ((store.settings.models_dir, False), (store.settings.npu_models_dir, True)):
+        folder = place / "dolly-v2-3b" / "int4"
+        folder.mkdir(parents=True)
+        record = Int4Record(
+            symmetric=int4, group_size=-1, ratio=1.0, group_sizes={-1: 9}, four_bit_share=1.0
+        )
+        write_manifest(folder, manifest.model_copy(update={"int4": record}))
+        assert (fit_together(pool, store, (spec,)) is None) is int4

@@ -16,7 +16,6 @@ import pytest
 import streamlit as st
 from filelock import FileLock
 
-from core.benchmark.npu_weights import npu_settings
 from core.benchmark.random_weights import random_settings
 from core.catalogue import Int4Settings, Int8Settings, Precision, catalogue, published_scores
 from core.engine import Engine
@@ -422,14 +421,14 @@ def test_random_weights_of_benchmarks_can_go() -> None:
     assert "3.0 MB are free again" in app.toast[0].value
 
 
-def test_int4_that_a_stopped_benchmark_left_for_an_npu_can_go() -> None:
-    left = npu_settings(load_settings()).models_dir / "mine" / "int4"
+def test_int4_that_was_made_for_an_npu_can_go() -> None:
+    left = load_settings().npu_models_dir / "mine" / "int4"
     app = open_page("models")
     assert "INT4 for an NPU" not in texts(app)
     left.mkdir(parents=True)
     (left / "openvino_model.bin").write_bytes(bytes(3_000_000))
     app = open_page("models")
-    assert "INT4 for an NPU, made for a benchmark · 3.0 MB" in texts(app)
+    assert "INT4 for an NPU, made when it was first wanted there · 3.0 MB" in texts(app)
     button(app, "Remove").click().run()
     assert not left.exists() and "INT4 for an NPU" not in texts(app)
     assert "3.0 MB are free again" in app.toast[0].value

@@ -16,6 +16,7 @@ from core.errors import AccessDeniedError, PaddockError
 from core.runtimes.spec import ModelSpec
 from core.settings import load_settings
 from core.store.confined import check_confined
+from core.store.manifest import Int4Record, write_manifest
 from core.ui import person as module
 from core.ui.model_access import check_name, check_use, may_name
 from core.ui.person import Person
@@ -125,6 +126,21 @@ def test_without_the_right_nothing_is_compressed_anew(
     check_use(engine.store, ModelSpec("dolly-v2-3b", Precision.INT4, "CPU"), someone(visitor))
     with pytest.raises(AccessDeniedError, match="is compressed for another device than NPU"):
         check_use(engine.store, ModelSpec("dolly-v2-3b", Precision.INT4, "NPU"), someone(visitor))
+
+
+def test_without_the_right_what_was_compressed_for_an_npu_answers_there(
+    engine: Engine, visitor: Visitor
+) -> None:
+    manifest = stored_model(ModelSpec("org--name", Precision.INT4)).manifest
+    int4 = Int4Record(
+        symmetric=True, group_size=-1, ratio=1.0, group_sizes={-1: 9}, four_bit_share=1.0
+    )
+    folder = engine.settings.npu_models_dir / "org--name" / "int4"
+    folder.mkdir(parents=True)
+    write_manifest(folder, manifest.model_copy(update={"int4": int4}))
+    check_use(engine.store, ModelSpec("org/name", Precision.INT4, "NPU"), someone(visitor))
+    with pytest.raises(AccessDeniedError, match="is not on this machine yet"):
+        check_use(engine.store, ModelSpec("org/name", Precision.INT4, "CPU"), someone(visitor))
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "/etc", "/", "core/demo", "someone/else"])

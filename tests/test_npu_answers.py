@@ -1,0 +1,257 @@
+"""Answers in INT4 on an NPU: from weights of its own, and what a person has stored stays.
+
+No test has an NPU: OpenVINO is made to report one, and a fake runtime answers there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+import core.engine
+from core.benchmark.preparing import Material, make_ready
+from core.catalogue import Precision, npu_int4
+from core.engine import Engine, find_stored
+from core.errors import HubError, ModelBusyError, NotAModelError
+from core.generation.activity import MONITOR
+from core.generation.answer import StopReason
+from core.generation.job import Job
+from core.generation.request import GenerationRequest
+from core.records import Origin
+from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
+from core.settings import Settings
+from core.store import ModelStore, SourceKind, StoredModel, for_device
+from core.store.manifest import SourceRecord, write_manifest
+from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
+from tests.fakes import FakeModel, FakeRuntime
+
+pytestmark = pytest.mark.usefixtures("an_npu")
+
+SMALL = "paddock-neox"
+"""Small, here without a network, and usually in INT4 with groups of 32."""
+
+ON_CPU = ModelSpec(SMALL, Precision.INT4, "CPU")
+ON_NPU = replace(ON_CPU, device="NPU")
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> FakeRuntime:
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    tiny_tokenizer(folder, chat_template=CHAT_TEMPLATE)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def script(request: TokenRequest) -> list[int]:
+        return [*tokenizer("Because.", add_special_tokens=False)["input_ids"], 0]
+
+    return FakeRuntime(lambda spec: FakeModel(tokenizer, script))
+
+
+@pytest.fixture
+def engine(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Engine]:
+    settings = Settings(home=tmp_path / "home", memory_reserve_mib=0)
+    made = Engine(settings, runtimes=dict.fromkeys(RuntimeName, runtime))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def mine(engine: Engine) -> StoredModel:
+    """What a person has stored, not as an NPU takes it."""
+    stored = engine.store.ensure(engine.store.resolve(SMALL), Precision.INT4)
+    assert not stored.suits(npu_int4())
+    return stored
+
+
+def start(engine: Engine, spec: ModelSpec) -> Job:
+    request = GenerationRequest("Why?", sampling=SamplingSettings(greedy=True, max_new_tokens=9))
+    return engine.answer(engine.handle(spec), request, origin=Origin.INSTRUCT)
+
+
+def ask(engine: Engine, spec: ModelSpec) -> Job:
+    job = start(engine, spec)
+    assert job.wait(60)
+    return job
+
+
+def loaded(engine: Engine, spec: ModelSpec) -> StoredModel:
+    """What answers."""
+    return next(info.stored for info in engine.pool.loaded() if info.spec == spec)
+
+
+def made_for_npu(engine: Engine) -> list[Path]:
+    return [each.folder for each in for_device.npu_store(engine.settings).list()]
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in folder.iterdir()}
+
+
+def nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (core.engine, for_device):
+        monkeypatch.setattr(
+            module, "convert_in_process", lambda *_, **__: pytest.fail("it was converted")
+        )
+    monkeypatch.setattr(
+        for_device, "fetch_in_process", lambda *_, **__: pytest.fail("it was fetched")
+    )
+
+
+def test_the_npu_gets_its_own_once_and_the_stored_one_stays(
+    engine: Engine, mine: StoredModel, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+):
+    before = state_of(mine.folder)
+    first = ask(engine, ON_NPU)
+    assert first.answer.error is None and loaded(engine, ON_NPU).suits(npu_int4())
+    assert made_for_npu(engine) == [loaded(engine, ON_NPU).folder]
+    assert state_of(mine.folder) == before and engine.store.list() == [mine]
+
+    nothing_is_made(monkeypatch)
+    engine.pool.close()
+    assert ask(engine, ON_NPU).answer.error is None
+    on_cpu = ask(engine, ON_CPU)
+    assert loaded(engine, ON_CPU).folder == mine.folder
+    assert first.prompt_format == on_cpu.prompt_format != ""
+    rows = [run.flat() for run in engine.runs.recent()]
+    assert len(rows) == 3 and len({(row["title"], row["source"]) for row in rows}) == 1
+    assert state_of(mine.folder) == before
+
+
+def test_a_benchmark_takes_what_an_answer_made(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    assert ask(engine, ON_NPU).answer.error is None
+    assert engine.store.list() == []
+    nothing_is_made(monkeypatch)
+    material = Material(SMALL, False, Precision.INT4, npu_int4())
+    made = make_ready(
+        material, engine.settings, on_progress=lambda *news: None, cancel=threading.Event()
+    )
+    assert [made.folder] == made_for_npu(engine)
+
+
+def test_a_stored_one_that_suits_answers_itself(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    stored = engine.store.ensure(engine.store.resolve(SMALL), Precision.INT4, int4=npu_int4())
+    nothing_is_made(monkeypatch)
+    assert ask(engine, ON_NPU).answer.error is None
+    assert loaded(engine, ON_NPU).folder == stored.folder
+    assert made_for_npu(engine) == []
+
+
+# What goes wrong
+
+
+def test_an_unreachable_hub_loses_nothing(engine: Engine, mine: StoredModel):
+    """The original's download was removed long ago, as people do."""
+    folder = engine.settings.models_dir / "org--name" / "int4"
+    shutil.copytree(mine.folder, folder)
+    record = SourceRecord(
+        kind=SourceKind.HUB, location="org/name", revision="abc", fingerprint=None
+    )
+    write_manifest(folder, mine.manifest.model_copy(update={"source": record}))
+    before = state_of(folder)
+    on_npu = replace(ON_NPU, model="org/name")
+    assert isinstance(ask(engine, on_npu).answer.error, HubError)
+    assert state_of(folder) == before
+    assert ask(engine, replace(on_npu, device="CPU")).answer.error is None
+
+
+def test_an_original_that_is_gone_loses_nothing(
+    engine: Engine, checkpoints: Callable[..., Path], tmp_path: Path
+):
+    folder = tmp_path / "mine"
+    shutil.copytree(checkpoints("llama"), folder)
+    on_npu = replace(ON_NPU, model=str(folder))
+    stored = engine.store.ensure(engine.store.resolve(str(folder)), Precision.INT4)
+    shutil.rmtree(folder)
+    error = ask(engine, on_npu).answer.error
+    assert isinstance(error, NotAModelError) and "is gone; put it back" in str(error)
+    assert stored.folder.is_dir()
+    assert ask(engine, replace(on_npu, device="CPU")).answer.error is None
+
+
+def test_stop_ends_the_conversion_and_loses_nothing(engine: Engine, mine: StoredModel):
+    before, ended = state_of(mine.folder), threading.Event()
+    job = start(engine, ON_NPU)
+    work = engine.settings.npu_models_dir / ".work"
+    while not list(work.glob("*/export")):
+        assert not job.wait(0.01)
+    with MONITOR.running() as beside:
+        assert beside.contended  # timings beside a conversion are not what they would be alone
+    job.cancel()
+    assert job.wait(20) and job.answer.stop_reason is StopReason.CANCELLED
+    while engine.pool._loads:
+        ended.wait(0.01)
+    assert made_for_npu(engine) == [] and not list(work.glob("*/export"))
+    assert state_of(mine.folder) == before
+    assert ask(engine, ON_NPU).answer.error is None
+
+
+# What came in INT4
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> ModelStore:
+    """Where OpenVINO models come from."""
+    return ModelStore(Settings(home=tmp_path / "elsewhere", memory_reserve_mib=0))
+
+
+def test_what_came_in_int4_as_an_npu_takes_it_is_taken_over_once(
+    engine: Engine, elsewhere: ModelStore, monkeypatch: pytest.MonkeyPatch
+):
+    came = elsewhere.ensure(elsewhere.resolve(SMALL), Precision.INT4, int4=npu_int4())
+    (came.folder / "paddock.json").unlink()
+    on_npu = replace(ON_NPU, model=str(came.folder))
+    first = ask(engine, on_npu)
+    assert first.answer.error is None
+    (stored,) = engine.store.list()
+    assert stored.came_so and stored.int4.ratio < 1 and made_for_npu(engine) == []
+    engine.pool.close()
+    nothing_is_made(monkeypatch)
+    shutil.rmtree(came.folder)
+    before = state_of(stored.folder)
+    assert ask(engine, on_npu).answer.error is None
+    assert state_of(stored.folder) == before
+
+
+def test_what_came_in_another_int4_is_a_sentence_and_stays(
+    engine: Engine, elsewhere: ModelStore, monkeypatch: pytest.MonkeyPatch
+):
+    came = elsewhere.ensure(elsewhere.resolve(SMALL), Precision.INT4)
+    (came.folder / "paddock.json").unlink()
+    on_npu = replace(ON_NPU, model=str(came.folder))
+    assert ask(engine, replace(on_npu, device="CPU")).answer.error is None
+    (stored,) = engine.store.list()
+    before = state_of(stored.folder)
+    nothing_is_made(monkeypatch)
+    error = ask(engine, on_npu).answer.error
+    assert isinstance(error, NotAModelError) and "comes in INT4 that an NPU does not" in str(error)
+    assert "group size 32" in str(error)
+    assert state_of(stored.folder) == before and made_for_npu(engine) == []
+
+
+# In memory
+
+
+def test_they_are_not_removed_from_under_an_answer(engine: Engine, mine: StoredModel):
+    assert ask(engine, ON_NPU).answer.error is None and ask(engine, ON_CPU).answer.error is None
+    with engine.handle(ON_NPU).lease(lambda *news: None, threading.Event()):
+        with pytest.raises(ModelBusyError, match="is answering"):
+            engine.delete_npu_weights()
+        assert len(made_for_npu(engine)) == 1 and engine.pool.is_loaded(ON_NPU)
+    assert engine.delete_npu_weights() > 0
+    assert made_for_npu(engine) == [] and not engine.pool.is_loaded(ON_NPU)
+    assert engine.pool.is_loaded(ON_CPU) and mine.folder.is_dir()
+
+
+def test_nothing_is_compressed_for_an_npu_ahead_of_the_first_question(
+    engine: Engine, mine: StoredModel
+):
+    assert ask(engine, ON_NPU).answer.error is None
+    assert engine.last_used() == ON_NPU
+    engine.delete_npu_weights()
+    assert find_stored(engine.store, ON_NPU) is None and engine.last_used() is None
