@@ -58,3 +58,14 @@ def rate_text(tokens_per_s: float | None) -> str:
         return "— tokens/s"
     digits = 1 if tokens_per_s < 100 else 0
     return f"{tokens_per_s:,.{digits}f} tokens/s"
+
+
+def int4_text(*, symmetric: bool, group_size: int, ratio: float, scale_estimation: bool) -> str:
+    """How weights are compressed to INT4: "asymmetric, group size 128, ratio 0.8"."""
+    parts = [
+        "symmetric" if symmetric else "asymmetric",
+        f"group size {group_size}" if group_size > 0 else "one scale per channel",
+        f"ratio {ratio:g}",
+        *(["scale estimation"] if scale_estimation else []),
+    ]
+    return ", ".join(parts)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from core.records.measurement_values import Measurement, MeasurementState, Quality
 from core.records.values import utc_now
+from core.units import int4_text
 
 if TYPE_CHECKING:
     from core.records.fast_runs import FigureRow, RunRow
@@ -253,7 +254,7 @@ def point_of(measurement: Measurement) -> Point | None:
 def _conditions(measurement: Measurement) -> str:
     parts = [f"{measurement.configuration.new_tokens} new tokens"]
     if measurement.int4:
-        parts.append(f"weights {measurement.int4.text}")
+        parts.append(f"weights {int4_text(**asdict(measurement.int4))}")
     if measurement.execution_precision:
         parts.append(f"executed in {measurement.execution_precision}")
     if measurement.kv_precision:

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from core.benchmark.points import subject_of
@@ -21,7 +21,7 @@ from core.records.measurement_values import (
     Quality,
     Spread,
 )
-from core.units import bytes_text
+from core.units import bytes_text, int4_text
 
 _ACTIVE = ("=", "+", "-", "@", "\t", "\r", "\n")
 """With what a cell begins that spreadsheets take for a formula, or that hides one."""
@@ -285,7 +285,7 @@ def _compression(row: Measurement) -> str | None:
     if row.int4 is None:
         return None
     place = f"{_name(subject_of(row).name)} in INT4 on {_name(asked.device)}"
-    return f"{place}: weights {row.int4.text}."
+    return f"{place}: weights {int4_text(**asdict(row.int4))}."
 
 
 def _execution(row: Measurement) -> str:

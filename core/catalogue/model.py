@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+
+from core.units import int4_text
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,7 @@ class Int4Settings:
     @property
     def text(self) -> str:
         """Words for people: "asymmetric, group size 128, ratio 0.8"."""
-        grouped = self.group_size > 0
-        parts = [
-            "symmetric" if self.symmetric else "asymmetric",
-            f"group size {self.group_size}" if grouped else "one scale per channel",
-            f"ratio {self.ratio:g}",
-            *(["scale estimation"] if self.scale_estimation else []),
-        ]
-        return ", ".join(parts)
+        return int4_text(**asdict(self))
 
     def suits(self, wanted: Int4Settings) -> bool:
         """Whether weights of these settings run where the wanted ones do: how their scales were

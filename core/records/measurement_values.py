@@ -157,18 +157,6 @@ class Int4Weights:
     scale_estimation: bool = False
     """Whether the scales were fitted on texts that the model wrote itself."""
 
-    @property
-    def text(self) -> str:
-        """Words for people: "asymmetric, group size 128, ratio 0.8"."""
-        grouped = self.group_size > 0
-        parts = [
-            "symmetric" if self.symmetric else "asymmetric",
-            f"group size {self.group_size}" if grouped else "one scale per channel",
-            f"ratio {self.ratio:g}",
-            *(["scale estimation"] if self.scale_estimation else []),
-        ]
-        return ", ".join(parts)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:

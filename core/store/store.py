@@ -13,7 +13,6 @@ folder into place, so a folder with a manifest is always whole.
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from core.errors import (
 )
 from core.settings import Settings
 from core.store import sources
-from core.store.files import fingerprint, folder_bytes, free_bytes, sha256
+from core.store.files import fingerprint, folder_bytes, free_bytes, remove_folder, sha256
 from core.store.folders import Folders
 from core.store.making import Maker, Wish
 from core.store.manifest import MANIFEST_NAME, read_manifest, write_manifest
@@ -318,15 +317,7 @@ class ModelStore:
             return 0  # also what would lead out of the downloads, such as ".."
         folder = self.settings.downloads_dir / key
         with self._folders.alone_with(key, f"The download of {key}"):
-            freed = folder_bytes(folder)
-            shutil.rmtree(folder, ignore_errors=True)
-        left = folder_bytes(folder)
-        if left:
-            raise ModelBusyError(
-                f"Some files in {folder} could not be removed; close the programs that use them, "
-                "or check the folder's permissions, and try again."
-            )
-        return freed
+            return remove_folder(folder, "files")
 
 
 def _stoppable(tell: ProgressCallback, cancel: threading.Event | None) -> ProgressCallback:

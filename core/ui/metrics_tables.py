@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -11,6 +12,7 @@ from core.benchmark.points import PointSource, subject_of, subject_of_run, time_
 from core.records.measurement_values import Measurement
 from core.ui.metrics_data import NEWEST, Chosen
 from core.ui.metrics_rows import precision_label, runtime_label
+from core.units import int4_text
 
 if TYPE_CHECKING:
     from core.records.fast_runs import RunRow
@@ -116,7 +118,7 @@ def _measurement_row(measurement: Measurement) -> dict[str, Any]:
         "New tokens": what.new_tokens,
         "Repeats": what.repeats,
         "Device asked": what.device,
-        "INT4 weights": measurement.int4.text if measurement.int4 else None,
+        "INT4 weights": int4_text(**asdict(measurement.int4)) if measurement.int4 else None,
         "Execution": measurement.execution_precision,
         "KV cache": measurement.kv_precision,
         "Threads": measurement.threads,
