@@ -35,6 +35,8 @@ CHARTS = 7
 PATIENCE_S = 60.0
 BAR_MS = 2000
 """In which a person who clicks sees the charts, on two cores with nothing else to do."""
+LOOKED_MS = 5000
+"""That a person has been on the first page: its charts' program is loaded when nothing changes there."""
 QUIET_MS = 1000
 """Without a change in any chart: then all is drawn."""
 WATCH = """{
@@ -143,7 +145,7 @@ def click(place: Place, before: Callable[[], None] = lambda: None) -> Visit:
     page = place.context.new_page()
     page.goto(f"{place.url}/instruct")
     page.get_by_role("textbox", name="Instruction", exact=True).wait_for()
-    page.wait_for_timeout(2000)
+    page.wait_for_timeout(LOOKED_MS)
     before()
     page.get_by_role("link", name="Metrics").first.click()
     visit = watch(page)
