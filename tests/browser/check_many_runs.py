@@ -36,7 +36,7 @@ PATIENCE_S = 60.0
 BAR_MS = 2000
 """In which a person who clicks sees the charts, on two cores with nothing else to do."""
 LOOKED_MS = 5000
-"""That a person has been on the first page: its charts' program is loaded when nothing changes there."""
+"""That a person has been on the first page: plotly is loaded when nothing changes there."""
 QUIET_MS = 1000
 """Without a change in any chart: then all is drawn."""
 WATCH = """{
