@@ -321,9 +321,7 @@ def test_stopped_while_its_job_is_being_made_it_is_cancelled(stable: Stable):
 
     match = Match(setup("one", "two"), slow_start)
     assert entered.wait(PATIENCE_S)
-    before = time.monotonic()
-    match.stop(0)
-    assert time.monotonic() - before < 0.1, "stop waited"
+    match.stop(0)  # if it waited for the job, that would not be made in time, and fail
     assert match.running and match.state(0) is SideState.WAITING
     leave.set()
     assert match.wait(PATIENCE_S)
