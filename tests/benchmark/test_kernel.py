@@ -37,6 +37,15 @@ def test_both_rates_are_measured(precision: Precision):
     assert 1e6 < rates.cached < 1e13 and 1e6 < rates.from_memory < 1e13
 
 
+def test_scales_and_zero_points_count_as_they_do_in_a_model(monkeypatch):
+    monkeypatch.setattr(kernel, "median", lambda spent: 1.0)  # so that a rate is the bytes
+    weights, rows = 256 * 256, 256
+    shapes = 16  # bytes of the shape that a layer's weights are given
+    int8, int4 = kernel.kernel_rates(Precision.INT8), kernel.kernel_rates(Precision.INT4)
+    assert int8.cached == 4 * (weights + rows * (2 + 1) + shapes)
+    assert int4.cached == 8 * (weights / 2 + 2 * rows * (2 + 0.5) + shapes)
+
+
 def test_with_too_little_memory_it_says_so(monkeypatch):
     monkeypatch.setattr(kernel, "available_memory_bytes", lambda: 1024)
     with pytest.raises(NotEnoughMemoryError, match="close other programs"):

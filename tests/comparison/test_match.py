@@ -310,7 +310,7 @@ def test_stop_without_a_side_stops_all(stable: Stable):
 
 def test_stopped_while_its_job_is_being_made_it_is_cancelled(stable: Stable):
     entered, leave = threading.Event(), threading.Event()
-    stable.hold("one").let(1)
+    first = stable.hold("one")
     stable.add("two", "It is quiet.")
 
     def slow_start(spec: ModelSpec, request: GenerationRequest):
@@ -324,6 +324,8 @@ def test_stopped_while_its_job_is_being_made_it_is_cancelled(stable: Stable):
     match.stop(0)  # if it waited for the job, that would not be made in time, and fail
     assert match.running and match.state(0) is SideState.WAITING
     leave.set()
+    until(lambda: (job := match.jobs[0]) is not None and (job.cancelling or job.done))
+    first.open()  # not before: its first token must not pass while it is not cancelled yet
     assert match.wait(PATIENCE_S)
     assert match.answers[0].stop_reason is StopReason.CANCELLED
     assert match.answers[1].text == "It is quiet."
