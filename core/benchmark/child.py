@@ -42,6 +42,8 @@ class Job:
     """``folder`` is a PyTorch checkpoint, and ``spec`` names PyTorch: the baseline."""
     memory_limit_bytes: int | None = None
     """Private memory that the process may take."""
+    nearest_ns: float | None = None
+    """Shortest time for a word from one core to another that is known of this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,7 @@ def measure_in_process(
         "spec": plain_spec(job.spec),
         "prompts": job.prompts,
         "new_tokens": job.new_tokens,
+        "nearest_ns": job.nearest_ns,
     }
     run_worker(
         request,
@@ -173,4 +176,5 @@ def _sample(event: Mapping[str, Any]) -> Sample:
         tpot_ms=event["tpot_ms"],
         total_ms=event["total_ms"],
         token_times_ms=tuple(event["token_times_ms"]),
+        core_distance_ns=event["core_distance_ns"],
     )

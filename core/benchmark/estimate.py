@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from core.benchmark.measuring import SHORTEST_S
+from core.benchmark.enough import SHORTEST_S
 from core.benchmark.plan import Plan, Target
 from core.benchmark.preparing import Material, is_ready
 from core.benchmark.random_weights import checkpoint_bytes, checkpoint_folder

@@ -15,6 +15,10 @@ from statistics import median
 
 from core.records.measurement_values import Configuration, Figures, Round, Sample, Spread
 
+APART = 1.5
+"""Times the shortest distance of the cores from which an answer counts as given with the cores
+apart: near ones were seen at 1 to 1.3 times, Python's own time included, others at 2.1 to 2.9."""
+
 
 def figures_of(
     rounds: Sequence[Round],
@@ -22,21 +26,29 @@ def figures_of(
     *,
     bytes_per_token: int | None,
     bandwidth: float | None,
+    nearest_ns: float | None = None,
 ) -> Figures:
-    """The figures over all timed answers of all rounds.
+    """The figures over the timed answers of all rounds.
+
+    Answers given while the cores were apart (see :func:`are_apart`) are left out. Where there are
+    no others they are taken, and the measurement counts as contended.
 
     Args:
         rounds: those that are complete; at least one, with at least one sample.
         configuration: for the number of prompt tokens.
         bytes_per_token: what is read from memory for one new token; None where unknown.
         bandwidth: the machine's measured read bandwidth in bytes/s; None where unknown.
+        nearest_ns: the shortest distance of cores that is known of this machine; None where none
+            is known but those of these answers.
 
     Raises:
         ValueError: there is no sample.
     """
-    samples = [sample for one in rounds for sample in one.samples]
-    if not samples:
+    given = [sample for one in rounds for sample in one.samples]
+    if not given:
         raise ValueError("a measurement without a timed answer has no figures")
+    near = near_answers(given, nearest_of(given, nearest_ns))
+    samples = near or given
     decode = [rate for sample in samples if (rate := _rate(1, sample.tpot_ms)) is not None]
     decode_rate = median(decode) if decode else None
     gaps = [gap for sample in samples for gap in _gaps(sample)]
@@ -59,11 +71,35 @@ def figures_of(
         memory_file_backed_peak_bytes=max(one.memory_file_backed_peak_bytes for one in rounds),
         cpu_cores=median(one.cpu_cores for one in rounds),
         other_cpu_cores=median(one.other_cpu_cores for one in rounds),
-        contended=any(one.contended for one in rounds),
+        contended=any(one.contended for one in rounds) or not near,
         bytes_per_token=bytes_per_token,
         mbu=_utilisation(bytes_per_token, decode_rate, bandwidth),
         answers=len(samples),
+        answers_apart=len(given) - len(samples),
     )
+
+
+def are_apart(distance_ns: float | None, nearest_ns: float | None) -> bool:
+    """Whether the cores were much farther from each other than they can be on this machine.
+
+    A host that moves virtual cores does that: small models then answer at two thirds of their rate.
+
+    Args:
+        distance_ns: see :mod:`core.benchmark.core_distance`; None where it could not be told.
+        nearest_ns: the shortest that is known.
+    """
+    return distance_ns is not None and nearest_ns is not None and distance_ns > APART * nearest_ns
+
+
+def near_answers(samples: Iterable[Sample], nearest_ns: float | None) -> list[Sample]:
+    """Those that were not given while the cores were apart."""
+    return [one for one in samples if not are_apart(one.core_distance_ns, nearest_ns)]
+
+
+def nearest_of(samples: Iterable[Sample], nearest_ns: float | None = None) -> float | None:
+    """The shortest distance of cores in nanoseconds: of the answers, and the one known before."""
+    found = [sample.core_distance_ns for sample in samples]
+    return min((ns for ns in (*found, nearest_ns) if ns is not None), default=None)
 
 
 def spread(values: Sequence[float]) -> Spread:

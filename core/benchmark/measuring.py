@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from core.benchmark.enough import Enough, distance_during
 from core.benchmark.prompts import prompt_ids
 from core.devices import process_memory, require_device
 from core.errors import GenerationError, PromptTooLongError
@@ -27,13 +28,6 @@ from core.store.child_side import Channel
 WARM_UP_TOKENS = 4
 """Of the untimed answer before the first timed one of each prompt length: weights are repacked and
 kernels chosen in its prefill and first steps."""
-
-SHORTEST_S = 1.0
-"""Seconds of timed answers at the least, for each prompt length and process: more than were asked
-for where an answer takes a tenth of a second, and the median of two says little."""
-
-MOST_ANSWERS = 50
-"""Timed answers at the most for that."""
 
 PULSE_S = 5.0
 """A longer answer says this often that it goes on."""
@@ -59,6 +53,8 @@ def measure(
     prompts: Sequence[tuple[int, int]],
     new_tokens: int,
     channel: Channel,
+    core_distance: Callable[[], float | None] = lambda: None,
+    nearest_ns: float | None = None,
 ) -> None:
     """Measure the model in ``folder`` and tell what is found as it is found.
 
@@ -67,8 +63,11 @@ def measure(
 
     Args:
         prompts: (prompt tokens, number of timed answers), in order; of short answers there are
-            more, see :data:`SHORTEST_S`.
+            more, see :mod:`core.benchmark.enough`.
         new_tokens: of each answer, forced.
+        core_distance: nanoseconds from a core to another, see
+            :mod:`core.benchmark.core_distance`; asked between the answers.
+        nearest_ns: the shortest that is known of this machine.
 
     Raises:
         PaddockError: the device is not there, the files are damaged, a prompt is too long …
@@ -101,12 +100,18 @@ def measure(
         channel.say(event="begin", prompt_tokens=length)
         if length != first:
             _warm_up(model, requests[length])
-        work, answers, spent = _Work(), 0, 0.0
-        while answers < count or (spent < SHORTEST_S and answers < MOST_ANSWERS):
+        work, enough = _Work(), Enough(count, nearest_ns)
+        before = core_distance()
+        while not enough.reached:
             progress = _Progress(channel, length, done, total, new_tokens)
-            spent += _time_answer(model, requests[length], progress, channel)
-            answers += 1
-            done += answers <= count
+            sample, spent = _time_answer(model, requests[length], progress)
+            after = core_distance()
+            distance = distance_during(spent, before, after)
+            channel.say(**sample, core_distance_ns=distance)
+            done += enough.answers < count
+            enough.add(spent, distance)
+            before = after
+        nearest_ns = enough.nearest_ns
         channel.say(event="end", prompt_tokens=length, **work.figures())
 
 
@@ -147,9 +152,9 @@ def _warm_up(model: LoadedModel, request: TokenRequest) -> None:
 
 
 def _time_answer(
-    model: LoadedModel, request: TokenRequest, progress: _Progress, channel: Channel
-) -> float:
-    """One timed answer; returns the seconds that it took."""
+    model: LoadedModel, request: TokenRequest, progress: _Progress
+) -> tuple[dict[str, Any], float]:
+    """One timed answer as an event, and the seconds that it took."""
     clock = time.perf_counter
     stamps: list[float] = []
 
@@ -171,15 +176,15 @@ def _time_answer(
             "token was ignored; measure another runtime."
         )
     found = timings_of(started, started, ended, len(request.prompt_ids), stamps)
-    channel.say(
-        event="sample",
-        prompt_tokens=len(request.prompt_ids),
-        ttft_ms=found.ttft_ms,
-        tpot_ms=found.tpot_ms,
-        total_ms=found.total_ms,
-        token_times_ms=[1000 * (moment - started) for moment in stamps],
-    )
-    return ended - started
+    sample = {
+        "event": "sample",
+        "prompt_tokens": len(request.prompt_ids),
+        "ttft_ms": found.ttft_ms,
+        "tpot_ms": found.tpot_ms,
+        "total_ms": found.total_ms,
+        "token_times_ms": [1000 * (moment - started) for moment in stamps],
+    }
+    return sample, ended - started
 
 
 class _Progress:

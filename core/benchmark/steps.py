@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import contextmanager, suppress
@@ -28,7 +28,7 @@ from core.benchmark.estimate import (
     quality_seconds,
     reference_precision,
 )
-from core.benchmark.figures import figures_of
+from core.benchmark.figures import figures_of, near_answers, nearest_of
 from core.benchmark.ledger import OPEN, Ledger, target_of
 from core.benchmark.plan import Plan, Target
 from core.benchmark.preparing import Material, Ready
@@ -54,6 +54,9 @@ if TYPE_CHECKING:
     from core.records.measurement_values import Quality
 
 log = logging.getLogger(__name__)
+
+SPARE_ROUNDS = 2
+"""Rounds at the most in place of those in which the host had moved the cores apart."""
 
 _POLL_S = 0.1
 """How often it is looked whether the sweep was cancelled."""
@@ -97,6 +100,9 @@ class Work:
         self._ready: dict[Material, Ready] = {}
         self._absent: dict[Material, str] = {}
         self._bandwidth: float | None = None
+        self._nearest_ns = nearest_of(
+            sample for row in ledger.rows() for one in row.rounds for sample in one.samples
+        )
 
     def carry_out(self) -> None:
         """All steps, in their order.
@@ -227,16 +233,26 @@ class Work:
         )
 
     def _measure(self) -> None:
-        for number in range(self._plan.rounds):
-            if not any(self._rows_of_round(each, number) for each in self._open_targets()):
+        for number in range(self._plan.rounds + SPARE_ROUNDS):
+            waiting = [each for each in self._open_targets() if self._rows_of_round(each, number)]
+            if not waiting:
                 continue
-            self._measure_bandwidth(number)
+            if number < self._plan.rounds or self._bandwidth is None:
+                self._measure_bandwidth(number)
+            else:
+                self._add_to_agenda(waiting, number)
             for target in rotated(self._plan.targets(), number):
                 self._check()
                 rows = self._rows_of_round(target, number)
                 if rows:
                     self._measure_target(target, _shortest_first(rows), number)
         self.agenda.drop(StepKind.BANDWIDTH, None)  # of rounds that nothing was left to measure in
+
+    def _add_to_agenda(self, targets: Iterable[Target], number: int) -> None:
+        """A round that was not foreseen."""
+        for target in targets:
+            seconds = measure_seconds(target, self._plan, number, self._settings)
+            self.agenda.add(Step(StepKind.MEASURE, target, number), seconds)
 
     def _rows_of_round(self, target: Target, number: int) -> tuple[Measurement, ...]:
         """Open rows of the target that lack the figures of this round."""
@@ -250,7 +266,9 @@ class Work:
         ]
         self._ledger.put(rows)
         under_way: set[int] = set()
-        place = f"{target.label}, round {number + 1} of {self._plan.rounds}"
+        spare = number >= self._plan.rounds
+        which = "once more" if spare else f"round {number + 1} of {self._plan.rounds}"
+        place = f"{target.label}, {which}"
         self._say(f"Measuring {place}.")
         with caught("It could not be measured") as failure:
             ready = self._ready[Material.of(target)]
@@ -265,6 +283,7 @@ class Work:
                 new_tokens=self._plan.new_tokens,
                 checkpoint=target.baseline,
                 memory_limit_bytes=self._plan.memory_limit_bytes,
+                nearest_ns=self._nearest_ns,
             )
             step = Step(StepKind.MEASURE, target, number)
             with self.agenda.doing(step), self._monitor.running() as activity:
@@ -275,6 +294,8 @@ class Work:
                     on_begin=under_way.add,
                     on_round=lambda prompt_tokens, _round: under_way.discard(prompt_tokens),
                 )
+            answers = (sample for one in outcome.rounds.values() for sample in one.samples)
+            self._nearest_ns = nearest_of(answers, self._nearest_ns)
             self._ledger.put(
                 self._with_round(row, outcome, disturbed=activity.contended) for row in rows
             )
@@ -327,7 +348,12 @@ class Work:
         # The processor's cores measured it; a GPU or NPU reads at a rate of its own.
         on_cpu = {name.strip("()") for name in conditions.devices_used} == {"CPU"}
         bandwidth = self._bandwidth if on_cpu else None
-        done = len(rounds) >= self._plan.rounds
+        sound = sum(
+            len(near_answers(one.samples, self._nearest_ns)) >= self._plan.answers_in_round(each)
+            for each, one in enumerate(rounds)
+        )
+        most = self._plan.rounds + SPARE_ROUNDS
+        done = sound >= self._plan.rounds or len(rounds) >= most
         return replace(
             row,
             state=MeasurementState.DONE if done else MeasurementState.WAITING,
@@ -340,7 +366,13 @@ class Work:
             threads=conditions.threads,
             weight_bytes=outcome.weight_bytes,
             rounds=rounds,
-            figures=figures_of(rounds, asked, bytes_per_token=per_token, bandwidth=bandwidth),
+            figures=figures_of(
+                rounds,
+                asked,
+                bytes_per_token=per_token,
+                bandwidth=bandwidth,
+                nearest_ns=self._nearest_ns,
+            ),
         )
 
     def _check_memory(self, target: Target, ready: Ready) -> None:

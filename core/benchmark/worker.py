@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from core.benchmark.core_distance import CoreDistance
 from core.benchmark.measuring import measure
 from core.errors import GenerationError, NotEnoughMemoryError, PaddockError
 from core.runtimes.base import Runtime
@@ -72,14 +73,17 @@ def _work(request: dict[str, Any], channel: Channel) -> None:
             runtime = OptimumRuntime()  # cost is the same
         score(runtime, folder, spec, forced=request["forced"], channel=channel)
         return
-    measure(
-        runtime,
-        folder,
-        spec,
-        prompts=[(length, count) for length, count in request["prompts"]],
-        new_tokens=request["new_tokens"],
-        channel=channel,
-    )
+    with CoreDistance() as distance:
+        measure(
+            runtime,
+            folder,
+            spec,
+            prompts=[(length, count) for length, count in request["prompts"]],
+            new_tokens=request["new_tokens"],
+            channel=channel,
+            core_distance=distance.nanoseconds,
+            nearest_ns=request["nearest_ns"],
+        )
 
 
 def _limit_memory(size: int) -> None:

@@ -81,6 +81,9 @@ class Sample:
     total_ms: float
     token_times_ms: tuple[float, ...]
     """Time of each new token since the start of work."""
+    core_distance_ns: float | None = None
+    """A word's way from one processor core to another, see :mod:`core.benchmark.core_distance`: the
+    longer of before and after the answer. None where it could not be told or was not yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +194,8 @@ class Figures:
     bandwidth; None on any device but the CPU, whose bandwidth that is."""
     answers: int | None = None
     """Timed answers that all this comes from; None where an earlier version did not count them."""
+    answers_apart: int = 0
+    """Further ones, left out because the host had moved the cores apart while they were given."""
 
 
 @dataclass(frozen=True, kw_only=True)

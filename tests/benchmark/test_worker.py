@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark import measuring, worker
+from core.benchmark import enough, measuring, worker
 from core.benchmark.measuring import measure
 from core.catalogue import Precision
 from core.errors import (
@@ -65,7 +65,7 @@ class Runtime:
 @pytest.fixture(autouse=True)
 def _as_many_answers_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripted model answers in no time."""
-    monkeypatch.setattr(measuring, "SHORTEST_S", 0.0)
+    monkeypatch.setattr(enough, "SHORTEST_S", 0.0)
 
 
 def events(model: Model, prompts: list[tuple[int, int]], new_tokens: int = 8) -> list[dict]:
@@ -93,8 +93,8 @@ def test_answers_are_greedy_forced_and_each_length_is_warmed_up():
 
 
 def test_of_short_answers_more_are_timed_than_were_asked_for(monkeypatch):
-    monkeypatch.setattr(measuring, "SHORTEST_S", 60.0)
-    monkeypatch.setattr(measuring, "MOST_ANSWERS", 7)
+    monkeypatch.setattr(enough, "SHORTEST_S", 60.0)
+    monkeypatch.setattr(enough, "MOST_ANSWERS", 7)
     said = events(Model(), [(8, 2), (32, 9)])
     assert [event["prompt_tokens"] for event in said if event["event"] == "sample"] == [
         *[8] * 7,
