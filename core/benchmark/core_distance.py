@@ -18,7 +18,6 @@ import mmap
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -66,7 +65,7 @@ class CoreDistance:
                 with ExitStack() as stack:
                     self._start(stack)
                     self._stack = stack.pop_all()
-            except OSError as error:  # no room for a file or a process: it is only a condition
+            except OSError as error:  # no room for memory or a process: it is only a condition
                 log.warning("the cores' distance is not measured: %s", error)
         return self
 
@@ -95,17 +94,18 @@ class CoreDistance:
         return fmean(found) if found else None
 
     def _start(self, stack: ExitStack) -> None:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="paddock-cores-")))
-        words = folder / "words"
-        words.write_bytes(bytes(mmap.PAGESIZE))
-        file = stack.enter_context(words.open("r+b"))
-        shared = stack.enter_context(mmap.mmap(file.fileno(), mmap.PAGESIZE))
+        # Memory without a name: a process that is killed leaves no file behind.
+        words = os.memfd_create("words")
+        stack.callback(os.close, words)
+        os.ftruncate(words, mmap.PAGESIZE)
+        shared = stack.enter_context(mmap.mmap(words, mmap.PAGESIZE))
         script = Path(__file__).with_name("core_echo.py")
         echo = subprocess.Popen(
             [sys.executable, "-I", "-S", str(script), str(words)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            pass_fds=(words,),
         )
         stack.callback(_end, echo)
         self._shared, self._ears = shared, echo.stdin
@@ -183,8 +183,8 @@ def _bound_to(core: int) -> Iterator[None]:
 
 
 def _allowed_cores() -> list[int]:
-    """Those that this thread may run on; empty where the system binds no thread to a core."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    """Those that this thread may run on; empty where it cannot be bound to one of them."""
+    return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
 
 
 def main() -> None:

@@ -1,16 +1,15 @@
 """The other side of :class:`core.benchmark.core_distance.CoreDistance`: a script of its own.
 
-``python core_echo.py FILE``: for each line on standard input, the number of a core, it binds itself
-to that core and answers what the other side writes into the first byte of FILE by writing it into
-another cache line, until it is told to stop. It imports nothing of Paddock, so that it starts at
-once and stays small.
+``python core_echo.py NUMBER``: for each line on standard input, the number of a core, it binds
+itself to that core and answers what the other side writes into the first byte of the memory with
+that file descriptor, by writing it into another cache line, until it is told to stop. It imports
+nothing of Paddock, so that it starts at once and stays small.
 """
 
 import mmap
 import os
 import sys
 import time
-from pathlib import Path
 
 ANSWER_AT = 128
 """Byte for the answers: far enough that no processor fetches it together with byte 0."""
@@ -27,7 +26,7 @@ _LOOK_AT_CLOCK = 4096
 
 def main() -> None:
     """Serve until standard input ends."""
-    with Path(sys.argv[1]).open("r+b") as file, mmap.mmap(file.fileno(), 0) as shared:
+    with mmap.mmap(int(sys.argv[1]), mmap.PAGESIZE) as shared:
         for line in sys.stdin:
             os.sched_setaffinity(0, {int(line)})
             _answer(shared)

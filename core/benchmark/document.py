@@ -47,7 +47,7 @@ nothing but empty lists would take gigabytes of memory once it is read."""
 _BYTES_PER_TOKEN = 24
 """A token's time in a file: up to seventeen digits, a point, a comma and a blank."""
 
-_BYTES_PER_ANSWER = 200
+_BYTES_PER_ANSWER = 250
 """Its other figures, with their names."""
 
 _BYTES_PER_ROW = 8_000
@@ -87,8 +87,10 @@ def largest_json(measurements: Iterable[Measurement]) -> int:
 
 
 def _answers_of(row: Measurement) -> int:
-    counted = row.figures.answers if row.figures is not None else None
-    return counted or row.configuration.repeats
+    figures = row.figures
+    if figures is None or figures.answers is None:
+        return row.configuration.repeats
+    return figures.answers + figures.answers_apart
 
 
 def from_json(text: str | bytes) -> list[Measurement]:

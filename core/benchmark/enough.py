@@ -22,6 +22,9 @@ PATIENCE_S = 6.0
 """Seconds of answers with the cores apart after which those are taken as they are. On the shared
 machine on which it was seen they came together again within five in nineteen of twenty cases."""
 
+MOST_APART = 4 * MOST_ANSWERS
+"""Answers after which the same holds: of a model that answers at once they are thousands."""
+
 LONGEST_JUDGED_S = 1.0
 """Of a longer answer nobody can tell whether the cores were apart: they may move meanwhile."""
 
@@ -48,29 +51,31 @@ class Enough:
             wanted: answers at the least.
             nearest_ns: the shortest distance of cores that is known of this machine.
         """
-        self.answers = 0
         self.nearest_ns = nearest_ns
         """The same, these answers counted in."""
         self._wanted = wanted
-        self._seconds = self._near_seconds = 0.0
-        self._near_answers = 0
+        self._given: list[tuple[float, float | None]] = []
+
+    @property
+    def answers(self) -> int:
+        """So far, with the cores near or apart."""
+        return len(self._given)
 
     def add(self, seconds: float, distance_ns: float | None) -> None:
         """One more answer, how long it took, and the cores' distance meanwhile."""
-        self.answers += 1
-        self._seconds += seconds
+        self._given.append((seconds, distance_ns))
         if distance_ns is not None:
             self.nearest_ns = min(distance_ns, self.nearest_ns or math.inf)
-        if not are_apart(distance_ns, self.nearest_ns):
-            self._near_answers += 1
-            self._near_seconds += seconds
 
     @property
     def reached(self) -> bool:
         """Whether it is enough."""
-        if self._seconds - self._near_seconds > PATIENCE_S:
-            return self._suffice(self.answers, self._seconds)
-        return self._suffice(self._near_answers, self._near_seconds)
+        near = [seconds for seconds, ns in self._given if not are_apart(ns, self.nearest_ns)]
+        spent = [seconds for seconds, _ in self._given]
+        apart_s, apart = sum(spent) - sum(near), len(spent) - len(near)
+        return self._suffice(spent if apart_s > PATIENCE_S or apart > MOST_APART else near)
 
-    def _suffice(self, answers: int, seconds: float) -> bool:
-        return answers >= self._wanted and (seconds >= SHORTEST_S or answers >= MOST_ANSWERS)
+    def _suffice(self, spent: list[float]) -> bool:
+        return len(spent) >= self._wanted and (
+            sum(spent) >= SHORTEST_S or len(spent) >= MOST_ANSWERS
+        )

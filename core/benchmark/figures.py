@@ -47,7 +47,8 @@ def figures_of(
     given = [sample for one in rounds for sample in one.samples]
     if not given:
         raise ValueError("a measurement without a timed answer has no figures")
-    near = near_answers(given, nearest_of(given, nearest_ns))
+    nearest = nearest_of(given, nearest_ns)
+    near = near_answers(given, nearest)
     samples = near or given
     decode = [rate for sample in samples if (rate := _rate(1, sample.tpot_ms)) is not None]
     decode_rate = median(decode) if decode else None
@@ -76,6 +77,7 @@ def figures_of(
         mbu=_utilisation(bytes_per_token, decode_rate, bandwidth),
         answers=len(samples),
         answers_apart=len(given) - len(samples),
+        nearest_ns=nearest,
     )
 
 

@@ -124,7 +124,7 @@ def _figure_columns() -> dict[str, _Read]:
             stem = field.name.removesuffix("_ms")
             for part in fields(Spread):
                 columns[f"{stem}_{part.name}_ms"] = _spread(field.name, part.name)
-        elif field.name != "answers":  # they are counted among the conditions
+        elif field.name != "answers":  # all are counted among the conditions
             columns[_UNITS.get(field.name, field.name)] = _figure(field.name)
     return columns
 
@@ -256,6 +256,12 @@ def _notes(measurements: Sequence[Measurement]) -> list[str]:
         lines.append("Random weights: speed and size of the architecture without its knowledge.")
     if any(row.figures is not None and row.figures.contended for row in measurements):
         lines.append("Contended: something else of note ran meanwhile; not comparable.")
+    apart = [f.answers_apart for row in measurements if (f := row.figures) is not None]
+    if any(apart):
+        lines.append(
+            f"{sum(apart):,} answers more, during which the host had moved the processor's cores "
+            "apart, are left out."
+        )
     return lines
 
 

@@ -196,6 +196,8 @@ class Figures:
     """Timed answers that all this comes from; None where an earlier version did not count them."""
     answers_apart: int = 0
     """Further ones, left out because the host had moved the cores apart while they were given."""
+    nearest_ns: float | None = None
+    """The shortest distance of cores known of the machine, by which that was told."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from core.benchmark.answer_days import MANY
+from core.benchmark.figures import are_apart
 from core.benchmark.points import point_of
 from core.engine import Engine
 from core.errors import RecordsError
@@ -201,11 +202,15 @@ def _reader_of_answer(run_id: str, ttft_ms: float | None) -> _Read:
 
 
 def _latency_runs(measurement: Measurement) -> list[LatencyRun]:
-    found = []
+    found, figures = [], measurement.figures
+    nearest = None if figures is None else figures.nearest_ns
     for number, each in enumerate(measurement.rounds, 1):
         for answer, sample in enumerate(each.samples, 1):
             if len(sample.token_times_ms) > 1:
-                found.append(LatencyRun(f"round {number}, answer {answer}", sample.token_times_ms))
+                name = f"round {number}, answer {answer}"
+                if are_apart(sample.core_distance_ns, nearest):
+                    name += ", cores apart"
+                found.append(LatencyRun(name, sample.token_times_ms))
     return found
 
 

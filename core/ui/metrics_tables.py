@@ -153,6 +153,8 @@ def _figures(measurement: Measurement) -> dict[str, Any]:
         "CPU cores",
         "Other CPU cores",
         "MBU %",
+        "Answers",
+        "Left out (cores apart)",
     )
     values: tuple[Any, ...] = (None,) * len(names)
     if figures is not None:
@@ -175,6 +177,8 @@ def _figures(measurement: Measurement) -> dict[str, Any]:
             figures.cpu_cores,
             figures.other_cpu_cores,
             None if figures.mbu is None else 100 * figures.mbu,
+            figures.answers,
+            figures.answers_apart or None,
         )
     return dict(zip(names, values, strict=True)) | {
         "Disk MB": None if measurement.disk_bytes is None else measurement.disk_bytes / 1e6,

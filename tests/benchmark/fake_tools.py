@@ -21,7 +21,13 @@ from core.settings import Settings
 BANDWIDTH = 20e9
 
 
-def a_round(answers: int, new_tokens: int, *, tpot_ms: float = 10.0) -> Round:
+def a_round(
+    answers: int,
+    new_tokens: int,
+    *,
+    tpot_ms: float = 10.0,
+    core_distance_ns: float | None = None,
+) -> Round:
     """A round with that many equal answers."""
     times = tuple(50.0 + tpot_ms * number for number in range(new_tokens))
     sample = Sample(
@@ -29,6 +35,7 @@ def a_round(answers: int, new_tokens: int, *, tpot_ms: float = 10.0) -> Round:
         tpot_ms=tpot_ms if new_tokens > 1 else None,
         total_ms=times[-1],
         token_times_ms=times,
+        core_distance_ns=core_distance_ns,
     )
     return Round(
         load_s=2.0,
@@ -44,10 +51,13 @@ def a_round(answers: int, new_tokens: int, *, tpot_ms: float = 10.0) -> Round:
     )
 
 
-def an_outcome(job: Job, **changes: Any) -> Outcome:
+def an_outcome(job: Job, core_distance_ns: float | None = None, **changes: Any) -> Outcome:
     """What a process measures of this job."""
     outcome = Outcome(
-        rounds={prompt: a_round(answers, job.new_tokens) for prompt, answers in job.prompts},
+        rounds={
+            prompt: a_round(answers, job.new_tokens, core_distance_ns=core_distance_ns)
+            for prompt, answers in job.prompts
+        },
         conditions=Conditions("f32", "u8", ("CPU",), 2, {}),
         weight_bytes=10_000_000,
         kv_bytes_per_position=1_000,
@@ -73,6 +83,8 @@ class FakeWork:
     """Both of the process that measures now."""
     devices_used: tuple[str, ...] = ("CPU",)
     bandwidth: Callable[[], float] = lambda: BANDWIDTH
+    core_distance: Callable[[Job], float | None] = lambda job: None
+    """Of all answers of a measuring process, in nanoseconds."""
 
     def tools(self) -> Tools:
         """These as a sweep takes them."""
@@ -99,7 +111,11 @@ class FakeWork:
         self.jobs.append(job)
         self.on_begin, self.on_round = on_begin, on_round
         self.before(job)
-        return an_outcome(job, conditions=Conditions("f32", "u8", self.devices_used, 2, {}))
+        return an_outcome(
+            job,
+            self.core_distance(job),
+            conditions=Conditions("f32", "u8", self.devices_used, 2, {}),
+        )
 
     def _judge(
         self, folder: Path, spec: ModelSpec, reference: Any, **_how: Any

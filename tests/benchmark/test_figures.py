@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.benchmark.figures import figures_of, percentile, spread
+from core.benchmark.figures import are_apart, figures_of, nearest_of, percentile, spread
 from core.generation.timing import measure
 from core.records.measurement_values import Figures, Round, Sample
 from tests.records.measurement_samples import a_configuration, a_round
@@ -132,3 +132,34 @@ def test_a_spread_is_in_order(values: list[float]) -> None:
     slack = 1e-9 * (1 + found.high)
     assert all(a <= b + slack for a, b in pairwise(ordered))
     assert (found.low, found.high) == (min(values), max(values))
+
+
+# Cores that the host moved apart
+
+NEAR, FAR = 110.0, 300.0
+
+
+def test_answers_given_with_the_cores_apart_are_left_out_and_counted() -> None:
+    near = replace(sample(100, 110), core_distance_ns=NEAR)
+    far = replace(sample(300, 330), core_distance_ns=FAR)
+    unknown = replace(sample(100, 112), core_distance_ns=None)
+    found = figures(a_round(samples=(far, near)), a_round(samples=(unknown, far, far)))
+    assert (found.answers, found.answers_apart, found.nearest_ns) == (2, 3, NEAR)
+    assert found.decode_low == pytest.approx(1000 / 12), "the far ones' 33 are not in it"
+    assert (found.ttft_ms.high, found.tpot_ms.high) == (100, pytest.approx(12))
+    assert not found.contended
+
+
+def test_where_there_are_no_others_they_are_taken_and_the_measurement_is_contended() -> None:
+    far = replace(sample(300, 330), core_distance_ns=FAR)
+    alone = figures(a_round(samples=(far,)))
+    assert not alone.contended, "nothing shorter is known: perhaps the machine is like that"
+    known = figures(a_round(samples=(far,)), nearest_ns=NEAR)
+    assert known.contended and (known.answers, known.answers_apart) == (1, 0)
+    assert known.ttft_ms.median == 300
+
+
+def test_apart_begins_half_above_the_nearest() -> None:
+    assert not are_apart(1.5 * NEAR, NEAR) and are_apart(1.51 * NEAR, NEAR)
+    assert not are_apart(None, NEAR) and not are_apart(FAR, None)
+    assert nearest_of([]) is None and nearest_of([], NEAR) == NEAR

@@ -20,6 +20,7 @@ from core.benchmark.random_weights import (
     delete_random_weights,
     random_settings,
 )
+from core.benchmark.steps import SPARE_ROUNDS
 from core.benchmark.sweep import Benchmark, Sweep
 from core.benchmark.tools import Tools
 from core.benchmark.turn import Turn
@@ -353,6 +354,61 @@ def test_the_best_bandwidth_of_all_rounds_counts(benchmark_, work: FakeWork):
         mbu = row.figures.bytes_per_token * row.figures.decode_tokens_per_s / BANDWIDTH
         assert row.figures.mbu == pytest.approx(mbu)
     assert sweep.progress().done == sweep.progress().total
+
+
+# Cores that the host moves apart
+
+NEAR, FAR = 110.0, 300.0
+
+
+def test_a_round_with_the_cores_apart_is_made_up_for(benchmark_: Benchmark, work: FakeWork, store):
+    distances = iter([NEAR, FAR, NEAR, NEAR, NEAR, NEAR, NEAR, NEAR, FAR, NEAR])
+    work.core_distance = lambda job: next(distances)
+    sweep = ended(benchmark_.start(PLAN))
+    assert states(sweep) == [DONE] * 8
+    assert next(distances, None) is None, "eight processes, and twice one in place of the second"
+    apart = [row.figures.answers_apart for row in sweep.progress().rows]
+    rounds = [len(row.rounds) for row in sweep.progress().rows]
+    assert (apart, rounds) == ([0, 0, 3, 3, 0, 0, 0, 0], [2, 2, 4, 4, 2, 2, 2, 2])
+    for row in sweep.progress().rows:
+        assert not row.figures.contended and row.figures.nearest_ns == NEAR
+    assert work.jobs[0].nearest_ns is None and work.jobs[1].nearest_ns == NEAR
+    assert store.of_sweep(sweep.id) == list(sweep.progress().rows)
+    progress = sweep.progress()
+    assert progress.done == progress.total and progress.fraction == 1.0
+
+
+def test_cores_that_stay_apart_are_not_waited_for(benchmark_: Benchmark, work: FakeWork):
+    first = iter([NEAR])
+    work.core_distance = lambda job: next(first, FAR)
+    sweep = ended(benchmark_.start(PLAN))
+    assert states(sweep) == [DONE] * 8
+    near, *others = [sweep.progress().rows[number] for number in (0, 2, 4, 6)]
+    assert [len(row.rounds) for row in (near, *others)] == [PLAN.rounds + SPARE_ROUNDS] * 4
+    assert not near.figures.contended and near.figures.answers_apart > 0
+    assert all(row.figures.contended and not row.figures.answers_apart for row in others)
+
+
+def test_where_the_cores_were_never_nearer_nothing_is_made_up_for(benchmark_, work: FakeWork):
+    work.core_distance = lambda job: FAR
+    sweep = ended(benchmark_.start(PLAN))
+    assert len(work.jobs) == 8
+    assert not any(row.figures.contended for row in sweep.progress().rows)
+
+
+def test_resume_knows_how_near_the_cores_can_be(benchmark_: Benchmark, work: FakeWork):
+    work.core_distance = lambda job: NEAR
+
+    def fail_later(job: object) -> None:
+        if len(work.jobs) > 1:
+            raise GenerationError("Broke.")
+
+    work.before = fail_later
+    sweep = ended(benchmark_.start(PLAN))
+    work.before = lambda job: None
+    work.jobs.clear()
+    ended(benchmark_.resume(sweep.id))
+    assert work.jobs[0].nearest_ns == NEAR
 
 
 def test_a_bandwidth_under_way_does_not_hold_up_cancel(benchmark_, work: FakeWork):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,9 @@ def _as_many_answers_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enough, "SHORTEST_S", 0.0)
 
 
-def events(model: Model, prompts: list[tuple[int, int]], new_tokens: int = 8) -> list[dict]:
+def events(
+    model: Model, prompts: list[tuple[int, int]], new_tokens: int = 8, **known: Any
+) -> list[dict]:
     heard = io.StringIO()
     measure(
         Runtime(model),
@@ -77,6 +80,7 @@ def events(model: Model, prompts: list[tuple[int, int]], new_tokens: int = 8) ->
         prompts=prompts,
         new_tokens=new_tokens,
         channel=Channel(heard),
+        **known,
     )
     return [json.loads(line) for line in heard.getvalue().splitlines()]
 
@@ -102,6 +106,16 @@ def test_of_short_answers_more_are_timed_than_were_asked_for(monkeypatch):
     ]
     fractions = [event["fraction"] for event in said if event.get("fraction") is not None]
     assert fractions == sorted(fractions) and fractions[-1] <= 1
+
+
+def test_each_answer_tells_how_far_the_cores_were_apart_before_and_after_it():
+    distances = iter([110.0, 112.0, 300.0, 111.0, 109.0, None, 108.0, 107.0])
+    said = events(
+        Model(), [(8, 2), (32, 2)], core_distance=lambda: next(distances), nearest_ns=100.0
+    )
+    told = [(e["prompt_tokens"], e["core_distance_ns"]) for e in said if e["event"] == "sample"]
+    # Answers with the cores apart do not count among those that were asked for.
+    assert told == [(8, 112.0), (8, 300.0), (8, 300.0), (8, 111.0), (32, None), (32, 108.0)]
 
 
 def test_an_answer_of_one_token_has_no_rate_and_short_warm_up():

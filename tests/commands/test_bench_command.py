@@ -18,6 +18,7 @@ import pytest
 from core.__main__ import main
 from core.benchmark import document
 from core.benchmark.random_weights import checkpoint_folder, random_weights_bytes
+from core.benchmark.steps import SPARE_ROUNDS
 from core.benchmark.sweep import Sweep
 from core.benchmark.tools import Tools
 from core.benchmark.turn import Turn
@@ -83,8 +84,9 @@ def test_a_model_is_measured_in_processes_of_its_own(home: Path, run: Run, tmp_p
     kinds = {(row.configuration.runtime, row.configuration.precision) for row in done}
     assert kinds == {("optimum", "fp16"), ("optimum", "int4"), ("pytorch", "fp16")}
     for row in done:
-        assert len(row.rounds) == 2 and all(one.samples for one in row.rounds)
-        assert row.figures.answers == sum(len(one.samples) for one in row.rounds)
+        assert 2 <= len(row.rounds) <= 2 + SPARE_ROUNDS and all(one.samples for one in row.rounds)
+        timed = sum(len(one.samples) for one in row.rounds)
+        assert row.figures.answers + row.figures.answers_apart == timed
         assert all(len(s.token_times_ms) == 5 for one in row.rounds for s in one.samples)
         assert row.figures.decode_tokens_per_s > 0 and row.figures.memory_private_bytes > 0
         assert row.figures.mbu is not None and row.host.bandwidth_bytes_per_s > 1e9

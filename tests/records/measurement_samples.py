@@ -59,6 +59,7 @@ def a_round(*, start: float = 71.3, **changes: Any) -> Round:
                 tpot_ms=(times[-1] - times[0]) / 3,
                 total_ms=times[-1] + 0.5,
                 token_times_ms=times,
+                core_distance_ns=110.5,
             )
             for times in (first, second)
         ),
@@ -88,6 +89,8 @@ def a_figures(**changes: Any) -> Figures:
         "bytes_per_token": 410_000_000,
         "mbu": 0.62,
         "answers": 4,
+        "answers_apart": 3,
+        "nearest_ns": 105.25,
     }
     return Figures(**(values | changes))
 
