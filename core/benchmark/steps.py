@@ -267,7 +267,11 @@ class Work:
         self._ledger.put(rows)
         under_way: set[int] = set()
         spare = number >= self._plan.rounds
-        which = "once more" if spare else f"round {number + 1} of {self._plan.rounds}"
+        which = (
+            "again (the cores were apart)"
+            if spare
+            else f"round {number + 1} of {self._plan.rounds}"
+        )
         place = f"{target.label}, {which}"
         self._say(f"Measuring {place}.")
         with caught("It could not be measured") as failure:

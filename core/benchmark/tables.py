@@ -255,7 +255,10 @@ def _notes(measurements: Sequence[Measurement]) -> list[str]:
     if any(row.configuration.random_weights for row in measurements):
         lines.append("Random weights: speed and size of the architecture without its knowledge.")
     if any(row.figures is not None and row.figures.contended for row in measurements):
-        lines.append("Contended: something else of note ran meanwhile; not comparable.")
+        lines.append(
+            "Contended: something else of note ran meanwhile, or the host kept the processor's "
+            "cores apart; not comparable."
+        )
     apart = [f.answers_apart for row in measurements if (f := row.figures) is not None]
     if any(apart):
         lines.append(

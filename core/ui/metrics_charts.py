@@ -183,7 +183,7 @@ def hover_of(point: Point, lines: Sequence[str]) -> str:
         f"{point.answers}, {point.when:%Y-%m-%d %H:%M} UTC",
     ]
     if subject.contended:
-        conditions.append("contended: something else ran meanwhile")
+        conditions.append("contended: something else ran meanwhile, or the cores were apart")
     text = [f"<b>{plot_text(subject.name)}</b>", *lines]
     return "<br>".join([*text, *(plot_text(line) for line in conditions if line)])
 

@@ -23,8 +23,9 @@ _LABELS = {
 """Key of a control, which is also its name in the link, to its label."""
 
 _CONTENDED_HELP = (
-    "Figures taken while something else was generating, converting or computing are lower than "
-    "the machine allows. They are left out, or hatched."
+    "Figures taken while something else was generating, converting or computing, or while the "
+    "host kept a virtual machine's cores far apart, are lower than the machine allows. They are "
+    "left out, or hatched."
 )
 
 

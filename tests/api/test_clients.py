@@ -218,7 +218,7 @@ def test_whoever_goes_away_leaves_no_generation_behind(
         assert time.time() - gone < 5, "it goes on"
         time.sleep(0.02)
     assert run.result.stop_reason == "cancelled"
-    assert run.result.ended_at.timestamp() - gone < 1
+    assert run.result.ended_at.timestamp() - gone < 5
 
 
 def test_figures_tell_of_all_that(client: OpenAI, served: Served):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -91,9 +90,8 @@ def test_one_paddock_is_anothers_remote(scripted: Stagehand, tmp_path: Path) -> 
     scripted.script(text, model=NEOX, released=2)
     stopped = ask()
     eventually(lambda: stopped.text, "its first words", 60)
-    began = time.monotonic()
     stopped.cancel()
-    assert stopped.wait(10) and time.monotonic() - began < 0.5
+    assert stopped.wait(10)  # the server would never end by itself
     assert stopped.answer.stop_reason is StopReason.CANCELLED
     eventually(lambda: not scripted.state(NEOX)["running"], "the end over there", 5)
     missing = engine.answer(

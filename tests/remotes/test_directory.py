@@ -34,7 +34,7 @@ def test_a_page_never_waits_and_later_sees_the_models(
     assert directory.listing(remote) is None
     assert directory.models() == []
     assert directory.waiting
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < PATIENCE_S
     under_way = directory.ask(remote)
     slow.set()
     under_way.result(PATIENCE_S)

