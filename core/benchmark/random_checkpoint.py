@@ -16,7 +16,6 @@ import math
 import os
 import signal
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 from core.benchmark.shapes import random_model
 from core.catalogue import Shape
 from core.catalogue.shapes import transformers_config
+from core.store.child_side import end_with_parent
 from core.store.quiet import leave_out_scikit_learn, quieten_libraries
 
 DTYPE = "bfloat16"
@@ -167,7 +167,7 @@ def main(folder: str, key: str) -> int:
         0 done, 1 the disk refused; the last line on stderr then says why.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     leave_out_scikit_learn()
     quieten_libraries()
     model = random_model(key)
@@ -177,11 +177,6 @@ def main(folder: str, key: str) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def become_child() -> Channel:
 
 
 def end_with_parent() -> None:
-    """From now on end at once when the parent closes our standard input."""
+    """From now on end at once when the parent closes our standard input, which is read no more."""
     threading.Thread(target=_wait_for_parent, name="end with parent", daemon=True).start()
 
 
@@ -50,5 +50,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _wait_for_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not ``sys.stdin``: an interpreter that ends while a thread is reading from that aborts.
+    while os.read(0, 4096):
+        pass
     os._exit(1)

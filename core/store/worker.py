@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from core.catalogue import Int4Settings, Int8Settings, Precision
-from core.errors import PaddockError
+from core.errors import ConversionError, HubError, PaddockError
 from core.settings import Settings
 from core.store.child_side import become_child, end_with_parent, leave
 from core.store.progress import Progress, ProgressCallback
@@ -32,6 +32,8 @@ from core.store.store import ModelStore
 
 if TYPE_CHECKING:
     from core.store.hub import HubAccess
+
+log = logging.getLogger(__name__)
 
 _NICENESS = 5
 """Answers that stream meanwhile get about three times the processor time of a conversion."""
@@ -60,13 +62,20 @@ def main(argument: str) -> int:
             transfer=asdict(step.transfer) if step.transfer else None,
         )
 
+    request = json.loads(argument)
+    failure: PaddockError
     try:
-        _work(json.loads(argument), tell)
+        _work(request, tell)
     except PaddockError as error:
-        channel.say(event="error", type=type(error).__name__, message=str(error))
-        return error.exit_code
-    channel.say(event="done")
-    return 0
+        failure = error
+    except Exception as error:  # whatever a library raises: a broken installation, say
+        log.exception("The worker failed unexpectedly")
+        failure = _unexpected(error, request["kind"])
+    else:
+        channel.say(event="done")
+        return 0
+    channel.say(event="error", type=type(failure).__name__, message=str(failure))
+    return failure.exit_code
 
 
 def _work(request: dict[str, Any], tell: ProgressCallback) -> None:
@@ -87,6 +96,19 @@ def _work(request: dict[str, Any], tell: ProgressCallback) -> None:
         int8=Int8Settings(**request["int8"]) if request["int8"] else None,
         progress=tell,
         access=access,
+    )
+
+
+def _unexpected(error: Exception, kind: str) -> PaddockError:
+    cause: BaseException = error
+    while cause.__cause__ is not None:  # what transformers says of a failed import tells nothing
+        cause = cause.__cause__
+    detail = " ".join(f"{type(cause).__name__}: {cause}".split())[:200]
+    fetching = kind == "get"
+    kept = "what came is kept" if fetching else "nothing was kept"
+    return (HubError if fetching else ConversionError)(
+        f"Something failed that nobody expected ({detail}); {kept}, so try again. If it fails "
+        "again, install Paddock anew: a library may be missing, or of another version."
     )
 
 

@@ -153,6 +153,18 @@ def test_error_of_the_child_keeps_its_class_and_sentence(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("library", ["nncf", "safetensors"])
+def test_a_broken_library_is_a_sentence(
+    source: Source, settings: Settings, tmp_path: Path, monkeypatch, library: str
+) -> None:
+    (tmp_path / f"{library}.py").write_text("raise RuntimeError('built for another machine')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ConversionError, match="built for another machine") as caught:
+        convert_in_process(source, INT8, settings=settings)
+    assert "\n" not in str(caught.value) and "signal" not in str(caught.value)
+    assert nothing_looks_finished(settings)
+
+
 def test_stored_model_needs_no_child(
     source: Source, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
