@@ -24,7 +24,7 @@ from core.benchmark.shapes import random_model
 from core.catalogue import Shape
 from core.catalogue.shapes import transformers_config
 from core.store.child_side import end_with_parent
-from core.store.quiet import leave_out_scikit_learn, quieten_libraries
+from core.store.quiet import leave_out_needless, quieten_libraries
 
 DTYPE = "bfloat16"
 """As the catalogue's models are released."""
@@ -168,7 +168,7 @@ def main(folder: str, key: str) -> int:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills us
     end_with_parent()
-    leave_out_scikit_learn()
+    leave_out_needless()
     quieten_libraries()
     model = random_model(key)
     try:

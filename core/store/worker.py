@@ -27,7 +27,7 @@ from core.errors import ConversionError, HubError, PaddockError
 from core.settings import Settings
 from core.store.child_side import become_child, end_with_parent, leave
 from core.store.progress import Progress, ProgressCallback
-from core.store.quiet import leave_out_scikit_learn, quieten_libraries, refuse_telemetry
+from core.store.quiet import leave_out_needless, quieten_libraries, refuse_telemetry
 from core.store.store import ModelStore
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def main(argument: str) -> int:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger(_CRIES_WOLF).setLevel(logging.CRITICAL)
     refuse_telemetry()
-    leave_out_scikit_learn()
+    leave_out_needless()
     quieten_libraries()
 
     def tell(step: Progress) -> None:

@@ -165,6 +165,33 @@ def test_a_broken_library_is_a_sentence(
     assert nothing_looks_finished(settings)
 
 
+def test_sentence_transformers_beside_us_does_no_harm(
+    source: Source, settings: Settings, tmp_path: Path, monkeypatch
+) -> None:
+    package = tmp_path / "sentence_transformers"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from sklearn.metrics import roc_curve\n__version__ = '6'\n"
+    )
+    facts = tmp_path / "sentence_transformers-6.0.1.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Name: sentence-transformers\nVersion: 6.0.1\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert convert_in_process(source, INT8, settings=settings).precision is INT8
+    code = (
+        "import sys\n"
+        "from core.store.quiet import quick_imports\n"
+        "with quick_imports():\n"
+        "    from optimum.intel import OVModelForCausalLM\n"
+        "import sklearn.metrics\n"
+        "assert 'sentence_transformers' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_stored_model_needs_no_child(
     source: Source, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
