@@ -7,6 +7,8 @@ conditions (:mod:`core.benchmark.answer_days`).
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -42,6 +44,10 @@ class PointSource(StrEnum):
         }[self]
 
 
+_NOISE = re.compile(r"\((R|TM|C)\)|\b(Processor|CPU)\b", re.IGNORECASE)
+"""What says nothing in the name of a processor."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """What gave the figures, and where: all that a filter looks at but the time."""
@@ -58,7 +64,8 @@ class Subject:
     device_asked: str
     runtime: str
     host: str
-    """Name of the machine."""
+    """Name of the machine; with its processor where another has the same, see
+    :func:`machines_told_apart`."""
     host_cpu: str
     contended: bool
     """Whether anything else of note ran meanwhile."""
@@ -68,6 +75,12 @@ class Subject:
         """The model for people; random weights are marked."""
         marked = "random weights" in self.title
         return f"{self.title} · random weights" if self.random and not marked else self.title
+
+    @property
+    def machine(self) -> str:
+        """The host with its processor in short, as :func:`machines_told_apart` names it."""
+        cpu = " ".join(_NOISE.sub(" ", self.host_cpu).split())
+        return f"{self.host} ({cpu})" if cpu else self.host
 
     @property
     def order(self) -> tuple[str, str, str, str, int, str]:
@@ -158,6 +171,7 @@ class PointFilter:
     runtimes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    """As :attr:`Subject.host` or :attr:`Subject.machine` has them."""
     since: date | None = None
     """The first day (UTC) that counts."""
     contended: bool = False
@@ -170,6 +184,8 @@ class PointFilter:
         day = when.astimezone(UTC).date() if isinstance(when, datetime) else when
         if self.since is not None and day is not None and day < self.since:
             return False
+        if self.hosts and subject.host not in self.hosts and subject.machine not in self.hosts:
+            return False
         return all(
             value in asked
             for asked, value in (
@@ -178,7 +194,6 @@ class PointFilter:
                 (self.devices, subject.device),
                 (self.runtimes, subject.runtime),
                 (self.sources, subject.source.value),
-                (self.hosts, subject.host),
             )
             if asked
         )
@@ -282,6 +297,22 @@ def subject_of_run(row: RunRow | FigureRow) -> Subject:
 
 
 # Choosing among points
+
+
+def machines_told_apart(subjects: Iterable[Subject]) -> dict[Subject, Subject]:
+    """Those whose machine is one of several of the same name, with its processor in the name.
+
+    Machines of a cloud are often all called the same, and their figures are not to be mixed.
+    """
+    found = set(subjects)
+    processors: defaultdict[str, set[str]] = defaultdict(set)
+    for subject in found:
+        processors[subject.host].add(subject.host_cpu)
+    return {
+        subject: replace(subject, host=subject.machine)
+        for subject in found
+        if len(processors[subject.host]) > 1
+    }
 
 
 def latest(points: Iterable[Point]) -> list[Point]:

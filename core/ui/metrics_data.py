@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from core.benchmark.points import (
     PointFilter,
     Subject,
     latest,
+    machines_told_apart,
     point_of,
     subject_of,
     subject_of_run,
@@ -126,7 +128,35 @@ def read_data(engine: Engine) -> MetricsData:
     place = engine.runs.database.place
     answers = _read_answers(engine, (place, *engine.runs.version()))
     measured = _read_measurements(engine, (place, *engine.measurements.version()))
-    return MetricsData(answers.days, answers.newest, measured.rows, measured.points)
+    days, points = _told_apart(answers.days, measured.points)
+    return MetricsData(days, answers.newest, measured.rows, points)
+
+
+def _told_apart(
+    days: Mapping[Subject, Sequence[AnswerDay]], points: dict[str, Point]
+) -> tuple[Mapping[Subject, Sequence[AnswerDay]], dict[str, Point]]:
+    """The same; where two machines have one name, each with its processor in its name."""
+    other = machines_told_apart(chain(days, (point.subject for point in points.values())))
+    if not other:
+        return days, points
+    return (
+        {
+            other.get(subject, subject): [
+                _of_subject(day, other[subject]) if subject in other else day for day in found
+            ]
+            for subject, found in days.items()
+        },
+        {
+            id_: replace(point, subject=other.get(point.subject, point.subject))
+            for id_, point in points.items()
+        },
+    )
+
+
+@lru_cache(maxsize=4096)
+def _of_subject(day: AnswerDay, subject: Subject) -> AnswerDay:
+    """Kept, since figures are remembered by the identity of their day."""
+    return replace(day, subject=subject)
 
 
 def read_ahead(engine: Engine) -> None:

@@ -89,7 +89,8 @@ def draw_import(engine: Engine) -> None:
     if not may_manage():
         return
     uploads = st.session_state.setdefault(_UPLOADS, 0)
-    with st.popover("Import", icon=":material/upload:", key="metrics_import"):
+    # Another key, another popover: that one is closed.
+    with st.popover("Import", icon=":material/upload:", key=f"metrics_import_{uploads}"):
         file = st.file_uploader(
             "Benchmark of another machine (JSON)",
             type=["json"],
@@ -106,7 +107,7 @@ def draw_import(engine: Engine) -> None:
             return
     there = f"; {outcome.already_there} were there already" if outcome.already_there else ""
     notify(f"Imported {counted(outcome.added, 'measurement')}{there}.")
-    st.session_state[_UPLOADS] = uploads + 1  # an uploader without the file, and a closed popover
+    st.session_state[_UPLOADS] = uploads + 1  # a closed popover, an uploader without the file
     st.rerun()
 
 

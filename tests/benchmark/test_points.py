@@ -19,6 +19,7 @@ from core.benchmark.points import (
     Range,
     last_days,
     latest,
+    machines_told_apart,
     pareto,
     point_of,
 )
@@ -39,6 +40,32 @@ def the_point(**changes: object) -> Point:
     found = point_of(a_measurement(**changes))  # type: ignore[arg-type]
     assert found is not None
     return found
+
+
+# Machines
+
+
+def test_machines_of_one_name_get_their_processor_in_it() -> None:
+    other = a_host(cpu="Other(R) Thing(TM) CPU @ 2 GHz")
+    here, there = the_point().subject, the_point(host=other).subject
+    alone = the_point(host=a_host(name="alone")).subject
+    unknown = the_point(host=a_host(cpu="")).subject
+    found = machines_told_apart([here, there, alone, here])
+    assert {old.host_cpu: new.host for old, new in found.items()} == {
+        "Some CPU": "bench (Some)",
+        "Other(R) Thing(TM) CPU @ 2 GHz": "bench (Other Thing @ 2 GHz)",
+    }
+    assert machines_told_apart([here, here, alone]) == {}
+    assert machines_told_apart([here, unknown])[unknown].host == "bench"
+
+
+def test_a_filter_takes_a_machine_by_its_name_or_with_its_processor() -> None:
+    subject = the_point().subject
+    for names in ((), ("bench",), ("bench (Some)", "x")):
+        assert PointFilter(hosts=names).takes(subject)
+    assert not PointFilter(hosts=("bench (Other)",)).takes(subject)
+    renamed = machines_told_apart([subject, the_point(host=a_host(cpu="Other CPU")).subject])
+    assert PointFilter(hosts=("bench (Some)",)).takes(renamed[subject])
 
 
 # Measurements

@@ -22,6 +22,7 @@ from core.records.measurements import MeasurementStore
 from core.settings import load_settings
 from core.ui import metrics_files
 from core.ui.cached import shared_engine
+from core.ui.metrics_data import read_data
 from core.ui.metrics_files import answers_csv
 from tests.benchmark.point_samples import a_host, a_measurement, a_quality
 from tests.pages.app import open_page, texts
@@ -314,6 +315,26 @@ def test_machines_are_charted_together(store: MeasurementStore) -> None:
     layout = chart(open_page("metrics"), "Decode rate: tokens/s")["layout"]
     panels = [note["text"] for note in layout["annotations"]]
     assert panels == ["<b>Dolly 2.0 3B · bench</b>", "<b>Dolly 2.0 3B · other</b>"]
+
+
+def test_machines_of_the_same_name_are_told_apart(store: MeasurementStore, runs: RunStore) -> None:
+    other = a_host(name="bench", cpu="Other CPU")
+    save(store, a_measurement("int8", 40.0), a_measurement("int8", 50.0, host=other, imported=True))
+    add_answer(runs, 45.0)  # on bench, with Some CPU
+    app = open_page("metrics")
+    drawn = chart(app, "Decode rate: tokens/s")
+    panels = [note["text"] for note in drawn["layout"]["annotations"]]
+    assert panels == [
+        "<b>Dolly 2.0 3B · bench (Other)</b>",
+        "<b>Dolly 2.0 3B · bench (Some)</b>",
+    ]
+    which = PointFilter(hosts=("bench (Other)",))
+    data = read_data(shared_engine())
+    assert [each.host.cpu for each in data.chosen(which).measurements] == ["Other CPU"]
+    assert [point.decode.median for point in data.chosen(which).points] == [50.0]
+    assert answers_csv(shared_engine(), which).strip() == ""
+    mine = PointFilter(hosts=("bench (Some)",))
+    assert answers_csv(shared_engine(), mine).count("\n") == 2
 
 
 # Words, files, the benchmark
