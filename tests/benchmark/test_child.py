@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from core.benchmark.child import Job, Outcome, measure_in_process
-from core.benchmark.enough import MOST_ANSWERS
+from core.benchmark.enough import MOST_ANSWERS, MOST_APART
 from core.benchmark.worker_process import MemoryWatch
 from core.catalogue import Precision
 from core.devices import ProcessMemory
@@ -92,8 +92,9 @@ def test_every_prompt_length_gets_its_round_with_all_its_figures(job: Job):
     )
     assert turns == [("begin", 48), ("end", 48), ("begin", 16), ("end", 16)]
     assert list(found.rounds) == [48, 16]
-    # So quick a model answers more often than it was asked to.
-    assert all(2 < len(found.rounds[length].samples) <= MOST_ANSWERS for length in (48, 16))
+    # So quick a model answers more often than it was asked to, more still with the cores apart.
+    most = MOST_ANSWERS + MOST_APART
+    assert all(2 < len(found.rounds[length].samples) <= most for length in (48, 16))
     for one in found.rounds.values():
         assert one.load_s > one.compile_s > 0
         assert 50 * MIB < one.memory_private_bytes <= one.memory_private_peak_bytes

@@ -319,7 +319,7 @@ def test_the_link_reproduces_the_set_up(
     assert len(settings["Model"]) == 3
     assert settings["Model"][:2] == ["Paddock NeoX (embedded)"] * 2
     other = CompareScreen(open_screen(page.screen.url, fresh=True), scripted).ready()
-    assert controls(other) == settings
+    eventually(lambda: controls(other) == settings, "the other page is set up the same")
 
 
 def test_a_quick_next_click_does_not_undo_what_a_choice_changed(
