@@ -157,6 +157,7 @@ def test_another_machines_file_is_charted_beside_ones_own(
     screen.page.get_by_test_id("stPopoverBody").get_by_role("alert").wait_for()
     upload.set_input_files(good)
     screen.page.get_by_text("Imported 1 measurement").wait_for()
+    screen.page.get_by_test_id("stPopoverBody").wait_for(state="hidden")
     chart(screen, "Decode rate: tokens/s").get_by_text("far-away").first.wait_for()
     assert store.count(imported=True) == 1
 
