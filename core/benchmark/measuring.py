@@ -45,6 +45,10 @@ ACCOUNTING_ERROR_S = 0.05
 which matters for answers of a tenth of a second."""
 
 
+def _unknown() -> None:
+    """The cores' distance where it does not matter."""
+
+
 def measure(
     runtime: Runtime,
     folder: Path,
@@ -53,7 +57,7 @@ def measure(
     prompts: Sequence[tuple[int, int]],
     new_tokens: int,
     channel: Channel,
-    core_distance: Callable[[], float | None] = lambda: None,
+    core_distance: Callable[[], float | None] = _unknown,
     nearest_ns: float | None = None,
 ) -> None:
     """Measure the model in ``folder`` and tell what is found as it is found.
@@ -66,13 +70,16 @@ def measure(
             more, see :mod:`core.benchmark.enough`.
         new_tokens: of each answer, forced.
         core_distance: nanoseconds from a core to another, see
-            :mod:`core.benchmark.core_distance`; asked between the answers.
+            :mod:`core.benchmark.core_distance`; asked between the answers of a model that runs on
+            the cores.
         nearest_ns: the shortest that is known of this machine.
 
     Raises:
         PaddockError: the device is not there, the files are damaged, a prompt is too long …
     """
     model, compile_s = load(runtime, folder, spec, channel)
+    if not model.conditions.on_cpu_alone:
+        core_distance = _unknown
     _check_room(model, spec, prompts, new_tokens)
     requests = {
         length: TokenRequest(

@@ -237,10 +237,10 @@ class Work:
             waiting = [each for each in self._open_targets() if self._rows_of_round(each, number)]
             if not waiting:
                 continue
+            if number >= self._plan.rounds:
+                self._add_to_agenda(waiting, number)
             if number < self._plan.rounds or self._bandwidth is None:
                 self._measure_bandwidth(number)
-            else:
-                self._add_to_agenda(waiting, number)
             for target in rotated(self._plan.targets(), number):
                 self._check()
                 rows = self._rows_of_round(target, number)
@@ -350,8 +350,7 @@ class Work:
             asked.new_tokens,
         )
         # The processor's cores measured it; a GPU or NPU reads at a rate of its own.
-        on_cpu = {name.strip("()") for name in conditions.devices_used} == {"CPU"}
-        bandwidth = self._bandwidth if on_cpu else None
+        bandwidth = self._bandwidth if conditions.on_cpu_alone else None
         sound = sum(
             len(near_answers(one.samples, self._nearest_ns)) >= self._plan.answers_in_round(each)
             for each, one in enumerate(rounds)

@@ -52,6 +52,11 @@ class Conditions:
     """What else runs where it runs: answers with an equal one disturb each other's timings. None
     is this machine."""
 
+    @property
+    def on_cpu_alone(self) -> bool:
+        """Whether no other device takes part; in brackets are those that AUTO still prepares."""
+        return {name.strip("()") for name in self.devices_used} == {"CPU"}
+
 
 class LoadedModel(Protocol):
     """A model in memory; :attr:`at_once` generations at a time, each in a thread of its own."""

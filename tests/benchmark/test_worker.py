@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,15 @@ def test_each_answer_tells_how_far_the_cores_were_apart_before_and_after_it():
     told = [(e["prompt_tokens"], e["core_distance_ns"]) for e in said if e["event"] == "sample"]
     # Answers with the cores apart do not count among those that were asked for.
     assert told == [(8, 112.0), (8, 300.0), (8, 300.0), (8, 111.0), (32, None), (32, 108.0)]
+
+
+@pytest.mark.parametrize("devices", [("GPU.0",), ("CPU", "(GPU.0)"), ()])
+def test_of_another_device_than_the_cores_their_distance_is_not_asked(devices):
+    model = Model()
+    model.conditions = replace(Model.conditions, devices_used=devices)
+    said = events(model, [(8, 2)], core_distance=lambda: pytest.fail("asked"))
+    told = [event["core_distance_ns"] for event in said if event["event"] == "sample"]
+    assert told == [None, None]
 
 
 def test_an_answer_of_one_token_has_no_rate_and_short_warm_up():
