@@ -2,7 +2,8 @@
 
 A checkpoint built here is an ordinary Hugging Face folder (``config.json``, weights,
 ``tokenizer.json``, ``tokenizer_config.json``, ``generation_config.json``): everything that works
-on a released model works on it, in a fraction of a second. Equal arguments give equal bytes.
+on a released model works on it, in a fraction of a second. Equal arguments give equal bytes. Its
+special tokens are unlikely: hardly an answer ends before it is as long as it may be.
 """
 
 from __future__ import annotations
@@ -182,6 +183,9 @@ def tiny_checkpoint(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype)).eval()
+    quiet = [0, *range(vocabulary - len(special_tokens), vocabulary)]
+    with torch.no_grad():
+        model.get_output_embeddings().weight[quiet] *= 0.01
     model.config.dtype = getattr(torch, dtype)
     model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0)
     model.save_pretrained(folder)

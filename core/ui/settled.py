@@ -1,25 +1,38 @@
-"""What a click set in other controls, kept until a page was drawn with it.
+"""What a click set in other controls, kept until the browser shows it.
 
-Streamlit forgets such a value where the next click comes before the script got to the control: the
-browser still shows the old one there, sends it along, and that wins.
+Streamlit forgets such a value where the next click comes before it is seen: the browser still has
+the old one there, sends it along, and that wins. A control that nobody sees counts the drawings of
+such values; what the browser sends for it tells which of them it has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-_SETTLED = "settled"
+_SETTLED, _DRAWN = "settled", "drawn"
+_STYLE = Path(__file__).with_suffix(".css")
 _ABSENT = object()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Change:
     before: Any
     after: Any
+    drawing: int | None = None
+    """The drawing with which it was sent to the browser; None where it was not yet."""
+
+
+@dataclass
+class _Settled:
+    """A plain object, so that an interrupted script keeps it."""
+
+    drawings: int = 0
+    changes: dict[str, _Change] = field(default_factory=dict)
 
 
 def settle(values: Mapping[str, Any]) -> None:
@@ -28,26 +41,42 @@ def settle(values: Mapping[str, Any]) -> None:
     Args:
         values: by the controls' keys; None lets a control begin anew with what it begins with.
     """
-    changes: dict[str, _Change] = st.session_state.setdefault(_SETTLED, {})
     for key, value in values.items():
         after = _ABSENT if value is None else value
-        changes[key] = _Change(_now(key), after)
+        _settled().changes[key] = _Change(_now(key), after)
         _put(key, after)
 
 
 def hold_settled() -> None:
-    """Set again what an interrupted script has lost; call it before a page is drawn.
+    """Set again what the browser did not have when it asked; call it before a page is drawn.
 
     A control that shows neither the old nor the new value was changed by the person since.
     """
-    for key, change in st.session_state.get(_SETTLED, {}).items():
-        if _now(key) == change.before:
+    st.html(_STYLE)
+    settled = _settled()
+    shown = int(st.session_state.get(_DRAWN, 0))
+    for key, change in list(settled.changes.items()):
+        if change.drawing is not None and change.drawing <= shown:
+            del settled.changes[key]
+        elif _now(key) == change.before:
             _put(key, change.after)
 
 
 def page_was_drawn() -> None:
-    """Forget the changes: the browser has been sent them all."""
-    st.session_state.pop(_SETTLED, None)
+    """Send the browser word that it has been sent all changes; call it after a page is drawn."""
+    settled = _settled()
+    unsent = [change for change in settled.changes.values() if change.drawing is None]
+    if unsent:
+        settled.drawings += 1
+        for change in unsent:
+            change.drawing = settled.drawings
+    if st.session_state.get(_DRAWN) != str(settled.drawings):
+        st.session_state[_DRAWN] = str(settled.drawings)
+    st.text_input(_DRAWN, key=_DRAWN, label_visibility="collapsed", persist_state="session")
+
+
+def _settled() -> _Settled:
+    return st.session_state.setdefault(_SETTLED, _Settled())
 
 
 def _now(key: str) -> Any:

@@ -13,11 +13,12 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.browser.screen import Screen, Stagehand, eventually
+from core.comparison.setup import Mode
+from tests.browser.screen import PATIENCE_S, Screen, Stagehand, eventually
 from tests.browser.test_hostile_text import ACTIVE, HOSTILE
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator
+    from playwright.sync_api import Locator, Page, WebSocketRoute
 
 NEOX, LLAMA = "paddock-neox", "paddock-llama"
 TEXTS = {
@@ -272,16 +273,48 @@ def test_a_blind_vote_reveals_the_names(
     ) == [(f"{shown['A']} (embedded)", f"{shown['B']} (embedded)", "right", 1, "it is kinder")]
 
 
-QUICKLY = """
-async ({first, then}) => {
-    const named = (role, name) => [...document.querySelectorAll(`[role=${role}]`)]
-        .find(place => place.innerText.startsWith(name));
-    named("option", first).click();
-    await new Promise(done => setTimeout(done, 20));
-    named("radio", then).click();
-}
-"""
-"""Chooses an option and clicks a button before the page can have answered the choice."""
+class Line:
+    """What goes between a page and its server from the next load on; the answers can be kept."""
+
+    def __init__(self, page: Page) -> None:
+        self.asked = 0
+        """Messages that the page has sent."""
+        self._page, self._kept = page, None
+        page.route_web_socket("**/stream", self._join)
+        page.reload()
+
+    def keep(self) -> None:
+        """Let nothing through to the page."""
+        self._kept = []
+
+    def let_go(self) -> None:
+        """Give the page what was kept."""
+        kept, self._kept = self._kept, None
+        for message in kept:
+            self._socket.send(message)
+
+    def await_asked(self, count: int) -> None:
+        """Wait until the page has sent so many messages."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.asked < count:
+            assert time.monotonic() < deadline, "the page did not ask"
+            self._page.wait_for_timeout(2)
+
+    def _join(self, socket: WebSocketRoute) -> None:
+        self._socket, server = socket, socket.connect_to_server()
+
+        def on_asked(message: bytes) -> None:
+            self.asked += 1
+            server.send(message)
+
+        def on_answer(message: bytes) -> None:
+            if self._kept is None:
+                socket.send(message)
+            else:
+                self._kept.append(message)
+
+        socket.on_message(on_asked)
+        server.on_message(on_answer)
 
 
 def controls(page: CompareScreen) -> dict[str, list[str]]:
@@ -326,12 +359,20 @@ def test_a_quick_next_click_does_not_undo_what_a_choice_changed(
     compare: Callable[..., CompareScreen],
 ) -> None:
     page = compare()
-    page.page.locator(".st-key-side_b").get_by_role("combobox", name="Model").click()
-    page.page.get_by_role("option", name="Paddock NeoX").wait_for()
-    page.page.evaluate(QUICKLY, {"first": "Paddock NeoX", "then": "Race"})
+    line = Line(page.page)
+    page.ready().page.locator(".st-key-side_b").get_by_role("combobox", name="Model").click()
+    asked = line.asked
+    line.keep()
+    page.page.get_by_role("option", name="Paddock NeoX").click()
+    line.await_asked(asked + 1)
+    page.page.get_by_role("radio", name="Race").click()
+    line.await_asked(asked + 2)
+    line.let_go()
     eventually(lambda: "mode=race" in page.screen.url, "the second click arrived")
+    page.page.get_by_text(Mode.RACE.sentence).wait_for()  # drawn below the controls
     eventually(lambda: len(set(controls(page)["Precision"][:2])) == 2, "the precisions differ")
     assert controls(page)["How they run"] == ["Race"]
+    assert "right_precision=" not in page.screen.url, "that is the usual one for a second side"
 
 
 def test_a_narrow_window_stacks_the_columns(

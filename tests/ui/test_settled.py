@@ -50,7 +50,20 @@ def test_what_the_person_changed_since_wins() -> None:
     assert app.slider[0].value == 3
 
 
-def test_once_drawn_the_person_may_go_back() -> None:
+def test_what_was_drawn_but_not_yet_shown_is_kept() -> None:
+    app = interrupted().run()  # drawn in full
+    for _ in range(2):  # two clicks come from a browser that shows the page before that
+        app.session_state["number"], app.session_state["word"] = 1, "mine"
+        app.session_state["drawn"] = "0"
+        app.run()
+        assert (app.slider[0].value, app.text_input[0].value) == (7, "usual")
+
+
+def test_once_shown_the_person_may_go_back() -> None:
     app = interrupted().run()
+    app.slider[0].set_value(1).run()
+    assert app.slider[0].value == 1
+    app.button[0].click().run()
+    assert app.slider[0].value == 7
     app.slider[0].set_value(1).run()
     assert app.slider[0].value == 1
