@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue import Precision
+from core.comparison.cores import Cores, Look
 from core.devices import ProcessMemory
 from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
 from core.runtimes.pool import Lease, LoadFacts, ModelPool
@@ -18,6 +19,22 @@ from core.runtimes.spec import ModelSpec, RuntimeName, TokenRequest
 from core.settings import Settings
 from core.store import Manifest, StoredModel
 from core.store.manifest import SourceRecord
+
+NEAR_NS, APART_NS = 110.0, 290.0
+"""Distances of a machine's cores, as they were seen."""
+
+
+class FakeCores(Cores):
+    """Cores whose distances a test says; near where it says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_come: list[float | None] = []
+
+    @contextmanager
+    def watched(self) -> Iterator[Look]:
+        yield lambda: self.note(self.to_come.pop(0) if self.to_come else NEAR_NS)
+
 
 CONDITIONS = Conditions("f32", "u8", ("CPU",), 2, {"PERFORMANCE_HINT": "LATENCY"})
 

@@ -46,6 +46,9 @@ class Figures:
     error: str | None
     contended: bool
     """Whether anything else was generating at the time: the timings are not comparable."""
+    cores_apart: bool = False
+    """Whether the host had moved the machine's cores apart (:mod:`core.comparison.cores`): they
+    are not comparable either."""
     seed: int | None
     prompt_format: str | None
     execution_precision: str | None
@@ -57,12 +60,20 @@ class Figures:
     note: str | None = None
     """A sentence about how it was run."""
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether the timings are not comparable, for either reason."""
+        return self.contended or self.cores_apart
 
-def side_figures(answer: Answer, stored: StoredModel | None = None) -> Figures:
+
+def side_figures(
+    answer: Answer, stored: StoredModel | None = None, *, cores_apart: bool = False
+) -> Figures:
     """The figures of an ended answer, equal to those that its run was recorded with.
 
     Args:
         stored: the model on disk, for its size; None leaves that unknown.
+        cores_apart: see :class:`Figures`.
     """
     result = run_result(answer)
     return Figures(
@@ -82,6 +93,7 @@ def side_figures(answer: Answer, stored: StoredModel | None = None) -> Figures:
         stop_reason=result.stop_reason,
         error=result.error,
         contended=bool(result.contended),
+        cores_apart=cores_apart,
         seed=answer.seed,
         prompt_format=answer.prompt_format,
         execution_precision=result.execution_precision,
@@ -138,7 +150,8 @@ class DeltaRow:
     factor: float | None
     """By how much the winner is ahead of the next best, above 1; None where it has no factor."""
     contended: bool
-    """Whether the row holds timings that were taken while something else was generating."""
+    """Whether the row holds timings that are not comparable: something else was generating, or
+    the cores were apart."""
 
     @property
     def name(self) -> str:
@@ -207,7 +220,7 @@ def compare_rates(figures: Sequence[Figures | None]) -> DeltaRow:
 def _row(measure: Measure, figures: Sequence[Figures | None]) -> DeltaRow:
     values = tuple(getattr(side, measure.key) if side is not None else None for side in figures)
     winner, factor = _best(measure, values)
-    contended = measure.timing and any(side is not None and side.contended for side in figures)
+    contended = measure.timing and any(side is not None and side.disturbed for side in figures)
     return DeltaRow(measure, values, winner, factor, contended)
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from core.benchmark.enough import distance_during
+from core.comparison.cores import CORES, Look
 from core.comparison.setup import Mode, Setup
 from core.errors import ModelBusyError, PaddockError
 from core.generation.answer import Answer, StopReason
@@ -35,7 +37,8 @@ CALM_S = 2.0
 The page is drawn anew when the match begins and when a side ends, here and, where the browser runs
 on the same machine, there; what answers in a tenth of a second would be measured against that."""
 CALM_CORES = 0.3
-"""Cores kept busy below which the machine is calm; looking at the match takes some of them."""
+"""Cores kept busy below which the machine is calm; looking at the match takes some of them. It is
+not calm either while its host has the cores apart."""
 _LOOK_S = 0.15
 _POLL_S = 0.05
 
@@ -83,6 +86,8 @@ class _Side:
     job: Job | None = None
     error: str | None = None
     starting: bool = False
+    core_distance_ns: float | None = None
+    """While it answered, see :mod:`core.comparison.cores`; None where it does not matter."""
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -185,6 +190,13 @@ class Match:
         found = self._sides[side]
         return found.job.snapshot().fraction if found.job is not None else found.fraction
 
+    def cores_apart(self, side: int) -> bool:
+        """Whether the host had moved the machine's cores apart while this side answered.
+
+        Known of sides that answered one after the other, on the CPU alone, for a second at most.
+        """
+        return CORES.apart(self._sides[side].core_distance_ns)
+
     def request(self, side: int) -> GenerationRequest:
         """What this side was asked; a kept answer may have another seed than the set-up."""
         job = self._sides[side].job
@@ -239,16 +251,28 @@ class Match:
         try:
             watched = self._held and self._begun.wait(HOLD_S)
             if self.setup.mode is Mode.FAIR:
-                for index in self._own:
-                    if watched and not self._sides[index].state.ended:
-                        _await_calm()
-                    self._play(index)
+                with CORES.watched() as look:
+                    for index in self._own:
+                        if watched and not self._sides[index].state.ended:
+                            _await_calm(look)
+                        before, asked_s = look(), time.monotonic()
+                        self._play(index)
+                        self._note_distance(index, time.monotonic() - asked_s, before, look())
             else:
                 self._race()
         finally:
             with _counting:
                 _under_way.discard(self)
             self._ended.set()
+
+    def _note_distance(
+        self, index: int, seconds: float, before_ns: float | None, after_ns: float | None
+    ) -> None:
+        side = self._sides[index]
+        answer = side.job.answer if side.job is not None else None
+        conditions = answer.conditions if answer is not None else None
+        if conditions is not None and conditions.on_cpu_alone:
+            side.core_distance_ns = distance_during(seconds, before_ns, after_ns)
 
     def _race(self) -> None:
         line = _StartLine(len(self._own)) if self._line_up and len(self._own) > 1 else None
@@ -309,12 +333,13 @@ class Match:
             yield
 
 
-def _await_calm() -> None:
-    """Wait until the machine has little to do, for :data:`CALM_S` at most."""
+def _await_calm(look: Look) -> None:
+    """Wait until the machine has little to do and its cores near, :data:`CALM_S` at most."""
     deadline = time.monotonic() + CALM_S
     cores = psutil.cpu_count() or 1
     while time.monotonic() < deadline:
-        if psutil.cpu_percent(interval=_LOOK_S) / 100 * cores < CALM_CORES:
+        busy = psutil.cpu_percent(interval=_LOOK_S) / 100 * cores
+        if busy < CALM_CORES and not CORES.apart(look()):
             return
 
 

@@ -193,7 +193,10 @@ def _row(number: int, setup: Setup, match: Match | None) -> SeriesRow:
             divergence=None,
         )
     answers = match.answers
-    figures = tuple(side_figures(answer) if answer else None for answer in answers)
+    figures = tuple(
+        side_figures(answer, cores_apart=match.cores_apart(side)) if answer else None
+        for side, answer in enumerate(answers)
+    )
     rates = compare_rates(figures)
     first, second = answers[:2]
     same_model = setup.sides[0].model == setup.sides[1].model
@@ -221,5 +224,5 @@ def _summary(rows: Sequence[SeriesRow], side: int) -> SideSummary:
         ttft_ms=median(waits) if waits else None,
         new_tokens=sum(f.new_tokens or 0 for f in figures),
         fastest=sum(row.fastest == side for row in rows),
-        contended=any(f.contended for f in figures),
+        contended=any(f.disturbed for f in figures),
     )

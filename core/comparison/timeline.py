@@ -19,14 +19,18 @@ class Timeline:
     tokens: tuple[int, ...]
     """Tokens that existed then."""
     contended: bool
-    """Whether anything else was generating at the time."""
+    """Whether anything else was generating at the time, or the cores were apart."""
 
 
-def timeline(answer: Answer) -> Timeline:
-    """The timeline of an ended answer; without tokens, it is the start alone."""
+def timeline(answer: Answer, *, cores_apart: bool = False) -> Timeline:
+    """The timeline of an ended answer; without tokens, it is the start alone.
+
+    Args:
+        cores_apart: see :class:`core.comparison.figures.Figures`.
+    """
     times = answer.token_times_ms
     return Timeline(
         seconds=(0.0, *(time_ms / 1000 for time_ms in times)),
         tokens=tuple(range(len(times) + 1)),
-        contended=answer.contended,
+        contended=answer.contended or cores_apart,
     )

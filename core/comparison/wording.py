@@ -59,17 +59,26 @@ def figures_of(side: SideReport) -> str:
         parts.append(f"seed {figures.seed}")
     if figures.contended:
         parts.append("contended")
+    if figures.cores_apart:
+        parts.append("cores apart")
     return " · ".join(parts)
 
 
 def caution(report: MatchReport) -> str | None:
     """What a reader must know before comparing the timings; None where there is nothing."""
-    if not report.contended:
-        return None
-    return (
-        "Contended: something else was generating while these timings were taken, so they are "
-        "not comparable with others."
-    )
+    known = [(side.letter, side.figures) for side in report.sides if side.figures is not None]
+    sentences = []
+    if any(figures.contended for _, figures in known):
+        sentences.append(
+            "Contended: something else was generating while these timings were taken, so they are "
+            "not comparable with others."
+        )
+    if apart := [letter for letter, figures in known if figures.cores_apart]:
+        sentences.append(
+            f"Contended: while {' and '.join(apart)} answered, this machine's host had moved its "
+            "cores apart, which can take a third of a small model's speed; run it again."
+        )
+    return " ".join(sentences) or None
 
 
 def conditions(report: MatchReport) -> list[tuple[str, str]]:
@@ -115,4 +124,6 @@ def _side_conditions(side: SideReport) -> str:
         if figures.note is not None:
             parts.append(figures.note)
         parts.append("contended" if figures.contended else "not contended")
+        if figures.cores_apart:
+            parts.append("cores apart")
     return ", ".join(parts)

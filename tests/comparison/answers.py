@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +68,7 @@ def report(
     errors: Sequence[str | None] = (None,) * 4,
     mode: Mode = Mode.FAIR,
     verdict: str | None = None,
+    apart: Collection[int] = (),
 ) -> MatchReport:
     """A report on these answers, with no machine's facts in it."""
     sampling = SamplingSettings(seed=7)
@@ -82,8 +83,12 @@ def report(
             text=found.text if found is not None else "",
             token_times_ms=found.token_times_ms if found is not None else (),
             error=errors[index],
-            figures=side_figures(found, stored("x", disk=1000 * (index + 1))) if found else None,
-            timeline=timeline(found) if found is not None else None,
+            figures=side_figures(
+                found, stored("x", disk=1000 * (index + 1)), cores_apart=index in apart
+            )
+            if found
+            else None,
+            timeline=timeline(found, cores_apart=index in apart) if found is not None else None,
             run_id=None,
         )
         for index, found in enumerate(answers)

@@ -16,7 +16,7 @@ from core.generation.job import Job, JobObserver
 from core.generation.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.builders import tiny_tokenizer
-from tests.fakes import FakeHandle, FakeModel, Script
+from tests.fakes import FakeCores, FakeHandle, FakeModel, Script
 
 PATIENCE_S = 30.0
 GREEDY = SamplingSettings(greedy=True, max_new_tokens=50)
@@ -93,6 +93,14 @@ class Stable:
         return Job(
             self.handles[spec.model], request, timeout_s=PATIENCE_S, observer=observer
         ).start()
+
+
+@pytest.fixture(autouse=True)
+def cores(monkeypatch: pytest.MonkeyPatch) -> FakeCores:
+    """This machine's, near all the time unless the test says otherwise."""
+    found = FakeCores()
+    monkeypatch.setattr("core.comparison.match.CORES", found)
+    return found
 
 
 @pytest.fixture

@@ -187,6 +187,18 @@ def test_contention_is_said_only_where_there_was_some():
     assert marked.count("(contended)") == 3 and "Contended:" in marked
 
 
+def test_sides_that_answered_with_the_cores_apart_are_named():
+    found = report([answer(), answer(gap_s=0.02), answer(gap_s=0.03)], apart=(1, 2))
+    for text in (to_markdown(found), to_html(found)):
+        assert "(contended)" in text and "something else was generating" not in text
+        assert "while B and C answered, this machine" in text
+        assert text.count("cores apart") >= 2
+    document = json.loads(to_json(found))
+    assert document["contended"] and document["comparison"][0]["contended"]
+    assert [side["figures"]["cores_apart"] for side in document["sides"]] == [False, True, True]
+    assert [side["figures"]["contended"] for side in document["sides"]] == [False] * 3
+
+
 @pytest.mark.parametrize(
     "answers",
     [

@@ -12,7 +12,9 @@ from dataclasses import replace
 
 import pytest
 
+from core.benchmark import enough
 from core.comparison import match as match_module
+from core.comparison.cores import Cores
 from core.comparison.match import Match, SideState, matches_under_way
 from core.comparison.setup import Mode, Setup
 from core.errors import BadRequestError, GenerationError, ModelBusyError, NotEnoughMemoryError
@@ -22,6 +24,7 @@ from core.generation.request import GenerationRequest
 from core.runtimes.base import InterruptedGeneration
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.comparison.conftest import GREEDY, PATIENCE_S, Held, OutOfOrder, Stable, spec
+from tests.fakes import APART_NS, NEAR_NS, FakeCores
 
 AT_ONCE_S = 0.5
 """How soon a stop must take effect."""
@@ -500,3 +503,77 @@ def test_a_model_races_against_itself_in_its_own_line(stable: Stable):
     held.open()
     assert match.wait(PATIENCE_S)
     assert [answer.contended for answer in match.answers] == [False, False]
+
+
+# The cores
+
+
+def test_a_side_that_answered_with_the_cores_apart_is_told(stable: Stable, cores: FakeCores):
+    stable.add("one", "It is quiet."), stable.add("two", "It is quiet.")
+    cores.to_come = [NEAR_NS, NEAR_NS, NEAR_NS, APART_NS]  # before and after each side
+    match = Match(setup("one", "two"), stable.start)
+    assert match.wait(PATIENCE_S)
+    assert [match.cores_apart(side) for side in (0, 1)] == [False, True]
+    again = match.regenerate(0)
+    assert again.wait(PATIENCE_S)
+    assert [again.cores_apart(side) for side in (0, 1)] == [False, True], "kept with its answer"
+
+
+def test_the_first_match_of_all_is_judged_by_what_is_learned_later(
+    stable: Stable, cores: FakeCores
+):
+    stable.add("one", "It is quiet.")
+    cores.to_come = [APART_NS] * 4
+    match = Match(setup("one", "one"), stable.start)
+    assert match.wait(PATIENCE_S)
+    assert not match.cores_apart(0), "nothing shorter was seen yet"
+    cores.note(NEAR_NS)
+    assert match.cores_apart(0) and match.cores_apart(1)
+
+
+def test_where_the_cores_do_not_matter_or_cannot_be_judged_nothing_is_said(
+    stable: Stable, cores: FakeCores, monkeypatch: pytest.MonkeyPatch
+):
+    cores.note(NEAR_NS)
+    stable.add("one", "It is quiet.")
+    on_gpu = stable.add("two", "It is quiet.")
+    on_gpu.conditions = replace(on_gpu.conditions, devices_used=("GPU",))
+    cores.to_come = [APART_NS, None, APART_NS, APART_NS]
+    match = Match(setup("one", "two"), stable.start)
+    assert match.wait(PATIENCE_S)
+    assert [match.cores_apart(side) for side in (0, 1)] == [False, False]
+    monkeypatch.setattr(enough, "LONGEST_JUDGED_S", 0.0)  # they may move during a long answer
+    cores.to_come = [APART_NS] * 4
+    long = Match(setup("one", "one"), stable.start)
+    assert long.wait(PATIENCE_S) and not long.cores_apart(0)
+    monkeypatch.undo()
+    cores.to_come = [APART_NS] * 4
+    race = Match(setup("one", "one", mode=Mode.RACE), stable.start)
+    assert race.wait(PATIENCE_S) and not race.cores_apart(0)
+    assert len(cores.to_come) == 4, "a race is contended as it is"
+
+
+def test_a_watched_match_waits_a_while_for_near_cores(
+    stable: Stable, cores: FakeCores, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(match_module.psutil, "cpu_percent", lambda interval: 0.0)
+    cores.note(NEAR_NS)
+    stable.add("one", "It is quiet.")
+    cores.to_come = [APART_NS, APART_NS, NEAR_NS]
+    match = Match(setup("one", "one"), stable.start, held=True)
+    match.begin()
+    assert match.wait(PATIENCE_S) and not match.cores_apart(0)
+    monkeypatch.setattr(match_module, "CALM_S", 0.05)
+    cores.to_come = [APART_NS] * 1_000_000
+    impatient = Match(setup("one", "one"), stable.start, held=True)
+    impatient.begin()
+    assert impatient.wait(PATIENCE_S) and impatient.cores_apart(0)
+
+
+def test_the_real_cores_are_asked_and_leave_no_process_behind():
+    found = Cores()
+    with found.watched() as look:
+        seen = look()
+        assert seen is None or seen > 0
+    assert not found.apart(seen) and not found.apart(None)
+    assert seen is None or found.apart(10 * seen)

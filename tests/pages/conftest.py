@@ -10,6 +10,7 @@ from core.accounts import Client, Place, access
 from core.settings import AuthMode, Registration
 from core.ui import person
 from core.web.visitor import Visitor
+from tests.fakes import FakeCores
 
 HERE = Place(bound="127.0.0.1", hosts=("localhost:8501",), forwarded=False, peer="127.0.0.1")
 GUEST_HERE = Visitor(
@@ -25,6 +26,14 @@ def visitor(monkeypatch: pytest.MonkeyPatch) -> Visitor:
     """The person of the pages: a guest on this machine."""
     monkeypatch.setattr(person, "_look", lambda: GUEST_HERE)
     return GUEST_HERE
+
+
+@pytest.fixture(autouse=True)
+def cores(monkeypatch: pytest.MonkeyPatch) -> FakeCores:
+    """This machine's, near all the time unless the test says otherwise."""
+    found = FakeCores()
+    monkeypatch.setattr("core.comparison.match.CORES", found)
+    return found
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from core.settings import load_settings
 from core.ui.comparison import Comparison, Shown, ShownList
 from core.units import milliseconds_text, rate_text
 from tests.browser.scripted import STAGES, Script, ScriptedRuntime, scripted_conversion
+from tests.fakes import APART_NS, NEAR_NS, FakeCores
 
 NEOX, LLAMA = "paddock-neox", "paddock-llama"
 NAMES = ("Paddock NeoX", "Paddock Llama")
@@ -256,6 +257,20 @@ def test_a_race_is_marked_contended_wherever_its_timings_are(scripted: None) -> 
     for name in ("Decode rate", "Time to first token", "Time per output token"):
         assert all("warning" in table[letter][name] for letter in "AB"), name
     assert "contended, so not for the record" in texts(app)
+    chart = json.loads(app.get("plotly_chart")[0].proto.spec)
+    assert [line["name"] for line in chart["data"]] == ["A (contended)", "B (contended)"]
+
+
+def test_timings_taken_with_the_cores_apart_are_marked(scripted: None, cores: FakeCores) -> None:
+    cores.note(NEAR_NS)
+    cores.to_come = [APART_NS] * 1000
+    app = page()
+    run(app)
+    table = app.table[0].value.set_index("Figure")
+    assert all("warning" in table[letter]["Decode rate"] for letter in "AB")
+    assert "contended, so not for the record" in texts(app)
+    assert "while A and B answered, this machine's host had moved its cores apart" in texts(app)
+    assert "something else was generating" not in texts(app)
     chart = json.loads(app.get("plotly_chart")[0].proto.spec)
     assert [line["name"] for line in chart["data"]] == ["A (contended)", "B (contended)"]
 
