@@ -153,13 +153,37 @@ class Engine:
         except RecordsError as error:
             logger.warning("This answer is not recorded: %s", error)
             recorder = JobObserver()
+        return self._begin(handle, request, Metered(self.meters, origin, recorder), owner, lane)
+
+    def answer_unrecorded(
+        self,
+        handle: ModelHandle | RemoteHandle,
+        request: GenerationRequest,
+        *,
+        origin: Origin,
+        owner: str = GUEST,
+        lane: str | None = None,
+    ) -> Job:
+        """Start an answer that is given for its timings alone; see :meth:`answer`."""
+        self._check_size(request)
+        observer = Metered(self.meters, origin, JobObserver())
+        return self._begin(handle, request, observer, owner, lane)
+
+    def _begin(
+        self,
+        handle: ModelHandle | RemoteHandle,
+        request: GenerationRequest,
+        observer: JobObserver,
+        owner: str,
+        lane: str | None,
+    ) -> Job:
         share = None if lane is None else self._shares.claim(lane)
         try:
             job = Job(
                 handle,
                 request,
                 timeout_s=self.settings.generation_timeout_s,
-                observer=Metered(self.meters, origin, recorder),
+                observer=observer,
                 share=share,
             )
         except PaddockError:

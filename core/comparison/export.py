@@ -13,7 +13,14 @@ from typing import Any
 from core.comparison.html_page import to_html
 from core.comparison.report import MatchReport, Pair, SideReport
 from core.comparison.setup import LETTERS
-from core.comparison.wording import caution, conditions, figures_of, sampling_text, status
+from core.comparison.wording import (
+    caution,
+    conditions,
+    figures_of,
+    medians,
+    sampling_text,
+    status,
+)
 from core.markdown import code_span, fenced
 
 __all__ = ["to_html", "to_json", "to_markdown"]
@@ -61,8 +68,7 @@ def to_markdown(report: MatchReport) -> str:
     for side in report.sides:
         parts += [f"## {side.letter}: {code_span(side.label)}", _answer(side)]
     parts += ["## Figures", _table(report)]
-    if sentence := caution(report):
-        parts.append(f"*{sentence}*")
+    parts += [f"*{sentence}*" for sentence in (caution(report), medians(report)) if sentence]
     if report.pairs:
         parts += ["## Where the answers part", "\n".join(map(_pair_line, report.pairs))]
     parts += ["## Conditions", _bullets(conditions(report))]

@@ -5,10 +5,12 @@ The figures are those of the run table: both take them from :func:`core.recordin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from core.comparison.timed import Timing
 from core.errors import PaddockError
 from core.generation.answer import Answer
 from core.recording import run_result
@@ -19,6 +21,10 @@ from core.units import bytes_text, milliseconds_text, rate_text
 TIMING_TIE = 0.05
 """Timings of one model against itself differ by a few per cent from answer to answer: what is
 closer than this is a tie. So is memory, which is seen as the growth of a whole process."""
+CLEARLY = 2.5
+"""Where both sides were timed several times, the winner must be ahead in more pairs of an answer of
+each than chance gives, by so many standard deviations of Mann and Whitney's U: of answers of one
+model that is so in one of eighty cases. With few answers it must be ahead in all pairs."""
 SIZE_TIE = 0.005
 """A factor that would be shown as 1.00."""
 
@@ -59,6 +65,11 @@ class Figures:
     """Host and port of the server that answered; None for this machine."""
     note: str | None = None
     """A sentence about how it was run."""
+    timed_answers: int | None = None
+    """Of how many answers times and rates are the median (:mod:`core.comparison.timed`); None
+    where nothing was timed."""
+    samples: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Times and rates of each of those answers, by the names of the fields above."""
 
     @property
     def disturbed(self) -> bool:
@@ -67,15 +78,16 @@ class Figures:
 
 
 def side_figures(
-    answer: Answer, stored: StoredModel | None = None, *, cores_apart: bool = False
+    answer: Answer, stored: StoredModel | None = None, timing: Timing | None = None
 ) -> Figures:
-    """The figures of an ended answer, equal to those that its run was recorded with.
+    """The figures of an ended answer: those that its run was recorded with, or medians.
 
     Args:
         stored: the model on disk, for its size; None leaves that unknown.
-        cores_apart: see :class:`Figures`.
+        timing: what times and rates rest on; None: on this answer.
     """
-    result = run_result(answer)
+    timing = timing or Timing((answer,), cores_apart=False)
+    result = run_result(timing.applied_to(answer))
     return Figures(
         decode_tokens_per_s=result.decode_tokens_per_s,
         end_to_end_tokens_per_s=result.end_to_end_tokens_per_s,
@@ -93,7 +105,9 @@ def side_figures(
         stop_reason=result.stop_reason,
         error=result.error,
         contended=bool(result.contended),
-        cores_apart=cores_apart,
+        cores_apart=timing.cores_apart,
+        timed_answers=sum(each.timings is not None for each in timing.answers) or None,
+        samples={key: _samples(timing, key) for key in _SAMPLED},
         seed=answer.seed,
         prompt_format=answer.prompt_format,
         execution_precision=result.execution_precision,
@@ -103,6 +117,14 @@ def side_figures(
         host=answer.conditions.host if answer.conditions else None,
         note=answer.conditions.note if answer.conditions else None,
     )
+
+
+_SAMPLED = ("decode_tokens_per_s", "ttft_ms", "tpot_ms")
+
+
+def _samples(timing: Timing, key: str) -> tuple[float, ...]:
+    known = [getattr(each.timings, key) for each in timing.answers if each.timings is not None]
+    return tuple(value for value in known if value is not None)
 
 
 def stored_model(store: ModelStore, spec: ModelSpec) -> StoredModel | None:
@@ -219,18 +241,36 @@ def compare_rates(figures: Sequence[Figures | None]) -> DeltaRow:
 
 def _row(measure: Measure, figures: Sequence[Figures | None]) -> DeltaRow:
     values = tuple(getattr(side, measure.key) if side is not None else None for side in figures)
-    winner, factor = _best(measure, values)
+    winner, factor = _best(measure, values, figures)
     contended = measure.timing and any(side is not None and side.disturbed for side in figures)
     return DeltaRow(measure, values, winner, factor, contended)
 
 
-def _best(measure: Measure, values: Sequence[float | None]) -> tuple[int | None, float | None]:
+def _best(
+    measure: Measure, values: Sequence[float | None], figures: Sequence[Figures | None]
+) -> tuple[int | None, float | None]:
     known = [(value, side) for side, value in enumerate(values) if value is not None]
     if measure.direction is Direction.NEITHER or len(known) < 2:
         return None, None
     known.sort(reverse=measure.direction is Direction.HIGHER)
-    (first, winner), (second, _) = known[:2]
+    (first, winner), (second, next_best) = known[:2]
     small, large = sorted((first, second))
     if large <= 0 or (small > 0 and large / small <= 1 + measure.tie):
         return None, None
+    if measure.timing and not _clearly(measure, figures[winner], figures[next_best]):
+        return None, None
     return winner, large / small if small > 0 else None
+
+
+def _clearly(measure: Measure, winner: Figures | None, other: Figures | None) -> bool:
+    """Whether single answers bear it out, where both sides were timed several times."""
+    ahead, behind = (
+        side.samples.get(measure.key, ()) if side is not None else () for side in (winner, other)
+    )
+    if len(ahead) < 2 or len(behind) < 2:
+        return True
+    higher = measure.direction is Direction.HIGHER
+    won = sum(0.5 if a == b else (a > b) is higher for a in ahead for b in behind)
+    pairs = len(ahead) * len(behind)
+    deviation = math.sqrt(pairs * (len(ahead) + len(behind) + 1) / 12)
+    return won >= min(pairs, pairs / 2 + CLEARLY * deviation)

@@ -10,7 +10,14 @@ from core.comparison.chart import timelines_svg
 from core.comparison.divergence import DiffKind
 from core.comparison.report import MatchReport, Pair, SideReport
 from core.comparison.setup import LETTERS
-from core.comparison.wording import caution, conditions, figures_of, sampling_text, status
+from core.comparison.wording import (
+    caution,
+    conditions,
+    figures_of,
+    medians,
+    sampling_text,
+    status,
+)
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -83,6 +90,8 @@ def to_html(report: MatchReport) -> str:
     body += ["<h2>Figures</h2>", _table(report)]
     if sentence := caution(report):
         body.append(f'<p class="warn">{_text(sentence)}</p>')
+    if sentence := medians(report):
+        body.append(f'<p class="soft">{_text(sentence)}</p>')
     body += _chart(report)
     for pair in report.pairs:
         body += _pair(pair)

@@ -18,6 +18,7 @@ import psutil
 from core.benchmark.enough import distance_during
 from core.comparison.cores import CORES, Look
 from core.comparison.setup import Mode, Setup
+from core.comparison.timed import TimedAnswer, Timing, suffice, timing_of
 from core.errors import ModelBusyError, PaddockError
 from core.generation.answer import Answer, StopReason
 from core.generation.job import Job
@@ -86,8 +87,8 @@ class _Side:
     job: Job | None = None
     error: str | None = None
     starting: bool = False
-    core_distance_ns: float | None = None
-    """While it answered, see :mod:`core.comparison.cores`; None where it does not matter."""
+    timed: list[TimedAnswer] = field(default_factory=list)
+    """Its answer once it has ended, and those that were given again for their timings."""
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -118,6 +119,7 @@ class Match:
         setup: Setup,
         start: Start,
         *,
+        again: Start | None = None,
         line_up: LineUp | None = None,
         held: bool = False,
         kept: Mapping[int, _Side] | None = None,
@@ -125,6 +127,8 @@ class Match:
         """
         Args:
             start: makes and starts the recorded job of a side.
+            again: makes and starts a job that nobody sees and nothing records: with it, fair sides
+                that answered too fast to be timed do so again (:mod:`core.comparison.timed`).
             line_up: loads the models of a race first, so that they start together; without it
                 each starts as soon as it is loaded. Used by races alone.
             held: whether it waits for :meth:`begin`, at most :data:`HOLD_S`. A page that draws
@@ -135,11 +139,14 @@ class Match:
         self.setup = setup
         self.asked_at = datetime.now(UTC)
         kept = kept or {}
-        self._start, self._line_up, self._held = start, line_up, held
+        self._start, self._again = start, again
+        self._line_up, self._held = line_up, held
         self._begun = threading.Event()
         self._sides = [kept.get(index) or _Side() for index in range(len(setup.sides))]
         self._own = [index for index in range(len(setup.sides)) if index not in kept]
-        self._ended = threading.Event()
+        self._ended, self._stopped = threading.Event(), threading.Event()
+        self._repeats = again is not None and setup.mode is Mode.FAIR
+        self._repeating: Job | None = None
         threading.Thread(target=self._run, name=f"match {self.id}", daemon=True).start()
 
     # What can be watched
@@ -155,13 +162,18 @@ class Match:
         return tuple(job.answer if job is not None else None for job in self.jobs)
 
     @property
-    def done(self) -> bool:
+    def answered(self) -> bool:
         """Whether every side has ended, failed or been skipped."""
         return all(side.state.ended for side in self._sides)
 
     @property
+    def done(self) -> bool:
+        """Whether nothing more will happen: all have answered, and are timed."""
+        return self.answered and not self._repeats
+
+    @property
     def running(self) -> bool:
-        """Whether an answer is under way or still to come."""
+        """Whether an answer is under way or still to come, or is given again to be timed."""
         return not self.done
 
     def state(self, side: int) -> SideState:
@@ -190,12 +202,13 @@ class Match:
         found = self._sides[side]
         return found.job.snapshot().fraction if found.job is not None else found.fraction
 
-    def cores_apart(self, side: int) -> bool:
-        """Whether the host had moved the machine's cores apart while this side answered.
-
-        Known of sides that answered one after the other, on the CPU alone, for a second at most.
-        """
-        return CORES.apart(self._sides[side].core_distance_ns)
+    def timing(self, side: int) -> Timing | None:
+        """What the figures of an ended side rest on; None where it gave no answer (yet)."""
+        found = self._sides[side]
+        if found.timed:
+            return timing_of(found.timed)
+        answer = found.job.answer if found.job is not None else None
+        return None if answer is None else Timing((answer,), cores_apart=False)
 
     def request(self, side: int) -> GenerationRequest:
         """What this side was asked; a kept answer may have another seed than the set-up."""
@@ -217,10 +230,14 @@ class Match:
 
         The text so far is kept. A side that has not begun is skipped, and the next has its turn.
         """
+        self._stopped.set()
+        self._repeats = False
         for found in self._sides if side is None else [self._sides[side]]:
             found.cancelled.set()
             if found.job is not None:
                 found.job.cancel()
+        if (repeating := self._repeating) is not None:
+            repeating.cancel()
         self.begin()  # so that a held match ends
 
     def regenerate(self, side: int | None = None, seed: int | None = None) -> Match:
@@ -241,7 +258,14 @@ class Match:
         kept = {} if side is None else dict(enumerate(self._sides))
         if side is not None:
             del kept[side]
-        return Match(setup, self._start, line_up=self._line_up, held=self._held, kept=kept)
+        return Match(
+            setup,
+            self._start,
+            again=self._again,
+            line_up=self._line_up,
+            held=self._held,
+            kept=kept,
+        )
 
     # What follows runs in the match's own threads.
 
@@ -255,24 +279,56 @@ class Match:
                     for index in self._own:
                         if watched and not self._sides[index].state.ended:
                             _await_calm(look)
-                        before, asked_s = look(), time.monotonic()
-                        self._play(index)
-                        self._note_distance(index, time.monotonic() - asked_s, before, look())
+                        with self._timed(index, look):
+                            self._play(index)
+                    self._time_again(look)
             else:
                 self._race()
         finally:
             with _counting:
                 _under_way.discard(self)
+            self._repeats = False
             self._ended.set()
 
-    def _note_distance(
-        self, index: int, seconds: float, before_ns: float | None, after_ns: float | None
-    ) -> None:
+    @contextmanager
+    def _timed(self, index: int, look: Look) -> Iterator[None]:
+        """Keep the answer that a side gives meanwhile, with the cores' distance."""
         side = self._sides[index]
-        answer = side.job.answer if side.job is not None else None
-        conditions = answer.conditions if answer is not None else None
-        if conditions is not None and conditions.on_cpu_alone:
-            side.core_distance_ns = distance_during(seconds, before_ns, after_ns)
+        before_ns, asked_s = look(), time.monotonic()
+        yield
+        seconds, after_ns = time.monotonic() - asked_s, look()
+        job = self._repeating or side.job
+        answer = job.answer if job is not None else None
+        if answer is None:
+            return
+        distance_ns = None
+        if answer.conditions is not None and answer.conditions.on_cpu_alone:
+            distance_ns = distance_during(seconds, before_ns, after_ns)
+        side.timed.append(TimedAnswer(answer, distance_ns))
+
+    def _time_again(self, look: Look) -> None:
+        """By turns, until each side was timed long enough; what fails here touches no answer."""
+        elsewhere = any(spec.remote for spec in self.setup.sides)  # may cost, and is not ours
+        if self._again is None or elsewhere:
+            return
+        try:
+            while short := [each for each in self._own if not suffice(self._sides[each].timed)]:
+                for index in short:
+                    if self._stopped.is_set():
+                        return
+                    with self._timed(index, look):
+                        self._repeating = self._again(self.setup.sides[index], self.request(index))
+                        if self._stopped.is_set():
+                            self._repeating.cancel()
+                        self._repeating.wait()
+                    timed = self._sides[index].timed
+                    if not timed[-1].whole:
+                        timed.pop()
+                        return
+        except PaddockError as error:
+            logger.info("A match is not timed further: %s", error)
+        finally:
+            self._repeating = None
 
     def _race(self) -> None:
         line = _StartLine(len(self._own)) if self._line_up and len(self._own) > 1 else None

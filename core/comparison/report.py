@@ -134,7 +134,7 @@ def model_title(spec: ModelSpec, stored: StoredModel | None = None) -> str:
 
 def _side(match: Match, index: int, stored: StoredModel | None) -> SideReport:
     spec, job, answer = match.setup.sides[index], match.jobs[index], match.answers[index]
-    apart = match.cores_apart(index)
+    timing = match.timing(index)
     return SideReport(
         letter=LETTERS[index],
         title=model_title(spec, stored),
@@ -144,8 +144,8 @@ def _side(match: Match, index: int, stored: StoredModel | None) -> SideReport:
         text=answer.text if answer is not None else job.text if job is not None else "",
         token_times_ms=answer.token_times_ms if answer is not None else (),
         error=match.error(index),
-        figures=side_figures(answer, stored, cores_apart=apart) if answer is not None else None,
-        timeline=timeline(answer, cores_apart=apart) if answer is not None else None,
+        figures=side_figures(answer, stored, timing) if answer is not None else None,
+        timeline=timeline(timing) if timing is not None else None,
         run_id=job.run_id if job is not None else None,
     )
 

@@ -194,7 +194,7 @@ def _row(number: int, setup: Setup, match: Match | None) -> SeriesRow:
         )
     answers = match.answers
     figures = tuple(
-        side_figures(answer, cores_apart=match.cores_apart(side)) if answer else None
+        side_figures(answer, timing=match.timing(side)) if answer else None
         for side, answer in enumerate(answers)
     )
     rates = compare_rates(figures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.generation.answer import Answer
+from core.comparison.timed import Timing
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,12 @@ class Timeline:
     """Whether anything else was generating at the time, or the cores were apart."""
 
 
-def timeline(answer: Answer, *, cores_apart: bool = False) -> Timeline:
-    """The timeline of an ended answer; without tokens, it is the start alone.
-
-    Args:
-        cores_apart: see :class:`core.comparison.figures.Figures`.
-    """
+def timeline(timing: Timing) -> Timeline:
+    """The timeline of the typical answer of a side; without tokens, it is the start alone."""
+    answer = timing.typical
     times = answer.token_times_ms
     return Timeline(
         seconds=(0.0, *(time_ms / 1000 for time_ms in times)),
         tokens=tuple(range(len(times) + 1)),
-        contended=answer.contended or cores_apart,
+        contended=answer.contended or timing.cores_apart,
     )

@@ -47,6 +47,8 @@ def figures_of(side: SideReport) -> str:
         parts.append(f"TTFT {milliseconds_text(figures.ttft_ms)}")
     if figures.decode_tokens_per_s is not None:
         parts.append(rate_text(figures.decode_tokens_per_s))
+    if (figures.timed_answers or 0) > 1:
+        parts.append(f"medians of {figures.timed_answers}")
     if figures.new_tokens is not None:
         noun = "token" if figures.new_tokens == 1 else "tokens"
         parts.append(f"{figures.new_tokens} new {noun}")
@@ -79,6 +81,21 @@ def caution(report: MatchReport) -> str | None:
             "cores apart, which can take a third of a small model's speed; run it again."
         )
     return " ".join(sentences) or None
+
+
+def medians(report: MatchReport) -> str | None:
+    """Of how many answers the timings are medians; None where each is of one."""
+    several = [
+        f"{side.figures.timed_answers} of {side.letter}"
+        for side in report.sides
+        if side.figures is not None and (side.figures.timed_answers or 0) > 1
+    ]
+    if not several:
+        return None
+    return (
+        f"Times and rates are medians of several answers ({', '.join(several)}): one was too fast "
+        "to time, so it was given again, unseen. Sides whose single answers overlap count as equal."
+    )
 
 
 def conditions(report: MatchReport) -> list[tuple[str, str]]:

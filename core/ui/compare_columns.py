@@ -24,6 +24,9 @@ looked at five times a second, kept the interpreter so busy that no page was dra
 TURN_S = 1.0
 """And as seldom where a side waits for another side's end, which draws the page anew anyway."""
 
+TIMING_S = 0.4
+"""As seldom while they are timed: whoever looks disturbs."""
+
 _SCROLLED = "scrolled_to"
 
 
@@ -38,6 +41,7 @@ def draw_answers(shown: Shown, state: Comparison, *, actions: bool = True) -> No
         actions: whether a side that has ended can be copied and asked again.
     """
     sides, running = range(len(shown.match.setup.sides)), shown.running
+    answered = shown.match.answered  # asked first: what ends later is looked at by the sides
     for side, column in zip(sides, st.columns(len(sides), gap="small"), strict=True):
         with column.container(border=True, height="stretch", key=_side_key(side)):
             ended = shown.match.state(side).ended  # asked once: it may end meanwhile
@@ -48,6 +52,8 @@ def draw_answers(shown: Shown, state: Comparison, *, actions: bool = True) -> No
             _draw_ended(shown, side)
             if actions and not running:
                 _draw_actions(shown, side, state)
+    if answered and running:
+        st.fragment(_draw_timing, run_every=look_every_s(TIMING_S))(shown)
 
 
 def look_every_s(least: float = LOOK_EVERY_S) -> float:
@@ -90,6 +96,14 @@ def scroll_here(shown: Shown) -> None:
         st.session_state[_SCROLLED].add(shown.match.id)
         if shown.running:
             place.html(f"<script>{SCROLL_TO_MATCH}</script>", unsafe_allow_javascript=True)
+
+
+def _draw_timing(shown: Shown) -> None:
+    if not shown.running:
+        st.rerun()
+    st.caption(
+        ":material/timer: That was too fast to time: all answer the same a few times more, unseen."
+    )
 
 
 def _draw_live(shown: Shown, side: int) -> None:
@@ -173,8 +187,11 @@ def _draw_ended(shown: Shown, side: int) -> None:
         return
     if answer.stop_reason is StopReason.TIMEOUT:
         st.warning(answer.stop_reason.sentence, icon=":material/timer_off:")
-    spec = shown.match.setup.sides[side]
-    st.caption(figures_line(answer, spec, None))
+    spec, timing = shown.match.setup.sides[side], shown.match.timing(side)
+    times = 1
+    if timing is not None:
+        answer, times = timing.applied_to(answer), len(timing.answers)
+    st.caption(figures_line(answer, spec, None, times=times))
 
 
 def _draw_actions(shown: Shown, side: int, state: Comparison) -> None:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.comparison import LETTERS, DeltaRow, DiffKind
 from core.comparison.report import MatchReport, Pair, SideReport, describe
-from core.comparison.wording import caution
+from core.comparison.wording import caution, medians
 from core.store import ModelStore
 from core.ui.charts import timeline_chart
 from core.ui.comparison import Shown
@@ -93,6 +93,8 @@ def _conditions(report: MatchReport) -> str:
     parts = [f"{report.mode.label}: {report.mode.sentence[0].lower()}{report.mode.sentence[1:]}"]
     if sentence := caution(report):
         parts.append(f"{CONTENDED} {sentence}")
+    if sentence := medians(report):
+        parts.append(sentence)
     if scope := next((each.memory_scope for each in known if each.memory_scope), None):
         parts.append(f"Memory is the {scope}; disk is the whole converted model.")
     seeds = sorted({each.seed for each in known if each.seed is not None})

@@ -136,6 +136,7 @@ class Comparison:
             match = Match(
                 Setup(specs, request, mode, formats),
                 _starter(specs),
+                again=_starter(specs, recorded=False),
                 line_up=shared_engine().lease,
                 held=True,
             )
@@ -279,8 +280,8 @@ def _in_order(
     return tuple(side.spec for side in order), tuple(side.prompt_format for side in order)
 
 
-def _starter(sides: Sequence[ModelSpec]) -> Start:
-    """What starts a recorded answer; used in the threads of a match, without a session.
+def _starter(sides: Sequence[ModelSpec], *, recorded: bool = True) -> Start:
+    """What starts an answer; used in the threads of a match, without a session.
 
     Raises:
         AccessDeniedError: this person may not make one of them answer.
@@ -300,7 +301,16 @@ def _starter(sides: Sequence[ModelSpec]) -> Start:
             lane=someone.lane,
         )
 
-    return start
+    def start_unrecorded(spec: ModelSpec, request: GenerationRequest) -> Job:
+        return engine.answer_unrecorded(
+            handles[spec],
+            request,
+            origin=Origin.COMPARE,
+            owner=someone.owner,
+            lane=someone.lane,
+        )
+
+    return start if recorded else start_unrecorded
 
 
 def _was_blind(shown: Shown) -> bool:

@@ -132,17 +132,20 @@ def running_figures(now: Snapshot) -> list[str]:
     return parts
 
 
-def figures_line(answer: Answer, spec: ModelSpec, title: str | None) -> str:
+def figures_line(answer: Answer, spec: ModelSpec, title: str | None, *, times: int = 1) -> str:
     """The one steady line of figures below an ended answer, as Markdown.
 
     Args:
         title: the model's name; None where it and the precision stand above already.
+        times: of how many answers the timings are medians.
     """
     timings, facts, conditions = answer.timings, answer.facts, answer.conditions
     parts = []
     if timings is not None and timings.ttft_ms is not None:
         parts.append(f"TTFT **{milliseconds_text(timings.ttft_ms)}**")
         parts.append(f"**{rate_text(timings.decode_tokens_per_s)}**")
+    if times > 1:
+        parts.append(f"medians of {times}")
     if timings is not None:
         noun = "token" if timings.new_tokens == 1 else "tokens"
         parts.append(f"**{timings.new_tokens}** {noun}")

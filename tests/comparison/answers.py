@@ -14,6 +14,7 @@ from core.comparison.figures import deltas, side_figures
 from core.comparison.match import SideState
 from core.comparison.report import MatchReport, Pair, SideReport
 from core.comparison.setup import LETTERS, Mode
+from core.comparison.timed import Timing
 from core.comparison.timeline import timeline
 from core.devices import HostFacts, ProcessMemory
 from core.generation.answer import Answer, StopReason
@@ -69,8 +70,14 @@ def report(
     mode: Mode = Mode.FAIR,
     verdict: str | None = None,
     apart: Collection[int] = (),
+    again: int = 0,
 ) -> MatchReport:
-    """A report on these answers, with no machine's facts in it."""
+    """A report on these answers, with no machine's facts in it.
+
+    Args:
+        apart: sides that answered with the cores apart.
+        again: how often all were given again for their timings.
+    """
     sampling = SamplingSettings(seed=7)
     request = GenerationRequest(instruction, context, sampling)
     sides = tuple(
@@ -84,11 +91,15 @@ def report(
             token_times_ms=found.token_times_ms if found is not None else (),
             error=errors[index],
             figures=side_figures(
-                found, stored("x", disk=1000 * (index + 1)), cores_apart=index in apart
+                found,
+                stored("x", disk=1000 * (index + 1)),
+                Timing((found,) * (1 + again), cores_apart=index in apart),
             )
             if found
             else None,
-            timeline=timeline(found, cores_apart=index in apart) if found is not None else None,
+            timeline=timeline(Timing((found,) * (1 + again), cores_apart=index in apart))
+            if found
+            else None,
             run_id=None,
         )
         for index, found in enumerate(answers)

@@ -99,7 +99,8 @@ class Stable:
 def cores(monkeypatch: pytest.MonkeyPatch) -> FakeCores:
     """This machine's, near all the time unless the test says otherwise."""
     found = FakeCores()
-    monkeypatch.setattr("core.comparison.match.CORES", found)
+    for module in ("match", "timed"):
+        monkeypatch.setattr(f"core.comparison.{module}.CORES", found)
     return found
 
 

@@ -187,6 +187,19 @@ def test_contention_is_said_only_where_there_was_some():
     assert marked.count("(contended)") == 3 and "Contended:" in marked
 
 
+def test_medians_are_said_to_be_some():
+    found = report([answer(), answer(gap_s=0.02)], again=8)
+    for text in (to_markdown(found), to_html(found)):
+        assert "medians of several answers (9 of A, 9 of B)" in text
+        assert text.count("medians of 9") == 2
+    assert [side["figures"]["timed_answers"] for side in json.loads(to_json(found))["sides"]] == [
+        9,
+        9,
+    ]
+    once = report([answer(), answer(gap_s=0.02)])
+    assert "medians" not in to_markdown(once) and "medians" not in to_html(once)
+
+
 def test_sides_that_answered_with_the_cores_apart_are_named():
     found = report([answer(), answer(gap_s=0.02), answer(gap_s=0.03)], apart=(1, 2))
     for text in (to_markdown(found), to_html(found)):

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from core.comparison.figures import MEASURES, DeltaRow, Direction, deltas, side_figures
+from core.comparison.figures import (
+    MEASURES,
+    DeltaRow,
+    Direction,
+    Figures,
+    deltas,
+    side_figures,
+)
 from core.comparison.figures import stored_model as find_stored
+from core.comparison.timed import Timing
 from core.comparison.timeline import timeline
 from core.generation.answer import Answer, StopReason
 from core.generation.job import Job
@@ -60,7 +68,8 @@ def test_an_answer_that_never_began_has_no_figures_but_its_reason():
     found = side_figures(Answer("", (), (), StopReason.CANCELLED, None))
     assert found.stop_reason == "cancelled" and found.contended is False
     numbers = {f.name for f in fields(found) if "float" in str(f.type) or "int" in str(f.type)}
-    assert all(getattr(found, name) is None for name in numbers)
+    assert all(getattr(found, name) is None for name in numbers - {"samples"})
+    assert not any(found.samples.values())
 
 
 def test_a_model_that_is_not_there_has_no_size(tmp_path: Path):
@@ -137,6 +146,25 @@ def test_contention_marks_the_timings_and_nothing_else():
     assert not any(row.contended for row in rows(answer(), answer()).values())
 
 
+def test_who_wins_must_be_ahead_in_single_answers_too():
+    def timed(*gaps: float) -> Figures:
+        found = [answer(gap_s=gap, ttft_s=0.1) for gap in gaps]
+        return side_figures(found[0], timing=Timing(tuple(found), cores_apart=False))
+
+    def winner(*sides: Figures) -> tuple[int | None, int | None]:
+        found = {row.measure.key: row for row in deltas(sides)}
+        return found["decode_tokens_per_s"].winner, found["tpot_ms"].winner
+
+    steady, slower = timed(*[0.010, 0.011, 0.012] * 3), timed(*[0.015, 0.016, 0.017] * 3)
+    jumping = timed(*[0.008, 0.015, 0.009] * 2, 0.016)  # its median is ahead by a fifth
+    assert winner(steady, slower) == (0, 0) and winner(slower, steady) == (1, 1)
+    assert winner(steady, jumping) == (None, None)
+    few = timed(0.013, 0.014)
+    assert winner(steady, few) == (0, 0) and winner(few, timed(0.0135, 0.02)) == (None, None)
+    once = timed(0.015)
+    assert winner(steady, once) == (0, 0) and winner(once, timed(0.02)) == (0, 0)
+
+
 def test_every_measure_is_a_figure_and_reads_well():
     names = {field.name for field in fields(side_figures(answer()))}
     for measure in MEASURES:
@@ -148,7 +176,9 @@ def test_every_measure_is_a_figure_and_reads_well():
 
 
 def test_a_timeline_has_a_point_a_token_after_its_start():
-    line = timeline(answer(ids=(1, 2, 3), ttft_s=0.1, gap_s=0.05, contended=True))
+    line = timeline(
+        Timing((answer(ids=(1, 2, 3), ttft_s=0.1, gap_s=0.05, contended=True),), cores_apart=False)
+    )
     assert line.seconds == pytest.approx((0.0, 0.1, 0.15, 0.2))
     assert line.tokens == (0, 1, 2, 3) and line.contended
-    assert timeline(answer(ids=())).tokens == (0,)
+    assert timeline(Timing((answer(ids=()),), cores_apart=False)).tokens == (0,)

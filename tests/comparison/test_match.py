@@ -513,10 +513,12 @@ def test_a_side_that_answered_with_the_cores_apart_is_told(stable: Stable, cores
     cores.to_come = [NEAR_NS, NEAR_NS, NEAR_NS, APART_NS]  # before and after each side
     match = Match(setup("one", "two"), stable.start)
     assert match.wait(PATIENCE_S)
-    assert [match.cores_apart(side) for side in (0, 1)] == [False, True]
+    assert [match.timing(side).cores_apart for side in (0, 1)] == [False, True]
     again = match.regenerate(0)
     assert again.wait(PATIENCE_S)
-    assert [again.cores_apart(side) for side in (0, 1)] == [False, True], "kept with its answer"
+    assert [again.timing(side).cores_apart for side in (0, 1)] == [False, True], (
+        "kept with its answer"
+    )
 
 
 def test_the_first_match_of_all_is_judged_by_what_is_learned_later(
@@ -526,9 +528,9 @@ def test_the_first_match_of_all_is_judged_by_what_is_learned_later(
     cores.to_come = [APART_NS] * 4
     match = Match(setup("one", "one"), stable.start)
     assert match.wait(PATIENCE_S)
-    assert not match.cores_apart(0), "nothing shorter was seen yet"
+    assert not match.timing(0).cores_apart, "nothing shorter was seen yet"
     cores.note(NEAR_NS)
-    assert match.cores_apart(0) and match.cores_apart(1)
+    assert match.timing(0).cores_apart and match.timing(1).cores_apart
 
 
 def test_where_the_cores_do_not_matter_or_cannot_be_judged_nothing_is_said(
@@ -541,15 +543,15 @@ def test_where_the_cores_do_not_matter_or_cannot_be_judged_nothing_is_said(
     cores.to_come = [APART_NS, None, APART_NS, APART_NS]
     match = Match(setup("one", "two"), stable.start)
     assert match.wait(PATIENCE_S)
-    assert [match.cores_apart(side) for side in (0, 1)] == [False, False]
+    assert [match.timing(side).cores_apart for side in (0, 1)] == [False, False]
     monkeypatch.setattr(enough, "LONGEST_JUDGED_S", 0.0)  # they may move during a long answer
     cores.to_come = [APART_NS] * 4
     long = Match(setup("one", "one"), stable.start)
-    assert long.wait(PATIENCE_S) and not long.cores_apart(0)
+    assert long.wait(PATIENCE_S) and not long.timing(0).cores_apart
     monkeypatch.undo()
     cores.to_come = [APART_NS] * 4
     race = Match(setup("one", "one", mode=Mode.RACE), stable.start)
-    assert race.wait(PATIENCE_S) and not race.cores_apart(0)
+    assert race.wait(PATIENCE_S) and not race.timing(0).cores_apart
     assert len(cores.to_come) == 4, "a race is contended as it is"
 
 
@@ -562,12 +564,12 @@ def test_a_watched_match_waits_a_while_for_near_cores(
     cores.to_come = [APART_NS, APART_NS, NEAR_NS]
     match = Match(setup("one", "one"), stable.start, held=True)
     match.begin()
-    assert match.wait(PATIENCE_S) and not match.cores_apart(0)
+    assert match.wait(PATIENCE_S) and not match.timing(0).cores_apart
     monkeypatch.setattr(match_module, "CALM_S", 0.05)
     cores.to_come = [APART_NS] * 1_000_000
     impatient = Match(setup("one", "one"), stable.start, held=True)
     impatient.begin()
-    assert impatient.wait(PATIENCE_S) and impatient.cores_apart(0)
+    assert impatient.wait(PATIENCE_S) and impatient.timing(0).cores_apart
 
 
 def test_the_real_cores_are_asked_and_leave_no_process_behind():

@@ -32,7 +32,8 @@ def visitor(monkeypatch: pytest.MonkeyPatch) -> Visitor:
 def cores(monkeypatch: pytest.MonkeyPatch) -> FakeCores:
     """This machine's, near all the time unless the test says otherwise."""
     found = FakeCores()
-    monkeypatch.setattr("core.comparison.match.CORES", found)
+    for module in ("match", "timed"):
+        monkeypatch.setattr(f"core.comparison.{module}.CORES", found)
     return found
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from statistics import median
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ import core.engine
 from core.comparison.figures import side_figures
 from core.comparison.setup import Mode
 from core.devices import AUTO
+from core.engine import Engine
+from core.generation.job import Job
 from core.records import RunStore, Verdict, VoteStore
 from core.runtimes.spec import RuntimeName
 from core.settings import load_settings
@@ -227,7 +231,10 @@ def test_embedded_models_answer_on_both_sides_with_one_seed(runs: RunStore) -> N
     assert texts(app).count("ended:") == 2
 
 
-def test_the_figures_are_those_of_the_records(scripted: None, runs: RunStore) -> None:
+def test_the_figures_are_those_of_the_records(
+    scripted: None, runs: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.comparison.timed.MOST_ANSWERS", 1)
     app = page()
     run(app)
     recorded = {row.start.model: row.result for row in runs.recent()}
@@ -259,6 +266,39 @@ def test_a_race_is_marked_contended_wherever_its_timings_are(scripted: None) -> 
     assert "contended, so not for the record" in texts(app)
     chart = json.loads(app.get("plotly_chart")[0].proto.spec)
     assert [line["name"] for line in chart["data"]] == ["A (contended)", "B (contended)"]
+
+
+def test_what_is_too_fast_to_time_is_given_again_unseen(
+    scripted: None, runs: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = threading.Event()
+    unrecorded = Engine.answer_unrecorded
+
+    def when_looked_at(self: Engine, *args: Any, **kwargs: Any) -> Job:
+        looked_at.wait(PATIENCE_S)
+        return unrecorded(self, *args, **kwargs)
+
+    monkeypatch.setattr(Engine, "answer_unrecorded", when_looked_at)
+    app = page()
+    named(app.text_area, "Instruction").set_value("Why walk in the rain?")
+    press(app, "Run both")
+    deadline = time.monotonic() + PATIENCE_S
+    while "That was too fast to time" not in texts(app):
+        assert time.monotonic() < deadline and state(app).running
+        checked(app.run())
+    assert not has(app, "A is better") and "Rain is loud. Rain is clean." in texts(app)
+    looked_at.set()
+    finish(app)
+    assert "That was too fast to time" not in texts(app)
+    assert "medians of several answers (15 of A, 15 of B)" in texts(app)
+    assert texts(app).count("medians of 15 ·") == 2
+    assert runs.count() == 2 and len(shown(app).match.answers) == 2
+    rates = app.table[0].value.set_index("Figure").loc["Decode rate"]
+    for side, letter in enumerate("AB"):
+        timing = shown(app).match.timing(side)
+        assert timing is not None and len(timing.answers) == 15
+        middle = median(each.timings.decode_tokens_per_s for each in timing.answers)
+        assert rates[letter].strip("*") == rate_text(middle)
 
 
 def test_timings_taken_with_the_cores_apart_are_marked(scripted: None, cores: FakeCores) -> None:
