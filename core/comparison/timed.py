@@ -20,7 +20,7 @@ SHORTEST_S = 1.0
 MOST_ANSWERS = 15
 """Answers at the most for that. An odd number has a middle one."""
 
-_PATIENCE = 2
+_PATIENCE = 3
 """Times as many answers, or seconds, after which it is enough even with the cores apart."""
 
 _BY_ITSELF = (StopReason.END_OF_TEXT, StopReason.STOP_MARKER, StopReason.LENGTH)
