@@ -40,6 +40,9 @@ on the same machine, there; what answers in a tenth of a second would be measure
 CALM_CORES = 0.3
 """Cores kept busy below which the machine is calm; looking at the match takes some of them. It is
 not calm either while its host has the cores apart."""
+LATE_S = 1.0
+"""Seconds of getting ready after which nothing is given again for its timings: there is no room for
+all models at once, so that each would be loaded anew, or somebody else waits for one."""
 _LOOK_S = 0.15
 _POLL_S = 0.05
 
@@ -316,6 +319,7 @@ class Match:
                 for index in short:
                     if self._stopped.is_set():
                         return
+                    asked_s = time.monotonic()
                     with self._timed(index, look):
                         self._repeating = self._again(self.setup.sides[index], self.request(index))
                         if self._stopped.is_set():
@@ -324,6 +328,8 @@ class Match:
                     timed = self._sides[index].timed
                     if not timed[-1].whole:
                         timed.pop()
+                        return
+                    if time.monotonic() - asked_s > timed[-1].seconds + LATE_S:
                         return
         except PaddockError as error:
             logger.info("A match is not timed further: %s", error)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from core.comparison import match as match_module
 from core.comparison import timed
 from core.comparison.figures import side_figures
 from core.comparison.match import Match, SideState
@@ -159,6 +160,15 @@ def test_what_fails_meanwhile_touches_no_answer(stable: Stable, repeats: Repeats
     assert repeats.started == ["one"]
     assert [match.error(side) for side in (0, 1)] == [None, None]
     assert [len(match.timing(side).answers) for side in (0, 1)] == [1, 1]
+
+
+def test_models_that_take_turns_in_memory_are_not_loaded_again_and_again(
+    stable: Stable, repeats: Repeats, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(match_module, "LATE_S", 0.0)
+    match = played(stable, repeats)
+    assert repeats.started == ["one"], "it was late, as one is that has to be loaded first"
+    assert [len(match.timing(side).answers) for side in (0, 1)] == [2, 1]
 
 
 def test_an_answer_that_breaks_off_is_not_counted(stable: Stable, repeats: Repeats):
