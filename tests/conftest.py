@@ -18,6 +18,7 @@ from core.generation.activity import MONITOR
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from tests.builders import tiny_checkpoint
+from tests.fakes import FakeCores
 
 POSITIONS = 8192
 """Of the tiny models that are generated from: long prompts make a prefill that can be stopped."""
@@ -50,6 +51,15 @@ def _main_module_stays() -> Iterator[None]:
     main = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = main
+
+
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch) -> FakeCores:
+    """This machine's, near all the time unless the test says otherwise."""
+    found = FakeCores()
+    for module in ("match", "timed"):
+        monkeypatch.setattr(f"core.comparison.{module}.CORES", found)
+    return found
 
 
 @pytest.fixture

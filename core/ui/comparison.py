@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import streamlit as st
 
@@ -291,18 +292,13 @@ def _starter(sides: Sequence[ModelSpec], *, recorded: bool = True) -> Start:
         check_use(engine.store, spec, someone)
     handles = {spec: cached_model(spec) for spec in sides}
 
+    if recorded:
+        begin = partial(engine.answer, session=someone.session)
+    else:
+        begin = engine.answer_unrecorded
+
     def start(spec: ModelSpec, request: GenerationRequest) -> Job:
-        return engine.answer(
-            handles[spec],
-            request,
-            origin=Origin.COMPARE,
-            session=someone.session,
-            owner=someone.owner,
-            lane=someone.lane,
-        )
-
-    def start_unrecorded(spec: ModelSpec, request: GenerationRequest) -> Job:
-        return engine.answer_unrecorded(
+        return begin(
             handles[spec],
             request,
             origin=Origin.COMPARE,
@@ -310,7 +306,7 @@ def _starter(sides: Sequence[ModelSpec], *, recorded: bool = True) -> Start:
             lane=someone.lane,
         )
 
-    return start if recorded else start_unrecorded
+    return start
 
 
 def _was_blind(shown: Shown) -> bool:
