@@ -1,8 +1,7 @@
 """Whether a host had moved this machine's cores apart while a side answered.
 
 See :mod:`core.benchmark.core_distance`: a small model then answers at two thirds of its rate, which
-would be put down to the model. A benchmark gives other answers instead; a side of a match has but
-one, so it is told.
+would be put down to the model. Which answers then count, :mod:`core.comparison.timed` says.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ def hold_settled() -> None:
     """
     st.html(_STYLE)
     settled = _settled()
-    shown = int(st.session_state.get(_DRAWN, 0))
+    told = str(st.session_state.get(_DRAWN))
+    shown = int(told) if told.isdecimal() else 0  # a browser may send anything
     for key, change in list(settled.changes.items()):
         if change.drawing is not None and change.drawing <= shown:
             del settled.changes[key]

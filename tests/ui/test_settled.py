@@ -59,6 +59,13 @@ def test_what_was_drawn_but_not_yet_shown_is_kept() -> None:
         assert (app.slider[0].value, app.text_input[0].value) == (7, "usual")
 
 
+def test_a_browser_that_sends_nonsense_has_shown_nothing() -> None:
+    app = interrupted().run()
+    app.session_state["number"], app.session_state["drawn"] = 1, "nonsense"
+    app.run()
+    assert not app.exception and app.slider[0].value == 7
+
+
 def test_once_shown_the_person_may_go_back() -> None:
     app = interrupted().run()
     app.slider[0].set_value(1).run()
