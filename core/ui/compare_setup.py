@@ -18,7 +18,7 @@ from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
 from core.store import ModelStore
 from core.ui.link import link_choice, number_in
 from core.ui.pickers import pick_model, pick_prompt_format
-from core.ui.settled import settle
+from core.ui.settled import ANEW, settle
 
 KEYS = ("left_", "right_", "c_", "d_")
 """Prefixes of each side's keys, in the session and in the link."""
@@ -197,7 +197,12 @@ def _chosen(place: int) -> ModelSpec:
 
 
 def _put(place: int, values: Mapping[str, Any]) -> None:
-    settle({f"{KEYS[place]}{trait}": values[trait] for trait in _TRAITS})
+    settle(
+        {
+            f"{KEYS[place]}{trait}": ANEW if values[trait] is None else values[trait]
+            for trait in _TRAITS
+        }
+    )
 
 
 def _forget_links(keys: Sequence[str]) -> None:

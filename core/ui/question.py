@@ -6,6 +6,7 @@ import streamlit as st
 
 from core.catalogue.presets import CATEGORIES, Preset, presets
 from core.ui.link import link_texts
+from core.ui.settled import is_stale, settle
 
 INSTRUCTION, CONTEXT = "instruction", "context"
 """Keys of the two boxes, which are also their names in the link."""
@@ -61,7 +62,7 @@ def ask_for_instruction() -> tuple[str, str]:
 
 def clear_instruction() -> None:
     """Empty both boxes; a callback."""
-    st.session_state[INSTRUCTION] = st.session_state[CONTEXT] = ""
+    settle({INSTRUCTION: "", CONTEXT: ""})
 
 
 def _draw_examples() -> None:
@@ -76,19 +77,19 @@ def _draw_examples() -> None:
         persist_state="session",
     )
     chosen = _of_group(group or STARTERS)
+    key = f"example_{group}"
 
     def fill() -> None:
-        picked: int | None = st.session_state[f"example_{group}"]
-        if picked is not None:
-            st.session_state[INSTRUCTION] = chosen[picked].instruction
-            st.session_state[CONTEXT] = chosen[picked].context
-            st.session_state[f"example_{group}"] = None
+        picked: int | None = st.session_state[key]
+        if picked is not None and not is_stale(key):
+            example = chosen[picked]
+            settle({INSTRUCTION: example.instruction, CONTEXT: example.context, key: None})
 
     st.pills(
         "Pick one to fill the box below",
         range(len(chosen)),
         format_func=lambda index: chosen[index].title,
-        key=f"example_{group}",
+        key=key,
         on_change=fill,
         label_visibility="collapsed",
     )

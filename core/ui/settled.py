@@ -16,7 +16,8 @@ import streamlit as st
 
 _SETTLED, _DRAWN = "settled", "drawn"
 _STYLE = Path(__file__).with_suffix(".css")
-_ABSENT = object()
+ANEW = object()
+"""For :func:`settle`: let a control begin anew with what it begins with."""
 
 
 @dataclass
@@ -39,12 +40,20 @@ def settle(values: Mapping[str, Any]) -> None:
     """Set controls that are drawn later; for callbacks.
 
     Args:
-        values: by the controls' keys; None lets a control begin anew with what it begins with.
+        values: by the controls' keys; :data:`ANEW` among them.
     """
     for key, value in values.items():
-        after = _ABSENT if value is None else value
-        _settled().changes[key] = _Change(_now(key), after)
-        _put(key, after)
+        _settled().changes[key] = _Change(_now(key), value)
+        _put(key, value)
+
+
+def is_stale(key: str) -> bool:
+    """Whether what the browser sent for a control is from before :func:`settle` set it.
+
+    For callbacks: Streamlit takes the old value, sent once more, for a change by the person.
+    """
+    change = _settled().changes.get(key)
+    return change is not None and not _is_shown(change) and _now(key) == change.before
 
 
 def hold_settled() -> None:
@@ -54,10 +63,8 @@ def hold_settled() -> None:
     """
     st.html(_STYLE)
     settled = _settled()
-    told = str(st.session_state.get(_DRAWN))
-    shown = int(told) if told.isdecimal() else 0  # a browser may send anything
     for key, change in list(settled.changes.items()):
-        if change.drawing is not None and change.drawing <= shown:
+        if _is_shown(change):
             del settled.changes[key]
         elif _now(key) == change.before:
             _put(key, change.after)
@@ -80,12 +87,18 @@ def _settled() -> _Settled:
     return st.session_state.setdefault(_SETTLED, _Settled())
 
 
+def _is_shown(change: _Change) -> bool:
+    told = str(st.session_state.get(_DRAWN))
+    shown = int(told) if told.isdecimal() else 0  # a browser may send anything
+    return change.drawing is not None and change.drawing <= shown
+
+
 def _now(key: str) -> Any:
-    return st.session_state.get(key, _ABSENT)
+    return st.session_state.get(key, ANEW)
 
 
 def _put(key: str, value: Any) -> None:
-    if value is _ABSENT:
+    if value is ANEW:
         st.session_state.pop(key, None)
     else:
         st.session_state[key] = value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator, Page, WebSocketRoute
 
 HERE = ("127.0.0.1", "localhost")
 PATIENCE_S = 15.0
@@ -27,6 +27,50 @@ def eventually(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_
         assert time.monotonic() < deadline, f"{what}: not within {patience_s} s"
         time.sleep(0.03)
     return seen
+
+
+class Line:
+    """What goes between a page and its server from the next load on; the answers can be kept."""
+
+    def __init__(self, page: Page) -> None:
+        self.asked = 0
+        """Messages that the page has sent."""
+        self._page, self._kept = page, None
+        page.route_web_socket("**/stream", self._join)
+        page.reload()
+
+    def keep(self) -> None:
+        """Let nothing through to the page."""
+        self._kept = []
+
+    def let_go(self) -> None:
+        """Give the page what was kept."""
+        kept, self._kept = self._kept, None
+        for message in kept:
+            self._socket.send(message)
+
+    def await_asked(self, count: int) -> None:
+        """Wait until the page has sent so many messages."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.asked < count:
+            assert time.monotonic() < deadline, "the page did not ask"
+            self._page.wait_for_timeout(2)
+
+    def _join(self, socket: WebSocketRoute) -> None:
+        self._socket, server = socket, socket.connect_to_server()
+
+        def on_asked(message: bytes) -> None:
+            self.asked += 1
+            server.send(message)
+
+        def on_answer(message: bytes) -> None:
+            if self._kept is None:
+                socket.send(message)
+            else:
+                self._kept.append(message)
+
+        socket.on_message(on_asked)
+        server.on_message(on_answer)
 
 
 class Stagehand:

@@ -14,11 +14,11 @@ from urllib.parse import quote
 import pytest
 
 from core.comparison.setup import Mode
-from tests.browser.screen import PATIENCE_S, Screen, Stagehand, eventually
+from tests.browser.screen import Line, Screen, Stagehand, eventually
 from tests.browser.test_hostile_text import ACTIVE, HOSTILE
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page, WebSocketRoute
+    from playwright.sync_api import Locator
 
 NEOX, LLAMA = "paddock-neox", "paddock-llama"
 TEXTS = {
@@ -139,7 +139,7 @@ def test_both_columns_stream_at_the_same_time(
     assert TEXTS[NEOX] in page.text("A") and TEXTS[LLAMA] in page.text("B")
     for letter in "AB":
         assert "contended" in page.text(letter)
-    assert "contended, so not for the record" in page.page.locator(".st-key-result").inner_text()
+    page.page.locator(".st-key-result").get_by_text("contended, so not for the record").wait_for()
 
 
 def test_fair_sides_answer_one_after_the_other(
@@ -156,8 +156,7 @@ def test_fair_sides_answer_one_after_the_other(
     assert TEXTS[LLAMA] in page.text("B")
     assert "contended" not in page.text("A") + page.text("B")
     chart = page.page.get_by_test_id("stPlotlyChart")
-    chart.wait_for()
-    assert "Tokens over time" in chart.inner_text()
+    chart.get_by_text("Tokens over time").wait_for()
 
 
 def test_stopping_one_side_leaves_the_other_going(
@@ -271,50 +270,6 @@ def test_a_blind_vote_reveals_the_names(
         "SELECT left_title, right_title, verdict, blind, comment FROM votes "
         "WHERE comment = 'it is kinder'",
     ) == [(f"{shown['A']} (embedded)", f"{shown['B']} (embedded)", "right", 1, "it is kinder")]
-
-
-class Line:
-    """What goes between a page and its server from the next load on; the answers can be kept."""
-
-    def __init__(self, page: Page) -> None:
-        self.asked = 0
-        """Messages that the page has sent."""
-        self._page, self._kept = page, None
-        page.route_web_socket("**/stream", self._join)
-        page.reload()
-
-    def keep(self) -> None:
-        """Let nothing through to the page."""
-        self._kept = []
-
-    def let_go(self) -> None:
-        """Give the page what was kept."""
-        kept, self._kept = self._kept, None
-        for message in kept:
-            self._socket.send(message)
-
-    def await_asked(self, count: int) -> None:
-        """Wait until the page has sent so many messages."""
-        deadline = time.monotonic() + PATIENCE_S
-        while self.asked < count:
-            assert time.monotonic() < deadline, "the page did not ask"
-            self._page.wait_for_timeout(2)
-
-    def _join(self, socket: WebSocketRoute) -> None:
-        self._socket, server = socket, socket.connect_to_server()
-
-        def on_asked(message: bytes) -> None:
-            self.asked += 1
-            server.send(message)
-
-        def on_answer(message: bytes) -> None:
-            if self._kept is None:
-                socket.send(message)
-            else:
-                self._kept.append(message)
-
-        socket.on_message(on_asked)
-        server.on_message(on_answer)
 
 
 def controls(page: CompareScreen) -> dict[str, list[str]]:

@@ -44,7 +44,7 @@ def test_regenerate_asks_the_same_with_a_fresh_seed(screen: Screen, scripted: St
     state = scripted.state()
     assert state["prompts"][0] == state["prompts"][1]
     assert state["seeds"][0] != state["seeds"][1]
-    assert screen.page.get_by_role("heading", name="Earlier in this session").is_visible()
+    screen.page.get_by_role("heading", name="Earlier in this session").wait_for()
 
 
 def test_copy_gives_the_text_as_the_model_wrote_it(

@@ -98,7 +98,7 @@ def test_hostile_output_is_harmless_while_it_streams_and_after(
     for text in VISIBLE:
         assert text in shown
     # The rest of the page stands below it.
-    assert watched.page.get_by_role("button", name="Regenerate").is_visible()
+    watched.page.get_by_role("button", name="Regenerate").wait_for()
     wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
     assert watched.page.evaluate(wide), "a long word makes the page scroll sideways"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.browser.screen import Screen, Stagehand, eventually
+from tests.browser.screen import Line, Screen, Stagehand, eventually
 
 RAIN = "Rain is quiet. Rain is clean. Nobody else is there."
 AT_ONCE_S = 0.5
@@ -22,7 +22,7 @@ def test_an_answer_streams_and_ends_in_a_steady_line(screen: Screen, scripted: S
     scripted.release(10)
     eventually(lambda: len(screen.live_text()) > len(first), "the text grows")
     assert screen.live_text().startswith(first)
-    assert "tokens/s" in screen.live_figures.inner_text()
+    screen.live_figures.get_by_text("tokens/s").wait_for()
     scripted.release()
     screen.await_answer()
     assert screen.answer_text().startswith(RAIN)
@@ -32,8 +32,8 @@ def test_an_answer_streams_and_ends_in_a_steady_line(screen: Screen, scripted: S
         r"AUTO → CPU · GenAI"
     )
     assert re.match(expected, screen.text_of(screen.figures))
-    assert screen.live.count() == 0
-    assert not screen.button("Stop").is_enabled()
+    screen.live.wait_for(state="detached")
+    eventually(screen.button("Stop").is_disabled, "there is nothing to stop")
 
 
 def test_stop_keeps_the_text_so_far(screen: Screen, scripted: Stagehand) -> None:
@@ -134,6 +134,44 @@ def test_an_example_fills_instruction_and_context(screen: Screen, scripted: Stag
     eventually(lambda: screen.context_box.input_value() == "", "the context too")
     assert screen.entries.count() == 1, "Clear empties the boxes, not the history"
     eventually(lambda: "instruction=" not in screen.url, "nor is it in the link")
+
+
+def test_a_quick_next_click_brings_no_cleared_text_back(
+    scripted: Stagehand, open_screen: Callable[..., Screen]
+) -> None:
+    screen = open_screen(f"{scripted.url}/instruct?instruction=Why%3F&context=Rain").ready()
+    line = Line(screen.page)
+    eventually(lambda: screen.ready().context_box.input_value() == "Rain", "both are there")
+    asked = line.asked
+    line.keep()
+    screen.button("Clear").click()
+    line.await_asked(asked + 1)
+    screen.page.get_by_role("radio", name="INT4").click()
+    line.await_asked(asked + 2)
+    line.let_go()
+    eventually(lambda: "precision=int4" in screen.url, "the second click arrived")
+    eventually(lambda: screen.instruction.input_value() == "", "the instruction stays cleared")
+    eventually(lambda: screen.context_box.input_value() == "", "the context too")
+    assert "instruction=" not in screen.url and "context=" not in screen.url
+
+
+def test_a_quick_clear_after_an_example_clears(screen: Screen) -> None:
+    line = Line(screen.page)
+    screen.ready()
+    asked = line.asked
+    line.keep()
+    screen.page.get_by_role("radio", name="Life as a cat").click()
+    line.await_asked(asked + 1)
+    screen.button("Clear").click()
+    line.await_asked(asked + 2)
+    screen.page.get_by_role("radio", name="INT4").click()
+    line.await_asked(asked + 3)
+    line.let_go()
+    eventually(lambda: "precision=int4" in screen.url, "all clicks arrived")
+    eventually(lambda: screen.instruction.input_value() == "", "it is cleared")
+    assert "instruction=" not in screen.url
+    screen.page.get_by_role("radio", name="Life as a cat").click()
+    eventually(lambda: "cat" in screen.instruction.input_value(), "the same example once more")
 
 
 def test_a_setting_changed_while_streaming_loses_nothing(

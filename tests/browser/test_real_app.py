@@ -51,6 +51,7 @@ def test_a_deep_link_on_a_fresh_server_shows_its_page(
         heading = screen.page.get_by_role("heading", level=1)
         heading.wait_for()
         assert heading.inner_text() != "Give a model an instruction"
-        assert screen.page.get_by_role("link", name="Instruct", exact=True).is_visible()
+        # Streamlit shows its links once it has measured them.
+        screen.page.get_by_role("link", name="Instruct", exact=True).wait_for()
         assert screen.page.get_by_text("Page not found").count() == 0
         assert screen.url.partition("?")[0] == f"{url}/{name}"

@@ -8,14 +8,29 @@ from streamlit.testing.v1 import AppTest
 def two_controls() -> None:
     import streamlit as st
 
-    from core.ui.settled import hold_settled, page_was_drawn, settle
+    from core.ui.settled import ANEW, hold_settled, page_was_drawn, settle
 
     hold_settled()
-    st.button("Choose", on_click=settle, args=({"number": 7, "word": None},))
+    st.button("Choose", on_click=settle, args=({"number": 7, "word": ANEW},))
     if st.session_state.get("interrupted"):
         st.stop()
     st.slider("Number", 0, 9, 1, key="number")
     st.text_input("Word", "usual", key="word")
+    page_was_drawn()
+
+
+def a_choice_that_is_taken_back() -> None:
+    import streamlit as st
+
+    from core.ui.settled import hold_settled, is_stale, page_was_drawn, settle
+
+    def count() -> None:
+        if st.session_state["choice"] is not None and not is_stale("choice"):
+            st.session_state["chosen"] = st.session_state.get("chosen", 0) + 1
+            settle({"choice": None})
+
+    hold_settled()
+    st.pills("Choice", ["one", "other"], key="choice", on_change=count)
     page_was_drawn()
 
 
@@ -74,3 +89,20 @@ def test_once_shown_the_person_may_go_back() -> None:
     assert app.slider[0].value == 7
     app.slider[0].set_value(1).run()
     assert app.slider[0].value == 1
+
+
+def test_a_choice_taken_back_counts_once_until_that_is_shown() -> None:
+    app = AppTest.from_function(a_choice_that_is_taken_back, default_timeout=30).run()
+    for _ in range(2):  # the second time as a browser sends it that has not shown the first
+        app.button_group[0].set_value("one")
+        app.session_state["drawn"] = "0"
+        app.run()
+        assert app.session_state["choice"] is None
+        assert app.session_state["chosen"] == 1
+    app.button_group[0].set_value("other")
+    app.session_state["drawn"] = "0"
+    app.run()
+    assert app.session_state["chosen"] == 2, "another choice is the person's"
+    app.button_group[0].set_value("other").run()  # a browser that has shown everything
+    assert app.session_state["chosen"] == 3
+    assert app.session_state["choice"] is None
