@@ -100,7 +100,7 @@ class Slow:
         with self.turn:
             self.now += 1
             self.most = max(self.most, self.now)
-        self.go_on.wait(5)
+        self.go_on.wait(60)
         with self.turn:
             self.now -= 1
         return True

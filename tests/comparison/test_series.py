@@ -79,7 +79,7 @@ def test_it_can_be_watched_and_stopped(stable: Stable):
     assert rows[1].match is None and rows[1].states == (SideState.WAITING,) * 2
     under_way.stop()
     held.open()
-    assert under_way.wait(0.5) and under_way.stopped
+    assert under_way.wait(PATIENCE_S) and under_way.stopped
     assert len(under_way.matches) == 1 and under_way.current.done
     assert under_way.progress == (1, 3) and under_way.rows()[2].match is None
     assert stable.started == ["one", "two"]

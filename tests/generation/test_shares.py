@@ -45,17 +45,17 @@ class Runner:
 def test_so_many_run_and_the_others_wait_for_them_in_order():
     shares = Shares(at_once=2, waiting=2)
     first, second, third, fourth = (Runner(shares.claim("ada")) for _ in range(4))
-    assert first.running.wait(5) and second.running.wait(5)
+    assert first.running.wait(20) and second.running.wait(20)
     with pytest.raises(TooManyAnswersError, match="4 answers of yours"):
         shares.claim("ada")
     time.sleep(0.15)
     assert not third.running.is_set() and not fourth.running.is_set()
     assert third.places == [1] and fourth.places == [2]
     first.end()
-    assert third.running.wait(5) and not fourth.running.is_set()
+    assert third.running.wait(20) and not fourth.running.is_set()
     fifth = Runner(shares.claim("ada"))
     second.end()
-    assert fourth.running.wait(5) and not fifth.running.is_set()
+    assert fourth.running.wait(20) and not fifth.running.is_set()
     for runner in (third, fourth, fifth):
         runner.end()
     assert fifth.begun and not shares._lanes, "nothing is kept of people who are done"
@@ -65,7 +65,7 @@ def test_one_person_takes_nothing_from_another():
     shares = Shares(at_once=1, waiting=0)
     greedy = Runner(shares.claim("ada"))
     other = Runner(shares.claim("bo"))
-    assert greedy.running.wait(5) and other.running.wait(5)
+    assert greedy.running.wait(20) and other.running.wait(20)
     greedy.end()
     other.end()
 
@@ -73,13 +73,13 @@ def test_one_person_takes_nothing_from_another():
 def test_a_cancelled_one_leaves_its_place():
     shares = Shares(at_once=1, waiting=1)
     first, second = Runner(shares.claim("ada")), Runner(shares.claim("ada"))
-    assert first.running.wait(5)
+    assert first.running.wait(20)
     second.cancelled.set()
     second.thread.join(5)
     assert second.begun is False
     third = Runner(shares.claim("ada"))
     first.end()
-    assert third.running.wait(5)
+    assert third.running.wait(20)
     third.end()
 
 

@@ -184,7 +184,7 @@ def test_a_locked_database_is_said_to_be_locked_and_works_after(tmp_path: Path) 
         begin = time.monotonic()
         with pytest.raises(RecordsError, match="locked by another program"):
             store.finish(run_id, a_result())
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 4, "and not after the usual patience"
         assert store.get(run_id).result is None, "readers do not wait for the writer"
         other.execute("ROLLBACK")
     assert store.finish(run_id, a_result())

@@ -199,7 +199,7 @@ def test_a_server_that_says_nothing(directory_of: MakeDirectory):
         began = time.monotonic()
         error = str(directory.ask(remote).result(PATIENCE_S).error)
         assert "sent nothing for 0.3 seconds" in error
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
 
 
 def test_a_changed_remote_gets_new_connections(directory_of: MakeDirectory, server: ScriptedServer):

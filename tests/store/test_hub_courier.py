@@ -92,7 +92,7 @@ def test_thread_that_hangs_is_left_behind() -> None:
 
     with pytest.raises(StoppedError):
         carry_out(lambda _courier: let_go.wait(30), tell_nobody, stop)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     let_go.set()
 
 
@@ -112,7 +112,7 @@ def test_rest_ends_when_stopped() -> None:
 
     with pytest.raises(StoppedError):
         carry_out(work, tell_nobody, stop)
-    assert ended.wait(2)
+    assert ended.wait(20)
 
 
 def test_rate_is_of_what_came_and_not_of_what_was_there() -> None:

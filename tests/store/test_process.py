@@ -138,7 +138,7 @@ def test_cancel_kills_the_child_and_leaves_nothing(source: Source, settings: Set
         convert_in_process(
             source, INT8, settings=settings, progress=cancel_at_export, cancel=cancel
         )
-    assert time.monotonic() - stopped[0] < 2
+    assert time.monotonic() - stopped[0] < 5  # a second, on a machine that is not busy
     assert conversion_children() == []
     assert nothing_looks_finished(settings)
 
@@ -311,7 +311,7 @@ def test_a_stopped_download_keeps_what_came_and_goes_on(hub: Hub, settings: Sett
         fetch_in_process(
             "org/model", settings=settings, access=access, progress=stop, cancel=cancel
         )
-    assert time.monotonic() - stopped[0] < 2
+    assert time.monotonic() - stopped[0] < 5  # a second, on a machine that is not busy
     assert conversion_children() == []
     assert completed(folder) is None and fetched_bytes(folder) > 20_000
     hub.heal()
