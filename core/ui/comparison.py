@@ -175,7 +175,9 @@ class Comparison:
 
     def regenerate(self, shown: Shown, side: int | None = None) -> None:
         """Ask the same again with a fresh seed, on one side or on all."""
+        sides = shown.match.setup.sides
         try:
+            _check_use(sides if side is None else [sides[side]])
             match = shown.match.regenerate(side)
         except PaddockError as error:
             self.notice = str(error)
@@ -287,9 +289,8 @@ def _starter(sides: Sequence[ModelSpec], *, recorded: bool = True) -> Start:
     Raises:
         AccessDeniedError: this person may not make one of them answer.
     """
+    _check_use(sides)
     engine, someone = shared_engine(), person()
-    for spec in sides:
-        check_use(engine.store, spec, someone)
     handles = {spec: cached_model(spec) for spec in sides}
 
     if recorded:
@@ -307,6 +308,16 @@ def _starter(sides: Sequence[ModelSpec], *, recorded: bool = True) -> Start:
         )
 
     return start
+
+
+def _check_use(sides: Sequence[ModelSpec]) -> None:
+    """
+    Raises:
+        AccessDeniedError: this person may not make one of them answer now.
+    """
+    engine, someone = shared_engine(), person()
+    for spec in sides:
+        check_use(engine.store, spec, someone)
 
 
 def _was_blind(shown: Shown) -> bool:

@@ -339,6 +339,25 @@ def test_one_side_can_be_asked_again_beside_the_kept_other(scripted: None) -> No
     assert shown(app).match is first
 
 
+def test_who_lost_the_right_to_manage_cannot_use_it_by_regenerating(
+    scripted: None, request: pytest.FixtureRequest
+) -> None:
+    say("dolly-v2-3b", "Rain is wet.")
+    app = page(left_model="dolly-v2-3b", mode="race")
+    run(app)
+    match = shown(app).match
+    assert texts(app).count("Rain is wet.") == 1
+    request.getfixturevalue("without_rights")
+    for button in ("Regenerate both", "Regenerate A"):
+        press(app, button)
+        assert "is not on this machine yet" in texts(app)
+        assert shown(app).match is match and not state(app).running
+    press(app, "Regenerate B")
+    finish(app)
+    assert shown(app).match is not match, "that one is embedded"
+    assert len(STAGES["dolly-v2-3b"].state.prompts) == 1
+
+
 def test_precisions_of_one_model_are_compared_token_by_token(scripted: None) -> None:
     app = page(right_model=NEOX)
     run(app)
