@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from core.errors import RecordsError
 from core.records.account_values import (
+    GUEST,
     Account,
     AccountSummary,
     Deleted,
@@ -373,6 +374,20 @@ def _take_a_use(connection: Connection, code_hash: str, now: datetime) -> bool:
         .values(uses_left=invitations.c.uses_left - 1)
     )
     return connection.execute(statement).rowcount > 0
+
+
+def check_owner(connection: Connection, owner: str) -> None:
+    """Look, within the transaction that writes a row, whether whose it is to be is still there.
+
+    Whoever deletes an account deletes all that is theirs, and an answer of theirs that waits in a
+    line or streams meanwhile must not bring anything back.
+
+    Raises:
+        RecordsError: there is no such account.
+    """
+    found = select(accounts.c.id).where(accounts.c.id == owner)
+    if owner != GUEST and connection.execute(found).first() is None:
+        raise RecordsError("This account was deleted, and nothing is kept for it any more.")
 
 
 def _changed(

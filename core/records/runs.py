@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, RowMapping, func, select, update
 
+from core.records.accounts import check_owner
 from core.records.database import PATIENCE_S, Database
 from core.records.fast_runs import (
     FigureRow,
@@ -78,7 +79,11 @@ class RunStore:
         return cls(Database.open(settings, patience_s=patience_s))
 
     def start(self, run: RunStart) -> str:
-        """Write the row of an answer that begins, and return its id."""
+        """Write the row of an answer that begins, and return its id.
+
+        Raises:
+            RecordsError: the account whose it is was deleted, or the database fails.
+        """
         return self._insert(run, RunState.RUNNING, {})
 
     def finish(self, run_id: str, result: RunResult) -> bool:
@@ -213,6 +218,7 @@ class RunStore:
         row |= {f"instance_{f.name}": getattr(instance, f.name) for f in fields(Instance)}
         row |= {"id": run_id, "state": state} | result
         with self.database.writing() as connection:
+            check_owner(connection, run.owner)
             connection.execute(runs.insert().values(row))
         return run_id
 

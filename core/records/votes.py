@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from sqlalchemy import ColumnElement, RowMapping, func, or_, select, update
 
+from core.records.accounts import check_owner
 from core.records.database import PATIENCE_S, Database
 from core.records.schema import votes
 from core.records.vote_values import (
@@ -69,12 +70,14 @@ class VoteStore:
 
         Raises:
             BadRequestError: the comment is too long.
-            RecordsError: somebody else judged a comparison of this id, too.
+            RecordsError: somebody else judged a comparison of this id, too, or the person's account
+                was deleted.
         """
         row = _row(vote) | {"comment": checked_comment(vote.comment)}
         mine = (votes.c.comparison == vote.comparison, votes.c.owner == vote.owner)
         changed = update(votes).where(*mine).values(row)
         with self.database.writing() as connection:
+            check_owner(connection, vote.owner)
             if connection.execute(changed).rowcount == 0:
                 connection.execute(votes.insert().values(row | {"id": uuid.uuid4().hex}))
             return connection.execute(

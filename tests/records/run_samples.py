@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from core.records import Origin, RunResult, RunStart
+from core.records import GUEST, Origin, RunResult, RunStart
 
 
 def a_start(**changes: Any) -> RunStart:
@@ -34,7 +34,7 @@ def a_start(**changes: Any) -> RunStart:
         "host_name": "bench",
         "host_cpu": "Some CPU",
         "host_os": "Some OS",
-        "owner": "someone",
+        "owner": GUEST,
         "session": "s-1",
         "started_at": datetime(2026, 3, 1, 13, 30, 0, 123456, timezone(timedelta(hours=2))),
     }

@@ -6,7 +6,7 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +29,11 @@ from core.records import (
 from core.records.database import newest_revision
 from core.records.schema import accounts, invitations, sessions
 from core.settings import Settings
+from tests.records.account_samples import NOW, an_account
 from tests.records.run_samples import a_result, a_start
 from tests.records.test_votes import a_vote, migrate, tables
 
-NOW = datetime(2026, 3, 1, 12, 30, 0, 123456, UTC)
 SEEN_AFTER = NOW - timedelta(days=7)
-
-
-def an_account(key: str = "ada", **changes: Any) -> Account:
-    """An account with every field set."""
-    values: dict[str, Any] = {
-        "name": key.title(),
-        "key": key,
-        "look": key.replace("1", "l"),
-        "password_hash": f"$argon2id$of-{key}",
-        "device_key": "ab" * 32,
-        "role": Role.MANAGER,
-        "disabled": False,
-        "created_at": NOW - timedelta(days=30),
-        "password_changed_at": NOW - timedelta(days=3),
-        "signed_in_at": NOW - timedelta(days=2),
-    }
-    return Account(**(values | changes))
 
 
 def a_session(account: Account, token: str = "t1", **changes: Any) -> Session:
@@ -198,6 +181,21 @@ def test_deleting_takes_all_that_belongs_or_nothing(store: AccountStore, ada: Ac
 
 
 # Sessions
+
+
+def test_what_ends_after_its_account_was_deleted_is_not_kept(store: AccountStore, ada: Account):
+    runs, votes = RunStore(store.database), VoteStore(store.database)
+    under_way = runs.start(a_start(owner=ada.id))
+    assert store.delete(ada.id)
+    assert not runs.finish(under_way, a_result())
+    with pytest.raises(RecordsError, match="was deleted"):
+        runs.start(a_start(owner=ada.id))  # it had waited in line
+    with pytest.raises(RecordsError, match="was deleted"):
+        runs.add(a_start(owner=ada.id), a_result())
+    with pytest.raises(RecordsError, match="was deleted"):
+        votes.cast(a_vote(owner=ada.id))
+    assert runs.count() == votes.count() == 0
+
 
 
 def test_a_session_begins_with_the_password_that_still_counts(store: AccountStore, ada: Account):

@@ -15,6 +15,7 @@ from core.records import fast_runs as module
 from core.records.fast_runs import RunRow
 from core.records.schema import CHART_COLUMNS
 from core.settings import Settings
+from tests.records.account_samples import add_account
 from tests.records.run_samples import a_result, a_start
 
 
@@ -59,6 +60,7 @@ def test_what_is_still_running_has_no_figures_to_draw(store: RunStore) -> None:
 
 
 def test_rows_are_filtered_limited_and_the_newest_first(store: RunStore) -> None:
+    add_account(store.database, "a")
     begin, ids = datetime(2026, 1, 1, tzinfo=UTC), []
     for hour in range(4):
         start = a_start(

@@ -22,6 +22,7 @@ from core.records import (
     current_instance,
 )
 from core.settings import Settings
+from tests.records.account_samples import add_account
 from tests.records.run_samples import a_result, a_start
 
 
@@ -33,7 +34,8 @@ def store(tmp_path: Path):
 
 
 def test_every_field_survives_the_round_trip(store: RunStore) -> None:
-    start, result = a_start(), a_result()
+    add_account(store.database, "ada")
+    start, result = a_start(owner="ada"), a_result()
     defaults = {f.name for f in fields(start) if getattr(start, f.name) == f.default}
     assert not defaults, "the sample must differ from the defaults to prove anything"
 
@@ -102,6 +104,7 @@ def test_values_that_cannot_be_stored_are_refused_with_a_sentence(store: RunStor
 
 
 def test_recent_filters_orders_and_limits(store: RunStore) -> None:
+    add_account(store.database, "a")
     begin = datetime(2026, 1, 1, tzinfo=UTC)
     ids = []
     for hour in range(6):
