@@ -19,6 +19,7 @@ from core.records.measurement_values import (
 from core.ui.metrics_benchmark import refuse
 from core.ui.metrics_rows import precision_label, runtime_label
 from core.ui.person import manage_button
+from core.ui.place import place
 from core.ui.safe_text import safe_markdown
 from core.units import counted, duration_text, milliseconds_text, rate_text
 
@@ -97,9 +98,11 @@ def _draw_running(sweep: Sweep, progress: SweepProgress) -> None:
             ":blue[:material/speed:] **Benchmark** · leave the machine alone meanwhile",
             width="stretch",
         )
-        manage_button(
-            "Cancel", icon=":material/stop:", key="cancel_benchmark", on_click=sweep.cancel
-        )
+        place("benchmark_left")
+        with place("benchmark_right"):
+            manage_button(
+                "Cancel", icon=":material/stop:", key="cancel_benchmark", on_click=sweep.cancel
+            )
     message = safe_markdown(progress.message)
     if progress.fraction is None:
         st.caption(f":material/hourglass_top: {message}")
@@ -119,16 +122,11 @@ def _draw_ended(engine: Engine, sweep: Sweep, progress: SweepProgress) -> None:
     missing = any(row.state.missing for row in progress.rows)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"{icon} **Benchmark** · {safe_markdown(progress.message)}", width="stretch")
-        if missing:
-            _draw_resume(engine, sweep.id)
-        st.button(
-            "Dismiss",
-            icon=":material/close:",
-            type="tertiary",
-            key=f"dismiss_{sweep.id}",
-            on_click=_dismiss,
-            args=(sweep.id,),
-        )
+        with place("benchmark_left"):
+            _draw_dismiss(sweep.id)
+        with place("benchmark_right"):
+            if missing:
+                _draw_resume(engine, sweep.id)
     failed = [row for row in progress.rows if row.state is MeasurementState.FAILED]
     for reason, count in Counter(row.error or "It failed." for row in failed).items():
         st.error(
@@ -148,15 +146,19 @@ def _draw_unfinished(engine: Engine, record: SweepRecord) -> None:
             f"({record.created_at:%Y-%m-%d %H:%M} UTC); what it measured is kept.",
             width="stretch",
         )
+        _draw_dismiss(record.id)
         _draw_resume(engine, record.id)
-        st.button(
-            "Dismiss",
-            icon=":material/close:",
-            type="tertiary",
-            key=f"dismiss_{record.id}",
-            on_click=_dismiss,
-            args=(record.id,),
-        )
+
+
+def _draw_dismiss(sweep_id: str) -> None:
+    st.button(
+        "Dismiss",
+        icon=":material/close:",
+        type="tertiary",
+        key=f"dismiss_{sweep_id}",
+        on_click=_dismiss,
+        args=(sweep_id,),
+    )
 
 
 def _draw_resume(engine: Engine, sweep_id: str) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from core.ui import place
 from core.ui.cached import shared_engine
 from core.ui.link import note_page
 from core.ui.navigation import all_pages, page
@@ -32,6 +33,7 @@ try:
     )
     st.logo(ICON, size="large")
     st.html(CONTRAST)
+    st.html(place.STYLE)
     root = st.Page(
         to_first_page, title="Paddock", url_path="home", default=True, visibility="hidden"
     )

@@ -17,6 +17,7 @@ from core.store.tasks import TaskKind, TaskState, TaskView
 from core.ui.hub_access import hub_access
 from core.ui.model_results import draw_try_it
 from core.ui.person import manage_button
+from core.ui.place import place
 from core.ui.safe_text import safe_markdown
 from core.units import decimal_text, duration_text
 
@@ -92,12 +93,12 @@ def _draw_short(engine: Engine, task: int) -> None:
     if view is None or view.state.final:
         return  # the panel above draws the page anew
     with st.container(border=True):
-        _draw_head(engine, view, place="card")
+        _draw_head(engine, view, where="card")
         _draw_progress(view)
 
 
 def _draw_task(engine: Engine, view: TaskView) -> None:
-    _draw_head(engine, view, place="panel")
+    _draw_head(engine, view, where="panel")
     if view.state is TaskState.FAILED:
         st.error(safe_markdown(view.error or "It failed."), icon=":material/error:")
     if not view.state.final:
@@ -113,40 +114,54 @@ def _draw_log(view: TaskView) -> None:
     st.code("\n".join(view.log), language=None, wrap_lines=True, height=220)
 
 
-def _draw_head(engine: Engine, view: TaskView, *, place: str) -> None:
+def _draw_head(engine: Engine, view: TaskView, *, where: str) -> None:
     line = f"{_ICONS[view.state]} **{safe_markdown(view.title)}**"
+    left, middle, right = (f"{where}_{view.id}_{side}" for side in ("left", "middle", "right"))
     with st.container(horizontal=True, vertical_alignment="center"):
         if not view.state.final:
             st.markdown(line, width="stretch")
-            manage_button(
-                "Stop",
-                icon=":material/stop:",
-                key=f"stop_{place}_{view.id}",
-                on_click=engine.tasks.stop,
-                args=(view.id,),
-            )
+            place(left)
+            place(middle)
+            with place(right):
+                manage_button(
+                    "Stop",
+                    icon=":material/stop:",
+                    key=f"stop_{where}_{view.id}",
+                    on_click=engine.tasks.stop,
+                    args=(view.id,),
+                )
             return
         st.markdown(f"{line} · :small[{_outcome(view)}]", width="stretch")
-        if view.state is TaskState.DONE and view.request.precision is not None:
-            draw_try_it(view.request.model, view.request.precision)
-        if view.state in (TaskState.FAILED, TaskState.STOPPED):
-            manage_button(
-                "Go on" if view.state is TaskState.STOPPED else "Try again",
-                icon=":material/refresh:",
-                type="tertiary",
-                key=f"again_{view.id}",
-                on_click=_again,
-                args=(engine, view),
-            )
-        with st.popover("Log", icon=":material/terminal:", type="tertiary", key=f"log_{view.id}"):
+        with place(left):
+            _draw_next_step(engine, view)
+        with (
+            place(middle),
+            st.popover("Log", icon=":material/terminal:", type="tertiary", key=f"log_{view.id}"),
+        ):
             _draw_log(view)
+        with place(right):
+            manage_button(
+                "Dismiss",
+                icon=":material/close:",
+                type="tertiary",
+                key=f"dismiss_{view.id}",
+                on_click=engine.tasks.dismiss,
+                args=(view.id,),
+            )
+
+
+def _draw_next_step(engine: Engine, view: TaskView) -> None:
+    """What can be done now that it has ended."""
+    if view.state is TaskState.DONE and view.request.precision is not None:
+        draw_try_it(view.request.model, view.request.precision)
+    if view.state in (TaskState.FAILED, TaskState.STOPPED):
         manage_button(
-            "Dismiss",
-            icon=":material/close:",
+            "Go on" if view.state is TaskState.STOPPED and _fetched(view) else "Try again",
+            icon=":material/refresh:",
             type="tertiary",
-            key=f"dismiss_{view.id}",
-            on_click=engine.tasks.dismiss,
-            args=(view.id,),
+            key=f"again_{view.id}",
+            on_click=_again,
+            args=(engine, view),
         )
 
 

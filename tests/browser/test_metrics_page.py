@@ -22,6 +22,18 @@ from tests.benchmark.point_samples import a_host, a_measurement, a_quality
 from tests.browser.conftest import serving
 from tests.browser.screen import Screen, eventually
 
+NOTE_PLACES = """
+window.places = {};
+(function look() {
+  for (const button of document.querySelectorAll(".st-key-benchmark button")) {
+    const box = button.getBoundingClientRect();
+    const name = button.innerText.split("\\n").pop();
+    if (box.width && name) (places[name] ??= new Set()).add(Math.round(box.x));
+  }
+  requestAnimationFrame(look);
+})();
+"""
+"""Notes where each button of the benchmark stands from left to right, as often as it is drawn."""
 WORK_MS = 240_000
 """How long a benchmark step may take where the machine is busy with other tests."""
 
@@ -101,12 +113,16 @@ def test_a_small_benchmark_from_the_empty_page(
     set_up.get_by_text("2 measurements, about").wait_for()
     set_up.get_by_role("button", name="Start the benchmark").click()
 
-    # It can be cancelled, at once, and gone on with.
+    # It can be cancelled, at once, and gone on with; no button moves away from under the mouse.
     panel(screen).get_by_text("of 2 measured").wait_for()
+    page.evaluate(NOTE_PLACES)
     panel(screen).get_by_role("button", name="Cancel").click()
     panel(screen).get_by_text("Stopped").wait_for()
     panel(screen).get_by_role("button", name="Resume").click()
     panel(screen).get_by_text("2 of 2 measurements are done").wait_for()
+    places = page.evaluate("Object.entries(places).map(([name, found]) => [name, ...found])")
+    assert {"Cancel", "Resume"} <= {name for name, *_ in places}
+    assert [found for found in places if len(found) > 2 and found[0] != "Dismiss"] == []
 
     # What it measured is there, though the tests' own work may have contended with it.
     page.get_by_text("Contended too", exact=True).click()

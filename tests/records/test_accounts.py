@@ -197,7 +197,6 @@ def test_what_ends_after_its_account_was_deleted_is_not_kept(store: AccountStore
     assert runs.count() == votes.count() == 0
 
 
-
 def test_a_session_begins_with_the_password_that_still_counts(store: AccountStore, ada: Account):
     assert not store.begin_session(a_session(ada), "another", SEEN_AFTER)
     store.set_disabled(ada.id, True)
