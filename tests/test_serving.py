@@ -24,6 +24,7 @@ from core.store import SourceKind, StoredModel
 from core.store.manifest import Int4Record, SourceRecord, write_manifest
 from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
 from tests.fakes import FakeModel, FakeRuntime, stored_model
+from tests.records.account_samples import add_account
 
 EMBEDDED = ["paddock-neox", "paddock-llama"]
 ADA, BOB = Caller("ada", "lane of ada"), Caller("bob", "lane of bob")
@@ -294,6 +295,7 @@ def test_what_was_compressed_for_an_npu_answers_there_alone(
 def test_an_answer_is_recorded_as_a_program_s_in_its_person_s_name(
     models: EngineModels, engine: Engine, conversions: list[str]
 ):
+    add_account(engine.runs.database, "ada")
     ask(models, EMBEDDED[0])
     (run,) = engine.runs.recent()
     assert (run.start.origin, run.start.owner, run.start.session) == (Origin.API, "ada", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from core.commands.terminal import Line
@@ -40,13 +41,13 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
     request = GenerationRequest(
         options.instruction, options.context, sampling, options.prompt_format
     ).validated()
-    engine = Engine(settings)
     if is_remote(options.model):
         spec = ModelSpec.of_remote(options.model)
     else:
         spec = ModelSpec(options.model, options.precision, options.device, options.runtime)
-    job = engine.answer(engine.handle(spec), request, origin=Origin.CLI)
-    answer = _stream(job, quiet=options.json)
+    with closing(Engine(settings)) as engine:
+        job = engine.answer(engine.handle(spec), request, origin=Origin.CLI)
+        answer = _stream(job, quiet=options.json)
     if job.text and not options.json:
         print()
     if answer.error is not None:
