@@ -385,7 +385,7 @@ def check_owner(connection: Connection, owner: str) -> None:
     Raises:
         RecordsError: there is no such account.
     """
-    found = select(accounts.c.id).where(accounts.c.id == owner)
+    found = select(accounts.c.id).where(accounts.c.id == owner).with_for_update(read=True)
     if owner != GUEST and connection.execute(found).first() is None:
         raise RecordsError("This account was deleted, and nothing is kept for it any more.")
 
