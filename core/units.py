@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def bytes_text(size: float) -> str:
     """A size in bytes with a binary unit: ``3.1 GiB``, ``412 MiB``, ``12 KiB``."""
@@ -69,3 +71,9 @@ def int4_text(*, symmetric: bool, group_size: int, ratio: float, scale_estimatio
         *(["scale estimation"] if scale_estimation else []),
     ]
     return ", ".join(parts)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Words as a list in a sentence, such as "A, B and C"; empty where there are none."""
+    *most, last = parts or [""]
+    return f"{', '.join(most)} and {last}" if most else last

@@ -22,6 +22,7 @@ from core.comparison.wording import (
     status,
 )
 from core.markdown import code_span, fenced
+from core.units import listed
 
 __all__ = ["to_html", "to_json", "to_markdown"]
 
@@ -45,6 +46,7 @@ def to_json(report: MatchReport) -> str:
                 "direction": row.direction.value or None,
                 "values": row.values,
                 "winner": None if row.winner is None else LETTERS[row.winner],
+                "leaders": [LETTERS[side] for side in row.leaders],
                 "factor": row.factor,
                 "contended": row.contended,
             }
@@ -127,8 +129,8 @@ def _table(report: MatchReport) -> str:
     heads = ["", *(side.letter for side in report.sides), "Better"]
     lines = [heads, ["---"] * len(heads)]
     for row in report.rows:
-        better = "" if row.winner is None else f"**{LETTERS[row.winner]}**"
-        words = f"{better}: {row.factor_text}" if better and row.factor_text else better
+        better = listed([f"**{letter}**" for letter in row.better_letters])
+        words = f"{better}: {row.factor_text}" if row.factor_text else better
         name = f"{row.name} (contended)" if row.contended else row.name
         lines.append([name, *row.texts, words])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

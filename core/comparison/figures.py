@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from core.comparison.setup import LETTERS
 from core.comparison.timed import Timing
 from core.errors import PaddockError
 from core.generation.answer import Answer
@@ -167,8 +168,9 @@ class DeltaRow:
     measure: Measure
     values: tuple[float | None, ...]
     """One a side; None where it is missing."""
-    winner: int | None
-    """The better side; None for a tie, where nothing is better, or with fewer than two values."""
+    leaders: tuple[int, ...]
+    """The best side and those that are about equal to it, in order; empty where nothing is better
+    or fewer than two values are known."""
     factor: float | None
     """By how much the winner is ahead of the next best, above 1; None where it has no factor."""
     contended: bool
@@ -179,6 +181,22 @@ class DeltaRow:
     def name(self) -> str:
         """Of the measure."""
         return self.measure.name
+
+    @property
+    def winner(self) -> int | None:
+        """The better side; None where several lead, or nobody does."""
+        return self.leaders[0] if len(self.leaders) == 1 else None
+
+    @property
+    def equal(self) -> bool:
+        """Whether all sides that have a value are about equal."""
+        known = sum(value is not None for value in self.values)
+        return len(self.leaders) == known > 1
+
+    @property
+    def better_letters(self) -> tuple[str, ...]:
+        """Letters of the sides that are ahead of others; none where all are about equal."""
+        return () if self.equal else tuple(LETTERS[side] for side in sorted(self.leaders))
 
     @property
     def direction(self) -> Direction:
@@ -241,25 +259,38 @@ def compare_rates(figures: Sequence[Figures | None]) -> DeltaRow:
 
 def _row(measure: Measure, figures: Sequence[Figures | None]) -> DeltaRow:
     values = tuple(getattr(side, measure.key) if side is not None else None for side in figures)
-    winner, factor = _best(measure, values, figures)
+    leaders, factor = _leaders(measure, values, figures)
     contended = measure.timing and any(side is not None and side.disturbed for side in figures)
-    return DeltaRow(measure, values, winner, factor, contended)
+    return DeltaRow(measure, values, leaders, factor, contended)
 
 
-def _best(
+def _leaders(
     measure: Measure, values: Sequence[float | None], figures: Sequence[Figures | None]
-) -> tuple[int | None, float | None]:
+) -> tuple[tuple[int, ...], float | None]:
+    """The sides that none is better than, and by what factor a single one is ahead of the next."""
     known = [(value, side) for side, value in enumerate(values) if value is not None]
     if measure.direction is Direction.NEITHER or len(known) < 2:
-        return None, None
+        return (), None
     known.sort(reverse=measure.direction is Direction.HIGHER)
-    (first, winner), (second, next_best) = known[:2]
-    small, large = sorted((first, second))
+    best, first = known[0]
+    leaders = [first]
+    for value, side in known[1:]:
+        if _is_ahead(measure, best, value, figures[first], figures[side]):
+            break
+        leaders.append(side)
+    if len(leaders) > 1:
+        return tuple(leaders), None
+    small, large = sorted((best, known[1][0]))
+    return tuple(leaders), large / small if small > 0 else None
+
+
+def _is_ahead(
+    measure: Measure, best: float, value: float, winner: Figures | None, other: Figures | None
+) -> bool:
+    small, large = sorted((best, value))
     if large <= 0 or (small > 0 and large / small <= 1 + measure.tie):
-        return None, None
-    if measure.timing and not _clearly(measure, figures[winner], figures[next_best]):
-        return None, None
-    return winner, large / small if small > 0 else None
+        return False
+    return not measure.timing or _clearly(measure, winner, other)
 
 
 def _clearly(measure: Measure, winner: Figures | None, other: Figures | None) -> bool:

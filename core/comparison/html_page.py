@@ -18,6 +18,7 @@ from core.comparison.wording import (
     sampling_text,
     status,
 )
+from core.units import listed
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -143,11 +144,11 @@ def _table(report: MatchReport) -> str:
     for row in report.rows:
         cells = "".join(
             f'<td class="win">{_text(text)}</td>'
-            if side == row.winner
+            if LETTERS[side] in row.better_letters
             else f"<td>{_text(text)}</td>"
             for side, text in enumerate(row.texts)
         )
-        better = "" if row.winner is None else LETTERS[row.winner]
+        better = listed(row.better_letters)
         words = f"{better}: {row.factor_text}" if row.factor_text else better
         mark = ' <span class="warn">(contended)</span>' if row.contended else ""
         rows.append(f"<tr><th>{_text(row.name)}{mark}</th>{cells}<td>{_text(words)}</td></tr>")

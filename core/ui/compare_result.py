@@ -14,6 +14,7 @@ from core.store import ModelStore
 from core.ui.charts import timeline_chart
 from core.ui.comparison import Shown
 from core.ui.safe_text import safe_html
+from core.units import listed
 
 CONTENDED = ":material/warning:"
 _MARKS = {
@@ -58,8 +59,10 @@ def verdict(rows: Sequence[DeltaRow]) -> str | None:
     rates = rows[0]
     if sum(value is not None for value in rates.values) < 2:
         return None
-    if rates.winner is None:
+    if rates.equal:
         sentence = "They decoded about equally fast"
+    elif rates.winner is None:
+        sentence = f"{listed(rates.better_letters)} decoded about equally fast, ahead of the others"
     else:
         sentence = f"{LETTERS[rates.winner]} decoded {rates.factor_text}"
     return f"{sentence}; contended, so not for the record." if rates.contended else f"{sentence}."
@@ -72,7 +75,7 @@ def delta_table(rows: Sequence[DeltaRow]) -> list[dict[str, Any]]:
         cells: dict[str, Any] = {"Figure": row.name}
         for side, text in enumerate(row.texts):
             contended = row.contended and row.values[side] is not None
-            cell = f"**{text}**" if side == row.winner else text
+            cell = f"**{text}**" if LETTERS[side] in row.better_letters else text
             cells[LETTERS[side]] = f"{cell} {CONTENDED}" if contended else cell
         cells["Better"] = _better(row)
         table.append(cells)
@@ -80,11 +83,14 @@ def delta_table(rows: Sequence[DeltaRow]) -> list[dict[str, Any]]:
 
 
 def _better(row: DeltaRow) -> str:
-    if row.winner is None:
-        known = sum(value is not None for value in row.values)
-        return "about equal" if row.direction and known > 1 else ""
-    letter = f"**{LETTERS[row.winner]}**"
-    return f"{letter}, {row.factor_text}" if row.factor_text else letter
+    if row.equal:
+        return "about equal"
+    if not row.leaders:
+        return ""
+    letters = listed([f"**{letter}**" for letter in row.better_letters])
+    if len(row.leaders) > 1:
+        return f"{letters}, about equal"
+    return f"{letters}, {row.factor_text}" if row.factor_text else letters
 
 
 def _conditions(report: MatchReport) -> str:

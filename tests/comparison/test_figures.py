@@ -26,6 +26,7 @@ from core.records import Origin, RunStore
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from core.store import ModelStore
+from core.ui.compare_result import delta_table, verdict
 from tests.comparison.answers import answer, stored
 from tests.comparison.conftest import GREEDY, Stable, spec
 
@@ -120,6 +121,28 @@ def test_close_timings_and_equal_sizes_are_ties():
     assert all(row.winner is None and row.factor is None for row in found.values())
     apart = rows(answer(gap_s=0.0100), answer(gap_s=0.0107), disk=(1000, 1010))
     assert apart["decode_tokens_per_s"].winner == 0 and apart["disk_bytes"].winner == 0
+
+
+def test_several_may_lead_and_the_rest_is_not_called_equal():
+    found = rows(
+        answer(gap_s=0.2, private=2**30),
+        answer(gap_s=0.0100, private=2**20),
+        answer(gap_s=0.0101, private=2**20),
+    )
+    row = found["decode_tokens_per_s"]
+    assert (row.leaders, row.winner, row.factor) == ((1, 2), None, None)
+    assert not row.equal and row.better_letters == ("B", "C")
+    assert found["memory_private_bytes"].better_letters == ("B", "C")
+    assert found["ttft_ms"].equal and found["ttft_ms"].better_letters == ()
+    assert verdict(list(found.values())) == (
+        "B and C decoded about equally fast, ahead of the others."
+    )
+    cells = {cell["Figure"]: cell for cell in delta_table(list(found.values()))}
+    assert cells["Decode rate"]["Better"] == "**B** and **C**, about equal"
+    assert cells["Decode rate"]["B"].startswith("**")
+    assert not cells["Decode rate"]["A"].startswith("**")
+    assert cells["Time to first token"]["Better"] == "about equal"
+    assert cells["New tokens"]["Better"] == ""
 
 
 def test_a_missing_value_is_a_dash_and_compares_with_nothing():
