@@ -8,15 +8,15 @@ from core.generation.request import GenerationRequest
 from core.ui.cached import shared_engine
 from core.ui.compare_columns import draw_answers, follow_to_the_end, scroll_here
 from core.ui.compare_history import draw_actions, draw_history, draw_link
-from core.ui.compare_list import ask_for_list, draw_list
+from core.ui.compare_list import ask_for_list, draw_list, list_linked
 from core.ui.compare_result import draw_result
 from core.ui.compare_setup import draw_side_buttons, pick_blind, pick_mode, pick_sides
 from core.ui.comparison import Shown, comparison
 from core.ui.judge import draw_judge, draw_ratings
-from core.ui.link import link_choice, one_of
+from core.ui.link import link_choice, one_of, texts_linked
 from core.ui.person import person
-from core.ui.question import ask_for_instruction
-from core.ui.safe_text import safe_markdown
+from core.ui.question import CONTEXT, INSTRUCTION, ask_for_instruction
+from core.ui.safe_text import emphasised, safe_inline
 from core.ui.sampling import pick_sampling
 
 ONE, LIST = "one", "list"
@@ -53,7 +53,7 @@ specs = tuple(side.spec for side in sides)
 
 with st.container(horizontal=True, gap="medium"):
     draw_side_buttons(specs)
-    draw_link()
+    link = st.empty()  # drawn once all settings stand in it
 
 # How they run, and the start.
 tight = fit_together(engine.pool, engine.store, specs)
@@ -68,6 +68,8 @@ with st.container(horizontal=True, gap="small", vertical_alignment="center"):
     )
     mode = pick_mode(specs)
     blind = pick_blind()
+with link.container():
+    draw_link(whole=list_linked() if kind == LIST else texts_linked(INSTRUCTION, CONTEXT))
 asked = start.button(
     f"Run {all_of_them}",
     icon=":material/play_arrow:",
@@ -78,7 +80,7 @@ asked = start.button(
 st.caption(mode.sentence)
 if tight is not None:
     remedy = "" if mode is Mode.RACE else " Fair can still load them one after the other."
-    st.warning(safe_markdown(tight) + remedy, icon=":material/memory:")
+    st.warning(safe_inline(tight) + remedy, icon=":material/memory:")
 if asked and not state.running:  # the second of two quick clicks finds it running
     if kind == LIST:
         request = GenerationRequest("", sampling=sampling)
@@ -87,7 +89,7 @@ if asked and not state.running:  # the second of two quick clicks finds it runni
         state.ask(sides, GenerationRequest(instruction, context, sampling), mode, blind=blind)
     st.rerun()
 if notice := state.take_notice():
-    st.warning(safe_markdown(notice), icon=":material/info:")
+    st.warning(safe_inline(notice), icon=":material/info:")
 
 # The answers, and what they show.
 entry = state.current
@@ -95,7 +97,7 @@ shown = entry if entry is None or isinstance(entry, Shown) else draw_list(entry,
 if shown is not None:
     with st.container(key="current"):
         scroll_here(shown)
-        st.markdown(f"**{safe_markdown(shown.match.setup.request.instruction)}**")
+        st.markdown(emphasised(shown.match.setup.request.instruction))
         draw_answers(shown, state)
         if not shown.running:
             draw_judge(shown, state)

@@ -5,13 +5,13 @@ import streamlit as st
 from core.generation.request import GenerationRequest
 from core.ui.answers import draw_entry, draw_history_export, draw_question
 from core.ui.cached import shared_engine
-from core.ui.history import conversation
+from core.ui.history import SHOWN, conversation
 from core.ui.link import link_choice
 from core.ui.person import person
 from core.ui.pickers import pick_model, pick_prompt_format
 from core.ui.preferences import remember
 from core.ui.question import ask_for_instruction, clear_instruction
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.ui.sampling import pick_sampling
 from core.ui.stream_view import Pace, stream_answer
 
@@ -62,17 +62,25 @@ if asked and not state.running:  # the second of two quick clicks finds it runni
     state.ask(spec, GenerationRequest(instruction, context, sampling, prompt_format))
     st.rerun()
 if notice := state.take_notice():
-    st.warning(safe_markdown(notice), icon=":material/info:")
+    st.warning(safe_inline(notice), icon=":material/info:")
 
 # What was answered in this session, and above it the place of the answer under way: that comes
 # last, so that the rest of the page stands while it streams.
 under_way = st.container()
-for number, entry in enumerate(state.entries):
+for number, entry in enumerate(state.entries[: state.shown]):
     if number == 1:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.subheader("Earlier in this session", anchor=False)
             draw_history_export(state)
     draw_entry(entry, state)
+if (hidden := len(state.entries) - state.shown) > 0:
+    st.button(
+        f"Show {min(hidden, SHOWN)} more of {hidden}",
+        icon=":material/expand_more:",
+        type="tertiary",
+        key="show_more",
+        on_click=state.show_more,
+    )
 for _ in range(2):
     st.empty()  # in the place of a deleted answer and the heading, which would stay till the end
 if state.job is not None:

@@ -15,7 +15,7 @@ from core.ui.metrics_progress import draw_progress, draw_unfinished
 from core.ui.metrics_tables import draw_tables
 from core.ui.navigation import link_to
 from core.ui.person import draw_manage_hint, person
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.ui.tuning import draw_tuning
 
 person()  # whoever may not be here is sent away
@@ -31,7 +31,7 @@ draw_manage_hint()
 try:
     data = read_data(engine)
 except RecordsError as error:
-    st.error(safe_markdown(str(error)), icon=":material/error:")
+    st.error(safe_inline(str(error)), icon=":material/error:")
     st.stop()
 
 # The benchmark: under way, to go on with, to start.

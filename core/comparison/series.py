@@ -15,6 +15,7 @@ from core.comparison.figures import Figures, compare_rates, side_figures
 from core.comparison.instructions import Instruction
 from core.comparison.match import LineUp, Match, SideState, Start
 from core.comparison.setup import Mode, Setup
+from core.comparison.timed import is_long_enough
 from core.errors import BadRequestError
 from core.generation.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
@@ -36,7 +37,10 @@ class SeriesRow:
     """Of each ended answer; None where there is none."""
     errors: tuple[str | None, ...]
     fastest: int | None
-    """The side with the highest decode rate; None for a tie, or where rates are missing."""
+    """The side with the highest decode rate; None for a tie, or unless ``timed``."""
+    timed: bool
+    """Whether every side's answer took long enough for its rate to be more than chance: each is
+    asked once only."""
     contended: bool
     """Whether any of the timings was."""
     divergence: Divergence | None
@@ -57,7 +61,9 @@ class SideSummary:
     new_tokens: int
     """Of all answers."""
     fastest: int
-    """Instructions at which it decoded fastest."""
+    """Instructions at which it decoded fastest, of ``timed``."""
+    timed: int
+    """Instructions whose answers all took long enough to say who was faster."""
     contended: bool
     """Whether any of its timings was."""
 
@@ -101,6 +107,7 @@ class Series:
         )
         self._start, self._line_up = start, line_up
         self._matches: list[Match] = []
+        self._rows: dict[int, SeriesRow] = {}  # of ended matches: to compare long texts takes time
         self._stopped, self._ended = threading.Event(), threading.Event()
         threading.Thread(target=self._run, name=f"series {self.id}", daemon=True).start()
 
@@ -152,16 +159,23 @@ class Series:
 
     def rows(self) -> tuple[SeriesRow, ...]:
         """One for each instruction of the list, in order, as they stand now."""
-        matches = self.matches
-        return tuple(
-            _row(number, setup, matches[number - 1] if number <= len(matches) else None)
-            for number, setup in enumerate(self.setups, 1)
-        )
+        return tuple(self._row(number) for number in range(1, len(self.setups) + 1))
 
     def summary(self) -> tuple[SideSummary, ...]:
         """One for each side, over all answers that have ended."""
         rows = self.rows()
         return tuple(_summary(rows, side) for side in range(len(self.sides)))
+
+    def _row(self, number: int) -> SeriesRow:
+        if (known := self._rows.get(number)) is not None:
+            return known
+        matches = self.matches
+        match = matches[number - 1] if number <= len(matches) else None
+        ended = match is not None and match.done  # asked first: it may end meanwhile
+        row = _row(number, self.setups[number - 1], match)
+        if ended:
+            self._rows[number] = row
+        return row
 
     def _run(self) -> None:
         try:
@@ -189,6 +203,7 @@ def _row(number: int, setup: Setup, match: Match | None) -> SeriesRow:
             figures=nothing,
             errors=nothing,
             fastest=None,
+            timed=False,
             contended=False,
             divergence=None,
         )
@@ -197,7 +212,7 @@ def _row(number: int, setup: Setup, match: Match | None) -> SeriesRow:
         side_figures(answer, timing=match.timing(side)) if answer else None
         for side, answer in enumerate(answers)
     )
-    rates = compare_rates(figures)
+    rates, timed = compare_rates(figures), all(map(is_long_enough, answers))
     first, second = answers[:2]
     same_model = setup.sides[0].model == setup.sides[1].model
     return SeriesRow(
@@ -207,7 +222,8 @@ def _row(number: int, setup: Setup, match: Match | None) -> SeriesRow:
         states=tuple(match.state(side) for side in range(count)),
         figures=figures,
         errors=tuple(match.error(side) for side in range(count)),
-        fastest=rates.winner,
+        fastest=rates.winner if timed else None,
+        timed=timed,
         contended=rates.contended,
         divergence=compare(first, second, same_model) if first and second else None,
     )
@@ -224,5 +240,6 @@ def _summary(rows: Sequence[SeriesRow], side: int) -> SideSummary:
         ttft_ms=median(waits) if waits else None,
         new_tokens=sum(f.new_tokens or 0 for f in figures),
         fastest=sum(row.fastest == side for row in rows),
+        timed=sum(row.timed for row in rows),
         contended=any(f.disturbed for f in figures),
     )

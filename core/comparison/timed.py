@@ -120,3 +120,9 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 def _total_ms(answer: Answer) -> float:
     return answer.timings.total_ms if answer.timings is not None else 0.0
+
+
+def is_long_enough(answer: Answer | None) -> bool:
+    """Whether one answer alone says how fast a side is."""
+    times_ms = answer.token_times_ms if answer is not None else ()
+    return len(times_ms) > 1 and times_ms[-1] - times_ms[0] >= 1000 * SHORTEST_S

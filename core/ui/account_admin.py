@@ -13,7 +13,7 @@ from core.records import AccountSummary, Invitation, Role
 from core.settings import Registration
 from core.ui.account_profile import acting
 from core.ui.person import Person, person
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.units import counted
 
 _NEW_CODE = "new_invitation"
@@ -35,7 +35,7 @@ def draw_administration(engine: Engine, someone: Person) -> None:
         everybody = engine.accounts.administration.listing(someone.owner)
         open_codes = engine.accounts.administration.invitations(someone.owner)
     except PaddockError as error:
-        st.error(safe_markdown(str(error)), icon=":material/error:")
+        st.error(safe_inline(str(error)), icon=":material/error:")
         return
     _draw_accounts(someone, everybody)
     if engine.settings.registration is Registration.INVITATION:
@@ -62,7 +62,7 @@ def _draw_account(row: AccountSummary, *, mine: bool) -> None:
     last = f"{account.signed_in_at:%Y-%m-%d}" if account.signed_in_at else "never"
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(
-            f"**{safe_markdown(account.name)}**{badges}  \n"
+            f"**{safe_inline(account.name)}**{badges}  \n"
             f":small[:gray[since {account.created_at:%Y-%m-%d}, last signed in {last}, "
             f"{counted(row.sessions, 'browser')} now]]",
             width="stretch",
@@ -101,7 +101,7 @@ def _draw_account(row: AccountSummary, *, mine: bool) -> None:
         )
         with st.popover("Delete", icon=":material/delete:", type="tertiary", disabled=mine):
             st.markdown(
-                f"Delete {safe_markdown(account.name)} with all answers and votes? "
+                f"Delete {safe_inline(account.name)} with all answers and votes? "
                 "This cannot be undone."
             )
             st.button(

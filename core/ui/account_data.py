@@ -13,7 +13,7 @@ from core.records import RunRecord, RunStart
 from core.runtimes.spec import RuntimeName
 from core.ui.cached import shared_votes
 from core.ui.person import Person, person
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import emphasised, safe_inline, safe_markdown
 from core.units import bytes_text, counted
 
 SHOWN = 20
@@ -31,7 +31,7 @@ def draw_data(engine: Engine, someone: Person) -> None:
         my_votes = shared_votes().count(**which)
         latest = engine.runs.recent(SHOWN, **which)
     except RecordsError as error:
-        st.error(safe_markdown(str(error)), icon=":material/error:")
+        st.error(safe_inline(str(error)), icon=":material/error:")
         st.stop()
     st.subheader("What is kept", anchor=False)
     _draw_figures(engine, someone, total, mine, my_votes)
@@ -108,18 +108,18 @@ def _draw_answer(engine: Engine, run: RunRecord) -> None:
     asked = " ".join(start.instruction.split())
     short = asked if len(asked) <= _SHORT else f"{asked[:_SHORT]} …"
     with st.expander(
-        f"{start.started_at:%Y-%m-%d %H:%M} · {safe_markdown(short)}",
+        f"{start.started_at:%Y-%m-%d %H:%M} · {safe_inline(short)}",
         type="compact",
         key=f"run_{run.id}",
     ):
-        st.markdown(f"**{safe_markdown(start.instruction)}**")
+        st.markdown(emphasised(start.instruction))
         if start.context:
             st.markdown(safe_markdown(start.context))
         st.markdown(safe_markdown(result.text) if result and result.text else "*No text.*")
         tokens = f" · {counted(result.new_tokens, 'token')}" if result and result.new_tokens else ""
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(
-                f"{safe_markdown(start.title)} · {safe_markdown(_variant(start))}{tokens} · "
+                f"{safe_inline(start.title)} · {safe_inline(_variant(start))}{tokens} · "
                 f"{result.stop_reason if result else run.state.value}",
                 width="stretch",
             )
@@ -146,7 +146,7 @@ def _draw_delete(engine: Engine, someone: Person, mine: int, my_votes: int) -> N
                 engine.runs.delete_all(**which)
                 shared_votes().delete_all(**which)
             except RecordsError as error:
-                st.error(safe_markdown(str(error)), icon=":material/error:")
+                st.error(safe_inline(str(error)), icon=":material/error:")
             else:
                 st.rerun()
 

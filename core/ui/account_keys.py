@@ -13,7 +13,7 @@ from core.records import ApiKey
 from core.ui.account_profile import acting, ago_text, day_text, draw_refusal
 from core.ui.cached import shared_engine
 from core.ui.person import Person, person
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.web.addresses import V1
 
 _NEW_KEY = "new_api_key"
@@ -40,7 +40,7 @@ def draw_keys(engine: Engine, someone: Person) -> None:
     try:
         keys = engine.accounts.keys.listing(someone.owner)
     except PaddockError as error:
-        st.error(safe_markdown(str(error)), icon=":material/error:")
+        st.error(safe_inline(str(error)), icon=":material/error:")
         return
     st.subheader("API keys", anchor=False)
     st.caption(
@@ -76,7 +76,7 @@ def _draw_key(key: ApiKey) -> None:
     badge, holds = (" :red-badge[expired]", "held") if expired else ("", "holds")
     with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
         st.markdown(
-            f"{safe_markdown(key.name)}{badge}  \n"
+            f"{safe_inline(key.name)}{badge}  \n"
             f":small[:gray[made {day_text(key.created_at)}, {used}, {holds} {life}]]",
             width="stretch",
         )
@@ -88,7 +88,7 @@ def _draw_revoke(key: ApiKey, *, expired: bool) -> None:
         "Revoke", icon=":material/key_off:", type="tertiary", key=f"ask_revoke_{key.id}"
     ):
         now = "" if expired else " What asks with it is refused from then on."
-        st.markdown(f"Revoke **{safe_markdown(key.name)}**?{now} This cannot be undone.")
+        st.markdown(f"Revoke **{safe_inline(key.name)}**?{now} This cannot be undone.")
         st.button(
             "Revoke it",
             icon=":material/key_off:",
@@ -112,7 +112,7 @@ def _draw_maker(count: int) -> None:
         st.selectbox("How long it holds", list(_LIVES), index=1, key=_LIFE)
         st.form_submit_button("Make it", type="primary", key="make_api_key", on_click=_make)
         if refused := st.session_state.pop(_REFUSED, None):
-            st.error(safe_markdown(refused), icon=":material/error:")
+            st.error(safe_inline(refused), icon=":material/error:")
     if full:
         st.caption(f"These are {MOST_KEYS} keys, and no more can be had: revoke one first.")
 

@@ -13,7 +13,7 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.records import Role, Session
 from core.ui.person import Person, forget, person, send_to
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.ui.server import connections
 from core.units import duration_text
 from core.web.addresses import DELETE, PASSWORD, REGISTER, SIGN_IN, SIGN_OUT
@@ -48,7 +48,7 @@ def draw_profile(someone: Person) -> None:
     with st.container(border=True, key="profile"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(
-                f":material/account_circle: **{safe_markdown(account.name)}** "
+                f":material/account_circle: **{safe_inline(account.name)}** "
                 f":blue-badge[{account.role.value}]",
                 width="stretch",
             )
@@ -71,7 +71,7 @@ def draw_sessions(engine: Engine, someone: Person) -> None:
         sessions = engine.accounts.my_sessions(someone.token or "")
         here = engine.accounts.visit(someone.token)
     except PaddockError as error:
-        st.error(safe_markdown(str(error)), icon=":material/error:")
+        st.error(safe_inline(str(error)), icon=":material/error:")
         return
     st.subheader("Where you are signed in", anchor=False)
     with st.container(border=True, key="sessions"):
@@ -84,7 +84,7 @@ def _draw_session(engine: Engine, session: Session, *, mine: bool) -> None:
     badge = " :green-badge[this browser]" if mine else ""
     with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
         st.markdown(
-            f"{safe_markdown(browser_name(session.agent))}{badge}  \n"
+            f"{safe_inline(browser_name(session.agent))}{badge}  \n"
             f":small[:gray[signed in {day_text(session.created_at)}, "
             f"last seen {ago_text(session.seen_at)}, "
             f"until {day_text(session.expires_at)} at the latest]]",
@@ -117,7 +117,7 @@ def acting(change: Callable[[Accounts], object]) -> None:
 def draw_refusal() -> None:
     """Why the last click did nothing, once."""
     if refused := st.session_state.pop(_REFUSED, None):
-        st.error(safe_markdown(refused), icon=":material/error:")
+        st.error(safe_inline(refused), icon=":material/error:")
 
 
 def _way(

@@ -8,7 +8,7 @@ from core.generation.answer import StopReason
 from core.generation.request import GenerationRequest
 from core.ui.export import to_json, to_markdown
 from core.ui.history import Conversation, HistoryEntry
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline, safe_markdown
 from core.ui.stream_view import figures_line
 
 
@@ -32,10 +32,10 @@ def draw_entry(entry: HistoryEntry, state: Conversation) -> None:
             elif answer.error is None:
                 st.caption("The model gave no text.")
             if answer.error_sentence:
-                st.error(safe_markdown(answer.error_sentence), icon=":material/error:")
+                st.error(safe_inline(answer.error_sentence), icon=":material/error:")
             elif answer.stop_reason is StopReason.TIMEOUT:
                 st.warning(answer.stop_reason.sentence, icon=":material/timer_off:")
-            st.caption(figures_line(answer, entry.spec, safe_markdown(entry.title)))
+            st.caption(figures_line(answer, entry.spec, safe_inline(entry.title)))
             _draw_actions(entry, state)
 
 

@@ -12,7 +12,7 @@ from core.generation.answer import StopReason
 from core.generation.job import Phase
 from core.ui.comparison import Comparison, Shown
 from core.ui.history import model_title
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline, safe_markdown
 from core.ui.scripts import SCROLL_TO_MATCH
 from core.ui.stream_view import figures_line, running_figures
 
@@ -122,7 +122,7 @@ def _side_key(side: int) -> str:
 
 def _draw_heading(shown: Shown, side: int, *, ended: bool) -> None:
     spec = shown.match.setup.sides[side]
-    name = "" if shown.hidden else f" · {safe_markdown(model_title(spec))}"
+    name = "" if shown.hidden else f" · {safe_inline(model_title(spec))}"
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         st.markdown(f"**{LETTERS[side]}**{name}", width="stretch")
         if not ended:
@@ -134,7 +134,7 @@ def _draw_heading(shown: Shown, side: int, *, ended: bool) -> None:
                 args=(side,),
             )
     if not shown.hidden:
-        st.caption(" · ".join(map(safe_markdown, spec.words)))
+        st.caption(" · ".join(map(safe_inline, spec.words)))
 
 
 def _draw_waiting(shown: Shown, side: int) -> None:
@@ -145,7 +145,7 @@ def _draw_waiting(shown: Shown, side: int) -> None:
 
 
 def _draw_preparation(shown: Shown, message: str, fraction: float | None) -> None:
-    text = f":material/hourglass_top: {safe_markdown(message)}"
+    text = f":material/hourglass_top: {safe_inline(message)}"
     if fraction is not None:
         st.progress(fraction, text=text)
     else:  # an empty bar would look stuck; seconds that count do not
@@ -179,7 +179,7 @@ def _draw_ended(shown: Shown, side: int) -> None:
     if sentence := shown.match.error(side):
         if shown.hidden:
             sentence = "This side failed; the reason shows with the names."
-        st.error(safe_markdown(sentence), icon=":material/error:")
+        st.error(safe_inline(sentence), icon=":material/error:")
     if answer is None:
         return
     if shown.hidden:

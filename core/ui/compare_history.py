@@ -12,7 +12,7 @@ from core.store import ModelStore
 from core.ui.compare_result import report_of
 from core.ui.comparison import Comparison, Entry, Shown, ShownList
 from core.ui.history import model_title
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 
 _SHORT = 120
 """Characters of an instruction in a heading."""
@@ -49,10 +49,19 @@ def draw_actions(shown: Shown, state: Comparison, store: ModelStore) -> None:
                 )
 
 
-def draw_link() -> None:
-    """The link that reproduces the set-up; it also stands in the address bar."""
+def draw_link(*, whole: bool) -> None:
+    """The link that reproduces the set-up; it also stands in the address bar.
+
+    Args:
+        whole: whether it holds what is asked, too.
+    """
     with st.popover("Link", icon=":material/link:", type="tertiary"):
-        st.caption("Opens this page with the same models, settings and instruction.")
+        st.caption(
+            "Opens this page with the same models, settings and instruction."
+            if whole
+            else "Opens this page with the same models and settings. What is asked is too long for "
+            "a link, or comes from a file."
+        )
         base = (st.context.url or "").partition("?")[0]
         st.code(f"{base}?{urlencode(st.query_params.to_dict())}", language=None, wrap_lines=True)
 
@@ -63,15 +72,17 @@ def draw_history(state: Comparison) -> None:
     if not earlier:
         return
     st.subheader("Earlier in this session", anchor=False)
-    for number, entry in enumerate(earlier):
-        with st.container(border=True, key=f"earlier_{number}"):
+    for entry in earlier:
+        # By whose buttons they are: a second quick click must not reach what took its place.
+        place = entry.series.id if isinstance(entry, ShownList) else entry.match.id
+        with st.container(border=True, key=f"earlier_{place}"):
             st.markdown(_heading(entry))
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.caption(_line(entry), width="stretch")
                 st.button(
                     "Show",
                     icon=":material/open_in_full:",
-                    key=f"show_{number}",
+                    key=f"show_{place}",
                     type="tertiary",
                     on_click=state.show,
                     args=(entry,),
@@ -79,7 +90,7 @@ def draw_history(state: Comparison) -> None:
                 st.button(
                     "Delete",
                     icon=":material/delete:",
-                    key=f"forget_{number}",
+                    key=f"forget_{place}",
                     type="tertiary",
                     on_click=state.delete,
                     args=(entry,),
@@ -93,7 +104,7 @@ def _heading(entry: Entry) -> str:
         return f":material/checklist: A list of {count} instructions"
     instruction = " ".join(entry.match.setup.request.instruction.split())
     short = instruction if len(instruction) <= _SHORT else f"{instruction[:_SHORT]} …"
-    return safe_markdown(short)
+    return safe_inline(short)
 
 
 def _line(entry: Entry) -> str:
@@ -104,7 +115,7 @@ def _line(entry: Entry) -> str:
         parts.append(f"{len(sides)} models, names hidden")
     else:
         parts += [
-            f"{letter} {safe_markdown(model_title(spec))} {spec.variant}"
+            f"{letter} {safe_inline(model_title(spec))} {spec.variant}"
             for letter, spec in zip(LETTERS, sides, strict=False)
         ]
     if entry.running:

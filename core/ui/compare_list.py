@@ -20,12 +20,16 @@ from core.errors import PaddockError
 from core.ui.compare_columns import draw_answers, look_every_s
 from core.ui.comparison import Comparison, Shown, ShownList
 from core.ui.history import model_title
-from core.ui.link import link_texts
-from core.ui.safe_text import safe_markdown
+from core.ui.link import link_texts, texts_linked
+from core.ui.safe_text import emphasised, safe_inline
 from core.units import milliseconds_text, rate_text
 
 LIST = "list"
 """Key of the box, and its name in the link."""
+UNTIMED = (
+    ":material/timer: Each is asked once. Who was fastest is said where all answers took a second "
+    "or more; put a single instruction to *Fair* to have shorter ones timed."
+)
 _FILE = "list_file"
 """Name and content of the uploaded file, which outlives the widget on a page switch."""
 
@@ -59,12 +63,12 @@ def ask_for_list() -> tuple[Instruction, ...]:
         else:
             return ()
     except PaddockError as error:
-        st.warning(safe_markdown(str(error)), icon=":material/error:")
+        st.warning(safe_inline(str(error)), icon=":material/error:")
         found = ()
     with st.container(horizontal=True, vertical_alignment="center"):
         if found:
             noun = "instruction" if len(found) == 1 else "instructions"
-            source = f" from {safe_markdown(file[0])}" if file is not None else ""
+            source = f" from {safe_inline(file[0])}" if file is not None else ""
             st.caption(f":material/checklist: {len(found)} {noun}{source}.", width="content")
         if file is not None:
             st.button(
@@ -74,6 +78,11 @@ def ask_for_list() -> tuple[Instruction, ...]:
                 on_click=_forget_upload,
             )
     return found
+
+
+def list_linked() -> bool:
+    """Whether the whole list stands in the link."""
+    return _FILE not in st.session_state and texts_linked(LIST)
 
 
 def _keep_upload() -> None:
@@ -94,13 +103,16 @@ def draw_list(entry: ShownList, state: Comparison) -> Shown | None:
     if entry.running:
         _draw_running(entry, state)
         return None
+    rows = entry.series.rows()
     done, count = entry.series.progress
     stopped = " It was stopped." if entry.series.stopped else ""
     st.markdown(f"**{done} of {count} instructions run.**{stopped}")
     if not entry.hidden:
         st.table(summary_table(entry), border="horizontal", hide_index=True)
+        if not all(row.timed for row in rows if row.match is not None):
+            st.caption(UNTIMED)
     picked = st.dataframe(
-        [list_row(row, entry) for row in entry.series.rows()],
+        [list_row(row, entry) for row in rows],
         hide_index=True,
         key=f"list_{entry.series.id}",
         on_select="rerun",
@@ -129,7 +141,7 @@ def draw_list(entry: ShownList, state: Comparison) -> Shown | None:
     if not chosen:
         st.caption("Pick a row to read its answers, and to judge them.")
         return None
-    match = entry.series.rows()[chosen[0]].match
+    match = rows[chosen[0]].match
     if match is None:
         st.caption("This instruction was not asked.")
         return None
@@ -141,7 +153,7 @@ def _draw_running(entry: ShownList, state: Comparison) -> None:
     st.fragment(_draw_progress, run_every=look_every_s())(entry, match)
     if match is not None:
         with st.container(key="current"):
-            st.markdown(f"**{safe_markdown(match.setup.request.instruction)}**")
+            st.markdown(emphasised(match.setup.request.instruction))
             draw_answers(entry.shown(match), state, actions=False)
 
 
@@ -188,7 +200,7 @@ def _summary_row(side: int, summary: SideSummary, entry: ShownList) -> dict[str,
     mark = " :material/warning:" if summary.contended else ""
     ttft = milliseconds_text(summary.ttft_ms) if summary.ttft_ms is not None else "—"
     # A table's cell is Markdown of one line; a model's own name is a person's text.
-    title = safe_markdown(" ".join(model_title(spec).split()))
+    title = safe_inline(" ".join(model_title(spec).split()))
     return {
         "Side": f"**{LETTERS[side]}** · {title} · {spec.variant}",
         "Answered": f"{summary.answered}",
@@ -196,7 +208,7 @@ def _summary_row(side: int, summary: SideSummary, entry: ShownList) -> dict[str,
         "Median rate": rate_text(summary.decode_tokens_per_s) + mark,
         "Median TTFT": ttft + mark,
         "Tokens": f"{summary.new_tokens:,}",
-        "Fastest": f"{summary.fastest} ×",
+        "Fastest": f"{summary.fastest} of {summary.timed}" if summary.timed else "—",
     }
 
 

@@ -174,7 +174,12 @@ class Comparison:
         self._show(ShownList(series, Veil(blind)))
 
     def regenerate(self, shown: Shown, side: int | None = None) -> None:
-        """Ask the same again with a fresh seed, on one side or on all."""
+        """Ask the same again with a fresh seed, on one side or on all.
+
+        Nothing happens while an answer is under way: the second of two quick clicks finds it so.
+        """
+        if self.running:
+            return
         sides = shown.match.setup.sides
         try:
             _check_use(sides if side is None else [sides[side]])

@@ -12,7 +12,7 @@ from core.store import StoredDownload
 from core.store.for_device import npu_weights_bytes
 from core.ui.model_results import draw_figure, notify
 from core.ui.person import manage_button, person
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.units import decimal_text
 
 
@@ -28,7 +28,7 @@ def draw_disk_use(engine: Engine) -> None:
             npu_bytes = npu_weights_bytes(engine.settings)
         except OSError as error:
             st.warning(
-                f"The home folder cannot be read ({safe_markdown(str(error))}); check its "
+                f"The home folder cannot be read ({safe_inline(str(error))}); check its "
                 "permissions.",
                 icon=":material/error:",
             )
@@ -67,7 +67,7 @@ def _draw_random_weights(engine: Engine, size: int) -> None:
             try:
                 freed = delete_random_weights(engine.settings)
             except PaddockError as error:
-                st.error(safe_markdown(str(error)), icon=":material/error:")
+                st.error(safe_inline(str(error)), icon=":material/error:")
             else:
                 notify(f"The random weights are removed: {decimal_text(freed)} are free again.")
                 st.rerun()
@@ -84,7 +84,7 @@ def _draw_npu_weights(engine: Engine, size: int) -> None:
             try:
                 freed = engine.delete_npu_weights()
             except PaddockError as error:
-                st.error(safe_markdown(str(error)), icon=":material/error:")
+                st.error(safe_inline(str(error)), icon=":material/error:")
             else:
                 notify(f"The INT4 for an NPU is removed: {decimal_text(freed)} are free again.")
                 st.rerun()
@@ -102,7 +102,7 @@ def _draw_leftovers(engine: Engine, size: int) -> None:
 
 def _draw_download(engine: Engine, download: StoredDownload) -> None:
     row = catalogue().get(download.key)
-    title = safe_markdown(row.title if row else download.key.replace("--", "/"))
+    title = safe_inline(row.title if row else download.key.replace("--", "/"))
     state = "" if download.complete else " · :orange[broken off; the next attempt goes on]"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"{title} · {decimal_text(download.bytes)}{state}", width="stretch")
@@ -115,7 +115,7 @@ def _draw_download(engine: Engine, download: StoredDownload) -> None:
             try:
                 freed = engine.store.forget_download(download.key)
             except PaddockError as error:
-                st.error(safe_markdown(str(error)), icon=":material/error:")
+                st.error(safe_inline(str(error)), icon=":material/error:")
             else:
                 notify(f"The download of {title} is removed: {decimal_text(freed)} are free again.")
                 st.rerun()

@@ -19,6 +19,9 @@ from core.ui.cached import cached_model, shared_engine
 from core.ui.model_access import check_use
 from core.ui.person import person
 
+SHOWN = 20
+"""Ended answers that the page draws at first, and how many more a click adds."""
+
 
 @dataclass(frozen=True)
 class HistoryEntry:
@@ -43,6 +46,8 @@ class Conversation:
 
     entries: list[HistoryEntry] = field(default_factory=list)
     """The newest first."""
+    shown: int = SHOWN
+    """How many of them the page draws; every click draws them all again."""
     job: Job | None = None
     asked_at: datetime | None = None
     notice: str | None = None
@@ -76,6 +81,10 @@ class Conversation:
         notice, self.notice = self.notice, None
         return notice
 
+    def show_more(self) -> None:
+        """Draw older answers, too."""
+        self.shown += SHOWN
+
     def stop(self) -> None:
         """Cancel the answer under way."""
         if self.job is not None:
@@ -101,7 +110,12 @@ class Conversation:
         self.job = None
 
     def regenerate(self, entry: HistoryEntry) -> None:
-        """Ask the same again with a fresh seed, so that a sampled answer may differ."""
+        """Ask the same again with a fresh seed, so that a sampled answer may differ.
+
+        Nothing happens while an answer is under way: the second of two quick clicks finds it so.
+        """
+        if self.running:
+            return
         sampling = replace(entry.request.sampling, seed=None)
         self.ask(entry.spec, replace(entry.request, sampling=sampling))
 

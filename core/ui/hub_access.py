@@ -15,7 +15,7 @@ from streamlit.errors import StreamlitSecretNotFoundError
 from core.store.hub import HubAccess
 from core.store.hub_errors import PUBLIC_HUB
 from core.ui.person import may_manage
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 
 _TOKEN, _OFFLINE, _SECRET = "hub_token", "hub_offline", "HF_TOKEN"
 
@@ -44,7 +44,7 @@ def draw_hub_access() -> HubAccess:
         return hub_access()
     with st.popover("Hub", icon=":material/hub:", key="hub"):
         st.markdown(
-            f"Models are fetched from **{safe_markdown(hub_url(found))}**"
+            f"Models are fetched from **{safe_inline(hub_url(found))}**"
             + ("." if found.endpoint is None else ", as `HF_ENDPOINT` says.")
         )
         if found.endpoint is None:

@@ -15,7 +15,7 @@ from core.records.votes import Trait
 from core.ui.cached import shared_votes
 from core.ui.comparison import Comparison, Shown
 from core.ui.judging import Judgement, NoBest
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline, safe_markdown
 
 COUNTED_BY: dict[str, tuple[Trait, ...]] = {
     "Model": ("model",),
@@ -70,7 +70,7 @@ def draw_ratings() -> None:
             counted_by, blind_only = _pick_votes()
         pairs = shared_votes().pairs(COUNTED_BY[counted_by], blind=True if blind_only else None)
     except RecordsError as error:
-        st.error(safe_markdown(str(error)), icon=":material/error:")
+        st.error(safe_inline(str(error)), icon=":material/error:")
         return
     ratings = rate(pairs)
     if not ratings.standings:

@@ -15,14 +15,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
+from urllib.parse import quote_plus
 
 import streamlit as st
 
 T = TypeVar("T")
 N = TypeVar("N", int, float)
 
-LONGEST = 1500
-"""Characters of a text in a link; servers and mail programs cut much longer ones."""
+LONGEST = 3000
+"""Characters of a page's texts in its link, encoded as they stand there (a letter that is not ASCII
+takes six or more). Servers, mail programs and the way through the sign-in form cut longer links."""
 
 _ARRIVAL, _REMEMBERED = "arrival", "remembered"
 
@@ -53,11 +55,12 @@ def use_remembered(values: Mapping[str, str]) -> None:
 
 
 def link_texts(*keys: str) -> None:
-    """Keep text widgets in the link as long as their text is short enough.
+    """Keep text widgets in the link as long as their texts together are short enough.
 
     Args:
         keys: keys of the widgets, which are also the names in the link.
     """
+    room = LONGEST
     for key in keys:
         known = key in st.session_state
         if not known:
@@ -65,7 +68,15 @@ def link_texts(*keys: str) -> None:
         if _to_be_read(key, known=known):
             st.session_state[key] = st.query_params[key]
         text = st.session_state[key] or ""
-        _write(key, text if len(text) <= LONGEST else "")
+        if (length := len(quote_plus(text, errors="replace"))) > room:
+            text, length = "", 0
+        room -= length
+        _write(key, text)
+
+
+def texts_linked(*keys: str) -> bool:
+    """Whether the whole of these texts stands in the link."""
+    return all(st.query_params.get(key, "") == (st.session_state.get(key) or "") for key in keys)
 
 
 def link_choice(key: str, default: T, read: Callable[[str], T]) -> None:

@@ -10,7 +10,7 @@ from core.runtimes.pool import LoadedInfo
 from core.runtimes.spec import ModelSpec
 from core.ui.history import model_title
 from core.ui.person import manage_button
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.units import bytes_text, duration_text
 
 _REFUSED = "unload_refused"
@@ -24,7 +24,7 @@ def draw_loaded(engine: Engine, *, key: str) -> None:
     """
     for info in engine.pool.loaded():
         with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
-            st.markdown(safe_markdown(loaded_text(info)), width="stretch")
+            st.markdown(safe_inline(loaded_text(info)), width="stretch")
             manage_button(
                 "Unload",
                 icon=":material/eject:",
@@ -34,7 +34,7 @@ def draw_loaded(engine: Engine, *, key: str) -> None:
                 args=(engine, info.spec),
             )
     if refused := st.session_state.pop(_REFUSED, None):
-        st.error(safe_markdown(refused), icon=":material/error:")
+        st.error(safe_inline(refused), icon=":material/error:")
 
 
 def loaded_text(info: LoadedInfo) -> str:

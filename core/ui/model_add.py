@@ -15,7 +15,7 @@ from core.ui.model_access import check_name
 from core.ui.model_list import added
 from core.ui.opened import open_card
 from core.ui.person import may_manage, person
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 
 
 def draw_add(engine: Engine) -> None:
@@ -46,10 +46,10 @@ def look_up(engine: Engine, name: str, access: HubAccess) -> None:
         source = engine.store.resolve(name)
         described = None
         if source.kind is SourceKind.HUB and source.model is None:
-            with st.spinner(f"Asking the hub for {safe_markdown(source.title)}"):
+            with st.spinner(f"Asking the hub for {safe_inline(source.title)}"):
                 described = model_hub.describe(str(source.location), access)
     except PaddockError as error:
-        st.error(safe_markdown(str(error)), icon=":material/error:")
+        st.error(safe_inline(str(error)), icon=":material/error:")
         return
     added().put(source, described)
     open_card(source.key)

@@ -15,7 +15,7 @@ from core.ui.model_list import ListedModel
 from core.ui.model_plan import draw_plan
 from core.ui.model_results import draw_stored, draw_try_it
 from core.ui.opened import is_open, note, widget_key
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.ui.task_panel import draw_tasks_of
 from core.units import decimal_text, parameters_text
 
@@ -55,7 +55,7 @@ def draw_card(engine: Engine, model: ListedModel, access: HubAccess) -> None:
 
 def _head(model: ListedModel) -> str:
     """Title, size, licence and what of it is on disk, in one line of Markdown."""
-    parts = [f"**{safe_markdown(model.title)}**"]
+    parts = [f"**{safe_inline(model.title)}**"]
     row = model.row
     if row is not None:
         parts += [parameters_text(row.parameters), family(row.architecture), row.licence]
@@ -63,7 +63,7 @@ def _head(model: ListedModel) -> str:
         manifest = model.stored[0].manifest
         parts += [
             parameters_text(manifest.parameters),
-            safe_markdown(family(manifest.architecture or "")),
+            safe_inline(family(manifest.architecture or "")),
         ]
     line = " · ".join(part for part in parts if part)
     badges = [
@@ -80,12 +80,12 @@ def _origin(model: ListedModel) -> str:
     """Where a model without a row comes from."""
     if model.hub is not None:
         config = model.hub.config or {}
-        architecture = safe_markdown(str(config.get("model_type") or "unknown architecture"))
+        architecture = safe_inline(str(config.get("model_type") or "unknown architecture"))
         return (
             f"From the hub: {architecture}, {len(model.hub.files)} files of together "
             f"{decimal_text(model.hub.total_bytes)}. Its page there tells its licence and limits."
         )
-    return f"From {safe_markdown(model.name)}"
+    return f"From {safe_inline(model.name)}"
 
 
 def _draw_facts(row: CatalogueModel) -> None:

@@ -16,7 +16,7 @@ from core.ui.hub_access import hub_url
 from core.ui.model_add import look_up
 from core.ui.model_list import PRECISIONS, ListedModel, of_hub
 from core.ui.person import manage_button
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.ui.settled import settle
 from core.units import decimal_text, duration_text
 
@@ -40,7 +40,7 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
     plans = {precision: model.estimate(engine, precision, int4) for precision in PRECISIONS}
     known = [plan for plan in plans.values() if isinstance(plan, Estimate)]
     if not known:
-        st.warning(safe_markdown(str(next(iter(plans.values())))), icon=":material/error:")
+        st.warning(safe_inline(str(next(iter(plans.values())))), icon=":material/error:")
         if (
             of_hub(model)
             and model.hub is None
@@ -129,7 +129,7 @@ def _draw_actions(engine: Engine, model: ListedModel, plans: Plans, access: HubA
     elif under_way:
         st.caption(f"{precision.label} is being made.")
     elif refusal:
-        st.warning(safe_markdown(refusal), icon=":material/block:")
+        st.warning(safe_inline(refusal), icon=":material/block:")
     else:
         st.caption(f"{precision.label}: {_GOOD_FOR[precision]}.")
     if download and _is_gated(model):
@@ -157,7 +157,7 @@ def submit(
     try:
         engine.tasks.submit(request)
     except PaddockError as error:
-        st.error(safe_markdown(str(error)), icon=":material/error:")
+        st.error(safe_inline(str(error)), icon=":material/error:")
     else:
         st.rerun()
 

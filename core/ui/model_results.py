@@ -12,7 +12,7 @@ from core.ui.model_charts import bits_chart
 from core.ui.model_list import ListedModel
 from core.ui.navigation import page
 from core.ui.person import manage_button
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.units import decimal_text, duration_text, parameters_text
 
 _NOTICE = "models_notice"
@@ -33,7 +33,7 @@ def draw_stored(engine: Engine, model: ListedModel, stored: StoredModel) -> None
     """The result card of one precision."""
     manifest = stored.manifest
     with st.container(border=True, key=f"stored_{stored.key}_{stored.precision}"):
-        st.markdown(f"**{stored.precision.label}** {safe_markdown(manifest.title)}")
+        st.markdown(f"**{stored.precision.label}** {safe_inline(manifest.title)}")
         st.caption(_how_made(stored))
         with st.container(horizontal=True, gap="medium"):
             before = manifest.source_bytes
@@ -97,7 +97,7 @@ def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> No
             "Delete", icon=":material/delete:", type="tertiary", key=f"ask_delete_{name}"
         ):
             size = decimal_text(stored.manifest.folder_bytes)
-            title = safe_markdown(stored.manifest.title)
+            title = safe_inline(stored.manifest.title)
             st.markdown(f"Delete {title} in {stored.precision.label}? This frees **{size}**.")
             delete = manage_button(
                 "Delete it",
@@ -117,7 +117,7 @@ def _verify(engine: Engine, stored: StoredModel) -> None:
         with st.spinner(f"Reading {size}", show_time=True):
             engine.store.verify(stored, full=True)
     except PaddockError as error:
-        st.error(safe_markdown(str(error)), icon=":material/error:")
+        st.error(safe_inline(str(error)), icon=":material/error:")
     else:
         count = len(stored.manifest.files)
         st.success(f"All {count} files are as they were made ({size}).", icon=":material/verified:")
@@ -127,9 +127,9 @@ def _delete(engine: Engine, stored: StoredModel) -> None:
     try:
         freed = engine.delete(stored)
     except PaddockError as error:
-        st.error(safe_markdown(str(error)), icon=":material/error:")
+        st.error(safe_inline(str(error)), icon=":material/error:")
         return
-    title = safe_markdown(stored.manifest.title)
+    title = safe_inline(stored.manifest.title)
     notify(f"{title} in {stored.precision.label} is deleted: {decimal_text(freed)} are free again.")
     st.rerun()
 

@@ -23,7 +23,7 @@ from core.ui.remote_models import (
     remote_label,
     remote_models,
 )
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.units import bytes_text, parameters_text
 
 PRECISION_HELP = (
@@ -120,7 +120,7 @@ def _remote_spec(directory: Directory, model: str) -> ModelSpec:
     try:
         spec = ModelSpec.of_remote(model)
     except PersonMistake as error:
-        st.warning(safe_markdown(str(error)), icon=":material/error:")
+        st.warning(safe_inline(str(error)), icon=":material/error:")
         st.stop()
     draw_remote_state(directory, spec)
     return spec
@@ -175,7 +175,7 @@ def _draw_state(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
         check_name(store, spec.model, someone)
         stored = store.get(store.resolve(spec.model), spec.precision)
     except PaddockError as error:
-        st.warning(safe_markdown(str(error)), icon=":material/error:")
+        st.warning(safe_inline(str(error)), icon=":material/error:")
         return
     if stored is not None:
         size = bytes_text(stored.manifest.weight_bytes)

@@ -7,7 +7,7 @@ import streamlit as st
 from core.errors import PaddockError
 from core.remotes import Directory, is_remote, model_name, split_name
 from core.runtimes.spec import ModelSpec
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 
 _LOOK_S = 0.3
 """How often a page looks whether the first list of a remote has come."""
@@ -51,13 +51,13 @@ def draw_remote_state(directory: Directory, spec: ModelSpec) -> None:
         name, model = split_name(spec.model)
         remote = directory.book.get(name)
     except PaddockError as error:
-        st.warning(safe_markdown(str(error)), icon=":material/error:")
+        st.warning(safe_inline(str(error)), icon=":material/error:")
         return
-    known, host = directory.listing(remote), safe_markdown(remote.host)
+    known, host = directory.listing(remote), safe_inline(remote.host)
     if known is None:
         st.caption(f":material/cloud_sync: Asking {host} for its models.")
     elif not known.reachable:
-        st.warning(safe_markdown(str(known.error)), icon=":material/cloud_off:")
+        st.warning(safe_inline(str(known.error)), icon=":material/cloud_off:")
     elif known.error is None and model not in known.models:
         st.warning(f"{host} does not list this model (any more).", icon=":material/cloud_alert:")
     else:

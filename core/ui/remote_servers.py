@@ -11,7 +11,7 @@ from core.remotes.book import key_variable
 from core.ui.navigation import page
 from core.ui.person import manage_button, may_manage, person
 from core.ui.remote_models import follow_listings
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 
 _NAME, _URL, _KEY = "remote_name", "remote_url", "remote_key"
 _REFUSED = "remote_refused"
@@ -49,7 +49,7 @@ def draw_add_server(engine: Engine) -> None:
         )
         st.form_submit_button("Add and test", icon=":material/add:", on_click=_add, args=(engine,))
         if refused := st.session_state.pop(_REFUSED, None):
-            st.error(safe_markdown(refused), icon=":material/error:")
+            st.error(safe_inline(refused), icon=":material/error:")
 
 
 def draw_servers(engine: Engine) -> None:
@@ -68,7 +68,7 @@ def draw_servers(engine: Engine) -> None:
 def _draw_server(engine: Engine, remote: Remote, known: Listing | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
-            f"**{remote.name}** &nbsp; {_badge(known)} &nbsp; {safe_markdown(remote.url)}",
+            f"**{remote.name}** &nbsp; {_badge(known)} &nbsp; {safe_inline(remote.url)}",
             width="stretch",
         )
         if manage_button(
@@ -77,12 +77,12 @@ def _draw_server(engine: Engine, remote: Remote, known: Listing | None) -> None:
             type="tertiary",
             key=f"test_{remote.name}",
         ):
-            with st.spinner(f"Asking {safe_markdown(remote.host)}"):
+            with st.spinner(f"Asking {safe_inline(remote.host)}"):
                 engine.remotes.directory.ask(remote).result()
             st.rerun()
         _draw_remove(engine, remote)
     if known is not None and known.error is not None:
-        st.warning(safe_markdown(str(known.error)), icon=":material/cloud_off:")
+        st.warning(safe_inline(str(known.error)), icon=":material/cloud_off:")
     st.caption(" · ".join(_facts(remote, known)))
     if known is not None and known.models:
         _draw_models(remote, known)
@@ -102,7 +102,7 @@ def _badge(known: Listing | None) -> str:
 def _facts(remote: Remote, known: Listing | None) -> list[str]:
     facts = []
     if known is not None and known.software is not None:
-        facts.append(safe_markdown(known.software))
+        facts.append(safe_inline(known.software))
     if known is not None and known.round_trip_ms is not None:
         facts.append(f"round trip {known.round_trip_ms:.1f} ms")
     if known is not None and known.connect_ms is not None:
@@ -118,7 +118,7 @@ def _facts(remote: Remote, known: Listing | None) -> list[str]:
 def _draw_models(remote: Remote, known: Listing) -> None:
     for model in known.models[:_SHOWN]:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(safe_markdown(model), width="stretch")
+            st.markdown(safe_inline(model), width="stretch")
             st.page_link(
                 page("instruct"),
                 label="Try it",

@@ -35,6 +35,21 @@ def safe_markdown(text: str) -> str:
     return stream.feed(text) + stream.close()
 
 
+def safe_inline(text: str) -> str:
+    """A text made harmless that is put within a line, after words of ours say.
+
+    Backticks open no fenced code there, so nothing of it may be left as it is.
+    """
+    stream = SafeMarkdown(fences=False)
+    return stream.feed(text) + stream.close()
+
+
+def emphasised(text: str) -> str:
+    """A text made harmless, in bold where it has one line only."""
+    line = text.strip()
+    return safe_markdown(text) if "\n" in line else f"**{safe_inline(line)}**"
+
+
 def safe_html(text: str) -> str:
     """The text for ``st.html``: every character is shown as it is."""
     return html.escape(text)
@@ -47,7 +62,12 @@ class SafeMarkdown:
     held back until it can.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fences: bool = True) -> None:
+        """
+        Args:
+            fences: whether the text begins at the start of a line, so that it may hold fenced code.
+        """
+        self._fences = fences
         self._held = ""
         self._fence: str | None = None
         self._tail = "\n"  # the last characters taken
@@ -76,7 +96,7 @@ class SafeMarkdown:
 
     def _next(self, *, final: bool) -> str | None:
         """Consume and convert one unit of what is held; None where more text is needed."""
-        if self._tail.endswith("\n"):
+        if self._fences and self._tail.endswith("\n"):
             line, newline, _ = self._held.partition("\n")
             if self._may_be_fence(line):
                 if not newline and not final:

@@ -13,7 +13,7 @@ from core.generation.answer import Answer
 from core.generation.job import Job, Phase, Snapshot
 from core.runtimes.spec import ModelSpec
 from core.ui.paragraphs import Unsent
-from core.ui.safe_text import SafeMarkdown, safe_markdown
+from core.ui.safe_text import SafeMarkdown, safe_inline
 from core.units import bytes_text, milliseconds_text, rate_text
 
 READING_TOKENS_PER_S = 40.0
@@ -108,7 +108,7 @@ def _draw_progress(
     figures: DeltaGenerator, now: Snapshot, pace: Pace, *, waited_s: float, behind: bool
 ) -> None:
     if now.phase is Phase.PREPARING:
-        message = f":material/hourglass_top: {safe_markdown(now.message)}"
+        message = f":material/hourglass_top: {safe_inline(now.message)}"
         if now.fraction is None:  # an empty bar would look stuck; seconds that count do not
             figures.caption(f"{message} {waited_s:.0f} s")
         else:
@@ -162,7 +162,7 @@ def figures_line(answer: Answer, spec: ModelSpec, title: str | None, *, times: i
     named = [] if title is None else [title, *precision]
     parts += [*named, device, runtime]
     if conditions is not None and conditions.note is not None:
-        parts.append(safe_markdown(conditions.note))
+        parts.append(safe_inline(conditions.note))
     if answer.seed is not None:
         parts.append(f"seed {answer.seed}")
     if answer.contended:

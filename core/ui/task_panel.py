@@ -18,7 +18,7 @@ from core.ui.hub_access import hub_access
 from core.ui.model_results import draw_try_it
 from core.ui.person import manage_button
 from core.ui.place import place
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.units import decimal_text, duration_text
 
 _SEEN, _REFUSED = "tasks_seen", "task_refused"
@@ -67,7 +67,7 @@ def _draw_all(engine: Engine) -> None:
     if _states(engine) != st.session_state.get(_SEEN):
         st.rerun()  # what is on disk has changed, too
     if refused := st.session_state.pop(_REFUSED, None):
-        st.error(safe_markdown(refused), icon=":material/error:")
+        st.error(safe_inline(refused), icon=":material/error:")
     views = engine.tasks.list()
     if not views:
         return
@@ -100,7 +100,7 @@ def _draw_short(engine: Engine, task: int) -> None:
 def _draw_task(engine: Engine, view: TaskView) -> None:
     _draw_head(engine, view, where="panel")
     if view.state is TaskState.FAILED:
-        st.error(safe_markdown(view.error or "It failed."), icon=":material/error:")
+        st.error(safe_inline(view.error or "It failed."), icon=":material/error:")
     if not view.state.final:
         _draw_progress(view)
         if view.log:
@@ -115,7 +115,7 @@ def _draw_log(view: TaskView) -> None:
 
 
 def _draw_head(engine: Engine, view: TaskView, *, where: str) -> None:
-    line = f"{_ICONS[view.state]} **{safe_markdown(view.title)}**"
+    line = f"{_ICONS[view.state]} **{safe_inline(view.title)}**"
     left, middle, right = (f"{where}_{view.id}_{side}" for side in ("left", "middle", "right"))
     with st.container(horizontal=True, vertical_alignment="center"):
         if not view.state.final:
@@ -172,7 +172,7 @@ def _draw_progress(view: TaskView) -> None:
         st.caption(f":material/schedule: {line}")
         return
     now = view.progress
-    message = safe_markdown(now.message) if now else "Starting."
+    message = safe_inline(now.message) if now else "Starting."
     if (share := _share(now)) is not None:
         st.progress(share, text=message)
     else:

@@ -155,6 +155,6 @@ def test_settings_survive_going_to_another_page_and_back(screen: Screen) -> None
 
 
 def test_a_text_too_long_for_a_link_is_left_out_of_it(screen: Screen, scripted: Stagehand) -> None:
-    screen.ask("word " * 400)
+    screen.ask("word " * 700)
     screen.await_answer()
     assert "instruction=" not in screen.url

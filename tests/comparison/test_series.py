@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from core.comparison import timed
 from core.comparison.instructions import Instruction, parse_instructions
 from core.comparison.match import SideState
 from core.comparison.series import Series
 from core.comparison.setup import Mode
 from core.errors import BadRequestError
 from core.generation.request import GenerationRequest
-from core.runtimes.spec import SamplingSettings
+from core.runtimes.spec import SamplingSettings, TokenRequest
 from tests.comparison.conftest import GREEDY, PATIENCE_S, OutOfOrder, Stable, spec
 
 SIDES = (spec("one"), spec("two"))
@@ -51,6 +52,31 @@ def test_every_instruction_goes_to_every_side_in_order(stable: Stable, mode: Mod
         rates = sorted(row.figures[side].decode_tokens_per_s for row in rows)
         assert summary.decode_tokens_per_s == rates[1]
         assert summary.fastest == sum(row.fastest == side for row in rows)
+
+
+@pytest.mark.parametrize(("shortest_s", "judged"), [(1.0, 0), (0.0, 3)])
+def test_who_was_fastest_is_said_of_long_answers_alone(
+    stable: Stable, monkeypatch: pytest.MonkeyPatch, shortest_s: float, judged: int
+):
+    monkeypatch.setattr(timed, "SHORTEST_S", shortest_s)
+
+    def slowly(request: TokenRequest) -> Iterator[int]:
+        for token_id in [40] * 6 + [0]:
+            time.sleep(0.03)
+            yield token_id
+
+    stable.add("one", slowly)
+    stable.add("two", "It is quiet.")
+    done = series(stable)
+    assert done.wait(PATIENCE_S)
+    rows = done.rows()
+    assert [row.timed for row in rows] == [bool(judged)] * 3
+    assert [row.fastest for row in rows] == ([1] * 3 if judged else [None] * 3)
+    assert [(each.fastest, each.timed) for each in done.summary()] == [
+        (0, judged),
+        (judged, judged),
+    ]
+    assert all(again is row for again, row in zip(done.rows(), rows, strict=True)), "kept"
 
 
 def test_contexts_come_along_and_the_seed_is_each_ones_own_unless_given(stable: Stable):

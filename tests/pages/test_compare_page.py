@@ -339,6 +339,52 @@ def test_one_side_can_be_asked_again_beside_the_kept_other(scripted: None) -> No
     assert shown(app).match is first
 
 
+def linked(app: AppTest) -> tuple[str, str]:
+    """The sentence of the popover with the link, and the link's query."""
+    code = next(each.value for each in app.code if "?" in each.value)
+    sentence = next(each.value for each in app.caption if each.value.startswith("Opens this page"))
+    return sentence, code.partition("?")[2]
+
+
+def test_the_link_has_what_was_set_just_now_and_says_what_it_has(scripted: None) -> None:
+    app = page()
+    named(app.text_area, "Instruction").set_value("Why?")
+    named(app.toggle, "Blind").set_value(True)
+    sentence, query = linked(checked(app.run()))
+    assert query == "instruction=Why%3F&blind=True" and sentence.endswith(
+        "settings and instruction."
+    )
+    named(app.toggle, "Blind").set_value(False)
+    named(app.text_area, "Instruction").set_value("Почему? " * 100)
+    sentence, query = linked(checked(app.run()))
+    assert query == "" and "too long" in sentence
+
+
+def test_quick_clicks_on_regenerate_start_one_match(scripted: None) -> None:
+    app = page(mode="race")
+    run(app)
+    first = shown(app)
+    say(NEOX, "Rain.", released=1)
+    state(app).regenerate(first)
+    again = shown(app)
+    state(app).regenerate(first)
+    assert shown(app) is again and len(state(app).entries) == 2
+    STAGES[NEOX].release(None)
+    finish(app)
+
+
+def test_a_quick_second_delete_deletes_nothing_else(scripted: None) -> None:
+    app = page(mode="race")
+    for instruction in ("First?", "Second?", "Third?"):
+        run(app, instruction)
+    delete = [button for button in app.button if button.label == "Delete"]
+    assert len(delete) == 2
+    checked(delete[0].click().run())
+    delete[0].click().run()  # as the browser sends it that has not shown the first yet
+    asked = [entry.match.setup.request.instruction for entry in state(app).entries]
+    assert asked == ["Third?", "First?"]
+
+
 def test_who_lost_the_right_to_manage_cannot_use_it_by_regenerating(
     scripted: None, request: pytest.FixtureRequest
 ) -> None:

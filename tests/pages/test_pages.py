@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,7 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 from core.records import RunResult, RunStart, RunStore
 from core.settings import load_settings
+from core.ui.history import SHOWN, Conversation
 from tests.records.run_samples import a_result, a_start
+from tests.ui.test_figures_and_export import ENTRY
 
 PATIENCE_S = 60.0
 
@@ -74,3 +77,24 @@ def test_a_database_that_cannot_be_opened_is_a_sentence(monkeypatch: pytest.Monk
     for name in ("metrics", "account"):
         app = page(name)
         assert app.error, name
+
+
+def test_a_long_conversation_is_drawn_in_portions() -> None:
+    app = page("Instruct")
+    entries = [replace(ENTRY, id=str(number)) for number in range(2 * SHOWN + 3)]
+    app.session_state["conversation"] = Conversation(entries=entries)
+    for drawn, label in ((SHOWN, "Show 20 more of 23"), (2 * SHOWN, "Show 3 more of 3")):
+        app.run()
+        regenerate = [each for each in app.button if each.label == "Regenerate"]
+        assert len(regenerate) == drawn
+        next(each for each in app.button if each.label == label).click().run()
+    assert not app.exception
+    assert len([each for each in app.button if each.label == "Regenerate"]) == len(entries)
+    assert not any(each.label.startswith("Show ") for each in app.button)
+
+
+def test_quick_clicks_on_regenerate_ask_once() -> None:
+    under_way = object()
+    talk = Conversation(entries=[ENTRY], job=under_way)
+    talk.regenerate(ENTRY)
+    assert talk.job is under_way and talk.notice is None

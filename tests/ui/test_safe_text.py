@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.ui.safe_text import JOINER, SafeMarkdown, safe_markdown
+from core.ui.safe_text import JOINER, SafeMarkdown, emphasised, safe_inline, safe_markdown
 
 SPECIAL = [
     "`",
@@ -76,14 +76,42 @@ def test_nothing_is_lost(pieces: list[str]) -> None:
     ) or visible.replace("\\", "") == text.replace("\\", "")
 
 
-@given(PIECES)
-def test_no_construct_survives_outside_code(pieces: list[str]) -> None:
+def active(markdown: str) -> set[str]:
+    """What a browser would follow, fetch or run."""
     from markdown_it import MarkdownIt
 
-    parsed = MarkdownIt("commonmark").enable(["table"]).parse(safe_markdown("".join(pieces)))
+    parsed = MarkdownIt("commonmark").enable(["table"]).parse(markdown)
     kinds = {child.type for token in parsed for child in token.children or ()}
     kinds |= {token.type for token in parsed}
-    assert not kinds & {"image", "link_open", "html_inline", "html_block"}
+    return kinds & {"image", "link_open", "html_inline", "html_block"}
+
+
+@given(PIECES)
+def test_no_construct_survives_outside_code(pieces: list[str]) -> None:
+    assert not active(safe_markdown("".join(pieces)))
+
+
+@given(PIECES, PIECES)
+def test_no_construct_survives_within_a_line(pieces: list[str], others: list[str]) -> None:
+    text = safe_inline("".join(pieces))
+    assert not active(f"A · **{text}** · {safe_inline(''.join(others))}") and not active(text)
+
+
+@given(PIECES)
+def test_no_construct_survives_in_bold(pieces: list[str]) -> None:
+    assert not active(emphasised("".join(pieces)))
+
+
+def test_within_a_line_nothing_is_fenced() -> None:
+    hostile = "```![x](http://h/i.png) [y](http://h)"
+    assert safe_markdown(hostile) == hostile, "at the start of a line it opens fenced code"
+    assert active(f"From {safe_markdown(hostile)}") == {"image", "link_open"}
+    assert not active(f"From {safe_inline(hostile)}")
+
+
+def test_an_instruction_is_in_bold_unless_it_has_several_lines() -> None:
+    assert emphasised(" Why [x]? ") == "**Why &#91;x]?**"
+    assert emphasised("```py\nx = 1\n```\nExplain.") == "```py\nx = 1\n```\nExplain."
 
 
 def test_long_text_without_newline_is_linear() -> None:

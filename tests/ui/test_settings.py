@@ -170,3 +170,7 @@ def test_texts_stand_in_the_link_while_they_are_short() -> None:
     assert app.query_params["words"] in ("x" * LONGEST, ["x" * LONGEST])
     app.text_area[0].set_value("x" * (LONGEST + 1)).run()
     assert "words" not in app.query_params
+    app.text_area[0].set_value("я" * (LONGEST // 6)).run()  # %D1%8F
+    assert "words" in app.query_params
+    app.text_area[0].set_value("я" * (LONGEST // 6 + 1)).run()
+    assert "words" not in app.query_params
