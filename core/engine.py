@@ -15,7 +15,13 @@ from core.benchmark.npu_weights import delete_npu_weights
 from core.benchmark.sweep import Benchmark
 from core.benchmark.tuning_desk import TuningDesk
 from core.catalogue import Int4Settings, Precision, device_int4
-from core.errors import BadRequestError, ModelBusyError, PaddockError, RecordsError
+from core.errors import (
+    AccessDeniedError,
+    BadRequestError,
+    ModelBusyError,
+    PaddockError,
+    RecordsError,
+)
 from core.generation.activity import MONITOR
 from core.generation.job import Job, JobObserver, Phase
 from core.generation.request import GenerationRequest
@@ -144,6 +150,7 @@ class Engine:
                 line.
 
         Raises:
+            AccessDeniedError: the account was deleted or disabled meanwhile; nothing was started.
             BadRequestError: the request cannot be used; nothing was started.
             TooManyAnswersError: the person has as many as they may; nothing was started.
         """
@@ -177,6 +184,7 @@ class Engine:
         owner: str,
         lane: str | None,
     ) -> Job:
+        self._check_owner(owner)
         share = None if lane is None else self._shares.claim(lane)
         try:
             job = Job(
@@ -214,6 +222,24 @@ class Engine:
         deadline = time.monotonic() + patience_s
         for job in theirs:
             job.wait(max(0.0, deadline - time.monotonic()))
+
+    def _check_owner(self, owner: str) -> None:
+        """
+        Raises:
+            AccessDeniedError: nobody may ask in this person's name any more, as a list would that
+                was begun before.
+        """
+        if owner == GUEST:
+            return
+        try:
+            account = AccountStore(self.runs.database).get(owner)
+        except RecordsError as error:  # costs the row, never the answer
+            logger.warning("Whether account %s may ask could not be looked up: %s", owner, error)
+            return
+        if account is None or account.disabled:
+            raise AccessDeniedError(
+                "This account was deleted or disabled; it gets no more answers."
+            )
 
     def _check_size(self, request: GenerationRequest) -> None:
         """

@@ -13,10 +13,10 @@ import core.engine
 from core.api.service import Caller, Limits
 from core.catalogue import DEFAULT_PRECISION, Precision
 from core.engine import Engine
-from core.errors import TooManyAnswersError, UnknownModelError
+from core.errors import AccessDeniedError, TooManyAnswersError, UnknownModelError
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
-from core.records import Origin
+from core.records import AccountStore, Origin
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.serving import EngineModels
 from core.settings import Settings
@@ -70,6 +70,7 @@ def engine(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Engine]:
         answers_waiting=0,
     )
     made = Engine(settings, runtimes=dict.fromkeys(RuntimeName, runtime))
+    add_account(made.runs.database, "ada", "bob")
     yield made
     made.close()
 
@@ -295,7 +296,6 @@ def test_what_was_compressed_for_an_npu_answers_there_alone(
 def test_an_answer_is_recorded_as_a_program_s_in_its_person_s_name(
     models: EngineModels, engine: Engine, conversions: list[str]
 ):
-    add_account(engine.runs.database, "ada")
     ask(models, EMBEDDED[0])
     (run,) = engine.runs.recent()
     assert (run.start.origin, run.start.owner, run.start.session) == (Origin.API, "ada", None)
@@ -318,3 +318,19 @@ def test_each_person_s_answers_are_limited_by_themselves(
 
 def test_the_limits_are_the_settings_(models: EngineModels):
     assert models.limits == Limits(max_new_tokens=9, max_characters=400)
+
+
+def test_who_was_disabled_or_deleted_is_answered_no_more(
+    models: EngineModels, engine: Engine, conversions: list[str]
+):
+    ask(models, EMBEDDED[0])
+    accounts = AccountStore(engine.runs.database)
+    accounts.set_disabled("ada", True)
+    with pytest.raises(AccessDeniedError, match="gets no more answers"):
+        models.start(EMBEDDED[0], REQUEST, ADA)
+    accounts.set_disabled("ada", False)
+    ask(models, EMBEDDED[0])
+    accounts.delete("ada")
+    with pytest.raises(AccessDeniedError):
+        models.start(EMBEDDED[0], REQUEST, ADA)
+    assert models.start(EMBEDDED[0], REQUEST, BOB).wait(30), "others go on"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 
@@ -92,12 +93,11 @@ def _draw_account(row: AccountSummary, *, mine: bool) -> None:
             "Enable" if account.disabled else "Disable",
             icon=":material/check_circle:" if account.disabled else ":material/block:",
             type="tertiary",
-            key=f"able_{account.id}",
+            # Another button than its opposite: a second quick click must not undo the first.
+            key=f"able_{account.id}_{'on' if account.disabled else 'off'}",
             disabled=mine,
             on_click=_administer,
-            args=(
-                lambda asker, others: others.set_disabled(asker, account.id, not account.disabled),
-            ),
+            args=(partial(_set_disabled, account_id=account.id, disabled=not account.disabled),),
         )
         with st.popover("Delete", icon=":material/delete:", type="tertiary", disabled=mine):
             st.markdown(
@@ -175,6 +175,14 @@ def _invite() -> None:
         st.session_state[_NEW_CODE] = made.code
 
     _administer(make)
+
+
+def _set_disabled(asker: str, others: Administration, *, account_id: str, disabled: bool) -> None:
+    from core.ui.cached import shared_engine
+
+    others.set_disabled(asker, account_id, disabled)
+    if disabled:
+        shared_engine().stop_answers(account_id)
 
 
 def _delete(asker: str, others: Administration, account_id: str) -> None:
