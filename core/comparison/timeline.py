@@ -23,11 +23,17 @@ class Timeline:
 
 
 def timeline(timing: Timing) -> Timeline:
-    """The timeline of the typical answer of a side; without tokens, it is the start alone."""
+    """The timeline of the typical answer of a side; without tokens, it is the start alone.
+
+    A server elsewhere may send several tokens in one piece, and tell their number at the end: all
+    pieces are taken to have as many.
+    """
     answer = timing.typical
     times = answer.token_times_ms
+    told = answer.timings.new_tokens if answer.timings is not None else 0
+    each = told / len(times) if times and told else 1.0
     return Timeline(
         seconds=(0.0, *(time_ms / 1000 for time_ms in times)),
-        tokens=tuple(range(len(times) + 1)),
+        tokens=tuple(round(each * count) for count in range(len(times) + 1)),
         contended=answer.contended or timing.cores_apart,
     )

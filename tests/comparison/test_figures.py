@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -205,3 +205,9 @@ def test_a_timeline_has_a_point_a_token_after_its_start():
     assert line.seconds == pytest.approx((0.0, 0.1, 0.15, 0.2))
     assert line.tokens == (0, 1, 2, 3) and line.contended
     assert timeline(Timing((answer(ids=()),), cores_apart=False)).tokens == (0,)
+
+
+def test_pieces_of_a_server_are_drawn_as_the_tokens_that_it_told():
+    pieces = answer(ids=range(1, 6))
+    told = replace(pieces, timings=replace(pieces.timings, new_tokens=20))
+    assert timeline(Timing((told,), cores_apart=False)).tokens == (0, 4, 8, 12, 16, 20)
