@@ -6,17 +6,22 @@ import logging
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from typing import Any
 
 import pytest
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
+from core.accounts import Outsider
 from core.records import GUEST, Role, RunStore, VoteStore
 from core.web.addresses import PAGES
 from core.web.guard import CONNECTION_HEADER, OWNER_HEADER, Guard
 from core.web.headers import ALWAYS, FORM_POLICY
+from core.web.routes import Providers
 from tests.accounts.samples import GOOD, HOSTILE, OTHER
 from tests.records.run_samples import a_result, a_start
 from tests.web.world import ELSEWHERE, HERE, Browser, Site, errors
@@ -570,6 +575,48 @@ def test_a_database_that_fails_lets_nobody_in(site: Site, monkeypatch: pytest.Mo
     with pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)):
         ada.stream().__enter__()
     assert [path for path in site.ran if path != "/healthz"] == []
+
+
+# By a provider
+
+
+class Vouching(Providers):
+    """Vouches for whoever has its cookie."""
+
+    def outsider(self, request: Request) -> Outsider | None:
+        subject = request.cookies.get("vouched")
+        return Outsider(f"https://provider {subject}", subject) if subject else None
+
+    def forget(self, request: Request, response: Response) -> None:
+        response.delete_cookie("vouched")
+
+
+def test_who_came_by_a_provider_still_finds_the_form_for_a_password(site: Site) -> None:
+    site.person("Ada")
+    site.pages.providers = Vouching()
+    browser = site.browser()
+    browser.http.cookies.set("vouched", "bo", domain="localhost.local", path="/")
+    answer = browser.get("sign-in?next=models")
+    assert (answer.status_code, answer.headers["location"]) == (303, "register?next=models")
+    form = browser.get("register?next=models")
+    assert 'value="bo"' in form.text and 'type="password"' not in form.text
+    [back] = re.findall(r'<a href="([^"]+)">I have an account</a>', form.text)
+    own = browser.get(unescape(back))
+    assert own.status_code == 200 and 'type="password"' in own.text
+    assert 'name="next" value="models"' in own.text
+    assert "vouched" not in browser.cookies, "nobody else makes an account for them here"
+    assert 'type="password"' in browser.get("register").text
+    assert browser.sign_in("Ada").status_code == 303
+
+
+def test_who_signs_in_by_a_password_leaves_no_provider_s_word(site: Site) -> None:
+    site.person("Ada")
+    browser = site.browser()
+    fields = {"seal": browser.seal("sign-in"), "name": "Ada", "password": GOOD}
+    site.pages.providers = Vouching()
+    browser.http.cookies.set("vouched", "bo", domain="localhost.local", path="/")
+    assert browser.http.post("/sign-in", data=fields).status_code == 303
+    assert "vouched" not in browser.cookies
 
 
 # Below a prefix
