@@ -81,6 +81,16 @@ def test_only_this_server_gets_the_key_and_little_else(
     assert server.headers[-1]["authorization"] == f"Bearer {KEY}"
 
 
+def test_who_still_holds_a_changed_remote_gets_no_key_of_the_new_one(
+    directory_of: MakeDirectory, server: ScriptedServer
+):
+    directory, remote = directory_of(server.url)
+    directory.book.add("office", "http://elsewhere.invalid/v1", KEY)
+    known = directory.ask(remote).result(PATIENCE_S)
+    assert "changed or removed" in str(known.error)
+    assert server.headers == []
+
+
 def test_a_redirect_is_not_followed(directory_of: MakeDirectory, server: ScriptedServer):
     with serving() as thief:
         server.listing = lambda handler: handler.reply(
