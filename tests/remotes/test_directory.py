@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -147,6 +148,26 @@ def test_a_flood_is_cut_off(directory_of: MakeDirectory, server: ScriptedServer)
     directory, remote = directory_of(server.url)
     known = directory.ask(remote).result(PATIENCE_S)
     assert "far more text than was asked for" in str(known.error)
+
+
+def test_compressed_text_is_not_asked_for_and_not_read(
+    directory_of: MakeDirectory, server: ScriptedServer
+):
+    bomb = gzip.compress(json.dumps({"data": [{"id": "x"}], "more": " " * 2**20}).encode())
+
+    def listing(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("content-encoding", "gzip")
+        handler.send_header("content-length", str(len(bomb)))
+        handler.end_headers()
+        handler.wfile.write(bomb)
+
+    server.listing = listing
+    directory, remote = directory_of(server.url)
+    known = directory.ask(remote).result(PATIENCE_S)
+    assert server.headers[-1]["accept-encoding"] == "identity"
+    assert "does not answer as an OpenAI-compatible server would" in str(known.error)
+    assert "compressed text" in str(known.error) and known.models == ()
 
 
 def test_names_that_cannot_be_shown_are_passed_over(
