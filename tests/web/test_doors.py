@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from starlette.websockets import WebSocketDisconnect
 from core.accounts import Outsider
 from core.records import GUEST, Role, RunStore, VoteStore
 from core.web.addresses import PAGES
+from core.web.connections import Connections
 from core.web.guard import CONNECTION_HEADER, OWNER_HEADER, Guard
 from core.web.headers import ALWAYS, FORM_POLICY
 from core.web.routes import Providers
@@ -27,6 +30,7 @@ from tests.records.run_samples import a_result, a_start
 from tests.web.world import ELSEWHERE, HERE, Browser, Site, errors
 
 FORMS = ("sign-in", "register", "sign-out", "change-password", "delete-account")
+PATIENCE_S = 10.0
 PROXY = {"x-forwarded-for": "203.0.113.9"}
 INSIDE = (
     "media/0123456789abcdef.json",
@@ -320,6 +324,71 @@ def test_pages_of_others_and_of_guests_stay_open(site_with: Callable[..., Site])
         for page in (second, third):
             page.send_bytes(b"on")
             assert page.receive_bytes() == b"on"
+
+
+def a_watch(monkeypatch: pytest.MonkeyPatch) -> tuple[Connections, Callable[..., None]]:
+    """Pages of which every session has ended, and what opens one that is sent to in this way."""
+
+    class NoneHolds:
+        def holding(self, tokens: set[str]) -> set[str]:
+            return set()
+
+    monkeypatch.setattr("core.web.connections.SWEEP_S", 0.001)
+    watched = Connections(NoneHolds, farewell=lambda: b"farewell", media_in=lambda _: ())
+
+    def open_page(send: Any) -> None:
+        page = watched.opened(SimpleNamespace(token="ended", owner="ada"), None, send)
+        page._accepted = True
+
+    return watched, open_page
+
+
+def test_a_browser_that_is_stuck_keeps_no_other_page_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.web.connections.CUT_S", 0.01)
+    told: list[Any] = []
+
+    async def stuck(message: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def fails(message: Any) -> None:
+        raise KeyError("of the server")
+
+    async def hears(message: Any) -> None:
+        told.append(message.get("bytes") or message.get("code"))
+
+    async def sweep() -> None:
+        watched, open_page = a_watch(monkeypatch)
+        for send in (stuck, fails, hears):
+            open_page(send)
+        await asyncio.wait_for(watched.sweep(), PATIENCE_S)
+
+    in_its_own_loop(sweep)
+    assert told == [b"farewell", 4401]
+
+
+def test_the_watch_over_sessions_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def watch() -> None:
+        watched, _ = a_watch(monkeypatch)
+        again, failures = asyncio.Event(), [RuntimeError("never thought of")]
+
+        async def sweep() -> None:
+            if failures:
+                raise failures.pop()
+            again.set()
+
+        watched.sweep = sweep
+        watching = asyncio.create_task(watched.watch())
+        try:
+            await asyncio.wait_for(again.wait(), PATIENCE_S)
+        finally:
+            watching.cancel()
+
+    in_its_own_loop(watch)
+
+
+def in_its_own_loop(work: Callable[[], Any]) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(work())).result(2 * PATIENCE_S)
 
 
 def test_changing_the_password_signs_all_others_out(site: Site) -> None:
