@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from starlette.middleware import Middleware
@@ -58,6 +59,12 @@ def test_signed_out_every_page_leads_to_the_form_and_nothing_runs(site: Site, pa
     assert answer.headers["location"] == f"sign-in?next={wanted}%3Fmodel%3Dx"
     assert answer.headers["cache-control"] == "no-store"
     assert site.ran == []
+
+
+@pytest.mark.parametrize("path", ["/instruct/", "//instruct", "/instruct//"])
+def test_strokes_too_many_lead_to_the_form_all_the_same(site: Site, path: str) -> None:
+    answer = site.browser().http.get(f"{HERE}{path}")
+    assert urljoin(f"{HERE}{path}", answer.headers["location"]) == f"{HERE}/sign-in"
 
 
 @pytest.mark.parametrize("path", INSIDE)
