@@ -16,7 +16,7 @@ from core.api.errors import AUTHENTICATION, PERMISSION, SERVER, ApiError, api_er
 from core.api.service import Caller
 from core.errors import PersonMistake, RecordsError
 from core.records import GUEST, Account
-from core.web.forms import from_this_site
+from core.web.forms import from_this_site, typed
 from core.web.visitor import Visitors
 
 GUESTS_KEY = "guest"
@@ -86,7 +86,7 @@ class Programs:
                 "An API key is needed: make one on the Account page and send it as "
                 "Authorization: Bearer pdk_…"
             )
-        if key is None and not from_this_site(connection):
+        if key is None and not (from_this_site(connection) or typed(connection)):
             raise ApiError(
                 403, "Another site's page may not ask here.", kind=PERMISSION, code="forbidden"
             )

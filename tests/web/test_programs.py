@@ -129,6 +129,16 @@ def test_a_database_that_fails_is_told_without_its_place(
     assert "secret" not in refused.text
 
 
+def test_a_guest_may_type_an_address_and_no_more(site: ProgramSite):
+    typed = {"sec-fetch-site": "none"}
+    assert site.program(HERE, **typed).get("/v1/models").status_code == 200
+    assert ask(site.program(HERE, **typed)).status_code == 403
+    assert site.program(ELSEWHERE, **typed).get("/v1/models").status_code == 401
+    for other in ("cross-site", "same-site"):
+        other_site = {"sec-fetch-site": other}
+        assert site.program(HERE, **other_site).get("/v1/models").status_code == 403
+
+
 def test_figures_are_for_those_who_manage_and_the_page_stays_where_it_was(site: ProgramSite):
     assert site.program(HERE).get("/metrics").text == "figures"
     assert site.program(ELSEWHERE).get("/metrics").status_code == 401
