@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from core.api.names import ModelName
@@ -9,7 +10,7 @@ from core.api.service import Caller, Limits, ModelCard
 from core.catalogue import DEFAULT_PRECISION, CatalogueModel, catalogue, device_int4
 from core.catalogue.load import EMBEDDED_DIR
 from core.engine import Engine
-from core.errors import UnknownModelError
+from core.errors import PaddockError, UnknownModelError
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
 from core.records import Origin
@@ -20,6 +21,8 @@ from core.store.for_device import npu_store
 _NPU = "NPU"
 _SHOWN = 100
 """Characters of an unknown name that are repeated."""
+
+logger = logging.getLogger(__name__)
 
 
 class EngineModels:
@@ -96,7 +99,14 @@ class EngineModels:
 
 def _good(store: ModelStore) -> list[StoredModel]:
     """What is stored and need not be made anew first, as where its folder has changed since."""
-    return [each for each in store.list() if store.get(_source(each), each.precision) is not None]
+    good = []
+    for each in store.list():
+        try:
+            if store.get(_source(each), each.precision) is not None:
+                good.append(each)
+        except (OSError, ValueError, PaddockError) as error:
+            logger.warning("%s is passed over, since it cannot be read: %s", each.folder, error)
+    return good
 
 
 def _meanings(name: str) -> Iterator[ModelName]:

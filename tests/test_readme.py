@@ -38,7 +38,7 @@ def test_servers_elsewhere_are_set_as_shown(tmp_path: Path):
     seen = (
         "from core.remotes import RemoteBook; from core.settings import load_settings\n"
         "book = RemoteBook(load_settings())\n"
-        "print(*((each.name, each.url, book.key(each.name)) for each in book.list()))"
+        "print(*((each.name, each.url, book.key(each)) for each in book.list()))"
     )
     done = subprocess.run(
         ["bash", "-euc", f'{shown}\nexec "$0" -c "$1"', sys.executable, seen],

@@ -13,14 +13,19 @@ import core.engine
 from core.api.service import Caller, Limits
 from core.catalogue import DEFAULT_PRECISION, Precision
 from core.engine import Engine
-from core.errors import AccessDeniedError, TooManyAnswersError, UnknownModelError
+from core.errors import (
+    AccessDeniedError,
+    CorruptModelError,
+    TooManyAnswersError,
+    UnknownModelError,
+)
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
 from core.records import AccountStore, Origin
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.serving import EngineModels
 from core.settings import Settings
-from core.store import SourceKind, StoredModel
+from core.store import Source, SourceKind, StoredModel
 from core.store.manifest import Int4Record, SourceRecord, write_manifest
 from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
 from tests.fakes import FakeModel, FakeRuntime, stored_model
@@ -257,6 +262,41 @@ def test_what_is_no_longer_what_it_was_made_from_is_not_made_anew_for_a_program(
     with pytest.raises(UnknownModelError):
         models.start("mine-00c0ffee", REQUEST, ADA)
     assert conversions == []
+
+
+def test_a_source_that_cannot_be_read_leaves_what_was_made_of_it(
+    models: EngineModels, store: Callable[..., StoredModel], tmp_path: Path
+):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "model.safetensors").symlink_to(tmp_path / "gone")
+    store("mine-00c0ffee", SourceKind.CHECKPOINT, str(folder))
+    assert names(models)[-1] == "mine-00c0ffee"
+    assert models.find("mine-00c0ffee").id == "mine-00c0ffee"
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "denied"), CorruptModelError("Broken.")])
+def test_a_stored_model_that_cannot_be_read_hides_no_other(
+    models: EngineModels,
+    store: Callable[..., StoredModel],
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+):
+    for key in ("broken-00c0ffee", "good-00c0ffee"):
+        store(key, SourceKind.CHECKPOINT, f"/models/{key}")
+    get = engine.store.get
+
+    def failing(source: Source, precision: Precision) -> StoredModel | None:
+        if source.key.startswith("broken"):
+            raise error
+        return get(source, precision)
+
+    monkeypatch.setattr(engine.store, "get", failing)
+    assert sorted(names(models)) == sorted([*EMBEDDED, "good-00c0ffee"])
+    assert models.find("good-00c0ffee").id == "good-00c0ffee"
+    with pytest.raises(UnknownModelError):
+        models.find("broken-00c0ffee")
 
 
 def test_what_is_compressed_for_another_device_is_not_compressed_anew_for_a_program(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,10 @@ _NO_TEMPLATE = (
     "/v1/completions."
 )
 """The pages let a prompt format be chosen there; programs cannot."""
+_NO_RECORDS = "The database cannot be read just now; try again in a minute."
+_NO_FILES = "The files of this model cannot be used; the log of this Paddock says why."
+
+logger = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
@@ -97,7 +102,7 @@ def json_response(
 
 
 def api_error(error: Exception, *, param: str | None = None) -> ApiError:
-    """What a program is told of one of our errors.
+    """What a program is told of one of our errors; no address or folder of this machine.
 
     Args:
         error: raised where the answer was asked for, or by the answer.
@@ -124,7 +129,11 @@ def api_error(error: Exception, *, param: str | None = None) -> ApiError:
             return ApiError(400, message, code="invalid_request")
         case ModelBusyError():
             return ApiError(503, message, kind=SERVER, code="busy", headers=later)
-        case ResourceError() | RecordsError() | ModelFilesError():
+        case RecordsError() | ModelFilesError():
+            logger.error("A program's request failed", exc_info=error)
+            told = _NO_RECORDS if isinstance(error, RecordsError) else _NO_FILES
+            return ApiError(503, told, kind=SERVER, code="unavailable", headers=later)
+        case ResourceError():
             return ApiError(503, message, kind=SERVER, code="unavailable", headers=later)
         case PaddockError():
             return ApiError(500, message, kind=SERVER, code="failed")

@@ -3,6 +3,9 @@
 What becomes of a request whose replica dies: as long as nothing of its answer was sent, it is asked
 of another replica; after that its stream ends with an error in OpenAI's form. Ray Serve itself
 repeats nothing once a replica has taken a request. A client that goes away ends its answer.
+
+Without keys it is for programs of its own machine, and no page of another site may ask through
+somebody's browser, whatever name it goes by.
 """
 
 from __future__ import annotations
@@ -14,17 +17,28 @@ import logging
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
+from typing import Any
 from urllib.parse import quote, unquote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from core.accounts.policy import is_loopback_host
 from core.api.app import CHAT, COMPLETIONS, MODELS
 from core.api.body import parse_body, read_body
-from core.api.errors import AUTHENTICATION, RATE, RETRY_AFTER_S, SERVER, ApiError, json_response
+from core.api.errors import (
+    AUTHENTICATION,
+    PERMISSION,
+    RATE,
+    RETRY_AFTER_S,
+    SERVER,
+    ApiError,
+    json_response,
+)
 from core.api.replies import error_event, model_list, model_object
 from core.api.service import ModelCard
+from core.web.forms import from_this_site, typed
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +108,7 @@ class ServeModels:
 
             status = await asyncio.to_thread(serve.status)
             self._known = {
-                model: app.status in ("RUNNING", "DEPLOYING", "UNHEALTHY")
+                model: _can_answer(app)
                 for name, app in status.applications.items()
                 if (model := model_name(name)) is not None
             }
@@ -181,9 +195,7 @@ class Door:
             model = parse_body(body).get("model")
             if not isinstance(model, str):
                 raise ApiError(400, "Name a 'model', as text.", code="invalid_type", param="model")
-            known = await self._models.names()
-            if model not in known:
-                raise _no_such_model(model, known)
+            _refuse_absent(model, await self._models.names())
             await self._ask(model, path, body, request.receive, send)
             return None
         if method == "GET" and (path == _LISTING or path.startswith(f"{_LISTING}/")):
@@ -196,14 +208,11 @@ class Door:
         )
 
     async def _list(self, name: str) -> Response:
-        known = await self._models.names()
-        cards = [ModelCard(each, each, 0, "paddock") for each in sorted(known)]
-        if not name:
-            return json_response(model_list(cards))
-        for card in cards:
-            if card.id == unquote(name):
-                return json_response(model_object(card))
-        raise _no_such_model(unquote(name), known)
+        known, model = await self._models.names(), unquote(name)
+        if not model:
+            return json_response(model_list([_card(each) for each in _ready(known)]))
+        _refuse_absent(model, known)
+        return json_response(model_object(_card(model)))
 
     async def _ask(self, model: str, path: str, body: bytes, receive: Receive, send: Send) -> None:
         """Hand the request on, and end it as soon as its client has gone."""
@@ -256,9 +265,19 @@ class Door:
     def _check_key(self, request: Request) -> None:
         """
         Raises:
-            ApiError: it needs a key, and that is none.
+            ApiError: it needs a key, and that is none; or nobody needs one, and it does not come
+                from this machine.
         """
         if not self._key_hashes:
+            host = request.headers.get("host", "")
+            if not is_loopback_host(host) or not (from_this_site(request) or typed(request)):
+                raise ApiError(
+                    403,
+                    "Without keys this answers programs of its own machine alone, at localhost or "
+                    "127.0.0.1, and no other site's page.",
+                    kind=PERMISSION,
+                    code="forbidden",
+                )
             return
         kind, _, key = request.headers.get("authorization", "").partition(" ")
         given = key_hash(key.strip())
@@ -272,14 +291,42 @@ class Door:
             )
 
 
-def _no_such_model(model: str, known: Collection[str]) -> ApiError:
-    there = ", ".join(sorted(known)) or "none"
-    return ApiError(
-        404,
-        f"There is no model {model[:200]!r} here; there are: {there}.",
-        code="model_not_found",
-        param="model",
-    )
+def _can_answer(app: Any) -> bool:
+    """Whether it does, or is about to; one that was to be replaced in vain still does."""
+    if app.status == "DEPLOY_FAILED":
+        return any(each.replica_states.get("RUNNING", 0) for each in app.deployments.values())
+    return app.status in ("RUNNING", "DEPLOYING", "UNHEALTHY")
+
+
+def _card(model: str) -> ModelCard:
+    return ModelCard(model, model, 0, "paddock")
+
+
+def _ready(known: Mapping[str, bool]) -> list[str]:
+    return sorted(model for model, ready in known.items() if ready)
+
+
+def _refuse_absent(model: str, known: Mapping[str, bool]) -> None:
+    """
+    Raises:
+        ApiError: there is no such model, or it did not come up.
+    """
+    if model not in known:
+        there = ", ".join(_ready(known)) or "none"
+        raise ApiError(
+            404,
+            f"There is no model {model[:200]!r} here; there are: {there}.",
+            code="model_not_found",
+            param="model",
+        )
+    if not known[model]:
+        raise ApiError(
+            503,
+            f"{model} did not come up; whoever serves it sees why with `serve --status`.",
+            kind=SERVER,
+            code="unavailable",
+            headers=_LATER,
+        )
 
 
 def _lost(model: str) -> ApiError:

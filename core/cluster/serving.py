@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from core.accounts.policy import is_loopback
 from core.cluster.deployment import DRAIN_S, HEALTH_PATIENCE_S, ONE_MORE_PERCENT, Serving
 from core.cluster.door import (
     DEPLOYMENT,
@@ -24,7 +25,7 @@ from core.cluster.door import (
 )
 from core.cluster.link import code_of, nodes_of
 from core.cluster.replica import ModelReplica
-from core.errors import ClusterError, UnknownModelError
+from core.errors import BadRequestError, ClusterError, UnknownModelError
 
 log = logging.getLogger(__name__)
 
@@ -99,17 +100,24 @@ class ServedModels:
         self._keep_code(address)
         return address
 
-    def open_door(self, keys: Collection[str]) -> None:
+    def open_door(self, keys: Collection[str], address: str) -> None:
         """Have the door up; one that is there stays as it is where no keys are given.
 
         Args:
             keys: that open it; none where nobody needs one.
+            address: at which :meth:`listen` says that it listens.
 
         Raises:
+            BadRequestError: others reach that address, and it would open without a key.
             ClusterError: it does not come up.
         """
         if DOOR_APP in self._serve.status().applications and not keys:
             return
+        if not keys and not is_loopback(address.removeprefix("http://").rpartition(":")[0]):
+            raise BadRequestError(
+                f"The cluster listens at {address}, where others could use it, so it needs an API "
+                "key: put one into PADDOCK_SERVE_KEYS, or several into a file for --api-keys."
+            )
         built = self._serve.deployment(self._serve.ingress()(Entrance)).options(
             name="door",
             num_replicas=1,

@@ -44,8 +44,8 @@ def serve(options: argparse.Namespace, settings: Settings) -> int:
             served.stop(options.stop)
             return _tell(served)
         address = served.listen(options.host, options.port)
+        served.open_door(keys, address)
         _put_up(options, served)
-        served.open_door(keys)
         code = _tell(served, f"{address}/v1")
         if options.ray == LOCAL:
             _until_stopped()

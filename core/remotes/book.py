@@ -1,7 +1,8 @@
 """Which remotes there are: those of the home folder and those of the environment.
 
 ``remotes.json`` in the home folder is readable by its owner alone and written whole or not at all.
-Keys are in no value that is handed around: whoever connects asks for the key by name.
+Keys are in no value that is handed around: whoever connects asks for the key of a remote, and gets
+it as long as the name still stands for that address.
 """
 
 from __future__ import annotations
@@ -83,7 +84,10 @@ class RemoteBook:
         except RemoteError:
             kept = {}
         urls = {name: entry.url for name, entry in kept.items()} | self._set
-        return [self._remote(name, urls[name]) for name in sorted(urls)]
+        return [
+            Remote(name, urls[name], self._key(name, kept.get(name)) is not None, name in self._set)
+            for name in sorted(urls)
+        ]
 
     def get(self, name: str) -> Remote:
         """The remote of this name.
@@ -99,27 +103,43 @@ class RemoteBook:
             "somebody with the right to manage add it on the Models page."
         )
 
-    def key(self, name: str) -> str | None:
-        """The key of a remote, the environment's before the file's; None where it has none."""
-        found = os.environ.get(key_variable(name), "").strip()
-        if not found and name not in self._set:
-            entry = self._file().remotes.get(name)
-            found = entry.key.get_secret_value() if entry and entry.key else ""
-        return found or None
+    def key(self, remote: Remote) -> str | None:
+        """The key of a remote, the environment's before the file's; None where it has none.
+
+        Raises:
+            RemoteError: its name stands for another address by now, or for none; or the file
+                cannot be read.
+        """
+        name = remote.name
+        entry = None if name in self._set else self._file().remotes.get(name)
+        url = self._set.get(name) or (entry.url if entry else None)
+        if url != remote.url:
+            raise RemoteError(
+                f"{name} was changed or removed meanwhile; choose the model anew and try again."
+            )
+        return self._key(name, entry)
 
     def add(self, name: str, url: str, key: str = "") -> Remote:
         """Keep a remote, in the place of one of the same name.
 
         Raises:
-            PersonMistake: name, address or key cannot be used.
+            PersonMistake: name, address or key cannot be used, or the environment holds a key for
+                a server of this name that is not kept with this address.
             RemoteError: the file cannot be read or written.
         """
         name, url, key = clean_name(name), clean_url(url), clean_key(key)
         self._refuse_set(name)
         with self._changing() as file:
-            file.remotes[name] = _Entry(url=url, key=SecretStr(key) if key else None)
+            kept = file.remotes.get(name)
+            if _environment_key(name) and (kept is None or kept.url != url):
+                raise PersonMistake(
+                    f"{key_variable(name)} holds the key of another server, which this one would "
+                    "get; choose another name, or set this server by PADDOCK_REMOTES."
+                )
+            entry = _Entry(url=url, key=SecretStr(key) if key else None)
+            file.remotes[name] = entry
             self._write(file)
-        return self._remote(name, url)
+        return Remote(name, url, self._key(name, entry) is not None, from_environment=False)
 
     def remove(self, name: str) -> bool:
         """Forget a remote and its key; False where there was none.
@@ -139,8 +159,9 @@ class RemoteBook:
         if name in self._set:
             raise PersonMistake(f"{name} is set by PADDOCK_REMOTES; change it there.")
 
-    def _remote(self, name: str, url: str) -> Remote:
-        return Remote(name, url, self.key(name) is not None, name in self._set)
+    def _key(self, name: str, entry: _Entry | None) -> str | None:
+        kept = None if name in self._set or entry is None else entry.key
+        return _environment_key(name) or (kept.get_secret_value() if kept else None) or None
 
     @contextmanager
     def _changing(self) -> Iterator[_File]:
@@ -219,6 +240,10 @@ def parse_setting(text: str) -> dict[str, str]:
                 f"of them cannot be used: {error}"
             ) from error
     return found
+
+
+def _environment_key(name: str) -> str:
+    return os.environ.get(key_variable(name), "").strip()
 
 
 def key_variable(name: str) -> str:

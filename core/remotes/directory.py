@@ -123,11 +123,11 @@ class Directory:
         """The connections to a remote, made anew where its key has changed.
 
         Raises:
-            RemoteError: its key cannot be read.
+            RemoteError: its key cannot be read, or it was changed or removed.
         """
         from core.remotes.wire import Wire  # openai takes a second to import
 
-        key = self.book.key(remote.name)
+        key = self.book.key(remote)
         with self._lock:
             known = self._wires.get(remote)
             if known is not None and known[0] == key:

@@ -3,6 +3,7 @@
 The key goes to this server alone, whatever it answers: redirects are not followed, and no header
 but those that HTTP and the protocol need leaves this machine. A server can send nonsense of any
 kind and length; whatever it says in an error is short, and without the key, when a person reads it.
+Nothing that comes compressed is read, so that the bytes are as many as are counted.
 """
 
 from __future__ import annotations
@@ -28,9 +29,8 @@ _LONGEST_ANSWER = 64 * 2**20
 """Bytes of a streamed answer: 1,000 tokens take well below one of these mebibytes."""
 _LONGEST_MESSAGE = 200
 _MOST_MODELS = 500
-_HEADERS = frozenset(
-    {"host", "accept", "accept-encoding", "connection", "content-type", "content-length"}
-)
+_HEADERS = frozenset({"host", "accept", "connection", "content-type", "content-length"})
+_IDENTITY = "identity"
 _NO_LISTING = (404, 405, 501)
 
 
@@ -51,7 +51,7 @@ class Line(httpx2.AsyncBaseTransport):
         if _origin(request.url) != self._origin:
             raise httpx2.UnsupportedProtocol("another host than the remote's", request=request)
         kept = [(name, value) for name, value in request.headers.items() if name in _HEADERS]
-        kept.append(("user-agent", "Paddock"))
+        kept += [("user-agent", "Paddock"), ("accept-encoding", _IDENTITY)]
         if self._key is not None:
             kept.append(("authorization", f"Bearer {self._key}"))
         timing = _Timing(self, request.method)
@@ -69,6 +69,10 @@ class Line(httpx2.AsyncBaseTransport):
                 raise
             # The server had closed a connection that was kept open; that is nobody's mistake.
             response = await self._inner.handle_async_request(sent)
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        if encoding not in ("", _IDENTITY):
+            await response.aclose()
+            raise Nonsense("compressed text, which was not asked for")
         limit = _LONGEST_LISTING if request.method == "GET" else _LONGEST_ANSWER
         response.stream = _Bounded(response.stream, limit)
         return response

@@ -24,10 +24,18 @@ def sha256(path: Path) -> str:
 def fingerprint(source: Source) -> str | None:
     """Changes when the weights of a local source do; None where that cannot be told.
 
-    A folder that is gone, or the hub, gives None: what was made from it stays good.
+    A folder that is gone or cannot be read, or the hub, gives None: what was made from it stays
+    good.
     """
     if source.kind is SourceKind.HUB:
         return None
+    try:
+        return _local_fingerprint(source)
+    except OSError:
+        return None
+
+
+def _local_fingerprint(source: Source) -> str | None:
     folder = Path(source.location)
     if source.kind is SourceKind.EMBEDDED:
         weights = folder / "model.safetensors"

@@ -23,6 +23,8 @@ from core.accounts import Outsider
 from core.web.routes import Providers
 
 _DEFAULT = "default"
+_LOGIN = "auth/login"
+"""Streamlit's route, below whatever prefix."""
 _LONGEST_SUBJECT = 1024
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class SecretsProviders(Providers):
         for name in _names():
             try:
                 auth_util.validate_auth_credentials(name)
-                address = generate_login_redirect_url(name).lstrip("/")
+                address = _LOGIN + generate_login_redirect_url(name).rpartition(_LOGIN)[2]
             except StreamlitAuthError as error:
                 logger.warning("Nobody can sign in by the provider %s: %s", name, error)
                 continue

@@ -189,7 +189,17 @@ def _meters() -> Meters:
     return shared_engine().meters
 
 
-routes = [Route("/healthz", healthz), *_program_routes(), *_form_routes()]
+def health_routes(prefix: str) -> list[Any]:
+    """At the root, for what watches the process itself, and below the prefix, for what passes the
+    proxy.
+
+    Args:
+        prefix: ``server.baseUrlPath``, with a slash before and none behind.
+    """
+    return [Route(f"{each}/healthz", healthz) for each in dict.fromkeys(("", prefix))]
+
+
+routes = [*health_routes(_prefix()), *_program_routes(), *_form_routes()]
 _INDEX = Path(file_util.get_static_dir(), "index.html")
 
 middleware = [

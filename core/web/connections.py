@@ -27,6 +27,8 @@ from core.web.visitor import Visitor
 SWEEP_S = 2.0
 """How soon an open page notices that its session was ended elsewhere: on the command line, by an
 administrator, by its age. One query for all of them."""
+CUT_S = 1.0
+"""How long a browser may take to hear that its page is cut off; nothing else reaches it by then."""
 SESSION_ENDED = 4401
 """Code with which the websocket is closed (4000 to 4999 are an application's own)."""
 _MOST_REMEMBERED = 50_000
@@ -160,9 +162,11 @@ class Connections:
                 await self.sweep()
             except RecordsError as error:  # every click is checked all the same
                 logger.warning("Open pages could not be checked for ended sessions: %s", error)
+            except Exception:  # whatever it is, the next sessions that end must be noticed
+                logger.exception("Open pages could not be checked for ended sessions")
 
     async def sweep(self) -> None:
-        """Cut off what has lost its session.
+        """Cut off what has lost its session, all at once: none waits for a browser that is stuck.
 
         Raises:
             RecordsError: the database could not be read.
@@ -172,9 +176,14 @@ class Connections:
             return
         tokens = {each.visitor.token for each in watched if each.visitor.token}
         holding = await run_in_threadpool(self._accounts().holding, tokens)
-        for connection in watched:
-            if connection.visitor.token not in holding:
-                await connection.cut(self._farewell())
+        ended = [each for each in watched if each.visitor.token not in holding]
+        if not ended:
+            return
+        farewell = self._farewell()
+        cuts = (asyncio.wait_for(each.cut(farewell), CUT_S) for each in ended)
+        for failure in await asyncio.gather(*cuts, return_exceptions=True):
+            if isinstance(failure, Exception) and not isinstance(failure, TimeoutError):
+                logger.error("A page was not told that it is cut off", exc_info=failure)
 
     def _remember(self, known: OrderedDict[str, _Value], key: str, value: _Value) -> None:
         with self._turn:

@@ -101,6 +101,13 @@ def from_this_site(request: HTTPConnection) -> bool:
     return origin is None or same_origin(origin, request.headers.get("host"))
 
 
+def typed(request: HTTPConnection) -> bool:
+    """Whether somebody opened the address by hand, so that no page sent the request or reads the
+    answer."""
+    by_hand = request.headers.get("sec-fetch-site") == "none"
+    return by_hand and request.scope.get("method") in ("GET", "HEAD")
+
+
 def same_origin(origin: str, host: str | None) -> bool:
     """Whether an ``Origin`` header names the host that was asked."""
     try:

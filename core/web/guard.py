@@ -115,7 +115,7 @@ class Guard:
         if not visitor.access.use:
             if scope["method"] in ("GET", "HEAD") and path in ("", *PAGES):
                 query = scope["query_string"].decode("latin-1")
-                where = self._base + sign_in_for(path or PAGES[0], query)
+                where = self._way_up(scope) + sign_in_for(path or PAGES[0], query)
                 return RedirectResponse(where, 303, headers={"Cache-Control": "no-store"})
             return _plain(_SIGN_IN_FIRST, 401)
         if path.startswith(_MEDIA):
@@ -164,6 +164,10 @@ class Guard:
             or (path == METRICS and not asks_for_page(scope))
             or is_astray(scope, self._prefix)
         )
+
+    def _way_up(self, scope: Scope) -> str:
+        """From the path to where the forms are, relative where a proxy may have put a prefix."""
+        return self._base or "../" * (str(scope["path"]).count("/") - 1)
 
     def _path(self, scope: Scope) -> str:
         """The path below the prefix, without slashes at its ends."""

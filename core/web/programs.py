@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from starlette.requests import HTTPConnection
 
 from core.accounts import Access
-from core.api.errors import AUTHENTICATION, PERMISSION, SERVER, ApiError
+from core.api.errors import AUTHENTICATION, PERMISSION, SERVER, ApiError, api_error
 from core.api.service import Caller
 from core.errors import PersonMistake, RecordsError
 from core.records import GUEST, Account
-from core.web.forms import from_this_site
+from core.web.forms import from_this_site, typed
 from core.web.visitor import Visitors
 
 GUESTS_KEY = "guest"
@@ -76,7 +76,7 @@ class Programs:
         try:
             visitor = self._visitors().of_program(connection, key)
         except RecordsError as error:
-            raise ApiError(503, str(error), kind=SERVER, code="unavailable") from error
+            raise api_error(error) from error
         except PersonMistake as error:  # a setting that cannot be
             raise ApiError(500, str(error), kind=SERVER, code="failed") from error
         if key is not None and visitor.account is None:
@@ -86,7 +86,7 @@ class Programs:
                 "An API key is needed: make one on the Account page and send it as "
                 "Authorization: Bearer pdk_…"
             )
-        if key is None and not from_this_site(connection):
+        if key is None and not (from_this_site(connection) or typed(connection)):
             raise ApiError(
                 403, "Another site's page may not ask here.", kind=PERMISSION, code="forbidden"
             )

@@ -57,6 +57,8 @@ AT_ONCE = 16
 which serve everything else are never all taken."""
 
 SEAL = "seal"
+OWN = "own"
+"""In the link to the sign-in form for whoever has an account of ours, whatever a provider says."""
 _STALE_FORM = "This form was open too long, or was sent already; check it and send it once more."
 _FOREIGN_FORM = "This form was not sent from its own page; open it here and send it again."
 _NOTES = {
@@ -206,7 +208,8 @@ class FormPages:
         if request.method != "POST" and visitor.account is not None:
             return _redirect(where)
         note = next((_NOTES[key] for key in _NOTES if key in request.query_params), "")
-        outsider = self.providers.outsider(request) if visitor.account is None else None
+        own = OWN in request.query_params
+        outsider = self.providers.outsider(request) if visitor.account is None and not own else None
 
         def card(name: str = "", **changes: Any) -> Card:
             registering = self.settings.registration is not Registration.CLOSED
@@ -230,7 +233,10 @@ class FormPages:
         if request.method != "POST" and outsider is not None and not note:
             return await self._outsider(request, visitor, outsider, where, card)
         if request.method != "POST":
-            return self._show(request, visitor, card(note=note))
+            response = self._show(request, visitor, card(note=note))
+            if own:
+                self.providers.forget(request, response)
+            return response
         name = ""
         try:
             fields = await self._sent(request, SIGN_IN, visitor)
@@ -246,7 +252,9 @@ class FormPages:
             shown = card(_short(name), error=str(error))
             return self._show(request, visitor, shown, _status(error))
         await self._end_former(visitor)
-        return self._enter(signed_in, visitor, fields, where)
+        response = self._enter(signed_in, visitor, fields, where)
+        self.providers.forget(request, response)
+        return response
 
     async def _end_former(self, visitor: Visitor) -> None:
         """Whoever signs in where somebody was signed in takes the place of that session."""
@@ -283,7 +291,7 @@ class FormPages:
         rule = self.settings.registration
         if request.method != "POST" and visitor.account is not None:
             return _redirect(where)
-        back = (f"{SIGN_IN}{_next(where)}", "I have an account")
+        back = (f"{SIGN_IN}{_next(where, OWN)}", "I have an account")
         if rule is Registration.CLOSED:
             sentence = "Nobody can register here; ask an administrator to let you in."
             response = _shown(
@@ -573,8 +581,10 @@ def _redirect(where: str) -> Response:
     return RedirectResponse(where, 303, headers={"Cache-Control": "no-store"})
 
 
-def _next(where: str) -> str:
-    return "" if where == FIRST_PAGE else f"?next={quote(where, safe='')}"
+def _next(where: str, *more: str) -> str:
+    """The query of a link to another form, which leads on to where this one does."""
+    query = [*more, *([] if where == FIRST_PAGE else [f"next={quote(where, safe='')}"])]
+    return f"?{'&'.join(query)}" if query else ""
 
 
 def _short(text: str) -> str:

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from core.api.body import LARGEST
 from core.errors import (
+    CorruptModelError,
     GenerationError,
     ModelBusyError,
     NotEnoughMemoryError,
@@ -147,7 +148,6 @@ def test_pieces_that_are_ready_together_go_together_and_none_waits_for_another()
         (TooManyAnswersError("Too many."), 429, "rate_limit_exceeded"),
         (ModelBusyError("Busy."), 503, "busy"),
         (NotEnoughMemoryError("No memory."), 503, "unavailable"),
-        (RecordsError("No database."), 503, "unavailable"),
         (GenerationError("Failed."), 500, "failed"),
     ],
     ids=lambda value: type(value).__name__,
@@ -165,6 +165,27 @@ def test_errors_have_their_status(
     assert answer.json()["error"]["message"] == str(error)
     assert ("retry-after" in answer.headers) == (status in (429, 503))
     assert stand_in.counted == [(CHAT, "POST", status)]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RecordsError("The run database /secret/place is locked."), "The database cannot be read"),
+        (CorruptModelError("weights.bin in /secret/place is cut off."), "The files of this model"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_places_on_this_machine_stand_in_the_log_alone(
+    error: PaddockError, words: str, late: bool, caplog: pytest.LogCaptureFixture
+):
+    stand_in = StandIn(lambda: StandInAnswer((), error=error))
+    stand_in.refusal = None if late else error
+    with stand_in.client() as client:
+        answer = client.post(CHAT, json=chat())
+    told = check_error(answer, 503)
+    assert told["code"] == "unavailable" and told["message"].startswith(words)
+    assert "secret" not in answer.text and "/secret/place" in caplog.text
 
 
 def test_a_model_without_a_chat_template_is_asked_for_completions():

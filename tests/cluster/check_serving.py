@@ -40,7 +40,7 @@ def served(ray: ModuleType) -> Iterator[ServedModels]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     made.address = made.listen("127.0.0.1", port)
-    made.open_door(())
+    made.open_door((), made.address)
     yield made
     for each in made.status():
         made.stop(each.model)
@@ -212,7 +212,7 @@ def test_the_door_knows_its_models_and_its_keys(served: ServedModels, model: str
         served.put_up(serving("nowhere", cpus=0))
     served.stop("nowhere")
 
-    served.open_door(["a-key-of-this-lab"])
+    served.open_door(["a-key-of-this-lab"], served.address)
     headers = {"Authorization": "Bearer a-key-of-this-lab"}
     until(lambda: httpx.get(f"{served.address}/v1/models").status_code == 401)
     told = httpx.get(f"{served.address}/v1/models", headers=headers)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.__main__ import main
+from core.errors import ClusterError
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -49,3 +52,31 @@ def test_an_address_that_others_reach_needs_a_key(
     keys.write_text("short\n")
     assert "at least 16 characters" in refused(capsys, *asked, "--api-keys", str(keys))
     assert "cannot be read" in refused(capsys, *asked, "--api-keys", str(tmp_path / "none"))
+
+
+def test_the_door_has_its_keys_before_any_model_is_put_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    done: list[Any] = []
+
+    class Served:
+        def __init__(self, ray: object) -> None:
+            pass
+
+        def listen(self, host: str, port: int) -> str:
+            return f"http://{host}:{port}"
+
+        def open_door(self, *how: Any) -> None:
+            done.append(how)
+
+        def put_up(self, serving: object) -> None:
+            assert done, "it would stand without a door that has keys if it failed"
+            raise ClusterError("No replica comes up.")
+
+    key = "a-key-of-this-lab"
+    monkeypatch.setenv("PADDOCK_SERVE_KEYS", key)
+    monkeypatch.setattr("core.cluster.link.connected", lambda address: nullcontext(None))
+    monkeypatch.setattr("core.cluster.serving.ServedModels", Served)
+    assert main(("serve", "--ray", "auto", "--host", "0.0.0.0", "paddock-neox")) == 1
+    assert done == [((key,), "http://0.0.0.0:8000")]
+    assert "No replica comes up." in capsys.readouterr().err

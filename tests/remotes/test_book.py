@@ -27,7 +27,7 @@ def test_a_remote_is_kept_on_disk_with_its_key_apart(settings: Settings):
     book = RemoteBook(settings)
     assert book.list() == [added] == [book.get("office")]
     assert (added.url, added.host, added.has_key) == ("http://box:8000/v1", "box:8000", True)
-    assert book.key("office") == KEY
+    assert book.key(added) == KEY
     assert KEY not in repr(added) + repr(book.__dict__) + str(book.list())
 
 
@@ -72,8 +72,8 @@ def test_the_environment_names_remotes_and_keys(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PADDOCK_REMOTE_KEY_LAB_2", KEY)
     book = RemoteBook(settings)
     assert [remote.name for remote in book.list()] == ["lab-2", "office"]
-    assert book.key("lab-2") == KEY
-    assert book.key("office") is None
+    assert book.key(book.get("lab-2")) == KEY
+    assert book.key(book.get("office")) is None
     assert book.get("lab-2").from_environment
     for change in (lambda: book.add("office", "http://other/v1"), lambda: book.remove("office")):
         with pytest.raises(PersonMistake, match="PADDOCK_REMOTES"):
@@ -86,7 +86,34 @@ def test_a_kept_remotes_key_may_come_from_the_environment(
     book = RemoteBook(settings)
     book.add("office", "http://box/v1", "in-the-file")
     monkeypatch.setenv("PADDOCK_REMOTE_KEY_OFFICE", KEY)
-    assert book.key("office") == KEY
+    assert book.key(book.get("office")) == KEY
+    assert book.key(book.add("office", "http://box/v1/")) == KEY
+
+
+def test_the_environment_s_key_goes_to_no_server_that_somebody_adds_by_its_name(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    book = RemoteBook(settings)
+    book.add("office", "http://box/v1")
+    monkeypatch.setenv("PADDOCK_REMOTE_KEY_OFFICE", KEY)
+    monkeypatch.setenv("PADDOCK_REMOTE_KEY_LAB", KEY)
+    for name in ("office", "lab", "Lab"):
+        for key in ("", "its-own"):
+            with pytest.raises(PersonMistake, match="choose another name"):
+                book.add(name, "http://elsewhere/v1", key)
+    assert [remote.url for remote in book.list()] == ["http://box/v1"]
+
+
+def test_a_key_is_for_the_address_that_its_name_stands_for(settings: Settings):
+    book = RemoteBook(settings)
+    before = book.add("office", "http://box/v1", "of-the-box")
+    now = book.add("office", "http://elsewhere/v1", KEY)
+    assert book.key(now) == KEY
+    with pytest.raises(RemoteError, match="changed or removed"):
+        book.key(before)
+    book.remove("office")
+    with pytest.raises(RemoteError, match="changed or removed"):
+        book.key(now)
 
 
 @pytest.mark.parametrize("text", ["office", "office=", "=http://box/v1", "o=http://u:p@box/v1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -81,6 +82,16 @@ def test_only_this_server_gets_the_key_and_little_else(
     assert server.headers[-1]["authorization"] == f"Bearer {KEY}"
 
 
+def test_who_still_holds_a_changed_remote_gets_no_key_of_the_new_one(
+    directory_of: MakeDirectory, server: ScriptedServer
+):
+    directory, remote = directory_of(server.url)
+    directory.book.add("office", "http://elsewhere.invalid/v1", KEY)
+    known = directory.ask(remote).result(PATIENCE_S)
+    assert "changed or removed" in str(known.error)
+    assert server.headers == []
+
+
 def test_a_redirect_is_not_followed(directory_of: MakeDirectory, server: ScriptedServer):
     with serving() as thief:
         server.listing = lambda handler: handler.reply(
@@ -137,6 +148,26 @@ def test_a_flood_is_cut_off(directory_of: MakeDirectory, server: ScriptedServer)
     directory, remote = directory_of(server.url)
     known = directory.ask(remote).result(PATIENCE_S)
     assert "far more text than was asked for" in str(known.error)
+
+
+def test_compressed_text_is_not_asked_for_and_not_read(
+    directory_of: MakeDirectory, server: ScriptedServer
+):
+    bomb = gzip.compress(json.dumps({"data": [{"id": "x"}], "more": " " * 2**20}).encode())
+
+    def listing(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("content-encoding", "gzip")
+        handler.send_header("content-length", str(len(bomb)))
+        handler.end_headers()
+        handler.wfile.write(bomb)
+
+    server.listing = listing
+    directory, remote = directory_of(server.url)
+    known = directory.ask(remote).result(PATIENCE_S)
+    assert server.headers[-1]["accept-encoding"] == "identity"
+    assert "does not answer as an OpenAI-compatible server would" in str(known.error)
+    assert "compressed text" in str(known.error) and known.models == ()
 
 
 def test_names_that_cannot_be_shown_are_passed_over(

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
+from core.accounts import Outsider
 from core.records import GUEST, Role, RunStore, VoteStore
 from core.web.addresses import PAGES
+from core.web.connections import Connections
 from core.web.guard import CONNECTION_HEADER, OWNER_HEADER, Guard
 from core.web.headers import ALWAYS, FORM_POLICY
+from core.web.routes import Providers
 from tests.accounts.samples import GOOD, HOSTILE, OTHER
 from tests.records.run_samples import a_result, a_start
 from tests.web.world import ELSEWHERE, HERE, Browser, Site, errors
 
 FORMS = ("sign-in", "register", "sign-out", "change-password", "delete-account")
+PATIENCE_S = 10.0
 PROXY = {"x-forwarded-for": "203.0.113.9"}
 INSIDE = (
     "media/0123456789abcdef.json",
@@ -49,6 +59,12 @@ def test_signed_out_every_page_leads_to_the_form_and_nothing_runs(site: Site, pa
     assert answer.headers["location"] == f"sign-in?next={wanted}%3Fmodel%3Dx"
     assert answer.headers["cache-control"] == "no-store"
     assert site.ran == []
+
+
+@pytest.mark.parametrize("path", ["/instruct/", "//instruct", "/instruct//"])
+def test_strokes_too_many_lead_to_the_form_all_the_same(site: Site, path: str) -> None:
+    answer = site.browser().http.get(f"{HERE}{path}")
+    assert urljoin(f"{HERE}{path}", answer.headers["location"]) == f"{HERE}/sign-in"
 
 
 @pytest.mark.parametrize("path", INSIDE)
@@ -317,6 +333,71 @@ def test_pages_of_others_and_of_guests_stay_open(site_with: Callable[..., Site])
             assert page.receive_bytes() == b"on"
 
 
+def a_watch(monkeypatch: pytest.MonkeyPatch) -> tuple[Connections, Callable[..., None]]:
+    """Pages of which every session has ended, and what opens one that is sent to in this way."""
+
+    class NoneHolds:
+        def holding(self, tokens: set[str]) -> set[str]:
+            return set()
+
+    monkeypatch.setattr("core.web.connections.SWEEP_S", 0.001)
+    watched = Connections(NoneHolds, farewell=lambda: b"farewell", media_in=lambda _: ())
+
+    def open_page(send: Any) -> None:
+        page = watched.opened(SimpleNamespace(token="ended", owner="ada"), None, send)
+        page._accepted = True
+
+    return watched, open_page
+
+
+def test_a_browser_that_is_stuck_keeps_no_other_page_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.web.connections.CUT_S", 0.01)
+    told: list[Any] = []
+
+    async def stuck(message: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def fails(message: Any) -> None:
+        raise KeyError("of the server")
+
+    async def hears(message: Any) -> None:
+        told.append(message.get("bytes") or message.get("code"))
+
+    async def sweep() -> None:
+        watched, open_page = a_watch(monkeypatch)
+        for send in (stuck, fails, hears):
+            open_page(send)
+        await asyncio.wait_for(watched.sweep(), PATIENCE_S)
+
+    in_its_own_loop(sweep)
+    assert told == [b"farewell", 4401]
+
+
+def test_the_watch_over_sessions_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def watch() -> None:
+        watched, _ = a_watch(monkeypatch)
+        again, failures = asyncio.Event(), [RuntimeError("never thought of")]
+
+        async def sweep() -> None:
+            if failures:
+                raise failures.pop()
+            again.set()
+
+        watched.sweep = sweep
+        watching = asyncio.create_task(watched.watch())
+        try:
+            await asyncio.wait_for(again.wait(), PATIENCE_S)
+        finally:
+            watching.cancel()
+
+    in_its_own_loop(watch)
+
+
+def in_its_own_loop(work: Callable[[], Any]) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(work())).result(2 * PATIENCE_S)
+
+
 def test_changing_the_password_signs_all_others_out(site: Site) -> None:
     here, there = site.person(), site.person()
     wrong = here.send("change-password", old=OTHER, password=OTHER, again=OTHER)
@@ -570,6 +651,48 @@ def test_a_database_that_fails_lets_nobody_in(site: Site, monkeypatch: pytest.Mo
     with pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)):
         ada.stream().__enter__()
     assert [path for path in site.ran if path != "/healthz"] == []
+
+
+# By a provider
+
+
+class Vouching(Providers):
+    """Vouches for whoever has its cookie."""
+
+    def outsider(self, request: Request) -> Outsider | None:
+        subject = request.cookies.get("vouched")
+        return Outsider(f"https://provider {subject}", subject) if subject else None
+
+    def forget(self, request: Request, response: Response) -> None:
+        response.delete_cookie("vouched")
+
+
+def test_who_came_by_a_provider_still_finds_the_form_for_a_password(site: Site) -> None:
+    site.person("Ada")
+    site.pages.providers = Vouching()
+    browser = site.browser()
+    browser.http.cookies.set("vouched", "bo", domain="localhost.local", path="/")
+    answer = browser.get("sign-in?next=models")
+    assert (answer.status_code, answer.headers["location"]) == (303, "register?next=models")
+    form = browser.get("register?next=models")
+    assert 'value="bo"' in form.text and 'type="password"' not in form.text
+    [back] = re.findall(r'<a href="([^"]+)">I have an account</a>', form.text)
+    own = browser.get(unescape(back))
+    assert own.status_code == 200 and 'type="password"' in own.text
+    assert 'name="next" value="models"' in own.text
+    assert "vouched" not in browser.cookies, "nobody else makes an account for them here"
+    assert 'type="password"' in browser.get("register").text
+    assert browser.sign_in("Ada").status_code == 303
+
+
+def test_who_signs_in_by_a_password_leaves_no_provider_s_word(site: Site) -> None:
+    site.person("Ada")
+    browser = site.browser()
+    fields = {"seal": browser.seal("sign-in"), "name": "Ada", "password": GOOD}
+    site.pages.providers = Vouching()
+    browser.http.cookies.set("vouched", "bo", domain="localhost.local", path="/")
+    assert browser.http.post("/sign-in", data=fields).status_code == 303
+    assert "vouched" not in browser.cookies
 
 
 # Below a prefix

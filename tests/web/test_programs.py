@@ -9,6 +9,7 @@ import pytest
 from anyio.from_thread import BlockingPortal
 from starlette.testclient import TestClient
 
+from core.errors import RecordsError
 from core.web.astray import AstrayRoute
 from core.web.metrics import metrics_route
 from core.web.programs import GUESTS_KEY, Programs
@@ -114,6 +115,28 @@ def test_another_site_s_page_does_not_ask_as_a_guest(site: ProgramSite, header: 
     assert refused.status_code == 403
     assert "access-control-allow-origin" not in refused.headers
     assert site.stand_in.asked == []
+
+
+def test_a_database_that_fails_is_told_without_its_place(
+    site: ProgramSite, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(key: str) -> None:
+        raise RecordsError("The run database /secret/place is locked.")
+
+    monkeypatch.setattr(site.accounts.keys, "holder", fail)
+    refused = ask(site.program(ELSEWHERE, "pdk_" + 43 * "a"))
+    assert (refused.status_code, code(refused)) == (503, "unavailable")
+    assert "secret" not in refused.text
+
+
+def test_a_guest_may_type_an_address_and_no_more(site: ProgramSite):
+    typed = {"sec-fetch-site": "none"}
+    assert site.program(HERE, **typed).get("/v1/models").status_code == 200
+    assert ask(site.program(HERE, **typed)).status_code == 403
+    assert site.program(ELSEWHERE, **typed).get("/v1/models").status_code == 401
+    for other in ("cross-site", "same-site"):
+        other_site = {"sec-fetch-site": other}
+        assert site.program(HERE, **other_site).get("/v1/models").status_code == 403
 
 
 def test_figures_are_for_those_who_manage_and_the_page_stays_where_it_was(site: ProgramSite):

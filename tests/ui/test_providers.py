@@ -1,0 +1,28 @@
+"""The links to the providers of the secrets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from streamlit import auth_util, config, user_info
+
+from core.ui import providers
+from core.ui.providers import SecretsProviders
+
+
+@pytest.mark.parametrize("prefix", ["", "paddock", "/a/b/"])
+def test_the_link_to_a_provider_holds_below_any_prefix(
+    monkeypatch: pytest.MonkeyPatch, prefix: str
+):
+    real = config.get_option
+
+    def option(name: str) -> Any:
+        return prefix if name == "server.baseUrlPath" else real(name)
+
+    monkeypatch.setattr(config, "get_option", option)
+    monkeypatch.setattr(user_info, "encode_provider_token", lambda name: f"token-of-{name}")
+    monkeypatch.setattr(auth_util, "validate_auth_credentials", lambda name: None)
+    monkeypatch.setattr(providers, "_names", lambda: ["default"])
+    [(address, _)] = SecretsProviders().ways()
+    assert address == "auth/login?provider=token-of-default"
