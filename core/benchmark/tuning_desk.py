@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from core.benchmark.preparing import Material, make_ready
 from core.benchmark.tuning import PERPLEXITY_LIMIT, Trial, Tuning
@@ -89,7 +90,7 @@ class TuningDesk:
                 f"The perplexity ratio to be kept to is {perplexity_limit}; give one from {low} to "
                 f"{high}."
             )
-        require_device(spec.device)
+        spec = replace(spec, device=require_device(spec.device))
         key = ModelStore(self._settings).resolve(spec.model).key
         with self._lock:
             if self.current is not None and not self.current.done:
