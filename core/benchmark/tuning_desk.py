@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from core.benchmark.preparing import Material, make_ready
+from core.benchmark.preparing import Material, check_memory, make_ready
 from core.benchmark.tuning import PERPLEXITY_LIMIT, Trial, Tuning
 from core.benchmark.turn import Turn
 from core.catalogue import device_int4
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 PERPLEXITY_LIMITS = (1.0, 2.0)
 """What a person may allow."""
+
+_LOADED_AT_ONCE = 2
+"""Processes of a duel, each with the model in memory."""
 
 
 class TuningRun:
@@ -141,6 +144,7 @@ class TuningDesk:
             on_progress=tell,
             cancel=run._cancelled,
         )
+        check_memory(spec.label, ready, self._settings, at_once=_LOADED_AT_ONCE)
         named = ModelSpec(key, spec.precision, spec.device, spec.runtime)
         search = Tuning(ready.folder, named, tell, run._cancelled, limit, trials=run.trials)
         return search.run()
