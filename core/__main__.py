@@ -210,47 +210,36 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--models",
         type=bench.names,
-        default=(),
         metavar="A,B",
         help="keys, ids or folders (default: the embedded models)",
     )
     what.add_argument(
         "--random-weights",
         type=bench.names,
-        default=(),
         metavar="C,D",
         help="catalogue keys, or neox-410m: the shape with random weights, without a download",
     )
     what.add_argument(
         "--precisions",
         type=bench.precisions,
-        default=(Precision.INT8, Precision.INT4, Precision.FP16),
         metavar="P,Q",
         help=f"{', '.join(Precision)} (default int8,int4,fp16)",
     )
-    what.add_argument(
-        "--devices", type=bench.names, default=("CPU",), metavar="X,Y", help="default CPU"
-    )
+    what.add_argument("--devices", type=bench.names, metavar="X,Y", help="default CPU")
     what.add_argument(
         "--runtimes",
         type=bench.names,
-        default=(DEFAULT_RUNTIME.value,),
         metavar="R,S",
         help=f"{', '.join(LOCAL_RUNTIMES)} (pytorch: FP32 and FP16 alone); "
         f"default {DEFAULT_RUNTIME}",
     )
-    what.add_argument(
-        "--prompt-tokens", type=bench.numbers, default=(32, 512), metavar="N,M", help="32,512"
-    )
+    what.add_argument("--prompt-tokens", type=bench.numbers, metavar="N,M", help="default 32,512")
     how = command.add_argument_group("how")
-    how.add_argument("--new-tokens", type=int, default=128, metavar="N", help="default 128")
-    how.add_argument(
-        "--repeat", type=int, default=5, metavar="N", help="timed answers each (default 5)"
-    )
+    how.add_argument("--new-tokens", type=int, metavar="N", help="default 128")
+    how.add_argument("--repeat", type=int, metavar="N", help="timed answers each (default 5)")
     how.add_argument(
         "--rounds",
         type=int,
-        default=2,
         metavar="N",
         help="fresh processes over which they are spread (default 2)",
     )
@@ -261,7 +250,7 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
         "--memory-limit",
         type=bench.byte_count,
         metavar="SIZE",
-        help="of each measuring process, such as 8GB",
+        help="of each measuring process, such as 8GB; --resume takes another",
     )
     how.add_argument(
         "--keep",
@@ -288,9 +277,8 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     suite.add_argument(
         "--parts",
         type=bench.names,
-        default=(),
         metavar="A,B",
-        help="large, middle, embedded, page, start (default: all)",
+        help="large, middle, embedded, page, api, start (default: all)",
     )
     earlier = command.add_argument_group("earlier benchmarks")
     earlier.add_argument("--resume", metavar="ID", help="measure what is missing of one")

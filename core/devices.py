@@ -138,7 +138,6 @@ def require_device(name: str) -> str:
     raise UnknownDeviceError(_no_such_device(name.strip(), wanted, known))
 
 
-@cache
 def app_memory() -> ProcessMemory:
     """Resident memory of this process and of those it has started, split as one process's is.
 
@@ -151,6 +150,7 @@ def app_memory() -> ProcessMemory:
     return memory
 
 
+@cache
 def host_facts() -> HostFacts:
     """Name, operating system, processor and memory of this machine."""
     return HostFacts(

@@ -62,7 +62,9 @@ class Engine:
         self.store = ModelStore(settings)
         self.tuned = TunedHints(settings.home)
         self._runtimes = runtimes or default_runtimes(settings)
-        self.pool = ModelPool(settings, self._provide, self._runtimes, self._tuned_hints)
+        self.pool = ModelPool(
+            settings, self._provide, self._runtimes, self._tuned_hints, MONITOR.running
+        )
         self.remotes = RemotePool(Directory(RemoteBook(settings), settings), settings)
         self._shares = Shares(settings.answers_at_once, settings.answers_waiting)
         self._jobs: dict[Job, str] = {}

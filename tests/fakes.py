@@ -157,11 +157,17 @@ def stored_model(spec: ModelSpec, *, weight_bytes: int = 1000) -> StoredModel:
 
 
 def fake_pool(
-    settings: Settings, runtime: FakeRuntime, *, provide: Any = None, weight_bytes: int = 1000
+    settings: Settings,
+    runtime: FakeRuntime,
+    *,
+    provide: Any = None,
+    weight_bytes: int = 1000,
+    **more: Any,
 ) -> ModelPool:
     """A pool on a fake runtime, without files unless ``provide`` says otherwise."""
 
     def nothing_to_convert(spec: ModelSpec, on_progress: Any, cancelled: Any) -> StoredModel:
         return stored_model(spec, weight_bytes=weight_bytes)
 
-    return ModelPool(settings, provide or nothing_to_convert, dict.fromkeys(RuntimeName, runtime))
+    runtimes = dict.fromkeys(RuntimeName, runtime)
+    return ModelPool(settings, provide or nothing_to_convert, runtimes, **more)

@@ -207,6 +207,15 @@ def test_memory_of_a_process_that_is_gone() -> None:
         devices.process_memory(child.pid)
 
 
+def test_memory_of_the_app_is_taken_anew_and_the_host_once(monkeypatch) -> None:
+    figures = iter([ProcessMemory(70, 30, 100), ProcessMemory(90, 30, 120)])
+    monkeypatch.setattr(devices, "process_memory", lambda pid=None: next(figures))
+    monkeypatch.setattr(devices.psutil.Process, "children", lambda self, recursive: [])
+    assert devices.app_memory().rss_bytes == 100
+    assert devices.app_memory().rss_bytes == 120
+    assert devices.host_facts() is devices.host_facts()
+
+
 def test_memory_where_the_system_has_no_shared_figure(monkeypatch) -> None:
     class Other:
         def __init__(self, pid: int | None) -> None:

@@ -30,9 +30,11 @@ from core.generation.job import Job, Phase
 from core.generation.request import GenerationRequest
 from core.recording import GROWTH_IN_PROCESS
 from core.records import GUEST, Origin, RunState, RunStore
+from core.runtimes import pool as pool_module
 from core.runtimes.apart import ProcessModel
+from core.runtimes.base import LoadedModel
 from core.runtimes.optimum import OptimumModel
-from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings
+from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName, SamplingSettings
 from core.settings import Settings
 from core.store import TaskKind, TaskRequest, TaskState
 from core.store import tasks as tasks_module
@@ -349,6 +351,32 @@ def test_an_answer_beside_a_conversion_for_another_answer_is_contended(
     assert other.wait(60) and isinstance(other.answer.error, HubError)
     after = start(engine, warm, None)
     assert after.wait(60) and not after.answer.contended
+
+
+def test_an_answer_beside_the_loading_of_a_model_is_contended_and_its_own_is_not(
+    engine: Engine, spec_of: SpecOf, monkeypatch: pytest.MonkeyPatch
+):
+    begun, go_on, warm_up = threading.Event(), threading.Event(), pool_module._warm_up
+
+    def long_warm_up(model: LoadedModel) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        warm_up(model)
+
+    warm = spec_of("llama", Precision.INT8)
+    assert start(engine, warm, None).wait(60)
+    cold = replace(warm, hints=ExecutionHints(inference_precision="f32", threads=1))
+    engine.pool.unload(cold)
+    monkeypatch.setattr(pool_module, "_warm_up", long_warm_up)
+    other = start(engine, cold, None)
+    assert begun.wait(60)
+    during = start(engine, warm, None)
+    assert during.wait(60) and during.answer.contended
+    go_on.set()
+    assert other.wait(60) and not other.answer.contended
+    after = start(engine, warm, None)
+    assert after.wait(60) and not after.answer.contended
+    engine.pool.unload(cold)
 
 
 def test_a_closed_engine_has_stopped_its_tasks(fresh: Engine, monkeypatch: pytest.MonkeyPatch):

@@ -13,6 +13,7 @@ from typing import Any
 
 from core.benchmark.shapes import RANDOM_SOURCE, random_model
 from core.catalogue import Precision, catalogue
+from core.devices import AUTO, auto_devices
 from core.errors import BadRequestError
 from core.records.measurement_values import Configuration
 from core.runtimes.spec import (
@@ -64,12 +65,13 @@ class Target:
     device: str
     runtime: RuntimeName
     exact: bool = False
-    """Whether it is executed in f32 throughout: what others' quality is compared with."""
+    """Whether it is executed in f32 throughout, where it runs on the CPU alone: what others'
+    quality is compared with."""
 
     @property
     def spec(self) -> ModelSpec:
         """How it is loaded."""
-        hints = EXACT_HINTS if self.exact and self.device == "CPU" else None
+        hints = EXACT_HINTS if self.exact and _on_cpu_alone(self.device) else None
         return ModelSpec(self.model, self.precision, self.device, self.runtime, hints)
 
     @property
@@ -282,6 +284,11 @@ def hints_of(hints: ExecutionHints) -> dict[str, Any]:
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": hints.dynamic_quantization_group,
     }
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _on_cpu_alone(device: str) -> bool:
+    """Whether no other device takes part; an AUTO that cannot say yet may take any."""
+    return device == "CPU" or (device == AUTO and auto_devices() == ("CPU",))
 
 
 def _is_baseline(runtime: RuntimeName) -> bool:

@@ -15,8 +15,10 @@ from core.benchmark.random_weights import (
 )
 from core.benchmark.shapes import random_model
 from core.catalogue import Int4Settings, Precision, device_int4
-from core.errors import NotAModelError
+from core.devices import available_memory_bytes
+from core.errors import NotAModelError, NotEnoughMemoryError
 from core.records.measurement_values import Int4Weights
+from core.runtimes.pool import memory_for
 from core.settings import Settings
 from core.store import (
     ModelStore,
@@ -105,6 +107,29 @@ def make_ready(
     if material.int4 is None:
         return _stored(work.convert(source, material.precision))
     return _stored(work.have_for_device(source, material.int4))
+
+
+def check_memory(label: str, ready: Ready, settings: Settings, *, at_once: int = 1) -> None:
+    """Refuse what would drive the machine out of memory, and other programs with it.
+
+    Args:
+        label: of what is loaded, for the sentence.
+        ready: what it is loaded from.
+        settings: tell how much memory is left free.
+        at_once: processes that load it at the same time.
+
+    Raises:
+        NotEnoughMemoryError: the model does not fit the free memory.
+    """
+    needed = at_once * memory_for(ready.weight_bytes)
+    free = available_memory_bytes() - settings.memory_reserve_mib * 2**20
+    if needed > free:
+        times = f", loaded {at_once} times at once," if at_once > 1 else ""
+        raise NotEnoughMemoryError(
+            f"{label}{times} needs about {needed / 2**30:.1f} GiB of memory and "
+            f"{max(free, 0) / 2**30:.1f} GiB are free for it; close other programs or unload "
+            "models, or choose a lower precision."
+        )
 
 
 def is_ready(material: Material, settings: Settings) -> bool:

@@ -31,14 +31,13 @@ from core.benchmark.estimate import (
 from core.benchmark.figures import figures_of, near_answers, nearest_of
 from core.benchmark.ledger import OPEN, Ledger, target_of
 from core.benchmark.plan import Plan, Target
-from core.benchmark.preparing import Material, Ready
+from core.benchmark.preparing import Material, Ready, check_memory
 from core.benchmark.random_weights import keep_random_weights, remove_unkept
 from core.benchmark.tools import Tools
 from core.benchmark.weights import bytes_per_token
-from core.devices import available_memory_bytes, host_facts, require_device
+from core.devices import host_facts, require_device
 from core.errors import (
     GenerationError,
-    NotEnoughMemoryError,
     PaddockError,
     StoppedError,
     UnknownDeviceError,
@@ -46,7 +45,6 @@ from core.errors import (
 from core.generation.activity import ActivityMonitor
 from core.records.measurement_values import Host, Measurement, MeasurementState
 from core.records.values import utc_now
-from core.runtimes.pool import memory_for
 from core.settings import Settings
 
 if TYPE_CHECKING:
@@ -276,7 +274,7 @@ class Work:
         self._say(f"Measuring {place}.")
         with caught("It could not be measured") as failure:
             ready = self._ready[Material.of(target)]
-            self._check_memory(target, ready)
+            check_memory(target.label, ready, self._settings)
             job = Job(
                 folder=ready.folder,
                 spec=target.spec,
@@ -378,21 +376,6 @@ class Work:
             ),
         )
 
-    def _check_memory(self, target: Target, ready: Ready) -> None:
-        """Refuse what would drive the machine out of memory, and other programs with it.
-
-        Raises:
-            NotEnoughMemoryError: the model does not fit the free memory.
-        """
-        needed = memory_for(ready.weight_bytes)
-        free = available_memory_bytes() - self._settings.memory_reserve_mib * 2**20
-        if needed > free:
-            raise NotEnoughMemoryError(
-                f"{target.label} needs about {needed / 2**30:.1f} GiB of memory and "
-                f"{max(free, 0) / 2**30:.1f} GiB are free for it; close other programs or unload "
-                "models, or choose a lower precision."
-            )
-
     def _give_up(self, target: Target, reason: str) -> None:
         self._ledger.fail(self._ledger.open_rows(target), reason)
         self.agenda.drop(StepKind.MEASURE, target)
@@ -442,7 +425,7 @@ class Work:
             if material in self._absent:
                 raise GenerationError(self._absent[material])
             ready = self._ready[material]
-            self._check_memory(target, ready)
+            check_memory(target.label, ready, self._settings)
             step = Step(StepKind.QUALITY, target)
             with self.agenda.doing(step), self._monitor.running():
                 result = self._tools.judge(

@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from core.benchmark.estimate import BenchmarkEstimate, estimate, has_quality
 from core.benchmark.ledger import Ledger, target_of
@@ -265,13 +265,18 @@ class Benchmark:
 
         return self._begin(sweep_id, plan, write)
 
-    def resume(self, sweep_id: str) -> Sweep:
+    def resume(self, sweep_id: str, memory_limit_bytes: int | None = None) -> Sweep:
         """Measure what is missing of a sweep: failed, cancelled and interrupted rows.
 
         Rounds that were measured before are kept where the machine and the libraries are the same.
 
+        Args:
+            sweep_id: 32 hexadecimal digits.
+            memory_limit_bytes: of each measuring process, this time; None leaves the plan's.
+
         Raises:
-            BadRequestError: there is no such sweep, or nothing is missing of it.
+            BadRequestError: there is no such sweep, nothing is missing of it, or the limit is
+                too small.
             ModelBusyError: it runs, or another one does.
             RecordsError: the database cannot be read or written.
         """
@@ -287,7 +292,7 @@ class Benchmark:
                 "This benchmark was measured on the nodes of a cluster; go on with it there: "
                 f"`python -m core bench --ray ADDRESS --resume {sweep_id}`."
             )
-        plan = Plan.from_json(record.plan)
+        plan = planned(record.plan, memory_limit_bytes)
         if not is_missing_something(plan, store.of_sweep(sweep_id)):
             raise BadRequestError("Nothing is missing of this benchmark; start a new one.")
 
@@ -400,6 +405,22 @@ def _place(source: Source) -> str:
     """As the answers' rows name it."""
     embedded = source.kind is SourceKind.EMBEDDED
     return SourceKind.EMBEDDED.value if embedded else str(source.location)
+
+
+def planned(stored: Mapping[str, Any], memory_limit_bytes: int | None) -> Plan:
+    """A stored plan as it is gone on with.
+
+    Args:
+        stored: what was written of it.
+        memory_limit_bytes: in the place of the plan's; None leaves that.
+
+    Raises:
+        BadRequestError: it cannot be read, or the limit is too small.
+    """
+    plan = Plan.from_json(stored)
+    if memory_limit_bytes is None:
+        return plan
+    return replace(plan, memory_limit_bytes=memory_limit_bytes).validated()
 
 
 def is_missing_something(plan: Plan, rows: Sequence[Measurement]) -> bool:

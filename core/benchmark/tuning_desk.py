@@ -6,8 +6,9 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
-from core.benchmark.preparing import Material, make_ready
+from core.benchmark.preparing import Material, check_memory, make_ready
 from core.benchmark.tuning import PERPLEXITY_LIMIT, Trial, Tuning
 from core.benchmark.turn import Turn
 from core.catalogue import device_int4
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 PERPLEXITY_LIMITS = (1.0, 2.0)
 """What a person may allow."""
+
+_LOADED_AT_ONCE = 2
+"""Processes of a duel, each with the model in memory."""
 
 
 class TuningRun:
@@ -89,7 +93,7 @@ class TuningDesk:
                 f"The perplexity ratio to be kept to is {perplexity_limit}; give one from {low} to "
                 f"{high}."
             )
-        require_device(spec.device)
+        spec = replace(spec, device=require_device(spec.device))
         key = ModelStore(self._settings).resolve(spec.model).key
         with self._lock:
             if self.current is not None and not self.current.done:
@@ -140,6 +144,7 @@ class TuningDesk:
             on_progress=tell,
             cancel=run._cancelled,
         )
+        check_memory(spec.label, ready, self._settings, at_once=_LOADED_AT_ONCE)
         named = ModelSpec(key, spec.precision, spec.device, spec.runtime)
         search = Tuning(ready.folder, named, tell, run._cancelled, limit, trials=run.trials)
         return search.run()

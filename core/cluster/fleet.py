@@ -19,7 +19,13 @@ from typing import Any
 
 from core.benchmark.ledger import OPEN, Ledger
 from core.benchmark.plan import Plan
-from core.benchmark.sweep import CLUSTER_KEY, Sweep, SweepProgress, is_missing_something
+from core.benchmark.sweep import (
+    CLUSTER_KEY,
+    Sweep,
+    SweepProgress,
+    is_missing_something,
+    planned,
+)
 from core.cluster.bench_node import BenchNode, Draft, Look, draft, taken_up
 from core.cluster.link import ID_DIGITS, Node, is_alive, nodes_of, on
 from core.devices import library_versions
@@ -94,13 +100,18 @@ class Fleet:
         )
         return self._begin(sweep_id, plan, rows, shares), needs
 
-    def resume(self, sweep_id: str) -> Sweep:
+    def resume(self, sweep_id: str, memory_limit_bytes: int | None = None) -> Sweep:
         """Measure what is missing, each row on the node that it belongs to.
 
         Rows of a node that is not in the cluster now end with that reason; see :func:`assigned`.
 
+        Args:
+            sweep_id: 32 hexadecimal digits.
+            memory_limit_bytes: see :meth:`core.benchmark.sweep.Benchmark.resume`.
+
         Raises:
-            BadRequestError: there is no such sweep of a cluster, or nothing is missing.
+            BadRequestError: there is no such sweep of a cluster, nothing is missing, or the limit
+                is too small.
             ModelBusyError: it runs.
             ClusterError: no node is alive.
             RecordsError: the database cannot be read or written.
@@ -111,7 +122,7 @@ class Fleet:
                 f"There is no benchmark {sweep_id[:40]!r} of a cluster; `python -m core bench "
                 "--list` shows those there are, and others go on without --ray."
             )
-        plan = Plan.from_json(record.plan)
+        plan = planned(record.plan, memory_limit_bytes)
         if not is_missing_something(plan, self._store.of_sweep(sweep_id)):
             raise BadRequestError("Nothing is missing of this benchmark; start a new one.")
         nodes = nodes_of(self._ray, self._chosen_by or record.plan[CLUSTER_KEY].get("chosen_by"))

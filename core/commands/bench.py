@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from core.benchmark.sweep import BenchmarkEstimate, Sweep, SweepProgress
     from core.engine import Engine
     from core.records.measurement_values import Measurement
+    from core.runtimes.spec import RuntimeName
 
 _LOOK_EVERY_S = 0.1
 """How often the terminal is brought up to date."""
@@ -44,6 +46,26 @@ _UNITS = {
 
 _SWEEPS_LISTED = 20
 
+_PLANNED = (
+    "models",
+    "random_weights",
+    "precisions",
+    "devices",
+    "runtimes",
+    "prompt_tokens",
+    "new_tokens",
+    "repeat",
+    "rounds",
+    "quality",
+    "keep",
+)
+"""Options that say what a new benchmark measures; those not given are None, or False."""
+
+_FILES = ("json", "csv", "markdown")
+
+_SUITES = ("quick", "parts")
+"""Options of the speed suite alone."""
+
 _DASH = "—"
 
 
@@ -52,9 +74,13 @@ def bench(options: argparse.Namespace, settings: Settings) -> int:
 
     The last line on stdout is one JSON object: the sweep's id and state, and how many of its rows
     are done and failed.
+
+    Raises:
+        BadRequestError: an option would be of no effect beside the others.
     """
     from core.engine import Engine
 
+    _refuse_what_has_no_effect(options)
     if options.suite:
         return speed_suite(options, settings)
     if not options.list:
@@ -126,7 +152,7 @@ def precisions(text: str) -> tuple[Precision, ...]:
 def _measure(options: argparse.Namespace, engine: Engine) -> int:
     benchmark = engine.benchmark
     if options.resume:
-        sweep = benchmark.resume(options.resume)
+        sweep = benchmark.resume(options.resume, options.memory_limit)
     else:
         plan = _plan(options)
         needs = benchmark.estimate(plan)
@@ -142,7 +168,7 @@ def _measure_on_cluster(options: argparse.Namespace, engine: Engine) -> int:
     with connected(options.ray) as ray:
         fleet = Fleet(ray, engine.measurements, options.ray_resource)
         if options.resume:
-            sweep = fleet.resume(options.resume)
+            sweep = fleet.resume(options.resume, options.memory_limit)
         else:
             sweep, needs = fleet.start(_plan(options))
             said = f"{counted(needs.rows, 'measurement')}: about {duration_text(needs.seconds)}."
@@ -180,33 +206,74 @@ def _see_through(
     return 0 if written and done == len(progress.rows) else PaddockError.exit_code
 
 
+def _refuse_what_has_no_effect(options: argparse.Namespace) -> None:
+    """
+    Raises:
+        BadRequestError: the text names the options to leave out.
+    """
+    if options.suite and (flags := _given(options, (*_PLANNED, "memory_limit", *_FILES))):
+        raise BadRequestError(
+            f"The speed suite chooses what it measures and writes no file; leave out {flags}."
+        )
+    if not options.suite and (flags := _given(options, _SUITES)):
+        raise BadRequestError(
+            f"Only the speed suite takes {flags}; add --suite speed, or leave that out."
+        )
+    if options.resume and (flags := _given(options, _PLANNED)):
+        raise BadRequestError(
+            f"--resume goes on as the benchmark was planned; leave out {flags}, or start a new "
+            "benchmark without --resume."
+        )
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> str:
+    """Those of these options that were given, as they are typed; empty where none was."""
+    values = {name: getattr(options, name) for name in names}
+    given = [name for name, value in values.items() if value is not None and value is not False]
+    return " and ".join(f"--{name.replace('_', '-')}" for name in given)
+
+
 def _plan(options: argparse.Namespace) -> Plan:
     from core.benchmark.plan import Plan
-    from core.runtimes.spec import LOCAL_RUNTIMES
 
+    asked = {
+        "precisions": options.precisions,
+        "devices": options.devices,
+        "runtimes": _runtimes(options.runtimes),
+        "prompt_tokens": options.prompt_tokens,
+        "new_tokens": options.new_tokens,
+        "repeats": options.repeat,
+    }
     chosen = options.models or options.random_weights
-    try:
-        local = {name.value: name for name in LOCAL_RUNTIMES}
-        runtimes = tuple(local[name.lower()] for name in options.runtimes)
-    except KeyError:
-        raise BadRequestError(
-            f"There is no such runtime among {', '.join(options.runtimes)}; choose from "
-            f"{', '.join(LOCAL_RUNTIMES)}."
-        ) from None
-    return Plan(
-        models=options.models if chosen else _embedded(),
-        random_models=options.random_weights,
-        precisions=options.precisions,
-        devices=options.devices,
-        runtimes=runtimes,
-        prompt_tokens=options.prompt_tokens,
-        new_tokens=options.new_tokens,
-        repeats=options.repeat,
-        rounds=min(options.rounds, options.repeat),
+    plan = Plan(
+        models=(options.models or ()) if chosen else _embedded(),
+        random_models=options.random_weights or (),
         quality=options.quality,
         memory_limit_bytes=options.memory_limit,
         keep_random_weights=options.keep,
-    ).validated()
+        **{name: value for name, value in asked.items() if value is not None},
+    )
+    rounds = plan.rounds if options.rounds is None else options.rounds
+    return replace(plan, rounds=min(rounds, plan.repeats)).validated()
+
+
+def _runtimes(given: Sequence[str] | None) -> tuple[RuntimeName, ...] | None:
+    """
+    Raises:
+        BadRequestError: one of them is none that measures here.
+    """
+    from core.runtimes.spec import LOCAL_RUNTIMES
+
+    if given is None:
+        return None
+    try:
+        local = {name.value: name for name in LOCAL_RUNTIMES}
+        return tuple(local[name.lower()] for name in given)
+    except KeyError:
+        raise BadRequestError(
+            f"There is no such runtime among {', '.join(given)}; choose from "
+            f"{', '.join(LOCAL_RUNTIMES)}."
+        ) from None
 
 
 def _embedded() -> tuple[str, ...]:

@@ -75,12 +75,13 @@ def _follow(run: TuningRun) -> None:
 
 
 def _forget(options: argparse.Namespace, engine: Engine) -> int:
+    from core.devices import require_device
     from core.runtimes.tuned import TuningKey
 
     key = TuningKey.here(
         engine.store.resolve(options.model).key,
         options.precision,
-        options.device.upper(),
+        require_device(options.device),
         options.runtime,
     )
     known = engine.forget_tuned(key)

@@ -1,4 +1,4 @@
-"""Knows whether other answers, downloads or conversions disturbed an answer's timings."""
+"""Knows whether other answers, downloads, conversions or loads disturbed an answer's timings."""
 
 from __future__ import annotations
 
@@ -56,4 +56,4 @@ _monitors_lock = threading.Lock()
 
 MONITOR = ActivityMonitor()
 """The process's own: answers on any page, command or route announce themselves here, and so does
-what is fetched and converted for this process."""
+what is fetched, converted and loaded for this process."""

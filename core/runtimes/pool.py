@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -164,15 +164,19 @@ class ModelPool:
         provider: Provider,
         runtimes: Mapping[RuntimeName, Runtime],
         hints_for: HintsFor = lambda spec, stored: None,
+        working: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """
         Args:
             hints_for: tells the hints of a model whose spec names none; None: the usual ones.
+            working: entered for as long as a model is loaded and warmed up, so that others may
+                know of it.
         """
         self._settings = settings
         self._provider = provider
         self._runtimes = runtimes
         self._hints_for = hints_for
+        self._working = working
         self._entries: dict[ModelSpec, _Entry] = {}
         self._loads: dict[ModelSpec, _Load] = {}
         self._lock = threading.Lock()
@@ -334,7 +338,8 @@ class ModelPool:
                 self._load_lock.acquire()
             try:
                 if not load.cancelled.is_set():
-                    load.entry = self._load(spec, stored, report)
+                    with self._working():  # over before the answer that wants the model begins
+                        load.entry = self._load(spec, stored, report)
             finally:
                 self._load_lock.release()
         except Exception as error:  # noqa: BLE001 - handed to everyone who waits for this load

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 from core.catalogue import Int4Settings, Precision, default_int4
+from core.devices import available_memory_bytes
 from core.errors import CorruptModelError, DiskFullError, NotEnoughMemoryError
 from core.settings import Settings
 from core.store.files import free_bytes
@@ -157,7 +156,7 @@ def estimate(
     download = _still_to_fetch(source, origin, settings)
     memory = peak_memory(origin, precision, chosen)
     free_disk = free_bytes(settings.home)
-    free_memory = psutil.virtual_memory().available
+    free_memory = available_memory_bytes()
     problem, short_of_memory = None, False
     on_disk = download + result + scratch + _SPARE_BYTES
     if on_disk > free_disk:

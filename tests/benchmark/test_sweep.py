@@ -698,6 +698,19 @@ def test_quality_is_compared_with_the_reference(benchmark_: Benchmark, work: Fak
     assert all(row.quality.reference == "fp16" for row in sweep.progress().rows)
 
 
+@pytest.mark.parametrize(
+    ("taken", "hints"),
+    [(("CPU",), EXACT_HINTS), (("GPU",), None), (("GPU", "CPU"), None), ((), None)],
+)
+def test_the_reference_on_auto_is_exact_where_that_is_the_cpu(
+    benchmark_: Benchmark, work: FakeWork, monkeypatch, taken, hints
+):
+    monkeypatch.setattr("core.benchmark.plan.auto_devices", lambda: taken)
+    plan = replace(PLAN, quality=True, models=("paddock-neox",), devices=("AUTO",))
+    ended(benchmark_.start(plan))
+    assert [spec.hints for spec in work.judged] == [hints, None, None]
+
+
 def test_a_reference_that_is_not_measured_is_made_ready(benchmark_, work: FakeWork):
     plan = replace(PLAN, quality=True, models=("paddock-neox",), precisions=(Precision.INT4,))
     sweep = ended(benchmark_.start(plan))

@@ -9,16 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark import tuning
+from core.__main__ import main
+from core.benchmark import preparing, tuning, tuning_desk
+from core.benchmark.preparing import Ready
 from core.benchmark.speed.duel import Way
 from core.benchmark.tuning import Tuning, wording
 from core.benchmark.tuning_desk import TuningDesk
 from core.benchmark.turn import Turn
 from core.catalogue import Precision
 from core.engine import Engine
-from core.errors import BadRequestError, ModelBusyError, StoppedError, UnknownModelError
+from core.errors import (
+    BadRequestError,
+    ModelBusyError,
+    NotEnoughMemoryError,
+    StoppedError,
+    UnknownModelError,
+)
 from core.generation.activity import MONITOR
+from core.runtimes.pool import memory_for
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
+from core.runtimes.tuned import Tuned, TunedHints, TuningKey
 from core.settings import Settings
 from core.store import resolve
 
@@ -177,3 +187,48 @@ def test_what_cannot_be_tuned_is_refused_at_once(tmp_path: Path):
         desk.start(ModelSpec("paddock-neox"))
     assert desk.current is None
     assert resolve("paddock-neox").key == "paddock-neox"
+
+
+@pytest.mark.parametrize(("free", "fits"), [(2, True), (1.9, False)])
+def test_a_model_is_tuned_only_where_it_fits_twice(
+    free: float, fits: bool, tmp_path: Path, scripted, monkeypatch: pytest.MonkeyPatch
+):
+    weights, settings = 2**30, Settings(home=tmp_path)
+    ready = Ready(tmp_path, weights, weights, 2048)
+    monkeypatch.setattr(tuning_desk, "make_ready", lambda material, *_, **__: ready)
+    there = int(free * memory_for(weights)) + settings.memory_reserve_mib * 2**20
+    monkeypatch.setattr(preparing, "available_memory_bytes", lambda: there)
+    desk = TuningDesk(settings, lambda tuned: None, MONITOR.running)
+    run = desk.start(ModelSpec("paddock-neox", Precision.INT8, "CPU", RuntimeName.GENAI))
+    assert run.wait(20)
+    if fits:
+        assert run.error is None and run.result is not None
+    else:
+        assert isinstance(run.error, NotEnoughMemoryError) and not run.trials
+        assert "loaded 2 times at once, needs about 4.4 GiB" in str(run.error)
+
+
+@pytest.mark.parametrize("typed", ["cpu", " CPU ", "cpu.0"])
+def test_a_device_is_tuned_and_forgotten_however_it_is_typed(
+    typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = Settings(home=tmp_path)
+    found = Tuned(
+        key=TuningKey.here("paddock-neox", Precision.INT8, "CPU", RuntimeName.GENAI),
+        hints=ExecutionHints(threads=1),
+        gain=1.5,
+        tokens_per_s=150.0,
+        usual_tokens_per_s=100.0,
+        perplexity_ratio=1.0,
+        measured_at="2026-11-28T08:00:00+00:00",
+    )
+    monkeypatch.setattr(TuningDesk, "_tune", lambda desk, run, key, limit: found)
+    kept = TunedHints(tmp_path)
+    run = TuningDesk(settings, kept.keep, MONITOR.running).start(
+        ModelSpec("paddock-neox", Precision.INT8, typed, RuntimeName.GENAI)
+    )
+    assert run.wait(20) and run.spec.device == "CPU"
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
+    forget = ("--precision", "int8", "--runtime", "genai", "--device", typed, "--forget")
+    assert main(("tune", "paddock-neox", *forget)) == 0
+    assert kept.find(found.key) is None

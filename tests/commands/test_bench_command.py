@@ -24,7 +24,7 @@ from core.benchmark.tools import Tools
 from core.benchmark.turn import Turn
 from core.commands.bench import byte_count
 from core.engine import Engine
-from core.errors import GenerationError, StoppedError
+from core.errors import GenerationError, NotEnoughMemoryError, StoppedError
 from core.records.measurement_values import MeasurementState
 from core.settings import CHECKOUT, Settings
 from tests.benchmark.fake_tools import FakeWork
@@ -181,6 +181,43 @@ def test_ctrl_c_in_this_process(run: Run, work: FakeWork, monkeypatch: pytest.Mo
     assert (code, summary(out)["done"], summary(out)["sweep"]) == (0, 4, told["sweep"])
 
 
+PLANNED = (
+    ("--models", "paddock-neox"),
+    ("--random-weights", "neox-410m"),
+    ("--precisions", "int8"),
+    ("--devices", "CPU"),
+    ("--runtimes", "genai"),
+    ("--prompt-tokens", "32"),
+    ("--new-tokens", "128"),
+    ("--repeat", "5"),
+    ("--rounds", "0"),
+    ("--quality",),
+    ("--keep",),
+)
+
+
+@pytest.mark.parametrize("option", PLANNED, ids=lambda option: option[0])
+def test_a_benchmark_is_gone_on_with_as_it_was_planned(option, run: Run, work: FakeWork):
+    for beside in ((), ("--ray", "auto")):
+        code, _, err = run("bench", "--resume", "abc", *option, *beside)
+        assert code == 2 and f"leave out {option[0]}, or" in err and err.count("\n") == 1
+    assert not work.jobs
+
+
+def test_a_benchmark_is_gone_on_with_under_another_memory_limit(run: Run, work: FakeWork):
+    work.before = lambda job: (_ for _ in ()).throw(NotEnoughMemoryError("Raise the limit."))
+    _, out, _ = run("bench", *SHORT, "--memory-limit", "1GB")
+    sweep = summary(out)["sweep"]
+    assert {job.memory_limit_bytes for job in work.jobs} == {10**9}
+    work.jobs.clear()
+    code, _, err = run("bench", "--resume", sweep, "--memory-limit", "1kB")
+    assert code == 2 and "memory limit must be" in err and not work.jobs
+    work.before = lambda job: None
+    code, out, _ = run("bench", "--resume", sweep, "--memory-limit", "8GB")
+    assert (code, summary(out)["done"]) == (0, 4)
+    assert {job.memory_limit_bytes for job in work.jobs} == {8 * 10**9}
+
+
 def test_list_shows_what_can_be_resumed(run: Run, work: FakeWork):
     _, first, _ = run("bench", *SHORT)
     work.before = lambda job: (_ for _ in ()).throw(GenerationError("It broke."))
@@ -214,6 +251,10 @@ MISTAKES = {
     "a file in no folder": ("--json", "/no/such/folder/out.json"),
     "a folder as a file": ("--csv", "."),
     "nothing to resume": ("--resume", "abc"),
+    "parts of no suite": ("--parts", "embedded"),
+    "quick without the suite": ("--quick",),
+    "a suite that writes no file": ("--suite", "speed", "--json", "out.json"),
+    "a suite of chosen models": ("--suite", "speed", "--models", "paddock-neox"),
 }
 
 

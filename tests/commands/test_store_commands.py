@@ -200,10 +200,7 @@ def test_convert_asks_the_hub_before_it_says_what_it_takes(hub: Hub, home: Path,
 def test_convert_refuses_what_does_not_fit_before_anything_is_fetched(
     hub: Hub, home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
-    import psutil
-
-    memory = psutil.virtual_memory()
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=10_000_000))
+    monkeypatch.setattr("core.store.estimate.available_memory_bytes", lambda: 10_000_000)
     code, out, err = run("convert", "org/model", "int8")
     assert (code, out) == (1, "")
     assert "of memory and 10.0 MB are free" in err.splitlines()[-1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import types
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,7 +20,6 @@ from core.catalogue import Int4Settings, Int8Settings, Precision, catalogue, pub
 from core.engine import Engine
 from core.settings import load_settings
 from core.store import Progress, Stage, StoredModel
-from core.store.estimate import psutil as memory_of_estimates
 from core.store.progress import Transfer
 from core.store.tasks import TaskKind, TaskQueue, TaskRequest, TaskState, TaskView
 from core.ui.cached import shared_engine
@@ -62,8 +60,7 @@ def stored(tmp_path: Path) -> StoredModel:
 
 
 def free_memory(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
-    state = types.SimpleNamespace(available=int(size), total=int(64e9))
-    monkeypatch.setattr(memory_of_estimates, "virtual_memory", lambda: state)
+    monkeypatch.setattr("core.store.estimate.available_memory_bytes", lambda: int(size))
 
 
 # The catalogue

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from core.errors import (
     NotEnoughMemoryError,
     UnknownDeviceError,
 )
+from core.generation.activity import ActivityMonitor
 from core.runtimes import pool as pool_module
 from core.runtimes.pool import MEMORY_BASE_BYTES, ModelPool
 from core.runtimes.spec import ExecutionHints, ModelSpec
@@ -166,6 +168,28 @@ def test_a_model_is_leased_to_who_waits_before_another_load_can_evict_it(tmp_pat
     for thread in threads:
         thread.join(20)
     assert len(runtime.loads) <= 2 and len(failures) <= 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_loading_disturbs_others_and_not_whoever_waits_for_it(
+    settings, runtime, fails, monkeypatch
+):
+    monitor = ActivityMonitor()
+    beside: list[bool] = []
+
+    def warm_up(model: FakeModel) -> None:
+        with monitor.running() as other:
+            beside.append(other.contended)
+        if fails:
+            raise CorruptModelError("It is damaged.")
+
+    monkeypatch.setattr(pool_module, "_warm_up", warm_up)
+    pool = fake_pool(settings, runtime, working=monitor.running)
+    with suppress(CorruptModelError), lease(pool, spec("a")):
+        pass
+    with monitor.running() as answer:
+        assert not answer.contended
+    assert beside == [True]
 
 
 def test_too_little_memory_is_said_before_anything_is_loaded(settings, runtime, monkeypatch):

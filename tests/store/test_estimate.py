@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from core import devices
 from core.catalogue import Int4Settings, Precision, Shape, catalogue
 from core.errors import DiskFullError, NotAModelError, NotEnoughMemoryError, PersonMistake
 from core.settings import CHECKOUT, Settings
@@ -26,7 +27,6 @@ from core.store import (
     origin,
     resolve,
 )
-from core.store import estimate as estimate_module
 from core.store.estimate import estimate
 from core.store.hub import HubModel
 from core.store.manifest import write_manifest
@@ -254,11 +254,10 @@ def test_folder_that_is_gone_is_told(settings: Settings, tmp_path: Path) -> None
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with 300 MB of memory left, and a large disk."""
+    """A container with 300 MB of memory left, and a large disk."""
     usage = namedtuple("usage", "total used free")(10**13, 0, 10**13)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _path: usage)
-    free = namedtuple("free", "available")(3 * 10**8)
-    monkeypatch.setattr(estimate_module.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(devices, "_cgroup_headrooms", lambda *places: iter([3 * 10**8]))
 
 
 @pytest.mark.usefixtures("little_memory")
