@@ -110,8 +110,13 @@ class Work:
         """
         self._refuse_absent_devices()
         self._look_ahead()
-        self._prepare()
-        self._measure()
+        try:
+            self._prepare()
+            self._measure()
+        finally:
+            self._close(
+                row for row in self._ledger.rows() if row.state in OPEN and self._whole(row)
+            )
         self._compare_quality()
         if self._plan.random_models:
             self._leave_random_weights()
@@ -329,7 +334,7 @@ class Work:
         if not failed:
             self._give_up(target, reason)
             return
-        self._ledger.fail(failed, reason)
+        self._fail(failed, reason)
         if others:
             self._check()
             self._measure_target(target, others, number)
@@ -376,8 +381,24 @@ class Work:
             ),
         )
 
+    def _whole(self, row: Measurement) -> bool:
+        """Whether it has all rounds that were planned; further ones only make up for some."""
+        return len(row.rounds) >= self._plan.rounds and row.figures is not None
+
+    def _close(self, rows: Iterable[Measurement]) -> None:
+        """End rows that have what they need."""
+        self._ledger.change(rows, state=MeasurementState.DONE, error=None, ended_at=utc_now())
+
+    def _fail(self, rows: Sequence[Measurement], reason: str) -> None:
+        """Close rows with a reason; those that are whole are done all the same."""
+        whole = [row for row in rows if self._whole(row)]
+        self._close(whole)
+        for label in dict.fromkeys(target_of(row).label for row in whole):
+            self.problems.append(f"A further round of {label} failed: {reason}")
+        self._ledger.fail([row for row in rows if row not in whole], reason)
+
     def _give_up(self, target: Target, reason: str) -> None:
-        self._ledger.fail(self._ledger.open_rows(target), reason)
+        self._fail(self._ledger.open_rows(target), reason)
         self.agenda.drop(StepKind.MEASURE, target)
 
     # Quality

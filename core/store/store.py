@@ -227,7 +227,8 @@ class ModelStore:
             The model, with new times of change in its manifest where files had to be read.
 
         Raises:
-            CorruptModelError: a file is missing, cut off or altered; the text names it.
+            CorruptModelError: a file is missing, cut off, altered or not to be read; the text
+                names it.
         """
         records = dict(stored.manifest.files)
         for name, record in records.items():
@@ -239,7 +240,12 @@ class ModelStore:
             if state.st_size != record.size:
                 raise _corrupt(stored, f"{name} has {state.st_size} of {record.size} bytes")
             if full or state.st_mtime_ns != record.mtime_ns:
-                if sha256(path) != record.sha256:
+                try:
+                    read = sha256(path)
+                except OSError as error:
+                    what = f"{name} cannot be read ({error.strerror or error})"
+                    raise _corrupt(stored, what) from error
+                if read != record.sha256:
                     raise _corrupt(stored, f"{name} has been altered")
                 records[name] = record.model_copy(update={"mtime_ns": state.st_mtime_ns})
         if records == stored.manifest.files:

@@ -394,6 +394,29 @@ def test_where_the_cores_were_never_nearer_nothing_is_made_up_for(benchmark_, wo
     assert not any(row.figures.contended for row in sweep.progress().rows)
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_row_with_all_its_rounds_is_done_whatever_becomes_of_further_ones(
+    benchmark_: Benchmark, work: FakeWork, cancelled: bool
+):
+    def fail_in_a_further_round(job):
+        if len(work.jobs) > 8 and cancelled:
+            raise StoppedError("Stopped.")
+        if len(work.jobs) > 8:
+            raise GenerationError("It was killed.")
+
+    first = iter([NEAR])
+    work.core_distance = lambda job: next(first, FAR)
+    work.before = fail_in_a_further_round
+    sweep = ended(benchmark_.start(PLAN))
+    assert states(sweep) == [DONE] * 8
+    rows = sweep.progress().rows
+    assert all(len(row.rounds) == 2 and row.figures and not row.error for row in rows)
+    if not cancelled:
+        assert "A further round of paddock-neox · INT8 · CPU failed: It was" in (
+            sweep.progress().error
+        )
+
+
 def test_resume_knows_how_near_the_cores_can_be(benchmark_: Benchmark, work: FakeWork):
     work.core_distance = lambda job: NEAR
 

@@ -12,16 +12,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from core.__main__ import main
 from core.catalogue import Int4Settings, Precision
 from core.commands import store as commands
+from core.errors import CorruptModelError
+from core.runtimes.spec import ModelSpec
 from core.settings import CHECKOUT, Settings
 from core.store import ModelStore, resolve
 from core.store.hub import completed, fetched_bytes
+from tests.fakes import stored_model
 from tests.store.hub_server import Hub
 
 SECRET = "hf_verySecretToken"
@@ -361,3 +366,18 @@ def test_settings_not_given_are_the_models_own(monkeypatch: pytest.MonkeyPatch, 
         run("convert", "red-pajama-3b-instruct", "int4")
     assert asked[0][3] == Int4Settings(symmetric=False, group_size=128, ratio=0.9)
     assert asked[1][3] is None
+
+
+def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def unreadable(path: Path) -> str:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("core.store.store.sha256", unreadable)
+    (tmp_path / "a.bin").write_bytes(b"0")
+    record = SimpleNamespace(size=1, mtime_ns=0, sha256="")
+    stored = stored_model(ModelSpec("mine", Precision.INT8))
+    manifest = stored.manifest.model_copy(update={"files": {"a.bin": record}})
+    with pytest.raises(CorruptModelError, match=r"a\.bin cannot be read \(Input/output error\)"):
+        ModelStore(Settings(home=tmp_path)).verify(
+            replace(stored, folder=tmp_path, manifest=manifest), full=True
+        )
