@@ -31,7 +31,15 @@ from core.ui.metrics_curves import (
     tradeoff_points,
 )
 from core.ui.metrics_data import Chosen
-from core.ui.metrics_rows import MOST_ROWS, PanelKey, RowKey, Rows, point_label, precision_label
+from core.ui.metrics_rows import (
+    MOST_ROWS,
+    PanelKey,
+    RowKey,
+    Rows,
+    panel_name,
+    point_label,
+    precision_label,
+)
 from core.ui.safe_text import safe_markdown
 from core.units import milliseconds_text
 
@@ -97,9 +105,8 @@ def _draw_one_model(chosen: Chosen) -> None:
 
 
 def panel_labels(panels: Sequence[PanelKey]) -> dict[str, PanelKey]:
-    """Models to choose from by name; the machine is named where there are several."""
-    several = len({panel.host for panel in panels}) > 1
-    return {f"{panel.name} · {panel.host}" if several else panel.name: panel for panel in panels}
+    """Models to choose from, by the name that :func:`panel_name` gives."""
+    return {panel_name(panel, panels): panel for panel in panels}
 
 
 def _draw(figure: go.Figure, key: str, alt: str) -> None:

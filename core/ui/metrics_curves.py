@@ -268,13 +268,16 @@ def _dots(
 
 
 def _names(points: Sequence[Point]) -> dict[str, str]:
-    """What stands beside each dot: the precision, and the model where there are several."""
+    """What stands beside each dot: the precision, and what else tells several apart."""
     several = len({point.subject.name for point in points}) > 1
+    several_devices = len({point.subject.ran_on for point in points}) > 1
     pytorch = {point.subject.runtime for point in points} > {"pytorch"}
     names = {}
     for point in points:
         parts = [point.subject.name] if several else []
         parts.append(precision_label(point.subject.precision))
+        if several_devices:
+            parts.append(point.subject.ran_on)
         if pytorch and point.subject.runtime == "pytorch":
             parts.append("PyTorch")
         names[point.id] = plot_text(" ".join(parts))

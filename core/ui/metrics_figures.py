@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core.benchmark.points import Point
+from core.benchmark.points import Point, PointSource
 from core.ui.link import link_choice, one_of
 from core.ui.metrics_rows import point_label
 from core.ui.safe_text import safe_markdown
@@ -93,10 +93,12 @@ def point_key(point: Point) -> str:
         subject.model,
         "random" if subject.random else "",
         subject.precision,
+        "" if subject.device == subject.device_asked else subject.device_asked,
         subject.device,
         subject.runtime,
         str(point.prompt_tokens) if point.measured else "answers",
         subject.host,
+        "imported" if subject.source is PointSource.IMPORTED else "",
         "contended" if subject.contended else "",
     ]
     return "~".join(part for part in parts if part)
@@ -127,7 +129,7 @@ def usual_baseline(point: Point, points: Sequence[Point]) -> Point | None:
         comparable,
         key=lambda other: (
             other.subject.runtime != mine.runtime,
-            other.subject.device != mine.device,
+            other.subject.ran_on != mine.ran_on,
             other.subject.order,
         ),
     )

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import plotly.graph_objects as go
@@ -78,22 +78,27 @@ class PanelKey:
     name: str
     """Of the model, random weights marked."""
     host: str
+    imported: bool
+    """Whether the figures came in a file: even from this host they are others."""
 
 
 @dataclass(frozen=True)
 class RowKey:
-    """What makes a row of a chart: a subject without its source and its contention."""
+    """What makes a row of a chart: a subject without its contention, and the answers of the pages
+    with the benchmark."""
 
     panel: PanelKey
     precision: str
     device: str
+    """As :attr:`Subject.ran_on` has it."""
     runtime: str
 
     @classmethod
     def of(cls, subject: Subject) -> RowKey:
         """The row in which figures of this subject stand."""
-        panel = PanelKey(subject.name, subject.host)
-        return cls(panel, subject.precision, subject.device, subject.runtime)
+        imported = subject.source is PointSource.IMPORTED
+        panel = PanelKey(subject.name, subject.host, imported)
+        return cls(panel, subject.precision, subject.ran_on, subject.runtime)
 
 
 @dataclass(frozen=True)
@@ -291,10 +296,8 @@ class Rows:
         }
 
     def _heading(self, panel: PanelKey, y: float) -> dict[str, Any]:
-        several_hosts = len({each.host for each in self.panels}) > 1
-        name = f"{panel.name} · {panel.host}" if several_hosts else panel.name
         return {
-            "text": f"<b>{plot_text(_cut(name))}</b>",
+            "text": f"<b>{plot_text(_cut(panel_name(panel, self.panels)))}</b>",
             "xref": "paper",
             "x": 0,
             "xanchor": "left",
@@ -330,6 +333,17 @@ class Rows:
         return scales
 
 
+def panel_name(panel: PanelKey, among: Collection[PanelKey]) -> str:
+    """The model, its host where there are several ``among`` all, and whether its figures came in a
+    file where others of the same host did not."""
+    name = panel.name
+    if len({each.host for each in among}) > 1:
+        name += f" · {panel.host}"
+    if panel.imported and replace(panel, imported=False) in among:
+        name += " · imported"
+    return name
+
+
 def row_labels(rows: Sequence[RowKey], among: Sequence[RowKey]) -> list[str]:
     """A label for each row: its precision and what else tells it apart ``among`` all."""
     several_runtimes = len({row.runtime for row in among}) > 1
@@ -348,7 +362,7 @@ def row_labels(rows: Sequence[RowKey], among: Sequence[RowKey]) -> list[str]:
 def point_label(point: Point) -> str:
     """A configuration in one line of plain text, for lists to choose from."""
     subject = point.subject
-    parts = [subject.name, precision_label(subject.precision), subject.device]
+    parts = [subject.name, precision_label(subject.precision), subject.ran_on]
     parts.append(short_runtime(subject.runtime))
     if point.subject.source is PointSource.ANSWERS:
         parts.append("answers")
@@ -398,4 +412,6 @@ def _in_order(points: Iterable[Point]) -> list[Series]:
 
 
 def _cut(text: str, length: int = 44) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    """Without its middle where it is too long: often its end tells it from others."""
+    end = length // 3
+    return text if len(text) <= length else f"{text[: length - end - 1]}…{text[-end:]}"

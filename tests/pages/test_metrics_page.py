@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from core.benchmark.document import from_json, to_json
 from core.benchmark.plan import Plan
 from core.benchmark.points import PointFilter
-from core.records import RunStore
+from core.records import RunStart, RunStore
 from core.records.measurement_values import MeasurementState, SweepState
 from core.records.measurements import MeasurementStore
 from core.settings import load_settings
@@ -83,9 +84,10 @@ def labels(spec: dict[str, Any]) -> list[str]:
 def add_answer(runs: RunStore, rate: float, **changes: Any) -> str:
     start = {"precision": "int8", "started_at": now(), "random_weights": False}
     result = {"decode_tokens_per_s": rate, "devices_used": ("CPU",), "error": None}
+    fields = {field.name for field in dataclasses.fields(RunStart)}
     return runs.add(
-        a_start(**start | {k: v for k, v in changes.items() if k in ("precision", "instruction")}),
-        a_result(**result | {k: v for k, v in changes.items() if k in ("contended", "text")}),
+        a_start(**start | {k: v for k, v in changes.items() if k in fields}),
+        a_result(**result | {k: v for k, v in changes.items() if k not in fields}),
     )
 
 
@@ -335,6 +337,29 @@ def test_machines_of_the_same_name_are_told_apart(store: MeasurementStore, runs:
     assert answers_csv(shared_engine(), which).strip() == ""
     mine = PointFilter(hosts=("bench (Some)",))
     assert answers_csv(shared_engine(), mine).count("\n") == 2
+
+
+def test_models_of_the_same_title_are_told_apart(store: MeasurementStore, runs: RunStore) -> None:
+    add_answer(runs, 40.0, model="mini-0a0a0a0a", title="mini", source="/a/mini")
+    add_answer(runs, 50.0, model="mini-1b1b1b1b", title="mini", source="/b/mini")
+    app = open_page("metrics")
+    layout = chart(app, "Decode rate: tokens/s")["layout"]
+    assert [note["text"] for note in layout["annotations"]] == [
+        "<b>mini (0a0a0a0a)</b>",
+        "<b>mini (1b1b1b1b)</b>",
+    ]
+    app.button_group(key="models").set_value(["mini (1b1b1b1b)"]).run()
+    assert bars(chart(app, "Decode rate: tokens/s")) == {"answers": [50.0]}
+    assert list(app.dataframe[0].value["Tokens/s"]) == [50.0]
+
+
+def test_answers_asked_on_auto_stand_with_those_of_the_device_it_took(runs: RunStore) -> None:
+    for device in ("AUTO", "CPU"):
+        add_answer(runs, 40.0, device=device)
+    app = open_page("metrics")
+    spec = chart(app, "Decode rate: tokens/s")
+    assert bars(spec) == {"answers": [40.0]} and labels(spec) == ["INT8"]
+    assert len(app.selectbox(key="shown").options) == 1
 
 
 # Words, files, the benchmark

@@ -67,6 +67,34 @@ def test_labels_name_only_what_tells_rows_apart() -> None:
     assert list(several) == ["FP16 · Optimum", "FP16 · PyTorch"]
 
 
+def test_what_was_asked_for_or_imported_is_no_bar_over_another() -> None:
+    points = latest(
+        [
+            the_point("int8", 40.0),
+            the_point("int8", 30.0, device="AUTO"),
+            the_point("int8", 20.0, imported=True),
+            *points_of_runs([a_row(50.0), a_row(60.0, device="CPU")]),
+        ]
+    )
+    rows = Rows(points)
+    places = [(each.row, each.y) for _, placed in rows.series() for each in placed]
+    assert len(set(places)) == len(places) == 4
+    layout = decode_chart(rows).layout
+    assert list(layout.yaxis.ticktext) == ["INT8 · AUTO → CPU", "INT8 · CPU"]
+    assert [note.text for note in layout.annotations] == [
+        "<b>Dolly 2.0 3B</b>",
+        "<b>Dolly 2.0 3B · imported</b>",
+    ]
+    assert len(memory_chart(rows).data[0].x) == 3, "answers and the benchmark of one row"
+    assert len({point_key(point) for point in points}) == len(points)
+
+
+def test_the_end_of_a_long_name_stays() -> None:
+    title = "a folder with a name of very many words that goes on (1b1b1b1b)"
+    (note,) = decode_chart(Rows([the_point(title=title)])).layout.annotations
+    assert note.text.startswith("<b>a folder with") and note.text.endswith("on (1b1b1b1b)</b>")
+
+
 def test_nothing_measured_is_no_error() -> None:
     rows = Rows(points_of_runs([a_row(None, ttft_ms=None, memory_private_bytes=None)]))
     assert len(decode_chart(rows).data) == 0
