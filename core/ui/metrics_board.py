@@ -39,6 +39,7 @@ from core.ui.metrics_rows import (
     panel_name,
     point_label,
     precision_label,
+    told_apart,
 )
 from core.ui.safe_text import safe_markdown
 from core.units import milliseconds_text
@@ -143,13 +144,14 @@ def _draw_latency(engine: Engine, chosen: Chosen) -> None:
     if not options:
         return
     keys = list(options)
+    labels = told_apart({key: name for key, (name, _) in options.items()}, lambda key: key[:8])
     link_choice("latency", keys[0], one_of(keys))
     if st.session_state["latency"] not in options:
         st.session_state["latency"] = keys[0]
     key = st.selectbox(
         "Tokens of",
         keys,
-        format_func=lambda key: options[key][0],
+        format_func=labels.__getitem__,
         key="latency",
         persist_state="session",
         help="A measurement, with all its timed answers, or one answer of the pages.",
@@ -172,10 +174,12 @@ _Read = Callable[[Engine], tuple[list[LatencyRun], str]]
 def _latency_options(chosen: Chosen) -> dict[str, tuple[str, _Read]]:
     """What can be chosen: its id to its name and the way to its token times."""
     options: dict[str, tuple[str, _Read]] = {}
-    for measurement in chosen.measurements[:LATENCIES]:
+    newest = chosen.measurements[:LATENCIES]
+    several = len({measurement.host.name for measurement in newest}) > 1
+    for measurement in newest:
         point = point_of(measurement)
         if point is not None:
-            name = f"{point_label(point)} · {point.when:%d %b %H:%M}"
+            name = f"{point_label(point, name_host=several)} · {point.when:%d %b %H:%M}"
             options[measurement.id] = (name, _reader_of_measurement(measurement.id))
     for row in chosen.answers[:LATENCIES]:
         if row.new_tokens and row.new_tokens > 1:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import html
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
@@ -38,6 +39,8 @@ RUNTIMES = {
 BY_HAND = {"automargin": False, "ticklabeloverflow": "allow"}
 """Of every axis: the margins are ours. Those that plotly finds by itself it finds by measuring all
 labels and drawing again, which takes the browser as long as all the rest."""
+
+K = TypeVar("K")
 
 Trace = dict[str, Any]
 """One trace of a figure, as plotly's JSON has it."""
@@ -359,8 +362,28 @@ def row_labels(rows: Sequence[RowKey], among: Sequence[RowKey]) -> list[str]:
     return labels
 
 
-def point_label(point: Point) -> str:
-    """A configuration in one line of plain text, for lists to choose from."""
+def point_labels(points: Mapping[str, Point]) -> dict[str, str]:
+    """A label for each point of a list to choose from, no two alike; the host is named where there
+    are several."""
+    several = len({point.subject.host for point in points.values()}) > 1
+    labels = {key: point_label(point, name_host=several) for key, point in points.items()}
+    return told_apart(labels, lambda key: points[key].id)
+
+
+def told_apart(labels: Mapping[K, str], by: Callable[[K], str]) -> dict[K, str]:
+    """The same, those alike with what tells them apart: Streamlit finds a choice by its label.
+
+    Args:
+        by: of a key, words that no other key has.
+    """
+    count = Counter(labels.values())
+    return {
+        key: f"{label} ({by(key)})" if count[label] > 1 else label for key, label in labels.items()
+    }
+
+
+def point_label(point: Point, *, name_host: bool = False) -> str:
+    """A configuration in one line of plain text; of an imported one the host is always named."""
     subject = point.subject
     parts = [subject.name, precision_label(subject.precision), subject.ran_on]
     parts.append(short_runtime(subject.runtime))
@@ -369,6 +392,8 @@ def point_label(point: Point) -> str:
     else:
         parts.append(f"{point.prompt_tokens}-token prompt")
     if subject.source is PointSource.IMPORTED:
+        parts.append(f"imported from {subject.host}")
+    elif name_host:
         parts.append(f"on {subject.host}")
     if subject.contended:
         parts.append("contended")

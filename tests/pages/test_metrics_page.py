@@ -26,6 +26,7 @@ from core.ui.cached import shared_engine
 from core.ui.metrics_data import read_data
 from core.ui.metrics_files import answers_csv
 from tests.benchmark.point_samples import a_host, a_measurement, a_quality
+from tests.fakes import two_folders_of_one_title
 from tests.pages.app import open_page, texts
 from tests.records.measurement_samples import an_int4
 from tests.records.run_samples import a_result, a_start
@@ -266,6 +267,21 @@ def test_another_configuration_brings_its_own_baseline(store: MeasurementStore) 
     assert "phi-2~fp16" in app.selectbox(key="against").value
 
 
+def test_a_configuration_of_another_node_can_be_chosen(store: MeasurementStore) -> None:
+    save(
+        store,
+        a_measurement("int8", 40.0),
+        a_measurement("int8", 20.0, host=a_host(name="node-2")),
+    )
+    app = open_page("metrics")
+    for name, rate in (("on node-2", "20.0"), ("on bench", "40.0")):
+        picker = app.selectbox(key="shown")
+        (place,) = (at for at, label in enumerate(picker.options) if label.endswith(name))
+        picker.select_index(place).run()
+        assert {metric.label: metric.value for metric in app.metric}["Tokens/s"] == rate
+        assert len(set(app.selectbox(key="latency").options)) == 2
+
+
 # Filter
 
 
@@ -410,6 +426,18 @@ def test_a_plan_that_cannot_be_measured_is_refused_in_words(tmp_path: Path) -> N
     assert not app.button(key="start_benchmark").disabled
     app.number_input(key="bench_repeats").set_value(1).run()
     assert "cannot be spread over" in texts(app)
+
+
+def test_folders_of_one_title_are_told_apart_among_models_to_measure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = two_folders_of_one_title()
+    monkeypatch.setattr(shared_engine().store, "list", lambda: models)
+    app = open_page("metrics")
+    app.session_state["set_up"] = True
+    app.run()
+    options = app.multiselect(key="bench_models").options
+    assert {"mini (/a/mini)", "mini (/b/mini)"} <= set(options)
 
 
 def test_random_weights_have_a_button_of_their_own() -> None:

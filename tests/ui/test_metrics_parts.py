@@ -11,7 +11,7 @@ from core.benchmark.points import Point, latest, point_of
 from core.ui.metrics_charts import bandwidth_chart, decode_chart, memory_chart
 from core.ui.metrics_curves import LatencyRun, latency_chart, tradeoff_points
 from core.ui.metrics_figures import key_figures, point_key, usual_baseline, usual_point
-from core.ui.metrics_rows import MOST_ROWS, Rows, point_label
+from core.ui.metrics_rows import MOST_ROWS, Rows, point_labels, told_apart
 from tests.benchmark.point_samples import NOW, a_host, a_measurement, a_row, points_of_runs
 
 
@@ -201,4 +201,18 @@ def test_keys_and_labels_tell_configurations_apart() -> None:
         *points_of_runs([a_row()]),
     ]
     assert len({point_key(point) for point in points}) == len(points)
-    assert len({point_label(point) for point in points}) == len(points)
+    labels = point_labels({point_key(point): point for point in points})
+    assert len(set(labels.values())) == len(points)
+
+
+def test_the_host_is_named_where_there_are_several() -> None:
+    here, there = the_point(), the_point(host=a_host(name="node-2"))
+    labels = point_labels({"here": here, "there": there})
+    assert labels["here"].endswith("32-token prompt · on bench")
+    assert labels["there"].endswith("32-token prompt · on node-2")
+    assert "bench" not in point_labels({"here": here})["here"]
+
+
+def test_labels_that_are_alike_get_what_tells_them_apart() -> None:
+    found = told_apart({"/a/mini": "mini", "/b/mini": "mini", "x": "other"}, str)
+    assert list(found.values()) == ["mini (/a/mini)", "mini (/b/mini)", "other"]
