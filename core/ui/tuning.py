@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import streamlit as st
 
 from core.benchmark.tuning import wording
@@ -93,14 +95,14 @@ def _draw_run(run: TuningRun) -> None:
 
 
 def _draw_kept(engine: Engine) -> None:
-    for place, tuned in enumerate(engine.tuned.all()):
+    for tuned in engine.tuned.all():
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(_sentence(tuned), width="stretch")
             manage_button(
                 "Forget",
                 icon=":material/undo:",
                 type="tertiary",
-                key=f"tune_forget_{place}",
+                key=f"tune_forget_{'~'.join(astuple(tuned.key))}",
                 on_click=engine.forget_tuned,
                 args=(tuned.key,),
                 help="Use the usual hints again.",

@@ -106,6 +106,18 @@ def test_what_was_gained_is_shown_and_can_be_forgotten(monkeypatch):
     assert "× 1.25" not in texts(app)
 
 
+def test_a_second_click_on_forget_forgets_no_other(monkeypatch):
+    engine = shared_engine()
+    other = replace(TUNED, key=replace(TUNED.key, model="paddock-llama"))
+    engine.tuned.keep(TUNED)
+    engine.tuned.keep(other)
+    app = opened(monkeypatch)
+    forget, kept = (each.key for each in app.button if each.label == "Forget")
+    app.button(key=forget).click().run()
+    assert [each.key for each in app.button if each.label == "Forget"] == [kept]
+    assert engine.tuned.all() == [other]
+
+
 def test_it_is_folded_up_at_first():
     app = AppTest.from_string(
         "from core.ui.cached import shared_engine\n"
