@@ -75,13 +75,13 @@ def draw_charts(engine: Engine, chosen: Chosen) -> None:
 
 def _draw_one_model(chosen: Chosen) -> None:
     """Charts in which one model's precisions and devices are set against each other."""
-    drawn = tradeoff_points(chosen.points)
-    names = list(dict.fromkeys(RowKey.of(p.subject).panel for p in drawn))
+    rated = [point for point in chosen.points if point.decode is not None]
+    names = list(dict.fromkeys(RowKey.of(point.subject).panel for point in rated))
     if not names:
-        st.caption("Speed against memory needs a decode rate and the memory of one configuration.")
+        st.caption("Speed against memory, and its history, need a decode rate.")
         return
     labels = panel_labels(names)
-    newest = RowKey.of(max(drawn, key=lambda point: point.when).subject).panel
+    newest = RowKey.of(max(rated, key=lambda point: (point.measured, point.when)).subject).panel
     panel = newest
     if len(names) > 1:
         keys = list(labels)
@@ -98,8 +98,11 @@ def _draw_one_model(chosen: Chosen) -> None:
         panel = labels[picked or usual]
     left, right = st.columns(2, gap="medium")
     with left:
-        mine = [p for p in drawn if RowKey.of(p.subject).panel == panel]
-        _draw(tradeoff_chart(mine), "tradeoff", "Decode rate against memory")
+        mine = [p for p in tradeoff_points(rated) if RowKey.of(p.subject).panel == panel]
+        if mine:
+            _draw(tradeoff_chart(mine), "tradeoff", "Decode rate against memory")
+        else:
+            st.caption("How much memory it takes is not known.")
     with right:
         past = chosen.history(lambda subject: RowKey.of(subject).panel == panel)
         _draw(history_chart(past), "history", "Decode rate over the days")

@@ -40,16 +40,20 @@ _MARGIN = {"l": 84, "r": 20, "t": 50, "b": 90}
 
 
 def tradeoff_points(points: Iterable[Point]) -> list[Point]:
-    """One point of each configuration, at its shortest prompt; benchmarks where there are any.
+    """One point of each configuration, at its shortest prompt; of each panel benchmarks where there
+    are any.
 
     An app's growth over loading and a process of its own are not the same memory, so answers are
     drawn only where nothing was measured.
     """
     known = [point for point in points if point.memory is not None and point.decode is not None]
-    measured = [point for point in known if point.measured]
+    measured = {RowKey.of(point.subject).panel for point in known if point.measured}
     shortest: dict[tuple[RowKey, bool], Point] = {}
-    for point in measured or known:
-        key = (RowKey.of(point.subject), point.subject.contended)
+    for point in known:
+        row = RowKey.of(point.subject)
+        if row.panel in measured and not point.measured:
+            continue
+        key = (row, point.subject.contended)
         if key not in shortest or (point.prompt_tokens or 0) < (shortest[key].prompt_tokens or 0):
             shortest[key] = point
     return list(shortest.values())

@@ -233,6 +233,25 @@ def test_history_has_every_measurement_and_a_point_a_day_of_answers(
     assert [40.0] in found.values(), "the median of the day"
 
 
+def test_models_that_only_answered_and_those_elsewhere_have_a_history_beside_a_benchmark(
+    store: MeasurementStore, runs: RunStore
+) -> None:
+    save(store, a_measurement("int8", 40.0))
+    add_answer(runs, 50.0, model="phi-2", title="Phi-2")
+    away = {"memory_private_bytes": None, "memory_file_backed_bytes": None, "devices_used": ()}
+    remote = {"model": "remote:lab/qwen", "title": "qwen", "device": "lab", "runtime": "remote"}
+    add_answer(runs, 60.0, **remote, **away)
+    app = open_page("metrics")
+    picker = app.selectbox(key="model_shown")
+    assert set(picker.options) == {"Dolly 2.0 3B", "Phi-2", "qwen"}
+    assert picker.value == "Dolly 2.0 3B", "what was measured comes first"
+    picker.select("Phi-2").run()
+    assert chart(app, "Speed against memory")["data"][0]["y"] == [50.0]
+    app.selectbox(key="model_shown").select("qwen").run()
+    assert chart(app, "Decode rate over the days")["data"][0]["y"] == [60.0]
+    assert "How much memory it takes is not known." in texts(app)
+
+
 # Key figures
 
 

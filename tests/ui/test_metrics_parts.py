@@ -123,6 +123,8 @@ def test_answers_are_no_dots_where_anything_was_measured() -> None:
     assert tradeoff_points(answers) == answers
     measured = the_point()
     assert tradeoff_points([*answers, measured]) == [measured]
+    others = points_of_runs([a_row(model="phi-2", title="Phi-2")])
+    assert tradeoff_points([*answers, *others, measured]) == [*others, measured]
 
 
 def test_the_shortest_prompt_stands_for_a_configuration() -> None:
