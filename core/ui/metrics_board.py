@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -160,18 +161,28 @@ def _draw_latency(engine: Engine, chosen: Chosen) -> None:
         help="A measurement, with all its timed answers, or one answer of the pages.",
     )
     try:
-        runs, words = options[key or keys[0]][1](engine)
+        found = options[key or keys[0]][1](engine)
     except RecordsError as error:
         st.error(safe_markdown(str(error)), icon=":material/error:")
         return
-    if not runs:
+    if not found.runs:
         st.caption("No token times are kept of it.")
         return
-    _draw(latency_chart(runs), "token_latency", "Latency of each token")
-    st.caption(words)
+    figure = latency_chart(found.runs, found.unit)
+    _draw(figure, "token_latency", f"Latency of each {found.unit}")
+    st.caption(found.words)
 
 
-_Read = Callable[[Engine], tuple[list[LatencyRun], str]]
+@dataclass(frozen=True)
+class _Latency:
+    """What the chart of token times is drawn of, and the caption below it."""
+
+    runs: Sequence[LatencyRun] = ()
+    words: str = ""
+    unit: str = "token"
+
+
+_Read = Callable[[Engine], _Latency]
 
 
 def _latency_options(chosen: Chosen) -> dict[str, tuple[str, _Read]]:
@@ -190,27 +201,33 @@ def _latency_options(chosen: Chosen) -> dict[str, tuple[str, _Read]]:
                 f"Answer of {row.started_at:%d %b %H:%M:%S} · {row.title} · "
                 f"{precision_label(row.precision)} · {row.new_tokens} tokens"
             )
-            options[row.id] = (name, _reader_of_answer(row.id, row.ttft_ms))
+            options[row.id] = (name, _reader_of_answer(row.id, row.ttft_ms, row.new_tokens))
     return options
 
 
 def _reader_of_measurement(measurement_id: str) -> _Read:
-    def read(engine: Engine) -> tuple[list[LatencyRun], str]:
+    def read(engine: Engine) -> _Latency:
         measurement = engine.measurements.get(measurement_id)
         if measurement is None:
-            return [], ""
-        return _latency_runs(measurement), _latency_words(measurement)
+            return _Latency()
+        return _Latency(_latency_runs(measurement), _latency_words(measurement))
 
     return read
 
 
-def _reader_of_answer(run_id: str, ttft_ms: float | None) -> _Read:
-    def read(engine: Engine) -> tuple[list[LatencyRun], str]:
+def _reader_of_answer(run_id: str, ttft_ms: float | None, new_tokens: int) -> _Read:
+    def read(engine: Engine) -> _Latency:
         times = engine.runs.token_times(run_id)
         if not times or len(times) < 2:
-            return [], ""
+            return _Latency()
         first = "" if ttft_ms is None else f"The first came after {milliseconds_text(ttft_ms)}. "
-        return [LatencyRun("answer", times)], f"{first}Medians and tails need a benchmark."
+        words = f"{first}Medians and tails need a benchmark."
+        runs = [LatencyRun("answer", times)]
+        if new_tokens == len(times):
+            return _Latency(runs, words)
+        share = new_tokens / len(times)
+        joined = f"The server sent pieces of {share:.1f} tokens on average; times are per piece. "
+        return _Latency(runs, joined + words, "piece")
 
     return read
 

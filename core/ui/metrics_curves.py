@@ -110,10 +110,13 @@ class LatencyRun:
     """Since the start of work, in order."""
 
 
-def latency_chart(runs: Sequence[LatencyRun]) -> go.Figure:
+def latency_chart(runs: Sequence[LatencyRun], unit: str = "token") -> go.Figure:
     """Milliseconds that each token after the first took, of one answer or of several alike.
 
     Several are thin, and their median at each token stands out.
+
+    Args:
+        unit: what the times are of: tokens, or the pieces into which a server joined them.
     """
     gaps = [_gaps(run.token_times_ms) for run in runs]
     alone = len(runs) == 1
@@ -131,7 +134,7 @@ def latency_chart(runs: Sequence[LatencyRun]) -> go.Figure:
                     "width": 2.0 if alone else 1.0,
                     "color": SIDE_COLOURS[0] if alone else "rgba(140,150,160,0.45)",
                 },
-                hovertemplate=f"{plot_text(run.name)}<br>token %{{x}}: %{{y:.2f}} ms"
+                hovertemplate=f"{plot_text(run.name)}<br>{unit} %{{x}}: %{{y:.2f}} ms"
                 "<extra></extra>",
             )
         )
@@ -147,17 +150,17 @@ def latency_chart(runs: Sequence[LatencyRun]) -> go.Figure:
                 mode="lines",
                 name="median",
                 line={"width": 2.2, "color": SIDE_COLOURS[0]},
-                hovertemplate="median at token %{x}: %{y:.2f} ms<extra></extra>",
+                hovertemplate=f"median at {unit} %{{x}}: %{{y:.2f}} ms<extra></extra>",
             )
         )
     figure.update_layout(
-        title="Latency of each token: ms, lower is better",
+        title=f"Latency of each {unit}: ms, lower is better",
         height=_HEIGHT,
         margin=_MARGIN,
         legend=_LEGEND,
         showlegend=True,
-        xaxis={"title": "token of the answer", "rangemode": "tozero", **BY_HAND},
-        yaxis={"title": "ms since the token before", "rangemode": "tozero", **BY_HAND},
+        xaxis={"title": f"{unit} of the answer", "rangemode": "tozero", **BY_HAND},
+        yaxis={"title": f"ms since the {unit} before", "rangemode": "tozero", **BY_HAND},
     )
     return figure
 

@@ -221,6 +221,14 @@ def test_latency_of_each_token_of_a_measurement_and_of_an_answer(
     assert app.query_params["latency"] == answer
 
 
+def test_pieces_of_several_tokens_are_not_called_tokens(runs: RunStore) -> None:
+    add_answer(runs, 50.0, new_tokens=6)
+    app = open_page("metrics")
+    spec = chart(app, "Latency of each piece: ms, lower is better")
+    assert spec["layout"]["xaxis"]["title"]["text"] == "piece of the answer"
+    assert "The server sent pieces of 2.0 tokens on average" in texts(app)
+
+
 def test_history_has_every_measurement_and_a_point_a_day_of_answers(
     store: MeasurementStore, runs: RunStore
 ) -> None:
