@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,17 @@ def stored_model(spec: ModelSpec, *, weight_bytes: int = 1000) -> StoredModel:
         files={},
     )
     return StoredModel(spec.model, spec.precision, Path("nowhere"), manifest)
+
+
+def two_folders_of_one_title() -> list[StoredModel]:
+    """Stored models made from folders that are called alike."""
+    found = []
+    for place in ("/a/mini", "/b/mini"):
+        model = stored_model(ModelSpec(f"mini-{place[1]}", Precision.INT8, "CPU"))
+        source = SourceRecord(kind="checkpoint", location=place, revision=None, fingerprint=None)
+        manifest = model.manifest.model_copy(update={"title": "mini", "source": source})
+        found.append(replace(model, manifest=manifest))
+    return found
 
 
 def fake_pool(

@@ -6,6 +6,7 @@ conditions (:mod:`core.benchmark.answer_days`).
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import defaultdict
@@ -13,10 +14,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from core.records.measurement_values import Measurement, MeasurementState, Quality
+from core.catalogue import catalogue
+from core.records.measurement_values import (
+    Configuration,
+    Measurement,
+    MeasurementState,
+    Quality,
+)
 from core.records.values import utc_now
+from core.remotes import is_remote
 from core.units import int4_text
 
 if TYPE_CHECKING:
@@ -46,6 +55,7 @@ class PointSource(StrEnum):
 
 _NOISE = re.compile(r"\((R|TM|C)\)|\b(Processor|CPU)\b", re.IGNORECASE)
 """What says nothing in the name of a processor."""
+_UNSAFE_IN_KEYS = re.compile(r"[^A-Za-z0-9_\-]+")
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Subject:
 
     source: PointSource
     model: str
-    """Catalogue key, hub id or folder."""
+    """Catalogue key, or the key that the model has in the store."""
     title: str
     random: bool
     """Whether the weights are random: speed and size without knowledge."""
@@ -62,6 +72,7 @@ class Subject:
     device: str
     """Device used; the one asked for where it is not known."""
     device_asked: str
+    """Of a measurement, ``AUTO`` where OpenVINO chose; answers are gathered by the device used."""
     runtime: str
     host: str
     """Name of the machine; with its processor where another has the same, see
@@ -83,11 +94,22 @@ class Subject:
         return f"{self.host} ({cpu})" if cpu else self.host
 
     @property
+    def marked_name(self) -> str:
+        """The name with the model's key, as :func:`models_told_apart` names it."""
+        return f"{self.name} ({self.model.removeprefix(f'{self.title}-')})"
+
+    @property
+    def ran_on(self) -> str:
+        """The device for people: ``AUTO → CPU`` where another one was asked for."""
+        same = self.device == self.device_asked
+        return self.device if same else f"{self.device_asked} → {self.device}"
+
+    @property
     def order(self) -> tuple[str, str, str, str, int, str]:
         """Sorts subjects as charts and lists show them: the highest precision first."""
         known = self.precision in _PRECISIONS
         place = _PRECISIONS.index(self.precision) if known else len(_PRECISIONS)
-        return (self.name, self.host, self.device, self.runtime, place, self.precision)
+        return (self.name, self.host, self.ran_on, self.runtime, place, self.precision)
 
 
 @dataclass(frozen=True)
@@ -164,7 +186,7 @@ class PointFilter:
     """What a person asked for; an empty choice takes everything."""
 
     models: tuple[str, ...] = ()
-    """Titles, random weights marked."""
+    """As :attr:`Subject.name` or :attr:`Subject.marked_name` has them."""
     precisions: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     """Devices used."""
@@ -186,10 +208,12 @@ class PointFilter:
             return False
         if self.hosts and subject.host not in self.hosts and subject.machine not in self.hosts:
             return False
+        names = {subject.name, subject.marked_name}
+        if self.models and names.isdisjoint(self.models):
+            return False
         return all(
             value in asked
             for asked, value in (
-                (self.models, subject.name),
                 (self.precisions, subject.precision),
                 (self.devices, subject.device),
                 (self.runtimes, subject.runtime),
@@ -211,19 +235,37 @@ def subject_of(measurement: Measurement) -> Subject:
     """What a measurement measured, whatever became of it."""
     what, figures = measurement.configuration, measurement.figures
     imported = measurement.imported_at is not None
+    device = ", ".join(measurement.devices_used) or what.device
+    spelled_out = device.startswith(f"{what.device}.")  # OpenVINO's name of GPU is GPU.0
     return Subject(
         source=PointSource.IMPORTED if imported else PointSource.BENCHMARK,
-        model=what.model,
+        model=_model_key(what),
         title=what.title,
         random=what.random_weights,
         precision=what.precision,
-        device=", ".join(measurement.devices_used) or what.device,
-        device_asked=what.device,
+        device=device,
+        device_asked=device if spelled_out else what.device,
         runtime=what.runtime,
         host=measurement.host.name,
         host_cpu=measurement.host.cpu,
         contended=figures is not None and figures.contended,
     )
+
+
+def _model_key(what: Configuration) -> str:
+    """The key that a measured model has in the store, by which answers know it, whatever the plan
+    called it: the one that :func:`core.store.sources.resolve` gives."""
+    if what.random_weights or what.model in catalogue():
+        return what.model
+    folder = PurePath(what.source)
+    if folder.is_absolute():
+        digest = hashlib.sha256(what.source.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        safe = _UNSAFE_IN_KEYS.sub("-", folder.name).strip("-")[:64] or "model"
+        return f"{safe}-{digest}"
+    if "/" not in what.model:
+        return what.model
+    hub_ids = {row.hub_id.lower(): key for key, row in catalogue().items() if row.hub_id}
+    return hub_ids.get(what.source.lower()) or what.source.replace("/", "--")
 
 
 def time_of(measurement: Measurement) -> datetime:
@@ -280,15 +322,19 @@ def _conditions(measurement: Measurement) -> str:
 
 
 def subject_of_run(row: RunRow | FigureRow) -> Subject:
-    """What an answer of the pages, the API or the command line was given by."""
+    """What an answer of the pages, the API or the command line was given by.
+
+    Answers asked on AUTO and on the device that it took are of the same conditions.
+    """
+    device = ", ".join(row.devices_used or ()) or row.device
     return Subject(
         source=PointSource.ANSWERS,
         model=row.model,
         title=row.title,
         random=bool(row.random_weights),
         precision=row.precision,
-        device=", ".join(row.devices_used or ()) or row.device,
-        device_asked=row.device,
+        device=device,
+        device_asked=device,
         runtime=row.runtime,
         host=row.host_name,
         host_cpu=row.host_cpu,
@@ -312,6 +358,23 @@ def machines_told_apart(subjects: Iterable[Subject]) -> dict[Subject, Subject]:
         subject: replace(subject, host=subject.machine)
         for subject in found
         if len(processors[subject.host]) > 1
+    }
+
+
+def models_told_apart(subjects: Iterable[Subject]) -> dict[Subject, Subject]:
+    """Those whose model is one of several of the same name on a machine, with its key in the title.
+
+    Folders are often called alike. Random weights are what their name says, and of servers
+    elsewhere each is a device of its own.
+    """
+    found = {each for each in subjects if not each.random and not is_remote(each.model)}
+    models: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for subject in found:
+        models[subject.name, subject.host].add(subject.model)
+    return {
+        subject: replace(subject, title=subject.marked_name)
+        for subject in found
+        if len(models[subject.name, subject.host]) > 1
     }
 
 

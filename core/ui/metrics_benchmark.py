@@ -12,7 +12,7 @@ from core.devices import AUTO, list_devices
 from core.engine import Engine
 from core.errors import PaddockError
 from core.runtimes.spec import DEFAULT_RUNTIME, LOCAL_RUNTIMES
-from core.ui.metrics_rows import runtime_label
+from core.ui.metrics_rows import runtime_label, told_apart
 from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
 from core.units import counted, decimal_text, duration_text, parameters_text
@@ -171,11 +171,12 @@ def _pick_models(engine: Engine) -> tuple[str, ...]:
     for stored in engine.store.list():
         name = stored.key if stored.key in rows else stored.manifest.source.location
         titles.setdefault(name, stored.manifest.title)
+    labels = told_apart(titles, str)
     chosen = st.multiselect(
         "Models",
         list(titles),
         default=[key for key, row in rows.items() if row.embedded],
-        format_func=lambda key: titles.get(key, key),
+        format_func=lambda key: labels.get(key, key),
         accept_new_options=True,
         key="bench_models",
         help="What is not on disk is fetched and converted first. You can also type a Hugging "

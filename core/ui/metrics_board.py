@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -31,7 +32,16 @@ from core.ui.metrics_curves import (
     tradeoff_points,
 )
 from core.ui.metrics_data import Chosen
-from core.ui.metrics_rows import MOST_ROWS, PanelKey, RowKey, Rows, point_label, precision_label
+from core.ui.metrics_rows import (
+    MOST_ROWS,
+    PanelKey,
+    RowKey,
+    Rows,
+    panel_name,
+    point_label,
+    precision_label,
+    told_apart,
+)
 from core.ui.safe_text import safe_markdown
 from core.units import milliseconds_text
 
@@ -66,13 +76,13 @@ def draw_charts(engine: Engine, chosen: Chosen) -> None:
 
 def _draw_one_model(chosen: Chosen) -> None:
     """Charts in which one model's precisions and devices are set against each other."""
-    drawn = tradeoff_points(chosen.points)
-    names = list(dict.fromkeys(RowKey.of(p.subject).panel for p in drawn))
+    rated = [point for point in chosen.points if point.decode is not None]
+    names = list(dict.fromkeys(RowKey.of(point.subject).panel for point in rated))
     if not names:
-        st.caption("Speed against memory needs a decode rate and the memory of one configuration.")
+        st.caption("Speed against memory, and its history, need a decode rate.")
         return
     labels = panel_labels(names)
-    newest = RowKey.of(max(drawn, key=lambda point: point.when).subject).panel
+    newest = RowKey.of(max(rated, key=lambda point: (point.measured, point.when)).subject).panel
     panel = newest
     if len(names) > 1:
         keys = list(labels)
@@ -89,17 +99,19 @@ def _draw_one_model(chosen: Chosen) -> None:
         panel = labels[picked or usual]
     left, right = st.columns(2, gap="medium")
     with left:
-        mine = [p for p in drawn if RowKey.of(p.subject).panel == panel]
-        _draw(tradeoff_chart(mine), "tradeoff", "Decode rate against memory")
+        mine = [p for p in tradeoff_points(rated) if RowKey.of(p.subject).panel == panel]
+        if mine:
+            _draw(tradeoff_chart(mine), "tradeoff", "Decode rate against memory")
+        else:
+            st.caption("How much memory it takes is not known.")
     with right:
         past = chosen.history(lambda subject: RowKey.of(subject).panel == panel)
         _draw(history_chart(past), "history", "Decode rate over the days")
 
 
 def panel_labels(panels: Sequence[PanelKey]) -> dict[str, PanelKey]:
-    """Models to choose from by name; the machine is named where there are several."""
-    several = len({panel.host for panel in panels}) > 1
-    return {f"{panel.name} · {panel.host}" if several else panel.name: panel for panel in panels}
+    """Models to choose from, by the name that :func:`panel_name` gives."""
+    return {panel_name(panel, panels): panel for panel in panels}
 
 
 def _draw(figure: go.Figure, key: str, alt: str) -> None:
@@ -136,39 +148,52 @@ def _draw_latency(engine: Engine, chosen: Chosen) -> None:
     if not options:
         return
     keys = list(options)
+    labels = told_apart({key: name for key, (name, _) in options.items()}, lambda key: key[:8])
     link_choice("latency", keys[0], one_of(keys))
     if st.session_state["latency"] not in options:
         st.session_state["latency"] = keys[0]
     key = st.selectbox(
         "Tokens of",
         keys,
-        format_func=lambda key: options[key][0],
+        format_func=labels.__getitem__,
         key="latency",
         persist_state="session",
         help="A measurement, with all its timed answers, or one answer of the pages.",
     )
     try:
-        runs, words = options[key or keys[0]][1](engine)
+        found = options[key or keys[0]][1](engine)
     except RecordsError as error:
         st.error(safe_markdown(str(error)), icon=":material/error:")
         return
-    if not runs:
+    if not found.runs:
         st.caption("No token times are kept of it.")
         return
-    _draw(latency_chart(runs), "token_latency", "Latency of each token")
-    st.caption(words)
+    figure = latency_chart(found.runs, found.unit)
+    _draw(figure, "token_latency", f"Latency of each {found.unit}")
+    st.caption(found.words)
 
 
-_Read = Callable[[Engine], tuple[list[LatencyRun], str]]
+@dataclass(frozen=True)
+class _Latency:
+    """What the chart of token times is drawn of, and the caption below it."""
+
+    runs: Sequence[LatencyRun] = ()
+    words: str = ""
+    unit: str = "token"
+
+
+_Read = Callable[[Engine], _Latency]
 
 
 def _latency_options(chosen: Chosen) -> dict[str, tuple[str, _Read]]:
     """What can be chosen: its id to its name and the way to its token times."""
     options: dict[str, tuple[str, _Read]] = {}
-    for measurement in chosen.measurements[:LATENCIES]:
+    newest = chosen.measurements[:LATENCIES]
+    several = len({measurement.host.name for measurement in newest}) > 1
+    for measurement in newest:
         point = point_of(measurement)
         if point is not None:
-            name = f"{point_label(point)} · {point.when:%d %b %H:%M}"
+            name = f"{point_label(point, name_host=several)} · {point.when:%d %b %H:%M}"
             options[measurement.id] = (name, _reader_of_measurement(measurement.id))
     for row in chosen.answers[:LATENCIES]:
         if row.new_tokens and row.new_tokens > 1:
@@ -176,27 +201,33 @@ def _latency_options(chosen: Chosen) -> dict[str, tuple[str, _Read]]:
                 f"Answer of {row.started_at:%d %b %H:%M:%S} · {row.title} · "
                 f"{precision_label(row.precision)} · {row.new_tokens} tokens"
             )
-            options[row.id] = (name, _reader_of_answer(row.id, row.ttft_ms))
+            options[row.id] = (name, _reader_of_answer(row.id, row.ttft_ms, row.new_tokens))
     return options
 
 
 def _reader_of_measurement(measurement_id: str) -> _Read:
-    def read(engine: Engine) -> tuple[list[LatencyRun], str]:
+    def read(engine: Engine) -> _Latency:
         measurement = engine.measurements.get(measurement_id)
         if measurement is None:
-            return [], ""
-        return _latency_runs(measurement), _latency_words(measurement)
+            return _Latency()
+        return _Latency(_latency_runs(measurement), _latency_words(measurement))
 
     return read
 
 
-def _reader_of_answer(run_id: str, ttft_ms: float | None) -> _Read:
-    def read(engine: Engine) -> tuple[list[LatencyRun], str]:
+def _reader_of_answer(run_id: str, ttft_ms: float | None, new_tokens: int) -> _Read:
+    def read(engine: Engine) -> _Latency:
         times = engine.runs.token_times(run_id)
         if not times or len(times) < 2:
-            return [], ""
+            return _Latency()
         first = "" if ttft_ms is None else f"The first came after {milliseconds_text(ttft_ms)}. "
-        return [LatencyRun("answer", times)], f"{first}Medians and tails need a benchmark."
+        words = f"{first}Medians and tails need a benchmark."
+        runs = [LatencyRun("answer", times)]
+        if new_tokens == len(times):
+            return _Latency(runs, words)
+        share = new_tokens / len(times)
+        joined = f"The server sent pieces of {share:.1f} tokens on average; times are per piece. "
+        return _Latency(runs, joined + words, "piece")
 
     return read
 

@@ -40,16 +40,20 @@ _MARGIN = {"l": 84, "r": 20, "t": 50, "b": 90}
 
 
 def tradeoff_points(points: Iterable[Point]) -> list[Point]:
-    """One point of each configuration, at its shortest prompt; benchmarks where there are any.
+    """One point of each configuration, at its shortest prompt; of each panel benchmarks where there
+    are any.
 
     An app's growth over loading and a process of its own are not the same memory, so answers are
     drawn only where nothing was measured.
     """
     known = [point for point in points if point.memory is not None and point.decode is not None]
-    measured = [point for point in known if point.measured]
+    measured = {RowKey.of(point.subject).panel for point in known if point.measured}
     shortest: dict[tuple[RowKey, bool], Point] = {}
-    for point in measured or known:
-        key = (RowKey.of(point.subject), point.subject.contended)
+    for point in known:
+        row = RowKey.of(point.subject)
+        if row.panel in measured and not point.measured:
+            continue
+        key = (row, point.subject.contended)
         if key not in shortest or (point.prompt_tokens or 0) < (shortest[key].prompt_tokens or 0):
             shortest[key] = point
     return list(shortest.values())
@@ -106,10 +110,13 @@ class LatencyRun:
     """Since the start of work, in order."""
 
 
-def latency_chart(runs: Sequence[LatencyRun]) -> go.Figure:
+def latency_chart(runs: Sequence[LatencyRun], unit: str = "token") -> go.Figure:
     """Milliseconds that each token after the first took, of one answer or of several alike.
 
     Several are thin, and their median at each token stands out.
+
+    Args:
+        unit: what the times are of: tokens, or the pieces into which a server joined them.
     """
     gaps = [_gaps(run.token_times_ms) for run in runs]
     alone = len(runs) == 1
@@ -127,7 +134,7 @@ def latency_chart(runs: Sequence[LatencyRun]) -> go.Figure:
                     "width": 2.0 if alone else 1.0,
                     "color": SIDE_COLOURS[0] if alone else "rgba(140,150,160,0.45)",
                 },
-                hovertemplate=f"{plot_text(run.name)}<br>token %{{x}}: %{{y:.2f}} ms"
+                hovertemplate=f"{plot_text(run.name)}<br>{unit} %{{x}}: %{{y:.2f}} ms"
                 "<extra></extra>",
             )
         )
@@ -143,17 +150,17 @@ def latency_chart(runs: Sequence[LatencyRun]) -> go.Figure:
                 mode="lines",
                 name="median",
                 line={"width": 2.2, "color": SIDE_COLOURS[0]},
-                hovertemplate="median at token %{x}: %{y:.2f} ms<extra></extra>",
+                hovertemplate=f"median at {unit} %{{x}}: %{{y:.2f}} ms<extra></extra>",
             )
         )
     figure.update_layout(
-        title="Latency of each token: ms, lower is better",
+        title=f"Latency of each {unit}: ms, lower is better",
         height=_HEIGHT,
         margin=_MARGIN,
         legend=_LEGEND,
         showlegend=True,
-        xaxis={"title": "token of the answer", "rangemode": "tozero", **BY_HAND},
-        yaxis={"title": "ms since the token before", "rangemode": "tozero", **BY_HAND},
+        xaxis={"title": f"{unit} of the answer", "rangemode": "tozero", **BY_HAND},
+        yaxis={"title": f"ms since the {unit} before", "rangemode": "tozero", **BY_HAND},
     )
     return figure
 
@@ -268,13 +275,16 @@ def _dots(
 
 
 def _names(points: Sequence[Point]) -> dict[str, str]:
-    """What stands beside each dot: the precision, and the model where there are several."""
+    """What stands beside each dot: the precision, and what else tells several apart."""
     several = len({point.subject.name for point in points}) > 1
+    several_devices = len({point.subject.ran_on for point in points}) > 1
     pytorch = {point.subject.runtime for point in points} > {"pytorch"}
     names = {}
     for point in points:
         parts = [point.subject.name] if several else []
         parts.append(precision_label(point.subject.precision))
+        if several_devices:
+            parts.append(point.subject.ran_on)
         if pytorch and point.subject.runtime == "pytorch":
             parts.append("PyTorch")
         names[point.id] = plot_text(" ".join(parts))

@@ -18,6 +18,7 @@ from core.benchmark.points import (
     Subject,
     latest,
     machines_told_apart,
+    models_told_apart,
     point_of,
     subject_of,
     subject_of_run,
@@ -135,8 +136,16 @@ def read_data(engine: Engine) -> MetricsData:
 def _told_apart(
     days: Mapping[Subject, Sequence[AnswerDay]], points: dict[str, Point]
 ) -> tuple[Mapping[Subject, Sequence[AnswerDay]], dict[str, Point]]:
-    """The same; where two machines have one name, each with its processor in its name."""
-    other = machines_told_apart(chain(days, (point.subject for point in points.values())))
+    """The same; where two machines have one name, each with its processor in its name, and where
+    two models of a machine have one title, each with its key in its title."""
+    subjects = {*days, *(point.subject for point in points.values())}
+    machines = machines_told_apart(subjects)
+    models = models_told_apart(machines.get(subject, subject) for subject in subjects)
+    other = {
+        subject: models.get(machine, machine)
+        for subject in subjects
+        if (machine := machines.get(subject, subject)) in models or subject in machines
+    }
     if not other:
         return days, points
     return (

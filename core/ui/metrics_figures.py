@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core.benchmark.points import Point
+from core.benchmark.points import Point, PointSource
 from core.ui.link import link_choice, one_of
-from core.ui.metrics_rows import point_label
+from core.ui.metrics_rows import point_labels
 from core.ui.safe_text import safe_markdown
 from core.units import bytes_text, duration_text, milliseconds_text
 
@@ -42,13 +42,14 @@ def draw_key_figures(points: Sequence[Point]) -> None:
     if not known:
         return
     usual = point_key(usual_point(list(known.values())))
+    labels = point_labels(known)
     left, right = st.columns(2)
     link_choice("shown", usual, one_of(list(known)))
     _keep_possible("shown", known, usual)
     shown = left.selectbox(
         "Key figures of",
         list(known),
-        format_func=lambda key: point_label(known[key]),
+        format_func=labels.__getitem__,
         key="shown",
         persist_state="session",
         on_change=_usual_baseline_again,
@@ -62,7 +63,7 @@ def draw_key_figures(points: Sequence[Point]) -> None:
     against = right.selectbox(
         "Change against",
         others,
-        format_func=lambda key: point_label(known[key]) if key in known else "nothing",
+        format_func=lambda key: labels.get(key, "nothing"),
         key="against",
         persist_state="session",
     )
@@ -93,10 +94,12 @@ def point_key(point: Point) -> str:
         subject.model,
         "random" if subject.random else "",
         subject.precision,
+        "" if subject.device == subject.device_asked else subject.device_asked,
         subject.device,
         subject.runtime,
         str(point.prompt_tokens) if point.measured else "answers",
         subject.host,
+        "imported" if subject.source is PointSource.IMPORTED else "",
         "contended" if subject.contended else "",
     ]
     return "~".join(part for part in parts if part)
@@ -127,7 +130,7 @@ def usual_baseline(point: Point, points: Sequence[Point]) -> Point | None:
         comparable,
         key=lambda other: (
             other.subject.runtime != mine.runtime,
-            other.subject.device != mine.device,
+            other.subject.ran_on != mine.ran_on,
             other.subject.order,
         ),
     )

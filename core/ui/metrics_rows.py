@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
@@ -38,6 +39,8 @@ RUNTIMES = {
 BY_HAND = {"automargin": False, "ticklabeloverflow": "allow"}
 """Of every axis: the margins are ours. Those that plotly finds by itself it finds by measuring all
 labels and drawing again, which takes the browser as long as all the rest."""
+
+K = TypeVar("K")
 
 Trace = dict[str, Any]
 """One trace of a figure, as plotly's JSON has it."""
@@ -78,22 +81,27 @@ class PanelKey:
     name: str
     """Of the model, random weights marked."""
     host: str
+    imported: bool
+    """Whether the figures came in a file: even from this host they are others."""
 
 
 @dataclass(frozen=True)
 class RowKey:
-    """What makes a row of a chart: a subject without its source and its contention."""
+    """What makes a row of a chart: a subject without its contention, and the answers of the pages
+    with the benchmark."""
 
     panel: PanelKey
     precision: str
     device: str
+    """As :attr:`Subject.ran_on` has it."""
     runtime: str
 
     @classmethod
     def of(cls, subject: Subject) -> RowKey:
         """The row in which figures of this subject stand."""
-        panel = PanelKey(subject.name, subject.host)
-        return cls(panel, subject.precision, subject.device, subject.runtime)
+        imported = subject.source is PointSource.IMPORTED
+        panel = PanelKey(subject.name, subject.host, imported)
+        return cls(panel, subject.precision, subject.ran_on, subject.runtime)
 
 
 @dataclass(frozen=True)
@@ -291,10 +299,8 @@ class Rows:
         }
 
     def _heading(self, panel: PanelKey, y: float) -> dict[str, Any]:
-        several_hosts = len({each.host for each in self.panels}) > 1
-        name = f"{panel.name} · {panel.host}" if several_hosts else panel.name
         return {
-            "text": f"<b>{plot_text(_cut(name))}</b>",
+            "text": f"<b>{plot_text(_cut(panel_name(panel, self.panels)))}</b>",
             "xref": "paper",
             "x": 0,
             "xanchor": "left",
@@ -330,6 +336,17 @@ class Rows:
         return scales
 
 
+def panel_name(panel: PanelKey, among: Collection[PanelKey]) -> str:
+    """The model, its host where there are several ``among`` all, and whether its figures came in a
+    file where others of the same host did not."""
+    name = panel.name
+    if len({each.host for each in among}) > 1:
+        name += f" · {panel.host}"
+    if panel.imported and replace(panel, imported=False) in among:
+        name += " · imported"
+    return name
+
+
 def row_labels(rows: Sequence[RowKey], among: Sequence[RowKey]) -> list[str]:
     """A label for each row: its precision and what else tells it apart ``among`` all."""
     several_runtimes = len({row.runtime for row in among}) > 1
@@ -345,16 +362,38 @@ def row_labels(rows: Sequence[RowKey], among: Sequence[RowKey]) -> list[str]:
     return labels
 
 
-def point_label(point: Point) -> str:
-    """A configuration in one line of plain text, for lists to choose from."""
+def point_labels(points: Mapping[str, Point]) -> dict[str, str]:
+    """A label for each point of a list to choose from, no two alike; the host is named where there
+    are several."""
+    several = len({point.subject.host for point in points.values()}) > 1
+    labels = {key: point_label(point, name_host=several) for key, point in points.items()}
+    return told_apart(labels, lambda key: points[key].id)
+
+
+def told_apart(labels: Mapping[K, str], by: Callable[[K], str]) -> dict[K, str]:
+    """The same, those alike with what tells them apart: Streamlit finds a choice by its label.
+
+    Args:
+        by: of a key, words that no other key has.
+    """
+    count = Counter(labels.values())
+    return {
+        key: f"{label} ({by(key)})" if count[label] > 1 else label for key, label in labels.items()
+    }
+
+
+def point_label(point: Point, *, name_host: bool = False) -> str:
+    """A configuration in one line of plain text; of an imported one the host is always named."""
     subject = point.subject
-    parts = [subject.name, precision_label(subject.precision), subject.device]
+    parts = [subject.name, precision_label(subject.precision), subject.ran_on]
     parts.append(short_runtime(subject.runtime))
     if point.subject.source is PointSource.ANSWERS:
         parts.append("answers")
     else:
         parts.append(f"{point.prompt_tokens}-token prompt")
     if subject.source is PointSource.IMPORTED:
+        parts.append(f"imported from {subject.host}")
+    elif name_host:
         parts.append(f"on {subject.host}")
     if subject.contended:
         parts.append("contended")
@@ -398,4 +437,6 @@ def _in_order(points: Iterable[Point]) -> list[Series]:
 
 
 def _cut(text: str, length: int = 44) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    """Without its middle where it is too long: often its end tells it from others."""
+    end = length // 3
+    return text if len(text) <= length else f"{text[: length - end - 1]}…{text[-end:]}"

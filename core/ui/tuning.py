@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import streamlit as st
 
 from core.benchmark.tuning import wording
 from core.benchmark.tuning_desk import TuningRun
-from core.catalogue import Precision
 from core.engine import Engine
 from core.errors import PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, ModelSpec
 from core.runtimes.tuned import Tuned
-from core.ui.metrics_rows import runtime_label
+from core.ui.metrics_rows import runtime_label, told_apart
 from core.ui.person import manage_button
 from core.ui.safe_text import safe_markdown
 from core.units import rate_text
@@ -50,10 +51,15 @@ def _draw_set_up(engine: Engine, run: TuningRun | None) -> None:
         st.caption("No model is on disk yet; ask one, or fetch it on the Models page.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
+        labels = {
+            one: f"{model.manifest.title} · {model.precision.label}"
+            for one, model in stored.items()
+        }
+        labels = told_apart(labels, lambda one: stored[one].manifest.source.location)
         key, precision = st.selectbox(
             "Model",
             list(stored),
-            format_func=lambda one: f"{stored[one].manifest.title} · {Precision(one[1]).label}",
+            format_func=labels.__getitem__,
             key="tune_model",
         )
         runtime = st.selectbox(
@@ -89,14 +95,14 @@ def _draw_run(run: TuningRun) -> None:
 
 
 def _draw_kept(engine: Engine) -> None:
-    for place, tuned in enumerate(engine.tuned.all()):
+    for tuned in engine.tuned.all():
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(_sentence(tuned), width="stretch")
             manage_button(
                 "Forget",
                 icon=":material/undo:",
                 type="tertiary",
-                key=f"tune_forget_{place}",
+                key=f"tune_forget_{'~'.join(astuple(tuned.key))}",
                 on_click=engine.forget_tuned,
                 args=(tuned.key,),
                 help="Use the usual hints again.",

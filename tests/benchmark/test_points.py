@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,11 +22,15 @@ from core.benchmark.points import (
     last_days,
     latest,
     machines_told_apart,
+    models_told_apart,
     pareto,
     point_of,
+    subject_of,
 )
+from core.catalogue import EMBEDDED_DIR
 from core.records.measurement_values import MeasurementState
 from core.records.values import utc_now
+from core.store.sources import resolve
 from tests.benchmark.point_samples import (
     MIB,
     NOW,
@@ -68,7 +74,58 @@ def test_a_filter_takes_a_machine_by_its_name_or_with_its_processor() -> None:
     assert PointFilter(hosts=("bench (Some)",)).takes(renamed[subject])
 
 
+# Models
+
+
+def test_models_of_one_title_get_their_key_in_it() -> None:
+    here, there = (
+        points_of_runs([a_row(model=f"mini-{digest}", title="mini")])[0].subject
+        for digest in ("0a0a0a0a", "1b1b1b1b")
+    )
+    elsewhere = points_of_runs([a_row(model="mini-2c", title="mini", host_name="other")])[0].subject
+    found = models_told_apart([here, there, elsewhere])
+    assert {old.model: new.name for old, new in found.items()} == {
+        "mini-0a0a0a0a": "mini (0a0a0a0a)",
+        "mini-1b1b1b1b": "mini (1b1b1b1b)",
+    }
+    assert models_told_apart([here, elsewhere]) == {}
+    assert PointFilter(models=("mini (0a0a0a0a)",)).takes(here)
+    assert not PointFilter(models=("mini (0a0a0a0a)",)).takes(there)
+
+
+def test_one_shape_and_one_server_elsewhere_are_no_two_models() -> None:
+    random = [the_point(model=each, title="x", random_weights=True).subject for each in "ab"]
+    rows = [a_row(model=f"remote:{each}/x", title="x", device=each) for each in "ab"]
+    remote = [point.subject for point in points_of_runs(rows)]
+    assert models_told_apart([*random, *remote]) == {}
+
+
+@pytest.mark.parametrize("name", ["mini", "my model (2)"])
+def test_a_measured_folder_has_the_key_that_answers_know_it_by(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    shutil.copytree(EMBEDDED_DIR / "paddock-neox", folder)
+    found = resolve(str(folder))
+    for typed in (str(folder), found.key):
+        subject = the_point(model=typed, source=str(found.location)).subject
+        assert subject.model == found.key
+
+
+@pytest.mark.parametrize("name", ["Org/Mini", "databricks/dolly-v2-3b", "dolly-v2-3b"])
+def test_a_measured_model_of_the_hub_has_the_key_that_answers_know_it_by(name: str) -> None:
+    found = resolve(name)
+    subject = the_point(model=name, title=found.title, source=str(found.location)).subject
+    assert subject.model == found.key
+
+
 # Measurements
+
+
+def test_what_was_asked_for_is_told_where_it_is_another_device() -> None:
+    subjects = [
+        subject_of(replace(a_measurement(device=asked), devices_used=(used,)))
+        for asked, used in (("CPU", "CPU"), ("AUTO", "CPU"), ("GPU", "GPU.0"))
+    ]
+    assert [subject.ran_on for subject in subjects] == ["CPU", "AUTO → CPU", "GPU.0"]
 
 
 def test_a_measurement_keeps_its_figures_and_conditions() -> None:
@@ -148,11 +205,15 @@ def test_answers_of_the_same_conditions_become_one_point() -> None:
         {"host_name": "other"},
         {"contended": True},
         {"random_weights": True},
-        {"device": "CPU"},
     ],
 )
 def test_answers_of_other_conditions_stay_apart(other: dict[str, object]) -> None:
     assert len(points_of_runs([a_row(), a_row(**other)])) == 2
+
+
+def test_answers_asked_on_auto_are_those_of_the_device_it_took() -> None:
+    (point,) = points_of_runs([a_row(10.0, device="AUTO"), a_row(30.0, device="CPU")])
+    assert (point.n, point.subject.ran_on) == (2, "CPU")
 
 
 def test_figures_that_are_missing_leave_the_others() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from core.benchmark.document import from_json, to_json
 from core.benchmark.plan import Plan
 from core.benchmark.points import PointFilter
-from core.records import RunStore
+from core.records import RunStart, RunStore
 from core.records.measurement_values import MeasurementState, SweepState
 from core.records.measurements import MeasurementStore
 from core.settings import load_settings
@@ -25,6 +26,7 @@ from core.ui.cached import shared_engine
 from core.ui.metrics_data import read_data
 from core.ui.metrics_files import answers_csv
 from tests.benchmark.point_samples import a_host, a_measurement, a_quality
+from tests.fakes import two_folders_of_one_title
 from tests.pages.app import open_page, texts
 from tests.records.measurement_samples import an_int4
 from tests.records.run_samples import a_result, a_start
@@ -83,9 +85,10 @@ def labels(spec: dict[str, Any]) -> list[str]:
 def add_answer(runs: RunStore, rate: float, **changes: Any) -> str:
     start = {"precision": "int8", "started_at": now(), "random_weights": False}
     result = {"decode_tokens_per_s": rate, "devices_used": ("CPU",), "error": None}
+    fields = {field.name for field in dataclasses.fields(RunStart)}
     return runs.add(
-        a_start(**start | {k: v for k, v in changes.items() if k in ("precision", "instruction")}),
-        a_result(**result | {k: v for k, v in changes.items() if k in ("contended", "text")}),
+        a_start(**start | {k: v for k, v in changes.items() if k in fields}),
+        a_result(**result | {k: v for k, v in changes.items() if k not in fields}),
     )
 
 
@@ -218,6 +221,14 @@ def test_latency_of_each_token_of_a_measurement_and_of_an_answer(
     assert app.query_params["latency"] == answer
 
 
+def test_pieces_of_several_tokens_are_not_called_tokens(runs: RunStore) -> None:
+    add_answer(runs, 50.0, new_tokens=6)
+    app = open_page("metrics")
+    spec = chart(app, "Latency of each piece: ms, lower is better")
+    assert spec["layout"]["xaxis"]["title"]["text"] == "piece of the answer"
+    assert "The server sent pieces of 2.0 tokens on average" in texts(app)
+
+
 def test_history_has_every_measurement_and_a_point_a_day_of_answers(
     store: MeasurementStore, runs: RunStore
 ) -> None:
@@ -228,6 +239,25 @@ def test_history_has_every_measurement_and_a_point_a_day_of_answers(
     found = {trace["name"]: trace["y"] for trace in spec["data"]}
     assert {len(values) for values in found.values()} == {1, 3}
     assert [40.0] in found.values(), "the median of the day"
+
+
+def test_models_that_only_answered_and_those_elsewhere_have_a_history_beside_a_benchmark(
+    store: MeasurementStore, runs: RunStore
+) -> None:
+    save(store, a_measurement("int8", 40.0))
+    add_answer(runs, 50.0, model="phi-2", title="Phi-2")
+    away = {"memory_private_bytes": None, "memory_file_backed_bytes": None, "devices_used": ()}
+    remote = {"model": "remote:lab/qwen", "title": "qwen", "device": "lab", "runtime": "remote"}
+    add_answer(runs, 60.0, **remote, **away)
+    app = open_page("metrics")
+    picker = app.selectbox(key="model_shown")
+    assert set(picker.options) == {"Dolly 2.0 3B", "Phi-2", "qwen"}
+    assert picker.value == "Dolly 2.0 3B", "what was measured comes first"
+    picker.select("Phi-2").run()
+    assert chart(app, "Speed against memory")["data"][0]["y"] == [50.0]
+    app.selectbox(key="model_shown").select("qwen").run()
+    assert chart(app, "Decode rate over the days")["data"][0]["y"] == [60.0]
+    assert "How much memory it takes is not known." in texts(app)
 
 
 # Key figures
@@ -262,6 +292,21 @@ def test_another_configuration_brings_its_own_baseline(store: MeasurementStore) 
     other = next(each for each in app.selectbox(key="shown").options if "Phi-2 · INT4" in each)
     app.selectbox(key="shown").select_index(app.selectbox(key="shown").options.index(other)).run()
     assert "phi-2~fp16" in app.selectbox(key="against").value
+
+
+def test_a_configuration_of_another_node_can_be_chosen(store: MeasurementStore) -> None:
+    save(
+        store,
+        a_measurement("int8", 40.0),
+        a_measurement("int8", 20.0, host=a_host(name="node-2")),
+    )
+    app = open_page("metrics")
+    for name, rate in (("on node-2", "20.0"), ("on bench", "40.0")):
+        picker = app.selectbox(key="shown")
+        (place,) = (at for at, label in enumerate(picker.options) if label.endswith(name))
+        picker.select_index(place).run()
+        assert {metric.label: metric.value for metric in app.metric}["Tokens/s"] == rate
+        assert len(set(app.selectbox(key="latency").options)) == 2
 
 
 # Filter
@@ -337,6 +382,29 @@ def test_machines_of_the_same_name_are_told_apart(store: MeasurementStore, runs:
     assert answers_csv(shared_engine(), mine).count("\n") == 2
 
 
+def test_models_of_the_same_title_are_told_apart(store: MeasurementStore, runs: RunStore) -> None:
+    add_answer(runs, 40.0, model="mini-0a0a0a0a", title="mini", source="/a/mini")
+    add_answer(runs, 50.0, model="mini-1b1b1b1b", title="mini", source="/b/mini")
+    app = open_page("metrics")
+    layout = chart(app, "Decode rate: tokens/s")["layout"]
+    assert [note["text"] for note in layout["annotations"]] == [
+        "<b>mini (0a0a0a0a)</b>",
+        "<b>mini (1b1b1b1b)</b>",
+    ]
+    app.button_group(key="models").set_value(["mini (1b1b1b1b)"]).run()
+    assert bars(chart(app, "Decode rate: tokens/s")) == {"answers": [50.0]}
+    assert list(app.dataframe[0].value["Tokens/s"]) == [50.0]
+
+
+def test_answers_asked_on_auto_stand_with_those_of_the_device_it_took(runs: RunStore) -> None:
+    for device in ("AUTO", "CPU"):
+        add_answer(runs, 40.0, device=device)
+    app = open_page("metrics")
+    spec = chart(app, "Decode rate: tokens/s")
+    assert bars(spec) == {"answers": [40.0]} and labels(spec) == ["INT8"]
+    assert len(app.selectbox(key="shown").options) == 1
+
+
 # Words, files, the benchmark
 
 
@@ -385,6 +453,18 @@ def test_a_plan_that_cannot_be_measured_is_refused_in_words(tmp_path: Path) -> N
     assert not app.button(key="start_benchmark").disabled
     app.number_input(key="bench_repeats").set_value(1).run()
     assert "cannot be spread over" in texts(app)
+
+
+def test_folders_of_one_title_are_told_apart_among_models_to_measure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = two_folders_of_one_title()
+    monkeypatch.setattr(shared_engine().store, "list", lambda: models)
+    app = open_page("metrics")
+    app.session_state["set_up"] = True
+    app.run()
+    options = app.multiselect(key="bench_models").options
+    assert {"mini (/a/mini)", "mini (/b/mini)"} <= set(options)
 
 
 def test_random_weights_have_a_button_of_their_own() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,8 +14,9 @@ from core.benchmark.turn import Turn
 from core.catalogue import Precision
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.tuned import Tuned, TuningKey
+from core.store.stored import StoredModel
 from core.ui.cached import shared_engine
-from tests.fakes import stored_model
+from tests.fakes import stored_model, two_folders_of_one_title
 from tests.pages.app import button, texts
 
 SPEC = ModelSpec("paddock-neox", Precision.INT8, "CPU")
@@ -38,10 +39,11 @@ def _nothing_cached() -> Iterator[None]:
     st.cache_resource.clear()
 
 
-def opened(monkeypatch: pytest.MonkeyPatch, *, stored: bool = True) -> AppTest:
+def opened(
+    monkeypatch: pytest.MonkeyPatch, *, models: Sequence[StoredModel] = (stored_model(SPEC),)
+) -> AppTest:
     """The tuning by itself, unfolded."""
     engine = shared_engine()
-    models = [stored_model(SPEC)] if stored else []
     monkeypatch.setattr(engine.store, "list", lambda: models)
 
     app = AppTest.from_string(
@@ -58,7 +60,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, *, stored: bool = True) -> AppTest:
 
 
 def test_without_a_model_there_is_nothing_to_tune(monkeypatch):
-    app = opened(monkeypatch, stored=False)
+    app = opened(monkeypatch, models=())
     assert "No model is on disk yet" in texts(app)
     assert not app.button
 
@@ -73,6 +75,14 @@ def test_tune_starts_it_and_a_refusal_is_a_sentence(monkeypatch):
     monkeypatch.setattr(engine.tuning, "start", started.append)
     button(app, "Tune").click().run()
     assert started == [replace(SPEC, runtime=RuntimeName.GENAI)]
+
+
+def test_folders_of_one_title_are_told_apart(monkeypatch):
+    app = opened(monkeypatch, models=two_folders_of_one_title())
+    assert app.selectbox(key="tune_model").options == [
+        "mini · INT8 (/a/mini)",
+        "mini · INT8 (/b/mini)",
+    ]
 
 
 def test_what_is_under_way_can_be_stopped(monkeypatch):
@@ -94,6 +104,18 @@ def test_what_was_gained_is_shown_and_can_be_forgotten(monkeypatch):
     button(app, "Forget").click().run()
     assert engine.tuned.all() == []
     assert "× 1.25" not in texts(app)
+
+
+def test_a_second_click_on_forget_forgets_no_other(monkeypatch):
+    engine = shared_engine()
+    other = replace(TUNED, key=replace(TUNED.key, model="paddock-llama"))
+    engine.tuned.keep(TUNED)
+    engine.tuned.keep(other)
+    app = opened(monkeypatch)
+    forget, kept = (each.key for each in app.button if each.label == "Forget")
+    app.button(key=forget).click().run()
+    assert [each.key for each in app.button if each.label == "Forget"] == [kept]
+    assert engine.tuned.all() == [other]
 
 
 def test_it_is_folded_up_at_first():

@@ -11,7 +11,7 @@ from core.benchmark.points import Point, latest, point_of
 from core.ui.metrics_charts import bandwidth_chart, decode_chart, memory_chart
 from core.ui.metrics_curves import LatencyRun, latency_chart, tradeoff_points
 from core.ui.metrics_figures import key_figures, point_key, usual_baseline, usual_point
-from core.ui.metrics_rows import MOST_ROWS, Rows, point_label
+from core.ui.metrics_rows import MOST_ROWS, Rows, point_labels, told_apart
 from tests.benchmark.point_samples import NOW, a_host, a_measurement, a_row, points_of_runs
 
 
@@ -67,6 +67,34 @@ def test_labels_name_only_what_tells_rows_apart() -> None:
     assert list(several) == ["FP16 · Optimum", "FP16 · PyTorch"]
 
 
+def test_what_was_asked_for_or_imported_is_no_bar_over_another() -> None:
+    points = latest(
+        [
+            the_point("int8", 40.0),
+            the_point("int8", 30.0, device="AUTO"),
+            the_point("int8", 20.0, imported=True),
+            *points_of_runs([a_row(50.0), a_row(60.0, device="CPU")]),
+        ]
+    )
+    rows = Rows(points)
+    places = [(each.row, each.y) for _, placed in rows.series() for each in placed]
+    assert len(set(places)) == len(places) == 4
+    layout = decode_chart(rows).layout
+    assert list(layout.yaxis.ticktext) == ["INT8 · AUTO → CPU", "INT8 · CPU"]
+    assert [note.text for note in layout.annotations] == [
+        "<b>Dolly 2.0 3B</b>",
+        "<b>Dolly 2.0 3B · imported</b>",
+    ]
+    assert len(memory_chart(rows).data[0].x) == 3, "answers and the benchmark of one row"
+    assert len({point_key(point) for point in points}) == len(points)
+
+
+def test_the_end_of_a_long_name_stays() -> None:
+    title = "a folder with a name of very many words that goes on (1b1b1b1b)"
+    (note,) = decode_chart(Rows([the_point(title=title)])).layout.annotations
+    assert note.text.startswith("<b>a folder with") and note.text.endswith("on (1b1b1b1b)</b>")
+
+
 def test_nothing_measured_is_no_error() -> None:
     rows = Rows(points_of_runs([a_row(None, ttft_ms=None, memory_private_bytes=None)]))
     assert len(decode_chart(rows).data) == 0
@@ -95,6 +123,8 @@ def test_answers_are_no_dots_where_anything_was_measured() -> None:
     assert tradeoff_points(answers) == answers
     measured = the_point()
     assert tradeoff_points([*answers, measured]) == [measured]
+    others = points_of_runs([a_row(model="phi-2", title="Phi-2")])
+    assert tradeoff_points([*answers, *others, measured]) == [*others, measured]
 
 
 def test_the_shortest_prompt_stands_for_a_configuration() -> None:
@@ -173,4 +203,18 @@ def test_keys_and_labels_tell_configurations_apart() -> None:
         *points_of_runs([a_row()]),
     ]
     assert len({point_key(point) for point in points}) == len(points)
-    assert len({point_label(point) for point in points}) == len(points)
+    labels = point_labels({point_key(point): point for point in points})
+    assert len(set(labels.values())) == len(points)
+
+
+def test_the_host_is_named_where_there_are_several() -> None:
+    here, there = the_point(), the_point(host=a_host(name="node-2"))
+    labels = point_labels({"here": here, "there": there})
+    assert labels["here"].endswith("32-token prompt · on bench")
+    assert labels["there"].endswith("32-token prompt · on node-2")
+    assert "bench" not in point_labels({"here": here})["here"]
+
+
+def test_labels_that_are_alike_get_what_tells_them_apart() -> None:
+    found = told_apart({"/a/mini": "mini", "/b/mini": "mini", "x": "other"}, str)
+    assert list(found.values()) == ["mini (/a/mini)", "mini (/b/mini)", "other"]
