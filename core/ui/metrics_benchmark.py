@@ -14,7 +14,7 @@ from core.errors import PaddockError
 from core.runtimes.spec import DEFAULT_RUNTIME, LOCAL_RUNTIMES
 from core.ui.metrics_rows import runtime_label, told_apart
 from core.ui.person import manage_button
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.units import counted, decimal_text, duration_text, parameters_text
 
 MODELS, RANDOM = "models", "random"
@@ -70,7 +70,7 @@ def draw_first_benchmark(engine: Engine) -> None:
 def draw_benchmark(engine: Engine) -> None:
     """The set-up of a benchmark, folded up until it is wanted."""
     if refused := st.session_state.pop(_REFUSED, None):
-        st.error(safe_markdown(refused), icon=":material/error:")
+        st.error(safe_inline(refused), icon=":material/error:")
     sweep = engine.benchmark.current
     if sweep is not None and sweep.running:
         return
@@ -211,7 +211,7 @@ def _draw_start(engine: Engine, plan: Plan) -> None:
         )
         st.caption(_estimate_sentence(found), width="stretch")
     if isinstance(found, BenchmarkEstimate) and found.problem is not None:
-        st.warning(safe_markdown(found.problem), icon=":material/hard_drive:")
+        st.warning(safe_inline(found.problem), icon=":material/hard_drive:")
 
 
 def _estimate(engine: Engine, plan: Plan) -> BenchmarkEstimate | PaddockError:
@@ -223,7 +223,7 @@ def _estimate(engine: Engine, plan: Plan) -> BenchmarkEstimate | PaddockError:
 
 def _estimate_sentence(found: BenchmarkEstimate | PaddockError) -> str:
     if isinstance(found, PaddockError):
-        return safe_markdown(str(found))
+        return safe_inline(str(found))
     parts = [f"{counted(found.rows, 'measurement')}, about {duration_text(found.seconds)} here"]
     if found.download_bytes:
         parts.append(f"{decimal_text(found.download_bytes)} to fetch")

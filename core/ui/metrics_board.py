@@ -42,7 +42,7 @@ from core.ui.metrics_rows import (
     precision_label,
     told_apart,
 )
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.units import milliseconds_text
 
 LATENCIES = 100
@@ -163,7 +163,7 @@ def _draw_latency(engine: Engine, chosen: Chosen) -> None:
     try:
         found = options[key or keys[0]][1](engine)
     except RecordsError as error:
-        st.error(safe_markdown(str(error)), icon=":material/error:")
+        st.error(safe_inline(str(error)), icon=":material/error:")
         return
     if not found.runs:
         st.caption("No token times are kept of it.")

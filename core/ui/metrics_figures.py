@@ -10,7 +10,7 @@ import streamlit as st
 from core.benchmark.points import Point, PointSource
 from core.ui.link import link_choice, one_of
 from core.ui.metrics_rows import point_labels
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.units import bytes_text, duration_text, milliseconds_text
 
 _METRIC_PX = 172
@@ -247,7 +247,7 @@ def _conditions(point: Point) -> str:
         parts.append(f"read bandwidth {point.bandwidth / 1e9:.1f} GB/s")
     if subject.contended:
         parts.append("contended")
-    return safe_markdown(" · ".join(part for part in parts if part))
+    return safe_inline(" · ".join(part for part in parts if part))
 
 
 def _usual_baseline_again() -> None:

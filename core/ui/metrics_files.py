@@ -24,7 +24,7 @@ from core.records.measurement_values import Measurement
 from core.ui.metrics_data import Chosen
 from core.ui.metrics_tables import answer_rows
 from core.ui.person import may_manage
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.units import counted
 
 _NOTICE, _UPLOADS = "metrics_notice", "metrics_uploads"
@@ -103,7 +103,7 @@ def draw_import(engine: Engine) -> None:
         try:
             outcome = engine.measurements.import_all(from_json(file.getvalue()))
         except PaddockError as error:
-            st.error(safe_markdown(str(error)), icon=":material/error:")
+            st.error(safe_inline(str(error)), icon=":material/error:")
             return
     there = f"; {outcome.already_there} were there already" if outcome.already_there else ""
     notify(f"Imported {counted(outcome.added, 'measurement')}{there}.")

@@ -20,7 +20,7 @@ from core.ui.metrics_benchmark import refuse
 from core.ui.metrics_rows import precision_label, runtime_label
 from core.ui.person import manage_button
 from core.ui.place import place
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.units import counted, duration_text, milliseconds_text, rate_text
 
 _SEEN, _DISMISSED = "sweep_seen", "sweeps_dismissed"
@@ -55,7 +55,7 @@ def draw_unfinished(engine: Engine) -> None:
     try:
         records = engine.measurements.sweeps()
     except PaddockError as error:
-        st.error(safe_markdown(str(error)), icon=":material/error:")
+        st.error(safe_inline(str(error)), icon=":material/error:")
         return
     current = sweep.id if sweep is not None else ""
     for record in records:
@@ -85,7 +85,7 @@ def _draw(engine: Engine) -> None:
         else:
             _draw_ended(engine, sweep, progress)
         if progress.error:
-            st.warning(safe_markdown(progress.error), icon=":material/warning:")
+            st.warning(safe_inline(progress.error), icon=":material/warning:")
         with st.expander(
             counted(len(progress.rows), "measurement"), type="compact", key=f"rows_{sweep.id}"
         ):
@@ -103,7 +103,7 @@ def _draw_running(sweep: Sweep, progress: SweepProgress) -> None:
             manage_button(
                 "Cancel", icon=":material/stop:", key="cancel_benchmark", on_click=sweep.cancel
             )
-    message = safe_markdown(progress.message)
+    message = safe_inline(progress.message)
     if progress.fraction is None:
         st.caption(f":material/hourglass_top: {message}")
     else:
@@ -121,7 +121,7 @@ def _draw_ended(engine: Engine, sweep: Sweep, progress: SweepProgress) -> None:
     }.get(sweep.state, ":orange[:material/power_off:]")
     missing = any(row.state.missing for row in progress.rows)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"{icon} **Benchmark** · {safe_markdown(progress.message)}", width="stretch")
+        st.markdown(f"{icon} **Benchmark** · {safe_inline(progress.message)}", width="stretch")
         with place("benchmark_left"):
             _draw_dismiss(sweep.id)
         with place("benchmark_right"):
@@ -130,7 +130,7 @@ def _draw_ended(engine: Engine, sweep: Sweep, progress: SweepProgress) -> None:
     failed = [row for row in progress.rows if row.state is MeasurementState.FAILED]
     for reason, count in Counter(row.error or "It failed." for row in failed).items():
         st.error(
-            safe_markdown(reason) + (f" ({count} measurements)" if count > 1 else ""),
+            safe_inline(reason) + (f" ({count} measurements)" if count > 1 else ""),
             icon=":material/error:",
         )
 
@@ -196,7 +196,7 @@ def _plan_words(record: SweepRecord) -> str:
     except PaddockError:
         return "an earlier Paddock"
     names = [*plan.models, *plan.random_models]
-    return safe_markdown(", ".join(names[:3]) + (" …" if len(names) > 3 else ""))
+    return safe_inline(", ".join(names[:3]) + (" …" if len(names) > 3 else ""))
 
 
 def _counts(rows: tuple[Measurement, ...]) -> str:
@@ -211,9 +211,9 @@ def _row_line(row: Measurement) -> str:
     what = row.configuration
     name = f"{what.title} · {precision_label(what.precision)} · {what.device} · "
     name += f"{runtime_label(what.runtime)} · {what.prompt_tokens}-token prompt"
-    line = f"{_ICONS[row.state]} {safe_markdown(name)}"
+    line = f"{_ICONS[row.state]} {safe_inline(name)}"
     if row.error:
-        return f"{line}: {safe_markdown(row.error)}"
+        return f"{line}: {safe_inline(row.error)}"
     if row.figures is None:
         return line
     figures = row.figures

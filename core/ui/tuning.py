@@ -14,7 +14,7 @@ from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, ModelSpec
 from core.runtimes.tuned import Tuned
 from core.ui.metrics_rows import runtime_label, told_apart
 from core.ui.person import manage_button
-from core.ui.safe_text import safe_markdown
+from core.ui.safe_text import safe_inline
 from core.units import rate_text
 
 _LOOK_EVERY_S = 0.5
@@ -35,7 +35,7 @@ def draw_tuning(engine: Engine) -> None:
             "perplexity stays within 1 %. It takes some minutes; leave the machine alone meanwhile."
         )
         if refused := st.session_state.pop(_REFUSED, None):
-            st.error(safe_markdown(refused), icon=":material/error:")
+            st.error(safe_inline(refused), icon=":material/error:")
         if run is not None and under_way:
             st.fragment(_draw_run, run_every=_LOOK_EVERY_S)(run)
         else:
@@ -45,7 +45,7 @@ def draw_tuning(engine: Engine) -> None:
 
 def _draw_set_up(engine: Engine, run: TuningRun | None) -> None:
     if run is not None and run.result is None:
-        st.warning(safe_markdown(run.message), icon=":material/info:")
+        st.warning(safe_inline(run.message), icon=":material/info:")
     stored = {(one.key, one.precision): one for one in engine.store.list()}
     if not stored:
         st.caption("No model is on disk yet; ask one, or fetch it on the Models page.")
@@ -90,7 +90,7 @@ def _start(engine: Engine, spec: ModelSpec) -> None:
 def _draw_run(run: TuningRun) -> None:
     if run.done:
         st.rerun()
-    st.progress(run.share, text=f"{safe_markdown(run.spec.label)}: {safe_markdown(run.message)}")
+    st.progress(run.share, text=f"{safe_inline(run.spec.label)}: {safe_inline(run.message)}")
     manage_button("Stop", icon=":material/stop:", key="tune_stop", on_click=run.cancel)
 
 
@@ -111,7 +111,7 @@ def _draw_kept(engine: Engine) -> None:
 
 def _sentence(tuned: Tuned) -> str:
     key = tuned.key
-    name = safe_markdown(f"{key.model} · {key.precision.label} · {key.device}")
+    name = safe_inline(f"{key.model} · {key.precision.label} · {key.device}")
     if tuned.gain == 1.0:
         found = f"the usual hints are the fastest, {rate_text(tuned.usual_tokens_per_s)}"
     else:
