@@ -263,7 +263,7 @@ def _dots(
         y=[_rate(point) for point in points],
         mode="markers+text",
         text=[names[point.id] for point in points],
-        textposition="top center",
+        textposition=[_beside(point) for point in points],
         textfont={"size": 11},
         cliponaxis=False,
         marker=marker | {"line": {"width": 1, "color": "rgba(120,130,140,0.7)"}},
@@ -289,6 +289,12 @@ def _names(points: Sequence[Point]) -> dict[str, str]:
             parts.append("PyTorch")
         names[point.id] = plot_text(" ".join(parts))
     return names
+
+
+def _beside(point: Point) -> str:
+    """Where a dot's name stands: below, where AUTO took a device whose own dot lies near."""
+    asked_for = point.subject.device == point.subject.device_asked
+    return "top center" if asked_for else "bottom center"
 
 
 def _tradeoff_hover(point: Point) -> str:

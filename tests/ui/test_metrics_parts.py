@@ -9,7 +9,7 @@ import pytest
 
 from core.benchmark.points import Point, latest, point_of
 from core.ui.metrics_charts import bandwidth_chart, decode_chart, memory_chart
-from core.ui.metrics_curves import LatencyRun, latency_chart, tradeoff_points
+from core.ui.metrics_curves import LatencyRun, latency_chart, tradeoff_chart, tradeoff_points
 from core.ui.metrics_figures import key_figures, point_key, usual_baseline, usual_point
 from core.ui.metrics_rows import MOST_ROWS, Rows, point_labels, told_apart
 from tests.benchmark.point_samples import NOW, a_host, a_measurement, a_row, points_of_runs
@@ -125,6 +125,12 @@ def test_answers_are_no_dots_where_anything_was_measured() -> None:
     assert tradeoff_points([*answers, measured]) == [measured]
     others = points_of_runs([a_row(model="phi-2", title="Phi-2")])
     assert tradeoff_points([*answers, *others, measured]) == [*others, measured]
+
+
+def test_names_of_a_device_and_of_auto_that_took_it_do_not_meet() -> None:
+    (dots,) = tradeoff_chart([the_point(), the_point(device="AUTO")]).data
+    assert list(dots.text) == ["INT8 CPU", "INT8 AUTO → CPU"]
+    assert list(dots.textposition) == ["top center", "bottom center"]
 
 
 def test_the_shortest_prompt_stands_for_a_configuration() -> None:
