@@ -198,6 +198,8 @@ class Work:
         ready = self._ready[material]
         for target in self._users(material):
             rows = self._ledger.open_rows(target)
+            self._drop_rounds_of_others(target, rows, ready)
+            rows = self._ledger.open_rows(target)
             self._ledger.change(rows, disk_bytes=ready.disk_bytes, int4=ready.int4)
             for row in self._ledger.open_rows(target):
                 asked = row.configuration
@@ -209,6 +211,16 @@ class Work:
                     )
             if not self._ledger.open_rows(target):
                 self.agenda.drop(StepKind.MEASURE, target)
+
+    def _drop_rounds_of_others(
+        self, target: Target, rows: Sequence[Measurement], ready: Ready
+    ) -> None:
+        """Measure rows anew that were measured on other weights than lie there now."""
+        now = (ready.disk_bytes, ready.int4)
+        stale = [row for row in rows if row.rounds and (row.disk_bytes, row.int4) != now]
+        self._ledger.change(stale, rounds=(), figures=None, quality=None)
+        if stale:
+            self._add_to_agenda([target], *range(self._plan.rounds))
 
     # Measuring
 
@@ -251,11 +263,12 @@ class Work:
                     self._measure_target(target, _shortest_first(rows), number)
         self.agenda.drop(StepKind.BANDWIDTH, None)  # of rounds that nothing was left to measure in
 
-    def _add_to_agenda(self, targets: Iterable[Target], number: int) -> None:
-        """A round that was not foreseen."""
+    def _add_to_agenda(self, targets: Iterable[Target], *numbers: int) -> None:
+        """Rounds that were not foreseen."""
         for target in targets:
-            seconds = measure_seconds(target, self._plan, number, self._settings)
-            self.agenda.add(Step(StepKind.MEASURE, target, number), seconds)
+            for number in numbers:
+                seconds = measure_seconds(target, self._plan, number, self._settings)
+                self.agenda.add(Step(StepKind.MEASURE, target, number), seconds)
 
     def _rows_of_round(self, target: Target, number: int) -> tuple[Measurement, ...]:
         """Open rows of the target that lack the figures of this round."""

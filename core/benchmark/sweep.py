@@ -252,7 +252,8 @@ class Benchmark:
             RecordsError: the database cannot be written; nothing was started.
         """
         plan = plan.validated()
-        sources = self._sources(plan)
+        sources = {_lasting(name, each): each for name, each in self._sources(plan).items()}
+        plan = replace(plan, models=tuple(sources))
         needs = estimate(plan, self._settings)
         if needs.problem is not None:
             raise DiskFullError(needs.problem)
@@ -399,6 +400,12 @@ def fresh_rows(
                 )
             )
     return rows
+
+
+def _lasting(name: str, source: Source) -> str:
+    """The name under which a model is found again from any folder."""
+    local = source.kind in (SourceKind.CHECKPOINT, SourceKind.IR)
+    return str(source.location) if local and name != source.key else name
 
 
 def _place(source: Source) -> str:

@@ -40,6 +40,7 @@ from core.records.measurements import MeasurementStore
 from core.runtimes.spec import RuntimeName
 from core.settings import CHECKOUT, Settings
 from tests.benchmark.fake_tools import BANDWIDTH, FakeWork, a_round
+from tests.builders import tiny_checkpoint
 
 DONE, FAILED = MeasurementState.DONE, MeasurementState.FAILED
 
@@ -499,6 +500,37 @@ def test_rounds_of_other_versions_are_not_mixed_in(benchmark_, work, store, monk
     again = ended(benchmark_.resume(sweep.id))
     assert states(again) == [DONE] * 8
     assert len(work.jobs) == 8  # both rounds once more
+
+
+def test_rounds_of_other_weights_are_not_mixed_in(benchmark_, work: FakeWork, monkeypatch):
+    def fail_late(job):
+        if len(work.jobs) > 4:
+            raise GenerationError("It was killed.")
+
+    work.before = fail_late
+    sweep = ended(benchmark_.start(PLAN))
+    work.before = lambda job: None
+    make_ready = benchmark_._tools.make_ready
+
+    def larger(material, *args, **options):
+        return replace(make_ready(material, *args, **options), disk_bytes=6_000)
+
+    benchmark_._tools = replace(benchmark_._tools, make_ready=larger)
+    work.jobs.clear()
+    again = ended(benchmark_.resume(sweep.id))
+    assert states(again) == [DONE] * 8 and len(work.jobs) == 8
+    assert all((len(row.rounds), row.disk_bytes) == (2, 6_000) for row in again.progress().rows)
+
+
+def test_a_folder_is_found_again_from_any_other(
+    benchmark_, work: FakeWork, store, tmp_path: Path, monkeypatch
+):
+    tiny_checkpoint("gpt_neox", tmp_path / "here" / "mine")
+    monkeypatch.chdir(tmp_path / "here")
+    sweep = ended(benchmark_.start(replace(PLAN, models=("./mine",))))
+    whole = str((tmp_path / "here" / "mine").resolve())
+    assert {row.configuration.model for row in store.of_sweep(sweep.id)} == {whole}
+    assert store.sweep(sweep.id).plan["models"] == [whole]
 
 
 def test_nothing_is_missing(benchmark_: Benchmark):
