@@ -6,7 +6,6 @@ conditions (:mod:`core.benchmark.answer_days`).
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections import defaultdict
@@ -26,6 +25,7 @@ from core.records.measurement_values import (
 )
 from core.records.values import utc_now
 from core.remotes import is_remote
+from core.store.sources import folder_key
 from core.units import int4_text
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ class PointSource(StrEnum):
 
 _NOISE = re.compile(r"\((R|TM|C)\)|\b(Processor|CPU)\b", re.IGNORECASE)
 """What says nothing in the name of a processor."""
-_UNSAFE_IN_KEYS = re.compile(r"[^A-Za-z0-9_\-]+")
 
 
 @dataclass(frozen=True)
@@ -259,9 +258,7 @@ def _model_key(what: Configuration) -> str:
         return what.model
     folder = PurePath(what.source)
     if folder.is_absolute():
-        digest = hashlib.sha256(what.source.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        safe = _UNSAFE_IN_KEYS.sub("-", folder.name).strip("-")[:64] or "model"
-        return f"{safe}-{digest}"
+        return folder_key(folder)
     if "/" not in what.model:
         return what.model
     hub_ids = {row.hub_id.lower(): key for key, row in catalogue().items() if row.hub_id}

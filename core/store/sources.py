@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from core.catalogue import EMBEDDED_DIR, CatalogueModel, catalogue
 from core.errors import UnknownModelError
@@ -117,9 +117,14 @@ def _from_folder(folder: Path) -> Source:
         checkpoint.check_folder(folder)
     else:
         checkpoint.inspect_checkpoint(folder)
+    return Source(folder_key(folder), kind, folder, None, folder.name)
+
+
+def folder_key(folder: PurePath) -> str:
+    """Key of the model in an absolute folder, on whatever machine that is."""
     digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     safe = _UNSAFE_IN_NAMES.sub("-", folder.name).strip("-")[:64] or "model"
-    return Source(f"{safe}-{digest}", kind, folder, None, folder.name)
+    return f"{safe}-{digest}"
 
 
 def _shortened(name: str) -> str:
