@@ -162,7 +162,7 @@ class Point:
     @property
     def answers(self) -> str:
         """How many timed answers are behind the figures, in words."""
-        counted = f"{self.n:,} timed answers"
+        counted = f"{self.n:,} timed {'answer' if self.n == 1 else 'answers'}"
         return counted if self.complete else f"fewer than {counted}"
 
     @property

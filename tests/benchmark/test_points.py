@@ -148,6 +148,7 @@ def test_without_a_utilisation_there_is_no_ceiling() -> None:
 
 def test_figures_of_fewer_answers_than_asked_for_say_so() -> None:
     assert the_point(repeats=5).answers == "5 timed answers"
+    assert the_point(repeats=1).answers == "1 timed answer"
     stopped = the_point(repeats=5, state=MeasurementState.CANCELLED)
     assert stopped.answers == "fewer than 5 timed answers"
 
