@@ -63,7 +63,8 @@ def draw_link(*, whole: bool) -> None:
             "a link, or comes from a file."
         )
         base = (st.context.url or "").partition("?")[0]
-        st.code(f"{base}?{urlencode(st.query_params.to_dict())}", language=None, wrap_lines=True)
+        query = urlencode(st.query_params.to_dict())
+        st.code(f"{base}?{query}" if query else base, language=None, wrap_lines=True)
 
 
 def draw_history(state: Comparison) -> None:

@@ -28,3 +28,21 @@ def test_what_is_primary_or_chosen_can_be_read(look: str, scripted, open_screen)
     value = page.get_by_test_id("stSliderThumbValue").first.locator("p")
     for written in (group.get_by_role("radio", checked=True).locator("p"), value):
         assert written.evaluate(COLOUR) == text, "in the primary colour, which is for grounds"
+
+
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_a_plain_button_that_is_pointed_at_or_open_can_be_read(look: str, scripted, open_screen):
+    page = open_screen(f"{scripted.url}/compare", color_scheme=look).page
+    link = page.get_by_role("button", name="Link")
+    eventually(link.is_visible, "the button is there")
+    ground = page.get_by_test_id("stApp").evaluate(GROUND)
+
+    def readable() -> bool:  # its colour changes bit by bit
+        return contrast(link.evaluate(COLOUR), ground) >= TEXT
+
+    link.hover()
+    eventually(readable, "pointed at it can be read")
+    link.click()
+    eventually(lambda: link.get_attribute("aria-expanded") == "true", "it is open")
+    page.wait_for_timeout(500)  # by then it has the colour of an open one
+    eventually(readable, "open it can be read")
