@@ -39,7 +39,14 @@ from core.runtimes.remote import RemoteHandle, RemoteLease, RemotePool
 from core.runtimes.spec import DEFAULT_RUNTIME, ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.tuned import Tuned, TunedHints, TuningKey
 from core.settings import Settings
-from core.store import ModelStore, Progress, StoredModel, TaskQueue, convert_in_process
+from core.store import (
+    ModelStore,
+    Progress,
+    StoredModel,
+    TaskQueue,
+    convert_in_process,
+    with_genai_check,
+)
 from core.store.for_device import find_for_device, have_for_device
 
 STOP_PATIENCE_S = 5.0
@@ -357,14 +364,15 @@ class Engine:
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
     ) -> StoredModel:
         """See :class:`core.runtimes.pool.Provider`."""
-        source, wanted = self.store.resolve(spec.model), int4_for(spec)
-        stored = find_for_device(self.store, source, spec.precision, wanted)
-        if stored is not None:
-            return self.store.verify(stored, full=False)
 
         def report(progress: Progress) -> None:
             on_progress(progress.message, progress.fraction)
 
+        source, wanted = self.store.resolve(spec.model), int4_for(spec)
+        stored = find_for_device(self.store, source, spec.precision, wanted)
+        if stored is not None:
+            stored = self.store.verify(stored, full=False)
+            return with_genai_check(stored, self.settings, report, cancelled)
         with MONITOR.running():  # other answers' timings are not what they would be alone
             if wanted is not None:
                 return have_for_device(

@@ -184,6 +184,11 @@ class Settings(BaseSettings):
         return self.home / "import"
 
     @property
+    def genai_checks_file(self) -> Path:
+        """What is known of architectures on OpenVINO GenAI; see :mod:`core.store.genai_check`."""
+        return self.home / "genai-checks.json"
+
+    @property
     def downloads_dir(self) -> Path:
         """Folder of checkpoints fetched from a hub."""
         return self.home / "downloads"

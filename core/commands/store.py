@@ -262,6 +262,7 @@ def _result_text(stored: StoredModel) -> str:
         f"{manifest.title} in {stored.precision.label}: {decimal_text(manifest.folder_bytes)}"
         f"{smaller}, converted in {duration_text(manifest.duration_s)} with a peak of "
         f"{decimal_text(manifest.peak_memory_bytes)} of memory."
+        + (f" {manifest.genai.remark}" if manifest.genai and manifest.genai.remark else "")
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.devices import AUTO, auto_devices, available_memory_bytes
-from core.errors import GenerationError
+from core.errors import CorruptModelError, GenerationError
 from core.runtimes.base import Conditions, InterruptedGeneration, LoadedModel, OnToken
 from core.runtimes.batching import BatchedAnswer, Handle, Stepper
 from core.runtimes.kv_cache import kv_bytes_per_position
@@ -39,6 +39,7 @@ from core.runtimes.transformers_generate import (
 )
 from core.store.checkpoint import positions, read_json
 from core.store.foreign import LIBRARY_ERRORS
+from core.store.manifest import GenAICheck, read_manifest
 from core.store.quiet import quick_imports, refuse_telemetry
 from core.store.weights import IR_XML
 
@@ -120,6 +121,9 @@ class GenAIRuntime:
             raise NotForGenAI(
                 "OpenVINO GenAI does not batch answers on an NPU, so Optimum runs it."
             )
+        check = _check_of(folder)
+        if check is not None and check.reason is not None:
+            raise NotForGenAI(check.reason)
         config = read_json(folder / "config.json")
         with _genai_tokenizer(folder) as own:
             if own is None:
@@ -129,9 +133,12 @@ class GenAIRuntime:
             hints = replace(spec, device=device).effective_hints
             properties = openvino_properties(device, hints)
             pipeline = _pipeline(folder, own, device, properties, spec, self._at_once)
-        return GenAIModel(
+        model = GenAIModel(
             pipeline, tokenizer, config, _end_ids(folder, config), device, properties, self._at_once
         )
+        if check is not None:
+            model.conditions = replace(model.conditions, note=check.remark)
+        return model
 
 
 def loaded_by_optimum(
@@ -252,6 +259,14 @@ def _generation_config(request: TokenRequest, end_ids: frozenset[int]) -> Any:
             config.top_k = int(sampling.top_k)
         config.rng_seed = sampling.seed or 0
     return config
+
+
+def _check_of(folder: Path) -> GenAICheck | None:
+    """What was found of GenAI for the model in ``folder``; None where it is no stored model."""
+    try:
+        return read_manifest(folder).genai
+    except CorruptModelError:
+        return None
 
 
 def _is_running(handle: Handle) -> bool:

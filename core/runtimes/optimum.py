@@ -19,6 +19,7 @@ from core.runtimes.transformers_generate import (
     spared_from_collections,
 )
 from core.store.checkpoint import positions
+from core.store.optimum_model import load_optimum_model
 from core.store.quiet import quick_imports, refuse_telemetry
 
 if TYPE_CHECKING:
@@ -44,22 +45,12 @@ class OptimumRuntime:
 
     def load(self, folder: Path, spec: ModelSpec) -> OptimumModel:
         """Load ``folder`` on the device of ``spec``, with its hints."""
-        from optimum.intel import OVModelForCausalLM
         from transformers import AutoTokenizer
 
-        for chatty in ("optimum", "transformers"):
-            logging.getLogger(chatty).setLevel(logging.ERROR)
         properties = openvino_properties(spec.device, spec.effective_hints)
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            model = OVModelForCausalLM.from_pretrained(
-                str(folder),
-                device=spec.device,
-                ov_config=properties,
-                export=False,
-                local_files_only=True,
-                compile=False,
-            )
+            model = load_optimum_model(folder, spec.device, properties)
         except MemoryError as error:
             raise out_of_memory(spec) from error
         except Exception as error:  # tokenizers raises Exception itself

@@ -2,7 +2,7 @@
 
 from core.store.estimate import Estimate
 from core.store.manifest import Manifest
-from core.store.process import convert_in_process, fetch_in_process
+from core.store.process import convert_in_process, fetch_in_process, with_genai_check
 from core.store.progress import Progress, Stage
 from core.store.sources import Source, SourceKind, resolve
 from core.store.store import DiskUsage, ModelStore, StoredDownload
@@ -28,4 +28,5 @@ __all__ = [
     "convert_in_process",
     "fetch_in_process",
     "resolve",
+    "with_genai_check",
 ]

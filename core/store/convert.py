@@ -122,7 +122,7 @@ def convert_checkpoint(
     on_progress(Progress(Stage.EXPORTING, "Exporting to OpenVINO.", 0.3))
     exported = scratch if compressed else target.folder
     with as_conversion_error("Export to OpenVINO"):
-        _export(model, tokenizer, exported)
+        export(model, tokenizer, exported)
     del model
     gc.collect()
     used = None
@@ -131,7 +131,7 @@ def convert_checkpoint(
         for path in exported.iterdir():
             if path.name not in (IR_XML, IR_BIN):
                 path.replace(target.folder / path.name)
-    _write_openvino_tokenizer(tokenizer, target.folder)
+    write_openvino_tokenizer(tokenizer, target.folder)
     size = sum(path.stat().st_size for path in info.weight_files)
     return _checked(target, used, "checkpoint", size)
 
@@ -155,7 +155,7 @@ def convert_ir(folder: Path, target: Target, on_progress: ProgressCallback) -> C
         if path.name in _IR_COMPANIONS and path.is_file():
             shutil.copyfile(path, target.folder / path.name)
     if not (target.folder / "openvino_tokenizer.xml").is_file():
-        _write_openvino_tokenizer(tokenizer, target.folder)
+        write_openvino_tokenizer(tokenizer, target.folder)
     used: Int4Settings | Int8Settings | None = None
     if present.precision is target.precision:
         on_progress(Progress(Stage.SAVING, "Taking over the OpenVINO model as it is.", 0.5))
@@ -280,7 +280,7 @@ def _load_dtype(info: CheckpointInfo, precision: Precision) -> Any:
     return torch.float16 if info.parameters > LARGE_MODEL else torch.float32
 
 
-def _export(model: Any, tokenizer: Any, target: Path) -> None:
+def export(model: Any, tokenizer: Any, target: Path) -> None:
     import torch
     from optimum.exporters.openvino.convert import export_from_model
     from optimum.intel.openvino.configuration import OVConfig
@@ -301,7 +301,7 @@ def _export(model: Any, tokenizer: Any, target: Path) -> None:
         )
 
 
-def _write_openvino_tokenizer(tokenizer: Any, target: Path) -> None:
+def write_openvino_tokenizer(tokenizer: Any, target: Path) -> None:
     """Write the tokenizer as IR too, which OpenVINO GenAI needs; skipped where it cannot be."""
     try:
         import openvino

@@ -20,8 +20,10 @@ from core.store import checkpoint
 from core.store.estimate import estimate
 from core.store.files import fingerprint, free_bytes, has_no_space, sha256
 from core.store.folders import Folders
+from core.store.genai_check import genai_check
 from core.store.manifest import (
     FileRecord,
+    GenAICheck,
     Int4Record,
     Int8Record,
     Manifest,
@@ -108,6 +110,8 @@ class Maker:
             started = time.monotonic()
             with PeakMemory() as peak:
                 made = _run(source, wish, weights.folder, work, self._tell)
+            self._tell(Progress(Stage.CHECKING, "Checking it with OpenVINO GenAI.", 0.88))
+            genai = genai_check(finished, self._settings.genai_checks_file)
             self._tell(Progress(Stage.CHECKING, "Recording sizes and checksums.", 0.9))
             manifest = _describe(
                 source=source,
@@ -115,6 +119,7 @@ class Maker:
                 folder=finished,
                 precision=wish.precision,
                 made=made,
+                genai=genai,
                 duration_s=time.monotonic() - started,
                 peak=peak,
             )
@@ -234,6 +239,7 @@ def _describe(
     folder: Path,
     precision: Precision,
     made: Converted,
+    genai: GenAICheck,
     duration_s: float,
     peak: PeakMemory,
 ) -> Manifest:
@@ -271,6 +277,7 @@ def _describe(
         positions=checkpoint.positions(config),
         has_chat_template=checkpoint.has_chat_template(folder),
         has_openvino_tokenizer="openvino_tokenizer.xml" in files,
+        genai=genai,
         created=datetime.now(UTC),
         duration_s=round(duration_s, 3),
         peak_memory_bytes=peak.total_bytes,

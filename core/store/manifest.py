@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -57,6 +58,55 @@ class Int8Record(_Frozen):
     """Without zero points."""
 
 
+class GenAIOutcome(StrEnum):
+    """Whether OpenVINO GenAI may run a model; see :mod:`core.store.genai_check`."""
+
+    EXACT = "exact"
+    """It computes the architecture as Optimum does."""
+    DIFFERS = "differs"
+    """It computes the architecture otherwise."""
+    REFUSED = "refused"
+    """It cannot run the architecture."""
+    STATE = "state"
+    """The model has a state that GenAI would carry over into the next answer."""
+    UNCHECKED = "unchecked"
+    """Neither is known: no small model of this architecture can be made here."""
+
+
+class GenAICheck(_Frozen):
+    """What a check of OpenVINO GenAI found."""
+
+    key: str
+    """Of the architecture, the processor and the libraries' versions that it holds for."""
+    outcome: GenAIOutcome
+    difference: float | None = None
+    """Largest difference of a token's log-probability from Optimum's."""
+    detail: str | None = None
+    """Names of the states, or what a library said."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why Optimum must run the model, as a sentence; None where GenAI may."""
+        match self.outcome:
+            case GenAIOutcome.DIFFERS:
+                return "OpenVINO GenAI computes this architecture wrongly, so Optimum runs it."
+            case GenAIOutcome.REFUSED:
+                return "OpenVINO GenAI cannot run this architecture, so Optimum runs it."
+            case GenAIOutcome.STATE:
+                return (
+                    f"The model has a state beside its attention cache ({self.detail}), which "
+                    "OpenVINO GenAI would carry over into the next answer, so Optimum runs it."
+                )
+        return None
+
+    @property
+    def remark(self) -> str | None:
+        """What a person must know of it, as a sentence; None where nothing."""
+        if self.outcome is GenAIOutcome.UNCHECKED:
+            return "Whether OpenVINO GenAI computes this architecture correctly is not known."
+        return self.reason
+
+
 class FileRecord(_Frozen):
     """One file of the model."""
 
@@ -96,6 +146,8 @@ class Manifest(_Frozen):
     """Longest sequence in tokens; None where the configuration does not say."""
     has_chat_template: bool
     has_openvino_tokenizer: bool
+    genai: GenAICheck | None = None
+    """None in older manifests; see :func:`core.store.process.with_genai_check`."""
     created: datetime
     """UTC."""
     duration_s: float

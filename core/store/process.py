@@ -6,11 +6,12 @@ The child is :mod:`core.store.worker`; its module text tells how the two talk.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +22,8 @@ from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import ConversionError, HubError, PaddockError, PersonMistake, StoppedError
 from core.settings import Settings
 from core.store.child_process import ChildEnded, ChildProcess
+from core.store.genai_check import is_current, known_check
+from core.store.manifest import GenAICheck, GenAIOutcome, write_manifest
 from core.store.progress import (
     Progress,
     ProgressCallback,
@@ -35,6 +38,10 @@ from core.units import decimal_text
 
 if TYPE_CHECKING:
     from core.store.hub import Download, HubAccess
+
+log = logging.getLogger(__name__)
+
+CHECKING_WITH_GENAI = "Checking once whether OpenVINO GenAI computes this architecture correctly."
 
 MEMORY_EVERY_S = 0.5
 """How often the child's memory is looked at."""
@@ -102,7 +109,8 @@ def convert_in_process(
     there = store.get(source, precision)
     if there is not None:
         _check_settings(there, int4, int8)
-        return store.ensure(source, precision, progress=progress)
+        stored = store.ensure(source, precision, progress=progress)
+        return with_genai_check(stored, settings, progress, cancel)
     request = {
         "kind": "convert",
         "precision": precision.value,
@@ -120,6 +128,46 @@ def convert_in_process(
     if stored is None:
         raise ConversionError(f"{source.title} changed while it was converted; try again.")
     return stored
+
+
+def with_genai_check(
+    stored: StoredModel,
+    settings: Settings,
+    progress: ProgressCallback | None = None,
+    cancel: threading.Event | None = None,
+) -> StoredModel:
+    """The stored model with a result of :mod:`core.store.genai_check` that holds today.
+
+    Models are checked when they are converted: only one of an earlier Paddock, or of other
+    versions of the libraries, is checked here, in a child process where its architecture is not
+    known yet.
+
+    Raises:
+        StoppedError: ``cancel`` was set.
+    """
+    if is_current(stored.manifest.genai, stored.folder):
+        return stored
+    kept = settings.genai_checks_file
+    check = known_check(stored.folder, kept)
+    if check is None:
+        if progress is not None:
+            progress(Progress(Stage.CHECKING, CHECKING_WITH_GENAI, None))
+        request = {"kind": "check", "folder": str(stored.folder), "settings": _plain(settings)}
+        child = ChildProcess("core.store.worker", [json.dumps(request)], _environment(None))
+        try:
+            _follow(child, _NoWatch(), ignore_progress, cancel or threading.Event())
+        finally:
+            child.end()
+        check = known_check(stored.folder, kept)
+    if check is None:
+        log.warning("%s could not be checked: %s", stored.key, child.how_it_ended())
+        check = GenAICheck(key="", outcome=GenAIOutcome.UNCHECKED)
+    manifest = stored.manifest.model_copy(update={"genai": check})
+    try:
+        write_manifest(stored.folder, manifest)
+    except OSError as error:
+        log.warning("the manifest in %s cannot be renewed: %s", stored.folder, error)
+    return replace(stored, manifest=manifest)
 
 
 def fetch_in_process(

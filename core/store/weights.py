@@ -25,6 +25,24 @@ _EIGHT_BITS = ("u8", "i8")
 _LOW_BITS = _FOUR_BITS + _EIGHT_BITS
 _FLOATS = ("f16", "bf16", "f32", "f64")
 
+_ATTENTION = "ScaledDotProductAttention"
+
+_CACHE_STEPS = (
+    "Broadcast",
+    "Concat",
+    "Convert",
+    "Gather",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "StridedSlice",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+)
+"""Layers between the state of an attention cache and the attention that reads it: they move keys
+and values, and compute nothing."""
+
 _LARGEST_OTHER_SHARE = 0.1
 """Share of parameters that may stay in another precision: biases, norms, rotary tables. It is
 below 0.1 % in real models and a few per cent in the tiny ones of the tests."""
@@ -43,6 +61,9 @@ class WeightReport:
     """Whether no 4-bit weight has a zero point."""
     bytes: int
     """Size of the weight file."""
+    other_states: tuple[str, ...] = ()
+    """Variables of the model that are no cache of an attention's keys or values: recurrent or
+    convolutional states. Empty where the attention is not one operation."""
 
     @property
     def parameters(self) -> int:
@@ -101,6 +122,12 @@ class _Graph:
 
     def __init__(self, root: ElementTree.Element) -> None:
         self.types = {layer.attrib["id"]: layer.attrib["type"] for layer in root.iter("layer")}
+        self.states = {
+            layer.attrib["id"]: layer.find("data").attrib["variable_id"]
+            for layer in root.iter("layer")
+            if layer.attrib["type"] == "ReadValue"
+        }
+        """Names of variables by the layer that reads each."""
         self.consumers: dict[str, list[tuple[str, int]]] = {}
         self.producers: dict[tuple[str, int], str] = {}
         for edge in root.iter("edge"):
@@ -119,6 +146,18 @@ class _Graph:
                 if found is not None:
                     return found
         return None
+
+    def is_attention_cache(self, state: str) -> bool:
+        """Whether what is read from the state of that layer is an attention's keys or values."""
+        seen, ahead = {state}, [state]
+        while ahead:
+            for target, port in self.consumers.get(ahead.pop(), []):
+                if self.types[target] == _ATTENTION and port in (1, 2):  # keys and values
+                    return True
+                if self.types[target] in _CACHE_STEPS and target not in seen:
+                    seen.add(target)
+                    ahead.append(target)
+        return False
 
     def origin(self, layer: str) -> str:
         """Id of the layer at the start of the chain of first inputs that ends in ``layer``."""
@@ -147,7 +186,12 @@ def read_weights(folder: Path) -> WeightReport:
         if item.element_type in _FOUR_BITS:
             groups[item.shape[-1] if len(item.shape) == 3 else -1] += item.count
             symmetric &= graph.reaches(item.layer, "Subtract", 0) is None
-    return WeightReport(dict(types), dict(groups), symmetric, size)
+    others: tuple[str, ...] = ()
+    if _ATTENTION in graph.types.values():  # else its caches cannot be told from other states
+        others = tuple(
+            name for layer, name in graph.states.items() if not graph.is_attention_cache(layer)
+        )
+    return WeightReport(dict(types), dict(groups), symmetric, size, others)
 
 
 def weight_bits(folder: Path) -> dict[str, int]:
@@ -181,7 +225,7 @@ def _constants(folder: Path, size: int) -> tuple[_Graph, list[_Constant]]:
             and (constant := _constant(layer, folder, size)) is not None
         ]
         return _Graph(root), found
-    except (ElementTree.ParseError, KeyError, ValueError) as error:
+    except (ElementTree.ParseError, AttributeError, KeyError, ValueError) as error:
         raise CorruptModelError(
             f"{IR_XML} in {folder} is not a readable OpenVINO model ({error}); "
             "convert or copy the model again."

@@ -1,9 +1,10 @@
 """The child process that fetches and converts: ``python -m core.store.worker REQUEST``.
 
-The request is a JSON object: ``kind`` ("get" or "convert"), ``model`` (what
+The request is a JSON object: ``kind`` ("get", "convert" or "check"), ``model`` (what
 :func:`core.store.sources.resolve` takes), ``settings`` (fields of :class:`core.settings.Settings`)
 and, to convert, ``precision``, ``models`` (where the result is to lie, or null), ``int4`` and
-``int8`` (objects or null). How the hub is asked, the token included, stands in the environment. The
+``int8`` (objects or null); to check a stored model with OpenVINO GenAI, ``folder`` in ``model``'s
+place. How the hub is asked, the token included, stands in the environment. The
 child writes JSON lines to its standard output: ``progress`` events, then one ``done`` or ``error``.
 Everything that libraries print goes to standard error. Standard input is a pipe from the parent:
 when that closes, for whatever reason, the child ends at once.
@@ -26,6 +27,7 @@ from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import ConversionError, HubError, PaddockError
 from core.settings import Settings
 from core.store.child_side import become_child, end_with_parent, leave
+from core.store.genai_check import genai_check
 from core.store.progress import Progress, ProgressCallback
 from core.store.quiet import leave_out_needless, quieten_libraries, refuse_telemetry
 from core.store.store import ModelStore
@@ -83,8 +85,12 @@ def _work(request: dict[str, Any], tell: ProgressCallback) -> None:
     Raises:
         PaddockError: of the fetch or the conversion; it is the parent's to show.
     """
+    settings = Settings(**request["settings"])
+    if request["kind"] == "check":
+        genai_check(Path(request["folder"]), settings.genai_checks_file)
+        return
     models = request.get("models")
-    store = ModelStore(Settings(**request["settings"]), Path(models) if models else None)
+    store = ModelStore(settings, Path(models) if models else None)
     source, access = store.resolve(request["model"]), _access()
     if request["kind"] == "get":
         store.fetch(source, progress=tell, access=access)

@@ -35,6 +35,8 @@ def draw_stored(engine: Engine, model: ListedModel, stored: StoredModel) -> None
     with st.container(border=True, key=f"stored_{stored.key}_{stored.precision}"):
         st.markdown(f"**{stored.precision.label}** {safe_inline(manifest.title)}")
         st.caption(_how_made(stored))
+        if manifest.genai is not None and manifest.genai.remark is not None:
+            st.info(safe_inline(manifest.genai.remark), icon=":material/info:")
         with st.container(horizontal=True, gap="medium"):
             before = manifest.source_bytes
             draw_figure("Weights before", decimal_text(before) if before else "—")

@@ -1,0 +1,424 @@
+"""Checks, once, whether OpenVINO GenAI computes an architecture as Optimum Intel does.
+
+GenAI replaces each attention of an IR by its paged attention, and some architectures lose a part of
+their attention on the way, without an error: MPT and Falcon their ALiBi biases, GPT-Neo its local
+window, longrope the switch of its frequencies in the middle of a text. So the configuration of a
+model is scaled down to a *twin* of two layers with random weights, window 16 and original length
+24, and both runtimes continue the same texts with it, some longer than these, in FP32 and with
+exact hints. They agree within rounding (0.0000 in log-probability) or are apart (0.5 and more).
+
+A result holds for a processor, the versions of the libraries and the twin's configuration, which
+the models of one family share whatever their size. It is kept in the home folder and in the
+manifest of each stored model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from pydantic import ValidationError
+
+from core.devices import host_facts
+from core.store.checkpoint import read_json
+from core.store.foreign import LIBRARY_ERRORS, first_line
+from core.store.manifest import GenAICheck, GenAIOutcome
+from core.store.optimum_model import load_optimum_model
+from core.store.weights import read_weights
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 0.02
+"""Largest difference of a token's log-probability that is rounding. Measured under exact hints over
+84 architectures: 0.0000 where the two agree, 0.28 at least where they do not."""
+
+EXACT_HINTS = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "KV_CACHE_PRECISION": "f32",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+}
+
+KNOWN_EXACT = frozenset(
+    (
+        "2c3c429e391cd5ad",  # paddock-neox
+        "cae1e7773170cb4c",  # paddock-llama; TinyLlama and Llama 3 in the catalogue
+        "bb19b60ed3ea2b95",  # GPT-NeoX: Dolly 2.0
+        "6d6f774be7b902e4",  # Phi
+        "1245ba4e2954de7b",  # Mistral without a window
+    )
+)
+"""Twins, with the libraries' versions, of the models that come with Paddock and of the catalogue's
+architectures. The tests check them, so that nobody waits for a check before a first answer."""
+
+_LIBRARIES = ("openvino", "openvino-genai", "optimum-intel", "transformers")
+"""What a result depends on."""
+
+_WINDOW = 16
+_ORIGINAL_LENGTH = 24
+_POSITIONS = 128
+_VOCABULARY = 256
+_HEAD_SIZE = 32
+_PROMPT_PIECE = 16
+"""Prompt tokens that GenAI reads in one step here, so that a prompt is read in several pieces."""
+
+_TEXTS = ((12, 40), (40, 12))
+"""Prompt and new tokens: one text crosses the window while it is generated, one in its prompt."""
+
+
+def is_current(check: GenAICheck | None, folder: Path) -> bool:
+    """Whether a result holds for the stored model in ``folder`` with the libraries of today."""
+    if check is None:
+        return False
+    return check.outcome is GenAIOutcome.STATE or check.key == _key(_config(folder))
+
+
+def known_check(folder: Path, kept: Path) -> GenAICheck | None:
+    """The result for the stored model in ``folder`` where it is known without a check.
+
+    Args:
+        folder: of the model.
+        kept: the file of all results.
+    """
+    if states := read_weights(folder).other_states:
+        return GenAICheck(key="", outcome=GenAIOutcome.STATE, detail=", ".join(states[:3]))
+    config = _config(folder)
+    if twin_key(config) in KNOWN_EXACT:
+        return GenAICheck(key=_key(config), outcome=GenAIOutcome.EXACT, difference=0.0)
+    return _read(kept).get(_key(config))
+
+
+def genai_check(folder: Path, kept: Path) -> GenAICheck:
+    """The result for the stored model in ``folder``: one that is known, or of a check made now.
+
+    A check takes a second, and some more where the conversion libraries are not loaded yet.
+
+    Args:
+        folder: of the model.
+        kept: the file of all results.
+    """
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept.with_suffix(".lock")):
+        if (known := known_check(folder, kept)) is not None:
+            return known
+        config = _config(folder)
+        check = check_twin(config).model_copy(update={"key": _key(config)})
+        rows = [*_read(kept).values(), check]
+        aside = kept.with_suffix(".new")
+        aside.write_text(
+            json.dumps([row.model_dump(mode="json") for row in rows], indent=2), encoding="utf-8"
+        )
+        aside.replace(kept)
+        return check
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "config.json")
+
+
+def _key(config: Mapping[str, Any]) -> str:
+    return _digest([twin_key(config), host_facts().cpu])
+
+
+def twin_key(config: Mapping[str, Any]) -> str:
+    """Key of a configuration's twin with these libraries: models that differ in size alone have the
+    same."""
+    return _digest([twin_config(config), _versions()])
+
+
+@cache
+def _versions() -> list[str]:
+    return [metadata.version(name) for name in _LIBRARIES]
+
+
+def _read(kept: Path) -> dict[str, GenAICheck]:
+    try:
+        rows = json.loads(kept.read_text(encoding="utf-8"))
+        results = [GenAICheck.model_validate(row) for row in rows]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, ValidationError) as error:
+        log.warning("%s cannot be read, so its checks are made anew: %s", kept, error)
+        return {}
+    return {result.key: result for result in results}
+
+
+# The twin's configuration
+
+_IRRELEVANT = (
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "id2label",
+    "initializer_range",
+    "label2id",
+    "pretraining_tp",
+    "quantization_config",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+    "vocab_size",
+)
+"""Settings that tell nothing of the attention, beside token ids, epsilons and dropout rates."""
+
+_IRRELEVANT_ENDINGS = ("_token_id", "_eps", "_epsilon", "dropout", "_pdrop")
+
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
+_KV_HEADS = ("num_key_value_heads", "num_kv_heads", "kv_n_heads")
+_WIDTHS = ("hidden_size", "d_model", "n_embd")
+_INNER = (
+    "intermediate_size",
+    "ffn_dim",
+    "n_inner",
+    "ffn_hidden_size",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+    "shared_intermediate_size",
+    "intermediate_size_mlp",
+)
+_LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "n_ctx",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+)
+_WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_chunk_size")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_CHOSEN_EXPERTS = ("num_experts_per_tok", "moe_top_k", "num_experts_per_token")
+
+
+def twin_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's configuration scaled down, as ``config.json`` has it.
+
+    What shapes the attention is kept: kind, biases, windows, grouped heads, how positions enter,
+    the kinds of layers. Heads get 32 elements; their number stays a power of two or none, on which
+    ALiBi's slopes depend.
+    """
+    heads = _first(config, _HEADS) or 4
+    longest, original = _first(config, _LENGTHS), config.get("original_max_position_embeddings")
+    own_size = config.get("head_dim")
+    usual_size = (_first(config, _WIDTHS) or 0) // heads
+    few = 4 if heads & (heads - 1) == 0 else 6
+    layers = _kept_layers(config)
+    twin: dict[str, Any] = {}
+    for name, value in config.items():
+        if value is None or name in _IRRELEVANT or name.endswith(_IRRELEVANT_ENDINGS):
+            continue
+        if name == "head_dim":
+            if own_size != usual_size:
+                twin[name] = _HEAD_SIZE
+        elif name in _KV_HEADS:
+            if value != heads:
+                twin[name] = 1 if value == 1 else few // 2
+        elif name == "attention_types":
+            kinds = config.get("attention_layers") or []
+            twin[name] = [[[kinds[index] for index in layers], 1]] if kinds else value
+        elif isinstance(value, list) and len(value) == _layer_count(config):
+            twin[name] = [value[index] for index in layers]
+        elif name in ("rope_parameters", "rope_scaling"):
+            twin[name] = _scaled_rope(value)
+        elif name == "word_embed_proj_dim":
+            twin[name] = few * _HEAD_SIZE // (1 if value == config.get("hidden_size") else 2)
+        else:
+            twin[name] = _scaled(name, value, few, len(layers))
+    if "max_window_layers" in twin:
+        among = 0 < twin["max_window_layers"] < (_layer_count(config) or 0)
+        twin["max_window_layers"] = 1 if among else min(twin["max_window_layers"], 2)
+    if original is not None and original == longest:  # nothing changes within the positions
+        twin["original_max_position_embeddings"] = _POSITIONS
+    return twin
+
+
+def _scaled(name: str, value: Any, heads: int, layers: int) -> Any:
+    if isinstance(value, dict):
+        return {each: _scaled(each, inner, heads, layers) for each, inner in value.items()}
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return value
+    for names, small in (
+        (_LAYERS, layers),
+        (_HEADS, heads),
+        (_KV_HEADS, heads // 2),
+        (_WIDTHS, heads * _HEAD_SIZE),
+        (_INNER, 2 * _HEAD_SIZE),
+        (_LENGTHS, _POSITIONS),
+        (_WINDOWS, _WINDOW),
+        (("original_max_position_embeddings",), _ORIGINAL_LENGTH),
+        (("partial_rotary_factor", "rotary_pct"), value if value == 1 else 0.5),
+        (("rope_theta", "rotary_emb_base"), 10_000.0),
+        (("rotary_dim",), _HEAD_SIZE // 2),
+        (_EXPERTS, min(value, 4)),
+        (_CHOSEN_EXPERTS, min(value, 2)),
+        (("sliding_window_pattern",), min(value, 2)),
+    ):
+        if name in names:
+            return small
+    return value
+
+
+def _scaled_rope(rope: Any) -> Any:
+    """The settings of rotary positions, for heads of 32 elements."""
+    if not isinstance(rope, dict):
+        return rope
+    scaled = _scaled("", rope, 4, 2)
+    part = scaled.get("partial_rotary_factor", 1.0)
+    for name in ("short_factor", "long_factor"):
+        if isinstance(factors := rope.get(name), list) and factors:
+            count = max(1, int(_HEAD_SIZE * part) // 2)
+            scaled[name] = [factors[at * len(factors) // count] for at in range(count)]
+    return scaled
+
+
+def _kept_layers(config: Mapping[str, Any]) -> list[int]:
+    """Indices of the first layer of each kind, two at least."""
+    count = _layer_count(config) or 2
+    lists = [value for value in config.values() if isinstance(value, list) and len(value) == count]
+    kinds: dict[str, int] = {}
+    for index in range(count):
+        kinds.setdefault(json.dumps([each[index] for each in lists], default=str), index)
+    kept = list(kinds.values())[:4] if lists else [0]
+    return kept if len(kept) > 1 else [0, min(1, count - 1)]
+
+
+def _layer_count(config: Mapping[str, Any]) -> int | None:
+    return _first(config, _LAYERS)
+
+
+def _first(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
+    return next((config[name] for name in names if isinstance(config.get(name), int)), None)
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# The check itself
+
+
+def check_twin(config: Mapping[str, Any]) -> GenAICheck:
+    """Make the twin of a configuration and let both runtimes continue the same texts with it."""
+    key = twin_key(config)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        try:
+            _make_twin(twin_config(config), folder)
+            expected = [_by_optimum(folder, *text) for text in _TEXTS]
+        except LIBRARY_ERRORS as error:
+            log.info("no twin of %s can be made: %s", config.get("model_type"), first_line(error))
+            return GenAICheck(key=key, outcome=GenAIOutcome.UNCHECKED, detail=first_line(error))
+        try:
+            found = [_by_genai(folder, *text) for text in _TEXTS]
+        except RuntimeError as error:
+            return GenAICheck(key=key, outcome=GenAIOutcome.REFUSED, detail=first_line(error))
+    largest = max(map(_difference, expected, found))
+    outcome = GenAIOutcome.EXACT if largest <= TOLERANCE else GenAIOutcome.DIFFERS
+    return GenAICheck(key=key, outcome=outcome, difference=round(largest, 4))
+
+
+_Continuation = list[tuple[int, float]]
+"""New token ids with the natural logarithms of their probabilities."""
+
+
+def _difference(expected: _Continuation, found: _Continuation) -> float:
+    """Largest difference of a logarithm, up to the first token that differs: from there on the two
+    continue different texts."""
+    largest = 0.0
+    for (id, one), (other_id, other) in zip(expected, found, strict=True):
+        largest = max(largest, abs(one - other))
+        if id != other_id:
+            break
+    return largest
+
+
+def _make_twin(config: Mapping[str, Any], folder: Path) -> None:
+    """Write the twin's IR and a tokenizer for GenAI's pipeline, which wants to have one."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    from core.store.convert import export, write_openvino_tokenizer
+
+    known = {name: value for name, value in config.items() if name != "model_type"}
+    known |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "initializer_range": 0.2}
+    made = AutoConfig.for_model(config["model_type"], vocab_size=_VOCABULARY, **known)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(made, dtype=torch.float32).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 1:  # norms of one and biases of zero would hide a mistake
+                    parameter.add_(0.05 * torch.randn_like(parameter))
+    model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    tokenizer = _letters()
+    export(model, tokenizer, folder)
+    write_openvino_tokenizer(tokenizer, folder)
+
+
+def _letters() -> Any:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"<{number}>": number for number in range(_VOCABULARY)}
+    own = Tokenizer(models.WordLevel(words, unk_token="<0>"))
+    return PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<0>", pad_token="<0>")
+
+
+def _prompt(length: int) -> list[int]:
+    return [3 + (31 * at * at + 7 * at) % (_VOCABULARY - 6) for at in range(length)]
+
+
+def _by_optimum(folder: Path, prompt: int, new: int) -> _Continuation:
+    """Optimum's greedy continuation of a text."""
+    import torch
+    from transformers import GenerationConfig
+
+    model = load_optimum_model(folder, "CPU", EXACT_HINTS)
+    model.generation_config = GenerationConfig()  # its end token would end the text
+    ids = torch.tensor([_prompt(prompt)])
+    answer = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        generation_config=GenerationConfig(
+            max_new_tokens=new,
+            do_sample=False,
+            pad_token_id=0,
+            output_scores=True,
+            return_dict_in_generate=True,
+        ),
+    )
+    scores = torch.log_softmax(torch.stack(answer.scores, 1)[0].float(), -1)
+    chosen = answer.sequences[0, prompt:]
+    found = scores.gather(1, chosen[:, None])[:, 0]
+    return list(zip(chosen.tolist(), found.tolist(), strict=True))
+
+
+def _by_genai(folder: Path, prompt: int, new: int) -> _Continuation:
+    """GenAI's greedy continuation of the same text."""
+    import numpy as np
+    import openvino
+    import openvino_genai
+
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.max_num_batched_tokens = _PROMPT_PIECE
+    pipeline = openvino_genai.ContinuousBatchingPipeline(
+        str(folder), openvino_genai.Tokenizer(str(folder)), scheduler, "CPU", **EXACT_HINTS
+    )
+    config = openvino_genai.GenerationConfig(
+        max_new_tokens=new, logprobs=1, ignore_eos=True, apply_chat_template=False
+    )
+    ids = openvino.Tensor(np.asarray([_prompt(prompt)], dtype=np.int64))
+    handle = pipeline.add_request(0, ids, config)
+    while pipeline.has_non_finished_requests():
+        pipeline.step()
+    answer = handle.read_all()[0]
+    return list(zip(answer.generated_ids, answer.generated_log_probs, strict=True))
