@@ -1,4 +1,4 @@
-"""Hostile texts, put together at random, and an oracle for what a browser would make of a text."""
+"""Hostile texts, one by hand and others at random, and what a browser must not make of them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,46 @@ import textwrap
 
 from markdown_it import MarkdownIt
 
+HOSTILE = (
+    """First ![a](http://evil.example/i.png) and ![b][r] and [![c](http://evil.example/c.png)](x).
+
+<img src="http://evil.example/h.png" onerror="alert(1)"><script>alert(2)</script>
+<svg onload="alert(3)"></svg> <iframe src="http://evil.example/f"></iframe>
+
+[click](javascript:alert(4)) <http://evil.example/auto> http://evil.example/bare www.evil.example
+me@evil.example [ref][r] and `code ![d](http://evil.example/d.png)` and
+\\![e](http://evil.example/e)
+
+It costs $x^2$ or $$y$$, \\(z\\), :red[colour] :material/home: :blue-badge[badge] :streamlit: :wave:
+
+www&#46;evil.example/e1 http&#58;//evil.example/e2 me&#64;evil.example &#58;material/home&#58;
+
+> ![q](http://evil.example/q.png)
+> [r]: http://evil.example/r.png
+
+| a | b |
+|---|--:|
+| $1$ | ![t](http://evil.example/t.png) |
+
+[r]: http://evil.example/r.png
+
+"""
+    + "long" * 400
+)
+
+ACTIVE = (
+    "img, a[href]:not([href^='#']), script, iframe, svg:not(button *, a *), object, embed, form, "
+    "input, .katex, math, [data-testid='stMermaidChart']"
+)
+"""A heading has a link to itself, by Streamlit."""
+
 LINE_ENDS = ["\n", "\n", "\n", "\r", "\r\n", "\u2028", "\u2029", "\x85", "\v", "\f", "\n\n", "\r\r"]
 BEGINNINGS = [
     *["", "", "", " ", "  ", "   ", "    ", "     ", "\t", " \t", "- ", "* ", "1. ", "10) ", "> "],
     *[">", "- - ", "-\n", "# ", "\ufeff", "\u3000", "\x00", "\x1c", "|", "[^1]: ", "[r]: ", ":::"],
 ]
 FENCES = ["```", "~~~", "````", "~~~~", "```py", "~~~ js", "```math", "~~~mermaid", "``` a`b"]
-ACTIVE = [
+PAYLOADS = [
     "[link](http://evil.example/x)",
     "![image](http://evil.example/i.png)",
     "[r][r]",
@@ -56,7 +89,7 @@ def mix(choose: random.Random) -> str:
         if choose.random() < 0.35:
             kinds = [BEGINNINGS, FENCES]
         else:
-            kinds = [BEGINNINGS, *choose.choices([ACTIVE, TEXT], k=choose.randint(1, 3))]
+            kinds = [BEGINNINGS, *choose.choices([PAYLOADS, TEXT], k=choose.randint(1, 3))]
         parts += [choose.choice(kind) for kind in [*kinds, LINE_ENDS]]
     return "".join(parts[: choose.randint(1, len(parts))])
 
