@@ -157,9 +157,10 @@ class SafeMarkdown:
             return None
         code = line[: closing.end()] if closing is not None else ""
         unsure = self._backtick or "|" in code
-        self._backtick |= not code or "|" in code
-        if not code or len(code) > _MAX_CODE_SPAN or (unsure and ("$" in code or "[" in code)):
-            self._backtick = True
+        # Joiners alone do not break a formula, nor a link that Streamlit completes.
+        prose = not code or len(code) > _MAX_CODE_SPAN or (unsure and ("$" in code or "[" in code))
+        self._backtick |= prose or "|" in code
+        if prose:
             return self._fence_run(line)
         self._take(len(code))
         shown = "".join(
@@ -181,8 +182,8 @@ class SafeMarkdown:
         return self._fence_run(line)
 
     def _fence_run(self, line: str) -> str:
-        """Take backticks or tildes; what follows some that may begin fenced code is its language,
-        where Streamlit does not make more of it than code."""
+        """Take backticks or tildes, and keep what Streamlit would do more than highlight from being
+        the language of the code that they may begin."""
         run = self._take(len(_run_of(line)))
         info = _INFO.match(line, len(run))
         harmless = len(run) < 3 or info is None or _LANGUAGE.fullmatch(info[1])
