@@ -69,7 +69,7 @@ def _draw_account(row: AccountSummary, *, mine: bool) -> None:
             width="stretch",
         )
         st.selectbox(
-            f"Role of {account.name}",
+            f"Role of {safe_inline(account.name)}",
             list(Role),
             index=list(Role).index(account.role),
             format_func=lambda role: role.value.capitalize(),

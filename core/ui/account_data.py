@@ -156,7 +156,7 @@ def _delete_one(engine: Engine, run_id: str) -> None:
     try:
         engine.runs.delete(run_id, owner=person().owner)
     except RecordsError as error:
-        st.toast(str(error), icon=":material/error:")
+        st.toast(safe_inline(str(error)), icon=":material/error:")
 
 
 def _variant(start: RunStart) -> str:

@@ -35,7 +35,7 @@ def draw_entry(entry: HistoryEntry, state: Conversation) -> None:
                 st.error(safe_inline(answer.error_sentence), icon=":material/error:")
             elif answer.stop_reason is StopReason.TIMEOUT:
                 st.warning(answer.stop_reason.sentence, icon=":material/timer_off:")
-            st.caption(figures_line(answer, entry.spec, safe_inline(entry.title)))
+            st.caption(figures_line(answer, entry.spec, entry.title))
             _draw_actions(entry, state)
 
 

@@ -116,7 +116,7 @@ def _line(entry: Entry) -> str:
         parts.append(f"{len(sides)} models, names hidden")
     else:
         parts += [
-            f"{letter} {safe_inline(model_title(spec))} {spec.variant}"
+            safe_inline(f"{letter} {model_title(spec)} {spec.variant}")
             for letter, spec in zip(LETTERS, sides, strict=False)
         ]
     if entry.running:

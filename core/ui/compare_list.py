@@ -199,10 +199,10 @@ def _summary_row(side: int, summary: SideSummary, entry: ShownList) -> dict[str,
     spec = entry.series.sides[side]
     mark = " :material/warning:" if summary.contended else ""
     ttft = milliseconds_text(summary.ttft_ms) if summary.ttft_ms is not None else "—"
-    # A table's cell is Markdown of one line; a model's own name is a person's text.
-    title = safe_inline(" ".join(model_title(spec).split()))
+    # A table's cell is Markdown; a model's own name is a person's text.
+    title = safe_inline(f"{model_title(spec)} · {spec.variant}")
     return {
-        "Side": f"**{LETTERS[side]}** · {title} · {spec.variant}",
+        "Side": f"**{LETTERS[side]}** · {title}",
         "Answered": f"{summary.answered}",
         "Failed": f"{summary.failed}",
         "Median rate": rate_text(summary.decode_tokens_per_s) + mark,

@@ -9,6 +9,7 @@ import streamlit as st
 from core.benchmark.points import PointFilter, PointSource, Subject, last_days
 from core.ui.link import link_choice, link_choices, one_of
 from core.ui.metrics_rows import precision_label, runtime_label
+from core.ui.safe_text import safe_inline
 from core.ui.settled import settle
 
 _DAYS = {"all": "All time", "30": "30 days", "7": "7 days", "1": "Today"}
@@ -138,7 +139,8 @@ def _pick(key: str, options: list[str]) -> tuple[str, ...]:
         _LABELS[key],
         options,
         selection_mode="multi",
-        format_func=words.get(key, str),
+        # Labels are Markdown; names of imported measurements come from elsewhere.
+        format_func=lambda value: safe_inline(words.get(key, str)(value)),
         key=key,
         persist_state="session",
     )

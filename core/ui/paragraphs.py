@@ -10,17 +10,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from core.ui.fences import Fences
+
 LONG_LIST = 800
 """Characters from which a list is cut between its items. A cut list is drawn with more room between
 the parts until the answer has ended; in a short one that would be seen more than it would help."""
 
 _ITEM = re.compile(r"[-*+] |\d{1,3}[.)] ")
 _MAY_BE_ITEM = re.compile(r"[-*+]$|\d{1,3}[.)]?$")
-_FENCE = re.compile(r"`{3,}|~{3,}")
+_BLANK = " \t\n"
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 class Paragraphs:
-    """Takes a text in pieces and hands it on with a None between two blocks."""
+    """Takes a text in pieces and hands it on with a None between two blocks.
+
+    Of what ends a line, the text has line feeds only (:func:`core.markdown.with_line_feeds`).
+    """
 
     def __init__(self) -> None:
         self._held = ""  # the beginning of a line that cannot be judged yet
@@ -28,7 +34,7 @@ class Paragraphs:
         self._line = ""  # what of the present line was handed on
         self._length = 0
         self._in_list = False
-        self._fence: str | None = None
+        self._fences = Fences()
 
     @property
     def length(self) -> int:
@@ -38,20 +44,20 @@ class Paragraphs:
     def feed(self, text: str) -> Iterator[str | None]:
         """Take the next piece; what it lets through, with None where a block has ended."""
         text, self._held = self._held + text, ""
-        for line in text.splitlines(keepends=True):
+        for line in _LINE.findall(text):
             yield from self._take(line)
 
     def close(self) -> Iterator[str | None]:
         """What was held back, at the end of the text."""
         held, self._held = self._held, ""
-        if held.strip():
+        if held.strip(_BLANK):
             yield from self._begin_line(held)
 
     def _take(self, line: str) -> Iterator[str | None]:
         """One line, or a part of one."""
-        if self._line or self._fence is not None:
+        if self._line or not self._fences.outside:
             yield self._hand_on(line)
-        elif line.strip():
+        elif line.strip(_BLANK):
             if not line.endswith("\n") and _MAY_BE_ITEM.match(line):
                 self._held = line
             else:
@@ -83,18 +89,9 @@ class Paragraphs:
         self._line += piece
         self._length += len(piece)
         if self._line.endswith("\n"):
-            self._look_for_fence(self._line)
+            self._fences.take(self._line.removesuffix("\n"))
             self._line = ""
         return piece
-
-    def _look_for_fence(self, line: str) -> None:
-        found = _FENCE.match(line if self._fence is None else line.lstrip(" "))
-        if found is None:
-            return
-        if self._fence is None:
-            self._fence = found[0]
-        elif found[0].startswith(self._fence) and line.strip() == found[0]:
-            self._fence = None
 
 
 class Unsent:

@@ -18,6 +18,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from core.accounts import Access
 from core.errors import AccessDeniedError, RecordsError
 from core.records import GUEST, Account
+from core.ui.safe_text import safe_inline
 from core.ui.server import connections, redirect_message, visitors
 from core.web.guard import CONNECTION_HEADER
 from core.web.visitor import Visitor
@@ -129,7 +130,7 @@ def _look() -> Visitor | None:
         try:
             memo.visitor = visitors().again(at_the_door)
         except RecordsError as error:
-            st.error(str(error), icon=":material/error:")
+            st.error(safe_inline(str(error)), icon=":material/error:")
             st.stop()
         memo.connection, memo.at = connection, time.monotonic()
     return memo.visitor
@@ -166,7 +167,7 @@ def manage_button(
 def draw_manage_hint() -> None:
     """For those who have not the right to manage, one sentence; and what was refused just now."""
     if refused := st.session_state.pop(_REFUSED, None):
-        st.error(refused, icon=":material/lock:")
+        st.error(safe_inline(refused), icon=":material/lock:")
     if not may_manage():
         st.info(MANAGE_SENTENCE, icon=":material/lock:")
 

@@ -122,7 +122,7 @@ def _draw_progress(
 
 def running_figures(now: Snapshot) -> list[str]:
     """What can be said of an answer under way once its model is ready, as pieces of Markdown."""
-    parts = [now.message]
+    parts = [safe_inline(now.message)]
     if now.phase in (Phase.ANSWERING, Phase.DONE):
         parts = [f"**{rate_text(now.tokens_per_s)}**", f"{now.new_tokens} tokens"]
         if now.ttft_ms is not None:
@@ -136,7 +136,7 @@ def figures_line(answer: Answer, spec: ModelSpec, title: str | None, *, times: i
     """The one steady line of figures below an ended answer, as Markdown.
 
     Args:
-        title: the model's name; None where it and the precision stand above already.
+        title: the model's name, as it is; None where it and the precision stand above already.
         times: of how many answers the timings are medians.
     """
     timings, facts, conditions = answer.timings, answer.facts, answer.conditions
@@ -160,7 +160,7 @@ def figures_line(answer: Answer, spec: ModelSpec, title: str | None, *, times: i
     if conditions is not None and conditions.devices_used not in ((), (spec.device,)):
         device += f" → {', '.join(conditions.devices_used)}"
     named = [] if title is None else [title, *precision]
-    parts += [*named, device, runtime]
+    parts += map(safe_inline, [*named, device, runtime])
     if conditions is not None and conditions.note is not None:
         parts.append(safe_inline(conditions.note))
     if answer.seed is not None:

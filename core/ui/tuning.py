@@ -111,7 +111,9 @@ def _draw_kept(engine: Engine) -> None:
 
 def _sentence(tuned: Tuned) -> str:
     key = tuned.key
-    name = safe_inline(f"{key.model} · {key.precision.label} · {key.device}")
+    name = (
+        f"{key.model} · {key.precision.label} · {key.device} · {runtime_label(key.runtime.value)}"
+    )
     if tuned.gain == 1.0:
         found = f"the usual hints are the fastest, {rate_text(tuned.usual_tokens_per_s)}"
     else:
@@ -119,4 +121,4 @@ def _sentence(tuned: Tuned) -> str:
             f"**× {tuned.gain:.2f}** ({rate_text(tuned.usual_tokens_per_s)} → "
             f"{rate_text(tuned.tokens_per_s)}), perplexity × {tuned.perplexity_ratio:.4f}"
         )
-    return f"{name} · {runtime_label(key.runtime.value)}: {found}; {wording(tuned.hints)}"
+    return f"{safe_inline(name)}: {found}; {safe_inline(wording(tuned.hints))}"

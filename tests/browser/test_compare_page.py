@@ -15,7 +15,7 @@ import pytest
 
 from core.comparison.setup import Mode
 from tests.browser.screen import Line, Screen, Stagehand, eventually
-from tests.browser.test_hostile_text import ACTIVE, HOSTILE
+from tests.hostile import ACTIVE, HOSTILE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator

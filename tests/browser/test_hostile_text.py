@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from core.remotes import RemoteBook
+from core.settings import Settings
+from tests.browser.conftest import serving
 from tests.browser.screen import Screen, Stagehand, eventually
-
-HOSTILE = (
-    """First ![a](http://evil.example/i.png) and ![b][r] and [![c](http://evil.example/c.png)](x).
-
-<img src="http://evil.example/h.png" onerror="alert(1)"><script>alert(2)</script>
-<svg onload="alert(3)"></svg> <iframe src="http://evil.example/f"></iframe>
-
-[click](javascript:alert(4)) <http://evil.example/auto> http://evil.example/bare www.evil.example
-me@evil.example [ref][r] and `code ![d](http://evil.example/d.png)` and
-\\![e](http://evil.example/e)
-
-It costs $x^2$ or $$y$$, \\(z\\), :red[colour] :material/home: :blue-badge[badge] :streamlit: :wave:
-
-www&#46;evil.example/e1 http&#58;//evil.example/e2 me&#64;evil.example &#58;material/home&#58;
-
-> ![q](http://evil.example/q.png)
-> [r]: http://evil.example/r.png
-
-| a | b |
-|---|--:|
-| $1$ | ![t](http://evil.example/t.png) |
-
-[r]: http://evil.example/r.png
-
-"""
-    + "long" * 400
-)
+from tests.browser.test_compare_page import CompareScreen
+from tests.hostile import ACTIVE, HOSTILE
+from tests.remotes.scripted_server import KEY
+from tests.remotes.scripted_server import serving as serving_answers
 
 ENDINGS = {
     "unclosed fence": "\n\n```python\nprint('$x$ <b> ![f](http://evil.example/f.png)')",
@@ -49,35 +32,67 @@ VISIBLE = (
     ":red[colour] :material/home: :blue-badge[badge]",
 )
 
-ACTIVE = "img, a[href], script, iframe, svg, object, embed, form, input, .katex, math"
-WATCH = f"""
+COLOURED = (
+    "[class*='stMarkdown'], [role='img'], streamlit-help-icon, [style*='color'], [style*='font']"
+)
+DIRECTIVES = ", ".join(f"{one}:not(pre *)" for one in COLOURED.split(", "))
+EMOJIS = "👋", "👎"
+
+
+def watch(selector: str) -> str:
+    """A script that notes each element that the selector finds in a text, even for a moment."""
+    return """
 window.seenActive = [];
-new MutationObserver(changes => {{
-  for (const change of changes) for (const node of change.addedNodes) {{
-    if (!node.querySelectorAll || !node.closest('[data-testid="stMarkdownContainer"]')
-        && !node.querySelector('[data-testid="stMarkdownContainer"]')) continue;
-    const within = [node, ...node.querySelectorAll('*')];
-    for (const found of within)
-      if (found.matches('{ACTIVE}') && found.closest('[data-testid="stMarkdownContainer"]'))
+new MutationObserver(changes => {
+  const inText = '[data-testid="stMarkdownContainer"], [data-testid="stCaptionContainer"]';
+  for (const change of changes) for (const node of change.addedNodes) {
+    if (!node.querySelectorAll) continue;
+    for (const found of [node, ...node.querySelectorAll('*')])
+      if (found.matches(SELECTOR) && found.parentElement?.closest(inText))
         window.seenActive.push(found.outerHTML.slice(0, 200));
-  }}
-}}).observe(document, {{childList: true, subtree: true}});
-"""
+  }
+}).observe(document, {childList: true, subtree: true});
+""".replace("SELECTOR", json.dumps(selector))
 
 
 @pytest.fixture
 def watched(scripted: Stagehand, open_screen: Callable[..., Screen]) -> Screen:
     """A page that notes each active element that ever appears in a text, even for a moment."""
     screen = open_screen("about:blank", fresh=True)
-    screen.page.add_init_script(WATCH)
+    screen.page.add_init_script(watch(ACTIVE))
     screen.page.goto(f"{scripted.url}/instruct")
     return screen.ready()
+
+
+@pytest.fixture(scope="module")
+def hostile_server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app that draws many hostile texts."""
+    with serving(
+        "tests/browser/app_with_hostile_texts.py", tmp_path_factory.mktemp("texts")
+    ) as url:
+        yield url
+
+
+@pytest.fixture
+def texts(hostile_server: str, open_screen: Callable[..., Screen]) -> Callable[[str], Screen]:
+    """Opens a page of hostile texts, on which nothing else stands."""
+
+    def open_it(query: str) -> Screen:
+        screen = open_screen("about:blank", fresh=True)
+        screen.page.add_init_script(watch(f"{ACTIVE}, {DIRECTIVES}"))
+        screen.page.goto(f"{hostile_server}/?{query}")
+        screen.page.get_by_text("All is drawn.").wait_for(timeout=60_000)
+        screen.page.wait_for_timeout(500)
+        return screen
+
+    return open_it
 
 
 def assert_harmless(screen: Screen) -> None:
     """Nothing active is in a text now, and nothing was before."""
     assert screen.page.evaluate("window.seenActive") == []
-    assert screen.page.locator(f'[data-testid="stMarkdownContainer"] :is({ACTIVE})').count() == 0
+    within = "[data-testid='stMarkdownContainer'], [data-testid='stCaptionContainer']"
+    assert screen.page.locator(f":is({within}) :is({ACTIVE})").count() == 0
     assert screen.outside == []
     assert screen.errors == []
 
@@ -127,3 +142,59 @@ def test_ordinary_markdown_stays(screen: Screen, scripted: Stagehand) -> None:
     assert answer.locator("li strong").inner_text() == "bold"
     assert answer.locator("td").all_inner_texts() == ["1", "2"]
     assert answer.locator("pre code").inner_text().strip() == "x = 1"
+
+
+def test_hundreds_of_mixes_are_harmless(texts: Callable[[str], Screen]) -> None:
+    screen = texts("seed=0&count=150")
+    assert_harmless(screen)
+    shown = screen.page.get_by_test_id("stMain").inner_text()
+    assert not any(emoji in shown for emoji in EMOJIS)
+
+
+def test_mixes_are_harmless_at_every_moment_of_streaming(texts: Callable[[str], Screen]) -> None:
+    assert_harmless(texts("seed=1000&count=30&live=1"))
+
+
+QUESTION = "~~~\rx\r~~~\r[Sign in again](http://evil.example/x) $x^2$ :red[hi]"
+
+
+def test_a_shared_link_with_carriage_returns_is_harmless(
+    watched: Screen, scripted: Stagehand
+) -> None:
+    scripted.script("Hello.")
+    watched.page.goto(f"{scripted.url}/instruct?instruction={quote(QUESTION, safe='')}")
+    watched.ready().button("Run").click()
+    watched.await_answer()
+    assert_harmless(watched)
+    assert "[Sign in again](http://evil.example/x) $x^2$ :red[hi]" in watched.text_of(
+        watched.entries.first
+    )
+
+
+def test_a_remote_answer_with_carriage_returns_is_harmless(
+    watched: Screen, scripted: Stagehand
+) -> None:
+    answer = "```\r\ncode\r\n```\r\nAfter ![i](http://evil.example/i.png) [l](http://evil.example/)"
+    end = "\r\n\r\n~~~\rcode\r~~~\rAfter $x^2$ :red[hi] <http://evil.example/auto>\n"
+    book = RemoteBook(Settings(home=scripted.home / "paddock"))
+    with serving_answers(key=KEY) as server:
+        pieces = list(answer + end)  # each line end comes in two
+        server.answer = lambda handler: handler.stream(pieces)
+        book.add("hostile", server.url, KEY)
+        try:
+            model = quote("remote:hostile/tiny", safe="")
+            watched.page.goto(f"{scripted.url}/instruct?model={model}")
+            watched.ready().ask("Be hostile.")
+            watched.await_answer()
+            assert_harmless(watched)
+            for text in ("![i](http://evil.example/i.png)", "$x^2$ :red[hi]"):
+                assert text in watched.answer_text()
+            assert watched.entries.first.locator("pre code").all_inner_texts() == ["code", "code"]
+            watched.page.goto(f"{scripted.url}/compare?left_model={model}&right_model={model}")
+            compare = CompareScreen(watched, scripted).ready()
+            compare.ask()
+            for side in "AB":
+                eventually(lambda side=side: "$x^2$ :red[hi]" in compare.text(side), side, 60)
+            assert_harmless(watched)
+        finally:
+            book.remove("hostile")

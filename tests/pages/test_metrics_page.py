@@ -27,6 +27,7 @@ from core.ui.metrics_data import read_data
 from core.ui.metrics_files import answers_csv
 from tests.benchmark.point_samples import a_host, a_measurement, a_quality
 from tests.fakes import two_folders_of_one_title
+from tests.hostile import active
 from tests.pages.app import open_page, texts
 from tests.records.measurement_samples import an_int4
 from tests.records.run_samples import a_result, a_start
@@ -424,6 +425,9 @@ def test_hostile_names_stay_text(store: MeasurementStore) -> None:
     app = open_page("metrics")
     note = chart(app, "Decode rate: tokens/s")["layout"]["annotations"][0]["text"]
     assert "<a" not in note and "&lt;a" in note
+    options = [option.content for option in app.button_group(key="models").proto.options]
+    assert any("example.com" in option for option in options)
+    assert not any(map(active, options)), options
 
 
 def test_what_is_exported_is_what_is_imported(store: MeasurementStore) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.ui.paragraphs import Unsent
 from core.ui.safe_text import JOINER, SafeMarkdown, emphasised, safe_inline, safe_markdown
+from tests.hostile import active, mix, pieces_of
 
 SPECIAL = [
     "`",
@@ -41,17 +45,42 @@ PIECES = st.lists(st.sampled_from([*SPECIAL, *WORDS, *SPACES]), max_size=60)
         ("<script>", f"<{JOINER}script>"),
         ("costs $x$", r"costs \$x\$"),
         (r"\$x$", r"\\\$x\$"),
+        (":-1: and :- and :-:", f":-1{JOINER}: and :- and :-:"),
         (":red[x] at 10:30, so: yes", f":{JOINER}red&#91;x] at 10:{JOINER}30, so: yes"),
         ("www.a.b and me@a.b", f"www{JOINER}.a.b and me@{JOINER}a.b"),
         ("|a|\n|:-|", "|a|\n|:-|"),
         ("www&#46;a.b, R&D", "www&amp;#46;a.b, R&amp;D"),
         ("`a && b &#46; [c](d)`", f"`a && b &{JOINER}#46; [c]{JOINER}(d)`"),
-        ("run `echo $HOME` now", "run `echo $HOME` now"),
+        ("run `echo $HOME` now", f"run `echo $HOME`{JOINER} now"),
         ("open `code and $x$", r"open `code and \$x\$"),
         ("```\na[0](1) $x$ <b>\n```\n$y$", "```\na[0](1) $x$ <b>\n```\n" + r"\$y\$"),
         ("```py\nx = '$1'", "```py\nx = '$1'"),
         ("- ```\n  ![a](b)\n", "- ```\n  !&#91;a](b)\n"),
         ("~~~\n```\n$\n~~~\n$", "~~~\n```\n$\n~~~\n\\$"),
+        # Whatever ends a line.
+        ("```\r\n$\r\n```\r\n$", "```\n$\n```\n\\$"),
+        ("~~~\r$\r~~~\r$\r", "~~~\n$\n~~~\n\\$\n"),
+        ("~~~\u2028$\u2029~~~\x85$\v\f$", "~~~\n$\n~~~\n\\$\n\n\\$"),
+        # Fences that the browser sees at the top level, or in a list: both are possible.
+        (" ~~~\n$\n~~~\n$", "~~~\n$\n~~~\n\\$"),
+        ("a\n ~~~\n$\n~~~\n$", "a\n ~~~\n\\$\n~~~\n\\$"),
+        ("1. a\n   ~~~\n   $\n   ~~~\n\n~~~\n$", "1. a\n   ~~~\n   \\$\n   ~~~\n\n~~~\n$"),
+        (
+            "- a\n  ~~~\n\n~~~\n$\n~~~py\n$\n~~~\n$",
+            "- a\n  ~~~\n\n~~~\n\\$\n~~~py\n$\n~~~\n\\$",
+        ),
+        ("~~~~\n~~~\n$\n    ~~~~\n$\n   ~~~~~ \n$", "~~~~\n~~~\n$\n    ~~~~\n$\n   ~~~~~ \n\\$"),
+        # What stands at the beginning is not seen by the browser, or not as it is.
+        ("    ~~~\n$\n~~~\n$", "~~~\n$\n~~~\n\\$"),
+        ("\ufeff~~~\n$", f"{JOINER}~~~\n\\$"),
+        # Languages that are more than a language.
+        ("```Mermaid x\n$", f"```{JOINER}Mermaid x\n$"),
+        ("- ~~~ math\n  x", f"- ~~~{JOINER} math\n  x"),
+        ("~~~c++\nx", "~~~c++\nx"),
+        # Code spans that are none for the browser.
+        ("`a\n# $x$\n`b`", "`a\n# \\$x\\$\n`b`"),
+        ("|`$x$|`|", "|`\\$x\\$|`|"),
+        ("`a | b` `$x$`", "`a | b` `\\$x\\$`"),
     ],
 )
 def test_active_constructs_are_broken_and_the_rest_is_left(text: str, shown: str) -> None:
@@ -67,23 +96,13 @@ def test_streaming_gives_what_the_whole_gives(pieces: list[str]) -> None:
 
 @given(PIECES)
 def test_nothing_is_lost(pieces: list[str]) -> None:
-    text = "".join(pieces)
+    text = "".join(pieces).lstrip()
     visible = safe_markdown(text).replace(JOINER, "").replace("&#91;", "[").replace("&amp;", "&")
     # What is added is a backslash before a dollar or a backslash, nothing else.
     assert visible.replace("\\\\", "\0").replace("\\$", "$").replace("\0", "\\") in (
         text,
         text.replace("\\\\", "\\"),
     ) or visible.replace("\\", "") == text.replace("\\", "")
-
-
-def active(markdown: str) -> set[str]:
-    """What a browser would follow, fetch or run."""
-    from markdown_it import MarkdownIt
-
-    parsed = MarkdownIt("commonmark").enable(["table"]).parse(markdown)
-    kinds = {child.type for token in parsed for child in token.children or ()}
-    kinds |= {token.type for token in parsed}
-    return kinds & {"image", "link_open", "html_inline", "html_block"}
 
 
 @given(PIECES)
@@ -102,19 +121,59 @@ def test_no_construct_survives_in_bold(pieces: list[str]) -> None:
     assert not active(emphasised("".join(pieces)))
 
 
-def test_within_a_line_nothing_is_fenced() -> None:
-    hostile = "```![x](http://h/i.png) [y](http://h)"
-    assert safe_markdown(hostile) == hostile, "at the start of a line it opens fenced code"
-    assert active(f"From {safe_markdown(hostile)}") == {"image", "link_open"}
-    assert not active(f"From {safe_inline(hostile)}")
+def test_within_a_line_nothing_is_code() -> None:
+    assert safe_inline("```![x](y)\r\n~~~\n$") == "\\`\\`\\`!&#91;x](y) \\~\\~\\~ \\$"
+    assert not active(f"{safe_inline('`')} and {safe_inline('`$x$`')}")
 
 
 def test_an_instruction_is_in_bold_unless_it_has_several_lines() -> None:
     assert emphasised(" Why [x]? ") == "**Why &#91;x]?**"
     assert emphasised("```py\nx = 1\n```\nExplain.") == "```py\nx = 1\n```\nExplain."
+    assert emphasised("one\rtwo") == "one\ntwo"
 
 
 def test_long_text_without_newline_is_linear() -> None:
     stream = SafeMarkdown()
     shown = "".join(stream.feed("word ` $ ") for _ in range(5_000)) + stream.close()
     assert shown.count("word") == 5_000
+
+
+def elements(pieces: list[str]) -> list[str]:
+    """The texts of the elements that a streamed answer is drawn as, in the end."""
+    stream, unsent, found = SafeMarkdown(), Unsent(), [""]
+
+    def draw() -> None:
+        for piece in unsent.take():
+            if piece is None:
+                found.append("")
+            else:
+                found[-1] += piece
+
+    for piece in pieces:
+        unsent.feed(stream.feed(piece))
+        draw()
+    unsent.feed(stream.close())
+    unsent.close()
+    draw()
+    return found
+
+
+def test_nothing_in_10_000_mixes_is_active() -> None:
+    for seed in range(10_000):
+        choose = random.Random(seed)
+        text, other = mix(choose), mix(choose)
+        pieces = pieces_of(text, choose)
+        whole = safe_markdown(text)
+        stream = SafeMarkdown()
+        assert "".join(map(stream.feed, pieces)) + stream.close() == whole, (seed, text)
+        line = f"A · **{safe_inline(text)}** · {safe_inline(other)}"
+        for shown in {whole, line, emphasised(text), *elements(pieces)}:
+            assert not active(shown), (seed, text, shown)
+
+
+def test_the_oracle_sees_what_is_active() -> None:
+    choose = random.Random(0)
+    assert sum(bool(active(mix(choose))) for _ in range(300)) > 200
+    for text in ("[a](b)", "![a](b)", "$x$", ":red[x]", ":-1:", "<b>", "```mermaid\nx", "[r]: x"):
+        assert active(text), text
+        assert not active(f"```\n{text.replace('`', '')}"), text

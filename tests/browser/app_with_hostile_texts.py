@@ -1,0 +1,56 @@
+"""Draws hostile texts as the pages do, each as an element of its own; started by the tests.
+
+The query says from which ``seed`` on and how many; ``live`` streams them, too.
+"""
+
+import random
+import time
+
+import streamlit as st
+
+import core.ui.stream_view
+from core.generation.job import Phase, Snapshot
+from core.ui.safe_text import SafeMarkdown, emphasised, safe_inline, safe_markdown
+from core.ui.stream_view import Pace, stream_answer
+from tests.hostile import mix, pieces_of
+
+core.ui.stream_view._FAST_DRAW_EVERY_S = 0.0  # each piece is looked at
+
+
+class Replay:
+    """As much of a job as is drawn: a text that comes in pieces."""
+
+    def __init__(self, pieces: list[str], seed: int) -> None:
+        self.id = f"replay_{seed}"
+        self._pieces, self._given = pieces, 0
+
+    def wait(self, timeout_s: float) -> bool:
+        time.sleep(min(timeout_s, 0.02))
+        self._given = min(self._given + 2, len(self._pieces))
+        return self._given == len(self._pieces)
+
+    def read(self, start: int) -> tuple[list[str], int]:
+        return self._pieces[start : self._given], self._given
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(Phase.ANSWERING, "Answering.", None, 0, self._given, 1.0, None)
+
+
+first, count = int(st.query_params["seed"]), int(st.query_params["count"])
+for seed in range(first, first + count):
+    choose = random.Random(seed)
+    text = mix(choose)
+    pieces = pieces_of(text, choose)
+    if "live" in st.query_params:
+        stream_answer(Replay(pieces, seed), Pace.FULL)
+        continue
+    st.markdown(safe_markdown(text))
+    st.markdown(emphasised(text))
+    st.caption(f"Ours · **{safe_inline(text)}** · {safe_inline(mix(choose))}")
+    st.button(safe_inline(text), key=f"button_{seed}", help=safe_inline(text))
+    # A moment of an answer that streams, as ``write_stream`` draws it.
+    stream = SafeMarkdown()
+    some = pieces[: choose.randint(0, len(pieces))]
+    moment = "".join(map(stream.feed, some))
+    st.container()._markdown(f"{moment} ▌", unterminated_parsing=True)
+st.text("All is drawn.")
