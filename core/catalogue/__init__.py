@@ -10,7 +10,14 @@ from core.catalogue.load import (
     npu_int4,
     published_scores,
 )
-from core.catalogue.model import CatalogueModel, Int4Settings, Int8Settings, Shape
+from core.catalogue.model import (
+    CatalogueModel,
+    Int4Settings,
+    Int8Settings,
+    PackageFile,
+    RecommendedSampling,
+    Shape,
+)
 from core.catalogue.precision import DEFAULT_PRECISION, Precision
 
 __all__ = [
@@ -19,7 +26,9 @@ __all__ = [
     "CatalogueModel",
     "Int4Settings",
     "Int8Settings",
+    "PackageFile",
     "Precision",
+    "RecommendedSampling",
     "Shape",
     "benchmark_shapes",
     "catalogue",
