@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.catalogue import Int4Settings, Int8Settings, Precision
+from core.catalogue import DEFAULT_PRECISION, Int4Settings, Int8Settings, Precision
 from core.errors import (
     CorruptModelError,
     ModelBusyError,
+    PaddockError,
     PersonMistake,
     StoppedError,
     UnknownModelError,
@@ -95,7 +96,8 @@ class ModelStore:
             return None
         manifest = read_manifest(folder)
         now = fingerprint(source)
-        if now is not None and now != manifest.source.fingerprint:
+        # A row of the catalogue may come from a package today and have come from the hub before.
+        if source.kind == manifest.source.kind and now not in (None, manifest.source.fingerprint):
             return None
         return StoredModel(source.key, precision, folder, manifest)
 
@@ -214,6 +216,13 @@ class ModelStore:
                     location = made_from.location if on_hub else Path(made_from.location)
                     return Source(stored.key, kind, location, None, stored.manifest.title)
             raise
+
+    def default_precision(self, model: str) -> Precision:
+        """What a model is used in where nobody chose; the usual where there is no such model."""
+        try:
+            return self.resolve(model).default_precision
+        except PaddockError:
+            return DEFAULT_PRECISION
 
     def verify(self, stored: StoredModel, *, full: bool) -> StoredModel:
         """Check the files of a stored model against its manifest.
