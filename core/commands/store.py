@@ -255,7 +255,7 @@ def _needs_text(source: Source, precision: Precision, needs: Estimate) -> str:
 def _result_text(stored: StoredModel) -> str:
     manifest = stored.manifest
     before, smaller = manifest.source_bytes, ""
-    if before is not None and before > manifest.weight_bytes:
+    if before is not None and before > 1.1 * manifest.weight_bytes:
         times = before / manifest.weight_bytes
         smaller = f", {times:.1f} times smaller than the {decimal_text(before)} it was made from"
     sentence = (
