@@ -247,7 +247,7 @@ def _needs_text(source: Source, precision: Precision, needs: Estimate) -> str:
     if needs.download_bytes:
         parts.append(f"a download of {decimal_text(needs.download_bytes)} before that")
     return (
-        f"Converting {source.title} to {precision.label} takes {', '.join(parts)}; the result has "
+        f"Converting {source.title} {precision.aim} takes {', '.join(parts)}; the result has "
         f"{decimal_text(needs.disk_bytes)}."
     )
 

