@@ -21,6 +21,11 @@ class Precision(StrEnum):
         return "As stored" if self is Precision.STORED else self.value.upper()
 
     @property
+    def phrase(self) -> str:
+        """After a model's title: "in INT8", "as stored"."""
+        return "as stored" if self is Precision.STORED else f"in {self.label}"
+
+    @property
     def aim(self) -> str:
         """After "convert MODEL": "to INT8", "as stored"."""
         return "as stored" if self is Precision.STORED else f"to {self.label}"

@@ -37,7 +37,7 @@ def draw_card(engine: Engine, model: ListedModel, access: HubAccess) -> None:
             st.markdown(_head(model), width="stretch")
             if model.stored:
                 usual = model.get(Precision.STORED) or model.get(DEFAULT_PRECISION)
-                draw_try_it(model.name, usual or model.stored[0])
+                draw_try_it(model.name, (usual or model.stored[0]).precision)
         st.markdown(model.row.summary if model.row else _origin(model))
         if (key := widget_key(model.key)) not in st.session_state:
             st.session_state[key] = is_open(model.key)

@@ -55,14 +55,14 @@ def draw_stored(engine: Engine, model: ListedModel, stored: StoredModel) -> None
         _draw_actions(engine, model, stored)
 
 
-def draw_try_it(model: str, stored: StoredModel) -> None:
+def draw_try_it(model: str, precision: Precision) -> None:
     """The link to the Instruct page with this model chosen."""
     st.page_link(
         page("instruct"),
         label="Try it",
         icon=":material/play_arrow:",
-        query_params={"model": model, "precision": stored.precision.value},
-        help=f"Give it an instruction, in {safe_inline(stored.label)}.",
+        query_params={"model": model, "precision": precision.value},
+        help=f"Give it an instruction, {precision.phrase}.",
     )
 
 
@@ -88,7 +88,7 @@ def _draw_compare(model: ListedModel, precision: Precision) -> None:
 def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> None:
     name = f"{stored.key}_{stored.precision}"
     with st.container(horizontal=True, vertical_alignment="center"):
-        draw_try_it(model.name, stored)
+        draw_try_it(model.name, stored.precision)
         _draw_compare(model, stored.precision)
         verify = manage_button(
             "Verify",

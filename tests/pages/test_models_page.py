@@ -114,9 +114,15 @@ def test_cards_stay_closed_until_asked_for_and_stand_in_the_link() -> None:
     [
         ({"search": "mistral"}, {"mistral-7b"}),
         ({"search": "2.0 dolly 12"}, {"dolly-v2-12b"}),
-        ({"family": "Llama"}, {"paddock-llama", "tiny-llama-1b-chat", "llama-3-8b-instruct"}),
+        (
+            {"family": "Llama"},
+            {"paddock-llama", "smollm2-135m-instruct", "tiny-llama-1b-chat", "llama-3-8b-instruct"},
+        ),
         ({"size": "large"}, {"dolly-v2-12b"}),
-        ({"size": "tiny,large"}, {"paddock-neox", "paddock-llama", "dolly-v2-12b"}),
+        (
+            {"size": "tiny,large"},
+            {"paddock-neox", "paddock-llama", "smollm2-135m-instruct", "dolly-v2-12b"},
+        ),
         ({"licence": "MIT"}, {"phi-2"}),
         ({"access": "gated"}, {"llama-3-8b-instruct"}),
         ({"family": "GPT-NeoX", "licence": "Apache-2.0"}, {"red-pajama-3b-instruct"}),
