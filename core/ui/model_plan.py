@@ -73,8 +73,8 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
     )
     if gguf is not None:
         st.caption(
-            f"Its weights are in {gguf.recipe}: as stored they are kept. Any other precision is "
-            f"made from what they stand for. {QUANTISED_TWICE}"
+            f"The file's weights are {gguf.recipe}. **As stored** keeps them; the other precisions "
+            f"are made from the dequantised weights. {QUANTISED_TWICE}"
         )
     _draw_actions(engine, model, plans, access)
 
@@ -155,7 +155,7 @@ def _draw_actions(engine: Engine, model: ListedModel, plans: Plans, access: HubA
     else:
         good_for = _GOOD_FOR[precision]
         if precision is not Precision.STORED and Precision.STORED in plans:
-            good_for = "made from the file's quantised weights, and no more accurate than they are"
+            good_for = "made from the file's dequantised weights, and no more accurate than they"
         st.caption(f"{precision.label}: {good_for}.")
     if download and _is_gated(model):
         _explain_gate(model, access)
