@@ -65,7 +65,7 @@ class Material:
         name = f"{self.model} with random weights" if self.random_weights else self.model
         if self.precision is None:
             return f"{name} for PyTorch"
-        return f"{name} in {self.precision.label}{' for an NPU' if self.int4 else ''}"
+        return f"{name} {self.precision.phrase}{' for an NPU' if self.int4 else ''}"
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,11 @@ def _original(source: Source, work: _Work) -> Path:
     if folder is None and source.kind is SourceKind.HUB:
         folder = work.fetch(source)
     if folder is None:
+        raise NotAModelError(f"{source.location} is gone; put it back, or leave PyTorch out.")
+    if source.kind is SourceKind.GGUF:
         raise NotAModelError(
-            f"The folder {source.location} is gone; put it back, or leave PyTorch out."
+            f"{source.title} comes as a GGUF file, which the PyTorch baseline does not run; give "
+            "its original checkpoint, or leave PyTorch out."
         )
     if is_ir(folder):
         raise NotAModelError(

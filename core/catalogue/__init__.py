@@ -10,16 +10,26 @@ from core.catalogue.load import (
     npu_int4,
     published_scores,
 )
-from core.catalogue.model import CatalogueModel, Int4Settings, Int8Settings, Shape
-from core.catalogue.precision import DEFAULT_PRECISION, Precision
+from core.catalogue.model import (
+    CatalogueModel,
+    Int4Settings,
+    Int8Settings,
+    PackageFile,
+    RecommendedSampling,
+    Shape,
+)
+from core.catalogue.precision import CONVERTED_PRECISIONS, DEFAULT_PRECISION, Precision
 
 __all__ = [
+    "CONVERTED_PRECISIONS",
     "DEFAULT_PRECISION",
     "EMBEDDED_DIR",
     "CatalogueModel",
     "Int4Settings",
     "Int8Settings",
+    "PackageFile",
     "Precision",
+    "RecommendedSampling",
     "Shape",
     "benchmark_shapes",
     "catalogue",

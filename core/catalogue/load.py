@@ -8,7 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.model import CatalogueModel, Int4Settings, Shape
+from core.catalogue.model import (
+    CatalogueModel,
+    Int4Settings,
+    PackageFile,
+    RecommendedSampling,
+    Shape,
+)
 from core.catalogue.precision import Precision
 from core.catalogue.shapes import parameter_count, shape_from_config
 from core.errors import UnknownModelError
@@ -100,6 +106,8 @@ def _row(key: str, row: dict[str, Any]) -> CatalogueModel:
         known_limits=tuple(limits),
         scores=tuple(scores.items()),
         scores_source=_toml()["scores"]["source"] if scores else None,
+        sampling=RecommendedSampling(**row["sampling"]) if "sampling" in row else None,
+        package=PackageFile(**row["package"]) if "package" in row else None,
     )
 
 

@@ -60,6 +60,26 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class RecommendedSampling:
+    """Sampling parameters that a model's card recommends; None where it recommends none."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """A GGUF file inside a Python package (``requirements-models.txt``)."""
+
+    name: str
+    """Of the package, for ``pip install``."""
+    file: str
+    """Import name of the package, a slash, and the path of the file within it."""
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class CatalogueModel:
     """One model Paddock knows by name."""
 
@@ -83,6 +103,10 @@ class CatalogueModel:
     scores: tuple[tuple[str, float], ...]
     """Published benchmark scores, (task, value from 0 to 1); empty where none is recorded."""
     scores_source: str | None
+    sampling: RecommendedSampling | None = None
+    """None where no recommendation is recorded."""
+    package: PackageFile | None = None
+    """Where the weights lie if this Python package is installed; the hub has them otherwise."""
 
     @property
     def embedded(self) -> bool:

@@ -28,6 +28,7 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
     from core.records import Origin
     from core.remotes import is_remote
     from core.runtimes.spec import ModelSpec, SamplingSettings
+    from core.store import ModelStore
 
     sampling = SamplingSettings(
         max_new_tokens=options.max_new_tokens,
@@ -44,7 +45,8 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
     if is_remote(options.model):
         spec = ModelSpec.of_remote(options.model)
     else:
-        spec = ModelSpec(options.model, options.precision, options.device, options.runtime)
+        precision = options.precision or ModelStore(settings).default_precision(options.model)
+        spec = ModelSpec(options.model, precision, options.device, options.runtime)
     with closing(Engine(settings)) as engine:
         job = engine.answer(engine.handle(spec), request, origin=Origin.CLI)
         answer = _stream(job, quiet=options.json)

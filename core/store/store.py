@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.catalogue import Int4Settings, Int8Settings, Precision
+from core.catalogue import DEFAULT_PRECISION, Int4Settings, Int8Settings, Precision
 from core.errors import (
     CorruptModelError,
     ModelBusyError,
+    PaddockError,
     PersonMistake,
     StoppedError,
     UnknownModelError,
@@ -95,7 +96,8 @@ class ModelStore:
             return None
         manifest = read_manifest(folder)
         now = fingerprint(source)
-        if now is not None and now != manifest.source.fingerprint:
+        # A row of the catalogue may come from a package today and have come from the hub before.
+        if source.kind == manifest.source.kind and now not in (None, manifest.source.fingerprint):
             return None
         return StoredModel(source.key, precision, folder, manifest)
 
@@ -215,6 +217,13 @@ class ModelStore:
                     return Source(stored.key, kind, location, None, stored.manifest.title)
             raise
 
+    def default_precision(self, model: str) -> Precision:
+        """What a model is used in where nobody chose; the usual where there is no such model."""
+        try:
+            return self.resolve(model).default_precision
+        except PaddockError:
+            return DEFAULT_PRECISION
+
     def verify(self, stored: StoredModel, *, full: bool) -> StoredModel:
         """Check the files of a stored model against its manifest.
 
@@ -266,7 +275,7 @@ class ModelStore:
         with self._folders.if_idle(stored.key, stored.precision) as idle:
             if not idle:
                 raise ModelBusyError(
-                    f"{stored.manifest.title} in {stored.precision.label} is being converted; stop "
+                    f"{stored.manifest.title} in {stored.label} is being converted; stop "
                     "that first, or wait for it."
                 )
             freed = folder_bytes(stored.folder)
@@ -341,6 +350,6 @@ def _stoppable(tell: ProgressCallback, cancel: threading.Event | None) -> Progre
 
 def _corrupt(stored: StoredModel, what: str) -> CorruptModelError:
     return CorruptModelError(
-        f"The stored {stored.manifest.title} in {stored.precision.label} is damaged: {what}; "
+        f"The stored {stored.manifest.title} in {stored.label} is damaged: {what}; "
         f"delete it ({stored.folder}) and convert it again."
     )

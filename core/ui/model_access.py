@@ -60,7 +60,7 @@ def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
     if find_stored(store, spec) is not None:
         return
     stored = store.get(store.resolve(spec.model), spec.precision)
-    named = f"{row.title if row else spec.model} in {spec.precision.label}"
+    named = f"{row.title if row else spec.model} {spec.precision.phrase}"
     if stored is None:
         raise AccessDeniedError(
             f"{named} is not on this machine yet; somebody with the right to manage can get it on "

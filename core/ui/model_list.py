@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -12,13 +13,21 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.store import Source, SourceKind, StoredModel
 from core.store.estimate import Estimate, estimate
+from core.store.gguf.reader import GgufSummary, summary
+from core.store.sources import package_file
 from core.ui.model_filter import Candidate, family, of_row
 
 if TYPE_CHECKING:
     from core.catalogue import Int4Settings
     from core.store.hub import HubModel
 
-PRECISIONS = (Precision.INT4, Precision.INT8, Precision.FP16, Precision.FP32)
+PRECISIONS = (
+    Precision.STORED,
+    Precision.INT4,
+    Precision.INT8,
+    Precision.FP16,
+    Precision.FP32,
+)
 """In the order in which they are offered, the smallest first."""
 
 
@@ -39,6 +48,14 @@ class ListedModel:
     def get(self, precision: Precision) -> StoredModel | None:
         """What of it is on disk in this precision."""
         return next((each for each in self.stored if each.precision is precision), None)
+
+    def gguf(self, engine: Engine) -> GgufSummary | None:
+        """What its GGUF file holds; None for a model that does not come as one."""
+        try:
+            source = engine.store.resolve(self.name)
+            return summary(Path(source.location)) if source.kind is SourceKind.GGUF else None
+        except PaddockError:
+            return None
 
     def estimate(
         self, engine: Engine, precision: Precision, int4: Int4Settings | None = None
@@ -126,7 +143,7 @@ def catalogue_models(engine: Engine) -> list[ListedModel]:
 def of_hub(model: ListedModel) -> bool:
     """Whether the original is at the hub."""
     if model.row is not None:
-        return not model.row.embedded
+        return not model.row.embedded and package_file(model.row) is None
     if model.hub is not None:
         return True
     return bool(model.stored) and model.stored[0].manifest.source.kind == SourceKind.HUB

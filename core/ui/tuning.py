@@ -51,10 +51,7 @@ def _draw_set_up(engine: Engine, run: TuningRun | None) -> None:
         st.caption("No model is on disk yet; ask one, or fetch it on the Models page.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        labels = {
-            one: f"{model.manifest.title} · {model.precision.label}"
-            for one, model in stored.items()
-        }
+        labels = {one: f"{model.manifest.title} · {model.label}" for one, model in stored.items()}
         labels = told_apart(labels, lambda one: stored[one].manifest.source.location)
         key, precision = st.selectbox(
             "Model",

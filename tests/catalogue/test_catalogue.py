@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from core.catalogue import (
@@ -12,10 +14,12 @@ from core.catalogue import (
     npu_int4,
     published_scores,
 )
-from core.catalogue.model import Int4Settings, Shape
+from core.catalogue.model import Int4Settings, RecommendedSampling, Shape
 from core.errors import UnknownModelError
+from core.settings import CHECKOUT
 
 HUB_IDS = {
+    "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "dolly-v2-3b": "databricks/dolly-v2-3b",
     "dolly-v2-7b": "databricks/dolly-v2-7b",
     "dolly-v2-12b": "databricks/dolly-v2-12b",
@@ -26,6 +30,7 @@ HUB_IDS = {
     "llama-3-8b-instruct": "meta-llama/Meta-Llama-3-8B-Instruct",
 }
 INT4 = {
+    "smollm2-135m-instruct": Int4Settings(False, 128, 0.8),
     "dolly-v2-3b": Int4Settings(False, 32, 0.5),
     "dolly-v2-7b": Int4Settings(False, 32, 0.5),
     "dolly-v2-12b": Int4Settings(False, 32, 0.5),
@@ -36,6 +41,9 @@ INT4 = {
     "llama-3-8b-instruct": Int4Settings(True, 128, 1.0),
 }
 SHAPES = {
+    "smollm2-135m-instruct": Shape(
+        576, 30, 9, 3, 1536, 49152, 8192, rope_theta=1e5, tied_embeddings=True
+    ),
     "dolly-v2-3b": Shape(2560, 32, 32, 32, 10240, 50280, 2048, 0.25, parallel_residual=True),
     "dolly-v2-7b": Shape(4096, 32, 32, 32, 16384, 50280, 2048, 0.25, parallel_residual=True),
     "dolly-v2-12b": Shape(5120, 36, 40, 40, 20480, 50280, 2048, 0.25, parallel_residual=True),
@@ -67,6 +75,21 @@ def test_int4_settings_of_whatever_has_no_row():
 def test_benchmark_shape():
     expected = Shape(1024, 24, 16, 16, 4096, 50280, 2048, 0.25, parallel_residual=True)
     assert benchmark_shapes() == {"neox-410m": ("gpt_neox", expected)}
+
+
+def test_sampling_as_the_card_of_smollm2_recommends_it():
+    having = {key: row.sampling for key, row in catalogue().items() if row.sampling}
+    assert having == {"smollm2-135m-instruct": RecommendedSampling(temperature=0.2, top_p=0.9)}
+
+
+def test_the_package_of_smollm2_is_the_one_that_requirements_models_pins():
+    package = find("smollm2-135m-instruct").package
+    assert package is not None
+    assert re.search(
+        rf"^{package.name}==\S+ --hash=sha256:[0-9a-f]{{64}}$",
+        (CHECKOUT / "requirements-models.txt").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
 
 
 def test_only_llama_3_is_gated():

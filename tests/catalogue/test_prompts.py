@@ -29,11 +29,17 @@ LLAMA_3 = (
     "<|start_header_id|>assistant<|end_header_id|>\n\n"
 )
 
+SMOLLM2 = (
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    "<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+)
+
 ROWS = {  # key: (prompt for "Why?", stop tokens, stop lines)
     "dolly-v2-3b": (DOLLY, ("### End",), ()),
     "dolly-v2-7b": (DOLLY, ("### End",), ()),
     "dolly-v2-12b": (DOLLY, ("### End",), ()),
     "tiny-llama-1b-chat": ("<|user|>\nWhy?</s>\n<|assistant|>\n", (), ()),
+    "smollm2-135m-instruct": (SMOLLM2, ("<|im_end|>",), ()),
     "phi-2": ("Instruct: Why?\nOutput:", (), ("Instruct:",)),
     "red-pajama-3b-instruct": ("Q: Why?\nA:", (), ("Q:",)),
     "mistral-7b": ("<s>[INST] Why? [/INST]", (), ()),
@@ -41,7 +47,13 @@ ROWS = {  # key: (prompt for "Why?", stop tokens, stop lines)
     "paddock-neox": (DOLLY, ("### End",), ()),
     "paddock-llama": (None, (), ()),
 }
-CHAT_ROWS = ("tiny-llama-1b-chat", "mistral-7b", "llama-3-8b-instruct", "paddock-llama")
+CHAT_ROWS = (
+    "smollm2-135m-instruct",
+    "tiny-llama-1b-chat",
+    "mistral-7b",
+    "llama-3-8b-instruct",
+    "paddock-llama",
+)
 TEXT_ROWS = tuple(key for key in ROWS if key not in CHAT_ROWS)
 
 PUBLISHED_TEMPLATES = {  # what the released tokenizers carry, shortened to the turns used here
