@@ -198,7 +198,7 @@ def test_a_model_of_a_local_folder_goes_by_its_key_and_never_by_a_path(
     assert names(models)[-1] == card.id == "mine-00c0ffee" and card.owned_by == "local"
     assert all("/" not in f"{card}" for card in models.models())
     ask(models, "mine-00c0ffee")
-    assert [spec.model for spec in runtime.loads] == [path]  # as the pages name it
+    assert [spec.model for spec in runtime.loads] == ["mine-00c0ffee"]  # as the pages name it
     for name in (path, "mine", f"{path}:INT8", "../mine-00c0ffee"):
         with pytest.raises(UnknownModelError):
             models.find(name)

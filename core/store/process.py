@@ -31,7 +31,7 @@ from core.store.progress import (
 from core.store.sources import Source, SourceKind
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
-from core.units import decimal_text
+from core.units import bytes_text
 
 if TYPE_CHECKING:
     from core.store.hub import Download, HubAccess
@@ -172,11 +172,11 @@ def what_a_stop_keeps(source: Source, settings: Settings) -> str:
         return f"Stopped; nothing of {source.title} was kept."
     if hub.completed(folder):
         return (
-            f"Stopped; what was fetched of {source.title} ({decimal_text(here)}) is kept, nothing "
+            f"Stopped; what was fetched of {source.title} ({bytes_text(here)}) is kept, nothing "
             "of the conversion."
         )
     return (
-        f"Stopped; the {decimal_text(here)} of {source.title} that are here are kept, and the next "
+        f"Stopped; the {bytes_text(here)} of {source.title} that are here are kept, and the next "
         "attempt goes on from there."
     )
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache, lru_cache
 from pathlib import Path, PurePath
 
 from core.catalogue import EMBEDDED_DIR, CatalogueModel, catalogue
@@ -43,6 +44,76 @@ class Source:
     """Its row in the catalogue, where it has one."""
     title: str
 
+    @property
+    def name(self) -> str:
+        """The model's key for programs; see :func:`name_of`."""
+        return name_of(self.key, self.kind, self.location)
+
+
+_FOLDERS: dict[str, Path] = {}
+"""Folders that were resolved in this process, by key: a model is named by its key before anything
+of it is stored."""
+
+
+def name_of(key: str, kind: str, location: Path | str) -> str:
+    """A model's key for programs, the same in links, records, ``/v1`` and on the command line:
+    that of the catalogue, the id at the hub, or the one that :func:`folder_key` gives."""
+    if kind == SourceKind.HUB and key not in catalogue():
+        return str(location)
+    return key
+
+
+@lru_cache(maxsize=4096)
+def recorded_name(model: str, source: str = "") -> str:
+    """The key for programs of a model in a record, which may be of an earlier version.
+
+    Args:
+        model: as the record names it: the key, a folder, or the folder's name in the store.
+        source: where its weights came from, where the record tells.
+    """
+    if model in catalogue() or is_remote(model):
+        return model
+    for place in (source, model):
+        if (path := PurePath(place)).is_absolute():
+            return folder_key(path)
+    hub_id = source if "/" in source else model
+    if "/" not in hub_id:
+        return model
+    return _row_keys().get(hub_id.lower(), hub_id)
+
+
+def recorded_title(name: str, title: str) -> str:
+    """What people call a recorded model now: a row's title may be another than it was then.
+
+    Args:
+        name: as :func:`recorded_name` gives it.
+        title: as the record has it.
+    """
+    row = catalogue().get(name)
+    return title if row is None else row.title
+
+
+@cache
+def _row_keys() -> dict[str, str]:
+    """Keys of the catalogue's rows by their ids at the hub in lower case."""
+    return {row.hub_id.lower(): key for key, row in catalogue().items() if row.hub_id}
+
+
+def marked_title(title: str, name: str) -> str:
+    """A title with what tells the model from others of that title: ``tiny (3ce6a9a9)``."""
+    return f"{title} ({name.removeprefix(f'{title}-')})"
+
+
+def folder_titles() -> dict[str, str]:
+    """Titles of the folders that were resolved in this process, by key."""
+    return {key: folder.name for key, folder in list(_FOLDERS.items())}
+
+
+def folder_of(name: str) -> str:
+    """The folder that a key stands for in this process; any other name as it is."""
+    folder = _FOLDERS.get(name.strip())
+    return name if folder is None else str(folder)
+
 
 def resolve(model: str) -> Source:
     """Find a model by catalogue key, local folder or Hugging Face id, in this order.
@@ -51,8 +122,9 @@ def resolve(model: str) -> Source:
     length of the weights.
 
     Args:
-        model: what the person typed; a Hugging Face id of a catalogue row means that row, and the
-            address of a model's page at the hub means its id.
+        model: what the person typed; a Hugging Face id of a catalogue row means that row, the
+            address of a model's page at the hub means its id, and the key of a folder that was
+            resolved before means that folder.
 
     Raises:
         UnknownModelError: it is none of the three.
@@ -68,7 +140,7 @@ def resolve(model: str) -> Source:
     rows = catalogue()
     if name in rows:
         return _from_row(rows[name])
-    folder = _existing_folder(name)
+    folder = _FOLDERS.get(name) or _existing_folder(name)
     if folder is not None:
         return _from_folder(folder)
     page = _PAGE.fullmatch(name)
@@ -78,9 +150,8 @@ def resolve(model: str) -> Source:
             f"There is no model {_shortened(name)!r}: give a catalogue key "
             f"({', '.join(rows)}), a Hugging Face id (org/name), or the path of a model folder."
         )
-    for row in rows.values():
-        if row.hub_id is not None and row.hub_id.lower() == name.lower():
-            return _from_row(row)
+    if row_key := _row_keys().get(name.lower()):
+        return _from_row(rows[row_key])
     return Source(name.replace("/", "--"), SourceKind.HUB, name, None, name)
 
 
@@ -117,7 +188,9 @@ def _from_folder(folder: Path) -> Source:
         checkpoint.check_folder(folder)
     else:
         checkpoint.inspect_checkpoint(folder)
-    return Source(folder_key(folder), kind, folder, None, folder.name)
+    key = folder_key(folder)
+    _FOLDERS[key] = folder
+    return Source(key, kind, folder, None, folder.name)
 
 
 def folder_key(folder: PurePath) -> str:

@@ -18,14 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.catalogue import Int4Settings, Int8Settings, Precision
+from core.catalogue import Int4Settings, Int8Settings, Precision, catalogue
 from core.errors import (
     CorruptModelError,
     ModelBusyError,
+    PaddockError,
     PersonMistake,
     StoppedError,
     UnknownModelError,
 )
+from core.remotes import is_remote, split_name
 from core.settings import Settings
 from core.store import sources
 from core.store.files import fingerprint, folder_bytes, free_bytes, remove_folder, sha256
@@ -33,7 +35,7 @@ from core.store.folders import Folders
 from core.store.making import Maker, Wish
 from core.store.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
-from core.store.sources import Source, SourceKind
+from core.store.sources import Source, SourceKind, folder_titles, marked_title, recorded_name
 from core.store.stored import StoredModel
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ class ModelStore:
 
     def list(self) -> list[StoredModel]:
         """All stored models by key and precision; damaged ones are left out and logged."""
+        order = list(Precision)
         found = []
         for path in sorted(self._folders.models.glob(f"[!.]*/*/{MANIFEST_NAME}")):
             folder = path.parent
@@ -112,7 +115,7 @@ class ModelStore:
                 log.warning("%s", error)
                 continue
             found.append(StoredModel(folder.parent.name, Precision(folder.name), folder, manifest))
-        return found
+        return sorted(found, key=lambda each: (each.key, order.index(each.precision)))
 
     def ensure(
         self,
@@ -194,8 +197,8 @@ class ModelStore:
     def resolve(self, model: str) -> Source:
         """Find a model as :func:`core.store.sources.resolve` does, or else in the store.
 
-        A stored model is found by its key, and by the folder it was made from, even where that is
-        gone: other precisions can be made from an FP16 or FP32 model in the store.
+        A stored model is found by its key, and by what it was made from, even where that is gone:
+        other precisions can be made from an FP16 or FP32 model in the store.
 
         Raises:
             UnknownModelError, NotAModelError, CorruptModelError: see there.
@@ -214,6 +217,32 @@ class ModelStore:
                     location = made_from.location if on_hub else Path(made_from.location)
                     return Source(stored.key, kind, location, None, stored.manifest.title)
             raise
+
+    def name(self, model: str) -> str:
+        """The key for programs of what a person calls ``model``; as it is where there is none."""
+        try:
+            return self.resolve(model).name
+        except PaddockError:
+            return model.strip()
+
+    def title(self, name: str) -> str:
+        """The model's title for people, which no other model of theirs has.
+
+        Args:
+            name: its key for programs, or how a record of an earlier version names it.
+
+        Raises:
+            PersonMistake: it begins like a remote's model and is none.
+        """
+        key = recorded_name(name)
+        if key in catalogue():
+            return catalogue()[key].title
+        if is_remote(key):
+            return split_name(key).model
+        titles = folder_titles() | {each.name: each.manifest.title for each in self.list()}
+        own = titles.get(key, key)
+        alike = any(title == own for other, title in titles.items() if other != key)
+        return marked_title(own, key) if alike else own
 
     def verify(self, stored: StoredModel, *, full: bool) -> StoredModel:
         """Check the files of a stored model against its manifest.

@@ -14,11 +14,11 @@ from core.store.hub import HubAccess
 from core.store.tasks import TaskKind, TaskRequest
 from core.ui.hub_access import hub_url
 from core.ui.model_add import look_up
-from core.ui.model_list import PRECISIONS, ListedModel, of_hub
+from core.ui.model_list import ListedModel, of_hub
 from core.ui.person import manage_button
 from core.ui.safe_text import safe_inline
 from core.ui.settled import settle
-from core.units import decimal_text, duration_text
+from core.units import bytes_text, duration_text
 
 Plans = Mapping[Precision, Estimate | PaddockError]
 
@@ -37,7 +37,7 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
     """The table of what each precision will take, and what can be done about it."""
     st.markdown("**What it will take here**")
     int4 = _chosen_int4(model)
-    plans = {precision: model.estimate(engine, precision, int4) for precision in PRECISIONS}
+    plans = {precision: model.estimate(engine, precision, int4) for precision in Precision}
     known = [plan for plan in plans.values() if isinstance(plan, Estimate)]
     if not known:
         st.warning(safe_inline(str(next(iter(plans.values())))), icon=":material/error:")
@@ -51,14 +51,14 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
             look_up(engine, model.name, access)
         return
     st.table(
-        [_line(model, precision, plans[precision]) for precision in PRECISIONS],
+        [_line(model, precision, plans[precision]) for precision in Precision],
         border="horizontal",
         hide_index=True,
         hide_header=False,
     )
     st.caption(
-        f"Free now: **{decimal_text(known[0].free_disk)}** on disk and "
-        f"**{decimal_text(known[0].free_memory)}** of memory. Times are those of the conversion "
+        f"Free now: **{bytes_text(known[0].free_disk)}** on disk and "
+        f"**{bytes_text(known[0].free_memory)}** of memory. Times are those of the conversion "
         "alone, roughly, on this machine."
     )
     _draw_actions(engine, model, plans, access)
@@ -78,13 +78,13 @@ def _line(
     }
     if stored is not None:
         line["Here"] = ":green[:material/check_circle:\u00a0on\u00a0disk]"
-        line["On disk"] = decimal_text(stored.manifest.folder_bytes)
+        line["On disk"] = bytes_text(stored.manifest.folder_bytes)
     elif isinstance(plan, Estimate):
-        scratch = f" (+ {decimal_text(plan.scratch_bytes)} meanwhile)" if plan.scratch_bytes else ""
+        scratch = f" (+ {bytes_text(plan.scratch_bytes)} meanwhile)" if plan.scratch_bytes else ""
         line["Here"] = _fit(plan)
-        line["Download"] = decimal_text(plan.download_bytes) if plan.download_bytes else "—"
-        line["On disk"] = decimal_text(plan.disk_bytes) + scratch
-        line["Peak memory"] = decimal_text(plan.memory_bytes)
+        line["Download"] = bytes_text(plan.download_bytes) if plan.download_bytes else "—"
+        line["On disk"] = bytes_text(plan.disk_bytes) + scratch
+        line["Peak memory"] = bytes_text(plan.memory_bytes)
         line["Time"] = f"about\u00a0{duration_text(plan.seconds)}"
     return line
 
@@ -163,13 +163,13 @@ def submit(
 
 
 def _pick_precision(model: ListedModel, plans: Plans) -> Precision:
-    offered = [precision for precision in PRECISIONS if isinstance(plans[precision], Estimate)]
+    offered = [precision for precision in Precision if isinstance(plans[precision], Estimate)]
     missing = [precision for precision in offered if model.get(precision) is None]
     preferred = DEFAULT_PRECISION if DEFAULT_PRECISION in (missing or offered) else None
     chosen = st.segmented_control(
         "Precision",
         offered,
-        default=preferred or (missing or offered)[0],
+        default=preferred or (missing or offered)[-1],
         format_func=lambda value: value.label,
         required=True,
         key=f"precision_{model.key}",

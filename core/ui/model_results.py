@@ -13,7 +13,7 @@ from core.ui.model_list import ListedModel
 from core.ui.navigation import page
 from core.ui.person import manage_button
 from core.ui.safe_text import safe_inline
-from core.units import decimal_text, duration_text, parameters_text
+from core.units import bytes_text, duration_text, parameters_text
 
 _NOTICE = "models_notice"
 
@@ -37,11 +37,11 @@ def draw_stored(engine: Engine, model: ListedModel, stored: StoredModel) -> None
         st.caption(_how_made(stored))
         with st.container(horizontal=True, gap="medium"):
             before = manifest.source_bytes
-            draw_figure("Weights before", decimal_text(before) if before else "—")
-            draw_figure("Weights after", decimal_text(manifest.weight_bytes))
+            draw_figure("Weights before", bytes_text(before) if before else "—")
+            draw_figure("Weights after", bytes_text(manifest.weight_bytes))
             draw_figure("Compression", f"{before / manifest.weight_bytes:.2f} ×" if before else "—")
             draw_figure("Took", duration_text(manifest.duration_s))
-            draw_figure("Peak memory", decimal_text(manifest.peak_memory_bytes))
+            draw_figure("Peak memory", bytes_text(manifest.peak_memory_bytes))
         st.caption(f"Bits per weight, {parameters_text(manifest.parameters)} parameters")
         st.plotly_chart(
             bits_chart(manifest.weight_types),
@@ -96,7 +96,7 @@ def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> No
         with st.popover(
             "Delete", icon=":material/delete:", type="tertiary", key=f"ask_delete_{name}"
         ):
-            size = decimal_text(stored.manifest.folder_bytes)
+            size = bytes_text(stored.manifest.folder_bytes)
             title = safe_inline(stored.manifest.title)
             st.markdown(f"Delete {title} in {stored.precision.label}? This frees **{size}**.")
             delete = manage_button(
@@ -112,7 +112,7 @@ def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> No
 
 
 def _verify(engine: Engine, stored: StoredModel) -> None:
-    size = decimal_text(stored.manifest.folder_bytes)
+    size = bytes_text(stored.manifest.folder_bytes)
     try:
         with st.spinner(f"Reading {size}", show_time=True):
             engine.store.verify(stored, full=True)
@@ -130,7 +130,7 @@ def _delete(engine: Engine, stored: StoredModel) -> None:
         st.error(safe_inline(str(error)), icon=":material/error:")
         return
     title = safe_inline(stored.manifest.title)
-    notify(f"{title} in {stored.precision.label} is deleted: {decimal_text(freed)} are free again.")
+    notify(f"{title} in {stored.precision.label} is deleted: {bytes_text(freed)} are free again.")
     st.rerun()
 
 
@@ -159,7 +159,7 @@ def _how_made(stored: StoredModel) -> str:
         parts.append("from an OpenVINO model")
     elif manifest.source_of_weights == "checkpoint":
         parts.append("from the PyTorch checkpoint")
-    parts.append(f"{decimal_text(manifest.folder_bytes)} on disk")
+    parts.append(f"{bytes_text(manifest.folder_bytes)} on disk")
     parts.append(f"{manifest.created:%Y-%m-%d %H:%M} UTC")
     line = " · ".join(parts)
     return line[0].upper() + line[1:]

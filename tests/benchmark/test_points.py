@@ -26,8 +26,9 @@ from core.benchmark.points import (
     pareto,
     point_of,
     subject_of,
+    subject_of_run,
 )
-from core.catalogue import EMBEDDED_DIR
+from core.catalogue import EMBEDDED_DIR, catalogue
 from core.records.measurement_values import MeasurementState
 from core.records.values import utc_now
 from core.store.sources import resolve
@@ -114,7 +115,22 @@ def test_a_measured_folder_has_the_key_that_answers_know_it_by(tmp_path: Path, n
 def test_a_measured_model_of_the_hub_has_the_key_that_answers_know_it_by(name: str) -> None:
     found = resolve(name)
     subject = the_point(model=name, title=found.title, source=str(found.location)).subject
-    assert subject.model == found.key
+    assert subject.model == found.name
+
+
+def test_answers_of_earlier_versions_meet_a_folders_benchmark_under_one_key(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(EMBEDDED_DIR / "paddock-neox", tmp_path / "mini"))
+    found = resolve(str(folder))
+    measured = the_point(model=str(folder), title=found.title, source=str(folder)).subject
+    before = subject_of_run(a_row(model=str(folder), title=found.title))
+    now = subject_of_run(a_row(model=found.name, title=found.title))
+    assert {measured.model, before.model, now.model} == {found.name}
+    assert models_told_apart([measured, before, now]) == {}
+
+
+def test_a_row_of_the_catalogue_has_its_title_of_today_whatever_was_recorded() -> None:
+    subject = subject_of_run(a_row(model="paddock-neox", title="Paddock NeoX (embedded)"))
+    assert subject.title == catalogue()["paddock-neox"].title
 
 
 # Measurements

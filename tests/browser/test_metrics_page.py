@@ -101,7 +101,7 @@ def test_a_small_benchmark_from_the_empty_page(
     page.get_by_text("Run a benchmark", exact=True).click()
     set_up = page.locator(".st-key-set_up")
     set_up.get_by_role("button", name="Paddock Llama").or_(
-        set_up.get_by_label("Remove Paddock Llama (embedded)")
+        set_up.get_by_label("Remove Paddock Llama 6M (tiny demo)")
     ).first.click()
     for precision in ("FP16", "INT4"):
         set_up.get_by_role("button", name=precision).or_(

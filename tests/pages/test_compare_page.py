@@ -460,7 +460,7 @@ def test_a_vote_is_kept_and_rated(scripted: None, votes: VoteStore) -> None:
     assert [vote.left_run, vote.right_run] == [job.run_id for job in shown(app).match.jobs]
     assert "You found B better." in texts(app)
     ratings = app.dataframe[0].value
-    assert list(ratings["Model"]) == ["Paddock Llama (embedded)", "Paddock NeoX (embedded)"]
+    assert list(ratings["Model"]) == ["Paddock Llama 6M (tiny demo)", "Paddock NeoX 3M (tiny demo)"]
     assert list(ratings["Wins"]) == [1, 0] and list(ratings["Losses"]) == [0, 1]
     assert ratings["Rating"][0] > 1000 > ratings["Rating"][1]
     assert ratings["Ahead for sure"][0].endswith("more votes")

@@ -61,7 +61,7 @@ def test_a_vote_says_on_what_and_how_it_was_cast() -> None:
     (vote,) = votes_of(a_match(2, Mode.RACE), judgement, session="s")
     assert (vote.left.model, vote.right.model) == (NEOX, LLAMA)
     assert (vote.left.precision, vote.left.device, vote.left.runtime) == ("int8", "AUTO", "genai")
-    assert vote.left.title == "Paddock NeoX (embedded)"
+    assert vote.left.title == "Paddock NeoX 3M (tiny demo)"
     assert (vote.left_run, vote.right_run) == ("run-0", None), "one was not recorded"
     assert (vote.mode, vote.blind, vote.session) == (CompareMode.RACE, True, "s")
     assert len(vote.comparison) <= 64, "of its column"

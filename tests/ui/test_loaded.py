@@ -35,7 +35,7 @@ def info(runtime: RuntimeName, *, in_use: int = 0, idle_s: float = 281.0) -> Loa
 def test_a_line_says_what_it_is_what_it_takes_and_whether_it_works():
     line = loaded_text(info(RuntimeName.OPTIMUM))
     assert line == (
-        "Paddock NeoX (embedded) · INT8 · CPU · Optimum · 30 MiB private + 50 MiB file-backed · "
+        "Paddock NeoX 3M (tiny demo) · INT8 · CPU · Optimum · 30 MiB private + 50 MiB file-backed · "
         "idle 4 min 41 s"
     )
     assert loaded_text(info(RuntimeName.GENAI, in_use=2)).endswith("· 2 answering")
