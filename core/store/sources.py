@@ -140,7 +140,7 @@ def resolve(model: str) -> Source:
     rows = catalogue()
     if name in rows:
         return _from_row(rows[name])
-    folder = _FOLDERS.get(name) or _existing_folder(name)
+    folder = _existing_folder(folder_of(name))
     if folder is not None:
         return _from_folder(folder)
     page = _PAGE.fullmatch(name)

@@ -33,7 +33,7 @@ from core.records.measurement_values import MeasurementState
 from core.records.values import utc_now
 from core.store.sources import resolve
 from tests.benchmark.point_samples import (
-    MIB,
+    MB,
     NOW,
     a_host,
     a_measurement,
@@ -148,8 +148,8 @@ def test_a_measurement_keeps_its_figures_and_conditions() -> None:
     quality = a_quality(1.03, task_accuracy=0.7)
     point = the_point(rate=40.0, mbu=0.5, quality=quality)
     assert point.decode == Range(40.0, pytest.approx(36.0), pytest.approx(44.0))
-    assert (point.memory_private, point.memory_file_backed) == (400 * MIB, 100 * MIB)
-    assert point.memory == 500 * MIB
+    assert (point.memory_private, point.memory_file_backed) == (400 * MB, 100 * MB)
+    assert point.memory == 500 * MB
     assert point.memory_scope == PROCESS_ALONE
     assert point.n == 2 and point.prompt_tokens == 32
     assert point.quality is quality
@@ -332,7 +332,7 @@ def test_contended_and_other_machines_figures_do_not_replace_one() -> None:
 
 def test_the_front_has_what_nothing_beats() -> None:
     small, fast, worse, twin = (
-        the_point(rate=rate, private_mib=mib)
+        the_point(rate=rate, private_mb=mib)
         for rate, mib in ((20.0, 100), (40.0, 300), (30.0, 400), (40.0, 300))
     )
     assert pareto([worse, fast, twin, small]) == [small, fast]

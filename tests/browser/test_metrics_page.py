@@ -75,9 +75,9 @@ def panel(screen: Screen) -> Locator:
 
 def some() -> list[Measurement]:
     return [
-        a_measurement("fp16", 20.0, private_mib=900, quality=a_quality(1.0)),
-        a_measurement("int8", 40.0, private_mib=500, quality=a_quality(1.01)),
-        a_measurement("int4", 60.0, private_mib=300, quality=a_quality(1.1)),
+        a_measurement("fp16", 20.0, private_mb=900, quality=a_quality(1.0)),
+        a_measurement("int8", 40.0, private_mb=500, quality=a_quality(1.01)),
+        a_measurement("int4", 60.0, private_mb=300, quality=a_quality(1.1)),
     ]
 
 
