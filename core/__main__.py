@@ -16,8 +16,8 @@ from core.errors import BadRequestError, PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, LOCAL_RUNTIMES, RuntimeName
 from core.settings import load_settings
 
-_MODEL = "catalogue key, Hugging Face id or folder"
-_PRECISION = f"{', '.join(Precision)} (default {DEFAULT_PRECISION})"
+_MODEL = "catalogue key, Hugging Face id, folder or GGUF file"
+_PRECISION = f"{', '.join(Precision)} (default {DEFAULT_PRECISION}; stored for a GGUF file)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -175,7 +175,6 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--precision",
         type=_precision,
-        default=DEFAULT_PRECISION,
         metavar="PRECISION",
         help=_PRECISION,
     )
@@ -225,7 +224,7 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
         "--precisions",
         type=bench.precisions,
         metavar="P,Q",
-        help=f"{', '.join(Precision)} (default int8,int4,fp16)",
+        help=f"{', '.join(Precision)} (default int8,int4,fp16; stored too for GGUF files)",
     )
     what.add_argument("--devices", type=bench.names, metavar="X,Y", help="default CPU")
     what.add_argument(
@@ -293,7 +292,6 @@ def _add_tune(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--precision",
         type=_precision,
-        default=DEFAULT_PRECISION,
         metavar="PRECISION",
         help=_PRECISION,
     )
@@ -332,7 +330,6 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--precision",
         type=_precision,
-        default=DEFAULT_PRECISION,
         metavar="PRECISION",
         help=_PRECISION,
     )

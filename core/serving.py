@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from core.api.names import ModelName
 from core.api.service import Caller, Limits, ModelCard
-from core.catalogue import DEFAULT_PRECISION, CatalogueModel, catalogue, device_int4
+from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, catalogue, device_int4
 from core.catalogue.load import EMBEDDED_DIR
 from core.engine import Engine
 from core.errors import PaddockError, UnknownModelError
@@ -119,8 +119,12 @@ def _good(store: ModelStore) -> list[StoredModel]:
 
 
 def _meanings(name: str) -> Iterator[ModelName]:
-    """A name may be a model's own as it is, whatever stands in it."""
+    """A name may be a model's own as it is, whatever stands in it.
+
+    One with nothing behind it means a GGUF model as it is stored where there is no INT8.
+    """
     yield ModelName(name)
+    yield ModelName(name, Precision.STORED)
     yield ModelName.parse(name)
 
 
@@ -144,7 +148,8 @@ def _source(stored: StoredModel) -> Source:
     """What it was made from, not looked for."""
     source = stored.manifest.source
     kind = SourceKind(source.kind)
-    return Source(stored.key, kind, source.location, None, stored.manifest.title)
+    row = catalogue().get(stored.key)
+    return Source(stored.key, kind, source.location, row, stored.manifest.title)
 
 
 def _stored_card(name: ModelName, stored: StoredModel) -> ModelCard:

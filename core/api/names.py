@@ -14,7 +14,7 @@ LONGEST = 1000
 
 _NAME = re.compile(
     r"(?P<model>.+?)"
-    r"(?::(?P<precision>fp32|fp16|int8|int4))?"
+    r"(?::(?P<precision>fp32|fp16|int8|int4|stored))?"
     r"(?:@(?P<device>[a-z0-9.:,_-]{1,100}))?"
     r"(?:\+(?P<runtime>genai|optimum))?",
     re.IGNORECASE | re.DOTALL,
@@ -47,7 +47,7 @@ class ModelName:
         """The shortest name that means it."""
         text = self.model
         if self.precision is not DEFAULT_PRECISION:
-            text += f":{self.precision.label}"
+            text += f":{self.precision.value.upper()}"
         if self.device != DEFAULT_DEVICE:
             text += f"@{self.device}"
         if self.runtime is not DEFAULT_RUNTIME:

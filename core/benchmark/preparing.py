@@ -228,8 +228,11 @@ def _original(source: Source, work: _Work) -> Path:
     if folder is None and source.kind is SourceKind.HUB:
         folder = work.fetch(source)
     if folder is None:
+        raise NotAModelError(f"{source.location} is gone; put it back, or leave PyTorch out.")
+    if source.kind is SourceKind.GGUF:
         raise NotAModelError(
-            f"The folder {source.location} is gone; put it back, or leave PyTorch out."
+            f"{source.title} comes as a GGUF file, which the PyTorch baseline does not run; give "
+            "its original checkpoint, or leave PyTorch out."
         )
     if is_ir(folder):
         raise NotAModelError(

@@ -404,7 +404,7 @@ def fresh_rows(
 
 def _lasting(name: str, source: Source) -> str:
     """The name under which a model is found again from any folder."""
-    local = source.kind in (SourceKind.CHECKPOINT, SourceKind.IR)
+    local = source.kind in (SourceKind.CHECKPOINT, SourceKind.IR, SourceKind.GGUF)
     return str(source.location) if local and name != source.key else name
 
 

@@ -159,7 +159,7 @@ def _axes(precision: Precision, device: str) -> Iterator[list[Change]]:
     """What is tried, one hint after the other; the most telling ones first."""
     if device in ("CPU", "AUTO"):
         yield _setting("inference_precision", *_execution_precisions())
-        if precision in (Precision.INT8, Precision.INT4):
+        if precision in (Precision.INT8, Precision.INT4, Precision.STORED):
             yield _setting("dynamic_quantization_group", 0, 64, 128, 256)
         yield _setting("kv_cache_precision", "u8", "f16", "f32")
         yield _setting("threads", *_thread_counts())

@@ -18,9 +18,10 @@ from core.catalogue.model import (
     RecommendedSampling,
     Shape,
 )
-from core.catalogue.precision import DEFAULT_PRECISION, Precision
+from core.catalogue.precision import CONVERTED_PRECISIONS, DEFAULT_PRECISION, Precision
 
 __all__ = [
+    "CONVERTED_PRECISIONS",
     "DEFAULT_PRECISION",
     "EMBEDDED_DIR",
     "CatalogueModel",

@@ -15,11 +15,17 @@ class Precision(StrEnum):
     FP16 = "fp16"
     INT8 = "int8"
     INT4 = "int4"
+    STORED = "stored"
+    """The weights of a GGUF file as they are, of whatever type."""
 
     @property
     def label(self) -> str:
         """Name as people write it, ``INT8``."""
-        return self.value.upper()
+        return "As stored" if self is Precision.STORED else self.value.upper()
+
+
+CONVERTED_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT4)
+"""What weights can be converted to, whatever they come as."""
 
 
 DEFAULT_PRECISION = Precision.INT8

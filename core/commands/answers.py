@@ -31,11 +31,13 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
     from core.remotes import is_remote
     from core.runtimes.sampling import default_sampling
     from core.runtimes.spec import ModelSpec
+    from core.store import ModelStore
 
     if is_remote(options.model):
         spec = ModelSpec.of_remote(options.model)
     else:
-        spec = ModelSpec(options.model, options.precision, options.device, options.runtime)
+        precision = options.precision or ModelStore(settings).default_precision(options.model)
+        spec = ModelSpec(options.model, precision, options.device, options.runtime)
     with closing(Engine(settings)) as engine:
         sampling = _sampling(options, default_sampling(engine.store, spec.model))
         request = GenerationRequest(

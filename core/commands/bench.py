@@ -154,7 +154,7 @@ def _measure(options: argparse.Namespace, engine: Engine) -> int:
     if options.resume:
         sweep = benchmark.resume(options.resume, options.memory_limit)
     else:
-        plan = _plan(options)
+        plan = _plan(options, engine.settings)
         needs = benchmark.estimate(plan)
         sweep = benchmark.start(plan)
         print(_needs_text(needs), file=sys.stderr, flush=True)
@@ -170,7 +170,7 @@ def _measure_on_cluster(options: argparse.Namespace, engine: Engine) -> int:
         if options.resume:
             sweep = fleet.resume(options.resume, options.memory_limit)
         else:
-            sweep, needs = fleet.start(_plan(options))
+            sweep, needs = fleet.start(_plan(options, engine.settings))
             said = f"{counted(needs.rows, 'measurement')}: about {duration_text(needs.seconds)}."
             print(said, *needs.notes, sep="\n", file=sys.stderr, flush=True)
         return _see_through(sweep, options, engine, "bench --ray ADDRESS")
@@ -233,11 +233,11 @@ def _given(options: argparse.Namespace, names: Sequence[str]) -> str:
     return " and ".join(f"--{name.replace('_', '-')}" for name in given)
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def _plan(options: argparse.Namespace, settings: Settings) -> Plan:
     from core.benchmark.plan import Plan
 
     asked = {
-        "precisions": options.precisions,
+        "precisions": options.precisions or _usual_precisions(options, settings),
         "devices": options.devices,
         "runtimes": _runtimes(options.runtimes),
         "prompt_tokens": options.prompt_tokens,
@@ -255,6 +255,20 @@ def _plan(options: argparse.Namespace) -> Plan:
     )
     rounds = plan.rounds if options.rounds is None else options.rounds
     return replace(plan, rounds=min(rounds, plan.repeats)).validated()
+
+
+def _usual_precisions(
+    options: argparse.Namespace, settings: Settings
+) -> tuple[Precision, ...] | None:
+    """As stored before the usual ones, where GGUF files alone are measured; else None."""
+    from core.benchmark.plan import DEFAULT_PRECISIONS
+    from core.store import ModelStore
+
+    store = ModelStore(settings)
+    usual = {store.default_precision(model) for model in options.models or ()}
+    if options.random_weights or usual != {Precision.STORED}:
+        return None
+    return (Precision.STORED, *DEFAULT_PRECISIONS)
 
 
 def _runtimes(given: Sequence[str] | None) -> tuple[RuntimeName, ...] | None:

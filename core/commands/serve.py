@@ -45,7 +45,7 @@ def serve(options: argparse.Namespace, settings: Settings) -> int:
             return _tell(served)
         address = served.listen(options.host, options.port)
         served.open_door(keys, address)
-        _put_up(options, served)
+        _put_up(options, served, settings)
         code = _tell(served, f"{address}/v1")
         if options.ray == LOCAL:
             _until_stopped()
@@ -89,14 +89,16 @@ def _keys(file: Path | None) -> tuple[str, ...]:
     return keys
 
 
-def _put_up(options: argparse.Namespace, served: ServedModels) -> None:
+def _put_up(options: argparse.Namespace, served: ServedModels, settings: Settings) -> None:
     from core.cluster.deployment import Serving
     from core.runtimes.spec import ModelSpec
+    from core.store import ModelStore
 
     least = options.replicas if options.min_replicas is None else options.min_replicas
     most = max(least, options.replicas) if options.max_replicas is None else options.max_replicas
     for model in options.models:
-        spec = ModelSpec(model, options.precision, options.device, options.runtime)
+        precision = options.precision or ModelStore(settings).default_precision(model)
+        spec = ModelSpec(model, precision, options.device, options.runtime)
         print(
             f"Starting {model}; a node converts it first where it does not have it.",
             file=sys.stderr,

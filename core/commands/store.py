@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue import (
-    DEFAULT_PRECISION,
     Int4Settings,
     Int8Settings,
     Precision,
@@ -40,6 +39,7 @@ from core.store import (
 )
 from core.store.manifest import read_manifest
 from core.store.process import what_a_stop_keeps
+from core.store.wording import QUANTISED_TWICE, exactness_text
 from core.units import bytes_text, duration_text
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def get(options: argparse.Namespace, settings: Settings) -> int:
 def convert(options: argparse.Namespace, settings: Settings) -> int:
     """Have a model in one precision, after saying what that takes; nothing where it is there."""
     store = ModelStore(settings)
-    precision = _chosen_precision(options)
     source = store.resolve(options.model)
+    precision = _chosen_precision(options) or source.default_precision
     int4, int8 = _int4(options, source, precision), _int8(options, precision)
     access = _access(options)
     if store.get(source, precision) is None:
@@ -106,7 +106,7 @@ def delete(options: argparse.Namespace, settings: Settings) -> int:
         if stored.key == source.key and (everything or stored.precision is options.precision)
     ]
     downloads = [one for one in store.downloads() if options.download and one.key == source.key]
-    names = [one.precision.label for one in chosen] + ["its download" for _ in downloads]
+    names = [one.label for one in chosen] + ["its download" for _ in downloads]
     sizes = [one.manifest.folder_bytes for one in chosen] + [one.bytes for one in downloads]
     if not names:
         raise UnknownModelError(_not_here(source, options.precision, download=options.download))
@@ -170,11 +170,11 @@ def _access(options: argparse.Namespace) -> HubAccess | None:
     return replace(HubAccess.from_environment(), token=token.strip())
 
 
-def _chosen_precision(options: argparse.Namespace) -> Precision:
+def _chosen_precision(options: argparse.Namespace) -> Precision | None:
     given = {options.precision, options.precision_option} - {None}
     if len(given) > 1:
         raise BadRequestError("Two precisions were given; name one.")
-    return given.pop() if given else DEFAULT_PRECISION
+    return given.pop() if given else None
 
 
 def _int4(options: argparse.Namespace, source: Source, precision: Precision) -> Int4Settings | None:
@@ -258,11 +258,17 @@ def _result_text(stored: StoredModel) -> str:
     if before is not None and before > manifest.weight_bytes:
         times = before / manifest.weight_bytes
         smaller = f", {times:.1f} times smaller than the {bytes_text(before)} it was made from"
-    return (
-        f"{manifest.title} in {stored.precision.label}: {bytes_text(manifest.folder_bytes)}"
+    sentence = (
+        f"{manifest.title} in {stored.label}: {bytes_text(manifest.folder_bytes)}"
         f"{smaller}, converted in {duration_text(manifest.duration_s)} with a peak of "
         f"{bytes_text(manifest.peak_memory_bytes)} of memory."
     )
+    gguf = manifest.gguf
+    if gguf is not None and gguf.deviation is not None:
+        sentence += f" {exactness_text(gguf.deviation)}"
+    elif gguf is not None and stored.precision in (Precision.INT8, Precision.INT4):
+        sentence += f" {QUANTISED_TWICE}"
+    return sentence
 
 
 # Deleting and verifying

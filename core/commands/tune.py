@@ -41,7 +41,8 @@ def _tune(options: argparse.Namespace, engine: Engine) -> int:
     from core.benchmark.tuning import wording
     from core.runtimes.spec import ModelSpec
 
-    spec = ModelSpec(options.model, options.precision, options.device, options.runtime)
+    precision = options.precision or engine.store.default_precision(options.model)
+    spec = ModelSpec(options.model, precision, options.device, options.runtime)
     run = engine.tuning.start(spec, options.quality_limit)
     _follow(run)
     for trial in run.trials:
@@ -78,9 +79,10 @@ def _forget(options: argparse.Namespace, engine: Engine) -> int:
     from core.devices import require_device
     from core.runtimes.tuned import TuningKey
 
+    source = engine.store.resolve(options.model)
     key = TuningKey.here(
-        engine.store.resolve(options.model).key,
-        options.precision,
+        source.key,
+        options.precision or source.default_precision,
         require_device(options.device),
         options.runtime,
     )

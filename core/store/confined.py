@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.errors import AccessDeniedError
-from core.store.sources import is_catalogue_or_hub_name
+from core.store.sources import is_catalogue_or_hub_name, is_gguf
 
 MOST_FILES = 10_000
 """Files and folders of a model that are looked at; no model has a hundredth of it."""
@@ -26,13 +26,13 @@ def check_confined(name: str, root: Path) -> None:
     if is_catalogue_or_hub_name(name):
         return
     refusal = AccessDeniedError(
-        f"From elsewhere than the machine itself, model folders are taken from {root} only; put "
-        "the folder there, or give a catalogue key or a Hugging Face id."
+        f"From elsewhere than the machine itself, model folders and GGUF files are taken from "
+        f"{root} only; put them there, or give a catalogue key or a Hugging Face id."
     )
     try:
         outermost = root.resolve()
         folder = Path(name.strip()).expanduser().resolve()
-        if outermost not in folder.parents or not folder.is_dir():
+        if outermost not in folder.parents or not (folder.is_dir() or is_gguf(folder)):
             raise refusal
         for number, path in enumerate(folder.rglob("*")):
             if number >= MOST_FILES or outermost not in path.resolve().parents:

@@ -15,11 +15,11 @@ import os
 import shutil
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from core.catalogue import Int4Settings, Int8Settings, Precision
+from core.catalogue import Int4Settings, Int8Settings, Precision, RecommendedSampling
 from core.errors import ConversionError, CorruptModelError, NotAModelError
 from core.store.checkpoint import IR_TOKENIZER_FILES, SMALL_FILES, CheckpointInfo
 from core.store.compress import (
@@ -32,6 +32,7 @@ from core.store.compress import (
 )
 from core.store.estimate import LARGE_MODEL
 from core.store.foreign import LIBRARY_ERRORS, as_conversion_error, first_line
+from core.store.manifest import GgufRecord
 from core.store.origin import check_reachable
 from core.store.progress import Progress, ProgressCallback, Stage
 from core.store.quiet import refuse_telemetry
@@ -59,9 +60,11 @@ class Converted:
     """The settings that were given to NNCF in the end; None for another precision."""
     int8: Int8Settings | None
     """Likewise; None also for an IR that came in INT8."""
-    source_of_weights: Literal["checkpoint", "ir"]
+    source_of_weights: Literal["checkpoint", "ir", "gguf"]
     source_bytes: int
     """Size of the weight files before."""
+    gguf: GgufRecord | None = None
+    """None where the weights were in no GGUF file."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,69 @@ def convert_ir(folder: Path, target: Target, on_progress: ProgressCallback) -> C
     else:
         used = _compress(folder, target, by_nncf, on_progress, 0.3)
     return _checked(target, used, "ir", present.bytes)
+
+
+def convert_gguf(
+    path: Path,
+    target: Target,
+    scratch: Path,
+    on_progress: ProgressCallback,
+    sampling: RecommendedSampling | None = None,
+) -> Converted:
+    """Convert a GGUF file: its weights as they are, or another precision of what they stand for.
+
+    INT8 and INT4 are compressed from the dequantised weights in FP16: quantised twice, they are
+    less accurate than what is made from the model's original.
+
+    Args:
+        path: the file.
+        target: what is wanted.
+        scratch: existing empty folder on the same disk, for the FP16 model before compression.
+        on_progress: told before each stage.
+        sampling: what the model's card recommends, for its generation configuration.
+
+    Raises:
+        NotAModelError, CorruptModelError: the file cannot be used.
+        ConversionError: writing or compression failed, or did not give the precision.
+    """
+    refuse_telemetry()
+    import openvino
+
+    from core.store.gguf import network, reader
+    from core.store.gguf.companions import (
+        check_chat_template,
+        load_companion_tokenizer,
+        write_companions,
+    )
+
+    on_progress(Progress(Stage.EXPORTING, "Reading the GGUF file.", 0.1))
+    summary, file = reader.summary(path), reader.read_gguf(path)
+    compressed = target.precision in (Precision.INT8, Precision.INT4)
+    kept = target.precision is Precision.STORED
+    dequantised = None if kept else "f32" if target.precision is Precision.FP32 else "f16"
+    folder = scratch if compressed else target.folder
+    write_companions(file, folder, sampling)
+    on_progress(Progress(Stage.EXPORTING, "Building the OpenVINO model.", 0.2))
+    built = network.build(file, dequantised)
+    with as_conversion_error("Saving the model"):
+        openvino.save_model(built.model, folder / IR_XML, compress_to_fp16=False)
+    record = GgufRecord(
+        recipe=summary.recipe,
+        tensor_types=summary.types,
+        weights=summary.weights.label if summary.weights else summary.recipe,
+        deviation=built.deviation if kept else None,
+    )
+    del built, file
+    gc.collect()
+    on_progress(Progress(Stage.EXPORTING, "Converting the tokenizer.", 0.5))
+    tokenizer = load_companion_tokenizer(folder)
+    check_chat_template(tokenizer, path.name)
+    _write_openvino_tokenizer(tokenizer, folder)
+    if compressed:
+        made = convert_ir(scratch, target, on_progress)
+    else:
+        made = _checked(target, None, "gguf", summary.bytes)
+    return replace(made, source_of_weights="gguf", source_bytes=summary.bytes, gguf=record)
 
 
 def _compress(
@@ -319,12 +385,12 @@ def _write_openvino_tokenizer(tokenizer: Any, target: Path) -> None:
 def _checked(
     target: Target,
     used: Int4Settings | Int8Settings | None,
-    source_of_weights: Literal["checkpoint", "ir"],
+    source_of_weights: Literal["checkpoint", "ir", "gguf"],
     source_bytes: int,
 ) -> Converted:
     """Read the weights back: what is not really in the precision asked for is not let through."""
     report = read_weights(target.folder)
-    if not report.is_really(target.precision):
+    if target.precision is not Precision.STORED and not report.is_really(target.precision):
         raise ConversionError(
             f"The result does not have {target.precision.label} weights but {report.types}; this "
             "is a fault of the export, so choose another precision."

@@ -74,6 +74,7 @@ _SECONDS_PER_BILLION = {
     Precision.FP16: 10.0,
     Precision.INT8: 14.5,
     Precision.INT4: 17.5,
+    Precision.STORED: 10.0,
 }
 """Default rates from a checkpoint: 2.8 B parameters, two cores, local SSD."""
 
@@ -83,6 +84,12 @@ _SECONDS_PER_BILLION_FROM_IR = {
     Precision.INT8: 7.0,
     Precision.INT4: 9.0,
 }
+
+_DEQUANTISING_SECONDS_PER_BILLION = 6.0
+"""Further time where a GGUF file's weights are not kept as they are."""
+
+_UNPACKING_MEMORY = 14.0
+"""Bytes per weight of the largest matrix while it is taken out of a GGUF file."""
 
 _SCALE_ESTIMATION_SECONDS = 20.0
 _SCALE_ESTIMATION_SECONDS_PER_BILLION = 300.0
@@ -209,12 +216,14 @@ def result_bytes(origin: Origin, precision: Precision, int4: Int4Settings) -> in
             per_int4 = 0.5 + (_SCALE_BYTES + zero_point) / group
             mixed = int4.ratio * per_int4 + (1 - int4.ratio) * per_int8
             weights = per_int8 * outside + mixed * (count - outside)
+        case Precision.STORED:
+            weights = float(origin.weight_bytes)
     return int(weights + beside)
 
 
 def scratch_bytes(origin: Origin, precision: Precision) -> int:
     """Disk in bytes for the export before compression; 0 where there is none."""
-    if origin.is_ir or precision in (Precision.FP32, Precision.FP16):
+    if origin.is_ir or precision not in (Precision.INT8, Precision.INT4):
         return 0
     return int(origin.parameters * loaded_width(origin, precision))
 
@@ -233,11 +242,16 @@ def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int
     if origin.is_ir and origin.precision is precision:
         return int(_LIBRARY_MEMORY)  # its weight file is linked or copied
     stages = [_LIBRARY_MEMORY]
+    if origin.is_gguf:
+        kept = precision in (Precision.STORED, Precision.FP32)
+        built = result_bytes(origin, precision if kept else Precision.FP16, int4)
+        matrix = origin.shape.vocabulary * origin.shape.hidden if origin.shape else 0
+        stages.append(_LIBRARY_MEMORY + built + origin.weight_bytes + _UNPACKING_MEMORY * matrix)
     if precision in (Precision.INT8, Precision.INT4):
         stages.append(_compressing(origin, precision, int4))
     elif origin.is_ir:
         stages.append(_LIBRARY_MEMORY + origin.weight_bytes)  # mapped, and rounded while written
-    if not origin.is_ir:
+    if not (origin.is_ir or origin.is_gguf):
         layers = origin.shape.layers if origin.shape else _USUAL_LAYERS
         exporting = _EXPORT_MEMORY + _MEMORY_PER_LAYER * layers
         loaded = origin.parameters * loaded_width(origin, precision)
@@ -291,13 +305,26 @@ def _still_to_fetch(source: Source, origin: Origin, settings: Settings) -> int:
 
 def _seconds(origin: Origin, precision: Precision, int4: Int4Settings, settings: Settings) -> float:
     fitted = precision is Precision.INT4 and int4.scale_estimation
-    usual = _usual_seconds(origin.parameters, precision, from_ir=origin.is_ir, fitted=fitted)
+    usual = _usual_seconds(
+        origin.parameters,
+        precision,
+        from_ir=origin.is_ir,
+        from_gguf=origin.is_gguf,
+        fitted=fitted,
+    )
     return usual * _pace(origin.parameters, precision, settings.models_dir)
 
 
-def _usual_seconds(parameters: int, precision: Precision, *, from_ir: bool, fitted: bool) -> float:
-    rates = _SECONDS_PER_BILLION_FROM_IR if from_ir else _SECONDS_PER_BILLION
+def _usual_seconds(
+    parameters: int, precision: Precision, *, from_ir: bool, from_gguf: bool, fitted: bool
+) -> float:
+    kept = precision is Precision.STORED
+    rates = _SECONDS_PER_BILLION
+    if from_ir or (from_gguf and not kept):
+        rates = _SECONDS_PER_BILLION_FROM_IR
     seconds = _LIBRARY_SECONDS + rates[precision] * parameters / 1e9
+    if from_gguf and not kept:
+        seconds += _DEQUANTISING_SECONDS_PER_BILLION * parameters / 1e9
     if fitted:
         seconds += _SCALE_ESTIMATION_SECONDS
         seconds += _SCALE_ESTIMATION_SECONDS_PER_BILLION * parameters / 1e9
@@ -320,6 +347,7 @@ def _slowness(done: Manifest) -> float:
         done.parameters,
         done.precision,
         from_ir=done.source_of_weights == "ir",
+        from_gguf=done.source_of_weights == "gguf",
         fitted=done.int4 is not None and done.int4.scale_estimation,
     )
     return done.duration_s / usual

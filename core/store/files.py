@@ -37,6 +37,13 @@ def fingerprint(source: Source) -> str | None:
 
 def _local_fingerprint(source: Source) -> str | None:
     folder = Path(source.location)
+    if source.kind is SourceKind.GGUF:
+        package = source.model.package if source.model else None
+        if package is not None:
+            return package.sha256  # the same wherever, and however often, it is installed
+        state = folder.stat()
+        text = f"{folder.name} {state.st_size} {state.st_mtime_ns}"
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
     if source.kind is SourceKind.EMBEDDED:
         weights = folder / "model.safetensors"
         if not weights.is_file():

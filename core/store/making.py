@@ -22,6 +22,7 @@ from core.store.files import fingerprint, free_bytes, has_no_space, sha256
 from core.store.folders import Folders
 from core.store.manifest import (
     FileRecord,
+    GgufRecord,
     Int4Record,
     Int8Record,
     Manifest,
@@ -67,6 +68,8 @@ class _Weights:
     record: SourceRecord
     lock: Precision | None = None
     """Precision of the stored model that they are, which must not be deleted meanwhile."""
+    gguf: GgufRecord | None = None
+    """Of the stored model that they are, where it came from a GGUF file."""
 
 
 class Maker:
@@ -112,6 +115,7 @@ class Maker:
             manifest = _describe(
                 source=source,
                 record=weights.record,
+                gguf=weights.gguf,
                 folder=finished,
                 precision=wish.precision,
                 made=made,
@@ -137,7 +141,8 @@ class Maker:
         if folder is None:
             stored = stored_ir(source, wish.precision, self._settings)
             if stored is not None and stored.folder is not None and stored.manifest is not None:
-                return _Weights(stored.folder, stored.manifest.source, stored.precision)
+                manifest = stored.manifest
+                return _Weights(stored.folder, manifest.source, stored.precision, manifest.gguf)
         revision = None
         if source.kind is SourceKind.HUB:
             folder, revision = self._fetched(source, wish, known=folder is not None)
@@ -221,6 +226,9 @@ def _run(source: Source, wish: Wish, folder: Path, work: Path, tell: ProgressCal
         int4=wish.int4 or (source.model.int4 if source.model else default_int4()),
         int8=wish.int8 or Int8Settings(),
     )
+    if folder.is_file():
+        sampling = source.model.sampling if source.model else None
+        return convert.convert_gguf(folder, target, work / "export", tell, sampling)
     if checkpoint.is_ir(folder):
         return convert.convert_ir(folder, target, tell)
     info = checkpoint.inspect_checkpoint(folder)
@@ -231,6 +239,7 @@ def _describe(
     *,
     source: Source,
     record: SourceRecord,
+    gguf: GgufRecord | None,
     folder: Path,
     precision: Precision,
     made: Converted,
@@ -260,6 +269,7 @@ def _describe(
         precision=precision,
         int4=int4,
         int8=made.int8 and Int8Record(symmetric=made.int8.symmetric),
+        gguf=made.gguf or gguf,
         source_of_weights=made.source_of_weights,
         source_bytes=made.source_bytes,
         versions={name: metadata.version(name) for name in _LIBRARIES},

@@ -57,6 +57,20 @@ class Int8Record(_Frozen):
     """Without zero points."""
 
 
+class GgufRecord(_Frozen):
+    """The GGUF file that the weights came from."""
+
+    recipe: str
+    """Tensor type of most weights of the layers: Q4_1."""
+    tensor_types: dict[str, int]
+    """Parameters by tensor type, as they stood in the file."""
+    weights: str
+    """What weights of these types amount to: INT4, INT8, BF16."""
+    deviation: float | None
+    """Kept as stored: the largest difference between a weight and what the file's stands for, as a
+    share of the largest weight of its matrix; None where they were dequantised."""
+
+
 class FileRecord(_Frozen):
     """One file of the model."""
 
@@ -78,8 +92,11 @@ class Manifest(_Frozen):
     int4: Int4Record | None
     int8: Int8Record | None = None
     """None for another precision, an INT8 model that came as such, and in older manifests."""
-    source_of_weights: Literal["checkpoint", "ir"] | None = None
-    """What was converted, a PyTorch checkpoint or another IR; None in older manifests."""
+    gguf: GgufRecord | None = None
+    """None where the weights never were in a GGUF file."""
+    source_of_weights: Literal["checkpoint", "ir", "gguf"] | None = None
+    """What was converted: a PyTorch checkpoint, another IR or a GGUF file; None in older
+    manifests."""
     source_bytes: int | None = None
     """Size of the weight files it was converted from; None in older manifests."""
     versions: dict[str, str]

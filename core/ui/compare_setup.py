@@ -132,13 +132,13 @@ def unused(
     store: ModelStore,
     model: str,
     others: Sequence[ModelSpec],
-    wanted: Precision = DEFAULT_PRECISION,
+    wanted: Precision | None = None,
 ) -> Precision:
     """The first precision in which a model is not among these, one that is on disk if any is."""
     taken = {spec.precision for spec in others if spec.model == model}
     usual = usual_precision(store, model, wanted)
-    on_disk = [each for each in PREFERRED if usual_precision(store, model, each) is each]
-    return next(each for each in (usual, *on_disk, *PREFERRED) if each not in taken)
+    possible = [each for each in PREFERRED if usual_precision(store, model, each) is each]
+    return next(each for each in (usual, *possible, *PREFERRED) if each not in taken)
 
 
 def _side_key(index: int) -> str:

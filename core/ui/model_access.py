@@ -10,7 +10,7 @@ from core.runtimes.spec import ModelSpec
 from core.store import ModelStore
 from core.store.confined import check_confined
 from core.store.for_device import npu_store
-from core.store.sources import folder_of, recorded_name
+from core.store.sources import path_of, recorded_name
 from core.ui.cached import shared_engine
 from core.ui.person import Person
 
@@ -46,7 +46,7 @@ def check_name(store: ModelStore, name: str, someone: Person) -> None:
             "to manage can add it."
         )
     if not someone.local:
-        check_confined(folder_of(name), store.import_dir)
+        check_confined(path_of(name), store.import_dir)
 
 
 def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:

@@ -8,7 +8,7 @@ from core.catalogue import DEFAULT_PRECISION, CatalogueModel, published_scores
 from core.catalogue.prompts import prompt_format
 from core.engine import Engine
 from core.store.hub import HubAccess
-from core.store.sources import folder_of
+from core.store.sources import path_of
 from core.ui.loaded import draw_loaded
 from core.ui.model_charts import scores_chart
 from core.ui.model_filter import family
@@ -86,7 +86,7 @@ def _origin(model: ListedModel) -> str:
             f"From the hub: {architecture}, {len(model.hub.files)} files of together "
             f"{bytes_text(model.hub.total_bytes)}. Its page there tells its licence and limits."
         )
-    stored = model.stored[0].manifest.source.location if model.stored else folder_of(model.name)
+    stored = model.stored[0].manifest.source.location if model.stored else path_of(model.name)
     return f"From {safe_inline(stored)}"
 
 

@@ -8,8 +8,8 @@ from enum import StrEnum
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
 from core.engine import Engine
 from core.errors import PaddockError
-from core.remotes import is_remote, split_name
-from core.store import ModelStore
+from core.remotes import split_name
+from core.store import ModelStore, sources
 from core.store.estimate import missing_bytes
 from core.store.for_device import npu_store
 from core.store.origin import find_origin, reachable
@@ -97,7 +97,7 @@ def choices(engine: Engine, someone: Person, chosen: str | None = None) -> list[
 def _local(engine: Engine, model: ListedModel) -> Choice:
     title = engine.store.title(model.name)
     if model.stored:
-        precisions = ", ".join(each.precision.label for each in model.stored)
+        precisions = ", ".join(each.label for each in model.stored)
         size = sum(each.manifest.folder_bytes for each in model.stored)
         return Choice(model.name, title, Group.HERE, f"{precisions} · {bytes_text(size)}")
     try:
@@ -119,29 +119,32 @@ def _remote(name: str) -> Choice:
     return Choice(name, model, Group.SERVER, f"on {remote}")
 
 
-def usual_precision(
-    store: ModelStore, name: str, wanted: Precision = DEFAULT_PRECISION
-) -> Precision:
-    """The precision in which a model is chosen at first.
+def usual_precision(store: ModelStore, name: str, wanted: Precision | None = None) -> Precision:
+    """The precision in which a model is chosen at first: one that is on disk, if any is.
 
     Args:
-        name: of the model.
+        store: where it may lie.
+        name: of the model, which is none of a server.
         wanted: taken where the model is on disk in it, or in none and can be had in it.
     """
-    if is_remote(name):
-        return wanted
     try:
         source = store.resolve(name)
-        stored = [each for each in PREFERRED if store.get(source, each) is not None]
+        usual = source.default_precision
+        stored = [each for each in (usual, *PREFERRED) if store.get(source, each) is not None]
         if stored:
             return wanted if wanted in stored else stored[0]
+        if wanted is None or Precision.STORED in (usual, wanted):
+            return usual
         origin = find_origin(source, wanted, store.settings)
     except PaddockError:
-        return wanted
+        return DEFAULT_PRECISION if wanted in (None, Precision.STORED) else wanted
     own = origin.precision if origin.is_ir else None
     return wanted if own is None or reachable(own, wanted) else own
 
 
 def first_model() -> str:
-    """The model that pages open with."""
-    return next(iter(catalogue()))
+    """The model that pages open with: a real one that comes with an installed package, else an
+    embedded one."""
+    rows = catalogue()
+    packaged = (key for key, row in rows.items() if sources.package_file(row) is not None)
+    return next(packaged, next(iter(rows)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from core.catalogue import CatalogueModel, Precision, catalogue
+from core.catalogue import CONVERTED_PRECISIONS, CatalogueModel, Precision, catalogue
 from core.engine import Engine
 from core.errors import PaddockError
 from core.store import Source, SourceKind, StoredModel
@@ -51,7 +51,7 @@ class ListedModel:
         """Whether any precision is on disk or can be made here."""
         return bool(self.stored) or any(
             isinstance(each, Estimate) and each.problem is None
-            for each in (self.estimate(engine, precision) for precision in Precision)
+            for each in (self.estimate(engine, precision) for precision in CONVERTED_PRECISIONS)
         )
 
     def candidate(self, *, fits: bool) -> Candidate:

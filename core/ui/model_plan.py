@@ -6,7 +6,14 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from core.catalogue import DEFAULT_PRECISION, Int4Settings, Int8Settings, Precision, default_int4
+from core.catalogue import (
+    CONVERTED_PRECISIONS,
+    DEFAULT_PRECISION,
+    Int4Settings,
+    Int8Settings,
+    Precision,
+    default_int4,
+)
 from core.engine import Engine
 from core.errors import PaddockError
 from core.store.estimate import Estimate
@@ -37,7 +44,9 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
     """The table of what each precision will take, and what can be done about it."""
     st.markdown("**What it will take here**")
     int4 = _chosen_int4(model)
-    plans = {precision: model.estimate(engine, precision, int4) for precision in Precision}
+    plans = {
+        precision: model.estimate(engine, precision, int4) for precision in CONVERTED_PRECISIONS
+    }
     known = [plan for plan in plans.values() if isinstance(plan, Estimate)]
     if not known:
         st.warning(safe_inline(str(next(iter(plans.values())))), icon=":material/error:")
@@ -51,7 +60,7 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
             look_up(engine, model.name, access)
         return
     st.table(
-        [_line(model, precision, plans[precision]) for precision in Precision],
+        [_line(model, precision, plans[precision]) for precision in CONVERTED_PRECISIONS],
         border="horizontal",
         hide_index=True,
         hide_header=False,
@@ -163,7 +172,9 @@ def submit(
 
 
 def _pick_precision(model: ListedModel, plans: Plans) -> Precision:
-    offered = [precision for precision in Precision if isinstance(plans[precision], Estimate)]
+    offered = [
+        precision for precision in CONVERTED_PRECISIONS if isinstance(plans[precision], Estimate)
+    ]
     missing = [precision for precision in offered if model.get(precision) is None]
     preferred = DEFAULT_PRECISION if DEFAULT_PRECISION in (missing or offered) else None
     chosen = st.segmented_control(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
+from core.catalogue import CONVERTED_PRECISIONS, Precision, catalogue
 from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
 from core.devices import AUTO, list_devices
 from core.engine import find_stored
@@ -47,7 +47,7 @@ def pick_model(
     *,
     key: str = "",
     default: str | None = None,
-    precision_for: Callable[[str, Precision], Precision] | None = None,
+    precision_for: Callable[[str, Precision | None], Precision] | None = None,
     on_model_change: Callable[[], None] | None = None,
 ) -> ModelSpec:
     """Draw the pickers and return what was chosen.
@@ -93,7 +93,7 @@ def pick_model(
             if name != chosen:
                 settle({model_key: name})
             if not is_remote(name):
-                now = st.session_state.get(f"{key}precision") or DEFAULT_PRECISION
+                now = st.session_state.get(f"{key}precision")
                 settle({f"{key}precision": precision_of(name, now)})
         if on_model_change is not None:
             on_model_change()
@@ -115,11 +115,14 @@ def pick_model(
     if is_remote(model):
         unlink(*(f"{key}{trait}" for trait in ("precision", "device", "runtime")))
         return _remote_spec(engine.remotes.directory, model)
-    usual = precision_of(model, DEFAULT_PRECISION)
+    usual = precision_of(model, None)
     link_choice(f"{key}precision", usual, lambda text: Precision(text.lower()))
+    kept = [Precision.STORED] if store.default_precision(model) is Precision.STORED else []
+    if not kept and st.session_state[f"{key}precision"] is Precision.STORED:
+        st.session_state[f"{key}precision"] = usual  # a link's, of another model
     precision = st.segmented_control(
         "Precision",
-        list(Precision),
+        [*kept, *CONVERTED_PRECISIONS],
         format_func=lambda value: value.label,
         required=True,
         width="stretch",
@@ -219,13 +222,15 @@ def _draw_state(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
         return
     if stored is not None:
         size = bytes_text(stored.manifest.weight_bytes)
-        st.caption(f":material/check_circle: On disk, {size} of weights.")
+        what = f"{stored.label}, {size}" if stored.manifest.gguf else size
+        st.caption(f":material/check_circle: On disk, {what} of weights.")
     elif not someone.access.manage and (row is None or not row.embedded):
         st.caption(":material/lock: Not on this machine yet; getting it takes the right to manage.")
     elif row is not None and row.embedded:
         st.caption(":material/bolt: Comes with Paddock; converted in a few seconds at first use.")
     elif (missing := to_download(shared_engine(), spec)) == 0:
-        st.caption(f":material/bolt: Converted to {spec.precision.label} at first use.")
+        how = "Prepared" if spec.precision is Precision.STORED else "Converted"
+        st.caption(f":material/bolt: {how} in a few seconds at first use.")
     else:
         parts = [f"{parameters_text(row.parameters)} parameters"] if row is not None else []
         parts += [f"{bytes_text(missing)} to download"] if missing else ["to download"]
