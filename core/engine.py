@@ -274,6 +274,7 @@ class Engine:
         Raises:
             ModelBusyError: it is answering or being converted.
         """
+        self.settings.check_not_kiosk()
         self._unload_below(stored.folder)
         return self.store.delete(stored)
 

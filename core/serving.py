@@ -50,6 +50,7 @@ class EngineModels:
             _embedded_card(ModelName(row.key), row)
             for row in catalogue().values()
             if row.embedded and (row.key, DEFAULT_PRECISION) not in there
+            if not self._engine.settings.kiosk
         ]
         for_npu = _good(npu_store(self._engine.settings))
         return (
@@ -69,7 +70,7 @@ class EngineModels:
         """See :class:`core.api.service.Answering`."""
         try:
             wanted, stored = self._find(name)
-        except UnknownModelError:  # refused when it is to start
+        except PaddockError:  # refused when it is to start
             return SamplingSettings()
         return default_sampling(self._engine.store, _spec(wanted, stored).model)
 
@@ -99,6 +100,7 @@ class EngineModels:
                     return wanted, each
             row = catalogue().get(wanted.model)
             if row is not None and row.embedded:
+                self._engine.settings.check_not_kiosk()
                 return wanted, None
         raise UnknownModelError(
             f"There is no model {name[:_SHOWN]!r} here that can answer now; GET /v1/models lists "

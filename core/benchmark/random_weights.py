@@ -75,6 +75,7 @@ def delete_random_weights(settings: Settings) -> int:
     Raises:
         ModelBusyError: a benchmark runs, or a program has a file open.
     """
+    settings.check_not_kiosk()
     with Turn(settings).taken():
         return remove_random_weights(settings)
 

@@ -103,6 +103,7 @@ def convert_in_process(
     if there is not None:
         _check_settings(there, int4, int8)
         return store.ensure(source, precision, progress=progress)
+    settings.check_not_kiosk()
     request = {
         "kind": "convert",
         "precision": precision.value,
@@ -152,6 +153,7 @@ def fetch_in_process(
     folder = settings.downloads_dir / source.key
     done = hub.completed(folder)
     if done is None:
+        settings.check_not_kiosk()
         try:
             _run_child(source, {"kind": "get"}, settings, access, progress, cancel, watch)
         except StoppedError as error:

@@ -163,6 +163,7 @@ class ModelStore:
         tell = _stoppable(progress or ignore_progress, cancel)
         stored = self.get(source, precision)
         if stored is None:
+            self.settings.check_not_kiosk()
             with self._folders.lock(source.key, precision, tell, cancel):
                 stored = self.get(source, precision)  # another process may have made it
                 if stored is None:
@@ -196,6 +197,7 @@ class ModelStore:
                 f"{source.title} is on this machine already, there is nothing to fetch; convert it "
                 "to the precision you want."
             )
+        self.settings.check_not_kiosk()
         tell = progress or ignore_progress
         download = Maker(self.settings, self._folders, tell, access, cancel).fetch(source)
         tell(Progress(Stage.DONE, f"{source.title} has been fetched.", 1.0))
@@ -306,6 +308,7 @@ class ModelStore:
         Raises:
             ModelBusyError: it is being converted, or (on Windows) loaded by a program.
         """
+        self.settings.check_not_kiosk()
         with self._folders.if_idle(stored.key, stored.precision) as idle:
             if not idle:
                 raise ModelBusyError(
@@ -326,6 +329,7 @@ class ModelStore:
 
     def sweep_all(self) -> int:
         """Remove what killed conversions of any model left, and return the bytes freed."""
+        self.settings.check_not_kiosk()
         before = folder_bytes(self._folders.work)
         for key, precision in self._folders.leftovers():
             self.sweep(key, precision)
@@ -362,6 +366,7 @@ class ModelStore:
         Raises:
             ModelBusyError: it is being fetched or converted, or may not be removed.
         """
+        self.settings.check_not_kiosk()
         if key not in {download.key for download in self.downloads()}:
             return 0  # also what would lead out of the downloads, such as ".."
         folder = self.settings.downloads_dir / key

@@ -53,17 +53,19 @@ def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
     """
     Raises:
         AccessDeniedError: the model would have to be fetched, converted or compressed for its
-            device first, which takes the right to manage.
+            device first, which takes the right to manage, and is not done in a kiosk.
         PaddockError: there is no such model.
     """
     check_name(store, spec.model, someone)
     if spec.remote:
         return
     row = catalogue().get(spec.model)
-    if someone.access.manage or (row is not None and row.embedded):
+    embedded = row is not None and row.embedded
+    if someone.access.manage or (embedded and not someone.access.kiosk):
         return
     if find_stored(store, spec) is not None:
         return
+    store.settings.check_not_kiosk()
     stored = store.get(store.resolve(spec.model), spec.precision)
     named = f"{store.title(spec.model)} in {spec.precision.label}"
     if stored is None:

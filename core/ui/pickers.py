@@ -19,7 +19,15 @@ from core.store import ModelStore
 from core.ui.cached import shared_engine
 from core.ui.link import link_choice, one_of, unlink
 from core.ui.model_access import check_name, key_of
-from core.ui.model_choices import Group, choices, first_model, is_heading, usual_precision
+from core.ui.model_choices import (
+    GET_A_REAL_ONE,
+    Group,
+    choices,
+    first_model,
+    is_heading,
+    packaged_model,
+    usual_precision,
+)
 from core.ui.person import Person, person
 from core.ui.remote_models import draw_remote_state, follow_listings
 from core.ui.safe_text import safe_inline
@@ -143,6 +151,9 @@ def pick_model(
     )
     spec = ModelSpec(model, precision or usual, device or AUTO, _pick_runtime(f"{key}runtime"))
     _draw_state(store, spec, someone)
+    row = catalogue().get(spec.model)
+    if key in _FIRST and row is not None and row.embedded and packaged_model() is None:
+        st.caption(GET_A_REAL_ONE)
     return spec
 
 
@@ -220,7 +231,9 @@ def _draw_state(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
     except PaddockError as error:
         st.warning(safe_inline(str(error)), icon=":material/error:")
         return
-    if stored is not None:
+    if stored is None and someone.access.kiosk:
+        st.caption(":material/lock: Not on this machine in this precision.")
+    elif stored is not None:
         size = bytes_text(stored.manifest.weight_bytes)
         what = f"{stored.label}, {size}" if stored.manifest.gguf else size
         st.caption(f":material/check_circle: On disk, {what} of weights.")
