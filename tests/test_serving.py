@@ -374,3 +374,22 @@ def test_who_was_disabled_or_deleted_is_answered_no_more(
     with pytest.raises(AccessDeniedError):
         models.start(EMBEDDED[0], REQUEST, ADA)
     assert models.start(EMBEDDED[0], REQUEST, BOB).wait(30), "others go on"
+
+
+# A kiosk, and settings left out
+
+
+def test_a_kiosk_makes_nothing_for_a_program(
+    engine: Engine, models: EngineModels, runtime: FakeRuntime
+) -> None:
+    engine.settings = engine.settings.model_copy(update={"kiosk": True})
+    assert models.models() == []
+    for attempt in (lambda: models.find("paddock-neox"), lambda: ask(models, "paddock-neox")):
+        with pytest.raises(AccessDeniedError, match="is a kiosk"):
+            attempt()
+    assert not runtime.loads
+
+
+def test_settings_that_are_left_out_are_the_models(models: EngineModels) -> None:
+    assert models.sampling("paddock-neox") == SamplingSettings()
+    assert models.sampling("no such model") == SamplingSettings()

@@ -98,7 +98,7 @@ def choices(engine: Engine, someone: Person, chosen: str | None = None) -> list[
         ready = {model.name for model in listed if model.stored}
         found = [each for each in found if each.group is Group.SERVER or each.name in ready]
     order = list(Group)
-    return sorted(found, key=lambda choice: order.index(choice.group))
+    return sorted(found, key=lambda each: (order.index(each.group), _embedded(each.name)))
 
 
 def _local(engine: Engine, model: ListedModel) -> Choice:
@@ -116,6 +116,11 @@ def _local(engine: Engine, model: ListedModel) -> Choice:
     except PaddockError:  # not looked up yet, or not possible; said where it is chosen
         return Choice(model.name, title, Group.DOWNLOAD, "")
     return Choice(model.name, title, Group.DOWNLOAD, bytes_text(missing))
+
+
+def _embedded(name: str) -> bool:
+    row = catalogue().get(name)
+    return row is not None and row.embedded
 
 
 def _remote(name: str) -> Choice:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import streamlit as st
 
@@ -80,6 +80,9 @@ def pick_model(
         except PersonMistake as error:
             raise ValueError(text) from error
 
+    before = _Before.of(model_key)
+    if (sent := st.session_state.get(model_key)) in before.names:
+        st.session_state[model_key] = before.names[sent]
     default = default or first_model()
     link_choice(model_key, default, read)
     found = choices(engine, someone, st.session_state[model_key])
@@ -89,20 +92,24 @@ def pick_model(
         if names := [choice.name for choice in found if choice.group is group]:
             labels[group.value_in_picker] = group.heading
             options += [group.value_in_picker, *names]
-    before = _Before.of(model_key)
+    now = st.session_state[model_key]
+    if before.labels.get(now) != labels.get(now):
+        st.session_state[model_key] = now  # let the browser show it by its label of now
+    before.note(labels)
 
     def changed() -> None:
-        chosen: str | None = st.session_state[model_key]
+        sent: str | None = st.session_state[model_key]
+        chosen = before.names.get(sent, sent) if sent else sent
         if chosen is None or is_heading(chosen):
             settle({model_key: before.model})
             return
         with suppress(PersonMistake):  # refused where it is drawn
             name = key_of(store, chosen, person())
-            if name != chosen:
+            if name != sent:
                 settle({model_key: name})
             if not is_remote(name):
-                now = st.session_state.get(f"{key}precision")
-                settle({f"{key}precision": precision_of(name, now)})
+                wanted = st.session_state.get(f"{key}precision")
+                settle({f"{key}precision": precision_of(name, wanted)})
         if on_model_change is not None:
             on_model_change()
 
@@ -130,7 +137,7 @@ def pick_model(
         st.session_state[f"{key}precision"] = usual  # a link's, of another model
     precision = st.segmented_control(
         "Precision",
-        [*kept, *CONVERTED_PRECISIONS],
+        [*CONVERTED_PRECISIONS, *kept],
         format_func=lambda value: value.label,
         required=True,
         width="stretch",
@@ -159,9 +166,22 @@ def pick_model(
 
 @dataclass
 class _Before:
-    """The model that a picker showed last; a plain object, so that a callback can change it."""
+    """What a picker showed last; a plain object, so that a callback can change it.
+
+    The browser names a choice by its label, which changes once the model is on disk. Then it sends
+    one that is a choice no more.
+    """
 
     model: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    """By the models' names."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Of models, by all labels that they have had."""
+
+    def note(self, labels: dict[str, str]) -> None:
+        """Keep what is shown now."""
+        self.labels = labels
+        self.names |= {label: name for name, label in labels.items()}
 
     @classmethod
     def of(cls, key: str) -> _Before:

@@ -99,8 +99,8 @@ def _ask(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None:
             type="primary",
             disabled=problem is not None,
             key="agree",
+            on_click=lambda: st.session_state.update({_AGREED: specs}),
         ):
-            st.session_state[_AGREED] = specs
             st.rerun()
         if st.button("Cancel", key="disagree"):
             st.rerun()

@@ -140,9 +140,7 @@ def a_measurement(
             bytes_per_token=round(30e9 * mbu / rate) if mbu else None,
             mbu=mbu,
         )
-    if "title" in configuration and "model" not in configuration:
-        # A row of the catalogue has its own title.
-        what["model"] = what["source"] = configuration["title"]
+    _apart_from_the_catalogue(what, configuration)
     return Measurement(
         id=uuid.uuid4().hex,
         sweep="0" * 32,
@@ -197,9 +195,15 @@ def a_row(rate: float | None = 40.0, **changes: Any) -> RunRow:
         "threads": 2,
         "stop_reason": "length",
     }
-    if "title" in changes and "model" not in changes:
-        values["model"] = values["source"] = changes["title"]
+    _apart_from_the_catalogue(values, changes)
     return RunRow(**(values | changes))
+
+
+def _apart_from_the_catalogue(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Another title is another model, since a row of the catalogue has its own, and so its source
+    is another."""
+    if name := changes.get("model") or changes.get("title"):
+        values["model"] = values["source"] = name
 
 
 def points_of_runs(rows: Iterable[RunRow], *, by_day: bool = False) -> list[Point]:

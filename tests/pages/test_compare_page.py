@@ -392,7 +392,11 @@ def test_who_lost_the_right_to_manage_cannot_use_it_by_regenerating(
 ) -> None:
     say("dolly-v2-3b", "Rain is wet.")
     app = page(left_model="dolly-v2-3b", mode="race")
-    run(app)
+    named(app.text_area, "Instruction").set_value("Why walk in the rain?")
+    press(app, "Download 5.6 GB, then run both")
+    assert not state(app).running, "it is asked first"
+    press(app, "Download, then run")
+    finish(app)
     match = shown(app).match
     assert texts(app).count("Rain is wet.") == 1
     request.getfixturevalue("without_rights")
