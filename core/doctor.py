@@ -268,7 +268,7 @@ def check_stored_models(settings: Settings) -> Check:
         return Check(name, State.BAD, finding, "Make the folder readable.")
     if not stored:
         return Check(name, State.OK, "None yet; a model is converted when it is first used.")
-    listed = ", ".join(f"{model.key} {model.precision.label}" for model in stored)
+    listed = ", ".join(f"{model.key} {model.label}" for model in stored)
     return Check(name, State.OK, f"{listed}.")
 
 

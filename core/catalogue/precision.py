@@ -23,6 +23,16 @@ class Precision(StrEnum):
         """Name as people write it, ``INT8``."""
         return "As stored" if self is Precision.STORED else self.value.upper()
 
+    @property
+    def phrase(self) -> str:
+        """After a model's title: "in INT8", "as stored"."""
+        return "as stored" if self is Precision.STORED else f"in {self.label}"
+
+    @property
+    def aim(self) -> str:
+        """After "convert MODEL": "to INT8", "as stored"."""
+        return "as stored" if self is Precision.STORED else f"to {self.label}"
+
 
 CONVERTED_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT4)
 """What weights can be converted to, whatever they come as."""

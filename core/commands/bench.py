@@ -445,7 +445,7 @@ def _cells(row: Measurement) -> tuple[str, ...]:
     asked, figures = row.configuration, row.figures
     first = (
         _plain(asked.title),
-        asked.precision.upper(),
+        Precision(asked.precision).label,
         asked.device,
         asked.runtime,
         str(asked.prompt_tokens),

@@ -247,7 +247,7 @@ def _needs_text(source: Source, precision: Precision, needs: Estimate) -> str:
     if needs.download_bytes:
         parts.append(f"a download of {bytes_text(needs.download_bytes)} before that")
     return (
-        f"Converting {source.title} to {precision.label} takes {', '.join(parts)}; the result has "
+        f"Converting {source.title} {precision.aim} takes {', '.join(parts)}; the result has "
         f"{bytes_text(needs.disk_bytes)}."
     )
 
@@ -255,7 +255,7 @@ def _needs_text(source: Source, precision: Precision, needs: Estimate) -> str:
 def _result_text(stored: StoredModel) -> str:
     manifest = stored.manifest
     before, smaller = manifest.source_bytes, ""
-    if before is not None and before > manifest.weight_bytes:
+    if before is not None and before > 1.1 * manifest.weight_bytes:
         times = before / manifest.weight_bytes
         smaller = f", {times:.1f} times smaller than the {bytes_text(before)} it was made from"
     sentence = (

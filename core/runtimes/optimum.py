@@ -190,7 +190,7 @@ def out_of_memory(spec: ModelSpec) -> NotEnoughMemoryError:
 def unreadable(spec: ModelSpec, error: Exception) -> CorruptModelError:
     """What to tell where the files of a model cannot be loaded."""
     return CorruptModelError(
-        f"The files of {spec.model} in {spec.precision.label} cannot be loaded "
+        f"The files of {spec.model} {spec.precision.phrase} cannot be loaded "
         f"({last_line(error)}); delete them and convert the model again."
     )
 
@@ -198,6 +198,6 @@ def unreadable(spec: ModelSpec, error: Exception) -> CorruptModelError:
 def unrunnable(spec: ModelSpec, error: Exception) -> GenerationError:
     """What to tell where the files are sound and the device cannot run them."""
     return GenerationError(
-        f"{spec.device} cannot run {spec.model} in {spec.precision.label} "
+        f"{spec.device} cannot run {spec.model} {spec.precision.phrase} "
         f"({last_line(error)}); choose another device or precision."
     )

@@ -88,7 +88,10 @@ _SECONDS_PER_BILLION_FROM_IR = {
 _DEQUANTISING_SECONDS_PER_BILLION = 6.0
 """Further time where a GGUF file's weights are not kept as they are."""
 
-_UNPACKING_MEMORY = 14.0
+_GGUF_MEMORY = 0.15e9
+"""Bytes resident before a GGUF file is unpacked: of the heavy libraries, OpenVINO alone."""
+
+_UNPACKING_MEMORY = 8.0
 """Bytes per weight of the largest matrix while it is taken out of a GGUF file."""
 
 _SCALE_ESTIMATION_SECONDS = 20.0
@@ -169,14 +172,14 @@ def estimate(
     on_disk = download + result + scratch + _SPARE_BYTES
     if on_disk > free_disk:
         problem = (
-            f"Converting {source.title} to {precision.label} needs {bytes_text(on_disk)} on disk "
+            f"Converting {source.title} {precision.aim} needs {bytes_text(on_disk)} on disk "
             f"and {bytes_text(free_disk)} are free; make room, or set PADDOCK_HOME to a larger "
             "disk."
         )
     elif memory > free_memory:
         short_of_memory = True
         problem = (
-            f"Converting {source.title} to {precision.label} needs {bytes_text(memory)} of memory "
+            f"Converting {source.title} {precision.aim} needs {bytes_text(memory)} of memory "
             f"and {bytes_text(free_memory)} are free; close other programs or unload models."
         )
     return Estimate(
@@ -246,7 +249,7 @@ def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int
         kept = precision in (Precision.STORED, Precision.FP32)
         built = result_bytes(origin, precision if kept else Precision.FP16, int4)
         matrix = origin.shape.vocabulary * origin.shape.hidden if origin.shape else 0
-        stages.append(_LIBRARY_MEMORY + built + origin.weight_bytes + _UNPACKING_MEMORY * matrix)
+        stages.append(_GGUF_MEMORY + built + origin.weight_bytes + _UNPACKING_MEMORY * matrix)
     if precision in (Precision.INT8, Precision.INT4):
         stages.append(_compressing(origin, precision, int4))
     elif origin.is_ir:

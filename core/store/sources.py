@@ -203,9 +203,21 @@ def package_file(row: CatalogueModel) -> Path | None:
     return None
 
 
-def gguf_files(folder: Path) -> list[Path]:
-    """The GGUF files of a folder, by name."""
-    return sorted(path for path in folder.iterdir() if is_gguf(path))
+def several_gguf_files(name: str) -> list[Path]:
+    """The files to choose from where a name is that of a folder of GGUF files; else empty."""
+    folder = _existing_path(name.strip())
+    files = _gguf_files(folder) if folder is not None and folder.is_dir() else []
+    return files if len(files) > 1 else []
+
+
+def _gguf_files(folder: Path) -> list[Path]:
+    """The GGUF files of a folder by name; empty where it holds a checkpoint or an IR."""
+    try:
+        if (folder / "config.json").is_file():
+            return []
+        return sorted(path for path in folder.iterdir() if is_gguf(path))
+    except OSError:  # it may not be read: whoever looks into it next says so
+        return []
 
 
 def is_gguf(path: Path) -> bool:
@@ -238,7 +250,7 @@ def _from_gguf(path: Path) -> Source:
 
 
 def _from_folder(folder: Path) -> Source:
-    files = [] if (folder / "config.json").is_file() else gguf_files(folder)
+    files = _gguf_files(folder)
     if len(files) == 1:
         return _from_gguf(files[0])
     if files:

@@ -312,7 +312,7 @@ class ModelStore:
         with self._folders.if_idle(stored.key, stored.precision) as idle:
             if not idle:
                 raise ModelBusyError(
-                    f"{stored.manifest.title} in {stored.precision.label} is being converted; stop "
+                    f"{stored.manifest.title} in {stored.label} is being converted; stop "
                     "that first, or wait for it."
                 )
             freed = folder_bytes(stored.folder)
@@ -389,6 +389,6 @@ def _stoppable(tell: ProgressCallback, cancel: threading.Event | None) -> Progre
 
 def _corrupt(stored: StoredModel, what: str) -> CorruptModelError:
     return CorruptModelError(
-        f"The stored {stored.manifest.title} in {stored.precision.label} is damaged: {what}; "
+        f"The stored {stored.manifest.title} in {stored.label} is damaged: {what}; "
         f"delete it ({stored.folder}) and convert it again."
     )

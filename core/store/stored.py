@@ -10,6 +10,20 @@ from core.store.manifest import Manifest
 from core.store.sources import name_of
 
 
+def weights_label(precision: Precision, weights: str, recipe: str) -> str:
+    """What weights that come from a GGUF file are, for people: ``INT4 · GGUF Q4_1`` as stored,
+    ``INT8 from Q4_1``.
+
+    Args:
+        precision: in which they are kept here.
+        weights: what the file's weights amount to, INT4.
+        recipe: type of most of the file's tensors, Q4_1.
+    """
+    if precision is Precision.STORED:
+        return f"{weights} · GGUF {recipe}"
+    return f"{precision.label} from {recipe}"
+
+
 @dataclass(frozen=True)
 class StoredModel:
     """A converted model that lies complete on disk."""
@@ -27,13 +41,11 @@ class StoredModel:
 
     @property
     def label(self) -> str:
-        """What its weights are, for people: ``INT8``, ``INT4 · GGUF Q4_1``, ``INT8 from Q4_1``."""
+        """What its weights are, for people: ``INT8``, or as :func:`weights_label` has it."""
         gguf = self.manifest.gguf
         if gguf is None:
             return self.precision.label
-        if self.precision is Precision.STORED:
-            return f"{gguf.weights} · GGUF {gguf.recipe}"
-        return f"{self.precision.label} from {gguf.recipe}"
+        return weights_label(self.precision, gguf.weights, gguf.recipe)
 
     @property
     def int4(self) -> Int4Settings | None:

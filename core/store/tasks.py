@@ -390,4 +390,4 @@ def _waits(task: _Task, kind: TaskKind) -> bool:
 def _title(request: TaskRequest, source: Source) -> str:
     if request.precision is None:
         return f"Get {source.title}"
-    return f"Convert {source.title} to {request.precision.label}"
+    return f"Convert {source.title} {request.precision.aim}"

@@ -67,7 +67,7 @@ def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
         return
     store.settings.check_not_kiosk()
     stored = store.get(store.resolve(spec.model), spec.precision)
-    named = f"{store.title(spec.model)} in {spec.precision.label}"
+    named = f"{store.title(spec.model)} {spec.precision.phrase}"
     if stored is None:
         raise AccessDeniedError(
             f"{named} is not on this machine yet; somebody with the right to manage can get it on "

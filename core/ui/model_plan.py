@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import streamlit as st
 
 from core.catalogue import (
-    CONVERTED_PRECISIONS,
     DEFAULT_PRECISION,
     Int4Settings,
     Int8Settings,
@@ -17,8 +16,11 @@ from core.catalogue import (
 from core.engine import Engine
 from core.errors import PaddockError
 from core.store.estimate import Estimate
+from core.store.gguf.reader import GgufSummary
 from core.store.hub import HubAccess
+from core.store.stored import weights_label
 from core.store.tasks import TaskKind, TaskRequest
+from core.store.wording import QUANTISED_TWICE
 from core.ui.hub_access import hub_url
 from core.ui.model_add import look_up
 from core.ui.model_list import ListedModel, of_hub
@@ -33,6 +35,7 @@ PER_CHANNEL = -1
 _GROUP_SIZES = (PER_CHANNEL, 16, 32, 64, 128, 256)
 
 _GOOD_FOR = {
+    Precision.STORED: "the file's own weights, the most accurate that can be had from it",
     Precision.INT4: "the smallest and usually the fastest, at some loss of quality",
     Precision.INT8: "nearly the original's quality",
     Precision.FP16: "the original's quality; INT8 and INT4 can be made from it later",
@@ -44,9 +47,13 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
     """The table of what each precision will take, and what can be done about it."""
     st.markdown("**What it will take here**")
     int4 = _chosen_int4(model)
-    plans = {
-        precision: model.estimate(engine, precision, int4) for precision in CONVERTED_PRECISIONS
-    }
+    gguf = model.gguf(engine)
+    offered = [
+        precision
+        for precision in Precision
+        if precision is not Precision.STORED or gguf is not None or model.get(precision)
+    ]
+    plans = {precision: model.estimate(engine, precision, int4) for precision in offered}
     known = [plan for plan in plans.values() if isinstance(plan, Estimate)]
     if not known:
         st.warning(safe_inline(str(next(iter(plans.values())))), icon=":material/error:")
@@ -60,7 +67,7 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
             look_up(engine, model.name, access)
         return
     st.table(
-        [_line(model, precision, plans[precision]) for precision in CONVERTED_PRECISIONS],
+        [_line(model, precision, plans[precision], gguf) for precision in offered],
         border="horizontal",
         hide_index=True,
         hide_header=False,
@@ -70,15 +77,29 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
         f"**{bytes_text(known[0].free_memory)}** of memory. Times are those of the conversion "
         "alone, roughly, on this machine."
     )
+    if gguf is not None:
+        st.caption(
+            f"The file's weights are {gguf.recipe}. **As stored** keeps them; the other precisions "
+            f"are made from the dequantised weights. {QUANTISED_TWICE}"
+        )
     _draw_actions(engine, model, plans, access)
 
 
 def _line(
-    model: ListedModel, precision: Precision, plan: Estimate | PaddockError
+    model: ListedModel,
+    precision: Precision,
+    plan: Estimate | PaddockError,
+    gguf: GgufSummary | None,
 ) -> dict[str, str]:
     stored = model.get(precision)
+    label = precision.label
+    if stored is not None:
+        label = stored.label
+    elif gguf is not None:
+        weights = gguf.weights.label if gguf.weights else gguf.recipe
+        label = weights_label(precision, weights, gguf.recipe)
     line = {
-        "Precision": f"**{precision.label}**",
+        "Precision": f"**{safe_inline(label)}**",
         "Here": ":gray[:material/do_not_disturb_on: not from these weights]",
         "Download": "—",
         "On disk": "—",
@@ -116,9 +137,7 @@ def _draw_actions(engine: Engine, model: ListedModel, plans: Plans, access: HubA
         refusal = _refusal(model, plan, access)
         download = plan.download_bytes if isinstance(plan, Estimate) else 0
         convert = manage_button(
-            f"Get and convert to {precision.label}"
-            if download
-            else f"Convert to {precision.label}",
+            f"Get and convert {precision.aim}" if download else f"Convert {precision.aim}",
             icon=":material/bolt:",
             type="primary",
             key=f"convert_{model.key}",
@@ -140,7 +159,10 @@ def _draw_actions(engine: Engine, model: ListedModel, plans: Plans, access: HubA
     elif refusal:
         st.warning(safe_inline(refusal), icon=":material/block:")
     else:
-        st.caption(f"{precision.label}: {_GOOD_FOR[precision]}.")
+        good_for = _GOOD_FOR[precision]
+        if precision is not Precision.STORED and Precision.STORED in plans:
+            good_for = "made from the file's dequantised weights, and no more accurate than they"
+        st.caption(f"{precision.label}: {good_for}.")
     if download and _is_gated(model):
         _explain_gate(model, access)
     if convert:
@@ -172,11 +194,10 @@ def submit(
 
 
 def _pick_precision(model: ListedModel, plans: Plans) -> Precision:
-    offered = [
-        precision for precision in CONVERTED_PRECISIONS if isinstance(plans[precision], Estimate)
-    ]
+    offered = [precision for precision, plan in plans.items() if isinstance(plan, Estimate)]
     missing = [precision for precision in offered if model.get(precision) is None]
-    preferred = DEFAULT_PRECISION if DEFAULT_PRECISION in (missing or offered) else None
+    usual = Precision.STORED if Precision.STORED in plans else DEFAULT_PRECISION
+    preferred = usual if usual in (missing or offered) else None
     chosen = st.segmented_control(
         "Precision",
         offered,
@@ -223,6 +244,8 @@ def _draw_settings(model: ListedModel, precision: Precision) -> Int8Settings | N
             help="Without a zero point: a little faster on some devices, a little less accurate.",
         )
         return Int8Settings(symmetric=bool(symmetric))
+    elif precision is Precision.STORED:
+        st.markdown("As stored has nothing to set: each weight is kept as the file has it.")
     else:
         bits = "16" if precision is Precision.FP16 else "32"
         st.markdown(

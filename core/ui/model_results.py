@@ -8,6 +8,7 @@ from core.catalogue import Precision
 from core.engine import Engine
 from core.errors import PaddockError
 from core.store import StoredModel
+from core.store.wording import exactness_text
 from core.ui.model_charts import bits_chart
 from core.ui.model_list import ListedModel
 from core.ui.navigation import page
@@ -33,8 +34,11 @@ def draw_stored(engine: Engine, model: ListedModel, stored: StoredModel) -> None
     """The result card of one precision."""
     manifest = stored.manifest
     with st.container(border=True, key=f"stored_{stored.key}_{stored.precision}"):
-        st.markdown(f"**{stored.precision.label}** {safe_inline(manifest.title)}")
+        st.markdown(f"**{safe_inline(stored.label)}** {safe_inline(manifest.title)}")
         st.caption(_how_made(stored))
+        gguf = manifest.gguf
+        if gguf is not None and gguf.deviation is not None:
+            st.caption(exactness_text(gguf.deviation))
         with st.container(horizontal=True, gap="medium"):
             before = manifest.source_bytes
             draw_figure("Weights before", bytes_text(before) if before else "—")
@@ -58,7 +62,7 @@ def draw_try_it(model: str, precision: Precision) -> None:
         label="Try it",
         icon=":material/play_arrow:",
         query_params={"model": model, "precision": precision.value},
-        help=f"Give it an instruction, in {precision.label}.",
+        help=f"Give it an instruction, {precision.phrase}.",
     )
 
 
@@ -98,7 +102,7 @@ def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> No
         ):
             size = bytes_text(stored.manifest.folder_bytes)
             title = safe_inline(stored.manifest.title)
-            st.markdown(f"Delete {title} in {stored.precision.label}? This frees **{size}**.")
+            st.markdown(f"Delete {title} in {safe_inline(stored.label)}? This frees **{size}**.")
             delete = manage_button(
                 "Delete it",
                 icon=":material/delete:",
@@ -130,7 +134,9 @@ def _delete(engine: Engine, stored: StoredModel) -> None:
         st.error(safe_inline(str(error)), icon=":material/error:")
         return
     title = safe_inline(stored.manifest.title)
-    notify(f"{title} in {stored.precision.label} is deleted: {bytes_text(freed)} are free again.")
+    notify(
+        f"{title} in {safe_inline(stored.label)} is deleted: {bytes_text(freed)} are free again."
+    )
     st.rerun()
 
 
@@ -159,6 +165,9 @@ def _how_made(stored: StoredModel) -> str:
         parts.append("from an OpenVINO model")
     elif manifest.source_of_weights == "checkpoint":
         parts.append("from the PyTorch checkpoint")
+    elif manifest.gguf is not None:
+        kept = stored.precision is Precision.STORED
+        parts.append("as stored in the GGUF file" if kept else "from the GGUF file")
     parts.append(f"{bytes_text(manifest.folder_bytes)} on disk")
     parts.append(f"{manifest.created:%Y-%m-%d %H:%M} UTC")
     line = " · ".join(parts)

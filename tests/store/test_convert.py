@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.catalogue import Int4Settings, Int8Settings, Precision
+from core.catalogue import CONVERTED_PRECISIONS, Int4Settings, Int8Settings, Precision
 from core.errors import ConversionError, CorruptModelError, NotAModelError, PersonMistake
 from core.settings import CHECKOUT
 from core.store import ModelStore, SourceKind, StoredModel, resolve
@@ -66,7 +66,7 @@ def similarity(left: np.ndarray, right: np.ndarray) -> float:
     return float(((left * right).sum(axis=-1) / norms).mean())
 
 
-@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("precision", CONVERTED_PRECISIONS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_weights_are_really_in_the_precision(
     converted: Converted, architecture: str, precision: Precision
@@ -74,7 +74,9 @@ def test_weights_are_really_in_the_precision(
     model = converted(architecture, precision)
     report = read_weights(model.folder)
     assert report.is_really(precision)
-    assert not any(report.is_really(other) for other in Precision if other is not precision)
+    assert not any(
+        report.is_really(other) for other in CONVERTED_PRECISIONS if other is not precision
+    )
     assert report.types == model.manifest.weight_types
     if precision is Precision.INT4:
         assert report.types["u4"] > 0.3 * report.parameters
@@ -114,7 +116,7 @@ def test_compressed_weights_stay_close(
     assert similarity(actual, torch_logits(checkpoint_of(architecture))) > at_least
 
 
-@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("precision", CONVERTED_PRECISIONS)
 def test_bfloat16_checkpoint_gives_every_precision(
     store: ModelStore, tmp_path: Path, precision: Precision
 ) -> None:
@@ -319,7 +321,7 @@ def ir_of(converted: Converted, tmp_path: Path) -> Callable[[Precision], Path]:
     return copy
 
 
-@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("precision", CONVERTED_PRECISIONS)
 def test_ir_in_the_same_precision_is_taken_over(
     store: ModelStore, ir_of: Callable[[Precision], Path], precision: Precision
 ) -> None:

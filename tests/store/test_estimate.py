@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from core import devices
-from core.catalogue import Int4Settings, Precision, Shape, catalogue
+from core.catalogue import CONVERTED_PRECISIONS, Int4Settings, Precision, Shape, catalogue
 from core.errors import DiskFullError, NotAModelError, NotEnoughMemoryError, PersonMistake
 from core.settings import CHECKOUT, Settings
 from core.store import (
@@ -106,7 +106,7 @@ def test_every_row_of_the_catalogue_has_an_estimate_for_every_precision(
     settings: Settings,
 ) -> None:
     for key, row in catalogue().items():
-        told = [estimate(resolve(key), precision, settings) for precision in Precision]
+        told = [estimate(resolve(key), precision, settings) for precision in CONVERTED_PRECISIONS]
         sizes = [item.disk_bytes for item in told]
         assert sizes == sorted(sizes, reverse=True), key  # FP32, FP16, INT8, INT4
         assert all(item.memory_bytes > 0.4 * GB and item.seconds > 1 for item in told)
@@ -153,7 +153,7 @@ def test_local_folder_is_told_from_its_files(
 
 
 def test_estimate_covers_what_is_written(converted: Converted, settings: Settings) -> None:
-    for precision in Precision:
+    for precision in CONVERTED_PRECISIONS:
         stored = converted("llama", precision)
         source = resolve(stored.manifest.source.location)
         told = estimate(source, precision, settings)

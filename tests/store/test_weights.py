@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.catalogue import Precision
+from core.catalogue import CONVERTED_PRECISIONS, Precision
 from core.errors import CorruptModelError
 from core.store import StoredModel
 from core.store.weights import IR_BIN, IR_XML, read_weights, stored_precision, weight_bits
@@ -24,7 +24,7 @@ def ir(converted: Converted, tmp_path: Path) -> Path:
     return Path(shutil.copytree(converted("llama", Precision.INT8).folder, tmp_path / "ir"))
 
 
-@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("precision", CONVERTED_PRECISIONS)
 def test_agrees_with_what_openvino_loads(converted: Converted, precision: Precision) -> None:
     import openvino
 

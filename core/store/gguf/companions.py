@@ -18,20 +18,19 @@ from core.store.gguf.reader import GgufFile, shape_of
 if TYPE_CHECKING:
     from core.catalogue import RecommendedSampling
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _WORDS_AND_DIGITS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_SPLITS = {
-    "gpt-2": (_GPT2,),
-    "smollm": (r"\p{N}", _GPT2),
-    "llama-bpe": (_WORDS_AND_DIGITS % r"\p{N}{1,3}",),
-    "qwen2": (_WORDS_AND_DIGITS % r"\p{N}",),
-    "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
+_SPLIT = {
+    "gpt-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    # llama.cpp takes every digit apart first and then splits what lies between them as GPT-2 does.
+    "smollm": (r"'s|'t|'re|'ve|'m|'ll|'d|\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"),
+    "llama-bpe": _WORDS_AND_DIGITS % r"\p{N}{1,3}",
+    "qwen2": _WORDS_AND_DIGITS % r"\p{N}",
 }
-"""Where a text is split before merges apply, by ``tokenizer.ggml.pre``: the patterns of llama.cpp,
-one after the other. "default" is what files without this field mean."""
+"""Where a text is split before merges apply, by ``tokenizer.ggml.pre``; after llama.cpp's patterns.
+One pattern each: OpenVINO Tokenizers joins several into one that splits otherwise."""
 _ALIASES = {
     "gpt2": "gpt-2",
     "llama3": "llama-bpe",
@@ -85,12 +84,12 @@ def _backend(file: GgufFile, tokens: list[str], special: dict[str, str]) -> Any:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
     kind = file.value("tokenizer.ggml.model", str)
-    pre = file.value("tokenizer.ggml.pre", str, "default")
+    pre = file.value("tokenizer.ggml.pre", str, "none")
     pre = _ALIASES.get(pre, pre)
-    if kind != "gpt2" or pre not in _SPLITS:
+    if kind != "gpt2" or pre not in _SPLIT:
         raise NotAModelError(
             f"{file.path.name} has a tokenizer of model {kind[:40]!r} and splitting {pre[:40]!r}; "
-            f"byte-level BPE with the splitting of {', '.join(_SPLITS)} can be read. Take the "
+            f"byte-level BPE with the splitting of {', '.join(_SPLIT)} can be read. Take the "
             "model's safetensors instead."
         )
     merges = [tuple(merge.split(" ", 1)) for merge in _texts(file, "tokenizer.ggml.merges")]
@@ -108,9 +107,9 @@ def _backend(file: GgufFile, tokens: list[str], special: dict[str, str]) -> Any:
     except Exception as error:  # tokenizers raises Exception itself
         raise _unfit(file, f"its merges do not fit its tokens: {error}") from error
     backend = Tokenizer(model)
-    splits = [pre_tokenizers.Split(Regex(split), "isolated") for split in _SPLITS[pre]]
+    split = pre_tokenizers.Split(Regex(_SPLIT[pre]), "isolated")
     whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*splits, whole])
+    backend.pre_tokenizer = pre_tokenizers.Sequence([split, whole])
     backend.decoder = decoders.ByteLevel()
     added = [
         AddedToken(tokens[number], special=bool(types[number] == _CONTROL), normalized=False)

@@ -21,8 +21,6 @@ from core.store.gguf.blocks import Floats, Groups
 from core.store.gguf.reader import GgufFile, Tensor, shape_of
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
-_ROWS_AT_ONCE = 8192
-"""Rows of a matrix that are unpacked together, to bound the memory of large vocabularies."""
 
 
 @dataclass
@@ -263,16 +261,21 @@ class _Builder:
         rows, count, size = groups.integers.shape
         constants = _constants(groups)
         self.deviation = max(self.deviation, _deviation(groups, constants))
-        integers = constants.integers
+        integers, zero_point = constants.integers, None
+        if constants.zero_point is not None:
+            zero_point = ops.constant(constants.zero_point)
         if groups.bits == 4:
             packed = (integers[..., 0::2] & 15) | ((integers[..., 1::2] & 15) << 4)
             kind = ov.Type.u4 if groups.minimum is not None else ov.Type.i4
             weights = _constant_of(packed.view(np.uint8), [rows, count, size], kind)
         else:
-            weights = ops.constant(integers)
+            # Unsigned with a zero point in the middle: 6 % more tokens/s than signed (SmolLM2's
+            # output layer in Q8_0, on a CPU).
+            weights = ops.constant(integers.view(np.uint8) + np.uint8(128))
+            zero_point = ops.convert(ops.constant(np.full((1, 1, 1), 128, np.uint8)), "f16")
         node = ops.convert(weights, "f16")
-        if constants.zero_point is not None:
-            node = ops.subtract(node, ops.constant(constants.zero_point))
+        if zero_point is not None:
+            node = ops.subtract(node, zero_point)
         node = ops.multiply(node, ops.constant(constants.scale))
         node = ops.reshape(node, _ints(list(shape)), special_zero=False)
         return ops.convert(node, "f32")

@@ -1,0 +1,208 @@
+"""Builds tiny GGUF files with random weights, and the transformers model that they stand for.
+
+The ``gguf`` package writes the files and quantises F16, BF16, Q4_0, Q4_1 and Q8_0. It cannot
+quantise Q4_K and Q6_K: their blocks are drawn at random, with scales in a sensible range. What a
+tensor stands for is told by the package's own dequantisation.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+TENSOR_TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K")
+
+HIDDEN, LAYERS, HEADS, KV_HEADS, INNER, POSITIONS = 256, 2, 4, 2, 512, 256
+"""K-quants have blocks of 256 weights, so no row is shorter."""
+
+_NAMES = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+
+
+@dataclass(frozen=True)
+class TinyGguf:
+    """A file, and its model in transformers with the dequantised weights."""
+
+    path: Path
+    model: Any
+
+
+def tiny_gguf(
+    path: Path,
+    architecture: str = "llama",
+    tensor_type: str = "Q4_1",
+    *,
+    tied: bool = False,
+    template: str | None = CHAT_TEMPLATE,
+    pre: str = "gpt-2",
+    seed: int = 0,
+) -> TinyGguf:
+    """Write a file and return it with its model.
+
+    Args:
+        path: of the file; its folder is made.
+        architecture: one of :data:`ARCHITECTURES`.
+        tensor_type: of every matrix, one of :data:`TENSOR_TYPES`.
+        tied: whether the output layer is the embeddings.
+        template: the chat template.
+        pre: ``tokenizer.ggml.pre``.
+        seed: of the weights.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    vocabulary = tiny_tokenizer(path.parent, special_tokens=("<|im_start|>", "<|im_end|>"))
+    tokenizer = json.loads((path.parent / "tokenizer.json").read_text(encoding="utf-8"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (path.parent / name).unlink()
+    model = _model(architecture, vocabulary, tied=tied, seed=seed)
+    writer = gguf.GGUFWriter(path, architecture)
+    _write_sizes(writer)
+    _write_tokenizer(writer, tokenizer, template, pre)
+    random = np.random.default_rng(seed)
+    state = model.state_dict()
+    for name, tensor in list(state.items()):
+        if name == "lm_head.weight" and tied:
+            continue
+        weights, own_name = tensor.float().numpy(), _name(name)
+        order = _rotary_order(own_name, weights) if architecture == "llama" else None
+        weights = weights if order is None else weights[order]
+        kind = gguf.GGMLQuantizationType[tensor_type if weights.ndim == 2 else "F32"]
+        raw = _quantised(weights, kind, random)
+        writer.add_tensor(own_name, raw, raw_dtype=kind)
+        read = np.asarray(gguf.dequantize(raw, kind), dtype=np.float32).reshape(weights.shape)
+        if order is not None:
+            back = np.empty_like(read)
+            back[order] = read
+            read = back
+        tensor.copy_(_torch(read))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    model.load_state_dict(state)
+    return TinyGguf(path, model)
+
+
+def _model(architecture: str, vocabulary: int, *, tied: bool, seed: int) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        architecture,
+        vocab_size=vocabulary,
+        hidden_size=HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        head_dim=HIDDEN // HEADS,
+        intermediate_size=INNER,
+        max_position_embeddings=POSITIONS,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 50_000.0},
+        tie_word_embeddings=tied,
+        initializer_range=0.1,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config).float().eval()
+        with torch.no_grad():  # biases and norms that matter
+            for parameter in model.parameters():
+                if parameter.ndim == 1:
+                    parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def _write_sizes(writer: gguf.GGUFWriter) -> None:
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(POSITIONS)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(50_000.0)
+    writer.add_file_type(3)
+
+
+def _write_tokenizer(
+    writer: gguf.GGUFWriter, tokenizer: dict[str, Any], template: str | None, pre: str
+) -> None:
+    ids = dict(tokenizer["model"]["vocab"])
+    special = {added["content"]: added["id"] for added in tokenizer["added_tokens"]}
+    tokens = [text for text, _ in sorted((ids | special).items(), key=lambda item: item[1])]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if text in special else 1 for text in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    writer.add_pad_token_id(0)
+    writer.add_add_bos_token(False)
+    if template is not None:
+        writer.add_chat_template(template)
+
+
+def _name(name: str) -> str:
+    outside = {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "model.norm.weight": "output_norm.weight",
+        "lm_head.weight": "output.weight",
+    }
+    if name in outside:
+        return outside[name]
+    layer, rest = name.removeprefix("model.layers.").split(".", 1)
+    module, kind = rest.rsplit(".", 1)
+    return f"blk.{layer}.{_NAMES[module]}.{kind}"
+
+
+def _rotary_order(name: str, weights: Any) -> Any:
+    """llama.cpp's order of the rows of Llama's queries and keys, as its converter has it."""
+    if not name.endswith(("attn_q.weight", "attn_k.weight")):
+        return None
+    rows = np.arange(len(weights))
+    heads = HEADS if "attn_q" in name else KV_HEADS
+    return rows.reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
+
+
+def _quantised(weights: Any, kind: gguf.GGMLQuantizationType, random: np.random.Generator) -> Any:
+    if kind.name == "F32":
+        return np.ascontiguousarray(weights)
+    if kind.name not in ("Q4_K", "Q6_K"):
+        return gguf.quantize(np.ascontiguousarray(weights), kind)
+    rows, columns = weights.shape
+    size = gguf.GGML_QUANT_SIZES[kind][1]
+    blocks = random.integers(0, 256, (rows, columns // 256, size), dtype=np.uint8)
+    if kind.name == "Q4_K":
+        # Weights of about ±0.25: a scale of at most 63 steps, and a minimum of half the range.
+        blocks[..., :4] = np.array([5e-4, 3.7e-3], dtype=np.float16).view(np.uint8)
+    else:
+        blocks[..., 208:] = np.array([7e-5], dtype=np.float16).view(np.uint8)
+    return blocks.reshape(rows, -1)
+
+
+def _torch(weights: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(np.array(weights))
