@@ -192,10 +192,12 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--prompt-format", help="dolly, alpaca, plain … (default: the model's)")
     command.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
     command.add_argument(
-        "--temperature", type=float, default=0.8, metavar="T", help="0 means greedy"
+        "--temperature", type=float, metavar="T", help="0 means greedy (default: the model's)"
     )
-    command.add_argument("--top-p", type=float, default=0.92, metavar="P")
-    command.add_argument("--top-k", type=int, default=0, metavar="K", help="0 switches it off")
+    command.add_argument("--top-p", type=float, metavar="P", help="(default: the model's)")
+    command.add_argument(
+        "--top-k", type=int, metavar="K", help="0 switches it off (default: the model's)"
+    )
     command.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R")
     choice = command.add_mutually_exclusive_group()
     choice.add_argument("--seed", type=int, metavar="N", help="reproduces a sampled answer")

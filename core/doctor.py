@@ -24,6 +24,7 @@ from core.catalogue import EMBEDDED_DIR, catalogue
 from core.devices import DeviceKind
 from core.errors import PaddockError, RecordsError
 from core.settings import CHECKOUT, Settings
+from core.units import bytes_text
 
 OLDEST_PYTHON = (3, 11)
 REQUIREMENTS = CHECKOUT / "requirements.txt"
@@ -179,10 +180,10 @@ def check_memory(settings: Settings) -> Check:
     """Whether a small model fits the free memory."""
     total, free = devices.host_facts().memory_bytes, devices.available_memory_bytes()
     wanted = MEMORY_WANTED + settings.memory_reserve_mib * MIB
-    finding = f"{_gib(free)} of {_gib(total)} are free."
+    finding = f"{bytes_text(free)} of {bytes_text(total)} are free."
     if free >= wanted:
         return Check("Memory", State.OK, finding)
-    remedy = f"Close other programs: models of a billion parameters want {_gib(wanted)}."
+    remedy = f"Close other programs: models of a billion parameters want {bytes_text(wanted)}."
     return Check("Memory", State.WARN, finding, remedy)
 
 
@@ -193,12 +194,12 @@ def check_disk(settings: Settings) -> Check:
     except OSError as error:
         finding = f"The free space of {settings.home} cannot be told ({_reason(error)})."
         return Check("Disk", State.WARN, finding)
-    finding = f"{_gib(free)} are free for {settings.home}."
+    finding = f"{bytes_text(free)} are free for {settings.home}."
     if free >= DISK_WANTED:
         return Check("Disk", State.OK, finding)
     remedy = (
         f"Free some space or set PADDOCK_HOME to another disk: converting a model of "
-        f"three billion parameters takes about {_gib(DISK_WANTED)}."
+        f"three billion parameters takes about {bytes_text(DISK_WANTED)}."
     )
     return Check("Disk", State.WARN if free >= DISK_NEEDED else State.BAD, finding, remedy)
 
@@ -335,7 +336,3 @@ def _reason(error: Exception) -> str:
 
 def _listed(names: list[str]) -> str:
     return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'}"
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"

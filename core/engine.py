@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -48,6 +49,7 @@ from core.store import (
     with_genai_check,
 )
 from core.store.for_device import find_for_device, have_for_device
+from core.store.sources import recorded_name
 
 STOP_PATIENCE_S = 5.0
 """Seconds to wait for answers that were stopped; one ends within a token."""
@@ -117,7 +119,13 @@ class Engine:
 
     def handle(self, spec: ModelSpec) -> ModelHandle | RemoteHandle:
         """The handle of a model, here or elsewhere; nothing is loaded and nobody asked for it."""
-        return self.remotes.handle(spec) if spec.remote else self.pool.handle(spec)
+        if spec.remote:
+            return self.remotes.handle(spec)
+        return self.pool.handle(self.named(spec))
+
+    def named(self, spec: ModelSpec) -> ModelSpec:
+        """The same with the model's key for programs, whatever it was called."""
+        return spec if spec.remote else replace(spec, model=self.store.name(spec.model))
 
     def lease(
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
@@ -273,6 +281,7 @@ class Engine:
         Raises:
             ModelBusyError: it is answering or being converted.
         """
+        self.settings.check_not_kiosk()
         self._unload_below(stored.folder)
         return self.store.delete(stored)
 
@@ -327,8 +336,13 @@ class Engine:
             start = runs[0].start
             if start.runtime == RuntimeName.REMOTE:  # nobody is called for a guess
                 return None
-            spec = ModelSpec(
-                start.model, Precision(start.precision), start.device, RuntimeName(start.runtime)
+            spec = self.named(
+                ModelSpec(
+                    recorded_name(start.model, start.source),
+                    Precision(start.precision),
+                    start.device,
+                    RuntimeName(start.runtime),
+                )
             )
             stored = find_stored(self.store, spec)
         except (PaddockError, ValueError):
@@ -343,7 +357,7 @@ class Engine:
         """Load a model ahead of the first question; what fails then fails when it is asked."""
         with (
             suppress(PaddockError),
-            self.pool.lease(spec, lambda message, fraction: None, threading.Event()),
+            self.pool.lease(self.named(spec), lambda message, fraction: None, threading.Event()),
         ):
             logger.info("%s is ready", spec.label)
 

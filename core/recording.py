@@ -82,7 +82,7 @@ class RunRecorder(JobObserver):
             max_new_tokens=sampling.max_new_tokens,
             greedy=sampling.greedy,
             seed=sampling.seed,
-            model=job.spec.model,
+            model=stored.name if stored else job.spec.model,
             title=stored.manifest.title if stored else split_name(job.spec.model).model,
             source=_source(stored.manifest) if stored else f"{MARK}{job.spec.device}",
             precision=job.spec.precision_name,

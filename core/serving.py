@@ -14,7 +14,8 @@ from core.errors import PaddockError, UnknownModelError
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
 from core.records import Origin
-from core.runtimes.spec import ModelSpec
+from core.runtimes.sampling import default_sampling
+from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.store import ModelStore, Source, SourceKind, StoredModel
 from core.store.for_device import npu_store
 
@@ -49,12 +50,13 @@ class EngineModels:
             _embedded_card(ModelName(row.key), row)
             for row in catalogue().values()
             if row.embedded and (row.key, DEFAULT_PRECISION) not in there
+            if not self._engine.settings.kiosk
         ]
         for_npu = _good(npu_store(self._engine.settings))
         return (
             embedded
-            + [_stored_card(ModelName(_id(each), each.precision), each) for each in stored]
-            + [_stored_card(ModelName(_id(each), each.precision, _NPU), each) for each in for_npu]
+            + [_stored_card(ModelName(each.name, each.precision), each) for each in stored]
+            + [_stored_card(ModelName(each.name, each.precision, _NPU), each) for each in for_npu]
         )
 
     def find(self, name: str) -> ModelCard:
@@ -63,6 +65,14 @@ class EngineModels:
         if stored is not None:
             return _stored_card(wanted, stored)
         return _embedded_card(wanted, catalogue()[wanted.model])
+
+    def sampling(self, name: str) -> SamplingSettings:
+        """See :class:`core.api.service.Answering`."""
+        try:
+            wanted, stored = self._find(name)
+        except PaddockError:  # refused when it is to start
+            return SamplingSettings()
+        return default_sampling(self._engine.store, _spec(wanted, stored).model)
 
     def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
         """See :class:`core.api.service.Answering`."""
@@ -90,6 +100,7 @@ class EngineModels:
                     return wanted, each
             row = catalogue().get(wanted.model)
             if row is not None and row.embedded:
+                self._engine.settings.check_not_kiosk()
                 return wanted, None
         raise UnknownModelError(
             f"There is no model {name[:_SHOWN]!r} here that can answer now; GET /v1/models lists "
@@ -120,11 +131,7 @@ def _meanings(name: str) -> Iterator[ModelName]:
 
 
 def _spec(wanted: ModelName, stored: StoredModel | None) -> ModelSpec:
-    """As the pages name it, so that they share one in memory."""
-    model = wanted.model
-    if stored is not None:
-        outside = stored.key not in catalogue()
-        model = stored.manifest.source.location if outside else stored.key
+    model = stored.name if stored is not None else wanted.model
     return ModelSpec(model, wanted.precision, wanted.device, wanted.runtime)
 
 
@@ -132,13 +139,6 @@ def _names(stored: StoredModel) -> set[str]:
     source = stored.manifest.source
     hub = {source.location} if source.kind == SourceKind.HUB else set()
     return {stored.key} | hub
-
-
-def _id(stored: StoredModel) -> str:
-    """What programs call it; folders of this machine concern nobody."""
-    source = stored.manifest.source
-    outside = stored.key not in catalogue() and source.kind == SourceKind.HUB
-    return source.location if outside else stored.key
 
 
 def _embedded(stored: StoredModel) -> bool:

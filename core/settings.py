@@ -9,11 +9,16 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from core.errors import PersonMistake
+from core.errors import AccessDeniedError, PersonMistake
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 """Folder that holds ``streamlit_app.py``; ``.paddock/`` lies in it unless told otherwise."""
 
+
+KIOSK_SENTENCE = (
+    "This Paddock is a kiosk, where models are not downloaded, converted or deleted; use a model "
+    "that is on this machine, or start without PADDOCK_KIOSK."
+)
 
 _YEAR_H = 366 * 24
 
@@ -89,6 +94,12 @@ class Settings(BaseSettings):
     )
     max_new_tokens: int = Field(
         default=1000, ge=1, le=1000, description="New tokens that may be asked for."
+    )
+
+    kiosk: bool = Field(
+        default=False,
+        description="For a stand at a trade fair: nothing is downloaded, converted or deleted, and "
+        "a page that nobody has touched for two minutes starts afresh.",
     )
 
     remotes: str | None = Field(
@@ -167,6 +178,14 @@ class Settings(BaseSettings):
     @classmethod
     def _in_any_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
+
+    def check_not_kiosk(self) -> None:
+        """
+        Raises:
+            AccessDeniedError: models may not be downloaded, converted or deleted.
+        """
+        if self.kiosk:
+            raise AccessDeniedError(KIOSK_SENTENCE)
 
     @property
     def models_dir(self) -> Path:

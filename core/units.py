@@ -6,16 +6,7 @@ from collections.abc import Sequence
 
 
 def bytes_text(size: float) -> str:
-    """A size in bytes with a binary unit: ``3.1 GiB``, ``412 MiB``, ``12 KiB``."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if abs(size) >= factor:
-            value = size / factor
-            return f"{value:.1f} {unit}" if abs(value) < 10 else f"{value:,.0f} {unit}"
-    return f"{size:.0f} B"
-
-
-def decimal_text(size: float) -> str:
-    """A size in bytes as hubs and disks give it, in powers of 1000: ``5.5 GB``, ``412 MB``."""
+    """A size in bytes, of memory too, in powers of 1000: ``5.5 GB``, ``412 MB``, ``8 kB``."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if abs(size) >= factor * 0.9995:
             value = size / factor

@@ -5,6 +5,7 @@ import streamlit as st
 from core.comparison.fit import fit_together
 from core.comparison.setup import Mode
 from core.generation.request import GenerationRequest
+from core.runtimes.sampling import default_sampling
 from core.ui.cached import shared_engine
 from core.ui.compare_columns import draw_answers, follow_to_the_end, scroll_here
 from core.ui.compare_history import draw_actions, draw_history, draw_link
@@ -18,6 +19,7 @@ from core.ui.person import person
 from core.ui.question import CONTEXT, INSTRUCTION, ask_for_instruction
 from core.ui.safe_text import emphasised, safe_inline
 from core.ui.sampling import pick_sampling
+from core.ui.start import draw_start
 
 ONE, LIST = "one", "list"
 LABELS = {ONE: "One instruction", LIST: "A list of instructions"}
@@ -25,10 +27,6 @@ LABELS = {ONE: "One instruction", LIST: "A list of instructions"}
 person()  # whoever may not be here is sent away
 state, engine = comparison(), shared_engine()
 running = state.running  # asked once: it may end while the page is drawn
-
-# The settings, the same for all.
-with st.sidebar:
-    sampling = pick_sampling()
 
 # The instruction, and who is to answer it.
 st.title("Put models side by side", anchor=False)
@@ -51,8 +49,12 @@ else:
 sides = pick_sides(engine.store)
 specs = tuple(side.spec for side in sides)
 
+# The settings, the same for all: at first those of A's model.
+with st.sidebar:
+    sampling = pick_sampling(default_sampling(engine.store, specs[0].model))
+
 with st.container(horizontal=True, gap="medium"):
-    draw_side_buttons(specs)
+    draw_side_buttons(engine.store, specs)
     link = st.empty()  # drawn once all settings stand in it
 
 # How they run, and the start.
@@ -70,13 +72,9 @@ with st.container(horizontal=True, gap="small", vertical_alignment="center"):
     blind = pick_blind()
 with link.container():
     draw_link(whole=list_linked() if kind == LIST else texts_linked(INSTRUCTION, CONTEXT))
-asked = start.button(
-    f"Run {all_of_them}",
-    icon=":material/play_arrow:",
-    type="primary",
-    shortcut="Ctrl+Enter",
-    disabled=running or (tight is not None and mode is Mode.RACE),
-)
+with start.container():
+    too_tight = tight is not None and mode is Mode.RACE
+    asked = draw_start(f"Run {all_of_them}", specs, disabled=running or too_tight)
 st.caption(mode.sentence)
 if tight is not None:
     remedy = "" if mode is Mode.RACE else " Fair can still load them one after the other."

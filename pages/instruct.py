@@ -3,6 +3,7 @@
 import streamlit as st
 
 from core.generation.request import GenerationRequest
+from core.runtimes.sampling import default_sampling
 from core.ui.answers import draw_entry, draw_history_export, draw_question
 from core.ui.cached import shared_engine
 from core.ui.history import SHOWN, conversation
@@ -13,6 +14,7 @@ from core.ui.preferences import remember
 from core.ui.question import ask_for_instruction, clear_instruction
 from core.ui.safe_text import safe_inline
 from core.ui.sampling import pick_sampling
+from core.ui.start import draw_start
 from core.ui.stream_view import Pace, stream_answer
 
 person()  # whoever may not be here is sent away
@@ -25,7 +27,7 @@ with st.sidebar:
     spec = pick_model(shared_engine().store)
     prompt_format = pick_prompt_format(spec)
     st.divider()
-    sampling = pick_sampling()
+    sampling = pick_sampling(default_sampling(shared_engine().store, spec.model))
     st.divider()
     link_choice("pace", Pace.FULL, Pace)
     pace = st.segmented_control(
@@ -48,13 +50,7 @@ st.caption(
 )
 instruction, context = ask_for_instruction()
 with st.container(horizontal=True):
-    asked = st.button(
-        "Run",
-        icon=":material/play_arrow:",
-        type="primary",
-        shortcut="Ctrl+Enter",
-        disabled=state.running,
-    )
+    asked = draw_start("Run", [spec], disabled=state.running)
     st.button("Stop", icon=":material/stop:", on_click=state.stop, disabled=not state.running)
     st.button("Clear", icon=":material/backspace:", on_click=clear_instruction)
 if asked and not state.running:  # the second of two quick clicks finds it running

@@ -210,7 +210,7 @@ def test_a_model_of_a_local_folder_goes_by_its_key_and_never_by_a_path(
     assert names(models)[-1] == card.id == "mine-00c0ffee" and card.owned_by == "local"
     assert all("/" not in f"{card}" for card in models.models())
     ask(models, "mine-00c0ffee")
-    assert [spec.model for spec in runtime.loads] == [path]  # as the pages name it
+    assert [spec.model for spec in runtime.loads] == ["mine-00c0ffee"]  # as the pages name it
     for name in (path, "mine", f"{path}:INT8", "../mine-00c0ffee"):
         with pytest.raises(UnknownModelError):
             models.find(name)
@@ -386,3 +386,22 @@ def test_who_was_disabled_or_deleted_is_answered_no_more(
     with pytest.raises(AccessDeniedError):
         models.start(EMBEDDED[0], REQUEST, ADA)
     assert models.start(EMBEDDED[0], REQUEST, BOB).wait(30), "others go on"
+
+
+# A kiosk, and settings left out
+
+
+def test_a_kiosk_makes_nothing_for_a_program(
+    engine: Engine, models: EngineModels, runtime: FakeRuntime
+) -> None:
+    engine.settings = engine.settings.model_copy(update={"kiosk": True})
+    assert models.models() == []
+    for attempt in (lambda: models.find("paddock-neox"), lambda: ask(models, "paddock-neox")):
+        with pytest.raises(AccessDeniedError, match="is a kiosk"):
+            attempt()
+    assert not runtime.loads
+
+
+def test_settings_that_are_left_out_are_the_models(models: EngineModels) -> None:
+    assert models.sampling("paddock-neox") == SamplingSettings()
+    assert models.sampling("no such model") == SamplingSettings()

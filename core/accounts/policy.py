@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from core.errors import AccessDeniedError
 from core.records import Account
-from core.settings import AuthMode, Registration
+from core.settings import KIOSK_SENTENCE, AuthMode, Registration
 
 _FORWARDING = frozenset(
     {
@@ -99,6 +99,8 @@ class Access:
     """How an account can be had."""
     account: str | None = None
     """Whose data may be seen beside that of the browser session; None for guests."""
+    kiosk: bool = False
+    """Whether nobody may manage, as :attr:`core.settings.Settings.kiosk` wants it."""
 
     @property
     def must_sign_in(self) -> bool:
@@ -119,6 +121,8 @@ class Access:
             AccessDeniedError: the person has not the right to manage.
         """
         self.check_use()
+        if self.kiosk:
+            raise AccessDeniedError(KIOSK_SENTENCE)
         if not self.manage:
             raise AccessDeniedError(
                 "Models and benchmarks are managed by people with the right to; ask an "
@@ -136,22 +140,34 @@ class Access:
 
 
 def access(
-    place: Place, auth: AuthMode, registration: Registration, account: Account | None
+    place: Place,
+    auth: AuthMode,
+    registration: Registration,
+    account: Account | None,
+    *,
+    kiosk: bool = False,
 ) -> Access:
     """What may be done in this place by this account, or by a guest.
 
     On this machine, where guests may manage, whoever has signed in may too: signing in takes no
-    right away.
+    right away. In a kiosk nobody may.
     """
     guests = auth is AuthMode.AUTO and place.on_this_machine
     if account is None or account.disabled:
-        return Access(use=guests, manage=guests, administer=False, register=registration)
+        return Access(
+            use=guests,
+            manage=guests and not kiosk,
+            administer=False,
+            register=registration,
+            kiosk=kiosk,
+        )
     return Access(
         use=True,
-        manage=guests or account.role.manages,
+        manage=(guests or account.role.manages) and not kiosk,
         administer=account.role.administers,
         register=registration,
         account=account.id,
+        kiosk=kiosk,
     )
 
 

@@ -100,7 +100,7 @@ class Api:
     def _start(self, body: bytes, caller: Caller, *, chat: bool) -> tuple[Asked, Running]:
         answering = self._answering()
         parse = parse_chat if chat else parse_completion
-        asked = parse(parse_body(body), answering.limits)
+        asked = parse(parse_body(body), answering.limits, answering.sampling)
         try:
             return asked, answering.start(asked.model, asked.request, caller)
         except PaddockError as error:

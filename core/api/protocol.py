@@ -1,12 +1,12 @@
 """What a program asks, checked: the bodies of ``/v1/chat/completions`` and ``/v1/completions``.
 
 What cannot be done is refused by name, what changes nothing (``user``, ``metadata``, ``store`` …)
-is passed over. A sampling setting that is not named is what the pages begin with.
+is passed over. A sampling setting that is not named is what the pages begin with for that model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,15 @@ class Asked:
     """The field that holds what the model is to read."""
 
 
-def parse_chat(body: Mapping[str, Any], limits: Limits) -> Asked:
+Defaults = Callable[[str], SamplingSettings]
+"""The settings that a model of a name answers with where a request leaves them out."""
+
+
+def _dolly(name: str) -> SamplingSettings:
+    return SamplingSettings()
+
+
+def parse_chat(body: Mapping[str, Any], limits: Limits, defaults: Defaults = _dolly) -> Asked:
     """The body of ``/v1/chat/completions``.
 
     Beside OpenAI's fields: ``context``, a passage that the last message is about, and
@@ -99,7 +107,8 @@ def parse_chat(body: Mapping[str, Any], limits: Limits) -> Asked:
         raise wrong("context", context, "a text")
     last = turns[-1].text
     full = fields.flag("return_full_text")
-    request = _request(fields, limits, last, context or "", tuple(turns[:-1]))
+    usual = defaults(model)
+    request = _request(fields, limits, usual, last, context or "", tuple(turns[:-1]))
     _check_length(request, limits, "messages")
     return Asked(
         model,
@@ -110,7 +119,7 @@ def parse_chat(body: Mapping[str, Any], limits: Limits) -> Asked:
     )
 
 
-def parse_completion(body: Mapping[str, Any], limits: Limits) -> Asked:
+def parse_completion(body: Mapping[str, Any], limits: Limits, defaults: Defaults = _dolly) -> Asked:
     """The body of ``/v1/completions``: the prompt is what the model reads, to the byte.
 
     Beside OpenAI's fields: ``return_full_text``, another name of ``echo``.
@@ -126,7 +135,7 @@ def parse_completion(body: Mapping[str, Any], limits: Limits) -> Asked:
     if not isinstance(prompt, str) or not prompt:
         raise wrong("prompt", prompt, "a text, or a list of a single one; token ids are not taken")
     full = fields.flag("echo") or fields.flag("return_full_text")
-    request = _request(fields, limits, prompt, verbatim=True)
+    request = _request(fields, limits, defaults(model), prompt, verbatim=True)
     _check_length(request, limits, "prompt")
     return Asked(model, request, *_stream(fields), prefix=prompt if full else "", param="prompt")
 
@@ -134,6 +143,7 @@ def parse_completion(body: Mapping[str, Any], limits: Limits) -> Asked:
 def _request(
     fields: Fields,
     limits: Limits,
+    usual: SamplingSettings,
     instruction: str,
     context: str = "",
     earlier: tuple[Turn, ...] = (),
@@ -141,7 +151,7 @@ def _request(
     verbatim: bool = False,
 ) -> GenerationRequest:
     _check_done(fields)
-    sampling, shorten = _sampling(fields, limits)
+    sampling, shorten = _sampling(fields, limits, usual)
     return GenerationRequest(
         instruction,
         context,
@@ -166,9 +176,14 @@ def _check_done(fields: Fields) -> None:
             raise unsupported(name, why)
 
 
-def _sampling(fields: Fields, limits: Limits) -> tuple[SamplingSettings, bool]:
-    """The settings, and whether the length is nobody's wish and may be shorter."""
-    usual = SamplingSettings()
+def _sampling(
+    fields: Fields, limits: Limits, usual: SamplingSettings
+) -> tuple[SamplingSettings, bool]:
+    """The settings, and whether the length is nobody's wish and may be shorter.
+
+    Args:
+        usual: those of the model, where a field is left out.
+    """
     most = limits.max_new_tokens
     wanted = fields.whole("max_completion_tokens", 1, most)
     if wanted is None:
@@ -178,10 +193,13 @@ def _sampling(fields: Fields, limits: Limits) -> tuple[SamplingSettings, bool]:
     top_k = fields.whole("top_k", -1, TOP_K_RANGE[1])
     penalty = fields.number("repetition_penalty", *REPETITION_PENALTY_RANGE)
     seed = fields.whole("seed", *OPENAI_SEEDS)
+    usually_greedy = usual.greedy and temperature is None and top_p is None and top_k is None
     temperature = usual.temperature if temperature is None else temperature
     top_p = usual.top_p if top_p is None else top_p
     # Below what can be set here the likeliest token is taken nearly always: then always.
-    greedy = temperature < TEMPERATURE_RANGE[0] or top_p < TOP_P_RANGE[0] or top_k == 1
+    greedy = (
+        usually_greedy or temperature < TEMPERATURE_RANGE[0] or top_p < TOP_P_RANGE[0] or top_k == 1
+    )
     return SamplingSettings(
         max_new_tokens=min(usual.max_new_tokens, most) if wanted is None else wanted,
         temperature=usual.temperature if greedy else temperature,

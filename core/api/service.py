@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from core.generation.answer import Answer
 from core.generation.job import Phase
 from core.generation.request import GenerationRequest
-from core.runtimes.spec import MAX_NEW_TOKENS_RANGE
+from core.runtimes.spec import MAX_NEW_TOKENS_RANGE, SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,11 @@ class Answering(Protocol):
         Raises:
             UnknownModelError: there is none.
         """
+        ...
+
+    def sampling(self, name: str) -> SamplingSettings:
+        """What the model of a name answers with where a request says nothing else; of a name that
+        means none, anything."""
         ...
 
     def start(self, name: str, request: GenerationRequest, caller: Caller) -> Running:

@@ -22,7 +22,7 @@ import psutil
 
 from core.devices import available_memory_bytes
 from core.errors import NotEnoughMemoryError
-from core.units import bytes_text, decimal_text
+from core.units import bytes_text
 
 BLOCK_BYTES = 512 * 2**20
 """Of all cores together, unless the machine is short of memory: sixteen times the last-level cache
@@ -101,7 +101,7 @@ def _block_bytes() -> int:
 def main() -> None:
     """Print the bandwidth for people, then as one line of JSON."""
     found = read_bandwidth()
-    print(f"Memory is read at {decimal_text(found)}/s by {_cores()} cores together.")
+    print(f"Memory is read at {bytes_text(found)}/s by {_cores()} cores together.")
     print(json.dumps({"read_bandwidth_bytes_per_s": round(found), "cores": _cores()}))
 
 

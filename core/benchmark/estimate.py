@@ -23,7 +23,7 @@ from core.store.estimate import estimate as conversion_estimate
 from core.store.estimate import result_bytes, scratch_bytes
 from core.store.files import free_bytes
 from core.store.origin import Origin, find_origin
-from core.units import decimal_text
+from core.units import bytes_text
 
 BANDWIDTH = 25e9
 """Bytes/s that a usual machine reads; see FACTS: 26–32 GB/s on two cores."""
@@ -129,7 +129,7 @@ def estimate(plan: Plan, settings: Settings) -> BenchmarkEstimate:
     problem = None
     if disk and disk + _SPARE_BYTES > free:
         problem = (
-            f"This benchmark needs {decimal_text(disk)} on disk and {decimal_text(free)} are free; "
+            f"This benchmark needs {bytes_text(disk)} on disk and {bytes_text(free)} are free; "
             "make room, choose fewer models or precisions, or set PADDOCK_HOME to a larger disk."
         )
     return BenchmarkEstimate(

@@ -19,6 +19,7 @@ def delete_npu_weights(settings: Settings, before: Callable[[], None] = lambda: 
     Raises:
         ModelBusyError: a benchmark runs, one is being made, or a program has a file open.
     """
+    settings.check_not_kiosk()
     with Turn(settings).taken():
         before()
         return remove_npu_weights(settings)

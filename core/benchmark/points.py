@@ -13,19 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from core.catalogue import catalogue
-from core.records.measurement_values import (
-    Configuration,
-    Measurement,
-    MeasurementState,
-    Quality,
-)
+from core.catalogue import Precision
+from core.records.measurement_values import Measurement, MeasurementState, Quality
 from core.records.values import utc_now
 from core.remotes import is_remote
-from core.store.sources import folder_key
+from core.store.sources import marked_title, recorded_name, recorded_title
 from core.units import int4_text
 
 if TYPE_CHECKING:
@@ -33,7 +27,7 @@ if TYPE_CHECKING:
 
 PROCESS_ALONE = "a process that does nothing else"
 
-_PRECISIONS = ("fp32", "fp16", "int8", "int4")
+_PRECISIONS = [precision.value for precision in Precision]
 
 
 class PointSource(StrEnum):
@@ -63,7 +57,7 @@ class Subject:
 
     source: PointSource
     model: str
-    """Catalogue key, or the key that the model has in the store."""
+    """The model's key for programs, as :func:`core.store.sources.recorded_name` gives it."""
     title: str
     random: bool
     """Whether the weights are random: speed and size without knowledge."""
@@ -95,7 +89,7 @@ class Subject:
     @property
     def marked_name(self) -> str:
         """The name with the model's key, as :func:`models_told_apart` names it."""
-        return f"{self.name} ({self.model.removeprefix(f'{self.title}-')})"
+        return marked_title(self.name, self.model)
 
     @property
     def ran_on(self) -> str:
@@ -236,10 +230,11 @@ def subject_of(measurement: Measurement) -> Subject:
     imported = measurement.imported_at is not None
     device = ", ".join(measurement.devices_used) or what.device
     spelled_out = device.startswith(f"{what.device}.")  # OpenVINO's name of GPU is GPU.0
+    model = what.model if what.random_weights else recorded_name(what.model, what.source)
     return Subject(
         source=PointSource.IMPORTED if imported else PointSource.BENCHMARK,
-        model=_model_key(what),
-        title=what.title,
+        model=model,
+        title=what.title if what.random_weights else recorded_title(model, what.title),
         random=what.random_weights,
         precision=what.precision,
         device=device,
@@ -249,20 +244,6 @@ def subject_of(measurement: Measurement) -> Subject:
         host_cpu=measurement.host.cpu,
         contended=figures is not None and figures.contended,
     )
-
-
-def _model_key(what: Configuration) -> str:
-    """The key that a measured model has in the store, by which answers know it, whatever the plan
-    called it: the one that :func:`core.store.sources.resolve` gives."""
-    if what.random_weights or what.model in catalogue():
-        return what.model
-    folder = PurePath(what.source)
-    if folder.is_absolute():
-        return folder_key(folder)
-    if "/" not in what.model:
-        return what.model
-    hub_ids = {row.hub_id.lower(): key for key, row in catalogue().items() if row.hub_id}
-    return hub_ids.get(what.source.lower()) or what.source.replace("/", "--")
 
 
 def time_of(measurement: Measurement) -> datetime:
@@ -324,10 +305,11 @@ def subject_of_run(row: RunRow | FigureRow) -> Subject:
     Answers asked on AUTO and on the device that it took are of the same conditions.
     """
     device = ", ".join(row.devices_used or ()) or row.device
+    model = recorded_name(row.model)
     return Subject(
         source=PointSource.ANSWERS,
-        model=row.model,
-        title=row.title,
+        model=model,
+        title=row.title if row.random_weights else recorded_title(model, row.title),
         random=bool(row.random_weights),
         precision=row.precision,
         device=device,

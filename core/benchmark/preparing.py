@@ -34,6 +34,7 @@ from core.store.checkpoint import inspect_checkpoint, is_ir, positions
 from core.store.files import folder_bytes
 from core.store.for_device import find_for_device, have_for_device
 from core.store.origin import original_folder
+from core.units import bytes_text
 
 OnProgress = Callable[[str, float | None], None]
 """Told a sentence and the share of the step that is done, 0 to 1 or None."""
@@ -126,8 +127,8 @@ def check_memory(label: str, ready: Ready, settings: Settings, *, at_once: int =
     if needed > free:
         times = f", loaded {at_once} times at once," if at_once > 1 else ""
         raise NotEnoughMemoryError(
-            f"{label}{times} needs about {needed / 2**30:.1f} GiB of memory and "
-            f"{max(free, 0) / 2**30:.1f} GiB are free for it; close other programs or unload "
+            f"{label}{times} needs about {bytes_text(needed)} of memory and "
+            f"{bytes_text(max(free, 0))} are free for it; close other programs or unload "
             "models, or choose a lower precision."
         )
 

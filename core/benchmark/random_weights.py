@@ -31,7 +31,7 @@ from core.store import ModelStore
 from core.store.checkpoint import TORCH_DTYPE_BYTES
 from core.store.files import folder_bytes, free_bytes, has_no_space, remove_folder
 from core.store.for_device import npu_store
-from core.units import decimal_text
+from core.units import bytes_text
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ def delete_random_weights(settings: Settings) -> int:
     Raises:
         ModelBusyError: a benchmark runs, or a program has a file open.
     """
+    settings.check_not_kiosk()
     with Turn(settings).taken():
         return remove_random_weights(settings)
 
@@ -171,8 +172,8 @@ def ensure_checkpoint(
     free = free_bytes(folder)
     if size + _SPARE_BYTES > free:
         raise DiskFullError(
-            f"The random weights of {model.key} need {decimal_text(size)} on disk and "
-            f"{decimal_text(free)} are free; make room, or set PADDOCK_HOME to a larger disk."
+            f"The random weights of {model.key} need {bytes_text(size)} on disk and "
+            f"{bytes_text(free)} are free; make room, or set PADDOCK_HOME to a larger disk."
         )
     work = aside / uuid.uuid4().hex[:8]
     try:
@@ -194,7 +195,7 @@ def _write(
     cancel: threading.Event,
 ) -> None:
     """Let a child process write the checkpoint into ``work``, and watch its size grow."""
-    message = f"Writing random weights of {model.key} ({decimal_text(size)})."
+    message = f"Writing random weights of {model.key} ({bytes_text(size)})."
     on_progress(message, 0.0)
     with tempfile.TemporaryFile() as told:
         child = subprocess.Popen(

@@ -6,7 +6,10 @@ from enum import StrEnum
 
 
 class Precision(StrEnum):
-    """Weight precision; the value is what stands in paths and on the command line."""
+    """Weight precision; the value is what stands in paths and on the command line.
+
+    Pickers, tables and charts have them in this order.
+    """
 
     FP32 = "fp32"
     FP16 = "fp16"

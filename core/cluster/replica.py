@@ -25,7 +25,8 @@ from core.errors import GenerationError, UnknownModelError
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
 from core.records import GUEST, Origin
-from core.runtimes.spec import ModelSpec
+from core.runtimes.sampling import default_sampling
+from core.runtimes.spec import ModelSpec, SamplingSettings
 
 
 class ModelReplica:
@@ -44,7 +45,7 @@ class ModelReplica:
         """
         settings = node_settings().model_copy(update={"max_at_once": at_once})
         self._engine = Engine(settings)
-        self._spec = spec
+        self._spec = spec = self._engine.named(spec)
         self._held = ExitStack()
         # Held, so that it is never freed: a replica without its model is none.
         self._held.enter_context(
@@ -132,6 +133,10 @@ class _OneModel:
         if name != self._card.id:
             raise UnknownModelError(f"This replica serves {self._card.id}, and not {name[:200]}.")
         return self._card
+
+    def sampling(self, name: str) -> SamplingSettings:
+        """The one's."""
+        return default_sampling(self._engine.store, self._spec.model)
 
     def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
         """Start an answer; it is recorded on this node."""

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from core.commands.terminal import Line
@@ -15,6 +16,7 @@ from core.settings import Settings
 if TYPE_CHECKING:
     from core.generation.answer import Answer
     from core.generation.job import Job
+    from core.runtimes.spec import SamplingSettings
 
 _LOOK_EVERY_S = 0.02
 """How often the terminal is brought up to date while an answer comes."""
@@ -27,27 +29,20 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
     from core.generation.request import GenerationRequest
     from core.records import Origin
     from core.remotes import is_remote
-    from core.runtimes.spec import ModelSpec, SamplingSettings
+    from core.runtimes.sampling import default_sampling
+    from core.runtimes.spec import ModelSpec
     from core.store import ModelStore
 
-    sampling = SamplingSettings(
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        top_k=options.top_k,
-        repetition_penalty=options.repetition_penalty,
-        greedy=options.greedy or options.temperature == 0,
-        seed=options.seed,
-    )
-    request = GenerationRequest(
-        options.instruction, options.context, sampling, options.prompt_format
-    ).validated()
     if is_remote(options.model):
         spec = ModelSpec.of_remote(options.model)
     else:
         precision = options.precision or ModelStore(settings).default_precision(options.model)
         spec = ModelSpec(options.model, precision, options.device, options.runtime)
     with closing(Engine(settings)) as engine:
+        sampling = _sampling(options, default_sampling(engine.store, spec.model))
+        request = GenerationRequest(
+            options.instruction, options.context, sampling, options.prompt_format
+        ).validated()
         job = engine.answer(engine.handle(spec), request, origin=Origin.CLI)
         answer = _stream(job, quiet=options.json)
     if job.text and not options.json:
@@ -60,6 +55,21 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
         print(_summary(answer), file=sys.stderr)
     stopped = answer.stop_reason is StopReason.CANCELLED
     return PaddockError.exit_code if stopped else 0
+
+
+def _sampling(options: argparse.Namespace, usual: SamplingSettings) -> SamplingSettings:
+    """What was asked for, and the model's own settings where nothing was."""
+    chosen = {"temperature": options.temperature, "top_p": options.top_p, "top_k": options.top_k}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    greedy = options.greedy or given.get("temperature") == 0 or (usual.greedy and not given)
+    return replace(
+        usual,
+        max_new_tokens=options.max_new_tokens,
+        repetition_penalty=options.repetition_penalty,
+        seed=options.seed,
+        greedy=greedy,
+        **given,
+    )
 
 
 def _stream(job: Job, *, quiet: bool) -> Answer:

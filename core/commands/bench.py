@@ -18,7 +18,7 @@ from core.commands.speed import speed_suite
 from core.commands.terminal import Line
 from core.errors import BadRequestError, PaddockError
 from core.settings import Settings
-from core.units import counted, decimal_text, duration_text
+from core.units import bytes_text, counted, duration_text
 
 if TYPE_CHECKING:
     from core.benchmark.plan import Plan
@@ -300,9 +300,9 @@ def _embedded() -> tuple[str, ...]:
 def _needs_text(needs: BenchmarkEstimate) -> str:
     parts = [f"about {duration_text(needs.seconds)}"]
     if needs.disk_bytes:
-        parts.append(f"{decimal_text(needs.disk_bytes)} of disk")
+        parts.append(f"{bytes_text(needs.disk_bytes)} of disk")
     if needs.download_bytes:
-        parts.append(f"a download of {decimal_text(needs.download_bytes)}")
+        parts.append(f"a download of {bytes_text(needs.download_bytes)}")
     return f"{counted(needs.rows, 'measurement')}: {', '.join(parts)}."
 
 
@@ -364,7 +364,7 @@ def _tell_how_it_ended(sweep: Sweep, engine: Engine, command: str) -> None:
     kept = random_weights_bytes(engine.settings) if sweep.plan.random_models else 0
     if kept:
         print(
-            f"{decimal_text(kept)} of random weights are kept; "
+            f"{bytes_text(kept)} of random weights are kept; "
             "`python -m core delete --random-weights` removes them.",
             file=sys.stderr,
         )
@@ -457,8 +457,8 @@ def _cells(row: Measurement) -> tuple[str, ...]:
         _rate(figures.decode_tokens_per_s, figures.decode_low, figures.decode_high),
         f"{figures.ttft_ms.median:,.0f} ms",
         f"{figures.prefill_tokens_per_s:,.0f}",
-        f"{decimal_text(figures.memory_private_bytes)} / "
-        f"{decimal_text(figures.memory_file_backed_bytes)}",
+        f"{bytes_text(figures.memory_private_bytes)} / "
+        f"{bytes_text(figures.memory_file_backed_bytes)}",
         _DASH if figures.mbu is None else f"{figures.mbu:.0%}",
         duration_text(figures.load_s),
         _remark(row),

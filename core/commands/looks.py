@@ -60,9 +60,10 @@ def models(options: argparse.Namespace, settings: Settings) -> int:
 
     on_disk: dict[str, dict[str, int]] = {}
     titles: dict[str, str] = {}
-    for stored in ModelStore(settings).list():
-        on_disk.setdefault(stored.key, {})[stored.precision.value] = stored.manifest.folder_bytes
-        titles[stored.key] = stored.manifest.title
+    store = ModelStore(settings)
+    for stored in store.list():
+        on_disk.setdefault(stored.name, {})[stored.precision.value] = stored.manifest.folder_bytes
+        titles.setdefault(stored.name, store.title(stored.name))
     rows: list[dict[str, Any]] = [
         {
             "key": row.key,

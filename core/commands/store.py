@@ -40,7 +40,7 @@ from core.store import (
 from core.store.manifest import read_manifest
 from core.store.process import what_a_stop_keeps
 from core.store.wording import QUANTISED_TWICE, exactness_text
-from core.units import decimal_text, duration_text
+from core.units import bytes_text, duration_text
 
 if TYPE_CHECKING:
     from core.store.hub import HubAccess
@@ -61,7 +61,7 @@ def get(options: argparse.Namespace, settings: Settings) -> int:
         whole = {"key": source.key, "folder": str(done.folder), "revision": done.revision}
         print(json.dumps(whole | {"bytes": size}, indent=2))
     else:
-        print(f"{source.title}: {decimal_text(size)} in {done.folder}.")
+        print(f"{source.title}: {bytes_text(size)} in {done.folder}.")
     return 0
 
 
@@ -110,7 +110,7 @@ def delete(options: argparse.Namespace, settings: Settings) -> int:
     sizes = [one.manifest.folder_bytes for one in chosen] + [one.bytes for one in downloads]
     if not names:
         raise UnknownModelError(_not_here(source, options.precision, download=options.download))
-    what = f"{source.title} ({', '.join(names)}, {decimal_text(sum(sizes))})"
+    what = f"{source.title} ({', '.join(names)}, {bytes_text(sum(sizes))})"
     if not options.yes and not _confirmed(f"Delete {what}?"):
         raise StoppedError("Nothing was deleted.")
     freed = sum(store.delete(one) for one in chosen)
@@ -119,7 +119,7 @@ def delete(options: argparse.Namespace, settings: Settings) -> int:
         deleted = [one.precision.value for one in chosen] + ["download" for _ in downloads]
         print(json.dumps({"key": source.key, "deleted": deleted, "freed_bytes": freed}, indent=2))
     else:
-        print(f"Deleted {what}; {decimal_text(freed)} are free again.")
+        print(f"Deleted {what}; {bytes_text(freed)} are free again.")
     return 0
 
 
@@ -241,14 +241,14 @@ def _needs_text(source: Source, precision: Precision, needs: Estimate) -> str:
     disk = needs.disk_bytes + needs.scratch_bytes + needs.download_bytes
     parts = [
         f"about {duration_text(needs.seconds)}",
-        f"{decimal_text(needs.memory_bytes)} of memory ({decimal_text(needs.free_memory)} free)",
-        f"{decimal_text(disk)} of disk ({decimal_text(needs.free_disk)} free)",
+        f"{bytes_text(needs.memory_bytes)} of memory ({bytes_text(needs.free_memory)} free)",
+        f"{bytes_text(disk)} of disk ({bytes_text(needs.free_disk)} free)",
     ]
     if needs.download_bytes:
-        parts.append(f"a download of {decimal_text(needs.download_bytes)} before that")
+        parts.append(f"a download of {bytes_text(needs.download_bytes)} before that")
     return (
         f"Converting {source.title} {precision.aim} takes {', '.join(parts)}; the result has "
-        f"{decimal_text(needs.disk_bytes)}."
+        f"{bytes_text(needs.disk_bytes)}."
     )
 
 
@@ -257,11 +257,11 @@ def _result_text(stored: StoredModel) -> str:
     before, smaller = manifest.source_bytes, ""
     if before is not None and before > 1.1 * manifest.weight_bytes:
         times = before / manifest.weight_bytes
-        smaller = f", {times:.1f} times smaller than the {decimal_text(before)} it was made from"
+        smaller = f", {times:.1f} times smaller than the {bytes_text(before)} it was made from"
     sentence = (
-        f"{manifest.title} in {stored.label}: {decimal_text(manifest.folder_bytes)}"
+        f"{manifest.title} in {stored.label}: {bytes_text(manifest.folder_bytes)}"
         f"{smaller}, converted in {duration_text(manifest.duration_s)} with a peak of "
-        f"{decimal_text(manifest.peak_memory_bytes)} of memory."
+        f"{bytes_text(manifest.peak_memory_bytes)} of memory."
         + (f" {manifest.genai.remark}" if manifest.genai and manifest.genai.remark else "")
     )
     gguf = manifest.gguf
@@ -284,14 +284,14 @@ def _delete_random_weights(options: argparse.Namespace, settings: Settings) -> i
     if options.model is not None or options.precision is not None or options.download:
         raise BadRequestError("--random-weights removes all of them; name nothing beside it.")
     size = random_weights_bytes(settings) + npu_weights_bytes(settings)
-    if size and not options.yes and not _confirmed(f"Delete {decimal_text(size)} of them?"):
+    if size and not options.yes and not _confirmed(f"Delete {bytes_text(size)} of them?"):
         raise StoppedError("Nothing was deleted.")
     freed = delete_random_weights(settings) + delete_npu_weights(settings)
     if options.json:
         print(json.dumps({"deleted": ["random weights"], "freed_bytes": freed}, indent=2))
     elif freed:
         print(
-            f"Deleted the random weights and INT4 for an NPU; {decimal_text(freed)} are free again."
+            f"Deleted the random weights and INT4 for an NPU; {bytes_text(freed)} are free again."
         )
     else:
         print("No random weights are on disk, and no INT4 for an NPU.")
@@ -333,7 +333,7 @@ def _verified(folder: Path, store: ModelStore, *, quiet: bool) -> dict[str, Any]
         took = duration_text(time.monotonic() - started)
         apart = folder.is_relative_to(store.settings.npu_models_dir)
         named = f"{title} in {folder.name.upper()}{' for an NPU' if apart else ''}"
-        fine = f"{named}: {decimal_text(size)} as they should be ({took})."
+        fine = f"{named}: {bytes_text(size)} as they should be ({took})."
         print(problem or fine, flush=True)
     return {
         "key": folder.parent.name,

@@ -8,7 +8,7 @@ import time
 from typing import Protocol
 
 from core.store.progress import Progress, Stage
-from core.units import decimal_text, duration_text
+from core.units import bytes_text, duration_text
 
 PLAIN_EVERY_S = 10.0
 """Without a terminal a line is printed at least this often…"""
@@ -103,11 +103,11 @@ class _Watched:
         if transfer is None:
             parts = [duration_text(time.monotonic() - self._started)]
             if self._memory and self._step and self._step.stage is not Stage.FETCHING:
-                parts.append(f"{decimal_text(self._memory)} of memory")
+                parts.append(f"{bytes_text(self._memory)} of memory")
             return parts
-        parts = [f"{decimal_text(transfer.done)} of {decimal_text(transfer.total)}"]
+        parts = [f"{bytes_text(transfer.done)} of {bytes_text(transfer.total)}"]
         if transfer.rate:
-            parts.append(f"{decimal_text(transfer.rate)}/s")
+            parts.append(f"{bytes_text(transfer.rate)}/s")
         if transfer.seconds_left is not None:
             parts.append(f"{duration_text(transfer.seconds_left)} left")
         return parts

@@ -21,7 +21,13 @@ _WORDS = re.compile(r"\s+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\
 """White space, words, single signs; Chinese and Japanese, which have no spaces, by character."""
 _EXACT_WORDS = 1500
 """Up to so many words the diff is the best there is; longer ones may leave out frequent words."""
-_FROM_BEST = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT4)
+_FROM_BEST = (
+    Precision.FP32,
+    Precision.FP16,
+    Precision.STORED,
+    Precision.INT8,
+    Precision.INT4,
+)
 
 
 class DiffKind(StrEnum):

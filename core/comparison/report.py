@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeGuard
 
-from core.catalogue import catalogue
 from core.comparison.divergence import (
     DiffKind,
     Divergence,
@@ -24,7 +23,6 @@ from core.comparison.timeline import Timeline, timeline
 from core.devices import HostFacts, host_facts, library_versions
 from core.generation.answer import Answer
 from core.generation.request import GenerationRequest
-from core.remotes import split_name
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore, StoredModel
 
@@ -107,7 +105,7 @@ def describe(match: Match, store: ModelStore, *, verdict: str | None = None) -> 
         verdict: the person's vote, as a sentence.
     """
     stored = [stored_model(store, spec) for spec in match.setup.sides]
-    sides = tuple(_side(match, index, model) for index, model in enumerate(stored))
+    sides = tuple(_side(match, index, model, store) for index, model in enumerate(stored))
     return MatchReport(
         id=match.id,
         asked_at=match.asked_at,
@@ -122,22 +120,12 @@ def describe(match: Match, store: ModelStore, *, verdict: str | None = None) -> 
     )
 
 
-def model_title(spec: ModelSpec, stored: StoredModel | None = None) -> str:
-    """The model's name as people know it."""
-    if spec.remote:
-        return split_name(spec.model).model
-    row = catalogue().get(spec.model)
-    if row is not None:
-        return row.title
-    return stored.manifest.title if stored is not None else spec.model
-
-
-def _side(match: Match, index: int, stored: StoredModel | None) -> SideReport:
+def _side(match: Match, index: int, stored: StoredModel | None, store: ModelStore) -> SideReport:
     spec, job, answer = match.setup.sides[index], match.jobs[index], match.answers[index]
     timing = match.timing(index)
     return SideReport(
         letter=LETTERS[index],
-        title=model_title(spec, stored),
+        title=store.title(spec.model),
         spec=spec,
         state=match.state(index),
         request=match.request(index),

@@ -51,7 +51,7 @@ class Configuration:
     """What is measured; all that must be equal for two figures to be compared."""
 
     model: str
-    """Catalogue key, hub id or folder: what the person chose."""
+    """What the person called it: catalogue key, hub id, folder, or a stored model's key."""
     title: str
     source: str
     """Where the weights came from: hub id, local folder, embedded, random weights."""

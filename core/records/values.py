@@ -80,7 +80,8 @@ class RunStart:
     greedy: bool
     seed: int | None = None
     model: str
-    """Catalogue key, hub id or folder: what the person chose."""
+    """Its key for programs; in rows of earlier versions that, its folder, or its name in the
+    store."""
     title: str
     source: str
     """Where the weights came from: hub id, local folder, embedded."""

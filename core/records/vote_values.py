@@ -45,7 +45,7 @@ class Subject:
     """
 
     model: str
-    """Catalogue key, hub id or folder: what the person chose."""
+    """Its key for programs; votes of earlier versions may have its folder."""
     title: str = field(compare=False)
     """The model's name for people; a model that was renamed is still the same."""
     precision: str | None

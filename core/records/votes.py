@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
@@ -125,13 +125,18 @@ class VoteStore:
             return connection.execute(statement).scalar_one()
 
     def pairs(
-        self, by: Sequence[Trait] = ALL_TRAITS, **which: Unpack[VoteFilter]
+        self,
+        by: Sequence[Trait] = ALL_TRAITS,
+        *,
+        name: Callable[[str], str] = str,
+        **which: Unpack[VoteFilter],
     ) -> list[PairVotes]:
         """The votes that match, counted for each pair of subjects by the database.
 
         Args:
             by: what tells subjects apart, "model" among it: with ``("model", "precision")`` the
                 votes on one model and precision count together whatever the device.
+            name: makes one key of all names that votes of earlier versions have for a model.
             which: see :class:`VoteFilter`.
 
         Returns:
@@ -150,19 +155,23 @@ class VoteStore:
         )
         with self.database.reading() as connection:
             rows = connection.execute(statement).mappings().all()
-        return _merged(rows)
+        return _merged(rows, name)
 
     def close(self) -> None:
         """Close the idle connections of the database."""
         self.database.close()
 
 
-def _merged(rows: Sequence[RowMapping]) -> list[PairVotes]:
+def _merged(rows: Sequence[RowMapping], name: Callable[[str], str]) -> list[PairVotes]:
     """One pair for the counts of both orders, in the order that came first by name."""
     mirror = {Verdict.LEFT: Verdict.RIGHT, Verdict.RIGHT: Verdict.LEFT}
     counts: dict[tuple[Subject, Subject], Counter[Verdict]] = {}
     for row in rows:
-        left, right, verdict = _subject(row, "left"), _subject(row, "right"), row["verdict"]
+        left, right = (
+            replace(each, model=name(each.model))
+            for each in (_subject(row, "left"), _subject(row, "right"))
+        )
+        verdict = row["verdict"]
         if _order(right) < _order(left):
             left, right, verdict = right, left, mirror.get(verdict, verdict)
         counts.setdefault((left, right), Counter())[verdict] += row["votes"]

@@ -29,6 +29,7 @@ from core.runtimes.spec import (
 )
 from core.settings import Settings
 from core.store import StoredModel
+from core.units import bytes_text
 
 logger = logging.getLogger(__name__)
 
@@ -408,8 +409,8 @@ class ModelPool:
                 )
             else:
                 raise NotEnoughMemoryError(
-                    f"{spec.label} needs about {needed / 2**30:.1f} GiB of memory and "
-                    f"{max(free, 0) / 2**30:.1f} GiB are free for it; choose a lower precision or "
+                    f"{spec.label} needs about {bytes_text(needed)} of memory and "
+                    f"{bytes_text(max(free, 0))} are free for it; choose a lower precision or "
                     "a smaller model, or close other programs."
                 )
 

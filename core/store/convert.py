@@ -233,7 +233,7 @@ def convert_gguf(
     on_progress(Progress(Stage.EXPORTING, "Converting the tokenizer.", 0.5))
     tokenizer = load_companion_tokenizer(folder)
     check_chat_template(tokenizer, path.name)
-    _write_openvino_tokenizer(tokenizer, folder)
+    write_openvino_tokenizer(tokenizer, folder)
     if compressed:
         made = convert_ir(scratch, target, on_progress)
     else:

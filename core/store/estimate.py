@@ -22,6 +22,7 @@ from core.store.files import free_bytes
 from core.store.manifest import MANIFEST_NAME, Manifest, read_manifest
 from core.store.origin import Origin, find_origin
 from core.store.sources import Source, SourceKind
+from core.units import bytes_text
 
 if TYPE_CHECKING:
     from core.store.hub import HubModel
@@ -171,14 +172,15 @@ def estimate(
     on_disk = download + result + scratch + _SPARE_BYTES
     if on_disk > free_disk:
         problem = (
-            f"Converting {source.title} {precision.aim} needs {gigabytes(on_disk)} on disk "
-            f"and {gigabytes(free_disk)} are free; make room, or set PADDOCK_HOME to a larger disk."
+            f"Converting {source.title} {precision.aim} needs {bytes_text(on_disk)} on disk "
+            f"and {bytes_text(free_disk)} are free; make room, or set PADDOCK_HOME to a larger "
+            "disk."
         )
     elif memory > free_memory:
         short_of_memory = True
         problem = (
-            f"Converting {source.title} {precision.aim} needs {gigabytes(memory)} of memory "
-            f"and {gigabytes(free_memory)} are free; close other programs or unload models."
+            f"Converting {source.title} {precision.aim} needs {bytes_text(memory)} of memory "
+            f"and {bytes_text(free_memory)} are free; close other programs or unload models."
         )
     return Estimate(
         download_bytes=download,
@@ -284,9 +286,16 @@ def _compressing(origin: Origin, precision: Precision, int4: Int4Settings) -> fl
     return _COMPRESSION_MEMORY + working
 
 
-def gigabytes(size: float) -> str:
-    """A size for a sentence: ``6.4 GB``, ``17.2 MB``."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+def missing_bytes(source: Source, settings: Settings, hub: HubModel | None = None) -> int:
+    """What is still to be fetched before a model can be converted; 0 where all of it is here.
+
+    Raises:
+        PersonMistake: that is not known, see :func:`estimate`.
+        NotAModelError, CorruptModelError: a local source cannot be used.
+    """
+    if source.kind is not SourceKind.HUB:
+        return 0
+    return _still_to_fetch(source, find_origin(source, Precision.INT8, settings, hub), settings)
 
 
 def _still_to_fetch(source: Source, origin: Origin, settings: Settings) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from core.errors import ModelBusyError
 from core.store.sources import Source, SourceKind
 from core.store.weights import IR_BIN
-from core.units import decimal_text
+from core.units import bytes_text
 
 
 def sha256(path: Path) -> str:
@@ -91,7 +91,7 @@ def remove_folder(folder: Path, what: str) -> int:
     left = folder_bytes(folder)
     if left:
         raise ModelBusyError(
-            f"Some {what} in {folder} could not be removed ({decimal_text(left)}); close the "
+            f"Some {what} in {folder} could not be removed ({bytes_text(left)}); close the "
             "programs that use them and try again."
         )
     return before

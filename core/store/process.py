@@ -34,7 +34,7 @@ from core.store.progress import (
 from core.store.sources import Source, SourceKind
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
-from core.units import decimal_text
+from core.units import bytes_text
 
 if TYPE_CHECKING:
     from core.store.hub import Download, HubAccess
@@ -111,6 +111,7 @@ def convert_in_process(
         _check_settings(there, int4, int8)
         stored = store.ensure(source, precision, progress=progress)
         return with_genai_check(stored, settings, progress, cancel)
+    settings.check_not_kiosk()
     request = {
         "kind": "convert",
         "precision": precision.value,
@@ -200,6 +201,7 @@ def fetch_in_process(
     folder = settings.downloads_dir / source.key
     done = hub.completed(folder)
     if done is None:
+        settings.check_not_kiosk()
         try:
             _run_child(source, {"kind": "get"}, settings, access, progress, cancel, watch)
         except StoppedError as error:
@@ -220,11 +222,11 @@ def what_a_stop_keeps(source: Source, settings: Settings) -> str:
         return f"Stopped; nothing of {source.title} was kept."
     if hub.completed(folder):
         return (
-            f"Stopped; what was fetched of {source.title} ({decimal_text(here)}) is kept, nothing "
+            f"Stopped; what was fetched of {source.title} ({bytes_text(here)}) is kept, nothing "
             "of the conversion."
         )
     return (
-        f"Stopped; the {decimal_text(here)} of {source.title} that are here are kept, and the next "
+        f"Stopped; the {bytes_text(here)} of {source.title} that are here are kept, and the next "
         "attempt goes on from there."
     )
 

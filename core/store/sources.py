@@ -7,6 +7,7 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache, lru_cache
 from pathlib import Path, PurePath
 
 from core.catalogue import DEFAULT_PRECISION, EMBEDDED_DIR, CatalogueModel, Precision, catalogue
@@ -47,9 +48,79 @@ class Source:
     title: str
 
     @property
+    def name(self) -> str:
+        """The model's key for programs; see :func:`name_of`."""
+        return name_of(self.key, self.kind, self.location)
+
+    @property
     def default_precision(self) -> Precision:
         """What it is used in where nobody chose: a GGUF file's weights are compressed already."""
         return Precision.STORED if self.kind is SourceKind.GGUF else DEFAULT_PRECISION
+
+
+_LOCAL: dict[str, Source] = {}
+"""Folders and GGUF files that were resolved in this process, by key: a model is named by its key
+before anything of it is stored."""
+
+
+def name_of(key: str, kind: str, location: Path | str) -> str:
+    """A model's key for programs, the same in links, records, ``/v1`` and on the command line:
+    that of the catalogue, the id at the hub, or the one that :func:`folder_key` gives."""
+    if kind == SourceKind.HUB and key not in catalogue():
+        return str(location)
+    return key
+
+
+@lru_cache(maxsize=4096)
+def recorded_name(model: str, source: str = "") -> str:
+    """The key for programs of a model in a record, which may be of an earlier version.
+
+    Args:
+        model: as the record names it: the key, a folder, or the folder's name in the store.
+        source: where its weights came from, where the record tells.
+    """
+    if model in catalogue() or is_remote(model):
+        return model
+    for place in (source, model):
+        if (path := PurePath(place)).is_absolute():
+            return folder_key(path)
+    hub_id = source if "/" in source else model
+    if "/" not in hub_id:
+        return model
+    return _row_keys().get(hub_id.lower(), hub_id)
+
+
+def recorded_title(name: str, title: str) -> str:
+    """What people call a recorded model now: a row's title may be another than it was then.
+
+    Args:
+        name: as :func:`recorded_name` gives it.
+        title: as the record has it.
+    """
+    row = catalogue().get(name)
+    return title if row is None else row.title
+
+
+@cache
+def _row_keys() -> dict[str, str]:
+    """Keys of the catalogue's rows by their ids at the hub in lower case."""
+    return {row.hub_id.lower(): key for key, row in catalogue().items() if row.hub_id}
+
+
+def marked_title(title: str, name: str) -> str:
+    """A title with what tells the model from others of that title: ``tiny (3ce6a9a9)``."""
+    return f"{title} ({name.removeprefix(f'{title}-')})"
+
+
+def local_titles() -> dict[str, str]:
+    """Titles of the folders and GGUF files that were resolved in this process, by key."""
+    return {key: source.title for key, source in list(_LOCAL.items())}
+
+
+def path_of(name: str) -> str:
+    """The folder or GGUF file that a key stands for in this process; any other name as it is."""
+    source = _LOCAL.get(name.strip())
+    return name if source is None else str(source.location)
 
 
 def resolve(model: str) -> Source:
@@ -59,8 +130,9 @@ def resolve(model: str) -> Source:
     length of the weights; of a GGUF file the metadata is read.
 
     Args:
-        model: what the person typed; a Hugging Face id of a catalogue row means that row, and the
-            address of a model's page at the hub means its id.
+        model: what the person typed; a Hugging Face id of a catalogue row means that row, the
+            address of a model's page at the hub means its id, and the key of a folder or GGUF
+            file that was resolved before means that.
 
     Raises:
         UnknownModelError: it is none of the three.
@@ -77,9 +149,9 @@ def resolve(model: str) -> Source:
     rows = catalogue()
     if name in rows:
         return _from_row(rows[name])
-    path = _existing_path(name)
+    path = _existing_path(path_of(name))
     if path is not None:
-        return _from_folder(path) if path.is_dir() else _from_gguf(path)
+        return _local(path)
     page = _PAGE.fullmatch(name)
     name = page[1] if page else name
     if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
@@ -88,9 +160,8 @@ def resolve(model: str) -> Source:
             f"({', '.join(rows)}), a Hugging Face id (org/name), or the path of a model folder or "
             "GGUF file."
         )
-    for row in rows.values():
-        if row.hub_id is not None and row.hub_id.lower() == name.lower():
-            return _from_row(row)
+    if row_key := _row_keys().get(name.lower()):
+        return _from_row(rows[row_key])
     return Source(name.replace("/", "--"), SourceKind.HUB, name, None, name)
 
 
@@ -163,6 +234,12 @@ def _existing_path(name: str) -> Path | None:
         return path if path.is_dir() or is_gguf(path) else None
     except (OSError, RuntimeError, UnicodeError):
         return None
+
+
+def _local(path: Path) -> Source:
+    source = _from_folder(path) if path.is_dir() else _from_gguf(path)
+    _LOCAL[source.key] = source
+    return source
 
 
 def _from_gguf(path: Path) -> Source:

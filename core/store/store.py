@@ -18,7 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.catalogue import DEFAULT_PRECISION, Int4Settings, Int8Settings, Precision
+from core.catalogue import (
+    DEFAULT_PRECISION,
+    Int4Settings,
+    Int8Settings,
+    Precision,
+    catalogue,
+)
 from core.errors import (
     CorruptModelError,
     ModelBusyError,
@@ -27,6 +33,7 @@ from core.errors import (
     StoppedError,
     UnknownModelError,
 )
+from core.remotes import is_remote, split_name
 from core.settings import Settings
 from core.store import sources
 from core.store.files import fingerprint, folder_bytes, free_bytes, remove_folder, sha256
@@ -34,7 +41,7 @@ from core.store.folders import Folders
 from core.store.making import Maker, Wish
 from core.store.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
-from core.store.sources import Source, SourceKind
+from core.store.sources import Source, SourceKind, local_titles, marked_title, recorded_name
 from core.store.stored import StoredModel
 
 if TYPE_CHECKING:
@@ -103,6 +110,7 @@ class ModelStore:
 
     def list(self) -> list[StoredModel]:
         """All stored models by key and precision; damaged ones are left out and logged."""
+        order = list(Precision)
         found = []
         for path in sorted(self._folders.models.glob(f"[!.]*/*/{MANIFEST_NAME}")):
             folder = path.parent
@@ -114,7 +122,7 @@ class ModelStore:
                 log.warning("%s", error)
                 continue
             found.append(StoredModel(folder.parent.name, Precision(folder.name), folder, manifest))
-        return found
+        return sorted(found, key=lambda each: (each.key, order.index(each.precision)))
 
     def ensure(
         self,
@@ -155,6 +163,7 @@ class ModelStore:
         tell = _stoppable(progress or ignore_progress, cancel)
         stored = self.get(source, precision)
         if stored is None:
+            self.settings.check_not_kiosk()
             with self._folders.lock(source.key, precision, tell, cancel):
                 stored = self.get(source, precision)  # another process may have made it
                 if stored is None:
@@ -188,6 +197,7 @@ class ModelStore:
                 f"{source.title} is on this machine already, there is nothing to fetch; convert it "
                 "to the precision you want."
             )
+        self.settings.check_not_kiosk()
         tell = progress or ignore_progress
         download = Maker(self.settings, self._folders, tell, access, cancel).fetch(source)
         tell(Progress(Stage.DONE, f"{source.title} has been fetched.", 1.0))
@@ -196,8 +206,8 @@ class ModelStore:
     def resolve(self, model: str) -> Source:
         """Find a model as :func:`core.store.sources.resolve` does, or else in the store.
 
-        A stored model is found by its key, and by the folder it was made from, even where that is
-        gone: other precisions can be made from an FP16 or FP32 model in the store.
+        A stored model is found by its key, and by what it was made from, even where that is gone:
+        other precisions can be made from an FP16 or FP32 model in the store.
 
         Raises:
             UnknownModelError, NotAModelError, CorruptModelError: see there.
@@ -216,6 +226,32 @@ class ModelStore:
                     location = made_from.location if on_hub else Path(made_from.location)
                     return Source(stored.key, kind, location, None, stored.manifest.title)
             raise
+
+    def name(self, model: str) -> str:
+        """The key for programs of what a person calls ``model``; as it is where there is none."""
+        try:
+            return self.resolve(model).name
+        except PaddockError:
+            return model.strip()
+
+    def title(self, name: str) -> str:
+        """The model's title for people, which no other model of theirs has.
+
+        Args:
+            name: its key for programs, or how a record of an earlier version names it.
+
+        Raises:
+            PersonMistake: it begins like a remote's model and is none.
+        """
+        key = recorded_name(name)
+        if key in catalogue():
+            return catalogue()[key].title
+        if is_remote(key):
+            return split_name(key).model
+        titles = local_titles() | {each.name: each.manifest.title for each in self.list()}
+        own = titles.get(key, key)
+        alike = any(title == own for other, title in titles.items() if other != key)
+        return marked_title(own, key) if alike else own
 
     def default_precision(self, model: str) -> Precision:
         """What a model is used in where nobody chose; the usual where there is no such model."""
@@ -272,6 +308,7 @@ class ModelStore:
         Raises:
             ModelBusyError: it is being converted, or (on Windows) loaded by a program.
         """
+        self.settings.check_not_kiosk()
         with self._folders.if_idle(stored.key, stored.precision) as idle:
             if not idle:
                 raise ModelBusyError(
@@ -292,6 +329,7 @@ class ModelStore:
 
     def sweep_all(self) -> int:
         """Remove what killed conversions of any model left, and return the bytes freed."""
+        self.settings.check_not_kiosk()
         before = folder_bytes(self._folders.work)
         for key, precision in self._folders.leftovers():
             self.sweep(key, precision)
@@ -328,6 +366,7 @@ class ModelStore:
         Raises:
             ModelBusyError: it is being fetched or converted, or may not be removed.
         """
+        self.settings.check_not_kiosk()
         if key not in {download.key for download in self.downloads()}:
             return 0  # also what would lead out of the downloads, such as ".."
         folder = self.settings.downloads_dir / key

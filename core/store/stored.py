@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.catalogue import Int4Settings, Precision
 from core.store.manifest import Manifest
+from core.store.sources import name_of
 
 
 def weights_label(precision: Precision, weights: str, recipe: str) -> str:
@@ -31,6 +32,12 @@ class StoredModel:
     precision: Precision
     folder: Path
     manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """Its key for programs; see :func:`core.store.sources.name_of`."""
+        source = self.manifest.source
+        return name_of(self.key, source.kind, source.location)
 
     @property
     def label(self) -> str:

@@ -209,7 +209,9 @@ class TaskQueue:
         Raises:
             UnknownModelError, NotAModelError, CorruptModelError: there is no such model.
             BadRequestError: a conversion without a precision, or the app is closing.
+            AccessDeniedError: this is a kiosk.
         """
+        self._settings.check_not_kiosk()
         if (request.kind is TaskKind.CONVERT) != (request.precision is not None):
             raise BadRequestError("Choose the precision to convert to; a download takes none.")
         source = self._store.resolve(request.model)

@@ -11,6 +11,7 @@ from core.engine import Engine
 from core.errors import RecordsError
 from core.records import RunRecord, RunStart
 from core.runtimes.spec import RuntimeName
+from core.store.sources import recorded_title
 from core.ui.cached import shared_votes
 from core.ui.person import Person, person
 from core.ui.safe_text import emphasised, safe_inline, safe_markdown
@@ -119,7 +120,8 @@ def _draw_answer(engine: Engine, run: RunRecord) -> None:
         tokens = f" · {counted(result.new_tokens, 'token')}" if result and result.new_tokens else ""
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(
-                f"{safe_inline(start.title)} · {safe_inline(_variant(start))}{tokens} · "
+                f"{safe_inline(recorded_title(start.model, start.title))} · "
+                f"{safe_inline(_variant(start))}{tokens} · "
                 f"{result.stop_reason if result else run.state.value}",
                 width="stretch",
             )

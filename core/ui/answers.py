@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 import streamlit as st
 
+from core.catalogue import catalogue
+from core.catalogue.presets import presets
+from core.demo.corpus.example import is_refusal
 from core.generation.answer import StopReason
 from core.generation.request import GenerationRequest
+from core.runtimes.sampling import default_sampling
+from core.ui.cached import shared_engine
 from core.ui.export import to_json, to_markdown
 from core.ui.history import Conversation, HistoryEntry
+from core.ui.model_choices import GET_A_REAL_ONE, packaged_model, usual_precision
+from core.ui.question import fill_in
 from core.ui.safe_text import safe_inline, safe_markdown
 from core.ui.stream_view import figures_line
 
@@ -36,6 +46,7 @@ def draw_entry(entry: HistoryEntry, state: Conversation) -> None:
             elif answer.stop_reason is StopReason.TIMEOUT:
                 st.warning(answer.stop_reason.sentence, icon=":material/timer_off:")
             st.caption(figures_line(answer, entry.spec, entry.title))
+            _draw_way_on(entry, state)
             _draw_actions(entry, state)
 
 
@@ -43,6 +54,45 @@ def draw_history_export(state: Conversation) -> None:
     """Buttons that save the whole history."""
     with st.popover("Export", icon=":material/download:"):
         _draw_downloads(state.entries, "history")
+
+
+def _draw_way_on(entry: HistoryEntry, state: Conversation) -> None:
+    """Below an embedded model's refusal: what it can do, and a model that can do more."""
+    row = catalogue().get(entry.spec.model)
+    if row is None or not row.embedded or not is_refusal(entry.answer.text):
+        return
+    real = packaged_model()
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        if real is not None:
+            st.button(
+                f"Ask {catalogue()[real].title} the same",
+                icon=":material/forum:",
+                key=f"ask_real_{entry.id}",
+                disabled=state.running,
+                on_click=_ask,
+                args=(state, real, entry),
+            )
+        st.button(
+            "Try an example",
+            icon=":material/lightbulb:",
+            key=f"example_{entry.id}",
+            on_click=fill_in,
+            args=(random.choice(presets()),),
+            help="Fills the boxes above with an instruction of a kind that it was trained on.",
+        )
+        if real is None:
+            st.caption(GET_A_REAL_ONE)
+
+
+def _ask(state: Conversation, model: str, entry: HistoryEntry) -> None:
+    """A callback: the model answers what another one declined, with its own settings."""
+    store = shared_engine().store
+    precision = usual_precision(store, model)
+    usual = default_sampling(store, model)
+    sampling = replace(usual, max_new_tokens=entry.request.sampling.max_new_tokens)
+    request = replace(entry.request, sampling=sampling, prompt_format=None)
+    if not state.running:
+        state.ask(replace(entry.spec, model=model, precision=precision), request)
 
 
 def _draw_actions(entry: HistoryEntry, state: Conversation) -> None:

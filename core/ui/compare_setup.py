@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from core.catalogue import Precision, catalogue
+from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
 from core.comparison.setup import FEWEST_SIDES, LETTERS, MOST_SIDES, Mode, default_mode
 from core.devices import AUTO
 from core.errors import PersonMistake
@@ -17,13 +17,13 @@ from core.remotes import is_remote
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
 from core.store import ModelStore
 from core.ui.link import link_choice, number_in
+from core.ui.model_choices import PREFERRED, first_model, usual_precision
 from core.ui.pickers import pick_model, pick_prompt_format
 from core.ui.settled import ANEW, settle
 
 KEYS = ("left_", "right_", "c_", "d_")
 """Prefixes of each side's keys, in the session and in the link."""
 _TRAITS = ("model", "precision", "device", "runtime", "format")
-_PREFERRED = (Precision.INT8, Precision.INT4, Precision.FP16, Precision.FP32)
 _MODE_CHOSEN = "mode_chosen"
 """Set once the person, or a link, chose between fair and race; else it follows the devices."""
 
@@ -47,19 +47,20 @@ def pick_sides(store: ModelStore) -> tuple[Side, ...]:
         with column.container(border=True, height="stretch", key=_side_key(index)):
             _draw_heading(index, count)
             others = tuple(side.spec for side in sides)
-            default = next_side(others)
             spec = pick_model(
                 store,
                 key=KEYS[index],
-                default=default.model,
-                precision_for=lambda model, others=others: unused(model, others),
-                on_model_change=lambda index=index: _make_different(index),
+                default=next_side(store, others).model,
+                precision_for=lambda model, wanted, others=others: unused(
+                    store, model, others, wanted
+                ),
+                on_model_change=lambda index=index: _make_different(store, index),
             )
             sides.append(Side(spec, pick_prompt_format(spec, key=KEYS[index])))
     return tuple(sides)
 
 
-def draw_side_buttons(sides: Sequence[ModelSpec]) -> None:
+def draw_side_buttons(store: ModelStore, sides: Sequence[ModelSpec]) -> None:
     """Buttons that change how many sides there are, and their order."""
     st.button(
         "Add a model",
@@ -67,7 +68,7 @@ def draw_side_buttons(sides: Sequence[ModelSpec]) -> None:
         type="tertiary",
         disabled=len(sides) == MOST_SIDES,
         on_click=_add,
-        args=(sides,),
+        args=(store, sides),
         help=f"Up to {MOST_SIDES} side by side.",
     )
     st.button(
@@ -111,22 +112,33 @@ def pick_blind() -> bool:
     )
 
 
-def next_side(others: Sequence[ModelSpec]) -> ModelSpec:
-    """A model to stand beside these: an embedded one that is not among them."""
+def next_side(store: ModelStore, others: Sequence[ModelSpec]) -> ModelSpec:
+    """A model to stand beside these, which can answer at once: the one that pages open with, or an
+    embedded one, that is not among them."""
+    first = first_model()
+    if first not in {spec.model for spec in others}:
+        return ModelSpec(first, usual_precision(store, first))
     embedded = [key for key, row in catalogue().items() if row.embedded]
     taken = {(spec.model, spec.precision) for spec in others}
     return next(
         ModelSpec(model, precision)
-        for precision in _PREFERRED
+        for precision in PREFERRED
         for model in embedded
         if (model, precision) not in taken
     )
 
 
-def unused(model: str, others: Sequence[ModelSpec]) -> Precision:
-    """The first precision in which a model is not among these."""
+def unused(
+    store: ModelStore,
+    model: str,
+    others: Sequence[ModelSpec],
+    wanted: Precision | None = None,
+) -> Precision:
+    """The first precision in which a model is not among these, one that is on disk if any is."""
     taken = {spec.precision for spec in others if spec.model == model}
-    return next(precision for precision in _PREFERRED if precision not in taken)
+    usual = usual_precision(store, model, wanted)
+    possible = [each for each in PREFERRED if usual_precision(store, model, each) is each]
+    return next(each for each in (usual, *possible, *PREFERRED) if each not in taken)
 
 
 def _side_key(index: int) -> str:
@@ -150,8 +162,8 @@ def _draw_heading(index: int, count: int) -> None:
 # Callbacks
 
 
-def _add(sides: Sequence[ModelSpec]) -> None:
-    new = next_side(sides)
+def _add(store: ModelStore, sides: Sequence[ModelSpec]) -> None:
+    new = next_side(store, sides)
     _put(len(sides), {trait: getattr(new, trait, None) for trait in _TRAITS})
     st.session_state["sides"] = len(sides) + 1
 
@@ -169,13 +181,13 @@ def _rotate() -> None:
         _put(place, values)
 
 
-def _make_different(index: int) -> None:
+def _make_different(store: ModelStore, index: int) -> None:
     """What another side is already is taken in another precision."""
     count = st.session_state["sides"]
     mine = _chosen(index)
     others = [_chosen(place) for place in range(count) if place != index]
     if mine in others:
-        settle({f"{KEYS[index]}precision": unused(mine.model, others)})
+        settle({f"{KEYS[index]}precision": unused(store, mine.model, others)})
 
 
 def _values(place: int) -> dict[str, Any]:
@@ -184,13 +196,13 @@ def _values(place: int) -> dict[str, Any]:
 
 def _chosen(place: int) -> ModelSpec:
     values = _values(place)
-    model = values["model"] or next(iter(catalogue()))
+    model = values["model"] or first_model()
     if is_remote(model):
         with suppress(PersonMistake):  # typed by hand, and said to be none where it is drawn
             return ModelSpec.of_remote(model)
     return ModelSpec(
         model,
-        values["precision"] or _PREFERRED[0],
+        values["precision"] or DEFAULT_PRECISION,
         values["device"] or AUTO,
         values["runtime"] or ANSWERING_RUNTIMES[0],
     )

@@ -13,7 +13,7 @@ from core.store.for_device import npu_weights_bytes
 from core.ui.model_results import draw_figure, notify
 from core.ui.person import manage_button, person
 from core.ui.safe_text import safe_inline
-from core.units import decimal_text
+from core.units import bytes_text
 
 
 def draw_disk_use(engine: Engine) -> None:
@@ -43,7 +43,7 @@ def draw_disk_use(engine: Engine) -> None:
                 ("Free", usage.free_bytes, True),
             ):
                 if size or always:
-                    draw_figure(name, decimal_text(size))
+                    draw_figure(name, bytes_text(size))
         if downloads:
             st.caption(
                 "Downloads are the originals. A converted model does not need its original any "
@@ -62,14 +62,14 @@ def draw_disk_use(engine: Engine) -> None:
 def _draw_random_weights(engine: Engine, size: int) -> None:
     """What a benchmark was told to keep, or what one that was cancelled will go on with."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"Random weights, made for benchmarks · {decimal_text(size)}", width="stretch")
+        st.markdown(f"Random weights, made for benchmarks · {bytes_text(size)}", width="stretch")
         if manage_button("Remove", icon=":material/delete:", type="tertiary", key="forget_random"):
             try:
                 freed = delete_random_weights(engine.settings)
             except PaddockError as error:
                 st.error(safe_inline(str(error)), icon=":material/error:")
             else:
-                notify(f"The random weights are removed: {decimal_text(freed)} are free again.")
+                notify(f"The random weights are removed: {bytes_text(freed)} are free again.")
                 st.rerun()
 
 
@@ -77,7 +77,7 @@ def _draw_npu_weights(engine: Engine, size: int) -> None:
     """What answers and benchmarks on an NPU use where the stored INT4 is another."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
-            f"INT4 for an NPU, made when it was first wanted there · {decimal_text(size)}",
+            f"INT4 for an NPU, made when it was first wanted there · {bytes_text(size)}",
             width="stretch",
         )
         if manage_button("Remove", icon=":material/delete:", type="tertiary", key="forget_npu"):
@@ -86,17 +86,17 @@ def _draw_npu_weights(engine: Engine, size: int) -> None:
             except PaddockError as error:
                 st.error(safe_inline(str(error)), icon=":material/error:")
             else:
-                notify(f"The INT4 for an NPU is removed: {decimal_text(freed)} are free again.")
+                notify(f"The INT4 for an NPU is removed: {bytes_text(freed)} are free again.")
                 st.rerun()
 
 
 def _draw_leftovers(engine: Engine, size: int) -> None:
     """What killed conversions left; conversions under way elsewhere are left alone."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"Left by broken-off conversions · {decimal_text(size)}", width="stretch")
+        st.markdown(f"Left by broken-off conversions · {bytes_text(size)}", width="stretch")
         if manage_button("Clean up", icon=":material/mop:", type="tertiary", key="sweep"):
             freed = engine.store.sweep_all()
-            notify(f"Cleaned up: {decimal_text(freed)} are free again.")
+            notify(f"Cleaned up: {bytes_text(freed)} are free again.")
             st.rerun()
 
 
@@ -105,7 +105,7 @@ def _draw_download(engine: Engine, download: StoredDownload) -> None:
     title = safe_inline(row.title if row else download.key.replace("--", "/"))
     state = "" if download.complete else " · :orange[broken off; the next attempt goes on]"
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"{title} · {decimal_text(download.bytes)}{state}", width="stretch")
+        st.markdown(f"{title} · {bytes_text(download.bytes)}{state}", width="stretch")
         if manage_button(
             "Remove",
             icon=":material/delete:",
@@ -117,5 +117,5 @@ def _draw_download(engine: Engine, download: StoredDownload) -> None:
             except PaddockError as error:
                 st.error(safe_inline(str(error)), icon=":material/error:")
             else:
-                notify(f"The download of {title} is removed: {decimal_text(freed)} are free again.")
+                notify(f"The download of {title} is removed: {bytes_text(freed)} are free again.")
                 st.rerun()

@@ -7,13 +7,11 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from core.catalogue import catalogue
 from core.errors import PaddockError
 from core.generation.answer import Answer
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
 from core.records import Origin
-from core.remotes import split_name
 from core.runtimes.spec import ModelSpec
 from core.ui.cached import cached_model, shared_engine
 from core.ui.model_access import check_use
@@ -137,8 +135,5 @@ def conversation() -> Conversation:
 
 
 def model_title(spec: ModelSpec) -> str:
-    """The model's name as people know it."""
-    if spec.remote:
-        return split_name(spec.model).model
-    row = catalogue().get(spec.model)
-    return row.title if row else spec.model
+    """The model's title for people."""
+    return shared_engine().store.title(spec.model)

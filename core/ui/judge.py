@@ -12,6 +12,7 @@ from core.ratings import MEAN_RATING, Ratings, rate
 from core.records import Subject
 from core.records.vote_values import COMMENT_LIMIT
 from core.records.votes import Trait
+from core.store.sources import recorded_name, recorded_title
 from core.ui.cached import shared_votes
 from core.ui.comparison import Comparison, Shown
 from core.ui.judging import Judgement, NoBest
@@ -68,7 +69,9 @@ def draw_ratings() -> None:
             return
         with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
             counted_by, blind_only = _pick_votes()
-        pairs = shared_votes().pairs(COUNTED_BY[counted_by], blind=True if blind_only else None)
+        pairs = shared_votes().pairs(
+            COUNTED_BY[counted_by], name=recorded_name, blind=True if blind_only else None
+        )
     except RecordsError as error:
         st.error(safe_inline(str(error)), icon=":material/error:")
         return
@@ -111,7 +114,7 @@ def ratings_rows(ratings: Ratings[Subject]) -> list[dict[str, Any]]:
     for place, standing in enumerate(ratings.standings):
         row: dict[str, Any] = {"Group": standing.group + 1} if several else {}
         subject = standing.subject
-        row["Model"] = subject.title
+        row["Model"] = recorded_title(subject.model, subject.title)
         for trait in ("precision", "device", "runtime"):
             if (value := getattr(subject, trait)) is not None:
                 row[trait.capitalize()] = value.upper() if trait == "precision" else value

@@ -54,6 +54,11 @@ def use_remembered(values: Mapping[str, str]) -> None:
     st.session_state[_REMEMBERED] = dict(values)
 
 
+def remembered() -> Mapping[str, str]:
+    """What :func:`use_remembered` was given."""
+    return st.session_state.get(_REMEMBERED, {})
+
+
 def link_texts(*keys: str) -> None:
     """Keep text widgets in the link as long as their texts together are short enough.
 
@@ -90,9 +95,9 @@ def link_choice(key: str, default: T, read: Callable[[str], T]) -> None:
     known = key in st.session_state
     if not known:
         st.session_state[key] = default
-        if remembered := st.session_state.get(_REMEMBERED, {}).get(key):
+        if kept := remembered().get(key):
             with suppress(ValueError):  # what was kept need not be possible any more
-                st.session_state[key] = read(remembered)
+                st.session_state[key] = read(kept)
     if _to_be_read(key, known=known):
         with suppress(ValueError):  # a link from elsewhere: there is no such device here, say
             st.session_state[key] = read(st.query_params[key])

@@ -7,21 +7,20 @@ import streamlit as st
 from core.benchmark.estimate import BenchmarkEstimate
 from core.benchmark.plan import Plan
 from core.benchmark.shapes import random_models
-from core.catalogue import Precision, catalogue
+from core.catalogue import CONVERTED_PRECISIONS, Precision, catalogue
 from core.devices import AUTO, list_devices
 from core.engine import Engine
 from core.errors import PaddockError
 from core.runtimes.spec import DEFAULT_RUNTIME, LOCAL_RUNTIMES
-from core.ui.metrics_rows import runtime_label, told_apart
+from core.ui.metrics_rows import runtime_label
 from core.ui.person import manage_button
 from core.ui.safe_text import safe_inline
-from core.units import counted, decimal_text, duration_text, parameters_text
+from core.units import bytes_text, counted, duration_text, parameters_text
 
 MODELS, RANDOM = "models", "random"
 _KINDS = {MODELS: "Models", RANDOM: "Random weights"}
 
 _PROMPTS = (32, 128, 512, 1024)
-_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT4)
 _REFUSED = "benchmark_refused"
 
 RANDOM_SENTENCE = (
@@ -100,7 +99,7 @@ def _pick_plan(engine: Engine) -> Plan:
     with left:
         precisions = st.pills(
             "Precisions",
-            _PRECISIONS,
+            CONVERTED_PRECISIONS,
             selection_mode="multi",
             default=[Precision.FP16, Precision.INT8, Precision.INT4],
             format_func=lambda precision: precision.label,
@@ -167,16 +166,13 @@ def _pick_plan(engine: Engine) -> Plan:
 
 def _pick_models(engine: Engine) -> tuple[str, ...]:
     rows = catalogue()
-    titles = {key: row.title for key, row in rows.items()}
-    for stored in engine.store.list():
-        name = stored.key if stored.key in rows else stored.manifest.source.location
-        titles.setdefault(name, stored.manifest.title)
-    labels = told_apart(titles, str)
+    names = dict.fromkeys([*rows, *(stored.name for stored in engine.store.list())])
+    titles = {name: engine.store.title(name) for name in names}
     chosen = st.multiselect(
         "Models",
         list(titles),
         default=[key for key, row in rows.items() if row.embedded],
-        format_func=lambda key: labels.get(key, key),
+        format_func=lambda key: titles.get(key, key),
         accept_new_options=True,
         key="bench_models",
         help="What is not on disk is fetched and converted first. You can also type a Hugging "
@@ -226,9 +222,9 @@ def _estimate_sentence(found: BenchmarkEstimate | PaddockError) -> str:
         return safe_inline(str(found))
     parts = [f"{counted(found.rows, 'measurement')}, about {duration_text(found.seconds)} here"]
     if found.download_bytes:
-        parts.append(f"{decimal_text(found.download_bytes)} to fetch")
+        parts.append(f"{bytes_text(found.download_bytes)} to fetch")
     if found.disk_bytes:
-        parts.append(f"up to {decimal_text(found.disk_bytes)} more on the disk")
+        parts.append(f"up to {bytes_text(found.disk_bytes)} more on the disk")
     return ", ".join(parts) + ". Leave the machine alone meanwhile."
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 
 from core.benchmark.answer_days import MANY
 from core.benchmark.figures import are_apart
-from core.benchmark.points import point_of
+from core.benchmark.points import point_of, subject_of_run
 from core.engine import Engine
 from core.errors import RecordsError
 from core.records.measurement_values import Measurement
@@ -198,7 +198,7 @@ def _latency_options(chosen: Chosen) -> dict[str, tuple[str, _Read]]:
     for row in chosen.answers[:LATENCIES]:
         if row.new_tokens and row.new_tokens > 1:
             name = (
-                f"Answer of {row.started_at:%d %b %H:%M:%S} · {row.title} · "
+                f"Answer of {row.started_at:%d %b %H:%M:%S} · {subject_of_run(row).name} · "
                 f"{precision_label(row.precision)} · {row.new_tokens} tokens"
             )
             options[row.id] = (name, _reader_of_answer(row.id, row.ttft_ms, row.new_tokens))

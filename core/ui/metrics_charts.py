@@ -22,14 +22,14 @@ from core.ui.metrics_rows import (
     precision_label,
     runtime_label,
 )
-from core.units import bytes_text, decimal_text, milliseconds_text, rate_text
+from core.units import bytes_text, milliseconds_text, rate_text
 
 CEILING_FACTOR = 2.5
 """A bandwidth ceiling so many times above the fastest bar would squeeze the bars into a corner; it
 then stands in the hover details and the chart of bandwidth alone."""
 
 CEILING_COLOUR = "#d9730d"
-MIB = 2**20
+MB = 1e6
 
 _MEMORY_BAR_PX = 20
 
@@ -119,7 +119,7 @@ def bandwidth_chart(rows: Rows) -> go.Figure:
 
 
 def memory_chart(rows: Rows) -> go.Figure:
-    """Private and file-backed memory in MiB of each configuration, stacked, with its peak.
+    """Private and file-backed memory in MB of each configuration, stacked, with its peak.
 
     A benchmark's bar is the process that did nothing else, an answer's the growth of the app.
     """
@@ -161,8 +161,8 @@ def memory_chart(rows: Rows) -> go.Figure:
     )
     return rows.figure(
         traces,
-        "Memory: MiB, lower is better",
-        "MiB after the first answer",
+        "Memory: MB, lower is better",
+        "MB after the first answer",
         lambda point: _memory_reach(point) if point.memory is not None else None,
     )
 
@@ -343,8 +343,8 @@ def _mbu_hover(placed: Placed) -> str:
     lines = [f"MBU {100 * point.mbu:.1f} %"] if point.mbu is not None else []
     if point.bytes_per_token and point.bandwidth:
         lines.append(
-            f"{decimal_text(point.bytes_per_token)} read per token, "
-            f"of {decimal_text(point.bandwidth)}/s"
+            f"{bytes_text(point.bytes_per_token)} read per token, "
+            f"of {bytes_text(point.bandwidth)}/s"
         )
     return hover_of(point, [*lines, _spread("decode", point.decode, rate_text)])
 
@@ -381,18 +381,18 @@ def _memory_reach(point: Point) -> float:
 
 
 def _private(point: Point) -> float:
-    return (point.memory_private or 0) / MIB
+    return (point.memory_private or 0) / MB
 
 
 def _file_backed(point: Point) -> float:
-    return (point.memory_file_backed or 0) / MIB
+    return (point.memory_file_backed or 0) / MB
 
 
 def _peak(point: Point) -> float | None:
-    """Sum of both peaks in MiB; they need not have come at the same time."""
+    """Sum of both peaks in MB; they need not have come at the same time."""
     if point.memory_private_peak is None or point.memory_file_backed_peak is None:
         return None
-    return (point.memory_private_peak + point.memory_file_backed_peak) / MIB
+    return (point.memory_private_peak + point.memory_file_backed_peak) / MB
 
 
 def _memory_hover(placed: Placed) -> str:
@@ -407,6 +407,6 @@ def _memory_hover(placed: Placed) -> str:
             f"file-backed {bytes_text(point.memory_file_backed_peak)}"
         )
     if point.disk_bytes is not None:
-        lines.append(f"on disk {decimal_text(point.disk_bytes)}")
+        lines.append(f"on disk {bytes_text(point.disk_bytes)}")
     lines.append(f"of {plot_text(point.memory_scope)}")
     return hover_of(point, lines)

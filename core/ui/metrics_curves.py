@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from core.benchmark.points import Point, pareto
 from core.ui.charts import SIDE_COLOURS
-from core.ui.metrics_charts import MIB, hover_of
+from core.ui.metrics_charts import MB, hover_of
 from core.ui.metrics_rows import (
     BY_HAND,
     GREY,
@@ -95,7 +95,7 @@ def tradeoff_chart(points: Sequence[Point]) -> go.Figure:
         legend=_LEGEND,
         showlegend=True,
         # Not by hand: the title would run into the colours' scale.
-        xaxis={"title": "memory after the first answer, MiB", "rangemode": "tozero"},
+        xaxis={"title": "memory after the first answer, MB", "rangemode": "tozero"},
         yaxis={"title": "decode, tokens/s", "rangemode": "tozero", "automargin": True},
     )
     return figure
@@ -318,7 +318,7 @@ def _symbol(point: Point) -> str:
 
 
 def _memory(point: Point) -> float:
-    return (point.memory or 0) / MIB
+    return (point.memory or 0) / MB
 
 
 def _rate(point: Point) -> float:

@@ -26,7 +26,7 @@ class _Readings:
     busy: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     """Share of the processor's time that was used since the reading before, 0 to 100."""
     memory: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    """Resident memory of the app in MiB."""
+    """Resident memory of the app in MB."""
     times: tuple[float, float] = (0.0, 0.0)
     """Busy and all seconds of the processor at the last reading."""
 
@@ -37,7 +37,7 @@ class _Readings:
         if before[1] and passed > 0:
             share = (self.times[0] - before[0]) / passed
             self.busy.append(round(100 * min(1.0, max(0.0, share)), 1))
-        self.memory.append(round(app_memory().rss_bytes / 2**20, 1))
+        self.memory.append(round(app_memory().rss_bytes / 1e6, 1))
 
 
 def draw_live(engine: Engine) -> None:

@@ -17,7 +17,7 @@ from core.units import int4_text
 if TYPE_CHECKING:
     from core.records.fast_runs import RunRow
 
-_MIB = 2**20
+_MB = 1e6
 
 
 def _number(digits: int) -> Any:
@@ -35,10 +35,10 @@ COLUMNS = {
     "TPOT p90 ms": _number(2),
     "TPOT p99 ms": _number(2),
     "Prefill tokens/s": _number(0),
-    "Private MiB": _number(0),
-    "File-backed MiB": _number(0),
-    "Private peak MiB": _number(0),
-    "File-backed peak MiB": _number(0),
+    "Private MB": _number(0),
+    "File-backed MB": _number(0),
+    "Private peak MB": _number(0),
+    "File-backed peak MB": _number(0),
     "Disk MB": _number(1),
     "Load s": _number(2),
     "Compile s": _number(2),
@@ -144,10 +144,10 @@ def _figures(measurement: Measurement) -> dict[str, Any]:
         "TPOT p90 ms",
         "TPOT p99 ms",
         "Prefill tokens/s",
-        "Private MiB",
-        "File-backed MiB",
-        "Private peak MiB",
-        "File-backed peak MiB",
+        "Private MB",
+        "File-backed MB",
+        "Private peak MB",
+        "File-backed peak MB",
         "Load s",
         "Compile s",
         "CPU cores",
@@ -168,10 +168,10 @@ def _figures(measurement: Measurement) -> dict[str, Any]:
             tpot.p90 if tpot else None,
             tpot.p99 if tpot else None,
             figures.prefill_tokens_per_s,
-            figures.memory_private_bytes / _MIB,
-            figures.memory_file_backed_bytes / _MIB,
-            figures.memory_private_peak_bytes / _MIB,
-            figures.memory_file_backed_peak_bytes / _MIB,
+            figures.memory_private_bytes / _MB,
+            figures.memory_file_backed_bytes / _MB,
+            figures.memory_private_peak_bytes / _MB,
+            figures.memory_file_backed_peak_bytes / _MB,
             figures.load_s,
             figures.compile_s,
             figures.cpu_cores,
@@ -215,8 +215,8 @@ def _answer_row(row: RunRow) -> dict[str, Any]:
         "New tokens": row.new_tokens,
         "Ended": row.stop_reason,
         "Contended": subject.contended,
-        "Private MiB": None if private is None else private / _MIB,
-        "File-backed MiB": None if file_backed is None else file_backed / _MIB,
+        "Private MB": None if private is None else private / _MB,
+        "File-backed MB": None if file_backed is None else file_backed / _MB,
         "Load s": row.load_s,
         "Device asked": row.device,
         "Execution": row.execution_precision,

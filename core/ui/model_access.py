@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from core.catalogue import catalogue
 from core.engine import find_stored
-from core.errors import AccessDeniedError, PersonMistake
+from core.errors import AccessDeniedError
 from core.remotes import is_remote, split_name
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore
 from core.store.confined import check_confined
 from core.store.for_device import npu_store
+from core.store.sources import path_of, recorded_name
 from core.ui.cached import shared_engine
 from core.ui.person import Person
 
 
-def may_name(store: ModelStore, name: str, someone: Person) -> bool:
-    """Whether this person may be shown anything about a model of this name."""
-    try:
-        check_name(store, name, someone)
-    except PersonMistake:  # may not, or there is no such remote
-        return False
-    return True
+def key_of(store: ModelStore, text: str, someone: Person) -> str:
+    """The key for programs of what this person calls a model, or a link does.
+
+    Raises:
+        PersonMistake: see :func:`check_name`.
+    """
+    check_name(store, text, someone)
+    name = recorded_name(text.strip())
+    if is_remote(name) or name in catalogue() or name in names_on_disk(store):
+        return name
+    return store.name(text)
 
 
 def check_name(store: ModelStore, name: str, someone: Person) -> None:
@@ -33,7 +38,7 @@ def check_name(store: ModelStore, name: str, someone: Person) -> None:
         # Whoever may use the pages may use the servers that somebody with the right has added.
         shared_engine().remotes.directory.book.get(split_name(name).remote)
         return
-    if name in catalogue() or name in names_on_disk(store):
+    if name in catalogue() or recorded_name(name.strip()) in names_on_disk(store):
         return
     if not someone.access.manage:
         raise AccessDeniedError(
@@ -41,26 +46,28 @@ def check_name(store: ModelStore, name: str, someone: Person) -> None:
             "to manage can add it."
         )
     if not someone.local:
-        check_confined(name, store.import_dir)
+        check_confined(path_of(name), store.import_dir)
 
 
 def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
     """
     Raises:
         AccessDeniedError: the model would have to be fetched, converted or compressed for its
-            device first, which takes the right to manage.
+            device first, which takes the right to manage, and is not done in a kiosk.
         PaddockError: there is no such model.
     """
     check_name(store, spec.model, someone)
     if spec.remote:
         return
     row = catalogue().get(spec.model)
-    if someone.access.manage or (row is not None and row.embedded):
+    embedded = row is not None and row.embedded
+    if someone.access.manage or (embedded and not someone.access.kiosk):
         return
     if find_stored(store, spec) is not None:
         return
+    store.settings.check_not_kiosk()
     stored = store.get(store.resolve(spec.model), spec.precision)
-    named = f"{row.title if row else spec.model} {spec.precision.phrase}"
+    named = f"{store.title(spec.model)} {spec.precision.phrase}"
     if stored is None:
         raise AccessDeniedError(
             f"{named} is not on this machine yet; somebody with the right to manage can get it on "
@@ -73,10 +80,10 @@ def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
 
 
 def names_on_disk(store: ModelStore) -> list[str]:
-    """Names of the models outside the catalogue that are on disk."""
+    """Keys for programs of the models outside the catalogue that are on disk."""
     return list(
         {
-            stored.manifest.source.location: None
+            stored.name: None
             for stored in (*store.list(), *npu_store(store.settings).list())
             if stored.key not in catalogue()
         }

@@ -17,7 +17,7 @@ from core.ui.model_list import added
 from core.ui.opened import open_card
 from core.ui.person import may_manage, person
 from core.ui.safe_text import safe_inline
-from core.units import decimal_text
+from core.units import bytes_text
 
 _SEVERAL = "gguf_files"
 """Files of the folder that was looked up last, in the session's state."""
@@ -54,7 +54,7 @@ def _draw_choice(engine: Engine) -> None:
         file = st.selectbox(
             "GGUF file",
             files,
-            format_func=lambda path: f"{path.name} ({decimal_text(path.stat().st_size)})",
+            format_func=lambda path: f"{path.name} ({bytes_text(path.stat().st_size)})",
             key="add_gguf",
         )
         if st.form_submit_button("Take this one", icon=":material/check:") and file is not None:

@@ -8,7 +8,7 @@ from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, publish
 from core.catalogue.prompts import prompt_format
 from core.engine import Engine
 from core.store.hub import HubAccess
-from core.store.sources import package_file
+from core.store.sources import package_file, path_of
 from core.ui.loaded import draw_loaded
 from core.ui.model_charts import scores_chart
 from core.ui.model_filter import family
@@ -18,7 +18,7 @@ from core.ui.model_results import draw_stored, draw_try_it
 from core.ui.opened import is_open, note, widget_key
 from core.ui.safe_text import safe_inline
 from core.ui.task_panel import draw_tasks_of
-from core.units import decimal_text, parameters_text
+from core.units import bytes_text, parameters_text
 
 
 def draw_in_memory(engine: Engine) -> None:
@@ -85,9 +85,10 @@ def _origin(model: ListedModel) -> str:
         architecture = safe_inline(str(config.get("model_type") or "unknown architecture"))
         return (
             f"From the hub: {architecture}, {len(model.hub.files)} files of together "
-            f"{decimal_text(model.hub.total_bytes)}. Its page there tells its licence and limits."
+            f"{bytes_text(model.hub.total_bytes)}. Its page there tells its licence and limits."
         )
-    return f"From {safe_inline(model.name)}"
+    stored = model.stored[0].manifest.source.location if model.stored else path_of(model.name)
+    return f"From {safe_inline(stored)}"
 
 
 def _source(row: CatalogueModel) -> str:

@@ -21,15 +21,6 @@ if TYPE_CHECKING:
     from core.catalogue import Int4Settings
     from core.store.hub import HubModel
 
-PRECISIONS = (
-    Precision.STORED,
-    Precision.INT4,
-    Precision.INT8,
-    Precision.FP16,
-    Precision.FP32,
-)
-"""In the order in which they are offered, the smallest first."""
-
 
 @dataclass(frozen=True)
 class ListedModel:
@@ -37,7 +28,7 @@ class ListedModel:
 
     key: str
     name: str
-    """What :meth:`core.store.ModelStore.resolve` takes, and what stands in links."""
+    """Its key for programs."""
     title: str
     row: CatalogueModel | None
     stored: tuple[StoredModel, ...] = ()
@@ -71,7 +62,7 @@ class ListedModel:
         """Whether any precision is on disk or can be made here."""
         return bool(self.stored) or any(
             isinstance(each, Estimate) and each.problem is None
-            for each in (self.estimate(engine, precision) for precision in PRECISIONS)
+            for each in (self.estimate(engine, precision) for precision in Precision)
         )
 
     def candidate(self, *, fits: bool) -> Candidate:
@@ -101,8 +92,7 @@ class Added:
 
     def put(self, source: Source, hub: HubModel | None) -> ListedModel:
         """Add a model, or bring it to the front with what is known of it now."""
-        name = source.model.key if source.model else str(source.location)
-        model = ListedModel(source.key, name, source.title, source.model, hub=hub)
+        model = ListedModel(source.key, source.name, source.title, source.model, hub=hub)
         self.models = {source.key: model} | self.models
         self.models[source.key] = model
         return model
@@ -121,13 +111,12 @@ def own_models(engine: Engine) -> list[ListedModel]:
     found: dict[str, ListedModel] = {}
     for key, model in added().models.items():
         if model.row is None:
-            found[key] = ListedModel(
-                key, model.name, model.title, None, on_disk.get(key, ()), model.hub
-            )
+            title = engine.store.title(model.name)
+            found[key] = ListedModel(key, model.name, title, None, on_disk.get(key, ()), model.hub)
     for key, stored in on_disk.items():
         if key not in found and key not in catalogue():
-            manifest = stored[0].manifest
-            found[key] = ListedModel(key, manifest.source.location, manifest.title, None, stored)
+            title = engine.store.title(stored[0].name)
+            found[key] = ListedModel(key, stored[0].name, title, None, stored)
     return list(found.values())
 
 

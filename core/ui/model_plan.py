@@ -6,7 +6,13 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from core.catalogue import DEFAULT_PRECISION, Int4Settings, Int8Settings, Precision, default_int4
+from core.catalogue import (
+    DEFAULT_PRECISION,
+    Int4Settings,
+    Int8Settings,
+    Precision,
+    default_int4,
+)
 from core.engine import Engine
 from core.errors import PaddockError
 from core.store.estimate import Estimate
@@ -17,11 +23,11 @@ from core.store.tasks import TaskKind, TaskRequest
 from core.store.wording import QUANTISED_TWICE
 from core.ui.hub_access import hub_url
 from core.ui.model_add import look_up
-from core.ui.model_list import PRECISIONS, ListedModel, of_hub
+from core.ui.model_list import ListedModel, of_hub
 from core.ui.person import manage_button
 from core.ui.safe_text import safe_inline
 from core.ui.settled import settle
-from core.units import decimal_text, duration_text
+from core.units import bytes_text, duration_text
 
 Plans = Mapping[Precision, Estimate | PaddockError]
 
@@ -44,7 +50,7 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
     gguf = model.gguf(engine)
     offered = [
         precision
-        for precision in PRECISIONS
+        for precision in Precision
         if precision is not Precision.STORED or gguf is not None or model.get(precision)
     ]
     plans = {precision: model.estimate(engine, precision, int4) for precision in offered}
@@ -67,8 +73,8 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
         hide_header=False,
     )
     st.caption(
-        f"Free now: **{decimal_text(known[0].free_disk)}** on disk and "
-        f"**{decimal_text(known[0].free_memory)}** of memory. Times are those of the conversion "
+        f"Free now: **{bytes_text(known[0].free_disk)}** on disk and "
+        f"**{bytes_text(known[0].free_memory)}** of memory. Times are those of the conversion "
         "alone, roughly, on this machine."
     )
     if gguf is not None:
@@ -102,13 +108,13 @@ def _line(
     }
     if stored is not None:
         line["Here"] = ":green[:material/check_circle:\u00a0on\u00a0disk]"
-        line["On disk"] = decimal_text(stored.manifest.folder_bytes)
+        line["On disk"] = bytes_text(stored.manifest.folder_bytes)
     elif isinstance(plan, Estimate):
-        scratch = f" (+ {decimal_text(plan.scratch_bytes)} meanwhile)" if plan.scratch_bytes else ""
+        scratch = f" (+ {bytes_text(plan.scratch_bytes)} meanwhile)" if plan.scratch_bytes else ""
         line["Here"] = _fit(plan)
-        line["Download"] = decimal_text(plan.download_bytes) if plan.download_bytes else "—"
-        line["On disk"] = decimal_text(plan.disk_bytes) + scratch
-        line["Peak memory"] = decimal_text(plan.memory_bytes)
+        line["Download"] = bytes_text(plan.download_bytes) if plan.download_bytes else "—"
+        line["On disk"] = bytes_text(plan.disk_bytes) + scratch
+        line["Peak memory"] = bytes_text(plan.memory_bytes)
         line["Time"] = f"about\u00a0{duration_text(plan.seconds)}"
     return line
 
@@ -195,7 +201,7 @@ def _pick_precision(model: ListedModel, plans: Plans) -> Precision:
     chosen = st.segmented_control(
         "Precision",
         offered,
-        default=preferred or (missing or offered)[0],
+        default=preferred or (missing or offered)[-1],
         format_func=lambda value: value.label,
         required=True,
         key=f"precision_{model.key}",

@@ -14,7 +14,7 @@ from core.ui.model_list import ListedModel
 from core.ui.navigation import page
 from core.ui.person import manage_button
 from core.ui.safe_text import safe_inline
-from core.units import decimal_text, duration_text, parameters_text
+from core.units import bytes_text, duration_text, parameters_text
 
 _NOTICE = "models_notice"
 
@@ -43,11 +43,11 @@ def draw_stored(engine: Engine, model: ListedModel, stored: StoredModel) -> None
             st.caption(exactness_text(gguf.deviation))
         with st.container(horizontal=True, gap="medium"):
             before = manifest.source_bytes
-            draw_figure("Weights before", decimal_text(before) if before else "—")
-            draw_figure("Weights after", decimal_text(manifest.weight_bytes))
+            draw_figure("Weights before", bytes_text(before) if before else "—")
+            draw_figure("Weights after", bytes_text(manifest.weight_bytes))
             draw_figure("Compression", f"{before / manifest.weight_bytes:.2f} ×" if before else "—")
             draw_figure("Took", duration_text(manifest.duration_s))
-            draw_figure("Peak memory", decimal_text(manifest.peak_memory_bytes))
+            draw_figure("Peak memory", bytes_text(manifest.peak_memory_bytes))
         st.caption(f"Bits per weight, {parameters_text(manifest.parameters)} parameters")
         st.plotly_chart(
             bits_chart(manifest.weight_types),
@@ -102,7 +102,7 @@ def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> No
         with st.popover(
             "Delete", icon=":material/delete:", type="tertiary", key=f"ask_delete_{name}"
         ):
-            size = decimal_text(stored.manifest.folder_bytes)
+            size = bytes_text(stored.manifest.folder_bytes)
             title = safe_inline(stored.manifest.title)
             st.markdown(f"Delete {title} in {safe_inline(stored.label)}? This frees **{size}**.")
             delete = manage_button(
@@ -118,7 +118,7 @@ def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> No
 
 
 def _verify(engine: Engine, stored: StoredModel) -> None:
-    size = decimal_text(stored.manifest.folder_bytes)
+    size = bytes_text(stored.manifest.folder_bytes)
     try:
         with st.spinner(f"Reading {size}", show_time=True):
             engine.store.verify(stored, full=True)
@@ -137,7 +137,7 @@ def _delete(engine: Engine, stored: StoredModel) -> None:
         return
     title = safe_inline(stored.manifest.title)
     notify(
-        f"{title} in {safe_inline(stored.label)} is deleted: {decimal_text(freed)} are free again."
+        f"{title} in {safe_inline(stored.label)} is deleted: {bytes_text(freed)} are free again."
     )
     st.rerun()
 
@@ -170,7 +170,7 @@ def _how_made(stored: StoredModel) -> str:
     elif manifest.gguf is not None:
         kept = stored.precision is Precision.STORED
         parts.append("as stored in the GGUF file" if kept else "from the GGUF file")
-    parts.append(f"{decimal_text(manifest.folder_bytes)} on disk")
+    parts.append(f"{bytes_text(manifest.folder_bytes)} on disk")
     parts.append(f"{manifest.created:%Y-%m-%d %H:%M} UTC")
     line = " · ".join(parts)
     return line[0].upper() + line[1:]

@@ -18,6 +18,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from core.accounts import Access
 from core.errors import AccessDeniedError, RecordsError
 from core.records import GUEST, Account
+from core.settings import KIOSK_SENTENCE
 from core.ui.safe_text import safe_inline
 from core.ui.server import connections, redirect_message, visitors
 from core.web.guard import CONNECTION_HEADER
@@ -151,12 +152,16 @@ def manage_button(
     disabled: bool = False,
     **options: Any,
 ) -> bool:
-    """A button that works for those with the right to manage, and is greyed out for others.
+    """A button that works for those with the right to manage, and is greyed out for others; in a
+    kiosk it is not drawn.
 
     The right is looked up when it is drawn and once more when it was pressed: a browser can send
     the press of a button that is greyed out.
     """
-    allowed = may_manage()
+    access = person().access
+    if access.kiosk:
+        return False
+    allowed = access.manage
     if not allowed:
         options["help"] = "This takes the right to manage, which an administrator gives."
     callback = None if on_click is None else _if_allowed(on_click)
@@ -168,8 +173,9 @@ def draw_manage_hint() -> None:
     """For those who have not the right to manage, one sentence; and what was refused just now."""
     if refused := st.session_state.pop(_REFUSED, None):
         st.error(safe_inline(refused), icon=":material/lock:")
-    if not may_manage():
-        st.info(MANAGE_SENTENCE, icon=":material/lock:")
+    access = person().access
+    if not access.manage:
+        st.info(KIOSK_SENTENCE if access.kiosk else MANAGE_SENTENCE, icon=":material/lock:")
 
 
 def _if_allowed(callback: Callable[..., None]) -> Callable[..., None]:

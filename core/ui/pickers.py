@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import streamlit as st
 
-from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
+from core.catalogue import CONVERTED_PRECISIONS, Precision, catalogue
 from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
 from core.devices import AUTO, list_devices
+from core.engine import find_stored
 from core.errors import PaddockError, PersonMistake
 from core.remotes import Directory, is_remote
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec, RuntimeName
 from core.store import ModelStore
 from core.ui.cached import shared_engine
 from core.ui.link import link_choice, one_of, unlink
-from core.ui.model_access import check_name, may_name, names_on_disk
-from core.ui.person import Person, person
-from core.ui.remote_models import (
-    draw_remote_state,
-    follow_listings,
-    remote_label,
-    remote_models,
+from core.ui.model_access import check_name, key_of
+from core.ui.model_choices import (
+    GET_A_REAL_ONE,
+    Group,
+    choices,
+    first_model,
+    is_heading,
+    packaged_model,
+    usual_precision,
 )
+from core.ui.person import Person, person
+from core.ui.remote_models import draw_remote_state, follow_listings
 from core.ui.safe_text import safe_inline
+from core.ui.settled import settle
+from core.ui.start import to_download
 from core.units import bytes_text, parameters_text
 
 PRECISION_HELP = (
@@ -31,9 +40,9 @@ PRECISION_HELP = (
     "**INT4** halves it again at some loss, **FP32** is the exact reference."
 )
 MODEL_HELP = (
-    "The two embedded models answer at once, without a network. The others are fetched and "
-    "converted when you first use them. Those *on* a server run there. You can also "
-    "type any Hugging Face id (`org/name`) or the path of a model folder."
+    "What is *on this machine* answers without a network. What is *to download* is fetched and "
+    "converted first, and you are asked before. *Servers* run their models themselves. You can "
+    "also type any Hugging Face id (`org/name`) or the path of a model folder."
 )
 
 
@@ -46,7 +55,7 @@ def pick_model(
     *,
     key: str = "",
     default: str | None = None,
-    precision_for: Callable[[str], Precision] = lambda model: DEFAULT_PRECISION,
+    precision_for: Callable[[str, Precision | None], Precision] | None = None,
     on_model_change: Callable[[], None] | None = None,
 ) -> ModelSpec:
     """Draw the pickers and return what was chosen.
@@ -54,42 +63,81 @@ def pick_model(
     Args:
         store: knows what is on disk already.
         key: prefix of the widgets' keys, which are also the names in the page's link.
-        default: the model that is chosen at first; by default the catalogue's first.
-        precision_for: the precision that a model is chosen in at first.
+        default: the model that is chosen at first; by default :func:`first_model`.
+        precision_for: of a model and a precision, the one that it is chosen in; by default
+            :func:`usual_precision`.
         on_model_change: called when the person chose another model.
     """
-    rows, someone = catalogue(), person()
+    someone, engine = person(), shared_engine()
+    model_key = f"{key}model"
+    precision_of = precision_for or (lambda name, wanted: usual_precision(store, name, wanted))
 
-    def named(text: str) -> str:
-        if not may_name(store, text, someone):
+    def read(text: str) -> str:
+        if is_heading(text):
             raise ValueError(text)
-        return text
+        try:
+            return key_of(store, text, someone)
+        except PersonMistake as error:
+            raise ValueError(text) from error
 
-    link_choice(f"{key}model", default or next(iter(rows)), named)
-    directory = shared_engine().remotes.directory
-    names = [*rows, *remote_models(directory, st.session_state[f"{key}model"])]
-    if not someone.access.manage:
-        names += names_on_disk(store)
+    before = _Before.of(model_key)
+    if (sent := st.session_state.get(model_key)) in before.names:
+        st.session_state[model_key] = before.names[sent]
+    default = default or first_model()
+    link_choice(model_key, default, read)
+    found = choices(engine, someone, st.session_state[model_key])
+    labels = {choice.name: choice.label for choice in found}
+    options: list[str] = []
+    for group in Group:
+        if names := [choice.name for choice in found if choice.group is group]:
+            labels[group.value_in_picker] = group.heading
+            options += [group.value_in_picker, *names]
+    now = st.session_state[model_key]
+    if before.labels.get(now) != labels.get(now):
+        st.session_state[model_key] = now  # let the browser show it by its label of now
+    before.note(labels)
+
+    def changed() -> None:
+        sent: str | None = st.session_state[model_key]
+        chosen = before.names.get(sent, sent) if sent else sent
+        if chosen is None or is_heading(chosen):
+            settle({model_key: before.model})
+            return
+        with suppress(PersonMistake):  # refused where it is drawn
+            name = key_of(store, chosen, person())
+            if name != sent:
+                settle({model_key: name})
+            if not is_remote(name):
+                wanted = st.session_state.get(f"{key}precision")
+                settle({f"{key}precision": precision_of(name, wanted)})
+        if on_model_change is not None:
+            on_model_change()
+
     model = st.selectbox(
         "Model",
-        names,
-        format_func=lambda name: rows[name].title if name in rows else remote_label(name),
+        options,
+        format_func=lambda name: labels.get(name, name),
         accept_new_options=someone.access.manage,
-        key=f"{key}model",
+        key=model_key,
         persist_state="session",
         help=MODEL_HELP,
-        on_change=on_model_change,
+        on_change=changed,
     )
     if key in _FIRST:
-        follow_listings(directory)
-    model = model or next(iter(rows))
+        follow_listings(engine.remotes.directory)
+    model = default if model is None or is_heading(model) else model
+    before.model = model
     if is_remote(model):
         unlink(*(f"{key}{trait}" for trait in ("precision", "device", "runtime")))
-        return _remote_spec(directory, model)
-    link_choice(f"{key}precision", precision_for(model), lambda text: Precision(text.lower()))
+        return _remote_spec(engine.remotes.directory, model)
+    usual = precision_of(model, None)
+    link_choice(f"{key}precision", usual, lambda text: Precision(text.lower()))
+    kept = [Precision.STORED] if store.default_precision(model) is Precision.STORED else []
+    if not kept and st.session_state[f"{key}precision"] is Precision.STORED:
+        st.session_state[f"{key}precision"] = usual  # a link's, of another model
     precision = st.segmented_control(
         "Precision",
-        [Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT4],
+        [*CONVERTED_PRECISIONS, *kept],
         format_func=lambda value: value.label,
         required=True,
         width="stretch",
@@ -108,11 +156,37 @@ def pick_model(
         persist_state="session",
         help="Where the model runs: the devices OpenVINO finds here. AUTO lets OpenVINO choose.",
     )
-    spec = ModelSpec(
-        model, precision or DEFAULT_PRECISION, device or AUTO, _pick_runtime(f"{key}runtime")
-    )
+    spec = ModelSpec(model, precision or usual, device or AUTO, _pick_runtime(f"{key}runtime"))
     _draw_state(store, spec, someone)
+    row = catalogue().get(spec.model)
+    if key in _FIRST and row is not None and row.embedded and packaged_model() is None:
+        st.caption(GET_A_REAL_ONE)
     return spec
+
+
+@dataclass
+class _Before:
+    """What a picker showed last; a plain object, so that a callback can change it.
+
+    The browser names a choice by its label, which changes once the model is on disk. Then it sends
+    one that is a choice no more.
+    """
+
+    model: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    """By the models' names."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Of models, by all labels that they have had."""
+
+    def note(self, labels: dict[str, str]) -> None:
+        """Keep what is shown now."""
+        self.labels = labels
+        self.names |= {label: name for name, label in labels.items()}
+
+    @classmethod
+    def of(cls, key: str) -> _Before:
+        """That of the picker of this key, in this session."""
+        return st.session_state.setdefault(f"{key}_before", cls())
 
 
 def _remote_spec(directory: Directory, model: str) -> ModelSpec:
@@ -173,21 +247,24 @@ def _draw_state(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
     row = catalogue().get(spec.model)
     try:
         check_name(store, spec.model, someone)
-        stored = store.get(store.resolve(spec.model), spec.precision)
+        stored = find_stored(store, spec)
     except PaddockError as error:
         st.warning(safe_inline(str(error)), icon=":material/error:")
         return
-    if stored is not None:
+    if stored is None and someone.access.kiosk:
+        st.caption(":material/lock: Not on this machine in this precision.")
+    elif stored is not None:
         size = bytes_text(stored.manifest.weight_bytes)
-        st.caption(f":material/check_circle: On disk, {size} of weights.")
+        what = f"{stored.label}, {size}" if stored.manifest.gguf else size
+        st.caption(f":material/check_circle: On disk, {what} of weights.")
     elif not someone.access.manage and (row is None or not row.embedded):
         st.caption(":material/lock: Not on this machine yet; getting it takes the right to manage.")
     elif row is not None and row.embedded:
         st.caption(":material/bolt: Comes with Paddock; converted in a few seconds at first use.")
-    elif row is not None:
-        st.caption(
-            f":material/download: {parameters_text(row.parameters)} parameters; fetched from the "
-            "hub and converted at first use."
-        )
+    elif (missing := to_download(shared_engine(), spec)) == 0:
+        how = "Prepared" if spec.precision is Precision.STORED else "Converted"
+        st.caption(f":material/bolt: {how} in a few seconds at first use.")
     else:
-        st.caption(":material/download: Fetched where needed and converted at first use.")
+        parts = [f"{parameters_text(row.parameters)} parameters"] if row is not None else []
+        parts += [f"{bytes_text(missing)} to download"] if missing else ["to download"]
+        st.caption(f":material/download: {', '.join(parts)}.")

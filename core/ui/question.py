@@ -60,6 +60,11 @@ def ask_for_instruction() -> tuple[str, str]:
     return instruction or "", context or ""
 
 
+def fill_in(example: Preset) -> None:
+    """Put an example into both boxes; a callback."""
+    settle({INSTRUCTION: example.instruction, CONTEXT: example.context})
+
+
 def clear_instruction() -> None:
     """Empty both boxes; a callback."""
     settle({INSTRUCTION: "", CONTEXT: ""})

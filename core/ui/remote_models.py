@@ -25,15 +25,6 @@ def remote_models(directory: Directory, chosen: str | None = None) -> list[str]:
     return names
 
 
-def remote_label(name: str) -> str:
-    """A remote's model as a picker shows it."""
-    try:
-        remote, model = split_name(name)
-    except PaddockError:
-        return name
-    return f"{model} · on {remote}"
-
-
 def follow_listings(directory: Directory) -> None:
     """Draw the page again once the first list of a remote has come; called once a page."""
     if directory.waiting:

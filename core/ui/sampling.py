@@ -8,7 +8,7 @@ import streamlit as st
 
 from core.runtimes import spec as ranges
 from core.runtimes.spec import SamplingSettings
-from core.ui.link import link_choice, number_in
+from core.ui.link import link_choice, number_in, remembered
 
 _CAT = "After “The cat is” the model might expect: playing 50 %, sleeping 25 %, eating 15 %, "
 _CAT += "driving 5 %, flying 5 %.\n\n"
@@ -40,10 +40,27 @@ SEED_HELP = (
 GREEDY_HELP = f"{_CAT}Greedy always takes the likeliest word: the cat is *playing*, every time."
 
 
-def pick_sampling() -> SamplingSettings:
-    """Draw the controls and return what was chosen."""
+_OF_THE_MODEL = ("greedy", "temperature", "top_p", "top_k")
+"""What begins as the model wants it; each is the control's key and the setting's name."""
+_MOVED = "sampling_moved"
+
+
+def pick_sampling(usual: SamplingSettings) -> SamplingSettings:
+    """Draw the controls and return what was chosen.
+
+    Args:
+        usual: what the model begins with. The controls follow it until a person, or a link, has
+            set one of them; from then on all stay as they are.
+    """
     keep: dict[str, Any] = {"persist_state": "session"}
-    _keep_in_link(SamplingSettings())
+    move: dict[str, Any] = {"on_change": lambda: st.session_state.update({_MOVED: True})} | keep
+    if any(key in st.query_params or key in remembered() for key in _OF_THE_MODEL):
+        st.session_state[_MOVED] = True
+    if not st.session_state.get(_MOVED):
+        for key in _OF_THE_MODEL:
+            if st.session_state.get(key) != getattr(usual, key):
+                st.session_state[key] = getattr(usual, key)
+    _keep_in_link(usual)
     max_new_tokens = st.slider(
         "Max new tokens",
         *ranges.MAX_NEW_TOKENS_RANGE,
@@ -51,7 +68,7 @@ def pick_sampling() -> SamplingSettings:
         help=NEW_TOKENS_HELP,
         **keep,
     )
-    greedy = st.toggle("Greedy", key="greedy", help=GREEDY_HELP, **keep)
+    greedy = st.toggle("Greedy", key="greedy", help=GREEDY_HELP, **move)
     temperature = st.slider(
         "Temperature",
         *ranges.TEMPERATURE_RANGE,
@@ -60,7 +77,7 @@ def pick_sampling() -> SamplingSettings:
         disabled=greedy,
         key="temperature",
         help=TEMPERATURE_HELP,
-        **keep,
+        **move,
     )
     top_p = st.slider(
         "Top-p",
@@ -69,7 +86,7 @@ def pick_sampling() -> SamplingSettings:
         disabled=greedy,
         key="top_p",
         help=TOP_P_HELP,
-        **keep,
+        **move,
     )
     top_k = st.slider(
         "Top-k",
@@ -77,7 +94,7 @@ def pick_sampling() -> SamplingSettings:
         disabled=greedy,
         key="top_k",
         help=TOP_K_HELP,
-        **keep,
+        **move,
     )
     penalty = st.slider(
         "Repetition penalty",

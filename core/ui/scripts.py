@@ -16,6 +16,8 @@ if (place) {
 }"""
 
 _CHUNKS = Path(file_util.get_static_dir(), "static", "js")
+IDLE_MS = 120_000
+"""After the last touch, until a kiosk's page starts afresh."""
 _QUIET_MS = 3000
 """After which a page on which nothing has changed lets the charts' program be loaded: while an
 answer streams, that would take half a second of one core from its model."""
@@ -50,4 +52,13 @@ def _load_ahead(*chunks: str) -> str:
 LOAD_CHARTS = _load_ahead("PlotlyChart")
 """In the head of every page, see :class:`core.web.ahead.ScriptInPage`."""
 
-ALL = (SCROLL_TO_MATCH, LOAD_CHARTS)
+START_AFRESH = f"""{{
+const afresh = () => location.replace(new URL("./", location.href));
+let timer;
+const touched = () => {{clearTimeout(timer); timer = setTimeout(afresh, {IDLE_MS});}};
+for (const kind of ["pointerdown", "keydown", "wheel", "touchmove"])
+addEventListener(kind, touched, {{capture: true, passive: true}});
+}}"""
+"""In a kiosk, in the head of every page: the next visitor finds the first page as it began."""
+
+ALL = (SCROLL_TO_MATCH, LOAD_CHARTS, LOAD_CHARTS + START_AFRESH)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from streamlit import config, file_util
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from core.api.app import Api
-from core.errors import RecordsError
+from core.errors import PersonMistake, RecordsError
 from core.meters import Meters
 from core.remotes.book import parse_setting
 from core.serving import EngineModels
@@ -199,6 +199,13 @@ def health_routes(prefix: str) -> list[Any]:
     return [Route(f"{each}/healthz", healthz) for each in dict.fromkeys(("", prefix))]
 
 
+def _script_in_page() -> str:
+    with suppress(PersonMistake):  # a wrong setting is told to whoever opens a page
+        if load_settings().kiosk:
+            return scripts.LOAD_CHARTS + scripts.START_AFRESH
+    return scripts.LOAD_CHARTS
+
+
 routes = [*health_routes(_prefix()), *_program_routes(), *_form_routes()]
 _INDEX = Path(file_util.get_static_dir(), "index.html")
 
@@ -206,7 +213,7 @@ middleware = [
     Middleware(SecurityHeaders, policy=page_policy(_INDEX, scripts.ALL)),
     Middleware(Guard, visitors=visitors, connections=connections, prefix=_prefix()),
     Middleware(RootToFirstPage, prefix=_prefix()),
-    Middleware(ScriptInPage, script=scripts.LOAD_CHARTS),
+    Middleware(ScriptInPage, script=_script_in_page()),
 ]
 
 

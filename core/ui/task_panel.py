@@ -19,7 +19,7 @@ from core.ui.model_results import draw_try_it
 from core.ui.person import manage_button
 from core.ui.place import place
 from core.ui.safe_text import safe_inline
-from core.units import decimal_text, duration_text
+from core.units import bytes_text, duration_text
 
 _SEEN, _REFUSED = "tasks_seen", "task_refused"
 _BUSY_S, _IDLE_S = 1.0, 5.0
@@ -211,16 +211,16 @@ def _stages(view: TaskView, now: Progress | None) -> list[str]:
 def _figures(view: TaskView, now: Progress | None) -> list[str]:
     parts = []
     if now is not None and (transfer := now.transfer) is not None:
-        parts.append(f"**{decimal_text(transfer.done)}** of {decimal_text(transfer.total)}")
+        parts.append(f"**{bytes_text(transfer.done)}** of {bytes_text(transfer.total)}")
         if transfer.rate:
-            parts.append(f"{decimal_text(transfer.rate)}/s")
+            parts.append(f"{bytes_text(transfer.rate)}/s")
         if transfer.seconds_left is not None:
             parts.append(f"{duration_text(transfer.seconds_left)} left")
     parts.append(f"{duration_text(view.elapsed_s)} elapsed")
     if view.memory_bytes is not None:
-        parts.append(f"memory **{decimal_text(view.memory_bytes)}**")
+        parts.append(f"memory **{bytes_text(view.memory_bytes)}**")
     if view.peak_memory_bytes is not None:
-        parts.append(f"peak {decimal_text(view.peak_memory_bytes)}")
+        parts.append(f"peak {bytes_text(view.peak_memory_bytes)}")
     return parts
 
 
@@ -239,11 +239,11 @@ def _outcome(view: TaskView) -> str:
         if before := manifest.source_bytes:
             after = manifest.weight_bytes
             parts.append(
-                f"weights {decimal_text(before)} → {decimal_text(after)} ({before / after:.2f} ×)"
+                f"weights {bytes_text(before)} → {bytes_text(after)} ({before / after:.2f} ×)"
             )
         else:
-            parts.append(f"{decimal_text(manifest.folder_bytes)} on disk")
-        parts.append(f"peak memory {decimal_text(manifest.peak_memory_bytes)}")
+            parts.append(f"{bytes_text(manifest.folder_bytes)} on disk")
+        parts.append(f"peak memory {bytes_text(manifest.peak_memory_bytes)}")
     return " · ".join(parts)
 
 

@@ -12,7 +12,7 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, ModelSpec
 from core.runtimes.tuned import Tuned
-from core.ui.metrics_rows import runtime_label, told_apart
+from core.ui.metrics_rows import runtime_label
 from core.ui.person import manage_button
 from core.ui.safe_text import safe_inline
 from core.units import rate_text
@@ -46,17 +46,15 @@ def draw_tuning(engine: Engine) -> None:
 def _draw_set_up(engine: Engine, run: TuningRun | None) -> None:
     if run is not None and run.result is None:
         st.warning(safe_inline(run.message), icon=":material/info:")
-    stored = {(one.key, one.precision): one for one in engine.store.list()}
+    stored = [(one.name, one.precision) for one in engine.store.list()]
     if not stored:
         st.caption("No model is on disk yet; ask one, or fetch it on the Models page.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        labels = {one: f"{model.manifest.title} · {model.label}" for one, model in stored.items()}
-        labels = told_apart(labels, lambda one: stored[one].manifest.source.location)
-        key, precision = st.selectbox(
+        name, precision = st.selectbox(
             "Model",
-            list(stored),
-            format_func=labels.__getitem__,
+            stored,
+            format_func=lambda one: f"{engine.store.title(one[0])} · {one[1].label}",
             key="tune_model",
         )
         runtime = st.selectbox(
@@ -72,7 +70,7 @@ def _draw_set_up(engine: Engine, run: TuningRun | None) -> None:
             type="primary",
             key="tune_start",
             on_click=_start,
-            args=(engine, ModelSpec(key, precision, "CPU", runtime)),
+            args=(engine, ModelSpec(name, precision, "CPU", runtime)),
         )
 
 

@@ -128,7 +128,8 @@ class Visitors:
         )
 
     def _access(self, place: Place, account: Account | None) -> Access:
-        return access(place, self._settings.auth, self._settings.registration, account)
+        settings = self._settings
+        return access(place, settings.auth, settings.registration, account, kiosk=settings.kiosk)
 
 
 def _read(connection: HTTPConnection, cookie: str, *, secure: bool) -> str | None:

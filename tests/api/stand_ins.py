@@ -17,6 +17,7 @@ from core.generation.answer import Answer, StopReason
 from core.generation.job import Phase
 from core.generation.request import GenerationRequest
 from core.generation.timing import Timings
+from core.runtimes.spec import SamplingSettings
 
 MODEL = "fake"
 PIECES = ("One", " two", "", " three.")
@@ -102,6 +103,9 @@ class StandIn:
         if name != MODEL:
             raise UnknownModelError(f"There is no model {name!r} here.")
         return ModelCard(MODEL, "A stand-in", 0, "nobody", 100)
+
+    def sampling(self, name: str) -> SamplingSettings:
+        return SamplingSettings(temperature=0.3) if name == MODEL else SamplingSettings()
 
     def start(self, name: str, request: GenerationRequest, caller: Caller) -> StandInAnswer:
         self.find(name)

@@ -10,6 +10,7 @@ from core.api.errors import ApiError
 from core.api.protocol import Asked, parse_chat, parse_completion
 from core.api.service import Limits
 from core.catalogue.prompts import Role, Turn
+from core.runtimes.spec import SamplingSettings
 from tests.api.stand_ins import MODEL, chat
 
 
@@ -22,6 +23,20 @@ def refusal(**fields: Any) -> ApiError:
         asked(**fields)
     assert caught.value.status == 400
     return caught.value
+
+
+def test_what_is_left_out_is_the_models_own():
+    def own(name: str) -> SamplingSettings:
+        assert name == MODEL
+        return SamplingSettings(temperature=0.2, top_p=0.9, top_k=7)
+
+    def greedy(name: str) -> SamplingSettings:
+        return SamplingSettings(greedy=True)
+
+    said = parse_chat(chat(top_p=0.5), Limits(), own).request.sampling
+    assert (said.temperature, said.top_p, said.top_k) == (0.2, 0.5, 7)
+    assert parse_chat(chat(), Limits(), greedy).request.sampling.greedy
+    assert not parse_chat(chat(temperature=0.5), Limits(), greedy).request.sampling.greedy
 
 
 def user(content: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from core.records.measurement_values import (
 from core.records.values import Origin
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
-MIB = 2**20
+MB = 10**6
 
 
 def a_host(**changes: Any) -> Host:
@@ -79,8 +79,8 @@ def a_measurement(
     *,
     prompt_tokens: int = 32,
     ttft_ms: float = 80.0,
-    private_mib: int = 400,
-    file_mib: int = 100,
+    private_mb: int = 400,
+    file_mb: int = 100,
     state: MeasurementState = MeasurementState.DONE,
     error: str | None = None,
     contended: bool = False,
@@ -110,10 +110,10 @@ def a_measurement(
             Round(
                 load_s=2.5,
                 compile_s=1.5,
-                memory_private_bytes=private_mib * MIB,
-                memory_file_backed_bytes=file_mib * MIB,
-                memory_private_peak_bytes=private_mib * MIB + 50 * MIB,
-                memory_file_backed_peak_bytes=file_mib * MIB + 10 * MIB,
+                memory_private_bytes=private_mb * MB,
+                memory_file_backed_bytes=file_mb * MB,
+                memory_private_peak_bytes=private_mb * MB + 50 * MB,
+                memory_file_backed_peak_bytes=file_mb * MB + 10 * MB,
                 cpu_cores=1.9,
                 other_cpu_cores=0.05,
                 contended=contended,
@@ -130,16 +130,17 @@ def a_measurement(
             decode_high=rate * 1.1,
             prefill_tokens_per_s=1000 * prompt_tokens / ttft_ms,
             end_to_end_tokens_per_s=rate * 0.8,
-            memory_private_bytes=private_mib * MIB,
-            memory_file_backed_bytes=file_mib * MIB,
-            memory_private_peak_bytes=private_mib * MIB + 50 * MIB,
-            memory_file_backed_peak_bytes=file_mib * MIB + 10 * MIB,
+            memory_private_bytes=private_mb * MB,
+            memory_file_backed_bytes=file_mb * MB,
+            memory_private_peak_bytes=private_mb * MB + 50 * MB,
+            memory_file_backed_peak_bytes=file_mb * MB + 10 * MB,
             cpu_cores=1.9,
             other_cpu_cores=0.05,
             contended=contended,
             bytes_per_token=round(30e9 * mbu / rate) if mbu else None,
             mbu=mbu,
         )
+    _apart_from_the_catalogue(what, configuration)
     return Measurement(
         id=uuid.uuid4().hex,
         sweep="0" * 32,
@@ -186,15 +187,23 @@ def a_row(rate: float | None = 40.0, **changes: Any) -> RunRow:
         "ttft_ms": 90.0,
         "decode_tokens_per_s": rate,
         "prefill_tokens_per_s": 300.0,
-        "memory_private_bytes": 300 * MIB,
-        "memory_file_backed_bytes": 80 * MIB,
+        "memory_private_bytes": 300 * MB,
+        "memory_file_backed_bytes": 80 * MB,
         "load_s": 3.0,
         "execution_precision": "f32",
         "kv_precision": "u8",
         "threads": 2,
         "stop_reason": "length",
     }
+    _apart_from_the_catalogue(values, changes)
     return RunRow(**(values | changes))
+
+
+def _apart_from_the_catalogue(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Another title is another model, since a row of the catalogue has its own, and so its source
+    is another."""
+    if name := changes.get("model") or changes.get("title"):
+        values["model"] = values["source"] = name
 
 
 def points_of_runs(rows: Iterable[RunRow], *, by_day: bool = False) -> list[Point]:

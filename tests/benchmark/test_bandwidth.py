@@ -53,7 +53,7 @@ def test_a_late_onlooker_makes_no_pass_look_faster(monkeypatch):
 
 def test_too_little_memory_is_told_beforehand(monkeypatch):
     monkeypatch.setattr(bandwidth, "available_memory_bytes", lambda: 300 * MIB)
-    with pytest.raises(NotEnoughMemoryError, match=r"needs 128 MiB .* but 300 MiB are"):
+    with pytest.raises(NotEnoughMemoryError, match=r"needs 134 MB .* but 315 MB are"):
         bandwidth.read_bandwidth()
 
 

@@ -171,7 +171,7 @@ def test_a_silent_worker_is_ended(endless: Job):
 def test_a_memory_limit_becomes_a_sentence(job: Job):
     # Optimum, whose libraries alone take more than that; GenAI and a tiny model do not.
     spec = replace(job.spec, runtime=RuntimeName.OPTIMUM)
-    with pytest.raises(NotEnoughMemoryError, match=r"needs more than the 100 MiB of memory") as e:
+    with pytest.raises(NotEnoughMemoryError, match=r"needs more than the 105 MB of memory") as e:
         run(replace(job, spec=spec, memory_limit_bytes=100 * MIB))
     assert "raise the limit" in str(e.value)
     assert workers() == []

@@ -26,13 +26,14 @@ from core.benchmark.points import (
     pareto,
     point_of,
     subject_of,
+    subject_of_run,
 )
-from core.catalogue import EMBEDDED_DIR
+from core.catalogue import EMBEDDED_DIR, catalogue
 from core.records.measurement_values import MeasurementState
 from core.records.values import utc_now
 from core.store.sources import resolve
 from tests.benchmark.point_samples import (
-    MIB,
+    MB,
     NOW,
     a_host,
     a_measurement,
@@ -114,7 +115,22 @@ def test_a_measured_folder_has_the_key_that_answers_know_it_by(tmp_path: Path, n
 def test_a_measured_model_of_the_hub_has_the_key_that_answers_know_it_by(name: str) -> None:
     found = resolve(name)
     subject = the_point(model=name, title=found.title, source=str(found.location)).subject
-    assert subject.model == found.key
+    assert subject.model == found.name
+
+
+def test_answers_of_earlier_versions_meet_a_folders_benchmark_under_one_key(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(EMBEDDED_DIR / "paddock-neox", tmp_path / "mini"))
+    found = resolve(str(folder))
+    measured = the_point(model=str(folder), title=found.title, source=str(folder)).subject
+    before = subject_of_run(a_row(model=str(folder), title=found.title))
+    now = subject_of_run(a_row(model=found.name, title=found.title))
+    assert {measured.model, before.model, now.model} == {found.name}
+    assert models_told_apart([measured, before, now]) == {}
+
+
+def test_a_row_of_the_catalogue_has_its_title_of_today_whatever_was_recorded() -> None:
+    subject = subject_of_run(a_row(model="paddock-neox", title="Paddock NeoX (embedded)"))
+    assert subject.title == catalogue()["paddock-neox"].title
 
 
 # Measurements
@@ -132,8 +148,8 @@ def test_a_measurement_keeps_its_figures_and_conditions() -> None:
     quality = a_quality(1.03, task_accuracy=0.7)
     point = the_point(rate=40.0, mbu=0.5, quality=quality)
     assert point.decode == Range(40.0, pytest.approx(36.0), pytest.approx(44.0))
-    assert (point.memory_private, point.memory_file_backed) == (400 * MIB, 100 * MIB)
-    assert point.memory == 500 * MIB
+    assert (point.memory_private, point.memory_file_backed) == (400 * MB, 100 * MB)
+    assert point.memory == 500 * MB
     assert point.memory_scope == PROCESS_ALONE
     assert point.n == 2 and point.prompt_tokens == 32
     assert point.quality is quality
@@ -316,7 +332,7 @@ def test_contended_and_other_machines_figures_do_not_replace_one() -> None:
 
 def test_the_front_has_what_nothing_beats() -> None:
     small, fast, worse, twin = (
-        the_point(rate=rate, private_mib=mib)
+        the_point(rate=rate, private_mb=mib)
         for rate, mib in ((20.0, 100), (40.0, 300), (30.0, 400), (40.0, 300))
     )
     assert pareto([worse, fast, twin, small]) == [small, fast]

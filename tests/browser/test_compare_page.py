@@ -305,7 +305,7 @@ def test_the_link_reproduces_the_set_up(
     eventually(lambda: len(set(controls(page)["Precision"][:2])) == 2, "the precisions differ")
     settings = controls(page)
     assert len(settings["Model"]) == 3
-    assert settings["Model"][:2] == ["Paddock NeoX (embedded)"] * 2
+    assert settings["Model"][:2] == ["Paddock NeoX 3M (tiny demo)"] * 2
     other = CompareScreen(open_screen(page.screen.url, fresh=True), scripted).ready()
     eventually(lambda: controls(other) == settings, "the other page is set up the same")
 

@@ -75,9 +75,9 @@ def panel(screen: Screen) -> Locator:
 
 def some() -> list[Measurement]:
     return [
-        a_measurement("fp16", 20.0, private_mib=900, quality=a_quality(1.0)),
-        a_measurement("int8", 40.0, private_mib=500, quality=a_quality(1.01)),
-        a_measurement("int4", 60.0, private_mib=300, quality=a_quality(1.1)),
+        a_measurement("fp16", 20.0, private_mb=900, quality=a_quality(1.0)),
+        a_measurement("int8", 40.0, private_mb=500, quality=a_quality(1.01)),
+        a_measurement("int4", 60.0, private_mb=300, quality=a_quality(1.1)),
     ]
 
 
@@ -101,7 +101,7 @@ def test_a_small_benchmark_from_the_empty_page(
     page.get_by_text("Run a benchmark", exact=True).click()
     set_up = page.locator(".st-key-set_up")
     set_up.get_by_role("button", name="Paddock Llama").or_(
-        set_up.get_by_label("Remove Paddock Llama (embedded)")
+        set_up.get_by_label("Remove Paddock Llama 6M (tiny demo)")
     ).first.click()
     for precision in ("FP16", "INT4"):
         set_up.get_by_role("button", name=precision).or_(

@@ -392,7 +392,11 @@ def test_who_lost_the_right_to_manage_cannot_use_it_by_regenerating(
 ) -> None:
     say("dolly-v2-3b", "Rain is wet.")
     app = page(left_model="dolly-v2-3b", mode="race")
-    run(app)
+    named(app.text_area, "Instruction").set_value("Why walk in the rain?")
+    press(app, "Download 5.6 GB, then run both")
+    assert not state(app).running, "it is asked first"
+    press(app, "Download, then run")
+    finish(app)
     match = shown(app).match
     assert texts(app).count("Rain is wet.") == 1
     request.getfixturevalue("without_rights")
@@ -460,7 +464,7 @@ def test_a_vote_is_kept_and_rated(scripted: None, votes: VoteStore) -> None:
     assert [vote.left_run, vote.right_run] == [job.run_id for job in shown(app).match.jobs]
     assert "You found B better." in texts(app)
     ratings = app.dataframe[0].value
-    assert list(ratings["Model"]) == ["Paddock Llama (embedded)", "Paddock NeoX (embedded)"]
+    assert list(ratings["Model"]) == ["Paddock Llama 6M (tiny demo)", "Paddock NeoX 3M (tiny demo)"]
     assert list(ratings["Wins"]) == [1, 0] and list(ratings["Losses"]) == [0, 1]
     assert ratings["Rating"][0] > 1000 > ratings["Rating"][1]
     assert ratings["Ahead for sure"][0].endswith("more votes")

@@ -80,8 +80,8 @@ def test_tune_starts_it_and_a_refusal_is_a_sentence(monkeypatch):
 def test_folders_of_one_title_are_told_apart(monkeypatch):
     app = opened(monkeypatch, models=two_folders_of_one_title())
     assert app.selectbox(key="tune_model").options == [
-        "mini · INT8 (/a/mini)",
-        "mini · INT8 (/b/mini)",
+        "mini (a) · INT8",
+        "mini (b) · INT8",
     ]
 
 

@@ -199,7 +199,7 @@ def test_stopping_a_running_task_lets_the_next_one_start(work: Work, queue: Task
 def test_a_view_says_how_far_it_is(work: Work, queue: TaskQueue) -> None:
     number = queue.submit(convert("paddock-neox", INT4))
     view = until(queue, number, lambda view: view.progress is not None)
-    assert view.title == "Convert Paddock NeoX (embedded) to INT4"
+    assert view.title == "Convert Paddock NeoX 3M (tiny demo) to INT4"
     assert (view.key, view.progress.fraction) == ("paddock-neox", 0.5)
     assert (view.memory_bytes, view.peak_memory_bytes) == (2000, 3000)
     assert [line.split(maxsplit=1)[1] for line in view.log] == ["Working."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,8 @@ from core.ratings import rate
 from core.records import CompareMode, PairVotes, Subject, Verdict
 from core.records.vote_values import COMMENT_LIMIT
 from core.runtimes.spec import ModelSpec
+from core.settings import Settings
+from core.store import ModelStore
 from core.ui import compare_columns
 from core.ui.compare_columns import LOOK_EVERY_S, TURN_S, look_every_s
 from core.ui.compare_result import diff_html
@@ -61,7 +64,7 @@ def test_a_vote_says_on_what_and_how_it_was_cast() -> None:
     (vote,) = votes_of(a_match(2, Mode.RACE), judgement, session="s")
     assert (vote.left.model, vote.right.model) == (NEOX, LLAMA)
     assert (vote.left.precision, vote.left.device, vote.left.runtime) == ("int8", "AUTO", "genai")
-    assert vote.left.title == "Paddock NeoX (embedded)"
+    assert vote.left.title == "Paddock NeoX 3M (tiny demo)"
     assert (vote.left_run, vote.right_run) == ("run-0", None), "one was not recorded"
     assert (vote.mode, vote.blind, vote.session) == (CompareMode.RACE, True, "s")
     assert len(vote.comparison) <= 64, "of its column"
@@ -113,14 +116,15 @@ def test_models_that_nobody_compared_stand_in_groups() -> None:
     assert rows[1]["Ahead for sure"] == "—", "the next is of another group"
 
 
-def test_the_next_side_differs_from_those_there() -> None:
+def test_the_next_side_differs_from_those_there(tmp_path: Path) -> None:
+    store = ModelStore(Settings(home=tmp_path))
     sides: list[ModelSpec] = []
     while len(sides) < 4:
-        sides.append(next_side(sides))
+        sides.append(next_side(store, sides))
     assert len(set(sides)) == 4
     assert {side.model for side in sides[:2]} == {NEOX, LLAMA}
-    assert unused(NEOX, sides) is Precision.FP16
-    assert unused("phi-2", sides) is Precision.INT8
+    assert unused(store, NEOX, sides) is Precision.FP16
+    assert unused(store, "phi-2", sides) is Precision.INT8
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ def line(answer: Answer, spec: ModelSpec = SPEC) -> str:
 
 def test_the_line_has_all_figures() -> None:
     assert line(ANSWER) == (
-        "TTFT 100 ms · 20.0 tokens/s · 3 tokens · ended: stop marker · memory 3.0 MiB private + "
-        "1.0 MiB file-backed · Paddock NeoX · INT4 · AUTO → CPU · GenAI · seed 7"
+        "TTFT 100 ms · 20.0 tokens/s · 3 tokens · ended: stop marker · memory 3.1 MB private + "
+        "1.0 MB file-backed · Paddock NeoX · INT4 · AUTO → CPU · GenAI · seed 7"
     )
 
 

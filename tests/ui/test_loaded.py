@@ -28,14 +28,14 @@ def _nothing_cached() -> Iterator[None]:
 
 def info(runtime: RuntimeName, *, in_use: int = 0, idle_s: float = 281.0) -> LoadedInfo:
     spec = ModelSpec("paddock-neox", Precision.INT8, "CPU", runtime)
-    facts = LoadFacts(0.5, ProcessMemory(30 * MIB, 50 * MIB, 80 * MIB))
+    facts = LoadFacts(0.5, ProcessMemory(30_000_000, 50_000_000, 80_000_000))
     return LoadedInfo(spec, stored_model(spec), facts, in_use, idle_s)
 
 
 def test_a_line_says_what_it_is_what_it_takes_and_whether_it_works():
     line = loaded_text(info(RuntimeName.OPTIMUM))
     assert line == (
-        "Paddock NeoX (embedded) · INT8 · CPU · Optimum · 30 MiB private + 50 MiB file-backed · "
+        "Paddock NeoX 3M (tiny demo) · INT8 · CPU · Optimum · 30 MB private + 50 MB file-backed · "
         "idle 4 min 41 s"
     )
     assert loaded_text(info(RuntimeName.GENAI, in_use=2)).endswith("· 2 answering")

@@ -102,7 +102,7 @@ def test_nothing_measured_is_no_error() -> None:
 
 
 def test_an_answers_memory_stands_beside_the_benchmarks() -> None:
-    rows = Rows(latest([the_point(private_mib=400), *points_of_runs([a_row()])]))
+    rows = Rows(latest([the_point(private_mb=400), *points_of_runs([a_row()])]))
     private = memory_chart(rows).data[0]
     assert list(private.x) == [400.0, 300.0]
     assert list(private.marker.opacity) == [1.0, 0.55]

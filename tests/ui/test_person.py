@@ -18,7 +18,7 @@ from core.settings import load_settings
 from core.store.confined import check_confined
 from core.store.manifest import Int4Record, write_manifest
 from core.ui import person as module
-from core.ui.model_access import check_name, check_use, may_name
+from core.ui.model_access import check_name, check_use, key_of
 from core.ui.person import Person
 from core.ui.server import media_in, redirect_message
 from core.web.visitor import Visitor
@@ -148,7 +148,8 @@ def test_without_the_right_no_other_name_is_looked_up(
     engine: Engine, visitor: Visitor, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(engine.store), "resolve", lambda *_: pytest.fail("it was looked up"))
-    assert not may_name(engine.store, name, someone(visitor))
+    with pytest.raises(AccessDeniedError):
+        key_of(engine.store, name, someone(visitor))
 
 
 def test_a_link_with_a_path_shows_nothing_of_it(without_rights: Visitor) -> None:

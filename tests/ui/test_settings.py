@@ -21,9 +21,10 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def sampling_script() -> None:
     import streamlit as st
 
+    from core.runtimes.spec import SamplingSettings
     from core.ui.sampling import pick_sampling
 
-    st.session_state["picked"] = pick_sampling()
+    st.session_state["picked"] = pick_sampling(SamplingSettings())
 
 
 def model_script() -> None:
@@ -35,6 +36,19 @@ def model_script() -> None:
 
     spec = pick_model(ModelStore(load_settings()))
     st.session_state["picked"] = (spec, pick_prompt_format(spec))
+
+
+def both_script() -> None:
+    import streamlit as st
+
+    from core.runtimes.sampling import default_sampling
+    from core.settings import load_settings
+    from core.store import ModelStore
+    from core.ui.pickers import pick_model
+    from core.ui.sampling import pick_sampling
+
+    store = ModelStore(load_settings())
+    st.session_state["picked"] = pick_sampling(default_sampling(store, pick_model(store).model))
 
 
 def text_script() -> None:
@@ -138,16 +152,56 @@ def test_readers() -> None:
 def test_model_pickers_offer_the_catalogue_and_the_machine() -> None:
     app = run(model_script)
     model, device = app.selectbox
-    assert model.options == [row.title for row in catalogue().values()]
+    embedded = [row.title for row in catalogue().values() if row.embedded]
+    others = [row.title for row in catalogue().values() if not row.embedded]
+    assert [option.partition(" · ")[0] for option in model.options] == [
+        "— On this machine —",
+        *embedded,
+        "— To download —",
+        *others,
+    ]
+    assert "Dolly 2.0 3B · 5.6 GB" in model.options
     assert device.options[0].startswith("AUTO — ")
     assert any(option.startswith("CPU — ") for option in device.options)
     assert app.session_state["picked"] == (ModelSpec(next(iter(catalogue()))), None)
 
 
+def test_a_heading_is_no_model() -> None:
+    app = run(model_script, model="group:download")
+    assert app.selectbox(key="model").value == "paddock-neox"
+    app.selectbox(key="model").set_value("phi-2").run()
+    app.selectbox(key="model").set_value("group:here").run()
+    assert app.selectbox(key="model").value == "phi-2"
+    assert app.session_state["picked"][0].model == "phi-2"
+
+
+def test_sampling_follows_the_model_until_a_control_is_moved() -> None:
+    app = run(both_script, model="smollm2-135m-instruct")
+    picked = app.session_state["picked"]
+    assert (picked.temperature, picked.top_p) == (0.2, 0.9)
+    assert not {"temperature", "top_p"} & set(app.query_params)
+    app.selectbox(key="model").set_value("phi-2").run()
+    picked = app.session_state["picked"]
+    assert (picked.temperature, picked.top_p) == (0.8, 0.92)
+    app.slider(key="temperature").set_value(1.1).run()
+    app.selectbox(key="model").set_value("smollm2-135m-instruct").run()
+    picked = app.session_state["picked"]
+    assert (picked.temperature, picked.top_p) == (1.1, 0.92), "the person's stay"
+    assert app.query_params["temperature"] in ("1.1", ["1.1"])
+    assert app.query_params["top_p"] in ("0.92", ["0.92"])
+
+
+def test_a_link_with_a_setting_counts_as_moved() -> None:
+    app = run(both_script, model="smollm2-135m-instruct", top_p="0.5")
+    assert app.session_state["picked"].temperature == 0.2
+    app.selectbox(key="model").set_value("phi-2").run()
+    assert app.session_state["picked"].top_p == 0.5
+
+
 def test_a_link_chooses_the_model_and_passes_over_a_device_of_elsewhere() -> None:
     app = run(model_script, model="phi-2", precision="INT4", device="GPU.7")
     assert app.session_state["picked"] == (ModelSpec("phi-2", Precision.INT4, "AUTO"), None)
-    assert "2.78 B parameters" in app.caption[0].value
+    assert "2.78 B parameters, 5.6 GB to download" in app.caption[0].value
 
 
 def test_an_unknown_model_gets_a_sentence() -> None:

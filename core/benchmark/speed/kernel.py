@@ -25,7 +25,7 @@ from core.devices import available_memory_bytes
 from core.errors import NotEnoughMemoryError
 from core.runtimes.optimum import openvino_properties
 from core.runtimes.spec import ExecutionHints
-from core.units import bytes_text, decimal_text
+from core.units import bytes_text
 
 WIDTH = 2048
 """Rows and columns of a matrix: the hidden size of a model of one to three billion parameters."""
@@ -129,12 +129,12 @@ def _weights(precision: Precision, random: np.random.Generator) -> Any:
 def main() -> None:
     """Print the rates of this machine."""
     reading = read_bandwidth()
-    print(f"Reading alone: {decimal_text(reading)}/s.")
+    print(f"Reading alone: {bytes_text(reading)}/s.")
     for precision in (Precision.INT8, Precision.INT4):
         found = kernel_rates(precision)
         print(
-            f"{precision.label}: {decimal_text(found.cached)}/s from the cache, "
-            f"{decimal_text(found.from_memory)}/s from memory."
+            f"{precision.label}: {bytes_text(found.cached)}/s from the cache, "
+            f"{bytes_text(found.from_memory)}/s from memory."
         )
 
 

@@ -1,0 +1,171 @@
+"""A person's own model in Chromium: added, picked, compared, measured, under one name; a download
+that is asked for once; a kiosk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from core.catalogue import Precision
+from core.settings import CHECKOUT, KIOSK_SENTENCE, Settings
+from core.store import ModelStore, resolve
+from tests.browser.conftest import serving
+from tests.browser.screen import Screen, eventually
+from tests.builders import tiny_checkpoint
+from tests.store.hub_server import Hub
+
+WORK_MS = 240_000
+"""For a conversion, on a machine that has other things to do."""
+IDLE_MS = 120_000
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Starts a fresh app and gives its address."""
+    with ExitStack() as running:
+
+        def start_it(**environment: str) -> str:
+            return running.enter_context(serving("streamlit_app.py", tmp_path, **environment))
+
+        yield start_it
+
+
+@pytest.fixture
+def open_patiently(open_screen: Callable[..., Screen]) -> Callable[..., Screen]:
+    """Opens pages that wait as long as a conversion may take."""
+
+    def open_it(url: str, **options: object) -> Screen:
+        screen = open_screen(url, **options)
+        screen.page.set_default_timeout(WORK_MS)
+        return screen
+
+    return open_it
+
+
+def pick(screen: Screen, name: str, number: int = 0) -> None:
+    """Choose a model of the first group."""
+    box = screen.page.get_by_role("combobox", name="Model").nth(number)
+    box.click()
+    options = screen.page.get_by_role("option").all_inner_texts()
+    here, download = options.index("— On this machine —"), options.index("— To download —")
+    (found,) = [place for place, text in enumerate(options) if text.startswith(f"{name} · ")]
+    assert here < found < download
+    screen.page.get_by_role("option", name=f"{name} · ").click()
+
+
+def test_a_guests_own_folder_has_one_name_on_every_page(
+    serve: Callable[..., str], open_patiently: Callable[..., Screen], tmp_path: Path
+) -> None:
+    folder = tiny_checkpoint("llama", tmp_path / "mine" / "my-tiny", with_chat_template=True)
+    key = resolve(str(folder)).name
+    url = serve()
+    screen = open_patiently(f"{url}/models")
+    screen.button("Add a model").click()
+    screen.page.get_by_role("textbox", name="Hugging Face id or folder").fill(str(folder))
+    screen.button("Look it up").click()
+    screen.page.locator(f".st-key-model_{key}").wait_for()
+    screen.page.keyboard.press("Escape")
+
+    screen.go_to("Instruct")
+    screen.ready()
+    pick(screen, "my-tiny")
+    eventually(lambda: f"model={key}" in screen.url, "the link has its key")
+    screen.ask("Why walk in the rain?")
+    screen.entries.first.get_by_text("ended:").wait_for()
+    assert "my-tiny · INT8" in screen.text_of(screen.figures)
+
+    screen.go_to("Compare")
+    pick(screen, "my-tiny", 1)
+    eventually(lambda: f"right_model={key}" in screen.url, "the link has its key")
+    screen.button("Run both").click()
+    screen.page.locator(".st-key-judge").wait_for()
+
+    asked = {"model": key, "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 4}
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions",
+        json.dumps(asked).encode(),
+        {"Content-Type": "application/json"},
+    )
+    assert json.load(urllib.request.urlopen(request, timeout=60))["model"] == key
+    home = tmp_path / "paddock"
+    bench = [sys.executable, "-m", "core", "bench", "--models", str(folder)]
+    bench += ["--precisions", "int8", "--prompt-tokens", "8", "--new-tokens", "4"]
+    bench += ["--repeat", "1", "--rounds", "1"]
+    environment = os.environ | {"PADDOCK_HOME": str(home)}
+    subprocess.run(bench, cwd=CHECKOUT, env=environment, check=True, timeout=WORK_MS / 1000)
+
+    screen.go_to("Metrics")
+    chart = screen.page.get_by_test_id("stPlotlyChart").first
+    chart.get_by_text("my-tiny").first.wait_for()
+    names = [text for text in chart.locator("text").all_inner_texts() if "my-tiny" in text]
+    assert names == ["my-tiny"], "its answers and its benchmark stand in one panel"
+
+
+def test_a_download_is_asked_for_once(
+    serve: Callable[..., str], open_patiently: Callable[..., Screen], tmp_path: Path
+) -> None:
+    with Hub() as hub:
+        hub.add("acme/tiny", tiny_checkpoint("llama", tmp_path / "tiny", with_chat_template=True))
+        url = serve(HF_ENDPOINT=hub.url)
+        screen = open_patiently(f"{url}/instruct?model=acme/tiny&tokens=8").ready()
+        screen.instruction.fill("Why walk in the rain?")
+        screen.instruction.press("Tab")
+        screen.button("Download, then run").click()
+        dialog = screen.page.get_by_role("dialog")
+        dialog.get_by_text(re.compile(r"acme/tiny · INT8: .* kB from")).wait_for()
+        assert not hub.fetched(".safetensors"), "nothing is fetched before it is agreed to"
+        dialog.get_by_role("button", name="Cancel").click()
+        dialog.wait_for(state="detached")
+        screen.button(r"Download \d+ kB, then run").click()
+        dialog.get_by_role("button", name="Download, then run").click()
+        screen.entries.first.get_by_text("ended:").wait_for()
+        assert hub.fetched(".safetensors")
+        eventually(lambda: screen.button("Download").count() == 0, "it is here now")
+
+
+def test_a_kiosk_changes_nothing_and_starts_afresh(
+    serve: Callable[..., str], open_patiently: Callable[..., Screen], tmp_path: Path
+) -> None:
+    store = ModelStore(Settings(home=tmp_path / "paddock"))
+    store.ensure(store.resolve("paddock-neox"), Precision.INT8)
+    url = serve(PADDOCK_KIOSK="1")
+    screen = open_patiently(f"{url}/models?open=paddock-neox")
+    screen.page.get_by_text("This Paddock is a kiosk").wait_for()
+    for name in ("Add a model", "Convert to INT4", "Delete", "Verify"):
+        assert screen.page.get_by_role("button", name=name).count() == 0
+
+    asked = {"model": "paddock-llama", "messages": [{"role": "user", "content": "Why?"}]}
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions",
+        json.dumps(asked).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    assert refused.value.code == 403
+    assert json.load(refused.value)["error"]["message"] == KIOSK_SENTENCE
+
+    link = f"{url}/instruct?model=paddock-neox&tokens=8&instruction=Why%3F"
+    stand = open_patiently(link, fresh=True)
+    stand.page.clock.install()
+    stand.page.reload()
+    stand.ready()
+    stand.page.get_by_role("combobox", name="Model").click()
+    assert "— To download —" not in stand.page.get_by_role("option").all_inner_texts()
+    stand.page.keyboard.press("Escape")
+    stand.page.clock.fast_forward(IDLE_MS - 1000)
+    assert "tokens=8" in stand.url
+    stand.page.clock.fast_forward(2000)
+    stand.page.wait_for_url(re.compile(r"/instruct$"))
+    stand.ready()
+    assert stand.instruction.input_value() == ""
