@@ -50,6 +50,7 @@ KNOWN_EXACT = frozenset(
     (
         "2c3c429e391cd5ad",  # paddock-neox
         "cae1e7773170cb4c",  # paddock-llama; TinyLlama and Llama 3 in the catalogue
+        "0962df3c9ab46f1d",  # SmolLM2 135M Instruct from its GGUF file
         "bb19b60ed3ea2b95",  # GPT-NeoX: Dolly 2.0
         "6d6f774be7b902e4",  # Phi
         "1245ba4e2954de7b",  # Mistral without a window
