@@ -9,6 +9,7 @@ from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
 from core.engine import Engine
 from core.errors import PaddockError
 from core.remotes import split_name
+from core.runtimes.spec import ModelSpec
 from core.store import ModelStore, sources
 from core.store.estimate import missing_bytes
 from core.store.for_device import npu_store
@@ -158,6 +159,12 @@ def first_model() -> str:
     """The model that pages open with: a real one that comes with an installed package, else an
     embedded one."""
     return packaged_model() or next(iter(catalogue()))
+
+
+def first_spec(engine: Engine) -> ModelSpec | None:
+    """What the Instruct page asks first with that model; None where no package has a real one."""
+    name = packaged_model()
+    return None if name is None else ModelSpec(name, usual_precision(engine.store, name))
 
 
 def packaged_model() -> str | None:

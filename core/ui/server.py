@@ -240,16 +240,21 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
 def _import_ahead() -> None:
     try:
         # What the first screen needs comes first. The model that was used last follows once that
-        # screen is on its way, so that its first question finds it loaded.
+        # screen is on its way, so that its first question finds it loaded. At the very first start
+        # the model that pages open with is made ready at once, by a process of low priority.
         from core.devices import list_devices
         from core.ui.cached import shared_engine
+        from core.ui.model_choices import first_spec
 
         list_devices()
         engine = shared_engine()
         engine.prepare()
-        first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
-        if spec := engine.last_used():
+        if (spec := engine.last_used()) is not None:
+            first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
             engine.warm(spec)
+        elif (spec := first_spec(engine)) is not None:
+            engine.warm(spec)
+        first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
         _read_ahead(engine)
     except (ImportError, RuntimeError):
         logger.exception("OpenVINO or its runtime cannot be imported")
