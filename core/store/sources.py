@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path, PurePath
 
 from core.catalogue import DEFAULT_PRECISION, EMBEDDED_DIR, CatalogueModel, Precision, catalogue
-from core.errors import NotAModelError, UnknownModelError
+from core.errors import UnknownModelError
 from core.remotes import is_remote
 from core.store import checkpoint
 
@@ -63,9 +63,8 @@ def resolve(model: str) -> Source:
             address of a model's page at the hub means its id.
 
     Raises:
-        UnknownModelError: it is none of the three.
-        NotAModelError: the path does not hold a causal language model that can be used, or is a
-            folder of several GGUF files.
+        UnknownModelError: it is none of the three, or a folder of several GGUF files.
+        NotAModelError: the path does not hold a causal language model that can be used.
         CorruptModelError: the file, or one in the folder, is cut off or unreadable.
     """
     name = model.strip()
@@ -177,7 +176,7 @@ def _from_folder(folder: Path) -> Source:
     if len(files) == 1:
         return _from_gguf(files[0])
     if files:
-        raise NotAModelError(
+        raise UnknownModelError(
             f"{folder} holds several GGUF files ({', '.join(file.name for file in files)}); give "
             "the path of one."
         )
