@@ -7,7 +7,7 @@ import streamlit as st
 from core.benchmark.estimate import BenchmarkEstimate
 from core.benchmark.plan import Plan
 from core.benchmark.shapes import random_models
-from core.catalogue import CONVERTED_PRECISIONS, Precision, catalogue
+from core.catalogue import Precision, catalogue
 from core.devices import AUTO, list_devices
 from core.engine import Engine
 from core.errors import PaddockError
@@ -21,7 +21,7 @@ MODELS, RANDOM = "models", "random"
 _KINDS = {MODELS: "Models", RANDOM: "Random weights"}
 
 _PROMPTS = (32, 128, 512, 1024)
-_PRECISIONS = (*CONVERTED_PRECISIONS, Precision.STORED)
+_PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT4)
 _REFUSED = "benchmark_refused"
 
 RANDOM_SENTENCE = (
