@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from core.catalogue import CONVERTED_PRECISIONS, Precision, find
-from core.errors import CorruptModelError, NotAModelError, PersonMistake
+from core.errors import CorruptModelError, NotAModelError, PersonMistake, UnknownModelError
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
@@ -208,6 +208,15 @@ def test_tied_embeddings_are_kept_once(tmp_path: Path, store: ModelStore):
     assert answers(GenAIRuntime(), stored.folder) == [greedy(made.model, p) for p in PROMPTS]
 
 
+def test_rotary_frequencies_are_divided_by_the_file_s_factors(tmp_path: Path, store: ModelStore):
+    made = tiny_gguf(tmp_path / "factors.gguf", tensor_type="F32", rope_factors=True)
+    stored = store.ensure(resolve(str(made.path)), Precision.STORED)
+    wanted = [greedy(made.model, prompt) for prompt in PROMPTS]
+    assert answers(GenAIRuntime(), stored.folder) == wanted
+    plain = tiny_gguf(tmp_path / "plain" / "plain.gguf", tensor_type="F32")
+    assert [greedy(plain.model, prompt) for prompt in PROMPTS] != wanted
+
+
 def test_nothing_is_written_beside_the_file_by_the_child(tmp_path: Path, settings: Settings):
     made = tiny_gguf(tmp_path / "models" / "mine.gguf")
     stored = convert_in_process(str(made.path), Precision.STORED, settings=settings)
@@ -264,7 +273,7 @@ def test_a_folder_with_one_file_is_that_file(tiny, tmp_path: Path):
 def test_a_folder_with_several_files_lists_them(tiny, tmp_path: Path):
     for name in ("b.gguf", "a.gguf"):
         shutil.copy(tiny().path, tmp_path / name)
-    with pytest.raises(NotAModelError, match=r"several GGUF files \(a\.gguf, b\.gguf\)"):
+    with pytest.raises(UnknownModelError, match=r"several GGUF files \(a\.gguf, b\.gguf\)"):
         resolve(str(tmp_path))
 
 
