@@ -8,6 +8,7 @@ special tokens are unlikely: hardly an answer ends before it is as long as it ma
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ def tiny_tokenizer(
     *,
     vocabulary: int = 384,
     special_tokens: Sequence[str] = DOLLY_SPECIAL_TOKENS,
+    words: Sequence[str] = (),
     chat_template: str | None = None,
 ) -> int:
     """Write a byte-level BPE tokenizer, as GPT-NeoX has it, into ``folder``.
@@ -50,6 +52,7 @@ def tiny_tokenizer(
         folder: an existing folder.
         vocabulary: tokens learnt before the special ones; at least 257.
         special_tokens: texts that become one id each.
+        words: texts that become one ordinary id each.
         chat_template: Jinja text, or None for a tokenizer without one.
 
     Returns:
@@ -68,6 +71,7 @@ def tiny_tokenizer(
     )
     tokenizer.train_from_iterator([_WORDS], trainer)
     tokenizer.add_special_tokens(list(special_tokens))
+    tokenizer.add_tokens(list(words))
     tokenizer.save(str(folder / "tokenizer.json"))
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -193,3 +197,86 @@ def tiny_checkpoint(
         (folder / "model.safetensors").unlink()
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
     return folder
+
+
+def scripted_checkpoint(
+    folder: Path,
+    script: Sequence[str],
+    *,
+    special_tokens: Sequence[str] = (),
+    words: Sequence[str] = (),
+    chat_template: str,
+    end: str = END_OF_TEXT,
+) -> Path:
+    """Build a Llama checkpoint that says one text, whatever it is asked, and return the folder.
+
+    Its next token depends on the last one alone, so no token may come twice in the script.
+
+    Args:
+        folder: created where it does not exist.
+        script: the end of every prompt, then the texts that the model says.
+        special_tokens: see :func:`tiny_tokenizer`.
+        words: likewise.
+        chat_template: Jinja text; what it renders ends with the first text of the script.
+        end: token that ``generation_config.json`` names as the end of a text.
+    """
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    folder.mkdir(parents=True, exist_ok=True)
+    size = tiny_tokenizer(
+        folder, special_tokens=special_tokens, words=words, chat_template=chat_template
+    )
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = [tokenizer.encode(script[0], add_special_tokens=False).ids[-1]]
+    for text in script[1:]:
+        ids += tokenizer.encode(text, add_special_tokens=False).ids
+    assert len(set(ids)) == len(ids), "a token comes twice"
+    model = AutoModelForCausalLM.from_config(tiny_config("llama", vocabulary=size)).eval()
+    with torch.no_grad():
+        for weight in model.model.layers.parameters():
+            weight.zero_()
+        model.model.embed_tokens.weight.zero_()
+        model.lm_head.weight.zero_()
+        for column, (token, following) in enumerate(itertools.pairwise(ids)):
+            model.model.embed_tokens.weight[token, column] = 1.0
+            model.lm_head.weight[following, column] = 1.0
+    model.generation_config = GenerationConfig(
+        bos_token_id=0, eos_token_id=tokenizer.token_to_id(end), pad_token_id=0
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+def sentencepiece_model(path: Path, *, unigram: bool = False) -> None:
+    """Write a SentencePiece model of letters, bytes and a few syllables, 384 pieces at most."""
+    from transformers.utils import sentencepiece_model_pb2_new as format_
+
+    model = format_.ModelProto()
+
+    def add(text: str, score: float, kind: int) -> None:
+        piece = model.pieces.add()
+        piece.piece, piece.score, piece.type = text, score, kind
+
+    for text, kind in (("<unk>", 2), ("<s>", 3), ("</s>", 3)):
+        add(text, 0.0, kind)
+    for byte in range(256):
+        add(f"<0x{byte:02X}>", 0.0, 6)
+    ordinary = ["▁", *map(chr, range(33, 127)), "▁t", "▁th", "▁the", "in", "er", "▁r"]
+    for at, text in enumerate(ordinary):
+        add(text, -1.0 if unigram and len(text) > 1 else -float(at), 1)
+    model.trainer_spec.model_type = 1 if unigram else 2
+    model.trainer_spec.byte_fallback = True
+    model.trainer_spec.unk_id, model.trainer_spec.bos_id, model.trainer_spec.eos_id = 0, 1, 2
+    model.normalizer_spec.add_dummy_prefix = True
+    model.normalizer_spec.remove_extra_whitespaces = False
+    model.normalizer_spec.escape_whitespaces = True
+    path.write_bytes(model.SerializeToString())
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Set fields of a JSON file, which is made where there is none; None removes one."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    content = {name: value for name, value in (content | changes).items() if value is not None}
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
