@@ -8,8 +8,8 @@ special tokens are unlikely: hardly an answer ends before it is as long as it ma
 
 from __future__ import annotations
 
-import itertools
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -199,80 +199,36 @@ def tiny_checkpoint(
     return folder
 
 
-def scripted_checkpoint(
-    folder: Path,
-    script: Sequence[str],
-    *,
-    special_tokens: Sequence[str] = (),
-    words: Sequence[str] = (),
-    chat_template: str,
-    end: str = END_OF_TEXT,
-) -> Path:
-    """Build a Llama checkpoint that says one text, whatever it is asked, and return the folder.
-
-    Its next token depends on the last one alone, so no token may come twice in the script.
-
-    Args:
-        folder: created where it does not exist.
-        script: the end of every prompt, then the texts that the model says.
-        special_tokens: see :func:`tiny_tokenizer`.
-        words: likewise.
-        chat_template: Jinja text; what it renders ends with the first text of the script.
-        end: token that ``generation_config.json`` names as the end of a text.
-    """
-    import torch
-    from tokenizers import Tokenizer
-    from transformers import AutoModelForCausalLM, GenerationConfig
-
-    folder.mkdir(parents=True, exist_ok=True)
-    size = tiny_tokenizer(
-        folder, special_tokens=special_tokens, words=words, chat_template=chat_template
-    )
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    ids = [tokenizer.encode(script[0], add_special_tokens=False).ids[-1]]
-    for text in script[1:]:
-        ids += tokenizer.encode(text, add_special_tokens=False).ids
-    assert len(set(ids)) == len(ids), "a token comes twice"
-    model = AutoModelForCausalLM.from_config(tiny_config("llama", vocabulary=size)).eval()
-    with torch.no_grad():
-        for weight in model.model.layers.parameters():
-            weight.zero_()
-        model.model.embed_tokens.weight.zero_()
-        model.lm_head.weight.zero_()
-        for column, (token, following) in enumerate(itertools.pairwise(ids)):
-            model.model.embed_tokens.weight[token, column] = 1.0
-            model.lm_head.weight[following, column] = 1.0
-    model.generation_config = GenerationConfig(
-        bos_token_id=0, eos_token_id=tokenizer.token_to_id(end), pad_token_id=0
-    )
-    model.save_pretrained(folder)
-    return folder
-
-
 def sentencepiece_model(path: Path, *, unigram: bool = False) -> None:
-    """Write a SentencePiece model of letters, bytes and a few syllables, 384 pieces at most."""
-    from transformers.utils import sentencepiece_model_pb2_new as format_
+    """Write a SentencePiece model of bytes, letters and a few syllables.
 
-    model = format_.ModelProto()
+    It is put together by hand: the package and transformers each have a class for the format, and
+    protobuf does not take both in one process.
+    """
 
-    def add(text: str, score: float, kind: int) -> None:
-        piece = model.pieces.add()
-        piece.piece, piece.score, piece.type = text, score, kind
+    def varint(value: int) -> bytes:
+        low, rest = value & 0x7F, value >> 7
+        return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
 
-    for text, kind in (("<unk>", 2), ("<s>", 3), ("</s>", 3)):
-        add(text, 0.0, kind)
-    for byte in range(256):
-        add(f"<0x{byte:02X}>", 0.0, 6)
+    def number(field: int, value: int) -> bytes:
+        return varint(field << 3) + varint(value)
+
+    def message(field: int, content: bytes) -> bytes:
+        return varint(field << 3 | 2) + varint(len(content)) + content
+
+    def piece(text: str, score: float, kind: int) -> bytes:
+        score_field = varint(2 << 3 | 5) + struct.pack("<f", score)
+        return message(1, message(1, text.encode()) + score_field + number(3, kind))
+
     ordinary = ["▁", *map(chr, range(33, 127)), "▁t", "▁th", "▁the", "in", "er", "▁r"]
+    content = piece("<unk>", 0, 2) + piece("<s>", 0, 3) + piece("</s>", 0, 3)
+    content += b"".join(piece(f"<0x{byte:02X}>", 0, 6) for byte in range(256))
     for at, text in enumerate(ordinary):
-        add(text, -1.0 if unigram and len(text) > 1 else -float(at), 1)
-    model.trainer_spec.model_type = 1 if unigram else 2
-    model.trainer_spec.byte_fallback = True
-    model.trainer_spec.unk_id, model.trainer_spec.bos_id, model.trainer_spec.eos_id = 0, 1, 2
-    model.normalizer_spec.add_dummy_prefix = True
-    model.normalizer_spec.remove_extra_whitespaces = False
-    model.normalizer_spec.escape_whitespaces = True
-    path.write_bytes(model.SerializeToString())
+        content += piece(text, -1 if unigram and len(text) > 1 else -at, 1)
+    ids = number(40, 0) + number(41, 1) + number(42, 2)
+    content += message(2, number(3, 1 if unigram else 2) + number(35, 1) + ids)
+    content += message(3, number(3, 1) + number(4, 0) + number(5, 1))  # a space is put before
+    path.write_bytes(content)
 
 
 def edit_json(path: Path, **changes: Any) -> None:
