@@ -22,7 +22,7 @@ def answers() -> str | bytes:
 
 
 def measurements() -> str | bytes:
-    return to_csv([a_measurement("int8", 40.0, model_title=TITLE)])
+    return to_csv([a_measurement("int8", 40.0, title=TITLE)])
 
 
 @pytest.mark.xfail(
