@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.catalogue import Precision
-from core.settings import Settings
 from core.store import resolve
 from tests.in_process import engine_in_process, greedy_answer
 
@@ -19,21 +18,15 @@ def test_models_are_converted_and_answer_from_unusual_paths(
     shutil.copytree(checkpoint_of("llama"), folder)
     engine = engine_in_process(home)
     try:
-        for precision in (Precision.INT8, Precision.INT4):
-            stored = engine.store.ensure(resolve(str(folder)), precision)
-            assert engine.store.verify(stored, full=True).folder.is_relative_to(home)
-        answers = [
-            greedy_answer(
+        stored = engine.store.ensure(resolve(str(folder)), Precision.INT8)
+        assert engine.store.verify(stored, full=True).folder.is_relative_to(home)
+        for runtime in ("genai", "optimum"):
+            answer = greedy_answer(
                 engine, folder, precision=Precision.INT8, runtime=runtime, prompt_format="plain"
             )
-            for runtime in ("genai", "optimum")
-        ]
-        assert [answer.error for answer in answers] == [None, None]
-        assert answers[0].token_ids == answers[1].token_ids
-        assert len(answers[0].token_ids) == 8
-        assert {each.precision for each in engine.store.list()} == {Precision.INT8, Precision.INT4}
-        assert Settings(home=home).models_dir.is_dir()
+            assert answer.error is None, answer.error_sentence
+            assert len(answer.token_ids) == 8
         engine.store.delete(stored)
-        assert len(engine.store.list()) == 1
+        assert engine.store.list() == []
     finally:
         engine.close()
