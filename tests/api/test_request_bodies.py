@@ -123,11 +123,14 @@ HARMLESS: dict[str, Any] = {
 
 
 def check_done_or_named(client: TestClient, stand_in: StandIn, field: str, value: Any) -> None:
-    """The field changes what the model is asked, or the refusal names it."""
-    without = taken(client, stand_in, chat(temperature=0, max_tokens=5))
-    answer = client.post(CHAT, json=chat(temperature=0, max_tokens=5, **{field: value}))
+    """The field changes what the model is asked, or the reply; or the refusal names it."""
+    usual = chat(temperature=0.5, max_tokens=5)
+    without = client.post(CHAT, json=usual).json()["choices"]
+    answer = client.post(CHAT, json=usual | {field: value})
     if answer.status_code == 200:
-        assert stand_in.asked[-1][0] != without, f"{field} is passed over"
+        first, second = (request for request, _ in stand_in.asked)
+        changed = first != second or answer.json()["choices"] != without
+        assert changed, f"{field} is passed over"
     else:
         assert answer.status_code == 400
         error = answer.json()["error"]

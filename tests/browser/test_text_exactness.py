@@ -13,9 +13,9 @@ from tests.browser.conftest import serving
 from tests.exact_texts import CODE, PROSE, code_in
 
 OTHERS = {
-    "bold": "这个词是**「重要」**的。",
-    "two directions": "שלום לכולם. זה ניסיון.\n\nمرحبا بالعالم.\n\nThis goes the other way.",
-    "mathematics": "The area is $\\pi r^2$ and the sum is $$\\int_0^1 x^2 dx$$ of it.",
+    "bold": "请记住**「明天」**这个词。",
+    "two directions": "מזג האוויר נאה היום.\n\nالطقس جميل اليوم.\n\nThis goes the other way.",
+    "mathematics": "Take $\\sqrt{2}$ of it, then $$\\sum_{n=1}^9 n^3$$ in all.",
 }
 TEXTS = CODE | PROSE | OTHERS
 LOOK = """entry => {
@@ -141,7 +141,7 @@ def test_a_question_is_seen_as_it_was_typed(name: str, shown: dict[str, Shown]) 
 
 @xfail("emphasis around Chinese brackets is left as asterisks")
 def test_emphasis_works_without_spaces(shown: dict[str, Shown]) -> None:
-    assert shown["bold"].bold == ["「重要」"]
+    assert "「明天」" in shown["bold"].bold
 
 
 @xfail("every paragraph runs from left to right")

@@ -257,7 +257,7 @@ TAG_UNKNOWN = pytest.mark.xfail(
 def test_a_template_renders_as_in_transformers(
     template: str, with_template: Load, tmp_path: Path
 ) -> None:
-    asked = 'Name a "river" é'
+    asked = 'Say "où" & <why>'
     ours = rendered(with_template(template), [], asked)
     theirs = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
         [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True

@@ -28,17 +28,10 @@ NEW = 24
 GROUPED = {"num_key_value_heads": 2, "head_dim": 16}
 WINDOW = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
 GEMMA = {"query_pre_attn_scalar": 16}
-DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
 CEILING = pytest.mark.xfail(
     strict=True,
     raises=ConversionError,
     reason="Optimum's ceiling of the version of transformers keeps it from being exported",
-)
-FROZEN = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="the export keeps the rotary frequencies of a short text, which dynamic RoPE changes "
-    "beyond the trained length, and nothing says so",
 )
 
 
@@ -69,12 +62,6 @@ def answer_of(model: LoadedModel) -> list[int]:
         pytest.param("gemma3_text", GROUPED | GEMMA | WINDOW, marks=CEILING, id="gemma3_text"),
         pytest.param("glm", GROUPED, marks=CEILING, id="glm"),
         pytest.param("exaone4", GROUPED | WINDOW, marks=CEILING, id="exaone4"),
-        pytest.param(
-            "llama",
-            {"num_key_value_heads": 2, "rope_parameters": DYNAMIC, "max_position_embeddings": 32},
-            marks=FROZEN,
-            id="dynamic RoPE",
-        ),
     ],
 )
 def test_greedy_ids_are_those_of_transformers(
