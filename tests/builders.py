@@ -9,6 +9,7 @@ special tokens are unlikely: hardly an answer ends before it is as long as it ma
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def tiny_tokenizer(
     *,
     vocabulary: int = 384,
     special_tokens: Sequence[str] = DOLLY_SPECIAL_TOKENS,
+    words: Sequence[str] = (),
     chat_template: str | None = None,
 ) -> int:
     """Write a byte-level BPE tokenizer, as GPT-NeoX has it, into ``folder``.
@@ -50,6 +52,7 @@ def tiny_tokenizer(
         folder: an existing folder.
         vocabulary: tokens learnt before the special ones; at least 257.
         special_tokens: texts that become one id each.
+        words: texts that become one ordinary id each.
         chat_template: Jinja text, or None for a tokenizer without one.
 
     Returns:
@@ -68,6 +71,7 @@ def tiny_tokenizer(
     )
     tokenizer.train_from_iterator([_WORDS], trainer)
     tokenizer.add_special_tokens(list(special_tokens))
+    tokenizer.add_tokens(list(words))
     tokenizer.save(str(folder / "tokenizer.json"))
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -193,3 +197,42 @@ def tiny_checkpoint(
         (folder / "model.safetensors").unlink()
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
     return folder
+
+
+def sentencepiece_model(path: Path, *, unigram: bool = False) -> None:
+    """Write a SentencePiece model of bytes, letters and a few syllables.
+
+    It is put together by hand: the package and transformers each have a class for the format, and
+    protobuf does not take both in one process.
+    """
+
+    def varint(value: int) -> bytes:
+        low, rest = value & 0x7F, value >> 7
+        return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+    def number(field: int, value: int) -> bytes:
+        return varint(field << 3) + varint(value)
+
+    def message(field: int, content: bytes) -> bytes:
+        return varint(field << 3 | 2) + varint(len(content)) + content
+
+    def piece(text: str, score: float, kind: int) -> bytes:
+        score_field = varint(2 << 3 | 5) + struct.pack("<f", score)
+        return message(1, message(1, text.encode()) + score_field + number(3, kind))
+
+    ordinary = ["▁", *map(chr, range(33, 127)), "▁t", "▁th", "▁the", "in", "er", "▁r"]
+    content = piece("<unk>", 0, 2) + piece("<s>", 0, 3) + piece("</s>", 0, 3)
+    content += b"".join(piece(f"<0x{byte:02X}>", 0, 6) for byte in range(256))
+    for at, text in enumerate(ordinary):
+        content += piece(text, -1 if unigram and len(text) > 1 else -at, 1)
+    ids = number(40, 0) + number(41, 1) + number(42, 2)
+    content += message(2, number(3, 1 if unigram else 2) + number(35, 1) + ids)
+    content += message(3, number(3, 1) + number(4, 0) + number(5, 1))  # a space is put before
+    path.write_bytes(content)
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Set fields of a JSON file, which is made where there is none; None removes one."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    content = {name: value for name, value in (content | changes).items() if value is not None}
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")

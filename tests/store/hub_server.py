@@ -13,6 +13,7 @@ import json
 import re
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -47,6 +48,7 @@ class _Repository:
     private: bool
     token: str | None
     revision: str
+    tags: tuple[str, ...]
 
 
 @dataclass
@@ -123,6 +125,7 @@ class Hub:
         private: bool = False,
         token: str | None = None,
         revision: str = REVISION,
+        tags: Sequence[str] = (),
     ) -> None:
         """Serve ``folder`` as a repository.
 
@@ -133,8 +136,11 @@ class Hub:
             private: without ``token`` there is no such repository.
             token: that of the account which may read it.
             revision: its latest commit.
+            tags: as the hub makes them of the model's card.
         """
-        self.repositories[repo_id] = _Repository(folder, gated, private, token, revision)
+        self.repositories[repo_id] = _Repository(
+            folder, gated, private, token, revision, tuple(tags)
+        )
         if token:
             self.tokens.add(token)
 
@@ -283,7 +289,7 @@ class _Handler(BaseHTTPRequestHandler):
             "sha": repository.revision,
             "private": repository.private,
             "gated": "auto" if repository.gated else False,
-            "tags": [],
+            "tags": list(repository.tags),
             "siblings": siblings,
         }
 

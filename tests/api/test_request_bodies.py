@@ -1,0 +1,417 @@
+"""Bodies as the clients of others send them: answered, or refused with the field's name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from core.api.protocol import parse_chat
+from core.api.service import Limits
+from core.catalogue.prompts import Role
+from core.errors import PersonMistake, PromptTooLongError
+from core.generation.answer import Answer, StopReason
+from core.generation.job import Job
+from core.generation.request import GenerationRequest
+from core.runtimes.tokenizer import load_tokenizer
+from core.settings import load_settings
+from tests.api.stand_ins import MODEL, StandIn, chat
+from tests.builders import tiny_tokenizer
+from tests.fakes import FakeHandle, FakeModel
+
+CHAT = "/v1/chat/completions"
+USER = {"role": "user", "content": "Which way is the harbour?"}
+
+
+def xfail(reason: str, raises: type[BaseException] = AssertionError) -> pytest.MarkDecorator:
+    """The test says what is right, and fails today."""
+    return pytest.mark.xfail(strict=True, raises=raises, reason=reason)
+
+
+@pytest.fixture
+def stand_in() -> StandIn:
+    return StandIn()
+
+
+@pytest.fixture
+def client(stand_in: StandIn) -> TestClient:
+    return stand_in.client()
+
+
+def taken(client: TestClient, stand_in: StandIn, body: dict[str, Any]) -> GenerationRequest:
+    """What the model is asked by a body that is answered."""
+    answer = client.post(CHAT, json=body)
+    assert answer.status_code == 200, answer.json()["error"]["message"]
+    return stand_in.asked[-1][0]
+
+
+def refusal(client: TestClient, body: dict[str, Any]) -> dict[str, Any]:
+    """The error of a body that is refused."""
+    answer = client.post(CHAT, json=body)
+    assert answer.status_code == 400
+    return answer.json()["error"]
+
+
+# Fields that would change the answer
+
+SCHEMA = {"type": "object", "properties": {"harbour": {"type": "string"}}}
+CHANGING: dict[str, Any] = {
+    "min_p": 0.2,
+    "min_tokens": 100,
+    "ignore_eos": True,
+    "guided_json": SCHEMA,
+    "guided_regex": "[a-z]+",
+    "guided_choice": ["left", "right"],
+    "guided_grammar": 'root ::= "left"',
+    "structured_outputs": {"json": SCHEMA},
+    "json_schema": SCHEMA,
+    "grammar": 'root ::= "left" | "right"',
+    "format": "json",
+    "reasoning_effort": "low",
+    "reasoning": {"effort": "high"},
+    "verbosity": "low",
+    "chat_template_kwargs": {"enable_thinking": False},
+    "enable_thinking": False,
+    "thinking": {"type": "disabled"},
+    "think": False,
+    "chat_template": "{{ messages[0]['content'] }}",
+    "add_generation_prompt": False,
+    "continue_final_message": True,
+    "prompt_logprobs": 2,
+    "echo": True,
+    "typical_p": 0.4,
+    "tfs_z": 0.7,
+    "mirostat": 1,
+    "dynatemp_range": 0.5,
+    "xtc_probability": 0.3,
+    "dry_multiplier": 0.6,
+    "repeat_penalty": 1.3,
+    "bad_words": ["left"],
+    "stop_token_ids": [7],
+    "include_stop_str_in_output": True,
+    "skip_special_tokens": False,
+    "use_beam_search": True,
+    "length_penalty": 1.5,
+    "early_stopping": True,
+    "num_beams": 3,
+    "truncate_prompt_tokens": 8,
+    "logits_processors": ["some.module"],
+    "n_predict": 6,
+    "num_predict": 6,
+    "max_new_tokens": 6,
+    "options": {"num_predict": 6},
+    "top_a": 0.2,
+    "do_sample": False,
+    "allowed_token_ids": [3, 4],
+    "documents": [{"text": "The harbour is to the left."}],
+}
+HARMLESS: dict[str, Any] = {
+    "service_tier": "default",
+    "parallel_tool_calls": False,
+    "safety_identifier": "someone",
+    "prompt_cache_key": "harbour",
+    "store": False,
+    "metadata": {"from": "a test"},
+    "user": "someone",
+    "cache_prompt": True,
+    "priority": 1,
+    "keep_alive": "5m",
+}
+
+
+def check_done_or_named(client: TestClient, stand_in: StandIn, field: str, value: Any) -> None:
+    """The field changes what the model is asked, or the reply; or the refusal names it."""
+    usual = chat(temperature=0.5, max_tokens=5)
+    without = client.post(CHAT, json=usual).json()["choices"]
+    answer = client.post(CHAT, json=usual | {field: value})
+    if answer.status_code == 200:
+        first, second = (request for request, _ in stand_in.asked)
+        changed = first != second or answer.json()["choices"] != without
+        assert changed, f"{field} is passed over"
+    else:
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert field in (error["param"] or "") and field in error["message"]
+
+
+@xfail("a field that changes the answer is passed over in silence")
+@pytest.mark.parametrize("field", CHANGING)
+def test_a_field_that_changes_the_answer_is_done_or_refused_by_name(
+    field: str, client: TestClient, stand_in: StandIn
+) -> None:
+    check_done_or_named(client, stand_in, field, CHANGING[field])
+
+
+@xfail("a field that nobody knows is passed over in silence")
+def test_an_unknown_field_is_refused_by_name(client: TestClient, stand_in: StandIn) -> None:
+    check_done_or_named(client, stand_in, "some_new_field", 3)
+
+
+@pytest.mark.parametrize("field", HARMLESS)
+def test_a_field_that_changes_nothing_is_passed_over(
+    field: str, client: TestClient, stand_in: StandIn
+) -> None:
+    without = taken(client, stand_in, chat(temperature=0))
+    assert taken(client, stand_in, chat(temperature=0, **{field: HARMLESS[field]})) == without
+
+
+# Lengths
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    "<|assistant|>\n{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>"
+    "{% endif %}"
+)
+
+
+def answer_within(folder: Path, positions: int, **fields: Any) -> tuple[Answer, FakeModel]:
+    """The answer of a model with so many positions, which never ends by itself."""
+    tiny_tokenizer(folder, chat_template=TEMPLATE)
+    tokenizer = load_tokenizer(folder)
+    model = FakeModel(
+        tokenizer, lambda request: iter(lambda: 70, None), end_ids=[0], positions=positions
+    )
+    request = parse_chat(chat(temperature=0, **fields), Limits()).request
+    job = Job(FakeHandle(model, key="not-in-the-catalogue"), request, timeout_s=60).start()
+    assert job.wait(30) and job.answer is not None
+    return job.answer, model
+
+
+NOT_CLAMPED = "a length beyond the model's room is refused and not cut to what there is room for"
+
+
+@xfail(NOT_CLAMPED, PromptTooLongError)
+def test_a_length_beyond_the_models_room_is_cut_to_it(tmp_path: Path) -> None:
+    answer, _ = answer_within(tmp_path, 64, max_tokens=1000)
+    if answer.error is not None:
+        raise answer.error
+    assert answer.stop_reason is StopReason.LENGTH
+    assert answer.timings.prompt_tokens + answer.timings.new_tokens == 64
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize(
+    "length",
+    [1, 1000, *(pytest.param(each, marks=xfail(NOT_CLAMPED)) for each in (1001, 4096, 32_000))],
+)
+def test_any_length_is_taken(
+    length: int, field: str, client: TestClient, stand_in: StandIn
+) -> None:
+    assert taken(client, stand_in, chat(**{field: length})).sampling.max_new_tokens <= length
+
+
+@pytest.mark.parametrize("length", [0, -1])
+def test_a_length_that_is_none_is_refused(length: int, client: TestClient) -> None:
+    assert refusal(client, chat(max_tokens=length))["param"] == "max_tokens"
+
+
+@xfail("the setting for the most new tokens ends at 1000", PersonMistake)
+def test_the_most_new_tokens_can_be_set_to_thousands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADDOCK_MAX_NEW_TOKENS", "4096")
+    assert load_settings().max_new_tokens == 4096
+
+
+@xfail("chat_template_kwargs is passed over: thinking is not turned off")
+def test_a_template_gets_its_arguments(tmp_path: Path) -> None:
+    _, thinking = answer_within(tmp_path, 256, max_tokens=1)
+    kwargs = {"enable_thinking": False}
+    _, model = answer_within(tmp_path, 256, max_tokens=1, chat_template_kwargs=kwargs)
+    assert model.requests[0].prompt_ids != thinking.requests[0].prompt_ids
+
+
+# Messages
+
+
+def conversation(*middle: dict[str, Any]) -> dict[str, Any]:
+    """A body in which the assistant has already said something."""
+    return chat(messages=[{"role": "user", "content": "Hello."}, *middle, USER], temperature=0)
+
+
+ASSISTANT = {"role": "assistant"}
+PART_REFUSED = xfail("a message that OpenAI's clients send back is refused")
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        pytest.param(ASSISTANT | {"content": ""}, "", id="empty"),
+        pytest.param(ASSISTANT | {"content": "Hi.", "tool_calls": []}, "Hi.", id="no tool calls"),
+        pytest.param(
+            ASSISTANT | {"content": "Hi.", "reasoning_content": "Hm."}, "Hi.", id="reasoning"
+        ),
+        pytest.param(
+            ASSISTANT | {"content": "Hi.", "audio": None, "annotations": [], "function_call": None},
+            "Hi.",
+            id="nothing of other kinds",
+        ),
+        pytest.param(ASSISTANT | {"content": None}, "", marks=PART_REFUSED, id="null"),
+        pytest.param(ASSISTANT, "", marks=PART_REFUSED, id="missing"),
+        pytest.param(ASSISTANT | {"content": []}, "", marks=PART_REFUSED, id="no parts"),
+        pytest.param(
+            ASSISTANT | {"content": None, "refusal": "I will not."},
+            "I will not.",
+            marks=PART_REFUSED,
+            id="refusal",
+        ),
+        pytest.param(
+            ASSISTANT | {"content": [{"type": "output_text", "text": "Hi."}]},
+            "Hi.",
+            marks=PART_REFUSED,
+            id="output_text",
+        ),
+        pytest.param(
+            ASSISTANT | {"content": [{"type": "refusal", "refusal": "I will not."}]},
+            "I will not.",
+            marks=PART_REFUSED,
+            id="refusal part",
+        ),
+    ],
+)
+def test_what_the_assistant_said_is_taken_back(
+    message: dict[str, Any], text: str, client: TestClient, stand_in: StandIn
+) -> None:
+    said = [
+        turn.text
+        for turn in taken(client, stand_in, conversation(message)).earlier
+        if turn.role is Role.ASSISTANT
+    ]
+    assert said in ([text], [] if not text else [text])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        USER | {"name": "someone"},
+        {"role": "user", "content": [{"type": "text", "text": USER["content"]}]},
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "text",
+                    "text": USER["content"],
+                    "cache_control": {"type": "ephemeral"},
+                }
+            ],
+        },
+        pytest.param(
+            {"role": "user", "content": [{"type": "input_text", "text": USER["content"]}]},
+            marks=PART_REFUSED,
+        ),
+    ],
+    ids=["name", "text", "cache_control", "input_text"],
+)
+def test_what_the_user_says_is_taken_in_each_form(
+    message: dict[str, Any], client: TestClient, stand_in: StandIn
+) -> None:
+    assert taken(client, stand_in, chat(messages=[message])).instruction == USER["content"]
+
+
+@xfail("a conversation that ends with another role is refused without naming that role")
+@pytest.mark.parametrize(
+    ("messages", "role"),
+    [
+        ([{"role": "system", "content": "Greet me."}], "system"),
+        ([USER, {"role": "system", "content": "Be brief."}], "system"),
+        ([USER, {"role": "assistant", "content": "The harbour is"}], "assistant"),
+    ],
+    ids=["system alone", "user, system", "user, assistant"],
+)
+def test_a_conversation_that_ends_with_another_role_is_answered_or_the_role_is_named(
+    messages: list[dict[str, Any]], role: str, client: TestClient
+) -> None:
+    answer = client.post(CHAT, json=chat(messages=messages))
+    assert answer.status_code in (200, 400)
+    if answer.status_code == 400:
+        assert role in answer.json()["error"]["message"]
+
+
+@xfail("outer white space of the last message is cut off")
+def test_outer_white_space_of_the_last_message_stays(client: TestClient, stand_in: StandIn) -> None:
+    text = "  Where is the harbour?\n\n"
+    messages = [{"role": "user", "content": text}]
+    request = taken(client, stand_in, chat(messages=messages))
+    assert request.validated().instruction == text
+
+
+# Sampling
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"top_k": 50},
+        {"top_k": 0},
+        {"top_k": -1},
+        {"top_k": 40.0},
+        {"repetition_penalty": 1.0},
+        {"repetition_penalty": 2.0},
+        {"presence_penalty": 0},
+        {"stop": ["\n"]},
+        {"stop": ["one", "two", "three", "four"]},
+    ],
+    ids=str,
+)
+def test_a_usual_value_is_taken(
+    field: dict[str, Any], client: TestClient, stand_in: StandIn
+) -> None:
+    taken(client, stand_in, chat(**field))
+
+
+@xfail("a value that other servers take is refused")
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"top_k": 51},
+        {"top_k": 64},
+        {"top_k": 100},
+        {"presence_penalty": 1.5},
+        {"presence_penalty": -2},
+        {"frequency_penalty": 0.2},
+        {"repetition_penalty": 0.9},
+        {"repetition_penalty": 2.5},
+        {"stop": [f"stop {number}" for number in range(5)]},
+        {"stop": [f"stop {number}" for number in range(9)]},
+    ],
+    ids=str,
+)
+def test_a_value_that_other_servers_take_is_taken(
+    field: dict[str, Any], client: TestClient, stand_in: StandIn
+) -> None:
+    without = taken(client, stand_in, chat())
+    assert taken(client, stand_in, chat(**field)) != without
+
+
+@xfail("an empty stop text is refused")
+@pytest.mark.parametrize("stop", ["", [""], ["", "end"]], ids=repr)
+def test_an_empty_stop_text_is_passed_over(
+    stop: str | list[str], client: TestClient, stand_in: StandIn
+) -> None:
+    wanted = tuple(text for text in stop if text)
+    assert taken(client, stand_in, chat(stop=stop)).stop == wanted
+
+
+@pytest.mark.parametrize(
+    "field", [{"seed": "7"}, {"stream_options": {"include_usage": True}}, {"temperature": "0.7"}]
+)
+def test_what_openai_refuses_is_refused(field: dict[str, Any], client: TestClient) -> None:
+    assert refusal(client, chat(**field))["param"] in field
+
+
+# The request itself
+
+
+@xfail("a byte order mark before the body is taken for broken JSON")
+def test_a_byte_order_mark_before_the_body_is_passed_over(client: TestClient) -> None:
+    content = b"\xef\xbb\xbf" + json.dumps(chat()).encode()
+    answer = client.post(CHAT, content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 200
+
+
+@xfail("HEAD is refused where GET is answered")
+@pytest.mark.parametrize("path", ["/v1/models", f"/v1/models/{MODEL}"])
+def test_head_is_answered_where_get_is(path: str, client: TestClient) -> None:
+    answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")

@@ -1,0 +1,23 @@
+"""Draws questions and answers as the Instruct page does; started by the tests.
+
+Each text of the query is asked and answered.
+"""
+
+from dataclasses import replace
+
+import streamlit as st
+
+from core.generation.request import GenerationRequest
+from core.ui.answers import draw_entry
+from core.ui.history import Conversation
+from tests.ui.test_figures_and_export import ANSWER, ENTRY
+
+for number, text in enumerate(st.query_params.get_all("text")):
+    entry = replace(
+        ENTRY,
+        id=f"text_{number}",
+        request=GenerationRequest(text),
+        answer=replace(ANSWER, text=text),
+    )
+    draw_entry(entry, Conversation())
+st.text("All is drawn.")

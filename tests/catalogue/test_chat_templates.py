@@ -1,0 +1,328 @@
+"""Conversations in chat templates as models have them: nothing of what was said may be lost.
+
+The templates are written for these tests, in the manner of released ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from core.catalogue.prompts import Role, Turn, choose_format
+from core.errors import BadRequestError, PromptFormatError
+from core.runtimes.tokenizer import load_tokenizer
+from core.store.checkpoint import has_chat_template
+from tests.builders import edit_json, tiny_tokenizer
+
+ASKED = "Which sea is the saltiest?"
+RULE, RULE_TOO = "Reply in one word.", "Name no lakes."
+GREETING, GREETED = "Good evening.", "And to you."
+S, U, A = Role.SYSTEM, Role.USER, Role.ASSISTANT
+MARKERS = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "[INST]", "[/INST]")
+
+Conversation = Sequence[tuple[Role, str]]
+Load = Callable[[str], object]
+
+
+@pytest.fixture
+def with_template(tmp_path: Path) -> Load:
+    """The tokenizer that has this template."""
+
+    def load(template: str) -> object:
+        tiny_tokenizer(tmp_path, special_tokens=MARKERS, chat_template=template)
+        return load_tokenizer(tmp_path)
+
+    return load
+
+
+def rendered(tokenizer: object, earlier: Conversation, asked: str = ASKED) -> str:
+    """The prompt of a conversation that ends with ``asked``."""
+    turns = [Turn(role, text) for role, text in earlier]
+    return (
+        choose_format("not-in-the-catalogue", None, tokenizer)
+        .build(tokenizer, asked, earlier=turns)
+        .text
+    )
+
+
+def check_nothing_is_lost(tokenizer: object, earlier: Conversation, asked: str = ASKED) -> None:
+    """Every turn's text stands in the prompt; or a refusal says which messages do not fit."""
+    try:
+        prompt = rendered(tokenizer, earlier, asked)
+    except BadRequestError as error:
+        assert "message" in str(error)
+        assert "choose another prompt format" not in str(error)  # there is none in /v1
+        return
+    for text in [*(text for _, text in earlier), asked]:
+        assert text in prompt
+
+
+# Templates that pass over what they do not know
+
+TURNS = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>\n{{ m['content'] }}<|end|>\n"
+    "{% elif m['role'] == 'assistant' %}<|assistant|>\n{{ m['content'] }}<|end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+PASSES_OVER_SYSTEM = "{{ bos_token }}" + TURNS
+SYSTEM_FIRST_ONLY = (
+    "{% if messages[0]['role'] == 'system' %}<|system|>\n{{ messages[0]['content'] }}<|end|>\n"
+    "{% endif %}" + TURNS
+)
+LAST_MESSAGE_ONLY = "<|user|>\n{{ messages[-1]['content'] }}<|end|>\n<|assistant|>\n"
+KEEPS_ALL = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "<|assistant|>\n"
+)
+REFUSES_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
+    + KEEPS_ALL
+)
+WITH_RULE: Conversation = [(S, RULE)]
+RULE_LATER: Conversation = [(U, GREETING), (A, GREETED), (S, RULE)]
+WITHOUT_RULE: Conversation = [(U, GREETING), (A, GREETED)]
+LOST = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="what the template passes over is lost, and nobody is told",
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "earlier"),
+    [
+        pytest.param(PASSES_OVER_SYSTEM, WITH_RULE, marks=LOST, id="no system: system"),
+        pytest.param(PASSES_OVER_SYSTEM, RULE_LATER, marks=LOST, id="no system: system later"),
+        pytest.param(PASSES_OVER_SYSTEM, WITHOUT_RULE, id="no system: none"),
+        pytest.param(LAST_MESSAGE_ONLY, WITH_RULE, marks=LOST, id="last only: system"),
+        pytest.param(LAST_MESSAGE_ONLY, RULE_LATER, marks=LOST, id="last only: system later"),
+        pytest.param(LAST_MESSAGE_ONLY, WITHOUT_RULE, marks=LOST, id="last only: earlier turns"),
+        pytest.param(SYSTEM_FIRST_ONLY, WITH_RULE, id="system first: first"),
+        pytest.param(SYSTEM_FIRST_ONLY, RULE_LATER, marks=LOST, id="system first: later"),
+        pytest.param(SYSTEM_FIRST_ONLY, WITHOUT_RULE, id="system first: none"),
+        pytest.param(REFUSES_SYSTEM, WITH_RULE, id="refuses system: first"),
+        pytest.param(REFUSES_SYSTEM, RULE_LATER, id="refuses system: later"),
+        pytest.param(KEEPS_ALL, RULE_LATER, id="keeps all"),
+    ],
+)
+def test_nothing_that_was_said_is_lost(
+    template: str, earlier: Conversation, with_template: Load
+) -> None:
+    check_nothing_is_lost(with_template(template), earlier)
+
+
+@LOST
+def test_the_system_text_is_folded_into_the_users_turn(with_template: Load) -> None:
+    prompt = rendered(with_template(PASSES_OVER_SYSTEM), WITH_RULE)
+    assert f"<|user|>\n{RULE}\n\n{ASKED}<|end|>" in prompt
+
+
+# Templates that want user and assistant by turns
+
+ALTERNATING = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set rule = messages[0]['content'] +"
+    " '\n\n' %}{% set rest = messages[1:] %}{% else %}{% set rule = '' %}{% set rest = messages %}"
+    "{% endif %}{% for m in rest %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('user and assistant must take turns') }}{% endif %}"
+    "{% if m['role'] == 'user' %}[INST] {{ (rule if loop.last else '') + m['content'] }} [/INST]"
+    "{% else %} {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+ALTERNATING_WITHOUT_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('user and assistant must take turns') }}{% endif %}"
+    "<|{{ m['role'] }}|>\n{{ m['content'] | trim }}<|end|>\n{% endfor %}<|assistant|>\n"
+)
+NOT_MERGED = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="neighbours of one role are not merged, and the refusal advises another prompt format "
+    "instead of naming the messages",
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "earlier"),
+    [
+        pytest.param(ALTERNATING, [], id="user"),
+        pytest.param(ALTERNATING, WITH_RULE, id="system, user"),
+        pytest.param(ALTERNATING, [(S, RULE), (S, RULE_TOO)], id="system, system, user"),
+        pytest.param(ALTERNATING, RULE_LATER, id="user, assistant, system, user"),
+        pytest.param(ALTERNATING, [(U, GREETING)], marks=NOT_MERGED, id="user, user"),
+        pytest.param(
+            ALTERNATING, [(S, RULE), (U, GREETING)], marks=NOT_MERGED, id="system, user, user"
+        ),
+        pytest.param(ALTERNATING, [(A, GREETED)], marks=NOT_MERGED, id="assistant, user"),
+        pytest.param(
+            ALTERNATING,
+            [(U, GREETING), (A, GREETED), (A, "Well?")],
+            marks=NOT_MERGED,
+            id="user, assistant, assistant, user",
+        ),
+        pytest.param(ALTERNATING_WITHOUT_SYSTEM, WITH_RULE, id="no system: system, user"),
+        pytest.param(
+            ALTERNATING_WITHOUT_SYSTEM,
+            [(S, RULE), (U, GREETING), (A, GREETED)],
+            id="no system: system, user, assistant, user",
+        ),
+        pytest.param(ALTERNATING_WITHOUT_SYSTEM, RULE_LATER, id="no system: system later"),
+        pytest.param(
+            ALTERNATING_WITHOUT_SYSTEM,
+            [(S, RULE), (A, GREETED)],
+            marks=NOT_MERGED,
+            id="no system: system, assistant, user",
+        ),
+    ],
+)
+def test_neighbours_of_one_role_are_merged_or_named(
+    template: str, earlier: Conversation, with_template: Load
+) -> None:
+    check_nothing_is_lost(with_template(template), earlier)
+
+
+# What templates are written with
+
+
+def tagged(opening: str, closing: str) -> str:
+    """A template that marks what the assistant generates, as for training."""
+    return (
+        "{% for m in messages %}<|{{ m['role'] }}|>\n"
+        + opening
+        + "{{ m['content'] }}"
+        + closing
+        + "<|end|>\n{% endfor %}<|assistant|>\n"
+    )
+
+
+PLAIN = tagged("", "")
+TAG_UNKNOWN = pytest.mark.xfail(
+    strict=True,
+    raises=BadRequestError,
+    reason="this spelling of the generation tag is not recognised, and the template is refused",
+)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        pytest.param(tagged("{% generation %}", "{% endgeneration %}"), id="generation"),
+        pytest.param(tagged("{%- generation %}", "{%- endgeneration %}"), id="-generation"),
+        pytest.param(
+            tagged("{%- generation -%}", "{%- endgeneration -%}"),
+            marks=TAG_UNKNOWN,
+            id="-generation-",
+        ),
+        pytest.param(
+            tagged("{%generation%}", "{%endgeneration%}"), marks=TAG_UNKNOWN, id="no space"
+        ),
+        pytest.param(
+            tagged("{% generation -%}", "{% endgeneration -%}"), marks=TAG_UNKNOWN, id="generation-"
+        ),
+        pytest.param(
+            tagged("{%+ generation +%}", "{%+ endgeneration +%}"),
+            marks=TAG_UNKNOWN,
+            id="+generation+",
+        ),
+        pytest.param(
+            tagged("{%  generation  %}", "{%  endgeneration  %}"),
+            marks=TAG_UNKNOWN,
+            id="two spaces",
+        ),
+        pytest.param("{{ strftime_now('%Y') }}" + PLAIN, id="strftime_now"),
+        pytest.param("{{ messages | tojson(indent=2) }}", id="tojson indent"),
+        pytest.param("{{ messages | tojson(separators=(',', ':')) }}", id="tojson separators"),
+        pytest.param("{{ messages | tojson(sort_keys=true) }}", id="tojson sort_keys"),
+        pytest.param(
+            "{% for m in messages %}{{ m['content'] }}{% break %}{% endfor %}", id="break"
+        ),
+        pytest.param(
+            "{% for k, v in messages[0] | items %}{{ k }}={{ v }};{% endfor %}", id="items"
+        ),
+        pytest.param(
+            "{% set all = namespace(n=0) %}{% for m in messages %}{% set all.n = all.n + 1 %}"
+            "{% endfor %}{{ all.n }}",
+            id="namespace",
+        ),
+        pytest.param("{{ tools is none }} {{ documents is none }}", id="tools"),
+        pytest.param(
+            "{% if enable_thinking is defined and not enable_thinking %}<think>{% endif %}" + PLAIN,
+            id="enable_thinking",
+        ),
+    ],
+)
+def test_a_template_renders_as_in_transformers(
+    template: str, with_template: Load, tmp_path: Path
+) -> None:
+    asked = 'Say "où" & <why>'
+    ours = rendered(with_template(template), [], asked)
+    theirs = AutoTokenizer.from_pretrained(tmp_path).apply_chat_template(
+        [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
+    )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% set found = [] %}{{ found.append(1) }}",
+        "{% set _ = messages[0].update({'x': 1}) %}",
+        "{{ messages.__class__.__mro__ }}",
+    ],
+)
+def test_a_template_stays_in_its_sandbox(template: str, with_template: Load) -> None:
+    with pytest.raises(BadRequestError, match="unsafe"):
+        rendered(with_template(template), [])
+
+
+# Where templates stand
+
+ONE = "{% for m in messages %}ONE {{ m['content'] }}{% endfor %}"
+TWO = "{% for m in messages %}TWO {{ m['content'] }}{% endfor %}"
+
+
+def as_list(folder: Path, first: str) -> None:
+    templates = [{"name": first, "template": ONE}, {"name": "tool_use", "template": TWO}]
+    edit_json(folder / "tokenizer_config.json", chat_template=templates)
+
+
+def beside_others(folder: Path) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text(TWO, encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(ONE, encoding="utf-8")
+
+
+def in_file_and_settings(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(ONE, encoding="utf-8")
+    edit_json(folder / "tokenizer_config.json", chat_template=TWO)
+
+
+@pytest.mark.parametrize(
+    ("write", "shown"),
+    [
+        (lambda to: as_list(to, "default"), f"ONE {ASKED}"),
+        (beside_others, f"ONE {ASKED}"),
+        (in_file_and_settings, f"ONE {ASKED}"),
+        (lambda to: as_list(to, "rag"), BadRequestError),
+        (
+            lambda to: (to / "chat_template.json").write_text(json.dumps({"chat_template": ONE})),
+            PromptFormatError,
+        ),
+    ],
+    ids=["a list", "other templates", "file and settings", "no default", "of a processor"],
+)
+def test_a_template_is_found_where_transformers_finds_it(
+    write: Callable[[Path], object], shown: str | type[Exception], tmp_path: Path
+) -> None:
+    tiny_tokenizer(tmp_path, special_tokens=())
+    write(tmp_path)
+    for tokenizer in (load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
+        if isinstance(shown, str):
+            assert rendered(tokenizer, []) == shown
+        else:
+            with pytest.raises(shown):
+                rendered(tokenizer, [])
+    assert has_chat_template(tmp_path) is (shown is not PromptFormatError)

@@ -1,0 +1,85 @@
+"""Where an answer ends: by the ids that configurations name, and by the end of the model's turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.catalogue import Precision
+from core.generation.answer import StopReason
+from core.generation.job import Job
+from core.generation.request import GenerationRequest
+from core.runtimes.genai import GenAIRuntime
+from core.runtimes.optimum import OptimumRuntime
+from core.runtimes.spec import ModelSpec, SamplingSettings
+from core.runtimes.tokenizer import load_tokenizer
+from core.settings import Settings
+from core.store import ModelStore, resolve
+from tests.builders import edit_json, tiny_checkpoint, tiny_tokenizer
+from tests.fakes import FakeHandle, FakeModel
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SAID = "Rain.<|im_end|>\n<|im_start|>user\nAnd then?<|im_end|>\n"
+"""By a model that goes on as the user where nothing ends its turn."""
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        True,
+        pytest.param(
+            False,
+            marks=pytest.mark.xfail(
+                strict=True,
+                raises=AssertionError,
+                reason="a turn's end that no configuration names does not end the answer",
+            ),
+        ),
+    ],
+    ids=["a configuration names it", "the template alone has it"],
+)
+def test_the_end_of_the_models_turn_ends_the_answer(named: bool, tmp_path: Path) -> None:
+    tiny_tokenizer(tmp_path, special_tokens=("<|im_start|>", "<|im_end|>"), chat_template=CHATML)
+    tokenizer = load_tokenizer(tmp_path)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    ids = tokenizer(SAID, add_special_tokens=False)["input_ids"]
+    model = FakeModel(tokenizer, lambda request: ids, end_ids=[0, end] if named else [0])
+    sampling = SamplingSettings(max_new_tokens=len(ids), greedy=True)
+    job = Job(
+        FakeHandle(model, key="not-in-the-catalogue"),
+        GenerationRequest("Why?", sampling=sampling),
+        timeout_s=60,
+    ).start()
+    assert job.wait(30) and job.answer is not None and job.answer.error is None
+    assert job.answer.text == "Rain."
+    assert job.answer.stop_reason in (StopReason.END_OF_TEXT, StopReason.STOP_MARKER)
+
+
+@pytest.mark.parametrize(
+    ("generation_config", "config"),
+    [({"eos_token_id": [0, 77]}, {}), (None, {"eos_token_id": [0, 77]})],
+    ids=["generation_config.json", "config.json alone"],
+)
+def test_several_end_ids_are_kept_by_a_conversion(
+    generation_config: dict[str, Any] | None, config: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tiny_checkpoint("llama", tmp_path / "llama")
+    edit_json(folder / "config.json", **config)
+    if generation_config is None:
+        (folder / "generation_config.json").unlink()
+    else:
+        edit_json(folder / "generation_config.json", **generation_config)
+    store = ModelStore(Settings(home=tmp_path / "home"))
+    stored = store.ensure(resolve(str(folder)), Precision.FP32)
+    for runtime in (GenAIRuntime(), OptimumRuntime()):
+        runtime.prepare(stored.folder)
+        model = runtime.load(stored.folder, ModelSpec("mine", Precision.FP32, "CPU"))
+        try:
+            assert model.end_ids == {0, 77}
+        finally:
+            model.close()

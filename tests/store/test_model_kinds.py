@@ -1,0 +1,221 @@
+"""What a model is, is told from its small files before its weights are fetched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import constants
+
+from core.errors import CorruptModelError, NotAModelError, PaddockError
+from core.store import resolve
+from core.store.hub import HubAccess, HubModel, describe
+from tests.builders import edit_json
+from tests.store.hub_server import Hub
+
+VISION_IR = ("language_model", "vision_embeddings_model", "text_embeddings_model")
+ENCODER_DECODER_IR = ("encoder_model", "decoder_model")
+LLAVA = {"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava"}
+PHI3_V = {"architectures": ["Phi3VForCausalLM"], "model_type": "phi3_v"}
+T5 = {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}
+WHISPER = {"architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper"}
+ENCODER_DECODER = {"is_encoder_decoder": True}
+
+UNKNOWN_TO_TRANSFORMERS = ("newmodel2027",)
+UNKNOWN_TO_OPTIMUM = (
+    *("olmo3", "olmoe", "nemotron", "helium", "mamba2", "seed_oss", "apertus", "ernie4_5"),
+    *("ministral", "ministral3", "glm4_moe", "falcon_h1"),
+)
+"""Architectures of transformers that Optimum 2.1 has no export for."""
+ABOVE_OPTIMUMS_CEILING = (
+    *("deepseek_v2", "deepseek_v3", "qwen3_next", "granitemoehybrid", "bitnet", "dbrx"),
+    *("llama4_text", "lfm2", "lfm2_moe", "mamba", "falcon_mamba", "zamba2"),
+)
+"""Architectures that it exports with an earlier transformers only; with that ceiling lifted the
+export fails, or was not seen to be right."""
+EXPORTED = ("llama", "qwen3", "gpt_oss", "granite", "smollm3", "gemma3_text")
+
+
+@pytest.fixture(autouse=True)
+def _online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with Hub() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def checkpoint(
+    checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """A Llama checkpoint whose configuration says otherwise."""
+
+    def make(**config: Any) -> Path:
+        folder = tmp_path_factory.mktemp("folder") / "model"
+        shutil.copytree(checkpoint_of("llama"), folder)
+        edit_json(folder / "config.json", **config)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def ir(checkpoint: Callable[..., Path]) -> Callable[..., Path]:
+    """A folder of OpenVINO models with these names, each as empty as can be."""
+
+    def make(names: Sequence[str], **config: Any) -> Path:
+        folder = checkpoint(**config)
+        (folder / "model.safetensors").unlink()
+        for name in names:
+            (folder / f"openvino_{name}.xml").write_text("<net/>", encoding="utf-8")
+            (folder / f"openvino_{name}.bin").write_bytes(bytes(64))
+        return folder
+
+    return make
+
+
+def described(hub: Hub, folder: Path) -> HubModel:
+    hub.add("some-org/model", folder)
+    return describe("some-org/model", HubAccess(endpoint=hub.url))
+
+
+# OpenVINO models of other kinds
+
+NOT_NAMED = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="an OpenVINO model of another kind is said to hold no weights; its kind is not named",
+)
+
+
+@pytest.mark.parametrize(
+    ("names", "config", "word"),
+    [
+        (VISION_IR, LLAVA, "vision"),
+        (VISION_IR, PHI3_V, "vision"),
+        (ENCODER_DECODER_IR, T5 | ENCODER_DECODER, "encoder-decoder"),
+        (ENCODER_DECODER_IR, WHISPER | ENCODER_DECODER, "encoder-decoder"),
+    ],
+    ids=["vision", "vision, ForCausalLM", "T5", "Whisper"],
+)
+@NOT_NAMED
+def test_the_kind_of_an_ir_is_told_from_its_file_names(
+    names: Sequence[str], config: dict[str, Any], word: str, hub: Hub, ir: Callable[..., Path]
+) -> None:
+    with pytest.raises(NotAModelError) as refused:
+        described(hub, ir(names, **config))
+    assert word in str(refused.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("names", "config", "word"),
+    [
+        (VISION_IR, LLAVA, "LlavaForConditionalGeneration"),
+        (ENCODER_DECODER_IR, T5 | ENCODER_DECODER, "T5ForConditionalGeneration"),
+        (("model",), {"architectures": ["BertModel"], "model_type": "bert"}, "BertModel"),
+        pytest.param(VISION_IR, PHI3_V, "vision", marks=NOT_NAMED),
+    ],
+    ids=["vision", "T5", "BERT", "vision, ForCausalLM"],
+)
+def test_the_kind_of_an_ir_in_a_folder_is_told(
+    names: Sequence[str], config: dict[str, Any], word: str, ir: Callable[..., Path]
+) -> None:
+    with pytest.raises(NotAModelError) as refused:
+        resolve(str(ir(names, **config)))
+    assert word.lower() in str(refused.value).lower()
+
+
+def test_an_ir_without_its_weights_is_damaged(ir: Callable[..., Path]) -> None:
+    folder = ir(["model"])
+    (folder / "openvino_model.bin").unlink()
+    with pytest.raises(CorruptModelError, match=r"openvino_model\.bin is missing"):
+        from core.store.weights import read_weights
+
+        read_weights(folder)
+
+
+# Models that answer nothing
+
+
+def test_a_classifier_is_refused(hub: Hub, checkpoint: Callable[..., Path]) -> None:
+    for architecture in ("LlamaForSequenceClassification", "LlamaModel"):
+        folder = checkpoint(architectures=[architecture])
+        with pytest.raises(NotAModelError, match=architecture):
+            described(hub, folder)
+        with pytest.raises(NotAModelError, match=architecture):
+            resolve(str(folder))
+
+
+def with_pooling(folder: Path) -> Path:
+    """The folder as Sentence Transformers writes one."""
+    layers = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {
+            "idx": 1,
+            "name": "1",
+            "path": "1_Pooling",
+            "type": "sentence_transformers.models.Pooling",
+        },
+    ]
+    (folder / "modules.json").write_text(json.dumps(layers), encoding="utf-8")
+    (folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 64, "pooling_mode_lasttoken": True}
+    edit_json(folder / "1_Pooling" / "config.json", **pooling)
+    return folder
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="an embedding model is accepted, fetched and converted without a word",
+)
+@pytest.mark.parametrize("look", ["hub", "folder"])
+def test_an_embedding_model_is_called_one(
+    look: str, hub: Hub, checkpoint: Callable[..., Path]
+) -> None:
+    folder = with_pooling(checkpoint())
+    try:
+        said = repr(described(hub, folder) if look == "hub" else resolve(str(folder)))
+    except NotAModelError as refused:
+        said = str(refused)
+    assert "embedding model" in said.lower()
+
+
+# Architectures that cannot be exported
+
+
+def config_of(model_type: str) -> dict[str, Any]:
+    return {"model_type": model_type, "architectures": [f"{model_type.title()}ForCausalLM"]}
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=pytest.fail.Exception,
+    reason="an architecture that cannot be exported here is accepted before its download",
+)
+@pytest.mark.parametrize(
+    "model_type", [*UNKNOWN_TO_TRANSFORMERS, *UNKNOWN_TO_OPTIMUM, *ABOVE_OPTIMUMS_CEILING]
+)
+def test_an_architecture_that_cannot_be_exported_is_refused_before_its_download(
+    model_type: str, hub: Hub, checkpoint: Callable[..., Path]
+) -> None:
+    folder = checkpoint(**config_of(model_type))
+    with pytest.raises(PaddockError, match=model_type):
+        described(hub, folder)
+    assert not hub.fetched(".safetensors")
+    with pytest.raises(PaddockError, match=model_type):
+        resolve(str(folder))
+
+
+@pytest.mark.parametrize("model_type", EXPORTED)
+def test_an_architecture_that_can_be_exported_is_accepted(
+    model_type: str, hub: Hub, checkpoint: Callable[..., Path]
+) -> None:
+    assert described(hub, checkpoint(**config_of(model_type))).files

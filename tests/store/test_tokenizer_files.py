@@ -1,0 +1,206 @@
+"""Tokenizers in other files than tokenizer.json work, or their format is named."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from core.catalogue import Precision
+from core.errors import NotAModelError, PaddockError
+from core.store import ModelStore, resolve
+from core.store.hub import HubAccess, describe
+from tests.builders import edit_json, sentencepiece_model
+from tests.store.hub_server import Hub
+
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12\n"
+BYTES = [base64.b64encode(bytes([byte])).decode() for byte in range(256)]
+
+
+@pytest.fixture(autouse=True)
+def _online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+@pytest.fixture
+def without_sentencepiece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the package is not installed."""
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+
+
+@pytest.fixture
+def bare(checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama checkpoint without a tokenizer; its path holds no word that a test looks for."""
+    folder = tmp_path_factory.mktemp("folder") / "model"
+    shutil.copytree(checkpoint_of("llama"), folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    with Hub() as server:
+        yield server
+
+
+def refusal(store: ModelStore, folder: Path) -> str | None:
+    """What a person reads where the model cannot be converted; None where it can."""
+    try:
+        store.ensure(resolve(str(folder)), Precision.FP32)
+    except PaddockError as error:
+        return str(error).lower()
+    return None
+
+
+def name_special_tokens(folder: Path) -> None:
+    """Settings as they stand beside a tokenizer.model."""
+    edit_json(
+        folder / "tokenizer_config.json",
+        tokenizer_class="LlamaTokenizer",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+
+
+# SentencePiece
+
+
+@pytest.mark.parametrize("unigram", [False, True], ids=["BPE", "unigram"])
+@pytest.mark.parametrize("with_settings", [True, False], ids=["with settings", "alone"])
+def test_a_sentencepiece_tokenizer_works_where_the_package_is_installed(
+    with_settings: bool, unigram: bool, bare: Path
+) -> None:
+    pytest.importorskip("sentencepiece")
+    from core.store.convert import load_tokenizer
+
+    sentencepiece_model(bare / "tokenizer.model", unigram=unigram)
+    if with_settings:
+        name_special_tokens(bare)
+    tokenizer = load_tokenizer(bare)
+    text = "the rain in the river"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert 0 < len(ids) < len(text)
+    assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="without the sentencepiece package a tokenizer.model is read as tiktoken's format, and "
+    "the person is told to fetch it again",
+)
+@pytest.mark.parametrize("with_settings", [True, False], ids=["with settings", "alone"])
+def test_without_the_package_a_sentencepiece_tokenizer_is_named(
+    with_settings: bool, store: ModelStore, bare: Path, without_sentencepiece: None
+) -> None:
+    sentencepiece_model(bare / "tokenizer.model")
+    if with_settings:
+        name_special_tokens(bare)
+    said = refusal(store, bare)
+    assert said is None or "sentencepiece" in said
+
+
+# Other formats
+
+
+def tekken(folder: Path) -> None:
+    vocabulary = [
+        {"rank": rank, "token_bytes": token, "token_str": None} for rank, token in enumerate(BYTES)
+    ]
+    config = {
+        "pattern": r"\S+|\s",
+        "num_vocab_tokens": 256,
+        "default_vocab_size": 384,
+        "default_num_special_tokens": 100,
+        "version": "v3",
+    }
+    content = {"config": config, "vocab": vocabulary}
+    (folder / "tekken.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+FORMATS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "tekken.json": (tekken, "tekken"),
+    "spiece.model": (lambda to: sentencepiece_model(to / "spiece.model"), "sentencepiece"),
+    "sentencepiece.bpe.model": (
+        lambda to: sentencepiece_model(to / "sentencepiece.bpe.model"),
+        "sentencepiece",
+    ),
+    "tokenizer.model.v3": (
+        lambda to: sentencepiece_model(to / "tokenizer.model.v3"),
+        "tokenizer.model.v3",
+    ),
+    "qwen.tiktoken": (
+        lambda to: to.joinpath("qwen.tiktoken").write_text("IQ== 0\nIg== 1\n") and None,
+        "tiktoken",
+    ),
+    "rwkv_vocab_v20230424.txt": (
+        lambda to: to.joinpath("rwkv_vocab_v20230424.txt").write_text("1 'a' 1\n") and None,
+        "rwkv",
+    ),
+}
+"""What writes the file, and the word that names the format."""
+
+NOT_NAMED = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="a tokenizer of another format is said to be missing, and the format is not named",
+)
+
+
+@NOT_NAMED
+@pytest.mark.parametrize("name", FORMATS)
+def test_another_format_works_or_is_named(name: str, store: ModelStore, bare: Path) -> None:
+    write, word = FORMATS[name]
+    write(bare)
+    said = refusal(store, bare)
+    assert said is None or word in said
+
+
+@NOT_NAMED
+@pytest.mark.parametrize("name", FORMATS)
+def test_another_format_at_the_hub_is_accepted_or_named(name: str, hub: Hub, bare: Path) -> None:
+    write, word = FORMATS[name]
+    write(bare)
+    hub.add("some-org/model", bare)
+    try:
+        found = describe("some-org/model", HubAccess(endpoint=hub.url)).files
+    except NotAModelError as error:
+        assert word in str(error).lower()
+    else:
+        assert name in found
+
+
+def test_a_tiktoken_vocabulary_works(store: ModelStore, bare: Path) -> None:
+    pytest.importorskip("tiktoken")
+    lines = "\n".join(f"{token} {rank}" for rank, token in enumerate(BYTES))
+    (bare / "tokenizer.model").write_text(lines, encoding="utf-8")
+    edit_json(bare / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    assert refusal(store, bare) is None
+
+
+def test_a_vocabulary_with_merges_works(
+    store: ModelStore, bare: Path, checkpoint_of: Callable[[str], Path]
+) -> None:
+    whole = checkpoint_of("llama") / "tokenizer.json"
+    model = json.loads(whole.read_text(encoding="utf-8"))["model"]
+    (bare / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    (bare / "merges.txt").write_text(merges, encoding="utf-8")
+    edit_json(bare / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+    assert refusal(store, bare) is None
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
+def test_a_pointer_in_place_of_the_file_is_told(name: str, store: ModelStore, bare: Path) -> None:
+    (bare / name).write_text(LFS_POINTER, encoding="utf-8")
+    name_special_tokens(bare)
+    said = refusal(store, bare)
+    assert said is not None and "cannot be read" in said and str(bare).lower() in said
