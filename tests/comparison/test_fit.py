@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.catalogue import Precision, catalogue
+from core.catalogue import CONVERTED_PRECISIONS, Precision, catalogue
 from core.comparison.fit import fit_together
 from core.runtimes import pool as pool_module
 from core.runtimes.pool import MEMORY_BASE_BYTES, ModelPool, memory_for
@@ -67,15 +67,15 @@ def test_models_that_are_not_here_yet_are_estimated(pool: ModelPool, store: Mode
     free(int(needed * 0.95))
     sentence = fit_together(pool, store, sides)
     assert sentence.startswith("These models need about 2") and sentence.endswith("programs.")
-    assert "GiB more memory together and" in sentence and "\n" not in sentence
-    assert "phi-2 · FP16" in sentence or "dolly-v2-3b · FP16" in sentence
+    assert "GB more memory together and" in sentence and "\n" not in sentence
+    assert "Phi-2 · FP16" in sentence or "Dolly 2.0 3B · FP16" in sentence
     assert fit_together(pool, store, sides[:1]) is None
 
 
 def test_lower_precisions_need_less(pool: ModelPool, store: ModelStore, free):
     other = ModelSpec("paddock-neox", Precision.INT8, "CPU")
     free(7 * GIB)
-    fits = {p: fit_together(pool, store, (dolly(p), other)) is None for p in Precision}
+    fits = {p: fit_together(pool, store, (dolly(p), other)) is None for p in CONVERTED_PRECISIONS}
     assert fits == {
         Precision.FP32: False,
         Precision.FP16: False,
@@ -110,7 +110,7 @@ def test_what_is_loaded_costs_nothing_more_and_idle_others_go(
 
 def test_more_models_than_may_be_kept(pool: ModelPool, store: ModelStore, free):
     free(900 * GIB)
-    sides = tuple(dolly(precision) for precision in Precision)
+    sides = tuple(dolly(precision) for precision in CONVERTED_PRECISIONS)
     sentence = fit_together(pool, store, sides)
     assert sentence.startswith("4 different models were chosen and at most 3 models are kept")
     assert fit_together(pool, store, (*sides[:3], sides[0])) is None
