@@ -110,7 +110,7 @@ def test_a_guests_own_folder_has_one_name_on_every_page(
     screen.go_to("Metrics")
     chart = screen.page.get_by_test_id("stPlotlyChart").first
     chart.get_by_text("my-tiny").first.wait_for()
-    names = [text for text in chart.locator("text").all_inner_texts() if "my-tiny" in text]
+    names = [text for text in chart.locator("text").all_text_contents() if "my-tiny" in text]
     assert names == ["my-tiny"], "its answers and its benchmark stand in one panel"
 
 
@@ -120,7 +120,8 @@ def test_a_download_is_asked_for_once(
     with Hub() as hub:
         hub.add("acme/tiny", tiny_checkpoint("llama", tmp_path / "tiny", with_chat_template=True))
         url = serve(HF_ENDPOINT=hub.url)
-        screen = open_patiently(f"{url}/instruct?model=acme/tiny&tokens=8").ready()
+        screen = open_patiently(f"{url}/instruct?model=acme/tiny&tokens=8")
+        screen.button("Download, then run").wait_for()
         screen.instruction.fill("Why walk in the rain?")
         screen.instruction.press("Tab")
         screen.button("Download, then run").click()
