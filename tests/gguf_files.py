@@ -54,6 +54,7 @@ def tiny_gguf(
     tied: bool = False,
     template: str | None = CHAT_TEMPLATE,
     pre: str = "gpt-2",
+    rope_factors: bool = False,
     seed: int = 0,
 ) -> TinyGguf:
     """Write a file and return it with its model.
@@ -65,6 +66,7 @@ def tiny_gguf(
         tied: whether the output layer is the embeddings.
         template: the chat template.
         pre: ``tokenizer.ggml.pre``.
+        rope_factors: whether each rotary frequency is divided by a factor, as since Llama 3.1.
         seed: of the weights.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +76,7 @@ def tiny_gguf(
         (path.parent / name).unlink()
     model = _model(architecture, vocabulary, tied=tied, seed=seed)
     writer = gguf.GGUFWriter(path, architecture)
-    _write_sizes(writer)
+    _write_sizes(writer, _head_width(architecture))
     _write_tokenizer(writer, tokenizer, template, pre)
     random = np.random.default_rng(seed)
     state = model.state_dict()
@@ -93,6 +95,11 @@ def tiny_gguf(
             back[order] = read
             read = back
         tensor.copy_(_torch(read))
+    if rope_factors:
+        rotary = model.model.rotary_emb
+        factors = np.linspace(1, 8, len(rotary.inv_freq), dtype=np.float32)
+        writer.add_tensor("rope_freqs.weight", factors)
+        rotary.inv_freq /= _torch(factors)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -112,7 +119,7 @@ def _model(architecture: str, vocabulary: int, *, tied: bool, seed: int) -> Any:
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,
         num_key_value_heads=KV_HEADS,
-        head_dim=HIDDEN // HEADS,
+        head_dim=_head_width(architecture),
         intermediate_size=INNER,
         max_position_embeddings=POSITIONS,
         rms_norm_eps=1e-5,
@@ -133,7 +140,14 @@ def _model(architecture: str, vocabulary: int, *, tied: bool, seed: int) -> Any:
     return model
 
 
-def _write_sizes(writer: gguf.GGUFWriter) -> None:
+def _head_width(architecture: str) -> int:
+    """Qwen3's heads together are wider than the model."""
+    return 2 * HIDDEN // HEADS if architecture == "qwen3" else HIDDEN // HEADS
+
+
+def _write_sizes(writer: gguf.GGUFWriter, head_width: int) -> None:
+    writer.add_key_length(head_width)
+    writer.add_value_length(head_width)
     writer.add_block_count(LAYERS)
     writer.add_context_length(POSITIONS)
     writer.add_embedding_length(HIDDEN)

@@ -141,6 +141,18 @@ def names(models: EngineModels) -> list[str]:
 # Which there are
 
 
+def test_a_gguf_model_answers_by_its_name_alone(
+    models: EngineModels, store: Callable[..., StoredModel]
+):
+    store("mine-00c0ffee", SourceKind.GGUF, "/models/mine.gguf", Precision.STORED)
+    assert names(models)[-1] == "mine-00c0ffee:STORED"
+    for name in ("mine-00c0ffee", "mine-00c0ffee:stored"):
+        assert models.find(name).id == "mine-00c0ffee:STORED"
+        assert ask(models, name).spec.precision is Precision.STORED
+    store("mine-00c0ffee", SourceKind.GGUF, "/models/mine.gguf", Precision.INT8)
+    assert ask(models, "mine-00c0ffee").spec.precision is Precision.INT8
+
+
 def test_embedded_models_come_first_and_answer_before_they_are_converted(
     models: EngineModels, store: Callable[..., StoredModel], conversions: list[str]
 ):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from core.benchmark.plan import Plan
-from core.catalogue import Precision, catalogue
+from core.catalogue import CONVERTED_PRECISIONS, Precision, catalogue
 from core.errors import BadRequestError, PersonMistake, UnknownModelError
 from core.runtimes.spec import RuntimeName
 
@@ -38,7 +38,7 @@ def test_pytorch_runs_uncompressed_weights_once():
         random_models=(),
         devices=("CPU", "GPU"),
         runtimes=(RuntimeName.OPTIMUM, RuntimeName.PYTORCH),
-        precisions=tuple(Precision),
+        precisions=CONVERTED_PRECISIONS,
     ).validated()
     baseline = [t for t in plan.targets() if t.runtime is RuntimeName.PYTORCH]
     assert [(t.precision, t.device) for t in baseline] == [

@@ -27,6 +27,7 @@ from core.settings import CHECKOUT, Settings
 from core.store import ModelStore, resolve
 from core.store.hub import completed, fetched_bytes
 from tests.fakes import stored_model
+from tests.gguf_files import tiny_gguf
 from tests.store.hub_server import Hub
 
 SECRET = "hf_verySecretToken"
@@ -193,6 +194,28 @@ def test_convert_says_what_it_takes_and_what_came_of_it(
     assert asked == Int4Settings(symmetric=True, group_size=32, ratio=1.0)
     code, _, err = run("convert", str(checkpoints("phi")), "--precision", "int4", "--ratio", "0.5")
     assert code == 2 and one_sentence(err) and "delete it first" in err
+
+
+def test_a_gguf_file_is_converted_as_stored(home: Path, tmp_path: Path, run: Run):
+    file = tiny_gguf(tmp_path / "files" / "mine.gguf").path
+    code, out, err = run("convert", str(file.parent))
+    assert code == 0, err
+    assert "mine in INT4 · GGUF Q4_1: " in out and "No weight differs from the file's" in out
+    assert err.startswith("Converting mine as stored takes about")
+    code, out, _ = run("convert", str(file), "int8")
+    assert code == 0 and "mine in INT8 from Q4_1: " in out and "Quantising twice" in out
+    assert [path.name for path in file.parent.iterdir()] == ["mine.gguf"]
+    code, _, err = run("get", str(file))
+    assert code == 2 and one_sentence(err) and "on this machine already" in err
+
+
+def test_a_folder_of_several_gguf_files_is_a_mistake_that_lists_them(tmp_path: Path, run: Run):
+    for name in "ab":
+        tiny_gguf(tmp_path / f"{name}.gguf")
+    for command in (["convert"], ["generate"], ["delete", "--yes"], ["tune"]):
+        rest = ["Why?"] if command == ["generate"] else []
+        code, _, err = run(command[0], str(tmp_path), *command[1:], *rest)
+        assert code != 0 and one_sentence(err) and "(a.gguf, b.gguf)" in err, command
 
 
 def test_convert_asks_the_hub_before_it_says_what_it_takes(hub: Hub, home: Path, run: Run):

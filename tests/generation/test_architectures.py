@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from core.catalogue import Precision
+from core.catalogue import CONVERTED_PRECISIONS, Precision
 from core.catalogue.prompts import prompt_format
 from core.engine import Engine
 from core.generation.answer import Answer, StopReason
@@ -110,7 +110,7 @@ def test_greedy_equals_transformers_token_for_token(architecture: str, spec_of: 
     assert answer.conditions.kv_cache_precision == "f32"
 
 
-@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("precision", CONVERTED_PRECISIONS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_precision_loads_streams_and_ends(architecture, precision, spec_of, engine, ask):
     spec = spec_of(architecture, precision)

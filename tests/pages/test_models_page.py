@@ -25,6 +25,7 @@ from core.store.tasks import TaskKind, TaskQueue, TaskRequest, TaskState, TaskVi
 from core.ui.cached import shared_engine
 from core.ui.model_filter import SizeClass
 from tests.builders import tiny_checkpoint
+from tests.gguf_files import tiny_gguf
 from tests.pages.app import button, open_page, texts
 from tests.store.hub_server import Hub
 
@@ -317,6 +318,36 @@ def test_a_folder_is_added(tmp_path: Path, asked: list[TaskRequest]) -> None:
     assert len(app.table) == 1, "its card is open"
     button(app, "Convert to INT8").click().run()
     assert asked[0].model == resolve(str(folder)).name
+
+
+def test_a_gguf_file_is_kept_as_stored_by_default(tmp_path: Path, asked: list[TaskRequest]) -> None:
+    file = tiny_gguf(tmp_path / "mine.gguf").path
+    app = open_page("models")
+    add(app, str(tmp_path))
+    assert list(app.table[0].value["Precision"]) == [
+        "**INT4 · GGUF Q4_1**",
+        "**INT4 from Q4_1**",
+        "**INT8 from Q4_1**",
+        "**FP16 from Q4_1**",
+        "**FP32 from Q4_1**",
+    ]
+    assert "Quantising twice costs accuracy" in texts(app)
+    button(app, "Convert as stored").click().run()
+    assert (asked[0].model, asked[0].precision) == (str(file), Precision.STORED)
+
+
+def test_a_folder_of_several_gguf_files_is_a_choice(tmp_path: Path) -> None:
+    for name, kind in (("a", "Q4_0"), ("b", "Q8_0")):
+        tiny_gguf(tmp_path / f"{name}.gguf", tensor_type=kind)
+    app = open_page("models")
+    add(app, str(tmp_path))
+    assert not app.error and not app.table
+    choice = app.selectbox(key="add_gguf")
+    assert [option.split(" ")[0] for option in choice.options] == ["a.gguf", "b.gguf"]
+    choice.set_value(tmp_path / "b.gguf")
+    button(app, "Take this one").click().run()
+    assert not app.exception
+    assert app.table[0].value["Precision"][0].startswith("**INT8 · GGUF")
 
 
 def test_an_ir_folder_offers_what_can_be_made_of_it(stored: StoredModel) -> None:

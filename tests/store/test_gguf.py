@@ -208,6 +208,15 @@ def test_tied_embeddings_are_kept_once(tmp_path: Path, store: ModelStore):
     assert answers(GenAIRuntime(), stored.folder) == [greedy(made.model, p) for p in PROMPTS]
 
 
+def test_rotary_frequencies_are_divided_by_the_file_s_factors(tmp_path: Path, store: ModelStore):
+    made = tiny_gguf(tmp_path / "factors.gguf", tensor_type="F32", rope_factors=True)
+    stored = store.ensure(resolve(str(made.path)), Precision.STORED)
+    wanted = [greedy(made.model, prompt) for prompt in PROMPTS]
+    assert answers(GenAIRuntime(), stored.folder) == wanted
+    plain = tiny_gguf(tmp_path / "plain" / "plain.gguf", tensor_type="F32")
+    assert [greedy(plain.model, prompt) for prompt in PROMPTS] != wanted
+
+
 def test_nothing_is_written_beside_the_file_by_the_child(tmp_path: Path, settings: Settings):
     made = tiny_gguf(tmp_path / "models" / "mine.gguf")
     stored = convert_in_process(str(made.path), Precision.STORED, settings=settings)

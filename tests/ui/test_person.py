@@ -180,6 +180,8 @@ def test_folders_within_are_taken_and_names_pass(root: Path) -> None:
     inside = tiny_checkpoint("llama", root / "mine")
     check_confined(str(inside), root)
     check_confined(f"{root}/../import/mine", root)
+    (root / "mine.gguf").touch()
+    check_confined(str(root / "mine.gguf"), root)
     check_confined("paddock-neox", root)
     check_confined("org/name", root)
     check_confined("https://huggingface.co/org/name", root)
