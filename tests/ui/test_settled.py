@@ -119,13 +119,17 @@ def twice() -> None:
 
     hold_settled()
     st.button("Choose", on_click=choose)
+    if st.session_state.get("interrupted"):
+        st.stop()
     st.slider("Number", 0, 9, 1, key="number")
     page_was_drawn()
 
 
 def test_of_two_values_set_by_one_click_the_latter_stays() -> None:
     app = AppTest.from_function(twice, default_timeout=30).run()
+    app.session_state["interrupted"] = True
     app.button[0].click().run()
+    app.session_state["interrupted"] = False
     app.session_state["number"] = 1  # as the browser sends it that has shown neither
     app.run()
     assert app.slider[0].value == 7
