@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from pathlib import Path, PurePath
 
 from core.catalogue import DEFAULT_PRECISION, EMBEDDED_DIR, CatalogueModel, Precision, catalogue
-from core.errors import NotAModelError, UnknownModelError
+from core.errors import UnknownModelError
 from core.remotes import is_remote
 from core.store import checkpoint
 
@@ -135,9 +135,8 @@ def resolve(model: str) -> Source:
             file that was resolved before means that.
 
     Raises:
-        UnknownModelError: it is none of the three.
-        NotAModelError: the path does not hold a causal language model that can be used, or is a
-            folder of several GGUF files.
+        UnknownModelError: it is none of the three, or a folder of several GGUF files.
+        NotAModelError: the path does not hold a causal language model that can be used.
         CorruptModelError: the file, or one in the folder, is cut off or unreadable.
     """
     name = model.strip()
@@ -254,7 +253,7 @@ def _from_folder(folder: Path) -> Source:
     if len(files) == 1:
         return _from_gguf(files[0])
     if files:
-        raise NotAModelError(
+        raise UnknownModelError(
             f"{folder} holds several GGUF files ({', '.join(file.name for file in files)}); give "
             "the path of one."
         )

@@ -152,9 +152,8 @@ def _draw_actions(engine: Engine, model: ListedModel, plans: Plans, access: HubA
             help="Fetch the original now and convert it later.",
         )
     if stored is not None:
-        st.caption(
-            f"{precision.label} is on disk. To make it with other settings, delete it first."
-        )
+        again = " To make it with other settings, delete it first."
+        st.caption(f"{precision.label} is on disk.{'' if precision is Precision.STORED else again}")
     elif under_way:
         st.caption(f"{precision.label} is being made.")
     elif refusal:

@@ -23,6 +23,7 @@ from core.api.app import Api
 from core.errors import PersonMistake, RecordsError
 from core.meters import Meters
 from core.remotes.book import parse_setting
+from core.runtimes.spec import ModelSpec
 from core.serving import EngineModels
 from core.settings import load_settings
 from core.ui import scripts
@@ -248,11 +249,19 @@ def _import_ahead() -> None:
         engine = shared_engine()
         engine.prepare()
         first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
-        if spec := engine.last_used():
+        if spec := engine.last_used() or _packaged(engine):
             engine.warm(spec)
         _read_ahead(engine)
     except (ImportError, RuntimeError):
         logger.exception("OpenVINO or its runtime cannot be imported")
+
+
+def _packaged(engine: Engine) -> ModelSpec | None:
+    """What pages open with where nothing was asked yet: a real model that is installed."""
+    from core.ui.model_choices import packaged_model, usual_precision
+
+    name = packaged_model()
+    return None if name is None else ModelSpec(name, usual_precision(engine.store, name))
 
 
 def _read_ahead(engine: Engine) -> None:

@@ -215,7 +215,7 @@ def test_a_folder_of_several_gguf_files_is_a_mistake_that_lists_them(tmp_path: P
     for command in (["convert"], ["generate"], ["delete", "--yes"], ["tune"]):
         rest = ["Why?"] if command == ["generate"] else []
         code, _, err = run(command[0], str(tmp_path), *command[1:], *rest)
-        assert code != 0 and one_sentence(err) and "(a.gguf, b.gguf)" in err, command
+        assert code == 2 and one_sentence(err) and "(a.gguf, b.gguf)" in err, command
 
 
 def test_convert_asks_the_hub_before_it_says_what_it_takes(hub: Hub, home: Path, run: Run):

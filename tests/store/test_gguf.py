@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from core.catalogue import CONVERTED_PRECISIONS, Precision, find
-from core.errors import CorruptModelError, NotAModelError, PersonMistake
+from core.errors import CorruptModelError, NotAModelError, PersonMistake, UnknownModelError
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
@@ -273,7 +273,7 @@ def test_a_folder_with_one_file_is_that_file(tiny, tmp_path: Path):
 def test_a_folder_with_several_files_lists_them(tiny, tmp_path: Path):
     for name in ("b.gguf", "a.gguf"):
         shutil.copy(tiny().path, tmp_path / name)
-    with pytest.raises(NotAModelError, match=r"several GGUF files \(a\.gguf, b\.gguf\)"):
+    with pytest.raises(UnknownModelError, match=r"several GGUF files \(a\.gguf, b\.gguf\)"):
         resolve(str(tmp_path))
 
 
