@@ -14,7 +14,7 @@ from core.ui.metrics_live import draw_live
 from core.ui.metrics_progress import draw_progress, draw_unfinished
 from core.ui.metrics_tables import draw_tables
 from core.ui.navigation import link_to
-from core.ui.person import draw_manage_hint, person
+from core.ui.person import draw_manage_hint, in_kiosk, person
 from core.ui.safe_text import safe_inline
 from core.ui.tuning import draw_tuning
 
@@ -38,10 +38,11 @@ except RecordsError as error:
 draw_progress(engine)
 draw_unfinished(engine)
 sweep = engine.benchmark.current
-if data.empty and (sweep is None or not sweep.running):
-    draw_first_benchmark(engine)
-draw_benchmark(engine)
-draw_tuning(engine)
+if not in_kiosk():
+    if data.empty and (sweep is None or not sweep.running):
+        draw_first_benchmark(engine)
+    draw_benchmark(engine)
+    draw_tuning(engine)
 
 # Nothing to chart yet.
 if data.empty:

@@ -171,7 +171,7 @@ def test_little_memory_is_a_warning(settings: Settings, monkeypatch) -> None:
     monkeypatch.setattr(devices, "host_facts", lambda: facts)
     monkeypatch.setattr(devices, "available_memory_bytes", lambda: 1 * GIB)
     check = doctor.check_memory(settings)
-    assert (check.state, check.finding) == (State.WARN, "1.0 GiB of 8.0 GiB are free.")
+    assert (check.state, check.finding) == (State.WARN, "1.1 GB of 8.6 GB are free.")
     monkeypatch.setattr(devices, "available_memory_bytes", lambda: 4 * GIB)
     assert doctor.check_memory(settings).state is State.OK
     reserved = settings.model_copy(update={"memory_reserve_mib": 3000})

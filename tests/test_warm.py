@@ -25,7 +25,7 @@ def answered(engine: Engine, spec: ModelSpec) -> None:
     request = GenerationRequest(
         "Where?", sampling=SamplingSettings(max_new_tokens=2), prompt_format="dolly"
     )
-    job = engine.answer(engine.pool.handle(spec), request, origin=Origin.INSTRUCT)
+    job = engine.answer(engine.handle(spec), request, origin=Origin.INSTRUCT)
     assert job.wait(120) and job.answer.error is None
 
 
@@ -33,6 +33,7 @@ def test_the_latest_answers_model_is_warmed(engine: Engine, spec_of):
     first, last = spec_of("llama", Precision.INT8), spec_of("gpt_neox", Precision.INT8)
     answered(engine, first)
     answered(engine, last)
+    last = engine.named(last)
     assert engine.last_used() == last
     engine.pool.unload(last)
     engine.warm(last)

@@ -45,7 +45,8 @@ def fit_together(pool: ModelPool, store: ModelStore, sides: Sequence[ModelSpec])
     return (
         f"These models need about {bytes_text(needed)} more memory together and "
         f"{bytes_text(free)} are free for them; choose a lower precision or a smaller model than "
-        f"{largest.label} ({bytes_text(needs[largest])}), or close other programs."
+        f"{store.title(largest.model)} · {largest.variant} ({bytes_text(needs[largest])}), or "
+        "close other programs."
     )
 
 

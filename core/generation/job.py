@@ -246,7 +246,7 @@ class Job:
             if lease is None:
                 return self._ended(StopReason.CANCELLED)
             self.lease = lease
-            work = self._work = work_on(lease, self.request, self.spec.model)
+            work = self._work = work_on(lease, self.request)
             self.prompt_format = work.prompt_format
             self._tell(lambda: self._observer.started(self))
             try:

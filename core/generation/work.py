@@ -55,18 +55,15 @@ class Work(Protocol):
         ...
 
 
-def work_on(lease: Lease | RemoteLease, request: GenerationRequest, model: str) -> Work:
+def work_on(lease: Lease | RemoteLease, request: GenerationRequest) -> Work:
     """The work that a request makes on a leased model.
-
-    Args:
-        model: the name of the model, for people.
 
     Raises:
         PaddockError: the request does not fit the model.
     """
     if isinstance(lease, RemoteLease):
         return _TextWork(lease.model, request)
-    return _TokenWork(lease, request, model)
+    return _TokenWork(lease, request)
 
 
 class _TokenWork:
@@ -74,7 +71,7 @@ class _TokenWork:
 
     new_tokens = None
 
-    def __init__(self, lease: Lease, request: GenerationRequest, name: str) -> None:
+    def __init__(self, lease: Lease, request: GenerationRequest) -> None:
         model = lease.model
         wanted = VERBATIM_FORMAT if request.verbatim else request.prompt_format
         chosen = choose_format(lease.stored.key, wanted, model.tokenizer)
@@ -91,7 +88,7 @@ class _TokenWork:
         sampling = request.sampling
         if request.shorten:
             sampling = _shortened(sampling, len(ids), model.positions)
-        _check_room(len(ids), sampling.max_new_tokens, model.positions, name)
+        _check_room(len(ids), sampling.max_new_tokens, model.positions, lease.stored.manifest.title)
         self.prompt_format = chosen.name
         self.prompt_tokens = len(ids)
         self._model = model

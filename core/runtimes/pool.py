@@ -247,7 +247,8 @@ class ModelPool:
                 return False
             if entry.leases:
                 raise ModelBusyError(
-                    f"{spec.label} is answering; stop the answer or wait for its end."
+                    f"{_called(entry.spec, entry.stored)} is answering; stop the answer or wait "
+                    "for its end."
                 )
             del self._entries[entry.spec]
         entry.model.close()
@@ -409,7 +410,7 @@ class ModelPool:
                 )
             else:
                 raise NotEnoughMemoryError(
-                    f"{spec.label} needs about {bytes_text(needed)} of memory and "
+                    f"{_called(spec, stored)} needs about {bytes_text(needed)} of memory and "
                     f"{bytes_text(max(free, 0))} are free for it; choose a lower precision or "
                     "a smaller model, or close other programs."
                 )
@@ -470,3 +471,8 @@ def _warm_up(model: LoadedModel) -> None:
     ids = tuple(model.tokenizer("Hello", add_special_tokens=False)["input_ids"]) or (0,)
     request = TokenRequest(ids, SamplingSettings(max_new_tokens=2, greedy=True))
     model.generate(request, lambda token: True)
+
+
+def _called(spec: ModelSpec, stored: StoredModel) -> str:
+    """A model as people know it, in a sentence."""
+    return f"{stored.manifest.title} · {stored.label} · {spec.device}"

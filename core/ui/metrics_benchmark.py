@@ -7,7 +7,7 @@ import streamlit as st
 from core.benchmark.estimate import BenchmarkEstimate
 from core.benchmark.plan import Plan
 from core.benchmark.shapes import random_models
-from core.catalogue import CONVERTED_PRECISIONS, Precision, catalogue
+from core.catalogue import Precision, catalogue
 from core.devices import AUTO, list_devices
 from core.engine import Engine
 from core.errors import PaddockError
@@ -99,7 +99,7 @@ def _pick_plan(engine: Engine) -> Plan:
     with left:
         precisions = st.pills(
             "Precisions",
-            CONVERTED_PRECISIONS,
+            list(Precision),
             selection_mode="multi",
             default=[Precision.FP16, Precision.INT8, Precision.INT4],
             format_func=lambda precision: precision.label,

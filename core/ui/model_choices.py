@@ -10,7 +10,7 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.remotes import split_name
 from core.runtimes.spec import ModelSpec
-from core.store import ModelStore, sources
+from core.store import ModelStore, StoredModel, sources
 from core.store.estimate import missing_bytes
 from core.store.for_device import npu_store
 from core.store.origin import find_origin, reachable
@@ -105,7 +105,7 @@ def choices(engine: Engine, someone: Person, chosen: str | None = None) -> list[
 def _local(engine: Engine, model: ListedModel) -> Choice:
     title = engine.store.title(model.name)
     if model.stored:
-        precisions = ", ".join(each.label for each in model.stored)
+        precisions = ", ".join(_short(each) for each in model.stored)
         size = sum(each.manifest.folder_bytes for each in model.stored)
         return Choice(model.name, title, Group.HERE, f"{precisions} · {bytes_text(size)}")
     try:
@@ -117,6 +117,14 @@ def _local(engine: Engine, model: ListedModel) -> Choice:
     except PaddockError:  # not looked up yet, or not possible; said where it is chosen
         return Choice(model.name, title, Group.DOWNLOAD, "")
     return Choice(model.name, title, Group.DOWNLOAD, bytes_text(missing))
+
+
+def _short(stored: StoredModel) -> str:
+    """Its precision, or the tensor type of weights that are kept as they were stored."""
+    gguf = stored.manifest.gguf
+    if gguf is not None and stored.precision is Precision.STORED:
+        return gguf.recipe
+    return stored.precision.label
 
 
 def _embedded(name: str) -> bool:

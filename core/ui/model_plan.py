@@ -24,7 +24,7 @@ from core.store.wording import QUANTISED_TWICE
 from core.ui.hub_access import hub_url
 from core.ui.model_add import look_up
 from core.ui.model_list import ListedModel, of_hub
-from core.ui.person import manage_button
+from core.ui.person import in_kiosk, manage_button
 from core.ui.safe_text import safe_inline
 from core.ui.settled import settle
 from core.units import bytes_text, duration_text
@@ -82,7 +82,8 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
             f"The file's weights are {gguf.recipe}. **As stored** keeps them; the other precisions "
             f"are made from the dequantised weights. {QUANTISED_TWICE}"
         )
-    _draw_actions(engine, model, plans, access)
+    if not in_kiosk():
+        _draw_actions(engine, model, plans, access)
 
 
 def _line(

@@ -12,7 +12,7 @@ from core.store.wording import exactness_text
 from core.ui.model_charts import bits_chart
 from core.ui.model_list import ListedModel
 from core.ui.navigation import page
-from core.ui.person import manage_button
+from core.ui.person import in_kiosk, manage_button
 from core.ui.safe_text import safe_inline
 from core.units import bytes_text, duration_text, parameters_text
 
@@ -99,22 +99,22 @@ def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> No
             key=f"verify_{name}",
             help="Read every file and compare its checksum with the one it was made with.",
         )
-        with st.popover(
-            "Delete", icon=":material/delete:", type="tertiary", key=f"ask_delete_{name}"
-        ):
-            size = bytes_text(stored.manifest.folder_bytes)
-            title = safe_inline(stored.manifest.title)
-            st.markdown(f"Delete {title} in {safe_inline(stored.label)}? This frees **{size}**.")
-            delete = manage_button(
-                "Delete it",
-                icon=":material/delete:",
-                type="primary",
-                key=f"delete_{name}",
-            )
+        delete = not in_kiosk() and _draw_delete(stored, name)
     if verify:
         _verify(engine, stored)
     if delete:
         _delete(engine, stored)
+
+
+def _draw_delete(stored: StoredModel, name: str) -> bool:
+    """Whether it is to be deleted."""
+    with st.popover("Delete", icon=":material/delete:", type="tertiary", key=f"ask_delete_{name}"):
+        size = bytes_text(stored.manifest.folder_bytes)
+        title = safe_inline(stored.manifest.title)
+        st.markdown(f"Delete {title} in {safe_inline(stored.label)}? This frees **{size}**.")
+        return manage_button(
+            "Delete it", icon=":material/delete:", type="primary", key=f"delete_{name}"
+        )
 
 
 def _verify(engine: Engine, stored: StoredModel) -> None:

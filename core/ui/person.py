@@ -145,6 +145,11 @@ def may_manage() -> bool:
     return person().access.manage
 
 
+def in_kiosk() -> bool:
+    """Whether nobody may manage here, so that what would be refused is not drawn."""
+    return person().access.kiosk
+
+
 def manage_button(
     label: str,
     *,

@@ -9,7 +9,7 @@ from core.errors import PaddockError
 from core.remotes import Listing, Remote, model_name
 from core.remotes.book import key_variable
 from core.ui.navigation import page
-from core.ui.person import manage_button, may_manage, person
+from core.ui.person import in_kiosk, manage_button, may_manage, person
 from core.ui.remote_models import follow_listings
 from core.ui.safe_text import safe_inline
 
@@ -130,7 +130,7 @@ def _draw_models(remote: Remote, known: Listing) -> None:
 
 
 def _draw_remove(engine: Engine, remote: Remote) -> None:
-    if remote.from_environment:
+    if remote.from_environment or in_kiosk():
         return
     with st.popover(
         "Remove", icon=":material/delete:", type="tertiary", key=f"ask_remove_{remote.name}"

@@ -43,7 +43,10 @@ def settle(values: Mapping[str, Any]) -> None:
         values: by the controls' keys; :data:`ANEW` among them.
     """
     for key, value in values.items():
-        _settled().changes[key] = _Change(_now(key), value)
+        earlier = _settled().changes.get(key)
+        again = earlier is not None and not _is_shown(earlier) and _now(key) == earlier.after
+        # The browser still has what was there before the first of two changes.
+        _settled().changes[key] = _Change(earlier.before if again else _now(key), value)
         _put(key, value)
 
 

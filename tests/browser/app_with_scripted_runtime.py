@@ -11,7 +11,6 @@ import transformers.models.auto.tokenization_auto  # noqa: F401 - seconds, which
 
 import core.comparison.timed
 import core.engine
-import core.store.sources
 from core.runtimes.spec import RuntimeName
 from core.ui.server import middleware, routes, watching
 from tests.browser.scripted import ScriptedRuntime, scripted_conversion, test_routes
@@ -20,7 +19,6 @@ SHELL = Path(__file__).resolve().parents[2] / "core" / "ui" / "shell.py"
 
 core.engine.default_runtimes = lambda settings: dict.fromkeys(RuntimeName, ScriptedRuntime())
 core.engine.convert_in_process = scripted_conversion
-core.store.sources.package_file = lambda row: None  # whatever is installed here
 
 core.comparison.timed.SHORTEST_S = 0.0  # what is on a stage is given once
 

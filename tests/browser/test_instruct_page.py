@@ -28,7 +28,7 @@ def test_an_answer_streams_and_ends_in_a_steady_line(screen: Screen, scripted: S
     assert screen.answer_text().startswith(RAIN)
     expected = (
         r"TTFT [\d.]+ ms · [\d,.]+ tokens/s · \d+ tokens · ended: end of text · "
-        r"memory .+ private \+ .+ file-backed · Paddock NeoX \(embedded\) · INT8 · "
+        r"memory .+ private \+ .+ file-backed · Paddock NeoX 3M \(tiny demo\) · INT8 · "
         r"AUTO → CPU · GenAI"
     )
     assert re.match(expected, screen.text_of(screen.figures))

@@ -231,7 +231,7 @@ def test_convert_refuses_what_does_not_fit_before_anything_is_fetched(
     monkeypatch.setattr("core.store.estimate.available_memory_bytes", lambda: 10_000_000)
     code, out, err = run("convert", "org/model", "int8")
     assert (code, out) == (1, "")
-    assert "of memory and 10.0 MB are free" in err.splitlines()[-1]
+    assert "of memory and 10 MB are free" in err.splitlines()[-1]
     assert not (home / "downloads").exists() and not hub.fetched("model.safetensors")
 
 
@@ -263,7 +263,7 @@ def test_delete_wants_a_yes(stored: str, home: Path, run: Run, monkeypatch: pyte
 
     monkeypatch.setattr("sys.stdin", Person("\n"))
     code, _, err = run("delete", stored)
-    assert code == 1 and "INT4, INT8" in err and err.endswith("Nothing was deleted.\n")
+    assert code == 1 and "INT8, INT4" in err and err.endswith("Nothing was deleted.\n")
     assert models_of(home) == ["int4", "int8"]
     monkeypatch.setattr("sys.stdin", Person("y\n"))
     code, out, _ = run("delete", stored)
@@ -289,7 +289,7 @@ def test_delete_one_precision(stored: str, home: Path, run: Run):
 def test_delete_by_the_key_of_a_model_whose_folder_is_gone(home: Path, stored: str, run: Run):
     key = resolve(stored).key
     code, out, _ = run("delete", key, "--yes")
-    assert code == 0 and "INT4, INT8" in out
+    assert code == 0 and "INT8, INT4" in out
     assert models_of(home) == []
 
 

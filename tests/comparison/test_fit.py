@@ -67,8 +67,8 @@ def test_models_that_are_not_here_yet_are_estimated(pool: ModelPool, store: Mode
     free(int(needed * 0.95))
     sentence = fit_together(pool, store, sides)
     assert sentence.startswith("These models need about 2") and sentence.endswith("programs.")
-    assert "GiB more memory together and" in sentence and "\n" not in sentence
-    assert "phi-2 · FP16" in sentence or "dolly-v2-3b · FP16" in sentence
+    assert "GB more memory together and" in sentence and "\n" not in sentence
+    assert "Phi-2 · FP16" in sentence or "Dolly 2.0 3B · FP16" in sentence
     assert fit_together(pool, store, sides[:1]) is None
 
 

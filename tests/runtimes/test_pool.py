@@ -195,7 +195,7 @@ def test_loading_disturbs_others_and_not_whoever_waits_for_it(
 def test_too_little_memory_is_said_before_anything_is_loaded(settings, runtime, monkeypatch):
     monkeypatch.setattr(pool_module, "available_memory_bytes", lambda: 2 * GIB)
     pool = fake_pool(settings, runtime, weight_bytes=4 * GIB)
-    with pytest.raises(NotEnoughMemoryError, match=r"8\.2 GiB.* 1\.5 GiB are free") as failure:
+    with pytest.raises(NotEnoughMemoryError, match=r"8\.8 GB.* 1\.6 GB are free") as failure:
         lease(pool, spec("big")).__enter__()
     assert "a · " not in str(failure.value)
     assert runtime.loads == [] and pool.loaded() == ()

@@ -106,3 +106,30 @@ def test_a_choice_taken_back_counts_once_until_that_is_shown() -> None:
     app.button_group[0].set_value("other").run()  # a browser that has shown everything
     assert app.session_state["chosen"] == 3
     assert app.session_state["choice"] is None
+
+
+def twice() -> None:
+    import streamlit as st
+
+    from core.ui.settled import hold_settled, page_was_drawn, settle
+
+    def choose() -> None:
+        settle({"number": 5})
+        settle({"number": 7})
+
+    hold_settled()
+    st.button("Choose", on_click=choose)
+    if st.session_state.get("interrupted"):
+        st.stop()
+    st.slider("Number", 0, 9, 1, key="number")
+    page_was_drawn()
+
+
+def test_of_two_values_set_by_one_click_the_latter_stays() -> None:
+    app = AppTest.from_function(twice, default_timeout=30).run()
+    app.session_state["interrupted"] = True
+    app.button[0].click().run()
+    app.session_state["interrupted"] = False
+    app.session_state["number"] = 1  # as the browser sends it that has shown neither
+    app.run()
+    assert app.slider[0].value == 7
