@@ -83,7 +83,7 @@ class RunRecorder(JobObserver):
             greedy=sampling.greedy,
             seed=sampling.seed,
             model=stored.name if stored else job.spec.model,
-            title=stored.manifest.title if stored else split_name(job.spec.model).model,
+            title=stored.title if stored else split_name(job.spec.model).model,
             source=_source(stored.manifest) if stored else f"{MARK}{job.spec.device}",
             precision=job.spec.precision_name,
             device=job.spec.device,

@@ -151,7 +151,7 @@ def _source(stored: StoredModel) -> Source:
     source = stored.manifest.source
     kind = SourceKind(source.kind)
     row = catalogue().get(stored.key)
-    return Source(stored.key, kind, source.location, row, stored.manifest.title)
+    return Source(stored.key, kind, source.location, row, stored.title)
 
 
 def _stored_card(name: ModelName, stored: StoredModel) -> ModelCard:
@@ -160,7 +160,7 @@ def _stored_card(name: ModelName, stored: StoredModel) -> ModelCard:
     owner = manifest.source.location.partition("/")[0] if hub else "local"
     return ModelCard(
         id=str(name),
-        title=manifest.title,
+        title=stored.title,
         created=int(manifest.created.timestamp()),
         owned_by="paddock" if _embedded(stored) else owner,
         positions=manifest.positions,

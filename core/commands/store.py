@@ -259,7 +259,7 @@ def _result_text(stored: StoredModel) -> str:
         times = before / manifest.weight_bytes
         smaller = f", {times:.1f} times smaller than the {bytes_text(before)} it was made from"
     sentence = (
-        f"{manifest.title} in {stored.label}: {bytes_text(manifest.folder_bytes)}"
+        f"{stored.title} in {stored.label}: {bytes_text(manifest.folder_bytes)}"
         f"{smaller}, converted in {duration_text(manifest.duration_s)} with a peak of "
         f"{bytes_text(manifest.peak_memory_bytes)} of memory."
         + (f" {manifest.genai.remark}" if manifest.genai and manifest.genai.remark else "")

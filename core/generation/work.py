@@ -88,7 +88,7 @@ class _TokenWork:
         sampling = request.sampling
         if request.shorten:
             sampling = _shortened(sampling, len(ids), model.positions)
-        _check_room(len(ids), sampling.max_new_tokens, model.positions, lease.stored.manifest.title)
+        _check_room(len(ids), sampling.max_new_tokens, model.positions, lease.stored.title)
         self.prompt_format = chosen.name
         self.prompt_tokens = len(ids)
         self._model = model

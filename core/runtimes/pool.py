@@ -475,4 +475,4 @@ def _warm_up(model: LoadedModel) -> None:
 
 def _called(spec: ModelSpec, stored: StoredModel) -> str:
     """A model as people know it, in a sentence."""
-    return f"{stored.manifest.title} · {stored.label} · {spec.device}"
+    return f"{stored.title} · {stored.label} · {spec.device}"

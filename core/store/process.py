@@ -247,7 +247,7 @@ def _check_settings(
         has = "symmetric" if eight.symmetric else "asymmetric"
     if has:
         raise PersonMistake(
-            f"{stored.manifest.title} in {stored.label} is on disk with other settings "
+            f"{stored.title} in {stored.label} is on disk with other settings "
             f"({has}); delete it first to compress it anew."
         )
 

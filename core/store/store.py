@@ -224,7 +224,7 @@ class ModelStore:
                     kind = SourceKind(made_from.kind)
                     on_hub = kind is SourceKind.HUB
                     location = made_from.location if on_hub else Path(made_from.location)
-                    return Source(stored.key, kind, location, None, stored.manifest.title)
+                    return Source(stored.key, kind, location, None, stored.title)
             raise
 
     def name(self, model: str) -> str:
@@ -248,7 +248,7 @@ class ModelStore:
             return catalogue()[key].title
         if is_remote(key):
             return split_name(key).model
-        titles = local_titles() | {each.name: each.manifest.title for each in self.list()}
+        titles = local_titles() | {each.name: each.title for each in self.list()}
         own = titles.get(key, key)
         alike = any(title == own for other, title in titles.items() if other != key)
         return marked_title(own, key) if alike else own
@@ -312,7 +312,7 @@ class ModelStore:
         with self._folders.if_idle(stored.key, stored.precision) as idle:
             if not idle:
                 raise ModelBusyError(
-                    f"{stored.manifest.title} in {stored.label} is being converted; stop "
+                    f"{stored.title} in {stored.label} is being converted; stop "
                     "that first, or wait for it."
                 )
             freed = folder_bytes(stored.folder)
@@ -389,6 +389,6 @@ def _stoppable(tell: ProgressCallback, cancel: threading.Event | None) -> Progre
 
 def _corrupt(stored: StoredModel, what: str) -> CorruptModelError:
     return CorruptModelError(
-        f"The stored {stored.manifest.title} in {stored.label} is damaged: {what}; "
+        f"The stored {stored.title} in {stored.label} is damaged: {what}; "
         f"delete it ({stored.folder}) and convert it again."
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.catalogue import Int4Settings, Precision
 from core.store.manifest import Manifest
-from core.store.sources import name_of
+from core.store.sources import name_of, recorded_title
 
 
 def weights_label(precision: Precision, weights: str, recipe: str) -> str:
@@ -38,6 +38,11 @@ class StoredModel:
         """Its key for programs; see :func:`core.store.sources.name_of`."""
         source = self.manifest.source
         return name_of(self.key, source.kind, source.location)
+
+    @property
+    def title(self) -> str:
+        """For people; that of a row of the catalogue may be another than when it was converted."""
+        return recorded_title(self.key, self.manifest.title)
 
     @property
     def label(self) -> str:

@@ -84,13 +84,16 @@ def texts_linked(*keys: str) -> bool:
     return all(st.query_params.get(key, "") == (st.session_state.get(key) or "") for key in keys)
 
 
-def link_choice(key: str, default: T, read: Callable[[str], T]) -> None:
+def link_choice(
+    key: str, default: T, read: Callable[[str], T], *, unwritten: T | None = None
+) -> None:
     """Keep a widget that chooses one value in the link, by the value itself.
 
     Args:
         key: key of the widget, which is also the name in the link.
         default: chosen at first, and not written.
         read: makes a value of what stands in the link; ValueError means it is none.
+        unwritten: not written in place of ``default``, where that is another on another machine.
     """
     known = key in st.session_state
     if not known:
@@ -102,7 +105,8 @@ def link_choice(key: str, default: T, read: Callable[[str], T]) -> None:
         with suppress(ValueError):  # a link from elsewhere: there is no such device here, say
             st.session_state[key] = read(st.query_params[key])
     value = st.session_state[key]
-    _write(key, "" if value is None or value == default else str(value))
+    usual = default if unwritten is None else unwritten
+    _write(key, "" if value is None or value == usual else str(value))
 
 
 def unlink(*keys: str) -> None:

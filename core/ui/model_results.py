@@ -34,7 +34,7 @@ def draw_stored(engine: Engine, model: ListedModel, stored: StoredModel) -> None
     """The result card of one precision."""
     manifest = stored.manifest
     with st.container(border=True, key=f"stored_{stored.key}_{stored.precision}"):
-        st.markdown(f"**{safe_inline(stored.label)}** {safe_inline(manifest.title)}")
+        st.markdown(f"**{safe_inline(stored.label)}** {safe_inline(stored.title)}")
         st.caption(_how_made(stored))
         if manifest.genai is not None and manifest.genai.remark is not None:
             st.info(safe_inline(manifest.genai.remark), icon=":material/info:")
@@ -110,7 +110,7 @@ def _draw_delete(stored: StoredModel, name: str) -> bool:
     """Whether it is to be deleted."""
     with st.popover("Delete", icon=":material/delete:", type="tertiary", key=f"ask_delete_{name}"):
         size = bytes_text(stored.manifest.folder_bytes)
-        title = safe_inline(stored.manifest.title)
+        title = safe_inline(stored.title)
         st.markdown(f"Delete {title} in {safe_inline(stored.label)}? This frees **{size}**.")
         return manage_button(
             "Delete it", icon=":material/delete:", type="primary", key=f"delete_{name}"
@@ -135,7 +135,7 @@ def _delete(engine: Engine, stored: StoredModel) -> None:
     except PaddockError as error:
         st.error(safe_inline(str(error)), icon=":material/error:")
         return
-    title = safe_inline(stored.manifest.title)
+    title = safe_inline(stored.title)
     notify(
         f"{title} in {safe_inline(stored.label)} is deleted: {bytes_text(freed)} are free again."
     )

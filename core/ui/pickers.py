@@ -131,7 +131,12 @@ def pick_model(
         unlink(*(f"{key}{trait}" for trait in ("precision", "device", "runtime")))
         return _remote_spec(engine.remotes.directory, model)
     usual = precision_of(model, None)
-    link_choice(f"{key}precision", usual, lambda text: Precision(text.lower()))
+    link_choice(
+        f"{key}precision",
+        usual,
+        lambda text: Precision(text.lower()),
+        unwritten=store.default_precision(model),
+    )
     kept = [Precision.STORED] if store.default_precision(model) is Precision.STORED else []
     if not kept and st.session_state[f"{key}precision"] is Precision.STORED:
         st.session_state[f"{key}precision"] = usual  # a link's, of another model

@@ -152,7 +152,7 @@ def test_fetch_stop_and_go_on(
         url = serve(HF_ENDPOINT=hub.url)
         screen = open_patiently(f"{url}/models")
         screen.button("Add a model").click()
-        screen.page.get_by_role("textbox", name="Hugging Face id or folder").fill("acme/tiny")
+        screen.page.get_by_role("textbox", name="Hugging Face id, folder or GGUF file").fill("acme/tiny")
         screen.button("Look it up").click()
         own = card(screen, "acme--tiny")
         own.get_by_text("gated").first.wait_for()

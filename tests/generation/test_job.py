@@ -327,7 +327,7 @@ def test_a_prompt_that_does_not_fit_is_told_so_with_the_numbers(saying, tokenize
     sentence = answer.error_sentence
     numbers = re.match(
         r"The prompt has ([\d,]+) tokens and 256 new ones were asked for, together ([\d,]+), "
-        r"but dolly-v2-3b has positions for 300; ",
+        r"but Dolly 2\.0 3B has positions for 300; ",
         sentence,
     )
     tokens, total = (int(number.replace(",", "")) for number in numbers.groups())

@@ -15,7 +15,7 @@ from core.records import CompareMode, PairVotes, Subject, Verdict
 from core.records.vote_values import COMMENT_LIMIT
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
-from core.store import ModelStore
+from core.store import ModelStore, sources
 from core.ui import compare_columns
 from core.ui.compare_columns import LOOK_EVERY_S, TURN_S, look_every_s
 from core.ui.compare_result import diff_html
@@ -23,6 +23,7 @@ from core.ui.compare_setup import next_side, unused
 from core.ui.judge import ratings_rows
 from core.ui.judging import Judgement, NoBest, pair_ids, votes_of
 from core.ui.safe_text import safe_html
+from tests.gguf_files import tiny_gguf
 
 NEOX, LLAMA = "paddock-neox", "paddock-llama"
 
@@ -153,3 +154,20 @@ def test_the_more_people_look_on_the_less_often_each_does(
     monkeypatch.setattr(compare_columns, "matches_under_way", lambda: people)
     assert look_every_s() == pytest.approx(seconds)
     assert look_every_s(TURN_S) == pytest.approx(max(seconds, TURN_S))
+
+
+def test_a_real_model_that_is_installed_stands_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = "smollm2-135m-instruct"
+    file = tiny_gguf(tmp_path / "real.gguf").path
+    monkeypatch.setattr(sources, "package_file", lambda row: file if row.key == real else None)
+    store = ModelStore(Settings(home=tmp_path / "home"))
+    sides: list[ModelSpec] = []
+    while len(sides) < 3:
+        sides.append(next_side(store, sides))
+    assert sides == [
+        ModelSpec(real, Precision.STORED),
+        ModelSpec(NEOX, Precision.INT8),
+        ModelSpec(LLAMA, Precision.INT8),
+    ]
