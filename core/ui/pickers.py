@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from core.catalogue import CONVERTED_PRECISIONS, Precision, catalogue
+from core.catalogue import Precision, catalogue
 from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
 from core.devices import AUTO, list_devices
 from core.engine import find_stored
@@ -37,7 +37,8 @@ from core.units import bytes_text, parameters_text
 
 PRECISION_HELP = (
     "How many bits each weight takes. **INT8** halves FP16's memory at nearly the same quality, "
-    "**INT4** halves it again at some loss, **FP32** is the exact reference."
+    "**INT4** halves it again at some loss, **FP32** is the exact reference. **GGUF** keeps the "
+    "weights of a GGUF file as they are stored."
 )
 MODEL_HELP = (
     "What is *on this machine* answers without a network. What is *to download* is fetched and "
@@ -137,13 +138,17 @@ def pick_model(
         lambda text: Precision(text.lower()),
         unwritten=store.default_precision(model),
     )
-    kept = [Precision.STORED] if store.default_precision(model) is Precision.STORED else []
-    if not kept and st.session_state[f"{key}precision"] is Precision.STORED:
+    # Nobody needs FP32 of a few bits; the others have nothing to keep as stored.
+    without = Precision.STORED
+    if store.default_precision(model) is Precision.STORED:
+        without = Precision.FP32
+    offered = [each for each in Precision if each is usual or each is not without]
+    if st.session_state[f"{key}precision"] not in offered:
         st.session_state[f"{key}precision"] = usual  # a link's, of another model
     precision = st.segmented_control(
         "Precision",
-        [*CONVERTED_PRECISIONS, *kept],
-        format_func=lambda value: value.label,
+        offered,
+        format_func=lambda value: "GGUF" if value is Precision.STORED else value.label,
         required=True,
         width="stretch",
         key=f"{key}precision",
