@@ -1,24 +1,30 @@
-"""What the README shows, for tests that do it exactly as it is written there."""
+"""Code blocks of the README and of ``docs/``, for tests that run them exactly as written."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from core.settings import CHECKOUT
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(language: str, heading: str | None = None) -> list[str]:
-    """Code blocks of the README, in order.
+def documents() -> list[Path]:
+    """The README and all of ``docs/``."""
+    return [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+
+
+def blocks(language: str, document: str | None = None) -> list[str]:
+    """Code blocks in order.
 
     Args:
-        language: as their fence names it.
-        heading: of the second level, of the only section that is looked at; None for all.
+        language: as named by the fence.
+        document: path in the checkout, such as ``docs/api.md``; None for all :func:`documents`.
     """
-    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    if heading is not None:
-        _, begin, rest = text.partition(f"\n## {heading}\n")
-        assert begin, f"the README has no section {heading!r}"
-        text = rest.partition("\n## ")[0]
-    return [code for marked, code in _FENCED.findall(text) if marked == language]
+    return [
+        code
+        for path in (documents() if document is None else [CHECKOUT / document])
+        for marked, code in _FENCED.findall(path.read_text(encoding="utf-8"))
+        if marked == language
+    ]

@@ -1,8 +1,9 @@
-"""Commands and settings in the README, as far as they can be tried without what they start."""
+"""Commands and links in the README and docs, as far as they can be tried without running them."""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from core.__main__ import _parser
-from tests.readme import blocks
+from core.settings import CHECKOUT
+from tests.readme import blocks, documents
 
 MODULE = ["-m", "core"]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def commands() -> list[list[str]]:
@@ -32,8 +35,8 @@ def test_a_command_is_understood(words: list[str]):
     assert callable(_parser().parse_args(words).run)
 
 
-def test_servers_elsewhere_are_set_as_shown(tmp_path: Path):
-    [shown] = [code for code in blocks("sh", "Servers elsewhere") if "PADDOCK_REMOTES" in code]
+def test_remote_servers_are_set_as_shown(tmp_path: Path):
+    [shown] = [code for code in blocks("sh", "docs/remotes.md") if "PADDOCK_REMOTES" in code]
     (tmp_path / "key-of-lab.txt").write_text("sesame\n")
     seen = (
         "from core.remotes import RemoteBook; from core.settings import load_settings\n"
@@ -51,3 +54,20 @@ def test_servers_elsewhere_are_set_as_shown(tmp_path: Path):
     assert done.stdout.strip() == (
         "('lab', 'https://llm.example/v1', 'sesame') ('office', 'http://box:8000/v3', None)"
     ), done.stderr
+
+
+def anchors(document: Path) -> set[str]:
+    """Anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path):
+    for link in LINK.findall(document.read_text(encoding="utf-8")):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.resolve().is_relative_to(CHECKOUT) and target.is_file(), link
+        assert not anchor or anchor in anchors(target), link

@@ -1,4 +1,4 @@
-"""The README's programs, exactly as they are written there but for the port."""
+"""The programs in docs/api.md, exactly as they are written there but for the port."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.records import Origin, RunRecord
 from tests.api.conftest import Served
 from tests.readme import blocks
 
-SECTION = "From programs"
+DOCUMENT = "docs/api.md"
 ADDRESS = "http://localhost:8501"
 INSTRUCTION = "Name three advantages of being a cat."
 PATIENT_S = 180.0
@@ -47,7 +47,7 @@ def asked(served: Served, count: int) -> list[RunRecord]:
 
 
 def test_the_one_that_streams(served: Served, tmp_path: Path):
-    [shown] = [code for code in blocks("python", SECTION) if "from openai" in code]
+    [shown] = [code for code in blocks("python", DOCUMENT) if "from openai" in code]
     printed = output_of(served, tmp_path, shown, sys.executable, "-c")
     [run] = asked(served, 1)
     assert (run.start.instruction, printed) == (INSTRUCTION, run.result.text)
@@ -55,7 +55,7 @@ def test_the_one_that_streams(served: Served, tmp_path: Path):
 
 
 def test_the_ones_with_langchain(served: Served, tmp_path: Path):
-    [shown] = [code for code in blocks("python", SECTION) if "langchain_openai" in code]
+    [shown] = [code for code in blocks("python", DOCUMENT) if "langchain_openai" in code]
     printed = output_of(served, tmp_path, shown, sys.executable, "-c")
     plain, about = asked(served, 2)
     assert printed == f"{plain.result.text}\n{about.result.text}\n"
@@ -65,7 +65,7 @@ def test_the_ones_with_langchain(served: Served, tmp_path: Path):
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_one_of_the_shell(served: Served, tmp_path: Path):
-    [shown] = [code for code in blocks("sh", SECTION) if code.startswith("curl")]
+    [shown] = [code for code in blocks("sh", DOCUMENT) if code.startswith("curl")]
     told = json.loads(output_of(served, tmp_path, shown, "bash", "-euc"))
     [run] = asked(served, 1)
     assert told["choices"][0]["message"]["content"] == run.result.text
@@ -73,4 +73,4 @@ def test_the_one_of_the_shell(served: Served, tmp_path: Path):
 
 
 def test_no_other_program_is_shown():
-    assert len(blocks("python", SECTION)) == 2 and len(blocks("sh", SECTION)) == 1
+    assert len(blocks("python", DOCUMENT)) == 2 and len(blocks("sh", DOCUMENT)) == 1
