@@ -19,7 +19,14 @@ import psutil
 
 import core.errors
 from core.catalogue import Int4Settings, Int8Settings, Precision
-from core.errors import ConversionError, HubError, PaddockError, PersonMistake, StoppedError
+from core.errors import (
+    ConversionError,
+    CorruptModelError,
+    HubError,
+    PaddockError,
+    PersonMistake,
+    StoppedError,
+)
 from core.settings import Settings
 from core.store.child_process import ChildEnded, ChildProcess
 from core.store.genai_check import is_current, known_check
@@ -146,10 +153,14 @@ def with_genai_check(
     Raises:
         StoppedError: ``cancel`` was set.
     """
-    if is_current(stored.manifest.genai, stored.folder):
-        return stored
     kept = settings.genai_checks_file
-    check = known_check(stored.folder, kept)
+    try:
+        if is_current(stored.manifest.genai, stored.folder):
+            return stored
+        check = known_check(stored.folder, kept)
+    except CorruptModelError as error:  # loading it will tell the same
+        log.warning("%s cannot be checked: %s", stored.key, error)
+        return stored
     if check is None:
         if progress is not None:
             progress(Progress(Stage.CHECKING, CHECKING_WITH_GENAI, None))

@@ -327,7 +327,7 @@ def test_a_quick_next_click_does_not_undo_what_a_choice_changed(
     page.page.get_by_text(Mode.RACE.sentence).wait_for()  # drawn below the controls
     eventually(lambda: len(set(controls(page)["Precision"][:2])) == 2, "the precisions differ")
     assert controls(page)["How they run"] == ["Race"]
-    assert "right_precision=" not in page.screen.url, "that is the usual one for a second side"
+    assert "right_precision=int4" in page.screen.url, "it is not the model's own default"
 
 
 def test_a_narrow_window_stacks_the_columns(

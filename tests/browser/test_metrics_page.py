@@ -202,6 +202,6 @@ def test_a_narrow_window_needs_no_sideways_scrolling(
     chart(screen, "Latency of each token").wait_for()
     width, inner = screen.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width <= inner
-    for title in ("Decode rate: tokens/s", "Memory: MiB", "Speed against memory"):
+    for title in ("Decode rate: tokens/s", "Memory: MB", "Speed against memory"):
         box = chart(screen, title).first.bounding_box()
         assert box and box["x"] + box["width"] <= inner
