@@ -294,7 +294,7 @@ def test_the_link_reproduces_the_set_up(
     page = compare()
     page.page.get_by_role("button", name="Add a model").click()
     page.page.get_by_role("combobox", name="Model").nth(2).wait_for()
-    page.page.locator(".st-key-side_b").get_by_role("combobox", name="Model").click()
+    page.ready().page.locator(".st-key-side_b").get_by_role("combobox", name="Model").click()
     page.page.get_by_role("option", name="Paddock NeoX").click()
     page.page.get_by_role("radio", name="Race").click()
     page.page.get_by_text("Blind", exact=True).click()
