@@ -19,10 +19,10 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from core import devices, drivers
 from core.catalogue import EMBEDDED_DIR, catalogue
-from core.devices import DeviceKind
 from core.errors import PaddockError, RecordsError
+from core.hardware import devices, drivers
+from core.hardware.devices import DeviceKind
 from core.settings import CHECKOUT, Settings
 from core.units import bytes_text
 

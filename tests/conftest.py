@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from core import devices
 from core.catalogue import Precision
 from core.engine import Engine
 from core.generation.activity import MONITOR
+from core.hardware import devices
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from tests.builders import tiny_checkpoint

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.catalogue import Precision
 from core.comparison.cores import Cores, Look
-from core.devices import ProcessMemory
+from core.hardware.devices import ProcessMemory
 from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
 from core.runtimes.pool import Lease, LoadFacts, ModelPool
 from core.runtimes.queue import TurnQueue

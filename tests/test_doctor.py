@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from core import devices, doctor
+from core import doctor
 from core.catalogue import catalogue
-from core.devices import HostFacts
 from core.doctor import Check, Report, State
+from core.hardware import devices
+from core.hardware.devices import HostFacts
 from core.settings import Settings
 
 GIB = 2**30

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core import drivers
-from core.devices import Device, DeviceKind
+from core.hardware import drivers
+from core.hardware.devices import Device, DeviceKind
 
 CPU = Device("CPU", "Some CPU", DeviceKind.CPU)
 GPU = Device("GPU", "Some Arc (dGPU)", DeviceKind.GPU)

@@ -26,9 +26,9 @@ SOURCES = sorted(
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.errors", "core.markdown", "core.ratings", "core.units"),
     ("core.settings",),
-    ("core.devices", "core.records"),
+    ("core.hardware.devices", "core.records"),
     ("core.catalogue", "core.remotes"),
-    ("core.drivers", "core.store"),
+    ("core.hardware.drivers", "core.store"),
     ("core.runtimes",),
     ("core.generation",),
     ("core.demo",),

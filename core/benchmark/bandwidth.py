@@ -20,8 +20,8 @@ import time
 import numpy as np
 import psutil
 
-from core.devices import available_memory_bytes
 from core.errors import NotEnoughMemoryError
+from core.hardware.devices import available_memory_bytes
 from core.units import bytes_text
 
 BLOCK_BYTES = 512 * 2**20

@@ -13,8 +13,8 @@ from typing import Any
 
 from core.benchmark.shapes import RANDOM_SOURCE, random_model
 from core.catalogue import Precision, catalogue
-from core.devices import AUTO, auto_devices
 from core.errors import BadRequestError
+from core.hardware.devices import AUTO, auto_devices
 from core.records.measurement_values import Configuration
 from core.runtimes.spec import (
     DEFAULT_RUNTIME,

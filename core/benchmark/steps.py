@@ -35,7 +35,6 @@ from core.benchmark.preparing import Material, Ready, check_memory
 from core.benchmark.random_weights import keep_random_weights, remove_unkept
 from core.benchmark.tools import Tools
 from core.benchmark.weights import bytes_per_token
-from core.devices import host_facts, require_device
 from core.errors import (
     GenerationError,
     PaddockError,
@@ -43,6 +42,7 @@ from core.errors import (
     UnknownDeviceError,
 )
 from core.generation.activity import ActivityMonitor
+from core.hardware.devices import host_facts, require_device
 from core.records.measurement_values import Host, Measurement, MeasurementState
 from core.records.values import utc_now
 from core.settings import Settings

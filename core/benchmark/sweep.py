@@ -21,7 +21,6 @@ from core.benchmark.plan import Plan
 from core.benchmark.steps import Work, this_host
 from core.benchmark.tools import Tools
 from core.benchmark.turn import Turn
-from core.devices import library_versions
 from core.errors import (
     BadRequestError,
     DiskFullError,
@@ -29,6 +28,7 @@ from core.errors import (
     StoppedError,
 )
 from core.generation.activity import MONITOR, ActivityMonitor
+from core.hardware.devices import library_versions
 from core.records.instance import current_instance
 from core.records.measurement_values import Host, Measurement, MeasurementState, SweepState
 from core.records.measurements import MeasurementStore

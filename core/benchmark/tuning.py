@@ -15,8 +15,8 @@ from pathlib import Path
 
 from core.benchmark.speed.duel import Duel, Way
 from core.catalogue import Precision
-from core.devices import host_facts
 from core.errors import StoppedError
+from core.hardware.devices import host_facts
 from core.runtimes.spec import ExecutionHints, ModelSpec
 from core.runtimes.tuned import Tuned, TuningKey
 

@@ -12,8 +12,8 @@ from core.benchmark.preparing import Material, check_memory, make_ready
 from core.benchmark.tuning import PERPLEXITY_LIMIT, Trial, Tuning
 from core.benchmark.turn import Turn
 from core.catalogue import device_int4
-from core.devices import require_device
 from core.errors import BadRequestError, GenerationError, ModelBusyError, PaddockError, StoppedError
+from core.hardware.devices import require_device
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
 from core.runtimes.tuned import Tuned
 from core.settings import Settings

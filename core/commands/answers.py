@@ -91,7 +91,7 @@ def _stream(job: Job, *, quiet: bool) -> Answer:
 
 
 def _as_json(job: Job, answer: Answer) -> dict[str, Any]:
-    from core.devices import host_facts, library_versions
+    from core.hardware.devices import host_facts, library_versions
     from core.recording import GROWTH_IN_PROCESS
 
     spec, timings, conditions = job.spec, answer.timings, answer.conditions

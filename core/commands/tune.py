@@ -76,7 +76,7 @@ def _follow(run: TuningRun) -> None:
 
 
 def _forget(options: argparse.Namespace, engine: Engine) -> int:
-    from core.devices import require_device
+    from core.hardware.devices import require_device
     from core.runtimes.tuned import TuningKey
 
     source = engine.store.resolve(options.model)

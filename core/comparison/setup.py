@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from core.devices import AUTO, auto_devices, require_device
 from core.errors import BadRequestError, UnknownDeviceError
 from core.generation.request import GenerationRequest
+from core.hardware.devices import AUTO, auto_devices, require_device
 from core.remotes import MARK
 from core.runtimes.spec import ModelSpec
 

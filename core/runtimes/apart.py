@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from core.devices import ProcessMemory
 from core.errors import GenerationError
+from core.hardware.devices import ProcessMemory
 from core.runtimes.base import (
     Conditions,
     InterruptedGeneration,

@@ -27,8 +27,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from core.devices import process_memory
 from core.errors import PaddockError
+from core.hardware.devices import process_memory
 from core.runtimes.base import InterruptedGeneration, LoadedModel
 from core.runtimes.genai import GenAIRuntime, NotForGenAI
 from core.runtimes.spec import TokenRequest

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from core.devices import ProcessMemory
+from core.hardware.devices import ProcessMemory
 from core.runtimes.spec import ModelSpec, TextRequest, TokenRequest
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.devices import AUTO, auto_devices, available_memory_bytes
 from core.errors import CorruptModelError, GenerationError
+from core.hardware.devices import AUTO, auto_devices, available_memory_bytes
 from core.runtimes.base import Conditions, InterruptedGeneration, LoadedModel, OnToken
 from core.runtimes.batching import BatchedAnswer, Handle, Stepper
 from core.runtimes.kv_cache import kv_bytes_per_position

@@ -11,13 +11,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from core.devices import (
+from core.errors import ModelBusyError, NotEnoughMemoryError, PaddockError, UnknownDeviceError
+from core.hardware.devices import (
     ProcessMemory,
     available_memory_bytes,
     process_memory,
     require_device,
 )
-from core.errors import ModelBusyError, NotEnoughMemoryError, PaddockError, UnknownDeviceError
 from core.runtimes.base import ApartModel, LoadedModel, Runtime
 from core.runtimes.queue import TurnQueue
 from core.runtimes.spec import (

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from core.catalogue import Precision
-from core.devices import AUTO, auto_devices, host_facts
+from core.hardware.devices import AUTO, auto_devices, host_facts
 from core.runtimes.spec import ExecutionHints, RuntimeName
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Any
 
 import core.errors
 from core.catalogue import Precision
-from core.devices import ProcessMemory
 from core.errors import GenerationError, PaddockError
+from core.hardware.devices import ProcessMemory
 from core.runtimes.base import Conditions
 from core.runtimes.spec import (
     ExecutionHints,

@@ -17,8 +17,8 @@ from typing import Any
 
 from core.catalogue import Int4Settings, Int8Settings
 from core.errors import ConversionError
+from core.hardware.memory import mapped_files_released
 from core.store.foreign import as_conversion_error
-from core.store.memory import mapped_files_released
 from core.store.weights import IR_XML, read_weights
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.catalogue import Int4Settings, Precision, default_int4
-from core.devices import available_memory_bytes
 from core.errors import CorruptModelError, DiskFullError, NotEnoughMemoryError
+from core.hardware.devices import available_memory_bytes
 from core.settings import Settings
 from core.store.files import free_bytes
 from core.store.manifest import MANIFEST_NAME, Manifest, read_manifest

@@ -27,7 +27,7 @@ from typing import Any
 from filelock import FileLock
 from pydantic import ValidationError
 
-from core.devices import host_facts
+from core.hardware.devices import host_facts
 from core.store.checkpoint import read_json
 from core.store.foreign import LIBRARY_ERRORS, first_line
 from core.store.manifest import GenAICheck, GenAIOutcome

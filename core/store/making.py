@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from core.catalogue import Int4Settings, Int8Settings, Precision, default_int4
 from core.errors import ConversionError, DiskFullError, ModelFilesError, NotEnoughMemoryError
+from core.hardware.memory import PeakMemory
 from core.settings import Settings
 from core.store import checkpoint
 from core.store.estimate import estimate
@@ -31,7 +32,6 @@ from core.store.manifest import (
     SourceRecord,
     write_manifest,
 )
-from core.store.memory import PeakMemory
 from core.store.origin import original_folder, stored_ir
 from core.store.progress import Progress, ProgressCallback, Stage
 from core.store.sources import Source, SourceKind

@@ -11,8 +11,8 @@ import streamlit as st
 
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
 from core.comparison.setup import FEWEST_SIDES, LETTERS, MOST_SIDES, Mode, default_mode
-from core.devices import AUTO
 from core.errors import PersonMistake
+from core.hardware.devices import AUTO
 from core.remotes import is_remote
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
 from core.store import ModelStore

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from core.devices import host_facts, library_versions
+from core.hardware.devices import host_facts, library_versions
 from core.markdown import fenced
 from core.recording import GROWTH_IN_PROCESS, run_result
 from core.runtimes.base import Conditions

@@ -8,9 +8,9 @@ from core.benchmark.estimate import BenchmarkEstimate
 from core.benchmark.plan import Plan
 from core.benchmark.shapes import random_models
 from core.catalogue import Precision, catalogue
-from core.devices import AUTO, list_devices
 from core.engine import Engine
 from core.errors import PaddockError
+from core.hardware.devices import AUTO, list_devices
 from core.runtimes.spec import DEFAULT_RUNTIME, LOCAL_RUNTIMES
 from core.ui.metrics_rows import runtime_label
 from core.ui.person import manage_button

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import psutil
 import streamlit as st
 
-from core.devices import app_memory, available_memory_bytes
 from core.engine import Engine
+from core.hardware.devices import app_memory, available_memory_bytes
 from core.ui.loaded import draw_loaded
 from core.units import bytes_text
 

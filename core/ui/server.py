@@ -242,7 +242,7 @@ def _import_ahead() -> None:
         # What the first screen needs comes first. The model that was used last follows once that
         # screen is on its way, so that its first question finds it loaded. At the very first start
         # the model that pages open with is made ready at once, by a process of low priority.
-        from core.devices import list_devices
+        from core.hardware.devices import list_devices
         from core.ui.cached import shared_engine
         from core.ui.model_choices import first_spec
 

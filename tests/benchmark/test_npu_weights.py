@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from core import devices
 from core.benchmark.document import from_json, to_json
 from core.benchmark.estimate import estimate, materials
 from core.benchmark.npu_weights import delete_npu_weights
@@ -31,6 +30,7 @@ from core.benchmark.sweep import Benchmark
 from core.benchmark.turn import Turn
 from core.catalogue import Int4Settings, Precision, catalogue, npu_int4
 from core.errors import ModelBusyError, NotAModelError
+from core.hardware import devices
 from core.records.database import Database
 from core.records.measurement_values import Int4Weights, MeasurementState
 from core.records.measurements import MeasurementStore

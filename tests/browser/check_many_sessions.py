@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from core.catalogue import Precision
-from core.devices import process_memory
 from core.engine import Engine
 from core.generation.request import GenerationRequest
+from core.hardware.devices import process_memory
 from core.records import Origin
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings

@@ -8,9 +8,9 @@ import pytest
 
 from core.comparison import setup as comparison_setup
 from core.comparison.setup import Mode, Setup, default_mode, devices_of
-from core.devices import Device, DeviceKind, auto_devices
 from core.errors import BadRequestError
 from core.generation.request import GenerationRequest
+from core.hardware.devices import Device, DeviceKind, auto_devices
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.comparison.conftest import spec
 
@@ -26,7 +26,7 @@ def with_gpu_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         Device("GPU.1", "More graphics", DeviceKind.GPU),
         Device("AUTO", "chooses", DeviceKind.AUTO),
     ]
-    monkeypatch.setattr("core.devices.list_devices", lambda: tuple(found))
+    monkeypatch.setattr("core.hardware.devices.list_devices", lambda: tuple(found))
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def fresh_auto() -> Iterator[None]:
 
 def test_auto_takes_the_only_device_there_is(monkeypatch: pytest.MonkeyPatch, fresh_auto: None):
     found = (Device("CPU", "A processor", DeviceKind.CPU), Device("AUTO", "", DeviceKind.AUTO))
-    monkeypatch.setattr("core.devices.list_devices", lambda: found)
+    monkeypatch.setattr("core.hardware.devices.list_devices", lambda: found)
     auto, cpu = ModelSpec("one", device="AUTO"), ModelSpec("two", device="CPU")
     assert devices_of(auto) == {"CPU"}
     assert default_mode([auto, cpu]) is Mode.FAIR
@@ -87,7 +87,7 @@ def test_auto_takes_the_only_device_there_is(monkeypatch: pytest.MonkeyPatch, fr
 def test_auto_takes_what_openvino_says_among_several(
     monkeypatch: pytest.MonkeyPatch, fresh_auto: None, with_gpu_devices: None
 ):
-    monkeypatch.setattr("core.devices._auto_choice", lambda: ["GPU.1"])
+    monkeypatch.setattr("core.hardware.devices._auto_choice", lambda: ["GPU.1"])
     assert devices_of(ModelSpec("one", device="auto")) == {"GPU.1"}
 
 

@@ -17,9 +17,9 @@ import core.engine
 from core.comparison import timed
 from core.comparison.figures import side_figures
 from core.comparison.setup import Mode
-from core.devices import AUTO
 from core.engine import Engine
 from core.generation.job import Job
+from core.hardware.devices import AUTO
 from core.records import RunStore, Verdict, VoteStore
 from core.runtimes.spec import RuntimeName
 from core.settings import load_settings

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from core import devices
 from core.catalogue import CONVERTED_PRECISIONS, Int4Settings, Precision, Shape, catalogue
 from core.errors import DiskFullError, NotAModelError, NotEnoughMemoryError, PersonMistake
+from core.hardware import devices
 from core.settings import CHECKOUT, Settings
 from core.store import (
     ModelStore,

@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
-from core.store import memory
-from core.store.memory import PeakMemory, mapped_files_released
+from core.hardware import memory
+from core.hardware.memory import PeakMemory, mapped_files_released
 
 SIZE = 64 * 2**20
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from core.catalogue import Precision
-from core.devices import ProcessMemory
 from core.errors import GenerationError
 from core.generation.answer import Answer, StopReason
 from core.generation.request import GenerationRequest
 from core.generation.timing import measure
+from core.hardware.devices import ProcessMemory
 from core.runtimes.base import Conditions
 from core.runtimes.pool import LoadFacts
 from core.runtimes.spec import ModelSpec, SamplingSettings

@@ -8,8 +8,8 @@ import pytest
 import streamlit as st
 
 from core.catalogue import Precision
-from core.devices import ProcessMemory
 from core.errors import ModelBusyError
+from core.hardware.devices import ProcessMemory
 from core.runtimes.pool import LoadedInfo, LoadFacts, ModelPool
 from core.runtimes.spec import ModelSpec, RuntimeName
 from core.ui.loaded import loaded_text

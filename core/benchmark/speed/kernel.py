@@ -21,8 +21,8 @@ import numpy as np
 
 from core.benchmark.bandwidth import read_bandwidth
 from core.catalogue import Precision
-from core.devices import available_memory_bytes
 from core.errors import NotEnoughMemoryError
+from core.hardware.devices import available_memory_bytes
 from core.runtimes.optimum import openvino_properties
 from core.runtimes.spec import ExecutionHints
 from core.units import bytes_text

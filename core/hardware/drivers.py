@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.devices import Device, DeviceKind
+from core.hardware.devices import Device, DeviceKind
 
 INTEL = "0x8086"
 """PCI vendor id; OpenVINO's GPU and NPU plugins drive Intel's devices only."""
