@@ -222,7 +222,7 @@ def check_database(settings: Settings) -> Check:
     """Whether the run database opens, is at the newest revision, and can be read."""
     name = "Run database"
     try:
-        from core.records import RunState, RunStore
+        from core.db import RunState, RunStore
     except ImportError as error:
         return Check(name, State.BAD, f"It cannot be opened ({_reason(error)}).", INSTALL)
     try:

@@ -16,6 +16,8 @@ from core.benchmark.npu_weights import delete_npu_weights
 from core.benchmark.sweep import Benchmark
 from core.benchmark.tuning_desk import TuningDesk
 from core.catalogue import Int4Settings, Precision, device_int4
+from core.db import GUEST, AccountStore, Origin, RunStore
+from core.db.measurements import MeasurementStore
 from core.errors import (
     AccessDeniedError,
     BadRequestError,
@@ -29,8 +31,6 @@ from core.generation.request import GenerationRequest
 from core.generation.shares import Shares
 from core.meters import Metered, Meters, Standing
 from core.recording import RunRecorder
-from core.records import GUEST, AccountStore, Origin, RunStore
-from core.records.measurements import MeasurementStore
 from core.remotes import Directory, Remote, RemoteBook
 from core.runtimes.apart import ApartRuntime
 from core.runtimes.base import Runtime

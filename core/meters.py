@@ -10,10 +10,10 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from core.db import Origin
 from core.generation.answer import Answer
 from core.generation.job import Job, JobObserver
 from core.hardware.devices import app_memory
-from core.records import Origin
 from core.runtimes.spec import ModelSpec
 
 _MODEL = ("model", "precision", "device", "runtime")

@@ -68,7 +68,7 @@ S = TypeVar("S", bound=Hashable)
 
 
 class PairCounts(Protocol[S_co]):
-    """How the votes on two subjects fell, such as ``core.records.PairVotes``."""
+    """How the votes on two subjects fell, such as ``core.db.PairVotes``."""
 
     @property
     def left(self) -> S_co:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from core.db import GUEST, Origin, RunResult, RunStart, RunStore
 from core.errors import RecordsError
 from core.generation.answer import Answer
 from core.generation.job import Job, JobObserver
 from core.hardware.devices import host_facts, library_versions
-from core.records import GUEST, Origin, RunResult, RunStart, RunStore
 from core.remotes import MARK, split_name
 from core.store import Manifest, SourceKind
 

@@ -9,11 +9,11 @@ from core.api.names import ModelName
 from core.api.service import Caller, Limits, ModelCard
 from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, catalogue, device_int4
 from core.catalogue.load import EMBEDDED_DIR
+from core.db import Origin
 from core.engine import Engine
 from core.errors import PaddockError, UnknownModelError
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
-from core.records import Origin
 from core.runtimes.sampling import default_sampling
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.store import ModelStore, Source, SourceKind, StoredModel

@@ -15,9 +15,9 @@ import pytest
 
 from core.__main__ import main
 from core.catalogue import Precision, catalogue
+from core.db import Origin, RunState
 from core.engine import Engine
 from core.generation.job import Job
-from core.records import Origin, RunState
 from core.runtimes.apart import ProcessModel
 from core.runtimes.spec import ModelSpec
 from core.settings import CHECKOUT

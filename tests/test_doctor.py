@@ -238,7 +238,7 @@ def test_a_damaged_database_is_bad(settings: Settings) -> None:
 def test_a_database_library_that_is_missing_does_not_stop_the_doctor(
     settings: Settings, monkeypatch
 ) -> None:
-    refuse_import(monkeypatch, "core.records")
+    refuse_import(monkeypatch, "core.db")
     check = doctor.check_database(settings)
     assert check.state is State.BAD and "pip install" in check.remedy
 

@@ -13,6 +13,7 @@ import pytest
 
 import core.engine
 from core.catalogue import Int4Settings, Precision
+from core.db import GUEST, Origin, RunState, RunStore
 from core.engine import Engine, int4_for
 from core.errors import (
     BadRequestError,
@@ -29,7 +30,6 @@ from core.generation.answer import StopReason
 from core.generation.job import Job, Phase
 from core.generation.request import GenerationRequest
 from core.recording import GROWTH_IN_PROCESS
-from core.records import GUEST, Origin, RunState, RunStore
 from core.runtimes import pool as pool_module
 from core.runtimes.apart import ProcessModel
 from core.runtimes.base import LoadedModel

@@ -17,13 +17,13 @@ from transformers import AutoTokenizer
 import core.engine
 from core.benchmark.preparing import Material, make_ready
 from core.catalogue import Precision, npu_int4
+from core.db import Origin
 from core.engine import Engine, find_stored
 from core.errors import HubError, ModelBusyError, NotAModelError
 from core.generation.activity import MONITOR
 from core.generation.answer import StopReason
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
-from core.records import Origin
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.settings import Settings
 from core.store import ModelStore, SourceKind, StoredModel, for_device

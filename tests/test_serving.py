@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 import core.engine
 from core.api.service import Caller, Limits
 from core.catalogue import DEFAULT_PRECISION, Precision
+from core.db import AccountStore, Origin
 from core.engine import Engine
 from core.errors import (
     AccessDeniedError,
@@ -21,7 +22,6 @@ from core.errors import (
 )
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
-from core.records import AccountStore, Origin
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.serving import EngineModels
 from core.settings import Settings

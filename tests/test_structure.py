@@ -26,7 +26,7 @@ SOURCES = sorted(
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.errors", "core.markdown", "core.ratings", "core.units"),
     ("core.settings",),
-    ("core.hardware.devices", "core.records"),
+    ("core.hardware.devices", "core.db"),
     ("core.catalogue", "core.remotes"),
     ("core.hardware.drivers", "core.store"),
     ("core.runtimes",),
@@ -134,11 +134,11 @@ def test_imports_run_downward(path: Path):
 def test_records_use_settings_and_errors_alone():
     for path in (CHECKOUT / "core" / "records").rglob("*.py"):
         inside = {i for i in imports(path) if i.startswith("core.")}
-        assert all(i.startswith(("core.records", "core.settings", "core.errors")) for i in inside)
+        assert all(i.startswith(("core.db", "core.settings", "core.errors")) for i in inside)
 
 
 def test_accounts_use_records_settings_and_errors_alone():
-    allowed = ("core.accounts", "core.records", "core.settings", "core.errors")
+    allowed = ("core.accounts", "core.db", "core.settings", "core.errors")
     for path in (CHECKOUT / "core" / "accounts").rglob("*.py"):
         assert all(i.startswith(allowed) for i in imports(path) if i.startswith("core."))
 

@@ -9,8 +9,8 @@ from datetime import datetime
 from core.accounts.invitations import Invitations, NewInvitation
 from core.accounts.sessions import Sessions
 from core.accounts.tokens import new_device_key
+from core.db import AccountStore, AccountSummary, Deleted, Invitation, Role
 from core.errors import AccessDeniedError, UnknownAccountError
-from core.records import AccountStore, AccountSummary, Deleted, Invitation, Role
 
 logger = logging.getLogger(__name__)
 

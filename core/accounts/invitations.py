@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from core.accounts.tokens import code_hash, new_code
+from core.db import AccountStore, Invitation
 from core.errors import AccountInputError, InvitationError, UnknownAccountError
-from core.records import AccountStore, Invitation
 from core.settings import Settings
 
 MOST_USES = 1000

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from core.accounts.tokens import new_token
+from core.db import Account, ApiKey, KeyStore
 from core.errors import AccountInputError, RecordsError, UnknownAccountError
-from core.records import Account, ApiKey, KeyStore
 
 PREFIX = "pdk_"
 """Tells a key of ours from other secrets: for people, and for what looks for leaked ones."""

@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from core.db import Account
 from core.errors import AccessDeniedError
-from core.records import Account
 from core.settings import KIOSK_SENTENCE, AuthMode, Registration
 
 _FORWARDING = frozenset(

@@ -21,14 +21,7 @@ from core.accounts.names import Name, name_key, parse_name
 from core.accounts.passwords import checked_password
 from core.accounts.sessions import Sessions, Visit
 from core.accounts.tokens import device_nonce, new_device, new_device_key, new_token
-from core.errors import (
-    AccessDeniedError,
-    AccountInputError,
-    PaddockError,
-    SignInError,
-    UnknownAccountError,
-)
-from core.records import (
+from core.db import (
     Account,
     AccountStore,
     Deleted,
@@ -36,7 +29,14 @@ from core.records import (
     Role,
     Session,
 )
-from core.records.values import utc_now
+from core.db.run_values import utc_now
+from core.errors import (
+    AccessDeniedError,
+    AccountInputError,
+    PaddockError,
+    SignInError,
+    UnknownAccountError,
+)
 from core.settings import Registration, Settings
 
 _NAME_LIMIT = 128

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from core.accounts.tokens import new_token, token_hash
+from core.db import Account, AccountStore, Session
 from core.errors import RecordsError
-from core.records import Account, AccountStore, Session
 from core.settings import Settings
 
 SEEN_EVERY = timedelta(minutes=1)

@@ -19,7 +19,7 @@ from core.benchmark.figures import percentile
 from core.benchmark.points import Point, Range, Subject, subject_of_run
 
 if TYPE_CHECKING:
-    from core.records import FigureRow, RunRow, RunStore
+    from core.db import FigureRow, RunRow, RunStore
 
 MANY = 20
 """From so many answers on, their spread is the 10th to the 90th percentile: with the people's own

@@ -16,9 +16,9 @@ from core.benchmark.weights import (
     weight_bytes,
 )
 from core.benchmark.worker_process import SILENCE_S, MemoryWatch, OnProgress, run_worker
+from core.db.measurement_values import Round, Sample
 from core.errors import GenerationError
 from core.hardware.devices import library_versions
-from core.records.measurement_values import Round, Sample
 from core.runtimes.base import Conditions
 from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.spec import ModelSpec

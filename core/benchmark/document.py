@@ -1,7 +1,7 @@
 """Measurements as files: JSON to take to another machine, CSV for sheets, Markdown to read.
 
 The JSON document is ``{"format": "paddock-benchmark", "version": 1, "measurements": [...]}``, one
-measurement a line, in the fields and units of :mod:`core.records.measurement_values`. It is read
+measurement a line, in the fields and units of :mod:`core.db.measurement_values`. It is read
 back without loss, and as what it is: a file that anybody may have written.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 
 from core.benchmark.strict import UNFIT, UnfitError, read_measurement
 from core.benchmark.tables import spreadsheet_text, to_csv, to_markdown
+from core.db.measurement_values import Measurement
 from core.errors import BadRequestError
-from core.records.measurement_values import Measurement
 
 __all__ = [
     "MAX_BYTES",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import median
 
-from core.records.measurement_values import Configuration, Figures, Round, Sample, Spread
+from core.db.measurement_values import Configuration, Figures, Round, Sample, Spread
 
 APART = 1.5
 """Times the shortest distance of the cores from which an answer counts as given with the cores

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from core.benchmark.plan import Target
 from core.catalogue import Precision
+from core.db.measurement_values import Measurement, MeasurementState, SweepState
+from core.db.run_values import utc_now
 from core.errors import RecordsError
-from core.records.measurement_values import Measurement, MeasurementState, SweepState
-from core.records.values import utc_now
 from core.runtimes.spec import RuntimeName
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def target_of(row: Measurement) -> Target:
 
 
 class RowStore(Protocol):
-    """Where rows are written: :class:`core.records.measurements.MeasurementStore`, usually."""
+    """Where rows are written: :class:`core.db.measurements.MeasurementStore`, usually."""
 
     def save(self, measurement: Measurement) -> None:
         """Write a row in the place of the one with its id."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from core.benchmark.shapes import RANDOM_SOURCE, random_model
 from core.catalogue import Precision, catalogue
+from core.db.measurement_values import Configuration
 from core.errors import BadRequestError
 from core.hardware.devices import AUTO, auto_devices
-from core.records.measurement_values import Configuration
 from core.runtimes.spec import (
     DEFAULT_RUNTIME,
     MAX_NEW_TOKENS_RANGE,

@@ -16,14 +16,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from core.catalogue import Precision
-from core.records.measurement_values import Measurement, MeasurementState, Quality
-from core.records.values import utc_now
+from core.db.measurement_values import Measurement, MeasurementState, Quality
+from core.db.run_values import utc_now
 from core.remotes import is_remote
 from core.store.sources import marked_title, recorded_name, recorded_title
 from core.units import int4_text
 
 if TYPE_CHECKING:
-    from core.records.fast_runs import FigureRow, RunRow
+    from core.db.run_columns import FigureRow, RunRow
 
 PROCESS_ALONE = "a process that does nothing else"
 

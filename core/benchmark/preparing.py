@@ -15,9 +15,9 @@ from core.benchmark.random_weights import (
 )
 from core.benchmark.shapes import random_model
 from core.catalogue import Int4Settings, Precision, device_int4
+from core.db.measurement_values import Int4Weights
 from core.errors import NotAModelError, NotEnoughMemoryError
 from core.hardware.devices import available_memory_bytes
-from core.records.measurement_values import Int4Weights
 from core.runtimes.pool import memory_for
 from core.settings import Settings
 from core.store import (

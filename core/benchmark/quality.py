@@ -20,8 +20,8 @@ from statistics import fmean
 from typing import Any
 
 from core.benchmark.worker_process import SILENCE_S, MemoryWatch, OnProgress, run_worker
+from core.db.measurement_values import Quality
 from core.errors import GenerationError
-from core.records.measurement_values import Quality
 from core.runtimes.spec import ModelSpec
 from core.runtimes.wire import plain_spec
 

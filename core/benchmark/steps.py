@@ -35,6 +35,8 @@ from core.benchmark.preparing import Material, Ready, check_memory
 from core.benchmark.random_weights import keep_random_weights, remove_unkept
 from core.benchmark.tools import Tools
 from core.benchmark.weights import bytes_per_token
+from core.db.measurement_values import Host, Measurement, MeasurementState
+from core.db.run_values import utc_now
 from core.errors import (
     GenerationError,
     PaddockError,
@@ -43,13 +45,11 @@ from core.errors import (
 )
 from core.generation.activity import ActivityMonitor
 from core.hardware.devices import host_facts, require_device
-from core.records.measurement_values import Host, Measurement, MeasurementState
-from core.records.values import utc_now
 from core.settings import Settings
 
 if TYPE_CHECKING:
     from core.benchmark.quality import Reference
-    from core.records.measurement_values import Quality
+    from core.db.measurement_values import Quality
 
 log = logging.getLogger(__name__)
 

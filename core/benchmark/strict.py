@@ -16,7 +16,7 @@ from enum import StrEnum
 from functools import cache, partial
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from core.records.measurement_values import Measurement, MeasurementState
+from core.db.measurement_values import Measurement, MeasurementState
 
 MAX_TEXT = 1_000
 """Characters of a name: titles, devices, hosts, and folders, which are the longest of them."""

@@ -21,6 +21,9 @@ from core.benchmark.plan import Plan
 from core.benchmark.steps import Work, this_host
 from core.benchmark.tools import Tools
 from core.benchmark.turn import Turn
+from core.db.measurement_values import Host, Measurement, MeasurementState, SweepState
+from core.db.measurements import MeasurementStore
+from core.db.processes import current_instance
 from core.errors import (
     BadRequestError,
     DiskFullError,
@@ -29,9 +32,6 @@ from core.errors import (
 )
 from core.generation.activity import MONITOR, ActivityMonitor
 from core.hardware.devices import library_versions
-from core.records.instance import current_instance
-from core.records.measurement_values import Host, Measurement, MeasurementState, SweepState
-from core.records.measurements import MeasurementStore
 from core.settings import Settings
 from core.store import ModelStore, Source, SourceKind
 

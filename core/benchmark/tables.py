@@ -11,8 +11,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from core.benchmark.points import subject_of
-from core.markdown import code_span
-from core.records.measurement_values import (
+from core.db.measurement_values import (
     Figures,
     Host,
     Int4Weights,
@@ -21,6 +20,7 @@ from core.records.measurement_values import (
     Quality,
     Spread,
 )
+from core.markdown import code_span
 from core.units import bytes_text, int4_text
 
 _ACTIVE = ("=", "+", "-", "@", "\t", "\r", "\n")

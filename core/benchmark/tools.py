@@ -16,7 +16,7 @@ from core.runtimes.spec import ModelSpec
 if TYPE_CHECKING:
     from core.benchmark.child import Job, Outcome
     from core.benchmark.quality import Reference
-    from core.records.measurement_values import Quality
+    from core.db.measurement_values import Quality
 
 
 def _measure(job: Job, **how: Any) -> Outcome:

@@ -21,6 +21,7 @@ from core.benchmark.sweep import Sweep, SweepProgress, continued, fresh_rows
 from core.benchmark.tools import Tools
 from core.benchmark.turn import Turn
 from core.cluster.link import node_home
+from core.db.measurement_values import Measurement, SweepState
 from core.errors import (
     ModelBusyError,
     PaddockError,
@@ -29,7 +30,6 @@ from core.errors import (
 )
 from core.generation.activity import MONITOR
 from core.hardware.devices import library_versions, require_device
-from core.records.measurement_values import Measurement, SweepState
 from core.settings import Settings, load_settings
 from core.store import ModelStore, Source
 

@@ -28,11 +28,11 @@ from core.benchmark.sweep import (
 )
 from core.cluster.bench_node import BenchNode, Draft, Look, draft, taken_up
 from core.cluster.link import ID_DIGITS, Node, is_alive, nodes_of, on
+from core.db.measurement_values import Measurement, SweepState
+from core.db.measurements import MeasurementStore
+from core.db.processes import current_instance
 from core.errors import BadRequestError, ClusterError, StoppedError
 from core.hardware.devices import library_versions
-from core.records.instance import current_instance
-from core.records.measurement_values import Measurement, SweepState
-from core.records.measurements import MeasurementStore
 
 log = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ from starlette.types import Message
 from core.api.app import Api
 from core.api.service import Caller, Limits, ModelCard
 from core.cluster.bench_node import node_settings
+from core.db import GUEST, Origin
 from core.engine import Engine
 from core.errors import GenerationError, UnknownModelError
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
-from core.records import GUEST, Origin
 from core.runtimes.sampling import default_sampling
 from core.runtimes.spec import ModelSpec, SamplingSettings
 

@@ -16,7 +16,7 @@ from core.settings import Settings
 
 if TYPE_CHECKING:
     from core.accounts import Accounts
-    from core.records import AccountSummary
+    from core.db import AccountSummary
 
 
 def admin(options: argparse.Namespace, settings: Settings) -> int:
@@ -56,7 +56,7 @@ def accounts(options: argparse.Namespace, settings: Settings) -> int:
 @contextmanager
 def _accounts(settings: Settings) -> Iterator[Accounts]:
     from core.accounts import Accounts
-    from core.records import AccountStore
+    from core.db import AccountStore
 
     store = AccountStore.open(settings)
     try:

@@ -24,10 +24,10 @@ _LOOK_EVERY_S = 0.02
 
 def generate(options: argparse.Namespace, settings: Settings) -> int:
     """Answer one instruction, streaming it to the terminal."""
+    from core.db import Origin
     from core.engine import Engine
     from core.generation.answer import StopReason
     from core.generation.request import GenerationRequest
-    from core.records import Origin
     from core.remotes import is_remote
     from core.runtimes.sampling import default_sampling
     from core.runtimes.spec import ModelSpec

@@ -23,8 +23,8 @@ from core.units import bytes_text, counted, duration_text
 if TYPE_CHECKING:
     from core.benchmark.plan import Plan
     from core.benchmark.sweep import BenchmarkEstimate, Sweep, SweepProgress
+    from core.db.measurement_values import Measurement
     from core.engine import Engine
-    from core.records.measurement_values import Measurement
     from core.runtimes.spec import RuntimeName
 
 _LOOK_EVERY_S = 0.1

@@ -8,9 +8,9 @@ from functools import partial
 import streamlit as st
 
 from core.accounts.administration import Administration
+from core.db import AccountSummary, Invitation, Role
 from core.engine import Engine
 from core.errors import PaddockError
-from core.records import AccountSummary, Invitation, Role
 from core.settings import Registration
 from core.ui.account_profile import acting
 from core.ui.person import Person, person

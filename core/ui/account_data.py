@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import streamlit as st
 
+from core.db import RunRecord, RunStart
 from core.engine import Engine
 from core.errors import RecordsError
-from core.records import RunRecord, RunStart
 from core.runtimes.spec import RuntimeName
 from core.store.sources import recorded_title
 from core.ui.cached import shared_votes

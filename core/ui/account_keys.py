@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from core.accounts.keys import LONGEST_NAME, MOST_KEYS
+from core.db import ApiKey
 from core.engine import Engine
 from core.errors import PaddockError
-from core.records import ApiKey
 from core.ui.account_profile import acting, ago_text, day_text, draw_refusal
 from core.ui.cached import shared_engine
 from core.ui.person import Person, person

@@ -9,9 +9,9 @@ from typing import Literal
 import streamlit as st
 
 from core.accounts import Accounts
+from core.db import Role, Session
 from core.engine import Engine
 from core.errors import PaddockError
-from core.records import Role, Session
 from core.ui.person import Person, forget, person, send_to
 from core.ui.safe_text import safe_inline
 from core.ui.server import connections

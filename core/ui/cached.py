@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.db import VoteStore
 from core.engine import Engine
-from core.records import VoteStore
 from core.runtimes.pool import ModelHandle
 from core.runtimes.remote import RemoteHandle
 from core.runtimes.spec import ModelSpec

@@ -13,10 +13,10 @@ from core.comparison.instructions import Instruction
 from core.comparison.match import Match, SideState, Start
 from core.comparison.series import Series
 from core.comparison.setup import Mode, Setup
+from core.db import Origin
 from core.errors import PaddockError
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
-from core.records import Origin
 from core.runtimes.spec import ModelSpec
 from core.ui.cached import cached_model, shared_engine, shared_votes
 from core.ui.compare_setup import Side

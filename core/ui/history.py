@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
+from core.db import Origin
 from core.errors import PaddockError
 from core.generation.answer import Answer
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
-from core.records import Origin
 from core.runtimes.spec import ModelSpec
 from core.ui.cached import cached_model, shared_engine
 from core.ui.model_access import check_use

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from core.comparison.match import Match
 from core.comparison.setup import LETTERS
-from core.records import GUEST, CompareMode, Subject, Verdict, Vote
+from core.db import GUEST, CompareMode, Subject, Verdict, Vote
 from core.runtimes.spec import ModelSpec
 from core.ui.history import model_title
 

@@ -24,11 +24,11 @@ from core.benchmark.points import (
     subject_of_run,
     time_of,
 )
+from core.db.measurement_values import Measurement
 from core.engine import Engine
-from core.records.measurement_values import Measurement
 
 if TYPE_CHECKING:
-    from core.records.fast_runs import RunRow
+    from core.db.run_columns import RunRow
 
 NEWEST = 1000
 """Answers that the table shows; the download has them all."""

@@ -18,9 +18,9 @@ from core.benchmark.document import (
     to_markdown,
 )
 from core.benchmark.points import PointFilter, subject_of_run
+from core.db.measurement_values import Measurement
 from core.engine import Engine
 from core.errors import PaddockError
-from core.records.measurement_values import Measurement
 from core.ui.metrics_data import Chosen
 from core.ui.metrics_tables import answer_rows
 from core.ui.person import may_manage

@@ -8,14 +8,14 @@ import streamlit as st
 
 from core.benchmark.plan import Plan
 from core.benchmark.sweep import Sweep, SweepProgress
-from core.engine import Engine
-from core.errors import PaddockError
-from core.records.measurement_values import (
+from core.db.measurement_values import (
     Measurement,
     MeasurementState,
     SweepRecord,
     SweepState,
 )
+from core.engine import Engine
+from core.errors import PaddockError
 from core.ui.metrics_benchmark import refuse
 from core.ui.metrics_rows import precision_label, runtime_label
 from core.ui.person import manage_button

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from core.benchmark.points import PointSource, subject_of, subject_of_run, time_of
-from core.records.measurement_values import Measurement
+from core.db.measurement_values import Measurement
 from core.ui.metrics_data import NEWEST, Chosen
 from core.ui.metrics_rows import precision_label, runtime_label
 from core.units import int4_text
 
 if TYPE_CHECKING:
-    from core.records.fast_runs import RunRow
+    from core.db.run_columns import RunRow
 
 _MB = 1e6
 

@@ -16,8 +16,8 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from core.accounts import Access
+from core.db import GUEST, Account
 from core.errors import AccessDeniedError, RecordsError
-from core.records import GUEST, Account
 from core.settings import KIOSK_SENTENCE
 from core.ui.safe_text import safe_inline
 from core.ui.server import connections, redirect_message, visitors

@@ -14,8 +14,8 @@ from starlette.requests import HTTPConnection
 from core.accounts import Access
 from core.api.errors import AUTHENTICATION, PERMISSION, SERVER, ApiError, api_error
 from core.api.service import Caller
+from core.db import GUEST, Account
 from core.errors import PersonMistake, RecordsError
-from core.records import GUEST, Account
 from core.web.forms import from_this_site, typed
 from core.web.visitor import Visitors
 

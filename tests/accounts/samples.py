@@ -16,7 +16,7 @@ from core.accounts import Accounts, Client
 from core.accounts.administration import Administration
 from core.accounts.attempts import Attempts
 from core.accounts.hashing import Cost, Hasher
-from core.records import AccountStore
+from core.db import AccountStore
 from core.settings import Settings
 
 CHEAP = Cost(time_cost=1, memory_kib=8, parallelism=1)

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from core.accounts.keys import MOST_KEYS, NewKey
+from core.db import Account
 from core.errors import AccountInputError, UnknownAccountError
-from core.records import Account
 from tests.accounts.samples import GOOD, World
 
 

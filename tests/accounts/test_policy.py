@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.accounts.policy import Access, Place, access, is_loopback, is_loopback_host
+from core.db import Account, Role
 from core.errors import AccessDeniedError
-from core.records import Account, Role
 from core.settings import AuthMode, Registration
 from tests.accounts.samples import HOSTILE, Clock, hostile_texts
 

@@ -16,6 +16,7 @@ from core.accounts import Accounts, Client
 from core.accounts.administration import Administration
 from core.accounts.attempts import Attempts, Kind
 from core.accounts.hashing import Cost
+from core.db import GUEST, Role, RunStore, VoteStore
 from core.errors import (
     AccessDeniedError,
     AccountInputError,
@@ -27,7 +28,6 @@ from core.errors import (
     TooManyAttemptsError,
     UnknownAccountError,
 )
-from core.records import GUEST, Role, RunStore, VoteStore
 from core.settings import AuthMode, Registration, Settings
 from tests.accounts.samples import (
     GOOD,

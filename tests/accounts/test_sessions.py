@@ -21,8 +21,8 @@ from core.accounts.tokens import (
     new_token,
     token_hash,
 )
+from core.db import AccountStore
 from core.errors import AccessDeniedError, UnknownAccountError
-from core.records import AccountStore
 from tests.accounts.samples import GOOD, HERE, HOSTILE, OTHER, World, hostile_texts
 
 

@@ -13,7 +13,7 @@ from langchain_core.prompts import PromptTemplate
 from langchain_openai import ChatOpenAI
 from openai import OpenAI
 
-from core.records import Origin, RunRecord
+from core.db import Origin, RunRecord
 from core.web.programs import GUESTS_KEY
 from tests.api.conftest import Served
 

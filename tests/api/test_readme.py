@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.records import Origin, RunRecord
+from core.db import Origin, RunRecord
 from tests.api.conftest import Served
 from tests.readme import blocks
 

@@ -11,9 +11,9 @@ from typing import Any
 from core.benchmark.child import Job, Outcome
 from core.benchmark.preparing import Material, Ready
 from core.benchmark.tools import Tools
+from core.db.measurement_values import Quality, Round, Sample
 from core.errors import StoppedError
 from core.hardware.devices import library_versions
-from core.records.measurement_values import Quality, Round, Sample
 from core.runtimes.base import Conditions
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings

@@ -9,8 +9,7 @@ from typing import Any
 
 from core.benchmark.answer_days import days_of, points_of_days
 from core.benchmark.points import Point
-from core.records.fast_runs import RunRow
-from core.records.measurement_values import (
+from core.db.measurement_values import (
     Configuration,
     Figures,
     Host,
@@ -21,7 +20,8 @@ from core.records.measurement_values import (
     Sample,
     Spread,
 )
-from core.records.values import Origin
+from core.db.run_columns import RunRow
+from core.db.run_values import Origin
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 MB = 10**6

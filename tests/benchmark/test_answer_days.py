@@ -12,7 +12,7 @@ import pytest
 
 from core.benchmark import answer_days as module
 from core.benchmark.answer_days import AnswerDay, AnswerDays, days_of, points_of_days
-from core.records import RunStore
+from core.db import RunStore
 from core.settings import Settings
 from tests.records.many_runs import fill, some_run
 from tests.records.run_samples import a_result, a_start

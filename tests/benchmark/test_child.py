@@ -18,6 +18,7 @@ from core.benchmark.child import Job, Outcome, measure_in_process
 from core.benchmark.enough import MOST_ANSWERS, MOST_APART
 from core.benchmark.worker_process import MemoryWatch
 from core.catalogue import Precision
+from core.db.measurement_values import Round
 from core.engine import Engine
 from core.errors import (
     BadRequestError,
@@ -29,7 +30,6 @@ from core.errors import (
     UnknownDeviceError,
 )
 from core.hardware.devices import ProcessMemory
-from core.records.measurement_values import Round
 from core.runtimes.spec import ModelSpec, RuntimeName
 from core.settings import CHECKOUT
 from core.store import resolve

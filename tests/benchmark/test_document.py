@@ -24,9 +24,9 @@ from markdown_it import MarkdownIt
 from core.benchmark import document
 from core.benchmark.document import from_json, spreadsheet_text, to_csv, to_json, to_markdown
 from core.benchmark.strict import MAX_SENTENCE, MAX_TEXT, UNFIT
+from core.db.measurement_values import Host, Measurement, MeasurementState
+from core.db.measurements import MeasurementStore
 from core.errors import BadRequestError
-from core.records.measurement_values import Host, Measurement, MeasurementState
-from core.records.measurements import MeasurementStore
 from core.settings import Settings
 from tests.records.measurement_samples import (
     a_figures,

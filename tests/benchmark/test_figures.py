@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.benchmark.figures import are_apart, figures_of, nearest_of, percentile, spread
+from core.db.measurement_values import Figures, Round, Sample
 from core.generation.timing import measure
-from core.records.measurement_values import Figures, Round, Sample
 from tests.records.measurement_samples import a_configuration, a_round
 
 

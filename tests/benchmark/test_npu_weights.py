@@ -29,11 +29,11 @@ from core.benchmark.random_weights import (
 from core.benchmark.sweep import Benchmark
 from core.benchmark.turn import Turn
 from core.catalogue import Int4Settings, Precision, catalogue, npu_int4
+from core.db.database import Database
+from core.db.measurement_values import Int4Weights, MeasurementState
+from core.db.measurements import MeasurementStore
 from core.errors import ModelBusyError, NotAModelError
 from core.hardware import devices
-from core.records.database import Database
-from core.records.measurement_values import Int4Weights, MeasurementState
-from core.records.measurements import MeasurementStore
 from core.settings import Settings
 from core.store import ModelStore, StoredModel
 from core.store.folders import Folders

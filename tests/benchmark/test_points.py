@@ -29,8 +29,8 @@ from core.benchmark.points import (
     subject_of_run,
 )
 from core.catalogue import EMBEDDED_DIR, catalogue
-from core.records.measurement_values import MeasurementState
-from core.records.values import utc_now
+from core.db.measurement_values import MeasurementState
+from core.db.run_values import utc_now
 from core.store.sources import resolve
 from tests.benchmark.point_samples import (
     MB,

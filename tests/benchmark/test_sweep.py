@@ -24,6 +24,9 @@ from core.benchmark.sweep import Benchmark, Sweep
 from core.benchmark.tools import Tools
 from core.benchmark.turn import Turn
 from core.catalogue import Precision
+from core.db.database import Database
+from core.db.measurement_values import MeasurementState, SweepState
+from core.db.measurements import MeasurementStore
 from core.errors import (
     BadRequestError,
     DiskFullError,
@@ -34,9 +37,6 @@ from core.errors import (
     UnknownModelError,
 )
 from core.generation.activity import ActivityMonitor
-from core.records.database import Database
-from core.records.measurement_values import MeasurementState, SweepState
-from core.records.measurements import MeasurementStore
 from core.runtimes.spec import RuntimeName
 from core.settings import CHECKOUT, Settings
 from tests.benchmark.fake_tools import BANDWIDTH, FakeWork, a_round

@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from core.records import RunStore
-from core.records.measurements import MeasurementStore
-from core.records.values import utc_now
+from core.db import RunStore
+from core.db.measurements import MeasurementStore
+from core.db.run_values import utc_now
 from core.settings import Settings
 from tests.benchmark.point_samples import a_host, a_measurement, a_quality
 from tests.browser.conftest import ACTION_MS, VIEWPORT, free_port, serving

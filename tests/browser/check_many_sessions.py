@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from core.catalogue import Precision
+from core.db import Origin
 from core.engine import Engine
 from core.generation.request import GenerationRequest
 from core.hardware.devices import process_memory
-from core.records import Origin
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
 from core.ui.safe_text import safe_markdown

@@ -21,10 +21,10 @@ import pytest
 
 from core.accounts import Accounts
 from core.catalogue import Precision
+from core.db import AccountStore, Origin, RunStore
 from core.engine import Engine
 from core.generation.request import GenerationRequest
 from core.hardware.devices import process_memory
-from core.records import AccountStore, Origin, RunStore
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
 from core.ui.safe_text import safe_markdown

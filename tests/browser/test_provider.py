@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from core.accounts import Accounts
-from core.records import AccountStore
+from core.db import AccountStore
 from core.settings import CHECKOUT, Settings
 from tests.browser.conftest import free_port, serving
 from tests.web.provider import Provider

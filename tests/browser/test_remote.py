@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 import pytest
 
+from core.db import Origin
 from core.engine import Engine
 from core.generation.answer import StopReason
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
-from core.records import Origin
 from core.remotes import RemoteBook
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings

@@ -15,9 +15,9 @@ from core.benchmark.plan import Plan
 from core.catalogue import Precision
 from core.cluster.fleet import Fleet
 from core.cluster.link import connected, nodes_of
+from core.db.measurement_values import Measurement, MeasurementState, SweepState
 from core.engine import Engine
 from core.errors import BadRequestError, ClusterError
-from core.records.measurement_values import Measurement, MeasurementState, SweepState
 from core.settings import Settings
 from tests.cluster.conftest import LONG_S, Lab, until
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from core.cluster.fleet import assigned
 from core.cluster.link import Node
-from core.records.measurement_values import Measurement
+from core.db.measurement_values import Measurement
 from tests.records.measurement_samples import a_measurement
 
 

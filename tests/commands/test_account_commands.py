@@ -18,9 +18,9 @@ from core.__main__ import main
 from core.accounts import Accounts, Client
 from core.accounts import service as module
 from core.accounts.hashing import Hasher
+from core.db import AccountStore, Role
+from core.db import database as records
 from core.errors import SignInError
-from core.records import AccountStore, Role
-from core.records import database as records
 from core.settings import load_settings
 from tests.accounts.samples import CHEAP, GOOD, HERE, OTHER
 

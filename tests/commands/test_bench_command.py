@@ -23,9 +23,9 @@ from core.benchmark.sweep import Sweep
 from core.benchmark.tools import Tools
 from core.benchmark.turn import Turn
 from core.commands.bench import byte_count
+from core.db.measurement_values import MeasurementState
 from core.engine import Engine
 from core.errors import GenerationError, NotEnoughMemoryError, StoppedError
-from core.records.measurement_values import MeasurementState
 from core.settings import CHECKOUT, Settings
 from tests.benchmark.fake_tools import FakeWork
 

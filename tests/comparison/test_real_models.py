@@ -12,12 +12,12 @@ from core.comparison.figures import side_figures
 from core.comparison.match import Match, SideState
 from core.comparison.report import describe
 from core.comparison.setup import Mode, Setup
+from core.db import Origin
+from core.db.columns import storable_text
 from core.engine import Engine
 from core.generation.answer import Answer, StopReason
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
-from core.records import Origin
-from core.records.columns import storable_text
 from core.runtimes.spec import ModelSpec, SamplingSettings
 
 PATIENCE_S = 180.0

@@ -12,9 +12,9 @@ from core.comparison.html_page import to_html
 from core.comparison.match import Match, SideState
 from core.comparison.report import describe
 from core.comparison.setup import Mode, Setup, default_mode
+from core.db import Origin
 from core.engine import Engine
 from core.generation.request import GenerationRequest
-from core.records import Origin
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, serving
 

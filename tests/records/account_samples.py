@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from core.records import Account, AccountStore, Role
-from core.records.database import Database
+from core.db import Account, AccountStore, Role
+from core.db.database import Database
 
 NOW = datetime(2026, 3, 1, 12, 30, 0, 123456, UTC)
 

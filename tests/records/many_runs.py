@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
-from core.records import Origin, RunResult, RunStart, RunState
-from core.records.database import Database
-from core.records.instance import current_instance
-from core.records.schema import runs
-from core.records.values import RESULT_COLUMNS, START_COLUMNS, utc_now
+from core.db import Origin, RunResult, RunStart, RunState
+from core.db.database import Database
+from core.db.processes import current_instance
+from core.db.run_values import RESULT_COLUMNS, START_COLUMNS, utc_now
+from core.db.tables import runs
 
 DAYS = 90
 MODELS = {

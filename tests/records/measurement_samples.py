@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from core.records.measurement_values import (
+from core.db.measurement_values import (
     Configuration,
     Figures,
     Host,

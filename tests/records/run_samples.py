@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from core.records import GUEST, Origin, RunResult, RunStart
+from core.db import GUEST, Origin, RunResult, RunStart
 
 
 def a_start(**changes: Any) -> RunStart:

@@ -15,8 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
-from core.errors import RecordsError
-from core.records import (
+from core.db import (
     Account,
     AccountStore,
     Database,
@@ -26,8 +25,9 @@ from core.records import (
     Session,
     VoteStore,
 )
-from core.records.database import newest_revision
-from core.records.schema import accounts, invitations, sessions
+from core.db.database import newest_revision
+from core.db.tables import accounts, invitations, sessions
+from core.errors import RecordsError
 from core.settings import Settings
 from tests.records.account_samples import NOW, an_account
 from tests.records.run_samples import a_result, a_start
@@ -111,7 +111,7 @@ def test_a_key_and_a_look_are_there_once(store: AccountStore, ada: Account, key:
 
 
 def test_a_name_that_another_server_took_in_between_is_taken(store: AccountStore, monkeypatch):
-    from core.records import accounts as module
+    from core.db import accounts as module
 
     looked, answers = module._taken, []
     monkeypatch.setattr(

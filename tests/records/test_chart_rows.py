@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from core.records import GUEST, Origin, RunRecord, RunResult, RunStore
-from core.records import fast_runs as module
-from core.records.fast_runs import RunRow
-from core.records.schema import CHART_COLUMNS
+from core.db import GUEST, Origin, RunRecord, RunResult, RunStore
+from core.db import run_columns as module
+from core.db.run_columns import RunRow
+from core.db.tables import CHART_COLUMNS
 from core.settings import Settings
 from tests.records.account_samples import add_account
 from tests.records.run_samples import a_result, a_start

@@ -18,13 +18,13 @@ from sqlalchemy import create_engine
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
+from core.db import Database, RunStore, database
+from core.db.database import MIGRATIONS, newest_revision
+from core.db.measurement_rows import row_of
+from core.db.measurements import MeasurementStore
+from core.db.run_values import utc_now
+from core.db.tables import measurements, metadata, runs
 from core.errors import PaddockError, RecordsError
-from core.records import Database, RunStore, database
-from core.records.database import MIGRATIONS, newest_revision
-from core.records.measurement_rows import row_of
-from core.records.measurements import MeasurementStore
-from core.records.schema import measurements, metadata, runs
-from core.records.values import utc_now
 from core.settings import Settings
 from tests.records.measurement_samples import a_measurement, an_int4
 from tests.records.run_samples import a_result, a_start
@@ -38,7 +38,7 @@ def raw(home: Path) -> closing[sqlite3.Connection]:
 def run_in_new_interpreter(home: Path, code: str) -> str:
     """Standard output of a Python that opened the database of ``home`` as ``store``."""
     prelude = (
-        "import sys, pathlib\nfrom core.records import RunStore\nfrom core.settings import "
+        "import sys, pathlib\nfrom core.db import RunStore\nfrom core.settings import "
         "Settings\nstore = RunStore.open(Settings(home=pathlib.Path(sys.argv[1])))\n"
     )
     root = Path(__file__).resolve().parents[2]

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.records import Instance, RunState, RunStore, current_instance, runs
-from core.records.values import utc_now
+from core.db import Instance, RunState, RunStore, current_instance, runs
+from core.db.run_values import utc_now
 from core.settings import Settings
 from tests.records.run_samples import a_result, a_start
 

@@ -18,20 +18,20 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, create_mock_engine, text, update
 
-from core.errors import BadRequestError, ModelBusyError, RecordsError
-from core.records import Database, Instance, RunStore, current_instance
-from core.records import measurements as module
-from core.records.database import MIGRATIONS, newest_revision
-from core.records.measurement_values import (
+from core.db import Database, Instance, RunStore, current_instance
+from core.db import measurements as module
+from core.db.database import MIGRATIONS, newest_revision
+from core.db.measurement_values import (
     ImportOutcome,
     Measurement,
     MeasurementState,
     Quality,
     SweepState,
 )
-from core.records.measurements import MeasurementStore
-from core.records.schema import measurements, metadata, sweeps
-from core.records.values import utc_now
+from core.db.measurements import MeasurementStore
+from core.db.run_values import utc_now
+from core.db.tables import measurements, metadata, sweeps
+from core.errors import BadRequestError, ModelBusyError, RecordsError
 from core.settings import Settings
 from tests.records.measurement_samples import (
     a_figures,

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from core.errors import RecordsError
-from core.records import (
+from core.db import (
     GUEST,
     Origin,
     RunResult,
@@ -21,6 +20,7 @@ from core.records import (
     RunStore,
     current_instance,
 )
+from core.errors import RecordsError
 from core.settings import Settings
 from tests.records.account_samples import add_account
 from tests.records.run_samples import a_result, a_start

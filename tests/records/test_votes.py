@@ -20,9 +20,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
-from core.errors import BadRequestError, PaddockError, RecordsError
-from core.ratings import rate
-from core.records import (
+from core.db import (
     GUEST,
     CompareMode,
     Database,
@@ -33,9 +31,11 @@ from core.records import (
     Vote,
     VoteStore,
 )
-from core.records.database import MIGRATIONS, newest_revision
-from core.records.schema import votes
-from core.records.vote_values import COMMENT_LIMIT
+from core.db.database import MIGRATIONS, newest_revision
+from core.db.tables import votes
+from core.db.vote_values import COMMENT_LIMIT
+from core.errors import BadRequestError, PaddockError, RecordsError
+from core.ratings import rate
 from core.settings import Settings
 from tests.records.account_samples import add_account
 from tests.records.run_samples import a_result, a_start

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from core.db import Origin
 from core.engine import Engine
 from core.generation.answer import Answer, StopReason
 from core.generation.request import GenerationRequest
-from core.records import Origin
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
 from tests.remotes.scripted_server import Handler, ScriptedServer, free_port

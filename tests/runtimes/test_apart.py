@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from core.catalogue import Precision
+from core.db import Origin
 from core.engine import Engine
 from core.errors import CorruptModelError, GenerationError
 from core.generation.request import GenerationRequest
-from core.records import Origin
 from core.runtimes import apart_process
 from core.runtimes.apart import ApartRuntime, ProcessModel
 from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId

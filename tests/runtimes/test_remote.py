@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from core.db import Origin
 from core.engine import Engine
 from core.errors import BadRequestError, UnknownModelError
 from core.generation.answer import Answer, StopReason
 from core.generation.job import Job
 from core.generation.request import GenerationRequest
-from core.records import Origin
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings
 from core.settings import Settings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_port, serving

@@ -9,7 +9,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from core.records import Account
+from core.db import Account
 from core.ui import person as module
 from core.ui.cached import shared_engine
 from core.web.visitor import Visitor

@@ -20,7 +20,7 @@ from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 from core.accounts import Outsider
-from core.records import GUEST, Role, RunStore, VoteStore
+from core.db import GUEST, Role, RunStore, VoteStore
 from core.web.addresses import PAGES
 from core.web.connections import Connections
 from core.web.guard import CONNECTION_HEADER, OWNER_HEADER, Guard

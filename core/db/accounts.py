@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, RowMapping, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from core.errors import RecordsError
-from core.records.account_values import (
+from core.db.account_values import (
     GUEST,
     Account,
     AccountSummary,
@@ -25,8 +24,9 @@ from core.records.account_values import (
     Role,
     Session,
 )
-from core.records.database import PATIENCE_S, Database
-from core.records.schema import accounts, invitations, preferences, runs, sessions, votes
+from core.db.database import PATIENCE_S, Database
+from core.db.tables import accounts, invitations, preferences, runs, sessions, votes
+from core.errors import RecordsError
 from core.settings import Settings
 
 _HASHES_AT_ONCE = 500

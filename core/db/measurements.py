@@ -9,19 +9,19 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, exists, func, select, update
 
-from core.errors import BadRequestError, ModelBusyError
-from core.records.database import PATIENCE_S, Database
-from core.records.instance import Instance, current_instance
-from core.records.measurement_rows import measurement_of, row_of
-from core.records.measurement_values import (
+from core.db.database import PATIENCE_S, Database
+from core.db.measurement_rows import measurement_of, row_of
+from core.db.measurement_values import (
     ImportOutcome,
     Measurement,
     MeasurementState,
     SweepRecord,
     SweepState,
 )
-from core.records.schema import measurements, sweeps
-from core.records.values import DataVersion, utc_now
+from core.db.processes import Instance, current_instance
+from core.db.run_values import DataVersion, utc_now
+from core.db.tables import measurements, sweeps
+from core.errors import BadRequestError, ModelBusyError
 from core.settings import Settings
 
 FOREIGN_PATIENCE = timedelta(hours=24)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from core.records.schema import CHART_COLUMNS, runs
-from core.records.values import Origin, RunState, RunsVersion
+from core.db.run_values import Origin, RunState, RunsVersion
+from core.db.tables import CHART_COLUMNS, runs
 
 _AT_ONCE = 10_000
 """Rows fetched at a time: what is held twice while it is converted."""
@@ -39,7 +39,7 @@ _REPEATED = (
 class RunRow(NamedTuple):
     """The figures and conditions of one answer that ended; None where unknown.
 
-    Units and meanings are those of :class:`core.records.values.RunStart` and ``RunResult``. The
+    Units and meanings are those of :class:`core.db.run_values.RunStart` and ``RunResult``. The
     memory figures cover what the application's records do: the growth of a process.
     """
 

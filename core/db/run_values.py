@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from core.records.account_values import GUEST
-from core.records.instance import Instance
+from core.db.account_values import GUEST
+from core.db.processes import Instance
 
 
 class Origin(StrEnum):
@@ -99,7 +99,7 @@ class RunStart:
     host_cpu: str
     host_os: str
     owner: str = GUEST
-    """Id of the account that asked, or :data:`core.records.account_values.GUEST`."""
+    """Id of the account that asked, or :data:`core.db.account_values.GUEST`."""
     session: str | None = None
     """Opaque id of the browser session."""
     started_at: datetime = field(default_factory=utc_now)

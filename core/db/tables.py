@@ -17,8 +17,8 @@ from sqlalchemy import (
     Table,
 )
 
-from core.records.account_values import Role
-from core.records.columns import (
+from core.db.account_values import Role
+from core.db.columns import (
     CleanText,
     EnumText,
     Figure,
@@ -27,9 +27,9 @@ from core.records.columns import (
     NamesText,
     UtcTime,
 )
-from core.records.measurement_values import MeasurementState, SweepState
-from core.records.values import Origin, RunState
-from core.records.vote_values import CompareMode, Verdict
+from core.db.measurement_values import MeasurementState, SweepState
+from core.db.run_values import Origin, RunState
+from core.db.vote_values import CompareMode, Verdict
 
 metadata = MetaData()
 

@@ -12,8 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from core.records.instance import Instance
-from core.records.values import utc_now
+from core.db.processes import Instance
+from core.db.run_values import utc_now
 
 
 class SweepState(StrEnum):

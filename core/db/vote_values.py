@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from core.db.account_values import GUEST
+from core.db.run_values import utc_now
 from core.errors import BadRequestError
-from core.records.account_values import GUEST
-from core.records.values import utc_now
 
 COMMENT_LIMIT = 2000
 """Characters of a comment: a paragraph or two. Votes are read in tables and mailed in exports."""
@@ -75,7 +75,7 @@ class Vote:
     comment: str | None = None
     """Stored as :func:`checked_comment` leaves it."""
     owner: str = GUEST
-    """Id of the account that voted, or :data:`core.records.account_values.GUEST`."""
+    """Id of the account that voted, or :data:`core.db.account_values.GUEST`."""
     session: str | None = None
     """Opaque id of the browser session."""
     created_at: datetime = field(default_factory=utc_now)

@@ -6,7 +6,7 @@ a trace. Every failure of the database is a :class:`core.errors.RecordsError`: a
 logs it and goes on.
 """
 
-from core.records.account_values import (
+from core.db.account_values import (
     GUEST,
     Account,
     AccountSummary,
@@ -16,15 +16,14 @@ from core.records.account_values import (
     Role,
     Session,
 )
-from core.records.accounts import AccountStore
-from core.records.api_keys import KeyStore
-from core.records.database import Database
-from core.records.fast_runs import FigureRow, RunRow
-from core.records.instance import Instance, current_instance
-from core.records.measurement_values import Measurement, MeasurementState, SweepRecord, SweepState
-from core.records.measurements import MeasurementStore
-from core.records.runs import RunStore
-from core.records.values import (
+from core.db.accounts import AccountStore
+from core.db.api_keys import KeyStore
+from core.db.database import Database
+from core.db.measurement_values import Measurement, MeasurementState, SweepRecord, SweepState
+from core.db.measurements import MeasurementStore
+from core.db.processes import Instance, current_instance
+from core.db.run_columns import FigureRow, RunRow
+from core.db.run_values import (
     DataVersion,
     Origin,
     RunRecord,
@@ -33,7 +32,8 @@ from core.records.values import (
     RunState,
     RunsVersion,
 )
-from core.records.vote_values import (
+from core.db.runs import RunStore
+from core.db.vote_values import (
     CompareMode,
     PairVotes,
     Subject,
@@ -41,7 +41,7 @@ from core.records.vote_values import (
     Vote,
     VoteRecord,
 )
-from core.records.votes import VoteStore
+from core.db.votes import VoteStore
 
 __all__ = [
     "GUEST",

@@ -1,13 +1,13 @@
 """Alembic's entry point: migrates over the connection and in the transaction it is handed.
 
-Run by :func:`core.records.database.upgrade`; there is no ``alembic.ini``.
+Run by :func:`core.db.database.upgrade`; there is no ``alembic.ini``.
 """
 
 from __future__ import annotations
 
 from alembic import context
 
-from core.records.schema import metadata
+from core.db.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -7,9 +7,9 @@ from datetime import datetime
 
 from sqlalchemy import func, select, update
 
-from core.records.account_values import Account, ApiKey
-from core.records.database import Database
-from core.records.schema import accounts, api_keys
+from core.db.account_values import Account, ApiKey
+from core.db.database import Database
+from core.db.tables import accounts, api_keys
 
 
 class KeyStore:

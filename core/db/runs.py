@@ -11,9 +11,10 @@ from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, RowMapping, func, select, update
 
-from core.records.accounts import check_owner
-from core.records.database import PATIENCE_S, Database
-from core.records.fast_runs import (
+from core.db.accounts import check_owner
+from core.db.database import PATIENCE_S, Database
+from core.db.processes import Instance, current_instance
+from core.db.run_columns import (
     FigureRow,
     RunRow,
     read_done_ids,
@@ -22,9 +23,7 @@ from core.records.fast_runs import (
     read_token_times,
     read_version,
 )
-from core.records.instance import Instance, current_instance
-from core.records.schema import runs
-from core.records.values import (
+from core.db.run_values import (
     RESULT_COLUMNS,
     START_COLUMNS,
     Origin,
@@ -35,6 +34,7 @@ from core.records.values import (
     RunsVersion,
     utc_now,
 )
+from core.db.tables import runs
 from core.settings import Settings
 
 FOREIGN_PATIENCE = timedelta(hours=24)

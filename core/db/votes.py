@@ -11,10 +11,10 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from sqlalchemy import ColumnElement, RowMapping, func, or_, select, update
 
-from core.records.accounts import check_owner
-from core.records.database import PATIENCE_S, Database
-from core.records.schema import votes
-from core.records.vote_values import (
+from core.db.accounts import check_owner
+from core.db.database import PATIENCE_S, Database
+from core.db.tables import votes
+from core.db.vote_values import (
     CompareMode,
     PairVotes,
     Subject,

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from core.records.measurement_values import (
+from core.db.measurement_values import (
     Configuration,
     Figures,
     Host,
