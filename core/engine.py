@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from core.accounts import Accounts
+from core.auth import Accounts
 from core.benchmark.npu_weights import delete_npu_weights
 from core.benchmark.sweep import Benchmark
 from core.benchmark.tuning_desk import TuningDesk

@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.runtimes",),
     ("core.generation",),
     ("core.demo",),
-    ("core.benchmark", "core.accounts"),
+    ("core.benchmark", "core.auth"),
     ("core.api", "core.meters", "core.recording", "core.doctor"),
     ("core.engine",),
     ("core.comparison", "core.serving", "core.web"),
@@ -138,7 +138,7 @@ def test_records_use_settings_and_errors_alone():
 
 
 def test_accounts_use_records_settings_and_errors_alone():
-    allowed = ("core.accounts", "core.db", "core.settings", "core.errors")
+    allowed = ("core.auth", "core.db", "core.settings", "core.errors")
     for path in (CHECKOUT / "core" / "accounts").rglob("*.py"):
         assert all(i.startswith(allowed) for i in imports(path) if i.startswith("core."))
 

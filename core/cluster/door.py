@@ -24,7 +24,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from core.accounts.policy import is_loopback_host
 from core.api.app import CHAT, COMPLETIONS, MODELS
 from core.api.body import parse_body, read_body
 from core.api.errors import (
@@ -38,6 +37,7 @@ from core.api.errors import (
 )
 from core.api.replies import error_event, model_list, model_object
 from core.api.service import ModelCard
+from core.auth.permissions import is_loopback_host
 from core.web.forms import from_this_site, typed
 
 log = logging.getLogger(__name__)

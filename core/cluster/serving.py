@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from core.accounts.policy import is_loopback
+from core.auth.permissions import is_loopback
 from core.cluster.deployment import DRAIN_S, HEALTH_PATIENCE_S, ONE_MORE_PERCENT, Serving
 from core.cluster.door import (
     DEPLOYMENT,

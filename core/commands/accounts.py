@@ -15,7 +15,7 @@ from core.errors import AccountInputError, BadRequestError
 from core.settings import Settings
 
 if TYPE_CHECKING:
-    from core.accounts import Accounts
+    from core.auth import Accounts
     from core.db import AccountSummary
 
 
@@ -55,7 +55,7 @@ def accounts(options: argparse.Namespace, settings: Settings) -> int:
 
 @contextmanager
 def _accounts(settings: Settings) -> Iterator[Accounts]:
-    from core.accounts import Accounts
+    from core.auth import Accounts
     from core.db import AccountStore
 
     store = AccountStore.open(settings)

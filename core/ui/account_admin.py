@@ -7,7 +7,7 @@ from functools import partial
 
 import streamlit as st
 
-from core.accounts.administration import Administration
+from core.auth.administration import Administration
 from core.db import AccountSummary, Invitation, Role
 from core.engine import Engine
 from core.errors import PaddockError

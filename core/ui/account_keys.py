@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from core.accounts.keys import LONGEST_NAME, MOST_KEYS
+from core.auth.keys import LONGEST_NAME, MOST_KEYS
 from core.db import ApiKey
 from core.engine import Engine
 from core.errors import PaddockError

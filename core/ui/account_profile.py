@@ -8,7 +8,7 @@ from typing import Literal
 
 import streamlit as st
 
-from core.accounts import Accounts
+from core.auth import Accounts
 from core.db import Role, Session
 from core.engine import Engine
 from core.errors import PaddockError

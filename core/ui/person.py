@@ -15,7 +15,7 @@ import streamlit as st
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from core.accounts import Access
+from core.auth import Access
 from core.db import GUEST, Account
 from core.errors import AccessDeniedError, RecordsError
 from core.settings import KIOSK_SENTENCE

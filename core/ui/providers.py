@@ -19,7 +19,7 @@ from streamlit.user_info import generate_login_redirect_url
 from streamlit.web.server.starlette import starlette_auth_routes as signed_cookies
 from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME
 
-from core.accounts import Outsider
+from core.auth import Outsider
 from core.web.routes import Providers
 
 _DEFAULT = "default"

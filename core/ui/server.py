@@ -39,7 +39,7 @@ from core.web.routes import FormPages
 from core.web.visitor import Visitors
 
 if TYPE_CHECKING:
-    from core.accounts import Accounts
+    from core.auth import Accounts
     from core.engine import Engine
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from typing import TypeVar
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Receive, Send
 
-from core.accounts import Accounts
+from core.auth import Accounts
 from core.errors import RecordsError
 from core.web.visitor import Visitor
 

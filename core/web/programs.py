@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 
-from core.accounts import Access
 from core.api.errors import AUTHENTICATION, PERMISSION, SERVER, ApiError, api_error
 from core.api.service import Caller
+from core.auth import Access
 from core.db import GUEST, Account
 from core.errors import PersonMistake, RecordsError
 from core.web.forms import from_this_site, typed

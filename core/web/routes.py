@@ -19,9 +19,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from core.accounts import Accounts, Client, Outsider, SignedIn
-from core.accounts.names import parse_name
-from core.accounts.passwords import checked_password
+from core.auth import Accounts, Client, Outsider, SignedIn
+from core.auth.names import parse_name
+from core.auth.passwords import checked_password
 from core.errors import (
     AccessDeniedError,
     AccountInputError,

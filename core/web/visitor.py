@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from starlette.requests import HTTPConnection
 
-from core.accounts import Access, Accounts, Client, Place, access
+from core.auth import Access, Accounts, Client, Place, access
 from core.db import GUEST, Account
 from core.settings import Settings
 from core.web import cookies

@@ -12,10 +12,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from core.accounts import Accounts, Client
-from core.accounts.administration import Administration
-from core.accounts.attempts import Attempts
-from core.accounts.hashing import Cost, Hasher
+from core.auth import Accounts, Client
+from core.auth.administration import Administration
+from core.auth.hashing import Cost, Hasher
+from core.auth.rate_limit import Attempts
 from core.db import AccountStore
 from core.settings import Settings
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from core.accounts.attempts import Attempts, Bucket, Kind, address_key
+from core.auth.rate_limit import Attempts, Bucket, Kind, address_key
 from core.errors import TooManyAttemptsError
 from tests.accounts.samples import Clock
 

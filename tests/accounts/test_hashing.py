@@ -10,7 +10,7 @@ import argon2
 import pytest
 from argon2.exceptions import HashingError, VerificationError
 
-from core.accounts.hashing import RFC_9106_LOW_MEMORY, Cost, Hasher
+from core.auth.hashing import RFC_9106_LOW_MEMORY, Cost, Hasher
 from core.errors import NotEnoughMemoryError, TooBusyError
 from tests.accounts.samples import CHEAP, GOOD, HOSTILE, CountingHasher
 

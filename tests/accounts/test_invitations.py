@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from core.accounts import Client
-from core.accounts.tokens import new_code
+from core.auth import Client
+from core.auth.tokens import new_code
 from core.errors import (
     AccessDeniedError,
     AccountInputError,

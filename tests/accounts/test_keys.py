@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from core.accounts.keys import MOST_KEYS, NewKey
+from core.auth.keys import MOST_KEYS, NewKey
 from core.db import Account
 from core.errors import AccountInputError, UnknownAccountError
 from tests.accounts.samples import GOOD, World

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.accounts.names import LONGEST, RESERVED, SHORTEST, Name, name_key, parse_name
+from core.auth.names import LONGEST, RESERVED, SHORTEST, Name, name_key, parse_name
 from core.errors import AccountInputError
 from tests.accounts.samples import HOSTILE, hostile_texts
 

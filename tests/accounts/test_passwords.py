@@ -8,9 +8,9 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 
-from core.accounts.common_passwords import COMMON_FILE, common_words, is_common
-from core.accounts.names import parse_name
-from core.accounts.passwords import checked_password, prepared
+from core.auth.common_passwords import COMMON_FILE, common_words, is_common
+from core.auth.names import parse_name
+from core.auth.passwords import checked_password, prepared
 from core.errors import AccountInputError
 from tests.accounts.samples import GOOD, hostile_texts
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.accounts.policy import Access, Place, access, is_loopback, is_loopback_host
+from core.auth.permissions import Access, Place, access, is_loopback, is_loopback_host
 from core.db import Account, Role
 from core.errors import AccessDeniedError
 from core.settings import AuthMode, Registration

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from core.accounts import Accounts, Client
-from core.accounts.administration import Administration
-from core.accounts.attempts import Attempts, Kind
-from core.accounts.hashing import Cost
+from core.auth import Accounts, Client
+from core.auth.administration import Administration
+from core.auth.hashing import Cost
+from core.auth.rate_limit import Attempts, Kind
 from core.db import GUEST, Role, RunStore, VoteStore
 from core.errors import (
     AccessDeniedError,

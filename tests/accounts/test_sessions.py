@@ -11,8 +11,8 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 
-from core.accounts import Client
-from core.accounts.tokens import (
+from core.auth import Client
+from core.auth.tokens import (
     code_hash,
     device_nonce,
     new_code,

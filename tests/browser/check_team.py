@@ -19,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from core.accounts import Accounts
+from core.auth import Accounts
 from core.catalogue import Precision
 from core.db import AccountStore, Origin, RunStore
 from core.engine import Engine

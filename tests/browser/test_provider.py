@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from core.accounts import Accounts
+from core.auth import Accounts
 from core.db import AccountStore
 from core.settings import CHECKOUT, Settings
 from tests.browser.conftest import free_port, serving

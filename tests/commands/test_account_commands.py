@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from core.__main__ import main
-from core.accounts import Accounts, Client
-from core.accounts import service as module
-from core.accounts.hashing import Hasher
+from core.auth import Accounts, Client
+from core.auth import service as module
+from core.auth.hashing import Hasher
 from core.db import AccountStore, Role
 from core.db import database as records
 from core.errors import SignInError

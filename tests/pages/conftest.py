@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.accounts import Client, Place, access
+from core.auth import Client, Place, access
 from core.settings import AuthMode, Registration
 from core.ui import person
 from core.web.visitor import Visitor

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from core.accounts import Outsider
+from core.auth import Outsider
 from core.db import GUEST, Role, RunStore, VoteStore
 from core.web.addresses import PAGES
 from core.web.connections import Connections

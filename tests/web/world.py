@@ -113,7 +113,7 @@ class Browser:
 
     @property
     def client_facts(self) -> Any:
-        from core.accounts import Client
+        from core.auth import Client
 
         return Client("127.0.0.1", "Browser 1.0")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from core.accounts.tokens import code_hash, new_code
+from core.auth.tokens import code_hash, new_code
 from core.db import AccountStore, Invitation
 from core.errors import AccountInputError, InvitationError, UnknownAccountError
 from core.settings import Settings

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from core.accounts.tokens import new_token
+from core.auth.tokens import new_token
 from core.db import Account, ApiKey, KeyStore
 from core.errors import AccountInputError, RecordsError, UnknownAccountError
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from core.accounts.tokens import new_token, token_hash
+from core.auth.tokens import new_token, token_hash
 from core.db import Account, AccountStore, Session
 from core.errors import RecordsError
 from core.settings import Settings

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from core.accounts.invitations import Invitations, NewInvitation
-from core.accounts.sessions import Sessions
-from core.accounts.tokens import new_device_key
+from core.auth.invitations import Invitations, NewInvitation
+from core.auth.sessions import Sessions
+from core.auth.tokens import new_device_key
 from core.db import AccountStore, AccountSummary, Deleted, Invitation, Role
 from core.errors import AccessDeniedError, UnknownAccountError
 
@@ -110,7 +110,7 @@ class Administration:
     def invite(
         self, administrator: str, *, uses: int = 1, hours: float | None = None
     ) -> NewInvitation:
-        """Make an invitation code; see :meth:`core.accounts.invitations.Invitations.make`.
+        """Make an invitation code; see :meth:`core.auth.invitations.Invitations.make`.
 
         Raises:
             AccessDeniedError: the asker is no administrator.

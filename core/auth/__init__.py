@@ -4,10 +4,10 @@
 do. Nothing here knows of HTTP beyond the names of headers.
 """
 
-from core.accounts.hashing import Hasher
-from core.accounts.policy import Access, Place, access
-from core.accounts.service import Accounts, Client, Outsider, SignedIn
-from core.accounts.sessions import Visit
+from core.auth.hashing import Hasher
+from core.auth.permissions import Access, Place, access
+from core.auth.service import Accounts, Client, Outsider, SignedIn
+from core.auth.sessions import Visit
 
 __all__ = [
     "Access",

@@ -12,15 +12,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from core.accounts.administration import Administration, check_found, not_found
-from core.accounts.attempts import Attempts, Bucket, Kind, address_key
-from core.accounts.hashing import Hasher
-from core.accounts.invitations import Invitations, refused
-from core.accounts.keys import Keys
-from core.accounts.names import Name, name_key, parse_name
-from core.accounts.passwords import checked_password
-from core.accounts.sessions import Sessions, Visit
-from core.accounts.tokens import device_nonce, new_device, new_device_key, new_token
+from core.auth.administration import Administration, check_found, not_found
+from core.auth.hashing import Hasher
+from core.auth.invitations import Invitations, refused
+from core.auth.keys import Keys
+from core.auth.names import Name, name_key, parse_name
+from core.auth.passwords import checked_password
+from core.auth.rate_limit import Attempts, Bucket, Kind, address_key
+from core.auth.sessions import Sessions, Visit
+from core.auth.tokens import device_nonce, new_device, new_device_key, new_token
 from core.db import (
     Account,
     AccountStore,
@@ -121,8 +121,8 @@ class Accounts:
         """Make an account for whoever asks, and sign them in.
 
         Args:
-            name: see :func:`core.accounts.names.parse_name`.
-            password: see :func:`core.accounts.passwords.checked_password`.
+            name: see :func:`core.auth.names.parse_name`.
+            password: see :func:`core.auth.passwords.checked_password`.
             client: the browser.
             code: an invitation, where the settings ask for one.
 

@@ -20,7 +20,7 @@ from argon2.exceptions import (
 )
 from argon2.low_level import ARGON2_VERSION
 
-from core.accounts.passwords import prepared
+from core.auth.passwords import prepared
 from core.errors import AccountInputError, NotEnoughMemoryError, TooBusyError
 
 PATIENCE_S = 30.0

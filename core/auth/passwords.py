@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from core.accounts.common_passwords import SUBSTITUTES, is_common
-from core.accounts.names import Name, name_key
+from core.auth.common_passwords import SUBSTITUTES, is_common
+from core.auth.names import Name, name_key
 from core.errors import AccountInputError
 
 SHORTEST = 8

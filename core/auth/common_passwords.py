@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from core.accounts.names import name_key
+from core.auth.names import name_key
 
 COMMON_FILE = Path(__file__).with_name("common_passwords.txt")
 
