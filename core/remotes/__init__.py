@@ -1,8 +1,8 @@
 """Servers elsewhere that speak OpenAI's protocol: their addresses, keys and lists of models."""
 
 from core.remotes.address import MARK, RemoteModelName, is_remote, model_name, split_name
-from core.remotes.book import Remote, RemoteBook
-from core.remotes.directory import Directory, Listing
+from core.remotes.models import Directory, Listing
+from core.remotes.registry import Remote, RemoteBook
 
 __all__ = [
     "MARK",

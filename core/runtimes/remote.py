@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import NoListingError, RemoteError
 from core.remotes import Directory, Listing, Remote, split_name
-from core.remotes.loop import submit
+from core.remotes.event_loop import submit
 from core.runtimes.base import Conditions, InterruptedGeneration, OnText, TextEnd, TextModel
 from core.runtimes.pool import OnProgress
 from core.runtimes.queue import TurnQueue
@@ -24,7 +24,7 @@ from core.runtimes.spec import ModelSpec, TextRequest
 from core.settings import Settings
 
 if TYPE_CHECKING:
-    from core.remotes.wire import Wire
+    from core.remotes.client import Wire
 
 _POLL_S = 0.02
 _TRUST_S = 15.0
@@ -107,7 +107,7 @@ class RemoteModel:
             RemoteError: the server cannot be reached, refused, failed, or did not keep to the
                 protocol.
         """
-        from core.remotes.wire import FAILURES
+        from core.remotes.client import FAILURES
 
         reply = _Reply()
         try:
@@ -130,7 +130,7 @@ class RemoteModel:
         """The stream of chunks, asked for again without fields that the server refuses."""
         import openai
 
-        from core.remotes.wire import Nonsense
+        from core.remotes.client import Nonsense
 
         while True:
             body = self._body(request)
@@ -202,7 +202,7 @@ def _take(chunk: Any, reply: _Reply, tell: Callable[[str], None]) -> None:
     Raises:
         Nonsense: it is none.
     """
-    from core.remotes.wire import Nonsense
+    from core.remotes.client import Nonsense
 
     usage = getattr(chunk, "usage", None)
     if usage is not None:

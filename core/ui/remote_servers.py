@@ -7,7 +7,7 @@ import streamlit as st
 from core.engine import Engine
 from core.errors import PaddockError
 from core.remotes import Listing, Remote, model_name
-from core.remotes.book import key_variable
+from core.remotes.registry import key_variable
 from core.ui.navigation import page
 from core.ui.person import in_kiosk, manage_button, may_manage, person
 from core.ui.remote_models import follow_listings

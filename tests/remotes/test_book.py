@@ -11,7 +11,7 @@ import pytest
 
 from core.errors import PersonMistake, RemoteError, UnknownModelError
 from core.remotes import RemoteBook
-from core.remotes.book import FILE_NAME
+from core.remotes.registry import FILE_NAME
 from core.settings import Settings
 
 KEY = "sk-very-secret"

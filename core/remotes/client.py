@@ -20,7 +20,7 @@ import httpx2
 import openai
 
 from core.errors import NoListingError, RemoteError
-from core.remotes.book import Remote
+from core.remotes.registry import Remote
 
 LISTING_S = 5.0
 """Seconds in which a list of models must have come."""

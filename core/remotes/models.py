@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.errors import NoListingError, PaddockError, RemoteError
-from core.remotes.book import Remote, RemoteBook
-from core.remotes.loop import submit
+from core.remotes.event_loop import submit
+from core.remotes.registry import Remote, RemoteBook
 from core.settings import Settings
 
 if TYPE_CHECKING:
-    from core.remotes.wire import Wire
+    from core.remotes.client import Wire
 
 FRESH_S = 60.0
 """Seconds after which a list is asked for anew, once somebody looks."""
@@ -125,7 +125,7 @@ class Directory:
         Raises:
             RemoteError: its key cannot be read, or it was changed or removed.
         """
-        from core.remotes.wire import Wire  # openai takes a second to import
+        from core.remotes.client import Wire  # openai takes a second to import
 
         key = self.book.key(remote)
         with self._lock:
