@@ -22,7 +22,7 @@ from core.store import Estimate, ModelStore
 from core.store.estimate import estimate as conversion_estimate
 from core.store.estimate import result_bytes, scratch_bytes
 from core.store.files import free_bytes
-from core.store.origin import Origin, find_origin
+from core.store.weights_source import Origin, find_origin
 from core.units import bytes_text
 
 BANDWIDTH = 25e9

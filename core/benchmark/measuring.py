@@ -23,7 +23,7 @@ from core.generation.timing import measure as timings_of
 from core.hardware.devices import process_memory, require_device
 from core.runtimes.base import LoadedModel, Runtime
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
-from core.store.child_side import Channel
+from core.workers.child import Channel
 
 WARM_UP_TOKENS = 4
 """Of the untimed answer before the first timed one of each prompt length: weights are repacked and

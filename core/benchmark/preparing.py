@@ -33,7 +33,7 @@ from core.store import (
 from core.store.checkpoint import inspect_checkpoint, is_ir, positions
 from core.store.files import folder_bytes
 from core.store.for_device import find_for_device, have_for_device
-from core.store.origin import original_folder
+from core.store.weights_source import original_folder
 from core.units import bytes_text
 
 OnProgress = Callable[[str, float | None], None]

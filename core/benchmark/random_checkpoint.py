@@ -23,8 +23,8 @@ from typing import Any
 from core.benchmark.shapes import random_model
 from core.catalogue import Shape
 from core.catalogue.shapes import transformers_config
-from core.store.child_side import end_with_parent
-from core.store.quiet import leave_out_needless, quieten_libraries
+from core.store.library_env import leave_out_needless, quieten_libraries
+from core.workers.child import end_with_parent
 
 DTYPE = "bfloat16"
 """As the catalogue's models are released."""

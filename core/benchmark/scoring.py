@@ -14,7 +14,7 @@ from core.catalogue.prompts import choose_format
 from core.errors import BadRequestError, PromptFormatError
 from core.runtimes.base import LoadedModel, Runtime, ScoringModel
 from core.runtimes.spec import ModelSpec, SamplingSettings, TokenRequest
-from core.store.child_side import Channel
+from core.workers.child import Channel
 
 if TYPE_CHECKING:
     import numpy as np

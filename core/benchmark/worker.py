@@ -6,7 +6,7 @@ longer than a command line (32 767 characters on Windows): ``kind`` ("measure" o
 ``folder``, ``spec`` (see :mod:`core.runtimes.wire`), ``memory_limit_bytes`` or null, and what
 :func:`core.benchmark.measuring.measure` or :func:`core.benchmark.scoring.score` takes. It holds no
 secret. What comes back are JSON lines, ``progress`` and the events of those functions, then one
-``done`` or ``error``; see :mod:`core.store.child_side` for the rest of the protocol.
+``done`` or ``error``; see :mod:`core.workers.child` for the rest of the protocol.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pytorch import PyTorchRuntime
 from core.runtimes.spec import RuntimeName
 from core.runtimes.wire import OUT_OF_MEMORY_SIGNS, loaded_spec
-from core.store.child_side import Channel, become_child, end_with_parent, leave
-from core.store.quiet import quieten_libraries, refuse_telemetry
+from core.store.library_env import quieten_libraries, refuse_telemetry
+from core.workers.child import Channel, become_child, end_with_parent, leave
 
 log = logging.getLogger(__name__)
 

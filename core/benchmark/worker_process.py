@@ -16,8 +16,8 @@ import psutil
 from core.errors import GenerationError, NotEnoughMemoryError, PaddockError, StoppedError
 from core.hardware.devices import ProcessMemory, process_memory
 from core.runtimes.wire import OUT_OF_MEMORY_SIGNS, loaded_error
-from core.store.child_process import ChildEnded, ChildProcess
 from core.units import bytes_text
+from core.workers.process import ChildEnded, ChildProcess
 
 WORKER = "core.benchmark.worker"
 

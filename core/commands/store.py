@@ -38,7 +38,7 @@ from core.store import (
     fetch_in_process,
 )
 from core.store.manifest import read_manifest
-from core.store.process import what_a_stop_keeps
+from core.store.subprocesses import what_a_stop_keeps
 from core.store.wording import QUANTISED_TWICE, exactness_text
 from core.units import bytes_text, duration_text
 
@@ -224,7 +224,7 @@ def _estimate(
     """What it takes; a model of the hub that nothing is known of is looked up there."""
     from core.store import hub
     from core.store.estimate import estimate
-    from core.store.origin import original_folder, stored_ir
+    from core.store.weights_source import original_folder, stored_ir
 
     asked = None
     if (

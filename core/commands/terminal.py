@@ -44,7 +44,7 @@ class Line:
 
 
 class Report(Protocol):
-    """Shows how a download or a conversion goes; a :class:`core.store.process.ChildWatch` too."""
+    """Shows how a download or a conversion goes; a :class:`core.store.subprocesses.ChildWatch` too."""
 
     def progress(self, step: Progress) -> None:
         """The next step."""

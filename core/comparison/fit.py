@@ -12,7 +12,7 @@ from core.runtimes.spec import ModelSpec
 from core.store import ModelStore
 from core.store.estimate import result_bytes
 from core.store.for_device import find_for_device
-from core.store.origin import find_origin
+from core.store.weights_source import find_origin
 from core.units import bytes_text
 
 

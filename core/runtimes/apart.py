@@ -37,8 +37,8 @@ from core.runtimes.wire import (
     plain_request,
     plain_spec,
 )
-from core.store.child_process import ChildProcess
-from core.store.quiet import quick_imports
+from core.store.library_env import quick_imports
+from core.workers.process import ChildProcess
 
 logger = logging.getLogger(__name__)
 

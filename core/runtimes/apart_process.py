@@ -33,8 +33,8 @@ from core.runtimes.base import InterruptedGeneration, LoadedModel
 from core.runtimes.genai import GenAIRuntime, NotForGenAI
 from core.runtimes.spec import TokenRequest
 from core.runtimes.wire import loaded_request, loaded_spec
-from core.store.child_side import Channel, become_child
-from core.store.quiet import quieten_libraries
+from core.store.library_env import quieten_libraries
+from core.workers.child import Channel, become_child
 
 SEND_EVERY_S = 0.01
 """Tokens that come faster than this go over together: each message wakes the app, which takes its

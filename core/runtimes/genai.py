@@ -38,9 +38,9 @@ from core.runtimes.transformers_generate import (
     spared_from_collections,
 )
 from core.store.checkpoint import positions, read_json
-from core.store.foreign import LIBRARY_ERRORS
+from core.store.library_env import quick_imports, refuse_telemetry
+from core.store.library_errors import LIBRARY_ERRORS
 from core.store.manifest import GenAICheck, read_manifest
-from core.store.quiet import quick_imports, refuse_telemetry
 from core.store.weights import IR_XML
 
 if TYPE_CHECKING:

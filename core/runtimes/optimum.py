@@ -19,8 +19,8 @@ from core.runtimes.transformers_generate import (
     spared_from_collections,
 )
 from core.store.checkpoint import positions
+from core.store.library_env import quick_imports, refuse_telemetry
 from core.store.optimum_model import load_optimum_model
-from core.store.quiet import quick_imports, refuse_telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

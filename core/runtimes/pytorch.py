@@ -23,7 +23,7 @@ from core.runtimes.transformers_generate import (
     spared_from_collections,
 )
 from core.store.checkpoint import positions
-from core.store.quiet import quick_imports
+from core.store.library_env import quick_imports
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

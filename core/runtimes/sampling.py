@@ -12,7 +12,7 @@ from core.catalogue import Precision, catalogue
 from core.errors import PaddockError
 from core.runtimes.spec import TEMPERATURE_RANGE, TOP_K_RANGE, TOP_P_RANGE, SamplingSettings
 from core.store import ModelStore
-from core.store.origin import original_folder
+from core.store.weights_source import original_folder
 
 _FILE = "generation_config.json"
 

@@ -18,7 +18,7 @@ from typing import Any
 from core.catalogue import Int4Settings, Int8Settings
 from core.errors import ConversionError
 from core.hardware.memory import mapped_files_released
-from core.store.foreign import as_conversion_error
+from core.store.library_errors import as_conversion_error
 from core.store.weights import IR_XML, read_weights
 
 log = logging.getLogger(__name__)

@@ -31,12 +31,12 @@ from core.store.compress import (
     write_texts,
 )
 from core.store.estimate import LARGE_MODEL
-from core.store.foreign import LIBRARY_ERRORS, as_conversion_error, first_line
+from core.store.library_env import refuse_telemetry
+from core.store.library_errors import LIBRARY_ERRORS, as_conversion_error, first_line
 from core.store.manifest import GgufRecord
-from core.store.origin import check_reachable
 from core.store.progress import Progress, ProgressCallback, Stage
-from core.store.quiet import refuse_telemetry
 from core.store.weights import IR_BIN, IR_XML, WeightReport, read_weights
+from core.store.weights_source import check_reachable
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.store.courier import Courier
+from core.store.transfer import Courier
 
 if TYPE_CHECKING:
     import httpx

@@ -20,8 +20,8 @@ from core.hardware.devices import available_memory_bytes
 from core.settings import Settings
 from core.store.files import free_bytes
 from core.store.manifest import MANIFEST_NAME, Manifest, read_manifest
-from core.store.origin import Origin, find_origin
-from core.store.sources import Source, SourceKind
+from core.store.resolve import Source, SourceKind
+from core.store.weights_source import Origin, find_origin
 from core.units import bytes_text
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def estimate(
     """What it takes to get ``source`` in this precision.
 
     Args:
-        source: from :func:`core.store.sources.resolve`.
+        source: from :func:`core.store.resolve.resolve`.
         precision: of the weights of the result.
         settings: tells the home folder.
         int4: overrides the catalogue's INT4 settings.

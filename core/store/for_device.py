@@ -22,12 +22,12 @@ from core.settings import Settings
 from core.store.checkpoint import is_ir
 from core.store.files import folder_bytes, remove_folder
 from core.store.folders import Folders
-from core.store.origin import of_folder, original_folder, stored_ir
-from core.store.process import convert_in_process, fetch_in_process
 from core.store.progress import ProgressCallback
-from core.store.sources import Source, SourceKind
+from core.store.resolve import Source, SourceKind
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
+from core.store.subprocesses import convert_in_process, fetch_in_process
+from core.store.weights_source import of_folder, original_folder, stored_ir
 
 
 def npu_store(settings: Settings) -> ModelStore:
@@ -77,7 +77,7 @@ def have_for_device(
 
     Raises:
         NotAModelError: it comes in INT4 of another kind, or its folder is gone.
-        PaddockError: see :func:`core.store.process.convert_in_process`.
+        PaddockError: see :func:`core.store.subprocesses.convert_in_process`.
     """
     store = ModelStore(settings)
     found = find_for_device(store, source, Precision.INT4, wanted)

@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from core.hardware.devices import host_facts
 from core.store.checkpoint import read_json
-from core.store.foreign import LIBRARY_ERRORS, first_line
+from core.store.library_errors import LIBRARY_ERRORS, first_line
 from core.store.manifest import GenAICheck, GenAIOutcome
 from core.store.optimum_model import load_optimum_model
 from core.store.weights import read_weights

@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from core.errors import DiskFullError, PersonMistake, StoppedError
-from core.store.courier import Courier, carry_out
 from core.store.download import count, fetch_file
 from core.store.files import free_bytes
 from core.store.hub_errors import offline_error, readable_errors
@@ -32,6 +31,7 @@ from core.store.hub_listing import (
     wanted_files,
 )
 from core.store.progress import Progress, ProgressCallback, Stage, Transfer
+from core.store.transfer import Courier, carry_out
 
 COMPLETE_MARK = "paddock-download.json"
 """Written last: the revision and the sizes of the files of a complete download."""

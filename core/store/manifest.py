@@ -25,7 +25,7 @@ class SourceRecord(_Frozen):
     """Where the weights came from."""
 
     kind: str
-    """A value of :class:`core.store.sources.SourceKind`."""
+    """A value of :class:`core.store.resolve.SourceKind`."""
     location: str
     """Hugging Face id, or folder as it was then."""
     revision: str | None
@@ -164,7 +164,7 @@ class Manifest(_Frozen):
     has_chat_template: bool
     has_openvino_tokenizer: bool
     genai: GenAICheck | None = None
-    """None in older manifests; see :func:`core.store.process.with_genai_check`."""
+    """None in older manifests; see :func:`core.store.subprocesses.with_genai_check`."""
     created: datetime
     """UTC."""
     duration_s: float

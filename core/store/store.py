@@ -35,13 +35,13 @@ from core.errors import (
 )
 from core.remotes import is_remote, split_name
 from core.settings import Settings
-from core.store import sources
+from core.store import resolve as sources
 from core.store.files import fingerprint, folder_bytes, free_bytes, remove_folder, sha256
 from core.store.folders import Folders
-from core.store.making import Maker, Wish
 from core.store.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from core.store.pipeline import Maker, Wish
 from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
-from core.store.sources import Source, SourceKind, local_titles, marked_title, recorded_name
+from core.store.resolve import Source, SourceKind, local_titles, marked_title, recorded_name
 from core.store.stored import StoredModel
 
 if TYPE_CHECKING:
@@ -139,10 +139,10 @@ class ModelStore:
 
         Blocks while another process converts the same model to the same precision, and then
         takes its result. Heavy in memory and time where it converts: see
-        :func:`core.store.process.convert_in_process`.
+        :func:`core.store.subprocesses.convert_in_process`.
 
         Args:
-            source: from :func:`core.store.sources.resolve` or :meth:`resolve`.
+            source: from :func:`core.store.resolve.resolve` or :meth:`resolve`.
             precision: of the weights.
             int4: overrides the catalogue's INT4 settings; a model already stored in INT4 with
                 other settings is returned as it is.
@@ -204,7 +204,7 @@ class ModelStore:
         return download
 
     def resolve(self, model: str) -> Source:
-        """Find a model as :func:`core.store.sources.resolve` does, or else in the store.
+        """Find a model as :func:`core.store.resolve.resolve` does, or else in the store.
 
         A stored model is found by its key, and by what it was made from, even where that is gone:
         other precisions can be made from an FP16 or FP32 model in the store.

@@ -1,6 +1,6 @@
 """Downloads and conversions that people asked for: queued, watched, stopped, found again.
 
-Each task is carried out by a child process (:mod:`core.store.process`), which a thread of its own
+Each task is carried out by a child process (:mod:`core.store.subprocesses`), which a thread of its own
 waits for. One conversion runs at a time, and one download beside it; what works on the same model
 waits. The tasks belong to the process, not to the page or the session that asked for them.
 """
@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import BadRequestError, PaddockError, StoppedError
 from core.settings import Settings
-from core.store.process import convert_in_process, fetch_in_process
 from core.store.progress import Progress
-from core.store.sources import Source
+from core.store.resolve import Source
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
+from core.store.subprocesses import convert_in_process, fetch_in_process
 
 if TYPE_CHECKING:
     from core.store.hub import HubAccess

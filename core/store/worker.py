@@ -1,7 +1,7 @@
 """The child process that fetches and converts: ``python -m core.store.worker REQUEST``.
 
 The request is a JSON object: ``kind`` ("get", "convert" or "check"), ``model`` (what
-:func:`core.store.sources.resolve` takes), ``settings`` (fields of :class:`core.settings.Settings`)
+:func:`core.store.resolve.resolve` takes), ``settings`` (fields of :class:`core.settings.Settings`)
 and, to convert, ``precision``, ``models`` (where the result is to lie, or null), ``int4`` and
 ``int8`` (objects or null); to check a stored model with OpenVINO GenAI, ``folder`` in ``model``'s
 place. How the hub is asked, the token included, stands in the environment. The
@@ -26,11 +26,11 @@ import psutil
 from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import ConversionError, HubError, PaddockError
 from core.settings import Settings
-from core.store.child_side import become_child, end_with_parent, leave
 from core.store.genai_check import genai_check
+from core.store.library_env import leave_out_needless, quieten_libraries, refuse_telemetry
 from core.store.progress import Progress, ProgressCallback
-from core.store.quiet import leave_out_needless, quieten_libraries, refuse_telemetry
 from core.store.store import ModelStore
+from core.workers.child import become_child, end_with_parent, leave
 
 if TYPE_CHECKING:
     from core.store.hub import HubAccess

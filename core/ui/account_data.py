@@ -11,7 +11,7 @@ from core.db import RunRecord, RunStart
 from core.engine import Engine
 from core.errors import RecordsError
 from core.runtimes.spec import RuntimeName
-from core.store.sources import recorded_title
+from core.store.resolve import recorded_title
 from core.ui.cached import shared_votes
 from core.ui.person import Person, person
 from core.ui.safe_text import emphasised, safe_inline, safe_markdown

@@ -12,7 +12,7 @@ from core.db.vote_values import COMMENT_LIMIT
 from core.db.votes import Trait
 from core.errors import RecordsError
 from core.ratings import MEAN_RATING, Ratings, rate
-from core.store.sources import recorded_name, recorded_title
+from core.store.resolve import recorded_name, recorded_title
 from core.ui.cached import shared_votes
 from core.ui.comparison import Comparison, Shown
 from core.ui.judging import Judgement, NoBest

@@ -8,9 +8,9 @@ from core.errors import AccessDeniedError
 from core.remotes import is_remote, split_name
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore
-from core.store.confined import check_confined
 from core.store.for_device import npu_store
-from core.store.sources import path_of, recorded_name
+from core.store.path_guard import check_confined
+from core.store.resolve import path_of, recorded_name
 from core.ui.cached import shared_engine
 from core.ui.person import Person
 

@@ -9,7 +9,7 @@ from core.errors import PaddockError
 from core.store import SourceKind
 from core.store import hub as model_hub
 from core.store.hub import HubAccess
-from core.store.sources import several_gguf_files
+from core.store.resolve import several_gguf_files
 from core.ui.hub_access import hub_access
 from core.ui.link import link_texts
 from core.ui.model_access import check_name

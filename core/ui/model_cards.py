@@ -8,7 +8,7 @@ from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, publish
 from core.catalogue.prompts import prompt_format
 from core.engine import Engine
 from core.store.hub import HubAccess
-from core.store.sources import package_file, path_of
+from core.store.resolve import package_file, path_of
 from core.ui.loaded import draw_loaded
 from core.ui.model_charts import scores_chart
 from core.ui.model_filter import family

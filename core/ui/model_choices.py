@@ -10,10 +10,11 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.remotes import split_name
 from core.runtimes.spec import ModelSpec
-from core.store import ModelStore, StoredModel, sources
+from core.store import ModelStore, StoredModel
+from core.store import resolve as sources
 from core.store.estimate import missing_bytes
 from core.store.for_device import npu_store
-from core.store.origin import find_origin, reachable
+from core.store.weights_source import find_origin, reachable
 from core.ui.model_list import ListedModel, catalogue_models, own_models
 from core.ui.person import Person
 from core.ui.remote_models import remote_models

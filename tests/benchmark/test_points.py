@@ -31,7 +31,7 @@ from core.benchmark.points import (
 from core.catalogue import EMBEDDED_DIR, catalogue
 from core.db.measurement_values import MeasurementState
 from core.db.run_values import utc_now
-from core.store.sources import resolve
+from core.store.resolve import resolve
 from tests.benchmark.point_samples import (
     MB,
     NOW,

@@ -20,7 +20,7 @@ from core.engine import Engine
 from core.errors import GenerationError
 from core.runtimes.spec import ModelSpec, TokenRequest
 from core.store import resolve
-from core.store.child_side import Channel
+from core.workers.child import Channel
 
 
 def reference(**changes) -> Reference:

@@ -27,7 +27,7 @@ from core.runtimes.wire import (
     loaded_spec,
     plain_spec,
 )
-from core.store.child_side import Channel
+from core.workers.child import Channel
 
 SPEC = ModelSpec("mine", Precision.INT8, "CPU")
 

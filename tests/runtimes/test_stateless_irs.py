@@ -12,7 +12,7 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.store import resolve
 from core.store.convert import load_tokenizer, write_openvino_tokenizer
-from core.store.quiet import refuse_telemetry
+from core.store.library_env import refuse_telemetry
 from tests.builders import tiny_checkpoint
 from tests.in_process import converted, engine_in_process, greedy_answer
 

@@ -24,9 +24,9 @@ from core.store import (
     StoredModel,
     convert_in_process,
     files,
-    origin,
     resolve,
 )
+from core.store import weights_source as origin
 from core.store.estimate import estimate
 from core.store.hub import HubModel
 from core.store.manifest import write_manifest

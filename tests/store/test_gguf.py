@@ -21,7 +21,8 @@ from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
 from core.settings import Settings
-from core.store import ModelStore, SourceKind, StoredModel, convert_in_process, resolve, sources
+from core.store import ModelStore, SourceKind, StoredModel, convert_in_process, resolve
+from core.store import resolve as sources
 from core.store.gguf.blocks import TENSOR_TYPES
 from core.store.gguf.reader import read_gguf, summary
 from tests.gguf_files import ARCHITECTURES, TinyGguf, tiny_gguf

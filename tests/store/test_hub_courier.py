@@ -8,8 +8,8 @@ import time
 import pytest
 
 from core.errors import StoppedError
-from core.store.courier import Courier, carry_out
 from core.store.progress import Transfer
+from core.store.transfer import Courier, carry_out
 
 
 def nobody_asks() -> None:

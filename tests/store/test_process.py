@@ -31,12 +31,12 @@ from core.store import (
     Progress,
     Source,
     Stage,
-    child_process,
     convert_in_process,
     fetch_in_process,
     resolve,
 )
 from core.store.hub import HubAccess, completed, fetched_bytes
+from core.workers import process as child_process
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
 
@@ -180,7 +180,7 @@ def test_sentence_transformers_beside_us_does_no_harm(
     assert convert_in_process(source, INT8, settings=settings).precision is INT8
     code = (
         "import sys\n"
-        "from core.store.quiet import quick_imports\n"
+        "from core.store.library_env import quick_imports\n"
         "with quick_imports():\n"
         "    from optimum.intel import OVModelForCausalLM\n"
         "import sklearn.metrics\n"

@@ -15,7 +15,8 @@ from core.db.vote_values import COMMENT_LIMIT
 from core.ratings import rate
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
-from core.store import ModelStore, sources
+from core.store import ModelStore
+from core.store import resolve as sources
 from core.ui import compare_columns
 from core.ui.compare_columns import LOOK_EVERY_S, TURN_S, look_every_s
 from core.ui.compare_result import diff_html

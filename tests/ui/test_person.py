@@ -15,8 +15,8 @@ from core.engine import Engine
 from core.errors import AccessDeniedError, PaddockError
 from core.runtimes.spec import ModelSpec
 from core.settings import load_settings
-from core.store.confined import check_confined
 from core.store.manifest import Int4Record, write_manifest
+from core.store.path_guard import check_confined
 from core.ui import person as module
 from core.ui.model_access import check_name, check_use, key_of
 from core.ui.person import Person

@@ -35,8 +35,8 @@ from core.runtimes.optimum import conditions_of
 from core.runtimes.spec import SamplingSettings, TokenRequest
 from core.runtimes.tokenizer import load_tokenizer
 from core.runtimes.wire import loaded_spec
-from core.store.child_side import become_child
-from core.store.quiet import quieten_libraries, refuse_telemetry
+from core.store.library_env import quieten_libraries, refuse_telemetry
+from core.workers.child import become_child
 
 NOTEBOOK, RUNTIME = "notebook", "runtime"
 

@@ -17,7 +17,7 @@ from core.benchmark.speed.contender import NOTEBOOK, RUNTIME
 from core.errors import GenerationError, StoppedError
 from core.runtimes.spec import ModelSpec
 from core.runtimes.wire import plain_spec
-from core.store.child_process import ChildEnded, ChildProcess
+from core.workers.process import ChildEnded, ChildProcess
 
 _MODULE = "core.benchmark.speed.contender"
 _POLL_S = 0.2

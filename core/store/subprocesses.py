@@ -28,7 +28,6 @@ from core.errors import (
     StoppedError,
 )
 from core.settings import Settings
-from core.store.child_process import ChildEnded, ChildProcess
 from core.store.genai_check import is_current, known_check
 from core.store.manifest import GenAICheck, GenAIOutcome, write_manifest
 from core.store.progress import (
@@ -38,10 +37,11 @@ from core.store.progress import (
     Transfer,
     ignore_progress,
 )
-from core.store.sources import Source, SourceKind
+from core.store.resolve import Source, SourceKind
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
 from core.units import bytes_text
+from core.workers.process import ChildEnded, ChildProcess
 
 if TYPE_CHECKING:
     from core.store.hub import Download, HubAccess

@@ -1,6 +1,6 @@
 """A child process that works for this one and tells of it in JSON lines: the parent's side.
 
-The child's side is :mod:`core.store.child_side`.
+The child's side is :mod:`core.workers.child`.
 """
 
 from __future__ import annotations

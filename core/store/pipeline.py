@@ -32,10 +32,10 @@ from core.store.manifest import (
     SourceRecord,
     write_manifest,
 )
-from core.store.origin import original_folder, stored_ir
 from core.store.progress import Progress, ProgressCallback, Stage
-from core.store.sources import Source, SourceKind
+from core.store.resolve import Source, SourceKind
 from core.store.stored import StoredModel
+from core.store.weights_source import original_folder, stored_ir
 
 if TYPE_CHECKING:
     from core.store.convert import Converted

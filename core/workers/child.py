@@ -1,6 +1,6 @@
 """A child process that works for another and tells of it in JSON lines: the child's side.
 
-The parent's side is :mod:`core.store.child_process`. Standard output is the channel of the JSON
+The parent's side is :mod:`core.workers.process`. Standard output is the channel of the JSON
 lines; what libraries print goes to standard error. Standard input is a pipe from the parent: when
 that closes, for whatever reason, the child ends at once.
 """
