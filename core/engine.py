@@ -32,13 +32,13 @@ from core.generation.shares import Shares
 from core.meters import Metered, Meters, Standing
 from core.recording import RunRecorder
 from core.remotes import Directory, Remote, RemoteBook
-from core.runtimes.apart import ApartRuntime
 from core.runtimes.base import Runtime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pool import Lease, ModelHandle, ModelPool, OnProgress
 from core.runtimes.remote import RemoteHandle, RemoteLease, RemotePool
 from core.runtimes.spec import DEFAULT_RUNTIME, ExecutionHints, ModelSpec, RuntimeName
-from core.runtimes.tuned import Tuned, TunedHints, TuningKey
+from core.runtimes.subprocess_runtime import ApartRuntime
+from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey
 from core.settings import Settings
 from core.store import (
     ModelStore,

@@ -18,8 +18,8 @@ from core.catalogue import Precision, catalogue
 from core.db import Origin, RunState
 from core.engine import Engine
 from core.generation.job import Job
-from core.runtimes.apart import ProcessModel
 from core.runtimes.spec import ModelSpec
+from core.runtimes.subprocess_runtime import ProcessModel
 from core.settings import CHECKOUT
 
 SpecOf = Callable[..., ModelSpec]

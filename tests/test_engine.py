@@ -31,10 +31,10 @@ from core.generation.job import Job, Phase
 from core.generation.request import GenerationRequest
 from core.recording import GROWTH_IN_PROCESS
 from core.runtimes import pool as pool_module
-from core.runtimes.apart import ProcessModel
 from core.runtimes.base import LoadedModel
 from core.runtimes.optimum import OptimumModel
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName, SamplingSettings
+from core.runtimes.subprocess_runtime import ProcessModel
 from core.settings import Settings
 from core.store import TaskKind, TaskRequest, TaskState
 from core.store import tasks as tasks_module

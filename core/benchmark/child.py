@@ -21,8 +21,8 @@ from core.errors import GenerationError
 from core.hardware.devices import library_versions
 from core.runtimes.base import Conditions
 from core.runtimes.kv_cache import kv_bytes_per_position
+from core.runtimes.serialization import loaded_conditions, loaded_memory, plain_spec
 from core.runtimes.spec import ModelSpec
-from core.runtimes.wire import loaded_conditions, loaded_memory, plain_spec
 from core.store.checkpoint import read_json
 
 

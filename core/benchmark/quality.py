@@ -22,8 +22,8 @@ from typing import Any
 from core.benchmark.worker_process import SILENCE_S, MemoryWatch, OnProgress, run_worker
 from core.db.measurement_values import Quality
 from core.errors import GenerationError
+from core.runtimes.serialization import plain_spec
 from core.runtimes.spec import ModelSpec
-from core.runtimes.wire import plain_spec
 
 Ids = tuple[tuple[int, ...], ...]
 """Token ids of several texts or answers."""

@@ -18,7 +18,7 @@ from core.catalogue import Precision
 from core.errors import StoppedError
 from core.hardware.devices import host_facts
 from core.runtimes.spec import ExecutionHints, ModelSpec
-from core.runtimes.tuned import Tuned, TuningKey
+from core.runtimes.tuned_hints import Tuned, TuningKey
 
 PERPLEXITY_LIMIT = 1.01
 """Ratio of perplexities up to which a hint costs nothing that a person would notice."""

@@ -15,7 +15,7 @@ from core.catalogue import device_int4
 from core.errors import BadRequestError, GenerationError, ModelBusyError, PaddockError, StoppedError
 from core.hardware.devices import require_device
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
-from core.runtimes.tuned import Tuned
+from core.runtimes.tuned_hints import Tuned
 from core.settings import Settings
 from core.store import ModelStore
 

@@ -3,7 +3,7 @@
 It does nothing else, so that its memory and its processor time are the configuration's own. The
 request is the first line of standard input, a JSON object, for the reference's answers may be
 longer than a command line (32 767 characters on Windows): ``kind`` ("measure" or "quality"),
-``folder``, ``spec`` (see :mod:`core.runtimes.wire`), ``memory_limit_bytes`` or null, and what
+``folder``, ``spec`` (see :mod:`core.runtimes.serialization`), ``memory_limit_bytes`` or null, and what
 :func:`core.benchmark.measuring.measure` or :func:`core.benchmark.scoring.score` takes. It holds no
 secret. What comes back are JSON lines, ``progress`` and the events of those functions, then one
 ``done`` or ``error``; see :mod:`core.workers.child` for the rest of the protocol.
@@ -24,8 +24,8 @@ from core.runtimes.base import Runtime
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pytorch import PyTorchRuntime
+from core.runtimes.serialization import OUT_OF_MEMORY_SIGNS, loaded_spec
 from core.runtimes.spec import RuntimeName
-from core.runtimes.wire import OUT_OF_MEMORY_SIGNS, loaded_spec
 from core.store.library_env import quieten_libraries, refuse_telemetry
 from core.workers.child import Channel, become_child, end_with_parent, leave
 

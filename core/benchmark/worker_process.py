@@ -15,7 +15,7 @@ import psutil
 
 from core.errors import GenerationError, NotEnoughMemoryError, PaddockError, StoppedError
 from core.hardware.devices import ProcessMemory, process_memory
-from core.runtimes.wire import OUT_OF_MEMORY_SIGNS, loaded_error
+from core.runtimes.serialization import OUT_OF_MEMORY_SIGNS, loaded_error
 from core.units import bytes_text
 from core.workers.process import ChildEnded, ChildProcess
 

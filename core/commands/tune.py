@@ -15,7 +15,7 @@ from core.settings import Settings
 if TYPE_CHECKING:
     from core.benchmark.tuning_desk import TuningRun
     from core.engine import Engine
-    from core.runtimes.tuned import Tuned
+    from core.runtimes.tuned_hints import Tuned
 
 _LOOK_EVERY_S = 0.2
 
@@ -77,7 +77,7 @@ def _follow(run: TuningRun) -> None:
 
 def _forget(options: argparse.Namespace, engine: Engine) -> int:
     from core.hardware.devices import require_device
-    from core.runtimes.tuned import TuningKey
+    from core.runtimes.tuned_hints import TuningKey
 
     source = engine.store.resolve(options.model)
     key = TuningKey.here(

@@ -11,7 +11,7 @@ from core.benchmark.tuning_desk import TuningRun
 from core.engine import Engine
 from core.errors import PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, ModelSpec
-from core.runtimes.tuned import Tuned
+from core.runtimes.tuned_hints import Tuned
 from core.ui.metrics_rows import runtime_label
 from core.ui.person import manage_button
 from core.ui.safe_text import safe_inline

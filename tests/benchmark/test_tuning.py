@@ -28,7 +28,7 @@ from core.errors import (
 from core.generation.activity import MONITOR
 from core.runtimes.pool import memory_for
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
-from core.runtimes.tuned import Tuned, TunedHints, TuningKey
+from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey
 from core.settings import Settings
 from core.store import resolve
 

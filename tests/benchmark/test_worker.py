@@ -20,13 +20,13 @@ from core.errors import (
     UnknownDeviceError,
 )
 from core.runtimes.base import Conditions
-from core.runtimes.spec import ExecutionHints, ModelSpec, TokenRequest
-from core.runtimes.wire import (
+from core.runtimes.serialization import (
     loaded_conditions,
     loaded_error,
     loaded_spec,
     plain_spec,
 )
+from core.runtimes.spec import ExecutionHints, ModelSpec, TokenRequest
 from core.workers.child import Channel
 
 SPEC = ModelSpec("mine", Precision.INT8, "CPU")

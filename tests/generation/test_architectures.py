@@ -20,10 +20,10 @@ from core.engine import Engine
 from core.generation.answer import Answer, StopReason
 from core.generation.job import Job, Phase
 from core.generation.request import GenerationRequest
-from core.runtimes.apart import ProcessModel
 from core.runtimes.base import OnToken
 from core.runtimes.optimum import OptimumModel
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
+from core.runtimes.subprocess_runtime import ProcessModel
 from core.store import resolve
 from tests.builders import ARCHITECTURES, tiny_checkpoint
 

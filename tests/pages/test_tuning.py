@@ -13,7 +13,7 @@ from core.benchmark.tuning_desk import TuningRun
 from core.benchmark.turn import Turn
 from core.catalogue import Precision
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
-from core.runtimes.tuned import Tuned, TuningKey
+from core.runtimes.tuned_hints import Tuned, TuningKey
 from core.store.stored import StoredModel
 from core.ui.cached import shared_engine
 from tests.fakes import stored_model, two_folders_of_one_title

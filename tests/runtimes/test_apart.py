@@ -20,12 +20,12 @@ from core.db import Origin
 from core.engine import Engine
 from core.errors import CorruptModelError, GenerationError
 from core.generation.request import GenerationRequest
-from core.runtimes import apart_process
-from core.runtimes.apart import ApartRuntime, ProcessModel
+from core.runtimes import subprocess_worker as apart_process
 from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumModel
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
+from core.runtimes.subprocess_runtime import ApartRuntime, ProcessModel
 from core.settings import CHECKOUT, Settings
 from core.store import resolve
 
@@ -197,7 +197,7 @@ def test_the_app_itself_never_has_the_runtime(stored_folder: Path) -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "from core.catalogue import Precision\n"
-        "from core.runtimes.apart import ApartRuntime\n"
+        "from core.runtimes.subprocess_runtime import ApartRuntime\n"
         "from core.runtimes.spec import ModelSpec, SamplingSettings, TokenRequest\n"
         "runtime = ApartRuntime()\n"
         "spec = ModelSpec('m', Precision.FP32, 'CPU')\n"
@@ -316,7 +316,7 @@ def test_after_a_death_the_next_answer_loads_anew(
 def test_the_process_ends_with_the_app_whatever_ends_that(stored_folder: Path) -> None:
     script = (
         "import time\n"
-        "from core.runtimes.apart import ApartRuntime\n"
+        "from core.runtimes.subprocess_runtime import ApartRuntime\n"
         "runtime = ApartRuntime()\n"
         "runtime.prepare()\n"
         "print('ready', flush=True)\n"

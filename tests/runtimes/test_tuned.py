@@ -9,7 +9,7 @@ import pytest
 
 from core.catalogue import Precision
 from core.runtimes.spec import ExecutionHints, RuntimeName
-from core.runtimes.tuned import Tuned, TunedHints, TuningKey
+from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey
 
 KEY = TuningKey.here("paddock-neox", Precision.INT8, "CPU", RuntimeName.GENAI)
 TUNED = Tuned(

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from core.catalogue import EMBEDDED_DIR, Precision
-from core.runtimes.apart import ApartRuntime
 from core.runtimes.base import LoadedModel
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
+from core.runtimes.subprocess_runtime import ApartRuntime
 from core.settings import Settings
 from core.store import ModelStore, StoredModel, resolve, with_genai_check
 from core.store import genai_check as checks

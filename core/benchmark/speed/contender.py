@@ -32,9 +32,9 @@ from core.benchmark.task_accuracy import accuracy_at_once
 from core.benchmark.worker import RUNTIMES
 from core.runtimes.base import LoadedModel
 from core.runtimes.optimum import conditions_of
+from core.runtimes.serialization import loaded_spec
 from core.runtimes.spec import SamplingSettings, TokenRequest
 from core.runtimes.tokenizer import load_tokenizer
-from core.runtimes.wire import loaded_spec
 from core.store.library_env import quieten_libraries, refuse_telemetry
 from core.workers.child import become_child
 

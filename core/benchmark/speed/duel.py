@@ -15,8 +15,8 @@ from typing import Any
 
 from core.benchmark.speed.contender import NOTEBOOK, RUNTIME
 from core.errors import GenerationError, StoppedError
+from core.runtimes.serialization import plain_spec
 from core.runtimes.spec import ModelSpec
-from core.runtimes.wire import plain_spec
 from core.workers.process import ChildEnded, ChildProcess
 
 _MODULE = "core.benchmark.speed.contender"

@@ -1,6 +1,6 @@
 """Runs GenAI's models in processes of their own, so that the pages never wait for a model's step.
 
-What runs there is :mod:`core.runtimes.apart_process`. Prompts are tokenised and tokens made into
+What runs there is :mod:`core.runtimes.subprocess_worker`. Prompts are tokenised and tokens made into
 text on this side; ids go to and fro. A process that dies takes nothing but its own answers along.
 """
 
@@ -27,22 +27,22 @@ from core.runtimes.base import (
 )
 from core.runtimes.genai import DEFAULT_AT_ONCE, loaded_by_optimum, readable_tokenizer
 from core.runtimes.optimum import OptimumRuntime
-from core.runtimes.spec import ModelSpec, TokenRequest
-from core.runtimes.tokenizer import is_plain
-from core.runtimes.transformers_generate import TRANSFORMERS, spared_from_collections
-from core.runtimes.wire import (
+from core.runtimes.serialization import (
     loaded_conditions,
     loaded_error,
     loaded_memory,
     plain_request,
     plain_spec,
 )
+from core.runtimes.spec import ModelSpec, TokenRequest
+from core.runtimes.tokenizer import is_plain
+from core.runtimes.transformers_generate import TRANSFORMERS, spared_from_collections
 from core.store.library_env import quick_imports
 from core.workers.process import ChildProcess
 
 logger = logging.getLogger(__name__)
 
-_PROCESS = "core.runtimes.apart_process"
+_PROCESS = "core.runtimes.subprocess_worker"
 
 _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "PADDOCK_DATABASE_URL")
 """Variables that a process which only computes has no use for."""

@@ -2,7 +2,7 @@
 
 GenAI's batch is stepped under the interpreter's lock: in the app's own process every page of every
 person would stand still from one token to the next, and for seconds while a large model reads a
-prompt. The other side is :mod:`core.runtimes.apart`.
+prompt. The other side is :mod:`core.runtimes.subprocess_runtime`.
 
 The first line of standard input tells how many answers are given at once; the libraries are
 imported then. Every further line is one thing to do::
@@ -31,8 +31,8 @@ from core.errors import PaddockError
 from core.hardware.devices import process_memory
 from core.runtimes.base import InterruptedGeneration, LoadedModel
 from core.runtimes.genai import GenAIRuntime, NotForGenAI
+from core.runtimes.serialization import loaded_request, loaded_spec
 from core.runtimes.spec import TokenRequest
-from core.runtimes.wire import loaded_request, loaded_spec
 from core.store.library_env import quieten_libraries
 from core.workers.child import Channel, become_child
 
