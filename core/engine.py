@@ -25,12 +25,12 @@ from core.errors import (
     PaddockError,
     RecordsError,
 )
-from core.generation.activity import MONITOR
-from core.generation.job import Job, JobObserver, Phase
-from core.generation.request import GenerationRequest
-from core.generation.shares import Shares
-from core.meters import Metered, Meters, Standing
-from core.recording import RunRecorder
+from core.inference.contention import MONITOR
+from core.inference.job import Job, JobObserver, Phase
+from core.inference.prometheus import Metered, Meters, Standing
+from core.inference.recorder import RunRecorder
+from core.inference.request import GenerationRequest
+from core.inference.user_limits import Shares
 from core.remotes import Directory, Remote, RemoteBook
 from core.runtimes.base import Runtime
 from core.runtimes.optimum import OptimumRuntime

@@ -12,8 +12,8 @@ from core.catalogue.load import EMBEDDED_DIR
 from core.db import Origin
 from core.engine import Engine
 from core.errors import PaddockError, UnknownModelError
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.store import ModelStore, Source, SourceKind, StoredModel

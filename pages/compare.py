@@ -4,7 +4,7 @@ import streamlit as st
 
 from core.comparison.fit import fit_together
 from core.comparison.setup import Mode
-from core.generation.request import GenerationRequest
+from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
 from core.ui.cached import shared_engine
 from core.ui.compare_columns import draw_answers, follow_to_the_end, scroll_here

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from core.generation.request import GenerationRequest
+from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
 from core.ui.answers import draw_entry, draw_history_export, draw_question
 from core.ui.cached import shared_engine

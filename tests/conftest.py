@@ -13,8 +13,8 @@ import pytest
 
 from core.catalogue import Precision
 from core.engine import Engine
-from core.generation.activity import MONITOR
 from core.hardware import devices
+from core.inference.contention import MONITOR
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from tests.builders import tiny_checkpoint

@@ -8,8 +8,8 @@ from core.catalogue import Precision
 from core.catalogue.prompts import Turn
 from core.db import Origin
 from core.engine import Engine
-from core.generation.answer import Answer
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer
+from core.inference.request import GenerationRequest
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings

@@ -17,7 +17,7 @@ from core.__main__ import main
 from core.catalogue import Precision, catalogue
 from core.db import Origin, RunState
 from core.engine import Engine
-from core.generation.job import Job
+from core.inference.job import Job
 from core.runtimes.spec import ModelSpec
 from core.runtimes.subprocess_runtime import ProcessModel
 from core.settings import CHECKOUT

@@ -26,10 +26,10 @@ from core.errors import (
     UnknownDeviceError,
     UnknownModelError,
 )
-from core.generation.answer import StopReason
-from core.generation.job import Job, Phase
-from core.generation.request import GenerationRequest
-from core.recording import GROWTH_IN_PROCESS
+from core.inference.answer import StopReason
+from core.inference.job import Job, Phase
+from core.inference.recorder import GROWTH_IN_PROCESS
+from core.inference.request import GenerationRequest
 from core.runtimes import pool as pool_module
 from core.runtimes.base import LoadedModel
 from core.runtimes.optimum import OptimumModel

@@ -9,10 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.catalogue import Precision
 from core.db import Origin
-from core.generation.answer import Answer, StopReason
-from core.generation.job import Job, JobObserver
-from core.generation.timing import measure
-from core.meters import Metered, Meters, Standing
+from core.inference.answer import Answer, StopReason
+from core.inference.job import Job, JobObserver
+from core.inference.prometheus import Metered, Meters, Standing
+from core.inference.timing import measure
 from core.runtimes.spec import ModelSpec
 
 SPEC = ModelSpec("paddock-neox", Precision.INT8, "CPU")

@@ -20,10 +20,10 @@ from core.catalogue import Precision, npu_int4
 from core.db import Origin
 from core.engine import Engine, find_stored
 from core.errors import HubError, ModelBusyError, NotAModelError
-from core.generation.activity import MONITOR
-from core.generation.answer import StopReason
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.answer import StopReason
+from core.inference.contention import MONITOR
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.settings import Settings
 from core.store import ModelStore, SourceKind, StoredModel, for_device

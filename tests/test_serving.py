@@ -20,8 +20,8 @@ from core.errors import (
     TooManyAnswersError,
     UnknownModelError,
 )
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.serving import EngineModels
 from core.settings import Settings

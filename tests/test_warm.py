@@ -9,7 +9,7 @@ import pytest
 from core.catalogue import Precision
 from core.db import Origin
 from core.engine import Engine
-from core.generation.request import GenerationRequest
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
 

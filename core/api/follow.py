@@ -9,7 +9,7 @@ from types import TracebackType
 from starlette.types import Receive
 
 from core.api.service import Running
-from core.generation.job import Phase
+from core.inference.job import Phase
 
 _WORKING = (Phase.PREFILL, Phase.ANSWERING, Phase.DONE)
 

@@ -14,7 +14,7 @@ from core.api.errors import ApiError
 from core.api.fields import Fields, unsupported, wrong
 from core.api.service import Limits
 from core.catalogue.prompts import Role, Turn
-from core.generation.request import MAX_STOP_CHARACTERS, MAX_STOPS, GenerationRequest
+from core.inference.request import MAX_STOP_CHARACTERS, MAX_STOPS, GenerationRequest
 from core.runtimes.spec import (
     REPETITION_PENALTY_RANGE,
     SEED_RANGE,

@@ -10,7 +10,7 @@ from typing import Any
 
 from core.api.errors import SERVER, ApiError, api_error
 from core.api.service import ModelCard
-from core.generation.answer import Answer, StopReason
+from core.inference.answer import Answer, StopReason
 
 DONE = b"data: [DONE]\n\n"
 STILL_THERE = b": still there\n\n"

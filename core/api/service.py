@@ -8,9 +8,9 @@ from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
-from core.generation.answer import Answer
-from core.generation.job import Phase
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer
+from core.inference.job import Phase
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import MAX_NEW_TOKENS_RANGE, SamplingSettings
 
 
@@ -47,7 +47,7 @@ class Limits:
 
 
 class Running(Protocol):
-    """An answer under way; :class:`core.generation.job.Job` is one."""
+    """An answer under way; :class:`core.inference.job.Job` is one."""
 
     @property
     def id(self) -> str: ...

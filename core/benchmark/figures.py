@@ -1,6 +1,6 @@
 """What the rounds of a measurement amount to, in exact definitions.
 
-TTFT, TPOT and the rates are those of :mod:`core.generation.timing`, taken for each timed answer
+TTFT, TPOT and the rates are those of :mod:`core.inference.timing`, taken for each timed answer
 (sample). A rate over several answers is the median of the answers' rates. A figure of a process
 (load, memory, processor time) is the median of the rounds, a peak the highest of them. With an even
 number of values the median lies midway between the middle two.

@@ -19,8 +19,8 @@ import psutil
 from core.benchmark.enough import Enough, distance_during
 from core.benchmark.prompts import prompt_ids
 from core.errors import GenerationError, PromptTooLongError
-from core.generation.timing import measure as timings_of
 from core.hardware.devices import process_memory, require_device
+from core.inference.timing import measure as timings_of
 from core.runtimes.base import LoadedModel, Runtime
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.workers.child import Channel

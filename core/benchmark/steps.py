@@ -43,8 +43,8 @@ from core.errors import (
     StoppedError,
     UnknownDeviceError,
 )
-from core.generation.activity import ActivityMonitor
 from core.hardware.devices import host_facts, require_device
+from core.inference.contention import ActivityMonitor
 from core.settings import Settings
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from core.errors import (
     ModelBusyError,
     StoppedError,
 )
-from core.generation.activity import MONITOR, ActivityMonitor
 from core.hardware.devices import library_versions
+from core.inference.contention import MONITOR, ActivityMonitor
 from core.settings import Settings
 from core.store import ModelStore, Source, SourceKind
 

@@ -28,8 +28,8 @@ from core.errors import (
     StoppedError,
     UnknownDeviceError,
 )
-from core.generation.activity import MONITOR
 from core.hardware.devices import library_versions, require_device
+from core.inference.contention import MONITOR
 from core.settings import Settings, load_settings
 from core.store import ModelStore, Source
 

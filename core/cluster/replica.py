@@ -23,8 +23,8 @@ from core.cluster.bench_node import node_settings
 from core.db import GUEST, Origin
 from core.engine import Engine
 from core.errors import GenerationError, UnknownModelError
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
 from core.runtimes.spec import ModelSpec, SamplingSettings
 

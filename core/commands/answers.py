@@ -14,8 +14,8 @@ from core.errors import PaddockError
 from core.settings import Settings
 
 if TYPE_CHECKING:
-    from core.generation.answer import Answer
-    from core.generation.job import Job
+    from core.inference.answer import Answer
+    from core.inference.job import Job
     from core.runtimes.spec import SamplingSettings
 
 _LOOK_EVERY_S = 0.02
@@ -26,8 +26,8 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
     """Answer one instruction, streaming it to the terminal."""
     from core.db import Origin
     from core.engine import Engine
-    from core.generation.answer import StopReason
-    from core.generation.request import GenerationRequest
+    from core.inference.answer import StopReason
+    from core.inference.request import GenerationRequest
     from core.remotes import is_remote
     from core.runtimes.sampling import default_sampling
     from core.runtimes.spec import ModelSpec
@@ -92,7 +92,7 @@ def _stream(job: Job, *, quiet: bool) -> Answer:
 
 def _as_json(job: Job, answer: Answer) -> dict[str, Any]:
     from core.hardware.devices import host_facts, library_versions
-    from core.recording import GROWTH_IN_PROCESS
+    from core.inference.recorder import GROWTH_IN_PROCESS
 
     spec, timings, conditions = job.spec, answer.timings, answer.conditions
     facts, host = answer.facts, host_facts()
@@ -151,7 +151,7 @@ def _summary(answer: Answer) -> str:
 
 
 def _print_new(job: Job, read: int, line: Line, *, quiet: bool) -> int:
-    from core.generation.job import Phase
+    from core.inference.job import Phase
 
     snapshot = job.snapshot()
     if snapshot.phase in (Phase.PREPARING, Phase.QUEUED):

@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from enum import StrEnum
 
 from core.catalogue import Precision
-from core.generation.answer import Answer, StopReason
+from core.inference.answer import Answer, StopReason
 from core.runtimes.spec import ModelSpec
 from core.store import StoredModel
 

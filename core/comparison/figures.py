@@ -1,6 +1,6 @@
 """What an answer cost, and who of several came out better in what.
 
-The figures are those of the run table: both take them from :func:`core.recording.run_result`.
+The figures are those of the run table: both take them from :func:`core.inference.recorder.run_result`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from enum import StrEnum
 from core.comparison.setup import LETTERS
 from core.comparison.timed import Timing
 from core.errors import PaddockError
-from core.generation.answer import Answer
-from core.recording import run_result
+from core.inference.answer import Answer
+from core.inference.recorder import run_result
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore, StoredModel
 from core.units import bytes_text, milliseconds_text, rate_text

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from core.errors import BadRequestError
-from core.generation.request import GenerationRequest
+from core.inference.request import GenerationRequest
 
 MOST_INSTRUCTIONS = 200
 MAX_BYTES = 8 * 2**20

@@ -20,9 +20,9 @@ from core.comparison.cores import CORES, Look
 from core.comparison.setup import Mode, Setup
 from core.comparison.timed import TimedAnswer, Timing, suffice, timing_of
 from core.errors import ModelBusyError, PaddockError
-from core.generation.answer import Answer, StopReason
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer, StopReason
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.pool import OnProgress
 from core.runtimes.spec import ModelSpec
 

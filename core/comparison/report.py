@@ -20,9 +20,9 @@ from core.comparison.figures import DeltaRow, Figures, deltas, side_figures, sto
 from core.comparison.match import Match, SideState
 from core.comparison.setup import LETTERS, Mode
 from core.comparison.timeline import Timeline, timeline
-from core.generation.answer import Answer
-from core.generation.request import GenerationRequest
 from core.hardware.devices import HostFacts, host_facts, library_versions
+from core.inference.answer import Answer
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore, StoredModel
 

@@ -17,7 +17,7 @@ from core.comparison.match import LineUp, Match, SideState, Start
 from core.comparison.setup import Mode, Setup
 from core.comparison.timed import is_long_enough
 from core.errors import BadRequestError
-from core.generation.request import GenerationRequest
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from core.errors import BadRequestError, UnknownDeviceError
-from core.generation.request import GenerationRequest
 from core.hardware.devices import AUTO, auto_devices, require_device
+from core.inference.request import GenerationRequest
 from core.remotes import MARK
 from core.runtimes.spec import ModelSpec
 

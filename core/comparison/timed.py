@@ -2,7 +2,7 @@
 
 An embedded model answers in a twentieth of a second: a page that is drawn meanwhile, or a host that
 moves the machine's cores apart, halves its rate. Such a side answers the same again a few times,
-unseen, and the medians count. Definitions are those of :mod:`core.generation.timing`.
+unseen, and the medians count. Definitions are those of :mod:`core.inference.timing`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from core.comparison.cores import CORES
-from core.generation.answer import Answer, StopReason
+from core.inference.answer import Answer, StopReason
 
 SHORTEST_S = 1.0
 """Seconds of answers over which a side is timed, at the least; a longer answer is given once."""

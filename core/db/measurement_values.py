@@ -73,7 +73,7 @@ class Configuration:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One timed answer, in the definitions of :mod:`core.generation.timing`."""
+    """One timed answer, in the definitions of :mod:`core.inference.timing`."""
 
     ttft_ms: float
     tpot_ms: float | None

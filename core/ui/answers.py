@@ -10,8 +10,8 @@ import streamlit as st
 from core.catalogue import catalogue
 from core.catalogue.presets import presets
 from core.demo.corpus.example import is_refusal
-from core.generation.answer import StopReason
-from core.generation.request import GenerationRequest
+from core.inference.answer import StopReason
+from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
 from core.ui.cached import shared_engine
 from core.ui.export import to_json, to_markdown

@@ -8,8 +8,8 @@ import streamlit as st
 
 from core.comparison.match import SideState, matches_under_way
 from core.comparison.setup import LETTERS, Mode
-from core.generation.answer import StopReason
-from core.generation.job import Phase
+from core.inference.answer import StopReason
+from core.inference.job import Phase
 from core.ui.comparison import Comparison, Shown
 from core.ui.history import model_title
 from core.ui.safe_text import safe_inline, safe_markdown

@@ -15,8 +15,8 @@ from core.comparison.series import Series
 from core.comparison.setup import Mode, Setup
 from core.db import Origin
 from core.errors import PaddockError
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
 from core.ui.cached import cached_model, shared_engine, shared_votes
 from core.ui.compare_setup import Side

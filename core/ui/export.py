@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from core.hardware.devices import host_facts, library_versions
+from core.inference.recorder import GROWTH_IN_PROCESS, run_result
 from core.markdown import fenced
-from core.recording import GROWTH_IN_PROCESS, run_result
 from core.runtimes.base import Conditions
 from core.ui.history import HistoryEntry
 

@@ -9,9 +9,9 @@ import streamlit as st
 
 from core.db import Origin
 from core.errors import PaddockError
-from core.generation.answer import Answer
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
 from core.ui.cached import cached_model, shared_engine
 from core.ui.model_access import check_use

@@ -21,7 +21,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from core.api.app import Api
 from core.errors import PersonMistake, RecordsError
-from core.meters import Meters
+from core.inference.prometheus import Meters
 from core.remotes.registry import parse_setting
 from core.serving import EngineModels
 from core.settings import load_settings

@@ -9,8 +9,8 @@ from enum import StrEnum
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.generation.answer import Answer
-from core.generation.job import Job, Phase, Snapshot
+from core.inference.answer import Answer
+from core.inference.job import Job, Phase, Snapshot
 from core.runtimes.spec import ModelSpec
 from core.ui.paragraphs import Unsent
 from core.ui.safe_text import SafeMarkdown, safe_inline

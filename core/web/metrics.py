@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from core.api.errors import ApiError, api_error
 from core.errors import PaddockError
-from core.meters import Meters
+from core.inference.prometheus import Meters
 from core.web.programs import Programs
 
 METRICS = "/metrics"

@@ -13,10 +13,10 @@ from starlette.testclient import TestClient
 from core.api.app import Api
 from core.api.service import Caller, Limits, ModelCard
 from core.errors import PaddockError, UnknownModelError
-from core.generation.answer import Answer, StopReason
-from core.generation.job import Phase
-from core.generation.request import GenerationRequest
-from core.generation.timing import Timings
+from core.inference.answer import Answer, StopReason
+from core.inference.job import Phase
+from core.inference.request import GenerationRequest
+from core.inference.timing import Timings
 from core.runtimes.spec import SamplingSettings
 
 MODEL = "fake"

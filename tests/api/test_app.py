@@ -24,7 +24,7 @@ from core.errors import (
     RecordsError,
     TooManyAnswersError,
 )
-from core.generation.answer import StopReason
+from core.inference.answer import StopReason
 from tests.api.stand_ins import MODEL, StandIn, StandInAnswer, chat
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

@@ -13,9 +13,9 @@ from core.api.protocol import parse_chat
 from core.api.service import Limits
 from core.catalogue.prompts import Role
 from core.errors import PersonMistake, PromptTooLongError
-from core.generation.answer import Answer, StopReason
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer, StopReason
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.tokenizer import load_tokenizer
 from core.settings import load_settings
 from tests.api.stand_ins import MODEL, StandIn, chat

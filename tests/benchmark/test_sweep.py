@@ -36,7 +36,7 @@ from core.errors import (
     StoppedError,
     UnknownModelError,
 )
-from core.generation.activity import ActivityMonitor
+from core.inference.contention import ActivityMonitor
 from core.runtimes.spec import RuntimeName
 from core.settings import CHECKOUT, Settings
 from tests.benchmark.fake_tools import BANDWIDTH, FakeWork, a_round

@@ -25,7 +25,7 @@ from core.errors import (
     StoppedError,
     UnknownModelError,
 )
-from core.generation.activity import MONITOR
+from core.inference.contention import MONITOR
 from core.runtimes.pool import memory_for
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from core.generation.request import GenerationRequest
+from core.inference.request import GenerationRequest
 from core.ui.answers import draw_entry
 from core.ui.history import Conversation
 from tests.ui.test_figures_and_export import ANSWER, ENTRY

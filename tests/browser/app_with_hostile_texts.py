@@ -9,7 +9,7 @@ import time
 import streamlit as st
 
 import core.ui.stream_view
-from core.generation.job import Phase, Snapshot
+from core.inference.job import Phase, Snapshot
 from core.ui.safe_text import SafeMarkdown, emphasised, safe_inline, safe_markdown
 from core.ui.stream_view import Pace, stream_answer
 from tests.hostile import mix, pieces_of

@@ -23,8 +23,8 @@ from core.auth import Accounts
 from core.catalogue import Precision
 from core.db import AccountStore, Origin, RunStore
 from core.engine import Engine
-from core.generation.request import GenerationRequest
 from core.hardware.devices import process_memory
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
 from core.ui.safe_text import safe_markdown

@@ -11,9 +11,9 @@ import pytest
 
 from core.db import Origin
 from core.engine import Engine
-from core.generation.answer import StopReason
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.answer import StopReason
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.remotes import RemoteBook
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings

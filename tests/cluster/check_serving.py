@@ -20,7 +20,7 @@ from core.cluster.deployment import Serving
 from core.cluster.serving import ServedModels
 from core.db import RunStore
 from core.errors import ClusterError, UnknownModelError
-from core.generation.answer import StopReason
+from core.inference.answer import StopReason
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from tests.cluster.asking import Asker, crowd, replicas

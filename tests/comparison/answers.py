@@ -16,10 +16,10 @@ from core.comparison.report import MatchReport, Pair, SideReport
 from core.comparison.setup import LETTERS, Mode
 from core.comparison.timed import Timing
 from core.comparison.timeline import timeline
-from core.generation.answer import Answer, StopReason
-from core.generation.request import GenerationRequest
-from core.generation.timing import measure
 from core.hardware.devices import HostFacts, ProcessMemory
+from core.inference.answer import Answer, StopReason
+from core.inference.request import GenerationRequest
+from core.inference.timing import measure
 from core.runtimes.pool import LoadFacts
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.store import StoredModel

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 
 from core.catalogue import Precision
 from core.errors import PaddockError
-from core.generation.job import Job, JobObserver
-from core.generation.request import GenerationRequest
+from core.inference.job import Job, JobObserver
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.builders import tiny_tokenizer
 from tests.fakes import FakeCores, FakeHandle, FakeModel, Script

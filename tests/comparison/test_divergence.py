@@ -19,7 +19,7 @@ from core.comparison.divergence import (
     reference_pairs,
     same_tokenizer,
 )
-from core.generation.answer import StopReason
+from core.inference.answer import StopReason
 from core.store.manifest import FileRecord
 from tests.comparison.answers import answer, stored
 from tests.comparison.conftest import spec

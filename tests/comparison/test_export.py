@@ -17,8 +17,8 @@ from core.comparison.export import to_html, to_json, to_markdown
 from core.comparison.match import Match
 from core.comparison.report import MatchReport, describe
 from core.comparison.setup import Mode, Setup
-from core.generation.answer import Answer, StopReason
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer, StopReason
+from core.inference.request import GenerationRequest
 from core.settings import Settings
 from core.store import ModelStore
 from tests.comparison.answers import answer, report

@@ -19,10 +19,10 @@ from core.comparison.figures import stored_model as find_stored
 from core.comparison.timed import Timing
 from core.comparison.timeline import timeline
 from core.db import Origin, RunStore
-from core.generation.answer import Answer, StopReason
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
-from core.recording import RunRecorder
+from core.inference.answer import Answer, StopReason
+from core.inference.job import Job
+from core.inference.recorder import RunRecorder
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from core.store import ModelStore

@@ -18,9 +18,9 @@ from core.comparison.cores import Cores
 from core.comparison.match import Match, SideState, matches_under_way
 from core.comparison.setup import Mode, Setup
 from core.errors import BadRequestError, GenerationError, ModelBusyError, NotEnoughMemoryError
-from core.generation.answer import StopReason
-from core.generation.job import JobObserver, Phase
-from core.generation.request import GenerationRequest
+from core.inference.answer import StopReason
+from core.inference.job import JobObserver, Phase
+from core.inference.request import GenerationRequest
 from core.runtimes.base import InterruptedGeneration
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.comparison.conftest import GREEDY, PATIENCE_S, Held, OutOfOrder, Stable, spec

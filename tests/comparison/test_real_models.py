@@ -15,9 +15,9 @@ from core.comparison.setup import Mode, Setup
 from core.db import Origin
 from core.db.columns import storable_text
 from core.engine import Engine
-from core.generation.answer import Answer, StopReason
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer, StopReason
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 
 PATIENCE_S = 180.0

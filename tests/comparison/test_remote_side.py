@@ -14,7 +14,7 @@ from core.comparison.report import describe
 from core.comparison.setup import Mode, Setup, default_mode
 from core.db import Origin
 from core.engine import Engine
-from core.generation.request import GenerationRequest
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, serving
 

@@ -13,7 +13,7 @@ from core.comparison.match import SideState
 from core.comparison.series import Series
 from core.comparison.setup import Mode
 from core.errors import BadRequestError
-from core.generation.request import GenerationRequest
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import SamplingSettings, TokenRequest
 from tests.comparison.conftest import GREEDY, PATIENCE_S, OutOfOrder, Stable, spec
 

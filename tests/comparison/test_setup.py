@@ -9,8 +9,8 @@ import pytest
 from core.comparison import setup as comparison_setup
 from core.comparison.setup import Mode, Setup, default_mode, devices_of
 from core.errors import BadRequestError
-from core.generation.request import GenerationRequest
 from core.hardware.devices import Device, DeviceKind, auto_devices
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.comparison.conftest import spec
 

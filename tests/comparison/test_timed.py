@@ -16,9 +16,9 @@ from core.comparison.match import Match, SideState
 from core.comparison.setup import Mode, Setup
 from core.comparison.timed import MOST_ANSWERS, TimedAnswer, Timing, suffice, timing_of
 from core.errors import TooManyAnswersError
-from core.generation.answer import Answer, StopReason
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer, StopReason
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
 from tests.comparison.answers import answer
 from tests.comparison.conftest import GREEDY, PATIENCE_S, Held, Stable, spec

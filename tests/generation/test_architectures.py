@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core.catalogue import CONVERTED_PRECISIONS, Precision
 from core.catalogue.prompts import prompt_format
 from core.engine import Engine
-from core.generation.answer import Answer, StopReason
-from core.generation.job import Job, Phase
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer, StopReason
+from core.inference.job import Job, Phase
+from core.inference.request import GenerationRequest
 from core.runtimes.base import OnToken
 from core.runtimes.optimum import OptimumModel
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest

@@ -12,9 +12,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from core.errors import BadRequestError, GenerationError, ModelBusyError, PromptTooLongError
-from core.generation.answer import Answer, StopReason
-from core.generation.job import Job, JobObserver, Phase
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer, StopReason
+from core.inference.job import Job, JobObserver, Phase
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import SamplingSettings
 from tests.builders import tiny_tokenizer
 from tests.fakes import FakeHandle, FakeModel, Script

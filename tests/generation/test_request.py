@@ -7,7 +7,7 @@ import math
 import pytest
 
 from core.errors import BadRequestError
-from core.generation.request import MAX_CHARACTERS, GenerationRequest
+from core.inference.request import MAX_CHARACTERS, GenerationRequest
 from core.runtimes.spec import SamplingSettings
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from core.errors import TooManyAnswersError
-from core.generation.shares import Share, Shares
+from core.inference.user_limits import Share, Shares
 
 NEVER = threading.Event()
 

@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from core.catalogue.prompts import StopRule, prompt_format
-from core.generation.text import StopText, TextDecoder
+from core.inference.text import StopText, TextDecoder
 from tests.builders import tiny_tokenizer
 
 MULTI_BYTE = "Grüße, 世界! 👩‍👩‍👧‍👦 naïve 🇩🇪 ≥ 3 — “ok” \u0301 end"

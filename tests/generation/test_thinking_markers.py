@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.generation.answer import Answer
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import SamplingSettings
 from core.runtimes.tokenizer import load_tokenizer
 from tests.builders import tiny_tokenizer

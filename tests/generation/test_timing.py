@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.generation.timing import measure
+from core.inference.timing import measure
 
 
 def test_definitions():

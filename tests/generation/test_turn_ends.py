@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from core.catalogue import Precision
-from core.generation.answer import StopReason
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.answer import StopReason
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ModelSpec, SamplingSettings

@@ -19,8 +19,8 @@ from core.comparison.figures import side_figures
 from core.comparison.setup import Mode
 from core.db import RunStore, Verdict, VoteStore
 from core.engine import Engine
-from core.generation.job import Job
 from core.hardware.devices import AUTO
+from core.inference.job import Job
 from core.runtimes.spec import RuntimeName
 from core.settings import load_settings
 from core.ui.comparison import Comparison, Shown, ShownList

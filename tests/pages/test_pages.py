@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from core.catalogue import catalogue
 from core.catalogue.presets import presets
 from core.db import RunResult, RunStart, RunStore
-from core.generation.request import GenerationRequest
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
 from core.settings import KIOSK_SENTENCE, load_settings
 from core.ui import person

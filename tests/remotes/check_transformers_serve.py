@@ -16,8 +16,8 @@ import pytest
 
 from core.db import Origin
 from core.engine import Engine
-from core.generation.answer import Answer, StopReason
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer, StopReason
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
 from tests.remotes.scripted_server import free_port

@@ -19,7 +19,7 @@ from core.catalogue import Precision
 from core.db import Origin
 from core.engine import Engine
 from core.errors import CorruptModelError, GenerationError
-from core.generation.request import GenerationRequest
+from core.inference.request import GenerationRequest
 from core.runtimes import subprocess_worker as apart_process
 from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId
 from core.runtimes.genai import GenAIRuntime

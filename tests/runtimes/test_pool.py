@@ -18,7 +18,7 @@ from core.errors import (
     NotEnoughMemoryError,
     UnknownDeviceError,
 )
-from core.generation.activity import ActivityMonitor
+from core.inference.contention import ActivityMonitor
 from core.runtimes import pool as pool_module
 from core.runtimes.pool import MEMORY_BASE_BYTES, ModelPool
 from core.runtimes.spec import ExecutionHints, ModelSpec

@@ -13,9 +13,9 @@ import pytest
 from core.db import Origin
 from core.engine import Engine
 from core.errors import BadRequestError, UnknownModelError
-from core.generation.answer import Answer, StopReason
-from core.generation.job import Job
-from core.generation.request import GenerationRequest
+from core.inference.answer import Answer, StopReason
+from core.inference.job import Job
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings
 from core.settings import Settings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_port, serving
@@ -371,7 +371,7 @@ def test_no_more_than_so_many_at_once(tmp_path: Path, server: ScriptedServer):
 
 
 def test_work_here_disturbs_only_what_runs_here(engine: Engine, monkeypatch: pytest.MonkeyPatch):
-    from core.generation.activity import MONITOR
+    from core.inference.contention import MONITOR
     from core.remotes import Remote
 
     with MONITOR.running():

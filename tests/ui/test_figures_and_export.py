@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 from core.catalogue import Precision
 from core.errors import GenerationError
-from core.generation.answer import Answer, StopReason
-from core.generation.request import GenerationRequest
-from core.generation.timing import measure
 from core.hardware.devices import ProcessMemory
+from core.inference.answer import Answer, StopReason
+from core.inference.request import GenerationRequest
+from core.inference.timing import measure
 from core.runtimes.base import Conditions
 from core.runtimes.pool import LoadFacts
 from core.runtimes.spec import ModelSpec, SamplingSettings

@@ -6,9 +6,9 @@ import logging
 
 from core.db import GUEST, Origin, RunResult, RunStart, RunStore
 from core.errors import RecordsError
-from core.generation.answer import Answer
-from core.generation.job import Job, JobObserver
 from core.hardware.devices import host_facts, library_versions
+from core.inference.answer import Answer
+from core.inference.job import Job, JobObserver
 from core.remotes import MARK, split_name
 from core.store import Manifest, SourceKind
 
@@ -44,7 +44,7 @@ class RunRecorder(JobObserver):
         self._start: RunStart | None = None
 
     def started(self, job: Job) -> None:
-        """See :class:`core.generation.job.JobObserver`."""
+        """See :class:`core.inference.job.JobObserver`."""
         self._start = self._describe(job)
         try:
             self.run_id = self._runs.start(self._start)
@@ -52,7 +52,7 @@ class RunRecorder(JobObserver):
             logger.warning("The start of an answer was not recorded: %s", error)
 
     def ended(self, job: Job, answer: Answer) -> None:
-        """See :class:`core.generation.job.JobObserver`."""
+        """See :class:`core.inference.job.JobObserver`."""
         assert self._start is not None, "an answer ends after it has started"
         result = run_result(answer)
         try:

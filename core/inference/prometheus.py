@@ -11,9 +11,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from core.db import Origin
-from core.generation.answer import Answer
-from core.generation.job import Job, JobObserver
 from core.hardware.devices import app_memory
+from core.inference.answer import Answer
+from core.inference.job import Job, JobObserver
 from core.runtimes.spec import ModelSpec
 
 _MODEL = ("model", "precision", "device", "runtime")
@@ -113,15 +113,15 @@ class Metered(JobObserver):
 
     @property
     def run_id(self) -> str | None:  # type: ignore[override]
-        """See :class:`core.generation.job.JobObserver`."""
+        """See :class:`core.inference.job.JobObserver`."""
         return self._inner.run_id
 
     def started(self, job: Job) -> None:
-        """See :class:`core.generation.job.JobObserver`."""
+        """See :class:`core.inference.job.JobObserver`."""
         self._inner.started(job)
 
     def ended(self, job: Job, answer: Answer) -> None:
-        """See :class:`core.generation.job.JobObserver`."""
+        """See :class:`core.inference.job.JobObserver`."""
         self._meters.count_answer(job.spec, self._origin, answer)
         self._inner.ended(job, answer)
 

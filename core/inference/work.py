@@ -9,9 +9,9 @@ from typing import Protocol
 
 from core.catalogue.prompts import Prompt, choose_format, prompt_format
 from core.errors import BadRequestError, PromptTooLongError
-from core.generation.answer import StopReason
-from core.generation.request import GenerationRequest
-from core.generation.text import StopText, TextDecoder
+from core.inference.answer import StopReason
+from core.inference.request import GenerationRequest
+from core.inference.text import StopText, TextDecoder
 from core.runtimes.base import Conditions, StampedId, TextModel
 from core.runtimes.pool import Lease
 from core.runtimes.remote import RemoteLease

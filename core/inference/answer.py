@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from core.generation.timing import Timings
+from core.inference.timing import Timings
 from core.runtimes.base import Conditions
 from core.runtimes.pool import LoadFacts
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from core.errors import GenerationError, PaddockError
-from core.generation.activity import monitor_beside
-from core.generation.answer import Answer, StopReason
-from core.generation.request import GenerationRequest
-from core.generation.shares import Share
-from core.generation.timing import Timings, measure
-from core.generation.work import Work, work_on
+from core.inference.answer import Answer, StopReason
+from core.inference.contention import monitor_beside
+from core.inference.request import GenerationRequest
+from core.inference.timing import Timings, measure
+from core.inference.user_limits import Share
+from core.inference.work import Work, work_on
 from core.runtimes.base import InterruptedGeneration
 from core.runtimes.pool import Lease, ModelHandle
 from core.runtimes.remote import RemoteHandle, RemoteLease
@@ -309,7 +309,7 @@ class Job:
         return reason, None
 
     def _on_piece(self, token_id: int | None, stamp: float, text: str) -> bool:
-        """See :data:`core.generation.work.OnPiece`."""
+        """See :data:`core.inference.work.OnPiece`."""
         self._stamps.append(stamp)
         if token_id is not None:
             self._ids.append(token_id)
