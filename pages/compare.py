@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from core.comparison.fit import fit_together
-from core.comparison.setup import Mode
+from core.compare.fit import fit_together
+from core.compare.setup import Mode
 from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
 from core.ui.cached import shared_engine

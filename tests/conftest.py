@@ -62,7 +62,7 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> FakeCores:
     """This machine's, near all the time unless the test says otherwise."""
     found = FakeCores()
     for module in ("match", "timed"):
-        monkeypatch.setattr(f"core.comparison.{module}.CORES", found)
+        monkeypatch.setattr(f"core.compare.{module}.CORES", found)
     return found
 
 

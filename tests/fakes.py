@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue import Precision
-from core.comparison.cores import Cores, Look
+from core.compare.core_latency import Cores, Look
 from core.hardware.devices import ProcessMemory
 from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
 from core.runtimes.pool import Lease, LoadFacts, ModelPool

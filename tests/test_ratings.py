@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.ratings import (
+from core.compare.ratings import (
     MEAN_RATING,
     POINTS_PER_LOGIT,
     PRIOR_GAMES,

@@ -24,7 +24,7 @@ SOURCES = sorted(
 )
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("core.errors", "core.markdown", "core.ratings", "core.units"),
+    ("core.errors", "core.markdown", "core.compare.ratings", "core.units"),
     ("core.settings",),
     ("core.hardware.devices", "core.db"),
     ("core.catalogue", "core.remotes"),
@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.benchmark", "core.auth"),
     ("core.api", "core.inference.prometheus", "core.inference.recorder", "core.doctor"),
     ("core.engine",),
-    ("core.comparison", "core.serving", "core.web"),
+    ("core.compare", "core.serving", "core.web"),
     ("core.cluster",),
     ("core.commands",),
     ("core.ui", "core.__main__"),

@@ -8,7 +8,7 @@ from itertools import cycle
 import pandas  # noqa: F401 - plotly looks at it, even half imported by another thread
 import plotly.graph_objects as go
 
-from core.comparison.timeline import Timeline
+from core.compare.timeline import Timeline
 
 SIDE_COLOURS = ("#1f7fc9", "#d9730d", "#2f9e62", "#9b59b6")
 """Of the sides of a comparison; they read on a light and on a dark page."""

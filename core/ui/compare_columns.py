@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from core.comparison.match import SideState, matches_under_way
-from core.comparison.setup import LETTERS, Mode
+from core.compare.match import SideState, matches_under_way
+from core.compare.setup import LETTERS, Mode
 from core.inference.answer import StopReason
 from core.inference.job import Phase
 from core.ui.comparison import Comparison, Shown

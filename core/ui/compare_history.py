@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from core.comparison.export import to_html, to_json, to_markdown
-from core.comparison.setup import LETTERS
+from core.compare.export import to_html, to_json, to_markdown
+from core.compare.setup import LETTERS
 from core.store import ModelStore
 from core.ui.compare_result import report_of
 from core.ui.comparison import Comparison, Entry, Shown, ShownList

@@ -6,16 +6,16 @@ from typing import Any
 
 import streamlit as st
 
-from core.comparison.instructions import (
+from core.compare.instructions import (
     MOST_INSTRUCTIONS,
     SEPARATOR,
     Instruction,
     decode_upload,
     parse_instructions,
 )
-from core.comparison.match import Match, SideState
-from core.comparison.series import SeriesRow, SideSummary
-from core.comparison.setup import LETTERS
+from core.compare.match import Match, SideState
+from core.compare.series import SeriesRow, SideSummary
+from core.compare.setup import LETTERS
 from core.errors import PaddockError
 from core.ui.compare_columns import draw_answers, look_every_s
 from core.ui.comparison import Comparison, Shown, ShownList

@@ -7,9 +7,9 @@ from typing import Any
 
 import streamlit as st
 
-from core.comparison import LETTERS, DeltaRow, DiffKind
-from core.comparison.report import MatchReport, Pair, SideReport, describe
-from core.comparison.wording import caution, medians
+from core.compare import LETTERS, DeltaRow, DiffKind
+from core.compare.report import MatchReport, Pair, SideReport, describe
+from core.compare.wording import caution, medians
 from core.store import ModelStore
 from core.ui.charts import timeline_chart
 from core.ui.comparison import Shown

@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
-from core.comparison.setup import FEWEST_SIDES, LETTERS, MOST_SIDES, Mode, default_mode
+from core.compare.setup import FEWEST_SIDES, LETTERS, MOST_SIDES, Mode, default_mode
 from core.errors import PersonMistake
 from core.hardware.devices import AUTO
 from core.remotes import is_remote

@@ -9,10 +9,10 @@ from functools import partial
 
 import streamlit as st
 
-from core.comparison.instructions import Instruction
-from core.comparison.match import Match, SideState, Start
-from core.comparison.series import Series
-from core.comparison.setup import Mode, Setup
+from core.compare.instructions import Instruction
+from core.compare.match import Match, SideState, Start
+from core.compare.series import Series
+from core.compare.setup import Mode, Setup
 from core.db import Origin
 from core.errors import PaddockError
 from core.inference.job import Job

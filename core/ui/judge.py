@@ -6,12 +6,12 @@ from typing import Any
 
 import streamlit as st
 
-from core.comparison.setup import LETTERS
+from core.compare.ratings import MEAN_RATING, Ratings, rate
+from core.compare.setup import LETTERS
 from core.db import Subject
 from core.db.vote_values import COMMENT_LIMIT
 from core.db.votes import Trait
 from core.errors import RecordsError
-from core.ratings import MEAN_RATING, Ratings, rate
 from core.store.resolve import recorded_name, recorded_title
 from core.ui.cached import shared_votes
 from core.ui.comparison import Comparison, Shown

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
 
-from core.comparison.match import Match
-from core.comparison.setup import LETTERS
+from core.compare.match import Match
+from core.compare.setup import LETTERS
 from core.db import GUEST, CompareMode, Subject, Verdict, Vote
 from core.runtimes.spec import ModelSpec
 from core.ui.history import model_title

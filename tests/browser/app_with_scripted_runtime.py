@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 import transformers.models.auto.tokenization_auto  # noqa: F401 - seconds, which no test waits for
 
-import core.comparison.timed
+import core.compare.timed_answers
 import core.engine
 from core.runtimes.spec import RuntimeName
 from core.ui.server import middleware, routes, watching
@@ -20,7 +20,7 @@ SHELL = Path(__file__).resolve().parents[2] / "core" / "ui" / "shell.py"
 core.engine.default_runtimes = lambda settings: dict.fromkeys(RuntimeName, ScriptedRuntime())
 core.engine.convert_in_process = scripted_conversion
 
-core.comparison.timed.SHORTEST_S = 0.0  # what is on a stage is given once
+core.compare.timed_answers.SHORTEST_S = 0.0  # what is on a stage is given once
 
 gc.freeze()  # as the real runtime does after its imports, see core/runtimes/optimum.py
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from core.comparison.setup import Mode
+from core.compare.setup import Mode
 from tests.browser.screen import Line, Screen, Stagehand, eventually
 from tests.hostile import ACTIVE, HOSTILE
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue import Precision
-from core.comparison.divergence import compare, followed, readable_diff
-from core.comparison.figures import deltas, side_figures
-from core.comparison.match import SideState
-from core.comparison.report import MatchReport, Pair, SideReport
-from core.comparison.setup import LETTERS, Mode
-from core.comparison.timed import Timing
-from core.comparison.timeline import timeline
+from core.compare.divergence import compare, followed, readable_diff
+from core.compare.figures import deltas, side_figures
+from core.compare.match import SideState
+from core.compare.report import MatchReport, Pair, SideReport
+from core.compare.setup import LETTERS, Mode
+from core.compare.timed_answers import Timing
+from core.compare.timeline import timeline
 from core.hardware.devices import HostFacts, ProcessMemory
 from core.inference.answer import Answer, StopReason
 from core.inference.request import GenerationRequest

@@ -85,7 +85,7 @@ class Stable:
         return held
 
     def start(self, spec: ModelSpec, request: GenerationRequest) -> Job:
-        """See :data:`core.comparison.match.Start`."""
+        """See :data:`core.compare.match.Start`."""
         self.started.append(spec.model)
         if spec.model in self.failures:
             raise self.failures[spec.model]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.catalogue import Precision
-from core.comparison.divergence import (
+from core.compare.divergence import (
     DiffKind,
     agreement,
     compare,

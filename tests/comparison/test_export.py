@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from core.comparison.export import to_html, to_json, to_markdown
-from core.comparison.match import Match
-from core.comparison.report import MatchReport, describe
-from core.comparison.setup import Mode, Setup
+from core.compare.export import to_html, to_json, to_markdown
+from core.compare.match import Match
+from core.compare.report import MatchReport, describe
+from core.compare.setup import Mode, Setup
 from core.inference.answer import Answer, StopReason
 from core.inference.request import GenerationRequest
 from core.settings import Settings

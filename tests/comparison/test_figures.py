@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.comparison.figures import (
+from core.compare.figures import (
     MEASURES,
     DeltaRow,
     Direction,
@@ -15,9 +15,9 @@ from core.comparison.figures import (
     deltas,
     side_figures,
 )
-from core.comparison.figures import stored_model as find_stored
-from core.comparison.timed import Timing
-from core.comparison.timeline import timeline
+from core.compare.figures import stored_model as find_stored
+from core.compare.timed_answers import Timing
+from core.compare.timeline import timeline
 from core.db import Origin, RunStore
 from core.inference.answer import Answer, StopReason
 from core.inference.job import Job

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.comparison.instructions import (
+from core.compare.instructions import (
     MAX_BYTES,
     MOST_INSTRUCTIONS,
     Instruction,

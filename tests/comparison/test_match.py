@@ -13,10 +13,10 @@ from dataclasses import replace
 import pytest
 
 from core.benchmark import enough
-from core.comparison import match as match_module
-from core.comparison.cores import Cores
-from core.comparison.match import Match, SideState, matches_under_way
-from core.comparison.setup import Mode, Setup
+from core.compare import match as match_module
+from core.compare.core_latency import Cores
+from core.compare.match import Match, SideState, matches_under_way
+from core.compare.setup import Mode, Setup
 from core.errors import BadRequestError, GenerationError, ModelBusyError, NotEnoughMemoryError
 from core.inference.answer import StopReason
 from core.inference.job import JobObserver, Phase
@@ -140,7 +140,7 @@ def test_a_races_answers_overlap_and_are_marked(stable: Stable):
 
 
 class Paddock:
-    """Loads models when the test says so; see :data:`core.comparison.match.LineUp`."""
+    """Loads models when the test says so; see :data:`core.compare.match.LineUp`."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, threading.Event] = {}

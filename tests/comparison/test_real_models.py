@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from core.catalogue import Precision
-from core.comparison.divergence import followed, reference_pairs
-from core.comparison.figures import side_figures
-from core.comparison.match import Match, SideState
-from core.comparison.report import describe
-from core.comparison.setup import Mode, Setup
+from core.compare.divergence import followed, reference_pairs
+from core.compare.figures import side_figures
+from core.compare.match import Match, SideState
+from core.compare.report import describe
+from core.compare.setup import Mode, Setup
 from core.db import Origin
 from core.db.columns import storable_text
 from core.engine import Engine

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from core.comparison.export import to_json, to_markdown
-from core.comparison.fit import fit_together
-from core.comparison.html_page import to_html
-from core.comparison.match import Match, SideState
-from core.comparison.report import describe
-from core.comparison.setup import Mode, Setup, default_mode
+from core.compare.export import to_json, to_markdown
+from core.compare.fit import fit_together
+from core.compare.html_page import to_html
+from core.compare.match import Match, SideState
+from core.compare.report import describe
+from core.compare.setup import Mode, Setup, default_mode
 from core.db import Origin
 from core.engine import Engine
 from core.inference.request import GenerationRequest

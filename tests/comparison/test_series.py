@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from core.comparison import timed
-from core.comparison.instructions import Instruction, parse_instructions
-from core.comparison.match import SideState
-from core.comparison.series import Series
-from core.comparison.setup import Mode
+from core.compare import timed_answers as timed
+from core.compare.instructions import Instruction, parse_instructions
+from core.compare.match import SideState
+from core.compare.series import Series
+from core.compare.setup import Mode
 from core.errors import BadRequestError
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import SamplingSettings, TokenRequest

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.comparison import setup as comparison_setup
-from core.comparison.setup import Mode, Setup, default_mode, devices_of
+from core.compare import setup as comparison_setup
+from core.compare.setup import Mode, Setup, default_mode, devices_of
 from core.errors import BadRequestError
 from core.hardware.devices import Device, DeviceKind, auto_devices
 from core.inference.request import GenerationRequest

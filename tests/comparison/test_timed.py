@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from core.comparison import match as match_module
-from core.comparison import timed
-from core.comparison.figures import side_figures
-from core.comparison.match import Match, SideState
-from core.comparison.setup import Mode, Setup
-from core.comparison.timed import MOST_ANSWERS, TimedAnswer, Timing, suffice, timing_of
+from core.compare import match as match_module
+from core.compare import timed_answers as timed
+from core.compare.figures import side_figures
+from core.compare.match import Match, SideState
+from core.compare.setup import Mode, Setup
+from core.compare.timed_answers import MOST_ANSWERS, TimedAnswer, Timing, suffice, timing_of
 from core.errors import TooManyAnswersError
 from core.inference.answer import Answer, StopReason
 from core.inference.job import Job

@@ -14,9 +14,9 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 import core.engine
-from core.comparison import timed
-from core.comparison.figures import side_figures
-from core.comparison.setup import Mode
+from core.compare import timed_answers as timed
+from core.compare.figures import side_figures
+from core.compare.setup import Mode
 from core.db import RunStore, Verdict, VoteStore
 from core.engine import Engine
 from core.hardware.devices import AUTO
@@ -235,7 +235,7 @@ def test_embedded_models_answer_on_both_sides_with_one_seed(runs: RunStore) -> N
 def test_the_figures_are_those_of_the_records(
     scripted: None, runs: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.comparison.timed.SHORTEST_S", 0.0)
+    monkeypatch.setattr("core.compare.timed_answers.SHORTEST_S", 0.0)
     app = page()
     run(app)
     recorded = {row.start.model: row.result for row in runs.recent()}

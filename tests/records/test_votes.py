@@ -20,6 +20,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
+from core.compare.ratings import rate
 from core.db import (
     GUEST,
     CompareMode,
@@ -35,7 +36,6 @@ from core.db.database import MIGRATIONS, newest_revision
 from core.db.tables import votes
 from core.db.vote_values import COMMENT_LIMIT
 from core.errors import BadRequestError, PaddockError, RecordsError
-from core.ratings import rate
 from core.settings import Settings
 from tests.records.account_samples import add_account
 from tests.records.run_samples import a_result, a_start

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from core.catalogue import Precision
-from core.comparison import DiffKind, Mode, readable_diff
+from core.compare import DiffKind, Mode, readable_diff
+from core.compare.ratings import rate
 from core.db import CompareMode, PairVotes, Subject, Verdict
 from core.db.vote_values import COMMENT_LIMIT
-from core.ratings import rate
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from core.store import ModelStore

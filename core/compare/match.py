@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 
 from core.benchmark.enough import distance_during
-from core.comparison.cores import CORES, Look
-from core.comparison.setup import Mode, Setup
-from core.comparison.timed import TimedAnswer, Timing, suffice, timing_of
+from core.compare.core_latency import CORES, Look
+from core.compare.setup import Mode, Setup
+from core.compare.timed_answers import TimedAnswer, Timing, suffice, timing_of
 from core.errors import ModelBusyError, PaddockError
 from core.inference.answer import Answer, StopReason
 from core.inference.job import Job
@@ -131,7 +131,7 @@ class Match:
         Args:
             start: makes and starts the recorded job of a side.
             again: makes and starts a job that nobody sees and nothing records: with it, fair sides
-                that answered too fast to be timed do so again (:mod:`core.comparison.timed`).
+                that answered too fast to be timed do so again (:mod:`core.compare.timed_answers`).
             line_up: loads the models of a race first, so that they start together; without it
                 each starts as soon as it is loaded. Used by races alone.
             held: whether it waits for :meth:`begin`, at most :data:`HOLD_S`. A page that draws

@@ -4,7 +4,7 @@
 ``timeline`` say how the answers differ; ``export`` writes it all down. Nothing here knows a page.
 """
 
-from core.comparison.divergence import (
+from core.compare.divergence import (
     DiffKind,
     Divergence,
     Followed,
@@ -16,8 +16,8 @@ from core.comparison.divergence import (
     reference_pairs,
     same_tokenizer,
 )
-from core.comparison.export import to_html, to_json, to_markdown
-from core.comparison.figures import (
+from core.compare.export import to_html, to_json, to_markdown
+from core.compare.figures import (
     DeltaRow,
     Direction,
     Figures,
@@ -25,17 +25,17 @@ from core.comparison.figures import (
     side_figures,
     stored_model,
 )
-from core.comparison.fit import fit_together
-from core.comparison.instructions import (
+from core.compare.fit import fit_together
+from core.compare.instructions import (
     MOST_INSTRUCTIONS,
     Instruction,
     decode_upload,
     parse_instructions,
 )
-from core.comparison.match import LineUp, Match, SideState, Start
-from core.comparison.report import MatchReport, Pair, SideReport, describe
-from core.comparison.series import Series, SeriesRow, SideSummary
-from core.comparison.setup import (
+from core.compare.match import LineUp, Match, SideState, Start
+from core.compare.report import MatchReport, Pair, SideReport, describe
+from core.compare.series import Series, SeriesRow, SideSummary
+from core.compare.setup import (
     FEWEST_SIDES,
     LETTERS,
     MOST_SIDES,
@@ -44,7 +44,7 @@ from core.comparison.setup import (
     default_mode,
     devices_of,
 )
-from core.comparison.timeline import Timeline, timeline
+from core.compare.timeline import Timeline, timeline
 
 __all__ = [
     "FEWEST_SIDES",

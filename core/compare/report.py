@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeGuard
 
-from core.comparison.divergence import (
+from core.compare.divergence import (
     DiffKind,
     Divergence,
     Followed,
@@ -16,10 +16,10 @@ from core.comparison.divergence import (
     reference_pairs,
     same_tokenizer,
 )
-from core.comparison.figures import DeltaRow, Figures, deltas, side_figures, stored_model
-from core.comparison.match import Match, SideState
-from core.comparison.setup import LETTERS, Mode
-from core.comparison.timeline import Timeline, timeline
+from core.compare.figures import DeltaRow, Figures, deltas, side_figures, stored_model
+from core.compare.match import Match, SideState
+from core.compare.setup import LETTERS, Mode
+from core.compare.timeline import Timeline, timeline
 from core.hardware.devices import HostFacts, host_facts, library_versions
 from core.inference.answer import Answer
 from core.inference.request import GenerationRequest

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core.comparison.match import SideState
-from core.comparison.report import MatchReport, SideReport
+from core.compare.match import SideState
+from core.compare.report import MatchReport, SideReport
 from core.inference.answer import StopReason
 from core.inference.request import GenerationRequest
 from core.units import bytes_text, milliseconds_text, rate_text

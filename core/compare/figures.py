@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from core.comparison.setup import LETTERS
-from core.comparison.timed import Timing
+from core.compare.setup import LETTERS
+from core.compare.timed_answers import Timing
 from core.errors import PaddockError
 from core.inference.answer import Answer
 from core.inference.recorder import run_result
@@ -54,7 +54,7 @@ class Figures:
     contended: bool
     """Whether anything else was generating at the time: the timings are not comparable."""
     cores_apart: bool = False
-    """Whether the host had moved the machine's cores apart (:mod:`core.comparison.cores`): they
+    """Whether the host had moved the machine's cores apart (:mod:`core.compare.core_latency`): they
     are not comparable either."""
     seed: int | None
     prompt_format: str | None
@@ -67,7 +67,7 @@ class Figures:
     note: str | None = None
     """A sentence about how it was run."""
     timed_answers: int | None = None
-    """Of how many answers times and rates are the median (:mod:`core.comparison.timed`); None
+    """Of how many answers times and rates are the median (:mod:`core.compare.timed_answers`); None
     where nothing was timed."""
     samples: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Times and rates of each of those answers, by the names of the fields above."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median
 
-from core.comparison.divergence import Divergence, compare
-from core.comparison.figures import Figures, compare_rates, side_figures
-from core.comparison.instructions import Instruction
-from core.comparison.match import LineUp, Match, SideState, Start
-from core.comparison.setup import Mode, Setup
-from core.comparison.timed import is_long_enough
+from core.compare.divergence import Divergence, compare
+from core.compare.figures import Figures, compare_rates, side_figures
+from core.compare.instructions import Instruction
+from core.compare.match import LineUp, Match, SideState, Start
+from core.compare.setup import Mode, Setup
+from core.compare.timed_answers import is_long_enough
 from core.errors import BadRequestError
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec

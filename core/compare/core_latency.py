@@ -1,7 +1,7 @@
 """Whether a host had moved this machine's cores apart while a side answered.
 
 See :mod:`core.benchmark.core_distance`: a small model then answers at two thirds of its rate, which
-would be put down to the model. Which answers then count, :mod:`core.comparison.timed` says.
+would be put down to the model. Which answers then count, :mod:`core.compare.timed_answers` says.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ import re
 from dataclasses import asdict
 from typing import Any
 
-from core.comparison.html_page import to_html
-from core.comparison.report import MatchReport, Pair, SideReport
-from core.comparison.setup import LETTERS
-from core.comparison.wording import (
+from core.compare.html_page import to_html
+from core.compare.report import MatchReport, Pair, SideReport
+from core.compare.setup import LETTERS
+from core.compare.wording import (
     caution,
     conditions,
     figures_of,

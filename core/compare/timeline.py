@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.comparison.timed import Timing
+from core.compare.timed_answers import Timing
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from core.comparison.cores import CORES
+from core.compare.core_latency import CORES
 from core.inference.answer import Answer, StopReason
 
 SHORTEST_S = 1.0
@@ -32,7 +32,7 @@ class TimedAnswer:
 
     answer: Answer
     core_distance_ns: float | None
-    """See :mod:`core.comparison.cores`; None where it does not matter or cannot be told."""
+    """See :mod:`core.compare.core_latency`; None where it does not matter or cannot be told."""
 
     @property
     def whole(self) -> bool:

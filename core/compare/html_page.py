@@ -6,11 +6,11 @@ import html
 import re
 from collections.abc import Iterable
 
-from core.comparison.chart import timelines_svg
-from core.comparison.divergence import DiffKind
-from core.comparison.report import MatchReport, Pair, SideReport
-from core.comparison.setup import LETTERS
-from core.comparison.wording import (
+from core.compare.chart import timelines_svg
+from core.compare.divergence import DiffKind
+from core.compare.report import MatchReport, Pair, SideReport
+from core.compare.setup import LETTERS
+from core.compare.wording import (
     caution,
     conditions,
     figures_of,
