@@ -2,14 +2,14 @@
 
 That is as many answers as are wanted, and at least a second of them. Where a host moves the
 virtual cores (:mod:`core.benchmark.core_distance`), answers given while they were apart do not
-count, unless it goes on for long: then they are taken, and :mod:`core.benchmark.figures` says so.
+count, unless it goes on for long: then they are taken, and :mod:`core.metrics.figures` says so.
 """
 
 from __future__ import annotations
 
 import math
 
-from core.benchmark.figures import are_apart
+from core.metrics.figures import are_apart
 
 SHORTEST_S = 1.0
 """Seconds of timed answers at the least, for each prompt length and process: more than were asked

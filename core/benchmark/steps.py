@@ -28,7 +28,6 @@ from core.benchmark.estimate import (
     quality_seconds,
     reference_precision,
 )
-from core.benchmark.figures import figures_of, near_answers, nearest_of
 from core.benchmark.ledger import OPEN, Ledger, target_of
 from core.benchmark.plan import Plan, Target
 from core.benchmark.preparing import Material, Ready, check_memory
@@ -45,6 +44,7 @@ from core.errors import (
 )
 from core.hardware.devices import host_facts, require_device
 from core.inference.contention import ActivityMonitor
+from core.metrics.figures import figures_of, near_answers, nearest_of
 from core.settings import Settings
 
 if TYPE_CHECKING:

@@ -388,7 +388,7 @@ def _check_files(options: argparse.Namespace) -> None:
 
 def _write_files(options: argparse.Namespace, rows: Sequence[Measurement]) -> bool:
     """Write what was asked for; False where a file could not be written, which is told."""
-    from core.benchmark import document
+    from core.metrics import document
 
     formats: list[tuple[Path | None, Callable[[Sequence[Measurement]], str]]] = [
         (options.json, document.to_json),

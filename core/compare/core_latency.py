@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from core.benchmark.core_distance import CoreDistance
-from core.benchmark.figures import are_apart
+from core.metrics.figures import are_apart
 
 Look = Callable[[], float | None]
 """The cores' distance now, in nanoseconds; None where it cannot be told."""

@@ -9,12 +9,12 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.benchmark.answer_days import MANY
-from core.benchmark.figures import are_apart
-from core.benchmark.points import point_of, subject_of_run
 from core.db.measurement_values import Measurement
 from core.engine import Engine
 from core.errors import RecordsError
+from core.metrics.answer_days import MANY
+from core.metrics.figures import are_apart
+from core.metrics.rows import point_of, subject_of_run
 from core.runtimes.spec import RuntimeName
 from core.ui.link import link_choice, one_of
 from core.ui.metrics_charts import (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pandas  # noqa: F401 - plotly looks at it, even half imported by another thread
 import plotly.graph_objects as go
 
-from core.benchmark.points import Point, Range
+from core.metrics.rows import Point, Range
 from core.ui.charts import FILE_COLOUR, PRIVATE_COLOUR
 from core.ui.metrics_rows import (
     GREY,

@@ -9,7 +9,7 @@ from statistics import median
 
 import plotly.graph_objects as go
 
-from core.benchmark.points import Point, pareto
+from core.metrics.rows import Point, pareto
 from core.ui.charts import SIDE_COLOURS
 from core.ui.metrics_charts import MB, hover_of
 from core.ui.metrics_rows import (

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from core.benchmark.answer_days import AnswerDay, AnswerDays, points_of_days
-from core.benchmark.points import (
+from core.db.measurement_values import Measurement
+from core.engine import Engine
+from core.metrics.answer_days import AnswerDay, AnswerDays, points_of_days
+from core.metrics.rows import (
     Point,
     PointFilter,
     Subject,
@@ -24,8 +26,6 @@ from core.benchmark.points import (
     subject_of_run,
     time_of,
 )
-from core.db.measurement_values import Measurement
-from core.engine import Engine
 
 if TYPE_CHECKING:
     from core.db.run_columns import RunRow

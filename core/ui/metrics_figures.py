@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core.benchmark.points import Point, PointSource
+from core.metrics.rows import Point, PointSource
 from core.ui.link import link_choice, one_of
 from core.ui.metrics_rows import point_labels
 from core.ui.safe_text import safe_inline

@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from core.benchmark.document import (
+from core.db.measurement_values import Measurement
+from core.engine import Engine
+from core.errors import PaddockError
+from core.metrics.document import (
     MAX_BYTES,
     from_json,
     largest_json,
@@ -17,10 +20,7 @@ from core.benchmark.document import (
     to_json,
     to_markdown,
 )
-from core.benchmark.points import PointFilter, subject_of_run
-from core.db.measurement_values import Measurement
-from core.engine import Engine
-from core.errors import PaddockError
+from core.metrics.rows import PointFilter, subject_of_run
 from core.ui.metrics_data import Chosen
 from core.ui.metrics_tables import answer_rows
 from core.ui.person import may_manage

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import streamlit as st
 
-from core.benchmark.points import PointFilter, PointSource, Subject, last_days
+from core.metrics.rows import PointFilter, PointSource, Subject, last_days
 from core.ui.link import link_choice, link_choices, one_of
 from core.ui.metrics_rows import precision_label, runtime_label
 from core.ui.safe_text import safe_inline

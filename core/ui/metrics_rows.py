@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
-from core.benchmark.points import Point, PointSource, Subject
 from core.catalogue import Precision
+from core.metrics.rows import Point, PointSource, Subject
 from core.runtimes.spec import RuntimeName
 
 MOST_ROWS = 24

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.benchmark.points import PointSource, subject_of, subject_of_run, time_of
 from core.db.measurement_values import Measurement
+from core.metrics.rows import PointSource, subject_of, subject_of_run, time_of
 from core.ui.metrics_data import NEWEST, Chosen
 from core.ui.metrics_rows import precision_label, runtime_label
 from core.units import int4_text

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from core.benchmark.answer_days import days_of, points_of_days
-from core.benchmark.points import Point
 from core.db.measurement_values import (
     Configuration,
     Figures,
@@ -22,6 +20,8 @@ from core.db.measurement_values import (
 )
 from core.db.run_columns import RunRow
 from core.db.run_values import Origin
+from core.metrics.answer_days import days_of, points_of_days
+from core.metrics.rows import Point
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 MB = 10**6

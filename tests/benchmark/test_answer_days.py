@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark import answer_days as module
-from core.benchmark.answer_days import AnswerDay, AnswerDays, days_of, points_of_days
 from core.db import RunStore
+from core.metrics import answer_days as module
+from core.metrics.answer_days import AnswerDay, AnswerDays, days_of, points_of_days
 from core.settings import Settings
 from tests.records.many_runs import fill, some_run
 from tests.records.run_samples import a_result, a_start

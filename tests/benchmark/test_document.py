@@ -21,12 +21,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from core.benchmark import document
-from core.benchmark.document import from_json, spreadsheet_text, to_csv, to_json, to_markdown
-from core.benchmark.strict import MAX_SENTENCE, MAX_TEXT, UNFIT
 from core.db.measurement_values import Host, Measurement, MeasurementState
 from core.db.measurements import MeasurementStore
 from core.errors import BadRequestError
+from core.metrics import document
+from core.metrics.document import from_json, spreadsheet_text, to_csv, to_json, to_markdown
+from core.metrics.import_schema import MAX_SENTENCE, MAX_TEXT, UNFIT
 from core.settings import Settings
 from tests.records.measurement_samples import (
     a_figures,

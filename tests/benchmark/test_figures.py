@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.benchmark.figures import are_apart, figures_of, nearest_of, percentile, spread
 from core.db.measurement_values import Figures, Round, Sample
 from core.inference.timing import measure
+from core.metrics.figures import are_apart, figures_of, nearest_of, percentile, spread
 from tests.records.measurement_samples import a_configuration, a_round
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark.document import from_json, to_json
 from core.benchmark.estimate import estimate, materials
 from core.benchmark.npu_weights import delete_npu_weights
 from core.benchmark.plan import Plan
@@ -34,6 +33,7 @@ from core.db.measurement_values import Int4Weights, MeasurementState
 from core.db.measurements import MeasurementStore
 from core.errors import ModelBusyError, NotAModelError
 from core.hardware import devices
+from core.metrics.document import from_json, to_json
 from core.settings import Settings
 from core.store import ModelStore, StoredModel
 from core.store.folders import Folders

@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.benchmark.answer_days import GROWTH_IN_APP, MANY
-from core.benchmark.points import (
+from core.catalogue import EMBEDDED_DIR, catalogue
+from core.db.measurement_values import MeasurementState
+from core.db.run_values import utc_now
+from core.metrics.answer_days import GROWTH_IN_APP, MANY
+from core.metrics.rows import (
     PROCESS_ALONE,
     Point,
     PointFilter,
@@ -28,9 +31,6 @@ from core.benchmark.points import (
     subject_of,
     subject_of_run,
 )
-from core.catalogue import EMBEDDED_DIR, catalogue
-from core.db.measurement_values import MeasurementState
-from core.db.run_values import utc_now
 from core.store.resolve import resolve
 from tests.benchmark.point_samples import (
     MB,

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator
 
-from core.benchmark.document import from_json, to_json
 from core.catalogue import Precision
 from core.db import RunStore
 from core.db.measurement_values import Measurement
 from core.db.measurements import MeasurementStore
+from core.metrics.document import from_json, to_json
 from core.settings import Settings
 from core.store import ModelStore
 from tests.benchmark.point_samples import a_host, a_measurement, a_quality

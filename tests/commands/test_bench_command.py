@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from core.__main__ import main
-from core.benchmark import document
 from core.benchmark.random_weights import checkpoint_folder, random_weights_bytes
 from core.benchmark.steps import SPARE_ROUNDS
 from core.benchmark.sweep import Sweep
@@ -26,6 +25,7 @@ from core.commands.bench import byte_count
 from core.db.measurement_values import MeasurementState
 from core.engine import Engine
 from core.errors import GenerationError, NotEnoughMemoryError, StoppedError
+from core.metrics import document
 from core.settings import CHECKOUT, Settings
 from tests.benchmark.fake_tools import FakeWork
 
@@ -279,7 +279,7 @@ def test_a_file_that_cannot_be_written_in_the_end_loses_nothing(
 def test_a_file_too_large_to_import_holds_up_no_other(
     run: Run, work: FakeWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("core.benchmark.document.MAX_BYTES", 10)
+    monkeypatch.setattr("core.metrics.document.MAX_BYTES", 10)
     files = ("--json", str(tmp_path / "out.json"), "--csv", str(tmp_path / "out.csv"))
     code, out, err = run("bench", *SHORT, *files)
     assert (code, summary(out)["done"]) == (1, 4) and "export in parts);" in err

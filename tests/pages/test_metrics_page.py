@@ -14,12 +14,12 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from core.benchmark.document import from_json, to_json
 from core.benchmark.plan import Plan
-from core.benchmark.points import PointFilter
 from core.db import RunStart, RunStore
 from core.db.measurement_values import MeasurementState, SweepState
 from core.db.measurements import MeasurementStore
+from core.metrics.document import from_json, to_json
+from core.metrics.rows import PointFilter
 from core.settings import load_settings
 from core.ui import metrics_files
 from core.ui.cached import shared_engine

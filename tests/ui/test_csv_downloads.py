@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.benchmark.document import to_csv
-from core.benchmark.points import PointFilter
+from core.metrics.document import to_csv
+from core.metrics.rows import PointFilter
 from core.ui.metrics_files import answers_csv
 from tests.benchmark.point_samples import a_measurement, a_row
 

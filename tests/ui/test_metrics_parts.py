@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from core.benchmark.points import Point, latest, point_of
+from core.metrics.rows import Point, latest, point_of
 from core.ui.metrics_charts import bandwidth_chart, decode_chart, memory_chart
 from core.ui.metrics_curves import LatencyRun, latency_chart, tradeoff_chart, tradeoff_points
 from core.ui.metrics_figures import key_figures, point_key, usual_baseline, usual_point

@@ -15,8 +15,8 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from core.benchmark.figures import percentile
-from core.benchmark.points import Point, Range, Subject, subject_of_run
+from core.metrics.figures import percentile
+from core.metrics.rows import Point, Range, Subject, subject_of_run
 
 if TYPE_CHECKING:
     from core.db import FigureRow, RunRow, RunStore

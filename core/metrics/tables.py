@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from core.benchmark.points import subject_of
 from core.db.measurement_values import (
     Figures,
     Host,
@@ -21,6 +20,7 @@ from core.db.measurement_values import (
     Spread,
 )
 from core.markdown import code_span
+from core.metrics.rows import subject_of
 from core.units import bytes_text, int4_text
 
 _ACTIVE = ("=", "+", "-", "@", "\t", "\r", "\n")

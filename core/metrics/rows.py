@@ -1,7 +1,7 @@
 """What charts are drawn of: benchmark measurements and the answers of the pages in one form.
 
 A :class:`Point` is one configuration: a measurement, or all answers that were given under the same
-conditions (:mod:`core.benchmark.answer_days`).
+conditions (:mod:`core.metrics.answer_days`).
 """
 
 from __future__ import annotations

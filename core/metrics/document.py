@@ -14,10 +14,10 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from core.benchmark.strict import UNFIT, UnfitError, read_measurement
-from core.benchmark.tables import spreadsheet_text, to_csv, to_markdown
 from core.db.measurement_values import Measurement
 from core.errors import BadRequestError
+from core.metrics.import_schema import UNFIT, UnfitError, read_measurement
+from core.metrics.tables import spreadsheet_text, to_csv, to_markdown
 
 __all__ = [
     "MAX_BYTES",
