@@ -13,8 +13,8 @@ from pathlib import Path
 
 from core.auth import Accounts
 from core.benchmark.npu_weights import delete_npu_weights
-from core.benchmark.sweep import Benchmark
-from core.benchmark.tuning_desk import TuningDesk
+from core.benchmark.service import Benchmark
+from core.benchmark.tuning_service import TuningDesk
 from core.catalogue import Int4Settings, Precision, device_int4
 from core.db import GUEST, AccountStore, Origin, RunStore
 from core.db.measurements import MeasurementStore

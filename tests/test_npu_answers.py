@@ -15,7 +15,7 @@ import pytest
 from transformers import AutoTokenizer
 
 import core.engine
-from core.benchmark.preparing import Material, make_ready
+from core.benchmark.artifacts import Material, make_ready
 from core.catalogue import Precision, npu_int4
 from core.db import Origin
 from core.engine import Engine, find_stored

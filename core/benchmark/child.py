@@ -136,7 +136,7 @@ class _Listener:
         self._samples: list[Sample] = []
 
     def hear(self, event: dict[str, Any], watch: MemoryWatch) -> None:
-        """See :func:`core.benchmark.measuring.measure` for the events."""
+        """See :func:`core.benchmark.measure.measure` for the events."""
         match event["event"]:
             case "loaded":
                 self._loaded = event

@@ -10,11 +10,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from core.benchmark.enough import SHORTEST_S
+from core.benchmark.artifacts import Material, is_ready
 from core.benchmark.plan import Plan, Target
-from core.benchmark.preparing import Material, is_ready
-from core.benchmark.random_weights import checkpoint_bytes, checkpoint_folder
+from core.benchmark.random_models import checkpoint_bytes, checkpoint_folder
 from core.benchmark.shapes import RandomModel, random_model
+from core.benchmark.stopping import SHORTEST_S
 from core.catalogue import Precision, default_int4
 from core.errors import PaddockError
 from core.settings import Settings

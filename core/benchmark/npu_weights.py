@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from core.benchmark.turn import Turn
+from core.benchmark.lock import Turn
 from core.settings import Settings
 from core.store.for_device import remove_npu_weights
 

@@ -1,7 +1,7 @@
 """Writes a checkpoint of a given architecture and shape with random weights.
 
 Run as ``python -m core.benchmark.random_checkpoint FOLDER KEY`` in a process of its own, as
-:mod:`core.benchmark.random_weights` does: it can be killed at any time, and its memory comes back.
+:mod:`core.benchmark.random_models` does: it can be killed at any time, and its memory comes back.
 The shards are written one at a time, so that a checkpoint takes about as much memory as its largest
 shard. Standard input is a pipe from the parent: when that closes, the process ends at once.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.benchmark import task_accuracy
-from core.benchmark.measuring import load
+from core.benchmark.measure import load
 from core.benchmark.prompts import quality_texts
 from core.catalogue.prompts import choose_format
 from core.errors import BadRequestError, PromptFormatError

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.benchmark.speed.duel import Duel, Way
+from core.benchmark.speed.paired import Duel, Way
 from core.catalogue import Precision
 from core.errors import StoppedError
 from core.hardware.devices import host_facts

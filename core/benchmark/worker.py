@@ -4,7 +4,7 @@ It does nothing else, so that its memory and its processor time are the configur
 request is the first line of standard input, a JSON object, for the reference's answers may be
 longer than a command line (32 767 characters on Windows): ``kind`` ("measure" or "quality"),
 ``folder``, ``spec`` (see :mod:`core.runtimes.serialization`), ``memory_limit_bytes`` or null, and what
-:func:`core.benchmark.measuring.measure` or :func:`core.benchmark.scoring.score` takes. It holds no
+:func:`core.benchmark.measure.measure` or :func:`core.benchmark.scoring.score` takes. It holds no
 secret. What comes back are JSON lines, ``progress`` and the events of those functions, then one
 ``done`` or ``error``; see :mod:`core.workers.child` for the rest of the protocol.
 """
@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.core_distance import CoreDistance
-from core.benchmark.measuring import measure
+from core.benchmark.core_latency import CoreDistance
+from core.benchmark.measure import measure
 from core.errors import GenerationError, NotEnoughMemoryError, PaddockError
 from core.runtimes.base import Runtime
 from core.runtimes.genai import GenAIRuntime

@@ -12,14 +12,14 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from core.benchmark.agenda import Agenda
+from core.benchmark.dependencies import Tools
 from core.benchmark.estimate import estimate
-from core.benchmark.ledger import Ledger
+from core.benchmark.lock import Turn
 from core.benchmark.plan import Plan
-from core.benchmark.steps import Work, this_host
-from core.benchmark.sweep import Sweep, SweepProgress, continued, fresh_rows
-from core.benchmark.tools import Tools
-from core.benchmark.turn import Turn
+from core.benchmark.progress import Agenda
+from core.benchmark.row_writer import Ledger
+from core.benchmark.runner import Work, this_host
+from core.benchmark.service import Sweep, SweepProgress, continued, fresh_rows
 from core.cluster.link import node_home
 from core.db.measurement_values import Measurement, SweepState
 from core.errors import (
@@ -107,7 +107,7 @@ def draft(plan: Plan, sweep_id: str, name: str) -> Draft:
 
 
 def taken_up(rows: Iterable[Measurement], name: str) -> tuple[Measurement, ...]:
-    """Rows as this node goes on with them; see :func:`core.benchmark.sweep.continued`."""
+    """Rows as this node goes on with them; see :func:`core.benchmark.service.continued`."""
     host = replace(this_host(None), name=name)
     return tuple(continued(_renamed(row, name), host) for row in rows)
 
@@ -164,11 +164,11 @@ class _WorkInTurn:
 
     @property
     def agenda(self) -> Agenda:
-        """See :class:`core.benchmark.sweep.Workload`."""
+        """See :class:`core.benchmark.service.Workload`."""
         return self._work.agenda
 
     def carry_out(self) -> None:
-        """See :class:`core.benchmark.sweep.Workload`."""
+        """See :class:`core.benchmark.service.Workload`."""
         self._wait_for_the_turn()
         self._work.carry_out()
 
@@ -183,7 +183,7 @@ class _WorkInTurn:
 
 
 class _Outbox:
-    """The rows of a node, as written last; a :class:`core.benchmark.ledger.RowStore`."""
+    """The rows of a node, as written last; a :class:`core.benchmark.row_writer.RowStore`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

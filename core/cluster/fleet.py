@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from core.benchmark.ledger import OPEN, Ledger
 from core.benchmark.plan import Plan
-from core.benchmark.sweep import (
+from core.benchmark.row_writer import OPEN, Ledger
+from core.benchmark.service import (
     CLUSTER_KEY,
     Sweep,
     SweepProgress,
@@ -107,7 +107,7 @@ class Fleet:
 
         Args:
             sweep_id: 32 hexadecimal digits.
-            memory_limit_bytes: see :meth:`core.benchmark.sweep.Benchmark.resume`.
+            memory_limit_bytes: see :meth:`core.benchmark.service.Benchmark.resume`.
 
         Raises:
             BadRequestError: there is no such sweep of a cluster, nothing is missing, or the limit
@@ -189,7 +189,7 @@ class Fleet:
 
 
 class FleetWork:
-    """What a sweep on a cluster carries out; see :class:`core.benchmark.sweep.Workload`."""
+    """What a sweep on a cluster carries out; see :class:`core.benchmark.service.Workload`."""
 
     def __init__(
         self,
@@ -352,7 +352,7 @@ class Station:
 
 
 class FleetAgenda:
-    """How far all nodes are together; see :class:`core.benchmark.agenda.Agenda`."""
+    """How far all nodes are together; see :class:`core.benchmark.progress.Agenda`."""
 
     def __init__(self) -> None:
         self.done = 0

@@ -22,7 +22,7 @@ from core.units import bytes_text, counted, duration_text
 
 if TYPE_CHECKING:
     from core.benchmark.plan import Plan
-    from core.benchmark.sweep import BenchmarkEstimate, Sweep, SweepProgress
+    from core.benchmark.service import BenchmarkEstimate, Sweep, SweepProgress
     from core.db.measurement_values import Measurement
     from core.engine import Engine
     from core.runtimes.spec import RuntimeName
@@ -352,7 +352,7 @@ class _Shown:
 
 
 def _tell_how_it_ended(sweep: Sweep, engine: Engine, command: str) -> None:
-    from core.benchmark.random_weights import random_weights_bytes
+    from core.benchmark.random_models import random_weights_bytes
 
     progress = sweep.progress()
     print(progress.message, file=sys.stderr)

@@ -25,9 +25,9 @@ def speed_suite(options: argparse.Namespace, settings: Settings) -> int:
         ModelBusyError: a benchmark runs.
         StoppedError: Ctrl-C; what was measured is printed first.
     """
+    from core.benchmark.lock import Turn
     from core.benchmark.speed.rows import last_line, table
     from core.benchmark.speed.suite import FULL, PARTS, QUICK, Suite
-    from core.benchmark.turn import Turn
 
     parts = options.parts or tuple(PARTS)
     for part in parts:

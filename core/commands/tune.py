@@ -13,7 +13,7 @@ from core.errors import BadRequestError
 from core.settings import Settings
 
 if TYPE_CHECKING:
-    from core.benchmark.tuning_desk import TuningRun
+    from core.benchmark.tuning_service import TuningRun
     from core.engine import Engine
     from core.runtimes.tuned_hints import Tuned
 

@@ -1,6 +1,6 @@
 """Whether a host had moved this machine's cores apart while a side answered.
 
-See :mod:`core.benchmark.core_distance`: a small model then answers at two thirds of its rate, which
+See :mod:`core.benchmark.core_latency`: a small model then answers at two thirds of its rate, which
 would be put down to the model. Which answers then count, :mod:`core.compare.timed_answers` says.
 """
 
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from core.benchmark.core_distance import CoreDistance
+from core.benchmark.core_latency import CoreDistance
 from core.metrics.figures import are_apart
 
 Look = Callable[[], float | None]

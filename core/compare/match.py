@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from core.benchmark.enough import distance_during
+from core.benchmark.stopping import distance_during
 from core.compare.core_latency import CORES, Look
 from core.compare.setup import Mode, Setup
 from core.compare.timed_answers import TimedAnswer, Timing, suffice, timing_of

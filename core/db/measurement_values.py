@@ -82,7 +82,7 @@ class Sample:
     token_times_ms: tuple[float, ...]
     """Time of each new token since the start of work."""
     core_distance_ns: float | None = None
-    """A word's way from one processor core to another, see :mod:`core.benchmark.core_distance`: the
+    """A word's way from one processor core to another, see :mod:`core.benchmark.core_latency`: the
     longer of before and after the answer. None where it could not be told or was not yet."""
 
 

@@ -87,7 +87,7 @@ def are_apart(distance_ns: float | None, nearest_ns: float | None) -> bool:
     A host that moves virtual cores does that: small models then answer at two thirds of their rate.
 
     Args:
-        distance_ns: see :mod:`core.benchmark.core_distance`; None where it could not be told.
+        distance_ns: see :mod:`core.benchmark.core_latency`; None where it could not be told.
         nearest_ns: the shortest that is known.
     """
     return distance_ns is not None and nearest_ns is not None and distance_ns > APART * nearest_ns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.benchmark.random_weights import delete_random_weights, random_weights_bytes
+from core.benchmark.random_models import delete_random_weights, random_weights_bytes
 from core.catalogue import catalogue
 from core.engine import Engine
 from core.errors import PaddockError

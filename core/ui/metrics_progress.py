@@ -7,7 +7,7 @@ from collections import Counter
 import streamlit as st
 
 from core.benchmark.plan import Plan
-from core.benchmark.sweep import Sweep, SweepProgress
+from core.benchmark.service import Sweep, SweepProgress
 from core.db.measurement_values import (
     Measurement,
     MeasurementState,

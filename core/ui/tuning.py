@@ -7,7 +7,7 @@ from dataclasses import astuple
 import streamlit as st
 
 from core.benchmark.tuning import wording
-from core.benchmark.tuning_desk import TuningRun
+from core.benchmark.tuning_service import TuningRun
 from core.engine import Engine
 from core.errors import PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, ModelSpec

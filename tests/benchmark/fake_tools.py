@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from core.benchmark.artifacts import Material, Ready
 from core.benchmark.child import Job, Outcome
-from core.benchmark.preparing import Material, Ready
-from core.benchmark.tools import Tools
+from core.benchmark.dependencies import Tools
 from core.db.measurement_values import Quality, Round, Sample
 from core.errors import StoppedError
 from core.hardware.devices import library_versions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.benchmark.agenda import Agenda, Step, StepKind
+from core.benchmark.progress import Agenda, Step, StepKind
 
 
 class Clock:

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-from core.benchmark import core_distance
-from core.benchmark.core_distance import CoreDistance
+from core.benchmark import core_latency as core_distance
+from core.benchmark.core_latency import CoreDistance
 
 TRIES = 200
 """A machine whose cores are all busy with other tests answers now and then."""
@@ -102,7 +102,7 @@ def test_nothing_is_left_of_it():
 def test_the_other_process_ends_with_a_killed_one():
     code = (
         "import os, psutil\n"
-        "from core.benchmark.core_distance import CoreDistance\n"
+        "from core.benchmark.core_latency import CoreDistance\n"
         "with CoreDistance():\n"
         "    print(psutil.Process().children()[0].pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"

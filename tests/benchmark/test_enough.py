@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.benchmark.enough import (
+from core.benchmark.stopping import (
     LONGEST_JUDGED_S,
     MOST_ANSWERS,
     MOST_APART,

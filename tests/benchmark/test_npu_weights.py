@@ -15,18 +15,18 @@ from pathlib import Path
 
 import pytest
 
+from core.benchmark.artifacts import Material, Ready, is_ready, make_ready
 from core.benchmark.estimate import estimate, materials
+from core.benchmark.lock import Turn
 from core.benchmark.npu_weights import delete_npu_weights
 from core.benchmark.plan import Plan
-from core.benchmark.preparing import Material, Ready, is_ready, make_ready
-from core.benchmark.random_weights import (
+from core.benchmark.random_models import (
     checkpoint_folder,
     keep_random_weights,
     random_settings,
     remove_unkept,
 )
-from core.benchmark.sweep import Benchmark
-from core.benchmark.turn import Turn
+from core.benchmark.service import Benchmark
 from core.catalogue import Int4Settings, Precision, catalogue, npu_int4
 from core.db.database import Database
 from core.db.measurement_values import Int4Weights, MeasurementState

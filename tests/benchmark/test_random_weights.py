@@ -10,10 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.benchmark import random_weights
-from core.benchmark.preparing import Material, is_ready, make_ready
+from core.benchmark import random_models as random_weights
+from core.benchmark.artifacts import Material, is_ready, make_ready
+from core.benchmark.lock import Turn
 from core.benchmark.random_checkpoint import split_evenly, write_checkpoint
-from core.benchmark.random_weights import (
+from core.benchmark.random_models import (
     checkpoint_bytes,
     checkpoint_folder,
     delete_random_weights,
@@ -22,7 +23,6 @@ from core.benchmark.random_weights import (
     random_weights_bytes,
 )
 from core.benchmark.shapes import random_model, random_models
-from core.benchmark.turn import Turn
 from core.catalogue import Precision, Shape, benchmark_shapes, catalogue
 from core.errors import ConversionError, DiskFullError, ModelBusyError, StoppedError
 from core.settings import Settings

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.benchmark.speed import browser, chromium, suite
-from core.benchmark.speed.duel import Duel, Way
+from core.benchmark.speed.paired import Duel, Way
 from core.benchmark.speed.rows import Bar, Row, accuracy_rows, last_line, table
 from core.catalogue import Precision
 from core.commands import speed

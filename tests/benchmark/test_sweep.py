@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from core.benchmark.dependencies import Tools
+from core.benchmark.lock import Turn
 from core.benchmark.plan import EXACT_HINTS, Plan
-from core.benchmark.random_weights import (
+from core.benchmark.random_models import (
     checkpoint_folder,
     delete_random_weights,
     random_settings,
 )
-from core.benchmark.steps import SPARE_ROUNDS
-from core.benchmark.sweep import Benchmark, Sweep
-from core.benchmark.tools import Tools
-from core.benchmark.turn import Turn
+from core.benchmark.runner import SPARE_ROUNDS
+from core.benchmark.service import Benchmark, Sweep
 from core.catalogue import Precision
 from core.db.database import Database
 from core.db.measurement_values import MeasurementState, SweepState
@@ -495,7 +495,7 @@ def test_rounds_of_other_versions_are_not_mixed_in(benchmark_, work, store, monk
     work.before = fail_late
     sweep = ended(benchmark_.start(PLAN))
     work.before, newer = (lambda job: None), {"openvino": "9999.1"}
-    monkeypatch.setattr("core.benchmark.sweep.library_versions", lambda: newer)
+    monkeypatch.setattr("core.benchmark.service.library_versions", lambda: newer)
     work.jobs.clear()
     again = ended(benchmark_.resume(sweep.id))
     assert states(again) == [DONE] * 8
@@ -559,7 +559,7 @@ def test_a_killed_process_leaves_what_it_measured_to_be_resumed(settings: Settin
         "import sys, time\n"
         "from pathlib import Path\n"
         "from core.engine import Engine\n"
-        "from core.benchmark.sweep import Benchmark\n"
+        "from core.benchmark.service import Benchmark\n"
         "from core.settings import Settings\n"
         "from tests.benchmark.fake_tools import FakeWork\n"
         "from tests.benchmark.test_sweep import PLAN\n"
@@ -613,7 +613,7 @@ def test_a_second_sweep_in_this_process_is_refused(benchmark_, work: FakeWork):
 
 def test_a_second_sweep_of_another_process_names_it(settings: Settings, benchmark_: Benchmark):
     code = (
-        "import sys; from pathlib import Path; from core.benchmark.turn import Turn\n"
+        "import sys; from pathlib import Path; from core.benchmark.lock import Turn\n"
         "from core.settings import Settings\n"
         "turn = Turn(Settings(home=Path(sys.argv[1])))\n"
         "turn.take(); print('taken', flush=True)\n"

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from core.__main__ import main
-from core.benchmark import preparing, tuning, tuning_desk
-from core.benchmark.preparing import Ready
-from core.benchmark.speed.duel import Way
+from core.benchmark import artifacts as preparing
+from core.benchmark import tuning
+from core.benchmark import tuning_service as tuning_desk
+from core.benchmark.artifacts import Ready
+from core.benchmark.lock import Turn
+from core.benchmark.speed.paired import Way
 from core.benchmark.tuning import Tuning, wording
-from core.benchmark.tuning_desk import TuningDesk
-from core.benchmark.turn import Turn
+from core.benchmark.tuning_service import TuningDesk
 from core.catalogue import Precision
 from core.engine import Engine
 from core.errors import (

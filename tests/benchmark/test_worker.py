@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from core.benchmark import enough, measuring, worker
-from core.benchmark.measuring import measure
+from core.benchmark import measure as measuring
+from core.benchmark import stopping as enough
+from core.benchmark import worker
+from core.benchmark.measure import measure
 from core.catalogue import Precision
 from core.errors import (
     CorruptModelError,

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from core.__main__ import main
-from core.benchmark.random_weights import checkpoint_folder, random_weights_bytes
-from core.benchmark.steps import SPARE_ROUNDS
-from core.benchmark.sweep import Sweep
-from core.benchmark.tools import Tools
-from core.benchmark.turn import Turn
+from core.benchmark.dependencies import Tools
+from core.benchmark.lock import Turn
+from core.benchmark.random_models import checkpoint_folder, random_weights_bytes
+from core.benchmark.runner import SPARE_ROUNDS
+from core.benchmark.service import Sweep
 from core.commands.bench import byte_count
 from core.db.measurement_values import MeasurementState
 from core.engine import Engine
@@ -44,7 +44,7 @@ def home(tmp_path: Path) -> Path:
 def work(monkeypatch: pytest.MonkeyPatch) -> FakeWork:
     """Takes the place of whatever converts and measures."""
     made = FakeWork()
-    monkeypatch.setattr("core.benchmark.sweep.Tools", made.tools)
+    monkeypatch.setattr("core.benchmark.service.Tools", made.tools)
     return made
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.benchmark import enough
+from core.benchmark import stopping as enough
 from core.compare import match as match_module
 from core.compare.core_latency import Cores
 from core.compare.match import Match, SideState, matches_under_way

@@ -15,7 +15,7 @@ import pytest
 import streamlit as st
 from filelock import FileLock
 
-from core.benchmark.random_weights import random_settings
+from core.benchmark.random_models import random_settings
 from core.catalogue import Int4Settings, Int8Settings, Precision, catalogue, published_scores
 from core.engine import Engine
 from core.settings import load_settings

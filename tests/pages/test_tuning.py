@@ -9,8 +9,8 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from core.benchmark.tuning_desk import TuningRun
-from core.benchmark.turn import Turn
+from core.benchmark.lock import Turn
+from core.benchmark.tuning_service import TuningRun
 from core.catalogue import Precision
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.tuned_hints import Tuned, TuningKey

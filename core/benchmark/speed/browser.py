@@ -22,7 +22,7 @@ from core.benchmark.speed.app import (
     use_once,
 )
 from core.benchmark.speed.chromium import Chromium, CpuSeconds, Seen
-from core.benchmark.speed.duel import Duel, Way
+from core.benchmark.speed.paired import Duel, Way
 from core.benchmark.speed.rows import Bar, Row
 from core.catalogue import DEFAULT_PRECISION, Precision
 from core.runtimes.spec import ModelSpec

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from core.benchmark.speed.app import ENDLESS_APP, serving
 from core.benchmark.speed.browser import FORCED_TOKENS, MIDDLE_TOKENS, Alone
-from core.benchmark.speed.duel import Way
+from core.benchmark.speed.paired import Way
 from core.benchmark.speed.rows import Bar, Row
 from core.catalogue import DEFAULT_PRECISION
 from core.errors import GenerationError

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.benchmark.speed.duel import Medians
+from core.benchmark.speed.paired import Medians
 
 _TELLING = 20
 """Characters from which an answer that nobody else got belongs to its instruction alone."""

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from core.benchmark.artifacts import Material, make_ready
 from core.benchmark.bandwidth import read_bandwidth
-from core.benchmark.preparing import Material, make_ready
-from core.benchmark.random_weights import ensure_checkpoint, random_settings
+from core.benchmark.random_models import ensure_checkpoint, random_settings
 from core.benchmark.shapes import random_model
 from core.benchmark.speed import browser, program
-from core.benchmark.speed.duel import Duel, Medians, Way
 from core.benchmark.speed.kernel import KernelRates, kernel_rates
+from core.benchmark.speed.paired import Duel, Medians, Way
 from core.benchmark.speed.rows import Bar, Row, accuracy_rows, against, first_token
 from core.benchmark.weights import bytes_per_token, weight_bytes
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue, default_int4

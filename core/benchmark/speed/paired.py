@@ -13,13 +13,13 @@ from statistics import median
 from types import TracebackType
 from typing import Any
 
-from core.benchmark.speed.contender import NOTEBOOK, RUNTIME
+from core.benchmark.speed.notebook import NOTEBOOK, RUNTIME
 from core.errors import GenerationError, StoppedError
 from core.runtimes.serialization import plain_spec
 from core.runtimes.spec import ModelSpec
 from core.workers.process import ChildEnded, ChildProcess
 
-_MODULE = "core.benchmark.speed.contender"
+_MODULE = "core.benchmark.speed.notebook"
 _POLL_S = 0.2
 
 
@@ -70,7 +70,7 @@ class Contender:
         self._child.end()
 
     def ask(self, **command: Any) -> dict[str, Any]:
-        """Have one thing done; see :mod:`core.benchmark.speed.contender`.
+        """Have one thing done; see :mod:`core.benchmark.speed.notebook`.
 
         Raises:
             StoppedError: the suite was stopped.

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from core.benchmark.plan import Target
-from core.benchmark.random_weights import (
+from core.benchmark.random_models import (
     checkpoint_folder,
     ensure_checkpoint,
     random_settings,

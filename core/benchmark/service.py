@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from core.benchmark.dependencies import Tools
 from core.benchmark.estimate import BenchmarkEstimate, estimate, has_quality
-from core.benchmark.ledger import Ledger, target_of
+from core.benchmark.lock import Turn
 from core.benchmark.plan import Plan
-from core.benchmark.steps import Work, this_host
-from core.benchmark.tools import Tools
-from core.benchmark.turn import Turn
+from core.benchmark.row_writer import Ledger, target_of
+from core.benchmark.runner import Work, this_host
 from core.db.measurement_values import Host, Measurement, MeasurementState, SweepState
 from core.db.measurements import MeasurementStore
 from core.db.processes import current_instance
@@ -67,7 +67,7 @@ class SweepProgress:
 
 
 class Standing(Protocol):
-    """How far a work is; :class:`core.benchmark.agenda.Agenda` has the meanings."""
+    """How far a work is; :class:`core.benchmark.progress.Agenda` has the meanings."""
 
     @property
     def done(self) -> int:
@@ -87,7 +87,7 @@ class Standing(Protocol):
 
 
 class Workload(Protocol):
-    """What a sweep carries out: :class:`core.benchmark.steps.Work` here, or a cluster's."""
+    """What a sweep carries out: :class:`core.benchmark.runner.Work` here, or a cluster's."""
 
     problems: list[str]
     """Sentences about what went wrong beside the rows."""

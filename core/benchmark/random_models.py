@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from core.benchmark.lock import Turn
 from core.benchmark.shapes import RandomModel
-from core.benchmark.turn import Turn
 from core.errors import ConversionError, DiskFullError, StoppedError
 from core.settings import CHECKOUT, Settings
 from core.store import ModelStore

@@ -27,7 +27,7 @@ from statistics import fmean
 from types import TracebackType
 from typing import IO
 
-from core.benchmark.core_echo import ANSWER_AT, STOP
+from core.benchmark.core_latency_echo import ANSWER_AT, STOP
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 
-from core.benchmark.agenda import Agenda, Step, StepKind
+from core.benchmark.artifacts import Material, Ready, check_memory
 from core.benchmark.child import Job, Outcome
+from core.benchmark.dependencies import Tools
 from core.benchmark.estimate import (
     BANDWIDTH_SECONDS,
     has_quality,
@@ -28,11 +29,10 @@ from core.benchmark.estimate import (
     quality_seconds,
     reference_precision,
 )
-from core.benchmark.ledger import OPEN, Ledger, target_of
 from core.benchmark.plan import Plan, Target
-from core.benchmark.preparing import Material, Ready, check_memory
-from core.benchmark.random_weights import keep_random_weights, remove_unkept
-from core.benchmark.tools import Tools
+from core.benchmark.progress import Agenda, Step, StepKind
+from core.benchmark.random_models import keep_random_weights, remove_unkept
+from core.benchmark.row_writer import OPEN, Ledger, target_of
 from core.benchmark.weights import bytes_per_token
 from core.db.measurement_values import Host, Measurement, MeasurementState
 from core.db.run_values import utc_now

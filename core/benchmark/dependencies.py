@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.benchmark.preparing import Ready, make_ready
+from core.benchmark.artifacts import Ready, make_ready
 from core.runtimes.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Tools:
     """Each raises a PaddockError whose sentence becomes a row's reason; StoppedError on cancel."""
 
     make_ready: Callable[..., Ready] = make_ready
-    """See :func:`core.benchmark.preparing.make_ready`."""
+    """See :func:`core.benchmark.artifacts.make_ready`."""
     measure: Callable[..., Outcome] = _measure
     """See :func:`core.benchmark.child.measure_in_process`."""
     read_bandwidth: Callable[[], float] = _read_bandwidth

@@ -1,7 +1,7 @@
 """When a prompt has been answered often enough for the median of the answers to say something.
 
 That is as many answers as are wanted, and at least a second of them. Where a host moves the
-virtual cores (:mod:`core.benchmark.core_distance`), answers given while they were apart do not
+virtual cores (:mod:`core.benchmark.core_latency`), answers given while they were apart do not
 count, unless it goes on for long: then they are taken, and :mod:`core.metrics.figures` says so.
 """
 

@@ -1,4 +1,4 @@
-"""The other side of :class:`core.benchmark.core_distance.CoreDistance`: a script of its own.
+"""The other side of :class:`core.benchmark.core_latency.CoreDistance`: a script of its own.
 
 ``python core_echo.py NUMBER``: for each line on standard input, the number of a core, it binds
 itself to that core and answers what the other side writes into the first byte of the memory with

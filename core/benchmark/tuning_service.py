@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from core.benchmark.preparing import Material, check_memory, make_ready
+from core.benchmark.artifacts import Material, check_memory, make_ready
+from core.benchmark.lock import Turn
 from core.benchmark.tuning import PERPLEXITY_LIMIT, Trial, Tuning
-from core.benchmark.turn import Turn
 from core.catalogue import device_int4
 from core.errors import BadRequestError, GenerationError, ModelBusyError, PaddockError, StoppedError
 from core.hardware.devices import require_device

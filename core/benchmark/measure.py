@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from core.benchmark.enough import Enough, distance_during
 from core.benchmark.prompts import prompt_ids
+from core.benchmark.stopping import Enough, distance_during
 from core.errors import GenerationError, PromptTooLongError
 from core.hardware.devices import process_memory, require_device
 from core.inference.timing import measure as timings_of
@@ -67,10 +67,10 @@ def measure(
 
     Args:
         prompts: (prompt tokens, number of timed answers), in order; of short answers there are
-            more, see :mod:`core.benchmark.enough`.
+            more, see :mod:`core.benchmark.stopping`.
         new_tokens: of each answer, forced.
         core_distance: nanoseconds from a core to another, see
-            :mod:`core.benchmark.core_distance`; asked between the answers of a model that runs on
+            :mod:`core.benchmark.core_latency`; asked between the answers of a model that runs on
             the cores.
         nearest_ns: the shortest that is known of this machine.
 
