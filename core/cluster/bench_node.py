@@ -20,7 +20,7 @@ from core.benchmark.progress import Agenda
 from core.benchmark.row_writer import Ledger
 from core.benchmark.runner import Work, this_host
 from core.benchmark.service import Sweep, SweepProgress, continued, fresh_rows
-from core.cluster.link import node_home
+from core.cluster.connection import node_home
 from core.db.measurement_values import Measurement, SweepState
 from core.errors import (
     ModelBusyError,

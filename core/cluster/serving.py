@@ -1,6 +1,6 @@
 """Models as Ray Serve deployments: put up, changed, looked at and taken down from here.
 
-Each model is a Ray Serve application without a route of its own; :mod:`core.cluster.door` is
+Each model is a Ray Serve application without a route of its own; :mod:`core.cluster.gateway` is
 another and the only one that HTTP reaches. They go on when this process has ended.
 """
 
@@ -14,8 +14,9 @@ from types import ModuleType
 from typing import Any
 
 from core.auth.permissions import is_loopback
+from core.cluster.connection import code_of, nodes_of
 from core.cluster.deployment import DRAIN_S, HEALTH_PATIENCE_S, ONE_MORE_PERCENT, Serving
-from core.cluster.door import (
+from core.cluster.gateway import (
     DEPLOYMENT,
     DOOR_APP,
     Entrance,
@@ -23,7 +24,6 @@ from core.cluster.door import (
     key_hash,
     model_name,
 )
-from core.cluster.link import code_of, nodes_of
 from core.cluster.replica import ModelReplica
 from core.errors import BadRequestError, ClusterError, UnknownModelError
 
@@ -68,7 +68,7 @@ class ServedModels:
     def __init__(self, ray: ModuleType) -> None:
         """
         Args:
-            ray: connected; see :func:`core.cluster.link.connected`.
+            ray: connected; see :func:`core.cluster.connection.connected`.
 
         Raises:
             ClusterError: Ray is there without its server.

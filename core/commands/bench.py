@@ -162,8 +162,8 @@ def _measure(options: argparse.Namespace, engine: Engine) -> int:
 
 
 def _measure_on_cluster(options: argparse.Namespace, engine: Engine) -> int:
-    from core.cluster.fleet import Fleet
-    from core.cluster.link import connected
+    from core.cluster.benchmark import Fleet
+    from core.cluster.connection import connected
 
     with connected(options.ray) as ray:
         fleet = Fleet(ray, engine.measurements, options.ray_resource)

@@ -31,7 +31,7 @@ def serve(options: argparse.Namespace, settings: Settings) -> int:
     On a cluster that goes on without this command it ends when they are ready; a cluster that is
     started for it (``--ray local``) lasts until Ctrl-C. The last line on stdout is a JSON object.
     """
-    from core.cluster.link import LOCAL, connected
+    from core.cluster.connection import LOCAL, connected
     from core.cluster.serving import ServedModels
 
     keys = _keys(options.api_keys)

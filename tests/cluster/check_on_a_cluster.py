@@ -13,8 +13,8 @@ import pytest
 
 from core.benchmark.plan import Plan
 from core.catalogue import Precision
-from core.cluster.fleet import Fleet
-from core.cluster.link import connected, nodes_of
+from core.cluster.benchmark import Fleet
+from core.cluster.connection import connected, nodes_of
 from core.db.measurement_values import Measurement, MeasurementState, SweepState
 from core.engine import Engine
 from core.errors import BadRequestError, ClusterError

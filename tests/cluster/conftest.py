@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from core.catalogue import Precision
-from core.cluster.link import connected
+from core.cluster.connection import connected
 from core.settings import Settings
 from core.store import ModelStore, resolve
 from tests.builders import tiny_checkpoint

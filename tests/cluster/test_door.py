@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core.cluster.door import Door, LostReplica, ServeModels, TooManyWait, key_hash
+from core.cluster.gateway import Door, LostReplica, ServeModels, TooManyWait, key_hash
 
 HERE = "http://127.0.0.1:8000"
 KEY = "a-key-of-this-lab"

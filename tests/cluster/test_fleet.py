@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.cluster.fleet import assigned
-from core.cluster.link import Node
+from core.cluster.benchmark import assigned
+from core.cluster.connection import Node
 from core.db.measurement_values import Measurement
 from tests.records.measurement_samples import a_measurement
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.cluster.door import DOOR_APP, key_hash
+from core.cluster.gateway import DOOR_APP, key_hash
 from core.cluster.serving import ServedModels
 from core.errors import BadRequestError
 

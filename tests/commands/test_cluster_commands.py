@@ -75,7 +75,7 @@ def test_the_door_has_its_keys_before_any_model_is_put_up(
 
     key = "a-key-of-this-lab"
     monkeypatch.setenv("PADDOCK_SERVE_KEYS", key)
-    monkeypatch.setattr("core.cluster.link.connected", lambda address: nullcontext(None))
+    monkeypatch.setattr("core.cluster.connection.connected", lambda address: nullcontext(None))
     monkeypatch.setattr("core.cluster.serving.ServedModels", Served)
     assert main(("serve", "--ray", "auto", "--host", "0.0.0.0", "paddock-neox")) == 1
     assert done == [((key,), "http://0.0.0.0:8000")]

@@ -27,7 +27,7 @@ from core.benchmark.service import (
     planned,
 )
 from core.cluster.bench_node import BenchNode, Draft, Look, draft, taken_up
-from core.cluster.link import ID_DIGITS, Node, is_alive, nodes_of, on
+from core.cluster.connection import ID_DIGITS, Node, is_alive, nodes_of, on
 from core.db.measurement_values import Measurement, SweepState
 from core.db.measurements import MeasurementStore
 from core.db.processes import current_instance
@@ -68,7 +68,7 @@ class Fleet:
     ) -> None:
         """
         Args:
-            ray: connected; see :func:`core.cluster.link.connected`.
+            ray: connected; see :func:`core.cluster.connection.connected`.
             measurements: where the rows are kept.
             chosen_by: resource or label of the nodes that measure; None for all.
         """
