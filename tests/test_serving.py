@@ -23,7 +23,7 @@ from core.errors import (
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
-from core.serving import EngineModels
+from core.server.local_models import EngineModels
 from core.settings import Settings
 from core.store import Source, SourceKind, StoredModel
 from core.store.manifest import Int4Record, SourceRecord, write_manifest

@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.benchmark", "core.auth"),
     ("core.api", "core.inference.prometheus", "core.inference.recorder", "core.doctor"),
     ("core.engine",),
-    ("core.compare", "core.serving", "core.web"),
+    ("core.compare", "core.server.local_models", "core.server"),
     ("core.cluster",),
     ("core.commands",),
     ("core.ui", "core.__main__"),

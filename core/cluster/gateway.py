@@ -38,7 +38,7 @@ from core.api.errors import (
 from core.api.replies import error_event, model_list, model_object
 from core.api.service import ModelCard
 from core.auth.permissions import is_loopback_host
-from core.web.forms import from_this_site, typed
+from core.server.forms import from_this_site, typed
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from core.auth.keys import LONGEST_NAME, MOST_KEYS
 from core.db import ApiKey
 from core.engine import Engine
 from core.errors import PaddockError
+from core.server.paths import V1
 from core.ui.account_profile import acting, ago_text, day_text, draw_refusal
 from core.ui.cached import shared_engine
 from core.ui.person import Person, person
 from core.ui.safe_text import safe_inline
-from core.web.addresses import V1
 
 _NEW_KEY = "new_api_key"
 _REFUSED = "api_key_refused"

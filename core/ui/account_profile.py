@@ -12,11 +12,11 @@ from core.auth import Accounts
 from core.db import Role, Session
 from core.engine import Engine
 from core.errors import PaddockError
+from core.server.paths import DELETE, PASSWORD, REGISTER, SIGN_IN, SIGN_OUT
 from core.ui.person import Person, forget, person, send_to
 from core.ui.safe_text import safe_inline
 from core.ui.server import connections
 from core.units import duration_text
-from core.web.addresses import DELETE, PASSWORD, REGISTER, SIGN_IN, SIGN_OUT
 
 ROLES = {
     Role.USER: "May ask models, compare them and see what is measured.",

@@ -1,6 +1,6 @@
 """The person in front of a page, looked up anew with every run, click and fragment.
 
-The door (:mod:`core.web.guard`) has let the connection in; here it is asked what its person may do
+The door (:mod:`core.server.middleware`) has let the connection in; here it is asked what its person may do
 now. Whoever's session has ended is sent to the sign-in form, and nothing more of the page runs.
 """
 
@@ -18,11 +18,11 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from core.auth import Access
 from core.db import GUEST, Account
 from core.errors import AccessDeniedError, RecordsError
+from core.server.middleware import CONNECTION_HEADER
+from core.server.visitor import Visitor
 from core.settings import KIOSK_SENTENCE
 from core.ui.safe_text import safe_inline
 from core.ui.server import connections, redirect_message, visitors
-from core.web.guard import CONNECTION_HEADER
-from core.web.visitor import Visitor
 
 FRESH_S = 0.5
 """Seconds for which a look at the database serves all of a page that asks."""
@@ -105,7 +105,7 @@ def send_to(where: str) -> None:
     """Send the browser to one of the forms; a callback.
 
     Args:
-        where: one of :mod:`core.web.addresses`.
+        where: one of :mod:`core.server.paths`.
     """
     _send(redirect_message(where))
 

@@ -20,7 +20,7 @@ from streamlit.web.server.starlette import starlette_auth_routes as signed_cooki
 from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME
 
 from core.auth import Outsider
-from core.web.routes import Providers
+from core.server.routes import Providers
 
 _DEFAULT = "default"
 _LOGIN = "auth/login"

@@ -23,20 +23,20 @@ from core.api.app import Api
 from core.errors import PersonMistake, RecordsError
 from core.inference.prometheus import Meters
 from core.remotes.registry import parse_setting
-from core.serving import EngineModels
+from core.server.api_keys import Programs
+from core.server.connections import Connections
+from core.server.headers import SecurityHeaders, page_policy
+from core.server.local_models import EngineModels
+from core.server.middleware import Guard
+from core.server.missing_v1 import AstrayRoute
+from core.server.paths import FIRST_PAGE, SIGN_IN, V1
+from core.server.preload import ScriptInPage
+from core.server.prometheus_route import metrics_route
+from core.server.routes import FormPages
+from core.server.visitor import Visitors
 from core.settings import load_settings
 from core.ui import scripts
 from core.ui.providers import SecretsProviders
-from core.web.addresses import FIRST_PAGE, SIGN_IN, V1
-from core.web.ahead import ScriptInPage
-from core.web.astray import AstrayRoute
-from core.web.connections import Connections
-from core.web.guard import Guard
-from core.web.headers import SecurityHeaders, page_policy
-from core.web.metrics import metrics_route
-from core.web.programs import Programs
-from core.web.routes import FormPages
-from core.web.visitor import Visitors
 
 if TYPE_CHECKING:
     from core.auth import Accounts
@@ -73,7 +73,7 @@ def redirect_message(where: str = f"{SIGN_IN}?ended") -> ForwardMsg:
     """Tells a page in the browser to go elsewhere; by default its session has ended.
 
     Args:
-        where: one of :mod:`core.web.addresses`, relative, so that it holds below any prefix.
+        where: one of :mod:`core.server.paths`, relative, so that it holds below any prefix.
     """
     message = ForwardMsg()
     message.auth_redirect.url = where

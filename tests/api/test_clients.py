@@ -14,7 +14,7 @@ from langchain_openai import ChatOpenAI
 from openai import OpenAI
 
 from core.db import Origin, RunRecord
-from core.web.programs import GUESTS_KEY
+from core.server.api_keys import GUESTS_KEY
 from tests.api.conftest import Served
 
 MODEL = "paddock-neox"

@@ -16,10 +16,10 @@ from core.catalogue.presets import presets
 from core.db import RunResult, RunStart, RunStore
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
+from core.server.visitor import Visitor
 from core.settings import KIOSK_SENTENCE, load_settings
 from core.ui import person
 from core.ui.history import SHOWN, Conversation
-from core.web.visitor import Visitor
 from tests.records.run_samples import a_result, a_start
 from tests.ui.test_figures_and_export import ENTRY
 

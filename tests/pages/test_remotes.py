@@ -11,9 +11,9 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from core.engine import Engine
+from core.server.visitor import Visitor
 from core.settings import load_settings
 from core.ui.cached import shared_engine
-from core.web.visitor import Visitor
 from tests.pages.app import PATIENCE_S, button, open_page, texts
 from tests.remotes.scripted_server import KEY, ScriptedServer, free_port, serving
 

@@ -14,6 +14,7 @@ from core.catalogue import Precision
 from core.engine import Engine
 from core.errors import AccessDeniedError, PaddockError
 from core.runtimes.spec import ModelSpec
+from core.server.visitor import Visitor
 from core.settings import load_settings
 from core.store.manifest import Int4Record, write_manifest
 from core.store.path_guard import check_confined
@@ -21,7 +22,6 @@ from core.ui import person as module
 from core.ui.model_access import check_name, check_use, key_of
 from core.ui.person import Person
 from core.ui.server import media_in, redirect_message
-from core.web.visitor import Visitor
 from tests.accounts.samples import HOSTILE
 from tests.builders import tiny_checkpoint
 from tests.fakes import stored_model

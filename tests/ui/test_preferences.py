@@ -10,9 +10,9 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from core.db import Account
+from core.server.visitor import Visitor
 from core.ui import person as module
 from core.ui.cached import shared_engine
-from core.web.visitor import Visitor
 
 PASSWORD = "kettle-marsh-violin"
 

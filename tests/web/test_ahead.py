@@ -10,8 +10,8 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from core.server.preload import ScriptInPage
 from core.ui import scripts
-from core.web.ahead import ScriptInPage
 
 PAGE = "<html><head><title>é</title></head><body>No second </head> here</body></html>"
 BROWSER = {"accept": "text/html,*/*;q=0.8"}

@@ -21,11 +21,11 @@ from starlette.websockets import WebSocketDisconnect
 
 from core.auth import Outsider
 from core.db import GUEST, Role, RunStore, VoteStore
-from core.web.addresses import PAGES
-from core.web.connections import Connections
-from core.web.guard import CONNECTION_HEADER, OWNER_HEADER, Guard
-from core.web.headers import ALWAYS, FORM_POLICY
-from core.web.routes import Providers
+from core.server.connections import Connections
+from core.server.headers import ALWAYS, FORM_POLICY
+from core.server.middleware import CONNECTION_HEADER, OWNER_HEADER, Guard
+from core.server.paths import PAGES
+from core.server.routes import Providers
 from tests.accounts.samples import GOOD, HOSTILE, OTHER
 from tests.records.run_samples import a_result, a_start
 from tests.web.world import ELSEWHERE, HERE, Browser, Site, errors
@@ -340,7 +340,7 @@ def a_watch(monkeypatch: pytest.MonkeyPatch) -> tuple[Connections, Callable[...,
         def holding(self, tokens: set[str]) -> set[str]:
             return set()
 
-    monkeypatch.setattr("core.web.connections.SWEEP_S", 0.001)
+    monkeypatch.setattr("core.server.connections.SWEEP_S", 0.001)
     watched = Connections(NoneHolds, farewell=lambda: b"farewell", media_in=lambda _: ())
 
     def open_page(send: Any) -> None:
@@ -351,7 +351,7 @@ def a_watch(monkeypatch: pytest.MonkeyPatch) -> tuple[Connections, Callable[...,
 
 
 def test_a_browser_that_is_stuck_keeps_no_other_page_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.web.connections.CUT_S", 0.01)
+    monkeypatch.setattr("core.server.connections.CUT_S", 0.01)
     told: list[Any] = []
 
     async def stuck(message: Any) -> None:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from core.web import forms
-from core.web.addresses import FIRST_PAGE, LONGEST, PAGES, onward, sign_in_for
-from core.web.forms import BadForm, Seals, from_this_site, read_form, same_origin
+from core.server import forms
+from core.server.forms import BadForm, Seals, from_this_site, read_form, same_origin
+from core.server.paths import FIRST_PAGE, LONGEST, PAGES, onward, sign_in_for
 from tests.accounts.samples import HOSTILE, hostile_texts
 
 _LOOP = ThreadPoolExecutor(1, initializer=lambda: asyncio.set_event_loop(asyncio.new_event_loop()))

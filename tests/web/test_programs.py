@@ -10,9 +10,9 @@ from anyio.from_thread import BlockingPortal
 from starlette.testclient import TestClient
 
 from core.errors import RecordsError
-from core.web.astray import AstrayRoute
-from core.web.metrics import metrics_route
-from core.web.programs import GUESTS_KEY, Programs
+from core.server.api_keys import GUESTS_KEY, Programs
+from core.server.missing_v1 import AstrayRoute
+from core.server.prometheus_route import metrics_route
 from tests.accounts.samples import GOOD
 from tests.api.stand_ins import StandIn, chat
 from tests.web.world import ELSEWHERE, HERE, Site

@@ -16,11 +16,11 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from core.web.connections import Connections
-from core.web.guard import Guard
-from core.web.headers import SecurityHeaders
-from core.web.routes import FormPages
-from core.web.visitor import Visitors
+from core.server.connections import Connections
+from core.server.headers import SecurityHeaders
+from core.server.middleware import Guard
+from core.server.routes import FormPages
+from core.server.visitor import Visitors
 from tests.accounts.samples import GOOD, World
 
 HERE = "http://localhost:8501"

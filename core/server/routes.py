@@ -33,9 +33,12 @@ from core.errors import (
     SignInError,
     TooManyAttemptsError,
 )
-from core.settings import Registration, Settings
-from core.web import cookies, looks
-from core.web.addresses import (
+from core.server import cookies
+from core.server import form_pages as looks
+from core.server.form_pages import Button, Card, Field
+from core.server.forms import BadForm, Seals, from_this_site, read_form
+from core.server.headers import FORM_POLICY
+from core.server.paths import (
     ACCOUNT_PAGE,
     DELETE,
     FIRST_PAGE,
@@ -45,10 +48,8 @@ from core.web.addresses import (
     SIGN_OUT,
     onward,
 )
-from core.web.forms import BadForm, Seals, from_this_site, read_form
-from core.web.headers import FORM_POLICY
-from core.web.looks import Button, Card, Field
-from core.web.visitor import Visitor, Visitors
+from core.server.visitor import Visitor, Visitors
+from core.settings import Registration, Settings
 
 T = TypeVar("T")
 

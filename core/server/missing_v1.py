@@ -9,8 +9,8 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from core.api.errors import ApiError
-from core.web.addresses import V1
-from core.web.metrics import asks_for_page
+from core.server.paths import V1
+from core.server.prometheus_route import asks_for_page
 
 _MODELS = "/models"
 """A page, too: whoever asks there with a key and for no page is a program."""
@@ -18,7 +18,7 @@ _ASKED = ("/chat/completions", "/completions", "/responses", "/embeddings", _MOD
 
 
 def is_astray(scope: Scope, prefix: str) -> bool:
-    """Whether a program asks where it would be right below :data:`core.web.addresses.V1`."""
+    """Whether a program asks where it would be right below :data:`core.server.paths.V1`."""
     path = str(scope["path"]).removeprefix(prefix)
     if path != _MODELS:
         return path in _ASKED and scope["method"] == "POST"

@@ -9,8 +9,8 @@ from starlette.requests import HTTPConnection
 
 from core.auth import Access, Accounts, Client, Place, access
 from core.db import GUEST, Account
+from core.server import cookies
 from core.settings import Settings
-from core.web import cookies
 
 _LONGEST_COOKIE = 200
 """Characters; a longer one is none of ours and is not looked up."""

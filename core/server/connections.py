@@ -22,7 +22,7 @@ from starlette.types import Message, Receive, Send
 
 from core.auth import Accounts
 from core.errors import RecordsError
-from core.web.visitor import Visitor
+from core.server.visitor import Visitor
 
 SWEEP_S = 2.0
 """How soon an open page notices that its session was ended elsewhere: on the command line, by an

@@ -17,7 +17,7 @@ from starlette.types import Scope
 from core.api.errors import ApiError, api_error
 from core.errors import PaddockError
 from core.inference.prometheus import Meters
-from core.web.programs import Programs
+from core.server.api_keys import Programs
 
 METRICS = "/metrics"
 

@@ -16,8 +16,8 @@ from core.api.service import Caller
 from core.auth import Access
 from core.db import GUEST, Account
 from core.errors import PersonMistake, RecordsError
-from core.web.forms import from_this_site, typed
-from core.web.visitor import Visitors
+from core.server.forms import from_this_site, typed
+from core.server.visitor import Visitors
 
 GUESTS_KEY = "guest"
 """Stands for no key at all: most clients insist on sending one."""
@@ -41,7 +41,7 @@ class Program:
 
 
 class Programs:
-    """Lets programs in; :class:`core.web.visitor.Visitors` tells who they are."""
+    """Lets programs in; :class:`core.server.visitor.Visitors` tells who they are."""
 
     def __init__(self, visitors: Callable[[], Visitors]) -> None:
         self._visitors = visitors

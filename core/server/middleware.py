@@ -17,8 +17,11 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import PaddockError, PersonMistake, RecordsError
-from core.web import looks
-from core.web.addresses import (
+from core.server import form_pages as looks
+from core.server.connections import Connections
+from core.server.forms import same_origin
+from core.server.missing_v1 import is_astray
+from core.server.paths import (
     DELETE,
     PAGES,
     PASSWORD,
@@ -28,11 +31,8 @@ from core.web.addresses import (
     V1,
     sign_in_for,
 )
-from core.web.astray import is_astray
-from core.web.connections import Connections
-from core.web.forms import same_origin
-from core.web.metrics import METRICS, asks_for_page
-from core.web.visitor import Visitor, Visitors
+from core.server.prometheus_route import METRICS, asks_for_page
+from core.server.visitor import Visitor, Visitors
 
 CONNECTION_HEADER = "x-paddock-connection"
 """Tells a page, within the server, which connection it is drawn for; from outside it is dropped."""
