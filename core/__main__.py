@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from core.catalogue import DEFAULT_PRECISION, Precision
-from core.commands import accounts, answers, bench, looks, serve, store, tune
+from core.cli import accounts, answers, bench, serve, store, tune
+from core.cli import overview as looks
 from core.errors import BadRequestError, PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, LOCAL_RUNTIMES, RuntimeName
 from core.settings import load_settings

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from core import doctor
 from core.catalogue import catalogue
-from core.doctor import Check, Report, State
+from core.cli import examination as doctor
+from core.cli.examination import Check, Report, State
 from core.hardware import devices
 from core.hardware.devices import HostFacts
 from core.settings import Settings

@@ -33,11 +33,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.inference",),
     ("core.demo",),
     ("core.benchmark", "core.auth"),
-    ("core.api", "core.inference.prometheus", "core.inference.recorder", "core.doctor"),
+    ("core.api", "core.inference.prometheus", "core.inference.recorder", "core.cli.examination"),
     ("core.engine",),
     ("core.compare", "core.server.local_models", "core.server"),
     ("core.cluster",),
-    ("core.commands",),
+    ("core.cli",),
     ("core.ui", "core.__main__"),
     ("pages",),
 )
@@ -159,7 +159,9 @@ def test_heavy_libraries_are_imported_where_they_are_needed(path: Path):
         assert not {i.split(".")[0] for i in imports(path, at_the_top=True)} & set(HEAVY)
 
 
-@pytest.mark.parametrize("module", ["core.__main__", "core.engine", "core.store", "core.doctor"])
+@pytest.mark.parametrize(
+    "module", ["core.__main__", "core.engine", "core.store", "core.cli.examination"]
+)
 def test_importing_it_loads_no_heavy_library(module: str):
     code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run(

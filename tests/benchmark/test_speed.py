@@ -12,7 +12,7 @@ from core.benchmark.speed import browser, chromium, suite
 from core.benchmark.speed.paired import Duel, Way
 from core.benchmark.speed.rows import Bar, Row, accuracy_rows, last_line, table
 from core.catalogue import Precision
-from core.commands import speed
+from core.cli import speed
 from core.engine import Engine
 from core.errors import GenerationError, StoppedError
 from core.runtimes.spec import ModelSpec

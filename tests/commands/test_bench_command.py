@@ -21,7 +21,7 @@ from core.benchmark.lock import Turn
 from core.benchmark.random_models import checkpoint_folder, random_weights_bytes
 from core.benchmark.runner import SPARE_ROUNDS
 from core.benchmark.service import Sweep
-from core.commands.bench import byte_count
+from core.cli.bench import byte_count
 from core.db.measurement_values import MeasurementState
 from core.engine import Engine
 from core.errors import GenerationError, NotEnoughMemoryError, StoppedError

@@ -20,7 +20,7 @@ import pytest
 
 from core.__main__ import main
 from core.catalogue import Int4Settings, Precision
-from core.commands import store as commands
+from core.cli import store as commands
 from core.errors import CorruptModelError
 from core.runtimes.spec import ModelSpec
 from core.settings import CHECKOUT, Settings

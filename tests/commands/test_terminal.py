@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from core.commands import terminal
-from core.commands.terminal import Bar, PlainLines
+from core.cli import terminal
+from core.cli.terminal import Bar, PlainLines
 from core.store.progress import Progress, Stage, Transfer
 
 

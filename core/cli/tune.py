@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from core.commands.terminal import Line
+from core.cli.terminal import Line
 from core.errors import BadRequestError
 from core.settings import Settings
 

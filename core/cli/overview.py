@@ -13,7 +13,7 @@ from core.units import bytes_text, parameters_text
 
 def doctor(options: argparse.Namespace, settings: Settings) -> int:
     """Print what is there, what is wrong and how to mend it."""
-    from core import doctor as examination
+    from core.cli import examination
 
     report = examination.examine(settings)
     print(examination.to_json(report) if options.json else examination.to_text(report))

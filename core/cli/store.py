@@ -19,7 +19,7 @@ from core.catalogue import (
     Precision,
     default_int4,
 )
-from core.commands.terminal import Report, report
+from core.cli.terminal import Report, report
 from core.errors import (
     BadRequestError,
     CorruptModelError,

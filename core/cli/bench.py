@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue import Precision, catalogue
-from core.commands.speed import speed_suite
-from core.commands.terminal import Line
+from core.cli.speed import speed_suite
+from core.cli.terminal import Line
 from core.errors import BadRequestError, PaddockError
 from core.settings import Settings
 from core.units import bytes_text, counted, duration_text

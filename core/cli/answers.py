@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from core.commands.terminal import Line
+from core.cli.terminal import Line
 from core.errors import PaddockError
 from core.settings import Settings
 
