@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from core.ui.account_admin import draw_administration
-from core.ui.account_data import draw_data
-from core.ui.account_keys import draw_keys
-from core.ui.account_profile import draw_guest, draw_profile, draw_sessions
-from core.ui.cached import shared_engine
-from core.ui.person import person
+from core.ui.account.admin import draw_administration
+from core.ui.account.data import draw_data
+from core.ui.account.keys import draw_keys
+from core.ui.account.profile import draw_guest, draw_profile, draw_sessions
+from core.ui.widgets.person import person
+from core.ui.widgets.resources import shared_engine
 
 engine, someone = shared_engine(), person()
 

@@ -6,20 +6,20 @@ from core.compare.fit import fit_together
 from core.compare.setup import Mode
 from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
-from core.ui.cached import shared_engine
-from core.ui.compare_columns import draw_answers, follow_to_the_end, scroll_here
-from core.ui.compare_history import draw_actions, draw_history, draw_link
-from core.ui.compare_list import ask_for_list, draw_list, list_linked
-from core.ui.compare_result import draw_result
-from core.ui.compare_setup import draw_side_buttons, pick_blind, pick_mode, pick_sides
-from core.ui.comparison import Shown, comparison
-from core.ui.judge import draw_judge, draw_ratings
-from core.ui.link import link_choice, one_of, texts_linked
-from core.ui.person import person
-from core.ui.question import CONTEXT, INSTRUCTION, ask_for_instruction
-from core.ui.safe_text import emphasised, safe_inline
-from core.ui.sampling import pick_sampling
-from core.ui.start import draw_start
+from core.ui.compare.columns import draw_answers, follow_to_the_end, scroll_here
+from core.ui.compare.history import draw_actions, draw_history, draw_link
+from core.ui.compare.judge import draw_judge, draw_ratings
+from core.ui.compare.list import ask_for_list, draw_list, list_linked
+from core.ui.compare.result import draw_result
+from core.ui.compare.setup import draw_side_buttons, pick_blind, pick_mode, pick_sides
+from core.ui.compare.state import Shown, comparison
+from core.ui.instruct.question import CONTEXT, INSTRUCTION, ask_for_instruction
+from core.ui.widgets.link import link_choice, one_of, texts_linked
+from core.ui.widgets.person import person
+from core.ui.widgets.resources import shared_engine
+from core.ui.widgets.safe_text import emphasised, safe_inline
+from core.ui.widgets.sampling import pick_sampling
+from core.ui.widgets.start_button import draw_start
 
 ONE, LIST = "one", "list"
 LABELS = {ONE: "One instruction", LIST: "A list of instructions"}

@@ -4,18 +4,18 @@ import streamlit as st
 
 from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
-from core.ui.answers import draw_entry, draw_history_export, draw_question
-from core.ui.cached import shared_engine
-from core.ui.history import SHOWN, conversation
-from core.ui.link import link_choice
-from core.ui.person import person
-from core.ui.pickers import pick_model, pick_prompt_format
-from core.ui.preferences import remember
-from core.ui.question import ask_for_instruction, clear_instruction
-from core.ui.safe_text import safe_inline
-from core.ui.sampling import pick_sampling
-from core.ui.start import draw_start
-from core.ui.stream_view import Pace, stream_answer
+from core.ui.instruct.answers import draw_entry, draw_history_export, draw_question
+from core.ui.instruct.history import SHOWN, conversation
+from core.ui.instruct.question import ask_for_instruction, clear_instruction
+from core.ui.instruct.stream_view import Pace, stream_answer
+from core.ui.widgets.link import link_choice
+from core.ui.widgets.person import person
+from core.ui.widgets.pickers import pick_model, pick_prompt_format
+from core.ui.widgets.preferences import remember
+from core.ui.widgets.resources import shared_engine
+from core.ui.widgets.safe_text import safe_inline
+from core.ui.widgets.sampling import pick_sampling
+from core.ui.widgets.start_button import draw_start
 
 person()  # whoever may not be here is sent away
 state = conversation()

@@ -3,20 +3,20 @@
 import streamlit as st
 
 from core.errors import RecordsError
-from core.ui.cached import shared_engine
-from core.ui.metrics_benchmark import draw_benchmark, draw_first_benchmark
-from core.ui.metrics_board import draw_charts
-from core.ui.metrics_data import read_data
-from core.ui.metrics_figures import draw_key_figures
-from core.ui.metrics_files import draw_export, draw_import, draw_notice
-from core.ui.metrics_filter import draw_left_out, pick_filter, show_all
-from core.ui.metrics_live import draw_live
-from core.ui.metrics_progress import draw_progress, draw_unfinished
-from core.ui.metrics_tables import draw_tables
-from core.ui.navigation import link_to
-from core.ui.person import draw_manage_hint, in_kiosk, person
-from core.ui.safe_text import safe_inline
-from core.ui.tuning import draw_tuning
+from core.ui.metrics.benchmark import draw_benchmark, draw_first_benchmark
+from core.ui.metrics.board import draw_charts
+from core.ui.metrics.data import read_data
+from core.ui.metrics.figures import draw_key_figures
+from core.ui.metrics.files import draw_export, draw_import, draw_notice
+from core.ui.metrics.filter import draw_left_out, pick_filter, show_all
+from core.ui.metrics.live import draw_live
+from core.ui.metrics.progress import draw_progress, draw_unfinished
+from core.ui.metrics.tables import draw_tables
+from core.ui.metrics.tuning import draw_tuning
+from core.ui.widgets.navigation import link_to
+from core.ui.widgets.person import draw_manage_hint, in_kiosk, person
+from core.ui.widgets.resources import shared_engine
+from core.ui.widgets.safe_text import safe_inline
 
 person()  # whoever may not be here is sent away
 engine = shared_engine()

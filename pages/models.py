@@ -2,18 +2,18 @@
 
 import streamlit as st
 
-from core.ui.cached import shared_engine
-from core.ui.disk_use import draw_disk_use
-from core.ui.hub_access import draw_hub_access
-from core.ui.model_add import draw_add
-from core.ui.model_cards import draw_card, draw_in_memory
-from core.ui.model_filter import State, pick_filter
-from core.ui.model_list import catalogue_models, own_models
-from core.ui.model_results import draw_notice
-from core.ui.opened import read_opened, write_opened
-from core.ui.person import draw_manage_hint, person
-from core.ui.remote_servers import draw_add_server, draw_servers
-from core.ui.task_panel import draw_tasks
+from core.ui.models.add import draw_add
+from core.ui.models.cards import draw_card, draw_in_memory
+from core.ui.models.disk_use import draw_disk_use
+from core.ui.models.filter import State, pick_filter
+from core.ui.models.hub_access import draw_hub_access
+from core.ui.models.list import catalogue_models, own_models
+from core.ui.models.remote_servers import draw_add_server, draw_servers
+from core.ui.models.results import draw_notice
+from core.ui.models.tasks import draw_tasks
+from core.ui.widgets.expander_state import read_opened, write_opened
+from core.ui.widgets.person import draw_manage_hint, person
+from core.ui.widgets.resources import shared_engine
 
 person()  # whoever may not be here is sent away
 engine = shared_engine()

@@ -35,8 +35,8 @@ from core.server.prometheus_route import metrics_route
 from core.server.routes import FormPages
 from core.server.visitor import Visitors
 from core.settings import load_settings
-from core.ui import scripts
-from core.ui.providers import SecretsProviders
+from core.ui.account.providers import SecretsProviders
+from core.ui.widgets import scripts
 
 if TYPE_CHECKING:
     from core.auth import Accounts
@@ -52,7 +52,7 @@ first_screen_drawn = threading.Event()
 
 
 def _accounts() -> Accounts:
-    from core.ui.cached import shared_engine
+    from core.ui.widgets.resources import shared_engine
 
     return shared_engine().accounts
 
@@ -144,7 +144,7 @@ def _prefix() -> str:
 
 
 def _stop_answers(owner: str) -> None:
-    from core.ui.cached import shared_engine
+    from core.ui.widgets.resources import shared_engine
 
     shared_engine().stop_answers(owner)
 
@@ -178,13 +178,13 @@ def _program_routes() -> list[Any]:
 
 
 def _answering() -> EngineModels:
-    from core.ui.cached import shared_engine
+    from core.ui.widgets.resources import shared_engine
 
     return EngineModels(shared_engine())
 
 
 def _meters() -> Meters:
-    from core.ui.cached import shared_engine
+    from core.ui.widgets.resources import shared_engine
 
     return shared_engine().meters
 
@@ -231,7 +231,7 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     threading.Thread(target=_import_ahead, name="import ahead", daemon=True).start()
     async with watching(app) as state:
         yield state
-    from core.ui.cached import shared_engine
+    from core.ui.widgets.resources import shared_engine
 
     shared_engine().tuning.close()
     shared_engine().tasks.close()
@@ -243,8 +243,8 @@ def _import_ahead() -> None:
         # screen is on its way, so that its first question finds it loaded. At the very first start
         # the model that pages open with is made ready at once, by a process of low priority.
         from core.hardware.devices import list_devices
-        from core.ui.cached import shared_engine
-        from core.ui.model_choices import first_spec
+        from core.ui.widgets.model_choices import first_spec
+        from core.ui.widgets.resources import shared_engine
 
         list_devices()
         engine = shared_engine()
@@ -262,8 +262,8 @@ def _import_ahead() -> None:
 
 def _read_ahead(engine: Engine) -> None:
     """Import what draws charts, and read what they will be of: a second's work with very many."""
-    from core.ui import metrics_board  # noqa: F401 - imported for the next to come
-    from core.ui.metrics_data import read_ahead
+    from core.ui.metrics import board as metrics_board  # noqa: F401 - imported for the next to come
+    from core.ui.metrics.data import read_ahead
 
     try:
         read_ahead(engine)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import streamlit as st
 
 from core.inference.request import GenerationRequest
-from core.ui.answers import draw_entry
-from core.ui.history import Conversation
+from core.ui.instruct.answers import draw_entry
+from core.ui.instruct.history import Conversation
 from tests.ui.test_figures_and_export import ANSWER, ENTRY
 
 for number, text in enumerate(st.query_params.get_all("text")):

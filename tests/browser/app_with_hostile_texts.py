@@ -8,13 +8,13 @@ import time
 
 import streamlit as st
 
-import core.ui.stream_view
+import core.ui.instruct.stream_view
 from core.inference.job import Phase, Snapshot
-from core.ui.safe_text import SafeMarkdown, emphasised, safe_inline, safe_markdown
-from core.ui.stream_view import Pace, stream_answer
+from core.ui.instruct.stream_view import Pace, stream_answer
+from core.ui.widgets.safe_text import SafeMarkdown, emphasised, safe_inline, safe_markdown
 from tests.hostile import mix, pieces_of
 
-core.ui.stream_view._FAST_DRAW_EVERY_S = 0.0  # each piece is looked at
+core.ui.instruct.stream_view._FAST_DRAW_EVERY_S = 0.0  # each piece is looked at
 
 
 class Replay:

@@ -21,7 +21,7 @@ from core.hardware.devices import process_memory
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
-from core.ui.safe_text import safe_markdown
+from core.ui.widgets.safe_text import safe_markdown
 from tests.browser.conftest import serving
 from tests.browser.screen import Screen
 from tests.browser.visitor import Visitor

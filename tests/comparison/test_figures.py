@@ -26,7 +26,7 @@ from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from core.store import ModelStore
-from core.ui.compare_result import delta_table, verdict
+from core.ui.compare.result import delta_table, verdict
 from tests.comparison.answers import answer, stored
 from tests.comparison.conftest import GREEDY, Stable, spec
 

@@ -11,7 +11,7 @@ def open_page(name: str, **link: str) -> AppTest:
     """The page of that path, opened by a link with these parameters, drawn once."""
     app = AppTest.from_string(
         "import streamlit as st\n"
-        "from core.ui.navigation import all_pages\n"
+        "from core.ui.widgets.navigation import all_pages\n"
         f"pages = sorted(all_pages(), key=lambda page: page.title != {name.title()!r})\n"
         "st.navigation(pages).run()",
         default_timeout=PATIENCE_S,

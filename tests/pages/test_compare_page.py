@@ -23,7 +23,7 @@ from core.hardware.devices import AUTO
 from core.inference.job import Job
 from core.runtimes.spec import RuntimeName
 from core.settings import load_settings
-from core.ui.comparison import Comparison, Shown, ShownList
+from core.ui.compare.state import Comparison, Shown, ShownList
 from core.units import milliseconds_text, rate_text
 from tests.browser.scripted import STAGES, Script, ScriptedRuntime, scripted_conversion
 from tests.fakes import APART_NS, NEAR_NS, FakeCores
@@ -76,7 +76,7 @@ def say(model: str, text: str, **fields: Any) -> None:
 def page(**link: str) -> AppTest:
     app = AppTest.from_string(
         "import streamlit as st\n"
-        "from core.ui.navigation import all_pages\n"
+        "from core.ui.widgets.navigation import all_pages\n"
         "pages = sorted(all_pages(), key=lambda page: page.title != 'Compare')\n"
         "st.navigation(pages).run()",
         default_timeout=PATIENCE_S,

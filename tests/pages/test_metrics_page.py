@@ -21,10 +21,10 @@ from core.db.measurements import MeasurementStore
 from core.metrics.document import from_json, to_json
 from core.metrics.rows import PointFilter
 from core.settings import load_settings
-from core.ui import metrics_files
-from core.ui.cached import shared_engine
-from core.ui.metrics_data import read_data
-from core.ui.metrics_files import answers_csv
+from core.ui.metrics import files as metrics_files
+from core.ui.metrics.data import read_data
+from core.ui.metrics.files import answers_csv
+from core.ui.widgets.resources import shared_engine
 from tests.benchmark.point_samples import a_host, a_measurement, a_quality
 from tests.fakes import two_folders_of_one_title
 from tests.hostile import active

@@ -22,8 +22,8 @@ from core.settings import load_settings
 from core.store import Progress, Stage, StoredModel, resolve
 from core.store.progress import Transfer
 from core.store.tasks import TaskKind, TaskQueue, TaskRequest, TaskState, TaskView
-from core.ui.cached import shared_engine
-from core.ui.model_filter import SizeClass
+from core.ui.models.filter import SizeClass
+from core.ui.widgets.resources import shared_engine
 from tests.builders import tiny_checkpoint
 from tests.gguf_files import tiny_gguf
 from tests.pages.app import button, open_page, texts

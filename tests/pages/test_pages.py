@@ -18,8 +18,8 @@ from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
 from core.server.visitor import Visitor
 from core.settings import KIOSK_SENTENCE, load_settings
-from core.ui import person
-from core.ui.history import SHOWN, Conversation
+from core.ui.instruct.history import SHOWN, Conversation
+from core.ui.widgets import person
 from tests.records.run_samples import a_result, a_start
 from tests.ui.test_figures_and_export import ENTRY
 
@@ -43,7 +43,7 @@ def runs() -> Iterator[RunStore]:
 def page(name: str) -> AppTest:
     app = AppTest.from_string(
         "import streamlit as st\n"
-        "from core.ui.navigation import all_pages\n"
+        "from core.ui.widgets.navigation import all_pages\n"
         f"pages = sorted(all_pages(), key=lambda page: page.title != {name.title()!r})\n"
         "st.navigation(pages).run()",
         default_timeout=PATIENCE_S,
@@ -140,7 +140,7 @@ def test_below_a_refusal_stands_an_example_and_how_to_get_a_real_model() -> None
 def test_a_real_model_is_asked_the_same_in_one_click(monkeypatch: pytest.MonkeyPatch) -> None:
     real = catalogue()["smollm2-135m-instruct"]
     monkeypatch.setattr(
-        "core.ui.model_choices.sources.package_file",
+        "core.ui.widgets.model_choices.sources.package_file",
         lambda row: Path("x.gguf") if row.key == real.key else None,
     )
     asked: list[tuple[ModelSpec, GenerationRequest]] = []

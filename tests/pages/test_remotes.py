@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from core.engine import Engine
 from core.server.visitor import Visitor
 from core.settings import load_settings
-from core.ui.cached import shared_engine
+from core.ui.widgets.resources import shared_engine
 from tests.pages.app import PATIENCE_S, button, open_page, texts
 from tests.remotes.scripted_server import KEY, ScriptedServer, free_port, serving
 

@@ -15,7 +15,7 @@ from core.catalogue import Precision
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.tuned_hints import Tuned, TuningKey
 from core.store.stored import StoredModel
-from core.ui.cached import shared_engine
+from core.ui.widgets.resources import shared_engine
 from tests.fakes import stored_model, two_folders_of_one_title
 from tests.pages.app import button, texts
 
@@ -48,8 +48,8 @@ def opened(
 
     app = AppTest.from_string(
         "import streamlit as st\n"
-        "from core.ui.cached import shared_engine\n"
-        "from core.ui.tuning import draw_tuning\n"
+        "from core.ui.widgets.resources import shared_engine\n"
+        "from core.ui.metrics.tuning import draw_tuning\n"
         "st.session_state['tuning'] = True\n"
         "draw_tuning(shared_engine())",
         default_timeout=60,
@@ -120,8 +120,8 @@ def test_a_second_click_on_forget_forgets_no_other(monkeypatch):
 
 def test_it_is_folded_up_at_first():
     app = AppTest.from_string(
-        "from core.ui.cached import shared_engine\n"
-        "from core.ui.tuning import draw_tuning\n"
+        "from core.ui.widgets.resources import shared_engine\n"
+        "from core.ui.metrics.tuning import draw_tuning\n"
         "draw_tuning(shared_engine())",
         default_timeout=60,
     ).run()

@@ -154,11 +154,11 @@ def test_other_devices_are_refused(folder: Path):
 
 
 def test_no_page_offers_the_baseline():
-    import core.ui.compare_setup
-    import core.ui.pickers
+    import core.ui.compare.setup
+    import core.ui.widgets.pickers
 
     assert RuntimeName.PYTORCH not in ANSWERING_RUNTIMES
     assert set(default_runtimes(Settings())) == set(ANSWERING_RUNTIMES)
-    for module in (core.ui.pickers, core.ui.compare_setup):
+    for module in (core.ui.widgets.pickers, core.ui.compare.setup):
         source = inspect.getsource(module)
         assert "in RuntimeName" not in source and "(RuntimeName)" not in source

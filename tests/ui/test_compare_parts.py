@@ -17,13 +17,13 @@ from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from core.store import ModelStore
 from core.store import resolve as sources
-from core.ui import compare_columns
-from core.ui.compare_columns import LOOK_EVERY_S, TURN_S, look_every_s
-from core.ui.compare_result import diff_html
-from core.ui.compare_setup import next_side, unused
-from core.ui.judge import ratings_rows
-from core.ui.judging import Judgement, NoBest, pair_ids, votes_of
-from core.ui.safe_text import safe_html
+from core.ui.compare import columns as compare_columns
+from core.ui.compare.columns import LOOK_EVERY_S, TURN_S, look_every_s
+from core.ui.compare.judge import ratings_rows
+from core.ui.compare.result import diff_html
+from core.ui.compare.setup import next_side, unused
+from core.ui.compare.votes import Judgement, NoBest, pair_ids, votes_of
+from core.ui.widgets.safe_text import safe_html
 from tests.gguf_files import tiny_gguf
 
 NEOX, LLAMA = "paddock-neox", "paddock-llama"

@@ -10,7 +10,7 @@ import pytest
 
 from core.metrics.document import to_csv
 from core.metrics.rows import PointFilter
-from core.ui.metrics_files import answers_csv
+from core.ui.metrics.files import answers_csv
 from tests.benchmark.point_samples import a_measurement, a_row
 
 TITLE = "modèle-多"

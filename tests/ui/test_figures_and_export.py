@@ -15,9 +15,9 @@ from core.inference.timing import measure
 from core.runtimes.base import Conditions
 from core.runtimes.pool import LoadFacts
 from core.runtimes.spec import ModelSpec, SamplingSettings
-from core.ui.export import to_json, to_markdown
-from core.ui.history import HistoryEntry
-from core.ui.stream_view import figures_line
+from core.ui.instruct.export import to_json, to_markdown
+from core.ui.instruct.history import HistoryEntry
+from core.ui.instruct.stream_view import figures_line
 
 SPEC = ModelSpec("paddock-neox", Precision.INT4, "AUTO")
 ANSWER = Answer(

@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 def two_pages() -> None:
     import streamlit as st
 
-    from core.ui.link import link_choice, link_choices, link_texts, note_page, number_in
+    from core.ui.widgets.link import link_choice, link_choices, link_texts, note_page, number_in
 
     shown = st.session_state.get("shown", "first")
     note_page(shown)

@@ -12,7 +12,7 @@ from core.errors import ModelBusyError
 from core.hardware.devices import ProcessMemory
 from core.runtimes.pool import LoadedInfo, LoadFacts, ModelPool
 from core.runtimes.spec import ModelSpec, RuntimeName
-from core.ui.loaded import loaded_text
+from core.ui.widgets.loaded_models import loaded_text
 from tests.fakes import stored_model
 from tests.pages.app import button, open_page, texts
 

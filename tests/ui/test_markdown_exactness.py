@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.ui.safe_text import JOINER, SafeMarkdown, safe_markdown
+from core.ui.widgets.safe_text import JOINER, SafeMarkdown, safe_markdown
 from tests.exact_texts import CODE, PROSE, code_in
 
 EXACT_TODAY = ("at the top", "a fence in a fence", "with a title")

@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 
 from core.metrics.rows import Point, latest, point_of
-from core.ui.metrics_charts import bandwidth_chart, decode_chart, memory_chart
-from core.ui.metrics_curves import LatencyRun, latency_chart, tradeoff_chart, tradeoff_points
-from core.ui.metrics_figures import key_figures, point_key, usual_baseline, usual_point
-from core.ui.metrics_rows import MOST_ROWS, Rows, point_labels, told_apart
+from core.ui.metrics.bars import MOST_ROWS, Rows, point_labels, told_apart
+from core.ui.metrics.charts import bandwidth_chart, decode_chart, memory_chart
+from core.ui.metrics.curves import LatencyRun, latency_chart, tradeoff_chart, tradeoff_points
+from core.ui.metrics.figures import key_figures, point_key, usual_baseline, usual_point
 from tests.benchmark.point_samples import NOW, a_host, a_measurement, a_row, points_of_runs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.catalogue import published_scores
-from core.ui.model_charts import bit_shares, bits_chart, scores_chart
+from core.ui.models.charts import bit_shares, bits_chart, scores_chart
 
 
 def test_shares_add_up_over_types_of_one_width() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from core.ui.paragraphs import LONG_LIST, Paragraphs, Unsent
+from core.ui.widgets.paragraphs import LONG_LIST, Paragraphs, Unsent
 
 
 def blocks_of(*pieces: str) -> list[str]:

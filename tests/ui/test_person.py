@@ -18,10 +18,10 @@ from core.server.visitor import Visitor
 from core.settings import load_settings
 from core.store.manifest import Int4Record, write_manifest
 from core.store.path_guard import check_confined
-from core.ui import person as module
-from core.ui.model_access import check_name, check_use, key_of
-from core.ui.person import Person
+from core.ui.models.access import check_name, check_use, key_of
 from core.ui.server import media_in, redirect_message
+from core.ui.widgets import person as module
+from core.ui.widgets.person import Person
 from tests.accounts.samples import HOSTILE
 from tests.builders import tiny_checkpoint
 from tests.fakes import stored_model
@@ -47,7 +47,7 @@ def someone(visitor: Visitor, *, local: bool = False, manage: bool = False) -> P
 def two_buttons() -> None:
     import streamlit as st
 
-    from core.ui.person import draw_manage_hint, manage_button
+    from core.ui.widgets.person import draw_manage_hint, manage_button
 
     draw_manage_hint()
     manage_button("By callback", on_click=lambda: st.session_state.update(done="callback"))

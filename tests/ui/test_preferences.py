@@ -11,8 +11,8 @@ from streamlit.testing.v1 import AppTest
 
 from core.db import Account
 from core.server.visitor import Visitor
-from core.ui import person as module
-from core.ui.cached import shared_engine
+from core.ui.widgets import person as module
+from core.ui.widgets.resources import shared_engine
 
 PASSWORD = "kettle-marsh-violin"
 
@@ -27,10 +27,10 @@ def _nothing_cached() -> Iterator[None]:
 def page() -> None:
     import streamlit as st
 
-    from core.ui.cached import shared_engine
-    from core.ui.link import link_choice, number_in
-    from core.ui.person import person
-    from core.ui.preferences import recall, remember
+    from core.ui.widgets.link import link_choice, number_in
+    from core.ui.widgets.person import person
+    from core.ui.widgets.preferences import recall, remember
+    from core.ui.widgets.resources import shared_engine
 
     recall(shared_engine, person())
     link_choice("tokens", 256, number_in(1, 1000))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from streamlit import auth_util, config, user_info
 
-from core.ui import providers
-from core.ui.providers import SecretsProviders
+from core.ui.account import providers
+from core.ui.account.providers import SecretsProviders
 
 
 @pytest.mark.parametrize("prefix", ["", "paddock", "/a/b/"])

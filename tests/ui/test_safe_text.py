@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.ui.paragraphs import Unsent
-from core.ui.safe_text import JOINER, SafeMarkdown, emphasised, safe_inline, safe_markdown
+from core.ui.widgets.paragraphs import Unsent
+from core.ui.widgets.safe_text import JOINER, SafeMarkdown, emphasised, safe_inline, safe_markdown
 from tests.hostile import active, mix, pieces_of
 
 SPECIAL = [

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.catalogue import Precision, catalogue
 from core.runtimes.spec import ModelSpec, SamplingSettings
-from core.ui.link import LONGEST, number_in, one_of
+from core.ui.widgets.link import LONGEST, number_in, one_of
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def sampling_script() -> None:
     import streamlit as st
 
     from core.runtimes.spec import SamplingSettings
-    from core.ui.sampling import pick_sampling
+    from core.ui.widgets.sampling import pick_sampling
 
     st.session_state["picked"] = pick_sampling(SamplingSettings())
 
@@ -32,7 +32,7 @@ def model_script() -> None:
 
     from core.settings import load_settings
     from core.store import ModelStore
-    from core.ui.pickers import pick_model, pick_prompt_format
+    from core.ui.widgets.pickers import pick_model, pick_prompt_format
 
     spec = pick_model(ModelStore(load_settings()))
     st.session_state["picked"] = (spec, pick_prompt_format(spec))
@@ -44,8 +44,8 @@ def both_script() -> None:
     from core.runtimes.sampling import default_sampling
     from core.settings import load_settings
     from core.store import ModelStore
-    from core.ui.pickers import pick_model
-    from core.ui.sampling import pick_sampling
+    from core.ui.widgets.pickers import pick_model
+    from core.ui.widgets.sampling import pick_sampling
 
     store = ModelStore(load_settings())
     st.session_state["picked"] = pick_sampling(default_sampling(store, pick_model(store).model))
@@ -54,7 +54,7 @@ def both_script() -> None:
 def text_script() -> None:
     import streamlit as st
 
-    from core.ui.link import link_texts
+    from core.ui.widgets.link import link_texts
 
     link_texts("words")
     st.text_area("Words", key="words")

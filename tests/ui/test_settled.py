@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 def two_controls() -> None:
     import streamlit as st
 
-    from core.ui.settled import ANEW, hold_settled, page_was_drawn, settle
+    from core.ui.widgets.state import ANEW, hold_settled, page_was_drawn, settle
 
     hold_settled()
     st.button("Choose", on_click=settle, args=({"number": 7, "word": ANEW},))
@@ -22,7 +22,7 @@ def two_controls() -> None:
 def a_choice_that_is_taken_back() -> None:
     import streamlit as st
 
-    from core.ui.settled import hold_settled, is_stale, page_was_drawn, settle
+    from core.ui.widgets.state import hold_settled, is_stale, page_was_drawn, settle
 
     def count() -> None:
         if st.session_state["choice"] is not None and not is_stale("choice"):
@@ -111,7 +111,7 @@ def test_a_choice_taken_back_counts_once_until_that_is_shown() -> None:
 def twice() -> None:
     import streamlit as st
 
-    from core.ui.settled import hold_settled, page_was_drawn, settle
+    from core.ui.widgets.state import hold_settled, page_was_drawn, settle
 
     def choose() -> None:
         settle({"number": 5})

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from core.server.preload import ScriptInPage
-from core.ui import scripts
+from core.ui.widgets import scripts
 
 PAGE = "<html><head><title>é</title></head><body>No second </head> here</body></html>"
 BROWSER = {"accept": "text/html,*/*;q=0.8"}

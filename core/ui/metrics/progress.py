@@ -1,0 +1,223 @@
+"""The benchmark that runs, the one that ran last, and those that can be gone on with."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import streamlit as st
+
+from core.benchmark.plan import Plan
+from core.benchmark.service import Sweep, SweepProgress
+from core.db.measurement_values import (
+    Measurement,
+    MeasurementState,
+    SweepRecord,
+    SweepState,
+)
+from core.engine import Engine
+from core.errors import PaddockError
+from core.ui.metrics.bars import precision_label, runtime_label
+from core.ui.metrics.benchmark import refuse
+from core.ui.widgets.person import manage_button
+from core.ui.widgets.safe_text import safe_inline
+from core.ui.widgets.slots import place
+from core.units import counted, duration_text, milliseconds_text, rate_text
+
+_SEEN, _DISMISSED = "sweep_seen", "sweeps_dismissed"
+_BUSY_S, _IDLE_S = 1.0, 5.0
+"""How often the panel looks: while something is measured, and otherwise, since another tab may
+start something."""
+
+_UNFINISHED = (SweepState.CANCELLED, SweepState.INTERRUPTED)
+_ICONS = {
+    MeasurementState.WAITING: ":gray[:material/schedule:]",
+    MeasurementState.RUNNING: ":blue[:material/autorenew:]",
+    MeasurementState.DONE: ":green[:material/check_circle:]",
+    MeasurementState.FAILED: ":red[:material/error:]",
+    MeasurementState.CANCELLED: ":gray[:material/stop_circle:]",
+    MeasurementState.INTERRUPTED: ":orange[:material/power_off:]",
+}
+
+
+def draw_progress(engine: Engine) -> None:
+    """The sweep under way, or how the last one ended; keeps itself up to date."""
+    st.session_state[_SEEN] = _stage(engine)
+    sweep = engine.benchmark.current
+    busy = sweep is not None and sweep.running
+    st.fragment(_draw, run_every=_BUSY_S if busy else _IDLE_S)(engine)
+
+
+def draw_unfinished(engine: Engine) -> None:
+    """Sweeps of earlier that did not come to their end, with a button that goes on."""
+    sweep = engine.benchmark.current
+    if sweep is not None and sweep.running:
+        return
+    try:
+        records = engine.measurements.sweeps()
+    except PaddockError as error:
+        st.error(safe_inline(str(error)), icon=":material/error:")
+        return
+    current = sweep.id if sweep is not None else ""
+    for record in records:
+        if record.state in _UNFINISHED and record.id not in {current, *_dismissed()}:
+            _draw_unfinished(engine, record)
+
+
+def _stage(engine: Engine) -> tuple[object, ...]:
+    """What makes the page be drawn anew: a start, an end, a figure more."""
+    sweep = engine.benchmark.current
+    if sweep is None:
+        return ()
+    rows = sweep.progress().rows
+    return (sweep.id, sweep.running, sum(row.figures is not None for row in rows))
+
+
+def _draw(engine: Engine) -> None:
+    if _stage(engine) != st.session_state.get(_SEEN):
+        st.rerun()
+    sweep = engine.benchmark.current
+    if sweep is None or (not sweep.running and sweep.id in _dismissed()):
+        return
+    progress = sweep.progress()
+    with st.container(border=True, key="benchmark"):
+        if sweep.running:
+            _draw_running(sweep, progress)
+        else:
+            _draw_ended(engine, sweep, progress)
+        if progress.error:
+            st.warning(safe_inline(progress.error), icon=":material/warning:")
+        with st.expander(
+            counted(len(progress.rows), "measurement"), type="compact", key=f"rows_{sweep.id}"
+        ):
+            st.markdown("\n".join(f"- {_row_line(row)}" for row in progress.rows))
+
+
+def _draw_running(sweep: Sweep, progress: SweepProgress) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            ":blue[:material/speed:] **Benchmark** · leave the machine alone meanwhile",
+            width="stretch",
+        )
+        place("benchmark_left")
+        with place("benchmark_right"):
+            manage_button(
+                "Cancel", icon=":material/stop:", key="cancel_benchmark", on_click=sweep.cancel
+            )
+    message = safe_inline(progress.message)
+    if progress.fraction is None:
+        st.caption(f":material/hourglass_top: {message}")
+    else:
+        st.progress(min(1.0, max(0.0, progress.fraction)), text=message)
+    parts = [_counts(progress.rows)]
+    if progress.seconds_left is not None:
+        parts.append(f"about {duration_text(progress.seconds_left)} left")
+    st.caption(" · ".join(parts))
+
+
+def _draw_ended(engine: Engine, sweep: Sweep, progress: SweepProgress) -> None:
+    icon = {
+        SweepState.DONE: ":green[:material/check_circle:]",
+        SweepState.CANCELLED: ":gray[:material/stop_circle:]",
+    }.get(sweep.state, ":orange[:material/power_off:]")
+    missing = any(row.state.missing for row in progress.rows)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"{icon} **Benchmark** · {safe_inline(progress.message)}", width="stretch")
+        with place("benchmark_left"):
+            _draw_dismiss(sweep.id)
+        with place("benchmark_right"):
+            if missing:
+                _draw_resume(engine, sweep.id)
+    failed = [row for row in progress.rows if row.state is MeasurementState.FAILED]
+    for reason, count in Counter(row.error or "It failed." for row in failed).items():
+        st.error(
+            safe_inline(reason) + (f" ({count} measurements)" if count > 1 else ""),
+            icon=":material/error:",
+        )
+
+
+def _draw_unfinished(engine: Engine, record: SweepRecord) -> None:
+    what = "was cancelled" if record.state is SweepState.CANCELLED else "was interrupted"
+    with (
+        st.container(border=True, key=f"unfinished_{record.id}"),
+        st.container(horizontal=True, vertical_alignment="center"),
+    ):
+        st.markdown(
+            f":orange[:material/pause_circle:] A benchmark of {_plan_words(record)} {what} "
+            f"({record.created_at:%Y-%m-%d %H:%M} UTC); what it measured is kept.",
+            width="stretch",
+        )
+        _draw_dismiss(record.id)
+        _draw_resume(engine, record.id)
+
+
+def _draw_dismiss(sweep_id: str) -> None:
+    st.button(
+        "Dismiss",
+        icon=":material/close:",
+        type="tertiary",
+        key=f"dismiss_{sweep_id}",
+        on_click=_dismiss,
+        args=(sweep_id,),
+    )
+
+
+def _draw_resume(engine: Engine, sweep_id: str) -> None:
+    manage_button(
+        "Resume",
+        icon=":material/resume:",
+        key=f"resume_{sweep_id}",
+        on_click=_resume,
+        args=(engine, sweep_id),
+        help="Measure what is missing: failed, cancelled and interrupted rows.",
+    )
+
+
+def _resume(engine: Engine, sweep_id: str) -> None:
+    """A callback."""
+    try:
+        engine.benchmark.resume(sweep_id)
+    except PaddockError as error:
+        refuse(str(error))
+
+
+def _dismiss(sweep_id: str) -> None:
+    """A callback."""
+    _dismissed().add(sweep_id)
+
+
+def _dismissed() -> set[str]:
+    """Sweeps that this session does not want to see any more; their rows stay."""
+    return st.session_state.setdefault(_DISMISSED, set())
+
+
+def _plan_words(record: SweepRecord) -> str:
+    try:
+        plan = Plan.from_json(record.plan)
+    except PaddockError:
+        return "an earlier Paddock"
+    names = [*plan.models, *plan.random_models]
+    return safe_inline(", ".join(names[:3]) + (" …" if len(names) > 3 else ""))
+
+
+def _counts(rows: tuple[Measurement, ...]) -> str:
+    counts = Counter(row.state for row in rows)
+    parts = [f"**{counts[MeasurementState.DONE]}** of {len(rows)} measured"]
+    if counts[MeasurementState.FAILED]:
+        parts.append(f":red[{counts[MeasurementState.FAILED]} failed]")
+    return ", ".join(parts)
+
+
+def _row_line(row: Measurement) -> str:
+    what = row.configuration
+    name = f"{what.title} · {precision_label(what.precision)} · {what.device} · "
+    name += f"{runtime_label(what.runtime)} · {what.prompt_tokens}-token prompt"
+    line = f"{_ICONS[row.state]} {safe_inline(name)}"
+    if row.error:
+        return f"{line}: {safe_inline(row.error)}"
+    if row.figures is None:
+        return line
+    figures = row.figures
+    return (
+        f"{line}: **{rate_text(figures.decode_tokens_per_s)}**, "
+        f"first token after {milliseconds_text(figures.ttft_ms.median)}"
+    )

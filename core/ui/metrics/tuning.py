@@ -1,0 +1,119 @@
+"""Tune a model from the page, and see what tuning gained."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+
+import streamlit as st
+
+from core.benchmark.tuning import wording
+from core.benchmark.tuning_service import TuningRun
+from core.engine import Engine
+from core.errors import PaddockError
+from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, ModelSpec
+from core.runtimes.tuned_hints import Tuned
+from core.ui.metrics.bars import runtime_label
+from core.ui.widgets.person import manage_button
+from core.ui.widgets.safe_text import safe_inline
+from core.units import rate_text
+
+_LOOK_EVERY_S = 0.5
+_REFUSED = "tuning_refused"
+
+
+def draw_tuning(engine: Engine) -> None:
+    """The set-up, what is under way, and what is kept; folded up until it is wanted."""
+    box = st.expander("Tune a model", icon=":material/tune:", key="tuning", on_change="rerun")
+    run = engine.tuning.current
+    under_way = run is not None and not run.done
+    if not box.open and not under_way:
+        return
+    with box:
+        st.caption(
+            "Tries the hints that matter on this machine, the precision of execution and of the "
+            "KV cache, threads, groups of quantised activations, and keeps the fastest whose "
+            "perplexity stays within 1 %. It takes some minutes; leave the machine alone meanwhile."
+        )
+        if refused := st.session_state.pop(_REFUSED, None):
+            st.error(safe_inline(refused), icon=":material/error:")
+        if run is not None and under_way:
+            st.fragment(_draw_run, run_every=_LOOK_EVERY_S)(run)
+        else:
+            _draw_set_up(engine, run)
+        _draw_kept(engine)
+
+
+def _draw_set_up(engine: Engine, run: TuningRun | None) -> None:
+    if run is not None and run.result is None:
+        st.warning(safe_inline(run.message), icon=":material/info:")
+    stored = [(one.name, one.precision) for one in engine.store.list()]
+    if not stored:
+        st.caption("No model is on disk yet; ask one, or fetch it on the Models page.")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        name, precision = st.selectbox(
+            "Model",
+            stored,
+            format_func=lambda one: f"{engine.store.title(one[0])} · {one[1].label}",
+            key="tune_model",
+        )
+        runtime = st.selectbox(
+            "Runtime",
+            ANSWERING_RUNTIMES,
+            index=ANSWERING_RUNTIMES.index(DEFAULT_RUNTIME),
+            format_func=lambda one: runtime_label(one.value),
+            key="tune_runtime",
+        )
+        manage_button(
+            "Tune",
+            icon=":material/tune:",
+            type="primary",
+            key="tune_start",
+            on_click=_start,
+            args=(engine, ModelSpec(name, precision, "CPU", runtime)),
+        )
+
+
+def _start(engine: Engine, spec: ModelSpec) -> None:
+    """A callback."""
+    try:
+        engine.tuning.start(spec)
+    except PaddockError as error:
+        st.session_state[_REFUSED] = str(error)
+
+
+def _draw_run(run: TuningRun) -> None:
+    if run.done:
+        st.rerun()
+    st.progress(run.share, text=f"{safe_inline(run.spec.label)}: {safe_inline(run.message)}")
+    manage_button("Stop", icon=":material/stop:", key="tune_stop", on_click=run.cancel)
+
+
+def _draw_kept(engine: Engine) -> None:
+    for tuned in engine.tuned.all():
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(_sentence(tuned), width="stretch")
+            manage_button(
+                "Forget",
+                icon=":material/undo:",
+                type="tertiary",
+                key=f"tune_forget_{'~'.join(astuple(tuned.key))}",
+                on_click=engine.forget_tuned,
+                args=(tuned.key,),
+                help="Use the usual hints again.",
+            )
+
+
+def _sentence(tuned: Tuned) -> str:
+    key = tuned.key
+    name = (
+        f"{key.model} · {key.precision.label} · {key.device} · {runtime_label(key.runtime.value)}"
+    )
+    if tuned.gain == 1.0:
+        found = f"the usual hints are the fastest, {rate_text(tuned.usual_tokens_per_s)}"
+    else:
+        found = (
+            f"**× {tuned.gain:.2f}** ({rate_text(tuned.usual_tokens_per_s)} → "
+            f"{rate_text(tuned.tokens_per_s)}), perplexity × {tuned.perplexity_ratio:.4f}"
+        )
+    return f"{safe_inline(name)}: {found}; {safe_inline(wording(tuned.hints))}"

@@ -1,0 +1,82 @@
+"""Adds a model that is not in the catalogue: a Hugging Face id, a folder, or a GGUF file."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.engine import Engine
+from core.errors import PaddockError
+from core.store import SourceKind
+from core.store import hub as model_hub
+from core.store.hub import HubAccess
+from core.store.resolve import several_gguf_files
+from core.ui.models.access import check_name
+from core.ui.models.hub_access import hub_access
+from core.ui.models.list import added
+from core.ui.widgets.expander_state import open_card
+from core.ui.widgets.link import link_texts
+from core.ui.widgets.person import may_manage, person
+from core.ui.widgets.safe_text import safe_inline
+from core.units import bytes_text
+
+_SEVERAL = "gguf_files"
+"""Files of the folder that was looked up last, in the session's state."""
+
+
+def draw_add(engine: Engine) -> None:
+    """Draw the form; what is found joins the list with its card open."""
+    if not may_manage():
+        return
+    link_texts("add")
+    with st.popover("Add a model", icon=":material/add:", key="add_model"):
+        with st.form("add_form", border=False):
+            name = st.text_input(
+                "Hugging Face id, folder or GGUF file",
+                key="add",
+                persist_state="session",
+                placeholder="org/name, or a path on this machine",
+                help="A causal language model: PyTorch weights (safetensors or pytorch_model.bin) "
+                "or a ready OpenVINO IR (openvino_model.xml and .bin), at the hub or in a folder; "
+                "or a GGUF file on this machine.",
+            )
+            if st.form_submit_button("Look it up", icon=":material/search:"):
+                st.session_state.pop(_SEVERAL, None)
+                look_up(engine, name or "", hub_access())
+        _draw_choice(engine)
+
+
+def _draw_choice(engine: Engine) -> None:
+    """Let the person choose, where the folder that was looked up holds several GGUF files."""
+    files = st.session_state.get(_SEVERAL)
+    if not files:
+        return
+    with st.form("choose_gguf", border=False):
+        file = st.selectbox(
+            "GGUF file",
+            files,
+            format_func=lambda path: f"{path.name} ({bytes_text(path.stat().st_size)})",
+            key="add_gguf",
+        )
+        if st.form_submit_button("Take this one", icon=":material/check:") and file is not None:
+            look_up(engine, str(file), hub_access())
+
+
+def look_up(engine: Engine, name: str, access: HubAccess) -> None:
+    """Find a model and draw the page anew with it; a refusal is shown where this is called."""
+    try:
+        check_name(engine.store, name.strip(), person())
+        if files := several_gguf_files(name):
+            st.session_state[_SEVERAL] = files
+            return
+        source = engine.store.resolve(name)
+        described = None
+        if source.kind is SourceKind.HUB and source.model is None:
+            with st.spinner(f"Asking the hub for {safe_inline(source.title)}"):
+                described = model_hub.describe(str(source.location), access)
+    except PaddockError as error:
+        st.error(safe_inline(str(error)), icon=":material/error:")
+        return
+    st.session_state.pop(_SEVERAL, None)
+    added().put(source, described)
+    open_card(source.key)
+    st.rerun()

@@ -1,0 +1,121 @@
+"""What Paddock's home folder holds, and what of it can go."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.benchmark.random_models import delete_random_weights, random_weights_bytes
+from core.catalogue import catalogue
+from core.engine import Engine
+from core.errors import PaddockError
+from core.store import StoredDownload
+from core.store.for_device import npu_weights_bytes
+from core.ui.models.results import draw_figure, notify
+from core.ui.widgets.person import manage_button, person
+from core.ui.widgets.safe_text import safe_inline
+from core.units import bytes_text
+
+
+def draw_disk_use(engine: Engine) -> None:
+    """Models, downloads, work under way and free space; downloads can be removed."""
+    with st.container(border=True, key="disk_use"):
+        where = f" · `{engine.settings.home}`" if person().local else ""
+        st.markdown(f"**Disk**{where}")
+        try:
+            usage = engine.store.disk_usage()
+            downloads = engine.store.downloads()
+            random_bytes = random_weights_bytes(engine.settings)
+            npu_bytes = npu_weights_bytes(engine.settings)
+        except OSError as error:
+            st.warning(
+                f"The home folder cannot be read ({safe_inline(str(error))}); check its "
+                "permissions.",
+                icon=":material/error:",
+            )
+            return
+        with st.container(horizontal=True, gap="medium"):
+            for name, size, always in (
+                ("Models", usage.models_bytes, True),
+                ("Downloads", usage.downloads_bytes, True),
+                ("Random weights", random_bytes, False),
+                ("INT4 for an NPU", npu_bytes, False),
+                ("Conversions under way", usage.work_bytes, True),
+                ("Free", usage.free_bytes, True),
+            ):
+                if size or always:
+                    draw_figure(name, bytes_text(size))
+        if downloads:
+            st.caption(
+                "Downloads are the originals. A converted model does not need its original any "
+                "more; another precision needs it, or an FP16 model on disk."
+            )
+        for download in downloads:
+            _draw_download(engine, download)
+        if random_bytes:
+            _draw_random_weights(engine, random_bytes)
+        if npu_bytes:
+            _draw_npu_weights(engine, npu_bytes)
+        if usage.work_bytes and not engine.tasks.active():
+            _draw_leftovers(engine, usage.work_bytes)
+
+
+def _draw_random_weights(engine: Engine, size: int) -> None:
+    """What a benchmark was told to keep, or what one that was cancelled will go on with."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"Random weights, made for benchmarks · {bytes_text(size)}", width="stretch")
+        if manage_button("Remove", icon=":material/delete:", type="tertiary", key="forget_random"):
+            try:
+                freed = delete_random_weights(engine.settings)
+            except PaddockError as error:
+                st.error(safe_inline(str(error)), icon=":material/error:")
+            else:
+                notify(f"The random weights are removed: {bytes_text(freed)} are free again.")
+                st.rerun()
+
+
+def _draw_npu_weights(engine: Engine, size: int) -> None:
+    """What answers and benchmarks on an NPU use where the stored INT4 is another."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            f"INT4 for an NPU, made when it was first wanted there · {bytes_text(size)}",
+            width="stretch",
+        )
+        if manage_button("Remove", icon=":material/delete:", type="tertiary", key="forget_npu"):
+            try:
+                freed = engine.delete_npu_weights()
+            except PaddockError as error:
+                st.error(safe_inline(str(error)), icon=":material/error:")
+            else:
+                notify(f"The INT4 for an NPU is removed: {bytes_text(freed)} are free again.")
+                st.rerun()
+
+
+def _draw_leftovers(engine: Engine, size: int) -> None:
+    """What killed conversions left; conversions under way elsewhere are left alone."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"Left by broken-off conversions · {bytes_text(size)}", width="stretch")
+        if manage_button("Clean up", icon=":material/mop:", type="tertiary", key="sweep"):
+            freed = engine.store.sweep_all()
+            notify(f"Cleaned up: {bytes_text(freed)} are free again.")
+            st.rerun()
+
+
+def _draw_download(engine: Engine, download: StoredDownload) -> None:
+    row = catalogue().get(download.key)
+    title = safe_inline(row.title if row else download.key.replace("--", "/"))
+    state = "" if download.complete else " · :orange[broken off; the next attempt goes on]"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"{title} · {bytes_text(download.bytes)}{state}", width="stretch")
+        if manage_button(
+            "Remove",
+            icon=":material/delete:",
+            type="tertiary",
+            key=f"forget_{download.key}",
+        ):
+            try:
+                freed = engine.store.forget_download(download.key)
+            except PaddockError as error:
+                st.error(safe_inline(str(error)), icon=":material/error:")
+            else:
+                notify(f"The download of {title} is removed: {bytes_text(freed)} are free again.")
+                st.rerun()

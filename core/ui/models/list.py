@@ -1,0 +1,145 @@
+"""The models that the Models page lists: the catalogue's, the stored and those added just now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from core.catalogue import CatalogueModel, Precision, catalogue
+from core.engine import Engine
+from core.errors import PaddockError
+from core.store import Source, SourceKind, StoredModel
+from core.store.estimate import Estimate, estimate
+from core.store.gguf.reader import GgufSummary, summary
+from core.store.resolve import package_file
+from core.ui.models.filter import Candidate, family, of_row
+
+if TYPE_CHECKING:
+    from core.catalogue import Int4Settings
+    from core.store.hub import HubModel
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """One model of the page."""
+
+    key: str
+    name: str
+    """Its key for programs."""
+    title: str
+    row: CatalogueModel | None
+    stored: tuple[StoredModel, ...] = ()
+    """What of it is on disk."""
+    hub: HubModel | None = field(default=None, repr=False)
+    """What the hub said, for a model without a row that was looked up in this session."""
+
+    def get(self, precision: Precision) -> StoredModel | None:
+        """What of it is on disk in this precision."""
+        return next((each for each in self.stored if each.precision is precision), None)
+
+    def gguf(self, engine: Engine) -> GgufSummary | None:
+        """What its GGUF file holds; None for a model that does not come as one."""
+        try:
+            source = engine.store.resolve(self.name)
+            return summary(Path(source.location)) if source.kind is SourceKind.GGUF else None
+        except PaddockError:
+            return None
+
+    def estimate(
+        self, engine: Engine, precision: Precision, int4: Int4Settings | None = None
+    ) -> Estimate | PaddockError:
+        """What it will take here, or why it cannot be had in this precision."""
+        try:
+            source = engine.store.resolve(self.name)
+            return estimate(source, precision, engine.settings, int4=int4, hub=self.hub)
+        except PaddockError as error:
+            return error
+
+    def fits(self, engine: Engine) -> bool:
+        """Whether any precision is on disk or can be made here."""
+        return bool(self.stored) or any(
+            isinstance(each, Estimate) and each.problem is None
+            for each in (self.estimate(engine, precision) for precision in Precision)
+        )
+
+    def candidate(self, *, fits: bool) -> Candidate:
+        """What the filter looks at."""
+        if self.row is not None:
+            return of_row(self.row, on_disk=bool(self.stored), fits=fits)
+        manifest = self.stored[0].manifest if self.stored else None
+        config = (self.hub.config or {}) if self.hub else {}
+        architecture = manifest.architecture if manifest else config.get("model_type")
+        return Candidate(
+            words=f"{self.key} {self.name} {self.title} {architecture} {family(str(architecture))}",
+            architecture=architecture,
+            parameters=manifest.parameters if manifest else None,
+            licence=None,
+            gated=self.hub.gated if self.hub else None,
+            on_disk=bool(self.stored),
+            fits=fits,
+        )
+
+
+@dataclass
+class Added:
+    """Models that a person added in this session; a plain object in its state."""
+
+    models: dict[str, ListedModel] = field(default_factory=dict)
+    """By key, the latest first."""
+
+    def put(self, source: Source, hub: HubModel | None) -> ListedModel:
+        """Add a model, or bring it to the front with what is known of it now."""
+        model = ListedModel(source.key, source.name, source.title, source.model, hub=hub)
+        self.models = {source.key: model} | self.models
+        self.models[source.key] = model
+        return model
+
+
+def added() -> Added:
+    """This browser session's."""
+    if "added_models" not in st.session_state:
+        st.session_state["added_models"] = Added()
+    return st.session_state["added_models"]
+
+
+def own_models(engine: Engine) -> list[ListedModel]:
+    """Models without a row: those added in this session first, then those on disk."""
+    on_disk = _by_key(engine)
+    found: dict[str, ListedModel] = {}
+    for key, model in added().models.items():
+        if model.row is None:
+            title = engine.store.title(model.name)
+            found[key] = ListedModel(key, model.name, title, None, on_disk.get(key, ()), model.hub)
+    for key, stored in on_disk.items():
+        if key not in found and key not in catalogue():
+            title = engine.store.title(stored[0].name)
+            found[key] = ListedModel(key, stored[0].name, title, None, stored)
+    return list(found.values())
+
+
+def catalogue_models(engine: Engine) -> list[ListedModel]:
+    """Every row of the catalogue, with what of it is on disk."""
+    on_disk = _by_key(engine)
+    return [
+        ListedModel(key, key, row.title, row, on_disk.get(key, ()))
+        for key, row in catalogue().items()
+    ]
+
+
+def of_hub(model: ListedModel) -> bool:
+    """Whether the original is at the hub."""
+    if model.row is not None:
+        return not model.row.embedded and package_file(model.row) is None
+    if model.hub is not None:
+        return True
+    return bool(model.stored) and model.stored[0].manifest.source.kind == SourceKind.HUB
+
+
+def _by_key(engine: Engine) -> dict[str, tuple[StoredModel, ...]]:
+    found: dict[str, tuple[StoredModel, ...]] = {}
+    for stored in engine.store.list():
+        found[stored.key] = (*found.get(stored.key, ()), stored)
+    return found

