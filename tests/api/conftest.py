@@ -10,7 +10,7 @@ import pytest
 
 from core.engine import Engine
 from core.settings import Settings
-from tests.accounts.samples import GOOD
+from tests.auth.samples import GOOD
 from tests.browser.conftest import serving
 
 

@@ -40,7 +40,7 @@ from core.store.folders import Folders
 from core.store.for_device import npu_store, npu_weights_bytes, remove_npu_weights
 from core.store.manifest import read_manifest
 from core.store.weights import read_weights
-from tests.benchmark.fake_tools import FakeWork
+from tests.benchmark.fake_dependencies import FakeWork
 
 SMALL = "paddock-neox"
 """Small, here without a network, and usually in INT4 with groups of 32."""

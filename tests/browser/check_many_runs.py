@@ -25,10 +25,10 @@ from core.db import RunStore
 from core.db.measurements import MeasurementStore
 from core.db.run_values import utc_now
 from core.settings import Settings
-from tests.benchmark.point_samples import a_host, a_measurement, a_quality
 from tests.browser.conftest import ACTION_MS, VIEWPORT, free_port, serving
 from tests.browser.screen import eventually
-from tests.records.many_runs import MODELS, PRECISIONS, fill, some_run
+from tests.db.many_runs import MODELS, PRECISIONS, fill, some_run
+from tests.metrics.row_samples import a_host, a_measurement, a_quality
 
 VISITS = 5
 CHARTS = 7

@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from core.settings import CHECKOUT
-from tests.accounts.samples import GOOD, OTHER
+from tests.auth.samples import GOOD, OTHER
 from tests.browser.conftest import free_port, serving
 from tests.browser.screen import Screen, eventually
 

@@ -18,9 +18,9 @@ from core.db.measurements import MeasurementStore
 from core.metrics.document import from_json, to_json
 from core.settings import Settings
 from core.store import ModelStore
-from tests.benchmark.point_samples import a_host, a_measurement, a_quality
 from tests.browser.conftest import serving
 from tests.browser.screen import Screen, eventually
+from tests.metrics.row_samples import a_host, a_measurement, a_quality
 
 NOTE_PLACES = """
 window.places = {};

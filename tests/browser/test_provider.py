@@ -12,8 +12,8 @@ from core.auth import Accounts
 from core.db import AccountStore
 from core.settings import CHECKOUT, Settings
 from tests.browser.conftest import free_port, serving
-from tests.web.provider import Provider
-from tests.web.world import SEAL
+from tests.server.provider import Provider
+from tests.server.world import SEAL
 
 APP = "tests/browser/app_with_scripted_runtime.py"
 

@@ -25,12 +25,12 @@ from core.ui.metrics import files as metrics_files
 from core.ui.metrics.data import read_data
 from core.ui.metrics.files import answers_csv
 from core.ui.widgets.resources import shared_engine
-from tests.benchmark.point_samples import a_host, a_measurement, a_quality
+from tests.db.measurement_samples import an_int4
+from tests.db.run_samples import a_result, a_start
 from tests.fakes import two_folders_of_one_title
 from tests.hostile import active
+from tests.metrics.row_samples import a_host, a_measurement, a_quality
 from tests.pages.app import open_page, texts
-from tests.records.measurement_samples import an_int4
-from tests.records.run_samples import a_result, a_start
 
 
 @pytest.fixture(autouse=True)

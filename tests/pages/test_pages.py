@@ -20,7 +20,7 @@ from core.server.visitor import Visitor
 from core.settings import KIOSK_SENTENCE, load_settings
 from core.ui.instruct.history import SHOWN, Conversation
 from core.ui.widgets import person
-from tests.records.run_samples import a_result, a_start
+from tests.db.run_samples import a_result, a_start
 from tests.ui.test_figures_and_export import ENTRY
 
 PATIENCE_S = 60.0

@@ -11,7 +11,7 @@ import pytest
 from core.metrics.document import to_csv
 from core.metrics.rows import PointFilter
 from core.ui.metrics.files import answers_csv
-from tests.benchmark.point_samples import a_measurement, a_row
+from tests.metrics.row_samples import a_measurement, a_row
 
 TITLE = "modèle-多"
 

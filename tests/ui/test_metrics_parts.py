@@ -12,7 +12,7 @@ from core.ui.metrics.bars import MOST_ROWS, Rows, point_labels, told_apart
 from core.ui.metrics.charts import bandwidth_chart, decode_chart, memory_chart
 from core.ui.metrics.curves import LatencyRun, latency_chart, tradeoff_chart, tradeoff_points
 from core.ui.metrics.figures import key_figures, point_key, usual_baseline, usual_point
-from tests.benchmark.point_samples import NOW, a_host, a_measurement, a_row, points_of_runs
+from tests.metrics.row_samples import NOW, a_host, a_measurement, a_row, points_of_runs
 
 
 def the_point(*args: object, **changes: object) -> Point:

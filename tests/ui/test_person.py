@@ -22,7 +22,7 @@ from core.ui.models.access import check_name, check_use, key_of
 from core.ui.server import media_in, redirect_message
 from core.ui.widgets import person as module
 from core.ui.widgets.person import Person
-from tests.accounts.samples import HOSTILE
+from tests.auth.samples import HOSTILE
 from tests.builders import tiny_checkpoint
 from tests.fakes import stored_model
 

@@ -1,0 +1,150 @@
+"""How passwords are hashed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import argon2
+import pytest
+from argon2.exceptions import HashingError, VerificationError
+
+from core.auth.hashing import RFC_9106_LOW_MEMORY, Cost, Hasher
+from core.errors import NotEnoughMemoryError, TooBusyError
+from tests.auth.samples import CHEAP, GOOD, HOSTILE, CountingHasher
+
+
+def test_a_hash_names_its_parameters_and_has_its_own_salt():
+    hasher = Hasher()
+    first = hasher.hash(GOOD)
+    assert first.startswith("$argon2id$v=19$m=65536,t=3,p=4$") and GOOD not in first
+    assert hasher.verify(first, GOOD) and not hasher.outdated(first)
+    parameters = argon2.extract_parameters(first)
+    assert (parameters.hash_len, parameters.salt_len) == (32, 16)
+    standard = argon2.profiles.RFC_9106_LOW_MEMORY
+    assert parameters == standard, "the parameters are those of the source they name"
+    cheap = Hasher(CHEAP)
+    assert cheap.hash(GOOD) != cheap.hash(GOOD)
+
+
+def test_the_right_password_alone_is_right():
+    hasher = Hasher(CHEAP)
+    hashed = hasher.hash("café au lait")
+    assert hasher.verify(hashed, "cafe\u0301\u00a0au lait")
+    for wrong in ("cafe au lait", "Café au lait", "", "café au lait ", *HOSTILE):
+        assert not hasher.verify(hashed, wrong)
+    assert not hasher.verify(None, "café au lait")
+    assert not hasher.verify(None, "") and not hasher.verify(hasher.hash(""), "")
+
+
+def test_nobody_costs_what_somebody_costs():
+    hasher = CountingHasher()
+    hashed = hasher.hash(GOOD)
+    for stored, password in [
+        (hashed, GOOD),
+        (hashed, "wrong"),
+        (hashed, "\ud800"),
+        (hashed, "x" * 1_000_000),
+        (None, GOOD),
+        (None, "\x00"),
+        ("damaged", GOOD),
+        ("$argon2id$v=19$m=8,t=1,p=1$$", GOOD),
+        (hashed[:-1], GOOD),
+        (hashed[:-20], GOOD),
+        (hashed.replace("v=19", "v=16"), GOOD),
+    ]:
+        before = hasher.hashings
+        assert hasher.verify(stored, password) == (stored == hashed and password == GOOD)
+        assert hasher.hashings == before + 1, (stored, password)
+
+
+def test_nobodys_hash_has_the_parameters_of_new_ones():
+    for cost in (CHEAP, RFC_9106_LOW_MEMORY):
+        hasher = Hasher(cost)
+        nobodys = argon2.extract_parameters(hasher._nobodys)
+        assert nobodys.memory_cost == cost.memory_kib
+        assert (nobodys.time_cost, nobodys.parallelism) == (cost.time_cost, cost.parallelism)
+        assert (nobodys.hash_len, nobodys.salt_len) == (32, 16)
+
+
+@pytest.mark.parametrize(
+    ("cost", "outdated"),
+    [
+        (Cost(1, 8, 1), False),
+        (Cost(2, 8, 1), True),
+        (Cost(1, 16, 1), True),
+        (Cost(1, 16, 2), True),
+    ],
+)
+def test_a_hash_is_outdated_once_more_work_is_asked_for(cost: Cost, outdated: bool):
+    assert Hasher(cost).outdated(Hasher(CHEAP).hash(GOOD)) is outdated
+    assert not Hasher(CHEAP).outdated(Hasher(cost).hash(GOOD)), "less work replaces nothing"
+
+
+def test_a_hash_of_another_kind_is_outdated():
+    assert Hasher(CHEAP).outdated("$2b$12$abc") and Hasher(CHEAP).outdated("")
+    other = argon2.PasswordHasher(1, 8, 1, type=argon2.Type.I).hash(GOOD)
+    assert Hasher(CHEAP).outdated(other) and not Hasher(CHEAP).verify(other, GOOD)
+
+
+class Slow:
+    """Hashes slowly, and knows how many were at it at once."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self.turn = threading.Lock()
+        self.go_on = threading.Event()
+
+    def verify(self, *_: str) -> bool:
+        with self.turn:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        self.go_on.wait(60)
+        with self.turn:
+            self.now -= 1
+        return True
+
+
+def test_only_so_many_are_hashed_at_once():
+    hasher, slow = Hasher(CHEAP, at_once=3), Slow()
+    hashed = hasher.hash(GOOD)
+    hasher._argon2 = slow
+    with ThreadPoolExecutor(20) as pool:
+        waiting = [pool.submit(hasher.verify, hashed, GOOD) for _ in range(20)]
+        while slow.now < 3:
+            time.sleep(0.001)
+        slow.go_on.set()
+        assert all(one.result() for one in waiting)
+    assert slow.most == 3
+
+
+def test_who_waits_too_long_for_a_turn_is_told():
+    hasher, slow = Hasher(CHEAP, at_once=1, patience_s=0.02), Slow()
+    hashed = hasher.hash(GOOD)
+    hasher._argon2 = slow
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(hasher.verify, hashed, GOOD)
+        while not slow.now:
+            time.sleep(0.001)
+        with pytest.raises(TooBusyError, match="try again in a minute"):
+            hasher.verify(hashed, GOOD)
+        slow.go_on.set()
+        assert first.result()
+    assert hasher.verify(hashed, GOOD), "the turn was given back"
+
+
+def test_too_little_memory_is_no_wrong_password():
+    class Starved:
+        def hash(self, *_: str) -> str:
+            raise HashingError("Memory allocation error")
+
+        def verify(self, *_: str) -> bool:
+            raise VerificationError("Memory allocation error")
+
+    hasher = Hasher()
+    hasher._argon2 = Starved()
+    with pytest.raises(NotEnoughMemoryError, match="takes 64 MiB of memory"):
+        hasher.hash(GOOD)
+    with pytest.raises(NotEnoughMemoryError, match="unload a model"):
+        hasher.verify(None, GOOD)

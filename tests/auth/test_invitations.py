@@ -1,0 +1,143 @@
+"""Invitations: who may make them, what they are good for, how often and how long."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from core.auth import Client
+from core.auth.tokens import new_code
+from core.errors import (
+    AccessDeniedError,
+    AccountInputError,
+    InvitationError,
+    PaddockError,
+    TooManyAttemptsError,
+    UnknownAccountError,
+)
+from tests.auth.samples import GOOD, HERE, HOSTILE, World
+
+REFUSED = r"does not hold \(any more\); ask an administrator"
+
+
+@pytest.fixture
+def world(tmp_path) -> World:
+    return World(tmp_path, registration="invitation", registrations_per_address=1000)
+
+
+def test_a_code_lets_so_many_people_in(world: World):
+    boss = world.administrator()
+    made = world.others.invite(boss, uses=2)
+    world.accounts.register("Ada", GOOD, HERE, code=made.code)
+    assert world.others.invitations(boss)[0].uses_left == 1
+    world.accounts.register("Bo", GOOD, HERE, code=made.code.lower())
+    with pytest.raises(AccountInputError, match=REFUSED):
+        world.accounts.register("Cy", GOOD, HERE, code=made.code)
+    assert world.others.invitations(boss) == []
+    assert made.code not in repr(made)
+
+
+def test_nobody_registers_without_a_code(world: World):
+    world.others.invite(world.administrator())
+    for code in (None, new_code(), *HOSTILE):
+        with pytest.raises(AccountInputError, match=REFUSED):
+            world.accounts.register("Ada", GOOD, HERE, code=code)
+    assert world.hasher.hashings == 1, "that of the administrator: a wrong code costs none"
+
+
+def test_a_code_expires(world: World):
+    boss = world.administrator()
+    usual, short = world.others.invite(boss), world.others.invite(boss, hours=0.5)
+    world.clock.forward(minutes=30)
+    with pytest.raises(AccountInputError, match=REFUSED):
+        world.accounts.register("Ada", GOOD, HERE, code=short.code)
+    assert [one.id for one in world.others.invitations(boss)] == [usual.invitation.id]
+    world.clock.forward(hours=world.settings.invitation_h - 1)
+    world.accounts.register("Ada", GOOD, HERE, code=usual.code)
+
+
+def test_a_taken_name_does_not_use_the_code_up(world: World):
+    boss = world.administrator()
+    made = world.others.invite(boss)
+    with pytest.raises(AccountInputError, match="is taken"):
+        world.accounts.register("BOSS", GOOD, HERE, code=made.code)
+    with pytest.raises(AccountInputError, match="8 to 256"):
+        world.accounts.register("Ada", "short", HERE, code=made.code)
+    assert world.accounts.register("Ada", GOOD, HERE, code=made.code).account.role == "user"
+
+
+def test_whether_a_name_is_taken_is_told_to_the_invited_alone(world: World):
+    world.administrator()
+    with pytest.raises(AccountInputError, match=REFUSED):
+        world.accounts.register("boss", GOOD, HERE, code=new_code())
+
+
+def test_codes_are_withdrawn_and_go_with_their_maker(world: World):
+    boss, second = world.administrator(), world.administrator("second")
+    made, other = world.others.invite(boss), world.others.invite(second)
+    world.others.withdraw_invitation(boss, made.invitation.id)
+    with pytest.raises(UnknownAccountError):
+        world.others.withdraw_invitation(boss, made.invitation.id)
+    world.others.delete_other(boss, second)
+    for code in (made.code, other.code):
+        with pytest.raises(AccountInputError, match=REFUSED):
+            world.accounts.register("Ada", GOOD, HERE, code=code)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"uses": 0},
+        {"uses": 1001},
+        {"hours": 0},
+        {"hours": -1},
+        {"hours": math.inf},
+        {"hours": math.nan},
+        {"hours": 8785},
+    ],
+)
+def test_uses_and_hours_have_bounds(world: World, wrong: dict):
+    with pytest.raises(AccountInputError, match="An invitation"):
+        world.others.invite(world.administrator(), **wrong)
+
+
+def test_administrators_alone_invite(world: World):
+    code = world.others.invite(world.administrator()).code
+    ada = world.accounts.register("Ada", GOOD, HERE, code=code).account.id
+    for call in (
+        lambda: world.others.invite(ada),
+        lambda: world.others.invitations(ada),
+        lambda: world.others.withdraw_invitation(ada, "x"),
+        lambda: world.others.invite("nobody"),
+    ):
+        with pytest.raises(AccessDeniedError, match="Only administrators"):
+            call()
+
+
+def test_the_last_use_goes_to_one_of_many_at_once(world: World):
+    code = world.others.invite(world.administrator(), uses=3).code
+
+    def register(number: int) -> bool:
+        try:
+            world.accounts.register(f"person{number}x", GOOD, HERE, code=code)
+        except AccountInputError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(12) as pool:
+        assert sum(pool.map(register, range(12))) == 3
+    assert len(world.others.everybody()) == 4
+
+
+def test_guessing_codes_is_limited_by_address(tmp_path):
+    world = World(tmp_path, registration="invitation", registrations_per_address=5)
+    code = world.others.invite(world.administrator()).code
+    errors: list[type[PaddockError]] = []
+    for _ in range(10):
+        with pytest.raises((AccountInputError, TooManyAttemptsError)) as raised:
+            world.accounts.register("Ada", GOOD, HERE, code=new_code())
+        errors.append(raised.type)
+    assert errors == [InvitationError] * 5 + [TooManyAttemptsError] * 5
+    world.accounts.register("Ada", GOOD, Client(address="198.51.100.1"), code=code)

@@ -1,0 +1,102 @@
+"""API keys: made once, stored as a hash, and useless as soon as they should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from core.auth.keys import MOST_KEYS, NewKey
+from core.db import Account
+from core.errors import AccountInputError, UnknownAccountError
+from tests.auth.samples import GOOD, World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.fixture
+def ada(world: World) -> Account:
+    return world.accounts.make_administrator("Ada", GOOD)
+
+
+@pytest.fixture
+def made(world: World, ada: Account) -> NewKey:
+    return world.accounts.keys.make(ada.id, "  My \t notebook ", days=30)
+
+
+def test_a_key_is_its_account_s_and_nothing_of_it_is_stored(
+    world: World, ada: Account, made: NewKey
+):
+    assert made.secret.startswith("pdk_") and len(made.secret) == 47
+    assert made.key.name == "My notebook" and made.secret not in repr(made)
+    holder = world.accounts.keys.holder(made.secret)
+    assert holder is not None and holder.id == ada.id
+    with world.store.database.reading() as connection:
+        rows = connection.execute(text("SELECT * FROM api_keys")).all()
+    assert len(rows) == 1 and made.secret not in str(rows) and made.secret[4:] not in str(rows)
+
+
+@pytest.mark.parametrize("secret", ["", "pdk_", "guest", "pdk_" + 43 * "a", "pdk_" + 43 * "é"])
+def test_any_other_text_is_nobody_s(world: World, made: NewKey, secret: str):
+    assert world.accounts.keys.holder(secret) is None
+
+
+def test_its_use_is_noted_now_and_then(world: World, ada: Account, made: NewKey):
+    keys = world.accounts.keys
+    assert keys.listing(ada.id)[0].used_at is None
+    keys.holder(made.secret)
+    first = keys.listing(ada.id)[0].used_at
+    world.clock.forward(seconds=30)
+    keys.holder(made.secret)
+    assert first is not None and keys.listing(ada.id)[0].used_at == first
+    world.clock.forward(minutes=5)
+    keys.holder(made.secret)
+    assert keys.listing(ada.id)[0].used_at > first
+
+
+def test_it_expires_and_an_endless_one_does_not(world: World, ada: Account, made: NewKey):
+    keys = world.accounts.keys
+    endless = keys.make(ada.id, "endless")
+    world.clock.forward(days=31)
+    assert keys.holder(made.secret) is None and keys.holder(endless.secret) is not None
+
+
+def test_only_its_owner_revokes_it_and_at_once(world: World, ada: Account, made: NewKey):
+    keys = world.accounts.keys
+    other = world.accounts.make_administrator("Bob", GOOD)
+    with pytest.raises(UnknownAccountError):
+        keys.revoke(other.id, made.key.id)
+    keys.revoke(ada.id, made.key.id)
+    assert keys.holder(made.secret) is None and keys.listing(ada.id) == []
+
+
+def test_a_disabled_account_s_key_opens_nothing(world: World, ada: Account, made: NewKey):
+    world.store.set_disabled(ada.id, True)
+    assert world.accounts.keys.holder(made.secret) is None
+    with pytest.raises(UnknownAccountError):
+        world.accounts.keys.make(ada.id, "another")
+
+
+def test_keys_go_with_their_account(world: World, ada: Account, made: NewKey):
+    world.store.delete(ada.id)
+    assert world.accounts.keys.holder(made.secret) is None
+    assert world.accounts.keys.listing(ada.id) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "days"), [("", 1), ("a" * 61, 1), ("a\0b", 1), ("a", 0), ("a", 367)]
+)
+def test_what_cannot_be_a_key_is_refused(world: World, ada: Account, name: str, days: int):
+    with pytest.raises(AccountInputError):
+        world.accounts.keys.make(ada.id, name, days=days)
+
+
+def test_an_account_has_so_many_and_no_more(world: World, ada: Account):
+    for number in range(MOST_KEYS):
+        world.accounts.keys.make(ada.id, f"key {number}")
+    with pytest.raises(AccountInputError):
+        world.accounts.keys.make(ada.id, "one more")

@@ -1,0 +1,138 @@
+"""The rolling limit of failed attempts."""
+
+from __future__ import annotations
+
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from core.auth.rate_limit import Attempts, Bucket, Kind, address_key
+from core.errors import TooManyAttemptsError
+from tests.auth.samples import Clock
+
+
+def a_bucket(key: str = "x", limit: int = 3, kind: Kind = Kind.ADDRESS) -> Bucket:
+    return Bucket(kind, key, limit)
+
+
+def attempts_of(clock: Clock, **options: int) -> Attempts:
+    return Attempts(60, clock=clock.seconds, **options)
+
+
+def test_so_many_failures_and_no_more():
+    attempts, bucket = attempts_of(Clock()), a_bucket()
+    for _ in range(3):
+        attempts.begin([bucket])
+    for _ in range(3):
+        with pytest.raises(TooManyAttemptsError, match="wait 2 minutes and try again"):
+            attempts.begin([bucket])
+    assert attempts.failures(bucket) == 3, "what is refused does not count"
+
+
+def test_the_limit_rolls():
+    clock = Clock()
+    attempts, bucket = attempts_of(clock), a_bucket()
+    for _ in range(3):
+        attempts.begin([bucket])
+        clock.forward(seconds=20)
+    attempts.begin([bucket])  # the first is 60 s old
+    with pytest.raises(TooManyAttemptsError, match="wait a minute"):
+        attempts.begin([bucket])
+    clock.forward(seconds=19)
+    with pytest.raises(TooManyAttemptsError):
+        attempts.begin([bucket])
+    clock.forward(seconds=1)
+    attempts.begin([bucket])
+
+
+def test_buckets_are_counted_apart_and_one_that_is_full_is_enough():
+    attempts = attempts_of(Clock())
+    one, other, named = a_bucket("a"), a_bucket("b"), a_bucket("a", 5, Kind.ACCOUNT)
+    for _ in range(3):
+        attempts.begin([one, named])
+    with pytest.raises(TooManyAttemptsError):
+        attempts.begin([one, named])
+    assert attempts.failures(named) == 3
+    attempts.begin([other, named])
+    attempts.begin([other, named])
+    with pytest.raises(TooManyAttemptsError):
+        attempts.begin([other, named])
+    assert attempts.failures(other) == 2
+
+
+def test_a_success_is_forgiven_and_forgives_no_failure():
+    attempts, bucket = attempts_of(Clock()), a_bucket()
+    attempts.begin([bucket])
+    attempts.begin([bucket])
+    for _ in range(50):
+        attempts.forgive(attempts.begin([bucket]))
+    assert attempts.failures(bucket) == 2
+    last = attempts.begin([bucket])
+    attempts.forgive(last)
+    attempts.forgive(last)  # once more does no harm
+    assert attempts.failures(bucket) == 2
+
+
+def test_what_is_empty_or_long_quiet_is_forgotten():
+    clock = Clock()
+    attempts = attempts_of(clock, most_buckets=10)
+    attempts.forgive(attempts.begin([a_bucket("mine")]))
+    assert not attempts._times
+    for number in range(1000):
+        attempts.begin([a_bucket(str(number))])
+        attempts.begin([a_bucket("busy", 10_000)])
+    assert len(attempts._times) == 10
+    assert attempts.failures(a_bucket("busy")) == 1000
+
+
+@pytest.mark.parametrize("limit", [1, 5, 20])
+def test_fifty_at_once_do_not_slip_past_together(limit: int):
+    attempts, bucket, start = Attempts(60), a_bucket(limit=limit), threading.Barrier(50)
+
+    def try_once(_: int) -> bool:
+        start.wait(10)
+        try:
+            attempts.begin([bucket])
+        except TooManyAttemptsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(50) as pool:
+        assert sum(pool.map(try_once, range(50))) == limit
+
+
+def test_it_agrees_with_a_count_by_hand():
+    chance, clock = random.Random(7), Clock()
+    attempts, bucket, taken = attempts_of(clock), a_bucket(limit=4), []
+    for _ in range(1000):
+        clock.forward(seconds=chance.choice((0, 1, 5, 30)))
+        now = clock.seconds()
+        taken = [at for at in taken if at > now - 60]
+        if len(taken) < 4:
+            attempts.begin([bucket])
+            taken.append(now)
+        else:
+            with pytest.raises(TooManyAttemptsError):
+                attempts.begin([bucket])
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        (" 192.0.2.7 ", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        (None, "unknown"),
+        ("", "unknown"),
+        ("192.0.2.7, 10.0.0.1", "unknown"),
+        ("x" * 100_000, "unknown"),
+        ("' OR 1=1", "unknown"),
+    ],
+)
+def test_one_site_is_one_address(address: str | None, key: str):
+    assert address_key(address) == key

@@ -1,0 +1,213 @@
+"""Sessions: tokens, expiry, revocation, listing."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+
+from core.auth import Client
+from core.auth.tokens import (
+    code_hash,
+    device_nonce,
+    new_code,
+    new_device,
+    new_device_key,
+    new_token,
+    token_hash,
+)
+from core.db import AccountStore
+from core.errors import AccessDeniedError, UnknownAccountError
+from tests.auth.samples import GOOD, HERE, HOSTILE, OTHER, World, hostile_texts
+
+
+def raw(world: World) -> closing[sqlite3.Connection]:
+    """The database file through the driver alone."""
+    return closing(sqlite3.connect(world.settings.home / "paddock.db", isolation_level=None))
+
+
+def test_a_token_signs_in_and_is_not_in_the_database(world: World):
+    signed_in = world.accounts.register("Ada", GOOD, HERE)
+    visit = world.accounts.visit(signed_in.token)
+    assert (visit.account, visit.session) == (
+        world.store.get(signed_in.account.id),
+        signed_in.session,
+    )
+    assert len(signed_in.token) == 43
+    world.store.close()
+    for file in world.settings.home.glob("paddock.db*"):
+        content = file.read_bytes()
+        assert signed_in.token.encode() not in content and GOOD.encode() not in content
+        assert signed_in.device.encode() not in content
+    hashed = hashlib.sha256(signed_in.token.encode()).hexdigest()
+    with raw(world) as connection:
+        assert connection.execute("SELECT token_hash FROM sessions").fetchall() == [(hashed,)]
+    assert world.accounts.visit(hashed) is None, "what is stored signs nobody in"
+    assert world.accounts.visit(signed_in.session.id) is None
+    for secret in (signed_in.token, signed_in.device, signed_in.account.password_hash, hashed):
+        assert secret not in repr(signed_in)
+
+
+def test_a_session_survives_a_restart(world: World):
+    signed_in = world.accounts.register("Ada", GOOD, HERE)
+    world.store.close()
+    world.store = AccountStore.open(world.settings)
+    assert world.started().visit(signed_in.token).account.name == "Ada"
+
+
+def test_it_ends_when_it_is_not_used(world: World):
+    idle = timedelta(hours=world.settings.session_idle_h)
+    token = world.accounts.register("Ada", GOOD, HERE).token
+    for _ in range(3):
+        world.clock.now += idle - timedelta(seconds=1)
+        assert world.accounts.visit(token), "each visit lets it begin anew"
+    world.clock.now += idle
+    assert world.accounts.visit(token) is None
+
+
+def test_it_ends_however_much_it_is_used(world: World):
+    token = world.accounts.register("Ada", GOOD, HERE).token
+    for _ in range(int(world.settings.session_max_h) - 1):
+        world.clock.forward(hours=1)
+        assert world.accounts.visit(token)
+    world.clock.forward(minutes=59, seconds=59)
+    assert world.accounts.visit(token)
+    world.clock.forward(seconds=1)
+    assert world.accounts.visit(token) is None
+
+
+def test_expiry_is_as_the_settings_say(tmp_path):
+    world = World(tmp_path, session_idle_h=0.01, session_max_h=0.05)
+    token = world.accounts.register("Ada", GOOD, HERE).token
+    for _ in range(9):
+        world.clock.forward(seconds=18)
+        assert world.accounts.visit(token)
+    world.clock.forward(seconds=18)
+    assert world.accounts.visit(token) is None
+    token = world.accounts.sign_in("Ada", GOOD, HERE).token
+    world.clock.forward(seconds=36)
+    assert world.accounts.visit(token) is None
+
+
+def test_use_is_noted_once_a_minute_only(world: World, monkeypatch: pytest.MonkeyPatch):
+    token = world.accounts.register("Ada", GOOD, HERE).token
+    notes, see = [], world.store.see_session
+    monkeypatch.setattr(world.store, "see_session", lambda *a: notes.append(a) or see(*a))
+    for _ in range(120):
+        world.clock.forward(seconds=1)
+        assert world.accounts.visit(token)
+    assert len(notes) == 2
+
+
+def test_expired_sessions_are_removed_by_the_next_that_begins(world: World):
+    world.accounts.register("Ada", GOOD, HERE)
+    world.accounts.register("Bo", GOOD, HERE)
+    world.clock.forward(hours=world.settings.session_idle_h)
+    world.accounts.sign_in("Ada", GOOD, HERE)
+    with raw(world) as connection:
+        assert connection.execute("SELECT count(*) FROM sessions").fetchone() == (1,)
+
+
+def test_signing_out_ends_this_session_alone(world: World):
+    here = world.accounts.register("Ada", GOOD, HERE)
+    there = world.accounts.sign_in("Ada", GOOD, HERE)
+    assert world.accounts.sign_out(here.token) and not world.accounts.sign_out(here.token)
+    assert world.accounts.visit(here.token) is None
+    assert world.accounts.visit(there.token)
+
+
+def test_a_change_of_the_password_ends_all_and_begins_one(world: World):
+    here = world.accounts.register("Ada", GOOD, HERE)
+    there = world.accounts.sign_in("Ada", GOOD, HERE)
+    bo = world.accounts.register("Bo", GOOD, HERE)
+    now = world.accounts.change_password(here.token, GOOD, OTHER, HERE)
+    assert world.accounts.visit(here.token) is None and world.accounts.visit(there.token) is None
+    assert world.accounts.visit(now.token) and world.accounts.visit(bo.token)
+    assert len(world.accounts.my_sessions(now.token)) == 1
+
+
+def test_sign_out_everywhere(world: World):
+    tokens = [world.accounts.register("Ada", GOOD, HERE).token]
+    tokens += [world.accounts.sign_in("Ada", GOOD, HERE).token for _ in range(3)]
+    bo = world.accounts.register("Bo", GOOD, HERE).token
+    world.accounts.sign_out_everywhere(tokens[2])
+    assert [world.accounts.visit(token) for token in tokens] == [None] * 4
+    assert world.accounts.visit(bo)
+    with pytest.raises(AccessDeniedError, match="signed out; sign in"):
+        world.accounts.sign_out_everywhere(tokens[2])
+
+
+def test_sessions_are_listed_and_ended_one_by_one(world: World):
+    first = world.accounts.register("Ada", GOOD, Client(agent="  Old\n Browser "))
+    world.clock.forward(hours=1)
+    second = world.accounts.sign_in("Ada", GOOD, Client(agent="x" * 100_000))
+    bo = world.accounts.register("Bo", GOOD, HERE)
+    listed = world.accounts.my_sessions(second.token)
+    assert [one.id for one in listed] == [second.session.id, first.session.id]
+    assert [one.agent for one in listed] == ["x" * 200, "Old Browser"]
+    for not_mine in (bo.session.id, "", "' OR 1=1 --", first.token):
+        with pytest.raises(UnknownAccountError, match="look at the list again"):
+            world.accounts.end_my_session(second.token, not_mine)
+    world.accounts.end_my_session(second.token, first.session.id)
+    assert world.accounts.visit(first.token) is None and world.accounts.visit(bo.token)
+    world.clock.forward(hours=world.settings.session_idle_h - 1)
+    assert len(world.accounts.my_sessions(second.token)) == 1
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, None, "A" * 43 + "\n", "é" * 43])
+def test_what_is_no_token_signs_nobody_in(world: World, text: str | None):
+    world.accounts.register("Ada", GOOD, HERE)
+    assert world.accounts.visit(text) is None
+    assert world.accounts.sign_out(text) is False
+
+
+def test_a_locked_database_signs_nobody_out(world: World, caplog: pytest.LogCaptureFixture):
+    token = world.accounts.register("Ada", GOOD, HERE).token
+    world.clock.forward(hours=1)
+    world.accounts = world.impatient()
+    with raw(world) as other, caplog.at_level(logging.WARNING):
+        other.execute("BEGIN IMMEDIATE")
+        assert world.accounts.visit(token).account.name == "Ada"
+        other.execute("ROLLBACK")
+    assert "locked by another program" in caplog.text and token not in caplog.text
+
+
+# Tokens, codes and devices
+
+
+def test_tokens_and_codes_do_not_repeat():
+    assert len({new_token() for _ in range(1000)}) == len({new_code() for _ in range(1000)}) == 1000
+
+
+def test_a_code_may_be_typed_in_any_way():
+    code = new_code()
+    assert len(code) == 29
+    typed = (code.lower(), code.replace("-", ""), f" {code.replace('-', ' ')}\n")
+    assert {code_hash(one) for one in typed} == {code_hash(code)}
+    misread = code.replace("0", "O").replace("1", "l")
+    assert code_hash(misread) == code_hash(code)
+    assert code_hash(new_code()) != code_hash(code)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(hostile_texts)
+def test_any_text_is_refused_where_a_token_is_expected(text: str):
+    key = "ab" * 32
+    assert token_hash(text) is None and code_hash(text) is None
+    assert device_nonce(text, "id", key) is None
+
+
+def test_a_device_is_known_by_its_own_account_alone():
+    key, other = new_device_key(), new_device_key()
+    device = new_device("a", key)
+    assert device_nonce(device, "a", key) and device_nonce(None, "a", key) is None
+    assert device_nonce(device, "b", key) is None and device_nonce(device, "a", other) is None
+    nonce, signature = device.split(".")
+    assert device_nonce(f"{nonce[::-1]}.{signature}", "a", key) is None
+    assert device_nonce(f"{nonce}.{signature[::-1]}", "a", key) is None
+    assert new_device("a", key) != device

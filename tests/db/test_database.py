@@ -1,0 +1,306 @@
+"""Opening, migrating, and what is said when the database cannot be used."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
+
+from core.db import Database, RunStore, database
+from core.db.database import MIGRATIONS, newest_revision
+from core.db.measurement_rows import row_of
+from core.db.measurements import MeasurementStore
+from core.db.run_values import utc_now
+from core.db.tables import measurements, metadata, runs
+from core.errors import PaddockError, RecordsError
+from core.settings import Settings
+from tests.db.measurement_samples import a_measurement, an_int4
+from tests.db.run_samples import a_result, a_start
+
+
+def raw(home: Path) -> closing[sqlite3.Connection]:
+    """The database file through the driver alone, as another program would see it."""
+    return closing(sqlite3.connect(home / "paddock.db", isolation_level=None))
+
+
+def run_in_new_interpreter(home: Path, code: str) -> str:
+    """Standard output of a Python that opened the database of ``home`` as ``store``."""
+    prelude = (
+        "import sys, pathlib\nfrom core.db import RunStore\nfrom core.settings import "
+        "Settings\nstore = RunStore.open(Settings(home=pathlib.Path(sys.argv[1])))\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + code, str(home)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return done.stdout
+
+
+def test_a_fresh_database_gets_the_tables_in_wal_mode(tmp_path: Path) -> None:
+    home = tmp_path / "100% new" / "folder"
+    store = RunStore.open(Settings(home=home))
+    assert store.database.revision() == newest_revision()
+    store.add(a_start(), a_result())
+    with store.database.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    with raw(home) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+
+
+def test_the_migrations_build_what_the_program_expects(tmp_path: Path) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    database = Database.open(Settings(home=tmp_path))
+    with database.reading() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_the_newest_revision_is_the_one_alembic_finds() -> None:
+    from alembic.script import ScriptDirectory
+
+    assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == newest_revision()
+
+
+def test_opening_again_keeps_the_rows_and_leaves_alembic_alone(tmp_path: Path) -> None:
+    first = RunStore.open(Settings(home=tmp_path))
+    run_id = first.start(a_start())
+    first.close()
+    seen = run_in_new_interpreter(
+        tmp_path, f"print(store.get({run_id!r}).start.model, 'alembic' in sys.modules)"
+    )
+    assert seen.split() == ["dolly-v2-3b", "False"]
+
+
+def open_together(home: Path, barrier: Barrier, results: multiprocessing.Queue) -> None:
+    """Body of each of the processes that race for a fresh database."""
+    import alembic.command  # noqa: F401  so that the race is about the database
+
+    barrier.wait(60)
+    try:
+        RunStore.open(Settings(home=home)).start(a_start())
+        results.put("opened")
+    except PaddockError as error:
+        results.put(str(error))
+
+
+def test_two_processes_may_open_a_fresh_database_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    racers = [
+        context.Process(target=open_together, args=(tmp_path, barrier, results)) for _ in range(2)
+    ]
+    for racer in racers:
+        racer.start()
+    assert [results.get(timeout=60) for _ in racers] == ["opened", "opened"]
+    for racer in racers:
+        racer.join(60)
+    assert RunStore.open(Settings(home=tmp_path)).count() == 2
+
+
+def test_many_threads_may_open_fresh_databases_at_once(tmp_path: Path) -> None:
+    def open_one(number: int) -> str | None:
+        return Database.open(Settings(home=tmp_path / str(number % 3))).revision()
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        assert set(pool.map(open_one, range(24))) == {newest_revision()}
+
+
+def test_a_database_of_the_base_revision_is_upgraded(tmp_path: Path) -> None:
+    with raw(tmp_path) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.execute("CREATE TABLE kept (note TEXT)")
+        connection.execute("INSERT INTO kept VALUES ('still here')")
+    store = RunStore.open(Settings(home=tmp_path))
+    store.start(a_start())
+    assert store.database.revision() == newest_revision()
+    with raw(tmp_path) as connection:
+        assert connection.execute("SELECT note FROM kept").fetchone() == ("still here",)
+
+
+def test_measurements_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
+    """With a column more, which stands before the rounds as all that is read without them."""
+    with closing(create_engine(f"sqlite:///{tmp_path / 'paddock.db'}").connect()) as connection:
+        database.upgrade(connection, "0006")
+        old = row_of(a_measurement()) | {"position": 0, "saved_at": utc_now()}
+        del old["int4"]
+        connection.execute(measurements.insert(), old)
+        connection.commit()
+    store = MeasurementStore.open(Settings(home=tmp_path))
+    (row,) = store.all()
+    assert row == replace(a_measurement(), id=row.id, int4=None)
+    store.save(replace(row, int4=an_int4(group_size=64)))
+    assert store.get(row.id).int4.group_size == 64
+    with raw(tmp_path) as connection:
+        columns = [found[1] for found in connection.execute("PRAGMA table_info(measurements)")]
+        indices = {found[1] for found in connection.execute("PRAGMA index_list(measurements)")}
+    assert columns[-1] == "rounds" and "int4" in columns
+    assert {index.name for index in measurements.indexes} <= indices
+
+
+def test_a_failed_migration_leaves_the_database_as_it_was(tmp_path: Path) -> None:
+    with raw(tmp_path) as connection:  # one of the indices is in the way
+        connection.execute("CREATE TABLE other (state TEXT)")
+        connection.execute("CREATE INDEX ix_runs_state ON other (state)")
+    with pytest.raises(RecordsError, match="ix_runs_state"):
+        Database.open(Settings(home=tmp_path))
+    with raw(tmp_path) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        assert tables.fetchall() == [("other",)]
+
+
+def test_a_database_of_a_newer_paddock_is_left_alone(tmp_path: Path) -> None:
+    Database.open(Settings(home=tmp_path)).close()
+    with raw(tmp_path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(RecordsError, match="newer Paddock"):
+        Database.open(Settings(home=tmp_path))
+
+
+def test_a_locked_database_is_said_to_be_locked_and_works_after(tmp_path: Path) -> None:
+    store = RunStore.open(Settings(home=tmp_path), patience_s=0.2)
+    run_id = store.start(a_start())
+    with raw(tmp_path) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begin = time.monotonic()
+        with pytest.raises(RecordsError, match="locked by another program"):
+            store.finish(run_id, a_result())
+        assert time.monotonic() - begin < 4, "and not after the usual patience"
+        assert store.get(run_id).result is None, "readers do not wait for the writer"
+        other.execute("ROLLBACK")
+    assert store.finish(run_id, a_result())
+
+
+def test_a_lock_that_goes_away_is_waited_for(tmp_path: Path) -> None:
+    store = RunStore.open(Settings(home=tmp_path))
+    with raw(tmp_path) as other, ThreadPoolExecutor() as pool:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = pool.submit(store.start, a_start())
+        time.sleep(0.3)
+        assert not waiting.done()
+        other.execute("COMMIT")
+        assert store.get(waiting.result(timeout=10)) is not None
+
+
+def test_a_fresh_database_that_stays_locked_cannot_be_opened(tmp_path: Path) -> None:
+    with raw(tmp_path) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(RecordsError, match="locked"):
+            Database.open(Settings(home=tmp_path), patience_s=0.2)
+
+
+def test_the_switch_to_wal_is_tried_again_while_another_process_is_at_it(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """SQLite may refuse the switch at once; seen in one of forty races of five processes."""
+    switch, refusals = database._journal_mode, [True, True]
+
+    def refuse_twice(engine) -> str:
+        if refusals and refusals.pop():
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return switch(engine)
+
+    monkeypatch.setattr(database, "_journal_mode", refuse_twice)
+    assert Database.open(Settings(home=tmp_path)).revision() == newest_revision()
+    assert refusals == []
+
+
+def test_a_read_only_database_is_refused_when_written(tmp_path: Path) -> None:
+    RunStore.open(Settings(home=tmp_path)).start(a_start())
+    url = f"sqlite:///file:{(tmp_path / 'paddock.db').as_posix()}?mode=ro&uri=true"
+    store = RunStore.open(Settings(home=tmp_path, database_url=url))
+    assert store.count() == 1
+    with pytest.raises(
+        RecordsError, match=r"cannot be opened or written .*read-?only.*PADDOCK_HOM"
+    ):
+        store.start(a_start())
+
+
+def test_a_home_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RecordsError, match="make its folder writable or set PADDOCK_HOME"):
+        Database.open(Settings(home=tmp_path / "file" / "home"))
+
+
+def test_a_folder_in_the_place_of_the_file_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "paddock.db").mkdir()
+    with pytest.raises(RecordsError, match="cannot be opened or written"):
+        Database.open(Settings(home=tmp_path))
+
+
+def test_a_full_disk_is_said_so_and_undone(tmp_path: Path) -> None:
+    store = RunStore.open(Settings(home=tmp_path))
+    run_id = store.start(a_start())
+    with store.database.reading() as connection:  # the pool hands out this one connection again
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(RecordsError, match=r"no room left .* free some disk space"):
+        store.finish(run_id, a_result(text="x" * 100_000))
+    with store.database.reading() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    assert store.finish(run_id, a_result(text="x" * 100_000))
+
+
+def test_a_file_that_is_no_database_is_left_untouched(tmp_path: Path) -> None:
+    file = tmp_path / "paddock.db"
+    file.write_bytes(b"not a database " * 1000)
+    with pytest.raises(RecordsError, match="damaged or not a database; move it away"):
+        Database.open(Settings(home=tmp_path))
+    assert file.read_bytes() == b"not a database " * 1000
+
+
+def test_pages_overwritten_with_rubbish_are_said_to_be_damage(tmp_path: Path) -> None:
+    store = RunStore.open(Settings(home=tmp_path))
+    for _ in range(50):
+        store.add(a_start(), a_result())
+    store.close()
+    file = tmp_path / "paddock.db"
+    size = file.stat().st_size
+    with file.open("r+b") as stream:
+        stream.seek(4096)
+        stream.write(b"\xff" * (size - 4096))
+    with pytest.raises(RecordsError, match="damaged"):
+        RunStore.open(Settings(home=tmp_path)).recent()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "not a database URL"),
+        ("sqlite://", "cannot be in memory"),
+        ("sqlite:///:memory:", "cannot be in memory"),
+        ("nosuchdb://user:secret@host/db", "no driver .*nosuchdb"),
+        ("postgresql+pg8000://user:secret@host/db", "no driver .*pg8000"),
+    ],
+)
+def test_a_wrong_url_is_said_so_without_its_password(tmp_path: Path, url: str, said: str) -> None:
+    with pytest.raises(RecordsError, match=said) as raised:
+        Database.open(Settings(home=tmp_path, database_url=url))
+    assert "secret" not in str(raised.value)
+
+
+def test_the_table_can_be_created_on_postgresql() -> None:
+    statement = str(CreateTable(runs).compile(dialect=postgresql.dialect()))
+    assert "started_at TIMESTAMP WITHOUT TIME ZONE NOT NULL" in statement
+    assert "seed BIGINT" in statement and "temperature FLOAT(53) NOT NULL" in statement

@@ -1,0 +1,108 @@
+"""Rows that a crash left are marked at the next start; those of live processes are not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.db import Instance, RunState, RunStore, current_instance, runs
+from core.db.run_values import utc_now
+from core.settings import Settings
+from tests.db.run_samples import a_result, a_start
+
+
+def start_a_run_and_hang(home: Path, pipe: Connection) -> None:
+    """Body of the other process."""
+    pipe.send(RunStore.open(Settings(home=home)).start(a_start(session="other")))
+    pipe.recv()
+
+
+@pytest.fixture
+def other_process(tmp_path: Path):
+    """A live process that has a run running, and the run's id."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=start_a_run_and_hang, args=(tmp_path, theirs), daemon=True
+    )
+    process.start()
+    assert ours.poll(60), "the other process did not start"
+    yield process, ours.recv()
+    process.kill()
+    process.join()
+
+
+def test_rows_of_a_killed_process_are_marked_and_those_of_live_ones_stay(
+    tmp_path: Path, other_process
+) -> None:
+    process, theirs = other_process
+    store = RunStore.open(Settings(home=tmp_path))
+    ours = store.start(a_start())
+
+    assert store.mark_interrupted() == 0
+    assert store.get(theirs).state is RunState.RUNNING
+
+    process.kill()
+    # Not joined yet: on POSIX the process is a zombie now, which has a number but will not end.
+    psutil.wait_procs([psutil.Process(process.pid)], timeout=0.5)
+    assert store.mark_interrupted() == 1
+    record = store.get(theirs)
+    assert (record.state, record.result) == (RunState.INTERRUPTED, None)
+    assert record.start == a_start(session="other")
+    assert store.get(ours).state is RunState.RUNNING
+    assert store.mark_interrupted() == 0
+
+    process.join()
+    assert not record.instance.alive()
+
+
+def test_an_answer_that_ends_after_all_is_done(tmp_path: Path, monkeypatch) -> None:
+    store = RunStore.open(Settings(home=tmp_path))
+    run_id = store.start(a_start())
+    monkeypatch.setattr(Instance, "alive", lambda self: False)
+    assert store.mark_interrupted() == 1
+    assert store.finish(run_id, a_result())
+    assert store.get(run_id).state is RunState.DONE
+    assert store.mark_interrupted() == 0
+
+
+def test_more_rows_than_one_statement_takes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(runs, "_IDS_AT_ONCE", 3)
+    monkeypatch.setattr(Instance, "alive", lambda self: False)
+    store = RunStore.open(Settings(home=tmp_path))
+    for _ in range(7):
+        store.start(a_start())
+    assert store.mark_interrupted() == 7
+    assert store.count(state=RunState.INTERRUPTED) == 7
+
+
+def test_a_number_given_to_a_later_process_does_not_keep_the_row_alive() -> None:
+    me = current_instance()
+    assert me.alive() and me.pid == os.getpid()
+    assert not Instance(me.host, me.pid, me.started - 60).alive()
+    assert Instance(me.host, me.pid, me.started + 0.5).alive(), "clocks are set now and then"
+    assert not Instance("another-host", me.pid, me.started).alive()
+
+
+def test_a_process_we_may_not_look_at_counts_as_alive(monkeypatch) -> None:
+    def refuse(self) -> str:
+        raise psutil.AccessDenied(self.pid)
+
+    monkeypatch.setattr(psutil.Process, "status", refuse)
+    assert current_instance().alive()
+
+
+def test_rows_of_another_machine_wait_for_a_day(tmp_path: Path, monkeypatch) -> None:
+    elsewhere = Instance("another-host", 1, 0.0)
+    monkeypatch.setattr(runs, "current_instance", lambda: elsewhere)
+    store = RunStore.open(Settings(home=tmp_path))
+    fresh = store.start(a_start(started_at=utc_now() - timedelta(hours=1)))
+    stale = store.start(a_start(started_at=utc_now() - timedelta(hours=25)))
+    assert store.mark_interrupted() == 1
+    assert store.get(fresh).state is RunState.RUNNING
+    assert store.get(stale).state is RunState.INTERRUPTED

@@ -1,0 +1,469 @@
+"""Votes go into their table and come out of it, counted by pair; older databases get the table."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import sqlite3
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta, timezone
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
+
+from core.compare.ratings import rate
+from core.db import (
+    GUEST,
+    CompareMode,
+    Database,
+    PairVotes,
+    RunStore,
+    Subject,
+    Verdict,
+    Vote,
+    VoteStore,
+)
+from core.db.database import MIGRATIONS, newest_revision
+from core.db.tables import votes
+from core.db.vote_values import COMMENT_LIMIT
+from core.errors import BadRequestError, PaddockError, RecordsError
+from core.settings import Settings
+from tests.db.account_samples import add_account
+from tests.db.run_samples import a_result, a_start
+
+WHO = GUEST
+"""Owner of the votes of these tests."""
+
+
+def a_subject(model: str = "dolly-v2-3b", **changes: Any) -> Subject:
+    """A model as it ran."""
+    values: dict[str, Any] = {
+        "model": model,
+        "title": model.title(),
+        "precision": "int8",
+        "device": "CPU",
+        "runtime": "optimum",
+    }
+    return Subject(**(values | changes))
+
+
+def a_vote(**changes: Any) -> Vote:
+    """A vote with every field set, for a comparison of its own."""
+    values: dict[str, Any] = {
+        "comparison": uuid.uuid4().hex,
+        "left": a_subject(),
+        "right": a_subject("phi-2", precision="int4", device="GPU.0", runtime="genai"),
+        "verdict": Verdict.LEFT,
+        "blind": True,
+        "mode": CompareMode.RACE,
+        "left_run": uuid.uuid4().hex,
+        "right_run": uuid.uuid4().hex,
+        "comment": "Shorter, and to the point ✓",
+        "owner": WHO,
+        "session": "s-1",
+        "created_at": datetime(2026, 3, 1, 13, 30, 0, 123456, timezone(timedelta(hours=2))),
+    }
+    return Vote(**(values | changes))
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    store = VoteStore.open(Settings(home=tmp_path))
+    yield store
+    store.close()
+
+
+# One vote
+
+
+def test_every_field_survives_the_round_trip(store: VoteStore) -> None:
+    add_account(store.database, "ada")
+    vote = a_vote(owner="ada")
+    defaults = {f.name for f in fields(vote) if getattr(vote, f.name) == f.default}
+    assert not defaults, "the sample must differ from the defaults to prove anything"
+
+    vote_id = store.cast(vote)
+    record = store.get(vote.comparison, owner="ada")
+    assert (record.id, record.vote) == (vote_id, vote)
+    assert [record.vote.left.title, record.vote.right.title] == ["Dolly-V2-3B", "Phi-2"]
+    assert isinstance(record.vote.verdict, Verdict) and isinstance(record.vote.mode, CompareMode)
+    assert record.vote.created_at.tzinfo is UTC
+    assert store.get("another", owner="ada") is None
+
+
+def test_what_is_not_known_stays_unknown(store: VoteStore) -> None:
+    nothing = {"left_run": None, "right_run": None, "comment": None, "owner": GUEST}
+    vote = a_vote(**nothing, session=None)
+    store.cast(vote)
+    assert store.get(vote.comparison, owner=GUEST).vote == vote
+
+
+def test_nobody_reaches_the_vote_of_another(store: VoteStore) -> None:
+    add_account(store.database, "ada", "bo")
+    vote = a_vote(owner="ada")
+    store.cast(vote)
+    assert store.get(vote.comparison, owner="bo") is None
+    assert not store.withdraw(vote.comparison, owner="bo")
+    with pytest.raises(RecordsError):
+        store.cast(replace(vote, owner="bo", verdict=Verdict.TIE))
+    assert store.delete_all("bo") == 0
+    assert store.get(vote.comparison, owner="ada").vote == vote and store.count() == 1
+
+
+def test_a_second_vote_for_a_comparison_takes_the_place_of_the_first(store: VoteStore) -> None:
+    first, other = a_vote(), a_vote()
+    later = first.created_at + timedelta(minutes=1)
+    second = replace(first, verdict=Verdict.BOTH_BAD, comment=None, created_at=later)
+    vote_id = store.cast(first)
+    store.cast(other)
+    assert store.cast(second) == vote_id
+    assert store.get(first.comparison, owner=WHO).vote == second
+    assert store.count() == 2 and store.get(other.comparison, owner=WHO).vote == other
+
+
+def test_a_vote_can_be_withdrawn_and_cast_anew(store: VoteStore) -> None:
+    vote, other = a_vote(), a_vote()
+    store.cast(vote)
+    store.cast(other)
+    assert store.withdraw(vote.comparison, owner=WHO) and not store.withdraw(
+        vote.comparison, owner=WHO
+    )
+    assert store.get(vote.comparison, owner=WHO) is None and store.count() == 1
+    store.cast(vote)
+    assert store.get(vote.comparison, owner=WHO).vote == vote
+
+
+def test_a_comment_may_have_so_many_characters_and_no_more(store: VoteStore) -> None:
+    longest = a_vote(comment="\n " + "ß" * COMMENT_LIMIT + " ")
+    store.cast(longest)
+    assert store.get(longest.comparison, owner=WHO).vote.comment == "ß" * COMMENT_LIMIT
+    too_long = replace(longest, comment="x" * (COMMENT_LIMIT + 1), verdict=Verdict.TIE)
+    with pytest.raises(BadRequestError, match=r"^The comment has 2,001 .* shorten it to 2,000 or"):
+        store.cast(too_long)
+    assert store.get(longest.comparison, owner=WHO).vote.verdict is Verdict.LEFT, (
+        "nothing was written"
+    )
+    blank = replace(longest, comment=" \n\t")
+    store.cast(blank)
+    assert store.get(longest.comparison, owner=WHO).vote.comment is None
+
+
+def test_hostile_texts_do_not_cost_the_vote(store: VoteStore) -> None:
+    vote = a_vote(
+        left=a_subject("'; DROP TABLE votes; --", title="\ud800"),
+        comment="lone \udfff, NUL \0",
+        session="\udc80",
+    )
+    store.cast(vote)
+    found = store.get(vote.comparison, owner=WHO).vote
+    assert (found.left.model, found.left.title) == ("'; DROP TABLE votes; --", "\ufffd")
+    assert found.comment == "lone \ufffd, NUL \ufffd"
+    assert store.delete_all(WHO, session="\udc80") == 1, "a filter must be cleaned as the value was"
+
+
+def test_a_vote_that_cannot_be_stored_is_refused_with_a_sentence(store: VoteStore) -> None:
+    with pytest.raises(RecordsError, match="without a zone"):
+        store.cast(a_vote(created_at=datetime(2026, 1, 1)))
+    with pytest.raises(RecordsError, match="left_precision"):
+        store.cast(a_vote(left=a_subject(precision=None)))
+    with pytest.raises(RecordsError, match="better"):
+        store.cast(a_vote(verdict="better"))
+    assert store.count() == 0
+
+
+# Many votes
+
+
+def test_votes_are_listed_by_filters_the_newest_first(store: VoteStore) -> None:
+    add_account(store.database, "a")
+    begin, order = datetime(2026, 1, 1, tzinfo=UTC), []
+    for hour in range(6):
+        vote = a_vote(
+            left=a_subject(f"m{hour % 3}"),
+            right=a_subject("other" if hour else "m1"),
+            created_at=begin + timedelta(hours=hour),
+            session=f"s{hour % 2}",
+            owner="a" if hour < 3 else GUEST,
+            verdict=Verdict.TIE if hour == 4 else Verdict.RIGHT,
+            blind=hour > 3,
+            mode=CompareMode.FAIR if hour == 5 else CompareMode.RACE,
+        )
+        store.cast(vote)
+        order.append(vote.comparison)
+
+    def found(limit: int = 50, **which: Any) -> list[int]:
+        return [order.index(record.vote.comparison) for record in store.recent(limit, **which)]
+
+    assert found() == found(owner=None, blind=None) == [5, 4, 3, 2, 1, 0]
+    assert found(2) == [5, 4]
+    assert found(session="s1") == [5, 3, 1]
+    assert found(session="s1", owner="a") == [1]
+    assert found(model="m1") == [4, 1, 0], "on either side"
+    assert found(verdict=Verdict.TIE) == [4]
+    assert found(blind=True) == [5, 4] and found(blind=False) == [3, 2, 1, 0]
+    assert found(mode=CompareMode.FAIR) == [5]
+    assert found(since=begin + timedelta(hours=2), until=begin + timedelta(hours=4)) == [3, 2]
+    assert store.count(blind=True) == 2
+    with pytest.raises(TypeError, match="colour"):
+        store.count(colour="red")
+
+
+def test_the_votes_of_a_session_are_deleted_and_no_others(store: VoteStore) -> None:
+    for number in range(7):
+        store.cast(a_vote(session=("mine", "theirs", None)[number % 3]))
+    assert store.delete_all(WHO, session="mine") == 3
+    assert [
+        store.count(),
+        store.count(session="theirs"),
+        store.delete_all(WHO, session="mine"),
+    ] == [4, 2, 0]
+
+
+def cast_all(store: VoteStore, left: Subject, right: Subject, verdicts: str) -> None:
+    """Cast a vote for each letter: l, r, t or b."""
+    letters = {verdict.value[0]: verdict for verdict in Verdict}
+    for letter in verdicts:
+        store.cast(a_vote(verdict=letters[letter], left=left, right=right))
+
+
+def test_votes_are_counted_by_pair_whatever_the_sides(store: VoteStore) -> None:
+    a, b, c = a_subject("a"), a_subject("b"), a_subject("c")
+    cast_all(store, b, a, "llrtbb")
+    cast_all(store, a, b, "lllllrt")
+    cast_all(store, c, b, "l")
+    assert store.pairs() == [
+        PairVotes(left=a, right=b, left_wins=6, right_wins=3, ties=2, both_bad=2),
+        PairVotes(left=b, right=c, left_wins=0, right_wins=1, ties=0, both_bad=0),
+    ]
+    assert store.pairs()[0].left.title == "A"
+    assert store.pairs(model="c") == store.pairs()[1:]
+    assert store.pairs(verdict=Verdict.TIE, session="nobody") == []
+
+
+def test_subjects_are_told_apart_by_what_is_asked(store: VoteStore) -> None:
+    int8, int4 = a_subject("a"), a_subject("a", precision="int4")
+    on_gpu, other = a_subject("a", device="GPU.0", title="Renamed"), a_subject("b")
+    cast_all(store, int8, other, "l")
+    cast_all(store, int4, other, "r")
+    cast_all(store, other, on_gpu, "r")
+    cast_all(store, int8, int4, "t")
+    assert len(store.pairs()) == 4
+
+    by_precision = store.pairs(by=("precision", "model"))
+    undivided = {"device": None, "runtime": None}
+    a8, b8 = replace(int8, **undivided), replace(other, **undivided)
+    counted = {(p.left, p.right): (p.left_wins, p.right_wins, p.ties) for p in by_precision}
+    assert counted == {
+        (a8, b8): (2, 0, 0),
+        (replace(int4, **undivided), b8): (0, 1, 0),
+        (replace(int4, **undivided), a8): (0, 0, 1),
+    }
+    by_model = store.pairs(by=("model",))
+    assert [(p.left.model, p.right.model, p.left_wins, p.ties) for p in by_model] == [
+        ("a", "b", 2, 0),
+        ("a", "a", 0, 1),
+    ]
+    for wrong in ((), ("precision",), ("model", "colour")):
+        with pytest.raises(ValueError, match="counted by model"):
+            store.pairs(by=wrong)
+
+
+def test_the_counts_can_be_rated(store: VoteStore) -> None:
+    a, b, c = a_subject("a"), a_subject("b"), a_subject("c")
+    cast_all(store, a, b, "llllllllr")
+    cast_all(store, c, b, "rrrrrrt")
+    cast_all(store, a, replace(a, precision="int4"), "llt")
+    ratings = rate(store.pairs(by=("model",)))
+    assert [subject.model for subject in ratings.groups[0]] == ["a", "b", "c"]
+    assert (ratings.standings[0].wins, ratings.standings[0].losses) == (8, 1)
+    assert ratings.standings[0].subject.title == "A"
+
+
+def test_a_hundred_thousand_votes_are_counted_in_well_under_two_seconds(store: VoteStore) -> None:
+    chance = random.Random(6)
+    subjects = [a_subject(f"m{n}", precision=p) for n in range(8) for p in ("int4", "int8", "fp32")]
+    rows = []
+    for number in range(100_000):
+        left, right = chance.sample(subjects, 2)
+        row = {
+            "id": f"{number:032x}",
+            "comparison": str(number),
+            "created_at": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number),
+            "verdict": chance.choice(list(Verdict)),
+            "blind": number % 2 == 0,
+            "mode": CompareMode.FAIR,
+        }
+        for side, subject in (("left", left), ("right", right)):
+            row |= {f"{side}_{f.name}": getattr(subject, f.name) for f in fields(Subject)}
+        rows.append(row)
+    with store.database.writing() as connection:
+        connection.execute(votes.insert(), rows)
+
+    times = []
+    for _ in range(3):
+        begin = time.process_time()
+        pairs = store.pairs()
+        rate(pairs)
+        times.append(time.process_time() - begin)
+    assert len(pairs) == 24 * 23 / 2
+    total = sum(p.left_wins + p.right_wins + p.ties + p.both_bad for p in pairs)
+    assert total == 100_000
+    assert min(times) < 1.5, "seconds of this process alone, the fewest of three"
+
+
+@pytest.mark.parametrize("column", ["session", "owner"])
+def test_filtered_lists_come_from_an_index_already_sorted(store: VoteStore, column: str) -> None:
+    query = f"SELECT id FROM votes WHERE {column} = 'x' ORDER BY created_at DESC LIMIT 50"
+    with store.database.reading() as connection:
+        plan = " ".join(row[3] for row in connection.execute(text(f"EXPLAIN QUERY PLAN {query}")))
+    assert f"ix_votes_{column}" in plan and "TEMP B-TREE" not in plan
+
+
+# The database
+
+
+def migrate(home: Path, command: str, revision: str) -> None:
+    """Bring the database of ``home`` up or down to a revision, which the program never does."""
+    from alembic import command as alembic
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    engine = create_engine(f"sqlite:///{(home / 'paddock.db').as_posix()}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        getattr(alembic, command)(config, revision)
+    engine.dispose()
+
+
+def raw(home: Path) -> closing[sqlite3.Connection]:
+    """The database file through the driver alone, as another program would see it."""
+    connection = sqlite3.connect(home / "paddock.db", isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    return closing(connection)
+
+
+def tables(home: Path) -> set[str]:
+    """Names of the tables in the database file."""
+    with raw(home) as connection:
+        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return {row["name"] for row in rows}
+
+
+def test_a_database_with_runs_but_no_votes_is_upgraded_and_keeps_the_runs(tmp_path: Path) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    runs = RunStore.open(Settings(home=new))
+    ids = [runs.add(a_start(seed=n), a_result()) for n in range(20)]
+    ids.append(runs.start(a_start()))
+    old.mkdir()
+    migrate(old, "upgrade", "0001")
+    assert tables(old) == {"alembic_version", "runs"}
+    with raw(new) as source, raw(old) as target:
+        columns = [row["name"] for row in target.execute("PRAGMA table_info(runs)")]
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        copied = [tuple(row) for row in source.execute(f"SELECT {names} FROM runs")]
+        target.executemany(f"INSERT INTO runs ({names}) VALUES ({marks})", copied)
+
+    database = Database.open(Settings(home=old))
+    assert database.revision() == newest_revision() >= "0002"
+    kept, store = RunStore(database), VoteStore(database)
+    assert [kept.get(run_id) for run_id in ids] == [runs.get(run_id) for run_id in ids]
+    assert kept.count() == 21 and store.count() == 0
+    vote = a_vote(left_run=ids[0], right_run=ids[1])
+    store.cast(vote)
+    assert kept.delete(ids[0]), "a run may go while its vote stays"
+    assert store.get(vote.comparison, owner=WHO).vote == vote
+
+
+def test_going_back_drops_the_votes_and_nothing_else(tmp_path: Path) -> None:
+    database = Database.open(Settings(home=tmp_path))
+    RunStore(database).add(a_start(), a_result())
+    VoteStore(database).cast(a_vote())
+    database.close()
+    migrate(tmp_path, "downgrade", "0001")
+    assert tables(tmp_path) == {"alembic_version", "runs"}
+    with raw(tmp_path) as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone()[0] == 1
+    assert VoteStore.open(Settings(home=tmp_path)).count() == 0
+
+
+def test_the_table_can_be_created_on_postgresql() -> None:
+    statement = str(CreateTable(votes).compile(dialect=postgresql.dialect()))
+    assert "created_at TIMESTAMP WITHOUT TIME ZONE NOT NULL" in statement
+    assert "blind BOOLEAN NOT NULL" in statement
+
+
+def test_a_locked_database_is_said_to_be_locked_and_works_after(tmp_path: Path) -> None:
+    store = VoteStore.open(Settings(home=tmp_path), patience_s=0.2)
+    vote = a_vote()
+    store.cast(vote)
+    with raw(tmp_path) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for attempt in (
+            lambda: store.cast(replace(vote, verdict=Verdict.RIGHT)),
+            lambda: store.withdraw(vote.comparison, owner=WHO),
+            lambda: store.delete_all(WHO),
+        ):
+            with pytest.raises(RecordsError, match="locked by another program; close it and try"):
+                attempt()
+        assert store.get(vote.comparison, owner=WHO).vote == vote, (
+            "readers do not wait for the writer"
+        )
+        assert len(store.pairs()) == 1
+        other.execute("ROLLBACK")
+    store.cast(replace(vote, verdict=Verdict.RIGHT))
+    assert store.get(vote.comparison, owner=WHO).vote.verdict is Verdict.RIGHT
+
+
+def test_threads_vote_at_once_and_no_vote_is_lost_or_doubled(store: VoteStore) -> None:
+    """Each comparison is voted on four times by whichever threads come to it."""
+    ballots = [a_vote(comparison=f"c{n % 40}", session=f"s{n}") for n in range(160)]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        ids = list(pool.map(store.cast, ballots))
+    assert store.count() == 40
+    for number in range(40):
+        of_one = {ids[n] for n in range(number, 160, 40)}
+        record = store.get(f"c{number}", owner=WHO)
+        assert of_one == {record.id}, "it keeps the id that the first of them gave it"
+        assert record.vote in ballots[number::40]
+
+
+def vote_together(home: Path, name: str, barrier: Barrier, results: multiprocessing.Queue) -> None:
+    """Body of each of the processes that vote on the same and on their own comparisons."""
+    store = VoteStore.open(Settings(home=home))
+    barrier.wait(60)
+    try:
+        for number in range(30):
+            store.cast(a_vote(comparison=f"shared {number}", session=name))
+            store.cast(a_vote(comparison=f"{name} {number}", session=name))
+        results.put("voted")
+    except PaddockError as error:
+        results.put(str(error))
+
+
+def test_two_processes_may_vote_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    voters = [
+        context.Process(target=vote_together, args=(tmp_path, name, barrier, results))
+        for name in ("one", "two")
+    ]
+    for voter in voters:
+        voter.start()
+    assert [results.get(timeout=60) for _ in voters] == ["voted", "voted"]
+    for voter in voters:
+        voter.join(60)
+    store = VoteStore.open(Settings(home=tmp_path))
+    assert store.count() == 90
+    assert [
+        store.get(f"{name} 29", owner=WHO) is not None for name in ("shared", "one", "two")
+    ] == [True] * 3

@@ -1,0 +1,551 @@
+"""Measurements leave as files and come back without loss; hostile files are refused in a sentence.
+
+Markdown is checked as a reader sees it, by a parser of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from core.db.measurement_values import Host, Measurement, MeasurementState
+from core.db.measurements import MeasurementStore
+from core.errors import BadRequestError
+from core.metrics import document
+from core.metrics.document import from_json, spreadsheet_text, to_csv, to_json, to_markdown
+from core.metrics.import_schema import MAX_SENTENCE, MAX_TEXT, UNFIT
+from core.settings import Settings
+from tests.db.measurement_samples import (
+    a_figures,
+    a_measurement,
+    a_quality,
+    a_round,
+    a_waiting_one,
+    an_int4,
+)
+
+NOT_OURS = "^The file is not a Paddock benchmark; choose the JSON file that Export"
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def changed(change: Change) -> str:
+    """A document of two measurements, the second of them changed."""
+    plain = json.loads(to_json([a_measurement(), a_measurement()]))
+    change(plain["measurements"][1])
+    return json.dumps(plain)
+
+
+def refusal(text: str | bytes) -> str:
+    """The sentence with which a file is refused."""
+    with pytest.raises(BadRequestError) as raised:
+        from_json(text)
+    sentence = str(raised.value)
+    assert "\n" not in sentence and len(sentence) < 400 and sentence.endswith(".")
+    return sentence
+
+
+# There and back
+
+
+def test_every_field_survives_the_round_trip() -> None:
+    rows = [a_measurement(), a_waiting_one(), a_measurement(rounds=(), figures=a_figures())]
+    assert from_json(to_json(rows)) == rows
+    assert from_json(to_json(rows).encode()) == rows
+    assert from_json(b"\xef\xbb\xbf" + to_json(rows).encode()) == rows, "some editors add a mark"
+    assert from_json("\N{BYTE ORDER MARK}" + to_json(rows)) == rows
+    assert from_json(to_json([])) == []
+
+
+def test_the_same_measurements_give_the_same_bytes_one_a_line() -> None:
+    rows = [a_measurement(), a_measurement()]
+    text = to_json(rows)
+    assert text == to_json(from_json(text))
+    assert [rows[0].id in text.splitlines()[1], rows[1].id in text.splitlines()[2]] == [True, True]
+
+
+def test_from_one_database_to_another_without_loss(tmp_path: Path) -> None:
+    here, there = (MeasurementStore.open(Settings(home=tmp_path / name)) for name in "ab")
+    rows = [a_measurement(imported_at=None), a_measurement(figures=a_figures(mbu=1 / 3))]
+    for row in rows:
+        here.save(row)
+    there.import_all(from_json(to_json(here.all())))
+    found = {row.id: row for row in there.all()}
+    assert len(found) == 2
+    for row in rows:
+        assert replace(found[row.id], imported_at=row.imported_at) == row
+    again = from_json(to_json(there.all()))
+    assert there.import_all(again).already_there == here.import_all(again).already_there == 2
+
+
+def test_times_of_other_zones_come_back_as_the_same_moment() -> None:
+    there = datetime(2026, 3, 1, 13, 30, tzinfo=timezone(timedelta(hours=2)))
+    (found,) = from_json(to_json([a_measurement(created_at=there)]))
+    assert found.created_at == there and found.created_at.tzinfo is UTC
+
+
+def test_what_is_no_text_or_number_does_not_stop_an_export() -> None:
+    row = a_measurement(title="a\0b\x1bc\ud800", figures=a_figures(mbu=float("nan")))
+    (found,) = from_json(to_json([row]).encode())
+    assert found.configuration.title == "a\ufffdb\ufffdc\ufffd"
+    assert found.figures.mbu is None
+
+
+names = st.text(max_size=MAX_TEXT).filter(lambda text: not UNFIT.search(text))
+figure = st.floats(0, 1e18)
+size = st.integers(0, 2**63 - 1)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(title=names, error=names, load_s=figure, size=size, mbu=st.none() | figure, hint=names)
+def test_whatever_is_measured_comes_back(
+    title: str, error: str, load_s: float, size: int, mbu: float | None, hint: str
+) -> None:
+    row = a_measurement(
+        title=title,
+        error=error,
+        hints={hint: hint},
+        disk_bytes=size,
+        rounds=(a_round(load_s=load_s, memory_private_bytes=size),),
+        figures=a_figures(mbu=mbu, load_s=load_s),
+    )
+    assert from_json(to_json([row])) == [row]
+    table = list(csv.DictReader(io.StringIO(to_csv([row]), newline="")))
+    assert len(table) == 1 and float(table[0]["load_s"]) == load_s
+    to_markdown([row])
+
+
+def test_an_export_too_large_to_be_imported_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(document, "MAX_BYTES", 5_000)
+    with pytest.raises(BadRequestError, match="filter them and export in parts"):
+        to_json([a_measurement() for _ in range(3)])
+    monkeypatch.undo()
+    monkeypatch.setattr(document, "MAX_MEASUREMENTS", 2)
+    with pytest.raises(BadRequestError, match="export in parts"):
+        to_json([a_measurement() for _ in range(3)])
+
+
+def test_how_large_a_file_becomes_is_known_without_its_answers() -> None:
+    times = tuple(1000 / 3 * number for number in range(1, 301))
+    sample = replace(a_round().samples[0], token_times_ms=times)
+    rows = [
+        a_measurement(
+            new_tokens=300,
+            rounds=(a_round(samples=(sample,) * 20),),
+            figures=a_figures(answers=20),
+        )
+        for _ in range(3)
+    ]
+    bare = [replace(row, rounds=()) for row in rows]
+    size = len(to_json(rows).encode())
+    assert size <= document.largest_json(bare) <= 2 * size
+
+
+# Files that are refused
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null",
+        "[]",
+        "42",
+        '"paddock-benchmark"',
+        "{}",
+        '{"measurements": []}',
+        '{"format": "paddock-benchmark", "measurements": []}',
+        '{"format": "paddock-benchmark", "version": "1", "measurements": []}',
+        '{"format": "paddock-benchmark", "version": true, "measurements": []}',
+        '{"format": "paddock-benchmark", "version": 1, "measurements": {}}',
+        '{"format": "paddock-benchmark", "version": 1, "measurements": [], "more": 1}',
+        '{"format": ["paddock-benchmark"], "version": 1, "measurements": []}',
+        "<html><body>404</body></html>",
+        "model,tokens/s\na,1\n",
+        b"\x89PNG\r\n\x1a\n\0\0",
+        b"\xff\xfe{\0}\0",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"format": ' + "[" * 50_000 + "]" * 50_000 + "}",
+        '{"format": ' + "9" * 10_000 + "}",
+        '{"format": "paddock-benchmark", "version": NaN, "measurements": []}',
+        '{"format": "paddock-benchmark", "version": 1, "measurements": [-Infinity]}',
+    ],
+)
+def test_a_file_of_another_kind_is_said_to_be_one(text: str | bytes) -> None:
+    assert re.search(NOT_OURS, refusal(text))
+
+
+@pytest.mark.parametrize("text", ["", b"", " \n", b"\xef\xbb\xbf"])
+def test_an_empty_file_is_said_to_be_empty(text: str | bytes) -> None:
+    assert refusal(text).startswith("The file is empty")
+
+
+def test_a_file_cut_off_anywhere_is_refused() -> None:
+    text = to_json([a_measurement()]).encode()
+    for length in range(1, len(text.rstrip()), 97):
+        assert "damaged or cut off at line" in refusal(text[:length])
+
+
+def test_a_file_with_flipped_bytes_is_refused_or_read_but_never_breaks() -> None:
+    good = bytearray(to_json([a_measurement()]).encode())
+    for place in range(0, len(good), 53):
+        for value in (0, 0x22, 0x2D, 0x7B, 0xFF):
+            bad = bytes(good[:place]) + bytes([value]) + bytes(good[place + 1 :])
+            try:
+                from_json(bad)
+            except BadRequestError as error:
+                assert len(str(error)) < 400
+
+
+def test_a_file_of_a_newer_paddock_asks_for_an_update() -> None:
+    text = '{"format": "paddock-benchmark", "version": 2, "measurements": [{"new": 1}]}'
+    assert "newer Paddock" in refusal(text)
+
+
+def test_a_file_too_large_is_refused_before_it_is_read(monkeypatch) -> None:
+    monkeypatch.setattr(document, "MAX_BYTES", 1000)
+    monkeypatch.setattr(document, "_parsed", lambda text: pytest.fail("it was read"))
+    assert "are the most that is imported at once" in refusal(b" " * 1001)
+
+
+def test_a_file_of_empty_lists_is_refused_before_it_fills_the_memory(monkeypatch) -> None:
+    monkeypatch.setattr(document, "_parsed", lambda text: pytest.fail("it was read"))
+    assert re.search(NOT_OURS, refusal("[" + "[]," * 1_000_001 + "[]]"))
+
+
+def test_too_many_measurements_are_refused(monkeypatch) -> None:
+    text = to_json([a_measurement() for _ in range(3)])
+    monkeypatch.setattr(document, "MAX_MEASUREMENTS", 2)
+    assert "holds 3 measurements, and 2 are the most" in refusal(text)
+
+
+def in_part(name: str, **values: Any) -> Change:
+    return lambda row: row[name].update(values)
+
+
+def in_round(**values: Any) -> Change:
+    return lambda row: row["rounds"][1].update(values)
+
+
+def in_sample(**values: Any) -> Change:
+    return lambda row: row["rounds"][1]["samples"][0].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda row: row.update(id="../../etc/passwd"), "id is '../../etc/passwd', not 32 hex"),
+        (lambda row: row.update(id="A" * 32), "id is 'AAA"),
+        (lambda row: row.update(sweep=7), "sweep is 7, not 32 hexadecimal digits"),
+        (lambda row: row.update(state="finished"), "state is 'finished', not one of waiting, runn"),
+        (lambda row: row.update(state=["done"]), "state is a list, not one of"),
+        (lambda row: row.pop("host"), "host is missing"),
+        (lambda row: row.pop("created_at"), "created_at is missing"),
+        (lambda row: row.update(host=None), "host is null, not an object"),
+        (lambda row: row.update(figures=None), "figures is missing though the measurement is done"),
+        (lambda row: row.update(extra=1), "it has a field 'extra' that is not known"),
+        (lambda row: row.update(error="x" * (MAX_SENTENCE + 1)), "error has 20,001 characters"),
+        (lambda row: row.update(devices_used="CPU"), "devices_used is 'CPU', not a list"),
+        (lambda row: row.update(devices_used=[1]), "devices_used[0] is 1, not a text"),
+        (lambda row: row.update(disk_bytes=-1), "disk_bytes is -1, not a whole number from 0 to 9"),
+        (lambda row: row.update(disk_bytes=1.5), "disk_bytes is 1.5, not a whole number"),
+        (lambda row: row.update(disk_bytes=2**63), "disk_bytes is a number of many digits"),
+        (lambda row: row.update(disk_bytes=True), "disk_bytes is true, not a whole number"),
+        (lambda row: row.update(threads=2**31), "threads is 2147483648, not a whole number"),
+        (lambda row: row.update(started_at="2026-03-01T11:30:00"), "started_at is '2026-03-01T11"),
+        (lambda row: row.update(started_at="2026-02-30T11:30:00Z"), "not a date and time with a"),
+        (lambda row: row.update(started_at="0001-01-01T00:00:00+14:00"), "from 2000 on"),
+        (lambda row: row.update(started_at=1772364600), "started_at is 1772364600, not a text"),
+        (lambda row: row.update(created_at=None), "created_at is null, not a text"),
+        (lambda row: row.update(versions={"a": 1}), "versions['a'] is 1, not a text"),
+        (lambda row: row.update(versions={str(n): "" for n in range(101)}), "101 entries, more"),
+        (in_part("host", cores="4"), "host.cores is '4', not a whole number"),
+        (in_part("host", bandwidth_bytes_per_s=-0.5), "is -0.5, not a number from 0 to 1e+18"),
+        (in_part("configuration", title="x" * 1001), "configuration.title has 1,001 characters"),
+        (in_part("configuration", title="a\0"), "configuration.title holds characters that are no"),
+        (in_part("configuration", title="\ud800"), "holds characters that are no text"),
+        (in_part("configuration", random_weights=1), "random_weights is 1, not true or false"),
+        (in_part("configuration", random_weights="no"), "is 'no', not true or false"),
+        (in_part("configuration", hints=[]), "configuration.hints is a list, not an object"),
+        (in_part("configuration", hints={"a": {}}), "configuration.hints['a'] is an object, not"),
+        (in_part("configuration", hints={"a": 10**40}), "is a number of many digits, not a text"),
+        (in_part("quality", tokens=None), "quality.tokens is null"),
+        (in_part("int4", group_size=-2), "int4.group_size is -2, not a whole number"),
+        (in_part("int4", group_size=-1.0), "int4.group_size is -1.0, not a whole number"),
+        (in_part("int4", symmetric=None), "int4.symmetric is null, not true or false"),
+        (in_part("int4", ratio="all"), "int4.ratio is 'all', not a number"),
+        (in_part("figures", ttft_ms=1.0), "figures.ttft_ms is 1.0, not an object"),
+        (in_part("figures", mbu="high"), "figures.mbu is 'high', not a number"),
+        (in_round(load_s=None), "rounds[1].load_s is null, not a number"),
+        (in_round(samples=[[]]), "rounds[1].samples[0] is a list, not an object"),
+        (in_sample(ttft_ms=10**400), "is a number of many digits, not a number from 0 to"),
+        (
+            in_sample(token_times_ms=[1.0, "2"]),
+            "rounds[1].samples[0].token_times_ms[1] is '2', not",
+        ),
+    ],
+)
+def test_what_no_measurement_holds_is_named(change: Change, said: str) -> None:
+    sentence = refusal(changed(change))
+    assert sentence.startswith("Measurement 2 of the file cannot be used: ")
+    assert said in sentence
+
+
+def test_numbers_out_of_every_range_are_refused() -> None:
+    text = to_json([a_measurement()])
+    assert '"load_s": 3.25' in text
+    assert "load_s is inf, not a number" in refusal(text.replace("3.25", "1e999", 1))
+    assert re.search(NOT_OURS, refusal(text.replace("3.25", "NaN", 1)))
+    assert re.search(NOT_OURS, refusal(text.replace("3.25", "1" + "0" * 5000, 1)))
+
+
+def test_hostile_names_are_not_repeated_raw() -> None:
+    sentence = refusal(changed(lambda row: row.update({"<script>\n\u202e" + "x" * 100: 1})))
+    assert "\u202e" not in sentence and "x" * 50 not in sentence
+
+
+def test_two_measurements_with_one_id_are_refused() -> None:
+    row = a_measurement()
+    assert "Measurement 2 of the file has the id of an earlier one" in refusal(to_json([row, row]))
+
+
+def test_fields_with_a_default_may_be_missing_in_an_older_file() -> None:
+    def shorten(row: dict[str, Any]) -> None:
+        del row["quality"]["task_accuracy"], row["imported_at"], row["threads"], row["int4"]
+
+    found = from_json(changed(shorten))[1]
+    assert (found.quality.task_accuracy, found.imported_at, found.threads) == (None, None, None)
+    assert found.int4 is None
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from([f.name for f in fields(Measurement)]),
+    value=json_values,
+)
+def test_any_value_in_any_field_is_read_or_refused_in_a_sentence(name: str, value: Any) -> None:
+    try:
+        rows = from_json(changed(lambda row: row.update({name: value})))
+    except BadRequestError as error:
+        assert str(error).endswith(".")
+    else:
+        assert from_json(to_json(rows)) == rows, "what is taken in can be given out"
+
+
+def test_deep_nesting_is_survived_on_a_thin_stack() -> None:
+    limit = sys.getrecursionlimit()
+    assert re.search(NOT_OURS, refusal('{"format": ' + "[" * 10 * limit + "]" * 10 * limit + "}"))
+
+
+# CSV
+
+
+def table_of(*rows: Measurement) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(to_csv(rows), newline="")))
+
+
+def test_csv_has_every_figure_with_its_unit() -> None:
+    row = a_measurement()
+    (cells,) = table_of(row)
+    assert cells["decode_median_tokens_per_s"] == "48.3" and cells["ttft_p99_ms"] == "81.2"
+    assert cells["tpot_median_ms"] == "20.2" and cells["mbu_share_of_1"] == "0.62"
+    assert cells["memory_private_after_first_generate_bytes"] == str(6 * 2**30 + 1)
+    assert cells["memory_file_backed_peak_bytes"] == str(6 * 2**30 + 4)
+    assert cells["random_weights"] == "true" and cells["contended"] == "false"
+    assert (cells["timed_answers"], cells["rounds"]) == ("4", "2")
+    assert cells["quality_perplexity_ratio"] == "1.024" and cells["devices_used"] == "GPU.0 CPU"
+    assert cells["host_bandwidth_bytes_per_s"] == "28100000000.0"
+    told = [cells[f"int4_{name}"] for name in ("symmetric", "group_size", "ratio")]
+    assert told == ["true", "-1", "0.9"] and cells["int4_scale_estimation"] == "true"
+    assert json.loads(cells["hints"])["INFERENCE_PRECISION_HINT"] == "f32"
+    assert datetime.fromisoformat(cells["created_at"]) == row.created_at
+    assert all(cells.values()), "the sample has every field"
+
+
+def test_csv_has_failed_rows_with_their_reason() -> None:
+    reason = "It was killed by signal 9,\nperhaps for want of memory."
+    failed = a_waiting_one(state=MeasurementState.FAILED, error=reason)
+    cells, waiting = table_of(failed, a_waiting_one())
+    assert (cells["state"], cells["error"]) == ("failed", reason)
+    assert cells["load_s"] == cells["quality_tokens"] == cells["ended_at"] == ""
+    assert waiting["state"] == "waiting"
+    assert to_csv([]).count("\n") == 1, "the heads alone"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1"])
+def test_a_spreadsheet_gets_text_and_no_formula(text: str) -> None:
+    assert spreadsheet_text(text) == f"'{text}"
+    (cells,) = table_of(a_measurement(model=text, host=replace(a_measurement().host, name=text)))
+    assert cells["model"] == cells["host_name"] == f"'{text}"
+
+
+def test_harmless_text_stays_as_it_is_in_a_spreadsheet() -> None:
+    for text in ("", "int8", "a=b", "Dolly 2.0 3B · random weights", "'quoted'"):
+        assert spreadsheet_text(text) == text
+
+
+# Markdown
+
+
+def cells_of(markdown: str) -> list[list[str]]:
+    """The table's cells as a reader sees them, heads first."""
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
+    rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
+    cells = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+    return [[re.sub("</?code>", "", cell) for cell in row] for row in cells]
+
+
+def test_markdown_is_a_table_with_units_and_conditions() -> None:
+    text = to_markdown([a_measurement()])
+    heads, cells = cells_of(text)
+    assert dict(zip(heads, cells, strict=True)) == {
+        "Model": "Dolly 2.0 3B · random weights",
+        "Precision": "INT4",
+        "Device": "AUTO (GPU.0, CPU)",
+        "Runtime": "optimum",
+        "Prompt tokens": "512",
+        "Decode tokens/s (median, low–high)": "48.3 (46.9–49.7)",
+        "TTFT ms": "76.3",
+        "Prefill tokens/s": "6,739",
+        "Memory after the first generate (private / file-backed)": "6.4 GB / 5.4 GB",
+        "Peak": "7.5 GB / 6.4 GB",
+        "Disk": "3.2 GB",
+        "MBU": "62 %",
+        "Load s": "3.2",
+        "Quality": "perplexity × 1.024, same top token 96.3 %, accuracy 91 %",
+    }
+    for condition in (
+        "`Some CPU @ 2.0 GHz`, 4 logical processors, 17 GB of memory",
+        "read bandwidth 28.1 GB/s as measured",
+        "in INT4 on AUTO: weights symmetric, one scale per channel, ratio 0.9, scale estimation.",
+        "INT4 on AUTO, optimum: executed in f32, KV cache in u8, 2 threads.",
+        "exactly 4 tokens, at least 5 timed ones for each row, over 2 fresh processes",
+        "`openvino 2026.4.1, torch 2.13.0+cpu`",
+        "Measured on 2026-03-01 (UTC).",
+        "Random weights: speed and size of the architecture without its knowledge.",
+    ):
+        assert condition in text
+
+
+def test_how_int4_was_made_is_said_of_each_model_and_device() -> None:
+    grouped = an_int4(symmetric=False, group_size=128, ratio=0.8, scale_estimation=False)
+    text = to_markdown(
+        [
+            a_measurement(device="CPU", int4=grouped),
+            a_measurement(device="CPU", int4=grouped, prompt_tokens=32),
+            a_measurement(device="NPU", int4=an_int4(ratio=1.0, scale_estimation=False)),
+            a_measurement(device="CPU", precision="int8", int4=None),
+        ]
+    )
+    said = [line.partition(" in ")[2] for line in text.splitlines() if ": weights " in line]
+    assert said == [
+        "INT4 on CPU: weights asymmetric, group size 128, ratio 0.8.",
+        "INT4 on NPU: weights symmetric, one scale per channel, ratio 1.",
+    ]
+
+
+def test_conditions_are_said_once_and_hosts_told_apart_where_there_are_several() -> None:
+    one = [a_measurement(), a_measurement(prompt_tokens=32)]
+    text = to_markdown(one)
+    assert "Host" not in cells_of(text)[0] and text.count("Some CPU") == 1
+    other = Host(
+        name="b-2", cpu="B", os="O", cores=8, memory_bytes=2**35, bandwidth_bytes_per_s=None
+    )
+    heads, *rows = cells_of(to_markdown([*one, a_measurement(host=other)]))
+    assert heads[0] == "Host" and [row[0] for row in rows] == ["bench-1", "bench-1", "b-2"]
+
+
+def test_failed_contended_and_unfinished_rows_say_so() -> None:
+    failed = a_waiting_one(state=MeasurementState.FAILED, error="There is no `NPU` | here.")
+    contended = a_measurement(error=None, figures=a_figures(contended=True))
+    half = a_measurement(error=None, state=MeasurementState.CANCELLED, rounds=(a_round(),))
+    single = a_measurement(
+        error=None,
+        figures=a_figures(decode_tokens_per_s=None, tpot_ms=None, mbu=None),
+        quality=None,
+    )
+    text = to_markdown([failed, contended, half, single])
+    decode = [row[5] for row in cells_of(text)[1:]]
+    assert decode == [
+        "failed",
+        "48.3 (46.9–49.7), contended",
+        "48.3 (46.9–49.7), cancelled after 2 of 5",
+        "—",
+    ]
+    assert "``There is no `NPU` | here.``" in text and "- Contended: something else" in text
+    assert cells_of(text)[1][6:] == ["—"] * 8
+
+
+def test_quality_is_told_of_the_reference_precision_too() -> None:
+    # Executed otherwise than the reference, the same weights may differ a little.
+    near = a_quality(perplexity_ratio=1.0002, top1_agreement=0.999, task_accuracy=None)
+    row = a_measurement(precision=near.reference, quality=near)
+    told = cells_of(to_markdown([row]))[1][-1]
+    assert told == "perplexity × 1.000, same top token 99.9 %"
+
+
+def test_random_weights_are_marked_in_every_format() -> None:
+    row = a_measurement(title="dolly-v2-3b", random_weights=True)
+    assert json.loads(to_json([row]))["measurements"][0]["configuration"]["random_weights"] is True
+    assert table_of(row)[0]["title"] == "dolly-v2-3b · random weights"
+    assert cells_of(to_markdown([row]))[1][0] == "dolly-v2-3b · random weights"
+    plain = a_measurement(title="dolly-v2-3b", random_weights=False)
+    assert "andom" not in to_markdown([plain])
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<img src=x onerror=alert(1)>",
+        "![x](https://evil.example/a.png)",
+        "[click](https://evil.example)",
+        "https://evil.example www.evil.example",
+        "a | b || \\| c",
+        "`code` ``more`` ```",
+        "$x$ **bold** # head",
+        "line\nbreak\r\n| cell |\n\n# Head",
+        "",
+        " ",
+    ],
+)
+def test_hostile_names_stay_text_in_their_cell(hostile: str) -> None:
+    row = a_measurement(
+        title=hostile,
+        precision=hostile,
+        device=hostile,
+        runtime=hostile,
+        error=hostile,
+        execution_precision=hostile,
+        kv_precision=hostile,
+        versions={hostile: hostile},
+        host=replace(a_measurement().host, name=hostile, cpu=hostile, os=hostile),
+    )
+    text = to_markdown([row, a_measurement()])
+    rows = cells_of(text)
+    assert len(rows) == 3 and {len(cells) for cells in rows} == {15}, "it moved a cell or a row"
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    for active in ("<img", "<a ", "<strong", "<h1", "<script", "<em>"):
+        assert active not in html
+    for span in re.findall(r"<code>(.*?)</code>", html, re.DOTALL):
+        html = html.replace(f"<code>{span}</code>", "")
+    assert "evil" not in html, "outside of code a reader may make a link of it"

@@ -1,0 +1,40 @@
+"""Keys that clients send where none is needed: a guest's, unless they are Paddock's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from anyio.from_thread import BlockingPortal
+
+from tests.server.test_api_keys import ProgramSite, ask
+from tests.server.world import ELSEWHERE, HERE
+
+KEYS_OF_CLIENTS = ("EMPTY", "none", "sk-no-key-required", "sk-1234", "ollama", "lm-studio", "GUEST")
+
+
+@pytest.fixture
+def site(tmp_path: Path, loop: BlockingPortal) -> ProgramSite:
+    return ProgramSite(tmp_path, loop, registration="open")
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="a client's stand-in for a key is taken for a wrong key, where guests may ask",
+)
+@pytest.mark.parametrize("key", KEYS_OF_CLIENTS)
+def test_a_key_that_is_not_paddocks_is_a_guests(site: ProgramSite, key: str) -> None:
+    assert ask(site.program(HERE, key)).status_code == 200
+    assert site.stand_in.asked[-1][1].owner == "guest"
+
+
+@pytest.mark.parametrize("key", KEYS_OF_CLIENTS)
+def test_where_guests_may_not_ask_no_such_key_helps(site: ProgramSite, key: str) -> None:
+    assert ask(site.program(ELSEWHERE, key)).status_code == 401
+
+
+@pytest.mark.parametrize("key", ["pdk_wrong", "pdk_" + 43 * "a"])
+def test_a_wrong_key_of_paddocks_is_refused_everywhere(site: ProgramSite, key: str) -> None:
+    for base in (HERE, ELSEWHERE):
+        assert ask(site.program(base, key)).status_code == 401
