@@ -2,6 +2,6 @@
 
 import streamlit as st
 
-from core.ui.server import lifespan, middleware, routes
+from core.app import lifespan, middleware, routes
 
 app = st.App("core/ui/shell.py", routes=routes, middleware=middleware, lifespan=lifespan)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from core.catalogue import DEFAULT_PRECISION, Precision
-from core.cli import accounts, answers, bench, serve, store, tune
-from core.cli import overview as looks
+from core.cli import accounts, answers, bench, overview, serve, store, tune
 from core.errors import BadRequestError, PaddockError
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, LOCAL_RUNTIMES, RuntimeName
 from core.settings import load_settings
@@ -56,15 +55,15 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("doctor", help="what is there, what is wrong, how to mend it")
     command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=looks.doctor)
+    command.set_defaults(run=overview.doctor)
 
     command = commands.add_parser("models", help="the catalogue and what is on disk")
     command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=looks.models)
+    command.set_defaults(run=overview.models)
 
     command = commands.add_parser("remotes", help="the servers elsewhere and their models")
     command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=looks.remotes)
+    command.set_defaults(run=overview.remotes)
 
     _add_get(commands.add_parser("get", help="fetch a model from the hub, convert nothing"))
     _add_convert(commands.add_parser("convert", help="have a model on disk in one precision"))

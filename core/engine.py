@@ -49,7 +49,7 @@ from core.store import (
     with_genai_check,
 )
 from core.store.for_device import find_for_device, have_for_device
-from core.store.resolve import recorded_name
+from core.store.resolver import recorded_name
 
 STOP_PATIENCE_S = 5.0
 """Seconds to wait for answers that were stopped; one ends within a token."""

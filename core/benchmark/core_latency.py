@@ -99,7 +99,7 @@ class CoreDistance:
         stack.callback(os.close, words)
         os.ftruncate(words, mmap.PAGESIZE)
         shared = stack.enter_context(mmap.mmap(words, mmap.PAGESIZE))
-        script = Path(__file__).with_name("core_echo.py")
+        script = Path(__file__).with_name("core_latency_echo.py")
         echo = subprocess.Popen(
             [sys.executable, "-I", "-S", str(script), str(words)],
             stdin=subprocess.PIPE,

@@ -1,8 +1,8 @@
 """The other side of :class:`core.benchmark.core_latency.CoreDistance`: a script of its own.
 
-``python core_echo.py NUMBER``: for each line on standard input, the number of a core, it binds
-itself to that core and answers what the other side writes into the first byte of the memory with
-that file descriptor, by writing it into another cache line, until it is told to stop. It imports
+``python core_latency_echo.py FILE_DESCRIPTOR``: each line on standard input is the number of a
+core. The process binds itself to that core and answers each byte that the other side writes into
+the shared memory by writing it into another cache line, until it is told to stop. It imports
 nothing of Paddock, so that it starts at once and stays small.
 """
 

@@ -3,9 +3,9 @@
 It does nothing else, so that its memory and its processor time are the configuration's own. The
 request is the first line of standard input, a JSON object, for the reference's answers may be
 longer than a command line (32 767 characters on Windows): ``kind`` ("measure" or "quality"),
-``folder``, ``spec`` (see :mod:`core.runtimes.serialization`), ``memory_limit_bytes`` or null, and what
-:func:`core.benchmark.measure.measure` or :func:`core.benchmark.scoring.score` takes. It holds no
-secret. What comes back are JSON lines, ``progress`` and the events of those functions, then one
+``folder``, ``spec`` (see :mod:`core.runtimes.serialization`), ``memory_limit_bytes`` or null, and
+what :func:`core.benchmark.measure.measure` or :func:`core.benchmark.scoring.score` takes. It holds
+no secret. What comes back are JSON lines, ``progress`` and the events of those functions, then one
 ``done`` or ``error``; see :mod:`core.workers.child` for the rest of the protocol.
 """
 

@@ -44,7 +44,8 @@ class Line:
 
 
 class Report(Protocol):
-    """Shows how a download or a conversion goes; a :class:`core.store.subprocesses.ChildWatch` too."""
+    """Shows the progress of a download or a conversion; also a
+    :class:`core.store.subprocesses.ChildWatch`."""
 
     def progress(self, step: Progress) -> None:
         """The next step."""

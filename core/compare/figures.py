@@ -1,6 +1,7 @@
 """What an answer cost, and who of several came out better in what.
 
-The figures are those of the run table: both take them from :func:`core.inference.recorder.run_result`.
+The figures are those of the run table: both come from
+:func:`core.inference.recorder.run_result`.
 """
 
 from __future__ import annotations

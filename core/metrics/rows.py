@@ -19,7 +19,7 @@ from core.catalogue import Precision
 from core.db.measurement_values import Measurement, MeasurementState, Quality
 from core.db.run_values import utc_now
 from core.remotes import is_remote
-from core.store.resolve import marked_title, recorded_name, recorded_title
+from core.store.resolver import marked_title, recorded_name, recorded_title
 from core.units import int4_text
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Subject:
 
     source: PointSource
     model: str
-    """The model's key for programs, as :func:`core.store.resolve.recorded_name` gives it."""
+    """The model's key for programs, as :func:`core.store.resolver.recorded_name` gives it."""
     title: str
     random: bool
     """Whether the weights are random: speed and size without knowledge."""

@@ -100,7 +100,7 @@ class ModelSpec:
     """One model, ready to be loaded: equal specs share one loaded model."""
 
     model: str
-    """Its key for programs (:func:`core.store.resolve.name_of`), or what else is resolved to it."""
+    """Its key (:func:`core.store.resolver.name_of`), or what else is resolved to it."""
     precision: Precision = DEFAULT_PRECISION
     device: str = "AUTO"
     runtime: RuntimeName = DEFAULT_RUNTIME

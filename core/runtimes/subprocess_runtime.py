@@ -1,7 +1,7 @@
 """Runs GenAI's models in processes of their own, so that the pages never wait for a model's step.
 
-What runs there is :mod:`core.runtimes.subprocess_worker`. Prompts are tokenised and tokens made into
-text on this side; ids go to and fro. A process that dies takes nothing but its own answers along.
+The process runs :mod:`core.runtimes.subprocess_worker`. Prompts are tokenised and answers decoded
+on this side; only token ids cross. When the process dies, only its own answers fail.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What stands between the network and the pages: who a visitor is, the doors, and the headers.
+"""The Starlette server around the pages: visitors, middleware, forms and headers.
 
-Starlette only. :class:`core.server.visitor.Visitors` tells the person of any request or websocket;
-:class:`core.server.middleware.Guard` lets through what that person may reach; the routes are the forms by
-which people come and go.
+:class:`core.server.visitor.Visitors` identifies the person behind a request or websocket,
+:class:`core.server.middleware.Guard` lets through what that person may reach, and the routes handle
+sign-in, registration, password changes and account deletion.
 """

@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import PaddockError, PersonMistake, RecordsError
-from core.server import form_pages as looks
+from core.server import form_pages
 from core.server.connections import Connections
 from core.server.forms import same_origin
 from core.server.missing_v1 import is_astray
@@ -52,8 +52,8 @@ _OPEN = {
     SIGN_OUT,
     PASSWORD,
     DELETE,
-    looks.STYLE_PATH,
-    looks.ICON_PATH,
+    form_pages.STYLE_PATH,
+    form_pages.ICON_PATH,
 }
 """What everybody reaches; the forms see to themselves."""
 _STREAM = "_stcore/stream"

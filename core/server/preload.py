@@ -19,7 +19,8 @@ class ScriptInPage:
     def __init__(self, app: ASGIApp, script: str) -> None:
         """
         Args:
-            script: allowed by :func:`core.server.headers.page_policy`; nothing is put in without one.
+            script: allowed by :func:`core.server.headers.page_policy`; without one nothing is
+                inserted.
         """
         self._app = app
         self._tag = f"<script>{script}</script>".encode() if script else b""

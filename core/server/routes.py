@@ -33,8 +33,7 @@ from core.errors import (
     SignInError,
     TooManyAttemptsError,
 )
-from core.server import cookies
-from core.server import form_pages as looks
+from core.server import cookies, form_pages
 from core.server.form_pages import Button, Card, Field
 from core.server.forms import BadForm, Seals, from_this_site, read_form
 from core.server.headers import FORM_POLICY
@@ -120,8 +119,8 @@ class FormPages:
                 Route(f"{prefix}/{path}", self._answering(path, page), methods=["GET", "POST"])
                 for path, page in pages.items()
             ),
-            Route(f"{prefix}/{looks.STYLE_PATH}", _file(looks.STYLE, "text/css")),
-            Route(f"{prefix}/{looks.ICON_PATH}", _file(looks.ICON, "image/svg+xml")),
+            Route(f"{prefix}/{form_pages.STYLE_PATH}", _file(form_pages.STYLE, "text/css")),
+            Route(f"{prefix}/{form_pages.ICON_PATH}", _file(form_pages.ICON, "image/svg+xml")),
         ]
 
     # What all have in common
@@ -572,7 +571,7 @@ def _status(error: Exception) -> int:
 
 def _shown(card: Card, status: int) -> Response:
     return HTMLResponse(
-        looks.page(card),
+        form_pages.page(card),
         status,
         headers={"Cache-Control": "no-store", "Content-Security-Policy": FORM_POLICY},
     )

@@ -3,7 +3,7 @@
 from core.store.estimate import Estimate
 from core.store.manifest import Manifest
 from core.store.progress import Progress, Stage
-from core.store.resolve import Source, SourceKind, resolve
+from core.store.resolver import Source, SourceKind, resolve
 from core.store.store import DiskUsage, ModelStore, StoredDownload
 from core.store.stored import StoredModel
 from core.store.subprocesses import convert_in_process, fetch_in_process, with_genai_check

@@ -20,7 +20,7 @@ from core.hardware.devices import available_memory_bytes
 from core.settings import Settings
 from core.store.files import free_bytes
 from core.store.manifest import MANIFEST_NAME, Manifest, read_manifest
-from core.store.resolve import Source, SourceKind
+from core.store.resolver import Source, SourceKind
 from core.store.weights_source import Origin, find_origin
 from core.units import bytes_text
 
@@ -148,7 +148,7 @@ def estimate(
     """What it takes to get ``source`` in this precision.
 
     Args:
-        source: from :func:`core.store.resolve.resolve`.
+        source: from :func:`core.store.resolver.resolve`.
         precision: of the weights of the result.
         settings: tells the home folder.
         int4: overrides the catalogue's INT4 settings.

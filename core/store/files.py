@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from core.errors import ModelBusyError
-from core.store.resolve import Source, SourceKind
+from core.store.resolver import Source, SourceKind
 from core.store.weights import IR_BIN
 from core.units import bytes_text
 

@@ -23,7 +23,7 @@ from core.store.checkpoint import is_ir
 from core.store.files import folder_bytes, remove_folder
 from core.store.folders import Folders
 from core.store.progress import ProgressCallback
-from core.store.resolve import Source, SourceKind
+from core.store.resolver import Source, SourceKind
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
 from core.store.subprocesses import convert_in_process, fetch_in_process

@@ -25,7 +25,7 @@ class SourceRecord(_Frozen):
     """Where the weights came from."""
 
     kind: str
-    """A value of :class:`core.store.resolve.SourceKind`."""
+    """A value of :class:`core.store.resolver.SourceKind`."""
     location: str
     """Hugging Face id, or folder as it was then."""
     revision: str | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.errors import AccessDeniedError
-from core.store.resolve import is_catalogue_or_hub_name, is_gguf
+from core.store.resolver import is_catalogue_or_hub_name, is_gguf
 
 MOST_FILES = 10_000
 """Files and folders of a model that are looked at; no model has a hundredth of it."""

@@ -33,7 +33,7 @@ from core.store.manifest import (
     write_manifest,
 )
 from core.store.progress import Progress, ProgressCallback, Stage
-from core.store.resolve import Source, SourceKind
+from core.store.resolver import Source, SourceKind
 from core.store.stored import StoredModel
 from core.store.weights_source import original_folder, stored_ir
 

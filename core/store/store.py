@@ -35,13 +35,13 @@ from core.errors import (
 )
 from core.remotes import is_remote, split_name
 from core.settings import Settings
-from core.store import resolve as sources
+from core.store import resolver
 from core.store.files import fingerprint, folder_bytes, free_bytes, remove_folder, sha256
 from core.store.folders import Folders
 from core.store.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from core.store.pipeline import Maker, Wish
 from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
-from core.store.resolve import Source, SourceKind, local_titles, marked_title, recorded_name
+from core.store.resolver import Source, SourceKind, local_titles, marked_title, recorded_name
 from core.store.stored import StoredModel
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class ModelStore:
         :func:`core.store.subprocesses.convert_in_process`.
 
         Args:
-            source: from :func:`core.store.resolve.resolve` or :meth:`resolve`.
+            source: from :func:`core.store.resolver.resolve` or :meth:`resolve`.
             precision: of the weights.
             int4: overrides the catalogue's INT4 settings; a model already stored in INT4 with
                 other settings is returned as it is.
@@ -204,7 +204,7 @@ class ModelStore:
         return download
 
     def resolve(self, model: str) -> Source:
-        """Find a model as :func:`core.store.resolve.resolve` does, or else in the store.
+        """Find a model as :func:`core.store.resolver.resolve` does, or else in the store.
 
         A stored model is found by its key, and by what it was made from, even where that is gone:
         other precisions can be made from an FP16 or FP32 model in the store.
@@ -213,7 +213,7 @@ class ModelStore:
             UnknownModelError, NotAModelError, CorruptModelError: see there.
         """
         try:
-            return sources.resolve(model)
+            return resolver.resolve(model)
         except UnknownModelError:
             name = model.strip()
             places = (None, self.settings.npu_models_dir)

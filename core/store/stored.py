@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.catalogue import Int4Settings, Precision
 from core.store.manifest import Manifest
-from core.store.resolve import name_of, recorded_title
+from core.store.resolver import name_of, recorded_title
 
 
 def weights_label(precision: Precision, weights: str, recipe: str) -> str:
@@ -35,7 +35,7 @@ class StoredModel:
 
     @property
     def name(self) -> str:
-        """Its key for programs; see :func:`core.store.resolve.name_of`."""
+        """Its key for programs; see :func:`core.store.resolver.name_of`."""
         source = self.manifest.source
         return name_of(self.key, source.kind, source.location)
 

@@ -37,7 +37,7 @@ from core.store.progress import (
     Transfer,
     ignore_progress,
 )
-from core.store.resolve import Source, SourceKind
+from core.store.resolver import Source, SourceKind
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
 from core.units import bytes_text

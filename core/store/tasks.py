@@ -1,7 +1,7 @@
 """Downloads and conversions that people asked for: queued, watched, stopped, found again.
 
-Each task is carried out by a child process (:mod:`core.store.subprocesses`), which a thread of its own
-waits for. One conversion runs at a time, and one download beside it; what works on the same model
+Each task runs in a child process (:mod:`core.store.subprocesses`), for which a thread of its own
+waits. One conversion runs at a time, and one download beside it; what works on the same model
 waits. The tasks belong to the process, not to the page or the session that asked for them.
 """
 
@@ -23,7 +23,7 @@ from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import BadRequestError, PaddockError, StoppedError
 from core.settings import Settings
 from core.store.progress import Progress
-from core.store.resolve import Source
+from core.store.resolver import Source
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
 from core.store.subprocesses import convert_in_process, fetch_in_process

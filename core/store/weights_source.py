@@ -18,7 +18,7 @@ from core.settings import Settings
 from core.store import checkpoint
 from core.store.files import fingerprint
 from core.store.manifest import Manifest, read_manifest
-from core.store.resolve import Source, SourceKind
+from core.store.resolver import Source, SourceKind
 from core.store.weights import IR_XML, read_weights
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The child process that fetches and converts: ``python -m core.store.worker REQUEST``.
 
 The request is a JSON object: ``kind`` ("get", "convert" or "check"), ``model`` (what
-:func:`core.store.resolve.resolve` takes), ``settings`` (fields of :class:`core.settings.Settings`)
+:func:`core.store.resolver.resolve` takes), ``settings`` (fields of :class:`core.settings.Settings`)
 and, to convert, ``precision``, ``models`` (where the result is to lie, or null), ``int4`` and
 ``int8`` (objects or null); to check a stored model with OpenVINO GenAI, ``folder`` in ``model``'s
 place. How the hub is asked, the token included, stands in the environment. The

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.ui.server import first_screen_drawn
-from core.ui.widgets import slots as place
+from core.ui.widgets import slots
 from core.ui.widgets.link import note_page
 from core.ui.widgets.navigation import all_pages, page
 from core.ui.widgets.person import enter
 from core.ui.widgets.preferences import recall
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.state import hold_settled, page_was_drawn
+from core.ui.widgets.visits import first_screen_drawn
 
 ICON = str(Path(__file__).with_name("icon.svg"))
 """A file of our own: Streamlit takes named icons for the browser tab from a font server."""
@@ -33,7 +33,7 @@ try:
     )
     st.logo(ICON, size="large")
     st.html(CONTRAST)
-    st.html(place.STYLE)
+    st.html(slots.STYLE)
     root = st.Page(
         to_first_page, title="Paddock", url_path="home", default=True, visibility="hidden"
     )

@@ -1,0 +1,1 @@
+"""Child processes: spawn one, talk to it in JSON lines, end it."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-from core.benchmark import core_latency as core_distance
+from core.benchmark import core_latency
 from core.benchmark.core_latency import CoreDistance
 
 TRIES = 200
@@ -29,7 +29,7 @@ def echoes() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         try:
-            if any(part.endswith("core_echo.py") for part in child.cmdline()):
+            if any(part.endswith("core_latency_echo.py") for part in child.cmdline()):
                 found.append(child)
         except psutil.NoSuchProcess:
             continue
@@ -72,7 +72,7 @@ def test_without_the_other_process_there_is_no_figure_and_no_waiting(monkeypatch
         echo.kill()
         echo.wait(30)
         assert distance.nanoseconds() is None
-        monkeypatch.setattr(core_distance, "PATIENCE_S", 1e9)  # nobody is waited for any more
+        monkeypatch.setattr(core_latency, "PATIENCE_S", 1e9)  # nobody is waited for any more
         assert distance.nanoseconds() is None
 
 

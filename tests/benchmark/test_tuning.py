@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.__main__ import main
-from core.benchmark import artifacts as preparing
-from core.benchmark import tuning
-from core.benchmark import tuning_service as tuning_desk
+from core.benchmark import artifacts, tuning, tuning_service
 from core.benchmark.artifacts import Ready
 from core.benchmark.lock import Turn
 from core.benchmark.speed.paired import Way
@@ -197,9 +195,9 @@ def test_a_model_is_tuned_only_where_it_fits_twice(
 ):
     weights, settings = 2**30, Settings(home=tmp_path)
     ready = Ready(tmp_path, weights, weights, 2048)
-    monkeypatch.setattr(tuning_desk, "make_ready", lambda material, *_, **__: ready)
+    monkeypatch.setattr(tuning_service, "make_ready", lambda material, *_, **__: ready)
     there = int(free * memory_for(weights)) + settings.memory_reserve_mib * 2**20
-    monkeypatch.setattr(preparing, "available_memory_bytes", lambda: there)
+    monkeypatch.setattr(artifacts, "available_memory_bytes", lambda: there)
     desk = TuningDesk(settings, lambda tuned: None, MONITOR.running)
     run = desk.start(ModelSpec("paddock-neox", Precision.INT8, "CPU", RuntimeName.GENAI))
     assert run.wait(20)

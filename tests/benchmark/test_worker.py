@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from core.benchmark import measure as measuring
-from core.benchmark import stopping as enough
-from core.benchmark import worker
+from core.benchmark import stopping, worker
 from core.benchmark.measure import measure
 from core.catalogue import Precision
 from core.errors import (
@@ -69,7 +68,7 @@ class Runtime:
 @pytest.fixture(autouse=True)
 def _as_many_answers_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The scripted model answers in no time."""
-    monkeypatch.setattr(enough, "SHORTEST_S", 0.0)
+    monkeypatch.setattr(stopping, "SHORTEST_S", 0.0)
 
 
 def events(
@@ -100,8 +99,8 @@ def test_answers_are_greedy_forced_and_each_length_is_warmed_up():
 
 
 def test_of_short_answers_more_are_timed_than_were_asked_for(monkeypatch):
-    monkeypatch.setattr(enough, "SHORTEST_S", 60.0)
-    monkeypatch.setattr(enough, "MOST_ANSWERS", 7)
+    monkeypatch.setattr(stopping, "SHORTEST_S", 60.0)
+    monkeypatch.setattr(stopping, "MOST_ANSWERS", 7)
     said = events(Model(), [(8, 2), (32, 9)])
     assert [event["prompt_tokens"] for event in said if event["event"] == "sample"] == [
         *[8] * 7,

@@ -11,8 +11,8 @@ import transformers.models.auto.tokenization_auto  # noqa: F401 - seconds, which
 
 import core.compare.timed_answers
 import core.engine
+from core.app import middleware, routes, watching
 from core.runtimes.spec import RuntimeName
-from core.ui.server import middleware, routes, watching
 from tests.browser.scripted import ScriptedRuntime, scripted_conversion, test_routes
 
 SHELL = Path(__file__).resolve().parents[2] / "core" / "ui" / "shell.py"

@@ -84,11 +84,11 @@ def test_the_whole_examination_is_quick_and_complete(settings: Settings, require
 
 def test_nothing_heavy_but_openvino_is_loaded(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from core import doctor; from core.settings import Settings;"
-        "doctor.examine(Settings(home=pathlib.Path(sys.argv[1])));"
+        "import sys, pathlib; from core.cli import examination; from core.settings import Settings;"
+        "examination.examine(Settings(home=pathlib.Path(sys.argv[1])));"
         "print([m for m in ('torch', 'transformers', 'nncf', 'streamlit') if m in sys.modules])"
     )
-    root = Path(doctor.__file__).resolve().parents[1]
+    root = Path(doctor.__file__).resolve().parents[2]
     command = [sys.executable, "-c", code, str(tmp_path)]
     assert subprocess.check_output(command, cwd=root, text=True, timeout=60).strip() == "[]"
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.benchmark import stopping as enough
+from core.benchmark import stopping
 from core.compare import match as match_module
 from core.compare.core_latency import Cores
 from core.compare.match import Match, SideState, matches_under_way
@@ -544,7 +544,7 @@ def test_where_the_cores_do_not_matter_or_cannot_be_judged_nothing_is_said(
     match = Match(setup("one", "two"), stable.start)
     assert match.wait(PATIENCE_S)
     assert [match.timing(side).cores_apart for side in (0, 1)] == [False, False]
-    monkeypatch.setattr(enough, "LONGEST_JUDGED_S", 0.0)  # they may move during a long answer
+    monkeypatch.setattr(stopping, "LONGEST_JUDGED_S", 0.0)  # they may move during a long answer
     cores.to_come = [APART_NS] * 4
     long = Match(setup("one", "one"), stable.start)
     assert long.wait(PATIENCE_S) and not long.timing(0).cores_apart

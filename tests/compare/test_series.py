@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from core.compare import timed_answers as timed
+from core.compare import timed_answers
 from core.compare.instructions import Instruction, parse_instructions
 from core.compare.match import SideState
 from core.compare.series import Series
@@ -58,7 +58,7 @@ def test_every_instruction_goes_to_every_side_in_order(stable: Stable, mode: Mod
 def test_who_was_fastest_is_said_of_long_answers_alone(
     stable: Stable, monkeypatch: pytest.MonkeyPatch, shortest_s: float, judged: int
 ):
-    monkeypatch.setattr(timed, "SHORTEST_S", shortest_s)
+    monkeypatch.setattr(timed_answers, "SHORTEST_S", shortest_s)
 
     def slowly(request: TokenRequest) -> Iterator[int]:
         for token_id in [40] * 6 + [0]:

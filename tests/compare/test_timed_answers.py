@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.compare import match as match_module
-from core.compare import timed_answers as timed
+from core.compare import timed_answers
 from core.compare.figures import side_figures
 from core.compare.match import Match, SideState
 from core.compare.setup import Mode, Setup
@@ -79,7 +79,7 @@ def test_fast_sides_answer_again_by_turns_and_unseen(stable: Stable, repeats: Re
 def test_an_answer_that_is_long_enough_is_given_once(
     stable: Stable, repeats: Repeats, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(timed, "SHORTEST_S", 0.0)
+    monkeypatch.setattr(timed_answers, "SHORTEST_S", 0.0)
     match = played(stable, repeats)
     assert repeats.started == []
     assert side_figures(match.answers[0], timing=match.timing(0)).timed_answers == 1

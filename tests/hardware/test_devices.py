@@ -17,7 +17,7 @@ from core.hardware import devices
 from core.hardware.devices import DeviceKind, ProcessMemory
 
 MIB = 2**20
-ROOT = Path(devices.__file__).resolve().parents[1]
+ROOT = Path(devices.__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -126,7 +126,8 @@ def test_a_processor_that_does_not_tell_its_name_still_gets_one(monkeypatch, sys
 
 def test_versions_are_told_without_importing_the_libraries() -> None:
     code = (
-        "import sys, json; from core.hardware.devices import library_versions, host_facts, process_memory;"
+        "import sys, json;"
+        "from core.hardware.devices import library_versions, host_facts, process_memory;"
         "v = library_versions(); host_facts(); process_memory();"
         "print(json.dumps([v, [m for m in ('torch', 'openvino', 'nncf') if m in sys.modules]]))"
     )

@@ -31,7 +31,7 @@ from core.metrics.rows import (
     subject_of,
     subject_of_run,
 )
-from core.store.resolve import resolve
+from core.store.resolver import resolve
 from tests.metrics.row_samples import (
     MB,
     NOW,

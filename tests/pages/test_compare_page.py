@@ -14,7 +14,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 import core.engine
-from core.compare import timed_answers as timed
+from core.compare import timed_answers
 from core.compare.figures import side_figures
 from core.compare.setup import Mode
 from core.db import RunStore, Verdict, VoteStore
@@ -280,7 +280,7 @@ def test_what_is_too_fast_to_time_is_given_again_unseen(
         return unrecorded(self, *args, **kwargs)
 
     monkeypatch.setattr(Engine, "answer_unrecorded", when_looked_at)
-    monkeypatch.setattr(timed, "SHORTEST_S", 60.0)  # a machine that stalls must not suffice
+    monkeypatch.setattr(timed_answers, "SHORTEST_S", 60.0)  # a machine that stalls must not suffice
     app = page()
     named(app.text_area, "Instruction").set_value("Why walk in the rain?")
     press(app, "Run both")

@@ -21,7 +21,7 @@ from core.db.measurements import MeasurementStore
 from core.metrics.document import from_json, to_json
 from core.metrics.rows import PointFilter
 from core.settings import load_settings
-from core.ui.metrics import files as metrics_files
+from core.ui.metrics import files
 from core.ui.metrics.data import read_data
 from core.ui.metrics.files import answers_csv
 from core.ui.widgets.resources import shared_engine
@@ -442,7 +442,7 @@ def test_more_than_a_file_may_hold_is_said_before_anybody_clicks(
 ) -> None:
     save(store, a_measurement("int8", 40.0))
     assert "filter the measurements and export them in parts" not in texts(open_page("metrics"))
-    monkeypatch.setattr(metrics_files, "largest_json", lambda rows: metrics_files.MAX_BYTES + 1)
+    monkeypatch.setattr(files, "largest_json", lambda rows: files.MAX_BYTES + 1)
     assert "filter the measurements and export them in parts" in texts(open_page("metrics"))
 
 

@@ -140,7 +140,7 @@ def test_below_a_refusal_stands_an_example_and_how_to_get_a_real_model() -> None
 def test_a_real_model_is_asked_the_same_in_one_click(monkeypatch: pytest.MonkeyPatch) -> None:
     real = catalogue()["smollm2-135m-instruct"]
     monkeypatch.setattr(
-        "core.ui.widgets.model_choices.sources.package_file",
+        "core.ui.widgets.model_choices.resolver.package_file",
         lambda row: Path("x.gguf") if row.key == real.key else None,
     )
     asked: list[tuple[ModelSpec, GenerationRequest]] = []

@@ -20,7 +20,7 @@ from core.db import Origin
 from core.engine import Engine
 from core.errors import CorruptModelError, GenerationError
 from core.inference.request import GenerationRequest
-from core.runtimes import subprocess_worker as apart_process
+from core.runtimes import subprocess_worker
 from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumModel
@@ -77,9 +77,9 @@ def test_tokens_that_come_fast_go_over_together_and_none_is_kept(
     said: list[dict] = []
     stamps = [1.0, 1.001, 1.002, 1.02, 1.021]
     clock = SimpleNamespace(perf_counter=iter(stamps).__next__)
-    monkeypatch.setattr(apart_process, "time", clock)
+    monkeypatch.setattr(subprocess_worker, "time", clock)
     channel = SimpleNamespace(say=lambda **event: said.append(event))
-    answer = apart_process._Answer(channel, 4, TokenRequest((1,), GREEDY))
+    answer = subprocess_worker._Answer(channel, 4, TokenRequest((1,), GREEDY))
     for token_id in range(5):
         assert answer.take(token_id)
     assert [event["tokens"] for event in said] == [[0], [1, 2, 3]]

@@ -25,8 +25,8 @@ from core.store import (
     convert_in_process,
     files,
     resolve,
+    weights_source,
 )
-from core.store import weights_source as origin
 from core.store.estimate import estimate
 from core.store.hub import HubModel
 from core.store.manifest import write_manifest
@@ -174,7 +174,11 @@ def test_unchanged_folder_is_looked_at_once(
     source = resolve(str(checkpoint_of("mistral")))
     estimate(source, Precision.INT8, settings)
     monkeypatch.setattr(
-        origin.checkpoint, "inspect_checkpoint", lambda _folder: pytest.fail("looked at again")
+        weights_source.checkpoint,
+        "inspect_checkpoint",
+        lambda _folder: pytest.fail("looked at again"),
+        "inspect_checkpoint",
+        lambda _folder: pytest.fail("looked at again"),
     )
     estimate(source, Precision.INT4, settings)
 

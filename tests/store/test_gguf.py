@@ -21,8 +21,7 @@ from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
 from core.settings import Settings
-from core.store import ModelStore, SourceKind, StoredModel, convert_in_process, resolve
-from core.store import resolve as sources
+from core.store import ModelStore, SourceKind, StoredModel, convert_in_process, resolve, resolver
 from core.store.gguf.blocks import TENSOR_TYPES
 from core.store.gguf.reader import read_gguf, summary
 from tests.gguf_files import ARCHITECTURES, TinyGguf, tiny_gguf
@@ -305,13 +304,13 @@ def test_a_row_comes_from_its_package_where_that_is_installed(tmp_path: Path, mo
     (package / "__init__.py").write_text("raise SystemExit('it was imported')")
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     monkeypatch.setattr("sys.path_importer_cache", {})
-    assert sources.package_file(row) is None
+    assert resolver.package_file(row) is None
     assert resolve(row.key).kind is SourceKind.HUB
     assert resolve(row.key).default_precision is Precision.INT8
     file = package / "SmolLM2-135M-Instruct.Q4_1.gguf"
     with file.open("wb") as out:
         out.truncate(row.package.bytes - 1)
-    assert sources.package_file(row) is None, "a part of it is not it"
+    assert resolver.package_file(row) is None, "a part of it is not it"
     with file.open("wb") as out:
         out.truncate(row.package.bytes)
     found = resolve(row.key)

@@ -12,7 +12,7 @@ from core.catalogue import Precision, catalogue
 from core.errors import NotAModelError
 from core.settings import Settings
 from core.store import ModelStore, StoredModel, resolve
-from core.store.resolve import folder_key, recorded_name, recorded_title
+from core.store.resolver import folder_key, recorded_name, recorded_title
 
 
 @pytest.fixture

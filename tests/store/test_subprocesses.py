@@ -36,7 +36,7 @@ from core.store import (
     resolve,
 )
 from core.store.hub import HubAccess, completed, fetched_bytes
-from core.workers import process as child_process
+from core.workers import process
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
 
@@ -251,7 +251,7 @@ def test_settings_of_the_parent_are_those_of_the_child(
         seen.append(arguments)
         raise OSError("enough seen")
 
-    monkeypatch.setattr(child_process.subprocess, "Popen", refuse)
+    monkeypatch.setattr(process.subprocess, "Popen", refuse)
     ours = settings.model_copy(
         update={"memory_reserve_mib": 77, "database_url": "postgresql://me:password@db/paddock"}
     )
@@ -369,7 +369,7 @@ def test_a_token_that_a_library_prints_is_hidden(
     )
     popen = subprocess.Popen
     monkeypatch.setattr(
-        child_process.subprocess,
+        process.subprocess,
         "Popen",
         lambda _arguments, **options: popen([sys.executable, "-c", code], **options),
     )

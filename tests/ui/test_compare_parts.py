@@ -15,9 +15,8 @@ from core.db import CompareMode, PairVotes, Subject, Verdict
 from core.db.vote_values import COMMENT_LIMIT
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
-from core.store import ModelStore
-from core.store import resolve as sources
-from core.ui.compare import columns as compare_columns
+from core.store import ModelStore, resolver
+from core.ui.compare import columns
 from core.ui.compare.columns import LOOK_EVERY_S, TURN_S, look_every_s
 from core.ui.compare.judge import ratings_rows
 from core.ui.compare.result import diff_html
@@ -152,7 +151,7 @@ def test_the_diff_shows_text_and_no_markup(text: str) -> None:
 def test_the_more_people_look_on_the_less_often_each_does(
     people: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare_columns, "matches_under_way", lambda: people)
+    monkeypatch.setattr(columns, "matches_under_way", lambda: people)
     assert look_every_s() == pytest.approx(seconds)
     assert look_every_s(TURN_S) == pytest.approx(max(seconds, TURN_S))
 
@@ -162,7 +161,7 @@ def test_a_real_model_that_is_installed_stands_first(
 ) -> None:
     real = "smollm2-135m-instruct"
     file = tiny_gguf(tmp_path / "real.gguf").path
-    monkeypatch.setattr(sources, "package_file", lambda row: file if row.key == real else None)
+    monkeypatch.setattr(resolver, "package_file", lambda row: file if row.key == real else None)
     store = ModelStore(Settings(home=tmp_path / "home"))
     sides: list[ModelSpec] = []
     while len(sides) < 3:

@@ -19,9 +19,9 @@ from core.settings import load_settings
 from core.store.manifest import Int4Record, write_manifest
 from core.store.path_guard import check_confined
 from core.ui.models.access import check_name, check_use, key_of
-from core.ui.server import media_in, redirect_message
 from core.ui.widgets import person as module
 from core.ui.widgets.person import Person
+from core.ui.widgets.visits import media_in, redirect_message
 from tests.auth.samples import HOSTILE
 from tests.builders import tiny_checkpoint
 from tests.fakes import stored_model

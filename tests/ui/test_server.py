@@ -8,8 +8,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from core.app import health_routes
 from core.settings import CHECKOUT
-from core.ui.server import health_routes
 
 
 def test_no_full_collection_follows_each_drawing():

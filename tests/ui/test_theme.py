@@ -28,7 +28,7 @@ def theme(look: str) -> dict[str, str]:
 
 def forms(look: str) -> dict[str, str]:
     """The colours of the sign-in pages, by the names of their variables."""
-    css = (CHECKOUT / "core" / "web" / "forms.css").read_text(encoding="utf-8")
+    css = (CHECKOUT / "core" / "server" / "forms.css").read_text(encoding="utf-8")
     light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     return dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", dark if look == "dark" else light))
 

@@ -21,7 +21,7 @@ from core.errors import GenerationError
 from core.settings import CHECKOUT, Settings
 
 APP = Path("streamlit_app.py")
-ENDLESS_APP = Path("core/ui/endless_app.py")
+ENDLESS_APP = Path("core/endless_app.py")
 """The same app, whose models answer with as many tokens as they are asked for."""
 QUESTION = "Suggest three names for a sailing boat."
 START_S = 90.0

@@ -11,7 +11,7 @@ from core.db import RunRecord, RunStart
 from core.engine import Engine
 from core.errors import RecordsError
 from core.runtimes.spec import RuntimeName
-from core.store.resolve import recorded_title
+from core.store.resolver import recorded_title
 from core.ui.widgets.person import Person, person
 from core.ui.widgets.resources import shared_votes
 from core.ui.widgets.safe_text import emphasised, safe_inline, safe_markdown

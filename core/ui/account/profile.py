@@ -13,9 +13,9 @@ from core.db import Role, Session
 from core.engine import Engine
 from core.errors import PaddockError
 from core.server.paths import DELETE, PASSWORD, REGISTER, SIGN_IN, SIGN_OUT
-from core.ui.server import connections
 from core.ui.widgets.person import Person, forget, person, send_to
 from core.ui.widgets.safe_text import safe_inline
+from core.ui.widgets.visits import connections
 from core.units import duration_text
 
 ROLES = {

@@ -12,7 +12,7 @@ from core.db import Subject
 from core.db.vote_values import COMMENT_LIMIT
 from core.db.votes import Trait
 from core.errors import RecordsError
-from core.store.resolve import recorded_name, recorded_title
+from core.store.resolver import recorded_name, recorded_title
 from core.ui.compare.state import Comparison, Shown
 from core.ui.compare.votes import Judgement, NoBest
 from core.ui.widgets.resources import shared_votes

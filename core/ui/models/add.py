@@ -9,7 +9,7 @@ from core.errors import PaddockError
 from core.store import SourceKind
 from core.store import hub as model_hub
 from core.store.hub import HubAccess
-from core.store.resolve import several_gguf_files
+from core.store.resolver import several_gguf_files
 from core.ui.models.access import check_name
 from core.ui.models.hub_access import hub_access
 from core.ui.models.list import added

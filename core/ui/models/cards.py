@@ -8,7 +8,7 @@ from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, publish
 from core.catalogue.prompts import prompt_format
 from core.engine import Engine
 from core.store.hub import HubAccess
-from core.store.resolve import package_file, path_of
+from core.store.resolver import package_file, path_of
 from core.ui.models.charts import scores_chart
 from core.ui.models.filter import family
 from core.ui.models.list import ListedModel

@@ -14,7 +14,7 @@ from core.errors import PaddockError
 from core.store import Source, SourceKind, StoredModel
 from core.store.estimate import Estimate, estimate
 from core.store.gguf.reader import GgufSummary, summary
-from core.store.resolve import package_file
+from core.store.resolver import package_file
 from core.ui.models.filter import Candidate, family, of_row
 
 if TYPE_CHECKING:

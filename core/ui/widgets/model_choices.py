@@ -10,8 +10,7 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.remotes import split_name
 from core.runtimes.spec import ModelSpec
-from core.store import ModelStore, StoredModel
-from core.store import resolve as sources
+from core.store import ModelStore, StoredModel, resolver
 from core.store.estimate import missing_bytes
 from core.store.for_device import npu_store
 from core.store.weights_source import find_origin, reachable
@@ -179,4 +178,4 @@ def first_spec(engine: Engine) -> ModelSpec | None:
 def packaged_model() -> str | None:
     """The first real model whose Python package is installed."""
     rows = catalogue().items()
-    return next((key for key, row in rows if sources.package_file(row) is not None), None)
+    return next((key for key, row in rows if resolver.package_file(row) is not None), None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import streamlit as st
 
-FOLDER = Path(__file__).resolve().parents[2] / "pages"
+from core.settings import CHECKOUT
+
+FOLDER = CHECKOUT / "pages"
 
 _PAGES = {
     "instruct": ("Instruct", ":material/chat:"),

@@ -1,7 +1,8 @@
 """The person in front of a page, looked up anew with every run, click and fragment.
 
-The door (:mod:`core.server.middleware`) has let the connection in; here it is asked what its person may do
-now. Whoever's session has ended is sent to the sign-in form, and nothing more of the page runs.
+The middleware (:mod:`core.server.middleware`) has accepted the connection; here the person's
+permissions are looked up. Visitors whose session has ended are redirected to the sign-in form, and
+the page stops.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from core.errors import AccessDeniedError, RecordsError
 from core.server.middleware import CONNECTION_HEADER
 from core.server.visitor import Visitor
 from core.settings import KIOSK_SENTENCE
-from core.ui.server import connections, redirect_message, visitors
 from core.ui.widgets.safe_text import safe_inline
+from core.ui.widgets.visits import connections, redirect_message, visitors
 
 FRESH_S = 0.5
 """Seconds for which a look at the database serves all of a page that asks."""

@@ -8,8 +8,9 @@ stand for ``[`` and ``&``. Fenced code is left as it is: nothing in it is interp
 copy from it.
 
 That holds for what is certainly code in the browser, too: fenced code at the top level
-(:class:`core.ui.widgets.fences.Fences`), and a code span that neither an earlier backtick of its paragraph
-nor the end of its line or of a table's cell can break. All other code is escaped like prose.
+(:class:`core.ui.widgets.fences.Fences`), and a code span that neither an earlier backtick of its
+paragraph nor the end of its line or of a table's cell can break. All other code is escaped like
+prose.
 """
 
 from __future__ import annotations

@@ -6,13 +6,13 @@ Started by :mod:`core.benchmark.speed.app` as ``streamlit run`` of this file.
 import sys
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 import streamlit as st  # noqa: E402
 
+from core.app import lifespan, middleware, routes  # noqa: E402
 from core.catalogue.prompts import PromptFormat, StopRule  # noqa: E402
-from core.ui.server import lifespan, middleware, routes  # noqa: E402
 
 
 def _never(self: PromptFormat, tokenizer: object, end_ids: object = ()) -> StopRule:

@@ -1,4 +1,4 @@
-"""What stands on the server beside the pages: routes, the door before them, and work at start."""
+"""Composes the app: routes, middleware, and what is done at the start; nothing imports it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
@@ -16,98 +14,38 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
-from streamlit import config, file_util
-from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from core.api.app import Api
 from core.errors import PersonMistake, RecordsError
 from core.inference.prometheus import Meters
-from core.remotes.registry import parse_setting
 from core.server.api_keys import Programs
-from core.server.connections import Connections
 from core.server.headers import SecurityHeaders, page_policy
 from core.server.local_models import EngineModels
 from core.server.middleware import Guard
 from core.server.missing_v1 import AstrayRoute
-from core.server.paths import FIRST_PAGE, SIGN_IN, V1
+from core.server.paths import FIRST_PAGE, V1
 from core.server.preload import ScriptInPage
 from core.server.prometheus_route import metrics_route
 from core.server.routes import FormPages
-from core.server.visitor import Visitors
 from core.settings import load_settings
 from core.ui.account.providers import SecretsProviders
 from core.ui.widgets import scripts
+from core.ui.widgets.visits import (
+    accounts,
+    connections,
+    first_screen_drawn,
+    index_page,
+    url_prefix,
+    visitors,
+)
 
 if TYPE_CHECKING:
-    from core.auth import Accounts
     from core.engine import Engine
 
 logger = logging.getLogger(__name__)
 
 FIRST_SCREEN_PATIENCE_S = 10.0
 """Without a visitor for so long, the runtime is imported all the same."""
-
-first_screen_drawn = threading.Event()
-"""Set by the shell once it has drawn a page."""
-
-
-def _accounts() -> Accounts:
-    from core.ui.widgets.resources import shared_engine
-
-    return shared_engine().accounts
-
-
-@cache
-def visitors() -> Visitors:
-    """Tells who visits this server.
-
-    Raises:
-        PersonMistake: a setting holds what it cannot.
-    """
-    settings = load_settings()
-    parse_setting(settings.remotes or "")
-    return Visitors(_accounts, settings, lambda: config.get_option("server.address"))
-
-
-def redirect_message(where: str = f"{SIGN_IN}?ended") -> ForwardMsg:
-    """Tells a page in the browser to go elsewhere; by default its session has ended.
-
-    Args:
-        where: one of :mod:`core.server.paths`, relative, so that it holds below any prefix.
-    """
-    message = ForwardMsg()
-    message.auth_redirect.url = where
-    return message
-
-
-def media_in(message: bytes) -> set[str]:
-    """Ids of the media files whose address a message to a page holds.
-
-    Only the fields are read in which Streamlit itself puts addresses: what people and models write
-    may look like one.
-    """
-    if b"/media/" not in message:
-        return set()
-    said = ForwardMsg.FromString(message)
-    match said.WhichOneof("type"):
-        case "delta":
-            element = said.delta.new_element
-            urls = [element.download_button.url, *(image.url for image in element.imgs.imgs)]
-        case "logo":
-            urls = [said.logo.image, said.logo.icon_image]
-        case "page_config_changed":
-            urls = [said.page_config_changed.favicon]
-        case "backend_operation_response":
-            urls = [said.backend_operation_response.deferred_file.url]
-        case _:
-            urls = []
-    return {Path(url).name.partition(".")[0] for url in urls if url.startswith("/media/")}
-
-
-connections = Connections(
-    _accounts, farewell=lambda: redirect_message().SerializeToString(), media_in=media_in
-)
-"""The pages that are open."""
 
 
 async def healthz(request: Request) -> Response:
@@ -138,11 +76,6 @@ class RootToFirstPage:
             await self._app(scope, receive, send)
 
 
-def _prefix() -> str:
-    path = (config.get_option("server.baseUrlPath") or "").strip("/")
-    return f"/{path}" if path else ""
-
-
 def _stop_answers(owner: str) -> None:
     from core.ui.widgets.resources import shared_engine
 
@@ -152,18 +85,18 @@ def _stop_answers(owner: str) -> None:
 def _form_routes() -> list[Any]:
     pages = FormPages(
         visitors,
-        _accounts,
+        accounts,
         load_settings,
         ended=connections.wake,
         leaving=_stop_answers,
         providers=SecretsProviders(),
     )
-    return pages.routes(_prefix())
+    return pages.routes(url_prefix())
 
 
 def _program_routes() -> list[Any]:
     """What programs ask: OpenAI's protocol, and Prometheus."""
-    programs, prefix = Programs(visitors), _prefix()
+    programs, prefix = Programs(visitors), url_prefix()
     api = Api(
         _answering,
         programs.admit,
@@ -206,13 +139,12 @@ def _script_in_page() -> str:
     return scripts.LOAD_CHARTS
 
 
-routes = [*health_routes(_prefix()), *_program_routes(), *_form_routes()]
-_INDEX = Path(file_util.get_static_dir(), "index.html")
+routes = [*health_routes(url_prefix()), *_program_routes(), *_form_routes()]
 
 middleware = [
-    Middleware(SecurityHeaders, policy=page_policy(_INDEX, scripts.ALL)),
-    Middleware(Guard, visitors=visitors, connections=connections, prefix=_prefix()),
-    Middleware(RootToFirstPage, prefix=_prefix()),
+    Middleware(SecurityHeaders, policy=page_policy(index_page(), scripts.ALL)),
+    Middleware(Guard, visitors=visitors, connections=connections, prefix=url_prefix()),
+    Middleware(RootToFirstPage, prefix=url_prefix()),
     Middleware(ScriptInPage, script=_script_in_page()),
 ]
 
@@ -262,7 +194,7 @@ def _import_ahead() -> None:
 
 def _read_ahead(engine: Engine) -> None:
     """Import what draws charts, and read what they will be of: a second's work with very many."""
-    from core.ui.metrics import board as metrics_board  # noqa: F401 - imported for the next to come
+    from core.ui.metrics import board  # noqa: F401 - imported for the next to come
     from core.ui.metrics.data import read_ahead
 
     try:
