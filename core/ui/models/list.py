@@ -121,12 +121,10 @@ def own_models(engine: Engine) -> list[ListedModel]:
 
 
 def catalogue_models(engine: Engine) -> list[ListedModel]:
-    """Every row of the catalogue, with what of it is on disk."""
+    """Every row of the catalogue, the tiny demos last, with what of it is on disk."""
     on_disk = _by_key(engine)
-    return [
-        ListedModel(key, key, row.title, row, on_disk.get(key, ()))
-        for key, row in catalogue().items()
-    ]
+    rows = sorted(catalogue().items(), key=lambda item: item[1].embedded)
+    return [ListedModel(key, key, row.title, row, on_disk.get(key, ())) for key, row in rows]
 
 
 def of_hub(model: ListedModel) -> bool:

@@ -99,7 +99,7 @@ def choices(engine: Engine, someone: Person, chosen: str | None = None) -> list[
         ready = {model.name for model in listed if model.stored}
         found = [each for each in found if each.group is Group.SERVER or each.name in ready]
     order = list(Group)
-    return sorted(found, key=lambda each: (order.index(each.group), _embedded(each.name)))
+    return sorted(found, key=lambda each: order.index(each.group))
 
 
 def _local(engine: Engine, model: ListedModel) -> Choice:
@@ -125,11 +125,6 @@ def _short(stored: StoredModel) -> str:
     if gguf is not None and stored.precision is Precision.STORED:
         return gguf.recipe
     return stored.precision.label
-
-
-def _embedded(name: str) -> bool:
-    row = catalogue().get(name)
-    return row is not None and row.embedded
 
 
 def _remote(name: str) -> Choice:
