@@ -61,7 +61,7 @@ def _main_module_stays() -> Iterator[None]:
 def cores(monkeypatch: pytest.MonkeyPatch) -> FakeCores:
     """This machine's, near all the time unless the test says otherwise."""
     found = FakeCores()
-    for module in ("match", "timed"):
+    for module in ("match", "timed_answers"):
         monkeypatch.setattr(f"core.compare.{module}.CORES", found)
     return found
 
