@@ -20,7 +20,7 @@ from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 TENSOR_TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K")
 
-HIDDEN, LAYERS, HEADS, KV_HEADS, INNER, POSITIONS = 256, 2, 4, 2, 512, 256
+HIDDEN, LAYERS, HEADS, KV_HEADS, INNER, POSITIONS = 256, 2, 4, 2, 512, 1024
 """K-quants have blocks of 256 weights, so no row is shorter."""
 
 _NAMES = {

@@ -22,6 +22,7 @@ from core.store import ModelStore, resolve
 from tests.browser.conftest import serving
 from tests.browser.screen import Screen, eventually
 from tests.builders import tiny_checkpoint
+from tests.gguf_files import tiny_gguf
 from tests.store.hub_server import Hub
 
 WORK_MS = 90_000
@@ -63,18 +64,23 @@ def pick(screen: Screen, name: str, number: int = 0) -> None:
     screen.page.get_by_role("option", name=f"{name} · ").click()
 
 
-def test_a_guests_own_folder_has_one_name_on_every_page(
-    serve: Callable[..., str], open_patiently: Callable[..., Screen], tmp_path: Path
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.STORED])
+def test_a_guests_own_model_has_one_name_on_every_page(
+    serve: Callable[..., str],
+    open_patiently: Callable[..., Screen],
+    tmp_path: Path,
+    precision: Precision,
 ) -> None:
     place = tmp_path / "mine" / "my-tiny"
-    folder = tiny_checkpoint("llama", place, with_chat_template=True, positions=1024)
-    key = resolve(str(folder)).name
+    if precision is Precision.STORED:
+        own = tiny_gguf(place.with_suffix(".gguf")).path
+    else:
+        own = tiny_checkpoint("llama", place, with_chat_template=True, positions=1024)
+    key = resolve(str(own)).name
     url = serve()
     screen = open_patiently(f"{url}/models")
     screen.button("Add a model").click()
-    screen.page.get_by_role("textbox", name="Hugging Face id, folder or GGUF file").fill(
-        str(folder)
-    )
+    screen.page.get_by_role("textbox", name="Hugging Face id, folder or GGUF file").fill(str(own))
     screen.button("Look it up").click()
     screen.page.locator(f".st-key-model_{key}").wait_for()
     screen.page.keyboard.press("Escape")
@@ -85,7 +91,7 @@ def test_a_guests_own_folder_has_one_name_on_every_page(
     eventually(lambda: f"model={key}" in screen.url, "the link has its key")
     screen.ask("Why walk in the rain?")
     screen.entries.first.get_by_text("ended:").wait_for()
-    assert "my-tiny · INT8" in screen.text_of(screen.figures)
+    assert f"my-tiny · {precision.label}" in screen.text_of(screen.figures)
 
     screen.go_to("Compare")
     pick(screen, "my-tiny", 1)
@@ -101,8 +107,8 @@ def test_a_guests_own_folder_has_one_name_on_every_page(
     )
     assert json.load(urllib.request.urlopen(request, timeout=60))["model"] == key
     home = tmp_path / "paddock"
-    bench = [sys.executable, "-m", "core", "bench", "--models", str(folder)]
-    bench += ["--precisions", "int8", "--prompt-tokens", "8", "--new-tokens", "4"]
+    bench = [sys.executable, "-m", "core", "bench", "--models", str(own)]
+    bench += ["--precisions", precision.value, "--prompt-tokens", "8", "--new-tokens", "4"]
     bench += ["--repeat", "1", "--rounds", "1"]
     environment = os.environ | {"PADDOCK_HOME": str(home)}
     subprocess.run(bench, cwd=CHECKOUT, env=environment, check=True, timeout=WORK_MS / 1000)
