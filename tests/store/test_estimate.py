@@ -177,8 +177,6 @@ def test_unchanged_folder_is_looked_at_once(
         weights_source.checkpoint,
         "inspect_checkpoint",
         lambda _folder: pytest.fail("looked at again"),
-        "inspect_checkpoint",
-        lambda _folder: pytest.fail("looked at again"),
     )
     estimate(source, Precision.INT4, settings)
 

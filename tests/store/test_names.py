@@ -11,8 +11,14 @@ import pytest
 from core.catalogue import Precision, catalogue
 from core.errors import NotAModelError
 from core.settings import Settings
-from core.store import ModelStore, StoredModel, resolve
+from core.store import ModelStore, StoredModel, resolve, resolver
 from core.store.resolver import folder_key, recorded_name, recorded_title
+
+
+@pytest.fixture(autouse=True)
+def _no_other_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders that other tests of this process named do not make a title ambiguous."""
+    monkeypatch.setattr(resolver, "_LOCAL", {})
 
 
 @pytest.fixture
