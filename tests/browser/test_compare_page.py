@@ -6,7 +6,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -293,9 +293,21 @@ def test_the_link_reproduces_the_set_up(
 ) -> None:
     page = compare()
     page.page.get_by_role("button", name="Add a model").click()
-    page.page.get_by_role("combobox", name="Model").nth(2).wait_for()
-    page.ready().page.locator(".st-key-side_b").get_by_role("combobox", name="Model").click()
-    page.page.get_by_role("option", name="Paddock NeoX").click()
+    page.page.get_by_role("button", name="Run all").wait_for()  # drawn below the third side
+    from playwright.sync_api import TimeoutError
+
+    models = page.page.locator(".st-key-side_b").get_by_role("combobox", name="Model")
+    option = page.page.get_by_role("option", name="Paddock NeoX")
+
+    def opened() -> bool:
+        """A list closes when the page is drawn anew beneath it."""
+        models.click()
+        with suppress(TimeoutError):
+            option.wait_for(timeout=3_000)
+        return option.is_visible()
+
+    eventually(opened, "the list of models is open")
+    option.click()
     page.page.get_by_role("radio", name="Race").click()
     page.page.get_by_text("Blind", exact=True).click()
     page.screen.instruction.fill("When? 50% + 1 = ?")
