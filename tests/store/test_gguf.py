@@ -156,7 +156,7 @@ def test_what_is_stored_is_named_for_what_it_is(as_stored, tensor_type):
     assert record.deviation is not None and record.deviation < 1e-3
     if tensor_type in ("F32", "F16", "BF16", "Q4_0", "Q8_0"):
         assert record.deviation == 0
-    assert stored.manifest.positions == 256
+    assert stored.manifest.positions == 1024
     assert stored.manifest.has_chat_template and stored.manifest.has_openvino_tokenizer
     ends = json.loads((stored.folder / "generation_config.json").read_text())["eos_token_id"]
     tokens = read_gguf(Path(stored.manifest.source.location)).metadata["tokenizer.ggml.tokens"]
