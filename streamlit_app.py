@@ -1,4 +1,4 @@
-"""The door: ``streamlit run streamlit_app.py`` finds the app here."""
+"""Entry point: ``streamlit run streamlit_app.py``."""
 
 import streamlit as st
 

@@ -135,7 +135,7 @@ def health_routes(prefix: str) -> list[Any]:
 def _script_in_page() -> str:
     with suppress(PersonMistake):  # a wrong setting is told to whoever opens a page
         if load_settings().kiosk:
-            return scripts.LOAD_CHARTS + scripts.START_AFRESH
+            return scripts.LOAD_CHARTS + scripts.KIOSK_RESET
     return scripts.LOAD_CHARTS
 
 

@@ -1,4 +1,4 @@
-"""Who you are here, what this Paddock keeps about you, and, for administrators, everybody."""
+"""Account page: profile, API keys, stored data and, for administrators, all accounts."""
 
 import streamlit as st
 
@@ -11,7 +11,7 @@ from core.ui.widgets.resources import shared_engine
 
 engine, someone = shared_engine(), person()
 
-st.title("You and your data", anchor=False)
+st.title("Account", anchor=False)
 if someone.account is None:
     draw_guest()
 else:

@@ -1,4 +1,4 @@
-"""One instruction, two to four models, side by side."""
+"""Compare page: run one instruction, or a list, on two to four models side by side."""
 
 import streamlit as st
 
@@ -13,7 +13,7 @@ from core.ui.compare.list import ask_for_list, draw_list, list_linked
 from core.ui.compare.result import draw_result
 from core.ui.compare.setup import draw_side_buttons, pick_blind, pick_mode, pick_sides
 from core.ui.compare.state import Shown, comparison
-from core.ui.instruct.question import CONTEXT, INSTRUCTION, ask_for_instruction
+from core.ui.instruct.question import CONTEXT, INSTRUCTION, draw_instruction
 from core.ui.widgets.link import link_choice, one_of, texts_linked
 from core.ui.widgets.person import person
 from core.ui.widgets.resources import shared_engine
@@ -45,7 +45,7 @@ instructions, instruction, context = (), "", ""
 if kind == LIST:
     instructions = ask_for_list()
 else:
-    instruction, context = ask_for_instruction()
+    instruction, context = draw_instruction()
 sides = pick_sides(engine.store)
 specs = tuple(side.spec for side in sides)
 

@@ -1,4 +1,4 @@
-"""One instruction, one model, streamed."""
+"""Instruct page: run one instruction on one model and stream the answer."""
 
 import streamlit as st
 
@@ -6,7 +6,7 @@ from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
 from core.ui.instruct.answers import draw_entry, draw_history_export, draw_question
 from core.ui.instruct.history import SHOWN, conversation
-from core.ui.instruct.question import ask_for_instruction, clear_instruction
+from core.ui.instruct.question import clear_instruction, draw_instruction
 from core.ui.instruct.stream_view import Pace, stream_answer
 from core.ui.widgets.link import link_choice
 from core.ui.widgets.person import person
@@ -17,12 +17,12 @@ from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.sampling import pick_sampling
 from core.ui.widgets.start_button import draw_start
 
-person()  # whoever may not be here is sent away
+person()  # redirects visitors without access to sign-in
 state = conversation()
 state.collect()
 
 
-# The settings.
+# Settings
 with st.sidebar:
     spec = pick_model(shared_engine().store)
     prompt_format = pick_prompt_format(spec)
@@ -37,32 +37,32 @@ with st.sidebar:
         required=True,
         key="pace",
         persist_state="session",
-        help="Full speed shows each token as it comes. Reading pace shows about 40 tokens a "
-        "second, for fast models; the figures stay those of the model.",
+        help="Full speed shows each token as soon as it is generated. Reading pace limits the "
+        "display to about 40 tokens per second; the reported figures are not affected.",
     )
 
-# The instruction.
+# Instruction
 st.title("Give a model an instruction", anchor=False)
 st.caption(
-    f"It answers on the server **{spec.device}**; what you type is sent there."
+    f"The model runs on the server **{spec.device}**; your text is sent there."
     if spec.remote
-    else "It answers on this machine; nothing you type leaves it."
+    else "The model runs on this machine; your text is not sent anywhere else."
 )
-instruction, context = ask_for_instruction()
+instruction, context = draw_instruction()
 with st.container(horizontal=True):
-    asked = draw_start("Run", [spec], disabled=state.running)
+    started = draw_start("Run", [spec], disabled=state.running)
     st.button("Stop", icon=":material/stop:", on_click=state.stop, disabled=not state.running)
     st.button("Clear", icon=":material/backspace:", on_click=clear_instruction)
-if asked and not state.running:  # the second of two quick clicks finds it running
+if started and not state.running:  # a double click would start a second answer
     remember(shared_engine(), person())
-    state.ask(spec, GenerationRequest(instruction, context, sampling, prompt_format))
+    state.submit(spec, GenerationRequest(instruction, context, sampling, prompt_format))
     st.rerun()
 if notice := state.take_notice():
     st.warning(safe_inline(notice), icon=":material/info:")
 
-# What was answered in this session, and above it the place of the answer under way: that comes
-# last, so that the rest of the page stands while it streams.
-under_way = st.container()
+# Answers of this session. The container of the running answer is above them but is filled last,
+# so that the rest of the page is complete while the answer streams.
+running_answer = st.container()
 for number, entry in enumerate(state.entries[: state.shown]):
     if number == 1:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -78,9 +78,9 @@ if (hidden := len(state.entries) - state.shown) > 0:
         on_click=state.show_more,
     )
 for _ in range(2):
-    st.empty()  # in the place of a deleted answer and the heading, which would stay till the end
+    st.empty()  # replaces a deleted answer and the heading, which would stay until the run ends
 if state.job is not None:
-    with under_way.container(border=True, key="answer_under_way"):
+    with running_answer.container(border=True, key="answer_under_way"):
         draw_question(state.job.request)
         with st.chat_message("assistant", avatar=":material/pets:"):
             stream_answer(state.job, pace or Pace.FULL)

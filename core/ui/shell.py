@@ -1,4 +1,4 @@
-"""Runs before every page, whichever is opened first: the door, and what all pages share."""
+"""Shell of the app, run before every page: access check, navigation and shared styles."""
 
 from pathlib import Path
 
@@ -10,18 +10,18 @@ from core.ui.widgets.navigation import all_pages, page
 from core.ui.widgets.person import enter
 from core.ui.widgets.preferences import recall
 from core.ui.widgets.resources import shared_engine
-from core.ui.widgets.state import hold_settled, page_was_drawn
+from core.ui.widgets.state import mark_sent, restore_pending
 from core.ui.widgets.visits import first_screen_drawn
 
 ICON = str(Path(__file__).with_name("icon.svg"))
-"""A file of our own: Streamlit takes named icons for the browser tab from a font server."""
+"""A local file, because Streamlit loads named icons for the browser tab from a font server."""
 
 CONTRAST = Path(__file__).with_name("contrast.css")
-"""What Streamlit's theme has no settings for."""
+"""Styles for which Streamlit's theme has no settings."""
 
 
 def to_first_page() -> None:
-    """The root path leads to the first page, which has a path of its own."""
+    """Switch from the root path to the Instruct page, which has its own path."""
     st.switch_page(page("instruct"))
 
 
@@ -39,8 +39,8 @@ try:
     )
     chosen = st.navigation([root, *all_pages()], position="top")
     note_page(chosen.url_path)
-    hold_settled()
+    restore_pending()
     chosen.run()
-    page_was_drawn()
+    mark_sent()
 finally:
     first_screen_drawn.set()

@@ -23,7 +23,7 @@ from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
 from core.ui.widgets.safe_text import safe_markdown
 from tests.browser.conftest import serving
-from tests.browser.screen import Screen
+from tests.browser.screen import ENDED, Screen
 from tests.browser.visitor import Visitor
 
 VISITORS = 18
@@ -97,7 +97,7 @@ def compare(visitor: Visitor) -> dict[str, list[str]]:
     """Run it to its end and return the texts on each side's card."""
 
     def ended(side: str) -> bool:
-        return any("ended:" in text for text in visitor.texts(f"answer_{side}"))
+        return any(map(ENDED.search, visitor.texts(f"answer_{side}")))
 
     visitor.click("Run both")
     visitor.until(lambda: all(map(ended, SIDES)), "it ends", PATIENCE_S)
@@ -109,7 +109,7 @@ def compare_in_a_tab(screen: Screen) -> dict[str, str]:
     """The same in a browser, begun before and awaited here."""
     cards = {side: screen.page.locator(f".st-key-answer_{side}") for side in SIDES}
     for card in cards.values():
-        card.get_by_text("ended:").wait_for(timeout=1000 * PATIENCE_S)
+        card.get_by_text(ENDED).wait_for(timeout=1000 * PATIENCE_S)
     return {side: screen.text_of(card) for side, card in cards.items()}
 
 

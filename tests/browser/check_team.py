@@ -29,6 +29,7 @@ from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
 from core.ui.widgets.safe_text import safe_markdown
 from tests.browser.conftest import serving
+from tests.browser.screen import ENDED
 from tests.browser.visitor import Visitor
 
 PEOPLE = 50
@@ -114,9 +115,7 @@ def ask(url: str, cookies: str, number: int, first_seed: int) -> Visitor:
 
 def read(visitor: Visitor) -> list[str]:
     """Wait for the answer and return all that the page says of answers."""
-    visitor.until(
-        lambda: any("ended:" in text for text in visitor.texts("entry_")), "it ends", PATIENCE_S
-    )
+    visitor.until(lambda: any(map(ENDED.search, visitor.texts("entry_"))), "it ends", PATIENCE_S)
     assert not visitor.failures
     return visitor.texts("entry_")
 

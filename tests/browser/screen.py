@@ -18,6 +18,8 @@ HERE = ("127.0.0.1", "localhost")
 PATIENCE_S = 15.0
 LAST_TEXT = '[data-testid="stMarkdownContainer"]:not(.stProgress *)'
 """Text that is neither a caption nor the label of a progress bar."""
+ENDED = re.compile(r"ended: |cut off at \d")
+"""In the line of figures below every finished answer."""
 
 
 def eventually(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
@@ -174,7 +176,7 @@ class Screen:
     @property
     def figures(self) -> Locator:
         """The figures below the newest answer."""
-        return self.entries.first.get_by_text("ended:")
+        return self.entries.first.get_by_text(ENDED)
 
     @property
     def notice(self) -> Locator:
@@ -217,7 +219,7 @@ class Screen:
 
     def await_answer(self, count: int = 1) -> None:
         """Wait for that many ended answers."""
-        self.entries.nth(count - 1).get_by_text("ended:").wait_for()
+        self.entries.nth(count - 1).get_by_text(ENDED).wait_for()
 
     def go_to(self, name: str) -> None:
         """Choose a page in the navigation."""

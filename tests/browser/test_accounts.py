@@ -175,7 +175,7 @@ def test_the_right_to_manage_comes_from_the_administrator(
     person: Callable[..., Screen],
 ) -> None:
     fred = person("Fred", "models")
-    fred.page.get_by_text("take the right to manage").first.wait_for()
+    fred.page.get_by_text("requires the Manage permission").first.wait_for()
     assert fred.page.get_by_role("button", name="Add a model").count() == 0
     fred.page.locator(".st-key-model_paddock-neox").get_by_text("Details").click()
     convert = fred.page.get_by_role("button", name="Convert to")
@@ -183,7 +183,7 @@ def test_the_right_to_manage_comes_from_the_administrator(
     assert convert.first.is_disabled()
 
     boss = person("Boss", "account", OTHER)
-    boss.page.get_by_text("Everybody's accounts").wait_for()
+    boss.page.get_by_text("All accounts", exact=True).wait_for()
     manager = boss.page.get_by_role("option", name="Manager")
 
     def opened() -> bool:  # a menu that is opened while the page is drawn closes again
@@ -196,7 +196,7 @@ def test_the_right_to_manage_comes_from_the_administrator(
     boss.page.locator('[class*="st-key-role_"][class*="_manager"]').first.wait_for()
     fred.page.reload()
     fred.page.get_by_role("button", name="Add a model").wait_for()
-    assert fred.page.get_by_text("take the right to manage").count() == 0
+    assert fred.page.get_by_text("requires the Manage permission").count() == 0
 
     row = boss.page.locator('[class*="st-key-able_"]')
 
@@ -211,9 +211,9 @@ def test_an_api_key_is_shown_once_and_asks_until_it_is_revoked(
 ) -> None:
     jana = person("Jana", "account")
     keys = jana.page.locator(".st-key-api_keys")
-    keys.get_by_text("You have no key yet.").wait_for()
+    keys.get_by_text("You have no API keys.").wait_for()
     jana.page.get_by_role("button", name="Delete your answers").wait_for()  # the page's last
-    keys.get_by_role("button", name="Make a key").click()
+    keys.get_by_role("button", name="Create API key").click()
     make = jana.page.locator(".st-key-make_api_key").get_by_role("button")
     make.click()
     jana.page.get_by_text("Give the key a name").wait_for()
@@ -232,7 +232,7 @@ def test_an_api_key_is_shown_once_and_asks_until_it_is_revoked(
 
     keys.get_by_role("button", name="Revoke").click()
     jana.page.locator('[class*="st-key-revoke_"]').get_by_role("button").click()
-    keys.get_by_text("You have no key yet.").wait_for()
+    keys.get_by_text("You have no API keys.").wait_for()
     with pytest.raises(openai.AuthenticationError):
         program.models.list()
 

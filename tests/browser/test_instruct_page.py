@@ -59,7 +59,7 @@ def test_stop_during_prefill(screen: Screen, scripted: Stagehand) -> None:
     assert scripted.state()["stopped_at"] - clicked < AT_ONCE_S
     screen.await_answer()
     assert screen.text_of(screen.figures).startswith("0 tokens · ended: cancelled")
-    assert "The model gave no text." in screen.answer_text()
+    assert "The model returned no text." in screen.answer_text()
     scripted.script(RAIN)
     screen.ask("And again?")  # the model stays usable
     screen.await_answer(2)
@@ -200,7 +200,7 @@ def test_reading_pace_slows_the_screen_and_not_the_figures(
     eventually(lambda: len(screen.live_text()) > 10, "the text shows")
     eventually(lambda: scripted.state()["running"] == 0, "the model is done")
     eventually(
-        lambda: "answered; shown at reading pace" in screen.text_of(screen.live_figures),
+        lambda: "finished; shown at reading pace" in screen.text_of(screen.live_figures),
         "the figures say so",
     )
     began, before = time.monotonic(), len(screen.live_text())

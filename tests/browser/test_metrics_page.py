@@ -19,7 +19,7 @@ from core.metrics.document import from_json, to_json
 from core.settings import Settings
 from core.store import ModelStore
 from tests.browser.conftest import serving
-from tests.browser.screen import Screen, eventually
+from tests.browser.screen import ENDED, Screen, eventually
 from tests.metrics.row_samples import a_host, a_measurement, a_quality
 
 NOTE_PLACES = """
@@ -183,7 +183,7 @@ def test_a_model_in_memory_can_be_unloaded(
 ) -> None:
     screen = open_patiently(open_screen, f"{serve()}/instruct?tokens=8").ready()
     screen.ask("Name three advantages of being a cat.")
-    screen.entries.first.get_by_text("ended:").wait_for()
+    screen.entries.first.get_by_text(ENDED).wait_for()
     screen.go_to("Metrics")
     live = screen.page.locator(".st-key-live")
     live.get_by_role("button", name="Unload").click()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser.conftest import serving
-from tests.browser.screen import Screen, eventually
+from tests.browser.screen import ENDED, Screen, eventually
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
 
@@ -107,7 +107,7 @@ def test_convert_watch_try_and_delete(
     screen.ready()
     assert screen.path == "/instruct" and "precision=int4" in screen.url
     screen.ask("Name three advantages of being a cat.")
-    screen.entries.first.get_by_text("ended:").wait_for()
+    screen.entries.first.get_by_text(ENDED).wait_for()
     assert screen.answer_text()
     assert "INT4" in screen.text_of(screen.figures)
 

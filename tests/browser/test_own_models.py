@@ -20,7 +20,7 @@ from core.catalogue import Precision
 from core.settings import CHECKOUT, KIOSK_SENTENCE, Settings
 from core.store import ModelStore, resolve
 from tests.browser.conftest import serving
-from tests.browser.screen import Screen, eventually
+from tests.browser.screen import ENDED, Screen, eventually
 from tests.builders import tiny_checkpoint
 from tests.gguf_files import tiny_gguf
 from tests.store.hub_server import Hub
@@ -90,7 +90,7 @@ def test_a_guests_own_model_has_one_name_on_every_page(
     pick(screen, "my-tiny")
     eventually(lambda: f"model={key}" in screen.url, "the link has its key")
     screen.ask("Why walk in the rain?")
-    screen.entries.first.get_by_text("ended:").wait_for()
+    screen.entries.first.get_by_text(ENDED).wait_for()
     assert f"my-tiny · {precision.label}" in screen.text_of(screen.figures)
 
     screen.go_to("Compare")
@@ -138,7 +138,7 @@ def test_a_download_is_asked_for_once(
         dialog.wait_for(state="detached")
         screen.button(r"Download \d+ kB, then run").click()
         dialog.get_by_role("button", name="Download, then run").click()
-        screen.entries.first.get_by_text("ended:").wait_for()
+        screen.entries.first.get_by_text(ENDED).wait_for()
         assert hub.fetched(".safetensors")
         eventually(lambda: screen.button("Download").count() == 0, "it is here now")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.conftest import serving
-from tests.browser.screen import Screen, eventually
+from tests.browser.screen import ENDED, Screen, eventually
 
 CONVERSION_MS = 120_000
 PREPARING = re.compile("conversion libraries|checkpoint|Exporting|Compressing|Loading")
@@ -28,7 +28,7 @@ def test_a_fresh_home_converts_loads_and_answers(
         eventually(screen.instruction.input_value, "the example is there")
         screen.button("Run").click()
         screen.live.get_by_text(PREPARING).first.wait_for(timeout=CONVERSION_MS)
-        screen.entries.first.get_by_text("ended:").wait_for(timeout=CONVERSION_MS)
+        screen.entries.first.get_by_text(ENDED).wait_for(timeout=CONVERSION_MS)
         figures = screen.text_of(screen.figures)
         assert "TTFT" in figures and "tokens/s" in figures and "INT8 · AUTO → CPU" in figures
         with closing(sqlite3.connect(tmp_path / "paddock" / "paddock.db")) as database:

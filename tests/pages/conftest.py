@@ -24,7 +24,7 @@ GUEST_HERE = Visitor(
 @pytest.fixture(autouse=True)
 def visitor(monkeypatch: pytest.MonkeyPatch) -> Visitor:
     """The person of the pages: a guest on this machine."""
-    monkeypatch.setattr(person, "_look", lambda: GUEST_HERE)
+    monkeypatch.setattr(person, "_current_visitor", lambda: GUEST_HERE)
     return GUEST_HERE
 
 
@@ -41,5 +41,5 @@ def without_rights(monkeypatch: pytest.MonkeyPatch) -> Visitor:
         access=replace(GUEST_HERE.access, manage=False),
         place=replace(HERE, hosts=("paddock.example",)),
     )
-    monkeypatch.setattr(person, "_look", lambda: elsewhere)
+    monkeypatch.setattr(person, "_current_visitor", lambda: elsewhere)
     return elsewhere

@@ -533,8 +533,8 @@ def test_the_account_page_deletes_this_sessions_votes(scripted: None, votes: Vot
     assert votes.count() == 1
     app.switch_page(str(core.engine.__file__).replace("core/engine.py", "pages/account.py"))
     checked(app.run())
-    assert "2 answers and 1 vote leave the records." in texts(app)
-    press(app, "Delete them")
+    assert "Delete 2 answers and 1 vote?" in texts(app)
+    press(app, "Delete all")
     assert votes.count() == 0
 
 

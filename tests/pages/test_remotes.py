@@ -120,7 +120,7 @@ def test_everybody_may_ask_it(office: Engine, without_rights: Visitor) -> None:
     picker = app.selectbox(key="model")
     assert picker.value == TINY
     assert "tiny · on office" in picker.options and "org/large-model · on office" in picker.options
-    assert "It answers on the server **office**; what you type is sent there." in texts(app)
+    assert "The model runs on the server **office**; your text is sent there." in texts(app)
     assert {"precision", "device", "runtime"}.isdisjoint(
         each.key for each in [*app.selectbox, *app.segmented_control]
     )

@@ -65,8 +65,14 @@ def test_figures_that_cannot_be_known_are_not_made_up() -> None:
 
 
 def test_contended_timings_are_marked() -> None:
-    assert "contended" in line(replace(ANSWER, contended=True))
-    assert "contended" not in line(ANSWER)
+    assert "measured while busy" in line(replace(ANSWER, contended=True))
+    assert "measured while busy" not in line(ANSWER)
+
+
+def test_an_answer_of_the_maximum_length_says_at_how_many_tokens() -> None:
+    assert "· 3 tokens · cut off at 3 tokens ·" in line(
+        replace(ANSWER, stop_reason=StopReason.LENGTH)
+    )
 
 
 def test_the_device_that_was_asked_for_is_not_repeated() -> None:

@@ -38,7 +38,7 @@ def test_a_line_says_what_it_is_what_it_takes_and_whether_it_works():
         "Paddock NeoX 3M (tiny demo) · INT8 · CPU · Optimum · 30 MB private + 50 MB file-backed · "
         "idle 4 min 41 s"
     )
-    assert loaded_text(info(RuntimeName.GENAI, in_use=2)).endswith("· 2 answering")
+    assert loaded_text(info(RuntimeName.GENAI, in_use=2)).endswith("· 2 running")
 
 
 @pytest.mark.parametrize("page", ["models", "metrics"])

@@ -80,11 +80,11 @@ def test_a_greyed_out_button_does_nothing_even_if_its_press_is_sent(
     app = press(label, quietly=True)
     assert "done" not in app.session_state
     assert all(button.disabled for button in app.button)
-    assert "right to manage" in app.info[0].value
+    assert "requires the Manage permission" in app.info[0].value
 
 
 def test_nobody_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_look", lambda: None)
+    monkeypatch.setattr(module, "_current_visitor", lambda: None)
     app = AppTest.from_function(two_buttons, default_timeout=30).run()
     assert not app.button and not app.exception
 
@@ -93,7 +93,7 @@ def test_nobody_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_page_guards_itself(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.pages.app import open_page
 
-    monkeypatch.setattr(module, "_look", lambda: None)
+    monkeypatch.setattr(module, "_current_visitor", lambda: None)
     app = open_page(page)
     shown = [*app.button, *app.text_area, *app.metric, *app.selectbox, *app.dataframe]
     assert not shown, "nothing of what it works with is drawn"

@@ -49,7 +49,7 @@ def opened_by(
     who: Account | None, visitor: Visitor, monkeypatch: pytest.MonkeyPatch, **link: str
 ) -> AppTest:
     """The page in a new browser of theirs."""
-    monkeypatch.setattr(module, "_look", lambda: replace(visitor, account=who))
+    monkeypatch.setattr(module, "_current_visitor", lambda: replace(visitor, account=who))
     app = AppTest.from_function(page, default_timeout=30)
     app.query_params.update(link)
     app.run()

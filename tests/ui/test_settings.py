@@ -93,10 +93,10 @@ def test_the_untouched_form_gives_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("label", "said"),
     [
-        ("Temperature", ["(0.2) goes almost always for *playing*", "1.0 keeps", "2.0 evens"]),
+        ("Temperature", ["(0.2) almost always selects *playing*", "1.0 keeps", "2.0 evens"]),
         ("Top-p", ["0.5 leaves *playing*", "0.8 leaves *playing*, *sleeping* and *eating*"]),
-        ("Top-k", ["3 leaves *playing*, *sleeping* and *eating*", "0 switches it off"]),
-        ("Repetition penalty", ["1.0 switches it off"]),
+        ("Top-k", ["3 leaves *playing*, *sleeping* and *eating*", "0 disables top-k"]),
+        ("Repetition penalty", ["1.0 disables the penalty"]),
     ],
 )
 def test_help_explains_by_the_cat(label: str, said: list[str]) -> None:

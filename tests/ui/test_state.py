@@ -8,30 +8,30 @@ from streamlit.testing.v1 import AppTest
 def two_controls() -> None:
     import streamlit as st
 
-    from core.ui.widgets.state import ANEW, hold_settled, page_was_drawn, settle
+    from core.ui.widgets.state import RESET, mark_sent, restore_pending, set_widgets
 
-    hold_settled()
-    st.button("Choose", on_click=settle, args=({"number": 7, "word": ANEW},))
+    restore_pending()
+    st.button("Choose", on_click=set_widgets, args=({"number": 7, "word": RESET},))
     if st.session_state.get("interrupted"):
         st.stop()
     st.slider("Number", 0, 9, 1, key="number")
     st.text_input("Word", "usual", key="word")
-    page_was_drawn()
+    mark_sent()
 
 
 def a_choice_that_is_taken_back() -> None:
     import streamlit as st
 
-    from core.ui.widgets.state import hold_settled, is_stale, page_was_drawn, settle
+    from core.ui.widgets.state import is_stale, mark_sent, restore_pending, set_widgets
 
     def count() -> None:
         if st.session_state["choice"] is not None and not is_stale("choice"):
             st.session_state["chosen"] = st.session_state.get("chosen", 0) + 1
-            settle({"choice": None})
+            set_widgets({"choice": None})
 
-    hold_settled()
+    restore_pending()
     st.pills("Choice", ["one", "other"], key="choice", on_change=count)
-    page_was_drawn()
+    mark_sent()
 
 
 def interrupted() -> AppTest:
@@ -111,18 +111,18 @@ def test_a_choice_taken_back_counts_once_until_that_is_shown() -> None:
 def twice() -> None:
     import streamlit as st
 
-    from core.ui.widgets.state import hold_settled, page_was_drawn, settle
+    from core.ui.widgets.state import mark_sent, restore_pending, set_widgets
 
     def choose() -> None:
-        settle({"number": 5})
-        settle({"number": 7})
+        set_widgets({"number": 5})
+        set_widgets({"number": 7})
 
-    hold_settled()
+    restore_pending()
     st.button("Choose", on_click=choose)
     if st.session_state.get("interrupted"):
         st.stop()
     st.slider("Number", 0, 9, 1, key="number")
-    page_was_drawn()
+    mark_sent()
 
 
 def test_of_two_values_set_by_one_click_the_latter_stays() -> None:

@@ -1,4 +1,4 @@
-"""The Account page's last part, for administrators: everybody's accounts, and invitations."""
+"""Administration on the Account page: all accounts and invitations."""
 
 from __future__ import annotations
 
@@ -12,45 +12,47 @@ from core.db import AccountSummary, Invitation, Role
 from core.engine import Engine
 from core.errors import PaddockError
 from core.settings import Registration
-from core.ui.account.profile import acting
+from core.ui.account.profile import change_accounts
 from core.ui.widgets.person import Person, person
 from core.ui.widgets.safe_text import safe_inline
 from core.units import counted
 
 _NEW_CODE = "new_invitation"
 _PAGE = 25
-"""Accounts that are shown at once."""
+"""Most accounts shown at once."""
 
 _REGISTRATION = {
-    Registration.OPEN: "Whoever reaches this server may make an account.",
-    Registration.INVITATION: "Whoever has an invitation code may make an account.",
-    Registration.CLOSED: "Nobody can make an account by themselves.",
+    Registration.OPEN: "Anyone who can reach this server can create an account.",
+    Registration.INVITATION: "Creating an account requires an invitation code.",
+    Registration.CLOSED: "Users cannot create accounts.",
 }
 
 
 def draw_administration(engine: Engine, someone: Person) -> None:
-    """Accounts and invitations; whoever draws it is an administrator."""
-    st.subheader("Everybody's accounts", anchor=False)
-    st.caption(f"{_REGISTRATION[engine.settings.registration]} PADDOCK_REGISTRATION sets it.")
+    """Draw accounts and invitations; only for administrators."""
+    st.subheader("All accounts", anchor=False)
+    st.caption(
+        f"{_REGISTRATION[engine.settings.registration]} To change this, set PADDOCK_REGISTRATION."
+    )
     try:
-        everybody = engine.accounts.administration.listing(someone.owner)
+        accounts = engine.accounts.administration.listing(someone.owner)
         open_codes = engine.accounts.administration.invitations(someone.owner)
     except PaddockError as error:
         st.error(safe_inline(str(error)), icon=":material/error:")
         return
-    _draw_accounts(someone, everybody)
+    _draw_accounts(someone, accounts)
     if engine.settings.registration is Registration.INVITATION:
         _draw_invitations(engine, open_codes)
 
 
-def _draw_accounts(someone: Person, everybody: list[AccountSummary]) -> None:
-    shown = everybody
-    if len(everybody) > _PAGE:
+def _draw_accounts(someone: Person, accounts: list[AccountSummary]) -> None:
+    shown = accounts
+    if len(accounts) > _PAGE:
         wanted = st.text_input(
-            "Find an account", key="find_account", placeholder="Part of a name", max_chars=40
+            "Search accounts", key="find_account", placeholder="Part of a name", max_chars=40
         )
-        shown = [row for row in everybody if (wanted or "").casefold() in row.account.key]
-        st.caption(f"{min(len(shown), _PAGE)} of {counted(len(everybody), 'account')}")
+        shown = [row for row in accounts if (wanted or "").casefold() in row.account.key]
+        st.caption(f"{min(len(shown), _PAGE)} of {counted(len(accounts), 'account')}")
     with st.container(border=True, key="accounts"):
         for row in shown[:_PAGE]:
             _draw_account(row, mine=row.account.id == someone.owner)
@@ -64,8 +66,8 @@ def _draw_account(row: AccountSummary, *, mine: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(
             f"**{safe_inline(account.name)}**{badges}  \n"
-            f":small[:gray[since {account.created_at:%Y-%m-%d}, last signed in {last}, "
-            f"{counted(row.sessions, 'browser')} now]]",
+            f":small[:gray[created {account.created_at:%Y-%m-%d}, last sign-in {last}, "
+            f"{counted(row.sessions, 'session')}]]",
             width="stretch",
         )
         st.selectbox(
@@ -93,7 +95,7 @@ def _draw_account(row: AccountSummary, *, mine: bool) -> None:
             "Enable" if account.disabled else "Disable",
             icon=":material/check_circle:" if account.disabled else ":material/block:",
             type="tertiary",
-            # Another button than its opposite: a second quick click must not undo the first.
+            # Enable and Disable have different keys: a double click must not undo the first click.
             key=f"able_{account.id}_{'on' if account.disabled else 'off'}",
             disabled=mine,
             on_click=_administer,
@@ -101,11 +103,11 @@ def _draw_account(row: AccountSummary, *, mine: bool) -> None:
         )
         with st.popover("Delete", icon=":material/delete:", type="tertiary", disabled=mine):
             st.markdown(
-                f"Delete {safe_inline(account.name)} with all answers and votes? "
+                f"Delete {safe_inline(account.name)} and all their answers and votes? "
                 "This cannot be undone."
             )
             st.button(
-                "Delete the account",
+                "Delete account",
                 type="primary",
                 key=f"gone_{account.id}",
                 on_click=_administer,
@@ -117,29 +119,29 @@ def _draw_invitations(engine: Engine, open_codes: list[Invitation]) -> None:
     st.subheader("Invitations", anchor=False)
     with st.container(border=True, key="invitations"):
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-            st.number_input("For how many people", 1, 1000, 1, key="invite_uses", width=180)
+            st.number_input("Number of uses", 1, 1000, 1, key="invite_uses", width=180)
             st.number_input(
-                "Holds for days",
+                "Valid for days",
                 1,
                 366,
                 max(1, round(engine.settings.invitation_h / 24)),
                 key="invite_days",
                 width=180,
             )
-            st.button("Make a code", icon=":material/mail:", type="primary", on_click=_invite)
+            st.button("Create code", icon=":material/mail:", type="primary", on_click=_invite)
         if code := st.session_state.pop(_NEW_CODE, None):
-            st.success("Give this code to the people you invite; it is shown this once.")
+            st.success("Send this code to the users you invite. It is shown only once.")
             st.code(code, language=None)
         for invitation in open_codes:
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(
                     f"{invitation.uses_left} of {counted(invitation.uses, 'use')} left  \n"
-                    f":small[:gray[made {invitation.created_at:%Y-%m-%d}, holds until "
+                    f":small[:gray[created {invitation.created_at:%Y-%m-%d}, valid until "
                     f"{invitation.expires_at:%Y-%m-%d}]]",
                     width="stretch",
                 )
                 st.button(
-                    "Withdraw",
+                    "Revoke",
                     icon=":material/close:",
                     type="tertiary",
                     key=f"withdraw_{invitation.id}",
@@ -151,15 +153,15 @@ def _draw_invitations(engine: Engine, open_codes: list[Invitation]) -> None:
                     ),
                 )
         if not open_codes:
-            st.caption("No code is open.")
+            st.caption("There are no open invitations.")
 
 
-# Callbacks; each looks up anew whether who asks is an administrator.
+# Callbacks; each checks again that the user is an administrator.
 
 
 def _administer(change: Callable[[str, Administration], object]) -> None:
     asker = person().owner
-    acting(lambda accounts: change(asker, accounts.administration))
+    change_accounts(lambda accounts: change(asker, accounts.administration))
 
 
 def _set_role(account_id: str, key: str) -> None:

@@ -1,4 +1,4 @@
-"""The Account page's first part: who is signed in, where, and the ways in and out."""
+"""Profile on the Account page: the account, its sessions, and links to the account forms."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from core.db import Role, Session
 from core.engine import Engine
 from core.errors import PaddockError
 from core.server.paths import DELETE, PASSWORD, REGISTER, SIGN_IN, SIGN_OUT
-from core.ui.widgets.person import Person, forget, person, send_to
+from core.ui.widgets.person import Person, clear_cached_visitor, person, redirect_to
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.visits import connections
 from core.units import duration_text
 
 ROLES = {
-    Role.USER: "May ask models, compare them and see what is measured.",
-    Role.MANAGER: "May also fetch, convert and delete models, and run benchmarks.",
-    Role.ADMINISTRATOR: "May also look after the accounts of others.",
+    Role.USER: "Can run models, compare them and view measurements.",
+    Role.MANAGER: "Can also download, convert and delete models and run benchmarks.",
+    Role.ADMINISTRATOR: "Can also manage all accounts.",
 }
 _REFUSED = "account_refused"
 
@@ -29,20 +29,20 @@ Kind = Literal["primary", "secondary", "tertiary"]
 
 
 def draw_guest() -> None:
-    """For whoever sits at the machine without an account."""
+    """Draw the profile of a guest at this machine."""
     with st.container(border=True, key="profile"):
         st.markdown(":material/person: **Guest on this machine**")
         st.caption(
-            "Whoever sits at it may use everything without an account. With one, your history and "
-            "settings are yours alone and follow you to other browsers."
+            "No account is required at this machine. With an account, your history and settings "
+            "are private and available in other browsers."
         )
         with st.container(horizontal=True, gap="small"):
-            _way("Sign in", SIGN_IN, "login", kind="primary")
-            _way("Create an account", REGISTER, "person_add")
+            _form_button("Sign in", SIGN_IN, "login", kind="primary")
+            _form_button("Create an account", REGISTER, "person_add")
 
 
 def draw_profile(someone: Person) -> None:
-    """Name, role, and what can be done with the account."""
+    """Draw name, role and account actions."""
     account = someone.account
     assert account is not None
     with st.container(border=True, key="profile"):
@@ -52,28 +52,29 @@ def draw_profile(someone: Person) -> None:
                 f":blue-badge[{account.role.value}]",
                 width="stretch",
             )
-            _way("Sign out", SIGN_OUT, "logout")
+            _form_button("Sign out", SIGN_OUT, "logout")
         managing = (
             ""
             if account.role.manages or not someone.access.manage
-            else (" On this machine itself everybody may manage models.")
+            else " At this machine, all users can manage models."
         )
-        st.caption(f"{ROLES[account.role]}{managing} Account since {day_text(account.created_at)}.")
+        created = f" Account created {day_text(account.created_at)}."
+        st.caption(f"{ROLES[account.role]}{managing}{created}")
         with st.container(horizontal=True, gap="small"):
-            _way("Change password", PASSWORD, "key", kind="tertiary")
-            _way("Delete account", DELETE, "person_remove", kind="tertiary")
+            _form_button("Change password", PASSWORD, "key", kind="tertiary")
+            _form_button("Delete account", DELETE, "person_remove", kind="tertiary")
 
 
 def draw_sessions(engine: Engine, someone: Person) -> None:
-    """The browsers in which one is signed in."""
-    draw_refusal()
+    """Draw the browsers in which the user is signed in."""
+    draw_error()
     try:
         sessions = engine.accounts.my_sessions(someone.token or "")
         here = engine.accounts.visit(someone.token)
     except PaddockError as error:
         st.error(safe_inline(str(error)), icon=":material/error:")
         return
-    st.subheader("Where you are signed in", anchor=False)
+    st.subheader("Active sessions", anchor=False)
     with st.container(border=True, key="sessions"):
         for session in sessions:
             mine = here is not None and session.id == here.session.id
@@ -86,8 +87,8 @@ def _draw_session(engine: Engine, session: Session, *, mine: bool) -> None:
         st.markdown(
             f"{safe_inline(browser_name(session.agent))}{badge}  \n"
             f":small[:gray[signed in {day_text(session.created_at)}, "
-            f"last seen {ago_text(session.seen_at)}, "
-            f"until {day_text(session.expires_at)} at the latest]]",
+            f"last active {ago_text(session.seen_at)}, "
+            f"expires {day_text(session.expires_at)}]]",
             width="stretch",
         )
         if not mine:
@@ -96,13 +97,13 @@ def _draw_session(engine: Engine, session: Session, *, mine: bool) -> None:
                 key=f"end_{session.id}",
                 type="tertiary",
                 icon=":material/logout:",
-                on_click=acting,
+                on_click=change_accounts,
                 args=(lambda accounts: accounts.end_my_session(person().token or "", session.id),),
             )
 
 
-def acting(change: Callable[[Accounts], object]) -> None:
-    """Do something to accounts in a callback; a refusal is shown at the next drawing."""
+def change_accounts(change: Callable[[Accounts], object]) -> None:
+    """Callback: apply a change to the accounts; an error is shown in the next run."""
     from core.ui.widgets.resources import shared_engine
 
     try:
@@ -110,36 +111,39 @@ def acting(change: Callable[[Accounts], object]) -> None:
     except PaddockError as error:
         st.session_state[_REFUSED] = str(error)
     else:
-        forget()
+        clear_cached_visitor()
         connections.wake()
 
 
-def draw_refusal() -> None:
-    """Why the last click did nothing, once."""
+def draw_error() -> None:
+    """Show the error of the last callback, once."""
     if refused := st.session_state.pop(_REFUSED, None):
         st.error(safe_inline(refused), icon=":material/error:")
 
 
-def _way(
+def _form_button(
     label: str,
     where: str,
     icon: str,
     *,
     kind: Literal["primary", "secondary", "tertiary"] = "secondary",
 ) -> None:
-    """The way to one of the forms, which are pages of their own: no password ever comes here."""
+    """Draw a button that opens an account form.
+
+    The forms are separate HTML pages, so that no password passes through Streamlit.
+    """
     st.button(
         label,
         icon=f":material/{icon}:",
         type=kind,
         key=f"to_{where}",
-        on_click=send_to,
+        on_click=redirect_to,
         args=(where,),
     )
 
 
 def browser_name(agent: str) -> str:
-    """What a browser calls itself, short: its kind and its system."""
+    """Return browser and operating system from a User-Agent header."""
     kinds = ("Edg", "OPR", "Firefox", "Chrome", "Safari")
     systems = {
         "Windows": "Windows",
@@ -159,11 +163,11 @@ def browser_name(agent: str) -> str:
 
 
 def day_text(moment: datetime) -> str:
-    """A day as it is shown."""
+    """Return a date as YYYY-MM-DD."""
     return f"{moment:%Y-%m-%d}"
 
 
 def ago_text(moment: datetime) -> str:
-    """How long ago, in words."""
+    """Return how long ago a time was, in words."""
     seconds = (datetime.now(UTC) - moment).total_seconds()
     return "just now" if seconds < 120 else f"{duration_text(seconds)} ago"

@@ -1,8 +1,8 @@
-"""Signing in by an OpenID Connect provider that stands in the ``[auth]`` section of the secrets.
+"""Sign-in with OpenID Connect providers from the ``[auth]`` section of Streamlit's secrets.
 
-Streamlit's own routes talk to the provider and leave a signed cookie that says who came back. That
-cookie is taken once, for a session of our own, and dropped: so people who came by a provider are
-signed out, disabled and limited like all others.
+Streamlit's own routes talk to the provider and set a signed cookie with the user's identity. That
+cookie is exchanged once for a Paddock session and then deleted, so that these users are signed out,
+disabled and limited like all others.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from core.server.routes import Providers
 
 _DEFAULT = "default"
 _LOGIN = "auth/login"
-"""Streamlit's route, below whatever prefix."""
+"""Streamlit's sign-in route, below the URL prefix."""
 _LONGEST_SUBJECT = 1024
 
 logger = logging.getLogger(__name__)
 
 
 class SecretsProviders(Providers):
-    """Those of ``.streamlit/secrets.toml``."""
+    """Providers of ``.streamlit/secrets.toml``."""
 
     def ways(self) -> list[tuple[str, str]]:
-        """Address and words of the link to each provider that is whole."""
+        """Return URL and label of the link to each completely configured provider."""
         found = []
         for name in _names():
             try:
                 auth_util.validate_auth_credentials(name)
                 address = _LOGIN + generate_login_redirect_url(name).rpartition(_LOGIN)[2]
             except StreamlitAuthError as error:
-                logger.warning("Nobody can sign in by the provider %s: %s", name, error)
+                logger.warning("Sign-in with the provider %s is not available: %s", name, error)
                 continue
             label = "your organisation" if name == _DEFAULT else name.capitalize()
             found.append((address, f"Sign in with {label}"))
         return found
 
     def outsider(self, request: Request) -> Outsider | None:
-        """Whom a provider has vouched for in this browser."""
+        """Return the identity confirmed by a provider for this browser; None without one."""
         if USER_COOKIE_NAME not in request.cookies or not _names():
             return None
         claims = _claims(request)
@@ -62,7 +62,7 @@ class SecretsProviders(Providers):
         return Outsider(whole, _suggested_name(claims))
 
     def forget(self, request: Request, response: Response) -> None:
-        """Drop Streamlit's cookies."""
+        """Delete Streamlit's sign-in cookies."""
         if any(name.startswith(USER_COOKIE_NAME) for name in request.cookies):
             signed_cookies._clear_auth_cookie(response, request)
 
@@ -78,7 +78,7 @@ def _names() -> list[str]:
 
 
 def _claims(request: Request) -> dict[str, Any]:
-    """What the signed cookie says; nothing where it is not whole or not ours."""
+    """Return the claims of the signed cookie; empty if it is missing, invalid or incomplete."""
     value = signed_cookies._get_cookie_value_from_request(request, USER_COOKIE_NAME)
     try:
         claims = json.loads(value) if value else {}

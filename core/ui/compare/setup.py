@@ -17,9 +17,9 @@ from core.remotes import is_remote
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
 from core.store import ModelStore
 from core.ui.widgets.link import link_choice, number_in
-from core.ui.widgets.model_choices import PREFERRED, first_model, usual_precision
+from core.ui.widgets.model_choices import PREFERRED, first_model, preferred_precision
 from core.ui.widgets.pickers import pick_model, pick_prompt_format
-from core.ui.widgets.state import ANEW, settle
+from core.ui.widgets.state import RESET, set_widgets
 
 KEYS = ("left_", "right_", "c_", "d_")
 """Prefixes of each side's keys, in the session and in the link."""
@@ -117,7 +117,7 @@ def next_side(store: ModelStore, others: Sequence[ModelSpec]) -> ModelSpec:
     embedded one, that is not among them."""
     first = first_model()
     if first not in {spec.model for spec in others}:
-        return ModelSpec(first, usual_precision(store, first))
+        return ModelSpec(first, preferred_precision(store, first))
     embedded = [key for key, row in catalogue().items() if row.embedded]
     taken = {(spec.model, spec.precision) for spec in others}
     return next(
@@ -136,8 +136,8 @@ def unused(
 ) -> Precision:
     """The first precision in which a model is not among these, one that is on disk if any is."""
     taken = {spec.precision for spec in others if spec.model == model}
-    usual = usual_precision(store, model, wanted)
-    possible = [each for each in PREFERRED if usual_precision(store, model, each) is each]
+    usual = preferred_precision(store, model, wanted)
+    possible = [each for each in PREFERRED if preferred_precision(store, model, each) is each]
     return next(each for each in (usual, *possible, *PREFERRED) if each not in taken)
 
 
@@ -187,7 +187,7 @@ def _make_different(store: ModelStore, index: int) -> None:
     mine = _chosen(index)
     others = [_chosen(place) for place in range(count) if place != index]
     if mine in others:
-        settle({f"{KEYS[index]}precision": unused(store, mine.model, others)})
+        set_widgets({f"{KEYS[index]}precision": unused(store, mine.model, others)})
 
 
 def _values(place: int) -> dict[str, Any]:
@@ -209,9 +209,9 @@ def _chosen(place: int) -> ModelSpec:
 
 
 def _put(place: int, values: Mapping[str, Any]) -> None:
-    settle(
+    set_widgets(
         {
-            f"{KEYS[place]}{trait}": ANEW if values[trait] is None else values[trait]
+            f"{KEYS[place]}{trait}": RESET if values[trait] is None else values[trait]
             for trait in _TRAITS
         }
     )

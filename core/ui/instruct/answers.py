@@ -1,4 +1,4 @@
-"""Draws ended answers, with what a person can do with each."""
+"""Draw finished answers with their figures and buttons."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from core.ui.instruct.export import to_json, to_markdown
 from core.ui.instruct.history import Conversation, HistoryEntry
 from core.ui.instruct.question import fill_in
 from core.ui.instruct.stream_view import figures_line
-from core.ui.widgets.model_choices import GET_A_REAL_ONE, packaged_model, usual_precision
+from core.ui.widgets.model_choices import (
+    INSTALL_MODELS_HINT,
+    packaged_model,
+    preferred_precision,
+)
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline, safe_markdown
 
 
 def draw_question(request: GenerationRequest) -> None:
-    """What was asked; the person's own words are no more trusted than the model's."""
+    """Draw the instruction and context; the user's text is as untrusted as the model's."""
     with st.chat_message("user", avatar=":material/person:"):
         st.markdown(safe_markdown(request.instruction))
         if request.context:
@@ -32,7 +36,7 @@ def draw_question(request: GenerationRequest) -> None:
 
 
 def draw_entry(entry: HistoryEntry, state: Conversation) -> None:
-    """One question and its answer, figures and buttons."""
+    """Draw one instruction with its answer, figures and buttons."""
     answer = entry.answer
     with st.container(border=True, key=f"entry_{entry.id}"):
         draw_question(entry.request)
@@ -40,37 +44,37 @@ def draw_entry(entry: HistoryEntry, state: Conversation) -> None:
             if answer.text:
                 st.markdown(safe_markdown(answer.text))
             elif answer.error is None:
-                st.caption("The model gave no text.")
+                st.caption("The model returned no text.")
             if answer.error_sentence:
                 st.error(safe_inline(answer.error_sentence), icon=":material/error:")
             elif answer.stop_reason is StopReason.TIMEOUT:
                 st.warning(answer.stop_reason.sentence, icon=":material/timer_off:")
             st.caption(figures_line(answer, entry.spec, entry.title))
-            _draw_way_on(entry, state)
+            _draw_refusal_actions(entry, state)
             _draw_actions(entry, state)
 
 
 def draw_history_export(state: Conversation) -> None:
-    """Buttons that save the whole history."""
+    """Draw the buttons that download the whole history."""
     with st.popover("Export", icon=":material/download:"):
         _draw_downloads(state.entries, "history")
 
 
-def _draw_way_on(entry: HistoryEntry, state: Conversation) -> None:
-    """Below an embedded model's refusal: what it can do, and a model that can do more."""
+def _draw_refusal_actions(entry: HistoryEntry, state: Conversation) -> None:
+    """Below a refusal of an embedded model, offer an example and a larger model."""
     row = catalogue().get(entry.spec.model)
     if row is None or not row.embedded or not is_refusal(entry.answer.text):
         return
-    real = packaged_model()
+    larger = packaged_model()
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        if real is not None:
+        if larger is not None:
             st.button(
-                f"Ask {catalogue()[real].title} the same",
+                f"Run with {catalogue()[larger].title}",
                 icon=":material/forum:",
                 key=f"ask_real_{entry.id}",
                 disabled=state.running,
-                on_click=_ask,
-                args=(state, real, entry),
+                on_click=_run_with,
+                args=(state, larger, entry),
             )
         st.button(
             "Try an example",
@@ -78,21 +82,21 @@ def _draw_way_on(entry: HistoryEntry, state: Conversation) -> None:
             key=f"example_{entry.id}",
             on_click=fill_in,
             args=(random.choice(presets()),),
-            help="Fills the boxes above with an instruction of a kind that it was trained on.",
+            help="Fill in an example of the kind that this model was trained on.",
         )
-        if real is None:
-            st.caption(GET_A_REAL_ONE)
+        if larger is None:
+            st.caption(INSTALL_MODELS_HINT)
 
 
-def _ask(state: Conversation, model: str, entry: HistoryEntry) -> None:
-    """A callback: the model answers what another one declined, with its own settings."""
+def _run_with(state: Conversation, model: str, entry: HistoryEntry) -> None:
+    """Callback: run the same instruction on another model with that model's own settings."""
     store = shared_engine().store
-    precision = usual_precision(store, model)
-    usual = default_sampling(store, model)
-    sampling = replace(usual, max_new_tokens=entry.request.sampling.max_new_tokens)
+    precision = preferred_precision(store, model)
+    defaults = default_sampling(store, model)
+    sampling = replace(defaults, max_new_tokens=entry.request.sampling.max_new_tokens)
     request = replace(entry.request, sampling=sampling, prompt_format=None)
     if not state.running:
-        state.ask(replace(entry.spec, model=model, precision=precision), request)
+        state.submit(replace(entry.spec, model=model, precision=precision), request)
 
 
 def _draw_actions(entry: HistoryEntry, state: Conversation) -> None:
@@ -105,7 +109,7 @@ def _draw_actions(entry: HistoryEntry, state: Conversation) -> None:
             disabled=state.running,
             on_click=state.regenerate,
             args=(entry,),
-            help="Ask the same again with a fresh seed.",
+            help="Run the same request again with a new seed.",
         )
         with st.popover("Copy", icon=":material/content_copy:", type="tertiary"):
             st.code(entry.answer.text or " ", language=None, wrap_lines=True)
@@ -118,7 +122,7 @@ def _draw_actions(entry: HistoryEntry, state: Conversation) -> None:
             type="tertiary",
             on_click=state.delete,
             args=(entry,),
-            help="Forget this answer, here and in the records.",
+            help="Delete this answer here and from the database.",
         )
 
 

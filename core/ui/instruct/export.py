@@ -1,4 +1,4 @@
-"""Answers as files to keep: Markdown for people, JSON for programs."""
+"""Export answers as Markdown, to read, and as JSON, for programs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from core.ui.instruct.history import HistoryEntry
 
 
 def to_json(entries: Iterable[HistoryEntry]) -> str:
-    """All that is known of these answers; the newest first."""
+    """Return the answers with all their data as a JSON array, the newest first."""
     return json.dumps([_as_dict(entry) for entry in entries], indent=2, ensure_ascii=False)
 
 
 def to_markdown(entries: Iterable[HistoryEntry]) -> str:
-    """These answers to read; texts stand in code fences, so that nothing in them is active."""
+    """Return the answers as Markdown; texts are in code fences, so that nothing in them is active.
+
+    The newest answer comes first.
+    """
     parts = ["# Paddock: instructions and answers"]
     parts += [_as_markdown(entry) for entry in entries]
     return "\n\n".join(parts) + "\n"
@@ -48,7 +51,7 @@ def _as_dict(entry: HistoryEntry) -> dict[str, Any]:
 
 
 def _conditions(conditions: Conditions) -> dict[str, Any]:
-    """How and, where it was not this machine's host, on whose it ran."""
+    """Return the conditions of a run; ``host`` is only set for a remote server."""
     return {
         "host": conditions.host,
         "hints": dict(conditions.hints),
@@ -60,7 +63,7 @@ def _as_markdown(entry: HistoryEntry) -> str:
     answer, sampling = entry.answer, entry.request.sampling
     timings, facts = answer.timings, answer.facts
     rows: list[tuple[str, object]] = [
-        ("Asked", entry.asked_at.isoformat(sep=" ", timespec="seconds")),
+        ("Time", entry.asked_at.isoformat(sep=" ", timespec="seconds")),
         ("Model", " · ".join([entry.title, *entry.spec.words[:-1]])),
         ("Runtime", entry.spec.runtime.short_name),
         (
@@ -71,7 +74,7 @@ def _as_markdown(entry: HistoryEntry) -> str:
             f"top-k {sampling.top_k}, repetition penalty {sampling.repetition_penalty}, "
             f"seed {answer.seed}",
         ),
-        ("Ended by", answer.stop_reason.value),
+        ("Stop reason", answer.stop_reason.value),
     ]
     if timings is not None:
         prompt = "unknown" if timings.prompt_tokens is None else timings.prompt_tokens
@@ -91,7 +94,7 @@ def _as_markdown(entry: HistoryEntry) -> str:
     if answer.conditions is not None and answer.conditions.note is not None:
         rows.append(("Note", answer.conditions.note))
     if answer.contended:
-        rows.append(("Contended", "something else was generating at the time"))
+        rows.append(("Measured while busy", "another generation was running at the same time"))
     if answer.error_sentence:
         rows.append(("Error", answer.error_sentence))
     sections = [f"## {entry.asked_at:%H:%M:%S} UTC", "**Instruction**"]

@@ -1,4 +1,4 @@
-"""What this browser session asked on the Instruct page, and the answer under way."""
+"""State of the Instruct page in one browser session: finished answers and the running one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from core.ui.widgets.person import person
 from core.ui.widgets.resources import cached_model, shared_engine
 
 SHOWN = 20
-"""Ended answers that the page draws at first, and how many more a click adds."""
+"""Number of finished answers that the page draws at first and that each click adds."""
 
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One ended answer, with what was asked of which model."""
+    """One finished answer with its request and model."""
 
     id: str
     asked_at: datetime
@@ -31,33 +31,35 @@ class HistoryEntry:
     request: GenerationRequest
     spec: ModelSpec
     title: str
-    """The model's name as people know it."""
+    """Display name of the model."""
     answer: Answer
     run_id: str | None
-    """Its row in the run table, where it has one."""
+    """Id of its row in the run table; None if it has none."""
 
 
 @dataclass
 class Conversation:
-    """The state of the page in one browser session. A plain object, so that a script that is
-    interrupted while it streams can leave it as it is."""
+    """State of the Instruct page in one browser session.
+
+    A plain object, so that a script run that is interrupted while it streams does not lose it.
+    """
 
     entries: list[HistoryEntry] = field(default_factory=list)
     """The newest first."""
     shown: int = SHOWN
-    """How many of them the page draws; every click draws them all again."""
+    """Number of entries that the page draws; limited because every click draws them again."""
     job: Job | None = None
     asked_at: datetime | None = None
     notice: str | None = None
-    """A sentence about the last click, shown once."""
+    """Message about the last click, shown once."""
 
     @property
     def running(self) -> bool:
-        """Whether an answer is under way."""
+        """Whether an answer is being generated."""
         return self.job is not None
 
-    def ask(self, spec: ModelSpec, request: GenerationRequest) -> None:
-        """Start an answer; a mistake in the request becomes the notice."""
+    def submit(self, spec: ModelSpec, request: GenerationRequest) -> None:
+        """Start an answer; an error in the request becomes the notice."""
         self.notice = None
         engine, someone = shared_engine(), person()
         try:
@@ -75,21 +77,21 @@ class Conversation:
             self.notice = str(error)
 
     def take_notice(self) -> str | None:
-        """The sentence about the last click, once."""
+        """Return the message about the last click and clear it."""
         notice, self.notice = self.notice, None
         return notice
 
     def show_more(self) -> None:
-        """Draw older answers, too."""
+        """Draw more of the older answers."""
         self.shown += SHOWN
 
     def stop(self) -> None:
-        """Cancel the answer under way."""
+        """Cancel the running answer."""
         if self.job is not None:
             self.job.cancel()
 
     def collect(self) -> None:
-        """Move the answer under way into the history once it has ended."""
+        """Move the running answer into the history once it has finished."""
         job = self.job
         if job is None or job.answer is None or self.asked_at is None:
             return
@@ -108,17 +110,17 @@ class Conversation:
         self.job = None
 
     def regenerate(self, entry: HistoryEntry) -> None:
-        """Ask the same again with a fresh seed, so that a sampled answer may differ.
+        """Run the same request again with a new seed, so that a sampled answer may differ.
 
-        Nothing happens while an answer is under way: the second of two quick clicks finds it so.
+        Does nothing while an answer is running, so that a double click starts only one.
         """
         if self.running:
             return
         sampling = replace(entry.request.sampling, seed=None)
-        self.ask(entry.spec, replace(entry.request, sampling=sampling))
+        self.submit(entry.spec, replace(entry.request, sampling=sampling))
 
     def delete(self, entry: HistoryEntry) -> None:
-        """Forget an answer, its row in the run table included."""
+        """Delete an answer and its row in the run table."""
         self.entries = [kept for kept in self.entries if kept.id != entry.id]
         if entry.run_id is not None:
             try:
@@ -128,12 +130,12 @@ class Conversation:
 
 
 def conversation() -> Conversation:
-    """This browser session's."""
+    """Return the conversation of this browser session."""
     if "conversation" not in st.session_state:
         st.session_state["conversation"] = Conversation()
     return st.session_state["conversation"]
 
 
 def model_title(spec: ModelSpec) -> str:
-    """The model's title for people."""
+    """Return the display name of a model."""
     return shared_engine().store.title(spec.model)

@@ -1,4 +1,4 @@
-"""The instruction and its context passage: boxes to type in, and examples to click."""
+"""Input boxes for the instruction and its context passage, with examples to fill them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import streamlit as st
 
 from core.catalogue.presets import CATEGORIES, Preset, presets
 from core.ui.widgets.link import link_texts
-from core.ui.widgets.state import is_stale, settle
+from core.ui.widgets.state import is_stale, set_widgets
 
 INSTRUCTION, CONTEXT = "instruction", "context"
-"""Keys of the two boxes, which are also their names in the link."""
+"""Keys of the two boxes, also their names in the URL."""
 STARTERS = "starters"
 STARTER_COUNT = 10
-"""The first presets, one for each subject a newcomer likes to try."""
+"""The first presets, one for each subject that new users like to try."""
 _LABELS = {
     STARTERS: "Starters",
     "open_qa": "Open QA",
@@ -25,10 +25,10 @@ _LABELS = {
 }
 
 
-def ask_for_instruction() -> tuple[str, str]:
+def draw_instruction() -> tuple[str, str]:
     """Draw the examples and the two boxes.
 
-    The texts are shared by the pages that ask for an instruction, and stand in their links.
+    Instruct and Compare share the texts and keep them in their URLs.
 
     Returns:
         Instruction and context passage, as typed.
@@ -53,7 +53,7 @@ def ask_for_instruction() -> tuple[str, str]:
             key=CONTEXT,
             persist_state="session",
             height=160,
-            placeholder="A text the instruction is about: to answer from, extract from or "
+            placeholder="A text that the instruction refers to: to answer from, extract from or "
             "summarise.",
             label_visibility="collapsed",
         )
@@ -61,17 +61,17 @@ def ask_for_instruction() -> tuple[str, str]:
 
 
 def fill_in(example: Preset) -> None:
-    """Put an example into both boxes; a callback."""
-    settle({INSTRUCTION: example.instruction, CONTEXT: example.context})
+    """Callback: put an example into both boxes."""
+    set_widgets({INSTRUCTION: example.instruction, CONTEXT: example.context})
 
 
 def clear_instruction() -> None:
-    """Empty both boxes; a callback."""
-    settle({INSTRUCTION: "", CONTEXT: ""})
+    """Callback: clear both boxes."""
+    set_widgets({INSTRUCTION: "", CONTEXT: ""})
 
 
 def _draw_examples() -> None:
-    """Examples by kind; a click fills both boxes."""
+    """Draw the examples by category; a click fills both boxes."""
     group = st.segmented_control(
         "Examples",
         [STARTERS, *CATEGORIES],
@@ -88,10 +88,10 @@ def _draw_examples() -> None:
         picked: int | None = st.session_state[key]
         if picked is not None and not is_stale(key):
             example = chosen[picked]
-            settle({INSTRUCTION: example.instruction, CONTEXT: example.context, key: None})
+            set_widgets({INSTRUCTION: example.instruction, CONTEXT: example.context, key: None})
 
     st.pills(
-        "Pick one to fill the box below",
+        "Choose an example to fill in",
         range(len(chosen)),
         format_func=lambda index: chosen[index].title,
         key=key,

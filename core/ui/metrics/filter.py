@@ -10,7 +10,7 @@ from core.metrics.rows import PointFilter, PointSource, Subject, last_days
 from core.ui.metrics.bars import precision_label, runtime_label
 from core.ui.widgets.link import link_choice, link_choices, one_of
 from core.ui.widgets.safe_text import safe_inline
-from core.ui.widgets.state import settle
+from core.ui.widgets.state import set_widgets
 
 _DAYS = {"all": "All time", "30": "30 days", "7": "7 days", "1": "Today"}
 _LABELS = {
@@ -78,7 +78,7 @@ def pick_filter(subjects: Collection[Subject]) -> PointFilter:
 
 def show_all() -> None:
     """Choose nothing in any filter; a callback."""
-    settle({key: [] for key in _LABELS} | {"days": "all"})
+    set_widgets({key: [] for key in _LABELS} | {"days": "all"})
 
 
 def draw_left_out(contended: int, *, all_of_them: bool) -> None:
@@ -106,7 +106,7 @@ def draw_left_out(contended: int, *, all_of_them: bool) -> None:
 
 def _show_contended() -> None:
     """A callback."""
-    settle({"contended": True})
+    set_widgets({"contended": True})
 
 
 def _options(subjects: Collection[Subject]) -> dict[str, list[str]]:

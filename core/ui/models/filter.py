@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.catalogue import CatalogueModel, catalogue
 from core.ui.widgets.link import link_choices, link_texts
-from core.ui.widgets.state import settle
+from core.ui.widgets.state import set_widgets
 
 _FAMILIES = {"gpt_neox": "GPT-NeoX", "llama": "Llama", "mistral": "Mistral", "phi": "Phi"}
 """Architectures as people know them."""
@@ -188,4 +188,4 @@ def _pick(key: str, options: list[str]) -> tuple[str, ...]:
 
 
 def _show_all() -> None:
-    settle({key: [] for key in _KEYS} | {"search": ""})
+    set_widgets({key: [] for key in _KEYS} | {"search": ""})

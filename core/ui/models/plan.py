@@ -26,7 +26,7 @@ from core.ui.models.hub_access import hub_url
 from core.ui.models.list import ListedModel, of_hub
 from core.ui.widgets.person import in_kiosk, manage_button
 from core.ui.widgets.safe_text import safe_inline
-from core.ui.widgets.state import settle
+from core.ui.widgets.state import set_widgets
 from core.units import bytes_text, duration_text
 
 Plans = Mapping[Precision, Estimate | PaddockError]
@@ -323,7 +323,7 @@ def _chosen_int4(model: ListedModel) -> Int4Settings:
 
 def _to_usual(model: ListedModel) -> None:
     usual = _usual_int4(model)
-    settle(
+    set_widgets(
         {
             f"int4_symmetric_{model.key}": usual.symmetric,
             f"int4_group_{model.key}": usual.group_size,

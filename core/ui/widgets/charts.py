@@ -1,25 +1,26 @@
-"""Colours and the timeline that pages share, as plotly figures."""
+"""Chart colours and the token timeline, shared by the pages (Plotly figures)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
 
-import pandas  # noqa: F401 - plotly looks at it, even half imported by another thread
+import pandas  # noqa: F401 - Plotly would use it while another thread is still importing it
 import plotly.graph_objects as go
 
 from core.compare.timeline import Timeline
 
 SIDE_COLOURS = ("#1f7fc9", "#d9730d", "#2f9e62", "#9b59b6")
-"""Of the sides of a comparison; they read on a light and on a dark page."""
+"""Colours of the sides of a comparison, readable in the light and the dark theme."""
 PRIVATE_COLOUR, FILE_COLOUR = "#0b67b2", "#8fbce0"
 
 
 def timeline_chart(timelines: Sequence[tuple[str, Timeline]]) -> go.Figure:
-    """Tokens of several answers over the seconds since work on each began.
+    """Return a chart of the tokens of several answers over the seconds since each started.
 
     Args:
-        timelines: the name of each line and its points. Contended ones are dashed and say so.
+        timelines: the name of each line and its points. Lines measured while the machine was busy
+            are dashed and labelled so.
     """
     figure = go.Figure()
     for (name, line), colour in zip(timelines, cycle(SIDE_COLOURS)):
@@ -29,7 +30,7 @@ def timeline_chart(timelines: Sequence[tuple[str, Timeline]]) -> go.Figure:
                 y=line.tokens,
                 mode="lines",
                 line={"color": colour, "width": 2.5, "dash": "dash" if line.contended else "solid"},
-                name=f"{name} (contended)" if line.contended else name,
+                name=f"{name} (measured while busy)" if line.contended else name,
                 hovertemplate="%{y} tokens after %{x:.3f} s<extra>" + name + "</extra>",
             )
         )
@@ -38,7 +39,7 @@ def timeline_chart(timelines: Sequence[tuple[str, Timeline]]) -> go.Figure:
         height=340,
         margin={"l": 10, "r": 20, "t": 50, "b": 90},
         legend={"orientation": "h", "yref": "container", "y": 0.02, "yanchor": "bottom", "x": 0},
-        xaxis={"title": "seconds since work began", "rangemode": "tozero"},
+        xaxis={"title": "seconds since the start", "rangemode": "tozero"},
         yaxis={"title": "tokens", "rangemode": "tozero", "automargin": True},
         showlegend=True,
     )

@@ -1,4 +1,4 @@
-"""Which cards of the Models page are open; kept in its link and when the page is left."""
+"""Which model cards of the Models page are expanded; kept in the URL and across page switches."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ _OPEN = "open"
 
 
 def read_opened() -> None:
-    """Take over what the link says; before the first card is drawn."""
+    """Read the expanded cards from the URL; call it before the first card is drawn."""
     link_texts(_OPEN)
 
 
 def is_open(key: str) -> bool:
-    """Whether the card of this model is to be open."""
+    """Return whether the card of this model is expanded."""
     return key in _opened()
 
 
 def open_card(key: str) -> None:
-    """Open a card at the next drawing."""
+    """Expand a card in the next run."""
     note(key, opened=True)
     st.session_state.pop(widget_key(key), None)
 
 
 def note(key: str, *, opened: bool) -> None:
-    """Remember what the person did with a card."""
+    """Record that the user expanded or collapsed a card."""
     keys = [each for each in _opened() if each != key]
     st.session_state[_OPEN] = ",".join([*keys, key] if opened else keys)
 
 
 def write_opened() -> None:
-    """Bring the link up to date; after the last card was drawn."""
+    """Update the URL; call it after the last card was drawn."""
     link_texts(_OPEN)
 
 
 def widget_key(key: str) -> str:
-    """Key of the expander of a model's card."""
+    """Return the widget key of a model's card."""
     return f"card_{key}"
 
 

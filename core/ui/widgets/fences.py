@@ -1,4 +1,4 @@
-"""Follows where fenced code begins and ends at the top level of a Markdown text, line by line."""
+"""Track where fenced code begins and ends at the top level of a Markdown text, line by line."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ _OUTSIDE = 0
 
 
 class Fences:
-    """Every state that a CommonMark parser may be in, given the lines so far.
+    """All states that a CommonMark parser may be in after the lines so far.
 
-    A fence at the very start of a line ends any list or quotation, so that it is at the top level
-    for certain. One behind one to three spaces may belong to a list item, with which it would end,
-    or not: without parsing lists both are kept in mind, until the lines that follow agree. Fences
-    behind more spaces or a marker are in a list or a quotation, or are none: no line at the top
-    level can stand in them.
+    A fence at the very start of a line ends any list or quotation and is therefore certainly at the
+    top level. A fence indented by one to three spaces may belong to a list item, and would then end
+    with it, or may not. Lists are not parsed, so both states are kept until the following lines
+    agree. Fences behind more spaces or a marker are inside a list or a quotation, or are no fences:
+    no top-level line can be inside them.
     """
 
     def __init__(self) -> None:
-        # A text is an open fence, as it was written. A number is no fence at the top level; above
-        # zero, the text is in a list item, and stays in it up to a line with less indentation.
+        # A string is an open fence as written. A number means no open fence at the top level; above
+        # zero, the text is in a list item, up to the next line with less indentation.
         self._states: frozenset[str | int] = frozenset([_OUTSIDE])
 
     @property
     def inside(self) -> bool:
-        """Whether what comes next is certainly code."""
+        """Whether the next text is certainly code."""
         return all(isinstance(state, str) for state in self._states)
 
     @property
     def outside(self) -> bool:
-        """Whether what comes next is certainly in no fence of the top level."""
+        """Whether the next text is certainly in no top-level fence."""
         return not any(isinstance(state, str) for state in self._states)
 
     def take(self, line: str) -> bool:
-        """Take the next line; returns whether it looks like a fence.
+        """Process the next line and return whether it has the form of a fence.
 
         Args:
-            line: whole, without its end. A part will do of a line that :func:`may_be_fence` denies
-                and that does not consist of spaces.
+            line: the complete line without its line ending. A part is enough if
+                :func:`may_be_fence` is False for it and it does not consist of spaces only.
         """
         found = _FENCE.match(line)
         if line.strip(" \t"):
@@ -50,7 +50,7 @@ class Fences:
 
 
 def may_be_fence(line: str) -> bool:
-    """Whether a line that begins so may turn out to be a fence."""
+    """Return whether a line with this beginning may be a fence."""
     indent = len(line) - len(line.lstrip(" "))
     rest = line[indent:]
     return indent <= 3 and (not rest or rest[:3] in ("`", "``", "```", "~", "~~", "~~~"))

@@ -1,12 +1,12 @@
-"""Keeps what a page is set to in its link, so that the link reproduces the set-up.
+"""Keep the settings of a page in its URL, so that the link reproduces them.
 
-Streamlit binds widgets to the link by itself, but it writes choices by their label (a device's full
-name, which another machine does not have) and texts however long they are. It does so in the
-browser, whose link the server would then overwrite with the one it knows: of two quick changes one
-was lost. So the server alone writes it. Call these before the widget is drawn; they fill it from
-the link when the page is opened and follow it from then on. A link from another page of the same
-session (**Try it**, say) opens it anew: what stands in that link wins over what the session was set
-to, and what does not stand there stays as it was.
+Streamlit can bind widgets to the URL itself. But it writes options by their label (such as the full
+name of a device, which another machine does not have) and texts of any length. It does so in the
+browser, and the server would then overwrite the URL with the one it knows, so that one of two quick
+changes was lost. Therefore only the server writes the URL here. Call these functions before the
+widget is drawn: they fill it from the URL when the page is opened and update the URL from then on.
+A link from another page of the same session (such as **Try it**) opens the page again: values in
+that link replace those of the session, and settings that are not in the link stay unchanged.
 """
 
 from __future__ import annotations
@@ -23,47 +23,47 @@ T = TypeVar("T")
 N = TypeVar("N", int, float)
 
 LONGEST = 3000
-"""Characters of a page's texts in its link, encoded as they stand there (a letter that is not ASCII
-takes six or more). Servers, mail programs and the way through the sign-in form cut longer links."""
+"""Most characters of a page's texts in its URL, percent-encoded (a non-ASCII letter takes six or
+more). Servers, mail programs and the redirect through the sign-in form cut longer URLs."""
 
 _ARRIVAL, _REMEMBERED = "arrival", "remembered"
 
 
 @dataclass
 class _Arrival:
-    """The page that a session shows; a plain object, so that an interrupted script keeps it."""
+    """The page that a session shows; a plain object, so that an interrupted run keeps it."""
 
     page: str
     taken: set[str] = field(default_factory=set)
-    """Keys that have been looked up in the link since the page was opened."""
+    """Keys that have been read from the URL since the page was opened."""
 
 
 def note_page(name: str) -> None:
-    """Tell which page is drawn next; its link is read anew where it was not the one before."""
+    """Record which page is drawn next; if it is another page than before, its URL is read again."""
     arrival: _Arrival | None = st.session_state.get(_ARRIVAL)
     if arrival is None or arrival.page != name:
         st.session_state[_ARRIVAL] = _Arrival(name)
 
 
 def use_remembered(values: Mapping[str, str]) -> None:
-    """Let controls that are drawn for the first time begin with these values.
+    """Set the initial values of widgets that are drawn for the first time.
 
     Args:
-        values: by name, as they would stand in the link.
+        values: by name, in the form in which they are written in the URL.
     """
     st.session_state[_REMEMBERED] = dict(values)
 
 
 def remembered() -> Mapping[str, str]:
-    """What :func:`use_remembered` was given."""
+    """Return the values given to :func:`use_remembered`."""
     return st.session_state.get(_REMEMBERED, {})
 
 
 def link_texts(*keys: str) -> None:
-    """Keep text widgets in the link as long as their texts together are short enough.
+    """Keep text widgets in the URL as long as their texts together are short enough.
 
     Args:
-        keys: keys of the widgets, which are also the names in the link.
+        keys: keys of the widgets, also the names of the URL parameters.
     """
     room = LONGEST
     for key in keys:
@@ -80,59 +80,60 @@ def link_texts(*keys: str) -> None:
 
 
 def texts_linked(*keys: str) -> bool:
-    """Whether the whole of these texts stands in the link."""
+    """Return whether the URL contains all of these texts."""
     return all(st.query_params.get(key, "") == (st.session_state.get(key) or "") for key in keys)
 
 
 def link_choice(
     key: str, default: T, read: Callable[[str], T], *, unwritten: T | None = None
 ) -> None:
-    """Keep a widget that chooses one value in the link, by the value itself.
+    """Keep a single-choice widget in the URL, by its value.
 
     Args:
-        key: key of the widget, which is also the name in the link.
-        default: chosen at first, and not written.
-        read: makes a value of what stands in the link; ValueError means it is none.
-        unwritten: not written in place of ``default``, where that is another on another machine.
+        key: key of the widget, also the name of the URL parameter.
+        default: initial value; not written to the URL.
+        read: converts the URL parameter to a value, or raises ValueError if it is not valid.
+        unwritten: the value that is not written, if not ``default`` (when the default depends on
+            the machine).
     """
     known = key in st.session_state
     if not known:
         st.session_state[key] = default
         if kept := remembered().get(key):
-            with suppress(ValueError):  # what was kept need not be possible any more
+            with suppress(ValueError):  # a saved value may not be valid any more
                 st.session_state[key] = read(kept)
     if _to_be_read(key, known=known):
-        with suppress(ValueError):  # a link from elsewhere: there is no such device here, say
+        with suppress(ValueError):  # the link may name a device that this machine does not have
             st.session_state[key] = read(st.query_params[key])
     value = st.session_state[key]
-    usual = default if unwritten is None else unwritten
-    _write(key, "" if value is None or value == usual else str(value))
+    omitted = default if unwritten is None else unwritten
+    _write(key, "" if value is None or value == omitted else str(value))
 
 
 def unlink(*keys: str) -> None:
-    """Take controls that are not drawn out of the link."""
+    """Remove widgets that are not drawn from the URL."""
     for key in keys:
         _write(key, "")
 
 
 def link_choices(key: str, values: list[str]) -> None:
-    """Keep a widget that chooses several of ``values`` in the link; values with a comma are not.
+    """Keep a multiple-choice widget in the URL. Values that contain a comma cannot be kept.
 
     Args:
-        key: key of the widget, which is also the name in the link.
-        values: what can be chosen; what else stands in a link is passed over.
+        key: key of the widget, also the name of the URL parameter.
+        values: the options; other values in the URL are ignored.
     """
     known = key in st.session_state
     if not known:
         st.session_state[key] = []
     if _to_be_read(key, known=known):
-        asked = st.query_params[key].lower().split(",")
-        st.session_state[key] = [value for value in values if value.lower() in asked]
+        wanted = st.query_params[key].lower().split(",")
+        st.session_state[key] = [value for value in values if value.lower() in wanted]
     _write(key, ",".join(st.session_state[key] or ()))
 
 
 def one_of(values: list[str]) -> Callable[[str], str]:
-    """A reader for :func:`link_choice` that takes these values, in any case."""
+    """Return a reader for :func:`link_choice` that accepts these values, ignoring case."""
 
     def read(text: str) -> str:
         for value in values:
@@ -144,7 +145,10 @@ def one_of(values: list[str]) -> Callable[[str], str]:
 
 
 def number_in(low: N, high: N) -> Callable[[str], N]:
-    """A reader for :func:`link_choice` that takes numbers of the bounds' type within them."""
+    """Return a reader for :func:`link_choice` that accepts numbers in this range.
+
+    The type of ``low`` decides between int and float.
+    """
 
     def read(text: str) -> N:
         value = type(low)(text)
@@ -156,7 +160,11 @@ def number_in(low: N, high: N) -> Callable[[str], N]:
 
 
 def _to_be_read(key: str, *, known: bool) -> bool:
-    """Whether the link's value is to be taken: it has one, and this was not asked before."""
+    """Return whether to take the value from the URL: present, and not read since the page opened.
+
+    Args:
+        known: whether the session already has a value for this key.
+    """
     arrival: _Arrival | None = st.session_state.get(_ARRIVAL)
     new = not known
     if arrival is not None and key not in arrival.taken:

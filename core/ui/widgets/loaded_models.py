@@ -1,4 +1,4 @@
-"""The models in memory: how each runs, what it takes, and a button that frees it."""
+"""List of the loaded models with their configuration, memory and an Unload button."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _REFUSED = "unload_refused"
 
 
 def draw_loaded(engine: Engine, *, key: str) -> None:
-    """One line for each.
+    """Draw one line per loaded model.
 
     Args:
-        key: tells the buttons from those of another list.
+        key: prefix of the widget keys, to distinguish several lists.
     """
     for info in engine.pool.loaded():
         with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
@@ -38,7 +38,7 @@ def draw_loaded(engine: Engine, *, key: str) -> None:
 
 
 def loaded_text(info: LoadedInfo) -> str:
-    """It in a line; what tells two from each other stands in it."""
+    """Return a line that identifies a loaded model and states its memory and use."""
     memory = info.facts.memory
     return " · ".join(
         (
@@ -46,13 +46,13 @@ def loaded_text(info: LoadedInfo) -> str:
             *info.spec.words,
             f"{bytes_text(memory.private_bytes)} private + "
             f"{bytes_text(memory.file_backed_bytes)} file-backed",
-            f"{info.in_use} answering" if info.in_use else f"idle {duration_text(info.idle_s)}",
+            f"{info.in_use} running" if info.in_use else f"idle {duration_text(info.idle_s)}",
         )
     )
 
 
 def _unload(engine: Engine, spec: ModelSpec) -> None:
-    """A callback."""
+    """Callback: unload the model; an error is shown in the next run."""
     try:
         engine.pool.unload(spec)
     except PaddockError as error:

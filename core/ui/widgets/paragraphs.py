@@ -1,8 +1,8 @@
-"""Finds where a growing Markdown text may be cut, so that what is finished need not be sent again.
+"""Split a growing Markdown text into blocks, so that finished blocks need not be sent again.
 
-A block is finished when a blank line has come after it and the next line does not belong to it any
-more: that line must not be indented, as the further lines of a list's item are, nor stand in fenced
-code. Items of a long list are cut apart without a blank line too.
+A block is finished when a blank line follows it and the next line does not belong to it: that line
+must not be indented, as the continuation lines of a list item are, and must not be in fenced code.
+A long list is also split between its items without a blank line.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from core.ui.widgets.fences import Fences
 
 LONG_LIST = 800
-"""Characters from which a list is cut between its items. A cut list is drawn with more room between
-the parts until the answer has ended; in a short one that would be seen more than it would help."""
+"""Characters from which a list is split between its items. A split list is drawn with more space
+between its parts until the answer has finished; in a short list that would be visible without
+helping."""
 
 _ITEM = re.compile(r"[-*+] |\d{1,3}[.)] ")
 _MAY_BE_ITEM = re.compile(r"[-*+]$|\d{1,3}[.)]?$")
@@ -23,15 +24,15 @@ _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 class Paragraphs:
-    """Takes a text in pieces and hands it on with a None between two blocks.
+    """Takes a text in pieces and yields it with a None between two blocks.
 
-    Of what ends a line, the text has line feeds only (:func:`core.markdown.with_line_feeds`).
+    Lines must end with line feeds only (:func:`core.markdown.with_line_feeds`).
     """
 
     def __init__(self) -> None:
-        self._held = ""  # the beginning of a line that cannot be judged yet
-        self._blanks = ""  # blank lines that belong to the block only if it goes on
-        self._line = ""  # what of the present line was handed on
+        self._held = ""  # the beginning of a line that cannot be classified yet
+        self._blanks = ""  # blank lines that belong to the block only if it continues
+        self._line = ""  # the part of the current line that was already yielded
         self._length = 0
         self._in_list = False
         self._fences = Fences()
@@ -42,19 +43,19 @@ class Paragraphs:
         return self._length
 
     def feed(self, text: str) -> Iterator[str | None]:
-        """Take the next piece; what it lets through, with None where a block has ended."""
+        """Take the next piece and yield what can be drawn, with None where a block has ended."""
         text, self._held = self._held + text, ""
         for line in _LINE.findall(text):
             yield from self._take(line)
 
     def close(self) -> Iterator[str | None]:
-        """What was held back, at the end of the text."""
+        """Yield the rest at the end of the text."""
         held, self._held = self._held, ""
         if held.strip(_BLANK):
             yield from self._begin_line(held)
 
     def _take(self, line: str) -> Iterator[str | None]:
-        """One line, or a part of one."""
+        """Process one line, or a part of one."""
         if self._line or not self._fences.outside:
             yield self._hand_on(line)
         elif line.strip(_BLANK):
@@ -80,7 +81,7 @@ class Paragraphs:
         self._length += len(blanks)
 
     def _ends_before(self, *, item: bool) -> bool:
-        """Whether the block ends before a line that is not indented."""
+        """Return whether the block ends before a line that is not indented."""
         if self._blanks:
             return True
         return item and self._in_list and self._length > LONG_LIST
@@ -95,10 +96,10 @@ class Paragraphs:
 
 
 class Unsent:
-    """What of a growing text is not drawn yet: the rest of finished blocks, and of the open one.
+    """The part of a growing text that is not drawn yet: finished blocks and the open block.
 
-    Blocks that were finished since the last drawing become one: each message costs the browser a
-    few milliseconds, and a fast model finishes dozens of paragraphs in a second.
+    Blocks finished since the last update are joined into one: each message costs the browser a few
+    milliseconds, and a fast model finishes dozens of paragraphs per second.
     """
 
     def __init__(self) -> None:
@@ -119,11 +120,11 @@ class Unsent:
         self._add(self._blocks.feed(text))
 
     def close(self) -> None:
-        """Take what was held back, at the end of the text."""
+        """Take the rest at the end of the text."""
         self._add(self._blocks.close())
 
     def take(self) -> Iterator[str | None]:
-        """All of it, with None where a block ends; nothing is left."""
+        """Yield everything that is not drawn yet, with None where a block ends, and clear it."""
         finished, self._finished = self._finished, ""
         rest, self._open = self._open, ""
         if finished:

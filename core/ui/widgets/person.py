@@ -1,8 +1,8 @@
-"""The person in front of a page, looked up anew with every run, click and fragment.
+"""The user of a page and their permissions, checked in every run, callback and fragment.
 
-The middleware (:mod:`core.server.middleware`) has accepted the connection; here the person's
+The middleware (:mod:`core.server.middleware`) has accepted the connection; here the user's
 permissions are looked up. Visitors whose session has ended are redirected to the sign-in form, and
-the page stops.
+the script stops.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.visits import connections, redirect_message, visitors
 
 FRESH_S = 0.5
-"""Seconds for which a look at the database serves all of a page that asks."""
-_MEMO, _REFUSED = "person_memo", "person_refused"
+"""Seconds for which the permissions are cached, so that one run does one database query."""
+_CACHED, _REFUSED = "person_memo", "person_refused"
 
 MANAGE_SENTENCE = (
-    "You can look at everything here. Fetching, converting and deleting models and running "
-    "benchmarks take the right to manage, which an administrator gives."
+    "Downloading, converting and deleting models and running benchmarks requires the Manage "
+    "permission. Ask an administrator."
 )
 
 
 @dataclass(frozen=True)
 class Person:
-    """Who uses this page now."""
+    """The user of this page."""
 
     access: Access
     account: Account | None
     """None for a guest on this machine."""
     token: str | None = field(repr=False)
-    """Of the session that signs them in."""
+    """Token of the sign-in session; None for a guest."""
     session: str
-    """Id of this session of the pages."""
+    """Id of this Streamlit session."""
     local: bool
-    """Whether they certainly sit at this machine."""
+    """Whether the browser certainly runs on this machine."""
 
     @property
     def owner(self) -> str:
-        """Whose runs, votes and settings are theirs."""
+        """Owner id under which runs, votes and settings are stored."""
         return self.account.id if self.account else GUEST
 
     @property
     def lane(self) -> str:
-        """By whom answers take turns: a person with an account, or one browser page of a guest."""
+        """Queueing unit for fair scheduling: an account, or one browser page of a guest."""
         return self.owner if self.account else f"{GUEST} {self.session}"
 
 
 @dataclass
-class _Memo:
-    """The latest look; a plain object in the session's state."""
+class _CachedVisitor:
+    """Result of the latest lookup; a plain object in the session state."""
 
     connection: str = ""
     at: float = 0.0
@@ -70,16 +70,16 @@ class _Memo:
 
 
 def session_id() -> str | None:
-    """Opaque id of this session of the pages; None outside of one."""
+    """Return the opaque id of this Streamlit session; None outside a session."""
     context = get_script_run_ctx(suppress_warning=True)
     return context.session_id if context else None
 
 
 def person() -> Person:
-    """Who uses this page; where nobody may, the script ends here."""
-    visitor, session = _look(), session_id()
+    """Return the user of this page; without access, redirect to sign-in and stop the script."""
+    visitor, session = _current_visitor(), session_id()
     if visitor is None or session is None or not visitor.access.use:
-        leave()
+        redirect_to_sign_in()
     return Person(
         access=visitor.access,
         account=visitor.account,
@@ -90,23 +90,23 @@ def person() -> Person:
 
 
 def enter() -> Person:
-    """As :func:`person`, at the beginning of every run of the shell."""
+    """Return :func:`person` and register the session's owner; for the start of the shell."""
     someone = person()
     connections.note_owner(someone.session, someone.owner)
     return someone
 
 
-def leave() -> NoReturn:
-    """Send the browser to the sign-in form and end the script."""
+def redirect_to_sign_in() -> NoReturn:
+    """Redirect the browser to the sign-in form and stop the script."""
     _send(redirect_message())
     st.stop()
 
 
-def send_to(where: str) -> None:
-    """Send the browser to one of the forms; a callback.
+def redirect_to(where: str) -> None:
+    """Callback: redirect the browser to one of the forms.
 
     Args:
-        where: one of :mod:`core.server.paths`.
+        where: a path from :mod:`core.server.paths`.
     """
     _send(redirect_message(where))
 
@@ -116,38 +116,38 @@ def _send(message: ForwardMsg) -> None:
         context.enqueue(message)
 
 
-def forget() -> None:
-    """Look anew the next time: this page has changed what its person may do."""
-    st.session_state.pop(_MEMO, None)
+def clear_cached_visitor() -> None:
+    """Look up the permissions again at the next use, because this page has changed them."""
+    st.session_state.pop(_CACHED, None)
 
 
-def _look() -> Visitor | None:
-    """The visitor as they are now; None where the page belongs to no connection of this server."""
+def _current_visitor() -> Visitor | None:
+    """Return the visitor with current permissions; None without a connection of this server."""
     connection = st.context.headers.get(CONNECTION_HEADER) or ""
-    at_the_door = connections.visitor(connection)
-    if at_the_door is None:
+    connected = connections.visitor(connection)
+    if connected is None:
         return None
-    memo: _Memo = st.session_state.setdefault(_MEMO, _Memo())
-    if memo.connection != connection or time.monotonic() - memo.at > FRESH_S:
+    cached: _CachedVisitor = st.session_state.setdefault(_CACHED, _CachedVisitor())
+    if cached.connection != connection or time.monotonic() - cached.at > FRESH_S:
         try:
-            memo.visitor = visitors().again(at_the_door)
+            cached.visitor = visitors().again(connected)
         except RecordsError as error:
             st.error(safe_inline(str(error)), icon=":material/error:")
             st.stop()
-        memo.connection, memo.at = connection, time.monotonic()
-    return memo.visitor
+        cached.connection, cached.at = connection, time.monotonic()
+    return cached.visitor
 
 
-# What only some may do
+# The Manage permission
 
 
 def may_manage() -> bool:
-    """Whether this person may fetch, convert and delete models and run benchmarks."""
+    """Return whether this user may download, convert and delete models and run benchmarks."""
     return person().access.manage
 
 
 def in_kiosk() -> bool:
-    """Whether nobody may manage here, so that what would be refused is not drawn."""
+    """Return whether this is a kiosk, where controls that need the Manage permission are hidden."""
     return person().access.kiosk
 
 
@@ -158,25 +158,24 @@ def manage_button(
     disabled: bool = False,
     **options: Any,
 ) -> bool:
-    """A button that works for those with the right to manage, and is greyed out for others; in a
-    kiosk it is not drawn.
+    """Draw a button that is disabled without the Manage permission and hidden in a kiosk.
 
-    The right is looked up when it is drawn and once more when it was pressed: a browser can send
-    the press of a button that is greyed out.
+    The permission is checked when the button is drawn and again when it was clicked: a browser can
+    send the click of a disabled button.
     """
     access = person().access
     if access.kiosk:
         return False
     allowed = access.manage
     if not allowed:
-        options["help"] = "This takes the right to manage, which an administrator gives."
+        options["help"] = "Requires the Manage permission. Ask an administrator."
     callback = None if on_click is None else _if_allowed(on_click)
     pressed = st.button(label, on_click=callback, disabled=disabled or not allowed, **options)
     return pressed and allowed
 
 
 def draw_manage_hint() -> None:
-    """For those who have not the right to manage, one sentence; and what was refused just now."""
+    """Draw a hint for users without the Manage permission, and the error of a refused click."""
     if refused := st.session_state.pop(_REFUSED, None):
         st.error(safe_inline(refused), icon=":material/lock:")
     access = person().access

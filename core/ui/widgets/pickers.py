@@ -1,4 +1,4 @@
-"""Which model, in which precision, on which device."""
+"""Controls for model, precision, device, runtime and prompt format."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from core.ui.models.access import check_name, key_of
 from core.ui.models.remote_models import draw_remote_state, follow_listings
 from core.ui.widgets.link import link_choice, one_of, unlink
 from core.ui.widgets.model_choices import (
-    GET_A_REAL_ONE,
+    INSTALL_MODELS_HINT,
     Group,
     choices,
     first_model,
     is_heading,
     packaged_model,
-    usual_precision,
+    preferred_precision,
 )
 from core.ui.widgets.person import Person, person
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.start_button import to_download
-from core.ui.widgets.state import settle
+from core.ui.widgets.state import set_widgets
 from core.units import bytes_text, parameters_text
 
 PRECISION_HELP = (
-    "How many bits each weight takes. **INT8** halves FP16's memory at nearly the same quality, "
-    "**INT4** halves it again at some loss, **FP32** is the exact reference. **GGUF** keeps the "
-    "weights of a GGUF file as they are stored."
+    "Number format of the weights. **INT8** needs half the memory of FP16 at nearly the same "
+    "quality, **INT4** half of that at some loss of quality, **FP32** is the reference. **GGUF** "
+    "keeps the weights of a GGUF file as stored."
 )
 MODEL_HELP = (
-    "What is *on this machine* answers without a network. What is *to download* is fetched and "
-    "converted first, and you are asked before. *Servers* run their models themselves. You can "
-    "also type any Hugging Face id (`org/name`) or the path of a model folder."
+    "Models *on this machine* run without a network. Models *to download* are downloaded and "
+    "converted first, after you confirm. *Servers* run their models remotely. You can also enter "
+    "a Hugging Face model id (`org/name`) or the path of a model folder."
 )
 
 
-_FIRST = ("", "left_")
-"""Keys of the first picker of each page."""
+_FIRST_SELECTOR = ("", "left_")
+"""Key prefixes of the first model selector of each page."""
 
 
 def pick_model(
@@ -59,19 +59,19 @@ def pick_model(
     precision_for: Callable[[str, Precision | None], Precision] | None = None,
     on_model_change: Callable[[], None] | None = None,
 ) -> ModelSpec:
-    """Draw the pickers and return what was chosen.
+    """Draw the controls and return the selected configuration.
 
     Args:
-        store: knows what is on disk already.
-        key: prefix of the widgets' keys, which are also the names in the page's link.
-        default: the model that is chosen at first; by default :func:`first_model`.
-        precision_for: of a model and a precision, the one that it is chosen in; by default
-            :func:`usual_precision`.
-        on_model_change: called when the person chose another model.
+        store: the converted models on disk.
+        key: prefix of the widget keys, which are also the names of the URL parameters.
+        default: model that is selected at first; by default :func:`first_model`.
+        precision_for: returns the precision to select for a model, given the previous precision; by
+            default :func:`preferred_precision`.
+        on_model_change: called when the user selected another model.
     """
     someone, engine = person(), shared_engine()
     model_key = f"{key}model"
-    precision_of = precision_for or (lambda name, wanted: usual_precision(store, name, wanted))
+    precision_of = precision_for or (lambda name, wanted: preferred_precision(store, name, wanted))
 
     def read(text: str) -> str:
         if is_heading(text):
@@ -81,7 +81,7 @@ def pick_model(
         except PersonMistake as error:
             raise ValueError(text) from error
 
-    before = _Before.of(model_key)
+    before = _LastDrawn.of(model_key)
     if (sent := st.session_state.get(model_key)) in before.names:
         st.session_state[model_key] = before.names[sent]
     default = default or first_model()
@@ -91,26 +91,26 @@ def pick_model(
     options: list[str] = []
     for group in Group:
         if names := [choice.name for choice in found if choice.group is group]:
-            labels[group.value_in_picker] = group.heading
-            options += [group.value_in_picker, *names]
+            labels[group.heading_value] = group.heading
+            options += [group.heading_value, *names]
     now = st.session_state[model_key]
     if before.labels.get(now) != labels.get(now):
-        st.session_state[model_key] = now  # let the browser show it by its label of now
+        st.session_state[model_key] = now  # makes the browser show the new label
     before.note(labels)
 
     def changed() -> None:
         sent: str | None = st.session_state[model_key]
         chosen = before.names.get(sent, sent) if sent else sent
         if chosen is None or is_heading(chosen):
-            settle({model_key: before.model})
+            set_widgets({model_key: before.model})
             return
-        with suppress(PersonMistake):  # refused where it is drawn
+        with suppress(PersonMistake):  # reported when the model is drawn
             name = key_of(store, chosen, person())
             if name != sent:
-                settle({model_key: name})
+                set_widgets({model_key: name})
             if not is_remote(name):
                 wanted = st.session_state.get(f"{key}precision")
-                settle({f"{key}precision": precision_of(name, wanted)})
+                set_widgets({f"{key}precision": precision_of(name, wanted)})
         if on_model_change is not None:
             on_model_change()
 
@@ -124,27 +124,27 @@ def pick_model(
         help=MODEL_HELP,
         on_change=changed,
     )
-    if key in _FIRST:
+    if key in _FIRST_SELECTOR:
         follow_listings(engine.remotes.directory)
     model = default if model is None or is_heading(model) else model
     before.model = model
     if is_remote(model):
         unlink(*(f"{key}{trait}" for trait in ("precision", "device", "runtime")))
         return _remote_spec(engine.remotes.directory, model)
-    usual = precision_of(model, None)
+    initial = precision_of(model, None)
     link_choice(
         f"{key}precision",
-        usual,
+        initial,
         lambda text: Precision(text.lower()),
         unwritten=store.default_precision(model),
     )
-    # Nobody needs FP32 of a few bits; the others have nothing to keep as stored.
-    without = Precision.STORED
+    # FP32 makes no sense for quantised GGUF weights, and only those can be kept as stored.
+    hidden = Precision.STORED
     if store.default_precision(model) is Precision.STORED:
-        without = Precision.FP32
-    offered = [each for each in Precision if each is usual or each is not without]
+        hidden = Precision.FP32
+    offered = [each for each in Precision if each is initial or each is not hidden]
     if st.session_state[f"{key}precision"] not in offered:
-        st.session_state[f"{key}precision"] = usual  # a link's, of another model
+        st.session_state[f"{key}precision"] = initial  # the URL had one for another model
     precision = st.segmented_control(
         "Precision",
         offered,
@@ -164,43 +164,43 @@ def pick_model(
         format_func=lambda name: f"{name} — {names[name]}",
         key=f"{key}device",
         persist_state="session",
-        help="Where the model runs: the devices OpenVINO finds here. AUTO lets OpenVINO choose.",
+        help="Device on which the model runs. AUTO lets OpenVINO choose one.",
     )
-    spec = ModelSpec(model, precision or usual, device or AUTO, _pick_runtime(f"{key}runtime"))
+    spec = ModelSpec(model, precision or initial, device or AUTO, _pick_runtime(f"{key}runtime"))
     _draw_state(store, spec, someone)
     row = catalogue().get(spec.model)
-    if key in _FIRST and row is not None and row.embedded and packaged_model() is None:
-        st.caption(GET_A_REAL_ONE)
+    if key in _FIRST_SELECTOR and row is not None and row.embedded and packaged_model() is None:
+        st.caption(INSTALL_MODELS_HINT)
     return spec
 
 
 @dataclass
-class _Before:
-    """What a picker showed last; a plain object, so that a callback can change it.
+class _LastDrawn:
+    """What a model selector showed last; a plain object, so that a callback can change it.
 
-    The browser names a choice by its label, which changes once the model is on disk. Then it sends
-    one that is a choice no more.
+    The browser identifies an option by its label, which changes once the model is on disk. It may
+    then send a label that is no option any more.
     """
 
     model: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
-    """By the models' names."""
+    """Current labels by model name."""
     names: dict[str, str] = field(default_factory=dict)
-    """Of models, by all labels that they have had."""
+    """Model names by every label that they have had."""
 
     def note(self, labels: dict[str, str]) -> None:
-        """Keep what is shown now."""
+        """Record the labels that are drawn now."""
         self.labels = labels
         self.names |= {label: name for name, label in labels.items()}
 
     @classmethod
-    def of(cls, key: str) -> _Before:
-        """That of the picker of this key, in this session."""
+    def of(cls, key: str) -> _LastDrawn:
+        """Return that of the selector with this key in this session."""
         return st.session_state.setdefault(f"{key}_before", cls())
 
 
 def _remote_spec(directory: Directory, model: str) -> ModelSpec:
-    """A remote's model, its state drawn; a name that means none ends the script with a sentence."""
+    """Return the spec of a remote model and draw its state; stop the script at an invalid name."""
     try:
         spec = ModelSpec.of_remote(model)
     except PersonMistake as error:
@@ -211,10 +211,13 @@ def _remote_spec(directory: Directory, model: str) -> ModelSpec:
 
 
 def pick_prompt_format(spec: ModelSpec, *, key: str = "") -> str | None:
-    """For a model without a row, let the person choose a prompt format; None takes its own.
+    """Draw the prompt format of a local model that is not in the catalogue.
 
     Args:
-        key: prefix of the widget's key, which is also its name in the page's link.
+        key: prefix of the widget key, which is also the name of the URL parameter.
+
+    Returns:
+        The selected format; None for the model's own chat template.
     """
     if spec.remote or spec.model in catalogue():
         unlink(f"{key}format")
@@ -228,16 +231,17 @@ def pick_prompt_format(spec: ModelSpec, *, key: str = "") -> str | None:
         format_func=lambda name: prompt_format(name).title,
         key=f"{key}format",
         persist_state="session",
-        help="How the instruction is put to the model. Choose one if the model has no template.",
+        help="Template that turns the instruction into a prompt. Choose one if the model has no "
+        "chat template.",
     )
 
 
 def _pick_runtime(key: str) -> RuntimeName:
-    """Let the person choose where there is a choice."""
-    usual = ANSWERING_RUNTIMES[0]
+    """Draw the runtime control if there is more than one runtime."""
+    default = ANSWERING_RUNTIMES[0]
     if len(ANSWERING_RUNTIMES) == 1:
-        return usual
-    link_choice(key, usual, ANSWERING_RUNTIMES)
+        return default
+    link_choice(key, default, ANSWERING_RUNTIMES)
     chosen = st.segmented_control(
         "Runtime",
         ANSWERING_RUNTIMES,
@@ -246,14 +250,14 @@ def _pick_runtime(key: str) -> RuntimeName:
         width="stretch",
         key=key,
         persist_state="session",
-        help="The library that runs the model on OpenVINO. **GenAI** is the faster one and answers "
-        "several people at once; **Optimum** gives one answer at a time.",
+        help="Library that runs the model on OpenVINO. **GenAI** is faster and serves several "
+        "users at once; **Optimum** generates one answer at a time.",
     )
-    return chosen or usual
+    return chosen or default
 
 
 def _draw_state(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
-    """One line: is it here already, and how big is it."""
+    """Draw one line that says whether the model is on disk, and its size."""
     row = catalogue().get(spec.model)
     try:
         check_name(store, spec.model, someone)
@@ -268,12 +272,12 @@ def _draw_state(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
         what = f"{stored.label}, {size}" if stored.manifest.gguf else size
         st.caption(f":material/check_circle: On disk, {what} of weights.")
     elif not someone.access.manage and (row is None or not row.embedded):
-        st.caption(":material/lock: Not on this machine yet; getting it takes the right to manage.")
+        st.caption(":material/lock: Not on this machine. Requires the Manage permission.")
     elif row is not None and row.embedded:
-        st.caption(":material/bolt: Comes with Paddock; converted in a few seconds at first use.")
+        st.caption(":material/bolt: Included in Paddock; converted in seconds at first use.")
     elif (missing := to_download(shared_engine(), spec)) == 0:
         how = "Prepared" if spec.precision is Precision.STORED else "Converted"
-        st.caption(f":material/bolt: {how} in a few seconds at first use.")
+        st.caption(f":material/bolt: {how} in seconds at first use.")
     else:
         parts = [f"{parameters_text(row.parameters)} parameters"] if row is not None else []
         parts += [f"{bytes_text(missing)} to download"] if missing else ["to download"]

@@ -1,8 +1,8 @@
-"""What a person with an account last worked with, so that another browser begins with it.
+"""Saved settings of the Instruct page per account, restored in other browsers.
 
-Kept when they ask for an answer, in the form in which it stands in the page's link, and only what
-is not as it is at first. Never what they typed. A link that says anything wins altogether: it is
-to show everybody the same set-up.
+They are saved when the user starts an answer, in the form of URL parameters, and only where they
+differ from the defaults. Texts are never saved. If the URL has any parameter, saved settings are
+ignored: a link shows everybody the same settings.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ KEPT = (
     "penalty",
     "pace",
 )
-"""Names in the link of the Instruct page."""
+"""URL parameters of the Instruct page that are saved."""
 _LONGEST = 300
-"""Characters of one value: a model's name is the longest."""
+"""Most characters of one value; a model name is the longest."""
 _ASKED = "preferences_asked"
 
 logger = logging.getLogger(__name__)
 
 
 def recall(engine: Callable[[], Engine], someone: Person) -> None:
-    """At the beginning of a session, let its controls begin with what is kept."""
+    """At the start of a session, set the initial values of the controls from the saved settings."""
     if someone.account is None or _ASKED in st.session_state:
         return
     st.session_state[_ASKED] = True
@@ -48,11 +48,11 @@ def recall(engine: Callable[[], Engine], someone: Person) -> None:
     try:
         use_remembered(engine().accounts.preferences(someone.owner))
     except RecordsError as error:
-        logger.warning("The settings of account %s could not be read: %s", someone.owner, error)
+        logger.warning("Could not read the settings of account %s: %s", someone.owner, error)
 
 
 def remember(engine: Engine, someone: Person) -> None:
-    """Keep what the controls are set to now."""
+    """Save the current settings."""
     if someone.account is None:
         return
     link = st.query_params
@@ -60,4 +60,4 @@ def remember(engine: Engine, someone: Person) -> None:
     try:
         engine.accounts.keep_preferences(someone.owner, chosen)
     except RecordsError as error:
-        logger.warning("The settings of account %s could not be kept: %s", someone.owner, error)
+        logger.warning("Could not save the settings of account %s: %s", someone.owner, error)

@@ -1,4 +1,4 @@
-"""What all sessions of this server share, held by ``st.cache_resource``."""
+"""Resources shared by all sessions, cached with ``st.cache_resource``."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from core.runtimes.spec import ModelSpec
 from core.settings import load_settings
 
 MAX_HANDLES = 16
-"""Handles kept; how many models are in memory is the pool's decision."""
+"""Most cached handles; the model pool decides how many models are in memory."""
 
 
 @st.cache_resource(show_spinner=False)
 def shared_engine() -> Engine:
-    """The process's one engine."""
+    """Return the engine of this process."""
     return Engine(load_settings())
 
 
 def shared_votes() -> VoteStore:
-    """The votes, beside the runs in one database.
+    """Return the vote store, in the same database as the runs.
 
     Raises:
         RecordsError: the database cannot be opened.
@@ -36,5 +36,5 @@ def _release(handle: ModelHandle | RemoteHandle) -> None:
 
 @st.cache_resource(max_entries=MAX_HANDLES, show_spinner=False, on_release=_release)
 def cached_model(spec: ModelSpec) -> ModelHandle | RemoteHandle:
-    """The handle of a model; it is loaded by the first answer and stays for the next ones."""
+    """Return the handle of a model; the first answer loads it and later ones reuse it."""
     return shared_engine().handle(spec)

@@ -1,15 +1,15 @@
-r"""Makes a model's output harmless Markdown, as it streams.
+r"""Escape untrusted text for Markdown, also while it streams.
 
-A model's text is untrusted: an image in it makes the browser call out, a link may lead anywhere,
-``$`` starts LaTeX, ``:name:`` and ``:red[…]`` are directives of Streamlit. Emphasis, lists, tables,
-headings and code stay. Everything else is shown as the characters it is made of: invisible word
-joiners (U+2060) break each construct, a backslash stands before ``$`` and ``\``, and references
-stand for ``[`` and ``&``. Fenced code is left as it is: nothing in it is interpreted, and people
-copy from it.
+A model's text is untrusted: an image makes the browser send a request, a link may lead anywhere,
+``$`` starts LaTeX, ``:name:`` and ``:red[…]`` are Streamlit directives. Emphasis, lists, tables,
+headings and code are kept. Everything else is shown character for character: invisible word joiners
+(U+2060) break each construct, ``$`` and ``\`` get a backslash, and ``[`` and ``&`` are written as
+character references. Fenced code is not changed, because nothing in it is interpreted and users
+copy it.
 
-That holds for what is certainly code in the browser, too: fenced code at the top level
-(:class:`core.ui.widgets.fences.Fences`), and a code span that neither an earlier backtick of its
-paragraph nor the end of its line or of a table's cell can break. All other code is escaped like
+Only text that is certainly code in the browser is left unchanged: fenced code at the top level
+(:class:`core.ui.widgets.fences.Fences`), and code spans that neither an earlier backtick of the
+paragraph nor the end of the line or of a table cell can break. All other code is escaped like
 prose.
 """
 
@@ -24,29 +24,30 @@ from core.ui.widgets.fences import Fences, may_be_fence
 JOINER = "\u2060"
 _BOM = "\ufeff"
 _MAX_CODE_SPAN = 2000
-"""Characters that a code span may have; held back until it is known to be one."""
+"""Most characters of a code span; it is held back until it is certain to be one."""
 _STRETCH = 1024
 _PLAIN = re.compile(r"[^`~$\\\[\]&<@:.\n]+")
 _INFO = re.compile(r"[ \t]*(\S+)")
 _LANGUAGE = re.compile(r"(?!(?:math|mermaid)\b)[a-z0-9_][a-z0-9_+#.-]*", re.ASCII | re.IGNORECASE)
-"""What may stand behind a fence: Streamlit typesets ``math`` and draws ``mermaid``."""
+"""Allowed info strings of a fence: Streamlit typesets ``math`` and draws ``mermaid``."""
 _REFERENCES = {"[": "&#91;", "&": "&amp;"}
-"""A bracket so written never begins a link, not even for Streamlit, which completes half a link of
-an answer that streams. The ampersand keeps the model from writing characters in that way."""
+"""A bracket written as a reference never begins a link, not even in Streamlit, which completes
+unfinished links while an answer streams. Escaping the ampersand keeps a model from writing such
+references itself."""
 _HARMLESS_AFTER_COLON = frozenset(["", " ", "\n", "-", "|"])
-"""A colon before one of these is punctuation, or the alignment of a table's column."""
+"""A colon before one of these is punctuation or the alignment of a table column."""
 
 
 def safe_markdown(text: str) -> str:
-    """The whole of a text made harmless, to be drawn as an element of its own."""
+    """Escape a complete text that is drawn as an element of its own."""
     stream = SafeMarkdown()
     return stream.feed(text) + stream.close()
 
 
 def safe_inline(text: str) -> str:
-    """A text made harmless that is put within a line, after words of ours say.
+    """Escape a text that is inserted into a line of Markdown.
 
-    It is one line, without code: a backtick could pair with one that stands beside it.
+    The result is one line without code, because a backtick could pair with one next to it.
     """
     line = with_line_feeds(text).replace("\n", " ").replace(_BOM, JOINER)
     return "".join(
@@ -58,53 +59,54 @@ def safe_inline(text: str) -> str:
 
 
 def emphasised(text: str) -> str:
-    """A text made harmless, in bold where it has one line only."""
+    """Escape a text and make it bold if it has only one line."""
     line = with_line_feeds(text).strip()
     return safe_markdown(text) if "\n" in line else f"**{safe_inline(line)}**"
 
 
 def safe_html(text: str) -> str:
-    """The text for ``st.html``: every character is shown as it is."""
+    """Escape a text for ``st.html``, so that every character is shown as it is."""
     return html.escape(text)
 
 
 class SafeMarkdown:
-    """The same for text that comes in pieces: the joined results equal the whole's.
+    """Escapes text that arrives in pieces; the joined results equal those of the whole text.
 
-    What cannot be judged yet (the beginning of a line that may be a fence, an open code span) is
-    held back until it can.
+    What cannot be classified yet (the beginning of a line that may be a fence, an open code span)
+    is held back until it can.
     """
 
     def __init__(self) -> None:
         self._fences = Fences()
         self._return = ""  # a carriage return at the end of a piece: a line feed may follow
         self._held = ""
-        self._tail = ""  # the last characters taken
+        self._tail = ""  # the last characters processed
         self._line_begins = True
-        self._verbatim = False  # the present line
-        self._backtick = False  # one of the paragraph may begin a code span, or end one
+        self._verbatim = False  # whether the current line is fenced code
+        self._backtick = False  # whether a backtick of the paragraph may begin or end a code span
 
     def feed(self, text: str) -> str:
-        """Take the next piece; returns what can be shown now."""
+        """Take the next piece and return what can be shown now."""
         text, self._return = self._return + text, ""
         if text.endswith("\r"):
             text, self._return = text[:-1], "\r"
         text = with_line_feeds(text)
-        # In short stretches: each step costs as much as what is held.
+        # In short stretches, because the cost of each step grows with the text held.
         return "".join(
             self._drain(text[at : at + _STRETCH], final=False)
             for at in range(0, len(text), _STRETCH)
         )
 
     def close(self) -> str:
-        """Returns what was still held back; an open fence ends with the text."""
+        """Return the rest at the end of the text; an open fence ends there."""
         return self._drain("\n" if self._return else "", final=True)
 
     def _drain(self, text: str, *, final: bool) -> str:
-        # The browser drops a mark at the beginning of an element and sees what stands behind it.
+        # The browser drops a byte order mark at the beginning of an element and would interpret
+        # the text after it.
         self._held += text.replace(_BOM, JOINER)
         if not self._tail:
-            # So does Streamlit with spaces: the first line is not indented.
+            # Streamlit drops leading spaces in the same way: the first line is not indented.
             self._held = self._held.lstrip()
         shown: list[str] = []
         while self._held:
@@ -115,7 +117,7 @@ class SafeMarkdown:
         return "".join(shown)
 
     def _next(self, *, final: bool) -> str | None:
-        """Consume and convert one unit of what is held; None where more text is needed."""
+        """Consume and escape one unit of the held text; None if more text is needed."""
         line, newline, _ = self._held.partition("\n")
         if self._line_begins:
             if not (newline or final) and (not line.strip(" \t") or may_be_fence(line)):
@@ -133,7 +135,7 @@ class SafeMarkdown:
         if plain := _PLAIN.match(self._held):
             return self._take(plain.end())
         if self._held == ":" and not final:
-            return None  # what follows decides
+            return None  # depends on the next character
         return _escape(self._tail, self._take(1), self._held[:1])
 
     def _begin_line(self, line: str) -> str:
@@ -142,14 +144,14 @@ class SafeMarkdown:
         is_fence = self._fences.take(line)
         self._verbatim = inside and self._fences.inside
         if is_fence or not line.strip(" \t"):
-            self._backtick = False  # no paragraph goes on beyond
+            self._backtick = False  # the paragraph ends here
         if not is_fence or self._verbatim:
             return ""
         indent = len(line) - len(line.lstrip(" "))
         return self._take(indent) + self._fence_run(line[indent:])
 
     def _code_span(self, line: str, *, whole: bool) -> str | None:
-        """Code within a line of text, or backticks that close nothing there."""
+        """Process a code span, or backticks that do not form one."""
         line = line[: _MAX_CODE_SPAN + 1]
         run = _run_of(line)
         closing = re.compile(rf"(?<!`){run}(?!`)").search(line, len(run))
@@ -158,7 +160,7 @@ class SafeMarkdown:
             return None
         code = line[: closing.end()] if closing is not None else ""
         unsure = self._backtick or "|" in code
-        # Joiners alone do not break a formula, nor a link that Streamlit completes.
+        # Joiners alone break neither a formula nor a link that Streamlit completes.
         prose = not code or len(code) > _MAX_CODE_SPAN or (unsure and ("$" in code or "[" in code))
         self._backtick |= prose or "|" in code
         if prose:
@@ -168,7 +170,7 @@ class SafeMarkdown:
             _break(code[max(0, at - 3) : at], character, code[at + 1 : at + 2])
             for at, character in enumerate(code)
         )
-        # Backticks by which Streamlit completes an answer that streams must not touch these.
+        # Keeps apart the backticks that Streamlit appends to complete a streaming answer.
         return shown + JOINER if "$" in code else shown
 
     def _tildes(self, line: str, *, whole: bool) -> str | None:
@@ -183,8 +185,8 @@ class SafeMarkdown:
         return self._fence_run(line)
 
     def _fence_run(self, line: str) -> str:
-        """Take backticks or tildes, and keep what Streamlit would do more than highlight from being
-        the language of the code that they may begin."""
+        """Consume backticks or tildes; break an info string that Streamlit does more with than
+        highlighting."""
         run = self._take(len(_run_of(line)))
         info = _INFO.match(line, len(run))
         harmless = len(run) < 3 or info is None or _LANGUAGE.fullmatch(info[1])
@@ -205,7 +207,7 @@ def _escape(before: str, character: str, after: str) -> str:
 
 
 def _break(before: str, character: str, after: str) -> str:
-    """The character, with joiners where it could begin or go on with something active."""
+    """Return the character with joiners where it could begin or continue an active construct."""
     begins = (
         character in "]<@"
         or (character == "&" and after not in ("", " ", "&"))
@@ -218,5 +220,5 @@ def _break(before: str, character: str, after: str) -> str:
 
 
 def _run_of(text: str) -> str:
-    """The same character repeated, at the beginning of ``text``."""
+    """Return the run of the same character at the beginning of ``text``."""
     return text[: len(text) - len(text.lstrip(text[0]))]

@@ -1,4 +1,4 @@
-"""Controls for how the next token is drawn, each explained by one example."""
+"""Controls for the sampling settings, each explained with the same example."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ _CAT = "After “The cat is” the model might expect: playing 50 %, sleeping 25
 _CAT += "driving 5 %, flying 5 %.\n\n"
 
 NEW_TOKENS_HELP = (
-    "The longest answer, in tokens; a token is about three quarters of an English word. The model "
-    "may end earlier by itself."
+    "Maximum length of the answer in tokens; a token is about three quarters of an English word. "
+    "The model may stop earlier."
 )
 TEMPERATURE_HELP = (
-    f"{_CAT}A low temperature (0.2) goes almost always for *playing*; 1.0 keeps these chances; "
-    "2.0 evens them out, so that *flying* comes up more often."
+    f"{_CAT}A low temperature (0.2) almost always selects *playing*; 1.0 keeps these "
+    "probabilities; 2.0 evens them out, so that *flying* is selected more often."
 )
 TOP_P_HELP = (
-    f"{_CAT}Only the likeliest words that together reach this share are considered: 0.5 leaves "
-    "*playing*; 0.8 leaves *playing*, *sleeping* and *eating*; 1.0 leaves all."
+    f"{_CAT}Only the most likely words that together reach this probability are considered: 0.5 "
+    "leaves *playing*; 0.8 leaves *playing*, *sleeping* and *eating*; 1.0 leaves all."
 )
 TOP_K_HELP = (
-    f"{_CAT}Only this many of the likeliest words are considered: 3 leaves *playing*, *sleeping* "
-    "and *eating*, whose chances are scaled up to 100 %. 0 switches it off."
+    f"{_CAT}Only this many of the most likely words are considered: 3 leaves *playing*, "
+    "*sleeping* and *eating*, whose probabilities are scaled to 100 %. 0 disables top-k."
 )
 PENALTY_HELP = (
-    f"{_CAT}If *playing* was said before, a penalty above 1.0 lowers its chance this time, so that "
-    "*sleeping* may win. 1.0 switches it off."
+    f"{_CAT}If *playing* was used before, a penalty above 1.0 lowers its probability, so that "
+    "*sleeping* may be selected. 1.0 disables the penalty."
 )
 SEED_HELP = (
-    "With the same seed and settings the same words are drawn again: the cat is *sleeping* every "
-    "time. Empty draws a fresh seed for each answer; it is shown with the answer."
+    "The same seed and settings select the same words again: the cat is *sleeping* every time. If "
+    "empty, each answer gets a random seed, which is shown with the answer."
 )
-GREEDY_HELP = f"{_CAT}Greedy always takes the likeliest word: the cat is *playing*, every time."
+GREEDY_HELP = f"{_CAT}Greedy always selects the most likely word: the cat is *playing* every time."
 
 
 _OF_THE_MODEL = ("greedy", "temperature", "top_p", "top_k")
-"""What begins as the model wants it; each is the control's key and the setting's name."""
+"""Settings with defaults of the model; each is the widget key and the name of the setting."""
 _MOVED = "sampling_moved"
 
 
-def pick_sampling(usual: SamplingSettings) -> SamplingSettings:
-    """Draw the controls and return what was chosen.
+def pick_sampling(defaults: SamplingSettings) -> SamplingSettings:
+    """Draw the controls and return the selected settings.
 
     Args:
-        usual: what the model begins with. The controls follow it until a person, or a link, has
-            set one of them; from then on all stay as they are.
+        defaults: default settings of the model. The controls follow them until the user or a link
+            has set one of them; after that none changes with the model.
     """
     keep: dict[str, Any] = {"persist_state": "session"}
     move: dict[str, Any] = {"on_change": lambda: st.session_state.update({_MOVED: True})} | keep
@@ -58,9 +58,9 @@ def pick_sampling(usual: SamplingSettings) -> SamplingSettings:
         st.session_state[_MOVED] = True
     if not st.session_state.get(_MOVED):
         for key in _OF_THE_MODEL:
-            if st.session_state.get(key) != getattr(usual, key):
-                st.session_state[key] = getattr(usual, key)
-    _keep_in_link(usual)
+            if st.session_state.get(key) != getattr(defaults, key):
+                st.session_state[key] = getattr(defaults, key)
+    _keep_in_link(defaults)
     max_new_tokens = st.slider(
         "Max new tokens",
         *ranges.MAX_NEW_TOKENS_RANGE,
@@ -109,7 +109,7 @@ def pick_sampling(usual: SamplingSettings) -> SamplingSettings:
         *ranges.SEED_RANGE,
         value=None,
         step=1,
-        placeholder="fresh each time",
+        placeholder="random",
         disabled=greedy,
         key="seed",
         help=SEED_HELP,
@@ -127,7 +127,7 @@ def pick_sampling(usual: SamplingSettings) -> SamplingSettings:
 
 
 def _keep_in_link(defaults: SamplingSettings) -> None:
-    """The link follows the controls and fills them; values out of range are passed over."""
+    """Keep the controls in the URL; values that are out of range are ignored."""
     link_choice("tokens", defaults.max_new_tokens, number_in(*ranges.MAX_NEW_TOKENS_RANGE))
     link_choice("greedy", defaults.greedy, lambda text: text.lower() == "true")
     link_choice("temperature", defaults.temperature, number_in(*ranges.TEMPERATURE_RANGE))

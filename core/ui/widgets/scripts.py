@@ -1,6 +1,6 @@
-"""The scripts that pages of ours run in the browser: the content policy allows these by their hash.
+"""JavaScript of the pages; the Content-Security-Policy allows exactly these scripts by their hash.
 
-Whatever is not listed here, an answer's included, the browser does not run.
+The browser runs no other inline script, in particular none in an answer.
 """
 
 from pathlib import Path
@@ -17,19 +17,20 @@ if (place) {
 
 _CHUNKS = Path(file_util.get_static_dir(), "static", "js")
 IDLE_MS = 120_000
-"""After the last touch, until a kiosk's page starts afresh."""
+"""Time without user input after which a kiosk returns to the first page."""
 _QUIET_MS = 3000
-"""After which a page on which nothing has changed lets the charts' program be loaded: while an
-answer streams, that would take half a second of one core from its model."""
+"""Time without a change on the page after which the chart code is loaded. While an answer streams,
+loading it would take half a second of one core from the model."""
 
 
-def _load_ahead(*chunks: str) -> str:
-    """A script that lets the browser load parts of Streamlit's program when it has time.
+def _preload(*chunks: str) -> str:
+    """Return a script that preloads parts of Streamlit's frontend when the browser is idle.
 
-    Plotly takes it half a second, with which it would otherwise begin when the first chart comes.
+    Plotly takes half a second, which would otherwise delay the first chart.
 
     Args:
-        chunks: names up to the hash in them; those that this Streamlit does not have are left out.
+        chunks: file names without their hash; names that this Streamlit version does not have are
+            ignored.
     """
     files = [path.name for chunk in chunks for path in sorted(_CHUNKS.glob(f"{chunk}.*.js"))]
     if not files:
@@ -49,16 +50,16 @@ def _load_ahead(*chunks: str) -> str:
     )
 
 
-LOAD_CHARTS = _load_ahead("PlotlyChart")
+LOAD_CHARTS = _preload("PlotlyChart")
 """In the head of every page, see :class:`core.server.preload.ScriptInPage`."""
 
-START_AFRESH = f"""{{
+KIOSK_RESET = f"""{{
 const afresh = () => location.replace(new URL("./", location.href));
 let timer;
 const touched = () => {{clearTimeout(timer); timer = setTimeout(afresh, {IDLE_MS});}};
 for (const kind of ["pointerdown", "keydown", "wheel", "touchmove"])
 addEventListener(kind, touched, {{capture: true, passive: true}});
 }}"""
-"""In a kiosk, in the head of every page: the next visitor finds the first page as it began."""
+"""In the head of every page of a kiosk: resets the app for the next visitor."""
 
-ALL = (SCROLL_TO_MATCH, LOAD_CHARTS, LOAD_CHARTS + START_AFRESH)
+ALL = (SCROLL_TO_MATCH, LOAD_CHARTS, LOAD_CHARTS + KIOSK_RESET)

@@ -1,8 +1,8 @@
-"""Places in a row of buttons, for what changes while a person looks on.
+"""Fixed places in a row of buttons whose content changes while the user looks at it.
 
-Streamlit takes an old button away some tenths of a second after it has drawn what comes instead of
-it. Side by side the two push each other away from under the mouse, and a click is lost. In a place
-of its own what comes is at once where it stays.
+Streamlit removes an old button some tenths of a second after it has drawn its replacement. Side by
+side, the two would move each other away from under the mouse, and a click would be lost. In a
+container of its own, the replacement is at its final position at once.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 STYLE = Path(__file__).with_suffix(".css")
-"""For the shell to draw."""
+"""Style sheet, drawn by the shell."""
 
 
 def place(name: str) -> DeltaGenerator:
-    """A container for one button, or for none.
+    """Return a container for one button or none.
 
-    Draw as many places in a row whatever is in them, and what is not always there on the left: the
-    row ends at its right edge.
+    Always draw the same number of places in a row, and put optional buttons on the left: the row is
+    aligned to the right.
 
     Args:
-        name: of the place, the only one on the page.
+        name: name of the place, unique on the page.
     """
     return st.container(key=f"place_{name}", width="content", horizontal_alignment="right")

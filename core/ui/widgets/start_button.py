@@ -1,4 +1,4 @@
-"""The button that starts answers; where a model is to be downloaded first, it asks once."""
+"""Run button; if a model must be downloaded first, it opens a dialog to confirm that."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
 from core.units import bytes_text, duration_text
 
-_AGREED = "agreed_to_download"
+_CONFIRMED = "agreed_to_download"
 
 
 def to_download(engine: Engine, spec: ModelSpec) -> int | None:
-    """Bytes to be fetched before the model can answer; 0 where nothing is, and where that model
-    cannot be had at all; None where it must be looked up first."""
+    """Return the bytes to download before the model can run.
+
+    0 if nothing has to be downloaded or the model is not available at all; None if the size is not
+    known without a request to the Hugging Face Hub.
+    """
     if spec.remote:
         return 0
     try:
@@ -41,41 +44,37 @@ def to_download(engine: Engine, spec: ModelSpec) -> int | None:
 
 
 def draw_start(label: str, specs: Sequence[ModelSpec], *, disabled: bool) -> bool:
-    """Draw the primary button.
+    """Draw the button and return whether to start now.
 
     Args:
-        label: where nothing is to be downloaded.
-        specs: the models that are to answer.
-        disabled: whether nothing can be started now.
-
-    Returns:
-        Whether to start now.
+        label: label if nothing has to be downloaded.
+        specs: the models to run.
     """
     sizes = {spec.model: to_download(shared_engine(), spec) for spec in specs}
     missing = [spec for spec in specs if sizes[spec.model] != 0] if may_manage() else []
-    words = _words(sizes.values())
+    download = _download_label(sizes.values())
     pressed = st.button(
-        f"{words}, then {label[0].lower()}{label[1:]}" if missing else label,
+        f"{download}, then {label[0].lower()}{label[1:]}" if missing else label,
         icon=":material/download:" if missing else ":material/play_arrow:",
         type="primary",
         shortcut="Ctrl+Enter",
         disabled=disabled,
         key="start",
     )
-    if st.session_state.pop(_AGREED, None) == tuple(specs):
+    if st.session_state.pop(_CONFIRMED, None) == tuple(specs):
         return not disabled
     if pressed and missing:
-        _ask(tuple(specs), missing)
+        _confirm(tuple(specs), missing)
         return False
     return pressed
 
 
-@st.dialog("Download first?")
-def _ask(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None:
+@st.dialog("Download the model?")
+def _confirm(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None:
     engine, access = shared_engine(), hub_access()
     problem: str | None = None
     if access.offline:
-        problem = "Offline is on; switch it off under Hub on the Models page."
+        problem = "Offline mode is on. Turn it off under Hugging Face access on the Models page."
     for spec in missing:
         title = safe_inline(engine.store.title(spec.model))
         try:
@@ -85,10 +84,10 @@ def _ask(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None:
             continue
         problem = problem or needs.problem
         st.markdown(
-            f"**{title}** · {spec.precision.label}: {bytes_text(needs.download_bytes)} from "
-            f"{safe_inline(hub_url(access))}. Converting it takes about "
-            f"{duration_text(needs.seconds)} and {bytes_text(needs.memory_bytes)} of memory; the "
-            f"result has {bytes_text(needs.disk_bytes)}."
+            f"**{title}** · {spec.precision.label}: download of "
+            f"{bytes_text(needs.download_bytes)} from {safe_inline(hub_url(access))}. Conversion "
+            f"takes about {duration_text(needs.seconds)} and {bytes_text(needs.memory_bytes)} of "
+            f"memory; the converted model takes {bytes_text(needs.disk_bytes)} on disk."
         )
     if problem is not None:
         st.error(safe_inline(problem), icon=":material/block:")
@@ -99,7 +98,7 @@ def _ask(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None:
             type="primary",
             disabled=problem is not None,
             key="agree",
-            on_click=lambda: st.session_state.update({_AGREED: specs}),
+            on_click=lambda: st.session_state.update({_CONFIRMED: specs}),
         ):
             st.rerun()
         if st.button("Cancel", key="disagree"):
@@ -107,25 +106,26 @@ def _ask(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None:
 
 
 def _needs(engine: Engine, spec: ModelSpec) -> Estimate:
-    """
+    """Return what download and conversion take.
+
     Raises:
-        PaddockError: it cannot be had, or the hub does not know it.
+        PaddockError: the model is not available, or is not on the Hugging Face Hub.
     """
     source = engine.store.resolve(spec.model)
     described = _described(source.key)
     if source.model is None and described is None:
-        with st.spinner(f"Asking the hub for {safe_inline(source.title)}"):
+        with st.spinner(f"Looking up {safe_inline(source.title)} on the Hugging Face Hub"):
             described = model_hub.describe(str(source.location), hub_access())
         added().put(source, described)
     return estimate(source, spec.precision, engine.settings, hub=described)
 
 
 def _described(key: str) -> HubModel | None:
-    """What the hub said of a model in this session."""
+    """Return what the Hugging Face Hub reported for a model in this session."""
     model = added().models.get(key)
     return model.hub if model is not None else None
 
 
-def _words(sizes: Collection[int | None]) -> str:
+def _download_label(sizes: Collection[int | None]) -> str:
     known = [size for size in sizes if size is not None]
     return f"Download {bytes_text(sum(known))}" if len(known) == len(sizes) else "Download"

@@ -1,8 +1,8 @@
-"""What a click set in other controls, kept until the browser shows it.
+"""Widget values set by a callback, kept until the browser shows them.
 
-Streamlit forgets such a value where the next click comes before it is seen: the browser still has
-the old one there, sends it along, and that wins. A control that nobody sees counts the drawings of
-such values; what the browser sends for it tells which of them it has.
+Streamlit loses such a value if the next click comes before the browser has received it: the browser
+then still sends the old value with that click, and the old value wins. A hidden text input counts
+the runs that sent such values; its value from the browser shows which of them have arrived.
 """
 
 from __future__ import annotations
@@ -14,94 +14,94 @@ from typing import Any
 
 import streamlit as st
 
-_SETTLED, _DRAWN = "settled", "drawn"
+_PENDING, _DRAWN = "settled", "drawn"
 _STYLE = Path(__file__).with_suffix(".css")
-ANEW = object()
-"""For :func:`settle`: let a control begin anew with what it begins with."""
+RESET = object()
+"""Value for :func:`set_widgets` that resets a widget to its initial value."""
 
 
 @dataclass
 class _Change:
     before: Any
     after: Any
-    drawing: int | None = None
-    """The drawing with which it was sent to the browser; None where it was not yet."""
+    run: int | None = None
+    """Number of the run that sent it to the browser; None if not sent yet."""
 
 
 @dataclass
-class _Settled:
-    """A plain object, so that an interrupted script keeps it."""
+class _PendingChanges:
+    """Plain object in the session state, so that an interrupted run keeps it."""
 
-    drawings: int = 0
+    runs: int = 0
     changes: dict[str, _Change] = field(default_factory=dict)
 
 
-def settle(values: Mapping[str, Any]) -> None:
-    """Set controls that are drawn later; for callbacks.
+def set_widgets(values: Mapping[str, Any]) -> None:
+    """Set the values of widgets that are drawn later; for callbacks.
 
     Args:
-        values: by the controls' keys; :data:`ANEW` among them.
+        values: values, or :data:`RESET`, by widget key.
     """
     for key, value in values.items():
-        earlier = _settled().changes.get(key)
+        earlier = _pending().changes.get(key)
         again = earlier is not None and not _is_shown(earlier) and _now(key) == earlier.after
-        # The browser still has what was there before the first of two changes.
-        _settled().changes[key] = _Change(earlier.before if again else _now(key), value)
+        # The browser still has the value from before the first of two changes.
+        _pending().changes[key] = _Change(earlier.before if again else _now(key), value)
         _put(key, value)
 
 
 def is_stale(key: str) -> bool:
-    """Whether what the browser sent for a control is from before :func:`settle` set it.
+    """Return whether the browser sent a value from before :func:`set_widgets`.
 
-    For callbacks: Streamlit takes the old value, sent once more, for a change by the person.
+    For callbacks: Streamlit treats the old value, sent again, as a change by the user.
     """
-    change = _settled().changes.get(key)
+    change = _pending().changes.get(key)
     return change is not None and not _is_shown(change) and _now(key) == change.before
 
 
-def hold_settled() -> None:
-    """Set again what the browser did not have when it asked; call it before a page is drawn.
+def restore_pending() -> None:
+    """Set values again that the browser did not have yet; call it before a page is drawn.
 
-    A control that shows neither the old nor the new value was changed by the person since.
+    A widget with neither the old nor the new value was changed by the user in the meantime.
     """
     st.html(_STYLE)
-    settled = _settled()
-    for key, change in list(settled.changes.items()):
+    pending = _pending()
+    for key, change in list(pending.changes.items()):
         if _is_shown(change):
-            del settled.changes[key]
+            del pending.changes[key]
         elif _now(key) == change.before:
             _put(key, change.after)
 
 
-def page_was_drawn() -> None:
-    """Send the browser word that it has been sent all changes; call it after a page is drawn."""
-    settled = _settled()
-    unsent = [change for change in settled.changes.values() if change.drawing is None]
+def mark_sent() -> None:
+    """Number the changes that this run has sent to the browser; call it after a page is drawn."""
+    pending = _pending()
+    unsent = [change for change in pending.changes.values() if change.run is None]
     if unsent:
-        settled.drawings += 1
+        pending.runs += 1
         for change in unsent:
-            change.drawing = settled.drawings
-    if st.session_state.get(_DRAWN) != str(settled.drawings):
-        st.session_state[_DRAWN] = str(settled.drawings)
+            change.run = pending.runs
+    if st.session_state.get(_DRAWN) != str(pending.runs):
+        st.session_state[_DRAWN] = str(pending.runs)
     st.text_input(_DRAWN, key=_DRAWN, label_visibility="collapsed", persist_state="session")
 
 
-def _settled() -> _Settled:
-    return st.session_state.setdefault(_SETTLED, _Settled())
+def _pending() -> _PendingChanges:
+    return st.session_state.setdefault(_PENDING, _PendingChanges())
 
 
 def _is_shown(change: _Change) -> bool:
-    told = str(st.session_state.get(_DRAWN))
-    shown = int(told) if told.isdecimal() else 0  # a browser may send anything
-    return change.drawing is not None and change.drawing <= shown
+    sent = str(st.session_state.get(_DRAWN))
+    shown = int(sent) if sent.isdecimal() else 0  # a browser may send anything
+    return change.run is not None and change.run <= shown
 
 
 def _now(key: str) -> Any:
-    return st.session_state.get(key, ANEW)
+    return st.session_state.get(key, RESET)
 
 
 def _put(key: str, value: Any) -> None:
-    if value is ANEW:
+    if value is RESET:
         st.session_state.pop(key, None)
     else:
         st.session_state[key] = value

@@ -1,4 +1,4 @@
-"""Who visits this server, and the pages that are open: shared by the server and the pages."""
+"""Visitors and open page connections, shared by the HTTP server and the pages."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from core.auth import Accounts
 
 first_screen_drawn = threading.Event()
-"""Set by the shell once it has drawn a page."""
+"""Set by the shell after it has drawn a page."""
 
 
 def accounts() -> Accounts:
-    """The accounts of the shared engine."""
+    """Return the accounts of the shared engine."""
     from core.ui.widgets.resources import shared_engine
 
     return shared_engine().accounts
@@ -32,10 +32,10 @@ def accounts() -> Accounts:
 
 @cache
 def visitors() -> Visitors:
-    """Tells who visits this server.
+    """Return the object that identifies the visitor of each request.
 
     Raises:
-        PersonMistake: a setting holds what it cannot.
+        PersonMistake: a setting has an invalid value.
     """
     settings = load_settings()
     parse_setting(settings.remotes or "")
@@ -43,10 +43,10 @@ def visitors() -> Visitors:
 
 
 def redirect_message(where: str = f"{SIGN_IN}?ended") -> ForwardMsg:
-    """Tells a page in the browser to go elsewhere; by default its session has ended.
+    """Return a message that redirects a page; by default to sign-in because its session has ended.
 
     Args:
-        where: one of :mod:`core.server.paths`, relative, so that it holds below any prefix.
+        where: a relative path from :mod:`core.server.paths`, so that it works below any prefix.
     """
     message = ForwardMsg()
     message.auth_redirect.url = where
@@ -54,24 +54,24 @@ def redirect_message(where: str = f"{SIGN_IN}?ended") -> ForwardMsg:
 
 
 def media_in(message: bytes) -> set[str]:
-    """Ids of the media files whose address a message to a page holds.
+    """Return the ids of the media files whose URLs are in a message to a page.
 
-    Only the fields are read in which Streamlit itself puts addresses: what people and models write
-    may look like one.
+    Only fields in which Streamlit itself puts URLs are read, because texts of users and models may
+    look like such a URL.
     """
     if b"/media/" not in message:
         return set()
-    said = ForwardMsg.FromString(message)
-    match said.WhichOneof("type"):
+    parsed = ForwardMsg.FromString(message)
+    match parsed.WhichOneof("type"):
         case "delta":
-            element = said.delta.new_element
+            element = parsed.delta.new_element
             urls = [element.download_button.url, *(image.url for image in element.imgs.imgs)]
         case "logo":
-            urls = [said.logo.image, said.logo.icon_image]
+            urls = [parsed.logo.image, parsed.logo.icon_image]
         case "page_config_changed":
-            urls = [said.page_config_changed.favicon]
+            urls = [parsed.page_config_changed.favicon]
         case "backend_operation_response":
-            urls = [said.backend_operation_response.deferred_file.url]
+            urls = [parsed.backend_operation_response.deferred_file.url]
         case _:
             urls = []
     return {Path(url).name.partition(".")[0] for url in urls if url.startswith("/media/")}
@@ -80,15 +80,15 @@ def media_in(message: bytes) -> set[str]:
 connections = Connections(
     accounts, farewell=lambda: redirect_message().SerializeToString(), media_in=media_in
 )
-"""The pages that are open."""
+"""Open connections of the pages."""
 
 
 def url_prefix() -> str:
-    """``server.baseUrlPath``, with a slash before and none behind."""
+    """Return ``server.baseUrlPath`` with a leading and without a trailing slash."""
     path = (config.get_option("server.baseUrlPath") or "").strip("/")
     return f"/{path}" if path else ""
 
 
 def index_page() -> Path:
-    """Streamlit's own page, into which everything is drawn."""
+    """Return the path of Streamlit's ``index.html``."""
     return Path(file_util.get_static_dir(), "index.html")
