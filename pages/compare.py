@@ -6,13 +6,13 @@ from core.compare.fit import fit_together
 from core.compare.setup import Mode
 from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
-from core.ui.compare.columns import draw_answers, follow_to_the_end, scroll_here
+from core.ui.compare.columns import draw_answers, follow_run, scroll_into_view
 from core.ui.compare.history import draw_actions, draw_history, draw_link
 from core.ui.compare.judge import draw_judge, draw_ratings
-from core.ui.compare.list import ask_for_list, draw_list, list_linked
+from core.ui.compare.list import draw_list, draw_list_input, list_linked
 from core.ui.compare.result import draw_result
 from core.ui.compare.setup import draw_side_buttons, pick_blind, pick_mode, pick_sides
-from core.ui.compare.state import Shown, comparison
+from core.ui.compare.state import MatchView, compare_state
 from core.ui.instruct.question import CONTEXT, INSTRUCTION, draw_instruction
 from core.ui.widgets.link import link_choice, one_of, texts_linked
 from core.ui.widgets.person import person
@@ -24,16 +24,16 @@ from core.ui.widgets.start_button import draw_start
 ONE, LIST = "one", "list"
 LABELS = {ONE: "One instruction", LIST: "A list of instructions"}
 
-person()  # whoever may not be here is sent away
-state, engine = comparison(), shared_engine()
-running = state.running  # asked once: it may end while the page is drawn
+person()  # redirects visitors without access to sign-in
+state, engine = compare_state(), shared_engine()
+running = state.running  # read once: the run may end while the page is drawn
 
-# The instruction, and who is to answer it.
-st.title("Put models side by side", anchor=False)
-st.caption("The same instruction, settings and seed for all of them; you say which answer is best.")
+# Instruction and models
+st.title("Compare models side by side", anchor=False)
+st.caption("All models get the same instruction, settings and seed. You vote for the best answer.")
 link_choice("ask", ONE, one_of([ONE, LIST]))
 kind = st.segmented_control(
-    "What to ask",
+    "Input",
     [ONE, LIST],
     format_func=LABELS.__getitem__,
     required=True,
@@ -43,27 +43,27 @@ kind = st.segmented_control(
 )
 instructions, instruction, context = (), "", ""
 if kind == LIST:
-    instructions = ask_for_list()
+    instructions = draw_list_input()
 else:
     instruction, context = draw_instruction()
 sides = pick_sides(engine.store)
 specs = tuple(side.spec for side in sides)
 
-# The settings, the same for all: at first those of A's model.
+# Settings, the same for all models; the defaults are those of model A.
 with st.sidebar:
     sampling = pick_sampling(default_sampling(engine.store, specs[0].model))
 
 with st.container(horizontal=True, gap="medium"):
     draw_side_buttons(engine.store, specs)
-    link = st.empty()  # drawn once all settings stand in it
+    link = st.empty()  # drawn after all settings have been written to the URL
 
-# How they run, and the start.
-tight = fit_together(engine.pool, engine.store, specs)
-all_of_them = "both" if len(sides) == 2 else "all"
+# Mode and start
+memory_problem = fit_together(engine.pool, engine.store, specs)
+both_or_all = "both" if len(sides) == 2 else "all"
 with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-    start = st.empty()  # drawn once it is known whether it may be pressed
+    start = st.empty()  # drawn after the mode, which decides whether it is enabled
     st.button(
-        f"Stop {all_of_them}",
+        f"Stop {both_or_all}",
         icon=":material/stop:",
         on_click=state.stop,
         disabled=not running,
@@ -73,35 +73,35 @@ with st.container(horizontal=True, gap="small", vertical_alignment="center"):
 with link.container():
     draw_link(whole=list_linked() if kind == LIST else texts_linked(INSTRUCTION, CONTEXT))
 with start.container():
-    too_tight = tight is not None and mode is Mode.RACE
-    asked = draw_start(f"Run {all_of_them}", specs, disabled=running or too_tight)
+    does_not_fit = memory_problem is not None and mode is Mode.RACE
+    started = draw_start(f"Run {both_or_all}", specs, disabled=running or does_not_fit)
 st.caption(mode.sentence)
-if tight is not None:
-    remedy = "" if mode is Mode.RACE else " Fair can still load them one after the other."
-    st.warning(safe_inline(tight) + remedy, icon=":material/memory:")
-if asked and not state.running:  # the second of two quick clicks finds it running
+if memory_problem is not None:
+    remedy = "" if mode is Mode.RACE else " Fair mode can still load them one at a time."
+    st.warning(safe_inline(memory_problem) + remedy, icon=":material/memory:")
+if started and not state.running:  # a double click would start a second run
     if kind == LIST:
         request = GenerationRequest("", sampling=sampling)
-        state.ask_all(sides, instructions, request, mode, blind=blind)
+        state.submit_list(sides, instructions, request, mode, blind=blind)
     else:
-        state.ask(sides, GenerationRequest(instruction, context, sampling), mode, blind=blind)
+        state.submit(sides, GenerationRequest(instruction, context, sampling), mode, blind=blind)
     st.rerun()
 if notice := state.take_notice():
     st.warning(safe_inline(notice), icon=":material/info:")
 
-# The answers, and what they show.
+# Answers and results
 entry = state.current
-shown = entry if entry is None or isinstance(entry, Shown) else draw_list(entry, state)
-if shown is not None:
+view = entry if entry is None or isinstance(entry, MatchView) else draw_list(entry, state)
+if view is not None:
     with st.container(key="current"):
-        scroll_here(shown)
-        st.markdown(emphasised(shown.match.setup.request.instruction))
-        draw_answers(shown, state)
-        if not shown.running:
-            draw_judge(shown, state)
-            draw_result(shown, engine.store)
-            draw_actions(shown, state, engine.store)
+        scroll_into_view(view)
+        st.markdown(emphasised(view.match.setup.request.instruction))
+        draw_answers(view, state)
+        if not view.running:
+            draw_judge(view, state)
+            draw_result(view, engine.store)
+            draw_actions(view, state, engine.store)
 
 draw_history(state)
 draw_ratings()
-follow_to_the_end(state, was_running=running)
+follow_run(state, was_running=running)

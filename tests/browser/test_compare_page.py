@@ -138,8 +138,8 @@ def test_both_columns_stream_at_the_same_time(
     page.await_end()
     assert TEXTS[NEOX] in page.text("A") and TEXTS[LLAMA] in page.text("B")
     for letter in "AB":
-        assert "contended" in page.text(letter)
-    page.page.locator(".st-key-result").get_by_text("contended, so not for the record").wait_for()
+        assert "measured while busy" in page.text(letter)
+    page.page.locator(".st-key-result").get_by_text("; measured while busy, so not").wait_for()
 
 
 def test_fair_sides_answer_one_after_the_other(
@@ -154,7 +154,7 @@ def test_fair_sides_answer_one_after_the_other(
     scripted.release(model=NEOX)
     page.await_end()
     assert TEXTS[LLAMA] in page.text("B")
-    assert "contended" not in page.text("A") + page.text("B")
+    assert "measured while busy" not in page.text("A") + page.text("B")
     chart = page.page.get_by_test_id("stPlotlyChart")
     chart.get_by_text("Tokens over time").wait_for()
 
@@ -190,7 +190,7 @@ def test_stop_reaches_a_prefill_and_skips_who_has_not_begun(
     eventually(lambda: scripted.state(NEOX)["interrupted"] == 1, "the prefill was interrupted")
     assert scripted.state(NEOX)["stopped_at"] - clicked < AT_ONCE_S
     page.await_end()
-    assert "ended: cancelled" in page.text("A") and "Was not asked." in page.text("B")
+    assert "ended: cancelled" in page.text("A") and "Not started." in page.text("B")
     assert scripted.state(LLAMA)["prompts"] == []
 
 
@@ -370,7 +370,7 @@ def test_hostile_answers_stay_text_in_columns_diff_and_export(
     page = compare(tokens="1000")
     page.ask("<img src=x onerror=alert(1)> ![x](http://evil.example/x.png)")
     page.await_end()
-    page.page.get_by_text("The two texts in one").click()
+    page.page.get_by_text("Differences word by word").click()
     diff = page.page.locator(".diff")
     diff.wait_for()
     assert '<img src="http://evil.example/h.png" onerror="alert(1)">' in diff.inner_text()
@@ -421,6 +421,6 @@ def test_a_list_runs_and_can_be_stopped(
     page.page.get_by_text("Instruction 2 of 3").wait_for()
     time.sleep(0.5)
     page.page.get_by_role("button", name="Stop both").click()
-    page.page.get_by_text("It was stopped.").wait_for()
+    page.page.get_by_text("The run was stopped.").wait_for()
     asked = [prompt for prompt in scripted.state(NEOX)["prompts"] if "Third?" in prompt]
     assert asked == []

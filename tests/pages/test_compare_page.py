@@ -23,8 +23,9 @@ from core.hardware.devices import AUTO
 from core.inference.job import Job
 from core.runtimes.spec import RuntimeName
 from core.settings import load_settings
-from core.ui.compare.state import Comparison, Shown, ShownList
+from core.ui.compare.state import CompareState, MatchView, SeriesView
 from core.units import milliseconds_text, rate_text
+from tests.browser.screen import ENDED
 from tests.browser.scripted import STAGES, Script, ScriptedRuntime, scripted_conversion
 from tests.fakes import APART_NS, NEAR_NS, FakeCores
 
@@ -91,7 +92,7 @@ def checked(app: AppTest) -> AppTest:
     return app
 
 
-def state(app: AppTest) -> Comparison:
+def state(app: AppTest) -> CompareState:
     return app.session_state["comparison"]
 
 
@@ -125,9 +126,9 @@ def finish(app: AppTest) -> None:
     checked(app.run())
 
 
-def shown(app: AppTest) -> Shown:
+def shown(app: AppTest) -> MatchView:
     current = state(app).current
-    assert isinstance(current, Shown)
+    assert isinstance(current, MatchView)
     return current
 
 
@@ -229,7 +230,7 @@ def test_embedded_models_answer_on_both_sides_with_one_seed(runs: RunStore) -> N
     assert {row.start.origin.value for row in rows} == {"compare"}
     assert len({row.start.seed for row in rows}) == 1
     assert not any(row.result is None or row.result.contended for row in rows)
-    assert texts(app).count("ended:") == 2
+    assert len(ENDED.findall(texts(app))) == 2
 
 
 def test_the_figures_are_those_of_the_records(
@@ -260,13 +261,14 @@ def test_a_race_is_marked_contended_wherever_its_timings_are(scripted: None) -> 
     app = page(mode="race")
     run(app)
     assert all(answer and answer.contended for answer in shown(app).match.answers)
-    assert texts(app).count("contended: something else") == 2
+    assert texts(app).count("measured while busy: another generation") == 2
     table = app.table[0].value.set_index("Figure")
     for name in ("Decode rate", "Time to first token", "Time per output token"):
         assert all("warning" in table[letter][name] for letter in "AB"), name
-    assert "contended, so not for the record" in texts(app)
+    assert "; measured while busy, so not comparable" in texts(app)
     chart = json.loads(app.get("plotly_chart")[0].proto.spec)
-    assert [line["name"] for line in chart["data"]] == ["A (contended)", "B (contended)"]
+    names = [line["name"] for line in chart["data"]]
+    assert names == ["A (measured while busy)", "B (measured while busy)"]
 
 
 def test_what_is_too_fast_to_time_is_given_again_unseen(
@@ -285,13 +287,13 @@ def test_what_is_too_fast_to_time_is_given_again_unseen(
     named(app.text_area, "Instruction").set_value("Why walk in the rain?")
     press(app, "Run both")
     deadline = time.monotonic() + PATIENCE_S
-    while "That was too fast to time" not in texts(app):
+    while "too short to time" not in texts(app):
         assert time.monotonic() < deadline and state(app).running
         checked(app.run())
     assert not has(app, "A is better") and "Rain is loud. Rain is clean." in texts(app)
     looked_at.set()
     finish(app)
-    assert "That was too fast to time" not in texts(app)
+    assert "too short to time" not in texts(app)
     assert "medians of several answers (15 of A, 15 of B)" in texts(app)
     assert texts(app).count("medians of 15 ·") == 2
     assert runs.count() == 2 and len(shown(app).match.answers) == 2
@@ -310,11 +312,12 @@ def test_timings_taken_with_the_cores_apart_are_marked(scripted: None, cores: Fa
     run(app)
     table = app.table[0].value.set_index("Figure")
     assert all("warning" in table[letter]["Decode rate"] for letter in "AB")
-    assert "contended, so not for the record" in texts(app)
+    assert "; measured while busy, so not comparable" in texts(app)
     assert "while A and B answered, this machine's host had moved its cores apart" in texts(app)
     assert "something else was generating" not in texts(app)
     chart = json.loads(app.get("plotly_chart")[0].proto.spec)
-    assert [line["name"] for line in chart["data"]] == ["A (contended)", "B (contended)"]
+    names = [line["name"] for line in chart["data"]]
+    assert names == ["A (measured while busy)", "B (measured while busy)"]
 
 
 def test_one_side_that_fails_leaves_the_other_alone(scripted: None) -> None:
@@ -429,7 +432,7 @@ def test_models_that_do_not_fit_together_get_a_sentence_before_anything_loads(
     named(app.segmented_control, "How they run").set_value(Mode.FAIR)
     checked(app.run())
     assert not named(app.button, "Run both").disabled
-    assert "one after the other" in app.warning[0].value
+    assert "one at a time" in app.warning[0].value
 
 
 def test_a_match_goes_on_without_the_page(scripted: None) -> None:
@@ -462,13 +465,13 @@ def test_a_vote_is_kept_and_rated(scripted: None, votes: VoteStore) -> None:
     assert (vote.verdict, vote.blind, vote.comment) == (Verdict.RIGHT, False, "kinder")
     assert (vote.left.model, vote.right.model) == (NEOX, LLAMA)
     assert [vote.left_run, vote.right_run] == [job.run_id for job in shown(app).match.jobs]
-    assert "You found B better." in texts(app)
+    assert "You chose B." in texts(app)
     ratings = app.dataframe[0].value
     assert list(ratings["Model"]) == ["Paddock Llama 6M (tiny demo)", "Paddock NeoX 3M (tiny demo)"]
     assert list(ratings["Wins"]) == [1, 0] and list(ratings["Losses"]) == [0, 1]
     assert ratings["Rating"][0] > 1000 > ratings["Rating"][1]
-    assert ratings["Ahead for sure"][0].endswith("more votes")
-    press(app, "Take the vote back")
+    assert ratings["Significant"][0].endswith("more votes")
+    press(app, "Undo vote")
     assert votes.count() == 0 and has(app, "B is better")
 
 
@@ -487,7 +490,7 @@ def test_a_blind_match_shows_names_and_figures_only_after_the_vote(
     (record,) = votes.recent()
     assert record.vote.blind and record.vote.verdict is Verdict.LEFT
     assert record.vote.left.model == shown(app).match.setup.sides[0].model
-    press(app, "Take the vote back")
+    press(app, "Undo vote")
     press(app, "Tie")
     assert [each.vote.blind for each in votes.recent()] == [False], "the names were seen"
 
@@ -496,7 +499,7 @@ def test_a_blind_failure_does_not_give_the_name_away(scripted: None) -> None:
     say(NEOX, "Rain.", fail_after=1)
     app = page(blind="true")
     run(app)
-    assert app.error[0].value == "This side failed; the reason shows with the names."
+    assert app.error[0].value == "This side failed. The error is shown when the names are revealed."
     press(app, "Reveal without voting")
     assert "scripted fault" in app.error[0].value
 
@@ -508,7 +511,7 @@ def test_the_best_of_three_wins_against_each_other(scripted: None, votes: VoteSt
     found = {(r.vote.left.precision, r.vote.right.precision): r.vote for r in votes.recent()}
     assert len(found) == 2
     assert {vote.verdict for vote in found.values()} == {Verdict.LEFT, Verdict.RIGHT}
-    press(app, "Take the vote back")
+    press(app, "Undo vote")
     press(app, "All bad")
     assert [each.vote.verdict for each in votes.recent()] == [Verdict.BOTH_BAD] * 3
 
@@ -548,13 +551,13 @@ def test_a_list_runs_one_after_another_with_a_summary(scripted: None, runs: RunS
     assert "3 instructions." in texts(app)
     press(app, "Run both")
     finish(app)
-    assert isinstance(state(app).current, ShownList)
+    assert isinstance(state(app).current, SeriesView)
     assert runs.count() == 6
     summary, rows = app.table[0].value, app.dataframe[0].value
     assert list(summary["Answered"]) == ["3", "3"]
     assert list(rows["Instruction"]) == ["Why?", "Where to?", "When?"]
     assert list(rows["State"]) == ["answered"] * 3
-    assert not rows["Contended"].any()
+    assert not rows["Measured while busy"].any()
     assert len({row.start.seed for row in runs.recent()}) == 3, "one for each instruction"
 
 

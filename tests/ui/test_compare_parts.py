@@ -17,11 +17,11 @@ from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from core.store import ModelStore, resolver
 from core.ui.compare import columns
-from core.ui.compare.columns import LOOK_EVERY_S, TURN_S, look_every_s
+from core.ui.compare.columns import REFRESH_S, WAITING_REFRESH_S, refresh_interval_s
 from core.ui.compare.judge import ratings_rows
 from core.ui.compare.result import diff_html
 from core.ui.compare.setup import next_side, unused
-from core.ui.compare.votes import Judgement, NoBest, pair_ids, votes_of
+from core.ui.compare.votes import Judgement, NoWinner, pair_ids, votes_of
 from core.ui.widgets.safe_text import safe_html
 from tests.gguf_files import tiny_gguf
 
@@ -47,12 +47,12 @@ def a_match(count: int, mode: Mode = Mode.FAIR) -> Any:
         (0, {"AB": Verdict.LEFT, "AC": Verdict.LEFT}),
         (1, {"AB": Verdict.RIGHT, "BC": Verdict.LEFT}),
         (2, {"AC": Verdict.RIGHT, "BC": Verdict.RIGHT}),
-        (NoBest.TIE, dict.fromkeys(("AB", "AC", "BC"), Verdict.TIE)),
-        (NoBest.BOTH_BAD, dict.fromkeys(("AB", "AC", "BC"), Verdict.BOTH_BAD)),
+        (NoWinner.TIE, dict.fromkeys(("AB", "AC", "BC"), Verdict.TIE)),
+        (NoWinner.BOTH_BAD, dict.fromkeys(("AB", "AC", "BC"), Verdict.BOTH_BAD)),
     ],
 )
 def test_a_judgement_on_three_settles_these_pairs(
-    best: int | NoBest, expected: dict[str, Verdict]
+    best: int | NoWinner, expected: dict[str, Verdict]
 ) -> None:
     match = a_match(3)
     votes = votes_of(match, Judgement(best), session="s")
@@ -75,12 +75,12 @@ def test_a_vote_says_on_what_and_how_it_was_cast() -> None:
 @pytest.mark.parametrize(
     ("best", "two", "three"),
     [
-        (0, "You found A better.", "You found A best."),
-        (NoBest.TIE, "You found them equally good.", "You found them equally good."),
-        (NoBest.BOTH_BAD, "You found both of no use.", "You found all of no use."),
+        (0, "You chose A.", "You chose A."),
+        (NoWinner.TIE, "You chose a tie.", "You chose a tie."),
+        (NoWinner.BOTH_BAD, "You chose both bad.", "You chose all bad."),
     ],
 )
-def test_a_judgement_in_words(best: int | NoBest, two: str, three: str) -> None:
+def test_a_judgement_in_words(best: int | NoWinner, two: str, three: str) -> None:
     assert (Judgement(best).sentence(2), Judgement(best).sentence(3)) == (two, three)
 
 
@@ -103,9 +103,9 @@ def test_the_ratings_table_is_ordered_and_says_how_sure_it_is() -> None:
     rows = ratings_rows(rate([a_pair("a", "b", 40, 2, 1, 0), a_pair("b", "c", 3, 2, 0, 1)]))
     assert [row["Model"] for row in rows] == ["A", "B", "C"]
     assert [row["Votes"] for row in rows] == [43, 49, 6]
-    assert rows[0]["Ahead for sure"] == "yes"
-    assert rows[1]["Ahead for sure"].endswith("more votes")
-    assert rows[2]["Ahead for sure"] == "—"
+    assert rows[0]["Significant"] == "yes"
+    assert rows[1]["Significant"].endswith("more votes")
+    assert rows[2]["Significant"] == "—"
     assert all("Group" not in row and "Device" not in row for row in rows)
     low, high = map(float, rows[0]["95 % interval"].split(" – "))
     assert low < rows[0]["Rating"] < high
@@ -114,7 +114,7 @@ def test_the_ratings_table_is_ordered_and_says_how_sure_it_is() -> None:
 def test_models_that_nobody_compared_stand_in_groups() -> None:
     rows = ratings_rows(rate([a_pair("a", "b", 2, 0, 0, 0), a_pair("c", "d", 1, 0, 0, 0)]))
     assert [row["Group"] for row in rows] == [1, 1, 2, 2]
-    assert rows[1]["Ahead for sure"] == "—", "the next is of another group"
+    assert rows[1]["Significant"] == "—", "the next is of another group"
 
 
 def test_the_next_side_differs_from_those_there(tmp_path: Path) -> None:
@@ -147,13 +147,14 @@ def test_the_diff_shows_text_and_no_markup(text: str) -> None:
     assert safe_html(text.split()[0]) in inside.replace("</span>", "")
 
 
-@pytest.mark.parametrize(("people", "seconds"), [(0, LOOK_EVERY_S), (2, LOOK_EVERY_S), (20, 2.0)])
-def test_the_more_people_look_on_the_less_often_each_does(
+@pytest.mark.parametrize(("people", "seconds"), [(0, REFRESH_S), (2, REFRESH_S), (20, 2.0)])
+def test_the_refresh_interval_grows_with_the_number_of_comparisons(
     people: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(columns, "matches_under_way", lambda: people)
-    assert look_every_s() == pytest.approx(seconds)
-    assert look_every_s(TURN_S) == pytest.approx(max(seconds, TURN_S))
+    assert refresh_interval_s() == pytest.approx(seconds)
+    waiting_s = refresh_interval_s(WAITING_REFRESH_S)
+    assert waiting_s == pytest.approx(max(seconds, WAITING_REFRESH_S))
 
 
 def test_a_real_model_that_is_installed_stands_first(

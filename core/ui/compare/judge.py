@@ -1,4 +1,4 @@
-"""Lets a person judge a match, and shows what all votes so far say of the models."""
+"""Voting on a comparison, and the ratings of the models from all votes."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from core.db.vote_values import COMMENT_LIMIT
 from core.db.votes import Trait
 from core.errors import RecordsError
 from core.store.resolver import recorded_name, recorded_title
-from core.ui.compare.state import Comparison, Shown
-from core.ui.compare.votes import Judgement, NoBest
+from core.ui.compare.state import CompareState, MatchView
+from core.ui.compare.votes import Judgement, NoWinner
 from core.ui.widgets.resources import shared_votes
 from core.ui.widgets.safe_text import safe_inline, safe_markdown
 
-COUNTED_BY: dict[str, tuple[Trait, ...]] = {
+GROUP_BY: dict[str, tuple[Trait, ...]] = {
     "Model": ("model",),
     "Model and precision": ("model", "precision"),
-    "Everything": ("model", "precision", "device", "runtime"),
+    "Full configuration": ("model", "precision", "device", "runtime"),
 }
-"""What tells models apart in the table."""
-_USUALLY = "Model and precision"
+"""Columns by which votes are grouped in the ratings table."""
+_DEFAULT_GROUP_BY = "Model and precision"
 
 
-def draw_judge(shown: Shown, state: Comparison) -> None:
-    """The question which answer is better; once it is answered, the judgement."""
-    if not shown.can_be_judged:
-        if shown.hidden:
-            _draw_reveal(shown, state, "A side that failed or was not asked cannot be judged.")
+def draw_judge(view: MatchView, state: CompareState) -> None:
+    """Draw the vote buttons, or the vote once it has been cast."""
+    if not view.can_be_judged:
+        if view.hidden:
+            _draw_reveal(view, state, "You cannot vote, because a side failed or did not start.")
         return
     with st.container(border=True, key="judge"):
-        if shown.judgement is not None:
-            _draw_judgement(shown, shown.judgement, state)
+        if view.judgement is not None:
+            _draw_judgement(view, view.judgement, state)
             return
-        count = len(shown.match.setup.sides)
+        count = len(view.match.setup.sides)
         st.markdown(f"**Which answer is {'better' if count == 2 else 'best'}?**")
-        comment_key = f"comment_{shown.match.id}"
+        comment_key = f"comment_{view.match.id}"
         with st.container(horizontal=True, gap="small"):
             for label, icon, best in _choices(count):
                 st.button(
@@ -47,30 +47,30 @@ def draw_judge(shown: Shown, state: Comparison) -> None:
                     icon=f":material/{icon}:",
                     key=f"vote_{best}",
                     on_click=_vote,
-                    args=(state, shown, best, comment_key),
+                    args=(state, view, best, comment_key),
                 )
         st.text_input(
             "Comment",
             key=comment_key,
             max_chars=COMMENT_LIMIT,
-            placeholder="Why? (optional; write it before you vote)",
+            placeholder="Why? (optional, enter it before you vote)",
             label_visibility="collapsed",
         )
-        if shown.hidden:
-            _draw_reveal(shown, state, "Your vote reveals the names.")
+        if view.hidden:
+            _draw_reveal(view, state, "The names are revealed after you vote.")
 
 
 def draw_ratings() -> None:
-    """The table of models by all votes on this machine, and how sure it is."""
+    """Draw the ratings table of the models from all votes on this server."""
     st.subheader("Ratings from votes", anchor=False)
     try:
         if not shared_votes().count():
-            st.caption("Nobody has voted yet. Run a comparison and say which answer is better.")
+            st.caption("There are no votes yet. Run a comparison and vote for an answer.")
             return
         with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
-            counted_by, blind_only = _pick_votes()
+            group_by, blind_only = _pick_votes()
         pairs = shared_votes().pairs(
-            COUNTED_BY[counted_by], name=recorded_name, blind=True if blind_only else None
+            GROUP_BY[group_by], name=recorded_name, blind=True if blind_only else None
         )
     except RecordsError as error:
         st.error(safe_inline(str(error)), icon=":material/error:")
@@ -78,9 +78,9 @@ def draw_ratings() -> None:
     ratings = rate(pairs)
     if not ratings.standings:
         st.caption(
-            "The votes that count here are all on one model against itself; they rate nothing."
+            "All of these votes compare a model with itself, so there are no ratings."
             if pairs
-            else "None of the votes was blind."
+            else "There are no blind votes."
         )
         return
     st.dataframe(
@@ -89,18 +89,20 @@ def draw_ratings() -> None:
         key="ratings",
         column_config={
             "Rating": st.column_config.NumberColumn(format="%.0f"),
-            "Ahead for sure": st.column_config.TextColumn(
-                help="Whether it is better than the next one in the table beyond doubt (95 %) or, "
-                "if not, how many more votes on these two it takes as things look now."
+            "Significant": st.column_config.TextColumn(
+                help="Whether the model is significantly better (95 %) than the next one in the "
+                "table. If not, the estimated number of further votes on these two models that "
+                "would show a significant difference."
             ),
         },
     )
     st.caption(
-        f"Bradley–Terry ratings around {MEAN_RATING:.0f} with 95 % intervals; 400 points are odds "
-        "of ten to one. Ties, and both bad, count as half a win for each."
+        f"Bradley–Terry ratings with a mean of {MEAN_RATING:.0f} and 95 % confidence intervals; a "
+        "difference of 400 means odds of ten to one. Ties and “both bad” count as half a win for "
+        "each side."
         + (
-            " Models of different groups were never voted on together, directly or over others: "
-            "their ratings cannot be compared."
+            " Models in different groups are not connected by any votes, so their ratings cannot "
+            "be compared."
             if len(ratings.groups) > 1
             else ""
         )
@@ -108,7 +110,7 @@ def draw_ratings() -> None:
 
 
 def ratings_rows(ratings: Ratings[Subject]) -> list[dict[str, Any]]:
-    """The rows of the table, the best first, group by group."""
+    """Return the rows of the ratings table, group by group, the best first."""
     rows = []
     several = len(ratings.groups) > 1
     for place, standing in enumerate(ratings.standings):
@@ -130,7 +132,7 @@ def ratings_rows(ratings: Ratings[Subject]) -> list[dict[str, Any]]:
                 "Ties": standing.ties,
                 "Both bad": standing.both_bad,
                 "Votes": standing.votes,
-                "Ahead for sure": _certainty(ratings, subject, following[0].subject)
+                "Significant": _significance(ratings, subject, following[0].subject)
                 if same_group
                 else "—",
             }
@@ -138,7 +140,7 @@ def ratings_rows(ratings: Ratings[Subject]) -> list[dict[str, Any]]:
     return rows
 
 
-def _certainty(ratings: Ratings[Subject], subject: Subject, following: Subject) -> str:
+def _significance(ratings: Ratings[Subject], subject: Subject, following: Subject) -> str:
     missing = ratings.votes_to_be_sure(subject, following)
     if missing is None:
         return "equal so far"
@@ -146,11 +148,11 @@ def _certainty(ratings: Ratings[Subject], subject: Subject, following: Subject) 
 
 
 def _pick_votes() -> tuple[str, bool]:
-    """By what models are told apart, and whether blind votes alone count."""
-    counted_by = st.segmented_control(
-        "Tell apart by",
-        list(COUNTED_BY),
-        default=_USUALLY,
+    """Draw the grouping and the blind filter and return what is selected."""
+    group_by = st.segmented_control(
+        "Group by",
+        list(GROUP_BY),
+        default=_DEFAULT_GROUP_BY,
         required=True,
         key="ratings_by",
         persist_state="session",
@@ -159,44 +161,44 @@ def _pick_votes() -> tuple[str, bool]:
         "Blind votes only",
         key="ratings_blind",
         persist_state="session",
-        help="Leaves out the votes of people who saw the names.",
+        help="Exclude votes of users who saw the names.",
     )
-    return counted_by or _USUALLY, blind_only
+    return group_by or _DEFAULT_GROUP_BY, blind_only
 
 
-def _choices(count: int) -> list[tuple[str, str, int | NoBest]]:
+def _choices(count: int) -> list[tuple[str, str, int | NoWinner]]:
     better = "is better" if count == 2 else "is best"
     return [
         *((f"{LETTERS[side]} {better}", "thumb_up", side) for side in range(count)),
-        ("Tie", "balance", NoBest.TIE),
-        ("Both bad" if count == 2 else "All bad", "thumb_down", NoBest.BOTH_BAD),
+        ("Tie", "balance", NoWinner.TIE),
+        ("Both bad" if count == 2 else "All bad", "thumb_down", NoWinner.BOTH_BAD),
     ]
 
 
-def _vote(state: Comparison, shown: Shown, best: int | NoBest, comment_key: str) -> None:
-    state.judge(shown, Judgement(best, st.session_state.get(comment_key) or ""))
+def _vote(state: CompareState, view: MatchView, best: int | NoWinner, comment_key: str) -> None:
+    state.judge(view, Judgement(best, st.session_state.get(comment_key) or ""))
 
 
-def _draw_judgement(shown: Shown, judgement: Judgement, state: Comparison) -> None:
+def _draw_judgement(view: MatchView, judgement: Judgement, state: CompareState) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        sentence = judgement.sentence(len(shown.match.setup.sides))
+        sentence = judgement.sentence(len(view.match.setup.sides))
         blind = " You voted blind." if judgement.blind else ""
         st.markdown(f":material/how_to_vote: **{sentence}**{blind}", width="stretch")
         st.button(
-            "Take the vote back",
+            "Undo vote",
             icon=":material/undo:",
             type="tertiary",
             key="take_back",
-            on_click=state.take_back,
-            args=(shown,),
+            on_click=state.withdraw_vote,
+            args=(view,),
         )
     if judgement.comment:
         st.caption(safe_markdown(judgement.comment))
-    if shown.hidden:
-        _draw_reveal(shown, state, "The names show once you have voted on the whole list.")
+    if view.hidden:
+        _draw_reveal(view, state, "The names are revealed after you have voted on the whole list.")
 
 
-def _draw_reveal(shown: Shown, state: Comparison, sentence: str) -> None:
+def _draw_reveal(view: MatchView, state: CompareState, sentence: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f":material/visibility_off: {sentence}", width="stretch")
         st.button(
@@ -204,5 +206,5 @@ def _draw_reveal(shown: Shown, state: Comparison, sentence: str) -> None:
             type="tertiary",
             key="reveal",
             on_click=state.reveal,
-            args=(shown,),
+            args=(view,),
         )

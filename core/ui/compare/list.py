@@ -1,4 +1,4 @@
-"""A list of instructions: where a person gives it, and what came out of it."""
+"""Lists of instructions on the Compare page: input, progress and results."""
 
 from __future__ import annotations
 
@@ -17,25 +17,29 @@ from core.compare.match import Match, SideState
 from core.compare.series import SeriesRow, SideSummary
 from core.compare.setup import LETTERS
 from core.errors import PaddockError
-from core.ui.compare.columns import draw_answers, look_every_s
-from core.ui.compare.state import Comparison, Shown, ShownList
+from core.ui.compare.columns import draw_answers, refresh_interval_s
+from core.ui.compare.state import CompareState, MatchView, SeriesView
 from core.ui.instruct.history import model_title
 from core.ui.widgets.link import link_texts, texts_linked
 from core.ui.widgets.safe_text import emphasised, safe_inline
 from core.units import milliseconds_text, rate_text
 
 LIST = "list"
-"""Key of the box, and its name in the link."""
-UNTIMED = (
-    ":material/timer: Each is asked once. Who was fastest is said where all answers took a second "
-    "or more; put a single instruction to *Fair* to have shorter ones timed."
+"""Key of the text area and name of its URL parameter."""
+UNTIMED_HINT = (
+    ":material/timer: Each instruction runs once. The fastest side is shown only where all answers "
+    "took at least one second. To time shorter answers, run a single instruction in *Fair* mode."
+)
+BUSY_HELP = (
+    "The timings are not comparable, because another generation was running at the same time or "
+    "the host had moved the processor cores apart."
 )
 _FILE = "list_file"
-"""Name and content of the uploaded file, which outlives the widget on a page switch."""
+"""Name and content of the uploaded file, kept in the session state across page switches."""
 
 
-def ask_for_list() -> tuple[Instruction, ...]:
-    """Draw the box and the upload; returns what was given, empty where it cannot be used."""
+def draw_list_input() -> tuple[Instruction, ...]:
+    """Draw the text area and the upload and return the instructions; empty if invalid."""
     link_texts(LIST)
     file: tuple[str, bytes] | None = st.session_state.get(_FILE)
     typed = st.text_area(
@@ -81,7 +85,7 @@ def ask_for_list() -> tuple[Instruction, ...]:
 
 
 def list_linked() -> bool:
-    """Whether the whole list stands in the link."""
+    """Return whether the URL contains the whole list."""
     return _FILE not in st.session_state and texts_linked(LIST)
 
 
@@ -95,22 +99,26 @@ def _forget_upload() -> None:
     st.session_state.pop(_FILE, None)
 
 
-# What came out of it
+# Results
 
 
-def draw_list(entry: ShownList, state: Comparison) -> Shown | None:
-    """The list as it stands; returns the match that the person picked from it, once it ended."""
+def draw_list(entry: SeriesView, state: CompareState) -> MatchView | None:
+    """Draw a running or finished list.
+
+    Returns:
+        The comparison that the user selected in a finished list, if any.
+    """
     if entry.running:
         _draw_running(entry, state)
         return None
     rows = entry.series.rows()
     done, count = entry.series.progress
-    stopped = " It was stopped." if entry.series.stopped else ""
-    st.markdown(f"**{done} of {count} instructions run.**{stopped}")
+    stopped = " The run was stopped." if entry.series.stopped else ""
+    st.markdown(f"**{done} of {count} instructions completed.**{stopped}")
     if not entry.hidden:
         st.table(summary_table(entry), border="horizontal", hide_index=True)
         if not all(row.timed for row in rows if row.match is not None):
-            st.caption(UNTIMED)
+            st.caption(UNTIMED_HINT)
     picked = st.dataframe(
         [list_row(row, entry) for row in rows],
         hide_index=True,
@@ -121,13 +129,14 @@ def draw_list(entry: ShownList, state: Comparison) -> Shown | None:
             "#": st.column_config.NumberColumn(width=40),
             "Instruction": st.column_config.TextColumn(width="medium"),
             "State": st.column_config.TextColumn(width="small"),
+            "Measured while busy": st.column_config.CheckboxColumn(help=BUSY_HELP),
         },
     )
     if entry.hidden:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(
-                ":material/visibility_off: Names and figures show once you have voted on every "
-                "instruction that can be judged.",
+                ":material/visibility_off: Names and figures are shown after you have voted on "
+                "every instruction with complete answers.",
                 width="stretch",
             )
             st.button(
@@ -139,35 +148,35 @@ def draw_list(entry: ShownList, state: Comparison) -> Shown | None:
             )
     chosen = picked["selection"]["rows"]
     if not chosen:
-        st.caption("Pick a row to read its answers, and to judge them.")
+        st.caption("Select a row to read its answers and vote on them.")
         return None
     match = rows[chosen[0]].match
     if match is None:
-        st.caption("This instruction was not asked.")
+        st.caption("This instruction was not run.")
         return None
-    return entry.shown(match)
+    return entry.view(match)
 
 
-def _draw_running(entry: ShownList, state: Comparison) -> None:
+def _draw_running(entry: SeriesView, state: CompareState) -> None:
     match = entry.series.current
-    st.fragment(_draw_progress, run_every=look_every_s())(entry, match)
+    st.fragment(_draw_progress, run_every=refresh_interval_s())(entry, match)
     if match is not None:
         with st.container(key="current"):
             st.markdown(emphasised(match.setup.request.instruction))
-            draw_answers(entry.shown(match), state, actions=False)
+            draw_answers(entry.view(match), state, actions=False)
 
 
-def _draw_progress(entry: ShownList, drawn: Match | None) -> None:
+def _draw_progress(entry: SeriesView, drawn: Match | None) -> None:
     if not entry.running or entry.series.current is not drawn:
         st.rerun()
     done, count = entry.series.progress
     st.progress(done / count, text=f"Instruction {min(done + 1, count)} of {count}")
 
 
-def list_row(row: SeriesRow, entry: ShownList) -> dict[str, Any]:
-    """One row of the table; without figures where they are hidden."""
+def list_row(row: SeriesRow, entry: SeriesView) -> dict[str, Any]:
+    """Return one row of the results table; without figures while they are hidden."""
     cells: dict[str, Any] = {"#": row.number, "Instruction": row.instruction}
-    judgement = entry.shown(row.match).judgement if row.match is not None else None
+    judgement = entry.view(row.match).judgement if row.match is not None else None
     cells["Your vote"] = judgement.sentence(len(row.states)) if judgement is not None else ""
     cells["State"] = _state(row)
     if entry.hidden:
@@ -178,28 +187,28 @@ def list_row(row: SeriesRow, entry: ShownList) -> dict[str, Any]:
         for letter, each in figures
     }
     cells["Fastest"] = LETTERS[row.fastest] if row.fastest is not None else ""
-    parts = row.divergence
-    cells["Part at"] = (
-        "" if parts is None or parts.index is None else f"{parts.unit} {parts.index + 1:,}"
+    found = row.divergence
+    cells["Diverge at"] = (
+        "" if found is None or found.index is None else f"{found.unit} {found.index + 1:,}"
     )
-    cells["Contended"] = row.contended
+    cells["Measured while busy"] = row.contended
     cells |= {f"{letter} TTFT ms": _rounded(each and each.ttft_ms) for letter, each in figures}
     cells |= {f"{letter} tokens": each.new_tokens if each else None for letter, each in figures}
     return cells
 
 
-def summary_table(entry: ShownList) -> list[dict[str, str]]:
-    """One row a side over the whole list."""
+def summary_table(entry: SeriesView) -> list[dict[str, str]]:
+    """Return one row per side with the figures over the whole list."""
     return [
         _summary_row(side, summary, entry) for side, summary in enumerate(entry.series.summary())
     ]
 
 
-def _summary_row(side: int, summary: SideSummary, entry: ShownList) -> dict[str, str]:
+def _summary_row(side: int, summary: SideSummary, entry: SeriesView) -> dict[str, str]:
     spec = entry.series.sides[side]
     mark = " :material/warning:" if summary.contended else ""
     ttft = milliseconds_text(summary.ttft_ms) if summary.ttft_ms is not None else "—"
-    # A table's cell is Markdown; a model's own name is a person's text.
+    # A table cell is Markdown, and the name of a model is untrusted text.
     title = safe_inline(f"{model_title(spec)} · {spec.variant}")
     return {
         "Side": f"**{LETTERS[side]}** · {title}",
@@ -218,7 +227,7 @@ def _state(row: SeriesRow) -> str:
         return f"{' and '.join(failed)} failed"
     if all(state is SideState.DONE for state in row.states):
         return "answered"
-    return "not asked" if row.match is None else "stopped"
+    return "not run" if row.match is None else "stopped"
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""What came out of a match: who was faster, what it cost, and where the answers part."""
+"""Result of a comparison: figures, timelines, and where the answers diverge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.compare import LETTERS, DeltaRow, DiffKind
 from core.compare.report import MatchReport, Pair, SideReport, describe
 from core.compare.wording import caution, medians
 from core.store import ModelStore
-from core.ui.compare.state import Shown
+from core.ui.compare.state import MatchView
 from core.ui.widgets.charts import timeline_chart
 from core.ui.widgets.safe_text import safe_html
 from core.units import listed
@@ -24,18 +24,18 @@ _MARKS = {
 }
 
 
-def report_of(shown: Shown, store: ModelStore) -> MatchReport:
-    """All that is known of the match, the person's judgement included."""
-    judgement = shown.judgement
-    sentence = judgement.sentence(len(shown.match.setup.sides)) if judgement else None
-    return describe(shown.match, store, verdict=sentence)
+def report_of(view: MatchView, store: ModelStore) -> MatchReport:
+    """Return the report of a comparison, including the user's vote."""
+    judgement = view.judgement
+    sentence = judgement.sentence(len(view.match.setup.sides)) if judgement else None
+    return describe(view.match, store, verdict=sentence)
 
 
-def draw_result(shown: Shown, store: ModelStore) -> None:
-    """Figures side by side with their winners, the timelines, and where the texts part."""
-    if shown.hidden or not any(shown.match.answers):
+def draw_result(view: MatchView, store: ModelStore) -> None:
+    """Draw the figures side by side, the timelines, and where the texts diverge."""
+    if view.hidden or not any(view.match.answers):
         return
-    report = report_of(shown, store)
+    report = report_of(view, store)
     with st.container(key="result"):
         if sentence := verdict(report.rows):
             st.markdown(f":material/trophy: **{sentence}**")
@@ -55,7 +55,7 @@ def draw_result(shown: Shown, store: ModelStore) -> None:
 
 
 def verdict(rows: Sequence[DeltaRow]) -> str | None:
-    """Who decoded faster, in one sentence; None where that is unknown."""
+    """Return which side decoded faster as a sentence; None if that is unknown."""
     rates = rows[0]
     if sum(value is not None for value in rates.values) < 2:
         return None
@@ -65,11 +65,12 @@ def verdict(rows: Sequence[DeltaRow]) -> str | None:
         sentence = f"{listed(rates.better_letters)} decoded about equally fast, ahead of the others"
     else:
         sentence = f"{LETTERS[rates.winner]} decoded {rates.factor_text}"
-    return f"{sentence}; contended, so not for the record." if rates.contended else f"{sentence}."
+    busy = "; measured while busy, so not comparable with other measurements"
+    return f"{sentence}{busy if rates.contended else ''}."
 
 
 def delta_table(rows: Sequence[DeltaRow]) -> list[dict[str, Any]]:
-    """Rows of the table of figures, as Markdown; every text in it is our own."""
+    """Return the rows of the table of figures, as Markdown; they contain no untrusted text."""
     table = []
     for row in rows:
         cells: dict[str, Any] = {"Figure": row.name}
@@ -94,7 +95,7 @@ def _better(row: DeltaRow) -> str:
 
 
 def _conditions(report: MatchReport) -> str:
-    """Under what the figures were taken: a few sentences."""
+    """Return the conditions of the measurement in a few sentences."""
     known = [side.figures for side in report.sides if side.figures is not None]
     parts = [f"{report.mode.label}: {report.mode.sentence[0].lower()}{report.mode.sentence[1:]}"]
     if sentence := caution(report):
@@ -112,11 +113,11 @@ def _conditions(report: MatchReport) -> str:
     return " ".join(parts)
 
 
-# Where the answers part
+# Where the answers diverge
 
 
 def _draw_divergence(report: MatchReport) -> None:
-    st.markdown("**Where the answers part**")
+    st.markdown("**Where the answers diverge**")
     pair = _pick_pair(report.pairs)
     divergence = pair.divergence
     shared = f" They share {divergence.similarity:.0%} of their words, in the same order."
@@ -129,12 +130,12 @@ def _draw_divergence(report: MatchReport) -> None:
         )
     if any(kind is not DiffKind.SAME for kind, _ in pair.diff):
         a, b = report.sides[pair.a], report.sides[pair.b]
-        with st.expander("The two texts in one, word by word", icon=":material/difference:"):
+        with st.expander("Differences word by word", icon=":material/difference:"):
             st.html(diff_html(a, b, pair))
 
 
 def diff_html(a: SideReport, b: SideReport, pair: Pair) -> str:
-    """Both texts as one, what only one of them has marked; nothing in them is active."""
+    """Return both texts as one HTML text with their differences marked; everything is escaped."""
 
     def marked(kind: DiffKind, text: str) -> str:
         tag, style = _MARKS[kind]

@@ -1,4 +1,4 @@
-"""Which models stand side by side, and how they share the machine: the controls of the page."""
+"""Controls of the Compare page: the models, the mode, and blind comparison."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from core.ui.widgets.pickers import pick_model, pick_prompt_format
 from core.ui.widgets.state import RESET, set_widgets
 
 KEYS = ("left_", "right_", "c_", "d_")
-"""Prefixes of each side's keys, in the session and in the link."""
+"""Key prefix of each side, in the session state and in the URL."""
 _TRAITS = ("model", "precision", "device", "runtime", "format")
 _MODE_CHOSEN = "mode_chosen"
-"""Set once the person, or a link, chose between fair and race; else it follows the devices."""
+"""Set once the user or a link has selected the mode; until then it depends on the devices."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """What was chosen for one column."""
+    """Configuration of one side."""
 
     spec: ModelSpec
     prompt_format: str | None
-    """None takes the model's own."""
+    """None for the model's own chat template."""
 
 
 def pick_sides(store: ModelStore) -> tuple[Side, ...]:
-    """Draw two to four columns of pickers and return what was chosen."""
+    """Draw the controls of two to four sides and return the selected configurations."""
     link_choice("sides", FEWEST_SIDES, number_in(FEWEST_SIDES, MOST_SIDES))
     count: int = st.session_state["sides"]
-    _forget_links(KEYS[count:])
+    _remove_from_url(KEYS[count:])
     sides: list[Side] = []
     for index, column in enumerate(st.columns(count, gap="small")):
         with column.container(border=True, height="stretch", key=_side_key(index)):
@@ -61,7 +61,7 @@ def pick_sides(store: ModelStore) -> tuple[Side, ...]:
 
 
 def draw_side_buttons(store: ModelStore, sides: Sequence[ModelSpec]) -> None:
-    """Buttons that change how many sides there are, and their order."""
+    """Draw the buttons that add a side and change the order of the sides."""
     st.button(
         "Add a model",
         icon=":material/add:",
@@ -76,18 +76,19 @@ def draw_side_buttons(store: ModelStore, sides: Sequence[ModelSpec]) -> None:
         icon=":material/swap_horiz:",
         type="tertiary",
         on_click=_rotate,
-        help="Change sides. With more than two, each moves one to the left.",
+        help="Swap the sides. With more than two, each moves one place to the left.",
     )
 
 
 def pick_mode(sides: Sequence[ModelSpec]) -> Mode:
     """Draw the choice between fair and race."""
-    usual = default_mode(sides)
+    default = default_mode(sides)
     if "mode" in st.query_params:
         st.session_state[_MODE_CHOSEN] = True
-    if not st.session_state.get(_MODE_CHOSEN) and st.session_state.get("mode") is not usual:
-        st.session_state["mode"] = usual  # never in vain: it would undo a click on its way here
-    link_choice("mode", usual, Mode)
+    if not st.session_state.get(_MODE_CHOSEN) and st.session_state.get("mode") is not default:
+        # Only set when it changes: setting it would undo a click that is still on its way.
+        st.session_state["mode"] = default
+    link_choice("mode", default, Mode)
     mode = st.segmented_control(
         "How they run",
         list(Mode),
@@ -98,23 +99,25 @@ def pick_mode(sides: Sequence[ModelSpec]) -> Mode:
         on_change=lambda: st.session_state.update({_MODE_CHOSEN: True}),
         label_visibility="collapsed",
     )
-    return mode or usual
+    return mode or default
 
 
 def pick_blind() -> bool:
-    """Draw the switch for judging blind."""
+    """Draw the switch for blind comparison."""
     link_choice("blind", False, lambda text: text.lower() == "true")
     return st.toggle(
         "Blind",
         key="blind",
         persist_state="session",
-        help="Shuffles the sides and hides names and figures until you have voted.",
+        help="Shuffle the sides and hide names and figures until you have voted.",
     )
 
 
 def next_side(store: ModelStore, others: Sequence[ModelSpec]) -> ModelSpec:
-    """A model to stand beside these, which can answer at once: the one that pages open with, or an
-    embedded one, that is not among them."""
+    """Return a model for a new side that can run at once and is not among ``others``.
+
+    This is the model that is selected at first, or a tiny demo model.
+    """
     first = first_model()
     if first not in {spec.model for spec in others}:
         return ModelSpec(first, preferred_precision(store, first))
@@ -134,11 +137,11 @@ def unused(
     others: Sequence[ModelSpec],
     wanted: Precision | None = None,
 ) -> Precision:
-    """The first precision in which a model is not among these, one that is on disk if any is."""
+    """Return a precision in which a model is not among ``others``, preferably one on disk."""
     taken = {spec.precision for spec in others if spec.model == model}
-    usual = preferred_precision(store, model, wanted)
+    preferred = preferred_precision(store, model, wanted)
     possible = [each for each in PREFERRED if preferred_precision(store, model, each) is each]
-    return next(each for each in (usual, *possible, *PREFERRED) if each not in taken)
+    return next(each for each in (preferred, *possible, *PREFERRED) if each not in taken)
 
 
 def _side_key(index: int) -> str:
@@ -182,7 +185,7 @@ def _rotate() -> None:
 
 
 def _make_different(store: ModelStore, index: int) -> None:
-    """What another side is already is taken in another precision."""
+    """If another side has the same configuration, select another precision for this one."""
     count = st.session_state["sides"]
     mine = _chosen(index)
     others = [_chosen(place) for place in range(count) if place != index]
@@ -198,7 +201,7 @@ def _chosen(place: int) -> ModelSpec:
     values = _values(place)
     model = values["model"] or first_model()
     if is_remote(model):
-        with suppress(PersonMistake):  # typed by hand, and said to be none where it is drawn
+        with suppress(PersonMistake):  # typed by the user; reported when the side is drawn
             return ModelSpec.of_remote(model)
     return ModelSpec(
         model,
@@ -217,8 +220,8 @@ def _put(place: int, values: Mapping[str, Any]) -> None:
     )
 
 
-def _forget_links(keys: Sequence[str]) -> None:
-    """Sides that are gone leave the link."""
+def _remove_from_url(keys: Sequence[str]) -> None:
+    """Remove the settings of removed sides from the URL."""
     for key in keys:
         for trait in _TRAITS:
             st.query_params.pop(f"{key}{trait}", None)

@@ -1,4 +1,4 @@
-"""What this browser session compared: matches, lists, and the judgements on them."""
+"""State of the Compare page in one browser session: comparisons, lists, and votes on them."""
 
 from __future__ import annotations
 
@@ -25,112 +25,109 @@ from core.ui.widgets.person import person
 from core.ui.widgets.resources import cached_model, shared_engine, shared_votes
 
 MOST_ENTRIES = 50
-"""Matches and lists that a session remembers; the runs and votes stay in the records."""
+"""Most comparisons and lists kept in a session; runs and votes stay in the database."""
 
 
 @dataclass
-class Veil:
-    """Hides names and figures in a blind comparison; the matches of a list share one."""
+class BlindState:
+    """Whether names and figures are hidden; shared by all comparisons of a list."""
 
-    drawn: bool
-    """Whether they are hidden now."""
+    hidden: bool
 
 
 @dataclass
-class Shown:
-    """A match as this session sees it."""
+class MatchView:
+    """One comparison in this session, with the user's vote."""
 
     match: Match
-    veil: Veil
+    blind: BlindState
     judgement: Judgement | None = None
 
     @property
     def hidden(self) -> bool:
         """Whether names and figures are hidden."""
-        return self.veil.drawn
+        return self.blind.hidden
 
     @property
     def running(self) -> bool:
-        """Whether an answer is under way or still to come."""
+        """Whether an answer is running or has not started yet."""
         return self.match.running
 
     @property
     def can_be_judged(self) -> bool:
-        """Whether every side ended without a failure."""
+        """Whether every side finished without an error."""
         sides = range(len(self.match.setup.sides))
         return all(self.match.state(side) is SideState.DONE for side in sides)
 
     def stop(self, side: int | None = None) -> None:
-        """Stop a side, or all."""
+        """Stop one side, or all."""
         self.match.stop(side)
 
 
 @dataclass
-class ShownList:
-    """A list of instructions as this session sees it."""
+class SeriesView:
+    """A list of instructions in this session."""
 
     series: Series
-    veil: Veil
-    _shown: dict[str, Shown] = field(default_factory=dict)
+    blind: BlindState
+    _views: dict[str, MatchView] = field(default_factory=dict)
 
     @property
     def hidden(self) -> bool:
         """Whether names and figures are hidden."""
-        return self.veil.drawn
+        return self.blind.hidden
 
     @property
     def running(self) -> bool:
-        """Whether an answer is under way or still to come."""
+        """Whether an answer is running or has not started yet."""
         return self.series.running
 
     @property
     def can_be_judged(self) -> bool:
-        """Lists are judged instruction by instruction."""
+        """False: the user votes on each instruction of a list."""
         return False
 
-    def shown(self, match: Match) -> Shown:
-        """One match of the list, under the list's veil."""
-        return self._shown.setdefault(match.id, Shown(match, self.veil))
+    def view(self, match: Match) -> MatchView:
+        """Return the view of one comparison of the list."""
+        return self._views.setdefault(match.id, MatchView(match, self.blind))
 
     def stop(self) -> None:
-        """Stop what is under way and begin nothing further."""
+        """Stop the running comparison and start no further one."""
         self.series.stop()
 
     @property
-    def matches(self) -> list[Shown]:
-        """Those begun so far."""
-        return [self.shown(match) for match in self.series.matches]
+    def matches(self) -> list[MatchView]:
+        """Views of the comparisons started so far."""
+        return [self.view(match) for match in self.series.matches]
 
 
-Entry = Shown | ShownList
+Entry = MatchView | SeriesView
 
 
 @dataclass
-class Comparison:
-    """The state of the page in one browser session.
+class CompareState:
+    """State of the Compare page in one browser session.
 
-    A plain object: the matches live in threads of their own, and a script that is interrupted
-    leaves it as it is.
+    A plain object: the comparisons run in their own threads, and an interrupted script run does not
+    affect it.
     """
 
     entries: list[Entry] = field(default_factory=list)
     """The newest first."""
     current: Entry | None = None
-    """What the page shows large."""
+    """The entry whose answers the page shows."""
     notice: str | None = None
-    """A sentence about the last click, shown once."""
+    """Message about the last click, shown once."""
 
     @property
     def running(self) -> bool:
-        """Whether an answer is under way or still to come."""
+        """Whether an answer is running or has not started yet."""
         return any(entry.running for entry in self.entries)
 
-    # What a person asks for
-
-    def ask(
+    def submit(
         self, sides: Sequence[Side], request: GenerationRequest, mode: Mode, *, blind: bool
     ) -> None:
-        """Put one instruction to all; a mistake in it becomes the notice."""
+        """Start one instruction on all sides; an error in the request becomes the notice."""
         self.notice = None
         specs, formats = _in_order(sides, blind=blind)
         try:
@@ -144,9 +141,9 @@ class Comparison:
         except PaddockError as error:
             self.notice = str(error)
             return
-        self._show(Shown(match, Veil(blind)))
+        self._show(MatchView(match, BlindState(blind)))
 
-    def ask_all(
+    def submit_list(
         self,
         sides: Sequence[Side],
         instructions: Sequence[Instruction],
@@ -155,7 +152,7 @@ class Comparison:
         *,
         blind: bool,
     ) -> None:
-        """Put a list of instructions to all, one after the other."""
+        """Start a list of instructions on all sides, one instruction after the other."""
         self.notice = None
         specs, formats = _in_order(sides, blind=blind)
         try:
@@ -171,36 +168,36 @@ class Comparison:
         except PaddockError as error:
             self.notice = str(error)
             return
-        self._show(ShownList(series, Veil(blind)))
+        self._show(SeriesView(series, BlindState(blind)))
 
-    def regenerate(self, shown: Shown, side: int | None = None) -> None:
-        """Ask the same again with a fresh seed, on one side or on all.
+    def regenerate(self, view: MatchView, side: int | None = None) -> None:
+        """Run the same request again with a new seed, on one side or on all.
 
-        Nothing happens while an answer is under way: the second of two quick clicks finds it so.
+        Does nothing while an answer is running, so that a double click starts only one run.
         """
         if self.running:
             return
-        sides = shown.match.setup.sides
+        sides = view.match.setup.sides
         try:
             _check_use(sides if side is None else [sides[side]])
-            match = shown.match.regenerate(side)
+            match = view.match.regenerate(side)
         except PaddockError as error:
             self.notice = str(error)
             return
-        self._show(Shown(match, Veil(shown.hidden)))
+        self._show(MatchView(match, BlindState(view.hidden)))
 
     def stop(self) -> None:
-        """Stop everything that is under way."""
+        """Stop everything that is running."""
         for entry in self.entries:
             if entry.running:
                 entry.stop()
 
     def show(self, entry: Entry) -> None:
-        """Show an earlier one again."""
+        """Show an earlier entry again."""
         self.current = entry
 
     def delete(self, entry: Entry) -> None:
-        """Forget a match or a list, its runs and votes in the records included."""
+        """Delete a comparison or a list with its runs and votes in the database."""
         entry.stop()
         self.entries = [kept for kept in self.entries if kept is not entry]
         if self.current is entry:
@@ -210,59 +207,58 @@ class Comparison:
             for job in _jobs([entry]):
                 if job.run_id is not None and job.run_id not in still_shown:
                     shared_engine().runs.delete(job.run_id, owner=person().owner)
-            for shown in _matches([entry]):
-                if shown.judgement is not None:
-                    _withdraw(shown)
+            for view in _matches([entry]):
+                if view.judgement is not None:
+                    _withdraw(view)
         except PaddockError as error:
             self.notice = str(error)
 
     def take_notice(self) -> str | None:
-        """The sentence about the last click, once."""
+        """Return the message about the last click and clear it."""
         notice, self.notice = self.notice, None
         return notice
 
-    # What a person judges
-
-    def judge(self, shown: Shown, judgement: Judgement) -> None:
-        """Keep a judgement in the place of an earlier one; a blind match shows its names then."""
-        judgement = replace(judgement, blind=_was_blind(shown))
+    def judge(self, view: MatchView, judgement: Judgement) -> None:
+        """Store a vote, replacing an earlier one, and reveal the names of a blind comparison."""
+        # A vote that is changed after the names were revealed is not blind.
+        judgement = replace(judgement, blind=view.hidden)
         try:
             votes = shared_votes()
             someone = person()
-            wanted = votes_of(shown.match, judgement, session=someone.session, owner=someone.owner)
+            wanted = votes_of(view.match, judgement, session=someone.session, owner=someone.owner)
             for vote in wanted:
                 votes.cast(vote)
-            for other in set(pair_ids(shown.match)) - {vote.comparison for vote in wanted}:
+            for other in set(pair_ids(view.match)) - {vote.comparison for vote in wanted}:
                 votes.withdraw(other, owner=someone.owner)
         except PaddockError as error:
             self.notice = str(error)
             return
-        shown.judgement = judgement
-        self._lift(shown)
+        view.judgement = judgement
+        self._reveal_if_judged(view)
 
-    def take_back(self, shown: Shown) -> None:
-        """Withdraw the judgement on a match."""
+    def withdraw_vote(self, view: MatchView) -> None:
+        """Withdraw the vote on a comparison."""
         try:
-            _withdraw(shown)
+            _withdraw(view)
         except PaddockError as error:
             self.notice = str(error)
             return
-        shown.judgement = None
+        view.judgement = None
 
     def reveal(self, entry: Entry) -> None:
         """Show names and figures without a vote."""
-        entry.veil.drawn = False
+        entry.blind.hidden = False
 
-    def _lift(self, shown: Shown) -> None:
-        """A single match is unveiled by its vote, a list by the vote on its last match."""
+    def _reveal_if_judged(self, view: MatchView) -> None:
+        """Reveal the names after a vote; in a list, only after the last vote."""
         for entry in self.entries:
-            if isinstance(entry, ShownList) and entry.veil is shown.veil:
-                open_ones = [
+            if isinstance(entry, SeriesView) and entry.blind is view.blind:
+                missing = [
                     each for each in entry.matches if each.can_be_judged and not each.judgement
                 ]
-                if entry.running or open_ones:
+                if entry.running or missing:
                     return
-        shown.veil.drawn = False
+        view.blind.hidden = False
 
     def _show(self, entry: Entry) -> None:
         self.entries.insert(0, entry)
@@ -270,29 +266,30 @@ class Comparison:
         self.current = entry
 
 
-def comparison() -> Comparison:
-    """This browser session's."""
+def compare_state() -> CompareState:
+    """Return the state of this browser session."""
     if "comparison" not in st.session_state:
-        st.session_state["comparison"] = Comparison()
+        st.session_state["comparison"] = CompareState()
     return st.session_state["comparison"]
 
 
 def _in_order(
     sides: Sequence[Side], *, blind: bool
 ) -> tuple[tuple[ModelSpec, ...], tuple[str | None, ...]]:
-    """Models and prompt formats in the order they run and stand in.
+    """Return models and prompt formats in the order of the sides.
 
-    In a blind comparison nobody can foresee it, and who answers first tells nothing.
+    In a blind comparison the order is random, so that neither the place nor the time of an answer
+    reveals the model.
     """
     order = secrets.SystemRandom().sample(list(sides), len(sides)) if blind else sides
     return tuple(side.spec for side in order), tuple(side.prompt_format for side in order)
 
 
 def _starter(sides: Sequence[ModelSpec], *, recorded: bool = True) -> Start:
-    """What starts an answer; used in the threads of a match, without a session.
+    """Return the function that starts an answer; it is called in threads without a session.
 
     Raises:
-        AccessDeniedError: this person may not make one of them answer.
+        AccessDeniedError: this user may not run one of the models.
     """
     _check_use(sides)
     engine, someone = shared_engine(), person()
@@ -316,32 +313,28 @@ def _starter(sides: Sequence[ModelSpec], *, recorded: bool = True) -> Start:
 
 
 def _check_use(sides: Sequence[ModelSpec]) -> None:
-    """
+    """Check that the user may run the models.
+
     Raises:
-        AccessDeniedError: this person may not make one of them answer now.
+        AccessDeniedError: this user may not run one of the models.
     """
     engine, someone = shared_engine(), person()
     for spec in sides:
         check_use(engine.store, spec, someone)
 
 
-def _was_blind(shown: Shown) -> bool:
-    """A judgement that is changed after the names were seen is no longer blind."""
-    return shown.hidden
-
-
-def _withdraw(shown: Shown) -> None:
-    for pair in pair_ids(shown.match):
+def _withdraw(view: MatchView) -> None:
+    for pair in pair_ids(view.match):
         shared_votes().withdraw(pair, owner=person().owner)
 
 
-def _matches(entries: Iterable[Entry]) -> list[Shown]:
+def _matches(entries: Iterable[Entry]) -> list[MatchView]:
     return [
-        shown
+        view
         for entry in entries
-        for shown in (entry.matches if isinstance(entry, ShownList) else [entry])
+        for view in (entry.matches if isinstance(entry, SeriesView) else [entry])
     ]
 
 
 def _jobs(entries: Iterable[Entry]) -> list[Job]:
-    return [job for shown in _matches(entries) for job in shown.match.jobs if job is not None]
+    return [job for view in _matches(entries) for job in view.match.jobs if job is not None]

@@ -1,4 +1,4 @@
-"""From a person's judgement on a match to votes: one for each pair of sides that it settles."""
+"""Convert a user's judgement of a comparison to votes on pairs of sides."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from core.runtimes.spec import ModelSpec
 from core.ui.instruct.history import model_title
 
 
-class NoBest(StrEnum):
-    """Judgements that prefer no side."""
+class NoWinner(StrEnum):
+    """Judgements without a best side."""
 
     TIE = "tie"
     BOTH_BAD = "both_bad"
@@ -22,35 +22,35 @@ class NoBest(StrEnum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a person found of a match."""
+    """A user's judgement of a comparison."""
 
-    best: int | NoBest
-    """The side that was better than every other, or none."""
+    best: int | NoWinner
+    """Index of the best side, or no winner."""
     comment: str = ""
     blind: bool = False
     """Whether the names were hidden."""
 
     def sentence(self, sides: int) -> str:
-        """It in words."""
-        if self.best is NoBest.TIE:
-            return "You found them equally good."
-        if self.best is NoBest.BOTH_BAD:
-            return f"You found {'both' if sides == 2 else 'all'} of no use."
-        return f"You found {LETTERS[self.best]} {'better' if sides == 2 else 'best'}."
+        """Return the judgement as a sentence, for a comparison of this many sides."""
+        if self.best is NoWinner.TIE:
+            return "You chose a tie."
+        if self.best is NoWinner.BOTH_BAD:
+            return f"You chose {'both' if sides == 2 else 'all'} bad."
+        return f"You chose {LETTERS[self.best]}."
 
 
 def pair_ids(match: Match) -> list[str]:
-    """Ids of all pairs of a match, under which its votes are kept."""
+    """Return the ids of all pairs of a comparison, under which votes are stored."""
     return [_pair_id(match, pair) for pair in _pairs(match)]
 
 
 def votes_of(
     match: Match, judgement: Judgement, *, session: str | None, owner: str = GUEST
 ) -> list[Vote]:
-    """The votes that a judgement makes.
+    """Return the votes that follow from a judgement.
 
-    With more than two sides the best one won against each of the others, of which nothing is said
-    among themselves; a tie, or all bad, holds for every pair.
+    With more than two sides, the best side wins against each of the others; nothing follows for
+    pairs of the others. A tie or "all bad" counts for every pair.
     """
     subjects = [_subject(spec) for spec in match.setup.sides]
     runs = [job.run_id if job is not None else None for job in match.jobs]
@@ -69,7 +69,7 @@ def votes_of(
             owner=owner,
         )
         for left, right in _pairs(match)
-        if isinstance(judgement.best, NoBest) or judgement.best in (left, right)
+        if isinstance(judgement.best, NoWinner) or judgement.best in (left, right)
     ]
 
 
@@ -81,8 +81,8 @@ def _pair_id(match: Match, pair: tuple[int, int]) -> str:
     return f"{match.id}:{LETTERS[pair[0]]}{LETTERS[pair[1]]}"
 
 
-def _verdict(best: int | NoBest, left: int) -> Verdict:
-    if isinstance(best, NoBest):
+def _verdict(best: int | NoWinner, left: int) -> Verdict:
+    if isinstance(best, NoWinner):
         return Verdict(best.value)
     return Verdict.LEFT if best == left else Verdict.RIGHT
 
