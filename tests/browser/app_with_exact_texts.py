@@ -1,6 +1,6 @@
-"""Draws questions and answers as the Instruct page does; started by the tests.
+"""App that draws instructions and answers as the Instruct page does; started by the tests.
 
-Each text of the query is asked and answered.
+Each ``text`` parameter of the URL is drawn as an instruction and as its answer.
 """
 
 from dataclasses import replace
@@ -20,4 +20,4 @@ for number, text in enumerate(st.query_params.get_all("text")):
         answer=replace(ANSWER, text=text),
     )
     draw_entry(entry, Conversation())
-st.text("All is drawn.")
+st.text("Drawing finished.")

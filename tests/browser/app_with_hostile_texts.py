@@ -1,6 +1,6 @@
-"""Draws hostile texts as the pages do, each as an element of its own; started by the tests.
+"""App that draws hostile texts as the pages do, each in its own element; started by the tests.
 
-The query says from which ``seed`` on and how many; ``live`` streams them, too.
+URL parameters: the first ``seed``, the ``count`` of texts, and ``live`` to stream them.
 """
 
 import random
@@ -14,11 +14,11 @@ from core.ui.instruct.stream_view import Pace, stream_answer
 from core.ui.widgets.safe_text import SafeMarkdown, emphasised, safe_inline, safe_markdown
 from tests.hostile import mix, pieces_of
 
-core.ui.instruct.stream_view._FAST_DRAW_EVERY_S = 0.0  # each piece is looked at
+core.ui.instruct.stream_view._FAST_DRAW_EVERY_S = 0.0  # draw each piece, so that each is checked
 
 
 class Replay:
-    """As much of a job as is drawn: a text that comes in pieces."""
+    """Stand-in for a job: a text that arrives in pieces."""
 
     def __init__(self, pieces: list[str], seed: int) -> None:
         self.id = f"replay_{seed}"
@@ -48,9 +48,9 @@ for seed in range(first, first + count):
     st.markdown(emphasised(text))
     st.caption(f"Ours · **{safe_inline(text)}** · {safe_inline(mix(choose))}")
     st.button(safe_inline(text), key=f"button_{seed}", help=safe_inline(text))
-    # A moment of an answer that streams, as ``write_stream`` draws it.
+    # One moment of a streaming answer, as ``write_stream`` draws it.
     stream = SafeMarkdown()
     some = pieces[: choose.randint(0, len(pieces))]
     moment = "".join(map(stream.feed, some))
     st.container()._markdown(f"{moment} ▌", unterminated_parsing=True)
-st.text("All is drawn.")
+st.text("Drawing finished.")

@@ -1,13 +1,13 @@
-"""The app of ``streamlit_app.py`` with the scripted runtime in the place of the real ones.
+"""The app of ``streamlit_app.py`` with the scripted runtime instead of the real ones.
 
-Started by the browser tests as ``streamlit run`` of this file, with the checkout on ``PYTHONPATH``.
+The browser tests start it with ``streamlit run``, with the checkout on ``PYTHONPATH``.
 """
 
 import gc
 from pathlib import Path
 
 import streamlit as st
-import transformers.models.auto.tokenization_auto  # noqa: F401 - seconds, which no test waits for
+import transformers.models.auto.tokenization_auto  # noqa: F401 - slow, so done at start
 
 import core.compare.timed_answers
 import core.engine
@@ -20,8 +20,8 @@ SHELL = Path(__file__).resolve().parents[2] / "core" / "ui" / "shell.py"
 core.engine.default_runtimes = lambda settings: dict.fromkeys(RuntimeName, ScriptedRuntime())
 core.engine.convert_in_process = scripted_conversion
 
-core.compare.timed_answers.SHORTEST_S = 0.0  # what is on a stage is given once
+core.compare.timed_answers.SHORTEST_S = 0.0  # scripted answers are not repeated
 
-gc.freeze()  # as the real runtime does after its imports, see core/runtimes/optimum.py
+gc.freeze()  # like the real runtime after its imports, see core/runtimes/optimum.py
 
 app = st.App(SHELL, routes=[*routes, *test_routes], middleware=middleware, lifespan=watching)

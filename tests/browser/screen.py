@@ -1,4 +1,4 @@
-"""What a person sees and does, and what a test does behind the scenes."""
+"""Page object for the app in a browser, and control of the scripted runtime."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PATIENCE_S = 15.0
 LAST_TEXT = '[data-testid="stMarkdownContainer"]:not(.stProgress *)'
 """Text that is neither a caption nor the label of a progress bar."""
 ENDED = re.compile(r"ended: |cut off at \d")
-"""In the line of figures below every finished answer."""
+"""Matches the line of figures below every finished answer."""
 
 
 def eventually(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-    """Look until it gives something true, and return that."""
+    """Call ``look`` until its value is true and return that value."""
     deadline = time.monotonic() + patience_s
     while not (seen := look()):
         assert time.monotonic() < deadline, f"{what}: not within {patience_s} s"
@@ -32,51 +32,51 @@ def eventually(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_
 
 
 class Line:
-    """What goes between a page and its server from the next load on; the answers can be kept."""
+    """Connection between a page and its server, which can hold back messages to the page."""
 
     def __init__(self, page: Page) -> None:
-        self.asked = 0
+        self.sent = 0
         """Messages that the page has sent."""
-        self._page, self._kept = page, None
+        self._page, self._held = page, None
         page.route_web_socket("**/stream", self._join)
         page.reload()
 
-    def keep(self) -> None:
-        """Let nothing through to the page."""
-        self._kept = []
+    def hold(self) -> None:
+        """Hold back all messages to the page."""
+        self._held = []
 
-    def let_go(self) -> None:
-        """Give the page what was kept."""
-        kept, self._kept = self._kept, None
-        for message in kept:
+    def release(self) -> None:
+        """Deliver the messages held back."""
+        held, self._held = self._held, None
+        for message in held:
             self._socket.send(message)
 
-    def await_asked(self, count: int) -> None:
-        """Wait until the page has sent so many messages."""
+    def await_sent(self, count: int) -> None:
+        """Wait until the page has sent this many messages."""
         deadline = time.monotonic() + PATIENCE_S
-        while self.asked < count:
-            assert time.monotonic() < deadline, "the page did not ask"
+        while self.sent < count:
+            assert time.monotonic() < deadline, "the page did not send a message"
             self._page.wait_for_timeout(2)
 
     def _join(self, socket: WebSocketRoute) -> None:
         self._socket, server = socket, socket.connect_to_server()
 
-        def on_asked(message: bytes) -> None:
-            self.asked += 1
+        def from_page(message: bytes) -> None:
+            self.sent += 1
             server.send(message)
 
-        def on_answer(message: bytes) -> None:
-            if self._kept is None:
+        def from_server(message: bytes) -> None:
+            if self._held is None:
                 socket.send(message)
             else:
-                self._kept.append(message)
+                self._held.append(message)
 
-        socket.on_message(on_asked)
-        server.on_message(on_answer)
+        socket.on_message(from_page)
+        server.on_message(from_server)
 
 
 class Stagehand:
-    """Drives the scripted runtime of a server over its test routes."""
+    """Controls the scripted runtime of a server over its test routes."""
 
     def __init__(self, url: str, home: Path) -> None:
         self.url = url
@@ -84,25 +84,25 @@ class Stagehand:
 
     @property
     def database(self) -> Path:
-        """The server's run database."""
+        """Path of the server's database."""
         return self.home / "paddock" / "paddock.db"
 
     def script(self, text: str, **fields: Any) -> None:
-        """Put a :class:`tests.browser.scripted.Script` on a model's stage."""
+        """Set the :class:`tests.browser.scripted.Script` of a model."""
         self._post("script", {"text": text, **fields})
 
     def release(self, count: int | None = None, model: str | None = None) -> None:
-        """Let tokens come; without a count all of them, and a held loading too."""
+        """Release tokens; without a count, all tokens and a held loading."""
         wanted = {"n": count, "model": model}
         query = "&".join(f"{name}={value}" for name, value in wanted.items() if value is not None)
         self._post(f"release?{query}", {})
 
     def reset(self) -> None:
-        """Let everything that waits go, and begin anew."""
+        """Release everything and restore the default scripts."""
         self._post("reset", {})
 
     def state(self, model: str = "paddock-neox") -> dict[str, Any]:
-        """Fields of :class:`tests.browser.scripted.State`."""
+        """Return the fields of :class:`tests.browser.scripted.State`."""
         with urllib.request.urlopen(f"{self.url}/test/state?model={model}", timeout=10) as answer:
             return json.load(answer)
 
@@ -128,31 +128,31 @@ class Screen:
         page.on("requestfailed", self._on_failed)
         page.on("dialog", self._on_dialog)
 
-    # What is on it.
+    # Elements
 
     @property
     def url(self) -> str:
-        """The link in the address bar, now; ``page.url`` is as old as the last other look."""
+        """Current URL in the address bar; ``page.url`` may be out of date."""
         return self.page.evaluate("location.href")
 
     @property
     def path(self) -> str:
-        """The link's path."""
+        """Path of the URL."""
         return urlsplit(self.url).path
 
     @property
     def instruction(self) -> Locator:
-        """The instruction box."""
+        """Text area of the instruction."""
         return self.page.get_by_role("textbox", name="Instruction", exact=True)
 
     @property
     def context_box(self) -> Locator:
-        """The box for the context passage, in its expander."""
+        """Text area of the context passage, in its expander."""
         return self.page.get_by_role("textbox", name="Context passage")
 
     @property
     def live(self) -> Locator:
-        """The answer under way: text and running figures."""
+        """The running answer with text and figures."""
         return (
             self.page.locator(".st-key-answer_under_way")
             .get_by_test_id("stChatMessageContent")
@@ -161,43 +161,43 @@ class Screen:
 
     @property
     def live_figures(self) -> Locator:
-        """What is happening to it, below its text."""
+        """Progress or figures below the running answer."""
         return self.live.locator('[data-testid="stCaptionContainer"], .stProgress').first
 
     def live_text(self) -> str:
-        """Text of the answer under way so far."""
+        """Return the text of the running answer so far."""
         return self.text_of(self.live.locator(LAST_TEXT).last)
 
     @property
     def entries(self) -> Locator:
-        """The ended answers, the newest first."""
+        """The finished answers, the newest first."""
         return self.page.locator('[class*="st-key-entry_"]')
 
     @property
     def figures(self) -> Locator:
-        """The figures below the newest answer."""
+        """Figures below the newest answer."""
         return self.entries.first.get_by_text(ENDED)
 
     @property
     def notice(self) -> Locator:
-        """Sentences in coloured boxes."""
+        """Messages in coloured boxes."""
         return self.page.get_by_role("alert")
 
     def button(self, name: str) -> Locator:
-        """A button by the beginning of its name."""
+        """Return the buttons whose name starts with this text."""
         return self.page.get_by_role("button", name=re.compile(rf"(^|\s){name}\b"))
 
     def text_of(self, where: Locator) -> str:
-        """Text of a place without what is invisible in it; empty where there is no such place."""
+        """Return the visible text of an element; empty if there is none."""
         if where.count() == 0:
             return ""
         return where.first.inner_text().replace("\u2060", "").replace("▌", "").strip()
 
     def answer_text(self) -> str:
-        """Text of the newest ended answer."""
+        """Return the text of the newest finished answer."""
         return self.text_of(self.entries.first.get_by_test_id("stChatMessageContent").nth(1))
 
-    # What a person does.
+    # Actions
 
     def ready(self) -> Screen:
         """Wait for the Instruct page to be usable."""
@@ -206,30 +206,30 @@ class Screen:
         return self
 
     def ask(self, instruction: str) -> None:
-        """Type an instruction and press Run."""
+        """Enter an instruction and click Run."""
         self.instruction.fill(instruction)
         self.button("Run").click()
 
     def stop(self) -> float:
-        """Press Stop; returns when the click came, in seconds since the epoch."""
+        """Click Stop and return the time of the click in seconds since the epoch."""
         note = "addEventListener('click', () => window.clickedAt = Date.now(), {capture: true})"
         self.page.evaluate(note)
         self.button("Stop").click()
         return self.page.evaluate("window.clickedAt") / 1000
 
     def await_answer(self, count: int = 1) -> None:
-        """Wait for that many ended answers."""
+        """Wait for this many finished answers."""
         self.entries.nth(count - 1).get_by_text(ENDED).wait_for()
 
     def go_to(self, name: str) -> None:
-        """Choose a page in the navigation."""
+        """Select a page in the navigation."""
         self.page.get_by_role("link", name=name, exact=True).click()
 
-    # What went wrong.
+    # Checks
 
     def complaints(self) -> list[str]:
-        """Everything that must not happen on any page."""
-        found = [f"asked another host: {url}" for url in self.outside]
+        """Return everything that must not happen on any page."""
+        found = [f"request to another host: {url}" for url in self.outside]
         found += self.errors
         if self.page.is_closed():
             return found
@@ -246,7 +246,7 @@ class Screen:
             self.errors.append(f"failed request: {request.url} ({request.failure})")
 
     def _on_response(self, response: Any) -> None:
-        # Opened at a page's path, Streamlit first looks for its server below that path.
+        # If a page is opened by its path, Streamlit first looks for its server below that path.
         probe = re.search(r"/\w+/_stcore/(health|host-config)$", response.url)
         if response.status >= 400 and not probe:
             self.errors.append(f"{response.status} for {response.url}")

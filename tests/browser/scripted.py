@@ -1,7 +1,7 @@
-"""A runtime whose tokens the test releases, for what a real model would make a race of.
+"""Runtime whose tokens are released by the test, where a real model would cause race conditions.
 
-Each model has a :class:`Stage`. A test puts a :class:`Script` on it, releases tokens one by one or
-all at once, and asks how far the answer is; the routes at the end carry that over HTTP.
+Each model has a :class:`Stage`. A test sets its :class:`Script`, releases tokens one by one or all
+at once, and reads the progress of the answer; the routes at the end do that over HTTP.
 """
 
 from __future__ import annotations
@@ -34,46 +34,46 @@ DEFAULT_MODEL = "paddock-neox"
 POSITIONS = 8192
 _END_OF_TEXT = 0
 _PATIENCE_S = 60.0
-"""A test that forgot to release something must not leave a thread behind for ever."""
+"""Timeout, so that a test that does not release everything leaves no thread behind."""
 
 
 @dataclass(frozen=True)
 class Script:
-    """What the next answers of a model will be."""
+    """The next answers of a model."""
 
     text: str = "A short answer."
     released: int | None = None
-    """Tokens that come without :meth:`Stage.release`; None: all of them."""
+    """Tokens generated without :meth:`Stage.release`; None for all."""
     hold_load: bool = False
     """Loading waits for :meth:`Stage.release_load`."""
     hold_prefill: bool = False
-    """The first token waits for :meth:`Stage.release`, however many are released here."""
+    """The first token waits for :meth:`Stage.release`, regardless of ``released``."""
     tokens_per_s: float | None = None
-    """Rate at which released tokens come; None: at once."""
+    """Rate of released tokens; None for no delay."""
     fail_after: int | None = None
-    """The runtime fails once so many tokens have come."""
+    """The runtime fails after this many tokens."""
 
 
 @dataclass
 class State:
-    """What happened on a stage since its script was put there."""
+    """Events on a stage since its script was set."""
 
     loads: int = 0
     prompts: list[str] = field(default_factory=list)
-    """The prompt of each answer, as text, the special tokens included."""
+    """Prompt of each answer as text, with special tokens."""
     seeds: list[int | None] = field(default_factory=list)
     tokens: int = 0
-    """Tokens of the latest answer so far."""
+    """Number of tokens of the latest answer so far."""
     interrupted: int = 0
     stopped_at: float = 0.0
-    """When the latest answer ended, in seconds since the epoch."""
+    """End of the latest answer in seconds since the epoch."""
     running: int = 0
-    """Answers under way; more than one would break the rule of one generation a model."""
+    """Running answers; a model must never have more than one."""
     most_running: int = 0
 
 
 class Stage:
-    """Where one model answers; the test and the worker threads meet here."""
+    """State of one model, shared by the test and the worker threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -82,7 +82,7 @@ class Stage:
         self._load_held = False
 
     def put(self, script: Script) -> None:
-        """Use this script from the next answer on, and forget what happened so far."""
+        """Set the script of the following answers and reset the state."""
         with self._changed:
             self._script, self.state = script, State()
             self._credit = float("inf") if script.released is None else script.released
@@ -92,13 +92,13 @@ class Stage:
             self._changed.notify_all()
 
     def release(self, count: int | None) -> None:
-        """Let so many tokens more come; None: all."""
+        """Release this many more tokens; None for all."""
         with self._changed:
             self._credit += float("inf") if count is None else count
             self._changed.notify_all()
 
     def release_load(self) -> None:
-        """Let loading go on."""
+        """Continue loading."""
         with self._changed:
             self._load_held = False
             self._changed.notify_all()
@@ -117,7 +117,7 @@ class Stage:
         ask: OnToken,
         interrupted: threading.Event,
     ) -> None:
-        """Answer one request by the script; see :class:`core.runtimes.base.LoadedModel`."""
+        """Generate according to the script; see :class:`core.runtimes.base.LoadedModel`."""
         with self._changed:
             script, state = self._script, self.state
             state.prompts.append(prompt)
@@ -171,13 +171,13 @@ class Stage:
                 self._credit -= 1
 
     def wake(self) -> None:
-        """Let waiters look again."""
+        """Make waiting threads check their conditions."""
         with self._changed:
             self._changed.notify_all()
 
 
 STAGES: defaultdict[str, Stage] = defaultdict(Stage)
-"""By model, as the person chose it."""
+"""Stages by model name."""
 
 
 class ScriptedRuntime:
@@ -210,7 +210,7 @@ class ScriptedModel:
 
     def generate(self, request: TokenRequest, on_token: OnToken) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.generate`."""
-        if not self._warm:  # the pool's warm-up is no answer
+        if not self._warm:  # the warm-up of the pool does not count as an answer
             self._warm = True
             return
         self._interrupted.clear()
@@ -280,7 +280,7 @@ async def _put_script(request: Request) -> Response:
 
 
 async def _release(request: Request) -> Response:
-    """``POST /test/release?n=3&model=KEY``; without ``n`` all tokens and the loading."""
+    """``POST /test/release?n=3&model=KEY``; without ``n``, all tokens and the loading."""
     stage = STAGES[request.query_params.get("model", DEFAULT_MODEL)]
     count = request.query_params.get("n")
     if count is None:
@@ -296,7 +296,7 @@ async def _state(request: Request) -> Response:
 
 
 async def _reset(request: Request) -> Response:
-    """``POST /test/reset``: let everything that waits go, and begin with the default script."""
+    """``POST /test/reset``: release everything and set the default scripts."""
     for stage in STAGES.values():
         stage.put(Script())
     return JSONResponse({})

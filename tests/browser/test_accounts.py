@@ -1,4 +1,4 @@
-"""People with accounts, as on a network: signing in is required, and each has what is theirs."""
+"""Accounts on a server with required sign-in: sessions, privacy, permissions and API keys."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAVIGATION = ["Instruct", "Compare", "Metrics", "Models", "Account"]
 
 @dataclass
 class Team:
-    """A server for people with accounts."""
+    """A server with required sign-in."""
 
     url: str
     home: Path
@@ -53,7 +53,7 @@ def team(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def person(team: Team, open_screen: Callable[..., Screen]) -> Callable[..., Screen]:
-    """Opens a browser in which somebody signs in, with a new account where they have none."""
+    """Return a function that signs a user in in a new browser, creating the account if needed."""
 
     def enter(name: str, page: str = "instruct", password: str = GOOD) -> Screen:
         screen = open_screen(f"{team.url}/{page}", fresh=True)
@@ -75,7 +75,7 @@ def navigation(screen: Screen) -> list[str]:
     return [link.inner_text().split("\n")[-1] for link in links.all()]
 
 
-def test_registered_reloaded_restarted_and_still_signed_in(
+def test_session_survives_reload_and_restart(
     tmp_path: Path, open_screen: Callable[..., Screen]
 ) -> None:
     port, rules = free_port(), {"PADDOCK_AUTH": "required", "PADDOCK_REGISTRATION": "open"}
@@ -96,7 +96,7 @@ def test_registered_reloaded_restarted_and_still_signed_in(
         assert screen.path == "/models" and "q=dolly" in screen.url
         screen.page.reload()
         assert navigation(screen) == NAVIGATION
-        screen.page.goto("about:blank")  # its page must not look for a server that is gone
+        screen.page.goto("about:blank")  # the page must not look for a stopped server
     with serving(APP, tmp_path, port=port, **rules) as url:
         for page in PAGES:
             screen.page.goto(f"{url}/{page}")
@@ -120,7 +120,7 @@ def test_signing_out_closes_every_open_page_of_the_session(
     second.get_by_label("Password").wait_for()
 
 
-def test_what_somebody_asked_is_theirs_alone(team: Team, person: Callable[..., Screen]) -> None:
+def test_answers_are_private_to_their_account(team: Team, person: Callable[..., Screen]) -> None:
     dora, egon = person("Dora"), person("Egon", "account")
     dora.ready()
     dora.ask("A secret of Dora's?")
@@ -146,7 +146,7 @@ def test_what_somebody_asked_is_theirs_alone(team: Team, person: Callable[..., S
 
 
 def page_session(url: str, cookies: str, wanted: str = "") -> str:
-    """Open a page's websocket, asking for that session, and return the one that was given."""
+    """Open a page's websocket, request a session, and return the id of the one assigned."""
     asked = ["streamlit", "xsrf", wanted] if wanted else ["streamlit"]
     with connect(
         f"{url.replace('http', 'ws')}/_stcore/stream",
@@ -161,17 +161,21 @@ def page_session(url: str, cookies: str, wanted: str = "") -> str:
                 return said.new_session.initialize.session_id
 
 
-def test_nobody_takes_over_the_page_of_another(team: Team, person: Callable[..., Screen]) -> None:
+def test_page_session_of_another_user_cannot_be_taken_over(
+    team: Team, person: Callable[..., Screen]
+) -> None:
     cookies = [
         "; ".join(f"{each['name']}={each['value']}" for each in screen.page.context.cookies())
         for screen in (person("Hugo"), person("Ines"))
     ]
     hugos = page_session(team.url, cookies[0])
     assert page_session(team.url, cookies[1], hugos) != hugos
-    assert page_session(team.url, cookies[0], hugos) == hugos, "one's own goes on after a break"
+    assert page_session(team.url, cookies[0], hugos) == hugos, (
+        "a user's own session continues after an interruption"
+    )
 
 
-def test_the_right_to_manage_comes_from_the_administrator(
+def test_administrator_grants_the_manage_permission(
     person: Callable[..., Screen],
 ) -> None:
     fred = person("Fred", "models")
@@ -186,7 +190,7 @@ def test_the_right_to_manage_comes_from_the_administrator(
     boss.page.get_by_text("All accounts", exact=True).wait_for()
     manager = boss.page.get_by_role("option", name="Manager")
 
-    def opened() -> bool:  # a menu that is opened while the page is drawn closes again
+    def opened() -> bool:  # a menu that is opened while the page is drawn is closed again
         boss.page.get_by_role("combobox", name="Role of Fred").click()
         boss.page.wait_for_timeout(500)
         return manager.is_visible()
@@ -203,16 +207,18 @@ def test_the_right_to_manage_comes_from_the_administrator(
     def closed() -> int:
         return sum(each.get_by_role("button").is_disabled() for each in row.all())
 
-    eventually(lambda: row.count() > closed() == 1, "others can be disabled, oneself not")
+    eventually(lambda: row.count() > closed() == 1, "only other accounts can be disabled")
 
 
-def test_an_api_key_is_shown_once_and_asks_until_it_is_revoked(
+def test_api_key_is_shown_once_and_works_until_revoked(
     team: Team, person: Callable[..., Screen]
 ) -> None:
     jana = person("Jana", "account")
     keys = jana.page.locator(".st-key-api_keys")
     keys.get_by_text("You have no API keys.").wait_for()
-    jana.page.get_by_role("button", name="Delete your answers").wait_for()  # the page's last
+    jana.page.get_by_role(
+        "button", name="Delete your answers"
+    ).wait_for()  # last element of the page
     keys.get_by_role("button", name="Create API key").click()
     make = jana.page.locator(".st-key-make_api_key").get_by_role("button")
     make.click()
@@ -221,7 +227,7 @@ def test_an_api_key_is_shown_once_and_asks_until_it_is_revoked(
     make.click()
     secret = keys.locator("code").inner_text().strip()
     assert secret.startswith("pdk_")
-    make.wait_for(state="detached")  # a second click would take the first key out of sight
+    make.wait_for(state="detached")  # a second click would hide the first key
     program = openai.OpenAI(base_url=f"{team.url}/v1", api_key=secret, max_retries=0)
     assert "paddock-neox" in [model.id for model in program.models.list()]
 
@@ -237,7 +243,7 @@ def test_an_api_key_is_shown_once_and_asks_until_it_is_revoked(
         program.models.list()
 
 
-def test_a_disabled_account_is_out_within_seconds(person: Callable[..., Screen]) -> None:
+def test_disabled_account_is_signed_out_within_seconds(person: Callable[..., Screen]) -> None:
     gina = person("Gina", "metrics")
     boss = person("Boss", "account", OTHER)
     line = boss.page.get_by_text("Gina", exact=True).locator(
@@ -250,4 +256,4 @@ def test_a_disabled_account_is_out_within_seconds(person: Callable[..., Screen])
     gina.errors.clear()
     gina.page.get_by_role("button", name="Sign in").click()
     gina.page.get_by_text("This account is disabled").wait_for()
-    gina.errors.clear()  # the refusal's status
+    gina.errors.clear()  # HTTP status of the rejection

@@ -1,4 +1,4 @@
-"""Two models side by side, as a person sees it."""
+"""Compare page in a browser."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ TEXTS = {
 NAMES = ("Paddock NeoX 3M (tiny demo)", "Paddock Llama 6M (tiny demo)")
 QUESTION = "Why walk in the rain?"
 AT_ONCE_S = 3.0
-"""Within so long a Stop must have taken effect; a quiet machine needs less than 0.5."""
+"""Time limit for Stop to take effect; an idle machine needs less than 0.5 s."""
 LOADING_MS = 60_000
-"""The first answer of a server imports the tokenizers, on a busy machine for many seconds."""
+"""The first answer imports the tokenizers, which takes many seconds on a busy machine."""
 
 
 class CompareScreen:
@@ -49,43 +49,43 @@ class CompareScreen:
 
     @property
     def run_button(self) -> Locator:
-        """The button that starts it."""
+        """Button that starts the comparison."""
         return self.page.get_by_role("button", name=re.compile("Run (both|all)"))
 
     def side(self, letter: str) -> Locator:
-        """A side's card with its answer."""
+        """Return the card of a side with its answer."""
         return self.page.locator(f".st-key-answer_{letter.lower()}")
 
     def text(self, letter: str) -> str:
-        """What a side's card says."""
+        """Return the text of a side's card."""
         return self.screen.text_of(self.side(letter))
 
     def look(self) -> tuple[str, str]:
-        """Both cards at one moment."""
+        """Return the texts of both cards."""
         return self.text("A"), self.text("B")
 
     def ask(self, instruction: str = QUESTION) -> None:
-        """Type an instruction and run it."""
+        """Enter an instruction and run it."""
         self.screen.instruction.fill(instruction)
         self.run_button.click()
 
     def stop(self, name: str) -> float:
-        """Press a Stop; returns when the click came, in seconds since the epoch."""
+        """Click a Stop button and return the time of the click in seconds since the epoch."""
         note = "addEventListener('click', () => window.clickedAt = Date.now(), {capture: true})"
         self.page.evaluate(note)
         self.page.get_by_role("button", name=name).click()
         return self.page.evaluate("window.clickedAt") / 1000
 
     def await_end(self) -> None:
-        """Wait for all sides."""
+        """Wait until all sides have finished."""
         eventually(self.run_button.is_enabled, "it ended", LOADING_MS / 1000)
-        for letter in "AB":  # the page is drawn from above to below
+        for letter in "AB":  # the page is drawn from top to bottom
             again = self.side(letter).get_by_role("button", name=f"Regenerate {letter}", exact=True)
             again.wait_for()
 
 
 def split(released: dict[str, int | None], scripted: Stagehand, **fields: Any) -> None:
-    """Put the texts on the stages, with so many tokens released."""
+    """Set the scripts of the models with this many released tokens."""
     for model, count in released.items():
         scripted.script(TEXTS[model], model=model, released=count, **fields)
 
@@ -94,7 +94,7 @@ def split(released: dict[str, int | None], scripted: Stagehand, **fields: Any) -
 def compare(
     scripted: Stagehand, open_screen: Callable[..., Screen]
 ) -> Callable[..., CompareScreen]:
-    """Opens the Compare page, with settings in its link."""
+    """Return a function that opens the Compare page with these URL parameters."""
 
     def open_it(options: dict[str, Any] | None = None, **link: str) -> CompareScreen:
         query = "&".join(f"{name}={quote(value)}" for name, value in link.items())
@@ -105,7 +105,7 @@ def compare(
 
 
 def rows(scripted: Stagehand, query: str) -> list[tuple[Any, ...]]:
-    """What a query of the server's database gives."""
+    """Return the rows of a query of the server's database."""
     with closing(sqlite3.connect(scripted.database)) as database:
         return database.execute(query).fetchall()
 
@@ -142,7 +142,7 @@ def test_both_columns_stream_at_the_same_time(
     page.page.locator(".st-key-result").get_by_text("; measured while busy, so not").wait_for()
 
 
-def test_fair_sides_answer_one_after_the_other(
+def test_fair_mode_runs_one_side_at_a_time(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
     split({NEOX: 6, LLAMA: None}, scripted)
@@ -159,7 +159,7 @@ def test_fair_sides_answer_one_after_the_other(
     chart.get_by_text("Tokens over time").wait_for()
 
 
-def test_stopping_one_side_leaves_the_other_going(
+def test_stopping_one_side_does_not_stop_the_other(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
     split({NEOX: 8, LLAMA: 8}, scripted)
@@ -179,7 +179,7 @@ def test_stopping_one_side_leaves_the_other_going(
     assert TEXTS[LLAMA] in page.text("B") and "Nobody" not in page.text("A")
 
 
-def test_stop_reaches_a_prefill_and_skips_who_has_not_begun(
+def test_stop_interrupts_prefill_and_skips_waiting_sides(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
     scripted.script(TEXTS[NEOX], model=NEOX, hold_prefill=True)
@@ -194,7 +194,7 @@ def test_stop_reaches_a_prefill_and_skips_who_has_not_begun(
     assert scripted.state(LLAMA)["prompts"] == []
 
 
-def test_a_side_whose_runtime_raises_leaves_the_other_alone(
+def test_runtime_error_does_not_affect_the_other_side(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
     scripted.script(TEXTS[NEOX], model=NEOX, fail_after=5)
@@ -211,7 +211,7 @@ def test_a_side_whose_runtime_raises_leaves_the_other_alone(
     assert page.page.get_by_role("button", name="A is better").count() == 0
 
 
-def test_leaving_the_page_and_changing_a_setting_disturb_nothing(
+def test_page_switch_and_changed_setting_do_not_affect_a_run(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
     split({NEOX: 6, LLAMA: 6}, scripted)
@@ -242,7 +242,7 @@ def test_leaving_the_page_and_changing_a_setting_disturb_nothing(
     assert found == [("compare", "done", 1)] * 2
 
 
-def test_a_blind_vote_reveals_the_names(
+def test_blind_vote_reveals_the_names(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
     split({NEOX: 6, LLAMA: 6}, scripted)
@@ -273,7 +273,7 @@ def test_a_blind_vote_reveals_the_names(
 
 
 def controls(page: CompareScreen) -> dict[str, list[str]]:
-    """What the columns and the row of buttons are set to."""
+    """Return the values of the controls."""
     found = {
         name: [box.input_value() for box in page.page.get_by_role("combobox", name=name).all()]
         for name in ("Model", "Device")
@@ -286,7 +286,7 @@ def controls(page: CompareScreen) -> dict[str, list[str]]:
     return found
 
 
-def test_the_link_reproduces_the_set_up(
+def test_link_reproduces_the_settings(
     compare: Callable[..., CompareScreen],
     scripted: Stagehand,
     open_screen: Callable[..., Screen],
@@ -300,7 +300,7 @@ def test_the_link_reproduces_the_set_up(
     option = page.page.get_by_role("option", name="Paddock NeoX")
 
     def opened() -> bool:
-        """A list closes when the page is drawn anew beneath it."""
+        """Open the list; a list closes when the page is redrawn."""
         models.click()
         with suppress(TimeoutError):
             option.wait_for(timeout=3_000)
@@ -322,19 +322,19 @@ def test_the_link_reproduces_the_set_up(
     eventually(lambda: controls(other) == settings, "the other page is set up the same")
 
 
-def test_a_quick_next_click_does_not_undo_what_a_choice_changed(
+def test_quick_next_click_does_not_undo_a_changed_precision(
     compare: Callable[..., CompareScreen],
 ) -> None:
     page = compare()
     line = Line(page.page)
     page.ready().page.locator(".st-key-side_b").get_by_role("combobox", name="Model").click()
-    asked = line.asked
-    line.keep()
+    sent = line.sent
+    line.hold()
     page.page.get_by_role("option", name="Paddock NeoX").click()
-    line.await_asked(asked + 1)
+    line.await_sent(sent + 1)
     page.page.get_by_role("radio", name="Race").click()
-    line.await_asked(asked + 2)
-    line.let_go()
+    line.await_sent(sent + 2)
+    line.release()
     eventually(lambda: "mode=race" in page.screen.url, "the second click arrived")
     page.page.get_by_text(Mode.RACE.sentence).wait_for()  # drawn below the controls
     eventually(lambda: len(set(controls(page)["Precision"][:2])) == 2, "the precisions differ")
@@ -342,7 +342,7 @@ def test_a_quick_next_click_does_not_undo_what_a_choice_changed(
     assert "right_precision=int4" in page.screen.url, "it is not the model's own default"
 
 
-def test_a_narrow_window_stacks_the_columns(
+def test_narrow_window_stacks_the_columns(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
     split({NEOX: None, LLAMA: None}, scripted)
@@ -362,7 +362,7 @@ def test_a_narrow_window_stacks_the_columns(
     assert wide <= 400, "nothing sticks out"
 
 
-def test_hostile_answers_stay_text_in_columns_diff_and_export(
+def test_hostile_answers_are_escaped_in_columns_diff_and_export(
     compare: Callable[..., CompareScreen], scripted: Stagehand, tmp_path: Path
 ) -> None:
     scripted.script(HOSTILE, model=NEOX)
@@ -389,7 +389,7 @@ def test_hostile_answers_stay_text_in_columns_diff_and_export(
     assert "&lt;img src" in saved and "<img" not in saved and "<script" not in saved
 
 
-def test_one_side_again_keeps_the_other_and_history_shows_both(
+def test_regenerating_one_side_keeps_the_other_and_the_history(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
     split({NEOX: None, LLAMA: None}, scripted)
@@ -401,12 +401,12 @@ def test_one_side_again_keeps_the_other_and_history_shows_both(
     page.side("B").get_by_text("Another answer.").wait_for()
     page.await_end()
     assert TEXTS[NEOX] in page.text("A")
-    assert len(scripted.state(NEOX)["prompts"]) == 1, "A was not asked again"
+    assert len(scripted.state(NEOX)["prompts"]) == 1, "A did not run again"
     page.page.get_by_role("button", name="Show", exact=False).first.click()
     page.side("B").get_by_text("Everybody is there").wait_for()
 
 
-def test_a_list_runs_and_can_be_stopped(
+def test_list_runs_and_can_be_stopped(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
     split({NEOX: 6, LLAMA: None}, scripted)

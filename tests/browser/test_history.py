@@ -1,4 +1,4 @@
-"""What a person can do with an ended answer."""
+"""Actions on finished answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRICKY = "Use `x` and $y$ in *this*:\n\n```\ncode\n```\n| not a table"
 
 
 def recorded(scripted: Stagehand, instruction: str) -> int:
-    """Number of recorded runs of an instruction."""
+    """Return the number of recorded runs of an instruction."""
     with closing(sqlite3.connect(scripted.database)) as database:
         (count,) = database.execute(
             "SELECT count(*) FROM runs WHERE instruction = ?", (instruction,)
@@ -25,7 +25,7 @@ def recorded(scripted: Stagehand, instruction: str) -> int:
 
 
 def download(screen: Screen, button: str, folder: Path) -> str:
-    """Text of the file that a button saves."""
+    """Return the text of the file that a button downloads."""
     with screen.page.expect_download() as started:
         screen.page.get_by_role("button", name=button).click()
     path = folder / started.value.suggested_filename
@@ -33,7 +33,9 @@ def download(screen: Screen, button: str, folder: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_regenerate_asks_the_same_with_a_fresh_seed(screen: Screen, scripted: Stagehand) -> None:
+def test_regenerate_runs_the_same_request_with_a_new_seed(
+    screen: Screen, scripted: Stagehand
+) -> None:
     scripted.script("First answer.")
     screen.ask("Regenerate this?")
     screen.await_answer()
@@ -64,7 +66,9 @@ def test_copy_gives_the_text_as_the_model_wrote_it(
     assert copied == TRICKY
 
 
-def test_delete_forgets_it_here_and_in_the_records(screen: Screen, scripted: Stagehand) -> None:
+def test_delete_removes_an_answer_from_page_and_database(
+    screen: Screen, scripted: Stagehand
+) -> None:
     screen.ask("Keep this?")
     screen.await_answer()
     screen.ask("Delete this?")

@@ -1,4 +1,4 @@
-"""Text from a model, or from a link, is shown and never acted upon."""
+"""Text from a model or a link is shown, and nothing in it becomes active."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EMOJIS = "👋", "👎"
 
 
 def watch(selector: str) -> str:
-    """A script that notes each element that the selector finds in a text, even for a moment."""
+    """Return a script that records each element in a text that matches, even for a moment."""
     return """
 window.seenActive = [];
 new MutationObserver(changes => {
@@ -57,7 +57,7 @@ new MutationObserver(changes => {
 
 @pytest.fixture
 def watched(scripted: Stagehand, open_screen: Callable[..., Screen]) -> Screen:
-    """A page that notes each active element that ever appears in a text, even for a moment."""
+    """Return a page that records each active element in a text, even for a moment."""
     screen = open_screen("about:blank", fresh=True)
     screen.page.add_init_script(watch(ACTIVE))
     screen.page.goto(f"{scripted.url}/instruct")
@@ -66,7 +66,7 @@ def watched(scripted: Stagehand, open_screen: Callable[..., Screen]) -> Screen:
 
 @pytest.fixture(scope="module")
 def hostile_server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app that draws many hostile texts."""
+    """Run the app that draws hostile texts."""
     with serving(
         "tests/browser/app_with_hostile_texts.py", tmp_path_factory.mktemp("texts")
     ) as url:
@@ -75,13 +75,13 @@ def hostile_server(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def texts(hostile_server: str, open_screen: Callable[..., Screen]) -> Callable[[str], Screen]:
-    """Opens a page of hostile texts, on which nothing else stands."""
+    """Return a function that opens a page with hostile texts only."""
 
     def open_it(query: str) -> Screen:
         screen = open_screen("about:blank", fresh=True)
         screen.page.add_init_script(watch(f"{ACTIVE}, {DIRECTIVES}"))
         screen.page.goto(f"{hostile_server}/?{query}")
-        screen.page.get_by_text("All is drawn.").wait_for(timeout=60_000)
+        screen.page.get_by_text("Drawing finished.").wait_for(timeout=60_000)
         screen.page.wait_for_timeout(500)
         return screen
 
@@ -89,7 +89,7 @@ def texts(hostile_server: str, open_screen: Callable[..., Screen]) -> Callable[[
 
 
 def assert_harmless(screen: Screen) -> None:
-    """Nothing active is in a text now, and nothing was before."""
+    """Check that no text contains or contained an active element."""
     assert screen.page.evaluate("window.seenActive") == []
     within = "[data-testid='stMarkdownContainer'], [data-testid='stCaptionContainer']"
     assert screen.page.locator(f":is({within}) :is({ACTIVE})").count() == 0
@@ -112,7 +112,7 @@ def test_hostile_output_is_harmless_while_it_streams_and_after(
     shown = watched.answer_text()
     for text in VISIBLE:
         assert text in shown
-    # The rest of the page stands below it.
+    # The rest of the page is below the answer.
     watched.page.get_by_role("button", name="Regenerate").wait_for()
     wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
     assert watched.page.evaluate(wide), "a long word makes the page scroll sideways"
@@ -144,14 +144,14 @@ def test_ordinary_markdown_stays(screen: Screen, scripted: Stagehand) -> None:
     assert answer.locator("pre code").inner_text().strip() == "x = 1"
 
 
-def test_hundreds_of_mixes_are_harmless(texts: Callable[[str], Screen]) -> None:
+def test_random_hostile_texts_are_harmless(texts: Callable[[str], Screen]) -> None:
     screen = texts("seed=0&count=150")
     assert_harmless(screen)
     shown = screen.page.get_by_test_id("stMain").inner_text()
     assert not any(emoji in shown for emoji in EMOJIS)
 
 
-def test_mixes_are_harmless_at_every_moment_of_streaming(texts: Callable[[str], Screen]) -> None:
+def test_random_hostile_texts_are_harmless_while_streaming(texts: Callable[[str], Screen]) -> None:
     assert_harmless(texts("seed=1000&count=30&live=1"))
 
 
@@ -178,7 +178,7 @@ def test_a_remote_answer_with_carriage_returns_is_harmless(
     end = "\r\n\r\n~~~\rcode\r~~~\rAfter $x^2$ :red[hi] <http://evil.example/auto>\n"
     book = RemoteBook(Settings(home=scripted.home / "paddock"))
     with serving_answers(key=KEY) as server:
-        pieces = list(answer + end)  # each line end comes in two
+        pieces = list(answer + end)  # each line ending is split
         server.answer = lambda handler: handler.stream(pieces)
         book.add("hostile", server.url, KEY)
         try:

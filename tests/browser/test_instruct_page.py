@@ -1,4 +1,4 @@
-"""From an instruction to a streamed answer, as a person sees it."""
+"""Instruct page in a browser: from an instruction to a streamed answer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.browser.screen import Line, Screen, Stagehand, eventually
 
 RAIN = "Rain is quiet. Rain is clean. Nobody else is there."
 AT_ONCE_S = 3.0
-"""Within so long a Stop must have taken effect; a quiet machine needs less than 0.5."""
+"""Time limit for Stop to take effect; an idle machine needs less than 0.5 s."""
 
 
-def test_an_answer_streams_and_ends_in_a_steady_line(screen: Screen, scripted: Stagehand) -> None:
+def test_answer_streams_and_ends_with_its_figures(screen: Screen, scripted: Stagehand) -> None:
     scripted.script(RAIN, released=10)
     screen.ask("Why walk in the rain?")
     first = eventually(screen.live_text, "the first tokens show")
@@ -76,7 +76,7 @@ def test_stop_while_the_model_is_loaded(screen: Screen, scripted: Stagehand) -> 
     assert "ended: cancelled" in screen.text_of(screen.figures)
 
 
-def test_an_error_keeps_the_text_and_says_so(screen: Screen, scripted: Stagehand) -> None:
+def test_error_is_shown_and_keeps_the_text(screen: Screen, scripted: Stagehand) -> None:
     scripted.script(RAIN, fail_after=12)
     screen.ask("Why walk in the rain?")
     screen.await_answer()
@@ -89,7 +89,7 @@ def test_an_error_keeps_the_text_and_says_so(screen: Screen, scripted: Stagehand
     assert screen.answer_text().startswith("All is well.")
 
 
-def test_an_empty_instruction_gets_a_sentence(screen: Screen, scripted: Stagehand) -> None:
+def test_empty_instruction_shows_an_error(screen: Screen, scripted: Stagehand) -> None:
     sentence = screen.page.get_by_text("The instruction is empty; type one or pick an example.")
     screen.ask("")
     sentence.wait_for()
@@ -99,14 +99,14 @@ def test_an_empty_instruction_gets_a_sentence(screen: Screen, scripted: Stagehan
     assert len(scripted.state()["prompts"]) == 1
 
 
-def test_two_quick_clicks_start_one_answer(screen: Screen, scripted: Stagehand) -> None:
+def test_double_click_starts_one_answer(screen: Screen, scripted: Stagehand) -> None:
     scripted.script(RAIN, released=5)
     screen.instruction.fill("Why walk in the rain?")
     screen.button("Run").dblclick()
     eventually(lambda: scripted.state()["tokens"] == 5, "it began")
     scripted.release()
     screen.await_answer()
-    time.sleep(0.5)  # for a second one to appear, if there were one
+    time.sleep(0.5)  # time for a second one to appear
     assert screen.entries.count() == 1
     assert len(scripted.state()["prompts"]) == 1
 
@@ -136,37 +136,37 @@ def test_an_example_fills_instruction_and_context(screen: Screen, scripted: Stag
     eventually(lambda: "instruction=" not in screen.url, "nor is it in the link")
 
 
-def test_a_quick_next_click_brings_no_cleared_text_back(
+def test_quick_next_click_does_not_restore_cleared_text(
     scripted: Stagehand, open_screen: Callable[..., Screen]
 ) -> None:
     screen = open_screen(f"{scripted.url}/instruct?instruction=Why%3F&context=Rain").ready()
     line = Line(screen.page)
     eventually(lambda: screen.ready().context_box.input_value() == "Rain", "both are there")
-    asked = line.asked
-    line.keep()
+    sent = line.sent
+    line.hold()
     screen.button("Clear").click()
-    line.await_asked(asked + 1)
+    line.await_sent(sent + 1)
     screen.page.get_by_role("radio", name="INT4").click()
-    line.await_asked(asked + 2)
-    line.let_go()
+    line.await_sent(sent + 2)
+    line.release()
     eventually(lambda: "precision=int4" in screen.url, "the second click arrived")
     eventually(lambda: screen.instruction.input_value() == "", "the instruction stays cleared")
     eventually(lambda: screen.context_box.input_value() == "", "the context too")
     assert "instruction=" not in screen.url and "context=" not in screen.url
 
 
-def test_a_quick_clear_after_an_example_clears(screen: Screen) -> None:
+def test_clear_right_after_an_example_clears(screen: Screen) -> None:
     line = Line(screen.page)
     screen.ready()
-    asked = line.asked
-    line.keep()
+    sent = line.sent
+    line.hold()
     screen.page.get_by_role("radio", name="Life as a cat").click()
-    line.await_asked(asked + 1)
+    line.await_sent(sent + 1)
     screen.button("Clear").click()
-    line.await_asked(asked + 2)
+    line.await_sent(sent + 2)
     screen.page.get_by_role("radio", name="INT4").click()
-    line.await_asked(asked + 3)
-    line.let_go()
+    line.await_sent(sent + 3)
+    line.release()
     eventually(lambda: "precision=int4" in screen.url, "all clicks arrived")
     eventually(lambda: screen.instruction.input_value() == "", "it is cleared")
     assert "instruction=" not in screen.url
@@ -174,7 +174,7 @@ def test_a_quick_clear_after_an_example_clears(screen: Screen) -> None:
     eventually(lambda: "cat" in screen.instruction.input_value(), "the same example once more")
 
 
-def test_a_setting_changed_while_streaming_loses_nothing(
+def test_changing_a_setting_while_streaming_keeps_the_answer(
     screen: Screen, scripted: Stagehand
 ) -> None:
     scripted.script(RAIN, released=12)
@@ -191,7 +191,7 @@ def test_a_setting_changed_while_streaming_loses_nothing(
     assert len(scripted.state()["prompts"]) == 1
 
 
-def test_reading_pace_slows_the_screen_and_not_the_figures(
+def test_reading_pace_slows_the_display_and_not_the_figures(
     screen: Screen, scripted: Stagehand
 ) -> None:
     scripted.script("0123456789" * 14, tokens_per_s=400)  # each digit is one token
@@ -212,7 +212,7 @@ def test_reading_pace_slows_the_screen_and_not_the_figures(
     assert rate and float(rate[1].replace(",", "")) > 150
 
 
-def test_a_second_tab_waits_in_line(
+def test_second_tab_waits_in_the_queue(
     screen: Screen, scripted: Stagehand, open_screen: Callable[..., Screen]
 ) -> None:
     scripted.script(RAIN, released=5)
@@ -229,7 +229,7 @@ def test_a_second_tab_waits_in_line(
     assert ["First?" in prompt for prompt in scripted.state()["prompts"]] == [True, False]
 
 
-def test_a_waiting_answer_can_be_stopped(
+def test_waiting_answer_can_be_stopped(
     screen: Screen, scripted: Stagehand, open_screen: Callable[..., Screen]
 ) -> None:
     scripted.script(RAIN, released=5)
@@ -253,7 +253,7 @@ def test_a_waiting_answer_can_be_stopped(
         ("![x](http://evil.example/x.png)", "There is no model '![x](http://evil.example/x.png)'"),
     ],
 )
-def test_an_unknown_model_in_a_link_gets_a_sentence(
+def test_unknown_model_in_a_link_shows_an_error(
     scripted: Stagehand, open_screen: Callable[..., Screen], model: str, sentence: str
 ) -> None:
     from urllib.parse import quote

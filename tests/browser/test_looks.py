@@ -1,4 +1,4 @@
-"""Both looks in a real browser: what Streamlit makes of the theme's colours can be read."""
+"""Contrast of the light and the dark theme in a browser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OPACITY = "(element) => getComputedStyle(element).opacity"
 
 
 @pytest.mark.parametrize("look", ["light", "dark"])
-def test_what_is_primary_or_chosen_can_be_read(look: str, scripted, open_screen):
+def test_primary_buttons_and_selections_are_readable(look: str, scripted, open_screen):
     page = open_screen(f"{scripted.url}/instruct", color_scheme=look).page
     button = page.get_by_test_id("stBaseButton-primary")
     shortcut = button.locator("kbd")
@@ -31,18 +31,18 @@ def test_what_is_primary_or_chosen_can_be_read(look: str, scripted, open_screen)
 
 
 @pytest.mark.parametrize("look", ["light", "dark"])
-def test_a_plain_button_that_is_pointed_at_or_open_can_be_read(look: str, scripted, open_screen):
+def test_hovered_and_open_buttons_are_readable(look: str, scripted, open_screen):
     page = open_screen(f"{scripted.url}/compare", color_scheme=look).page
     link = page.get_by_role("button", name="Link")
     eventually(link.is_visible, "the button is there")
     ground = page.get_by_test_id("stApp").evaluate(GROUND)
 
-    def readable() -> bool:  # its colour changes bit by bit
+    def readable() -> bool:  # the colour changes gradually
         return contrast(link.evaluate(COLOUR), ground) >= TEXT
 
     link.hover()
     eventually(readable, "pointed at it can be read")
     link.click()
     eventually(lambda: link.get_attribute("aria-expanded") == "true", "it is open")
-    page.wait_for_timeout(500)  # by then it has the colour of an open one
+    page.wait_for_timeout(500)  # until the transition to the colour of an open button has ended
     eventually(readable, "open it can be read")

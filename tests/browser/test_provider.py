@@ -1,4 +1,4 @@
-"""Signing in by an OpenID Connect provider, here a small one on loopback."""
+"""Sign-in with an OpenID Connect provider, here a small one on loopback."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(home: Path, provider: Provider) -> Iterator[str]:
     port = free_port()
-    secrets = home / ".streamlit" / "secrets.toml"  # of the server's own home folder
+    secrets = home / ".streamlit" / "secrets.toml"  # in the server's home folder
     secrets.parent.mkdir()
     secrets.write_text(provider.secrets_toml(f"http://127.0.0.1:{port}"))
     rules = {"PADDOCK_AUTH": "required", "PADDOCK_REGISTRATION": "open"}
@@ -42,7 +42,7 @@ def url(home: Path, provider: Provider) -> Iterator[str]:
 
 
 def come_by_the_provider(browser: httpx.Client) -> httpx.Response:
-    """Follow the link on the form, through the provider, and back."""
+    """Follow the link on the sign-in form to the provider and back."""
     form = browser.get("/models?q=x", follow_redirects=True)
     found = [part.split('"')[0] for part in form.text.split('href="') if "auth/login" in part]
     assert "Sign in with your organisation" in form.text
@@ -54,9 +54,7 @@ def come_by_the_provider(browser: httpx.Client) -> httpx.Response:
     return answer
 
 
-def test_somebody_comes_by_the_provider_and_is_known_from_then_on(
-    url: str, home: Path, provider: Provider
-) -> None:
+def test_user_of_a_provider_registers_once(url: str, home: Path, provider: Provider) -> None:
     with httpx.Client(base_url=url, timeout=30) as browser:
         come_by_the_provider(browser)
         form = browser.get("/register")
@@ -66,9 +64,9 @@ def test_somebody_comes_by_the_provider_and_is_known_from_then_on(
         answer = browser.post("/register", data={"seal": seal[1], "name": "Hedy"})
         assert answer.status_code == 303, answer.text
         assert browser.get("/models").status_code == 200
-        assert "_streamlit_user" not in browser.cookies, "our own session alone counts"
+        assert "_streamlit_user" not in browser.cookies, "only the Paddock session remains"
 
-    with httpx.Client(base_url=url, timeout=30) as other:  # another browser, the same person
+    with httpx.Client(base_url=url, timeout=30) as other:  # another browser of the same user
         come_by_the_provider(other)
         assert other.get("/models").status_code == 200
 
@@ -86,7 +84,7 @@ def test_somebody_comes_by_the_provider_and_is_known_from_then_on(
     store.close()
 
 
-def test_another_subject_is_another_person(url: str, provider: Provider) -> None:
+def test_another_subject_is_another_user(url: str, provider: Provider) -> None:
     provider.subject = "5678"
     with httpx.Client(base_url=url, timeout=30) as browser:
         come_by_the_provider(browser)
@@ -96,12 +94,12 @@ def test_another_subject_is_another_person(url: str, provider: Provider) -> None
 
 
 @pytest.mark.parametrize("value", ["", "x", "eyJpc3MiOiJ4In0.x.y", "a" * 3000])
-def test_a_forged_cookie_of_the_providers_vouches_for_nobody(url: str, value: str) -> None:
+def test_forged_provider_cookie_is_rejected(url: str, value: str) -> None:
     cookies = {"cookie": f"_streamlit_user={value}"}
     answer = httpx.get(f"{url}/sign-in", headers=cookies)
     assert answer.status_code == 200 and 'type="password"' in answer.text
     assert 'type="password"' in httpx.get(f"{url}/register", headers=cookies).text
 
 
-def test_nothing_of_this_is_in_the_checkout() -> None:
+def test_checkout_has_no_secrets_file() -> None:
     assert not (CHECKOUT / ".streamlit" / "secrets.toml").exists()

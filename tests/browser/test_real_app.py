@@ -1,4 +1,4 @@
-"""The app as people start it: every way in, and an embedded model through the real runtime."""
+"""The real app: every entry page, and a tiny demo model with the real runtime."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.browser.screen import ENDED, Screen, eventually
 
 CONVERSION_MS = 120_000
 PREPARING = re.compile("conversion libraries|checkpoint|Exporting|Compressing|Loading")
-"""Any step of it: on a quiet machine the last ones are gone before anybody can look."""
+"""Any preparation step; on an idle machine the last ones are too short to be observed."""
 
 
-def test_a_fresh_home_converts_loads_and_answers(
+def test_fresh_home_converts_loads_and_generates(
     open_screen: Callable[..., Screen], tmp_path: Path
 ) -> None:
     with serving("streamlit_app.py", tmp_path) as url:
@@ -43,7 +43,7 @@ def test_a_fresh_home_converts_loads_and_answers(
 
 
 @pytest.mark.parametrize("name", ["compare", "metrics", "models", "account"])
-def test_a_deep_link_on_a_fresh_server_shows_its_page(
+def test_deep_link_on_a_fresh_server_shows_its_page(
     open_screen: Callable[..., Screen], tmp_path: Path, name: str
 ) -> None:
     with serving("streamlit_app.py", tmp_path) as url:
@@ -51,7 +51,7 @@ def test_a_deep_link_on_a_fresh_server_shows_its_page(
         heading = screen.page.get_by_role("heading", level=1)
         heading.wait_for()
         assert heading.inner_text() != "Give a model an instruction"
-        # Streamlit shows its links once it has measured them.
+        # Streamlit shows the navigation links after it has measured them.
         screen.page.get_by_role("link", name="Instruct", exact=True).wait_for()
         assert screen.page.get_by_text("Page not found").count() == 0
         assert screen.url.partition("?")[0] == f"{url}/{name}"

@@ -1,4 +1,4 @@
-"""A reload of the page loses nothing: ended answers and the one under way are found again."""
+"""Finished and running answers survive a reload of the page (not implemented yet)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ SOON_S = 3.0
 LOST = pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="after a reload the page begins anew: its answers are gone, and the one under way goes "
-    "on unseen",
+    reason="after a reload the page has no answers, and the running one continues unseen",
 )
 
 
 @LOST
-def test_an_ended_answer_is_found_again(screen: Screen, scripted: Stagehand) -> None:
+def test_finished_answer_survives_a_reload(screen: Screen, scripted: Stagehand) -> None:
     scripted.script(RAIN)
     screen.ask("What does it do?")
     screen.await_answer()
@@ -30,7 +29,7 @@ def test_an_ended_answer_is_found_again(screen: Screen, scripted: Stagehand) -> 
 
 
 @LOST
-def test_the_answer_under_way_is_found_again(screen: Screen, scripted: Stagehand) -> None:
+def test_running_answer_survives_a_reload(screen: Screen, scripted: Stagehand) -> None:
     scripted.script(RAIN, released=8)
     screen.ask("What does it do?")
     begun = eventually(screen.live_text, "it streams")
@@ -44,7 +43,7 @@ def test_the_answer_under_way_is_found_again(screen: Screen, scripted: Stagehand
 
 
 @LOST
-def test_a_comparison_is_found_again(
+def test_comparison_survives_a_reload(
     scripted: Stagehand, open_screen: Callable[..., Screen]
 ) -> None:
     for model in (NEOX, LLAMA):

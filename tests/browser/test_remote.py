@@ -1,4 +1,4 @@
-"""Servers elsewhere, of which one is another Paddock, and one dies while a person looks on."""
+"""Remote servers in a browser: one that dies while it answers, and another Paddock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, serving
 
 @pytest.fixture
 def server(scripted: Stagehand) -> Iterator[ScriptedServer]:
-    """A server that the app knows as ``office``."""
+    """Run a server that the app knows as ``office``."""
     book = RemoteBook(Settings(home=scripted.home / "paddock"))
     with serving(key=KEY) as script:
         book.add("office", script.url, KEY)
@@ -32,7 +32,7 @@ def server(scripted: Stagehand) -> Iterator[ScriptedServer]:
     book.remove("office")
 
 
-def test_a_remote_that_dies_leaves_the_local_side_alone(
+def test_dying_remote_does_not_affect_the_local_side(
     scripted: Stagehand, open_screen: Callable[..., Screen], server: ScriptedServer
 ) -> None:
     half_said, go_on = threading.Event(), threading.Event()
@@ -61,7 +61,7 @@ def test_a_remote_that_dies_leaves_the_local_side_alone(
     assert KEY not in compare.page.content() and KEY not in compare.page.url
 
 
-def test_one_paddock_is_anothers_remote(scripted: Stagehand, tmp_path: Path) -> None:
+def test_paddock_as_remote_of_another_paddock(scripted: Stagehand, tmp_path: Path) -> None:
     text = "Rain is quiet. Rain is clean. Nobody else is there."
     scripted.script(text, model=NEOX, released=2)
     engine = Engine(Settings(home=tmp_path / "home"))
@@ -91,7 +91,7 @@ def test_one_paddock_is_anothers_remote(scripted: Stagehand, tmp_path: Path) -> 
     stopped = ask()
     eventually(lambda: stopped.text, "its first words", 60)
     stopped.cancel()
-    assert stopped.wait(10)  # the server would never end by itself
+    assert stopped.wait(10)  # the server would not stop by itself
     assert stopped.answer.stop_reason is StopReason.CANCELLED
     eventually(lambda: not scripted.state(NEOX)["running"], "the end over there", 5)
     missing = engine.answer(

@@ -1,4 +1,4 @@
-"""What survives a change of page, a closed tab, and a link sent to somebody else."""
+"""Answers and settings across page switches, closed tabs and shared links."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RAIN = "Rain is quiet. Rain is clean. Nobody else is there."
 
 
 def runs(scripted: Stagehand, instruction: str) -> list[tuple[Any, ...]]:
-    """State, text and reason of the recorded runs of an instruction."""
+    """Return state, text and stop reason of the recorded runs of an instruction."""
     with closing(sqlite3.connect(scripted.database)) as database:
         return database.execute(
             "SELECT state, text, stop_reason FROM runs WHERE instruction = ?", (instruction,)
@@ -21,7 +21,7 @@ def runs(scripted: Stagehand, instruction: str) -> list[tuple[Any, ...]]:
 
 
 def await_run(scripted: Stagehand, instruction: str) -> tuple[Any, ...]:
-    """The one run of an instruction, once it has ended."""
+    """Wait for the only run of an instruction and return it."""
     eventually(
         lambda: [state for state, *_ in runs(scripted, instruction)] == ["done"],
         "the run is recorded",
@@ -29,7 +29,7 @@ def await_run(scripted: Stagehand, instruction: str) -> tuple[Any, ...]:
     return runs(scripted, instruction)[0]
 
 
-def test_a_page_switch_while_streaming_loses_nothing(screen: Screen, scripted: Stagehand) -> None:
+def test_page_switch_while_streaming_keeps_the_answer(screen: Screen, scripted: Stagehand) -> None:
     scripted.script(RAIN, released=12)
     screen.ask("Switch the page?")
     shown = eventually(screen.live_text, "it streams")
@@ -48,7 +48,7 @@ def test_a_page_switch_while_streaming_loses_nothing(screen: Screen, scripted: S
     assert screen.instruction.input_value() == "Switch the page?"
 
 
-def test_another_tab_and_a_reload_disturb_no_answer(
+def test_other_tabs_and_reloads_do_not_affect_an_answer(
     screen: Screen, scripted: Stagehand, open_screen: Callable[..., Screen]
 ) -> None:
     scripted.script(RAIN, released=12)
@@ -65,7 +65,7 @@ def test_another_tab_and_a_reload_disturb_no_answer(
     assert await_run(scripted, "Reload a tab?") == ("done", RAIN, "end of text")
 
 
-def test_closing_the_tab_lets_the_run_end(
+def test_run_finishes_after_the_tab_is_closed(
     scripted: Stagehand, open_screen: Callable[..., Screen]
 ) -> None:
     scripted.script(RAIN, released=12)
@@ -78,7 +78,7 @@ def test_closing_the_tab_lets_the_run_end(
 
 
 def settings_of(screen: Screen) -> dict[str, Any]:
-    """What all controls of the page show."""
+    """Return the values of all controls of the page."""
     page = screen.page
     found: dict[str, Any] = {
         name: page.get_by_role("slider", name=name).input_value()
@@ -97,7 +97,7 @@ def settings_of(screen: Screen) -> dict[str, Any]:
 
 
 def change_every_setting(screen: Screen) -> dict[str, Any]:
-    """Set each control to something that is not its default; returns what they show then."""
+    """Change each control from its default and return the new values."""
     page = screen.page
     before = settings_of(screen)
     page.get_by_role("combobox", name="Model").click()
@@ -127,11 +127,11 @@ def change_every_setting(screen: Screen) -> dict[str, Any]:
     return settings_of(screen)
 
 
-def test_a_link_reproduces_the_set_up(screen: Screen, open_screen: Callable[..., Screen]) -> None:
+def test_link_reproduces_the_settings(screen: Screen, open_screen: Callable[..., Screen]) -> None:
     wanted = change_every_setting(screen)
     other = open_screen(screen.url, fresh=True).ready()
     eventually(lambda: settings_of(other) == wanted, "the other page is set up the same")
-    # Greedy switches others off, so it is tried last.
+    # Greedy disables other controls, so it is tested last.
     other.page.get_by_text("Greedy", exact=True).click()
     eventually(lambda: "greedy=" in other.url, "in the link")
     third = open_screen(other.url, fresh=True).ready()
@@ -139,7 +139,7 @@ def test_a_link_reproduces_the_set_up(screen: Screen, open_screen: Callable[...,
     eventually(lambda: settings_of(third) == greedy, "the third page too")
 
 
-def test_settings_survive_going_to_another_page_and_back(screen: Screen) -> None:
+def test_settings_survive_a_page_switch(screen: Screen) -> None:
     wanted = change_every_setting(screen)
     link = screen.url
     screen.go_to("Account")
@@ -154,7 +154,7 @@ def test_settings_survive_going_to_another_page_and_back(screen: Screen) -> None
     )
 
 
-def test_a_text_too_long_for_a_link_is_left_out_of_it(screen: Screen, scripted: Stagehand) -> None:
+def test_long_text_is_not_in_the_url(screen: Screen, scripted: Stagehand) -> None:
     screen.ask("word " * 700)
     screen.await_answer()
     assert "instruction=" not in screen.url

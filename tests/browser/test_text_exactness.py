@@ -1,4 +1,4 @@
-"""What was written is what is seen and what a selection copies."""
+"""Texts are shown, selected and copied as they were written."""
 
 from __future__ import annotations
 
@@ -45,29 +45,29 @@ LOOK = """entry => {
 
 @dataclass(frozen=True)
 class Shown:
-    """One question and its answer, in the browser."""
+    """One instruction and its answer in the browser."""
 
     question: str
     answer: str
     selected: str
-    """By somebody who selects the whole answer."""
+    """Text of a selection of the whole answer."""
     code: list[str]
     struck: list[str]
     bold: list[str]
     typeset: list[str]
     directions: list[str]
-    """Of the answer's paragraphs."""
+    """Text directions of the answer's paragraphs."""
 
 
 @pytest.fixture(scope="module")
 def shown(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Shown]]:
-    """All texts, drawn once on one page."""
+    """Draw all texts on one page."""
     query = urlencode([("text", text) for text in TEXTS.values()])
     app, home = "tests/browser/app_with_exact_texts.py", tmp_path_factory.mktemp("texts")
     with serving(app, home) as url:
         page = browser.new_page()
         page.goto(f"{url}/?{query}")
-        page.get_by_text("All is drawn.").wait_for(timeout=60_000)
+        page.get_by_text("Drawing finished.").wait_for(timeout=60_000)
         page.wait_for_timeout(500)
         entries = [page.locator(f".st-key-entry_text_{n}") for n in range(len(TEXTS))]
         yield {
@@ -77,12 +77,12 @@ def shown(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
 
 
 def xfail(reason: str) -> pytest.MarkDecorator:
-    """The test says what is right, and fails today."""
+    """Mark a test of correct behaviour that fails today."""
     return pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
 
 
 def some(marked: dict[str, str], names: dict[str, str]) -> list[Any]:
-    """All names, those that fail today with the reason."""
+    """Return all names as parameters, with an xfail mark for those that fail today."""
     return [
         pytest.param(name, marks=xfail(marked[name]) if name in marked else ()) for name in names
     ]
@@ -97,18 +97,18 @@ EXACT_TODAY = ("at the top", "a fence in a fence", "with a title")
 @pytest.mark.parametrize(
     "name", some({each: NOT_EXACT for each in CODE if each not in EXACT_TODAY}, CODE)
 )
-def test_code_is_shown_as_it_was_written(name: str, shown: dict[str, Shown]) -> None:
+def test_code_is_shown_unchanged(name: str, shown: dict[str, Shown]) -> None:
     wanted = [code.rstrip("\n") for code in code_in(CODE[name])]
     assert [code.rstrip("\n") for code in shown[name].code] == wanted
 
 
 # Prose
 
-JOINED = "an invisible character stands within what a person copies"
-STRUCK = "tildes strike text through or vanish"
+JOINED = "copied text contains an invisible character"
+STRUCK = "tildes strike text through or disappear"
 REPLACED = "characters are replaced by typographic ones"
-ONE_LINE = "line breaks vanish"
-MARKS = "marks within words and names are taken for Markdown"
+ONE_LINE = "line breaks disappear"
+MARKS = "marks within words and names are interpreted as Markdown"
 OF_ANSWERS = {
     "an address": JOINED,
     "a time": JOINED,
@@ -128,14 +128,14 @@ WITHOUT_MARKDOWN = {name: text for name, text in PROSE.items() if name != "a que
 
 
 @pytest.mark.parametrize("name", some(OF_ANSWERS, WITHOUT_MARKDOWN))
-def test_prose_is_seen_and_copied_as_it_was_written(name: str, shown: dict[str, Shown]) -> None:
+def test_prose_is_shown_and_copied_unchanged(name: str, shown: dict[str, Shown]) -> None:
     assert shown[name].struck == []
     assert PROSE[name] in shown[name].answer
     assert PROSE[name] in shown[name].selected
 
 
 @pytest.mark.parametrize("name", some(OF_QUESTIONS, PROSE))
-def test_a_question_is_seen_as_it_was_typed(name: str, shown: dict[str, Shown]) -> None:
+def test_question_is_shown_unchanged(name: str, shown: dict[str, Shown]) -> None:
     assert PROSE[name] in shown[name].question
 
 
@@ -144,12 +144,12 @@ def test_emphasis_works_without_spaces(shown: dict[str, Shown]) -> None:
     assert "「明天」" in shown["bold"].bold
 
 
-@xfail("every paragraph runs from left to right")
-def test_a_paragraph_takes_its_direction_from_its_text(shown: dict[str, Shown]) -> None:
+@xfail("every paragraph is drawn from left to right")
+def test_paragraph_direction_follows_its_text(shown: dict[str, Shown]) -> None:
     assert shown["two directions"].directions[:3] == ["rtl", "rtl", "ltr"]
 
 
-@xfail("formulas are shown as they are written, and nothing says so")
-def test_formulas_are_typeset_or_said_not_to_be(shown: dict[str, Shown]) -> None:
+@xfail("formulas are shown as source text without an explanation")
+def test_formulas_are_typeset_or_explained(shown: dict[str, Shown]) -> None:
     found = shown["mathematics"]
     assert found.typeset or "formula" in found.answer.lower()

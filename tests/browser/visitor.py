@@ -1,8 +1,8 @@
-"""A visitor without a browser: one session of the app over its websocket.
+"""Client without a browser: one session of the app over its websocket.
 
-Twenty browsers do not fit a small machine, and are not what is to be tested. A visitor keeps what
-the server sends as a browser does (elements by their place, those of an earlier run dropped),
-sends the states of its widgets with every run, and draws fragments again as often as it is told.
+Twenty browsers do not fit on a small machine and are not what is tested. Like a browser, a visitor
+keeps the elements that the server sends by their position and drops those of earlier runs, sends
+its widget states with every run, and reruns fragments at their intervals.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LISTEN_S = 0.02
 
 @dataclass
 class _Placed:
-    """An element or block where it stands, and the run that put it there."""
+    """An element or block and the run that drew it."""
 
     message: Any
     run: str
@@ -37,13 +37,13 @@ class _Placed:
 
 
 class Visitor:
-    """One session on one page; leave it with :meth:`close`."""
+    """One session on one page; end it with :meth:`close`."""
 
     def __init__(self, url: str, *, cookies: str = "") -> None:
         """
         Args:
-            url: of the page, its query included.
-            cookies: as the browser of somebody who has signed in sends them.
+            url: URL of the page with its query.
+            cookies: ``Cookie`` header of a signed-in browser.
         """
         parts = urlsplit(url)
         self._page, self._query = parts.path.strip("/"), parts.query
@@ -63,25 +63,25 @@ class Visitor:
         self._sending, self._changed = threading.Lock(), threading.Condition()
         self._closed = threading.Event()
         self.runs = 0
-        """Runs of the whole page that have ended."""
+        """Finished runs of the whole page."""
         self.failures: list[str] = []
-        """Exceptions that the app showed."""
+        """Exceptions shown by the app."""
         threading.Thread(target=self._listen, name=f"visitor {url}", daemon=True).start()
         self._run()
         self.until(lambda: self.runs > 0, "the page is drawn")
 
     def close(self) -> None:
-        """Leave, as a closed tab does."""
+        """Disconnect like a closed tab."""
         self._closed.set()
         self._open.close()
 
-    # What is on the page
+    # Elements
 
     def texts(self, within: str = "") -> list[str]:
-        """The Markdown texts on the page, in order.
+        """Return the Markdown texts on the page in order.
 
         Args:
-            within: key of a container; only what stands in it.
+            within: key of a container, to return only the texts in it.
         """
         with self._changed:
             roots = [
@@ -97,35 +97,35 @@ class Visitor:
             ]
 
     def button(self, label: str) -> Any | None:
-        """The button with that label, or None."""
+        """Return the button with this label, or None."""
         return next((found for found in self._elements("button") if found.label == label), None)
 
     def can_press(self, label: str) -> bool:
-        """Whether there is a button with that label that is not greyed out."""
+        """Return whether there is an enabled button with this label."""
         button = self.button(label)
         return button is not None and not button.disabled
 
     def until(self, condition: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> Any:
-        """Wait until it holds, and return its value."""
+        """Wait until the condition is true and return its value."""
         deadline = time.monotonic() + within_s
         with self._changed:
             while not (found := condition()):
                 left = deadline - time.monotonic()
-                assert left > 0 and not self._closed.is_set(), f"it never came about that {what}"
+                assert left > 0 and not self._closed.is_set(), f"timed out waiting: {what}"
                 self._changed.wait(min(left, 0.5))
         return found
 
-    # What a person does
+    # Actions
 
     def type(self, label: str, text: str) -> None:
-        """Type into the text area with that label, and leave it."""
+        """Enter a text into the text area with this label."""
         area = next(found for found in self._elements("text_area") if found.label == label)
         with self._sending:
             self._widgets[area.id] = WidgetState(id=area.id, string_value=text)
         self._run()
 
     def click(self, label: str) -> None:
-        """Press the button with that label, once it can be pressed."""
+        """Click the button with this label once it is enabled."""
         self.until(lambda: self.can_press(label), f"{label} can be pressed")
         button = self.button(label)
         self._run(WidgetState(id=button.id, trigger_value=True))
@@ -177,7 +177,7 @@ class Visitor:
                     self._now, self._drawn = run.script_run_id, frozenset(run.fragment_ids)
                     if not self._drawn:
                         self._timers.clear()
-                case "navigation":  # which page the shell chose
+                case "navigation":  # the page selected by the shell
                     self._script = message.navigation.page_script_hash
                 case "delta":
                     self._place(message)
@@ -215,7 +215,7 @@ class Visitor:
         if status == ForwardMsg.FINISHED_SUCCESSFULLY:
             self.runs += 1
         elif status != ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY:
-            return  # it is run again at once
+            return  # the run is repeated at once
         for path, placed in list(self._places.items()):
             mine = placed.fragment in self._drawn if self._drawn else True
             if mine and placed.run != self._now:

@@ -1,4 +1,4 @@
-"""Pages without a browser are those of whoever sits at the machine, unless told otherwise."""
+"""Fixtures of the page tests. By default the user is a guest at this machine."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ GUEST_HERE = Visitor(
 
 @pytest.fixture(autouse=True)
 def visitor(monkeypatch: pytest.MonkeyPatch) -> Visitor:
-    """The person of the pages: a guest on this machine."""
+    """Make the user of the pages a guest at this machine."""
     monkeypatch.setattr(person, "_current_visitor", lambda: GUEST_HERE)
     return GUEST_HERE
 
 
 @pytest.fixture(autouse=True)
 def _near_cores(cores: FakeCores) -> None:
-    """What was measured is not marked, however this machine's host treats it."""
+    """Simulate near cores, so that no measurement is marked because of this machine's host."""
 
 
 @pytest.fixture
 def without_rights(monkeypatch: pytest.MonkeyPatch) -> Visitor:
-    """Somebody who may use the pages from elsewhere, and has not the right to manage."""
+    """Make the user a remote one without the Manage permission."""
     elsewhere = replace(
         GUEST_HERE,
         access=replace(GUEST_HERE.access, manage=False),

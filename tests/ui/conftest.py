@@ -1,4 +1,4 @@
-"""The parts of pages are drawn for whoever sits at the machine."""
+"""Fixtures of the UI tests: parts of pages are drawn for a guest at this machine."""
 
 from tests.pages.conftest import visitor, without_rights
 

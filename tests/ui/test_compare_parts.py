@@ -1,4 +1,4 @@
-"""The parts of the Compare page that draw nothing: votes, ratings, the diff, the next side."""
+"""Parts of the Compare page without widgets: votes, ratings, the diff, the next side."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NEOX, LLAMA = "paddock-neox", "paddock-llama"
 
 
 def a_match(count: int, mode: Mode = Mode.FAIR) -> Any:
-    """As much of a match as votes are made from."""
+    """Return a stand-in with the fields of a match that votes are made from."""
     sides = tuple(
         ModelSpec(model, precision)
         for precision in (Precision.INT8, Precision.INT4)
@@ -51,7 +51,7 @@ def a_match(count: int, mode: Mode = Mode.FAIR) -> Any:
         (NoWinner.BOTH_BAD, dict.fromkeys(("AB", "AC", "BC"), Verdict.BOTH_BAD)),
     ],
 )
-def test_a_judgement_on_three_settles_these_pairs(
+def test_judgement_of_three_sides_gives_votes_on_pairs(
     best: int | NoWinner, expected: dict[str, Verdict]
 ) -> None:
     match = a_match(3)
@@ -60,15 +60,15 @@ def test_a_judgement_on_three_settles_these_pairs(
     assert {vote.comparison for vote in votes} <= set(pair_ids(match))
 
 
-def test_a_vote_says_on_what_and_how_it_was_cast() -> None:
+def test_vote_has_the_configurations_and_conditions() -> None:
     judgement = Judgement(1, "because", blind=True)
     (vote,) = votes_of(a_match(2, Mode.RACE), judgement, session="s")
     assert (vote.left.model, vote.right.model) == (NEOX, LLAMA)
     assert (vote.left.precision, vote.left.device, vote.left.runtime) == ("int8", "AUTO", "genai")
     assert vote.left.title == "Paddock NeoX 3M (tiny demo)"
-    assert (vote.left_run, vote.right_run) == ("run-0", None), "one was not recorded"
+    assert (vote.left_run, vote.right_run) == ("run-0", None), "one run was not recorded"
     assert (vote.mode, vote.blind, vote.session) == (CompareMode.RACE, True, "s")
-    assert len(vote.comparison) <= 64, "of its column"
+    assert len(vote.comparison) <= 64, "length of its column"
     assert len("because") < COMMENT_LIMIT and vote.comment == "because"
 
 
@@ -80,7 +80,7 @@ def test_a_vote_says_on_what_and_how_it_was_cast() -> None:
         (NoWinner.BOTH_BAD, "You chose both bad.", "You chose all bad."),
     ],
 )
-def test_a_judgement_in_words(best: int | NoWinner, two: str, three: str) -> None:
+def test_judgement_as_a_sentence(best: int | NoWinner, two: str, three: str) -> None:
     assert (Judgement(best).sentence(2), Judgement(best).sentence(3)) == (two, three)
 
 
@@ -99,7 +99,7 @@ def a_pair(left: str, right: str, *counts: int) -> PairVotes:
     )
 
 
-def test_the_ratings_table_is_ordered_and_says_how_sure_it_is() -> None:
+def test_ratings_table_is_ordered_and_states_significance() -> None:
     rows = ratings_rows(rate([a_pair("a", "b", 40, 2, 1, 0), a_pair("b", "c", 3, 2, 0, 1)]))
     assert [row["Model"] for row in rows] == ["A", "B", "C"]
     assert [row["Votes"] for row in rows] == [43, 49, 6]
@@ -111,13 +111,13 @@ def test_the_ratings_table_is_ordered_and_says_how_sure_it_is() -> None:
     assert low < rows[0]["Rating"] < high
 
 
-def test_models_that_nobody_compared_stand_in_groups() -> None:
+def test_models_without_common_votes_are_in_groups() -> None:
     rows = ratings_rows(rate([a_pair("a", "b", 2, 0, 0, 0), a_pair("c", "d", 1, 0, 0, 0)]))
     assert [row["Group"] for row in rows] == [1, 1, 2, 2]
-    assert rows[1]["Significant"] == "—", "the next is of another group"
+    assert rows[1]["Significant"] == "—", "the next row is in another group"
 
 
-def test_the_next_side_differs_from_those_there(tmp_path: Path) -> None:
+def test_next_side_differs_from_existing_sides(tmp_path: Path) -> None:
     store = ModelStore(Settings(home=tmp_path))
     sides: list[ModelSpec] = []
     while len(sides) < 4:
@@ -137,7 +137,7 @@ def test_the_next_side_differs_from_those_there(tmp_path: Path) -> None:
         "</del><b>",
     ],
 )
-def test_the_diff_shows_text_and_no_markup(text: str) -> None:
+def test_diff_escapes_markup(text: str) -> None:
     sides = [SimpleNamespace(letter=letter) for letter in "AB"]
     pair = SimpleNamespace(diff=tuple(readable_diff(f"same {text}", f"same {text} more words")))
     assert DiffKind.ONLY_B in {kind for kind, _ in pair.diff}
@@ -148,7 +148,7 @@ def test_the_diff_shows_text_and_no_markup(text: str) -> None:
 
 
 @pytest.mark.parametrize(("people", "seconds"), [(0, REFRESH_S), (2, REFRESH_S), (20, 2.0)])
-def test_the_refresh_interval_grows_with_the_number_of_comparisons(
+def test_refresh_interval_grows_with_running_comparisons(
     people: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(columns, "matches_under_way", lambda: people)
@@ -157,7 +157,7 @@ def test_the_refresh_interval_grows_with_the_number_of_comparisons(
     assert waiting_s == pytest.approx(max(seconds, WAITING_REFRESH_S))
 
 
-def test_a_real_model_that_is_installed_stands_first(
+def test_installed_package_model_is_the_first_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = "smollm2-135m-instruct"

@@ -1,4 +1,4 @@
-"""The line of figures below an answer, and answers as files."""
+"""The line of figures below an answer, and exported answers."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ ENTRY = HistoryEntry(
 
 
 def line(answer: Answer, spec: ModelSpec = SPEC) -> str:
-    """The figures without emphasis."""
+    """Return the line of figures without emphasis."""
     return figures_line(answer, spec, "Paddock NeoX").replace("**", "")
 
 
-def test_the_line_has_all_figures() -> None:
+def test_line_has_all_figures() -> None:
     assert line(ANSWER) == (
         "TTFT 100 ms · 20.0 tokens/s · 3 tokens · ended: stop marker · memory 3.1 MB private + "
         "1.0 MB file-backed · Paddock NeoX · INT4 · AUTO → CPU · GenAI · seed 7"
     )
 
 
-def test_figures_that_cannot_be_known_are_not_made_up() -> None:
+def test_unknown_figures_are_omitted() -> None:
     one = replace(ANSWER, timings=measure(1.0, 2.0, 2.25, 40, (2.1,)))
     assert "1 token ·" in line(one)
     assert "20.0" not in line(one)
@@ -64,22 +64,22 @@ def test_figures_that_cannot_be_known_are_not_made_up() -> None:
     assert line(failed) == "ended: error · Paddock NeoX · INT4 · AUTO · GenAI"
 
 
-def test_contended_timings_are_marked() -> None:
+def test_timings_measured_while_busy_are_marked() -> None:
     assert "measured while busy" in line(replace(ANSWER, contended=True))
     assert "measured while busy" not in line(ANSWER)
 
 
-def test_an_answer_of_the_maximum_length_says_at_how_many_tokens() -> None:
+def test_cut_off_answer_states_the_number_of_tokens() -> None:
     assert "· 3 tokens · cut off at 3 tokens ·" in line(
         replace(ANSWER, stop_reason=StopReason.LENGTH)
     )
 
 
-def test_the_device_that_was_asked_for_is_not_repeated() -> None:
+def test_device_is_not_repeated_if_it_is_the_selected_one() -> None:
     assert "· CPU ·" in line(ANSWER, replace(SPEC, device="CPU"))
 
 
-def test_json_export_holds_question_answer_and_conditions() -> None:
+def test_json_export_has_request_answer_and_conditions() -> None:
     (entry,) = json.loads(to_json([ENTRY]))
     assert (entry["instruction"], entry["context"]) == ("Why <b>rain</b>?", "A ~~~ passage")
     assert entry["answer"]["text"] == ANSWER.text

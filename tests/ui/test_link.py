@@ -1,4 +1,4 @@
-"""A link to a page wins over what the session was set to, once; the rest stays as it was."""
+"""A link to a page replaces settings of the session once; the others stay unchanged."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def state(app: AppTest) -> tuple[str, int, list[str]]:
     return app.text_area[0].value, app.slider[0].value, app.multiselect[0].value
 
 
-def test_a_link_fills_a_new_session() -> None:
+def test_link_sets_widgets_of_a_new_session() -> None:
     app = opened(words="hello", number="4", many="three,nonsense,one")
     assert state(app) == ("hello", 4, ["one", "three"])
     assert app.query_params["many"] == "one,three"
 
 
-def test_a_link_from_another_page_wins() -> None:
+def test_link_from_another_page_replaces_session_values() -> None:
     app = opened()
     app.slider[0].set_value(7).run()
     app.text_area[0].set_value("mine").run()
@@ -53,7 +53,7 @@ def test_a_link_from_another_page_wins() -> None:
     assert dict(app.query_params) == {"number": "3", "many": "two", "words": "mine"}
 
 
-def test_without_a_link_the_page_is_as_it_was_left() -> None:
+def test_page_without_a_link_keeps_session_values() -> None:
     app = opened(number="4")
     app.slider[0].set_value(7).run()
     go(app, "second")
@@ -61,8 +61,8 @@ def test_without_a_link_the_page_is_as_it_was_left() -> None:
     assert app.query_params["number"] == "7"
 
 
-def test_a_stale_link_does_not_undo_a_change() -> None:
-    """Two quick changes: the second run still comes with the link from before the first."""
+def test_stale_link_does_not_undo_a_change() -> None:
+    """Two quick changes: the second run still comes with the URL from before the first."""
     app = opened(number="4")
     app.slider[0].set_value(7).run()
     app.query_params["number"] = "4"
@@ -71,7 +71,7 @@ def test_a_stale_link_does_not_undo_a_change() -> None:
     assert app.query_params["number"] == "7"
 
 
-def test_what_is_out_of_range_in_a_link_changes_nothing() -> None:
+def test_invalid_values_in_a_link_are_ignored() -> None:
     app = opened()
     app.slider[0].set_value(7).run()
     go(app, "second")

@@ -1,4 +1,4 @@
-"""The models in memory, on the pages that list them."""
+"""List of loaded models on the Models and Metrics pages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def info(runtime: RuntimeName, *, in_use: int = 0, idle_s: float = 281.0) -> Loa
     return LoadedInfo(spec, stored_model(spec), facts, in_use, idle_s)
 
 
-def test_a_line_says_what_it_is_what_it_takes_and_whether_it_works():
+def test_line_has_configuration_memory_and_use():
     line = loaded_text(info(RuntimeName.OPTIMUM))
     assert line == (
         "Paddock NeoX 3M (tiny demo) · INT8 · CPU · Optimum · 30 MB private + 50 MB file-backed · "
@@ -42,7 +42,7 @@ def test_a_line_says_what_it_is_what_it_takes_and_whether_it_works():
 
 
 @pytest.mark.parametrize("page", ["models", "metrics"])
-def test_one_model_on_two_runtimes_is_two_lines_each_with_its_button(
+def test_model_on_two_runtimes_has_two_lines_with_buttons(
     page: str, monkeypatch: pytest.MonkeyPatch
 ):
     loaded = [info(RuntimeName.GENAI), info(RuntimeName.OPTIMUM)]
@@ -53,12 +53,12 @@ def test_one_model_on_two_runtimes_is_two_lines_each_with_its_button(
     assert "CPU · GenAI" in texts(app) and "CPU · Optimum" in texts(app)
     buttons = [each for each in app.button if each.label == "Unload"]
     assert len(buttons) == 2
-    loaded.reverse()  # the one that was used last comes first
+    loaded.reverse()  # the most recently used model comes first
     buttons[1].click().run()
     assert [spec.runtime for spec in freed] == [RuntimeName.OPTIMUM] and not app.exception
 
 
-def test_what_answers_meanwhile_stays_and_it_is_said_once(monkeypatch: pytest.MonkeyPatch):
+def test_unloading_a_busy_model_shows_an_error_once(monkeypatch: pytest.MonkeyPatch):
     def busy(self: ModelPool, spec: ModelSpec) -> bool:
         raise ModelBusyError(f"{spec.label} is answering.")
 

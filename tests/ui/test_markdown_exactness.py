@@ -1,4 +1,4 @@
-"""Code in a model's answer stays as it was written. What a browser shows: tests/browser."""
+"""Code in a model's answer is not changed. What a browser shows is tested in tests/browser."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NOT_EXACT = pytest.mark.xfail(
 @pytest.mark.parametrize(
     "name", [pytest.param(each, marks=() if each in EXACT_TODAY else NOT_EXACT) for each in CODE]
 )
-def test_code_stays_as_it_was_written(name: str) -> None:
+def test_code_is_not_changed(name: str) -> None:
     assert code_in(safe_markdown(CODE[name])) == code_in(CODE[name])
 
 
 @pytest.mark.parametrize("name", CODE)
-def test_code_that_streams_is_what_the_whole_is(name: str) -> None:
+def test_streamed_code_equals_the_complete_text(name: str) -> None:
     stream = SafeMarkdown()
     streamed = "".join(map(stream.feed, CODE[name])) + stream.close()
     assert streamed == safe_markdown(CODE[name])
@@ -48,5 +48,5 @@ INVISIBLE = ("an address", "a time", "an e-mail address", "a type", "a path", "l
         for each in PROSE
     ],
 )
-def test_nothing_invisible_is_put_into_prose(name: str) -> None:
+def test_prose_gets_no_invisible_characters(name: str) -> None:
     assert JOINER not in safe_markdown(PROSE[name])

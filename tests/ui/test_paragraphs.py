@@ -1,4 +1,4 @@
-"""Where a growing text is cut into blocks that need not be sent again."""
+"""Splitting a growing text into blocks that need not be sent again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.ui.widgets.paragraphs import LONG_LIST, Paragraphs, Unsent
 
 
 def blocks_of(*pieces: str) -> list[str]:
-    """The blocks of a text that comes in these pieces."""
+    """Return the blocks of a text that arrives in these pieces."""
     paragraphs, blocks = Paragraphs(), [""]
     for text in pieces:
         for piece in paragraphs.feed(text):
@@ -49,7 +49,7 @@ def test_blocks(text: str, expected: list[str]):
     assert blocks_of(*text) == expected, "the same, one character at a time"
 
 
-def test_a_long_list_is_cut_between_its_items_and_a_long_paragraph_is_not():
+def test_long_list_is_split_between_items():
     items = [f"{number}. {'word ' * 40}\n" for number in range(1, 13)]
     blocks = blocks_of(*"".join(items))
     assert "".join(blocks) == "".join(items)
@@ -68,7 +68,7 @@ def test_a_long_list_is_cut_between_its_items_and_a_long_paragraph_is_not():
     ),
     st.integers(1, 7),
 )
-def test_nothing_but_blank_lines_is_lost_however_it_comes(parts: list[str], size: int):
+def test_only_blank_lines_are_dropped(parts: list[str], size: int):
     text = "".join(parts)
     blocks = blocks_of(text)
     assert "".join("".join(blocks).split()) == "".join(text.split())
@@ -78,15 +78,15 @@ def test_nothing_but_blank_lines_is_lost_however_it_comes(parts: list[str], size
 @given(
     st.lists(st.sampled_from(["alpha", "*b*", "# c", "- d\n- e", "```\nx\n\ny\n```"]), max_size=8)
 )
-def test_blocks_one_by_one_read_as_the_whole(parts: list[str]):
-    """Lists that follow each other aside, which a blank line makes one loose list."""
+def test_blocks_render_as_the_complete_text(parts: list[str]):
+    """Except consecutive lists, which a blank line joins to one loose list."""
     text = "\n\n".join(parts).replace("- e\n\n- d", "- e\n\nbetween\n\n- d")
     render = MarkdownIt().render
     assert "".join(render(block) for block in blocks_of(text)) == render(text)
 
 
 def drawn(parts: list[str], every: int) -> list[str]:
-    """The blocks in the end where each ``every``-th piece is followed by a drawing."""
+    """Return the final blocks if the text is drawn after each ``every``-th piece."""
     unsent, blocks = Unsent(), [""]
 
     def draw():
@@ -106,7 +106,7 @@ def drawn(parts: list[str], every: int) -> list[str]:
     return blocks
 
 
-def test_what_was_finished_between_two_drawings_is_one_block():
+def test_blocks_finished_between_updates_are_joined():
     text = "\n\n".join(f"paragraph {number}" for number in range(40))
     unsent = Unsent()
     unsent.feed(text)
@@ -118,7 +118,7 @@ def test_what_was_finished_between_two_drawings_is_one_block():
     assert unsent.open_length == len("and another")
 
 
-def test_a_block_that_was_drawn_in_part_is_ended_before_the_next_begins():
+def test_partly_drawn_block_ends_before_the_next():
     assert drawn(["one, ", "begun\n", "\n", "two"], every=1) == ["one, begun\n\n", "two"]
 
 
@@ -127,8 +127,8 @@ def test_a_block_that_was_drawn_in_part_is_ended_before_the_next_begins():
     st.integers(1, 5),
     st.integers(1, 9),
 )
-def test_however_it_is_drawn_it_reads_as_the_whole(parts: list[str], size: int, every: int):
-    """Lists that follow each other aside, as above."""
+def test_text_renders_the_same_for_any_updates(parts: list[str], size: int, every: int):
+    """Except consecutive lists, as above."""
     text = "\n\n".join(parts).replace("- e\n\n- d", "- e\n\nbetween\n\n- d")
     blocks = drawn([text[at : at + size] for at in range(0, len(text), size)], every)
     render = MarkdownIt().render

@@ -1,4 +1,4 @@
-"""What is drawn for whom, and what only some may do, without a browser."""
+"""Permissions on the pages, without a browser."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def someone(visitor: Visitor, *, local: bool = False, manage: bool = False) -> P
     return Person(access=access, account=None, token=None, session="s", local=local)
 
 
-# Buttons for those who may manage
+# Buttons that need the Manage permission
 
 
 def two_buttons() -> None:
@@ -58,7 +58,7 @@ def two_buttons() -> None:
 def press(label: str, *, quietly: bool = False) -> AppTest:
     app = AppTest.from_function(two_buttons, default_timeout=30).run()
     button = next(each for each in app.button if each.label == label)
-    if quietly:  # as a browser may that was told otherwise
+    if quietly:  # a manipulated browser can send the click of a disabled button
         button._value = True
         return app.run()
     return button.click().run()
@@ -67,36 +67,34 @@ def press(label: str, *, quietly: bool = False) -> AppTest:
 @pytest.mark.parametrize(
     ("label", "done"), [("By callback", "callback"), ("In the script", "script")]
 )
-def test_whoever_may_manage_presses_them(label: str, done: str) -> None:
+def test_manage_button_works_with_permission(label: str, done: str) -> None:
     app = press(label)
     assert app.session_state["done"] == done and not app.info
     assert not any(button.disabled for button in app.button)
 
 
 @pytest.mark.parametrize("label", ["By callback", "In the script"])
-def test_a_greyed_out_button_does_nothing_even_if_its_press_is_sent(
-    label: str, without_rights: Visitor
-) -> None:
+def test_click_of_a_disabled_button_is_ignored(label: str, without_rights: Visitor) -> None:
     app = press(label, quietly=True)
     assert "done" not in app.session_state
     assert all(button.disabled for button in app.button)
     assert "requires the Manage permission" in app.info[0].value
 
 
-def test_nobody_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_without_a_visitor_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_current_visitor", lambda: None)
     app = AppTest.from_function(two_buttons, default_timeout=30).run()
     assert not app.button and not app.exception
 
 
 @pytest.mark.parametrize("page", ["instruct", "compare", "metrics", "models", "account"])
-def test_every_page_guards_itself(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_page_requires_a_visitor(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.pages.app import open_page
 
     monkeypatch.setattr(module, "_current_visitor", lambda: None)
     app = open_page(page)
     shown = [*app.button, *app.text_area, *app.metric, *app.selectbox, *app.dataframe]
-    assert not shown, "nothing of what it works with is drawn"
+    assert not shown, "no widget is drawn"
 
 
 # Models
@@ -107,9 +105,9 @@ def engine() -> Engine:
     return Engine(load_settings())
 
 
-def test_without_the_right_only_what_is_here_answers(engine: Engine, visitor: Visitor) -> None:
+def test_users_can_only_run_models_on_disk(engine: Engine, visitor: Visitor) -> None:
     user, manager = someone(visitor), someone(visitor, manage=True)
-    check_use(engine.store, ModelSpec("paddock-neox", Precision.INT4), user)  # comes with Paddock
+    check_use(engine.store, ModelSpec("paddock-neox", Precision.INT4), user)  # included in Paddock
     away = ModelSpec("dolly-v2-3b", Precision.INT8)
     with pytest.raises(AccessDeniedError, match=r"Dolly.* in INT8 is not on this machine yet"):
         check_use(engine.store, away, user)
@@ -118,7 +116,7 @@ def test_without_the_right_only_what_is_here_answers(engine: Engine, visitor: Vi
         check_use(engine.store, ModelSpec("someone/else", Precision.INT8), user)
 
 
-def test_without_the_right_nothing_is_compressed_anew(
+def test_users_cannot_compress_again(
     engine: Engine, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = stored_model(ModelSpec("dolly-v2-3b", Precision.INT4))
@@ -128,9 +126,7 @@ def test_without_the_right_nothing_is_compressed_anew(
         check_use(engine.store, ModelSpec("dolly-v2-3b", Precision.INT4, "NPU"), someone(visitor))
 
 
-def test_without_the_right_what_was_compressed_for_an_npu_answers_there(
-    engine: Engine, visitor: Visitor
-) -> None:
+def test_users_can_run_models_compressed_for_an_npu(engine: Engine, visitor: Visitor) -> None:
     manifest = stored_model(ModelSpec("org--name", Precision.INT4)).manifest
     int4 = Int4Record(
         symmetric=True, group_size=-1, ratio=1.0, group_sizes={-1: 9}, four_bit_share=1.0
@@ -144,7 +140,7 @@ def test_without_the_right_what_was_compressed_for_an_npu_answers_there(
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "/etc", "/", "core/demo", "someone/else"])
-def test_without_the_right_no_other_name_is_looked_up(
+def test_users_cannot_look_up_other_names(
     engine: Engine, visitor: Visitor, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(engine.store), "resolve", lambda *_: pytest.fail("it was looked up"))
@@ -152,7 +148,7 @@ def test_without_the_right_no_other_name_is_looked_up(
         key_of(engine.store, name, someone(visitor))
 
 
-def test_a_link_with_a_path_shows_nothing_of_it(without_rights: Visitor) -> None:
+def test_link_with_a_path_reveals_nothing(without_rights: Visitor) -> None:
     from tests.pages.app import open_page, texts
 
     app = open_page("instruct", model="/etc")
@@ -176,7 +172,7 @@ def refused(name: object, root: Path) -> str:
     return str(raised.value)
 
 
-def test_folders_within_are_taken_and_names_pass(root: Path) -> None:
+def test_folders_inside_and_names_are_accepted(root: Path) -> None:
     inside = tiny_checkpoint("llama", root / "mine")
     check_confined(str(inside), root)
     check_confined(f"{root}/../import/mine", root)
@@ -187,7 +183,9 @@ def test_folders_within_are_taken_and_names_pass(root: Path) -> None:
     check_confined("https://huggingface.co/org/name", root)
 
 
-def test_nothing_leads_out(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_outside_are_rejected(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "config.json").write_text("{}")
@@ -217,10 +215,10 @@ def test_nothing_leads_out(root: Path, tmp_path: Path, monkeypatch: pytest.Monke
             *(text for text in HOSTILE if len(text) < 5000 and text != "a/b"),  # a hub's name
         )
     }
-    assert len(sentences) == 1, "what is there and what is not are told apart by nothing"
+    assert len(sentences) == 1, "the error does not reveal which paths exist"
 
 
-def test_a_folder_here_that_looks_like_a_hubs_name_is_a_folder(
+def test_local_folder_named_like_a_hub_id_is_a_folder(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "org" / "name").mkdir(parents=True)
@@ -228,7 +226,7 @@ def test_a_folder_here_that_looks_like_a_hubs_name_is_a_folder(
     refused("org/name", root)
 
 
-def test_managers_elsewhere_are_confined_and_those_here_are_not(
+def test_only_remote_managers_are_confined(
     engine: Engine, visitor: Visitor, tmp_path: Path
 ) -> None:
     folder = str(tiny_checkpoint("llama", tmp_path / "mine"))
@@ -237,10 +235,10 @@ def test_managers_elsewhere_are_confined_and_those_here_are_not(
         check_name(engine.store, folder, someone(visitor, manage=True))
 
 
-# What the door reads in messages
+# Media URLs in messages
 
 
-def test_addresses_of_files_are_found_where_streamlit_writes_them_alone() -> None:
+def test_media_urls_are_only_read_from_streamlit_fields() -> None:
     said = ForwardMsg()
     said.backend_operation_response.deferred_file.url = "/media/abc123.json"
     assert media_in(said.SerializeToString()) == {"abc123"}
@@ -249,5 +247,5 @@ def test_addresses_of_files_are_found_where_streamlit_writes_them_alone() -> Non
     assert media_in(said.SerializeToString()) == {"def456"}
     said = ForwardMsg()
     said.delta.new_element.markdown.body = "/media/abc123.json"
-    assert media_in(said.SerializeToString()) == set(), "what somebody wrote gives nothing"
+    assert media_in(said.SerializeToString()) == set(), "texts are not searched for URLs"
     assert media_in(redirect_message().SerializeToString()) == set()

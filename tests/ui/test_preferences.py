@@ -1,4 +1,4 @@
-"""Settings follow their person to another browser; a link wins; nobody gets those of another."""
+"""Saved settings are restored per account in other browsers; parameters in the URL win."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def account(name: str) -> Account:
 def opened_by(
     who: Account | None, visitor: Visitor, monkeypatch: pytest.MonkeyPatch, **link: str
 ) -> AppTest:
-    """The page in a new browser of theirs."""
+    """Return the page in a new browser of this account, or of a guest."""
     monkeypatch.setattr(module, "_current_visitor", lambda: replace(visitor, account=who))
     app = AppTest.from_function(page, default_timeout=30)
     app.query_params.update(link)
@@ -61,7 +61,7 @@ def shown(app: AppTest) -> tuple[int, int]:
     return app.slider[0].value, app.slider[1].value
 
 
-def test_settings_follow_their_person_and_nobody_else(
+def test_settings_are_restored_per_account(
     visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, bo = account("Ada"), account("Bo")
@@ -69,20 +69,22 @@ def test_settings_follow_their_person_and_nobody_else(
     app.slider[0].set_value(77)
     app.slider[1].set_value(9).run()
     app.button[0].click().run()
-    assert shown(opened_by(ada, visitor, monkeypatch)) == (77, 0), "a seed is no setting"
+    assert shown(opened_by(ada, visitor, monkeypatch)) == (77, 0), "a seed is not saved"
     assert shown(opened_by(bo, visitor, monkeypatch)) == (256, 0)
     assert shown(opened_by(None, visitor, monkeypatch)) == (256, 0)
     assert shown(opened_by(ada, visitor, monkeypatch, seed="5")) == (256, 5), "a link wins"
 
 
-def test_guests_leave_nothing(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_guests_are_not_saved(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = opened_by(None, visitor, monkeypatch)
     app.slider[0].set_value(77).run()
     app.button[0].click().run()
     assert shown(opened_by(None, visitor, monkeypatch)) == (256, 0)
 
 
-def test_what_cannot_be_any_more_is_passed_over(
+def test_invalid_saved_settings_are_ignored(
     visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = account("Ada")

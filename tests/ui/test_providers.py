@@ -1,4 +1,4 @@
-"""The links to the providers of the secrets."""
+"""Links to the OpenID Connect providers in Streamlit's secrets."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from core.ui.account.providers import SecretsProviders
 
 
 @pytest.mark.parametrize("prefix", ["", "paddock", "/a/b/"])
-def test_the_link_to_a_provider_holds_below_any_prefix(
-    monkeypatch: pytest.MonkeyPatch, prefix: str
-):
+def test_provider_link_works_below_a_prefix(monkeypatch: pytest.MonkeyPatch, prefix: str):
     real = config.get_option
 
     def option(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Model output as harmless Markdown. What a browser makes of it: tests/browser."""
+"""Escaping of model output. What a browser shows is tested in tests/browser."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ PIECES = st.lists(st.sampled_from([*SPECIAL, *WORDS, *SPACES]), max_size=60)
         ("```py\nx = '$1'", "```py\nx = '$1'"),
         ("- ```\n  ![a](b)\n", "- ```\n  !&#91;a](b)\n"),
         ("~~~\n```\n$\n~~~\n$", "~~~\n```\n$\n~~~\n\\$"),
-        # Whatever ends a line.
+        # Line endings.
         ("```\r\n$\r\n```\r\n$", "```\n$\n```\n\\$"),
         ("~~~\r$\r~~~\r$\r", "~~~\n$\n~~~\n\\$\n"),
         ("~~~\u2028$\u2029~~~\x85$\v\f$", "~~~\n$\n~~~\n\\$\n\n\\$"),
-        # Fences that the browser sees at the top level, or in a list: both are possible.
+        # Fences that the browser may see at the top level or in a list.
         (" ~~~\n$\n~~~\n$", "~~~\n$\n~~~\n\\$"),
         ("a\n ~~~\n$\n~~~\n$", "a\n ~~~\n\\$\n~~~\n\\$"),
         ("1. a\n   ~~~\n   $\n   ~~~\n\n~~~\n$", "1. a\n   ~~~\n   \\$\n   ~~~\n\n~~~\n$"),
@@ -70,35 +70,35 @@ PIECES = st.lists(st.sampled_from([*SPECIAL, *WORDS, *SPACES]), max_size=60)
             "- a\n  ~~~\n\n~~~\n\\$\n~~~py\n$\n~~~\n\\$",
         ),
         ("~~~~\n~~~\n$\n    ~~~~\n$\n   ~~~~~ \n$", "~~~~\n~~~\n$\n    ~~~~\n$\n   ~~~~~ \n\\$"),
-        # What stands at the beginning is not seen by the browser, or not as it is.
+        # Characters at the beginning that the browser drops or changes.
         ("    ~~~\n$\n~~~\n$", "~~~\n$\n~~~\n\\$"),
         ("\ufeff~~~\n$", f"{JOINER}~~~\n\\$"),
-        # Languages that are more than a language.
+        # Info strings that Streamlit does more with than highlighting.
         ("```Mermaid x\n$", f"```{JOINER}Mermaid x\n$"),
         ("- ~~~ math\n  x", f"- ~~~{JOINER} math\n  x"),
         ("~~~c++\nx", "~~~c++\nx"),
-        # Code spans that are none for the browser.
+        # Code spans that are no code for the browser.
         ("`a\n# $x$\n`b`", "`a\n# \\$x\\$\n`b`"),
         ("|`$x$|`|", "|`\\$x\\$|`|"),
         ("`a | b` `$x$`", "`a | b` `\\$x\\$`"),
     ],
 )
-def test_active_constructs_are_broken_and_the_rest_is_left(text: str, shown: str) -> None:
+def test_active_constructs_are_escaped_and_the_rest_is_kept(text: str, shown: str) -> None:
     assert safe_markdown(text) == shown
 
 
 @given(PIECES)
-def test_streaming_gives_what_the_whole_gives(pieces: list[str]) -> None:
+def test_streaming_equals_the_complete_text(pieces: list[str]) -> None:
     stream = SafeMarkdown()
     streamed = "".join(stream.feed(piece) for piece in pieces) + stream.close()
     assert streamed == safe_markdown("".join(pieces))
 
 
 @given(PIECES)
-def test_nothing_is_lost(pieces: list[str]) -> None:
+def test_no_character_is_lost(pieces: list[str]) -> None:
     text = "".join(pieces).lstrip()
     visible = safe_markdown(text).replace(JOINER, "").replace("&#91;", "[").replace("&amp;", "&")
-    # What is added is a backslash before a dollar or a backslash, nothing else.
+    # Only backslashes before a dollar sign or a backslash are added.
     assert visible.replace("\\\\", "\0").replace("\\$", "$").replace("\0", "\\") in (
         text,
         text.replace("\\\\", "\\"),
@@ -121,12 +121,12 @@ def test_no_construct_survives_in_bold(pieces: list[str]) -> None:
     assert not active(emphasised("".join(pieces)))
 
 
-def test_within_a_line_nothing_is_code() -> None:
+def test_inline_text_has_no_code() -> None:
     assert safe_inline("```![x](y)\r\n~~~\n$") == "\\`\\`\\`!&#91;x](y) \\~\\~\\~ \\$"
     assert not active(f"{safe_inline('`')} and {safe_inline('`$x$`')}")
 
 
-def test_an_instruction_is_in_bold_unless_it_has_several_lines() -> None:
+def test_only_single_line_instructions_are_bold() -> None:
     assert emphasised(" Why [x]? ") == "**Why &#91;x]?**"
     assert emphasised("```py\nx = 1\n```\nExplain.") == "```py\nx = 1\n```\nExplain."
     assert emphasised("one\rtwo") == "one\ntwo"
@@ -139,7 +139,7 @@ def test_long_text_without_newline_is_linear() -> None:
 
 
 def elements(pieces: list[str]) -> list[str]:
-    """The texts of the elements that a streamed answer is drawn as, in the end."""
+    """Return the final texts of the elements of a streamed answer."""
     stream, unsent, found = SafeMarkdown(), Unsent(), [""]
 
     def draw() -> None:
@@ -171,7 +171,7 @@ def test_nothing_in_10_000_mixes_is_active() -> None:
             assert not active(shown), (seed, text, shown)
 
 
-def test_the_oracle_sees_what_is_active() -> None:
+def test_oracle_detects_active_constructs() -> None:
     choose = random.Random(0)
     assert sum(bool(active(mix(choose))) for _ in range(300)) > 200
     for text in ("[a](b)", "![a](b)", "$x$", ":red[x]", ":-1:", "<b>", "```mermaid\nx", "[r]: x"):

@@ -1,4 +1,4 @@
-"""The server beside its pages: its health, and what keeps the garbage collector out of the way."""
+"""The health route, and garbage collection in the server."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from core.app import health_routes
 from core.settings import CHECKOUT
 
 
-def test_no_full_collection_follows_each_drawing():
+def test_script_runs_do_not_trigger_full_garbage_collections():
     with (CHECKOUT / ".streamlit" / "config.toml").open("rb") as file:
         assert tomllib.load(file)["runner"]["postScriptGC"] is False
 
 
 @pytest.mark.parametrize("prefix", ["", "/team"])
-def test_health_is_told_at_the_root_and_below_the_prefix(prefix: str):
+def test_health_route_at_the_root_and_below_the_prefix(prefix: str):
     client = TestClient(Starlette(routes=health_routes(prefix)))
     for path in ("/healthz", f"{prefix}/healthz"):
         assert client.get(path).text == "ok", path

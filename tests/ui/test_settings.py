@@ -1,4 +1,4 @@
-"""The controls of the sidebar: ranges, defaults, help, and what a link makes of them."""
+"""Controls of the sidebar: ranges, defaults, help texts and URL parameters."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def text_script() -> None:
 
 
 def run(script: Any, **link: str) -> AppTest:
-    """The script, opened by a link."""
+    """Run the script with these URL parameters."""
     app = AppTest.from_function(script, default_timeout=30)
     for name, value in link.items():
         app.query_params[name] = value
@@ -86,7 +86,7 @@ def test_sampling_ranges_and_defaults(
     assert (slider.min, slider.max, slider.step, slider.value) == (low, high, step, default)
 
 
-def test_the_untouched_form_gives_the_defaults() -> None:
+def test_unchanged_controls_give_the_defaults() -> None:
     assert run(sampling_script).session_state["picked"] == SamplingSettings()
 
 
@@ -99,14 +99,14 @@ def test_the_untouched_form_gives_the_defaults() -> None:
         ("Repetition penalty", ["1.0 disables the penalty"]),
     ],
 )
-def test_help_explains_by_the_cat(label: str, said: list[str]) -> None:
+def test_help_texts_use_the_example(label: str, said: list[str]) -> None:
     (slider,) = [each for each in run(sampling_script).slider if each.label == label]
     chances = "playing 50 %, sleeping 25 %, eating 15 %, driving 5 %, flying 5 %"
     assert "The cat is" in slider.help and chances in slider.help
     assert [text for text in said if text not in slider.help] == []
 
 
-def test_greedy_switches_off_what_has_no_effect() -> None:
+def test_greedy_disables_settings_without_effect() -> None:
     app = run(sampling_script)
     app.number_input[0].set_value(7).run()
     assert app.session_state["picked"].seed == 7
@@ -117,7 +117,7 @@ def test_greedy_switches_off_what_has_no_effect() -> None:
     assert app.session_state["picked"].greedy and app.session_state["picked"].seed is None
 
 
-def test_a_link_fills_the_form_and_follows_it() -> None:
+def test_link_sets_and_follows_the_controls() -> None:
     app = run(sampling_script, temperature="1.5", top_k="40", greedy="true", seed="12")
     picked = app.session_state["picked"]
     assert (picked.temperature, picked.top_k, picked.greedy) == (1.5, 40, True)
@@ -131,12 +131,12 @@ def test_a_link_fills_the_form_and_follows_it() -> None:
 @pytest.mark.parametrize(
     "value", ["0", "1001", "x", "", "nan", "1e3", "-5", "256;drop", "9" * 5000]
 )
-def test_a_link_out_of_range_is_passed_over(value: str) -> None:
+def test_out_of_range_values_in_a_link_are_ignored(value: str) -> None:
     assert run(sampling_script, tokens=value).session_state["picked"] == SamplingSettings()
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0.0", "5.1"])
-def test_a_temperature_that_is_none_is_passed_over(value: str) -> None:
+def test_invalid_temperatures_in_a_link_are_ignored(value: str) -> None:
     assert run(sampling_script, temperature=value).session_state["picked"] == SamplingSettings()
 
 
@@ -149,7 +149,7 @@ def test_readers() -> None:
         one_of(["AUTO", "CPU"])("GPU")
 
 
-def test_model_pickers_offer_the_catalogue_and_the_machine() -> None:
+def test_model_selector_lists_the_catalogue() -> None:
     app = run(model_script)
     model, device = app.selectbox
     embedded = [row.title for row in catalogue().values() if row.embedded]
@@ -166,7 +166,7 @@ def test_model_pickers_offer_the_catalogue_and_the_machine() -> None:
     assert app.session_state["picked"] == (ModelSpec(next(iter(catalogue()))), None)
 
 
-def test_a_heading_is_no_model() -> None:
+def test_heading_cannot_be_selected() -> None:
     app = run(model_script, model="group:download")
     assert app.selectbox(key="model").value == "paddock-neox"
     app.selectbox(key="model").set_value("phi-2").run()
@@ -175,7 +175,7 @@ def test_a_heading_is_no_model() -> None:
     assert app.session_state["picked"][0].model == "phi-2"
 
 
-def test_sampling_follows_the_model_until_a_control_is_moved() -> None:
+def test_sampling_follows_the_model_until_a_control_changes() -> None:
     app = run(both_script, model="smollm2-135m-instruct")
     picked = app.session_state["picked"]
     assert (picked.temperature, picked.top_p) == (0.2, 0.9)
@@ -186,30 +186,30 @@ def test_sampling_follows_the_model_until_a_control_is_moved() -> None:
     app.slider(key="temperature").set_value(1.1).run()
     app.selectbox(key="model").set_value("smollm2-135m-instruct").run()
     picked = app.session_state["picked"]
-    assert (picked.temperature, picked.top_p) == (1.1, 0.92), "the person's stay"
+    assert (picked.temperature, picked.top_p) == (1.1, 0.92), "the user's values stay"
     assert app.query_params["temperature"] in ("1.1", ["1.1"])
     assert app.query_params["top_p"] in ("0.92", ["0.92"])
 
 
-def test_a_link_with_a_setting_counts_as_moved() -> None:
+def test_setting_in_a_link_stops_following_the_model() -> None:
     app = run(both_script, model="smollm2-135m-instruct", top_p="0.5")
     assert app.session_state["picked"].temperature == 0.2
     app.selectbox(key="model").set_value("phi-2").run()
     assert app.session_state["picked"].top_p == 0.5
 
 
-def test_a_link_chooses_the_model_and_passes_over_a_device_of_elsewhere() -> None:
+def test_link_selects_the_model_and_ignores_an_unknown_device() -> None:
     app = run(model_script, model="phi-2", precision="INT4", device="GPU.7")
     assert app.session_state["picked"] == (ModelSpec("phi-2", Precision.INT4, "AUTO"), None)
     assert "2.78 B parameters, 5.6 GB to download" in app.caption[0].value
 
 
-def test_an_unknown_model_gets_a_sentence() -> None:
+def test_unknown_model_shows_an_error() -> None:
     app = run(model_script, model="no such model")
     assert app.warning[0].value.startswith("There is no model 'no such model'")
 
 
-def test_a_model_without_a_row_offers_prompt_formats() -> None:
+def test_model_outside_the_catalogue_offers_prompt_formats() -> None:
     app = run(model_script, model="some-org/some-model", format="alpaca")
     spec, prompt_format = app.session_state["picked"]
     assert (spec.model, prompt_format) == ("some-org/some-model", "alpaca")
@@ -217,7 +217,7 @@ def test_a_model_without_a_row_offers_prompt_formats() -> None:
     assert app.caption[0].value.startswith(":material/download:")
 
 
-def test_texts_stand_in_the_link_while_they_are_short() -> None:
+def test_only_short_texts_are_in_the_url() -> None:
     app = run(text_script, words="from the link")
     assert app.text_area[0].value == "from the link"
     app.text_area[0].set_value("x" * LONGEST).run()

@@ -1,4 +1,4 @@
-"""What a click set elsewhere survives the next click."""
+"""Widget values set by a callback survive the next click."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def a_choice_that_is_taken_back() -> None:
 
 
 def interrupted() -> AppTest:
-    """The app after a click whose script was ended before it got to the controls."""
+    """Return the app after a click whose run was interrupted before it drew the widgets."""
     app = AppTest.from_function(two_controls, default_timeout=30).run()
     app.text_input[0].set_value("mine").run()
     app.session_state["interrupted"] = True
@@ -44,44 +44,44 @@ def interrupted() -> AppTest:
     return app
 
 
-def test_values_are_set_at_once() -> None:
+def test_values_are_set_immediately() -> None:
     app = AppTest.from_function(two_controls, default_timeout=30).run()
     app.text_input[0].set_value("mine").run()
     app.button[0].click().run()
     assert (app.slider[0].value, app.text_input[0].value) == (7, "usual")
 
 
-def test_what_the_browser_still_showed_does_not_win() -> None:
+def test_old_value_from_the_browser_is_ignored() -> None:
     app = interrupted()
-    app.session_state["number"], app.session_state["word"] = 1, "mine"  # as the browser sends it
+    app.session_state["number"], app.session_state["word"] = 1, "mine"  # as sent by the browser
     app.run()
     assert (app.slider[0].value, app.text_input[0].value) == (7, "usual")
 
 
-def test_what_the_person_changed_since_wins() -> None:
+def test_later_change_by_the_user_wins() -> None:
     app = interrupted()
     app.session_state["number"] = 3
     app.run()
     assert app.slider[0].value == 3
 
 
-def test_what_was_drawn_but_not_yet_shown_is_kept() -> None:
+def test_value_is_kept_until_the_browser_shows_it() -> None:
     app = interrupted().run()  # drawn in full
-    for _ in range(2):  # two clicks come from a browser that shows the page before that
+    for _ in range(2):  # two clicks from a browser that still shows the page before
         app.session_state["number"], app.session_state["word"] = 1, "mine"
         app.session_state["drawn"] = "0"
         app.run()
         assert (app.slider[0].value, app.text_input[0].value) == (7, "usual")
 
 
-def test_a_browser_that_sends_nonsense_has_shown_nothing() -> None:
+def test_invalid_counter_means_not_shown() -> None:
     app = interrupted().run()
     app.session_state["number"], app.session_state["drawn"] = 1, "nonsense"
     app.run()
     assert not app.exception and app.slider[0].value == 7
 
 
-def test_once_shown_the_person_may_go_back() -> None:
+def test_user_can_restore_the_old_value() -> None:
     app = interrupted().run()
     app.slider[0].set_value(1).run()
     assert app.slider[0].value == 1
@@ -91,9 +91,9 @@ def test_once_shown_the_person_may_go_back() -> None:
     assert app.slider[0].value == 1
 
 
-def test_a_choice_taken_back_counts_once_until_that_is_shown() -> None:
+def test_reset_choice_counts_once_until_shown() -> None:
     app = AppTest.from_function(a_choice_that_is_taken_back, default_timeout=30).run()
-    for _ in range(2):  # the second time as a browser sends it that has not shown the first
+    for _ in range(2):  # the second click comes before the browser has shown the first change
         app.button_group[0].set_value("one")
         app.session_state["drawn"] = "0"
         app.run()
@@ -102,8 +102,8 @@ def test_a_choice_taken_back_counts_once_until_that_is_shown() -> None:
     app.button_group[0].set_value("other")
     app.session_state["drawn"] = "0"
     app.run()
-    assert app.session_state["chosen"] == 2, "another choice is the person's"
-    app.button_group[0].set_value("other").run()  # a browser that has shown everything
+    assert app.session_state["chosen"] == 2, "another option was chosen by the user"
+    app.button_group[0].set_value("other").run()  # the browser has shown everything
     assert app.session_state["chosen"] == 3
     assert app.session_state["choice"] is None
 
@@ -125,11 +125,11 @@ def twice() -> None:
     mark_sent()
 
 
-def test_of_two_values_set_by_one_click_the_latter_stays() -> None:
+def test_second_of_two_values_from_one_click_is_kept() -> None:
     app = AppTest.from_function(twice, default_timeout=30).run()
     app.session_state["interrupted"] = True
     app.button[0].click().run()
     app.session_state["interrupted"] = False
-    app.session_state["number"] = 1  # as the browser sends it that has shown neither
+    app.session_state["number"] = 1  # the browser has shown neither value
     app.run()
     assert app.slider[0].value == 7
