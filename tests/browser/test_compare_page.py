@@ -412,7 +412,7 @@ def test_list_runs_and_can_be_stopped(
     split({NEOX: 6, LLAMA: None}, scripted)
     page = compare()
     page.page.get_by_role("radio", name="A list of instructions").click()
-    box = page.page.get_by_role("textbox", name="Instructions, one a line")
+    box = page.page.get_by_role("textbox", name="Instructions, one per line")
     box.fill("First?\nSecond?\nThird?")
     page.run_button.click()
     page.page.get_by_text("Instruction 1 of 3").wait_for()

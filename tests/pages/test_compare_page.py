@@ -547,7 +547,7 @@ def test_account_page_deletes_votes_of_this_session(scripted: None, votes: VoteS
 
 def test_list_runs_in_order_with_a_summary(scripted: None, runs: RunStore) -> None:
     app = page(ask="list")
-    named(app.text_area, "Instructions, one a line").set_value("Why?\n\nWhere to?\nWhen?")
+    named(app.text_area, "Instructions, one per line").set_value("Why?\n\nWhere to?\nWhen?")
     checked(app.run())
     assert "3 instructions." in texts(app)
     press(app, "Run both")
@@ -564,7 +564,7 @@ def test_list_runs_in_order_with_a_summary(scripted: None, runs: RunStore) -> No
 
 def test_blind_list_hides_figures_until_revealed(scripted: None) -> None:
     app = page(ask="list", blind="true")
-    named(app.text_area, "Instructions, one a line").set_value("Why?\nWhen?")
+    named(app.text_area, "Instructions, one per line").set_value("Why?\nWhen?")
     press(app, "Run both")
     finish(app)
     assert list(app.dataframe[0].value.columns) == ["#", "Instruction", "Your vote", "State"]
@@ -576,7 +576,7 @@ def test_blind_list_hides_figures_until_revealed(scripted: None) -> None:
 
 def test_invalid_list_shows_an_error() -> None:
     app = page(ask="list")
-    named(app.text_area, "Instructions, one a line").set_value("x\n" * 201)
+    named(app.text_area, "Instructions, one per line").set_value("x\n" * 201)
     checked(app.run())
     assert "more than 200 instructions" in app.warning[0].value
     press(app, "Run both")

@@ -77,7 +77,7 @@ def test_vote_has_the_configurations_and_conditions() -> None:
     [
         (0, "You chose A.", "You chose A."),
         (NoWinner.TIE, "You chose a tie.", "You chose a tie."),
-        (NoWinner.BOTH_BAD, "You chose both bad.", "You chose all bad."),
+        (NoWinner.BOTH_BAD, "You chose “both bad”.", "You chose “all bad”."),
     ],
 )
 def test_judgement_as_a_sentence(best: int | NoWinner, two: str, three: str) -> None:

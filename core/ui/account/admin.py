@@ -14,6 +14,7 @@ from core.errors import PaddockError
 from core.settings import Registration
 from core.ui.account.profile import change_accounts
 from core.ui.widgets.person import Person, person
+from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
 from core.units import counted
 
@@ -180,14 +181,10 @@ def _invite() -> None:
 
 
 def _set_disabled(asker: str, others: Administration, *, account_id: str, disabled: bool) -> None:
-    from core.ui.widgets.resources import shared_engine
-
     others.set_disabled(asker, account_id, disabled)
     if disabled:
         shared_engine().stop_answers(account_id)
 
 
 def _delete(asker: str, others: Administration, account_id: str) -> None:
-    from core.ui.widgets.resources import shared_engine
-
     others.delete_other(asker, account_id, first=lambda: shared_engine().stop_answers(account_id))

@@ -14,6 +14,7 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.server.paths import DELETE, PASSWORD, REGISTER, SIGN_IN, SIGN_OUT
 from core.ui.widgets.person import Person, clear_cached_visitor, person, redirect_to
+from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.visits import connections
 from core.units import duration_text
@@ -104,8 +105,6 @@ def _draw_session(engine: Engine, session: Session, *, mine: bool) -> None:
 
 def change_accounts(change: Callable[[Accounts], object]) -> None:
     """Callback: apply a change to the accounts; an error is shown in the next run."""
-    from core.ui.widgets.resources import shared_engine
-
     try:
         change(shared_engine().accounts)
     except PaddockError as error:

@@ -95,7 +95,8 @@ def draw_history(state: CompareState) -> None:
                     type="tertiary",
                     on_click=state.delete,
                     args=(entry,),
-                    help="Delete the comparison, its answers and votes, also from the database.",
+                    help="Delete the comparison with its answers and votes, here and from the "
+                    "database.",
                 )
 
 

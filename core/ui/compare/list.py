@@ -43,7 +43,7 @@ def draw_list_input() -> tuple[Instruction, ...]:
     link_texts(LIST)
     file: tuple[str, bytes] | None = st.session_state.get(_FILE)
     typed = st.text_area(
-        "Instructions, one a line",
+        "Instructions, one per line",
         key=LIST,
         persist_state="session",
         height=160,

@@ -35,7 +35,7 @@ class Judgement:
         if self.best is NoWinner.TIE:
             return "You chose a tie."
         if self.best is NoWinner.BOTH_BAD:
-            return f"You chose {'both' if sides == 2 else 'all'} bad."
+            return f"You chose “{'both' if sides == 2 else 'all'} bad”."
         return f"You chose {LETTERS[self.best]}."
 
 

@@ -61,7 +61,7 @@ def draw_history_export(state: Conversation) -> None:
 
 
 def _draw_refusal_actions(entry: HistoryEntry, state: Conversation) -> None:
-    """Below a refusal of an embedded model, offer an example and a larger model."""
+    """Below a refusal of a tiny demo model, offer an example and a larger model."""
     row = catalogue().get(entry.spec.model)
     if row is None or not row.embedded or not is_refusal(entry.answer.text):
         return
