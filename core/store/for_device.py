@@ -22,6 +22,7 @@ from core.settings import Settings
 from core.store.checkpoint import is_ir
 from core.store.files import folder_bytes, remove_folder
 from core.store.folders import Folders
+from core.store.hub import HubAccess
 from core.store.progress import ProgressCallback
 from core.store.resolver import Source, SourceKind
 from core.store.store import ModelStore
@@ -61,6 +62,7 @@ def have_for_device(
     wanted: Int4Settings,
     *,
     settings: Settings,
+    access: HubAccess | None = None,
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
 ) -> StoredModel:
@@ -72,6 +74,7 @@ def have_for_device(
         source: of the model.
         wanted: what the device wants.
         settings: tell the home folder.
+        access: to the hub, if the model is downloaded; by default that of the environment.
         progress: told of each step, from the calling thread.
         cancel: when set, the work ends and leaves nothing that looks finished.
 
@@ -93,7 +96,9 @@ def have_for_device(
             "the NPU."
         )
     if folder is None and source.model is None:  # the catalogue's all come as checkpoints
-        done = fetch_in_process(source, settings=settings, progress=progress, cancel=cancel)
+        done = fetch_in_process(
+            source, settings=settings, access=access, progress=progress, cancel=cancel
+        )
         folder = done.folder
     if folder is None or not _came_in_int4(folder):
         return convert_in_process(
@@ -102,11 +107,17 @@ def have_for_device(
             settings=settings,
             models=settings.npu_models_dir,
             int4=wanted,
+            access=access,
             progress=progress,
             cancel=cancel,
         )
     stored = convert_in_process(
-        source, Precision.INT4, settings=settings, progress=progress, cancel=cancel
+        source,
+        Precision.INT4,
+        settings=settings,
+        access=access,
+        progress=progress,
+        cancel=cancel,
     )
     if not stored.suits(wanted):
         raise _another_kind(source, stored)

@@ -53,6 +53,11 @@ class StoredModel:
         return weights_label(self.precision, gguf.weights, gguf.recipe)
 
     @property
+    def special_label(self) -> str | None:
+        """:attr:`label` where it says more than the precision does, for records."""
+        return self.label if self.manifest.gguf is not None else None
+
+    @property
     def int4(self) -> Int4Settings | None:
         """How it was compressed to INT4; None in another precision."""
         record = self.manifest.int4

@@ -34,7 +34,7 @@ class SecretsProviders(Providers):
     """Providers of ``.streamlit/secrets.toml``."""
 
     def ways(self) -> list[tuple[str, str]]:
-        """Return URL and label of the link to each completely configured provider."""
+        """Address and words of the link to each provider that is whole."""
         found = []
         for name in _names():
             try:
@@ -48,7 +48,7 @@ class SecretsProviders(Providers):
         return found
 
     def outsider(self, request: Request) -> Outsider | None:
-        """Return the identity confirmed by a provider for this browser; None without one."""
+        """Whom a provider has vouched for in this browser."""
         if USER_COOKIE_NAME not in request.cookies or not _names():
             return None
         claims = _claims(request)

@@ -98,11 +98,18 @@ def _confirm(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None
             type="primary",
             disabled=problem is not None,
             key="agree",
-            on_click=lambda: st.session_state.update({_CONFIRMED: specs}),
+            on_click=_accept_download,
+            args=(specs, missing),
         ):
             st.rerun()
         if st.button("Cancel", key="disagree"):
             st.rerun()
+
+
+def _accept_download(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None:
+    for spec in missing:
+        shared_engine().download_with(spec, hub_access())
+    st.session_state[_CONFIRMED] = specs
 
 
 def _needs(engine: Engine, spec: ModelSpec) -> Estimate:
