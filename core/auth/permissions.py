@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from core.db import Account
 from core.errors import AccessDeniedError
-from core.settings import KIOSK_SENTENCE, AuthMode, Registration
+from core.settings import KIOSK_ERROR, AuthMode, Registration
 
 _FORWARDING = frozenset(
     {
@@ -122,7 +122,7 @@ class Access:
         """
         self.check_use()
         if self.kiosk:
-            raise AccessDeniedError(KIOSK_SENTENCE)
+            raise AccessDeniedError(KIOSK_ERROR)
         if not self.manage:
             raise AccessDeniedError(
                 "Models and benchmarks are managed by people with the right to; ask an "

@@ -397,7 +397,7 @@ def test_a_kiosk_makes_nothing_for_a_program(
     engine.settings = engine.settings.model_copy(update={"kiosk": True})
     assert models.models() == []
     for attempt in (lambda: models.find("paddock-neox"), lambda: ask(models, "paddock-neox")):
-        with pytest.raises(AccessDeniedError, match="is a kiosk"):
+        with pytest.raises(AccessDeniedError, match="in kiosk mode"):
             attempt()
     assert not runtime.loads
 
