@@ -1,4 +1,4 @@
-"""The models of this machine for programs: :class:`core.api.service.Answering` of an engine."""
+"""The models of this machine for programs: :class:`core.api.service.ModelService` of an engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class EngineModels:
-    """See :class:`core.api.service.Answering`.
+    """See :class:`core.api.service.ModelService`.
 
     Programs get what can answer now: what is converted, and the embedded models, which are in
     seconds. Nothing is fetched or compressed for them, and no folder of the machine is looked into.
@@ -38,12 +38,12 @@ class EngineModels:
 
     @property
     def limits(self) -> Limits:
-        """See :class:`core.api.service.Answering`."""
+        """See :class:`core.api.service.ModelService`."""
         settings = self._engine.settings
         return Limits(settings.max_new_tokens, settings.max_characters)
 
     def models(self) -> list[ModelCard]:
-        """See :class:`core.api.service.Answering`: the embedded models first, then by name."""
+        """See :class:`core.api.service.ModelService`: the embedded models first, then by name."""
         stored = sorted(_good(self._engine.store), key=lambda each: not _embedded(each))
         there = {(each.key, each.precision) for each in stored}
         embedded = [
@@ -60,14 +60,14 @@ class EngineModels:
         )
 
     def find(self, name: str) -> ModelCard:
-        """See :class:`core.api.service.Answering`."""
+        """See :class:`core.api.service.ModelService`."""
         wanted, stored = self._find(name)
         if stored is not None:
             return _stored_card(wanted, stored)
         return _embedded_card(wanted, catalogue()[wanted.model])
 
     def sampling(self, name: str) -> SamplingSettings:
-        """See :class:`core.api.service.Answering`."""
+        """See :class:`core.api.service.ModelService`."""
         try:
             wanted, stored = self._find(name)
         except PaddockError:  # refused when it is to start
@@ -75,7 +75,7 @@ class EngineModels:
         return default_sampling(self._engine.store, _spec(wanted, stored).model)
 
     def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
-        """See :class:`core.api.service.Answering`."""
+        """See :class:`core.api.service.ModelService`."""
         wanted, stored = self._find(name)
         return self._engine.answer(
             self._engine.handle(_spec(wanted, stored)),
