@@ -14,7 +14,7 @@ from langchain_openai import ChatOpenAI
 from openai import OpenAI
 
 from core.db import Origin, RunRecord
-from core.server.api_keys import GUESTS_KEY
+from core.server.api_keys import GUEST_KEY
 from tests.api.conftest import Served
 
 MODEL = "paddock-neox"
@@ -30,7 +30,7 @@ LONG = {"model": MODEL, "prompt": "The", "max_tokens": 1000, "temperature": 0}
 @pytest.fixture(scope="module")
 def client(served: Served) -> OpenAI:
     """A guest on this machine."""
-    made = OpenAI(base_url=served.base, api_key=GUESTS_KEY, timeout=TIMEOUT_S, max_retries=0)
+    made = OpenAI(base_url=served.base, api_key=GUEST_KEY, timeout=TIMEOUT_S, max_retries=0)
     ask(made)  # so that no other test waits for the conversion
     return made
 
@@ -137,7 +137,7 @@ def test_langchain_with_the_prompts_of_dollys_model_card(
     client: OpenAI, served: Served, template: str
 ):
     model = ChatOpenAI(
-        base_url=served.base, api_key=GUESTS_KEY, model=MODEL, temperature=0, timeout=TIMEOUT_S
+        base_url=served.base, api_key=GUEST_KEY, model=MODEL, temperature=0, timeout=TIMEOUT_S
     )
     chain = PromptTemplate.from_template(template) | model
     asked = {"instruction": "When was the bridge built?", "context": CONTEXT}
@@ -158,9 +158,9 @@ def test_prompt_above_the_context_length_is_an_error(client: OpenAI, stream: boo
 
 
 def test_error_of_a_base_url_without_v1_says_so(served: Served):
-    without_v1 = OpenAI(base_url=served.url, api_key=GUESTS_KEY, max_retries=0)
+    without_v1 = OpenAI(base_url=served.url, api_key=GUEST_KEY, max_retries=0)
     for wrong in (without_v1.models.list, lambda: ask(without_v1)):
-        with pytest.raises(openai.NotFoundError, match="put /v1 at the end of the base URL"):
+        with pytest.raises(openai.NotFoundError, match="Add /v1 to the base URL"):
             wrong()
 
 
@@ -182,7 +182,7 @@ def test_incorrect_key_is_rejected_on_this_machine_and_a_key_sets_the_owner(serv
 def test_key_is_required_from_other_machines(served: Served):
     elsewhere = {"X-Forwarded-For": "192.0.2.7"}
     guest = OpenAI(
-        base_url=served.base, api_key=GUESTS_KEY, default_headers=elsewhere, max_retries=0
+        base_url=served.base, api_key=GUEST_KEY, default_headers=elsewhere, max_retries=0
     )
     with pytest.raises(openai.AuthenticationError):
         guest.models.list()

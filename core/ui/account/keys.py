@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from core.auth.keys import LONGEST_NAME, MOST_KEYS
+from core.auth.keys import MAX_KEYS, MAX_NAME_LENGTH
 from core.db import ApiKey
 from core.engine import Engine
 from core.errors import PaddockError
@@ -100,21 +100,21 @@ def _draw_revoke(key: ApiKey, *, expired: bool) -> None:
 
 
 def _draw_maker(count: int) -> None:
-    full = count >= MOST_KEYS
+    full = count >= MAX_KEYS
     new = f"api_key_maker_{count}"  # with another number of keys it is another one, and closed
     with (
         st.popover("Make a key", icon=":material/add:", disabled=full, key=new),
         st.form("api_key_form", border=False),
     ):
         st.text_input(
-            "Name", key=_NAME, placeholder="Such as the program's", max_chars=LONGEST_NAME
+            "Name", key=_NAME, placeholder="Such as the program's", max_chars=MAX_NAME_LENGTH
         )
         st.selectbox("How long it holds", list(_LIVES), index=1, key=_LIFE)
         st.form_submit_button("Make it", type="primary", key="make_api_key", on_click=_make)
         if refused := st.session_state.pop(_REFUSED, None):
             st.error(safe_inline(refused), icon=":material/error:")
     if full:
-        st.caption(f"These are {MOST_KEYS} keys, and no more can be had: revoke one first.")
+        st.caption(f"These are {MAX_KEYS} keys, and no more can be had: revoke one first.")
 
 
 def _make() -> None:

@@ -111,7 +111,7 @@ def acting(change: Callable[[Accounts], object]) -> None:
         st.session_state[_REFUSED] = str(error)
     else:
         forget()
-        connections.wake()
+        connections.check_now()
 
 
 def draw_refusal() -> None:

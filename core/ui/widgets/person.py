@@ -130,7 +130,7 @@ def _look() -> Visitor | None:
     memo: _Memo = st.session_state.setdefault(_MEMO, _Memo())
     if memo.connection != connection or time.monotonic() - memo.at > FRESH_S:
         try:
-            memo.visitor = visitors().again(at_the_door)
+            memo.visitor = visitors().refresh(at_the_door)
         except RecordsError as error:
             st.error(safe_inline(str(error)), icon=":material/error:")
             st.stop()

@@ -50,7 +50,7 @@ def _load_ahead(*chunks: str) -> str:
 
 
 LOAD_CHARTS = _load_ahead("PlotlyChart")
-"""In the head of every page, see :class:`core.server.preload.ScriptInPage`."""
+"""In the head of every page, see :class:`core.server.preload.PreloadMiddleware`."""
 
 START_AFRESH = f"""{{
 const afresh = () => location.replace(new URL("./", location.href));
