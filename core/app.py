@@ -18,13 +18,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.api.app import Api
 from core.errors import PersonMistake, RecordsError
 from core.inference.prometheus import Meters
-from core.server.api_keys import Programs
+from core.server.api_keys import ApiAuthentication
 from core.server.headers import SecurityHeaders, page_policy
 from core.server.local_models import EngineModels
-from core.server.middleware import Guard
-from core.server.missing_v1 import AstrayRoute
+from core.server.middleware import AuthMiddleware
+from core.server.missing_v1 import MissingV1Route
 from core.server.paths import FIRST_PAGE, V1
-from core.server.preload import ScriptInPage
+from core.server.preload import PreloadMiddleware
 from core.server.prometheus_route import metrics_route
 from core.server.routes import FormPages
 from core.settings import load_settings
@@ -87,30 +87,30 @@ def _form_routes() -> list[Any]:
         visitors,
         accounts,
         load_settings,
-        ended=connections.wake,
-        leaving=_stop_answers,
+        on_sessions_ended=connections.check_now,
+        before_deletion=_stop_answers,
         providers=SecretsProviders(),
     )
     return pages.routes(url_prefix())
 
 
-def _program_routes() -> list[Any]:
-    """What programs ask: OpenAI's protocol, and Prometheus."""
-    programs, prefix = Programs(visitors), url_prefix()
+def _api_routes() -> list[Any]:
+    """Routes of the OpenAI-compatible API, and of Prometheus."""
+    authentication, prefix = ApiAuthentication(visitors), url_prefix()
     api = Api(
-        _answering,
-        programs.admit,
+        _model_service,
+        authentication.authenticate,
         prefix=f"{prefix}{V1}",
         count=lambda route, method, status: _meters().count_request(route, method, status),
     )
     return [
         Route(f"{prefix}{V1}/{{rest:path}}", api),
-        metrics_route(prefix, _meters, programs),
-        AstrayRoute(prefix),
+        metrics_route(prefix, _meters, authentication),
+        MissingV1Route(prefix),
     ]
 
 
-def _answering() -> EngineModels:
+def _model_service() -> EngineModels:
     from core.ui.widgets.resources import shared_engine
 
     return EngineModels(shared_engine())
@@ -139,13 +139,13 @@ def _script_in_page() -> str:
     return scripts.LOAD_CHARTS
 
 
-routes = [*health_routes(url_prefix()), *_program_routes(), *_form_routes()]
+routes = [*health_routes(url_prefix()), *_api_routes(), *_form_routes()]
 
 middleware = [
     Middleware(SecurityHeaders, policy=page_policy(index_page(), scripts.ALL)),
-    Middleware(Guard, visitors=visitors, connections=connections, prefix=url_prefix()),
+    Middleware(AuthMiddleware, visitors=visitors, connections=connections, prefix=url_prefix()),
     Middleware(RootToFirstPage, prefix=url_prefix()),
-    Middleware(ScriptInPage, script=_script_in_page()),
+    Middleware(PreloadMiddleware, script=_script_in_page()),
 ]
 
 

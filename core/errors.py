@@ -1,56 +1,55 @@
-"""Everything that can go wrong in a way a person can act on.
+"""Errors whose text is shown to the user as it is.
 
-The text of each of these errors is shown to the person as it is: one sentence that says what
-happened and what to do. The tree::
+Each text is one sentence that says what happened and one that says what to do. The tree::
 
     PaddockError                    a failure; the command line exits with 1
-    ├── PersonMistake               what was asked cannot be done; the command line exits with 2
-    │   ├── UnknownModelError       no such key, id or folder
-    │   ├── UnknownDeviceError      the device is not one that OpenVINO reports
-    │   ├── BadRequestError         empty or over-long instruction, a setting out of range
-    │   │   └── PromptTooLongError  prompt and new tokens do not fit the model's positions
+    ├── PersonMistake               a mistake in the input; the command line exits with 2
+    │   ├── UnknownModelError       no such catalogue key, Hugging Face id or local folder
+    │   ├── UnknownDeviceError      OpenVINO does not report this device
+    │   ├── BadRequestError         empty or too long instruction, or a setting out of range
+    │   │   └── PromptTooLongError  prompt and new tokens exceed the context length
     │   ├── PromptFormatError       the model has no chat template and no format was chosen
-    │   ├── AccountInputError       a name or a password that an account cannot have
-    │   │   └── InvitationError     the invitation code does not hold (any more)
-    │   ├── UnknownAccountError     no account, session or invitation of that name or id
-    │   ├── SignInError             name and password are not those of an account that may sign in
-    │   ├── TooManyAnswersError     one person asks for more answers at once than they may
-    │   ├── TooManyAttemptsError    too many failures within a while; wait
-    │   └── AccessDeniedError       this person may not do this here
-    ├── ModelFilesError             what lies on disk cannot be used
+    │   ├── AccountInputError       invalid user name or password for an account
+    │   │   └── InvitationError     the invitation code is invalid, used up or expired
+    │   ├── UnknownAccountError     no account, session or invitation with this name or id
+    │   ├── SignInError             incorrect user name or password, or a disabled account
+    │   ├── TooManyAnswersError     the user has reached the limit of concurrent answers
+    │   ├── TooManyAttemptsError    too many failed attempts; wait
+    │   └── AccessDeniedError       the user lacks the permission
+    ├── ModelFilesError             files on disk cannot be used as a model
     │   ├── CorruptModelError       a file is missing, truncated or altered
     │   └── NotAModelError          the folder or repository is not a causal language model
-    ├── HubError                    the model hub cannot be reached or refused
+    ├── HubError                    the Hugging Face Hub is unreachable or returned an error
     │   └── GatedModelError         the licence must be accepted first
-    ├── ResourceError               the machine has too little of something
-    │   ├── NotEnoughMemoryError
-    │   ├── DiskFullError
-    │   └── TooBusyError            more passwords wait to be checked than can be in time
-    ├── RemoteError                 a remote server cannot be reached, refused or spoke nonsense
-    │   └── NoListingError          it does not tell its models; they can be asked all the same
+    ├── ResourceError               not enough memory, disk space or processor time
+    │   ├── NotEnoughMemoryError    not enough free memory for the model
+    │   ├── DiskFullError           not enough free disk space
+    │   └── TooBusyError            too many passwords are being checked
+    ├── RemoteError                 a remote server is unreachable or returned an error
+    │   └── NoListingError          it does not list its models, but may answer requests
     ├── ConversionError             export or weight compression failed
-    ├── StoppedError                the person stopped a download or a conversion
+    ├── StoppedError                the user stopped a download or conversion
     ├── ModelBusyError              the model or its files are in use
-    ├── ClusterError                a cluster cannot be reached, or fails
-    ├── GenerationError             the runtime failed while it answered
-    └── RecordsError                the run database cannot be read or written
+    ├── ClusterError                a Ray cluster is unreachable or failed
+    ├── GenerationError             the runtime failed during generation
+    └── RecordsError                the database cannot be read or written
 """
 
 
 class PaddockError(Exception):
-    """Base of all errors whose text is meant for the person."""
+    """Base class of all errors whose text is written for the user."""
 
     exit_code = 1
 
 
 class PersonMistake(PaddockError):
-    """What was asked for cannot be done as asked; the text says what to change."""
+    """The request cannot be carried out as given; the text says what to change."""
 
     exit_code = 2
 
 
 class UnknownModelError(PersonMistake):
-    """No catalogue key, Hugging Face id or local folder of that name."""
+    """No catalogue key, Hugging Face id or local folder has this name."""
 
 
 class UnknownDeviceError(PersonMistake):
@@ -58,90 +57,90 @@ class UnknownDeviceError(PersonMistake):
 
 
 class BadRequestError(PersonMistake):
-    """The instruction or a setting cannot be used; the text names it and its range."""
+    """The instruction or a setting is invalid; the text names it and its range."""
 
 
 class PromptTooLongError(BadRequestError):
-    """Prompt tokens plus new tokens exceed the positions the model was built for."""
+    """Prompt tokens plus new tokens exceed the model's context length."""
 
 
 class PromptFormatError(PersonMistake):
-    """The model has no chat template and the person has not chosen a prompt format."""
+    """The model has no chat template and the user has not chosen a prompt format."""
 
 
 class AccountInputError(PersonMistake):
-    """A name or a password cannot be taken; the text says what can."""
+    """A user name or password is not allowed; the text says what is."""
 
 
 class InvitationError(AccountInputError):
-    """The invitation code does not hold, or does not any more."""
+    """The invitation code is invalid, used up or expired."""
 
 
 class UnknownAccountError(PersonMistake):
-    """There is no account, session or invitation of that name or id."""
+    """No account, session or invitation has this name or id."""
 
 
 class SignInError(PersonMistake):
-    """Name and password are not those of an account that may sign in.
+    """User name and password do not match an account that may sign in.
 
-    The text is the same for an unknown name and for a wrong password.
+    The text is the same for an unknown name and for an incorrect password.
     """
 
 
 class TooManyAnswersError(PersonMistake):
-    """A person has as many answers under way and waiting as they may have."""
+    """The user has reached the limit of running and waiting answers."""
 
 
 class TooManyAttemptsError(PersonMistake):
-    """Too many attempts failed within a while; the text says how long to wait."""
+    """Too many attempts failed; the text says how long to wait."""
 
 
 class AccessDeniedError(PersonMistake):
-    """The person may not do this, or not from here; the text says who may."""
+    """The user lacks the permission, here or at all; the text says who has it."""
 
 
 class ModelFilesError(PaddockError):
-    """What lies on disk cannot be used as a model."""
+    """Files on disk cannot be used as a model."""
 
 
 class CorruptModelError(ModelFilesError):
-    """A model file is missing, truncated or not what its manifest says."""
+    """A model file is missing, truncated or differs from its manifest."""
 
 
 class NotAModelError(ModelFilesError):
-    """The folder or repository does not hold a causal language model we can read."""
+    """The folder or repository does not contain a supported causal language model."""
 
 
 class HubError(PaddockError):
-    """The model hub could not be reached, or answered with an error."""
+    """The Hugging Face Hub is unreachable or returned an error."""
 
 
 class GatedModelError(HubError):
-    """The hub wants its licence accepted, or a token, before it hands the model out."""
+    """The Hugging Face Hub requires the licence to be accepted, or a token, for this model."""
 
 
 class RemoteError(PaddockError):
-    """A remote server cannot be reached, refused what was asked, or did not keep the protocol."""
+    """A remote server is unreachable, rejected the request or violated the protocol."""
 
 
 class NoListingError(RemoteError):
-    """The server is there and does not tell which models it has."""
+    """The server is reachable but does not list its models."""
 
 
 class ResourceError(PaddockError):
-    """The machine has too little of something."""
+    """The machine lacks memory, disk space or processor time."""
 
 
 class NotEnoughMemoryError(ResourceError):
-    """The model does not fit the free memory."""
+    """The model does not fit into the free memory."""
 
 
 class DiskFullError(ResourceError):
-    """The disk has too little free space."""
+    """There is not enough free disk space."""
 
 
 class TooBusyError(ResourceError):
-    """More people sign in at once than passwords can be checked in time."""
+    """More users sign in at the same time than passwords can be checked."""
 
 
 class ConversionError(PaddockError):
@@ -149,20 +148,20 @@ class ConversionError(PaddockError):
 
 
 class StoppedError(PaddockError):
-    """The person stopped a download or a conversion; nothing that looks finished was kept."""
+    """The user stopped a download or conversion; no partial result was kept as finished."""
 
 
 class ModelBusyError(PaddockError):
-    """The model, or the files of it, are in use by somebody else."""
+    """The model or its files are in use."""
 
 
 class ClusterError(PaddockError):
-    """A Ray cluster cannot be reached, or cannot do what was asked of it."""
+    """A Ray cluster is unreachable or could not carry out the request."""
 
 
 class GenerationError(PaddockError):
-    """The runtime failed while it answered."""
+    """The runtime failed during generation."""
 
 
 class RecordsError(PaddockError):
-    """The run database cannot be read or written; an answer goes on without it."""
+    """The database cannot be read or written; answers continue without being recorded."""

@@ -1,4 +1,4 @@
-"""Settings that come from the environment, each named ``PADDOCK_…``."""
+"""Settings from environment variables, each named ``PADDOCK_…``."""
 
 from __future__ import annotations
 
@@ -12,118 +12,119 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core.errors import AccessDeniedError, PersonMistake
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-"""Folder that holds ``streamlit_app.py``; ``.paddock/`` lies in it unless told otherwise."""
+"""Folder that contains ``streamlit_app.py`` and, by default, ``.paddock/``."""
 
-
-KIOSK_SENTENCE = (
-    "This Paddock is a kiosk, where models are not downloaded, converted or deleted; use a model "
-    "that is on this machine, or start without PADDOCK_KIOSK."
+KIOSK_ERROR = (
+    "Models cannot be downloaded, converted or deleted in kiosk mode. Use a model that is on this "
+    "machine, or start without PADDOCK_KIOSK."
 )
 
 _YEAR_H = 366 * 24
 
 
 class AuthMode(StrEnum):
-    """When a person must be signed in."""
+    """When sign-in is required."""
 
     AUTO = "auto"
-    """Everywhere but on this machine itself."""
+    """Everywhere except in a browser on this machine."""
     REQUIRED = "required"
     """Always."""
 
 
 class Registration(StrEnum):
-    """Who may make an account for themselves."""
+    """Who may register."""
 
     OPEN = "open"
-    """Whoever reaches the server."""
+    """Anybody who reaches the server."""
     INVITATION = "invitation"
-    """Whoever has a code from an administrator."""
+    """Anybody with an invitation code from an administrator."""
     CLOSED = "closed"
-    """Nobody; the command line makes administrators all the same."""
+    """Nobody; the command line can still create administrators."""
 
 
 class Settings(BaseSettings):
-    """What a person may set before start; every field has a sound default."""
+    """All settings; every field has a default."""
 
     model_config = SettingsConfigDict(env_prefix="PADDOCK_", env_ignore_empty=True, extra="ignore")
 
     home: Path = Field(
         default=CHECKOUT / ".paddock",
-        description="Where converted models, downloads and the run database live.",
+        description="Folder of converted models, downloads and the run database.",
     )
     database_url: str | None = Field(
         default=None,
         description="SQLAlchemy URL of the run database; SQLite in the home folder by default.",
     )
     max_loaded_models: int = Field(
-        default=4, ge=1, description="Models kept in memory at once before the oldest must go."
+        default=4,
+        ge=1,
+        description="Models kept in memory; the least recently used one is unloaded first.",
     )
     memory_reserve_mib: int = Field(
         default=512, ge=0, description="Memory in MiB that loading a model must leave free."
     )
-    max_queue: int = Field(
-        default=100, ge=1, description="Answers that may wait for one loaded model."
-    )
+    max_queue: int = Field(default=100, ge=1, description="Answers that may wait for one model.")
     max_at_once: int = Field(
         default=8,
         ge=1,
         le=64,
-        description="Answers that one loaded model gives at once, where its runtime batches them.",
+        description="Answers that one model generates in a batch, if its runtime supports it.",
     )
     generation_timeout_s: float = Field(
-        default=1800.0, gt=0, description="Seconds after which an answer ends with 'timeout'."
+        default=1800.0,
+        gt=0,
+        description="Seconds after which an answer ends with the stop reason 'timeout'.",
     )
 
     answers_at_once: int = Field(
         default=4,
         ge=1,
-        description="Answers that one person may have under way at once; further ones wait.",
+        description="Answers of one user that run at the same time; further ones wait.",
     )
     answers_waiting: int = Field(
         default=28,
         ge=0,
-        description="Further answers of one person that may wait for these; with them a program "
-        "may ask for 32 at once.",
+        description="Further answers of one user that may wait; by default a program can send 32 "
+        "requests at the same time.",
     )
     max_characters: int = Field(
         default=200_000,
         ge=1,
         le=200_000,
-        description="Characters of an instruction and its context together.",
+        description="Maximum length of instruction and context together, in characters.",
     )
     max_new_tokens: int = Field(
-        default=1000, ge=1, le=1000, description="New tokens that may be asked for."
+        default=1000, ge=1, le=1000, description="Maximum number of new tokens in a request."
     )
 
     kiosk: bool = Field(
         default=False,
-        description="For a stand at a trade fair: nothing is downloaded, converted or deleted, and "
-        "a page that nobody has touched for two minutes starts afresh.",
+        description="Kiosk mode for public demonstrations: nothing is downloaded, converted or "
+        "deleted, and a page resets two minutes after the last interaction.",
     )
 
     remotes: str | None = Field(
         default=None,
-        description="Servers elsewhere that speak OpenAI's protocol, as NAME=URL with spaces "
-        "between them; the key of each in PADDOCK_REMOTE_KEY_NAME.",
+        description="Remote servers with an OpenAI-compatible API, as NAME=URL separated by "
+        "spaces; the API key of each is in PADDOCK_REMOTE_KEY_NAME.",
     )
     remote_connect_s: float = Field(
-        default=5.0, gt=0, le=60, description="Seconds in which a remote must take a connection."
+        default=5.0, gt=0, le=60, description="Connection timeout of remote servers in seconds."
     )
     remote_silence_s: float = Field(
         default=120.0,
         gt=0,
-        description="Seconds for which a remote may send nothing, before its first token and "
-        "between two.",
+        description="Seconds without data after which a request to a remote server fails, before "
+        "the first token and between two tokens.",
     )
     remote_at_once: int = Field(
-        default=16, ge=1, le=256, description="Answers that one remote is asked for at once."
+        default=16, ge=1, le=256, description="Concurrent requests to one remote server."
     )
 
     auth: AuthMode = Field(
         default=AuthMode.AUTO,
-        description="'auto': guests may use this machine's own browser, everybody else signs in; "
-        "'required': everybody signs in.",
+        description="'auto': browsers on this machine may use Paddock as guests, everybody else "
+        "signs in; 'required': everybody signs in.",
     )
     registration: Registration = Field(
         default=Registration.INVITATION,
@@ -133,83 +134,87 @@ class Settings(BaseSettings):
         default=7 * 24.0,
         gt=0,
         le=_YEAR_H,
-        description="Hours without a visit after which a person is signed out.",
+        description="Hours without a visit after which a session ends.",
     )
     session_max_h: float = Field(
         default=30 * 24.0,
         gt=0,
         le=_YEAR_H,
-        description="Hours after signing in at which a person is signed out whatever happens.",
+        description="Hours after sign-in at which a session ends in any case.",
     )
     invitation_h: float = Field(
         default=7 * 24.0,
         gt=0,
         le=_YEAR_H,
-        description="Hours for which an invitation code holds unless told otherwise.",
+        description="Default validity of an invitation code in hours.",
     )
     failure_window_s: float = Field(
         default=900.0,
         ge=1,
         le=86_400,
-        description="Seconds for which a failed attempt to sign in counts.",
+        description="Window in seconds in which failed sign-ins and registrations are counted.",
     )
     failures_per_address: int = Field(
-        default=20, ge=1, description="Failed attempts to sign in from one address in that time."
+        default=20, ge=1, description="Failed sign-ins from one address in that window."
     )
     failures_per_account: int = Field(
         default=30,
         ge=1,
         le=100,
-        description="Failed attempts on one name in that time, from unknown browsers anywhere.",
+        description="Failed sign-ins for one name in that window, from all unknown browsers.",
     )
     failures_per_device: int = Field(
         default=10,
         ge=1,
-        description="Failed attempts on one name in that time from a browser that it is known in.",
+        description="Failed sign-ins for one name in that window from a browser where it signed "
+        "in before.",
     )
     registrations_per_address: int = Field(
-        default=20, ge=1, description="Accounts that one address may try to make in that time."
+        default=20, ge=1, description="Registrations attempted from one address in that window."
     )
     max_hashings: int = Field(
-        default=2, ge=1, description="Passwords checked at once, each with 64 MiB of memory."
+        default=2,
+        ge=1,
+        description="Passwords hashed at the same time; each takes 64 MiB of memory.",
     )
 
     @field_validator("auth", "registration", mode="before")
     @classmethod
-    def _in_any_case(cls, value: Any) -> Any:
+    def _lower_case(cls, value: Any) -> Any:
         return value.strip().lower() if isinstance(value, str) else value
 
     def check_not_kiosk(self) -> None:
-        """
+        """Check that models may be downloaded, converted and deleted.
+
         Raises:
-            AccessDeniedError: models may not be downloaded, converted or deleted.
+            AccessDeniedError: kiosk mode is on.
         """
         if self.kiosk:
-            raise AccessDeniedError(KIOSK_SENTENCE)
+            raise AccessDeniedError(KIOSK_ERROR)
 
     @property
     def models_dir(self) -> Path:
-        """Folder of the converted models, one folder per model and precision."""
+        """Folder of converted models, with one folder per model and precision."""
         return self.home / "models"
 
     @property
     def npu_models_dir(self) -> Path:
-        """Folder of INT4 models as an NPU takes them; see :mod:`core.store.for_device`."""
+        """Folder of INT4 models compressed for NPUs; see :mod:`core.store.for_device`."""
         return self.home / "npu-weights" / "models"
 
     @property
     def import_dir(self) -> Path:
-        """Folder of model folders that people elsewhere than on this machine may name."""
+        """The only folder whose model folders may be entered from other machines."""
         return self.home / "import"
 
     @property
     def genai_checks_file(self) -> Path:
-        """What is known of architectures on OpenVINO GenAI; see :mod:`core.store.genai_check`."""
+        """Results of the GenAI check by architecture; see :mod:`core.store.genai_check`."""
         return self.home / "genai-checks.json"
 
     @property
     def downloads_dir(self) -> Path:
-        """Folder of checkpoints fetched from a hub."""
+        """Folder of checkpoints downloaded from the Hugging Face Hub."""
         return self.home / "downloads"
 
     @property
@@ -219,10 +224,10 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment as it is now.
+    """Read the settings from the current environment.
 
     Raises:
-        PersonMistake: a variable holds a value that it cannot have; the text names it.
+        PersonMistake: a variable has an invalid value; the text names it.
     """
     try:
         settings = Settings()
@@ -231,6 +236,6 @@ def load_settings() -> Settings:
         name = f"PADDOCK_{wrong['loc'][0]}".upper()
         raise PersonMistake(
             f"The environment variable {name} is {wrong['input']!r}, but its "
-            f"{wrong['msg'][0].lower()}{wrong['msg'][1:]}; correct or unset it."
+            f"{wrong['msg'][0].lower()}{wrong['msg'][1:]}. Correct or unset it."
         ) from error
     return settings.model_copy(update={"home": settings.home.expanduser().resolve()})

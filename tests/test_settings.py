@@ -70,7 +70,11 @@ def test_a_value_that_cannot_be_used_is_one_sentence(name: str, value: str, monk
         load_settings()
     sentence = str(failure.value)
     assert sentence.startswith(f"The environment variable {name} is {value!r}")
-    assert "\n" not in sentence and "http" not in sentence and sentence.endswith("unset it.")
+    assert (
+        "\n" not in sentence
+        and "http" not in sentence
+        and sentence.endswith(". Correct or unset it.")
+    )
 
 
 def test_settings_are_values():

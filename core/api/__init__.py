@@ -1,7 +1,7 @@
-"""OpenAI's protocol, spoken to programs: what they may ask, how they are answered, and refused.
+"""OpenAI-compatible API: request parsing, routes, streaming and errors.
 
-Starlette only; nothing here knows of pages, accounts or where a model runs.
-:class:`core.api.app.Api` is the routes below ``/v1``; who asks is told by an
-:class:`core.api.service.Admission`, and who answers is an :class:`core.api.service.Answering`: the
-dashboard's engine, or a replica elsewhere.
+It depends on Starlette only, not on pages, accounts or where a model runs.
+:class:`core.api.app.Api` serves the routes below ``/v1``, :class:`core.api.service.Authenticate`
+identifies the caller, and :class:`core.api.service.ModelService` generates the answers: the
+dashboard's engine, or a replica in a cluster.
 """

@@ -14,51 +14,51 @@ from starlette.types import Receive, Scope, Send
 from core.api.body import parse_body, read_body
 from core.api.errors import ApiError, api_error, json_response
 from core.api.follow import Follower
-from core.api.protocol import Asked, parse_chat, parse_completion
+from core.api.protocol import ParsedRequest, parse_chat, parse_completion
 from core.api.replies import Reply, failure, model_list, model_object
-from core.api.service import Admission, Answering, Caller, Running
+from core.api.service import Authenticate, Caller, ModelService, Running
 from core.api.stream import send_stream
 from core.errors import PaddockError
 
 CHAT, COMPLETIONS, MODELS = "chat/completions", "completions", "models"
-HUNG_UP = 499
-"""Counted for a client that left before it was answered, as nginx does; nobody is sent it."""
+CLIENT_CLOSED = 499
+"""Status recorded when the client closed the connection before the response, as in nginx."""
 
 CountRequest = Callable[[str, str, int], None]
-"""Told the route, the method and the status of every request."""
+"""Called with route, method and status of every request."""
 
 logger = logging.getLogger(__name__)
 
 
 class Api:
-    """Speaks OpenAI's protocol for one :class:`core.api.service.Answering`."""
+    """OpenAI-compatible ASGI application for one :class:`core.api.service.ModelService`."""
 
     def __init__(
         self,
-        answering: Callable[[], Answering],
-        admission: Admission,
+        service: Callable[[], ModelService],
+        authenticate: Authenticate,
         *,
         prefix: str = "/v1",
         count: CountRequest = lambda route, method, status: None,
     ) -> None:
         """
         Args:
-            answering: asked for with each request, in a thread.
-            admission: tells who asks.
-            prefix: of all paths, without a slash behind.
-            count: told of every request.
+            service: called for each request, in a thread.
+            authenticate: identifies the caller of a request.
+            prefix: prefix of all paths, without a trailing slash.
+            count: called after every request.
         """
-        self._answering = answering
-        self._admission = admission
+        self._service = service
+        self._authenticate = authenticate
         self._prefix = prefix
         self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Handle one ASGI request."""
         request = Request(scope, receive)
         path = scope["path"].removeprefix(self._prefix).strip("/")
         route = _route(path)
-        status = HUNG_UP
+        status = CLIENT_CLOSED
         try:
             status = await self._answer(request, path, route, send)
         except ClientDisconnect:
@@ -75,71 +75,71 @@ class Api:
             self._count(route, request.method if known else "other", status)
 
     async def _answer(self, request: Request, path: str, route: str, send: Send) -> int:
-        caller = await run_in_threadpool(self._admission, request)
+        caller = await run_in_threadpool(self._authenticate, request)
         _check_route(request, path, route)
         if route == f"/v1/{MODELS}":
-            answering = await run_in_threadpool(self._answering)
-            cards = await run_in_threadpool(answering.models)
+            service = await run_in_threadpool(self._service)
+            cards = await run_in_threadpool(service.models)
             return await _send_to(json_response(model_list(cards)), request, send)
         if route.startswith(f"/v1/{MODELS}"):
             name = unquote(path.removeprefix(f"{MODELS}/"))
-            answering = await run_in_threadpool(self._answering)
-            card = await run_in_threadpool(answering.find, name)
+            service = await run_in_threadpool(self._service)
+            card = await run_in_threadpool(service.find, name)
             return await _send_to(json_response(model_object(card)), request, send)
         body = await read_body(request)
         chat = path == CHAT
-        asked, running = await run_in_threadpool(self._start, body, caller, chat=chat)
-        reply = Reply(running.id, asked.model, chat)
+        parsed, running = await run_in_threadpool(self._start, body, caller, chat=chat)
+        reply = Reply(running.id, parsed.model, chat)
         async with Follower(running, request.receive) as follower:
-            if asked.stream:
-                return await send_stream(asked, reply, follower, send)
-            if not await follower.ended():
-                return HUNG_UP
-            return await _send_to(_whole(asked, reply, running), request, send)
+            if parsed.stream:
+                return await send_stream(parsed, reply, follower, send)
+            if not await follower.wait_until_done():
+                return CLIENT_CLOSED
+            return await _send_to(_whole(parsed, reply, running), request, send)
 
-    def _start(self, body: bytes, caller: Caller, *, chat: bool) -> tuple[Asked, Running]:
-        answering = self._answering()
+    def _start(self, body: bytes, caller: Caller, *, chat: bool) -> tuple[ParsedRequest, Running]:
+        service = self._service()
         parse = parse_chat if chat else parse_completion
-        asked = parse(parse_body(body), answering.limits, answering.sampling)
+        parsed = parse(parse_body(body), service.limits, service.sampling)
         try:
-            return asked, answering.start(asked.model, asked.request, caller)
+            return parsed, service.start(parsed.model, parsed.request, caller)
         except PaddockError as error:
-            raise api_error(error, param=asked.param) from error
+            raise api_error(error, param=parsed.param) from error
 
 
-def _whole(asked: Asked, reply: Reply, running: Running) -> Response:
+def _whole(parsed: ParsedRequest, reply: Reply, running: Running) -> Response:
     answer = running.answer
-    assert answer is not None, "it has ended"
-    if error := failure(answer, asked.param):
+    assert answer is not None, "the answer is complete"
+    if error := failure(answer, parsed.param):
         raise error
-    text = asked.prefix + "".join(running.read(0)[0])
+    text = parsed.prefix + "".join(running.read(0)[0])
     return json_response(reply.whole(text, answer))
 
 
 def _route(path: str) -> str:
-    """The route of a path, of which there are few, so that they can be counted."""
+    """Return the route of a path; there are only a few, so that they can be metric labels."""
     if path in (CHAT, COMPLETIONS, MODELS):
         return f"/v1/{path}"
     return f"/v1/{MODELS}/id" if path.startswith(f"{MODELS}/") else "/v1/unknown"
 
 
 def _check_route(request: Request, path: str, route: str) -> None:
-    """
+    """Check that the path exists and supports the method.
+
     Raises:
-        ApiError: there is no such path, or another method is meant for it.
+        ApiError: it does not.
     """
     if route == "/v1/unknown":
         raise ApiError(
             404,
-            f"There is no /v1/{path[:100]} here; there are /v1/{MODELS}, /v1/{CHAT} and "
-            f"/v1/{COMPLETIONS}.",
+            f"/v1/{path[:100]} does not exist. Use /v1/{MODELS}, /v1/{CHAT} or /v1/{COMPLETIONS}.",
             code="unknown_url",
         )
     wanted = "POST" if path in (CHAT, COMPLETIONS) else "GET"
     if request.method != wanted:
         raise ApiError(
             405,
-            f"Ask {route} with {wanted}.",
+            f"{route} does not support this method. Use {wanted}.",
             code="method_not_supported",
             headers={"Allow": wanted},
         )

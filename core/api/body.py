@@ -1,4 +1,4 @@
-"""Reading what a program sends: bounded in length and time, and JSON in every way."""
+"""Read a request body with limits on size and time, and parse it as JSON."""
 
 from __future__ import annotations
 
@@ -10,69 +10,74 @@ from starlette.requests import Request
 
 from core.api.errors import ApiError
 
-LARGEST = 4 * 2**20
-"""Bytes of a request: 200 000 characters of up to twelve bytes as JSON escapes them, and the
-rest."""
-SLOWEST_S = 30.0
-"""Seconds in which all of it must have come."""
+MAX_BYTES = 4 * 2**20
+"""Maximum size of a body: 200,000 characters of up to twelve bytes each, as JSON escapes them,
+and the other fields."""
+READ_TIMEOUT_S = 30.0
+"""Seconds in which the whole body must arrive."""
 
 
 async def read_body(request: Request) -> bytes:
-    """All that was sent.
+    """Return the request body.
 
     Raises:
-        ApiError: it is of another kind, too long or too slow.
-        ClientDisconnect: whoever sent it is gone.
+        ApiError: it has another content type, is too long or arrives too slowly.
+        ClientDisconnect: the client closed the connection.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise ApiError(415, "Send JSON, as Content-Type: application/json.", code="not_json")
+        raise ApiError(
+            415,
+            "The request is not JSON. Send it as Content-Type: application/json.",
+            code="not_json",
+        )
     length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length[:12]) > LARGEST:
+    if length.isascii() and length.isdigit() and int(length[:12]) > MAX_BYTES:
         raise _too_long()
     received = bytearray()
     try:
-        async with asyncio.timeout(SLOWEST_S):
+        async with asyncio.timeout(READ_TIMEOUT_S):
             async for piece in request.stream():
                 received += piece
-                if len(received) > LARGEST:
+                if len(received) > MAX_BYTES:
                     raise _too_long()
     except TimeoutError as error:
         raise ApiError(
             408,
-            f"The request did not arrive within {SLOWEST_S:.0f} s; send it again.",
+            f"The request did not arrive within {READ_TIMEOUT_S:.0f} s. Send it again.",
             code="slow",
-            headers={"Connection": "close"},  # what is still to come is not waited for
+            headers={"Connection": "close"},  # the rest of the body is not read
         ) from error
     return bytes(received)
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
-    """The object that the body holds.
+    """Parse the body as a JSON object.
 
     Raises:
-        ApiError: it holds none.
+        ApiError: it is not one.
     """
     try:
-        found = json.loads(body.decode("utf-8"), parse_constant=_no_number)
+        found = json.loads(body.decode("utf-8"), parse_constant=_reject_constant)
     except UnicodeDecodeError as error:
-        raise _bad(f"The body is no UTF-8 text, from byte {error.start} on.") from error
+        raise _bad(f"The body is not valid UTF-8 (byte {error.start}). Send UTF-8.") from error
     except RecursionError as error:
-        raise _bad("The body is nested too deeply.") from error
+        raise _bad("The body is nested too deeply. Send a flatter object.") from error
     except ValueError as error:
-        raise _bad(f"The body is no JSON: {str(error)[:200]}.") from error
+        raise _bad(f"The body is not valid JSON: {str(error)[:200]}.") from error
     if not isinstance(found, dict):
         raise _bad("The body must be a JSON object.")
     return found
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
+def _reject_constant(name: str) -> NoReturn:
+    """Reject ``NaN`` and ``Infinity``, which Python's parser accepts."""
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _too_long() -> ApiError:
     return ApiError(
-        413, f"The request is longer than {LARGEST // 2**20} MiB; shorten it.", code="too_long"
+        413, f"The request is larger than {MAX_BYTES / 1e6:.1f} MB. Shorten it.", code="too_long"
     )
 
 

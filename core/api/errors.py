@@ -1,4 +1,4 @@
-"""Refusals and failures in OpenAI's form: a status, and an ``error`` that programs can read."""
+"""Errors in OpenAI's format: an HTTP status and an ``error`` object."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from core.errors import (
 )
 
 RETRY_AFTER_S = 2
-"""Seconds after which it is worth asking again where all are busy."""
+"""``Retry-After`` of errors that are caused by load."""
 
 INVALID, RATE, SERVER = "invalid_request_error", "rate_limit_error", "server_error"
 AUTHENTICATION, PERMISSION = "authentication_error", "permission_error"
 
 _NO_TEMPLATE = (
-    "This model has no chat template: write the prompt as the model expects it, and send it to "
+    "This model has no chat template. Write the prompt as the model expects it, and send it to "
     "/v1/completions."
 )
-"""The pages let a prompt format be chosen there; programs cannot."""
-_NO_RECORDS = "The database cannot be read just now; try again in a minute."
-_NO_FILES = "The files of this model cannot be used; the log of this Paddock says why."
+"""Replaces the message for the pages, where the user can choose a prompt format."""
+_NO_RECORDS = "The database cannot be read at the moment. Try again in a minute."
+_NO_FILES = "The files of this model cannot be used. See the server's log for the reason."
 
 logger = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
-    """What a program is told that is not answered; never shown on a page."""
+    """Error response of the API; never shown on a page."""
 
     def __init__(
         self,
@@ -57,12 +57,12 @@ class ApiError(Exception):
     ) -> None:
         """
         Args:
-            status: of HTTP.
-            message: one sentence for the person.
-            kind: ``type`` of OpenAI's form.
-            code: for programs to tell cases apart.
-            param: the field that is wrong.
-            headers: further ones of the answer.
+            status: HTTP status.
+            message: text for the user.
+            kind: ``type`` in OpenAI's format.
+            code: ``code`` in OpenAI's format, by which programs distinguish errors.
+            param: the field that caused the error.
+            headers: additional response headers.
         """
         super().__init__(message)
         self.status = status
@@ -74,7 +74,7 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """OpenAI's form."""
+        """The error in OpenAI's format."""
         return {
             "error": {
                 "message": self.message,
@@ -85,14 +85,14 @@ class ApiError(Exception):
         }
 
     def response(self) -> Response:
-        """As an answer to a request."""
+        """Return the HTTP response."""
         return json_response(self.body, self.status, self.headers)
 
 
 def json_response(
     content: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """JSON in ASCII, so that nothing that somebody sent can be no proper text."""
+    """Return a JSON response, in ASCII so that lone surrogates from a request can be encoded."""
     return Response(
         json.dumps(content, separators=(",", ":")),
         status,
@@ -102,11 +102,11 @@ def json_response(
 
 
 def api_error(error: Exception, *, param: str | None = None) -> ApiError:
-    """What a program is told of one of our errors; no address or folder of this machine.
+    """Convert an error to OpenAI's format, without paths or addresses of this machine.
 
     Args:
-        error: raised where the answer was asked for, or by the answer.
-        param: the field that holds what the model is to read.
+        error: raised when the answer was started, or during generation.
+        param: the field that contains the prompt.
     """
     message = str(error)
     later = {"Retry-After": str(RETRY_AFTER_S)}
@@ -130,14 +130,14 @@ def api_error(error: Exception, *, param: str | None = None) -> ApiError:
         case ModelBusyError():
             return ApiError(503, message, kind=SERVER, code="busy", headers=later)
         case RecordsError() | ModelFilesError():
-            logger.error("A program's request failed", exc_info=error)
-            told = _NO_RECORDS if isinstance(error, RecordsError) else _NO_FILES
-            return ApiError(503, told, kind=SERVER, code="unavailable", headers=later)
+            logger.error("An API request failed", exc_info=error)
+            text = _NO_RECORDS if isinstance(error, RecordsError) else _NO_FILES
+            return ApiError(503, text, kind=SERVER, code="unavailable", headers=later)
         case ResourceError():
             return ApiError(503, message, kind=SERVER, code="unavailable", headers=later)
         case PaddockError():
             return ApiError(500, message, kind=SERVER, code="failed")
         case _:
             return ApiError(
-                500, "Something failed here; it is in the log.", kind=SERVER, code="failed"
+                500, "Internal server error. See the server's log.", kind=SERVER, code="failed"
             )

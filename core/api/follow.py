@@ -1,4 +1,4 @@
-"""Waiting on the server's loop for an answer that threads make, and for whoever asked to leave."""
+"""Wait on the server's event loop for an answer generated in threads, or for a disconnect."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _WORKING = (Phase.PREFILL, Phase.ANSWERING, Phase.DONE)
 
 
 class Follower:
-    """Follows one answer, and stops it where its ``async with`` block is left before the end."""
+    """Follow one answer; leaving the ``async with`` block before its end cancels it."""
 
     def __init__(self, running: Running, receive: Receive) -> None:
         """
         Args:
             running: the answer.
-            receive: of ASGI, once the request's body was read: tells that the client is gone.
+            receive: ASGI's, after the request's body was read: reports the disconnect.
         """
         self.running = running
-        self.gone = False
-        """Whether the client has hung up."""
+        self.disconnected = False
+        """Whether the client has closed the connection."""
         self._receive = receive
         self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
-        self._told = False
+        self._changed = asyncio.Event()
+        self._notified = False
         self._listening: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Follower:
-        self._listening = asyncio.create_task(self._listen(), name="listen for hanging up")
-        self.running.watch(self._tell)
+        self._listening = asyncio.create_task(self._listen(), name="listen for disconnect")
+        self.running.watch(self._notify)
         return self
 
     async def __aexit__(
@@ -49,37 +49,37 @@ class Follower:
             self._listening.cancel()
 
     @property
-    def working(self) -> bool:
-        """Whether the request has been taken and work on the answer has begun."""
+    def started(self) -> bool:
+        """Whether generation has started."""
         return self.running.phase in _WORKING
 
-    async def news(self, patience_s: float | None = None) -> bool:
-        """Wait until there may be something new; False where the time ran out first."""
+    async def wait_for_change(self, timeout_s: float | None = None) -> bool:
+        """Wait until the answer may have changed; return False on timeout."""
         try:
-            async with asyncio.timeout(patience_s):
-                await self._news.wait()
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
         except TimeoutError:
             return False
-        self._news.clear()
-        self._told = False  # before anybody looks: what comes from here on is told anew
+        self._changed.clear()
+        self._notified = False  # before the answer is read, so that later changes notify again
         return True
 
-    async def ended(self) -> bool:
-        """Wait for the end; False where the client left before."""
-        while not self.running.done and not self.gone:
-            await self.news()
-        return not self.gone
+    async def wait_until_done(self) -> bool:
+        """Wait for the end of the answer; return False if the client disconnects first."""
+        while not self.running.done and not self.disconnected:
+            await self.wait_for_change()
+        return not self.disconnected
 
-    def _tell(self) -> None:
-        """In the threads that make the answer: wake the loop, once until it has looked."""
-        if self._told:
+    def _notify(self) -> None:
+        """Wake the event loop; called in generating threads, has effect once per wait."""
+        if self._notified:
             return
-        self._told = True
-        with suppress(RuntimeError):  # the server has ended
-            self._loop.call_soon_threadsafe(self._news.set)
+        self._notified = True
+        with suppress(RuntimeError):  # the server has shut down
+            self._loop.call_soon_threadsafe(self._changed.set)
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.gone = True
-        self._news.set()
+        self.disconnected = True
+        self._changed.set()

@@ -1,4 +1,4 @@
-"""Names of models, in which precision, device and runtime may stand: ``name:INT4@GPU+optimum``."""
+"""Model names with optional precision, device and runtime: ``name:INT4@GPU+optimum``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from core.catalogue import DEFAULT_PRECISION, Precision
 from core.runtimes.spec import DEFAULT_RUNTIME, RuntimeName
 
 DEFAULT_DEVICE = "AUTO"
-LONGEST = 1000
-"""Characters; a longer name is none's."""
+MAX_LENGTH = 1000
+"""Characters of a name that are parsed."""
 
 _NAME = re.compile(
     r"(?P<model>.+?)"
@@ -23,7 +23,7 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class ModelName:
-    """A model and how it is to be run; what is not said is the usual."""
+    """A model and how to run it; parts that the name leaves out have defaults."""
 
     model: str
     precision: Precision = DEFAULT_PRECISION
@@ -32,8 +32,8 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> ModelName:
-        """Take a name apart; whether there is such a model is another matter."""
-        found = _NAME.fullmatch(text[:LONGEST])
+        """Parse a name; whether the model exists is not checked."""
+        found = _NAME.fullmatch(text[:MAX_LENGTH])
         if found is None:
             return cls(text)
         return cls(
@@ -44,7 +44,7 @@ class ModelName:
         )
 
     def __str__(self) -> str:
-        """The shortest name that means it."""
+        """Return the shortest name that parses to this value."""
         text = self.model
         if self.precision is not DEFAULT_PRECISION:
             text += f":{self.precision.value.upper()}"

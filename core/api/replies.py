@@ -1,4 +1,4 @@
-"""Answers in OpenAI's form: whole ones, and the chunks of streamed ones."""
+"""Responses in OpenAI's format: whole answers, and chunks of streamed ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from core.api.service import ModelCard
 from core.inference.answer import Answer, StopReason
 
 DONE = b"data: [DONE]\n\n"
-STILL_THERE = b": still there\n\n"
-"""A comment, which every client passes over; keeps proxies from hanging up."""
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment, which clients ignore; keeps proxies from closing the connection."""
 
 
 def model_object(card: ModelCard) -> dict[str, Any]:
-    """One model, with its title and positions beside OpenAI's fields."""
+    """Return OpenAI's model object, with title and context length in addition."""
     return {
         "id": card.id,
         "object": "model",
@@ -30,17 +30,17 @@ def model_object(card: ModelCard) -> dict[str, Any]:
 
 
 def model_list(cards: Sequence[ModelCard]) -> dict[str, Any]:
-    """All models."""
+    """Return OpenAI's list object of all models."""
     return {"object": "list", "data": [model_object(card) for card in cards]}
 
 
 def finish_reason(reason: StopReason) -> str:
-    """OpenAI's word for the end of an answer; one that took too long is cut off, too."""
+    """Return OpenAI's ``finish_reason``; an answer that timed out is "length", too."""
     return "length" if reason in (StopReason.LENGTH, StopReason.TIMEOUT) else "stop"
 
 
 def usage(answer: Answer) -> dict[str, int]:
-    """Tokens in and out; an end token counts."""
+    """Return OpenAI's usage object; the end token is counted."""
     timings = answer.timings
     prompt = (timings.prompt_tokens or 0) if timings else 0
     new = timings.new_tokens if timings else 0
@@ -48,21 +48,23 @@ def usage(answer: Answer) -> dict[str, int]:
 
 
 def failure(answer: Answer, param: str) -> ApiError | None:
-    """What a program is told of an answer that failed or was stopped here; None of a good one."""
+    """Return the error of an answer that failed or was cancelled, or None if it is complete."""
     if answer.error is not None:
         return api_error(answer.error, param=param)
     if answer.stop_reason is StopReason.CANCELLED:
-        return ApiError(503, "The answer was stopped here.", kind=SERVER, code="cancelled")
+        return ApiError(
+            503, "The generation was cancelled on the server.", kind=SERVER, code="cancelled"
+        )
     return None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """Builds what one request is answered with."""
+    """Builds the response to one request."""
 
     answer_id: str
     model: str
-    """As the program named it."""
+    """Model name as sent."""
     chat: bool
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -71,8 +73,8 @@ class Reply:
         return f"{'chatcmpl' if self.chat else 'cmpl'}-{self.answer_id}"
 
     def whole(self, text: str, answer: Answer) -> dict[str, Any]:
-        """The answer to a request that does not stream."""
-        said = (
+        """Return the response to a request without ``stream``."""
+        content = (
             {"message": {"role": "assistant", "content": text, "refusal": None}}
             if self.chat
             else {"text": text}
@@ -82,7 +84,7 @@ class Reply:
             "choices": [
                 {
                     "index": 0,
-                    **said,
+                    **content,
                     "logprobs": None,
                     "finish_reason": finish_reason(answer.stop_reason),
                 }
@@ -101,7 +103,7 @@ class Reply:
 
 
 class Chunks:
-    """The events of a streamed answer; what all share is written once."""
+    """Events of a streamed answer; the parts common to all are serialized once."""
 
     def __init__(self, reply: Reply, *, include_usage: bool) -> None:
         self._chat = reply.chat
@@ -116,21 +118,21 @@ class Chunks:
         self._after = f'{after},"logprobs":null,"finish_reason":null}}{self._end}'
 
     def first(self) -> bytes:
-        """Says who speaks; a completion has no such chunk."""
+        """Return the chunk with the role; completions have none."""
         if not self._chat:
             return b""
         choice = '{"index":0,"delta":{"role":"assistant","content":""},'
         return f'{self._start}{choice}"logprobs":null,"finish_reason":null}}{self._end}'.encode()
 
     def text(self, text: str) -> bytes:
-        """A piece of the answer."""
+        """Return the chunk with a piece of the answer."""
         return f"{self._before}{json.dumps(text)}{self._after}".encode()
 
     def last(self, answer: Answer) -> bytes:
-        """Why it ended, the usage where it was asked for, and that nothing follows."""
-        said: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
+        """Return the chunk with the finish reason, the usage if requested, and ``[DONE]``."""
+        content: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
         reason = finish_reason(answer.stop_reason)
-        choice = _json({"index": 0, **said, "logprobs": None, "finish_reason": reason})
+        choice = _json({"index": 0, **content, "logprobs": None, "finish_reason": reason})
         ends = f"{self._start}{choice}{self._end}"
         if self._include_usage:
             ends += f'{self._start}],"usage":{_json(usage(answer))}}}\n\n'
@@ -138,7 +140,7 @@ class Chunks:
 
 
 def error_event(error: ApiError) -> bytes:
-    """An error after the answer has begun; nothing follows it."""
+    """Return the event of an error after the stream has started; it is the last one."""
     return f"event: error\ndata: {_json(error.body)}\n\n".encode()
 
 

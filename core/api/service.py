@@ -1,4 +1,4 @@
-"""Who asks and who answers, as far as the protocol needs to know."""
+"""Interfaces between the API and what identifies callers and generates answers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from core.runtimes.spec import MAX_NEW_TOKENS_RANGE, SamplingSettings
 
 @dataclass(frozen=True)
 class Caller:
-    """The person on whose behalf a program asks."""
+    """The user, or guest, for whom a program sends requests."""
 
     owner: str
-    """Whose the answers are."""
+    """Id of the owner of the answers."""
     lane: str
-    """By whom answers take turns and are limited."""
+    """Key by which answers are queued fairly and limited."""
     manages: bool = False
 
 
@@ -32,22 +32,22 @@ class ModelCard:
     id: str
     title: str
     created: int
-    """Seconds since 1970."""
+    """Unix time in seconds."""
     owned_by: str
     positions: int | None = None
-    """Longest sequence in tokens, prompt and answer together."""
+    """Context length in tokens (prompt and answer together)."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that may be asked for."""
+    """Limits of a request."""
 
     max_new_tokens: int = MAX_NEW_TOKENS_RANGE[1]
     max_characters: int = 200_000
 
 
 class Running(Protocol):
-    """An answer under way; :class:`core.inference.job.Job` is one."""
+    """An answer being generated, such as :class:`core.inference.job.Job`."""
 
     @property
     def id(self) -> str: ...
@@ -68,16 +68,16 @@ class Running(Protocol):
     def cancel(self) -> None: ...
 
 
-class Answering(Protocol):
+class ModelService(Protocol):
     """Lists models and starts answers; called in threads."""
 
     @property
     def limits(self) -> Limits:
-        """The most that may be asked for."""
+        """Limits of a request."""
         ...
 
     def models(self) -> Sequence[ModelCard]:
-        """Those that can answer now.
+        """Return the models that can answer now.
 
         Raises:
             PaddockError: they cannot be listed.
@@ -85,7 +85,7 @@ class Answering(Protocol):
         ...
 
     def find(self, name: str) -> ModelCard:
-        """The model of a name, whether it is listed or not.
+        """Return the model with this name, listed or not.
 
         Raises:
             UnknownModelError: there is none.
@@ -93,25 +93,25 @@ class Answering(Protocol):
         ...
 
     def sampling(self, name: str) -> SamplingSettings:
-        """What the model of a name answers with where a request says nothing else; of a name that
-        means none, anything."""
+        """Return a model's default sampling settings; any settings for an unknown name."""
         ...
 
     def start(self, name: str, request: GenerationRequest, caller: Caller) -> Running:
-        """Start an answer; returns at once.
+        """Start an answer and return immediately.
 
         Raises:
-            PaddockError: it cannot be; nothing was started.
+            PaddockError: it cannot be started.
         """
         ...
 
 
-class Admission(Protocol):
-    """Tells who asks; called in threads."""
+class Authenticate(Protocol):
+    """Identifies the caller of a request; called in threads."""
 
     def __call__(self, connection: HTTPConnection) -> Caller:
-        """
+        """Return the caller.
+
         Raises:
-            ApiError: they may not.
+            ApiError: the request is not allowed.
         """
         ...

@@ -1,4 +1,4 @@
-"""A streamed answer, as server-sent events."""
+"""Send a streamed answer as server-sent events."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ from starlette.types import Send
 
 from core.api.errors import ApiError
 from core.api.follow import Follower
-from core.api.protocol import Asked
-from core.api.replies import STILL_THERE, Chunks, Reply, error_event, failure
+from core.api.protocol import ParsedRequest
+from core.api.replies import KEEP_ALIVE, Chunks, Reply, error_event, failure
 
-BEGIN_AFTER_S = 10.0
-"""So long it is waited for work to begin, so that a refusal has its own status; whoever waits
-longer in line gets the beginning of the stream, and a refusal as an event of it."""
-STILL_THERE_EVERY_S = 15.0
-"""A stream that says nothing for longer says that it is still there."""
+EARLY_ERROR_WAIT_S = 10.0
+"""Wait this long before sending 200, so that early failures keep their own status. After that the
+stream starts while the request is still queued, and an error is sent as an event."""
+KEEP_ALIVE_S = 15.0
+"""A stream without data for this long sends :data:`core.api.replies.KEEP_ALIVE`."""
 
 _HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect what should be passed on
+    (b"x-accel-buffering", b"no"),  # nginx would buffer the stream
 )
 
 
-async def send_stream(asked: Asked, reply: Reply, follower: Follower, send: Send) -> int:
-    """Send an answer as it is made; pieces that are ready together go together.
+async def send_stream(parsed: ParsedRequest, reply: Reply, follower: Follower, send: Send) -> int:
+    """Send an answer as it is generated; pieces that are ready together are sent together.
 
     Returns:
-        The status of HTTP; 499 where the client left before there was one.
+        The HTTP status, or 499 if the client disconnected before it was sent.
 
     Raises:
         ApiError: the answer failed before anything was sent.
     """
     running = follower.running
-    while not follower.working and not follower.gone:
-        if not await follower.news(BEGIN_AFTER_S):
+    while not follower.started and not follower.disconnected:
+        if not await follower.wait_for_change(EARLY_ERROR_WAIT_S):
             break
-    if follower.gone:
+    if follower.disconnected:
         return 499
-    if running.done and not running.read(0)[0] and (error := _failure(follower, asked)):
+    if running.done and not running.read(0)[0] and (error := _failure(follower, parsed)):
         raise error
     await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-    chunks = Chunks(reply, include_usage=asked.include_usage)
-    ready = chunks.first() + (chunks.text(asked.prefix) if asked.prefix else b"")
+    chunks = Chunks(reply, include_usage=parsed.include_usage)
+    ready = chunks.first() + (chunks.text(parsed.prefix) if parsed.prefix else b"")
     read = 0
-    while not follower.gone:
-        done = running.done  # looked at first: nothing comes after it
+    while not follower.disconnected:
+        done = running.done  # before reading, so that the last pieces are not missed
         pieces, read = running.read(read)
         if text := "".join(pieces):
             ready += chunks.text(text)
@@ -53,19 +53,19 @@ async def send_stream(asked: Asked, reply: Reply, follower: Follower, send: Send
         if ready:
             await _send(send, ready)
             ready = b""
-        if not await follower.news(STILL_THERE_EVERY_S):
-            ready = STILL_THERE
+        if not await follower.wait_for_change(KEEP_ALIVE_S):
+            ready = KEEP_ALIVE
     answer = running.answer
-    if answer is not None and not follower.gone:
-        error = _failure(follower, asked)
+    if answer is not None and not follower.disconnected:
+        error = _failure(follower, parsed)
         ready += error_event(error) if error else chunks.last(answer)
     await send({"type": "http.response.body", "body": ready, "more_body": False})
     return 200
 
 
-def _failure(follower: Follower, asked: Asked) -> ApiError | None:
+def _failure(follower: Follower, parsed: ParsedRequest) -> ApiError | None:
     answer = follower.running.answer
-    return failure(answer, asked.param) if answer is not None else None
+    return failure(answer, parsed.param) if answer is not None else None
 
 
 async def _send(send: Send, body: bytes) -> None:

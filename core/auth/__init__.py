@@ -1,12 +1,12 @@
-"""Who may use Paddock: names, passwords, sessions, invitations, roles, and where guests may.
+"""Accounts and permissions: user names, passwords, sessions, invitations, API keys and roles.
 
-:class:`Accounts` is what pages, routes and commands use; :func:`access` says what a request may
-do. Nothing here knows of HTTP beyond the names of headers.
+Pages, routes and commands use :class:`Accounts`; :func:`access` returns the permissions of a
+request. The package does not depend on HTTP, except for the names of headers.
 """
 
 from core.auth.hashing import Hasher
 from core.auth.permissions import Access, Place, access
-from core.auth.service import Accounts, Client, Outsider, SignedIn
+from core.auth.service import Accounts, Client, ProviderUser, SignedIn
 from core.auth.sessions import Visit
 
 __all__ = [
@@ -14,8 +14,8 @@ __all__ = [
     "Accounts",
     "Client",
     "Hasher",
-    "Outsider",
     "Place",
+    "ProviderUser",
     "SignedIn",
     "Visit",
     "access",

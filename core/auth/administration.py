@@ -1,4 +1,4 @@
-"""What administrators do with the accounts of others."""
+"""Administration of accounts and invitations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from core.auth.invitations import Invitations, NewInvitation
+from core.auth.permissions import ADMINISTRATOR_REQUIRED
 from core.auth.sessions import Sessions
 from core.auth.tokens import new_device_key
 from core.db import AccountStore, AccountSummary, Deleted, Invitation, Role
@@ -16,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class Administration:
-    """Lists, raises, disables, signs out and deletes accounts, and invites people.
+    """Lists, changes, disables, signs out and deletes accounts, and creates invitations.
 
-    Who asks is looked up each time: a right that was taken away is gone at the next click. Every
-    method raises :class:`core.errors.RecordsError` where the database fails.
+    Each call looks up the calling administrator, so that a role that was removed takes effect
+    immediately. Every method raises :class:`core.errors.RecordsError` if the database fails.
     """
 
     def __init__(
@@ -35,27 +36,27 @@ class Administration:
         self._clock = clock
 
     def everybody(self) -> list[AccountSummary]:
-        """All accounts by name, for the command line."""
+        """Return all accounts by name, for the command line."""
         now = self._clock()
         return self._store.summaries(now, now - self._sessions.idle)
 
     def listing(self, administrator: str) -> list[AccountSummary]:
-        """All accounts by name.
+        """Return all accounts by name.
 
         Args:
-            administrator: id of the account that asks, here and below.
+            administrator: id of the calling account, here and below.
 
         Raises:
-            AccessDeniedError: it is no administrator's.
+            AccessDeniedError: the caller is not an administrator.
         """
         self._check_administrator(administrator)
         return self.everybody()
 
     def set_role(self, administrator: str, account_id: str, role: Role) -> None:
-        """Give another account a role, from its next click on.
+        """Set the role of another account.
 
         Raises:
-            AccessDeniedError: the asker is no administrator, or it is the asker's own account.
+            AccessDeniedError: the caller is not an administrator, or it is the caller's account.
             UnknownAccountError: there is no such account.
         """
         self._check_administrator(administrator, other=account_id)
@@ -63,10 +64,10 @@ class Administration:
         logger.info("Account %s made account %s %s", administrator, account_id, role)
 
     def set_disabled(self, administrator: str, account_id: str, disabled: bool) -> None:
-        """Shut another account out and end its sessions, or let it in again.
+        """Disable another account and end its sessions, or enable it again.
 
         Raises:
-            AccessDeniedError: the asker is no administrator, or it is the asker's own account.
+            AccessDeniedError: the caller is not an administrator, or it is the caller's account.
             UnknownAccountError: there is no such account.
         """
         self._check_administrator(administrator, other=account_id)
@@ -78,7 +79,7 @@ class Administration:
         """End all sessions of an account.
 
         Raises:
-            AccessDeniedError: the asker is no administrator.
+            AccessDeniedError: the caller is not an administrator.
             UnknownAccountError: there is no such account.
         """
         self._check_administrator(administrator)
@@ -88,75 +89,76 @@ class Administration:
     def delete_other(
         self, administrator: str, account_id: str, *, first: Callable[[], None] = lambda: None
     ) -> Deleted:
-        """Remove another account with its runs, votes, settings, sessions and invitations.
+        """Delete another account with its runs, votes, settings, sessions and invitations.
 
         Args:
-            administrator: who asks.
-            account_id: whose it is.
-            first: called when the asker may, before anything is removed.
+            administrator: id of the calling account.
+            account_id: the account to delete.
+            first: called after the permission check, before anything is deleted.
 
         Raises:
-            AccessDeniedError: the asker is no administrator, or it is the asker's own account.
+            AccessDeniedError: the caller is not an administrator, or it is the caller's account.
             UnknownAccountError: there is no such account.
         """
         self._check_administrator(administrator, other=account_id)
         first()
-        gone = self._store.delete(account_id)
-        if gone is None:
+        deleted = self._store.delete(account_id)
+        if deleted is None:
             raise not_found()
         logger.info("Account %s deleted account %s", administrator, account_id)
-        return gone
+        return deleted
 
     def invite(
         self, administrator: str, *, uses: int = 1, hours: float | None = None
     ) -> NewInvitation:
-        """Make an invitation code; see :meth:`core.auth.invitations.Invitations.make`.
+        """Create an invitation code; see :meth:`core.auth.invitations.Invitations.make`.
 
         Raises:
-            AccessDeniedError: the asker is no administrator.
+            AccessDeniedError: the caller is not an administrator.
             AccountInputError: uses or hours are out of range.
         """
         self._check_administrator(administrator)
         return self._invitations.make(administrator, uses=uses, hours=hours)
 
     def invitations(self, administrator: str) -> list[Invitation]:
-        """Invitations that can still be used, the newest first.
+        """Return the invitations that can still be used, newest first.
 
         Raises:
-            AccessDeniedError: the asker is no administrator.
+            AccessDeniedError: the caller is not an administrator.
         """
         self._check_administrator(administrator)
         return self._invitations.listing()
 
     def withdraw_invitation(self, administrator: str, invitation_id: str) -> None:
-        """Make a code useless.
+        """Revoke an invitation code.
 
         Raises:
-            AccessDeniedError: the asker is no administrator.
+            AccessDeniedError: the caller is not an administrator.
             UnknownAccountError: there is no such invitation.
         """
         self._check_administrator(administrator)
         self._invitations.withdraw(invitation_id)
 
     def _check_administrator(self, account_id: str, *, other: str | None = None) -> None:
-        asker = self._store.get(account_id)
-        if asker is None or asker.disabled or not asker.role.administers:
-            raise AccessDeniedError("Only administrators see and change accounts; ask one.")
+        caller = self._store.get(account_id)
+        if caller is None or caller.disabled or not caller.role.administers:
+            raise AccessDeniedError(ADMINISTRATOR_REQUIRED)
         if other == account_id:
             raise AccessDeniedError(
-                "Administrators do not change their own account here; ask another administrator."
+                "Administrators cannot change their own account here. Ask another administrator."
             )
 
 
 def check_found(found: bool) -> None:
-    """
+    """Check the result of a change to an account.
+
     Raises:
-        UnknownAccountError: it was not found.
+        UnknownAccountError: the account was not found.
     """
     if not found:
         raise not_found()
 
 
 def not_found() -> UnknownAccountError:
-    """What is said of an account that was deleted meanwhile."""
-    return UnknownAccountError("This account is there no more; look at the list again.")
+    """Return the error for an account that was deleted meanwhile."""
+    return UnknownAccountError("This account no longer exists. Reload the list.")

@@ -1,4 +1,4 @@
-"""Passwords that are tried first: a list of words, and the rules by which people vary them."""
+"""Common passwords: a list of words, and the usual variations of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from core.auth.names import name_key
 COMMON_FILE = Path(__file__).with_name("common_passwords.txt")
 
 SUBSTITUTES = str.maketrans("0134578@$!€+|", "oleastbasietl")
-"""Digits and signs that stand for a letter, and the letter."""
-_FEW_DIGITS = 11
-"""Digits alone up to this many are telephone numbers, dates and account numbers."""
+"""Digits and symbols that replace a letter, and the letter."""
+_MAX_COMMON_DIGITS = 11
+"""Passwords of up to this many digits are phone numbers, dates and account numbers."""
 _EDGE = re.compile(r"^[\W\d_]+|[\W\d_]+$")
-_LONGEST_EDGE = 6
-"""Digits and signs around a common word that do not make it less common: a date, ``123456``."""
+_MAX_EDGE = 6
+"""A common word with up to this many digits and symbols before or after it (a date, ``123456``)
+is still common."""
 _ROWS = (
     "01234567890",
     "abcdefghijklmnopqrstuvwxyz",
@@ -35,15 +36,15 @@ _ROWS = (
     "фывапролджэ",
 )
 _BOTH_WAYS = _ROWS + tuple(row[::-1] for row in _ROWS)
-_SHORTEST_RUN = 3
+_MIN_RUN = 3
 
 
 def is_common(password: str) -> bool:
-    """Whether a password is among the first that are tried.
+    """Whether a password is common and among the first that are guessed.
 
-    That is a common word, in any letter case, with the usual substitutes (``p@ssw0rd``), with a
-    few digits or signs around it, doubled or reversed; or a single pattern: one group of
-    characters over and over, runs along the alphabet or a keyboard, a date.
+    It is common if it is a common word, in any letter case, with the usual substitutions
+    (``p@ssw0rd``), with a few digits or symbols around it, doubled or reversed; or a pattern: a
+    repeated group of characters, runs of the alphabet or a keyboard row, or a date.
     """
     folded = name_key(password)
     if _is_pattern(folded):
@@ -52,7 +53,7 @@ def is_common(password: str) -> bool:
 
 
 def _forms(folded: str) -> Iterator[str]:
-    """The ways to read a password: as it is, without its edges, with substitutes undone."""
+    """Yield the password as it is, without its edges, and with substitutions undone."""
     core = _without_edges(folded)
     for text in dict.fromkeys((folded, core)):
         yield text
@@ -62,9 +63,9 @@ def _forms(folded: str) -> Iterator[str]:
 
 
 def _without_edges(text: str) -> str:
-    """The text without digits and signs around it, as far as those are few or a pattern."""
+    """Return the text without leading and trailing digits and symbols, if few or a pattern."""
     for edge in (found.group() for found in _EDGE.finditer(text)):
-        if len(edge) > _LONGEST_EDGE and not _is_pattern(edge):
+        if len(edge) > _MAX_EDGE and not _is_pattern(edge):
             return text
     return _EDGE.sub("", text)
 
@@ -84,7 +85,7 @@ def _is_pattern(text: str) -> bool:
     if not text:
         return True
     return (
-        (text.isdigit() and len(text) <= _FEW_DIGITS)
+        (text.isdigit() and len(text) <= _MAX_COMMON_DIGITS)
         or re.fullmatch(r"(.{1,4}?)\1+.{0,3}", text, re.DOTALL) is not None
         or _is_all_runs(text)
         or re.fullmatch(r"(19|20)\d\d\W?[01]?\d\W?[0-3]?\d", text) is not None
@@ -93,27 +94,27 @@ def _is_pattern(text: str) -> bool:
 
 
 def _is_all_runs(text: str) -> bool:
-    """Whether the text is nothing but runs along a row, forwards or backwards."""
-    place = 0
-    while place < len(text):
-        length = max(_run(text, place, row) for row in _BOTH_WAYS)
-        if length < _SHORTEST_RUN:
+    """Whether the text consists of runs along the rows, forwards or backwards."""
+    start = 0
+    while start < len(text):
+        length = max(_run(text, start, row) for row in _BOTH_WAYS)
+        if length < _MIN_RUN:
             return False
-        place += length
+        start += length
     return True
 
 
-def _run(text: str, place: int, row: str) -> int:
-    """Length of the longest piece of ``row`` that ``text`` has at ``place``."""
+def _run(text: str, start: int, row: str) -> int:
+    """Return the length of the longest part of ``row`` that ``text`` contains at ``start``."""
     length = 0
-    while place + length < len(text) and text[place : place + length + 1] in row:
+    while start + length < len(text) and text[start : start + length + 1] in row:
         length += 1
     return length
 
 
 @cache
 def common_words() -> frozenset[str]:
-    """The words of :data:`COMMON_FILE`, folded."""
+    """Return the words of :data:`COMMON_FILE`, case-folded."""
     lines = COMMON_FILE.read_text(encoding="utf-8").splitlines()
     return frozenset(
         name_key(word) for line in lines if not line.startswith("#") for word in line.split()

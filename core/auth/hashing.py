@@ -1,4 +1,4 @@
-"""How passwords are hashed: argon2id, so many at once, and as much work for a name nobody has."""
+"""Password hashing with argon2id, with limited concurrency and equal work for unknown names."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ from argon2.low_level import ARGON2_VERSION
 from core.auth.passwords import prepared
 from core.errors import AccountInputError, NotEnoughMemoryError, TooBusyError
 
-PATIENCE_S = 30.0
-"""Seconds that a person waits for a turn: two hundred sign-ins a minute on two cores need a few."""
+TIMEOUT_S = 30.0
+"""Seconds that a sign-in waits for other hashings; 200 sign-ins a minute on two cores wait for a
+few seconds."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """How much work one hashing is."""
+    """Parameters of argon2id."""
 
     time_cost: int
     """Passes over the memory."""
     memory_kib: int
     parallelism: int
-    """Lanes, each of which may run in a thread."""
+    """Lanes, each of which can run in a thread."""
 
     def exceeds(self, other: Cost) -> bool:
-        """Whether any of it is more than the other's."""
+        """Whether any parameter is greater than the other's."""
         return (
             self.time_cost > other.time_cost
             or self.memory_kib > other.memory_kib
@@ -49,28 +50,28 @@ class Cost:
 
 
 RFC_9106_LOW_MEMORY = Cost(time_cost=3, memory_kib=64 * 1024, parallelism=4)
-"""RFC 9106 §4, the second recommended option, for where 2 GiB a hashing are not to be had; more
-than OWASP's Password Storage Cheat Sheet asks for. About 0.17 s of a core."""
+"""The second recommended option of RFC 9106 §4, for systems without 2 GiB of memory per hashing;
+exceeds OWASP's Password Storage Cheat Sheet. Takes about 0.17 s on one core."""
 
 HASH_BYTES, SALT_BYTES = 32, 16
 """RFC 9106 §4: 256-bit tag, 128-bit salt."""
 
 
 class Hasher:
-    """Hashes and checks passwords, so many at once and no more; threads share it."""
+    """Hashes and verifies passwords with limited concurrency; shared by threads."""
 
     def __init__(
         self,
         cost: Cost = RFC_9106_LOW_MEMORY,
         *,
-        at_once: int = 2,
-        patience_s: float = PATIENCE_S,
+        max_concurrent: int = 2,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         """
         Args:
-            cost: of new hashes.
-            at_once: hashings that may run at the same time, each with ``cost.memory_kib``.
-            patience_s: how long one more waits for its turn.
+            cost: parameters of new hashes.
+            max_concurrent: concurrent hashings, each of which takes ``cost.memory_kib``.
+            timeout_s: how long further ones wait.
         """
         self.cost = cost
         self._argon2 = argon2.PasswordHasher(
@@ -80,62 +81,68 @@ class Hasher:
             hash_len=HASH_BYTES,
             salt_len=SALT_BYTES,
         )
-        self._nobodys = _nobodys_hash(cost)
-        self._turns = threading.BoundedSemaphore(at_once)
-        self._patience_s = patience_s
+        self._dummy_hash = _dummy_hash(cost)
+        self._semaphore = threading.BoundedSemaphore(max_concurrent)
+        self._timeout_s = timeout_s
 
     def hash(self, password: str) -> str:
-        """The hash of a password, with its parameters and a salt of its own.
+        """Return the hash of a password, with its parameters and a new salt.
 
         Raises:
-            AccountInputError: it cannot be a password.
-            TooBusyError: too many others are being hashed.
-            NotEnoughMemoryError: there is not the memory for it.
+            AccountInputError: the password has characters that are not allowed.
+            TooBusyError: too many passwords are being hashed.
+            NotEnoughMemoryError: there is not enough memory.
         """
         text = prepared(password)
-        with self._turn():
+        with self._slot():
             try:
                 return self._argon2.hash(text)
             except HashingError as error:
                 raise _no_memory(self.cost) from error
 
     def verify(self, password_hash: str | None, password: str) -> bool:
-        """Whether the password is the one of this hash; one hashing, whatever comes of it.
+        """Whether the password matches the hash; hashes exactly once in every case.
 
         Args:
-            password_hash: None where the name is unknown: as much work as for a wrong password.
-            password: as the person typed it; one that nobody can have is a wrong one.
+            password_hash: the hash, or None for an unknown name: takes the same work as for an
+                incorrect password.
+            password: the password as entered; one that is not allowed is incorrect.
 
         Raises:
-            TooBusyError: too many others are being hashed.
-            NotEnoughMemoryError: there is not the memory for it.
+            TooBusyError: too many passwords are being hashed.
+            NotEnoughMemoryError: there is not enough memory.
         """
-        text, possible = _guess(password)
+        text, allowed = _prepared_or_empty(password)
         if password_hash is not None and _cost_of(password_hash) is None:
-            logger.error("A password's hash in the database is damaged; nobody can sign in by it.")
+            logger.error(
+                "A password hash in the database is damaged. Its account cannot sign in until an "
+                "administrator sets a new password."
+            )
             password_hash = None
-        with self._turn():
+        with self._slot():
             try:
-                self._argon2.verify(password_hash or self._nobodys, text)
+                self._argon2.verify(password_hash or self._dummy_hash, text)
             except VerifyMismatchError:
                 return False
             except VerificationError as error:
                 raise _no_memory(self.cost) from error
-        return possible and password_hash is not None
+        return allowed and password_hash is not None
 
     def outdated(self, password_hash: str) -> bool:
-        """Whether a hash was made with less work than a new one takes."""
+        """Whether a hash has weaker parameters than new hashes."""
         cost = _cost_of(password_hash)
         return cost is None or self.cost.exceeds(cost)
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._turns.acquire(timeout=self._patience_s):
-            raise TooBusyError("Too many people are signing in just now; try again in a minute.")
+    def _slot(self) -> Iterator[None]:
+        if not self._semaphore.acquire(timeout=self._timeout_s):
+            raise TooBusyError(
+                "Too many users are signing in at the moment. Try again in a minute."
+            )
         try:
             yield
         finally:
-            self._turns.release()
+            self._semaphore.release()
 
 
 _HASH = re.compile(
@@ -144,8 +151,8 @@ _HASH = re.compile(
 )
 
 
-def _guess(password: str) -> tuple[str, bool]:
-    """What is hashed to check a password, and whether any account can have it."""
+def _prepared_or_empty(password: str) -> tuple[str, bool]:
+    """Return the text to hash, and whether the password is allowed at all."""
     try:
         text = prepared(password)
     except AccountInputError:
@@ -153,8 +160,8 @@ def _guess(password: str) -> tuple[str, bool]:
     return text, bool(text)
 
 
-def _nobodys_hash(cost: Cost) -> str:
-    """A hash of these parameters that no password has, made without hashing."""
+def _dummy_hash(cost: Cost) -> str:
+    """Return a random hash with these parameters that no password matches."""
     salt, tag = (
         base64.b64encode(secrets.token_bytes(size)).decode().rstrip("=")
         for size in (SALT_BYTES, HASH_BYTES)
@@ -164,7 +171,7 @@ def _nobodys_hash(cost: Cost) -> str:
 
 
 def _cost_of(password_hash: str) -> Cost | None:
-    """The work that went into a hash; None where it is no whole hash of argon2id."""
+    """Return the parameters of a hash, or None if it is not a valid argon2id hash."""
     found = _HASH.fullmatch(password_hash)
     if found is None:
         return None
@@ -175,7 +182,7 @@ def _cost_of(password_hash: str) -> Cost | None:
 
 
 def _decodes(text: str, at_least: int) -> bool:
-    """Whether it is base64 without padding of so many bytes."""
+    """Whether the text is unpadded base64 of at least this many bytes."""
     try:
         return len(base64.b64decode(text + "=" * (-len(text) % 4), validate=True)) >= at_least
     except binascii.Error:
@@ -184,6 +191,6 @@ def _decodes(text: str, at_least: int) -> bool:
 
 def _no_memory(cost: Cost) -> NotEnoughMemoryError:
     return NotEnoughMemoryError(
-        f"Checking a password takes {cost.memory_kib // 1024} MiB of memory, which are not free; "
-        "unload a model and try again."
+        f"Checking a password takes {cost.memory_kib * 1024 / 1e6:.0f} MB of memory, which is not "
+        "free. Unload a model and try again."
     )

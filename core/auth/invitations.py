@@ -1,4 +1,4 @@
-"""Invitations: codes with which people may register, made by an administrator."""
+"""Invitation codes, created by administrators, for registration."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from core.db import AccountStore, Invitation
 from core.errors import AccountInputError, InvitationError, UnknownAccountError
 from core.settings import Settings
 
-MOST_USES = 1000
-MOST_HOURS = 366 * 24
+MAX_USES = 1000
+MAX_HOURS = 366 * 24
 
 
 @dataclass(frozen=True)
 class NewInvitation:
-    """An invitation that was made."""
+    """A new invitation."""
 
     code: str = field(repr=False)
-    """To be given to people; it is stored nowhere, and cannot be shown again."""
+    """The code to hand out; it is not stored and cannot be shown again."""
     invitation: Invitation
 
 
 class Invitations:
-    """Makes, lists and withdraws invitations; threads share it.
+    """Creates, lists and revokes invitations; shared by threads.
 
-    Every method raises :class:`core.errors.RecordsError` where the database fails.
+    Every method raises :class:`core.errors.RecordsError` if the database fails.
     """
 
     def __init__(
@@ -38,24 +38,25 @@ class Invitations:
         self._hours = settings.invitation_h
 
     def make(self, made_by: str, *, uses: int = 1, hours: float | None = None) -> NewInvitation:
-        """Make a code.
+        """Create an invitation.
 
         Args:
-            made_by: the administrator's account; the code goes when it goes.
-            uses: people who may register with it.
-            hours: for which it holds; by default as the settings say.
+            made_by: the administrator's account; deleting it revokes the code.
+            uses: number of registrations.
+            hours: validity in hours, by default PADDOCK_INVITATION_H.
 
         Raises:
             AccountInputError: uses or hours are out of range.
         """
         hours = self._hours if hours is None else hours
-        if not 1 <= uses <= MOST_USES:
+        if not 1 <= uses <= MAX_USES:
             raise AccountInputError(
-                f"An invitation has 1 to {MOST_USES} uses; choose a number between."
+                f"The number of uses is {uses}. Choose 1 to {MAX_USES} for an invitation."
             )
-        if not 0 < hours <= MOST_HOURS:
+        if not 0 < hours <= MAX_HOURS:
             raise AccountInputError(
-                "An invitation holds for more than no time and at most a year; choose between."
+                f"The validity is {hours:g} hours. Choose more than 0 and at most {MAX_HOURS:,} "
+                "hours for an invitation."
             )
         code, now = new_code(), self._clock()
         invitation = Invitation(
@@ -70,32 +71,33 @@ class Invitations:
         return NewInvitation(code, invitation)
 
     def checked(self, code: str | None) -> str:
-        """The hash of a code that holds now.
+        """Return the hash of a valid code.
 
         Raises:
-            InvitationError: it does not.
+            InvitationError: the code is not valid.
         """
         hashed = code_hash(code or "")
         if hashed is None or not self._store.invitation_holds(hashed, self._clock()):
-            raise refused()
+            raise invalid_code()
         return hashed
 
     def listing(self) -> list[Invitation]:
-        """Invitations that can still be used, the newest first."""
+        """Return the invitations that can still be used, newest first."""
         return self._store.invitations(self._clock())
 
     def withdraw(self, invitation_id: str) -> None:
-        """Make a code useless.
+        """Revoke an invitation code.
 
         Raises:
             UnknownAccountError: there is no such invitation.
         """
         if not self._store.withdraw_invitation(invitation_id):
-            raise UnknownAccountError("This invitation is there no more; look at the list again.")
+            raise UnknownAccountError("This invitation no longer exists. Reload the list.")
 
 
-def refused() -> InvitationError:
-    """The same for a code that never was, is used up or has expired."""
+def invalid_code() -> InvitationError:
+    """Return the same error for a code that is unknown, used up or expired."""
     return InvitationError(
-        "This invitation code does not hold (any more); ask an administrator for another."
+        "This invitation code is incorrect, used up or expired. Ask an administrator for another "
+        "one."
     )

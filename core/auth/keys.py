@@ -1,8 +1,8 @@
-"""API keys: with one, a program asks in the name of an account, and does nothing else in it.
+"""API keys, with which programs send requests for an account.
 
-A key is 256 random bits, of which only the SHA-256 is stored, as with sessions. It opens what is
-made for programs and no page or form; it holds until it expires or is revoked, whatever becomes of
-sessions and passwords, and goes with its account.
+A key is 256 random bits, of which only the SHA-256 is stored, as with sessions. It gives access to
+the API, but not to pages and forms. It is valid until it expires or is revoked, or its account is
+deleted or disabled, independent of sessions and passwords.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from core.db import Account, ApiKey, KeyStore
 from core.errors import AccountInputError, RecordsError, UnknownAccountError
 
 PREFIX = "pdk_"
-"""Tells a key of ours from other secrets: for people, and for what looks for leaked ones."""
-MOST_KEYS = 20
-"""Of one account."""
-LONGEST_NAME = 60
-MOST_DAYS = 366
-USED_EVERY = timedelta(minutes=1)
-"""How often it is noted that a key is in use, at most: each note is a write."""
+"""Identifies Paddock's keys, for users and for secret scanners."""
+MAX_KEYS = 20
+"""Keys per account."""
+MAX_NAME_LENGTH = 60
+MAX_DAYS = 366
+USED_INTERVAL = timedelta(minutes=1)
+"""Minimum time between updates of a key's last use, because each is a database write."""
 
 _KEY = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 
@@ -34,17 +34,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NewKey:
-    """A key that was made."""
+    """A new API key."""
 
     secret: str = field(repr=False)
-    """To be shown once; it is stored nowhere."""
+    """The key itself, to be shown once; it is not stored."""
     key: ApiKey
 
 
 class Keys:
-    """Makes, finds and revokes keys; threads share it.
+    """Creates, finds and revokes API keys; shared by threads.
 
-    Every method raises :class:`core.errors.RecordsError` where the database fails.
+    Every method raises :class:`core.errors.RecordsError` if the database fails.
     """
 
     def __init__(self, store: KeyStore, clock: Callable[[], datetime]) -> None:
@@ -52,23 +52,26 @@ class Keys:
         self._clock = clock
 
     def make(self, account_id: str, name: str, *, days: int | None = None) -> NewKey:
-        """Make a key.
+        """Create a key.
 
         Args:
-            account_id: whose; somebody signed in to it.
-            name: for the person to tell it by.
-            days: after which it expires; None for never.
+            account_id: the account, whose user is signed in.
+            name: name by which the user recognizes the key.
+            days: validity in days; None for unlimited.
 
         Raises:
-            AccountInputError: name or days cannot be taken, or there are too many keys.
+            AccountInputError: name or days are invalid, or the account has too many keys.
         """
         name = " ".join(name.split())
-        if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
             raise AccountInputError(
-                f"Give the key a name of 1 to {LONGEST_NAME} characters, such as the program's."
+                "The name of the key is empty, too long or has control characters. Enter 1 to "
+                f"{MAX_NAME_LENGTH} characters, such as the name of the program."
             )
-        if days is not None and not 1 <= days <= MOST_DAYS:
-            raise AccountInputError(f"A key holds for 1 to {MOST_DAYS} days, or until revoked.")
+        if days is not None and not 1 <= days <= MAX_DAYS:
+            raise AccountInputError(
+                f"The validity is {days} days. Choose 1 to {MAX_DAYS} days, or no expiry."
+            )
         secret, now = PREFIX + new_token(), self._clock()
         key = ApiKey(
             key_hash=key_hash(secret) or "",
@@ -77,18 +80,18 @@ class Keys:
             created_at=now,
             expires_at=None if days is None else now + timedelta(days=days),
         )
-        added = self._store.add(key, MOST_KEYS)
+        added = self._store.add(key, MAX_KEYS)
         if added is None:
-            raise UnknownAccountError("This account is there no more, or disabled.")
+            raise UnknownAccountError("This account was deleted or disabled. Sign in again.")
         if not added:
             raise AccountInputError(
-                f"An account has at most {MOST_KEYS} keys; revoke one that is not needed."
+                f"This account has {MAX_KEYS} keys, which is the maximum. Revoke one of them."
             )
-        logger.info("Account %s made the API key %s", account_id, key.id)
+        logger.info("Account %s created the API key %s", account_id, key.id)
         return NewKey(secret, key)
 
     def holder(self, secret: str) -> Account | None:
-        """Whose key this is; None where it is none's, has expired, or the account is disabled."""
+        """Return the key's account; None if it is incorrect or expired, or the account disabled."""
         hashed = key_hash(secret)
         found = self._store.find(hashed) if hashed else None
         if found is None:
@@ -101,28 +104,28 @@ class Keys:
         return account
 
     def listing(self, account_id: str) -> list[ApiKey]:
-        """The keys of an account, expired ones too, the newest first."""
+        """Return the keys of an account, including expired ones, newest first."""
         return self._store.listing(account_id)
 
     def revoke(self, account_id: str, key_id: str) -> None:
-        """Make a key useless.
+        """Revoke a key.
 
         Raises:
             UnknownAccountError: the account has no such key.
         """
         if not self._store.revoke(account_id, key_id):
-            raise UnknownAccountError("This key is there no more; look at the list again.")
+            raise UnknownAccountError("This key no longer exists. Reload the list.")
         logger.info("Account %s revoked the API key %s", account_id, key_id)
 
     def _note_use(self, key: ApiKey, now: datetime) -> None:
-        if key.used_at is not None and now - key.used_at < USED_EVERY:
+        if key.used_at is not None and now - key.used_at < USED_INTERVAL:
             return
         try:
             self._store.note_use(key.id, now)
-        except RecordsError as error:  # a busy database refuses nobody
-            logger.warning("It could not be noted that a key is in use: %s", error)
+        except RecordsError as error:  # a busy database must not reject requests
+            logger.warning("The last use of an API key could not be recorded: %s", error)
 
 
 def key_hash(secret: str) -> str | None:
-    """What is stored of a key; None for a text that cannot be one."""
+    """Return the hash that is stored of a key, or None if the text is not a key."""
     return hashlib.sha256(secret.encode()).hexdigest() if _KEY.fullmatch(secret) else None

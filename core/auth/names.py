@@ -1,11 +1,10 @@
-"""Names of accounts: which are allowed, and when two of them are the same.
+"""User names: which are allowed, and which are considered equal.
 
-A name is compared as Unicode's ``toNFKC_Casefold`` leaves it (Unicode Standard §3.13, D147), so
-that neither letter case nor the way a character was typed makes another person. Letters of one
-script only, and none that cannot be seen, so that a name cannot be forged out of look-alikes; the
-few letters of Greek and Cyrillic that look like Latin ones, and the digits 0 and 1, are taken for
-what they look like when a name is compared with those that are taken (after Unicode TS #39,
-"skeleton", kept to what people try).
+Names are compared after Unicode's ``toNFKC_Casefold`` (Unicode Standard §3.13, D147), so that
+letter case and the encoding of a character make no difference. A name has letters of one script and
+no invisible characters, so that it cannot be imitated with look-alikes. For the comparison with
+existing names, the few Greek and Cyrillic letters that look like Latin ones, and the digits 0 and
+1, are replaced by what they look like (a subset of the "skeleton" of Unicode TS #39).
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from dataclasses import dataclass
 
 from core.errors import AccountInputError
 
-SHORTEST = 2
-"""Characters; many names in Chinese have two."""
-LONGEST = 32
-"""Characters; longer ones break tables and lists."""
-_LONGEST_INPUT = 4 * LONGEST
-"""Normalising makes up to 18 characters of one: what is longer is not normalised at all."""
+MIN_LENGTH = 2
+"""Characters; many Chinese names have two."""
+MAX_LENGTH = 32
+"""Characters; longer names break tables and lists."""
+_MAX_INPUT = 4 * MAX_LENGTH
+"""Longer input is not normalized, because one character can become up to 18."""
 
-MOST_MARKS = 2
-"""Combining marks on one letter after composition: Thai and Vietnamese need no more."""
+MAX_MARKS = 2
+"""Combining marks per letter after composition; Thai and Vietnamese need two."""
 
 RESERVED = frozenset(
     {
@@ -44,59 +43,59 @@ RESERVED = frozenset(
         "system",
     }
 )
-"""Names that others would trust for what they say; the command line alone gives them out."""
+"""Names that suggest authority; only the command line can create them."""
 
 _INSIDE = frozenset("._-")
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-"""Letters and marks that show nothing (``Default_Ignorable_Code_Point``); what else shows nothing
-is neither letter, mark nor digit."""
+"""Invisible letters and marks (``Default_Ignorable_Code_Point``); other invisible characters are
+neither letters, marks nor digits."""
 
-_TOGETHER = (
+_COMBINED_SCRIPTS = (
     frozenset({"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "IDEOGRAPHIC"}),
     frozenset({"CJK", "HANGUL"}),
     frozenset({"CJK", "BOPOMOFO"}),
 )
-"""Scripts that one language writes together (Unicode TS #39, "highly restrictive")."""
+"""Scripts that one language combines (Unicode TS #39, "highly restrictive")."""
 
-_LOOKS = str.maketrans(
+_LOOK_ALIKES = str.maketrans(
     "аеорсухіјѕԁһԛԝӏвкмнтѵαβεζικμνορτυχγωıɑɡ01",
     "aeopcyxijsdhqwlbkmhtvabezikmvoptuxywiagol",
 )
 _PHONETIC = re.compile("[\u1d00-\u1dbf]|LATIN LETTER SMALL CAPITAL")
-"""Letters of phonetic notation, and the capitals in small that look like a name in capitals."""
+"""Phonetic letters, and small capitals, which look like a name in capitals."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """A name that an account can have."""
+    """A valid user name."""
 
     display: str
-    """As the person wrote it, in one normal form (NFKC)."""
+    """The name as entered, normalized (NFKC)."""
     key: str
-    """What the account is found by; equal for names that differ in letter case or typing only."""
+    """Lookup key; equal for names that differ only in letter case or encoding."""
     look: str
     """Equal for names that look alike."""
 
     @property
     def reserved(self) -> bool:
-        """Whether the command line alone may give it to somebody."""
+        """Whether only the command line can create it."""
         return self.look in _RESERVED_LOOKS
 
 
 def parse_name(text: str) -> Name:
-    """The name that a person wrote.
+    """Parse a user name.
 
     Raises:
-        AccountInputError: no account can have this name; the text says what is allowed.
+        AccountInputError: the name is not allowed; the text says what is.
     """
     text = text.strip()
-    if len(text) > _LONGEST_INPUT:
+    if len(text) > _MAX_INPUT:
         raise _wrong_length()
     display = unicodedata.normalize("NFKC", text)
     _check_characters(display)
-    if not SHORTEST <= len(display) <= LONGEST:
+    if not MIN_LENGTH <= len(display) <= MAX_LENGTH:
         raise _wrong_length()
     _check_shape(display)
     _check_script(display)
@@ -105,16 +104,16 @@ def parse_name(text: str) -> Name:
 
 
 def name_key(text: str) -> str:
-    """The text as ``toNFKC_Casefold`` leaves it."""
+    """Return the text after ``toNFKC_Casefold``."""
     folded = unicodedata.normalize("NFD", text).casefold()
     folded = unicodedata.normalize("NFKC", folded).casefold()
     return unicodedata.normalize("NFKC", folded)
 
 
 def _look(key: str) -> str:
-    """The key with each letter and digit that looks like another one replaced by that."""
+    """Return the key with look-alike letters and digits replaced."""
     digits = (str(unicodedata.digit(c)) if c.isdecimal() else c for c in key)
-    return "".join(digits).translate(_LOOKS).replace("i\u0307", "i")  # a dotted dot
+    return "".join(digits).translate(_LOOK_ALIKES).replace("i\u0307", "i")  # i with a second dot
 
 
 _RESERVED_LOOKS = frozenset(_look(word) for word in RESERVED)
@@ -126,8 +125,8 @@ def _check_characters(name: str) -> None:
         fine = category[0] == "L" or category in ("Mn", "Mc", "Nd") or character in _INSIDE
         if not fine or _INVISIBLE.match(character) or _is_phonetic(character):
             raise AccountInputError(
-                "A name is made of letters and digits, with single dots, hyphens or underscores "
-                f"between them; take {_shown(character)} out."
+                "A user name has letters and digits, and single dots, hyphens or underscores "
+                f"between them. Remove {_shown(character)}."
             )
 
 
@@ -139,31 +138,31 @@ def _is_phonetic(character: str) -> bool:
 def _check_shape(name: str) -> None:
     if name[0] in _INSIDE or name[-1] in _INSIDE or re.search(r"[._-]{2}", name):
         raise AccountInputError(
-            "A name begins and ends with a letter or a digit, and has one dot, hyphen or "
-            "underscore at a time; change where they stand."
+            "A user name begins and ends with a letter or digit, and has no two dots, hyphens or "
+            "underscores in a row. Remove the others."
         )
     marks, kind = 0, ""
     for character in name:
         before, kind = kind, unicodedata.category(character)[0]
         marks = marks + 1 if kind == "M" else 0
-        if marks > MOST_MARKS or (marks and before not in ("L", "M")):
+        if marks > MAX_MARKS or (marks and before not in ("L", "M")):
             raise AccountInputError(
-                "A name has accents on letters only, and at most "
-                f"{MOST_MARKS} on one; take the others away."
+                f"A user name has accents only on letters, and at most {MAX_MARKS} per letter. "
+                "Remove the others."
             )
 
 
 def _check_script(name: str) -> None:
     scripts = {_script(character) for character in name if character.isalpha()}
-    if len(scripts) > 1 and not any(scripts <= together for together in _TOGETHER):
+    if len(scripts) > 1 and not any(scripts <= combined for combined in _COMBINED_SCRIPTS):
         raise AccountInputError(
-            "A name has the letters of one script, since those of several can look the same; "
-            "write it in one."
+            "The user name mixes letters of several scripts, which can look the same. Use letters "
+            "of one script."
         )
 
 
 def _script(letter: str) -> str:
-    """The script of a letter, by the first word of its Unicode name ("LATIN SMALL LETTER A")."""
+    """Return a letter's script, the first word of its Unicode name ("LATIN SMALL LETTER A")."""
     return unicodedata.name(letter, "?").partition(" ")[0]
 
 
@@ -176,5 +175,6 @@ def _shown(character: str) -> str:
 
 def _wrong_length() -> AccountInputError:
     return AccountInputError(
-        f"A name has {SHORTEST} to {LONGEST} characters; choose one of that length."
+        f"The user name is too short or too long. Choose one of {MIN_LENGTH} to {MAX_LENGTH} "
+        "characters."
     )

@@ -1,7 +1,7 @@
-"""Which passwords are good enough.
+"""Validation of new passwords.
 
-As NIST SP 800-63B-4 §3.1.1 asks: by length and by a list of those that are tried first, without
-rules about kinds of characters.
+Follows NIST SP 800-63B-4 §3.1.1: minimum length and a list of common passwords, without rules
+about kinds of characters.
 """
 
 from __future__ import annotations
@@ -13,60 +13,64 @@ from core.auth.common_passwords import SUBSTITUTES, is_common
 from core.auth.names import Name, name_key
 from core.errors import AccountInputError
 
-SHORTEST = 8
-"""Characters, the least that NIST SP 800-63B-4 allows where it is not the only factor."""
-LONGEST = 256
-"""Characters; NIST asks for 64 at least, and something must bound the work."""
+MIN_LENGTH = 8
+"""Characters; the minimum of NIST SP 800-63B-4 for a password with other factors."""
+MAX_LENGTH = 256
+"""Characters; NIST requires at least 64, and the work must be bounded."""
 
 
 def checked_password(password: str, name: Name | None) -> str:
-    """A new password, if it is good enough for this name's account.
+    """Validate a new password and return it normalized.
 
     Args:
-        password: as the person typed it.
-        name: of the account; None where it is not known yet.
+        password: the password as entered.
+        name: the account's name, or None if it is not known yet.
 
     Raises:
-        AccountInputError: it is not; the text says why.
+        AccountInputError: the password is not allowed; the text says why.
     """
     text = prepared(password)
-    if not SHORTEST <= len(text) <= LONGEST:
-        raise AccountInputError(
-            f"A password has {SHORTEST} to {LONGEST} characters; choose one of that length."
-        )
+    if not MIN_LENGTH <= len(text) <= MAX_LENGTH:
+        raise _wrong_length()
     if name is not None and _is_the_name(text, name):
-        raise AccountInputError("The password is the name; choose one that says nothing of it.")
+        raise AccountInputError(
+            "The password is the same as the user name. Choose a different password."
+        )
     if is_common(text):
         raise AccountInputError(
-            "This password is among the first that others would try; choose a longer or a less "
-            "usual one, such as four words that have nothing to do with each other."
+            "This password is too common. Choose a longer or less common one, such as four "
+            "unrelated words."
         )
     return text
 
 
 def prepared(password: str) -> str:
-    """The password in one form, however it was typed (RFC 8265, OpaqueString).
+    """Return the password normalized, independent of how it was entered (RFC 8265, OpaqueString).
 
-    Composed characters (NFC), any space an ASCII space; nothing else is changed.
+    Characters are composed (NFC) and spaces become ASCII spaces; nothing else is changed.
 
     Raises:
-        AccountInputError: it has control or unassigned characters, or far too many of any.
+        AccountInputError: it has control or unassigned characters, or is far too long.
     """
-    if len(password) > 4 * LONGEST:
-        raise AccountInputError(
-            f"A password has {SHORTEST} to {LONGEST} characters; choose one of that length."
-        )
+    if len(password) > 4 * MAX_LENGTH:
+        raise _wrong_length()
     spaced = "".join(" " if unicodedata.category(c) == "Zs" else c for c in password)
     if any(unicodedata.category(c) in ("Cc", "Cs", "Cn") for c in spaced):
         raise AccountInputError(
-            "The password has a character that cannot be part of one, such as a line break; take "
-            "it out."
+            "The password has a character that is not allowed, such as a line break. Remove it."
         )
     return unicodedata.normalize("NFC", spaced)
 
 
+def _wrong_length() -> AccountInputError:
+    return AccountInputError(
+        f"The password is too short or too long. Choose one of {MIN_LENGTH} to {MAX_LENGTH} "
+        "characters."
+    )
+
+
 def _is_the_name(password: str, name: Name) -> bool:
-    """Whether it is the name: in any case, reversed, doubled, or with digits and signs around."""
+    """Whether the password is the name in any case, reversed, doubled, or with digits around it."""
     folded = name_key(password)
     plain = re.sub(r"[\W_]+", "", folded)
     mine = re.sub(r"[\W_]+", "", name.key)

@@ -1,10 +1,10 @@
-"""Who may do what from where: pure functions of the request and the settings.
+"""Permissions of a request, as pure functions of the request and the settings.
 
-Whoever sits at the machine may use everything without an account: the server listens on loopback,
-the browser asked for a loopback name, and no proxy stands between. The name that was asked for
-counts because a page from elsewhere can have its own name resolve to loopback (DNS rebinding);
-the proxy's headers count because a proxy on the same machine lets the network in through loopback.
-Whatever cannot be told is taken for the network.
+A browser on this machine may use Paddock without an account. A request counts as local if the
+server listens on loopback, the ``Host`` header names loopback, and no proxy forwarded it. ``Host``
+is checked because another site can make its own name resolve to loopback (DNS rebinding), and
+proxy headers because a proxy on this machine forwards requests from the network through loopback.
+In case of doubt a request counts as coming from the network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from core.db import Account
 from core.errors import AccessDeniedError
-from core.settings import KIOSK_SENTENCE, AuthMode, Registration
+from core.settings import KIOSK_ERROR, AuthMode, Registration
 
 _FORWARDING = frozenset(
     {
@@ -35,35 +35,37 @@ _FORWARDING = frozenset(
         "x-proxyuser-ip",
     }
 )
-"""Headers that reverse proxies and tunnels add (RFC 7239, RFC 9110 §7.6.3 and usage), those that
-begin with ``x-forwarded`` aside."""
+"""Headers that reverse proxies and tunnels add (RFC 7239, RFC 9110 §7.6.3 and common usage), in
+addition to those that begin with ``x-forwarded``."""
+
+ADMINISTRATOR_REQUIRED = "Requires the administrator role. Ask an administrator."
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a request comes from, as far as the server can tell."""
+    """Where a request comes from, as far as the server can determine."""
 
     bound: str | None
     """Address that the server listens on; None or empty for all."""
     hosts: tuple[str, ...]
-    """Values of the ``Host`` header; a proper request has one."""
+    """Values of the ``Host`` header; a valid request has one."""
     forwarded: bool
-    """Whether a header tells of a proxy."""
+    """Whether a header shows that a proxy forwarded the request."""
     peer: str | None = None
-    """Address of the other end of the connection; None where it is not known."""
+    """Remote address of the connection; None if it is unknown."""
 
     @classmethod
     def of(
         cls, headers: Iterable[tuple[str, str]], *, bound: str | None, peer: str | None = None
     ) -> Place:
-        """The place that a request's headers tell of.
+        """Determine the place from a request's headers.
 
         Args:
             headers: names, in any letter case, and values.
             bound: address that the server listens on.
-            peer: address of the other end of the connection.
+            peer: remote address of the connection.
         """
         given = [(name.strip().lower(), value) for name, value in headers]
         return cls(
@@ -75,7 +77,7 @@ class Place:
 
     @property
     def on_this_machine(self) -> bool:
-        """Whether it is certain that the request comes from a browser on this machine."""
+        """Whether the request certainly comes from a client on this machine."""
         return (
             is_loopback(self.bound)
             and len(self.hosts) == 1
@@ -87,56 +89,51 @@ class Place:
 
 @dataclass(frozen=True)
 class Access:
-    """What a person, or a guest, may do."""
+    """Permissions of a user or guest."""
 
     use: bool
-    """Ask models and see pages; False shows the sign-in form and nothing else."""
+    """Use pages and models; False shows only the sign-in form."""
     manage: bool
-    """Fetch, convert and delete models, run sweeps."""
+    """Download, convert and delete models, and run benchmarks."""
     administer: bool
-    """See and change accounts."""
+    """View and change accounts."""
     register: Registration
-    """How an account can be had."""
+    """Who may register."""
     account: str | None = None
-    """Whose data may be seen beside that of the browser session; None for guests."""
+    """Id of the account whose data is visible; None for guests."""
     kiosk: bool = False
-    """Whether nobody may manage, as :attr:`core.settings.Settings.kiosk` wants it."""
-
-    @property
-    def must_sign_in(self) -> bool:
-        """Whether nothing goes without signing in."""
-        return not self.use
+    """Whether kiosk mode is on, in which nobody has the Manage permission."""
 
     def check_use(self) -> None:
-        """
+        """Check that the user may use Paddock.
+
         Raises:
-            AccessDeniedError: the person must sign in.
+            AccessDeniedError: the user must sign in.
         """
         if not self.use:
-            raise AccessDeniedError("Sign in first: this Paddock is for people with an account.")
+            raise AccessDeniedError("Sign-in is required. Sign in and try again.")
 
     def check_manage(self) -> None:
-        """
+        """Check the Manage permission.
+
         Raises:
-            AccessDeniedError: the person has not the right to manage.
+            AccessDeniedError: the user does not have it.
         """
         self.check_use()
         if self.kiosk:
-            raise AccessDeniedError(KIOSK_SENTENCE)
+            raise AccessDeniedError(KIOSK_ERROR)
         if not self.manage:
-            raise AccessDeniedError(
-                "Models and benchmarks are managed by people with the right to; ask an "
-                "administrator for it."
-            )
+            raise AccessDeniedError("Requires the Manage permission. Ask an administrator.")
 
     def check_administer(self) -> None:
-        """
+        """Check the administrator role.
+
         Raises:
-            AccessDeniedError: the person is no administrator.
+            AccessDeniedError: the user is not an administrator.
         """
         self.check_use()
         if not self.administer:
-            raise AccessDeniedError("Only administrators see and change accounts; ask one.")
+            raise AccessDeniedError(ADMINISTRATOR_REQUIRED)
 
 
 def access(
@@ -147,10 +144,10 @@ def access(
     *,
     kiosk: bool = False,
 ) -> Access:
-    """What may be done in this place by this account, or by a guest.
+    """Return the permissions of an account, or of a guest, for a request from this place.
 
-    On this machine, where guests may manage, whoever has signed in may too: signing in takes no
-    right away. In a kiosk nobody may.
+    Guests on this machine have the Manage permission, and so have signed-in users there, because
+    sign-in must not remove a permission. In kiosk mode nobody has it.
     """
     guests = auth is AuthMode.AUTO and place.on_this_machine
     if account is None or account.disabled:
@@ -172,13 +169,13 @@ def access(
 
 
 def is_forwarding(header: str) -> bool:
-    """Whether a header of this name tells of a proxy."""
+    """Whether a header of this name is added by proxies."""
     name = header.strip().lower().replace("_", "-")
     return name in _FORWARDING or name.startswith("x-forwarded")
 
 
 def is_loopback(address: str | None) -> bool:
-    """Whether an address is this machine's own, and reached from it alone."""
+    """Whether an address is a loopback address."""
     if address is None:
         return False
     address = address.strip().lower()
@@ -193,10 +190,10 @@ def is_loopback(address: str | None) -> bool:
 
 
 def is_loopback_host(host: str) -> bool:
-    """Whether a ``Host`` header names this machine itself, with or without a port.
+    """Whether a ``Host`` header names loopback, with or without a port.
 
-    Only ``localhost`` and addresses written in full do; everything else may be a name that
-    somebody has pointed here.
+    Only ``localhost`` and loopback addresses count; any other name could resolve to loopback on
+    purpose (DNS rebinding).
     """
     found = _HOST.fullmatch(host.strip(" \t").lower())
     return found is not None and is_loopback(found["name"])

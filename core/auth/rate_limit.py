@@ -1,15 +1,15 @@
-"""A rolling limit of failed attempts that stops guessing and does not lock the owner out.
+"""Limits failed attempts in a sliding window, without locking out the owner of an account.
 
-Each attempt is counted before the password is looked at and forgiven if it was right: so many
-that run at once cannot slip past the limit together. One address may fail so often, and one name
-may be failed so often from anywhere. A browser in which the account was signed in before has a
-count of its own instead of these two: however much a stranger fails, on the same address too, the
-owner gets in (OWASP, "Slow Down Online Guessing Attacks with Device Cookies").
+Each attempt is counted before the password is checked and removed if it succeeds, so that
+concurrent attempts cannot exceed the limit together. Failures are limited per address, and per name
+from all addresses. A browser in which the account signed in before has its own limit instead: even
+if somebody else fails often, from the same address too, the owner can sign in (OWASP, "Slow Down
+Online Guessing Attacks with Device Cookies").
 
-The counts are kept in memory. One server process holds the models and answers everybody, so that
-nothing is shared with another; looking and counting are one step under a lock, the same whatever
-the database is; and a guesser can make neither the database grow nor its only writer wait. What it
-costs: a restart forgets the last quarter of an hour, which a guesser cannot bring about.
+The counts are kept in memory. One server process serves everybody, so that nothing needs to be
+shared; checking and counting is atomic under a lock, independent of the database; and an attacker
+can neither fill the database nor block its only writer. The cost: a restart resets the counts of
+the last 15 minutes, but an attacker cannot cause a restart.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from enum import StrEnum
 
 from core.errors import TooManyAttemptsError
 
-MOST_BUCKETS = 100_000
-"""Addresses, names and browsers remembered: some tens of MB. Beyond that the one that was quiet
-for longest is forgotten, so that a flood of addresses cannot fill the memory."""
+MAX_BUCKETS = 100_000
+"""Addresses, names and browsers remembered, which takes some tens of MB. Beyond that the one
+without attempts for the longest time is dropped, so that a flood of addresses cannot fill the
+memory."""
 
 _IPV6_SITE = 64
-"""Prefix length of an IPv6 network at one site (RFC 6177): whoever has one address has them all."""
+"""Prefix length of one site's IPv6 network (RFC 6177); a client can use all its addresses."""
 
 
 class Kind(StrEnum):
@@ -40,13 +41,13 @@ class Kind(StrEnum):
     ACCOUNT = "account"
     DEVICE = "device"
     OWNER = "owner"
-    """Somebody who is signed in and is asked for the password once more."""
+    """A signed-in user who must confirm the password."""
     REGISTRATION = "registration"
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """One thing by which failures are counted, and how many there may be."""
+    """An address, name or browser by which failures are counted, and its limit."""
 
     kind: Kind
     key: str
@@ -55,48 +56,48 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Attempt:
-    """An attempt that was counted; :meth:`Attempts.forgive` takes it back."""
+    """A counted attempt; :meth:`Attempts.forgive` removes it."""
 
     at: float
     serial: int
-    """Tells it from others of the same instant."""
+    """Distinguishes attempts at the same time."""
     buckets: tuple[Bucket, ...]
 
 
 _Times = deque[tuple[float, int]]
-"""When attempts were, and their serial numbers; the oldest first."""
+"""Times and serial numbers of attempts, oldest first."""
 
 
 class Attempts:
-    """Failures of the latest while, of everybody; threads share it."""
+    """Failed attempts within the window; shared by threads."""
 
     def __init__(
         self,
         window_s: float,
         *,
         clock: Callable[[], float] = time.monotonic,
-        most_buckets: int = MOST_BUCKETS,
+        max_buckets: int = MAX_BUCKETS,
     ) -> None:
         """
         Args:
-            window_s: seconds for which a failure counts.
-            clock: seconds, from any beginning.
-            most_buckets: how many are remembered.
+            window_s: length of the window in seconds.
+            clock: monotonic time in seconds.
+            max_buckets: maximum number of buckets.
         """
         self._window_s = window_s
         self._clock = clock
-        self._most = most_buckets
+        self._max_buckets = max_buckets
         self._times: OrderedDict[tuple[Kind, str], _Times] = OrderedDict()
         self._serial = itertools.count()
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def begin(self, buckets: Sequence[Bucket]) -> Attempt:
-        """Count an attempt as failed, until it is forgiven.
+        """Count an attempt as failed until it is forgiven.
 
         Raises:
-            TooManyAttemptsError: one of the limits is reached; nothing was counted.
+            TooManyAttemptsError: a limit is reached; the attempt was not counted.
         """
-        with self._turn:
+        with self._lock:
             now = self._clock()
             waits = [self._wait_s(bucket, now) for bucket in buckets]
             if max(waits, default=0.0) > 0:
@@ -106,16 +107,16 @@ class Attempts:
                 times = self._times.setdefault((bucket.kind, bucket.key), deque())
                 times.append((now, attempt.serial))
                 self._times.move_to_end((bucket.kind, bucket.key))
-            while len(self._times) > self._most:
+            while len(self._times) > self._max_buckets:
                 self._times.popitem(last=False)
             return attempt
 
     def forgive(self, attempt: Attempt) -> None:
-        """Take one attempt back: it succeeded, or was not the person's fault.
+        """Remove one attempt, which succeeded or failed for another reason.
 
-        Others stay: signing in to one's own account does not buy more guesses at another.
+        Others remain, so that signing in to one's own account gives no further guesses at another.
         """
-        with self._turn:
+        with self._lock:
             for bucket in attempt.buckets:
                 times = self._times.get((bucket.kind, bucket.key))
                 if times and (attempt.at, attempt.serial) in times:
@@ -124,8 +125,8 @@ class Attempts:
                     self._times.pop((bucket.kind, bucket.key), None)
 
     def failures(self, bucket: Bucket) -> int:
-        """Attempts that count now, those under way included."""
-        with self._turn:
+        """Return the number of attempts in the window, including running ones."""
+        with self._lock:
             return len(self._pruned(bucket, self._clock()))
 
     def _pruned(self, bucket: Bucket, now: float) -> _Times:
@@ -135,7 +136,7 @@ class Attempts:
         return times
 
     def _wait_s(self, bucket: Bucket, now: float) -> float:
-        """Seconds until the bucket has room; 0 where it has."""
+        """Return the seconds until the bucket is below its limit, 0 if it is."""
         times = self._pruned(bucket, now)
         if len(times) < bucket.limit:
             return 0.0
@@ -143,7 +144,7 @@ class Attempts:
 
 
 def address_key(address: str | None) -> str:
-    """What failures from an address are counted by: IPv6 by its /64, IPv4 inside IPv6 as IPv4."""
+    """Return the bucket key of an address: the /64 of IPv6, and IPv4-mapped addresses as IPv4."""
     if not address:
         return "unknown"
     try:
@@ -160,6 +161,6 @@ def address_key(address: str | None) -> str:
 def _sentence(wait_s: float) -> str:
     minutes = int(wait_s // 60) + 1
     return (
-        "There were too many failed attempts; wait "
+        "Too many failed attempts. Wait "
         f"{'a minute' if minutes == 1 else f'{minutes} minutes'} and try again."
     )

@@ -1,7 +1,7 @@
-"""What people do with their accounts: register, sign in and out, change the password, delete.
+"""Registration, sign-in and sign-out, password change and account deletion.
 
-A wrong name and a wrong password are answered alike, and cost one hashing each; what is refused
-before that is refused whoever asks.
+An unknown name and an incorrect password give the same error and take one hashing each. Errors
+raised before that do not depend on the account.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime
 
 from core.auth.administration import Administration, check_found, not_found
 from core.auth.hashing import Hasher
-from core.auth.invitations import Invitations, refused
+from core.auth.invitations import Invitations, invalid_code
 from core.auth.keys import Keys
 from core.auth.names import Name, name_key, parse_name
 from core.auth.passwords import checked_password
@@ -40,7 +40,7 @@ from core.errors import (
 from core.settings import Registration, Settings
 
 _NAME_LIMIT = 128
-"""Characters of a name that are looked at when somebody signs in; none is nearly as long."""
+"""Characters of a name that are used at sign-in; all names are much shorter."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,40 +50,40 @@ class Client:
     """The browser of a request."""
 
     address: str | None = None
-    """Where it is; failures are counted by it."""
+    """Its address, by which failures are counted."""
     agent: str = ""
-    """What it calls itself; shown to the person in the list of sessions."""
+    """Its ``User-Agent``, shown in the list of sessions."""
     device: str | None = field(default=None, repr=False)
-    """:attr:`SignedIn.device` of an earlier time, if it has one."""
+    """Device cookie of an earlier sign-in; see :attr:`SignedIn.device`."""
 
 
 @dataclass(frozen=True)
-class Outsider:
-    """Somebody whom a provider vouches for."""
+class ProviderUser:
+    """A user authenticated by an OpenID Connect provider."""
 
     subject: str
-    """Who they are to it: its address and the name that it never gives to another."""
+    """The provider's issuer and the subject, which it never reassigns."""
     name: str = ""
-    """What it calls them; a suggestion."""
+    """Suggested user name."""
 
 
 @dataclass(frozen=True)
 class SignedIn:
-    """What a browser keeps after signing in."""
+    """A new session, and the cookies for the browser."""
 
     account: Account
     session: Session
     token: str = field(repr=False)
-    """Of the session: the cookie that signs in."""
+    """Session token, which signs in."""
     device: str = field(repr=False)
-    """Tells this browser from a stranger's when attempts are counted; it signs nobody in, and may
-    stay when the person signs out."""
+    """Device cookie, which identifies this browser when failed attempts are counted. It does not
+    sign in, and may be kept after sign-out."""
 
 
 class Accounts:
-    """The accounts of one database; pages, routes and threads share it.
+    """The accounts of one database; shared by pages, routes and threads.
 
-    Every method raises :class:`core.errors.RecordsError` where the database fails.
+    Every method raises :class:`core.errors.RecordsError` if the database fails.
     """
 
     def __init__(
@@ -97,15 +97,15 @@ class Accounts:
     ) -> None:
         """
         Args:
-            store: where accounts are kept.
+            store: the account store.
             settings: limits, expiry and who may register.
-            hasher: by default one of the recommended cost and the settings' bound.
-            attempts: by default one of the settings' window.
-            clock: the time in UTC.
+            hasher: by default one with the recommended cost and the settings' concurrency.
+            attempts: by default one with the settings' window.
+            clock: returns the time in UTC.
         """
         self._store = store
         self._settings = settings
-        self._hasher = hasher or Hasher(at_once=settings.max_hashings)
+        self._hasher = hasher or Hasher(max_concurrent=settings.max_hashings)
         self._attempts = attempts or Attempts(settings.failure_window_s)
         self._clock = clock
         self._sessions = Sessions(store, settings, clock)
@@ -113,23 +113,23 @@ class Accounts:
         self.keys = Keys(KeyStore(store.database), clock)
         self.administration = Administration(store, self._sessions, self._invitations, clock)
 
-    # Coming and going
+    # Registration, sign-in and sign-out
 
     def register(
         self, name: str, password: str, client: Client, *, code: str | None = None
     ) -> SignedIn:
-        """Make an account for whoever asks, and sign them in.
+        """Create an account and sign in.
 
         Args:
             name: see :func:`core.auth.names.parse_name`.
             password: see :func:`core.auth.passwords.checked_password`.
             client: the browser.
-            code: an invitation, where the settings ask for one.
+            code: invitation code, if registration requires one.
 
         Raises:
-            AccessDeniedError: nobody may register here.
-            AccountInputError: name, password or code cannot be taken.
-            TooManyAttemptsError: this address has tried too often.
+            AccessDeniedError: registration is closed.
+            AccountInputError: name, password or code is not allowed.
+            TooManyAttemptsError: too many registrations from this address.
             TooBusyError: too many passwords are being hashed.
         """
         return self._register(name, password, client, code=code)
@@ -144,7 +144,7 @@ class Accounts:
         subject: str | None = None,
     ) -> SignedIn:
         if self._settings.registration is Registration.CLOSED:
-            raise AccessDeniedError("Nobody can register here; ask an administrator to let you in.")
+            raise AccessDeniedError("Registration is closed. Ask an administrator for an account.")
         wanted = parse_name(name)
         password = checked_password(password, wanted)
         bucket = Bucket(
@@ -152,7 +152,7 @@ class Accounts:
             address_key(client.address),
             self._settings.registrations_per_address,
         )
-        attempt = self._attempts.begin([bucket])  # counts whatever comes of it: accounts are few
+        attempt = self._attempts.begin([bucket])  # successful registrations are limited, too
         try:
             account = self._registered(wanted, password, code, subject)
         except AccountInputError:
@@ -167,71 +167,71 @@ class Accounts:
         """Begin a session.
 
         Raises:
-            SignInError: no account has this name and password, or it is disabled.
-            TooManyAttemptsError: too many failed before.
-            TooBusyError: too many passwords are being checked.
+            SignInError: incorrect name or password, or the account is disabled.
+            TooManyAttemptsError: too many failed attempts.
+            TooBusyError: too many passwords are being hashed.
         """
         key = name_key(name.strip()[:_NAME_LIMIT])
         account = self._store.by_key(key)
         self._check_password(account, password, self._sign_in_buckets(account, key, client))
-        if account is None:  # for the type checker: nobody's password is never right
-            raise _wrong()
+        if account is None:  # for the type checker: verification has failed already
+            raise _incorrect()
         if account.disabled:
             raise _disabled()
         return self._signed_in(self._rehashed(account, password), client)
 
-    def sign_in_outsider(self, outsider: Outsider, client: Client) -> SignedIn | None:
-        """Begin a session of the account that a provider's person has; None where they have none.
+    def sign_in_with_provider(self, user: ProviderUser, client: Client) -> SignedIn | None:
+        """Begin a session of a provider's user; return None if the user has no account.
 
         Raises:
-            SignInError: it is disabled.
+            SignInError: the account is disabled.
         """
-        account = self._store.by_subject(outsider.subject)
+        account = self._store.by_subject(user.subject)
         if account is None:
             return None
         if account.disabled:
             raise _disabled()
         return self._signed_in(account, client)
 
-    def register_outsider(
-        self, outsider: Outsider, name: str, client: Client, *, code: str | None = None
+    def register_with_provider(
+        self, user: ProviderUser, name: str, client: Client, *, code: str | None = None
     ) -> SignedIn:
-        """Make an account, without a password of ours, for a provider's person, and sign them in.
+        """Create an account without a password for a provider's user, and sign in.
 
         Raises:
-            AccessDeniedError: nobody may register here.
-            AccountInputError: name or code cannot be taken.
-            TooManyAttemptsError: this address has tried too often.
+            AccessDeniedError: registration is closed.
+            AccountInputError: name or code is not allowed.
+            TooManyAttemptsError: too many registrations from this address.
             TooBusyError: too many passwords are being hashed.
         """
-        nobodys = new_token()  # a password that nobody has
-        return self._register(name, nobodys, client, code=code, subject=outsider.subject)
+        random_password = new_token()  # known to nobody
+        return self._register(name, random_password, client, code=code, subject=user.subject)
 
     def visit(self, token: str | None) -> Visit | None:
-        """Whose session a token is; None where nobody is signed in by it."""
+        """Return the session of a token and its account, or None if it is not valid."""
         return self._sessions.find(token)
 
-    def holding(self, tokens: Collection[str]) -> set[str]:
-        """Those of the tokens that sign somebody in now; it does not count as a visit."""
-        return self._sessions.holding(tokens)
+    def valid_tokens(self, tokens: Collection[str]) -> set[str]:
+        """Return the tokens with a valid session, without counting this as a visit."""
+        return self._sessions.valid_tokens(tokens)
 
     def sign_out(self, token: str | None) -> bool:
-        """End the session of a token; False where there is none."""
+        """End the session of a token; return False if there is none."""
         return self._sessions.end(token)
 
-    # One's own account
+    # The user's own account
 
     def change_password(self, token: str, old: str, new: str, client: Client) -> SignedIn:
-        """Set another password, end all sessions, and begin a new one for this browser.
+        """Change the password, end all sessions, and begin a new one for this browser.
 
         Raises:
-            AccessDeniedError: nobody is signed in by this token.
-            SignInError: the old password is wrong.
-            AccountInputError: the new one cannot be taken.
-            TooManyAttemptsError: the old one was wrong too often.
+            AccessDeniedError: the session is not valid.
+            SignInError: the current password is incorrect.
+            AccountInputError: the new password is not allowed.
+            TooManyAttemptsError: too many failed attempts.
             TooBusyError: too many passwords are being hashed.
         """
-        account = self._visitor(token)
+        account = self._session_account(token)
         new = checked_password(new, _name_of(account))
         self._check_owner(account, old)
         new_hash, now = self._hasher.hash(new), self._clock()
@@ -246,90 +246,92 @@ class Accounts:
     def delete_account(
         self, token: str, password: str, *, first: Callable[[], None] = lambda: None
     ) -> Deleted:
-        """Remove one's account with its runs, votes, settings, sessions and invitations.
+        """Delete the user's account with its runs, votes, settings, sessions and invitations.
 
         Args:
-            token: of a session of the account.
-            password: asked for once more; of an account that signs in by a provider, and has none,
-                its name instead.
-            first: called when the password was right, before anything is removed.
+            token: session token of the account.
+            password: confirmation: the password, or the user name for an account without one, which
+                signs in with a provider.
+            first: called after the confirmation, before anything is deleted.
 
         Raises:
-            AccessDeniedError: nobody is signed in by this token.
-            SignInError: the password is wrong.
-            TooManyAttemptsError: it was wrong too often.
+            AccessDeniedError: the session is not valid.
+            SignInError: the confirmation is incorrect.
+            TooManyAttemptsError: too many failed attempts.
             TooBusyError: too many passwords are being hashed.
         """
-        account = self._visitor(token)
+        account = self._session_account(token)
         if account.subject is None:
             self._check_owner(account, password)
         elif name_key(password.strip()[:_NAME_LIMIT]) != account.key:
-            raise SignInError("This is not the name of the account; type it as it is shown.")
+            raise SignInError("Incorrect user name. Enter it as shown.")
         first()
-        gone = self._store.delete(account.id, old_hash=account.password_hash)
-        if gone is None:
+        deleted = self._store.delete(account.id, old_hash=account.password_hash)
+        if deleted is None:
             raise _changed_meanwhile()
         logger.info("Account %s was deleted by its owner", account.id)
-        return gone
+        return deleted
 
     def my_sessions(self, token: str) -> list[Session]:
-        """Browsers in which one is signed in, the one seen last first.
+        """Return the user's sessions, the one used last first.
 
         Raises:
-            AccessDeniedError: nobody is signed in by this token.
+            AccessDeniedError: the session is not valid.
         """
-        return self._sessions.listing(self._visitor(token).id)
+        return self._sessions.listing(self._session_account(token).id)
 
     def end_my_session(self, token: str, session_id: str) -> None:
-        """Sign out one of one's browsers.
+        """End one of the user's sessions.
 
         Raises:
-            AccessDeniedError: nobody is signed in by this token.
-            UnknownAccountError: one has no such session.
+            AccessDeniedError: the session is not valid.
+            UnknownAccountError: the user has no session with this id.
         """
-        if not self._store.end_listed_session(self._visitor(token).id, session_id):
-            raise UnknownAccountError("This session has ended; look at the list again.")
+        if not self._store.end_listed_session(self._session_account(token).id, session_id):
+            raise UnknownAccountError("This session has already ended. Reload the list.")
 
     def sign_out_everywhere(self, token: str) -> None:
-        """End all of one's sessions, this one too; known browsers are strangers again.
+        """End all sessions of the user, including this one, and invalidate all device cookies.
 
         Raises:
-            AccessDeniedError: nobody is signed in by this token.
+            AccessDeniedError: the session is not valid.
         """
-        self._store.forget_devices(self._visitor(token).id, new_device_key())
+        self._store.forget_devices(self._session_account(token).id, new_device_key())
 
     def preferences(self, account_id: str) -> dict[str, str]:
-        """What a person last set the pages to."""
+        """Return the stored settings of the pages."""
         return self._store.preferences(account_id)
 
     def keep_preferences(self, account_id: str, choices: Mapping[str, str]) -> bool:
-        """Keep them in the place of earlier ones; False where the account is gone."""
+        """Store the settings of the pages; return False if the account does not exist."""
         return self._store.keep_preferences(account_id, choices, self._clock())
 
-    # Whoever holds the machine
+    # The command line
 
     def find(self, name: str) -> Account | None:
-        """The account of this name, for the command line.
+        """Return the account with this name, or None.
 
         Raises:
-            AccountInputError: no account can have this name.
+            AccountInputError: the name is not allowed.
         """
         return self._store.by_key(parse_name(name).key)
 
     def make_administrator(self, name: str, password: str | None) -> Account:
-        """Make an administrator, of an account that is there or of a new one.
+        """Create an administrator, or make an existing account one.
 
-        One that is there is enabled, and keeps its password and its sessions unless another
-        password is given.
+        An existing account is enabled, and keeps its password and sessions unless a password is
+        given.
 
         Raises:
-            AccountInputError: name or password cannot be taken, or a new account got no password.
+            AccountInputError: name or password is not allowed, or a new account has no password.
         """
         wanted = parse_name(name)
         account = self._store.by_key(wanted.key)
         if account is None:
             if password is None:
-                raise AccountInputError(f"The new account {wanted.display} needs a password.")
+                raise AccountInputError(
+                    f"The new account {wanted.display} needs a password. Enter one."
+                )
             return self._added(wanted, checked_password(password, wanted), Role.ADMINISTRATOR)
         if password is not None:
             new_hash = self._hasher.hash(checked_password(password, wanted))
@@ -340,7 +342,7 @@ class Accounts:
         check_found(self._store.set_disabled(account.id, False))
         return self._account(account.id)
 
-    # What these are made of
+    # Helpers
 
     def _registered(
         self, wanted: Name, password: str, code: str | None, subject: str | None
@@ -376,7 +378,7 @@ class Accounts:
         else:
             added = self._store.add_invited(account, hashed_code, now)
         if added is None:
-            raise refused()
+            raise invalid_code()
         if not added:
             raise _taken(wanted)
         return account
@@ -387,7 +389,7 @@ class Accounts:
             raise _changed_meanwhile()
         device = new_device(account.id, account.device_key)
         if device_nonce(client.device, account.id, account.device_key):
-            device = client.device or device  # one browser keeps one count
+            device = client.device or device  # a browser keeps its count of failures
         return SignedIn(account, begun.session, begun.token, device)
 
     def _sign_in_buckets(
@@ -412,38 +414,40 @@ class Accounts:
     def _check_password(
         self, account: Account | None, password: str, buckets: Sequence[Bucket]
     ) -> None:
-        """One hashing, counted as a failure unless the password is right.
+        """Verify the password with one hashing, which counts as a failure unless it succeeds.
 
         Raises:
-            SignInError: it is wrong.
-            TooManyAttemptsError: too many failed before; nothing was hashed.
+            SignInError: the password is incorrect.
+            TooManyAttemptsError: too many failed attempts; nothing was hashed.
         """
         attempt = self._attempts.begin(buckets)
         try:
-            right = self._hasher.verify(account.password_hash if account else None, password)
-        except PaddockError:  # not the person's fault
+            correct = self._hasher.verify(account.password_hash if account else None, password)
+        except PaddockError:  # not a failed attempt
             self._attempts.forgive(attempt)
             raise
-        if not right:
-            raise _wrong()
+        if not correct:
+            raise _incorrect()
         self._attempts.forgive(attempt)
 
     def _rehashed(self, account: Account, password: str) -> Account:
-        """The account, its password hashed anew where more work is asked for now."""
+        """Hash the password again if the parameters have become stronger; return the account."""
         if not self._hasher.outdated(account.password_hash):
             return account
         try:
             new = self._hasher.hash(password)
             replaced = self._store.replace_hash(account.id, account.password_hash, new)
-        except PaddockError as error:  # the old hash still holds
-            logger.warning("The password of account %s keeps its hash: %s", account.id, error)
+        except PaddockError as error:  # the old hash remains valid
+            logger.warning(
+                "The password of account %s could not be rehashed: %s", account.id, error
+            )
             return account
         return self._account(account.id) if replaced else account
 
-    def _visitor(self, token: str) -> Account:
+    def _session_account(self, token: str) -> Account:
         visit = self._sessions.find(token)
         if visit is None:
-            raise AccessDeniedError("You are signed out; sign in and try again.")
+            raise AccessDeniedError("You are signed out. Sign in and try again.")
         return visit.account
 
     def _account(self, account_id: str) -> Account:
@@ -457,19 +461,19 @@ def _name_of(account: Account) -> Name:
     return Name(account.name, account.key, account.look)
 
 
-def _wrong() -> SignInError:
-    return SignInError("Name and password do not go together; check both and try again.")
+def _incorrect() -> SignInError:
+    return SignInError("Incorrect user name or password.")
 
 
 def _disabled() -> SignInError:
-    return SignInError("This account is disabled; ask an administrator to enable it.")
+    return SignInError("This account is disabled. Ask an administrator to enable it.")
 
 
 def _changed_meanwhile() -> SignInError:
-    return SignInError("The account was changed or disabled at the same time; sign in again.")
+    return SignInError("The account was changed or disabled at the same time. Sign in again.")
 
 
 def _taken(wanted: Name) -> AccountInputError:
     return AccountInputError(
-        f"The name {wanted.display}, or one that looks like it, is taken; choose another."
+        f"The user name {wanted.display}, or one that looks like it, is taken. Choose another one."
     )

@@ -1,8 +1,8 @@
-"""Sessions: what makes a browser that of a person who signed in.
+"""Sessions of signed-in browsers.
 
-The token is 256 random bits and the browser alone has it: what is stored is its SHA-256, so that a
-copy of the database signs nobody in. A session ends when it was not used for a while, when it is
-old, when the person signs out, and with every change of the password.
+The token is 256 random bits, of which only the SHA-256 is stored, so that a copy of the database
+does not allow anybody to sign in. A session ends when it is idle for too long, at its maximum age,
+at sign-out, and when the password changes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from core.db import Account, AccountStore, Session
 from core.errors import RecordsError
 from core.settings import Settings
 
-SEEN_EVERY = timedelta(minutes=1)
-"""How often it is noted that a session is in use, at most: a page is run many times a minute, and
-each note is a write."""
+SEEN_INTERVAL = timedelta(minutes=1)
+"""Minimum time between updates of a session's last use, because a page runs many times a minute
+and each update is a database write."""
 _SEEN_SHARE = 10
-"""Of the idle time: a short one is kept to a tenth."""
+"""With a short idle time, the interval is a tenth of it."""
 AGENT_LIMIT = 200
-"""Characters kept of what a browser calls itself: the telling ones come first."""
+"""Characters kept of the ``User-Agent``, whose beginning identifies the browser."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Visit:
-    """A session that holds, and whose it is."""
+    """A valid session and its account."""
 
     session: Session
     account: Account
@@ -38,15 +38,15 @@ class Visit:
 
 @dataclass(frozen=True)
 class NewSession:
-    """A session that has begun."""
+    """A new session."""
 
     token: str = field(repr=False)
-    """For the browser's cookie; it is stored nowhere else."""
+    """Token for the browser's cookie; it is not stored."""
     session: Session
 
 
 class Sessions:
-    """Begins, finds and ends sessions; threads share it."""
+    """Begins, finds and ends sessions; shared by threads."""
 
     def __init__(
         self, store: AccountStore, settings: Settings, clock: Callable[[], datetime]
@@ -54,14 +54,15 @@ class Sessions:
         self._store = store
         self._clock = clock
         self._idle = timedelta(hours=settings.session_idle_h)
-        self._longest = timedelta(hours=settings.session_max_h)
-        self._seen_every = min(SEEN_EVERY, self._idle / _SEEN_SHARE)
+        self._max_age = timedelta(hours=settings.session_max_h)
+        self._seen_interval = min(SEEN_INTERVAL, self._idle / _SEEN_SHARE)
 
     def begin(self, account: Account, agent: str = "") -> NewSession | None:
-        """Begin a session of an account whose password was checked a moment ago.
+        """Begin a session of an account whose password was just checked.
 
         Returns:
-            None where the account was deleted, disabled or given another password meanwhile.
+            The session, or None if the account was deleted, disabled or given another password
+            meanwhile.
 
         Raises:
             RecordsError: the database failed.
@@ -72,14 +73,14 @@ class Sessions:
             account=account.id,
             created_at=now,
             seen_at=now,
-            expires_at=now + self._longest,
+            expires_at=now + self._max_age,
             agent=" ".join(agent[: 2 * AGENT_LIMIT].split())[:AGENT_LIMIT],
         )
         begun = self._store.begin_session(session, account.password_hash, now - self._idle)
         return NewSession(token, session) if begun else None
 
     def find(self, token: str | None) -> Visit | None:
-        """Whose session this is; None where the token is none's, or its session has ended.
+        """Return the session of a token and its account, or None if it is not valid.
 
         Raises:
             RecordsError: the database could not be read.
@@ -96,8 +97,8 @@ class Sessions:
         self._note_use(session, now)
         return Visit(session, account)
 
-    def holding(self, tokens: Collection[str]) -> set[str]:
-        """Those of the tokens whose sessions hold; their use is not noted.
+    def valid_tokens(self, tokens: Collection[str]) -> set[str]:
+        """Return the tokens whose sessions are valid, without updating their last use.
 
         Raises:
             RecordsError: the database could not be read.
@@ -108,7 +109,7 @@ class Sessions:
         return {hashes[each] for each in live}
 
     def end(self, token: str | None) -> bool:
-        """Sign out; False where the token is no session's.
+        """End the session of a token; return False if there is none.
 
         Raises:
             RecordsError: the database failed.
@@ -117,7 +118,7 @@ class Sessions:
         return bool(hashed) and self._store.end_session(hashed)
 
     def listing(self, account_id: str) -> list[Session]:
-        """Sessions of an account that hold, the one seen last first.
+        """Return the valid sessions of an account, the one used last first.
 
         Raises:
             RecordsError: the database could not be read.
@@ -131,14 +132,14 @@ class Sessions:
         return self._idle
 
     @property
-    def longest(self) -> timedelta:
-        """Time after which a session ends whatever happens."""
-        return self._longest
+    def max_age(self) -> timedelta:
+        """Time after which a session ends in any case."""
+        return self._max_age
 
     def _note_use(self, session: Session, now: datetime) -> None:
-        if now - session.seen_at < self._seen_every:
+        if now - session.seen_at < self._seen_interval:
             return
         try:
             self._store.see_session(session.id, now)
-        except RecordsError as error:  # a busy database signs nobody out
-            logger.warning("It could not be noted that a session is in use: %s", error)
+        except RecordsError as error:  # a busy database must not sign users out
+            logger.warning("The last use of a session could not be recorded: %s", error)

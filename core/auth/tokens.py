@@ -1,7 +1,6 @@
 """Random tokens and codes, of which only a hash is stored.
 
-A token of 256 random bits cannot be guessed, so that a plain SHA-256 of it is as safe as a slow
-hash: there is no list of likely ones to try.
+256 random bits cannot be guessed, so that a plain SHA-256 is as safe as a slow password hash.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import re
 import secrets
 
 TOKEN_BYTES = 32
-"""Random bytes of a session token; OWASP asks for 8 at least (Session Management Cheat Sheet)."""
+"""Random bytes of a session token; OWASP requires at least 8 (Session Management Cheat Sheet)."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 _CODE_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-"""Crockford's Base32: none that is mistaken for another when it is read out."""
+"""Crockford's Base32, without characters that are easily confused."""
 _CODE_GROUPS, _CODE_GROUP = 5, 5
-"""25 letters of 5 bits: 125 random bits."""
+"""25 characters of 5 bits: 125 random bits."""
 _MISREAD = str.maketrans("OIL", "011")
 
 _DEVICE = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9a-f]{64})")
@@ -26,17 +25,17 @@ _NONCE_BYTES = 16
 
 
 def new_token() -> str:
-    """A session token: 43 characters that a cookie can hold."""
+    """Return a session token of 43 characters, all allowed in cookies."""
     return secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def token_hash(token: str) -> str | None:
-    """What is stored of a token; None for a text that cannot be one."""
+    """Return the hash that is stored of a token, or None if the text is not a token."""
     return _sha256(token) if _TOKEN.fullmatch(token) else None
 
 
 def new_code() -> str:
-    """An invitation code that can be read out, such as ``4T8QX-…``."""
+    """Return an invitation code in readable groups, such as ``4T8QX-…``."""
     groups = (
         "".join(secrets.choice(_CODE_LETTERS) for _ in range(_CODE_GROUP))
         for _ in range(_CODE_GROUPS)
@@ -45,7 +44,7 @@ def new_code() -> str:
 
 
 def code_hash(code: str) -> str | None:
-    """What is stored of a code, however it was typed; None for a text that cannot be one."""
+    """Return the hash that is stored of a code, however it was typed; None if it is not a code."""
     if len(code) > 4 * _CODE_GROUPS * _CODE_GROUP:
         return None
     plain = re.sub(r"[\s-]", "", code).upper().translate(_MISREAD)
@@ -54,14 +53,14 @@ def code_hash(code: str) -> str | None:
 
 
 def new_device_key() -> str:
-    """The secret of an account by which browsers in which it was signed in are told."""
+    """Return a new secret of an account, which signs the device cookies of its browsers."""
     return secrets.token_hex(32)
 
 
 def new_device(account_id: str, device_key: str) -> str:
-    """What a browser keeps after signing in, so that it is told from a stranger's.
+    """Return a device cookie, which identifies a browser where the account signed in before.
 
-    It signs nobody in: it only has a limit of failed attempts of its own (OWASP, "Slow Down
+    It does not sign in: failed attempts with it are only counted separately (OWASP, "Slow Down
     Online Guessing Attacks with Device Cookies").
     """
     nonce = secrets.token_urlsafe(_NONCE_BYTES)
@@ -69,7 +68,7 @@ def new_device(account_id: str, device_key: str) -> str:
 
 
 def device_nonce(device: str | None, account_id: str, device_key: str) -> str | None:
-    """What tells this browser from others of the account; None where it is a stranger's."""
+    """Return the nonce of a device cookie, or None if it is not genuine for this account."""
     found = _DEVICE.fullmatch(device or "")
     if found is None:
         return None

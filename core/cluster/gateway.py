@@ -38,7 +38,7 @@ from core.api.errors import (
 from core.api.replies import error_event, model_list, model_object
 from core.api.service import ModelCard
 from core.auth.permissions import is_loopback_host
-from core.server.forms import from_this_site, typed
+from core.server.forms import from_this_site, opened_directly
 
 log = logging.getLogger(__name__)
 
@@ -270,7 +270,9 @@ class Door:
         """
         if not self._key_hashes:
             host = request.headers.get("host", "")
-            if not is_loopback_host(host) or not (from_this_site(request) or typed(request)):
+            if not is_loopback_host(host) or not (
+                from_this_site(request) or opened_directly(request)
+            ):
                 raise ApiError(
                     403,
                     "Without keys this answers programs of its own machine alone, at localhost or "

@@ -107,7 +107,7 @@ class ModelReplica:
 
 
 class _OneModel:
-    """The replica's model; see :class:`core.api.service.Answering`."""
+    """The replica's model; see :class:`core.api.service.ModelService`."""
 
     def __init__(self, engine: Engine, spec: ModelSpec, name: str) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""Servers elsewhere that speak OpenAI's protocol: their addresses, keys and lists of models."""
+"""Remote servers with an OpenAI-compatible API: addresses, API keys, model lists and requests."""
 
 from core.remotes.address import MARK, RemoteModelName, is_remote, model_name, split_name
 from core.remotes.models import Directory, Listing

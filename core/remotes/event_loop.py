@@ -1,7 +1,7 @@
-"""The thread in which everything that goes over the network to remotes runs.
+"""The thread whose event loop runs all network requests to remote servers.
 
-One event loop for all of them: a request can be given up at any moment, while a name is being
-looked up too, and many answers at once need no thread each on the wire.
+With one event loop a request can be cancelled at any time, even during name resolution, and
+concurrent answers need no thread each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
-    """Start ``work``; cancelling what is returned gives it up, from any thread."""
+    """Start a coroutine; the returned future can be cancelled from any thread."""
     return asyncio.run_coroutine_threadsafe(work, _loop())
 
 

@@ -1,5 +1,4 @@
-"""What each remote said of itself when it was last asked; asked in the background, never waited for
-by a page."""
+"""Model lists of the remote servers, requested in the background so that pages never wait."""
 
 from __future__ import annotations
 
@@ -18,58 +17,58 @@ if TYPE_CHECKING:
     from core.remotes.client import Wire
 
 FRESH_S = 60.0
-"""Seconds after which a list is asked for anew, once somebody looks."""
+"""Age in seconds after which a list that is displayed is requested again."""
 RETRY_S = 15.0
-"""The same where it failed."""
+"""The same after a failure."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What came of asking a remote for its models."""
+    """Result of a model list request."""
 
     models: tuple[str, ...] = ()
-    """Where it does not answer any more, those it had."""
+    """Model names; the previous ones if the server has become unreachable."""
     error: PaddockError | None = None
     software: str | None = None
-    """What it says it is."""
+    """The ``Server`` header."""
     connect_ms: float | None = None
-    """Milliseconds that taking the latest new connection took."""
+    """Milliseconds to open the latest new connection."""
     round_trip_ms: float | None = None
-    """Milliseconds from asking for the list to the beginning of the answer."""
+    """Milliseconds from the request to the response headers."""
     at: float = 0.0
-    """When, in seconds of the monotonic clock."""
+    """Time of the result in seconds of the monotonic clock."""
 
     @property
     def reachable(self) -> bool:
-        """Whether the server answered; one without a list can give answers all the same."""
+        """Whether the server responded; one without a model list may still answer requests."""
         return self.error is None or isinstance(self.error, NoListingError)
 
     @property
     def age_s(self) -> float:
-        """Seconds since."""
+        """Seconds since the result."""
         return time.monotonic() - self.at
 
     @property
     def fresh(self) -> bool:
-        """Whether it need not be asked for anew."""
+        """Whether the list need not be requested again."""
         return self.age_s < (FRESH_S if self.error is None else RETRY_S)
 
 
 class Directory:
-    """The connections to all remotes of a book, and their latest lists of models."""
+    """Clients and latest model lists of all remote servers."""
 
     def __init__(self, book: RemoteBook, settings: Settings) -> None:
         self.book = book
         self._settings = settings
         self._listings: dict[Remote, Listing] = {}
-        self._asking: dict[Remote, Future[Listing]] = {}
+        self._requests: dict[Remote, Future[Listing]] = {}
         self._wires: dict[Remote, tuple[str | None, Wire]] = {}
         self._lock = threading.Lock()
 
     def listing(self, remote: Remote) -> Listing | None:
-        """The latest list, at once; where it is old or missing, a new one is asked for meanwhile.
+        """Return the latest list immediately, or None if there is none yet.
 
-        None where none has come yet.
+        If it is old or missing, a new one is requested in the background.
         """
         with self._lock:
             known = self._listings.get(remote)
@@ -78,7 +77,7 @@ class Directory:
         return known
 
     def models(self) -> list[tuple[Remote, str]]:
-        """Every model of every remote, as far as is known now; those of one that is gone too."""
+        """Return the known models of all servers, including unreachable ones."""
         return [
             (remote, model)
             for remote in self.book.list()
@@ -88,22 +87,22 @@ class Directory:
 
     @property
     def waiting(self) -> bool:
-        """Whether the first list of a remote is still to come."""
+        """Whether the first list of a server is still being requested."""
         with self._lock:
-            return any(remote not in self._listings for remote in self._asking)
+            return any(remote not in self._listings for remote in self._requests)
 
     def ask(self, remote: Remote) -> Future[Listing]:
-        """Ask for the list of models; whoever asks meanwhile shares the answer."""
+        """Request the model list; concurrent callers share one request."""
         with self._lock:
-            under_way = self._asking.get(remote)
-            if under_way is not None:
-                return under_way
-            future = submit(self._asked(remote))
-            self._asking[remote] = future
+            running = self._requests.get(remote)
+            if running is not None:
+                return running
+            future = submit(self._request_and_store(remote))
+            self._requests[remote] = future
         return future
 
     def forget(self, name: str) -> None:
-        """Close the connections to a remote that was changed or removed."""
+        """Close the connections to a server that was changed or removed."""
         with self._lock:
             self._listings = {r: kept for r, kept in self._listings.items() if r.name != name}
             closing = [remote for remote in self._wires if remote.name == name]
@@ -120,10 +119,10 @@ class Directory:
             submit(wire.client.close())
 
     def wire(self, remote: Remote) -> Wire:
-        """The connections to a remote, made anew where its key has changed.
+        """Return the client of a server, a new one if its key has changed.
 
         Raises:
-            RemoteError: its key cannot be read, or it was changed or removed.
+            RemoteError: the key cannot be read, or the server was changed or removed.
         """
         from core.remotes.client import Wire  # openai takes a second to import
 
@@ -137,18 +136,18 @@ class Directory:
             self._wires[remote] = (key, wire)
         return wire
 
-    async def _asked(self, remote: Remote) -> Listing:
+    async def _request_and_store(self, remote: Remote) -> Listing:
         listing = None
         try:
-            listing = await self._ask(remote)
+            listing = await self._request(remote)
         finally:
             with self._lock:
-                self._asking.pop(remote, None)
+                self._requests.pop(remote, None)
                 if listing is not None:
                     self._listings[remote] = listing
         return listing
 
-    async def _ask(self, remote: Remote) -> Listing:
+    async def _request(self, remote: Remote) -> Listing:
         with self._lock:
             before = self._listings.get(remote, Listing())
         try:
@@ -161,7 +160,7 @@ class Directory:
             models,
             None,
             software,
-            wire.line.connect_ms,
-            wire.line.round_trip_ms,
+            wire.transport.connect_ms,
+            wire.transport.round_trip_ms,
             at=time.monotonic(),
         )

@@ -1,8 +1,8 @@
-"""Which remotes there are: those of the home folder and those of the environment.
+"""Registry of remote servers, stored in the home folder and set in the environment.
 
-``remotes.json`` in the home folder is readable by its owner alone and written whole or not at all.
-Keys are in no value that is handed around: whoever connects asks for the key of a remote, and gets
-it as long as the name still stands for that address.
+``remotes.json`` in the home folder is readable by its owner only and written atomically. API keys
+are not part of :class:`Remote`: a client requests the key of a server, and gets it only if the name
+still belongs to the same address.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ from core.settings import Settings
 
 FILE_NAME = "remotes.json"
 KEY_VARIABLE = "PADDOCK_REMOTE_KEY_"
-"""Environment variable of a remote's key, followed by its name in capitals, ``-`` as ``_``."""
-_LONGEST_KEY = 4096
+"""Prefix of the environment variable with a server's key, followed by its name in capitals, with
+``_`` for ``-``."""
+_MAX_KEY = 4096
 _OWNER_ONLY = 0o600
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A server elsewhere; never its key."""
+    """A remote server, without its API key."""
 
     name: str
     url: str
-    """Base URL, as ``/v1`` or ``/v3`` ends it."""
+    """Base URL, which usually ends in ``/v1`` or ``/v3``."""
     has_key: bool
     from_environment: bool
-    """Set by ``PADDOCK_REMOTES``: it cannot be changed here."""
+    """Set by ``PADDOCK_REMOTES`` and therefore read-only."""
 
     @property
     def host(self) -> str:
-        """Host and port, for people."""
+        """Host and port, for display."""
         return host_of(self.url)
 
     @property
     def on_this_machine(self) -> bool:
-        """Whether it certainly runs here, so that work here takes its processor's time."""
+        """Whether it certainly runs on this machine and shares its processor."""
         return on_this_machine(self.url)
 
 
@@ -65,12 +66,12 @@ class _File(BaseModel):
 
 
 class RemoteBook:
-    """The remotes of one home folder; safe to use from several threads and processes."""
+    """The remote servers of one home folder; safe for several threads and processes."""
 
     def __init__(self, settings: Settings) -> None:
         """
         Raises:
-            PersonMistake: ``PADDOCK_REMOTES`` cannot be read.
+            PersonMistake: ``PADDOCK_REMOTES`` is invalid.
         """
         self._path = settings.home / FILE_NAME
         self._set = parse_setting(settings.remotes or "")
@@ -78,7 +79,7 @@ class RemoteBook:
         self._read: tuple[tuple[int, int], _File] | None = None
 
     def list(self) -> list[Remote]:
-        """All remotes by name; a file that cannot be read counts as empty here."""
+        """Return all servers by name; a file that cannot be read counts as empty."""
         try:
             kept = self._file().remotes
         except RemoteError:
@@ -90,51 +91,50 @@ class RemoteBook:
         ]
 
     def get(self, name: str) -> Remote:
-        """The remote of this name.
+        """Return the server with this name.
 
         Raises:
-            UnknownModelError: there is none (any more).
+            UnknownModelError: there is none.
         """
         for remote in self.list():
             if remote.name == name:
                 return remote
         raise UnknownModelError(
-            f"There is no remote server named {name!r} here; choose another model, or have "
-            "somebody with the right to manage add it on the Models page."
+            f"There is no remote server named {name!r}. Choose another model, or add the server on "
+            "the Models page, which requires the Manage permission."
         )
 
     def key(self, remote: Remote) -> str | None:
-        """The key of a remote, the environment's before the file's; None where it has none.
+        """Return a server's key, from the environment or else from the file, or None.
 
         Raises:
-            RemoteError: its name stands for another address by now, or for none; or the file
-                cannot be read.
+            RemoteError: the server was changed or removed, or the file cannot be read.
         """
         name = remote.name
         entry = None if name in self._set else self._file().remotes.get(name)
         url = self._set.get(name) or (entry.url if entry else None)
         if url != remote.url:
             raise RemoteError(
-                f"{name} was changed or removed meanwhile; choose the model anew and try again."
+                f"The remote server {name} was changed or removed. Choose the model again."
             )
         return self._key(name, entry)
 
     def add(self, name: str, url: str, key: str = "") -> Remote:
-        """Keep a remote, in the place of one of the same name.
+        """Add a server, or replace the one with the same name.
 
         Raises:
-            PersonMistake: name, address or key cannot be used, or the environment holds a key for
-                a server of this name that is not kept with this address.
+            PersonMistake: name, address or key is invalid, or the environment has a key for this
+                name that was not meant for this address.
             RemoteError: the file cannot be read or written.
         """
         name, url, key = clean_name(name), clean_url(url), clean_key(key)
-        self._refuse_set(name)
+        self._check_changeable(name)
         with self._changing() as file:
             kept = file.remotes.get(name)
             if _environment_key(name) and (kept is None or kept.url != url):
                 raise PersonMistake(
-                    f"{key_variable(name)} holds the key of another server, which this one would "
-                    "get; choose another name, or set this server by PADDOCK_REMOTES."
+                    f"{key_variable(name)} is the key of another server and would be sent to this "
+                    "one. Choose another name, or set this server in PADDOCK_REMOTES."
                 )
             entry = _Entry(url=url, key=SecretStr(key) if key else None)
             file.remotes[name] = entry
@@ -142,22 +142,22 @@ class RemoteBook:
         return Remote(name, url, self._key(name, entry) is not None, from_environment=False)
 
     def remove(self, name: str) -> bool:
-        """Forget a remote and its key; False where there was none.
+        """Remove a server and its key; return False if there was none.
 
         Raises:
-            PersonMistake: the environment sets it.
+            PersonMistake: the server is set in the environment.
             RemoteError: the file cannot be read or written.
         """
-        self._refuse_set(name)
+        self._check_changeable(name)
         with self._changing() as file:
             known = file.remotes.pop(name, None) is not None
             if known:
                 self._write(file)
         return known
 
-    def _refuse_set(self, name: str) -> None:
+    def _check_changeable(self, name: str) -> None:
         if name in self._set:
-            raise PersonMistake(f"{name} is set by PADDOCK_REMOTES; change it there.")
+            raise PersonMistake(f"{name} is set in PADDOCK_REMOTES. Change it there.")
 
     def _key(self, name: str, entry: _Entry | None) -> str | None:
         kept = None if name in self._set or entry is None else entry.key
@@ -165,21 +165,22 @@ class RemoteBook:
 
     @contextmanager
     def _changing(self) -> Iterator[_File]:
-        """Hold the file against other threads and processes from reading to writing."""
+        """Lock the file for other threads and processes while it is read and written."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._lock, FileLock(self._path.with_suffix(".lock")):
                 yield self._file()
         except OSError as error:
             raise RemoteError(
-                f"{FILE_NAME} cannot be written in {self._path.parent} "
-                f"({error.strerror or error}); nothing was changed."
+                f"{FILE_NAME} in {self._path.parent} cannot be written "
+                f"({error.strerror or error}). Nothing was changed."
             ) from error
 
     def _file(self) -> _File:
-        """
+        """Return the content of the file, empty if it does not exist.
+
         Raises:
-            RemoteError: it is there and cannot be read.
+            RemoteError: it cannot be read.
         """
         try:
             state = self._path.stat()
@@ -192,14 +193,15 @@ class RemoteBook:
             return _File()
         except (OSError, ValidationError) as error:
             raise RemoteError(
-                f"{FILE_NAME} in {self._path.parent} cannot be read; mend or remove it."
+                f"{FILE_NAME} in {self._path.parent} cannot be read. Repair or remove it."
             ) from error
         return read[1].model_copy(deep=True)
 
     def _write(self, file: _File) -> None:
-        """
+        """Write the file.
+
         Raises:
-            OSError: it cannot be written, and is as it was.
+            OSError: it cannot be written and is unchanged.
         """
         rows = {
             name: {"url": entry.url, "key": entry.key.get_secret_value() if entry.key else None}
@@ -209,7 +211,7 @@ class RemoteBook:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that its owner alone may read, whole or not at all."""
+    """Write a file atomically that only its owner can read."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     beside.unlink(missing_ok=True)
     handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
@@ -222,22 +224,22 @@ def write_secret(path: Path, text: str) -> None:
 
 
 def parse_setting(text: str) -> dict[str, str]:
-    """Base URLs by name, of ``NAME=URL`` pairs with white space or commas between them.
+    """Parse ``NAME=URL`` pairs, separated by white space or commas, to base URLs by name.
 
     Raises:
-        PersonMistake: it is not that.
+        PersonMistake: a pair is invalid.
     """
     found: dict[str, str] = {}
     for pair in text.replace(",", " ").split():
         name, separator, url = pair.partition("=")
         try:
             if not separator:
-                raise PersonMistake("There is no = in it.")
+                raise PersonMistake("It has no =.")
             found[clean_name(name)] = clean_url(url)
         except PersonMistake as error:
             raise PersonMistake(
-                "PADDOCK_REMOTES takes NAME=URL pairs, such as office=http://box:8000/v1, and one "
-                f"of them cannot be used: {error}"
+                "PADDOCK_REMOTES needs NAME=URL pairs, such as office=http://box:8000/v1, and one "
+                f"of them is invalid. {error}"
             ) from error
     return found
 
@@ -247,19 +249,20 @@ def _environment_key(name: str) -> str:
 
 
 def key_variable(name: str) -> str:
-    """The environment variable that may hold a remote's key."""
+    """Return the name of the environment variable for a server's key."""
     return KEY_VARIABLE + name.upper().replace("-", "_")
 
 
 def clean_key(text: str) -> str:
-    """
+    """Validate an API key and return it without surrounding white space.
+
     Raises:
-        PersonMistake: it cannot stand in a header.
+        PersonMistake: it cannot be sent in a header.
     """
     key = text.strip()
-    if not all(33 <= ord(character) <= 126 for character in key) or len(key) > _LONGEST_KEY:
+    if not all(33 <= ord(character) <= 126 for character in key) or len(key) > _MAX_KEY:
         raise PersonMistake(
-            "The key holds characters that no key has (spaces, line ends, letters outside ASCII); "
-            "paste it again."
+            "The API key is too long or has characters that are not allowed (spaces, line breaks, "
+            "non-ASCII letters). Paste it again."
         )
     return key

@@ -1,7 +1,7 @@
-"""Who a program asks for: the key in its ``Authorization`` header, or a guest at this machine.
+"""Authentication of API requests: the key in the ``Authorization`` header, or a local guest.
 
-Cookies are not looked at, so that no page of another site can ask in the name of whoever is signed
-in. A guest's request must not come from another site's page either.
+Cookies are ignored, so that no page of another site can send requests as the signed-in user.
+Cross-origin requests of guests are rejected, too.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from core.api.service import Caller
 from core.auth import Access
 from core.db import GUEST, Account
 from core.errors import PersonMistake, RecordsError
-from core.server.forms import from_this_site, typed
+from core.server.forms import from_this_site, opened_directly
 from core.server.visitor import Visitors
 
-GUESTS_KEY = "guest"
-"""Stands for no key at all: most clients insist on sending one."""
+GUEST_KEY = "guest"
+"""Means no key, for clients that require one."""
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
 @dataclass(frozen=True)
-class Program:
-    """A program that may ask, and in whose name."""
+class ApiClient:
+    """An authenticated API client: the user's access and account, and the client's address."""
 
     access: Access
     account: Account | None
@@ -34,79 +34,83 @@ class Program:
 
     @property
     def caller(self) -> Caller:
-        """As the protocol needs to know it: guests take turns by their address."""
+        """The caller for the API; guests are queued and limited by address."""
         if self.account is None:
             return Caller(GUEST, f"{GUEST} {self.peer}", self.access.manage)
         return Caller(self.account.id, self.account.id, self.access.manage)
 
 
-class Programs:
-    """Lets programs in; :class:`core.server.visitor.Visitors` tells who they are."""
+class ApiAuthentication:
+    """Authenticates API requests by key, or as a guest."""
 
     def __init__(self, visitors: Callable[[], Visitors]) -> None:
         self._visitors = visitors
 
-    def admit(self, connection: HTTPConnection) -> Caller:
-        """See :class:`core.api.service.Admission`."""
-        return self.program(connection).caller
+    def authenticate(self, connection: HTTPConnection) -> Caller:
+        """Identify the caller; see :class:`core.api.service.Authenticate`."""
+        return self.client(connection).caller
 
-    def admit_manager(self, connection: HTTPConnection) -> Caller:
-        """Lets in who may manage: figures of all people's answers are nobody else's.
+    def authenticate_manager(self, connection: HTTPConnection) -> Caller:
+        """Identify the caller, who needs the Manage permission to see all users' metrics.
 
         Raises:
-            ApiError: they may not.
+            ApiError: the caller is not authenticated or lacks the permission.
         """
-        program = self.program(connection)
-        if not program.access.manage:
+        client = self.client(connection)
+        if not client.access.manage:
             raise ApiError(
                 403,
-                "These figures take the key of somebody with the right to manage.",
+                "Requires the API key of an account with the Manage permission. Ask an "
+                "administrator.",
                 kind=PERMISSION,
                 code="forbidden",
             )
-        return program.caller
+        return client.caller
 
-    def program(self, connection: HTTPConnection) -> Program:
-        """Who asks.
+    def client(self, connection: HTTPConnection) -> ApiClient:
+        """Authenticate the client of a request.
 
         Raises:
-            ApiError: a wrong key, or none where one is needed; or they cannot be told.
+            ApiError: the key is incorrect or missing, or the database cannot be read.
         """
         key = _key_of(connection)
         try:
             visitor = self._visitors().of_program(connection, key)
         except RecordsError as error:
             raise api_error(error) from error
-        except PersonMistake as error:  # a setting that cannot be
+        except PersonMistake as error:  # an invalid setting
             raise ApiError(500, str(error), kind=SERVER, code="failed") from error
         if key is not None and visitor.account is None:
-            raise _unauthorized("This API key does not hold; make one on the Account page.")
+            raise _unauthorized("Incorrect API key. Create one on the Account page.")
         if not visitor.access.use:
             raise _unauthorized(
-                "An API key is needed: make one on the Account page and send it as "
+                "An API key is required. Create one on the Account page and send it as "
                 "Authorization: Bearer pdk_…"
             )
-        if key is None and not (from_this_site(connection) or typed(connection)):
+        if key is None and not (from_this_site(connection) or opened_directly(connection)):
             raise ApiError(
-                403, "Another site's page may not ask here.", kind=PERMISSION, code="forbidden"
+                403, "Cross-origin requests are not allowed.", kind=PERMISSION, code="forbidden"
             )
-        return Program(visitor.access, visitor.account, visitor.client.address)
+        return ApiClient(visitor.access, visitor.account, visitor.client.address)
 
 
 def _key_of(connection: HTTPConnection) -> str | None:
-    """The key that was sent; None where there is none, or the one that stands for none.
+    """Return the key that was sent, or None for no key or :data:`GUEST_KEY`.
 
     Raises:
-        ApiError: it was sent in another way.
+        ApiError: the header has another scheme.
     """
     header = connection.headers.get("authorization")
     if header is None:
         return None
     scheme, _, key = header.strip().partition(" ")
     if scheme.lower() != "bearer":
-        raise _unauthorized("Send the API key as Authorization: Bearer pdk_…")
+        raise _unauthorized(
+            "The Authorization header is not supported. Send the API key as "
+            "Authorization: Bearer pdk_…"
+        )
     key = key.strip()
-    return None if key in ("", GUESTS_KEY) else key
+    return None if key in ("", GUEST_KEY) else key
 
 
 def _unauthorized(sentence: str) -> ApiError:

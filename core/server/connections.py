@@ -1,8 +1,8 @@
-"""The pages that are open now, whose they are, and how they close when a session ends.
+"""Open pages and their owners; disconnects a page when its session ends.
 
-A page keeps its websocket for hours, and much of what it does (fragments, timers) never passes the
-shell again. So it is not left to the page: as soon as a session ends, by whatever way and in
-whatever process, each of its connections is told where to go and cut off.
+A page keeps its websocket open for hours, and much of what it does (fragments, timers) does not
+check the session again. Therefore, as soon as a session ends, for whatever reason and in whatever
+process, each of its connections is redirected to the sign-in form and closed.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from core.auth import Accounts
 from core.errors import RecordsError
 from core.server.visitor import Visitor
 
-SWEEP_S = 2.0
-"""How soon an open page notices that its session was ended elsewhere: on the command line, by an
-administrator, by its age. One query for all of them."""
-CUT_S = 1.0
-"""How long a browser may take to hear that its page is cut off; nothing else reaches it by then."""
+CHECK_INTERVAL_S = 2.0
+"""Interval of the check for sessions that were ended elsewhere: on the command line, by an
+administrator, by expiry. It is one query for all pages."""
+CLOSE_TIMEOUT_S = 1.0
+"""Time for sending the last message to a browser; no other message is sent meanwhile."""
 SESSION_ENDED = 4401
-"""Code with which the websocket is closed (4000 to 4999 are an application's own)."""
-_MOST_REMEMBERED = 50_000
-"""Sessions of pages, and media files, of which is remembered whose they are."""
+"""Close code of the websocket (4000 to 4999 are for applications)."""
+_MAX_REMEMBERED = 50_000
+"""Page sessions and media files whose owner is remembered."""
 
 _Value = TypeVar("_Value")
 
@@ -41,132 +41,132 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Connection:
-    """One open websocket of a page."""
+    """An open websocket of a page."""
 
     visitor: Visitor
-    """As they were when it was opened."""
+    """The visitor, as of when it was opened."""
     _receive: Receive = field(repr=False)
     _send: Send = field(repr=False)
-    _saying: Callable[[bytes], None] = field(repr=False)
+    _on_send: Callable[[bytes], None] = field(repr=False)
     id: str = field(default_factory=lambda: secrets.token_urlsafe(18))
     _accepted: bool = False
     _ended: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     async def send(self, message: Message) -> None:
-        """Pass on what the page says, until it is cut off."""
+        """Forward a message to the browser, unless the connection was closed."""
         if self._ended.is_set():
             return
         if message["type"] == "websocket.accept":
             self._accepted = True
-        self._saying(message.get("bytes") or b"")
+        self._on_send(message.get("bytes") or b"")
         await self._send(message)
 
     async def receive(self) -> Message:
-        """Pass on what the browser says, until it is cut off."""
+        """Forward a message from the browser, or a disconnect if the connection was closed."""
         if self._ended.is_set():
             return {"type": "websocket.disconnect", "code": SESSION_ENDED}
-        said = asyncio.ensure_future(self._receive())
+        received = asyncio.ensure_future(self._receive())
         ended = asyncio.ensure_future(self._ended.wait())
         try:
-            await asyncio.wait({said, ended}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({received, ended}, return_when=asyncio.FIRST_COMPLETED)
             if self._ended.is_set():
                 return {"type": "websocket.disconnect", "code": SESSION_ENDED}
-            return said.result()
+            return received.result()
         finally:
-            for waiting in (said, ended):
-                waiting.cancel()
+            for task in (received, ended):
+                task.cancel()
 
-    async def cut(self, farewell: bytes) -> None:
-        """Send a last message and close."""
+    async def close(self, last_message: bytes) -> None:
+        """Send a last message and close the websocket."""
         if self._ended.is_set():
             return
         self._ended.set()
-        with suppress(RuntimeError, OSError):  # the browser was quicker
+        with suppress(RuntimeError, OSError):  # the browser closed it first
             if self._accepted:
-                await self._send({"type": "websocket.send", "bytes": farewell})
+                await self._send({"type": "websocket.send", "bytes": last_message})
             await self._send({"type": "websocket.close", "code": SESSION_ENDED})
 
 
 class Connections:
-    """All that are open; they come and go on the server's loop, and threads may ask about them."""
+    """All open connections; changed on the server's event loop, read from any thread."""
 
     def __init__(
         self,
         accounts: Callable[[], Accounts],
         *,
-        farewell: Callable[[], bytes],
+        redirect: Callable[[], bytes],
         media_in: Callable[[bytes], Iterable[str]],
     ) -> None:
         """
         Args:
-            accounts: asked whether sessions still hold.
-            farewell: makes the message that sends a page to the sign-in form.
-            media_in: ids of the media files whose address a message to a page holds.
+            accounts: checks whether sessions are still valid.
+            redirect: returns the message that redirects a page to the sign-in form.
+            media_in: returns the ids of the media files that a message to a page links to.
         """
         self._accounts = accounts
-        self._farewell = farewell
+        self._redirect = redirect
         self._media_in = media_in
         self._open: dict[str, Connection] = {}
         self._page_sessions: OrderedDict[str, str] = OrderedDict()
         self._media: OrderedDict[str, frozenset[str]] = OrderedDict()
-        self._turn = threading.Lock()
-        self._wake = asyncio.Event()
+        self._lock = threading.Lock()
+        self._check_now = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def opened(self, visitor: Visitor, receive: Receive, send: Send) -> Connection:
-        """A connection, watched from now on."""
+    def add(self, visitor: Visitor, receive: Receive, send: Send) -> Connection:
+        """Register a new connection."""
 
-        def saying(message: bytes) -> None:
+        def note_media(message: bytes) -> None:
             for file_id in self._media_in(message):
                 owners = self._media.get(file_id, frozenset()) | {visitor.owner}
                 self._remember(self._media, file_id, owners)
 
-        connection = Connection(visitor, receive, send, saying)
+        connection = Connection(visitor, receive, send, note_media)
         self._open[connection.id] = connection
         return connection
 
     def remove(self, connection: Connection) -> None:
-        """It has closed."""
+        """Remove a closed connection."""
         self._open.pop(connection.id, None)
 
     def visitor(self, connection_id: str | None) -> Visitor | None:
-        """Who opened the connection; None where it is none of this server's."""
+        """Return the visitor of an open connection, or None if there is no such connection."""
         connection = self._open.get(connection_id or "")
         return connection.visitor if connection else None
 
     def note_owner(self, page_session: str, owner: str) -> None:
-        """Remember whose session of the pages this is."""
+        """Remember the owner of a Streamlit session."""
         self._remember(self._page_sessions, page_session, owner)
 
     def owner_of(self, page_session: str) -> str | None:
-        """Whose session of the pages this is; None where it is not known."""
+        """Return the owner of a Streamlit session, or None if it is unknown."""
         return self._page_sessions.get(page_session)
 
     def may_fetch(self, file_id: str, owner: str) -> bool:
-        """Whether the address of a media file was given to a page of this person."""
+        """Whether a page of this user was sent the address of the media file."""
         return owner in self._media.get(file_id, frozenset())
 
-    def wake(self) -> None:
-        """Look at once: a session has ended here. Any thread may call it."""
+    def check_now(self) -> None:
+        """Check the sessions immediately; may be called from any thread."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._wake.set)
+            self._loop.call_soon_threadsafe(self._check_now.set)
 
     async def watch(self) -> None:
-        """Cut off, for as long as the server runs, what has lost its session."""
+        """Close the connections of ended sessions, as long as the server runs."""
         self._loop = asyncio.get_running_loop()
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), SWEEP_S)
-            self._wake.clear()
+                await asyncio.wait_for(self._check_now.wait(), CHECK_INTERVAL_S)
+            self._check_now.clear()
             try:
-                await self.sweep()
-            except RecordsError as error:  # every click is checked all the same
+                await self.close_ended()
+            except RecordsError as error:  # pages also check the session at every interaction
                 logger.warning("Open pages could not be checked for ended sessions: %s", error)
-            except Exception:  # whatever it is, the next sessions that end must be noticed
+            except Exception:  # sessions that end later must still be noticed
                 logger.exception("Open pages could not be checked for ended sessions")
 
-    async def sweep(self) -> None:
-        """Cut off what has lost its session, all at once: none waits for a browser that is stuck.
+    async def close_ended(self) -> None:
+        """Close the connections of ended sessions, concurrently because a browser may be stuck.
 
         Raises:
             RecordsError: the database could not be read.
@@ -175,19 +175,19 @@ class Connections:
         if not watched:
             return
         tokens = {each.visitor.token for each in watched if each.visitor.token}
-        holding = await run_in_threadpool(self._accounts().holding, tokens)
-        ended = [each for each in watched if each.visitor.token not in holding]
+        valid = await run_in_threadpool(self._accounts().valid_tokens, tokens)
+        ended = [each for each in watched if each.visitor.token not in valid]
         if not ended:
             return
-        farewell = self._farewell()
-        cuts = (asyncio.wait_for(each.cut(farewell), CUT_S) for each in ended)
-        for failure in await asyncio.gather(*cuts, return_exceptions=True):
+        redirect = self._redirect()
+        closing = (asyncio.wait_for(each.close(redirect), CLOSE_TIMEOUT_S) for each in ended)
+        for failure in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(failure, Exception) and not isinstance(failure, TimeoutError):
-                logger.error("A page was not told that it is cut off", exc_info=failure)
+                logger.error("A page of an ended session could not be closed", exc_info=failure)
 
     def _remember(self, known: OrderedDict[str, _Value], key: str, value: _Value) -> None:
-        with self._turn:
+        with self._lock:
             known[key] = value
             known.move_to_end(key)
-            while len(known) > _MOST_REMEMBERED:
+            while len(known) > _MAX_REMEMBERED:
                 known.popitem(last=False)

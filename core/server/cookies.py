@@ -1,7 +1,7 @@
-"""The cookies by which a browser is known, and how they are set.
+"""Names of the cookies, and functions to read, set and delete them.
 
-Under HTTPS the session's cookie has a name that browsers accept from this very host alone
-(``__Host-``, RFC 6265bis §4.1.3), so that no neighbouring host can plant one.
+Over HTTPS the names have the prefix ``__Host-``, which browsers accept from this host only
+(RFC 6265bis §4.1.3), so that no neighbouring host can set one.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from datetime import timedelta
 from starlette.responses import Response
 
 SESSION = "paddock_session"
-"""Signs in."""
+"""Session token."""
 DEVICE = "paddock_device"
-"""Tells a browser that an account was signed in with before; signs nobody in."""
+"""Identifies a browser in which an account signed in before; it does not sign in."""
 FORM = "paddock_form"
-"""Ties a form to the browser that asked for it."""
+"""Binds the CSRF token of a form to the browser."""
 
 DEVICE_AGE = timedelta(days=365)
 _SECURE_PREFIX = "__Host-"
 
 
 def name_of(cookie: str, *, secure: bool) -> str:
-    """The name of a cookie on this kind of connection."""
+    """Return the name of a cookie on an encrypted or unencrypted connection."""
     return f"{_SECURE_PREFIX}{cookie}" if secure else cookie
 
 
 def read(cookies: Mapping[str, str], cookie: str, *, secure: bool) -> str | None:
-    """The value of a cookie, under the name that this kind of connection has for it."""
+    """Return the value of a cookie, or None if it is missing."""
     return cookies.get(name_of(cookie, secure=secure))
 
 
@@ -41,15 +41,15 @@ def put(
     age: timedelta | None = None,
     strict: bool = False,
 ) -> None:
-    """Set a cookie that scripts cannot read and that other sites' requests do not carry.
+    """Set a cookie that scripts cannot read and cross-site requests do not send.
 
     Args:
-        response: what sets it.
-        cookie: one of this module's.
-        value: made of characters that need no quotes.
+        response: the response that sets it.
+        cookie: one of this module's names.
+        value: characters that need no quotes.
         secure: whether the connection is encrypted.
-        age: for which it is kept; None until the browser is closed.
-        strict: whether not even a link from another site carries it.
+        age: maximum age; None keeps it until the browser is closed.
+        strict: whether links from other sites do not send it either (``SameSite=Strict``).
     """
     response.set_cookie(
         name_of(cookie, secure=secure),
@@ -63,7 +63,7 @@ def put(
 
 
 def drop(response: Response, cookie: str, *, secure: bool) -> None:
-    """Make the browser forget a cookie."""
+    """Delete a cookie."""
     response.delete_cookie(
         name_of(cookie, secure=secure), path="/", secure=secure, httponly=True, samesite="lax"
     )

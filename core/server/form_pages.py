@@ -1,6 +1,6 @@
-"""The pages by which people come and go: plain HTML that needs no script.
+"""HTML of the sign-in and account forms, without scripts.
 
-Everything that is not ours is escaped where it is put in; a test puts hostile texts everywhere.
+Every value is escaped where it is inserted; a test inserts hostile texts everywhere.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 STYLE = Path(__file__).with_name("forms.css")
 ICON = Path(__file__).parents[1] / "ui" / "icon.svg"
 STYLE_PATH, ICON_PATH = "paddock.css", "paddock.svg"
-"""Relative, as every link here: they hold below a proxy's prefix too."""
+"""Relative, as all links here, so that they also work below a proxy's path prefix."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One box of a form."""
+    """A labelled input of a form."""
 
     name: str
     label: str
@@ -27,10 +27,10 @@ class Field:
     autocomplete: str = "off"
     hint: str = ""
     error: str = ""
-    longest: int = 512
+    max_length: int = 512
 
     def html(self, *, focused: bool) -> str:
-        """It with its label, hint and error."""
+        """Return the input with its label, hint and error."""
         notes, ids = "", []
         if self.error:
             ids.append(f"{self.name}-error")
@@ -44,51 +44,52 @@ class Field:
         return (
             f'<div class="field"><label for="{self.name}">{escape(self.label)}</label>'
             f'<input id="{self.name}" name="{self.name}" type="{self.kind}"{value} '
-            f'maxlength="{self.longest}" autocomplete="{self.autocomplete}" autocapitalize="none" '
-            f'spellcheck="false" required{" autofocus" if focused else ""}{described}{wrong}>'
+            f'maxlength="{self.max_length}" autocomplete="{self.autocomplete}" '
+            f'autocapitalize="none" spellcheck="false" required{" autofocus" if focused else ""}'
+            f"{described}{wrong}>"
             f"{notes}</div>"
         )
 
 
 @dataclass(frozen=True)
 class Button:
-    """A button that sends the form."""
+    """A button that submits the form."""
 
     label: str
     kind: str = "primary"
     """``primary``, ``plain`` or ``danger``."""
     value: str = ""
-    """Sent as ``do``, where a form has several."""
+    """Sent as ``do``, for forms with several buttons."""
 
     def html(self) -> str:
-        """It."""
+        """Return the button's HTML."""
         sent = f' name="do" value="{escape(self.value)}"' if self.value else ""
         return f'<button class="{self.kind}"{sent}>{escape(self.label)}</button>'
 
 
 @dataclass(frozen=True)
 class Card:
-    """One form in the middle of the page."""
+    """A page with one form."""
 
     title: str
     action: str
-    """Where it is sent: a path of one segment."""
+    """Path that the form is sent to, one segment."""
     buttons: Sequence[Button]
     fields: Sequence[Field] = ()
     lead: str = ""
     """A sentence below the title."""
     error: str = ""
-    """What went wrong, where it belongs to no field."""
+    """An error that belongs to no field."""
     note: str = ""
-    """Something good to know: that one was signed out, say."""
+    """A status message, such as "You are signed out."."""
     warning: str = ""
     links: Sequence[tuple[str, str]] = ()
-    """Further ways: address and words."""
+    """Links below the form: address and text."""
     hidden: Sequence[tuple[str, str]] = ()
 
 
 def page(card: Card) -> str:
-    """The whole page."""
+    """Return the HTML document of a card."""
     boxes = "".join(
         f'<p class="{kind}" role="{role}">{escape(text)}</p>'
         for kind, role, text in (
@@ -123,5 +124,5 @@ def page(card: Card) -> str:
         f'<img src="{ICON_PATH}" alt="" width="44" height="44"><h1>{escape(card.title)}</h1>'
         f"{lead}{boxes}{form}"
         f"{f'<nav>{links}</nav>' if links else ''}</main>"
-        "<footer>Paddock · models that answer on their own machine</footer></body></html>"
+        "<footer>Paddock · language models on OpenVINO</footer></body></html>"
     )

@@ -1,4 +1,4 @@
-"""Reading a form that was sent, and telling a genuine one from a forged or replayed one."""
+"""Read submitted forms, and protect them against cross-site request forgery and replay."""
 
 from __future__ import annotations
 
@@ -15,84 +15,90 @@ from urllib.parse import parse_qsl, urlsplit
 
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
-LARGEST = 16 * 1024
-"""Bytes of a form: the longest password is 256 characters of up to twelve bytes as they are
-sent, and a change of the password has two."""
-MOST_FIELDS = 12
-SLOWEST_S = 15.0
-"""Seconds in which all of it must have come."""
-KIND = "application/x-www-form-urlencoded"
+MAX_BYTES = 16 * 1024
+"""Maximum size of a form: a password has up to 256 characters of up to twelve bytes each when
+URL-encoded, and the form to change it has two."""
+MAX_FIELDS = 12
+READ_TIMEOUT_S = 15.0
+"""Seconds in which the whole form must arrive."""
+CONTENT_TYPE = "application/x-www-form-urlencoded"
 
-AGE_S = 12 * 3600.0
-"""Seconds for which a form can be sent after it was shown."""
-_MOST_SPENT = 200_000
+TOKEN_AGE_S = 12 * 3600.0
+"""Seconds for which a form can be submitted after it was shown."""
+_MAX_USED_TOKENS = 200_000
 _NONCE = re.compile(r"[A-Za-z0-9_-]{32}")
-_SEAL = re.compile(r"([0-9]{1,12})\.([A-Za-z0-9_-]{16})\.([0-9a-f]{64})")
+_TOKEN = re.compile(r"([0-9]{1,12})\.([A-Za-z0-9_-]{16})\.([0-9a-f]{64})")
+
+
+_UNREADABLE = "The form could not be read. Open its page again."
 
 
 class BadForm(Exception):
-    """What was sent cannot be read as one of our forms."""
+    """A submitted form is invalid."""
 
     def __init__(self, status: int, sentence: str) -> None:
         """
         Args:
-            status: of the answer, as HTTP has it.
-            sentence: for the person.
+            status: HTTP status of the response.
+            sentence: text for the user.
         """
         super().__init__(sentence)
         self.status = status
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a form.
+    """Return the fields of a form.
 
     Raises:
-        BadForm: it is too long or too slow, of another kind, no proper text, or has a field twice.
+        BadForm: it is too long or too slow, has another content type, is not valid UTF-8, or has a
+            field twice.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != KIND:
-        raise BadForm(415, "Send the form from its page.")
+    if kind != CONTENT_TYPE:
+        raise BadForm(415, "The content type is not supported. Submit the form from its page.")
     body = await _body(request)
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
             keep_blank_values=True,
-            max_num_fields=MOST_FIELDS,
+            max_num_fields=MAX_FIELDS,
             encoding="utf-8",
             errors="strict",
         )
-    except ValueError as error:  # no ASCII, no UTF-8 within, or too many fields
-        raise BadForm(400, "The form could not be read; open its page again.") from error
+    except ValueError as error:  # not ASCII, not UTF-8 when decoded, or too many fields
+        raise BadForm(400, _UNREADABLE) from error
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise BadForm(400, "The form could not be read; open its page again.")
+        raise BadForm(400, _UNREADABLE)
     return fields
 
 
 async def _body(request: Request) -> bytes:
-    too_long = BadForm(413, "The form is too long; shorten what you typed.")
+    too_long = BadForm(413, "The form is too long. Shorten your input.")
     length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length[:12]) > LARGEST:
+    if length.isascii() and length.isdigit() and int(length[:12]) > MAX_BYTES:
         raise too_long
     received = bytearray()
     try:
-        async with asyncio.timeout(SLOWEST_S):
+        async with asyncio.timeout(READ_TIMEOUT_S):
             async for piece in request.stream():
                 received += piece
-                if len(received) > LARGEST:
+                if len(received) > MAX_BYTES:
                     raise too_long
     except TimeoutError as error:
-        raise BadForm(408, "The form took too long to arrive; send it again.") from error
+        raise BadForm(
+            408, f"The form did not arrive within {READ_TIMEOUT_S:.0f} s. Submit it again."
+        ) from error
     except ClientDisconnect as error:
-        raise BadForm(400, "The form was broken off.") from error
+        raise BadForm(400, "The connection was closed. Submit the form again.") from error
     return bytes(received)
 
 
 def from_this_site(request: HTTPConnection) -> bool:
-    """Whether the browser says that a page of this very server sent the request.
+    """Whether the request was sent by a page of this server, or not by a browser.
 
-    ``Sec-Fetch-Site`` where there is one (Fetch Metadata), else ``Origin`` against ``Host``. A
-    program that sends neither is no browser and carries nobody's cookies but its own.
+    Checks ``Sec-Fetch-Site`` (Fetch Metadata), or ``Origin`` against ``Host`` if it is missing. A
+    client that sends neither is not a browser and has no cookies of another user.
     """
     fetch_site = request.headers.get("sec-fetch-site")
     if fetch_site is not None:
@@ -101,15 +107,14 @@ def from_this_site(request: HTTPConnection) -> bool:
     return origin is None or same_origin(origin, request.headers.get("host"))
 
 
-def typed(request: HTTPConnection) -> bool:
-    """Whether somebody opened the address by hand, so that no page sent the request or reads the
-    answer."""
-    by_hand = request.headers.get("sec-fetch-site") == "none"
-    return by_hand and request.scope.get("method") in ("GET", "HEAD")
+def opened_directly(request: HTTPConnection) -> bool:
+    """Whether the user opened the address directly, so that no page reads the response."""
+    by_user = request.headers.get("sec-fetch-site") == "none"
+    return by_user and request.scope.get("method") in ("GET", "HEAD")
 
 
 def same_origin(origin: str, host: str | None) -> bool:
-    """Whether an ``Origin`` header names the host that was asked."""
+    """Whether an ``Origin`` header names the requested host."""
     try:
         parts = urlsplit(origin.strip())
     except ValueError:
@@ -119,60 +124,64 @@ def same_origin(origin: str, host: str | None) -> bool:
     return parts.netloc.lower() == host.strip().lower()
 
 
-class Seals:
-    """Puts a seal on every form that is shown and checks it when the form comes back.
+class CsrfTokens:
+    """Issues and checks the CSRF tokens of forms.
 
-    A seal holds for one kind of form, one browser (by a cookie of random bits), one session, and
-    once. The secret lives as long as the process: a form that was open over a restart is shown
-    again, with what was typed but for the passwords.
+    A token is valid once, for one form, one browser (by a random nonce in a cookie) and one
+    session. The secret lives as long as the process: a form that was open during a restart is
+    shown again with its input, except for passwords.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._secret = secrets.token_bytes(32)
-        self._spent: OrderedDict[str, float] = OrderedDict()
-        self._turn = threading.Lock()
+        self._used: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
 
     @staticmethod
     def new_nonce() -> str:
-        """The random bits of a browser."""
+        """Return a random nonce for a browser."""
         return secrets.token_urlsafe(24)
 
     @staticmethod
     def is_nonce(text: str | None) -> bool:
-        """Whether a text can be one."""
+        """Whether a text has the format of a nonce."""
         return bool(text) and _NONCE.fullmatch(text or "") is not None
 
-    def seal(self, form: str, nonce: str, token: str | None) -> str:
-        """A seal for a form of this kind, shown to the browser of this nonce and session."""
+    def issue(self, form: str, nonce: str, session_token: str | None) -> str:
+        """Return a token for a form shown in the browser with this nonce and session."""
         moment, serial = str(int(self._clock())), secrets.token_urlsafe(12)
-        return f"{moment}.{serial}.{self._mac(form, nonce, token, moment, serial)}"
+        return f"{moment}.{serial}.{self._mac(form, nonce, session_token, moment, serial)}"
 
-    def holds(self, seal: str, form: str, nonce: str | None, token: str | None) -> bool:
-        """Whether the form is genuine, fresh, and was not done before."""
-        found = _SEAL.fullmatch(seal)
+    def is_valid(
+        self, csrf_token: str, form: str, nonce: str | None, session_token: str | None
+    ) -> bool:
+        """Whether the token is genuine, not expired and not used."""
+        found = _TOKEN.fullmatch(csrf_token)
         if found is None or nonce is None or not self.is_nonce(nonce):
             return False
         moment, serial, mac = found.groups()
-        if not hmac.compare_digest(mac, self._mac(form, nonce, token, moment, serial)):
+        if not hmac.compare_digest(mac, self._mac(form, nonce, session_token, moment, serial)):
             return False
-        if not 0 <= self._clock() - int(moment) <= AGE_S:
+        if not 0 <= self._clock() - int(moment) <= TOKEN_AGE_S:
             return False
-        with self._turn:
-            return mac not in self._spent
+        with self._lock:
+            return mac not in self._used
 
-    def spend(self, seal: str) -> None:
-        """What the form asked for is done: it cannot be sent again."""
-        mac = seal.rpartition(".")[2]
-        with self._turn:
-            self._spent[mac] = self._clock()
-            oldest = self._clock() - AGE_S
-            while self._spent and (
-                len(self._spent) > _MOST_SPENT or next(iter(self._spent.values())) < oldest
+    def mark_used(self, csrf_token: str) -> None:
+        """Invalidate a token after the form was processed."""
+        mac = csrf_token.rpartition(".")[2]
+        with self._lock:
+            self._used[mac] = self._clock()
+            oldest = self._clock() - TOKEN_AGE_S
+            while self._used and (
+                len(self._used) > _MAX_USED_TOKENS or next(iter(self._used.values())) < oldest
             ):
-                self._spent.popitem(last=False)
+                self._used.popitem(last=False)
 
-    def _mac(self, form: str, nonce: str, token: str | None, moment: str, serial: str) -> str:
-        session = hashlib.sha256((token or "").encode()).hexdigest()
+    def _mac(
+        self, form: str, nonce: str, session_token: str | None, moment: str, serial: str
+    ) -> str:
+        session = hashlib.sha256((session_token or "").encode()).hexdigest()
         message = "\n".join((form, nonce, session, moment, serial)).encode()
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""Headers that make the browser refuse what no page of ours does."""
+"""Security headers of all responses."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ _INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 ALWAYS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",  # links hold instructions
+    "Referrer-Policy": "same-origin",  # links contain instructions
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), "
     "payment=(), usb=()",
 }
 HSTS = "max-age=31536000"
-"""A year, as browsers' preload lists ask for at least; sent over HTTPS only (RFC 6797 §7.2)."""
+"""One year, the minimum of browsers' preload lists; sent over HTTPS only (RFC 6797 §7.2)."""
 
 FORM_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
-"""Of the pages with forms: they need no script at all."""
+"""``Content-Security-Policy`` of the form pages, which need no scripts."""
 
 
 def page_policy(index: Path, scripts: Iterable[str] = ()) -> str:
-    """Content policy of the Streamlit pages.
+    """Return the ``Content-Security-Policy`` of the Streamlit pages.
 
-    Styles are the one thing that must be allowed inline: Streamlit writes its own into the page as
-    it runs. Scripts come from this server only, and those inside a page are known by their hash.
+    Inline styles must be allowed because Streamlit adds its own at runtime. Scripts are loaded from
+    this server only, and inline scripts are allowed by hash.
 
     Args:
-        index: Streamlit's ``index.html``, with a script of its own.
-        scripts: of ours, as they stand between their tags.
+        index: Streamlit's ``index.html``, which has an inline script.
+        scripts: Paddock's inline scripts, without their tags.
     """
     inside = [*_INLINE.findall(index.read_bytes()), *(script.encode() for script in scripts)]
     hashes = " ".join(
@@ -64,18 +64,18 @@ def page_policy(index: Path, scripts: Iterable[str] = ()) -> str:
 
 
 class SecurityHeaders:
-    """Adds them to every answer of the server."""
+    """Middleware that adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp, policy: str) -> None:
         """
         Args:
-            policy: content policy of answers that bring none of their own.
+            policy: ``Content-Security-Policy`` of responses that do not set one.
         """
         self._app = app
         self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Handle one ASGI request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -89,7 +89,7 @@ class SecurityHeaders:
                 if scope.get("scheme") == "https":
                     headers["Strict-Transport-Security"] = HSTS
                 if "access-control-allow-origin" in headers:
-                    del headers["access-control-allow-origin"]  # nobody else's page reads us
+                    del headers["access-control-allow-origin"]  # no cross-origin access
             await send(message)
 
         await self._app(scope, receive, with_headers)

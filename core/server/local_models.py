@@ -1,4 +1,4 @@
-"""The models of this machine for programs: :class:`core.api.service.Answering` of an engine."""
+"""The models of this machine for the API."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from core.store.for_device import npu_store
 
 _NPU = "NPU"
 _SHOWN = 100
-"""Characters of an unknown name that are repeated."""
+"""Characters of an unknown name that are quoted in an error."""
 
 logger = logging.getLogger(__name__)
 
 
 class EngineModels:
-    """See :class:`core.api.service.Answering`.
+    """A :class:`core.api.service.ModelService` for the models of an engine.
 
-    Programs get what can answer now: what is converted, and the embedded models, which are in
-    seconds. Nothing is fetched or compressed for them, and no folder of the machine is looked into.
+    API requests can use the models that can answer now: converted models, and the demo models,
+    whose conversion takes seconds. Nothing is downloaded or compressed for a request, and no other
+    folder of the machine is read.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -38,13 +39,13 @@ class EngineModels:
 
     @property
     def limits(self) -> Limits:
-        """See :class:`core.api.service.Answering`."""
+        """Limits of a request, from the settings."""
         settings = self._engine.settings
         return Limits(settings.max_new_tokens, settings.max_characters)
 
     def models(self) -> list[ModelCard]:
-        """See :class:`core.api.service.Answering`: the embedded models first, then by name."""
-        stored = sorted(_good(self._engine.store), key=lambda each: not _embedded(each))
+        """Return the models that can answer now: demo models first, then by name."""
+        stored = sorted(_usable(self._engine.store), key=lambda each: not _embedded(each))
         there = {(each.key, each.precision) for each in stored}
         embedded = [
             _embedded_card(ModelName(row.key), row)
@@ -52,7 +53,7 @@ class EngineModels:
             if row.embedded and (row.key, DEFAULT_PRECISION) not in there
             if not self._engine.settings.kiosk
         ]
-        for_npu = _good(npu_store(self._engine.settings))
+        for_npu = _usable(npu_store(self._engine.settings))
         return (
             embedded
             + [_stored_card(ModelName(each.name, each.precision), each) for each in stored]
@@ -60,22 +61,30 @@ class EngineModels:
         )
 
     def find(self, name: str) -> ModelCard:
-        """See :class:`core.api.service.Answering`."""
+        """Return the model with this name.
+
+        Raises:
+            UnknownModelError: no such model can answer now.
+        """
         wanted, stored = self._find(name)
         if stored is not None:
             return _stored_card(wanted, stored)
         return _embedded_card(wanted, catalogue()[wanted.model])
 
     def sampling(self, name: str) -> SamplingSettings:
-        """See :class:`core.api.service.Answering`."""
+        """Return the model's default sampling settings."""
         try:
             wanted, stored = self._find(name)
-        except PaddockError:  # refused when it is to start
+        except PaddockError:  # raised again by start
             return SamplingSettings()
         return default_sampling(self._engine.store, _spec(wanted, stored).model)
 
     def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
-        """See :class:`core.api.service.Answering`."""
+        """Start an answer and return immediately.
+
+        Raises:
+            PaddockError: it cannot be started.
+        """
         wanted, stored = self._find(name)
         return self._engine.answer(
             self._engine.handle(_spec(wanted, stored)),
@@ -86,44 +95,45 @@ class EngineModels:
         )
 
     def _find(self, name: str) -> tuple[ModelName, StoredModel | None]:
-        """
+        """Return the parsed name and the stored model, None for a demo model not yet converted.
+
         Raises:
             UnknownModelError: no such model can answer now.
         """
-        stored = _good(self._engine.store)
+        stored = _usable(self._engine.store)
         for_npu = npu_store(self._engine.settings)
-        for wanted in _meanings(name):
+        for wanted in _interpretations(name):
             int4 = device_int4(wanted.precision, wanted.device)
-            for each in stored if int4 is None else (*stored, *_good(for_npu)):
-                meant = each.precision is wanted.precision and wanted.model in _names(each)
-                if meant and (int4 is None or each.suits(int4)):
+            for each in stored if int4 is None else (*stored, *_usable(for_npu)):
+                matches = each.precision is wanted.precision and wanted.model in _names(each)
+                if matches and (int4 is None or each.suits(int4)):
                     return wanted, each
             row = catalogue().get(wanted.model)
             if row is not None and row.embedded:
                 self._engine.settings.check_not_kiosk()
                 return wanted, None
         raise UnknownModelError(
-            f"There is no model {name[:_SHOWN]!r} here that can answer now; GET /v1/models lists "
-            "those there are, and the Models page gets others."
+            f"The model {name[:_SHOWN]!r} is not on this machine. Choose one of GET /v1/models, or "
+            "download it on the Models page."
         )
 
 
-def _good(store: ModelStore) -> list[StoredModel]:
-    """What is stored and need not be made anew first, as where its folder has changed since."""
-    good = []
+def _usable(store: ModelStore) -> list[StoredModel]:
+    """Return the stored models that need no new conversion because their source has changed."""
+    usable = []
     for each in store.list():
         try:
             if store.get(_source(each), each.precision) is not None:
-                good.append(each)
+                usable.append(each)
         except (OSError, ValueError, PaddockError) as error:
-            logger.warning("%s is passed over, since it cannot be read: %s", each.folder, error)
-    return good
+            logger.warning("%s is not listed because it cannot be read: %s", each.folder, error)
+    return usable
 
 
-def _meanings(name: str) -> Iterator[ModelName]:
-    """A name may be a model's own as it is, whatever stands in it.
+def _interpretations(name: str) -> Iterator[ModelName]:
+    """Yield the ways to read a name, which may itself contain what looks like a suffix.
 
-    One with nothing behind it means a GGUF model as it is stored where there is no INT8.
+    Without a suffix, it also means a GGUF model as stored if there is no INT8 version.
     """
     yield ModelName(name)
     yield ModelName(name, Precision.STORED)
@@ -147,7 +157,7 @@ def _embedded(stored: StoredModel) -> bool:
 
 
 def _source(stored: StoredModel) -> Source:
-    """What it was made from, not looked for."""
+    """Return the recorded source, without checking that it still exists."""
     source = stored.manifest.source
     kind = SourceKind(source.kind)
     row = catalogue().get(stored.key)

@@ -1,8 +1,8 @@
-"""The door: what of the server may be reached by whom, before anything of it runs.
+"""Authentication middleware: rejects requests before any page code runs.
 
-Where signing in is required, somebody who is not signed in reaches the forms and what these are
-made of, and nothing else: no page, no websocket (so that no script of a page ever starts for
-them), no media, upload or component.
+Where sign-in is required, visitors who are not signed in reach the forms and their files, and
+nothing else: no page, no websocket (so that no page script runs for them), no media file, upload
+or component.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.errors import PaddockError, PersonMistake, RecordsError
 from core.server import form_pages
 from core.server.connections import Connections
 from core.server.forms import same_origin
-from core.server.missing_v1 import is_astray
+from core.server.missing_v1 import lacks_v1
 from core.server.paths import (
     DELETE,
     PAGES,
@@ -29,19 +29,19 @@ from core.server.paths import (
     SIGN_IN,
     SIGN_OUT,
     V1,
-    sign_in_for,
+    sign_in_link,
 )
 from core.server.prometheus_route import METRICS, asks_for_page
 from core.server.visitor import Visitor, Visitors
 
 CONNECTION_HEADER = "x-paddock-connection"
-"""Tells a page, within the server, which connection it is drawn for; from outside it is dropped."""
+"""Passes the connection's id to the page; removed from incoming requests."""
 OWNER_HEADER = "x-paddock-owner"
-"""Tells Streamlit whose session a page is (``server.trustedUserHeaders``): a browser of somebody
-else that asks for it by its id gets a new one."""
-_OURS = (CONNECTION_HEADER, OWNER_HEADER)
+"""Passes the owner of a session to Streamlit (``server.trustedUserHeaders``): another user's
+browser that requests the session by its id gets a new one. Removed from incoming requests."""
+_INTERNAL = (CONNECTION_HEADER, OWNER_HEADER)
 
-_OPEN = {
+_PUBLIC = {
     "healthz",
     "_stcore/health",
     "favicon.png",
@@ -55,17 +55,17 @@ _OPEN = {
     form_pages.STYLE_PATH,
     form_pages.ICON_PATH,
 }
-"""What everybody reaches; the forms see to themselves."""
+"""Paths that everybody reaches; the forms check the session themselves."""
 _STREAM = "_stcore/stream"
 _MEDIA, _UPLOADS = "media/", "_stcore/upload_file/"
 
-_SIGN_IN_FIRST = "Sign in first: this Paddock is for people with an account."
+_SIGN_IN_REQUIRED = "Sign-in is required. Sign in and try again."
 
 logger = logging.getLogger(__name__)
 
 
-class Guard:
-    """Looks at every request and websocket, and turns away what may not pass."""
+class AuthMiddleware:
+    """Checks every request and websocket, and rejects those that are not allowed."""
 
     def __init__(
         self,
@@ -77,19 +77,19 @@ class Guard:
     ) -> None:
         """
         Args:
-            app: what is behind the door.
-            visitors: tells who visits; asked for when the first one comes.
-            connections: where open pages are noted.
-            prefix: ``server.baseUrlPath``, with a slash before and none behind.
+            app: the application behind this middleware.
+            visitors: identifies visitors; called at the first request.
+            connections: registry of open pages.
+            prefix: ``server.baseUrlPath``, with a leading and without a trailing slash.
         """
         self._app = app
         self._visitors = visitors
         self._connections = connections
         self._prefix = prefix
-        self._base = f"{prefix}/" if prefix else ""  # a path without its slash is one up
+        self._base = f"{prefix}/" if prefix else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Handle one ASGI request or websocket."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -99,31 +99,31 @@ class Guard:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = self._path(scope)
-        open_to_all = path in _OPEN or self._for_programs(scope)
-        refusal = None if open_to_all else await self._refusal(scope, path)
-        await (refusal or self._app)(scope, receive, send)
+        public = path in _PUBLIC or self._is_api(scope)
+        rejection = None if public else await self._rejection(scope, path)
+        await (rejection or self._app)(scope, receive, send)
 
-    async def _refusal(self, scope: Scope, path: str) -> Response | None:
-        """What somebody is told who may not pass."""
+    async def _rejection(self, scope: Scope, path: str) -> Response | None:
+        """Return the response to a request that is not allowed, or None if it is."""
         try:
             visitor = await self._visitor(scope)
         except RecordsError:
-            logger.exception("The database failed at the door")
-            return _plain("The database cannot be read just now; try again in a minute.", 503)
-        except PersonMistake as error:  # a setting that cannot be
+            logger.exception("The database failed while a visitor was identified")
+            return _plain("The database cannot be read at the moment. Try again in a minute.", 503)
+        except PersonMistake as error:  # an invalid setting
             return _plain(str(error), 500)
         if not visitor.access.use:
             if scope["method"] in ("GET", "HEAD") and path in ("", *PAGES):
                 query = scope["query_string"].decode("latin-1")
-                where = self._way_up(scope) + sign_in_for(path or PAGES[0], query)
+                where = self._root(scope) + sign_in_link(path or PAGES[0], query)
                 return RedirectResponse(where, 303, headers={"Cache-Control": "no-store"})
-            return _plain(_SIGN_IN_FIRST, 401)
+            return _plain(_SIGN_IN_REQUIRED, 401)
         if path.startswith(_MEDIA):
             file_id = path.removeprefix(_MEDIA).partition(".")[0]
-            return None if self._connections.may_fetch(file_id, visitor.owner) else _not_yours()
+            return None if self._connections.may_fetch(file_id, visitor.owner) else _not_found()
         if path.startswith(_UPLOADS):
             session = path.removeprefix(_UPLOADS).partition("/")[0]
-            return None if self._connections.owner_of(session) == visitor.owner else _not_yours()
+            return None if self._connections.owner_of(session) == visitor.owner else _not_found()
         return None
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,17 +137,17 @@ class Guard:
             try:
                 visitor = await self._visitor(scope)
             except PaddockError:
-                logger.exception("Nobody could be told at the door")
+                logger.exception("The visitor of a websocket could not be identified")
         if visitor is None or not visitor.access.use:
-            await receive()  # the browser's opening
-            await send({"type": "websocket.close", "code": 1008})  # refused with 403
+            await receive()  # websocket.connect
+            await send({"type": "websocket.close", "code": 1008})  # rejects it with 403
             return
-        connection = self._connections.opened(visitor, receive, send)
+        connection = self._connections.add(visitor, receive, send)
         scope = dict(scope)
-        inside = MutableHeaders(raw=[pair for pair in scope["headers"] if not _ours(pair[0])])
-        inside[CONNECTION_HEADER] = connection.id
-        inside[OWNER_HEADER] = visitor.owner
-        scope["headers"] = inside.raw
+        added = MutableHeaders(raw=[pair for pair in scope["headers"] if not _internal(pair[0])])
+        added[CONNECTION_HEADER] = connection.id
+        added[OWNER_HEADER] = visitor.owner
+        scope["headers"] = added.raw
         try:
             await self._app(scope, connection.receive, connection.send)
         finally:
@@ -156,30 +156,30 @@ class Guard:
     async def _visitor(self, scope: Scope) -> Visitor:
         return await run_in_threadpool(self._visitors().of, HTTPConnection(scope))
 
-    def _for_programs(self, scope: Scope) -> bool:
-        """Whether the route looks by itself at who asks, by a key: as no page or form does."""
+    def _is_api(self, scope: Scope) -> bool:
+        """Whether the request is for a route that authenticates by API key itself."""
         path = str(scope["path"]).removeprefix(self._prefix)
         return (
             path.startswith(f"{V1}/")
             or (path == METRICS and not asks_for_page(scope))
-            or is_astray(scope, self._prefix)
+            or lacks_v1(scope, self._prefix)
         )
 
-    def _way_up(self, scope: Scope) -> str:
-        """From the path to where the forms are, relative where a proxy may have put a prefix."""
+    def _root(self, scope: Scope) -> str:
+        """Return the way to the forms, relative if a proxy may have added a path prefix."""
         return self._base or "../" * (str(scope["path"]).count("/") - 1)
 
     def _path(self, scope: Scope) -> str:
-        """The path below the prefix, without slashes at its ends."""
+        """Return the path below the prefix, without leading and trailing slashes."""
         return str(scope["path"]).removeprefix(self._prefix).strip("/")
 
 
-def _ours(name: bytes) -> bool:
-    return name.decode("latin-1").lower().replace("_", "-") in _OURS
+def _internal(name: bytes) -> bool:
+    return name.decode("latin-1").lower().replace("_", "-") in _INTERNAL
 
 
-def _not_yours() -> Response:
-    """The same for what is another person's as for what is not there."""
+def _not_found() -> Response:
+    """Return the same response for other users' files as for files that do not exist."""
     return _plain("Not found", 404)
 
 

@@ -1,7 +1,7 @@
-"""The paths of the server that are ours, and where a person may be sent on to.
+"""Paths of the forms and pages, and the redirect after sign-in.
 
-All stand beside each other at the same depth as the pages, and are linked relative to one another:
-so they hold below whatever prefix a proxy, or ``server.baseUrlPath``, puts before them.
+All have the same depth as the pages and are linked relative to each other, so that they work below
+any path prefix of a proxy or of ``server.baseUrlPath``.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from urllib.parse import quote
 SIGN_IN, REGISTER, SIGN_OUT = "sign-in", "register", "sign-out"
 PASSWORD, DELETE = "change-password", "delete-account"
 PAGES = ("instruct", "compare", "metrics", "models", "account")
-"""The pages behind the door."""
+"""The Streamlit pages."""
 FIRST_PAGE = PAGES[0]
 ACCOUNT_PAGE = "account"
 V1 = "/v1"
-"""Below it OpenAI's protocol is spoken; see :mod:`core.api`."""
+"""Path of the OpenAI-compatible API; see :mod:`core.api`."""
 
-LONGEST = 4000
-"""Characters of a link that is kept while somebody signs in."""
-_ONWARD = re.compile(rf"(?:{'|'.join(PAGES)})(?:\?[\x21-\x7e]*)?", re.ASCII)
+MAX_LINK = 4000
+"""Characters of a link that is kept during sign-in."""
+_PAGE_LINK = re.compile(rf"(?:{'|'.join(PAGES)})(?:\?[\x21-\x7e]*)?", re.ASCII)
 
 
-def onward(text: str | None) -> str:
-    """Where somebody goes after signing in: a page of ours with its link, or the first one."""
+def safe_next(text: str | None) -> str:
+    """Return the redirect after sign-in: the given link if it is to a page, or the first page."""
     text = text or ""
-    return text if len(text) <= LONGEST and _ONWARD.fullmatch(text) else FIRST_PAGE
+    return text if len(text) <= MAX_LINK and _PAGE_LINK.fullmatch(text) else FIRST_PAGE
 
 
-def sign_in_for(path: str, query: str) -> str:
-    """The way to the sign-in form that leads on to a page afterwards.
+def sign_in_link(path: str, query: str) -> str:
+    """Return the link to the sign-in form that redirects to a page afterwards.
 
     Args:
-        path: of the page, without slashes.
-        query: of its link, as the browser sent it.
+        path: path of the page, without slashes.
+        query: query of its link, as the browser sent it.
     """
-    wanted = onward(f"{path}?{query}" if query else path)
+    wanted = safe_next(f"{path}?{query}" if query else path)
     return SIGN_IN if wanted == FIRST_PAGE else f"{SIGN_IN}?next={quote(wanted, safe='')}"

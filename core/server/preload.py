@@ -1,4 +1,4 @@
-"""A script of ours in Streamlit's page, which lets the browser load ahead what it will need."""
+"""Insert a script into Streamlit's page that preloads files which the browser will need."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ _END_OF_HEAD = b"</head>"
 _VALIDATORS = ("etag", "last-modified")
 
 
-class ScriptInPage:
-    """Puts a script at the end of the head of each page that comes from inside.
+class PreloadMiddleware:
+    """Inserts a script at the end of each page's ``<head>``.
 
-    Pages with a content policy of their own, which need no script, and everything else stay as they
-    are.
+    Pages that set their own ``Content-Security-Policy`` and all other responses are unchanged.
     """
 
     def __init__(self, app: ASGIApp, script: str) -> None:
         """
         Args:
-            script: allowed by :func:`core.server.headers.page_policy`; without one nothing is
-                inserted.
+            script: script that :func:`core.server.headers.page_policy` allows; nothing is inserted
+                if it is empty.
         """
         self._app = app
         self._tag = f"<script>{script}</script>".encode() if script else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Handle one ASGI request."""
         if not (self._tag and scope["type"] == "http" and scope["method"] == "GET"):
             await self._app(scope, receive, send)
             return
@@ -34,7 +33,7 @@ class ScriptInPage:
             await self._app(scope, receive, send)
             return
         scope = dict(scope)
-        scope["headers"] = [  # the page is to come as it is
+        scope["headers"] = [  # request the page uncompressed
             (name, value) for name, value in scope["headers"] if name != b"accept-encoding"
         ]
         start: Message | None = None
@@ -67,7 +66,7 @@ def _is_page(start: Message) -> bool:
 
 
 def _resized(start: Message, length: int) -> Message:
-    """The start of an answer of this length, which no cache takes for the file it came from."""
+    """Return the response start for this length, without the cache validators of the file."""
     headers = MutableHeaders(raw=list(start["headers"]))
     for name in _VALIDATORS:
         if name in headers:

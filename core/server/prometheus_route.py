@@ -1,6 +1,6 @@
-"""``GET /metrics`` for Prometheus, at the address of a page.
+"""``GET /metrics`` for Prometheus, on the same path as the Metrics page.
 
-A browser that opens a page asks for HTML and gets the Metrics page; everything else is a program.
+A browser that opens the page accepts HTML; any other request gets the Prometheus metrics.
 """
 
 from __future__ import annotations
@@ -17,33 +17,35 @@ from starlette.types import Scope
 from core.api.errors import ApiError, api_error
 from core.errors import PaddockError
 from core.inference.prometheus import Meters
-from core.server.api_keys import Programs
+from core.server.api_keys import ApiAuthentication
 
 METRICS = "/metrics"
 
 
 def asks_for_page(scope: Scope) -> bool:
-    """Whether a browser wants to show what it gets."""
+    """Whether the request accepts HTML."""
     return "text/html" in Headers(scope=scope).get("accept", "").lower()
 
 
-class ProgramsRoute(Route):
-    """A route that browsers which open a page pass by."""
+class PrometheusRoute(Route):
+    """A route that does not match requests for a page."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """See Starlette."""
+        """Match only requests that do not accept HTML."""
         if scope["type"] == "http" and asks_for_page(scope):
             return Match.NONE, {}
         return super().matches(scope)
 
 
-def metrics_route(prefix: str, meters: Callable[[], Meters], programs: Programs) -> Route:
-    """The route.
+def metrics_route(
+    prefix: str, meters: Callable[[], Meters], authentication: ApiAuthentication
+) -> Route:
+    """Return the route.
 
     Args:
-        prefix: ``server.baseUrlPath``, with a slash before and none behind.
-        meters: asked for in a thread.
-        programs: guests at this machine are let in, and keys with the right to manage.
+        prefix: ``server.baseUrlPath``, with a leading and without a trailing slash.
+        meters: returns the metrics; called in a thread.
+        authentication: allows guests on this machine, and keys with the Manage permission.
     """
 
     def exposition(accept: str) -> tuple[bytes, str]:
@@ -54,15 +56,15 @@ def metrics_route(prefix: str, meters: Callable[[], Meters], programs: Programs)
 
     async def metrics(request: Request) -> Response:
         try:
-            await run_in_threadpool(programs.admit_manager, request)
+            await run_in_threadpool(authentication.authenticate_manager, request)
             accept = request.headers.get("accept", "")
             body, kind = await run_in_threadpool(exposition, accept)
         except (ApiError, PaddockError) as error:
-            refusal = api_error(error)
-            await run_in_threadpool(count, request.method, refusal.status)
-            return refusal.response()
+            failure = api_error(error)
+            await run_in_threadpool(count, request.method, failure.status)
+            return failure.response()
         await run_in_threadpool(count, request.method, 200)
         headers = {"Cache-Control": "no-store", "Content-Type": kind, "Vary": "Accept"}
         return Response(body, headers=headers)
 
-    return ProgramsRoute(f"{prefix}{METRICS}", metrics, methods=["GET"])
+    return PrometheusRoute(f"{prefix}{METRICS}", metrics, methods=["GET"])

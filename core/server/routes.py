@@ -1,7 +1,7 @@
-"""The forms by which people come and go, and what they do.
+"""Routes for sign-in, registration, password change and account deletion.
 
-Each answers ``GET`` with the form and ``POST`` with a redirect, or with the form again and a
-sentence beside what is wrong. Nothing that was typed as a password is ever sent back.
+Each answers ``GET`` with the form, and ``POST`` with a redirect or with the form and an error next
+to the field. Passwords are never sent back.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from core.auth import Accounts, Client, Outsider, SignedIn
+from core.auth import Accounts, Client, ProviderUser, SignedIn
 from core.auth.names import parse_name
 from core.auth.passwords import checked_password
 from core.errors import (
@@ -35,7 +35,7 @@ from core.errors import (
 )
 from core.server import cookies, form_pages
 from core.server.form_pages import Button, Card, Field
-from core.server.forms import BadForm, Seals, from_this_site, read_form
+from core.server.forms import BadForm, CsrfTokens, from_this_site, read_form
 from core.server.headers import FORM_POLICY
 from core.server.paths import (
     ACCOUNT_PAGE,
@@ -45,68 +45,68 @@ from core.server.paths import (
     REGISTER,
     SIGN_IN,
     SIGN_OUT,
-    onward,
+    safe_next,
 )
 from core.server.visitor import Visitor, Visitors
 from core.settings import Registration, Settings
 
 T = TypeVar("T")
 
-AT_ONCE = 16
-"""Forms that are worked on at once; argon2 lets fewer hash. The others wait, so that the threads
-which serve everything else are never all taken."""
+MAX_CONCURRENT = 16
+"""Forms processed at the same time; fewer passwords are hashed. Further ones wait, so that they
+never take all threads of the server."""
 
-SEAL = "seal"
+CSRF_FIELD = "csrf_token"
 OWN = "own"
-"""In the link to the sign-in form for whoever has an account of ours, whatever a provider says."""
-_STALE_FORM = "This form was open too long, or was sent already; check it and send it once more."
-_FOREIGN_FORM = "This form was not sent from its own page; open it here and send it again."
+"""Query parameter of the sign-in link that shows the password form in spite of a provider."""
+_EXPIRED_FORM = "This form has expired or was already submitted. Check it and submit it again."
+_CROSS_ORIGIN = "Cross-origin requests are not allowed. Submit the form from this page."
+_NO_DATABASE = "The database cannot be read at the moment. Try again in a minute."
 _NOTES = {
     "left": "You are signed out.",
-    "ended": "Your session has ended. Sign in again to go on.",
-    "deleted": "Your account and all that belonged to it are deleted.",
+    "ended": "Your session has ended. Sign in again.",
+    "deleted": "Your account and its data were deleted.",
 }
 
 logger = logging.getLogger(__name__)
 
 
 class Providers:
-    """Providers by which people can sign in too; this one is for a server without any."""
+    """OpenID Connect providers; this class is for a server without any."""
 
-    def ways(self) -> list[tuple[str, str]]:
-        """Address and words of the link to each."""
+    def links(self) -> list[tuple[str, str]]:
+        """Return address and text of the link to each provider."""
         return []
 
-    def outsider(self, request: Request) -> Outsider | None:
-        """Whom a provider has vouched for in this browser."""
+    def user(self, request: Request) -> ProviderUser | None:
+        """Return the user whom a provider has authenticated in this browser."""
         return None
 
     def forget(self, request: Request, response: Response) -> None:
-        """Make the browser forget that: from now on it is known by our own session."""
+        """Delete the provider's cookie; Paddock's own session replaces it."""
 
 
 @dataclass
 class FormPages:
-    """The routes; one object a server."""
+    """The form routes of one server."""
 
     visitors: Callable[[], Visitors]
     accounts: Callable[[], Accounts]
     load_settings: Callable[[], Settings]
-    seals: Seals = field(default_factory=Seals)
-    ended: Callable[[], None] = lambda: None
-    """Called when sessions have ended: open pages are cut off."""
-    leaving: Callable[[str], None] = lambda owner: None
-    """Called in a thread before an account is deleted: its answers under way are stopped."""
+    csrf_tokens: CsrfTokens = field(default_factory=CsrfTokens)
+    on_sessions_ended: Callable[[], None] = lambda: None
+    """Called after sessions have ended, to disconnect open pages."""
+    before_deletion: Callable[[str], None] = lambda owner: None
+    """Called in a thread before an account is deleted, to stop its running answers."""
     providers: Providers = field(default_factory=lambda: Providers())
-    """By which one can sign in too."""
 
     def routes(self, prefix: str = "") -> list[BaseRoute]:
-        """All of them.
+        """Return all routes.
 
         Args:
-            prefix: ``server.baseUrlPath``, with a slash before and none behind.
+            prefix: ``server.baseUrlPath``, with a leading and without a trailing slash.
         """
-        self._turns = anyio.CapacityLimiter(AT_ONCE)
+        self._limiter = anyio.CapacityLimiter(MAX_CONCURRENT)
         pages: dict[str, Callable[[Request, Visitor], Awaitable[Response]]] = {
             SIGN_IN: self._sign_in,
             REGISTER: self._register,
@@ -116,21 +116,21 @@ class FormPages:
         }
         return [
             *(
-                Route(f"{prefix}/{path}", self._answering(path, page), methods=["GET", "POST"])
+                Route(f"{prefix}/{path}", self._endpoint(path, page), methods=["GET", "POST"])
                 for path, page in pages.items()
             ),
             Route(f"{prefix}/{form_pages.STYLE_PATH}", _file(form_pages.STYLE, "text/css")),
             Route(f"{prefix}/{form_pages.ICON_PATH}", _file(form_pages.ICON, "image/svg+xml")),
         ]
 
-    # What all have in common
+    # Common to all forms
 
     @cached_property
     def settings(self) -> Settings:
-        """Read when the first form is asked for."""
+        """The settings, read at the first request."""
         return self.load_settings()
 
-    def _answering(
+    def _endpoint(
         self, path: str, page: Callable[[Request, Visitor], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -138,10 +138,9 @@ class FormPages:
                 visitor = await self._in_thread(lambda: self.visitors().of(request))
                 response = await page(request, visitor)
             except RecordsError:
-                logger.exception("The database failed while a form was answered")
-                sentence = "The database cannot be read just now; try again in a minute."
-                return _shown(Card("Not available just now", path, (), error=sentence), 503)
-            except PersonMistake as error:  # a setting that cannot be
+                logger.exception("The database failed while a form was processed")
+                return _shown(Card("Not available", path, (), error=_NO_DATABASE), 503)
+            except PersonMistake as error:  # an invalid setting
                 return _shown(Card("Not available", path, (), error=str(error)), 500)
             if visitor.stale and not _sets(response, cookies.SESSION):
                 cookies.drop(response, cookies.SESSION, secure=visitor.secure)
@@ -150,38 +149,38 @@ class FormPages:
         return answer
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._turns)
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
-    async def _sent(self, request: Request, form: str, visitor: Visitor) -> dict[str, str]:
-        """The fields of a form that was shown by us, to this browser, and not done yet.
+    async def _submitted(self, request: Request, form: str, visitor: Visitor) -> dict[str, str]:
+        """Return the fields of a submitted form.
 
         Raises:
-            BadForm: it was not.
+            BadForm: it is invalid, cross-origin, expired or already submitted.
         """
         if not from_this_site(request):
-            raise BadForm(403, _FOREIGN_FORM)
+            raise BadForm(403, _CROSS_ORIGIN)
         fields = await read_form(request)
         nonce = self._nonce(request, visitor)
-        if not self.seals.holds(fields.get(SEAL, ""), form, nonce, visitor.token):
-            raise _StaleForm(fields)
+        if not self.csrf_tokens.is_valid(fields.get(CSRF_FIELD, ""), form, nonce, visitor.token):
+            raise _ExpiredForm(fields)
         return fields
 
     def _nonce(self, request: Request, visitor: Visitor) -> str | None:
         found = cookies.read(request.cookies, cookies.FORM, secure=visitor.secure)
-        return found if self.seals.is_nonce(found) else None
+        return found if self.csrf_tokens.is_nonce(found) else None
 
     def _show(self, request: Request, visitor: Visitor, card: Card, status: int = 200) -> Response:
-        """A form, sealed for this browser."""
+        """Return a form with a CSRF token for this browser."""
         nonce = self._nonce(request, visitor)
-        new = None if nonce else self.seals.new_nonce()
-        seal = self.seals.seal(card.action, nonce or new or "", visitor.token)
+        new = None if nonce else self.csrf_tokens.new_nonce()
+        csrf_token = self.csrf_tokens.issue(card.action, nonce or new or "", visitor.token)
         if not visitor.secure and not visitor.place.on_this_machine:
             card = replace(
                 card,
-                warning="This connection is not encrypted: others on the network can read what "
-                "you type here.",
+                warning="This connection is not encrypted. Others on the network can read your "
+                "input.",
             )
-        response = _shown(replace(card, hidden=(*card.hidden, (SEAL, seal))), status)
+        response = _shown(replace(card, hidden=(*card.hidden, (CSRF_FIELD, csrf_token))), status)
         if new:
             cookies.put(response, cookies.FORM, new, secure=visitor.secure, strict=True)
         return response
@@ -189,8 +188,8 @@ class FormPages:
     def _enter(
         self, signed_in: SignedIn, visitor: Visitor, fields: Mapping[str, str], where: str
     ) -> Response:
-        """Send somebody on who has signed in just now, in this browser."""
-        self.seals.spend(fields.get(SEAL, ""))
+        """Set the cookies of a new session and redirect."""
+        self.csrf_tokens.mark_used(fields.get(CSRF_FIELD, ""))
         response = _redirect(where)
         secure = visitor.secure
         longest = timedelta(hours=self.settings.session_max_h)
@@ -198,31 +197,31 @@ class FormPages:
         cookies.put(
             response, cookies.DEVICE, signed_in.device, secure=secure, age=cookies.DEVICE_AGE
         )
-        cookies.drop(response, cookies.FORM, secure=secure)  # forms of before are void
+        cookies.drop(response, cookies.FORM, secure=secure)  # invalidates forms shown before
         return response
 
-    # Coming
+    # Sign-in and registration
 
     async def _sign_in(self, request: Request, visitor: Visitor) -> Response:
-        where = onward(request.query_params.get("next"))
+        where = safe_next(request.query_params.get("next"))
         if request.method != "POST" and visitor.account is not None:
             return _redirect(where)
         note = next((_NOTES[key] for key in _NOTES if key in request.query_params), "")
         own = OWN in request.query_params
-        outsider = self.providers.outsider(request) if visitor.account is None and not own else None
+        user = self.providers.user(request) if visitor.account is None and not own else None
 
         def card(name: str = "", **changes: Any) -> Card:
             registering = self.settings.registration is not Registration.CLOSED
             links = [(f"{REGISTER}{_next(where)}", "Create an account")] if registering else []
-            links += self.providers.ways()
+            links += self.providers.links()
             if visitor.access.use and visitor.account is None:
-                links.append((where, "Go on without an account"))
+                links.append((where, "Continue as guest"))
             return Card(
                 "Sign in to Paddock",
                 SIGN_IN,
                 [Button("Sign in")],
                 fields=(
-                    Field("name", "Name", value=name, autocomplete="username"),
+                    Field("name", "User name", value=name, autocomplete="username"),
                     Field("password", "Password", kind="password", autocomplete="current-password"),
                 ),
                 links=links,
@@ -230,8 +229,8 @@ class FormPages:
                 **changes,
             )
 
-        if request.method != "POST" and outsider is not None and not note:
-            return await self._outsider(request, visitor, outsider, where, card)
+        if request.method != "POST" and user is not None and not note:
+            return await self._sign_in_with_provider(request, visitor, user, where, card)
         if request.method != "POST":
             response = self._show(request, visitor, card(note=note))
             if own:
@@ -239,42 +238,41 @@ class FormPages:
             return response
         name = ""
         try:
-            fields = await self._sent(request, SIGN_IN, visitor)
-            name, where = fields.get("name", ""), onward(fields.get("next"))
+            fields = await self._submitted(request, SIGN_IN, visitor)
+            name, where = fields.get("name", ""), safe_next(fields.get("next"))
             password = fields.get("password", "")
             signed_in = await self._in_thread(
                 lambda: self.accounts().sign_in(name, password, visitor.client)
             )
-        except _StaleForm as stale:
-            name, where = stale.fields.get("name", ""), onward(stale.fields.get("next"))
-            return self._show(request, visitor, card(_short(name), error=str(stale)), 403)
+        except _ExpiredForm as expired:
+            name, where = expired.fields.get("name", ""), safe_next(expired.fields.get("next"))
+            return self._show(request, visitor, card(_short(name), error=str(expired)), 403)
         except (BadForm, PaddockError) as error:
             shown = card(_short(name), error=str(error))
             return self._show(request, visitor, shown, _status(error))
-        await self._end_former(visitor)
+        await self._end_previous_session(visitor)
         response = self._enter(signed_in, visitor, fields, where)
         self.providers.forget(request, response)
         return response
 
-    async def _end_former(self, visitor: Visitor) -> None:
-        """Whoever signs in where somebody was signed in takes the place of that session."""
+    async def _end_previous_session(self, visitor: Visitor) -> None:
         if visitor.token is not None:
             token = visitor.token
             await self._in_thread(lambda: self.accounts().sign_out(token))
-            self.ended()
+            self.on_sessions_ended()
 
-    async def _outsider(
+    async def _sign_in_with_provider(
         self,
         request: Request,
         visitor: Visitor,
-        outsider: Outsider,
+        user: ProviderUser,
         where: str,
         card: Callable[..., Card],
     ) -> Response:
-        """Let somebody in whom a provider vouches for, or let them make an account first."""
+        """Sign in a provider's user, or redirect to registration if they have no account."""
         try:
             signed_in = await self._in_thread(
-                lambda: self.accounts().sign_in_outsider(outsider, visitor.client)
+                lambda: self.accounts().sign_in_with_provider(user, visitor.client)
             )
         except PaddockError as error:
             response = self._show(request, visitor, card(error=str(error)), _status(error))
@@ -287,42 +285,42 @@ class FormPages:
         return response
 
     async def _register(self, request: Request, visitor: Visitor) -> Response:
-        where = onward(request.query_params.get("next"))
+        where = safe_next(request.query_params.get("next"))
         rule = self.settings.registration
         if request.method != "POST" and visitor.account is not None:
             return _redirect(where)
         back = (f"{SIGN_IN}{_next(where, OWN)}", "I have an account")
         if rule is Registration.CLOSED:
-            sentence = "Nobody can register here; ask an administrator to let you in."
+            sentence = "Ask an administrator for an account."
             response = _shown(
                 Card("Registration is closed", REGISTER, (), lead=sentence, links=[back]), 403
             )
             self.providers.forget(request, response)
             return response
-        outsider = self.providers.outsider(request)
+        user = self.providers.user(request)
 
-        def card(typed: Mapping[str, str] | None = None, **errors: str) -> Card:
-            typed = typed or ({"name": outsider.name} if outsider else {})
+        def card(values: Mapping[str, str] | None = None, **errors: str) -> Card:
+            values = values or ({"name": user.name} if user else {})
             fields = [
                 Field(
                     "name",
-                    "Name",
-                    value=_short(typed.get("name", "")),
+                    "User name",
+                    value=_short(values.get("name", "")),
                     autocomplete="username",
                     hint="2 to 32 letters and digits, with single dots, hyphens or underscores.",
                     error=errors.get("name", ""),
                 ),
             ]
-            if outsider is None:
-                fields.append(_new_password(errors.get("password", "")))
-                fields.append(_password_again(errors.get("again", "")))
+            if user is None:
+                fields.append(_new_password("Password", errors.get("password", "")))
+                fields.append(_confirm_password(errors.get("again", "")))
             if rule is Registration.INVITATION:
                 fields.append(
                     Field(
                         "code",
                         "Invitation code",
-                        value=_short(typed.get("code", "")),
-                        hint="An administrator of this Paddock gives you one.",
+                        value=_short(values.get("code", "")),
+                        hint="Ask an administrator for a code.",
                         error=errors.get("code", ""),
                     )
                 )
@@ -333,7 +331,7 @@ class FormPages:
                 fields=fields,
                 lead=""
                 if rule is Registration.OPEN
-                else "You need an invitation code from an administrator.",
+                else "Registration requires an invitation code from an administrator.",
                 error=errors.get("form", ""),
                 links=[back],
                 hidden=[("next", where)],
@@ -343,35 +341,35 @@ class FormPages:
             return self._show(request, visitor, card())
         fields: dict[str, str] = {}
         try:
-            fields = await self._sent(request, REGISTER, visitor)
-            where = onward(fields.get("next"))
-            if wrong := _wrong_fields(fields, with_password=outsider is None):
-                return self._show(request, visitor, card(fields, **wrong), 422)
+            fields = await self._submitted(request, REGISTER, visitor)
+            where = safe_next(fields.get("next"))
+            if errors := _field_errors(fields, with_password=user is None):
+                return self._show(request, visitor, card(fields, **errors), 422)
             signed_in = await self._in_thread(
-                lambda: self._registered(fields, visitor.client, outsider)
+                lambda: self._registered(fields, visitor.client, user)
             )
-        except _StaleForm as stale:
-            return self._show(request, visitor, card(stale.fields, form=str(stale)), 403)
+        except _ExpiredForm as expired:
+            return self._show(request, visitor, card(expired.fields, form=str(expired)), 403)
         except InvitationError as error:
             return self._show(request, visitor, card(fields, code=str(error)), 422)
         except AccountInputError as error:
             return self._show(request, visitor, card(fields, name=str(error)), 422)
         except (BadForm, PaddockError) as error:
             return self._show(request, visitor, card(fields, form=str(error)), _status(error))
-        await self._end_former(visitor)
+        await self._end_previous_session(visitor)
         response = self._enter(signed_in, visitor, fields, where)
         self.providers.forget(request, response)
         return response
 
     def _registered(
-        self, fields: Mapping[str, str], client: Client, outsider: Outsider | None
+        self, fields: Mapping[str, str], client: Client, user: ProviderUser | None
     ) -> SignedIn:
         accounts, name, code = self.accounts(), fields["name"], fields.get("code")
-        if outsider is not None:
-            return accounts.register_outsider(outsider, name, client, code=code)
+        if user is not None:
+            return accounts.register_with_provider(user, name, client, code=code)
         return accounts.register(name, fields["password"], client, code=code)
 
-    # Going
+    # Sign-out
 
     async def _sign_out(self, request: Request, visitor: Visitor) -> Response:
         if visitor.account is None:
@@ -383,13 +381,13 @@ class FormPages:
                 Button("Sign out", value="here"),
                 Button("Sign out everywhere", kind="plain", value="everywhere"),
             ],
-            lead=f"You are signed in as {visitor.account.name}. Open pages of the session close.",
-            links=[(ACCOUNT_PAGE, "Stay signed in")],
+            lead=f"You are signed in as {visitor.account.name}. Open pages are disconnected.",
+            links=[(ACCOUNT_PAGE, "Cancel")],
         )
         if request.method != "POST":
             return self._show(request, visitor, card)
         try:
-            fields = await self._sent(request, SIGN_OUT, visitor)
+            fields = await self._submitted(request, SIGN_OUT, visitor)
             everywhere = fields.get("do") == "everywhere"
             await self._in_thread(lambda: self._end(visitor, everywhere=everywhere))
         except (BadForm, PaddockError) as error:
@@ -405,22 +403,22 @@ class FormPages:
             self.accounts().sign_out(visitor.token)
 
     def _leave(self, where: str, visitor: Visitor, fields: Mapping[str, str]) -> Response:
-        self.seals.spend(fields.get(SEAL, ""))
-        self.ended()
+        self.csrf_tokens.mark_used(fields.get(CSRF_FIELD, ""))
+        self.on_sessions_ended()
         response = _redirect(where)
         cookies.drop(response, cookies.SESSION, secure=visitor.secure)
         cookies.drop(response, cookies.FORM, secure=visitor.secure)
         return response
 
-    # One's own account
+    # Password change and account deletion
 
     async def _change_password(self, request: Request, visitor: Visitor) -> Response:
         if visitor.account is None:
             return _redirect(SIGN_IN)
         if visitor.account.subject is not None:
-            sentence = "You sign in by a provider; your password is changed there."
+            sentence = "You sign in with a provider. Change your password there."
             back = [(ACCOUNT_PAGE, "Back")]
-            return _shown(Card("No password here", PASSWORD, (), lead=sentence, links=back), 200)
+            return _shown(Card("No password", PASSWORD, (), lead=sentence, links=back), 200)
         token = visitor.token or ""
 
         def card(**errors: str) -> Card:
@@ -431,36 +429,36 @@ class FormPages:
                 fields=(
                     Field(
                         "old",
-                        "Present password",
+                        "Current password",
                         kind="password",
                         autocomplete="current-password",
                         error=errors.get("old", ""),
                     ),
-                    _new_password(errors.get("password", "")),
-                    _password_again(errors.get("again", "")),
+                    _new_password("New password", errors.get("password", "")),
+                    _confirm_password(errors.get("again", "")),
                 ),
-                lead="All other browsers are signed out.",
+                lead="This signs you out in all other browsers.",
                 error=errors.get("form", ""),
-                links=[(ACCOUNT_PAGE, "Keep the present one")],
+                links=[(ACCOUNT_PAGE, "Cancel")],
             )
 
         if request.method != "POST":
             return self._show(request, visitor, card())
         try:
-            fields = await self._sent(request, PASSWORD, visitor)
+            fields = await self._submitted(request, PASSWORD, visitor)
             old, new = fields.get("old", ""), fields.get("password", "")
             if new != fields.get("again", ""):
-                return self._show(request, visitor, card(again=_NOT_THE_SAME), 422)
+                return self._show(request, visitor, card(again=_PASSWORDS_DIFFER), 422)
             signed_in = await self._in_thread(
                 lambda: self.accounts().change_password(token, old, new, visitor.client)
             )
         except AccountInputError as error:
             return self._show(request, visitor, card(password=str(error)), 422)
         except SignInError:
-            return self._show(request, visitor, card(old="This is not your password."), 403)
+            return self._show(request, visitor, card(old="Incorrect password."), 403)
         except (BadForm, PaddockError) as error:
             return self._show(request, visitor, card(form=str(error)), _status(error))
-        self.ended()
+        self.on_sessions_ended()
         return self._enter(signed_in, visitor, fields, ACCOUNT_PAGE)
 
     async def _delete(self, request: Request, visitor: Visitor) -> Response:
@@ -473,7 +471,7 @@ class FormPages:
             return Card(
                 "Delete your account?",
                 DELETE,
-                [Button("Delete everything", kind="danger")],
+                [Button("Delete account", kind="danger")],
                 fields=(
                     Field(
                         "password",
@@ -483,10 +481,10 @@ class FormPages:
                         error=errors.get("password", ""),
                     ),
                 ),
-                lead="Your answers, votes, settings and sessions go with it. "
-                "This cannot be undone.",
+                lead="This also deletes your answers, votes, settings and sessions. "
+                "It cannot be undone.",
                 error=errors.get("form", ""),
-                links=[(ACCOUNT_PAGE, "Keep it")],
+                links=[(ACCOUNT_PAGE, "Cancel")],
             )
 
         if request.method != "POST":
@@ -494,11 +492,11 @@ class FormPages:
 
         def delete() -> None:
             self.accounts().delete_account(
-                token, fields.get("password", ""), first=lambda: self.leaving(owner)
+                token, fields.get("password", ""), first=lambda: self.before_deletion(owner)
             )
 
         try:
-            fields = await self._sent(request, DELETE, visitor)
+            fields = await self._submitted(request, DELETE, visitor)
             await self._in_thread(delete)
         except SignInError as error:
             return self._show(request, visitor, card(password=str(error)), 403)
@@ -509,36 +507,36 @@ class FormPages:
         return response
 
 
-class _StaleForm(BadForm):
-    """Its seal does not hold; what was typed is shown again."""
+class _ExpiredForm(BadForm):
+    """The CSRF token is not valid; the form is shown again with its input."""
 
     def __init__(self, fields: dict[str, str]) -> None:
-        super().__init__(403, _STALE_FORM)
+        super().__init__(403, _EXPIRED_FORM)
         self.fields = fields
 
 
-_NOT_THE_SAME = "The two are not the same; type the password once more."
+_PASSWORDS_DIFFER = "The passwords do not match. Enter the same password twice."
 
 
-def _new_password(error: str) -> Field:
+def _new_password(label: str, error: str) -> Field:
     return Field(
         "password",
-        "Password",
+        label,
         kind="password",
         autocomplete="new-password",
-        hint="8 to 256 characters; several words are easy to keep.",
+        hint="8 to 256 characters, such as several words.",
         error=error,
     )
 
 
-def _password_again(error: str) -> Field:
+def _confirm_password(error: str) -> Field:
     return Field(
-        "again", "Password again", kind="password", autocomplete="new-password", error=error
+        "again", "Confirm password", kind="password", autocomplete="new-password", error=error
     )
 
 
-def _wrong_fields(fields: Mapping[str, str], *, with_password: bool) -> dict[str, str]:
-    """What cannot be taken of a registration, by field, before anything is looked up."""
+def _field_errors(fields: Mapping[str, str], *, with_password: bool) -> dict[str, str]:
+    """Return the errors of a registration by field, before the database is read."""
     wrong: dict[str, str] = {}
     name = None
     try:
@@ -552,7 +550,7 @@ def _wrong_fields(fields: Mapping[str, str], *, with_password: bool) -> dict[str
     except AccountInputError as error:
         wrong["password"] = str(error)
     if "password" not in wrong and fields.get("password", "") != fields.get("again", ""):
-        wrong["again"] = _NOT_THE_SAME
+        wrong["again"] = _PASSWORDS_DIFFER
     return wrong
 
 
@@ -582,13 +580,13 @@ def _redirect(where: str) -> Response:
 
 
 def _next(where: str, *more: str) -> str:
-    """The query of a link to another form, which leads on to where this one does."""
+    """Return the query of a link to another form that keeps the redirect after sign-in."""
     query = [*more, *([] if where == FIRST_PAGE else [f"next={quote(where, safe='')}"])]
     return f"?{'&'.join(query)}" if query else ""
 
 
 def _short(text: str) -> str:
-    """What was typed, as far as it is put back into its box."""
+    """Return a submitted value, shortened to be shown in its field again."""
     return text[:128].encode("utf-8", "replace").decode("utf-8")
 
 

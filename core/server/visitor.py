@@ -1,4 +1,4 @@
-"""Who a request comes from, from where, and what they may do here."""
+"""Identify the visitor of a request: account, location and permissions."""
 
 from __future__ import annotations
 
@@ -12,38 +12,37 @@ from core.db import GUEST, Account
 from core.server import cookies
 from core.settings import Settings
 
-_LONGEST_COOKIE = 200
-"""Characters; a longer one is none of ours and is not looked up."""
+_MAX_COOKIE = 200
+"""Characters; longer cookies are not Paddock's and are ignored."""
 
 
 @dataclass(frozen=True)
 class Visitor:
-    """The person of one connection, as it stood when they were looked up."""
+    """The visitor of a connection, as of when the session was looked up."""
 
     access: Access
     place: Place
     client: Client
-    """The browser, as the attempts to sign in are counted by it."""
+    """The browser, by which failed sign-ins are counted."""
     secure: bool
     """Whether the connection to the browser is encrypted."""
     account: Account | None = None
-    """None for a guest, and for somebody who must sign in."""
+    """None for guests and for visitors who must sign in."""
     token: str | None = field(default=None, repr=False)
-    """Of the session that signs them in."""
+    """Token of the session."""
     stale: bool = False
-    """Whether the browser holds a token that signs nobody in (any more)."""
+    """Whether the browser sent a session token that is not valid."""
 
     @property
     def owner(self) -> str:
-        """Whose runs and votes theirs are: the id of their account, or :data:`GUEST`."""
+        """Owner of the visitor's runs and votes: the account's id, or :data:`GUEST`."""
         return self.account.id if self.account else GUEST
 
 
 class Visitors:
-    """Tells who visits; threads share it.
+    """Identifies visitors, by cookie for pages, forms and middleware, and by key for the API.
 
-    This is the one place that does: pages, forms and the guard ask it by the browser's cookie, and
-    the routes for programs by a key.
+    Shared by threads.
     """
 
     def __init__(
@@ -51,26 +50,26 @@ class Visitors:
     ) -> None:
         """
         Args:
-            accounts: asked for only where a browser brings a token; may raise RecordsError.
-            settings: when people must sign in.
-            bound: the address that the server listens on.
+            accounts: called only for requests with a token or key; may raise RecordsError.
+            settings: when sign-in is required.
+            bound: returns the address that the server listens on.
         """
         self._accounts = accounts
         self._settings = settings
         self._bound = bound
 
     def of(self, connection: HTTPConnection) -> Visitor:
-        """The person of a request or a websocket; reads the database where there is a token.
+        """Return the visitor of a request or websocket; reads the database if there is a token.
 
         Raises:
             RecordsError: the database could not be read.
         """
-        nobody = self._nobody(connection)
-        token = _read(connection, cookies.SESSION, secure=nobody.secure)
-        return nobody if token is None else self._known(nobody, token)
+        anonymous = self._anonymous(connection)
+        token = _read(connection, cookies.SESSION, secure=anonymous.secure)
+        return anonymous if token is None else self._signed_in(anonymous, token)
 
-    def _nobody(self, connection: HTTPConnection) -> Visitor:
-        """Whoever it is, as long as they show nothing."""
+    def _anonymous(self, connection: HTTPConnection) -> Visitor:
+        """Return the visitor without looking at token or key."""
         peer = connection.client.host if connection.client else None
         secure = connection.scope.get("scheme") in ("https", "wss")
         place = Place.of(connection.headers.items(), bound=self._bound(), peer=peer)
@@ -86,37 +85,38 @@ class Visitors:
         )
 
     def of_program(self, connection: HTTPConnection, key: str | None) -> Visitor:
-        """The person in whose name a program asks; cookies are not looked at.
+        """Return the user of an API request; cookies are ignored.
 
         Args:
-            key: that it sent; with a wrong one it is nobody's, wherever it is.
+            connection: the request.
+            key: the API key; with an incorrect one the visitor has no account.
 
         Raises:
             RecordsError: the database could not be read.
         """
-        nobody = self._nobody(connection)
+        anonymous = self._anonymous(connection)
         if key is None:
-            return nobody
+            return anonymous
         account = self._accounts().keys.holder(key)
-        return replace(nobody, access=self._access(nobody.place, account), account=account)
+        return replace(anonymous, access=self._access(anonymous.place, account), account=account)
 
-    def again(self, visitor: Visitor) -> Visitor:
-        """The same person looked up anew: rights may have changed, and the session have ended.
+    def refresh(self, visitor: Visitor) -> Visitor:
+        """Look up the visitor again: permissions may have changed, or the session ended.
 
-        Somebody whose session has ended is nobody, wherever they are, and no guest: what is in
-        their pages is not for whoever comes next.
+        A visitor whose session has ended has no access and is not a guest, even on this machine:
+        the next person at the browser must not see the open pages.
 
         Raises:
             RecordsError: the database could not be read.
         """
         if visitor.token is None:
             return visitor
-        found = self._known(visitor, visitor.token)
+        found = self._signed_in(visitor, visitor.token)
         if found.account is None:
             return replace(found, access=replace(found.access, use=False, manage=False))
         return found
 
-    def _known(self, visitor: Visitor, token: str) -> Visitor:
+    def _signed_in(self, visitor: Visitor, token: str) -> Visitor:
         visit = self._accounts().visit(token)
         account = visit.account if visit else None
         return replace(
@@ -134,4 +134,4 @@ class Visitors:
 
 def _read(connection: HTTPConnection, cookie: str, *, secure: bool) -> str | None:
     value = cookies.read(connection.cookies, cookie, secure=secure)
-    return value if value and len(value) <= _LONGEST_COOKIE else None
+    return value if value and len(value) <= _MAX_COOKIE else None

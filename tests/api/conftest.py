@@ -1,4 +1,4 @@
-"""One running Paddock with its own weights, for the clients of others."""
+"""A running Paddock with its demo models, for API clients."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from tests.browser.conftest import serving
 
 @dataclass(frozen=True)
 class Served:
-    """Where it is, and its records and accounts from aside."""
+    """Its URL, and direct access to its records and accounts."""
 
     url: str
     engine: Engine
 
     @property
     def base(self) -> str:
-        """What clients call the base URL."""
+        """The base URL for clients."""
         return f"{self.url}/v1"
 
     def key(self, name: str) -> str:
-        """A new API key of an account, which is made where there is none."""
+        """A new API key of an account, which is created if needed."""
         account = self.engine.accounts.make_administrator(name, GOOD)
         return self.engine.accounts.keys.make(account.id, "test").secret
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The app as it is started by everybody, on this machine."""
+    """The app with its default configuration."""
     home: Path = tmp_path_factory.mktemp("api")
     with serving("streamlit_app.py", home) as url:
         engine = Engine(Settings(home=home / "paddock"))

@@ -1,4 +1,4 @@
-"""An answering end without a model, and the API before it, within this process."""
+"""A model service without a model, and the API in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PIECES = ("One", " two", "", " three.")
 
 
 class StandInAnswer:
-    """See :class:`core.api.service.Running`; its pieces come when they are released."""
+    """A :class:`core.api.service.Running` whose pieces are released by the test."""
 
     def __init__(
         self,
@@ -57,14 +57,14 @@ class StandInAnswer:
         self.cancelled.set()
 
     def release(self, count: int) -> None:
-        """Let so many pieces come."""
+        """Release this many pieces."""
         self.phase = Phase.ANSWERING
         self._out += self._left[:count]
         del self._left[:count]
         self._tell()
 
     def finish(self) -> None:
-        """Let all of it come, and its end."""
+        """Release the remaining pieces and end the answer."""
         self._out += self._left
         self.answer = Answer(
             text="".join(self._out),
@@ -84,7 +84,7 @@ class StandInAnswer:
 
 
 class StandIn:
-    """See :class:`core.api.service.Answering`: one model that answers everything alike, at once."""
+    """A :class:`core.api.service.ModelService` with one model and a fixed answer."""
 
     limits = Limits()
 
@@ -92,7 +92,7 @@ class StandIn:
         self.asked: list[tuple[GenerationRequest, Caller]] = []
         self.answers: list[StandInAnswer] = []
         self.refusal: Exception | None = None
-        """Raised by the next answers that are asked for."""
+        """Raised when an answer is started."""
         self.counted: list[tuple[str, str, int]] = []
         self.make, self._at_once = make, at_once
 
@@ -119,7 +119,7 @@ class StandIn:
         return self.answers[-1]
 
     def app(self, admit: Callable[[Any], Caller] | None = None) -> Starlette:
-        """The API before it; by default everybody is let in."""
+        """An application with the API; by default every caller is allowed."""
         api = Api(
             lambda: self,
             admit or (lambda connection: Caller("someone", "lane")),
@@ -128,10 +128,10 @@ class StandIn:
         return Starlette(routes=[Route("/v1/{rest:path}", api)])
 
     def client(self, **options: Any) -> TestClient:
-        """A client of :meth:`app`; an exception that the application leaves through is raised."""
+        """A client of :meth:`app`, which raises exceptions of the application."""
         return TestClient(self.app(), **options)
 
 
 def chat(**fields: Any) -> dict[str, Any]:
-    """A body of ``/v1/chat/completions`` that is answered."""
+    """A valid body of ``/v1/chat/completions``."""
     return {"model": MODEL, "messages": [{"role": "user", "content": "Say something."}]} | fields

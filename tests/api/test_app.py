@@ -1,4 +1,4 @@
-"""The routes, with a stand-in for the models: replies, refusals, and hostile bodies."""
+"""Routes of the API with a fake model: responses, errors and hostile bodies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from core.api.body import LARGEST
+from core.api.body import MAX_BYTES
 from core.errors import (
     CorruptModelError,
     GenerationError,
@@ -38,14 +38,14 @@ def client() -> Any:
 
 
 def events(body: str) -> list[Any]:
-    """The data of all events but the last, which says that nothing follows."""
+    """The data of all events before ``[DONE]``."""
     data = [line.removeprefix("data: ") for line in body.split("\n") if line.startswith("data: ")]
     assert data.pop() == "[DONE]"
     return [json.loads(each) for each in data]
 
 
 def check_error(answer: Any, status: int | None = None) -> dict[str, Any]:
-    """OpenAI's form of an error that is the asker's."""
+    """Check OpenAI's error format and return the error."""
     assert answer.status_code == status if status else 400 <= answer.status_code < 500, answer.text
     error = answer.json()["error"]
     assert error.keys() == {"message", "type", "param", "code"}
@@ -63,7 +63,7 @@ def test_models_are_listed_and_found(client: TestClient):
     assert check_error(client.get("/v1/models/other"), 404)["code"] == "model_not_found"
 
 
-def test_a_chat_is_answered_whole(client: TestClient):
+def test_chat_completion(client: TestClient):
     reply = client.post(CHAT, json=chat(return_full_text=True)).json()
     assert reply["object"] == "chat.completion" and reply["model"] == MODEL
     assert reply["choices"][0]["message"]["content"] == f"Say something.\n{TEXT}"
@@ -71,7 +71,7 @@ def test_a_chat_is_answered_whole(client: TestClient):
     assert reply["usage"] == {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
 
 
-def test_a_raw_prompt_is_answered_whole(client: TestClient):
+def test_completion_with_echo(client: TestClient):
     body = {"model": MODEL, "prompt": "Zero. ", "echo": True}
     reply = client.post(COMPLETIONS, json=body).json()
     assert reply["object"] == "text_completion"
@@ -79,7 +79,7 @@ def test_a_raw_prompt_is_answered_whole(client: TestClient):
 
 
 @pytest.mark.parametrize("usage", [False, True])
-def test_a_chat_is_streamed(client: TestClient, usage: bool):
+def test_chat_completion_streamed(client: TestClient, usage: bool):
     options = {"stream_options": {"include_usage": True}} if usage else {}
     answer = client.post(CHAT, json=chat(stream=True, **options))
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -95,7 +95,7 @@ def test_a_chat_is_streamed(client: TestClient, usage: bool):
     assert reasons[-1] == "stop" and not any(reasons[:-1])
 
 
-def test_a_raw_prompt_is_streamed(client: TestClient):
+def test_completion_streamed(client: TestClient):
     body = {"model": MODEL, "prompt": "Zero. ", "echo": True, "stream": True}
     chunks = events(client.post(COMPLETIONS, json=body).text)
     assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == f"Zero. {TEXT}"
@@ -110,7 +110,7 @@ def test_a_raw_prompt_is_streamed(client: TestClient):
         (StopReason.TIMEOUT, "length"),
     ],
 )
-def test_the_end_is_told_in_openai_s_words(reason: StopReason, word: str):
+def test_finish_reason(reason: StopReason, word: str):
     with StandIn(lambda: StandInAnswer(reason=reason)).client() as client:
         whole = client.post(CHAT, json=chat()).json()
         assert whole["choices"][0]["finish_reason"] == word
@@ -118,7 +118,7 @@ def test_the_end_is_told_in_openai_s_words(reason: StopReason, word: str):
         assert streamed[-1]["choices"][0]["finish_reason"] == word
 
 
-def test_pieces_that_are_ready_together_go_together_and_none_waits_for_another():
+def test_pieces_that_are_ready_together_are_sent_as_one_chunk():
     stand_in = StandIn(at_once=False)
 
     def play() -> None:
@@ -138,7 +138,7 @@ def test_pieces_that_are_ready_together_go_together_and_none_waits_for_another()
     assert texts == ["", "One two", " three.", None]
 
 
-# Refusals
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -176,24 +176,24 @@ def test_errors_have_their_status(
     ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("late", [False, True])
-def test_places_on_this_machine_stand_in_the_log_alone(
+def test_paths_of_this_machine_are_logged_and_not_sent(
     error: PaddockError, words: str, late: bool, caplog: pytest.LogCaptureFixture
 ):
     stand_in = StandIn(lambda: StandInAnswer((), error=error))
     stand_in.refusal = None if late else error
     with stand_in.client() as client:
         answer = client.post(CHAT, json=chat())
-    told = check_error(answer, 503)
-    assert told["code"] == "unavailable" and told["message"].startswith(words)
+    shown = check_error(answer, 503)
+    assert shown["code"] == "unavailable" and shown["message"].startswith(words)
     assert "secret" not in answer.text and "/secret/place" in caplog.text
 
 
-def test_a_model_without_a_chat_template_is_asked_for_completions():
+def test_error_of_a_missing_chat_template_names_completions():
     error = PromptFormatError("Choose a prompt format for it: dolly, alpaca, plain.")
     with StandIn(lambda: StandInAnswer((), error=error)).client() as client:
-        told = check_error(client.post(CHAT, json=chat()), 400)
-    assert (told["code"], told["param"]) == ("no_chat_template", "messages")
-    assert COMPLETIONS in told["message"] and "format" not in told["message"]
+        shown = check_error(client.post(CHAT, json=chat()), 400)
+    assert (shown["code"], shown["param"]) == ("no_chat_template", "messages")
+    assert COMPLETIONS in shown["message"] and "format" not in shown["message"]
 
 
 def test_an_error_in_the_middle_of_a_stream_is_an_event():
@@ -206,7 +206,7 @@ def test_an_error_in_the_middle_of_a_stream_is_an_event():
 
 
 @pytest.mark.parametrize("path", ["/v1/", "/v1/embeddings", "/v1/chat", "/v1/chat/completions/a"])
-def test_unknown_paths_are_told_so(client: TestClient, path: str):
+def test_unknown_path_is_404(client: TestClient, path: str):
     assert check_error(client.get(path), 404)["code"] == "unknown_url"
 
 
@@ -214,24 +214,24 @@ def test_unknown_paths_are_told_so(client: TestClient, path: str):
     ("method", "path"),
     [("GET", CHAT), ("PUT", CHAT), ("DELETE", "/v1/models"), ("OPTIONS", COMPLETIONS)],
 )
-def test_other_methods_are_refused(client: TestClient, method: str, path: str):
+def test_unsupported_method_is_405(client: TestClient, method: str, path: str):
     answer = client.request(method, path)
     check_error(answer, 405)
     assert answer.headers["allow"] in ("GET", "POST")
 
 
-def test_a_form_or_plain_text_is_no_json(client: TestClient):
+def test_content_type_other_than_json_is_415(client: TestClient):
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
         answer = client.post(CHAT, content=json.dumps(chat()), headers={"content-type": kind})
         check_error(answer, 415)
 
 
-def test_a_body_is_read_up_to_the_limit_and_no_further(client: TestClient):
+def test_body_above_the_limit_is_413(client: TestClient):
     read = 0
 
     def endless() -> Any:
         nonlocal read
-        for _ in range(10 * LARGEST // 65_536):
+        for _ in range(10 * MAX_BYTES // 65_536):
             read += 65_536
             yield b" " * 65_536
 
@@ -269,7 +269,7 @@ def post(client: TestClient, path: str, body: bytes) -> Any:
     fields=st.dictionaries(names, json_values, min_size=1, max_size=3),
     path=st.sampled_from([CHAT, COMPLETIONS]),
 )
-def test_wrong_values_are_never_our_fault(client: TestClient, fields: dict, path: str):
+def test_invalid_values_never_cause_a_server_error(client: TestClient, fields: dict, path: str):
     good = chat(prompt="Hello") if path == COMPLETIONS else chat()
     answer = post(client, path, json.dumps(good | fields).encode())
     if answer.status_code != 200:
@@ -278,7 +278,7 @@ def test_wrong_values_are_never_our_fault(client: TestClient, fields: dict, path
 
 @settings(max_examples=100, deadline=None)
 @given(body=st.binary(max_size=200))
-def test_bytes_of_any_kind_are_a_bad_request(client: TestClient, body: bytes):
+def test_random_bytes_are_a_bad_request(client: TestClient, body: bytes):
     assert check_error(post(client, CHAT, body), 400)
 
 
@@ -304,7 +304,7 @@ def test_bytes_of_any_kind_are_a_bad_request(client: TestClient, body: bytes):
     ],
     ids=lambda body: repr(body[:40]),
 )
-def test_broken_bodies_are_refused(client: TestClient, body: bytes):
+def test_broken_bodies_are_rejected_quickly(client: TestClient, body: bytes):
     began = time.monotonic()
     check_error(post(client, CHAT, body))
     assert time.monotonic() - began < 5

@@ -1,4 +1,4 @@
-"""The clients that everybody uses, unmodified, against a running Paddock with its own weights."""
+"""The ``openai`` and LangChain clients against a running Paddock with its demo models."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from langchain_openai import ChatOpenAI
 from openai import OpenAI
 
 from core.db import Origin, RunRecord
-from core.server.api_keys import GUESTS_KEY
+from core.server.api_keys import GUEST_KEY
 from tests.api.conftest import Served
 
 MODEL = "paddock-neox"
 INSTRUCTION = "Name three advantages of being a cat."
 CONTEXT = "The old bridge over the river was built in 1874."
-PATIENT_S = 120.0
+TIMEOUT_S = 120.0
 """The first answer converts and loads the model."""
-AT_ONCE = 32
+CONCURRENT = 32
 LONG = {"model": MODEL, "prompt": "The", "max_tokens": 1000, "temperature": 0}
-"""Repeats itself to the end of its length, most of a second where nothing else runs."""
+"""Generates all 1000 tokens, which takes most of a second on an idle machine."""
 
 
 @pytest.fixture(scope="module")
 def client(served: Served) -> OpenAI:
-    """A guest at the machine itself."""
-    made = OpenAI(base_url=served.base, api_key=GUESTS_KEY, timeout=PATIENT_S, max_retries=0)
+    """A guest on this machine."""
+    made = OpenAI(base_url=served.base, api_key=GUEST_KEY, timeout=TIMEOUT_S, max_retries=0)
     ask(made)  # so that no other test waits for the conversion
     return made
 
@@ -71,17 +71,17 @@ def test_an_instruction_is_answered_and_recorded(client: OpenAI, served: Served)
     assert completion.usage.prompt_tokens == run.result.prompt_tokens
 
 
-def test_a_stream_says_the_same_and_ends_with_its_usage(client: OpenAI):
+def test_stream_has_the_same_text_and_ends_with_the_usage(client: OpenAI):
     whole = ask(client)
     chunks = list(ask(client, stream=True, stream_options={"include_usage": True}))
     assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage
     texts = [chunk.choices[0].delta.content for chunk in chunks[:-1]]
     assert "".join(filter(None, texts)) == text_of(whole)
     assert chunks[-2].choices[0].finish_reason == "stop"
-    assert len(chunks) > 4  # it was not kept back to its end
+    assert len(chunks) > 4  # it was streamed
 
 
-def test_no_part_of_a_stop_text_is_shown(client: OpenAI):
+def test_no_part_of_a_stop_sequence_is_sent(client: OpenAI):
     full = text_of(ask(client))
     stop = full[20:26]
     stopped = ask(client, stop=["never there", stop])
@@ -92,13 +92,13 @@ def test_no_part_of_a_stop_text_is_shown(client: OpenAI):
     assert "".join(texts) == text_of(stopped)
 
 
-def test_a_length_is_kept_to(client: OpenAI):
+def test_max_completion_tokens_limits_the_answer(client: OpenAI):
     completion = ask(client, max_completion_tokens=5)
     assert completion.choices[0].finish_reason == "length"
     assert completion.usage.completion_tokens == 5
 
 
-def test_a_seed_tells_the_answer_again(client: OpenAI):
+def test_seed_reproduces_the_answer(client: OpenAI):
     drawn = [
         text_of(ask(client, temperature=1.5, top_p=1, seed=seed, max_tokens=40))
         for seed in (1, 1, 2, 3)
@@ -106,7 +106,7 @@ def test_a_seed_tells_the_answer_again(client: OpenAI):
     assert drawn[0] == drawn[1] and len(set(drawn)) > 1
 
 
-def test_a_raw_prompt_gets_nothing_around_it(client: OpenAI):
+def test_completion_prompt_is_passed_unchanged(client: OpenAI):
     raw = client.completions.create(
         model=MODEL, prompt="The cat", max_tokens=4, temperature=0, echo=True
     )
@@ -133,54 +133,56 @@ def test_a_conversation_and_a_context_reach_the_model(client: OpenAI, served: Se
 
 
 @pytest.mark.parametrize("template", ["{instruction}", "{instruction}\n\nInput:\n{context}"])
-def test_langchain_asks_as_dolly_s_card_shows(client: OpenAI, served: Served, template: str):
+def test_langchain_with_the_prompts_of_dollys_model_card(
+    client: OpenAI, served: Served, template: str
+):
     model = ChatOpenAI(
-        base_url=served.base, api_key=GUESTS_KEY, model=MODEL, temperature=0, timeout=PATIENT_S
+        base_url=served.base, api_key=GUEST_KEY, model=MODEL, temperature=0, timeout=TIMEOUT_S
     )
     chain = PromptTemplate.from_template(template) | model
     asked = {"instruction": "When was the bridge built?", "context": CONTEXT}
     whole = chain.invoke(asked)
     assert whole.content and whole.usage_metadata["output_tokens"] > 0
     assert "".join(piece.content for piece in chain.stream(asked)) == whole.content
-    if "context" in template:  # the very prompt that the page makes of instruction and context
+    if "context" in template:  # the same prompt as the page builds from instruction and context
         by_field = ask(client, "When was the bridge built?", extra_body={"context": CONTEXT})
         assert text_of(by_field) == whole.content
         assert by_field.usage.prompt_tokens == whole.usage_metadata["input_tokens"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_over_long_prompt_is_told_as_such(client: OpenAI, stream: bool):
+def test_prompt_above_the_context_length_is_an_error(client: OpenAI, stream: bool):
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, "word " * 3000, stream=stream)
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
 
 
-def test_a_base_url_without_v1_is_told_as_such(served: Served):
-    astray = OpenAI(base_url=served.url, api_key=GUESTS_KEY, max_retries=0)
-    for wrong in (astray.models.list, lambda: ask(astray)):
-        with pytest.raises(openai.NotFoundError, match="put /v1 at the end of the base URL"):
+def test_error_of_a_base_url_without_v1_says_so(served: Served):
+    without_v1 = OpenAI(base_url=served.url, api_key=GUEST_KEY, max_retries=0)
+    for wrong in (without_v1.models.list, lambda: ask(without_v1)):
+        with pytest.raises(openai.NotFoundError, match="Add /v1 to the base URL"):
             wrong()
 
 
-def test_an_unknown_model_is_told_as_such(client: OpenAI):
+def test_unknown_model_is_404(client: OpenAI):
     for name in ("gpt-5", "dolly-v2-3b", "/etc", "../..", "paddock-neox:INT9"):
         with pytest.raises(openai.NotFoundError) as caught:
             ask(client, model=name)
         assert caught.value.code == "model_not_found"
 
 
-def test_a_wrong_key_is_refused_even_here_and_a_right_one_asks_as_its_person(served: Served):
+def test_incorrect_key_is_rejected_on_this_machine_and_a_key_sets_the_owner(served: Served):
     with pytest.raises(openai.AuthenticationError):
         OpenAI(base_url=served.base, api_key="pdk_" + 43 * "a", max_retries=0).models.list()
-    ask(OpenAI(base_url=served.base, api_key=served.key("Ada"), timeout=PATIENT_S))
+    ask(OpenAI(base_url=served.base, api_key=served.key("Ada"), timeout=TIMEOUT_S))
     account = served.engine.accounts.find("Ada")
     assert account is not None and latest(served).start.owner == account.id
 
 
-def test_elsewhere_a_key_is_needed(served: Served):
+def test_key_is_required_from_other_machines(served: Served):
     elsewhere = {"X-Forwarded-For": "192.0.2.7"}
     guest = OpenAI(
-        base_url=served.base, api_key=GUESTS_KEY, default_headers=elsewhere, max_retries=0
+        base_url=served.base, api_key=GUEST_KEY, default_headers=elsewhere, max_retries=0
     )
     with pytest.raises(openai.AuthenticationError):
         guest.models.list()
@@ -191,37 +193,37 @@ def test_elsewhere_a_key_is_needed(served: Served):
     assert list(known.models.list())
 
 
-def test_32_at_once_are_all_answered(client: OpenAI):
+def test_32_concurrent_requests_are_all_answered(client: OpenAI):
     def one(seed: int) -> str:
         return text_of(ask(client, temperature=1, seed=seed))
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        texts = list(pool.map(one, range(AT_ONCE)))
+    with ThreadPoolExecutor(CONCURRENT) as pool:
+        texts = list(pool.map(one, range(CONCURRENT)))
     assert all(texts)
     assert texts[5] == one(5)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_whoever_goes_away_leaves_no_generation_behind(
+def test_closing_the_connection_cancels_the_generation(
     client: OpenAI, served: Served, stream: bool
 ):
     body = LONG | {"stream": stream}
     where = f"{served.base}/completions"
     if stream:
-        with httpx.stream("POST", where, json=body, timeout=PATIENT_S) as answer:
+        with httpx.stream("POST", where, json=body, timeout=TIMEOUT_S) as answer:
             next(answer.iter_lines())
     else:
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(where, json=body, timeout=httpx.Timeout(PATIENT_S, read=0.15))
+            httpx.post(where, json=body, timeout=httpx.Timeout(TIMEOUT_S, read=0.15))
     gone = time.time()
     while (run := latest(served)).result is None:
-        assert time.time() - gone < 5, "it goes on"
+        assert time.time() - gone < 5, "the generation continues"
         time.sleep(0.02)
     assert run.result.stop_reason == "cancelled"
     assert run.result.ended_at.timestamp() - gone < 5
 
 
-def test_figures_tell_of_all_that(client: OpenAI, served: Served):
+def test_prometheus_metrics(client: OpenAI, served: Served):
     ask(client)
     answer = httpx.get(f"{served.url}/metrics")
     assert answer.headers["content-type"].startswith("text/plain")

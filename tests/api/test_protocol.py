@@ -1,4 +1,4 @@
-"""What a program asks, field by field."""
+"""Request parsing, field by field."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 import pytest
 
 from core.api.errors import ApiError
-from core.api.protocol import Asked, parse_chat, parse_completion
+from core.api.protocol import ParsedRequest, parse_chat, parse_completion
 from core.api.service import Limits
 from core.catalogue.prompts import Role, Turn
 from core.runtimes.spec import SamplingSettings
 from tests.api.stand_ins import MODEL, chat
 
 
-def asked(**fields: Any) -> Asked:
+def parsed(**fields: Any) -> ParsedRequest:
     return parse_chat(chat(**fields), Limits())
 
 
-def refusal(**fields: Any) -> ApiError:
+def error_of(**fields: Any) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        asked(**fields)
+        parsed(**fields)
     assert caught.value.status == 400
     return caught.value
 
 
-def test_what_is_left_out_is_the_models_own():
+def test_missing_sampling_settings_are_the_models_defaults():
     def own(name: str) -> SamplingSettings:
         assert name == MODEL
         return SamplingSettings(temperature=0.2, top_p=0.9, top_k=7)
@@ -33,8 +33,8 @@ def test_what_is_left_out_is_the_models_own():
     def greedy(name: str) -> SamplingSettings:
         return SamplingSettings(greedy=True)
 
-    said = parse_chat(chat(top_p=0.5), Limits(), own).request.sampling
-    assert (said.temperature, said.top_p, said.top_k) == (0.2, 0.5, 7)
+    sampling = parse_chat(chat(top_p=0.5), Limits(), own).request.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.2, 0.5, 7)
     assert parse_chat(chat(), Limits(), greedy).request.sampling.greedy
     assert not parse_chat(chat(temperature=0.5), Limits(), greedy).request.sampling.greedy
 
@@ -46,8 +46,8 @@ def user(content: Any) -> dict[str, Any]:
 # Messages
 
 
-def test_the_last_message_is_the_instruction_and_the_others_were_said_before():
-    request = asked(
+def test_last_message_is_the_instruction_and_the_others_are_earlier_turns():
+    request = parsed(
         messages=[
             {"role": "developer", "content": "Be brief."},
             user("One?"),
@@ -89,21 +89,21 @@ def test_the_last_message_is_the_instruction_and_the_others_were_said_before():
         ),
     ],
 )
-def test_messages_that_cannot_be_read_are_named(messages: Any, param: str):
-    assert refusal(messages=messages).param == param
+def test_error_names_the_invalid_message(messages: Any, param: str):
+    assert error_of(messages=messages).param == param
 
 
 # Settings
 
 
-def test_what_is_not_said_is_what_the_pages_begin_with():
-    sampling = asked().request.sampling
+def test_default_sampling_settings():
+    sampling = parsed().request.sampling
     assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (0.8, 0.92, 256)
-    assert asked().request.shorten and not asked(max_tokens=5).request.shorten
+    assert parsed().request.shorten and not parsed(max_tokens=5).request.shorten
 
 
-def test_settings_are_taken_as_they_are():
-    request = asked(
+def test_sampling_settings_are_parsed():
+    request = parsed(
         max_tokens=9,
         max_completion_tokens=7,
         temperature=1.5,
@@ -121,15 +121,15 @@ def test_settings_are_taken_as_they_are():
 
 
 @pytest.mark.parametrize("field", [{"temperature": 0}, {"top_p": 0.01}, {"top_k": 1}])
-def test_what_is_all_but_greedy_is_greedy(field: dict[str, Any]):
-    request = asked(seed=3, **field).request
+def test_nearly_greedy_settings_decode_greedily(field: dict[str, Any]):
+    request = parsed(seed=3, **field).request
     assert request.sampling.greedy
     request.validated()
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63 - 1, -(2**63), 0])
-def test_any_seed_of_64_bits_makes_one_of_32(seed: int):
-    assert asked(seed=seed).request.sampling.seed == seed % 2**32
+def test_64_bit_seeds_are_reduced_to_32_bits(seed: int):
+    assert parsed(seed=seed).request.sampling.seed == seed % 2**32
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_any_seed_of_64_bits_makes_one_of_32(seed: int):
     ],
     ids=str,
 )
-def test_a_value_that_cannot_be_is_refused_by_name(field: dict[str, Any]):
-    assert refusal(**field).param in field
+def test_error_names_the_invalid_field(field: dict[str, Any]):
+    assert error_of(**field).param in field
 
 
 @pytest.mark.parametrize(
@@ -187,13 +187,13 @@ def test_a_value_that_cannot_be_is_refused_by_name(field: dict[str, Any]):
     ],
     ids=str,
 )
-def test_what_is_not_done_here_is_refused_and_not_passed_over(field: dict[str, Any]):
-    error = refusal(**field)
+def test_unsupported_fields_are_rejected(field: dict[str, Any]):
+    error = error_of(**field)
     assert (error.code, error.param) == ("unsupported_parameter", next(iter(field)))
 
 
-def test_what_asks_for_nothing_is_passed_over():
-    asked(
+def test_fields_without_effect_are_ignored():
+    parsed(
         n=1,
         tools=[],
         tool_choice="auto",
@@ -215,14 +215,14 @@ def test_what_asks_for_nothing_is_passed_over():
 
 
 @pytest.mark.parametrize("prompt", ["  A cat ", ["  A cat "]])
-def test_a_raw_prompt_stays_as_it_is(prompt: Any):
+def test_completion_prompt_is_unchanged(prompt: Any):
     found = parse_completion({"model": MODEL, "prompt": prompt, "echo": True}, Limits())
     assert found.request.verbatim and found.request.validated().instruction == "  A cat "
     assert (found.prefix, found.param) == ("  A cat ", "prompt")
 
 
 @pytest.mark.parametrize("prompt", [None, "", [], ["a", "b"], [1, 2], [[1]], {}])
-def test_other_prompts_are_refused(prompt: Any):
+def test_other_prompts_are_rejected(prompt: Any):
     with pytest.raises(ApiError) as caught:
         parse_completion({"model": MODEL, "prompt": prompt}, Limits())
     assert (caught.value.status, caught.value.param) == (400, "prompt")

@@ -1,4 +1,4 @@
-"""The programs in docs/api.md, exactly as they are written there but for the port."""
+"""The examples in docs/api.md, run unchanged except for the port."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.readme import blocks
 DOCUMENT = "docs/api.md"
 ADDRESS = "http://localhost:8501"
 INSTRUCTION = "Name three advantages of being a cat."
-PATIENT_S = 180.0
+TIMEOUT_S = 180.0
 """The first answer converts and loads the model."""
 
 
 def output_of(served: Served, folder: Path, shown: str, *run_by: str) -> str:
-    """What a block prints, run outside the checkout by a program that takes code as argument."""
+    """Output of a code block, run outside the checkout by a program that takes code as argument."""
     assert ADDRESS in shown
     environment = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
     done = subprocess.run(
@@ -33,44 +33,44 @@ def output_of(served: Served, folder: Path, shown: str, *run_by: str) -> str:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=PATIENT_S,
+        timeout=TIMEOUT_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def asked(served: Served, count: int) -> list[RunRecord]:
-    """The latest answers, the first of them first; programs asked for them."""
+def recorded(served: Served, count: int) -> list[RunRecord]:
+    """The latest answers, oldest first; all came from the API."""
     runs = served.engine.runs.recent(count)[::-1]
     assert [run.start.origin for run in runs] == [Origin.API] * count
     return runs
 
 
-def test_the_one_that_streams(served: Served, tmp_path: Path):
+def test_openai_example(served: Served, tmp_path: Path):
     [shown] = [code for code in blocks("python", DOCUMENT) if "from openai" in code]
     printed = output_of(served, tmp_path, shown, sys.executable, "-c")
-    [run] = asked(served, 1)
+    [run] = recorded(served, 1)
     assert (run.start.instruction, printed) == (INSTRUCTION, run.result.text)
     assert len(printed) > 20
 
 
-def test_the_ones_with_langchain(served: Served, tmp_path: Path):
+def test_langchain_example(served: Served, tmp_path: Path):
     [shown] = [code for code in blocks("python", DOCUMENT) if "langchain_openai" in code]
     printed = output_of(served, tmp_path, shown, sys.executable, "-c")
-    plain, about = asked(served, 2)
+    plain, about = recorded(served, 2)
     assert printed == f"{plain.result.text}\n{about.result.text}\n"
     assert plain.start.instruction == INSTRUCTION
     assert about.result.text == "The Orvel is 240 kilometres long."
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_one_of_the_shell(served: Served, tmp_path: Path):
+def test_curl_example(served: Served, tmp_path: Path):
     [shown] = [code for code in blocks("sh", DOCUMENT) if code.startswith("curl")]
-    told = json.loads(output_of(served, tmp_path, shown, "bash", "-euc"))
-    [run] = asked(served, 1)
-    assert told["choices"][0]["message"]["content"] == run.result.text
+    reply = json.loads(output_of(served, tmp_path, shown, "bash", "-euc"))
+    [run] = recorded(served, 1)
+    assert reply["choices"][0]["message"]["content"] == run.result.text
     assert run.start.instruction == INSTRUCTION
 
 
-def test_no_other_program_is_shown():
+def test_there_are_no_other_examples():
     assert len(blocks("python", DOCUMENT)) == 2 and len(blocks("sh", DOCUMENT)) == 1

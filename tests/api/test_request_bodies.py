@@ -1,4 +1,4 @@
-"""Bodies as the clients of others send them: answered, or refused with the field's name."""
+"""Bodies as other projects' clients send them: answered, or rejected with the field's name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ USER = {"role": "user", "content": "Which way is the harbour?"}
 
 
 def xfail(reason: str, raises: type[BaseException] = AssertionError) -> pytest.MarkDecorator:
-    """The test says what is right, and fails today."""
+    """Mark a test of behaviour that is not implemented yet."""
     return pytest.mark.xfail(strict=True, raises=raises, reason=reason)
 
 
@@ -41,15 +41,15 @@ def client(stand_in: StandIn) -> TestClient:
     return stand_in.client()
 
 
-def taken(client: TestClient, stand_in: StandIn, body: dict[str, Any]) -> GenerationRequest:
-    """What the model is asked by a body that is answered."""
+def accepted(client: TestClient, stand_in: StandIn, body: dict[str, Any]) -> GenerationRequest:
+    """The request that reaches the model for a body that is answered."""
     answer = client.post(CHAT, json=body)
     assert answer.status_code == 200, answer.json()["error"]["message"]
     return stand_in.asked[-1][0]
 
 
-def refusal(client: TestClient, body: dict[str, Any]) -> dict[str, Any]:
-    """The error of a body that is refused."""
+def error_of(client: TestClient, body: dict[str, Any]) -> dict[str, Any]:
+    """The error for a body that is rejected."""
     answer = client.post(CHAT, json=body)
     assert answer.status_code == 400
     return answer.json()["error"]
@@ -122,40 +122,40 @@ HARMLESS: dict[str, Any] = {
 }
 
 
-def check_done_or_named(client: TestClient, stand_in: StandIn, field: str, value: Any) -> None:
-    """The field changes what the model is asked, or the reply; or the refusal names it."""
-    usual = chat(temperature=0.5, max_tokens=5)
-    without = client.post(CHAT, json=usual).json()["choices"]
-    answer = client.post(CHAT, json=usual | {field: value})
+def check_applied_or_named(client: TestClient, stand_in: StandIn, field: str, value: Any) -> None:
+    """Check that the field changes the request or the response, or that the error names it."""
+    default = chat(temperature=0.5, max_tokens=5)
+    without = client.post(CHAT, json=default).json()["choices"]
+    answer = client.post(CHAT, json=default | {field: value})
     if answer.status_code == 200:
         first, second = (request for request, _ in stand_in.asked)
         changed = first != second or answer.json()["choices"] != without
-        assert changed, f"{field} is passed over"
+        assert changed, f"{field} is ignored"
     else:
         assert answer.status_code == 400
         error = answer.json()["error"]
         assert field in (error["param"] or "") and field in error["message"]
 
 
-@xfail("a field that changes the answer is passed over in silence")
+@xfail("a field that changes the answer is silently ignored")
 @pytest.mark.parametrize("field", CHANGING)
-def test_a_field_that_changes_the_answer_is_done_or_refused_by_name(
+def test_field_that_changes_the_answer_is_applied_or_rejected_by_name(
     field: str, client: TestClient, stand_in: StandIn
 ) -> None:
-    check_done_or_named(client, stand_in, field, CHANGING[field])
+    check_applied_or_named(client, stand_in, field, CHANGING[field])
 
 
-@xfail("a field that nobody knows is passed over in silence")
-def test_an_unknown_field_is_refused_by_name(client: TestClient, stand_in: StandIn) -> None:
-    check_done_or_named(client, stand_in, "some_new_field", 3)
+@xfail("an unknown field is silently ignored")
+def test_unknown_field_is_rejected_by_name(client: TestClient, stand_in: StandIn) -> None:
+    check_applied_or_named(client, stand_in, "some_new_field", 3)
 
 
 @pytest.mark.parametrize("field", HARMLESS)
-def test_a_field_that_changes_nothing_is_passed_over(
+def test_field_that_changes_nothing_is_ignored(
     field: str, client: TestClient, stand_in: StandIn
 ) -> None:
-    without = taken(client, stand_in, chat(temperature=0))
-    assert taken(client, stand_in, chat(temperature=0, **{field: HARMLESS[field]})) == without
+    without = accepted(client, stand_in, chat(temperature=0))
+    assert accepted(client, stand_in, chat(temperature=0, **{field: HARMLESS[field]})) == without
 
 
 # Lengths
@@ -168,7 +168,7 @@ TEMPLATE = (
 
 
 def answer_within(folder: Path, positions: int, **fields: Any) -> tuple[Answer, FakeModel]:
-    """The answer of a model with so many positions, which never ends by itself."""
+    """The answer of a model with this context length, which never ends by itself."""
     tiny_tokenizer(folder, chat_template=TEMPLATE)
     tokenizer = load_tokenizer(folder)
     model = FakeModel(
@@ -180,11 +180,11 @@ def answer_within(folder: Path, positions: int, **fields: Any) -> tuple[Answer, 
     return job.answer, model
 
 
-NOT_CLAMPED = "a length beyond the model's room is refused and not cut to what there is room for"
+NOT_CLAMPED = "a length above the limit is rejected instead of reduced to the limit"
 
 
 @xfail(NOT_CLAMPED, PromptTooLongError)
-def test_a_length_beyond_the_models_room_is_cut_to_it(tmp_path: Path) -> None:
+def test_length_above_the_context_length_is_reduced(tmp_path: Path) -> None:
     answer, _ = answer_within(tmp_path, 64, max_tokens=1000)
     if answer.error is not None:
         raise answer.error
@@ -197,25 +197,25 @@ def test_a_length_beyond_the_models_room_is_cut_to_it(tmp_path: Path) -> None:
     "length",
     [1, 1000, *(pytest.param(each, marks=xfail(NOT_CLAMPED)) for each in (1001, 4096, 32_000))],
 )
-def test_any_length_is_taken(
+def test_any_length_is_accepted(
     length: int, field: str, client: TestClient, stand_in: StandIn
 ) -> None:
-    assert taken(client, stand_in, chat(**{field: length})).sampling.max_new_tokens <= length
+    assert accepted(client, stand_in, chat(**{field: length})).sampling.max_new_tokens <= length
 
 
 @pytest.mark.parametrize("length", [0, -1])
-def test_a_length_that_is_none_is_refused(length: int, client: TestClient) -> None:
-    assert refusal(client, chat(max_tokens=length))["param"] == "max_tokens"
+def test_length_below_one_is_rejected(length: int, client: TestClient) -> None:
+    assert error_of(client, chat(max_tokens=length))["param"] == "max_tokens"
 
 
-@xfail("the setting for the most new tokens ends at 1000", PersonMistake)
-def test_the_most_new_tokens_can_be_set_to_thousands(monkeypatch: pytest.MonkeyPatch) -> None:
+@xfail("PADDOCK_MAX_NEW_TOKENS is at most 1000", PersonMistake)
+def test_max_new_tokens_can_be_set_above_1000(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PADDOCK_MAX_NEW_TOKENS", "4096")
     assert load_settings().max_new_tokens == 4096
 
 
-@xfail("chat_template_kwargs is passed over: thinking is not turned off")
-def test_a_template_gets_its_arguments(tmp_path: Path) -> None:
+@xfail("chat_template_kwargs is ignored: thinking is not turned off")
+def test_chat_template_kwargs_reach_the_template(tmp_path: Path) -> None:
     _, thinking = answer_within(tmp_path, 256, max_tokens=1)
     kwargs = {"enable_thinking": False}
     _, model = answer_within(tmp_path, 256, max_tokens=1, chat_template_kwargs=kwargs)
@@ -226,12 +226,12 @@ def test_a_template_gets_its_arguments(tmp_path: Path) -> None:
 
 
 def conversation(*middle: dict[str, Any]) -> dict[str, Any]:
-    """A body in which the assistant has already said something."""
+    """A body with an earlier assistant message."""
     return chat(messages=[{"role": "user", "content": "Hello."}, *middle, USER], temperature=0)
 
 
 ASSISTANT = {"role": "assistant"}
-PART_REFUSED = xfail("a message that OpenAI's clients send back is refused")
+REJECTED = xfail("a message that OpenAI's clients send back is rejected")
 
 
 @pytest.mark.parametrize(
@@ -247,38 +247,38 @@ PART_REFUSED = xfail("a message that OpenAI's clients send back is refused")
             "Hi.",
             id="nothing of other kinds",
         ),
-        pytest.param(ASSISTANT | {"content": None}, "", marks=PART_REFUSED, id="null"),
-        pytest.param(ASSISTANT, "", marks=PART_REFUSED, id="missing"),
-        pytest.param(ASSISTANT | {"content": []}, "", marks=PART_REFUSED, id="no parts"),
+        pytest.param(ASSISTANT | {"content": None}, "", marks=REJECTED, id="null"),
+        pytest.param(ASSISTANT, "", marks=REJECTED, id="missing"),
+        pytest.param(ASSISTANT | {"content": []}, "", marks=REJECTED, id="no parts"),
         pytest.param(
             ASSISTANT | {"content": None, "refusal": "I will not."},
             "I will not.",
-            marks=PART_REFUSED,
+            marks=REJECTED,
             id="refusal",
         ),
         pytest.param(
             ASSISTANT | {"content": [{"type": "output_text", "text": "Hi."}]},
             "Hi.",
-            marks=PART_REFUSED,
+            marks=REJECTED,
             id="output_text",
         ),
         pytest.param(
             ASSISTANT | {"content": [{"type": "refusal", "refusal": "I will not."}]},
             "I will not.",
-            marks=PART_REFUSED,
+            marks=REJECTED,
             id="refusal part",
         ),
     ],
 )
-def test_what_the_assistant_said_is_taken_back(
+def test_assistant_messages_are_accepted(
     message: dict[str, Any], text: str, client: TestClient, stand_in: StandIn
 ) -> None:
-    said = [
+    texts = [
         turn.text
-        for turn in taken(client, stand_in, conversation(message)).earlier
+        for turn in accepted(client, stand_in, conversation(message)).earlier
         if turn.role is Role.ASSISTANT
     ]
-    assert said in ([text], [] if not text else [text])
+    assert texts in ([text], [] if not text else [text])
 
 
 @pytest.mark.parametrize(
@@ -298,18 +298,18 @@ def test_what_the_assistant_said_is_taken_back(
         },
         pytest.param(
             {"role": "user", "content": [{"type": "input_text", "text": USER["content"]}]},
-            marks=PART_REFUSED,
+            marks=REJECTED,
         ),
     ],
     ids=["name", "text", "cache_control", "input_text"],
 )
-def test_what_the_user_says_is_taken_in_each_form(
+def test_user_messages_are_accepted_in_each_format(
     message: dict[str, Any], client: TestClient, stand_in: StandIn
 ) -> None:
-    assert taken(client, stand_in, chat(messages=[message])).instruction == USER["content"]
+    assert accepted(client, stand_in, chat(messages=[message])).instruction == USER["content"]
 
 
-@xfail("a conversation that ends with another role is refused without naming that role")
+@xfail("a conversation that ends with another role is rejected without naming that role")
 @pytest.mark.parametrize(
     ("messages", "role"),
     [
@@ -319,7 +319,7 @@ def test_what_the_user_says_is_taken_in_each_form(
     ],
     ids=["system alone", "user, system", "user, assistant"],
 )
-def test_a_conversation_that_ends_with_another_role_is_answered_or_the_role_is_named(
+def test_conversation_that_ends_with_another_role_is_answered_or_the_role_is_named(
     messages: list[dict[str, Any]], role: str, client: TestClient
 ) -> None:
     answer = client.post(CHAT, json=chat(messages=messages))
@@ -328,11 +328,11 @@ def test_a_conversation_that_ends_with_another_role_is_answered_or_the_role_is_n
         assert role in answer.json()["error"]["message"]
 
 
-@xfail("outer white space of the last message is cut off")
-def test_outer_white_space_of_the_last_message_stays(client: TestClient, stand_in: StandIn) -> None:
+@xfail("leading and trailing white space of the last message is stripped")
+def test_white_space_around_the_last_message_is_kept(client: TestClient, stand_in: StandIn) -> None:
     text = "  Where is the harbour?\n\n"
     messages = [{"role": "user", "content": text}]
-    request = taken(client, stand_in, chat(messages=messages))
+    request = accepted(client, stand_in, chat(messages=messages))
     assert request.validated().instruction == text
 
 
@@ -354,13 +354,13 @@ def test_outer_white_space_of_the_last_message_stays(client: TestClient, stand_i
     ],
     ids=str,
 )
-def test_a_usual_value_is_taken(
+def test_common_values_are_accepted(
     field: dict[str, Any], client: TestClient, stand_in: StandIn
 ) -> None:
-    taken(client, stand_in, chat(**field))
+    accepted(client, stand_in, chat(**field))
 
 
-@xfail("a value that other servers take is refused")
+@xfail("a value that other servers accept is rejected")
 @pytest.mark.parametrize(
     "field",
     [
@@ -377,41 +377,41 @@ def test_a_usual_value_is_taken(
     ],
     ids=str,
 )
-def test_a_value_that_other_servers_take_is_taken(
+def test_values_that_other_servers_accept_are_accepted(
     field: dict[str, Any], client: TestClient, stand_in: StandIn
 ) -> None:
-    without = taken(client, stand_in, chat())
-    assert taken(client, stand_in, chat(**field)) != without
+    without = accepted(client, stand_in, chat())
+    assert accepted(client, stand_in, chat(**field)) != without
 
 
-@xfail("an empty stop text is refused")
+@xfail("an empty stop sequence is rejected")
 @pytest.mark.parametrize("stop", ["", [""], ["", "end"]], ids=repr)
-def test_an_empty_stop_text_is_passed_over(
+def test_empty_stop_sequence_is_ignored(
     stop: str | list[str], client: TestClient, stand_in: StandIn
 ) -> None:
     wanted = tuple(text for text in stop if text)
-    assert taken(client, stand_in, chat(stop=stop)).stop == wanted
+    assert accepted(client, stand_in, chat(stop=stop)).stop == wanted
 
 
 @pytest.mark.parametrize(
     "field", [{"seed": "7"}, {"stream_options": {"include_usage": True}}, {"temperature": "0.7"}]
 )
-def test_what_openai_refuses_is_refused(field: dict[str, Any], client: TestClient) -> None:
-    assert refusal(client, chat(**field))["param"] in field
+def test_values_that_openai_rejects_are_rejected(field: dict[str, Any], client: TestClient) -> None:
+    assert error_of(client, chat(**field))["param"] in field
 
 
 # The request itself
 
 
-@xfail("a byte order mark before the body is taken for broken JSON")
-def test_a_byte_order_mark_before_the_body_is_passed_over(client: TestClient) -> None:
+@xfail("a byte order mark before the body is rejected as invalid JSON")
+def test_byte_order_mark_before_the_body_is_ignored(client: TestClient) -> None:
     content = b"\xef\xbb\xbf" + json.dumps(chat()).encode()
     answer = client.post(CHAT, content=content, headers={"content-type": "application/json"})
     assert answer.status_code == 200
 
 
-@xfail("HEAD is refused where GET is answered")
+@xfail("HEAD is rejected where GET is allowed")
 @pytest.mark.parametrize("path", ["/v1/models", f"/v1/models/{MODEL}"])
-def test_head_is_answered_where_get_is(path: str, client: TestClient) -> None:
+def test_head_is_allowed_where_get_is(path: str, client: TestClient) -> None:
     answer = client.head(path)
     assert (answer.status_code, answer.content) == (200, b"")

@@ -1,4 +1,4 @@
-"""The API with a stand-in for the models, behind a real web server."""
+"""The API with a fake model, behind a real web server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE_S = 60.0
 
 
 class Server:
-    """The API on a port of the loopback address, as the web server itself runs it."""
+    """The API on a port of the loopback address, run by uvicorn."""
 
     def __init__(self) -> None:
         self.stand_in = StandIn()
@@ -39,29 +39,29 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The server's URL."""
         return f"http://{self._address[0]}:{self._address[1]}"
 
     @property
     def idle(self) -> bool:
-        """Whether no connection and no request is left."""
+        """Whether there are no connections and no requests."""
         state = self._server.server_state
         return not state.connections and not state.tasks
 
     def begin(self, sent: bytes) -> socket.socket:
-        """Announce the whole body, and send that much of it."""
+        """Announce the whole body, but send only ``sent``."""
         client = socket.create_connection(self._address, timeout=PATIENCE_S)
         head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         client.sendall(f"{head}Content-Length: {len(BODY)}\r\n\r\n".encode() + sent)
         return client
 
     def ask(self) -> int:
-        """The status of a request that is as it should be."""
+        """Send a valid request and return its status."""
         return httpx.post(f"{self.url}{CHAT}", json=chat(), timeout=PATIENCE_S).status_code
 
 
 def eventually(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline, "it never came about"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of accounts."""
+"""Fixtures of the account tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.auth.samples import World
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    """Accounts where anybody may register, with cheap hashing and a clock set by hand."""
+    """Accounts with open registration, cheap hashing and a manual clock."""
     made = World(tmp_path)
     yield made
     made.store.close()

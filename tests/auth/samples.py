@@ -1,4 +1,4 @@
-"""Accounts that cost nothing to check, a clock that is set by hand, and what attackers type."""
+"""Accounts with cheap hashing, a manual clock, and hostile texts."""
 
 from __future__ import annotations
 
@@ -102,11 +102,11 @@ _PIECES = st.one_of(
     st.text(alphabet="abcXYZ019._- '\"<>/\\%\x00\u202e\u200b\u0301é\u0130ßαа中", max_size=8),
 )
 hostile_texts = st.lists(_PIECES, min_size=1, max_size=4).map("".join)
-"""Any text, and pieces of attacks put together."""
+"""Random texts combined with parts of attacks."""
 
 
 class Clock:
-    """The time, set by hand."""
+    """A clock that is set manually."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -115,16 +115,16 @@ class Clock:
         return self.now
 
     def seconds(self) -> float:
-        """For what counts in seconds."""
+        """The time in seconds."""
         return self.now.timestamp()
 
     def forward(self, **time: float) -> None:
-        """Let time go by."""
+        """Advance the time."""
         self.now += timedelta(**time)
 
 
 class CountingHasher(Hasher):
-    """Counts the hashings that argon2 is really asked for."""
+    """Counts the calls of argon2."""
 
     def __init__(self, cost: Cost = CHEAP, **options: Any) -> None:
         super().__init__(cost, **options)
@@ -152,7 +152,7 @@ class _Spy:
 
 @cache
 def _migrated() -> Path:
-    """An empty database at the newest revision: it takes longer to make than to copy."""
+    """An empty database at the newest revision; copying is faster than creating it."""
     _kept.append(TemporaryDirectory())
     home = Path(_kept[-1].name)
     AccountStore.open(Settings(home=home)).close()
@@ -164,7 +164,7 @@ _kept: list[TemporaryDirectory[str]] = []
 
 
 class World:
-    """Accounts of a fresh database, and what they stand on."""
+    """Accounts in a new database, with their store, hasher and clock."""
 
     def __init__(self, home: Path, **settings: Any) -> None:
         self.settings = Settings(home=home, **({"registration": "open"} | settings))
@@ -177,7 +177,7 @@ class World:
         self.accounts = self.started()
 
     def started(self) -> Accounts:
-        """The accounts as a server that has just started has them, attempts aside."""
+        """The accounts as after a restart of the server, but with the counted attempts."""
         return Accounts(
             self.store,
             self.settings,
@@ -188,15 +188,15 @@ class World:
 
     @property
     def others(self) -> Administration:
-        """What administrators do."""
+        """The administration of accounts."""
         return self.accounts.administration
 
     def impatient(self) -> Accounts:
-        """The accounts over connections that do not wait for another program's lock."""
+        """The accounts with a short timeout for locked databases."""
         self.store.close()
         self.store = AccountStore.open(self.settings, patience_s=0.02)
         return self.started()
 
     def administrator(self, name: str = "boss") -> str:
-        """Id of an administrator."""
+        """Create an administrator and return its id."""
         return self.accounts.make_administrator(name, GOOD).id

@@ -1,4 +1,4 @@
-"""How passwords are hashed."""
+"""Password hashing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.errors import NotEnoughMemoryError, TooBusyError
 from tests.auth.samples import CHEAP, GOOD, HOSTILE, CountingHasher
 
 
-def test_a_hash_names_its_parameters_and_has_its_own_salt():
+def test_hash_has_its_parameters_and_its_own_salt():
     hasher = Hasher()
     first = hasher.hash(GOOD)
     assert first.startswith("$argon2id$v=19$m=65536,t=3,p=4$") and GOOD not in first
@@ -23,12 +23,12 @@ def test_a_hash_names_its_parameters_and_has_its_own_salt():
     parameters = argon2.extract_parameters(first)
     assert (parameters.hash_len, parameters.salt_len) == (32, 16)
     standard = argon2.profiles.RFC_9106_LOW_MEMORY
-    assert parameters == standard, "the parameters are those of the source they name"
+    assert parameters == standard, "the parameters are those of the RFC"
     cheap = Hasher(CHEAP)
     assert cheap.hash(GOOD) != cheap.hash(GOOD)
 
 
-def test_the_right_password_alone_is_right():
+def test_only_the_correct_password_matches():
     hasher = Hasher(CHEAP)
     hashed = hasher.hash("café au lait")
     assert hasher.verify(hashed, "cafe\u0301\u00a0au lait")
@@ -38,7 +38,7 @@ def test_the_right_password_alone_is_right():
     assert not hasher.verify(None, "") and not hasher.verify(hasher.hash(""), "")
 
 
-def test_nobody_costs_what_somebody_costs():
+def test_unknown_names_take_one_hashing_too():
     hasher = CountingHasher()
     hashed = hasher.hash(GOOD)
     for stored, password in [
@@ -59,13 +59,13 @@ def test_nobody_costs_what_somebody_costs():
         assert hasher.hashings == before + 1, (stored, password)
 
 
-def test_nobodys_hash_has_the_parameters_of_new_ones():
+def test_dummy_hash_has_the_parameters_of_new_hashes():
     for cost in (CHEAP, RFC_9106_LOW_MEMORY):
         hasher = Hasher(cost)
-        nobodys = argon2.extract_parameters(hasher._nobodys)
-        assert nobodys.memory_cost == cost.memory_kib
-        assert (nobodys.time_cost, nobodys.parallelism) == (cost.time_cost, cost.parallelism)
-        assert (nobodys.hash_len, nobodys.salt_len) == (32, 16)
+        dummy = argon2.extract_parameters(hasher._dummy_hash)
+        assert dummy.memory_cost == cost.memory_kib
+        assert (dummy.time_cost, dummy.parallelism) == (cost.time_cost, cost.parallelism)
+        assert (dummy.hash_len, dummy.salt_len) == (32, 16)
 
 
 @pytest.mark.parametrize(
@@ -77,19 +77,21 @@ def test_nobodys_hash_has_the_parameters_of_new_ones():
         (Cost(1, 16, 2), True),
     ],
 )
-def test_a_hash_is_outdated_once_more_work_is_asked_for(cost: Cost, outdated: bool):
+def test_hash_with_weaker_parameters_is_outdated(cost: Cost, outdated: bool):
     assert Hasher(cost).outdated(Hasher(CHEAP).hash(GOOD)) is outdated
-    assert not Hasher(CHEAP).outdated(Hasher(cost).hash(GOOD)), "less work replaces nothing"
+    assert not Hasher(CHEAP).outdated(Hasher(cost).hash(GOOD)), (
+        "weaker parameters do not replace stronger ones"
+    )
 
 
-def test_a_hash_of_another_kind_is_outdated():
+def test_hash_of_another_algorithm_is_outdated():
     assert Hasher(CHEAP).outdated("$2b$12$abc") and Hasher(CHEAP).outdated("")
     other = argon2.PasswordHasher(1, 8, 1, type=argon2.Type.I).hash(GOOD)
     assert Hasher(CHEAP).outdated(other) and not Hasher(CHEAP).verify(other, GOOD)
 
 
 class Slow:
-    """Hashes slowly, and knows how many were at it at once."""
+    """Hashes slowly, and counts concurrent hashings."""
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -106,8 +108,8 @@ class Slow:
         return True
 
 
-def test_only_so_many_are_hashed_at_once():
-    hasher, slow = Hasher(CHEAP, at_once=3), Slow()
+def test_concurrent_hashings_are_limited():
+    hasher, slow = Hasher(CHEAP, max_concurrent=3), Slow()
     hashed = hasher.hash(GOOD)
     hasher._argon2 = slow
     with ThreadPoolExecutor(20) as pool:
@@ -119,22 +121,22 @@ def test_only_so_many_are_hashed_at_once():
     assert slow.most == 3
 
 
-def test_who_waits_too_long_for_a_turn_is_told():
-    hasher, slow = Hasher(CHEAP, at_once=1, patience_s=0.02), Slow()
+def test_waiting_too_long_for_a_hashing_is_an_error():
+    hasher, slow = Hasher(CHEAP, max_concurrent=1, timeout_s=0.02), Slow()
     hashed = hasher.hash(GOOD)
     hasher._argon2 = slow
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(hasher.verify, hashed, GOOD)
         while not slow.now:
             time.sleep(0.001)
-        with pytest.raises(TooBusyError, match="try again in a minute"):
+        with pytest.raises(TooBusyError, match="Try again in a minute"):
             hasher.verify(hashed, GOOD)
         slow.go_on.set()
         assert first.result()
-    assert hasher.verify(hashed, GOOD), "the turn was given back"
+    assert hasher.verify(hashed, GOOD), "the slot was released"
 
 
-def test_too_little_memory_is_no_wrong_password():
+def test_too_little_memory_is_not_an_incorrect_password():
     class Starved:
         def hash(self, *_: str) -> str:
             raise HashingError("Memory allocation error")
@@ -144,7 +146,7 @@ def test_too_little_memory_is_no_wrong_password():
 
     hasher = Hasher()
     hasher._argon2 = Starved()
-    with pytest.raises(NotEnoughMemoryError, match="takes 64 MiB of memory"):
+    with pytest.raises(NotEnoughMemoryError, match="takes 67 MB of memory"):
         hasher.hash(GOOD)
-    with pytest.raises(NotEnoughMemoryError, match="unload a model"):
+    with pytest.raises(NotEnoughMemoryError, match="Unload a model"):
         hasher.verify(None, GOOD)

@@ -1,4 +1,4 @@
-"""Invitations: who may make them, what they are good for, how often and how long."""
+"""Invitations: who may create them, number of uses and expiry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from core.errors import (
 )
 from tests.auth.samples import GOOD, HERE, HOSTILE, World
 
-REFUSED = r"does not hold \(any more\); ask an administrator"
+INVALID = r"incorrect, used up or expired\. Ask an administrator"
 
 
 @pytest.fixture
@@ -27,38 +27,38 @@ def world(tmp_path) -> World:
     return World(tmp_path, registration="invitation", registrations_per_address=1000)
 
 
-def test_a_code_lets_so_many_people_in(world: World):
+def test_code_is_valid_for_its_number_of_uses(world: World):
     boss = world.administrator()
     made = world.others.invite(boss, uses=2)
     world.accounts.register("Ada", GOOD, HERE, code=made.code)
     assert world.others.invitations(boss)[0].uses_left == 1
     world.accounts.register("Bo", GOOD, HERE, code=made.code.lower())
-    with pytest.raises(AccountInputError, match=REFUSED):
+    with pytest.raises(AccountInputError, match=INVALID):
         world.accounts.register("Cy", GOOD, HERE, code=made.code)
     assert world.others.invitations(boss) == []
     assert made.code not in repr(made)
 
 
-def test_nobody_registers_without_a_code(world: World):
+def test_registration_requires_a_code(world: World):
     world.others.invite(world.administrator())
     for code in (None, new_code(), *HOSTILE):
-        with pytest.raises(AccountInputError, match=REFUSED):
+        with pytest.raises(AccountInputError, match=INVALID):
             world.accounts.register("Ada", GOOD, HERE, code=code)
-    assert world.hasher.hashings == 1, "that of the administrator: a wrong code costs none"
+    assert world.hasher.hashings == 1, "the administrator's; an incorrect code takes none"
 
 
-def test_a_code_expires(world: World):
+def test_code_expires(world: World):
     boss = world.administrator()
     usual, short = world.others.invite(boss), world.others.invite(boss, hours=0.5)
     world.clock.forward(minutes=30)
-    with pytest.raises(AccountInputError, match=REFUSED):
+    with pytest.raises(AccountInputError, match=INVALID):
         world.accounts.register("Ada", GOOD, HERE, code=short.code)
     assert [one.id for one in world.others.invitations(boss)] == [usual.invitation.id]
     world.clock.forward(hours=world.settings.invitation_h - 1)
     world.accounts.register("Ada", GOOD, HERE, code=usual.code)
 
 
-def test_a_taken_name_does_not_use_the_code_up(world: World):
+def test_failed_registration_does_not_use_the_code(world: World):
     boss = world.administrator()
     made = world.others.invite(boss)
     with pytest.raises(AccountInputError, match="is taken"):
@@ -68,13 +68,13 @@ def test_a_taken_name_does_not_use_the_code_up(world: World):
     assert world.accounts.register("Ada", GOOD, HERE, code=made.code).account.role == "user"
 
 
-def test_whether_a_name_is_taken_is_told_to_the_invited_alone(world: World):
+def test_taken_names_are_revealed_only_with_a_code(world: World):
     world.administrator()
-    with pytest.raises(AccountInputError, match=REFUSED):
+    with pytest.raises(AccountInputError, match=INVALID):
         world.accounts.register("boss", GOOD, HERE, code=new_code())
 
 
-def test_codes_are_withdrawn_and_go_with_their_maker(world: World):
+def test_codes_are_revoked_and_deleted_with_their_administrator(world: World):
     boss, second = world.administrator(), world.administrator("second")
     made, other = world.others.invite(boss), world.others.invite(second)
     world.others.withdraw_invitation(boss, made.invitation.id)
@@ -82,7 +82,7 @@ def test_codes_are_withdrawn_and_go_with_their_maker(world: World):
         world.others.withdraw_invitation(boss, made.invitation.id)
     world.others.delete_other(boss, second)
     for code in (made.code, other.code):
-        with pytest.raises(AccountInputError, match=REFUSED):
+        with pytest.raises(AccountInputError, match=INVALID):
             world.accounts.register("Ada", GOOD, HERE, code=code)
 
 
@@ -98,12 +98,12 @@ def test_codes_are_withdrawn_and_go_with_their_maker(world: World):
         {"hours": 8785},
     ],
 )
-def test_uses_and_hours_have_bounds(world: World, wrong: dict):
-    with pytest.raises(AccountInputError, match="An invitation"):
+def test_uses_and_hours_are_limited(world: World, wrong: dict):
+    with pytest.raises(AccountInputError, match="for an invitation"):
         world.others.invite(world.administrator(), **wrong)
 
 
-def test_administrators_alone_invite(world: World):
+def test_only_administrators_invite(world: World):
     code = world.others.invite(world.administrator()).code
     ada = world.accounts.register("Ada", GOOD, HERE, code=code).account.id
     for call in (
@@ -112,11 +112,11 @@ def test_administrators_alone_invite(world: World):
         lambda: world.others.withdraw_invitation(ada, "x"),
         lambda: world.others.invite("nobody"),
     ):
-        with pytest.raises(AccessDeniedError, match="Only administrators"):
+        with pytest.raises(AccessDeniedError, match="Requires the administrator role"):
             call()
 
 
-def test_the_last_use_goes_to_one_of_many_at_once(world: World):
+def test_last_use_is_given_to_one_of_many_concurrent_registrations(world: World):
     code = world.others.invite(world.administrator(), uses=3).code
 
     def register(number: int) -> bool:

@@ -1,4 +1,4 @@
-"""API keys: made once, stored as a hash, and useless as soon as they should be."""
+"""API keys: creation, storage as a hash, expiry and revocation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from core.auth.keys import MOST_KEYS, NewKey
+from core.auth.keys import MAX_KEYS, NewKey
 from core.db import Account
 from core.errors import AccountInputError, UnknownAccountError
 from tests.auth.samples import GOOD, World
@@ -28,7 +28,7 @@ def made(world: World, ada: Account) -> NewKey:
     return world.accounts.keys.make(ada.id, "  My \t notebook ", days=30)
 
 
-def test_a_key_is_its_account_s_and_nothing_of_it_is_stored(
+def test_key_belongs_to_its_account_and_only_its_hash_is_stored(
     world: World, ada: Account, made: NewKey
 ):
     assert made.secret.startswith("pdk_") and len(made.secret) == 47
@@ -41,11 +41,11 @@ def test_a_key_is_its_account_s_and_nothing_of_it_is_stored(
 
 
 @pytest.mark.parametrize("secret", ["", "pdk_", "guest", "pdk_" + 43 * "a", "pdk_" + 43 * "é"])
-def test_any_other_text_is_nobody_s(world: World, made: NewKey, secret: str):
+def test_other_texts_are_not_keys(world: World, made: NewKey, secret: str):
     assert world.accounts.keys.holder(secret) is None
 
 
-def test_its_use_is_noted_now_and_then(world: World, ada: Account, made: NewKey):
+def test_last_use_is_recorded_at_intervals(world: World, ada: Account, made: NewKey):
     keys = world.accounts.keys
     assert keys.listing(ada.id)[0].used_at is None
     keys.holder(made.secret)
@@ -58,14 +58,14 @@ def test_its_use_is_noted_now_and_then(world: World, ada: Account, made: NewKey)
     assert keys.listing(ada.id)[0].used_at > first
 
 
-def test_it_expires_and_an_endless_one_does_not(world: World, ada: Account, made: NewKey):
+def test_key_expires_unless_it_is_unlimited(world: World, ada: Account, made: NewKey):
     keys = world.accounts.keys
     endless = keys.make(ada.id, "endless")
     world.clock.forward(days=31)
     assert keys.holder(made.secret) is None and keys.holder(endless.secret) is not None
 
 
-def test_only_its_owner_revokes_it_and_at_once(world: World, ada: Account, made: NewKey):
+def test_only_the_owner_can_revoke_a_key(world: World, ada: Account, made: NewKey):
     keys = world.accounts.keys
     other = world.accounts.make_administrator("Bob", GOOD)
     with pytest.raises(UnknownAccountError):
@@ -74,14 +74,14 @@ def test_only_its_owner_revokes_it_and_at_once(world: World, ada: Account, made:
     assert keys.holder(made.secret) is None and keys.listing(ada.id) == []
 
 
-def test_a_disabled_account_s_key_opens_nothing(world: World, ada: Account, made: NewKey):
+def test_key_of_a_disabled_account_is_not_valid(world: World, ada: Account, made: NewKey):
     world.store.set_disabled(ada.id, True)
     assert world.accounts.keys.holder(made.secret) is None
     with pytest.raises(UnknownAccountError):
         world.accounts.keys.make(ada.id, "another")
 
 
-def test_keys_go_with_their_account(world: World, ada: Account, made: NewKey):
+def test_keys_are_deleted_with_their_account(world: World, ada: Account, made: NewKey):
     world.store.delete(ada.id)
     assert world.accounts.keys.holder(made.secret) is None
     assert world.accounts.keys.listing(ada.id) == []
@@ -90,13 +90,13 @@ def test_keys_go_with_their_account(world: World, ada: Account, made: NewKey):
 @pytest.mark.parametrize(
     ("name", "days"), [("", 1), ("a" * 61, 1), ("a\0b", 1), ("a", 0), ("a", 367)]
 )
-def test_what_cannot_be_a_key_is_refused(world: World, ada: Account, name: str, days: int):
+def test_invalid_name_or_validity_is_rejected(world: World, ada: Account, name: str, days: int):
     with pytest.raises(AccountInputError):
         world.accounts.keys.make(ada.id, name, days=days)
 
 
-def test_an_account_has_so_many_and_no_more(world: World, ada: Account):
-    for number in range(MOST_KEYS):
+def test_number_of_keys_is_limited(world: World, ada: Account):
+    for number in range(MAX_KEYS):
         world.accounts.keys.make(ada.id, f"key {number}")
     with pytest.raises(AccountInputError):
         world.accounts.keys.make(ada.id, "one more")

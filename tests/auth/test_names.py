@@ -1,4 +1,4 @@
-"""Names: what is allowed, and which are the same."""
+"""User names: which are allowed, and which are equal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.auth.names import LONGEST, RESERVED, SHORTEST, Name, name_key, parse_name
+from core.auth.names import MAX_LENGTH, MIN_LENGTH, RESERVED, Name, name_key, parse_name
 from core.errors import AccountInputError
 from tests.auth.samples import HOSTILE, hostile_texts
 
@@ -36,7 +36,7 @@ from tests.auth.samples import HOSTILE, hostile_texts
         ("42", "42", "42"),
     ],
 )
-def test_names_of_people_are_taken(text: str, display: str, key: str):
+def test_real_names_are_allowed(text: str, display: str, key: str):
     name = parse_name(text)
     assert (name.display, name.key) == (display, key)
 
@@ -50,7 +50,7 @@ def test_names_of_people_are_taken(text: str, display: str, key: str):
         ("ΣΟΦΟΣ", "σοφος", "σοφοσ"),
     ],
 )
-def test_letter_case_and_typing_make_no_other_name(same: tuple[str, ...]):
+def test_letter_case_and_encoding_make_no_difference(same: tuple[str, ...]):
     assert len({parse_name(text).key for text in same}) == 1
 
 
@@ -66,7 +66,7 @@ def test_letter_case_and_typing_make_no_other_name(same: tuple[str, ...]):
         ("ɑda", "ada"),
     ],
 )
-def test_names_that_look_alike_are_told(alike: tuple[str, ...]):
+def test_names_that_look_alike_have_the_same_look(alike: tuple[str, ...]):
     names = [parse_name(text) for text in alike]
     assert len({name.look for name in names}) == 1
     assert len({name.key for name in names}) == len(names)
@@ -78,34 +78,34 @@ def test_different_names_stay_different():
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:20]))
-def test_attacks_are_no_names(text: str):
+def test_hostile_texts_are_not_names(text: str):
     with pytest.raises(AccountInputError) as raised:
         parse_name(text)
-    assert_one_sentence(str(raised.value))
+    assert_short_text(str(raised.value))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "words"),
     [
         ("a", "2 to 32 characters"),
         ("a" * 33, "2 to 32 characters"),
-        ("two words", "take the space out"),
-        ("a<b", r"take < \(U\+003C\) out"),
-        ("a\u200bb", r"take \(U\+200B\) out"),
+        ("two words", "Remove the space"),
+        ("a<b", r"Remove < \(U\+003C\)"),
+        ("a\u200bb", r"Remove \(U\+200B\)"),
         ("-a", "begins and ends"),
-        ("a-.b", "one dot, hyphen or underscore at a time"),
-        ("1\u0301", "accents on letters only"),
-        ("a\u0331\u0332\u0333b", "at most 2"),
+        ("a-.b", "no two dots, hyphens or underscores in a row"),
+        ("1\u0301", "accents only on letters"),
+        ("a\u0331\u0332\u0333b", "at most 2 per letter"),
         ("аda", "one script"),
         ("ada中", "one script"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, said: str):
-    with pytest.raises(AccountInputError, match=said):
+def test_error_says_what_is_wrong(text: str, words: str):
+    with pytest.raises(AccountInputError, match=words):
         parse_name(text)
 
 
-def test_names_of_authority_are_reserved_however_they_are_written():
+def test_reserved_names_are_reserved_in_any_spelling():
     for text in (*RESERVED, "Admin", "ROOT", "r00t", "ѕуѕтем", "paddоck".replace("о", "0")):
         assert parse_name(text).reserved, text
     assert not parse_name("administratrix").reserved
@@ -113,30 +113,30 @@ def test_names_of_authority_are_reserved_however_they_are_written():
 
 @settings(max_examples=3000, deadline=None)
 @given(hostile_texts)
-def test_a_text_is_refused_with_a_sentence_or_is_a_safe_name(text: str):
+def test_hostile_text_is_an_error_or_a_safe_name(text: str):
     try:
         name = parse_name(text)
     except AccountInputError as error:
-        assert_one_sentence(str(error))
+        assert_short_text(str(error))
     else:
         assert_safe(name)
 
 
 @settings(max_examples=1000, deadline=None)
 @given(st.text(alphabet=st.characters(categories=["L", "M", "N"]), min_size=2, max_size=12))
-def test_a_name_of_any_letters_is_refused_or_safe(text: str):
+def test_random_letters_are_an_error_or_a_safe_name(text: str):
     try:
         name = parse_name(text)
     except AccountInputError as error:
-        assert_one_sentence(str(error))
+        assert_short_text(str(error))
     else:
         assert_safe(name)
         assert name_key(name.key) == name.key == name_key(text.casefold().strip())
 
 
 def assert_safe(name: Name) -> None:
-    assert SHORTEST <= len(name.display) <= LONGEST
-    assert parse_name(name.display) == name, "a name is its own normal form"
+    assert MIN_LENGTH <= len(name.display) <= MAX_LENGTH
+    assert parse_name(name.display) == name, "parsing is idempotent"
     for character in name.display + name.key + name.look:
         assert unicodedata.category(character)[0] in "LMN" or character in "._-"
         assert character not in "<>&\"'/\\%;`$ \x00"
@@ -144,6 +144,6 @@ def assert_safe(name: Name) -> None:
     name.display.encode()
 
 
-def assert_one_sentence(text: str) -> None:
+def assert_short_text(text: str) -> None:
     assert text[0].isupper() and text.endswith(".") and len(text) < 200
     assert text.isprintable() and "\n" not in text

@@ -1,4 +1,4 @@
-"""Which passwords are good enough."""
+"""Validation of new passwords."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ADA = parse_name("Ada.Lovelace")
         "monkey839201746291",
     ],
 )
-def test_passwords_that_are_hard_to_guess_are_taken(password: str):
+def test_good_passwords_are_allowed(password: str):
     assert checked_password(password, ADA) == password
 
 
@@ -99,8 +99,8 @@ def test_the_length_is_8_to_256_characters(length: int):
         "ｐａｓｓｗｏｒｄ",
     ],
 )
-def test_passwords_that_are_tried_first_are_refused(password: str):
-    with pytest.raises(AccountInputError, match="among the first that others would try"):
+def test_common_passwords_are_rejected(password: str):
+    with pytest.raises(AccountInputError, match="too common"):
         checked_password(password, ADA)
 
 
@@ -118,12 +118,12 @@ def test_passwords_that_are_tried_first_are_refused(password: str):
         "ａｄａ.lovelace",
     ],
 )
-def test_the_name_is_no_password(password: str):
-    with pytest.raises(AccountInputError, match="is the name"):
+def test_the_user_name_is_rejected(password: str):
+    with pytest.raises(AccountInputError, match="same as the user name"):
         checked_password(password, ADA)
 
 
-def test_the_list_is_long_clean_and_holds_no_ones_secret():
+def test_list_of_common_passwords_is_well_formed():
     words = common_words()
     assert len(words) > 2000
     lines = COMMON_FILE.read_text(encoding="utf-8").splitlines()
@@ -132,7 +132,7 @@ def test_the_list_is_long_clean_and_holds_no_ones_secret():
     assert all(word.isalnum() for word in words)
 
 
-def test_judging_the_longest_password_does_not_grow_out_of_hand():
+def test_checking_the_longest_password_is_fast():
     begin = time.perf_counter()
     for text in ("ab" * 127 + "q", "a" * 255 + "b", "1" * 256, "x1!" * 85, "abcqwe1" * 36):
         is_common(text)
@@ -140,12 +140,12 @@ def test_judging_the_longest_password_does_not_grow_out_of_hand():
 
 
 @pytest.mark.parametrize("text", ["a\x00bcdefgh", "line\nbreak1", "\ud800bcdefgh", "\x7fabcdefgh"])
-def test_what_cannot_be_typed_is_refused(text: str):
-    with pytest.raises(AccountInputError, match="cannot be part of"):
+def test_control_characters_are_rejected(text: str):
+    with pytest.raises(AccountInputError, match="not allowed"):
         checked_password(text, ADA)
 
 
-def test_one_password_is_the_same_however_it_is_typed():
+def test_passwords_are_normalized():
     assert prepared("cafe\u0301 mit Milch") == prepared("caf\u00e9\u00a0mit\u3000Milch")
     assert prepared("ＡＢＣ") != prepared("ABC"), "unlike in names, width is part of a password"
     assert prepared(" a ") == " a "
@@ -153,7 +153,7 @@ def test_one_password_is_the_same_however_it_is_typed():
 
 @settings(max_examples=2500, deadline=None)
 @given(hostile_texts)
-def test_a_text_is_refused_with_a_sentence_or_can_be_hashed(text: str):
+def test_hostile_text_is_an_error_or_can_be_hashed(text: str):
     try:
         password = checked_password(text, ADA)
     except AccountInputError as error:

@@ -1,4 +1,4 @@
-"""The rolling limit of failed attempts."""
+"""The sliding-window limit of failed attempts."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def attempts_of(clock: Clock, **options: int) -> Attempts:
     return Attempts(60, clock=clock.seconds, **options)
 
 
-def test_so_many_failures_and_no_more():
+def test_failures_are_limited():
     attempts, bucket = attempts_of(Clock()), a_bucket()
     for _ in range(3):
         attempts.begin([bucket])
     for _ in range(3):
-        with pytest.raises(TooManyAttemptsError, match="wait 2 minutes and try again"):
+        with pytest.raises(TooManyAttemptsError, match="Wait 2 minutes and try again"):
             attempts.begin([bucket])
-    assert attempts.failures(bucket) == 3, "what is refused does not count"
+    assert attempts.failures(bucket) == 3, "rejected attempts are not counted"
 
 
-def test_the_limit_rolls():
+def test_window_slides():
     clock = Clock()
     attempts, bucket = attempts_of(clock), a_bucket()
     for _ in range(3):
         attempts.begin([bucket])
         clock.forward(seconds=20)
     attempts.begin([bucket])  # the first is 60 s old
-    with pytest.raises(TooManyAttemptsError, match="wait a minute"):
+    with pytest.raises(TooManyAttemptsError, match="Wait a minute"):
         attempts.begin([bucket])
     clock.forward(seconds=19)
     with pytest.raises(TooManyAttemptsError):
@@ -47,7 +47,7 @@ def test_the_limit_rolls():
     attempts.begin([bucket])
 
 
-def test_buckets_are_counted_apart_and_one_that_is_full_is_enough():
+def test_each_bucket_has_its_own_limit():
     attempts = attempts_of(Clock())
     one, other, named = a_bucket("a"), a_bucket("b"), a_bucket("a", 5, Kind.ACCOUNT)
     for _ in range(3):
@@ -62,7 +62,7 @@ def test_buckets_are_counted_apart_and_one_that_is_full_is_enough():
     assert attempts.failures(other) == 2
 
 
-def test_a_success_is_forgiven_and_forgives_no_failure():
+def test_forgive_removes_one_attempt_only():
     attempts, bucket = attempts_of(Clock()), a_bucket()
     attempts.begin([bucket])
     attempts.begin([bucket])
@@ -71,13 +71,13 @@ def test_a_success_is_forgiven_and_forgives_no_failure():
     assert attempts.failures(bucket) == 2
     last = attempts.begin([bucket])
     attempts.forgive(last)
-    attempts.forgive(last)  # once more does no harm
+    attempts.forgive(last)  # a second time has no effect
     assert attempts.failures(bucket) == 2
 
 
-def test_what_is_empty_or_long_quiet_is_forgotten():
+def test_empty_and_oldest_buckets_are_dropped():
     clock = Clock()
-    attempts = attempts_of(clock, most_buckets=10)
+    attempts = attempts_of(clock, max_buckets=10)
     attempts.forgive(attempts.begin([a_bucket("mine")]))
     assert not attempts._times
     for number in range(1000):
@@ -88,7 +88,7 @@ def test_what_is_empty_or_long_quiet_is_forgotten():
 
 
 @pytest.mark.parametrize("limit", [1, 5, 20])
-def test_fifty_at_once_do_not_slip_past_together(limit: int):
+def test_fifty_concurrent_attempts_do_not_exceed_the_limit(limit: int):
     attempts, bucket, start = Attempts(60), a_bucket(limit=limit), threading.Barrier(50)
 
     def try_once(_: int) -> bool:
@@ -103,7 +103,7 @@ def test_fifty_at_once_do_not_slip_past_together(limit: int):
         assert sum(pool.map(try_once, range(50))) == limit
 
 
-def test_it_agrees_with_a_count_by_hand():
+def test_limit_agrees_with_a_simple_implementation():
     chance, clock = random.Random(7), Clock()
     attempts, bucket, taken = attempts_of(clock), a_bucket(limit=4), []
     for _ in range(1000):
@@ -134,5 +134,5 @@ def test_it_agrees_with_a_count_by_hand():
         ("' OR 1=1", "unknown"),
     ],
 )
-def test_one_site_is_one_address(address: str | None, key: str):
+def test_address_key(address: str | None, key: str):
     assert address_key(address) == key

@@ -1,4 +1,4 @@
-"""What people do with accounts, and what they must not be able to do."""
+"""Registration, sign-in, limits, account changes and administration."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def names(world: World) -> list[str]:
     return [row.account.name for row in world.others.everybody()]
 
 
-# Registering
+# Registration
 
 
-def test_who_registers_is_signed_in_and_is_a_user(world: World):
+def test_registration_signs_in_with_the_role_user(world: World):
     signed_in = world.accounts.register("  Ada ", GOOD, HERE)
     account = world.store.get(signed_in.account.id)
     assert (account.name, account.key, account.role) == ("Ada", "ada", Role.USER)
@@ -64,14 +64,14 @@ def test_who_registers_is_signed_in_and_is_a_user(world: World):
 
 
 @pytest.mark.parametrize("again", ["Ada", "ADA", "ａｄａ", " ada", "аdа".replace("d", "ԁ")])
-def test_a_name_is_given_out_once(world: World, again: str):
+def test_name_is_unique(world: World, again: str):
     world.accounts.register("Ada", GOOD, HERE)
     with pytest.raises(AccountInputError, match="or one that looks like it, is taken"):
         world.accounts.register(again, OTHER, HERE)
     assert names(world) == ["Ada"] and world.hasher.hashings == 1
 
 
-def test_a_name_is_given_out_once_to_many_at_once(world: World):
+def test_concurrent_registrations_of_a_name_create_one_account(world: World):
     world.accounts._settings.registrations_per_address = 1000
     start = threading.Barrier(20)
 
@@ -88,21 +88,21 @@ def test_a_name_is_given_out_once_to_many_at_once(world: World):
     assert len(names(world)) == 1
 
 
-def test_names_of_authority_are_not_given_out_by_registering(world: World):
+def test_reserved_names_cannot_be_registered(world: World):
     with pytest.raises(AccountInputError, match="is taken"):
         world.accounts.register("Admin", GOOD, HERE)
     assert world.accounts.make_administrator("Admin", GOOD).role is Role.ADMINISTRATOR
 
 
-def test_nobody_registers_where_it_is_closed(tmp_path: Path):
+def test_closed_registration(tmp_path: Path):
     world = World(tmp_path, registration="closed")
     for code in (None, "x"):
-        with pytest.raises(AccessDeniedError, match="ask an administrator to let you in"):
+        with pytest.raises(AccessDeniedError, match="Registration is closed"):
             world.accounts.register("Ada", GOOD, HERE, code=code)
     assert names(world) == [] and world.hasher.hashings == 0
 
 
-def test_an_address_makes_so_many_accounts_in_a_while(tmp_path: Path):
+def test_registrations_are_limited_by_address(tmp_path: Path):
     world = World(tmp_path, registrations_per_address=3)
     for number in range(3):
         world.accounts.register(f"person{number}x", GOOD, HERE)
@@ -114,7 +114,7 @@ def test_an_address_makes_so_many_accounts_in_a_while(tmp_path: Path):
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:20]))
-def test_nothing_of_what_is_refused_is_stored(world: World, text: str):
+def test_rejected_registration_stores_nothing(world: World, text: str):
     with pytest.raises(AccountInputError):
         world.accounts.register(text, GOOD, HERE)
     with pytest.raises(SignInError):
@@ -122,7 +122,7 @@ def test_nothing_of_what_is_refused_is_stored(world: World, text: str):
     assert names(world) == []
 
 
-def test_a_hostile_password_is_a_password(world: World):
+def test_hostile_texts_work_as_passwords(world: World):
     for number, text in enumerate(text for text in HOSTILE if 12 < len(text) < 100):
         try:
             world.accounts.register(f"person{number}x", text, addresses(number))
@@ -134,22 +134,22 @@ def test_a_hostile_password_is_a_password(world: World):
     assert len(names(world)) > 10
 
 
-# Signing in
+# Sign-in
 
 
-def test_the_name_may_be_written_in_any_way(world: World):
+def test_letter_case_of_the_name_does_not_matter_at_sign_in(world: World):
     world.accounts.register("Straße", GOOD, HERE)
     for name in ("straße", "STRASSE", " Strasse\n", "ｓｔｒａsse"):
         assert world.accounts.sign_in(name, GOOD, HERE).account.name == "Straße"
 
 
-def test_a_name_that_looks_the_same_signs_nobody_in(world: World):
+def test_look_alike_name_does_not_sign_in(world: World):
     world.accounts.register("poca", GOOD, HERE)
     with pytest.raises(SignInError):
         world.accounts.sign_in("роса", GOOD, HERE)
 
 
-def test_unknown_name_and_wrong_password_are_alike_in_words_and_hashings(world: World):
+def test_unknown_name_and_incorrect_password_have_the_same_error_and_work(world: World):
     world.accounts.register("Ada", GOOD, HERE)
     world.others.set_disabled(world.administrator(), world.accounts.find("Ada").id, False)
     told, costs = set(), set()
@@ -172,23 +172,23 @@ def test_unknown_name_and_wrong_password_are_alike_in_words_and_hashings(world: 
         told.add(str(raised.value))
         costs.add(world.hasher.hashings - before)
     assert costs == {1}
-    assert told == {"Name and password do not go together; check both and try again."}
+    assert told == {"Incorrect user name or password."}
     before = world.hasher.hashings
     world.accounts.sign_in("Ada", GOOD, HERE)
     assert world.hasher.hashings == before + 1
 
 
-def test_a_disabled_account_is_told_of_to_its_owner_alone(world: World):
+def test_disabled_account_is_revealed_only_with_the_correct_password(world: World):
     ada = world.accounts.register("Ada", GOOD, HERE)
     world.others.set_disabled(world.administrator(), ada.account.id, True)
     assert world.accounts.visit(ada.token) is None
-    with pytest.raises(SignInError, match="do not go together"):
+    with pytest.raises(SignInError, match="Incorrect user name or password"):
         world.accounts.sign_in("Ada", WRONG, HERE)
-    with pytest.raises(SignInError, match="disabled; ask an administrator"):
+    with pytest.raises(SignInError, match=r"disabled\. Ask an administrator"):
         world.accounts.sign_in("Ada", GOOD, HERE)
 
 
-def test_a_password_is_hashed_anew_once_more_work_is_asked_for(world: World):
+def test_password_is_rehashed_when_the_parameters_become_stronger(world: World):
     ada = world.accounts.register("Ada", GOOD, HERE)
     world.hasher = CountingHasher(Cost(2, 16, 1))
     stronger = world.started()
@@ -205,12 +205,12 @@ def test_a_password_is_hashed_anew_once_more_work_is_asked_for(world: World):
     assert world.store.get(ada.account.id).password_changed_at == ada.account.created_at
 
 
-def test_a_rehash_that_fails_does_not_keep_the_person_out(world: World, monkeypatch, caplog):
+def test_failed_rehash_does_not_prevent_sign_in(world: World, monkeypatch, caplog):
     world.accounts.register("Ada", GOOD, HERE)
     world.hasher = CountingHasher(Cost(2, 8, 1))
     monkeypatch.setattr(world.hasher, "hash", lambda _: (_ for _ in ()).throw(TooBusyError("No.")))
     assert world.started().sign_in("Ada", GOOD, HERE)
-    assert "keeps its hash" in caplog.text and GOOD not in caplog.text
+    assert "could not be rehashed" in caplog.text and GOOD not in caplog.text
 
 
 def test_nothing_secret_is_logged(world: World, caplog: pytest.LogCaptureFixture):
@@ -233,14 +233,14 @@ def fail(world: World, client: Client, *, name: str = "Ada", times: int = 1) -> 
             world.accounts.sign_in(name, WRONG, client)
 
 
-def test_an_address_fails_so_often_and_is_not_hashed_for_after(world: World):
+def test_failures_are_limited_by_address_without_further_hashing(world: World):
     world.accounts.register("Ada", GOOD, HERE)
     limit = world.settings.failures_per_address
     for number in range(limit):
         fail(world, HERE, name=f"name{number}")
     hashings = world.hasher.hashings
     for name in ("Ada", "unknown"):
-        with pytest.raises(TooManyAttemptsError, match="wait 16 minutes"):
+        with pytest.raises(TooManyAttemptsError, match="Wait 16 minutes"):
             world.accounts.sign_in(name, GOOD, HERE)
     assert world.hasher.hashings == hashings
     assert world.accounts.sign_in("Ada", GOOD, addresses(1))
@@ -249,7 +249,7 @@ def test_an_address_fails_so_often_and_is_not_hashed_for_after(world: World):
 
 
 @pytest.mark.parametrize("name", ["Ada", "nobody"])
-def test_a_name_is_failed_so_often_from_anywhere_known_or_not(world: World, name: str):
+def test_failures_are_limited_by_name_known_or_not(world: World, name: str):
     world.accounts.register("Ada", GOOD, HERE)
     for number in range(world.settings.failures_per_account):
         fail(world, addresses(number), name=name if number % 2 else name.upper())
@@ -258,18 +258,18 @@ def test_a_name_is_failed_so_often_from_anywhere_known_or_not(world: World, name
     fail(world, addresses(200), name="other")
 
 
-def test_one_stranger_does_not_keep_the_owner_out_anywhere(world: World):
+def test_one_attacker_does_not_lock_out_the_owner(world: World):
     ada = world.accounts.register("Ada", GOOD, HERE)
     stranger = addresses(66)
     fail(world, stranger, times=world.settings.failures_per_address)
     for _ in range(100):
         with pytest.raises(TooManyAttemptsError):
             world.accounts.sign_in("Ada", WRONG, stranger)
-    assert world.accounts.sign_in("Ada", GOOD, addresses(1)), "from a browser never seen"
+    assert world.accounts.sign_in("Ada", GOOD, addresses(1)), "from a new browser"
     assert world.accounts.visit(ada.token)
 
 
-def test_many_strangers_do_not_keep_the_owner_out_of_a_known_browser(world: World):
+def test_many_attackers_do_not_lock_out_a_known_browser(world: World):
     ada = world.accounts.register("Ada", GOOD, HERE)
     for number in range(world.settings.failures_per_account):
         fail(world, addresses(number))
@@ -282,16 +282,18 @@ def test_many_strangers_do_not_keep_the_owner_out_of_a_known_browser(world: Worl
             world.accounts.sign_in("Ada", GOOD, replace(HERE, device=stolen))
 
 
-def test_a_known_browser_has_a_limit_of_its_own(world: World):
+def test_known_browser_has_its_own_limit(world: World):
     ada = world.accounts.register("Ada", GOOD, HERE)
     known = replace(HERE, device=ada.device)
     fail(world, known, times=world.settings.failures_per_device)
     with pytest.raises(TooManyAttemptsError):
         world.accounts.sign_in("Ada", GOOD, known)
-    assert world.accounts.sign_in("Ada", GOOD, HERE), "as a stranger the owner still gets in"
+    assert world.accounts.sign_in("Ada", GOOD, HERE), (
+        "without the device cookie the owner can sign in"
+    )
 
 
-def test_one_accounts_browser_is_a_stranger_to_another(world: World):
+def test_device_cookie_is_not_valid_for_another_account(world: World):
     world.accounts.register("Ada", GOOD, HERE)
     mallory = world.accounts.register("Mallory", GOOD, HERE)
     place = replace(HERE, device=mallory.device)
@@ -300,7 +302,7 @@ def test_one_accounts_browser_is_a_stranger_to_another(world: World):
         world.accounts.sign_in("Ada", GOOD, place)
 
 
-def test_signing_in_to_ones_own_account_buys_no_guesses(world: World):
+def test_successful_sign_in_does_not_reset_other_failures(world: World):
     world.accounts.register("Ada", GOOD, HERE)
     world.accounts.register("Mallory", GOOD, HERE)
     for _ in range(world.settings.failures_per_address):
@@ -317,7 +319,7 @@ def test_success_is_not_limited(world: World):
 
 
 @pytest.mark.parametrize("name", ["Ada", "nobody"])
-def test_fifty_tries_at_once_are_hashed_as_often_as_the_limit_says(world: World, name: str):
+def test_fifty_concurrent_guesses_are_hashed_up_to_the_limit(world: World, name: str):
     world.accounts.register("Ada", GOOD, HERE)
     before, start = world.hasher.hashings, threading.Barrier(50)
 
@@ -334,7 +336,7 @@ def test_fifty_tries_at_once_are_hashed_as_often_as_the_limit_says(world: World,
     assert outcomes.count(TooManyAttemptsError) == 50 - limit
 
 
-def test_fifty_right_ones_at_once_all_get_in(world: World):
+def test_fifty_concurrent_sign_ins_all_succeed(world: World):
     world.accounts.register("Ada", GOOD, HERE)
     world.accounts._settings.failures_per_address = 50
     world.accounts._settings.failures_per_account = 50
@@ -347,7 +349,7 @@ def test_fifty_right_ones_at_once_all_get_in(world: World):
 
 
 @pytest.mark.parametrize("error", [TooBusyError("Busy."), NotEnoughMemoryError("None.")])
-def test_what_is_not_the_persons_fault_is_not_counted(world: World, monkeypatch, error):
+def test_server_errors_are_not_counted_as_failures(world: World, monkeypatch, error):
     def refuse(*_: object) -> bool:
         raise error
 
@@ -364,14 +366,18 @@ def test_what_is_not_the_persons_fault_is_not_counted(world: World, monkeypatch,
     assert world.accounts.register("Bo", GOOD, HERE)
 
 
-# One's own account
+# The user's own account
 
 
-def test_the_password_is_changed_by_who_knows_the_old_one(world: World):
+def test_password_change_requires_the_current_password(world: World):
     ada = world.accounts.register("Ada", GOOD, HERE)
     with pytest.raises(SignInError):
         world.accounts.change_password(ada.token, WRONG, OTHER, HERE)
-    for bad, said in [("short", "8 to 256"), ("password1", "first"), ("Ada!99999", "the name")]:
+    for bad, said in [
+        ("short", "8 to 256"),
+        ("password1", "too common"),
+        ("Ada!99999", "the user name"),
+    ]:
         with pytest.raises(AccountInputError, match=said):
             world.accounts.change_password(ada.token, GOOD, bad, HERE)
     world.clock.forward(minutes=5)
@@ -384,7 +390,7 @@ def test_the_password_is_changed_by_who_knows_the_old_one(world: World):
         world.accounts.change_password(ada.token, OTHER, GOOD, HERE)
 
 
-def test_after_a_change_old_browsers_are_strangers(world: World):
+def test_password_change_invalidates_device_cookies(world: World):
     ada = world.accounts.register("Ada", GOOD, HERE)
     now = world.accounts.change_password(ada.token, GOOD, OTHER, replace(HERE, device=ada.device))
     assert now.device != ada.device
@@ -394,7 +400,7 @@ def test_after_a_change_old_browsers_are_strangers(world: World):
     assert world.accounts.sign_in("Ada", OTHER, replace(HERE, device=now.device))
 
 
-def test_a_found_browser_does_not_guess_the_password_for_long(world: World):
+def test_guesses_in_a_signed_in_browser_are_limited(world: World):
     ada = world.accounts.register("Ada", GOOD, HERE)
     outcomes = []
     for number in range(20):
@@ -406,10 +412,10 @@ def test_a_found_browser_does_not_guess_the_password_for_long(world: World):
         outcomes.append(raised.type)
     limit = world.settings.failures_per_device
     assert outcomes == [SignInError] * limit + [TooManyAttemptsError] * (20 - limit)
-    assert world.accounts.sign_in("Ada", GOOD, HERE), "signing in is counted apart"
+    assert world.accounts.sign_in("Ada", GOOD, HERE), "sign-in is counted separately"
 
 
-def test_a_sign_in_that_a_change_of_the_password_overtakes_fails(world: World, monkeypatch):
+def test_sign_in_during_a_password_change_fails(world: World, monkeypatch):
     ada = world.accounts.register("Ada", GOOD, HERE)
     verify = world.hasher.verify
 
@@ -420,12 +426,12 @@ def test_a_sign_in_that_a_change_of_the_password_overtakes_fails(world: World, m
         return right
 
     monkeypatch.setattr(world.hasher, "verify", overtaken)
-    with pytest.raises(SignInError, match="at the same time; sign in again"):
+    with pytest.raises(SignInError, match=r"at the same time\. Sign in again"):
         world.accounts.sign_in("Ada", GOOD, HERE)
     assert world.others.everybody()[0].sessions == 1
 
 
-def test_deleting_takes_everything_that_belongs_to_the_account_and_nothing_else(world: World):
+def test_account_deletion_deletes_its_data_only(world: World):
     ada = world.accounts.register("Ada", GOOD, HERE)
     bo = world.accounts.register("Bo", GOOD, HERE)
     runs, votes = RunStore(world.store.database), VoteStore(world.store.database)
@@ -442,15 +448,15 @@ def test_deleting_takes_everything_that_belongs_to_the_account_and_nothing_else(
     assert runs.count(owner=bo.account.id) == votes.count(owner=bo.account.id) == 1
     assert world.accounts.visit(ada.token) is None and world.accounts.visit(bo.token)
     assert names(world) == ["Bo"]
-    with pytest.raises(SignInError, match="do not go together"):
+    with pytest.raises(SignInError, match="Incorrect user name or password"):
         world.accounts.sign_in("Ada", GOOD, HERE)
     assert world.accounts.register("Ada", GOOD, HERE).account.id != ada.account.id
 
 
-# Other people's accounts
+# Administration
 
 
-def test_administrators_list_disable_sign_out_and_raise(world: World):
+def test_administrators_list_disable_sign_out_and_set_roles(world: World):
     boss = world.administrator()
     ada = world.accounts.register("Ada", GOOD, HERE)
     world.accounts.sign_in("Ada", GOOD, HERE)
@@ -460,7 +466,7 @@ def test_administrators_list_disable_sign_out_and_raise(world: World):
     assert world.accounts.visit(ada.token) is None
     again = world.accounts.sign_in("Ada", GOOD, HERE)
     world.others.set_role(boss, ada.account.id, Role.MANAGER)
-    assert world.accounts.visit(again.token).account.role.manages, "without signing in anew"
+    assert world.accounts.visit(again.token).account.role.manages, "without a new sign-in"
     world.others.set_disabled(boss, ada.account.id, True)
     assert world.accounts.visit(again.token) is None
     world.others.set_disabled(boss, ada.account.id, False)
@@ -479,7 +485,7 @@ def asks(others: Administration, asker: str, other: str) -> list:
     ]
 
 
-def test_nobody_else_does(world: World):
+def test_other_users_cannot_administer(world: World):
     boss, second = world.administrator(), world.administrator("second")
     ada = world.accounts.register("Ada", GOOD, HERE).account.id
     mike = world.accounts.register("Mike", GOOD, HERE).account.id
@@ -487,26 +493,26 @@ def test_nobody_else_does(world: World):
     world.others.set_disabled(boss, second, True)
     for asker in (ada, mike, second, "", "boss", "' OR 1=1 --"):
         for ask in asks(world.others, asker, boss):
-            with pytest.raises(AccessDeniedError, match="Only administrators"):
+            with pytest.raises(AccessDeniedError, match="Requires the administrator role"):
                 ask()
     assert world.store.get(boss).role.administers and not world.store.get(boss).disabled
 
 
-def test_administrators_do_not_lock_themselves_out(world: World):
+def test_administrators_cannot_change_their_own_account(world: World):
     boss = world.administrator()
     for ask in asks(world.others, boss, boss)[1:3] + asks(world.others, boss, boss)[4:]:
-        with pytest.raises(AccessDeniedError, match="ask another administrator"):
+        with pytest.raises(AccessDeniedError, match="Ask another administrator"):
             ask()
 
 
-def test_an_account_that_is_gone_is_said_to_be(world: World):
+def test_deleted_account_is_an_error(world: World):
     boss = world.administrator()
     for ask in asks(world.others, boss, "nobody")[1:]:
-        with pytest.raises(UnknownAccountError, match="look at the list again"):
+        with pytest.raises(UnknownAccountError, match="Reload the list"):
             ask()
 
 
-def test_an_administrator_is_made_of_a_new_account_or_of_one_that_is_there(world: World):
+def test_make_administrator_of_a_new_or_existing_account(world: World):
     ada = world.accounts.register("Ada", GOOD, HERE)
     with pytest.raises(AccountInputError, match="boss needs a password"):
         world.accounts.make_administrator("boss", None)
@@ -529,7 +535,7 @@ def raw(world: World) -> closing[sqlite3.Connection]:
     return closing(sqlite3.connect(world.settings.home / "paddock.db", isolation_level=None))
 
 
-def test_a_locked_database_is_one_sentence_and_counts_no_failure(world: World):
+def test_locked_database_is_an_error_and_not_a_failed_attempt(world: World):
     ada = world.accounts.register("Ada", GOOD, HERE)
     boss = world.administrator()
     world.accounts = world.impatient()
@@ -554,7 +560,7 @@ def test_a_locked_database_is_one_sentence_and_counts_no_failure(world: World):
     assert world.accounts.sign_in("Ada", GOOD, HERE)
 
 
-def test_a_full_disk_is_one_sentence_and_makes_no_account(world: World):
+def test_full_disk_is_an_error_and_creates_no_account(world: World):
     with world.store.database.reading() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
@@ -569,7 +575,7 @@ def test_a_full_disk_is_one_sentence_and_makes_no_account(world: World):
     world.accounts.register("one-more", GOOD, HERE)
 
 
-def test_the_defaults_are_those_of_the_settings(world: World):
+def test_defaults_are_the_settings(world: World):
     accounts = Accounts(world.store, world.settings)
     assert accounts._hasher.cost.memory_kib == 65536 and isinstance(accounts._attempts, Attempts)
     assert Settings().registration is Registration.INVITATION and Settings().auth is AuthMode.AUTO

@@ -40,7 +40,7 @@ MOST_GROWTH = 1.1
 """Highest ratio of the memory after the second round to that after the first."""
 PATIENCE_S = 240.0
 PASSWORD = "kettle-marsh-violin"
-_SEAL = re.compile(r'name="seal" value="([^"]+)"')
+_CSRF_TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 
 
 def name_of(number: int) -> str:
@@ -95,10 +95,11 @@ def server(home: Path, expected: object) -> Iterator[str]:
 def sign_in(url: str, number: int) -> str:
     """Sign in with the form as a browser does and return the cookies."""
     with httpx.Client(base_url=url, timeout=60) as browser:
-        seal = _SEAL.search(browser.get("/sign-in").text)
-        assert seal
+        csrf_token = _CSRF_TOKEN.search(browser.get("/sign-in").text)
+        assert csrf_token
         answer = browser.post(
-            "/sign-in", data={"seal": seal[1], "name": name_of(number), "password": PASSWORD}
+            "/sign-in",
+            data={"csrf_token": csrf_token[1], "name": name_of(number), "password": PASSWORD},
         )
         assert answer.status_code == 303, answer.text
         return "; ".join(f"{name}={value}" for name, value in browser.cookies.items())

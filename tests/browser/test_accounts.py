@@ -59,8 +59,8 @@ def person(team: Team, open_screen: Callable[..., Screen]) -> Callable[..., Scre
         screen = open_screen(f"{team.url}/{page}", fresh=True)
         if name != "Boss":
             screen.page.get_by_role("link", name="Create an account").click()
-            screen.page.get_by_label("Password again").fill(password)
-        screen.page.get_by_label("Name").fill(name)
+            screen.page.get_by_label("Confirm password").fill(password)
+        screen.page.get_by_label("User name").fill(name)
         screen.page.get_by_label("Password", exact=True).fill(password)
         screen.page.get_by_role("button").click()
         screen.page.get_by_role("link", name="Account", exact=True).wait_for()
@@ -88,9 +88,9 @@ def test_session_survives_reload_and_restart(
             assert "stApp" not in screen.page.content(), "nothing of the pages is there"
         screen.page.goto(f"{url}/models?q=dolly")
         screen.page.get_by_role("link", name="Create an account").click()
-        screen.page.get_by_label("Name").fill("Ada")
+        screen.page.get_by_label("User name").fill("Ada")
         screen.page.get_by_label("Password", exact=True).fill(GOOD)
-        screen.page.get_by_label("Password again").fill(GOOD)
+        screen.page.get_by_label("Confirm password").fill(GOOD)
         screen.page.get_by_role("button", name="Create account").click()
         assert navigation(screen) == NAVIGATION
         assert screen.path == "/models" and "q=dolly" in screen.url
@@ -222,7 +222,7 @@ def test_api_key_is_shown_once_and_works_until_revoked(
     keys.get_by_role("button", name="Create API key").click()
     make = jana.page.locator(".st-key-make_api_key").get_by_role("button")
     make.click()
-    jana.page.get_by_text("Give the key a name").wait_for()
+    jana.page.get_by_text("The name of the key is empty").wait_for()
     jana.page.locator(".st-key-api_key_name input").fill("The notebook's")
     make.click()
     secret = keys.locator("code").inner_text().strip()
@@ -251,7 +251,7 @@ def test_disabled_account_is_signed_out_within_seconds(person: Callable[..., Scr
     )
     line.get_by_role("button", name="Disable").click()
     gina.page.get_by_text("Your session has ended.").wait_for(timeout=5000)
-    gina.page.get_by_label("Name").fill("Gina")
+    gina.page.get_by_label("User name").fill("Gina")
     gina.page.get_by_label("Password").fill(GOOD)
     gina.errors.clear()
     gina.page.get_by_role("button", name="Sign in").click()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from core.catalogue import Precision
-from core.settings import CHECKOUT, KIOSK_SENTENCE, Settings
+from core.settings import CHECKOUT, KIOSK_ERROR, Settings
 from core.store import ModelStore, resolve
 from tests.browser.conftest import serving
 from tests.browser.screen import ENDED, Screen, eventually
@@ -162,7 +162,7 @@ def test_a_kiosk_changes_nothing_and_starts_afresh(
     store.ensure(store.resolve("paddock-neox"), Precision.INT8)
     url = serve(PADDOCK_KIOSK="1")
     screen = open_patiently(f"{url}/models?open=paddock-neox")
-    screen.page.get_by_text("This Paddock is a kiosk").wait_for()
+    screen.page.get_by_text("in kiosk mode").wait_for()
     for name in ("Add a model", "Convert to INT4", "Delete", "Verify"):
         assert screen.page.get_by_role("button", name=name).count() == 0
 
@@ -175,7 +175,7 @@ def test_a_kiosk_changes_nothing_and_starts_afresh(
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=60)
     assert refused.value.code == 403
-    assert json.load(refused.value)["error"]["message"] == KIOSK_SENTENCE
+    assert json.load(refused.value)["error"]["message"] == KIOSK_ERROR
 
     link = f"{url}/instruct?model=paddock-neox&tokens=8&instruction=Why%3F"
     stand = open_patiently(link, fresh=True)

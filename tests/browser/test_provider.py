@@ -13,7 +13,7 @@ from core.db import AccountStore
 from core.settings import CHECKOUT, Settings
 from tests.browser.conftest import free_port, serving
 from tests.server.provider import Provider
-from tests.server.world import SEAL
+from tests.server.world import CSRF_TOKEN
 
 APP = "tests/browser/app_with_scripted_runtime.py"
 
@@ -59,9 +59,9 @@ def test_user_of_a_provider_registers_once(url: str, home: Path, provider: Provi
         come_by_the_provider(browser)
         form = browser.get("/register")
         assert 'value="Hedy.Lamarr"' in form.text and 'type="password"' not in form.text
-        seal = SEAL.search(form.text)
-        assert seal
-        answer = browser.post("/register", data={"seal": seal[1], "name": "Hedy"})
+        csrf_token = CSRF_TOKEN.search(form.text)
+        assert csrf_token
+        answer = browser.post("/register", data={"csrf_token": csrf_token[1], "name": "Hedy"})
         assert answer.status_code == 303, answer.text
         assert browser.get("/models").status_code == 200
         assert "_streamlit_user" not in browser.cookies, "only the Paddock session remains"

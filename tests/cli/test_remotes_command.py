@@ -37,7 +37,7 @@ def test_servers_are_listed_with_what_they_have(run, server: ScriptedServer, mon
     assert office["models"] == ["remote:office/tiny", "remote:office/org/large-model"]
     assert office["server"] == "Scripted/1.0" and office["round_trip_ms"] > 0
     code, text, _ = run("remotes")
-    assert code == 0 and "remote:office/tiny" in text and "takes no connection" in text
+    assert code == 0 and "remote:office/tiny" in text and "Cannot connect to" in text
     assert KEY not in out + text
 
 
@@ -63,7 +63,7 @@ def test_generate_asks_a_server(run, server: ScriptedServer):
 @pytest.mark.parametrize(
     ("model", "code", "words"),
     [
-        ("remote:office", 2, "write remote:NAME/MODEL"),
+        ("remote:office", 2, "Write remote:NAME/MODEL"),
         ("remote:nowhere/x", 2, "no remote server named 'nowhere'"),
     ],
 )
@@ -80,4 +80,4 @@ def test_a_remote_cannot_be_converted(run):
 def test_a_wrong_setting_is_one_sentence(run, monkeypatch):
     monkeypatch.setenv("PADDOCK_REMOTES", "office=box:8000")
     code, _, err = run("remotes")
-    assert code == 2 and "PADDOCK_REMOTES takes NAME=URL" in err
+    assert code == 2 and "PADDOCK_REMOTES needs NAME=URL" in err

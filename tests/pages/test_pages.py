@@ -17,7 +17,7 @@ from core.db import RunResult, RunStart, RunStore
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
 from core.server.visitor import Visitor
-from core.settings import KIOSK_SENTENCE, load_settings
+from core.settings import KIOSK_ERROR, load_settings
 from core.ui.instruct.history import SHOWN, Conversation
 from core.ui.widgets import person
 from tests.db.run_samples import a_result, a_start
@@ -164,7 +164,7 @@ def test_kiosk_hides_what_it_rejects(monkeypatch: pytest.MonkeyPatch, visitor: V
     assert "— To download —" not in app.selectbox(key="model").options
     app.text_area(key="instruction").set_value("Why?")
     next(button for button in app.button if button.label == "Run").click().run()
-    assert [warning.value for warning in app.warning] == [KIOSK_SENTENCE]
+    assert [warning.value for warning in app.warning] == [KIOSK_ERROR]
     models = page("models")
-    assert KIOSK_SENTENCE in texts(models)
+    assert KIOSK_ERROR in texts(models)
     assert not {"Add a model", "Hub", "Add a server"} & set(labels(models))

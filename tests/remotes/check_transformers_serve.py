@@ -56,7 +56,7 @@ def url(
 
 @pytest.fixture
 def engine(tmp_path: Path, url: str) -> Iterator[Engine]:
-    """An engine whose remote it is."""
+    """An engine with this server as its remote."""
     made = Engine(Settings(home=tmp_path / "home"))
     made.add_remote("foreign", url)
     yield made
@@ -72,7 +72,7 @@ def ask(engine: Engine, **sampling: object) -> Answer:
     return job.answer
 
 
-def test_it_answers_streams_and_counts(engine: Engine):
+def test_answer_is_streamed_and_counted(engine: Engine):
     first, again = (ask(engine, max_new_tokens=12, seed=3) for _ in range(2))
     assert first.error is None
     assert first.stop_reason is StopReason.LENGTH
@@ -86,14 +86,14 @@ def test_it_answers_streams_and_counts(engine: Engine):
     assert len(set(first.token_times_ms)) > 1
 
 
-def test_what_it_refuses_is_left_out(engine: Engine):
+def test_rejected_parameters_are_left_out(engine: Engine):
     ended = ask(engine, max_new_tokens=4, top_k=5, repetition_penalty=1.2)
     assert ended.error is None
     assert ended.timings.new_tokens == 4
     assert "without top-k and the repetition penalty" in ended.conditions.note
 
 
-def test_its_answer_can_be_stopped(engine: Engine):
+def test_answer_can_be_cancelled(engine: Engine):
     spec = ModelSpec.of_remote("remote:foreign/tiny")
     request = GenerationRequest("Go on.", sampling=SamplingSettings(max_new_tokens=1000))
     job = engine.answer(engine.handle(spec), request, origin=Origin.CLI)

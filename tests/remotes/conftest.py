@@ -1,4 +1,4 @@
-"""A directory with one remote: a scripted server."""
+"""Fixtures with one remote server, which is scripted."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.remotes.scripted_server import ScriptedServer, serving
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
-    """A server that answers as OpenAI's protocol has it, until a test says otherwise."""
+    """A server that follows OpenAI's protocol unless a test changes it."""
     with serving() as script:
         yield script
 
 
 @pytest.fixture
 def directory_of(tmp_path: Path) -> Callable[..., tuple[Directory, Remote]]:
-    """Makes the directory of one remote."""
+    """Create the model lists of one remote server."""
 
     def make(url: str, key: str = "", **options: object) -> tuple[Directory, Remote]:
         settings = Settings(home=tmp_path / "home", **options)

@@ -1,4 +1,4 @@
-"""A small server on loopback that speaks OpenAI's protocol as it is told to, or not at all."""
+"""A small scriptable server on loopback for OpenAI's protocol and violations of it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Behaviour = Callable[["Handler"], None]
-"""What is done with one request for an answer."""
+"""Handles one request for an answer."""
 KEY = "sk-a-key-of-the-tests-0123456789"
 
 
 @dataclass
 class ScriptedServer:
-    """The server and what was asked of it."""
+    """The server and the requests it received."""
 
     port: int = 0
     models: tuple[str, ...] = ("tiny", "org/large-model")
     key: str | None = None
-    """Wanted in each request, where there is one."""
+    """API key required in each request, if set."""
     answer: Behaviour = field(default=lambda handler: handler.stream(["Hello", ",", " you", "."]))
     listing: Behaviour = field(default=lambda handler: handler.list_models())
     requests: list[dict[str, Any]] = field(default_factory=list)
     """Bodies of the requests for an answer."""
     headers: list[dict[str, str]] = field(default_factory=list)
-    """Of every request."""
+    """Headers of every request."""
     disconnected: threading.Event = field(default_factory=threading.Event)
-    """Set once a client was seen to go away before its answer had ended."""
+    """Set when a client disconnected before the end of its answer."""
     stopping: threading.Event = field(default_factory=threading.Event)
     connections: list[socket.socket] = field(default_factory=list)
 
@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     script: ScriptedServer
 
     def setup(self) -> None:
-        """Remember the connection, so that none outlives the server."""
+        """Remember the connection to close it with the server."""
         super().setup()
         self.script.connections.append(self.connection)
 
@@ -58,21 +58,21 @@ class Handler(BaseHTTPRequestHandler):
         return "Scripted/1.0"
 
     def log_message(self, *_: Any) -> None:
-        """Nothing is printed."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         """The list of models."""
-        if self._let_in():
+        if self._authorized():
             self.script.listing(self)
 
     def do_POST(self) -> None:
         """An answer."""
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        if self._let_in():
+        if self._authorized():
             self.script.requests.append(json.loads(body))
             self.script.answer(self)
 
-    def _let_in(self) -> bool:
+    def _authorized(self) -> bool:
         self.script.headers.append({k.lower(): v for k, v in self.headers.items()})
         wanted = self.script.key
         if wanted is None or self.headers.get("authorization") == f"Bearer {wanted}":
@@ -85,11 +85,11 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def body(self) -> dict[str, Any]:
-        """Of this request for an answer."""
+        """The body of this request."""
         return self.script.requests[-1]
 
     def reply(self, status: int, text: str, kind: str = "application/json", **headers: str) -> None:
-        """A whole response."""
+        """Send a complete response."""
         content = text.encode()
         self.send_response(status)
         self.send_header("content-type", kind)
@@ -100,23 +100,23 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def list_models(self) -> None:
-        """The usual list."""
+        """Send the default model list."""
         rows = [{"id": name, "object": "model"} for name in self.script.models]
         self.reply(200, json.dumps({"object": "list", "data": rows}))
 
     def fail(self, status: int, message: str, **headers: str) -> None:
-        """An error as OpenAI's protocol has it."""
+        """Send an error in OpenAI's format."""
         self.reply(status, json.dumps({"error": {"message": message}}), **headers)
 
     def begin(self) -> None:
-        """The head of a stream."""
+        """Send the headers of a stream."""
         self.send_response(200)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
 
     def send(self, data: str) -> None:
-        """One event of a stream, whatever it holds."""
+        """Send one event of a stream."""
         content = f"data: {data}\n\n".encode()
         try:
             self.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
@@ -126,13 +126,13 @@ class Handler(BaseHTTPRequestHandler):
             raise
 
     def piece(self, text: str | None = None, finish: str | None = None, **more: Any) -> None:
-        """One piece of an answer."""
+        """Send one chunk of an answer."""
         delta = {} if text is None else {"content": text}
         choices = [{"index": 0, "delta": delta, "finish_reason": finish}]
         self.send(json.dumps({"id": "1", "choices": choices} | more))
 
     def end(self, usage: tuple[int, int] | None = None) -> None:
-        """The end of a stream, with counts of prompt and answer where they are told."""
+        """Send the end of a stream, with the usage if given."""
         if usage is not None:
             counts = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
             self.send(json.dumps({"id": "1", "choices": [], "usage": counts}))
@@ -147,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
         usage: tuple[int, int] | None = (7, 5),
         every_s: float = 0.0,
     ) -> None:
-        """A whole answer."""
+        """Send a complete answer."""
         self.begin()
         self.send(json.dumps({"choices": [{"index": 0, "delta": {"role": "assistant"}}]}))
         for text in pieces:
@@ -157,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end(usage)
 
     def wait(self, seconds: float) -> None:
-        """Send nothing, but look whether the client is still there."""
+        """Send nothing, and watch for a disconnect."""
         deadline = time.monotonic() + seconds
         self.connection.settimeout(0.02)
         while time.monotonic() < deadline and not self.script.stopping.is_set():
@@ -173,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def hang_up(self) -> None:
-        """Close the connection at once."""
+        """Close the connection immediately."""
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
@@ -183,7 +183,7 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, *_: Any) -> None:
-        """Clients may go at any time."""
+        """Ignore disconnects."""
 
 
 @contextmanager
@@ -208,7 +208,7 @@ def serving(**options: Any) -> Iterator[ScriptedServer]:
 
 
 def free_port() -> int:
-    """A loopback port at which nobody listens."""
+    """An unused loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""How remotes and their models are written."""
+"""Names of remote models, and base URLs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.remotes.address import clean_name, clean_url, host_of, on_this_machine
 
 
 @pytest.mark.parametrize("model", ["tiny", "org/large-model", "a/b/c:latest", "wörter 7b"])
-def test_a_name_is_made_and_split(model: str):
+def test_name_round_trip(model: str):
     name = model_name("office-2", model)
     assert is_remote(name)
     assert split_name(name) == ("office-2", model)
@@ -22,21 +22,21 @@ def test_a_name_is_made_and_split(model: str):
     "name",
     ["remote:", "remote:office", "remote:office/", "remote:Office/x", "remote:../x/y", "a/b"],
 )
-def test_what_is_no_name_is_refused(name: str):
+def test_invalid_names_are_rejected(name: str):
     with pytest.raises(PersonMistake, match="remote:NAME/MODEL"):
         split_name(name)
 
 
 @pytest.mark.parametrize(
-    ("typed", "kept"),
+    ("entered", "stored"),
     [
         (" http://box:8000/v1/ ", "http://box:8000/v1"),
         ("https://LLM.example/V3", "https://llm.example/V3"),
         ("http://[::1]:9/v1", "http://[::1]:9/v1"),
     ],
 )
-def test_a_base_url_is_kept_without_its_last_slash(typed: str, kept: str):
-    assert clean_url(typed) == kept
+def test_base_url_is_stored_without_its_trailing_slash(entered: str, stored: str):
+    assert clean_url(entered) == stored
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,14 @@ def test_a_base_url_is_kept_without_its_last_slash(typed: str, kept: str):
         "http://" + "a" * 600,
     ],
 )
-def test_what_is_no_base_url_is_refused_without_repeating_it(url: str):
-    with pytest.raises(PersonMistake) as refused:
+def test_invalid_base_urls_are_rejected_without_quoting_them(url: str):
+    with pytest.raises(PersonMistake) as caught:
         clean_url(url)
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(caught.value)
 
 
 @given(st.text())
-def test_no_text_breaks_the_check(text: str):
+def test_random_texts_are_errors_or_stable(text: str):
     for check in (clean_url, clean_name):
         try:
             kept = check(text)
@@ -82,6 +82,6 @@ def test_no_text_breaks_the_check(text: str):
         ("http://192.168.0.7:1/v1", False),
     ],
 )
-def test_only_loopback_is_this_machine(url: str, here: bool):
+def test_only_loopback_is_on_this_machine(url: str, here: bool):
     assert on_this_machine(url) is here
     assert host_of(url).endswith(":1")

@@ -1,4 +1,4 @@
-"""Lists of models, over real HTTP on loopback: of servers that keep the protocol and of others."""
+"""Model lists over HTTP on loopback, of servers that follow the protocol and others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MakeDirectory = Callable[..., tuple[Directory, Remote]]
 PATIENCE_S = 15.0
 
 
-def test_a_page_never_waits_and_later_sees_the_models(
+def test_listing_returns_immediately_and_is_filled_later(
     directory_of: MakeDirectory, server: ScriptedServer
 ):
     slow = threading.Event()
@@ -45,10 +45,10 @@ def test_a_page_never_waits_and_later_sees_the_models(
     assert known.software == "Scripted/1.0"
     assert known.connect_ms > 0 and known.round_trip_ms > 0
     assert not directory.waiting
-    assert len(server.headers) == 1  # those who asked meanwhile shared the answer
+    assert len(server.headers) == 1  # concurrent callers share one request
 
 
-def test_a_server_that_vanishes_is_shown_as_such_with_the_models_it_had(
+def test_unreachable_server_keeps_its_known_models(
     directory_of: MakeDirectory,
 ):
     with serving() as server:
@@ -56,11 +56,11 @@ def test_a_server_that_vanishes_is_shown_as_such_with_the_models_it_had(
         directory.ask(remote).result(PATIENCE_S)
     known = directory.ask(remote).result(PATIENCE_S)
     assert not known.reachable
-    assert "takes no connection" in str(known.error)
+    assert "Cannot connect to" in str(known.error)
     assert [model for _, model in directory.models()] == ["tiny", "org/large-model"]
 
 
-def test_only_this_server_gets_the_key_and_little_else(
+def test_key_is_sent_to_this_server_only_and_few_headers(
     directory_of: MakeDirectory, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-service")
@@ -82,7 +82,7 @@ def test_only_this_server_gets_the_key_and_little_else(
     assert server.headers[-1]["authorization"] == f"Bearer {KEY}"
 
 
-def test_who_still_holds_a_changed_remote_gets_no_key_of_the_new_one(
+def test_changed_remote_does_not_reveal_the_new_key(
     directory_of: MakeDirectory, server: ScriptedServer
 ):
     directory, remote = directory_of(server.url)
@@ -92,31 +92,31 @@ def test_who_still_holds_a_changed_remote_gets_no_key_of_the_new_one(
     assert server.headers == []
 
 
-def test_a_redirect_is_not_followed(directory_of: MakeDirectory, server: ScriptedServer):
+def test_redirects_are_not_followed(directory_of: MakeDirectory, server: ScriptedServer):
     with serving() as thief:
         server.listing = lambda handler: handler.reply(
             307, "", location=f"{thief.url}/models?leak=1"
         )
         directory, remote = directory_of(server.url, KEY)
         known = directory.ask(remote).result(PATIENCE_S)
-        assert "sends requests elsewhere (status 307)" in str(known.error)
+        assert "redirects requests (status 307)" in str(known.error)
         assert thief.headers == []
 
 
-def test_a_missing_key_is_said(directory_of: MakeDirectory, server: ScriptedServer):
+def test_missing_key_is_an_error(directory_of: MakeDirectory, server: ScriptedServer):
     server.key = KEY
     directory, remote = directory_of(server.url)
     known = directory.ask(remote).result(PATIENCE_S)
-    assert f"{remote.host} wants a key" in str(known.error) and not known.reachable
+    assert f"{remote.host} requires an API key" in str(known.error) and not known.reachable
 
 
-def test_a_wrong_key_is_said_and_never_repeated(
+def test_incorrect_key_is_an_error_that_does_not_show_it(
     directory_of: MakeDirectory, server: ScriptedServer
 ):
     server.key = KEY
     directory, remote = directory_of(server.url, "sk-the-wrong-one")
     known = directory.ask(remote).result(PATIENCE_S)
-    assert f"{remote.host} refuses the key of office" in str(known.error)
+    assert f"{remote.host} rejected the API key of office" in str(known.error)
     assert "Incorrect API key" in str(known.error)
     assert "sk-the-wrong-one" not in str(known.error)
 
@@ -134,25 +134,25 @@ def test_a_wrong_key_is_said_and_never_repeated(
         "\ud7ff" * 10 + "\x00",
     ],
 )
-def test_nonsense_is_one_sentence(directory_of: MakeDirectory, server: ScriptedServer, body: str):
+def test_invalid_model_lists_are_errors(
+    directory_of: MakeDirectory, server: ScriptedServer, body: str
+):
     server.listing = lambda handler: handler.reply(200, body)
     directory, remote = directory_of(server.url)
     known = directory.ask(remote).result(PATIENCE_S)
-    assert "does not answer as an OpenAI-compatible server would" in str(known.error)
+    assert "does not respond like an OpenAI-compatible server" in str(known.error)
     assert known.models == ()
 
 
-def test_a_flood_is_cut_off(directory_of: MakeDirectory, server: ScriptedServer):
+def test_response_size_is_limited(directory_of: MakeDirectory, server: ScriptedServer):
     rows = [{"id": "x" * 250, "n": n} for n in range(30_000)]
     server.listing = lambda handler: handler.reply(200, json.dumps({"data": rows}))
     directory, remote = directory_of(server.url)
     known = directory.ask(remote).result(PATIENCE_S)
-    assert "far more text than was asked for" in str(known.error)
+    assert "far more data than was requested" in str(known.error)
 
 
-def test_compressed_text_is_not_asked_for_and_not_read(
-    directory_of: MakeDirectory, server: ScriptedServer
-):
+def test_compressed_responses_are_rejected(directory_of: MakeDirectory, server: ScriptedServer):
     bomb = gzip.compress(json.dumps({"data": [{"id": "x"}], "more": " " * 2**20}).encode())
 
     def listing(handler: Handler) -> None:
@@ -166,20 +166,18 @@ def test_compressed_text_is_not_asked_for_and_not_read(
     directory, remote = directory_of(server.url)
     known = directory.ask(remote).result(PATIENCE_S)
     assert server.headers[-1]["accept-encoding"] == "identity"
-    assert "does not answer as an OpenAI-compatible server would" in str(known.error)
-    assert "compressed text" in str(known.error) and known.models == ()
+    assert "does not respond like an OpenAI-compatible server" in str(known.error)
+    assert "compressed data" in str(known.error) and known.models == ()
 
 
-def test_names_that_cannot_be_shown_are_passed_over(
-    directory_of: MakeDirectory, server: ScriptedServer
-):
+def test_unprintable_model_names_are_ignored(directory_of: MakeDirectory, server: ScriptedServer):
     server.models = ("good", "", "with\nline", "x" * 301, "good")
     directory, remote = directory_of(server.url)
     assert directory.ask(remote).result(PATIENCE_S).models == ("good",)
 
 
 @pytest.mark.parametrize("status", [404, 405, 500])
-def test_a_server_without_a_list_counts_as_there(
+def test_server_without_a_model_list_is_reachable(
     directory_of: MakeDirectory, server: ScriptedServer, status: int
 ):
     server.listing = lambda handler: handler.fail(status, "no such page")
@@ -190,9 +188,9 @@ def test_a_server_without_a_list_counts_as_there(
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(429, "takes no more requests now"), (500, "failed with status 500"), (400, "status 400")],
+    [(429, "accepts no more requests"), (500, "failed with status 500"), (400, "status 400")],
 )
-def test_refusals_are_told_apart(
+def test_status_errors_have_their_own_texts(
     directory_of: MakeDirectory, server: ScriptedServer, status: int, words: str
 ):
     server.listing = lambda handler: handler.fail(status, "because " + "x" * 1000)
@@ -204,23 +202,25 @@ def test_refusals_are_told_apart(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("http://no-such-host.invalid/v1", "cannot be found in the network|takes no connection"),
-        ("http://127.0.0.1:{port}/v1", "takes no connection"),
+        ("http://no-such-host.invalid/v1", "cannot be resolved|Cannot connect to"),
+        ("http://127.0.0.1:{port}/v1", "Cannot connect to"),
     ],
 )
-def test_a_server_that_is_not_there(directory_of: MakeDirectory, url: str, words: str):
+def test_unreachable_server_is_an_error(directory_of: MakeDirectory, url: str, words: str):
     directory, remote = directory_of(url.format(port=free_port()))
     error = directory.ask(remote).result(PATIENCE_S).error
     assert isinstance(error, RemoteError)
     assert re.search(words, str(error))
 
 
-def test_https_to_a_server_without_it(directory_of: MakeDirectory, server: ScriptedServer):
+def test_https_to_a_server_without_tls_is_an_error(
+    directory_of: MakeDirectory, server: ScriptedServer
+):
     directory, remote = directory_of(server.url.replace("http:", "https:"))
-    assert "No safe connection" in str(directory.ask(remote).result(PATIENCE_S).error)
+    assert "The TLS connection" in str(directory.ask(remote).result(PATIENCE_S).error)
 
 
-def test_a_server_that_says_nothing(directory_of: MakeDirectory):
+def test_silent_server_is_an_error(directory_of: MakeDirectory):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -229,11 +229,11 @@ def test_a_server_that_says_nothing(directory_of: MakeDirectory):
         )
         began = time.monotonic()
         error = str(directory.ask(remote).result(PATIENCE_S).error)
-        assert "sent nothing for 0.3 seconds" in error
+        assert "sent no data for 0.3 seconds" in error
         assert time.monotonic() - began < 10
 
 
-def test_a_changed_remote_gets_new_connections(directory_of: MakeDirectory, server: ScriptedServer):
+def test_changed_key_opens_new_connections(directory_of: MakeDirectory, server: ScriptedServer):
     directory, remote = directory_of(server.url)
     directory.ask(remote).result(PATIENCE_S)
     first = directory.wire(remote)

@@ -1,4 +1,4 @@
-"""Which remotes there are, and where their keys are."""
+"""The registry of remote servers, and the sources of their keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home")
 
 
-def test_a_remote_is_kept_on_disk_with_its_key_apart(settings: Settings):
+def test_remote_is_stored_and_does_not_show_its_key(settings: Settings):
     added = RemoteBook(settings).add("Office", "http://box:8000/v1/", f" {KEY}\n")
     book = RemoteBook(settings)
     assert book.list() == [added] == [book.get("office")]
@@ -32,7 +32,7 @@ def test_a_remote_is_kept_on_disk_with_its_key_apart(settings: Settings):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
-def test_the_file_is_its_owners_alone(settings: Settings):
+def test_file_is_readable_by_its_owner_only(settings: Settings):
     book = RemoteBook(settings)
     for name in ("one", "two"):
         book.add(name, "http://box/v1", KEY)
@@ -42,7 +42,7 @@ def test_the_file_is_its_owners_alone(settings: Settings):
     assert left <= {FILE_NAME, "remotes.lock"}
 
 
-def test_a_removed_remote_leaves_no_key(settings: Settings):
+def test_removing_a_remote_deletes_its_key(settings: Settings):
     book = RemoteBook(settings)
     book.add("office", "http://box/v1", KEY)
     assert book.remove("office")
@@ -53,7 +53,7 @@ def test_a_removed_remote_leaves_no_key(settings: Settings):
         book.get("office")
 
 
-def test_two_books_see_each_others_changes(settings: Settings):
+def test_two_registries_see_each_others_changes(settings: Settings):
     first, second = RemoteBook(settings), RemoteBook(settings)
     threads = [
         threading.Thread(target=book.add, args=(f"{name}-{n}", "http://box/v1"))
@@ -67,7 +67,7 @@ def test_two_books_see_each_others_changes(settings: Settings):
     assert len(first.list()) == len(second.list()) == 16
 
 
-def test_the_environment_names_remotes_and_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_remotes_and_keys_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     settings = Settings(home=tmp_path, remotes="lab-2=https://llm.example/v3, office=http://box/v1")
     monkeypatch.setenv("PADDOCK_REMOTE_KEY_LAB_2", KEY)
     book = RemoteBook(settings)
@@ -80,7 +80,7 @@ def test_the_environment_names_remotes_and_keys(tmp_path: Path, monkeypatch: pyt
             change()
 
 
-def test_a_kept_remotes_key_may_come_from_the_environment(
+def test_key_of_a_stored_remote_from_the_environment(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ):
     book = RemoteBook(settings)
@@ -90,7 +90,7 @@ def test_a_kept_remotes_key_may_come_from_the_environment(
     assert book.key(book.add("office", "http://box/v1/")) == KEY
 
 
-def test_the_environment_s_key_goes_to_no_server_that_somebody_adds_by_its_name(
+def test_key_of_the_environment_is_not_sent_to_an_added_server_of_the_same_name(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ):
     book = RemoteBook(settings)
@@ -99,12 +99,12 @@ def test_the_environment_s_key_goes_to_no_server_that_somebody_adds_by_its_name(
     monkeypatch.setenv("PADDOCK_REMOTE_KEY_LAB", KEY)
     for name in ("office", "lab", "Lab"):
         for key in ("", "its-own"):
-            with pytest.raises(PersonMistake, match="choose another name"):
+            with pytest.raises(PersonMistake, match="Choose another name"):
                 book.add(name, "http://elsewhere/v1", key)
     assert [remote.url for remote in book.list()] == ["http://box/v1"]
 
 
-def test_a_key_is_for_the_address_that_its_name_stands_for(settings: Settings):
+def test_key_is_returned_only_for_the_current_address(settings: Settings):
     book = RemoteBook(settings)
     before = book.add("office", "http://box/v1", "of-the-box")
     now = book.add("office", "http://elsewhere/v1", KEY)
@@ -117,26 +117,26 @@ def test_a_key_is_for_the_address_that_its_name_stands_for(settings: Settings):
 
 
 @pytest.mark.parametrize("text", ["office", "office=", "=http://box/v1", "o=http://u:p@box/v1"])
-def test_a_wrong_setting_is_one_sentence(tmp_path: Path, text: str):
-    with pytest.raises(PersonMistake, match="PADDOCK_REMOTES takes NAME=URL"):
+def test_invalid_setting_is_an_error(tmp_path: Path, text: str):
+    with pytest.raises(PersonMistake, match="PADDOCK_REMOTES needs NAME=URL"):
         RemoteBook(Settings(home=tmp_path, remotes=text))
 
 
 @pytest.mark.parametrize("key", ["two words", "new\nline", "schlüssel", "k" * 5000])
-def test_a_key_that_cannot_stand_in_a_header_is_refused(settings: Settings, key: str):
-    with pytest.raises(PersonMistake, match="key") as refused:
+def test_key_that_cannot_be_sent_in_a_header_is_rejected(settings: Settings, key: str):
+    with pytest.raises(PersonMistake, match="key") as caught:
         RemoteBook(settings).add("office", "http://box/v1", key)
-    assert key not in str(refused.value)
+    assert key not in str(caught.value)
     assert not (settings.home / FILE_NAME).exists()
 
 
-def test_a_home_folder_that_cannot_be_written_is_said(tmp_path: Path):
+def test_unwritable_home_folder_is_an_error(tmp_path: Path):
     (tmp_path / "home").write_text("a file in the place of the folder")
-    with pytest.raises(RemoteError, match="nothing was changed"):
+    with pytest.raises(RemoteError, match="Nothing was changed"):
         RemoteBook(Settings(home=tmp_path / "home")).add("office", "http://box/v1")
 
 
-def test_a_broken_file_is_said_and_never_overwritten(settings: Settings):
+def test_broken_file_is_an_error_and_not_overwritten(settings: Settings):
     settings.home.mkdir()
     path = settings.home / FILE_NAME
     path.write_text('{"remotes": ')

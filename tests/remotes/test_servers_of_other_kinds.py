@@ -1,4 +1,4 @@
-"""Servers that keep to OpenAI's protocol in their own way: lists, pieces, refusals, proxies."""
+"""Servers with variants of OpenAI's protocol: lists, chunks, rejected parameters, proxies."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PATIENCE_S = 30.0
 
 
 def xfail(reason: str) -> pytest.MarkDecorator:
-    """The test says what is right, and fails today."""
+    """Mark a test of behaviour that is not implemented yet."""
     return pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
 
 
 @pytest.fixture
 def engine(tmp_path: Path, server: ScriptedServer) -> Iterator[Engine]:
-    """An engine whose remote is the scripted server."""
+    """An engine with the scripted server as its remote."""
     made = Engine(Settings(home=tmp_path / "home", remote_silence_s=5.0))
     made.add_remote("office", server.url)
     yield made
@@ -35,7 +35,7 @@ def engine(tmp_path: Path, server: ScriptedServer) -> Iterator[Engine]:
 
 
 def ask(engine: Engine, model: str = "tiny", **sampling: Any) -> Answer:
-    """The answer to one question; whether it is an error is the test's to say."""
+    """The answer to one instruction, which may be an error."""
     request = GenerationRequest("How many?", sampling=SamplingSettings(**sampling))
     spec = ModelSpec.of_remote(f"remote:office/{model}")
     job = engine.answer(engine.handle(spec), request, origin=Origin.CLI)
@@ -44,7 +44,7 @@ def ask(engine: Engine, model: str = "tiny", **sampling: Any) -> Answer:
 
 
 def deltas(*found: dict[str, Any] | str | None, finish: str = "stop") -> Callable[[Handler], None]:
-    """An answer of these deltas; a text is a whole event as it is sent."""
+    """An answer with these deltas; a string is sent as a complete event."""
 
     def answer(handler: Handler) -> None:
         handler.begin()
@@ -59,19 +59,17 @@ def deltas(*found: dict[str, Any] | str | None, finish: str = "stop") -> Callabl
     return answer
 
 
-# Pieces
+# Chunks
 
 
-def test_chunks_without_choices_are_passed_over(engine: Engine, server: ScriptedServer) -> None:
+def test_chunks_without_choices_are_ignored(engine: Engine, server: ScriptedServer) -> None:
     filters = json.dumps({"choices": [], "prompt_filter_results": []})
     server.answer = deltas(filters, {"role": "assistant", "content": ""}, {"content": "Four."})
     assert (ask(engine).text, ask(engine).error) == ("Four.", None)
 
 
 @xfail("a chunk whose choices are null ends the answer as an error")
-def test_a_chunk_whose_choices_are_null_is_passed_over(
-    engine: Engine, server: ScriptedServer
-) -> None:
+def test_chunk_with_null_choices_is_ignored(engine: Engine, server: ScriptedServer) -> None:
     server.answer = deltas(
         {"content": "Four"}, '{"choices": null, "usage": null}', {"content": "."}
     )
@@ -91,7 +89,7 @@ def test_content_may_be_a_list_of_parts(engine: Engine, server: ScriptedServer) 
 
 
 @xfail("thoughts between <think> tags stand in the answer")
-def test_thoughts_between_tags_are_no_part_of_the_answer(
+def test_reasoning_between_tags_is_not_part_of_the_answer(
     engine: Engine, server: ScriptedServer
 ) -> None:
     pieces = ("<think>\nTwo and", " two.\n</think>\n\n", "There are **four**.")
@@ -137,23 +135,23 @@ def test_thoughts_between_tags_are_no_part_of_the_answer(
         ),
     ],
 )
-def test_what_came_instead_of_text_is_told(
+def test_content_other_than_text_is_reported(
     answer: Callable[[Handler], None],
     told: tuple[str, ...],
     engine: Engine,
     server: ScriptedServer,
 ) -> None:
     server.answer = answer
-    ended = repr(ask(engine))  # whether as an error, a note or a text of its own
+    ended = repr(ask(engine))  # as an error, a note or text
     assert any(words in ended for words in told)
 
 
-# Refused parameters
+# Rejected parameters
 
 
 def refusing(*names: str) -> Callable[[Handler], None]:
-    """A server that refuses these fields, one after the other, and takes no other length than
-    ``max_completion_tokens`` where ``max_tokens`` is among them."""
+    """A server that rejects these fields, one after the other, and accepts only
+    ``max_completion_tokens`` if ``max_tokens`` is among them."""
 
     def answer(handler: Handler) -> None:
         for name in names:
@@ -180,7 +178,7 @@ def refusing(*names: str) -> Callable[[Handler], None]:
     [("max_tokens",), ("temperature",), ("max_tokens", "temperature", "top_p")],
     ids=", ".join,
 )
-def test_a_refused_parameter_is_left_out_or_renamed_and_that_is_said(
+def test_rejected_parameter_is_left_out_or_renamed_and_reported(
     names: tuple[str, ...], engine: Engine, server: ScriptedServer
 ) -> None:
     server.answer = refusing(*names)
@@ -193,7 +191,7 @@ def test_a_refused_parameter_is_left_out_or_renamed_and_that_is_said(
     assert all(name in note for name in set(names) - {"max_tokens"})
 
 
-# Lists of models
+# Model lists
 
 
 @pytest.mark.parametrize(
@@ -205,9 +203,7 @@ def test_a_refused_parameter_is_left_out_or_renamed_and_that_is_said(
     ],
     ids=["data", "bare", "models"],
 )
-def test_a_list_of_models_may_have_other_forms(
-    listing: Any, engine: Engine, server: ScriptedServer
-) -> None:
+def test_model_list_in_other_formats(listing: Any, engine: Engine, server: ScriptedServer) -> None:
     server.listing = lambda handler: handler.reply(200, json.dumps(listing))
     directory = engine.remotes.directory
     known = directory.ask(directory.book.get("office")).result(PATIENCE_S)
@@ -229,7 +225,7 @@ def test_a_list_of_models_may_have_other_forms(
     ],
     ids=["none", "bare", "a page"],
 )
-def test_a_model_can_be_asked_by_name_whatever_the_list_is(
+def test_model_can_be_used_by_name_with_any_model_list(
     listing: Callable[[Handler], None], engine: Engine, server: ScriptedServer
 ) -> None:
     server.listing = listing
@@ -242,7 +238,7 @@ def test_a_model_can_be_asked_by_name_whatever_the_list_is(
 
 
 @xfail("the environment's proxy is not used")
-def test_a_proxy_of_the_environment_is_used(
+def test_proxy_from_the_environment_is_used(
     engine: Engine, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY"):
@@ -254,7 +250,7 @@ def test_a_proxy_of_the_environment_is_used(
     assert server.headers[-1]["host"] == "llm.test"
 
 
-def test_no_proxy_is_used_where_the_environment_says_so(
+def test_no_proxy_from_the_environment_is_respected(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY"):

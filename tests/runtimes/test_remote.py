@@ -195,10 +195,10 @@ def an_error_in_the_stream(handler: Handler) -> None:
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
-        (broken_off, "broke off in the middle"),
-        (ended_without_an_end, "broke off in the middle"),
-        (broken_json, "no JSON"),
-        (an_error_in_the_stream, "ended the answer with an error (it says: no memory for …)"),
+        (broken_off, "before the answer was complete"),
+        (ended_without_an_end, "before the answer was complete"),
+        (broken_json, "invalid JSON"),
+        (an_error_in_the_stream, "ended the answer with an error (its message: no memory for …)"),
     ],
 )
 def test_what_came_before_a_failure_is_kept(
@@ -225,16 +225,22 @@ def test_what_came_before_a_failure_is_kept(
             ),
             "pieces that are no text",
         ),
-        (lambda h: h.reply(200, "data: [[[[\n\n", "text/event-stream"), "no JSON"),
-        (lambda h: h.reply(200, "", "text/event-stream"), "broke off in the middle"),
-        (lambda h: h.hang_up(), "broke off the connection"),
-        (lambda h: h.fail(401, f"bad key {KEY}"), "refuses the key of office (it says: bad key …)"),
+        (lambda h: h.reply(200, "data: [[[[\n\n", "text/event-stream"), "invalid JSON"),
+        (lambda h: h.reply(200, "", "text/event-stream"), "before the answer was complete"),
+        (lambda h: h.hang_up(), "closed the connection or does not use HTTP"),
+        (
+            lambda h: h.fail(401, f"bad key {KEY}"),
+            "rejected the API key of office (its message: bad",
+        ),
         (lambda h: h.fail(404, "no such model"), "has no model 'tiny'"),
-        (lambda h: h.fail(429, "slow down", retry_after="7"), "try again in 7 seconds"),
-        (lambda h: h.fail(500, "out of memory"), "failed with status 500 (it says: out of mem"),
+        (lambda h: h.fail(429, "slow down", retry_after="7"), "Try again in 7 seconds"),
+        (lambda h: h.fail(500, "out of memory"), "failed with status 500 (its message: out of mem"),
         (lambda h: h.reply(502, "<html>Bad gateway</html>", "text/html"), "failed with status 502"),
-        (lambda h: h.fail(400, "too long"), "refused the request with status 400 (it says: too"),
-        (lambda h: h.reply(307, "", location="http://127.0.0.1:9/"), "sends requests elsewhere"),
+        (
+            lambda h: h.fail(400, "too long"),
+            "rejected the request with status 400 (its message: too",
+        ),
+        (lambda h: h.reply(307, "", location="http://127.0.0.1:9/"), "redirects requests"),
     ],
 )
 def test_each_failure_is_one_sentence(
@@ -251,14 +257,14 @@ def test_silence_ends_at_its_limit(tmp_path: Path, server: ScriptedServer):
     made = Engine(Settings(home=tmp_path / "other", remote_silence_s=0.2))
     made.add_remote("office", server.url)
     server.answer = lambda handler: handler.wait(PATIENCE_S)
-    assert "sent nothing for 0.2 seconds" in ask(made).error_sentence
+    assert "sent no data for 0.2 seconds" in ask(made).error_sentence
     made.close()
 
 
 def test_a_server_that_is_gone_is_said_at_once(engine: Engine):
     engine.add_remote("office", f"http://127.0.0.1:{free_port()}/v1")
     began = time.monotonic()
-    assert "takes no connection" in ask(engine).error_sentence
+    assert "Cannot connect to" in ask(engine).error_sentence
     assert time.monotonic() - began < 10
 
 

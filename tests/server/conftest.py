@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the doors."""
+"""Fixtures of the server tests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.server.world import Site
 
 @pytest.fixture(scope="session")
 def loop() -> Iterator[BlockingPortal]:
-    """The one event loop of all requests, as on a server: what they share belongs to a loop."""
+    """The event loop of all requests, as on a server, because shared objects belong to a loop."""
     with start_blocking_portal() as portal:
         yield portal
 
 
 @pytest.fixture
 def site_with(tmp_path: Path, loop: BlockingPortal) -> Iterator[Callable[..., Site]]:
-    """Makes a site with these settings."""
+    """Create a site with these settings."""
     with ExitStack() as opened:
 
         def make(**settings: object) -> Site:
@@ -34,5 +34,5 @@ def site_with(tmp_path: Path, loop: BlockingPortal) -> Iterator[Callable[..., Si
 
 @pytest.fixture
 def site(site_with: Callable[..., Site]) -> Site:
-    """Everybody must sign in, and anybody may register."""
+    """A site where sign-in is required and anybody may register."""
     return site_with(auth="required")

@@ -1,4 +1,4 @@
-"""An OpenID Connect provider on loopback, small and real: discovery, code, signed token."""
+"""A small OpenID Connect provider on loopback: discovery, authorization code, signed token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLIENT, SECRET = "paddock", "a-secret-of-the-client"
 
 
 class Provider:
-    """Vouches for whoever ``subject`` names at the time."""
+    """Authenticates every browser as ``subject``."""
 
     def __init__(self) -> None:
         self.subject, self.name = "1234", "Hedy Lamarr"
@@ -30,16 +30,16 @@ class Provider:
 
     @property
     def url(self) -> str:
-        """Its issuer."""
+        """The issuer."""
         return f"http://127.0.0.1:{self.server.server_port}"
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop the server."""
         self.server.shutdown()
         self.server.server_close()
 
     def secrets_toml(self, app: str) -> str:
-        """The section that makes the app at that address use it."""
+        """The ``[auth]`` section for the app at this address."""
         return (
             "[auth]\n"
             f'redirect_uri = "{app}/oauth2callback"\n'
@@ -103,6 +103,6 @@ class Provider:
                 self.wfile.write(body)
 
             def log_message(self, *args: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         return Handler

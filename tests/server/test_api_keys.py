@@ -1,4 +1,4 @@
-"""Who programs ask for: keys, guests, and what a browser must not be made to do."""
+"""Authentication of API requests: keys, guests, and cross-origin requests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from anyio.from_thread import BlockingPortal
 from starlette.testclient import TestClient
 
 from core.errors import RecordsError
-from core.server.api_keys import GUESTS_KEY, Programs
-from core.server.missing_v1 import AstrayRoute
+from core.server.api_keys import GUEST_KEY, ApiAuthentication
+from core.server.missing_v1 import MissingV1Route
 from core.server.prometheus_route import metrics_route
 from tests.api.stand_ins import StandIn, chat
 from tests.auth.samples import GOOD
@@ -27,16 +27,16 @@ class _Meters:
 
 
 class ProgramSite(Site):
-    """The site with the routes for programs before its pages."""
+    """The site with the API routes."""
 
     def __init__(self, home: Path, loop: BlockingPortal, **settings: Any) -> None:
         super().__init__(home, loop, **settings)
-        programs = Programs(lambda: self.visitors)
+        authentication = ApiAuthentication(lambda: self.visitors)
         self.stand_in = StandIn()
         self.app.router.routes[:0] = [
-            *self.stand_in.app(programs.admit).routes,
-            metrics_route("", _Meters, programs),
-            AstrayRoute(""),
+            *self.stand_in.app(authentication.authenticate).routes,
+            metrics_route("", _Meters, authentication),
+            MissingV1Route(""),
         ]
 
     def key(self, name: str = "Ada", **options: Any) -> str:
@@ -66,8 +66,8 @@ def code(answer: Any) -> str:
     return answer.json()["error"]["code"]
 
 
-@pytest.mark.parametrize("key", [None, "", GUESTS_KEY])
-def test_guests_ask_at_the_machine_itself_and_nowhere_else(site: ProgramSite, key: str | None):
+@pytest.mark.parametrize("key", [None, "", GUEST_KEY])
+def test_guests_are_allowed_on_this_machine_only(site: ProgramSite, key: str | None):
     assert ask(site.program(HERE, key)).status_code == 200
     _, caller = site.stand_in.asked[-1]
     assert (caller.owner, caller.lane) == ("guest", "guest 127.0.0.1")
@@ -76,50 +76,48 @@ def test_guests_ask_at_the_machine_itself_and_nowhere_else(site: ProgramSite, ke
     assert refused.headers["www-authenticate"] == "Bearer"
 
 
-def test_where_everybody_signs_in_guests_need_a_key_too(tmp_path: Path, loop: BlockingPortal):
+def test_key_is_required_where_sign_in_is_required(tmp_path: Path, loop: BlockingPortal):
     site = ProgramSite(tmp_path, loop, auth="required", registration="open")
     assert ask(site.program(HERE)).status_code == 401
     assert ask(site.program(HERE, site.key())).status_code == 200
 
 
-def test_a_key_asks_as_its_person_everywhere(site: ProgramSite):
+def test_key_identifies_its_user_from_every_machine(site: ProgramSite):
     key, ada = site.key(), site.accounts.find("Ada")
     for base in (HERE, ELSEWHERE):
         assert ask(site.program(base, key)).status_code == 200
         assert site.stand_in.asked[-1][1].owner == ada.id == site.stand_in.asked[-1][1].lane
 
 
-def test_a_wrong_key_is_refused_even_where_none_is_needed(site: ProgramSite):
+def test_incorrect_key_is_rejected_where_none_is_required(site: ProgramSite):
     for key in ("sk-1", "pdk_" + 43 * "a", site.key() + "x"):
         assert ask(site.program(HERE, key)).status_code == 401
     basic = site.browser(HERE, authorization="Basic YTpi").http
     assert ask(basic).status_code == 401
 
 
-def test_a_key_opens_no_page_and_no_form(site: ProgramSite):
+def test_key_gives_no_access_to_pages(site: ProgramSite):
     program = site.program(ELSEWHERE, site.key())
     assert program.get("/instruct").status_code == 303
     assert program.get("/_stcore/host-config").status_code == 401
     assert site.ran == []
 
 
-def test_a_cookie_does_not_ask(site: ProgramSite):
+def test_cookies_do_not_authenticate_api_requests(site: ProgramSite):
     browser = site.person("Ada")
     assert browser.get("instruct").status_code == 200
     assert ask(browser.http).status_code == 401
 
 
 @pytest.mark.parametrize("header", [{"sec-fetch-site": "cross-site"}, {"origin": "http://evil"}])
-def test_another_site_s_page_does_not_ask_as_a_guest(site: ProgramSite, header: dict[str, str]):
+def test_cross_origin_requests_of_guests_are_rejected(site: ProgramSite, header: dict[str, str]):
     refused = ask(site.program(HERE, **header))
     assert refused.status_code == 403
     assert "access-control-allow-origin" not in refused.headers
     assert site.stand_in.asked == []
 
 
-def test_a_database_that_fails_is_told_without_its_place(
-    site: ProgramSite, monkeypatch: pytest.MonkeyPatch
-):
+def test_database_error_does_not_show_the_path(site: ProgramSite, monkeypatch: pytest.MonkeyPatch):
     def fail(key: str) -> None:
         raise RecordsError("The run database /secret/place is locked.")
 
@@ -129,7 +127,7 @@ def test_a_database_that_fails_is_told_without_its_place(
     assert "secret" not in refused.text
 
 
-def test_a_guest_may_type_an_address_and_no_more(site: ProgramSite):
+def test_guest_may_open_an_address_directly_but_not_post(site: ProgramSite):
     typed = {"sec-fetch-site": "none"}
     assert site.program(HERE, **typed).get("/v1/models").status_code == 200
     assert ask(site.program(HERE, **typed)).status_code == 403
@@ -139,18 +137,18 @@ def test_a_guest_may_type_an_address_and_no_more(site: ProgramSite):
         assert site.program(HERE, **other_site).get("/v1/models").status_code == 403
 
 
-def test_figures_are_for_those_who_manage_and_the_page_stays_where_it_was(site: ProgramSite):
+def test_prometheus_metrics_require_the_manage_permission(site: ProgramSite):
     assert site.program(HERE).get("/metrics").text == "figures"
     assert site.program(ELSEWHERE).get("/metrics").status_code == 401
     assert site.program(ELSEWHERE, site.key()).get("/metrics").status_code == 403
     site.accounts.make_administrator("Ada", None)
     assert site.program(ELSEWHERE, site.key()).get("/metrics").text == "figures"
     page = {"accept": "text/html,application/xhtml+xml"}
-    assert site.browser(HERE).get("metrics", headers=page).text == "behind the door"
+    assert site.browser(HERE).get("metrics", headers=page).text == "the page"
     assert site.browser(ELSEWHERE).get("metrics", headers=page).status_code == 303
 
 
-def test_only_what_is_really_below_v1_passes_the_guard(site: ProgramSite):
+def test_paths_not_below_v1_are_rejected(site: ProgramSite):
     for path in ("//v1/models", "/v1", "/v1models", "/x/v1/models"):
         answer = site.browser(ELSEWHERE).http.get(f"{ELSEWHERE}{path}")
         assert answer.status_code in (303, 401), path
@@ -159,7 +157,7 @@ def test_only_what_is_really_below_v1_passes_the_guard(site: ProgramSite):
 
 @pytest.mark.parametrize("key", [None, "sk-1"])
 @pytest.mark.parametrize("base", [HERE, ELSEWHERE])
-def test_whoever_leaves_out_v1_is_told_so(site: ProgramSite, base: str, key: str | None):
+def test_error_of_a_missing_v1_says_so(site: ProgramSite, base: str, key: str | None):
     program = site.program(base, key)
     for path in ("chat/completions", "completions", "responses"):
         answer = program.post(f"/{path}", json={})
@@ -168,10 +166,10 @@ def test_whoever_leaves_out_v1_is_told_so(site: ProgramSite, base: str, key: str
     assert site.ran == [] and site.stand_in.asked == []
 
 
-def test_the_models_page_stays_where_it_was_and_programs_are_sent_on(site: ProgramSite):
+def test_models_page_is_shown_and_api_requests_get_the_missing_v1_error(site: ProgramSite):
     answer = site.program(HERE, "guest").get("/models")
     assert (answer.status_code, code(answer)) == (404, "unknown_url")
     for browser in (site.browser(HERE), site.browser(HERE, authorization="Bearer of a proxy")):
-        assert browser.get("models").text == "behind the door"
-    assert site.program(HERE).get("/models").text == "behind the door"
-    assert site.program(HERE, "guest").get("/chat/completions").text == "behind the door"
+        assert browser.get("models").text == "the page"
+    assert site.program(HERE).get("/models").text == "the page"
+    assert site.program(HERE, "guest").get("/chat/completions").text == "the page"

@@ -1,4 +1,4 @@
-"""Who gets through the door, and what the forms do, over HTTP."""
+"""The middleware and the forms over HTTP."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from starlette.responses import Response
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from core.auth import Outsider
+from core.auth import ProviderUser
 from core.db import GUEST, Role, RunStore, VoteStore
 from core.server.connections import Connections
 from core.server.headers import ALWAYS, FORM_POLICY
-from core.server.middleware import CONNECTION_HEADER, OWNER_HEADER, Guard
+from core.server.middleware import CONNECTION_HEADER, OWNER_HEADER, AuthMiddleware
 from core.server.paths import PAGES
 from core.server.routes import Providers
 from tests.auth.samples import GOOD, HOSTILE, OTHER
@@ -31,7 +31,7 @@ from tests.db.run_samples import a_result, a_start
 from tests.server.world import ELSEWHERE, HERE, Browser, Site, errors
 
 FORMS = ("sign-in", "register", "sign-out", "change-password", "delete-account")
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 PROXY = {"x-forwarded-for": "203.0.113.9"}
 INSIDE = (
     "media/0123456789abcdef.json",
@@ -45,14 +45,14 @@ INSIDE = (
     "unknown",
     "instruct/_stcore/health",
 )
-_NOBODY = "Name and password do not go together; check both and try again."
+_INCORRECT = "Incorrect user name or password."
 
 
-# The door
+# The middleware
 
 
 @pytest.mark.parametrize("page", [*PAGES, ""])
-def test_signed_out_every_page_leads_to_the_form_and_nothing_runs(site: Site, page: str) -> None:
+def test_signed_out_pages_redirect_to_sign_in_and_nothing_runs(site: Site, page: str) -> None:
     answer = site.browser().get(f"{page}?model=x")
     assert answer.status_code == 303
     wanted = page or "instruct"
@@ -62,13 +62,13 @@ def test_signed_out_every_page_leads_to_the_form_and_nothing_runs(site: Site, pa
 
 
 @pytest.mark.parametrize("path", ["/instruct/", "//instruct", "/instruct//"])
-def test_strokes_too_many_lead_to_the_form_all_the_same(site: Site, path: str) -> None:
+def test_additional_slashes_redirect_to_sign_in(site: Site, path: str) -> None:
     answer = site.browser().http.get(f"{HERE}{path}")
     assert urljoin(f"{HERE}{path}", answer.headers["location"]) == f"{HERE}/sign-in"
 
 
 @pytest.mark.parametrize("path", INSIDE)
-def test_signed_out_nothing_else_is_reached(site: Site, path: str) -> None:
+def test_signed_out_other_paths_are_rejected(site: Site, path: str) -> None:
     browser = site.browser()
     for method in ("GET", "POST", "PUT", "DELETE"):
         assert browser.http.request(method, f"/{path}").status_code == 401, method
@@ -76,19 +76,19 @@ def test_signed_out_nothing_else_is_reached(site: Site, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_is_not_posted_to(site: Site, path: str) -> None:
+def test_post_to_a_page_is_rejected(site: Site, path: str) -> None:
     assert site.browser().http.post(f"/{path}").status_code == 401
 
 
-def test_signed_out_there_is_no_websocket(site: Site) -> None:
+def test_signed_out_websocket_is_rejected(site: Site) -> None:
     with pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)):
         site.browser().stream().__enter__()
     assert site.ran == []
 
 
-def test_health_and_the_forms_are_reached_by_everybody(site: Site) -> None:
+def test_health_and_forms_are_public(site: Site) -> None:
     browser = site.browser(ELSEWHERE, "203.0.113.9", **PROXY)
-    assert browser.get("healthz").text == "behind the door"
+    assert browser.get("healthz").text == "the page"
     for path in ("sign-in", "register", "paddock.css", "paddock.svg"):
         assert browser.get(path).status_code == 200, path
 
@@ -109,7 +109,7 @@ def test_health_and_the_forms_are_reached_by_everybody(site: Site) -> None:
         ("http://paddock.localhost", "127.0.0.1", {}, False),
     ],
 )
-def test_guests_are_let_in_on_this_machine_alone(
+def test_guests_are_allowed_on_this_machine_only(
     site_with: Callable[..., Site], base: str, peer: str, headers: dict[str, str], guest: bool
 ) -> None:
     site = site_with()
@@ -118,7 +118,7 @@ def test_guests_are_let_in_on_this_machine_alone(
     assert bool(site.ran) is guest
 
 
-def test_a_websocket_from_another_site_is_refused(site_with: Callable[..., Site]) -> None:
+def test_cross_origin_websocket_is_rejected(site_with: Callable[..., Site]) -> None:
     site = site_with()
     for origin in ("http://evil.example", "http://localhost:3000", "null", "http://127.0.0.1:8501"):
         with pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)):
@@ -129,13 +129,13 @@ def test_a_websocket_from_another_site_is_refused(site_with: Callable[..., Site]
         assert page.receive_bytes() == b"hello"
 
 
-def test_only_the_pages_websocket_is_open(site_with: Callable[..., Site]) -> None:
+def test_other_websockets_are_rejected(site_with: Callable[..., Site]) -> None:
     with pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)):
         site_with().browser().stream("unknown").__enter__()
 
 
 @pytest.mark.parametrize("name", [CONNECTION_HEADER, OWNER_HEADER, "X_PADDOCK_OWNER"])
-def test_what_the_door_tells_the_pages_cannot_be_sent_from_outside(site: Site, name: str) -> None:
+def test_internal_headers_cannot_be_sent_by_clients(site: Site, name: str) -> None:
     ada = site.person()
     mine = site.accounts.find("Ada")
     with ada.stream(**{name: "forged"}):
@@ -143,13 +143,15 @@ def test_what_the_door_tells_the_pages_cannot_be_sent_from_outside(site: Site, n
         assert "forged" not in site.headers.values()
         visitor = site.connections.visitor(site.headers[CONNECTION_HEADER])
         assert visitor is not None and visitor.account == site.accounts.visit(ada.token).account
-    assert site.connections.visitor(site.headers[CONNECTION_HEADER]) is None, "it has closed"
+    assert site.connections.visitor(site.headers[CONNECTION_HEADER]) is None, (
+        "the connection was closed"
+    )
 
 
-# Coming
+# Sign-in and registration
 
 
-def test_register_reload_restart_and_still_signed_in(site: Site) -> None:
+def test_session_survives_reload_and_restart(site: Site) -> None:
     browser = site.browser(ELSEWHERE)
     answer = browser.send("register", name="Ada", password=GOOD, again=GOOD, next="models?q=a")
     assert (answer.status_code, answer.headers["location"]) == (303, "models?q=a")
@@ -160,7 +162,7 @@ def test_register_reload_restart_and_still_signed_in(site: Site) -> None:
     site.clock.forward(hours=site.settings.session_idle_h)
     ended = browser.get("models")
     assert ended.status_code == 303
-    assert "paddock_session" in browser.cookies, "the form takes it away"
+    assert "paddock_session" in browser.cookies, "only the form deletes it"
     browser.get("sign-in")
     assert "paddock_session" not in browser.cookies
 
@@ -184,7 +186,7 @@ def test_cookies_have_their_flags(site: Site) -> None:
         assert "domain" not in session
 
 
-def test_over_https_a_planted_plain_cookie_signs_nobody_in(site: Site) -> None:
+def test_cookie_without_the_host_prefix_is_ignored_over_https(site: Site) -> None:
     token = site.person().token
     secure = site.browser(ELSEWHERE.replace("http:", "https:"))
     secure.http.cookies.set("paddock_session", token)
@@ -194,7 +196,7 @@ def test_over_https_a_planted_plain_cookie_signs_nobody_in(site: Site) -> None:
 @pytest.mark.parametrize(
     "token", [text for text in HOSTILE if text.isascii() and text.isprintable()]
 )
-def test_hostile_cookies_sign_nobody_in(site: Site, token: str) -> None:
+def test_hostile_cookies_do_not_sign_in(site: Site, token: str) -> None:
     browser = site.browser()
     answer = browser.get("models", headers={"cookie": f"paddock_session={token[:3000]}"})
     assert answer.status_code == 303
@@ -202,7 +204,7 @@ def test_hostile_cookies_sign_nobody_in(site: Site, token: str) -> None:
     assert answer.status_code == 200
 
 
-def test_an_unknown_name_and_a_wrong_password_are_told_apart_by_nothing(site: Site) -> None:
+def test_unknown_name_and_incorrect_password_have_the_same_response(site: Site) -> None:
     site.person()
     answers = []
     for name in ("Ada", "Nobody"):
@@ -213,28 +215,28 @@ def test_an_unknown_name_and_a_wrong_password_are_told_apart_by_nothing(site: Si
         answers.append((answer.status_code, text, sorted(answer.headers)))
     assert answers[0] == answers[1]
     assert answers[0][0] == 403
-    assert errors(site.browser().sign_in("Nobody", OTHER)) == [_NOBODY]
+    assert errors(site.browser().sign_in("Nobody", OTHER)) == [_INCORRECT]
 
 
-def test_attempts_are_limited_under_fifty_at_once(site_with: Callable[..., Site]) -> None:
+def test_attempts_are_limited_for_fifty_concurrent_requests(site_with: Callable[..., Site]) -> None:
     site = site_with(auth="required", failures_per_address=10)
     site.person()
     before = site.hasher.hashings
     browsers = [site.browser(ELSEWHERE, "198.51.100.7") for _ in range(50)]
-    seals = [(browser, browser.seal("sign-in")) for browser in browsers]
+    tokens = [(browser, browser.csrf_token("sign-in")) for browser in browsers]
 
     def guess(at: tuple[Browser, str]) -> int:
-        browser, seal = at
+        browser, token = at
         return browser.http.post(
-            "/sign-in", data={"seal": seal, "name": "Ada", "password": OTHER}
+            "/sign-in", data={"csrf_token": token, "name": "Ada", "password": OTHER}
         ).status_code
 
     with ThreadPoolExecutor(50) as people:
-        statuses = list(people.map(guess, seals))
+        statuses = list(people.map(guess, tokens))
     assert (statuses.count(403), statuses.count(429)) == (10, 40)
     assert site.hasher.hashings - before == 10
     late = site.browser(ELSEWHERE, "198.51.100.7").sign_in("Ada")
-    assert late.status_code == 429, "the right password does not tell a guesser that it is right"
+    assert late.status_code == 429, "a correct guess is not recognizable"
     assert site.browser(ELSEWHERE, "198.51.100.8").sign_in("Ada").status_code == 303
 
 
@@ -243,27 +245,27 @@ def test_registration_by_invitation_and_closed(site_with: Callable[..., Site]) -
     code = site.others.invite(site.administrator()).code
     browser = site.browser()
     assert "invitation code" in browser.get("register").text
-    refused = browser.send("register", name="Ada", password=GOOD, again=GOOD, code="no")
-    assert refused.status_code == 422
-    assert 'id="code-error"' in refused.text, "it stands beside its field"
+    rejected = browser.send("register", name="Ada", password=GOOD, again=GOOD, code="no")
+    assert rejected.status_code == 422
+    assert 'id="code-error"' in rejected.text, "the error is at the field"
     answer = browser.send("register", name="Ada", password=GOOD, again=GOOD, code=code)
     assert answer.status_code == 303
     used_up = site.browser().send("register", name="Bo", password=GOOD, again=GOOD, code=code)
     assert used_up.status_code == 422 and site.accounts.find("Bo") is None
 
 
-def test_where_registration_is_closed_there_is_no_form(site_with: Callable[..., Site]) -> None:
+def test_closed_registration_has_no_form(site_with: Callable[..., Site]) -> None:
     site = site_with(auth="required", registration="closed")
     page = site.browser().get("register")
     assert page.status_code == 403 and "<form" not in page.text
     assert "register" not in site.browser().get("sign-in").text
 
 
-def test_what_is_wrong_stands_beside_its_field(site: Site) -> None:
-    answer = site.browser().send("register", name="a b", password="short", again="other")
+def test_errors_are_shown_at_their_fields(site: Site) -> None:
+    answer = site.browser().send("register", name="a b", password="tiny", again="other")
     assert answer.status_code == 422
     assert 'id="name-error"' in answer.text and 'id="password-error"' in answer.text
-    assert 'value="a b"' in answer.text and "short" not in answer.text
+    assert 'value="a b"' in answer.text and "tiny" not in answer.text
     answer = site.browser().send("register", name="Ada", password=GOOD, again=OTHER)
     assert 'id="again-error"' in answer.text and GOOD not in answer.text
     site.person("Bo")
@@ -271,26 +273,26 @@ def test_what_is_wrong_stands_beside_its_field(site: Site) -> None:
     assert 'id="name-error"' in taken.text
 
 
-def test_signing_in_as_another_ends_the_session_of_before(site: Site) -> None:
+def test_signing_in_as_another_user_ends_the_previous_session(site: Site) -> None:
     site.person("Bo")
     browser = site.person("Ada")
     before = browser.token
-    data = {"seal": site_seal(browser), "name": "Bo", "password": GOOD}
+    data = {"csrf_token": sign_in_token(browser), "name": "Bo", "password": GOOD}
     assert browser.http.post("/sign-in", data=data).status_code == 303
     assert browser.token != before and site.accounts.visit(before) is None
 
 
-def site_seal(browser: Browser) -> str:
-    """A seal of the sign-in form for a browser that is signed in, and so is not shown it."""
-    nonce = browser.site.pages.seals.new_nonce()
+def sign_in_token(browser: Browser) -> str:
+    """A CSRF token of the sign-in form for a signed-in browser, which is not shown the form."""
+    nonce = browser.site.pages.csrf_tokens.new_nonce()
     browser.http.cookies.set("paddock_form", nonce, domain="paddock.example")
-    return browser.site.pages.seals.seal("sign-in", nonce, browser.token)
+    return browser.site.pages.csrf_tokens.issue("sign-in", nonce, browser.token)
 
 
-# Going, and one's own account
+# Sign-out, password change and account deletion
 
 
-def test_signing_out_ends_this_session_or_all(site: Site) -> None:
+def test_sign_out_here_and_everywhere(site: Site) -> None:
     here, there = site.person(), site.person()
     answer = here.send("sign-out", do="here")
     assert (answer.status_code, answer.headers["location"]) == (303, "sign-in?left")
@@ -301,21 +303,21 @@ def test_signing_out_ends_this_session_or_all(site: Site) -> None:
     assert there.get("models").status_code == third.get("models").status_code == 303
 
 
-def test_an_open_page_is_cut_off_when_its_session_ends(site: Site) -> None:
+def test_open_page_is_disconnected_when_its_session_ends(site: Site) -> None:
     ada = site.person()
     with ada.stream() as page:
         page.send_bytes(b"hello")
         assert page.receive_bytes() == b"hello"
-        site.accounts.sign_out(ada.token)  # by another process, say
-        page.portal.call(site.connections.sweep)
-        assert page.receive_bytes() == b"farewell"
+        site.accounts.sign_out(ada.token)  # as another process does
+        page.portal.call(site.connections.close_ended)
+        assert page.receive_bytes() == b"redirect"
         with pytest.raises(WebSocketDisconnect) as closed:
             page.receive_bytes()
         assert closed.value.code == 4401
-    assert site.ran[-1] == "disconnected", "what was behind it has ended too"
+    assert site.ran[-1] == "disconnected", "the page has ended"
 
 
-def test_pages_of_others_and_of_guests_stay_open(site_with: Callable[..., Site]) -> None:
+def test_pages_of_other_users_and_guests_stay_open(site_with: Callable[..., Site]) -> None:
     site = site_with()
     ada, bo, guest = site.person("Ada"), site.person("Bo"), site.browser()
     with (
@@ -326,33 +328,33 @@ def test_pages_of_others_and_of_guests_stay_open(site_with: Callable[..., Site])
         account = site.accounts.find("Ada")
         assert account is not None
         site.others.set_disabled(site.administrator(), account.id, True)
-        first.portal.call(site.connections.sweep)
-        assert first.receive_bytes() == b"farewell"
+        first.portal.call(site.connections.close_ended)
+        assert first.receive_bytes() == b"redirect"
         for page in (second, third):
             page.send_bytes(b"on")
             assert page.receive_bytes() == b"on"
 
 
-def a_watch(monkeypatch: pytest.MonkeyPatch) -> tuple[Connections, Callable[..., None]]:
-    """Pages of which every session has ended, and what opens one that is sent to in this way."""
+def ended_connections(monkeypatch: pytest.MonkeyPatch) -> tuple[Connections, Callable[..., None]]:
+    """Connections whose sessions have all ended, and a function that adds a connection."""
 
-    class NoneHolds:
-        def holding(self, tokens: set[str]) -> set[str]:
+    class NoneValid:
+        def valid_tokens(self, tokens: set[str]) -> set[str]:
             return set()
 
-    monkeypatch.setattr("core.server.connections.SWEEP_S", 0.001)
-    watched = Connections(NoneHolds, farewell=lambda: b"farewell", media_in=lambda _: ())
+    monkeypatch.setattr("core.server.connections.CHECK_INTERVAL_S", 0.001)
+    watched = Connections(NoneValid, redirect=lambda: b"redirect", media_in=lambda _: ())
 
     def open_page(send: Any) -> None:
-        page = watched.opened(SimpleNamespace(token="ended", owner="ada"), None, send)
+        page = watched.add(SimpleNamespace(token="ended", owner="ada"), None, send)
         page._accepted = True
 
     return watched, open_page
 
 
-def test_a_browser_that_is_stuck_keeps_no_other_page_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.server.connections.CUT_S", 0.01)
-    told: list[Any] = []
+def test_stuck_browser_does_not_delay_closing_other_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.server.connections.CLOSE_TIMEOUT_S", 0.01)
+    received: list[Any] = []
 
     async def stuck(message: Any) -> None:
         await asyncio.Event().wait()
@@ -361,32 +363,32 @@ def test_a_browser_that_is_stuck_keeps_no_other_page_open(monkeypatch: pytest.Mo
         raise KeyError("of the server")
 
     async def hears(message: Any) -> None:
-        told.append(message.get("bytes") or message.get("code"))
+        received.append(message.get("bytes") or message.get("code"))
 
-    async def sweep() -> None:
-        watched, open_page = a_watch(monkeypatch)
+    async def close_ended() -> None:
+        watched, open_page = ended_connections(monkeypatch)
         for send in (stuck, fails, hears):
             open_page(send)
-        await asyncio.wait_for(watched.sweep(), PATIENCE_S)
+        await asyncio.wait_for(watched.close_ended(), TIMEOUT_S)
 
-    in_its_own_loop(sweep)
-    assert told == [b"farewell", 4401]
+    in_its_own_loop(close_ended)
+    assert received == [b"redirect", 4401]
 
 
-def test_the_watch_over_sessions_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_continues_after_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     async def watch() -> None:
-        watched, _ = a_watch(monkeypatch)
-        again, failures = asyncio.Event(), [RuntimeError("never thought of")]
+        watched, _ = ended_connections(monkeypatch)
+        again, failures = asyncio.Event(), [RuntimeError("unexpected")]
 
-        async def sweep() -> None:
+        async def close_ended() -> None:
             if failures:
                 raise failures.pop()
             again.set()
 
-        watched.sweep = sweep
+        watched.close_ended = close_ended
         watching = asyncio.create_task(watched.watch())
         try:
-            await asyncio.wait_for(again.wait(), PATIENCE_S)
+            await asyncio.wait_for(again.wait(), TIMEOUT_S)
         finally:
             watching.cancel()
 
@@ -395,10 +397,10 @@ def test_the_watch_over_sessions_goes_on_after_a_failure(monkeypatch: pytest.Mon
 
 def in_its_own_loop(work: Callable[[], Any]) -> None:
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(lambda: asyncio.run(work())).result(2 * PATIENCE_S)
+        thread.submit(lambda: asyncio.run(work())).result(2 * TIMEOUT_S)
 
 
-def test_changing_the_password_signs_all_others_out(site: Site) -> None:
+def test_password_change_signs_out_other_browsers(site: Site) -> None:
     here, there = site.person(), site.person()
     wrong = here.send("change-password", old=OTHER, password=OTHER, again=OTHER)
     assert wrong.status_code == 403 and 'id="old-error"' in wrong.text
@@ -415,7 +417,7 @@ def test_changing_the_password_signs_all_others_out(site: Site) -> None:
     assert site.browser().sign_in("Ada", OTHER).status_code == 303
 
 
-def test_deleting_the_account_takes_all_that_belongs_to_it(site: Site) -> None:
+def test_account_deletion_deletes_its_data(site: Site) -> None:
     ada, account = site.person(), site.accounts.find("Ada")
     assert account is not None
     runs, votes = RunStore(site.store.database), VoteStore(site.store.database)
@@ -423,10 +425,10 @@ def test_deleting_the_account_takes_all_that_belongs_to_it(site: Site) -> None:
     runs.add(a_start(owner=GUEST), a_result())
     site.store.keep_preferences(account.id, {"model": "x"}, site.clock())
     wrong = ada.send("delete-account", password=OTHER)
-    assert wrong.status_code == 403 and site.left == []
+    assert wrong.status_code == 403 and site.stopped == []
     answer = ada.send("delete-account", password=GOOD)
     assert (answer.status_code, answer.headers["location"]) == (303, "sign-in?deleted")
-    assert site.left == [account.id], "its answers under way are stopped first"
+    assert site.stopped == [account.id], "its running answers are stopped first"
     assert (runs.count(), runs.count(owner=GUEST), votes.count()) == (1, 1, 0)
     assert site.store.preferences(account.id) == {}
     assert ada.cookies.keys() & {"paddock_session", "paddock_device"} == set()
@@ -434,18 +436,18 @@ def test_deleting_the_account_takes_all_that_belongs_to_it(site: Site) -> None:
 
 
 @pytest.mark.parametrize("form", ["sign-out", "change-password", "delete-account"])
-def test_signed_out_the_forms_of_an_account_lead_to_signing_in(site: Site, form: str) -> None:
+def test_signed_out_account_forms_redirect_to_sign_in(site: Site, form: str) -> None:
     for method in ("GET", "POST"):
         answer = site.browser().http.request(method, f"/{form}")
         assert answer.status_code == 303
         assert answer.headers["location"].startswith("sign-in")
 
 
-# Forged and replayed
+# Cross-site request forgery and replay
 
 
 def fields_of(form: str) -> dict[str, str]:
-    """What does something, if it is let."""
+    """Valid fields of each form."""
     return {
         "sign-in": {"name": "Ada", "password": GOOD},
         "register": {"name": "Bo", "password": GOOD, "again": GOOD},
@@ -471,9 +473,7 @@ def browser_for(site: Site, form: str) -> Browser:
     ],
     ids=lambda headers: "+".join(headers.values()),
 )
-def test_a_form_sent_from_elsewhere_does_nothing(
-    site: Site, form: str, headers: dict[str, str]
-) -> None:
+def test_cross_origin_form_is_rejected(site: Site, form: str, headers: dict[str, str]) -> None:
     browser = browser_for(site, form)
     accounts = site.others.everybody()
     answer = browser.send(form, headers, **fields_of(form))
@@ -482,31 +482,31 @@ def test_a_form_sent_from_elsewhere_does_nothing(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_form_without_its_seal_does_nothing(site: Site, form: str) -> None:
+def test_form_without_a_valid_csrf_token_is_rejected(site: Site, form: str) -> None:
     browser = browser_for(site, form)
-    other = site.person("Cleo").seal("sign-out")
+    other = site.person("Cleo").csrf_token("sign-out")
     accounts = site.others.everybody()
-    for seal in ("", "x", "1.2.3", other, browser.seal(form)[:-1] + "g"):
-        answer = browser.http.post(f"/{form}", data={"seal": seal} | fields_of(form))
+    for token in ("", "x", "1.2.3", other, browser.csrf_token(form)[:-1] + "g"):
+        answer = browser.http.post(f"/{form}", data={"csrf_token": token} | fields_of(form))
         assert answer.status_code == 403 and errors(answer)
-        assert 'name="seal"' in answer.text, "the form is there again"
+        assert 'name="csrf_token"' in answer.text, "the form is shown again"
     assert browser.http.post(f"/{form}", data=fields_of(form)).status_code == 403
     assert site.others.everybody() == accounts
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_seal_is_void_in_another_browser(site: Site, form: str) -> None:
+def test_csrf_token_is_not_valid_in_another_browser(site: Site, form: str) -> None:
     browser = browser_for(site, form)
     stranger = browser_for(site, form)
     stranger.get(form)
-    data = {"seal": browser.seal(form)} | fields_of(form)
+    data = {"csrf_token": browser.csrf_token(form)} | fields_of(form)
     assert stranger.http.post(f"/{form}", data=data).status_code == 403
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_request_that_is_sent_again_does_nothing(site: Site, form: str) -> None:
+def test_replayed_form_is_rejected(site: Site, form: str) -> None:
     browser = browser_for(site, form)
-    data = {"seal": browser.seal(form)} | fields_of(form)
+    data = {"csrf_token": browser.csrf_token(form)} | fields_of(form)
     cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
     assert browser.http.post(f"/{form}", data=data).status_code == 303
     accounts = site.others.everybody()
@@ -537,9 +537,9 @@ def test_two_hundred_hostile_inputs_to_each_form(
                 continue
             data = fields_of(form) | dict.fromkeys(names, typed)
             if form == "sign-out":
-                data["seal"] = typed  # there is nothing else to type
+                data["csrf_token"] = typed  # the form has no input
             else:
-                data["seal"] = browser.seal(form)
+                data["csrf_token"] = browser.csrf_token(form)
                 data[names[tried % len(names)]] = typed
             answer = browser.http.post(f"/{form}", data=data)
             assert answer.status_code in (400, 403, 413, 422, 429, 503), (text, answer.text)
@@ -554,7 +554,7 @@ def test_two_hundred_hostile_inputs_to_each_form(
     assert "Traceback" not in caplog.text and GOOD not in caplog.text
 
 
-def test_what_was_typed_is_never_markup(site: Site) -> None:
+def test_input_is_escaped(site: Site) -> None:
     typed = '"><script>alert(1)</script>'
     answer = site.browser().send("sign-in", name=typed, password=OTHER)
     assert typed not in answer.text
@@ -564,7 +564,7 @@ def test_what_was_typed_is_never_markup(site: Site) -> None:
 # Headers
 
 
-def test_every_answer_carries_the_headers(site: Site) -> None:
+def test_every_response_has_the_security_headers(site: Site) -> None:
     browser = site.browser()
     for path in ("sign-in", "models", "healthz", "media/x", "paddock.css", "register"):
         answer = browser.get(path)
@@ -578,17 +578,17 @@ def test_every_answer_carries_the_headers(site: Site) -> None:
     assert secure.get("sign-in").headers["strict-transport-security"].startswith("max-age=")
 
 
-def test_an_unencrypted_form_over_the_network_says_so(site: Site) -> None:
+def test_form_warns_of_an_unencrypted_connection(site: Site) -> None:
     assert "not encrypted" in site.browser(ELSEWHERE, "203.0.113.9").get("sign-in").text
     assert "not encrypted" not in site.browser().get("sign-in").text
     secure = site.browser(ELSEWHERE.replace("http:", "https:"), "203.0.113.9")
     assert "not encrypted" not in secure.get("sign-in").text
 
 
-# What is another's
+# Other users' data
 
 
-def test_files_and_uploads_are_their_persons_alone(site: Site) -> None:
+def test_media_files_and_uploads_are_private(site: Site) -> None:
     ada, bo = site.person("Ada"), site.person("Bo")
     with ada.stream() as page:
         page.send_bytes(b"give:abc123")
@@ -606,16 +606,16 @@ def test_files_and_uploads_are_their_persons_alone(site: Site) -> None:
     assert (unknown.status_code, unknown.text) == (404, bo.get("media/abc123.json").text)
 
 
-def test_rights_follow_the_role_and_the_place(site_with: Callable[..., Site]) -> None:
+def test_permissions_follow_role_and_place(site_with: Callable[..., Site]) -> None:
     site = site_with()
     ada, account = site.person(), site.accounts.find("Ada")
     assert account is not None
 
     def seen(browser: Browser) -> Any:
         with browser.stream():
-            at_the_door = site.connections.visitor(site.headers[CONNECTION_HEADER])
-            assert at_the_door is not None
-            return site.visitors.again(at_the_door)
+            visitor = site.connections.visitor(site.headers[CONNECTION_HEADER])
+            assert visitor is not None
+            return site.visitors.refresh(visitor)
 
     assert not seen(ada).access.manage
     site.others.set_role(site.administrator(), account.id, Role.MANAGER)
@@ -624,19 +624,19 @@ def test_rights_follow_the_role_and_the_place(site_with: Callable[..., Site]) ->
     assert guest.access.manage and not guest.access.administer and guest.owner == GUEST
 
 
-def test_somebody_signed_out_becomes_nobody_and_no_guest(site_with: Callable[..., Site]) -> None:
+def test_signed_out_visitor_does_not_become_a_guest(site_with: Callable[..., Site]) -> None:
     site = site_with()
     ada = site.person("Ada", HERE)
     with ada.stream():
-        at_the_door = site.connections.visitor(site.headers[CONNECTION_HEADER])
-        assert at_the_door is not None and at_the_door.account is not None
+        visitor = site.connections.visitor(site.headers[CONNECTION_HEADER])
+        assert visitor is not None and visitor.account is not None
         site.accounts.sign_out(ada.token)
-        now = site.visitors.again(at_the_door)
+        now = site.visitors.refresh(visitor)
         assert now.account is None and not now.access.use and not now.access.manage
-        assert not site.visitors.again(now).access.use
+        assert not site.visitors.refresh(now).access.use
 
 
-def test_a_database_that_fails_lets_nobody_in(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_error_denies_access(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     from core.errors import RecordsError
 
     ada = site.person()
@@ -653,25 +653,25 @@ def test_a_database_that_fails_lets_nobody_in(site: Site, monkeypatch: pytest.Mo
     assert [path for path in site.ran if path != "/healthz"] == []
 
 
-# By a provider
+# OpenID Connect providers
 
 
-class Vouching(Providers):
-    """Vouches for whoever has its cookie."""
+class FakeProviders(Providers):
+    """Authenticates browsers by a cookie."""
 
-    def outsider(self, request: Request) -> Outsider | None:
-        subject = request.cookies.get("vouched")
-        return Outsider(f"https://provider {subject}", subject) if subject else None
+    def user(self, request: Request) -> ProviderUser | None:
+        subject = request.cookies.get("provider_user")
+        return ProviderUser(f"https://provider {subject}", subject) if subject else None
 
     def forget(self, request: Request, response: Response) -> None:
-        response.delete_cookie("vouched")
+        response.delete_cookie("provider_user")
 
 
-def test_who_came_by_a_provider_still_finds_the_form_for_a_password(site: Site) -> None:
+def test_provider_user_can_still_open_the_password_form(site: Site) -> None:
     site.person("Ada")
-    site.pages.providers = Vouching()
+    site.pages.providers = FakeProviders()
     browser = site.browser()
-    browser.http.cookies.set("vouched", "bo", domain="localhost.local", path="/")
+    browser.http.cookies.set("provider_user", "bo", domain="localhost.local", path="/")
     answer = browser.get("sign-in?next=models")
     assert (answer.status_code, answer.headers["location"]) == (303, "register?next=models")
     form = browser.get("register?next=models")
@@ -680,27 +680,27 @@ def test_who_came_by_a_provider_still_finds_the_form_for_a_password(site: Site) 
     own = browser.get(unescape(back))
     assert own.status_code == 200 and 'type="password"' in own.text
     assert 'name="next" value="models"' in own.text
-    assert "vouched" not in browser.cookies, "nobody else makes an account for them here"
+    assert "provider_user" not in browser.cookies, "the provider's user is forgotten"
     assert 'type="password"' in browser.get("register").text
     assert browser.sign_in("Ada").status_code == 303
 
 
-def test_who_signs_in_by_a_password_leaves_no_provider_s_word(site: Site) -> None:
+def test_password_sign_in_deletes_the_provider_cookie(site: Site) -> None:
     site.person("Ada")
     browser = site.browser()
-    fields = {"seal": browser.seal("sign-in"), "name": "Ada", "password": GOOD}
-    site.pages.providers = Vouching()
-    browser.http.cookies.set("vouched", "bo", domain="localhost.local", path="/")
+    fields = {"csrf_token": browser.csrf_token("sign-in"), "name": "Ada", "password": GOOD}
+    site.pages.providers = FakeProviders()
+    browser.http.cookies.set("provider_user", "bo", domain="localhost.local", path="/")
     assert browser.http.post("/sign-in", data=fields).status_code == 303
-    assert "vouched" not in browser.cookies
+    assert "provider_user" not in browser.cookies
 
 
 # Below a prefix
 
 
-def test_below_a_prefix_the_way_to_the_form_is_below_it_too(site: Site) -> None:
+def test_redirects_to_sign_in_keep_the_prefix(site: Site) -> None:
     site.app.user_middleware[1] = Middleware(
-        Guard,
+        AuthMiddleware,
         visitors=lambda: site.visitors,
         connections=site.connections,
         prefix="/team",

@@ -1,4 +1,4 @@
-"""What is read of a form, and the seals that tell a genuine one."""
+"""Reading submitted forms, their origin, the redirect after sign-in, and CSRF tokens."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from core.server import forms
-from core.server.forms import BadForm, Seals, from_this_site, read_form, same_origin
-from core.server.paths import FIRST_PAGE, LONGEST, PAGES, onward, sign_in_for
+from core.server.forms import BadForm, CsrfTokens, from_this_site, read_form, same_origin
+from core.server.paths import FIRST_PAGE, MAX_LINK, PAGES, safe_next, sign_in_link
 from tests.auth.samples import HOSTILE, hostile_texts
 
 _LOOP = ThreadPoolExecutor(1, initializer=lambda: asyncio.set_event_loop(asyncio.new_event_loop()))
-"""A thread with one loop for thousands of readings: Playwright's own runs in the tests' thread."""
+"""A thread with one event loop for all reads, because Playwright's runs in the tests' thread."""
 
 KIND = b"application/x-www-form-urlencoded"
 
@@ -45,7 +45,7 @@ def read(*args: object, **options: object) -> dict[str, str]:
     return finished(read_form(request(*args, **options)))  # type: ignore[arg-type]
 
 
-def refusal(*args: object, **options: object) -> int:
+def status_of(*args: object, **options: object) -> int:
     with pytest.raises(BadForm) as raised:
         read(*args, **options)
     assert str(raised.value).endswith(".")
@@ -55,11 +55,11 @@ def refusal(*args: object, **options: object) -> int:
 # Reading
 
 
-def test_a_form_is_read_whatever_it_is_cut_into():
-    typed = {"name": "Ådä", "password": "a&b=c+d %41 \N{SNOWMAN}", "empty": ""}
-    body = urlencode(typed).encode()
-    assert read(body) == read(body, pieces=7) == typed
-    assert read(body, KIND + b"; charset=utf-8") == typed
+def test_form_is_read_in_one_or_several_chunks():
+    fields = {"name": "Ådä", "password": "a&b=c+d %41 \N{SNOWMAN}", "empty": ""}
+    body = urlencode(fields).encode()
+    assert read(body) == read(body, pieces=7) == fields
+    assert read(body, KIND + b"; charset=utf-8") == fields
 
 
 @pytest.mark.parametrize(
@@ -73,27 +73,27 @@ def test_a_form_is_read_whatever_it_is_cut_into():
         (b"name=%ED%A0%80", KIND, 400),
         (b"name=\xff", KIND, 400),
         (b"name=Ada&name=Bo", KIND, 400),
-        (b"&".join(b"f%d=1" % n for n in range(forms.MOST_FIELDS + 1)), KIND, 400),
-        (b"name=" + b"a" * forms.LARGEST, KIND, 413),
+        (b"&".join(b"f%d=1" % n for n in range(forms.MAX_FIELDS + 1)), KIND, 400),
+        (b"name=" + b"a" * forms.MAX_BYTES, KIND, 413),
     ],
 )
-def test_what_is_no_form_of_ours_is_refused(body: bytes, kind: bytes, status: int):
-    assert refusal(body, kind) == status
-    assert refusal(body, kind, pieces=5) == status
+def test_invalid_forms_are_rejected(body: bytes, kind: bytes, status: int):
+    assert status_of(body, kind) == status
+    assert status_of(body, kind, pieces=5) == status
 
 
-def test_a_length_that_is_a_lie_opens_nothing():
-    assert refusal(b"a=b", content_length=str(10**9)) == 413, "refused before it is read"
-    assert refusal(b"a=" + b"b" * forms.LARGEST, content_length="3") == 413
+def test_incorrect_content_length_does_not_bypass_the_limit():
+    assert status_of(b"a=b", content_length=str(10**9)) == 413, "rejected before it is read"
+    assert status_of(b"a=" + b"b" * forms.MAX_BYTES, content_length="3") == 413
     assert read(b"a=b", content_length="\u0663") == {"a": "b"}
 
 
-def test_a_form_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(forms, "SLOWEST_S", 0.05)
+def test_form_that_arrives_too_slowly_is_rejected(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(forms, "READ_TIMEOUT_S", 0.05)
 
     async def receive() -> dict[str, object]:
         await asyncio.sleep(10)
-        raise AssertionError("it was waited for")
+        raise AssertionError("it did not time out")
 
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", KIND)]}
     with pytest.raises(BadForm) as raised:
@@ -103,24 +103,24 @@ def test_a_form_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatc
 
 @settings(max_examples=1500, deadline=None)
 @given(st.one_of(st.binary(max_size=300), hostile_texts.map(lambda t: t.encode("utf-8", "ignore"))))
-def test_whatever_bytes_come_are_fields_or_a_refusal(body: bytes):
+def test_random_bytes_are_fields_or_an_error(body: bytes):
     try:
         fields = read(body)
     except BadForm as bad:
         assert 400 <= bad.status < 500
     else:
         assert all(isinstance(text, str) for pair in fields.items() for text in pair)
-        "".join([*fields, *fields.values()]).encode()  # no half characters
+        "".join([*fields, *fields.values()]).encode()  # no lone surrogates
 
 
 @settings(max_examples=1500, deadline=None)
 @given(hostile_texts)
-def test_a_hostile_text_comes_out_as_it_was_put_in(text: str):
+def test_hostile_text_is_read_unchanged(text: str):
     whole = text.encode("utf-8", "replace").decode()
     assert read(f"name={quote_plus(whole)}".encode())["name"] == whole
 
 
-# Where it comes from
+# Origin
 
 
 @pytest.mark.parametrize(
@@ -141,24 +141,24 @@ def test_a_hostile_text_comes_out_as_it_was_put_in(text: str):
         ({}, True),
     ],
 )
-def test_a_form_from_another_site_is_told(headers: dict[str, str], ours: bool):
+def test_cross_site_forms_are_recognized(headers: dict[str, str], ours: bool):
     assert from_this_site(request(b"", host="a.example", **headers)) is ours
 
 
 @settings(deadline=None)
 @given(hostile_texts)
-def test_no_hostile_origin_is_ours(text: str):
+def test_hostile_origins_are_cross_site(text: str):
     if text.strip().lower() not in ("http://a.example", "https://a.example"):
         assert not same_origin(text, "a.example")
 
 
-# Where it leads
+# Redirect after sign-in
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_is_led_on_to_with_its_link(page: str):
-    assert onward(page) == page
-    assert onward(f"{page}?model=dolly%2Fv2&x=%20y") == f"{page}?model=dolly%2Fv2&x=%20y"
+def test_links_to_pages_are_kept(page: str):
+    assert safe_next(page) == page
+    assert safe_next(f"{page}?model=dolly%2Fv2&x=%20y") == f"{page}?model=dolly%2Fv2&x=%20y"
 
 
 @pytest.mark.parametrize(
@@ -176,20 +176,20 @@ def test_a_page_is_led_on_to_with_its_link(page: str):
         "instruct?a\r\nSet-Cookie: x=y",
         "models#x",
         "sign-out",
-        "instruct?" + "a" * LONGEST,
+        "instruct?" + "a" * MAX_LINK,
         *HOSTILE,
     ],
 )
-def test_nothing_else_is_led_on_to(elsewhere: str | None):
-    assert onward(elsewhere) == FIRST_PAGE
+def test_other_links_are_replaced_by_the_first_page(elsewhere: str | None):
+    assert safe_next(elsewhere) == FIRST_PAGE
 
 
-def test_the_way_to_the_form_keeps_the_link():
-    assert sign_in_for("instruct", "") == "sign-in"
-    assert sign_in_for("models", "q=a&b=%2F") == "sign-in?next=models%3Fq%3Da%26b%3D%252F"
+def test_sign_in_link_keeps_the_link():
+    assert sign_in_link("instruct", "") == "sign-in"
+    assert sign_in_link("models", "q=a&b=%2F") == "sign-in?next=models%3Fq%3Da%26b%3D%252F"
 
 
-# Seals
+# CSRF tokens
 
 
 class Now:
@@ -199,48 +199,48 @@ class Now:
         return self.at
 
 
-def test_a_seal_holds_for_its_form_browser_and_session_once():
+def test_token_is_valid_once_for_its_form_browser_and_session():
     now = Now()
-    seals, nonce, other = Seals(now), Seals.new_nonce(), Seals.new_nonce()
-    seal = seals.seal("sign-in", nonce, None)
-    assert seals.holds(seal, "sign-in", nonce, None)
-    assert seals.holds(seal, "sign-in", nonce, None), "looking does not spend it"
-    assert not seals.holds(seal, "register", nonce, None)
-    assert not seals.holds(seal, "sign-in", other, None)
-    assert not seals.holds(seal, "sign-in", None, None)
-    assert not seals.holds(seal, "sign-in", nonce, "token")
-    assert not Seals(now).holds(seal, "sign-in", nonce, None), "another process"
-    seals.spend(seal)
-    assert not seals.holds(seal, "sign-in", nonce, None)
-    assert seals.holds(seals.seal("sign-in", nonce, None), "sign-in", nonce, None)
+    tokens, nonce, other = CsrfTokens(now), CsrfTokens.new_nonce(), CsrfTokens.new_nonce()
+    token = tokens.issue("sign-in", nonce, None)
+    assert tokens.is_valid(token, "sign-in", nonce, None)
+    assert tokens.is_valid(token, "sign-in", nonce, None), "checking does not invalidate it"
+    assert not tokens.is_valid(token, "register", nonce, None)
+    assert not tokens.is_valid(token, "sign-in", other, None)
+    assert not tokens.is_valid(token, "sign-in", None, None)
+    assert not tokens.is_valid(token, "sign-in", nonce, "token")
+    assert not CsrfTokens(now).is_valid(token, "sign-in", nonce, None), "another process"
+    tokens.mark_used(token)
+    assert not tokens.is_valid(token, "sign-in", nonce, None)
+    assert tokens.is_valid(tokens.issue("sign-in", nonce, None), "sign-in", nonce, None)
 
 
-def test_a_seal_grows_old_and_does_not_come_from_the_future():
+def test_token_expires_and_is_not_valid_before_it_was_issued():
     now = Now()
-    seals, nonce = Seals(now), Seals.new_nonce()
-    seal = seals.seal("sign-in", nonce, None)
-    now.at += forms.AGE_S
-    assert seals.holds(seal, "sign-in", nonce, None)
+    tokens, nonce = CsrfTokens(now), CsrfTokens.new_nonce()
+    token = tokens.issue("sign-in", nonce, None)
+    now.at += forms.TOKEN_AGE_S
+    assert tokens.is_valid(token, "sign-in", nonce, None)
     now.at += 1
-    assert not seals.holds(seal, "sign-in", nonce, None)
-    now.at -= 2 * forms.AGE_S
-    assert not seals.holds(seal, "sign-in", nonce, None)
+    assert not tokens.is_valid(token, "sign-in", nonce, None)
+    now.at -= 2 * forms.TOKEN_AGE_S
+    assert not tokens.is_valid(token, "sign-in", nonce, None)
 
 
 @settings(deadline=None)
 @given(hostile_texts, st.integers(0, 200), st.characters())
-def test_no_other_text_is_a_seal(text: str, place: int, letter: str):
-    seals, nonce = Seals(), Seals.new_nonce()
-    assert not seals.holds(text, "sign-in", nonce, None)
-    assert not seals.holds(text, "sign-in", text, None)
-    seal = seals.seal("sign-in", nonce, None)
-    bent = seal[:place] + letter + seal[place + 1 :]
-    assert seals.holds(bent, "sign-in", nonce, None) is (bent == seal)
+def test_other_texts_are_not_valid_tokens(text: str, place: int, letter: str):
+    tokens, nonce = CsrfTokens(), CsrfTokens.new_nonce()
+    assert not tokens.is_valid(text, "sign-in", nonce, None)
+    assert not tokens.is_valid(text, "sign-in", text, None)
+    token = tokens.issue("sign-in", nonce, None)
+    changed = token[:place] + letter + token[place + 1 :]
+    assert tokens.is_valid(changed, "sign-in", nonce, None) is (changed == token)
 
 
-def test_spent_seals_do_not_pile_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(forms, "_MOST_SPENT", 100)
-    seals, nonce = Seals(), Seals.new_nonce()
+def test_number_of_used_tokens_is_limited(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(forms, "_MAX_USED_TOKENS", 100)
+    tokens, nonce = CsrfTokens(), CsrfTokens.new_nonce()
     for _ in range(300):
-        seals.spend(seals.seal("sign-in", nonce, None))
-    assert len(seals._spent) <= 100
+        tokens.mark_used(tokens.issue("sign-in", nonce, None))
+    assert len(tokens._used) <= 100

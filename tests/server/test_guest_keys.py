@@ -1,4 +1,4 @@
-"""Keys that clients send where none is needed: a guest's, unless they are Paddock's own."""
+"""Placeholder keys that clients send where no key is required."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ def site(tmp_path: Path, loop: BlockingPortal) -> ProgramSite:
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="a client's stand-in for a key is taken for a wrong key, where guests may ask",
+    reason="a client's placeholder key is rejected as incorrect where guests are allowed",
 )
 @pytest.mark.parametrize("key", KEYS_OF_CLIENTS)
-def test_a_key_that_is_not_paddocks_is_a_guests(site: ProgramSite, key: str) -> None:
+def test_placeholder_key_is_a_guest(site: ProgramSite, key: str) -> None:
     assert ask(site.program(HERE, key)).status_code == 200
     assert site.stand_in.asked[-1][1].owner == "guest"
 
 
 @pytest.mark.parametrize("key", KEYS_OF_CLIENTS)
-def test_where_guests_may_not_ask_no_such_key_helps(site: ProgramSite, key: str) -> None:
+def test_placeholder_key_is_rejected_where_guests_are_not_allowed(
+    site: ProgramSite, key: str
+) -> None:
     assert ask(site.program(ELSEWHERE, key)).status_code == 401
 
 
 @pytest.mark.parametrize("key", ["pdk_wrong", "pdk_" + 43 * "a"])
-def test_a_wrong_key_of_paddocks_is_refused_everywhere(site: ProgramSite, key: str) -> None:
+def test_incorrect_paddock_key_is_rejected_everywhere(site: ProgramSite, key: str) -> None:
     for base in (HERE, ELSEWHERE):
         assert ask(site.program(base, key)).status_code == 401

@@ -1,4 +1,4 @@
-"""The models of this machine for programs: what they are called, and whose their answers are."""
+"""The models of this machine for the API: their names, and the owners of the answers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> AutoTokenizer:
 
 @pytest.fixture
 def go_on() -> threading.Event:
-    """While it is cleared, nothing answers."""
+    """While it is cleared, generation blocks."""
     made = threading.Event()
     made.set()
     return made
@@ -65,7 +65,7 @@ def runtime(tokenizer: AutoTokenizer, go_on: threading.Event) -> FakeRuntime:
 
 @pytest.fixture
 def engine(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Engine]:
-    """An engine that has stored nothing yet, with little for anybody."""
+    """An engine with an empty store and low limits."""
     settings = Settings(
         home=tmp_path / "home",
         memory_reserve_mib=0,
@@ -87,7 +87,7 @@ def models(engine: Engine) -> EngineModels:
 
 @pytest.fixture
 def store(engine: Engine) -> Callable[..., StoredModel]:
-    """Puts a model into the store: its manifest is all that there is of it."""
+    """Adds a model to the store that consists only of its manifest."""
 
     def put(
         key: str,
@@ -116,7 +116,7 @@ def store(engine: Engine) -> Callable[..., StoredModel]:
 
 @pytest.fixture
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was converted to be asked; none of it takes any time."""
+    """Models converted for requests; conversion takes no time."""
     keys: list[str] = []
 
     def convert(source: object, precision: Precision, **options: object) -> StoredModel:
@@ -141,7 +141,7 @@ def names(models: EngineModels) -> list[str]:
 # Which there are
 
 
-def test_a_gguf_model_answers_by_its_name_alone(
+def test_gguf_model_is_found_by_its_name_alone(
     models: EngineModels, store: Callable[..., StoredModel]
 ):
     store("mine-00c0ffee", SourceKind.GGUF, "/models/mine.gguf", Precision.STORED)
@@ -153,7 +153,7 @@ def test_a_gguf_model_answers_by_its_name_alone(
     assert ask(models, "mine-00c0ffee").spec.precision is Precision.INT8
 
 
-def test_embedded_models_come_first_and_answer_before_they_are_converted(
+def test_embedded_models_are_first_and_answer_before_conversion(
     models: EngineModels, store: Callable[..., StoredModel], conversions: list[str]
 ):
     store("a-model-00c0ffee", SourceKind.CHECKPOINT, "/models/a-model")
@@ -178,7 +178,7 @@ def test_an_embedded_model_is_listed_once_in_each_precision(
     assert [card.owned_by for card in models.models()] == 3 * ["paddock"] + ["local"]
 
 
-def test_a_catalogue_s_model_goes_by_its_key_and_answers_to_its_hub_s_name(
+def test_catalogue_model_has_its_key_as_name_and_is_found_by_its_hub_id(
     models: EngineModels, store: Callable[..., StoredModel], runtime: FakeRuntime
 ):
     store("dolly-v2-3b", SourceKind.HUB, "databricks/dolly-v2-3b")
@@ -189,7 +189,7 @@ def test_a_catalogue_s_model_goes_by_its_key_and_answers_to_its_hub_s_name(
     assert len(runtime.loads) == 1, "it is in memory once, however it is called"
 
 
-def test_a_model_of_the_hub_goes_by_its_name_there(
+def test_hub_model_has_its_hub_id_as_name(
     models: EngineModels, store: Callable[..., StoredModel], runtime: FakeRuntime
 ):
     store("org--name", SourceKind.HUB, "org/name")
@@ -201,7 +201,7 @@ def test_a_model_of_the_hub_goes_by_its_name_there(
     assert len(runtime.loads) == 1, "it is the same model"
 
 
-def test_a_model_of_a_local_folder_goes_by_its_key_and_never_by_a_path(
+def test_local_model_has_its_key_as_name_and_never_a_path(
     models: EngineModels, store: Callable[..., StoredModel], runtime: FakeRuntime
 ):
     path = "/home/ada/secret/mine"
@@ -219,7 +219,7 @@ def test_a_model_of_a_local_folder_goes_by_its_key_and_never_by_a_path(
 # How they are to run
 
 
-def test_precision_device_and_runtime_stand_behind_the_name(
+def test_precision_device_and_runtime_are_suffixes_of_the_name(
     models: EngineModels, store: Callable[..., StoredModel]
 ):
     store("org--name", SourceKind.HUB, "org/name", Precision.INT4)
@@ -231,7 +231,7 @@ def test_precision_device_and_runtime_stand_behind_the_name(
         models.find("org/name")  # which is INT8, and that is not here
 
 
-def test_a_name_that_ends_like_a_suffix_is_still_a_name(
+def test_name_that_ends_like_a_suffix_is_found(
     models: EngineModels, store: Callable[..., StoredModel]
 ):
     store("a+optimum", SourceKind.CHECKPOINT, "/models/a")
@@ -243,7 +243,7 @@ def test_a_name_that_ends_like_a_suffix_is_still_a_name(
 
 
 @pytest.mark.parametrize("name", ["dolly-v2-3b", "org/name", "paddock-neox:INT9", "", "remote:a/b"])
-def test_what_cannot_answer_now_is_unknown_and_nothing_is_fetched(
+def test_models_not_on_this_machine_are_unknown_and_not_downloaded(
     name: str, models: EngineModels, engine: Engine, conversions: list[str]
 ):
     with pytest.raises(UnknownModelError):
@@ -253,13 +253,13 @@ def test_what_cannot_answer_now_is_unknown_and_nothing_is_fetched(
     assert conversions == [] and engine.standing().waiting == 0
 
 
-def test_a_long_unknown_name_is_cut(models: EngineModels):
+def test_long_unknown_name_is_shortened_in_the_error(models: EngineModels):
     with pytest.raises(UnknownModelError) as caught:
         models.find("x" * 100 + "y" * 100_000)
     assert "'" + "x" * 100 + "'" in str(caught.value) and "y" * 9 not in str(caught.value)
 
 
-def test_what_is_no_longer_what_it_was_made_from_is_not_made_anew_for_a_program(
+def test_model_whose_source_changed_is_not_converted_again_for_a_request(
     models: EngineModels,
     store: Callable[..., StoredModel],
     tmp_path: Path,
@@ -276,7 +276,7 @@ def test_what_is_no_longer_what_it_was_made_from_is_not_made_anew_for_a_program(
     assert conversions == []
 
 
-def test_a_source_that_cannot_be_read_leaves_what_was_made_of_it(
+def test_converted_model_is_usable_if_its_source_cannot_be_read(
     models: EngineModels, store: Callable[..., StoredModel], tmp_path: Path
 ):
     folder = tmp_path / "checkpoint"
@@ -288,7 +288,7 @@ def test_a_source_that_cannot_be_read_leaves_what_was_made_of_it(
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "denied"), CorruptModelError("Broken.")])
-def test_a_stored_model_that_cannot_be_read_hides_no_other(
+def test_stored_model_that_cannot_be_read_does_not_hide_others(
     models: EngineModels,
     store: Callable[..., StoredModel],
     engine: Engine,
@@ -311,7 +311,7 @@ def test_a_stored_model_that_cannot_be_read_hides_no_other(
         models.find("broken-00c0ffee")
 
 
-def test_what_is_compressed_for_another_device_is_not_compressed_anew_for_a_program(
+def test_model_compressed_for_another_device_is_not_compressed_again_for_a_request(
     models: EngineModels, store: Callable[..., StoredModel]
 ):
     store("org--name", SourceKind.HUB, "org/name", Precision.INT4)
@@ -321,7 +321,7 @@ def test_what_is_compressed_for_another_device_is_not_compressed_anew_for_a_prog
 
 
 @pytest.mark.usefixtures("an_npu")
-def test_what_was_compressed_for_an_npu_answers_there_alone(
+def test_model_compressed_for_an_npu_is_used_there_only(
     engine: Engine,
     models: EngineModels,
     store: Callable[..., StoredModel],
@@ -345,7 +345,7 @@ def test_what_was_compressed_for_an_npu_answers_there_alone(
 # Who asks, and how much
 
 
-def test_an_answer_is_recorded_as_a_program_s_in_its_person_s_name(
+def test_answer_is_recorded_with_origin_api_and_its_owner(
     models: EngineModels, engine: Engine, conversions: list[str]
 ):
     ask(models, EMBEDDED[0])
@@ -354,7 +354,7 @@ def test_an_answer_is_recorded_as_a_program_s_in_its_person_s_name(
     assert (run.start.model, run.result.text) == (EMBEDDED[0], SAID)
 
 
-def test_each_person_s_answers_are_limited_by_themselves(
+def test_answers_are_limited_per_user(
     models: EngineModels, conversions: list[str], go_on: threading.Event
 ):
     def start(caller: Caller) -> Job:
@@ -368,11 +368,11 @@ def test_each_person_s_answers_are_limited_by_themselves(
     assert all(job.wait(30) and job.answer.error is None for job in jobs)
 
 
-def test_the_limits_are_the_settings_(models: EngineModels):
+def test_limits_are_the_settings(models: EngineModels):
     assert models.limits == Limits(max_new_tokens=9, max_characters=400)
 
 
-def test_who_was_disabled_or_deleted_is_answered_no_more(
+def test_disabled_or_deleted_user_gets_no_answers(
     models: EngineModels, engine: Engine, conversions: list[str]
 ):
     ask(models, EMBEDDED[0])
@@ -391,17 +391,17 @@ def test_who_was_disabled_or_deleted_is_answered_no_more(
 # A kiosk, and settings left out
 
 
-def test_a_kiosk_makes_nothing_for_a_program(
+def test_kiosk_mode_converts_nothing_for_a_request(
     engine: Engine, models: EngineModels, runtime: FakeRuntime
 ) -> None:
     engine.settings = engine.settings.model_copy(update={"kiosk": True})
     assert models.models() == []
     for attempt in (lambda: models.find("paddock-neox"), lambda: ask(models, "paddock-neox")):
-        with pytest.raises(AccessDeniedError, match="is a kiosk"):
+        with pytest.raises(AccessDeniedError, match="in kiosk mode"):
             attempt()
     assert not runtime.loads
 
 
-def test_settings_that_are_left_out_are_the_models(models: EngineModels) -> None:
+def test_default_sampling_settings_are_the_models(models: EngineModels) -> None:
     assert models.sampling("paddock-neox") == SamplingSettings()
     assert models.sampling("no such model") == SamplingSettings()

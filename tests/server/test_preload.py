@@ -1,4 +1,4 @@
-"""The script in Streamlit's page: where it is put in, and where it is not."""
+"""The script in Streamlit's page: where it is inserted, and where it is not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from core.server.preload import ScriptInPage
+from core.server.preload import PreloadMiddleware
 from core.ui.widgets import scripts
 
 PAGE = "<html><head><title>é</title></head><body>No second </head> here</body></html>"
@@ -35,30 +35,30 @@ def client(tmp_path) -> TestClient:
 
     routes = [Route(f"/{each.__name__}", each) for each in (page, form, lost, text)]
     return TestClient(
-        Starlette(routes=routes, middleware=[Middleware(ScriptInPage, script="let a;")])
+        Starlette(routes=routes, middleware=[Middleware(PreloadMiddleware, script="let a;")])
     )
 
 
-def test_a_page_has_it_once_and_is_as_long_as_it_says(client: TestClient) -> None:
+def test_script_is_inserted_once_and_the_content_length_is_correct(client: TestClient) -> None:
     answer = client.get("/page", headers=BROWSER)
     assert answer.text == PAGE.replace("</head>", "<script>let a;</script></head>", 1)
     assert int(answer.headers["content-length"]) == len(answer.content)
-    assert not {"etag", "last-modified"} & set(answer.headers), "it is not that file any more"
+    assert not {"etag", "last-modified"} & set(answer.headers), "the response differs from the file"
 
 
 @pytest.mark.parametrize("path", ["/form", "/lost", "/text"])
-def test_nothing_else_has_it(client: TestClient, path: str) -> None:
+def test_other_responses_are_unchanged(client: TestClient, path: str) -> None:
     assert "<script>" not in client.get(path, headers=BROWSER).text
 
 
-def test_programs_get_what_they_asked_for(client: TestClient) -> None:
+def test_requests_that_do_not_accept_html_are_unchanged(client: TestClient) -> None:
     assert client.get("/page", headers={"accept": "application/json"}).text == PAGE
     packed = client.get("/text", headers={"accept": "*/*", "accept-encoding": "br"})
     assert packed.text.startswith("br ")
     assert not client.head("/page", headers=BROWSER).content
 
 
-def test_there_is_a_script_for_this_streamlit_and_the_policy_knows_it() -> None:
+def test_script_exists_for_this_streamlit_and_is_in_the_policy() -> None:
     assert "PlotlyChart." in scripts.LOAD_CHARTS
     assert scripts.LOAD_CHARTS in scripts.ALL
     assert not scripts._load_ahead("NoSuchPartOfIt")

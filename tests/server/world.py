@@ -1,4 +1,4 @@
-"""The doors before a stand-in for the pages, within this process, with cheap hashing."""
+"""The middleware and forms around a fake page, in this process, with cheap hashing."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from core.server.connections import Connections
 from core.server.headers import SecurityHeaders
-from core.server.middleware import Guard
+from core.server.middleware import AuthMiddleware
 from core.server.routes import FormPages
 from core.server.visitor import Visitors
 from tests.auth.samples import GOOD, World
 
 HERE = "http://localhost:8501"
 ELSEWHERE = "http://paddock.example"
-SEAL = re.compile(r'name="seal" value="([^"]+)"')
+CSRF_TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 _ERROR = re.compile(r'<p class="(?:box )?error"[^>]*>(.*?)</p>')
 
 
 class Site(World):
-    """A server with its doors; what is behind them notes that it ran."""
+    """A server with middleware and forms; its page records that it ran."""
 
     def __init__(self, home: Path, loop: BlockingPortal, **settings: Any) -> None:
         super().__init__(home, **settings)
         self.loop = loop
         self.ran: list[str] = []
-        """Paths of what was let through."""
-        self.left: list[str] = []
+        """Paths that reached the page."""
+        self.stopped: list[str] = []
         """Accounts whose answers were stopped."""
         self.headers: dict[str, str] = {}
-        """Of the latest websocket, as the page sees them."""
+        """Headers of the latest websocket, as the page sees them."""
         self.visitors = Visitors(lambda: self.accounts, self.settings, lambda: "127.0.0.1")
         self.connections = Connections(
-            lambda: self.accounts, farewell=lambda: b"farewell", media_in=self._media_in
+            lambda: self.accounts, redirect=lambda: b"redirect", media_in=self._media_in
         )
         self.pages = FormPages(
             lambda: self.visitors,
             lambda: self.accounts,
             lambda: self.settings,
-            ended=self.connections.wake,
-            leaving=self.left.append,
+            on_sessions_ended=self.connections.check_now,
+            before_deletion=self.stopped.append,
         )
         self.app = Starlette(
             routes=[
@@ -61,16 +61,18 @@ class Site(World):
             ],
             middleware=[
                 Middleware(SecurityHeaders, policy="default-src 'self'"),
-                Middleware(Guard, visitors=lambda: self.visitors, connections=self.connections),
+                Middleware(
+                    AuthMiddleware, visitors=lambda: self.visitors, connections=self.connections
+                ),
             ],
         )
 
     def browser(self, base: str = HERE, peer: str = "127.0.0.1", **headers: str) -> Browser:
-        """A browser that asks this host, seen from this address."""
+        """A browser at this address that requests this host."""
         return Browser(self, base, peer, headers)
 
     def person(self, name: str = "Ada", base: str = ELSEWHERE) -> Browser:
-        """A browser in which somebody has signed in who has an account."""
+        """A browser in which a user is signed in; the account is created if needed."""
         if self.accounts.find(name) is None:
             self.accounts.register(name, GOOD, self.browser().client_facts)
         browser = self.browser(base)
@@ -83,7 +85,7 @@ class Site(World):
 
     async def _page(self, request: Request) -> Response:
         self.ran.append(request.url.path)
-        return PlainTextResponse("behind the door")
+        return PlainTextResponse("the page")
 
     async def _stream(self, websocket: WebSocket) -> None:
         self.headers = dict(websocket.headers)
@@ -97,7 +99,7 @@ class Site(World):
 
 
 class Browser:
-    """Keeps cookies, and sends forms as their pages have them."""
+    """Keeps cookies, and submits forms as a browser does."""
 
     def __init__(self, site: Site, base: str, peer: str, headers: dict[str, str]) -> None:
         self.site = site
@@ -119,12 +121,12 @@ class Browser:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """All it has."""
+        """Its cookies by name."""
         return {cookie.name: cookie.value or "" for cookie in self.http.cookies.jar}
 
     @property
     def token(self) -> str:
-        """Of its session."""
+        """The session token."""
         return self.cookies.get("paddock_session") or self.cookies["__Host-paddock_session"]
 
     def get(self, path: str, **options: Any) -> Any:
@@ -132,26 +134,26 @@ class Browser:
         return self.http.get(f"/{path}", **options)
 
     def stream(self, path: str = "_stcore/stream", **headers: str) -> Any:
-        """The websocket of a page."""
+        """Open the websocket of a page."""
         base = self.base.replace("http", "ws", 1)
         return self.http.websocket_connect(f"{base}/{path}", headers=headers)
 
-    def seal(self, form: str) -> str:
-        """Open a form and take its seal."""
-        found = SEAL.search(self.get(form).text)
+    def csrf_token(self, form: str) -> str:
+        """Open a form and return its CSRF token."""
+        found = CSRF_TOKEN.search(self.get(form).text)
         assert found, f"{form} has no form"
         return found[1]
 
     def send(self, form: str, headers: dict[str, str] | None = None, **fields: str) -> Any:
         """Open a form, fill it in and send it."""
-        data = {"seal": self.seal(form)} | fields
+        data = {"csrf_token": self.csrf_token(form)} | fields
         return self.http.post(f"/{form}", data=data, headers=headers)
 
     def sign_in(self, name: str, password: str = GOOD) -> Any:
-        """Fill in the form."""
+        """Submit the sign-in form."""
         return self.send("sign-in", name=name, password=password)
 
 
 def errors(answer: Any) -> list[str]:
-    """What a form says is wrong."""
+    """The errors in a form."""
     return [unescape(text) for text in _ERROR.findall(answer.text)]

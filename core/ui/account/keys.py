@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from core.auth.keys import LONGEST_NAME, MOST_KEYS
+from core.auth.keys import MAX_KEYS, MAX_NAME_LENGTH
 from core.db import ApiKey
 from core.engine import Engine
 from core.errors import PaddockError
@@ -102,19 +102,19 @@ def _draw_revoke(key: ApiKey, *, expired: bool) -> None:
 
 
 def _draw_create(count: int) -> None:
-    full = count >= MOST_KEYS
+    full = count >= MAX_KEYS
     popover_key = f"api_key_maker_{count}"  # a new key closes the popover after creating one
     with (
         st.popover("Create API key", icon=":material/add:", disabled=full, key=popover_key),
         st.form("api_key_form", border=False),
     ):
-        st.text_input("Name", key=_NAME, placeholder="Name of the program", max_chars=LONGEST_NAME)
+        st.text_input("Name", key=_NAME, placeholder="Name of the program", max_chars=MAX_NAME_LENGTH)
         st.selectbox("Expires after", list(_LIFETIME_DAYS), index=1, key=_LIFETIME)
         st.form_submit_button("Create key", type="primary", key="make_api_key", on_click=_create)
         if refused := st.session_state.pop(_REFUSED, None):
             st.error(safe_inline(refused), icon=":material/error:")
     if full:
-        st.caption(f"You have the maximum of {MOST_KEYS} keys. Revoke one to create another.")
+        st.caption(f"You have the maximum of {MAX_KEYS} keys. Revoke one to create another.")
 
 
 def _create() -> None:

@@ -111,7 +111,7 @@ def change_accounts(change: Callable[[Accounts], object]) -> None:
         st.session_state[_REFUSED] = str(error)
     else:
         clear_cached_visitor()
-        connections.wake()
+        connections.check_now()
 
 
 def draw_error() -> None:

@@ -19,7 +19,7 @@ from streamlit.user_info import generate_login_redirect_url
 from streamlit.web.server.starlette import starlette_auth_routes as signed_cookies
 from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME
 
-from core.auth import Outsider
+from core.auth import ProviderUser
 from core.server.routes import Providers
 
 _DEFAULT = "default"
@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 class SecretsProviders(Providers):
     """Providers of ``.streamlit/secrets.toml``."""
 
-    def ways(self) -> list[tuple[str, str]]:
-        """Address and words of the link to each provider that is whole."""
+    def links(self) -> list[tuple[str, str]]:
+        """Return address and text of the link to each configured provider."""
         found = []
         for name in _names():
             try:
@@ -47,8 +47,8 @@ class SecretsProviders(Providers):
             found.append((address, f"Sign in with {label}"))
         return found
 
-    def outsider(self, request: Request) -> Outsider | None:
-        """Whom a provider has vouched for in this browser."""
+    def user(self, request: Request) -> ProviderUser | None:
+        """Return the user whom a provider has authenticated in this browser."""
         if USER_COOKIE_NAME not in request.cookies or not _names():
             return None
         claims = _claims(request)
@@ -59,7 +59,7 @@ class SecretsProviders(Providers):
         whole = f"{issuer} {subject}"
         if len(whole) > _LONGEST_SUBJECT:
             return None
-        return Outsider(whole, _suggested_name(claims))
+        return ProviderUser(whole, _suggested_name(claims))
 
     def forget(self, request: Request, response: Response) -> None:
         """Delete Streamlit's sign-in cookies."""

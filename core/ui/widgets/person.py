@@ -21,7 +21,7 @@ from core.db import GUEST, Account
 from core.errors import AccessDeniedError, RecordsError
 from core.server.middleware import CONNECTION_HEADER
 from core.server.visitor import Visitor
-from core.settings import KIOSK_SENTENCE
+from core.settings import KIOSK_ERROR
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.visits import connections, redirect_message, visitors
 
@@ -130,7 +130,7 @@ def _current_visitor() -> Visitor | None:
     cached: _CachedVisitor = st.session_state.setdefault(_CACHED, _CachedVisitor())
     if cached.connection != connection or time.monotonic() - cached.at > FRESH_S:
         try:
-            cached.visitor = visitors().again(connected)
+            cached.visitor = visitors().refresh(connected)
         except RecordsError as error:
             st.error(safe_inline(str(error)), icon=":material/error:")
             st.stop()
@@ -180,7 +180,7 @@ def draw_manage_hint() -> None:
         st.error(safe_inline(refused), icon=":material/lock:")
     access = person().access
     if not access.manage:
-        st.info(KIOSK_SENTENCE if access.kiosk else MANAGE_SENTENCE, icon=":material/lock:")
+        st.info(KIOSK_ERROR if access.kiosk else MANAGE_SENTENCE, icon=":material/lock:")
 
 
 def _if_allowed(callback: Callable[..., None]) -> Callable[..., None]:

@@ -51,7 +51,7 @@ def _preload(*chunks: str) -> str:
 
 
 LOAD_CHARTS = _preload("PlotlyChart")
-"""In the head of every page, see :class:`core.server.preload.ScriptInPage`."""
+"""In the head of every page, see :class:`core.server.preload.PreloadMiddleware`."""
 
 KIOSK_RESET = f"""{{
 const afresh = () => location.replace(new URL("./", location.href));

@@ -78,7 +78,7 @@ def media_in(message: bytes) -> set[str]:
 
 
 connections = Connections(
-    accounts, farewell=lambda: redirect_message().SerializeToString(), media_in=media_in
+    accounts, redirect=lambda: redirect_message().SerializeToString(), media_in=media_in
 )
 """Open connections of the pages."""
 
