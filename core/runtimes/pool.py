@@ -377,7 +377,7 @@ class ModelPool:
         except PaddockError:
             model.close()
             raise
-        facts = LoadFacts(load_s, process_memory().beyond(before).plus(grown))
+        facts = LoadFacts(load_s, process_memory().growth_since(before).plus(grown))
         queue = TurnQueue(self._settings.max_queue, model.at_once)
         return _Entry(spec, stored, model, facts, queue, last_used=time.monotonic())
 

@@ -77,7 +77,9 @@ class _Server:
             case "load":
                 self._load(Path(command["folder"]), command["spec"])
             case "growth":
-                self._channel.say(event="growth", **asdict(process_memory().beyond(self._before)))
+                self._channel.say(
+                    event="growth", **asdict(process_memory().growth_since(self._before))
+                )
             case "answer":
                 answer = _Answer(self._channel, command["id"], loaded_request(command["request"]))
                 self._answers[answer.id] = answer
