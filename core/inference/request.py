@@ -6,7 +6,7 @@ import secrets
 import unicodedata
 from dataclasses import dataclass, field, replace
 
-from core.catalogue.prompts import Role, Turn, in_one_instruction
+from core.catalogue.prompts import Role, Turn, merge_conversation
 from core.errors import BadRequestError
 from core.runtimes.spec import SEED_RANGE, SamplingSettings
 
@@ -48,7 +48,7 @@ class GenerationRequest:
         if not self.earlier:
             return self.context
         system = [f"System: {turn.text}" for turn in self.earlier if turn.role is Role.SYSTEM]
-        _, rest = in_one_instruction("", self.context, self.earlier)
+        _, rest = merge_conversation("", self.context, self.earlier)
         return "\n".join([*system, rest]) if system else rest
 
     def validated(self) -> GenerationRequest:
