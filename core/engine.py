@@ -37,7 +37,7 @@ from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pool import Lease, ModelHandle, ModelPool, OnProgress
 from core.runtimes.remote import RemoteHandle, RemoteLease, RemotePool
 from core.runtimes.spec import DEFAULT_RUNTIME, ExecutionHints, ModelSpec, RuntimeName
-from core.runtimes.subprocess_runtime import ApartRuntime
+from core.runtimes.subprocess_runtime import SubprocessRuntime
 from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey
 from core.settings import Settings
 from core.store import (
@@ -368,7 +368,7 @@ class Engine:
         self.tasks.close()
         self.pool.close()
         for runtime in self._runtimes.values():
-            if isinstance(runtime, ApartRuntime):
+            if isinstance(runtime, SubprocessRuntime):
                 runtime.close()
         self.remotes.directory.close()
         if "runs" in vars(self):
@@ -404,7 +404,7 @@ class Engine:
 def default_runtimes(settings: Settings) -> dict[RuntimeName, Runtime]:
     """Every runtime of converted models."""
     return {
-        RuntimeName.GENAI: ApartRuntime(settings.max_at_once),
+        RuntimeName.GENAI: SubprocessRuntime(settings.max_at_once),
         RuntimeName.OPTIMUM: OptimumRuntime(),
     }
 

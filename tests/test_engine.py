@@ -286,7 +286,7 @@ def test_delete_frees_the_model_and_its_files(engine: Engine, spec_of: SpecOf):
     assert start(engine, spec, None).wait(60) and engine.pool.is_loaded(spec)
     stored = engine.store.get(resolve(spec.model), spec.precision)
     with engine.pool.handle(spec).lease(lambda *news: None, threading.Event()):
-        with pytest.raises(ModelBusyError, match="is answering"):
+        with pytest.raises(ModelBusyError, match="is generating an answer"):
             engine.delete(stored)
         assert stored.folder.is_dir()
     assert engine.delete(stored) > 100_000

@@ -240,7 +240,7 @@ def test_what_came_in_another_int4_is_a_sentence_and_stays(
 def test_they_are_not_removed_from_under_an_answer(engine: Engine, mine: StoredModel):
     assert ask(engine, ON_NPU).answer.error is None and ask(engine, ON_CPU).answer.error is None
     with engine.handle(ON_NPU).lease(lambda *news: None, threading.Event()):
-        with pytest.raises(ModelBusyError, match="is answering"):
+        with pytest.raises(ModelBusyError, match="is generating an answer"):
             engine.delete_npu_weights()
         assert len(made_for_npu(engine)) == 1 and engine.pool.is_loaded(ON_NPU)
     assert engine.delete_npu_weights() > 0

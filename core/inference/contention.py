@@ -43,7 +43,7 @@ def monitor_beside(place: str | None) -> ActivityMonitor:
     """The monitor of what runs at one place.
 
     Args:
-        place: as :attr:`core.runtimes.base.Conditions.beside` has it; None is this process.
+        place: as :attr:`core.runtimes.base.Conditions.shared_host` has it; None is this process.
     """
     if place is None:
         return MONITOR

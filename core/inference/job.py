@@ -272,7 +272,7 @@ class Job:
         with lease.turn(self._cancelled, self._on_place, lane=lane) as my_turn:
             if not my_turn:
                 return self._ended(StopReason.CANCELLED)
-            with monitor_beside(work.conditions.beside).running() as activity:
+            with monitor_beside(work.conditions.shared_host).running() as activity:
                 self._phase, self._message = Phase.PREFILL, "Reading the prompt."
                 self._changed()
                 reason, error = self._generate(work)
