@@ -108,7 +108,7 @@ class CatalogueModel:
     sampling: RecommendedSampling | None = None
     """None if no recommendation is recorded."""
     package: PackageFile | None = None
-    """Python package with the weights; used if it is installed, else the Hugging Face Hub is."""
+    """Python package with the weights; used if it is installed, else the Hugging Face Hub."""
 
     @property
     def embedded(self) -> bool:

@@ -91,7 +91,7 @@ def diagnose(
         return Diagnosis(True, f"OpenVINO can use {names}{driven}.", None)
     if system == "linux":
         return _missing_on_linux(kind, name, nodes)
-    return Diagnosis(True, f"OpenVINO reports no {name}.", _remedy_elsewhere(name, system))
+    return Diagnosis(True, f"OpenVINO reports no {name}.", _remedy_on_other_systems(name, system))
 
 
 def _missing_on_linux(kind: DeviceKind, name: str, nodes: list[_Node]) -> Diagnosis:
@@ -127,7 +127,7 @@ def _missing_on_linux(kind: DeviceKind, name: str, nodes: list[_Node]) -> Diagno
     )
 
 
-def _remedy_elsewhere(name: str, system: str) -> str | None:
+def _remedy_on_other_systems(name: str, system: str) -> str | None:
     if system == "win32":
         return f"If the machine has an Intel {name}, install the latest Intel {name} driver."
     return None

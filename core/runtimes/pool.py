@@ -227,9 +227,9 @@ class ModelPool:
         """Settings with the maximum number of loaded models and the memory reserve."""
         return self._settings
 
-    def room_beside(self, specs: Iterable[ModelSpec]) -> int:
-        """Return the bytes available for loading after unloading all idle models but ``specs``."""
-        kept = {canonical(spec) for spec in specs}
+    def loadable_bytes(self, keep: Iterable[ModelSpec]) -> int:
+        """Return the bytes available after unloading all idle models but those to keep."""
+        kept = {canonical(spec) for spec in keep}
         free = available_memory_bytes() - self._settings.memory_reserve_mib * 2**20
         return max(0, free + self._evictable(keep=kept))
 

@@ -348,10 +348,10 @@ class RemotePool:
         if known is not None and known.reachable and known.age_s < _TRUST_S:
             return known
         on_progress(f"Connecting to {remote.host}.", None)
-        asked = self.directory.ask(remote)
+        pending = self.directory.ask(remote)
         while not cancelled.is_set():
             try:
-                listing = asked.result(_POLL_S)
+                listing = pending.result(_POLL_S)
             except TimeoutError:
                 continue
             error = listing.error

@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from core.api.errors import ApiError, api_error
 from core.errors import PaddockError
-from core.inference.prometheus import Meters
+from core.inference.prometheus import ServerMetrics
 from core.server.api_keys import Programs
 
 METRICS = "/metrics"
@@ -37,7 +37,7 @@ class ProgramsRoute(Route):
         return super().matches(scope)
 
 
-def metrics_route(prefix: str, meters: Callable[[], Meters], programs: Programs) -> Route:
+def metrics_route(prefix: str, meters: Callable[[], ServerMetrics], programs: Programs) -> Route:
     """The route.
 
     Args:

@@ -1,4 +1,4 @@
-"""What is refused before anything is loaded, and in which words."""
+"""Tests of the validation of requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def refusal(request: GenerationRequest) -> str:
 
 
 @pytest.mark.parametrize("instruction", ["", "   ", "\n\t \u00a0\u2003\r\n"])
-def test_nothing_to_answer(instruction: str):
+def test_empty_instruction(instruction: str):
     assert "empty" in refusal(GenerationRequest(instruction))
 
 
@@ -34,15 +34,15 @@ def test_control_characters(bad: str, where: str):
 
 
 @pytest.mark.parametrize("where", ["instruction", "context"])
-def test_half_of_a_character(where: str):
+def test_unpaired_surrogate(where: str):
     sentence = refusal(GenerationRequest(**{"instruction": "Why?", where: "a\ud83db"}))
     assert where in sentence and "U+D83D" in sentence
 
 
-def test_what_no_model_could_read():
+def test_too_many_characters():
     sentence = refusal(GenerationRequest("a" * MAX_CHARACTERS, "b"))
     assert "200,001" in sentence and "200,000" in sentence
-    GenerationRequest("a" * 100_000).validated()  # the model's positions decide about this one
+    GenerationRequest("a" * 100_000).validated()  # the model's context length decides
 
 
 @pytest.mark.parametrize(
@@ -67,30 +67,30 @@ def test_what_no_model_could_read():
         ("seed", 2**32, "seed"),
     ],
 )
-def test_setting_out_of_its_range(name: str, value: float, words: str):
+def test_setting_out_of_range(name: str, value: float, words: str):
     request = GenerationRequest("Why?", sampling=SamplingSettings(**{name: value}))
     assert words in refusal(request)
 
 
-def test_the_defaults_are_the_products():
+def test_default_settings():
     settings = SamplingSettings()
     assert (settings.max_new_tokens, settings.temperature) == (256, 0.8)
     assert (settings.top_p, settings.top_k) == (0.92, 0)
     assert settings.validated() == settings
 
 
-def test_greedy_takes_no_seed_and_minds_no_temperature():
+def test_greedy_ignores_seed_and_temperature():
     sampling = SamplingSettings(greedy=True, temperature=0.0, seed=3)
     assert GenerationRequest("Why?", sampling=sampling).validated().sampling.seed is None
 
 
-def test_sampling_gets_a_fresh_seed_and_keeps_one_that_is_given():
+def test_sampling_gets_a_random_seed_or_keeps_the_given_one():
     fresh = {GenerationRequest("Why?").validated().sampling.seed for _ in range(20)}
     assert len(fresh) > 15 and None not in fresh
     given = GenerationRequest("Why?", sampling=SamplingSettings(seed=0)).validated()
     assert given.sampling.seed == 0
 
 
-def test_outer_white_space_goes_and_the_rest_stays():
+def test_outer_white_space_is_stripped():
     request = GenerationRequest("  a\n\tb  ", " c ").validated()
     assert (request.instruction, request.context) == ("a\n\tb", "c")

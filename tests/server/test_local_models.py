@@ -250,7 +250,7 @@ def test_what_cannot_answer_now_is_unknown_and_nothing_is_fetched(
         models.find(name)
     with pytest.raises(UnknownModelError):
         models.start(name, REQUEST, ADA)
-    assert conversions == [] and engine.standing().waiting == 0
+    assert conversions == [] and engine.state().waiting == 0
 
 
 def test_a_long_unknown_name_is_cut(models: EngineModels):
@@ -378,7 +378,7 @@ def test_who_was_disabled_or_deleted_is_answered_no_more(
     ask(models, EMBEDDED[0])
     accounts = AccountStore(engine.runs.database)
     accounts.set_disabled("ada", True)
-    with pytest.raises(AccessDeniedError, match="gets no more answers"):
+    with pytest.raises(AccessDeniedError, match="cannot request answers"):
         models.start(EMBEDDED[0], REQUEST, ADA)
     accounts.set_disabled("ada", False)
     ask(models, EMBEDDED[0])
