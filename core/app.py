@@ -1,4 +1,4 @@
-"""Composes the app: routes, middleware, and what is done at the start; nothing imports it."""
+"""Composes the server: routes, middleware, and start-up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.api.app import Api
 from core.errors import PersonMistake, RecordsError
-from core.inference.prometheus import Meters
+from core.inference.prometheus import ServerMetrics
 from core.server.api_keys import ApiAuthentication
 from core.server.headers import SecurityHeaders, page_policy
 from core.server.local_models import EngineModels
@@ -44,22 +44,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FIRST_SCREEN_PATIENCE_S = 10.0
-"""Without a visitor for so long, the runtime is imported all the same."""
+FIRST_SCREEN_TIMEOUT_S = 10.0
+"""Seconds to wait for the first page view before loading a model and chart data in advance."""
 
 
 async def healthz(request: Request) -> Response:
-    """Answers as long as the server does."""
+    """Health check: responds while the server is running."""
     return PlainTextResponse("ok")
 
 
 class RootToFirstPage:
-    """Sends the root path on to the first page, query included, before any script runs."""
+    """Redirects the root path to the first page, keeping the query, before a script runs."""
 
     def __init__(self, app: ASGIApp, prefix: str = "") -> None:
         """
         Args:
-            prefix: ``server.baseUrlPath``, with a slash before and none behind.
+            prefix: ``server.baseUrlPath`` with a leading and without a trailing slash.
         """
         self._app = app
         self._roots = {f"{prefix}/", prefix or "/"}
@@ -101,11 +101,11 @@ def _api_routes() -> list[Any]:
         _model_service,
         authentication.authenticate,
         prefix=f"{prefix}{V1}",
-        count=lambda route, method, status: _meters().count_request(route, method, status),
+        count=lambda route, method, status: _metrics().count_request(route, method, status),
     )
     return [
         Route(f"{prefix}{V1}/{{rest:path}}", api),
-        metrics_route(prefix, _meters, authentication),
+        metrics_route(prefix, _metrics, authentication),
         MissingV1Route(prefix),
     ]
 
@@ -116,24 +116,23 @@ def _model_service() -> EngineModels:
     return EngineModels(shared_engine())
 
 
-def _meters() -> Meters:
+def _metrics() -> ServerMetrics:
     from core.ui.widgets.resources import shared_engine
 
-    return shared_engine().meters
+    return shared_engine().metrics
 
 
 def health_routes(prefix: str) -> list[Any]:
-    """At the root, for what watches the process itself, and below the prefix, for what passes the
-    proxy.
+    """Return health check routes at the root, and below the prefix for requests through a proxy.
 
     Args:
-        prefix: ``server.baseUrlPath``, with a slash before and none behind.
+        prefix: ``server.baseUrlPath`` with a leading and without a trailing slash.
     """
     return [Route(f"{each}/healthz", healthz) for each in dict.fromkeys(("", prefix))]
 
 
 def _script_in_page() -> str:
-    with suppress(PersonMistake):  # a wrong setting is told to whoever opens a page
+    with suppress(PersonMistake):  # an invalid setting is reported when a page is opened
         if load_settings().kiosk:
             return scripts.LOAD_CHARTS + scripts.KIOSK_RESET
     return scripts.LOAD_CHARTS
@@ -151,7 +150,7 @@ middleware = [
 
 @asynccontextmanager
 async def watching(app: Any) -> AsyncIterator[dict[str, Any]]:
-    """Close the pages of sessions that end, as long as the server runs."""
+    """Close the pages of expired sessions while the server is running."""
     watch = asyncio.create_task(connections.watch(), name="watch sessions")
     yield {}
     watch.cancel()
@@ -159,8 +158,8 @@ async def watching(app: Any) -> AsyncIterator[dict[str, Any]]:
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
-    """Import in the background what pages and answers need; at the end, stop what still works."""
-    threading.Thread(target=_import_ahead, name="import ahead", daemon=True).start()
+    """Preload libraries at the start; stop tuning, downloads and conversions at the end."""
+    threading.Thread(target=_preload, name="preload", daemon=True).start()
     async with watching(app) as state:
         yield state
     from core.ui.widgets.resources import shared_engine
@@ -169,11 +168,11 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     shared_engine().tasks.close()
 
 
-def _import_ahead() -> None:
+def _preload() -> None:
     try:
-        # What the first screen needs comes first. The model that was used last follows once that
-        # screen is on its way, so that its first question finds it loaded. At the very first start
-        # the model that pages open with is made ready at once, by a process of low priority.
+        # The libraries that the first screen needs come first. The model used last is loaded once
+        # that screen was drawn, so that it is ready for the first instruction. At the very first
+        # start the default model is converted at once, by a process of low priority.
         from core.hardware.devices import list_devices
         from core.ui.widgets.model_choices import first_spec
         from core.ui.widgets.resources import shared_engine
@@ -182,22 +181,22 @@ def _import_ahead() -> None:
         engine = shared_engine()
         engine.prepare()
         if (spec := engine.last_used()) is not None:
-            first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
+            first_screen_drawn.wait(FIRST_SCREEN_TIMEOUT_S)
             engine.warm(spec)
         elif (spec := first_spec(engine)) is not None:
             engine.warm(spec)
-        first_screen_drawn.wait(FIRST_SCREEN_PATIENCE_S)
-        _read_ahead(engine)
+        first_screen_drawn.wait(FIRST_SCREEN_TIMEOUT_S)
+        _preload_charts(engine)
     except (ImportError, RuntimeError):
         logger.exception("OpenVINO or its runtime cannot be imported")
 
 
-def _read_ahead(engine: Engine) -> None:
-    """Import what draws charts, and read what they will be of: a second's work with very many."""
-    from core.ui.metrics import board  # noqa: F401 - imported for the next to come
+def _preload_charts(engine: Engine) -> None:
+    """Import the chart libraries and read the charts' data: one second with very many answers."""
+    from core.ui.metrics import board  # noqa: F401 - imported for the first page view
     from core.ui.metrics.data import read_ahead
 
     try:
         read_ahead(engine)
     except RecordsError as error:
-        logger.warning("The answers are not read ahead: %s", error)
+        logger.warning("The chart data could not be preloaded: %s", error)

@@ -1,6 +1,6 @@
-"""The app with answers that end at their length alone, so that every run has as many tokens.
+"""The app without stop rules: answers end at the maximum length, so all runs have equal tokens.
 
-Started by :mod:`core.benchmark.speed.app` as ``streamlit run`` of this file.
+:mod:`core.benchmark.speed.app` starts it with ``streamlit run``.
 """
 
 import sys
@@ -15,11 +15,11 @@ from core.app import lifespan, middleware, routes  # noqa: E402
 from core.catalogue.prompts import PromptFormat, StopRule  # noqa: E402
 
 
-def _never(self: PromptFormat, tokenizer: object, end_ids: object = ()) -> StopRule:
+def _no_stop_rule(self: PromptFormat, tokenizer: object, end_ids: object = ()) -> StopRule:
     return StopRule(frozenset(), frozenset(), (), ())
 
 
-PromptFormat.stop_rule = _never  # type: ignore[method-assign]
+PromptFormat.stop_rule = _no_stop_rule  # type: ignore[method-assign]
 
 app = st.App(
     CHECKOUT / "core" / "ui" / "shell.py",

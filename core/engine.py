@@ -1,4 +1,4 @@
-"""Puts the parts together: one engine a process, shared by pages, commands and routes."""
+"""Composes store, runtimes, pool, records and benchmarks; one :class:`Engine` per process."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from core.errors import (
 )
 from core.inference.contention import MONITOR
 from core.inference.job import Job, JobObserver, Phase
-from core.inference.prometheus import Metered, Meters, Standing
+from core.inference.prometheus import MetricsObserver, ServerMetrics, ServerState
 from core.inference.recorder import RunRecorder
 from core.inference.request import GenerationRequest
-from core.inference.user_limits import Shares
+from core.inference.user_limits import UserLimits
 from core.remotes import Directory, Remote, RemoteBook
 from core.runtimes.base import Runtime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pool import Lease, ModelHandle, ModelPool, OnProgress
 from core.runtimes.remote import RemoteHandle, RemoteLease, RemotePool
 from core.runtimes.spec import DEFAULT_RUNTIME, ExecutionHints, ModelSpec, RuntimeName
-from core.runtimes.subprocess_runtime import ApartRuntime
+from core.runtimes.subprocess_runtime import SubprocessRuntime
 from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey
 from core.settings import Settings
 from core.store import (
@@ -52,21 +52,21 @@ from core.store.for_device import find_for_device, have_for_device
 from core.store.hub import HubAccess
 from core.store.resolver import recorded_name
 
-STOP_PATIENCE_S = 5.0
-"""Seconds to wait for answers that were stopped; one ends within a token."""
+STOP_TIMEOUT_S = 5.0
+"""Seconds to wait for cancelled answers to end; each ends within a token."""
 
 logger = logging.getLogger(__name__)
 
 
 class Engine:
-    """Store, pool and records of one process, and the way to an answer."""
+    """Model store, pool and records of this process; starts all answers."""
 
     def __init__(
         self, settings: Settings, runtimes: Mapping[RuntimeName, Runtime] | None = None
     ) -> None:
         """
         Args:
-            runtimes: how models are run; by default :func:`default_runtimes`.
+            runtimes: runtimes by name; None: :func:`default_runtimes`.
         """
         self.settings = settings
         self.store = ModelStore(settings)
@@ -76,13 +76,13 @@ class Engine:
             settings, self._provide, self._runtimes, self._tuned_hints, MONITOR.running
         )
         self.remotes = RemotePool(Directory(RemoteBook(settings), settings), settings)
-        self._shares = Shares(settings.answers_at_once, settings.answers_waiting)
+        self._limits = UserLimits(settings.answers_at_once, settings.answers_waiting)
         self._jobs: dict[Job, str] = {}
-        """Answers under way, and whose they are."""
-        self._jobs_turn = threading.Lock()
+        """Running answers, with their owners."""
+        self._jobs_lock = threading.Lock()
         self._hub_access: dict[str, HubAccess] = {}
         """By key of a model that a user agreed to download: the access of their session."""
-        self.meters = Meters(self.standing)
+        self.metrics = ServerMetrics(self.state)
         self.tuning = TuningDesk(settings, self.keep_tuned, MONITOR.running)
         self.tasks = TaskQueue(settings, working=MONITOR.running)
         self.benchmark = Benchmark(settings, lambda: self.measurements, MONITOR)
@@ -96,12 +96,12 @@ class Engine:
         """
         runs = RunStore.open(self.settings)
         if marked := runs.mark_interrupted():
-            logger.info("%d runs of an ended process are marked interrupted", marked)
+            logger.info("Marked %d runs of an ended process as interrupted", marked)
         return runs
 
     @cached_property
     def accounts(self) -> Accounts:
-        """Who may use it; in the same database as the runs.
+        """User accounts; in the same database as the runs.
 
         Raises:
             RecordsError: the database cannot be opened.
@@ -110,40 +110,40 @@ class Engine:
 
     @cached_property
     def measurements(self) -> MeasurementStore:
-        """What benchmarks measured; in the same database as the runs.
+        """Measurements of benchmarks; in the same database as the runs.
 
         Raises:
             RecordsError: the database cannot be opened.
         """
         measurements = MeasurementStore(self.runs.database)
         if marked := measurements.mark_interrupted():
-            logger.info("%d benchmarks of an ended process are marked interrupted", marked)
+            logger.info("Marked %d benchmarks of an ended process as interrupted", marked)
         return measurements
 
     def handle(self, spec: ModelSpec) -> ModelHandle | RemoteHandle:
-        """The handle of a model, here or elsewhere; nothing is loaded and nobody asked for it."""
+        """Return the handle of a local or remote model, without loading or contacting it."""
         if spec.remote:
             return self.remotes.handle(spec)
         return self.pool.handle(self.named(spec))
 
     def named(self, spec: ModelSpec) -> ModelSpec:
-        """The same with the model's key for programs, whatever it was called."""
+        """Return the spec with the model's key in place of any other name."""
         return spec if spec.remote else replace(spec, model=self.store.name(spec.model))
 
     def lease(
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
     ) -> AbstractContextManager[Lease | RemoteLease | None]:
-        """Hold a model, here or elsewhere; see :meth:`core.runtimes.pool.ModelPool.lease`."""
+        """Lease a local or remote model; see :meth:`core.runtimes.pool.ModelPool.lease`."""
         return self.handle(spec).lease(on_progress, cancelled)
 
     def add_remote(self, name: str, url: str, key: str = "") -> Remote:
-        """Keep a remote; see :meth:`core.remotes.RemoteBook.add`."""
+        """Add a remote server; see :meth:`core.remotes.RemoteBook.add`."""
         remote = self.remotes.directory.book.add(name, url, key)
         self.remotes.directory.forget(remote.name)
         return remote
 
     def remove_remote(self, name: str) -> bool:
-        """Forget a remote; see :meth:`core.remotes.RemoteBook.remove`."""
+        """Remove a remote server; see :meth:`core.remotes.RemoteBook.remove`."""
         known = self.remotes.directory.book.remove(name)
         self.remotes.directory.forget(name)
         return known
@@ -158,21 +158,20 @@ class Engine:
         owner: str = GUEST,
         lane: str | None = None,
     ) -> Job:
-        """Start an answer; what becomes of it is recorded.
+        """Start an answer and record it in the run table.
 
         Args:
             handle: the model.
-            request: what it is asked.
-            origin: from where.
-            session: of the pages in which it was asked.
-            owner: whose it is.
-            lane: by whom answers take turns and are limited; None for nobody's, on the command
-                line.
+            request: the request.
+            origin: page, API or command line.
+            session: session of the page.
+            owner: account that the answer belongs to.
+            lane: user that limits and turns apply to; None: no limits, on the command line.
 
         Raises:
-            AccessDeniedError: the account was deleted or disabled meanwhile; nothing was started.
-            BadRequestError: the request cannot be used; nothing was started.
-            TooManyAnswersError: the person has as many as they may; nothing was started.
+            AccessDeniedError: the account was deleted or disabled; nothing was started.
+            BadRequestError: the request is invalid; nothing was started.
+            TooManyAnswersError: the user has reached the limit; nothing was started.
         """
         self._check_size(request)
         try:
@@ -180,7 +179,9 @@ class Engine:
         except RecordsError as error:
             logger.warning("This answer is not recorded: %s", error)
             recorder = JobObserver()
-        return self._begin(handle, request, Metered(self.meters, origin, recorder), owner, lane)
+        return self._begin(
+            handle, request, MetricsObserver(self.metrics, origin, recorder), owner, lane
+        )
 
     def answer_unrecorded(
         self,
@@ -191,9 +192,9 @@ class Engine:
         owner: str = GUEST,
         lane: str | None = None,
     ) -> Job:
-        """Start an answer that is given for its timings alone; see :meth:`answer`."""
+        """Start an answer that is used for its timings only; see :meth:`answer`."""
         self._check_size(request)
-        observer = Metered(self.meters, origin, JobObserver())
+        observer = MetricsObserver(self.metrics, origin, JobObserver())
         return self._begin(handle, request, observer, owner, lane)
 
     def _begin(
@@ -205,94 +206,95 @@ class Engine:
         lane: str | None,
     ) -> Job:
         self._check_owner(owner)
-        share = None if lane is None else self._shares.claim(lane)
+        slot = None if lane is None else self._limits.reserve(lane)
         try:
             job = Job(
                 handle,
                 request,
                 timeout_s=self.settings.generation_timeout_s,
                 observer=observer,
-                share=share,
+                slot=slot,
             )
         except PaddockError:
-            if share is not None:
-                share.give_back()
+            if slot is not None:
+                slot.release()
             raise
-        with self._jobs_turn:
-            self._jobs = {each: whose for each, whose in self._jobs.items() if not each.done}
+        with self._jobs_lock:
+            self._jobs = {each: user for each, user in self._jobs.items() if not each.done}
             self._jobs[job] = owner
         return job.start()
 
-    def standing(self) -> Standing:
-        """How many answers wait and are under way, and what is in memory."""
-        with self._jobs_turn:
+    def state(self) -> ServerState:
+        """Return the numbers of waiting and running answers, and the loaded models."""
+        with self._jobs_lock:
             phases = [job.phase for job in self._jobs]
-        return Standing(
+        return ServerState(
             waiting=sum(phase in (Phase.PREPARING, Phase.QUEUED) for phase in phases),
-            under_way=sum(phase in (Phase.PREFILL, Phase.ANSWERING) for phase in phases),
+            running=sum(phase in (Phase.PREFILL, Phase.ANSWERING) for phase in phases),
             loaded=tuple(info.spec for info in self.pool.loaded()),
         )
 
-    def stop_answers(self, owner: str, patience_s: float = STOP_PATIENCE_S) -> None:
-        """Stop all answers of a person, and wait for their ends: their rows are written then."""
-        with self._jobs_turn:
-            theirs = [job for job, whose in self._jobs.items() if whose == owner]
-        for job in theirs:
+    def stop_answers(self, owner: str, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Cancel all answers of an account and wait until they have ended and are recorded."""
+        with self._jobs_lock:
+            jobs = [job for job, user in self._jobs.items() if user == owner]
+        for job in jobs:
             job.cancel()
-        deadline = time.monotonic() + patience_s
-        for job in theirs:
+        deadline = time.monotonic() + timeout_s
+        for job in jobs:
             job.wait(max(0.0, deadline - time.monotonic()))
 
     def _check_owner(self, owner: str) -> None:
         """
         Raises:
-            AccessDeniedError: nobody may ask in this person's name any more, as a list would that
-                was begun before.
+            AccessDeniedError: the account was deleted or disabled, for example while a list of
+                its instructions was running.
         """
         if owner == GUEST:
             return
         try:
             account = AccountStore(self.runs.database).get(owner)
-        except RecordsError as error:  # costs the row, never the answer
-            logger.warning("Whether account %s may ask could not be looked up: %s", owner, error)
+        except RecordsError as error:  # a failing database must not prevent the answer
+            logger.warning("The state of account %s could not be read: %s", owner, error)
             return
         if account is None or account.disabled:
             raise AccessDeniedError(
-                "This account was deleted or disabled; it gets no more answers."
+                "This account was deleted or disabled and cannot request answers. Ask an "
+                "administrator."
             )
 
     def _check_size(self, request: GenerationRequest) -> None:
         """
         Raises:
-            BadRequestError: it asks for more than the settings allow anybody.
+            BadRequestError: the request exceeds a limit of the settings.
         """
         length, most = request.characters, self.settings.max_characters
         if length > most:
             raise BadRequestError(
-                f"Instruction and context have {length:,} characters together; the most that is "
-                f"taken here is {most:,}."
+                f"Instruction and context have {length:,} characters together. The maximum here is "
+                f"{most:,}."
             )
-        wanted, most = request.sampling.max_new_tokens, self.settings.max_new_tokens
-        if wanted > most:
+        requested, most = request.sampling.max_new_tokens, self.settings.max_new_tokens
+        if requested > most:
             raise BadRequestError(
-                f"{wanted:,} new tokens were asked for; the most that is given here is {most:,}."
+                f"{requested:,} new tokens were requested. The maximum here is {most:,}."
             )
 
     def delete(self, stored: StoredModel) -> int:
-        """Remove a converted model from disk, out of memory first, and return the bytes freed.
+        """Unload a converted model, delete it from disk, and return the bytes freed.
 
         Raises:
-            ModelBusyError: it is answering or being converted.
+            ModelBusyError: it is in use or being converted.
         """
         self.settings.check_not_kiosk()
         self._unload_below(stored.folder)
         return self.store.delete(stored)
 
     def delete_npu_weights(self) -> int:
-        """Remove what was made for an NPU, out of memory first, and return the bytes freed.
+        """Unload and delete all models compressed for an NPU, and return the bytes freed.
 
         Raises:
-            ModelBusyError: one is answering or being made, or a benchmark runs.
+            ModelBusyError: one of them is in use or being converted, or a benchmark is running.
         """
         folder = self.settings.npu_models_dir
         return delete_npu_weights(self.settings, lambda: self._unload_below(folder))
@@ -300,19 +302,19 @@ class Engine:
     def _unload_below(self, folder: Path) -> None:
         """
         Raises:
-            ModelBusyError: one of these models is answering.
+            ModelBusyError: one of these models is in use.
         """
         for loaded in self.pool.loaded():
             if loaded.stored.folder.is_relative_to(folder):
                 self.pool.unload(loaded.spec)
 
     def keep_tuned(self, tuned: Tuned) -> None:
-        """Load the model under these hints from now on; an idle one is loaded anew."""
+        """Use these hints for the model from now on; unload it if it is idle."""
         self.tuned.keep(tuned)
         self._reload(tuned.key)
 
     def forget_tuned(self, key: TuningKey) -> bool:
-        """Load the model under the usual hints again; False where it was all along."""
+        """Use the default hints for the model again; return False if there were no others."""
         known = self.tuned.forget(key)
         self._reload(key)
         return known
@@ -321,7 +323,7 @@ class Engine:
         for loaded in self.pool.loaded():
             spec = loaded.spec
             if (loaded.stored.key, spec.precision) == (key.model, key.precision):
-                with suppress(ModelBusyError):  # then from its next loading on
+                with suppress(ModelBusyError):  # the hints then apply from its next load on
                     self.pool.unload(spec)
 
     def _tuned_hints(self, spec: ModelSpec, stored: StoredModel) -> ExecutionHints | None:
@@ -338,13 +340,13 @@ class Engine:
         self._hub_access[self.store.resolve(spec.model).key] = access
 
     def last_used(self) -> ModelSpec | None:
-        """The model of the latest answer; None where there is none, or it is not on disk."""
+        """Return the model of the latest answer; None if there is none or it is not on disk."""
         try:
             runs = self.runs.recent(1)
             if not runs:
                 return None
             start = runs[0].start
-            if start.runtime == RuntimeName.REMOTE:  # nobody is called for a guess
+            if start.runtime == RuntimeName.REMOTE:  # do not contact servers at start-up
                 return None
             spec = self.named(
                 ModelSpec(
@@ -360,11 +362,11 @@ class Engine:
         return spec if stored is not None else None
 
     def prepare(self) -> None:
-        """Import what the usual runtime needs, ahead of the first question."""
+        """Import the libraries of the default runtime before the first instruction."""
         self._runtimes[DEFAULT_RUNTIME].prepare()
 
     def warm(self, spec: ModelSpec) -> None:
-        """Load a model ahead of the first question; what fails then fails when it is asked."""
+        """Load a model before the first instruction; errors are raised when it is used."""
         with (
             suppress(PaddockError),
             self.pool.lease(self.named(spec), lambda message, fraction: None, threading.Event()),
@@ -372,13 +374,13 @@ class Engine:
             logger.info("%s is ready", spec.label)
 
     def close(self) -> None:
-        """Stop what is measured, fetched or converted, free idle models, let the records go."""
+        """Stop benchmarks, downloads and conversions, unload idle models, close the database."""
         self.tuning.close()
         self.benchmark.close()
         self.tasks.close()
         self.pool.close()
         for runtime in self._runtimes.values():
-            if isinstance(runtime, ApartRuntime):
+            if isinstance(runtime, SubprocessRuntime):
                 runtime.close()
         self.remotes.directory.close()
         if "runs" in vars(self):
@@ -392,17 +394,17 @@ class Engine:
         def report(progress: Progress) -> None:
             on_progress(progress.message, progress.fraction)
 
-        source, wanted = self.store.resolve(spec.model), int4_for(spec)
-        stored = find_for_device(self.store, source, spec.precision, wanted)
+        source, int4 = self.store.resolve(spec.model), int4_for(spec)
+        stored = find_for_device(self.store, source, spec.precision, int4)
         if stored is not None:
             stored = self.store.verify(stored, full=False)
             return with_genai_check(stored, self.settings, report, cancelled)
         access = self._hub_access.pop(source.key, None)
-        with MONITOR.running():  # other answers' timings are not what they would be alone
-            if wanted is not None:
+        with MONITOR.running():  # a conversion affects the timings of other answers
+            if int4 is not None:
                 return have_for_device(
                     source,
-                    wanted,
+                    int4,
                     settings=self.settings,
                     access=access,
                     progress=report,
@@ -419,22 +421,22 @@ class Engine:
 
 
 def default_runtimes(settings: Settings) -> dict[RuntimeName, Runtime]:
-    """Every runtime of converted models."""
+    """Return the runtimes of converted models."""
     return {
-        RuntimeName.GENAI: ApartRuntime(settings.max_at_once),
+        RuntimeName.GENAI: SubprocessRuntime(settings.max_at_once),
         RuntimeName.OPTIMUM: OptimumRuntime(),
     }
 
 
 def int4_for(spec: ModelSpec) -> Int4Settings | None:
-    """INT4 settings that the device wants; None leaves the catalogue's."""
+    """Return the INT4 settings that the device requires; None: the catalogue's."""
     return device_int4(spec.precision, spec.device)
 
 
 def find_stored(store: ModelStore, spec: ModelSpec) -> StoredModel | None:
-    """What answers as it is; None where it would have to be fetched or converted first.
+    """Return the stored model of a spec; None if it must be downloaded or converted first.
 
     Raises:
-        PaddockError: there is no such model, or what is stored of it is damaged.
+        PaddockError: there is no such model, or its stored files are damaged.
     """
     return find_for_device(store, store.resolve(spec.model), spec.precision, int4_for(spec))

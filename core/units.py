@@ -1,4 +1,4 @@
-"""Quantities as people read them."""
+"""Formats quantities as text: sizes, durations, counts, rates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def bytes_text(size: float) -> str:
-    """A size in bytes, of memory too, in powers of 1000: ``5.5 GB``, ``412 MB``, ``8 kB``."""
+    """Format a size in bytes with decimal units: ``5.5 GB``, ``412 MB``, ``8 kB``."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if abs(size) >= factor * 0.9995:
             value = size / factor
@@ -15,7 +15,7 @@ def bytes_text(size: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """A duration for people: ``8 s``, ``1 min 20 s``, ``2 h 5 min``."""
+    """Format a duration: ``8 s``, ``1 min 20 s``, ``2 h 5 min``."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -25,12 +25,16 @@ def duration_text(seconds: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """``1 measurement``, ``2 measurements``; the noun is one that takes an s."""
+    """Format a count with its noun: ``1 measurement``, ``2 measurements``.
+
+    Args:
+        noun: singular of a noun whose plural is formed with "s".
+    """
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def parameters_text(count: int) -> str:
-    """A parameter count: ``2.78 B``, ``410 M``, ``4.2 M``."""
+    """Format a parameter count: ``2.78 B``, ``410 M``, ``4.2 M``."""
     if count >= 1e9:
         return f"{count / 1e9:.2f} B"
     if count >= 1e7:
@@ -39,14 +43,14 @@ def parameters_text(count: int) -> str:
 
 
 def milliseconds_text(duration_ms: float) -> str:
-    """A duration in milliseconds: ``4.1 ms``, ``320 ms``, ``2.4 s``."""
+    """Format a duration given in milliseconds: ``4.1 ms``, ``320 ms``, ``2.4 s``."""
     if duration_ms >= 1000:
         return f"{duration_ms / 1000:.1f} s"
     return f"{duration_ms:.1f} ms" if duration_ms < 10 else f"{duration_ms:.0f} ms"
 
 
 def rate_text(tokens_per_s: float | None) -> str:
-    """A rate in tokens/s: ``534 tokens/s``, ``4.2 tokens/s``; a dash where there is none."""
+    """Format a rate: ``534 tokens/s``, ``4.2 tokens/s``; a dash for None."""
     if tokens_per_s is None:
         return "— tokens/s"
     digits = 1 if tokens_per_s < 100 else 0
@@ -54,7 +58,7 @@ def rate_text(tokens_per_s: float | None) -> str:
 
 
 def int4_text(*, symmetric: bool, group_size: int, ratio: float, scale_estimation: bool) -> str:
-    """How weights are compressed to INT4: "asymmetric, group size 128, ratio 0.8"."""
+    """Format INT4 settings: "asymmetric, group size 128, ratio 0.8"."""
     parts = [
         "symmetric" if symmetric else "asymmetric",
         f"group size {group_size}" if group_size > 0 else "one scale per channel",
@@ -65,6 +69,6 @@ def int4_text(*, symmetric: bool, group_size: int, ratio: float, scale_estimatio
 
 
 def listed(parts: Sequence[str]) -> str:
-    """Words as a list in a sentence, such as "A, B and C"; empty where there are none."""
+    """Join words for a sentence, such as "A, B and C"; empty for no words."""
     *most, last = parts or [""]
     return f"{', '.join(most)} and {last}" if most else last

@@ -1,4 +1,4 @@
-"""The command line, in this process and as a process of its own."""
+"""Tests of the command line, in this process and in a subprocess."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ KEYS = [
 
 @pytest.fixture
 def model(spec_of: SpecOf, shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A tiny model that the home folder of this test has in INT8."""
+    """A tiny model that is stored in INT8 in this test's home folder."""
     monkeypatch.setenv("PADDOCK_HOME", str(shared_home))
     return spec_of("llama", Precision.INT8).model
 
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]):
-    """Run a command in this process: exit code, stdout, stderr."""
+    """Return a function that runs a command in this process: exit code, stdout, stderr."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capfd.readouterr()
@@ -85,7 +85,7 @@ def assert_one_sentence(stderr: str) -> None:
 # generate
 
 
-def test_json_is_one_object_with_these_keys(model: str, run):
+def test_json_output_has_these_keys(model: str, run):
     code, out, err = run(*generate(model, "--json", "--seed", "4", "--context", "It rains."))
     assert (code, err) == (0, "")
     answer = json.loads(out)
@@ -119,7 +119,7 @@ def test_temperature_zero_with_a_seed_is_still_greedy(model: str, run):
     assert json.loads(out)["conditions"]["greedy"] is True
 
 
-def test_the_answer_goes_to_stdout_and_its_figures_to_stderr(model: str, run):
+def test_answer_goes_to_stdout_and_timings_to_stderr(model: str, run):
     expected = json.loads(run(*generate(model, "--json", "--greedy"))[1])
     code, out, err = run(*generate(model, "--greedy"))
     assert code == 0
@@ -128,7 +128,7 @@ def test_the_answer_goes_to_stdout_and_its_figures_to_stderr(model: str, run):
     assert "tokens/s" in err and "first token after" in err and expected["stop_reason"] in err
 
 
-def test_every_answer_of_the_command_line_is_a_row(model: str, run, engine: Engine):
+def test_answers_of_the_command_line_are_recorded(model: str, run, engine: Engine):
     before = engine.runs.count(origin=Origin.CLI)
     run(*generate(model, "--greedy"))
     (row,) = engine.runs.recent(1, origin=Origin.CLI)
@@ -163,24 +163,24 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("arguments", MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, model: str, run):
+def test_usage_error_is_one_line_with_exit_code_2(arguments, model: str, run):
     code, out, err = run(*(model if part == "MODEL" else part for part in arguments))
     assert (code, out) == (2, "")
     assert_one_sentence(err)
 
 
-def test_a_mistake_that_begins_like_an_option_is_explained(model: str, run):
+def test_unknown_option_is_named(model: str, run):
     code, _, err = run("generate", model, "Why?", "--max-tokens", "3")
     assert code == 2 and "--max-tokens" in err and "--help" in err
 
 
-def test_a_hub_out_of_reach_is_a_failure(run):
+def test_unreachable_hub_fails_with_exit_code_1(run):
     code, out, err = run("generate", "org/name", "Why?")
     assert (code, out) == (1, "")
     assert_one_sentence(err)
 
 
-def test_a_damaged_model_is_a_failure(model: str, run, engine: Engine):
+def test_damaged_model_fails_with_exit_code_1(model: str, run, engine: Engine):
     from core.store import resolve
 
     stored = engine.store.get(resolve(model), Precision.INT8)
@@ -196,7 +196,7 @@ def test_a_damaged_model_is_a_failure(model: str, run, engine: Engine):
     assert "openvino_model.bin" in err
 
 
-def test_a_failure_half_way_keeps_the_text(model: str, run, monkeypatch: pytest.MonkeyPatch):
+def test_text_before_a_failure_is_printed(model: str, run, monkeypatch: pytest.MonkeyPatch):
     original = ProcessModel.generate
 
     def fail_late(self, request, on_token):
@@ -219,11 +219,11 @@ def test_a_failure_half_way_keeps_the_text(model: str, run, monkeypatch: pytest.
 
 
 def assert_sentence_ends(stderr: str) -> None:
-    last = stderr.splitlines()[-1]  # the log of the failure may stand before it
+    last = stderr.splitlines()[-1]  # log lines may precede it
     assert "it broke" in last and last.endswith(".")
 
 
-def test_ctrl_c_ends_the_answer_and_keeps_what_is_there(model: str, run, monkeypatch, engine):
+def test_ctrl_c_cancels_the_answer_and_keeps_its_text(model: str, run, monkeypatch, engine):
     jobs: list[Job] = []
     wait = Job.wait
 
@@ -252,10 +252,8 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_is_there(model: str, run, monkeyp
 # convert, models, doctor
 
 
-def test_a_model_not_on_disk_is_converted_first_and_only_to_that_precision(
-    checkpoints, tmp_path: Path
-):
-    """As a process of its own: nothing but the answer on stdout, nothing at all on stderr."""
+def test_model_not_on_disk_is_converted_to_the_requested_precision(checkpoints, tmp_path: Path):
+    """In a subprocess: only the answer on stdout, nothing on stderr."""
     home = tmp_path / "home"
     folder = checkpoints("phi")
     child = process(
@@ -269,7 +267,7 @@ def test_a_model_not_on_disk_is_converted_first_and_only_to_that_precision(
     assert [path.name for path in key.iterdir()] == ["int4"]
 
 
-def test_convert_prints_the_manifest_and_does_it_once(model: str, run):
+def test_convert_prints_the_manifest_and_converts_once(model: str, run):
     code, out, err = run("convert", model, "--precision", "int8", "--json")
     assert (code, err) == (0, "")
     manifest = json.loads(out)
@@ -279,7 +277,7 @@ def test_convert_prints_the_manifest_and_does_it_once(model: str, run):
     assert "in INT8" in out and "peak" in out
 
 
-def test_models_lists_the_catalogue_and_what_is_on_disk(model: str, run):
+def test_models_lists_the_catalogue_and_stored_models(model: str, run):
     code, out, err = run("models", "--json")
     assert (code, err) == (0, "")
     rows = {row["key"]: row for row in json.loads(out)}
@@ -311,11 +309,11 @@ def test_help(run):
     assert ended.value.code == 0
 
 
-# Surroundings
+# Environment
 
 
 @pytest.mark.parametrize("name", ["PADDOCK_MAX_QUEUE", "PADDOCK_MAX_LOADED_MODELS"])
-def test_a_setting_that_cannot_be_used(name: str, run, monkeypatch: pytest.MonkeyPatch):
+def test_invalid_setting(name: str, run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(name, "abc")
     code, out, err = run("models")
     assert (code, out) == (2, "")
@@ -323,21 +321,21 @@ def test_a_setting_that_cannot_be_used(name: str, run, monkeypatch: pytest.Monke
     assert name in err and "'abc'" in err
 
 
-def test_a_process_with_a_mistake_writes_no_traceback():
+def test_usage_error_prints_no_traceback():
     child = process("generate", "paddock-neox", "\t", environment={"PADDOCK_MAX_QUEUE": "3"})
     out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (2, "")
     assert_one_sentence(err)
 
 
-def test_a_reader_that_goes_away_early():
+def test_closed_stdout():
     child = process("models", "--json", bufsize=1)
     child.stdout.close()
-    assert child.wait(60) in (0, 1)  # 0 where all was written before
+    assert child.wait(60) in (0, 1)  # 0 if all was written before
     assert child.stderr.read() == ""
 
 
-def test_a_terminal_that_lacks_characters(tmp_path: Path):
+def test_terminal_without_unicode(tmp_path: Path):
     child = process("models", environment={"PYTHONIOENCODING": "ascii"})
     _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (0, "")
@@ -358,7 +356,7 @@ def test_ctrl_c_in_a_terminal(model: str, engine: Engine):
     assert row.state is RunState.DONE and row.result.stop_reason == "cancelled"
 
 
-def test_a_reader_that_goes_away_while_the_answer_comes(model: str, engine: Engine):
+def test_closed_stdout_during_an_answer(model: str, engine: Engine):
     child = process(*generate(model), *LONG)
     assert child.stdout.read(1)
     child.stdout.close()

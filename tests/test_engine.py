@@ -1,4 +1,4 @@
-"""The engine: from a name to a recorded answer, on tiny models through the real runtime."""
+"""Tests of the engine, from a model's name to a recorded answer, with tiny models."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def start(engine: Engine, spec: ModelSpec, session: str | None, **request: objec
 
 @pytest.fixture
 def session(request: pytest.FixtureRequest) -> str:
-    """Tells the rows of this test from those of the others."""
+    """Session name that identifies the rows of this test."""
     return request.node.name
 
 
-def test_an_answer_is_exactly_one_row_with_all_its_conditions(engine, spec_of, session):
+def test_answer_is_recorded_as_one_row_with_its_conditions(engine, spec_of, session):
     spec = spec_of("llama", Precision.INT8)
     job = start(engine, spec, session, context="It rains.")
     assert job.wait(60)
@@ -92,7 +92,7 @@ def test_an_answer_is_exactly_one_row_with_all_its_conditions(engine, spec_of, s
     assert row["host_cpu"] and row["host_os"]
 
 
-def test_an_answer_cancelled_in_line_is_recorded_as_cancelled(
+def test_answer_cancelled_in_the_queue_is_recorded_as_cancelled(
     engine, spec_of, session, monkeypatch
 ):
     one_at_a_time = replace(spec_of("llama", Precision.INT8), runtime=RuntimeName.OPTIMUM)
@@ -123,7 +123,7 @@ def test_an_answer_cancelled_in_line_is_recorded_as_cancelled(
     assert first.wait(60) and first.answer.error is None
 
 
-def test_a_failed_answer_is_recorded_with_its_sentence(engine, spec_of, session, monkeypatch):
+def test_failed_answer_is_recorded_with_its_error(engine, spec_of, session, monkeypatch):
     spec = spec_of("llama", Precision.INT8)
     generate = ProcessModel.generate
 
@@ -146,7 +146,7 @@ def test_a_failed_answer_is_recorded_with_its_sentence(engine, spec_of, session,
 
 
 @pytest.mark.parametrize("method", ["start", "finish"])
-def test_a_database_that_fails_loses_nothing(method, engine, spec_of, session, monkeypatch):
+def test_answer_succeeds_when_the_database_fails(method, engine, spec_of, session, monkeypatch):
     def fail(*args, **options):
         raise RecordsError("The database is full.")
 
@@ -159,11 +159,11 @@ def test_a_database_that_fails_loses_nothing(method, engine, spec_of, session, m
     assert job.answer.error is None
     assert job.answer.token_ids == expected.answer.token_ids
     rows = engine.runs.recent(session=session)
-    assert len(rows) == 1  # written whole at the end, or left as begun
+    assert len(rows) == 1  # written completely at the end, or left as started
     assert rows[0].state is (RunState.DONE if method == "start" else RunState.RUNNING)
 
 
-def test_a_database_that_cannot_be_opened_loses_nothing(spec_of, shared_home, tmp_path: Path):
+def test_answer_succeeds_when_the_database_cannot_be_opened(spec_of, shared_home, tmp_path: Path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     settings = Settings(
         home=shared_home, database_url=f"sqlite:///{(tmp_path / 'file' / 'x.db').as_posix()}"
@@ -174,18 +174,18 @@ def test_a_database_that_cannot_be_opened_loses_nothing(spec_of, shared_home, tm
     engine.pool.close()
 
 
-def test_a_request_that_cannot_be_used_is_neither_started_nor_recorded(engine, spec_of, session):
+def test_invalid_request_is_neither_started_nor_recorded(engine, spec_of, session):
     with pytest.raises(BadRequestError):
         start(engine, spec_of("llama", Precision.INT8), session, instruction="")
     assert engine.runs.recent(session=session) == []
 
 
-# What cannot be provided
+# Models that cannot be provided
 
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Engine:
-    """An engine whose home folder does not even exist."""
+    """An engine whose home folder does not exist."""
     return Engine(Settings(home=tmp_path / "home", memory_reserve_mib=0))
 
 
@@ -202,7 +202,7 @@ def test_unknown_model(fresh: Engine):
     assert isinstance(failure(fresh, ModelSpec("no-such-model")), UnknownModelError)
 
 
-def test_model_of_the_hub_without_a_network(fresh: Engine):
+def test_hub_model_without_a_network(fresh: Engine):
     assert isinstance(failure(fresh, ModelSpec("org/name")), HubError)
     assert not list(fresh.settings.models_dir.glob("org*"))
 
@@ -224,7 +224,7 @@ def test_unknown_device_converts_nothing(device: str, fresh: Engine, checkpoints
 
 @pytest.fixture
 def stored_folder(engine: Engine, spec_of: SpecOf):
-    """Folder of a stored model that is put back as it was."""
+    """Folder of a stored model, restored after the test."""
     import shutil
 
     from core.store import resolve
@@ -241,7 +241,7 @@ def stored_folder(engine: Engine, spec_of: SpecOf):
 
 @pytest.mark.parametrize("name", ["openvino_model.bin", "openvino_model.xml", "tokenizer.json"])
 @pytest.mark.parametrize("damage", ["cut off", "altered", "gone"])
-def test_a_damaged_model_is_said_and_not_loaded(name, damage, engine, spec_of, stored_folder):
+def test_damaged_model_raises_and_is_not_loaded(name, damage, engine, spec_of, stored_folder):
     path = stored_folder / name
     content = path.read_bytes()
     if damage == "gone":
@@ -255,13 +255,13 @@ def test_a_damaged_model_is_said_and_not_loaded(name, damage, engine, spec_of, s
     assert not engine.pool.is_loaded(spec)
 
 
-def test_a_manifest_that_is_no_manifest(engine, spec_of, stored_folder):
+def test_invalid_manifest(engine, spec_of, stored_folder):
     (stored_folder / "paddock.json").write_text(json.dumps({"schema_version": 99}))
     error = failure(engine, spec_of("mistral", Precision.INT8))
     assert isinstance(error, CorruptModelError)
 
 
-def test_cancel_while_the_model_is_converted_leaves_nothing(fresh: Engine, checkpoints):
+def test_cancel_during_conversion_leaves_no_files(fresh: Engine, checkpoints):
     job = start(fresh, ModelSpec(str(checkpoints("phi")), Precision.INT8), None)
     deadline = time.monotonic() + 60
     while not list(fresh.settings.models_dir.glob(".work/*")):
@@ -279,19 +279,19 @@ def test_cancel_while_the_model_is_converted_leaves_nothing(fresh: Engine, check
     assert [path.suffix for path in left if path.suffix != ".lock"] == []
 
 
-def test_delete_frees_the_model_and_its_files(engine: Engine, spec_of: SpecOf):
+def test_delete_unloads_the_model_and_deletes_its_files(engine: Engine, spec_of: SpecOf):
     from core.store import resolve
 
     spec = spec_of("mistral", Precision.FP16)
     assert start(engine, spec, None).wait(60) and engine.pool.is_loaded(spec)
     stored = engine.store.get(resolve(spec.model), spec.precision)
     with engine.pool.handle(spec).lease(lambda *news: None, threading.Event()):
-        with pytest.raises(ModelBusyError, match="is answering"):
+        with pytest.raises(ModelBusyError, match="is generating an answer"):
             engine.delete(stored)
         assert stored.folder.is_dir()
     assert engine.delete(stored) > 100_000
     assert not engine.pool.is_loaded(spec) and not stored.folder.exists()
-    engine.store.ensure(resolve(spec.model), spec.precision)  # others of the session use it
+    engine.store.ensure(resolve(spec.model), spec.precision)  # other tests use it
 
 
 def test_int4_settings_of_an_npu():
@@ -301,10 +301,10 @@ def test_int4_settings_of_an_npu():
     assert int4_for(ModelSpec("a", Precision.INT8, "NPU")) is None
 
 
-# Fetching and converting beside answers
+# Downloads, conversions and loads at the same time
 
 
-def test_an_answer_beside_a_task_is_contended_and_the_next_one_is_not(
+def test_answer_during_a_task_is_contended(
     engine: Engine, spec_of: SpecOf, session: str, monkeypatch: pytest.MonkeyPatch
 ):
     spec, begun, go_on = spec_of("llama", Precision.INT8), threading.Event(), threading.Event()
@@ -330,7 +330,7 @@ def test_an_answer_beside_a_task_is_contended_and_the_next_one_is_not(
     assert after.wait(60) and not after.answer.contended
 
 
-def test_an_answer_beside_a_conversion_for_another_answer_is_contended(
+def test_answer_during_a_conversion_for_another_answer_is_contended(
     engine: Engine, spec_of: SpecOf, monkeypatch: pytest.MonkeyPatch
 ):
     begun, go_on = threading.Event(), threading.Event()
@@ -353,7 +353,7 @@ def test_an_answer_beside_a_conversion_for_another_answer_is_contended(
     assert after.wait(60) and not after.answer.contended
 
 
-def test_an_answer_beside_the_loading_of_a_model_is_contended_and_its_own_is_not(
+def test_answer_during_the_load_of_another_model_is_contended(
     engine: Engine, spec_of: SpecOf, monkeypatch: pytest.MonkeyPatch
 ):
     begun, go_on, warm_up = threading.Event(), threading.Event(), pool_module._warm_up
@@ -379,7 +379,7 @@ def test_an_answer_beside_the_loading_of_a_model_is_contended_and_its_own_is_not
     engine.pool.unload(cold)
 
 
-def test_a_closed_engine_has_stopped_its_tasks(fresh: Engine, monkeypatch: pytest.MonkeyPatch):
+def test_close_stops_tasks(fresh: Engine, monkeypatch: pytest.MonkeyPatch):
     begun = threading.Event()
 
     def until_stopped(*args: object, cancel: threading.Event, **options: object) -> None:

@@ -1,6 +1,6 @@
-"""Answers in INT4 on an NPU: from weights of its own, and what a person has stored stays.
+"""Tests of INT4 answers on an NPU, which needs its own weights; stored models are kept.
 
-No test has an NPU: OpenVINO is made to report one, and a fake runtime answers there.
+No NPU is needed: OpenVINO's device list is patched, and a fake runtime generates the answers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.fakes import FakeModel, FakeRuntime
 pytestmark = pytest.mark.usefixtures("an_npu")
 
 SMALL = "paddock-neox"
-"""Small, here without a network, and usually in INT4 with groups of 32."""
+"""A small embedded model whose default INT4 group size is 32."""
 
 ON_CPU = ModelSpec(SMALL, Precision.INT4, "CPU")
 ON_NPU = replace(ON_CPU, device="NPU")
@@ -63,7 +63,7 @@ def engine(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Engine]:
 
 @pytest.fixture
 def mine(engine: Engine) -> StoredModel:
-    """What a person has stored, not as an NPU takes it."""
+    """A stored model with INT4 settings that an NPU does not support."""
     stored = engine.store.ensure(engine.store.resolve(SMALL), Precision.INT4)
     assert not stored.suits(npu_int4())
     return stored
@@ -81,7 +81,7 @@ def ask(engine: Engine, spec: ModelSpec) -> Job:
 
 
 def loaded(engine: Engine, spec: ModelSpec) -> StoredModel:
-    """What answers."""
+    """Return the stored model that is loaded."""
     return next(info.stored for info in engine.pool.loaded() if info.spec == spec)
 
 
@@ -103,7 +103,7 @@ def nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_the_npu_gets_its_own_once_and_the_stored_one_stays(
+def test_npu_weights_are_created_once_and_the_stored_model_is_kept(
     engine: Engine, mine: StoredModel, runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ):
     before = state_of(mine.folder)
@@ -123,7 +123,7 @@ def test_the_npu_gets_its_own_once_and_the_stored_one_stays(
     assert state_of(mine.folder) == before
 
 
-def test_a_benchmark_takes_what_an_answer_made(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+def test_benchmark_reuses_npu_weights_of_an_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch):
     assert ask(engine, ON_NPU).answer.error is None
     assert engine.store.list() == []
     nothing_is_made(monkeypatch)
@@ -134,7 +134,9 @@ def test_a_benchmark_takes_what_an_answer_made(engine: Engine, monkeypatch: pyte
     assert [made.folder] == made_for_npu(engine)
 
 
-def test_a_stored_one_that_suits_answers_itself(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+def test_stored_model_with_npu_settings_is_used_directly(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
     stored = engine.store.ensure(engine.store.resolve(SMALL), Precision.INT4, int4=npu_int4())
     nothing_is_made(monkeypatch)
     assert ask(engine, ON_NPU).answer.error is None
@@ -142,11 +144,11 @@ def test_a_stored_one_that_suits_answers_itself(engine: Engine, monkeypatch: pyt
     assert made_for_npu(engine) == []
 
 
-# What goes wrong
+# Failures
 
 
-def test_an_unreachable_hub_loses_nothing(engine: Engine, mine: StoredModel):
-    """The original's download was removed long ago, as people do."""
+def test_stored_model_is_kept_when_the_hub_is_unreachable(engine: Engine, mine: StoredModel):
+    """The downloaded checkpoint was deleted before."""
     folder = engine.settings.models_dir / "org--name" / "int4"
     shutil.copytree(mine.folder, folder)
     record = SourceRecord(
@@ -160,7 +162,7 @@ def test_an_unreachable_hub_loses_nothing(engine: Engine, mine: StoredModel):
     assert ask(engine, replace(on_npu, device="CPU")).answer.error is None
 
 
-def test_an_original_that_is_gone_loses_nothing(
+def test_stored_model_is_kept_when_its_checkpoint_is_missing(
     engine: Engine, checkpoints: Callable[..., Path], tmp_path: Path
 ):
     folder = tmp_path / "mine"
@@ -174,14 +176,14 @@ def test_an_original_that_is_gone_loses_nothing(
     assert ask(engine, replace(on_npu, device="CPU")).answer.error is None
 
 
-def test_stop_ends_the_conversion_and_loses_nothing(engine: Engine, mine: StoredModel):
+def test_stop_ends_the_conversion_and_keeps_the_stored_model(engine: Engine, mine: StoredModel):
     before, ended = state_of(mine.folder), threading.Event()
     job = start(engine, ON_NPU)
     work = engine.settings.npu_models_dir / ".work"
     while not list(work.glob("*/export")):
         assert not job.wait(0.01)
     with MONITOR.running() as beside:
-        assert beside.contended  # timings beside a conversion are not what they would be alone
+        assert beside.contended  # a conversion affects timings
     job.cancel()
     assert job.wait(20) and job.answer.stop_reason is StopReason.CANCELLED
     while engine.pool._loads:
@@ -191,16 +193,16 @@ def test_stop_ends_the_conversion_and_loses_nothing(engine: Engine, mine: Stored
     assert ask(engine, ON_NPU).answer.error is None
 
 
-# What came in INT4
+# Models that are already in INT4
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> ModelStore:
-    """Where OpenVINO models come from."""
+    """Another store, whose models serve as external OpenVINO models."""
     return ModelStore(Settings(home=tmp_path / "elsewhere", memory_reserve_mib=0))
 
 
-def test_what_came_in_int4_as_an_npu_takes_it_is_taken_over_once(
+def test_int4_model_with_npu_settings_is_imported_once(
     engine: Engine, elsewhere: ModelStore, monkeypatch: pytest.MonkeyPatch
 ):
     came = elsewhere.ensure(elsewhere.resolve(SMALL), Precision.INT4, int4=npu_int4())
@@ -218,7 +220,7 @@ def test_what_came_in_int4_as_an_npu_takes_it_is_taken_over_once(
     assert state_of(stored.folder) == before
 
 
-def test_what_came_in_another_int4_is_a_sentence_and_stays(
+def test_int4_model_with_other_settings_raises_and_is_kept(
     engine: Engine, elsewhere: ModelStore, monkeypatch: pytest.MonkeyPatch
 ):
     came = elsewhere.ensure(elsewhere.resolve(SMALL), Precision.INT4)
@@ -237,10 +239,10 @@ def test_what_came_in_another_int4_is_a_sentence_and_stays(
 # In memory
 
 
-def test_they_are_not_removed_from_under_an_answer(engine: Engine, mine: StoredModel):
+def test_npu_weights_in_use_are_not_deleted(engine: Engine, mine: StoredModel):
     assert ask(engine, ON_NPU).answer.error is None and ask(engine, ON_CPU).answer.error is None
     with engine.handle(ON_NPU).lease(lambda *news: None, threading.Event()):
-        with pytest.raises(ModelBusyError, match="is answering"):
+        with pytest.raises(ModelBusyError, match="is generating an answer"):
             engine.delete_npu_weights()
         assert len(made_for_npu(engine)) == 1 and engine.pool.is_loaded(ON_NPU)
     assert engine.delete_npu_weights() > 0
@@ -248,9 +250,7 @@ def test_they_are_not_removed_from_under_an_answer(engine: Engine, mine: StoredM
     assert engine.pool.is_loaded(ON_CPU) and mine.folder.is_dir()
 
 
-def test_nothing_is_compressed_for_an_npu_ahead_of_the_first_question(
-    engine: Engine, mine: StoredModel
-):
+def test_npu_weights_are_not_created_at_start_up(engine: Engine, mine: StoredModel):
     assert ask(engine, ON_NPU).answer.error is None
     assert engine.last_used() == ON_NPU
     engine.delete_npu_weights()

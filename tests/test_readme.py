@@ -1,4 +1,4 @@
-"""Commands and links in the README and docs, as far as they can be tried without running them."""
+"""Tests of commands and links in the README and docs, without running the commands."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def commands() -> list[list[str]]:
-    """The words after ``python -m core`` of every such line, without comments."""
+    """Return the arguments of every ``python -m core`` line, without comments."""
     lines = [line for kind in ("sh", "bash") for code in blocks(kind) for line in code.splitlines()]
     split = [shlex.split(line, comments=True) for line in lines if "python -m core " in line]
     return [words[words.index("core") + 1 :] for words in split if words[1:3] == MODULE]
 
 
-def test_commands_are_there():
+def test_main_commands_are_shown():
     assert {words[0] for words in commands()} >= {"generate", "bench", "serve", "admin"}
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_a_command_is_understood(words: list[str]):
+def test_command_can_be_parsed(words: list[str]):
     assert callable(_parser().parse_args(words).run)
 
 
-def test_remote_servers_are_set_as_shown(tmp_path: Path):
+def test_remote_servers_example_works(tmp_path: Path):
     [shown] = [code for code in blocks("sh", "docs/remotes.md") if "PADDOCK_REMOTES" in code]
     (tmp_path / "key-of-lab.txt").write_text("sesame\n")
     seen = (
@@ -57,13 +57,13 @@ def test_remote_servers_are_set_as_shown(tmp_path: Path):
 
 
 def anchors(document: Path) -> set[str]:
-    """Anchors of a document's headings, as GitHub makes them."""
+    """Return the anchors that GitHub creates for a document's headings."""
     headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
-def test_links_lead_somewhere(document: Path):
+def test_links_are_valid(document: Path):
     for link in LINK.findall(document.read_text(encoding="utf-8")):
         if link.startswith("https://"):
             continue

@@ -1,4 +1,4 @@
-"""Quantities as people read them."""
+"""Tests of quantities formatted as text."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_rate(rate: float | None, text: str):
     assert rate_text(rate) == text
 
 
-def test_one_of_a_thing_is_not_many():
+def test_counted_adds_the_plural_s():
     assert [counted(n, "measurement") for n in (0, 1, 2, 1000)] == [
         "0 measurements",
         "1 measurement",

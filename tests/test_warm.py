@@ -1,4 +1,4 @@
-"""The model that was used last is loaded before anybody asks."""
+"""Tests of loading the model used last at start-up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def answered(engine: Engine, spec: ModelSpec) -> None:
     assert job.wait(120) and job.answer.error is None
 
 
-def test_the_latest_answers_model_is_warmed(engine: Engine, spec_of):
+def test_model_of_the_latest_answer_is_loaded(engine: Engine, spec_of):
     first, last = spec_of("llama", Precision.INT8), spec_of("gpt_neox", Precision.INT8)
     answered(engine, first)
     answered(engine, last)
@@ -40,7 +40,7 @@ def test_the_latest_answers_model_is_warmed(engine: Engine, spec_of):
     assert engine.pool.is_loaded(last)
 
 
-def test_nothing_is_warmed_where_nothing_was_used_or_it_is_gone(
+def test_nothing_is_loaded_without_a_stored_model_used_last(
     fresh: Engine, engine: Engine, spec_of, monkeypatch: pytest.MonkeyPatch
 ):
     assert fresh.last_used() is None

@@ -21,7 +21,7 @@ from core.errors import GenerationError
 from core.hardware.devices import library_versions
 from core.runtimes.base import Conditions
 from core.runtimes.kv_cache import kv_bytes_per_position
-from core.runtimes.serialization import loaded_conditions, loaded_memory, plain_spec
+from core.runtimes.serialization import conditions_from_json, memory_from_json, spec_to_json
 from core.runtimes.spec import ModelSpec
 from core.store.checkpoint import read_json
 
@@ -89,7 +89,7 @@ def measure_in_process(
     request = {
         "kind": "measure",
         "folder": str(job.folder),
-        "spec": plain_spec(job.spec),
+        "spec": spec_to_json(job.spec),
         "prompts": job.prompts,
         "new_tokens": job.new_tokens,
         "nearest_ns": job.nearest_ns,
@@ -140,8 +140,8 @@ class _Listener:
         match event["event"]:
             case "loaded":
                 self._loaded = event
-                self.conditions = loaded_conditions(event["conditions"])
-                watch.add(loaded_memory(event["memory"]))
+                self.conditions = conditions_from_json(event["conditions"])
+                watch.add(memory_from_json(event["memory"]))
             case "begin":
                 self._samples = []
                 watch.enter(event["prompt_tokens"])
@@ -154,7 +154,7 @@ class _Listener:
                 self._on_round(length, self.rounds[length])
 
     def _round(self, event: Mapping[str, Any], watch: MemoryWatch) -> Round:
-        memory = loaded_memory(self._loaded["memory"])
+        memory = memory_from_json(self._loaded["memory"])
         peak = watch.peak(event["prompt_tokens"])
         return Round(
             load_s=self._loaded["load_s"],

@@ -22,7 +22,7 @@ from typing import Any
 from core.benchmark.worker_process import SILENCE_S, MemoryWatch, OnProgress, run_worker
 from core.db.measurement_values import Quality
 from core.errors import GenerationError
-from core.runtimes.serialization import plain_spec
+from core.runtimes.serialization import spec_to_json
 from core.runtimes.spec import ModelSpec
 
 Ids = tuple[tuple[int, ...], ...]
@@ -92,7 +92,7 @@ def quality_in_process(
     request = {
         "kind": "quality",
         "folder": str(folder),
-        "spec": plain_spec(spec),
+        "spec": spec_to_json(spec),
         "forced": reference.answers if reference else None,
     }
     run_worker(

@@ -24,7 +24,7 @@ from core.runtimes.base import Runtime
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pytorch import PyTorchRuntime
-from core.runtimes.serialization import OUT_OF_MEMORY_SIGNS, loaded_spec
+from core.runtimes.serialization import OUT_OF_MEMORY_SIGNS, spec_from_json
 from core.runtimes.spec import RuntimeName
 from core.store.library_env import quieten_libraries, refuse_telemetry
 from core.workers.child import Channel, become_child, end_with_parent, leave
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def _work(request: dict[str, Any], channel: Channel) -> None:
-    spec = loaded_spec(request["spec"])
+    spec = spec_from_json(request["spec"])
     folder, runtime = Path(request["folder"]), RUNTIMES[spec.runtime]()
     if request["kind"] == "quality":
         from core.benchmark.scoring import score

@@ -15,7 +15,7 @@ import psutil
 
 from core.errors import GenerationError, NotEnoughMemoryError, PaddockError, StoppedError
 from core.hardware.devices import ProcessMemory, process_memory
-from core.runtimes.serialization import OUT_OF_MEMORY_SIGNS, loaded_error
+from core.runtimes.serialization import OUT_OF_MEMORY_SIGNS, error_from_json
 from core.units import bytes_text
 from core.workers.process import ChildEnded, ChildProcess
 
@@ -171,7 +171,7 @@ def _follow(
             case "progress":
                 on_progress(event["message"], event["fraction"])
             case "error":
-                raise loaded_error(event["type"], event["message"])
+                raise error_from_json(event["type"], event["message"])
             case "done":
                 return
             case str():

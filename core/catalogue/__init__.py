@@ -1,4 +1,4 @@
-"""Which models there are: prompt format, stop rule, licence, scores, INT4 settings."""
+"""Catalogue of known models: prompt format, stop rule, licence, scores, INT4 settings."""
 
 from core.catalogue.load import (
     EMBEDDED_DIR,

@@ -1,4 +1,4 @@
-"""Reads ``models.toml``."""
+"""Loads ``models.toml``."""
 
 from __future__ import annotations
 
@@ -21,50 +21,54 @@ from core.errors import UnknownModelError
 from core.settings import CHECKOUT
 
 EMBEDDED_DIR = CHECKOUT / "core" / "demo"
-"""Holds one folder per embedded model, named by its key."""
+"""Contains one folder per embedded model, named after its key."""
 
 
 @cache
 def catalogue() -> dict[str, CatalogueModel]:
-    """All models Paddock knows by name: key to row, in the file's order."""
+    """Return the rows of all models of the catalogue by key, in the file's order."""
     return {key: _row(key, row) for key, row in _toml()["models"].items()}
 
 
 def find(key: str) -> CatalogueModel:
-    """The row of that key.
+    """Return the row of that key.
 
     Raises:
-        UnknownModelError: there is none; the text lists the keys.
+        UnknownModelError: there is none; the message lists the keys.
     """
     rows = catalogue()
     if key not in rows:
         raise UnknownModelError(
-            f"There is no model {key!r} in the catalogue; it has {', '.join(rows)}."
+            f"There is no model {key!r} in the catalogue; choose one of {', '.join(rows)}."
         )
     return rows[key]
 
 
 @cache
 def default_int4() -> Int4Settings:
-    """INT4 settings of a model that has no row."""
+    """Return the INT4 settings of a model that is not in the catalogue."""
     return Int4Settings(**_toml()["int4"]["default"])
 
 
 @cache
 def npu_int4() -> Int4Settings:
-    """INT4 settings for any model that is to run on an NPU."""
+    """Return the INT4 settings of any model that runs on an NPU."""
     return Int4Settings(**_toml()["int4"]["npu"])
 
 
 def device_int4(precision: Precision, device: str) -> Int4Settings | None:
-    """INT4 settings that a device wants; None leaves the model's, or it is another precision."""
-    wanted = precision is Precision.INT4 and device.upper().startswith("NPU")
-    return npu_int4() if wanted else None
+    """Return the INT4 settings that a device requires.
+
+    Returns:
+        None for another precision, and for devices that run the model's own INT4 settings.
+    """
+    required = precision is Precision.INT4 and device.upper().startswith("NPU")
+    return npu_int4() if required else None
 
 
 @cache
 def benchmark_shapes() -> dict[str, tuple[str, Shape]]:
-    """Shapes without weights, for benchmarks: name to (architecture, shape)."""
+    """Return shapes without weights for benchmarks: name to (architecture, shape)."""
     return {
         name: (row["architecture"], Shape(**row["shape"]))
         for name, row in _toml()["shapes"].items()
@@ -73,7 +77,7 @@ def benchmark_shapes() -> dict[str, tuple[str, Shape]]:
 
 @cache
 def published_scores() -> dict[str, dict[str, float]]:
-    """The score table that Dolly's rows come from: model to {task: accuracy from 0 to 1}."""
+    """Return the score table of Dolly's model card: model to {task: accuracy from 0 to 1}."""
     table = _toml()["scores"]
     return {
         name: dict(zip(table["tasks"], values, strict=True))

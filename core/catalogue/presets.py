@@ -1,4 +1,4 @@
-"""Example instructions for the Instruct page, read from ``presets.toml`` beside this module."""
+"""Loads the example instructions of the Instruct page from ``presets.toml``."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ CATEGORIES = (
     "classification",
     "creative_writing",
 )
-"""Dolly's seven categories of instruction (general QA aside)."""
+"""Dolly's seven instruction categories, without general QA."""
 
 TITLE_LENGTH = 28
-"""Characters that fit a pill on one line."""
+"""Characters that fit on one line of a pill button."""
 
 _FILE = Path(__file__).with_name("presets.toml")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One instruction a person can pick instead of typing."""
+    """An example instruction."""
 
     title: str
-    """Short enough for a pill, at most :data:`TITLE_LENGTH` characters."""
+    """Text of the pill button, at most :data:`TITLE_LENGTH` characters."""
     category: str
     """One of :data:`CATEGORIES`."""
     instruction: str
     context: str
-    """Passage the instruction is about; empty where it needs none."""
+    """Passage that the instruction refers to; empty if it needs none."""
 
 
 @cache
 def presets() -> tuple[Preset, ...]:
-    """All presets in the order in which they are shown."""
+    """Return all presets in display order."""
     rows = tomllib.loads(_FILE.read_text(encoding="utf-8"))["preset"]
     return tuple(
         Preset(

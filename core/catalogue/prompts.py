@@ -1,4 +1,4 @@
-"""How an instruction becomes a prompt, and where the answer ends."""
+"""Prompt formats and stop rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.catalogue.load import catalogue
 from core.errors import BadRequestError, PromptFormatError
 
 CHOOSABLE_FORMATS = ("dolly", "alpaca", "plain")
-"""Formats a person may choose for a model that brings no chat template."""
+"""Formats that users may choose for a model without a chat template."""
 
 
 class Tokenizer(Protocol):
@@ -30,10 +30,9 @@ class Tokenizer(Protocol):
 
 
 class Role(StrEnum):
-    """Who says a turn of a conversation."""
+    """Role of a message."""
 
     SYSTEM = "system"
-    """What the model is told before the conversation."""
     USER = "user"
     ASSISTANT = "assistant"
 
@@ -48,25 +47,25 @@ class Turn:
 
 @dataclass(frozen=True)
 class Prompt:
-    """The text a model reads, and how to tokenise it."""
+    """Prompt text, and how to tokenize it."""
 
     text: str
     add_special_tokens: bool
-    """False where a chat template has put begin-of-text and turn markers there already."""
+    """False if the text already has its special tokens, as a chat template writes them."""
 
 
 @dataclass(frozen=True)
 class StopRule:
-    """What ends an answer."""
+    """Conditions that end an answer."""
 
     token_ids: frozenset[int]
-    """Ids that end it; the first of them seen is not shown."""
+    """Ids that end it; the id itself is not shown."""
     marker_ids: frozenset[int]
-    """Those of them that are the format's own stop marker; the rest end a text."""
+    """The subset that are stop markers of the prompt format; the rest are end-of-text tokens."""
     texts: tuple[str, ...]
     """Texts that end it wherever they appear."""
     lines: tuple[str, ...]
-    """Texts that end it at the start of a line of the answer."""
+    """Texts that end it at the start of a line."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,10 @@ class PromptFormat:
     stop_lines: tuple[str, ...]
 
     def render(self, instruction: str, context: str = "") -> str:
-        """The prompt without any tokenizer's help, to the byte.
+        """Return the prompt text without using a tokenizer.
 
         Raises:
-            PromptFormatError: this format is nothing but the tokenizer's own template.
+            PromptFormatError: this format consists of the tokenizer's chat template only.
         """
         if self.text is None:
             raise PromptFormatError(
@@ -97,7 +96,7 @@ class PromptFormat:
         return _fill(self.text, self.content(instruction, context))
 
     def content(self, instruction: str, context: str = "") -> str:
-        """What stands in the user's turn of a chat template."""
+        """Return the content of the user message for a chat template."""
         return _fill(self.with_context, instruction, context) if context else instruction
 
     def build(
@@ -107,34 +106,34 @@ class PromptFormat:
         context: str = "",
         earlier: Sequence[Turn] = (),
     ) -> Prompt:
-        """The prompt for a model with this tokenizer.
+        """Return the prompt for a model with this tokenizer.
 
         Args:
-            earlier: what was said before the instruction. A chat template gets all of it, the
-                system's turns within the user's next one where it takes none. A format of a single
-                instruction gets what :func:`in_one_instruction` makes of it.
+            earlier: messages before the instruction. A chat template gets all of them; if it
+                rejects system messages, they are put into the next user message. A format for
+                single instructions gets the result of :func:`merge_conversation`.
 
         Raises:
             PromptFormatError: a template is needed and the tokenizer has none.
             BadRequestError: the tokenizer's template rejects the conversation.
         """
         if not (self.chat and tokenizer.chat_template):
-            instruction, context = in_one_instruction(instruction, context, earlier)
+            instruction, context = merge_conversation(instruction, context, earlier)
             return Prompt(self.render(instruction, context), add_special_tokens=not self.chat)
         turns = [*earlier, Turn(Role.USER, self.content(instruction, context))]
         try:
-            text = _by_template(tokenizer, turns)
+            text = _apply_template(tokenizer, turns)
         except BadRequestError:
             if not any(turn.role is Role.SYSTEM for turn in turns):
                 raise
-            text = _by_template(tokenizer, _without_system(turns))
+            text = _apply_template(tokenizer, _without_system(turns))
         return Prompt(text, add_special_tokens=False)
 
     def stop_rule(self, tokenizer: Tokenizer, end_ids: Iterable[int] = ()) -> StopRule:
-        """Where an answer of a model with this tokenizer ends.
+        """Return the stop rule for a model with this tokenizer.
 
         Args:
-            end_ids: further ids that end a text, from the model's generation configuration.
+            end_ids: additional end-of-text ids, from the model's ``generation_config.json``.
         """
         ends = set(end_ids)
         if tokenizer.eos_token_id is not None:
@@ -149,18 +148,18 @@ class PromptFormat:
         )
 
 
-def in_one_instruction(instruction: str, context: str, earlier: Sequence[Turn]) -> tuple[str, str]:
-    """A conversation for a model that was taught single instructions.
+def merge_conversation(instruction: str, context: str, earlier: Sequence[Turn]) -> tuple[str, str]:
+    """Merge a conversation for a model that was trained on single instructions.
 
     Returns:
-        The instruction, with the system's turns before it, and the context, with what user and
-        assistant said so far before it.
+        The instruction, preceded by the system messages, and the context, preceded by the earlier
+        messages of user and assistant.
     """
     system = [turn.text for turn in earlier if turn.role is Role.SYSTEM]
-    said = [
+    messages = [
         f"{turn.role.capitalize()}: {turn.text}" for turn in earlier if turn.role is not Role.SYSTEM
     ]
-    context_parts = ["\n".join(said), context]
+    context_parts = ["\n".join(messages), context]
     return (
         "\n\n".join([*system, instruction]),
         "\n\n".join(part for part in context_parts if part),
@@ -168,7 +167,7 @@ def in_one_instruction(instruction: str, context: str, earlier: Sequence[Turn]) 
 
 
 def _without_system(turns: Sequence[Turn]) -> list[Turn]:
-    """The system's turns put before the text of the user's turn that follows them."""
+    """Move each system message into the user message that follows it."""
     kept: list[Turn] = []
     system: list[str] = []
     for turn in turns:
@@ -182,7 +181,7 @@ def _without_system(turns: Sequence[Turn]) -> list[Turn]:
     return kept
 
 
-def _by_template(tokenizer: Tokenizer, turns: Sequence[Turn]) -> str:
+def _apply_template(tokenizer: Tokenizer, turns: Sequence[Turn]) -> str:
     """
     Raises:
         BadRequestError: the template rejects the turns.
@@ -194,16 +193,16 @@ def _by_template(tokenizer: Tokenizer, turns: Sequence[Turn]) -> str:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except (jinja2.TemplateError, ValueError, TypeError) as error:
         raise BadRequestError(
-            f"The model's own chat template cannot take this instruction ({error}); "
-            "choose another prompt format."
+            f"The model's chat template rejects this instruction ({error}); choose another "
+            "prompt format."
         ) from error
 
 
 def single_token_id(tokenizer: Tokenizer, text: str) -> int | None:
-    """Id of the one token for ``text``, or None where the vocabulary has no such token.
+    """Return the id of the token ``text``, or None if the vocabulary has no such token.
 
-    Dolly's keys were trained with and without a trailing newline, so a token that differs
-    from ``text`` by surrounding white space only is taken too.
+    Dolly's markers were trained with and without a trailing newline, so a token that differs
+    from ``text`` only by trailing white space also matches.
     """
     vocabulary = tokenizer.get_vocab()
     if text in vocabulary:
@@ -216,32 +215,35 @@ def single_token_id(tokenizer: Tokenizer, text: str) -> int | None:
     return matches[0] if matches else None
 
 
-def choose_format(key: str, asked: str | None, tokenizer: Tokenizer) -> PromptFormat:
-    """The format for a model: the one asked for, its catalogue row's, or its own template.
+def choose_format(key: str, requested: str | None, tokenizer: Tokenizer) -> PromptFormat:
+    """Return the prompt format for a model.
+
+    That is the requested one, else that of its catalogue row, else its tokenizer's chat template.
 
     Args:
-        key: key of the model; one without a row has its tokenizer's chat template.
+        key: key of the model.
 
     Raises:
-        PromptFormatError: no such format, or no row, no template and none asked for.
+        PromptFormatError: there is no such format, or the model has no chat template and the
+            catalogue names no other format.
     """
-    if asked:
-        return prompt_format(asked)
+    if requested:
+        return prompt_format(requested)
     row = catalogue().get(key)
     chosen = prompt_format(row.prompt_format if row else "chat")
     if chosen.text is None and not tokenizer.chat_template:
         raise PromptFormatError(
-            "This model has no chat template, so choose a prompt format for it: "
-            f"{', '.join(CHOOSABLE_FORMATS)}."
+            "This model's tokenizer has no chat template; choose a prompt format "
+            f"({', '.join(CHOOSABLE_FORMATS)})."
         )
     return chosen
 
 
 def prompt_format(name: str) -> PromptFormat:
-    """The format of that name.
+    """Return the format of that name.
 
     Raises:
-        PromptFormatError: there is none; the text lists those there are.
+        PromptFormatError: there is none; the message lists the available ones.
     """
     formats = prompt_formats()
     if name not in formats:
@@ -253,7 +255,7 @@ def prompt_format(name: str) -> PromptFormat:
 
 @cache
 def prompt_formats() -> dict[str, PromptFormat]:
-    """All formats of ``prompts.toml`` by name, in the file's order."""
+    """Return all formats of ``prompts.toml`` by name, in the file's order."""
     rows = tomllib.loads(Path(__file__).with_name("prompts.toml").read_text(encoding="utf-8"))
     return {
         name: PromptFormat(
@@ -270,6 +272,6 @@ def prompt_formats() -> dict[str, PromptFormat]:
 
 
 def _fill(pattern: str, instruction: str, context: str = "") -> str:
-    # One pass, so that braces in what the person wrote are never filled in themselves.
+    # One pass, so that placeholders in the user's own text are not filled in.
     values = {"{instruction}": instruction, "{context}": context}
     return re.sub(r"\{instruction\}|\{context\}", lambda match: values[match.group()], pattern)

@@ -1,4 +1,4 @@
-"""What follows from an architecture's shape: its parameter count and its configuration."""
+"""Parameter count and ``config.json`` of an architecture and shape."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from core.catalogue.model import Shape
 
 
 def parameter_count(architecture: str, shape: Shape) -> int:
-    """Number of weights of a model of this shape, embeddings included.
+    """Return the number of weights of a model of this shape, embeddings included.
 
     Args:
         architecture: ``gpt_neox``, ``llama``, ``mistral`` or ``phi``.
 
     Raises:
-        ValueError: an architecture this arithmetic does not know.
+        ValueError: the architecture is not one of these.
     """
     hidden, inner, vocabulary = shape.hidden, shape.intermediate, shape.vocabulary
     embeddings = vocabulary * hidden * (1 if shape.tied_embeddings else 2)
@@ -32,12 +32,12 @@ def parameter_count(architecture: str, shape: Shape) -> int:
             feed_forward = 2 * hidden * inner + inner + hidden
             layer, outside = attention + feed_forward + 2 * hidden, 2 * hidden + vocabulary
         case _:
-            raise ValueError(f"no parameter arithmetic for architecture {architecture!r}")
+            raise ValueError(f"unknown parameter count of architecture {architecture!r}")
     return embeddings + shape.layers * layer + outside
 
 
 def transformers_config(architecture: str, shape: Shape) -> dict[str, Any]:
-    """Keyword arguments of ``AutoConfig.for_model`` for a model of this shape."""
+    """Return the arguments of ``AutoConfig.for_model`` for a model of this shape."""
     config: dict[str, Any] = {
         "model_type": architecture,
         "hidden_size": shape.hidden,
@@ -61,20 +61,20 @@ def transformers_config(architecture: str, shape: Shape) -> dict[str, Any]:
             config["num_key_value_heads"] = shape.kv_heads
         case "mistral":
             config["num_key_value_heads"] = shape.kv_heads
-            config["sliding_window"] = None  # as v0.2 has it; the library's default is 4096
+            config["sliding_window"] = None  # as in v0.2; the library's default is 4096
         case _:
             raise ValueError(f"no configuration for architecture {architecture!r}")
     return config
 
 
 def shape_from_config(config: dict[str, Any]) -> Shape:
-    """Shape of the model that a ``config.json`` describes, for all four architectures.
+    """Return the shape described by a ``config.json`` of any of the four architectures.
 
     Raises:
-        KeyError: the configuration lacks a size that every decoder-only transformer has.
+        KeyError: the configuration lacks a required size.
     """
     heads = config["num_attention_heads"]
-    # transformers 5 gathers the rotary settings; earlier releases had them side by side.
+    # transformers 5 groups the rotary settings; earlier releases have them at the top level.
     rope = {
         "partial_rotary_factor": config.get("partial_rotary_factor", config.get("rotary_pct")),
         "rope_theta": config.get("rope_theta", config.get("rotary_emb_base")),

@@ -274,7 +274,7 @@ def check_stored_models(settings: Settings) -> Check:
 
 def _accelerator(kind: DeviceKind, found: tuple[devices.Device, ...]) -> Check:
     diagnosis = drivers.diagnose(kind, found)
-    state = State.OK if diagnosis.fine else State.WARN
+    state = State.OK if diagnosis.ok else State.WARN
     return Check(kind.value.upper(), state, diagnosis.finding, diagnosis.remedy)
 
 

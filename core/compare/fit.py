@@ -38,7 +38,7 @@ def fit_together(pool: ModelPool, store: ModelStore, sides: Sequence[ModelSpec])
             "memory at once; choose fewer, or set PADDOCK_MAX_LOADED_MODELS higher."
         )
     needs = {spec: _memory(pool, store, spec) for spec in wanted if not pool.is_loaded(spec)}
-    needed, free = sum(needs.values()), pool.room_beside(wanted)
+    needed, free = sum(needs.values()), pool.loadable_bytes(wanted)
     if needed <= free:
         return None
     largest = max(needs, key=needs.__getitem__)

@@ -1,1 +1,1 @@
-"""The machine: devices, drivers, memory."""
+"""OpenVINO devices, drivers, memory, host and library versions."""

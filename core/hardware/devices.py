@@ -1,4 +1,4 @@
-"""The machine: OpenVINO's devices, the processor, memory, and the versions of the libraries."""
+"""OpenVINO devices, processor and memory of this machine, and versions of installed libraries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import psutil
 from core.errors import UnknownDeviceError
 
 AUTO = "AUTO"
-"""OpenVINO's name for "choose a device for me"; it is not among ``available_devices``."""
+"""OpenVINO's name for automatic device selection; ``available_devices`` does not list it."""
 
 LIBRARIES = (
     "openvino",
@@ -32,14 +32,14 @@ LIBRARIES = (
     "torch",
     "streamlit",
 )
-"""Distributions whose version can change an answer or a measurement."""
+"""Packages whose version can change an answer or a measurement."""
 
 _NAME_SHOWN = 40
-"""Characters of a mistyped device name that are repeated to the person."""
+"""Characters of an unknown device name that the error message repeats."""
 
 
 class DeviceKind(StrEnum):
-    """What a device is."""
+    """Type of a device."""
 
     CPU = "cpu"
     GPU = "gpu"
@@ -55,18 +55,18 @@ class Device:
     id: str
     """OpenVINO's name: ``CPU``, ``GPU``, ``GPU.1``, ``NPU``, ``AUTO``."""
     full_name: str
-    """The maker's name; for ``AUTO``, what it resolves to."""
+    """``FULL_DEVICE_NAME``; for ``AUTO``, the devices that it selects."""
     kind: DeviceKind
 
 
 @dataclass(frozen=True)
 class HostFacts:
-    """The machine as a measurement has to name it."""
+    """Host information stored with a measurement."""
 
     name: str
     os: str
     cpu: str
-    """The processor's brand name."""
+    """Brand string of the processor."""
     physical_cores: int | None
     logical_cores: int
     memory_bytes: int
@@ -76,9 +76,9 @@ class HostFacts:
 class ProcessMemory:
     """Resident memory of one process, in bytes.
 
-    Private and file-backed are shown apart because model weights are memory-mapped as well as
-    repacked: the file-backed part can be dropped by the system and read again, the private part
-    cannot.
+    Private and file-backed memory are separate because model weights are memory-mapped as well as
+    repacked: the operating system can drop the file-backed part and read it again, but not the
+    private part.
     """
 
     private_bytes: int
@@ -87,15 +87,15 @@ class ProcessMemory:
     """The sum of the two."""
 
     def plus(self, other: ProcessMemory) -> ProcessMemory:
-        """Both together."""
+        """Return the sum of both."""
         return ProcessMemory(
             self.private_bytes + other.private_bytes,
             self.file_backed_bytes + other.file_backed_bytes,
             self.rss_bytes + other.rss_bytes,
         )
 
-    def beyond(self, before: ProcessMemory) -> ProcessMemory:
-        """By how much it has grown, 0 where it has shrunk."""
+    def growth_since(self, before: ProcessMemory) -> ProcessMemory:
+        """Return the growth of each figure since ``before``, 0 where it shrank."""
         return ProcessMemory(
             max(0, self.private_bytes - before.private_bytes),
             max(0, self.file_backed_bytes - before.file_backed_bytes),
@@ -105,11 +105,11 @@ class ProcessMemory:
 
 @cache
 def list_devices() -> tuple[Device, ...]:
-    """Devices that OpenVINO reports on this machine, then ``AUTO``; asked once a process.
+    """Return the devices that OpenVINO reports, then ``AUTO``. Cached for the process.
 
     Raises:
         ImportError: OpenVINO is not installed or cannot be loaded.
-        RuntimeError: OpenVINO cannot look at its devices.
+        RuntimeError: OpenVINO cannot list its devices.
     """
     found = tuple(Device(name, full, _kind(name)) for name, full in _reported_devices())
     return (*found, Device(AUTO, _auto_description(found), DeviceKind.AUTO))
@@ -117,18 +117,18 @@ def list_devices() -> tuple[Device, ...]:
 
 @cache
 def auto_devices() -> tuple[str, ...]:
-    """Devices that ``AUTO`` takes on this machine; empty where it cannot say before loading."""
-    return tuple(_taken_by_auto([d for d in list_devices() if d.kind is not DeviceKind.AUTO]))
+    """Return the devices that ``AUTO`` selects; empty if that is unknown before loading."""
+    return tuple(_selected_by_auto([d for d in list_devices() if d.kind is not DeviceKind.AUTO]))
 
 
 def require_device(name: str) -> str:
-    """The device's name as OpenVINO spells it.
+    """Return the device's name as OpenVINO spells it.
 
-    Case and outer spaces do not matter; ``GPU`` stands for ``GPU.0`` and the other way round, as
-    in OpenVINO itself.
+    Case and surrounding spaces are ignored. ``GPU`` and ``GPU.0`` are the same device, as in
+    OpenVINO.
 
     Raises:
-        UnknownDeviceError: this machine has no such device; the text lists those it has.
+        UnknownDeviceError: this machine has no such device; the message lists the available ones.
     """
     wanted = name.strip().upper()
     known = [device.id for device in list_devices()]
@@ -139,20 +139,20 @@ def require_device(name: str) -> str:
 
 
 def app_memory() -> ProcessMemory:
-    """Resident memory of this process and of those it has started, split as one process's is.
+    """Return the resident memory of this process and its child processes.
 
-    Libraries that several of them share count once for each.
+    Shared libraries are counted once per process.
     """
     memory = process_memory()
     for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # it has just ended
+        with suppress(psutil.Error):  # the child has just ended
             memory = memory.plus(process_memory(child.pid))
     return memory
 
 
 @cache
 def host_facts() -> HostFacts:
-    """Name, operating system, processor and memory of this machine."""
+    """Return name, operating system, processor and memory of this machine."""
     return HostFacts(
         name=platform.node(),
         os=_os_name(),
@@ -175,15 +175,18 @@ def _installed_versions() -> tuple[tuple[str, str], ...]:
 
 
 def library_versions() -> dict[str, str]:
-    """Version of Python and of each installed library of :data:`LIBRARIES`; imports none."""
+    """Return the versions of Python and of each installed library of :data:`LIBRARIES`.
+
+    Reads package metadata; imports none of the libraries.
+    """
     return dict(_installed_versions())
 
 
 def available_memory_bytes() -> int:
-    """Memory that can be taken without swapping, in bytes.
+    """Return the memory in bytes that can be allocated without swapping.
 
-    On Linux the limit of the process's control group counts too: in a container the machine's
-    free memory is not ours to take.
+    On Linux the limits of the process's control groups apply too: a container may use less than
+    the machine's free memory.
     """
     free = psutil.virtual_memory().available
     return max(
@@ -192,13 +195,13 @@ def available_memory_bytes() -> int:
 
 
 def process_memory(pid: int | None = None) -> ProcessMemory:
-    """Resident memory of a process, by default this one, split as FACTS §6.4 asks.
+    """Return the resident memory of a process, by default this one.
 
     On Linux the kernel counts resident file pages and shared memory together (``shared`` in
     psutil, ``RssFile + RssShmem`` in ``/proc``); the rest is anonymous. The kernel's counters lag
-    by a few hundred KiB. Elsewhere private is the unique set size and file-backed is what remains
-    of the resident set, which holds shared libraries and mapped weights. Where the system does
-    not let us look, all resident memory counts as private.
+    by a few hundred KiB. On other systems private is the unique set size, and file-backed is the
+    rest of the resident set, which includes shared libraries and mapped weights. Where access is
+    denied, all resident memory counts as private.
 
     Raises:
         psutil.NoSuchProcess: there is no such process.
@@ -232,28 +235,30 @@ def _kind(name: str) -> DeviceKind:
 
 def _auto_description(found: tuple[Device, ...]) -> str:
     if not found:
-        return "no device is there"
-    chosen = _taken_by_auto(found)
+        return "no device available"
+    chosen = _selected_by_auto(found)
     names = [device.id for device in found if device.id in chosen]
-    return f"OpenVINO chooses: {', '.join(names) or 'when it loads the model'}"
+    if not names:
+        return "OpenVINO selects a device when it loads the model"
+    return f"OpenVINO selects: {', '.join(names)}"
 
 
-def _taken_by_auto(found: Sequence[Device]) -> list[str]:
+def _selected_by_auto(found: Sequence[Device]) -> list[str]:
     return [found[0].id] if len(found) == 1 else _auto_choice()
 
 
 def _auto_choice() -> list[str]:
-    """Devices that AUTO takes for a model of one operation; empty where it cannot say.
+    """Return the devices that AUTO selects for a model of one operation; empty if unknown.
 
-    A large model may end elsewhere, for AUTO also weighs whether a device can run it: after
-    loading, ``EXECUTION_DEVICES`` of the compiled model is the truth.
+    AUTO may select another device for a large model, because it also considers whether a device
+    can run it. After loading, ``EXECUTION_DEVICES`` of the compiled model is authoritative.
     """
     import openvino
     import openvino.opset13 as operations
 
     parameter = operations.parameter([1], openvino.Type.f32)
     model = openvino.Model([operations.relu(parameter)], [parameter], "which_device")
-    # Without this AUTO starts on the CPU while the chosen device still compiles.
+    # Without this, AUTO starts on the CPU while the selected device is still compiling.
     at_once = {"ENABLE_STARTUP_FALLBACK": False}
     try:
         compiled = openvino.Core().compile_model(model, AUTO, at_once)
@@ -264,24 +269,21 @@ def _auto_choice() -> list[str]:
 
 def _no_such_device(shown: str, wanted: str, known: list[str]) -> str:
     printable = "".join(c for c in shown[:_NAME_SHOWN] if c.isprintable())
-    sentence = f"There is no device {printable!r} on this machine; choose {_either(known)}"
+    choices = known[0] if len(known) == 1 else f"{', '.join(known[:-1])} or {known[-1]}"
+    sentence = f"There is no device {printable!r} on this machine; choose {choices}."
     if wanted.startswith(("GPU", "NPU")):
         return (
-            f"{sentence}, and where the machine has an Intel {wanted[:3]}, "
-            "`python -m core doctor` says which driver or permission is missing."
+            f"{sentence} If the machine has an Intel {wanted[:3]}, run `python -m core doctor` "
+            "to see which driver or permission is missing."
         )
-    return f"{sentence}."
-
-
-def _either(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    return sentence
 
 
 def _os_name() -> str:
     system = f"{platform.system()} {platform.release()}"
     try:
         return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {system}"
-    except (OSError, KeyError):  # not Linux, or one that does not say
+    except (OSError, KeyError):  # not Linux, or no PRETTY_NAME
         return f"{system}, {platform.version()}" if sys.platform == "win32" else system
 
 
@@ -326,11 +328,11 @@ def _mac_cpu() -> str:
 
 
 def _cgroup_headrooms(membership: Path, root: Path) -> Iterator[int]:
-    """Bytes left below each memory limit of the control groups that hold this process.
+    """Yield the bytes left below each memory limit of this process's control groups.
 
-    Pages of files that nobody uses (``inactive_file``) are counted as used by the kernel but are
-    given back at once, so they count as free here. Version 2 of the interface has one tree and
-    ``memory.max``, version 1 a tree for memory and ``memory.limit_in_bytes``.
+    The kernel counts inactive file pages (``inactive_file``) as used but reclaims them at once, so
+    they count as free here. cgroup v2 has one tree and ``memory.max``, cgroup v1 a separate memory
+    tree and ``memory.limit_in_bytes``.
     """
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()

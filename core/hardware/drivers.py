@@ -1,8 +1,8 @@
-"""Why OpenVINO reports no GPU or NPU: what the operating system knows of such hardware.
+"""Finds out why OpenVINO reports no GPU or NPU, from the operating system's device nodes.
 
-On Linux a GPU that the kernel drives appears as a render node (``/dev/dri/renderD128``), an NPU as
-``/dev/accel/accel0``. OpenVINO then needs the right to open the node, and the user-space driver:
-OpenCL for a GPU, Level Zero for an NPU. Other systems have no such nodes to look at.
+On Linux a GPU with a kernel driver appears as a render node (``/dev/dri/renderD128``), an NPU as
+``/dev/accel/accel0``. OpenVINO also needs permission to open the node, and the user-space driver:
+OpenCL for a GPU, Level Zero for an NPU. Other systems have no such nodes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 from core.hardware.devices import Device, DeviceKind
 
 INTEL = "0x8086"
-"""PCI vendor id; OpenVINO's GPU and NPU plugins drive Intel's devices only."""
+"""PCI vendor id; OpenVINO's GPU and NPU plugins support Intel devices only."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """State of one kind of device on this machine."""
+    """Result of :func:`diagnose` for one kind of device."""
 
-    fine: bool
-    """False where hardware is there and cannot be used."""
+    ok: bool
+    """False if the hardware exists and cannot be used."""
     finding: str
     remedy: str | None
 
@@ -32,11 +32,11 @@ class Diagnosis:
 @dataclass(frozen=True)
 class _Kind:
     nodes: str
-    """Pattern below ``/dev``."""
+    """Glob pattern relative to ``/dev``."""
     sysfs: str
-    """Folder below ``/sys/class`` with one entry per node."""
+    """Folder in ``/sys/class`` with one entry per node."""
     library: str
-    """Loader that OpenVINO's plugin is linked to."""
+    """Loader library that OpenVINO's plugin is linked to."""
     loader_package: str
     driver_package: str
 
@@ -53,7 +53,8 @@ _KINDS = {
         "intel-level-zero-npu and intel-driver-compiler-npu",
     ),
 }
-"""Package names are Debian's and Ubuntu's; the NPU's are in Intel's linux-npu-driver releases."""
+"""Package names of Debian and Ubuntu; those for the NPU are in Intel's linux-npu-driver releases.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ def diagnose(
     dev: Path = Path("/dev"),
     sys_class: Path = Path("/sys/class"),
 ) -> Diagnosis:
-    """Say whether devices of that kind work, are absent, or what they lack.
+    """Diagnose whether devices of that kind work, are absent, or lack a driver or permission.
 
     Args:
         kind: GPU or NPU.
-        reported: the devices that OpenVINO found.
+        reported: devices that OpenVINO reports.
         system: ``sys.platform``.
         dev: folder of the device nodes.
         sys_class: folder of the kernel's device classes.
@@ -90,45 +91,45 @@ def diagnose(
         return Diagnosis(True, f"OpenVINO can use {names}{driven}.", None)
     if system == "linux":
         return _missing_on_linux(kind, name, nodes)
-    return Diagnosis(True, f"OpenVINO reports no {name}.", _remedy_elsewhere(name, system))
+    return Diagnosis(True, f"OpenVINO reports no {name}.", _remedy_on_other_systems(name, system))
 
 
 def _missing_on_linux(kind: DeviceKind, name: str, nodes: list[_Node]) -> Diagnosis:
     needs = _KINDS[kind]
     if not nodes:
-        return Diagnosis(True, f"There is no {name} here (no /dev/{needs.nodes}).", None)
+        return Diagnosis(True, f"This machine has no {name} (no /dev/{needs.nodes}).", None)
     ours = [node for node in nodes if node.vendor in (INTEL, "")]
     if not ours:
         return Diagnosis(
-            True, f"The {name} here is not Intel's; OpenVINO runs on Intel's only.", None
+            True, f"The {name} is not from Intel; OpenVINO supports only Intel {name}s.", None
         )
     closed = [node for node in ours if not _may_open(node.path)]
     if closed:
         group = _group(closed[0].path)
         return Diagnosis(
             False,
-            f"There is a {name} at {closed[0].path}, but this user may not open it: "
-            f"the group {group} may.",
+            f"There is a {name} at {closed[0].path}, but this user has no permission to open it. "
+            f"The group {group} has.",
             f"Run `sudo usermod -aG {group} $USER`, then log out and in again.",
         )
     if not _loadable(needs.library):
         return Diagnosis(
             False,
-            f"There is a {name} at {ours[0].path}, but {needs.library} is not installed, "
-            "which OpenVINO reaches it through.",
+            f"There is a {name} at {ours[0].path}, but {needs.library}, which OpenVINO needs to "
+            "use it, is not installed.",
             f"Install the packages {needs.loader_package} and {needs.driver_package}.",
         )
     return Diagnosis(
         False,
-        f"There is a {name} at {ours[0].path} and this user may open it, but OpenVINO does not "
+        f"There is a {name} at {ours[0].path} and this user can open it, but OpenVINO does not "
         "find its user-space driver.",
         f"Install Intel's driver: {needs.driver_package}.",
     )
 
 
-def _remedy_elsewhere(name: str, system: str) -> str | None:
+def _remedy_on_other_systems(name: str, system: str) -> str | None:
     if system == "win32":
-        return f"If the machine has an Intel {name}, install Intel's newest {name} driver."
+        return f"If the machine has an Intel {name}, install the latest Intel {name} driver."
     return None
 
 

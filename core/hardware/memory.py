@@ -1,4 +1,4 @@
-"""Memory of this process while something runs: its peak, and a way to keep it low."""
+"""Peak memory of this process, and releasing memory-mapped files while it works."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ _MADV_DONTNEED = 4
 
 
 class PeakMemory:
-    """Samples the memory of this process from a thread of its own, as a context manager.
+    """Context manager that samples the memory of this process in a background thread.
 
-    ``total_bytes`` is the highest resident set size seen, memory-mapped files included.
-    ``private_bytes`` is the highest memory seen that belongs to this process alone; it is None
-    where the operating system does not tell the two apart (macOS). Peaks shorter than
-    :data:`SAMPLE_INTERVAL_S` may be missed, and longer ones where a library does not let other
-    threads run; the first of the two figures is therefore completed by the system's own record of
-    the process's highest, where that rose meanwhile.
+    ``total_bytes`` is the highest resident set size, memory-mapped files included.
+    ``private_bytes`` is the highest memory that belongs to this process alone; it is None where
+    the operating system does not report it (macOS). Peaks shorter than :data:`SAMPLE_INTERVAL_S`
+    may be missed, and longer ones while a library holds the interpreter lock. ``total_bytes`` is
+    therefore raised to the operating system's own peak of the process, if that rose meanwhile.
     """
 
     def __init__(self) -> None:
@@ -80,7 +79,7 @@ def _private_bytes(info: object) -> int | None:
 
 
 def _highest_ever() -> int:
-    """Highest resident set size in bytes that this process ever had; 0 where nobody recorded it."""
+    """Return the peak resident set size of this process in bytes; 0 if it is not recorded."""
     try:
         import resource
     except ImportError:  # Windows
@@ -91,13 +90,13 @@ def _highest_ever() -> int:
 
 @contextmanager
 def mapped_files_released(folder: Path) -> Iterator[None]:
-    """Keep weights that are mapped from files in ``folder`` from piling up in memory meanwhile.
+    """Release the resident pages of weights that are mapped from files in ``folder``.
 
     Compression reads a mapped weight a few times and then never again, but its pages stay resident
-    until the system runs short: for a large model that is as much as the model itself. Here they
-    are given back several times a second; what is touched again comes from the file cache. Only
-    read-only mappings are touched, so nothing can be lost. Linux alone; elsewhere the operating
-    system does as it sees fit.
+    until the system runs short of memory: for a large model that is as much as the model itself.
+    Here they are released several times a second; pages read again come from the file cache. Only
+    read-only mappings are released, so no data can be lost. Linux only; on other systems this does
+    nothing.
     """
     maps = Path("/proc/self/maps")
     if not sys.platform.startswith("linux") or not maps.is_file():
@@ -124,9 +123,9 @@ def mapped_files_released(folder: Path) -> Iterator[None]:
 
 
 def _read_only_mappings(maps: Path, inside: str) -> Iterator[tuple[int, int]]:
-    """Address ranges of files below a folder that this process has mapped and cannot write to."""
+    """Yield address ranges of read-only mappings of files in a folder."""
     for line in maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        # "7f00-7f10 r--p 00000000 fe:00 1234   /path/of the file"
+        # "7f00-7f10 r--p 00000000 fe:00 1234   /path/of the file" (the path may contain spaces)
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[1].startswith("r--") and fields[5].startswith(inside):
             start, _, end = fields[0].partition("-")

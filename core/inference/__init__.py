@@ -1,1 +1,1 @@
-"""One answer: request, job, incremental text, timing."""
+"""Generation of one answer: request, job, incremental text, timing."""

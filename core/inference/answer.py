@@ -1,4 +1,4 @@
-"""What came out of a generation."""
+"""The result of a generation."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class StopReason(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """The reason in words for the person."""
+        """The reason as a sentence for users."""
         return _SENTENCES[self]
 
 
 _SENTENCES = {
     StopReason.END_OF_TEXT: "The model ended its answer.",
     StopReason.STOP_MARKER: "The model ended its answer with its stop marker.",
-    StopReason.LENGTH: "The answer reached the number of new tokens asked for.",
+    StopReason.LENGTH: "The answer reached the maximum number of new tokens.",
     StopReason.CANCELLED: "You stopped the answer.",
     StopReason.TIMEOUT: "The answer took longer than the time limit.",
     StopReason.ERROR: "The answer failed.",
@@ -38,27 +38,27 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class Answer:
-    """An ended answer, well or not."""
+    """An answer that has ended, successfully or not."""
 
     text: str
     token_ids: tuple[int, ...]
-    """All ids the model produced, an end token included."""
+    """All generated ids, including an end-of-text token."""
     token_times_ms: tuple[float, ...]
-    """When each of them existed, in milliseconds since work started."""
+    """When each token was generated, in milliseconds since work started."""
     stop_reason: StopReason
     seed: int | None
-    """The seed that was used; None where decoding was greedy."""
+    """The seed that was used; None for greedy decoding."""
     prompt_format: str | None = None
     timings: Timings | None = None
-    """None where it ended before work started."""
+    """None if it ended before work started."""
     conditions: Conditions | None = None
     facts: LoadFacts | None = None
     contended: bool = False
-    """Whether anything else was generating at the time: such timings are not comparable."""
+    """Whether other work ran at the same time; such timings are not comparable."""
     error: Exception | None = None
-    """Of which the text is meant for the person, where it is a PaddockError."""
+    """Its message is shown to users if it is a PaddockError."""
 
     @property
     def error_sentence(self) -> str | None:
-        """What the person reads of the error."""
+        """The error message for users."""
         return None if self.error is None else str(self.error)

@@ -1,4 +1,4 @@
-"""Knows whether other answers, downloads, conversions or loads disturbed an answer's timings."""
+"""Detects whether other answers, downloads, conversions or loads affect an answer's timings."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 
 class Activity:
-    """One piece of work that takes the processor's time."""
+    """Work that uses the processor."""
 
     def __init__(self) -> None:
         self.contended = False
-        """Whether any other work ran at any time during this one."""
+        """Whether other work ran at any time during this one."""
 
 
 class ActivityMonitor:
-    """Counts work that runs at the same time in this process."""
+    """Tracks concurrent work in one place."""
 
     def __init__(self) -> None:
         self._running: set[Activity] = set()
@@ -24,7 +24,7 @@ class ActivityMonitor:
 
     @contextmanager
     def running(self) -> Iterator[Activity]:
-        """Announce work for the length of the ``with`` block."""
+        """Register work for the duration of the ``with`` block."""
         activity = Activity()
         with self._lock:
             if self._running:
@@ -39,21 +39,20 @@ class ActivityMonitor:
                 self._running.discard(activity)
 
 
-def monitor_beside(place: str | None) -> ActivityMonitor:
-    """The monitor of what runs at one place.
+def monitor_for(shared_host: str | None) -> ActivityMonitor:
+    """Return the monitor of the work on one host.
 
     Args:
-        place: as :attr:`core.runtimes.base.Conditions.beside` has it; None is this process.
+        shared_host: see :attr:`core.runtimes.base.Conditions.shared_host`; None: this machine.
     """
-    if place is None:
+    if shared_host is None:
         return MONITOR
     with _monitors_lock:
-        return _monitors.setdefault(place, ActivityMonitor())
+        return _monitors.setdefault(shared_host, ActivityMonitor())
 
 
 _monitors: dict[str, ActivityMonitor] = {}
 _monitors_lock = threading.Lock()
 
 MONITOR = ActivityMonitor()
-"""The process's own: answers on any page, command or route announce themselves here, and so does
-what is fetched, converted and loaded for this process."""
+"""Monitor of this process: answers of pages, commands and API, downloads, conversions and loads."""

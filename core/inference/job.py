@@ -1,4 +1,4 @@
-"""One answer in the making: a worker thread that anyone may watch, leave, find again or cancel."""
+"""A running answer: a worker thread that callers can watch, detach from, reattach to or cancel."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from enum import StrEnum
 
 from core.errors import GenerationError, PaddockError
 from core.inference.answer import Answer, StopReason
-from core.inference.contention import monitor_beside
+from core.inference.contention import monitor_for
 from core.inference.request import GenerationRequest
 from core.inference.timing import Timings, measure
-from core.inference.user_limits import Share
+from core.inference.user_limits import Slot
 from core.inference.work import Work, work_on
 from core.runtimes.base import InterruptedGeneration
 from core.runtimes.pool import Lease, ModelHandle
@@ -28,7 +28,7 @@ _INTERRUPT_EVERY_S = 0.02
 
 
 class Phase(StrEnum):
-    """How far an answer is."""
+    """Phase of an answer."""
 
     PREPARING = "preparing"
     """The model is converted, loaded or warmed up."""
@@ -40,15 +40,15 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How an answer stands at one moment."""
+    """State of an answer at one moment."""
 
     phase: Phase
     message: str
-    """What is happening, as a sentence."""
+    """Status message, a sentence."""
     fraction: float | None
-    """Share of the preparation that is done, 0 to 1; None where it cannot be known."""
+    """Fraction of the preparation that is done, 0 to 1; None if unknown."""
     place: int
-    """Answers ahead in the model's line."""
+    """Answers ahead in the model's queue."""
     new_tokens: int
     elapsed_s: float
     """Seconds since work started; 0 before."""
@@ -59,23 +59,23 @@ class Snapshot:
 
 
 class JobObserver:
-    """Is told when work on an answer starts and when it has ended; does nothing by itself."""
+    """Callbacks for the start and end of an answer; this base class does nothing."""
 
     run_id: str | None = None
     """Id of the row in the run table, for observers that write one."""
 
     def started(self, job: Job) -> None:
-        """The request was checked and its work begins, in line or at once."""
+        """Called after the request was validated, before it waits in the queue."""
 
     def ended(self, job: Job, answer: Answer) -> None:
-        """The answer has ended; called after :meth:`started`, in the worker thread."""
+        """Called after :meth:`started` when the answer has ended, in the worker thread."""
 
 
 class Job:
-    """Runs one request on one model in a thread of its own.
+    """Runs one request on one model in its own thread.
 
-    :meth:`snapshot` and :meth:`read` never block on the worker, and the worker never waits for a
-    watcher: look again and again, or have :meth:`watch` tell when it is worth it.
+    :meth:`snapshot` and :meth:`read` never block, and the worker never waits for a watcher: poll
+    them, or register a callback with :meth:`watch`.
     """
 
     def __init__(
@@ -85,26 +85,26 @@ class Job:
         *,
         timeout_s: float,
         observer: JobObserver | None = None,
-        share: Share | None = None,
+        slot: Slot | None = None,
     ) -> None:
         """
         Args:
             timeout_s: seconds of work after which the answer ends with ``timeout``.
-            observer: told of start and end.
-            share: its place among the answers of the person who asked; None without such limits.
+            observer: its methods are called at start and end.
+            slot: slot of the user's limits; None: not limited.
 
         Raises:
-            BadRequestError: the request cannot be used; nothing was started.
+            BadRequestError: the request is invalid; nothing was started.
         """
         self.id = uuid.uuid4().hex
         self.spec = handle.spec
         self.request = request.validated()
         self.lease: Lease | RemoteLease | None = None
-        """The leased model while work is under way; kept for observers."""
+        """The leased model while the answer runs, for observers."""
         self.prompt_format: str | None = None
         self._handle = handle
         self._observer = observer or JobObserver()
-        self._share = share
+        self._slot = slot
         self._timeout_s = timeout_s
         self._cancelled = threading.Event()
         self._done = threading.Event()
@@ -120,12 +120,12 @@ class Job:
         self._thread = threading.Thread(target=self._run, name=f"answer {self.id}", daemon=True)
 
     def start(self) -> Job:
-        """Begin; returns at once."""
+        """Start the thread; return immediately."""
         self._thread.start()
         return self
 
     def cancel(self) -> None:
-        """Stop: in line, in prefill or after the current token. The text so far is kept."""
+        """Stop in the queue, in prefill or after the current token; the text so far is kept."""
         self._cancelled.set()
 
     @property
@@ -135,28 +135,28 @@ class Job:
 
     @property
     def cancelling(self) -> bool:
-        """Whether somebody asked for the end and it has not come yet."""
+        """Whether it was cancelled and has not ended yet."""
         return self._cancelled.is_set() and not self.done
 
     @property
     def answer(self) -> Answer | None:
-        """The ended answer; None while it is under way."""
+        """The answer; None until it has ended."""
         return self._answer
 
     @property
     def run_id(self) -> str | None:
-        """Id of its row in the run table, where its observer writes one."""
+        """Id of its row in the run table, if its observer writes one."""
         return self._observer.run_id
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end; False where the time ran out first."""
+        """Wait for the end; return False on timeout."""
         return self._done.wait(timeout_s)
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Have ``changed`` called whenever there is something new: a phase, a piece, the end.
+        """Register a callback for every change: a phase, a piece of text, the end.
 
-        It is called in the worker's threads, where it must neither block nor raise; and at once
-        where the answer has ended already.
+        It is called in the worker's threads and must neither block nor raise. If the answer has
+        already ended, it is called immediately.
         """
         self._watchers = (*self._watchers, changed)
         if self.done:
@@ -164,14 +164,13 @@ class Job:
 
     @property
     def phase(self) -> Phase:
-        """How far it is."""
+        """The current phase."""
         return self._phase
 
     def read(self, start: int) -> tuple[list[str], int]:
-        """Pieces of text from the ``start``-th on, and where to go on reading.
+        """Return the pieces of text from index ``start`` on, and the index to continue from.
 
-        A piece is the text of one token, or what a server elsewhere sent at once, so that the
-        number of pieces follows the tokens.
+        A piece is the text of one token, or one chunk of a remote server.
         """
         pieces = self._chunks[start:]
         return pieces, start + len(pieces)
@@ -182,7 +181,7 @@ class Job:
         return "".join(self._chunks)
 
     def snapshot(self) -> Snapshot:
-        """How it stands now."""
+        """Return the current state."""
         count = len(self._stamps)
         rate, elapsed = None, 0.0
         if self._started_at:
@@ -205,12 +204,12 @@ class Job:
             ttft_ms=1000 * (self._stamps[0] - self._started_at) if count else None,
         )
 
-    # What follows runs in the worker thread.
+    # The following methods run in the worker thread.
 
     def _run(self) -> None:
         answer: Answer
         try:
-            answer = self._answer_as_allowed()
+            answer = self._answer_in_slot()
         except PaddockError as error:
             answer = self._ended(StopReason.ERROR, error=error)
         except Exception as error:
@@ -219,7 +218,7 @@ class Job:
         self._finish(answer)
 
     def _finish(self, answer: Answer) -> None:
-        self.lease = self._work = None  # a job that is kept for its text must not keep the model
+        self.lease = self._work = None  # a finished job must not keep the model in memory
         self._answer = answer
         self._phase = Phase.DONE
         self._message = answer.error_sentence or answer.stop_reason.sentence
@@ -230,16 +229,16 @@ class Job:
         for changed in self._watchers:
             changed()
 
-    def _answer_as_allowed(self) -> Answer:
-        """Wait until the person has room for one more answer, and give it."""
-        if self._share is None:
+    def _answer_in_slot(self) -> Answer:
+        """Wait until the user's limits allow another answer, then generate it."""
+        if self._slot is None:
             return self._prepare_and_answer()
-        with self._share.turn(self._cancelled, self._on_own_place) as room:
-            return self._prepare_and_answer() if room else self._ended(StopReason.CANCELLED)
+        with self._slot.turn(self._cancelled, self._on_slot_place) as my_turn:
+            return self._prepare_and_answer() if my_turn else self._ended(StopReason.CANCELLED)
 
-    def _on_own_place(self, place: int) -> None:
+    def _on_slot_place(self, place: int) -> None:
         noun = "answer" if place == 1 else "answers"
-        self._message = f"Waiting for {place} {noun} of yours to go first."
+        self._message = f"Waiting for {place} of your other {noun}."
 
     def _prepare_and_answer(self) -> Answer:
         with self._handle.lease(self._on_progress, self._cancelled) as lease:
@@ -248,19 +247,19 @@ class Job:
             self.lease = lease
             work = self._work = work_on(lease, self.request)
             self.prompt_format = work.prompt_format
-            self._tell(lambda: self._observer.started(self))
+            self._notify(lambda: self._observer.started(self))
             try:
                 answer = self._answer_in_turn(lease, work)
-            except PaddockError as error:  # the line is full
+            except PaddockError as error:  # the queue is full
                 answer = self._ended(StopReason.ERROR, error=error)
-            self._tell(lambda: self._observer.ended(self, answer))
+            self._notify(lambda: self._observer.ended(self, answer))
             return answer
 
-    def _tell(self, news: Callable[[], None]) -> None:
+    def _notify(self, callback: Callable[[], None]) -> None:
         try:
-            news()
-        except Exception:  # whatever an observer does, it must not cost the answer
-            logger.exception("An observer failed; the answer goes on without it")
+            callback()
+        except Exception:  # an observer's error must not end the answer
+            logger.exception("An observer failed; the answer continues without it")
 
     def _on_progress(self, message: str, fraction: float | None) -> None:
         self._message, self._fraction = message, fraction
@@ -268,11 +267,11 @@ class Job:
     def _answer_in_turn(self, lease: Lease | RemoteLease, work: Work) -> Answer:
         self._queued_at = time.perf_counter()
         self._phase = Phase.QUEUED
-        lane = self._share.lane if self._share else ""
+        lane = self._slot.lane if self._slot else ""
         with lease.turn(self._cancelled, self._on_place, lane=lane) as my_turn:
             if not my_turn:
                 return self._ended(StopReason.CANCELLED)
-            with monitor_beside(work.conditions.beside).running() as activity:
+            with monitor_for(work.conditions.shared_host).running() as activity:
                 self._phase, self._message = Phase.PREFILL, "Reading the prompt."
                 self._changed()
                 reason, error = self._generate(work)
@@ -283,7 +282,7 @@ class Job:
         self._place = place
         if place:
             noun = "answer" if place == 1 else "answers"
-            self._message = f"Waiting in line: {place} {noun} ahead."
+            self._message = f"Waiting in queue: {place} {noun} ahead."
 
     def _generate(self, work: Work) -> tuple[StopReason, PaddockError | None]:
         watch = _Watch(work.interrupt, self._cancelled, self._timeout_s)
@@ -314,7 +313,7 @@ class Job:
         if token_id is not None:
             self._ids.append(token_id)
         self._chunks.append(text)
-        self._phase, self._message = Phase.ANSWERING, "Answering."
+        self._phase, self._message = Phase.ANSWERING, "Generating."
         self._changed()
         return not self._cancelled.is_set()
 
@@ -328,7 +327,7 @@ class Job:
     ) -> Answer:
         """
         Args:
-            ended_at: when work ended; None where it never began.
+            ended_at: when work ended; None if it never started.
         """
         lease, work = self.lease, self._work
         timings: Timings | None = None
@@ -355,14 +354,14 @@ class Job:
 
 def _unexpected(error: Exception) -> GenerationError:
     detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    return GenerationError(f"Something failed while the model answered ({detail}); try again.")
+    return GenerationError(f"Generation failed unexpectedly ({detail}). Try again.")
 
 
 class _Watch:
-    """Interrupts a generation, prefill included, when it is cancelled or takes too long.
+    """Interrupts a generation, including prefill, on cancellation or timeout.
 
-    It keeps asking until the generation has ended: an interruption that comes between two
-    steps of the runtime is lost.
+    It repeats the interrupt until the generation has ended, because one between two steps of the
+    runtime has no effect.
     """
 
     def __init__(
@@ -393,5 +392,5 @@ class _Watch:
                 self.timed_out = True
                 self._cancelled.set()
             if self._cancelled.is_set():
-                with suppress(RuntimeError):  # nothing to interrupt between two steps
+                with suppress(RuntimeError):  # there is nothing to interrupt between two steps
                     self._interrupt()

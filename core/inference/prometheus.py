@@ -1,4 +1,4 @@
-"""Figures of the running server for Prometheus: counted as things happen, or read when asked."""
+"""Prometheus metrics of the running server."""
 
 from __future__ import annotations
 
@@ -19,72 +19,72 @@ from core.runtimes.spec import ModelSpec
 _MODEL = ("model", "precision", "device", "runtime")
 
 TTFT_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-"""From a small model's short prompt to a long one of a 12 B model on two cores."""
+"""From a short prompt of a small model to a long one of a 12 B model on two cores."""
 TPOT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
-"""From 2 000 tokens/s to one."""
+"""From 2,000 tokens/s to 1 token/s."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How the server stands at one moment."""
+class ServerState:
+    """State of the server at one moment."""
 
     waiting: int
-    """Answers that wait: for their person's others, a model to be loaded, or their turn."""
-    under_way: int
-    """Answers that are being given."""
+    """Answers that wait for other answers of their user, for a model to load, or in its queue."""
+    running: int
+    """Answers in prefill or being generated."""
     loaded: tuple[ModelSpec, ...]
     """Models in memory."""
 
 
-class Meters:
-    """All figures of one engine; threads share it."""
+class ServerMetrics:
+    """All metrics of one engine; thread-safe."""
 
-    def __init__(self, standing: Callable[[], Standing]) -> None:
+    def __init__(self, state: Callable[[], ServerState]) -> None:
         """
         Args:
-            standing: asked whenever the figures are.
+            state: called at each scrape.
         """
         self.registry = CollectorRegistry()
-        self.registry.register(_Now(standing))
+        self.registry.register(_StateCollector(state))
         self._requests = Counter(
             "paddock_api_requests",
-            "Requests below /v1 and to /metrics; status 499 is a client that hung up.",
+            "Requests to /v1 and /metrics; status 499: the client closed the connection.",
             ("route", "method", "status"),
             registry=self.registry,
         )
         self._answers = Counter(
             "paddock_answers",
-            "Answers that have ended, from anywhere.",
+            "Answers that have ended, of pages, API and command line.",
             (*_MODEL, "origin", "stop_reason"),
             registry=self.registry,
         )
         self._prompt_tokens = Counter(
-            "paddock_prompt_tokens", "Tokens read.", _MODEL, registry=self.registry
+            "paddock_prompt_tokens", "Prompt tokens.", _MODEL, registry=self.registry
         )
         self._new_tokens = Counter(
-            "paddock_new_tokens", "Tokens made.", _MODEL, registry=self.registry
+            "paddock_new_tokens", "Generated tokens.", _MODEL, registry=self.registry
         )
         self._ttft = Histogram(
             "paddock_time_to_first_token_seconds",
-            "Start of work to first token; waiting in line not included.",
+            "Start of work to first token; time in the queue is not included.",
             _MODEL,
             buckets=TTFT_BUCKETS_S,
             registry=self.registry,
         )
         self._tpot = Histogram(
             "paddock_time_per_output_token_seconds",
-            "(Last - first token time) / (tokens - 1), once for each answer.",
+            "(Last - first token time) / (tokens - 1), one sample per answer.",
             _MODEL,
             buckets=TPOT_BUCKETS_S,
             registry=self.registry,
         )
 
     def count_request(self, route: str, method: str, status: int) -> None:
-        """One request of a program was answered."""
+        """Count a request to the API."""
         self._requests.labels(route, method, str(status)).inc()
 
     def count_answer(self, spec: ModelSpec, origin: Origin, answer: Answer) -> None:
-        """One answer has ended."""
+        """Count an answer that has ended."""
         model = (spec.model, spec.precision_name, spec.device, spec.runtime.value)
         self._answers.labels(*model, origin.value, answer.stop_reason.value).inc()
         timings = answer.timings
@@ -98,16 +98,16 @@ class Meters:
             self._tpot.labels(*model).observe(timings.tpot_ms / 1000)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All figures as text, and its content type, in the form that the asker prefers."""
+        """Return all metrics and their content type, in the format requested by ``accept``."""
         encode, kind = choose_encoder(accept)
         return encode(self.registry), kind
 
 
-class Metered(JobObserver):
-    """Counts an answer, and passes on what another observer is to know."""
+class MetricsObserver(JobObserver):
+    """Counts an answer and forwards to another observer."""
 
-    def __init__(self, meters: Meters, origin: Origin, inner: JobObserver) -> None:
-        self._meters = meters
+    def __init__(self, metrics: ServerMetrics, origin: Origin, inner: JobObserver) -> None:
+        self._metrics = metrics
         self._origin = origin
         self._inner = inner
 
@@ -122,36 +122,36 @@ class Metered(JobObserver):
 
     def ended(self, job: Job, answer: Answer) -> None:
         """See :class:`core.inference.job.JobObserver`."""
-        self._meters.count_answer(job.spec, self._origin, answer)
+        self._metrics.count_answer(job.spec, self._origin, answer)
         self._inner.ended(job, answer)
 
 
-class _Now(Collector):
-    """What is read when the figures are asked for."""
+class _StateCollector(Collector):
+    """Metrics that are read at each scrape."""
 
-    def __init__(self, standing: Callable[[], Standing]) -> None:
-        self._standing = standing
+    def __init__(self, state: Callable[[], ServerState]) -> None:
+        self._state = state
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Nothing: asking for it once, when it is registered, would open the engine."""
+        """Return nothing, so that registration does not call :meth:`collect`."""
         return iter(())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """See ``prometheus_client``."""
-        now, memory = self._standing(), app_memory()
-        yield _gauge("paddock_answers_waiting", "Answers that wait.", now.waiting)
-        yield _gauge("paddock_answers_under_way", "Answers that are being given.", now.under_way)
-        yield _gauge("paddock_models_loaded", "Models in memory.", len(now.loaded))
+        state, memory = self._state(), app_memory()
+        yield _gauge("paddock_answers_waiting", "Waiting answers.", state.waiting)
+        yield _gauge("paddock_answers_under_way", "Running answers.", state.running)
+        yield _gauge("paddock_models_loaded", "Models in memory.", len(state.loaded))
         each = GaugeMetricFamily(
             "paddock_model_loaded", "1 for each model in memory.", labels=_MODEL
         )
-        for spec in now.loaded:
+        for spec in state.loaded:
             each.add_metric((spec.model, spec.precision_name, spec.device, spec.runtime.value), 1)
         yield each
         used = GaugeMetricFamily(
             "paddock_process_memory_bytes",
-            "Resident memory of the server and the processes of its models: private, and backed "
-            "by files such as weights.",
+            "Resident memory of the server and its models' processes: private, and backed by files "
+            "such as weights.",
             labels=("kind",),
         )
         used.add_metric(("private",), memory.private_bytes)
@@ -159,5 +159,5 @@ class _Now(Collector):
         yield used
 
 
-def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, what, value=value)
+def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, value=value)

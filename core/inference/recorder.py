@@ -1,4 +1,4 @@
-"""Turns answers into rows of the run table."""
+"""Records answers in the run table."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from core.store import Manifest, SourceKind
 logger = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
-"""What is recorded of a server elsewhere that nobody tells."""
+"""Recorded for facts that a remote server does not report."""
 
 GROWTH_IN_PROCESS = "growth of the app's process over load and warm-up"
-"""What the memory figures of a run outside a benchmark cover."""
+"""Scope of the memory figures of a run outside a benchmark."""
 
 
 class RunRecorder(JobObserver):
     """Writes a row when an answer starts and completes it when it ends.
 
-    A database that fails costs the row, never the answer.
+    If the database fails, the row is lost, but not the answer.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class RunRecorder(JobObserver):
         owner: str = GUEST,
     ) -> None:
         self.run_id: str | None = None
-        """Id of the row; None before work starts, or where the database failed."""
+        """Id of the row; None before work starts, or if the database failed."""
         self._runs = runs
         self._origin = origin
         self._session = session
@@ -65,9 +65,9 @@ class RunRecorder(JobObserver):
 
     def _describe(self, job: Job) -> RunStart:
         assert job.lease is not None, "work starts after the model was leased"
-        stored, here = job.lease.stored, host_facts()
+        stored, host = job.lease.stored, host_facts()
         sampling, conditions = job.request.sampling, job.lease.model.conditions
-        away = conditions.host  # of which nobody tells the processor and the system
+        remote_host = conditions.host  # its processor and operating system are unknown
         return RunStart(
             origin=self._origin,
             session=self._session,
@@ -91,9 +91,9 @@ class RunRecorder(JobObserver):
             runtime=conditions.runtime or job.spec.runtime.value,
             hints=dict(conditions.hints),
             versions=library_versions(),
-            host_name=away or here.name,
-            host_cpu=UNKNOWN if away else here.cpu,
-            host_os=UNKNOWN if away else here.os,
+            host_name=remote_host or host.name,
+            host_cpu=UNKNOWN if remote_host else host.cpu,
+            host_os=UNKNOWN if remote_host else host.os,
         )
 
 
@@ -103,7 +103,7 @@ def _source(manifest: Manifest) -> str:
 
 
 def run_result(answer: Answer) -> RunResult:
-    """The columns that an ended answer fills."""
+    """Return the columns of the run table for an answer that has ended."""
     timings, conditions, facts = answer.timings, answer.conditions, answer.facts
     return RunResult(
         text=answer.text,

@@ -1,4 +1,4 @@
-"""From token ids to the text a person reads: decoding and stop texts, both incremental."""
+"""Incremental decoding of token ids, and incremental stop texts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from core.catalogue.prompts import StopRule
 
 _LONGEST_CHARACTER = 4
-"""Bytes of a character in UTF-8, and so the most tokens that it can be spread over."""
+"""Bytes of a character in UTF-8, and so the maximum number of tokens of one character."""
 _CONTEXT = 8
-"""Tokens kept of a window that holds nothing but broken characters."""
+"""Tokens kept of a window that contains only incomplete characters."""
 _WINDOW = 32
-"""Tokens after which such a window is cut; bounds the work of each step."""
+"""Tokens after which such a window is cut, to limit the work of each step."""
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 
 
 class TextDecoder:
-    """Turns token ids into text as they come; linear in the answer's length.
+    """Decodes token ids one at a time, in linear time.
 
-    A character spread over several tokens appears with its last one. Special tokens leave no
-    text. All pieces together are what ``tokenizer.decode`` makes of all ids.
+    A character of several tokens is returned with its last token. Special tokens have no text.
+    The concatenation of all pieces equals ``tokenizer.decode`` of all ids.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -31,14 +31,14 @@ class TextDecoder:
         """
         self._decode = _decode_of(tokenizer)
         self._special = frozenset(tokenizer.all_special_ids)
-        # The window holds the tokens of the last whole characters, since some decoders treat the
-        # first token of a text apart, and after them those that may be part of a character.
+        # The window has the tokens of the last complete characters, since some decoders treat the
+        # first token of a text differently, followed by tokens that may be part of a character.
         self._window: list[int] = []
-        self._given = 0  # characters of the window's text that were handed out
-        self._pending = 0  # tokens since the last whole character
+        self._returned = 0  # characters of the window's text that were returned
+        self._pending = 0  # tokens since the last complete character
 
     def feed(self, token_id: int) -> str:
-        """Text that this token completed; often one word, sometimes nothing."""
+        """Return the text that this token completes; it may be empty."""
         if token_id in self._special:
             return ""
         self._window.append(token_id)
@@ -46,8 +46,8 @@ class TextDecoder:
         text = self._decode(self._window)
         if text.endswith(_BROKEN) and self._pending <= _LONGEST_CHARACTER:
             return ""
-        end = _end_of_settled(text)
-        new, self._given = text[self._given : end], max(self._given, end)
+        end = _complete_length(text)
+        new, self._returned = text[self._returned : end], max(self._returned, end)
         if end == len(text):
             self._cut(self._pending)
             self._pending = 0
@@ -56,23 +56,23 @@ class TextDecoder:
         return new
 
     def close(self) -> str:
-        """What was held back as the beginning of a character that never came."""
+        """Return the text of an incomplete character at the end."""
         text = self._decode(self._window)
-        new, self._given = text[self._given :], len(text)
+        new, self._returned = text[self._returned :], len(text)
         return new
 
     def _cut(self, keep: int) -> None:
         text = self._decode(self._window[-keep:])
         if text:
             del self._window[:-keep]
-            self._given = _end_of_settled(text)
+            self._returned = _complete_length(text)
 
 
 def _decode_of(tokenizer: Any) -> Callable[[Sequence[int]], str]:
-    """How ids become text: the library beneath is asked directly where that is the same.
+    """Return the decode function: the ``tokenizers`` library's own, if the result is the same.
 
-    What transformers does around it takes ten times as long, several hundredths of the time that
-    a small model takes for a token.
+    The wrapper of transformers takes ten times as long, several hundredths of the time that a
+    small model needs per token.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     own = getattr(type(tokenizer), "_decode", None)
@@ -81,32 +81,32 @@ def _decode_of(tokenizer: Any) -> Callable[[Sequence[int]], str]:
     return partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def _end_of_settled(text: str) -> int:
-    """Length of the part of ``text`` that later tokens do not change."""
+def _complete_length(text: str) -> int:
+    """Return the length of the part of ``text`` that later tokens do not change."""
     broken = len(text) - len(text.rstrip(_BROKEN))
     return len(text) - min(broken, _LONGEST_CHARACTER - 1)
 
 
 class StopText:
-    """Lets an answer through up to the first stop text and never shows a part of one."""
+    """Passes an answer on up to the first stop text, and no part of a stop text."""
 
     def __init__(self, rule: StopRule, *, keep_space: bool = False) -> None:
         """
         Args:
             rule: its texts and lines end the answer.
-            keep_space: let white space at the answer's start through.
+            keep_space: keep white space at the start of the answer.
         """
-        # A line of the answer begins at its start or after a newline. The text before the
-        # answer ends in a newline or a colon, so its start counts as a line's beginning.
+        # A line begins at the start of the answer or after a newline. The prompt ends in a newline
+        # or a colon, so the start of the answer counts as the start of a line.
         self._markers = (*rule.texts, *(f"\n{line}" for line in rule.lines))
         self._at_start = rule.lines
         self._held = ""
         self._started = keep_space and not rule.lines
         self.stopped = False
-        """Whether a stop text was seen; nothing is let through after it."""
+        """Whether a stop text was found; no text is returned after it."""
 
     def feed(self, text: str) -> str:
-        """The part of the text so far that is safe to show and was not shown yet."""
+        """Return the text that can be shown now: neither shown before nor part of a stop text."""
         if self.stopped:
             return ""
         held = self._held + text
@@ -129,12 +129,12 @@ class StopText:
         return shown
 
     def close(self) -> str:
-        """What was held back and turned out to be no stop text."""
+        """Return the text held back that is not a stop text."""
         held, self._held = self._held, ""
         return "" if self.stopped else held
 
     def _length_to_hold(self, text: str) -> int:
-        """Length of the longest end of ``text`` that may be the beginning of a marker."""
+        """Return the length of the longest suffix of ``text`` that is a prefix of a stop text."""
         for length in range(min(len(text), self._longest), 0, -1):
             tail = text[-length:]
             if any(marker.startswith(tail) for marker in self._markers):

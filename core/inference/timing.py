@@ -1,4 +1,4 @@
-"""How fast an answer came, from the moment each token existed."""
+"""Timings of an answer, from the time of each token."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Timings:
-    """Timings of one answer, in the definitions of the project's design notes.
+    """Timings of one answer.
 
-    All times come from the worker's monotonic clock. Rates that need two tokens are None with
-    fewer; so is the time to first token with none.
+    All times are from the worker's monotonic clock. Figures that need two tokens are None with
+    fewer; the time to first token is None without tokens.
     """
 
     queue_ms: float
-    """Milliseconds in line before work started; in none of the other figures."""
+    """Milliseconds in the queue before work started; not part of the other figures."""
     ttft_ms: float | None
     """Time to first token: start of work to first token, prefill included."""
     tpot_ms: float | None
@@ -23,10 +23,10 @@ class Timings:
     total_ms: float
     """Start of work to end of work."""
     prompt_tokens: int | None
-    """None where a server elsewhere did not tell."""
+    """None if a remote server reports no count."""
     new_tokens: int
-    """Token ids the model produced, an end token included; of a server elsewhere, as it counted
-    them, or the pieces of text that came."""
+    """Generated token ids, including an end-of-text token; for a remote server, the count that it
+    reports, or else the number of received chunks."""
 
     @property
     def decode_tokens_per_s(self) -> float | None:
@@ -54,14 +54,14 @@ def measure(
     stamps_s: Sequence[float],
     new_tokens: int | None = None,
 ) -> Timings:
-    """Timings from clock readings in seconds.
+    """Return the timings for clock readings in seconds.
 
     Args:
-        queued_s: when the answer was asked for.
+        queued_s: when the answer was queued.
         started_s: when work on it started.
         ended_s: when work on it ended.
-        stamps_s: when each token existed, in order; of a server elsewhere, when each piece came.
-        new_tokens: how many there were, where they and what was stamped need not be as many.
+        stamps_s: when each token was generated, or each chunk of a remote server received.
+        new_tokens: number of tokens, if it may differ from the number of timestamps.
     """
     seen = len(stamps_s)
     count = seen if new_tokens is None else new_tokens

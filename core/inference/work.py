@@ -1,4 +1,4 @@
-"""The work of one answer on a leased model: with token ids here, or with text from elsewhere."""
+"""Runs a request on a leased model: token ids for local models, text for remote ones."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from core.runtimes.remote import RemoteLease
 from core.runtimes.spec import SamplingSettings, TextRequest, TokenRequest
 
 OnPiece = Callable[[int | None, float, str], bool]
-"""Receives the id of a token (None where it is unknown), its stamp in seconds of the performance
-counter, and the text that it completed; returning False ends the answer."""
+"""Called with a token id (None if unknown), its time (``time.perf_counter()`` in seconds), and the
+text that it completes; returning False ends the answer."""
 
 VERBATIM_FORMAT = "plain"
-"""The prompt format that a prompt is recorded under which was taken as it is."""
+"""Prompt format recorded for a verbatim prompt."""
 SERVERS_FORMAT = "chat"
-"""The prompt format that a server elsewhere puts around what it is sent."""
+"""Prompt format recorded for remote models, whose servers apply a chat template."""
 
 
 class Work(Protocol):
-    """One request that is ready to run on one model."""
+    """A request that is ready to run on a model."""
 
     prompt_format: str
     prompt_tokens: int | None
-    """None where nobody has counted them (yet)."""
+    """None if it is not known (yet)."""
     new_tokens: int | None
-    """None where they are as many as the pieces."""
+    """None if it equals the number of pieces."""
     conditions: Conditions
 
     def run(self, on_piece: OnPiece) -> StopReason | None:
-        """Answer; None where neither the model nor the length ended it.
+        """Generate; return None if neither the model nor the length ended it.
 
         Raises:
             InterruptedGeneration: :meth:`interrupt` ended it.
@@ -47,16 +47,16 @@ class Work(Protocol):
         ...
 
     def close(self) -> str:
-        """Text that was held back; to be asked for once, however the answer ended."""
+        """Return the text that was held back; call once after the end, for any reason."""
         ...
 
     def interrupt(self) -> None:
-        """End it; callable from any thread, again and again."""
+        """End it; can be called repeatedly and from any thread."""
         ...
 
 
 def work_on(lease: Lease | RemoteLease, request: GenerationRequest) -> Work:
-    """The work that a request makes on a leased model.
+    """Prepare a request for a leased model.
 
     Raises:
         PaddockError: the request does not fit the model.
@@ -67,14 +67,14 @@ def work_on(lease: Lease | RemoteLease, request: GenerationRequest) -> Work:
 
 
 class _TokenWork:
-    """The model gives token ids; formatting, decoding and stopping are done here."""
+    """Work of a local model, which generates token ids; they are formatted and decoded here."""
 
     new_tokens = None
 
     def __init__(self, lease: Lease, request: GenerationRequest) -> None:
         model = lease.model
-        wanted = VERBATIM_FORMAT if request.verbatim else request.prompt_format
-        chosen = choose_format(lease.stored.key, wanted, model.tokenizer)
+        requested = VERBATIM_FORMAT if request.verbatim else request.prompt_format
+        chosen = choose_format(lease.stored.key, requested, model.tokenizer)
         if request.verbatim:
             prompt = Prompt(request.instruction, add_special_tokens=True)
         else:
@@ -88,7 +88,7 @@ class _TokenWork:
         sampling = request.sampling
         if request.shorten:
             sampling = _shortened(sampling, len(ids), model.positions)
-        _check_room(len(ids), sampling.max_new_tokens, model.positions, lease.stored.title)
+        _check_length(len(ids), sampling.max_new_tokens, model.positions, lease.stored.title)
         self.prompt_format = chosen.name
         self.prompt_tokens = len(ids)
         self._model = model
@@ -116,11 +116,11 @@ class _TokenWork:
                 reason = StopReason.STOP_MARKER if marker else StopReason.END_OF_TEXT
                 on_piece(token_id, stamp, "")
                 return False
-            wanted = on_piece(token_id, stamp, stop_text.feed(decoder.feed(token_id)))
+            more = on_piece(token_id, stamp, stop_text.feed(decoder.feed(token_id)))
             if stop_text.stopped:
                 reason = StopReason.STOP_MARKER
                 return False
-            return wanted
+            return more
 
         self._model.generate(self._request, on_token)
         if reason is None and count >= self._request.sampling.max_new_tokens:
@@ -135,20 +135,20 @@ class _TokenWork:
 
 
 class _TextWork:
-    """A server elsewhere gives text; it formats, decodes, stops and counts."""
+    """Work of a remote model, whose server formats, decodes, stops and counts."""
 
     prompt_format = SERVERS_FORMAT
 
     def __init__(self, model: TextModel, request: GenerationRequest) -> None:
         if request.prompt_format not in (None, SERVERS_FORMAT):
             raise BadRequestError(
-                "A remote server puts its model's own format around the instruction; leave the "
-                "prompt format out."
+                "A remote server applies its model's own prompt format. Do not choose a prompt "
+                "format."
             )
         if request.verbatim:
             raise BadRequestError(
-                "A remote server puts its model's own format around what it is sent; ask it by "
-                "messages."
+                "A remote server applies its model's own prompt format. Use chat completions "
+                "instead of a raw prompt."
             )
         content = prompt_format(SERVERS_FORMAT).content(request.instruction, request.context)
         turns = (*((turn.role.value, turn.text) for turn in request.earlier), ("user", content))
@@ -174,25 +174,25 @@ class _TextWork:
 
 
 def _shortened(sampling: SamplingSettings, prompt: int, positions: int | None) -> SamplingSettings:
-    """As many new tokens as there is room for, one at least."""
-    room = sampling.max_new_tokens if positions is None else max(1, positions - prompt)
-    return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
+    """Limit the new tokens to the rest of the context length, but to at least one."""
+    rest = sampling.max_new_tokens if positions is None else max(1, positions - prompt)
+    return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, rest))
 
 
-def _check_room(prompt: int, wanted: int, positions: int | None, name: str) -> None:
+def _check_length(prompt: int, requested: int, positions: int | None, name: str) -> None:
     """
     Raises:
-        PromptTooLongError: with the new tokens asked for the prompt exceeds the model's positions.
+        PromptTooLongError: prompt and requested new tokens exceed the context length.
     """
-    if positions is None or prompt + wanted <= positions:
+    if positions is None or prompt + requested <= positions:
         return
-    room = positions - prompt
+    rest = positions - prompt
     remedy = (
-        f"ask for at most {room:,} new tokens or shorten the text"
-        if room > 0
-        else "shorten the text"
+        f"Request at most {rest:,} new tokens or shorten the text"
+        if rest > 0
+        else "Shorten the text"
     )
     raise PromptTooLongError(
-        f"The prompt has {prompt:,} tokens and {wanted:,} new ones were asked for, together "
-        f"{prompt + wanted:,}, but {name} has positions for {positions:,}; {remedy}."
+        f"The prompt has {prompt:,} tokens and {requested:,} new tokens were requested, together "
+        f"{prompt + requested:,}, but the context length of {name} is {positions:,}. {remedy}."
     )

@@ -1,1 +1,1 @@
-"""How a model runs: one small protocol, one file a runtime, and the pool that loads them."""
+"""Runtimes: the ``Runtime`` protocol, its implementations, and the pool of loaded models."""

@@ -1,4 +1,4 @@
-"""The protocol every runtime follows, one file a runtime beside this one."""
+"""Protocols of runtimes and loaded models; each runtime has its own module in this package."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     import numpy as np
 
 OnToken = Callable[[int], bool]
-"""Receives each new token id the moment it exists; returning False ends the generation."""
+"""Called with each new token id as soon as it is generated; returning False ends the generation."""
 
 
 class StampedId(int):
-    """A token id that came from another process, and when it existed there."""
+    """A token id from another process, with the time when it was generated there."""
 
     stamp_s: float
-    """Seconds of the performance counter, which is the same in all processes of a machine."""
+    """``time.perf_counter()`` in seconds, which all processes of a machine share."""
 
     def __new__(cls, token_id: int, stamp_s: float) -> StampedId:
-        """The id with its stamp."""
-        made = super().__new__(cls, token_id)
-        made.stamp_s = stamp_s
-        return made
+        """Create the id with its timestamp."""
+        stamped = super().__new__(cls, token_id)
+        stamped.stamp_s = stamp_s
+        return stamped
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which conditions a loaded model runs: read back from it, not from what was asked."""
+    """Conditions under which a model runs, read from the compiled model, not from the request."""
 
     execution_precision: str | None
     kv_cache_precision: str | None
@@ -42,37 +42,36 @@ class Conditions:
     hints: Mapping[str, Any] = field(default_factory=dict)
     """OpenVINO properties it was compiled with."""
     runtime: str | None = None
-    """The runtime that really runs it, by name, where that is not the one that was asked for."""
+    """Name of the runtime that actually runs it, if that is not the requested one."""
     note: str | None = None
-    """A sentence for the person about how it is run; why another runtime took it over, say."""
+    """A sentence for users about how it runs, such as why another runtime was used."""
     host: str | None = None
-    """Host and port of the server that runs it; None where it runs on this machine, in this
-    process."""
-    beside: str | None = None
-    """What else runs where it runs: answers with an equal one disturb each other's timings. None
-    is this machine."""
+    """Host and port of the server that runs it; None if it runs in this process or its child."""
+    shared_host: str | None = None
+    """Where it competes for compute: answers with the same value affect each other's timings.
+    None: this machine."""
 
     @property
     def on_cpu_alone(self) -> bool:
-        """Whether no other device takes part; in brackets are those that AUTO still prepares."""
+        """Whether it runs on the CPU only. AUTO puts devices still compiling in brackets."""
         return {name.strip("()") for name in self.devices_used} == {"CPU"}
 
 
 class LoadedModel(Protocol):
-    """A model in memory; :attr:`at_once` generations at a time, each in a thread of its own."""
+    """A model in memory that runs up to :attr:`at_once` generations, each in its own thread."""
 
     tokenizer: Any
-    """A ``transformers`` tokenizer, or what :mod:`core.runtimes.tokenizer` makes of its files."""
+    """A ``transformers`` tokenizer, or a :class:`core.runtimes.tokenizer.PlainTokenizer`."""
     end_ids: frozenset[int]
-    """Ids that end a text, from the model's generation configuration."""
+    """End-of-text ids, from the model's generation configuration."""
     positions: int | None
-    """Longest sequence in tokens, prompt and answer together; None where there is no bound."""
+    """Context length in tokens, prompt and answer together; None if it is unlimited."""
     conditions: Conditions
     at_once: int
-    """How many generations it takes at a time: 1, or more where it batches them natively."""
+    """Number of concurrent generations: 1, or more if the runtime batches them."""
 
     def generate(self, request: TokenRequest, on_token: OnToken) -> None:
-        """Answer one request; returns when a stop id, the length or ``on_token`` ends it.
+        """Generate until a stop id, the maximum length, or ``on_token`` ends it.
 
         Raises:
             InterruptedGeneration: :meth:`interrupt` ended it before its first token.
@@ -81,82 +80,83 @@ class LoadedModel(Protocol):
         ...
 
     def interrupt(self, request: TokenRequest) -> None:
-        """End the prefill of this very request, by identity; the model stays usable.
+        """Cancel the prefill of this request object; the model stays usable.
 
-        Callable from any thread; does nothing where the request is not, or no longer, in prefill.
+        Can be called from any thread; does nothing if the request is not in prefill.
         """
         ...
 
     def close(self) -> None:
-        """Give the memory back. The model cannot be used afterwards."""
+        """Free the memory. The model cannot be used afterwards."""
         ...
 
 
 @runtime_checkable
-class ApartModel(Protocol):
-    """What a model that runs in a process of its own tells besides."""
+class SubprocessModel(Protocol):
+    """What a model that runs in its own process has in addition."""
 
     @property
     def alive(self) -> bool:
-        """Whether the process is there; without it every answer fails."""
+        """Whether the process is running; after its end every answer fails."""
         ...
 
     def growth(self) -> ProcessMemory:
-        """By how much the process has grown since before the model was loaded.
+        """Return the memory growth of the process since before the model was loaded.
 
         Raises:
-            GenerationError: the process is gone.
+            GenerationError: the process has ended.
         """
         ...
 
 
 OnText = Callable[[str], bool]
-"""Receives each piece of text the moment it comes, empty where a token has no text; returning False
-ends the generation."""
+"""Called with each piece of text as soon as it arrives, empty for a token without text; returning
+False ends the generation."""
 
 
 @dataclass(frozen=True)
 class TextEnd:
-    """How an answer in text ended."""
+    """How an answer of a text model ended."""
 
     length: bool
-    """Whether it reached the number of new tokens asked for; else the model ended it."""
+    """Whether it reached the maximum number of new tokens; otherwise the model ended it."""
     prompt_tokens: int | None
-    """As whoever counted them says; None where nobody did. So are the new ones."""
+    """As counted by the server; None if it reports no count."""
     new_tokens: int | None
+    """As counted by the server; None if it reports no count."""
     conditions: Conditions
-    """Those of this answer."""
+    """Conditions of this answer."""
 
 
 class TextModel(Protocol):
-    """A model elsewhere, behind a server that formats, tokenizes and decodes by itself."""
+    """A model on a remote server, which formats the prompt, tokenizes and decodes."""
 
     conditions: Conditions
     at_once: int
-    """How many answers it is asked for at a time."""
+    """Maximum number of concurrent requests."""
 
     def answer(self, request: TextRequest, on_text: OnText) -> TextEnd:
-        """Answer one request; returns when the model or the length ended it.
+        """Generate one answer; returns when the model or the maximum length ended it.
 
         Raises:
             InterruptedGeneration: :meth:`interrupt` or ``on_text`` ended it.
-            PaddockError: the server cannot be reached, refused, or failed.
+            PaddockError: the server cannot be reached, rejected the request, or failed.
         """
         ...
 
     def interrupt(self, request: TextRequest) -> None:
-        """End this very request, by identity, wherever it is; callable from any thread."""
+        """Cancel this request object in any phase; can be called from any thread."""
         ...
 
 
 class ScoringModel(LoadedModel, Protocol):
-    """A model in memory that also tells how likely it finds a given text."""
+    """A model in memory that also returns the logits of a given text."""
 
     def scores(self, token_ids: Sequence[int]) -> np.ndarray:
-        """Logits of the token after each of these, read at once (teacher forcing).
+        """Return the logits after each of these tokens, from one forward pass (teacher forcing).
 
         Returns:
-            float32 of shape (tokens, vocabulary); row i is about token i + 1.
+            float32 of shape (tokens, vocabulary); row i predicts token i + 1.
 
         Raises:
             GenerationError: the runtime failed.
@@ -168,11 +168,10 @@ class Runtime(Protocol):
     """A way to run models."""
 
     def prepare(self, folder: Path | None = None) -> None:
-        """Import what :meth:`load` needs, seconds of work that belong to no single model.
+        """Import the libraries that :meth:`load` needs, which takes seconds.
 
         Args:
-            folder: of the model that is to be loaded, where that is known already; one model may
-                need more than another.
+            folder: of the model to load, if it is known; some models need more libraries.
         """
         ...
 
@@ -187,4 +186,4 @@ class Runtime(Protocol):
 
 
 class InterruptedGeneration(Exception):
-    """A running generation was interrupted on request; nobody sees this."""
+    """A running generation was interrupted on request; never shown to users."""

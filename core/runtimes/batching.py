@@ -1,8 +1,8 @@
-"""Several answers of one model at once: a thread that steps OpenVINO GenAI's batch, and who waits.
+"""Continuous batching: a thread that steps OpenVINO GenAI's pipeline for several answers.
 
-Each step reads a piece of every prompt that is not read yet and makes one token of every other
-answer, in one pass over the weights. New answers join between two steps; a long prompt is read in
-pieces, so that it does not stop the others.
+Each step processes a chunk of every prompt in prefill and generates one token of every other
+answer, in one pass over the weights. New answers join between two steps. A long prompt is processed
+in chunks, so that it does not stop the other answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Handle(Protocol):
-    """What is used of ``openvino_genai.GenerationHandle``."""
+    """The part of ``openvino_genai.GenerationHandle`` used here."""
 
     def can_read(self) -> bool: ...
 
@@ -32,7 +32,7 @@ class Handle(Protocol):
 
 
 class Pipeline(Protocol):
-    """What is used of ``openvino_genai.ContinuousBatchingPipeline``."""
+    """The part of ``openvino_genai.ContinuousBatchingPipeline`` used here."""
 
     def step(self) -> None: ...
 
@@ -40,30 +40,30 @@ class Pipeline(Protocol):
 
 
 class BatchedAnswer:
-    """One answer in the batch; whoever asked for it waits for :attr:`ended`."""
+    """One answer in the batch; its caller waits for :attr:`ended`."""
 
     def __init__(self, request: TokenRequest, on_token: OnToken) -> None:
         self.request = request
         self.ended = threading.Event()
         self.error: Exception | None = None
-        """What the runtime, or whoever received the tokens, raised."""
+        """Exception raised by the runtime or by ``on_token``."""
         self.interrupted = False
-        """Whether it was ended before its first token, because that was asked for."""
+        """Whether :meth:`interrupt` ended it before its first token."""
         self.tokens = 0
         self._on_token = on_token
-        self._unwanted = threading.Event()
+        self._interrupt_requested = threading.Event()
 
     def interrupt(self) -> None:
-        """End it before the next step, if its first token has not come."""
-        self._unwanted.set()
+        """End it before the next step, unless its first token was generated."""
+        self._interrupt_requested.set()
 
     @property
-    def unwanted(self) -> bool:
-        """Whether it is to be ended before its first token."""
-        return self._unwanted.is_set() and not self.tokens
+    def to_interrupt(self) -> bool:
+        """Whether it should be ended before its first token."""
+        return self._interrupt_requested.is_set() and not self.tokens
 
     def take(self, token_ids: list[int]) -> bool:
-        """Hand tokens on; False where one of them is the answer's last."""
+        """Pass tokens to ``on_token``; return False after the answer's last token."""
         for token_id in token_ids:
             self.tokens += 1
             more = self._on_token(token_id)
@@ -75,7 +75,7 @@ class BatchedAnswer:
 
 
 class Stepper:
-    """Steps the pipeline as long as there is an answer under way, in a thread of its own."""
+    """Steps the pipeline in its own thread while there are running answers."""
 
     def __init__(
         self,
@@ -85,74 +85,74 @@ class Stepper:
     ) -> None:
         """
         Args:
-            admit: puts a request into the pipeline; called between two steps.
-            is_running: whether more tokens of an answer will come.
+            admit: adds a request to the pipeline; called between two steps.
+            is_running: returns whether more tokens of an answer will follow.
         """
         self._pipeline: Pipeline | None = pipeline
         self._admit = admit
         self._is_running = is_running
-        self._arriving: deque[BatchedAnswer] = deque()
-        self._under_way: dict[BatchedAnswer, Handle] = {}
+        self._new: deque[BatchedAnswer] = deque()
+        self._running: dict[BatchedAnswer, Handle] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="step batch", daemon=True)
         self._thread.start()
 
     def add(self, answer: BatchedAnswer) -> None:
-        """Take an answer into the batch from the next step on; returns at once."""
+        """Add an answer to the batch before the next step; returns immediately."""
         with self._changed:
-            self._arriving.append(answer)
+            self._new.append(answer)
             self._changed.notify()
 
     def close(self) -> None:
-        """End the thread; only where nothing is under way."""
+        """End the thread; call only when no answer is running."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join()
         self._pipeline = None
 
-    # What follows runs in the thread.
+    # The following methods run in the thread.
 
     def _run(self) -> None:
         while self._wait_for_work():
             try:
-                self._round()
-            except Exception as error:  # told to everyone who waits
+                self._step()
+            except Exception as error:  # raised in every waiting caller
                 logger.exception("A step of the batch failed")
                 self._fail(error)
 
     def _wait_for_work(self) -> bool:
-        """True where there is something to do, False at the end."""
+        """Return True when there is work, False when the stepper is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._arriving or self._under_way)
+            self._changed.wait_for(lambda: self._closed or self._new or self._running)
             return not self._closed
 
-    def _round(self) -> None:
-        assert self._pipeline is not None, "the thread ends before the pipeline goes"
-        self._take_in()
-        for answer, handle in list(self._under_way.items()):
-            if answer.unwanted:
+    def _step(self) -> None:
+        assert self._pipeline is not None, "the thread ends before the pipeline is released"
+        self._admit_new()
+        for answer, handle in list(self._running.items()):
+            if answer.to_interrupt:
                 answer.interrupted = True
                 self._end(answer, handle)
-        if self._under_way:
+        if self._running:
             self._pipeline.step()
-        for answer, handle in list(self._under_way.items()):
-            self._hand_on(answer, handle)
-        if not self._under_way:
+        for answer, handle in list(self._running.items()):
+            self._deliver(answer, handle)
+        if not self._running:
             self._flush()
 
-    def _take_in(self) -> None:
-        while self._arriving:
-            answer = self._arriving.popleft()
+    def _admit_new(self) -> None:
+        while self._new:
+            answer = self._new.popleft()
             try:
-                self._under_way[answer] = self._admit(answer.request)
-            except Exception as error:  # noqa: BLE001 - told to whoever asked for this answer
+                self._running[answer] = self._admit(answer.request)
+            except Exception as error:  # noqa: BLE001 - raised in this answer's caller
                 answer.error = error
                 answer.ended.set()
 
-    def _hand_on(self, answer: BatchedAnswer, handle: Handle) -> None:
-        # Asked before the last tokens are read: none can come after that.
+    def _deliver(self, answer: BatchedAnswer, handle: Handle) -> None:
+        # Read the status before the last tokens: none can follow after that.
         running = self._is_running(handle)
         try:
             while handle.can_read():
@@ -160,7 +160,7 @@ class Stepper:
                     if not answer.take(output.generated_ids):
                         self._end(answer, handle)
                         return
-        except Exception as error:  # noqa: BLE001 - raised again where the answer was asked for
+        except Exception as error:  # noqa: BLE001 - raised again in the answer's caller
             answer.error = error
             running = False
         if not running:
@@ -169,16 +169,16 @@ class Stepper:
     def _end(self, answer: BatchedAnswer, handle: Handle) -> None:
         if self._is_running(handle):
             handle.cancel()
-        del self._under_way[answer]
+        del self._running[answer]
         answer.ended.set()
 
     def _flush(self) -> None:
-        """Let the pipeline notice what was cancelled, so that its memory is free for the next."""
-        assert self._pipeline is not None, "the thread ends before the pipeline goes"
+        """Step once more, so that the pipeline frees the memory of cancelled answers."""
+        assert self._pipeline is not None, "the thread ends before the pipeline is released"
         if self._pipeline.has_non_finished_requests():
             self._pipeline.step()
 
     def _fail(self, error: Exception) -> None:
-        for answer, handle in list(self._under_way.items()):
+        for answer, handle in list(self._running.items()):
             answer.error = error
             self._end(answer, handle)

@@ -1,7 +1,7 @@
-"""Runs converted models with OpenVINO GenAI's continuous batching: several answers at once.
+"""Runs converted models with OpenVINO GenAI's continuous batching.
 
-Prompts are formatted and tokenised by Paddock and go in as ids, ids come out, and Paddock makes the
-text of them; GenAI's own tokenizer, which its pipeline wants to have, only knows the end token.
+Paddock formats and tokenizes prompts, passes token ids to GenAI, and decodes the generated ids.
+GenAI's own tokenizer, which its pipeline requires, is used for the end-of-text token only.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from core.runtimes.tokenizer import is_plain, load_tokenizer
 from core.runtimes.transformers_generate import (
     TRANSFORMERS,
     as_ids,
+    frozen_imports,
     last_line,
-    spared_from_collections,
 )
 from core.store.checkpoint import positions, read_json
 from core.store.library_env import quick_imports, refuse_telemetry
@@ -53,33 +53,33 @@ logger = logging.getLogger(__name__)
 DEFAULT_AT_ONCE = 8
 
 PROMPT_PIECE_TOKENS = 256
-"""Prompt tokens read in one step, GenAI's own default: for so long the others wait for a long
-prompt, and Stop for a prompt that is read."""
+"""Prompt tokens processed in one step, GenAI's default. Other answers wait this long for a step of
+a long prompt, and so does a cancellation during prefill."""
 
 KV_SHARE_OF_FREE = 0.5
-"""Of the memory that is free once a model is loaded, at most so much may be taken by the keys and
-values of all answers at once; fewer are let in at a time where that is too little."""
+"""Maximum fraction of the memory that is free after loading for the KV cache of all concurrent
+answers; if that is too little, fewer answers run at a time."""
 
 _UNKNOWN_POSITIONS = 4096
-"""Taken for a model that does not say how long a text it can hold."""
+"""Context length assumed for a model whose configuration does not state one."""
 
 _TOKENIZER_XML = "openvino_tokenizer.xml"
 
 
 class NotForGenAI(Exception):
-    """GenAI cannot run this model here; nobody sees this."""
+    """GenAI cannot run this model; the message says why. Never shown as an error."""
 
 
 class GenAIRuntime:
     """See :class:`core.runtimes.base.Runtime`.
 
-    What it cannot run, Optimum does; the loaded model's conditions then say so and why.
+    Models that GenAI cannot run are loaded with Optimum; their conditions then state the reason.
     """
 
     def __init__(self, at_once: int = DEFAULT_AT_ONCE) -> None:
         """
         Args:
-            at_once: answers that one model gives at the same time, at most.
+            at_once: maximum number of concurrent answers per model.
         """
         self._at_once = at_once
         self._optimum = OptimumRuntime()
@@ -87,11 +87,11 @@ class GenAIRuntime:
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
         refuse_telemetry()
-        with spared_from_collections("genai"):
+        with frozen_imports("genai"):
             import openvino_genai  # noqa: F401
             import tokenizers  # noqa: F401
         if folder is not None and not is_plain(folder):
-            with spared_from_collections(TRANSFORMERS), quick_imports():
+            with frozen_imports(TRANSFORMERS), quick_imports():
                 import transformers
 
                 _ = transformers.AutoTokenizer  # imported lazily, at the first use of the name
@@ -102,17 +102,17 @@ class GenAIRuntime:
         tokenizer = readable_tokenizer(folder, spec)
         try:
             return self.load_here(folder, spec, tokenizer)
-        except NotForGenAI as why:
-            return loaded_by_optimum(self._optimum, folder, spec, str(why))
+        except NotForGenAI as reason:
+            return load_with_optimum(self._optimum, folder, spec, str(reason))
 
     def load_here(self, folder: Path, spec: ModelSpec, tokenizer: Any) -> GenAIModel:
-        """Load ``folder`` for GenAI itself to run.
+        """Load ``folder`` with GenAI.
 
         Args:
-            tokenizer: what the model is to have as its own; the text of tokens is others' work.
+            tokenizer: the loaded model's ``tokenizer`` attribute; not used here.
 
         Raises:
-            NotForGenAI: another runtime must run it; the text says why.
+            NotForGenAI: GenAI cannot run it; the message says why.
             CorruptModelError: its files cannot be read.
             GenerationError: the device cannot run it.
         """
@@ -141,14 +141,14 @@ class GenAIRuntime:
         return model
 
 
-def loaded_by_optimum(
-    optimum: OptimumRuntime, folder: Path, spec: ModelSpec, why: str
+def load_with_optimum(
+    optimum: OptimumRuntime, folder: Path, spec: ModelSpec, reason: str
 ) -> LoadedModel:
-    """A model that GenAI cannot run, on Optimum; its conditions say so, and why."""
-    logger.info("%s: %s", spec.label, why)
+    """Load a model that GenAI cannot run with Optimum; its conditions state the reason."""
+    logger.info("%s: %s", spec.label, reason)
     optimum.prepare()
     model = optimum.load(folder, spec)
-    model.conditions = replace(model.conditions, runtime=RuntimeName.OPTIMUM.value, note=why)
+    model.conditions = replace(model.conditions, runtime=RuntimeName.OPTIMUM.value, note=reason)
     return model
 
 
@@ -172,27 +172,30 @@ class GenAIModel:
         self.at_once = _bounded(at_once, config, self.positions, self.conditions)
         self._pipeline = pipeline
         self._numbers = itertools.count()
-        self._under_way: list[BatchedAnswer] = []
+        self._running: list[BatchedAnswer] = []
         self._stepper = Stepper(pipeline, self._admit, _is_running)
 
     def generate(self, request: TokenRequest, on_token: OnToken) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.generate`; tokens come in another thread."""
+        """See :meth:`core.runtimes.base.LoadedModel.generate`.
+
+        ``on_token`` is called in another thread.
+        """
         answer = BatchedAnswer(request, on_token)
-        self._under_way.append(answer)
+        self._running.append(answer)
         try:
             self._stepper.add(answer)
             answer.ended.wait()
         finally:
-            self._under_way.remove(answer)
+            self._running.remove(answer)
         if answer.interrupted:
             raise InterruptedGeneration
         if isinstance(answer.error, RuntimeError):
-            raise _failure("answered", answer.error) from answer.error
+            raise _failure("Generation", answer.error) from answer.error
         if answer.error is not None:
             raise answer.error
 
     def log_probabilities(self, token_ids: Sequence[int]) -> list[float]:
-        """Natural logarithms of the probabilities of these tokens but the first, read at once.
+        """Return the natural log probabilities of all tokens but the first, from one forward pass.
 
         Raises:
             GenerationError: the runtime failed.
@@ -208,12 +211,15 @@ class GenAIModel:
                 self._pipeline.step()
             found = handle.read_all()[0].generated_log_probs
         except RuntimeError as error:
-            raise _failure("read a text", error) from error
+            raise _failure("Scoring a text", error) from error
         return list(found[1 : len(token_ids)])
 
     def interrupt(self, request: TokenRequest) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.interrupt`; the piece under way ends first."""
-        for answer in list(self._under_way):
+        """See :meth:`core.runtimes.base.LoadedModel.interrupt`.
+
+        The current step ends first.
+        """
+        for answer in list(self._running):
             if answer.request is request:
                 answer.interrupt()
 
@@ -235,10 +241,10 @@ class GenAIModel:
 
 
 def _generation_config(request: TokenRequest, end_ids: frozenset[int]) -> Any:
-    """GenAI's form of a request.
+    """Return the ``GenerationConfig`` of a request.
 
-    Left to itself GenAI ends an answer at the model's own end tokens too, so they are ignored where
-    the request does not name them; the batch then looks for the request's.
+    By default GenAI also ends an answer at the model's own end-of-text tokens. They are ignored if
+    the request does not name them; :class:`BatchedAnswer` then checks the request's stop ids.
     """
     import openvino_genai
 
@@ -262,7 +268,7 @@ def _generation_config(request: TokenRequest, end_ids: frozenset[int]) -> Any:
 
 
 def _check_of(folder: Path) -> GenAICheck | None:
-    """What was found of GenAI for the model in ``folder``; None where it is no stored model."""
+    """Return the stored result of the GenAI check; None if ``folder`` is not a stored model."""
     try:
         return read_manifest(folder).genai
     except CorruptModelError:
@@ -277,10 +283,10 @@ def _is_running(handle: Handle) -> bool:
 
 @contextmanager
 def _genai_tokenizer(folder: Path) -> Iterator[openvino_genai.Tokenizer | None]:
-    """GenAI's tokenizer of a stored model; converted now where the model was stored without.
+    """Load GenAI's tokenizer of a stored model, converting it if the model was stored without.
 
     Yields:
-        None where it cannot be converted.
+        None if it cannot be converted.
     """
     import openvino_genai
 
@@ -290,11 +296,11 @@ def _genai_tokenizer(folder: Path) -> Iterator[openvino_genai.Tokenizer | None]:
             return
         except RuntimeError as error:
             logger.warning("the OpenVINO tokenizer in %s cannot be read: %s", folder, error)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as aside:
-        yield _converted(folder, Path(aside))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        yield _convert_tokenizer(folder, Path(temporary))
 
 
-def _converted(folder: Path, aside: Path) -> openvino_genai.Tokenizer | None:
+def _convert_tokenizer(folder: Path, target: Path) -> openvino_genai.Tokenizer | None:
     import openvino
     import openvino_genai
 
@@ -305,8 +311,8 @@ def _converted(folder: Path, aside: Path) -> openvino_genai.Tokenizer | None:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         models = convert_tokenizer(tokenizer, with_detokenizer=True)
         for model, name in zip(models, ("tokenizer", "detokenizer"), strict=True):
-            openvino.save_model(model, aside / f"openvino_{name}.xml")
-        return openvino_genai.Tokenizer(str(aside))
+            openvino.save_model(model, target / f"openvino_{name}.xml")
+        return openvino_genai.Tokenizer(str(target))
     except LIBRARY_ERRORS as error:
         logger.info("no OpenVINO tokenizer for this model: %s", last_line(error))
         return None
@@ -325,7 +331,7 @@ def _pipeline(
     scheduler = openvino_genai.SchedulerConfig()
     scheduler.max_num_seqs = at_once
     scheduler.max_num_batched_tokens = PROMPT_PIECE_TOKENS
-    # Off, so that a repeated instruction takes the time that it says it takes.
+    # Off, so that timings of a repeated instruction are comparable.
     scheduler.enable_prefix_caching = False
     try:
         return openvino_genai.ContinuousBatchingPipeline(
@@ -340,7 +346,7 @@ def _pipeline(
 
 
 def _is_readable(folder: Path) -> bool:
-    """Whether OpenVINO can read the model's files: GenAI does not tell what it failed at."""
+    """Whether OpenVINO can read the model's files; GenAI's error does not tell the cause."""
     import openvino
 
     try:
@@ -351,11 +357,11 @@ def _is_readable(folder: Path) -> bool:
 
 
 def readable_tokenizer(folder: Path, spec: ModelSpec) -> Any:
-    """The tokenizer of a stored model.
+    """Load the tokenizer of a stored model.
 
     Raises:
         CorruptModelError: it cannot be read.
-        NotEnoughMemoryError: there is no memory for it.
+        NotEnoughMemoryError: out of memory.
     """
     try:
         return load_tokenizer(folder)
@@ -366,7 +372,7 @@ def readable_tokenizer(folder: Path, spec: ModelSpec) -> Any:
 
 
 def _resolved(device: str) -> str:
-    """The device itself: GenAI's batching wants to know on which one it runs."""
+    """Return the device that AUTO selects: GenAI's continuous batching needs a concrete device."""
     return next(iter(auto_devices()), "CPU") if device == AUTO else device
 
 
@@ -377,8 +383,11 @@ def _end_ids(folder: Path, config: dict[str, Any]) -> frozenset[int]:
 
 
 def _read_back(device: str, properties: dict[str, Any]) -> Conditions:
-    """What the plugin makes of these properties, asked of a small model compiled with them: GenAI
-    keeps its own compiled model to itself."""
+    """Return the effective conditions of these properties.
+
+    They are read from a small model compiled with the same properties, because GenAI does not give
+    access to its own compiled model.
+    """
     import numpy as np
     import openvino
     from openvino import opset13 as ops
@@ -391,7 +400,7 @@ def _read_back(device: str, properties: dict[str, Any]) -> Conditions:
 def _bounded(
     at_once: int, config: dict[str, Any], longest: int | None, conditions: Conditions
 ) -> int:
-    """How many answers there is memory for at once, each as long as the model allows."""
+    """Return how many answers of maximum length fit into memory at once, ``at_once`` at most."""
     per_position = kv_bytes_per_position(config, conditions.kv_cache_precision)
     if per_position is None:
         return at_once
@@ -400,8 +409,8 @@ def _bounded(
 
 
 def _failure(what: str, error: Exception) -> GenerationError:
-    logger.error("OpenVINO GenAI failed while the model %s", what, exc_info=error)
+    logger.error("%s failed in OpenVINO GenAI", what, exc_info=error)
     return GenerationError(
-        f"The model failed while it {what} ({last_line(error)}); try again, or choose another "
-        "precision, device or runtime."
+        f"{what} failed ({last_line(error)}). Try again, or choose another precision, device or "
+        "runtime."
     )

@@ -1,4 +1,4 @@
-"""How much memory the keys and values of one position take."""
+"""Size of the KV cache."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 ELEMENT_BYTES = {"u8": 1, "i8": 1, "f16": 2, "bf16": 2, "f32": 4}
-"""Of one element, by OpenVINO's name."""
+"""Bytes per element, by OpenVINO's name of the element type."""
 
-_QUANTISED = ("u8", "i8")
+_QUANTIZED = ("u8", "i8")
 
 _SCALE_AND_ZERO_POINT_BYTES = 8
-"""Two float32 that OpenVINO's CPU plugin keeps beside each head's 8-bit key and value."""
+"""Two float32 that OpenVINO's CPU plugin stores with each head's 8-bit key and value."""
 
 
 def kv_bytes_per_position(config: Mapping[str, Any], kv_precision: str | None) -> int | None:
-    """Bytes that the KV cache holds for one position: keys and values of all layers.
+    """Return the bytes of the KV cache per token: keys and values of all layers.
 
     Args:
         config: the content of ``config.json``.
         kv_precision: OpenVINO's name of the element type.
 
     Returns:
-        None where the configuration or the precision does not tell.
+        None if the configuration lacks a size or the precision is unknown.
     """
     size = ELEMENT_BYTES.get(kv_precision or "")
     try:
@@ -34,5 +34,5 @@ def kv_bytes_per_position(config: Mapping[str, Any], kv_precision: str | None) -
         return None
     if size is None:
         return None
-    per_head = width * size + (_SCALE_AND_ZERO_POINT_BYTES if kv_precision in _QUANTISED else 0)
+    per_head = width * size + (_SCALE_AND_ZERO_POINT_BYTES if kv_precision in _QUANTIZED else 0)
     return 2 * layers * kv_heads * per_head

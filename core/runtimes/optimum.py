@@ -14,9 +14,9 @@ from core.runtimes.spec import ExecutionHints, ModelSpec, TokenRequest
 from core.runtimes.transformers_generate import (
     TRANSFORMERS,
     as_ids,
+    frozen_imports,
     generate_tokens,
     last_line,
-    spared_from_collections,
 )
 from core.store.checkpoint import positions
 from core.store.library_env import quick_imports, refuse_telemetry
@@ -36,7 +36,7 @@ class OptimumRuntime:
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
         refuse_telemetry()
-        with spared_from_collections(TRANSFORMERS), quick_imports():
+        with frozen_imports(TRANSFORMERS), quick_imports():
             import optimum.intel
             import transformers
 
@@ -68,7 +68,7 @@ class OptimumModel:
     """See :class:`core.runtimes.base.LoadedModel`."""
 
     at_once = 1
-    """One ``OVModelForCausalLM`` is one infer request: a second generation would disturb it."""
+    """An ``OVModelForCausalLM`` has one infer request, so it runs one generation at a time."""
 
     def __init__(self, model: Any, tokenizer: Any, properties: dict[str, Any]) -> None:
         from transformers import GenerationConfig
@@ -76,7 +76,7 @@ class OptimumModel:
         self.tokenizer = tokenizer
         self.end_ids = as_ids(model.generation_config.eos_token_id)
         self.positions = positions(model.config.to_dict())
-        # The checkpoint's own sampling defaults must not mix with what the person chose.
+        # The checkpoint's sampling defaults must not be combined with the requested settings.
         model.generation_config = GenerationConfig()
         self.conditions = conditions_of(model.request.get_compiled_model(), properties)
         self._model = model
@@ -94,8 +94,8 @@ class OptimumModel:
                 raise InterruptedGeneration from None
             logger.exception("Generation failed")
             raise GenerationError(
-                f"The model failed while it answered ({last_line(error)}); try again, or "
-                "choose another precision or device."
+                f"Generation failed ({last_line(error)}). Try again, or choose another precision "
+                "or device."
             ) from error
         finally:
             self._in_prefill.clear()
@@ -109,8 +109,8 @@ class OptimumModel:
             logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
         except RuntimeError as error:
             raise GenerationError(
-                f"The model failed while it read a text ({last_line(error)}); try again, or "
-                "choose another precision or device."
+                f"Scoring a text failed ({last_line(error)}). Try again, or choose another "
+                "precision or device."
             ) from error
         return logits[0].float().numpy()
 
@@ -129,9 +129,10 @@ class OptimumModel:
 
 
 def openvino_properties(device: str, hints: ExecutionHints) -> dict[str, Any]:
-    """OpenVINO properties for these hints; ``AUTO`` takes them for the CPU it may choose.
+    """Return the OpenVINO properties for these hints; ``AUTO`` applies them on the CPU only.
 
-    No ``CACHE_DIR``: on CPU it makes the first load five times slower and doubles the memory.
+    ``CACHE_DIR`` is not set: on CPU it makes the first load five times slower and doubles the
+    memory.
     """
     chosen = {
         "INFERENCE_PRECISION_HINT": hints.inference_precision,
@@ -146,10 +147,10 @@ def openvino_properties(device: str, hints: ExecutionHints) -> dict[str, Any]:
 
 
 def conditions_of(compiled: Any, properties: dict[str, Any]) -> Conditions:
-    """Read back from a compiled model what it really runs with."""
+    """Read the effective conditions from a compiled model."""
     devices = tuple(compiled.get_property("EXECUTION_DEVICES"))
-    if properties.get("DEVICE_PROPERTIES"):  # compiled for AUTO, which knows its device's
-        used = devices[0].strip("()")  # in brackets while AUTO still prepares another
+    if properties.get("DEVICE_PROPERTIES"):  # compiled for AUTO
+        used = devices[0].strip("()")  # in brackets while AUTO still compiles for another device
         read = compiled.get_property("DEVICE_PROPERTIES").get(used, {}).get
     else:
         known = compiled.get_property("SUPPORTED_PROPERTIES")
@@ -166,29 +167,29 @@ def conditions_of(compiled: Any, properties: dict[str, Any]) -> Conditions:
 
 
 def _type_name(element_type: Any) -> str | None:
-    """OpenVINO's short name of an element type: f32, bf16, u8."""
+    """Return OpenVINO's short name of an element type: f32, bf16, u8."""
     return None if element_type is None else element_type.get_type_name()
 
 
 def out_of_memory(spec: ModelSpec) -> NotEnoughMemoryError:
-    """What to tell where the memory ran out while a model was loaded."""
+    """Return the error for a model whose loading ran out of memory."""
     return NotEnoughMemoryError(
-        f"The memory ran out while {spec.label} was loaded; choose a lower precision or a "
-        "smaller model, or close other programs."
+        f"Loading {spec.label} ran out of memory. Choose a lower precision or a smaller model, or "
+        "close other programs."
     )
 
 
 def unreadable(spec: ModelSpec, error: Exception) -> CorruptModelError:
-    """What to tell where the files of a model cannot be loaded."""
+    """Return the error for a model whose files cannot be loaded."""
     return CorruptModelError(
         f"The files of {spec.model} {spec.precision.phrase} cannot be loaded "
-        f"({last_line(error)}); delete them and convert the model again."
+        f"({last_line(error)}). Delete them and convert the model again."
     )
 
 
 def unrunnable(spec: ModelSpec, error: Exception) -> GenerationError:
-    """What to tell where the files are sound and the device cannot run them."""
+    """Return the error for a model that the device cannot run although its files are intact."""
     return GenerationError(
         f"{spec.device} cannot run {spec.model} {spec.precision.phrase} "
-        f"({last_line(error)}); choose another device or precision."
+        f"({last_line(error)}). Choose another device or precision."
     )

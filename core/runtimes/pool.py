@@ -1,4 +1,4 @@
-"""Which models are in memory, in the whole process: load, lease, evict."""
+"""Pool of the models in memory of this process: loads, leases and unloads them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.hardware.devices import (
     process_memory,
     require_device,
 )
-from core.runtimes.base import ApartModel, LoadedModel, Runtime
+from core.runtimes.base import LoadedModel, Runtime, SubprocessModel
 from core.runtimes.queue import TurnQueue
 from core.runtimes.spec import (
     ExecutionHints,
@@ -35,21 +35,20 @@ logger = logging.getLogger(__name__)
 
 MEMORY_PER_WEIGHT_BYTE = 2.0
 """Weights are memory-mapped and repacked by the plugin: 410 M INT8 took 350 MB private memory
-beside 390 MB of mapped file."""
+in addition to 390 MB of mapped file."""
 MEMORY_BASE_BYTES = 200 * 2**20
 """Activations, KV cache and tokenizer of a small model."""
 _POLL_S = 0.05
 
 OnProgress = Callable[[str, float | None], None]
-"""Told what is happening, as a sentence, and how much of it is done (0 to 1, None: unknown)."""
-
+"""Called with a progress message and the fraction done (0 to 1, None: unknown)."""
 
 HintsFor = Callable[[ModelSpec, StoredModel], ExecutionHints | None]
-"""Tells under which hints a stored model is loaded, where the spec leaves that open."""
+"""Returns the execution hints of a stored model whose spec has none; None: the default hints."""
 
 
 class Provider(Protocol):
-    """Hands out the converted model of a spec, converting it first where there is none."""
+    """Returns the stored model of a spec, converting it first if necessary."""
 
     def __call__(
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
@@ -58,13 +57,13 @@ class Provider(Protocol):
 
 @dataclass(frozen=True)
 class LoadFacts:
-    """What loading a model cost."""
+    """Time and memory of loading a model."""
 
     load_s: float
-    """Seconds to ready, warm-up included; conversion, if any, not."""
+    """Seconds until the model is ready, including warm-up, excluding conversion."""
     memory: ProcessMemory
-    """Growth of this process over load and warm-up, in bytes, that of others in it too, and of
-    the model's own where it has one."""
+    """Growth over load and warm-up of this process, including other activity in it, plus that of
+    the model's own process, if it has one."""
 
 
 @dataclass
@@ -80,7 +79,7 @@ class _Entry:
 
 @dataclass
 class _Load:
-    """A load under way; several may wait for it."""
+    """A load in progress; several answers may wait for it."""
 
     cancelled: threading.Event
     done: threading.Event
@@ -93,47 +92,46 @@ class _Load:
 
 @dataclass(frozen=True)
 class LoadedInfo:
-    """One loaded model, for people to look at."""
+    """A loaded model, for display."""
 
     spec: ModelSpec
     stored: StoredModel
     facts: LoadFacts
     in_use: int
-    """Answers running or waiting on it."""
+    """Number of answers that run on it or wait for it."""
     idle_s: float
 
 
 class Lease:
-    """The right to use a loaded model; it stays in memory as long as this is held."""
+    """Lease of a loaded model, which keeps it in memory."""
 
     def __init__(self, entry: _Entry) -> None:
         self._entry = entry
 
     @property
     def model(self) -> LoadedModel:
-        """The loaded model; generate on it only within :meth:`turn`, which keeps to what it takes
-        at a time."""
+        """The loaded model. Generate only within :meth:`turn`, which limits concurrent answers."""
         return self._entry.model
 
     @property
     def stored(self) -> StoredModel:
-        """The files it was loaded from."""
+        """The stored model that it was loaded from."""
         return self._entry.stored
 
     @property
     def facts(self) -> LoadFacts:
-        """What loading it cost."""
+        """Time and memory of loading it."""
         return self._entry.facts
 
     def turn(
         self, cancelled: threading.Event, on_place: Callable[[int], None], *, lane: str = ""
     ) -> AbstractContextManager[bool]:
-        """Wait in the model's line; see :meth:`core.runtimes.queue.TurnQueue.turn`."""
+        """Wait in the model's queue; see :meth:`core.runtimes.queue.TurnQueue.turn`."""
         return self._entry.queue.turn(cancelled, on_place, lane=lane)
 
 
 class ModelHandle:
-    """One model of a pool, loaded or not: what caches hold and answers are asked of."""
+    """Handle of a model of a pool, loaded or not."""
 
     def __init__(self, pool: ModelPool, spec: ModelSpec) -> None:
         self.spec = spec
@@ -147,17 +145,17 @@ class ModelHandle:
     def lease(
         self, on_progress: OnProgress, cancelled: threading.Event
     ) -> AbstractContextManager[Lease | None]:
-        """Hold the model, loading it first where needed; see :meth:`ModelPool.lease`."""
+        """Lease the model, loading it first if necessary; see :meth:`ModelPool.lease`."""
         return self._pool.lease(self.spec, on_progress, cancelled)
 
     def release(self) -> None:
-        """Free the model unless somebody uses it; it then leaves when memory is wanted."""
+        """Unload the model unless it is in use; it is then unloaded when memory is needed."""
         with suppress(ModelBusyError):
             self._pool.unload(self.spec)
 
 
 class ModelPool:
-    """Loads models one at a time, leases them, and lets the least recently used go."""
+    """Loads models one at a time, leases them, and unloads the least recently used."""
 
     def __init__(
         self,
@@ -169,9 +167,9 @@ class ModelPool:
     ) -> None:
         """
         Args:
-            hints_for: tells the hints of a model whose spec names none; None: the usual ones.
-            working: entered for as long as a model is loaded and warmed up, so that others may
-                know of it.
+            hints_for: returns the hints of a model whose spec has none.
+            working: context manager entered while a model is loaded and warmed up, so that
+                contention with other work is recorded.
         """
         self._settings = settings
         self._provider = provider
@@ -184,14 +182,14 @@ class ModelPool:
         self._load_lock = threading.Lock()
 
     def handle(self, spec: ModelSpec) -> ModelHandle:
-        """A handle on the model of ``spec``; nothing is loaded yet."""
+        """Return the handle of a model, without loading it."""
         return ModelHandle(self, spec)
 
     @contextmanager
     def lease(
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
     ) -> Iterator[Lease | None]:
-        """Hold the model of ``spec``, loading and even converting it first where needed.
+        """Lease the model of ``spec``, converting and loading it first if necessary.
 
         Yields:
             The lease, or None when ``cancelled`` was set before the model was ready.
@@ -199,7 +197,7 @@ class ModelPool:
         Raises:
             PaddockError: unknown device, too little memory, damaged files, failed conversion …
         """
-        entry = self._take(canonical(spec), on_progress, cancelled)
+        entry = self._acquire(canonical(spec), on_progress, cancelled)
         if entry is None:
             yield None
             return
@@ -207,13 +205,13 @@ class ModelPool:
             yield Lease(entry)
         finally:
             with self._lock:
-                self._give_back(entry)
+                self._release(entry)
 
     def loaded(self) -> tuple[LoadedInfo, ...]:
-        """The models in memory, the most recently used first."""
+        """Return the models in memory, the most recently used first."""
         now = time.monotonic()
         with self._lock:
-            self._forget_dead()
+            self._remove_dead()
             entries = sorted(self._entries.values(), key=lambda entry: -entry.last_used)
             return tuple(
                 LoadedInfo(e.spec, e.stored, e.facts, e.leases, now - e.last_used) for e in entries
@@ -226,20 +224,20 @@ class ModelPool:
 
     @property
     def settings(self) -> Settings:
-        """How many models are kept at most, and the memory that loading them leaves free."""
+        """Settings with the maximum number of loaded models and the memory reserve."""
         return self._settings
 
-    def room_beside(self, specs: Iterable[ModelSpec]) -> int:
-        """Bytes that loading more models may take, all idle ones but ``specs`` being let go."""
-        kept = {canonical(spec) for spec in specs}
+    def loadable_bytes(self, keep: Iterable[ModelSpec]) -> int:
+        """Return the bytes available after unloading all idle models but those to keep."""
+        kept = {canonical(spec) for spec in keep}
         free = available_memory_bytes() - self._settings.memory_reserve_mib * 2**20
-        return max(0, free + self._evictable(beside=kept))
+        return max(0, free + self._evictable(keep=kept))
 
     def unload(self, spec: ModelSpec) -> bool:
-        """Free a model that nobody uses; False where it was not loaded.
+        """Unload an idle model; return False if it was not loaded.
 
         Raises:
-            ModelBusyError: an answer is running or waiting on it.
+            ModelBusyError: an answer runs on it or waits for it.
         """
         with self._lock:
             entry = self._find(spec)
@@ -247,8 +245,8 @@ class ModelPool:
                 return False
             if entry.leases:
                 raise ModelBusyError(
-                    f"{_called(entry.spec, entry.stored)} is answering; stop the answer or wait "
-                    "for its end."
+                    f"{_display_name(entry.spec, entry.stored)} is generating an answer. Stop the "
+                    "answer or wait until it ends."
                 )
             del self._entries[entry.spec]
         entry.model.close()
@@ -257,7 +255,7 @@ class ModelPool:
         return True
 
     def close(self) -> None:
-        """Free every idle model; used at shutdown and by tests."""
+        """Unload all idle models; used at shutdown and by tests."""
         for info in self.loaded():
             try:
                 self.unload(info.spec)
@@ -265,33 +263,36 @@ class ModelPool:
                 logger.warning("%s is still in use and stays in memory", info.spec.label)
 
     def _find(self, spec: ModelSpec) -> _Entry | None:
-        """The entry of ``spec``; asks for no device while nothing is loaded; the lock is held."""
-        self._forget_dead()
+        """Return the entry of ``spec``; the caller holds the lock.
+
+        While nothing is loaded, devices are not listed.
+        """
+        self._remove_dead()
         if not self._entries:
             return None
         with suppress(UnknownDeviceError):
             return self._entries.get(canonical(spec))
         return None
 
-    def _forget_dead(self) -> None:
-        """Let models go whose process has died, whoever still has a lease; the lock is held."""
+    def _remove_dead(self) -> None:
+        """Remove models whose process has ended, even leased ones; the caller holds the lock."""
         for spec, entry in list(self._entries.items()):
-            if isinstance(entry.model, ApartModel) and not entry.model.alive:
-                logger.warning("%s is gone with its process", spec.label)
+            if isinstance(entry.model, SubprocessModel) and not entry.model.alive:
+                logger.warning("The process of %s has ended; the model is unloaded", spec.label)
                 del self._entries[spec]
                 entry.model.close()
 
-    def _give_back(self, entry: _Entry) -> None:
+    def _release(self, entry: _Entry) -> None:
         entry.leases -= 1
         entry.last_used = time.monotonic()
 
-    def _take(
+    def _acquire(
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
     ) -> _Entry | None:
-        """The entry of ``spec`` with one lease more, or None when cancelled."""
+        """Return the entry of ``spec`` with an additional lease, or None when cancelled."""
         while True:
             with self._lock:
-                self._forget_dead()
+                self._remove_dead()
                 entry = self._entries.get(spec)
                 if entry is not None:
                     entry.leases += 1
@@ -313,11 +314,11 @@ class ModelPool:
                 return load.entry
 
     def _abandon(self, load: _Load) -> None:
-        """Wait no longer for a load; what nobody waits for is not converted to its end."""
+        """Stop waiting for a load; cancel it if no other answer waits for it."""
         with self._lock:
             load.waiting -= 1
             if load.done.is_set() and load.entry is not None:
-                self._give_back(load.entry)  # it came at the last moment
+                self._release(load.entry)  # the load finished in the meantime
             elif load.waiting == 0:
                 load.cancelled.set()
 
@@ -340,17 +341,17 @@ class ModelPool:
                 self._load_lock.acquire()
             try:
                 if not load.cancelled.is_set():
-                    with self._working():  # over before the answer that wants the model begins
+                    with self._working():  # ends before the answer that waits for it begins
                         load.entry = self._load(spec, stored, report)
             finally:
                 self._load_lock.release()
-        except Exception as error:  # noqa: BLE001 - handed to everyone who waits for this load
+        except Exception as error:  # noqa: BLE001 - raised in every answer that waits for it
             if not load.cancelled.is_set():
                 load.error = error
         finally:
             with self._lock:
                 if load.entry is not None:
-                    # Leased to all who wait before anything else can evict it.
+                    # Leased to all waiting answers before another load can evict it.
                     load.entry.leases = load.waiting
                     self._entries[spec] = load.entry
                 del self._loads[spec]
@@ -368,21 +369,21 @@ class ModelPool:
         report("Warming up: the first answer repacks the weights.", None)
         try:
             _warm_up(model)
-        except Exception:  # raised again, once the memory is given back
+        except Exception:  # raised again after the memory is freed
             model.close()
             raise
         load_s = time.perf_counter() - started
         try:
-            grown = model.growth() if isinstance(model, ApartModel) else ProcessMemory(0, 0, 0)
+            grown = model.growth() if isinstance(model, SubprocessModel) else ProcessMemory(0, 0, 0)
         except PaddockError:
             model.close()
             raise
-        facts = LoadFacts(load_s, process_memory().beyond(before).plus(grown))
+        facts = LoadFacts(load_s, process_memory().growth_since(before).plus(grown))
         queue = TurnQueue(self._settings.max_queue, model.at_once)
         return _Entry(spec, stored, model, facts, queue, last_used=time.monotonic())
 
     def _make_room(self, spec: ModelSpec, stored: StoredModel) -> None:
-        """Let idle models go, the least recently used first, until this one fits.
+        """Unload idle models, the least recently used first, until this one fits.
 
         Raises:
             NotEnoughMemoryError: it does not fit even then.
@@ -391,7 +392,7 @@ class ModelPool:
         reserve = self._settings.memory_reserve_mib * 2**20
         while True:
             with self._lock:
-                self._forget_dead()
+                self._remove_dead()
             free = available_memory_bytes() - reserve
             full = len(self._entries) >= self._settings.max_loaded_models
             if free >= needed and not full:
@@ -402,26 +403,26 @@ class ModelPool:
                 try:
                     self.unload(victim)
                 except ModelBusyError:
-                    continue  # taken in the meantime; look again
+                    continue  # leased in the meantime; check again
             elif full:
                 raise NotEnoughMemoryError(
-                    f"{len(self._entries)} models are loaded and all of them are answering; "
-                    "wait for one of them to finish."
+                    f"{len(self._entries)} models are loaded and all of them are in use. "
+                    "Wait until one of them is idle."
                 )
             else:
                 raise NotEnoughMemoryError(
-                    f"{_called(spec, stored)} needs about {bytes_text(needed)} of memory and "
-                    f"{bytes_text(max(free, 0))} are free for it; choose a lower precision or "
-                    "a smaller model, or close other programs."
+                    f"{_display_name(spec, stored)} needs about {bytes_text(needed)} of memory, "
+                    f"but only {bytes_text(max(free, 0))} are free. Choose a lower precision or a "
+                    "smaller model, or close other programs."
                 )
 
-    def _evictable(self, beside: Collection[ModelSpec] = ()) -> int:
-        """Bytes that letting all idle models but those ``beside`` go may free, at most."""
+    def _evictable(self, keep: Collection[ModelSpec] = ()) -> int:
+        """Return the bytes that unloading all idle models but those to keep frees, at most."""
         with self._lock:
             return sum(
                 memory_needed(entry.stored)
                 for entry in self._entries.values()
-                if not entry.leases and entry.spec not in beside
+                if not entry.leases and entry.spec not in keep
             )
 
     def _least_recently_used(self) -> ModelSpec | None:
@@ -431,35 +432,35 @@ class ModelPool:
 
 
 def canonical(spec: ModelSpec) -> ModelSpec:
-    """``spec`` in the one form under which its model is loaded.
+    """Return ``spec`` in the canonical form used as the key of loaded models.
 
     Raises:
-        UnknownDeviceError: the device is not one that OpenVINO reports.
+        UnknownDeviceError: OpenVINO does not report the device.
     """
     device = require_device(spec.device)
-    usual = spec.hints in (None, ExecutionHints.default_for(spec.precision, device))
-    return replace(spec, device=device, hints=None if usual else spec.hints)
+    default = spec.hints in (None, ExecutionHints.default_for(spec.precision, device))
+    return replace(spec, device=device, hints=None if default else spec.hints)
 
 
 def memory_needed(stored: StoredModel) -> int:
-    """Bytes of memory that loading this model will take, estimated from its weights."""
+    """Return the memory in bytes that loading this model needs, estimated from its weights."""
     return memory_for(stored.manifest.weight_bytes)
 
 
 def memory_for(weight_bytes: int) -> int:
-    """Bytes of memory that loading weights of this size will take."""
+    """Return the memory in bytes that loading weights of this size needs."""
     return int(MEMORY_PER_WEIGHT_BYTE * weight_bytes) + MEMORY_BASE_BYTES
 
 
 def _await(load: _Load, on_progress: OnProgress, cancelled: threading.Event) -> bool:
-    """Wait for a load, passing its progress on; False when cancelled first."""
-    told: tuple[str, float | None] | None = None
+    """Wait for a load, reporting its progress; return False when cancelled first."""
+    reported: tuple[str, float | None] | None = None
     while True:
         finished = load.done.wait(_POLL_S)
         current = (load.message, load.fraction)
-        if current != told:
+        if current != reported:
             on_progress(*current)
-            told = current
+            reported = current
         if finished:
             return True
         if cancelled.is_set():
@@ -467,12 +468,11 @@ def _await(load: _Load, on_progress: OnProgress, cancelled: threading.Event) -> 
 
 
 def _warm_up(model: LoadedModel) -> None:
-    """Generate two tokens: weights are repacked at the first, the second is a warm step."""
+    """Generate two tokens: the first repacks the weights, the second is a warm step."""
     ids = tuple(model.tokenizer("Hello", add_special_tokens=False)["input_ids"]) or (0,)
     request = TokenRequest(ids, SamplingSettings(max_new_tokens=2, greedy=True))
     model.generate(request, lambda token: True)
 
 
-def _called(spec: ModelSpec, stored: StoredModel) -> str:
-    """A model as people know it, in a sentence."""
+def _display_name(spec: ModelSpec, stored: StoredModel) -> str:
     return f"{stored.title} · {stored.label} · {spec.device}"

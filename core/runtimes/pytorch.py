@@ -1,6 +1,6 @@
-"""Runs a checkpoint with PyTorch, as its maker does: the baseline of the benchmark.
+"""Runs an unconverted checkpoint with PyTorch: the baseline of the benchmark.
 
-No page offers it. It reads the original's folder, not a converted one, and knows no INT8 or INT4.
+No page offers it. It loads the original checkpoint and supports neither INT8 nor INT4.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from core.runtimes.spec import ModelSpec, TokenRequest
 from core.runtimes.transformers_generate import (
     TRANSFORMERS,
     as_ids,
+    frozen_imports,
     generate_tokens,
     last_line,
-    spared_from_collections,
 )
 from core.store.checkpoint import positions
 from core.store.library_env import quick_imports
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DTYPES = {Precision.FP32: "float32", Precision.FP16: "bfloat16"}
-"""Type of weights and arithmetic, as ``torch`` names it. CPUs have no fast float16 arithmetic:
-PyTorch's is many times slower than bfloat16 there, and nobody would run it."""
+"""``torch`` dtype of weights and arithmetic. CPUs have no fast float16 arithmetic: in PyTorch it is
+many times slower than bfloat16."""
 
 _TYPE_NAMES = {"float32": "f32", "bfloat16": "bf16"}
-"""The same in OpenVINO's names, in which conditions are kept."""
+"""OpenVINO's names of these types, used in :class:`Conditions`."""
 
 
 class PyTorchRuntime:
@@ -46,19 +46,19 @@ class PyTorchRuntime:
 
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
-        with spared_from_collections(TRANSFORMERS), quick_imports():
+        with frozen_imports(TRANSFORMERS), quick_imports():
             import transformers
 
             # Both import lazily, at the first use of a name.
             _ = transformers.AutoModelForCausalLM, transformers.AutoTokenizer
 
     def load(self, folder: Path, spec: ModelSpec) -> PyTorchModel:
-        """Load the checkpoint in ``folder`` on the CPU, in the type of :data:`DTYPES`.
+        """Load the checkpoint in ``folder`` on the CPU, with the dtype of :data:`DTYPES`.
 
         Raises:
-            BadRequestError: another precision or device.
+            BadRequestError: the precision or device is not supported.
             CorruptModelError: its files cannot be read.
-            NotEnoughMemoryError: the memory ran out.
+            NotEnoughMemoryError: out of memory.
         """
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -74,13 +74,13 @@ class PyTorchRuntime:
             )
         except MemoryError as error:
             raise NotEnoughMemoryError(
-                f"The memory ran out while {spec.label} was loaded with PyTorch; choose a smaller "
-                "model, or close other programs."
+                f"Loading {spec.label} with PyTorch ran out of memory. Choose a smaller model, or "
+                "close other programs."
             ) from error
         except Exception as error:  # tokenizers raises Exception itself
             raise CorruptModelError(
                 f"The checkpoint of {spec.model} cannot be loaded with PyTorch "
-                f"({last_line(error)}); fetch or copy it again."
+                f"({last_line(error)}). Download or copy it again."
             ) from error
         return PyTorchModel(network.eval(), tokenizer, dtype)
 
@@ -97,7 +97,7 @@ class PyTorchModel:
         self.tokenizer = tokenizer
         self.end_ids = as_ids(network.generation_config.eos_token_id)
         self.positions = positions(network.config.to_dict())
-        # The checkpoint's own sampling defaults must not mix with what was chosen.
+        # The checkpoint's sampling defaults must not be combined with the requested settings.
         network.generation_config = GenerationConfig()
         self.conditions = Conditions(
             execution_precision=_TYPE_NAMES[dtype],
@@ -111,13 +111,13 @@ class PyTorchModel:
 
     def generate(self, request: TokenRequest, on_token: OnToken) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.generate`."""
-        handed_on = False
+        has_token = False
 
         def take(token_id: int) -> bool:
-            nonlocal handed_on
+            nonlocal has_token
             if self._interrupted.is_set():
                 return False
-            handed_on = True
+            has_token = True
             return on_token(token_id)
 
         self._interrupted.clear()
@@ -126,10 +126,10 @@ class PyTorchModel:
             generate_tokens(self._network, request, take, self._in_prefill.clear)
         except RuntimeError as error:
             logger.exception("Generation failed")
-            raise _failure("answered", error) from error
+            raise _failure("Generation", error) from error
         finally:
             self._in_prefill.clear()
-        if self._interrupted.is_set() and not handed_on:
+        if self._interrupted.is_set() and not has_token:
             raise InterruptedGeneration
 
     def scores(self, token_ids: Sequence[int]) -> np.ndarray:
@@ -141,11 +141,11 @@ class PyTorchModel:
             with torch.inference_mode():
                 logits: torch.Tensor = self._network(input_ids=ids).logits
         except RuntimeError as error:
-            raise _failure("read a text", error) from error
+            raise _failure("Scoring a text", error) from error
         return logits[0].float().numpy()
 
     def interrupt(self, request: TokenRequest) -> None:
-        """End the answer after the step that runs: PyTorch cannot be stopped within one."""
+        """End the answer after the current step; PyTorch cannot be interrupted within a step."""
         if self._in_prefill.is_set():
             self._interrupted.set()
 
@@ -158,19 +158,18 @@ class PyTorchModel:
 def _dtype_for(spec: ModelSpec) -> str:
     if spec.precision not in DTYPES:
         raise BadRequestError(
-            f"PyTorch runs checkpoints in FP32 and FP16, not in {spec.precision.label}; choose one "
+            f"PyTorch runs checkpoints in FP32 and FP16, not in {spec.precision.label}. Choose one "
             "of those, or another runtime."
         )
     if spec.device not in ("CPU", "AUTO"):
         raise BadRequestError(
-            f"PyTorch is the baseline on the CPU, not on {spec.device}; choose the CPU, or another "
-            "runtime."
+            f"PyTorch is supported on the CPU only, not on {spec.device}. Choose the CPU, or "
+            "another runtime."
         )
     return DTYPES[spec.precision]
 
 
 def _failure(what: str, error: Exception) -> GenerationError:
     return GenerationError(
-        f"PyTorch failed while it {what} ({last_line(error)}); try again, or choose another "
-        "precision."
+        f"{what} with PyTorch failed ({last_line(error)}). Try again, or choose another precision."
     )

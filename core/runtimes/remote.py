@@ -1,7 +1,7 @@
-"""Models of servers elsewhere that speak OpenAI's protocol, through the ``openai`` client.
+"""Models of remote servers with an OpenAI-compatible API, through the ``openai`` client.
 
-Nothing of them is loaded here: a lease asks whether the server is there, and an answer is one
-streamed chat completion. The server formats the prompt, tokenizes, stops and counts.
+Nothing is loaded: a lease checks that the server is reachable, and an answer is a streamed chat
+completion. The server formats the prompt, tokenizes, applies stop texts and counts tokens.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.02
 _TRUST_S = 15.0
-"""Seconds for which a server that answered counts as being there."""
-_CAN_BE_LEFT_OUT = ("stream_options", "seed", "top_k", "repetition_penalty")
-"""Fields that some servers refuse; the answer is then asked for without them."""
+"""Seconds for which a server counts as reachable after it responded."""
+_OPTIONAL_FIELDS = ("stream_options", "seed", "top_k", "repetition_penalty")
+"""Request fields that some servers reject; the request is then sent again without them."""
 _WORDS = {"seed": "the seed", "top_k": "top-k", "repetition_penalty": "the repetition penalty"}
 
 
 @dataclass
 class _Reply:
-    """What came so far of one answer, beside its text."""
+    """State of an answer, without its text."""
 
     begun: bool = False
     finish: str | None = None
@@ -93,28 +93,28 @@ class RemoteModel:
     def _conditions_of(self, request: TextRequest, reply: _Reply) -> Conditions:
         notes = [self.conditions.note or ""]
         if reply.new_tokens is None:
-            notes.append("tokens counted by the pieces that came, since the server does not tell")
+            notes.append("tokens counted by received chunks, as the server reports no usage")
         left_out = [_WORDS[name] for name in _WORDS if name in self._refused & _optional(request)]
         if left_out:
-            notes.append(f"without {' and '.join(left_out)}, which the server refuses")
+            notes.append(f"without {' and '.join(left_out)}, which the server rejects")
         return replace(self.conditions, note="; ".join(notes))
 
-    # What follows runs in the remotes' thread.
+    # The following methods run in the remotes' thread.
 
-    async def _stream(self, request: TextRequest, tell: Callable[[str], None]) -> _Reply:
+    async def _stream(self, request: TextRequest, on_text: Callable[[str], None]) -> _Reply:
         """
         Raises:
-            RemoteError: the server cannot be reached, refused, failed, or did not keep to the
-                protocol.
+            RemoteError: the server cannot be reached, rejected the request, failed, or violated
+                the protocol.
         """
         from core.remotes.client import FAILURES
 
         reply = _Reply()
         try:
-            stream = await self._ask(request)
+            stream = await self._request(request)
             try:
                 async for chunk in stream:
-                    _take(chunk, reply, tell)
+                    _read_chunk(chunk, reply, on_text)
             finally:
                 await stream.close()
         except FAILURES as error:
@@ -126,8 +126,8 @@ class RemoteModel:
             raise RemoteError(f"{self._wire.remote.host} withheld the rest of the answer.")
         return reply
 
-    async def _ask(self, request: TextRequest) -> Any:
-        """The stream of chunks, asked for again without fields that the server refuses."""
+    async def _request(self, request: TextRequest) -> Any:
+        """Send the request and return the stream; retry without fields that the server rejects."""
         import openai
 
         from core.remotes.client import Nonsense
@@ -175,7 +175,7 @@ class RemoteModel:
 
 
 def _optional(request: TextRequest) -> set[str]:
-    """Fields of this request that a server may refuse; what is switched off is not sent."""
+    """Return the optional fields of this request; disabled settings are not sent."""
     sampling, fields = request.sampling, {"stream_options"}
     if sampling.repetition_penalty != 1.0:
         fields.add("repetition_penalty")
@@ -187,20 +187,20 @@ def _optional(request: TextRequest) -> set[str]:
 
 
 def _sent(body: dict[str, Any]) -> set[str]:
-    return (body.keys() | body.get("extra_body", {}).keys()) & set(_CAN_BE_LEFT_OUT)
+    return (body.keys() | body.get("extra_body", {}).keys()) & set(_OPTIONAL_FIELDS)
 
 
 def _refused_fields(error: Any, sent: set[str]) -> set[str]:
-    """Which of the fields that were sent to leave out now: those that the server names."""
-    said = f"{error.message} {error.body} {error.param}"
-    return {name for name in sent if name in said}
+    """Return the sent fields that the server's error names."""
+    message = f"{error.message} {error.body} {error.param}"
+    return {name for name in sent if name in message}
 
 
-def _take(chunk: Any, reply: _Reply, tell: Callable[[str], None]) -> None:
-    """Read one chunk, which the client has not checked.
+def _read_chunk(chunk: Any, reply: _Reply, on_text: Callable[[str], None]) -> None:
+    """Read one chunk, which the client has not validated.
 
     Raises:
-        Nonsense: it is none.
+        Nonsense: it is not a chat completion chunk.
     """
     from core.remotes.client import Nonsense
 
@@ -211,27 +211,27 @@ def _take(chunk: Any, reply: _Reply, tell: Callable[[str], None]) -> None:
     choices = getattr(chunk, "choices", None)
     if not isinstance(choices, list):
         if usage is None:
-            raise Nonsense("pieces that belong to no answer")
+            raise Nonsense("chunks without choices")
         return
     for choice in choices[:1]:
         delta = getattr(choice, "delta", None)
         text = getattr(delta, "content", None)
-        thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+        reasoning = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
         if isinstance(text, str) and text:
             reply.begun = True
-            tell(text)
-        elif isinstance(thought, str) and thought:
-            tell("")
+            on_text(text)
+        elif isinstance(reasoning, str) and reasoning:
+            on_text("")
         elif text is not None and not isinstance(text, str):
-            raise Nonsense("pieces that are no text")
+            raise Nonsense("chunks whose content is not text")
         finish = getattr(choice, "finish_reason", None)
         if isinstance(finish, str) and finish:
             reply.finish = finish
 
 
 def _count(value: object) -> int | None:
-    sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
-    return value if sound else None
+    valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+    return value if valid else None
 
 
 def _conditions(remote: Remote, listing: Listing) -> Conditions:
@@ -251,7 +251,7 @@ def _conditions(remote: Remote, listing: Listing) -> Conditions:
         hints={name: value for name, value in hints.items() if value is not None},
         note=f"over the network, {remote.host}{trip}",
         host=remote.host,
-        beside=None if remote.on_this_machine else remote.host,
+        shared_host=None if remote.on_this_machine else remote.host,
     )
 
 
@@ -260,12 +260,12 @@ def _rounded(value: float | None) -> float | None:
 
 
 class RemoteLease:
-    """The right to ask a remote's model; the counterpart of :class:`core.runtimes.pool.Lease`."""
+    """Lease of a remote model; the counterpart of :class:`core.runtimes.pool.Lease`."""
 
     stored = None
-    """There are no files of it here."""
+    """A remote model has no files here."""
     facts = None
-    """Nor was it loaded."""
+    """A remote model is not loaded."""
 
     def __init__(self, model: TextModel, queue: TurnQueue) -> None:
         self.model = model
@@ -274,15 +274,15 @@ class RemoteLease:
     def turn(
         self, cancelled: threading.Event, on_place: Callable[[int], None], *, lane: str = ""
     ) -> AbstractContextManager[bool]:
-        """Wait in the server's line; see :meth:`core.runtimes.queue.TurnQueue.turn`."""
+        """Wait in the server's queue; see :meth:`core.runtimes.queue.TurnQueue.turn`."""
         return self._queue.turn(cancelled, on_place, lane=lane)
 
 
 class RemoteHandle:
-    """A model of a remote: the counterpart of :class:`core.runtimes.pool.ModelHandle`."""
+    """Handle of a remote model; the counterpart of :class:`core.runtimes.pool.ModelHandle`."""
 
     loaded = True
-    """There is nothing to load."""
+    """A remote model needs no loading."""
 
     def __init__(self, pool: RemotePool, spec: ModelSpec) -> None:
         self.spec = spec
@@ -291,15 +291,15 @@ class RemoteHandle:
     def lease(
         self, on_progress: OnProgress, cancelled: threading.Event
     ) -> AbstractContextManager[RemoteLease | None]:
-        """Ask whether the server is there; see :meth:`RemotePool.lease`."""
+        """Check that the server is reachable; see :meth:`RemotePool.lease`."""
         return self._pool.lease(self.spec, on_progress, cancelled)
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Do nothing; a remote model takes no memory here."""
 
 
 class RemotePool:
-    """Leases models of remotes; a line for each remote keeps to how much it is asked for."""
+    """Leases remote models; a queue per server limits concurrent requests."""
 
     def __init__(self, directory: Directory, settings: Settings) -> None:
         self.directory = directory
@@ -308,24 +308,24 @@ class RemotePool:
         self._lock = threading.Lock()
 
     def handle(self, spec: ModelSpec) -> RemoteHandle:
-        """The handle of a model; asks nobody."""
+        """Return the handle of a model, without a request to the server."""
         return RemoteHandle(self, spec)
 
     @contextmanager
     def lease(
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
     ) -> Iterator[RemoteLease | None]:
-        """Ask whether the server is there, unless it just was, and lease one of its models.
+        """Lease a model after checking that its server is reachable, unless that is known.
 
         Yields:
-            The lease, or None when ``cancelled`` was set before the server answered.
+            The lease, or None when ``cancelled`` was set before the server responded.
 
         Raises:
             PaddockError: there is no such remote, or it cannot be reached.
         """
         name, model = split_name(spec.model)
         remote = self.directory.book.get(name)
-        listing = self._reached(remote, on_progress, cancelled)
+        listing = self._connect(remote, on_progress, cancelled)
         if listing is None:
             yield None
             return
@@ -341,29 +341,21 @@ class RemotePool:
                 name, TurnQueue(settings.max_queue, settings.remote_at_once)
             )
 
-    def _reached(
+    def _connect(
         self, remote: Remote, on_progress: OnProgress, cancelled: threading.Event
     ) -> Listing | None:
         known = self.directory.listing(remote)
         if known is not None and known.reachable and known.age_s < _TRUST_S:
             return known
-        on_progress(f"Asking {remote.host}.", None)
-        asked = self.directory.ask(remote)
+        on_progress(f"Connecting to {remote.host}.", None)
+        pending = self.directory.ask(remote)
         while not cancelled.is_set():
             try:
-                listing = asked.result(_POLL_S)
+                listing = pending.result(_POLL_S)
             except TimeoutError:
                 continue
-            return _usable(listing)
+            error = listing.error
+            if error is None or isinstance(error, NoListingError):
+                return listing
+            raise type(error)(str(error))  # a copy, since several threads may raise it
         return None
-
-
-def _usable(listing: Listing) -> Listing:
-    """
-    Raises:
-        PaddockError: the server did not answer.
-    """
-    error = listing.error
-    if error is None or isinstance(error, NoListingError):
-        return listing
-    raise type(error)(str(error))  # in several threads at once: each needs one of its own

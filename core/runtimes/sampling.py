@@ -1,4 +1,4 @@
-"""The sampling settings that a model begins with, before a person or a program chooses others."""
+"""Default sampling settings of a model."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ _FILE = "generation_config.json"
 
 
 def default_sampling(store: ModelStore, model: str) -> SamplingSettings:
-    """What the model's card recommends, as its row in the catalogue has it; else what its
-    ``generation_config.json`` says, where that is on disk; else Dolly's settings.
+    """Return the default sampling settings of a model.
+
+    These are the recommendation of its model card, if its catalogue row has one; else those of its
+    ``generation_config.json``, if it is on disk; else the defaults of :class:`SamplingSettings`.
 
     Args:
-        store: where the model may lie.
-        model: key for programs, or what else is resolved to it; one that is not known, or runs on
-            a server elsewhere, gets Dolly's.
+        store: the model store.
+        model: key or any other name of the model; unknown and remote models get the defaults.
     """
-    usual = SamplingSettings()
+    defaults = SamplingSettings()
     row = catalogue().get(model)
     if row is not None and row.sampling is not None:
-        advice = row.sampling
+        card = row.sampling
         return replace(
-            usual,
-            temperature=usual.temperature if advice.temperature is None else advice.temperature,
-            top_p=usual.top_p if advice.top_p is None else advice.top_p,
+            defaults,
+            temperature=defaults.temperature if card.temperature is None else card.temperature,
+            top_p=defaults.top_p if card.top_p is None else card.top_p,
         )
     for path in _files(store, model):
         try:
-            return _of_file(path, path.stat().st_mtime_ns)
-        except (OSError, ValueError):  # not there, or no JSON: the next one
+            return _from_file(path, path.stat().st_mtime_ns)
+        except (OSError, ValueError):  # missing, or not JSON: try the next one
             continue
-    return usual
+    return defaults
 
 
 def _files(store: ModelStore, model: str) -> list[Path]:
-    """Where the file may lie: beside a stored model, or in the original's folder."""
+    """Return the paths where the file may be: in stored models, or in the original checkpoint."""
     try:
         source = store.resolve(model)
         stored = [store.get(source, precision) for precision in Precision]
@@ -56,23 +57,27 @@ def _files(store: ModelStore, model: str) -> list[Path]:
 
 
 @lru_cache(maxsize=64)
-def _of_file(path: Path, _mtime_ns: int) -> SamplingSettings:
+def _from_file(path: Path, _mtime_ns: int) -> SamplingSettings:
     """
+    Args:
+        _mtime_ns: modification time; part of the cache key.
+
     Raises:
-        OSError, ValueError: the file cannot be read, or is no JSON object.
+        OSError, ValueError: the file cannot be read, or is not a JSON object.
     """
     found = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no object")
-    usual = SamplingSettings()
-    temperature = _number(found, "temperature", usual.temperature)
+        raise ValueError(f"{path} is not a JSON object")
+    defaults = SamplingSettings()
+    temperature = _number(found, "temperature", defaults.temperature)
     if found.get("do_sample") is False or temperature < TEMPERATURE_RANGE[0]:
-        return replace(usual, greedy=True)
+        return replace(defaults, greedy=True)
+    top_p, top_k = _number(found, "top_p", defaults.top_p), _number(found, "top_k", defaults.top_k)
     return replace(
-        usual,
+        defaults,
         temperature=min(temperature, TEMPERATURE_RANGE[1]),
-        top_p=min(max(_number(found, "top_p", usual.top_p), TOP_P_RANGE[0]), TOP_P_RANGE[1]),
-        top_k=min(max(int(_number(found, "top_k", usual.top_k)), TOP_K_RANGE[0]), TOP_K_RANGE[1]),
+        top_p=min(max(top_p, TOP_P_RANGE[0]), TOP_P_RANGE[1]),
+        top_k=min(max(int(top_k), TOP_K_RANGE[0]), TOP_K_RANGE[1]),
     )
 
 

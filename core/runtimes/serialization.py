@@ -1,5 +1,4 @@
-"""What a process and those it starts to run models have in common: values as JSON, and signs of
-trouble."""
+"""JSON serialization of values and errors between this process and its child processes."""
 
 from __future__ import annotations
 
@@ -29,12 +28,12 @@ OUT_OF_MEMORY_SIGNS = (
     "memoryerror",
     "can't start new thread",
 )
-"""In lower case, what libraries say or leave behind when an allocation failed; the last is
-Python's when there is no room for a thread's stack."""
+"""Lower-case parts of library messages after a failed allocation; the last is Python's, when there
+is no memory for a thread's stack."""
 
 
-def plain_spec(spec: ModelSpec) -> dict[str, Any]:
-    """A spec as JSON."""
+def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
+    """Return a spec as JSON."""
     return {
         "model": spec.model,
         "precision": spec.precision.value,
@@ -44,8 +43,8 @@ def plain_spec(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
-def loaded_spec(plain: Mapping[str, Any]) -> ModelSpec:
-    """The spec that :func:`plain_spec` wrote."""
+def spec_from_json(plain: Mapping[str, Any]) -> ModelSpec:
+    """Return the spec that :func:`spec_to_json` wrote."""
     return ModelSpec(
         model=plain["model"],
         precision=Precision(plain["precision"]),
@@ -55,8 +54,8 @@ def loaded_spec(plain: Mapping[str, Any]) -> ModelSpec:
     )
 
 
-def plain_request(request: TokenRequest) -> dict[str, Any]:
-    """A request as JSON."""
+def request_to_json(request: TokenRequest) -> dict[str, Any]:
+    """Return a request as JSON."""
     return {
         "prompt_ids": list(request.prompt_ids),
         "sampling": asdict(request.sampling),
@@ -64,8 +63,8 @@ def plain_request(request: TokenRequest) -> dict[str, Any]:
     }
 
 
-def loaded_request(plain: Mapping[str, Any]) -> TokenRequest:
-    """The request that :func:`plain_request` wrote."""
+def request_from_json(plain: Mapping[str, Any]) -> TokenRequest:
+    """Return the request that :func:`request_to_json` wrote."""
     return TokenRequest(
         tuple(plain["prompt_ids"]),
         SamplingSettings(**plain["sampling"]),
@@ -73,18 +72,21 @@ def loaded_request(plain: Mapping[str, Any]) -> TokenRequest:
     )
 
 
-def loaded_conditions(plain: Mapping[str, Any]) -> Conditions:
-    """The conditions that :func:`dataclasses.asdict` wrote."""
+def conditions_from_json(plain: Mapping[str, Any]) -> Conditions:
+    """Return the conditions that :func:`dataclasses.asdict` wrote."""
     return Conditions(**{**plain, "devices_used": tuple(plain["devices_used"])})
 
 
-def loaded_memory(plain: Mapping[str, Any]) -> ProcessMemory:
-    """The memory that :func:`dataclasses.asdict` wrote."""
+def memory_from_json(plain: Mapping[str, Any]) -> ProcessMemory:
+    """Return the memory that :func:`dataclasses.asdict` wrote."""
     return ProcessMemory(**plain)
 
 
-def loaded_error(name: str, message: str) -> PaddockError:
-    """The worker's error, in its own class."""
+def error_from_json(name: str, message: str) -> PaddockError:
+    """Return the child process's error as an exception of its own class.
+
+    An unknown class becomes :class:`core.errors.GenerationError`.
+    """
     kind = getattr(core.errors, name, None)
     if isinstance(kind, type) and issubclass(kind, PaddockError):
         return kind(message)

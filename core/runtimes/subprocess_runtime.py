@@ -1,7 +1,7 @@
-"""Runs GenAI's models in processes of their own, so that the pages never wait for a model's step.
+"""Runs GenAI models in their own processes, so that pages never wait for a generation step.
 
-The process runs :mod:`core.runtimes.subprocess_worker`. Prompts are tokenised and answers decoded
-on this side; only token ids cross. When the process dies, only its own answers fail.
+The process runs :mod:`core.runtimes.subprocess_worker`. This process tokenizes prompts and decodes
+answers; only token ids are exchanged. If the process dies, only its own answers fail.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from core.runtimes.base import (
     OnToken,
     StampedId,
 )
-from core.runtimes.genai import DEFAULT_AT_ONCE, loaded_by_optimum, readable_tokenizer
+from core.runtimes.genai import DEFAULT_AT_ONCE, load_with_optimum, readable_tokenizer
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.serialization import (
-    loaded_conditions,
-    loaded_error,
-    loaded_memory,
-    plain_request,
-    plain_spec,
+    conditions_from_json,
+    error_from_json,
+    memory_from_json,
+    request_to_json,
+    spec_to_json,
 )
 from core.runtimes.spec import ModelSpec, TokenRequest
 from core.runtimes.tokenizer import is_plain
-from core.runtimes.transformers_generate import TRANSFORMERS, spared_from_collections
+from core.runtimes.transformers_generate import TRANSFORMERS, frozen_imports
 from core.store.library_env import quick_imports
 from core.workers.process import ChildProcess
 
@@ -45,36 +45,38 @@ logger = logging.getLogger(__name__)
 _PROCESS = "core.runtimes.subprocess_worker"
 
 _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "PADDOCK_DATABASE_URL")
-"""Variables that a process which only computes has no use for."""
+"""Environment variables that are not passed on, as the process does not need them."""
 
 
-class ApartRuntime:
-    """See :class:`core.runtimes.base.Runtime`: :class:`core.runtimes.genai.GenAIRuntime`, apart.
+class SubprocessRuntime:
+    """:class:`core.runtimes.genai.GenAIRuntime` in a subprocess; see
+    :class:`core.runtimes.base.Runtime`.
 
-    What GenAI cannot run, Optimum does, in this process; the loaded model's conditions say so.
+    Models that GenAI cannot run are loaded with Optimum in this process; their conditions then
+    state the reason.
     """
 
     def __init__(self, at_once: int = DEFAULT_AT_ONCE) -> None:
         """
         Args:
-            at_once: answers that one model gives at the same time, at most.
+            at_once: maximum number of concurrent answers per model.
         """
         self._at_once = at_once
         self._optimum = OptimumRuntime()
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._spare: _Process | None = None
-        """One that has its libraries and no model yet."""
+        """A process that has imported its libraries and has no model yet."""
 
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
-        with self._turn:
+        with self._lock:
             if self._spare is None or not self._spare.alive:
                 self._spare = _Process(self._at_once)
             spare = self._spare
-        with spared_from_collections("tokenizers"):
+        with frozen_imports("tokenizers"):
             import tokenizers  # noqa: F401
         if folder is not None and not is_plain(folder):
-            with spared_from_collections(TRANSFORMERS), quick_imports():
+            with frozen_imports(TRANSFORMERS), quick_imports():
                 import transformers
 
                 _ = transformers.AutoTokenizer  # imported lazily, at the first use of the name
@@ -82,7 +84,7 @@ class ApartRuntime:
 
     def load(self, folder: Path, spec: ModelSpec) -> LoadedModel:
         """Load ``folder`` on the device of ``spec``, with its hints."""
-        with self._turn:
+        with self._lock:
             process, self._spare = self._spare, None
         if process is None or not process.alive:
             process = _Process(self._at_once)
@@ -91,57 +93,57 @@ class ApartRuntime:
             ready = process.load(folder.resolve(), spec)
             if ready["event"] == "ready":
                 return ProcessModel(process, tokenizer, ready)
-        except BaseException:  # whatever it was, no process stays behind
+        except BaseException:  # leave no process behind
             process.end()
             raise
         process.end()
-        return loaded_by_optimum(self._optimum, folder, spec, ready["why"])
+        return load_with_optimum(self._optimum, folder, spec, ready["why"])
 
     def close(self) -> None:
-        """End the process that waits for a model."""
-        with self._turn:
+        """End the prepared process, if there is one."""
+        with self._lock:
             spare, self._spare = self._spare, None
         if spare is not None:
             spare.end()
 
 
-class _Waiting:
-    """One answer that the process gives; whoever asked waits for :attr:`ended`."""
+class _PendingAnswer:
+    """One answer of the process; its caller waits for :attr:`ended`."""
 
     def __init__(self, request: TokenRequest, on_token: OnToken) -> None:
         self.request = request
         self.ended = threading.Event()
         self.interrupted = False
         self.error: Exception | None = None
-        """What the runtime, or whoever received the tokens, raised."""
+        """Exception raised by the runtime or by ``on_token``."""
         self._on_token = on_token
 
     def take(self, token_id: StampedId) -> bool:
-        """Hand a token on; False where no more are wanted."""
+        """Pass a token to ``on_token``; return False to end the answer."""
         try:
             return self._on_token(token_id)
-        except Exception as error:  # noqa: BLE001 - raised again where the answer was asked for
+        except Exception as error:  # noqa: BLE001 - raised again in the answer's caller
             self.error = error
             return False
 
 
 class _Process:
-    """The process, and a thread that hears it."""
+    """The process, and a thread that receives its events."""
 
     def __init__(self, at_once: int) -> None:
         self._ended = threading.Event()
         self._prepared = threading.Event()
         self._replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._waiting: dict[int, _Waiting] = {}
+        self._pending: dict[int, _PendingAnswer] = {}
         self._numbers = itertools.count(1)
-        self._turn = threading.Lock()
-        self._speaking = threading.Lock()
+        self._lock = threading.Lock()
+        self._send_lock = threading.Lock()
         self._child = ChildProcess(
             _PROCESS,
             (),
             _environment(),
             first_line=json.dumps({"at_once": at_once}),
-            on_event=self._hear,
+            on_event=self._on_event,
         )
 
     @property
@@ -149,31 +151,31 @@ class _Process:
         return not self._ended.is_set()
 
     def wait_until_prepared(self) -> None:
-        """Wait until it has its libraries, or has ended: what is asked of it then tells."""
+        """Wait until it has imported its libraries, or has ended; the next command then fails."""
         self._prepared.wait()
 
     def load(self, folder: Path, spec: ModelSpec) -> dict[str, Any]:
-        """Load a model; returns ``ready``, or ``elsewhere`` where another runtime must run it.
+        """Load a model; return ``ready``, or ``elsewhere`` if another runtime must run it.
 
         Raises:
             PaddockError: it cannot be loaded.
         """
-        self._tell(do="load", folder=str(folder), spec=plain_spec(spec))
-        return self._reply(f"{spec.label} was loaded")
+        self._send(do="load", folder=str(folder), spec=spec_to_json(spec))
+        return self._reply(f"loading {spec.label}")
 
     def growth(self) -> ProcessMemory:
-        self._tell(do="growth")
-        found = self._reply("its memory was looked at")
-        return loaded_memory({key: value for key, value in found.items() if key != "event"})
+        self._send(do="growth")
+        found = self._reply("measuring its memory")
+        return memory_from_json({key: value for key, value in found.items() if key != "event"})
 
     def answer(self, request: TokenRequest, on_token: OnToken) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.generate`."""
-        answer, number = _Waiting(request, on_token), next(self._numbers)
-        with self._turn:
+        answer, number = _PendingAnswer(request, on_token), next(self._numbers)
+        with self._lock:
             if not self.alive:
-                raise self._gone("it was asked")
-            self._waiting[number] = answer
-        self._tell(do="answer", id=number, request=plain_request(request))
+                raise self._ended_error("starting an answer")
+            self._pending[number] = answer
+        self._send(do="answer", id=number, request=request_to_json(request))
         answer.ended.wait()
         if answer.interrupted:
             raise InterruptedGeneration
@@ -181,21 +183,21 @@ class _Process:
             raise answer.error
 
     def interrupt(self, request: TokenRequest) -> None:
-        with self._turn:
-            numbers = [key for key, each in self._waiting.items() if each.request is request]
+        with self._lock:
+            numbers = [key for key, each in self._pending.items() if each.request is request]
         for number in numbers:
-            self._tell(do="interrupt", id=number)
+            self._send(do="interrupt", id=number)
 
     def end(self) -> None:
-        """Kill it."""
+        """Kill the process."""
         self._child.end()
 
-    # What follows runs in the thread that hears it.
+    # The following methods run in the thread that receives events.
 
-    def _hear(self, event: dict[str, Any] | None) -> None:
+    def _on_event(self, event: dict[str, Any] | None) -> None:
         match (event or {}).get("event"):
             case "tokens":
-                self._take(event["id"], map(StampedId, event["tokens"], event["stamps_s"]))
+                self._on_tokens(event["id"], map(StampedId, event["tokens"], event["stamps_s"]))
             case "end":
                 self._finish(event)
             case "prepared":
@@ -203,79 +205,86 @@ class _Process:
             case str():
                 self._replies.put(event)
             case _ if event is None:
-                self._all_over()
+                self._on_process_end()
 
-    def _take(self, number: int, token_ids: Iterable[StampedId]) -> None:
-        answer = self._waiting.get(number)
+    def _on_tokens(self, number: int, token_ids: Iterable[StampedId]) -> None:
+        answer = self._pending.get(number)
         if answer is None or all(map(answer.take, token_ids)):
             return
-        self._tell(do="stop", id=number)
-        with self._turn:
-            self._waiting.pop(number, None)
+        self._send(do="stop", id=number)
+        with self._lock:
+            self._pending.pop(number, None)
         answer.ended.set()
 
     def _finish(self, event: dict[str, Any]) -> None:
-        with self._turn:
-            answer = self._waiting.pop(event["id"], None)
+        with self._lock:
+            answer = self._pending.pop(event["id"], None)
         if answer is None:
             return
         answer.interrupted = event.get("interrupted", False)
         if error := event.get("error"):
-            answer.error = loaded_error(*error)
+            answer.error = error_from_json(*error)
         answer.ended.set()
 
-    def _all_over(self) -> None:
+    def _on_process_end(self) -> None:
         self._child.let_it_end()
-        with self._turn:
+        with self._lock:
             self._ended.set()
-            left = list(self._waiting.values())
-            self._waiting.clear()
+            pending = list(self._pending.values())
+            self._pending.clear()
         self._prepared.set()
         self._replies.put(None)
-        for answer in left:
-            answer.error = self._gone("it answered")
+        for answer in pending:
+            answer.error = self._ended_error("generating an answer")
             answer.ended.set()
 
-    # Both sides.
+    # Used by several threads.
 
-    def _tell(self, **command: Any) -> None:
-        with self._speaking:
+    def _send(self, **command: Any) -> None:
+        with self._send_lock:
             self._child.tell(json.dumps(command))
 
-    def _reply(self, what: str) -> dict[str, Any]:
+    def _reply(self, activity: str) -> dict[str, Any]:
         reply = self._replies.get()
         if reply is None:
-            self._replies.put(None)  # for whoever asks next
-            raise self._gone(what)
+            self._replies.put(None)  # for the next caller
+            raise self._ended_error(activity)
         if reply["event"] == "error":
-            raise loaded_error(reply["type"], reply["message"])
+            raise error_from_json(reply["type"], reply["message"])
         return reply
 
-    def _gone(self, when: str) -> GenerationError:
+    def _ended_error(self, activity: str) -> GenerationError:
         return GenerationError(
-            f"The process of the model ended while {when} ({self._child.how_it_ended()}); ask "
-            "again, and it is loaded anew. Should it end again, choose a lower precision or a "
+            f"The process of the model ended while {activity} ({self._child.how_it_ended()}). Try "
+            "again; the model is then reloaded. If that fails too, choose a lower precision or a "
             "smaller model."
         )
 
 
 class ProcessModel:
-    """See :class:`core.runtimes.base.LoadedModel` and :class:`core.runtimes.base.ApartModel`."""
+    """Model in a subprocess: see :class:`core.runtimes.base.LoadedModel` and
+    :class:`core.runtimes.base.SubprocessModel`."""
 
     def __init__(self, process: _Process, tokenizer: Any, ready: dict[str, Any]) -> None:
         self.tokenizer = tokenizer
         self.end_ids = frozenset(ready["end_ids"])
         self.positions: int | None = ready["positions"]
-        self.conditions: Conditions = loaded_conditions(ready["conditions"])
+        self.conditions: Conditions = conditions_from_json(ready["conditions"])
         self.at_once: int = ready["at_once"]
         self._process = process
 
     def generate(self, request: TokenRequest, on_token: OnToken) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.generate`; tokens come in another thread."""
+        """See :meth:`core.runtimes.base.LoadedModel.generate`.
+
+        ``on_token`` is called in another thread.
+        """
         self._process.answer(request, on_token)
 
     def interrupt(self, request: TokenRequest) -> None:
-        """See :meth:`core.runtimes.base.LoadedModel.interrupt`; the piece under way ends first."""
+        """See :meth:`core.runtimes.base.LoadedModel.interrupt`.
+
+        The current step ends first.
+        """
         self._process.interrupt(request)
 
     def close(self) -> None:
@@ -284,15 +293,15 @@ class ProcessModel:
 
     @property
     def alive(self) -> bool:
-        """See :attr:`core.runtimes.base.ApartModel.alive`."""
+        """See :attr:`core.runtimes.base.SubprocessModel.alive`."""
         return self._process.alive
 
     def growth(self) -> ProcessMemory:
-        """See :meth:`core.runtimes.base.ApartModel.growth`."""
+        """See :meth:`core.runtimes.base.SubprocessModel.growth`."""
         return self._process.growth()
 
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    # Everything it needs lies in the folder it is given.
+    # All files that it needs are in the model's folder.
     return kept | {"HF_HUB_OFFLINE": "1"}

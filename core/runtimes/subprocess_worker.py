@@ -1,16 +1,16 @@
-"""The process of one model that runs apart from the app: ``python -m`` this module.
+"""Subprocess that runs one GenAI model, started as ``python -m`` this module.
 
-GenAI's batch is stepped under the interpreter's lock: in the app's own process every page of every
-person would stand still from one token to the next, and for seconds while a large model reads a
-prompt. The other side is :mod:`core.runtimes.subprocess_runtime`.
+GenAI steps its batch while holding the interpreter lock: in the app's own process all pages would
+block during every token, and for seconds during a large model's prefill. The parent's side is
+:mod:`core.runtimes.subprocess_runtime`.
 
-The first line of standard input tells how many answers are given at once; the libraries are
-imported then. Every further line is one thing to do::
+The first line of standard input has the maximum number of concurrent answers; the libraries are
+then imported. Each further line is a command::
 
     {"do": "load", "folder": …, "spec": …}        → ready, elsewhere, or error
     {"do": "answer", "id": 1, "request": …}       → tokens, tokens, …, end
-    {"do": "stop", "id": 1}                         no more tokens are wanted
-    {"do": "interrupt", "id": 1}                    it ends unless its first token has come
+    {"do": "stop", "id": 1}                         send no more tokens
+    {"do": "interrupt", "id": 1}                    end it, unless it has its first token
     {"do": "growth"}                              → growth
 """
 
@@ -31,39 +31,39 @@ from core.errors import PaddockError
 from core.hardware.devices import process_memory
 from core.runtimes.base import InterruptedGeneration, LoadedModel
 from core.runtimes.genai import GenAIRuntime, NotForGenAI
-from core.runtimes.serialization import loaded_request, loaded_spec
+from core.runtimes.serialization import request_from_json, spec_from_json
 from core.runtimes.spec import TokenRequest
 from core.store.library_env import quieten_libraries
 from core.workers.child import Channel, become_child
 
 SEND_EVERY_S = 0.01
-"""Tokens that come faster than this go over together: each message wakes the app, which takes its
-time from a core that the model computes on. The stamps are each token's own."""
+"""Tokens generated within this interval are sent in one message: each message wakes the app, which
+takes CPU time from the model. Each token keeps its own timestamp."""
 
 
 def main() -> NoReturn:
-    """Work until the parent closes standard input."""
+    """Run commands until the parent closes standard input."""
     channel = become_child()
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_hear, args=(lines.put,), daemon=True).start()
+    threading.Thread(target=_read_lines, args=(lines.put,), daemon=True).start()
     quieten_libraries()
     runtime = GenAIRuntime(json.loads(lines.get())["at_once"])
     runtime.prepare()
     channel.say(event="prepared")
     server = _Server(channel, runtime)
     while True:
-        server.obey(json.loads(lines.get()))
+        server.run(json.loads(lines.get()))
 
 
-def _hear(take: Callable[[bytes], None]) -> None:
-    """Take the parent's lines, and end with it in whatever is under way."""
+def _read_lines(on_line: Callable[[bytes], None]) -> None:
+    """Read the parent's lines; end this process at once when the parent ends."""
     for line in iter(sys.stdin.buffer.readline, b""):
-        take(line)
+        on_line(line)
     os._exit(1)
 
 
 class _Server:
-    """Does what it is told; answers in threads of their own."""
+    """Runs commands; each answer in its own thread."""
 
     def __init__(self, channel: Channel, runtime: GenAIRuntime) -> None:
         self._channel = channel
@@ -72,26 +72,29 @@ class _Server:
         self._model: LoadedModel | None = None
         self._answers: dict[int, _Answer] = {}
 
-    def obey(self, command: dict[str, Any]) -> None:
+    def run(self, command: dict[str, Any]) -> None:
         match command["do"]:
             case "load":
                 self._load(Path(command["folder"]), command["spec"])
             case "growth":
-                self._channel.say(event="growth", **asdict(process_memory().beyond(self._before)))
+                self._channel.say(
+                    event="growth", **asdict(process_memory().growth_since(self._before))
+                )
             case "answer":
-                answer = _Answer(self._channel, command["id"], loaded_request(command["request"]))
+                request = request_from_json(command["request"])
+                answer = _Answer(self._channel, command["id"], request)
                 self._answers[answer.id] = answer
-                threading.Thread(target=self._give, args=(answer,), daemon=True).start()
+                threading.Thread(target=self._generate, args=(answer,), daemon=True).start()
             case "stop" if answer := self._answers.get(command["id"]):
-                answer.wanted = False
+                answer.stopped = True
             case "interrupt" if answer := self._answers.get(command["id"]):
-                assert self._model is not None, "it answers"
+                assert self._model is not None, "it is generating an answer"
                 self._model.interrupt(answer.request)
 
     def _load(self, folder: Path, spec: dict[str, Any]) -> None:
         self._before = process_memory()
         try:
-            model = self._runtime.load_here(folder, loaded_spec(spec), None)
+            model = self._runtime.load_here(folder, spec_from_json(spec), None)
         except PaddockError as error:
             self._channel.say(event="error", type=type(error).__name__, message=str(error))
             return
@@ -107,25 +110,25 @@ class _Server:
             at_once=model.at_once,
         )
 
-    def _give(self, answer: _Answer) -> None:
-        assert self._model is not None, "nobody asks before it is ready"
-        told: dict[str, Any] = {}
+    def _generate(self, answer: _Answer) -> None:
+        assert self._model is not None, "answers are requested only after the model is loaded"
+        outcome: dict[str, Any] = {}
         try:
             self._model.generate(answer.request, answer.take)
         except InterruptedGeneration:
-            told = {"interrupted": True}
-        except Exception as error:  # noqa: BLE001 - raised again where the answer was asked for
-            told = {"error": [type(error).__name__, str(error)]}
+            outcome = {"interrupted": True}
+        except Exception as error:  # noqa: BLE001 - raised again in the parent
+            outcome = {"error": [type(error).__name__, str(error)]}
         del self._answers[answer.id]
         answer.send()
-        self._channel.say(event="end", id=answer.id, **told)
+        self._channel.say(event="end", id=answer.id, **outcome)
 
 
 class _Answer:
     def __init__(self, channel: Channel, id: int, request: TokenRequest) -> None:
         self.id = id
         self.request = request
-        self.wanted = True
+        self.stopped = False
         self._channel = channel
         self._tokens: list[int] = []
         self._stamps_s: list[float] = []
@@ -133,17 +136,17 @@ class _Answer:
 
     def take(self, token_id: int) -> bool:
         now = time.perf_counter()
-        if self.wanted:
+        if not self.stopped:
             self._tokens.append(token_id)
             self._stamps_s.append(now)
             if now - self._sent_s >= SEND_EVERY_S:
                 self._sent_s = now
                 self.send()
-        return self.wanted
+        return not self.stopped
 
     def send(self) -> None:
-        """Send what is held back; at the end nobody takes any more."""
-        if self._tokens and self.wanted:
+        """Send the buffered tokens, unless the answer was stopped."""
+        if self._tokens and not self.stopped:
             self._channel.say(
                 event="tokens", id=self.id, tokens=self._tokens, stamps_s=self._stamps_s
             )

@@ -1,7 +1,7 @@
-"""Tokenizers of stored models, without the five seconds that importing transformers takes.
+"""Loads tokenizers of stored models, if possible without importing transformers (five seconds).
 
-A ``tokenizer.json`` whose settings say nothing unusual is read by the ``tokenizers`` library alone,
-which is also what transformers does its work with. Every other one is transformers' to read.
+A ``tokenizer.json`` with common settings is loaded with the ``tokenizers`` library, which
+transformers itself uses. Any other tokenizer is loaded with transformers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import tokenizers
 
 _CLASSES = ("TokenizersBackend", "PreTrainedTokenizerFast")
-"""Classes of transformers that take a ``tokenizer.json`` as it is; others may rebuild it."""
+"""Classes of transformers that use ``tokenizer.json`` unchanged; others may rebuild it."""
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
 
-_USUAL = frozenset(
+_SUPPORTED = frozenset(
     [
         *_SPECIAL,
         "mask_token",
@@ -36,11 +36,11 @@ _USUAL = frozenset(
         "tokenizer_class",
     ]
 )
-"""Settings that change nothing about how one text is split, or that are followed here."""
+"""Settings that do not change how a text is tokenized, or that are implemented here."""
 
 
 class PlainTokenizer:
-    """The part of a ``transformers`` tokenizer that answering needs."""
+    """The part of a ``transformers`` tokenizer that generation needs."""
 
     def __init__(
         self, backend: tokenizers.Tokenizer, settings: Mapping[str, Any], template: str | None
@@ -48,7 +48,7 @@ class PlainTokenizer:
         """
         Args:
             settings: the content of ``tokenizer_config.json``.
-            template: Jinja text of the chat template.
+            template: the chat template, in Jinja.
         """
         self.backend_tokenizer = backend
         self.chat_template = template
@@ -59,14 +59,14 @@ class PlainTokenizer:
 
     @property
     def eos_token_id(self) -> int | None:
-        """Id of the token that ends a text."""
+        """Id of the end-of-text token."""
         text = self._named.get("eos_token")
         return None if text is None else self.backend_tokenizer.token_to_id(text)
 
     def __call__(
         self, text: str, *, add_special_tokens: bool = True, verbose: bool = True
     ) -> dict[str, list[int]]:
-        """Split a text."""
+        """Tokenize a text."""
         encoded = self.backend_tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return {"input_ids": encoded.ids}
 
@@ -76,26 +76,26 @@ class PlainTokenizer:
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool = False,
     ) -> str:
-        """The text of ids; nothing is cleaned up."""
+        """Decode ids to text; spaces are not cleaned up."""
         return self.backend_tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
     def get_vocab(self) -> dict[str, int]:
-        """Every token's text and id, added ones included."""
+        """Return text and id of every token, added tokens included."""
         return self.backend_tokenizer.get_vocab(with_added_tokens=True)
 
     def convert_tokens_to_ids(self, token: str) -> int | None:
-        """The id of one token's text; None where there is no such token."""
+        """Return the id of a token; None if there is no such token."""
         return self.backend_tokenizer.token_to_id(token)
 
     def apply_chat_template(
         self, turns: Sequence[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool
     ) -> str:
-        """The turns as one text.
+        """Render the messages as text.
 
         Raises:
             jinja2.TemplateError: the template rejects them.
         """
-        assert not tokenize, "the text is wanted"
+        assert not tokenize, "only text output is supported"
         return self._template.render(
             messages=turns,
             tools=None,
@@ -110,10 +110,10 @@ class PlainTokenizer:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a stored model; :func:`is_plain` tells whether it needs transformers.
+    """Load the tokenizer of a stored model, with transformers unless :func:`is_plain`.
 
     Raises:
-        Exception: of whatever kind the libraries raise where its files are damaged.
+        Exception: any exception of the libraries, if the files are damaged.
     """
     settings = _plain_settings(folder)
     if settings is None:
@@ -129,12 +129,12 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def is_plain(folder: Path) -> bool:
-    """Whether the tokenizer in ``folder`` is read without transformers."""
+    """Whether the tokenizer in ``folder`` is loaded without transformers."""
     return _plain_settings(folder) is not None
 
 
 def _plain_settings(folder: Path) -> dict[str, Any] | None:
-    """``tokenizer_config.json`` where nothing in it asks for more than is done here."""
+    """Return ``tokenizer_config.json`` if :class:`PlainTokenizer` supports all of it, else None."""
     try:
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         template = _template_of(folder, settings)
@@ -144,7 +144,7 @@ def _plain_settings(folder: Path) -> dict[str, Any] | None:
     extra = settings.get("extra_special_tokens", [])
     plain = (
         settings.get("tokenizer_class") in _CLASSES
-        and settings.keys() <= _USUAL
+        and settings.keys() <= _SUPPORTED
         and not settings.get("clean_up_tokenization_spaces")
         and all(text is None or isinstance(text, str) for text in special)
         and isinstance(extra, list)
@@ -168,7 +168,7 @@ def _template_of(folder: Path, settings: Mapping[str, Any]) -> Any:
 
 
 def _environment() -> Any:
-    """Jinja as chat templates expect it: sandboxed, for a template comes with the model."""
+    """Return the Jinja environment of chat templates; sandboxed, as templates are untrusted."""
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 

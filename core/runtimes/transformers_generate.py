@@ -1,4 +1,4 @@
-"""What the runtimes that go through ``transformers``' ``generate`` have in common."""
+"""Token generation with ``transformers``' ``generate``, shared by Optimum and PyTorch."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _freezing = threading.Lock()
 _frozen: set[str] = set()
 
 TRANSFORMERS = "transformers"
-"""Names, to :func:`spared_from_collections`, what the runtimes here import."""
+"""Name of the imports of the runtimes here, for :func:`frozen_imports`."""
 
 
 @contextmanager
-def spared_from_collections(what: str) -> Iterator[None]:
-    """Keep what is imported in this block out of the garbage collector's sight, once a process.
+def frozen_imports(name: str) -> Iterator[None]:
+    """Exclude objects imported in this block from garbage collection (``gc.freeze``).
 
     Args:
-        what: names these imports; the same ones are not looked at twice.
+        name: identifies these imports; each name is frozen once per process.
 
-    With these libraries loaded a full collection walks half a million objects, 0.4 s in which no
-    other thread runs. Where one followed each run of a page or fragment, as is Streamlit's way
-    unless it is told otherwise, ten a second slowed an embedded model from 556 to 34 tokens/s,
-    and the imports before it from 5 s to minutes, which is why their objects are taken away while
-    they come. Afterwards a collection takes 5 ms. All this is before any model is loaded that
-    these imports run, so that models stay collectable; GenAI's, which may be there when
-    transformers comes, are freed by their last reference.
+    With these libraries imported, a full collection walks half a million objects, 0.4 s in which
+    no other thread runs. With a collection after each run of a page or fragment, which is
+    Streamlit's default, ten per second slowed an embedded model from 556 to 34 tokens/s, and the
+    imports themselves from 5 s to minutes; therefore objects are also frozen during the imports.
+    Afterwards a collection takes 5 ms. The imports run before any model that needs them is loaded,
+    so that models can still be collected. GenAI's models, which may already be loaded when
+    transformers is imported, are freed by their last reference.
     """
     with _freezing:
-        if what in _frozen:
+        if name in _frozen:
             yield
             return
         imported = threading.Event()
@@ -55,20 +55,20 @@ def spared_from_collections(what: str) -> Iterator[None]:
             imported.set()
             freezer.join()
         gc.freeze()
-        _frozen.add(what)
+        _frozen.add(name)
 
 
 def generate_tokens(
     model: Any, request: TokenRequest, on_token: OnToken, on_first: Callable[[], None]
 ) -> None:
-    """Answer one request with a ``GenerationMixin``, handing each token on as it comes.
+    """Generate one answer with a ``GenerationMixin``, passing each token on immediately.
 
     Args:
-        model: its ``generate`` is called; its own sampling defaults should be out of the way.
-        on_first: called when prefill is over, just before the first token is handed on.
+        model: its ``generate`` is called; its generation config should be the default one.
+        on_first: called after prefill, just before the first token is passed on.
 
     Raises:
-        RuntimeError: of the library beneath.
+        RuntimeError: from the underlying library.
     """
     import torch
     from transformers import GenerationConfig
@@ -93,26 +93,26 @@ def generate_tokens(
 
 
 def as_ids(value: int | list[int] | None) -> frozenset[int]:
-    """The ids of a generation configuration's entry, which may be one, several or none."""
+    """Return the ids of an ``eos_token_id`` entry, which may be an id, a list of ids or None."""
     if value is None:
         return frozenset()
     return frozenset([value] if isinstance(value, int) else value)
 
 
 def last_line(error: Exception) -> str:
-    """The last line of an error's text: OpenVINO puts the places in its source first."""
+    """Return the last line of an error message: OpenVINO puts source locations first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__
 
 
 class _Streamer:
-    """Hands each token on as it comes; ``transformers`` sends the prompt first."""
+    """Passes each token on; ``transformers`` sends the prompt first."""
 
     def __init__(self, on_token: OnToken, on_first: Callable[[], None]) -> None:
         self._on_token = on_token
         self._on_first = on_first
         self._put = 0
-        self._go_on = True
+        self._continue = True
 
     def put(self, value: torch.Tensor) -> None:
         self._put += 1
@@ -120,7 +120,7 @@ class _Streamer:
             return
         if self._put == 2:
             self._on_first()
-        self._go_on = self._on_token(int(value[0])) and self._go_on
+        self._continue = self._on_token(int(value[0])) and self._continue
 
     def end(self) -> None:
         pass
@@ -128,14 +128,14 @@ class _Streamer:
     def stopping_criterion(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         import torch
 
-        return torch.full((ids.shape[0],), not self._go_on, dtype=torch.bool)
+        return torch.full((ids.shape[0],), not self._continue, dtype=torch.bool)
 
 
 def _sampling_processors(request: TokenRequest) -> Any:
-    """Processors that leave exactly one candidate, drawn from a generator of this request.
+    """Return logits processors that leave one candidate, drawn with this request's generator.
 
-    ``generate`` draws from torch's global generator, so that two sampled answers at once would
-    disturb each other's seeds; here it only takes the maximum of what is left.
+    ``generate`` would sample with torch's global generator, so two concurrent answers would affect
+    each other's seeds. It therefore runs greedily, on the single candidate left.
     """
     from transformers import (
         LogitsProcessorList,
@@ -157,7 +157,7 @@ def _sampling_processors(request: TokenRequest) -> Any:
 
 
 class _Draw:
-    """Logits processor that keeps one token, drawn with a generator of its own."""
+    """Logits processor that keeps one token, drawn with its own generator."""
 
     def __init__(self, seed: int) -> None:
         import torch

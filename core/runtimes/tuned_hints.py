@@ -1,4 +1,4 @@
-"""Execution hints found by measuring, kept for each host, model, precision, device and runtime."""
+"""Stores tuned execution hints by host, model, precision, device and runtime."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TuningKey:
-    """What hints are kept for."""
+    """Host and model configuration that hints apply to."""
 
     host: str
-    """Name and processor: the same disk may be used by several machines."""
+    """Name and processor, since several machines may share a disk."""
     model: str
     """Key of the stored model."""
     precision: Precision
     device: str
-    """As OpenVINO spells it; the one that AUTO takes in the place of AUTO."""
+    """As OpenVINO spells it; for AUTO, the device that it selects."""
     runtime: RuntimeName
 
     @classmethod
     def here(cls, model: str, precision: Precision, device: str, runtime: RuntimeName) -> TuningKey:
-        """The key of a model on this machine."""
+        """Return the key of a model on this machine."""
         host = host_facts()
         if device == AUTO:
             device = next(iter(auto_devices()), AUTO)
@@ -42,48 +42,48 @@ class TuningKey:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """The best hints that were found, and what they gained."""
+    """The best hints found by tuning, and their gain."""
 
     key: TuningKey
     hints: ExecutionHints
     gain: float
-    """Decode rate over that of the usual hints, measured by turns; 1.0 where nothing was better."""
+    """Decode rate relative to the default hints, measured alternately; 1.0 if none was better."""
     tokens_per_s: float
     usual_tokens_per_s: float
     perplexity_ratio: float
-    """To the usual hints."""
+    """Perplexity relative to the default hints."""
     measured_at: str
     """UTC, ISO 8601."""
 
 
 class TunedHints:
-    """The file in the home folder that they are kept in; small, read whole each time."""
+    """File of tuned hints in the home folder; small, and read completely each time."""
 
     def __init__(self, home: Path) -> None:
         self._file = home / "tuned.json"
         self._lock = FileLock(home / "tuned.lock")
 
     def find(self, key: TuningKey) -> Tuned | None:
-        """What was found for this key."""
+        """Return the tuned hints of this key."""
         return next((tuned for tuned in self.all() if tuned.key == key), None)
 
     def all(self) -> list[Tuned]:
-        """Everything that is kept, other machines' too; nothing where the file is damaged."""
+        """Return all tuned hints, including other machines'; none if the file is damaged."""
         try:
             rows = json.loads(self._file.read_text(encoding="utf-8"))
             return [_loaded(row) for row in rows]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError, KeyError) as error:
-            logger.warning("%s cannot be read, so the usual hints are used: %s", self._file, error)
+            logger.warning("Using default hints; %s cannot be read: %s", self._file, error)
             return []
 
     def keep(self, tuned: Tuned) -> None:
-        """Keep it, in the place of what was found for its key before."""
+        """Store tuned hints, replacing those of the same key."""
         self._change(lambda kept: [*(row for row in kept if row.key != tuned.key), tuned])
 
     def forget(self, key: TuningKey) -> bool:
-        """Go back to the usual hints; False where nothing was kept."""
+        """Delete the tuned hints of a key; return False if there were none."""
         known = self.find(key) is not None
         self._change(lambda kept: [row for row in kept if row.key != key])
         return known
@@ -92,9 +92,9 @@ class TunedHints:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             rows = [asdict(row) for row in change(self.all())]
-            aside = self._file.with_suffix(".new")
-            aside.write_text(json.dumps(rows, indent=2), encoding="utf-8")
-            aside.replace(self._file)
+            temporary = self._file.with_suffix(".new")
+            temporary.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+            temporary.replace(self._file)
 
 
 def _loaded(row: dict[str, Any]) -> Tuned:

@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from core.api.errors import ApiError, api_error
 from core.errors import PaddockError
-from core.inference.prometheus import Meters
+from core.inference.prometheus import ServerMetrics
 from core.server.api_keys import ApiAuthentication
 
 METRICS = "/metrics"
@@ -38,7 +38,7 @@ class PrometheusRoute(Route):
 
 
 def metrics_route(
-    prefix: str, meters: Callable[[], Meters], authentication: ApiAuthentication
+    prefix: str, meters: Callable[[], ServerMetrics], authentication: ApiAuthentication
 ) -> Route:
     """Return the route.
 

@@ -22,10 +22,10 @@ from core.errors import (
 )
 from core.runtimes.base import Conditions
 from core.runtimes.serialization import (
-    loaded_conditions,
-    loaded_error,
-    loaded_spec,
-    plain_spec,
+    conditions_from_json,
+    error_from_json,
+    spec_from_json,
+    spec_to_json,
 )
 from core.runtimes.spec import ExecutionHints, ModelSpec, TokenRequest
 from core.workers.child import Channel
@@ -198,14 +198,14 @@ def test_want_of_memory_is_found_beneath_other_words(error: Exception):
 @pytest.mark.parametrize("hints", [None, ExecutionHints("f32", "u8", 2)])
 def test_a_spec_comes_through_the_wire_as_it_was(hints: ExecutionHints | None):
     spec = ModelSpec("mine", Precision.INT4, "GPU.1", hints=hints)
-    assert loaded_spec(json.loads(json.dumps(plain_spec(spec)))) == spec
+    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
 
 
 def test_conditions_and_errors_come_through_the_wire():
     from dataclasses import asdict
 
     plain = json.loads(json.dumps(asdict(Model.conditions)))
-    assert loaded_conditions(plain) == Model.conditions
-    assert type(loaded_error("UnknownDeviceError", "no")) is UnknownDeviceError
-    assert type(loaded_error("ValueError", "no")) is GenerationError
-    assert str(loaded_error("Path", "a sentence")) == "a sentence"
+    assert conditions_from_json(plain) == Model.conditions
+    assert type(error_from_json("UnknownDeviceError", "no")) is UnknownDeviceError
+    assert type(error_from_json("ValueError", "no")) is GenerationError
+    assert str(error_from_json("Path", "a sentence")) == "a sentence"

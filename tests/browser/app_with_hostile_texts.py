@@ -33,7 +33,7 @@ class Replay:
         return self._pieces[start : self._given], self._given
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(Phase.ANSWERING, "Answering.", None, 0, self._given, 1.0, None)
+        return Snapshot(Phase.ANSWERING, "Generating.", None, 0, self._given, 1.0, None)
 
 
 first, count = int(st.query_params["seed"]), int(st.query_params["count"])

@@ -147,8 +147,8 @@ class Stage:
         for at, token_id in enumerate(ids[: request.sampling.max_new_tokens]):
             if script.fail_after == at:
                 raise GenerationError(
-                    "The model failed while it answered (scripted fault); try again, or choose "
-                    "another precision or device."
+                    "Generation failed (scripted fault). Try again, or choose another precision "
+                    "or device."
                 )
             self._await_credit(interrupted)
             if interrupted.is_set():

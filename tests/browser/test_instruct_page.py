@@ -90,7 +90,7 @@ def test_error_is_shown_and_keeps_the_text(screen: Screen, scripted: Stagehand) 
 
 
 def test_empty_instruction_shows_an_error(screen: Screen, scripted: Stagehand) -> None:
-    sentence = screen.page.get_by_text("The instruction is empty; type one or pick an example.")
+    sentence = screen.page.get_by_text("The instruction is empty. Type one or choose an example.")
     screen.ask("")
     sentence.wait_for()
     screen.ask("Why walk in the rain?")
@@ -220,7 +220,7 @@ def test_second_tab_waits_in_the_queue(
     screen.ask("First?")
     eventually(screen.live_text, "the first streams")
     other.ask("Second?")
-    other.live.get_by_text("Waiting in line: 1 answer ahead.").wait_for()
+    other.live.get_by_text("Waiting in queue: 1 answer ahead.").wait_for()
     scripted.release()
     for each in (screen, other):
         each.await_answer()
@@ -237,7 +237,7 @@ def test_waiting_answer_can_be_stopped(
     screen.ask("First?")
     eventually(screen.live_text, "the first streams")
     other.ask("Second?")
-    other.live.get_by_text("Waiting in line").wait_for()
+    other.live.get_by_text("Waiting in queue").wait_for()
     other.button("Stop").click()
     other.await_answer()
     assert "ended: cancelled" in other.text_of(other.figures)

@@ -1,4 +1,4 @@
-"""The catalogue's data against the project's table of facts."""
+"""Tests of the catalogue's data."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SHAPES = {
 }
 
 
-def test_all_models_are_there():
+def test_catalogue_has_all_models():
     rows = catalogue()
     assert {key: row.hub_id for key, row in rows.items() if not row.embedded} == HUB_IDS
     assert [key for key, row in rows.items() if row.embedded] == ["paddock-neox", "paddock-llama"]
@@ -67,7 +67,7 @@ def test_shape_and_int4_settings(key: str):
     assert find(key).int4 == INT4[key]
 
 
-def test_int4_settings_of_whatever_has_no_row():
+def test_int4_settings_of_other_models_and_npus():
     assert default_int4() == Int4Settings(False, 128, 0.8)
     assert npu_int4() == Int4Settings(True, -1, 1.0)
 
@@ -77,12 +77,12 @@ def test_benchmark_shape():
     assert benchmark_shapes() == {"neox-410m": ("gpt_neox", expected)}
 
 
-def test_sampling_as_the_card_of_smollm2_recommends_it():
+def test_recommended_sampling_of_smollm2():
     having = {key: row.sampling for key, row in catalogue().items() if row.sampling}
     assert having == {"smollm2-135m-instruct": RecommendedSampling(temperature=0.2, top_p=0.9)}
 
 
-def test_the_package_of_smollm2_is_the_one_that_requirements_models_pins():
+def test_requirements_models_pins_the_package_of_smollm2():
     package = find("smollm2-135m-instruct").package
     assert package is not None
     assert re.search(
@@ -96,7 +96,7 @@ def test_only_llama_3_is_gated():
     assert [key for key, row in catalogue().items() if row.gated] == ["llama-3-8b-instruct"]
 
 
-def test_scores_are_recorded_for_dolly_alone():
+def test_scores_are_recorded_for_dolly_only():
     having = {key: dict(row.scores) for key, row in catalogue().items() if row.scores}
     assert set(having) == {"dolly-v2-3b", "dolly-v2-7b", "dolly-v2-12b"}
     assert having["dolly-v2-7b"]["geometric mean"] == 0.573
@@ -105,7 +105,7 @@ def test_scores_are_recorded_for_dolly_alone():
     assert len(published_scores()) == 9
 
 
-def test_published_means_are_the_geometric_means_of_their_row():
+def test_published_means_are_geometric_means():
     for name, scores in published_scores().items():
         tasks = [value for task, value in scores.items() if task != "geometric mean"]
         product = 1.0
@@ -122,6 +122,6 @@ def test_dolly_states_its_known_limits():
             assert word in limits
 
 
-def test_unknown_key_lists_the_keys():
+def test_error_for_an_unknown_key_lists_the_keys():
     with pytest.raises(UnknownModelError, match=r"'dolly'.*dolly-v2-3b"):
         find("dolly")

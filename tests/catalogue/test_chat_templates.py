@@ -1,6 +1,6 @@
-"""Conversations in chat templates as models have them: nothing of what was said may be lost.
+"""Tests that no message of a conversation is lost in a chat template.
 
-The templates are written for these tests, in the manner of released ones.
+The templates are written for these tests and resemble released ones.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Load = Callable[[str], object]
 
 @pytest.fixture
 def with_template(tmp_path: Path) -> Load:
-    """The tokenizer that has this template."""
+    """Return a function that loads a tokenizer with a given template."""
 
     def load(template: str) -> object:
         tiny_tokenizer(tmp_path, special_tokens=MARKERS, chat_template=template)
@@ -40,7 +40,7 @@ def with_template(tmp_path: Path) -> Load:
 
 
 def rendered(tokenizer: object, earlier: Conversation, asked: str = ASKED) -> str:
-    """The prompt of a conversation that ends with ``asked``."""
+    """Return the prompt of a conversation that ends with ``asked``."""
     turns = [Turn(role, text) for role, text in earlier]
     return (
         choose_format("not-in-the-catalogue", None, tokenizer)
@@ -50,25 +50,25 @@ def rendered(tokenizer: object, earlier: Conversation, asked: str = ASKED) -> st
 
 
 def check_nothing_is_lost(tokenizer: object, earlier: Conversation, asked: str = ASKED) -> None:
-    """Every turn's text stands in the prompt; or a refusal says which messages do not fit."""
+    """Check that the prompt has every message, or that an error says which ones are rejected."""
     try:
         prompt = rendered(tokenizer, earlier, asked)
     except BadRequestError as error:
         assert "message" in str(error)
-        assert "choose another prompt format" not in str(error)  # there is none in /v1
+        assert "choose another prompt format" not in str(error)  # /v1 has no such parameter
         return
     for text in [*(text for _, text in earlier), asked]:
         assert text in prompt
 
 
-# Templates that pass over what they do not know
+# Templates that ignore unknown roles
 
 TURNS = (
     "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>\n{{ m['content'] }}<|end|>\n"
     "{% elif m['role'] == 'assistant' %}<|assistant|>\n{{ m['content'] }}<|end|>\n{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-PASSES_OVER_SYSTEM = "{{ bos_token }}" + TURNS
+IGNORES_SYSTEM = "{{ bos_token }}" + TURNS
 SYSTEM_FIRST_ONLY = (
     "{% if messages[0]['role'] == 'system' %}<|system|>\n{{ messages[0]['content'] }}<|end|>\n"
     "{% endif %}" + TURNS
@@ -78,7 +78,7 @@ KEEPS_ALL = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "<|assistant|>\n"
 )
-REFUSES_SYSTEM = (
+REJECTS_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
     + KEEPS_ALL
 )
@@ -88,40 +88,38 @@ WITHOUT_RULE: Conversation = [(U, GREETING), (A, GREETED)]
 LOST = pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="what the template passes over is lost, and nobody is told",
+    reason="messages that the template ignores are lost without an error",
 )
 
 
 @pytest.mark.parametrize(
     ("template", "earlier"),
     [
-        pytest.param(PASSES_OVER_SYSTEM, WITH_RULE, marks=LOST, id="no system: system"),
-        pytest.param(PASSES_OVER_SYSTEM, RULE_LATER, marks=LOST, id="no system: system later"),
-        pytest.param(PASSES_OVER_SYSTEM, WITHOUT_RULE, id="no system: none"),
+        pytest.param(IGNORES_SYSTEM, WITH_RULE, marks=LOST, id="no system: system"),
+        pytest.param(IGNORES_SYSTEM, RULE_LATER, marks=LOST, id="no system: system later"),
+        pytest.param(IGNORES_SYSTEM, WITHOUT_RULE, id="no system: none"),
         pytest.param(LAST_MESSAGE_ONLY, WITH_RULE, marks=LOST, id="last only: system"),
         pytest.param(LAST_MESSAGE_ONLY, RULE_LATER, marks=LOST, id="last only: system later"),
         pytest.param(LAST_MESSAGE_ONLY, WITHOUT_RULE, marks=LOST, id="last only: earlier turns"),
         pytest.param(SYSTEM_FIRST_ONLY, WITH_RULE, id="system first: first"),
         pytest.param(SYSTEM_FIRST_ONLY, RULE_LATER, marks=LOST, id="system first: later"),
         pytest.param(SYSTEM_FIRST_ONLY, WITHOUT_RULE, id="system first: none"),
-        pytest.param(REFUSES_SYSTEM, WITH_RULE, id="refuses system: first"),
-        pytest.param(REFUSES_SYSTEM, RULE_LATER, id="refuses system: later"),
+        pytest.param(REJECTS_SYSTEM, WITH_RULE, id="refuses system: first"),
+        pytest.param(REJECTS_SYSTEM, RULE_LATER, id="refuses system: later"),
         pytest.param(KEEPS_ALL, RULE_LATER, id="keeps all"),
     ],
 )
-def test_nothing_that_was_said_is_lost(
-    template: str, earlier: Conversation, with_template: Load
-) -> None:
+def test_no_message_is_lost(template: str, earlier: Conversation, with_template: Load) -> None:
     check_nothing_is_lost(with_template(template), earlier)
 
 
 @LOST
-def test_the_system_text_is_folded_into_the_users_turn(with_template: Load) -> None:
-    prompt = rendered(with_template(PASSES_OVER_SYSTEM), WITH_RULE)
+def test_system_message_is_merged_into_the_user_message(with_template: Load) -> None:
+    prompt = rendered(with_template(IGNORES_SYSTEM), WITH_RULE)
     assert f"<|user|>\n{RULE}\n\n{ASKED}<|end|>" in prompt
 
 
-# Templates that want user and assistant by turns
+# Templates that require alternating user and assistant messages
 
 ALTERNATING = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set rule = messages[0]['content'] +"
@@ -140,8 +138,8 @@ ALTERNATING_WITHOUT_SYSTEM = (
 NOT_MERGED = pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="neighbours of one role are not merged, and the refusal advises another prompt format "
-    "instead of naming the messages",
+    reason="consecutive messages of one role are not merged, and the error recommends another "
+    "prompt format instead of naming the messages",
 )
 
 
@@ -178,17 +176,17 @@ NOT_MERGED = pytest.mark.xfail(
         ),
     ],
 )
-def test_neighbours_of_one_role_are_merged_or_named(
+def test_consecutive_messages_of_one_role_are_merged_or_named(
     template: str, earlier: Conversation, with_template: Load
 ) -> None:
     check_nothing_is_lost(with_template(template), earlier)
 
 
-# What templates are written with
+# Jinja features used by templates
 
 
 def tagged(opening: str, closing: str) -> str:
-    """A template that marks what the assistant generates, as for training."""
+    """Return a template that marks the assistant's tokens, as for training."""
     return (
         "{% for m in messages %}<|{{ m['role'] }}|>\n"
         + opening
@@ -202,7 +200,7 @@ PLAIN = tagged("", "")
 TAG_UNKNOWN = pytest.mark.xfail(
     strict=True,
     raises=BadRequestError,
-    reason="this spelling of the generation tag is not recognised, and the template is refused",
+    reason="this spelling of the generation tag is not recognized, and the template is rejected",
 )
 
 
@@ -254,7 +252,7 @@ TAG_UNKNOWN = pytest.mark.xfail(
         ),
     ],
 )
-def test_a_template_renders_as_in_transformers(
+def test_template_renders_as_in_transformers(
     template: str, with_template: Load, tmp_path: Path
 ) -> None:
     asked = 'Say "où" & <why>'
@@ -273,12 +271,12 @@ def test_a_template_renders_as_in_transformers(
         "{{ messages.__class__.__mro__ }}",
     ],
 )
-def test_a_template_stays_in_its_sandbox(template: str, with_template: Load) -> None:
+def test_templates_run_in_a_sandbox(template: str, with_template: Load) -> None:
     with pytest.raises(BadRequestError, match="unsafe"):
         rendered(with_template(template), [])
 
 
-# Where templates stand
+# Where templates are stored
 
 ONE = "{% for m in messages %}ONE {{ m['content'] }}{% endfor %}"
 TWO = "{% for m in messages %}TWO {{ m['content'] }}{% endfor %}"
@@ -314,7 +312,7 @@ def in_file_and_settings(folder: Path) -> None:
     ],
     ids=["a list", "other templates", "file and settings", "no default", "of a processor"],
 )
-def test_a_template_is_found_where_transformers_finds_it(
+def test_template_is_found_where_transformers_finds_it(
     write: Callable[[Path], object], shown: str | type[Exception], tmp_path: Path
 ) -> None:
     tiny_tokenizer(tmp_path, special_tokens=())

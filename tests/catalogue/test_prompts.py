@@ -1,4 +1,4 @@
-"""Prompt formats and stop rules, to the byte, for every row of the catalogue."""
+"""Tests of prompt formats (to the byte) and stop rules for every row of the catalogue."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CHAT_ROWS = (
 )
 TEXT_ROWS = tuple(key for key in ROWS if key not in CHAT_ROWS)
 
-PUBLISHED_TEMPLATES = {  # what the released tokenizers carry, shortened to the turns used here
+PUBLISHED_TEMPLATES = {  # those of the released tokenizers, shortened to the roles used here
     "tiny-llama-1b-chat": (
         "{% for message in messages %}\n{% if message['role'] == 'user' %}\n"
         "{{ '<|user|>\n' + message['content'] + eos_token }}\n{% endif %}\n"
@@ -88,17 +88,17 @@ def tokenizer_in(folder: Path, **options: object) -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="module")
 def dolly(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
-    """With Dolly's three special tokens and no chat template."""
+    """A tokenizer with Dolly's three special tokens and no chat template."""
     return tokenizer_in(tmp_path_factory.mktemp("dolly"))
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
-    """Without any special token but the end of text."""
+    """A tokenizer whose only special token is the end-of-text token."""
     return tokenizer_in(tmp_path_factory.mktemp("bare"), special_tokens=())
 
 
-def test_every_row_of_the_catalogue_is_covered_here():
+def test_every_row_of_the_catalogue_is_tested():
     assert set(ROWS) == set(catalogue())
 
 
@@ -129,7 +129,7 @@ def test_stop_rule_of_every_row_with_and_without_its_special_tokens(key, bare, t
 
 
 @pytest.mark.parametrize("key", TEXT_ROWS)
-def test_plain_formats_are_tokenised_with_what_the_tokenizer_adds(key: str, dolly):
+def test_text_formats_are_tokenized_with_special_tokens(key: str, dolly):
     prompt = choose_format(key, None, dolly).build(dolly, "Why?")
     assert prompt.add_special_tokens
 
@@ -148,7 +148,7 @@ def test_published_template_renders_to_the_row(key: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("key", CHAT_ROWS)
-def test_the_tokenizers_own_template_wins_and_nothing_is_added_to_it(key: str, tmp_path: Path):
+def test_chat_template_of_the_tokenizer_takes_precedence(key: str, tmp_path: Path):
     tokenizer = tokenizer_in(tmp_path, chat_template=CHAT_TEMPLATE)
     prompt = choose_format(key, None, tokenizer).build(tokenizer, "Why?")
     assert prompt.text == "<|user|>\nWhy?<|endoftext|>\n<|assistant|>\n"
@@ -156,7 +156,7 @@ def test_the_tokenizers_own_template_wins_and_nothing_is_added_to_it(key: str, t
 
 
 @pytest.mark.parametrize("key", [key for key in CHAT_ROWS if ROWS[key][0]])
-def test_chat_rows_without_a_template_carry_their_turn_markers_themselves(key: str, bare):
+def test_chat_rows_without_a_template_contain_their_special_tokens(key: str, bare):
     assert not choose_format(key, None, bare).build(bare, "Why?").add_special_tokens
 
 
@@ -165,7 +165,7 @@ def test_text_rows_ignore_a_template(tmp_path: Path):
     assert choose_format("dolly-v2-3b", None, tokenizer).build(tokenizer, "Why?").text == DOLLY
 
 
-def test_dolly_puts_the_context_into_the_instruction_slot():
+def test_dolly_puts_the_context_after_the_instruction():
     assert prompt_format("dolly").render("Why?", "It rains.") == (
         INTRO + "\n\n### Instruction:\nWhy?\n\nInput:\nIt rains.\n\n### Response:\n"
     )
@@ -193,7 +193,7 @@ def test_context_reaches_a_chat_template(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", [name for name in prompt_formats() if name != "chat"])
-def test_braces_of_the_person_are_never_filled_in(name: str):
+def test_placeholders_in_the_users_text_are_not_filled_in(name: str):
     instruction, context = "say {context} and {instruction} \\1 {0}", "of {instruction}"
     prompt = prompt_format(name).render(instruction, context)
     assert prompt.count(instruction) == 1
@@ -207,12 +207,12 @@ def test_prompt_tokens_of_dolly_use_the_special_tokens(dolly):
 
 
 @pytest.mark.parametrize("token", ["### End", "### End\n"])
-def test_key_token_is_found_with_and_without_its_newline(token: str, tmp_path: Path):
+def test_marker_token_is_found_with_and_without_its_newline(token: str, tmp_path: Path):
     tokenizer = tokenizer_in(tmp_path, special_tokens=("### Ending", token))
     assert single_token_id(tokenizer, "### End") == tokenizer.get_vocab()[token]
 
 
-def test_a_token_that_only_begins_like_the_key_is_another_one(tmp_path: Path):
+def test_token_with_another_suffix_does_not_match(tmp_path: Path):
     tokenizer = tokenizer_in(tmp_path, special_tokens=("### Ending", "### End of story"))
     assert single_token_id(tokenizer, "### End") is None
 
@@ -226,21 +226,21 @@ TEMPLATES_THAT_FAIL = {
 
 
 @pytest.mark.parametrize("template", TEMPLATES_THAT_FAIL.values(), ids=TEMPLATES_THAT_FAIL.keys())
-def test_a_template_that_fails_becomes_a_sentence(template: str, tmp_path: Path):
+def test_failing_template_becomes_a_one_line_error(template: str, tmp_path: Path):
     tokenizer = tokenizer_in(tmp_path, chat_template=template)
     with pytest.raises(BadRequestError, match="choose another prompt format") as failure:
         prompt_format("chat").build(tokenizer, "Why?")
     assert "\n" not in str(failure.value)
 
 
-def test_a_model_without_row_and_template_asks_for_a_format(bare):
+def test_error_without_row_and_template_lists_the_formats(bare):
     with pytest.raises(PromptFormatError, match=r"choose a prompt format.*dolly, alpaca, plain"):
         choose_format("org--unknown", None, bare)
     with pytest.raises(PromptFormatError, match="no chat template"):
         choose_format("org--unknown", "chat", bare).build(bare, "Why?")
 
 
-def test_a_model_without_row_takes_its_template_or_what_the_person_chose(tmp_path, bare):
+def test_model_without_row_uses_its_template_or_the_requested_format(tmp_path, bare):
     tokenizer = tokenizer_in(tmp_path, chat_template=CHAT_TEMPLATE)
     assert choose_format("org--unknown", None, tokenizer).name == "chat"
     for name in CHOOSABLE_FORMATS:
@@ -248,6 +248,6 @@ def test_a_model_without_row_takes_its_template_or_what_the_person_chose(tmp_pat
     assert choose_format("dolly-v2-3b", "plain", bare).build(bare, "Why?").text == "Why?"
 
 
-def test_unknown_format_names_those_there_are():
+def test_error_for_an_unknown_format_lists_the_formats():
     with pytest.raises(PromptFormatError, match=r"'markdown'.*dolly.*llama-3"):
         prompt_format("markdown")

@@ -1,4 +1,4 @@
-"""Parameter counts and configurations against transformers' own models, without their weights."""
+"""Tests of parameter counts and configurations against transformers' models without weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def config_of(architecture: str, shape: Shape) -> object:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_parameter_count_is_that_of_the_model(name: str):
+def test_parameter_count_matches_the_model(name: str):
     architecture, shape = SHAPES[name]
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config_of(architecture, shape))
@@ -38,7 +38,7 @@ def test_parameter_count_with_tied_embeddings(architecture: str):
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_shape_survives_config_json(name: str, tmp_path: Path):
+def test_shape_round_trips_through_config_json(name: str, tmp_path: Path):
     architecture, shape = SHAPES[name]
     config_of(architecture, shape).save_pretrained(tmp_path)
     written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
@@ -75,11 +75,11 @@ def test_published_sizes():
     assert rows["llama-3-8b-instruct"].parameters == pytest.approx(8.03e9, rel=1e-2)
 
 
-def test_mistral_attends_to_all_of_its_positions():
+def test_mistral_has_no_sliding_window():
     assert config_of("mistral", catalogue()["mistral-7b"].shape).sliding_window is None
 
 
-def test_unknown_architecture_is_refused():
+def test_unknown_architecture_raises():
     shape = replace(catalogue()["phi-2"].shape)
     with pytest.raises(ValueError, match="bert"):
         parameter_count("bert", shape)

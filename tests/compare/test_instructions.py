@@ -73,7 +73,11 @@ def test_json_lines_of_strings_and_objects():
         (" \n\t\n", "a.txt", "no instruction"),
         ("---\n---\n", "", "no instruction"),
         ("instruction,context\n", "a.csv", "no instruction"),
-        ("Why?\nA\x00B\n", "", "Line 2 cannot be used: The instruction holds a control character"),
+        (
+            "Why?\nA\x00B\n",
+            "",
+            "Line 2 cannot be used: The instruction contains a control character",
+        ),
         ("question,answer\nWhy?,So.\n", "a.csv", 'no column with the heading "instruction"'),
         ('instruction\n"open\n', "a.csv", "Line 2 is not proper CSV"),
         ("instruction,context\n,It rains.\n", "a.csv", "Line 2 cannot be used: The instruction is"),

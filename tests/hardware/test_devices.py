@@ -1,4 +1,4 @@
-"""Devices, host and memory: what the machine says of itself."""
+"""Tests of devices, host information and memory figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(devices.__file__).resolve().parents[2]
 
 @pytest.fixture
 def reported(monkeypatch):
-    """A function that sets what OpenVINO reports."""
+    """Return a function that sets the devices that OpenVINO reports."""
 
     def set_reported(*names: str, auto: tuple[str, ...] = ()) -> None:
         pairs = [(name, f"Maker's {name}") for name in names]
@@ -40,27 +40,28 @@ def test_openvino_reports_the_cpu_and_auto_resolves_to_it_alone() -> None:
     assert found["CPU"].kind is DeviceKind.CPU and found["CPU"].full_name
     assert list(found)[-1] == "AUTO" and found["AUTO"].kind is DeviceKind.AUTO
     if len(found) == 2:
-        assert found["AUTO"].full_name == "OpenVINO chooses: CPU"
+        assert found["AUTO"].full_name == "OpenVINO selects: CPU"
     assert devices.list_devices() is devices.list_devices()
 
 
-def test_openvino_itself_tells_what_auto_takes() -> None:
+def test_openvino_reports_which_devices_auto_selects() -> None:
     known = {device.id for device in devices.list_devices()} - {"AUTO"}
     chosen = devices._auto_choice()
     assert chosen and set(chosen) <= known
 
 
-def test_kinds_and_what_auto_takes_where_there_are_several(reported) -> None:
+def test_kinds_and_auto_selection_with_several_devices(reported) -> None:
     reported("CPU", "GPU.0", "GPU.1", "NPU", "XPU", auto=("GPU.1",))
     kinds = [device.kind.value for device in devices.list_devices()]
     assert kinds == ["cpu", "gpu", "gpu", "npu", "other", "auto"]
-    assert devices.list_devices()[-1].full_name == "OpenVINO chooses: GPU.1"
+    assert devices.list_devices()[-1].full_name == "OpenVINO selects: GPU.1"
     reported("CPU", "GPU", auto=())
-    assert devices.list_devices()[-1].full_name == "OpenVINO chooses: when it loads the model"
+    selected_later = "OpenVINO selects a device when it loads the model"
+    assert devices.list_devices()[-1].full_name == selected_later
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "given"),
+    ("available", "requested", "expected"),
     [
         (("CPU",), " cpu ", "CPU"),
         (("CPU",), "auto", "AUTO"),
@@ -69,26 +70,26 @@ def test_kinds_and_what_auto_takes_where_there_are_several(reported) -> None:
         (("CPU", "GPU"), "gpu.0", "GPU"),
     ],
 )
-def test_a_device_is_known_by_any_of_its_names(reported, there, asked, given) -> None:
-    reported(*there)
-    assert devices.require_device(asked) == given
+def test_device_names_are_normalized(reported, available, requested, expected) -> None:
+    reported(*available)
+    assert devices.require_device(requested) == expected
 
 
-@pytest.mark.parametrize("asked", ["GPU", "gpu.1", "npu"])
-def test_an_absent_accelerator_points_to_the_doctor(reported, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["GPU", "gpu.1", "npu"])
+def test_error_for_an_absent_accelerator_names_the_doctor(reported, requested: str) -> None:
     reported("CPU")
     with pytest.raises(UnknownDeviceError) as raised:
-        devices.require_device(asked)
-    said = str(raised.value)
-    assert repr(asked) in said and "choose CPU or AUTO" in said
-    assert f"an Intel {asked[:3].upper()}" in said and "python -m core doctor" in said
+        devices.require_device(requested)
+    message = str(raised.value)
+    assert repr(requested) in message and "choose CPU or AUTO." in message
+    assert f"an Intel {requested[:3].upper()}" in message and "python -m core doctor" in message
 
 
-@pytest.mark.parametrize("asked", ["", "CPU.1", "TPU\ud800\0\n", "x" * 100_000, "GPU" * 50_000])
-def test_any_other_name_is_refused_in_one_short_printable_line(reported, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["", "CPU.1", "TPU\ud800\0\n", "x" * 100_000, "GPU" * 50_000])
+def test_error_for_any_other_name_is_one_short_printable_line(reported, requested: str) -> None:
     reported("CPU", "NPU")
     with pytest.raises(PersonMistake, match="choose CPU, NPU or AUTO") as raised:
-        devices.require_device(asked)
+        devices.require_device(requested)
     assert str(raised.value).isprintable() and len(str(raised.value)) < 250
 
 
@@ -117,14 +118,14 @@ def test_the_processors_name_on_linux(tmp_path: Path, cpuinfo: str, name: str) -
 
 
 @pytest.mark.parametrize("system", ["win32", "darwin", "plan9"])
-def test_a_processor_that_does_not_tell_its_name_still_gets_one(monkeypatch, system: str) -> None:
+def test_processor_name_falls_back_to_the_platform(monkeypatch, system: str) -> None:
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(devices, "_windows_cpu", lambda: "")
     monkeypatch.setattr(devices, "_mac_cpu", lambda: "")
     assert devices._cpu_name()
 
 
-def test_versions_are_told_without_importing_the_libraries() -> None:
+def test_versions_are_read_without_importing_the_libraries() -> None:
     code = (
         "import sys, json;"
         "from core.hardware.devices import library_versions, host_facts, process_memory;"
@@ -140,13 +141,13 @@ def test_versions_are_told_without_importing_the_libraries() -> None:
     assert {"python", "torch", "transformers", "optimum-intel", "nncf"} <= versions.keys()
 
 
-def test_versions_may_be_changed_by_the_caller_without_harm() -> None:
+def test_callers_get_a_copy_of_the_versions() -> None:
     devices.library_versions().clear()
     assert devices.library_versions()
 
 
 def _fresh_pages(size: int) -> mmap.mmap | bytearray:
-    """Touched anonymous memory that is surely new: an allocator may hand out what it kept."""
+    """Return touched anonymous memory from the kernel; an allocator may reuse resident pages."""
     if not hasattr(mmap, "MAP_ANONYMOUS"):  # Windows
         return bytearray(b"\1") * size
     pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -155,8 +156,8 @@ def _fresh_pages(size: int) -> mmap.mmap | bytearray:
     return pages
 
 
-def test_memory_tells_anonymous_pages_from_mapped_files(tmp_path: Path) -> None:
-    """64 MiB of each is added; the other figure must hardly move."""
+def test_anonymous_and_mapped_memory_are_measured_separately(tmp_path: Path) -> None:
+    """64 MiB of each is added; the other figure must stay almost the same."""
     size = 64 * MIB
     file = tmp_path / "weights"
     file.write_bytes(b"\1" * size)
@@ -192,23 +193,23 @@ def test_memory_of_another_process_agrees_with_the_kernel() -> None:
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         assert child.stdout.readline()
-        told = devices.process_memory(child.pid)
+        measured = devices.process_memory(child.pid)
         status = Path(f"/proc/{child.pid}/status").read_text()
         child.stdin.close()
     kernel = {line.split(":")[0]: line.split()[1] for line in status.splitlines() if "kB" in line}
-    assert abs(told.private_bytes - int(kernel["RssAnon"]) * 1024) < MIB
-    assert abs(told.file_backed_bytes - int(kernel["RssFile"]) * 1024) < MIB
-    assert told.private_bytes > 32 * MIB
+    assert abs(measured.private_bytes - int(kernel["RssAnon"]) * 1024) < MIB
+    assert abs(measured.file_backed_bytes - int(kernel["RssFile"]) * 1024) < MIB
+    assert measured.private_bytes > 32 * MIB
 
 
-def test_memory_of_a_process_that_is_gone() -> None:
+def test_memory_of_an_ended_process_raises() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
     with pytest.raises(psutil.NoSuchProcess):
         devices.process_memory(child.pid)
 
 
-def test_memory_of_the_app_is_taken_anew_and_the_host_once(monkeypatch) -> None:
+def test_app_memory_is_not_cached_and_host_facts_are(monkeypatch) -> None:
     figures = iter([ProcessMemory(70, 30, 100), ProcessMemory(90, 30, 120)])
     monkeypatch.setattr(devices, "process_memory", lambda pid=None: next(figures))
     monkeypatch.setattr(devices.psutil.Process, "children", lambda self, recursive: [])
@@ -217,7 +218,7 @@ def test_memory_of_the_app_is_taken_anew_and_the_host_once(monkeypatch) -> None:
     assert devices.host_facts() is devices.host_facts()
 
 
-def test_memory_where_the_system_has_no_shared_figure(monkeypatch) -> None:
+def test_memory_on_a_system_without_a_shared_figure(monkeypatch) -> None:
     class Other:
         def __init__(self, pid: int | None) -> None:
             self.info = type("pmem", (), {"rss": 100, "uss": 70})()
@@ -238,7 +239,7 @@ def test_memory_where_the_system_has_no_shared_figure(monkeypatch) -> None:
     assert devices.process_memory(5) == ProcessMemory(100, 0, 100)
 
 
-def test_a_containers_limit_counts_version_2(tmp_path: Path) -> None:
+def test_memory_limit_of_cgroup_v2(tmp_path: Path) -> None:
     membership = tmp_path / "cgroup"
     membership.write_text("0::/outer/inner\n")
     inner, outer = tmp_path / "fs/outer/inner", tmp_path / "fs/outer"
@@ -251,7 +252,7 @@ def test_a_containers_limit_counts_version_2(tmp_path: Path) -> None:
     assert list(devices._cgroup_headrooms(membership, tmp_path / "fs")) == [350]
 
 
-def test_a_containers_limit_counts_version_1(tmp_path: Path) -> None:
+def test_memory_limit_of_cgroup_v1(tmp_path: Path) -> None:
     membership = tmp_path / "cgroup"
     membership.write_text("5:cpu,cpuacct:/x\n4:memory:/not/visible/here\n\nrubbish\n")
     tree = tmp_path / "fs/memory"
@@ -263,7 +264,7 @@ def test_a_containers_limit_counts_version_1(tmp_path: Path) -> None:
     assert list(devices._cgroup_headrooms(tmp_path / "absent", tmp_path)) == []
 
 
-def test_the_tightest_limit_wins(monkeypatch) -> None:
+def test_the_lowest_limit_applies(monkeypatch) -> None:
     monkeypatch.setattr(devices, "_cgroup_headrooms", lambda *_: iter([5 * MIB, 3 * MIB]))
     assert devices.available_memory_bytes() == 3 * MIB
     monkeypatch.setattr(devices, "_cgroup_headrooms", lambda *_: iter([-5]))

@@ -1,4 +1,4 @@
-"""Why there is no GPU or NPU, told from a device tree built for the test."""
+"""Tests of the diagnosis of missing GPUs and NPUs, with a device tree built for the test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTEL, NVIDIA = "0x8086", "0x10de"
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch):
-    """A Linux whose hardware, rights and libraries the test decides."""
+    """A Linux machine with hardware, permissions and libraries chosen by the test."""
 
     class Machine:
         dev, sys_class = tmp_path / "dev", tmp_path / "class"
@@ -46,18 +46,18 @@ def machine(tmp_path: Path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [DeviceKind.GPU, DeviceKind.NPU])
-def test_no_hardware_is_no_fault(machine, kind: DeviceKind) -> None:
+def test_missing_hardware_is_ok(machine, kind: DeviceKind) -> None:
     found = machine.diagnose(kind)
-    assert found.fine and found.remedy is None
-    assert f"There is no {kind.value.upper()} here" in found.finding
+    assert found.ok and found.remedy is None
+    assert f"This machine has no {kind.value.upper()}" in found.finding
 
 
-def test_a_missing_right_is_told_with_its_group(machine, monkeypatch) -> None:
+def test_missing_permission_is_reported_with_its_group(machine, monkeypatch) -> None:
     machine.has("dri/renderD128", "drm", INTEL, "xe")
     machine.rights(may_open=False, library=False)
     monkeypatch.setattr(Path, "group", lambda self: "graphics")
     found = machine.diagnose(DeviceKind.GPU)
-    assert not found.fine and "may not open it" in found.finding
+    assert not found.ok and "no permission to open it" in found.finding
     assert "usermod -aG graphics $USER" in found.remedy
 
 
@@ -68,34 +68,34 @@ def test_a_missing_right_is_told_with_its_group(machine, monkeypatch) -> None:
         (DeviceKind.NPU, "accel/accel0", "accel", "libze_loader.so.1", "intel-level-zero-npu"),
     ],
 )
-def test_a_missing_driver_is_told_with_its_package(
+def test_missing_driver_is_reported_with_its_package(
     machine, kind, node: str, sysfs: str, library: str, package: str
 ) -> None:
     machine.has(node, sysfs, INTEL, None)
     machine.rights(may_open=True, library=False)
     found = machine.diagnose(kind)
-    assert not found.fine and library in found.finding and package in found.remedy
+    assert not found.ok and library in found.finding and package in found.remedy
     machine.rights(may_open=True, library=True)
     found = machine.diagnose(kind)
-    assert not found.fine and "user-space driver" in found.finding and package in found.remedy
+    assert not found.ok and "user-space driver" in found.finding and package in found.remedy
     assert library not in found.finding
 
 
-def test_a_gpu_of_another_maker_is_no_fault(machine) -> None:
+def test_gpu_of_another_vendor_is_ok(machine) -> None:
     machine.has("dri/renderD128", "drm", NVIDIA, "nvidia")
     found = machine.diagnose(DeviceKind.GPU)
-    assert found.fine and found.remedy is None and "not Intel's" in found.finding
+    assert found.ok and found.remedy is None and "not from Intel" in found.finding
 
 
-def test_an_intel_gpu_beside_another_makers_is_looked_at(machine) -> None:
+def test_intel_gpu_beside_another_vendors_is_diagnosed(machine) -> None:
     machine.has("dri/renderD128", "drm", NVIDIA, "nvidia")
     machine.has("dri/renderD129", "drm", INTEL, "i915")
     machine.rights(may_open=True, library=True)
     found = machine.diagnose(DeviceKind.GPU)
-    assert not found.fine and "renderD129" in found.finding
+    assert not found.ok and "renderD129" in found.finding
 
 
-def test_a_working_gpu_is_named_with_its_kernel_driver(machine) -> None:
+def test_working_gpu_is_reported_with_its_kernel_driver(machine) -> None:
     machine.has("dri/renderD128", "drm", INTEL, "xe")
     found = machine.diagnose(DeviceKind.GPU, GPU)
     assert found == drivers.Diagnosis(
@@ -104,12 +104,12 @@ def test_a_working_gpu_is_named_with_its_kernel_driver(machine) -> None:
 
 
 @pytest.mark.parametrize("system", ["win32", "darwin"])
-def test_other_systems_do_without_device_nodes(machine, system: str) -> None:
-    machine.has("dri/renderD128", "drm", INTEL, "xe")  # must not be looked at
+def test_other_systems_ignore_device_nodes(machine, system: str) -> None:
+    machine.has("dri/renderD128", "drm", INTEL, "xe")  # must be ignored
     found = machine.diagnose(DeviceKind.NPU, system=system)
-    assert found.fine and found.finding == "OpenVINO reports no NPU."
+    assert found.ok and found.finding == "OpenVINO reports no NPU."
     assert (found.remedy is not None) == (system == "win32")
 
 
-def test_a_library_that_is_there_and_one_that_is_not() -> None:
+def test_missing_library_is_not_loadable() -> None:
     assert not drivers._loadable("libno-such-thing.so.9")

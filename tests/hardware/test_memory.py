@@ -1,4 +1,4 @@
-"""The peak is seen, and mapped weights do not pile up while they are compressed."""
+"""Tests of peak memory and of releasing mapped weights."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from core.hardware.memory import PeakMemory, mapped_files_released
 
 SIZE = 64 * 2**20
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems decide by themselves")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs madvise")
 
 
 def file_backed() -> int:
-    """Bytes resident of this process that belong to files."""
+    """Return this process's resident bytes that are backed by files."""
     return psutil.Process().memory_info().shared
 
 
-def test_peak_is_seen_after_it_has_passed() -> None:
+def test_peak_is_kept_after_memory_is_freed() -> None:
     before = psutil.Process().memory_info().rss
     with PeakMemory() as peak:
         block = np.ones(SIZE // 8)
@@ -38,7 +38,7 @@ def test_peak_is_seen_after_it_has_passed() -> None:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A file of 64 MiB in a folder of its own."""
+    """A file of 64 MiB in its own folder."""
     path = tmp_path / "export" / "openvino_model.bin"
     path.parent.mkdir()
     path.write_bytes(np.arange(SIZE // 8, dtype=np.int64).tobytes())
@@ -46,7 +46,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 @linux
-def test_mapped_weights_are_given_back_and_read_again(weights: Path) -> None:
+def test_mapped_weights_are_released_and_can_be_read_again(weights: Path) -> None:
     with weights.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         view = np.frombuffer(mapped, dtype=np.int64)
@@ -55,7 +55,7 @@ def test_mapped_weights_are_given_back_and_read_again(weights: Path) -> None:
         with mapped_files_released(weights.parent):
             until = time.monotonic() + 30
             while file_backed() > full - SIZE // 2:
-                assert time.monotonic() < until, "nothing was given back"
+                assert time.monotonic() < until, "nothing was released"
                 time.sleep(0.05)
             assert int(view.sum()) == total
         del view
@@ -63,7 +63,7 @@ def test_mapped_weights_are_given_back_and_read_again(weights: Path) -> None:
 
 
 @linux
-def test_what_was_changed_in_memory_alone_is_never_lost(
+def test_private_changes_to_a_mapping_are_kept(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "_RELEASE_INTERVAL_S", 0.01)
@@ -77,7 +77,7 @@ def test_what_was_changed_in_memory_alone_is_never_lost(
 
 
 @linux
-def test_other_folders_are_left_alone(weights: Path) -> None:
+def test_mappings_of_other_folders_are_not_released(weights: Path) -> None:
     elsewhere = weights.parent.parent / "exported elsewhere"
     elsewhere.mkdir()
     with weights.open("rb") as file:

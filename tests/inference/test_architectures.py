@@ -1,4 +1,4 @@
-"""The whole way of an answer on tiny models of every architecture, through the real runtime."""
+"""End-to-end tests of answers of tiny models of every architecture with the real runtime."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tests.builders import ARCHITECTURES, tiny_checkpoint
 
 QUESTION = "Where does the river go?"
 LONG_CONTEXT = "The cat is playing in the garden and the dog sleeps near the warm stove. " * 250
-"""Some thousand tokens: seconds of prefill on these models' attention."""
+"""Thousands of tokens, which take seconds of prefill with these models."""
 
 SpecOf = Callable[..., ModelSpec]
 
 
 @pytest.fixture
 def ask(engine: Engine) -> Callable[..., Job]:
-    """Start an answer in Dolly's format on the shared engine, without a record."""
+    """Return a function that starts an unrecorded answer in Dolly's format."""
 
     def start(spec: ModelSpec, *, timeout_s: float = 120, **more: object) -> Job:
         settings = {name: more.pop(name) for name in list(more) if name not in ("context",)}
@@ -58,7 +58,7 @@ def ended(job: Job) -> Answer:
 
 @pytest.fixture
 def on_token_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], None]], None]:
-    """Have something done right after the n-th token of each answer of the real runtime."""
+    """Return a function that sets a callback after each token of the real runtime."""
 
     def install(then: Callable[[int], None]) -> None:
         for kind in (ProcessModel, OptimumModel):
@@ -83,7 +83,7 @@ def on_token_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], No
 
 
 def by_transformers(folder: str, new_tokens: int) -> list[int]:
-    """Greedy answer of the checkpoint itself, up to and with a stop token."""
+    """Return the greedy answer of the checkpoint in transformers, including a stop token."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     prompt = tokenizer(prompt_format("dolly").render(QUESTION), return_tensors="pt")
@@ -105,14 +105,14 @@ def test_greedy_equals_transformers_token_for_token(architecture: str, spec_of: 
     spec = spec_of(architecture)
     answer = ended(ask(spec, max_new_tokens=64))
     assert list(answer.token_ids) == by_transformers(spec.model, 64)
-    assert len(set(answer.token_ids)) > 8  # an answer that could differ
+    assert len(set(answer.token_ids)) > 8  # the answer is not trivial
     assert answer.conditions.execution_precision == "f32"
     assert answer.conditions.kv_cache_precision == "f32"
 
 
 @pytest.mark.parametrize("precision", CONVERTED_PRECISIONS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_precision_loads_streams_and_ends(architecture, precision, spec_of, engine, ask):
+def test_every_precision_generates(architecture, precision, spec_of, engine, ask):
     spec = spec_of(architecture, precision)
     job = ask(spec, max_new_tokens=24, seed=5, temperature=1.5)
     answer = ended(job)
@@ -135,12 +135,12 @@ def test_every_precision_loads_streams_and_ends(architecture, precision, spec_of
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_stops_at_the_marker_and_at_the_end_of_the_text(architecture, spec_of, ask):
+def test_stop_marker_and_end_of_text_end_the_answer(architecture, spec_of, ask):
     spec = spec_of(architecture)
     marker = AutoTokenizer.from_pretrained(spec.model).convert_tokens_to_ids("### End")
     last_token = {StopReason.STOP_MARKER: marker, StopReason.END_OF_TEXT: 0}
     seen: set[StopReason] = set()
-    for seed in range(60):  # at this temperature every token comes up sooner or later
+    for seed in range(60):  # at this temperature any token can be sampled
         answer = ended(ask(spec, max_new_tokens=400, temperature=5.0, top_p=1.0, seed=seed))
         assert not {0, marker} & set(answer.token_ids[:-1])
         if answer.stop_reason is not StopReason.LENGTH:
@@ -153,7 +153,7 @@ def test_stops_at_the_marker_and_at_the_end_of_the_text(architecture, spec_of, a
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_cancel_ends_it_within_one_token(architecture, spec_of, ask, on_token_of):
+def test_cancel_takes_effect_within_one_token(architecture, spec_of, ask, on_token_of):
     jobs: list[Job] = []
     started = threading.Event()
 
@@ -175,7 +175,7 @@ def test_cancel_ends_it_within_one_token(architecture, spec_of, ask, on_token_of
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_cancel_during_prefill_and_the_model_answers_as_before(architecture, spec_of, ask):
+def test_model_stays_usable_after_cancel_during_prefill(architecture, spec_of, ask):
     spec = spec_of(architecture)
     before = ended(ask(spec, max_new_tokens=16))
     job = ask(spec, max_new_tokens=16, context=LONG_CONTEXT)
@@ -201,7 +201,7 @@ def test_timeout_during_prefill(spec_of: SpecOf, ask):
     assert ended(ask(spec, max_new_tokens=8)).token_ids == before.token_ids
 
 
-def test_timeout_while_answering(spec_of: SpecOf, ask, on_token_of):
+def test_timeout_during_generation(spec_of: SpecOf, ask, on_token_of):
     spec = spec_of("llama")
     ended(ask(spec, max_new_tokens=2))
     on_token_of(lambda count: time.sleep(0.02))
@@ -210,7 +210,7 @@ def test_timeout_while_answering(spec_of: SpecOf, ask, on_token_of):
     assert 1 < len(answer.token_ids) < 100
 
 
-def test_cancel_while_queued_behind_a_real_answer(spec_of: SpecOf, ask, on_token_of):
+def test_cancel_while_queued(spec_of: SpecOf, ask, on_token_of):
     spec, go_on = replace(spec_of("gpt_neox"), runtime=RuntimeName.OPTIMUM), threading.Event()
     ended(ask(spec, max_new_tokens=2))
     on_token_of(lambda count: go_on.wait(20))
@@ -246,7 +246,7 @@ def test_a_seed_reproduces_while_another_model_samples(spec_of: SpecOf, ask):
     assert any(answer.contended for answer in answers)
 
 
-def test_two_models_at_once_are_both_contended(spec_of: SpecOf, ask, on_token_of):
+def test_concurrent_answers_of_two_models_are_contended(spec_of: SpecOf, ask, on_token_of):
     one, other = spec_of("llama"), spec_of("mistral")
     alone = [ended(ask(spec, max_new_tokens=12)) for spec in (one, other)]
     assert [answer.contended for answer in alone] == [False, False]
@@ -258,14 +258,14 @@ def test_two_models_at_once_are_both_contended(spec_of: SpecOf, ask, on_token_of
     assert [a.token_ids for a in answers] == [a.token_ids for a in alone]
 
 
-def test_many_answers_on_one_model_come_out_right(spec_of: SpecOf, ask):
+def test_many_concurrent_answers_of_one_model_are_correct(spec_of: SpecOf, ask):
     spec = spec_of("gpt_neox")
     expected = ended(ask(spec, max_new_tokens=24)).token_ids
     jobs = [ask(spec, max_new_tokens=24) for _ in range(8)]
     assert {ended(job).token_ids for job in jobs} == {expected}
 
 
-def test_a_sampled_token_is_drawn_from_the_settings(spec_of: SpecOf, ask):
+def test_sampling_settings_are_applied(spec_of: SpecOf, ask):
     spec = spec_of("mistral")
     greedy = ended(ask(spec, max_new_tokens=16)).token_ids
     for only_one in ({"top_k": 1}, {"top_p": 0.05}, {"temperature": 0.1, "top_k": 1}):
@@ -274,15 +274,15 @@ def test_a_sampled_token_is_drawn_from_the_settings(spec_of: SpecOf, ask):
     assert free != greedy
 
 
-def test_the_repetition_penalty_has_its_effect(spec_of: SpecOf, ask):
+def test_repetition_penalty_is_applied(spec_of: SpecOf, ask):
     spec = spec_of("llama")
     plain = ended(ask(spec, max_new_tokens=64)).token_ids
     varied = ended(ask(spec, max_new_tokens=64, repetition_penalty=2.0)).token_ids
     assert len(set(varied)) / len(varied) > len(set(plain)) / len(plain)
 
 
-def test_the_checkpoints_own_sampling_defaults_do_not_mix_in(spec_of: SpecOf, engine, ask):
-    """A generation configuration that samples with a low temperature must change nothing."""
+def test_sampling_defaults_of_the_checkpoint_are_ignored(spec_of: SpecOf, engine, ask):
+    """A generation configuration with a low temperature must have no effect."""
     spec = spec_of("phi")
     expected = ended(ask(spec, max_new_tokens=16)).token_ids
     engine.pool.unload(spec)
@@ -307,7 +307,7 @@ def test_the_checkpoints_own_sampling_defaults_do_not_mix_in(spec_of: SpecOf, en
     assert tuple(ids) == expected
 
 
-def test_a_chat_template_is_tokenised_without_a_second_begin_of_text(spec_of, engine):
+def test_chat_template_is_tokenized_without_a_second_bos_token(spec_of, engine):
     spec = spec_of("llama", with_chat_template=True)
     request = GenerationRequest("Why?", sampling=SamplingSettings(max_new_tokens=4, greedy=True))
     job = Job(engine.pool.handle(spec), request, timeout_s=60).start()
@@ -319,14 +319,14 @@ def test_a_chat_template_is_tokenised_without_a_second_begin_of_text(spec_of, en
     assert answer.timings.prompt_tokens == len(ids)
 
 
-def test_a_model_without_template_asks_for_a_format(spec_of: SpecOf, engine: Engine):
+def test_model_without_template_requires_a_prompt_format(spec_of: SpecOf, engine: Engine):
     job = Job(engine.pool.handle(spec_of("llama")), GenerationRequest("Why?"), timeout_s=60)
     assert job.start().wait(60)
     assert "choose a prompt format" in job.answer.error_sentence
     assert job.answer.stop_reason is StopReason.ERROR
 
 
-def test_a_real_model_without_the_markers_id_stops_at_its_text(tmp_path: Path, engine: Engine):
+def test_real_model_without_marker_token_stops_at_the_text(tmp_path: Path, engine: Engine):
     folder = says_a_marker_of_two_tokens(tmp_path / "says-end")
     engine.store.ensure(resolve(str(folder)), Precision.FP32)
     request = GenerationRequest(
@@ -342,7 +342,7 @@ def test_a_real_model_without_the_markers_id_stops_at_its_text(tmp_path: Path, e
 
 
 def says_a_marker_of_two_tokens(folder: Path) -> Path:
-    """A checkpoint that answers "Hello### End" to whatever ends in a newline.
+    """Write a checkpoint that answers "Hello### End" to any prompt that ends in a newline.
 
     Attention and feed-forward parts add nothing, and the output head maps each token's embedding
     onto the token that is to follow it.

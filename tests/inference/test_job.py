@@ -1,4 +1,4 @@
-"""One answer, on a fake runtime: how it ends, what it keeps, what it says."""
+"""Tests of answers with a fake runtime: stop reasons, results, messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GREEDY = SamplingSettings(greedy=True)
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory):
-    """With Dolly's special tokens."""
+    """A tokenizer with Dolly's special tokens."""
     folder = tmp_path_factory.mktemp("tokenizer")
     tiny_tokenizer(folder)
     return AutoTokenizer.from_pretrained(folder)
@@ -32,7 +32,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory):
-    """Without them: Dolly's stop marker is several ordinary tokens."""
+    """A tokenizer without them, so that Dolly's stop marker is several ordinary tokens."""
     folder = tmp_path_factory.mktemp("bare")
     tiny_tokenizer(folder, special_tokens=())
     return AutoTokenizer.from_pretrained(folder)
@@ -40,7 +40,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def saying(tokenizer) -> Callable[..., FakeHandle]:
-    """A handle on a model that answers with this text, or with these ids."""
+    """Return a function that makes the handle of a model with a given answer (text or ids)."""
 
     def make(said: str | list[int], *, of=tokenizer, **options: object) -> FakeHandle:
         ids = of(said, add_special_tokens=False)["input_ids"] if isinstance(said, str) else said
@@ -72,32 +72,32 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 class Watcher(JobObserver):
-    """Writes down what it is told."""
+    """Records its calls."""
 
     def __init__(self) -> None:
-        self.told: list[object] = []
+        self.calls: list[object] = []
 
     def started(self, job: Job) -> None:
         assert job.lease is not None and job.prompt_format == "dolly"
-        self.told.append("started")
+        self.calls.append("started")
 
     def ended(self, job: Job, answer: Answer) -> None:
-        self.told.append(answer)
+        self.calls.append(answer)
 
 
-# How an answer ends
+# Stop reasons
 
 
-def test_at_the_end_of_the_text(saying, tokenizer):
+def test_end_of_text(saying, tokenizer):
     ids = tokenizer("It is quiet.", add_special_tokens=False)["input_ids"]
     answer = ended(start(saying([*ids, 0, *ids])))
     assert answer.stop_reason is StopReason.END_OF_TEXT
     assert answer.text == "It is quiet."
-    assert answer.token_ids == (*ids, 0)  # the end token was produced and counts
+    assert answer.token_ids == (*ids, 0)  # the end-of-text token was generated and counts
     assert answer.timings.new_tokens == len(ids) + 1 == len(answer.token_times_ms)
 
 
-def test_at_any_end_id_of_the_generation_configuration(saying, tokenizer):
+def test_end_of_text_at_any_id_of_the_generation_configuration(saying, tokenizer):
     ids = tokenizer("It is", add_special_tokens=False)["input_ids"]
     answer = ended(start(saying([*ids, 77, *ids], end_ids=(0, 77))))
     assert answer.stop_reason is StopReason.END_OF_TEXT
@@ -105,7 +105,7 @@ def test_at_any_end_id_of_the_generation_configuration(saying, tokenizer):
 
 
 @pytest.mark.parametrize("ends", [(0,), "with the marker"])
-def test_at_the_marker_token_without_showing_it(ends, saying, tokenizer):
+def test_stop_marker_token_is_not_shown(ends, saying, tokenizer):
     marker = tokenizer.convert_tokens_to_ids("### End")
     ids = tokenizer("It is quiet.\n\n", add_special_tokens=False)["input_ids"]
     end_ids = (0, marker) if isinstance(ends, str) else ends
@@ -115,7 +115,7 @@ def test_at_the_marker_token_without_showing_it(ends, saying, tokenizer):
     assert answer.token_ids[-1] == marker
 
 
-def test_at_the_marker_text_where_the_tokenizer_has_no_token_for_it(saying, bare):
+def test_stop_marker_text_without_a_token_for_it(saying, bare):
     handle = saying("It is # quiet.\n\n### End and so on", of=bare)
     job = start(handle)
     answer = ended(job)
@@ -126,14 +126,14 @@ def test_at_the_marker_text_where_the_tokenizer_has_no_token_for_it(saying, bare
     assert answer.token_ids[-1] == marker[-1]  # it ended with the marker's last token
 
 
-def test_at_the_next_question_of_a_format_that_has_lines(saying):
+def test_stop_marker_at_a_stop_line(saying):
     handle = saying("The FAQ: is short.\nQ: What else?\nA: Nothing.")
     answer = ended(start(handle, prompt_format="red-pajama"))
     assert answer.stop_reason is StopReason.STOP_MARKER
     assert answer.text == "The FAQ: is short."
 
 
-def test_at_the_length_asked_for(saying, tokenizer):
+def test_length(saying, tokenizer):
     handle = saying("The cat is playing in the garden. " * 9)
     answer = ended(start(handle, sampling=SamplingSettings(max_new_tokens=7, greedy=True)))
     assert answer.stop_reason is StopReason.LENGTH
@@ -141,7 +141,7 @@ def test_at_the_length_asked_for(saying, tokenizer):
     assert answer.text == tokenizer.decode(answer.token_ids).strip()
 
 
-def test_cancelled_between_two_tokens_it_ends_with_the_next(tokenizer):
+def test_cancelled_between_two_tokens_ends_with_the_next_token(tokenizer):
     jobs: list[Job] = []
 
     def script(request):
@@ -158,7 +158,7 @@ def test_cancelled_between_two_tokens_it_ends_with_the_next(tokenizer):
     assert answer.text and answer.error is None
 
 
-def test_cancelled_in_the_prefill(tokenizer):
+def test_cancelled_in_prefill(tokenizer):
     handle = scripted(tokenizer, lambda request: iter([]))
     entered = threading.Event()
 
@@ -177,7 +177,7 @@ def test_cancelled_in_the_prefill(tokenizer):
     assert answer.token_ids == () and answer.timings.ttft_ms is None
 
 
-def test_timeout_in_the_prefill_and_while_answering(tokenizer):
+def test_timeout_in_prefill_and_during_generation(tokenizer):
     handle = scripted(tokenizer, lambda request: iter([]))
 
     def endless_prefill(request):
@@ -201,7 +201,7 @@ def test_timeout_in_the_prefill_and_while_answering(tokenizer):
 @pytest.mark.parametrize(
     "failure", [RuntimeError("line 1\nline 2"), ValueError("x"), GenerationError("It broke; wait.")]
 )
-def test_a_runtime_that_fails_half_way_keeps_the_text_and_ends_at_once(failure, tokenizer):
+def test_text_is_kept_when_the_runtime_fails(failure, tokenizer):
     ids = tokenizer("It is", add_special_tokens=False)["input_ids"]
 
     def script(request):
@@ -216,12 +216,12 @@ def test_a_runtime_that_fails_half_way_keeps_the_text_and_ends_at_once(failure, 
     assert answer.timings.new_tokens == len(ids) and answer.timings.ttft_ms is not None
     assert isinstance(answer.error, GenerationError)
     assert "\n" not in answer.error_sentence and answer.error_sentence.endswith(".")
-    assert watcher.told == ["started", answer]
+    assert watcher.calls == ["started", answer]
     assert job.snapshot().message == answer.error_sentence
     assert len(job._handle.queue) == 0
 
 
-def test_a_failure_before_the_first_token(tokenizer):
+def test_failure_before_the_first_token(tokenizer):
     def script(request):
         raise MemoryError
         yield
@@ -231,7 +231,7 @@ def test_a_failure_before_the_first_token(tokenizer):
     assert "MemoryError" in answer.error_sentence
 
 
-def test_the_line_is_full(tokenizer):
+def test_full_queue(tokenizer):
     release = threading.Event()
 
     def script(request):
@@ -244,12 +244,12 @@ def test_the_line_is_full(tokenizer):
     watcher = Watcher()
     answer = ended(start(handle, observer=watcher))
     assert isinstance(answer.error, ModelBusyError)
-    assert watcher.told == ["started", answer]
+    assert watcher.calls == ["started", answer]
     release.set()
     assert [ended(job).stop_reason for job in jobs] == [StopReason.LENGTH] * 2
 
 
-def test_cancelled_in_line_it_is_still_recorded(tokenizer):
+def test_answer_cancelled_in_the_queue_is_recorded(tokenizer):
     release = threading.Event()
 
     def script(request):
@@ -263,11 +263,11 @@ def test_cancelled_in_line_it_is_still_recorded(tokenizer):
     until(lambda: second.snapshot().place == 1)
     snapshot = second.snapshot()
     assert snapshot.phase is Phase.QUEUED and snapshot.elapsed_s == 0
-    assert snapshot.message == "Waiting in line: 1 answer ahead."
+    assert snapshot.message == "Waiting in queue: 1 answer ahead."
     second.cancel()
     answer = ended(second)
     assert answer.stop_reason is StopReason.CANCELLED
-    assert watcher.told == ["started", answer]
+    assert watcher.calls == ["started", answer]
     assert answer.timings.queue_ms > 0 and answer.timings.new_tokens == 0
     assert not first.done
     release.set()
@@ -275,7 +275,7 @@ def test_cancelled_in_line_it_is_still_recorded(tokenizer):
     assert len(handle.model.requests) == 1
 
 
-def test_answers_wait_for_each_other_in_order(tokenizer):
+def test_answers_run_in_queue_order(tokenizer):
     order, gates = [], [threading.Event() for _ in range(4)]
 
     def script(request):
@@ -299,7 +299,7 @@ def test_answers_wait_for_each_other_in_order(tokenizer):
     assert jobs[3].answer.timings.queue_ms > jobs[0].answer.timings.queue_ms
 
 
-# What is refused
+# Rejected requests
 
 
 @pytest.mark.parametrize(
@@ -313,30 +313,30 @@ def test_answers_wait_for_each_other_in_order(tokenizer):
         GenerationRequest("Why?", sampling=SamplingSettings(max_new_tokens=0)),
     ],
 )
-def test_a_request_that_cannot_be_used_starts_nothing(request_, saying):
+def test_invalid_request_starts_nothing(request_, saying):
     handle = saying("no")
     with pytest.raises(BadRequestError):
         Job(handle, request_, timeout_s=60)
     assert handle.model.requests == []
 
 
-def test_a_prompt_that_does_not_fit_is_told_so_with_the_numbers(saying, tokenizer):
+def test_error_for_a_prompt_that_is_too_long_has_the_numbers(saying, tokenizer):
     handle, watcher = saying("no", positions=300), Watcher()
     answer = ended(start(handle, instruction="word " * 20_000, observer=watcher))
     assert isinstance(answer.error, PromptTooLongError)
     sentence = answer.error_sentence
     numbers = re.match(
-        r"The prompt has ([\d,]+) tokens and 256 new ones were asked for, together ([\d,]+), "
-        r"but Dolly 2\.0 3B has positions for 300; ",
+        r"The prompt has ([\d,]+) tokens and 256 new tokens were requested, together ([\d,]+), "
+        r"but the context length of Dolly 2\.0 3B is 300\. ",
         sentence,
     )
     tokens, total = (int(number.replace(",", "")) for number in numbers.groups())
     assert tokens > 20_000 and total == tokens + 256
-    assert "shorten the text" in sentence and "\n" not in sentence
-    assert handle.model.requests == [] and watcher.told == []
+    assert "Shorten the text" in sentence and "\n" not in sentence
+    assert handle.model.requests == [] and watcher.calls == []
 
 
-def test_fewer_new_tokens_are_proposed_where_that_helps(saying, tokenizer):
+def test_error_proposes_fewer_new_tokens_if_that_helps(saying, tokenizer):
     handle = saying("no", positions=300)
     answer = ended(start(handle))
     assert isinstance(answer.error, PromptTooLongError)
@@ -347,11 +347,11 @@ def test_fewer_new_tokens_are_proposed_where_that_helps(saying, tokenizer):
     assert isinstance(ended(start(handle, sampling=exceeds)).error, PromptTooLongError)
 
 
-def test_a_model_without_bound_takes_any_length(saying):
+def test_model_with_unlimited_context_accepts_any_length(saying):
     assert ended(start(saying("It is", positions=None))).error is None
 
 
-def test_the_prompt_is_the_formats(saying, tokenizer):
+def test_prompt_follows_the_prompt_format(saying, tokenizer):
     handle = saying("It is")
     answer = ended(start(handle, context="It rains."))
     text = tokenizer.decode(handle.model.requests[0].prompt_ids)
@@ -360,10 +360,10 @@ def test_the_prompt_is_the_formats(saying, tokenizer):
     assert answer.timings.prompt_tokens == len(handle.model.requests[0].prompt_ids)
 
 
-# What can be watched
+# Progress and results
 
 
-def test_text_is_the_tokenizers_over_any_characters(saying, tokenizer):
+def test_text_equals_the_tokenizers_for_any_characters(saying, tokenizer):
     said = "Grüße, 世界! 👩‍👩‍👧‍👦 naïve 🇩🇪 ≥ 3 — “ok”"
     job = start(saying(said))
     answer = ended(job)
@@ -371,7 +371,7 @@ def test_text_is_the_tokenizers_over_any_characters(saying, tokenizer):
     assert answer.text == tokenizer.decode(answer.token_ids, skip_special_tokens=True)
 
 
-def test_reading_goes_on_where_it_stopped(tokenizer):
+def test_reading_continues_from_the_returned_index(tokenizer):
     steps = [threading.Event() for _ in range(3)]
 
     def script(request):
@@ -394,7 +394,7 @@ def test_reading_goes_on_where_it_stopped(tokenizer):
     assert job.snapshot().phase is Phase.DONE
 
 
-def test_timings_are_those_of_the_tokens(tokenizer):
+def test_timings_match_the_tokens(tokenizer):
     gap_s, prefill_s, after_s = 0.03, 0.1, 0.05
 
     def script(request):
@@ -426,7 +426,7 @@ def test_one_token_has_no_rate(saying):
     assert job.snapshot().tokens_per_s is None
 
 
-def test_an_observer_that_fails_costs_nothing(saying):
+def test_failing_observer_does_not_affect_the_answer(saying):
     class Broken(JobObserver):
         def started(self, job: Job) -> None:
             raise ZeroDivisionError
@@ -438,7 +438,7 @@ def test_an_observer_that_fails_costs_nothing(saying):
     assert answer.text == "It is quiet." and answer.error is None
 
 
-def test_a_kept_job_does_not_keep_the_model(saying):
+def test_finished_job_does_not_keep_the_model(saying):
     job = start(saying("It is quiet."))
     assert ended(job).conditions is not None
     assert job.lease is None
@@ -447,7 +447,7 @@ def test_a_kept_job_does_not_keep_the_model(saying):
 # Contention
 
 
-def test_alone_is_not_contended_and_two_at_once_both_are(tokenizer):
+def test_concurrent_answers_are_contended_and_a_single_one_is_not(tokenizer):
     assert not ended(start(scripted(tokenizer, lambda request: [40, 41]))).contended
     both = threading.Barrier(2)
 
@@ -461,7 +461,7 @@ def test_alone_is_not_contended_and_two_at_once_both_are(tokenizer):
     assert not ended(start(scripted(tokenizer, lambda request: [40, 41]))).contended
 
 
-def test_waiting_in_line_is_not_contention(tokenizer):
+def test_waiting_in_the_queue_is_not_contention(tokenizer):
     handle = scripted(tokenizer, lambda request: [40] * 20)
     jobs = [start(handle) for _ in range(5)]
     assert [ended(job).contended for job in jobs] == [False] * 5

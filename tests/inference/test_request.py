@@ -1,4 +1,4 @@
-"""What is refused before anything is loaded, and in which words."""
+"""Tests of the validation of requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def refusal(request: GenerationRequest) -> str:
 
 
 @pytest.mark.parametrize("instruction", ["", "   ", "\n\t \u00a0\u2003\r\n"])
-def test_nothing_to_answer(instruction: str):
+def test_empty_instruction(instruction: str):
     assert "empty" in refusal(GenerationRequest(instruction))
 
 
@@ -34,63 +34,63 @@ def test_control_characters(bad: str, where: str):
 
 
 @pytest.mark.parametrize("where", ["instruction", "context"])
-def test_half_of_a_character(where: str):
+def test_unpaired_surrogate(where: str):
     sentence = refusal(GenerationRequest(**{"instruction": "Why?", where: "a\ud83db"}))
     assert where in sentence and "U+D83D" in sentence
 
 
-def test_what_no_model_could_read():
+def test_too_many_characters():
     sentence = refusal(GenerationRequest("a" * MAX_CHARACTERS, "b"))
     assert "200,001" in sentence and "200,000" in sentence
-    GenerationRequest("a" * 100_000).validated()  # the model's positions decide about this one
+    GenerationRequest("a" * 100_000).validated()  # the model's context length decides
 
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("max_new_tokens", 0, "max new tokens is 0; choose a value from 1 to 1000"),
+        ("max_new_tokens", 0, "max new tokens is 0. Choose a value from 1 to 1000"),
         ("max_new_tokens", 1001, "1001"),
         ("max_new_tokens", 2.5, "whole number from 1 to 1000"),
         ("max_new_tokens", math.nan, "nan"),
-        ("temperature", 0.0, "temperature is 0.0; choose a value from 0.1 to 5.0"),
+        ("temperature", 0.0, "temperature is 0.0. Choose a value from 0.1 to 5.0"),
         ("temperature", math.nan, "nan"),
         ("temperature", math.inf, "inf"),
-        ("top_p", 0.0, "top-p is 0.0; choose a value from 0.05 to 1.0"),
+        ("top_p", 0.0, "top-p is 0.0. Choose a value from 0.05 to 1.0"),
         ("top_p", 1.01, "1.01"),
         ("top_p", math.nan, "nan"),
-        ("top_k", -1, "top-k is -1; choose a value from 0 to 50"),
+        ("top_k", -1, "top-k is -1. Choose a value from 0 to 50"),
         ("top_k", 51, "51"),
         ("top_k", 3.5, "whole number"),
-        ("repetition_penalty", 0.9, "repetition penalty is 0.9; choose a value from 1.0 to 2.0"),
+        ("repetition_penalty", 0.9, "repetition penalty is 0.9. Choose a value from 1.0 to 2.0"),
         ("repetition_penalty", math.nan, "nan"),
         ("seed", -1, "seed is -1"),
         ("seed", 2**32, "seed"),
     ],
 )
-def test_setting_out_of_its_range(name: str, value: float, words: str):
+def test_setting_out_of_range(name: str, value: float, words: str):
     request = GenerationRequest("Why?", sampling=SamplingSettings(**{name: value}))
     assert words in refusal(request)
 
 
-def test_the_defaults_are_the_products():
+def test_default_settings():
     settings = SamplingSettings()
     assert (settings.max_new_tokens, settings.temperature) == (256, 0.8)
     assert (settings.top_p, settings.top_k) == (0.92, 0)
     assert settings.validated() == settings
 
 
-def test_greedy_takes_no_seed_and_minds_no_temperature():
+def test_greedy_ignores_seed_and_temperature():
     sampling = SamplingSettings(greedy=True, temperature=0.0, seed=3)
     assert GenerationRequest("Why?", sampling=sampling).validated().sampling.seed is None
 
 
-def test_sampling_gets_a_fresh_seed_and_keeps_one_that_is_given():
+def test_sampling_gets_a_random_seed_or_keeps_the_given_one():
     fresh = {GenerationRequest("Why?").validated().sampling.seed for _ in range(20)}
     assert len(fresh) > 15 and None not in fresh
     given = GenerationRequest("Why?", sampling=SamplingSettings(seed=0)).validated()
     assert given.sampling.seed == 0
 
 
-def test_outer_white_space_goes_and_the_rest_stays():
+def test_outer_white_space_is_stripped():
     request = GenerationRequest("  a\n\tb  ", " c ").validated()
     assert (request.instruction, request.context) == ("a\n\tb", "c")

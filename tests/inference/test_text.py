@@ -1,4 +1,4 @@
-"""Decoding token by token, and stop texts that nobody ever sees a part of."""
+"""Tests of incremental decoding and incremental stop texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MULTI_BYTE = "Grüße, 世界! 👩‍👩‍👧‍👦 naïve 🇩🇪 ≥ 3 �
 
 @pytest.fixture(scope="module")
 def byte_level(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
-    """As GPT-NeoX and Phi have it, with Dolly's special tokens."""
+    """A tokenizer like that of GPT-NeoX and Phi, with Dolly's special tokens."""
     folder = tmp_path_factory.mktemp("byte-level")
     tiny_tokenizer(folder)
     return AutoTokenizer.from_pretrained(folder)
@@ -25,7 +25,7 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerB
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
-    """The same without the special tokens."""
+    """The same tokenizer without special tokens."""
     folder = tmp_path_factory.mktemp("bare")
     tiny_tokenizer(folder, special_tokens=())
     return AutoTokenizer.from_pretrained(folder)
@@ -33,7 +33,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
 
 @pytest.fixture(scope="module")
 def byte_fallback() -> PreTrainedTokenizerBase:
-    """As Llama 2 and Mistral have it: word pieces that carry their space, bytes for the rest."""
+    """A tokenizer like that of Llama 2 and Mistral: word pieces with spaces, and byte fallback."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     pieces = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -62,7 +62,7 @@ def decoded(tokenizer, ids) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
 @pytest.mark.parametrize("text", [MULTI_BYTE, "the cat and the the the", "🙂" * 60, "a", ""])
-def test_pieces_together_are_what_the_tokenizer_decodes(kind, text, request):
+def test_concatenated_pieces_equal_the_decoded_text(kind, text, request):
     tokenizer = request.getfixturevalue(kind)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     pieces = decoded(tokenizer, ids)
@@ -71,48 +71,48 @@ def test_pieces_together_are_what_the_tokenizer_decodes(kind, text, request):
     assert "\N{REPLACEMENT CHARACTER}" not in "".join(pieces)
 
 
-def test_a_character_over_several_tokens_comes_with_its_last(byte_level):
+def test_character_of_several_tokens_comes_with_its_last_token(byte_level):
     ids = byte_level("🙂", add_special_tokens=False)["input_ids"]
     assert len(ids) == 4
     assert decoded(byte_level, ids) == ["", "", "", "🙂", ""]
 
 
-def test_an_unfinished_character_is_shown_at_the_end_as_the_tokenizer_does(byte_level):
+def test_incomplete_character_at_the_end_equals_the_tokenizers(byte_level):
     ids = byte_level("a🙂", add_special_tokens=False)["input_ids"][:-1]
     text = "".join(decoded(byte_level, ids))
     assert text == byte_level.decode(ids) == "a\N{REPLACEMENT CHARACTER}"
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_ids_at_all_decode_as_the_tokenizer_does(seed: int, byte_level):
+def test_random_ids_decode_like_the_tokenizer(seed: int, byte_level):
     source = random.Random(seed)
     ids = [source.randrange(len(byte_level)) for _ in range(1500)]
     expected = byte_level.decode(ids, skip_special_tokens=True)
     assert "".join(decoded(byte_level, ids)) == expected
 
 
-def test_nothing_but_broken_bytes_decodes_as_the_tokenizer_does(byte_level):
-    broken = byte_level.convert_tokens_to_ids("Ģ")  # the byte 0x80, which begins nothing
+def test_invalid_bytes_decode_like_the_tokenizer(byte_level):
+    broken = byte_level.convert_tokens_to_ids("Ģ")  # the byte 0x80, which starts no character
     ids = [broken] * 300
     pieces = decoded(byte_level, ids)
     assert "".join(pieces) == byte_level.decode(ids)
-    assert max(len(piece) for piece in pieces) <= 4  # it keeps flowing
+    assert max(len(piece) for piece in pieces) <= 4  # text is not held back
 
 
-def test_special_tokens_leave_no_text_and_no_gap(byte_fallback):
+def test_special_tokens_have_no_text(byte_fallback):
     ids = byte_fallback("the cat", add_special_tokens=False)["input_ids"]
     ids = [ids[0], 1, 1, *ids[1:]]
     text = "".join(decoded(byte_fallback, ids))
     assert text == byte_fallback.decode(ids, skip_special_tokens=True) == "the cat"
 
 
-def test_spaces_before_punctuation_stay(byte_level):
+def test_spaces_before_punctuation_are_kept(byte_level):
     ids = byte_level("a , b ! n't", add_special_tokens=False)["input_ids"]
     assert "".join(decoded(byte_level, ids)) == "a , b ! n't"
 
 
 class CountingTokenizer:
-    """Counts how many ids were decoded."""
+    """Counts the decoded ids."""
 
     all_special_ids = (0,)
 
@@ -126,7 +126,7 @@ class CountingTokenizer:
 
 
 @pytest.mark.parametrize("sample", ["The cat ", "🙂", "\N{REPLACEMENT CHARACTER}"])
-def test_work_grows_with_the_answer_and_not_with_its_square(sample: str, byte_level):
+def test_decoding_takes_linear_time(sample: str, byte_level):
     ids = byte_level(sample * 2000, add_special_tokens=False)["input_ids"]
     counting = CountingTokenizer(byte_level)
     decoder = TextDecoder(counting)
@@ -154,7 +154,7 @@ def shown(stop_rule: StopRule, pieces) -> tuple[list[str], bool]:
 
 
 @pytest.mark.parametrize("size", range(1, 9))
-def test_no_part_of_a_marker_is_shown_however_it_is_cut(size: int):
+def test_no_part_of_a_stop_text_is_shown(size: int):
     text = "Hello # there ### End and more"
     pieces = [text[at : at + size] for at in range(0, len(text), size)]
     out, stopped = shown(rule("### End"), pieces)
@@ -162,7 +162,7 @@ def test_no_part_of_a_marker_is_shown_however_it_is_cut(size: int):
     assert "".join(out) == "Hello # there "
 
 
-def test_marker_over_ordinary_tokens_of_a_tokenizer_without_it(bare):
+def test_stop_text_of_several_ordinary_tokens(bare):
     ids = bare("It is quiet.\n\n### End of it", add_special_tokens=False)["input_ids"]
     marker = bare("### End", add_special_tokens=False)["input_ids"]
     assert len(marker) > 2
@@ -181,7 +181,7 @@ def test_marker_over_ordinary_tokens_of_a_tokenizer_without_it(bare):
 @pytest.mark.parametrize(
     "text", ["### Ending is near? No: ##", "# a\n## b\n### c", "### En", "###  End"]
 )
-def test_what_turns_out_to_be_no_marker_is_shown_whole(text: str):
+def test_similar_text_is_shown_completely(text: str):
     if "### End" in text:
         text = text.replace("### End", "### end")
     out, stopped = shown(rule("### End"), text)
@@ -189,7 +189,7 @@ def test_what_turns_out_to_be_no_marker_is_shown_whole(text: str):
     assert "".join(out) == text
 
 
-def test_overlapping_beginnings_of_a_marker():
+def test_overlapping_prefixes_of_a_stop_text():
     out, stopped = shown(rule("### End"), "a ## ### ### End b")
     assert stopped
     assert "".join(out) == "a ## ### "
@@ -220,23 +220,23 @@ def test_white_space_before_the_answer_is_not_shown():
     assert "".join(out) == "Hello you"
 
 
-def test_nothing_is_let_through_after_the_marker():
+def test_no_text_after_the_stop_text():
     stop = StopText(rule("### End"))
     assert stop.feed("a### End b") == "a"
     assert stop.feed("c") == "" and stop.close() == ""
 
 
-def test_tokens_flow_one_by_one_where_nothing_may_be_a_marker():
+def test_text_is_not_held_back_without_a_stop_text():
     out, _ = shown(rule("### End"), ["The", " cat", " is", " here"])
     assert out == ["The", " cat", " is", " here", ""]
 
 
-def test_cost_of_a_long_answer_is_bounded_per_piece():
+def test_held_back_text_is_bounded():
     stop = StopText(rule("### End", lines=("Q:",)))
     for piece in ["#", " ", "\n", "word "] * 2000:
         stop.feed(piece)
         assert len(stop._held) <= len("### End")
 
 
-def test_folder_fixture_has_no_marker_token(bare, tmp_path: Path):
+def test_bare_tokenizer_has_no_marker_token(bare, tmp_path: Path):
     assert "### End" not in bare.get_vocab()

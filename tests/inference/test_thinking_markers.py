@@ -1,4 +1,4 @@
-"""Models that say more than their answer: channels between markers, thoughts between tags."""
+"""Tests of reasoning models: channels between markers, reasoning between tags."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FINAL = f"<|end|><|start|>assistant<|channel|>final<|message|>{ANSWER}<|return|>
 def answer(
     folder: Path, said: str, *, special: tuple[str, ...], words: tuple[str, ...], template: str
 ) -> Answer:
-    """What is shown of a text that a model says to the end."""
+    """Return the answer of a model that generates ``said``."""
     tiny_tokenizer(folder, special_tokens=special, words=words, chat_template=template)
     tokenizer = load_tokenizer(folder)
     ids = tokenizer(said, add_special_tokens=False)["input_ids"]
@@ -44,17 +44,15 @@ def answer(
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="the markers of channels are dropped with the other special tokens, so that the "
-    "analysis and the channels' names stand in the answer",
+    reason="channel markers are removed like other special tokens, so that the answer contains "
+    "the analysis and the names of the channels",
 )
 @pytest.mark.parametrize(
     ("said", "shown"),
     [(ANALYSIS + FINAL, ANSWER), (ANALYSIS, "")],
     ids=["analysis, then final", "ends in the analysis"],
 )
-def test_the_answer_is_what_is_said_in_the_final_channel(
-    said: str, shown: str, tmp_path: Path
-) -> None:
+def test_only_the_final_channel_is_shown(said: str, shown: str, tmp_path: Path) -> None:
     found = answer(tmp_path, said, special=CHANNELS, words=(), template=HARMONY_TEMPLATE)
     assert found.text == shown
 
@@ -62,7 +60,7 @@ def test_the_answer_is_what_is_said_in_the_final_channel(
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="thoughts between <think> tags are not told apart from the answer",
+    reason="text between <think> tags is not separated from the answer",
 )
 @pytest.mark.parametrize(
     ("special", "words"),
@@ -74,14 +72,14 @@ def test_the_answer_is_what_is_said_in_the_final_channel(
     [(f"<think>{THOUGHT}</think>{ANSWER}", ANSWER), (f"<think>{THOUGHT}", "")],
     ids=["closed", "not closed"],
 )
-def test_thoughts_are_not_part_of_the_answer(
+def test_reasoning_is_not_part_of_the_answer(
     said: str, shown: str, special: tuple[str, ...], words: tuple[str, ...], tmp_path: Path
 ) -> None:
     found = answer(tmp_path, said, special=special, words=words, template=CHAT_TEMPLATE)
     assert found.text.strip() == shown
 
 
-def test_an_answer_without_markers_is_shown_whole(tmp_path: Path) -> None:
+def test_answer_without_markers_is_shown_completely(tmp_path: Path) -> None:
     for template in (HARMONY_TEMPLATE, CHAT_TEMPLATE):
         special = CHANNELS if template == HARMONY_TEMPLATE else TAGS
         found = answer(tmp_path, ANSWER, special=special, words=(), template=template)

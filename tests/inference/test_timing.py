@@ -1,4 +1,4 @@
-"""The definitions of the project's design notes, on clock readings that are known."""
+"""Tests of the definitions of timings with known clock readings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from core.inference.timing import measure
 def test_definitions():
     timings = measure(10.0, 12.0, 17.0, 40, [14.0, 14.5, 15.5, 16.0])
     assert timings.queue_ms == 2000
-    assert timings.ttft_ms == 2000  # the wait in line is not in it
+    assert timings.ttft_ms == 2000  # excludes the time in the queue
     assert timings.tpot_ms == pytest.approx(2000 / 3)
     assert timings.total_ms == 5000
     assert (timings.prompt_tokens, timings.new_tokens) == (40, 4)
@@ -34,7 +34,7 @@ def test_no_token_has_no_figures():
     assert timings.total_ms == 2000
 
 
-def test_a_clock_too_coarse_to_tell_gives_no_rate():
+def test_no_rate_when_the_clock_is_too_coarse():
     timings = measure(1.0, 1.0, 1.0, 5, [1.0, 1.0])
     assert timings.decode_tokens_per_s is None
     assert timings.end_to_end_tokens_per_s is None

@@ -1,4 +1,4 @@
-"""Where an answer ends: by the ids that configurations name, and by the end of the model's turn."""
+"""Tests of the end of an answer: end-of-text ids, and the end of the model's turn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHATML = (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SAID = "Rain.<|im_end|>\n<|im_start|>user\nAnd then?<|im_end|>\n"
-"""By a model that goes on as the user where nothing ends its turn."""
+"""Output of a model that continues as the user if its turn is not ended."""
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ SAID = "Rain.<|im_end|>\n<|im_start|>user\nAnd then?<|im_end|>\n"
             marks=pytest.mark.xfail(
                 strict=True,
                 raises=AssertionError,
-                reason="a turn's end that no configuration names does not end the answer",
+                reason="an end-of-turn token that no configuration names does not end the answer",
             ),
         ),
     ],
-    ids=["a configuration names it", "the template alone has it"],
+    ids=["in the configuration", "in the template only"],
 )
-def test_the_end_of_the_models_turn_ends_the_answer(named: bool, tmp_path: Path) -> None:
+def test_end_of_turn_token_ends_the_answer(named: bool, tmp_path: Path) -> None:
     tiny_tokenizer(tmp_path, special_tokens=("<|im_start|>", "<|im_end|>"), chat_template=CHATML)
     tokenizer = load_tokenizer(tmp_path)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -63,9 +63,9 @@ def test_the_end_of_the_models_turn_ends_the_answer(named: bool, tmp_path: Path)
 @pytest.mark.parametrize(
     ("generation_config", "config"),
     [({"eos_token_id": [0, 77]}, {}), (None, {"eos_token_id": [0, 77]})],
-    ids=["generation_config.json", "config.json alone"],
+    ids=["generation_config.json", "config.json only"],
 )
-def test_several_end_ids_are_kept_by_a_conversion(
+def test_conversion_keeps_several_end_of_text_ids(
     generation_config: dict[str, Any] | None, config: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = tiny_checkpoint("llama", tmp_path / "llama")

@@ -1,4 +1,4 @@
-"""The thread that steps the batch, on a pipeline that a test scripts."""
+"""Tests of the batching thread with a scripted pipeline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Output:
 
 
 class ScriptedHandle:
-    """One more token at each step, until it is cancelled."""
+    """Generates one token per step until it is cancelled."""
 
     def __init__(self) -> None:
         self.running, self.cancelled, self.ready = True, False, [0][:0]
@@ -77,7 +77,7 @@ def stepper(pipeline: ScriptedPipeline):
     made.close()
 
 
-def test_answers_share_the_steps_and_end_one_by_one(stepper, pipeline):
+def test_answers_share_steps_and_end_independently(stepper, pipeline):
     gate = threading.Event()
     pipeline.before_step = lambda: gate.wait(20)
     answers = [answer(count) for count in (3, 5, 8)]
@@ -90,7 +90,7 @@ def test_answers_share_the_steps_and_end_one_by_one(stepper, pipeline):
     assert pipeline.steps <= 8 + 3, "one pass over the weights for all of them"
 
 
-def test_it_rests_where_there_is_nothing_to_do(stepper, pipeline):
+def test_idle_stepper_does_not_step(stepper, pipeline):
     one = answer(2)
     stepper.add(one)
     assert one.ended.wait(20)
@@ -100,16 +100,16 @@ def test_it_rests_where_there_is_nothing_to_do(stepper, pipeline):
     assert pipeline.steps == steps <= 3
 
 
-def test_a_refused_request_fails_alone(stepper, pipeline):
-    refused = BatchedAnswer(TokenRequest((), SamplingSettings()), lambda token: True)
+def test_rejected_request_does_not_affect_other_answers(stepper, pipeline):
+    rejected = BatchedAnswer(TokenRequest((), SamplingSettings()), lambda token: True)
     other = answer(4)
-    stepper.add(refused)
+    stepper.add(rejected)
     stepper.add(other)
-    assert refused.ended.wait(20) and other.ended.wait(20)
-    assert str(refused.error) == "empty" and other.error is None and other.tokens == 4
+    assert rejected.ended.wait(20) and other.ended.wait(20)
+    assert str(rejected.error) == "empty" and other.error is None and other.tokens == 4
 
 
-def test_a_failing_step_fails_all_of_its_answers_and_none_later(stepper, pipeline):
+def test_failing_step_fails_current_answers_only(stepper, pipeline):
     def fail() -> None:
         pipeline.before_step = lambda: None
         raise RuntimeError("no memory")
@@ -125,7 +125,7 @@ def test_a_failing_step_fails_all_of_its_answers_and_none_later(stepper, pipelin
     assert later.error is None and later.tokens == 4
 
 
-def test_a_failing_receiver_ends_its_answer_alone(stepper, pipeline):
+def test_exception_in_on_token_ends_only_its_answer(stepper, pipeline):
     def fail(token: int) -> bool:
         raise KeyError(token)
 
@@ -137,7 +137,7 @@ def test_a_failing_receiver_ends_its_answer_alone(stepper, pipeline):
     assert other.error is None and other.tokens == 4
 
 
-def test_an_interruption_after_the_first_token_is_too_late(stepper, pipeline):
+def test_interrupt_after_the_first_token_has_no_effect(stepper, pipeline):
     ready = threading.Event()
     one = answer(4, lambda token: ready.set() or one.interrupt() or True)
     stepper.add(one)
@@ -145,7 +145,7 @@ def test_an_interruption_after_the_first_token_is_too_late(stepper, pipeline):
     assert not one.interrupted and one.tokens == 4
 
 
-def test_an_interruption_before_it_ends_the_answer_without_a_token(stepper, pipeline):
+def test_interrupt_before_the_first_token_ends_the_answer(stepper, pipeline):
     one = answer(4)
     one.interrupt()
     stepper.add(one)

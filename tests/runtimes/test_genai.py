@@ -1,4 +1,4 @@
-"""The GenAI runtime by itself: answers, several at once, and what it leaves to Optimum."""
+"""Tests of the GenAI runtime: answers, concurrency, and the fallback to Optimum."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def model(stored_folder: Path):
 
 @pytest.fixture
 def folder(stored_folder: Path, tmp_path: Path) -> Path:
-    """A copy, to be damaged."""
+    """A copy that a test can damage."""
     return Path(shutil.copytree(stored_folder, tmp_path / "copy"))
 
 
@@ -69,7 +69,7 @@ def all_at_once(model: LoadedModel, requests: list[TokenRequest]) -> list[list[i
     return found
 
 
-def test_a_gpu_that_auto_chose_keeps_its_own_precision(
+def test_gpu_selected_by_auto_keeps_its_default_precision(
     stored_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[tuple[str, dict]] = []
@@ -92,7 +92,7 @@ def test_a_gpu_that_auto_chose_keeps_its_own_precision(
     ]
 
 
-def test_it_answers_as_optimum_does(model: GenAIModel, stored_folder: Path):
+def test_answers_equal_those_of_optimum(model: GenAIModel, stored_folder: Path):
     other = OptimumRuntime().load(
         stored_folder, ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
     )
@@ -107,26 +107,26 @@ def test_it_answers_as_optimum_does(model: GenAIModel, stored_folder: Path):
         other.close()
 
 
-def test_conditions_are_those_of_the_plugin(model: GenAIModel):
+def test_conditions_are_read_from_the_plugin(model: GenAIModel):
     conditions = model.conditions
     assert (conditions.execution_precision, conditions.kv_cache_precision) == ("f32", "f32")
     assert conditions.hints["KV_CACHE_PRECISION"] == "f32"
     assert (conditions.runtime, conditions.note) == (None, None)
 
 
-def test_the_memory_bounds_how_many_answer_at_once(stored_folder: Path, monkeypatch):
+def test_free_memory_limits_concurrent_answers(stored_folder: Path, monkeypatch):
     spec = ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
     monkeypatch.setattr("core.runtimes.genai.available_memory_bytes", lambda: 0)
-    poor = GenAIRuntime(at_once=3).load(stored_folder, spec)
-    poor.close()
-    assert poor.at_once == 1
+    without_memory = GenAIRuntime(at_once=3).load(stored_folder, spec)
+    without_memory.close()
+    assert without_memory.at_once == 1
     monkeypatch.undo()
-    rich = GenAIRuntime(at_once=3).load(stored_folder, spec)
-    rich.close()
-    assert rich.at_once == 3
+    with_memory = GenAIRuntime(at_once=3).load(stored_folder, spec)
+    with_memory.close()
+    assert with_memory.at_once == 3
 
 
-def test_a_seed_reproduces_alone_and_beside_others(model: GenAIModel):
+def test_seed_reproduces_an_answer_alone_and_in_a_batch(model: GenAIModel):
     def request(seed: int) -> TokenRequest:
         sampling = SamplingSettings(max_new_tokens=16, temperature=2.0, top_p=0.95, seed=seed)
         return TokenRequest((5, 6, 7), sampling)
@@ -134,11 +134,11 @@ def test_a_seed_reproduces_alone_and_beside_others(model: GenAIModel):
     alone = ids_of(model, request(7))
     assert ids_of(model, request(7)) == alone
     assert ids_of(model, request(8)) != alone
-    beside = all_at_once(model, [request(8), request(7), request(9)])
-    assert beside[1] == alone
+    batched = all_at_once(model, [request(8), request(7), request(9)])
+    assert batched[1] == alone
 
 
-def test_every_sampling_setting_counts(model: GenAIModel):
+def test_every_sampling_setting_has_an_effect(model: GenAIModel):
     def answer(**settings) -> list[int]:
         sampling = SamplingSettings(
             max_new_tokens=24, **({"temperature": 3.0, "seed": 3} | settings)
@@ -154,14 +154,14 @@ def test_every_sampling_setting_counts(model: GenAIModel):
     assert len(set(penalised)) > len(set(greedy)) or penalised != greedy
 
 
-def test_answers_given_at_once_are_everyones_own(model: GenAIModel):
+def test_concurrent_answers_are_independent(model: GenAIModel):
     requests = [TokenRequest((place, place + 1, 9), GREEDY) for place in range(5, 8)]
     alone = [ids_of(model, request) for request in requests]
     assert len({tuple(ids) for ids in alone}) == 3
     assert all_at_once(model, requests) == alone
 
 
-def test_stop_ids_end_it_and_are_handed_on(model: GenAIModel):
+def test_stop_id_ends_generation_and_is_included(model: GenAIModel):
     free = ids_of(model, TokenRequest((5, 6, 7), GREEDY))
     stop = free[4]
     for stops in ({stop}, {stop, *model.end_ids}):
@@ -169,7 +169,7 @@ def test_stop_ids_end_it_and_are_handed_on(model: GenAIModel):
         assert stopped == free[: free.index(stop) + 1]
 
 
-def test_the_models_own_end_does_not_count_where_it_was_not_asked_for(folder: Path):
+def test_end_of_text_token_is_ignored_unless_requested(folder: Path):
     settings = folder / "generation_config.json"
     spec = ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
     free = GenAIRuntime().load(folder, spec)
@@ -182,7 +182,7 @@ def test_the_models_own_end_does_not_count_where_it_was_not_asked_for(folder: Pa
     ending.close()
 
 
-def test_whoever_receives_tokens_may_end_it_or_fail_alone(model: GenAIModel):
+def test_on_token_can_end_the_answer_or_raise(model: GenAIModel):
     ids: list[int] = []
     sampling = SamplingSettings(max_new_tokens=200, greedy=True)
     model.generate(
@@ -203,7 +203,7 @@ def test_whoever_receives_tokens_may_end_it_or_fail_alone(model: GenAIModel):
     assert len(neighbour[0]) == 200
 
 
-def test_interrupt_ends_the_prefill_of_that_request_alone(model: GenAIModel):
+def test_interrupt_ends_only_the_prefill_of_that_request(model: GenAIModel):
     short = TokenRequest((5, 6, 7), GREEDY)
     before = ids_of(model, short)
     long = TokenRequest((5, 6, 7) * 2600, GREEDY)
@@ -220,7 +220,7 @@ def test_interrupt_ends_the_prefill_of_that_request_alone(model: GenAIModel):
     assert ids_of(model, short) == before
 
 
-def test_a_long_prompt_lets_the_others_go_on(model: GenAIModel):
+def test_long_prompt_does_not_block_other_answers(model: GenAIModel):
     stamps: list[float] = []
     first_of_long: list[float] = []
     sampling = SamplingSettings(max_new_tokens=500, greedy=True)
@@ -241,7 +241,7 @@ def test_a_long_prompt_lets_the_others_go_on(model: GenAIModel):
     )
     thread.join(60)
     meanwhile = [stamp for stamp in stamps if began < stamp < first_of_long[0]]
-    assert len(meanwhile) > 8, "3 900 prompt tokens are read in sixteen pieces"
+    assert len(meanwhile) > 8, "3,900 prompt tokens are processed in 16 chunks"
 
 
 def test_interrupt_of_an_idle_model_does_nothing(model: GenAIModel):
@@ -249,14 +249,14 @@ def test_interrupt_of_an_idle_model_does_nothing(model: GenAIModel):
     assert len(ids_of(model, TokenRequest((5,), GREEDY))) == 12
 
 
-def test_a_request_that_the_runtime_refuses_fails_alone(model: GenAIModel):
+def test_rejected_request_does_not_affect_the_model(model: GenAIModel):
     with pytest.raises(GenerationError) as failure:
         ids_of(model, TokenRequest((), GREEDY))
     assert "\n" not in str(failure.value)
     assert len(ids_of(model, TokenRequest((5,), GREEDY))) == 12
 
 
-def test_log_probabilities_are_those_of_the_logits(model: GenAIModel, stored_folder: Path):
+def test_log_probabilities_match_the_logits(model: GenAIModel, stored_folder: Path):
     import numpy as np
 
     other = OptimumRuntime().load(
@@ -283,14 +283,14 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_damaged_files_become_one_sentence(damage, folder: Path):
+def test_damaged_files_raise_a_one_line_error(damage, folder: Path):
     damage(folder)
     with pytest.raises(CorruptModelError) as failure:
         GenAIRuntime().load(folder, ModelSpec("mine", Precision.FP32, "CPU"))
     assert "\n" not in str(failure.value) and len(str(failure.value)) < 400
 
 
-def test_a_model_stored_without_openvino_tokenizer_gets_one_on_loading(folder: Path):
+def test_missing_openvino_tokenizer_is_converted_when_loading(folder: Path):
     for path in folder.glob("openvino_*tokenizer*"):
         path.unlink()
     before = sorted(path.name for path in folder.iterdir())
@@ -298,10 +298,10 @@ def test_a_model_stored_without_openvino_tokenizer_gets_one_on_loading(folder: P
     assert isinstance(loaded, GenAIModel)
     assert len(ids_of(loaded, TokenRequest((5, 6), GREEDY))) == 12
     loaded.close()
-    assert sorted(path.name for path in folder.iterdir()) == before, "its checksums stay true"
+    assert sorted(path.name for path in folder.iterdir()) == before, "stored files unchanged"
 
 
-def test_a_tokenizer_that_cannot_be_converted_leaves_the_model_to_optimum(folder, monkeypatch):
+def test_model_with_unconvertible_tokenizer_runs_on_optimum(folder, monkeypatch):
     for path in folder.glob("openvino_*tokenizer*"):
         path.unlink()
 

@@ -1,4 +1,4 @@
-"""The Optimum runtime by itself: what it says of damaged files, and under what it runs."""
+"""Tests of the Optimum runtime: errors, conditions and generation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SpecOf = Callable[..., ModelSpec]
 
 @pytest.fixture
 def folder(spec_of: SpecOf, engine: Engine, tmp_path: Path) -> Path:
-    """A copy of a converted model, to be damaged."""
+    """A copy of a converted model that a test can damage."""
     spec = spec_of("gpt_neox")
     copy = tmp_path / "copy"
     shutil.copytree(stored(engine, spec).folder, copy)
@@ -58,24 +58,24 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_damaged_files_become_one_sentence(damage, folder: Path):
+def test_damaged_files_raise_a_one_line_error(damage, folder: Path):
     damage(folder)
     spec = ModelSpec("mine", Precision.FP32, "CPU")
     with pytest.raises(CorruptModelError) as failure:
         OptimumRuntime().load(folder, spec)
-    sentence = str(failure.value)
-    assert "mine in FP32 cannot be loaded" in sentence and "convert the model again" in sentence
-    assert "\n" not in sentence and len(sentence) < 400
+    message = str(failure.value)
+    assert "mine in FP32 cannot be loaded" in message and "convert the model again" in message
+    assert "\n" not in message and len(message) < 400
 
 
-def test_a_device_that_cannot_run_it_is_not_called_damage(folder: Path, monkeypatch):
+def test_error_of_a_device_is_not_reported_as_damaged_files(folder: Path, monkeypatch):
     from optimum.intel import OVModelForCausalLM
 
     def refuse(self):
         raise RuntimeError("Exception from src/core.cpp:1:\nthe plugin lacks an operation")
 
     monkeypatch.setattr(OVModelForCausalLM, "compile", refuse)
-    with pytest.raises(GenerationError, match=r"NPU cannot run mine.*lacks an operation.*another"):
+    with pytest.raises(GenerationError, match=r"NPU cannot run mine.*lacks an operation.*Choose"):
         OptimumRuntime().load(folder, ModelSpec("mine", Precision.FP32, "NPU"))
 
 
@@ -97,7 +97,7 @@ def test_conditions_are_read_back_from_the_compiled_model(device, spec_of, engin
     model.close()
 
 
-def test_hints_go_to_the_cpu_that_auto_may_choose():
+def test_auto_applies_hints_to_the_cpu():
     hints = ExecutionHints(inference_precision="f32")
     assert openvino_properties("CPU", hints) == {
         "PERFORMANCE_HINT": "LATENCY",
@@ -124,7 +124,7 @@ def ids_of(model: OptimumModel, request: TokenRequest) -> list[int]:
     return ids
 
 
-def test_interrupt_ends_a_prefill_and_the_model_stays_usable(model: OptimumModel):
+def test_model_stays_usable_after_an_interrupted_prefill(model: OptimumModel):
     short = TokenRequest((5, 6, 7), SamplingSettings(max_new_tokens=8, greedy=True))
     before = ids_of(model, short)
     long = TokenRequest((5, 6, 7) * 2600, SamplingSettings(max_new_tokens=8, greedy=True))
@@ -140,7 +140,7 @@ def test_interrupt_of_an_idle_model_does_nothing(model: OptimumModel):
     assert len(ids_of(model, TokenRequest((5,), SamplingSettings(max_new_tokens=3)))) == 3
 
 
-def test_stop_ids_end_it_and_are_handed_on(model: OptimumModel):
+def test_stop_id_ends_generation_and_is_included(model: OptimumModel):
     sampling = SamplingSettings(max_new_tokens=16, greedy=True)
     free = ids_of(model, TokenRequest((5, 6, 7), sampling))
     stop = free[4]
@@ -148,7 +148,7 @@ def test_stop_ids_end_it_and_are_handed_on(model: OptimumModel):
     assert stopped == free[: free.index(stop) + 1]
 
 
-def test_whoever_receives_tokens_may_end_it(model: OptimumModel):
+def test_on_token_can_end_the_answer(model: OptimumModel):
     ids: list[int] = []
     model.generate(
         TokenRequest((5, 6, 7), SamplingSettings(max_new_tokens=50, greedy=True)),
@@ -157,7 +157,7 @@ def test_whoever_receives_tokens_may_end_it(model: OptimumModel):
     assert len(ids) == 3
 
 
-def test_a_failing_receiver_is_not_swallowed(model: OptimumModel):
+def test_exception_in_on_token_is_raised(model: OptimumModel):
     def fail(token_id: int) -> bool:
         raise KeyError(token_id)
 
@@ -166,7 +166,7 @@ def test_a_failing_receiver_is_not_swallowed(model: OptimumModel):
     assert len(ids_of(model, TokenRequest((5,), SamplingSettings(max_new_tokens=3)))) == 3
 
 
-def test_a_failure_of_openvino_becomes_a_sentence(model: OptimumModel, monkeypatch):
+def test_openvino_error_becomes_a_one_line_error(model: OptimumModel, monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("Exception from src/inference.cpp:79:\n\nout of device memory\n")
 
@@ -191,7 +191,7 @@ def test_global_random_state_is_neither_used_nor_changed(model: OptimumModel):
     assert ids_of(model, request) == first
 
 
-def test_what_is_imported_is_not_collected_over_and_over_and_models_are():
+def test_imported_objects_are_frozen_and_models_are_not():
     code = (
         "import gc\n"
         "from core.runtimes.optimum import OptimumRuntime\n"
@@ -206,4 +206,4 @@ def test_what_is_imported_is_not_collected_over_and_over_and_models_are():
     )
     frozen, watched, more = map(int, done.stdout.split())
     assert frozen > 100_000 and watched < 10_000
-    assert more <= 0, "the second time is before the second model: nothing of the first may go"
+    assert more <= 0, "the second call must not freeze the first model's objects"

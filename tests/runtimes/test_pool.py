@@ -1,4 +1,4 @@
-"""The pool of loaded models, on a fake runtime: sharing, leases, eviction, memory, failures."""
+"""Tests of the model pool with a fake runtime: sharing, leases, eviction, memory, failures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GIB = 2**30
 
 
 class WordTokenizer:
-    """As much of a tokenizer as the warm-up needs."""
+    """The part of a tokenizer that the warm-up needs."""
 
     def __call__(self, text: str, **_: object) -> dict[str, list[int]]:
         return {"input_ids": [1]}
@@ -64,7 +64,7 @@ def loaded(pool: ModelPool) -> list[str]:
     return [info.spec.model for info in pool.loaded()]
 
 
-def test_many_who_ask_at_once_share_one_load(settings, runtime):
+def test_concurrent_leases_share_one_load(settings, runtime):
     gate, inside = threading.Event(), threading.Barrier(17)
 
     def provide(spec, on_progress, cancelled):
@@ -95,7 +95,7 @@ def test_many_who_ask_at_once_share_one_load(settings, runtime):
         spec("a", hints=ExecutionHints.default_for(Precision.INT8)),
     ],
 )
-def test_specs_that_mean_the_same_share_one_load(same: ModelSpec, settings, runtime):
+def test_equivalent_specs_share_one_load(same: ModelSpec, settings, runtime):
     pool = fake_pool(settings, runtime)
     with lease(pool, spec("a")) as one, lease(pool, same) as other:
         assert one.model is other.model
@@ -104,21 +104,21 @@ def test_specs_that_mean_the_same_share_one_load(same: ModelSpec, settings, runt
     assert pool.unload(same)
 
 
-def test_specs_that_differ_do_not_share(settings, runtime):
+def test_different_specs_do_not_share(settings, runtime):
     pool = fake_pool(settings, runtime)
     other = spec("a", hints=ExecutionHints(inference_precision="bf16"))
     with lease(pool, spec("a")) as one, lease(pool, other) as two:
         assert one.model is not two.model
 
 
-def test_a_handle_loads_nothing_by_itself(settings, runtime):
+def test_handle_does_not_load_the_model(settings, runtime):
     pool = fake_pool(settings, runtime)
     handle = pool.handle(spec("a"))
     assert not handle.loaded and not runtime.loads
     handle.release()
 
 
-def test_the_least_recently_used_goes_first(settings, runtime):
+def test_least_recently_used_model_is_unloaded_first(settings, runtime):
     pool = fake_pool(settings, runtime)
     for name in ("a", "b", "a", "c"):
         with lease(pool, spec(name)):
@@ -128,7 +128,7 @@ def test_the_least_recently_used_goes_first(settings, runtime):
     assert not runtime.models[spec("a")].closed
 
 
-def test_a_leased_model_is_never_freed(settings, runtime):
+def test_leased_model_is_never_unloaded(settings, runtime):
     pool = fake_pool(settings, runtime)
     with lease(pool, spec("a")) as held:
         for name in ("b", "c", "d"):
@@ -138,17 +138,17 @@ def test_a_leased_model_is_never_freed(settings, runtime):
         assert sorted(loaded(pool)) == ["a", "d"]
         with lease(pool, spec("d")), pytest.raises(NotEnoughMemoryError, match="all of them are"):
             lease(pool, spec("e")).__enter__()
-        with pytest.raises(ModelBusyError, match="a · INT8 · CPU is answering"):
+        with pytest.raises(ModelBusyError, match="a · INT8 · CPU is generating an answer"):
             pool.unload(spec("a"))
-        pool.handle(spec("a")).release()  # of no effect, and no failure
+        pool.handle(spec("a")).release()  # no effect and no error
         assert not held.model.closed
     assert pool.unload(spec("a"))
     assert held.model.closed
     assert not pool.unload(spec("a"))
 
 
-def test_a_model_is_leased_to_who_waits_before_another_load_can_evict_it(tmp_path, runtime):
-    """With room for one, two loads at once must not push each other out for ever."""
+def test_model_is_leased_before_another_load_can_evict_it(tmp_path, runtime):
+    """With room for one model, two concurrent loads must not evict each other endlessly."""
     pool = fake_pool(Settings(home=tmp_path, max_loaded_models=1), runtime)
     failures: list[BaseException] = []
     held = threading.Event()
@@ -171,15 +171,13 @@ def test_a_model_is_leased_to_who_waits_before_another_load_can_evict_it(tmp_pat
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_loading_disturbs_others_and_not_whoever_waits_for_it(
-    settings, runtime, fails, monkeypatch
-):
+def test_loading_counts_as_contention_for_other_answers_only(settings, runtime, fails, monkeypatch):
     monitor = ActivityMonitor()
-    beside: list[bool] = []
+    contended: list[bool] = []
 
     def warm_up(model: FakeModel) -> None:
         with monitor.running() as other:
-            beside.append(other.contended)
+            contended.append(other.contended)
         if fails:
             raise CorruptModelError("It is damaged.")
 
@@ -189,10 +187,10 @@ def test_loading_disturbs_others_and_not_whoever_waits_for_it(
         pass
     with monitor.running() as answer:
         assert not answer.contended
-    assert beside == [True]
+    assert contended == [True]
 
 
-def test_too_little_memory_is_said_before_anything_is_loaded(settings, runtime, monkeypatch):
+def test_too_little_memory_raises_before_loading(settings, runtime, monkeypatch):
     monkeypatch.setattr(pool_module, "available_memory_bytes", lambda: 2 * GIB)
     pool = fake_pool(settings, runtime, weight_bytes=4 * GIB)
     with pytest.raises(NotEnoughMemoryError, match=r"8\.8 GB.* 1\.6 GB are free") as failure:
@@ -201,7 +199,7 @@ def test_too_little_memory_is_said_before_anything_is_loaded(settings, runtime, 
     assert runtime.loads == [] and pool.loaded() == ()
 
 
-def test_idle_models_go_until_the_new_one_fits(settings, runtime, monkeypatch):
+def test_idle_models_are_unloaded_until_the_new_one_fits(settings, runtime, monkeypatch):
     settings = settings.model_copy(update={"max_loaded_models": 9, "memory_reserve_mib": 0})
     pool = fake_pool(settings, runtime, weight_bytes=GIB)
     each = 2 * GIB + MEMORY_BASE_BYTES
@@ -214,7 +212,7 @@ def test_idle_models_go_until_the_new_one_fits(settings, runtime, monkeypatch):
     assert sorted(loaded(pool)) == ["b", "c", "d"]
 
 
-def test_what_can_never_fit_costs_nobody_their_model(settings, runtime, monkeypatch):
+def test_no_model_is_unloaded_for_one_that_cannot_fit(settings, runtime, monkeypatch):
     sizes = {"small": 1000, "huge": 400 * GIB}
 
     def provide(wanted, on_progress, cancelled):
@@ -230,18 +228,18 @@ def test_what_can_never_fit_costs_nobody_their_model(settings, runtime, monkeypa
 
 
 @pytest.mark.parametrize("device", ["GPU.7", "TPU", "", "CPU\x00"])
-def test_unknown_device_is_said_before_anything_is_done(device, settings, runtime):
-    asked = []
-    pool = fake_pool(settings, runtime, provide=lambda *args: asked.append(args))
+def test_unknown_device_raises_before_converting_or_loading(device, settings, runtime):
+    provided = []
+    pool = fake_pool(settings, runtime, provide=lambda *args: provided.append(args))
     with pytest.raises(UnknownDeviceError):
         lease(pool, spec("a", device)).__enter__()
-    assert not asked and not runtime.loads
+    assert not provided and not runtime.loads
     assert not pool.is_loaded(spec("a", device))
     with lease(fake_pool(settings, runtime), spec("a")):
         pass
 
 
-def test_a_load_that_fails_is_told_to_all_and_the_next_attempt_works(settings, runtime):
+def test_failed_load_raises_in_all_waiting_answers_and_can_be_retried(settings, runtime):
     gate, attempts = threading.Event(), []
 
     def provide(wanted, on_progress, cancelled):
@@ -269,7 +267,7 @@ def test_a_load_that_fails_is_told_to_all_and_the_next_attempt_works(settings, r
     assert len(attempts) == 2
 
 
-def test_a_model_that_fails_in_the_warm_up_is_closed(settings):
+def test_model_that_fails_during_warm_up_is_closed(settings):
     def fail(request):
         raise RuntimeError("boom")
         yield
@@ -282,30 +280,30 @@ def test_a_model_that_fails_in_the_warm_up_is_closed(settings):
     assert pool.loaded() == ()
 
 
-def test_a_conversion_nobody_waits_for_is_cancelled(settings, runtime):
+def test_conversion_without_waiting_answers_is_cancelled(settings, runtime):
     seen: list[threading.Event] = []
 
     def provide(wanted, on_progress, cancelled):
         seen.append(cancelled)
         on_progress("Exporting.", 0.25)
-        assert cancelled.wait(20), "the conversion goes on though nobody waits for it"
+        assert cancelled.wait(20), "the conversion was not cancelled"
         raise CorruptModelError("it was stopped half-way")
 
     pool = fake_pool(settings, runtime, provide=provide)
-    told: list[tuple[str, float | None]] = []
+    reported: list[tuple[str, float | None]] = []
     stops = [threading.Event(), threading.Event()]
 
     def use(stop: threading.Event) -> object:
-        with pool.lease(spec("a"), lambda *news: told.append(news), stop) as mine:
+        with pool.lease(spec("a"), lambda *progress: reported.append(progress), stop) as mine:
             return mine
 
     with ThreadPoolExecutor(2) as threads:
         results = [threads.submit(use, stop) for stop in stops]
-        until(lambda: ("Exporting.", 0.25) in told)
+        until(lambda: ("Exporting.", 0.25) in reported)
         until(lambda: pool._loads[spec("a")].waiting == 2)
         stops[0].set()
         assert results[0].result(20) is None
-        assert not seen[0].is_set()  # the other one still waits for it
+        assert not seen[0].is_set()  # the other answer still waits for it
         stops[1].set()
         assert results[1].result(20) is None
     until(lambda: not pool._loads)
@@ -313,7 +311,7 @@ def test_a_conversion_nobody_waits_for_is_cancelled(settings, runtime):
     assert runtime.loads == []
 
 
-def test_who_asks_after_a_cancel_gets_the_model(settings, runtime):
+def test_lease_after_a_cancelled_load_gets_the_model(settings, runtime):
     converting = threading.Event()
     attempts: list[int] = []
 
@@ -322,7 +320,7 @@ def test_who_asks_after_a_cancel_gets_the_model(settings, runtime):
         if len(attempts) == 1:
             converting.set()
             assert cancelled.wait(20)
-            time.sleep(0.05)  # the second asks while the first conversion is being stopped
+            time.sleep(0.05)  # the second lease comes while the first conversion is stopping
             raise CorruptModelError("it was stopped half-way")
         return stored_model(wanted)
 
@@ -338,7 +336,7 @@ def test_who_asks_after_a_cancel_gets_the_model(settings, runtime):
     assert len(attempts) == 2
 
 
-def test_loads_happen_one_at_a_time(settings):
+def test_models_are_loaded_one_at_a_time(settings):
     running, most = [], []
 
     def make(wanted: ModelSpec) -> FakeModel:
@@ -359,7 +357,7 @@ def test_loads_happen_one_at_a_time(settings):
     assert most == [1] * 5
 
 
-def test_close_frees_the_idle_and_spares_the_used(settings, runtime):
+def test_close_unloads_idle_models_only(settings, runtime):
     pool = fake_pool(settings, runtime)
     with lease(pool, spec("a")), lease(pool, spec("b")):
         pass

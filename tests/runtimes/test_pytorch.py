@@ -1,4 +1,4 @@
-"""The PyTorch baseline: the same answers as the converted model, and what it says when it fails."""
+"""Tests of the PyTorch baseline: the same answers as the converted model, and errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def ids_of(model, sampling: SamplingSettings, stop_ids: frozenset[int] = frozens
     return ids
 
 
-def test_greedy_and_sampled_answers_and_scores_are_those_of_the_converted_model(
+def test_answers_and_scores_equal_those_of_the_converted_model(
     model: PyTorchModel, spec_of: Callable[..., ModelSpec], engine: Engine
 ):
     spec = spec_of("gpt_neox", Precision.FP32)
@@ -73,7 +73,7 @@ def test_greedy_and_sampled_answers_and_scores_are_those_of_the_converted_model(
     other.close()
 
 
-def test_conditions_are_those_it_runs_in(model: PyTorchModel, folder: Path):
+def test_conditions_are_the_effective_ones(model: PyTorchModel, folder: Path):
     import torch
 
     assert model.conditions.execution_precision == model.conditions.kv_cache_precision == "f32"
@@ -90,7 +90,7 @@ def test_conditions_are_those_it_runs_in(model: PyTorchModel, folder: Path):
         torch.set_num_threads(before)
 
 
-def test_stop_ids_and_the_receiver_end_an_answer(model: PyTorchModel):
+def test_stop_ids_and_on_token_end_an_answer(model: PyTorchModel):
     sampling = SamplingSettings(max_new_tokens=8, greedy=True)
     free = ids_of(model, sampling)
     assert len(free) == 8
@@ -100,7 +100,7 @@ def test_stop_ids_and_the_receiver_end_an_answer(model: PyTorchModel):
     assert taken == free[:1]
 
 
-def test_an_interrupted_prefill_ends_without_a_token_and_the_model_stays_usable(
+def test_model_stays_usable_after_an_interrupted_prefill(
     model: PyTorchModel,
 ):
     sampling = SamplingSettings(max_new_tokens=8, greedy=True)
@@ -120,40 +120,40 @@ def test_an_interrupted_prefill_ends_without_a_token_and_the_model_stays_usable(
     finally:
         ended.set()
         thread.join()
-    model.interrupt(long)  # of an idle model: nothing
+    model.interrupt(long)  # no effect on an idle model
     assert ids_of(model, sampling) == before
 
 
-def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, folder: Path):
+def test_damaged_checkpoint_raises_a_one_line_error(tmp_path: Path, folder: Path):
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(CorruptModelError, match="cannot be loaded with PyTorch") as failure:
         PyTorchRuntime().load(tmp_path, spec_for(tmp_path))
     assert "\n" not in str(failure.value)
 
 
-def test_a_failure_of_torch_becomes_a_sentence(model: PyTorchModel, monkeypatch):
+def test_torch_error_becomes_a_one_line_error(model: PyTorchModel, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("somewhere\nthe sizes do not match")
 
     monkeypatch.setattr(model._network, "forward", fail)
-    with pytest.raises(GenerationError, match=r"PyTorch failed while it answered \(the sizes"):
+    with pytest.raises(GenerationError, match=r"Generation with PyTorch failed \(the sizes"):
         ids_of(model, SamplingSettings(max_new_tokens=2, greedy=True))
-    with pytest.raises(GenerationError, match="while it read a text"):
+    with pytest.raises(GenerationError, match="Scoring a text with PyTorch failed"):
         model.scores(PROMPT)
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
-def test_compressed_precisions_are_refused(precision: Precision, folder: Path):
+def test_compressed_precisions_are_rejected(precision: Precision, folder: Path):
     with pytest.raises(BadRequestError, match="in FP32 and FP16, not in INT"):
         PyTorchRuntime().load(folder, spec_for(folder, precision))
 
 
-def test_other_devices_are_refused(folder: Path):
+def test_other_devices_are_rejected(folder: Path):
     with pytest.raises(BadRequestError, match="not on GPU"):
         PyTorchRuntime().load(folder, ModelSpec("x", Precision.FP16, "GPU", RuntimeName.PYTORCH))
 
 
-def test_no_page_offers_the_baseline():
+def test_pages_do_not_offer_pytorch():
     import core.ui.compare.setup
     import core.ui.widgets.pickers
 

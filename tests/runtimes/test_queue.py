@@ -1,4 +1,4 @@
-"""The line of answers in front of one model."""
+"""Tests of the queue of one model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.runtimes.queue import TurnQueue
 
 
 class Waiter:
-    """Stands in line in a thread of its own until it is told to leave."""
+    """Waits in the queue in its own thread, and keeps its turn until ``leave`` is set."""
 
     def __init__(self, queue: TurnQueue, order: list[str], name: str, lane: str = "") -> None:
         self._lane = lane
@@ -43,7 +43,7 @@ def until(condition, timeout_s: float = 20.0) -> None:
         time.sleep(0.002)
 
 
-def test_one_at_a_time_in_order_and_everyone_sees_their_place():
+def test_one_at_a_time_in_order_with_positions_reported():
     queue, order = TurnQueue(8), []
     waiters = [Waiter(queue, order, name) for name in "abcd"]
     until(lambda: [w.places[-1:] for w in waiters] == [[0], [1], [2], [3]])
@@ -58,14 +58,14 @@ def test_one_at_a_time_in_order_and_everyone_sees_their_place():
     assert len(queue) == 0
 
 
-def test_people_take_turns_however_much_one_of_them_asks_for():
+def test_users_take_turns_regardless_of_their_number_of_requests():
     queue, order = TurnQueue(20), []
     waiters = [Waiter(queue, order, f"a{number}", "ada") for number in range(5)]
     until(lambda: waiters[0].got_turn is True)
     waiters += [Waiter(queue, order, f"b{number}", "bo") for number in range(3)]
     waiters += [Waiter(queue, order, "c0", "cleo")]
     until(lambda: waiters[-1].places[-1:] == [2])
-    assert waiters[4].places[0] == 4, "it stood behind its own four"
+    assert waiters[4].places[0] == 4, "it was behind its lane's other four"
     until(lambda: waiters[4].places[-1] == 8)
     by_name = {waiter._name: waiter for waiter in waiters}
     while len(order) < len(waiters) or by_name[order[-1]].thread.is_alive():
@@ -76,7 +76,7 @@ def test_people_take_turns_however_much_one_of_them_asks_for():
     assert order == ["a0", "b0", "c0", "a1", "b1", "a2", "b2", "a3", "a4"]
 
 
-def test_leaving_the_line_moves_the_others_up():
+def test_cancelling_a_waiting_answer_moves_the_others_up():
     queue, order = TurnQueue(8), []
     first, second, third = (Waiter(queue, order, name) for name in "abc")
     second.cancelled.set()
@@ -90,14 +90,14 @@ def test_leaving_the_line_moves_the_others_up():
     assert order == ["a", "c"]
 
 
-def test_the_line_is_bounded_and_the_running_one_does_not_count():
+def test_queue_limit_does_not_count_the_running_answer():
     queue, order = TurnQueue(2), []
     waiters = [Waiter(queue, order, name) for name in "abc"]
     with (
         pytest.raises(ModelBusyError, match="2 answers are already waiting"),
         queue.turn(threading.Event()),
     ):
-        pytest.fail("nobody may enter")
+        pytest.fail("the queue is full")
     for waiter in waiters:
         waiter.leave.set()
         waiter.done()
@@ -105,21 +105,21 @@ def test_the_line_is_bounded_and_the_running_one_does_not_count():
         assert mine
 
 
-def test_a_failure_within_the_turn_gives_it_up():
+def test_exception_during_a_turn_releases_it():
     queue = TurnQueue(2)
     with pytest.raises(ZeroDivisionError), queue.turn(threading.Event()):
         raise ZeroDivisionError
     assert len(queue) == 0
 
 
-def test_cancelled_before_it_came():
+def test_cancelled_before_waiting():
     queue, cancelled = TurnQueue(2), threading.Event()
     cancelled.set()
     with queue.turn(cancelled) as mine:
         assert mine is False
 
 
-def test_so_many_have_their_turn_together_as_are_let_in():
+def test_several_answers_run_at_once():
     queue, order = TurnQueue(2, at_once=3), []
     waiters = [Waiter(queue, order, name) for name in "abcde"]
     until(lambda: [w.places[-1:] for w in waiters] == [[0], [0], [0], [1], [2]])

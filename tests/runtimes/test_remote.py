@@ -1,4 +1,4 @@
-"""Answers of servers elsewhere, from the lease to the row in the run table, over loopback HTTP."""
+"""Tests of answers of remote servers, from the lease to the run table, over loopback HTTP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_por
 
 PATIENCE_S = 15.0
 STOP_S = 3.0
-"""Within which Stop must end an answer, whatever the server does; a quiet machine needs 0.5."""
+"""Time in seconds within which Stop must end an answer; an idle machine needs 0.5."""
 TINY = ModelSpec.of_remote("remote:office/tiny")
 
 
@@ -60,10 +60,10 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-# What is asked and what comes
+# Requests and responses
 
 
-def test_an_answer_streams_and_is_counted_by_the_server(engine: Engine, server: ScriptedServer):
+def test_answer_streams_and_the_server_counts_its_tokens(engine: Engine, server: ScriptedServer):
     server.answer = lambda handler: handler.stream(
         ["Hello", ",", " you", "."], usage=(7, 9), every_s=0.03
     )
@@ -97,7 +97,7 @@ def test_an_answer_streams_and_is_counted_by_the_server(engine: Engine, server: 
     ]
 
 
-def test_what_is_set_is_sent_and_what_is_off_is_not(engine: Engine, server: ScriptedServer):
+def test_only_enabled_settings_are_sent(engine: Engine, server: ScriptedServer):
     ask(engine, top_k=40, repetition_penalty=1.3)
     ask(engine, greedy=True, top_k=40)
     sampled, greedy = server.requests
@@ -106,7 +106,7 @@ def test_what_is_set_is_sent_and_what_is_off_is_not(engine: Engine, server: Scri
     assert not {"top_p", "top_k", "repetition_penalty", "seed"} & greedy.keys()
 
 
-def test_what_the_server_refuses_is_left_out_and_said(engine: Engine, server: ScriptedServer):
+def test_rejected_fields_are_left_out_and_noted(engine: Engine, server: ScriptedServer):
     def answer(handler: Handler) -> None:
         for name in ("top_k", "stream_options"):
             if name in handler.body:
@@ -117,23 +117,23 @@ def test_what_the_server_refuses_is_left_out_and_said(engine: Engine, server: Sc
     server.answer = answer
     ended = ask(engine, top_k=5, repetition_penalty=1.2)
     assert ended.error is None and ended.text == "Hello"
-    assert "without top-k, which the server refuses" in ended.conditions.note
+    assert "without top-k, which the server rejects" in ended.conditions.note
     assert server.requests[-1]["repetition_penalty"] == 1.2
     assert len(server.requests) == 3
     assert "without top-k" in ask(engine, top_k=5).conditions.note
     assert len(server.requests) == 4  # it is not tried again
 
 
-def test_without_usage_the_pieces_are_counted_and_said_so(engine: Engine, server: ScriptedServer):
+def test_without_usage_chunks_are_counted_and_it_is_noted(engine: Engine, server: ScriptedServer):
     server.answer = lambda handler: handler.stream(["a", "b", "c"], finish="length", usage=None)
     ended = ask(engine)
     assert ended.stop_reason is StopReason.LENGTH
     assert (ended.timings.new_tokens, ended.timings.prompt_tokens) == (3, None)
     assert ended.timings.prefill_tokens_per_s is None
-    assert "counted by the pieces" in ended.conditions.note
+    assert "counted by received chunks" in ended.conditions.note
 
 
-def test_thoughts_count_but_are_no_text(engine: Engine, server: ScriptedServer):
+def test_reasoning_tokens_are_counted_but_not_shown(engine: Engine, server: ScriptedServer):
     def answer(handler: Handler) -> None:
         handler.begin()
         handler.send(json.dumps({"choices": [{"delta": {"reasoning_content": "Hm."}}]}))
@@ -146,7 +146,7 @@ def test_thoughts_count_but_are_no_text(engine: Engine, server: ScriptedServer):
     assert (ended.text, ended.timings.new_tokens) == ("Yes.", 2)
 
 
-def test_the_row_says_where_it_ran(engine: Engine, server: ScriptedServer):
+def test_run_table_records_the_server(engine: Engine, server: ScriptedServer):
     ask(engine)
     (run,) = engine.runs.recent(1)
     start_, result = run.start, run.result
@@ -158,10 +158,10 @@ def test_the_row_says_where_it_ran(engine: Engine, server: ScriptedServer):
     assert start_.hints["connect_ms"] > 0 and start_.hints["round_trip_ms"] > 0
     assert (result.prompt_tokens, result.new_tokens, result.load_s) == (7, 5, None)
     assert KEY not in repr(run)
-    assert engine.last_used() is None  # nobody is called when the app starts
+    assert engine.last_used() is None  # no server is contacted when the app starts
 
 
-# What goes wrong
+# Failures
 
 
 def broken_off(handler: Handler) -> None:
@@ -201,7 +201,7 @@ def an_error_in_the_stream(handler: Handler) -> None:
         (an_error_in_the_stream, "ended the answer with an error (its message: no memory for …)"),
     ],
 )
-def test_what_came_before_a_failure_is_kept(
+def test_text_before_a_failure_is_kept(
     engine: Engine, server: ScriptedServer, behaviour: Callable[[Handler], None], words: str
 ):
     server.answer = behaviour
@@ -218,12 +218,15 @@ def test_what_came_before_a_failure_is_kept(
         (lambda h: h.reply(200, "<html>Hi</html>", "text/html"), "text/html instead of a stream"),
         (lambda h: h.reply(200, "{}"), "application/json instead of a stream"),
         (lambda h: h.reply(200, "data: 7\n\n", "text/event-stream"), "OpenAI-compatible"),
-        (lambda h: h.reply(200, 'data: {"a":1}\n\n', "text/event-stream"), "belong to no answer"),
+        (
+            lambda h: h.reply(200, 'data: {"a":1}\n\n', "text/event-stream"),
+            "chunks without choices",
+        ),
         (
             lambda h: h.reply(
                 200, 'data: {"choices":[{"delta":{"content":[1]}}]}\n\n', "text/event-stream"
             ),
-            "pieces that are no text",
+            "chunks whose content is not text",
         ),
         (lambda h: h.reply(200, "data: [[[[\n\n", "text/event-stream"), "invalid JSON"),
         (lambda h: h.reply(200, "", "text/event-stream"), "before the answer was complete"),
@@ -243,7 +246,7 @@ def test_what_came_before_a_failure_is_kept(
         (lambda h: h.reply(307, "", location="http://127.0.0.1:9/"), "redirects requests"),
     ],
 )
-def test_each_failure_is_one_sentence(
+def test_each_failure_has_a_short_error(
     engine: Engine, server: ScriptedServer, behaviour: Callable[[Handler], None], words: str
 ):
     server.answer = behaviour
@@ -253,7 +256,7 @@ def test_each_failure_is_one_sentence(
     assert KEY not in ended.error_sentence and len(ended.error_sentence) < 400
 
 
-def test_silence_ends_at_its_limit(tmp_path: Path, server: ScriptedServer):
+def test_silent_server_times_out(tmp_path: Path, server: ScriptedServer):
     made = Engine(Settings(home=tmp_path / "other", remote_silence_s=0.2))
     made.add_remote("office", server.url)
     server.answer = lambda handler: handler.wait(PATIENCE_S)
@@ -261,20 +264,20 @@ def test_silence_ends_at_its_limit(tmp_path: Path, server: ScriptedServer):
     made.close()
 
 
-def test_a_server_that_is_gone_is_said_at_once(engine: Engine):
+def test_unreachable_server_fails_at_once(engine: Engine):
     engine.add_remote("office", f"http://127.0.0.1:{free_port()}/v1")
     began = time.monotonic()
     assert "Cannot connect to" in ask(engine).error_sentence
     assert time.monotonic() - began < 10
 
 
-def test_a_remote_that_was_removed_is_said(engine: Engine):
+def test_removed_remote_fails(engine: Engine):
     engine.remove_remote("office")
     ended = ask(engine)
     assert isinstance(ended.error, UnknownModelError) and "'office'" in ended.error_sentence
 
 
-def test_a_prompt_format_of_ours_is_refused(engine: Engine, server: ScriptedServer):
+def test_prompt_format_is_rejected_for_remote_models(engine: Engine, server: ScriptedServer):
     request = GenerationRequest("Who?", prompt_format="dolly")
     job = engine.answer(engine.handle(TINY), request, origin=Origin.CLI)
     assert job.wait(PATIENCE_S)
@@ -296,7 +299,7 @@ def say_one_word(handler: Handler) -> None:
 
 
 @pytest.mark.parametrize(("behaviour", "text"), [(say_nothing, ""), (say_one_word, "One")])
-def test_stop_ends_it_and_the_server_sees_that(
+def test_stop_ends_the_answer_and_closes_the_connection(
     engine: Engine, server: ScriptedServer, behaviour: Callable[[Handler], None], text: str
 ):
     server.answer = behaviour
@@ -312,7 +315,7 @@ def test_stop_ends_it_and_the_server_sees_that(
     assert ask(engine).text == "Next"
 
 
-def test_stop_ends_it_while_the_server_is_looked_for(engine: Engine, server: ScriptedServer):
+def test_stop_ends_the_answer_while_connecting(engine: Engine, server: ScriptedServer):
     waiting = threading.Event()
 
     def listing(handler: Handler) -> None:
@@ -329,7 +332,7 @@ def test_stop_ends_it_while_the_server_is_looked_for(engine: Engine, server: Scr
     assert job.answer.stop_reason is StopReason.CANCELLED
 
 
-def test_the_time_limit_holds_for_remotes(tmp_path: Path, server: ScriptedServer):
+def test_timeout_applies_to_remotes(tmp_path: Path, server: ScriptedServer):
     made = Engine(Settings(home=tmp_path / "other", generation_timeout_s=0.3))
     made.add_remote("office", server.url)
     server.answer = say_one_word
@@ -338,10 +341,10 @@ def test_the_time_limit_holds_for_remotes(tmp_path: Path, server: ScriptedServer
     made.close()
 
 
-# Several
+# Concurrency
 
 
-def test_a_server_is_asked_for_several_answers_at_once(engine: Engine, server: ScriptedServer):
+def test_several_requests_run_on_a_server_at_once(engine: Engine, server: ScriptedServer):
     together = threading.Barrier(6, timeout=PATIENCE_S)
 
     def answer(handler: Handler) -> None:
@@ -355,7 +358,7 @@ def test_a_server_is_asked_for_several_answers_at_once(engine: Engine, server: S
     assert all(job.answer.contended for job in jobs)
 
 
-def test_no_more_than_so_many_at_once(tmp_path: Path, server: ScriptedServer):
+def test_concurrent_requests_are_limited(tmp_path: Path, server: ScriptedServer):
     made = Engine(Settings(home=tmp_path / "other", remote_at_once=2))
     made.add_remote("office", server.url)
     running, most, lock = [0], [0], threading.Lock()
@@ -376,12 +379,14 @@ def test_no_more_than_so_many_at_once(tmp_path: Path, server: ScriptedServer):
     made.close()
 
 
-def test_work_here_disturbs_only_what_runs_here(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+def test_local_work_is_contention_for_local_servers_only(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
     from core.inference.contention import MONITOR
     from core.remotes import Remote
 
     with MONITOR.running():
-        assert ask(engine).contended  # the server is on this very machine
+        assert ask(engine).contended  # the server is on this machine
     monkeypatch.setattr(Remote, "on_this_machine", False)
     with MONITOR.running() as here:
         assert not ask(engine).contended
@@ -391,7 +396,7 @@ def test_work_here_disturbs_only_what_runs_here(engine: Engine, monkeypatch: pyt
 # Names
 
 
-def test_a_remote_spec_is_what_its_name_says():
+def test_remote_spec_is_parsed_from_its_name():
     spec = ModelSpec.of_remote("remote:office/org/large-model")
     assert spec.remote and spec.runtime is RuntimeName.REMOTE
     assert spec.label == "org/large-model · on office"
@@ -400,6 +405,6 @@ def test_a_remote_spec_is_what_its_name_says():
     assert spec == ModelSpec.of_remote("remote:office/org/large-model")
 
 
-def test_nothing_is_fetched_or_converted_for_a_remote(engine: Engine):
+def test_remote_models_are_not_downloaded_or_converted(engine: Engine):
     with pytest.raises(UnknownModelError, match="server elsewhere"):
         engine.store.resolve("remote:office/tiny")

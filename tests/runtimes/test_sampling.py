@@ -1,4 +1,4 @@
-"""The sampling settings that a model begins with."""
+"""Tests of a model's default sampling settings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sampled(temperature: float = 0.8, top_p: float = 0.92, top_k: int = 0) -> Sa
         ("remote:lab/qwen", USUAL),
     ],
 )
-def test_a_card_comes_first_and_dollys_settings_last(
+def test_model_card_takes_precedence_over_the_defaults(
     store: ModelStore, model: str, expected: SamplingSettings
 ) -> None:
     assert default_sampling(store, model) == expected
@@ -56,7 +56,7 @@ def test_a_card_comes_first_and_dollys_settings_last(
         ("{", USUAL),
     ],
 )
-def test_a_model_of_ones_own_begins_as_its_file_says(
+def test_generation_config_gives_the_defaults_of_a_local_model(
     store: ModelStore,
     checkpoints: Callable[..., Path],
     tmp_path: Path,

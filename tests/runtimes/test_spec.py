@@ -1,4 +1,4 @@
-"""Specs and the execution hints that follow from a precision."""
+"""Tests of model specs and the default hints of each precision."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def test_hints_of_each_precision():
     assert ExecutionHints.default_for(Precision.INT4, "AUTO") == ExecutionHints("f32")
 
 
-def test_what_was_measured_on_a_cpu_is_not_forced_on_other_devices() -> None:
+def test_cpu_hints_are_not_applied_to_other_devices() -> None:
     for device in ("GPU", "GPU.1", "NPU"):
         assert ModelSpec("a", Precision.INT8, device).effective_hints == ExecutionHints()
 
 
-def test_chosen_hints_win():
+def test_explicit_hints_override_the_defaults():
     hints = ExecutionHints(inference_precision="bf16", threads=1)
     assert ModelSpec("a", Precision.INT8, hints=hints).effective_hints == hints
 

@@ -1,4 +1,4 @@
-"""OpenVINO models without a state: what GenAI refuses and Optimum can run, Optimum runs."""
+"""Tests of OpenVINO models without a state, which Optimum can run and GenAI cannot."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """The checkpoint exported with these options of Optimum's."""
+    """Return a function that exports the checkpoint with options of Optimum."""
 
     def make(**options: bool) -> Path:
         refuse_telemetry()
@@ -71,12 +71,12 @@ def without_past(exported: Callable[..., Path]) -> Path:
             marks=pytest.mark.xfail(
                 strict=True,
                 raises=AssertionError,
-                reason="GenAI refuses a model whose past is an input, and Optimum is not tried",
+                reason="GenAI rejects a model whose KV cache is an input; Optimum is not tried",
             ),
         ),
     ],
 )
-def test_optimum_runs_an_ir_whose_past_is_an_input(
+def test_optimum_runs_an_ir_whose_kv_cache_is_an_input(
     runtime: str, past_as_inputs: Path, checkpoint: Path, engine: Engine
 ) -> None:
     wanted = greedy_answer(
@@ -92,15 +92,15 @@ def test_optimum_runs_an_ir_whose_past_is_an_input(
 
 
 @pytest.mark.parametrize(
-    ("runtime", "false_advice"),
+    ("runtime", "wrong_advice"),
     [
         pytest.param(
             "genai",
-            "choose another device",
+            "Choose another device",
             marks=pytest.mark.xfail(
                 strict=True,
                 raises=AssertionError,
-                reason="of a model without a cache it is said that another device may run it",
+                reason="the error for a model without KV cache recommends another device",
             ),
         ),
         pytest.param(
@@ -109,21 +109,21 @@ def test_optimum_runs_an_ir_whose_past_is_an_input(
             marks=pytest.mark.xfail(
                 strict=True,
                 raises=AssertionError,
-                reason="of a model without a cache it is said to delete and convert it again",
+                reason="the error for a model without KV cache recommends converting it again",
             ),
         ),
     ],
 )
-def test_an_ir_without_a_past_is_refused_with_the_cause(
-    runtime: str, false_advice: str, without_past: Path, engine: Engine
+def test_error_for_an_ir_without_kv_cache_states_the_cause(
+    runtime: str, wrong_advice: str, without_past: Path, engine: Engine
 ) -> None:
     try:
         engine.store.ensure(resolve(str(without_past)), Precision.FP32)
-    except PaddockError as refused:
-        said = str(refused)
+    except PaddockError as error:
+        message = str(error)
     else:
         answer = greedy_answer(engine, without_past, runtime=runtime, prompt_format="plain")
         assert answer.error is not None
-        said = str(answer.error)
-    assert "cache" in said or "stateful" in said
-    assert false_advice not in said
+        message = str(answer.error)
+    assert "cache" in message or "stateful" in message
+    assert wrong_advice not in message

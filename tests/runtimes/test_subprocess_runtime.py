@@ -1,4 +1,4 @@
-"""Models in processes of their own: the same answers, and what becomes of a process that dies."""
+"""Tests of models in subprocesses: the same answers, and the end of a process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumModel
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
-from core.runtimes.subprocess_runtime import ApartRuntime, ProcessModel
+from core.runtimes.subprocess_runtime import ProcessModel, SubprocessRuntime
 from core.settings import CHECKOUT, Settings
 from core.store import resolve
 
@@ -45,7 +45,7 @@ def stored_folder(engine: Engine, spec_of: Callable[..., ModelSpec]) -> Path:
 
 @pytest.fixture(scope="module")
 def model(stored_folder: Path) -> Iterator[ProcessModel]:
-    loaded = ApartRuntime(at_once=3).load(stored_folder, SPEC)
+    loaded = SubprocessRuntime(at_once=3).load(stored_folder, SPEC)
     assert isinstance(loaded, ProcessModel)
     yield loaded
     loaded.close()
@@ -71,26 +71,28 @@ def eventually(condition: Callable[[], bool]) -> None:
 # Answers
 
 
-def test_tokens_that_come_fast_go_over_together_and_none_is_kept(
+def test_fast_tokens_are_sent_together_and_none_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said: list[dict] = []
+    events: list[dict] = []
     stamps = [1.0, 1.001, 1.002, 1.02, 1.021]
     clock = SimpleNamespace(perf_counter=iter(stamps).__next__)
     monkeypatch.setattr(subprocess_worker, "time", clock)
-    channel = SimpleNamespace(say=lambda **event: said.append(event))
+    channel = SimpleNamespace(say=lambda **event: events.append(event))
     answer = subprocess_worker._Answer(channel, 4, TokenRequest((1,), GREEDY))
     for token_id in range(5):
         assert answer.take(token_id)
-    assert [event["tokens"] for event in said] == [[0], [1, 2, 3]]
+    assert [event["tokens"] for event in events] == [[0], [1, 2, 3]]
     answer.send()
     answer.send()
-    assert [event["tokens"] for event in said] == [[0], [1, 2, 3], [4]]
-    assert [stamp for event in said for stamp in event["stamps_s"]] == stamps
-    assert {event["id"] for event in said} == {4}
+    assert [event["tokens"] for event in events] == [[0], [1, 2, 3], [4]]
+    assert [stamp for event in events for stamp in event["stamps_s"]] == stamps
+    assert {event["id"] for event in events} == {4}
 
 
-def test_it_is_and_answers_as_in_this_process(model: ProcessModel, stored_folder: Path) -> None:
+def test_answers_and_conditions_equal_those_of_this_process(
+    model: ProcessModel, stored_folder: Path
+) -> None:
     here = GenAIRuntime(at_once=3).load(stored_folder, SPEC)
     seeded = SamplingSettings(max_new_tokens=12, temperature=1.5, seed=3)
     requests = [TokenRequest((5, 6, 7), GREEDY), TokenRequest((9, 8), seeded)]
@@ -107,7 +109,7 @@ def test_it_is_and_answers_as_in_this_process(model: ProcessModel, stored_folder
         here.close()
 
 
-def test_several_at_once_get_their_own(model: ProcessModel) -> None:
+def test_concurrent_answers_are_independent(model: ProcessModel) -> None:
     requests = [TokenRequest((5 + place, 6), GREEDY) for place in range(3)]
     alone = [ids_of(model, request) for request in requests]
     found: list[list[int]] = [[] for _ in requests]
@@ -123,7 +125,7 @@ def test_several_at_once_get_their_own(model: ProcessModel) -> None:
     assert found == alone
 
 
-def test_tokens_are_stamped_where_they_are_made(model: ProcessModel) -> None:
+def test_tokens_are_timestamped_in_the_subprocess(model: ProcessModel) -> None:
     stamps: list[float] = []
     arrivals: list[float] = []
 
@@ -140,14 +142,14 @@ def test_tokens_are_stamped_where_they_are_made(model: ProcessModel) -> None:
     assert all(made <= came for made, came in zip(stamps, arrivals, strict=True))
 
 
-def test_stop_ids_end_it_and_are_handed_on(model: ProcessModel) -> None:
+def test_stop_id_ends_generation_and_is_included(model: ProcessModel) -> None:
     free = ids_of(model, TokenRequest((5, 6, 7), GREEDY))
     stop = free[4]
     ended = ids_of(model, TokenRequest((5, 6, 7), GREEDY, frozenset([stop])))
     assert ended == free[: free.index(stop) + 1]
 
 
-def test_whoever_receives_tokens_may_end_it_or_fail_alone(model: ProcessModel) -> None:
+def test_on_token_can_end_the_answer_or_raise(model: ProcessModel) -> None:
     taken: list[int] = []
     model.generate(
         TokenRequest((5, 6), LONG), lambda token_id: taken.append(token_id) or len(taken) < 3
@@ -162,7 +164,7 @@ def test_whoever_receives_tokens_may_end_it_or_fail_alone(model: ProcessModel) -
     assert len(ids_of(model, TokenRequest((5, 6), GREEDY))) == GREEDY.max_new_tokens
 
 
-def test_interrupt_ends_the_prefill_of_that_request_alone(model: ProcessModel) -> None:
+def test_interrupt_ends_only_the_prefill_of_that_request(model: ProcessModel) -> None:
     long = TokenRequest(tuple(range(5, 105)) * 75, GREEDY)
     other = TokenRequest((5, 6), LONG)
     begun, found = threading.Event(), []
@@ -170,36 +172,36 @@ def test_interrupt_ends_the_prefill_of_that_request_alone(model: ProcessModel) -
     def answer() -> None:
         model.generate(other, lambda token_id: begun.set() or found.append(token_id) or True)
 
-    beside = threading.Thread(target=answer)
-    beside.start()
+    other_thread = threading.Thread(target=answer)
+    other_thread.start()
     assert begun.wait(20)
     threading.Timer(0.05, model.interrupt, args=(long,)).start()
     with pytest.raises(InterruptedGeneration):
         model.generate(long, lambda token_id: True)
-    beside.join(60)
+    other_thread.join(60)
     assert len(found) == LONG.max_new_tokens
-    model.interrupt(long)  # of what has ended, does nothing
+    model.interrupt(long)  # no effect after its end
 
 
-def test_a_request_that_the_runtime_refuses_fails_alone(model: ProcessModel) -> None:
-    with pytest.raises(GenerationError, match=r"The model failed while it answered"):
+def test_rejected_request_does_not_affect_the_model(model: ProcessModel) -> None:
+    with pytest.raises(GenerationError, match=r"^Generation failed \("):
         ids_of(model, TokenRequest((), GREEDY))
     assert ids_of(model, TokenRequest((5,), GREEDY))
 
 
-def test_its_memory_is_that_of_its_process(model: ProcessModel) -> None:
+def test_memory_growth_is_that_of_the_subprocess(model: ProcessModel) -> None:
     grown = model.growth()
     assert grown.rss_bytes == grown.private_bytes + grown.file_backed_bytes > 2**20
 
 
-def test_the_app_itself_never_has_the_runtime(stored_folder: Path) -> None:
+def test_the_app_does_not_import_genai(stored_folder: Path) -> None:
     script = (
         "import sys\n"
         "from pathlib import Path\n"
         "from core.catalogue import Precision\n"
-        "from core.runtimes.subprocess_runtime import ApartRuntime\n"
+        "from core.runtimes.subprocess_runtime import SubprocessRuntime\n"
         "from core.runtimes.spec import ModelSpec, SamplingSettings, TokenRequest\n"
-        "runtime = ApartRuntime()\n"
+        "runtime = SubprocessRuntime()\n"
         "spec = ModelSpec('m', Precision.FP32, 'CPU')\n"
         f"model = runtime.load(Path({str(stored_folder)!r}), spec)\n"
         "ids = []\n"
@@ -217,8 +219,8 @@ def test_the_app_itself_never_has_the_runtime(stored_folder: Path) -> None:
 # Loading
 
 
-def test_a_prepared_process_is_taken_and_only_one_waits(stored_folder: Path) -> None:
-    before, runtime = children(), ApartRuntime()
+def test_one_prepared_process_is_kept_and_used(stored_folder: Path) -> None:
+    before, runtime = children(), SubprocessRuntime()
     runtime.prepare()
     runtime.prepare(stored_folder)
     (waiting,) = children() - before
@@ -231,18 +233,20 @@ def test_a_prepared_process_is_taken_and_only_one_waits(stored_folder: Path) -> 
     assert children() == before
 
 
-def test_damaged_files_become_one_sentence_and_leave_no_process(
+def test_damaged_files_raise_an_error_and_leave_no_process(
     stored_folder: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(stored_folder, tmp_path / "copy"))
     (folder / "openvino_model.xml").write_text("<net")
     before = children()
     with pytest.raises(CorruptModelError, match="cannot be loaded"):
-        ApartRuntime().load(folder, SPEC)
+        SubprocessRuntime().load(folder, SPEC)
     assert children() == before
 
 
-def test_what_genai_cannot_run_is_run_by_optimum_here(stored_folder: Path, tmp_path: Path) -> None:
+def test_model_that_genai_cannot_run_is_loaded_with_optimum(
+    stored_folder: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(stored_folder, tmp_path / "copy"))
     for path in folder.glob("openvino_*tokenizer*"):
         path.unlink()
@@ -250,7 +254,7 @@ def test_what_genai_cannot_run_is_run_by_optimum_here(stored_folder: Path, tmp_p
     settings["pre_tokenizer"] = {"type": "CharDelimiterSplit", "delimiter": "-"}
     (folder / "tokenizer.json").write_text(json.dumps(settings))
     before = children()
-    loaded = ApartRuntime().load(folder, SPEC)
+    loaded = SubprocessRuntime().load(folder, SPEC)
     assert isinstance(loaded, OptimumModel) and children() == before
     assert loaded.conditions.runtime == "optimum"
     assert loaded.conditions.note is not None and "cannot be converted" in loaded.conditions.note
@@ -261,9 +265,9 @@ def test_what_genai_cannot_run_is_run_by_optimum_here(stored_folder: Path, tmp_p
 # The end of a process
 
 
-def test_a_killed_process_fails_its_answers_with_a_sentence(stored_folder: Path) -> None:
+def test_answers_of_a_killed_process_fail_with_an_error(stored_folder: Path) -> None:
     before = children()
-    doomed = ApartRuntime().load(stored_folder, SPEC)
+    doomed = SubprocessRuntime().load(stored_folder, SPEC)
     assert isinstance(doomed, ProcessModel)
     (pid,) = children() - before
 
@@ -274,7 +278,7 @@ def test_a_killed_process_fails_its_answers_with_a_sentence(stored_folder: Path)
         return True
 
     taken: list[int] = []
-    with pytest.raises(GenerationError, match=r"process of the model ended .* ask again"):
+    with pytest.raises(GenerationError, match=r"process of the model ended .* Try again"):
         doomed.generate(TokenRequest((5, 6), SamplingSettings(8000, greedy=True)), kill_after_three)
     assert len(taken) >= 3
     assert not doomed.alive
@@ -286,7 +290,7 @@ def test_a_killed_process_fails_its_answers_with_a_sentence(stored_folder: Path)
     assert children() == before
 
 
-def test_after_a_death_the_next_answer_loads_anew(
+def test_next_answer_reloads_the_model_after_its_process_ended(
     spec_of: Callable[..., ModelSpec], engine: Engine, tmp_path: Path
 ) -> None:
     mine = Engine(Settings(home=engine.settings.home, memory_reserve_mib=0))
@@ -313,11 +317,11 @@ def test_after_a_death_the_next_answer_loads_anew(
     eventually(lambda: children() == before)
 
 
-def test_the_process_ends_with_the_app_whatever_ends_that(stored_folder: Path) -> None:
+def test_subprocess_ends_when_the_app_is_killed(stored_folder: Path) -> None:
     script = (
         "import time\n"
-        "from core.runtimes.subprocess_runtime import ApartRuntime\n"
-        "runtime = ApartRuntime()\n"
+        "from core.runtimes.subprocess_runtime import SubprocessRuntime\n"
+        "runtime = SubprocessRuntime()\n"
         "runtime.prepare()\n"
         "print('ready', flush=True)\n"
         "time.sleep(60)\n"

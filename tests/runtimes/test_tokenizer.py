@@ -1,4 +1,4 @@
-"""Tokenizers read without transformers do what transformers' do."""
+"""Tests that tokenizers loaded without transformers behave like transformers' own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def folder(request, tmp_path: Path) -> Path:
     return CHECKOUT / "core" / "demo" / request.param
 
 
-def test_it_splits_joins_and_formats_as_transformers_does(folder: Path):
+def test_tokens_text_and_prompts_equal_those_of_transformers(folder: Path):
     own, theirs = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
     assert isinstance(own, PlainTokenizer)
     for text in TEXTS:
@@ -53,7 +53,7 @@ def test_it_splits_joins_and_formats_as_transformers_does(folder: Path):
         assert own.apply_chat_template(TURNS, **how) == theirs.apply_chat_template(TURNS, **how)
 
 
-def test_a_template_may_refuse_and_cannot_get_out(tmp_path: Path):
+def test_template_can_raise_and_runs_in_a_sandbox(tmp_path: Path):
     tiny_tokenizer(tmp_path, chat_template="{{ raise_exception('only one turn') }}")
     how = {"tokenize": False, "add_generation_prompt": True}
     with pytest.raises(jinja2.TemplateError, match="only one turn"):
@@ -73,7 +73,7 @@ def test_a_template_may_refuse_and_cannot_get_out(tmp_path: Path):
         {"chat_template": "{% generation %}x{% endgeneration %}"},
     ],
 )
-def test_whatever_is_unusual_is_left_to_transformers(tmp_path: Path, unusual: dict):
+def test_tokenizers_with_other_settings_need_transformers(tmp_path: Path, unusual: dict):
     tiny_tokenizer(tmp_path)
     assert is_plain(tmp_path)
     path = tmp_path / "tokenizer_config.json"
@@ -81,7 +81,7 @@ def test_whatever_is_unusual_is_left_to_transformers(tmp_path: Path, unusual: di
     assert not is_plain(tmp_path)
 
 
-def test_an_embedded_model_is_loaded_without_transformers_and_torch():
+def test_embedded_models_are_loaded_without_transformers_and_torch():
     code = (
         "import sys\n"
         "from pathlib import Path\n"

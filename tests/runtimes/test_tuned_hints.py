@@ -1,4 +1,4 @@
-"""Hints that were found by measuring are kept, found again and forgotten."""
+"""Tests of storing, finding and deleting tuned hints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kept(tmp_path: Path) -> TunedHints:
     return TunedHints(tmp_path / "home")
 
 
-def test_what_is_kept_is_found_again_for_its_key_alone(kept: TunedHints):
+def test_stored_hints_are_found_by_their_key_only(kept: TunedHints):
     assert kept.all() == [] and kept.find(KEY) is None
     kept.keep(TUNED)
     assert kept.find(KEY) == TUNED
@@ -37,11 +37,11 @@ def test_what_is_kept_is_found_again_for_its_key_alone(kept: TunedHints):
     assert kept.find(replace(KEY, host="another machine")) is None
 
 
-def test_auto_is_the_device_that_it_takes():
+def test_key_for_auto_has_the_selected_device():
     assert TuningKey.here("m", Precision.INT8, "AUTO", RuntimeName.GENAI).device == "CPU"
 
 
-def test_a_new_result_takes_the_place_of_the_old_one(kept: TunedHints):
+def test_new_hints_replace_those_of_the_same_key(kept: TunedHints):
     other = replace(TUNED, key=replace(KEY, model="paddock-llama"))
     kept.keep(TUNED)
     kept.keep(other)
@@ -52,7 +52,7 @@ def test_a_new_result_takes_the_place_of_the_old_one(kept: TunedHints):
     ]
 
 
-def test_forgetting(kept: TunedHints):
+def test_hints_can_be_deleted(kept: TunedHints):
     kept.keep(TUNED)
     assert kept.forget(KEY) is True
     assert kept.forget(KEY) is False
@@ -60,7 +60,7 @@ def test_forgetting(kept: TunedHints):
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '[{"key": {}}]', "null"])
-def test_a_damaged_file_means_the_usual_hints(kept: TunedHints, tmp_path: Path, content: str):
+def test_damaged_file_counts_as_no_hints(kept: TunedHints, tmp_path: Path, content: str):
     kept.keep(TUNED)
     (tmp_path / "home" / "tuned.json").write_text(content)
     assert kept.all() == []

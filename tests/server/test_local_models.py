@@ -250,7 +250,7 @@ def test_models_not_on_this_machine_are_unknown_and_not_downloaded(
         models.find(name)
     with pytest.raises(UnknownModelError):
         models.start(name, REQUEST, ADA)
-    assert conversions == [] and engine.standing().waiting == 0
+    assert conversions == [] and engine.state().waiting == 0
 
 
 def test_long_unknown_name_is_shortened_in_the_error(models: EngineModels):
@@ -378,7 +378,7 @@ def test_disabled_or_deleted_user_gets_no_answers(
     ask(models, EMBEDDED[0])
     accounts = AccountStore(engine.runs.database)
     accounts.set_disabled("ada", True)
-    with pytest.raises(AccessDeniedError, match="gets no more answers"):
+    with pytest.raises(AccessDeniedError, match="cannot request answers"):
         models.start(EMBEDDED[0], REQUEST, ADA)
     accounts.set_disabled("ada", False)
     ask(models, EMBEDDED[0])

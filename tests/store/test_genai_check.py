@@ -16,7 +16,7 @@ from core.runtimes.base import LoadedModel
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
-from core.runtimes.subprocess_runtime import ApartRuntime
+from core.runtimes.subprocess_runtime import SubprocessRuntime
 from core.settings import Settings
 from core.store import ModelStore, StoredModel, resolve, with_genai_check
 from core.store import genai_check as checks
@@ -200,7 +200,7 @@ def mpt(home: Settings, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store
     return ModelStore(home).ensure(resolve(str(folder)), Precision.FP32), model
 
 
-@pytest.mark.parametrize("runtime", [GenAIRuntime, ApartRuntime])
+@pytest.mark.parametrize("runtime", [GenAIRuntime, SubprocessRuntime])
 def test_optimum_runs_what_genai_computes_wrongly_and_says_so(mpt, runtime):
     stored, model = mpt
     made = runtime()
@@ -212,7 +212,7 @@ def test_optimum_runs_what_genai_computes_wrongly_and_says_so(mpt, runtime):
         assert ids_of(loaded) == read_anew(model, PROMPT, 24)
     finally:
         loaded.close()
-        if isinstance(made, ApartRuntime):
+        if isinstance(made, SubprocessRuntime):
             made.close()
 
 

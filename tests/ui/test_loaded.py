@@ -60,11 +60,11 @@ def test_model_on_two_runtimes_has_two_lines_with_buttons(
 
 def test_unloading_a_busy_model_shows_an_error_once(monkeypatch: pytest.MonkeyPatch):
     def busy(self: ModelPool, spec: ModelSpec) -> bool:
-        raise ModelBusyError(f"{spec.label} is answering.")
+        raise ModelBusyError(f"{spec.label} is generating an answer.")
 
     monkeypatch.setattr(ModelPool, "loaded", lambda self: (info(RuntimeName.GENAI),))
     monkeypatch.setattr(ModelPool, "unload", busy)
     app = open_page("models")
     button(app, "Unload").click().run()
-    assert "paddock-neox · INT8 · CPU is answering." in texts(app)
-    assert "is answering." not in texts(app.run())
+    assert "paddock-neox · INT8 · CPU is generating an answer." in texts(app)
+    assert "is generating an answer." not in texts(app.run())

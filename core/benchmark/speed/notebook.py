@@ -32,7 +32,7 @@ from core.benchmark.task_accuracy import accuracy_at_once
 from core.benchmark.worker import RUNTIMES
 from core.runtimes.base import LoadedModel
 from core.runtimes.optimum import conditions_of
-from core.runtimes.serialization import loaded_spec
+from core.runtimes.serialization import spec_from_json
 from core.runtimes.spec import SamplingSettings, TokenRequest
 from core.runtimes.tokenizer import load_tokenizer
 from core.store.library_env import quieten_libraries, refuse_telemetry
@@ -74,7 +74,7 @@ def _hear(take: Callable[[bytes], None]) -> None:
 
 
 def _loaded(folder: Path, plain: dict[str, Any]) -> LoadedModel:
-    spec = loaded_spec(plain)
+    spec = spec_from_json(plain)
     runtime = RUNTIMES[spec.runtime]()
     runtime.prepare(folder)
     return runtime.load(folder, spec)

@@ -15,7 +15,7 @@ from typing import Any
 
 from core.benchmark.speed.notebook import NOTEBOOK, RUNTIME
 from core.errors import GenerationError, StoppedError
-from core.runtimes.serialization import plain_spec
+from core.runtimes.serialization import spec_to_json
 from core.runtimes.spec import ModelSpec
 from core.workers.process import ChildEnded, ChildProcess
 
@@ -47,7 +47,7 @@ class Contender:
         request = {
             "way": RUNTIME if way.spec else NOTEBOOK,
             "folder": str(way.folder),
-            "spec": plain_spec(way.spec) if way.spec else None,
+            "spec": spec_to_json(way.spec) if way.spec else None,
         }
         environment = dict(os.environ) | {"HF_HUB_OFFLINE": "1"}
         self._child = ChildProcess(_MODULE, (), environment, first_line=json.dumps(request))

@@ -108,7 +108,9 @@ def _draw_create(count: int) -> None:
         st.popover("Create API key", icon=":material/add:", disabled=full, key=popover_key),
         st.form("api_key_form", border=False),
     ):
-        st.text_input("Name", key=_NAME, placeholder="Name of the program", max_chars=MAX_NAME_LENGTH)
+        st.text_input(
+            "Name", key=_NAME, placeholder="Name of the program", max_chars=MAX_NAME_LENGTH
+        )
         st.selectbox("Expires after", list(_LIFETIME_DAYS), index=1, key=_LIFETIME)
         st.form_submit_button("Create key", type="primary", key="make_api_key", on_click=_create)
         if refused := st.session_state.pop(_REFUSED, None):
