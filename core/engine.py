@@ -48,7 +48,7 @@ from core.store import (
     convert_in_process,
     with_genai_check,
 )
-from core.store.for_device import find_for_device, have_for_device
+from core.store.for_device import ensure_for_device, find_for_device
 from core.store.resolver import recorded_name
 
 STOP_PATIENCE_S = 5.0
@@ -389,7 +389,7 @@ class Engine:
             return with_genai_check(stored, self.settings, report, cancelled)
         with MONITOR.running():  # other answers' timings are not what they would be alone
             if wanted is not None:
-                return have_for_device(
+                return ensure_for_device(
                     source, wanted, settings=self.settings, progress=report, cancel=cancelled
                 )
             return convert_in_process(

@@ -169,7 +169,7 @@ def test_an_original_that_is_gone_loses_nothing(
     stored = engine.store.ensure(engine.store.resolve(str(folder)), Precision.INT4)
     shutil.rmtree(folder)
     error = ask(engine, on_npu).answer.error
-    assert isinstance(error, NotAModelError) and "is gone; put it back" in str(error)
+    assert isinstance(error, NotAModelError) and "is missing. Restore it" in str(error)
     assert stored.folder.is_dir()
     assert ask(engine, replace(on_npu, device="CPU")).answer.error is None
 
@@ -209,7 +209,7 @@ def test_what_came_in_int4_as_an_npu_takes_it_is_taken_over_once(
     first = ask(engine, on_npu)
     assert first.answer.error is None
     (stored,) = engine.store.list()
-    assert stored.came_so and stored.int4.ratio < 1 and made_for_npu(engine) == []
+    assert stored.kept_unchanged and stored.int4.ratio < 1 and made_for_npu(engine) == []
     engine.pool.close()
     nothing_is_made(monkeypatch)
     shutil.rmtree(came.folder)
@@ -229,7 +229,7 @@ def test_what_came_in_another_int4_is_a_sentence_and_stays(
     before = state_of(stored.folder)
     nothing_is_made(monkeypatch)
     error = ask(engine, on_npu).answer.error
-    assert isinstance(error, NotAModelError) and "comes in INT4 that an NPU does not" in str(error)
+    assert isinstance(error, NotAModelError) and "do not run on an NPU" in str(error)
     assert "group size 32" in str(error)
     assert state_of(stored.folder) == before and made_for_npu(engine) == []
 

@@ -225,7 +225,7 @@ class _Process:
         answer.ended.set()
 
     def _all_over(self) -> None:
-        self._child.let_it_end()
+        self._child.wait_for_exit()
         with self._turn:
             self._ended.set()
             left = list(self._waiting.values())
@@ -240,7 +240,7 @@ class _Process:
 
     def _tell(self, **command: Any) -> None:
         with self._speaking:
-            self._child.tell(json.dumps(command))
+            self._child.write_line(json.dumps(command))
 
     def _reply(self, what: str) -> dict[str, Any]:
         reply = self._replies.get()
@@ -253,7 +253,7 @@ class _Process:
 
     def _gone(self, when: str) -> GenerationError:
         return GenerationError(
-            f"The process of the model ended while {when} ({self._child.how_it_ended()}); ask "
+            f"The process of the model ended while {when} ({self._child.exit_reason()}); ask "
             "again, and it is loaded anew. Should it end again, choose a lower precision or a "
             "smaller model."
         )

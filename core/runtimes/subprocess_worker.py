@@ -34,7 +34,7 @@ from core.runtimes.genai import GenAIRuntime, NotForGenAI
 from core.runtimes.serialization import loaded_request, loaded_spec
 from core.runtimes.spec import TokenRequest
 from core.store.library_env import quieten_libraries
-from core.workers.child import Channel, become_child
+from core.workers.child import Channel, open_channel
 
 SEND_EVERY_S = 0.01
 """Tokens that come faster than this go over together: each message wakes the app, which takes its
@@ -43,7 +43,7 @@ time from a core that the model computes on. The stamps are each token's own."""
 
 def main() -> NoReturn:
     """Work until the parent closes standard input."""
-    channel = become_child()
+    channel = open_channel()
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_hear, args=(lines.put,), daemon=True).start()
     quieten_libraries()

@@ -1,4 +1,4 @@
-"""Keeps the paths of people who do not sit at the machine within one folder."""
+"""Restrict the paths that remote users may name to one folder."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from core.errors import AccessDeniedError
 from core.store.resolver import is_catalogue_or_hub_name, is_gguf
 
 MOST_FILES = 10_000
-"""Files and folders of a model that are looked at; no model has a hundredth of it."""
+"""Files and folders of a model that are checked; no model has a hundredth of it."""
 
 
 def check_confined(name: str, root: Path) -> None:
-    """Refuse what would lead out of ``root``: a catalogue key or a hub's name may pass.
+    """Refuse a path outside ``root``; catalogue keys and Hugging Face ids are allowed.
 
-    What is refused and what is not there are told apart by nothing that is said.
+    The error is the same for a path that is not allowed and one that does not exist, so that it
+    reveals nothing about the file system.
 
     Args:
-        name: what a person typed for a model.
-        root: the folder below which model folders are taken from.
+        name: the model as the user typed it.
+        root: folder that must contain the model's folder.
 
     Raises:
-        AccessDeniedError: it is a path to somewhere else, or one with a link to somewhere else.
+        AccessDeniedError: the path is outside ``root``, or contains a link to a path outside.
     """
     if is_catalogue_or_hub_name(name):
         return
     refusal = AccessDeniedError(
-        f"From elsewhere than the machine itself, model folders and GGUF files are taken from "
-        f"{root} only; put them there, or give a catalogue key or a Hugging Face id."
+        f"Remote users can only use model folders and GGUF files below {root}. Put the model "
+        "there, or enter a catalogue key or a Hugging Face id."
     )
     try:
         outermost = root.resolve()
@@ -37,5 +38,5 @@ def check_confined(name: str, root: Path) -> None:
         for number, path in enumerate(folder.rglob("*")):
             if number >= MOST_FILES or outermost not in path.resolve().parents:
                 raise refusal
-    except (OSError, RuntimeError, ValueError) as error:  # too long, NUL, a loop of links
+    except (OSError, RuntimeError, ValueError) as error:  # too long, NUL, circular links
         raise refusal from error

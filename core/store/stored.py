@@ -1,4 +1,4 @@
-"""A finished model in the store."""
+"""A converted model in the store."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from core.store.resolver import name_of, recorded_title
 
 
 def weights_label(precision: Precision, weights: str, recipe: str) -> str:
-    """What weights that come from a GGUF file are, for people: ``INT4 · GGUF Q4_1`` as stored,
+    """Return the label of weights from a GGUF file: ``INT4 · GGUF Q4_1`` as stored, or
     ``INT8 from Q4_1``.
 
     Args:
-        precision: in which they are kept here.
-        weights: what the file's weights amount to, INT4.
-        recipe: type of most of the file's tensors, Q4_1.
+        precision: of the model in the store.
+        weights: precision that corresponds to the file's weights, such as INT4.
+        recipe: type of most of the file's tensors, such as Q4_1.
     """
     if precision is Precision.STORED:
         return f"{weights} · GGUF {recipe}"
@@ -26,7 +26,7 @@ def weights_label(precision: Precision, weights: str, recipe: str) -> str:
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A converted model that lies complete on disk."""
+    """A complete converted model on disk."""
 
     key: str
     precision: Precision
@@ -35,18 +35,18 @@ class StoredModel:
 
     @property
     def name(self) -> str:
-        """Its key for programs; see :func:`core.store.resolver.name_of`."""
+        """The model's key for programs; see :func:`core.store.resolver.name_of`."""
         source = self.manifest.source
         return name_of(self.key, source.kind, source.location)
 
     @property
     def title(self) -> str:
-        """For people; that of a row of the catalogue may be another than when it was converted."""
+        """Title for users; for catalogue models the current one, not that of the conversion."""
         return recorded_title(self.key, self.manifest.title)
 
     @property
     def label(self) -> str:
-        """What its weights are, for people: ``INT8``, or as :func:`weights_label` has it."""
+        """Label of its weights for users: ``INT8``, or from :func:`weights_label`."""
         gguf = self.manifest.gguf
         if gguf is None:
             return self.precision.label
@@ -54,7 +54,7 @@ class StoredModel:
 
     @property
     def int4(self) -> Int4Settings | None:
-        """How it was compressed to INT4; None in another precision."""
+        """INT4 settings of the compression; None for another precision."""
         record = self.manifest.int4
         if record is None:
             return None
@@ -63,19 +63,19 @@ class StoredModel:
         )
 
     @property
-    def came_so(self) -> bool:
-        """Whether it came as an OpenVINO model of this precision, and was taken over as it is."""
+    def kept_unchanged(self) -> bool:
+        """Whether the source was an OpenVINO model of this precision, which was only copied."""
         manifest = self.manifest
-        # What was compressed from another IR is smaller than that.
+        # A model that was compressed from another IR is smaller than its source.
         return manifest.source_of_weights == "ir" and manifest.source_bytes == manifest.weight_bytes
 
     def suits(self, wanted: Int4Settings) -> bool:
-        """Whether a device that wants INT4 weights of these settings takes it as it is.
+        """Return whether the model runs on a device that requires these INT4 settings.
 
-        Which layers are in INT4 does not matter where that was decided elsewhere: a model that came
-        in INT4 cannot be compressed in another way.
+        For an imported INT4 model the ratio does not matter: it cannot be compressed again with
+        another one.
         """
-        has = self.int4
-        if has is not None and self.came_so:
-            has = replace(has, ratio=wanted.ratio)
-        return has is not None and has.suits(wanted)
+        actual = self.int4
+        if actual is not None and self.kept_unchanged:
+            actual = replace(actual, ratio=wanted.ratio)
+        return actual is not None and actual.suits(wanted)

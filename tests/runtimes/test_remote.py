@@ -395,5 +395,5 @@ def test_a_remote_spec_is_what_its_name_says():
 
 
 def test_nothing_is_fetched_or_converted_for_a_remote(engine: Engine):
-    with pytest.raises(UnknownModelError, match="server elsewhere"):
+    with pytest.raises(UnknownModelError, match="remote server"):
         engine.store.resolve("remote:office/tiny")

@@ -183,7 +183,7 @@ def test_scale_estimation_takes_its_data_from_the_model_itself(
         int4=fitted,
         progress=lambda step: steps.append(step.message),
     )
-    assert "The model writes texts for scale estimation." in steps
+    assert "Generating texts for scale estimation." in steps
     assert model.manifest.int4 is not None
     assert model.manifest.int4.scale_estimation
     report = read_weights(model.folder)
@@ -391,7 +391,7 @@ def test_higher_precision_is_not_made_from_a_stored_model(
     source = resolve(str(folder))
     store.ensure(source, Precision.INT8)
     shutil.rmtree(folder)
-    with pytest.raises(NotAModelError, match="is gone"):
+    with pytest.raises(NotAModelError, match="is missing"):
         store.ensure(source, Precision.FP16)
 
 
@@ -407,7 +407,7 @@ def test_higher_precision_is_not_made_from_a_stored_model(
 def test_precision_that_an_ir_cannot_give_is_the_persons_mistake(
     store: ModelStore, ir_of: Callable[[Precision], Path], have: Precision, want: Precision
 ) -> None:
-    with pytest.raises(PersonMistake, match=f"has {have.label} weights, from which {want.label}"):
+    with pytest.raises(PersonMistake, match=f"has {have.label} weights, .* to {want.label}"):
         store.ensure(resolve(str(ir_of(have))), want)
     assert store.list() == []
 
@@ -418,7 +418,7 @@ def test_cut_off_ir_is_found_before_anything_is_stored(
     folder = ir_of(Precision.FP16)
     content = (folder / IR_BIN).read_bytes()
     (folder / IR_BIN).write_bytes(content[: -struct.calcsize("q")])
-    with pytest.raises(CorruptModelError, match="cut off"):
+    with pytest.raises(CorruptModelError, match="truncated"):
         store.ensure(resolve(str(folder)), Precision.FP16)
     assert store.list() == []
 

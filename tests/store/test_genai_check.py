@@ -20,7 +20,13 @@ from core.runtimes.subprocess_runtime import ApartRuntime
 from core.settings import Settings
 from core.store import ModelStore, StoredModel, resolve, with_genai_check
 from core.store import genai_check as checks
-from core.store.genai_check import KNOWN_EXACT, check_twin, is_current, twin_config, twin_key
+from core.store.genai_check import (
+    KNOWN_EXACT,
+    architecture_key,
+    compare_runtimes,
+    is_current,
+    scaled_down_config,
+)
 from core.store.manifest import GenAIOutcome, read_manifest, write_manifest
 from core.store.weights import read_weights
 from tests.builders import ARCHITECTURES, tiny_config, tiny_tokenizer
@@ -120,7 +126,7 @@ def read_anew(model: Any, prompt: tuple[int, ...], new: int) -> list[int]:
     ],
 )
 def test_each_architecture_gets_its_outcome(kind, changes, outcome):
-    assert check_twin(config_of(kind, **changes)).outcome == outcome
+    assert compare_runtimes(config_of(kind, **changes)).outcome == outcome
 
 
 SMOLLM2 = {
@@ -147,14 +153,16 @@ def test_models_that_come_with_paddock_are_known_to_be_exact(name: str):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     else:
         config = json.loads(tiny_config(name, vocabulary=384).to_json_string())
-    assert twin_key(config) in KNOWN_EXACT, f"add {twin_key(config)} where the next line holds"
-    assert check_twin(config).outcome is GenAIOutcome.EXACT
+    assert architecture_key(config) in KNOWN_EXACT, (
+        f"add {architecture_key(config)} where the next line holds"
+    )
+    assert compare_runtimes(config).outcome is GenAIOutcome.EXACT
 
 
-# The twin
+# The scaled-down configuration
 
 
-def test_models_that_differ_in_size_alone_share_a_twin():
+def test_models_that_differ_in_size_alone_share_a_check():
     small = config_of("llama", num_key_value_heads=2)
     large = config_of(
         "llama",
@@ -167,21 +175,23 @@ def test_models_that_differ_in_size_alone_share_a_twin():
         vocab_size=128256,
         rms_norm_eps=1e-5,
     )
-    assert twin_config(small) == twin_config(large)
-    assert twin_key(small) != twin_key(large | {"attention_bias": True})
+    assert scaled_down_config(small) == scaled_down_config(large)
+    assert architecture_key(small) != architecture_key(large | {"attention_bias": True})
 
 
-def test_a_twin_has_a_layer_of_each_kind_and_a_short_window():
+def test_a_scaled_down_configuration_has_a_layer_of_each_kind_and_a_short_window():
     kinds = ["full_attention", "full_attention", "full_attention", "sliding_attention"] * 4
-    twin = twin_config({"num_hidden_layers": 16, "layer_types": kinds, "sliding_window": 4096})
-    assert twin["num_hidden_layers"] == 2
-    assert twin["layer_types"] == ["full_attention", "sliding_attention"]
-    assert twin["sliding_window"] == 16
+    scaled = scaled_down_config(
+        {"num_hidden_layers": 16, "layer_types": kinds, "sliding_window": 4096}
+    )
+    assert scaled["num_hidden_layers"] == 2
+    assert scaled["layer_types"] == ["full_attention", "sliding_attention"]
+    assert scaled["sliding_window"] == 16
 
 
 def test_the_number_of_heads_stays_a_power_of_two_or_none():
-    assert twin_config({"num_attention_heads": 32})["num_attention_heads"] == 4
-    assert twin_config({"num_attention_heads": 71})["num_attention_heads"] == 6
+    assert scaled_down_config({"num_attention_heads": 32})["num_attention_heads"] == 4
+    assert scaled_down_config({"num_attention_heads": 71})["num_attention_heads"] == 6
 
 
 # Where the result goes
@@ -208,7 +218,7 @@ def test_optimum_runs_what_genai_computes_wrongly_and_says_so(mpt, runtime):
     try:
         assert loaded.conditions.runtime == "optimum"
         assert loaded.conditions.note == stored.manifest.genai.reason
-        assert "computes this architecture wrongly" in loaded.conditions.note
+        assert "gives wrong results for this architecture" in loaded.conditions.note
         assert ids_of(loaded) == read_anew(model, PROMPT, 24)
     finally:
         loaded.close()
@@ -229,7 +239,7 @@ def test_without_the_check_genai_would_answer_wrongly(mpt, tmp_path):
 
 
 def test_a_further_precision_is_not_checked_again(mpt, home, monkeypatch):
-    monkeypatch.setattr(checks, "check_twin", lambda config: pytest.fail("checked again"))
+    monkeypatch.setattr(checks, "compare_runtimes", lambda config: pytest.fail("checked again"))
     stored = ModelStore(home).ensure(resolve(mpt[0].manifest.source.location), Precision.INT8)
     assert stored.manifest.genai == mpt[0].manifest.genai
 

@@ -284,7 +284,7 @@ def test_a_checkpoint_beside_a_file_stays_what_it_is(tiny, checkpoint_of, tmp_pa
 
 
 def test_only_a_gguf_file_can_be_kept_as_stored(checkpoint_of, store: ModelStore):
-    with pytest.raises(PersonMistake, match="does not come as a GGUF file"):
+    with pytest.raises(PersonMistake, match="is not a GGUF file"):
         store.ensure(resolve(str(checkpoint_of("llama"))), Precision.STORED)
 
 
@@ -331,7 +331,7 @@ def text(value: bytes) -> bytes:
 ARCHITECTURE = text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama")
 HOSTILE = {
     "empty": (b"", "cannot be read"),
-    "no GGUF file": (b"PK\3\4" + bytes(100), "does not begin as a GGUF file"),
+    "no GGUF file": (b"PK\3\4" + bytes(100), "does not start like a GGUF file"),
     "of a version to come": (head(version=9) + bytes(100), "version 9"),
     "in big-endian order": (head(version=3 << 24) + bytes(100), "little-endian"),
     "of absurd many tensors": (head(tensors=2**63) + bytes(100), "too short"),
@@ -339,7 +339,7 @@ HOSTILE = {
     "a key of absurd length": (head() + struct.pack("<Q", 2**62) + bytes(100), "a name in it has"),
     "a text of absurd length": (
         head() + text(b"a") + struct.pack("<IQ", 8, 2**62) + bytes(100),
-        "cut off",
+        "truncated",
     ),
     "an array of absurd length": (
         head() + text(b"a") + struct.pack("<IIQ", 9, 4, 2**61) + bytes(100),
@@ -360,7 +360,7 @@ HOSTILE = {
     "a key that is no text": (head() + text(b"\xff\xfe") + bytes(100), "cannot be read"),
     "of another architecture": (
         head() + ARCHITECTURE.replace(b"llama", b"mamba") + bytes(100),
-        "of architecture 'mamba'",
+        "has the architecture 'mamba'",
     ),
     "a tensor of an unknown type": (
         head() + ARCHITECTURE + text(b"x") + struct.pack("<IQIQ", 1, 32, 250, 0) + bytes(100),
@@ -372,11 +372,11 @@ HOSTILE = {
     ),
     "a tensor of absurd size": (
         head() + ARCHITECTURE + text(b"x") + struct.pack("<IQQIQ", 2, 2**62, 2**62, 0, 0),
-        "cut off",
+        "truncated",
     ),
     "a tensor beyond the end": (
         head() + ARCHITECTURE + text(b"x") + struct.pack("<IQIQ", 1, 4, 0, 2**60) + bytes(100),
-        "cut off",
+        "truncated",
     ),
     "a tensor of absurd many dimensions": (
         head() + ARCHITECTURE + text(b"x") + struct.pack("<I", 2**31) + bytes(100),
@@ -404,7 +404,7 @@ def test_a_truncated_file_gets_one_sentence(tiny, tmp_path: Path, share: float):
     content = tiny().path.read_bytes()
     file = tmp_path / "cut.gguf"
     file.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(CorruptModelError, match=r"cut off|too short|cannot be read"):
+    with pytest.raises(CorruptModelError, match=r"truncated|too short|cannot be read"):
         resolve(str(file))
 
 
@@ -425,13 +425,13 @@ def test_a_template_that_leaves_its_sandbox_is_refused_and_nothing_stays(
 ):
     template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     file = tiny_gguf(tmp_path / "evil.gguf", template=template).path
-    with pytest.raises(NotAModelError, match="does what no template may"):
+    with pytest.raises(NotAModelError, match=r"chat template of .* is not safe"):
         convert_in_process(str(file), Precision.STORED, settings=settings)
     assert [path.name for path in settings.models_dir.iterdir()] == [".work"]
     assert not [path for path in (settings.models_dir / ".work").iterdir() if path.is_dir()]
 
 
-def test_an_unknown_splitting_is_refused(tmp_path: Path, store: ModelStore):
+def test_an_unknown_pre_tokenizer_is_refused(tmp_path: Path, store: ModelStore):
     file = tiny_gguf(tmp_path / "odd.gguf", pre="my-own").path
-    with pytest.raises(NotAModelError, match="splitting 'my-own'"):
+    with pytest.raises(NotAModelError, match="pre-tokenizer 'my-own'"):
         store.ensure(resolve(str(file)), Precision.STORED)

@@ -219,9 +219,9 @@ def test_weights_under_other_names_are_not_left_beside_the_new_ones(
     [
         (401, "RepoNotFound", UnknownModelError, "has no model some-org/tiny.model"),
         (404, "RepoNotFound", UnknownModelError, "has no model some-org/tiny.model"),
-        (403, "GatedRepo", GatedModelError, "accept its licence"),
-        (500, "", HubError, "answered 500"),
-        (403, "", HubError, "answered 403"),
+        (403, "GatedRepo", GatedModelError, "Accept its licence"),
+        (500, "", HubError, "status 500"),
+        (403, "", HubError, "status 403"),
     ],
 )
 def test_refusal_of_the_hub_is_one_sentence(
@@ -246,7 +246,7 @@ def test_gated_model_wants_a_token_of_an_account_with_access(
     hub.add(REPOSITORY, repository, gated=True, token=TOKEN)
     hub.know("hf_withoutAccess")
     text = fails(there, HubAccess(endpoint=hub.url), GatedModelError, "HF_TOKEN")
-    assert f"accept its licence at {hub.url}/{REPOSITORY}" in text
+    assert f"Accept its licence at {hub.url}/{REPOSITORY}" in text
     other = HubAccess(token="hf_withoutAccess", endpoint=hub.url)
     assert "no access yet" in fails(there, other, GatedModelError, "licence")
     assert not hub.fetched(WEIGHTS)
@@ -264,19 +264,19 @@ def test_private_model_is_unknown_to_others(hub: Hub, there: Path, repository: P
 
 def test_wrong_token_is_told_from_a_missing_model(hub: Hub, there: Path, repository) -> None:
     wrong = HubAccess(token="hf_nobodyHasThis", endpoint=hub.url)
-    text = fails(there, wrong, GatedModelError, "does not accept the token")
+    text = fails(there, wrong, GatedModelError, "rejected the token")
     assert "hf_nobodyHasThis" not in text
     works(there, HubAccess(endpoint=hub.url), repository)
 
 
 def test_missing_model(hub: Hub, access: HubAccess, there: Path) -> None:
     hub.repositories.clear()
-    fails(there, access, UnknownModelError, "check the spelling")
+    fails(there, access, UnknownModelError, "Check the spelling")
 
 
 def test_a_server_that_is_no_hub(there: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.store.hub_server._Handler._listing", lambda *_: ["not", "a", "hub"])
-    fails(there, HubAccess(endpoint=hub.url), HubError, "check HF_ENDPOINT")
+    fails(there, HubAccess(endpoint=hub.url), HubError, "Check HF_ENDPOINT")
 
 
 # The network
@@ -293,7 +293,7 @@ def test_cut_connection_is_taken_up_where_it_broke(
 def test_download_that_broke_off_is_continued_by_the_next(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
-    assert "go on from there" in breaks_off(hub, there, access)
+    assert "resumes where it stopped" in breaks_off(hub, there, access)
     left = fetched_bytes(there)
     assert left > 20_000
 
@@ -322,7 +322,7 @@ def test_connection_that_breaks_at_every_byte_is_given_up(
         patch.setattr(download_module, "RETRY_WAITS_S", (0.5, 0.5))
         with pytest.raises(HubError, match="connection broke"):
             fetch(REPOSITORY, there, steps.append, access=access)
-    assert any("trying again" in step.message for step in steps)
+    assert any("Retrying" in step.message for step in steps)
     assert len(hub.fetched(WEIGHTS)) == 3
     hub.heal()
     works(there, access, repository)
@@ -420,7 +420,7 @@ def test_stop_takes_effect_within_a_second_and_keeps_what_came(
             set_at.append(time.monotonic())
             cancel.set()
 
-    with pytest.raises(StoppedError, match="goes on from there"):
+    with pytest.raises(StoppedError, match="resumes there"):
         fetch(REPOSITORY, there, stop_when_the_weights_come, access=access, cancel=cancel)
     assert time.monotonic() - set_at[0] < 5  # a second, on a machine that is not busy
     assert completed(there) is None
@@ -525,7 +525,7 @@ def test_download_that_does_not_fit_is_not_begun(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(hub_module, "free_bytes", lambda _path: 1000)
-        fails(there, access, DiskFullError, "make room")
+        fails(there, access, DiskFullError, "Free disk space")
     assert not hub.fetched()
     works(there, access, repository)
 
@@ -542,7 +542,7 @@ def test_what_is_there_needs_no_room(
 @pytest.mark.parametrize(
     ("number", "kind", "words"),
     [
-        (errno.ENOSPC, DiskFullError, "make room"),
+        (errno.ENOSPC, DiskFullError, "Free disk space"),
         (errno.EROFS, HubError, "check the permissions"),
     ],
 )
@@ -555,16 +555,16 @@ def test_disk_that_fails_on_the_way(
     kind: type[Exception],
     words: str,
 ) -> None:
-    append = download_module._Growing.append
+    append = download_module._PartialFile.append
 
-    def fail(growing, chunk: bytes) -> None:
-        if growing.size > 10_000:
+    def fail(partial, chunk: bytes) -> None:
+        if partial.size > 10_000:
             raise OSError(number, "the disk says no")
-        append(growing, chunk[:4096])
+        append(partial, chunk[:4096])
 
     with pytest.MonkeyPatch.context() as patch:
         hub.cut_after(10**9, times=99)  # small chunks
-        patch.setattr(download_module._Growing, "append", fail)
+        patch.setattr(download_module._PartialFile, "append", fail)
         fails(there, access, kind, words)
     hub.heal()
     works(there, access, repository)

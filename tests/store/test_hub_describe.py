@@ -135,7 +135,7 @@ def test_auto_map_of_a_model_that_transformers_knows_does_no_harm(
 @pytest.mark.parametrize(
     ("access", "kind", "words"),
     [
-        (HubAccess(token="hf_wrong"), GatedModelError, "does not accept the token"),
+        (HubAccess(token="hf_wrong"), GatedModelError, "rejected the token"),
         (HubAccess(token="hf_né"), PersonMistake, "characters that no token has"),
         (HubAccess(token="hf_two words"), PersonMistake, "characters that no token has"),
         (HubAccess(token="hf_with\r\nX-Header: 1"), PersonMistake, "characters that no token has"),

@@ -34,8 +34,8 @@ def kiosk(settings: Settings) -> Settings:
     [
         lambda s: ModelStore(s).ensure(resolve("paddock-neox"), Precision.INT8),
         lambda s: ModelStore(s).fetch(resolve("phi-2")),
-        lambda s: ModelStore(s).forget_download("phi-2"),
-        lambda s: ModelStore(s).sweep_all(),
+        lambda s: ModelStore(s).delete_download("phi-2"),
+        lambda s: ModelStore(s).clean_up_all(),
         lambda s: convert_in_process("paddock-neox", Precision.INT8, settings=s),
         lambda s: fetch_in_process("phi-2", settings=s),
         lambda s: TaskQueue(s).submit(TaskRequest("phi-2", TaskKind.GET)),

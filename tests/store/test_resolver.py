@@ -118,7 +118,7 @@ def test_missing_weights_are_named(folder: Path) -> None:
 def test_truncated_weights_are_found_by_their_header(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(CorruptModelError, match=r"model\.safetensors .* cut off"):
+    with pytest.raises(CorruptModelError, match=r"model\.safetensors .* truncated"):
         resolve(str(folder))
 
 

@@ -179,7 +179,7 @@ def test_truncated_weights_are_named(store: ModelStore, stored: StoredModel, ful
 @pytest.mark.parametrize("name", ["openvino_model.xml", "tokenizer.json", "config.json"])
 def test_missing_file_is_named(store: ModelStore, stored: StoredModel, name: str) -> None:
     (stored.folder / name).unlink()
-    with pytest.raises(CorruptModelError, match=f"{name} is missing; delete it"):
+    with pytest.raises(CorruptModelError, match=f"{name} is missing. Delete it"):
         store.verify(stored, full=False)
 
 
@@ -216,7 +216,7 @@ def test_damaged_model_is_refused_by_ensure(
     store: ModelStore, stored: StoredModel, source: Source
 ) -> None:
     _flip_byte(stored.folder / "openvino_model.bin")
-    with pytest.raises(CorruptModelError, match="delete it"):
+    with pytest.raises(CorruptModelError, match="Delete it"):
         store.ensure(source, INT8)
     store.delete(stored)
     assert store.ensure(source, INT8).manifest.precision is INT8
@@ -227,7 +227,7 @@ def test_damaged_manifest_is_named_and_hides_nothing_else(
     store: ModelStore, stored: StoredModel, source: Source, content: str
 ) -> None:
     (stored.folder / "paddock.json").write_text(content)
-    with pytest.raises(CorruptModelError, match=r"paddock\.json .* delete this folder"):
+    with pytest.raises(CorruptModelError, match=r"paddock\.json .* Delete this folder"):
         store.get(source, INT8)
     assert store.list() == []
 
@@ -334,9 +334,9 @@ def test_leftovers_of_a_killed_conversion_go_and_those_of_a_live_one_stay(
     alive.mkdir(parents=True)
     with FileLock(work / f"{source.key}.int4.lock"):
         store.ensure(source, INT8)
-        store.sweep(source.key, Precision.INT4)
+        store.clean_up(source.key, Precision.INT4)
         assert work_folders(settings) == [alive.parent]
-    store.sweep(source.key, Precision.INT4)
+    store.clean_up(source.key, Precision.INT4)
     assert work_folders(settings) == []
 
 
@@ -396,7 +396,7 @@ def read_only_home(settings: Settings) -> Iterator[Path]:
 
 
 def test_read_only_home_is_told(store: ModelStore, source: Source, read_only_home: Path) -> None:
-    with pytest.raises(ConversionError, match=r"cannot be written to .* PADDOCK_HOME"):
+    with pytest.raises(ConversionError, match=r"is not writable .* PADDOCK_HOME"):
         store.ensure(source, INT8)
     assert store.list() == []
     assert list(read_only_home.iterdir()) == []
@@ -405,7 +405,7 @@ def test_read_only_home_is_told(store: ModelStore, source: Source, read_only_hom
 def test_file_in_place_of_the_home_is_told(source: Source, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = ModelStore(Settings(home=tmp_path / "file" / "home"))
-    with pytest.raises(ConversionError, match="cannot be written to"):
+    with pytest.raises(ConversionError, match="is not writable"):
         store.ensure(source, INT8)
 
 
@@ -421,7 +421,7 @@ def test_stop_between_two_steps_leaves_nothing(
         if step.stage is Stage.COMPRESSING:
             cancel.set()
 
-    with pytest.raises(StoppedError, match="nothing of it was kept"):
+    with pytest.raises(StoppedError, match="Nothing of it was kept"):
         store.ensure(source, INT8, progress=stop, cancel=cancel)
     assert store.list() == []
     assert work_folders(settings) == []
@@ -464,7 +464,7 @@ def test_disk_usage_counts_what_is_there(
     (settings.downloads_dir / "org--name" / "model.safetensors").write_bytes(b"x" * 700)
     now = store.disk_usage()
     assert (now.models_bytes, now.downloads_bytes, now.work_bytes) == (size, 700, 5000)
-    assert store.sweep_all() == 5000
+    assert store.clean_up_all() == 5000
     assert store.disk_usage().work_bytes == 0
 
 
@@ -481,9 +481,9 @@ def test_download_is_listed_and_forgotten(store: ModelStore, settings: Settings)
     (folder / "model.safetensors.part").write_bytes(b"x" * 1234)
     (download,) = store.downloads()
     assert (download.key, download.bytes, download.complete) == ("org--name", 1234, False)
-    assert store.forget_download("org--name") == 1234
+    assert store.delete_download("org--name") == 1234
     assert store.downloads() == []
-    assert store.forget_download("org--name") == 0
+    assert store.delete_download("org--name") == 0
 
 
 @pytest.mark.parametrize("key", ["", ".", "..", "../models", "/", "a/../../models"])
@@ -491,7 +491,7 @@ def test_nothing_but_a_download_is_forgotten(
     store: ModelStore, stored: StoredModel, settings: Settings, key: str
 ) -> None:
     (settings.downloads_dir / "a").mkdir(parents=True)
-    assert store.forget_download(key) == 0
+    assert store.delete_download(key) == 0
     assert stored.folder.is_dir()
     assert (settings.downloads_dir / "a").is_dir()
 
@@ -503,7 +503,7 @@ def test_download_in_use_is_not_forgotten(store: ModelStore, settings: Settings,
     lock = settings.models_dir / ".work" / f"org--name.{held}.lock"
     lock.parent.mkdir(parents=True)
     with FileLock(lock), pytest.raises(ModelBusyError, match="in use by a download"):
-        store.forget_download("org--name")
+        store.delete_download("org--name")
     assert folder.is_dir()
 
 

@@ -363,7 +363,7 @@ def test_stop_ends_the_child_within_a_second_and_leaves_nothing(
     queue.stop(number)
     view = until(queue, number, ended)
     assert time.monotonic() - before < 5  # a second, on a machine that is not busy
-    assert view.state is TaskState.STOPPED and "nothing" in view.log[-1]
+    assert view.state is TaskState.STOPPED and "Nothing" in view.log[-1]
     assert not [
         child
         for child in psutil.Process().children()
