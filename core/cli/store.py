@@ -38,8 +38,8 @@ from core.store import (
     fetch_in_process,
 )
 from core.store.manifest import read_manifest
+from core.store.stored import QUANTISED_TWICE, exactness_text
 from core.store.subprocesses import stopped_message
-from core.store.wording import QUANTISED_TWICE, exactness_text
 from core.units import bytes_text, duration_text
 
 if TYPE_CHECKING:

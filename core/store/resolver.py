@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from pathlib import Path, PurePath
 
 from core.catalogue import DEFAULT_PRECISION, EMBEDDED_DIR, CatalogueModel, Precision, catalogue
-from core.errors import UnknownModelError
+from core.errors import AccessDeniedError, UnknownModelError
 from core.remotes import is_remote
 from core.store import checkpoint
 
@@ -21,6 +21,8 @@ _PAGE = re.compile(
 )
 """URL of a model's page, as copied from a browser."""
 _GGUF_SUFFIX = ".gguf"
+_MAX_CHECKED_FILES = 10_000
+"""Files and folders that :func:`check_confined` checks; no model has a hundredth of it."""
 _UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]+")
 
 
@@ -166,8 +168,38 @@ def resolve(model: str) -> Source:
     return Source(name.replace("/", "--"), SourceKind.HUB, name, None, name)
 
 
-def is_catalogue_or_hub_name(model: str) -> bool:
-    """Return whether :func:`resolve` resolves a name without reading a path of this machine."""
+def check_confined(name: str, root: Path) -> None:
+    """Refuse a path outside ``root``; catalogue keys and Hugging Face ids are allowed.
+
+    The error is the same for a path that is not allowed and one that does not exist, so that it
+    reveals nothing about the file system.
+
+    Args:
+        name: the model as the user typed it.
+        root: folder that must contain the model's folder.
+
+    Raises:
+        AccessDeniedError: the path is outside ``root``, or contains a link to a path outside.
+    """
+    if _is_catalogue_or_hub_name(name):
+        return
+    refusal = AccessDeniedError(
+        f"Remote users can only use model folders and GGUF files below {root}. Put the model "
+        "there, or enter a catalogue key or a Hugging Face id."
+    )
+    try:
+        outermost = root.resolve()
+        folder = Path(name.strip()).expanduser().resolve()
+        if outermost not in folder.parents or not (folder.is_dir() or is_gguf(folder)):
+            raise refusal
+        for number, path in enumerate(folder.rglob("*")):
+            if number >= _MAX_CHECKED_FILES or outermost not in path.resolve().parents:
+                raise refusal
+    except (OSError, RuntimeError, ValueError) as error:  # too long, NUL, circular links
+        raise refusal from error
+
+
+def _is_catalogue_or_hub_name(model: str) -> bool:
     name = model.strip()
     if name in catalogue():
         return True

@@ -1,4 +1,4 @@
-"""A converted model in the store."""
+"""A converted model in the store, and texts about its weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from pathlib import Path
 from core.catalogue import Int4Settings, Precision
 from core.store.manifest import Manifest
 from core.store.resolver import name_of, recorded_title
+
+QUANTISED_TWICE = (
+    "Quantising twice costs accuracy: INT4 converted from a 4-bit file has about 1.12 to 1.2 times "
+    "the perplexity of the weights as stored, INT8 about 1.01 times."
+)
 
 
 def weights_label(precision: Precision, weights: str, recipe: str) -> str:
@@ -22,6 +27,17 @@ def weights_label(precision: Precision, weights: str, recipe: str) -> str:
     if precision is Precision.STORED:
         return f"{weights} · GGUF {recipe}"
     return f"{precision.label} from {recipe}"
+
+
+def exactness_text(deviation: float) -> str:
+    """Describe how exactly weights that were kept as stored match the GGUF file.
+
+    Args:
+        deviation: see :class:`core.store.manifest.GgufRecord`.
+    """
+    if deviation == 0:
+        return "All weights are identical to those in the file."
+    return f"No weight differs from the file by more than {deviation:.2%} of the largest weight."
 
 
 @dataclass(frozen=True)

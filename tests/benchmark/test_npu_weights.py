@@ -199,7 +199,7 @@ def test_what_comes_in_int4_is_taken_where_it_suits_and_refused_where_not(settin
     with pytest.raises(NotAModelError) as raised:
         ready(replace(FOR_NPU, model=str(groups.folder)), settings)
     said = str(raised.value)
-    assert "asymmetric, group size 32, ratio 0." in said and "made for NPUs" in said
+    assert "asymmetric, group size 32, ratio 0." in said and "a version for NPUs" in said
     ModelStore(elsewhere).delete(groups)
     channels = stored_by_a_person(elsewhere, npu_int4())
     material = replace(FOR_NPU, model=str(channels.folder))

@@ -1,4 +1,4 @@
-"""A kiosk's store fetches, converts and deletes nothing."""
+"""The store of a kiosk downloads, converts and deletes nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_nothing_is_changed(kiosk: Settings, change: Callable[[Settings], object
     assert not kiosk.home.exists() or not list(kiosk.home.rglob("*.xml"))
 
 
-def test_what_is_there_answers_and_stays(
+def test_stored_models_are_returned_and_kept(
     kiosk: Settings, converted: Callable[[str, Precision], StoredModel]
 ) -> None:
     stored = converted("llama", Precision.INT8)
