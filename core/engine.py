@@ -49,6 +49,7 @@ from core.store import (
     with_genai_check,
 )
 from core.store.for_device import ensure_for_device, find_for_device
+from core.store.hub import HubAccess
 from core.store.resolver import recorded_name
 
 STOP_PATIENCE_S = 5.0
@@ -79,6 +80,8 @@ class Engine:
         self._jobs: dict[Job, str] = {}
         """Answers under way, and whose they are."""
         self._jobs_turn = threading.Lock()
+        self._hub_access: dict[str, HubAccess] = {}
+        """By key of a model that a user agreed to download: the access of their session."""
         self.meters = Meters(self.standing)
         self.tuning = TuningDesk(settings, self.keep_tuned, MONITOR.running)
         self.tasks = TaskQueue(settings, working=MONITOR.running)
@@ -327,6 +330,13 @@ class Engine:
         tuned = self.tuned.find(key)
         return tuned.hints if tuned is not None else None
 
+    def download_with(self, spec: ModelSpec, access: HubAccess) -> None:
+        """Use this access, with the token in it, when the model is downloaded for its next answer.
+
+        It is kept in memory until then, and used once.
+        """
+        self._hub_access[self.store.resolve(spec.model).key] = access
+
     def last_used(self) -> ModelSpec | None:
         """The model of the latest answer; None where there is none, or it is not on disk."""
         try:
@@ -387,15 +397,22 @@ class Engine:
         if stored is not None:
             stored = self.store.verify(stored, full=False)
             return with_genai_check(stored, self.settings, report, cancelled)
+        access = self._hub_access.pop(source.key, None)
         with MONITOR.running():  # other answers' timings are not what they would be alone
             if wanted is not None:
                 return ensure_for_device(
-                    source, wanted, settings=self.settings, progress=report, cancel=cancelled
+                    source,
+                    wanted,
+                    settings=self.settings,
+                    access=access,
+                    progress=report,
+                    cancel=cancelled,
                 )
             return convert_in_process(
                 source,
                 spec.precision,
                 settings=self.settings,
+                access=access,
                 progress=report,
                 cancel=cancelled,
             )

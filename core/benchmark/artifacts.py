@@ -81,6 +81,8 @@ class Ready:
     """Longest sequence in tokens; None where there is no bound."""
     int4: Int4Weights | None = None
     """How it was compressed; None in another precision."""
+    weights: str | None = None
+    """See :attr:`core.store.StoredModel.special_label`."""
 
 
 def make_ready(
@@ -256,6 +258,7 @@ def _stored(stored: StoredModel) -> Ready:
         manifest.weight_bytes,
         manifest.positions,
         _as_recorded(stored),
+        stored.special_label,
     )
 
 

@@ -200,7 +200,9 @@ class Work:
             rows = self._ledger.open_rows(target)
             self._drop_rounds_of_others(target, rows, ready)
             rows = self._ledger.open_rows(target)
-            self._ledger.change(rows, disk_bytes=ready.disk_bytes, int4=ready.int4)
+            self._ledger.change(
+                rows, disk_bytes=ready.disk_bytes, weights=ready.weights, int4=ready.int4
+            )
             for row in self._ledger.open_rows(target):
                 asked = row.configuration
                 if ready.positions and asked.prompt_tokens + asked.new_tokens > ready.positions:

@@ -240,6 +240,9 @@ class Measurement:
     """Size of the model's folder."""
     weight_bytes: int | None = None
     """Constants of the matrix multiplications, as they are read for each token."""
+    weights: str | None = None
+    """What the weights are, where their precision does not say it all: ``INT8 from Q4_1``. None
+    elsewhere, before the model was there, and in rows of earlier versions."""
     int4: Int4Weights | None = None
     """How the weights were compressed; None in another precision, before the model was there, and
     in rows of earlier versions."""

@@ -25,6 +25,7 @@ _REPEATED = (
     "title",
     "source",
     "precision",
+    "weights",
     "device",
     "runtime",
     "host_name",
@@ -51,6 +52,7 @@ class RunRow(NamedTuple):
     source: str
     random_weights: bool
     precision: str
+    weights: str | None
     device: str
     devices_used: tuple[str, ...]
     runtime: str
@@ -83,6 +85,7 @@ class FigureRow(NamedTuple):
     title: str
     random_weights: bool
     precision: str
+    weights: str | None
     device: str
     devices_used: tuple[str, ...]
     runtime: str

@@ -88,6 +88,8 @@ class RunStart:
     random_weights: bool = False
     precision: str
     """Weight precision."""
+    weights: str | None = None
+    """What the weights are, where their precision does not say it all: ``INT8 from Q4_1``."""
     device: str
     """Device asked for."""
     runtime: str

@@ -86,6 +86,7 @@ class RunRecorder(JobObserver):
             title=stored.title if stored else split_name(job.spec.model).model,
             source=_source(stored.manifest) if stored else f"{MARK}{job.spec.device}",
             precision=job.spec.precision_name,
+            weights=stored.special_label if stored else None,
             device=job.spec.device,
             runtime=conditions.runtime or job.spec.runtime.value,
             hints=dict(conditions.hints),

@@ -134,6 +134,7 @@ _CONDITIONS = attrgetter(
     "title",
     "random_weights",
     "precision",
+    "weights",
     "devices_used",
     "device",
     "runtime",
@@ -199,6 +200,7 @@ def _point_of_group(subject: Subject, days: tuple[AnswerDay, ...]) -> Point:
             (
                 subject.model,
                 subject.precision,
+                subject.weights,
                 subject.device_asked,
                 subject.device,
                 subject.runtime,

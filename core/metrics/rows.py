@@ -30,6 +30,11 @@ PROCESS_ALONE = "a process that does nothing else"
 _PRECISIONS = [precision.value for precision in Precision]
 
 
+def precision_label(name: str) -> str:
+    """A precision as people write it."""
+    return Precision(name).label if name in set(Precision) else name
+
+
 class PointSource(StrEnum):
     """Where figures come from; the value is what stands in links."""
 
@@ -62,6 +67,8 @@ class Subject:
     random: bool
     """Whether the weights are random: speed and size without knowledge."""
     precision: str
+    weights: str
+    """What the weights are, for people: ``INT8``, or ``INT8 from Q4_1``."""
     device: str
     """Device used; the one asked for where it is not known."""
     device_asked: str
@@ -98,11 +105,19 @@ class Subject:
         return self.device if same else f"{self.device_asked} → {self.device}"
 
     @property
-    def order(self) -> tuple[str, str, str, str, int, str]:
+    def order(self) -> tuple[str, str, str, str, int, str, str]:
         """Sorts subjects as charts and lists show them: the highest precision first."""
         known = self.precision in _PRECISIONS
         place = _PRECISIONS.index(self.precision) if known else len(_PRECISIONS)
-        return (self.name, self.host, self.ran_on, self.runtime, place, self.precision)
+        return (
+            self.name,
+            self.host,
+            self.ran_on,
+            self.runtime,
+            place,
+            self.precision,
+            self.weights,
+        )
 
 
 @dataclass(frozen=True)
@@ -237,6 +252,7 @@ def subject_of(measurement: Measurement) -> Subject:
         title=what.title if what.random_weights else recorded_title(model, what.title),
         random=what.random_weights,
         precision=what.precision,
+        weights=measurement.weights or precision_label(what.precision),
         device=device,
         device_asked=device if spelled_out else what.device,
         runtime=what.runtime,
@@ -312,6 +328,7 @@ def subject_of_run(row: RunRow | FigureRow) -> Subject:
         title=row.title if row.random_weights else recorded_title(model, row.title),
         random=bool(row.random_weights),
         precision=row.precision,
+        weights=row.weights or precision_label(row.precision),
         device=device,
         device_asked=device,
         runtime=row.runtime,

@@ -139,6 +139,7 @@ _CSV_COLUMNS: dict[str, _Read] = {
     "source": _asked("source"),
     "random_weights": _asked("random_weights"),
     "precision": _asked("precision"),
+    "weights": _own("weights"),
     **{f"int4_{field.name}": _int4(field.name) for field in fields(Int4Weights)},
     "execution_precision": _own("execution_precision"),
     "kv_precision": _own("kv_precision"),
@@ -186,7 +187,7 @@ def _markdown_columns(*, several: bool) -> dict[str, Callable[[Measurement], str
     host = {"Host": lambda row: _name(row.host.name)} if several else {}
     return host | {
         "Model": lambda row: _name(subject_of(row).name),
-        "Precision": lambda row: _name(row.configuration.precision.upper()),
+        "Precision": lambda row: _name(subject_of(row).weights),
         "Device": _device,
         "Runtime": lambda row: _name(row.configuration.runtime),
         "Prompt tokens": lambda row: f"{row.configuration.prompt_tokens:,}",
@@ -247,7 +248,7 @@ def _quality_text(row: Measurement) -> str:
 def _notes(measurements: Sequence[Measurement]) -> list[str]:
     """What the table leaves open: reasons of failures, and what the marks mean."""
     lines = [
-        f"{_name(subject_of(row).name)} {_name(row.configuration.precision.upper())}, "
+        f"{_name(subject_of(row).name)} {_name(subject_of(row).weights)}, "
         f"{row.configuration.prompt_tokens:,} prompt tokens: {code_span(row.error)}"
         for row in measurements
         if row.error
@@ -304,7 +305,7 @@ def _execution(row: Measurement) -> str:
         parts.append(f"KV cache in {_name(row.kv_precision)}")
     if row.threads is not None:
         parts.append(f"{row.threads} threads")
-    place = f"{_name(asked.precision.upper())} on {_name(asked.device)}, {_name(asked.runtime)}"
+    place = f"{_name(subject_of(row).weights)} on {_name(asked.device)}, {_name(asked.runtime)}"
     return f"{place}: {', '.join(parts)}."
 
 

@@ -22,6 +22,7 @@ from core.settings import Settings
 from core.store.checkpoint import is_ir
 from core.store.files import folder_bytes, remove_folder
 from core.store.folders import Folders
+from core.store.hub import HubAccess
 from core.store.progress import ProgressCallback
 from core.store.resolver import Source, SourceKind
 from core.store.store import ModelStore
@@ -61,6 +62,7 @@ def ensure_for_device(
     wanted: Int4Settings,
     *,
     settings: Settings,
+    access: HubAccess | None = None,
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
 ) -> StoredModel:
@@ -72,6 +74,7 @@ def ensure_for_device(
         source: of the model.
         wanted: INT4 settings that the device requires.
         settings: for the home folder.
+        access: access to the hub for a download; by default from the environment.
         progress: called with each step, from the calling thread.
         cancel: when set, the work ends and leaves no incomplete model.
 
@@ -93,7 +96,9 @@ def ensure_for_device(
             "for the NPU."
         )
     if folder is None and source.model is None:  # models of the catalogue are all checkpoints
-        done = fetch_in_process(source, settings=settings, progress=progress, cancel=cancel)
+        done = fetch_in_process(
+            source, settings=settings, access=access, progress=progress, cancel=cancel
+        )
         folder = done.folder
     if folder is None or not _is_int4_ir(folder):
         return convert_in_process(
@@ -102,11 +107,17 @@ def ensure_for_device(
             settings=settings,
             models=settings.npu_models_dir,
             int4=wanted,
+            access=access,
             progress=progress,
             cancel=cancel,
         )
     stored = convert_in_process(
-        source, Precision.INT4, settings=settings, progress=progress, cancel=cancel
+        source,
+        Precision.INT4,
+        settings=settings,
+        access=access,
+        progress=progress,
+        cancel=cancel,
     )
     if not stored.suits(wanted):
         raise _unsuitable(source, stored)

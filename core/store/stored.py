@@ -69,6 +69,11 @@ class StoredModel:
         return weights_label(self.precision, gguf.weights, gguf.recipe)
 
     @property
+    def special_label(self) -> str | None:
+        """:attr:`label` for records if it says more than the precision; else None."""
+        return self.label if self.manifest.gguf is not None else None
+
+    @property
     def int4(self) -> Int4Settings | None:
         """INT4 settings of the compression; None for another precision."""
         record = self.manifest.int4

@@ -28,6 +28,7 @@ from tests.store.hub_server import Hub
 WORK_MS = 90_000
 """For a conversion, on a machine that has other things to do."""
 IDLE_MS = 120_000
+TOKEN = "hf_aTokenThatNobodyMaySee"
 
 
 @pytest.fixture
@@ -124,9 +125,20 @@ def test_a_download_is_asked_for_once(
     serve: Callable[..., str], open_patiently: Callable[..., Screen], tmp_path: Path
 ) -> None:
     with Hub() as hub:
-        hub.add("acme/tiny", tiny_checkpoint("llama", tmp_path / "tiny", with_chat_template=True))
+        tiny = tiny_checkpoint("llama", tmp_path / "tiny", with_chat_template=True)
+        hub.add("acme/tiny", tiny, gated=True, token=TOKEN)
         url = serve(HF_ENDPOINT=hub.url)
-        screen = open_patiently(f"{url}/instruct?model=acme/tiny&tokens=8")
+        screen = open_patiently(f"{url}/models")
+        screen.button("Hub").click()
+        screen.page.get_by_role("textbox", name="Access token").fill(TOKEN)
+        screen.page.keyboard.press("Enter")
+        screen.page.get_by_text("The token typed here is used").wait_for()
+        screen.page.keyboard.press("Escape")
+        screen.go_to("Instruct")
+        screen.ready()
+        model = screen.page.get_by_role("combobox", name="Model")
+        model.fill("acme/tiny")
+        model.press("Enter")
         screen.button("Download, then run").wait_for()
         screen.instruction.fill("Why walk in the rain?")
         screen.instruction.press("Tab")

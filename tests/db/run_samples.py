@@ -27,6 +27,7 @@ def a_start(**changes: Any) -> RunStart:
         "source": "databricks/dolly-v2-3b",
         "random_weights": True,
         "precision": "int4",
+        "weights": "INT4 from Q4_1",
         "device": "AUTO",
         "runtime": "optimum",
         "hints": {"INFERENCE_PRECISION_HINT": "f32", "threads": 2, "list": [1, None, True]},

@@ -142,12 +142,12 @@ def test_measurements_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
     with closing(create_engine(f"sqlite:///{tmp_path / 'paddock.db'}").connect()) as connection:
         database.upgrade(connection, "0006")
         old = row_of(a_measurement()) | {"position": 0, "saved_at": utc_now()}
-        del old["int4"]
+        del old["weights"], old["int4"]
         connection.execute(measurements.insert(), old)
         connection.commit()
     store = MeasurementStore.open(Settings(home=tmp_path))
     (row,) = store.all()
-    assert row == replace(a_measurement(), id=row.id, int4=None)
+    assert row == replace(a_measurement(), id=row.id, weights=None, int4=None)
     store.save(replace(row, int4=an_int4(group_size=64)))
     assert store.get(row.id).int4.group_size == 64
     with raw(tmp_path) as connection:

@@ -362,8 +362,8 @@ def tables(home: Path) -> set[str]:
 def test_a_database_with_runs_but_no_votes_is_upgraded_and_keeps_the_runs(tmp_path: Path) -> None:
     new, old = tmp_path / "new", tmp_path / "old"
     runs = RunStore.open(Settings(home=new))
-    ids = [runs.add(a_start(seed=n), a_result()) for n in range(20)]
-    ids.append(runs.start(a_start()))
+    ids = [runs.add(a_start(seed=n, weights=None), a_result()) for n in range(20)]
+    ids.append(runs.start(a_start(weights=None)))
     old.mkdir()
     migrate(old, "upgrade", "0001")
     assert tables(old) == {"alembic_version", "runs"}

@@ -89,6 +89,7 @@ def a_measurement(
     host: Host | None = None,
     imported: bool = False,
     when: datetime = NOW,
+    weights: str | None = None,
     **configuration: Any,
 ) -> Measurement:
     """A measurement of these figures; without a rate it has none."""
@@ -158,6 +159,7 @@ def a_measurement(
         threads=2,
         disk_bytes=500_000_000,
         weight_bytes=400_000_000,
+        weights=weights,
         rounds=rounds,
         figures=figures,
         quality=quality,
@@ -176,6 +178,7 @@ def a_row(rate: float | None = 40.0, **changes: Any) -> RunRow:
         "source": "databricks/dolly-v2-3b",
         "random_weights": False,
         "precision": "int8",
+        "weights": None,
         "device": "AUTO",
         "devices_used": ("CPU",),
         "runtime": "optimum",

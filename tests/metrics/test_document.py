@@ -420,7 +420,7 @@ def test_markdown_is_a_table_with_units_and_conditions() -> None:
     heads, cells = cells_of(text)
     assert dict(zip(heads, cells, strict=True)) == {
         "Model": "Dolly 2.0 3B · random weights",
-        "Precision": "INT4",
+        "Precision": "INT4 from Q4_1",
         "Device": "AUTO (GPU.0, CPU)",
         "Runtime": "optimum",
         "Prompt tokens": "512",
@@ -438,7 +438,7 @@ def test_markdown_is_a_table_with_units_and_conditions() -> None:
         "`Some CPU @ 2.0 GHz`, 4 logical processors, 17 GB of memory",
         "read bandwidth 28.1 GB/s as measured",
         "in INT4 on AUTO: weights symmetric, one scale per channel, ratio 0.9, scale estimation.",
-        "INT4 on AUTO, optimum: executed in f32, KV cache in u8, 2 threads.",
+        "`INT4 from Q4_1` on AUTO, optimum: executed in f32, KV cache in u8, 2 threads.",
         "exactly 4 tokens, at least 5 timed ones for each row, over 2 fresh processes",
         "`openvino 2026.4.1, torch 2.13.0+cpu`",
         "Measured on 2026-03-01 (UTC).",

@@ -217,6 +217,7 @@ def test_answers_of_the_same_conditions_become_one_point() -> None:
     [
         {"model": "phi-2"},
         {"precision": "fp16"},
+        {"weights": "INT8 from Q4_1"},
         {"devices_used": ("GPU",)},
         {"runtime": "genai"},
         {"host_name": "other"},

@@ -84,7 +84,7 @@ def labels(spec: dict[str, Any]) -> list[str]:
 
 
 def add_answer(runs: RunStore, rate: float, **changes: Any) -> str:
-    start = {"precision": "int8", "started_at": now(), "random_weights": False}
+    start = {"precision": "int8", "weights": None, "started_at": now(), "random_weights": False}
     result = {"decode_tokens_per_s": rate, "devices_used": ("CPU",), "error": None}
     fields = {field.name for field in dataclasses.fields(RunStart)}
     return runs.add(
@@ -395,6 +395,18 @@ def test_models_of_the_same_title_are_told_apart(store: MeasurementStore, runs: 
     app.button_group(key="models").set_value(["mini (1b1b1b1b)"]).run()
     assert bars(chart(app, "Decode rate: tokens/s")) == {"answers": [50.0]}
     assert list(app.dataframe[0].value["Tokens/s"]) == [50.0]
+
+
+def test_weights_of_one_precision_that_came_another_way_are_told_apart(
+    store: MeasurementStore, runs: RunStore
+) -> None:
+    save(store, a_measurement("int8", 40.0), a_measurement("int8", 30.0, weights="INT8 from Q4_1"))
+    add_answer(runs, 20.0, model="m", title="M", precision="stored", weights="INT4 · GGUF Q4_1")
+    app = open_page("metrics")
+    spec = chart(app, "Decode rate: tokens/s")
+    assert labels(spec) == ["INT8", "INT8 from Q4_1", "INT4 · GGUF Q4_1"]
+    assert set(app.dataframe[0].value["Precision"]) == {"INT8", "INT8 from Q4_1"}
+    assert list(app.dataframe[1].value["Precision"]) == ["INT4 · GGUF Q4_1"]
 
 
 def test_answers_asked_on_auto_stand_with_those_of_the_device_it_took(runs: RunStore) -> None:

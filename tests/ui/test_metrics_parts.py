@@ -203,6 +203,7 @@ def test_keys_and_labels_tell_configurations_apart() -> None:
         the_point(),
         the_point(prompt_tokens=512),
         the_point("int4"),
+        the_point(weights="INT8 from Q4_1"),
         the_point(contended=True),
         the_point(host=a_host(name="other"), imported=True),
         the_point(random_weights=True),

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
-from core.catalogue import Precision
 from core.metrics.rows import Point, PointSource, Subject
 from core.runtimes.spec import RuntimeName
 
@@ -69,11 +68,6 @@ def short_runtime(name: str) -> str:
     return RuntimeName(name).short_name if name in set(RuntimeName) else name
 
 
-def precision_label(name: str) -> str:
-    """A precision as people write it."""
-    return Precision(name).label if name in set(Precision) else name
-
-
 @dataclass(frozen=True)
 class PanelKey:
     """What makes a panel of a chart."""
@@ -91,7 +85,7 @@ class RowKey:
     with the benchmark."""
 
     panel: PanelKey
-    precision: str
+    weights: str
     device: str
     """As :attr:`Subject.ran_on` has it."""
     runtime: str
@@ -101,7 +95,7 @@ class RowKey:
         """The row in which figures of this subject stand."""
         imported = subject.source is PointSource.IMPORTED
         panel = PanelKey(subject.name, subject.host, imported)
-        return cls(panel, subject.precision, subject.ran_on, subject.runtime)
+        return cls(panel, subject.weights, subject.ran_on, subject.runtime)
 
 
 @dataclass(frozen=True)
@@ -353,7 +347,7 @@ def row_labels(rows: Sequence[RowKey], among: Sequence[RowKey]) -> list[str]:
     several_devices = {row.device for row in among} != {"CPU"}
     labels = []
     for row in rows:
-        parts = [precision_label(row.precision)]
+        parts = [row.weights]
         if several_devices:
             parts.append(row.device)
         if several_runtimes:
@@ -385,7 +379,7 @@ def told_apart(labels: Mapping[K, str], by: Callable[[K], str]) -> dict[K, str]:
 def point_label(point: Point, *, name_host: bool = False) -> str:
     """A configuration in one line of plain text; of an imported one the host is always named."""
     subject = point.subject
-    parts = [subject.name, precision_label(subject.precision), subject.ran_on]
+    parts = [subject.name, subject.weights, subject.ran_on]
     parts.append(short_runtime(subject.runtime))
     if point.subject.source is PointSource.ANSWERS:
         parts.append("answers")

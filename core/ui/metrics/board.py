@@ -23,7 +23,6 @@ from core.ui.metrics.bars import (
     Rows,
     panel_name,
     point_label,
-    precision_label,
     told_apart,
 )
 from core.ui.metrics.charts import (
@@ -199,7 +198,7 @@ def _latency_options(chosen: Chosen) -> dict[str, tuple[str, _Read]]:
         if row.new_tokens and row.new_tokens > 1:
             name = (
                 f"Answer of {row.started_at:%d %b %H:%M:%S} · {subject_of_run(row).name} · "
-                f"{precision_label(row.precision)} · {row.new_tokens} tokens"
+                f"{subject_of_run(row).weights} · {row.new_tokens} tokens"
             )
             options[row.id] = (name, _reader_of_answer(row.id, row.ttft_ms, row.new_tokens))
     return options

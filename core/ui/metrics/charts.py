@@ -18,7 +18,6 @@ from core.ui.metrics.bars import (
     Trace,
     axes_of,
     plot_text,
-    precision_label,
     runtime_label,
 )
 from core.ui.widgets.charts import FILE_COLOUR, PRIVATE_COLOUR
@@ -174,7 +173,7 @@ def hover_of(point: Point, lines: Sequence[str]) -> str:
     """Hover details: what it is, its figures, its conditions."""
     subject = point.subject
     conditions = [
-        f"{precision_label(subject.precision)} on {subject.device}"
+        f"{subject.weights} on {subject.device}"
         + (
             "" if subject.device == subject.device_asked else f" (asked for {subject.device_asked})"
         ),

@@ -9,14 +9,13 @@ from statistics import median
 
 import plotly.graph_objects as go
 
-from core.metrics.rows import Point, pareto
+from core.metrics.rows import Point, pareto, precision_label
 from core.ui.metrics.bars import (
     BY_HAND,
     GREY,
     RowKey,
     plot_text,
     point_label,
-    precision_label,
     row_labels,
 )
 from core.ui.metrics.charts import MB, hover_of
@@ -282,7 +281,7 @@ def _names(points: Sequence[Point]) -> dict[str, str]:
     names = {}
     for point in points:
         parts = [point.subject.name] if several else []
-        parts.append(precision_label(point.subject.precision))
+        parts.append(point.subject.weights)
         if several_devices:
             parts.append(point.subject.ran_on)
         if pytorch and point.subject.runtime == "pytorch":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core.metrics.rows import Point, PointSource
+from core.metrics.rows import Point, PointSource, precision_label
 from core.ui.metrics.bars import point_labels
 from core.ui.widgets.link import link_choice, one_of
 from core.ui.widgets.safe_text import safe_inline
@@ -94,6 +94,7 @@ def point_key(point: Point) -> str:
         subject.model,
         "random" if subject.random else "",
         subject.precision,
+        "" if subject.weights == precision_label(subject.precision) else subject.weights,
         "" if subject.device == subject.device_asked else subject.device_asked,
         subject.device,
         subject.runtime,

@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 import streamlit as st
 
-from core.metrics.rows import PointFilter, PointSource, Subject, last_days
-from core.ui.metrics.bars import precision_label, runtime_label
+from core.metrics.rows import PointFilter, PointSource, Subject, last_days, precision_label
+from core.ui.metrics.bars import runtime_label
 from core.ui.widgets.link import link_choice, link_choices, one_of
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.state import settle

@@ -16,7 +16,8 @@ from core.db.measurement_values import (
 )
 from core.engine import Engine
 from core.errors import PaddockError
-from core.ui.metrics.bars import precision_label, runtime_label
+from core.metrics.rows import subject_of
+from core.ui.metrics.bars import runtime_label
 from core.ui.metrics.benchmark import refuse
 from core.ui.widgets.person import manage_button
 from core.ui.widgets.safe_text import safe_inline
@@ -209,7 +210,7 @@ def _counts(rows: tuple[Measurement, ...]) -> str:
 
 def _row_line(row: Measurement) -> str:
     what = row.configuration
-    name = f"{what.title} · {precision_label(what.precision)} · {what.device} · "
+    name = f"{what.title} · {subject_of(row).weights} · {what.device} · "
     name += f"{runtime_label(what.runtime)} · {what.prompt_tokens}-token prompt"
     line = f"{_ICONS[row.state]} {safe_inline(name)}"
     if row.error:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from core.db.measurement_values import Measurement
-from core.metrics.rows import PointSource, subject_of, subject_of_run, time_of
-from core.ui.metrics.bars import precision_label, runtime_label
+from core.metrics.rows import PointSource, precision_label, subject_of, subject_of_run, time_of
+from core.ui.metrics.bars import runtime_label
 from core.ui.metrics.data import NEWEST, Chosen
 from core.units import int4_text
 
@@ -106,7 +106,7 @@ def _measurement_row(measurement: Measurement) -> dict[str, Any]:
     return {
         "Time (UTC)": time_of(measurement),
         "Model": subject.name,
-        "Precision": precision_label(what.precision),
+        "Precision": subject.weights,
         "Device": subject.device,
         "Runtime": runtime_label(what.runtime),
         "State": measurement.state.value,
@@ -205,7 +205,7 @@ def _answer_row(row: RunRow) -> dict[str, Any]:
     return {
         "Time (UTC)": row.started_at,
         "Model": subject.name,
-        "Precision": precision_label(row.precision),
+        "Precision": subject.weights,
         "Device": subject.device,
         "Runtime": runtime_label(row.runtime),
         "Tokens/s": row.decode_tokens_per_s,

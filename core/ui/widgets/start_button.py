@@ -99,11 +99,18 @@ def _ask(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None:
             type="primary",
             disabled=problem is not None,
             key="agree",
-            on_click=lambda: st.session_state.update({_AGREED: specs}),
+            on_click=_agree,
+            args=(specs, missing),
         ):
             st.rerun()
         if st.button("Cancel", key="disagree"):
             st.rerun()
+
+
+def _agree(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None:
+    for spec in missing:
+        shared_engine().download_with(spec, hub_access())
+    st.session_state[_AGREED] = specs
 
 
 def _needs(engine: Engine, spec: ModelSpec) -> Estimate:
