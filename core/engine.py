@@ -48,7 +48,7 @@ from core.store import (
     convert_in_process,
     with_genai_check,
 )
-from core.store.for_device import find_for_device, have_for_device
+from core.store.for_device import ensure_for_device, find_for_device
 from core.store.hub import HubAccess
 from core.store.resolver import recorded_name
 
@@ -402,7 +402,7 @@ class Engine:
         access = self._hub_access.pop(source.key, None)
         with MONITOR.running():  # a conversion affects the timings of other answers
             if int4 is not None:
-                return have_for_device(
+                return ensure_for_device(
                     source,
                     int4,
                     settings=self.settings,

@@ -171,7 +171,7 @@ def test_stored_model_is_kept_when_its_checkpoint_is_missing(
     stored = engine.store.ensure(engine.store.resolve(str(folder)), Precision.INT4)
     shutil.rmtree(folder)
     error = ask(engine, on_npu).answer.error
-    assert isinstance(error, NotAModelError) and "is gone; put it back" in str(error)
+    assert isinstance(error, NotAModelError) and "is missing. Restore it" in str(error)
     assert stored.folder.is_dir()
     assert ask(engine, replace(on_npu, device="CPU")).answer.error is None
 
@@ -211,7 +211,7 @@ def test_int4_model_with_npu_settings_is_imported_once(
     first = ask(engine, on_npu)
     assert first.answer.error is None
     (stored,) = engine.store.list()
-    assert stored.came_so and stored.int4.ratio < 1 and made_for_npu(engine) == []
+    assert stored.kept_unchanged and stored.int4.ratio < 1 and made_for_npu(engine) == []
     engine.pool.close()
     nothing_is_made(monkeypatch)
     shutil.rmtree(came.folder)
@@ -231,7 +231,7 @@ def test_int4_model_with_other_settings_raises_and_is_kept(
     before = state_of(stored.folder)
     nothing_is_made(monkeypatch)
     error = ask(engine, on_npu).answer.error
-    assert isinstance(error, NotAModelError) and "comes in INT4 that an NPU does not" in str(error)
+    assert isinstance(error, NotAModelError) and "do not run on an NPU" in str(error)
     assert "group size 32" in str(error)
     assert state_of(stored.folder) == before and made_for_npu(engine) == []
 

@@ -30,9 +30,9 @@ from core.store import (
     fetch_in_process,
     resolve,
 )
-from core.store.checkpoint import inspect_checkpoint, is_ir, positions
+from core.store.checkpoint import context_length, inspect_checkpoint, is_ir
 from core.store.files import folder_bytes
-from core.store.for_device import find_for_device, have_for_device
+from core.store.for_device import ensure_for_device, find_for_device
 from core.store.weights_source import original_folder
 from core.units import bytes_text
 
@@ -109,7 +109,7 @@ def make_ready(
         return _checkpoint(_original(source, work))
     if material.int4 is None:
         return _stored(work.convert(source, material.precision))
-    return _stored(work.have_for_device(source, material.int4))
+    return _stored(work.ensure_for_device(source, material.int4))
 
 
 def check_memory(label: str, ready: Ready, settings: Settings, *, at_once: int = 1) -> None:
@@ -171,9 +171,9 @@ class _Work:
             cancel=self.cancel,
         )
 
-    def have_for_device(self, source: Source, wanted: Int4Settings) -> StoredModel:
-        """See :func:`core.store.for_device.have_for_device`."""
-        return have_for_device(
+    def ensure_for_device(self, source: Source, wanted: Int4Settings) -> StoredModel:
+        """See :func:`core.store.for_device.ensure_for_device`."""
+        return ensure_for_device(
             source,
             wanted,
             settings=self.settings,
@@ -204,7 +204,7 @@ def _random_ready(material: Material, work: _Work) -> Ready:
     source = resolve(str(folder))
     apart = replace(work, settings=random_settings(work.settings))
     if material.int4 is not None:
-        return _stored(apart.have_for_device(source, material.int4))
+        return _stored(apart.ensure_for_device(source, material.int4))
     int4 = model.int4 if material.precision is Precision.INT4 else None
     return _stored(apart.convert(source, material.precision, int4))
 
@@ -247,7 +247,7 @@ def _original(source: Source, work: _Work) -> Path:
 def _checkpoint(folder: Path) -> Ready:
     info = inspect_checkpoint(folder)
     weights = sum(path.stat().st_size for path in info.weight_files)
-    return Ready(folder, folder_bytes(folder), weights, positions(info.config))
+    return Ready(folder, folder_bytes(folder), weights, context_length(info.config))
 
 
 def _stored(stored: StoredModel) -> Ready:

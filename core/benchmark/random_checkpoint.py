@@ -23,8 +23,8 @@ from typing import Any
 from core.benchmark.shapes import random_model
 from core.catalogue import Shape
 from core.catalogue.shapes import transformers_config
-from core.store.library_env import leave_out_needless, quieten_libraries
-from core.workers.child import end_with_parent
+from core.store.library_env import quieten_libraries, skip_optional_imports
+from core.workers.child import exit_with_parent
 
 DTYPE = "bfloat16"
 """As the catalogue's models are released."""
@@ -167,8 +167,8 @@ def main(folder: str, key: str) -> int:
         0 done, 1 the disk refused; the last line on stderr then says why.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills us
-    end_with_parent()
-    leave_out_needless()
+    exit_with_parent()
+    skip_optional_imports()
     quieten_libraries()
     model = random_model(key)
     try:

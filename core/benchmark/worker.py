@@ -26,8 +26,8 @@ from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pytorch import PyTorchRuntime
 from core.runtimes.serialization import OUT_OF_MEMORY_SIGNS, spec_from_json
 from core.runtimes.spec import RuntimeName
-from core.store.library_env import quieten_libraries, refuse_telemetry
-from core.workers.child import Channel, become_child, end_with_parent, leave
+from core.store.library_env import disable_telemetry, quieten_libraries
+from core.workers.child import Channel, exit_now, exit_with_parent, open_channel
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +44,11 @@ limit counts it, people do not, so it comes on top of the limit that was asked f
 
 def main() -> int:
     """Carry out the request on standard input and return the exit code."""
-    channel = become_child()
+    channel = open_channel()
     request = json.loads(sys.stdin.buffer.readline())
-    end_with_parent()
+    exit_with_parent()
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    refuse_telemetry()
+    disable_telemetry()
     quieten_libraries()
     if request["memory_limit_bytes"]:
         _limit_memory(request["memory_limit_bytes"] + RESERVED_BYTES)
@@ -126,4 +126,4 @@ def _tell(channel: Channel, error: BaseException) -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

@@ -28,7 +28,7 @@ SILENCE_S = 900.0
 """How long the worker may say nothing. Loading and warming up are the longest steps without a
 word: minutes for twelve billion parameters on a slow disk."""
 
-MEMORY_EVERY_S = 0.025
+MEMORY_INTERVAL_S = 0.025
 """How often the worker's memory is looked at; each look takes about 0.1 ms of one core."""
 
 _POLL_S = 0.05
@@ -90,7 +90,7 @@ class MemoryWatch:
             return _highest(self._peaks.get(None, nothing), self._peaks.get(phase, nothing))
 
     def _run(self) -> None:
-        while not self._ended.wait(MEMORY_EVERY_S):
+        while not self._ended.wait(MEMORY_INTERVAL_S):
             with suppress(psutil.Error):  # it has just ended
                 now = process_memory(self._pid)
                 self.add(now)
@@ -186,7 +186,7 @@ def _environment() -> dict[str, str]:
 
 def _sudden_end(child: ChildProcess, label: str, limit: int | None) -> PaddockError:
     """What to say of a worker that ended without a last word."""
-    how = child.how_it_ended()
+    how = child.exit_reason()
     code = child.exit_code or 0
     starved = any(sign in line.lower() for line in child.log for sign in OUT_OF_MEMORY_SIGNS)
     if limit is not None and (starved or (code < 0 and code != -_KILLED)):

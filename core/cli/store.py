@@ -38,8 +38,8 @@ from core.store import (
     fetch_in_process,
 )
 from core.store.manifest import read_manifest
-from core.store.subprocesses import what_a_stop_keeps
-from core.store.wording import QUANTISED_TWICE, exactness_text
+from core.store.stored import QUANTISED_TWICE, exactness_text
+from core.store.subprocesses import stopped_message
 from core.units import bytes_text, duration_text
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def delete(options: argparse.Namespace, settings: Settings) -> int:
     if not options.yes and not _confirmed(f"Delete {what}?"):
         raise StoppedError("Nothing was deleted.")
     freed = sum(store.delete(one) for one in chosen)
-    freed += sum(store.forget_download(one.key) for one in downloads)
+    freed += sum(store.delete_download(one.key) for one in downloads)
     if options.json:
         deleted = [one.precision.value for one in chosen] + ["download" for _ in downloads]
         print(json.dumps({"key": source.key, "deleted": deleted, "freed_bytes": freed}, indent=2))
@@ -148,7 +148,7 @@ def _reporting(source: Source, settings: Settings) -> Iterator[Report]:
     try:
         yield shown
     except KeyboardInterrupt:
-        raise StoppedError(what_a_stop_keeps(source, settings)) from None
+        raise StoppedError(stopped_message(source, settings)) from None
     finally:
         shown.clear()
 

@@ -19,7 +19,7 @@ from core.catalogue import Precision
 from core.db.measurement_values import Measurement, MeasurementState, Quality
 from core.db.run_values import utc_now
 from core.remotes import is_remote
-from core.store.resolver import marked_title, recorded_name, recorded_title
+from core.store.resolver import recorded_name, recorded_title, unique_title
 from core.units import int4_text
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Subject:
     @property
     def marked_name(self) -> str:
         """The name with the model's key, as :func:`models_told_apart` names it."""
-        return marked_title(self.name, self.model)
+        return unique_title(self.name, self.model)
 
     @property
     def ran_on(self) -> str:

@@ -37,8 +37,8 @@ from core.runtimes.transformers_generate import (
     frozen_imports,
     last_line,
 )
-from core.store.checkpoint import positions, read_json
-from core.store.library_env import quick_imports, refuse_telemetry
+from core.store.checkpoint import context_length, read_json
+from core.store.library_env import disable_telemetry, quick_imports
 from core.store.library_errors import LIBRARY_ERRORS
 from core.store.manifest import GenAICheck, read_manifest
 from core.store.weights import IR_XML
@@ -86,7 +86,7 @@ class GenAIRuntime:
 
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
-        refuse_telemetry()
+        disable_telemetry()
         with frozen_imports("genai"):
             import openvino_genai  # noqa: F401
             import tokenizers  # noqa: F401
@@ -167,7 +167,7 @@ class GenAIModel:
     ) -> None:
         self.tokenizer = tokenizer
         self.end_ids = end_ids
-        self.positions = positions(config)
+        self.positions = context_length(config)
         self.conditions = _read_back(device, properties)
         self.at_once = _bounded(at_once, config, self.positions, self.conditions)
         self._pipeline = pipeline

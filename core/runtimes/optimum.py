@@ -18,8 +18,8 @@ from core.runtimes.transformers_generate import (
     generate_tokens,
     last_line,
 )
-from core.store.checkpoint import positions
-from core.store.library_env import quick_imports, refuse_telemetry
+from core.store.checkpoint import context_length
+from core.store.library_env import disable_telemetry, quick_imports
 from core.store.optimum_model import load_optimum_model
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class OptimumRuntime:
 
     def prepare(self, folder: Path | None = None) -> None:
         """See :meth:`core.runtimes.base.Runtime.prepare`."""
-        refuse_telemetry()
+        disable_telemetry()
         with frozen_imports(TRANSFORMERS), quick_imports():
             import optimum.intel
             import transformers
@@ -75,7 +75,7 @@ class OptimumModel:
 
         self.tokenizer = tokenizer
         self.end_ids = as_ids(model.generation_config.eos_token_id)
-        self.positions = positions(model.config.to_dict())
+        self.positions = context_length(model.config.to_dict())
         # The checkpoint's sampling defaults must not be combined with the requested settings.
         model.generation_config = GenerationConfig()
         self.conditions = conditions_of(model.request.get_compiled_model(), properties)

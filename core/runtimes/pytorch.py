@@ -22,7 +22,7 @@ from core.runtimes.transformers_generate import (
     generate_tokens,
     last_line,
 )
-from core.store.checkpoint import positions
+from core.store.checkpoint import context_length
 from core.store.library_env import quick_imports
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class PyTorchModel:
 
         self.tokenizer = tokenizer
         self.end_ids = as_ids(network.generation_config.eos_token_id)
-        self.positions = positions(network.config.to_dict())
+        self.positions = context_length(network.config.to_dict())
         # The checkpoint's sampling defaults must not be combined with the requested settings.
         network.generation_config = GenerationConfig()
         self.conditions = Conditions(

@@ -227,7 +227,7 @@ class _Process:
         answer.ended.set()
 
     def _on_process_end(self) -> None:
-        self._child.let_it_end()
+        self._child.wait_for_exit()
         with self._lock:
             self._ended.set()
             pending = list(self._pending.values())
@@ -242,7 +242,7 @@ class _Process:
 
     def _send(self, **command: Any) -> None:
         with self._send_lock:
-            self._child.tell(json.dumps(command))
+            self._child.write_line(json.dumps(command))
 
     def _reply(self, activity: str) -> dict[str, Any]:
         reply = self._replies.get()
@@ -255,7 +255,7 @@ class _Process:
 
     def _ended_error(self, activity: str) -> GenerationError:
         return GenerationError(
-            f"The process of the model ended while {activity} ({self._child.how_it_ended()}). Try "
+            f"The process of the model ended while {activity} ({self._child.exit_reason()}). Try "
             "again; the model is then reloaded. If that fails too, choose a lower precision or a "
             "smaller model."
         )

@@ -34,7 +34,7 @@ from core.runtimes.genai import GenAIRuntime, NotForGenAI
 from core.runtimes.serialization import request_from_json, spec_from_json
 from core.runtimes.spec import TokenRequest
 from core.store.library_env import quieten_libraries
-from core.workers.child import Channel, become_child
+from core.workers.child import Channel, open_channel
 
 SEND_EVERY_S = 0.01
 """Tokens generated within this interval are sent in one message: each message wakes the app, which
@@ -43,7 +43,7 @@ takes CPU time from the model. Each token keeps its own timestamp."""
 
 def main() -> NoReturn:
     """Run commands until the parent closes standard input."""
-    channel = become_child()
+    channel = open_channel()
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(lines.put,), daemon=True).start()
     quieten_libraries()

@@ -1,4 +1,4 @@
-"""Converted models on disk: resolve a name, convert to a precision, verify, delete."""
+"""Models on disk: resolve a name, download, convert to a precision, verify, delete."""
 
 from core.store.estimate import Estimate
 from core.store.manifest import Manifest

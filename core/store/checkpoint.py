@@ -1,6 +1,6 @@
-"""Looks at a local model folder without loading it: what it is, how large, whether it can be used.
+"""Inspect a local model folder without loading the model: its kind, size and usability.
 
-Only JSON and file headers are read, so this is cheap enough for a page.
+Reads only JSON and file headers, so it is fast enough for a page.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from core.errors import CorruptModelError, NotAModelError
 from core.store.weights import IR_XML
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-"""Any one of these holds a vocabulary."""
+"""Each of these files contains a vocabulary; one of them is enough."""
 
 SMALL_FILES = frozenset(
     {
@@ -35,62 +35,62 @@ SMALL_FILES = frozenset(
         "chat_template.json",
     }
 )
-"""Configuration and tokenizer: what goes with the weights wherever they go."""
+"""Configuration and tokenizer files, which are copied along with the weights."""
 IR_TOKENIZER_FILES = frozenset(
     f"openvino_{name}.{ending}"
     for name in ("tokenizer", "detokenizer")
     for ending in ("xml", "bin")
 )
-"""The tokenizer as OpenVINO models."""
+"""The tokenizer and detokenizer as OpenVINO models."""
 
 TORCH_DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 _SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
 _LARGEST_SAFETENSORS_HEADER = 100 * 2**20
-"""Bytes; the format's own limit."""
+"""Bytes; the limit set by the format."""
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a PyTorch folder holds."""
+    """Description of a PyTorch checkpoint."""
 
     folder: Path
     config: dict[str, Any]
     weight_files: tuple[Path, ...]
     safetensors: bool
-    """False for ``pytorch_model.bin``, which is a pickle."""
+    """False for ``pytorch_model.bin``, which is a pickle file."""
     dtype: str
-    """Type of most weights, as ``torch`` names it."""
+    """Name of the ``torch`` dtype of most weights."""
     parameters: int
     """Exact for safetensors; estimated from the file size otherwise."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a model folder.
+    """Return the object in a JSON file of a model folder.
 
     Raises:
-        CorruptModelError: it is not readable, not JSON, or not an object.
+        CorruptModelError: the file is not readable, not JSON, or not an object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CorruptModelError(
-            f"{path.name} in {path.parent} cannot be read ({error}); fetch or copy it again."
+            f"{path.name} in {path.parent} cannot be read ({error}). Download or copy it again."
         ) from error
     if not isinstance(content, dict):
         raise CorruptModelError(
-            f"{path.name} in {path.parent} is not a JSON object; fetch or copy it again."
+            f"{path.name} in {path.parent} is not a JSON object. Download or copy it again."
         )
     return content
 
 
 def is_ir(folder: Path) -> bool:
-    """Whether the folder holds an OpenVINO IR."""
+    """Return whether the folder contains an OpenVINO IR."""
     return (folder / IR_XML).is_file()
 
 
-def positions(config: dict[str, Any]) -> int | None:
-    """Longest sequence in tokens that a ``config.json`` allows; None where it does not say."""
+def context_length(config: dict[str, Any]) -> int | None:
+    """Return the context length in tokens from a ``config.json``, or None if not specified."""
     for name in ("max_position_embeddings", "n_positions", "seq_length", "max_sequence_length"):
         if isinstance(config.get(name), int):
             return int(config[name])
@@ -98,7 +98,7 @@ def positions(config: dict[str, Any]) -> int | None:
 
 
 def has_chat_template(folder: Path) -> bool:
-    """Whether the tokenizer in the folder brings a chat template of its own."""
+    """Return whether the tokenizer in the folder has a chat template."""
     if (folder / "chat_template.jinja").is_file():
         return True
     settings = folder / "tokenizer_config.json"
@@ -106,55 +106,55 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
-    """Return the ``config.json`` of a folder that can be a causal language model.
+    """Return the ``config.json`` of a folder, after checking that it is a causal language model.
 
     Raises:
-        NotAModelError: no configuration, no tokenizer, another kind of model, or one that wants
-            its own code run.
-        CorruptModelError: a JSON file in it cannot be read.
+        NotAModelError: no configuration, no tokenizer, another kind of model, or a model that
+            requires its own code.
+        CorruptModelError: a JSON file in the folder cannot be read.
     """
     if not (folder / "config.json").is_file():
         raise NotAModelError(
-            f"{folder} holds no config.json, so it is not a model folder; give the folder that "
-            "has the model's config.json and weights."
+            f"{folder} contains no config.json, so it is not a model folder. Specify the folder "
+            "that contains the model's config.json and weights."
         )
     config = read_json(folder / "config.json")
     check_config(config, str(folder))
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise NotAModelError(
-            f"{folder} holds no tokenizer; copy the model's tokenizer.json (or tokenizer.model) "
-            "and tokenizer_config.json into it."
+            f"{folder} contains no tokenizer. Copy the model's tokenizer.json (or "
+            "tokenizer.model) and tokenizer_config.json into it."
         )
     return config
 
 
 def check_config(config: dict[str, Any], name: str) -> None:
-    """Check that a configuration is of a causal language model that needs no code of its own.
+    """Check that a configuration is a causal language model that requires no custom code.
 
     Raises:
-        NotAModelError: it is not; the text says why.
+        NotAModelError: it is not; the message says why.
     """
     architectures = config.get("architectures") or []
     causal = any(str(item).endswith(_CAUSAL_ENDINGS) for item in architectures)
     if architectures and not causal:
         raise NotAModelError(
-            f"{name} is a {architectures[0]}, not a causal language model; choose a model whose "
+            f"{name} is a {architectures[0]}, not a causal language model. Choose a model whose "
             "architecture ends in ForCausalLM."
         )
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise NotAModelError(
-            f"The config.json of {name} names no model_type, so it is not a language model that "
-            "can be read."
+            f"The config.json of {name} has no model_type, so it is not a supported language "
+            "model. Choose a model that transformers supports."
         )
     if config.get("is_encoder_decoder"):
         raise NotAModelError(
-            f"{name} is an encoder-decoder model; choose a decoder-only (causal) language model."
+            f"{name} is an encoder-decoder model. Choose a decoder-only (causal) language model."
         )
     if config.get("auto_map") and not _known_to_transformers(model_type):
         raise NotAModelError(
-            f"{name} wants its own Python code run (trust_remote_code); Paddock never runs code "
-            "that comes with a model, so choose one that transformers knows by itself."
+            f"{name} requires its own Python code (trust_remote_code), which Paddock never runs. "
+            "Choose a model whose architecture is part of transformers."
         )
 
 
@@ -163,7 +163,7 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
 
     Raises:
         NotAModelError: see :func:`check_folder`, or there are no weights.
-        CorruptModelError: a weight file is missing or cut off.
+        CorruptModelError: a weight file is missing or truncated.
     """
     config = check_folder(folder)
     safetensors = _weight_files(folder, "model", ".safetensors")
@@ -177,8 +177,8 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
     pickles = _weight_files(folder, "pytorch_model", ".bin")
     if not pickles:
         raise NotAModelError(
-            f"{folder} holds no weights (model.safetensors, pytorch_model.bin or {IR_XML}); "
-            "copy them into it."
+            f"{folder} contains no weights (model.safetensors, pytorch_model.bin or {IR_XML}). "
+            "Copy them into it."
         )
     size = sum(path.stat().st_size for path in pickles)
     dtype = dtype_of(config, size)
@@ -186,10 +186,10 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
 
 
 def dtype_of(config: dict[str, Any], weight_bytes: int) -> str:
-    """Type of a checkpoint's weights, as ``torch`` names it, without looking into them.
+    """Return the name of the ``torch`` dtype of a checkpoint's weights without reading them.
 
-    From the sizes where the arithmetic of the architecture is known; otherwise what the
-    configuration declares, which is sometimes what the model was trained in.
+    Derived from the file size if the parameter count of the architecture is known; otherwise the
+    dtype in the configuration, which is sometimes the dtype used in training.
     """
     declared = config.get("dtype") or config.get("torch_dtype")
     declared = declared if declared in TORCH_DTYPE_BYTES else None
@@ -212,19 +212,20 @@ def _weight_files(folder: Path, stem: str, suffix: str) -> tuple[Path, ...]:
         return ()
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CorruptModelError(f"{index.name} in {folder} lists no weights; fetch it again.")
+        raise CorruptModelError(f"{index.name} in {folder} lists no weights. Download it again.")
     names = sorted({str(name) for name in weight_map.values()})
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing:
         raise CorruptModelError(
-            f"{missing[0]}, which {index.name} lists, is missing in {folder}; fetch or copy it "
+            f"{missing[0]}, which {index.name} lists, is missing in {folder}. Download or copy it "
             "again."
         )
     return tuple(folder / name for name in names)
 
 
 def _safetensors_types(path: Path) -> Counter[str]:
-    """Parameters by type, from the header: 8 bytes of length, then JSON with shapes, offsets."""
+    """Count parameters by dtype from the header: 8 bytes of length, then JSON with the shapes and
+    offsets of the tensors."""
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
@@ -240,13 +241,13 @@ def _safetensors_types(path: Path) -> Counter[str]:
             end = max(end, tensor["data_offsets"][1])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptModelError(
-            f"{path.name} in {path.parent} is not a readable safetensors file ({error}); fetch "
-            "or copy it again."
+            f"{path.name} in {path.parent} is not a readable safetensors file ({error}). "
+            "Download or copy it again."
         ) from error
     if size < 8 + length + end:
         raise CorruptModelError(
-            f"{path.name} in {path.parent} was cut off at {size} of {8 + length + end} bytes; "
-            "fetch or copy it again."
+            f"{path.name} in {path.parent} is truncated: it has {size} of {8 + length + end} "
+            "bytes. Download or copy it again."
         )
     return types
 

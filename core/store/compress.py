@@ -1,9 +1,9 @@
-"""Compresses the weights of an IR to INT8 or INT4.
+"""Compress the weights of an IR to INT8 or INT4.
 
-Two ways lead to the same arithmetic: Optimum Intel's ``OVWeightQuantizationConfig`` for an export
-that has its configuration beside it, and ``nncf.compress_weights`` for any IR. No data from outside
-is used. Scale estimation, which needs activations, takes them from texts that the model itself
-writes.
+Two ways give the same result: Optimum Intel's ``OVWeightQuantizationConfig`` for an export with
+its configuration in the same folder, and ``nncf.compress_weights`` for any IR. No external data set
+is used. Scale estimation, which needs activations, runs the model on texts that it has generated
+itself.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from core.store.weights import IR_XML, read_weights
 log = logging.getLogger(__name__)
 
 Compress = Callable[[Path, Path, "Recipe"], None]
-"""Compresses the IR in the first folder into the second."""
+"""Compress the IR in the first folder and write the result to the second."""
 
 _SMALLEST_GROUP = 16
-"""Smallest INT4 group size that NNCF may fall back to where a layer's channels are not divisible
-by the one asked for; a scale for fewer weights costs as much as it saves."""
+"""Smallest INT4 group size that NNCF may fall back to if a layer's channels are not divisible by
+the requested group size; with smaller groups the scales cost as much as the compression saves."""
 
 TEXTS = 32
-"""Texts that a model writes for scale estimation; NNCF keeps a few numbers per channel of them."""
+"""Number of texts generated for scale estimation; NNCF keeps a few numbers per channel of them."""
 
 TEXT_TOKENS = 32
-"""Length of each, as in NNCF's own generator of texts."""
+"""Tokens of each text, as in NNCF's own text generator."""
 
-_TEXTS_AT_ONCE = 8
+_TEXTS_BATCH = 8
 _TEXTS_SEED = 7
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One attempt at compression."""
+    """Settings and texts of one compression."""
 
     settings: Int4Settings | Int8Settings
     texts: tuple[str, ...] = ()
-    """What scale estimation runs the model on."""
+    """Texts for scale estimation."""
 
 
 def compress_to_int8(source: Path, target: Path, settings: Int8Settings, once: Compress) -> None:
     """Compress the IR in ``source`` to INT8.
 
     Raises:
-        ConversionError: NNCF cannot.
+        ConversionError: compression failed.
     """
     with mapped_files_released(source):
         once(source, target, Recipe(settings))
@@ -66,17 +66,17 @@ def compress_to_int4(
     once: Compress,
     texts: tuple[str, ...] = (),
 ) -> Int4Settings:
-    """Compress the IR in ``source`` to INT4 and return the settings that were used in the end.
+    """Compress the IR in ``source`` to INT4 and return the settings that were used.
 
     Args:
-        texts: from :func:`write_texts`; needed for scale estimation.
+        texts: from :func:`generate_texts`; required for scale estimation.
 
     Raises:
-        ConversionError: NNCF cannot, or no layer can become INT4.
+        ConversionError: compression failed, or no layer can be compressed to INT4.
     """
     attempts = (
         settings,
-        # Models so small or oddly shaped that no layer can take the settings as they are.
+        # For small or unusually shaped models in which no layer supports the settings as given.
         replace(settings, ratio=1.0),
         replace(settings, ratio=1.0, group_size=-1),
     )
@@ -85,14 +85,14 @@ def compress_to_int4(
             once(source, target, Recipe(attempt, texts))
         if read_weights(target).four_bit_share > 0:
             return attempt
-        log.warning("no layer became INT4 with %s", attempt)
+        log.warning("No layer was compressed to INT4 with %s", attempt)
     raise ConversionError(
-        "No layer of this model can be compressed to INT4; convert it to INT8 instead."
+        "No layer of this model can be compressed to INT4. Convert it to INT8 instead."
     )
 
 
 def by_optimum(source: Path, target: Path, recipe: Recipe) -> None:
-    """Compress through Optimum Intel; ``source`` holds configuration and tokenizer too."""
+    """Compress with Optimum Intel; ``source`` must contain the configuration and tokenizer."""
     with as_conversion_error("Weight compression", _nncf_errors()):
         import openvino
         from optimum.intel import OVModelForCausalLM
@@ -108,7 +108,7 @@ def by_optimum(source: Path, target: Path, recipe: Recipe) -> None:
 
 
 def by_nncf(source: Path, target: Path, recipe: Recipe) -> None:
-    """Compress through NNCF alone."""
+    """Compress with NNCF, without Optimum Intel."""
     with as_conversion_error("Weight compression", _nncf_errors()):
         import nncf
         import openvino
@@ -135,16 +135,16 @@ def by_nncf(source: Path, target: Path, recipe: Recipe) -> None:
         openvino.save_model(compressed, target / IR_XML, compress_to_fp16=False)
 
 
-def write_texts(folder: Path, count: int = TEXTS) -> tuple[str, ...]:
-    """Have the model in ``folder`` write short texts, each begun with another token.
+def generate_texts(folder: Path, count: int = TEXTS) -> tuple[str, ...]:
+    """Generate short texts with the model in ``folder``, each starting with a different token.
 
     The first tokens are spread over the whole vocabulary and the rest is sampled, so that the
-    texts lie where the model's own answers lie. The same model writes the same texts again.
+    texts resemble the model's answers. The seed is fixed: a model always gives the same texts.
 
     Raises:
-        ConversionError: the model cannot be run, or writes nothing.
+        ConversionError: the model cannot be run, or generates nothing.
     """
-    with as_conversion_error("Writing texts for scale estimation"):
+    with as_conversion_error("Generating texts for scale estimation"):
         import torch
         from optimum.intel import OVModelForCausalLM
         from transformers import AutoTokenizer
@@ -157,7 +157,7 @@ def write_texts(folder: Path, count: int = TEXTS) -> tuple[str, ...]:
         texts: list[str] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_TEXTS_SEED)
-            for first in firsts.split(_TEXTS_AT_ONCE):
+            for first in firsts.split(_TEXTS_BATCH):
                 ids = model.generate(
                     first,
                     attention_mask=torch.ones_like(first),
@@ -170,12 +170,12 @@ def write_texts(folder: Path, count: int = TEXTS) -> tuple[str, ...]:
                 texts += tokenizer.batch_decode(ids, skip_special_tokens=True)
         del model
         gc.collect()
-        written = tuple(text for text in texts if text.strip() and tokenizer(text)["input_ids"])
-    if not written:
+        usable = tuple(text for text in texts if text.strip() and tokenizer(text)["input_ids"])
+    if not usable:
         raise ConversionError(
-            "The model wrote no text to estimate scales on; convert it without scale estimation."
+            "The model generated no text for scale estimation. Convert it without scale estimation."
         )
-    return written
+    return usable
 
 
 def _optimum_configuration(source: Path, recipe: Recipe) -> Any:
@@ -203,23 +203,23 @@ def _optimum_configuration(source: Path, recipe: Recipe) -> Any:
 
 
 def _inputs(folder: Path, model: Any, texts: tuple[str, ...]) -> list[dict[str, Any]]:
-    """What the IR ``model`` takes in, once per text; arrays are (1, tokens)."""
+    """Return the inputs of the IR ``model`` for each text; arrays have the shape (1, tokens)."""
     import numpy as np
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     names = {name for port in model.inputs for name in port.names}
-    made = []
+    inputs = []
     for text in texts:
         ids = np.asarray(tokenizer(text)["input_ids"], dtype=np.int64)[None]
-        every = {
+        values = {
             "input_ids": ids,
             "attention_mask": np.ones_like(ids),
             "position_ids": np.arange(ids.shape[1], dtype=np.int64)[None],
             "beam_idx": np.zeros(1, dtype=np.int32),
         }
-        made.append({name: value for name, value in every.items() if name in names})
-    return made
+        inputs.append({name: value for name, value in values.items() if name in names})
+    return inputs
 
 
 def _group_fallback() -> Any:
@@ -235,7 +235,7 @@ def _group_fallback() -> Any:
 
 
 def _let_runtime_choose_kv_precision(model: Any) -> None:
-    """Drop the exporter's wish for an FP16 KV cache, as Optimum does when it compresses."""
+    """Remove the exporter's request for an FP16 KV cache, as Optimum does when it compresses."""
     if model.has_rt_info(["runtime_options", "KV_CACHE_PRECISION"]):
         options = model.get_rt_info("runtime_options").value
         options.pop("KV_CACHE_PRECISION")

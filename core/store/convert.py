@@ -1,9 +1,9 @@
-"""Turns a checkpoint, or another IR, into an OpenVINO IR whose weights have one precision.
+"""Convert a checkpoint, an IR or a GGUF file to an OpenVINO IR with weights of one precision.
 
-The way of a checkpoint: it is loaded in its own 16-bit type (never blown up to FP32 unless that is
-asked for), exported by Optimum Intel as a stateful IR, and for INT8 and INT4 read back
-memory-mapped and compressed by NNCF, without data. Optimum's ``main_export`` is avoided on purpose:
-it quantises large models to INT8 unasked, ignores ``ov_config`` and asks the hub.
+A checkpoint is loaded in its own 16-bit dtype (and converted to FP32 only if FP32 is requested),
+exported by Optimum Intel as a stateful IR, and for INT8 and INT4 read back memory-mapped and
+compressed by NNCF, without a data set. Optimum's ``main_export`` is not used on purpose: it
+quantises large models to INT8 by default, ignores ``ov_config`` and contacts the hub.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from core.store.compress import (
     by_optimum,
     compress_to_int4,
     compress_to_int8,
-    write_texts,
+    generate_texts,
 )
 from core.store.estimate import LARGE_MODEL
-from core.store.library_env import refuse_telemetry
+from core.store.library_env import disable_telemetry
 from core.store.library_errors import LIBRARY_ERRORS, as_conversion_error, first_line
 from core.store.manifest import GgufRecord
 from core.store.progress import Progress, ProgressCallback, Stage
@@ -52,44 +52,44 @@ _IR_COMPANIONS = SMALL_FILES | IR_TOKENIZER_FILES
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion made."""
+    """Result of a conversion."""
 
     report: WeightReport
-    """The weights as read back from the result."""
+    """The weights, read back from the result."""
     int4: Int4Settings | None
-    """The settings that were given to NNCF in the end; None for another precision."""
+    """Settings that NNCF used; None for another precision."""
     int8: Int8Settings | None
-    """Likewise; None also for an IR that came in INT8."""
+    """Likewise; None also if the source was an INT8 IR already."""
     source_of_weights: Literal["checkpoint", "ir", "gguf"]
     source_bytes: int
-    """Size of the weight files before."""
+    """Size of the source's weight files."""
     gguf: GgufRecord | None = None
-    """None where the weights were in no GGUF file."""
+    """None if the source is not a GGUF file."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is wanted."""
+    """Requested result of a conversion."""
 
     folder: Path
     """Existing empty folder for the result."""
     precision: Precision
     int4: Int4Settings
-    """Used for INT4 alone."""
+    """Only used for INT4."""
     int8: Int8Settings
-    """Used for INT8 alone."""
+    """Only used for INT8."""
 
 
 def load_libraries() -> None:
-    """Import what a conversion needs: some seconds, most of the time of a small model.
+    """Import the conversion libraries, which takes seconds: most of the time for a small model.
 
-    The garbage collector rests meanwhile: nothing that an import makes is garbage, and looking for
-    it takes a fifth of the time. What was imported is then frozen, so that the collections that
-    Optimum asks for around each export do not go through it again.
+    The garbage collector is disabled meanwhile: imports create no garbage, and looking for it takes
+    a fifth of the time. The imported objects are then frozen, so that the collections that Optimum
+    runs around each export skip them.
     """
     if all(name in sys.modules for name in _LIBRARIES):
         return
-    refuse_telemetry()
+    disable_telemetry()
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -108,14 +108,14 @@ def convert_checkpoint(
 
     Args:
         info: the checkpoint.
-        target: what is wanted.
+        target: requested result.
         scratch: existing empty folder on the same disk, for the export before compression.
-        on_progress: told before each stage.
+        on_progress: called before each stage.
 
     Raises:
-        NotAModelError: the tokenizer cannot be read, or the checkpoint wants to run code.
+        NotAModelError: the tokenizer cannot be read, or the checkpoint could run code.
         CorruptModelError: the weights cannot be read.
-        ConversionError: export or compression failed, or did not give the precision.
+        ConversionError: export or compression failed, or the result has another precision.
     """
     compressed = target.precision in (Precision.INT8, Precision.INT4)
     load_libraries()
@@ -140,15 +140,15 @@ def convert_checkpoint(
 
 
 def convert_ir(folder: Path, target: Target, on_progress: ProgressCallback) -> Converted:
-    """Take over an IR: linked or copied in the same precision, compressed to a lower one.
+    """Import an IR: link or copy it if the precision is the same, otherwise compress it.
 
-    An FP32 IR becomes FP16 by OpenVINO's own means, which round every constant.
+    FP32 is converted to FP16 by ``openvino.save_model``, which rounds every constant.
 
     Raises:
-        PersonMistake: the IR's weights are lower than the precision asked for, or compressed
-            already, so that another precision cannot be had from it.
+        PersonMistake: the IR's weights have a lower precision than requested, or are compressed
+            already, so that they cannot be converted to another precision.
         CorruptModelError: the IR cannot be read.
-        ConversionError: compression failed, or did not give the precision.
+        ConversionError: compression failed, or the result has another precision.
     """
     present = read_weights(folder)
     check_reachable(folder, present.precision, target.precision)
@@ -161,10 +161,10 @@ def convert_ir(folder: Path, target: Target, on_progress: ProgressCallback) -> C
         write_openvino_tokenizer(tokenizer, target.folder)
     used: Int4Settings | Int8Settings | None = None
     if present.precision is target.precision:
-        on_progress(Progress(Stage.SAVING, "Taking over the OpenVINO model as it is.", 0.5))
+        on_progress(Progress(Stage.SAVING, "Copying the OpenVINO model.", 0.5))
         shutil.copyfile(folder / IR_XML, target.folder / IR_XML)
         _link_or_copy(folder / IR_BIN, target.folder / IR_BIN)
-        used = _int4_of(present) if target.precision is Precision.INT4 else None
+        used = _int4_settings(present) if target.precision is Precision.INT4 else None
     elif target.precision is Precision.FP16:
         message = f"Compressing weights to {target.precision.label}."
         on_progress(Progress(Stage.COMPRESSING, message, 0.3))
@@ -185,23 +185,23 @@ def convert_gguf(
     on_progress: ProgressCallback,
     sampling: RecommendedSampling | None = None,
 ) -> Converted:
-    """Convert a GGUF file: its weights as they are, or another precision of what they stand for.
+    """Convert a GGUF file: keep its weights as stored, or convert them to another precision.
 
-    INT8 and INT4 are compressed from the dequantised weights in FP16: quantised twice, they are
-    less accurate than what is made from the model's original.
+    INT8 and INT4 are compressed from the dequantised weights in FP16. Quantised twice, they are
+    less accurate than a conversion of the original checkpoint.
 
     Args:
         path: the file.
-        target: what is wanted.
+        target: requested result.
         scratch: existing empty folder on the same disk, for the FP16 model before compression.
-        on_progress: told before each stage.
-        sampling: what the model's card recommends, for its generation configuration.
+        on_progress: called before each stage.
+        sampling: recommended by the model card, for ``generation_config.json``.
 
     Raises:
         NotAModelError, CorruptModelError: the file cannot be used.
-        ConversionError: writing or compression failed, or did not give the precision.
+        ConversionError: saving or compression failed, or the result has another precision.
     """
-    refuse_telemetry()
+    disable_telemetry()
     import openvino
 
     from core.store.gguf import network, reader
@@ -235,10 +235,10 @@ def convert_gguf(
     check_chat_template(tokenizer, path.name)
     write_openvino_tokenizer(tokenizer, folder)
     if compressed:
-        made = convert_ir(scratch, target, on_progress)
+        result = convert_ir(scratch, target, on_progress)
     else:
-        made = _checked(target, None, "gguf", summary.bytes)
-    return replace(made, source_of_weights="gguf", source_bytes=summary.bytes, gguf=record)
+        result = _checked(target, None, "gguf", summary.bytes)
+    return replace(result, source_of_weights="gguf", source_bytes=summary.bytes, gguf=record)
 
 
 def _compress(
@@ -246,9 +246,9 @@ def _compress(
 ) -> Int4Settings | Int8Settings:
     texts: tuple[str, ...] = ()
     if target.precision is Precision.INT4 and target.int4.scale_estimation:
-        message = "The model writes texts for scale estimation."
+        message = "Generating texts for scale estimation."
         on_progress(Progress(Stage.COMPRESSING, message, fraction))
-        texts = write_texts(source)
+        texts = generate_texts(source)
     message = f"Compressing weights to {target.precision.label}."
     on_progress(Progress(Stage.COMPRESSING, message, fraction))
     if target.precision is Precision.INT8:
@@ -258,10 +258,10 @@ def _compress(
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer in ``folder``; code that comes with it is never run.
+    """Load the tokenizer in ``folder`` without running its custom code.
 
     Raises:
-        NotAModelError: there is none, or it cannot be read.
+        NotAModelError: there is no tokenizer, or it cannot be read.
     """
     try:
         from transformers import AutoTokenizer
@@ -269,8 +269,8 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, *LIBRARY_ERRORS) as error:
         raise NotAModelError(
-            f"The tokenizer in {folder} cannot be read ({first_line(error)}); fetch or copy the "
-            "model's tokenizer files again."
+            f"The tokenizer in {folder} cannot be read ({first_line(error)}). Download or copy "
+            "the model's tokenizer files again."
         ) from error
 
 
@@ -297,43 +297,43 @@ def _load_model(info: CheckpointInfo, precision: Precision) -> Any:
         if not info.safetensors and "weights_only" in str(error).lower():
             raise _unreadable_pickle(info, error) from error
         raise CorruptModelError(
-            f"The checkpoint in {info.folder} cannot be loaded ({first_line(error)}); fetch or "
+            f"The checkpoint in {info.folder} cannot be loaded ({first_line(error)}). Download or "
             "copy it again."
         ) from error
-    if loading["missing_keys"]:  # transformers fills them with random numbers
+    if loading["missing_keys"]:  # transformers initialises them with random numbers
         raise CorruptModelError(
-            f"The checkpoint in {info.folder} lacks {min(loading['missing_keys'])}; fetch or copy "
-            "it again."
+            f"The checkpoint in {info.folder} lacks the weight {min(loading['missing_keys'])}. "
+            "Download or copy it again."
         )
     if precision is Precision.FP16:
         for name, tensor in model.named_parameters():
             if not torch.isfinite(tensor).all():
                 raise ConversionError(
-                    f"Weight {name} does not fit the range of FP16; convert the model to FP32, "
+                    f"The weight {name} exceeds the range of FP16. Convert the model to FP32, "
                     "INT8 or INT4 instead."
                 )
     return model.eval()
 
 
 def _unreadable_pickle(info: CheckpointInfo, error: Exception) -> Exception:
-    """Tell a pickle that wants code run from one that is merely broken."""
+    """Return the error for a pickle that would run code, or for one that is damaged."""
     names = ", ".join(path.name for path in info.weight_files)
     text = str(error)
     if "Unsupported global" in text or "weights_only" in text.lower():
         return NotAModelError(
-            f"{names} in {info.folder} holds Python objects other than weights, which could run "
-            "code when loaded; Paddock refuses it, so use a safetensors version of the model."
+            f"{names} in {info.folder} contains Python objects other than weights, which could "
+            "run code when loaded, so it was not loaded. Use a safetensors version of the model."
         )
     return CorruptModelError(
-        f"{names} in {info.folder} cannot be read ({first_line(error)}); fetch or copy it again."
+        f"{names} in {info.folder} cannot be read ({first_line(error)}). Download or copy it again."
     )
 
 
 def _load_dtype(info: CheckpointInfo, precision: Precision) -> Any:
-    """Type to load a checkpoint in.
+    """Return the dtype to load a checkpoint in.
 
-    FP16 is made by loading as FP16, not by ``save_model(compress_to_fp16=True)``, which would
-    also round the rotary frequencies and so shift positions far into a long text.
+    For FP16 the checkpoint is loaded as FP16. ``save_model(compress_to_fp16=True)`` would also
+    round the rotary frequencies and so shift positions late in a long text.
     """
     import torch
 
@@ -352,14 +352,14 @@ def export(model: Any, tokenizer: Any, target: Path) -> None:
     from optimum.intel.openvino.configuration import OVConfig
 
     with warnings.catch_warnings():
-        # Tracing warns about each branch in the models' code that is the same for every input.
+        # Tracing warns about each branch in the model's code, even if it does not depend on inputs.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         export_from_model(
             model,
             target,
             task="text-generation-with-past",
             stateful=True,
-            # "fp32" keeps every constant in the type it was loaded in: it only means that
+            # "fp32" keeps every constant in the dtype it was loaded in: it only means that
             # nothing is rounded while saving.
             ov_config=OVConfig(dtype="fp32"),
             preprocessors=[tokenizer],
@@ -368,14 +368,17 @@ def export(model: Any, tokenizer: Any, target: Path) -> None:
 
 
 def write_openvino_tokenizer(tokenizer: Any, target: Path) -> None:
-    """Write the tokenizer as IR too, which OpenVINO GenAI needs; skipped where it cannot be."""
+    """Convert the tokenizer to OpenVINO models, which OpenVINO GenAI needs.
+
+    Logs a warning and writes nothing if the tokenizer is not supported.
+    """
     try:
         import openvino
         from openvino_tokenizers import convert_tokenizer
 
         models = convert_tokenizer(tokenizer, with_detokenizer=True)
     except (NotImplementedError, OSError, *LIBRARY_ERRORS) as error:
-        log.warning("no OpenVINO tokenizer for this model: %s", first_line(error))
+        log.warning("The tokenizer cannot be converted to OpenVINO: %s", first_line(error))
         return
     with as_conversion_error("Saving the tokenizer"):
         for model, name in zip(models, ("tokenizer", "detokenizer"), strict=True):
@@ -388,12 +391,12 @@ def _checked(
     source_of_weights: Literal["checkpoint", "ir", "gguf"],
     source_bytes: int,
 ) -> Converted:
-    """Read the weights back: what is not really in the precision asked for is not let through."""
+    """Read the weights back and refuse a result that does not have the requested precision."""
     report = read_weights(target.folder)
     if target.precision is not Precision.STORED and not report.is_really(target.precision):
         raise ConversionError(
-            f"The result does not have {target.precision.label} weights but {report.types}; this "
-            "is a fault of the export, so choose another precision."
+            f"The export produced {report.types} instead of {target.precision.label} weights. "
+            "Choose another precision."
         )
     return Converted(
         report=report,
@@ -404,8 +407,8 @@ def _checked(
     )
 
 
-def _int4_of(report: WeightReport) -> Int4Settings:
-    """The INT4 settings of an IR that came compressed, as its weights show them."""
+def _int4_settings(report: WeightReport) -> Int4Settings:
+    """Return the INT4 settings of an IR, derived from its weights."""
     common = max(report.group_sizes, key=report.group_sizes.__getitem__)
     return Int4Settings(report.symmetric, common, round(report.four_bit_share, 3))
 

@@ -1,4 +1,4 @@
-"""Small things about files that the whole store needs."""
+"""File helpers of the store: checksums, fingerprints, sizes, free space."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from core.units import bytes_text
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file, as hexadecimal digits."""
+    """Return the SHA-256 checksum of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(source: Source) -> str | None:
-    """Changes when the weights of a local source do; None where that cannot be told.
+    """Return a value that changes when the weights of a local source change.
 
-    A folder that is gone or cannot be read, or the hub, gives None: what was made from it stays
-    good.
+    Returns None for models of the hub, and for a folder that is missing or cannot be read: models
+    converted from it remain valid.
     """
     if source.kind is SourceKind.HUB:
         return None
@@ -40,7 +40,7 @@ def _local_fingerprint(source: Source) -> str | None:
     if source.kind is SourceKind.GGUF:
         package = source.model.package if source.model else None
         if package is not None:
-            return package.sha256  # the same wherever, and however often, it is installed
+            return package.sha256  # does not depend on where or how often it is installed
         state = folder.stat()
         text = f"{folder.name} {state.st_size} {state.st_mtime_ns}"
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
@@ -49,7 +49,7 @@ def _local_fingerprint(source: Source) -> str | None:
         if not weights.is_file():
             return None
         state = weights.stat()
-        return _remembered_sha256(weights, state.st_size, state.st_mtime_ns)
+        return _cached_sha256(weights, state.st_size, state.st_mtime_ns)
     digest = hashlib.sha256()
     names = ("*.safetensors", "pytorch_model*.bin", IR_BIN, "config.json", "tokenizer*")
     paths = sorted({path for name in names for path in folder.glob(name)})
@@ -60,12 +60,15 @@ def _local_fingerprint(source: Source) -> str | None:
 
 
 @lru_cache(maxsize=32)
-def _remembered_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+def _cached_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
     return sha256(path)
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below ``folder``; 0 where there is none. Files that vanish are skipped."""
+    """Return the total size in bytes of all files below ``folder``, 0 if it does not exist.
+
+    Files that are removed meanwhile are skipped.
+    """
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -77,11 +80,11 @@ def folder_bytes(folder: Path) -> int:
 
 
 def remove_folder(folder: Path, what: str) -> int:
-    """Remove a folder, and return the bytes freed.
+    """Remove a folder and its content, and return the bytes freed.
 
     Args:
-        folder: with all that is in it.
-        what: its content in the sentence of the error, "random weights".
+        folder: the folder.
+        what: its content, for the error message: "random weights".
 
     Raises:
         ModelBusyError: a file cannot be removed.
@@ -91,21 +94,24 @@ def remove_folder(folder: Path, what: str) -> int:
     left = folder_bytes(folder)
     if left:
         raise ModelBusyError(
-            f"Some {what} in {folder} could not be removed ({bytes_text(left)}); close the "
+            f"Some {what} in {folder} could not be removed ({bytes_text(left)}). Close the "
             "programs that use them and try again."
         )
     return before
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space on the disk where ``folder`` is or would be made."""
+    """Return the free bytes on the disk where ``folder`` is or would be created."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def has_no_space(error: BaseException | None) -> bool:
-    """Whether a full disk or quota is behind an error, told by Python or in a library's words."""
+    """Return whether an error was caused by a full disk or quota.
+
+    Checks the causes of the error too, and the texts of libraries that raise no ``OSError``.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True

@@ -1,7 +1,7 @@
-"""Where things lie below the models folder, and who may touch them.
+"""Paths and locks below the models folder.
 
-Locks are the operating system's and die with their process; whoever holds the lock of a model and
-precision may therefore remove every work folder of that name.
+Locks are file locks of the operating system and are released when their process ends. The holder of
+the lock of a model and precision may therefore remove every work folder of that name.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ class Folders:
     def __init__(self, models: Path, locks: Path | None = None) -> None:
         """
         Args:
-            models: where finished models lie, and work under way.
-            locks: the folder of the locks, where another store has them; by default that of the
-                work under way.
+            models: folder of the finished models and of conversions in progress.
+            locks: folder of the locks, if shared with another store; by default the folder of the
+                conversions in progress.
         """
         self.models = models
         self.work = models / ".work"
         self._locks = locks or self.work
 
-    def of(self, key: str, precision: Precision) -> Path:
-        """Where the finished model lies."""
+    def path(self, key: str, precision: Precision) -> Path:
+        """Return the folder of the finished model."""
         return self.models / key / precision.value
 
     def new_work(self, key: str, precision: Precision) -> Path:
-        """A path for work on this model that no other work has."""
+        """Return a unique path for a conversion of this model."""
         return self.work / f"{key}.{precision}.{uuid.uuid4().hex[:8]}"
 
     @contextmanager
@@ -52,21 +52,21 @@ class Folders:
         self,
         key: str,
         precision: Precision | None,
-        tell: ProgressCallback,
+        report: ProgressCallback,
         cancel: threading.Event | None = None,
     ) -> Iterator[None]:
         """Hold the lock of a model in one precision, or of its download (None).
 
         Raises:
-            StoppedError: ``cancel`` was set while another process held it.
-            ConversionError: the home folder cannot be written to.
+            StoppedError: ``cancel`` was set while another process held the lock.
+            ConversionError: the home folder is not writable.
         """
         lock = self._lock(key, precision)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            message = f"Waiting for another process that works on {key}."
-            tell(Progress(Stage.WAITING, message, None))
+            message = f"Waiting for another process that is using {key}."
+            report(Progress(Stage.WAITING, message, None))
             _wait(lock, cancel)
         except OSError as error:
             raise self._unwritable(error) from error
@@ -76,14 +76,14 @@ class Folders:
             lock.release()
 
     @contextmanager
-    def alone_with(self, key: str, what: str) -> Iterator[None]:
-        """Hold every lock of a model, its download's included.
+    def lock_all(self, key: str, what: str) -> Iterator[None]:
+        """Hold all locks of a model, including that of its download.
 
         Args:
-            what: subject of the sentence of the error, "The download of org/name".
+            what: subject of the error message: "The download of org/name".
 
         Raises:
-            ModelBusyError: it is being fetched or converted.
+            ModelBusyError: the model is being downloaded or converted.
         """
         with ExitStack() as held:
             try:
@@ -91,16 +91,16 @@ class Folders:
                     held.enter_context(self._lock(key, precision).acquire(timeout=0))
             except Timeout as error:
                 raise ModelBusyError(
-                    f"{what} is in use by a download or a conversion; stop that first, or wait "
-                    "for it."
+                    f"{what} is in use by a download or a conversion. Stop it first, or wait "
+                    "until it ends."
                 ) from error
             except OSError as error:
                 raise self._unwritable(error) from error
             yield
 
     @contextmanager
-    def if_idle(self, key: str, precision: Precision) -> Iterator[bool]:
-        """Hold the lock if it is free; gives whether it was."""
+    def try_lock(self, key: str, precision: Precision) -> Iterator[bool]:
+        """Hold the lock if it is free; the value is whether it was."""
         try:
             lock = self._lock(key, precision).acquire(timeout=0)
         except Timeout:
@@ -110,14 +110,14 @@ class Folders:
             yield True
 
     def remove_leftovers(self, key: str, precision: Precision) -> None:
-        """Remove work folders of this name; only for the holder of the lock."""
+        """Remove the work folders of this name; the caller must hold the lock."""
         for path in self._work_folders():
             if path.name.startswith(f"{key}.{precision}."):
-                log.info("removing what an interrupted conversion left: %s", path.name)
+                log.info("Removing files of an interrupted conversion: %s", path.name)
                 shutil.rmtree(path, ignore_errors=True)
 
     def leftovers(self) -> set[tuple[str, Precision]]:
-        """Model and precision of every work folder, of conversions under way or killed."""
+        """Return model and precision of all work folders, of running and of killed conversions."""
         found = set()
         for path in self._work_folders():
             key, _, rest = path.name.rpartition(".")[0].rpartition(".")
@@ -126,10 +126,10 @@ class Folders:
         return found
 
     def discard(self, folder: Path, key: str, precision: Precision) -> None:
-        """Take a model out of sight in one step, then remove it.
+        """Remove a model: rename its folder first, so that no incomplete model is ever visible.
 
         Raises:
-            ModelBusyError: a program has its files open (Windows), or they may not be removed.
+            ModelBusyError: a program has its files open (Windows), or permission is denied.
         """
         aside = self.new_work(key, precision)
         try:
@@ -138,8 +138,8 @@ class Folders:
             return
         except PermissionError as error:
             raise ModelBusyError(
-                f"The files in {folder} are in use by a program, or may not be removed; unload "
-                "the model, or check the folder's permissions, and try again."
+                f"The files in {folder} are in use by a program, or cannot be removed. Unload the "
+                "model, or check the folder's permissions, and try again."
             ) from error
         shutil.rmtree(aside, ignore_errors=True)
         if not any(folder.parent.iterdir()):
@@ -158,8 +158,8 @@ class Folders:
 
     def _unwritable(self, error: OSError) -> ConversionError:
         return ConversionError(
-            f"The folder {self.models} cannot be written to ({error.strerror or error}); change "
-            "its permissions, or set PADDOCK_HOME to a folder of yours."
+            f"The folder {self.models} is not writable ({error.strerror or error}). Change its "
+            "permissions, or set PADDOCK_HOME to a folder you can write to."
         )
 
 
@@ -170,4 +170,4 @@ def _wait(lock: FileLock, cancel: threading.Event | None) -> None:
         except Timeout:
             continue
         return
-    raise StoppedError("Waiting for the other process was stopped; nothing was changed.")
+    raise StoppedError("Stopped waiting for the other process. Nothing was changed.")

@@ -1,13 +1,13 @@
-"""INT4 models as a device wants them, beside the INT4 that a person has stored.
+"""INT4 models with the settings that an NPU requires, kept apart from the user's INT4 models.
 
-The store holds one INT4 of a model, as a person has it compressed, and an NPU wants its own:
-symmetric, one scale per channel, all layers. Where the stored one is another, it stays as it is,
-and the NPU's is made here::
+The store has one INT4 version of a model, with the settings the user chose. An NPU requires other
+settings: symmetric, one scale per channel, all layers. If the stored version has other settings, it
+is kept, and a version for the NPU is converted here::
 
     <home>/npu-weights/models/<key>/int4/
 
-Answers and benchmarks use the same one; it goes only when somebody removes it. What it is made from
-is looked for where every conversion looks, and the two of a model share a lock.
+Answers and benchmarks use the same version; it is only removed on request. Its source is found as
+for every conversion, and both versions of a model share a lock.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ from core.store.weights_source import of_folder, original_folder, stored_ir
 
 
 def npu_store(settings: Settings) -> ModelStore:
-    """Where INT4 models lie as an NPU takes them."""
+    """Return the store of the INT4 models for an NPU."""
     return ModelStore(settings, settings.npu_models_dir)
 
 
 def find_for_device(
     store: ModelStore, source: Source, precision: Precision, wanted: Int4Settings | None
 ) -> StoredModel | None:
-    """What answers as it is; None where it would have to be fetched or converted first.
+    """Return the stored model for a device, or None if it must be downloaded or converted first.
 
     Args:
         store: of the home folder.
         source: of the model.
         precision: of its weights.
-        wanted: what the device wants of INT4 weights; None takes what is stored.
+        wanted: INT4 settings that the device requires; None accepts any stored model.
 
     Raises:
-        CorruptModelError: what is stored is damaged.
+        CorruptModelError: the stored model is damaged.
     """
     stored = store.get(source, precision)
     if wanted is None or (stored is not None and stored.suits(wanted)):
         return stored
-    apart = npu_store(store.settings).get(source, precision)
-    return apart if apart is not None and apart.suits(wanted) else None
+    for_npu = npu_store(store.settings).get(source, precision)
+    return for_npu if for_npu is not None and for_npu.suits(wanted) else None
 
 
-def have_for_device(
+def ensure_for_device(
     source: Source,
     wanted: Int4Settings,
     *,
@@ -66,20 +66,20 @@ def have_for_device(
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
 ) -> StoredModel:
-    """The model in INT4 as a device takes it, made where it is not there; nothing stored changes.
+    """Return the model in INT4 for a device, after converting it if needed.
 
-    Blocks; all heavy work is done by child processes.
+    The user's stored models are not changed. Blocks; all heavy work is done in child processes.
 
     Args:
         source: of the model.
-        wanted: what the device wants.
-        settings: tell the home folder.
-        access: to the hub, if the model is downloaded; by default that of the environment.
-        progress: told of each step, from the calling thread.
-        cancel: when set, the work ends and leaves nothing that looks finished.
+        wanted: INT4 settings that the device requires.
+        settings: for the home folder.
+        access: access to the hub for a download; by default from the environment.
+        progress: called with each step, from the calling thread.
+        cancel: when set, the work ends and leaves no incomplete model.
 
     Raises:
-        NotAModelError: it comes in INT4 of another kind, or its folder is gone.
+        NotAModelError: the source is INT4 with other settings, or its folder is missing.
         PaddockError: see :func:`core.store.subprocesses.convert_in_process`.
     """
     store = ModelStore(settings)
@@ -87,20 +87,20 @@ def have_for_device(
     if found is not None:
         return store.verify(found, full=False)
     stored = store.get(source, Precision.INT4)
-    if stored is not None and stored.came_so:
-        raise _another_kind(source, stored)
-    folder = _here(source, settings)
+    if stored is not None and stored.kept_unchanged:
+        raise _unsuitable(source, stored)
+    folder = _local_weights(source, settings)
     if folder is None and source.kind is not SourceKind.HUB:
         raise NotAModelError(
-            f"The folder {source.location} is gone; put it back, or choose another precision for "
-            "the NPU."
+            f"The folder {source.location} is missing. Restore it, or choose another precision "
+            "for the NPU."
         )
-    if folder is None and source.model is None:  # the catalogue's all come as checkpoints
+    if folder is None and source.model is None:  # models of the catalogue are all checkpoints
         done = fetch_in_process(
             source, settings=settings, access=access, progress=progress, cancel=cancel
         )
         folder = done.folder
-    if folder is None or not _came_in_int4(folder):
+    if folder is None or not _is_int4_ir(folder):
         return convert_in_process(
             source,
             Precision.INT4,
@@ -120,35 +120,36 @@ def have_for_device(
         cancel=cancel,
     )
     if not stored.suits(wanted):
-        raise _another_kind(source, stored)
+        raise _unsuitable(source, stored)
     return stored
 
 
 def npu_weights_bytes(settings: Settings) -> int:
-    """What the NPU's own take on disk."""
+    """Return the disk space in bytes of all INT4 models for an NPU."""
     return folder_bytes(settings.npu_models_dir.parent)
 
 
 def remove_npu_weights(settings: Settings) -> int:
-    """Remove them all, and return the bytes freed.
+    """Remove all INT4 models for an NPU, and return the bytes freed.
 
     Raises:
-        ModelBusyError: one is being made, or a file cannot be removed.
+        ModelBusyError: one is being converted, or a file cannot be removed.
     """
     models = settings.npu_models_dir
     folders = Folders(models, settings.models_dir / ".work")
     there = {(path.parent.name, Precision.INT4) for path in models.glob(f"[!.]*/{Precision.INT4}")}
     with ExitStack() as held:
         for key, precision in sorted(there | folders.leftovers()):
-            if not held.enter_context(folders.if_idle(key, precision)):
+            if not held.enter_context(folders.try_lock(key, precision)):
                 raise ModelBusyError(
-                    f"{key} in {precision.label} is being made; stop that first, or wait for it."
+                    f"{key} in {precision.label} is being converted. Stop the conversion first, "
+                    "or wait until it ends."
                 )
         return remove_folder(models.parent, "INT4 models for an NPU")
 
 
-def _here(source: Source, settings: Settings) -> Path | None:
-    """What of the model is on this machine that INT4 can be made from."""
+def _local_weights(source: Source, settings: Settings) -> Path | None:
+    """Return weights on this machine that can be converted to INT4."""
     folder = original_folder(source, settings)
     if folder is not None:
         return folder
@@ -156,13 +157,13 @@ def _here(source: Source, settings: Settings) -> Path | None:
     return stored.folder if stored is not None else None
 
 
-def _came_in_int4(folder: Path) -> bool:
+def _is_int4_ir(folder: Path) -> bool:
     return is_ir(folder) and of_folder(folder).precision is Precision.INT4
 
 
-def _another_kind(source: Source, stored: StoredModel) -> NotAModelError:
+def _unsuitable(source: Source, stored: StoredModel) -> NotAModelError:
     how = stored.int4.text if stored.int4 is not None else "settings unknown"
     return NotAModelError(
-        f"{source.title} comes in INT4 that an NPU does not take ({how}); give its "
-        "original checkpoint, or a version that was made for NPUs."
+        f"The INT4 weights of {source.title} do not run on an NPU ({how}). Use its original "
+        "checkpoint, or a version for NPUs."
     )

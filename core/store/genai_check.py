@@ -1,14 +1,15 @@
-"""Checks, once, whether OpenVINO GenAI computes an architecture as Optimum Intel does.
+"""Check, once, whether OpenVINO GenAI gives the same results as Optimum Intel for an architecture.
 
-GenAI replaces each attention of an IR by its paged attention, and some architectures lose a part of
-their attention on the way, without an error: MPT and Falcon their ALiBi biases, GPT-Neo its local
-window, longrope the switch of its frequencies in the middle of a text. So the configuration of a
-model is scaled down to a *twin* of two layers with random weights, window 16 and original length
-24, and both runtimes continue the same texts with it, some longer than these, in FP32 and with
-exact hints. They agree within rounding (0.0000 in log-probability) or are apart (0.4 and more).
+GenAI replaces each attention of an IR by paged attention, and some architectures lose a part of
+their attention in this transformation, without an error: MPT and Falcon their ALiBi biases, GPT-Neo
+its local window, longrope the switch of its frequencies in the middle of a text. Therefore the
+configuration of a model is scaled down to a tiny random model of two layers, window 16 and original
+context length 24, and both runtimes continue the same texts with it, some of them longer than the
+window and the context length, in FP32 and with exact hints. They either agree within rounding
+(0.0000 in log-probability) or clearly differ (0.4 and more).
 
-A result holds for a processor, the versions of the libraries and the twin's configuration, which
-the models of one family share whatever their size. It is kept in the home folder and in the
+A result is valid for a processor, the versions of the libraries and the scaled-down configuration,
+which the models of one family share whatever their size. It is stored in the home folder and in the
 manifest of each stored model.
 """
 
@@ -37,8 +38,9 @@ from core.store.weights import read_weights
 log = logging.getLogger(__name__)
 
 TOLERANCE = 0.02
-"""Largest difference of a token's log-probability that is rounding. Measured under exact hints over
-the architectures that Optimum exports: 0.0000 where the two agree, 0.41 at least elsewhere."""
+"""Largest difference of a token's log-probability that counts as rounding. Measured with exact
+hints for the architectures that Optimum exports: 0.0000 if the runtimes agree, otherwise at least
+0.41."""
 
 EXACT_HINTS = {
     "INFERENCE_PRECISION_HINT": "f32",
@@ -56,11 +58,12 @@ KNOWN_EXACT = frozenset(
         "1245ba4e2954de7b",  # Mistral without a window
     )
 )
-"""Twins, with the libraries' versions, of the models that come with Paddock and of the catalogue's
-architectures. The tests check them, so that nobody waits for a check before a first answer."""
+"""Keys of scaled-down configurations and library versions for which the check has passed: those of
+the models that come with Paddock and of the architectures of the catalogue. The tests verify them,
+so that no user waits for a check before the first answer."""
 
 _LIBRARIES = ("openvino", "openvino-genai", "optimum-intel", "transformers")
-"""What a result depends on."""
+"""Libraries on whose versions a result depends."""
 
 _WINDOW = 16
 _ORIGINAL_LENGTH = 24
@@ -68,55 +71,55 @@ _POSITIONS = 128
 _VOCABULARY = 256
 _HEAD_SIZE = 32
 _PROMPT_PIECE = 16
-"""Prompt tokens that GenAI reads in one step here, so that a prompt is read in several pieces."""
+"""Prompt tokens that GenAI processes in one step here, so that a prompt takes several steps."""
 
 _TEXTS = ((12, 40), (40, 12))
-"""Prompt and new tokens: one text crosses the window while it is generated, one in its prompt."""
+"""Prompt and new tokens: one text exceeds the window during generation, one in its prompt."""
 
 
 def is_current(check: GenAICheck | None, folder: Path) -> bool:
-    """Whether a result holds for the stored model in ``folder`` with the libraries of today."""
+    """Return whether a result is valid for the stored model and the installed libraries."""
     if check is None:
         return False
     return check.outcome is GenAIOutcome.STATE or check.key == _key(_config(folder))
 
 
-def known_check(folder: Path, kept: Path) -> GenAICheck | None:
-    """The result for the stored model in ``folder`` where it is known without a check.
+def known_check(folder: Path, results_file: Path) -> GenAICheck | None:
+    """Return the result for the stored model in ``folder``, or None if a check is needed.
 
     Args:
         folder: of the model.
-        kept: the file of all results.
+        results_file: file with all results.
     """
     if states := read_weights(folder).other_states:
         return GenAICheck(key="", outcome=GenAIOutcome.STATE, detail=", ".join(states[:3]))
     config = _config(folder)
-    if twin_key(config) in KNOWN_EXACT:
+    if architecture_key(config) in KNOWN_EXACT:
         return GenAICheck(key=_key(config), outcome=GenAIOutcome.EXACT, difference=0.0)
-    return _read(kept).get(_key(config))
+    return _read(results_file).get(_key(config))
 
 
-def genai_check(folder: Path, kept: Path) -> GenAICheck:
-    """The result for the stored model in ``folder``: one that is known, or of a check made now.
+def genai_check(folder: Path, results_file: Path) -> GenAICheck:
+    """Return the result for the stored model in ``folder``, known or from a check that runs now.
 
-    A check takes a second, and some more where the conversion libraries are not loaded yet.
+    A check takes a second, and a few more if the conversion libraries are not loaded yet.
 
     Args:
         folder: of the model.
-        kept: the file of all results.
+        results_file: file with all results.
     """
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(kept.with_suffix(".lock")):
-        if (known := known_check(folder, kept)) is not None:
+    results_file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(results_file.with_suffix(".lock")):
+        if (known := known_check(folder, results_file)) is not None:
             return known
         config = _config(folder)
-        check = check_twin(config).model_copy(update={"key": _key(config)})
-        rows = [*_read(kept).values(), check]
-        aside = kept.with_suffix(".new")
+        check = compare_runtimes(config).model_copy(update={"key": _key(config)})
+        rows = [*_read(results_file).values(), check]
+        aside = results_file.with_suffix(".new")
         aside.write_text(
             json.dumps([row.model_dump(mode="json") for row in rows], indent=2), encoding="utf-8"
         )
-        aside.replace(kept)
+        aside.replace(results_file)
         return check
 
 
@@ -125,13 +128,15 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _key(config: Mapping[str, Any]) -> str:
-    return _digest([twin_key(config), host_facts().cpu])
+    return _digest([architecture_key(config), host_facts().cpu])
 
 
-def twin_key(config: Mapping[str, Any]) -> str:
-    """Key of a configuration's twin with these libraries: models that differ in size alone have the
-    same."""
-    return _digest([twin_config(config), _versions()])
+def architecture_key(config: Mapping[str, Any]) -> str:
+    """Return the key of an architecture with the installed libraries.
+
+    Models that only differ in size have the same key.
+    """
+    return _digest([scaled_down_config(config), _versions()])
 
 
 @cache
@@ -139,19 +144,19 @@ def _versions() -> list[str]:
     return [metadata.version(name) for name in _LIBRARIES]
 
 
-def _read(kept: Path) -> dict[str, GenAICheck]:
+def _read(results_file: Path) -> dict[str, GenAICheck]:
     try:
-        rows = json.loads(kept.read_text(encoding="utf-8"))
+        rows = json.loads(results_file.read_text(encoding="utf-8"))
         results = [GenAICheck.model_validate(row) for row in rows]
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, ValidationError) as error:
-        log.warning("%s cannot be read, so its checks are made anew: %s", kept, error)
+        log.warning("%s cannot be read; its checks are repeated: %s", results_file, error)
         return {}
     return {result.key: result for result in results}
 
 
-# The twin's configuration
+# The scaled-down configuration
 
 _IRRELEVANT = (
     "_name_or_path",
@@ -168,7 +173,7 @@ _IRRELEVANT = (
     "use_cache",
     "vocab_size",
 )
-"""Settings that tell nothing of the attention, beside token ids, epsilons and dropout rates."""
+"""Fields that do not affect the attention, besides token ids, epsilons and dropout rates."""
 
 _IRRELEVANT_ENDINGS = ("_token_id", "_eps", "_epsilon", "dropout", "_pdrop")
 
@@ -199,46 +204,46 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_exp
 _CHOSEN_EXPERTS = ("num_experts_per_tok", "moe_top_k", "num_experts_per_token")
 
 
-def twin_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's configuration scaled down, as ``config.json`` has it.
+def scaled_down_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Scale down a model's ``config.json``.
 
-    What shapes the attention is kept: kind, biases, windows, grouped heads, how positions enter,
-    the kinds of layers. Heads get 32 elements; their number stays a power of two or none, on which
-    ALiBi's slopes depend.
+    Everything that affects the attention is kept: type, biases, windows, grouped heads, position
+    encoding, kinds of layers. The head size becomes 32. The number of heads stays a power of two,
+    or not a power of two, because ALiBi's slopes depend on it.
     """
     heads = _first(config, _HEADS) or 4
     longest, original = _first(config, _LENGTHS), config.get("original_max_position_embeddings")
     own_size = config.get("head_dim")
     usual_size = (_first(config, _WIDTHS) or 0) // heads
     few = 4 if heads & (heads - 1) == 0 else 6
-    layers = _kept_layers(config)
-    twin: dict[str, Any] = {}
+    layers = _selected_layers(config)
+    scaled: dict[str, Any] = {}
     for name, value in config.items():
         if value is None or name in _IRRELEVANT or name.endswith(_IRRELEVANT_ENDINGS):
             continue
         if name == "head_dim":
             if own_size != usual_size:
-                twin[name] = _HEAD_SIZE
+                scaled[name] = _HEAD_SIZE
         elif name in _KV_HEADS:
             if value != heads:
-                twin[name] = 1 if value == 1 else few // 2
+                scaled[name] = 1 if value == 1 else few // 2
         elif name == "attention_types":
             kinds = config.get("attention_layers") or []
-            twin[name] = [[[kinds[index] for index in layers], 1]] if kinds else value
+            scaled[name] = [[[kinds[index] for index in layers], 1]] if kinds else value
         elif isinstance(value, list) and len(value) == _layer_count(config):
-            twin[name] = [value[index] for index in layers]
+            scaled[name] = [value[index] for index in layers]
         elif name in ("rope_parameters", "rope_scaling"):
-            twin[name] = _scaled_rope(value)
+            scaled[name] = _scaled_rope(value)
         elif name == "word_embed_proj_dim":
-            twin[name] = few * _HEAD_SIZE // (1 if value == config.get("hidden_size") else 2)
+            scaled[name] = few * _HEAD_SIZE // (1 if value == config.get("hidden_size") else 2)
         else:
-            twin[name] = _scaled(name, value, few, len(layers))
-    if "max_window_layers" in twin:
-        among = 0 < twin["max_window_layers"] < (_layer_count(config) or 0)
-        twin["max_window_layers"] = 1 if among else min(twin["max_window_layers"], 2)
-    if original is not None and original == longest:  # nothing changes within the positions
-        twin["original_max_position_embeddings"] = _POSITIONS
-    return twin
+            scaled[name] = _scaled(name, value, few, len(layers))
+    if "max_window_layers" in scaled:
+        among = 0 < scaled["max_window_layers"] < (_layer_count(config) or 0)
+        scaled["max_window_layers"] = 1 if among else min(scaled["max_window_layers"], 2)
+    if original is not None and original == longest:  # no switch within the context length
+        scaled["original_max_position_embeddings"] = _POSITIONS
+    return scaled
 
 
 def _scaled(name: str, value: Any, heads: int, layers: int) -> Any:
@@ -268,7 +273,7 @@ def _scaled(name: str, value: Any, heads: int, layers: int) -> Any:
 
 
 def _scaled_rope(rope: Any) -> Any:
-    """The settings of rotary positions, for heads of 32 elements."""
+    """Scale down the rotary embedding's settings to a head size of 32."""
     if not isinstance(rope, dict):
         return rope
     scaled = _scaled("", rope, 4, 2)
@@ -280,15 +285,15 @@ def _scaled_rope(rope: Any) -> Any:
     return scaled
 
 
-def _kept_layers(config: Mapping[str, Any]) -> list[int]:
-    """Indices of the first layer of each kind, two at least."""
+def _selected_layers(config: Mapping[str, Any]) -> list[int]:
+    """Return the indices of the first layer of each kind, at least two."""
     count = _layer_count(config) or 2
     lists = [value for value in config.values() if isinstance(value, list) and len(value) == count]
     kinds: dict[str, int] = {}
     for index in range(count):
         kinds.setdefault(json.dumps([each[index] for each in lists], default=str), index)
-    kept = list(kinds.values())[:4] if lists else [0]
-    return kept if len(kept) > 1 else [0, min(1, count - 1)]
+    selected = list(kinds.values())[:4] if lists else [0]
+    return selected if len(selected) > 1 else [0, min(1, count - 1)]
 
 
 def _layer_count(config: Mapping[str, Any]) -> int | None:
@@ -304,19 +309,20 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-# The check itself
+# The check
 
 
-def check_twin(config: Mapping[str, Any]) -> GenAICheck:
-    """Make the twin of a configuration and let both runtimes continue the same texts with it."""
-    key = twin_key(config)
+def compare_runtimes(config: Mapping[str, Any]) -> GenAICheck:
+    """Create a tiny model from a configuration and compare the runtimes' continuations of texts."""
+    key = architecture_key(config)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
-            _make_twin(twin_config(config), folder)
+            _write_tiny_model(scaled_down_config(config), folder)
             expected = [_by_optimum(folder, *text) for text in _TEXTS]
         except LIBRARY_ERRORS as error:
-            log.info("no twin of %s can be made: %s", config.get("model_type"), first_line(error))
+            model_type = config.get("model_type")
+            log.info("No tiny model of %s can be created: %s", model_type, first_line(error))
             return GenAICheck(key=key, outcome=GenAIOutcome.UNCHECKED, detail=first_line(error))
         try:
             found = [_by_genai(folder, *text) for text in _TEXTS]
@@ -328,22 +334,24 @@ def check_twin(config: Mapping[str, Any]) -> GenAICheck:
 
 
 _Continuation = list[tuple[int, float]]
-"""New token ids with the natural logarithms of their probabilities."""
+"""New token ids with their log-probabilities (natural logarithm)."""
 
 
 def _difference(expected: _Continuation, found: _Continuation) -> float:
-    """Largest difference of a logarithm, up to the first token that differs: from there on the two
-    continue different texts."""
+    """Return the largest difference of log-probabilities, up to the first token that differs.
+
+    After it the runtimes continue different texts.
+    """
     largest = 0.0
-    for (id, one), (other_id, other) in zip(expected, found, strict=True):
-        largest = max(largest, abs(one - other))
-        if id != other_id:
+    for (token, value), (other_token, other) in zip(expected, found, strict=True):
+        largest = max(largest, abs(value - other))
+        if token != other_token:
             break
     return largest
 
 
-def _make_twin(config: Mapping[str, Any], folder: Path) -> None:
-    """Write the twin's IR and a tokenizer for GenAI's pipeline, which wants to have one."""
+def _write_tiny_model(config: Mapping[str, Any], folder: Path) -> None:
+    """Write the tiny model's IR, and a tokenizer, which GenAI's pipeline requires."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
@@ -357,15 +365,15 @@ def _make_twin(config: Mapping[str, Any], folder: Path) -> None:
         model = AutoModelForCausalLM.from_config(made, dtype=torch.float32).eval()
         with torch.no_grad():
             for parameter in model.parameters():
-                if parameter.ndim == 1:  # norms of one and biases of zero would hide a mistake
+                if parameter.ndim == 1:  # norms of one and biases of zero would hide an error
                     parameter.add_(0.05 * torch.randn_like(parameter))
     model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0)
-    tokenizer = _letters()
+    tokenizer = _tiny_tokenizer()
     export(model, tokenizer, folder)
     write_openvino_tokenizer(tokenizer, folder)
 
 
-def _letters() -> Any:
+def _tiny_tokenizer() -> Any:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -379,12 +387,12 @@ def _prompt(length: int) -> list[int]:
 
 
 def _by_optimum(folder: Path, prompt: int, new: int) -> _Continuation:
-    """Optimum's greedy continuation of a text."""
+    """Return Optimum's greedy continuation of a text."""
     import torch
     from transformers import GenerationConfig
 
     model = load_optimum_model(folder, "CPU", EXACT_HINTS)
-    model.generation_config = GenerationConfig()  # its end token would end the text
+    model.generation_config = GenerationConfig()  # without an end token, which would end the text
     ids = torch.tensor([_prompt(prompt)])
     answer = model.generate(
         ids,
@@ -404,7 +412,7 @@ def _by_optimum(folder: Path, prompt: int, new: int) -> _Continuation:
 
 
 def _by_genai(folder: Path, prompt: int, new: int) -> _Continuation:
-    """GenAI's greedy continuation of the same text."""
+    """Return GenAI's greedy continuation of the same text."""
     import numpy as np
     import openvino
     import openvino_genai

@@ -1,8 +1,8 @@
-"""Asks a Hugging Face hub what a model consists of, and fetches the files that are needed.
+"""List a model's files on a Hugging Face hub, and download those that are needed.
 
-What has been fetched completely is not asked for again, so a model once here is usable without a
-network. Whatever the person has set up for ``huggingface_hub`` itself (a stored token, a cache) is
-left alone: a call uses the :class:`HubAccess` it is given and nothing else.
+A complete download is not requested again, so a downloaded model works without a network. The
+user's own setup of ``huggingface_hub`` (a stored token, a cache) is not used: a call only uses the
+:class:`HubAccess` it is given.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from core.errors import DiskFullError, PersonMistake, StoppedError
-from core.store.download import count, fetch_file
+from core.store.download import count_bytes, fetch_file
 from core.store.files import free_bytes
 from core.store.hub_errors import offline_error, readable_errors
 from core.store.hub_listing import (
     Listing,
+    check_no_custom_code,
     is_weights,
     list_files,
     read_config,
-    refuse_code,
-    remove_strangers,
+    remove_stale_files,
     request_headers,
     wanted_files,
 )
 from core.store.progress import Progress, ProgressCallback, Stage, Transfer
-from core.store.transfer import Courier, carry_out
+from core.store.transfer import DownloadState, run_in_thread
 
 COMPLETE_MARK = "paddock-download.json"
-"""Written last: the revision and the sizes of the files of a complete download."""
+"""Written last; contains the revision and the file sizes of a complete download."""
 
 __all__ = [
     "Download",
@@ -53,14 +53,14 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True)
 class HubAccess:
-    """How a hub is asked."""
+    """Token, endpoint and offline mode for requests to a hub."""
 
     token: str | None = field(default=None, repr=False)
-    """Never logged, shown or written."""
+    """Never logged, shown or stored."""
     endpoint: str | None = None
-    """Address of a mirror or private hub; None for huggingface.co."""
+    """URL of a mirror or private hub; None for huggingface.co."""
     offline: bool = False
-    """Ask nothing."""
+    """Send no requests."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token", (self.token or "").strip() or None)
@@ -68,7 +68,7 @@ class HubAccess:
 
     @classmethod
     def from_environment(cls) -> HubAccess:
-        """As ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE`` say."""
+        """Read ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE``."""
         return cls(
             token=os.environ.get("HF_TOKEN"),
             endpoint=os.environ.get("HF_ENDPOINT"),
@@ -78,23 +78,23 @@ class HubAccess:
 
 @dataclass(frozen=True)
 class HubModel:
-    """What the hub says of a model before anything is fetched."""
+    """Description of a model on the hub, before it is downloaded."""
 
     hub_id: str
     revision: str
     """Commit of the hub's repository."""
     files: dict[str, int]
-    """Name and bytes of each file that would be fetched."""
+    """Name and size in bytes of each file that would be downloaded."""
     total_bytes: int
     gated: bool
-    """Whether a licence must be accepted, and a token given, to fetch it."""
+    """Whether the download requires an accepted licence and a token."""
     config: dict[str, Any] | None
-    """Its ``config.json``; None where that may not be read yet, or is unreasonably large."""
+    """Its ``config.json``; None if access is not granted yet, or the file is too large."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """A checkpoint that lies complete on disk."""
+    """A complete download."""
 
     folder: Path
     revision: str
@@ -102,19 +102,19 @@ class Download:
 
 
 def describe(hub_id: str, access: HubAccess | None = None) -> HubModel:
-    """Ask the hub what ``hub_id`` consists of; of its files, ``config.json`` alone is read.
+    """List the files of ``hub_id`` on the hub and read its ``config.json``; download nothing else.
 
     Args:
         hub_id: org/name.
-        access: how to ask; by default as the environment says.
+        access: access to the hub; by default from the environment.
 
     Raises:
-        UnknownModelError: the hub has no such model, or not for this person.
+        UnknownModelError: the model does not exist on the hub, or is not visible to this user.
         GatedModelError: the token is not accepted.
-        NotAModelError: it is no causal language model, has no usable weights, or wants its own
-            code run.
+        NotAModelError: it is not a causal language model, has no usable weights, or requires its
+            own code.
         HubError: no network, offline, or the hub failed.
-        PersonMistake: the token or the endpoint cannot be right.
+        PersonMistake: the token or the endpoint is not valid.
     """
     access = _checked(hub_id, access)
     with readable_errors(hub_id, access):
@@ -138,74 +138,77 @@ def fetch(
     access: HubAccess | None = None,
     cancel: threading.Event | None = None,
 ) -> Download:
-    """Fetch ``hub_id`` into ``folder``, or return it at once where it is there already.
+    """Download ``hub_id`` into ``folder``; return at once if the download is complete already.
 
-    A download that broke, was stopped or killed is continued by the next call. The checksums that
-    the hub states are checked.
+    The next call resumes a download that failed, was stopped or killed. Checksums reported by the
+    hub are verified.
 
     Args:
         hub_id: org/name.
-        folder: of this model alone; made if need be. One process at a time may fetch into it.
-        on_progress: told of bytes, rate and time left, at most four times a second, from the
+        folder: folder of this model alone; created if missing. Only one process at a time may
+            download into it.
+        on_progress: called with bytes, rate and time left, at most four times a second, from the
             calling thread.
-        access: how to ask; by default as the environment says.
+        access: access to the hub; by default from the environment.
         cancel: when set, the call ends within a second.
 
     Raises:
-        StoppedError: ``cancel`` was set; what came is kept.
-        DiskFullError: it does not fit the disk.
-        PaddockError: what :func:`describe` raises; HubError also where the connection broke too
-            often, a checksum is wrong, or the folder cannot be written to.
+        StoppedError: ``cancel`` was set; partial files are kept.
+        DiskFullError: not enough free disk space.
+        PaddockError: what :func:`describe` raises; HubError also if the connection broke too
+            often, a checksum differs, or the folder cannot be written to.
     """
     done = completed(folder)
     if done is not None:
         return done
     access = _checked(hub_id, access)
 
-    def stop_asked() -> None:
+    def check_stop() -> None:
         if cancel is not None and cancel.is_set():
             raise StoppedError(
-                f"Fetching {hub_id} was stopped; the {fetched_bytes(folder) / 1e6:.0f} MB that are "
-                "here are kept, and the next attempt goes on from there."
+                f"The download of {hub_id} was stopped. The "
+                f"{fetched_bytes(folder) / 1e6:.0f} MB on disk are kept, and the next attempt "
+                "resumes there."
             )
 
-    def tell(message: str, transfer: Transfer | None) -> None:
+    def report(message: str, transfer: Transfer | None) -> None:
         on_progress(Progress(Stage.FETCHING, message, None, transfer))
 
-    def work(courier: Courier) -> Download:
+    def work(state: DownloadState) -> Download:
         listing = list_files(hub_id, access)
-        with courier.guard():
+        with state.writing():
             folder.mkdir(parents=True, exist_ok=True)
-            remove_strangers(folder, listing.files)
-        count(listing.files, folder, courier)
-        _check_space(hub_id, folder, courier.total - courier.done)
+            remove_stale_files(folder, listing.files)
+        count_bytes(listing.files, folder, state)
+        _check_space(hub_id, folder, state.total - state.done)
         headers = request_headers(access)
-        looked_into = False
+        checked = False
         for file in listing.files:
-            if is_weights(file.name) and not looked_into:
-                refuse_code(hub_id, folder)
-                looked_into = True
-            courier.message = f"Fetching {hub_id} ({file.name})."
-            fetch_file(file, folder, headers, courier)
-        with courier.guard():
+            if is_weights(file.name) and not checked:
+                check_no_custom_code(hub_id, folder)
+                checked = True
+            state.message = f"Downloading {hub_id} ({file.name})."
+            fetch_file(file, folder, headers, state)
+        with state.writing():
             _write_mark(folder, listing)
         return Download(folder, listing.revision)
 
-    on_progress(Progress(Stage.FETCHING, f"Asking the hub for {hub_id}.", None))
+    message = f"Listing the files of {hub_id} on the Hugging Face Hub."
+    on_progress(Progress(Stage.FETCHING, message, None))
     with readable_errors(hub_id, access):
-        return carry_out(work, tell, stop_asked)
+        return run_in_thread(work, report, check_stop)
 
 
 def completed(folder: Path) -> Download | None:
-    """The download in ``folder`` if all of it is there."""
+    """Return the download in ``folder``, or None if it is not complete."""
     try:
         mark = json.loads((folder / COMPLETE_MARK).read_text(encoding="utf-8"))
         files = mark["files"]
-        if isinstance(files, list):  # as it was written before sizes were kept
+        if isinstance(files, list):  # format of earlier versions, without sizes
             files = dict.fromkeys(files)
         for name, size in files.items():
-            there = (folder / name).stat().st_size
-            if size is not None and there != size:
+            actual = (folder / name).stat().st_size
+            if size is not None and actual != size:
                 return None
         return Download(folder, str(mark["revision"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -213,7 +216,7 @@ def completed(folder: Path) -> Download | None:
 
 
 def fetched_bytes(folder: Path) -> int:
-    """Bytes of a model that are in ``folder``, however far its download has come."""
+    """Return the downloaded bytes in ``folder``, partial files included."""
     total = 0
     for path in folder.glob("*"):
         if path.name.startswith(COMPLETE_MARK):
@@ -226,18 +229,19 @@ def fetched_bytes(folder: Path) -> int:
 
 
 def _checked(hub_id: str, access: HubAccess | None) -> HubAccess:
-    """The access to use, after a look for mistakes that would only show in unreadable errors."""
+    """Return the access to use, after checks for mistakes that httpx reports incomprehensibly."""
     access = access or HubAccess.from_environment()
     if access.offline:
         raise offline_error(hub_id)
     if access.token is not None and not _TOKEN.fullmatch(access.token):
         raise PersonMistake(
-            "The access token holds characters that no token has; copy it again from your "
-            "account's settings at the hub."
+            "The access token contains invalid characters. Copy it again from the settings of "
+            "your Hugging Face account."
         )
     if access.endpoint is not None and not _is_web_address(access.endpoint):
         raise PersonMistake(
-            "The hub's address is not one; set HF_ENDPOINT to an address that begins with https://."
+            "The address of the hub is not a valid URL. Set HF_ENDPOINT to a URL that begins with "
+            "https://."
         )
     return access
 
@@ -254,8 +258,8 @@ def _check_space(hub_id: str, folder: Path, needed: int) -> None:
     free = free_bytes(folder)
     if needed > free:
         raise DiskFullError(
-            f"Fetching {hub_id} needs {needed / 1e9:.1f} GB more and the disk has "
-            f"{free / 1e9:.1f} GB free; make room, or set PADDOCK_HOME to a larger disk."
+            f"Downloading {hub_id} needs {needed / 1e9:.1f} GB more and the disk has "
+            f"{free / 1e9:.1f} GB free. Free disk space, or set PADDOCK_HOME to a larger disk."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a hub, the network or the disk says during a download, as sentences for a person."""
+"""Errors of the hub, the network and the disk during a download, as messages for the user."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from core.errors import DiskFullError, GatedModelError, HubError, PaddockError, UnknownModelError
-from core.store.download import BrokenDownload, WrongContent
+from core.store.download import BrokenDownload, ChecksumMismatch
 from core.store.files import has_no_space
-from core.store.hub_listing import NotAHub
+from core.store.hub_listing import InvalidHubResponse
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -21,18 +21,18 @@ PUBLIC_HUB = "https://huggingface.co"
 
 
 def offline_error(hub_id: str) -> HubError:
-    """The model would have to be fetched, and that is switched off."""
+    """Return the error for a model that must be downloaded while Paddock is offline."""
     return HubError(
-        f"{hub_id} is not on this machine and Paddock is set to stay offline; turn the offline "
-        "switch off and unset HF_HUB_OFFLINE, or give the path of a local folder."
+        f"{hub_id} is not on this machine and Paddock is offline. Turn off the Offline switch and "
+        "unset HF_HUB_OFFLINE, or enter the path of a local folder."
     )
 
 
 @contextmanager
 def readable_errors(hub_id: str, access: HubAccess) -> Iterator[None]:
-    """Raise errors of Paddock's for whatever asking the hub for ``hub_id`` may raise.
+    """Convert the exceptions of requests for ``hub_id`` to ``PaddockError``.
 
-    None of their texts holds the token, and neither do the errors behind them.
+    Neither the messages nor the causes of the errors contain the token.
     """
     import httpx
     from huggingface_hub import errors
@@ -45,40 +45,40 @@ def readable_errors(hub_id: str, access: HubAccess) -> Iterator[None]:
         raise offline_error(hub_id) from error
     except errors.HFValidationError as error:
         raise UnknownModelError(
-            f"{hub_id} is not a Hugging Face id; give it as org/name, as it stands on the model's "
+            f"{hub_id} is not a Hugging Face id. Enter it as org/name, as shown on the model's "
             "page."
         ) from error
     except errors.HfHubHTTPError as error:
         raise _refusal(hub_id, access, error) from error
     except BrokenDownload as error:
         raise HubError(
-            f"The connection broke while {error} of {hub_id} was fetched; check the network and "
-            "try again, it will go on from there."
+            f"The connection broke while downloading {error} of {hub_id}. Check the network and "
+            "try again; the download resumes where it stopped."
         ) from error
-    except WrongContent as error:
+    except ChecksumMismatch as error:
         raise HubError(
-            f"What came as {error} of {hub_id} does not have the checksum that the hub states, so "
-            "it was thrown away; try again, and if that does not help, use another network."
+            f"The downloaded {error} of {hub_id} does not match the checksum on the hub and was "
+            "deleted. Try again, and if that does not help, use another network."
         ) from error
     except (httpx.HTTPError, errors.LocalEntryNotFoundError, ConnectionError) as error:
         raise HubError(
-            f"{hub_id} is not on this machine and {_name(access)} cannot be reached; check the "
-            "network, or give the path of a local folder."
+            f"{hub_id} is not on this machine and {_name(access)} cannot be reached. Check the "
+            "network, or enter the path of a local folder."
         ) from error
     except OSError as error:
         if has_no_space(error):
             raise DiskFullError(
-                f"The disk became full while {hub_id} was fetched; make room and try again, it "
-                "will go on from there."
+                f"The disk became full while downloading {hub_id}. Free disk space and try again; "
+                "the download resumes where it stopped."
             ) from error
         raise HubError(
-            f"What was fetched of {hub_id} cannot be saved ({error.strerror or error}); check the "
-            "permissions of the home folder, or set PADDOCK_HOME to a folder of yours."
+            f"The download of {hub_id} cannot be saved ({error.strerror or error}). Check the "
+            "permissions of the home folder, or set PADDOCK_HOME to a folder you can write to."
         ) from error
-    except NotAHub as error:
+    except InvalidHubResponse as error:
         raise HubError(
-            f"{_name(access).capitalize()} did not answer as a Hugging Face hub does when asked "
-            f"for {hub_id}; check HF_ENDPOINT."
+            f"{_subject(access)} did not respond like a Hugging Face hub to a request for "
+            f"{hub_id}. Check HF_ENDPOINT."
         ) from error
 
 
@@ -90,34 +90,40 @@ def _refusal(hub_id: str, access: HubAccess, error: HfHubHTTPError) -> HubError 
         page = f"{access.endpoint or PUBLIC_HUB}/{hub_id}"
         if status == 403:
             return GatedModelError(
-                f"{hub_id} is gated and the account of the token has no access yet: accept its "
+                f"{hub_id} is gated and the account of the token has no access yet. Accept its "
                 f"licence at {page} and wait until access is granted, or use a token (HF_TOKEN) "
-                "that may read gated repositories."
+                "with permission to read gated repositories."
             )
         return GatedModelError(
-            f"{hub_id} is gated: accept its licence at {page}, then give a token of the same "
+            f"{hub_id} is gated. Accept its licence at {page}, then provide a token of the same "
             "account (HF_TOKEN, or the field on the Models page)."
         )
     if status == 401 and access.token:
         return GatedModelError(
-            f"The hub does not accept the token when asked for {hub_id}; make a new one in your "
-            "account's settings at the hub, and give that (HF_TOKEN, or the field on the Models "
-            "page)."
+            f"The Hugging Face Hub rejected the token in a request for {hub_id}. Create a new "
+            "token in the settings of your Hugging Face account and provide it (HF_TOKEN, or the "
+            "field on the Models page)."
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return UnknownModelError(
-            f"The hub has no model {hub_id}, or it is private; check the spelling, or set "
-            "HF_TOKEN to a token that may read it."
+            f"The Hugging Face Hub has no model {hub_id}, or it is private. Check the spelling, or "
+            "set HF_TOKEN to a token with permission to read it."
         )
     return HubError(
-        f"{_name(access).capitalize()} answered {status} when asked for {hub_id}; try again later."
+        f"{_subject(access)} responded with status {status} to a request for {hub_id}. Try again "
+        "later."
     )
 
 
+def _subject(access: HubAccess) -> str:
+    name = _name(access)
+    return name[0].upper() + name[1:]
+
+
 def _name(access: HubAccess) -> str:
-    """The hub as a subject; credentials in its address are not repeated."""
+    """Return the name of the hub for messages, without credentials in its address."""
     if access.endpoint is None:
-        return "the hub"
+        return "the Hugging Face Hub"
     address = urlsplit(access.endpoint)
     port = f":{address.port}" if address.port else ""
     return f"the hub at {address.hostname}{port}"

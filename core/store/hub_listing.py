@@ -1,6 +1,6 @@
-"""What a repository at a hub consists of: which of its files make the model, and whether it is one.
+"""List a repository on a hub: select the files of the model and check that it is supported.
 
-Everything here is decided before weights are fetched.
+Everything here happens before weights are downloaded.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ from core.store.weights import IR_BIN, IR_XML
 if TYPE_CHECKING:
     from core.store.hub import HubAccess
 
-ANSWER_TIMEOUT_S = 10.0
-"""How long the hub may take to say what a model consists of."""
+RESPONSE_TIMEOUT_S = 10.0
+"""Timeout of requests for the file list and for ``config.json``."""
 
 LARGEST_CONFIG = 2 * 2**20
-"""Bytes of a ``config.json`` that is still looked into; real ones have a few thousand."""
+"""Largest ``config.json`` in bytes that is read; real ones have a few thousand."""
 
 _STEMS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
 _WEIGHTS = re.compile(r"(model.*\.safetensors|pytorch_model.*\.bin)(\.index\.json)?|openvino_.*")
 
 
-class NotAHub(Exception):
-    """What answers is no Hugging Face hub."""
+class InvalidHubResponse(Exception):
+    """The server's response is not that of a Hugging Face hub."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What the hub says of a repository."""
+    """Files of a repository that are needed."""
 
     revision: str
     """Commit."""
     files: list[RemoteFile]
-    """The wanted ones, small before large."""
+    """Needed files, configuration and tokenizer before weights."""
     gated: bool
-    """Whether a licence must be accepted to get the files."""
+    """Whether the download requires an accepted licence."""
 
     @property
     def total_bytes(self) -> int:
-        """Size of all wanted files."""
+        """Size of all needed files."""
         return sum(file.size for file in self.files)
 
 
 def wanted_files(names: Iterable[str]) -> list[str]:
-    """The files of a repository that make the model: weights once, tokenizer, configuration.
+    """Return the files of a repository that are needed: weights, tokenizer, configuration.
 
-    Safetensors are preferred to pickles, and OpenVINO IR is taken where it is all there is; code,
-    other frameworks' weights, subfolders and incomplete sets of shards are left where they are.
+    Safetensors are preferred to pickles; an OpenVINO IR is used if there are no other weights.
+    Code, weights of other frameworks, subfolders and incomplete sets of shards are ignored.
 
     Raises:
-        NotAModelError: the repository has no weights that can be read.
+        NotAModelError: the repository has no supported weights.
     """
     present = set(names)
     small = checkpoint.SMALL_FILES & present
@@ -70,13 +70,13 @@ def wanted_files(names: Iterable[str]) -> list[str]:
     if {IR_XML, IR_BIN} <= present:
         return sorted(small | {IR_XML, IR_BIN} | (checkpoint.IR_TOKENIZER_FILES & present))
     raise NotAModelError(
-        "The repository holds neither safetensors, nor pytorch_model.bin, nor OpenVINO weights; "
-        "choose the original repository of the model."
+        "The repository contains neither safetensors, nor pytorch_model.bin, nor OpenVINO "
+        "weights. Choose the original repository of the model."
     )
 
 
 def is_weights(name: str) -> bool:
-    """Whether a file holds weights, or lists or accompanies files that do."""
+    """Return whether a file contains weights, or is an index or companion of such files."""
     return _WEIGHTS.fullmatch(name) is not None
 
 
@@ -93,18 +93,18 @@ def _weights(present: set[str], stem: str, ending: str) -> set[str]:
 
 
 def request_headers(access: HubAccess) -> dict[str, str]:
-    """Headers of a request for a file: the token, if there is one, and who asks."""
+    """Return the headers of a request for a file: user agent, and the token if there is one."""
     from huggingface_hub.utils import build_hf_headers
 
-    _report_nothing()
+    _disable_telemetry()
     return build_hf_headers(token=access.token or False)
 
 
-def _report_nothing() -> None:
-    """Keep ``huggingface_hub`` from asking and telling the public hub things beside the matter.
+def _disable_telemetry() -> None:
+    """Disable the telemetry of ``huggingface_hub``.
 
-    It would look up, at huggingface.co whatever the endpoint, a list of programs to recognise the
-    caller by, and name that one and torch's version in each request.
+    It would download a list of known programs from huggingface.co, whatever the endpoint, and send
+    the name of the calling program and the version of torch with each request.
     """
     from huggingface_hub import constants
 
@@ -112,7 +112,8 @@ def _report_nothing() -> None:
 
 
 @contextmanager
-def _a_hub_answers() -> Iterator[None]:
+def _invalid_responses() -> Iterator[None]:
+    """Raise ``InvalidHubResponse`` if the response cannot be parsed."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
@@ -120,23 +121,24 @@ def _a_hub_answers() -> Iterator[None]:
     except (HfHubHTTPError, HFValidationError):
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise NotAHub(str(error)) from error
+        raise InvalidHubResponse(str(error)) from error
 
 
 def list_files(hub_id: str, access: HubAccess) -> Listing:
-    """Ask the hub which files a model has.
+    """List the files of a model on the hub.
 
     Raises:
-        NotAModelError: there is no configuration, tokenizer or weights among them.
-        NotAHub: what answers is no hub.
-        huggingface_hub.errors.HfHubHTTPError, httpx.HTTPError: the hub refused, or is not there.
+        NotAModelError: the configuration, the tokenizer or the weights are missing.
+        InvalidHubResponse: the server is not a Hugging Face hub.
+        huggingface_hub.errors.HfHubHTTPError, httpx.HTTPError: the hub refused the request, or
+            cannot be reached.
     """
     from huggingface_hub import HfApi, hf_hub_url
 
-    _report_nothing()
+    _disable_telemetry()
     api = HfApi(endpoint=access.endpoint, token=access.token or False)
-    with _a_hub_answers():
-        info = api.model_info(hub_id, files_metadata=True, timeout=ANSWER_TIMEOUT_S)
+    with _invalid_responses():
+        info = api.model_info(hub_id, files_metadata=True, timeout=RESPONSE_TIMEOUT_S)
     revision = info.sha or "main"
     known = {item.rfilename: item for item in info.siblings or []}
     names = wanted_files(known)
@@ -146,7 +148,7 @@ def list_files(hub_id: str, access: HubAccess) -> Listing:
         item = known[name]
         url = hf_hub_url(hub_id, name, revision=revision, endpoint=access.endpoint)
         if item.size is None:
-            files.append(_ask_for_file(name, url, revision, access))
+            files.append(_file_metadata(name, url, revision, access))
             continue
         files.append(
             RemoteFile(
@@ -162,20 +164,20 @@ def list_files(hub_id: str, access: HubAccess) -> Listing:
     return Listing(revision, files, bool(info.gated))
 
 
-def _ask_for_file(name: str, url: str, revision: str, access: HubAccess) -> RemoteFile:
-    """Size and checksum of one file, from a mirror whose listing does not have them."""
+def _file_metadata(name: str, url: str, revision: str, access: HubAccess) -> RemoteFile:
+    """Request size and checksum of one file, for mirrors whose file list lacks them."""
     from huggingface_hub import get_hf_file_metadata
 
-    about = get_hf_file_metadata(
-        url, token=access.token or False, timeout=ANSWER_TIMEOUT_S, endpoint=access.endpoint
+    metadata = get_hf_file_metadata(
+        url, token=access.token or False, timeout=RESPONSE_TIMEOUT_S, endpoint=access.endpoint
     )
-    if about.size is None:
-        raise NotAHub(f"the size of {name} is not told")
-    etag = about.etag or ""
+    if metadata.size is None:
+        raise InvalidHubResponse(f"the size of {name} is missing")
+    etag = metadata.etag or ""
     return RemoteFile(
         name=name,
         url=url,
-        size=about.size,
+        size=metadata.size,
         sha256=etag if re.fullmatch("[0-9a-f]{64}", etag) else None,
         git_sha1=etag if re.fullmatch("[0-9a-f]{40}", etag) else None,
         revision=revision,
@@ -185,20 +187,20 @@ def _ask_for_file(name: str, url: str, revision: str, access: HubAccess) -> Remo
 def _check_names(hub_id: str, names: list[str]) -> None:
     if "config.json" not in names:
         raise NotAModelError(
-            f"{hub_id} holds no config.json, so it is not a model that can be read; choose the "
+            f"{hub_id} contains no config.json, so it is not a supported model. Choose the "
             "original repository of the model."
         )
     if not any(name in names for name in checkpoint.TOKENIZER_FILES):
         raise NotAModelError(
-            f"{hub_id} holds no tokenizer; choose the original repository of the model."
+            f"{hub_id} contains no tokenizer. Choose the original repository of the model."
         )
 
 
 def read_config(hub_id: str, access: HubAccess, listing: Listing) -> dict[str, Any] | None:
-    """The model's ``config.json``; None where it may not be read yet, or is too large.
+    """Download the model's ``config.json``; None if access is not granted yet, or it is too large.
 
     Raises:
-        NotAModelError: it is not of a causal language model that can be used.
+        NotAModelError: it is not a supported causal language model.
     """
     import httpx
     from huggingface_hub.errors import GatedRepoError
@@ -213,7 +215,7 @@ def read_config(hub_id: str, access: HubAccess, listing: Listing) -> dict[str, A
             "GET",
             file.url,
             headers=request_headers(access),
-            timeout=httpx.Timeout(ANSWER_TIMEOUT_S),
+            timeout=httpx.Timeout(RESPONSE_TIMEOUT_S),
             follow_redirects=True,
         ) as response:
             hf_raise_for_status(response)
@@ -233,39 +235,38 @@ def _check_config(hub_id: str, content: bytes) -> dict[str, Any]:
         config = None
     if not isinstance(config, dict):
         raise NotAModelError(
-            f"The config.json of {hub_id} is not readable; choose the original repository of the "
+            f"The config.json of {hub_id} is not readable. Choose the original repository of the "
             "model."
         )
     checkpoint.check_config(config, hub_id)
     return config
 
 
-def refuse_code(hub_id: str, folder: Path) -> None:
-    """Look into the small files before gigabytes of weights are fetched for nothing.
+def check_no_custom_code(hub_id: str, folder: Path) -> None:
+    """Check the downloaded configuration files before gigabytes of weights are downloaded.
 
     Raises:
-        NotAModelError: the model or its tokenizer wants code run that comes with it, or it is no
-            causal language model.
+        NotAModelError: the model or its tokenizer requires its own code, or it is not a causal
+            language model.
     """
     config = _check_config(hub_id, (folder / "config.json").read_bytes())
     path = folder / "tokenizer_config.json"
     try:
         tokenizer = json.loads(path.read_bytes()) if path.is_file() else {}
     except ValueError:
-        return  # the tokenizer's own loader says what is wrong with it
+        return  # loading the tokenizer reports the error
     code = tokenizer.get("auto_map") if isinstance(tokenizer, dict) else None
     if isinstance(code, dict):
         code = code.get("AutoTokenizer")
     if code and not _has_own_tokenizer(config, str(tokenizer.get("tokenizer_class"))):
         raise NotAModelError(
-            f"The tokenizer of {hub_id} wants its own Python code run (trust_remote_code); Paddock "
-            "never runs code that comes with a model, so choose one that transformers knows by "
-            "itself."
+            f"The tokenizer of {hub_id} requires its own Python code (trust_remote_code), which "
+            "Paddock never runs. Choose a model whose tokenizer is part of transformers."
         )
 
 
 def _has_own_tokenizer(config: dict[str, Any], name: str) -> bool:
-    """Whether transformers has a tokenizer of its own for a model that brings code for one."""
+    """Return whether transformers has a tokenizer for a model that also comes with code for one."""
     from transformers.models.auto.tokenization_auto import (
         TOKENIZER_MAPPING_NAMES,
         tokenizer_class_from_name,
@@ -277,10 +278,10 @@ def _has_own_tokenizer(config: dict[str, Any], name: str) -> bool:
     return any(tokenizer_class_from_name(kind) is not None for kind in (stem, f"{stem}Fast"))
 
 
-def remove_strangers(folder: Path, files: list[RemoteFile]) -> None:
-    """Remove parts and weights that the repository does not have, or not any more."""
-    ours = {name for file in files for name in (file.name, file.part_name)}
+def remove_stale_files(folder: Path, files: list[RemoteFile]) -> None:
+    """Remove partial files and weights that are not, or no longer, in the repository."""
+    current = {name for file in files for name in (file.name, file.part_name)}
     for path in folder.iterdir():
-        stranger = path.suffix == ".part" or is_weights(path.name)
-        if stranger and path.name not in ours and path.is_file():
+        removable = path.suffix == ".part" or is_weights(path.name)
+        if removable and path.name not in current and path.is_file():
             path.unlink()

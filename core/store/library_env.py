@@ -1,4 +1,4 @@
-"""Keeps the conversion libraries from phoning home and from talking over our own output."""
+"""Process-wide settings for the conversion libraries: telemetry, optional imports, output."""
 
 from __future__ import annotations
 
@@ -11,41 +11,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def refuse_telemetry() -> None:
-    """Make ``openvino_telemetry`` unavailable to this process.
+def disable_telemetry() -> None:
+    """Disable the telemetry of OpenVINO and NNCF in this process.
 
-    OpenVINO's model converter and NNCF report every conversion to a statistics server unless
-    told otherwise. Both have a silent stand-in for when the reporting package is absent, so it is
-    declared absent; this must come before the first import of either.
+    OpenVINO's model converter and NNCF report every conversion to a statistics server by default.
+    Both work without the package ``openvino_telemetry``, so importing it is blocked. Call this
+    before the first import of either.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
-_NEEDLESS = ("sklearn", "sentence_transformers")
+_OPTIONAL = ("sklearn", "sentence_transformers")
 
 
-def leave_out_needless() -> None:
-    """Make libraries unavailable to this process, which converts and does nothing else.
+def skip_optional_imports() -> None:
+    """Block optional imports of the libraries in this process, which only converts.
 
-    transformers imports scikit-learn, with pandas and parts of SciPy, for assisted generation
-    alone; without it the libraries are loaded half a second sooner, more on a cold disk. Optimum
-    Intel imports Sentence Transformers, which nothing here uses and which cannot do without
-    scikit-learn, wherever it is installed.
+    transformers imports scikit-learn, with pandas and parts of SciPy, only for assisted generation;
+    without it the libraries are loaded half a second sooner, more on a cold disk. Optimum Intel
+    imports Sentence Transformers if it is installed; it is not used here and requires scikit-learn.
     """
-    for name in _NEEDLESS:
+    for name in _OPTIONAL:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import transformers and Optimum in this block a third sooner, with no lasting effect.
+    """Import transformers and Optimum in this block in two thirds of the time.
 
-    What nothing here needs is left out, see :func:`leave_out_needless`, and the garbage collector
-    rests: what an import makes is there to stay.
+    Optional imports are blocked meanwhile, see :func:`skip_optional_imports`, and the garbage
+    collector is disabled, because imports create no garbage. Both are restored afterwards.
     """
-    absent = [name for name in _NEEDLESS if name not in sys.modules]
+    absent = [name for name in _OPTIONAL if name not in sys.modules]
     collecting = gc.isenabled()
-    leave_out_needless()
+    skip_optional_imports()
     gc.disable()
     try:
         yield
@@ -57,9 +56,9 @@ def quick_imports() -> Iterator[None]:
 
 
 def quieten_libraries() -> None:
-    """Turn off the progress bars and chatter of transformers, huggingface_hub, torch and NNCF.
+    """Turn off progress bars and warnings of transformers, huggingface_hub, torch and NNCF.
 
-    For a process that only converts; it changes process-wide settings.
+    Changes process-wide settings; for processes that only convert.
     """
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"

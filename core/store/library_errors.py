@@ -1,4 +1,4 @@
-"""Turns what the conversion libraries raise into sentences for a person."""
+"""Convert exceptions of the conversion libraries to errors for the user."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ LIBRARY_ERRORS = (
     AssertionError,
     ImportError,
 )
-"""What transformers, Optimum, OpenVINO and NNCF raise when they cannot handle a model."""
+"""Exceptions of transformers, Optimum, OpenVINO and NNCF for a model that they do not support."""
 
 
 @contextmanager
 def as_conversion_error(what: str, further: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Raise ConversionError for what a library raises in this block.
+    """Raise ConversionError for exceptions that a library raises in this block.
 
     Args:
-        what: subject of the sentence, "Export to OpenVINO".
-        further: errors beside :data:`LIBRARY_ERRORS`.
+        what: subject of the message: "Export to OpenVINO".
+        further: exceptions besides :data:`LIBRARY_ERRORS`.
     """
     try:
         yield
     except (*LIBRARY_ERRORS, *further) as error:
         log.debug("%s failed", what, exc_info=True)
         raise ConversionError(
-            f"{what} failed ({first_line(error)}); the model may be of a kind that cannot be "
-            "converted."
+            f"{what} failed ({first_line(error)}). The model may not be supported; choose another "
+            "model or precision."
         ) from error
 
 
 def first_line(error: BaseException) -> str:
-    """Kind of an error and the first line of its text, 200 characters at most."""
+    """Return the type of an error and the first line of its message, at most 200 characters."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Loads a stored model as Optimum Intel's ``OVModelForCausalLM``."""
+"""Load a stored model as Optimum Intel's ``OVModelForCausalLM``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 
 def load_optimum_model(folder: Path, device: str, properties: Mapping[str, Any]) -> Any:
-    """The model in ``folder``, not compiled yet; nothing is asked of a hub.
+    """Load the model in ``folder`` without compiling it and without contacting a hub.
 
     Raises:
-        Exception: of the libraries beneath, of any kind.
+        Exception: any exception of the libraries.
     """
     from optimum.intel import OVModelForCausalLM
 
-    for chatty in ("optimum", "transformers"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    for name in ("optimum", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     model = OVModelForCausalLM.from_pretrained(
         str(folder),
         device=device,
@@ -27,16 +27,16 @@ def load_optimum_model(folder: Path, device: str, properties: Mapping[str, Any])
         compile=False,
     )
     if model.config.model_type == "phi3":
-        _recompute_at_switch(model)
+        _recompute_at_longrope_switch(model)
     return model
 
 
-def _recompute_at_switch(model: Any) -> None:
-    """Read the text anew where Phi-3's longrope goes over to its long factors.
+def _recompute_at_longrope_switch(model: Any) -> None:
+    """Compute the KV cache again where Phi-3's longrope switches to its long factors.
 
-    Keys that were cached with the short factors do not fit the long ones. ``transformers`` does the
-    same; Optimum 2.1's own method wants a ``cache_position``, which ``transformers`` 5.5 no longer
-    gives it, and fails.
+    Keys cached with the short factors are not valid with the long ones. ``transformers`` does the
+    same; Optimum 2.1's own method requires a ``cache_position``, which ``transformers`` 5.5 no
+    longer passes, and fails.
     """
     from optimum.intel import OVModelForCausalLM
 

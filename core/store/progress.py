@@ -1,4 +1,4 @@
-"""What a long conversion tells whoever waits for it."""
+"""Progress of a download or conversion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """Where a conversion stands; the order is the order in which stages come."""
+    """Stages of a conversion, in their order."""
 
     WAITING = "waiting"
     FETCHING = "fetching"
@@ -21,36 +21,36 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Transfer:
-    """How far a download has come."""
+    """Progress of a download."""
 
     done: int
-    """Bytes on disk, those of an earlier attempt included."""
+    """Bytes on disk, including those of an earlier attempt."""
     total: int
     """Bytes of all files."""
     rate: float | None
-    """Bytes per second over the last seconds; None until it can be told."""
+    """Bytes per second over the last seconds; None until it is known."""
 
     @property
     def seconds_left(self) -> float | None:
-        """Time left at the present rate; None while nothing comes."""
+        """Time left at the current rate; None while nothing is received."""
         return (self.total - self.done) / self.rate if self.rate else None
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a conversion, as it is shown."""
+    """One step of a download or conversion, as it is shown to the user."""
 
     stage: Stage
     message: str
-    """A sentence for the person."""
+    """A sentence for the user."""
     fraction: float | None
-    """Share of the whole that is done, 0 to 1; None where it cannot be known."""
+    """Completed share of the whole, 0 to 1; None if unknown."""
     transfer: Transfer | None = None
-    """While files are fetched."""
+    """During downloads."""
 
 
 ProgressCallback = Callable[[Progress], None]
 
 
 def ignore_progress(_progress: Progress) -> None:
-    """The callback of those who do not want to know."""
+    """Callback that does nothing."""

@@ -1,4 +1,4 @@
-"""Where a model comes from: catalogue key, Hugging Face id, local folder or GGUF file."""
+"""Resolve a model name to its source: catalogue key, Hugging Face id, local folder or GGUF file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from pathlib import Path, PurePath
 
 from core.catalogue import DEFAULT_PRECISION, EMBEDDED_DIR, CatalogueModel, Precision, catalogue
-from core.errors import UnknownModelError
+from core.errors import AccessDeniedError, UnknownModelError
 from core.remotes import is_remote
 from core.store import checkpoint
 
@@ -19,13 +19,15 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9][\w.\-]{0,95}", re.AS
 _PAGE = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+?)(?:/tree/main)?/?", re.ASCII
 )
-"""Address of a model's page, as copied from a browser."""
+"""URL of a model's page, as copied from a browser."""
 _GGUF_SUFFIX = ".gguf"
+_MAX_CHECKED_FILES = 10_000
+"""Files and folders that :func:`check_confined` checks; no model has a hundredth of it."""
 _UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]+")
 
 
 class SourceKind(StrEnum):
-    """The places a model can come from."""
+    """Kinds of sources of a model."""
 
     EMBEDDED = "embedded"
     HUB = "hub"
@@ -36,7 +38,7 @@ class SourceKind(StrEnum):
 
 @dataclass(frozen=True)
 class Source:
-    """A model that has been found, though perhaps not fetched."""
+    """A resolved model, which may not be downloaded yet."""
 
     key: str
     """Name of its folder in the store; safe on every file system."""
@@ -44,7 +46,7 @@ class Source:
     location: Path | str
     """Folder, file for :attr:`SourceKind.GGUF`, or Hugging Face id for :attr:`SourceKind.HUB`."""
     model: CatalogueModel | None
-    """Its row in the catalogue, where it has one."""
+    """Its row in the catalogue, or None."""
     title: str
 
     @property
@@ -54,18 +56,20 @@ class Source:
 
     @property
     def default_precision(self) -> Precision:
-        """What it is used in where nobody chose: a GGUF file's weights are compressed already."""
+        """Precision if none is specified; as stored for GGUF files, as they are compressed."""
         return Precision.STORED if self.kind is SourceKind.GGUF else DEFAULT_PRECISION
 
 
 _LOCAL: dict[str, Source] = {}
-"""Folders and GGUF files that were resolved in this process, by key: a model is named by its key
-before anything of it is stored."""
+"""Folders and GGUF files resolved in this process, by key, so that a model can be named by its key
+before it is stored."""
 
 
 def name_of(key: str, kind: str, location: Path | str) -> str:
-    """A model's key for programs, the same in links, records, ``/v1`` and on the command line:
-    that of the catalogue, the id at the hub, or the one that :func:`folder_key` gives."""
+    """Return a model's key for programs, the same in links, records, ``/v1`` and command line.
+
+    It is the catalogue key, the Hugging Face id, or the key from :func:`folder_key`.
+    """
     if kind == SourceKind.HUB and key not in catalogue():
         return str(location)
     return key
@@ -73,11 +77,11 @@ def name_of(key: str, kind: str, location: Path | str) -> str:
 
 @lru_cache(maxsize=4096)
 def recorded_name(model: str, source: str = "") -> str:
-    """The key for programs of a model in a record, which may be of an earlier version.
+    """Return the key for programs of a model in a record, including records of earlier versions.
 
     Args:
-        model: as the record names it: the key, a folder, or the folder's name in the store.
-        source: where its weights came from, where the record tells.
+        model: as in the record: the key, a folder, or the folder's name in the store.
+        source: source of its weights, if recorded.
     """
     if model in catalogue() or is_remote(model):
         return model
@@ -91,11 +95,11 @@ def recorded_name(model: str, source: str = "") -> str:
 
 
 def recorded_title(name: str, title: str) -> str:
-    """What people call a recorded model now: a row's title may be another than it was then.
+    """Return the current title of a recorded model: titles in the catalogue may have changed.
 
     Args:
-        name: as :func:`recorded_name` gives it.
-        title: as the record has it.
+        name: from :func:`recorded_name`.
+        title: as in the record.
     """
     row = catalogue().get(name)
     return title if row is None else row.title
@@ -103,22 +107,22 @@ def recorded_title(name: str, title: str) -> str:
 
 @cache
 def _row_keys() -> dict[str, str]:
-    """Keys of the catalogue's rows by their ids at the hub in lower case."""
+    """Catalogue keys by Hugging Face id in lower case."""
     return {row.hub_id.lower(): key for key, row in catalogue().items() if row.hub_id}
 
 
-def marked_title(title: str, name: str) -> str:
-    """A title with what tells the model from others of that title: ``tiny (3ce6a9a9)``."""
+def unique_title(title: str, name: str) -> str:
+    """Return a title that differs from other models of the same title: ``tiny (3ce6a9a9)``."""
     return f"{title} ({name.removeprefix(f'{title}-')})"
 
 
 def local_titles() -> dict[str, str]:
-    """Titles of the folders and GGUF files that were resolved in this process, by key."""
+    """Return the titles of the folders and GGUF files resolved in this process, by key."""
     return {key: source.title for key, source in list(_LOCAL.items())}
 
 
 def path_of(name: str) -> str:
-    """The folder or GGUF file that a key stands for in this process; any other name as it is."""
+    """Return the path of a folder or GGUF file resolved in this process; other names unchanged."""
     source = _LOCAL.get(name.strip())
     return name if source is None else str(source.location)
 
@@ -126,24 +130,24 @@ def path_of(name: str) -> str:
 def resolve(model: str) -> Source:
     """Find a model by catalogue key, local path or Hugging Face id, in this order.
 
-    Nothing is fetched. A folder is looked into, cheaply: configuration, tokenizer, presence and
-    length of the weights; of a GGUF file the metadata is read.
+    Nothing is downloaded. A folder is checked quickly: configuration, tokenizer, presence and
+    size of the weights. Of a GGUF file the metadata is read.
 
     Args:
-        model: what the person typed; a Hugging Face id of a catalogue row means that row, the
-            address of a model's page at the hub means its id, and the key of a folder or GGUF
-            file that was resolved before means that.
+        model: name as the user typed it. A Hugging Face id of a catalogue row resolves to that
+            row, the URL of a model's page on the hub to its id, and the key of a folder or GGUF
+            file that was resolved before to that path.
 
     Raises:
-        UnknownModelError: it is none of the three, or a folder of several GGUF files.
-        NotAModelError: the path does not hold a causal language model that can be used.
-        CorruptModelError: the file, or one in the folder, is cut off or unreadable.
+        UnknownModelError: it is none of the three, or a folder with several GGUF files.
+        NotAModelError: the path does not contain a supported causal language model.
+        CorruptModelError: the file, or one in the folder, is truncated or unreadable.
     """
     name = model.strip()
     if is_remote(name):
         raise UnknownModelError(
-            f"{name} is a model of a server elsewhere: it can answer, but it cannot be fetched, "
-            "converted, measured or tuned here."
+            f"{name} is a model of a remote server: it can answer, but it cannot be downloaded, "
+            "converted, measured or tuned here. Choose a local model."
         )
     rows = catalogue()
     if name in rows:
@@ -155,7 +159,7 @@ def resolve(model: str) -> Source:
     name = page[1] if page else name
     if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
         raise UnknownModelError(
-            f"There is no model {_shortened(name)!r}: give a catalogue key "
+            f"There is no model {_shortened(name)!r}. Specify a catalogue key "
             f"({', '.join(rows)}), a Hugging Face id (org/name), or the path of a model folder or "
             "GGUF file."
         )
@@ -164,8 +168,38 @@ def resolve(model: str) -> Source:
     return Source(name.replace("/", "--"), SourceKind.HUB, name, None, name)
 
 
-def is_catalogue_or_hub_name(model: str) -> bool:
-    """Whether :func:`resolve` looks at no path of this machine for a name."""
+def check_confined(name: str, root: Path) -> None:
+    """Refuse a path outside ``root``; catalogue keys and Hugging Face ids are allowed.
+
+    The error is the same for a path that is not allowed and one that does not exist, so that it
+    reveals nothing about the file system.
+
+    Args:
+        name: the model as the user typed it.
+        root: folder that must contain the model's folder.
+
+    Raises:
+        AccessDeniedError: the path is outside ``root``, or contains a link to a path outside.
+    """
+    if _is_catalogue_or_hub_name(name):
+        return
+    refusal = AccessDeniedError(
+        f"Remote users can only use model folders and GGUF files below {root}. Put the model "
+        "there, or enter a catalogue key or a Hugging Face id."
+    )
+    try:
+        outermost = root.resolve()
+        folder = Path(name.strip()).expanduser().resolve()
+        if outermost not in folder.parents or not (folder.is_dir() or is_gguf(folder)):
+            raise refusal
+        for number, path in enumerate(folder.rglob("*")):
+            if number >= _MAX_CHECKED_FILES or outermost not in path.resolve().parents:
+                raise refusal
+    except (OSError, RuntimeError, ValueError) as error:  # too long, NUL, circular links
+        raise refusal from error
+
+
+def _is_catalogue_or_hub_name(model: str) -> bool:
     name = model.strip()
     if name in catalogue():
         return True
@@ -184,9 +218,9 @@ def _from_row(row: CatalogueModel) -> Source:
 
 
 def package_file(row: CatalogueModel) -> Path | None:
-    """The GGUF file of a row in its Python package, or None where that is not installed.
+    """Return the GGUF file of a row in its Python package, or None if that is not installed.
 
-    The package is looked for and not imported: none of its code runs.
+    The package is located without importing it, so none of its code runs.
     """
     if row.package is None:
         return None
@@ -203,29 +237,29 @@ def package_file(row: CatalogueModel) -> Path | None:
 
 
 def several_gguf_files(name: str) -> list[Path]:
-    """The files to choose from where a name is that of a folder of GGUF files; else empty."""
+    """Return the files to choose from if the name is a folder with several GGUF files."""
     folder = _existing_path(name.strip())
     files = _gguf_files(folder) if folder is not None and folder.is_dir() else []
     return files if len(files) > 1 else []
 
 
 def _gguf_files(folder: Path) -> list[Path]:
-    """The GGUF files of a folder by name; empty where it holds a checkpoint or an IR."""
+    """Return the GGUF files of a folder by name; none if it contains a checkpoint or an IR."""
     try:
         if (folder / "config.json").is_file():
             return []
         return sorted(path for path in folder.iterdir() if is_gguf(path))
-    except OSError:  # it may not be read: whoever looks into it next says so
+    except OSError:  # not readable: the caller reports it when it reads the folder
         return []
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a path is a file whose name says GGUF."""
+    """Return whether a path is a file with the suffix ``.gguf``."""
     return path.suffix.lower() == _GGUF_SUFFIX and path.is_file()
 
 
 def _existing_path(name: str) -> Path | None:
-    """The folder or GGUF file of that name, or None; a name no file system can hold is neither."""
+    """Return the path if it is a folder or GGUF file, else None, also for invalid paths."""
     if not name or "\0" in name:
         return None
     try:
@@ -254,8 +288,8 @@ def _from_folder(folder: Path) -> Source:
         return _from_gguf(files[0])
     if files:
         raise UnknownModelError(
-            f"{folder} holds several GGUF files ({', '.join(file.name for file in files)}); give "
-            "the path of one."
+            f"{folder} contains several GGUF files ({', '.join(file.name for file in files)}). "
+            "Specify the path of one of them."
         )
     kind = SourceKind.IR if checkpoint.is_ir(folder) else SourceKind.CHECKPOINT
     if kind is SourceKind.IR:
@@ -266,7 +300,10 @@ def _from_folder(folder: Path) -> Source:
 
 
 def folder_key(folder: PurePath) -> str:
-    """Key of the model in an absolute folder or GGUF file, on whatever machine that is."""
+    """Return the key of a model by the absolute path of its folder or GGUF file.
+
+    The path may be of another machine and operating system.
+    """
     digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     name = folder.stem if folder.suffix.lower() == _GGUF_SUFFIX else folder.name
     safe = _UNSAFE_IN_NAMES.sub("-", name).strip("-")[:64] or "model"

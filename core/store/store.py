@@ -1,13 +1,13 @@
-"""Converted models on disk: found, made, verified, deleted.
+"""The store of converted models: find, convert, verify and delete them.
 
 The layout below ``settings.models_dir``::
 
     <key>/<precision>/          one model: IR, tokenizer, configuration, paddock.json
     .work/<key>.<precision>.lock
-    .work/<key>.<precision>.<random>/   a conversion under way
+    .work/<key>.<precision>.<random>/   a conversion in progress
 
-A conversion holds the lock of its model and precision, works in ``.work`` and renames the finished
-folder into place, so a folder with a manifest is always whole.
+A conversion holds the lock of its model and precision, works in ``.work`` and finally renames the
+folder, so a folder with a manifest is always complete.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from core.store import resolver
 from core.store.files import fingerprint, folder_bytes, free_bytes, remove_folder, sha256
 from core.store.folders import Folders
 from core.store.manifest import MANIFEST_NAME, read_manifest, write_manifest
-from core.store.pipeline import Maker, Wish
+from core.store.pipeline import ConversionPipeline, ConversionRequest
 from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
-from core.store.resolver import Source, SourceKind, local_titles, marked_title, recorded_name
+from core.store.resolver import Source, SourceKind, local_titles, recorded_name, unique_title
 from core.store.stored import StoredModel
 
 if TYPE_CHECKING:
@@ -52,24 +52,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DiskUsage:
-    """What the home folder holds, in bytes."""
+    """Disk usage of the home folder in bytes."""
 
     models_bytes: int
     downloads_bytes: int
-    """Checkpoints fetched from the hub, whole or broken off."""
+    """Downloads from the hub, complete and partial."""
     work_bytes: int
-    """Conversions under way, and what killed ones left."""
+    """Running conversions, and files left by killed ones."""
     free_bytes: int
 
 
 @dataclass(frozen=True)
 class StoredDownload:
-    """A checkpoint fetched from the hub; what is made from it does not need it any more."""
+    """A download from the hub; models converted from it do not need it any more."""
 
     key: str
     bytes: int
     complete: bool
-    """False where it was broken off: the next attempt goes on from there."""
+    """False for a partial download, which the next attempt resumes."""
 
 
 class ModelStore:
@@ -78,38 +78,37 @@ class ModelStore:
     def __init__(self, settings: Settings, models: Path | None = None) -> None:
         """
         Args:
-            settings: tell the home folder, in which originals and stored models to make others from
-                are looked for.
-            models: where the models lie, by default ``settings.models_dir``; locks are shared.
+            settings: for the home folder, with downloads and stored models as conversion sources.
+            models: folder of the models, by default ``settings.models_dir``; locks are shared.
         """
         self.settings = settings
         self._folders = Folders(models or settings.models_dir, settings.models_dir / ".work")
 
     @property
     def import_dir(self) -> Path:
-        """Folder of the model folders that people elsewhere than on this machine may name."""
+        """Folder that must contain the model folders which remote users name."""
         return self.settings.import_dir
 
     def get(self, source: Source, precision: Precision) -> StoredModel | None:
-        """The stored model, or None where it is not stored or its source has changed since.
+        """Return the stored model, or None if it is not stored or its source has changed since.
 
-        Cheap: reads the manifest and the state of the source's files, not the model.
+        Fast: reads only the manifest and the sizes and times of the source's files.
 
         Raises:
-            CorruptModelError: there is a folder, but its manifest is missing or damaged.
+            CorruptModelError: the manifest is missing or damaged.
         """
-        folder = self._folders.of(source.key, precision)
+        folder = self._folders.path(source.key, precision)
         if not folder.is_dir():
             return None
         manifest = read_manifest(folder)
         now = fingerprint(source)
-        # A row of the catalogue may come from a package today and have come from the hub before.
+        # A catalogue model may come from a package now and have come from the hub before.
         if source.kind == manifest.source.kind and now not in (None, manifest.source.fingerprint):
             return None
         return StoredModel(source.key, precision, folder, manifest)
 
     def list(self) -> list[StoredModel]:
-        """All stored models by key and precision; damaged ones are left out and logged."""
+        """Return all stored models by key and precision; damaged ones are logged and skipped."""
         order = list(Precision)
         found = []
         for path in sorted(self._folders.models.glob(f"[!.]*/*/{MANIFEST_NAME}")):
@@ -135,10 +134,10 @@ class ModelStore:
         access: HubAccess | None = None,
         cancel: threading.Event | None = None,
     ) -> StoredModel:
-        """Return the stored and verified model, after fetching and converting it if need be.
+        """Return the stored and verified model, after downloading and converting it if needed.
 
         Blocks while another process converts the same model to the same precision, and then
-        takes its result. Heavy in memory and time where it converts: see
+        returns its result. A conversion needs much memory and time: see
         :func:`core.store.subprocesses.convert_in_process`.
 
         Args:
@@ -146,33 +145,33 @@ class ModelStore:
             precision: of the weights.
             int4: overrides the catalogue's INT4 settings; a model already stored in INT4 with
                 other settings is returned as it is.
-            int8: overrides the usual INT8 settings, likewise.
-            progress: told of each step, from the calling thread.
-            access: how the hub is asked; by default as the environment says.
-            cancel: when set, a download ends within a second and keeps what came, and a
+            int8: overrides the default INT8 settings, likewise.
+            progress: called with each step, from the calling thread.
+            access: access to the hub; by default from the environment.
+            cancel: when set, a download ends within a second and keeps partial files, and a
                 conversion ends before its next step and keeps nothing.
 
         Raises:
             CorruptModelError: the stored model or its source is damaged.
-            NotAModelError, HubError, UnknownModelError: the source cannot be used or fetched.
-            PersonMistake: this precision cannot be had from this source.
-            DiskFullError, NotEnoughMemoryError: the machine has too little room.
+            NotAModelError, HubError, UnknownModelError: the source cannot be used or downloaded.
+            PersonMistake: the source cannot be converted to this precision.
+            DiskFullError, NotEnoughMemoryError: not enough disk space or memory.
             ConversionError: export or compression failed, or the home folder is read-only.
             StoppedError: ``cancel`` was set.
         """
-        tell = _stoppable(progress or ignore_progress, cancel)
+        report = _stoppable(progress or ignore_progress, cancel)
         stored = self.get(source, precision)
         if stored is None:
             self.settings.check_not_kiosk()
-            with self._folders.lock(source.key, precision, tell, cancel):
-                stored = self.get(source, precision)  # another process may have made it
+            with self._folders.lock(source.key, precision, report, cancel):
+                stored = self.get(source, precision)  # another process may have converted it
                 if stored is None:
-                    maker = Maker(self.settings, self._folders, tell, access, cancel)
-                    stored = maker.make(source, Wish(precision, int4, int8))
-                    tell(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
+                    pipeline = self._pipeline(report, access, cancel)
+                    stored = pipeline.run(source, ConversionRequest(precision, int4, int8))
+                    report(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
                     return stored
         stored = self.verify(stored, full=False)
-        tell(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
+        report(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
         return stored
 
     def fetch(
@@ -183,31 +182,36 @@ class ModelStore:
         access: HubAccess | None = None,
         cancel: threading.Event | None = None,
     ) -> Download:
-        """Fetch a model of the hub and convert nothing; the arguments are those of :meth:`ensure`.
+        """Download a model from the hub without converting it; arguments as in :meth:`ensure`.
 
-        Blocks while another process fetches the same model, and then takes its result.
+        Blocks while another process downloads the same model, and then returns its result.
 
         Raises:
-            StoppedError: ``cancel`` was set; what came is kept for the next attempt.
-            PersonMistake: the model is not one of the hub.
+            StoppedError: ``cancel`` was set; partial files are kept for the next attempt.
+            PersonMistake: the model does not come from the hub.
             PaddockError: see :func:`core.store.hub.fetch`.
         """
         if source.kind is not SourceKind.HUB:
             raise PersonMistake(
-                f"{source.title} is on this machine already, there is nothing to fetch; convert it "
-                "to the precision you want."
+                f"{source.title} is on this machine already, so there is nothing to download. "
+                "Convert it to the precision you need."
             )
         self.settings.check_not_kiosk()
-        tell = progress or ignore_progress
-        download = Maker(self.settings, self._folders, tell, access, cancel).fetch(source)
-        tell(Progress(Stage.DONE, f"{source.title} has been fetched.", 1.0))
+        report = progress or ignore_progress
+        download = self._pipeline(report, access, cancel).fetch(source)
+        report(Progress(Stage.DONE, f"{source.title} is downloaded.", 1.0))
         return download
 
-    def resolve(self, model: str) -> Source:
-        """Find a model as :func:`core.store.resolver.resolve` does, or else in the store.
+    def _pipeline(
+        self, report: ProgressCallback, access: HubAccess | None, cancel: threading.Event | None
+    ) -> ConversionPipeline:
+        return ConversionPipeline(self.settings, self._folders, report, access, cancel)
 
-        A stored model is found by its key, and by what it was made from, even where that is gone:
-        other precisions can be made from an FP16 or FP32 model in the store.
+    def resolve(self, model: str) -> Source:
+        """Find a model with :func:`core.store.resolver.resolve`, or else in the store.
+
+        A stored model is found by its key and by its source, even if the source no longer exists:
+        an FP16 or FP32 model in the store can be converted to other precisions.
 
         Raises:
             UnknownModelError, NotAModelError, CorruptModelError: see there.
@@ -216,32 +220,33 @@ class ModelStore:
             return resolver.resolve(model)
         except UnknownModelError:
             name = model.strip()
-            places = (None, self.settings.npu_models_dir)
-            found = [each for at in places for each in ModelStore(self.settings, at).list()]
+            folders = (None, self.settings.npu_models_dir)
+            found = [
+                each for folder in folders for each in ModelStore(self.settings, folder).list()
+            ]
             for stored in found:
-                made_from = stored.manifest.source
-                if name in (stored.key, made_from.location):
-                    kind = SourceKind(made_from.kind)
-                    on_hub = kind is SourceKind.HUB
-                    location = made_from.location if on_hub else Path(made_from.location)
+                record = stored.manifest.source
+                if name in (stored.key, record.location):
+                    kind = SourceKind(record.kind)
+                    location = record.location if kind is SourceKind.HUB else Path(record.location)
                     return Source(stored.key, kind, location, None, stored.title)
             raise
 
     def name(self, model: str) -> str:
-        """The key for programs of what a person calls ``model``; as it is where there is none."""
+        """Return the key for programs of a model; the given name if there is no such model."""
         try:
             return self.resolve(model).name
         except PaddockError:
             return model.strip()
 
     def title(self, name: str) -> str:
-        """The model's title for people, which no other model of theirs has.
+        """Return the model's title for users, which is unique among their models.
 
         Args:
-            name: its key for programs, or how a record of an earlier version names it.
+            name: its key for programs, or its name in a record of an earlier version.
 
         Raises:
-            PersonMistake: it begins like a remote's model and is none.
+            PersonMistake: an invalid name of a remote model.
         """
         key = recorded_name(name)
         if key in catalogue():
@@ -251,10 +256,10 @@ class ModelStore:
         titles = local_titles() | {each.name: each.title for each in self.list()}
         own = titles.get(key, key)
         alike = any(title == own for other, title in titles.items() if other != key)
-        return marked_title(own, key) if alike else own
+        return unique_title(own, key) if alike else own
 
     def default_precision(self, model: str) -> Precision:
-        """What a model is used in where nobody chose; the usual where there is no such model."""
+        """Return the precision of a model if none is specified; the default for unknown models."""
         try:
             return self.resolve(model).default_precision
         except PaddockError:
@@ -266,13 +271,13 @@ class ModelStore:
         Args:
             stored: the model.
             full: read every file and compare checksums. Otherwise names and sizes are compared,
-                and only files whose time of change differs from the manifest's are read.
+                and only files whose modification time differs from the manifest are read.
 
         Returns:
-            The model, with new times of change in its manifest where files had to be read.
+            The model, with new modification times in its manifest if files had to be read.
 
         Raises:
-            CorruptModelError: a file is missing, cut off, altered or not to be read; the text
+            CorruptModelError: a file is missing, truncated, altered or unreadable; the message
                 names it.
         """
         records = dict(stored.manifest.files)
@@ -298,8 +303,8 @@ class ModelStore:
         manifest = stored.manifest.model_copy(update={"files": records})
         try:
             write_manifest(stored.folder, manifest)
-        except OSError as error:  # read-only, or deleted meanwhile: it is verified all the same
-            log.warning("the manifest in %s cannot be renewed: %s", stored.folder, error)
+        except OSError as error:  # read-only, or deleted meanwhile: it is verified nevertheless
+            log.warning("The manifest in %s cannot be updated: %s", stored.folder, error)
         return StoredModel(stored.key, stored.precision, stored.folder, manifest)
 
     def delete(self, stored: StoredModel) -> int:
@@ -309,36 +314,36 @@ class ModelStore:
             ModelBusyError: it is being converted, or (on Windows) loaded by a program.
         """
         self.settings.check_not_kiosk()
-        with self._folders.if_idle(stored.key, stored.precision) as idle:
+        with self._folders.try_lock(stored.key, stored.precision) as idle:
             if not idle:
                 raise ModelBusyError(
-                    f"{stored.title} in {stored.label} is being converted; stop "
-                    "that first, or wait for it."
+                    f"{stored.title} in {stored.label} is being converted. Stop the conversion "
+                    "first, or wait until it ends."
                 )
             freed = folder_bytes(stored.folder)
             self._folders.discard(stored.folder, stored.key, stored.precision)
         return freed
 
-    def sweep(self, key: str, precision: Precision) -> None:
-        """Remove what a killed conversion of this model left, unless one is under way."""
-        with self._folders.if_idle(key, precision) as idle:
+    def clean_up(self, key: str, precision: Precision) -> None:
+        """Remove files left by a killed conversion of this model, unless one is running."""
+        with self._folders.try_lock(key, precision) as idle:
             if idle:
                 self._folders.remove_leftovers(key, precision)
             else:
                 log.debug("%s %s is being converted by another process", key, precision)
 
-    def sweep_all(self) -> int:
-        """Remove what killed conversions of any model left, and return the bytes freed."""
+    def clean_up_all(self) -> int:
+        """Remove files left by killed conversions of any model, and return the bytes freed."""
         self.settings.check_not_kiosk()
         before = folder_bytes(self._folders.work)
         for key, precision in self._folders.leftovers():
-            self.sweep(key, precision)
+            self.clean_up(key, precision)
         return max(0, before - folder_bytes(self._folders.work))
 
     # The disk
 
     def disk_usage(self) -> DiskUsage:
-        """What the home folder holds and what its disk has free; counts every file anew."""
+        """Return the disk usage of the home folder and the free space; reads every file's size."""
         work = folder_bytes(self._folders.work)
         return DiskUsage(
             models_bytes=folder_bytes(self._folders.models) - work,
@@ -348,7 +353,7 @@ class ModelStore:
         )
 
     def downloads(self) -> list[StoredDownload]:
-        """What was fetched from the hub, whole or in part, by key."""
+        """Return the downloads from the hub, complete and partial, by key."""
         from core.store import hub
 
         return [
@@ -357,38 +362,38 @@ class ModelStore:
             if folder.is_dir()
         ]
 
-    def forget_download(self, key: str) -> int:
-        """Remove what was fetched of a model, and return the bytes freed.
+    def delete_download(self, key: str) -> int:
+        """Remove the download of a model, and return the bytes freed.
 
-        Converted models stay usable; a further precision is then made from a stored FP16 or FP32
-        model, or fetched again.
+        Converted models remain usable. For another precision, a stored FP16 or FP32 model is used,
+        or the model is downloaded again.
 
         Raises:
-            ModelBusyError: it is being fetched or converted, or may not be removed.
+            ModelBusyError: it is being downloaded or converted, or cannot be removed.
         """
         self.settings.check_not_kiosk()
         if key not in {download.key for download in self.downloads()}:
-            return 0  # also what would lead out of the downloads, such as ".."
+            return 0  # also for paths outside the downloads, such as ".."
         folder = self.settings.downloads_dir / key
-        with self._folders.alone_with(key, f"The download of {key}"):
+        with self._folders.lock_all(key, f"The download of {key}"):
             return remove_folder(folder, "files")
 
 
-def _stoppable(tell: ProgressCallback, cancel: threading.Event | None) -> ProgressCallback:
-    """Tell of progress, and end at the first step after ``cancel`` was set."""
+def _stoppable(report: ProgressCallback, cancel: threading.Event | None) -> ProgressCallback:
+    """Return a callback that reports progress and raises once ``cancel`` is set."""
     if cancel is None:
-        return tell
+        return report
 
     def step(progress: Progress) -> None:
         if cancel.is_set() and progress.stage is not Stage.DONE:
-            raise StoppedError("The conversion was stopped; nothing of it was kept.")
-        tell(progress)
+            raise StoppedError("The conversion was stopped. Nothing of it was kept.")
+        report(progress)
 
     return step
 
 
 def _corrupt(stored: StoredModel, what: str) -> CorruptModelError:
     return CorruptModelError(
-        f"The stored {stored.title} in {stored.label} is damaged: {what}; "
-        f"delete it ({stored.folder}) and convert it again."
+        f"The stored {stored.title} in {stored.label} is damaged: {what}. "
+        f"Delete it ({stored.folder}) and convert it again."
     )

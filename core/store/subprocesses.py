@@ -1,6 +1,6 @@
-"""Fetches and converts in a child process: the app stays responsive and the memory comes back.
+"""Download and convert in a child process, which keeps the app responsive and frees its memory.
 
-The child is :mod:`core.store.worker`; its module text tells how the two talk.
+The child is :mod:`core.store.worker`; its docstring describes the protocol.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHECKING_WITH_GENAI = "Checking once whether OpenVINO GenAI computes this architecture correctly."
+CHECKING_WITH_GENAI = "Checking OpenVINO GenAI's results for this architecture (only once)."
 
-MEMORY_EVERY_S = 0.5
-"""How often the child's memory is looked at."""
+MEMORY_INTERVAL_S = 0.5
+"""Interval at which the child's memory is measured."""
 
 _POLL_S = 0.1
-"""How often a waiting parent looks whether it was cancelled."""
+"""Interval at which the parent checks for cancellation."""
 
 
 class ChildWatch(Protocol):
-    """Is told what the child does beside its work; called from threads of this process."""
+    """Receives the child's memory and log; called from threads of this process."""
 
     def memory(self, resident_bytes: int) -> None:
-        """The child's resident set size now, twice a second."""
+        """Receive the child's current resident set size, twice a second."""
 
     def line(self, text: str) -> None:
-        """A line that the child or a library in it wrote to standard error."""
+        """Receive a line that the child or one of its libraries wrote to standard error."""
 
 
 class _NoWatch:
@@ -88,34 +88,34 @@ def convert_in_process(
     cancel: threading.Event | None = None,
     watch: ChildWatch | None = None,
 ) -> StoredModel:
-    """Do what :meth:`ModelStore.ensure` does, in a child process where there is work to do.
+    """Do what :meth:`ModelStore.ensure` does, in a child process if the model is not stored.
 
-    A model that is stored already is verified and returned without a child. Blocks; call it from
-    a worker thread.
+    A stored model is verified and returned without a child process. Blocks; call it from a worker
+    thread.
 
     Args:
-        model: a source, or what :meth:`ModelStore.resolve` takes.
+        model: a source, or a name for :meth:`ModelStore.resolve`.
         precision: of the weights.
-        settings: those of the child too.
-        models: where it is to lie; by default ``settings.models_dir``.
+        settings: also used by the child.
+        models: folder for the result; by default ``settings.models_dir``.
         int4: overrides the catalogue's INT4 settings.
         int8: overrides the default INT8 settings.
-        access: how the hub is asked where the model is to be fetched; the token in it goes to the
-            child in its environment and nowhere else.
-        progress: told of each step, from the calling thread.
-        cancel: when set, the child is killed and what it left removed.
-        watch: told of the child's memory and log.
+        access: access to the hub for a download; the token is only passed to the child's
+            environment.
+        progress: called with each step, from the calling thread.
+        cancel: when set, the child is killed and its files are removed.
+        watch: receives the child's memory and log.
 
     Raises:
         StoppedError: ``cancel`` was set.
-        PersonMistake: it is stored with other settings than ``int4`` or ``int8`` ask for.
-        PaddockError: what :meth:`ModelStore.ensure` raises; ConversionError where the child died.
+        PersonMistake: the model is stored with other settings than ``int4`` or ``int8``.
+        PaddockError: what :meth:`ModelStore.ensure` raises; ConversionError if the child died.
     """
     store = ModelStore(settings, models)
     source = store.resolve(model) if isinstance(model, str) else model
-    there = store.get(source, precision)
-    if there is not None:
-        _check_settings(there, int4, int8)
+    present = store.get(source, precision)
+    if present is not None:
+        _check_settings(present, int4, int8)
         stored = store.ensure(source, precision, progress=progress)
         return with_genai_check(stored, settings, progress, cancel)
     settings.check_not_kiosk()
@@ -129,12 +129,12 @@ def convert_in_process(
     try:
         _run_child(source, request, settings, access, progress, cancel, watch)
     except StoppedError as error:
-        raise StoppedError(what_a_stop_keeps(source, settings)) from error
+        raise StoppedError(stopped_message(source, settings)) from error
     finally:
-        store.sweep(source.key, precision)
+        store.clean_up(source.key, precision)
     stored = store.get(source, precision)
     if stored is None:
-        raise ConversionError(f"{source.title} changed while it was converted; try again.")
+        raise ConversionError(f"{source.title} changed during the conversion. Try again.")
     return stored
 
 
@@ -144,21 +144,21 @@ def with_genai_check(
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
 ) -> StoredModel:
-    """The stored model with a result of :mod:`core.store.genai_check` that holds today.
+    """Return the stored model with a current result of :mod:`core.store.genai_check`.
 
-    Models are checked when they are converted: only one of an earlier Paddock, or of other
-    versions of the libraries, is checked here, in a child process where its architecture is not
-    known yet.
+    Models are checked when they are converted. Only models of an earlier version of Paddock or of
+    other library versions are checked here, in a child process if the architecture is not known
+    yet.
 
     Raises:
         StoppedError: ``cancel`` was set.
     """
-    kept = settings.genai_checks_file
+    results_file = settings.genai_checks_file
     try:
         if is_current(stored.manifest.genai, stored.folder):
             return stored
-        check = known_check(stored.folder, kept)
-    except CorruptModelError as error:  # loading it will tell the same
+        check = known_check(stored.folder, results_file)
+    except CorruptModelError as error:  # loading the model reports the same
         log.warning("%s cannot be checked: %s", stored.key, error)
         return stored
     if check is None:
@@ -170,15 +170,15 @@ def with_genai_check(
             _follow(child, _NoWatch(), ignore_progress, cancel or threading.Event())
         finally:
             child.end()
-        check = known_check(stored.folder, kept)
+        check = known_check(stored.folder, results_file)
     if check is None:
-        log.warning("%s could not be checked: %s", stored.key, child.how_it_ended())
+        log.warning("%s could not be checked: %s", stored.key, child.exit_reason())
         check = GenAICheck(key="", outcome=GenAIOutcome.UNCHECKED)
     manifest = stored.manifest.model_copy(update={"genai": check})
     try:
         write_manifest(stored.folder, manifest)
     except OSError as error:
-        log.warning("the manifest in %s cannot be renewed: %s", stored.folder, error)
+        log.warning("The manifest in %s cannot be updated: %s", stored.folder, error)
     return replace(stored, manifest=manifest)
 
 
@@ -191,23 +191,23 @@ def fetch_in_process(
     cancel: threading.Event | None = None,
     watch: ChildWatch | None = None,
 ) -> Download:
-    """Fetch a model of the hub into the home folder, in a child process, and convert nothing.
+    """Download a model from the hub into the home folder, in a child process; convert nothing.
 
-    What is there already is returned without a child. Blocks, as :func:`convert_in_process` does,
-    and takes the same arguments.
+    A complete download is returned without a child process. Blocks and takes the same arguments as
+    :func:`convert_in_process`.
 
     Raises:
-        StoppedError: ``cancel`` was set; what came is kept for the next attempt.
-        PersonMistake: the model is not one of the hub, so there is nothing to fetch.
-        PaddockError: what :func:`core.store.hub.fetch` raises; HubError where the child died.
+        StoppedError: ``cancel`` was set; partial files are kept for the next attempt.
+        PersonMistake: the model does not come from the hub, so there is nothing to download.
+        PaddockError: what :func:`core.store.hub.fetch` raises; HubError if the child died.
     """
     from core.store import hub
 
     source = ModelStore(settings).resolve(model) if isinstance(model, str) else model
     if source.kind is not SourceKind.HUB:
         raise PersonMistake(
-            f"{source.title} is on this machine already, there is nothing to fetch; convert it to "
-            "the precision you want."
+            f"{source.title} is on this machine already, so there is nothing to download. Convert "
+            "it to the precision you need."
         )
     folder = settings.downloads_dir / source.key
     done = hub.completed(folder)
@@ -216,50 +216,50 @@ def fetch_in_process(
         try:
             _run_child(source, {"kind": "get"}, settings, access, progress, cancel, watch)
         except StoppedError as error:
-            raise StoppedError(what_a_stop_keeps(source, settings)) from error
+            raise StoppedError(stopped_message(source, settings)) from error
         done = hub.completed(folder)
     if done is None:
-        raise HubError(f"{source.title} was removed while it was fetched; try again.")
+        raise HubError(f"{source.title} was removed during the download. Try again.")
     return done
 
 
-def what_a_stop_keeps(source: Source, settings: Settings) -> str:
-    """A sentence for whoever stopped a download or a conversion of ``source``."""
+def stopped_message(source: Source, settings: Settings) -> str:
+    """Return the message after a stopped download or conversion of ``source``: what is kept."""
     from core.store import hub
 
     folder = settings.downloads_dir / source.key
-    here = hub.fetched_bytes(folder) if source.kind is SourceKind.HUB else 0
-    if not here:
-        return f"Stopped; nothing of {source.title} was kept."
+    size = hub.fetched_bytes(folder) if source.kind is SourceKind.HUB else 0
+    if not size:
+        return f"Stopped. Nothing of {source.title} was kept."
     if hub.completed(folder):
         return (
-            f"Stopped; what was fetched of {source.title} ({bytes_text(here)}) is kept, nothing "
-            "of the conversion."
+            f"Stopped. The download of {source.title} ({bytes_text(size)}) is kept, the "
+            "conversion is not."
         )
     return (
-        f"Stopped; the {bytes_text(here)} of {source.title} that are here are kept, and the next "
-        "attempt goes on from there."
+        f"Stopped. The downloaded {bytes_text(size)} of {source.title} are kept, and the next "
+        "attempt resumes there."
     )
 
 
 def _check_settings(
     stored: StoredModel, int4: Int4Settings | None, int8: Int8Settings | None
 ) -> None:
-    """Refuse to hand out a model that was compressed otherwise than asked for.
+    """Check that a stored model has the requested compression settings.
 
     Raises:
-        PersonMistake: with the settings it has.
+        PersonMistake: it has other settings; the message names them.
     """
-    now, eight = stored.int4, stored.manifest.int8
-    has = ""
-    if int4 is not None and now is not None and now != int4:
-        has = now.text
-    if int8 is not None and eight is not None and eight.symmetric != int8.symmetric:
-        has = "symmetric" if eight.symmetric else "asymmetric"
-    if has:
+    stored_int4, stored_int8 = stored.int4, stored.manifest.int8
+    actual = ""
+    if int4 is not None and stored_int4 is not None and stored_int4 != int4:
+        actual = stored_int4.text
+    if int8 is not None and stored_int8 is not None and stored_int8.symmetric != int8.symmetric:
+        actual = "symmetric" if stored_int8.symmetric else "asymmetric"
+    if actual:
         raise PersonMistake(
-            f"{stored.title} in {stored.label} is on disk with other settings "
-            f"({has}); delete it first to compress it anew."
+            f"{stored.title} in {stored.label} is on disk with other settings ({actual}). Delete "
+            "it first to compress it again."
         )
 
 
@@ -289,22 +289,22 @@ def _run_child(
     if not finished:
         if request["kind"] == "get":
             raise HubError(
-                f"Fetching {source.title} ended unexpectedly ({child.how_it_ended()}); what "
-                "came is kept, so try again and it goes on from there."
+                f"The download of {source.title} ended unexpectedly ({child.exit_reason()}). Try "
+                "again; the download resumes where it stopped."
             )
         raise ConversionError(
-            f"The conversion of {source.title} ended unexpectedly ({child.how_it_ended()}); "
-            "nothing was kept, so try again."
+            f"The conversion of {source.title} ended unexpectedly ({child.exit_reason()}) and "
+            "nothing was kept. Try again."
         )
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON, without what a list of processes must not show."""
+    """Return the settings as JSON, without secrets: the list of processes shows arguments."""
     return settings.model_dump(mode="json", exclude={"database_url"})
 
 
 def _environment(access: HubAccess | None) -> dict[str, str]:
-    """The child's environment; the token stands here because anyone can read an argument."""
+    """Return the child's environment, with the token: all users could read it in an argument."""
     environment = dict(os.environ)
     if access is None:
         return environment
@@ -322,10 +322,10 @@ def _environment(access: HubAccess | None) -> dict[str, str]:
 def _follow(
     child: ChildProcess, watch: ChildWatch, progress: ProgressCallback, cancel: threading.Event
 ) -> bool:
-    """Hand on what the child says.
+    """Forward the child's events.
 
     Returns:
-        True when it said that it is done, False when it fell silent.
+        True when the child reported that it is done, False if it ended without that.
 
     Raises:
         StoppedError: ``cancel`` was set.
@@ -334,9 +334,9 @@ def _follow(
     sampled = 0.0
     while True:
         if cancel.is_set():
-            raise StoppedError("Stopped; nothing that looks finished was kept.")
+            raise StoppedError("Stopped. No incomplete model was kept.")
         now = time.monotonic()
-        if now - sampled >= MEMORY_EVERY_S:
+        if now - sampled >= MEMORY_INTERVAL_S:
             sampled = now
             with suppress(psutil.Error):  # it has just ended
                 watch.memory(psutil.Process(child.pid).memory_info().rss)

@@ -1,8 +1,8 @@
-"""Downloads and conversions that people asked for: queued, watched, stopped, found again.
+"""The queue of downloads and conversions.
 
-Each task runs in a child process (:mod:`core.store.subprocesses`), for which a thread of its own
-waits. One conversion runs at a time, and one download beside it; what works on the same model
-waits. The tasks belong to the process, not to the page or the session that asked for them.
+Each task runs in a child process (:mod:`core.store.subprocesses`), for which a separate thread
+waits. At most one conversion and one download run at the same time, and never two tasks for the
+same model. The tasks belong to the process, not to the page or session that submitted them.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOG_LINES = 200
-"""Lines of a task's log that are kept."""
+"""Number of lines of a task's log that are kept."""
 
 FINISHED_KEPT = 50
-"""Finished tasks that are remembered; the oldest are forgotten first."""
+"""Number of finished tasks that are kept; the oldest are removed first."""
 
 _CLOSE_S = 10.0
-"""How long closing waits for child processes to be killed."""
+"""Time that closing waits for child processes to end."""
 
 
 class TaskKind(StrEnum):
-    """What a task does."""
+    """Kind of a task."""
 
     GET = "get"
-    """Fetch the model from the hub and convert nothing."""
+    """Download the model from the hub only."""
     CONVERT = "convert"
-    """Have the model in one precision, fetching it first where needed."""
+    """Convert the model to one precision, after downloading it if needed."""
 
 
 class TaskState(StrEnum):
-    """Where a task stands; the last three are final."""
+    """State of a task; the last three are final."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -63,13 +63,13 @@ class TaskState(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether the task has ended."""
         return self in (TaskState.DONE, TaskState.FAILED, TaskState.STOPPED)
 
 
 @dataclass(frozen=True)
 class TaskRequest:
-    """What a person asks for."""
+    """A requested download or conversion."""
 
     model: str
     """Catalogue key, Hugging Face id, folder, or key of a stored model."""
@@ -77,47 +77,47 @@ class TaskRequest:
     precision: Precision | None = None
     """Of the weights; None for :attr:`TaskKind.GET`."""
     int4: Int4Settings | None = None
-    """Overrides the catalogue's."""
+    """Overrides the catalogue's INT4 settings."""
     int8: Int8Settings | None = None
-    """Overrides the usual ones."""
+    """Overrides the default INT8 settings."""
     access: HubAccess | None = field(default=None, repr=False)
-    """How the hub is asked; None asks as the environment says. No view of a task shows it."""
+    """Access to the hub; None takes it from the environment. Never part of a :class:`TaskView`."""
 
 
 @dataclass(frozen=True)
 class TaskView:
-    """A task as it stands now."""
+    """Snapshot of a task."""
 
     id: int
     request: TaskRequest
-    """Without its access: whoever sees a task need not be the one who asked for it."""
+    """Without its access: other users may see the task too."""
     key: str
-    """Of the model in the store."""
+    """Key of the model in the store."""
     title: str
-    """For a person: "Convert TinyLlama 1.1B Chat to INT4"."""
+    """For users: "Convert TinyLlama 1.1B Chat to INT4"."""
     state: TaskState
     place: int | None
-    """While it waits: 1 is the next of its kind."""
+    """Place in the queue while waiting: 1 is the next of its kind."""
     progress: Progress | None
-    """The last step it told; None before the first."""
+    """Latest step; None before the first."""
     created: datetime
     """UTC."""
     elapsed_s: float
-    """Since it started to run, up to its end; 0 while it waits."""
+    """Seconds from its start to now or its end; 0 while it waits."""
     memory_bytes: int | None
-    """Resident set size of the child process now; None where none runs."""
+    """Current resident set size of the child process; None if none is running."""
     peak_memory_bytes: int | None
-    """The highest of these, looked at twice a second; None where no child process ran."""
+    """Peak of these, measured twice a second; None if no child process ran."""
     log: tuple[str, ...]
-    """The last lines, the steps among them, each with the time since the start."""
+    """Last lines of the log, including the steps, each with the time since the start."""
     error: str | None
-    """One sentence for a person, of a failed task."""
+    """Message for the user if the task failed."""
     stored: StoredModel | None
-    """The result of a conversion that is done."""
+    """Result of a finished conversion."""
 
 
 class _Task:
-    """A task under way; the queue's lock guards what changes in it."""
+    """A task in the queue; the queue's lock guards its state."""
 
     def __init__(self, number: int, request: TaskRequest, source: Source) -> None:
         self.number = number
@@ -148,8 +148,8 @@ class _Task:
         return (self.ended if self.ended is not None else time.monotonic()) - self.started
 
     def is_for(self, request: TaskRequest, source: Source) -> bool:
-        mine = (self.key, self.request.kind, self.request.precision)
-        return mine == (source.key, request.kind, request.precision)
+        own = (self.key, self.request.kind, self.request.precision)
+        return own == (source.key, request.kind, request.precision)
 
     def write(self, text: str) -> None:
         minutes, seconds = divmod(int(self.elapsed_s), 60)
@@ -158,7 +158,7 @@ class _Task:
     def finish(self, state: TaskState) -> None:
         self.state, self.ended = state, time.monotonic()
         self.memory_bytes = None
-        self.request = replace(self.request, access=None)  # a token is not kept beyond its use
+        self.request = replace(self.request, access=None)  # do not keep the token after use
 
     def view(self, place: int | None) -> TaskView:
         return TaskView(
@@ -189,8 +189,8 @@ class TaskQueue:
     ) -> None:
         """
         Args:
-            settings: tell the home folder.
-            working: entered for as long as a task runs, so that others may know of it.
+            settings: for the home folder.
+            working: context that is entered while a task runs, for example to record contention.
         """
         self._settings = settings
         self._working = working
@@ -203,66 +203,68 @@ class TaskQueue:
     def submit(self, request: TaskRequest) -> int:
         """Queue a task and return its number.
 
-        The number of a task that waits or runs already is returned where it is for the same model
-        and precision.
+        If a task for the same model and precision is waiting or running already, its number is
+        returned.
 
         Raises:
-            UnknownModelError, NotAModelError, CorruptModelError: there is no such model.
+            UnknownModelError, NotAModelError, CorruptModelError: the model cannot be resolved.
             BadRequestError: a conversion without a precision, or the app is closing.
             AccessDeniedError: this is a kiosk.
         """
         self._settings.check_not_kiosk()
         if (request.kind is TaskKind.CONVERT) != (request.precision is not None):
-            raise BadRequestError("Choose the precision to convert to; a download takes none.")
+            raise BadRequestError(
+                "A conversion needs a precision, and a download has none. Change the precision."
+            )
         source = self._store.resolve(request.model)
         with self._lock:
             if self._closed:
-                raise BadRequestError("Paddock is closing; start it again and ask once more.")
+                raise BadRequestError("Paddock is closing. Start it again and retry.")
             for task in self._tasks.values():
                 if not task.state.final and task.is_for(request, source):
                     return task.number
             task = _Task(next(self._numbers), request, source)
             self._tasks[task.number] = task
-            self._start_what_can_start()
+            self._start_waiting()
         return task.number
 
     def list(self) -> list[TaskView]:
-        """All tasks, the newest first."""
+        """Return all tasks, the newest first."""
         with self._lock:
             places = self._places()
             return [task.view(places.get(task.number)) for task in reversed(self._tasks.values())]
 
     def get(self, number: int) -> TaskView | None:
-        """One task, or None where there is none of that number (any more)."""
+        """Return a task, or None if there is no task with this number (any more)."""
         with self._lock:
             task = self._tasks.get(number)
             return task.view(self._places().get(number)) if task else None
 
     def stop(self, number: int) -> None:
-        """End a task that waits or runs; returns at once, the end comes within a second.
+        """Stop a waiting or running task; returns at once, the task ends within a second.
 
-        A download keeps what came for the next attempt, a conversion keeps nothing but that.
+        Downloaded files, also partial ones, are kept for the next attempt, a conversion is not.
         """
         with self._lock:
             task = self._tasks.get(number)
             if task is not None:
                 self._stop(task)
-                self._start_what_can_start()
+                self._start_waiting()
 
     def dismiss(self, number: int) -> None:
-        """Forget a task that has ended; one that waits or runs stays."""
+        """Remove a task that has ended; a waiting or running task stays."""
         with self._lock:
             task = self._tasks.get(number)
             if task is not None and task.state.final:
                 del self._tasks[number]
 
     def active(self) -> bool:
-        """Whether any task waits or runs."""
+        """Return whether any task is waiting or running."""
         with self._lock:
             return any(not task.state.final for task in self._tasks.values())
 
     def close(self) -> None:
-        """Stop everything, take nothing more, and wait for the child processes to end."""
+        """Stop all tasks, accept no new ones, and wait for the child processes to end."""
         with self._lock:
             self._closed = True
             for task in self._tasks.values():
@@ -286,7 +288,8 @@ class TaskQueue:
             places |= {task.number: place for place, task in enumerate(waiting, start=1)}
         return places
 
-    def _start_what_can_start(self) -> None:
+    def _start_waiting(self) -> None:
+        """Start the next waiting task of each kind, if none of that kind is running."""
         for kind in TaskKind:
             running = [task for task in self._tasks.values() if task.state is TaskState.RUNNING]
             if any(task.request.kind is kind for task in running):
@@ -304,38 +307,38 @@ class TaskQueue:
         )
         task.thread.start()
 
-    def _forget_the_oldest(self) -> None:
+    def _remove_oldest(self) -> None:
         final = [number for number, task in self._tasks.items() if task.state.final]
         for number in final[:-FINISHED_KEPT]:
             del self._tasks[number]
 
-    # In the task's own thread
+    # Called in the task's thread
 
     def _run(self, task: _Task) -> None:
         state, last, error, stored = TaskState.FAILED, "Done.", None, None
         try:
             with self._working():
-                stored = self._carry_out(task)
+                stored = self._execute(task)
             state = TaskState.DONE
         except StoppedError as stopped:
             state, last = TaskState.STOPPED, str(stopped)
         except PaddockError as failure:
             last = error = str(failure)
-        except Exception as failure:  # a task never ends without a word
+        except Exception as failure:  # a task always ends with a message
             logger.exception("%s failed unexpectedly", task.title)
             last = error = (
-                f"{task.title} failed unexpectedly ({type(failure).__name__}: {failure}); the "
-                "server's log tells more."
+                f"“{task.title}” failed unexpectedly ({type(failure).__name__}: {failure}). See "
+                "the server's log for details."
             )
         with self._lock:
             task.error, task.stored = error, stored
             task.write(last)
             task.finish(state)
-            self._forget_the_oldest()
+            self._remove_oldest()
             if not self._closed:
-                self._start_what_can_start()
+                self._start_waiting()
 
-    def _carry_out(self, task: _Task) -> StoredModel | None:
+    def _execute(self, task: _Task) -> StoredModel | None:
         request, watch = task.request, _Watch(task, self._lock)
         if request.precision is None:
             fetch_in_process(
@@ -361,7 +364,7 @@ class TaskQueue:
 
 
 class _Watch:
-    """Writes into a task what its child process says; see :class:`ChildWatch`."""
+    """Copies progress, memory and log of the child process to a task; see :class:`ChildWatch`."""
 
     def __init__(self, task: _Task, lock: threading.Lock) -> None:
         self._task = task
@@ -389,5 +392,5 @@ def _waits(task: _Task, kind: TaskKind) -> bool:
 
 def _title(request: TaskRequest, source: Source) -> str:
     if request.precision is None:
-        return f"Get {source.title}"
+        return f"Download {source.title}"
     return f"Convert {source.title} {request.precision.aim}"

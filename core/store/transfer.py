@@ -1,7 +1,7 @@
-"""A thread that fetches, and the one that waits for it and may leave at any moment.
+"""Run a download in a thread of its own, so that the caller can stop it at any moment.
 
-A read from a slow server cannot be interrupted, and a person's Stop must not wait for it: the
-fetching is done in a thread of its own, which is let go of and changes nothing on disk any more.
+A read from a slow server cannot be interrupted, and the Stop button must not wait for it: the
+thread is abandoned, and from then on changes nothing on disk.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from core.store.progress import Transfer
 if TYPE_CHECKING:
     import httpx
 
-_TICK_S = 0.1
-"""How often the waiting thread looks whether it is to stop."""
+_POLL_S = 0.1
+"""Interval at which the calling thread checks whether to stop."""
 _RATE_WINDOW_S = 5.0
 _RATE_FIRST_S = 1.0
-"""No rate is told before so much time has passed."""
+"""No rate is reported before this time has passed."""
 _GRACE_S = 0.3
-"""How long a stopped thread is waited for; it can do no harm after that."""
+"""Time to wait for a stopped thread; after that it can do no harm."""
 
 T = TypeVar("T")
 
 
-class Halted(Exception):
-    """The thread's work is not wanted any more."""
+class Cancelled(Exception):
+    """The download was stopped; ends the work of its thread."""
 
 
-class Courier:
-    """What the thread that fetches and the one that waits for it have in common."""
+class DownloadState:
+    """State shared by the thread that downloads and the thread that waits for it."""
 
     def __init__(self) -> None:
         self.message = ""
-        """What is being done, for the person."""
+        """Current step, shown to the user."""
         self.total = 0
-        """Bytes of all files; 0 until the hub has told."""
-        self.arrived = 0
-        """Bytes that came over the network in this attempt."""
-        self._here: dict[str, int] = {}
+        """Bytes of all files; 0 until the hub has listed them."""
+        self.received = 0
+        """Bytes received over the network in this attempt."""
+        self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._response: httpx.Response | None = None
@@ -52,29 +52,33 @@ class Courier:
     @property
     def done(self) -> int:
         """Bytes on disk."""
-        return sum(list(self._here.values()))
+        return sum(list(self._sizes.values()))
 
-    def note(self, name: str, size: int) -> None:
-        """So many bytes of a file are on disk."""
-        self._here[name] = size
+    def set_size(self, name: str, size: int) -> None:
+        """Record how many bytes of a file are on disk."""
+        self._sizes[name] = size
 
     @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Hold whatever changes the disk in this block: after :meth:`stop` nothing does."""
+    def writing(self) -> Iterator[None]:
+        """Hold the lock for every change on disk; after :meth:`stop` nothing is changed.
+
+        Raises:
+            Cancelled: the download was stopped.
+        """
         with self._lock:
             if self._stopped.is_set():
-                raise Halted
+                raise Cancelled
             yield
 
-    def rest(self, seconds: float) -> None:
-        """Wait, unless stopped."""
+    def wait(self, seconds: float) -> None:
+        """Wait, and raise ``Cancelled`` as soon as the download is stopped."""
         if self._stopped.wait(seconds):
-            raise Halted
+            raise Cancelled
 
     @contextmanager
-    def listening(self, response: httpx.Response) -> Iterator[None]:
-        """Let :meth:`stop` close the connection of this answer."""
-        with self.guard():
+    def receiving(self, response: httpx.Response) -> Iterator[None]:
+        """Let :meth:`stop` close the connection of this response."""
+        with self.writing():
             self._response = response
         try:
             yield
@@ -82,43 +86,43 @@ class Courier:
             self._response = None
 
     def stop(self) -> None:
-        """End the work; when this returns, the thread changes nothing on disk any more."""
+        """Stop the download; when this returns, its thread changes nothing on disk any more."""
         with self._lock:
             self._stopped.set()
             response = self._response
         stream = response.extensions.get("network_stream") if response else None
-        line = stream.get_extra_info("socket") if stream else None
-        if line is not None:
+        connection = stream.get_extra_info("socket") if stream else None
+        if connection is not None:
             try:
-                line.shutdown(socket.SHUT_RDWR)  # wakes a read that would wait for the server
+                connection.shutdown(socket.SHUT_RDWR)  # ends a read that waits for the server
             except OSError:
                 return
 
 
-def carry_out(
-    work: Callable[[Courier], T],
-    tell: Callable[[str, Transfer | None], None],
-    stop_asked: Callable[[], None],
+def run_in_thread(
+    work: Callable[[DownloadState], T],
+    report: Callable[[str, Transfer | None], None],
+    check_stop: Callable[[], None],
 ) -> T:
-    """Do ``work`` in a thread, tell of it several times a second, and return what it returns.
+    """Run ``work`` in a thread, report progress several times a second, and return its result.
 
     Args:
-        work: does the fetching, with the courier it is given.
-        tell: is told of changes, from the calling thread.
-        stop_asked: called ten times a second; raises where the person has asked to stop.
+        work: downloads, and updates the state that it is given.
+        report: called with each change, from the calling thread.
+        check_stop: called ten times a second; raises if the download shall be stopped.
 
     Raises:
-        BaseException: what ``work``, ``tell`` or ``stop_asked`` raised. The work is over then.
+        BaseException: whatever ``work``, ``report`` or ``check_stop`` raised; the work has ended.
     """
-    courier = Courier()
-    outcome: list[T] = []
+    state = DownloadState()
+    results: list[T] = []
     failures: list[BaseException] = []
     ended = threading.Event()
 
     def run() -> None:
         try:
-            outcome.append(work(courier))
-        except Halted:
+            results.append(work(state))
+        except Cancelled:
             pass
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
             failures.append(error)
@@ -126,52 +130,55 @@ def carry_out(
             ended.set()
 
     thread = threading.Thread(target=run, name="paddock-download", daemon=True)
-    gauge = _Gauge(courier, tell)
-    stop_asked()
+    reporter = _Reporter(state, report)
+    check_stop()
     thread.start()
     try:
-        while not ended.wait(_TICK_S):
-            stop_asked()
-            gauge.tell()
-        gauge.tell(last=True)
+        while not ended.wait(_POLL_S):
+            check_stop()
+            reporter.update()
+        reporter.update(last=True)
     finally:
-        courier.stop()
+        state.stop()
         thread.join(_GRACE_S)
     if failures:
         raise failures[0]
-    return outcome[0]
+    return results[0]
 
 
-class _Gauge:
-    """Measures the rate and passes on what is new."""
+class _Reporter:
+    """Measures the rate and reports changes."""
 
-    _EVERY_S = 0.25
-    _AT_LEAST_EVERY_S = 1.0
+    _INTERVAL_S = 0.25
+    _LONGEST_INTERVAL_S = 1.0
 
-    def __init__(self, courier: Courier, tell: Callable[[str, Transfer | None], None]) -> None:
-        self._courier = courier
-        self._tell = tell
+    def __init__(
+        self, state: DownloadState, report: Callable[[str, Transfer | None], None]
+    ) -> None:
+        self._state = state
+        self._report = report
         self._samples: deque[tuple[float, int]] = deque()
-        self._told: tuple[str, int] = ("", -1)
-        self._told_at = float("-inf")
+        self._reported: tuple[str, int] = ("", -1)
+        self._reported_at = float("-inf")
 
-    def tell(self, *, last: bool = False) -> None:
-        courier, now = self._courier, time.monotonic()
-        if not courier.message or (not last and now - self._told_at < self._EVERY_S):
+    def update(self, *, last: bool = False) -> None:
+        state, now = self._state, time.monotonic()
+        if not state.message or (not last and now - self._reported_at < self._INTERVAL_S):
             return
-        state = (courier.message, courier.done)
-        transfer = self._transfer(now) if courier.total else None
-        if state == self._told and (last or now - self._told_at < self._AT_LEAST_EVERY_S):
+        current = (state.message, state.done)
+        transfer = self._transfer(now) if state.total else None
+        recent = now - self._reported_at < self._LONGEST_INTERVAL_S
+        if current == self._reported and (last or recent):
             return
-        self._told, self._told_at = state, now
-        self._tell(courier.message, transfer)
+        self._reported, self._reported_at = current, now
+        self._report(state.message, transfer)
 
     def _transfer(self, now: float) -> Transfer:
         samples = self._samples
-        samples.append((now, self._courier.arrived))
+        samples.append((now, self._state.received))
         while now - samples[0][0] > _RATE_WINDOW_S:
             samples.popleft()
         (began, before), (_, after) = samples[0], samples[-1]
         seconds = now - began
         rate = (after - before) / seconds if seconds >= _RATE_FIRST_S else None
-        return Transfer(self._courier.done, self._courier.total, rate)
+        return Transfer(self._state.done, self._state.total, rate)

@@ -1,8 +1,8 @@
-"""Reads back which precision an OpenVINO IR's weights are really kept in.
+"""Read the actual precision of the weights of an OpenVINO IR.
 
 The element types are taken from the ``Const`` layers of the XML, whose offsets point into the
-``.bin`` file: that is what the runtime maps into memory. Nothing heavy is imported, so a page may
-ask for it.
+``.bin`` file: that is what the runtime maps into memory. No heavy library is imported, so pages can
+use it.
 """
 
 from __future__ import annotations
@@ -40,51 +40,51 @@ _CACHE_STEPS = (
     "Transpose",
     "Unsqueeze",
 )
-"""Layers between the state of an attention cache and the attention that reads it: they move keys
-and values, and compute nothing."""
+"""Layers between the state of a KV cache and the attention that reads it: they move keys and values
+without computing."""
 
 _LARGEST_OTHER_SHARE = 0.1
-"""Share of parameters that may stay in another precision: biases, norms, rotary tables. It is
-below 0.1 % in real models and a few per cent in the tiny ones of the tests."""
+"""Largest share of parameters in another precision: biases, norms, rotary tables. It is below 0.1 %
+in real models and a few per cent in the tiny models of the tests."""
 
 
 @dataclass(frozen=True)
 class WeightReport:
-    """The weights of one IR."""
+    """Description of the weights of one IR."""
 
     types: dict[str, int]
     """Parameters by OpenVINO element type (``u4``, ``u8``, ``f16``, …), without the scales and
-    zero points that decompression needs."""
+    zero points for decompression."""
     group_sizes: dict[int, int]
     """4-bit parameters by group size; −1 is one scale per output channel."""
     symmetric: bool
-    """Whether no 4-bit weight has a zero point."""
+    """True if no 4-bit weight has a zero point."""
     bytes: int
     """Size of the weight file."""
     other_states: tuple[str, ...] = ()
-    """Variables of the model that are no cache of an attention's keys or values: recurrent or
-    convolutional states. Empty where the attention is not one operation."""
+    """Variables of the model that are not part of a KV cache: recurrent or convolutional states.
+    Empty if the attention is not a single operation."""
 
     @property
     def parameters(self) -> int:
-        """All weights counted."""
+        """Number of weights."""
         return sum(self.types.values())
 
     def share(self, element_types: Iterable[str]) -> float:
-        """Share of the parameters that are of one of these types, 0 to 1."""
+        """Return the share of the parameters that have one of these types, 0 to 1."""
         return sum(self.types.get(name, 0) for name in element_types) / max(self.parameters, 1)
 
     @property
     def four_bit_share(self) -> float:
-        """Share of the parameters in four bits."""
+        """Share of the parameters that have four bits, 0 to 1."""
         return self.share(_FOUR_BITS)
 
     @property
     def precision(self) -> Precision | None:
-        """The precision these weights amount to; None for one that Paddock does not name, BF16.
+        """Precision of the weights; None for one that Paddock has no name for, such as BF16.
 
-        A model counts as INT4 as soon as a weight has four bits, since its other weights are then
-        INT8 by NNCF's design; elsewhere the majority decides.
+        A model counts as INT4 if any weight has four bits, since NNCF then compresses the other
+        weights to INT8; otherwise the majority decides.
         """
         if self.four_bit_share > 0:
             return Precision.INT4
@@ -96,7 +96,7 @@ class WeightReport:
         return next((name for name, types in kinds.items() if self.share(types) > 0.5), None)
 
     def is_really(self, precision: Precision) -> bool:
-        """Whether the weights are in this precision, biases and norms aside."""
+        """Return whether the weights have this precision, except biases and norms."""
         expected = {
             Precision.INT4: _LOW_BITS,
             Precision.INT8: _EIGHT_BITS,
@@ -118,7 +118,7 @@ class _Constant:
 
 
 class _Graph:
-    """Layers of an IR by id, with who feeds whom."""
+    """Layers of an IR by id, with their connections."""
 
     def __init__(self, root: ElementTree.Element) -> None:
         self.types = {layer.attrib["id"]: layer.attrib["type"] for layer in root.iter("layer")}
@@ -127,7 +127,7 @@ class _Graph:
             for layer in root.iter("layer")
             if layer.attrib["type"] == "ReadValue"
         }
-        """Names of variables by the layer that reads each."""
+        """Names of variables by the id of the layer that reads them."""
         self.consumers: dict[str, list[tuple[str, int]]] = {}
         self.producers: dict[tuple[str, int], str] = {}
         for edge in root.iter("edge"):
@@ -137,7 +137,8 @@ class _Graph:
             self.producers[target, port] = source
 
     def reaches(self, layer: str, kind: str, port: int) -> str | None:
-        """Id of the layer of that kind that ``layer`` feeds at ``port``, itself or converted."""
+        """Return the id of the layer of that kind with ``layer`` as input ``port``, directly or
+        after conversions."""
         for target, target_port in self.consumers.get(layer, []):
             if self.types[target] == kind and target_port == port:
                 return target
@@ -148,7 +149,7 @@ class _Graph:
         return None
 
     def is_attention_cache(self, state: str) -> bool:
-        """Whether what is read from the state of that layer is an attention's keys or values."""
+        """Return whether the state read by that layer contains keys or values of an attention."""
         seen, ahead = {state}, [state]
         while ahead:
             for target, port in self.consumers.get(ahead.pop(), []):
@@ -160,7 +161,7 @@ class _Graph:
         return False
 
     def origin(self, layer: str) -> str:
-        """Id of the layer at the start of the chain of first inputs that ends in ``layer``."""
+        """Return the id of the layer at the start of the chain of first inputs of ``layer``."""
         while self.types[layer] in ("Convert", "Subtract") and (layer, 0) in self.producers:
             layer = self.producers[layer, 0]
         return layer
@@ -170,8 +171,7 @@ def read_weights(folder: Path) -> WeightReport:
     """Count the weights of the IR in ``folder`` by element type.
 
     Raises:
-        CorruptModelError: a file is missing, is not an IR, or the weight file is shorter than
-            the XML says.
+        CorruptModelError: a file is missing, is not an IR, or the weight file is truncated.
     """
     size = _bin_size(folder)
     graph, constants = _constants(folder, size)
@@ -187,7 +187,7 @@ def read_weights(folder: Path) -> WeightReport:
             groups[item.shape[-1] if len(item.shape) == 3 else -1] += item.count
             symmetric &= graph.reaches(item.layer, "Subtract", 0) is None
     others: tuple[str, ...] = ()
-    if _ATTENTION in graph.types.values():  # else its caches cannot be told from other states
+    if _ATTENTION in graph.types.values():  # else KV caches cannot be distinguished from states
         others = tuple(
             name for layer, name in graph.states.items() if not graph.is_attention_cache(layer)
         )
@@ -195,12 +195,12 @@ def read_weights(folder: Path) -> WeightReport:
 
 
 def weight_bits(folder: Path) -> dict[str, int]:
-    """Parameters of the IR in ``folder`` by element type; see :func:`read_weights`."""
+    """Return the parameters of the IR in ``folder`` by element type; see :func:`read_weights`."""
     return read_weights(folder).types
 
 
 def stored_precision(folder: Path) -> Precision | None:
-    """Precision of the IR in ``folder``; see :attr:`WeightReport.precision`."""
+    """Return the precision of the IR in ``folder``; see :attr:`WeightReport.precision`."""
     return read_weights(folder).precision
 
 
@@ -208,7 +208,7 @@ def _bin_size(folder: Path) -> int:
     for name in (IR_XML, IR_BIN):
         if not (folder / name).is_file():
             raise CorruptModelError(
-                f"{name} is missing in {folder}; convert or copy the model again."
+                f"{name} is missing in {folder}. Convert or copy the model again."
             )
     return (folder / IR_BIN).stat().st_size
 
@@ -227,8 +227,8 @@ def _constants(folder: Path, size: int) -> tuple[_Graph, list[_Constant]]:
         return _Graph(root), found
     except (ElementTree.ParseError, AttributeError, KeyError, ValueError) as error:
         raise CorruptModelError(
-            f"{IR_XML} in {folder} is not a readable OpenVINO model ({error}); "
-            "convert or copy the model again."
+            f"{IR_XML} in {folder} is not a readable OpenVINO model ({error}). "
+            "Convert or copy the model again."
         ) from error
 
 
@@ -238,8 +238,8 @@ def _constant(layer: ElementTree.Element, folder: Path, size: int) -> _Constant 
         raise ValueError(f"constant {layer.attrib.get('name')!r} has no data")
     if int(data.attrib["offset"]) + int(data.attrib["size"]) > size:
         raise CorruptModelError(
-            f"{IR_BIN} in {folder} is shorter than its model needs ({size} bytes): it was cut "
-            "off; convert or copy the model again."
+            f"{IR_BIN} in {folder} is truncated: it has only {size} bytes. Convert or copy the "
+            "model again."
         )
     element_type = data.attrib["element_type"]
     if element_type not in _LOW_BITS + _FLOATS:

@@ -1,7 +1,7 @@
-"""What a conversion starts from: the original's files, another IR in the store, or the hub.
+"""Find the source weights of a conversion: the original's files, a stored IR, or the hub.
 
-Only directory entries, JSON and file headers are read, and what they say is remembered for as long
-as the files stay as they are.
+Only directory entries, JSON and file headers are read, and the results are cached until the files
+change.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ if TYPE_CHECKING:
     from core.store.hub import HubModel
 
 _RELEASED_DTYPE = "bfloat16"
-"""The catalogue's models are all released in a 16-bit type."""
+"""All models of the catalogue are released in a 16-bit dtype."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The weights before a conversion."""
+    """Source weights of a conversion."""
 
     folder: Path | None
-    """The file of a GGUF model. None where they are still to be fetched."""
+    """Folder, or the file of a GGUF model; None if it is still to be downloaded."""
     is_ir: bool
-    """An OpenVINO IR, or else a PyTorch checkpoint or a GGUF file."""
+    """True for an OpenVINO IR, False for a PyTorch checkpoint or a GGUF file."""
     precision: Precision | None
-    """Of an IR's or a GGUF file's weights; None for BF16, and for a checkpoint."""
+    """Of the weights of an IR or GGUF file; None for BF16, and for a checkpoint."""
     parameters: int
     weight_bytes: int
     """Size of the weight files."""
     dtype: str
-    """Type of most weights of a checkpoint, as ``torch`` names it; unused for an IR."""
+    """Name of the ``torch`` dtype of most weights of a checkpoint; unused for an IR."""
     safetensors: bool
     """False for ``pytorch_model.bin``; unused for an IR."""
     shape: Shape | None
-    """None where the configuration does not tell all sizes."""
+    """None if the configuration does not specify all sizes."""
     is_gguf: bool = False
     fetch_bytes: int = 0
-    """What is to be fetched, what a broken download left included."""
+    """Size of the whole download, including files from an earlier attempt."""
     manifest: Manifest | None = field(default=None, repr=False)
-    """Of the stored model that this is; None for the original."""
+    """Of the stored model, if this is one; None for the original."""
 
 
 def original_folder(source: Source, settings: Settings) -> Path | None:
-    """The original's folder or GGUF file, or None where it is gone or not fetched yet."""
+    """Return the original's folder or GGUF file, or None if it is missing or not downloaded yet."""
     if source.kind is not SourceKind.HUB:
         path = Path(source.location)
-        there = path.is_file() if source.kind is SourceKind.GGUF else path.is_dir()
-        return path if there else None
+        exists = path.is_file() if source.kind is SourceKind.GGUF else path.is_dir()
+        return path if exists else None
     from core.store import hub
 
     done = hub.completed(settings.downloads_dir / source.key)
@@ -67,7 +67,7 @@ def original_folder(source: Source, settings: Settings) -> Path | None:
 
 
 def stored_ir(source: Source, precision: Precision, settings: Settings) -> Origin | None:
-    """An IR of the same model in the store from which this precision can be made."""
+    """Return an IR of the same model in the store that can be converted to this precision."""
     for have in (Precision.FP16, Precision.FP32):
         folder = settings.models_dir / source.key / have.value
         if not folder.is_dir() or not reachable(have, precision) or have is precision:
@@ -78,7 +78,7 @@ def stored_ir(source: Source, precision: Precision, settings: Settings) -> Origi
             continue
         now = fingerprint(source)
         if source.kind == manifest.source.kind and now not in (None, manifest.source.fingerprint):
-            continue  # made from other weights than the source has now
+            continue  # the source has changed since the conversion
         shape = _shape(_config(folder))
         return Origin(
             folder=folder,
@@ -95,7 +95,7 @@ def stored_ir(source: Source, precision: Precision, settings: Settings) -> Origi
 
 
 def reachable(have: Precision | None, wanted: Precision) -> bool:
-    """Whether an IR of one precision (None: BF16) can be made into another, or is it already."""
+    """Return whether an IR of one precision (None: BF16) has, or can be converted to, another."""
     if have is wanted:
         return True
     if wanted in (Precision.INT8, Precision.INT4):
@@ -104,33 +104,33 @@ def reachable(have: Precision | None, wanted: Precision) -> bool:
 
 
 def check_reachable(name: Path | str, have: Precision | None, wanted: Precision) -> None:
-    """Refuse what cannot be made from an IR.
+    """Check that an IR can be converted to a precision.
 
     Raises:
-        PersonMistake: the IR's weights are lower than the precision asked for, or compressed.
+        PersonMistake: the IR's weights have a lower precision than requested, or are compressed.
     """
     if not reachable(have, wanted):
         raise PersonMistake(
-            f"The OpenVINO model {name} has {have.label if have else 'BF16'} weights, from "
-            f"which {wanted.label} cannot be made; choose its own precision, or give the original "
-            "checkpoint."
+            f"The OpenVINO model {name} has {have.label if have else 'BF16'} weights, which cannot "
+            f"be converted to {wanted.label}. Choose the precision of the model, or use the "
+            "original checkpoint."
         )
 
 
 def find_origin(
     source: Source, precision: Precision, settings: Settings, hub: HubModel | None = None
 ) -> Origin:
-    """What converting this source to this precision would start from.
+    """Return the source weights for converting this source to this precision.
 
-    The original's files come first, then a stored IR, then the hub.
+    The original's files are used first, then a stored IR, then the hub.
 
     Raises:
-        PersonMistake: this precision cannot be had from this source, or a hub's model without a
-            row in the catalogue has not been looked up.
+        PersonMistake: the source cannot be converted to this precision, or it is a model on the
+            hub outside the catalogue that has not been looked up.
         NotAModelError, CorruptModelError: the files cannot be used.
     """
     if precision is Precision.STORED and source.kind is not SourceKind.GGUF:
-        raise PersonMistake(_nothing_to_keep(source))
+        raise PersonMistake(_not_gguf(source))
     folder = original_folder(source, settings)
     if folder is not None:
         origin = of_folder(folder)
@@ -141,12 +141,13 @@ def find_origin(
     if stored is not None:
         return stored
     if source.kind is not SourceKind.HUB:
-        raise NotAModelError(f"{source.location} is gone; put it back, or give another model.")
+        raise NotAModelError(f"{source.location} is missing. Restore it, or choose another model.")
     if hub is not None:
         return _of_hub(hub, precision)
     if source.model is None:
         raise PersonMistake(
-            f"What {source.title} will take is not known yet; look it up at the hub first."
+            f"The size of {source.title} is not known yet. Look it up on the Hugging Face Hub "
+            "first."
         )
     row = source.model
     size = row.parameters * checkpoint.TORCH_DTYPE_BYTES[_RELEASED_DTYPE]
@@ -164,7 +165,7 @@ def find_origin(
 
 
 def of_folder(folder: Path) -> Origin:
-    """The weights in a folder on disk, or in a GGUF file.
+    """Return the weights in a folder on disk, or in a GGUF file.
 
     Raises:
         NotAModelError, CorruptModelError: see :func:`core.store.checkpoint.inspect_checkpoint` and
@@ -217,17 +218,17 @@ def _of_gguf(path: Path) -> Origin:
         precision=found.weights,
         parameters=found.parameters,
         weight_bytes=found.bytes,
-        dtype="float16",  # what they are dequantised to
+        dtype="float16",  # dtype after dequantisation
         safetensors=False,
         shape=found.shape,
         is_gguf=True,
     )
 
 
-def _nothing_to_keep(source: Source) -> str:
+def _not_gguf(source: Source) -> str:
     sentence = (
-        f"{source.title} does not come as a GGUF file, so its weights cannot be kept as stored; "
-        f"choose {', '.join(CONVERTED_PRECISIONS)}"
+        f"{source.title} is not a GGUF file, so its weights cannot be kept as stored. Choose "
+        f"{', '.join(CONVERTED_PRECISIONS)}"
     )
     if source.model is not None and source.model.package is not None:
         sentence += (
@@ -243,7 +244,7 @@ def _of_hub(hub: HubModel, wanted: Precision) -> Origin:
     config = hub.config or {}
     is_ir = IR_XML in hub.files
     parameters = _parameters(config)
-    precision = _likeliest(size, parameters) if is_ir else None
+    precision = _likely_precision(size, parameters) if is_ir else None
     if is_ir:
         check_reachable(hub.hub_id, precision, wanted)
     dtype = _RELEASED_DTYPE if is_ir else checkpoint.dtype_of(config, size)
@@ -260,8 +261,8 @@ def _of_hub(hub: HubModel, wanted: Precision) -> Origin:
     )
 
 
-def _likeliest(size: int, parameters: int | None) -> Precision:
-    """Precision of an IR that is not here yet, from the size of its weights."""
+def _likely_precision(size: int, parameters: int | None) -> Precision:
+    """Estimate the precision of an IR before the download from the size of its weights."""
     per_parameter = size / parameters if parameters else checkpoint.TORCH_DTYPE_BYTES["float16"]
     if per_parameter > 3:
         return Precision.FP32

@@ -1,13 +1,13 @@
-"""The child process that fetches and converts: ``python -m core.store.worker REQUEST``.
+"""The child process that downloads and converts: ``python -m core.store.worker REQUEST``.
 
-The request is a JSON object: ``kind`` ("get", "convert" or "check"), ``model`` (what
-:func:`core.store.resolver.resolve` takes), ``settings`` (fields of :class:`core.settings.Settings`)
-and, to convert, ``precision``, ``models`` (where the result is to lie, or null), ``int4`` and
-``int8`` (objects or null); to check a stored model with OpenVINO GenAI, ``folder`` in ``model``'s
-place. How the hub is asked, the token included, stands in the environment. The
-child writes JSON lines to its standard output: ``progress`` events, then one ``done`` or ``error``.
-Everything that libraries print goes to standard error. Standard input is a pipe from the parent:
-when that closes, for whatever reason, the child ends at once.
+The request is a JSON object: ``kind`` ("get", "convert" or "check"), ``model`` (a name for
+:func:`core.store.resolver.resolve`), ``settings`` (fields of :class:`core.settings.Settings`) and,
+for "convert", ``precision``, ``models`` (folder for the result, or null), ``int4`` and ``int8``
+(objects or null); for "check", the check of a stored model with OpenVINO GenAI, ``folder`` instead
+of ``model``. The environment contains the access to the hub, including the token. The child writes
+JSON lines to its standard output: ``progress`` events, then one ``done`` or ``error``. Everything
+that libraries print goes to standard error. Standard input is a pipe from the parent: when it
+closes, for whatever reason, the child ends at once.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import ConversionError, HubError, PaddockError
 from core.settings import Settings
 from core.store.genai_check import genai_check
-from core.store.library_env import leave_out_needless, quieten_libraries, refuse_telemetry
+from core.store.library_env import disable_telemetry, quieten_libraries, skip_optional_imports
 from core.store.progress import Progress, ProgressCallback
 from core.store.store import ModelStore
-from core.workers.child import become_child, end_with_parent, leave
+from core.workers.child import exit_now, exit_with_parent, open_channel
 
 if TYPE_CHECKING:
     from core.store.hub import HubAccess
@@ -38,24 +38,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NICENESS = 5
-"""Answers that stream meanwhile get about three times the processor time of a conversion."""
+"""With this value, answers that stream meanwhile get about three times the CPU time of a
+conversion."""
 
-_CRIES_WOLF = "openvino.frontend.pytorch.utils"
-"""Logs an error where it merely takes the model as it is, and raises where it truly fails."""
+_NOISY_LOGGER = "openvino.frontend.pytorch.utils"
+"""Logs an error if it uses the model unchanged, and raises an exception on a real failure."""
 
 
 def main(argument: str) -> int:
-    """Carry out one request and return the exit code."""
-    channel = become_child()
-    end_with_parent()
-    _step_back()
+    """Run one request and return the exit code."""
+    channel = open_channel()
+    exit_with_parent()
+    _lower_priority()
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger(_CRIES_WOLF).setLevel(logging.CRITICAL)
-    refuse_telemetry()
-    leave_out_needless()
+    logging.getLogger(_NOISY_LOGGER).setLevel(logging.CRITICAL)
+    disable_telemetry()
+    skip_optional_imports()
     quieten_libraries()
 
-    def tell(step: Progress) -> None:
+    def report(step: Progress) -> None:
         channel.say(
             event="progress",
             stage=step.stage,
@@ -67,10 +68,10 @@ def main(argument: str) -> int:
     request = json.loads(argument)
     failure: PaddockError
     try:
-        _work(request, tell)
+        _work(request, report)
     except PaddockError as error:
         failure = error
-    except Exception as error:  # whatever a library raises: a broken installation, say
+    except Exception as error:  # any exception of a library, for example an incomplete installation
         log.exception("The worker failed unexpectedly")
         failure = _unexpected(error, request["kind"])
     else:
@@ -80,10 +81,10 @@ def main(argument: str) -> int:
     return failure.exit_code
 
 
-def _work(request: dict[str, Any], tell: ProgressCallback) -> None:
+def _work(request: dict[str, Any], report: ProgressCallback) -> None:
     """
     Raises:
-        PaddockError: of the fetch or the conversion; it is the parent's to show.
+        PaddockError: the download or conversion failed; the parent shows it.
     """
     settings = Settings(**request["settings"])
     if request["kind"] == "check":
@@ -93,33 +94,35 @@ def _work(request: dict[str, Any], tell: ProgressCallback) -> None:
     store = ModelStore(settings, Path(models) if models else None)
     source, access = store.resolve(request["model"]), _access()
     if request["kind"] == "get":
-        store.fetch(source, progress=tell, access=access)
+        store.fetch(source, progress=report, access=access)
         return
     store.ensure(
         source,
         Precision(request["precision"]),
         int4=Int4Settings(**request["int4"]) if request["int4"] else None,
         int8=Int8Settings(**request["int8"]) if request["int8"] else None,
-        progress=tell,
+        progress=report,
         access=access,
     )
 
 
 def _unexpected(error: Exception, kind: str) -> PaddockError:
     cause: BaseException = error
-    while cause.__cause__ is not None:  # what transformers says of a failed import tells nothing
+    while cause.__cause__ is not None:  # transformers hides the reason of a failed import
         cause = cause.__cause__
     detail = " ".join(f"{type(cause).__name__}: {cause}".split())[:200]
-    fetching = kind == "get"
-    kept = "what came is kept" if fetching else "nothing was kept"
-    return (HubError if fetching else ConversionError)(
-        f"Something failed that nobody expected ({detail}); {kept}, so try again. If it fails "
-        "again, install Paddock anew: a library may be missing, or of another version."
+    if kind == "get":
+        error_class, what, kept = HubError, "download", "partial files were kept"
+    else:
+        error_class, what, kept = ConversionError, "conversion", "nothing was kept"
+    return error_class(
+        f"The {what} failed unexpectedly ({detail}); {kept}. Try again. If it fails again, "
+        "reinstall Paddock's requirements: a library may be missing or have another version."
     )
 
 
 def _access() -> HubAccess:
-    """How the hub is asked; the token leaves the environment, so that no library finds it there."""
+    """Return the access to the hub, and remove the token from the environment of libraries."""
     from core.store.hub import HubAccess
 
     access = HubAccess.from_environment()
@@ -127,8 +130,8 @@ def _access() -> HubAccess:
     return access
 
 
-def _step_back() -> None:
-    """Let answers that stream meanwhile go before; where that is refused, do without."""
+def _lower_priority() -> None:
+    """Lower the priority of this process below that of answers, if permitted."""
     me = psutil.Process()
     with suppress(psutil.Error, OSError):
         if sys.platform == "win32":
@@ -138,4 +141,4 @@ def _step_back() -> None:
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1]))
+    exit_now(main(sys.argv[1]))

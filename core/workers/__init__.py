@@ -1,1 +1,1 @@
-"""Child processes: spawn one, talk to it in JSON lines, end it."""
+"""Child processes: start one, exchange JSON lines with it, end it."""

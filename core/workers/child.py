@@ -1,8 +1,8 @@
-"""A child process that works for another and tells of it in JSON lines: the child's side.
+"""The child's side of a worker process that reports in JSON lines.
 
-The parent's side is :mod:`core.workers.process`. Standard output is the channel of the JSON
-lines; what libraries print goes to standard error. Standard input is a pipe from the parent: when
-that closes, for whatever reason, the child ends at once.
+The parent's side is :mod:`core.workers.process`. The JSON lines are written to standard output;
+everything that libraries print goes to standard error. Standard input is a pipe from the parent:
+when it closes, for whatever reason, the child ends at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import IO, Any, NoReturn
 
 
 class Channel:
-    """What the parent hears; several threads may speak."""
+    """Sends events to the parent; safe to use from several threads."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -29,28 +29,28 @@ class Channel:
             self._stream.flush()
 
 
-def become_child() -> Channel:
-    """Take standard output over for the parent, end with it, and leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent then kills us
+def open_channel() -> Channel:
+    """Reserve standard output for JSON lines, redirect prints to standard error, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it and kills this process
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return Channel(stream)
 
 
-def end_with_parent() -> None:
-    """From now on end at once when the parent closes our standard input, which is read no more."""
+def exit_with_parent() -> None:
+    """End this process as soon as the parent closes its standard input, which is discarded."""
     threading.Thread(target=_wait_for_parent, name="end with parent", daemon=True).start()
 
 
-def leave(code: int) -> NoReturn:
-    """End without tearing down torch and OpenVINO, which takes a second; all is written."""
+def exit_now(code: int) -> NoReturn:
+    """Exit without the cleanup of torch and OpenVINO, which takes a second; output is flushed."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def _wait_for_parent() -> None:
-    # Not ``sys.stdin``: an interpreter that ends while a thread is reading from that aborts.
+    # Not ``sys.stdin``: the interpreter aborts if it exits while a thread reads from that.
     while os.read(0, 4096):
         pass
     os._exit(1)

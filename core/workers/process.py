@@ -1,4 +1,4 @@
-"""A child process that works for this one and tells of it in JSON lines: the parent's side.
+"""The parent's side of a worker process that reports in JSON lines.
 
 The child's side is :mod:`core.workers.child`.
 """
@@ -22,35 +22,35 @@ from core.settings import CHECKOUT
 
 log = logging.getLogger(__name__)
 
-_LAST_BREATH_S = 5.0
-"""How long a child may take to end after its last word."""
+_EXIT_TIMEOUT_S = 5.0
+"""Time for a child to end after it has closed its output."""
 
-_OUT_OF_REACH: dict[str, Any] = (
+_OWN_PROCESS_GROUP: dict[str, Any] = (
     {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
     if sys.platform == "win32"
     else {"process_group": 0}
 )
-"""Ctrl-C in a terminal reaches all processes of a group: a child in one of its own is stopped by
-its parent, and not in the middle of starting."""
+"""Ctrl-C in a terminal reaches all processes of a group. A child in its own group is stopped by its
+parent instead, and never while it is starting."""
 
 _LINES_KEPT = 40
-"""Lines of the child's standard error that are kept to explain its end."""
+"""Number of last lines of the child's standard error that are kept for error messages."""
 
 _LINE_LENGTH = 500
-"""Characters of such a line; libraries print whole tensors."""
+"""Longest line in characters; libraries print whole tensors."""
 
 _HIDDEN = "•••"
-"""Stands for a secret, should a library print it."""
+"""Replaces a secret if a library prints it."""
 
 _END = None
 
 
 class ChildEnded(Exception):
-    """The child closed its output without a last word; nobody sees this."""
+    """The child closed its output without a final event; not shown to users."""
 
 
 class ChildProcess:
-    """A Python module that runs as a child of this process and is heard out by threads of ours."""
+    """A Python module that runs as a child process, with threads that read its output."""
 
     def __init__(
         self,
@@ -65,14 +65,14 @@ class ChildProcess:
     ) -> None:
         """
         Args:
-            module: runs as ``python -m module``.
-            arguments: of its command line, for all to see.
-            environment: all of it; the encoding of its output is added.
+            module: run as ``python -m module``.
+            arguments: of its command line, which all users of the machine can see.
+            environment: complete environment; the output encoding is added.
             first_line: written to its standard input, which stays open until :meth:`end`.
-            on_line: receives each line of its standard error, in a thread of its own.
-            on_event: receives what it says and, at its end, None, in a thread of its own; instead
-                of :meth:`next_event`.
-            secret: hidden wherever the child prints it.
+            on_line: receives each line of its standard error, in a separate thread.
+            on_event: receives its events and finally None, in a separate thread; replaces
+                :meth:`next_event`.
+            secret: hidden in everything the child prints.
         """
         self._secret = secret
         self._on_line = on_line
@@ -91,7 +91,7 @@ class ChildProcess:
             text=True,
             encoding="utf-8",
             errors="replace",
-            **_OUT_OF_REACH,
+            **_OWN_PROCESS_GROUP,
         )
         self._threads = [
             threading.Thread(target=_read_lines, args=arguments, daemon=True)
@@ -103,40 +103,40 @@ class ChildProcess:
         for thread in self._threads:
             thread.start()
         if first_line is not None:
-            self.tell(first_line)
+            self.write_line(first_line)
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id of the child."""
         return self._child.pid
 
     @property
     def exit_code(self) -> int | None:
-        """After :meth:`end`; negative is the signal that killed it."""
+        """Exit code after :meth:`end`; negative if a signal killed the child."""
         return self._child.returncode
 
     @property
     def log(self) -> tuple[str, ...]:
-        """The last lines of its standard error."""
+        """Last lines of its standard error."""
         return tuple(self._log)
 
     def next_event(self, timeout_s: float) -> dict[str, Any] | None:
-        """What the child says next; None where it says nothing for that long.
+        """Return the child's next event, or None after the timeout.
 
         Raises:
-            ChildEnded: it closed its output.
+            ChildEnded: the child closed its output.
         """
         try:
             line = self._events.get(timeout=timeout_s)
         except queue.Empty:
             return None
         if line is _END:
-            self.let_it_end()
+            self.wait_for_exit()
             raise ChildEnded
         return _event(line)
 
     def end(self) -> None:
-        """Kill the child and whatever it started, unless they have ended, and hear its log out."""
+        """Kill the child and its child processes if they run, and read the rest of its log."""
         with suppress(psutil.Error):
             for other in psutil.Process(self._child.pid).children(recursive=True):
                 with suppress(psutil.Error):
@@ -144,31 +144,31 @@ class ChildProcess:
         self._child.kill()
         self._child.wait()
         for thread in self._threads:
-            thread.join(_LAST_BREATH_S)
+            thread.join(_EXIT_TIMEOUT_S)
         for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
             if pipe is not None:
-                with suppress(OSError):  # what it never read cannot be flushed any more
+                with suppress(OSError):  # input that the child never read cannot be flushed
                     pipe.close()
 
-    def how_it_ended(self) -> str:
-        """In a few words, after :meth:`end` or :meth:`let_it_end`."""
+    def exit_reason(self) -> str:
+        """Return why the child ended, after :meth:`end` or :meth:`wait_for_exit`."""
         lines = self.log
         if lines:
-            log.warning("the child process wrote:\n%s", "\n".join(lines))
+            log.warning("Output of the child process:\n%s", "\n".join(lines))
         code = self._child.returncode
         if code is None:
             return "it closed its output"
         if code < 0:
-            return f"killed by signal {-code}, perhaps for want of memory"
+            return f"killed by signal {-code}, possibly because memory ran out"
         return lines[-1][:200] if lines else f"exit code {code}"
 
     def without_secret(self, text: str) -> str:
-        """The text with the secret hidden."""
+        """Return the text with the secret hidden."""
         return text.replace(self._secret, _HIDDEN) if self._secret else text
 
-    def tell(self, line: str) -> None:
+    def write_line(self, line: str) -> None:
         """Write a line to its standard input."""
-        with suppress(OSError):  # it has just died, which its silence will tell
+        with suppress(OSError):  # it has just ended, which the reading threads notice
             self._child.stdin.write(f"{line}\n")
             self._child.stdin.flush()
 
@@ -178,12 +178,12 @@ class ChildProcess:
             self._log.append(text)
             self._on_line(text)
 
-    def let_it_end(self) -> None:
-        """Wait for a child that closed its output, so that its own exit code is seen."""
+    def wait_for_exit(self) -> None:
+        """Wait for a child that closed its output, so that its own exit code is known."""
         try:
-            self._child.wait(_LAST_BREATH_S)
+            self._child.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            log.warning("the child process neither speaks nor ends; it will be killed")
+            log.warning("The child process closed its output but does not end; it will be killed")
 
 
 def _read_lines(
@@ -192,17 +192,17 @@ def _read_lines(
     try:
         for line in pipe or ():
             take(line)
-    except (OSError, ValueError):  # the pipe was closed under us
-        log.debug("the output of the child process ended early")
+    except (OSError, ValueError):  # the pipe was closed meanwhile
+        log.debug("The output of the child process ended early")
     finally:
         at_end()
 
 
 def _event(line: str) -> dict[str, Any]:
-    """What the child said; nothing where it was killed in the middle of a line."""
+    """Parse an event; empty if the child was killed in the middle of a line."""
     try:
         event = json.loads(line)
     except ValueError:
-        log.debug("half a line from the child process: %r", line)
+        log.debug("Incomplete line from the child process: %r", line)
         return {}
     return event if isinstance(event, dict) else {}

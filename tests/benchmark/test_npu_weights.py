@@ -188,7 +188,7 @@ def test_a_model_that_is_gone_is_a_sentence(settings: Settings, checkpoints):
     store = ModelStore(settings)
     store.ensure(store.resolve(str(folder)), Precision.INT4)
     shutil.rmtree(folder)
-    with pytest.raises(NotAModelError, match="is gone; put it back, or choose another"):
+    with pytest.raises(NotAModelError, match=r"is missing\. Restore it, or choose another"):
         ready(replace(FOR_NPU, model=str(folder)), settings)
 
 
@@ -199,7 +199,7 @@ def test_what_comes_in_int4_is_taken_where_it_suits_and_refused_where_not(settin
     with pytest.raises(NotAModelError) as raised:
         ready(replace(FOR_NPU, model=str(groups.folder)), settings)
     said = str(raised.value)
-    assert "asymmetric, group size 32, ratio 0." in said and "made for NPUs" in said
+    assert "asymmetric, group size 32, ratio 0." in said and "a version for NPUs" in said
     ModelStore(elsewhere).delete(groups)
     channels = stored_by_a_person(elsewhere, npu_int4())
     material = replace(FOR_NPU, model=str(channels.folder))
@@ -293,7 +293,7 @@ def test_they_cannot_be_removed_while_one_is_made(settings: Settings):
     (rest / "model").write_bytes(b"0" * 1000)
     folders = Folders(settings.npu_models_dir, settings.models_dir / ".work")
     with folders.lock("other", Precision.INT4, lambda step: None):
-        with pytest.raises(ModelBusyError, match="other in INT4 is being made"):
+        with pytest.raises(ModelBusyError, match="other in INT4 is being converted"):
             delete_npu_weights(settings)
         assert mine.folder.is_dir() and damaged.is_dir() and rest.is_dir()
     assert delete_npu_weights(settings) > mine.disk_bytes

@@ -249,7 +249,7 @@ def test_waiting_answer_can_be_stopped(
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        ("no such model", "There is no model 'no such model': give a catalogue key"),
+        ("no such model", "There is no model 'no such model'. Specify a catalogue key"),
         ("![x](http://evil.example/x.png)", "There is no model '![x](http://evil.example/x.png)'"),
     ],
 )

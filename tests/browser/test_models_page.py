@@ -163,7 +163,7 @@ def test_fetch_stop_and_go_on(
         start(screen, "acme--tiny", "INT8", "Get and convert to")
         refusal = tasks(screen).get_by_role("alert")
         refusal.wait_for()
-        assert "accept its licence" in screen.text_of(refusal)
+        assert "Accept its licence" in screen.text_of(refusal)
 
         # With one it comes, slowly, and is stopped half-way.
         hub.delay(0.1)

@@ -74,7 +74,7 @@ def test_a_wrong_name_is_the_persons_mistake(run, model: str, code: int, words: 
 
 def test_a_remote_cannot_be_converted(run):
     code, _, err = run("convert", "remote:office/tiny")
-    assert code == 2 and "server elsewhere" in err
+    assert code == 2 and "remote server" in err
 
 
 def test_a_wrong_setting_is_one_sentence(run, monkeypatch):

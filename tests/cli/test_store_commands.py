@@ -105,7 +105,7 @@ def test_get_fetches_says_how_far_it_is_and_does_it_once(hub: Hub, home: Path, r
     told = json.loads(out)
     assert (told["key"], told["folder"]) == ("org--model", str(folder))
     assert told["bytes"] == fetched_bytes(folder) > 100_000
-    assert "Fetching org/model" in err and "100%" in err
+    assert "Downloading org/model" in err and "100%" in err
     assert models_of(home) == []
     asked = len(hub.asked)
     code, out, err = run("get", "org/model")
@@ -143,7 +143,7 @@ def test_ctrl_c_ends_a_download_and_says_what_is_kept(hub: Hub, home: Path, run:
     assert time.monotonic() - before < 5
     assert child.returncode == 1
     last = err.splitlines()[-1]
-    assert last.startswith("Stopped; the ") and "goes on from there" in last
+    assert last.startswith("Stopped. The downloaded ") and "resumes there" in last
     assert "Traceback" not in err
     folder = home / "downloads" / "org--model"
     assert completed(folder) is None and fetched_bytes(folder) > 10_000
@@ -193,14 +193,14 @@ def test_convert_says_what_it_takes_and_what_came_of_it(
     asked = Int4Settings(record.symmetric, record.group_size, record.ratio)
     assert asked == Int4Settings(symmetric=True, group_size=32, ratio=1.0)
     code, _, err = run("convert", str(checkpoints("phi")), "--precision", "int4", "--ratio", "0.5")
-    assert code == 2 and one_sentence(err) and "delete it first" in err
+    assert code == 2 and one_sentence(err) and "Delete it first" in err
 
 
 def test_a_gguf_file_is_converted_as_stored(home: Path, tmp_path: Path, run: Run):
     file = tiny_gguf(tmp_path / "files" / "mine.gguf").path
     code, out, err = run("convert", str(file.parent))
     assert code == 0, err
-    assert "mine in INT4 · GGUF Q4_1: " in out and "No weight differs from the file's" in out
+    assert "mine in INT4 · GGUF Q4_1: " in out and "No weight differs from the file" in out
     assert err.startswith("Converting mine as stored takes about")
     code, out, _ = run("convert", str(file), "int8")
     assert code == 0 and "mine in INT8 from Q4_1: " in out and "Quantising twice" in out
@@ -245,7 +245,7 @@ def test_ctrl_c_ends_a_conversion_and_leaves_nothing(home: Path, checkpoints: Ca
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 1
-    assert err.splitlines()[-1].startswith("Stopped; nothing of ")
+    assert err.splitlines()[-1].startswith("Stopped. Nothing of ")
     assert models_of(home) == [] and list((home / "models" / ".work").glob("*/")) == []
 
 

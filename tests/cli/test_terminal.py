@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch):
 
 def fetching(done: float, rate: float | None = 50e6) -> Progress:
     transfer = Transfer(int(done), 2_000_000_000, rate)
-    return Progress(Stage.FETCHING, "Fetching org/name.", None, transfer)
+    return Progress(Stage.FETCHING, "Downloading org/name.", None, transfer)
 
 
 def test_a_bar_says_how_much_how_fast_and_how_long(clock, monkeypatch):
@@ -45,7 +45,7 @@ def test_a_bar_says_how_much_how_fast_and_how_long(clock, monkeypatch):
     bar.progress(fetching(500e6))
     shown = screen.getvalue()
     assert "█████░" in shown and " 25%" in shown
-    assert "500 MB of 2.0 GB · 50 MB/s · 30 s left · Fetching org/name" in shown
+    assert "500 MB of 2.0 GB · 50 MB/s · 30 s left · Downloading org/name" in shown
     assert "\n" not in shown
     bar.clear()
     assert screen.getvalue().endswith("\r\x1b[K")
@@ -82,7 +82,7 @@ def test_without_a_terminal_a_line_comes_each_stage_tenth_and_ten_seconds(
         lines.progress(fetching(hundredth * 20e6))
     told = capsys.readouterr().err.splitlines()
     assert [line.split()[2].rstrip(",") for line in told] == [f"{10 * n}%" for n in range(10)]
-    assert told[3] == "Fetching org/name. 30%, 600 MB of 2.0 GB, 50 MB/s, 28 s left"
+    assert told[3] == "Downloading org/name. 30%, 600 MB of 2.0 GB, 50 MB/s, 28 s left"
     lines.progress(Progress(Stage.EXPORTING, "Exporting to OpenVINO.", 0.3))
     lines.progress(Progress(Stage.EXPORTING, "Exporting to OpenVINO.", 0.3))
     for _ in range(50):

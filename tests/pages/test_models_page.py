@@ -573,10 +573,10 @@ def test_stop_and_dismiss(tasks: dict[int, TaskView]) -> None:
 def test_what_failed_tells_why_and_can_be_tried_again(
     tasks: dict[int, TaskView], asked: list[TaskRequest]
 ) -> None:
-    sentence = "The hub has no model ![x](http://evil/x.png); check the spelling."
-    tasks[1] = a_task(state=TaskState.FAILED, error=sentence, title="Get [a](http://b)")
+    sentence = "The Hugging Face Hub has no model ![x](http://evil/x.png). Check the spelling."
+    tasks[1] = a_task(state=TaskState.FAILED, error=sentence, title="Download [a](http://b)")
     app = open_page("models")
-    assert "The hub has no model" in app.error[0].value
+    assert "The Hugging Face Hub has no model" in app.error[0].value
     assert "[a](" not in texts(app) and "![x]" not in app.error[0].value
     app.text_input(key="hub_token").set_value(TOKEN).run()
     button(app, "Try again").click().run()

@@ -406,5 +406,5 @@ def test_remote_spec_is_parsed_from_its_name():
 
 
 def test_remote_models_are_not_downloaded_or_converted(engine: Engine):
-    with pytest.raises(UnknownModelError, match="server elsewhere"):
+    with pytest.raises(UnknownModelError, match="remote server"):
         engine.store.resolve("remote:office/tiny")

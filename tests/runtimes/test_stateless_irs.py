@@ -12,7 +12,7 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.store import resolve
 from core.store.convert import load_tokenizer, write_openvino_tokenizer
-from core.store.library_env import refuse_telemetry
+from core.store.library_env import disable_telemetry
 from tests.builders import tiny_checkpoint
 from tests.in_process import converted, engine_in_process, greedy_answer
 
@@ -36,7 +36,7 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     """Return a function that exports the checkpoint with options of Optimum."""
 
     def make(**options: bool) -> Path:
-        refuse_telemetry()
+        disable_telemetry()
         from optimum.intel import OVModelForCausalLM
 
         folder = tmp_path_factory.mktemp("ir")

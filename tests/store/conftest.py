@@ -1,4 +1,4 @@
-"""Fixtures of the store's tests: tiny checkpoints, built once, and what was converted from them."""
+"""Fixtures of the store's tests: tiny checkpoints, created once, and models converted from them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.builders import tiny_checkpoint
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests run offline: a hub that refuses connections at once, and no token."""
+    """Run tests offline: the hub refuses connections at once, and there is no token."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.delenv("HF_TOKEN", raising=False)
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings whose home folder is this test's own."""
+    """Settings with a home folder for this test."""
     return Settings(home=tmp_path / "home")
 
 
@@ -35,7 +35,7 @@ def store(settings: Settings) -> ModelStore:
 
 @pytest.fixture(scope="session")
 def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of the tiny checkpoint of an architecture; do not change what is in it."""
+    """Folder of the tiny checkpoint of an architecture; do not change its content."""
     root = tmp_path_factory.mktemp("checkpoints")
     return cache(lambda architecture: tiny_checkpoint(architecture, root / architecture))
 
@@ -44,7 +44,7 @@ def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 def converted(
     tmp_path_factory: pytest.TempPathFactory, checkpoint_of: Callable[[str], Path]
 ) -> Callable[[str, Precision], StoredModel]:
-    """A converted tiny checkpoint, made once per architecture and precision; leave it as it is."""
+    """A converted tiny checkpoint, created once per case; do not change it."""
     shared = ModelStore(Settings(home=tmp_path_factory.mktemp("home")))
 
     @cache

@@ -1,9 +1,10 @@
-"""A small Hugging Face hub on this machine, which speaks the protocol the real client expects.
+"""A small local Hugging Face hub with the protocol that the real client expects.
 
 ``GET /api/models/ORG/NAME`` lists a repository; ``/ORG/NAME/resolve/REVISION/FILE`` gives a small
-file, and for a large one redirects to a second server, as the real hub does to its storage. Tokens,
-gates and refusals are answered with the status and the headers that ``huggingface_hub`` tells its
-errors from; ``Range`` is honoured. On request it misbehaves in the ways that networks do.
+file, and redirects requests for large files to a second server, as the real hub does to its
+storage. Responses for tokens, gated models and refusals have the status and headers from which
+``huggingface_hub`` derives its errors; ``Range`` is supported. Failures of hub and network can be
+simulated.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ _CHUNK = 2048
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     path: str
     range: str | None
     token: str | None
     storage: bool
-    """Whether it came to the second server, which large files come from."""
+    """Whether it was sent to the second server, which serves large files."""
     agent: str
 
 
@@ -53,7 +54,7 @@ class _Repository:
 
 @dataclass
 class _Faults:
-    """What goes wrong; several may be set at once."""
+    """Simulated failures; several can be set at once."""
 
     cut: int | None = None
     cuts_left: int = 0
@@ -65,7 +66,7 @@ class _Faults:
 
 
 class Hub:
-    """The hub; a context manager that serves until it is left.
+    """The hub; a context manager that serves until its block ends.
 
     Attributes:
         asked: all requests so far.
@@ -106,15 +107,15 @@ class Hub:
 
     @property
     def url(self) -> str:
-        """What ``HF_ENDPOINT`` is to be set to."""
+        """Value for ``HF_ENDPOINT``."""
         return self._servers[0].url
 
     @property
     def storage_url(self) -> str:
-        """Where large files are redirected to."""
+        """URL to which requests for large files are redirected."""
         return self._servers[1].url
 
-    # What it holds
+    # Repositories
 
     def add(
         self,
@@ -131,12 +132,12 @@ class Hub:
 
         Args:
             repo_id: org/name.
-            folder: read at each request, subfolders included.
-            gated: everybody sees the list of files; the files need ``token``.
-            private: without ``token`` there is no such repository.
-            token: that of the account which may read it.
-            revision: its latest commit.
-            tags: as the hub makes them of the model's card.
+            folder: read at each request, including subfolders.
+            gated: the list of files is public; downloads require ``token``.
+            private: without ``token`` the repository does not exist.
+            token: of the account with access.
+            revision: latest commit.
+            tags: tags that the hub derives from the model card.
         """
         self.repositories[repo_id] = _Repository(
             folder, gated, private, token, revision, tuple(tags)
@@ -145,43 +146,43 @@ class Hub:
             self.tokens.add(token)
 
     def know(self, token: str) -> None:
-        """Let ``token`` be one of an account that has access to no gated or private repository."""
+        """Register ``token`` for an account without access to gated or private repositories."""
         self.tokens.add(token)
 
-    # What goes wrong
+    # Simulated failures
 
     def cut_after(self, count: int, *, times: int = 1) -> None:
-        """Break the connection after ``count`` bytes of a large file, so many times."""
+        """Break the connection after ``count`` bytes of a large file, ``times`` times."""
         self.faults.cut, self.faults.cuts_left = count, times
 
     def delay(self, seconds: float) -> None:
-        """Rest before each 2 KB of a large file."""
+        """Wait before each 2 KB of a large file."""
         self.faults.delay = seconds
 
     def corrupt(self, name: str) -> None:
-        """Hand out this file with a wrong byte at its end."""
+        """Send this file with a wrong last byte."""
         self.faults.corrupt.add(name)
 
     def ignore_ranges(self) -> None:
-        """Answer every request for a file with the whole of it."""
+        """Ignore ranges: send whole files."""
         self.faults.ignore_ranges = True
 
     def refuse(self, status: int, code: str = "") -> None:
-        """Answer every request with this status and ``X-Error-Code``."""
+        """Respond to every request with this status and ``X-Error-Code``."""
         self.faults.refusal = (status, code)
 
     def tell_no_sizes(self) -> None:
-        """List names only, as simple mirrors do."""
+        """List only names, like simple mirrors."""
         self.faults.no_sizes = True
 
     def heal(self) -> None:
-        """Work properly again."""
+        """End all simulated failures."""
         self.faults = _Faults()
 
-    # What it was asked
+    # Received requests
 
     def fetched(self, ending: str = "") -> list[Asked]:
-        """Requests that were answered with the content of files whose path ends so."""
+        """Return the requests for the content of files whose path ends with ``ending``."""
         return [
             asked
             for asked in self.asked
@@ -191,7 +192,7 @@ class Hub:
         ]
 
     def rest(self, seconds: float) -> bool:
-        """Wait, unless the hub is closed meanwhile; gives whether it is."""
+        """Wait, and return whether the hub was closed meanwhile."""
         return self._closing.wait(seconds)
 
 
@@ -209,7 +210,7 @@ class _Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error of the server's."""
+        """Ignore clients that closed the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -223,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def log_message(self, *_arguments: object) -> None:
-        """Be silent."""
+        """Log nothing."""
 
     @property
     def _faults(self) -> _Faults:
@@ -392,7 +393,7 @@ def _digest(path: Path, name: str, _changed: int) -> str:
     return digest.hexdigest()
 
 
-if __name__ == "__main__":  # to look at the page against it: python -m tests.store.hub_server
+if __name__ == "__main__":  # to try the pages with it: python -m tests.store.hub_server
     import sys
 
     with Hub() as hub:

@@ -1,7 +1,7 @@
-"""Exported architectures answer as transformers does, on both runtimes.
+"""Exported architectures give the answers of transformers, on both runtimes.
 
-What GenAI computes wrongly is in test_genai_check.py, what cannot be exported in
-test_model_kinds.py.
+Architectures with wrong results in GenAI are in test_genai_check.py, those that cannot be exported
+in test_model_kinds.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GEMMA = {"query_pre_attn_scalar": 16}
 CEILING = pytest.mark.xfail(
     strict=True,
     raises=ConversionError,
-    reason="Optimum's ceiling of the version of transformers keeps it from being exported",
+    reason="Optimum's upper limit for the version of transformers prevents the export",
 )
 
 
@@ -41,7 +41,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
 
 
 def answer_of(model: LoadedModel) -> list[int]:
-    """The ids that follow the prompt; the model is let go."""
+    """Return the ids after the prompt; the model is unloaded."""
     answer: list[int] = []
     request = TokenRequest(PROMPT, SamplingSettings(max_new_tokens=NEW, greedy=True))
     try:

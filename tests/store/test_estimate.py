@@ -1,4 +1,4 @@
-"""What a conversion will take is told beforehand, and is about what it then takes."""
+"""Estimates of conversions, compared with measurements."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ CheckpointOf = Callable[[str], Path]
 
 GB = 10**9
 TOLERANCE = 0.25
-"""Of the estimate against what was measured, either way; what the page promises."""
+"""Tolerance of an estimate against the measurement, in both directions, as stated on the page."""
 
 MEASURED = {
     Precision.INT4: (6.40 * GB, 1.81 * GB),
     Precision.INT8: (6.39 * GB, 2.78 * GB),
     Precision.FP16: (11.5 * GB, 5.55 * GB),
 }
-"""Peak memory and size of the result of dolly-v2-3b's shape from a BF16 checkpoint, as measured on
-the two cores and 24 GiB where this was written."""
+"""Peak memory and size of the result for dolly-v2-3b's shape from a BF16 checkpoint, measured on
+two cores with 24 GiB of memory."""
 
 SMALL = Shape(
     hidden=512,
@@ -59,26 +59,28 @@ SMALL = Shape(
     rotary_fraction=0.25,
     parallel_residual=True,
 )
-"""58 million parameters: large enough that the weights count beside the libraries."""
+"""58 million parameters: large enough that the weights matter compared with the libraries."""
 
 
 def hub_model(folder: Path, hub_id: str = "org/name") -> HubModel:
-    """What a hub would say of the model in ``folder``."""
+    """Description of the model in ``folder`` as from a hub."""
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     config = json.loads((folder / "config.json").read_text())
     return HubModel(hub_id, "abc", sizes, sum(sizes.values()), gated=False, config=config)
 
 
 def close(actual: float, expected: float) -> bool:
-    """Whether an estimate lies within the promised tolerance."""
+    """Return whether an estimate is within the tolerance."""
     return abs(actual - expected) <= TOLERANCE * expected
 
 
-# Against measurements
+# Comparison with measurements
 
 
 @pytest.mark.parametrize("precision", list(MEASURED))
-def test_dolly_takes_what_was_measured(settings: Settings, precision: Precision) -> None:
+def test_estimate_for_dolly_matches_the_measurement(
+    settings: Settings, precision: Precision
+) -> None:
     told = estimate(resolve("dolly-v2-3b"), precision, settings)
     peak, size = MEASURED[precision]
     assert close(told.memory_bytes, peak)
@@ -87,7 +89,7 @@ def test_dolly_takes_what_was_measured(settings: Settings, precision: Precision)
 
 
 @pytest.mark.parametrize("precision", [Precision.INT4, Precision.INT8, Precision.FP32])
-def test_small_model_takes_what_was_told(
+def test_estimate_for_a_small_model_matches_its_conversion(
     settings: Settings, tmp_path_factory: pytest.TempPathFactory, precision: Precision
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "small-checkpoint"
@@ -136,10 +138,10 @@ def test_scale_estimation_takes_more_memory_and_time(settings: Settings) -> None
     assert told.disk_bytes == without.disk_bytes
 
 
-# Where the weights come from
+# Source of the weights
 
 
-def test_local_folder_is_told_from_its_files(
+def test_estimate_of_a_local_folder_uses_its_files(
     settings: Settings, checkpoint_of: CheckpointOf
 ) -> None:
     source = resolve(str(checkpoint_of("gpt_neox")))
@@ -152,7 +154,7 @@ def test_local_folder_is_told_from_its_files(
     )
 
 
-def test_estimate_covers_what_is_written(converted: Converted, settings: Settings) -> None:
+def test_estimate_covers_the_files_written(converted: Converted, settings: Settings) -> None:
     for precision in CONVERTED_PRECISIONS:
         stored = converted("llama", precision)
         source = resolve(stored.manifest.source.location)
@@ -160,7 +162,7 @@ def test_estimate_covers_what_is_written(converted: Converted, settings: Setting
         assert told.disk_bytes > stored.manifest.weight_bytes
 
 
-def test_changed_folder_is_looked_at_anew(settings: Settings, tmp_path: Path) -> None:
+def test_changed_folder_is_read_again(settings: Settings, tmp_path: Path) -> None:
     folder = tiny_checkpoint("gpt_neox", tmp_path / "mine")
     source = resolve(str(folder))
     before = estimate(source, Precision.FP32, settings)
@@ -168,7 +170,7 @@ def test_changed_folder_is_looked_at_anew(settings: Settings, tmp_path: Path) ->
     assert estimate(source, Precision.FP32, settings).disk_bytes > before.disk_bytes
 
 
-def test_unchanged_folder_is_looked_at_once(
+def test_unchanged_folder_is_read_once(
     settings: Settings, checkpoint_of: CheckpointOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = resolve(str(checkpoint_of("mistral")))
@@ -181,12 +183,12 @@ def test_unchanged_folder_is_looked_at_once(
     estimate(source, Precision.INT4, settings)
 
 
-def test_hub_model_is_told_before_it_is_fetched(
+def test_hub_model_is_estimated_before_its_download(
     settings: Settings, checkpoint_of: CheckpointOf
 ) -> None:
     folder = checkpoint_of("llama")
     source = resolve("org/name")
-    with pytest.raises(PersonMistake, match="look it up"):
+    with pytest.raises(PersonMistake, match="Look it up"):
         estimate(source, Precision.INT4, settings)
     told = estimate(source, Precision.INT4, settings, hub=hub_model(folder))
     local = estimate(resolve(str(folder)), Precision.INT4, settings)
@@ -195,9 +197,7 @@ def test_hub_model_is_told_before_it_is_fetched(
     assert told.memory_bytes == pytest.approx(local.memory_bytes, rel=0.02)
 
 
-def test_what_a_broken_download_left_is_not_fetched_again(
-    settings: Settings, checkpoint_of: CheckpointOf
-) -> None:
+def test_partial_download_is_subtracted(settings: Settings, checkpoint_of: CheckpointOf) -> None:
     hub = hub_model(checkpoint_of("llama"))
     folder = settings.downloads_dir / "org--name"
     folder.mkdir(parents=True)
@@ -206,7 +206,7 @@ def test_what_a_broken_download_left_is_not_fetched_again(
     assert told.download_bytes == hub.total_bytes - 300
 
 
-def test_ir_repository_gives_only_what_its_weights_allow(
+def test_ir_repository_cannot_be_converted_to_a_higher_precision(
     settings: Settings, converted: Converted
 ) -> None:
     source = resolve("org/name")
@@ -214,16 +214,16 @@ def test_ir_repository_gives_only_what_its_weights_allow(
     told = estimate(source, Precision.INT4, settings, hub=half)
     assert told.scratch_bytes == 0
     eight = hub_model(converted("llama", Precision.INT8).folder)
-    with pytest.raises(PersonMistake, match="INT8 weights, from which FP16"):
+    with pytest.raises(PersonMistake, match="INT8 weights, which cannot be converted to FP16"):
         estimate(source, Precision.FP16, settings, hub=eight)
 
 
-def test_ir_folder_gives_only_what_its_weights_allow(
+def test_ir_folder_cannot_be_converted_to_a_higher_precision(
     settings: Settings, converted: Converted
 ) -> None:
     source = resolve(str(converted("phi", Precision.INT4).folder))
     assert estimate(source, Precision.INT4, settings).scratch_bytes == 0
-    with pytest.raises(PersonMistake, match="INT4 weights, from which INT8"):
+    with pytest.raises(PersonMistake, match="INT4 weights, which cannot be converted to INT8"):
         estimate(source, Precision.INT8, settings)
 
 
@@ -245,13 +245,13 @@ def test_stored_model_saves_the_download(
     assert estimate(source, Precision.FP32, settings, hub=hub).download_bytes > 0
 
 
-def test_folder_that_is_gone_is_told(settings: Settings, tmp_path: Path) -> None:
+def test_missing_folder_is_refused(settings: Settings, tmp_path: Path) -> None:
     source = Source("mine-0", SourceKind.CHECKPOINT, tmp_path / "mine", None, "mine")
-    with pytest.raises(NotAModelError, match="is gone"):
+    with pytest.raises(NotAModelError, match="is missing"):
         estimate(source, Precision.INT4, settings)
 
 
-# What is free
+# Free disk and memory
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_too_little_memory_is_told_before_anything_starts(
+def test_too_little_memory_is_reported_before_the_conversion(
     store: ModelStore, settings: Settings, checkpoint_of: CheckpointOf
 ) -> None:
     source = resolve(str(checkpoint_of("gpt_neox")))
@@ -278,7 +278,7 @@ def test_too_little_memory_is_told_before_anything_starts(
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_too_little_memory_is_told_before_a_catalogue_model_is_fetched(
+def test_too_little_memory_is_reported_before_the_download(
     store: ModelStore, settings: Settings
 ) -> None:
     with pytest.raises(NotEnoughMemoryError, match=r"Dolly 2\.0 12B to INT4 needs 2\d GB"):
@@ -286,23 +286,21 @@ def test_too_little_memory_is_told_before_a_catalogue_model_is_fetched(
     assert not settings.downloads_dir.exists()
 
 
-def test_too_little_disk_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_is_reported(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")(10**10, 4 * 10**9, 6 * 10**9)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _path: usage)
     told = estimate(resolve("dolly-v2-3b"), Precision.INT4, settings)
     assert told.free_disk == usage.free
     assert told.problem is not None
-    assert "on disk and 6.0 GB are free; make room" in told.problem
+    assert "on disk and 6.0 GB are free. Free disk space" in told.problem
     with pytest.raises(DiskFullError):
         told.check()
 
 
-# How long
+# Duration
 
 
-def test_time_follows_what_earlier_conversions_took_here(
-    settings: Settings, converted: Converted
-) -> None:
+def test_time_is_corrected_by_earlier_conversions(settings: Settings, converted: Converted) -> None:
     source = resolve("tiny-llama-1b-chat")
     before = estimate(source, Precision.INT8, settings).seconds
     made = converted("llama", Precision.INT8)

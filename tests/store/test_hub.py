@@ -1,7 +1,7 @@
-"""Fetching from a hub: a small one on this machine, which misbehaves in each way a real one does.
+"""Downloads from a small local hub, which can fail in each way a real hub does.
 
-The client is the real ``huggingface_hub``. After each failure nothing looks finished, and the next
-attempt works.
+The client is the real ``huggingface_hub``. After each failure the download is not complete, and the
+next attempt works.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _online_and_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def repository(checkpoint_of: Callable[[str], Path], tmp_path: Path) -> Path:
-    """A GPT-NeoX checkpoint, and beside it what must not be fetched."""
+    """A GPT-NeoX checkpoint with further files that must not be downloaded."""
     folder = Path(shutil.copytree(checkpoint_of("gpt_neox"), tmp_path / "repository"))
     for name in ("modeling_evil.py", "pytorch_model.bin", "README.md", "onnx/model.onnx"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -75,12 +75,12 @@ def access(hub: Hub) -> HubAccess:
 
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
-    """Where the model is fetched to."""
+    """Folder of the download."""
     return tmp_path / "there"
 
 
 def fails(there: Path, access: HubAccess, kind: type[Exception], words: str) -> str:
-    """Fetch, see it refused with one sentence, and see nothing that looks finished."""
+    """Download, check the error, and check that the download is not complete."""
     with pytest.raises(kind, match=words) as caught:
         fetch(REPOSITORY, there, ignore_progress, access=access)
     assert type(caught.value) is kind
@@ -90,7 +90,7 @@ def fails(there: Path, access: HubAccess, kind: type[Exception], words: str) -> 
 
 
 def breaks_off(hub: Hub, there: Path, access: HubAccess) -> str:
-    """Fetch until the connection breaks after 20 000 bytes of the weights, and give up."""
+    """Download until the connection breaks after 20 000 bytes of the weights, without retries."""
     hub.cut_after(20_000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(download_module, "RETRY_WAITS_S", ())
@@ -101,7 +101,7 @@ def breaks_off(hub: Hub, there: Path, access: HubAccess) -> str:
 
 
 def works(there: Path, access: HubAccess, repository: Path) -> None:
-    """Fetch, and see each file as the repository has it."""
+    """Download, and compare each file with the repository."""
     done = fetch(REPOSITORY, there, ignore_progress, access=access)
     assert done == completed(there)
     fetched = {path.name for path in there.iterdir()} - {hub_module.COMPLETE_MARK}
@@ -110,10 +110,10 @@ def works(there: Path, access: HubAccess, repository: Path) -> None:
         assert (there / name).read_bytes() == (repository / name).read_bytes(), name
 
 
-# As it should be
+# Successful downloads
 
 
-def test_model_is_fetched_converted_and_then_needs_no_hub(
+def test_model_is_downloaded_converted_and_then_needs_no_hub(
     hub: Hub, store: ModelStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
@@ -136,10 +136,10 @@ def test_model_is_fetched_converted_and_then_needs_no_hub(
     assert len(hub.asked) == asked
 
 
-def test_the_libraries_own_download_gets_the_same_from_this_hub(
+def test_huggingface_hub_downloads_the_same_files_from_the_test_hub(
     hub: Hub, repository: Path, tmp_path: Path
 ) -> None:
-    """The hub of these tests is one as far as ``huggingface_hub`` can tell."""
+    """``huggingface_hub`` accepts the test hub as a hub."""
     from huggingface_hub import snapshot_download
 
     folder = tmp_path / "snapshot"
@@ -168,7 +168,7 @@ def test_progress_counts_every_byte(hub: Hub, access: HubAccess, there: Path) ->
         assert after - before > 0.2
 
 
-def test_a_model_of_another_endpoint_comes_from_there(
+def test_the_endpoint_is_used(
     repository: Path, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Hub() as first, Hub() as second:
@@ -186,7 +186,7 @@ def test_mirror_that_lists_names_only(hub: Hub, access: HubAccess, there: Path, 
     fails(there, access, HubError, "checksum")
 
 
-def test_a_changed_repository_is_not_mixed_with_an_older_part(
+def test_a_changed_repository_is_not_mixed_with_an_older_partial_file(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
     breaks_off(hub, there, access)
@@ -201,7 +201,7 @@ def test_a_changed_repository_is_not_mixed_with_an_older_part(
     assert asked == [None]
 
 
-def test_weights_under_other_names_are_not_left_beside_the_new_ones(
+def test_weights_under_other_names_are_removed(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
     works(there, access, repository)
@@ -219,12 +219,12 @@ def test_weights_under_other_names_are_not_left_beside_the_new_ones(
     [
         (401, "RepoNotFound", UnknownModelError, "has no model some-org/tiny.model"),
         (404, "RepoNotFound", UnknownModelError, "has no model some-org/tiny.model"),
-        (403, "GatedRepo", GatedModelError, "accept its licence"),
-        (500, "", HubError, "answered 500"),
-        (403, "", HubError, "answered 403"),
+        (403, "GatedRepo", GatedModelError, "Accept its licence"),
+        (500, "", HubError, "status 500"),
+        (403, "", HubError, "status 403"),
     ],
 )
-def test_refusal_of_the_hub_is_one_sentence(
+def test_refusal_of_the_hub_is_reported(
     hub: Hub,
     access: HubAccess,
     there: Path,
@@ -240,13 +240,13 @@ def test_refusal_of_the_hub_is_one_sentence(
     works(there, access, repository)
 
 
-def test_gated_model_wants_a_token_of_an_account_with_access(
+def test_gated_model_requires_a_token_of_an_account_with_access(
     hub: Hub, there: Path, repository: Path
 ) -> None:
     hub.add(REPOSITORY, repository, gated=True, token=TOKEN)
     hub.know("hf_withoutAccess")
     text = fails(there, HubAccess(endpoint=hub.url), GatedModelError, "HF_TOKEN")
-    assert f"accept its licence at {hub.url}/{REPOSITORY}" in text
+    assert f"Accept its licence at {hub.url}/{REPOSITORY}" in text
     other = HubAccess(token="hf_withoutAccess", endpoint=hub.url)
     assert "no access yet" in fails(there, other, GatedModelError, "licence")
     assert not hub.fetched(WEIGHTS)
@@ -262,27 +262,29 @@ def test_private_model_is_unknown_to_others(hub: Hub, there: Path, repository: P
     works(there, HubAccess(token=TOKEN, endpoint=hub.url), repository)
 
 
-def test_wrong_token_is_told_from_a_missing_model(hub: Hub, there: Path, repository) -> None:
+def test_wrong_token_is_distinguished_from_a_missing_model(
+    hub: Hub, there: Path, repository
+) -> None:
     wrong = HubAccess(token="hf_nobodyHasThis", endpoint=hub.url)
-    text = fails(there, wrong, GatedModelError, "does not accept the token")
+    text = fails(there, wrong, GatedModelError, "rejected the token")
     assert "hf_nobodyHasThis" not in text
     works(there, HubAccess(endpoint=hub.url), repository)
 
 
 def test_missing_model(hub: Hub, access: HubAccess, there: Path) -> None:
     hub.repositories.clear()
-    fails(there, access, UnknownModelError, "check the spelling")
+    fails(there, access, UnknownModelError, "Check the spelling")
 
 
-def test_a_server_that_is_no_hub(there: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_a_hub(there: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.store.hub_server._Handler._listing", lambda *_: ["not", "a", "hub"])
-    fails(there, HubAccess(endpoint=hub.url), HubError, "check HF_ENDPOINT")
+    fails(there, HubAccess(endpoint=hub.url), HubError, "Check HF_ENDPOINT")
 
 
 # The network
 
 
-def test_cut_connection_is_taken_up_where_it_broke(
+def test_broken_connection_is_resumed(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
     hub.cut_after(20_000)
@@ -290,10 +292,10 @@ def test_cut_connection_is_taken_up_where_it_broke(
     assert [asked.range for asked in hub.fetched(WEIGHTS)] == [None, "bytes=20000-"]
 
 
-def test_download_that_broke_off_is_continued_by_the_next(
+def test_partial_download_is_resumed_by_the_next_attempt(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
-    assert "go on from there" in breaks_off(hub, there, access)
+    assert "resumes where it stopped" in breaks_off(hub, there, access)
     left = fetched_bytes(there)
     assert left > 20_000
 
@@ -313,7 +315,7 @@ def test_download_that_broke_off_is_continued_by_the_next(
     works(there, access, repository)
 
 
-def test_connection_that_breaks_at_every_byte_is_given_up(
+def test_retries_end_if_the_connection_always_breaks(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
     hub.cut_after(0, times=99)
@@ -322,13 +324,13 @@ def test_connection_that_breaks_at_every_byte_is_given_up(
         patch.setattr(download_module, "RETRY_WAITS_S", (0.5, 0.5))
         with pytest.raises(HubError, match="connection broke"):
             fetch(REPOSITORY, there, steps.append, access=access)
-    assert any("trying again" in step.message for step in steps)
+    assert any("Retrying" in step.message for step in steps)
     assert len(hub.fetched(WEIGHTS)) == 3
     hub.heal()
     works(there, access, repository)
 
 
-def test_process_killed_in_the_middle_loses_nothing(
+def test_download_of_a_killed_process_is_resumed(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
     hub.delay(0.05)
@@ -354,7 +356,7 @@ def test_process_killed_in_the_middle_loses_nothing(
     assert hub.fetched(WEIGHTS)[-1].range == f"bytes={size}-"
 
 
-def test_server_that_knows_no_ranges(
+def test_server_without_range_requests(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
     hub.cut_after(20_000)
@@ -362,7 +364,7 @@ def test_server_that_knows_no_ranges(
     works(there, access, repository)
 
 
-def test_part_damaged_on_disk_is_fetched_anew(
+def test_damaged_partial_file_is_downloaded_again(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
     breaks_off(hub, there, access)
@@ -371,7 +373,7 @@ def test_part_damaged_on_disk_is_fetched_anew(
     works(there, access, repository)
 
 
-def test_finished_file_damaged_on_disk_is_fetched_anew(
+def test_damaged_finished_file_is_downloaded_again(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
     breaks_off(hub, there, access)
@@ -381,17 +383,17 @@ def test_finished_file_damaged_on_disk_is_fetched_anew(
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
-def test_wrong_checksum_is_thrown_away(
+def test_file_with_a_wrong_checksum_is_deleted(
     hub: Hub, access: HubAccess, there: Path, repository: Path, name: str
 ) -> None:
     hub.corrupt(name)
-    fails(there, access, HubError, f"{name} of {REPOSITORY} does not have the checksum")
+    fails(there, access, HubError, f"{name} of {REPOSITORY} does not match the checksum")
     assert not list(there.glob(f"{name}*"))
     hub.heal()
     works(there, access, repository)
 
 
-def test_more_than_the_hub_said_is_not_taken(
+def test_more_bytes_than_listed_are_refused(
     hub: Hub, access: HubAccess, there: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     longer = (repository / WEIGHTS).read_bytes() + b"more"
@@ -403,12 +405,12 @@ def test_more_than_the_hub_said_is_not_taken(
 
     original = sys.modules["tests.store.hub_server"]._Handler._listing
     monkeypatch.setattr("tests.store.hub_server._Handler._listing", listing)
-    fails(there, access, HubError, "does not have the checksum")
+    fails(there, access, HubError, "does not match the checksum")
     assert fetched_bytes(there) < len(longer)
 
 
 @pytest.mark.parametrize("delay", [0.05, 30.0], ids=["slow", "silent"])
-def test_stop_takes_effect_within_a_second_and_keeps_what_came(
+def test_stop_takes_effect_within_a_second_and_keeps_partial_files(
     hub: Hub, access: HubAccess, there: Path, repository: Path, delay: float
 ) -> None:
     hub.delay(delay)
@@ -420,9 +422,9 @@ def test_stop_takes_effect_within_a_second_and_keeps_what_came(
             set_at.append(time.monotonic())
             cancel.set()
 
-    with pytest.raises(StoppedError, match="goes on from there"):
+    with pytest.raises(StoppedError, match="resumes there"):
         fetch(REPOSITORY, there, stop_when_the_weights_come, access=access, cancel=cancel)
-    assert time.monotonic() - set_at[0] < 5  # a second, on a machine that is not busy
+    assert time.monotonic() - set_at[0] < 5  # one second on an idle machine
     assert completed(there) is None
     kept = {path.name: path.stat().st_size for path in there.iterdir()}
     assert "config.json" in kept
@@ -432,7 +434,7 @@ def test_stop_takes_effect_within_a_second_and_keeps_what_came(
     works(there, access, repository)
 
 
-def test_stop_before_the_hub_has_answered(
+def test_stop_before_the_hub_responds(
     hub: Hub, access: HubAccess, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting, cancel = threading.Event(), threading.Event()
@@ -450,7 +452,9 @@ def test_stop_before_the_hub_has_answered(
     assert not there.exists()
 
 
-def test_failing_listener_ends_the_download(hub: Hub, access: HubAccess, there: Path) -> None:
+def test_exception_in_the_progress_callback_ends_the_download(
+    hub: Hub, access: HubAccess, there: Path
+) -> None:
     hub.delay(0.05)
 
     def interrupted(step: Progress) -> None:
@@ -464,7 +468,7 @@ def test_failing_listener_ends_the_download(hub: Hub, access: HubAccess, there: 
     assert fetched_bytes(there) == size
 
 
-def test_no_network_is_told_at_once(store: ModelStore) -> None:
+def test_missing_network_is_reported_at_once(store: ModelStore) -> None:
     began = time.monotonic()
     with pytest.raises(HubError, match=r"some-org/tiny\.model is not on this machine"):
         store.ensure(resolve(REPOSITORY), Precision.INT8)
@@ -472,7 +476,7 @@ def test_no_network_is_told_at_once(store: ModelStore) -> None:
     assert store.list() == []
 
 
-def test_hub_that_goes_away_in_the_middle(
+def test_hub_that_closes_during_the_download(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
     hub.delay(0.02)
@@ -493,7 +497,7 @@ def test_hub_that_goes_away_in_the_middle(
         works(there, HubAccess(endpoint=another.url), repository)
 
 
-def test_offline_asks_nothing(hub: Hub, there: Path, repository: Path) -> None:
+def test_offline_sends_no_request(hub: Hub, there: Path, repository: Path) -> None:
     fails(there, HubAccess(endpoint=hub.url, offline=True), HubError, "HF_HUB_OFFLINE")
     assert not hub.asked
     works(there, HubAccess(endpoint=hub.url), repository)
@@ -520,17 +524,17 @@ def test_offline_by_the_environment(
 # The disk
 
 
-def test_download_that_does_not_fit_is_not_begun(
+def test_download_that_does_not_fit_is_not_started(
     hub: Hub, access: HubAccess, there: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(hub_module, "free_bytes", lambda _path: 1000)
-        fails(there, access, DiskFullError, "make room")
+        fails(there, access, DiskFullError, "Free disk space")
     assert not hub.fetched()
     works(there, access, repository)
 
 
-def test_what_is_there_needs_no_room(
+def test_downloaded_files_need_no_free_space(
     hub: Hub, access: HubAccess, there: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breaks_off(hub, there, access)
@@ -542,11 +546,11 @@ def test_what_is_there_needs_no_room(
 @pytest.mark.parametrize(
     ("number", "kind", "words"),
     [
-        (errno.ENOSPC, DiskFullError, "make room"),
-        (errno.EROFS, HubError, "check the permissions"),
+        (errno.ENOSPC, DiskFullError, "Free disk space"),
+        (errno.EROFS, HubError, "Check the permissions"),
     ],
 )
-def test_disk_that_fails_on_the_way(
+def test_disk_error_during_the_download(
     hub: Hub,
     access: HubAccess,
     there: Path,
@@ -555,16 +559,16 @@ def test_disk_that_fails_on_the_way(
     kind: type[Exception],
     words: str,
 ) -> None:
-    append = download_module._Growing.append
+    append = download_module._PartialFile.append
 
-    def fail(growing, chunk: bytes) -> None:
-        if growing.size > 10_000:
+    def fail(partial, chunk: bytes) -> None:
+        if partial.size > 10_000:
             raise OSError(number, "the disk says no")
-        append(growing, chunk[:4096])
+        append(partial, chunk[:4096])
 
     with pytest.MonkeyPatch.context() as patch:
         hub.cut_after(10**9, times=99)  # small chunks
-        patch.setattr(download_module._Growing, "append", fail)
+        patch.setattr(download_module._PartialFile, "append", fail)
         fails(there, access, kind, words)
     hub.heal()
     works(there, access, repository)
@@ -589,7 +593,7 @@ def test_folder_that_cannot_be_written(
     ],
     ids=["gone", "short", "broken mark", "no mark"],
 )
-def test_spoilt_download_is_not_complete_and_repaired(
+def test_damaged_download_is_not_complete_and_is_repaired(
     hub: Hub, access: HubAccess, there: Path, repository: Path, spoil: Callable[[Path], None]
 ) -> None:
     works(there, access, repository)
@@ -600,7 +604,7 @@ def test_spoilt_download_is_not_complete_and_repaired(
     assert len(hub.fetched("tokenizer.json")) == before
 
 
-def test_mark_of_an_older_paddock_counts(
+def test_complete_mark_of_an_earlier_version_is_valid(
     hub: Hub, access: HubAccess, there: Path, repository: Path
 ) -> None:
     works(there, access, repository)
@@ -609,7 +613,7 @@ def test_mark_of_an_older_paddock_counts(
     assert completed(there) == Download(there, REVISION)
 
 
-# What is and is not fetched
+# Which files are downloaded
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
@@ -639,7 +643,7 @@ def test_repository_of_an_openvino_model(
 
 
 @pytest.mark.parametrize("asked_for_by", ["the model", "the tokenizer"])
-def test_repository_that_wants_its_own_code_run_is_refused_before_its_weights_come(
+def test_repository_that_requires_custom_code_is_refused_before_its_weights_are_downloaded(
     hub: Hub, access: HubAccess, there: Path, repository: Path, asked_for_by: str
 ) -> None:
     if asked_for_by == "the model":
@@ -703,7 +707,7 @@ def test_stored_token_of_the_library_is_not_used(
     assert {asked.token for asked in hub.asked} == {None}
 
 
-def test_nothing_is_reported_beside_the_request(hub: Hub, there: Path, access, repository) -> None:
+def test_no_telemetry_is_sent(hub: Hub, there: Path, access, repository) -> None:
     works(there, access, repository)
     for asked in hub.asked:
         assert REPOSITORY in asked.path

@@ -1,4 +1,4 @@
-"""What can be known of a model before it is fetched, and how a hub is asked."""
+"""Description of a model before its download, and access to a hub."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def hub(repository: Path) -> Iterator[Hub]:
         yield server
 
 
-def test_model_is_described_by_its_list_and_its_configuration(hub: Hub, repository: Path) -> None:
+def test_model_is_described_by_its_files_and_configuration(hub: Hub, repository: Path) -> None:
     (repository / "README.md").write_text("not wanted")
     about = describe(REPOSITORY, HubAccess(endpoint=hub.url))
     assert (about.hub_id, about.revision, about.gated) == (REPOSITORY, REVISION, False)
@@ -66,13 +66,15 @@ def test_gated_model_can_be_described_before_its_licence_is_accepted(
     assert about.gated and about.config is not None
 
 
-def test_mirror_that_lists_names_only_is_asked_for_each_size(hub: Hub, repository: Path) -> None:
+def test_sizes_are_requested_from_a_mirror_that_lists_only_names(
+    hub: Hub, repository: Path
+) -> None:
     whole = describe(REPOSITORY, HubAccess(endpoint=hub.url))
     hub.tell_no_sizes()
     assert describe(REPOSITORY, HubAccess(endpoint=hub.url)) == whole
 
 
-def test_unreasonably_large_configuration_is_left_alone(
+def test_too_large_configuration_is_not_read(
     hub: Hub, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_listing, "LARGEST_CONFIG", 100)
@@ -80,7 +82,7 @@ def test_unreasonably_large_configuration_is_left_alone(
     assert not hub.fetched("config.json")
 
 
-def test_environment_says_how_to_ask(
+def test_access_from_the_environment(
     hub: Hub, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add(REPOSITORY, repository, private=True, token=TOKEN)
@@ -111,7 +113,7 @@ def test_environment_says_how_to_ask(
         ),
     ],
 )
-def test_what_is_no_usable_model_is_told_with_the_reason(
+def test_unsupported_model_is_refused_with_the_reason(
     hub: Hub, repository: Path, name: str, content: str | None, words: str
 ) -> None:
     if content is None:
@@ -123,7 +125,7 @@ def test_what_is_no_usable_model_is_told_with_the_reason(
     assert "\n" not in str(caught.value)
 
 
-def test_auto_map_of_a_model_that_transformers_knows_does_no_harm(
+def test_auto_map_of_a_model_that_transformers_supports_is_accepted(
     hub: Hub, repository: Path
 ) -> None:
     config = json.loads((repository / "config.json").read_text())
@@ -135,17 +137,17 @@ def test_auto_map_of_a_model_that_transformers_knows_does_no_harm(
 @pytest.mark.parametrize(
     ("access", "kind", "words"),
     [
-        (HubAccess(token="hf_wrong"), GatedModelError, "does not accept the token"),
-        (HubAccess(token="hf_né"), PersonMistake, "characters that no token has"),
-        (HubAccess(token="hf_two words"), PersonMistake, "characters that no token has"),
-        (HubAccess(token="hf_with\r\nX-Header: 1"), PersonMistake, "characters that no token has"),
+        (HubAccess(token="hf_wrong"), GatedModelError, "rejected the token"),
+        (HubAccess(token="hf_né"), PersonMistake, "invalid characters"),
+        (HubAccess(token="hf_two words"), PersonMistake, "invalid characters"),
+        (HubAccess(token="hf_with\r\nX-Header: 1"), PersonMistake, "invalid characters"),
         (HubAccess(endpoint="hub.example"), PersonMistake, "HF_ENDPOINT"),
         (HubAccess(endpoint="file:///etc"), PersonMistake, "HF_ENDPOINT"),
         (HubAccess(endpoint="http://[broken"), PersonMistake, "HF_ENDPOINT"),
         (HubAccess(endpoint="http://user:secret@127.0.0.1:9"), HubError, r"at 127\.0\.0\.1:9 "),
     ],
 )
-def test_access_that_cannot_work(
+def test_invalid_access_is_refused(
     hub: Hub, access: HubAccess, kind: type[Exception], words: str
 ) -> None:
     if access.endpoint is None:
@@ -155,7 +157,7 @@ def test_access_that_cannot_work(
     assert "hf_" not in str(caught.value) and "secret" not in str(caught.value)
 
 
-def test_token_does_not_show() -> None:
+def test_token_is_not_shown() -> None:
     assert TOKEN not in repr(HubAccess(token=TOKEN))
     assert HubAccess(token=" \n") == HubAccess()
 
@@ -212,7 +214,7 @@ def test_token_does_not_show() -> None:
         ),
     ],
 )
-def test_only_what_makes_the_model_is_wanted(present: list[str], wanted: list[str]) -> None:
+def test_only_needed_files_are_wanted(present: list[str], wanted: list[str]) -> None:
     assert wanted_files(present) == wanted
 
 

@@ -1,4 +1,4 @@
-"""The thread that fetches, and the one that waits: who ends whom, and what is told meanwhile."""
+"""The download thread and the thread that waits for it: stopping, errors, reported progress."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import pytest
 
 from core.errors import StoppedError
 from core.store.progress import Transfer
-from core.store.transfer import Courier, carry_out
+from core.store.transfer import DownloadState, run_in_thread
 
 
-def nobody_asks() -> None:
-    """Nobody wants to stop."""
+def never_stop() -> None:
+    """The user does not stop."""
 
 
-def tell_nobody(_message: str, _transfer: Transfer | None) -> None:
-    """Nobody wants to know."""
+def ignore(_message: str, _transfer: Transfer | None) -> None:
+    """Progress is not shown."""
 
 
 def test_result_and_failure_come_from_the_thread() -> None:
-    worker = carry_out(lambda _courier: threading.current_thread(), tell_nobody, nobody_asks)
+    worker = run_in_thread(lambda _state: threading.current_thread(), ignore, never_stop)
     assert worker is not threading.current_thread()
 
-    def fail(_courier: Courier) -> None:
+    def fail(_state: DownloadState) -> None:
         raise LookupError("as it was raised")
 
     with pytest.raises(LookupError, match="as it was raised"):
-        carry_out(fail, tell_nobody, nobody_asks)
+        run_in_thread(fail, ignore, never_stop)
 
 
 def test_stop_before_the_start_starts_nothing() -> None:
@@ -38,7 +38,7 @@ def test_stop_before_the_start_starts_nothing() -> None:
         raise StoppedError("stopped")
 
     with pytest.raises(StoppedError):
-        carry_out(lambda _courier: begun.set(), tell_nobody, stop)
+        run_in_thread(lambda _state: begun.set(), ignore, stop)
     assert not begun.wait(0.2)
 
 
@@ -46,9 +46,9 @@ def test_stopped_thread_changes_nothing_any_more() -> None:
     changes: list[float] = []
     begun = threading.Event()
 
-    def work(courier: Courier) -> None:
-        for _ in range(2_000):  # does not look whether it is stopped
-            with courier.guard():
+    def work(state: DownloadState) -> None:
+        for _ in range(2_000):  # does not check whether it is stopped
+            with state.writing():
                 changes.append(time.monotonic())
             begun.set()
             time.sleep(0.001)
@@ -58,7 +58,7 @@ def test_stopped_thread_changes_nothing_any_more() -> None:
             raise StoppedError("stopped")
 
     with pytest.raises(StoppedError):
-        carry_out(work, tell_nobody, stop)
+        run_in_thread(work, ignore, stop)
     count = len(changes)
     time.sleep(0.1)
     assert 0 < count == len(changes) < 2_000
@@ -67,8 +67,8 @@ def test_stopped_thread_changes_nothing_any_more() -> None:
 def test_stop_waits_for_a_change_under_way() -> None:
     inside, log = threading.Event(), []
 
-    def work(courier: Courier) -> None:
-        with courier.guard():
+    def work(state: DownloadState) -> None:
+        with state.writing():
             inside.set()
             time.sleep(0.3)
             log.append("changed")
@@ -78,12 +78,12 @@ def test_stop_waits_for_a_change_under_way() -> None:
             raise StoppedError("stopped")
 
     with pytest.raises(StoppedError):
-        carry_out(work, tell_nobody, stop)
+        run_in_thread(work, ignore, stop)
     assert log == ["changed"]
 
 
-def test_thread_that_hangs_is_left_behind() -> None:
-    let_go = threading.Event()
+def test_thread_that_hangs_is_abandoned() -> None:
+    released = threading.Event()
     began = time.monotonic()
 
     def stop() -> None:
@@ -91,18 +91,18 @@ def test_thread_that_hangs_is_left_behind() -> None:
             raise StoppedError("stopped")
 
     with pytest.raises(StoppedError):
-        carry_out(lambda _courier: let_go.wait(30), tell_nobody, stop)
+        run_in_thread(lambda _state: released.wait(30), ignore, stop)
     assert time.monotonic() - began < 20
-    let_go.set()
+    released.set()
 
 
-def test_rest_ends_when_stopped() -> None:
+def test_wait_ends_when_stopped() -> None:
     ended = threading.Event()
     began = time.monotonic()
 
-    def work(courier: Courier) -> None:
+    def work(state: DownloadState) -> None:
         try:
-            courier.rest(30)
+            state.wait(30)
         finally:
             ended.set()
 
@@ -111,24 +111,24 @@ def test_rest_ends_when_stopped() -> None:
             raise StoppedError("stopped")
 
     with pytest.raises(StoppedError):
-        carry_out(work, tell_nobody, stop)
+        run_in_thread(work, ignore, stop)
     assert ended.wait(20)
 
 
-def test_rate_is_of_what_came_and_not_of_what_was_there() -> None:
-    told: list[Transfer] = []
+def test_rate_counts_received_bytes_and_not_those_of_an_earlier_attempt() -> None:
+    reported: list[Transfer] = []
 
-    def work(courier: Courier) -> None:
-        courier.message, courier.total = "Fetching.", 11_000_000
+    def work(state: DownloadState) -> None:
+        state.message, state.total = "Downloading.", 11_000_000
         for step in range(1, 16):
-            courier.arrived += 100_000
-            courier.note("file", 5_000_000 + step * 100_000)
+            state.received += 100_000
+            state.set_size("file", 5_000_000 + step * 100_000)
             time.sleep(0.1)
-        time.sleep(1.5)  # nothing comes, which is told too
+        time.sleep(1.5)  # nothing is received, which is reported too
 
-    carry_out(work, lambda _message, transfer: told.append(transfer), nobody_asks)
-    assert told[0].rate is None and told[0].seconds_left is None
-    rates = [transfer.rate for transfer in told if transfer.rate is not None]
+    run_in_thread(work, lambda _message, transfer: reported.append(transfer), never_stop)
+    assert reported[0].rate is None and reported[0].seconds_left is None
+    rates = [transfer.rate for transfer in reported if transfer.rate is not None]
     assert 200_000 < max(rates) < 1_500_000
     assert rates[-1] < max(rates)
-    assert told[-1].done == 6_500_000
+    assert reported[-1].done == 6_500_000

@@ -1,4 +1,4 @@
-"""A kiosk's store fetches, converts and deletes nothing."""
+"""The store of a kiosk downloads, converts and deletes nothing."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def kiosk(settings: Settings) -> Settings:
     [
         lambda s: ModelStore(s).ensure(resolve("paddock-neox"), Precision.INT8),
         lambda s: ModelStore(s).fetch(resolve("phi-2")),
-        lambda s: ModelStore(s).forget_download("phi-2"),
-        lambda s: ModelStore(s).sweep_all(),
+        lambda s: ModelStore(s).delete_download("phi-2"),
+        lambda s: ModelStore(s).clean_up_all(),
         lambda s: convert_in_process("paddock-neox", Precision.INT8, settings=s),
         lambda s: fetch_in_process("phi-2", settings=s),
         lambda s: TaskQueue(s).submit(TaskRequest("phi-2", TaskKind.GET)),
@@ -49,7 +49,7 @@ def test_nothing_is_changed(kiosk: Settings, change: Callable[[Settings], object
     assert not kiosk.home.exists() or not list(kiosk.home.rglob("*.xml"))
 
 
-def test_what_is_there_answers_and_stays(
+def test_stored_models_are_returned_and_kept(
     kiosk: Settings, converted: Callable[[str, Precision], StoredModel]
 ) -> None:
     stored = converted("llama", Precision.INT8)

@@ -1,4 +1,4 @@
-"""What a model is, is told from its small files before its weights are fetched."""
+"""The kind of a model is recognised from its configuration before its weights are downloaded."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ UNKNOWN_TO_OPTIMUM = (
     *("olmo3", "olmoe", "nemotron", "helium", "mamba2", "seed_oss", "apertus", "ernie4_5"),
     *("ministral", "ministral3", "glm4_moe", "falcon_h1"),
 )
-"""Architectures of transformers that Optimum 2.1 has no export for."""
+"""Architectures of transformers that Optimum 2.1 cannot export."""
 ABOVE_OPTIMUMS_CEILING = (
     *("deepseek_v2", "deepseek_v3", "qwen3_next", "granitemoehybrid", "bitnet", "dbrx"),
     *("llama4_text", "lfm2", "lfm2_moe", "mamba", "falcon_mamba", "zamba2"),
 )
-"""Architectures that it exports with an earlier transformers only; with that ceiling lifted the
-export fails, or was not seen to be right."""
+"""Architectures that it only exports with an earlier version of transformers; without that limit
+the export fails, or its result was not verified."""
 EXPORTED = ("llama", "qwen3", "gpt_oss", "granite", "smollm3", "gemma3_text")
 
 
@@ -55,7 +55,7 @@ def hub() -> Iterator[Hub]:
 def checkpoint(
     checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
-    """A Llama checkpoint whose configuration says otherwise."""
+    """A Llama checkpoint with a changed configuration."""
 
     def make(**config: Any) -> Path:
         folder = tmp_path_factory.mktemp("folder") / "model"
@@ -68,7 +68,7 @@ def checkpoint(
 
 @pytest.fixture(scope="module")
 def ir(checkpoint: Callable[..., Path]) -> Callable[..., Path]:
-    """A folder of OpenVINO models with these names, each as empty as can be."""
+    """A folder of minimal OpenVINO models with these names."""
 
     def make(names: Sequence[str], **config: Any) -> Path:
         folder = checkpoint(**config)
@@ -91,7 +91,7 @@ def described(hub: Hub, folder: Path) -> HubModel:
 NOT_NAMED = pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="an OpenVINO model of another kind is said to hold no weights; its kind is not named",
+    reason="an OpenVINO model of another kind is refused for missing weights without its kind",
 )
 
 
@@ -106,7 +106,7 @@ NOT_NAMED = pytest.mark.xfail(
     ids=["vision", "vision, ForCausalLM", "T5", "Whisper"],
 )
 @NOT_NAMED
-def test_the_kind_of_an_ir_is_told_from_its_file_names(
+def test_the_kind_of_an_ir_on_the_hub_is_named(
     names: Sequence[str], config: dict[str, Any], word: str, hub: Hub, ir: Callable[..., Path]
 ) -> None:
     with pytest.raises(NotAModelError) as refused:
@@ -124,7 +124,7 @@ def test_the_kind_of_an_ir_is_told_from_its_file_names(
     ],
     ids=["vision", "T5", "BERT", "vision, ForCausalLM"],
 )
-def test_the_kind_of_an_ir_in_a_folder_is_told(
+def test_the_kind_of_an_ir_in_a_folder_is_named(
     names: Sequence[str], config: dict[str, Any], word: str, ir: Callable[..., Path]
 ) -> None:
     with pytest.raises(NotAModelError) as refused:
@@ -141,7 +141,7 @@ def test_an_ir_without_its_weights_is_damaged(ir: Callable[..., Path]) -> None:
         read_weights(folder)
 
 
-# Models that answer nothing
+# Models that do not generate text
 
 
 def test_a_classifier_is_refused(hub: Hub, checkpoint: Callable[..., Path]) -> None:
@@ -154,7 +154,7 @@ def test_a_classifier_is_refused(hub: Hub, checkpoint: Callable[..., Path]) -> N
 
 
 def with_pooling(folder: Path) -> Path:
-    """The folder as Sentence Transformers writes one."""
+    """A folder as written by Sentence Transformers."""
     layers = [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
         {
@@ -174,10 +174,10 @@ def with_pooling(folder: Path) -> Path:
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="an embedding model is accepted, fetched and converted without a word",
+    reason="an embedding model is accepted, downloaded and converted without a warning",
 )
 @pytest.mark.parametrize("look", ["hub", "folder"])
-def test_an_embedding_model_is_called_one(
+def test_an_embedding_model_is_named_as_such(
     look: str, hub: Hub, checkpoint: Callable[..., Path]
 ) -> None:
     folder = with_pooling(checkpoint())

@@ -1,6 +1,6 @@
-"""Checkpoints that were quantised elsewhere cannot be exported: they are refused before a download.
+"""Quantised checkpoints cannot be exported: they are refused before a download.
 
-``config.json`` alone tells how the weights are packed, so each test has ordinary weights.
+Only ``config.json`` says how the weights are quantised, so each test has ordinary weights.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "modelopt": {"quant_algo": "FP8"},
     "mlx": {"quant_method": None, "group_size": 64, "bits": 4},
 }
-"""``quantization_config`` by the name that its tools go by; ``quant_method`` is that name where it
-is not given. MLX writes none, and the same again as ``quantization``."""
+"""``quantization_config`` by the name of the tool; ``quant_method`` is that name if not specified.
+MLX writes no ``quant_method``, and the same object also as ``quantization``."""
 
 
 def config_changes(kind: str) -> dict[str, Any]:
-    """What the tools of this kind write into ``config.json``."""
+    """The field in ``config.json`` written by this tool."""
     settings = {"quant_method": kind} | KINDS[kind]
     settings = {name: value for name, value in settings.items() if value is not None}
     changes = {"quantization_config": settings}
@@ -70,7 +70,7 @@ def config_changes(kind: str) -> dict[str, Any]:
 
 
 def tool(kind: str) -> str:
-    """The name that a refusal must have in it, in lower case."""
+    """The name that the error must contain, in lower case."""
     return kind.split()[0]
 
 
@@ -89,7 +89,7 @@ def hub() -> Iterator[Hub]:
 def quantised(
     checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """A folder whose configuration says that its weights are packed in this way."""
+    """A folder with a configuration for weights quantised in this way."""
 
     def make(kind: str) -> Path:
         folder = tmp_path_factory.mktemp("checkpoint") / "model"
@@ -133,7 +133,7 @@ def test_a_quantised_checkpoint_in_a_folder_is_refused(
 @pytest.mark.xfail(
     strict=True,
     raises=pytest.fail.Exception,
-    reason="the refusal of a quantised checkpoint does not name the model it was made from",
+    reason="the error for a quantised checkpoint does not name the original model",
 )
 def test_the_refusal_names_the_original_model(hub: Hub, quantised: Callable[[str], Path]) -> None:
     tags = ["base_model:some-org/original", "base_model:quantized:some-org/original"]

@@ -1,4 +1,4 @@
-"""What a name resolves to, and which folders are refused with which reason."""
+"""Resolution of model names, and refusal of unsupported folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CheckpointOf = Callable[[str], Path]
 
 @pytest.fixture
 def folder(checkpoint_of: CheckpointOf, tmp_path: Path) -> Path:
-    """A checkpoint that the test may spoil."""
+    """A checkpoint that the test may change."""
     return Path(shutil.copytree(checkpoint_of("gpt_neox"), tmp_path / "My model!"))
 
 
@@ -36,11 +36,11 @@ def test_every_catalogue_key_resolves_to_its_row(key: str) -> None:
     assert source.kind is (SourceKind.EMBEDDED if source.model.embedded else SourceKind.HUB)
 
 
-def test_hub_id_of_a_row_means_the_row_whatever_its_case() -> None:
+def test_hub_id_of_a_catalogue_model_resolves_to_it_in_any_case() -> None:
     assert resolve("DataBricks/Dolly-v2-3B") == resolve("dolly-v2-3b")
 
 
-def test_other_hub_id_gets_a_key_that_is_one_folder_name() -> None:
+def test_other_hub_id_gets_a_key_that_is_a_folder_name() -> None:
     source = resolve("EleutherAI/pythia-70m")
     assert (source.kind, source.key) == (SourceKind.HUB, "EleutherAI--pythia-70m")
     assert source.location == "EleutherAI/pythia-70m"
@@ -48,7 +48,7 @@ def test_other_hub_id_gets_a_key_that_is_one_folder_name() -> None:
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/tree/main"])
-def test_address_of_a_models_page_means_its_id(ending: str) -> None:
+def test_url_of_a_model_page_resolves_to_its_id(ending: str) -> None:
     assert resolve(f"https://huggingface.co/EleutherAI/pythia-70m{ending}") == resolve(
         "EleutherAI/pythia-70m"
     )
@@ -64,7 +64,7 @@ def test_address_of_a_models_page_means_its_id(ending: str) -> None:
         "https://huggingface.co/pythia-70m",
     ],
 )
-def test_other_addresses_are_no_models(name: str) -> None:
+def test_other_urls_are_not_models(name: str) -> None:
     with pytest.raises(UnknownModelError):
         resolve(name)
 
@@ -92,7 +92,7 @@ def test_folder_gets_a_safe_key_of_its_own(folder: Path, checkpoint_of: Checkpoi
         "/no/such/dir",
     ],
 )
-def test_what_is_nothing_is_told_so(name: str) -> None:
+def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(UnknownModelError, match="catalogue key") as caught:
         resolve(name)
     assert len(str(caught.value)) < 700
@@ -118,7 +118,7 @@ def test_missing_weights_are_named(folder: Path) -> None:
 def test_truncated_weights_are_found_by_their_header(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(CorruptModelError, match=r"model\.safetensors .* cut off"):
+    with pytest.raises(CorruptModelError, match=r"model\.safetensors .* truncated"):
         resolve(str(folder))
 
 
@@ -151,19 +151,19 @@ def test_other_architecture_is_not_a_causal_language_model(folder: Path) -> None
         resolve(str(folder))
 
 
-def test_broken_config_is_corrupt(folder: Path) -> None:
+def test_damaged_config_is_corrupt(folder: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(CorruptModelError, match=r"config\.json"):
         resolve(str(folder))
 
 
-def test_model_that_wants_its_own_code_run_is_refused(folder: Path) -> None:
+def test_model_that_requires_custom_code_is_refused(folder: Path) -> None:
     code = {"AutoConfig": "configuration_evil.EvilConfig"}
     _edit_config(folder, model_type="evil", auto_map=code)
     with pytest.raises(NotAModelError, match="trust_remote_code"):
         resolve(str(folder))
 
 
-def test_auto_map_of_a_model_that_transformers_knows_does_no_harm(folder: Path) -> None:
+def test_auto_map_of_a_model_that_transformers_supports_is_accepted(folder: Path) -> None:
     _edit_config(folder, auto_map={"AutoConfig": "configuration_gpt_neox.Config"})
     assert resolve(str(folder)).kind is SourceKind.CHECKPOINT

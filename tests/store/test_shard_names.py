@@ -1,4 +1,4 @@
-"""Weights in several files are found by their index, whatever the files are called."""
+"""Weights in several files are found by their index, whatever the names of the files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.store.hub_server import Hub
 NOT_FETCHED = pytest.mark.xfail(
     strict=True,
     raises=NotAModelError,
-    reason="shards are looked for by their usual names and not by the index's weight_map",
+    reason="shards are searched by their usual names instead of the index's weight_map",
 )
 SAFETENSORS, PICKLES = "model.safetensors.index.json", "pytorch_model.bin.index.json"
 
@@ -37,7 +37,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def sharded(tmp_path: Path) -> Callable[..., Path]:
-    """A checkpoint whose weights lie in these files, as its index says."""
+    """A checkpoint whose weights are in these files, listed in its index."""
 
     def make(names: Sequence[str], index: str = SAFETENSORS) -> Path:
         import torch
@@ -62,7 +62,7 @@ def sharded(tmp_path: Path) -> Callable[..., Path]:
 
 
 def fetched_weights(hub: Hub, folder: Path, target: Path) -> set[str]:
-    """Names of the weight files that a download takes."""
+    """Names of the weight files that are downloaded."""
     hub.add("some-org/sharded", folder)
     fetch("some-org/sharded", target, ignore_progress, access=HubAccess(endpoint=hub.url))
     return {
@@ -113,14 +113,14 @@ def fetched_weights(hub: Hub, folder: Path, target: Path) -> set[str]:
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value.split(".")[0],
 )
-def test_the_shards_that_the_index_lists_are_fetched(
+def test_the_shards_in_the_index_are_downloaded(
     names: list[str], index: str, hub: Hub, sharded: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert fetched_weights(hub, sharded(names, index), tmp_path / "fetched") == set(names)
 
 
 @NOT_FETCHED
-def test_a_shard_that_the_index_does_not_list_is_left(
+def test_a_shard_outside_the_index_is_not_downloaded(
     hub: Hub, sharded: Callable[..., Path], tmp_path: Path
 ) -> None:
     names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -139,13 +139,13 @@ def test_a_shard_that_the_index_does_not_list_is_left(
             marks=pytest.mark.xfail(
                 strict=True,
                 raises=CorruptModelError,
-                reason="a shard in a subfolder, which the index lists, is said to be missing",
+                reason="a shard in a subfolder, which the index lists, is reported as missing",
             ),
         ),
     ],
     ids=lambda names: names[0],
 )
-def test_the_shards_of_a_folder_are_those_that_the_index_lists(
+def test_the_shards_of_a_folder_are_those_in_the_index(
     names: list[str], sharded: Callable[..., Path]
 ) -> None:
     folder = sharded(names)
@@ -156,7 +156,7 @@ def test_the_shards_of_a_folder_are_those_that_the_index_lists(
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/outside.safetensors"])
-def test_an_index_does_not_lead_out_of_its_folder(
+def test_an_index_with_paths_outside_its_folder_is_refused(
     name: str, hub: Hub, sharded: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = sharded(["layers_0.safetensors"])

@@ -1,4 +1,4 @@
-"""The store keeps what it made, notices damage and change, and leaves nothing half-made."""
+"""The store keeps models, detects damage and changes, and leaves nothing incomplete."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def source(checkpoint_of: CheckpointOf) -> Source:
 
 @pytest.fixture
 def stored(converted: Converted, settings: Settings) -> StoredModel:
-    """A stored INT8 model in this test's own home; its files may be spoilt."""
+    """A stored INT8 model in this test's own home; its files may be changed."""
     model = converted("gpt_neox", INT8)
     folder = settings.models_dir / model.key / model.precision
     shutil.copytree(model.folder, folder)
@@ -53,14 +53,14 @@ def stored(converted: Converted, settings: Settings) -> StoredModel:
 
 
 def work_folders(settings: Settings) -> list[Path]:
-    """What conversions under way, or killed, have left."""
+    """Work folders of running or killed conversions."""
     return [path for path in (settings.models_dir / ".work").iterdir() if path.is_dir()]
 
 
-# Once made, kept
+# Conversion and reuse
 
 
-def test_is_converted_once_and_reused(store: ModelStore, source: Source) -> None:
+def test_model_is_converted_once_and_reused(store: ModelStore, source: Source) -> None:
     assert store.get(source, INT8) is None
     steps: list[Progress] = []
     made = store.ensure(source, INT8, progress=steps.append)
@@ -78,7 +78,7 @@ def test_is_converted_once_and_reused(store: ModelStore, source: Source) -> None
     assert store.list() == [made]
 
 
-def test_only_the_precision_asked_for_remains(
+def test_only_the_requested_precision_is_kept(
     store: ModelStore, settings: Settings, source: Source
 ) -> None:
     made = store.ensure(source, Precision.INT4)
@@ -87,7 +87,7 @@ def test_only_the_precision_asked_for_remains(
     assert {path.suffix for path in made.folder.iterdir()} == {".bin", ".xml", ".json"}
 
 
-def test_manifest_tells_what_was_done(store: ModelStore, source: Source) -> None:
+def test_manifest_records_the_conversion(store: ModelStore, source: Source) -> None:
     made = store.ensure(source, INT8)
     manifest = made.manifest
     assert json.loads((made.folder / "paddock.json").read_text())["schema_version"] == 1
@@ -106,7 +106,7 @@ def test_manifest_tells_what_was_done(store: ModelStore, source: Source) -> None
         assert 0 < (manifest.peak_private_bytes or 0) < manifest.peak_memory_bytes
 
 
-def test_manifest_of_before_is_still_read(store: ModelStore, stored: StoredModel) -> None:
+def test_manifest_of_an_earlier_version_is_read(store: ModelStore, stored: StoredModel) -> None:
     path = stored.folder / "paddock.json"
     content = json.loads(path.read_text())
     for name in ("int8", "source_of_weights", "source_bytes"):
@@ -119,13 +119,13 @@ def test_manifest_of_before_is_still_read(store: ModelStore, stored: StoredModel
     assert store.verify(found, full=True) == found
 
 
-def test_chat_template_is_noticed(store: ModelStore, tmp_path: Path) -> None:
+def test_chat_template_is_recorded(store: ModelStore, tmp_path: Path) -> None:
     folder = tiny_checkpoint("llama", tmp_path / "chat", with_chat_template=True)
     manifest = store.ensure(resolve(str(folder)), Precision.FP32).manifest
     assert manifest.has_chat_template is True
 
 
-def test_looking_into_the_store_needs_no_heavy_library(stored: StoredModel) -> None:
+def test_reading_the_store_imports_no_heavy_library(stored: StoredModel) -> None:
     script = (
         "import sys\n"
         "from core.settings import load_settings\n"
@@ -138,10 +138,12 @@ def test_looking_into_the_store_needs_no_heavy_library(stored: StoredModel) -> N
     subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, env=os.environ | home, check=True)
 
 
-# Change and damage
+# Changes and damage
 
 
-def test_model_is_made_anew_when_its_source_has_changed(store: ModelStore, tmp_path: Path) -> None:
+def test_model_is_converted_again_when_its_source_has_changed(
+    store: ModelStore, tmp_path: Path
+) -> None:
     folder = tiny_checkpoint("gpt_neox", tmp_path / "trained", seed=1)
     source = resolve(str(folder))
     first = store.ensure(source, INT8)
@@ -154,7 +156,7 @@ def test_model_is_made_anew_when_its_source_has_changed(store: ModelStore, tmp_p
     store.verify(second, full=True)
 
 
-def test_model_outlives_its_source(store: ModelStore, tmp_path: Path) -> None:
+def test_model_remains_without_its_source(store: ModelStore, tmp_path: Path) -> None:
     folder = tiny_checkpoint("gpt_neox", tmp_path / "trained")
     source = resolve(str(folder))
     made = store.ensure(source, INT8)
@@ -179,18 +181,20 @@ def test_truncated_weights_are_named(store: ModelStore, stored: StoredModel, ful
 @pytest.mark.parametrize("name", ["openvino_model.xml", "tokenizer.json", "config.json"])
 def test_missing_file_is_named(store: ModelStore, stored: StoredModel, name: str) -> None:
     (stored.folder / name).unlink()
-    with pytest.raises(CorruptModelError, match=f"{name} is missing; delete it"):
+    with pytest.raises(CorruptModelError, match=f"{name} is missing. Delete it"):
         store.verify(stored, full=False)
 
 
-def test_altered_byte_is_found_by_the_changed_time(store: ModelStore, stored: StoredModel) -> None:
+def test_altered_byte_is_found_by_the_modification_time(
+    store: ModelStore, stored: StoredModel
+) -> None:
     path = stored.folder / "openvino_model.bin"
     _flip_byte(path)
     with pytest.raises(CorruptModelError, match=r"openvino_model\.bin has been altered"):
         store.verify(stored, full=False)
 
 
-def test_rot_under_an_unchanged_time_is_found_by_the_full_check(
+def test_altered_byte_with_an_unchanged_time_is_found_by_the_full_check(
     store: ModelStore, stored: StoredModel
 ) -> None:
     path = stored.folder / "openvino_model.bin"
@@ -202,7 +206,7 @@ def test_rot_under_an_unchanged_time_is_found_by_the_full_check(
         store.verify(stored, full=True)
 
 
-def test_copied_home_is_read_once_and_then_trusted(
+def test_copied_home_is_read_only_once(
     store: ModelStore, stored: StoredModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in stored.folder.iterdir():
@@ -216,18 +220,18 @@ def test_damaged_model_is_refused_by_ensure(
     store: ModelStore, stored: StoredModel, source: Source
 ) -> None:
     _flip_byte(stored.folder / "openvino_model.bin")
-    with pytest.raises(CorruptModelError, match="delete it"):
+    with pytest.raises(CorruptModelError, match="Delete it"):
         store.ensure(source, INT8)
     store.delete(stored)
     assert store.ensure(source, INT8).manifest.precision is INT8
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 99}'])
-def test_damaged_manifest_is_named_and_hides_nothing_else(
+def test_damaged_manifest_is_named_and_other_models_are_listed(
     store: ModelStore, stored: StoredModel, source: Source, content: str
 ) -> None:
     (stored.folder / "paddock.json").write_text(content)
-    with pytest.raises(CorruptModelError, match=r"paddock\.json .* delete this folder"):
+    with pytest.raises(CorruptModelError, match=r"paddock\.json .* Delete this folder"):
         store.get(source, INT8)
     assert store.list() == []
 
@@ -241,7 +245,7 @@ def _flip_byte(path: Path) -> None:
 # Deleting
 
 
-def test_delete_frees_the_bytes_it_tells(store: ModelStore, stored: StoredModel) -> None:
+def test_delete_returns_the_bytes_freed(store: ModelStore, stored: StoredModel) -> None:
     size = sum(path.stat().st_size for path in stored.folder.iterdir())
     assert store.delete(stored) == size
     assert store.list() == []
@@ -257,7 +261,7 @@ def test_delete_keeps_the_other_precisions(
     assert store.list() == [other]
 
 
-def test_model_under_conversion_is_not_deleted(
+def test_model_being_converted_is_not_deleted(
     store: ModelStore, stored: StoredModel, settings: Settings
 ) -> None:
     lock = settings.models_dir / ".work" / f"{stored.key}.int8.lock"
@@ -267,10 +271,10 @@ def test_model_under_conversion_is_not_deleted(
     assert stored.folder.is_dir()
 
 
-# Nothing half-made
+# Nothing incomplete
 
 
-def test_disk_too_small_is_told_beforehand(
+def test_too_small_disk_is_reported_beforehand(
     store: ModelStore, settings: Settings, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")(10**9, 10**9 - 10**6, 10**6)
@@ -324,7 +328,7 @@ def test_memory_that_runs_out_leaves_nothing(
     assert work_folders(settings) == []
 
 
-def test_leftovers_of_a_killed_conversion_go_and_those_of_a_live_one_stay(
+def test_files_of_a_killed_conversion_are_removed_and_those_of_a_running_one_kept(
     store: ModelStore, settings: Settings, source: Source
 ) -> None:
     work = settings.models_dir / ".work"
@@ -334,15 +338,15 @@ def test_leftovers_of_a_killed_conversion_go_and_those_of_a_live_one_stay(
     alive.mkdir(parents=True)
     with FileLock(work / f"{source.key}.int4.lock"):
         store.ensure(source, INT8)
-        store.sweep(source.key, Precision.INT4)
+        store.clean_up(source.key, Precision.INT4)
         assert work_folders(settings) == [alive.parent]
-    store.sweep(source.key, Precision.INT4)
+    store.clean_up(source.key, Precision.INT4)
     assert work_folders(settings) == []
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB, apart from all others."""
+    """A separate disk of 1 MB."""
     folder = tmp_path / "small-disk"
     folder.mkdir()
     if sys.platform != "linux" or os.geteuid() != 0:
@@ -354,14 +358,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def test_disk_that_becomes_full_in_fact_leaves_nothing(
+def test_really_full_disk_leaves_nothing(
     small_disk: Path, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = small_disk / "home"
     store = ModelStore(Settings(home=home))
     with pytest.raises(DiskFullError, match=r"needs 1\d MB on disk and 1\.0 MB are free"):
         store.ensure(source, Precision.FP32)
-    with monkeypatch.context() as patch:  # somebody else fills the disk after it was looked at
+    with monkeypatch.context() as patch:  # another program fills the disk after the check
         patch.setattr(Estimate, "check", lambda _self: None)
         (small_disk / "other").write_bytes(b"x" * 900_000)
         with pytest.raises(DiskFullError, match="disk became full"):
@@ -374,7 +378,7 @@ def test_disk_that_becomes_full_in_fact_leaves_nothing(
 
 @pytest.fixture
 def read_only_home(settings: Settings) -> Iterator[Path]:
-    """A home folder that this process may look into and nothing more, though it be root's."""
+    """A home folder that is read-only for this process, even if it runs as root."""
     if not hasattr(os, "seteuid"):
         pytest.skip("no effective user here")
     settings.home.mkdir()
@@ -395,17 +399,19 @@ def read_only_home(settings: Settings) -> Iterator[Path]:
             folder.chmod(stat.S_IMODE(mode))
 
 
-def test_read_only_home_is_told(store: ModelStore, source: Source, read_only_home: Path) -> None:
-    with pytest.raises(ConversionError, match=r"cannot be written to .* PADDOCK_HOME"):
+def test_read_only_home_is_reported(
+    store: ModelStore, source: Source, read_only_home: Path
+) -> None:
+    with pytest.raises(ConversionError, match=r"is not writable .* PADDOCK_HOME"):
         store.ensure(source, INT8)
     assert store.list() == []
     assert list(read_only_home.iterdir()) == []
 
 
-def test_file_in_place_of_the_home_is_told(source: Source, tmp_path: Path) -> None:
+def test_file_instead_of_the_home_folder_is_reported(source: Source, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = ModelStore(Settings(home=tmp_path / "file" / "home"))
-    with pytest.raises(ConversionError, match="cannot be written to"):
+    with pytest.raises(ConversionError, match="is not writable"):
         store.ensure(source, INT8)
 
 
@@ -421,7 +427,7 @@ def test_stop_between_two_steps_leaves_nothing(
         if step.stage is Stage.COMPRESSING:
             cancel.set()
 
-    with pytest.raises(StoppedError, match="nothing of it was kept"):
+    with pytest.raises(StoppedError, match="Nothing of it was kept"):
         store.ensure(source, INT8, progress=stop, cancel=cancel)
     assert store.list() == []
     assert work_folders(settings) == []
@@ -449,7 +455,7 @@ def test_waiting_for_another_process_can_be_stopped(
 # The disk
 
 
-def test_disk_usage_counts_what_is_there(
+def test_disk_usage_counts_all_files(
     store: ModelStore, stored: StoredModel, settings: Settings
 ) -> None:
     before = store.disk_usage()
@@ -464,46 +470,46 @@ def test_disk_usage_counts_what_is_there(
     (settings.downloads_dir / "org--name" / "model.safetensors").write_bytes(b"x" * 700)
     now = store.disk_usage()
     assert (now.models_bytes, now.downloads_bytes, now.work_bytes) == (size, 700, 5000)
-    assert store.sweep_all() == 5000
+    assert store.clean_up_all() == 5000
     assert store.disk_usage().work_bytes == 0
 
 
-def test_disk_usage_of_a_home_that_is_not_there_yet(tmp_path: Path) -> None:
+def test_disk_usage_of_a_home_that_does_not_exist_yet(tmp_path: Path) -> None:
     usage = ModelStore(Settings(home=tmp_path / "never" / "made")).disk_usage()
     assert (usage.models_bytes, usage.downloads_bytes, usage.work_bytes) == (0, 0, 0)
     assert usage.free_bytes > 0
     assert not (tmp_path / "never").exists()
 
 
-def test_download_is_listed_and_forgotten(store: ModelStore, settings: Settings) -> None:
+def test_download_is_listed_and_deleted(store: ModelStore, settings: Settings) -> None:
     folder = settings.downloads_dir / "org--name"
     folder.mkdir(parents=True)
     (folder / "model.safetensors.part").write_bytes(b"x" * 1234)
     (download,) = store.downloads()
     assert (download.key, download.bytes, download.complete) == ("org--name", 1234, False)
-    assert store.forget_download("org--name") == 1234
+    assert store.delete_download("org--name") == 1234
     assert store.downloads() == []
-    assert store.forget_download("org--name") == 0
+    assert store.delete_download("org--name") == 0
 
 
 @pytest.mark.parametrize("key", ["", ".", "..", "../models", "/", "a/../../models"])
-def test_nothing_but_a_download_is_forgotten(
+def test_only_downloads_are_deleted(
     store: ModelStore, stored: StoredModel, settings: Settings, key: str
 ) -> None:
     (settings.downloads_dir / "a").mkdir(parents=True)
-    assert store.forget_download(key) == 0
+    assert store.delete_download(key) == 0
     assert stored.folder.is_dir()
     assert (settings.downloads_dir / "a").is_dir()
 
 
 @pytest.mark.parametrize("held", ["source", "int8"])
-def test_download_in_use_is_not_forgotten(store: ModelStore, settings: Settings, held: str) -> None:
+def test_download_in_use_is_not_deleted(store: ModelStore, settings: Settings, held: str) -> None:
     folder = settings.downloads_dir / "org--name"
     folder.mkdir(parents=True)
     lock = settings.models_dir / ".work" / f"org--name.{held}.lock"
     lock.parent.mkdir(parents=True)
     with FileLock(lock), pytest.raises(ModelBusyError, match="in use by a download"):
-        store.forget_download("org--name")
+        store.delete_download("org--name")
     assert folder.is_dir()
 
 

@@ -1,4 +1,4 @@
-"""Converting in a child process: it delivers, it can be killed, and two of them do not collide."""
+"""Conversion in a child process: result, cancellation, and two processes at once."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def source(checkpoint_of: Callable[[str], Path]) -> Source:
 
 
 def nothing_looks_finished(settings: Settings) -> bool:
-    """Whether the store holds neither a model nor a work folder."""
+    """Return whether the store has neither a model nor a work folder."""
     folders = [path for path in settings.models_dir.rglob("*") if path.is_dir()]
     return [path.name for path in folders] == [".work"]
 
 
 class Notes:
-    """A watch that remembers."""
+    """A watch that records everything."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -72,7 +72,7 @@ class Notes:
 
 @pytest.fixture
 def hub(checkpoint_of: Callable[[str], Path]) -> Iterator[Hub]:
-    """A hub with org/model, for everybody, and org/private, for :data:`SECRET`."""
+    """A hub with the public org/model, and org/private for the token :data:`SECRET`."""
     with Hub() as server:
         server.add("org/model", checkpoint_of("llama"))
         server.add("org/private", checkpoint_of("llama"), gated=True, token=SECRET)
@@ -85,13 +85,13 @@ def conversion_children() -> list[psutil.Process]:
     def converts(child: psutil.Process) -> bool:
         try:
             return "core.store.worker" in " ".join(child.cmdline())
-        except psutil.NoSuchProcess:  # ended, perhaps not waited for yet
+        except psutil.NoSuchProcess:  # ended, but perhaps still a zombie
             return False
 
     return [child for child in psutil.Process().children() if converts(child)]
 
 
-def test_two_processes_at_once_convert_once(source: Source, settings: Settings) -> None:
+def test_two_processes_convert_only_once(source: Source, settings: Settings) -> None:
     int4 = Int4Settings(symmetric=True, group_size=32, ratio=1.0)
     seen: list[list[Progress]] = [[], []]
 
@@ -111,7 +111,7 @@ def test_two_processes_at_once_convert_once(source: Source, settings: Settings) 
     assert conversion_children() == []
 
 
-def test_child_killed_half_way_leaves_nothing_and_the_next_attempt_works(
+def test_killed_child_leaves_nothing_and_the_next_attempt_works(
     source: Source, settings: Settings
 ) -> None:
     def kill(step: Progress) -> None:
@@ -134,18 +134,16 @@ def test_cancel_kills_the_child_and_leaves_nothing(source: Source, settings: Set
             stopped.append(time.monotonic())
             cancel.set()
 
-    with pytest.raises(StoppedError, match=r"nothing .* was kept"):
+    with pytest.raises(StoppedError, match=r"Nothing .* was kept"):
         convert_in_process(
             source, INT8, settings=settings, progress=cancel_at_export, cancel=cancel
         )
-    assert time.monotonic() - stopped[0] < 5  # a second, on a machine that is not busy
+    assert time.monotonic() - stopped[0] < 5  # one second on an idle machine
     assert conversion_children() == []
     assert nothing_looks_finished(settings)
 
 
-def test_error_of_the_child_keeps_its_class_and_sentence(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_error_of_the_child_keeps_its_class_and_message(settings: Settings, tmp_path: Path) -> None:
     folder = tiny_checkpoint("llama", tmp_path / "model")
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(NotAModelError, match="tokenizer") as caught:
@@ -154,7 +152,7 @@ def test_error_of_the_child_keeps_its_class_and_sentence(
 
 
 @pytest.mark.parametrize("library", ["nncf", "safetensors"])
-def test_a_broken_library_is_a_sentence(
+def test_a_damaged_library_is_reported(
     source: Source, settings: Settings, tmp_path: Path, monkeypatch, library: str
 ) -> None:
     (tmp_path / f"{library}.py").write_text("raise RuntimeError('built for another machine')\n")
@@ -165,7 +163,7 @@ def test_a_broken_library_is_a_sentence(
     assert nothing_looks_finished(settings)
 
 
-def test_sentence_transformers_beside_us_does_no_harm(
+def test_installed_sentence_transformers_are_not_imported(
     source: Source, settings: Settings, tmp_path: Path, monkeypatch
 ) -> None:
     package = tmp_path / "sentence_transformers"
@@ -200,7 +198,7 @@ def test_stored_model_needs_no_child(
     assert convert_in_process(source, INT8, settings=settings) == made
 
 
-def test_unknown_model_is_told_without_a_child(settings: Settings) -> None:
+def test_unknown_model_is_refused_without_a_child(settings: Settings) -> None:
     with pytest.raises(UnknownModelError):
         convert_in_process("no-such-model", INT8, settings=settings)
     assert not settings.models_dir.exists()
@@ -234,17 +232,17 @@ def test_child_ends_with_its_parent(source: Source, settings: Settings) -> None:
         assert child.wait(timeout=10) == 1
 
 
-def test_the_parent_is_told_of_memory_and_log(source: Source, settings: Settings) -> None:
+def test_the_parent_receives_memory_and_log(source: Source, settings: Settings) -> None:
     notes = Notes()
     convert_in_process(source, INT8, settings=settings, watch=notes)
     assert max(notes.sizes) > 100 * 2**20  # the conversion libraries alone take more
     assert any("bitwidth" in line for line in notes.lines)
 
 
-def test_settings_of_the_parent_are_those_of_the_child(
+def test_the_child_uses_the_settings_of_the_parent(
     source: Source, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All but the database's address, whose password a list of processes would show."""
+    """All except the database URL, whose password the list of processes would show."""
     seen: list[list[str]] = []
 
     def refuse(arguments: list[str], **_options: object) -> None:
@@ -262,22 +260,20 @@ def test_settings_of_the_parent_are_those_of_the_child(
     assert "password" not in str(seen)
 
 
-def test_stored_with_other_settings_is_refused_and_not_handed_out(
-    source: Source, settings: Settings
-) -> None:
+def test_stored_model_with_other_settings_is_refused(source: Source, settings: Settings) -> None:
     made = Int4Settings(symmetric=True, group_size=32, ratio=1.0)
     stored = ModelStore(settings).ensure(source, Precision.INT4, int4=made)
     assert convert_in_process(source, Precision.INT4, settings=settings) == stored
     assert convert_in_process(source, Precision.INT4, settings=settings, int4=made) == stored
     other = Int4Settings(symmetric=False, group_size=64, ratio=0.5)
-    with pytest.raises(PersonMistake, match=r"symmetric, group size 32, ratio 1.*delete it"):
+    with pytest.raises(PersonMistake, match=r"symmetric, group size 32, ratio 1.*Delete it"):
         convert_in_process(source, Precision.INT4, settings=settings, int4=other)
 
 
 # The hub
 
 
-def test_a_model_is_fetched_and_not_converted(hub: Hub, settings: Settings) -> None:
+def test_a_model_is_downloaded_and_not_converted(hub: Hub, settings: Settings) -> None:
     steps: list[Progress] = []
     access = HubAccess(endpoint=hub.url)
     done = fetch_in_process("org/model", settings=settings, access=access, progress=steps.append)
@@ -291,12 +287,12 @@ def test_a_model_is_fetched_and_not_converted(hub: Hub, settings: Settings) -> N
     assert len(hub.asked) == asked
 
 
-def test_what_is_no_model_of_the_hub_cannot_be_fetched(source: Source, settings: Settings) -> None:
-    with pytest.raises(PersonMistake, match="nothing to fetch"):
+def test_only_hub_models_can_be_downloaded(source: Source, settings: Settings) -> None:
+    with pytest.raises(PersonMistake, match="nothing to download"):
         fetch_in_process(source, settings=settings)
 
 
-def test_a_stopped_download_keeps_what_came_and_goes_on(hub: Hub, settings: Settings) -> None:
+def test_a_stopped_download_is_kept_and_resumed(hub: Hub, settings: Settings) -> None:
     folder = settings.downloads_dir / "org--model"
     access, cancel = HubAccess(endpoint=hub.url), threading.Event()
     stopped: list[float] = []
@@ -307,11 +303,11 @@ def test_a_stopped_download_keeps_what_came_and_goes_on(hub: Hub, settings: Sett
             cancel.set()
 
     hub.delay(0.02)
-    with pytest.raises(StoppedError, match="kept, and the next attempt goes on"):
+    with pytest.raises(StoppedError, match="kept, and the next attempt resumes"):
         fetch_in_process(
             "org/model", settings=settings, access=access, progress=stop, cancel=cancel
         )
-    assert time.monotonic() - stopped[0] < 5  # a second, on a machine that is not busy
+    assert time.monotonic() - stopped[0] < 5  # one second on an idle machine
     assert conversion_children() == []
     assert completed(folder) is None and fetched_bytes(folder) > 20_000
     hub.heal()
@@ -321,7 +317,7 @@ def test_a_stopped_download_keeps_what_came_and_goes_on(hub: Hub, settings: Sett
     assert again.range is not None and not again.range.startswith("bytes=0-")
 
 
-def test_a_download_killed_half_way_keeps_what_came(hub: Hub, settings: Settings) -> None:
+def test_a_killed_download_is_kept_and_resumed(hub: Hub, settings: Settings) -> None:
     def kill(step: Progress) -> None:
         if step.transfer and step.transfer.done > 20_000:
             for child in conversion_children():
@@ -329,7 +325,7 @@ def test_a_download_killed_half_way_keeps_what_came(hub: Hub, settings: Settings
 
     hub.delay(0.02)
     access = HubAccess(endpoint=hub.url)
-    with pytest.raises(HubError, match=r"ended unexpectedly .* goes on from there"):
+    with pytest.raises(HubError, match=r"ended unexpectedly .* resumes where it stopped"):
         fetch_in_process("org/model", settings=settings, access=access, progress=kill)
     assert completed(settings.downloads_dir / "org--model") is None
     hub.heal()
@@ -349,7 +345,7 @@ def test_the_token_reaches_the_hub_and_no_argument(hub: Hub, settings: Settings)
     assert {asked.token for asked in hub.asked if not asked.storage} == {SECRET}
 
 
-def test_an_access_without_a_token_takes_none_from_the_environment(
+def test_access_without_a_token_uses_none_from_the_environment(
     hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", SECRET)

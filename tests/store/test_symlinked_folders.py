@@ -1,4 +1,4 @@
-"""A folder of symbolic links, as the Hugging Face cache has them, is taken over by content."""
+"""Folders of symbolic links, as in the Hugging Face cache, are copied by content."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def cached(files: Path, cache: Path, *, relative: bool) -> Path:
             marks=pytest.mark.xfail(
                 strict=True,
                 raises=CorruptModelError,
-                reason="the link itself is taken over, and leads nowhere from the store",
+                reason="the link itself is copied, and is broken in the store",
             ),
         ),
         pytest.param(
@@ -51,7 +51,7 @@ def cached(files: Path, cache: Path, *, relative: bool) -> Path:
         ),
     ],
 )
-def test_an_ir_of_links_is_taken_over_by_content(
+def test_an_ir_of_links_is_copied_by_content(
     relative: bool,
     store: ModelStore,
     converted: Callable[[str, Precision], StoredModel],

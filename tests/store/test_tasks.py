@@ -1,4 +1,4 @@
-"""The task queue: order, places, stopping, and real children at work side by side."""
+"""The task queue: order, places, stopping, and real child processes at the same time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def get(model: str, **more: Any) -> TaskRequest:
 
 
 def until(queue: TaskQueue, number: int, reached: Callable[[TaskView], bool]) -> TaskView:
-    """The task as soon as it is as wanted."""
+    """Wait for a condition, and return the task."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         view = queue.get(number)
@@ -74,12 +74,12 @@ def queue(settings: Settings) -> Iterator[TaskQueue]:
     assert not made.active()
 
 
-# The order of things, with work that ends when the test says so
+# Order, with simulated work that ends on request
 
 
 @dataclass
 class Work:
-    """Stands in for the child processes."""
+    """Replaces the child processes."""
 
     begun: list[str] = field(default_factory=list)
     ends: dict[str, threading.Event] = field(default_factory=dict)
@@ -139,7 +139,7 @@ def test_conversions_run_one_at_a_time_and_in_order(work: Work, queue: TaskQueue
     assert [queue.get(number).state for number in (first, second)] == [TaskState.DONE] * 2
 
 
-def test_a_download_runs_beside_a_conversion_of_another_model(work: Work, queue: TaskQueue) -> None:
+def test_a_download_runs_during_a_conversion_of_another_model(work: Work, queue: TaskQueue) -> None:
     conversion = queue.submit(convert("paddock-neox"))
     download, next_download = queue.submit(get("phi-2")), queue.submit(get("org/name"))
     until(queue, conversion, running)
@@ -165,7 +165,7 @@ def test_a_conversion_waits_for_the_download_of_its_model_and_lets_others_go_fir
     until(queue, same, running)
 
 
-def test_the_same_once_more_is_the_task_that_is_there(work: Work, queue: TaskQueue) -> None:
+def test_the_same_request_returns_the_existing_task(work: Work, queue: TaskQueue) -> None:
     first = queue.submit(convert("databricks/dolly-v2-3b"))
     waiting = queue.submit(convert("dolly-v2-3b", INT4))
     assert queue.submit(convert("dolly-v2-3b")) == first
@@ -176,7 +176,7 @@ def test_the_same_once_more_is_the_task_that_is_there(work: Work, queue: TaskQue
     assert queue.submit(convert("dolly-v2-3b")) != first
 
 
-def test_a_waiting_task_is_stopped_without_having_begun(work: Work, queue: TaskQueue) -> None:
+def test_a_waiting_task_is_stopped_before_it_starts(work: Work, queue: TaskQueue) -> None:
     first, second = queue.submit(convert("paddock-neox")), queue.submit(convert("paddock-llama"))
     queue.stop(second)
     view = queue.get(second)
@@ -196,7 +196,7 @@ def test_stopping_a_running_task_lets_the_next_one_start(work: Work, queue: Task
     until(queue, second, running)
 
 
-def test_a_view_says_how_far_it_is(work: Work, queue: TaskQueue) -> None:
+def test_a_view_has_the_progress(work: Work, queue: TaskQueue) -> None:
     number = queue.submit(convert("paddock-neox", INT4))
     view = until(queue, number, lambda view: view.progress is not None)
     assert view.title == "Convert Paddock NeoX 3M (tiny demo) to INT4"
@@ -222,7 +222,7 @@ def test_the_log_keeps_its_last_lines(queue: TaskQueue, monkeypatch: pytest.Monk
     assert view.log[-2].endswith("line 999") and view.log[-1].endswith("Done.")
 
 
-def test_failures_are_sentences_and_the_queue_goes_on(work: Work, queue: TaskQueue) -> None:
+def test_failures_have_messages_and_the_queue_continues(work: Work, queue: TaskQueue) -> None:
     work.outcomes = {
         "paddock-neox int8": HubError("The hub is closed."),
         "paddock-neox int4": ZeroDivisionError("by zero"),
@@ -239,7 +239,7 @@ def test_failures_are_sentences_and_the_queue_goes_on(work: Work, queue: TaskQue
     assert (fine.state, fine.error) == (TaskState.DONE, None)
 
 
-def test_only_what_has_ended_can_be_dismissed(work: Work, queue: TaskQueue) -> None:
+def test_only_finished_tasks_can_be_dismissed(work: Work, queue: TaskQueue) -> None:
     first, second = queue.submit(convert("paddock-neox")), queue.submit(convert("paddock-llama"))
     until(queue, first, running)
     for number in (first, second, 99):
@@ -252,7 +252,7 @@ def test_only_what_has_ended_can_be_dismissed(work: Work, queue: TaskQueue) -> N
     assert queue.get(first) is None
 
 
-def test_old_tasks_are_forgotten(
+def test_old_tasks_are_removed(
     work: Work, queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks_module, "FINISHED_KEPT", 2)
@@ -264,7 +264,7 @@ def test_old_tasks_are_forgotten(
     assert [view.id for view in queue.list()] == [numbers[3], numbers[2]]
 
 
-def test_mistakes_are_told_at_once(work: Work, queue: TaskQueue) -> None:
+def test_invalid_requests_are_refused_at_once(work: Work, queue: TaskQueue) -> None:
     with pytest.raises(UnknownModelError):
         queue.submit(convert("no-such-model"))
     with pytest.raises(BadRequestError):
@@ -275,17 +275,17 @@ def test_mistakes_are_told_at_once(work: Work, queue: TaskQueue) -> None:
     assert queue.get(99) is None and queue.list() == [] and not queue.active()
 
 
-def test_nobody_sees_a_token(work: Work, queue: TaskQueue) -> None:
+def test_no_view_contains_a_token(work: Work, queue: TaskQueue) -> None:
     number = queue.submit(get("phi-2", access=HubAccess(token=SECRET)))
     for state in (running, ended):
         view = until(queue, number, state)
         assert view.request.access is None
         assert SECRET not in repr(view)
         work.end("phi-2")
-    assert queue._tasks[number].request.access is None  # nor is it kept beyond its use
+    assert queue._tasks[number].request.access is None  # not kept after use
 
 
-def test_closing_stops_all_and_takes_nothing_more(work: Work, queue: TaskQueue) -> None:
+def test_closing_stops_all_tasks_and_accepts_none(work: Work, queue: TaskQueue) -> None:
     numbers = [queue.submit(convert(key)) for key in ("paddock-neox", "paddock-llama", "phi-2")]
     numbers.append(queue.submit(get("org/name")))
     assert queue.active()
@@ -296,7 +296,7 @@ def test_closing_stops_all_and_takes_nothing_more(work: Work, queue: TaskQueue) 
         queue.submit(convert("paddock-neox"))
 
 
-def test_work_is_announced_for_as_long_as_it_runs(work: Work, settings: Settings) -> None:
+def test_the_working_context_is_entered_while_a_task_runs(work: Work, settings: Settings) -> None:
     announced: list[str] = []
 
     @contextmanager
@@ -330,7 +330,7 @@ def hub(checkpoint_of: Callable[[str], Path]) -> Iterator[Hub]:
         yield server
 
 
-def test_a_download_and_a_conversion_side_by_side(
+def test_a_download_and_a_conversion_at_the_same_time(
     hub: Hub, queue: TaskQueue, settings: Settings, checkpoint_of: Callable[[str], Path]
 ) -> None:
     hub.delay(0.05)
@@ -362,8 +362,8 @@ def test_stop_ends_the_child_within_a_second_and_leaves_nothing(
     before = time.monotonic()
     queue.stop(number)
     view = until(queue, number, ended)
-    assert time.monotonic() - before < 5  # a second, on a machine that is not busy
-    assert view.state is TaskState.STOPPED and "nothing" in view.log[-1]
+    assert time.monotonic() - before < 5  # one second on an idle machine
+    assert view.state is TaskState.STOPPED and "Nothing" in view.log[-1]
     assert not [
         child
         for child in psutil.Process().children()
@@ -373,7 +373,7 @@ def test_stop_ends_the_child_within_a_second_and_leaves_nothing(
     assert ModelStore(settings).get(resolve(str(folder)), INT8) is None
 
 
-def test_a_hub_that_refuses_is_a_failed_task_with_its_sentence(hub: Hub, queue: TaskQueue) -> None:
+def test_a_refusal_of_the_hub_is_a_failed_task_with_its_message(hub: Hub, queue: TaskQueue) -> None:
     access = HubAccess(endpoint=hub.url)
     view = until(queue, queue.submit(get("org/nothing", access=access)), ended)
     assert view.state is TaskState.FAILED

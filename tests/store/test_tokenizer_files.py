@@ -1,4 +1,4 @@
-"""Tokenizers in other files than tokenizer.json work, or their format is named."""
+"""Tokenizers in other files than tokenizer.json work, or the error names their format."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def _online(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_sentencepiece(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the package is not installed."""
+    """Simulate that the package is not installed."""
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
 
 
 @pytest.fixture
 def bare(checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama checkpoint without a tokenizer; its path holds no word that a test looks for."""
+    """A Llama checkpoint without a tokenizer; its path contains no word that a test searches."""
     folder = tmp_path_factory.mktemp("folder") / "model"
     shutil.copytree(checkpoint_of("llama"), folder)
     (folder / "tokenizer.json").unlink()
@@ -51,7 +51,7 @@ def hub() -> Iterator[Hub]:
 
 
 def refusal(store: ModelStore, folder: Path) -> str | None:
-    """What a person reads where the model cannot be converted; None where it can."""
+    """The error message if the model cannot be converted; None if it can."""
     try:
         store.ensure(resolve(str(folder)), Precision.FP32)
     except PaddockError as error:
@@ -60,7 +60,7 @@ def refusal(store: ModelStore, folder: Path) -> str | None:
 
 
 def name_special_tokens(folder: Path) -> None:
-    """Settings as they stand beside a tokenizer.model."""
+    """Settings for a folder with a tokenizer.model."""
     edit_json(
         folder / "tokenizer_config.json",
         tokenizer_class="LlamaTokenizer",
@@ -95,7 +95,7 @@ def test_a_sentencepiece_tokenizer_works_where_the_package_is_installed(
     strict=True,
     raises=AssertionError,
     reason="without the sentencepiece package a tokenizer.model is read as tiktoken's format, and "
-    "the person is told to fetch it again",
+    "the error says to download it again",
 )
 @pytest.mark.parametrize("with_settings", [True, False], ids=["with settings", "alone"])
 def test_without_the_package_a_sentencepiece_tokenizer_is_named(
@@ -146,12 +146,12 @@ FORMATS: dict[str, tuple[Callable[[Path], None], str]] = {
         "rwkv",
     ),
 }
-"""What writes the file, and the word that names the format."""
+"""Function that writes the file, and the word that names the format."""
 
 NOT_NAMED = pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="a tokenizer of another format is said to be missing, and the format is not named",
+    reason="a tokenizer of another format is reported as missing, without naming the format",
 )
 
 
@@ -166,7 +166,7 @@ def test_another_format_works_or_is_named(name: str, store: ModelStore, bare: Pa
 
 @NOT_NAMED
 @pytest.mark.parametrize("name", FORMATS)
-def test_another_format_at_the_hub_is_accepted_or_named(name: str, hub: Hub, bare: Path) -> None:
+def test_another_format_on_the_hub_is_accepted_or_named(name: str, hub: Hub, bare: Path) -> None:
     write, word = FORMATS[name]
     write(bare)
     hub.add("some-org/model", bare)
@@ -199,7 +199,9 @@ def test_a_vocabulary_with_merges_works(
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
-def test_a_pointer_in_place_of_the_file_is_told(name: str, store: ModelStore, bare: Path) -> None:
+def test_a_git_lfs_pointer_instead_of_the_file_is_reported(
+    name: str, store: ModelStore, bare: Path
+) -> None:
     (bare / name).write_text(LFS_POINTER, encoding="utf-8")
     name_special_tokens(bare)
     said = refusal(store, bare)

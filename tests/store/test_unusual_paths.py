@@ -1,4 +1,4 @@
-"""Folders whose names have spaces, letters of other scripts and characters with a meaning."""
+"""Folders whose names have spaces, letters of other scripts and special characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights' precision as read back from the XML, against OpenVINO's own reading."""
+"""The precision of weights read from the XML, compared with the model loaded by OpenVINO."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ Converted = Callable[[str, Precision], StoredModel]
 
 @pytest.fixture
 def ir(converted: Converted, tmp_path: Path) -> Path:
-    """An INT8 IR that the test may spoil."""
+    """An INT8 IR that the test may change."""
     return Path(shutil.copytree(converted("llama", Precision.INT8).folder, tmp_path / "ir"))
 
 
 @pytest.mark.parametrize("precision", CONVERTED_PRECISIONS)
-def test_agrees_with_what_openvino_loads(converted: Converted, precision: Precision) -> None:
+def test_precision_agrees_with_the_model_that_openvino_loads(
+    converted: Converted, precision: Precision
+) -> None:
     import openvino
 
     folder = converted("llama", precision).folder
@@ -41,15 +43,15 @@ def test_agrees_with_what_openvino_loads(converted: Converted, precision: Precis
     assert stored_precision(folder) is precision
 
 
-def test_cut_off_weights_are_found(ir: Path) -> None:
+def test_truncated_weights_are_found(ir: Path) -> None:
     content = (ir / IR_BIN).read_bytes()
     (ir / IR_BIN).write_bytes(content[: len(content) // 2])
-    with pytest.raises(CorruptModelError, match=r"openvino_model\.bin .* cut off"):
+    with pytest.raises(CorruptModelError, match=r"openvino_model\.bin .* truncated"):
         read_weights(ir)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 20_000])
-def test_cut_off_graph_is_found(ir: Path, keep: int) -> None:
+def test_truncated_graph_is_found(ir: Path, keep: int) -> None:
     (ir / IR_XML).write_bytes((ir / IR_XML).read_bytes()[:keep])
     with pytest.raises(CorruptModelError, match=r"openvino_model\.xml"):
         read_weights(ir)

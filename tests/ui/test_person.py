@@ -17,7 +17,7 @@ from core.runtimes.spec import ModelSpec
 from core.server.visitor import Visitor
 from core.settings import load_settings
 from core.store.manifest import Int4Record, write_manifest
-from core.store.path_guard import check_confined
+from core.store.resolver import check_confined
 from core.ui.models.access import check_name, check_use, key_of
 from core.ui.widgets import person as module
 from core.ui.widgets.person import Person
@@ -231,7 +231,7 @@ def test_only_remote_managers_are_confined(
 ) -> None:
     folder = str(tiny_checkpoint("llama", tmp_path / "mine"))
     check_name(engine.store, folder, someone(visitor, local=True, manage=True))
-    with pytest.raises(PaddockError, match=r"taken from .*import only"):
+    with pytest.raises(PaddockError, match=r"below .*import\. Put"):
         check_name(engine.store, folder, someone(visitor, manage=True))
 
 

@@ -35,8 +35,8 @@ from core.runtimes.optimum import conditions_of
 from core.runtimes.serialization import spec_from_json
 from core.runtimes.spec import SamplingSettings, TokenRequest
 from core.runtimes.tokenizer import load_tokenizer
-from core.store.library_env import quieten_libraries, refuse_telemetry
-from core.workers.child import become_child
+from core.store.library_env import disable_telemetry, quieten_libraries
+from core.workers.child import open_channel
 
 NOTEBOOK, RUNTIME = "notebook", "runtime"
 
@@ -46,9 +46,9 @@ Answer = Callable[[tuple[int, ...], int], list[float]]
 
 def main() -> NoReturn:
     """Answer until the parent closes standard input."""
-    channel = become_child()
+    channel = open_channel()
     request = json.loads(sys.stdin.buffer.readline())
-    refuse_telemetry()
+    disable_telemetry()
     quieten_libraries()
     folder = Path(request["folder"])
     if request["way"] == NOTEBOOK:

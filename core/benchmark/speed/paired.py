@@ -76,7 +76,7 @@ class Contender:
             StoppedError: the suite was stopped.
             GenerationError: the process ended.
         """
-        self._child.tell(json.dumps(command))
+        self._child.write_line(json.dumps(command))
         return self._next()
 
     def _next(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Contender:
                 self._child.end()
                 raise GenerationError(
                     f"The process that answered in the way of {self._way.name} ended "
-                    f"({self._child.how_it_ended()}); measure it again."
+                    f"({self._child.exit_reason()}); measure it again."
                 ) from None
             if event and event.get("event") in ("ready", "done"):
                 return event

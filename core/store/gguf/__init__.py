@@ -1,1 +1,1 @@
-"""GGUF files, as llama.cpp writes them: reading, dequantising, building an OpenVINO model."""
+"""GGUF files of llama.cpp: read, dequantise, and build an OpenVINO model."""

@@ -1,8 +1,8 @@
-"""GGML's tensor types: how their blocks are laid out, and the weights they stand for.
+"""GGML's tensor types: the layout of their blocks, and dequantisation.
 
-A block holds a fixed number of consecutive weights of one row. Every quantised type here amounts to
-groups of integers with a scale and perhaps a minimum: ``weight = integer * scale + minimum``. The
-layouts are those of llama.cpp's ``ggml-quants.c``.
+A block contains a fixed number of consecutive weights of one row. Every quantised type here
+consists of groups of integers with a scale and an optional minimum:
+``weight = integer * scale + minimum``. The layouts are those of llama.cpp's ``ggml-quants.c``.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ class Groups:
     """Quantised weights of a matrix, or of some of its rows."""
 
     integers: NDArray[np.int8] | NDArray[np.uint8]
-    """(rows, groups, weights of a group); signed where there is no minimum."""
+    """(rows, groups, weights of a group); signed if there is no minimum."""
     scale: Floats
     """(rows, groups, 1)."""
     minimum: Floats | None
-    """(rows, groups, 1); None where the groups are symmetric."""
+    """(rows, groups, 1); None if the groups are symmetric."""
     bits: int
-    """4 or 8: what the integers fit into."""
+    """Bits of an integer: 4 or 8."""
 
     def dequantised(self) -> Floats:
-        """The weights: (rows, columns)."""
+        """Return the weights: (rows, columns)."""
         weights = self.integers * self.scale
         if self.minimum is not None:
             weights += self.minimum
         return weights.reshape(len(weights), -1)
 
     def reordered(self, order: NDArray[np.int64]) -> Groups:
-        """The same with its rows in another order."""
+        """Return the groups with the rows in another order."""
         minimum = None if self.minimum is None else self.minimum[order]
         return Groups(self.integers[order], self.scale[order], minimum, self.bits)
 
@@ -52,12 +52,12 @@ class TensorType:
     """Weights of a block."""
     block_bytes: int
     unpack: Callable[[Bytes], Groups] | None = None
-    """Takes (rows, blocks, ``block_bytes``); None for floats."""
+    """Unpacks an array of (rows, blocks, ``block_bytes``); None for floats."""
     dtype: str | None = None
-    """Of a float type, as numpy names it; bfloat16 is read as ``uint16``."""
+    """NumPy dtype of a float type; bfloat16 is read as ``uint16``."""
 
     def floats(self, raw: Bytes) -> Floats:
-        """Weights of a tensor's bytes, flat, in float32."""
+        """Return the weights of a tensor's bytes as a flat array of float32."""
         if self.unpack is not None:
             return self.unpack(raw.reshape(1, -1, self.block_bytes)).dequantised().reshape(-1)
         values = raw.view(self.dtype)
@@ -67,12 +67,12 @@ class TensorType:
 
 
 def _half(raw: Bytes) -> Floats:
-    """The float16 that two bytes at the end of each block's slice are: (..., 1)."""
+    """Return the float16 in the two bytes of each block's slice, as float32: (..., 1)."""
     return np.ascontiguousarray(raw).view(np.float16).astype(np.float32)
 
 
 def _nibbles(raw: Bytes) -> Bytes:
-    """Low halves of all bytes, then high halves: twice as many on the last axis."""
+    """Return the low four bits of all bytes, then the high four bits; doubles the last axis."""
     return np.concatenate((raw & 15, raw >> 4), axis=-1)
 
 
@@ -133,7 +133,7 @@ TENSOR_TYPES = {
     14: TensorType("Q6_K", 256, 210, _q6_k),
     30: TensorType("BF16", 1, 2, dtype="<u2"),
 }
-"""Those that are read here, by their number in the file."""
+"""Supported types by their number in the file."""
 
 OTHER_TYPES = {
     6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 13: "Q5_K", 15: "Q8_K",
@@ -141,4 +141,4 @@ OTHER_TYPES = {
     22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64",
     29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
 }  # fmt: skip
-"""Names of the others, for the sentence that refuses them."""
+"""Names of unsupported types, for the error message."""

@@ -1,7 +1,7 @@
-"""The tokenizer and the configuration of a GGUF file, as Hugging Face's files.
+"""Write the tokenizer and the configuration of a GGUF file as Hugging Face files.
 
-They come from the file's own fields. ``transformers``' own conversion takes SmolLM2's tokenizer for
-CodeLlama's, with another end token.
+They are created from the metadata of the file. The conversion in ``transformers`` mistakes
+SmolLM2's tokenizer for CodeLlama's, with another end token.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _WORDS_AND_DIGITS = (
 )
 _SPLIT = {
     "gpt-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    # llama.cpp takes every digit apart first and then splits what lies between them as GPT-2 does.
+    # llama.cpp first separates all digits and then splits the text between them like GPT-2.
     "smollm": (r"'s|'t|'re|'ve|'m|'ll|'d|\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"),
     "llama-bpe": _WORDS_AND_DIGITS % r"\p{N}{1,3}",
     "qwen2": _WORDS_AND_DIGITS % r"\p{N}",
 }
-"""Where a text is split before merges apply, by ``tokenizer.ggml.pre``; after llama.cpp's patterns.
-One pattern each: OpenVINO Tokenizers joins several into one that splits otherwise."""
+"""Pre-tokenizer patterns by ``tokenizer.ggml.pre``, derived from llama.cpp's patterns. One pattern
+each: OpenVINO Tokenizers joins several patterns into one that splits differently."""
 _ALIASES = {
     "gpt2": "gpt-2",
     "llama3": "llama-bpe",
@@ -39,10 +39,10 @@ _ALIASES = {
 }
 
 _CONTROL, _USER_DEFINED = 3, 4
-"""Values of ``tokenizer.ggml.token_type``: never shown, and shown."""
+"""Values of ``tokenizer.ggml.token_type``: control tokens are never shown, the others are."""
 
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<|endoftext|>", "<|end_of_text|>")
-"""Control tokens that end an answer even where a file names but one end token."""
+"""Control tokens that end an answer even if the file specifies only one end token."""
 
 
 def write_companions(
@@ -51,11 +51,11 @@ def write_companions(
     """Write configuration, generation configuration and tokenizer into ``folder``.
 
     Args:
-        sampling: what the model's card recommends, for the generation configuration.
+        sampling: recommended by the model card, for the generation configuration.
 
     Raises:
-        NotAModelError: the tokenizer is of a kind that is not read here.
-        CorruptModelError: the fields do not fit together.
+        NotAModelError: the kind of tokenizer is not supported.
+        CorruptModelError: the fields are missing or inconsistent.
     """
     tokens = _texts(file, "tokenizer.ggml.tokens")
     special = {
@@ -88,24 +88,24 @@ def _backend(file: GgufFile, tokens: list[str], special: dict[str, str]) -> Any:
     pre = _ALIASES.get(pre, pre)
     if kind != "gpt2" or pre not in _SPLIT:
         raise NotAModelError(
-            f"{file.path.name} has a tokenizer of model {kind[:40]!r} and splitting {pre[:40]!r}; "
-            f"byte-level BPE with the splitting of {', '.join(_SPLIT)} can be read. Take the "
-            "model's safetensors instead."
+            f"{file.path.name} has a tokenizer of model {kind[:40]!r} with pre-tokenizer "
+            f"{pre[:40]!r}; only byte-level BPE with the pre-tokenizers {', '.join(_SPLIT)} is "
+            "supported. Use the model's safetensors instead."
         )
     merges = [tuple(merge.split(" ", 1)) for merge in _texts(file, "tokenizer.ggml.merges")]
     types = file.metadata.get("tokenizer.ggml.token_type")
     if not isinstance(types, np.ndarray) or len(types) != len(tokens):
-        raise _unfit(file, "the types of its tokens are missing")
+        raise _invalid(file, "the token types are missing")
     vocabulary = dict(zip(reversed(tokens), range(len(tokens) - 1, -1, -1), strict=True))
     try:
         model = models.BPE(
             vocabulary,
             merges,
-            # Llama 3 has tokens that no merge leads to.
+            # Llama 3 has tokens that no merge produces.
             ignore_merges=pre == "llama-bpe",
         )
     except Exception as error:  # tokenizers raises Exception itself
-        raise _unfit(file, f"its merges do not fit its tokens: {error}") from error
+        raise _invalid(file, f"the merges do not match the tokens: {error}") from error
     backend = Tokenizer(model)
     split = pre_tokenizers.Split(Regex(_SPLIT[pre]), "isolated")
     whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -117,11 +117,11 @@ def _backend(file: GgufFile, tokens: list[str], special: dict[str, str]) -> Any:
     ]
     backend.add_tokens(added)
     if "bos" in special and file.value("tokenizer.ggml.add_bos_token", bool, pre == "llama-bpe"):
-        _put_before(backend, special["bos"])
+        _prepend_token(backend, special["bos"])
     return backend
 
 
-def _put_before(backend: Any, token: str) -> None:
+def _prepend_token(backend: Any, token: str) -> None:
     from tokenizers import processors
 
     backend.post_processor = processors.Sequence(
@@ -137,9 +137,9 @@ def _put_before(backend: Any, token: str) -> None:
 
 
 def load_companion_tokenizer(folder: Path) -> Any:
-    """The tokenizer that was written into ``folder``, as transformers has it.
+    """Load the tokenizer that was written into ``folder``.
 
-    Its class is known: looking it up through ``AutoTokenizer`` takes a second longer.
+    Its class is known; ``AutoTokenizer`` would take a second longer to find it.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -147,12 +147,13 @@ def load_companion_tokenizer(folder: Path) -> Any:
 
 
 def check_chat_template(tokenizer: Any, name: str) -> None:
-    """Render one instruction in transformers' sandbox: a template that wants out is refused.
+    """Render one instruction in transformers' sandbox, and refuse a template that is not safe.
 
-    Any other failure is said when somebody asks for a prompt: another format may be chosen then.
+    Any other failure is reported when a prompt is rendered: the user can choose another prompt
+    format then.
 
     Raises:
-        NotAModelError: the template tries to leave its sandbox.
+        NotAModelError: the template tries to escape the sandbox.
     """
     import jinja2
     from jinja2.sandbox import SecurityError
@@ -164,15 +165,15 @@ def check_chat_template(tokenizer: Any, name: str) -> None:
         tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     except (SecurityError, OverflowError) as error:
         raise NotAModelError(
-            f"The chat template of {name} does what no template may ({str(error)[:120]}); take "
-            "the model from a source that you trust."
+            f"The chat template of {name} is not safe ({str(error)[:120]}). Use the model from a "
+            "source that you trust."
         ) from error
     except (jinja2.TemplateError, TypeError, ValueError, AttributeError):
         return
 
 
 def _config(file: GgufFile) -> dict[str, Any]:
-    """``config.json``; the graph needs nothing of it, but transformers and Optimum do."""
+    """Return ``config.json``, which the graph does not need, but transformers and Optimum do."""
     shape = shape_of(file)
     names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
     width = file.value("{arch}.attention.key_length", int, shape.hidden // shape.heads)
@@ -223,21 +224,21 @@ def _token_id(file: GgufFile, name: str, count: int) -> int | None:
         return None
     number = file.value(key, int)
     if not 0 <= number < count:
-        raise _unfit(file, f"{key} is {number} of {count} tokens")
+        raise _invalid(file, f"{key} is {number}, with {count} tokens")
     return number
 
 
 def _texts(file: GgufFile, key: str) -> list[str]:
     found = file.value(key, list)
     if not found or not isinstance(found[0], str):
-        raise _unfit(file, f"{key} holds no texts")
+        raise _invalid(file, f"{key} is not a list of strings")
     return found
 
 
-def _unfit(file: GgufFile, why: str) -> CorruptModelError:
+def _invalid(file: GgufFile, why: str) -> CorruptModelError:
     return CorruptModelError(
-        f"The tokenizer of {file.path.name} cannot be read ({why[:160]}); fetch or copy the file "
-        "again."
+        f"The tokenizer of {file.path.name} cannot be read ({why[:160]}). Download or copy the "
+        "file again."
     )
 
 

@@ -1,9 +1,10 @@
-"""Builds the OpenVINO model of a GGUF file: Llama, Qwen2 and Qwen3, with its weights as they are.
+"""Build the OpenVINO model of a GGUF file (Llama, Qwen2 and Qwen3) with its weights as stored.
 
-OpenVINO GenAI's own reader rounds each minimum of a Q4_1 or Q4_K group to a whole zero point, which
-costs SmolLM2 19 % in perplexity. Here a minimum is a zero point in FP16, and nothing is rounded but
-scales and zero points to FP16. The graph is the stateful one that OpenVINO's plugins and GenAI's
-paged attention know: rotary embedding, cache and attention are patterns that they fuse.
+OpenVINO GenAI's own reader rounds each minimum of a Q4_1 or Q4_K group to an integer zero point,
+which increases SmolLM2's perplexity by 19 %. Here a minimum becomes a zero point in FP16, and only
+scales and zero points are rounded, to FP16. The graph is stateful, with the patterns for rotary
+embedding, KV cache and attention that OpenVINO's plugins fuse and GenAI's paged attention
+recognises.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 @dataclass
 class Built:
-    """A model, and how well it keeps the file's weights."""
+    """A model, and the largest deviation of its weights from the file."""
 
     model: ov.Model
     deviation: float
@@ -34,14 +35,14 @@ class Built:
 
 
 def build(file: GgufFile, dequantised: str | None = None) -> Built:
-    """The model of a file.
+    """Build the OpenVINO model of a file.
 
     Args:
-        dequantised: None keeps the weights as they are stored; ``f16`` or ``f32`` writes each
-            dequantised weight in this type.
+        dequantised: None keeps the weights as stored; ``f16`` or ``f32`` writes the dequantised
+            weights in this type.
 
     Raises:
-        NotAModelError: the file asks for something that is not built here.
+        NotAModelError: the model uses a feature that is not supported.
         CorruptModelError: a tensor is missing, or has an impossible shape.
     """
     return _Builder(file, dequantised).build()
@@ -83,8 +84,8 @@ class _Builder:
         logits.set_friendly_name("logits")
         if self.unused:
             raise NotAModelError(
-                f"{self.file.path.name} has tensors that its architecture does not explain "
-                f"({min(self.unused)[:80]}); take the model's safetensors instead."
+                f"{self.file.path.name} has tensors that are not part of its architecture "
+                f"({min(self.unused)[:80]}). Use the model's safetensors instead."
             )
         parameters = [input_ids, attention_mask, position_ids, beam_idx]
         return Built(ov.Model([logits], self.sinks, parameters, "gguf"), self.deviation)
@@ -92,7 +93,7 @@ class _Builder:
     def _check_supported(self) -> None:
         """
         Raises:
-            NotAModelError: experts, partial rotary embedding, or one that is scaled by YaRN.
+            NotAModelError: the model has experts, partial rotary embedding, or YaRN scaling.
         """
         file = self.file
         scaling = file.value("{arch}.rope.scaling.type", str, "none")
@@ -106,8 +107,8 @@ class _Builder:
             what = f"rotary scaling of type {scaling[:20]!r}"
         if what is not None:
             raise NotAModelError(
-                f"{file.path.name} is a model with {what}, which is not supported for GGUF files; "
-                "take the model's safetensors instead."
+                f"{file.path.name} is a model with {what}, which is not supported for GGUF files. "
+                "Use the model's safetensors instead."
             )
 
     # Layers
@@ -138,7 +139,7 @@ class _Builder:
         return ops.add(hidden, self._linear(inner, block + "ffn_down", shape.hidden))
 
     def _heads(self, hidden: Any, name: str, heads: int) -> Any:
-        """A projection split into heads: (batch, heads, tokens, head width)."""
+        """Return a projection split into heads: (batch, heads, tokens, head width)."""
         rotated = not name.endswith("attn_v")
         order = None
         if rotated and self.file.architecture == "llama":
@@ -161,7 +162,7 @@ class _Builder:
         return ops.add(product, ops.constant(bias.reshape(1, 1, rows)))
 
     def _norm(self, hidden: Any, name: str, width: int) -> Any:
-        """Root mean square norm, with a weight for each channel."""
+        """RMS norm with a weight for each channel."""
         rank = len(hidden.output(0).get_partial_shape())
         ones = (1,) * rank
         square = ops.power(hidden, ops.constant(np.full(ones, 2, np.float32)))
@@ -174,7 +175,7 @@ class _Builder:
     # Attention
 
     def _rotary(self, position_ids: Any) -> tuple[Any, Any]:
-        """Cosine and sine of every position: (batch, 1, tokens, head width)."""
+        """Return cosine and sine of every position: (batch, 1, tokens, head width)."""
         half = self.head_width // 2
         exponents = np.arange(half, dtype=np.float32) / np.float32(half)
         frequencies = (1.0 / self.shape.rope_theta**exponents).astype(np.float32)
@@ -202,7 +203,7 @@ class _Builder:
         return ops.add(ops.multiply(heads, self.cos), ops.multiply(turned, self.sin))
 
     def _cached(self, now: Any, layer: int, what: str) -> Any:
-        """What was computed before, and ``now`` after it: (batch, heads, all tokens, width)."""
+        """Append ``now`` to the KV cache, and return all: (batch, heads, all tokens, width)."""
         heads, width = self.shape.kv_heads, self.head_width
         info = VariableInfo()
         info.data_shape = ov.PartialShape([-1, heads, -1, width])
@@ -219,7 +220,7 @@ class _Builder:
         return whole
 
     def _repeated(self, heads: Any) -> Any:
-        """Key or value heads as often as there are query heads that share them."""
+        """Repeat key or value heads for the query heads that share them."""
         shape, width = self.shape, self.head_width
         times = shape.heads // shape.kv_heads
         if times == 1:
@@ -237,8 +238,8 @@ class _Builder:
         if tensor is None or tensor.shape != shape:
             state = "is missing" if tensor is None else f"has the shape {tensor.shape}"
             raise CorruptModelError(
-                f"The tensor {name} of {self.file.path.name} {state}, where {shape} is expected; "
-                "fetch or copy the file again."
+                f"The tensor {name} of {self.file.path.name} {state}; expected shape {shape}. "
+                "Download or copy the file again."
             )
         self.unused.discard(name)
         return tensor
@@ -247,7 +248,7 @@ class _Builder:
         return self._take(name, (length,)).floats()
 
     def _matrix(self, name: str, shape: tuple[int, int], order: Any = None) -> Any:
-        """A matrix as a node of float32, decompressed where it is used."""
+        """Return a matrix as a float32 node that is decompressed at run time."""
         tensor = self._take(name, shape)
         if self.dequantised is not None:
             return _float_node(tensor.floats(), order, self.dequantised)
@@ -269,8 +270,8 @@ class _Builder:
             kind = ov.Type.u4 if groups.minimum is not None else ov.Type.i4
             weights = _constant_of(packed.view(np.uint8), [rows, count, size], kind)
         else:
-            # Unsigned with a zero point in the middle: 6 % more tokens/s than signed (SmolLM2's
-            # output layer in Q8_0, on a CPU).
+            # Unsigned with a zero point of 128: 6 % more tokens/s than signed (SmolLM2's output
+            # layer in Q8_0, on a CPU).
             weights = ops.constant(integers.view(np.uint8) + np.uint8(128))
             zero_point = ops.convert(ops.constant(np.full((1, 1, 1), 128, np.uint8)), "f16")
         node = ops.convert(weights, "f16")
@@ -283,7 +284,7 @@ class _Builder:
 
 @dataclass(frozen=True)
 class _Constants:
-    """Groups as they stand in the model: ``weight = (integer - zero_point) * scale``."""
+    """Groups as stored in the model: ``weight = (integer - zero_point) * scale``."""
 
     integers: Any
     scale: Any
@@ -295,10 +296,10 @@ def _constants(groups: Groups) -> _Constants:
     if groups.minimum is None:
         return _Constants(groups.integers, scale, None)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # Divided by the scale as it is kept, so that its rounding does not shift the minimum.
+        # Divided by the rounded scale, so that its rounding does not shift the minimum.
         zero_point = -groups.minimum / scale.astype(np.float32)
     flat = ~(np.abs(zero_point) <= _LARGEST_HALF)
-    if flat.any():  # a group of equal weights, or nearly: its scale is nothing beside its minimum
+    if flat.any():  # (nearly) equal weights: the scale is negligible compared with the minimum
         scale = np.where(flat, np.float16(1), scale)
         zero_point = np.where(flat, -groups.minimum, zero_point)
         integers = np.where(flat, np.uint8(0), groups.integers)
@@ -307,7 +308,10 @@ def _constants(groups: Groups) -> _Constants:
 
 
 def _deviation(groups: Groups, kept: _Constants) -> float:
-    """See :class:`Built`. Within a group it is linear in the integer: the extremes tell it all."""
+    """Return the deviation, see :class:`Built`.
+
+    Within a group it is linear in the integer, so only the extremes are compared.
+    """
     largest = worst = 0.0
     for extreme in (np.min, np.max):
         integer = extreme(groups.integers, axis=2, keepdims=True).astype(np.float32)
@@ -336,17 +340,20 @@ def _float_node(weights: Floats, order: Any, kind: str) -> Any:
 
 
 def _constant_of(raw: Any, shape: list[int], kind: ov.Type) -> Any:
-    """A constant of a type that numpy does not have, from its bytes."""
+    """Return a constant of a type that NumPy does not have, from its bytes."""
     return ops.constant(ov.Tensor(raw, ov.Shape(shape), kind), shared_memory=False)
 
 
 def _halves_order(heads: int, width: int) -> Any:
-    """llama.cpp rotates neighbouring channels, everybody else the two halves of a head."""
+    """Return the order of rows for rotary embedding of the two halves of a head.
+
+    llama.cpp rotates neighbouring channels instead.
+    """
     return np.arange(heads * width).reshape(heads, width // 2, 2).swapaxes(1, 2).reshape(-1)
 
 
 def _causal_mask(input_ids: Any, attention_mask: Any) -> Any:
-    """What each new token may not look at, as −65504: (batch, 1, new tokens, all tokens)."""
+    """Return the mask with −65504 for hidden tokens: (batch, 1, new tokens, all tokens)."""
     new = ops.gather(ops.shape_of(input_ids), _int(1), _int(0))
     whole = ops.gather(ops.shape_of(attention_mask), _int(1), _int(0))
     columns = ops.range(_int(0), whole, _int(1), "i64")

@@ -1,7 +1,7 @@
-"""Reads GGUF files (versions 2 and 3): metadata, and tensors where they lie.
+"""Read GGUF files (versions 2 and 3): metadata, and memory-mapped tensors.
 
-Nothing in the file is believed before it is checked against the file's length: a count that cannot
-be true is refused before anything of its size is allocated.
+All values are checked against the file's size before use: an impossible count is refused before
+memory for it is allocated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3")
 
 _VERSIONS = (2, 3)
 _LONGEST_NAME = 2**16
-"""Bytes of a key or a tensor's name; the format's limit for keys, far above any tensor's."""
+"""Longest key or tensor name in bytes; the format's limit for keys, far above any tensor name."""
 _MOST_DIMENSIONS = 4
 
 _SCALARS = {
@@ -44,42 +44,42 @@ _STRING, _ARRAY = 8, 9
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor, mapped from the file."""
+    """A tensor, memory-mapped from the file."""
 
     name: str
     shape: tuple[int, ...]
-    """As numpy has it: rows before columns."""
+    """In NumPy's order: rows before columns."""
     type: TensorType
     raw: Bytes
 
     @property
     def count(self) -> int:
-        """Weights."""
+        """Number of weights."""
         return math.prod(self.shape)
 
     def groups(self) -> Groups:
-        """The quantised weights of a matrix."""
+        """Return the quantised weights of a matrix."""
         assert self.type.unpack is not None
         return self.type.unpack(self.raw.reshape(self.shape[0], -1, self.type.block_bytes))
 
     def floats(self) -> Floats:
-        """The weights in float32, dequantised."""
+        """Return the dequantised weights in float32."""
         return self.type.floats(self.raw).reshape(self.shape)
 
 
 @dataclass(frozen=True)
 class GgufFile:
-    """What a file holds."""
+    """Content of a GGUF file."""
 
     path: Path
     metadata: dict[str, Any]
     tensors: dict[str, Tensor]
 
     def value(self, key: str, kind: type, default: Any = None) -> Any:
-        """A value of the metadata; ``{arch}`` in ``key`` stands for the architecture.
+        """Return a value of the metadata; ``{arch}`` in ``key`` is replaced by the architecture.
 
         Raises:
-            CorruptModelError: it is of another type, or missing while ``default`` is None.
+            CorruptModelError: it has another type, or is missing while ``default`` is None.
         """
         name = key.replace("{arch}", self.architecture)
         found = self.metadata.get(name, default)
@@ -87,7 +87,7 @@ class GgufFile:
         if not isinstance(found, wanted) or (isinstance(found, bool) and kind is not bool):
             state = "lacks" if found is None else "has an unusable value for"
             raise CorruptModelError(
-                f"{self.path.name} {state} {name}, so it cannot be read; fetch or copy it again."
+                f"{self.path.name} {state} {name}, so it cannot be read. Download or copy it again."
             )
         return found
 
@@ -99,19 +99,19 @@ class GgufFile:
 
 @dataclass(frozen=True)
 class GgufSummary:
-    """What a page wants to know of a file; cheap to keep."""
+    """Description of a file for pages; small enough to cache."""
 
     shape: Shape
     parameters: int
     types: dict[str, int]
     """Parameters by tensor type, most first."""
     recipe: str
-    """Type of most weights of the layers: Q4_1."""
+    """Tensor type of most weights of the layers, such as Q4_1."""
     bytes: int
 
     @property
     def weights(self) -> Precision | None:
-        """The precision that these weights amount to; None for BF16."""
+        """Precision that corresponds to the weights; None for BF16."""
         if any(name.startswith("Q4") for name in self.types):
             return Precision.INT4
         by_type = {"F32": Precision.FP32, "F16": Precision.FP16, "BF16": None}
@@ -119,7 +119,7 @@ class GgufSummary:
 
 
 def summary(path: Path) -> GgufSummary:
-    """Describe a file; remembered for as long as it stays as it is.
+    """Describe a file; cached until the file changes.
 
     Raises:
         NotAModelError, CorruptModelError: see :func:`read_gguf` and :func:`shape_of`.
@@ -150,20 +150,20 @@ def _summary(path: Path, size: int, _mtime_ns: int) -> GgufSummary:
 
 
 def shape_of(file: GgufFile) -> Shape:
-    """The sizes of the model in ``file``.
+    """Return the shape of the model in ``file``.
 
     Raises:
-        CorruptModelError: one is missing, or cannot be.
+        CorruptModelError: a size is missing or impossible.
     """
     layers = file.value("{arch}.block_count", int)
     hidden = file.value("{arch}.embedding_length", int)
     heads = file.value("{arch}.attention.head_count", int)
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2 or embedding.shape[1] != hidden:
-        raise _unreadable(file.path, "it has no token embeddings of its width")
+        raise _unreadable(file.path, "it has no token embeddings of the model's width")
     kv_heads = file.value("{arch}.attention.head_count_kv", int, heads)
     if min(layers, hidden, heads, kv_heads) < 1 or heads % kv_heads or layers > len(file.tensors):
-        raise _unreadable(file.path, "its number of layers or heads cannot be")
+        raise _unreadable(file.path, "its number of layers or heads is impossible")
     return Shape(
         hidden=hidden,
         layers=layers,
@@ -178,12 +178,12 @@ def shape_of(file: GgufFile) -> Shape:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Read the metadata of a file and map its tensors.
+    """Read the metadata of a file and memory-map its tensors.
 
     Raises:
-        CorruptModelError: it is cut off or damaged.
-        NotAModelError: it is no GGUF file, or of a version, an architecture or a tensor type that
-            is not read here.
+        CorruptModelError: it is truncated or damaged.
+        NotAModelError: it is not a GGUF file, or its version, architecture or a tensor type is not
+            supported.
     """
     try:
         data = np.memmap(path, dtype=np.uint8, mode="r")
@@ -201,8 +201,8 @@ def read_gguf(path: Path) -> GgufFile:
         architecture = metadata.get("general.architecture")
         if architecture not in ARCHITECTURES:
             raise NotAModelError(
-                f"{path.name} is of architecture {str(architecture)[:40]!r}; GGUF files of "
-                f"{', '.join(ARCHITECTURES)} can be read. Take the model's safetensors instead."
+                f"{path.name} has the architecture {str(architecture)[:40]!r}; only GGUF files of "
+                f"{', '.join(ARCHITECTURES)} are supported. Use the model's safetensors instead."
             )
         tensors = _tensors(path, cursor, tensor_count, metadata)
     except (ValueError, IndexError, struct.error) as error:
@@ -212,14 +212,12 @@ def read_gguf(path: Path) -> GgufFile:
 
 def _header(path: Path, cursor: _Cursor) -> tuple[int, int]:
     if bytes(cursor.take(4)) != b"GGUF":
-        raise NotAModelError(
-            f"{path.name} does not begin as a GGUF file does; choose another file."
-        )
+        raise NotAModelError(f"{path.name} does not start like a GGUF file. Choose another file.")
     version = cursor.scalar("I")
     if version not in _VERSIONS:
         raise NotAModelError(
-            f"{path.name} is of GGUF version {version}; versions 2 and 3 in little-endian order "
-            "can be read, so convert it anew with llama.cpp."
+            f"{path.name} has GGUF version {version}; only versions 2 and 3 in little-endian order "
+            "are supported. Convert it again with llama.cpp."
         )
     tensor_count, pair_count = cursor.scalar("Q"), cursor.scalar("Q")
     cursor.check_count(tensor_count, 24)  # a name's length, a dimension, a type and an offset
@@ -234,7 +232,7 @@ def _tensors(
 ) -> dict[str, Tensor]:
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-        raise ValueError("its alignment is no power of two")
+        raise ValueError("its alignment is not a power of two")
     found = []
     for _ in range(count):
         name = cursor.text(_LONGEST_NAME)
@@ -246,8 +244,8 @@ def _tensors(
         if number not in TENSOR_TYPES:
             raise NotAModelError(
                 f"{path.name} has tensors of type {OTHER_TYPES.get(number, number)} "
-                f"({name[:80]}); files of {', '.join(one.name for one in TENSOR_TYPES.values())} "
-                "can be read, so choose another quantisation of the model."
+                f"({name[:80]}); only {', '.join(item.name for item in TENSOR_TYPES.values())} are "
+                "supported. Choose another quantisation of the model."
             )
         found.append((name, shape, TENSOR_TYPES[number], offset))
     begin = -(-cursor.at // alignment) * alignment
@@ -255,19 +253,19 @@ def _tensors(
     for name, shape, kind, offset in found:
         weights = math.prod(shape)
         if name in tensors or not weights or shape[0] % kind.block_weights:
-            raise ValueError(f"the shape of {name[:80]!r} cannot be, or it is there twice")
+            raise ValueError(f"{name[:80]!r} has an impossible shape, or occurs twice")
         size = weights // kind.block_weights * kind.block_bytes
         if begin + offset + size > len(cursor.data):
-            raise ValueError(f"it is cut off before the end of {name[:80]!r}")
+            raise ValueError(f"it is truncated before the end of {name[:80]!r}")
         raw = cursor.data[begin + offset : begin + offset + size]
         tensors[name] = Tensor(name, shape[::-1], kind, raw)
     return tensors
 
 
 class _Cursor:
-    """Walks through the head of the file.
+    """Position in the header of the file.
 
-    Its methods raise ValueError where the file ends too early.
+    Its methods raise ValueError if the file ends too early.
     """
 
     def __init__(self, data: Bytes) -> None:
@@ -278,15 +276,15 @@ class _Cursor:
     def take(self, size: int) -> memoryview:
         end = self.at + size
         if end > len(self._buffer):
-            raise ValueError(f"it is cut off at {len(self._buffer)} bytes")
+            raise ValueError(f"it is truncated at {len(self._buffer)} bytes")
         taken = self._buffer[self.at : end]
         self.at = end
         return taken
 
     def check_count(self, count: int, least_bytes: int) -> None:
-        """Refuse a count of things that the rest of the file has no room for."""
+        """Check that the rest of the file can contain ``count`` entries."""
         if count * least_bytes > len(self._buffer) - self.at:
-            raise ValueError(f"it says that {count} entries follow, for which it is too short")
+            raise ValueError(f"it is too short for the {count} entries that it announces")
 
     def scalar(self, form: str) -> Any:
         return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))[0]
@@ -298,19 +296,19 @@ class _Cursor:
         return str(self.take(size), "utf-8")
 
     def value(self, kind: int) -> Any:
-        """A value of the metadata: an array of numbers as NumPy's, one of texts as a list."""
+        """Read a value of the metadata: numeric arrays as NumPy arrays, strings as a list."""
         if kind in _SCALARS:
             return self.scalar(_SCALARS[kind])
         if kind == _STRING:
             return self.text()
         if kind != _ARRAY:
-            raise ValueError(f"it has a value of the unknown type {kind}")
+            raise ValueError(f"it has a value of unknown type {kind}")
         element, count = self.scalar("I"), self.scalar("Q")
         if element == _STRING:
             self.check_count(count, 8)
             return [self.text() for _ in range(count)]
-        if element not in _SCALARS:  # arrays of arrays are in no file of these architectures
-            raise ValueError(f"it has an array of the unknown type {element}")
+        if element not in _SCALARS:  # files of these architectures have no nested arrays
+            raise ValueError(f"it has an array of unknown type {element}")
         form = np.dtype("<" + _SCALARS[element])
         self.check_count(count, form.itemsize)
         return np.frombuffer(self.take(count * form.itemsize), dtype=form)
@@ -318,5 +316,5 @@ class _Cursor:
 
 def _unreadable(path: Path, why: str) -> CorruptModelError:
     return CorruptModelError(
-        f"The GGUF file {path.name} cannot be read ({why[:200]}); fetch or copy it again."
+        f"The GGUF file {path.name} cannot be read ({why[:200]}). Download or copy it again."
     )

@@ -9,8 +9,7 @@ from core.remotes import is_remote, split_name
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore
 from core.store.for_device import npu_store
-from core.store.path_guard import check_confined
-from core.store.resolver import path_of, recorded_name
+from core.store.resolver import check_confined, path_of, recorded_name
 from core.ui.widgets.person import Person
 from core.ui.widgets.resources import shared_engine
 

@@ -95,7 +95,7 @@ def _draw_leftovers(engine: Engine, size: int) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"Left by broken-off conversions · {bytes_text(size)}", width="stretch")
         if manage_button("Clean up", icon=":material/mop:", type="tertiary", key="sweep"):
-            freed = engine.store.sweep_all()
+            freed = engine.store.clean_up_all()
             notify(f"Cleaned up: {bytes_text(freed)} are free again.")
             st.rerun()
 
@@ -113,7 +113,7 @@ def _draw_download(engine: Engine, download: StoredDownload) -> None:
             key=f"forget_{download.key}",
         ):
             try:
-                freed = engine.store.forget_download(download.key)
+                freed = engine.store.delete_download(download.key)
             except PaddockError as error:
                 st.error(safe_inline(str(error)), icon=":material/error:")
             else:

@@ -18,9 +18,8 @@ from core.errors import PaddockError
 from core.store.estimate import Estimate
 from core.store.gguf.reader import GgufSummary
 from core.store.hub import HubAccess
-from core.store.stored import weights_label
+from core.store.stored import QUANTISED_TWICE, weights_label
 from core.store.tasks import TaskKind, TaskRequest
-from core.store.wording import QUANTISED_TWICE
 from core.ui.models.add import look_up
 from core.ui.models.hub_access import hub_url
 from core.ui.models.list import ListedModel, of_hub

@@ -8,7 +8,7 @@ from core.catalogue import Precision
 from core.engine import Engine
 from core.errors import PaddockError
 from core.store import StoredModel
-from core.store.wording import exactness_text
+from core.store.stored import exactness_text
 from core.ui.models.charts import bits_chart
 from core.ui.models.list import ListedModel
 from core.ui.widgets.navigation import page

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from core.store.checkpoint import positions
+from core.store.checkpoint import context_length
 
 DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
 
@@ -34,4 +34,4 @@ DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
 def test_the_context_length_is_read(
     model_type: str, settings: dict[str, Any], wanted: int | None
 ) -> None:
-    assert positions(AutoConfig.for_model(model_type, **settings).to_dict()) == wanted
+    assert context_length(AutoConfig.for_model(model_type, **settings).to_dict()) == wanted
