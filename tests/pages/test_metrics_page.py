@@ -442,7 +442,7 @@ def test_more_than_a_file_may_hold_is_said_before_anybody_clicks(
 ) -> None:
     save(store, a_measurement("int8", 40.0))
     assert "filter the measurements and export them in parts" not in texts(open_page("metrics"))
-    monkeypatch.setattr(files, "largest_json", lambda rows: files.MAX_BYTES + 1)
+    monkeypatch.setattr(files, "max_json_size", lambda rows: files.MAX_BYTES + 1)
     assert "filter the measurements and export them in parts" in texts(open_page("metrics"))
 
 

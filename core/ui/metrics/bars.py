@@ -93,7 +93,7 @@ class RowKey:
     panel: PanelKey
     precision: str
     device: str
-    """As :attr:`Subject.ran_on` has it."""
+    """As :attr:`Subject.device_label` has it."""
     runtime: str
 
     @classmethod
@@ -101,7 +101,7 @@ class RowKey:
         """The row in which figures of this subject stand."""
         imported = subject.source is PointSource.IMPORTED
         panel = PanelKey(subject.name, subject.host, imported)
-        return cls(panel, subject.precision, subject.ran_on, subject.runtime)
+        return cls(panel, subject.precision, subject.device_label, subject.runtime)
 
 
 @dataclass(frozen=True)
@@ -385,7 +385,7 @@ def told_apart(labels: Mapping[K, str], by: Callable[[K], str]) -> dict[K, str]:
 def point_label(point: Point, *, name_host: bool = False) -> str:
     """A configuration in one line of plain text; of an imported one the host is always named."""
     subject = point.subject
-    parts = [subject.name, precision_label(subject.precision), subject.ran_on]
+    parts = [subject.name, precision_label(subject.precision), subject.device_label]
     parts.append(short_runtime(subject.runtime))
     if point.subject.source is PointSource.ANSWERS:
         parts.append("answers")

@@ -12,7 +12,7 @@ import streamlit as st
 from core.db.measurement_values import Measurement
 from core.engine import Engine
 from core.errors import RecordsError
-from core.metrics.answer_days import MANY
+from core.metrics.answer_days import PERCENTILES_FROM
 from core.metrics.figures import are_apart
 from core.metrics.rows import point_of, subject_of_run
 from core.runtimes.spec import RuntimeName
@@ -121,8 +121,8 @@ def _draw(figure: go.Figure, key: str, alt: str) -> None:
 def _draw_notes(rows: Rows) -> None:
     """What the two charts above do not say by themselves."""
     notes = [
-        f"Thin lines reach from the slowest to the fastest answer; of {MANY} answers of the pages "
-        "or more, from the 10th to the 90th percentile."
+        "Thin lines show the range from the slowest to the fastest answer; for "
+        f"{PERCENTILES_FROM} or more answers in the app, the 10th to 90th percentile."
     ]
     if rows.left_out:
         notes.append(

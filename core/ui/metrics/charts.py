@@ -176,7 +176,9 @@ def hover_of(point: Point, lines: Sequence[str]) -> str:
     conditions = [
         f"{precision_label(subject.precision)} on {subject.device}"
         + (
-            "" if subject.device == subject.device_asked else f" (asked for {subject.device_asked})"
+            ""
+            if subject.device == subject.device_requested
+            else f" (asked for {subject.device_requested})"
         ),
         f"{runtime_label(subject.runtime)}, {subject.host}",
         point.conditions,

@@ -277,14 +277,14 @@ def _dots(
 def _names(points: Sequence[Point]) -> dict[str, str]:
     """What stands beside each dot: the precision, and what else tells several apart."""
     several = len({point.subject.name for point in points}) > 1
-    several_devices = len({point.subject.ran_on for point in points}) > 1
+    several_devices = len({point.subject.device_label for point in points}) > 1
     pytorch = {point.subject.runtime for point in points} > {"pytorch"}
     names = {}
     for point in points:
         parts = [point.subject.name] if several else []
         parts.append(precision_label(point.subject.precision))
         if several_devices:
-            parts.append(point.subject.ran_on)
+            parts.append(point.subject.device_label)
         if pytorch and point.subject.runtime == "pytorch":
             parts.append("PyTorch")
         names[point.id] = plot_text(" ".join(parts))
@@ -293,7 +293,7 @@ def _names(points: Sequence[Point]) -> dict[str, str]:
 
 def _beside(point: Point) -> str:
     """Where a dot's name stands: below, where AUTO took a device whose own dot lies near."""
-    asked_for = point.subject.device == point.subject.device_asked
+    asked_for = point.subject.device == point.subject.device_requested
     return "top center" if asked_for else "bottom center"
 
 

@@ -18,9 +18,9 @@ from core.metrics.rows import (
     Point,
     PointFilter,
     Subject,
+    distinct_hosts,
+    distinct_titles,
     latest,
-    machines_told_apart,
-    models_told_apart,
     point_of,
     subject_of,
     subject_of_run,
@@ -64,7 +64,7 @@ class MetricsData:
         """What the filter leaves of it."""
         days = list(self._days(which))
         measurements = [
-            each for each in self.measurements if which.takes(subject_of(each), time_of(each))
+            each for each in self.measurements if which.matches(subject_of(each), time_of(each))
         ]
         measured = [self._points[each.id] for each in measurements if each.id in self._points]
         return Chosen(
@@ -73,7 +73,7 @@ class MetricsData:
             days=days,
             measurements=measurements,
             answers=[
-                row for row in self.newest if which.takes(subject_of_run(row), row.started_at)
+                row for row in self.newest if which.matches(subject_of_run(row), row.started_at)
             ],
             answers_in_all=sum(day.n for day in days),
             contended=self._contended(which),
@@ -81,7 +81,7 @@ class MetricsData:
 
     def _days(self, which: PointFilter) -> Iterator[AnswerDay]:
         for subject, days in self.days.items():
-            if which.takes(subject):
+            if which.matches(subject):
                 yield from (day for day in days if which.since is None or day.day >= which.since)
 
     def _contended(self, which: PointFilter) -> int:
@@ -90,7 +90,7 @@ class MetricsData:
             return 0
         with_them = replace(which, contended=True)
         return sum(day.n for day in self._days(with_them) if day.subject.contended) + sum(
-            point.subject.contended and with_them.takes(point.subject, point.when)
+            point.subject.contended and with_them.matches(point.subject, point.when)
             for point in self._points.values()
         )
 
@@ -139,8 +139,8 @@ def _told_apart(
     """The same; where two machines have one name, each with its processor in its name, and where
     two models of a machine have one title, each with its key in its title."""
     subjects = {*days, *(point.subject for point in points.values())}
-    machines = machines_told_apart(subjects)
-    models = models_told_apart(machines.get(subject, subject) for subject in subjects)
+    machines = distinct_hosts(subjects)
+    models = distinct_titles(machines.get(subject, subject) for subject in subjects)
     other = {
         subject: models.get(machine, machine)
         for subject in subjects

@@ -94,7 +94,7 @@ def point_key(point: Point) -> str:
         subject.model,
         "random" if subject.random else "",
         subject.precision,
-        "" if subject.device == subject.device_asked else subject.device_asked,
+        "" if subject.device == subject.device_requested else subject.device_requested,
         subject.device,
         subject.runtime,
         str(point.prompt_tokens) if point.measured else "answers",
@@ -130,7 +130,7 @@ def usual_baseline(point: Point, points: Sequence[Point]) -> Point | None:
         comparable,
         key=lambda other: (
             other.subject.runtime != mine.runtime,
-            other.subject.ran_on != mine.ran_on,
+            other.subject.device_label != mine.device_label,
             other.subject.order,
         ),
     )
@@ -235,7 +235,11 @@ def _change(value: float, before: float | None) -> str | None:
 
 def _conditions(point: Point) -> str:
     subject = point.subject
-    asked = "" if subject.device == subject.device_asked else f", asked for {subject.device_asked}"
+    asked = (
+        ""
+        if subject.device == subject.device_requested
+        else f", asked for {subject.device_requested}"
+    )
     parts = [
         point.answers,
         f"on {subject.device}{asked}",

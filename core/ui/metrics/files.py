@@ -14,7 +14,7 @@ from core.errors import PaddockError
 from core.metrics.document import (
     MAX_BYTES,
     from_json,
-    largest_json,
+    max_json_size,
     spreadsheet_text,
     to_csv,
     to_json,
@@ -54,7 +54,7 @@ def draw_export(engine: Engine, chosen: Chosen, which: PointFilter) -> None:
             f"{counted(len(chosen.measurements), 'measurement')} shown. The JSON file can be "
             "imported on another machine, without loss."
         )
-        too_large = largest_json(chosen.measurements) > MAX_BYTES
+        too_large = max_json_size(chosen.measurements) > MAX_BYTES
         if too_large:
             st.caption(
                 ":material/info: That is more than one JSON file may hold "
@@ -114,7 +114,9 @@ def draw_import(engine: Engine) -> None:
 def answers_csv(engine: Engine, which: PointFilter) -> str:
     """All answers that the filter takes, the newest first; nobody's words are among them."""
     rows = [
-        row for row in engine.runs.chart_rows() if which.takes(subject_of_run(row), row.started_at)
+        row
+        for row in engine.runs.chart_rows()
+        if which.matches(subject_of_run(row), row.started_at)
     ]
     table = answer_rows(rows)
     text = io.StringIO()
