@@ -167,4 +167,4 @@ def test_a_kiosk_hides_what_it_refuses(monkeypatch: pytest.MonkeyPatch, visitor:
     assert [warning.value for warning in app.warning] == [KIOSK_SENTENCE]
     models = page("models")
     assert KIOSK_SENTENCE in texts(models)
-    assert not {"Add a model", "Hub", "Add a server"} & set(labels(models))
+    assert not {"Add a model", "Hugging Face access", "Add a server"} & set(labels(models))
