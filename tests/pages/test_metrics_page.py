@@ -108,7 +108,7 @@ def test_rows_without_figures_have_no_charts_and_no_error(store: MeasurementStor
     reason = "There is no device 'GPU' on this machine; choose CPU or AUTO."
     save(store, a_measurement(rate=None, state=MeasurementState.FAILED, error=reason, device="GPU"))
     app = open_page("metrics")
-    assert "appear here as they come" in texts(app)
+    assert "appear here as soon as" in texts(app)
     table = app.dataframe[0].value
     assert list(table["State"]) == ["failed"]
     assert list(table["Error"]) == [reason]
@@ -318,7 +318,7 @@ def test_a_configuration_of_another_node_can_be_selected(store: MeasurementStore
 def test_the_filter_is_kept_in_the_url(store: MeasurementStore) -> None:
     save(store, a_measurement("int8", 40.0), a_measurement("int4", 60.0))
     app = open_page("metrics", precisions="int4", days="7")
-    assert "No figure matches" in texts(app), "the measurements are from another year"
+    assert "No values match" in texts(app), "the measurements are from another year"
     app = open_page("metrics", precisions="int4")
     assert labels(chart(app, "Decode rate: tokens/s")) == ["INT4"]
     app.button_group(key="precisions").set_value(["int8"]).run()
@@ -333,7 +333,7 @@ def test_contended_figures_are_left_out_and_hatched_if_included(
     add_answer(runs, 3.0, contended=True)
     app = open_page("metrics")
     assert bars(chart(app, "Decode rate: tokens/s")) == {"32-token prompt": [40.0]}
-    assert "2 values measured while busy are left out" in texts(app)
+    assert "Values measured while busy are left out (2)" in texts(app)
     app.toggle(key="contended").set_value(True).run()
     spec = chart(app, "Decode rate: tokens/s")
     assert bars(spec)["32-token prompt, measured while busy"] == [4.0]

@@ -132,7 +132,7 @@ def test_a_link_filters(link: dict[str, str], expected: set[str]) -> None:
     app = open_page("models", **link)
     shown = texts(app)
     assert {key for key, row in catalogue().items() if row.summary in shown} == expected
-    assert ("No model matches." in shown) == (not expected)
+    assert ("No model matches the search and filters." in shown) == (not expected)
 
 
 def test_a_filter_is_written_to_the_url() -> None:

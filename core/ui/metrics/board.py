@@ -18,7 +18,6 @@ from core.metrics.rows import point_of, subject_of_run
 from core.runtimes.spec import RuntimeName
 from core.ui.metrics.bars import (
     MAX_ROWS,
-    PanelKey,
     RowKey,
     Rows,
     panel_name,
@@ -81,7 +80,7 @@ def _draw_one_model(chosen: Chosen) -> None:
     if not names:
         st.caption("Speed against memory and history need values with a decode rate.")
         return
-    labels = panel_labels(names)
+    labels = {panel_name(panel, names): panel for panel in names}
     newest = RowKey.of(max(rated, key=lambda point: (point.measured, point.when)).subject).panel
     panel = newest
     if len(names) > 1:
@@ -107,11 +106,6 @@ def _draw_one_model(chosen: Chosen) -> None:
     with right:
         past = chosen.history(lambda subject: RowKey.of(subject).panel == panel)
         _draw(history_chart(past), "history", "Decode rate over time")
-
-
-def panel_labels(panels: Sequence[PanelKey]) -> dict[str, PanelKey]:
-    """Return the selectable models by :func:`panel_name`."""
-    return {panel_name(panel, panels): panel for panel in panels}
 
 
 def _draw(figure: go.Figure, key: str, alt: str) -> None:

@@ -11,7 +11,6 @@ from core.ui.metrics.bars import precision_label, runtime_label
 from core.ui.widgets.link import link_choice, link_choices, one_of
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.state import settle
-from core.units import counted
 
 _DAYS = {"all": "All time", "30": "30 days", "7": "7 days", "1": "Today"}
 _LABELS = {
@@ -85,7 +84,7 @@ def show_all() -> None:
     settle({key: [] for key in _LABELS} | {"days": "all"})
 
 
-def draw_left_out(contended: int, *, all_of_them: bool) -> None:
+def draw_excluded(contended: int, *, all_of_them: bool) -> None:
     """Draw a note about values that are not shown because they were measured while busy.
 
     Args:
@@ -94,8 +93,7 @@ def draw_left_out(contended: int, *, all_of_them: bool) -> None:
     """
     if not all_of_them:
         st.caption(
-            f":material/visibility_off: {counted(contended, 'value')} measured while busy "
-            f"{'is' if contended == 1 else 'are'} left out."
+            f":material/visibility_off: Values measured while busy are left out ({contended:,})."
         )
         return
     st.info(

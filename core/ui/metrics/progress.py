@@ -95,7 +95,7 @@ def _draw(engine: Engine) -> None:
 def _draw_running(sweep: Sweep, progress: SweepProgress) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
-            ":blue[:material/speed:] **Benchmark** · don't use the machine while it runs",
+            ":blue[:material/speed:] **Benchmark** · Don't use the machine while it runs",
             width="stretch",
         )
         place("benchmark_left")

@@ -93,7 +93,7 @@ class ModelFilter:
     states: tuple[str, ...] = ()
     access: tuple[str, ...] = ()
 
-    def takes(self, model: Candidate) -> bool:
+    def matches(self, model: Candidate) -> bool:
         """Return whether a model contains every search word and matches every filter."""
         words = model.words.lower()
         if not all(word in words for word in self.search.lower().split()):

@@ -75,7 +75,7 @@ def _ask(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None:
     engine, access = shared_engine(), hub_access()
     problem: str | None = None
     if access.offline:
-        problem = "Offline is on. Turn it off under Hugging Face access on the Models page."
+        problem = "Offline mode is on. Turn it off under Hugging Face access on the Models page."
     for spec in missing:
         title = safe_inline(engine.store.title(spec.model))
         try:
