@@ -1,4 +1,4 @@
-"""What speed and memory each model, precision and device costs, measured; run a benchmark."""
+"""Metrics page: measured speed and memory of models, and benchmarks."""
 
 import streamlit as st
 
@@ -8,7 +8,7 @@ from core.ui.metrics.board import draw_charts
 from core.ui.metrics.data import read_data
 from core.ui.metrics.figures import draw_key_figures
 from core.ui.metrics.files import draw_export, draw_import, draw_notice
-from core.ui.metrics.filter import draw_left_out, pick_filter, show_all
+from core.ui.metrics.filter import draw_excluded, pick_filter, show_all
 from core.ui.metrics.live import draw_live
 from core.ui.metrics.progress import draw_progress, draw_unfinished
 from core.ui.metrics.tables import draw_tables
@@ -18,13 +18,13 @@ from core.ui.widgets.person import draw_manage_hint, in_kiosk, person
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
 
-person()  # whoever may not be here is sent away
+person()  # redirects visitors without access to sign-in
 engine = shared_engine()
 
-st.title("What speed and memory does it cost?", anchor=False)
+st.title("Speed and memory", anchor=False)
 st.caption(
-    "Measured by the benchmark, each configuration in a process of its own, and by the answers "
-    "this Paddock has given. Every figure carries its conditions."
+    "Results of benchmarks, which run each configuration in a separate process, and of the answers "
+    "given in this app. All values are listed with their conditions."
 )
 draw_notice()
 draw_manage_hint()
@@ -34,7 +34,7 @@ except RecordsError as error:
     st.error(safe_inline(str(error)), icon=":material/error:")
     st.stop()
 
-# The benchmark: under way, to go on with, to start.
+# Benchmark: running, unfinished, setup
 draw_progress(engine)
 draw_unfinished(engine)
 sweep = engine.benchmark.current
@@ -44,7 +44,7 @@ if not in_kiosk():
     draw_benchmark(engine)
     draw_tuning(engine)
 
-# Nothing to chart yet.
+# No data yet
 if data.empty:
     with st.container(horizontal=True, vertical_alignment="center"):
         draw_import(engine)
@@ -52,29 +52,31 @@ if data.empty:
     draw_live(engine)
     st.stop()
 
-# Which figures are shown.
+# Filters
 with st.container(horizontal=True, vertical_alignment="center"):
     which = pick_filter(data.subjects())
     chosen = data.chosen(which)
     draw_export(engine, chosen, which)
     draw_import(engine)
 
-# The figures.
+# Figures and charts
 if chosen.points:
     if chosen.contended:
-        draw_left_out(chosen.contended, all_of_them=False)
+        draw_excluded(chosen.contended, all_of_them=False)
     draw_key_figures(chosen.points)
     draw_charts(engine, chosen)
 elif data.without_figures:
-    st.info("Figures and charts appear here as they come.", icon=":material/monitoring:")
+    st.info(
+        "Figures and charts appear here as soon as there are results.", icon=":material/monitoring:"
+    )
 elif chosen.contended:
-    draw_left_out(chosen.contended, all_of_them=True)
+    draw_excluded(chosen.contended, all_of_them=True)
 else:
-    st.info("No figure matches this filter.", icon=":material/search_off:")
+    st.info("No values match the filter.", icon=":material/search_off:")
     st.button("Show all", icon=":material/filter_list_off:", on_click=show_all, key="show_all_2")
 
-# Row by row, and what goes on now.
-st.subheader("All rows, with their conditions", anchor=False)
+# Tables and live load
+st.subheader("All measurements and answers", anchor=False)
 draw_tables(chosen)
-st.subheader("This machine now", anchor=False)
+st.subheader("Current load of this machine", anchor=False)
 draw_live(engine)

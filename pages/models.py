@@ -1,4 +1,4 @@
-"""The catalogue: what each model is, what it takes here, and what of it is on disk."""
+"""Models page: catalogue, requirements, downloads and conversions, models on disk."""
 
 import streamlit as st
 
@@ -15,35 +15,40 @@ from core.ui.widgets.expander_state import read_opened, write_opened
 from core.ui.widgets.person import draw_manage_hint, person
 from core.ui.widgets.resources import shared_engine
 
-person()  # whoever may not be here is sent away
+person()  # redirects visitors without access to sign-in
 engine = shared_engine()
 read_opened()
 
 st.title("Models", anchor=False)
 st.caption(
-    "Every model Paddock knows by name, and your own. Each says what it will take on this machine "
-    "before you start; conversions run apart from the app, so you may leave this page meanwhile."
+    "All models of the catalogue, and your own. Details show the requirements on this machine. "
+    "Downloads and conversions run in the background, so you can leave this page."
 )
 draw_notice()
 draw_manage_hint()
 draw_tasks(engine)
 draw_in_memory(engine)
 
-# What is listed.
+# Search, filters and forms
 with st.container(horizontal=True, vertical_alignment="center"):
     wanted = pick_filter()
     draw_add(engine)
     draw_add_server(engine)
     access = draw_hub_access()
 
-# The models, elsewhere and here.
+# Remote servers and models
 draw_servers(engine)
 listed = 0
-for heading, models in (("Your own", own_models(engine)), ("Catalogue", catalogue_models(engine))):
+for heading, models in (
+    ("Your models", own_models(engine)),
+    ("Catalogue", catalogue_models(engine)),
+):
     found = [
         model
         for model in models
-        if wanted.takes(model.candidate(fits=State.FITS not in wanted.states or model.fits(engine)))
+        if wanted.matches(
+            model.candidate(fits=State.FITS not in wanted.states or model.fits(engine))
+        )
     ]
     if not found:
         continue
@@ -52,7 +57,7 @@ for heading, models in (("Your own", own_models(engine)), ("Catalogue", catalogu
         draw_card(engine, model, access)
     listed += len(found)
 if not listed:
-    st.info("No model matches.", icon=":material/search_off:")
+    st.info("No model matches the search and filters.", icon=":material/search_off:")
 write_opened()
 
 draw_disk_use(engine)

@@ -1,1 +1,1 @@
-"""Rows for charts, and measurements as files: export, import, tables."""
+"""Data for charts, and measurements as files: export, import, tables."""

@@ -1,5 +1,7 @@
-"""The answers of the pages, gathered by day and conditions, so that charts of a hundred thousand of
-them are drawn without reading them all again."""
+"""Answers given in the app, grouped by day and conditions.
+
+Charts of a hundred thousand answers are drawn without reading all of them again.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +23,26 @@ from core.metrics.rows import Point, Range, Subject, subject_of_run
 if TYPE_CHECKING:
     from core.db import FigureRow, RunRow, RunStore
 
-MANY = 20
-"""From so many answers on, their spread is the 10th to the 90th percentile: with the people's own
-prompts and whatever else the machine did, the extremes of many say little."""
+PERCENTILES_FROM = 20
+"""From this many answers on, the spread is the 10th to the 90th percentile instead of the extremes:
+prompts and machine load vary between answers, so the extremes of many answers say little."""
 
-GROWTH_IN_APP = "growth of the app's process over load and warm-up"
+GROWTH_IN_APP = "growth of the app's process during loading and warm-up"
 
-MOST_CHANGED = 1000
-"""Answers that came or went, and from which on everything is read anew: a tenth of a second's work
-each way."""
-MOST_DAYS = 10
-"""Days with changes, likewise."""
+MAX_CHANGED_ANSWERS = 1000
+"""Added and deleted answers above which everything is read again; at this number both ways take
+about a tenth of a second."""
+MAX_CHANGED_DAYS = 10
+"""Changed days above which everything is read again."""
 
 
 @dataclass(frozen=True, eq=False)
 class AnswerDay:
-    """All answers of one day (UTC) under the same conditions; lists are as long as there are
-    figures. Told apart by identity: whoever reads a day anew gets another one."""
+    """All answers of one day (UTC) under the same conditions.
+
+    Each list has the values that are known, so the lengths differ. Compared by identity: a day that
+    is read again is another object.
+    """
 
     subject: Subject
     day: date
@@ -52,36 +57,36 @@ class AnswerDay:
 
 
 class AnswerDays:
-    """All answers of a run table by day, read anew only where they have changed.
+    """All answers of a run table by day; only changed days are read again.
 
-    What has changed is told by the ids: an answer that ended never changes again, but it may end
-    long after others that began later, or be deleted, by this process or another one, whose clock
-    may be wrong. So no time that stands in a row says which rows are new.
+    Changes are detected by the ids. A finished answer never changes, but it may finish long after
+    answers that started later, or be deleted, also by another process whose clock may be wrong.
+    Times in the rows therefore do not show which rows are new.
     """
 
     def __init__(self, runs: RunStore) -> None:
         self._runs = runs
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._days: dict[date, tuple[AnswerDay, ...]] = {}
         self._ids: dict[date, set[str]] = {}
         self._day_of: dict[str, date] = {}
-        """Of each answer in them."""
+        """Answer id to its day."""
 
     def read(self) -> tuple[AnswerDay, ...]:
-        """The days as they are now, in no particular order.
+        """Return the current days, in no particular order.
 
         Raises:
-            RecordsError: the database cannot be read.
+            RecordsError: The database cannot be read.
         """
-        with self._turn:
-            there = self._runs.done_ids()
-            gone, new = self._day_of.keys() - there, there - self._day_of.keys()
-            if len(gone) + len(new) > MOST_CHANGED:
+        with self._lock:
+            current = self._runs.done_ids()
+            deleted, new = self._day_of.keys() - current, current - self._day_of.keys()
+            if len(deleted) + len(new) > MAX_CHANGED_ANSWERS:
                 self._read_all()
-            elif gone or new:
-                changed = {self._day_of[each] for each in gone}
-                changed |= {begun.date() for begun in self._runs.starts(new).values()}
-                if len(changed) > MOST_DAYS:
+            elif deleted or new:
+                changed = {self._day_of[run_id] for run_id in deleted}
+                changed |= {start.date() for start in self._runs.starts(new).values()}
+                if len(changed) > MAX_CHANGED_DAYS:
                     self._read_all()
                 else:
                     for day in changed:
@@ -91,7 +96,7 @@ class AnswerDays:
     def _read_all(self) -> None:
         self._days, self._ids, self._day_of = {}, {}, {}
         by_day: defaultdict[date, list[FigureRow]] = defaultdict(list)
-        with _no_collections():
+        with _gc_paused():
             for row in self._runs.figure_rows():
                 by_day[row.started_at.date()].append(row)
             for day, rows in by_day.items():
@@ -107,24 +112,26 @@ class AnswerDays:
         before = {each.subject: each for each in self._days.get(day, ())}
         self._ids[day] = {row.id for row in rows}
         self._day_of |= dict.fromkeys(self._ids[day], day)
-        self._days[day] = tuple(_as_before(each, before) for each in days_of(rows))
+        self._days[day] = tuple(_known_if_equal(each, before) for each in days_of(rows))
 
 
 @contextmanager
-def _no_collections() -> Iterator[None]:
-    """Keep the garbage collector from looking at very many new objects, none of which is garbage,
-    again and again: a third of the time that they take to read."""
-    on = gc.isenabled()
+def _gc_paused() -> Iterator[None]:
+    """Pause the garbage collector while very many objects are created, none of which is garbage.
+
+    Its repeated passes took a third of the reading time.
+    """
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if on:
+        if enabled:
             gc.enable()
 
 
-def _as_before(day: AnswerDay, before: Mapping[Subject, AnswerDay]) -> AnswerDay:
-    """The same object where nothing has changed: what was made of it still holds."""
+def _known_if_equal(day: AnswerDay, before: Mapping[Subject, AnswerDay]) -> AnswerDay:
+    """Return the known object if nothing has changed, so that points cached for it stay valid."""
     known = before.get(day.subject)
     return known if known is not None and vars(known) == vars(day) else day
 
@@ -142,8 +149,8 @@ _CONDITIONS = attrgetter(
     "host_cpu",
     "contended",
 )
-"""What :func:`subject_of_run` looks at. A tuple: a hundred thousand subjects would take a second to
-make and to hash."""
+"""The columns that :func:`subject_of_run` reads, as a tuple, because creating and hashing a hundred
+thousand subjects would take a second."""
 _FIGURES = (
     "decode_tokens_per_s",
     "ttft_ms",
@@ -152,12 +159,12 @@ _FIGURES = (
     "memory_file_backed_bytes",
     "load_s",
 )
-"""Of a row, in the order of the lists of an :class:`AnswerDay`."""
+"""Columns of a row, in the order of the lists of an :class:`AnswerDay`."""
 _READ_FIGURES = attrgetter(*_FIGURES)
 
 
 def days_of(rows: Iterable[RunRow | FigureRow]) -> tuple[AnswerDay, ...]:
-    """Answers gathered by day and conditions, in no particular order."""
+    """Group answers by day and conditions; the order is undefined."""
     groups: defaultdict[tuple[date, tuple[object, ...]], list[RunRow | FigureRow]]
     groups = defaultdict(list)
     for row in rows:
@@ -174,7 +181,7 @@ def _day_of(day: date, rows: Sequence[RunRow | FigureRow]) -> AnswerDay:
 
 
 def points_of_days(days: Iterable[AnswerDay], *, by_day: bool = False) -> list[Point]:
-    """One point for all answers given under the same conditions, or one for each day of them."""
+    """Return one point for all answers under the same conditions, or one for each of their days."""
     groups: dict[tuple[Subject, date | None], list[AnswerDay]] = {}
     for day in days:
         groups.setdefault((day.subject, day.day if by_day else None), []).append(day)
@@ -183,7 +190,7 @@ def points_of_days(days: Iterable[AnswerDay], *, by_day: bool = False) -> list[P
 
 @lru_cache(maxsize=4096)
 def _point_of_group(subject: Subject, days: tuple[AnswerDay, ...]) -> Point:
-    """Kept, for of the groups of very many answers a new one changes a single group."""
+    """Return the point of a group. Cached, because a new answer changes only one group."""
 
     def all_of(read: Callable[[AnswerDay], list[float]]) -> list[float]:
         return sorted(chain.from_iterable(map(read, days)))
@@ -201,7 +208,7 @@ def _point_of_group(subject: Subject, days: tuple[AnswerDay, ...]) -> Point:
                 subject.model,
                 subject.precision,
                 subject.weights,
-                subject.device_asked,
+                subject.device_requested,
                 subject.device,
                 subject.runtime,
                 subject.host,
@@ -222,8 +229,8 @@ def _point_of_group(subject: Subject, days: tuple[AnswerDay, ...]) -> Point:
 
 
 def _range_of(values: Sequence[float]) -> Range | None:
-    """Median and spread of sorted values; see :data:`MANY`."""
+    """Return median and spread of sorted values; see :data:`PERCENTILES_FROM`."""
     if not values:
         return None
-    edge = 10 if len(values) >= MANY else 0
+    edge = 10 if len(values) >= PERCENTILES_FROM else 0
     return Range(percentile(values, 50), percentile(values, edge), percentile(values, 100 - edge))

@@ -1,8 +1,8 @@
-"""Measurements as files: JSON to take to another machine, CSV for sheets, Markdown to read.
+"""Measurements as files: JSON for another machine, CSV for spreadsheets, Markdown to publish.
 
-The JSON document is ``{"format": "paddock-benchmark", "version": 1, "measurements": [...]}``, one
-measurement a line, in the fields and units of :mod:`core.db.measurement_values`. It is read
-back without loss, and as what it is: a file that anybody may have written.
+The JSON document is ``{"format": "paddock-benchmark", "version": 1, "measurements": [...]}``, with
+one measurement per line in the fields and units of :mod:`core.db.measurement_values`. It is
+imported without loss, and validated as untrusted input.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 
 from core.db.measurement_values import Measurement
 from core.errors import BadRequestError
-from core.metrics.import_schema import UNFIT, UnfitError, read_measurement
+from core.metrics.import_schema import INVALID_CHARACTERS, InvalidDataError, read_measurement
 from core.metrics.tables import spreadsheet_text, to_csv, to_markdown
+from core.units import bytes_text
 
 __all__ = [
     "MAX_BYTES",
     "MAX_MEASUREMENTS",
     "from_json",
-    "largest_json",
+    "max_json_size",
     "spreadsheet_text",
     "to_csv",
     "to_json",
@@ -32,53 +33,54 @@ __all__ = [
 
 FORMAT = "paddock-benchmark"
 VERSION = 1
-"""Goes up with every change that an older Paddock would misread."""
+"""Incremented with every change that an older version of Paddock would misread."""
 
 MAX_BYTES = 50 * 2**20
-"""Of a file: thousands of measurements with the time of every token."""
+"""Maximum size of a file: thousands of measurements with the time of every token."""
 
 MAX_MEASUREMENTS = 100_000
-"""Of a file."""
+"""Maximum number of measurements in a file."""
 
 _MAX_PARTS = 1_000_000
-"""Objects and lists in a file. A measured answer has two, and takes hundreds of bytes; a file of
-nothing but empty lists would take gigabytes of memory once it is read."""
+"""Maximum number of objects and lists in a file. A measured answer has two and takes hundreds of
+bytes; a file of empty lists only would take gigabytes of memory when parsed."""
 
 _BYTES_PER_TOKEN = 24
-"""A token's time in a file: up to seventeen digits, a point, a comma and a blank."""
+"""Size of a token's time in a file: up to seventeen digits, a decimal point, a comma, a space."""
 
 _BYTES_PER_ANSWER = 250
-"""Its other figures, with their names."""
+"""Size of the other figures of an answer, with their names."""
 
 _BYTES_PER_ROW = 8_000
-"""Everything else of a measurement; some three thousand, and names may be long."""
+"""Size of the rest of a measurement: about 3,000 bytes, more with long names."""
 
 _OTHER_FILE = (
-    "The file is not a Paddock benchmark; choose the JSON file that Export, or "
-    "`python -m core bench --json`, wrote."
+    "The file is not a Paddock benchmark. Choose a JSON file written by Export or by "
+    "`python -m core bench --json`."
 )
 
 
 def to_json(measurements: Sequence[Measurement]) -> str:
-    """All that is known of the measurements; the same ones give the same text.
+    """Return the measurements as a JSON document; equal measurements give equal text.
 
-    Characters that are no text (a folder's name may hold them) become U+FFFD.
+    Control characters and lone surrogates, which folder names may contain, become U+FFFD.
 
     Raises:
-        BadRequestError: the file would be too large to be imported anywhere.
+        BadRequestError: The file would be too large to be imported.
     """
     lines = ",\n".join(_line(measurement) for measurement in measurements)
     text = f'{{"format": "{FORMAT}", "version": {VERSION}, "measurements": [\n{lines}\n]}}\n'
     if len(measurements) > MAX_MEASUREMENTS or len(text.encode()) > MAX_BYTES:
         raise BadRequestError(
-            f"{len(measurements):,} measurements make a file of {len(text) / 2**20:,.0f} MiB, more "
-            f"than can be imported ({MAX_BYTES // 2**20} MiB); filter them and export in parts."
+            f"The file for {len(measurements):,} measurements would have {bytes_text(len(text))}, "
+            f"but at most {bytes_text(MAX_BYTES)} and {MAX_MEASUREMENTS:,} measurements can be "
+            "imported. Filter the measurements and export them in parts."
         )
     return text
 
 
-def largest_json(measurements: Iterable[Measurement]) -> int:
-    """Bytes that :func:`to_json` makes of them at the most, without reading their answers."""
+def max_json_size(measurements: Iterable[Measurement]) -> int:
+    """Return an upper limit of the size of :func:`to_json` in bytes, without reading rounds."""
     return sum(
         _BYTES_PER_ROW
         + (_BYTES_PER_ANSWER + _BYTES_PER_TOKEN * row.configuration.new_tokens) * _answers_of(row)
@@ -94,16 +96,15 @@ def _answers_of(row: Measurement) -> int:
 
 
 def from_json(text: str | bytes) -> list[Measurement]:
-    """The measurements of a document that :func:`to_json` wrote, here or elsewhere.
+    """Return the measurements of a document written by :func:`to_json` on any machine.
 
     Raises:
-        BadRequestError: it is no such document, or holds what no measurement does; the text says
-            where. Nothing of it is used then.
+        BadRequestError: The document is invalid; the message says where. Nothing is imported then.
     """
     if len(text) > MAX_BYTES:
         raise BadRequestError(
-            f"The file has {len(text) / 2**20:,.0f} MiB, and {MAX_BYTES // 2**20} MiB are the most "
-            "that is imported at once; export it in parts."
+            f"The file has {bytes_text(len(text))}, but at most {bytes_text(MAX_BYTES)} can be "
+            "imported. Export it in parts."
         )
     rows = _rows(_parsed(_decoded(text)))
     found: dict[str, Measurement] = {}
@@ -111,8 +112,8 @@ def from_json(text: str | bytes) -> list[Measurement]:
         measurement = _measurement(row, number)
         if measurement.id in found:
             raise BadRequestError(
-                f"Measurement {number:,} of the file has the id of an earlier one; export it again "
-                "on the machine that measured."
+                f"Measurement {number:,} of the file has the same id as an earlier one. Export the "
+                "file again on the machine that measured."
             )
         found[measurement.id] = measurement
     return list(found.values())
@@ -123,11 +124,11 @@ def _line(measurement: Measurement) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON's types, as far as it has a place there; what has none is left out."""
+    """Convert a value to JSON types; infinite and NaN numbers become None."""
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # as in the database; never measured, but an export must not fail for it
+        return None  # as in the database; not a measured value, but the export must not fail
     if isinstance(value, str):
-        return UNFIT.sub("\N{REPLACEMENT CHARACTER}", value)
+        return INVALID_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, dict):
@@ -145,7 +146,7 @@ def _decoded(text: str | bytes) -> str:
             raise BadRequestError(_OTHER_FILE) from error
     text = text.removeprefix("\N{BYTE ORDER MARK}")
     if not text.strip():
-        raise BadRequestError("The file is empty; export it again and choose the new one.")
+        raise BadRequestError("The file is empty. Export it again and choose the new file.")
     if text.count("{") + text.count("[") > _MAX_PARTS:
         raise BadRequestError(_OTHER_FILE)
     return text
@@ -158,10 +159,10 @@ def _parsed(text: str) -> Any:
         if not text.lstrip().startswith("{"):
             raise BadRequestError(_OTHER_FILE) from error
         raise BadRequestError(
-            f"The file is damaged or cut off at line {error.lineno:,}, column {error.colno:,}; "
-            "copy it anew, or export it again."
+            f"The file is damaged or incomplete at line {error.lineno:,}, column {error.colno:,}. "
+            "Copy it again, or export it again."
         ) from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits; deep nesting
+    except (ValueError, RecursionError) as error:  # numbers with thousands of digits, deep nesting
         raise BadRequestError(_OTHER_FILE) from error
 
 
@@ -175,7 +176,7 @@ def _rows(document: Any) -> list[Any]:
     version, rows = document.get("version"), document.get("measurements")
     if type(version) is int and version > VERSION:
         raise BadRequestError(
-            "The file was written by a newer Paddock than this one; update Paddock to import it."
+            "The file was written by a newer version of Paddock. Update Paddock to import it."
         )
     if (
         type(version) is not int
@@ -186,8 +187,8 @@ def _rows(document: Any) -> list[Any]:
         raise BadRequestError(_OTHER_FILE)
     if len(rows) > MAX_MEASUREMENTS:
         raise BadRequestError(
-            f"The file holds {len(rows):,} measurements, and {MAX_MEASUREMENTS:,} are the most "
-            "that is imported at once; export it in parts."
+            f"The file has {len(rows):,} measurements, but at most {MAX_MEASUREMENTS:,} can be "
+            "imported. Export it in parts."
         )
     return rows
 
@@ -195,8 +196,8 @@ def _rows(document: Any) -> list[Any]:
 def _measurement(row: Any, number: int) -> Measurement:
     try:
         return read_measurement(row)
-    except UnfitError as error:
+    except InvalidDataError as error:
         raise BadRequestError(
-            f"Measurement {number:,} of the file cannot be used: {error.where or 'it'} "
-            f"{error.said}; export it again on the machine that measured."
+            f"Measurement {number:,} of the file is invalid: {error.where or 'it'} "
+            f"{error.message}. Export the file again on the machine that measured."
         ) from error

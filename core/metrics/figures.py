@@ -1,9 +1,9 @@
-"""What the rounds of a measurement amount to, in exact definitions.
+"""Figures of a measurement, computed from its rounds.
 
-TTFT, TPOT and the rates are those of :mod:`core.inference.timing`, taken for each timed answer
-(sample). A rate over several answers is the median of the answers' rates. A figure of a process
-(load, memory, processor time) is the median of the rounds, a peak the highest of them. With an even
-number of values the median lies midway between the middle two.
+TTFT, TPOT and the rates are defined in :mod:`core.inference.timing` and computed for each timed
+answer (sample). A rate over several answers is the median of their rates. A figure of a process
+(load, memory, processor time) is the median of the rounds, a peak their maximum. For an even number
+of values the median is the mean of the middle two.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from statistics import median
 from core.db.measurement_values import Configuration, Figures, Round, Sample, Spread
 
 APART = 1.5
-"""Times the shortest distance of the cores from which an answer counts as given with the cores
-apart: near ones were seen at 1 to 1.3 times, Python's own time included, others at 2.1 to 2.9."""
+"""The cores count as apart if their latency is more than this multiple of the lowest one. Measured,
+including Python's own time: 1 to 1.3 times for near cores, 2.1 to 2.9 times for others."""
 
 
 def figures_of(
@@ -28,28 +28,28 @@ def figures_of(
     bandwidth: float | None,
     nearest_ns: float | None = None,
 ) -> Figures:
-    """The figures over the timed answers of all rounds.
+    """Return the figures over the timed answers of all rounds.
 
-    Answers given while the cores were apart (see :func:`are_apart`) are left out. Where there are
-    no others they are taken, and the measurement counts as contended.
+    Answers measured while the cores were apart (see :func:`are_apart`) are left out. If there are
+    no others, they are used, and the measurement counts as contended.
 
     Args:
-        rounds: those that are complete; at least one, with at least one sample.
-        configuration: for the number of prompt tokens.
-        bytes_per_token: what is read from memory for one new token; None where unknown.
-        bandwidth: the machine's measured read bandwidth in bytes/s; None where unknown.
-        nearest_ns: the shortest distance of cores that is known of this machine; None where none
-            is known but those of these answers.
+        rounds: Complete rounds; at least one, with at least one sample.
+        configuration: Provides the number of prompt tokens.
+        bytes_per_token: Bytes read from memory for one new token; None if unknown.
+        bandwidth: Measured read bandwidth of the machine in bytes/s; None if unknown.
+        nearest_ns: Lowest core-to-core latency known for this machine; None if only the latencies
+            of these answers are known.
 
     Raises:
-        ValueError: there is no sample.
+        ValueError: There is no sample.
     """
-    given = [sample for one in rounds for sample in one.samples]
-    if not given:
+    timed = [sample for one in rounds for sample in one.samples]
+    if not timed:
         raise ValueError("a measurement without a timed answer has no figures")
-    nearest = nearest_of(given, nearest_ns)
-    near = near_answers(given, nearest)
-    samples = near or given
+    nearest = nearest_of(timed, nearest_ns)
+    near = near_answers(timed, nearest)
+    samples = near or timed
     decode = [rate for sample in samples if (rate := _rate(1, sample.tpot_ms)) is not None]
     decode_rate = median(decode) if decode else None
     gaps = [gap for sample in samples for gap in _gaps(sample)]
@@ -76,36 +76,36 @@ def figures_of(
         bytes_per_token=bytes_per_token,
         mbu=_utilisation(bytes_per_token, decode_rate, bandwidth),
         answers=len(samples),
-        answers_apart=len(given) - len(samples),
+        answers_apart=len(timed) - len(samples),
         nearest_ns=nearest,
     )
 
 
 def are_apart(distance_ns: float | None, nearest_ns: float | None) -> bool:
-    """Whether the cores were much farther from each other than they can be on this machine.
+    """Return whether core-to-core latency was much higher than this machine's lowest one.
 
-    A host that moves virtual cores does that: small models then answer at two thirds of their rate.
+    This happens if a host moves virtual cores: small models then run at two thirds of their rate.
 
     Args:
-        distance_ns: see :mod:`core.benchmark.core_latency`; None where it could not be told.
-        nearest_ns: the shortest that is known.
+        distance_ns: Latency from :mod:`core.benchmark.core_latency`; None if not measured.
+        nearest_ns: Lowest latency known.
     """
     return distance_ns is not None and nearest_ns is not None and distance_ns > APART * nearest_ns
 
 
 def near_answers(samples: Iterable[Sample], nearest_ns: float | None) -> list[Sample]:
-    """Those that were not given while the cores were apart."""
+    """Return the answers that were not measured while the cores were apart."""
     return [one for one in samples if not are_apart(one.core_distance_ns, nearest_ns)]
 
 
 def nearest_of(samples: Iterable[Sample], nearest_ns: float | None = None) -> float | None:
-    """The shortest distance of cores in nanoseconds: of the answers, and the one known before."""
-    found = [sample.core_distance_ns for sample in samples]
-    return min((ns for ns in (*found, nearest_ns) if ns is not None), default=None)
+    """Return the lowest core-to-core latency in nanoseconds, of the answers and ``nearest_ns``."""
+    measured = [sample.core_distance_ns for sample in samples]
+    return min((ns for ns in (*measured, nearest_ns) if ns is not None), default=None)
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, percentiles and extremes of at least one value."""
+    """Return median, percentiles and extremes of at least one value."""
     ordered = sorted(values)
     return Spread(
         median=percentile(ordered, 50),
@@ -117,10 +117,10 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The percentile of ascending values, interpolated linearly between the two nearest.
+    """Return the percentile of ascending values, interpolated linearly between the two nearest.
 
-    Definition 7 of Hyndman and Fan (1996), which is NumPy's default. Of few values a high
-    percentile is close to the highest of them.
+    Definition 7 of Hyndman and Fan (1996), which is NumPy's default. With few values, a high
+    percentile is close to the maximum.
     """
     place = (len(ordered) - 1) * percent / 100
     below = math.floor(place)
@@ -129,17 +129,17 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def _gaps(sample: Sample) -> list[float]:
-    """Milliseconds between each token and the next."""
+    """Return the milliseconds between successive tokens."""
     return [later - earlier for earlier, later in pairwise(sample.token_times_ms)]
 
 
 def _rate(count: int, duration_ms: float | None) -> float | None:
-    """Per second; None where no time passed that the clock could tell."""
+    """Return the rate per second; None if the duration is unknown or 0 (a coarse clock)."""
     return 1000 * count / duration_ms if duration_ms else None
 
 
 def _median_rate(counted: Iterable[tuple[int, float]]) -> float:
-    """Median of counts over their durations in ms; 0 where none of them took time."""
+    """Return the median of counts over their durations in ms; 0 if none has a duration."""
     rates = [rate for count, ms in counted if (rate := _rate(count, ms)) is not None]
     return median(rates) if rates else 0.0
 
@@ -147,7 +147,7 @@ def _median_rate(counted: Iterable[tuple[int, float]]) -> float:
 def _utilisation(
     bytes_per_token: int | None, decode_rate: float | None, bandwidth: float | None
 ) -> float | None:
-    """MBU: what decoding read each second over what the machine can read."""
+    """Return the MBU: bytes read per second of decoding over the machine's read bandwidth."""
     if bytes_per_token is None or decode_rate is None or not bandwidth:
         return None
     return bytes_per_token * decode_rate / bandwidth

@@ -1,7 +1,7 @@
-"""A measurement from untrusted plain data: everything is checked, nothing is guessed.
+"""Validation of imported measurements.
 
-Each field must be there, of its exact type and within what a database and a chart can take. The
-first thing that is wrong ends the reading.
+The data is untrusted. Each field must be present, of its exact type and within the limits of the
+database and the charts; nothing is converted. Validation stops at the first error.
 """
 
 from __future__ import annotations
@@ -19,61 +19,61 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from core.db.measurement_values import Measurement, MeasurementState
 
 MAX_TEXT = 1_000
-"""Characters of a name: titles, devices, hosts, and folders, which are the longest of them."""
+"""Maximum characters of a name: title, device, host, or folder, the longest of these."""
 
-MAX_SENTENCE = 20_000
-"""Characters of ``error``, which may quote what a library said."""
+MAX_ERROR = 20_000
+"""Maximum characters of ``error``, which may quote a library's message."""
 
 MAX_ENTRIES = 100
-"""Of ``hints`` and ``versions``."""
+"""Maximum entries of ``hints`` and ``versions``."""
 
 MAX_COUNT = 2**31 - 1
-"""What every database keeps as an integer."""
+"""Largest value of an integer column in every database."""
 
 MAX_BYTES_COUNT = 2**63 - 1
-"""What every database keeps as a big integer, for sizes in bytes."""
+"""Largest value of a big integer column in every database, for sizes in bytes."""
 
 MAX_FIGURE = 1e18
-"""Far above any time in ms or bandwidth in bytes/s, far below where arithmetic overflows."""
+"""Far above any time in ms or bandwidth in bytes/s, and far below a floating-point overflow."""
 
 YEARS = (2000, 2199)
-"""Of every date."""
+"""First and last year accepted in dates."""
 
-UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-"""Control characters, line ends and tabs excepted, and lone surrogates."""
+INVALID_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""Control characters except line ends and tabs, and lone surrogates."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _SHOWN = 40
-"""Characters of a wrong value that a sentence repeats."""
+"""Maximum characters of an invalid value that are repeated in the error."""
 
 _Read = Callable[[Any], Any]
 _Value = TypeVar("_Value")
 
 
-class UnfitError(Exception):
-    """Something in the data is wrong; :attr:`where` grows while it travels outwards."""
+class InvalidDataError(Exception):
+    """The data is invalid. Each enclosing reader adds its part to :attr:`path`."""
 
-    def __init__(self, said: str) -> None:
-        super().__init__(said)
-        self.said = said
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
         self.path: list[str] = []
 
     @property
     def where(self) -> str:
-        """The field, such as ``rounds[0].load_s``; empty for the whole."""
+        """The field, such as ``rounds[0].load_s``; empty for the whole measurement."""
         return "".join(self.path).removeprefix(".")
 
 
 def read_measurement(data: Any) -> Measurement:
-    """The measurement that plain data describes.
+    """Return the measurement in parsed JSON.
 
     Raises:
-        UnfitError: it describes none; says which field is wrong, and how.
+        InvalidDataError: A field is invalid; has the field and the reason.
     """
     measurement = _reader(Measurement)(data)
     if measurement.state is MeasurementState.DONE and measurement.figures is None:
         with _within(".figures"):
-            raise UnfitError("is missing though the measurement is done")
+            raise InvalidDataError("is missing though the measurement is done")
     return measurement
 
 
@@ -81,14 +81,14 @@ def read_measurement(data: Any) -> Measurement:
 def _within(step: str) -> Iterator[None]:
     try:
         yield
-    except UnfitError as error:
+    except InvalidDataError as error:
         error.path.insert(0, step)
         raise
 
 
 @cache
 def _reader(kind: Any) -> _Read:
-    """Reads values of a type that fields of a measurement have."""
+    """Return the reader for a type used in fields of a measurement."""
     if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__"):
         return partial(_read_fields, kind, _field_readers(kind))
     if isinstance(kind, type) and issubclass(kind, StrEnum):
@@ -104,10 +104,10 @@ def _reader(kind: Any) -> _Read:
 
 
 def _field_readers(kind: type) -> dict[str, tuple[_Read, bool]]:
-    """For each field how it is read, and whether it must be there.
+    """Return each field's reader and whether it is required.
 
-    A field with a default was perhaps added later than the file; a default that is made, such as
-    the time now, would be wrong for it.
+    A field with a default may be newer than the file. Fields with a default factory are required: a
+    computed default, such as the current time, would be wrong.
     """
     hints = get_type_hints(kind)
     return {
@@ -121,7 +121,7 @@ def _field_reader(field: Field[Any], hint: Any) -> _Read:
         "group_size": _read_group_size,
         "id": _read_id,
         "sweep": _read_id,
-        "error": partial(_read_optional, partial(_read_text, limit=MAX_SENTENCE)),
+        "error": partial(_read_optional, partial(_read_text, limit=MAX_ERROR)),
     }
     if field.name in special:
         return special[field.name]
@@ -135,39 +135,39 @@ def _read_fields(
     kind: type[_Value], readers: Mapping[str, tuple[_Read, bool]], data: Any
 ) -> _Value:
     if type(data) is not dict:
-        raise UnfitError(f"is {_shown(data)}, not an object")
+        raise InvalidDataError(f"is {_shown(data)}, not an object")
     for name in data.keys() - readers.keys():
-        raise UnfitError(f"has a field {_shown(name)} that is not known")
+        raise InvalidDataError(f"has an unknown field {_shown(name)}")
     values: dict[str, Any] = {}
-    for name, (read, needed) in readers.items():
+    for name, (read, required) in readers.items():
         if name in data:
             with _within(f".{name}"):
                 values[name] = read(data[name])
-        elif needed:
+        elif required:
             with _within(f".{name}"):
-                raise UnfitError("is missing")
+                raise InvalidDataError("is missing")
     return kind(**values)
 
 
 def _read_items(read: _Read, data: Any) -> tuple[Any, ...]:
     if type(data) is not list:
-        raise UnfitError(f"is {_shown(data)}, not a list")
-    place = 0
+        raise InvalidDataError(f"is {_shown(data)}, not a list")
+    index = 0
     items = []
     try:
-        for place, item in enumerate(data):  # noqa: B007  the place is for the failure
+        for index, item in enumerate(data):  # noqa: B007  used in the error
             items.append(read(item))
-    except UnfitError as error:
-        error.path.insert(0, f"[{place}]")
+    except InvalidDataError as error:
+        error.path.insert(0, f"[{index}]")
         raise
     return tuple(items)
 
 
 def _read_mapping(read: _Read, data: Any) -> dict[str, Any]:
     if type(data) is not dict:
-        raise UnfitError(f"is {_shown(data)}, not an object")
+        raise InvalidDataError(f"is {_shown(data)}, not an object")
     if len(data) > MAX_ENTRIES:
-        raise UnfitError(f"has {len(data):,} entries, more than {MAX_ENTRIES}")
+        raise InvalidDataError(f"has {len(data):,} entries, more than {MAX_ENTRIES}")
     values = {}
     for key, item in data.items():
         with _within(f"[{_shown(key)}]"):
@@ -181,46 +181,46 @@ def _read_optional(read: _Read, data: Any) -> Any:
 
 def _read_member(kind: type[StrEnum], data: Any) -> StrEnum:
     if type(data) is not str or data not in list(kind):
-        raise UnfitError(f"is {_shown(data)}, not one of {', '.join(kind)}")
+        raise InvalidDataError(f"is {_shown(data)}, not one of {', '.join(kind)}")
     return kind(data)
 
 
 def _read_id(data: Any) -> str:
     if type(data) is not str or not _ID.fullmatch(data):
-        raise UnfitError(f"is {_shown(data)}, not 32 hexadecimal digits")
+        raise InvalidDataError(f"is {_shown(data)}, not 32 hexadecimal digits")
     return data
 
 
 def _read_text(data: Any, limit: int = MAX_TEXT) -> str:
     if type(data) is not str:
-        raise UnfitError(f"is {_shown(data)}, not a text")
+        raise InvalidDataError(f"is {_shown(data)}, not a string")
     if len(data) > limit:
-        raise UnfitError(f"has {len(data):,} characters, more than {limit:,}")
-    if UNFIT.search(data):
-        raise UnfitError("holds characters that are no text")
+        raise InvalidDataError(f"has {len(data):,} characters, more than {limit:,}")
+    if INVALID_CHARACTERS.search(data):
+        raise InvalidDataError("has control characters or lone surrogates")
     return data
 
 
 def _read_flag(data: Any) -> bool:
     if type(data) is not bool:
-        raise UnfitError(f"is {_shown(data)}, not true or false")
+        raise InvalidDataError(f"is {_shown(data)}, not true or false")
     return data
 
 
 def _read_count(data: Any, limit: int = MAX_COUNT) -> int:
     if type(data) is not int or not 0 <= data <= limit:
-        raise UnfitError(f"is {_shown(data)}, not a whole number from 0 to {limit:,}")
+        raise InvalidDataError(f"is {_shown(data)}, not a whole number from 0 to {limit:,}")
     return data
 
 
 def _read_group_size(data: Any) -> int:
-    """−1 stands for one scale per channel."""
+    """Read a group size; −1 means one scale per channel."""
     return data if type(data) is int and data == -1 else _read_count(data)
 
 
 def _read_figure(data: Any) -> float:
     if type(data) not in (int, float) or not 0 <= data <= MAX_FIGURE:
-        raise UnfitError(f"is {_shown(data)}, not a number from 0 to {MAX_FIGURE:g}")
+        raise InvalidDataError(f"is {_shown(data)}, not a number from 0 to {MAX_FIGURE:g}")
     return float(data)
 
 
@@ -231,17 +231,19 @@ def _read_time(data: Any) -> datetime:
             return moment.astimezone(UTC)
     except ValueError:
         pass
-    raise UnfitError(f"is {_shown(data)}, not a date and time with a zone from {YEARS[0]} on")
+    raise InvalidDataError(
+        f"is {_shown(data)}, not a date and time with a time zone from {YEARS[0]} on"
+    )
 
 
 def _read_scalar(data: Any) -> str | int | float | bool | None:
-    """What an OpenVINO property may be set to."""
+    """Read a value of an OpenVINO property."""
     if data is None or type(data) is bool:
         return data
     if type(data) is str:
         return _read_text(data)
     if type(data) not in (int, float) or not abs(data) <= MAX_BYTES_COUNT:
-        raise UnfitError(f"is {_shown(data)}, not a text or a number")
+        raise InvalidDataError(f"is {_shown(data)}, not a string or a number")
     return data
 
 
@@ -256,12 +258,12 @@ _PLAIN: dict[Any, _Read] = {
 
 
 def _shown(data: Any) -> str:
-    """A wrong value in a sentence: short, and without anything active in it."""
+    """Return an invalid value for an error message: short, and with special characters escaped."""
     if isinstance(data, dict | list):
         return "an object" if isinstance(data, dict) else "a list"
     if data is None or isinstance(data, bool):
         return {None: "null", True: "true", False: "false"}[data]
     if isinstance(data, int) and abs(data) > MAX_BYTES_COUNT:
-        return "a number of many digits"
+        return "a number with too many digits"
     text = ascii(data) if isinstance(data, str) else repr(data)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

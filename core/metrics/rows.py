@@ -1,7 +1,7 @@
-"""What charts are drawn of: benchmark measurements and the answers of the pages in one form.
+"""Data points for charts: benchmark measurements and answers given in the app in one form.
 
-A :class:`Point` is one configuration: a measurement, or all answers that were given under the same
-conditions (:mod:`core.metrics.answer_days`).
+A :class:`Point` is one configuration: a measurement, or all answers given under the same conditions
+(:mod:`core.metrics.answer_days`).
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from core.units import int4_text
 if TYPE_CHECKING:
     from core.db.run_columns import FigureRow, RunRow
 
-PROCESS_ALONE = "a process that does nothing else"
+PROCESS_ALONE = "a separate process"
 
 _PRECISIONS = [precision.value for precision in Precision]
 
 
 def precision_label(name: str) -> str:
-    """A precision as people write it."""
+    """Return the display name of a precision."""
     return Precision(name).label if name in set(Precision) else name
 
 
 class PointSource(StrEnum):
-    """Where figures come from; the value is what stands in links."""
+    """Source of figures; the values are used in links."""
 
     BENCHMARK = "benchmark"
     IMPORTED = "imported"
@@ -44,85 +44,78 @@ class PointSource(StrEnum):
 
     @property
     def label(self) -> str:
-        """Words for people."""
+        """Label on the page."""
         return {
             PointSource.BENCHMARK: "Benchmark",
             PointSource.IMPORTED: "Imported benchmark",
-            PointSource.ANSWERS: "Answers on the pages",
+            PointSource.ANSWERS: "Answers in the app",
         }[self]
 
 
-_NOISE = re.compile(r"\((R|TM|C)\)|\b(Processor|CPU)\b", re.IGNORECASE)
-"""What says nothing in the name of a processor."""
+_CPU_NAME_NOISE = re.compile(r"\((R|TM|C)\)|\b(Processor|CPU)\b", re.IGNORECASE)
+"""Parts of a processor's name that carry no information."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What gave the figures, and where: all that a filter looks at but the time."""
+    """What was measured, and where: everything that a filter uses, except the time."""
 
     source: PointSource
     model: str
     """The model's key for programs, as :func:`core.store.resolver.recorded_name` gives it."""
     title: str
     random: bool
-    """Whether the weights are random: speed and size without knowledge."""
+    """Whether the weights are random: only speed and size are meaningful."""
     precision: str
     weights: str
-    """What the weights are, for people: ``INT8``, or ``INT8 from Q4_1``."""
+    """Display name of the weights: ``INT8``, or ``INT8 from Q4_1``."""
     device: str
-    """Device used; the one asked for where it is not known."""
-    device_asked: str
-    """Of a measurement, ``AUTO`` where OpenVINO chose; answers are gathered by the device used."""
+    """Device used; the requested one if unknown."""
+    device_requested: str
+    """For measurements, ``AUTO`` if OpenVINO chose; answers are grouped by the device used."""
     runtime: str
     host: str
-    """Name of the machine; with its processor where another has the same, see
-    :func:`machines_told_apart`."""
+    """Name of the machine; includes the processor if several machines have the same name, see
+    :func:`distinct_hosts`."""
     host_cpu: str
     contended: bool
-    """Whether anything else of note ran meanwhile."""
+    """Whether other work ran during the measurement."""
 
     @property
     def name(self) -> str:
-        """The model for people; random weights are marked."""
+        """Display name of the model; random weights are marked."""
         marked = "random weights" in self.title
         return f"{self.title} · random weights" if self.random and not marked else self.title
 
     @property
     def machine(self) -> str:
-        """The host with its processor in short, as :func:`machines_told_apart` names it."""
-        cpu = " ".join(_NOISE.sub(" ", self.host_cpu).split())
+        """Host with its shortened processor name, as in :func:`distinct_hosts`."""
+        cpu = " ".join(_CPU_NAME_NOISE.sub(" ", self.host_cpu).split())
         return f"{self.host} ({cpu})" if cpu else self.host
 
     @property
-    def marked_name(self) -> str:
-        """The name with the model's key, as :func:`models_told_apart` names it."""
+    def name_with_key(self) -> str:
+        """Display name with the model's key, as in :func:`distinct_titles`."""
         return unique_title(self.name, self.model)
 
     @property
-    def ran_on(self) -> str:
-        """The device for people: ``AUTO → CPU`` where another one was asked for."""
-        same = self.device == self.device_asked
-        return self.device if same else f"{self.device_asked} → {self.device}"
+    def device_label(self) -> str:
+        """Display name of the device: ``AUTO → CPU`` if another one was requested."""
+        same = self.device == self.device_requested
+        return self.device if same else f"{self.device_requested} → {self.device}"
 
     @property
     def order(self) -> tuple[str, str, str, str, int, str, str]:
-        """Sorts subjects as charts and lists show them: the highest precision first."""
+        """Sort key for charts and lists: the highest precision first."""
         known = self.precision in _PRECISIONS
         place = _PRECISIONS.index(self.precision) if known else len(_PRECISIONS)
-        return (
-            self.name,
-            self.host,
-            self.ran_on,
-            self.runtime,
-            place,
-            self.precision,
-            self.weights,
-        )
+        what = (place, self.precision, self.weights)
+        return (self.name, self.host, self.device_label, self.runtime, *what)
 
 
 @dataclass(frozen=True)
 class Range:
-    """A figure with its spread."""
+    """A figure and its spread."""
 
     median: float
     low: float
@@ -131,19 +124,19 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One thing to draw. Figures are None where they are not known; bytes, seconds and tokens."""
+    """One configuration to draw. Unknown figures are None. Units: bytes, seconds and tokens."""
 
     id: str
-    """Of the measurement; of a group of answers, words made of its configuration."""
+    """Id of the measurement; for a group of answers, built from its configuration."""
     subject: Subject
     when: datetime
-    """UTC; of a group of answers, the newest."""
+    """UTC; for a group of answers, the newest."""
     n: int
-    """Timed answers behind the figures; of a measurement that is not complete, those asked for."""
+    """Number of timed answers; for an incomplete measurement, the requested number."""
     complete: bool = True
-    """Whether all answers that were asked for are behind the figures."""
+    """Whether the figures include all requested answers."""
     prompt_tokens: int | None
-    """Of answers, the median."""
+    """For answers, the median."""
     decode: Range | None
     """Tokens/s."""
     ttft_ms: Range | None
@@ -161,29 +154,29 @@ class Point:
     disk_bytes: int | None = None
     quality: Quality | None = None
     conditions: str = ""
-    """Execution and KV cache precision, threads and new tokens, for hover details."""
+    """Execution and KV cache precision, threads and new tokens, for the hover text."""
 
     @property
     def measured(self) -> bool:
-        """Whether a benchmark gave it, here or on another machine."""
+        """Whether this is a benchmark measurement, of this or another machine."""
         return self.subject.source is not PointSource.ANSWERS
 
     @property
     def answers(self) -> str:
-        """How many timed answers are behind the figures, in words."""
+        """Number of timed answers, as text."""
         counted = f"{self.n:,} timed {'answer' if self.n == 1 else 'answers'}"
         return counted if self.complete else f"fewer than {counted}"
 
     @property
     def memory(self) -> int | None:
-        """Private and file-backed memory together."""
+        """Private plus file-backed memory."""
         if self.memory_private is None or self.memory_file_backed is None:
             return None
         return self.memory_private + self.memory_file_backed
 
     @property
     def ceiling(self) -> float | None:
-        """Tokens/s at which the memory's read bandwidth would be used up; None where MBU is."""
+        """Tokens/s that would use the whole read bandwidth of the memory; None if MBU is None."""
         if self.mbu is None or not self.bandwidth or not self.bytes_per_token:
             return None
         return self.bandwidth / self.bytes_per_token
@@ -191,24 +184,24 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class PointFilter:
-    """What a person asked for; an empty choice takes everything."""
+    """Filter settings; an empty selection matches everything."""
 
     models: tuple[str, ...] = ()
-    """As :attr:`Subject.name` or :attr:`Subject.marked_name` has them."""
+    """Values of :attr:`Subject.name` or :attr:`Subject.name_with_key`."""
     precisions: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     """Devices used."""
     runtimes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
-    """As :attr:`Subject.host` or :attr:`Subject.machine` has them."""
+    """Values of :attr:`Subject.host` or :attr:`Subject.machine`."""
     since: date | None = None
-    """The first day (UTC) that counts."""
+    """First day (UTC)."""
     contended: bool = False
-    """Whether figures taken while anything else ran are shown, marked."""
+    """Whether figures measured while busy are shown (marked)."""
 
-    def takes(self, subject: Subject, when: datetime | date | None = None) -> bool:
-        """Whether figures of this subject and time are shown; without a time, those of any."""
+    def matches(self, subject: Subject, when: datetime | date | None = None) -> bool:
+        """Return whether figures of this subject and time are shown; None means any time."""
         if subject.contended and not self.contended:
             return False
         day = when.astimezone(UTC).date() if isinstance(when, datetime) else when
@@ -216,23 +209,23 @@ class PointFilter:
             return False
         if self.hosts and subject.host not in self.hosts and subject.machine not in self.hosts:
             return False
-        names = {subject.name, subject.marked_name}
+        names = {subject.name, subject.name_with_key}
         if self.models and names.isdisjoint(self.models):
             return False
         return all(
-            value in asked
-            for asked, value in (
+            value in selected
+            for selected, value in (
                 (self.precisions, subject.precision),
                 (self.devices, subject.device),
                 (self.runtimes, subject.runtime),
                 (self.sources, subject.source.value),
             )
-            if asked
+            if selected
         )
 
 
 def last_days(count: int) -> date:
-    """The first of the last ``count`` days (UTC), today included."""
+    """Return the first of the last ``count`` days (UTC), including today."""
     return utc_now().date() - timedelta(days=count - 1)
 
 
@@ -240,11 +233,11 @@ def last_days(count: int) -> date:
 
 
 def subject_of(measurement: Measurement) -> Subject:
-    """What a measurement measured, whatever became of it."""
+    """Return the subject of a measurement in any state."""
     what, figures = measurement.configuration, measurement.figures
     imported = measurement.imported_at is not None
     device = ", ".join(measurement.devices_used) or what.device
-    spelled_out = device.startswith(f"{what.device}.")  # OpenVINO's name of GPU is GPU.0
+    same_device = device.startswith(f"{what.device}.")  # OpenVINO reports GPU as GPU.0
     model = what.model if what.random_weights else recorded_name(what.model, what.source)
     return Subject(
         source=PointSource.IMPORTED if imported else PointSource.BENCHMARK,
@@ -254,7 +247,7 @@ def subject_of(measurement: Measurement) -> Subject:
         precision=what.precision,
         weights=measurement.weights or precision_label(what.precision),
         device=device,
-        device_asked=device if spelled_out else what.device,
+        device_requested=device if same_device else what.device,
         runtime=what.runtime,
         host=measurement.host.name,
         host_cpu=measurement.host.cpu,
@@ -263,12 +256,12 @@ def subject_of(measurement: Measurement) -> Subject:
 
 
 def time_of(measurement: Measurement) -> datetime:
-    """When it was measured; when it was planned, before that."""
+    """Return when it was measured, or planned if it has not started."""
     return measurement.ended_at or measurement.started_at or measurement.created_at
 
 
 def point_of(measurement: Measurement) -> Point | None:
-    """The point of a measurement; None as long as it has no figures."""
+    """Return the point of a measurement; None if it has no figures yet."""
     figures = measurement.figures
     if figures is None:
         return None
@@ -316,9 +309,9 @@ def _conditions(measurement: Measurement) -> str:
 
 
 def subject_of_run(row: RunRow | FigureRow) -> Subject:
-    """What an answer of the pages, the API or the command line was given by.
+    """Return the subject of an answer of the pages, the API or the command line.
 
-    Answers asked on AUTO and on the device that it took are of the same conditions.
+    Answers requested on AUTO have the same conditions as those on the device that AUTO selected.
     """
     device = ", ".join(row.devices_used or ()) or row.device
     model = recorded_name(row.model)
@@ -330,7 +323,7 @@ def subject_of_run(row: RunRow | FigureRow) -> Subject:
         precision=row.precision,
         weights=row.weights or precision_label(row.precision),
         device=device,
-        device_asked=device,
+        device_requested=device,
         runtime=row.runtime,
         host=row.host_name,
         host_cpu=row.host_cpu,
@@ -338,13 +331,13 @@ def subject_of_run(row: RunRow | FigureRow) -> Subject:
     )
 
 
-# Choosing among points
+# Selecting points
 
 
-def machines_told_apart(subjects: Iterable[Subject]) -> dict[Subject, Subject]:
-    """Those whose machine is one of several of the same name, with its processor in the name.
+def distinct_hosts(subjects: Iterable[Subject]) -> dict[Subject, Subject]:
+    """Return subjects whose host name is used by several machines, with the processor added to it.
 
-    Machines of a cloud are often all called the same, and their figures are not to be mixed.
+    Cloud machines often have the same name, but their figures must not be mixed.
     """
     found = set(subjects)
     processors: defaultdict[str, set[str]] = defaultdict(set)
@@ -357,55 +350,56 @@ def machines_told_apart(subjects: Iterable[Subject]) -> dict[Subject, Subject]:
     }
 
 
-def models_told_apart(subjects: Iterable[Subject]) -> dict[Subject, Subject]:
-    """Those whose model is one of several of the same name on a machine, with its key in the title.
+def distinct_titles(subjects: Iterable[Subject]) -> dict[Subject, Subject]:
+    """Return subjects whose title is used by several models of a machine, with the key added to it.
 
-    Folders are often called alike. Random weights are what their name says, and of servers
-    elsewhere each is a device of its own.
+    Folders often have the same name. Random weights and models of remote servers are not renamed:
+    the name of random weights is unambiguous, and each server is a separate device.
     """
     found = {each for each in subjects if not each.random and not is_remote(each.model)}
     models: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for subject in found:
         models[subject.name, subject.host].add(subject.model)
     return {
-        subject: replace(subject, title=subject.marked_name)
+        subject: replace(subject, title=subject.name_with_key)
         for subject in found
         if len(models[subject.name, subject.host]) > 1
     }
 
 
 def latest(points: Iterable[Point]) -> list[Point]:
-    """Of each configuration the newest point only, as lists and charts show them.
+    """Return the newest point of each configuration, in the order of lists and charts.
 
-    Quality is the weights', not the run's: a measurement without it has that of an earlier one.
+    Quality depends on the weights, not on the run: a measurement without quality gets the newest
+    known one.
     """
     newest: dict[tuple[object, ...], Point] = {}
-    judged: dict[Subject, Point] = {}
+    with_quality: dict[Subject, Point] = {}
     for point in points:
         key = (point.subject, point.prompt_tokens if point.measured else None)
         if key not in newest or point.when > newest[key].when:
             newest[key] = point
         if point.quality is not None:
-            calm = replace(point.subject, contended=False)
-            if calm not in judged or point.when > judged[calm].when:
-                judged[calm] = point
+            subject = replace(point.subject, contended=False)
+            if subject not in with_quality or point.when > with_quality[subject].when:
+                with_quality[subject] = point
     return sorted(
-        (_with_quality(point, judged) for point in newest.values()),
+        (_add_quality(point, with_quality) for point in newest.values()),
         key=lambda point: (*point.subject.order, point.prompt_tokens or 0),
     )
 
 
-def _with_quality(point: Point, judged: Mapping[Subject, Point]) -> Point:
-    found = judged.get(replace(point.subject, contended=False))
+def _add_quality(point: Point, with_quality: Mapping[Subject, Point]) -> Point:
+    found = with_quality.get(replace(point.subject, contended=False))
     if point.quality is not None or not point.measured or found is None:
         return point
     return replace(point, quality=found.quality)
 
 
 def pareto(points: Iterable[Point]) -> list[Point]:
-    """The points that no other beats in both memory and decode rate, by rising memory.
+    """Return the Pareto front of memory and decode rate, by ascending memory.
 
-    Points without one of the two are left out; of equals, the first stays.
+    Points without memory or decode rate are left out; of equal points, the first is kept.
     """
     known = [point for point in points if point.memory is not None and point.decode is not None]
     front: list[Point] = []

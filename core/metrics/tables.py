@@ -1,4 +1,4 @@
-"""Measurements as a table: CSV for sheets and programs, Markdown to read and to publish."""
+"""Measurements as tables: CSV for spreadsheets and programs, Markdown to publish."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from core.markdown import code_span
 from core.metrics.rows import subject_of
 from core.units import bytes_text, int4_text
 
-_ACTIVE = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""With what a cell begins that spreadsheets take for a formula, or that hides one."""
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""First characters of cells that spreadsheets treat as a formula, or that can hide one."""
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9-]+(\.\d+)?")
-"""What is nothing but text in Markdown."""
+"""Names without special meaning in Markdown."""
 
 _NONE = "—"
 
 
 def spreadsheet_text(text: str) -> str:
-    """The text so that a spreadsheet shows it instead of running it as a formula.
+    """Return the text so that a spreadsheet shows it instead of evaluating it as a formula.
 
-    An apostrophe in front, as OWASP's page on CSV injection advises.
+    Adds a leading apostrophe, as OWASP's page on CSV injection recommends.
     """
-    return f"'{text}" if text.lstrip(" ").startswith(_ACTIVE) else text
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA_STARTS) else text
 
 
 # CSV
 
 
 def to_csv(measurements: Sequence[Measurement]) -> str:
-    """One row a measurement, failed ones among them; units stand in the columns' names."""
+    """Return one row per measurement, including failed ones; column names contain the units."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _CSV_COLUMNS)
     writer.writeheader()
@@ -64,11 +64,11 @@ def _cell(value: Any) -> Any:
 _Read = Callable[[Measurement], Any]
 
 
-def _own(name: str) -> _Read:
+def _field(name: str) -> _Read:
     return lambda measurement: getattr(measurement, name)
 
 
-def _asked(name: str) -> _Read:
+def _configured(name: str) -> _Read:
     return lambda measurement: getattr(measurement.configuration, name)
 
 
@@ -114,7 +114,7 @@ _UNITS = {
     "memory_file_backed_bytes": "memory_file_backed_after_first_generate_bytes",
     "mbu": "mbu_share_of_1",
 }
-"""Columns of the figures whose field does not say it all."""
+"""Column names of figures whose field name lacks the unit or the statistic."""
 
 
 def _figure_columns() -> dict[str, _Read]:
@@ -124,41 +124,41 @@ def _figure_columns() -> dict[str, _Read]:
             stem = field.name.removesuffix("_ms")
             for part in fields(Spread):
                 columns[f"{stem}_{part.name}_ms"] = _spread(field.name, part.name)
-        elif field.name != "answers":  # all are counted among the conditions
+        elif field.name != "answers":  # see the column timed_answers
             columns[_UNITS.get(field.name, field.name)] = _figure(field.name)
     return columns
 
 
 _CSV_COLUMNS: dict[str, _Read] = {
-    "id": _own("id"),
-    "sweep": _own("sweep"),
+    "id": _field("id"),
+    "sweep": _field("sweep"),
     "state": lambda measurement: measurement.state.value,
-    "error": _own("error"),
-    "model": _asked("model"),
+    "error": _field("error"),
+    "model": _configured("model"),
     "title": lambda measurement: subject_of(measurement).name,
-    "source": _asked("source"),
-    "random_weights": _asked("random_weights"),
-    "precision": _asked("precision"),
-    "weights": _own("weights"),
+    "source": _configured("source"),
+    "random_weights": _configured("random_weights"),
+    "precision": _configured("precision"),
+    "weights": _field("weights"),
     **{f"int4_{field.name}": _int4(field.name) for field in fields(Int4Weights)},
-    "execution_precision": _own("execution_precision"),
-    "kv_precision": _own("kv_precision"),
-    "device": _asked("device"),
+    "execution_precision": _field("execution_precision"),
+    "kv_precision": _field("kv_precision"),
+    "device": _configured("device"),
     "devices_used": lambda measurement: " ".join(measurement.devices_used),
-    "runtime": _asked("runtime"),
-    "hints": _as_json(_asked("hints")),
-    "threads": _own("threads"),
-    "prompt_tokens": _asked("prompt_tokens"),
-    "new_tokens": _asked("new_tokens"),
-    "repeats": _asked("repeats"),
+    "runtime": _configured("runtime"),
+    "hints": _as_json(_configured("hints")),
+    "threads": _field("threads"),
+    "prompt_tokens": _configured("prompt_tokens"),
+    "new_tokens": _configured("new_tokens"),
+    "repeats": _configured("repeats"),
     "timed_answers": _answers,
     "rounds": lambda measurement: len(measurement.rounds),
     **_figure_columns(),
-    "disk_bytes": _own("disk_bytes"),
-    "weight_bytes": _own("weight_bytes"),
+    "disk_bytes": _field("disk_bytes"),
+    "weight_bytes": _field("weight_bytes"),
     **{f"quality_{field.name}": _quality(field.name) for field in fields(Quality)},
     **{f"host_{field.name}": _host(field.name) for field in fields(Host)},
-    "versions": _as_json(_own("versions")),
+    "versions": _as_json(_field("versions")),
     "created_at": _time("created_at"),
     "started_at": _time("started_at"),
     "ended_at": _time("ended_at"),
@@ -170,9 +170,9 @@ _CSV_COLUMNS: dict[str, _Read] = {
 
 
 def to_markdown(measurements: Sequence[Measurement]) -> str:
-    """A table for a README, why what failed did, and under which conditions all was measured.
+    """Return a table for a README, with the errors and the conditions below it.
 
-    Names stand in code where they are more than a word, so that nothing in them is active.
+    Names that are more than a plain word are code spans, so that their Markdown has no effect.
     """
     columns = _markdown_columns(several=len({row.host.name for row in measurements}) > 1)
     lines = [list(columns), ["---"] * len(columns)]
@@ -183,7 +183,7 @@ def to_markdown(measurements: Sequence[Measurement]) -> str:
 
 
 def _markdown_columns(*, several: bool) -> dict[str, Callable[[Measurement], str]]:
-    """Head to cell; the host is told only where there are several."""
+    """Map each header to its cell; the host is included only if there are several."""
     host = {"Host": lambda row: _name(row.host.name)} if several else {}
     return host | {
         "Model": lambda row: _name(subject_of(row).name),
@@ -204,17 +204,17 @@ def _markdown_columns(*, several: bool) -> dict[str, Callable[[Measurement], str
 
 
 def _device(row: Measurement) -> str:
-    """The device asked for, and the one used where that is another."""
-    asked, used = row.configuration.device, ", ".join(row.devices_used)
-    return _name(asked) if used in ("", asked) else f"{_name(asked)} ({_name(used)})"
+    """Return the requested device, followed by the used one if it differs."""
+    requested, used = row.configuration.device, ", ".join(row.devices_used)
+    return _name(requested) if used in ("", requested) else f"{_name(requested)} ({_name(used)})"
 
 
 def _decode(row: Measurement) -> str:
-    """The rate with its range, or what became of the measurement instead."""
+    """Return the rate with its range, or the state of the measurement if it has no figures."""
     figures = row.figures
     if figures is None:
         return row.state.value
-    marks = ["contended"] if figures.contended else []
+    marks = ["measured while busy"] if figures.contended else []
     if row.state is not MeasurementState.DONE:
         marks.append(f"{row.state.value} after {_answers(row)} of {row.configuration.repeats}")
     rate = _NONE
@@ -246,7 +246,7 @@ def _quality_text(row: Measurement) -> str:
 
 
 def _notes(measurements: Sequence[Measurement]) -> list[str]:
-    """What the table leaves open: reasons of failures, and what the marks mean."""
+    """Return errors of failed measurements and explanations of the marks."""
     lines = [
         f"{_name(subject_of(row).name)} {_name(subject_of(row).weights)}, "
         f"{row.configuration.prompt_tokens:,} prompt tokens: {code_span(row.error)}"
@@ -254,26 +254,26 @@ def _notes(measurements: Sequence[Measurement]) -> list[str]:
         if row.error
     ]
     if any(row.configuration.random_weights for row in measurements):
-        lines.append("Random weights: speed and size of the architecture without its knowledge.")
+        lines.append("Random weights: only speed and size of the architecture are meaningful.")
     if any(row.figures is not None and row.figures.contended for row in measurements):
         lines.append(
-            "Contended: something else of note ran meanwhile, or the host kept the processor's "
-            "cores apart; not comparable."
+            "Measured while busy: other work ran at the same time, or core-to-core latency was "
+            "high; not comparable."
         )
     apart = [f.answers_apart for row in measurements if (f := row.figures) is not None]
     if any(apart):
         lines.append(
-            f"{sum(apart):,} answers more, during which the host had moved the processor's cores "
-            "apart, are left out."
+            f"{sum(apart):,} more answers with high core-to-core latency (cores apart) are left "
+            "out."
         )
     return lines
 
 
 def _conditions(measurements: Sequence[Measurement]) -> list[str]:
-    """Under which conditions the rows with figures came about, each said once."""
+    """Return the conditions of the rows with figures, without duplicates."""
     measured = [row for row in measurements if row.figures is not None]
-    said = (_machine, _compression, _execution, _method, _versions)
-    lines = [line for say in said for row in measured if (line := say(row))]
+    parts = (_machine, _compression, _execution, _method, _versions)
+    lines = [line for part in parts for row in measured if (line := part(row))]
     if days := sorted({f"{row.started_at or row.created_at:%Y-%m-%d}" for row in measured}):
         lines.append(f"Measured on {', '.join(days)} (UTC).")
     return list(dict.fromkeys(lines))
@@ -283,7 +283,7 @@ def _machine(row: Measurement) -> str:
     host = row.host
     bandwidth = ""
     if host.bandwidth_bytes_per_s is not None:
-        bandwidth = f", read bandwidth {host.bandwidth_bytes_per_s / 1e9:.1f} GB/s as measured"
+        bandwidth = f", measured read bandwidth {host.bandwidth_bytes_per_s / 1e9:.1f} GB/s"
     return (
         f"Host {_name(host.name)}: {code_span(host.cpu)}, {host.cores} logical processors, "
         f"{bytes_text(host.memory_bytes)} of memory, {code_span(host.os)}{bandwidth}."
@@ -291,30 +291,30 @@ def _machine(row: Measurement) -> str:
 
 
 def _compression(row: Measurement) -> str | None:
-    asked = row.configuration
+    what = row.configuration
     if row.int4 is None:
         return None
-    place = f"{_name(subject_of(row).name)} in INT4 on {_name(asked.device)}"
+    place = f"{_name(subject_of(row).name)} in INT4 on {_name(what.device)}"
     return f"{place}: weights {int4_text(**asdict(row.int4))}."
 
 
 def _execution(row: Measurement) -> str:
-    asked = row.configuration
+    what = row.configuration
     parts = [f"executed in {_name(row.execution_precision or 'unknown')}"]
     if row.kv_precision is not None:
         parts.append(f"KV cache in {_name(row.kv_precision)}")
     if row.threads is not None:
         parts.append(f"{row.threads} threads")
-    place = f"{_name(subject_of(row).weights)} on {_name(asked.device)}, {_name(asked.runtime)}"
+    place = f"{_name(subject_of(row).weights)} on {_name(what.device)}, {_name(what.runtime)}"
     return f"{place}: {', '.join(parts)}."
 
 
 def _method(row: Measurement) -> str:
-    asked = row.configuration
-    processes = f", over {len(row.rounds)} fresh processes" if row.rounds else ""
+    what = row.configuration
+    processes = f" in {len(row.rounds)} new processes" if row.rounds else ""
     return (
-        f"Greedy answers of exactly {asked.new_tokens} tokens, at least {asked.repeats} timed ones "
-        f"for each row{processes}."
+        f"Greedy answers of exactly {what.new_tokens} tokens, at least {what.repeats} timed "
+        f"answers per row{processes}."
     )
 
 
@@ -324,7 +324,7 @@ def _versions(row: Measurement) -> str:
 
 
 def _name(text: str) -> str:
-    """A name as it is where it is a plain word, otherwise in code, fit for a table's cell."""
+    """Return a plain word unchanged, and any other name as a code span for a table cell."""
     return text if _PLAIN_WORD.fullmatch(text) else code_span(text).replace("|", r"\|")
 
 

@@ -1,12 +1,12 @@
-"""How soon the Metrics page shows its charts where 100 000 answers are stored.
+"""Time until the Metrics page shows its charts with 100,000 stored answers.
 
-Minutes long, and only worth anything on a quiet machine, so not collected with the others:
-``python -m pytest -s -n 0`` and this file's name. Each figure is the median of several visits, in
-milliseconds from the click, or from the start of the navigation, to the time at which the charts
-are drawn: those that are seen without scrolling, and all of them.
+Takes minutes and needs an idle machine, so it is not collected with the other tests; run
+``python -m pytest -s -n 0`` with this file's name. Each figure is the median of several visits, in
+milliseconds from the click or the start of the navigation until the charts are drawn: those visible
+without scrolling, and all.
 
-The browser's cache is warm, as it is for whoever was here before. The same page with ten answers
-tells what of it is the browser's own: loading Streamlit's program and plotly, and drawing.
+The browser's cache is warm, as on repeated visits. The same page with ten answers shows the share
+of the browser: loading Streamlit's scripts and plotly, and drawing.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from tests.metrics.row_samples import a_host, a_measurement, a_quality
 VISITS = 5
 CHARTS = 7
 PATIENCE_S = 60.0
-BAR_MS = 2000
-"""In which a person who clicks sees the charts, on two cores with nothing else to do."""
-LOOKED_MS = 5000
-"""That a person has been on the first page: plotly is loaded when nothing changes there."""
+MAX_MS = 2000
+"""Maximum time from the click to visible charts, on two idle cores."""
+FIRST_PAGE_MS = 5000
+"""Time on the first page before the click; plotly is preloaded while nothing changes there."""
 QUIET_MS = 1000
-"""Without a change in any chart: then all is drawn."""
+"""Drawing is finished after this time without a change in any chart."""
 WATCH = """{
 const seen = (window.__charts = {start: 0, visible: 0, all: 0, last: 0});
 const drawn = (chart) => chart.querySelector(".cartesianlayer .xtick");
@@ -66,8 +66,8 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A server's home, and what a browser keeps of its program."""
+class Site:
+    """Home folder and port of a server, and a browser context with its cache."""
 
     home: Path
     port: int
@@ -79,9 +79,9 @@ class Place:
 
 
 @pytest.fixture(scope="module", params=[100_000, 10], ids=["100 000 answers", "10 answers"])
-def place(
+def site(
     request: pytest.FixtureRequest, browser: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
+) -> Iterator[Site]:
     home = tmp_path_factory.mktemp("many")
     (home / "paddock").mkdir()
     runs = RunStore.open(Settings(home=home / "paddock"))
@@ -106,21 +106,21 @@ def place(
     context = browser.new_context(viewport=VIEWPORT)
     context.set_default_timeout(ACTION_MS)
     context.add_init_script(WATCH)
-    yield Place(home, free_port(), context)
+    yield Site(home, free_port(), context)
     context.close()
 
 
-def answer(place: Place) -> None:
-    """Another process records an answer that ends now."""
-    runs = RunStore.open(Settings(home=place.home / "paddock"))
+def answer(site: Site) -> None:
+    """Record an answer that ends now, as another process."""
+    runs = RunStore.open(Settings(home=site.home / "paddock"))
     start, result = some_run(random.Random(), utc_now())
-    begun = utc_now() - timedelta(seconds=5)
-    runs.add(replace(start, started_at=begun), replace(result, ended_at=utc_now()))
+    started = utc_now() - timedelta(seconds=5)
+    runs.add(replace(start, started_at=started), replace(result, ended_at=utc_now()))
     runs.close()
 
 
 def watch(page: Any) -> Visit:
-    """Wait until all is drawn and say when it was."""
+    """Wait until all charts are drawn and return the times."""
 
     def settled() -> dict[str, float] | None:
         seen = page.evaluate("({...__charts, now: performance.now()})")
@@ -131,21 +131,21 @@ def watch(page: Any) -> Visit:
     return Visit(visible - seen["start"], seen["all"] - seen["start"])
 
 
-def load(place: Place) -> Visit:
-    """Open the page by its address."""
-    page = place.context.new_page()
-    page.goto(f"{place.url}/metrics")
+def load(site: Site) -> Visit:
+    """Open the page by its URL."""
+    page = site.context.new_page()
+    page.goto(f"{site.url}/metrics")
     visit = watch(page)
     page.close()
     return visit
 
 
-def click(place: Place, before: Callable[[], None] = lambda: None) -> Visit:
-    """Open the page from the first one, where a person has looked around."""
-    page = place.context.new_page()
-    page.goto(f"{place.url}/instruct")
+def click(site: Site, before: Callable[[], None] = lambda: None) -> Visit:
+    """Open the page with a click on the first page, after some time there."""
+    page = site.context.new_page()
+    page.goto(f"{site.url}/instruct")
     page.get_by_role("textbox", name="Instruction", exact=True).wait_for()
-    page.wait_for_timeout(LOOKED_MS)
+    page.wait_for_timeout(FIRST_PAGE_MS)
     before()
     page.get_by_role("link", name="Metrics").first.click()
     visit = watch(page)
@@ -153,27 +153,27 @@ def click(place: Place, before: Callable[[], None] = lambda: None) -> Visit:
     return visit
 
 
-def told(name: str, visits: list[Visit]) -> Visit:
-    middle = Visit(median(v.visible for v in visits), median(v.all for v in visits))
-    print(f"\n{name}: visible {middle.visible:.0f} ms, all {middle.all:.0f} ms, of {visits}")
-    return middle
+def report(name: str, visits: list[Visit]) -> Visit:
+    medians = Visit(median(v.visible for v in visits), median(v.all for v in visits))
+    print(f"\n{name}: visible {medians.visible:.0f} ms, all {medians.all:.0f} ms, of {visits}")
+    return medians
 
 
-def test_the_charts_of_very_many_answers_are_soon_there(place: Place) -> None:
+def test_the_charts_of_very_many_answers_are_shown_quickly(site: Site) -> None:
     first = []
     for _ in range(VISITS):
-        with serving("streamlit_app.py", place.home, port=place.port):
-            first.append(load(place))
-    told("first visit after the start, by its address", first[1:])
-    with serving("streamlit_app.py", place.home, port=place.port):
-        load(place)
+        with serving("streamlit_app.py", site.home, port=site.port):
+            first.append(load(site))
+    report("first visit after the start, by URL", first[1:])
+    with serving("streamlit_app.py", site.home, port=site.port):
+        load(site)
         seen = []
-        for name, before in (("after a new answer", answer), ("nothing new", lambda place: None)):
+        for name, before in (("after a new answer", answer), ("nothing new", lambda site: None)):
             visits = []
             for _ in range(VISITS):
-                before(place)
-                visits.append(load(place))
-            told(f"{name}, by its address", visits)
-            clicks = [click(place, lambda: before(place)) for _ in range(VISITS)]  # noqa: B023
-            seen.append(told(f"{name}, by a click", clicks))
-    assert all(visit.visible <= BAR_MS for visit in seen)
+                before(site)
+                visits.append(load(site))
+            report(f"{name}, by URL", visits)
+            clicks = [click(site, lambda: before(site)) for _ in range(VISITS)]  # noqa: B023
+            seen.append(report(f"{name}, by click", clicks))
+    assert all(visit.visible <= MAX_MS for visit in seen)

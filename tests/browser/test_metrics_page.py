@@ -1,4 +1,4 @@
-"""The Metrics page in a browser: a benchmark from the empty page, its charts, its files."""
+"""The Metrics page in a browser: a benchmark from the empty page, charts, files."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ window.places = {};
   requestAnimationFrame(look);
 })();
 """
-"""Notes where each button of the benchmark stands from left to right, as often as it is drawn."""
+"""Records the horizontal positions of each benchmark button, in every animation frame."""
 WORK_MS = 240_000
-"""How long a benchmark step may take where the machine is busy with other tests."""
+"""Timeout of a benchmark step on a machine that also runs other tests."""
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """Starts the app on a home of its own and gives its address."""
+    """Start the app with a new home folder and return its URL."""
     with ExitStack() as running:
         yield lambda: running.enter_context(serving("streamlit_app.py", tmp_path))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[MeasurementStore]:
-    """The measurements of that home."""
+    """The measurement store of that home folder."""
     home = tmp_path / "paddock"
     home.mkdir(exist_ok=True)
     runs = RunStore.open(Settings(home=home))
@@ -97,7 +97,7 @@ def test_a_small_benchmark_from_the_empty_page(
     page = screen.page
     screen.button("Run a two-minute benchmark").wait_for()
 
-    # One model in one precision, started from the set-up.
+    # One model in one precision, started from the setup.
     page.get_by_text("Run a benchmark", exact=True).click()
     set_up = page.locator(".st-key-set_up")
     set_up.get_by_role("button", name="Paddock Llama").or_(
@@ -113,7 +113,7 @@ def test_a_small_benchmark_from_the_empty_page(
     set_up.get_by_text("2 measurements, about").wait_for()
     set_up.get_by_role("button", name="Start the benchmark").click()
 
-    # It can be cancelled, at once, and gone on with; no button moves away from under the mouse.
+    # It can be cancelled immediately and resumed; no button moves while it is shown.
     panel(screen).get_by_text("of 2 measured").wait_for()
     page.evaluate(NOTE_PLACES)
     panel(screen).get_by_role("button", name="Cancel").click()
@@ -124,8 +124,8 @@ def test_a_small_benchmark_from_the_empty_page(
     assert {"Cancel", "Resume"} <= {name for name, *_ in places}
     assert [found for found in places if len(found) > 2 and found[0] != "Dismiss"] == []
 
-    # What it measured is there, though the tests' own work may have contended with it.
-    page.get_by_text("Contended too", exact=True).click()
+    # The results are shown; the work of the tests may have marked them as measured while busy.
+    page.get_by_text("Include measured while busy", exact=True).click()
     chart(screen, "Decode rate: tokens/s").get_by_text("INT8").first.wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Export").click()
@@ -135,7 +135,7 @@ def test_a_small_benchmark_from_the_empty_page(
     assert all(row.figures and row.figures.decode_tokens_per_s for row in rows)
 
 
-def test_the_filter_stays_in_the_link(
+def test_the_filter_is_kept_in_the_url(
     serve: Callable[[], str], open_screen: Callable[..., Screen], store: MeasurementStore
 ) -> None:
     for row in some():
@@ -145,7 +145,7 @@ def test_the_filter_stays_in_the_link(
     screen.button("Filter").click()
     pills = screen.page.get_by_test_id("stPopoverBody")
     pills.get_by_text("INT4", exact=True).click()
-    eventually(lambda: "precisions=int4" in screen.url, "the link follows", WORK_MS / 1000)
+    eventually(lambda: "precisions=int4" in screen.url, "the URL is updated", WORK_MS / 1000)
     chart(screen, "Decode rate: tokens/s").get_by_text("FP16").first.wait_for(state="detached")
     screen.page.keyboard.press("Escape")
     again = open_patiently(open_screen, screen.url)
@@ -153,7 +153,7 @@ def test_the_filter_stays_in_the_link(
     chart(again, "Decode rate: tokens/s").get_by_text("FP16").wait_for(state="detached")
 
 
-def test_another_machines_file_is_charted_beside_ones_own(
+def test_an_imported_file_is_charted_beside_local_measurements(
     serve: Callable[[], str],
     open_screen: Callable[..., Screen],
     store: MeasurementStore,

@@ -1,4 +1,4 @@
-"""The Models page in Chromium: convert and watch, try it, fetch from a hub, a narrow window."""
+"""The Models page in Chromium: conversion, download, narrow window."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
 WORK_MS = 240_000
-"""For a conversion, on a machine that has other things to do."""
+"""Timeout of a conversion on a machine that also runs other tests."""
 TOKEN = "hf_aTokenThatNobodyMaySee"
 STAGES = re.compile("Export|Compress|Check|Save")
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Starts a fresh app and gives its address.
+    """Start a new app and return its URL.
 
     Ask for it before the fixture that opens pages: these are then closed before the app ends.
     """
@@ -40,7 +40,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def open_patiently(open_screen: Callable[..., Screen]) -> Callable[..., Screen]:
-    """Opens pages that wait as long as a conversion may take."""
+    """Open pages with a timeout for conversions."""
 
     def open_it(url: str, **options: object) -> Screen:
         screen = open_screen(url, **options)
@@ -59,30 +59,30 @@ def card(screen: Screen, key: str) -> Locator:
 
 
 def settled(screen: Screen) -> None:
-    """Wait until a task that has ended is drawn as such, and the page with it."""
+    """Wait until a finished task and the page are drawn."""
     tasks(screen).get_by_text("elapsed").wait_for(state="detached")
     screen.page.get_by_test_id("stStatusWidget").wait_for(state="detached")
     screen.page.wait_for_timeout(1000)
 
 
 def start(screen: Screen, key: str, precision: str, verb: str = "Convert to") -> None:
-    """Choose a precision in the open card of a model and press the button."""
+    """Select a precision in the open card of a model and click the button."""
     where = card(screen, key)
     where.get_by_role("radio", name=precision).click()
     where.get_by_role("button", name=f"{verb} {precision}").click()
 
 
-def test_convert_watch_try_and_delete(
+def test_convert_try_and_delete(
     serve: Callable[..., str], open_patiently: Callable[..., Screen]
 ) -> None:
     app = serve()
     screen = open_patiently(f"{app}/models")
     card(screen, "paddock-neox").get_by_text("Details").click()
-    card(screen, "paddock-neox").get_by_text("What it will take here").wait_for()
-    eventually(lambda: "open=paddock-neox" in screen.url, "the link says so", WORK_MS / 1000)
+    card(screen, "paddock-neox").get_by_text("Requirements on this machine").wait_for()
+    eventually(lambda: "open=paddock-neox" in screen.url, "the URL is updated", WORK_MS / 1000)
     start(screen, "paddock-neox", "INT4")
 
-    # It can be watched, left and found again, here and in another tab.
+    # Its progress is shown, also after leaving the page and in another tab.
     tasks(screen).get_by_text("elapsed").wait_for()
     tasks(screen).get_by_text(STAGES).first.wait_for()
     screen.go_to("Account")
@@ -93,7 +93,7 @@ def test_convert_watch_try_and_delete(
     tasks(other).get_by_text("Convert Paddock NeoX").first.wait_for()
     tasks(screen).get_by_text("done in").wait_for()
 
-    # What became of it.
+    # The result.
     result = screen.page.locator(".st-key-stored_paddock-neox_int4")
     result.wait_for()
     shown = screen.text_of(result)
@@ -111,20 +111,20 @@ def test_convert_watch_try_and_delete(
     assert screen.answer_text()
     assert "INT4" in screen.text_of(screen.figures)
 
-    # It is in memory now, idle, and can be deleted all the same.
+    # It is loaded now, but idle, and can be deleted.
     screen.go_to("Models")
     screen.page.locator(".st-key-in_memory").wait_for()
     result.get_by_role("button", name="Delete").click()
     screen.page.get_by_text("This frees").wait_for()
     screen.page.get_by_role("button", name="Delete it").click()
-    screen.page.get_by_text("are free again").wait_for()
+    screen.page.get_by_text(" freed.").wait_for()
     result.wait_for(state="detached")
 
 
-def test_a_link_to_another_model_wins_over_the_one_in_use(
+def test_a_link_to_another_model_replaces_the_selected_one(
     serve: Callable[..., str], open_patiently: Callable[..., Screen], tmp_path: Path
 ) -> None:
-    """The session has the Instruct page set to something else when **Try it** is followed."""
+    """The Instruct page of the session has another model selected when **Try it** is clicked."""
     from core.catalogue import Precision
     from core.settings import Settings
     from core.store import ModelStore
@@ -140,11 +140,11 @@ def test_a_link_to_another_model_wins_over_the_one_in_use(
     screen.page.wait_for_url("**precision=fp16**")
     assert "model=paddock-llama" in screen.url
     chosen = screen.page.get_by_role("radio", name="FP16")
-    eventually(chosen.is_checked, "and shown", WORK_MS / 1000)
-    assert "tokens=12" in screen.url, "what the link says nothing of stays as it was"
+    eventually(chosen.is_checked, "the precision is selected", WORK_MS / 1000)
+    assert "tokens=12" in screen.url, "settings that are not in the link are kept"
 
 
-def test_fetch_stop_and_go_on(
+def test_download_stop_and_resume(
     serve: Callable[..., str], open_patiently: Callable[..., Screen], tmp_path: Path
 ) -> None:
     with Hub() as hub:
@@ -154,37 +154,37 @@ def test_fetch_stop_and_go_on(
         screen.button("Add a model").click()
         box = screen.page.get_by_role("textbox", name="Hugging Face id, folder or GGUF file")
         box.fill("acme/tiny")
-        screen.button("Look it up").click()
+        screen.button("Look up").click()
         own = card(screen, "acme--tiny")
         own.get_by_text("gated").first.wait_for()
         screen.page.keyboard.press("Escape")
 
-        # Without a token the hub refuses, and the sentence says what to do.
-        start(screen, "acme--tiny", "INT8", "Get and convert to")
+        # Without a token the Hub refuses, and the error says what to do.
+        start(screen, "acme--tiny", "INT8", "Download and convert to")
         refusal = tasks(screen).get_by_role("alert")
         refusal.wait_for()
         assert "Accept its licence" in screen.text_of(refusal)
 
-        # With one it comes, slowly, and is stopped half-way.
+        # With a token the download starts, slowly, and is stopped.
         hub.delay(0.1)
-        screen.button("Hub").click()
+        screen.button("Hugging Face access").click()
         screen.page.get_by_role("textbox", name="Access token").fill(TOKEN)
         screen.page.keyboard.press("Enter")
-        screen.page.get_by_text("The token typed here is used").wait_for()
+        screen.page.get_by_text("The token entered here is used").wait_for()
         screen.page.keyboard.press("Escape")
         tasks(screen).get_by_role("button", name="Try again").click()
         tasks(screen).get_by_text(re.compile(r"\d kB/s")).wait_for()
         tasks(screen).get_by_role("button", name="Stop").click()
-        tasks(screen).get_by_text("what was fetched is kept").wait_for()
+        tasks(screen).get_by_text("downloaded files are kept").wait_for()
         settled(screen)
 
-        # It goes on from there.
+        # It resumes from there.
         hub.heal()
         before = len(hub.fetched(".safetensors"))
-        tasks(screen).get_by_role("button", name="Go on").click()
+        tasks(screen).get_by_role("button", name="Resume").click()
         tasks(screen).get_by_text("done in").wait_for()
         again = hub.fetched(".safetensors")[before:]
-        assert [asked.range is not None for asked in again] == [True]
+        assert [request.range is not None for request in again] == [True]
         assert TOKEN not in screen.page.content() and TOKEN not in screen.url
     log = (tmp_path / "server.log").read_text(errors="replace")
     kept = [path for path in (tmp_path / "paddock").rglob("*") if path.is_file()]
@@ -200,11 +200,11 @@ def test_a_narrow_window_needs_no_sideways_scrolling(
         f"{app}/models?open=dolly-v2-3b&search=dolly+3b", viewport={"width": 400, "height": 900}
     )
     where = card(screen, "dolly-v2-3b")
-    where.get_by_role("button", name="Get and convert to INT8").wait_for()
+    where.get_by_role("button", name="Download and convert to INT8").wait_for()
     where.get_by_text("OpenBookQA").first.wait_for()
     width, inner = screen.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width <= inner
     table = where.get_by_test_id("stTable")
-    for column in ("Precision", "Here"):
+    for column in ("Precision", "Status"):
         box = table.get_by_text(column, exact=True).bounding_box()
         assert box and box["x"] + box["width"] <= inner, "the first columns are in view"

@@ -1,5 +1,5 @@
-"""A person's own model in Chromium: added, picked, compared, measured, under one name; a download
-that is asked for once; a kiosk."""
+"""A user's own model in Chromium: added, selected, compared and measured under one name; a download
+that is confirmed once; a kiosk."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.gguf_files import tiny_gguf
 from tests.store.hub_server import Hub
 
 WORK_MS = 90_000
-"""For a conversion, on a machine that has other things to do."""
+"""Timeout of a conversion on a machine that also runs other tests."""
 IDLE_MS = 120_000
 TOKEN = "hf_aTokenThatNobodyMaySee"
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Starts a fresh app and gives its address."""
+    """Start a new app and return its URL."""
     with ExitStack() as running:
 
         def start_it(**environment: str) -> str:
@@ -44,7 +44,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def open_patiently(open_screen: Callable[..., Screen]) -> Callable[..., Screen]:
-    """Opens pages that wait as long as a conversion may take."""
+    """Open pages with a timeout for conversions."""
 
     def open_it(url: str, **options: object) -> Screen:
         screen = open_screen(url, **options)
@@ -82,21 +82,21 @@ def test_a_guests_own_model_has_one_name_on_every_page(
     screen = open_patiently(f"{url}/models")
     screen.button("Add a model").click()
     screen.page.get_by_role("textbox", name="Hugging Face id, folder or GGUF file").fill(str(own))
-    screen.button("Look it up").click()
+    screen.button("Look up").click()
     screen.page.locator(f".st-key-model_{key}").wait_for()
     screen.page.keyboard.press("Escape")
 
     screen.go_to("Instruct")
     screen.ready()
     pick(screen, "my-tiny")
-    eventually(lambda: f"model={key}" in screen.url, "the link has its key")
+    eventually(lambda: f"model={key}" in screen.url, "the URL has its key")
     screen.ask("Why walk in the rain?")
     screen.entries.first.get_by_text(ENDED).wait_for()
     assert f"my-tiny · {precision.label}" in screen.text_of(screen.figures)
 
     screen.go_to("Compare")
     pick(screen, "my-tiny", 1)
-    eventually(lambda: f"right_model={key}" in screen.url, "the link has its key")
+    eventually(lambda: f"right_model={key}" in screen.url, "the URL has its key")
     screen.button("Run both").click()
     screen.page.locator(".st-key-judge").wait_for()
 
@@ -118,7 +118,7 @@ def test_a_guests_own_model_has_one_name_on_every_page(
     chart = screen.page.get_by_test_id("stPlotlyChart").first
     chart.get_by_text("my-tiny").first.wait_for()
     names = [text for text in chart.locator("text").all_text_contents() if "my-tiny" in text]
-    assert names == ["my-tiny"], "its answers and its benchmark stand in one panel"
+    assert names == ["my-tiny"], "its answers and its benchmark are in one panel"
 
 
 def test_a_download_is_asked_for_once(
@@ -145,7 +145,7 @@ def test_a_download_is_asked_for_once(
         screen.button("Download, then run").click()
         dialog = screen.page.get_by_role("dialog")
         dialog.get_by_text(re.compile(r"acme/tiny · INT8: .* kB from")).wait_for()
-        assert not hub.fetched(".safetensors"), "nothing is fetched before it is agreed to"
+        assert not hub.fetched(".safetensors"), "nothing is downloaded before the confirmation"
         dialog.get_by_role("button", name="Cancel").click()
         dialog.wait_for(state="detached")
         screen.button(r"Download \d+ kB, then run").click()

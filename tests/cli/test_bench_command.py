@@ -282,7 +282,7 @@ def test_a_file_too_large_to_import_holds_up_no_other(
     monkeypatch.setattr("core.metrics.document.MAX_BYTES", 10)
     files = ("--json", str(tmp_path / "out.json"), "--csv", str(tmp_path / "out.csv"))
     code, out, err = run("bench", *SHORT, *files)
-    assert (code, summary(out)["done"]) == (1, 4) and "export in parts);" in err
+    assert (code, summary(out)["done"]) == (1, 4) and "export them in parts" in err
     assert (tmp_path / "out.csv").is_file()
 
 

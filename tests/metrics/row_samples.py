@@ -1,4 +1,4 @@
-"""Measurements and answers to chart, each with figures of its own choosing."""
+"""Sample measurements and answers with configurable figures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MB = 10**6
 
 
 def a_host(**changes: Any) -> Host:
-    """A machine with a measured bandwidth."""
+    """A host with a measured bandwidth."""
     values: dict[str, Any] = {
         "name": "bench",
         "cpu": "Some CPU",
@@ -41,7 +41,7 @@ def a_host(**changes: Any) -> Host:
 
 
 def a_quality(ratio: float = 1.02, **changes: Any) -> Quality:
-    """Quality beside FP32."""
+    """Quality compared with FP32."""
     values: dict[str, Any] = {
         "reference": "fp32",
         "perplexity": 5.0 * ratio,
@@ -55,7 +55,7 @@ def a_quality(ratio: float = 1.02, **changes: Any) -> Quality:
 
 
 def a_sample(tpot_ms: float, ttft_ms: float, tokens: int = 16) -> Sample:
-    """One timed answer whose odd gaps are a little longer."""
+    """One timed answer with slightly alternating gaps."""
     times = [ttft_ms]
     for number in range(1, tokens):
         times.append(times[-1] + tpot_ms * (1.1 if number % 2 else 0.9))
@@ -92,7 +92,7 @@ def a_measurement(
     weights: str | None = None,
     **configuration: Any,
 ) -> Measurement:
-    """A measurement of these figures; without a rate it has none."""
+    """A measurement with these figures; without a rate it has no figures."""
     what: dict[str, Any] = {
         "model": "dolly-v2-3b",
         "title": "Dolly 2.0 3B",
@@ -141,7 +141,7 @@ def a_measurement(
             bytes_per_token=round(30e9 * mbu / rate) if mbu else None,
             mbu=mbu,
         )
-    _apart_from_the_catalogue(what, configuration)
+    _outside_the_catalogue(what, configuration)
     return Measurement(
         id=uuid.uuid4().hex,
         sweep="0" * 32,
@@ -168,7 +168,7 @@ def a_measurement(
 
 
 def a_row(rate: float | None = 40.0, **changes: Any) -> RunRow:
-    """An answer of the pages."""
+    """An answer given in the app."""
     values: dict[str, Any] = {
         "id": uuid.uuid4().hex,
         "started_at": NOW,
@@ -198,17 +198,16 @@ def a_row(rate: float | None = 40.0, **changes: Any) -> RunRow:
         "threads": 2,
         "stop_reason": "length",
     }
-    _apart_from_the_catalogue(values, changes)
+    _outside_the_catalogue(values, changes)
     return RunRow(**(values | changes))
 
 
-def _apart_from_the_catalogue(values: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Another title is another model, since a row of the catalogue has its own, and so its source
-    is another."""
+def _outside_the_catalogue(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Change model and source with the title, because a catalogue model has a fixed title."""
     if name := changes.get("model") or changes.get("title"):
         values["model"] = values["source"] = name
 
 
 def points_of_runs(rows: Iterable[RunRow], *, by_day: bool = False) -> list[Point]:
-    """The points of answers, gathered as the page gathers them."""
+    """Return the points of answers, grouped as on the page."""
     return points_of_days(days_of(rows), by_day=by_day)

@@ -1,4 +1,4 @@
-"""Answers by day: what is kept in memory equals a full reading, whatever was written meanwhile."""
+"""Answers by day: incremental reads equal a full read after any writes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def store(tmp_path: Path) -> Iterator[RunStore]:
 
 
 def content(days: tuple[AnswerDay, ...]) -> list[str]:
-    """The days in an order of their own, with the values of each list sorted."""
+    """Return the days sorted, with the values of each list sorted."""
     return sorted(
         repr({name: sorted(v) if isinstance(v, list) else v for name, v in vars(day).items()})
         for day in days
     )
 
 
-def assert_equal_to_a_full_reading(days: AnswerDays, store: RunStore) -> None:
+def assert_equal_to_a_full_read(days: AnswerDays, store: RunStore) -> None:
     kept, full = days.read(), days_of(store.chart_rows())
     assert content(kept) == content(full)
     for by_day in (False, True):
@@ -44,8 +44,8 @@ def assert_equal_to_a_full_reading(days: AnswerDays, store: RunStore) -> None:
 
 
 @pytest.fixture
-def full_readings(monkeypatch: pytest.MonkeyPatch) -> list[AnswerDays]:
-    """Grows with every reading of everything."""
+def full_reads(monkeypatch: pytest.MonkeyPatch) -> list[AnswerDays]:
+    """Grows with every full read."""
     seen: list[AnswerDays] = []
     read_all = AnswerDays._read_all
 
@@ -60,10 +60,10 @@ def full_readings(monkeypatch: pytest.MonkeyPatch) -> list[AnswerDays]:
 def test_insertions_late_ends_and_deletions_in_any_order(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_CHANGED", 12)
-    monkeypatch.setattr(module, "MOST_DAYS", 4)
+    monkeypatch.setattr(module, "MAX_CHANGED_ANSWERS", 12)
+    monkeypatch.setattr(module, "MAX_CHANGED_DAYS", 4)
     fill(store.database, 60)
-    elsewhere = RunStore.open(Settings(home=tmp_path))  # as another process has it
+    elsewhere = RunStore.open(Settings(home=tmp_path))  # as in another process
     chance, days, running = random.Random(3), AnswerDays(store), []
     for _ in range(60):
         for _ in range(chance.choice((0, 1, 1, 2, 30))):
@@ -81,39 +81,41 @@ def test_insertions_late_ends_and_deletions_in_any_order(
                     writer.delete(chance.choice(ids))
                 case "interrupt":
                     writer.mark_interrupted()
-        assert_equal_to_a_full_reading(days, store)
+        assert_equal_to_a_full_read(days, store)
     elsewhere.close()
 
 
-def test_an_answer_that_ends_late_by_a_clock_that_is_wrong(
-    store: RunStore, full_readings: list[AnswerDays]
+def test_an_answer_that_ends_late_with_a_wrong_clock(
+    store: RunStore, full_reads: list[AnswerDays]
 ) -> None:
     days = AnswerDays(store)
     late = store.start(a_start(started_at=NOW - timedelta(days=40)))
-    fill(store.database, module.MOST_CHANGED + 1)
-    assert_equal_to_a_full_reading(days, store)
+    fill(store.database, module.MAX_CHANGED_ANSWERS + 1)
+    assert_equal_to_a_full_read(days, store)
     store.finish(late, a_result(ended_at=NOW - timedelta(days=400)))
-    assert_equal_to_a_full_reading(days, store)
-    assert len(full_readings) == 1
+    assert_equal_to_a_full_read(days, store)
+    assert len(full_reads) == 1
 
 
-def test_one_goes_as_another_comes(store: RunStore, full_readings: list[AnswerDays]) -> None:
+def test_a_deletion_and_an_insertion_at_the_same_time(
+    store: RunStore, full_reads: list[AnswerDays]
+) -> None:
     days = AnswerDays(store)
     gone = store.add(a_start(started_at=NOW), a_result(ttft_ms=1.0))
-    assert_equal_to_a_full_reading(days, store)
+    assert_equal_to_a_full_read(days, store)
     store.delete(gone)
     store.add(a_start(started_at=NOW), a_result(ttft_ms=2.0))
-    assert_equal_to_a_full_reading(days, store)
-    assert not full_readings, "so few are never read together"
+    assert_equal_to_a_full_read(days, store)
+    assert not full_reads, "a full read is not needed for so few changes"
 
 
-def test_the_last_of_a_day_goes(store: RunStore) -> None:
+def test_the_last_answer_of_a_day_is_deleted(store: RunStore) -> None:
     days = AnswerDays(store)
     alone = store.add(a_start(started_at=NOW), a_result())
     kept = store.add(a_start(started_at=NOW - timedelta(days=1)), a_result())
     assert len(days.read()) == 2
     store.delete(alone)
-    assert_equal_to_a_full_reading(days, store)
+    assert_equal_to_a_full_read(days, store)
     store.delete(kept)
     assert days.read() == ()
 
@@ -124,13 +126,11 @@ def test_the_edges_of_a_day(store: RunStore, second: str) -> None:
     at = datetime.fromisoformat(f"2026-03-10T{second}+00:00")
     for started_at in (at - timedelta(microseconds=1), at, at + timedelta(microseconds=1)):
         store.add(a_start(started_at=started_at), a_result())
-        assert_equal_to_a_full_reading(days, store)
+        assert_equal_to_a_full_read(days, store)
 
 
-def test_what_did_not_change_is_the_same_object(
-    store: RunStore, full_readings: list[AnswerDays]
-) -> None:
-    """So that its points, which are made of all values of a configuration, are not made again."""
+def test_unchanged_days_are_the_same_object(store: RunStore, full_reads: list[AnswerDays]) -> None:
+    """Points are cached by the identity of their days."""
     days = AnswerDays(store)
     for model in ("a", "b"):
         store.add(a_start(model=model, started_at=NOW), a_result())
@@ -138,30 +138,32 @@ def test_what_did_not_change_is_the_same_object(
     store.add(a_start(model="b", started_at=NOW), a_result())
     after = {day.subject.model: day for day in days.read()}
     assert after["a"] is before["a"] and after["b"] is not before["b"]
-    assert (before["b"].n, after["b"].n) == (1, 2), "others may still draw the days from before"
+    assert (before["b"].n, after["b"].n) == (1, 2), "other sessions may still use the previous days"
 
 
 @pytest.mark.parametrize("changed", ["answers", "days"])
-def test_many_changes_are_read_in_one_go(
+def test_many_changes_cause_one_full_read(
     store: RunStore,
-    full_readings: list[AnswerDays],
+    full_reads: list[AnswerDays],
     monkeypatch: pytest.MonkeyPatch,
     changed: str,
 ) -> None:
-    monkeypatch.setattr(module, {"answers": "MOST_CHANGED", "days": "MOST_DAYS"}[changed], 2)
+    monkeypatch.setattr(
+        module, {"answers": "MAX_CHANGED_ANSWERS", "days": "MAX_CHANGED_DAYS"}[changed], 2
+    )
     days = AnswerDays(store)
     days.read()
     for number in range(3):
         apart = timedelta(days=number) if changed == "days" else timedelta(0)
         store.add(a_start(started_at=NOW - apart), a_result())
-    assert_equal_to_a_full_reading(days, store)
-    assert len(full_readings) == 1
+    assert_equal_to_a_full_read(days, store)
+    assert len(full_reads) == 1
 
 
-def test_a_deletion_between_two_looks_of_one_reading(
+def test_a_deletion_between_two_queries_of_one_read(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not every database shows one state to all the statements of a reading."""
+    """Not every database gives all queries of a read the same snapshot."""
     days = AnswerDays(store)
     first = store.add(a_start(started_at=NOW), a_result())
     days.read()
@@ -176,12 +178,12 @@ def test_a_deletion_between_two_looks_of_one_reading(
     monkeypatch.setattr(store, "done_ids", then_delete)
     assert [day.n for day in days.read()] == [1]
     monkeypatch.undo()
-    assert_equal_to_a_full_reading(days, store)
+    assert_equal_to_a_full_read(days, store)
     store.delete(first)
     assert days.read() == ()
 
 
-def test_versions_tell_a_deletion_and_a_beginning_from_nothing(store: RunStore) -> None:
+def test_the_version_changes_with_a_deletion_and_a_start(store: RunStore) -> None:
     old = store.add(a_start(started_at=NOW - timedelta(days=1)), a_result())
     store.add(a_start(started_at=NOW), a_result(ended_at=NOW))
     before = store.version()

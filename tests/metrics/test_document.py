@@ -1,6 +1,6 @@
-"""Measurements leave as files and come back without loss; hostile files are refused in a sentence.
+"""Export and import of measurements: lossless, and robust against hostile files.
 
-Markdown is checked as a reader sees it, by a parser of its own.
+Markdown output is checked with an independent parser.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from core.db.measurements import MeasurementStore
 from core.errors import BadRequestError
 from core.metrics import document
 from core.metrics.document import from_json, spreadsheet_text, to_csv, to_json, to_markdown
-from core.metrics.import_schema import MAX_SENTENCE, MAX_TEXT, UNFIT
+from core.metrics.import_schema import INVALID_CHARACTERS, MAX_ERROR, MAX_TEXT
 from core.settings import Settings
 from tests.db.measurement_samples import (
     a_figures,
@@ -37,7 +37,7 @@ from tests.db.measurement_samples import (
     an_int4,
 )
 
-NOT_OURS = "^The file is not a Paddock benchmark; choose the JSON file that Export"
+NOT_OURS = r"^The file is not a Paddock benchmark\. Choose a JSON file written by Export"
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -49,8 +49,8 @@ def changed(change: Change) -> str:
     return json.dumps(plain)
 
 
-def refusal(text: str | bytes) -> str:
-    """The sentence with which a file is refused."""
+def error_of(text: str | bytes) -> str:
+    """Return the error message for an invalid file."""
     with pytest.raises(BadRequestError) as raised:
         from_json(text)
     sentence = str(raised.value)
@@ -58,14 +58,16 @@ def refusal(text: str | bytes) -> str:
     return sentence
 
 
-# There and back
+# Round trip
 
 
 def test_every_field_survives_the_round_trip() -> None:
     rows = [a_measurement(), a_waiting_one(), a_measurement(rounds=(), figures=a_figures())]
     assert from_json(to_json(rows)) == rows
     assert from_json(to_json(rows).encode()) == rows
-    assert from_json(b"\xef\xbb\xbf" + to_json(rows).encode()) == rows, "some editors add a mark"
+    assert from_json(b"\xef\xbb\xbf" + to_json(rows).encode()) == rows, (
+        "some editors add a byte order mark"
+    )
     assert from_json("\N{BYTE ORDER MARK}" + to_json(rows)) == rows
     assert from_json(to_json([])) == []
 
@@ -97,21 +99,21 @@ def test_times_of_other_zones_come_back_as_the_same_moment() -> None:
     assert found.created_at == there and found.created_at.tzinfo is UTC
 
 
-def test_what_is_no_text_or_number_does_not_stop_an_export() -> None:
+def test_invalid_characters_and_nan_do_not_stop_an_export() -> None:
     row = a_measurement(title="a\0b\x1bc\ud800", figures=a_figures(mbu=float("nan")))
     (found,) = from_json(to_json([row]).encode())
     assert found.configuration.title == "a\ufffdb\ufffdc\ufffd"
     assert found.figures.mbu is None
 
 
-names = st.text(max_size=MAX_TEXT).filter(lambda text: not UNFIT.search(text))
+names = st.text(max_size=MAX_TEXT).filter(lambda text: not INVALID_CHARACTERS.search(text))
 figure = st.floats(0, 1e18)
 size = st.integers(0, 2**63 - 1)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(title=names, error=names, load_s=figure, size=size, mbu=st.none() | figure, hint=names)
-def test_whatever_is_measured_comes_back(
+def test_any_measurement_survives_the_round_trip(
     title: str, error: str, load_s: float, size: int, mbu: float | None, hint: str
 ) -> None:
     row = a_measurement(
@@ -128,17 +130,17 @@ def test_whatever_is_measured_comes_back(
     to_markdown([row])
 
 
-def test_an_export_too_large_to_be_imported_is_refused(monkeypatch) -> None:
+def test_an_export_too_large_to_be_imported_is_rejected(monkeypatch) -> None:
     monkeypatch.setattr(document, "MAX_BYTES", 5_000)
-    with pytest.raises(BadRequestError, match="filter them and export in parts"):
+    with pytest.raises(BadRequestError, match="Filter the measurements and export them in parts"):
         to_json([a_measurement() for _ in range(3)])
     monkeypatch.undo()
     monkeypatch.setattr(document, "MAX_MEASUREMENTS", 2)
-    with pytest.raises(BadRequestError, match="export in parts"):
+    with pytest.raises(BadRequestError, match="export them in parts"):
         to_json([a_measurement() for _ in range(3)])
 
 
-def test_how_large_a_file_becomes_is_known_without_its_answers() -> None:
+def test_the_file_size_is_estimated_without_the_rounds() -> None:
     times = tuple(1000 / 3 * number for number in range(1, 301))
     sample = replace(a_round().samples[0], token_times_ms=times)
     rows = [
@@ -151,10 +153,10 @@ def test_how_large_a_file_becomes_is_known_without_its_answers() -> None:
     ]
     bare = [replace(row, rounds=()) for row in rows]
     size = len(to_json(rows).encode())
-    assert size <= document.largest_json(bare) <= 2 * size
+    assert size <= document.max_json_size(bare) <= 2 * size
 
 
-# Files that are refused
+# Invalid files
 
 
 @pytest.mark.parametrize(
@@ -184,22 +186,22 @@ def test_how_large_a_file_becomes_is_known_without_its_answers() -> None:
         '{"format": "paddock-benchmark", "version": 1, "measurements": [-Infinity]}',
     ],
 )
-def test_a_file_of_another_kind_is_said_to_be_one(text: str | bytes) -> None:
-    assert re.search(NOT_OURS, refusal(text))
+def test_other_files_are_rejected(text: str | bytes) -> None:
+    assert re.search(NOT_OURS, error_of(text))
 
 
 @pytest.mark.parametrize("text", ["", b"", " \n", b"\xef\xbb\xbf"])
-def test_an_empty_file_is_said_to_be_empty(text: str | bytes) -> None:
-    assert refusal(text).startswith("The file is empty")
+def test_an_empty_file_is_reported_as_empty(text: str | bytes) -> None:
+    assert error_of(text).startswith("The file is empty")
 
 
-def test_a_file_cut_off_anywhere_is_refused() -> None:
+def test_a_file_cut_off_anywhere_is_rejected() -> None:
     text = to_json([a_measurement()]).encode()
     for length in range(1, len(text.rstrip()), 97):
-        assert "damaged or cut off at line" in refusal(text[:length])
+        assert "damaged or incomplete at line" in error_of(text[:length])
 
 
-def test_a_file_with_flipped_bytes_is_refused_or_read_but_never_breaks() -> None:
+def test_a_file_with_flipped_bytes_is_rejected_or_read_but_never_breaks() -> None:
     good = bytearray(to_json([a_measurement()]).encode())
     for place in range(0, len(good), 53):
         for value in (0, 0x22, 0x2D, 0x7B, 0xFF):
@@ -212,24 +214,24 @@ def test_a_file_with_flipped_bytes_is_refused_or_read_but_never_breaks() -> None
 
 def test_a_file_of_a_newer_paddock_asks_for_an_update() -> None:
     text = '{"format": "paddock-benchmark", "version": 2, "measurements": [{"new": 1}]}'
-    assert "newer Paddock" in refusal(text)
+    assert "newer version of Paddock" in error_of(text)
 
 
-def test_a_file_too_large_is_refused_before_it_is_read(monkeypatch) -> None:
+def test_a_file_too_large_is_rejected_before_it_is_parsed(monkeypatch) -> None:
     monkeypatch.setattr(document, "MAX_BYTES", 1000)
     monkeypatch.setattr(document, "_parsed", lambda text: pytest.fail("it was read"))
-    assert "are the most that is imported at once" in refusal(b" " * 1001)
+    assert "can be imported. Export it in parts." in error_of(b" " * 1001)
 
 
-def test_a_file_of_empty_lists_is_refused_before_it_fills_the_memory(monkeypatch) -> None:
+def test_a_file_of_empty_lists_is_rejected_before_it_fills_the_memory(monkeypatch) -> None:
     monkeypatch.setattr(document, "_parsed", lambda text: pytest.fail("it was read"))
-    assert re.search(NOT_OURS, refusal("[" + "[]," * 1_000_001 + "[]]"))
+    assert re.search(NOT_OURS, error_of("[" + "[]," * 1_000_001 + "[]]"))
 
 
-def test_too_many_measurements_are_refused(monkeypatch) -> None:
+def test_too_many_measurements_are_rejected(monkeypatch) -> None:
     text = to_json([a_measurement() for _ in range(3)])
     monkeypatch.setattr(document, "MAX_MEASUREMENTS", 2)
-    assert "holds 3 measurements, and 2 are the most" in refusal(text)
+    assert "has 3 measurements, but at most 2 can" in error_of(text)
 
 
 def in_part(name: str, **values: Any) -> Change:
@@ -256,32 +258,38 @@ def in_sample(**values: Any) -> Change:
         (lambda row: row.pop("created_at"), "created_at is missing"),
         (lambda row: row.update(host=None), "host is null, not an object"),
         (lambda row: row.update(figures=None), "figures is missing though the measurement is done"),
-        (lambda row: row.update(extra=1), "it has a field 'extra' that is not known"),
-        (lambda row: row.update(error="x" * (MAX_SENTENCE + 1)), "error has 20,001 characters"),
+        (lambda row: row.update(extra=1), "it has an unknown field 'extra'"),
+        (lambda row: row.update(error="x" * (MAX_ERROR + 1)), "error has 20,001 characters"),
         (lambda row: row.update(devices_used="CPU"), "devices_used is 'CPU', not a list"),
-        (lambda row: row.update(devices_used=[1]), "devices_used[0] is 1, not a text"),
+        (lambda row: row.update(devices_used=[1]), "devices_used[0] is 1, not a string"),
         (lambda row: row.update(disk_bytes=-1), "disk_bytes is -1, not a whole number from 0 to 9"),
         (lambda row: row.update(disk_bytes=1.5), "disk_bytes is 1.5, not a whole number"),
-        (lambda row: row.update(disk_bytes=2**63), "disk_bytes is a number of many digits"),
+        (lambda row: row.update(disk_bytes=2**63), "disk_bytes is a number with too many digits"),
         (lambda row: row.update(disk_bytes=True), "disk_bytes is true, not a whole number"),
         (lambda row: row.update(threads=2**31), "threads is 2147483648, not a whole number"),
         (lambda row: row.update(started_at="2026-03-01T11:30:00"), "started_at is '2026-03-01T11"),
-        (lambda row: row.update(started_at="2026-02-30T11:30:00Z"), "not a date and time with a"),
+        (
+            lambda row: row.update(started_at="2026-02-30T11:30:00Z"),
+            "not a date and time with a time zone",
+        ),
         (lambda row: row.update(started_at="0001-01-01T00:00:00+14:00"), "from 2000 on"),
-        (lambda row: row.update(started_at=1772364600), "started_at is 1772364600, not a text"),
-        (lambda row: row.update(created_at=None), "created_at is null, not a text"),
-        (lambda row: row.update(versions={"a": 1}), "versions['a'] is 1, not a text"),
+        (lambda row: row.update(started_at=1772364600), "started_at is 1772364600, not a string"),
+        (lambda row: row.update(created_at=None), "created_at is null, not a string"),
+        (lambda row: row.update(versions={"a": 1}), "versions['a'] is 1, not a string"),
         (lambda row: row.update(versions={str(n): "" for n in range(101)}), "101 entries, more"),
         (in_part("host", cores="4"), "host.cores is '4', not a whole number"),
         (in_part("host", bandwidth_bytes_per_s=-0.5), "is -0.5, not a number from 0 to 1e+18"),
         (in_part("configuration", title="x" * 1001), "configuration.title has 1,001 characters"),
-        (in_part("configuration", title="a\0"), "configuration.title holds characters that are no"),
-        (in_part("configuration", title="\ud800"), "holds characters that are no text"),
+        (in_part("configuration", title="a\0"), "configuration.title has control characters"),
+        (in_part("configuration", title="\ud800"), "has control characters or lone surrogates"),
         (in_part("configuration", random_weights=1), "random_weights is 1, not true or false"),
         (in_part("configuration", random_weights="no"), "is 'no', not true or false"),
         (in_part("configuration", hints=[]), "configuration.hints is a list, not an object"),
         (in_part("configuration", hints={"a": {}}), "configuration.hints['a'] is an object, not"),
-        (in_part("configuration", hints={"a": 10**40}), "is a number of many digits, not a text"),
+        (
+            in_part("configuration", hints={"a": 10**40}),
+            "is a number with too many digits, not a string",
+        ),
         (in_part("quality", tokens=None), "quality.tokens is null"),
         (in_part("int4", group_size=-2), "int4.group_size is -2, not a whole number"),
         (in_part("int4", group_size=-1.0), "int4.group_size is -1.0, not a whole number"),
@@ -291,35 +299,37 @@ def in_sample(**values: Any) -> Change:
         (in_part("figures", mbu="high"), "figures.mbu is 'high', not a number"),
         (in_round(load_s=None), "rounds[1].load_s is null, not a number"),
         (in_round(samples=[[]]), "rounds[1].samples[0] is a list, not an object"),
-        (in_sample(ttft_ms=10**400), "is a number of many digits, not a number from 0 to"),
+        (in_sample(ttft_ms=10**400), "is a number with too many digits, not a number from 0 to"),
         (
             in_sample(token_times_ms=[1.0, "2"]),
             "rounds[1].samples[0].token_times_ms[1] is '2', not",
         ),
     ],
 )
-def test_what_no_measurement_holds_is_named(change: Change, said: str) -> None:
-    sentence = refusal(changed(change))
-    assert sentence.startswith("Measurement 2 of the file cannot be used: ")
+def test_the_error_names_the_invalid_field(change: Change, said: str) -> None:
+    sentence = error_of(changed(change))
+    assert sentence.startswith("Measurement 2 of the file is invalid: ")
     assert said in sentence
 
 
-def test_numbers_out_of_every_range_are_refused() -> None:
+def test_numbers_out_of_every_range_are_rejected() -> None:
     text = to_json([a_measurement()])
     assert '"load_s": 3.25' in text
-    assert "load_s is inf, not a number" in refusal(text.replace("3.25", "1e999", 1))
-    assert re.search(NOT_OURS, refusal(text.replace("3.25", "NaN", 1)))
-    assert re.search(NOT_OURS, refusal(text.replace("3.25", "1" + "0" * 5000, 1)))
+    assert "load_s is inf, not a number" in error_of(text.replace("3.25", "1e999", 1))
+    assert re.search(NOT_OURS, error_of(text.replace("3.25", "NaN", 1)))
+    assert re.search(NOT_OURS, error_of(text.replace("3.25", "1" + "0" * 5000, 1)))
 
 
 def test_hostile_names_are_not_repeated_raw() -> None:
-    sentence = refusal(changed(lambda row: row.update({"<script>\n\u202e" + "x" * 100: 1})))
+    sentence = error_of(changed(lambda row: row.update({"<script>\n\u202e" + "x" * 100: 1})))
     assert "\u202e" not in sentence and "x" * 50 not in sentence
 
 
-def test_two_measurements_with_one_id_are_refused() -> None:
+def test_two_measurements_with_one_id_are_rejected() -> None:
     row = a_measurement()
-    assert "Measurement 2 of the file has the id of an earlier one" in refusal(to_json([row, row]))
+    assert "Measurement 2 of the file has the same id as an earlier one" in error_of(
+        to_json([row, row])
+    )
 
 
 def test_fields_with_a_default_may_be_missing_in_an_older_file() -> None:
@@ -343,18 +353,18 @@ json_values = st.recursive(
     name=st.sampled_from([f.name for f in fields(Measurement)]),
     value=json_values,
 )
-def test_any_value_in_any_field_is_read_or_refused_in_a_sentence(name: str, value: Any) -> None:
+def test_any_value_in_any_field_is_imported_or_rejected(name: str, value: Any) -> None:
     try:
         rows = from_json(changed(lambda row: row.update({name: value})))
     except BadRequestError as error:
         assert str(error).endswith(".")
     else:
-        assert from_json(to_json(rows)) == rows, "what is taken in can be given out"
+        assert from_json(to_json(rows)) == rows, "whatever is imported can be exported"
 
 
-def test_deep_nesting_is_survived_on_a_thin_stack() -> None:
+def test_deep_nesting_does_not_overflow_the_stack() -> None:
     limit = sys.getrecursionlimit()
-    assert re.search(NOT_OURS, refusal('{"format": ' + "[" * 10 * limit + "]" * 10 * limit + "}"))
+    assert re.search(NOT_OURS, error_of('{"format": ' + "[" * 10 * limit + "]" * 10 * limit + "}"))
 
 
 # CSV
@@ -389,7 +399,7 @@ def test_csv_has_failed_rows_with_their_reason() -> None:
     assert (cells["state"], cells["error"]) == ("failed", reason)
     assert cells["load_s"] == cells["quality_tokens"] == cells["ended_at"] == ""
     assert waiting["state"] == "waiting"
-    assert to_csv([]).count("\n") == 1, "the heads alone"
+    assert to_csv([]).count("\n") == 1, "only the header"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1"])
@@ -408,7 +418,7 @@ def test_harmless_text_stays_as_it_is_in_a_spreadsheet() -> None:
 
 
 def cells_of(markdown: str) -> list[list[str]]:
-    """The table's cells as a reader sees them, heads first."""
+    """Return the rendered cells of the table, header first."""
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
     rows = re.findall(r"<tr>(.*?)</tr>", html, re.DOTALL)
     cells = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
@@ -436,18 +446,18 @@ def test_markdown_is_a_table_with_units_and_conditions() -> None:
     }
     for condition in (
         "`Some CPU @ 2.0 GHz`, 4 logical processors, 17 GB of memory",
-        "read bandwidth 28.1 GB/s as measured",
+        "measured read bandwidth 28.1 GB/s",
         "in INT4 on AUTO: weights symmetric, one scale per channel, ratio 0.9, scale estimation.",
         "`INT4 from Q4_1` on AUTO, optimum: executed in f32, KV cache in u8, 2 threads.",
-        "exactly 4 tokens, at least 5 timed ones for each row, over 2 fresh processes",
+        "exactly 4 tokens, at least 5 timed answers per row in 2 new processes",
         "`openvino 2026.4.1, torch 2.13.0+cpu`",
         "Measured on 2026-03-01 (UTC).",
-        "Random weights: speed and size of the architecture without its knowledge.",
+        "Random weights: only speed and size of the architecture are meaningful.",
     ):
         assert condition in text
 
 
-def test_how_int4_was_made_is_said_of_each_model_and_device() -> None:
+def test_int4_settings_are_listed_by_model_and_device() -> None:
     grouped = an_int4(symmetric=False, group_size=128, ratio=0.8, scale_estimation=False)
     text = to_markdown(
         [
@@ -464,7 +474,7 @@ def test_how_int4_was_made_is_said_of_each_model_and_device() -> None:
     ]
 
 
-def test_conditions_are_said_once_and_hosts_told_apart_where_there_are_several() -> None:
+def test_conditions_are_listed_once_and_the_host_only_if_there_are_several() -> None:
     one = [a_measurement(), a_measurement(prompt_tokens=32)]
     text = to_markdown(one)
     assert "Host" not in cells_of(text)[0] and text.count("Some CPU") == 1
@@ -475,7 +485,7 @@ def test_conditions_are_said_once_and_hosts_told_apart_where_there_are_several()
     assert heads[0] == "Host" and [row[0] for row in rows] == ["bench-1", "bench-1", "b-2"]
 
 
-def test_failed_contended_and_unfinished_rows_say_so() -> None:
+def test_failed_contended_and_unfinished_rows_are_marked() -> None:
     failed = a_waiting_one(state=MeasurementState.FAILED, error="There is no `NPU` | here.")
     contended = a_measurement(error=None, figures=a_figures(contended=True))
     half = a_measurement(error=None, state=MeasurementState.CANCELLED, rounds=(a_round(),))
@@ -488,15 +498,15 @@ def test_failed_contended_and_unfinished_rows_say_so() -> None:
     decode = [row[5] for row in cells_of(text)[1:]]
     assert decode == [
         "failed",
-        "48.3 (46.9–49.7), contended",
+        "48.3 (46.9–49.7), measured while busy",
         "48.3 (46.9–49.7), cancelled after 2 of 5",
         "—",
     ]
-    assert "``There is no `NPU` | here.``" in text and "- Contended: something else" in text
+    assert "``There is no `NPU` | here.``" in text and "- Measured while busy: other work" in text
     assert cells_of(text)[1][6:] == ["—"] * 8
 
 
-def test_quality_is_told_of_the_reference_precision_too() -> None:
+def test_quality_is_shown_for_the_reference_precision_too() -> None:
     # Executed otherwise than the reference, the same weights may differ a little.
     near = a_quality(perplexity_ratio=1.0002, top1_agreement=0.999, task_accuracy=None)
     row = a_measurement(precision=near.reference, quality=near)
@@ -542,10 +552,10 @@ def test_hostile_names_stay_text_in_their_cell(hostile: str) -> None:
     )
     text = to_markdown([row, a_measurement()])
     rows = cells_of(text)
-    assert len(rows) == 3 and {len(cells) for cells in rows} == {15}, "it moved a cell or a row"
+    assert len(rows) == 3 and {len(cells) for cells in rows} == {15}, "a cell or row moved"
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
     for active in ("<img", "<a ", "<strong", "<h1", "<script", "<em>"):
         assert active not in html
     for span in re.findall(r"<code>(.*?)</code>", html, re.DOTALL):
         html = html.replace(f"<code>{span}</code>", "")
-    assert "evil" not in html, "outside of code a reader may make a link of it"
+    assert "evil" not in html, "outside of code a renderer may turn it into a link"

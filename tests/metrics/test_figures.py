@@ -1,4 +1,4 @@
-"""Figures follow their definitions, whatever the rounds look like."""
+"""Figures follow their definitions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.db.measurement_samples import a_configuration, a_round
 
 
 def sample(*times_ms: float, total_ms: float | None = None) -> Sample:
-    """An answer as a worker reports it, by the definitions of the pages' answers."""
+    """An answer as reported by a worker, with the timing definitions of all answers."""
     total = times_ms[-1] if total_ms is None else total_ms
     timings = measure(0.0, 0.0, total / 1000, 1, [time / 1000 for time in times_ms])
     return Sample(
@@ -91,15 +91,15 @@ def test_answers_of_one_token_have_no_decode_rate() -> None:
     assert found.prefill_tokens_per_s == pytest.approx(800)
 
 
-def test_a_clock_that_saw_no_time_pass_divides_nothing_by_zero() -> None:
-    """Clocks of some systems tick every 15 ms."""
+def test_a_coarse_clock_causes_no_division_by_zero() -> None:
+    """The clock of some systems has a resolution of 15 ms."""
     found = figures(a_round(samples=(sample(0, 0, 0),)), bytes_per_token=10, bandwidth=1e9)
     assert found.decode_tokens_per_s is None and found.mbu is None
     assert (found.prefill_tokens_per_s, found.end_to_end_tokens_per_s) == (0, 0)
     assert found.tpot_ms.median == 0
 
 
-def test_bandwidth_utilisation_needs_all_it_is_made_of() -> None:
+def test_mbu_needs_all_its_inputs() -> None:
     round_ = a_round(samples=(sample(100, 120, 140),))
     found = figures(round_, bytes_per_token=400_000_000, bandwidth=30e9)
     assert found.mbu == pytest.approx(400e6 * 50 / 30e9)
@@ -120,13 +120,13 @@ def test_without_a_timed_answer_there_are_no_figures() -> None:
     st.lists(st.floats(0, 1e6), min_size=1, max_size=50),
     st.sampled_from([0.0, 50.0, 90.0, 99.0, 100.0]),
 )
-def test_percentiles_are_those_of_numpy(values: list[float], percent: float) -> None:
+def test_percentiles_equal_those_of_numpy(values: list[float], percent: float) -> None:
     expected = float(np.percentile(values, percent))
     assert percentile(sorted(values), percent) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
-def test_a_spread_is_in_order(values: list[float]) -> None:
+def test_a_spread_is_ordered(values: list[float]) -> None:
     found = spread(values)
     ordered = [found.low, found.median, found.p90, found.p99, found.high]
     slack = 1e-9 * (1 + found.high)
@@ -134,32 +134,34 @@ def test_a_spread_is_in_order(values: list[float]) -> None:
     assert (found.low, found.high) == (min(values), max(values))
 
 
-# Cores that the host moved apart
+# Core-to-core latency
 
 NEAR, FAR = 110.0, 300.0
 
 
-def test_answers_given_with_the_cores_apart_are_left_out_and_counted() -> None:
+def test_answers_with_the_cores_apart_are_left_out_and_counted() -> None:
     near = replace(sample(100, 110), core_distance_ns=NEAR)
     far = replace(sample(300, 330), core_distance_ns=FAR)
     unknown = replace(sample(100, 112), core_distance_ns=None)
     found = figures(a_round(samples=(far, near)), a_round(samples=(unknown, far, far)))
     assert (found.answers, found.answers_apart, found.nearest_ns) == (2, 3, NEAR)
-    assert found.decode_low == pytest.approx(1000 / 12), "the far ones' 33 are not in it"
+    assert found.decode_low == pytest.approx(1000 / 12), (
+        "the 33 of the answers with high latency are left out"
+    )
     assert (found.ttft_ms.high, found.tpot_ms.high) == (100, pytest.approx(12))
     assert not found.contended
 
 
-def test_where_there_are_no_others_they_are_taken_and_the_measurement_is_contended() -> None:
+def test_if_there_are_no_others_they_are_used_and_the_measurement_is_contended() -> None:
     far = replace(sample(300, 330), core_distance_ns=FAR)
     alone = figures(a_round(samples=(far,)))
-    assert not alone.contended, "nothing shorter is known: perhaps the machine is like that"
+    assert not alone.contended, "no lower latency is known; this may be normal for the machine"
     known = figures(a_round(samples=(far,)), nearest_ns=NEAR)
     assert known.contended and (known.answers, known.answers_apart) == (1, 0)
     assert known.ttft_ms.median == 300
 
 
-def test_apart_begins_half_above_the_nearest() -> None:
+def test_cores_are_apart_above_one_and_a_half_times_the_lowest_latency() -> None:
     assert not are_apart(1.5 * NEAR, NEAR) and are_apart(1.51 * NEAR, NEAR)
     assert not are_apart(None, NEAR) and not are_apart(FAR, None)
     assert nearest_of([]) is None and nearest_of([], NEAR) == NEAR

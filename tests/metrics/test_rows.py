@@ -1,4 +1,4 @@
-"""Points: what charts are drawn of, and which of them a filter takes."""
+"""Data points for charts, and filtering them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from core.catalogue import EMBEDDED_DIR, catalogue
 from core.db.measurement_values import MeasurementState
 from core.db.run_values import utc_now
-from core.metrics.answer_days import GROWTH_IN_APP, MANY
+from core.metrics.answer_days import GROWTH_IN_APP, PERCENTILES_FROM
 from core.metrics.rows import (
     PROCESS_ALONE,
     Point,
     PointFilter,
     PointSource,
     Range,
+    distinct_hosts,
+    distinct_titles,
     last_days,
     latest,
-    machines_told_apart,
-    models_told_apart,
     pareto,
     point_of,
     subject_of,
@@ -52,57 +52,57 @@ def the_point(**changes: object) -> Point:
 # Machines
 
 
-def test_machines_of_one_name_get_their_processor_in_it() -> None:
+def test_machines_with_the_same_name_get_their_processor_added() -> None:
     other = a_host(cpu="Other(R) Thing(TM) CPU @ 2 GHz")
     here, there = the_point().subject, the_point(host=other).subject
     alone = the_point(host=a_host(name="alone")).subject
     unknown = the_point(host=a_host(cpu="")).subject
-    found = machines_told_apart([here, there, alone, here])
+    found = distinct_hosts([here, there, alone, here])
     assert {old.host_cpu: new.host for old, new in found.items()} == {
         "Some CPU": "bench (Some)",
         "Other(R) Thing(TM) CPU @ 2 GHz": "bench (Other Thing @ 2 GHz)",
     }
-    assert machines_told_apart([here, here, alone]) == {}
-    assert machines_told_apart([here, unknown])[unknown].host == "bench"
+    assert distinct_hosts([here, here, alone]) == {}
+    assert distinct_hosts([here, unknown])[unknown].host == "bench"
 
 
-def test_a_filter_takes_a_machine_by_its_name_or_with_its_processor() -> None:
+def test_a_filter_matches_a_machine_with_or_without_its_processor() -> None:
     subject = the_point().subject
     for names in ((), ("bench",), ("bench (Some)", "x")):
-        assert PointFilter(hosts=names).takes(subject)
-    assert not PointFilter(hosts=("bench (Other)",)).takes(subject)
-    renamed = machines_told_apart([subject, the_point(host=a_host(cpu="Other CPU")).subject])
-    assert PointFilter(hosts=("bench (Some)",)).takes(renamed[subject])
+        assert PointFilter(hosts=names).matches(subject)
+    assert not PointFilter(hosts=("bench (Other)",)).matches(subject)
+    renamed = distinct_hosts([subject, the_point(host=a_host(cpu="Other CPU")).subject])
+    assert PointFilter(hosts=("bench (Some)",)).matches(renamed[subject])
 
 
 # Models
 
 
-def test_models_of_one_title_get_their_key_in_it() -> None:
+def test_models_with_the_same_title_get_their_key_added() -> None:
     here, there = (
         points_of_runs([a_row(model=f"mini-{digest}", title="mini")])[0].subject
         for digest in ("0a0a0a0a", "1b1b1b1b")
     )
     elsewhere = points_of_runs([a_row(model="mini-2c", title="mini", host_name="other")])[0].subject
-    found = models_told_apart([here, there, elsewhere])
+    found = distinct_titles([here, there, elsewhere])
     assert {old.model: new.name for old, new in found.items()} == {
         "mini-0a0a0a0a": "mini (0a0a0a0a)",
         "mini-1b1b1b1b": "mini (1b1b1b1b)",
     }
-    assert models_told_apart([here, elsewhere]) == {}
-    assert PointFilter(models=("mini (0a0a0a0a)",)).takes(here)
-    assert not PointFilter(models=("mini (0a0a0a0a)",)).takes(there)
+    assert distinct_titles([here, elsewhere]) == {}
+    assert PointFilter(models=("mini (0a0a0a0a)",)).matches(here)
+    assert not PointFilter(models=("mini (0a0a0a0a)",)).matches(there)
 
 
-def test_one_shape_and_one_server_elsewhere_are_no_two_models() -> None:
+def test_random_weights_and_remote_models_are_not_renamed() -> None:
     random = [the_point(model=each, title="x", random_weights=True).subject for each in "ab"]
     rows = [a_row(model=f"remote:{each}/x", title="x", device=each) for each in "ab"]
     remote = [point.subject for point in points_of_runs(rows)]
-    assert models_told_apart([*random, *remote]) == {}
+    assert distinct_titles([*random, *remote]) == {}
 
 
 @pytest.mark.parametrize("name", ["mini", "my model (2)"])
-def test_a_measured_folder_has_the_key_that_answers_know_it_by(tmp_path: Path, name: str) -> None:
+def test_a_measured_folder_has_the_same_key_as_its_answers(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     shutil.copytree(EMBEDDED_DIR / "paddock-neox", folder)
     found = resolve(str(folder))
@@ -112,23 +112,25 @@ def test_a_measured_folder_has_the_key_that_answers_know_it_by(tmp_path: Path, n
 
 
 @pytest.mark.parametrize("name", ["Org/Mini", "databricks/dolly-v2-3b", "dolly-v2-3b"])
-def test_a_measured_model_of_the_hub_has_the_key_that_answers_know_it_by(name: str) -> None:
+def test_a_measured_hub_model_has_the_same_key_as_its_answers(name: str) -> None:
     found = resolve(name)
     subject = the_point(model=name, title=found.title, source=str(found.location)).subject
     assert subject.model == found.name
 
 
-def test_answers_of_earlier_versions_meet_a_folders_benchmark_under_one_key(tmp_path: Path) -> None:
+def test_answers_of_earlier_versions_have_the_same_key_as_a_folders_benchmark(
+    tmp_path: Path,
+) -> None:
     folder = Path(shutil.copytree(EMBEDDED_DIR / "paddock-neox", tmp_path / "mini"))
     found = resolve(str(folder))
     measured = the_point(model=str(folder), title=found.title, source=str(folder)).subject
     before = subject_of_run(a_row(model=str(folder), title=found.title))
     now = subject_of_run(a_row(model=found.name, title=found.title))
     assert {measured.model, before.model, now.model} == {found.name}
-    assert models_told_apart([measured, before, now]) == {}
+    assert distinct_titles([measured, before, now]) == {}
 
 
-def test_a_row_of_the_catalogue_has_its_title_of_today_whatever_was_recorded() -> None:
+def test_a_catalogue_model_has_its_current_title_whatever_was_recorded() -> None:
     subject = subject_of_run(a_row(model="paddock-neox", title="Paddock NeoX (embedded)"))
     assert subject.title == catalogue()["paddock-neox"].title
 
@@ -136,12 +138,12 @@ def test_a_row_of_the_catalogue_has_its_title_of_today_whatever_was_recorded() -
 # Measurements
 
 
-def test_what_was_asked_for_is_told_where_it_is_another_device() -> None:
+def test_the_requested_device_is_shown_if_another_was_used() -> None:
     subjects = [
         subject_of(replace(a_measurement(device=asked), devices_used=(used,)))
         for asked, used in (("CPU", "CPU"), ("AUTO", "CPU"), ("GPU", "GPU.0"))
     ]
-    assert [subject.ran_on for subject in subjects] == ["CPU", "AUTO → CPU", "GPU.0"]
+    assert [subject.device_label for subject in subjects] == ["CPU", "AUTO → CPU", "GPU.0"]
 
 
 def test_a_measurement_keeps_its_figures_and_conditions() -> None:
@@ -153,23 +155,25 @@ def test_a_measurement_keeps_its_figures_and_conditions() -> None:
     assert point.memory_scope == PROCESS_ALONE
     assert point.n == 2 and point.prompt_tokens == 32
     assert point.quality is quality
-    assert point.ceiling == pytest.approx(80.0, rel=1e-6), "half of it is used"
+    assert point.ceiling == pytest.approx(80.0, rel=1e-6), "half of the bandwidth is used"
     for word in ("16 new tokens", "f32", "u8", "2 threads"):
         assert word in point.conditions
 
 
-def test_without_a_utilisation_there_is_no_ceiling() -> None:
-    assert the_point(mbu=None).ceiling is None, "a GPU's, say: the bandwidth is the processor's"
+def test_without_mbu_there_is_no_bandwidth_ceiling() -> None:
+    assert the_point(mbu=None).ceiling is None, (
+        "such as on a GPU: the measured bandwidth is that of the CPU"
+    )
 
 
-def test_figures_of_fewer_answers_than_asked_for_say_so() -> None:
+def test_an_incomplete_number_of_answers_is_shown() -> None:
     assert the_point(repeats=5).answers == "5 timed answers"
     assert the_point(repeats=1).answers == "1 timed answer"
     stopped = the_point(repeats=5, state=MeasurementState.CANCELLED)
     assert stopped.answers == "fewer than 5 timed answers"
 
 
-def test_a_measurement_without_figures_is_no_point() -> None:
+def test_a_measurement_without_figures_has_no_point() -> None:
     failed = a_measurement(rate=None, state=MeasurementState.FAILED, error="No device.")
     assert point_of(failed) is None
 
@@ -183,7 +187,7 @@ def test_a_single_token_has_no_rate_and_no_bandwidth() -> None:
     assert (point.decode, point.mbu, point.ceiling) == (None, None, None)
 
 
-def test_sources_are_told_apart() -> None:
+def test_sources_are_distinguished() -> None:
     sources = [
         the_point().subject.source,
         the_point(imported=True).subject.source,
@@ -203,7 +207,7 @@ def test_random_weights_are_always_marked_once(title: str, name: str) -> None:
 # Answers
 
 
-def test_answers_of_the_same_conditions_become_one_point() -> None:
+def test_answers_under_the_same_conditions_become_one_point() -> None:
     rows = [a_row(rate) for rate in (10.0, 20.0, 90.0)] + [a_row(50.0, precision="int4")]
     points = {point.subject.precision: point for point in points_of_runs(rows)}
     assert points["int8"].decode == Range(20.0, 10.0, 90.0)
@@ -225,16 +229,16 @@ def test_answers_of_the_same_conditions_become_one_point() -> None:
         {"random_weights": True},
     ],
 )
-def test_answers_of_other_conditions_stay_apart(other: dict[str, object]) -> None:
+def test_answers_under_other_conditions_are_separate_points(other: dict[str, object]) -> None:
     assert len(points_of_runs([a_row(), a_row(**other)])) == 2
 
 
-def test_answers_asked_on_auto_are_those_of_the_device_it_took() -> None:
+def test_answers_on_auto_are_grouped_with_the_device_used() -> None:
     (point,) = points_of_runs([a_row(10.0, device="AUTO"), a_row(30.0, device="CPU")])
-    assert (point.n, point.subject.ran_on) == (2, "CPU")
+    assert (point.n, point.subject.device_label) == (2, "CPU")
 
 
-def test_figures_that_are_missing_leave_the_others() -> None:
+def test_missing_figures_do_not_affect_others() -> None:
     rows = [a_row(None, ttft_ms=None, memory_private_bytes=None), a_row(30.0)]
     (point,) = points_of_runs(rows)
     assert point.n == 2
@@ -243,15 +247,15 @@ def test_figures_that_are_missing_leave_the_others() -> None:
     assert (bare.decode, bare.memory) == (None, None)
 
 
-def test_of_many_answers_the_extremes_are_left_out() -> None:
-    rates = [float(rate) for rate in range(1, MANY + 1)]
+def test_the_extremes_of_many_answers_are_left_out() -> None:
+    rates = [float(rate) for rate in range(1, PERCENTILES_FROM + 1)]
     (point,) = points_of_runs(a_row(rate) for rate in rates)
     assert point.decode is not None
     assert point.decode.low == pytest.approx(np.percentile(rates, 10))
     assert point.decode.high == pytest.approx(np.percentile(rates, 90))
 
 
-def test_by_day_there_is_a_point_for_each() -> None:
+def test_by_day_there_is_one_point_per_day() -> None:
     days = [NOW, NOW - timedelta(hours=1), NOW - timedelta(days=1)]
     points = points_of_runs([a_row(started_at=day) for day in days], by_day=True)
     assert sorted((point.when.date(), point.n) for point in points) == [
@@ -264,7 +268,7 @@ def test_by_day_there_is_a_point_for_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "taken"),
+    ("selected", "matches"),
     [
         ({}, True),
         ({"models": ("Dolly 2.0 3B",)}, True),
@@ -282,33 +286,33 @@ def test_by_day_there_is_a_point_for_each() -> None:
         ({"since": date(2026, 3, 11)}, False),
     ],
 )
-def test_every_choice_must_be_met(asked: dict[str, object], taken: bool) -> None:
+def test_a_point_must_match_every_filter(selected: dict[str, object], matches: bool) -> None:
     point = the_point()
-    assert PointFilter(**asked).takes(point.subject, point.when) is taken  # type: ignore[arg-type]
+    assert PointFilter(**selected).matches(point.subject, point.when) is matches  # type: ignore[arg-type]
 
 
-def test_contended_figures_are_shown_when_asked_for_only() -> None:
+def test_contended_figures_are_shown_only_if_included() -> None:
     point = the_point(contended=True)
-    assert not PointFilter().takes(point.subject, point.when)
-    assert PointFilter(contended=True).takes(point.subject, point.when)
+    assert not PointFilter().matches(point.subject, point.when)
+    assert PointFilter(contended=True).matches(point.subject, point.when)
 
 
-def test_days_are_those_of_utc() -> None:
+def test_days_are_in_utc() -> None:
     late = datetime(2026, 3, 11, 1, 0, tzinfo=timezone(timedelta(hours=2)))
     subject = the_point().subject
-    assert not PointFilter(since=date(2026, 3, 11)).takes(subject, late)
-    assert PointFilter(since=date(2026, 3, 11)).takes(subject, date(2026, 3, 11))
+    assert not PointFilter(since=date(2026, 3, 11)).matches(subject, late)
+    assert PointFilter(since=date(2026, 3, 11)).matches(subject, date(2026, 3, 11))
 
 
-def test_one_day_is_today() -> None:
+def test_the_last_day_is_today() -> None:
     assert last_days(1) == utc_now().astimezone(UTC).date()
     assert last_days(7) == last_days(1) - timedelta(days=6)
 
 
-# Choosing
+# Selecting
 
 
-def test_the_latest_of_each_configuration_stays_in_the_order_of_lists() -> None:
+def test_latest_returns_the_newest_of_each_configuration_in_list_order() -> None:
     old, new = (the_point(rate=r, when=NOW + timedelta(days=d)) for r, d in ((10.0, 0), (20.0, 1)))
     long, int4, fp32 = (
         the_point(prompt_tokens=512),
@@ -318,7 +322,7 @@ def test_the_latest_of_each_configuration_stays_in_the_order_of_lists() -> None:
     assert latest([new, old, int4, long, fp32]) == [fp32, new, long, int4]
 
 
-def test_quality_stays_known_when_the_speed_is_measured_again() -> None:
+def test_quality_is_kept_when_the_speed_is_measured_again() -> None:
     judged = the_point(quality=a_quality(1.03))
     again = the_point(when=NOW + timedelta(days=1), prompt_tokens=512, contended=True)
     other = the_point(precision="int4")
@@ -326,27 +330,27 @@ def test_quality_stays_known_when_the_speed_is_measured_again() -> None:
     assert found[again.id] == judged.quality and found[other.id] is None
 
 
-def test_contended_and_other_machines_figures_do_not_replace_one() -> None:
+def test_contended_figures_and_other_machines_do_not_replace_a_point() -> None:
     points = [the_point(), the_point(contended=True), the_point(host=a_host(name="other"))]
     assert len(latest(points)) == 3
 
 
-def test_the_front_has_what_nothing_beats() -> None:
+def test_the_front_has_the_points_that_none_dominates() -> None:
     small, fast, worse, twin = (
-        the_point(rate=rate, private_mb=mib)
-        for rate, mib in ((20.0, 100), (40.0, 300), (30.0, 400), (40.0, 300))
+        the_point(rate=rate, private_mb=mb)
+        for rate, mb in ((20.0, 100), (40.0, 300), (30.0, 400), (40.0, 300))
     )
     assert pareto([worse, fast, twin, small]) == [small, fast]
 
 
-def test_what_has_no_rate_or_no_memory_is_in_no_front() -> None:
+def test_points_without_rate_or_memory_are_not_in_the_front() -> None:
     (no_rate,) = points_of_runs([a_row(None)])
     (no_memory,) = points_of_runs([a_row(memory_private_bytes=None)])
     assert pareto([no_rate, no_memory]) == []
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=25))
-def test_nothing_outside_the_front_beats_anything_in_it(pairs: list[tuple[int, int]]) -> None:
+def test_every_point_is_dominated_by_the_front(pairs: list[tuple[int, int]]) -> None:
     template = the_point()
     points = [
         replace(template, memory_private=memory, decode=Range(rate, rate, rate))

@@ -1,4 +1,4 @@
-"""Run one page without a browser."""
+"""Run one page with AppTest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PATIENCE_S = 120.0
 
 
 def open_page(name: str, **link: str) -> AppTest:
-    """Return the page with this path after one run with these URL parameters."""
+    """Open the page of this path with these URL parameters and run it once."""
     app = AppTest.from_string(
         "import streamlit as st\n"
         "from core.ui.widgets.navigation import all_pages\n"
@@ -24,7 +24,7 @@ def open_page(name: str, **link: str) -> AppTest:
 
 
 def texts(app: AppTest) -> str:
-    """Return all texts on the page, including those in boxes."""
+    """Return all texts on the page, including alert boxes."""
     return "\n".join(
         str(element.value)
         for kind in (app.markdown, app.caption, app.info, app.warning, app.error, app.success)
@@ -33,5 +33,5 @@ def texts(app: AppTest) -> str:
 
 
 def button(app: AppTest, label: str, number: int = 0):  # type: ignore[no-untyped-def]
-    """Return a button by its label and, if several have it, its index."""
+    """Return a button by its label; ``number`` selects among buttons with the same label."""
     return [each for each in app.button if each.label == label][number]

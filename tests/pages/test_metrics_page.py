@@ -1,4 +1,4 @@
-"""The Metrics page without a browser: its charts by their data, its filter, its sentences."""
+"""The Metrics page in AppTest: data of the charts, filter, messages."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def now() -> datetime:
 
 
 def chart(app: AppTest, title: str) -> dict[str, Any]:
-    """The chart whose title begins so."""
+    """Return the chart whose title starts with this text."""
     specs = [json.loads(each.proto.spec) for each in app.get("plotly_chart")]
     return next(spec for spec in specs if spec["layout"]["title"]["text"].startswith(title))
 
 
 def bars(spec: dict[str, Any]) -> dict[str, list[float]]:
-    """Values of a chart's bars by the name of the series."""
+    """Return the values of the bars by the name of the series."""
     found: dict[str, list[float]] = {}
     for trace in spec["data"]:
         if trace["type"] == "bar":
@@ -78,7 +78,7 @@ def bars(spec: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def labels(spec: dict[str, Any]) -> list[str]:
-    """Of the rows, panel by panel."""
+    """Return the labels of the rows, by panel."""
     axes = [key for key in spec["layout"] if key.startswith("yaxis")]
     return [label for axis in axes for label in spec["layout"][axis]["ticktext"]]
 
@@ -104,18 +104,18 @@ def test_an_empty_page_offers_a_short_benchmark() -> None:
     assert not app.get("plotly_chart")
 
 
-def test_rows_without_figures_are_no_charts_and_no_error(store: MeasurementStore) -> None:
+def test_rows_without_figures_have_no_charts_and_no_error(store: MeasurementStore) -> None:
     reason = "There is no device 'GPU' on this machine; choose CPU or AUTO."
     save(store, a_measurement(rate=None, state=MeasurementState.FAILED, error=reason, device="GPU"))
     app = open_page("metrics")
-    assert "appear here as they come" in texts(app)
+    assert "appear here as soon as" in texts(app)
     table = app.dataframe[0].value
     assert list(table["State"]) == ["failed"]
-    assert list(table["Why"]) == [reason]
+    assert list(table["Error"]) == [reason]
     assert "INT4 weights" not in table.columns or table["INT4 weights"].isna().all()
 
 
-def test_how_int4_was_made_stands_in_the_table_and_the_hover_text(store: MeasurementStore) -> None:
+def test_int4_settings_are_in_the_table_and_the_hover_text(store: MeasurementStore) -> None:
     npu = an_int4(ratio=1.0, scale_estimation=False)
     save(store, replace(a_measurement("int4", device="NPU"), int4=npu))
     save(store, a_measurement("int8"))
@@ -127,7 +127,9 @@ def test_how_int4_was_made_stands_in_the_table_and_the_hover_text(store: Measure
     assert "weights symmetric, one scale per channel, ratio 1" in shown
 
 
-def test_a_database_that_cannot_be_opened_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_cannot_be_opened_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("PADDOCK_DATABASE_URL", "sqlite:////proc/nowhere/paddock.db")
     app = open_page("metrics")
     assert app.error
@@ -151,10 +153,10 @@ def test_decode_rates_with_their_spread_and_the_ceiling(store: MeasurementStore)
     ceiling = next(trace for trace in spec["data"] if trace.get("name") == "bandwidth ceiling")
     assert sorted(ceiling["x"]) == pytest.approx([60.0, 80.0, 100.0], rel=1e-6)
     assert spec["layout"]["xaxis"]["range"][0] == 0
-    assert spec["layout"]["xaxis"]["range"][1] > 100, "the ceiling is in view"
+    assert spec["layout"]["xaxis"]["range"][1] > 100, "the ceiling is visible"
 
 
-def test_a_ceiling_far_away_is_left_to_the_chart_of_bandwidth(store: MeasurementStore) -> None:
+def test_a_distant_ceiling_is_only_in_the_bandwidth_chart(store: MeasurementStore) -> None:
     save(store, a_measurement("int8", 400.0, mbu=0.04))
     app = open_page("metrics")
     decode = chart(app, "Decode rate: tokens/s")
@@ -164,7 +166,7 @@ def test_a_ceiling_far_away_is_left_to_the_chart_of_bandwidth(store: Measurement
     assert bars(chart(app, "Bandwidth used")) == {"32-token prompt": [4.0]}
 
 
-def test_memory_is_stacked_and_the_longest_prompt_counts(store: MeasurementStore) -> None:
+def test_memory_is_stacked_and_that_of_the_longest_prompt(store: MeasurementStore) -> None:
     save(
         store,
         a_measurement(prompt_tokens=32, private_mb=400, file_mb=100),
@@ -177,7 +179,7 @@ def test_memory_is_stacked_and_the_longest_prompt_counts(store: MeasurementStore
     assert peak["x"] == [610.0]
 
 
-def test_models_of_other_sizes_have_scales_of_their_own(store: MeasurementStore) -> None:
+def test_models_of_different_sizes_have_separate_scales(store: MeasurementStore) -> None:
     save(
         store,
         a_measurement("int8", 400.0, model="tiny", title="Tiny"),
@@ -222,7 +224,7 @@ def test_latency_of_each_token_of_a_measurement_and_of_an_answer(
     assert app.query_params["latency"] == answer
 
 
-def test_pieces_of_several_tokens_are_not_called_tokens(runs: RunStore) -> None:
+def test_pieces_of_several_tokens_are_labelled_as_pieces(runs: RunStore) -> None:
     add_answer(runs, 50.0, new_tokens=6)
     app = open_page("metrics")
     spec = chart(app, "Latency of each piece: ms, lower is better")
@@ -230,19 +232,19 @@ def test_pieces_of_several_tokens_are_not_called_tokens(runs: RunStore) -> None:
     assert "The server sent pieces of 2.0 tokens on average" in texts(app)
 
 
-def test_history_has_every_measurement_and_a_point_a_day_of_answers(
+def test_history_has_every_measurement_and_one_point_per_day_of_answers(
     store: MeasurementStore, runs: RunStore
 ) -> None:
     save(store, *(a_measurement(when=now() - timedelta(days=days)) for days in (0, 3, 9)))
     for rate in (30.0, 50.0):
         add_answer(runs, rate)
-    spec = chart(open_page("metrics"), "Decode rate over the days")
+    spec = chart(open_page("metrics"), "Decode rate over time")
     found = {trace["name"]: trace["y"] for trace in spec["data"]}
     assert {len(values) for values in found.values()} == {1, 3}
-    assert [40.0] in found.values(), "the median of the day"
+    assert [40.0] in found.values(), "the median of a day"
 
 
-def test_models_that_only_answered_and_those_elsewhere_have_a_history_beside_a_benchmark(
+def test_models_without_a_benchmark_and_remote_models_have_a_history(
     store: MeasurementStore, runs: RunStore
 ) -> None:
     save(store, a_measurement("int8", 40.0))
@@ -253,18 +255,18 @@ def test_models_that_only_answered_and_those_elsewhere_have_a_history_beside_a_b
     app = open_page("metrics")
     picker = app.selectbox(key="model_shown")
     assert set(picker.options) == {"Dolly 2.0 3B", "Phi-2", "qwen"}
-    assert picker.value == "Dolly 2.0 3B", "what was measured comes first"
+    assert picker.value == "Dolly 2.0 3B", "benchmarked models come first"
     picker.select("Phi-2").run()
     assert chart(app, "Speed against memory")["data"][0]["y"] == [50.0]
     app.selectbox(key="model_shown").select("qwen").run()
-    assert chart(app, "Decode rate over the days")["data"][0]["y"] == [60.0]
-    assert "How much memory it takes is not known." in texts(app)
+    assert chart(app, "Decode rate over time")["data"][0]["y"] == [60.0]
+    assert "The memory usage of this model is not known." in texts(app)
 
 
 # Key figures
 
 
-def test_key_figures_change_against_the_highest_precision(store: MeasurementStore) -> None:
+def test_key_figures_are_compared_with_the_highest_precision(store: MeasurementStore) -> None:
     save(
         store,
         a_measurement("fp32", 20.0, private_mb=900, ttft_ms=100.0),
@@ -280,7 +282,7 @@ def test_key_figures_change_against_the_highest_precision(store: MeasurementStor
     assert app.query_params["against"] == "none"
 
 
-def test_another_configuration_brings_its_own_baseline(store: MeasurementStore) -> None:
+def test_another_configuration_selects_its_own_baseline(store: MeasurementStore) -> None:
     save(
         store,
         a_measurement("int8", 40.0),
@@ -295,7 +297,7 @@ def test_another_configuration_brings_its_own_baseline(store: MeasurementStore) 
     assert "phi-2~fp16" in app.selectbox(key="against").value
 
 
-def test_a_configuration_of_another_node_can_be_chosen(store: MeasurementStore) -> None:
+def test_a_configuration_of_another_node_can_be_selected(store: MeasurementStore) -> None:
     save(
         store,
         a_measurement("int8", 40.0),
@@ -313,10 +315,10 @@ def test_a_configuration_of_another_node_can_be_chosen(store: MeasurementStore) 
 # Filter
 
 
-def test_the_filter_is_kept_in_the_link(store: MeasurementStore) -> None:
+def test_the_filter_is_kept_in_the_url(store: MeasurementStore) -> None:
     save(store, a_measurement("int8", 40.0), a_measurement("int4", 60.0))
     app = open_page("metrics", precisions="int4", days="7")
-    assert "No figure matches" in texts(app), "they are of another year"
+    assert "No values match" in texts(app), "the measurements are from another year"
     app = open_page("metrics", precisions="int4")
     assert labels(chart(app, "Decode rate: tokens/s")) == ["INT4"]
     app.button_group(key="precisions").set_value(["int8"]).run()
@@ -324,32 +326,34 @@ def test_the_filter_is_kept_in_the_link(store: MeasurementStore) -> None:
     assert app.query_params["precisions"] == "int8"
 
 
-def test_contended_figures_are_left_out_and_hatched_when_asked_for(
+def test_contended_figures_are_left_out_and_hatched_if_included(
     store: MeasurementStore, runs: RunStore
 ) -> None:
     save(store, a_measurement("int8", 40.0), a_measurement("int8", 4.0, contended=True))
     add_answer(runs, 3.0, contended=True)
     app = open_page("metrics")
     assert bars(chart(app, "Decode rate: tokens/s")) == {"32-token prompt": [40.0]}
-    assert "2 contended figures are left out" in texts(app)
+    assert "Values measured while busy are left out (2)" in texts(app)
     app.toggle(key="contended").set_value(True).run()
     spec = chart(app, "Decode rate: tokens/s")
-    assert bars(spec)["32-token prompt, contended"] == [4.0]
-    assert bars(spec)["answers, contended"] == [3.0]
+    assert bars(spec)["32-token prompt, measured while busy"] == [4.0]
+    assert bars(spec)["answers, measured while busy"] == [3.0]
     hatched = {
         trace["name"]: trace["marker"]["pattern"]["shape"]
         for trace in spec["data"]
         if trace["type"] == "bar"
     }
-    assert hatched["32-token prompt"] == "" and hatched["answers, contended"] == "/"
+    assert hatched["32-token prompt"] == "" and hatched["answers, measured while busy"] == "/"
 
 
-def test_where_all_is_contended_the_page_says_so(store: MeasurementStore) -> None:
+def test_a_note_is_shown_if_all_figures_are_contended(store: MeasurementStore) -> None:
     save(store, a_measurement(contended=True))
     app = open_page("metrics")
-    assert "Something else was computing" in texts(app)
+    assert "All values were measured while other work ran" in texts(app)
     app.button(key="show_contended").click().run()
-    assert bars(chart(app, "Decode rate: tokens/s")) == {"32-token prompt, contended": [40.0]}
+    assert bars(chart(app, "Decode rate: tokens/s")) == {
+        "32-token prompt, measured while busy": [40.0]
+    }
 
 
 def test_machines_are_charted_together(store: MeasurementStore) -> None:
@@ -363,7 +367,7 @@ def test_machines_are_charted_together(store: MeasurementStore) -> None:
     assert panels == ["<b>Dolly 2.0 3B · bench</b>", "<b>Dolly 2.0 3B · other</b>"]
 
 
-def test_machines_of_the_same_name_are_told_apart(store: MeasurementStore, runs: RunStore) -> None:
+def test_machines_with_one_name_are_distinguished(store: MeasurementStore, runs: RunStore) -> None:
     other = a_host(name="bench", cpu="Other CPU")
     save(store, a_measurement("int8", 40.0), a_measurement("int8", 50.0, host=other, imported=True))
     add_answer(runs, 45.0)  # on bench, with Some CPU
@@ -383,7 +387,7 @@ def test_machines_of_the_same_name_are_told_apart(store: MeasurementStore, runs:
     assert answers_csv(shared_engine(), mine).count("\n") == 2
 
 
-def test_models_of_the_same_title_are_told_apart(store: MeasurementStore, runs: RunStore) -> None:
+def test_models_with_one_title_are_distinguished(store: MeasurementStore, runs: RunStore) -> None:
     add_answer(runs, 40.0, model="mini-0a0a0a0a", title="mini", source="/a/mini")
     add_answer(runs, 50.0, model="mini-1b1b1b1b", title="mini", source="/b/mini")
     app = open_page("metrics")
@@ -397,7 +401,7 @@ def test_models_of_the_same_title_are_told_apart(store: MeasurementStore, runs: 
     assert list(app.dataframe[0].value["Tokens/s"]) == [50.0]
 
 
-def test_weights_of_one_precision_that_came_another_way_are_told_apart(
+def test_weights_of_one_precision_with_different_origins_are_distinguished(
     store: MeasurementStore, runs: RunStore
 ) -> None:
     save(store, a_measurement("int8", 40.0), a_measurement("int8", 30.0, weights="INT8 from Q4_1"))
@@ -409,7 +413,7 @@ def test_weights_of_one_precision_that_came_another_way_are_told_apart(
     assert list(app.dataframe[1].value["Precision"]) == ["INT4 · GGUF Q4_1"]
 
 
-def test_answers_asked_on_auto_stand_with_those_of_the_device_it_took(runs: RunStore) -> None:
+def test_answers_on_auto_are_shown_with_the_device_used(runs: RunStore) -> None:
     for device in ("AUTO", "CPU"):
         add_answer(runs, 40.0, device=device)
     app = open_page("metrics")
@@ -418,10 +422,10 @@ def test_answers_asked_on_auto_stand_with_those_of_the_device_it_took(runs: RunS
     assert len(app.selectbox(key="shown").options) == 1
 
 
-# Words, files, the benchmark
+# Texts, files, benchmark
 
 
-def test_nobodys_words_are_on_the_page_or_in_its_files(runs: RunStore) -> None:
+def test_no_instruction_or_answer_text_is_on_the_page_or_in_files(runs: RunStore) -> None:
     add_answer(runs, 40.0, instruction="my secret wish", text="a private answer")
     app = open_page("metrics")
     shown = texts(app) + app.dataframe[0].value.to_csv()
@@ -442,23 +446,23 @@ def test_hostile_names_stay_text(store: MeasurementStore) -> None:
     assert not any(map(active, options)), options
 
 
-def test_what_is_exported_is_what_is_imported(store: MeasurementStore) -> None:
+def test_exported_measurements_can_be_imported(store: MeasurementStore) -> None:
     rows = [a_measurement("int8", 40.0), a_measurement("int4", 60.0, quality=a_quality())]
     save(store, *rows)
     text = to_json(store.all())
     assert sorted(row.id for row in from_json(text)) == sorted(row.id for row in rows)
 
 
-def test_more_than_a_file_may_hold_is_said_before_anybody_clicks(
+def test_a_too_large_export_is_reported_before_the_click(
     store: MeasurementStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(store, a_measurement("int8", 40.0))
-    assert "filter the measurements and export them in parts" not in texts(open_page("metrics"))
-    monkeypatch.setattr(files, "largest_json", lambda rows: files.MAX_BYTES + 1)
-    assert "filter the measurements and export them in parts" in texts(open_page("metrics"))
+    assert "Filter the measurements and export them in parts" not in texts(open_page("metrics"))
+    monkeypatch.setattr(files, "max_json_size", lambda rows: files.MAX_BYTES + 1)
+    assert "Filter the measurements and export them in parts" in texts(open_page("metrics"))
 
 
-def test_a_plan_that_cannot_be_measured_is_refused_in_words(tmp_path: Path) -> None:
+def test_an_invalid_plan_is_rejected_with_a_message(tmp_path: Path) -> None:
     app = open_page("metrics")
     app.session_state["set_up"] = True
     app.run()
@@ -471,7 +475,7 @@ def test_a_plan_that_cannot_be_measured_is_refused_in_words(tmp_path: Path) -> N
     assert "cannot be spread over" in texts(app)
 
 
-def test_folders_of_one_title_are_told_apart_among_models_to_measure(
+def test_folders_with_the_same_title_are_distinguished_in_the_benchmark_setup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     models = two_folders_of_one_title()
@@ -483,17 +487,17 @@ def test_folders_of_one_title_are_told_apart_among_models_to_measure(
     assert {"mini (a)", "mini (b)"} <= set(options)
 
 
-def test_random_weights_have_a_button_of_their_own() -> None:
+def test_random_weights_have_a_separate_button() -> None:
     app = open_page("metrics")
     app.session_state["set_up"] = True
     app.run()
     app.button_group(key="bench_kind").set_value("random").run()
     app.multiselect(key="bench_random").set_value(["neox-410m"]).run()
     assert app.button(key="start_benchmark").label == "Measure with random weights"
-    assert "without downloading it" in texts(app)
+    assert "without downloading the model" in texts(app)
 
 
-def test_a_sweep_that_was_cut_off_can_be_resumed_or_dismissed(store: MeasurementStore) -> None:
+def test_an_interrupted_benchmark_can_be_resumed_or_dismissed(store: MeasurementStore) -> None:
     plan = Plan(models=("paddock-neox",)).validated()
     sweep = "a" * 32
     row = replace(a_measurement(rate=None, state=MeasurementState.WAITING), sweep=sweep)
@@ -504,4 +508,4 @@ def test_a_sweep_that_was_cut_off_can_be_resumed_or_dismissed(store: Measurement
     assert app.button(key=f"resume_{sweep}").label == "Resume"
     app.button(key=f"dismiss_{sweep}").click().run()
     assert "was interrupted" not in texts(app)
-    assert store.sweep(sweep) is not None, "its row stays"
+    assert store.sweep(sweep) is not None, "its row is kept"

@@ -167,4 +167,4 @@ def test_kiosk_hides_what_it_rejects(monkeypatch: pytest.MonkeyPatch, visitor: V
     assert [warning.value for warning in app.warning] == [KIOSK_ERROR]
     models = page("models")
     assert KIOSK_ERROR in texts(models)
-    assert not {"Add a model", "Hub", "Add a server"} & set(labels(models))
+    assert not {"Add a model", "Hugging Face access", "Add a server"} & set(labels(models))

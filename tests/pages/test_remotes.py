@@ -1,4 +1,4 @@
-"""Servers elsewhere on the pages: added, shown, chosen and removed, and never their keys."""
+"""Remote servers on the pages: added, shown, selected and removed; keys are never shown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def server() -> Iterator[ScriptedServer]:
 
 @pytest.fixture
 def office(server: ScriptedServer) -> Engine:
-    """The engine of the pages, which knows the server and what it lists."""
+    """The engine of the pages, with the server and its model list."""
     engine = shared_engine()
     listed(engine, server.url)
     return engine
@@ -55,28 +55,28 @@ def fill(app: AppTest, **values: str) -> None:
 
 
 def everything(app: AppTest) -> str:
-    """Texts, values of all fields, and the link."""
+    """Return texts, values of all fields, and the URL parameters."""
     fields = [each.value for each in [*app.text_input, *app.text_area]]
     return texts(app) + repr(fields) + repr(app.query_params)
 
 
-def test_a_server_is_added_and_its_key_leaves_the_page(server: ScriptedServer) -> None:
+def test_a_server_is_added_and_its_key_is_removed_from_the_page(server: ScriptedServer) -> None:
     app = open_page("models")
-    assert "Servers elsewhere" not in [each.value for each in app.subheader]
+    assert "Remote servers" not in [each.value for each in app.subheader]
     fill(app, name="Office", url=f"{server.url}/", key=KEY)
     remote = shared_engine().remotes.directory.book.get("office")
     shared_engine().remotes.directory.ask(remote).result(PATIENCE_S)
     app.run()
     shown = texts(app)
-    assert "Servers elsewhere" in [each.value for each in app.subheader]
-    assert "**office**" in shown and "2 models" in shown and "has a key" in shown
+    assert "Remote servers" in [each.value for each in app.subheader]
+    assert "**office**" in shown and "2 models" in shown and "has an API key" in shown
     assert "tiny" in shown and "Scripted/1.0" in shown
     assert app.text_input(key="remote_key").value == ""
     assert KEY not in everything(app)
     assert server.headers[-1]["authorization"] == f"Bearer {KEY}"
 
 
-def test_a_mistake_is_said_and_what_was_typed_stays(server: ScriptedServer) -> None:
+def test_an_invalid_entry_is_an_error_and_the_input_is_kept(server: ScriptedServer) -> None:
     app = open_page("models")
     fill(app, name="office", url="http://user:pw@box/v1", key=KEY)
     assert any("user name or password" in each.value for each in app.error)
@@ -85,10 +85,10 @@ def test_a_mistake_is_said_and_what_was_typed_stays(server: ScriptedServer) -> N
     assert server.headers == []
 
 
-def test_a_server_that_is_gone_is_shown_as_such(office: Engine) -> None:
+def test_an_unreachable_server_is_shown_as_not_available(office: Engine) -> None:
     listed(office, f"http://127.0.0.1:{free_port()}/v1")
     shown = texts(open_page("models"))
-    assert "not usable now" in shown and "Cannot connect to" in shown
+    assert "not available" in shown and "Cannot connect to" in shown
 
 
 def test_a_server_is_removed_with_its_key(office: Engine) -> None:
@@ -100,14 +100,16 @@ def test_a_server_is_removed_with_its_key(office: Engine) -> None:
     assert KEY not in (load_settings().home / "remotes.json").read_text()
 
 
-def test_one_of_the_environment_cannot_be_removed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_of_the_environment_cannot_be_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("PADDOCK_REMOTES", f"lab=http://127.0.0.1:{free_port()}/v3")
     app = open_page("models")
     assert "PADDOCK_REMOTE_KEY_LAB" in texts(app)
     assert "Remove it" not in [each.label for each in app.button]
 
 
-def test_without_the_right_nobody_adds_or_removes(
+def test_adding_and_removing_requires_the_manage_permission(
     office: Engine, without_rights: Visitor, tmp_path: Path
 ) -> None:
     app = open_page("models")
@@ -115,7 +117,7 @@ def test_without_the_right_nobody_adds_or_removes(
     assert button(app, "Remove it").disabled and button(app, "Test").disabled
 
 
-def test_everybody_may_ask_it(office: Engine, without_rights: Visitor) -> None:
+def test_every_user_may_use_a_remote_model(office: Engine, without_rights: Visitor) -> None:
     app = open_page("instruct", model=TINY)
     picker = app.selectbox(key="model")
     assert picker.value == TINY
@@ -134,7 +136,7 @@ def test_everybody_may_ask_it(office: Engine, without_rights: Visitor) -> None:
     assert (run.start.model, run.result.new_tokens) == (TINY, 5)
 
 
-def test_a_choice_outlives_its_server(office: Engine) -> None:
+def test_a_selected_model_stays_selected_without_its_server(office: Engine) -> None:
     app = open_page("instruct", model=TINY)
     office.remove_remote("office")
     app.run()
@@ -143,18 +145,18 @@ def test_a_choice_outlives_its_server(office: Engine) -> None:
     assert "no remote server named" in texts(app)
 
 
-def test_a_link_to_an_unknown_server_is_passed_over() -> None:
+def test_a_link_to_an_unknown_server_is_ignored() -> None:
     app = open_page("instruct", model="remote:nowhere/x")
     assert app.selectbox(key="model").value != "remote:nowhere/x"
 
 
-def test_local_choices_leave_the_link_of_a_remote(office: Engine) -> None:
+def test_local_settings_are_removed_from_the_url_of_a_remote_model(office: Engine) -> None:
     app = open_page("instruct", model=TINY, precision="int4", runtime="optimum")
     assert {"precision", "runtime"}.isdisjoint(app.query_params)
     assert json.loads(json.dumps(app.query_params["model"])) in (TINY, [TINY])
 
 
-def test_it_stands_beside_a_local_one(office: Engine) -> None:
+def test_a_remote_model_is_compared_with_a_local_one(office: Engine) -> None:
     app = open_page("compare", right_model=TINY)
     assert app.selectbox(key="right_model").value == TINY
     keys = {each.key for each in app.selectbox}

@@ -1,4 +1,4 @@
-"""The tuning of the Metrics page without a browser."""
+"""Tuning on the Metrics page in AppTest."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _nothing_cached() -> Iterator[None]:
 def opened(
     monkeypatch: pytest.MonkeyPatch, *, models: Sequence[StoredModel] = (stored_model(SPEC),)
 ) -> AppTest:
-    """The tuning by itself, unfolded."""
+    """Return an app with only the expanded tuning section."""
     engine = shared_engine()
     monkeypatch.setattr(engine.store, "list", lambda: models)
 
@@ -65,7 +65,7 @@ def test_without_a_model_there_is_nothing_to_tune(monkeypatch):
     assert not app.button
 
 
-def test_tune_starts_it_and_a_refusal_is_a_sentence(monkeypatch):
+def test_tune_starts_tuning_or_shows_an_error(monkeypatch):
     started: list[ModelSpec] = []
     engine = shared_engine()
     app = opened(monkeypatch)
@@ -77,7 +77,7 @@ def test_tune_starts_it_and_a_refusal_is_a_sentence(monkeypatch):
     assert started == [replace(SPEC, runtime=RuntimeName.GENAI)]
 
 
-def test_folders_of_one_title_are_told_apart(monkeypatch):
+def test_folders_with_the_same_title_are_distinguished(monkeypatch):
     app = opened(monkeypatch, models=two_folders_of_one_title())
     assert app.selectbox(key="tune_model").options == [
         "mini (a) · INT8",
@@ -85,7 +85,7 @@ def test_folders_of_one_title_are_told_apart(monkeypatch):
     ]
 
 
-def test_what_is_under_way_can_be_stopped(monkeypatch):
+def test_running_tuning_can_be_stopped(monkeypatch):
     engine = shared_engine()
     run = TuningRun(SPEC)
     run.message, run.share = "Trying 1 thread.", 0.5
@@ -95,7 +95,7 @@ def test_what_is_under_way_can_be_stopped(monkeypatch):
     run._done.set()
 
 
-def test_what_was_gained_is_shown_and_can_be_forgotten(monkeypatch):
+def test_results_are_shown_and_can_be_removed(monkeypatch):
     engine = shared_engine()
     engine.tuned.keep(TUNED)
     app = opened(monkeypatch)
@@ -106,7 +106,7 @@ def test_what_was_gained_is_shown_and_can_be_forgotten(monkeypatch):
     assert "× 1.25" not in texts(app)
 
 
-def test_a_second_click_on_forget_forgets_no_other(monkeypatch):
+def test_a_second_click_on_forget_removes_no_other_result(monkeypatch):
     engine = shared_engine()
     other = replace(TUNED, key=replace(TUNED.key, model="paddock-llama"))
     engine.tuned.keep(TUNED)
@@ -118,7 +118,7 @@ def test_a_second_click_on_forget_forgets_no_other(monkeypatch):
     assert engine.tuned.all() == [other]
 
 
-def test_it_is_folded_up_at_first():
+def test_it_is_collapsed_at_first():
     app = AppTest.from_string(
         "from core.ui.widgets.resources import shared_engine\n"
         "from core.ui.metrics.tuning import draw_tuning\n"

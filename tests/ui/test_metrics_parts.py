@@ -1,4 +1,4 @@
-"""Parts of the Metrics page: places of bars, scales, key figures, words of labels."""
+"""Parts of the Metrics page: positions of bars, scales, key figures, labels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 
 from core.metrics.rows import Point, latest, point_of
-from core.ui.metrics.bars import MOST_ROWS, Rows, point_labels, told_apart
+from core.ui.metrics.bars import MAX_ROWS, Rows, point_labels, unique_labels
 from core.ui.metrics.charts import bandwidth_chart, decode_chart, memory_chart
 from core.ui.metrics.curves import LatencyRun, latency_chart, tradeoff_chart, tradeoff_points
-from core.ui.metrics.figures import key_figures, point_key, usual_baseline, usual_point
+from core.ui.metrics.figures import default_baseline, default_point, key_figures, point_key
 from tests.metrics.row_samples import NOW, a_host, a_measurement, a_row, points_of_runs
 
 
@@ -37,7 +37,7 @@ def test_bars_of_a_row_do_not_overlap_and_stay_in_their_panel() -> None:
     assert edges[-1][1] < height
 
 
-def test_panels_of_like_size_share_a_scale_and_others_do_not() -> None:
+def test_panels_with_similar_values_share_a_scale_and_others_do_not() -> None:
     points = [
         the_point("int8", rate, model=name, title=name)
         for name, rate in (("a", 400.0), ("b", 100.0), ("c", 4.0))
@@ -49,17 +49,17 @@ def test_panels_of_like_size_share_a_scale_and_others_do_not() -> None:
     assert all(axis.range[0] == 0 for axis in (layout.xaxis, layout.xaxis2, layout.xaxis3))
 
 
-def test_too_many_rows_keep_those_measured_last() -> None:
+def test_only_the_most_recently_measured_rows_are_drawn() -> None:
     points = [
         the_point(model=f"m{number:02}", title=f"m{number:02}", when=NOW - timedelta(days=number))
-        for number in range(MOST_ROWS + 3)
+        for number in range(MAX_ROWS + 3)
     ]
     rows = Rows(latest(points))
-    assert (len(rows), rows.left_out) == (MOST_ROWS, 3)
-    assert {point.subject.model for point in rows.points} == {f"m{n:02}" for n in range(MOST_ROWS)}
+    assert (len(rows), rows.left_out) == (MAX_ROWS, 3)
+    assert {point.subject.model for point in rows.points} == {f"m{n:02}" for n in range(MAX_ROWS)}
 
 
-def test_labels_name_only_what_tells_rows_apart() -> None:
+def test_labels_contain_only_what_differs_between_rows() -> None:
     alone = decode_chart(Rows([the_point("int8")])).layout.yaxis.ticktext
     assert list(alone) == ["INT8"]
     points = latest([the_point("fp16"), the_point("fp16", runtime="pytorch")])
@@ -67,7 +67,7 @@ def test_labels_name_only_what_tells_rows_apart() -> None:
     assert list(several) == ["FP16 · Optimum", "FP16 · PyTorch"]
 
 
-def test_what_was_asked_for_or_imported_is_no_bar_over_another() -> None:
+def test_bars_of_other_devices_or_imports_do_not_overlap() -> None:
     points = latest(
         [
             the_point("int8", 40.0),
@@ -89,19 +89,19 @@ def test_what_was_asked_for_or_imported_is_no_bar_over_another() -> None:
     assert len({point_key(point) for point in points}) == len(points)
 
 
-def test_the_end_of_a_long_name_stays() -> None:
+def test_a_long_name_keeps_its_end() -> None:
     title = "a folder with a name of very many words that goes on (1b1b1b1b)"
     (note,) = decode_chart(Rows([the_point(title=title)])).layout.annotations
     assert note.text.startswith("<b>a folder with") and note.text.endswith("on (1b1b1b1b)</b>")
 
 
-def test_nothing_measured_is_no_error() -> None:
+def test_points_without_figures_are_no_error() -> None:
     rows = Rows(points_of_runs([a_row(None, ttft_ms=None, memory_private_bytes=None)]))
     assert len(decode_chart(rows).data) == 0
     assert len(memory_chart(rows).data) == 0
 
 
-def test_an_answers_memory_stands_beside_the_benchmarks() -> None:
+def test_memory_of_answers_is_drawn_beside_that_of_the_benchmark() -> None:
     rows = Rows(latest([the_point(private_mb=400), *points_of_runs([a_row()])]))
     private = memory_chart(rows).data[0]
     assert list(private.x) == [400.0, 300.0]
@@ -112,13 +112,13 @@ def test_an_answers_memory_stands_beside_the_benchmarks() -> None:
 # Curves
 
 
-def test_a_utilisation_above_the_whole_is_not_cut_off() -> None:
-    for mbu, least in ((0.5, 100.0), (1.3, 143.0)):  # with the spread's upper end
+def test_mbu_above_one_hundred_percent_is_not_cut_off() -> None:
+    for mbu, least in ((0.5, 100.0), (1.3, 143.0)):  # including the upper end of the spread
         low, high = bandwidth_chart(Rows([the_point(mbu=mbu)])).layout.xaxis.range
         assert low == 0 and least < high < 1.3 * least
 
 
-def test_answers_are_no_dots_where_anything_was_measured() -> None:
+def test_answers_are_not_drawn_in_panels_with_benchmarks() -> None:
     answers = points_of_runs([a_row()])
     assert tradeoff_points(answers) == answers
     measured = the_point()
@@ -127,18 +127,18 @@ def test_answers_are_no_dots_where_anything_was_measured() -> None:
     assert tradeoff_points([*answers, *others, measured]) == [*others, measured]
 
 
-def test_names_of_a_device_and_of_auto_that_took_it_do_not_meet() -> None:
+def test_labels_of_a_device_and_of_auto_do_not_overlap() -> None:
     (dots,) = tradeoff_chart([the_point(), the_point(device="AUTO")]).data
     assert list(dots.text) == ["INT8 CPU", "INT8 AUTO → CPU"]
     assert list(dots.textposition) == ["top center", "bottom center"]
 
 
-def test_the_shortest_prompt_stands_for_a_configuration() -> None:
+def test_a_configuration_is_drawn_with_its_shortest_prompt() -> None:
     short, long = the_point(prompt_tokens=32), the_point(prompt_tokens=512)
     assert tradeoff_points([long, short]) == [short]
 
 
-def test_answers_of_other_lengths_have_a_median_where_they_have_tokens() -> None:
+def test_the_median_covers_answers_of_different_lengths() -> None:
     figure = latency_chart(
         [
             LatencyRun("a", (10.0, 12.0, 16.0)),
@@ -162,7 +162,7 @@ def test_answers_of_other_lengths_have_a_median_where_they_have_tokens() -> None
         (20.05, 20.0, "the same"),
     ],
 )
-def test_changes_in_words(rate: float, before: float, change: str) -> None:
+def test_changes_as_text(rate: float, before: float, change: str) -> None:
     figures = key_figures(the_point("int4", rate), the_point("fp16", before))
     assert figures[0].delta == change
 
@@ -172,11 +172,11 @@ def test_without_a_baseline_or_its_figure_there_is_no_change() -> None:
     (answers,) = points_of_runs([a_row(load_s=None)])
     figures = {figure.name: figure for figure in key_figures(the_point(), answers)}
     assert figures["Load time"].delta is None
-    assert figures["Memory"].delta is None, "the app's growth is not a process of its own"
+    assert figures["Memory"].delta is None, "not comparable with growth of the app"
     assert "MBU" not in {figure.name for figure in key_figures(answers, None)}
 
 
-def test_the_usual_baseline_is_like_it_but_for_the_precision() -> None:
+def test_the_default_baseline_differs_only_in_precision() -> None:
     mine = the_point("int4", 60.0)
     fp16 = the_point("fp16")
     others = [
@@ -188,17 +188,17 @@ def test_the_usual_baseline_is_like_it_but_for_the_precision() -> None:
         the_point("fp32", model="phi-2", title="Phi-2"),
         *points_of_runs([a_row(precision="fp32")]),
     ]
-    assert usual_baseline(mine, [mine, *others]) is fp16
-    assert usual_baseline(mine, [mine]) is None
+    assert default_baseline(mine, [mine, *others]) is fp16
+    assert default_baseline(mine, [mine]) is None
 
 
-def test_the_usual_point_is_the_fastest_of_what_was_measured_last() -> None:
+def test_the_default_point_is_the_fastest_of_the_last_measured_model() -> None:
     old = the_point("int4", 900.0, model="old", title="Old", when=NOW - timedelta(days=2))
     fast, slow = the_point("int4", 60.0), the_point("int8", 40.0)
-    assert usual_point([old, slow, fast]) is fast
+    assert default_point([old, slow, fast]) is fast
 
 
-def test_keys_and_labels_tell_configurations_apart() -> None:
+def test_keys_and_labels_are_unique() -> None:
     points = [
         the_point(),
         the_point(prompt_tokens=512),
@@ -214,7 +214,7 @@ def test_keys_and_labels_tell_configurations_apart() -> None:
     assert len(set(labels.values())) == len(points)
 
 
-def test_the_host_is_named_where_there_are_several() -> None:
+def test_labels_include_the_host_if_there_are_several() -> None:
     here, there = the_point(), the_point(host=a_host(name="node-2"))
     labels = point_labels({"here": here, "there": there})
     assert labels["here"].endswith("32-token prompt · on bench")
@@ -222,6 +222,6 @@ def test_the_host_is_named_where_there_are_several() -> None:
     assert "bench" not in point_labels({"here": here})["here"]
 
 
-def test_labels_that_are_alike_get_what_tells_them_apart() -> None:
-    found = told_apart({"/a/mini": "mini", "/b/mini": "mini", "x": "other"}, str)
+def test_duplicate_labels_are_made_unique() -> None:
+    found = unique_labels({"/a/mini": "mini", "/b/mini": "mini", "x": "other"}, str)
     assert list(found.values()) == ["mini (/a/mini)", "mini (/b/mini)", "other"]

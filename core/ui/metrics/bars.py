@@ -1,9 +1,9 @@
-"""Where the bars of the Metrics page stand: a panel for each model, a row for each configuration, a
-bar for each prompt length.
+"""Layout of the bar charts of the Metrics page.
 
-All bar charts share this arrangement, so that one reads across them. A panel has an axis of its
-own, from zero: beside a model of billions of weights, one of millions would hide it. Panels of like
-size share one scale. Labels name only what tells rows apart: with one runtime, none is named.
+All bar charts have the same layout: a panel for each model, a row for each configuration and a bar
+for each prompt length. Each panel has its own axis from zero, because bars of a model with billions
+of weights would be invisible beside those of one with millions; panels with similar values share
+one scale. Labels contain only what differs between rows: a single runtime is not named.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import plotly.graph_objects as go
 from core.metrics.rows import Point, PointSource, Subject
 from core.runtimes.spec import RuntimeName
 
-MOST_ROWS = 24
-"""More do not fit a screen; those measured last are shown, and the page says so."""
+MAX_ROWS = 24
+"""Maximum number of rows on one screen; the most recently measured are shown, with a note."""
 
 BENCHMARK_COLOURS = ("#0b67b2", "#5aa3dc", "#a9cfee")
-"""Of prompt lengths, the shortest first; they read on a light and on a dark page."""
+"""Colours of prompt lengths, the shortest first, for the light and the dark theme."""
 ANSWERS_COLOUR = "#8d99a6"
 GREY = "rgba(120,130,140,0.9)"
 
@@ -33,101 +33,103 @@ RUNTIMES = {
     "genai": "OpenVINO GenAI",
     "pytorch": "PyTorch",
 }
-"""Runtimes as people know them."""
+"""Display names of runtimes."""
 
-BY_HAND = {"automargin": False, "ticklabeloverflow": "allow"}
-"""Of every axis: the margins are ours. Those that plotly finds by itself it finds by measuring all
-labels and drawing again, which takes the browser as long as all the rest."""
+FIXED_MARGINS = {"automargin": False, "ticklabeloverflow": "allow"}
+"""Properties of every axis: margins are set explicitly. For automatic margins plotly measures all
+labels and draws again, which doubles the drawing time in the browser."""
 
 K = TypeVar("K")
 
 Trace = dict[str, Any]
-"""One trace of a figure, as plotly's JSON has it."""
+"""One trace of a figure in plotly's JSON format."""
 
-LIKE = 6.0
+SHARED_SCALE_FACTOR = 6.0
 """Panels whose largest values differ by less than this factor share one scale."""
 
-_BAR_PX, _ROW_GAP_PX, _LEAST_ROW_PX = 17, 9, 28
+_BAR_PX, _ROW_GAP_PX, _MIN_ROW_PX = 17, 9, 28
 _PANEL_TITLE_PX, _AXIS_PX = 30, 30
 _TOP_PX, _BOTTOM_PX, _LEGEND_LINE_PX = 46, 62, 20
 _LABEL_GAP_PX = 14
-"""Between a label and its bar: plotly's padding and Streamlit's."""
+"""Distance between a label and its bar: padding of plotly and Streamlit."""
 _FONT_PX = 12
-"""Of labels in Streamlit's theme."""
-_ROOM = 1.22
-"""Of the largest value: the axis goes on that far, for the figures beside the bars."""
+"""Font size of labels in Streamlit's theme."""
+_HEADROOM = 1.22
+"""The axis ends at this multiple of the largest value, to leave room for the figures."""
 
 
 def runtime_label(name: str) -> str:
-    """A runtime's name for people."""
+    """Return the display name of a runtime."""
     return RUNTIMES.get(name, name)
 
 
 def short_runtime(name: str) -> str:
-    """The same in one word, where there is little room."""
+    """Return the one-word name of a runtime, for narrow places."""
     return RuntimeName(name).short_name if name in set(RuntimeName) else name
 
 
 @dataclass(frozen=True)
 class PanelKey:
-    """What makes a panel of a chart."""
+    """Identifies a panel of a chart."""
 
     name: str
-    """Of the model, random weights marked."""
+    """Name of the model; random weights are marked."""
     host: str
     imported: bool
-    """Whether the figures came in a file: even from this host they are others."""
+    """Whether the figures were imported; they are kept apart even if they are from this host."""
 
 
 @dataclass(frozen=True)
 class RowKey:
-    """What makes a row of a chart: a subject without its contention, and the answers of the pages
-    with the benchmark."""
+    """Identifies a row of a chart.
+
+    A row has the figures of a subject, both idle and busy, from the benchmark and from answers.
+    """
 
     panel: PanelKey
     weights: str
     device: str
-    """As :attr:`Subject.ran_on` has it."""
+    """From :attr:`Subject.device_label`."""
     runtime: str
 
     @classmethod
     def of(cls, subject: Subject) -> RowKey:
-        """The row in which figures of this subject stand."""
+        """Return the row for figures of this subject."""
         imported = subject.source is PointSource.IMPORTED
         panel = PanelKey(subject.name, subject.host, imported)
-        return cls(panel, subject.weights, subject.ran_on, subject.runtime)
+        return cls(panel, subject.weights, subject.device_label, subject.runtime)
 
 
 @dataclass(frozen=True)
 class Series:
-    """Bars of one colour: one prompt length of the benchmark, or the answers of the pages."""
+    """Bars of one colour: one prompt length of the benchmark, or the answers in the app."""
 
     prompt_tokens: int | None
-    """None for answers, whose prompts have any length."""
+    """None for answers, whose prompt lengths vary."""
     contended: bool
 
     @classmethod
     def of(cls, point: Point) -> Series:
-        """The series that a point belongs to."""
+        """Return the series of a point."""
         return cls(point.prompt_tokens if point.measured else None, point.subject.contended)
 
     @property
     def name(self) -> str:
-        """As the legend has it."""
+        """Name in the legend."""
         kind = "answers" if self.prompt_tokens is None else f"{self.prompt_tokens}-token prompt"
-        return f"{kind}, contended" if self.contended else kind
+        return f"{kind}, measured while busy" if self.contended else kind
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A point and the place of its bar."""
+class Bar:
+    """A point and the position of its bar."""
 
     point: Point
     row: RowKey
     y: float
-    """Middle of the bar in pixels below the top of its panel."""
+    """Centre of the bar in pixels below the top of its panel."""
     thickness: float
-    """In pixels."""
+    """Pixels."""
 
 
 @dataclass
@@ -137,31 +139,31 @@ class _Row:
 
     @property
     def bars(self) -> list[Series]:
-        return _in_order(self.points)
+        return _sorted_series(self.points)
 
     @property
     def height(self) -> float:
-        return max(_LEAST_ROW_PX, _BAR_PX * len(self.bars) + _ROW_GAP_PX)
+        return max(_MIN_ROW_PX, _BAR_PX * len(self.bars) + _ROW_GAP_PX)
 
 
 class Rows:
-    """The panels and rows of a chart, and the bars in them."""
+    """Panels, rows and bars of a chart."""
 
     def __init__(self, points: Sequence[Point]) -> None:
         """
         Args:
-            points: sorted as the rows are to be, the newest of each configuration.
+            points: The newest point of each configuration, in the order of the rows.
         """
         by_row: dict[RowKey, list[Point]] = {}
         for point in points:
             by_row.setdefault(RowKey.of(point.subject), []).append(point)
-        kept = set(sorted(by_row, key=lambda key: max(p.when for p in by_row[key]))[-MOST_ROWS:])
+        kept = set(sorted(by_row, key=lambda key: max(p.when for p in by_row[key]))[-MAX_ROWS:])
         self.left_out = len(by_row) - len(kept)
-        """Rows for which there was no room."""
+        """Number of rows above :data:`MAX_ROWS`, which are not drawn."""
         self._rows = {key: _Row(found) for key, found in by_row.items() if key in kept}
         self.panels = list(dict.fromkeys(key.panel for key in self._rows))
-        """From the top."""
-        self._series = _in_order(self.points)
+        """Panels from top to bottom."""
+        self._series = _sorted_series(self.points)
         for panel in self.panels:
             top = 0.0
             for _, row in self._of(panel):
@@ -173,38 +175,38 @@ class Rows:
 
     @property
     def points(self) -> list[Point]:
-        """All that is drawn, row by row."""
+        """All drawn points, by row."""
         return [point for row in self._rows.values() for point in row.points]
 
-    def series(self) -> list[tuple[Series, list[Placed]]]:
-        """Bars by colour, the shortest prompt first, then the answers."""
-        placed: dict[Series, list[Placed]] = {series: [] for series in self._series}
+    def series(self) -> list[tuple[Series, list[Bar]]]:
+        """Return the bars by colour: the shortest prompt first, answers last."""
+        placed: dict[Series, list[Bar]] = {series: [] for series in self._series}
         for key, row in self._rows.items():
             thickness = (row.height - _ROW_GAP_PX) / len(row.bars)
             for point in row.points:
                 series = Series.of(point)
                 y = row.top + _ROW_GAP_PX / 2 + thickness * (row.bars.index(series) + 0.5)
-                placed[series].append(Placed(point, key, y, 0.9 * thickness))
+                placed[series].append(Bar(point, key, y, 0.9 * thickness))
         return list(placed.items())
 
     def middle(self, key: RowKey) -> float:
-        """Middle of a row in pixels below the top of its panel."""
+        """Return the centre of a row in pixels below the top of its panel."""
         row = self._rows[key]
         return row.top + row.height / 2
 
     def height(self, key: RowKey) -> float:
-        """Pixels that the bars of a row may take together."""
+        """Return the height in pixels for all bars of a row."""
         return self._rows[key].height - _ROW_GAP_PX
 
-    def by_panel(self, placed: Iterable[Placed]) -> list[tuple[dict[str, str], list[Placed]]]:
-        """The bars of each panel, with the axes that their trace is to name."""
-        found: dict[PanelKey, list[Placed]] = {}
+    def by_panel(self, placed: Iterable[Bar]) -> list[tuple[dict[str, str], list[Bar]]]:
+        """Return the bars of each panel with the axis names for their trace."""
+        found: dict[PanelKey, list[Bar]] = {}
         for each in placed:
             found.setdefault(each.row.panel, []).append(each)
         return [(axes_of(self.panels.index(panel)), bars) for panel, bars in found.items()]
 
     def colour(self, series: Series) -> str:
-        """The colour of a series."""
+        """Return the colour of a series."""
         if series.prompt_tokens is None:
             return ANSWERS_COLOUR
         lengths = sorted({s.prompt_tokens for s in self._series if s.prompt_tokens is not None})
@@ -215,18 +217,18 @@ class Rows:
         traces: Sequence[Trace],
         title: str,
         unit: str,
-        reach: Callable[[Point], float | None],
+        extent: Callable[[Point], float | None],
         *,
         axis: Mapping[str, Any] | None = None,
         shapes: Sequence[Mapping[str, Any]] = (),
     ) -> go.Figure:
-        """A figure of these traces with its panels, each with an axis from zero.
+        """Return a figure with these traces in panels, each with an axis from zero.
 
         Args:
-            unit: below the lowest axis.
-            reach: how far to the right a point is drawn; None where it is not.
-            axis: what the axis of each panel has of its own.
-            shapes: drawn over it.
+            unit: Title of the lowest axis.
+            extent: Returns the largest value drawn for a point; None if it is not drawn.
+            axis: Additional properties of the x axis of each panel.
+            shapes: Shapes of the layout.
         """
         heights = [self._panel_height(panel) for panel in self.panels]
         inside = sum(heights) + (_PANEL_TITLE_PX + _AXIS_PX) * len(heights)
@@ -236,8 +238,7 @@ class Rows:
             "title": title,
             "height": _TOP_PX + inside + below,
             "margin": {"l": self._label_px(), "r": 16, "t": _TOP_PX, "b": below},
-            # Below, in pixels of this height: above, it would run into the title on a narrow
-            # screen.
+            # Below the chart: above, it would overlap the title on a narrow screen.
             "legend": {
                 "orientation": "h",
                 "yref": "container",
@@ -251,7 +252,7 @@ class Rows:
             "annotations": [],
             **({"shapes": list(shapes)} if shapes else {}),
         }
-        scales = self._scales(reach)
+        scales = self._scales(extent)
         top = 0.0
         for number, (panel, height) in enumerate(zip(self.panels, heights, strict=True)):
             low = 1 - (top + _PANEL_TITLE_PX + height) / inside
@@ -259,13 +260,13 @@ class Rows:
             last = number == len(self.panels) - 1
             layout |= self._axes(number, panel, (low, high), height)
             layout[_axis_name("xaxis", number)] |= {
-                "range": [0, scales[panel] * _ROOM],
+                "range": [0, scales[panel] * _HEADROOM],
                 "title": unit if last else None,
                 **(axis or {}),
             }
             layout["annotations"].append(self._heading(panel, high))
             top += _PANEL_TITLE_PX + height + _AXIS_PX
-        return go.Figure(list(traces), layout)  # at once: each change of a figure takes plotly long
+        return go.Figure(list(traces), layout)  # in one call, because each update is slow
 
     def _axes(
         self, number: int, panel: PanelKey, domain: tuple[float, float], height: float
@@ -278,7 +279,7 @@ class Rows:
                 "domain": [0, 1],
                 "rangemode": "tozero",
                 "nticks": 6,
-                **BY_HAND,
+                **FIXED_MARGINS,
             },
             _axis_name("yaxis", number): {
                 "anchor": axes["xaxis"],
@@ -288,13 +289,13 @@ class Rows:
                 "ticktext": row_labels(keys, list(self._rows)),
                 "showgrid": False,
                 "zeroline": False,
-                **BY_HAND,
+                **FIXED_MARGINS,
             },
         }
 
     def _heading(self, panel: PanelKey, y: float) -> dict[str, Any]:
         return {
-            "text": f"<b>{plot_text(_cut(panel_name(panel, self.panels)))}</b>",
+            "text": f"<b>{plot_text(_shorten(panel_name(panel, self.panels)))}</b>",
             "xref": "paper",
             "x": 0,
             "xanchor": "left",
@@ -312,27 +313,29 @@ class Rows:
         return sum(row.height for _, row in self._of(panel))
 
     def _label_px(self) -> int:
-        """Room for the longest label to the left of the bars."""
+        """Return the width of the longest label to the left of the bars."""
         labels = row_labels(list(self._rows), list(self._rows))
         return max((text_px(html.unescape(label)) for label in labels), default=0) + _LABEL_GAP_PX
 
-    def _scales(self, reach: Callable[[Point], float | None]) -> dict[PanelKey, float]:
-        """Largest value that each panel's axis has to show; see :data:`LIKE`."""
-        most = {panel: 0.0 for panel in self.panels}
+    def _scales(self, extent: Callable[[Point], float | None]) -> dict[PanelKey, float]:
+        """Return the largest value of each panel's axis; see :data:`SHARED_SCALE_FACTOR`."""
+        largest = {panel: 0.0 for panel in self.panels}
         for key, row in self._rows.items():
             for point in row.points:
-                most[key.panel] = max(most[key.panel], reach(point) or 0.0)
-        head, scales = 0.0, {}
-        for panel in sorted(most, key=lambda panel: -most[panel]):
-            if not head or most[panel] * LIKE < head:
-                head = most[panel]
-            scales[panel] = head or 1.0
+                largest[key.panel] = max(largest[key.panel], extent(point) or 0.0)
+        scale, scales = 0.0, {}
+        for panel in sorted(largest, key=lambda panel: -largest[panel]):
+            if not scale or largest[panel] * SHARED_SCALE_FACTOR < scale:
+                scale = largest[panel]
+            scales[panel] = scale or 1.0
         return scales
 
 
 def panel_name(panel: PanelKey, among: Collection[PanelKey]) -> str:
-    """The model, its host where there are several ``among`` all, and whether its figures came in a
-    file where others of the same host did not."""
+    """Return the title of a panel: the model, plus what distinguishes it ``among`` all panels.
+
+    The host is added if there are several, and "imported" if there are other figures of this host.
+    """
     name = panel.name
     if len({each.host for each in among}) > 1:
         name += f" · {panel.host}"
@@ -342,7 +345,7 @@ def panel_name(panel: PanelKey, among: Collection[PanelKey]) -> str:
 
 
 def row_labels(rows: Sequence[RowKey], among: Sequence[RowKey]) -> list[str]:
-    """A label for each row: its precision and what else tells it apart ``among`` all."""
+    """Return a label for each row: its precision and what else differs ``among`` all rows."""
     several_runtimes = len({row.runtime for row in among}) > 1
     several_devices = {row.device for row in among} != {"CPU"}
     labels = []
@@ -352,23 +355,22 @@ def row_labels(rows: Sequence[RowKey], among: Sequence[RowKey]) -> list[str]:
             parts.append(row.device)
         if several_runtimes:
             parts.append(short_runtime(row.runtime))
-        labels.append(plot_text(_cut(" · ".join(parts), 32)))
+        labels.append(plot_text(_shorten(" · ".join(parts), 32)))
     return labels
 
 
 def point_labels(points: Mapping[str, Point]) -> dict[str, str]:
-    """A label for each point of a list to choose from, no two alike; the host is named where there
-    are several."""
+    """Return unique labels for a selection list; they include the host if there are several."""
     several = len({point.subject.host for point in points.values()}) > 1
     labels = {key: point_label(point, name_host=several) for key, point in points.items()}
-    return told_apart(labels, lambda key: points[key].id)
+    return unique_labels(labels, lambda key: points[key].id)
 
 
-def told_apart(labels: Mapping[K, str], by: Callable[[K], str]) -> dict[K, str]:
-    """The same, those alike with what tells them apart: Streamlit finds a choice by its label.
+def unique_labels(labels: Mapping[K, str], by: Callable[[K], str]) -> dict[K, str]:
+    """Make labels unique, because Streamlit finds a selected option by its label.
 
     Args:
-        by: of a key, words that no other key has.
+        by: Returns a unique text for a key, which is added to duplicate labels.
     """
     count = Counter(labels.values())
     return {
@@ -377,9 +379,9 @@ def told_apart(labels: Mapping[K, str], by: Callable[[K], str]) -> dict[K, str]:
 
 
 def point_label(point: Point, *, name_host: bool = False) -> str:
-    """A configuration in one line of plain text; of an imported one the host is always named."""
+    """Return a configuration as one line of plain text; imported ones include the host."""
     subject = point.subject
-    parts = [subject.name, subject.weights, subject.ran_on]
+    parts = [subject.name, subject.weights, subject.device_label]
     parts.append(short_runtime(subject.runtime))
     if point.subject.source is PointSource.ANSWERS:
         parts.append("answers")
@@ -390,12 +392,12 @@ def point_label(point: Point, *, name_host: bool = False) -> str:
     elif name_host:
         parts.append(f"on {subject.host}")
     if subject.contended:
-        parts.append("contended")
+        parts.append("measured while busy")
     return " · ".join(parts)
 
 
 def axes_of(number: int) -> dict[str, str]:
-    """Names of the axes of a panel, as a trace gives them."""
+    """Return the axis names of a panel for a trace."""
     suffix = "" if number == 0 else str(number + 1)
     return {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
 
@@ -405,19 +407,19 @@ def _axis_name(axis: str, number: int) -> str:
 
 
 def plot_text(text: str) -> str:
-    """Text that stays text in a chart, which reads some HTML but not every entity of it."""
+    """Escape text for a chart; plotly interprets some HTML tags, but not every entity."""
     return html.escape(text, quote=False)
 
 
 def text_px(text: str, font_px: int = _FONT_PX) -> int:
-    """About how wide a text is in Streamlit's font, rather more than less."""
+    """Estimate the width of a text in Streamlit's font, rounded up."""
     return math.ceil(font_px * sum(map(_em, text)))
 
 
 def _em(letter: str) -> float:
-    """Width of a letter in em, of Source Sans as it comes with Streamlit."""
+    """Return the approximate width of a letter in em in Source Sans, Streamlit's font."""
     if not letter.isascii():
-        return 0.35 if letter in "·×÷…" else 1.0  # scripts of Asia are as wide as they are high
+        return 0.35 if letter in "·×÷…" else 1.0  # CJK characters are one em wide
     if letter in "MWmw@%":
         return 0.85
     if letter.isupper():
@@ -425,12 +427,12 @@ def _em(letter: str) -> float:
     return 0.3 if letter in " .,:;'|!ijl()[]/" else 0.54
 
 
-def _in_order(points: Iterable[Point]) -> list[Series]:
+def _sorted_series(points: Iterable[Point]) -> list[Series]:
     found = {Series.of(point) for point in points}
     return sorted(found, key=lambda s: (s.prompt_tokens is None, s.prompt_tokens or 0, s.contended))
 
 
-def _cut(text: str, length: int = 44) -> str:
-    """Without its middle where it is too long: often its end tells it from others."""
+def _shorten(text: str, length: int = 44) -> str:
+    """Shorten a long text in the middle, because names often differ at the end."""
     end = length // 3
     return text if len(text) <= length else f"{text[: length - end - 1]}…{text[-end:]}"

@@ -1,4 +1,4 @@
-"""The benchmark on the Metrics page: what is to be measured, and the start."""
+"""Benchmark setup on the Metrics page."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ MODELS, RANDOM = "models", "random"
 _KINDS = {MODELS: "Models", RANDOM: "Random weights"}
 
 _PROMPTS = (32, 128, 512, 1024)
-_REFUSED = "benchmark_refused"
+_ERROR = "benchmark_refused"
 
 RANDOM_SENTENCE = (
-    "How fast and how large a model will be on this machine, without downloading it: its "
-    "architecture is built with random weights, converted and measured. The figures are marked; "
-    "quality has no meaning for them."
+    "Measures the speed and memory of an architecture on this machine without downloading the "
+    "model: it is created with random weights, converted and measured. The figures are marked; "
+    "quality cannot be measured."
 )
 
 
 def two_minute_plan() -> Plan:
-    """What the empty page offers: the embedded models, in what they are usually run in.
+    """Return the plan offered on the empty page: the tiny demo models in three precisions.
 
-    One round of few answers: enough to see the page, too little to publish.
+    One round with few answers: enough to fill the page, too little to publish.
     """
     embedded = tuple(key for key, row in catalogue().items() if row.embedded)
     return Plan(
@@ -47,13 +47,13 @@ def two_minute_plan() -> Plan:
 
 
 def draw_first_benchmark(engine: Engine) -> None:
-    """What the page shows where nothing was measured or answered yet."""
+    """Draw the offer of a short benchmark on a page without data."""
     plan = two_minute_plan()
     with st.container(border=True, key="first_benchmark"):
         st.subheader("Nothing has been measured yet", anchor=False)
         st.markdown(
-            "A short benchmark runs the two embedded models in three precisions, each in a "
-            "process of its own, and fills this page: speed, memory, time to the first token. "
+            "A short benchmark runs the two tiny demo models in three precisions, each in a "
+            "separate process, and fills this page with speed, memory and time to first token. "
             f"{_estimate_sentence(_estimate(engine, plan))}"
         )
         manage_button(
@@ -67,9 +67,9 @@ def draw_first_benchmark(engine: Engine) -> None:
 
 
 def draw_benchmark(engine: Engine) -> None:
-    """The set-up of a benchmark, folded up until it is wanted."""
-    if refused := st.session_state.pop(_REFUSED, None):
-        st.error(safe_inline(refused), icon=":material/error:")
+    """Draw the benchmark setup in a collapsed expander."""
+    if error := st.session_state.pop(_ERROR, None):
+        st.error(safe_inline(error), icon=":material/error:")
     sweep = engine.benchmark.current
     if sweep is not None and sweep.running:
         return
@@ -119,13 +119,13 @@ def _pick_plan(engine: Engine) -> Plan:
             default=[DEFAULT_RUNTIME],
             format_func=lambda runtime: runtime_label(runtime.value),
             key="bench_runtimes",
-            help="PyTorch runs the same checkpoint uncompressed, as the baseline.",
+            help="PyTorch runs the original checkpoint uncompressed, as a baseline.",
         )
         quality = not random and st.toggle(
-            "Quality too",
+            "Measure quality",
             key="bench_quality",
-            help="Compares each precision with the model's reference precision: perplexity, "
-            "agreement, divergence; of the embedded models the task accuracy as well.",
+            help="Compares each precision with the model's reference precision: perplexity, same "
+            "top token and divergence. For the tiny demo models also task accuracy.",
         )
     with right:
         prompts = st.multiselect(
@@ -137,10 +137,10 @@ def _pick_plan(engine: Engine) -> Plan:
         )
         with st.container(horizontal=True, gap="small"):
             new_tokens = st.number_input(
-                "New tokens", 2, 1000, 128, key="bench_new_tokens", help="Of each answer."
+                "New tokens", 2, 1000, 128, key="bench_new_tokens", help="Tokens per answer."
             )
             repeats = st.number_input(
-                "Repeats", 1, 100, 5, key="bench_repeats", help="Timed answers, over all rounds."
+                "Repeats", 1, 100, 5, key="bench_repeats", help="Timed answers in all rounds."
             )
             rounds = st.number_input(
                 "Rounds",
@@ -148,7 +148,7 @@ def _pick_plan(engine: Engine) -> Plan:
                 20,
                 2,
                 key="bench_rounds",
-                help="Each in fresh processes, in another order.",
+                help="Each round uses new processes and another order of the configurations.",
             )
     return Plan(
         models=() if random else models,
@@ -175,8 +175,8 @@ def _pick_models(engine: Engine) -> tuple[str, ...]:
         format_func=lambda key: titles.get(key, key),
         accept_new_options=True,
         key="bench_models",
-        help="What is not on disk is fetched and converted first. You can also type a Hugging "
-        "Face id or the path of a model folder.",
+        help="Models that are not on disk are downloaded and converted first. You can also enter "
+        "a Hugging Face id or the path of a model folder.",
     )
     return tuple(chosen)
 
@@ -222,29 +222,28 @@ def _estimate_sentence(found: BenchmarkEstimate | PaddockError) -> str:
         return safe_inline(str(found))
     parts = [f"{counted(found.rows, 'measurement')}, about {duration_text(found.seconds)} here"]
     if found.download_bytes:
-        parts.append(f"{bytes_text(found.download_bytes)} to fetch")
+        parts.append(f"{bytes_text(found.download_bytes)} to download")
     if found.disk_bytes:
-        parts.append(f"up to {bytes_text(found.disk_bytes)} more on the disk")
-    return ", ".join(parts) + ". Leave the machine alone meanwhile."
+        parts.append(f"up to {bytes_text(found.disk_bytes)} more disk space")
+    return ", ".join(parts) + ". Don't use the machine while it runs."
 
 
 def _start(engine: Engine, plan: Plan) -> None:
-    """A callback."""
     try:
         engine.benchmark.start(plan)
     except PaddockError as error:
-        st.session_state[_REFUSED] = str(error)
+        show_error(str(error))
     else:
         st.session_state["set_up"] = False
 
 
-def refuse(sentence: str) -> None:
-    """Show a sentence above the benchmark on the next drawing."""
-    st.session_state[_REFUSED] = sentence
+def show_error(message: str) -> None:
+    """Show an error above the benchmark setup in the next script run."""
+    st.session_state[_ERROR] = message
 
 
 def _whole(value: object) -> int:
-    """A typed prompt length; what is no number becomes one that the plan refuses in words."""
+    """Parse a prompt length; invalid input becomes 0, which the plan rejects with an error."""
     try:
         return int(str(value))
     except ValueError:

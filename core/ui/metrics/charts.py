@@ -1,17 +1,17 @@
-"""Bar charts of the Metrics page: speed, time to first token, bandwidth, memory."""
+"""Bar charts of the Metrics page: decode rate, time to first token, bandwidth and memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import pandas  # noqa: F401 - plotly looks at it, even half imported by another thread
+import pandas  # noqa: F401 - plotly uses it, even if another thread has half imported it
 import plotly.graph_objects as go
 
 from core.metrics.rows import Point, Range
 from core.ui.metrics.bars import (
     GREY,
+    Bar,
     PanelKey,
-    Placed,
     RowKey,
     Rows,
     Series,
@@ -24,8 +24,8 @@ from core.ui.widgets.charts import FILE_COLOUR, PRIVATE_COLOUR
 from core.units import bytes_text, milliseconds_text, rate_text
 
 CEILING_FACTOR = 2.5
-"""A bandwidth ceiling so many times above the fastest bar would squeeze the bars into a corner; it
-then stands in the hover details and the chart of bandwidth alone."""
+"""A bandwidth ceiling above this multiple of the fastest bar would make the bars too short; it is
+then only in the hover text and the bandwidth chart."""
 
 CEILING_COLOUR = "#d9730d"
 MB = 1e6
@@ -34,7 +34,7 @@ _MEMORY_BAR_PX = 20
 
 
 def decode_chart(rows: Rows) -> go.Figure:
-    """Decode rate in tokens/s of each configuration, with its spread and the bandwidth ceiling."""
+    """Return the decode rate in tokens/s by configuration, with spread and bandwidth ceiling."""
     traces: list[Trace] = []
     for series, placed in rows.series():
         _add_bars(traces, rows, series, placed, lambda point: point.decode, _decode_hover, "{:.1f}")
@@ -50,15 +50,15 @@ def decode_chart(rows: Rows) -> go.Figure:
         _decode_hover,
     )
 
-    def reach(point: Point) -> float | None:
+    def extent(point: Point) -> float | None:
         rate = point.decode.high if point.decode else None
         return max(rate or 0.0, point.ceiling or 0.0) if point.id in shown else rate
 
-    return rows.figure(traces, "Decode rate: tokens/s, higher is better", "tokens/s", reach)
+    return rows.figure(traces, "Decode rate: tokens/s, higher is better", "tokens/s", extent)
 
 
 def shown_ceilings(rows: Rows) -> set[str]:
-    """Ids of the points whose bandwidth ceiling is near enough to be drawn beside their bars."""
+    """Return the ids of the points whose bandwidth ceiling is drawn; see :data:`CEILING_FACTOR`."""
     fastest: dict[PanelKey, float] = {}
     for point in rows.points:
         if point.decode is not None:
@@ -73,7 +73,7 @@ def shown_ceilings(rows: Rows) -> set[str]:
 
 
 def ttft_chart(rows: Rows) -> go.Figure:
-    """Time to first token in milliseconds of each configuration, with its spread."""
+    """Return the time to first token in milliseconds of each configuration, with its spread."""
     traces: list[Trace] = []
     for series, placed in rows.series():
         _add_bars(traces, rows, series, placed, lambda point: point.ttft_ms, _ttft_hover, "{:.0f}")
@@ -86,13 +86,13 @@ def ttft_chart(rows: Rows) -> go.Figure:
 
 
 def bandwidth_chart(rows: Rows) -> go.Figure:
-    """Model bandwidth utilisation in per cent of the measured read bandwidth."""
+    """Return the model bandwidth utilisation in percent of the measured read bandwidth."""
     traces: list[Trace] = []
     for series, placed in rows.series():
         _add_bars(traces, rows, series, placed, _mbu_range, _mbu_hover, "{:.0f} %")
     traces.append(_legend_line("measured read bandwidth", dash="dot"))
     used = [found.high for point in rows.points if (found := _mbu_range(point)) is not None]
-    most = max(100.0, *used) if used else 100.0  # more where a cache holds the weights
+    most = max(100.0, *used) if used else 100.0  # above 100 % if a cache holds the weights
     line = {"color": CEILING_COLOUR, "width": 2, "dash": "dot"}
     axes = [axes_of(number) for number in range(len(rows.panels))]
     return rows.figure(
@@ -118,9 +118,9 @@ def bandwidth_chart(rows: Rows) -> go.Figure:
 
 
 def memory_chart(rows: Rows) -> go.Figure:
-    """Private and file-backed memory in MB of each configuration, stacked, with its peak.
+    """Return private and file-backed memory in MB of each configuration, stacked, with its peak.
 
-    A benchmark's bar is the process that did nothing else, an answer's the growth of the app.
+    For a benchmark this is the memory of a separate process, for answers the growth of the app's.
     """
     traces: list[Trace] = []
     bars = _memory_bars(rows)
@@ -155,34 +155,36 @@ def memory_chart(rows: Rows) -> go.Figure:
         traces,
         rows,
         bars,
-        _memory_reach,
+        _memory_extent,
         lambda point: f"{_private(point) + _file_backed(point):,.0f}",
     )
     return rows.figure(
         traces,
         "Memory: MB, lower is better",
         "MB after the first answer",
-        lambda point: _memory_reach(point) if point.memory is not None else None,
+        lambda point: _memory_extent(point) if point.memory is not None else None,
     )
 
 
-# What the charts are made of.
+# Parts of the charts
 
 
 def hover_of(point: Point, lines: Sequence[str]) -> str:
-    """Hover details: what it is, its figures, its conditions."""
+    """Return the hover text of a point: its name, figures and conditions."""
     subject = point.subject
     conditions = [
         f"{subject.weights} on {subject.device}"
         + (
-            "" if subject.device == subject.device_asked else f" (asked for {subject.device_asked})"
+            ""
+            if subject.device == subject.device_requested
+            else f" (requested: {subject.device_requested})"
         ),
         f"{runtime_label(subject.runtime)}, {subject.host}",
         point.conditions,
         f"{point.answers}, {point.when:%Y-%m-%d %H:%M} UTC",
     ]
     if subject.contended:
-        conditions.append("contended: something else ran meanwhile, or the cores were apart")
+        conditions.append("measured while busy")
     text = [f"<b>{plot_text(subject.name)}</b>", *lines]
     return "<br>".join([*text, *(plot_text(line) for line in conditions if line)])
 
@@ -191,12 +193,12 @@ def _add_bars(
     traces: list[Trace],
     rows: Rows,
     series: Series,
-    placed: Sequence[Placed],
+    placed: Sequence[Bar],
     read: Callable[[Point], Range | None],
-    hover: Callable[[Placed], str],
-    words: str,
+    hover: Callable[[Bar], str],
+    text_format: str,
 ) -> None:
-    """One trace of bars a panel, with the spread and the figure in words."""
+    """Add one trace of bars per panel, with error bars and the figures as text."""
     drawn = [each for each in placed if read(each.point) is not None]
     shown = {trace.get("legendgroup") for trace in traces}
     for number, (axes, bars) in enumerate(rows.by_panel(drawn)):
@@ -235,7 +237,7 @@ def _add_bars(
 
     def text(point: Point) -> str:
         found = read(point)
-        return words.format(found.median) if found else ""
+        return text_format.format(found.median) if found else ""
 
     _add_values(traces, rows, drawn, end, text)
 
@@ -243,11 +245,11 @@ def _add_bars(
 def _add_values(
     traces: list[Trace],
     rows: Rows,
-    placed: Sequence[Placed],
+    placed: Sequence[Bar],
     end: Callable[[Point], float],
     text: Callable[[Point], str],
 ) -> None:
-    """The figures in words, to the right of their bars."""
+    """Add the figures as text to the right of their bars."""
     for axes, bars in rows.by_panel(placed):
         traces.append(
             dict(
@@ -269,13 +271,13 @@ def _add_values(
 def _add_ticks(
     traces: list[Trace],
     rows: Rows,
-    placed: Sequence[Placed],
+    placed: Sequence[Bar],
     name: str,
     colour: str,
     read: Callable[[Point], float],
-    hover: Callable[[Placed], str],
+    hover: Callable[[Bar], str],
 ) -> None:
-    """Marks that stand upright across bars."""
+    """Add vertical marks across bars."""
     for number, (axes, bars) in enumerate(rows.by_panel(placed)):
         traces.append(
             dict(
@@ -295,7 +297,7 @@ def _add_ticks(
 
 
 def _legend_line(name: str, dash: str) -> Trace:
-    """An entry of the legend for a line that is no trace."""
+    """Return a legend entry for a line drawn as a shape."""
     return dict(
         type="scatter",
         x=[None],
@@ -306,13 +308,13 @@ def _legend_line(name: str, dash: str) -> Trace:
     )
 
 
-def _spread(name: str, found: Range | None, words: Callable[[float], str]) -> str:
+def _spread(name: str, found: Range | None, to_text: Callable[[float], str]) -> str:
     if found is None:
         return f"{name} —"
-    return f"{name} {words(found.median)}, {words(found.low)} to {words(found.high)}"
+    return f"{name} {to_text(found.median)}, {to_text(found.low)} to {to_text(found.high)}"
 
 
-def _decode_hover(placed: Placed) -> str:
+def _decode_hover(placed: Bar) -> str:
     point = placed.point
     lines = [_spread("decode", point.decode, rate_text)]
     if point.ceiling is not None:
@@ -321,7 +323,7 @@ def _decode_hover(placed: Placed) -> str:
     return hover_of(point, [*lines, _prompt(point)])
 
 
-def _ttft_hover(placed: Placed) -> str:
+def _ttft_hover(placed: Bar) -> str:
     point = placed.point
     found = _spread("time to first token", point.ttft_ms, milliseconds_text)
     return hover_of(point, [found, _prompt(point)])
@@ -337,7 +339,7 @@ def _mbu_range(point: Point) -> Range | None:
     return Range(share, share * decode.low / decode.median, share * decode.high / decode.median)
 
 
-def _mbu_hover(placed: Placed) -> str:
+def _mbu_hover(placed: Bar) -> str:
     point = placed.point
     lines = [f"MBU {100 * point.mbu:.1f} %"] if point.mbu is not None else []
     if point.bytes_per_token and point.bandwidth:
@@ -358,24 +360,26 @@ def _prompt(point: Point) -> str:
 # Memory
 
 
-def _memory_bars(rows: Rows) -> list[Placed]:
-    """One bar for the benchmark and one for the answers of each row: a process's memory does not
-    come apart by prompt length, and after the longest prompt it is the most."""
-    best: dict[tuple[RowKey, bool], Point] = {}
+def _memory_bars(rows: Rows) -> list[Bar]:
+    """Return one bar for the benchmark and one for the answers of each row.
+
+    The memory of a process cannot be split by prompt length; it is highest after the longest one.
+    """
+    last: dict[tuple[RowKey, bool], Point] = {}
     for _, placed in rows.series():  # the shortest prompt first
         for each in placed:
             if each.point.memory is not None:
-                best[each.row, each.point.measured] = each.point
+                last[each.row, each.point.measured] = each.point
     bars = []
-    for (row, measured), point in best.items():
-        both = (row, not measured) in best
+    for (row, measured), point in last.items():
+        both = (row, not measured) in last
         thickness = min(0.9 * rows.height(row) / (2 if both else 1), _MEMORY_BAR_PX)
-        apart = 0.0 if not both else -0.53 * thickness if measured else 0.53 * thickness
-        bars.append(Placed(point, row, rows.middle(row) + apart, thickness))
+        offset = 0.0 if not both else -0.53 * thickness if measured else 0.53 * thickness
+        bars.append(Bar(point, row, rows.middle(row) + offset, thickness))
     return bars
 
 
-def _memory_reach(point: Point) -> float:
+def _memory_extent(point: Point) -> float:
     return max(_private(point) + _file_backed(point), _peak(point) or 0.0)
 
 
@@ -388,13 +392,13 @@ def _file_backed(point: Point) -> float:
 
 
 def _peak(point: Point) -> float | None:
-    """Sum of both peaks in MB; they need not have come at the same time."""
+    """Return the sum of both peaks in MB; they may have occurred at different times."""
     if point.memory_private_peak is None or point.memory_file_backed_peak is None:
         return None
     return (point.memory_private_peak + point.memory_file_backed_peak) / MB
 
 
-def _memory_hover(placed: Placed) -> str:
+def _memory_hover(placed: Bar) -> str:
     point = placed.point
     lines = [
         f"private {bytes_text(point.memory_private or 0)}, "
@@ -407,5 +411,5 @@ def _memory_hover(placed: Placed) -> str:
         )
     if point.disk_bytes is not None:
         lines.append(f"on disk {bytes_text(point.disk_bytes)}")
-    lines.append(f"of {plot_text(point.memory_scope)}")
+    lines.append(f"memory: {plot_text(point.memory_scope)}")
     return hover_of(point, lines)

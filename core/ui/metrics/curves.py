@@ -1,4 +1,4 @@
-"""Charts of the Metrics page that are no bars: speed against memory, latency, history."""
+"""Other charts of the Metrics page: speed against memory, token latency, history."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from core.metrics.rows import Point, pareto, precision_label
 from core.ui.metrics.bars import (
-    BY_HAND,
+    FIXED_MARGINS,
     GREY,
     RowKey,
     plot_text,
@@ -23,27 +23,26 @@ from core.ui.widgets.charts import SIDE_COLOURS
 from core.units import bytes_text, rate_text
 
 QUALITY_SCALE = ((0.0, "#1f7fc9"), (0.5, "#e0b13c"), (1.0, "#c8553d"))
-"""From as good as the reference to worse; told apart without seeing red and green."""
-LEAST_QUALITY_SPAN = 0.05
-"""Of the colour scale: a ratio of 1.001 must not look like a loss."""
+"""Colours from equal to the reference to worse; distinguishable with red-green colour blindness."""
+MIN_QUALITY_SPAN = 0.05
+"""Minimum range of the colour scale, so that a ratio of 1.001 does not look like a loss."""
 
 HISTORY_LINES = 8
-"""Configurations whose history is drawn: those measured last."""
+"""Maximum number of configurations in the history; the most recently measured are drawn."""
 
 _LINE_COLOURS = (*SIDE_COLOURS, "#c8553d", "#7f6a4e", "#3aa5a5", "#8d99a6")
 _SYMBOLS = {"fp32": "square", "fp16": "diamond", "int8": "circle", "int4": "triangle-up"}
 _LEGEND = {"orientation": "h", "yref": "container", "y": 0.02, "yanchor": "bottom", "x": 0}
 _HEIGHT = 420
 _MARGIN = {"l": 84, "r": 20, "t": 50, "b": 90}
-"""To the left wide enough for the figures beside an axis and its title."""
+"""The left margin has room for tick labels and the axis title."""
 
 
 def tradeoff_points(points: Iterable[Point]) -> list[Point]:
-    """One point of each configuration, at its shortest prompt; of each panel benchmarks where there
-    are any.
+    """Return one point per configuration, with its shortest prompt.
 
-    An app's growth over loading and a process of its own are not the same memory, so answers are
-    drawn only where nothing was measured.
+    Memory of a separate process and growth of the app's process are not comparable, so answers are
+    only included in panels without benchmarks.
     """
     known = [point for point in points if point.memory is not None and point.decode is not None]
     measured = {RowKey.of(point.subject).panel for point in known if point.measured}
@@ -59,10 +58,10 @@ def tradeoff_points(points: Iterable[Point]) -> list[Point]:
 
 
 def tradeoff_chart(points: Sequence[Point]) -> go.Figure:
-    """Decode rate against memory, quality as colour, and each model's Pareto front.
+    """Return decode rate against memory, with quality as colour and each model's Pareto front.
 
     Args:
-        points: of :func:`tradeoff_points`.
+        points: Result of :func:`tradeoff_points`.
     """
     figure = go.Figure()
     for number, front in enumerate(_fronts(points)):
@@ -93,7 +92,7 @@ def tradeoff_chart(points: Sequence[Point]) -> go.Figure:
         margin=_MARGIN | {"l": 10, "b": 130 if rated else 90, "r": 40},
         legend=_LEGEND,
         showlegend=True,
-        # Not by hand: the title would run into the colours' scale.
+        # Automatic margins: with fixed ones the title would overlap the colour bar.
         xaxis={"title": "memory after the first answer, MB", "rangemode": "tozero"},
         yaxis={"title": "decode, tokens/s", "rangemode": "tozero", "automargin": True},
     )
@@ -102,7 +101,7 @@ def tradeoff_chart(points: Sequence[Point]) -> go.Figure:
 
 @dataclass(frozen=True)
 class LatencyRun:
-    """The token times of one answer, to draw."""
+    """Token times of one answer."""
 
     name: str
     token_times_ms: Sequence[float]
@@ -110,12 +109,12 @@ class LatencyRun:
 
 
 def latency_chart(runs: Sequence[LatencyRun], unit: str = "token") -> go.Figure:
-    """Milliseconds that each token after the first took, of one answer or of several alike.
+    """Return the milliseconds of each token after the first, for one answer or several.
 
-    Several are thin, and their median at each token stands out.
+    Several answers are drawn as thin lines, with the median at each token as a thick one.
 
     Args:
-        unit: what the times are of: tokens, or the pieces into which a server joined them.
+        unit: What the times refer to: "token", or "piece" if a server sends several tokens at once.
     """
     gaps = [_gaps(run.token_times_ms) for run in runs]
     alone = len(runs) == 1
@@ -158,17 +157,17 @@ def latency_chart(runs: Sequence[LatencyRun], unit: str = "token") -> go.Figure:
         margin=_MARGIN,
         legend=_LEGEND,
         showlegend=True,
-        xaxis={"title": f"{unit} of the answer", "rangemode": "tozero", **BY_HAND},
-        yaxis={"title": f"ms since the {unit} before", "rangemode": "tozero", **BY_HAND},
+        xaxis={"title": f"{unit} of the answer", "rangemode": "tozero", **FIXED_MARGINS},
+        yaxis={"title": f"ms since the previous {unit}", "rangemode": "tozero", **FIXED_MARGINS},
     )
     return figure
 
 
 def history_chart(points: Sequence[Point]) -> go.Figure:
-    """Decode rate of each configuration over time, with its spread.
+    """Return the decode rate of each configuration over time, with its spread.
 
     Args:
-        points: of all times; the configurations measured last are drawn.
+        points: Points of any time; the most recently measured configurations are drawn.
     """
     lines: dict[tuple[RowKey, object], list[Point]] = {}
     for point in points:
@@ -208,19 +207,19 @@ def history_chart(points: Sequence[Point]) -> go.Figure:
             )
         )
     figure.update_layout(
-        title="Decode rate over the days: tokens/s, higher is better",
+        title="Decode rate over time: tokens/s, higher is better",
         height=_HEIGHT + 22 * len(latest),
         margin=_MARGIN | {"b": 70 + 22 * len(latest)},
         legend=_LEGEND | {"orientation": "v", "traceorder": "normal"},
         showlegend=True,
-        xaxis={"title": None, "type": "date", "tickformat": "%d %b\n%H:%M", **BY_HAND},
-        yaxis={"title": "tokens/s", "rangemode": "tozero", **BY_HAND},
+        xaxis={"title": None, "type": "date", "tickformat": "%d %b\n%H:%M", **FIXED_MARGINS},
+        yaxis={"title": "tokens/s", "rangemode": "tozero", **FIXED_MARGINS},
     )
     return figure
 
 
 def _fronts(points: Iterable[Point]) -> list[list[Point]]:
-    """The Pareto front of each model on each machine, where it has two points or more."""
+    """Return the Pareto front of each model on each machine, if it has two points or more."""
     groups: dict[tuple[str, str], list[Point]] = {}
     for point in points:
         if not point.subject.contended:
@@ -236,11 +235,11 @@ def _rated(points: Sequence[Point], names: dict[str, str]) -> go.Scatter:
         "color": ratios,
         "colorscale": [list(stop) for stop in QUALITY_SCALE],
         "cmin": low,
-        "cmax": max(low + LEAST_QUALITY_SPAN, *ratios),
+        "cmax": max(low + MIN_QUALITY_SPAN, *ratios),
         "size": 14,
         "symbol": [_symbol(point) for point in points],
         "colorbar": {
-            "title": {"text": "perplexity ÷ reference's, lower is better", "side": "bottom"},
+            "title": {"text": "perplexity ÷ reference, lower is better", "side": "bottom"},
             "orientation": "h",
             "thickness": 8,
             "len": 0.7,
@@ -262,7 +261,7 @@ def _dots(
         y=[_rate(point) for point in points],
         mode="markers+text",
         text=[names[point.id] for point in points],
-        textposition=[_beside(point) for point in points],
+        textposition=[_text_position(point) for point in points],
         textfont={"size": 11},
         cliponaxis=False,
         marker=marker | {"line": {"width": 1, "color": "rgba(120,130,140,0.7)"}},
@@ -274,26 +273,26 @@ def _dots(
 
 
 def _names(points: Sequence[Point]) -> dict[str, str]:
-    """What stands beside each dot: the precision, and what else tells several apart."""
+    """Return the label of each dot: the precision, and what else differs between dots."""
     several = len({point.subject.name for point in points}) > 1
-    several_devices = len({point.subject.ran_on for point in points}) > 1
+    several_devices = len({point.subject.device_label for point in points}) > 1
     pytorch = {point.subject.runtime for point in points} > {"pytorch"}
     names = {}
     for point in points:
         parts = [point.subject.name] if several else []
         parts.append(point.subject.weights)
         if several_devices:
-            parts.append(point.subject.ran_on)
+            parts.append(point.subject.device_label)
         if pytorch and point.subject.runtime == "pytorch":
             parts.append("PyTorch")
         names[point.id] = plot_text(" ".join(parts))
     return names
 
 
-def _beside(point: Point) -> str:
-    """Where a dot's name stands: below, where AUTO took a device whose own dot lies near."""
-    asked_for = point.subject.device == point.subject.device_asked
-    return "top center" if asked_for else "bottom center"
+def _text_position(point: Point) -> str:
+    """Return the position of a label: below the dot for AUTO, because the device's dot is near."""
+    requested = point.subject.device == point.subject.device_requested
+    return "top center" if requested else "bottom center"
 
 
 def _tradeoff_hover(point: Point) -> str:
@@ -302,11 +301,11 @@ def _tradeoff_hover(point: Point) -> str:
         lines += [
             f"perplexity {quality.perplexity_ratio:.3f} × that of "
             f"{plot_text(precision_label(quality.reference))}",
-            f"same likeliest token at {100 * quality.top1_agreement:.1f} % of the positions",
+            f"same top token {100 * quality.top1_agreement:.1f} %",
         ]
         if quality.task_accuracy is not None:
             lines.append(f"task accuracy {100 * quality.task_accuracy:.0f} %")
-    lines.append(f"memory of {plot_text(point.memory_scope)}")
+    lines.append(f"memory: {plot_text(point.memory_scope)}")
     lines.append(plot_text(point_label(point)))
     return hover_of(point, lines)
 
@@ -325,5 +324,5 @@ def _rate(point: Point) -> float:
 
 
 def _gaps(token_times_ms: Sequence[float]) -> list[float]:
-    """Milliseconds between each token and the one before."""
+    """Return the milliseconds between successive tokens."""
     return [later - earlier for earlier, later in pairwise(token_times_ms)]

@@ -1,4 +1,4 @@
-"""What the Metrics page shows, read once for all sessions and again only when it has changed."""
+"""Data of the Metrics page, cached for all sessions until it changes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from core.metrics.rows import (
     Point,
     PointFilter,
     Subject,
+    distinct_hosts,
+    distinct_titles,
     latest,
-    machines_told_apart,
-    models_told_apart,
     point_of,
     subject_of,
     subject_of_run,
@@ -30,41 +30,41 @@ from core.metrics.rows import (
 if TYPE_CHECKING:
     from core.db.run_columns import RunRow
 
-NEWEST = 1000
-"""Answers that the table shows; the download has them all."""
+MAX_TABLE_ANSWERS = 1000
+"""Maximum number of answers in the table; the CSV download has all."""
 
 
 @dataclass(frozen=True)
 class MetricsData:
-    """Everything measured and answered, without any text of anybody."""
+    """All measurements and answers, without instructions and answer texts."""
 
     days: Mapping[Subject, Sequence[AnswerDay]]
     newest: tuple[RunRow, ...]
-    """The newest answers, the newest first."""
+    """The most recent answers, newest first."""
     measurements: tuple[Measurement, ...]
-    """The newest first; without their rounds, which hold the time of every token."""
+    """Newest first; without the rounds, which have the time of every token."""
     _points: dict[str, Point] = field(default_factory=dict, repr=False)
-    """Of the measurements that have figures, by id."""
+    """Points of the measurements with figures, by id."""
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to show."""
+        """Whether there are no measurements and no answers."""
         return not self.days and not self.measurements
 
     @property
     def without_figures(self) -> bool:
-        """Whether there is nothing to chart, though rows may wait or have failed."""
+        """Whether there is nothing to chart; there may be waiting or failed measurements."""
         return not self.days and not self._points
 
     def subjects(self) -> set[Subject]:
-        """All that figures are of."""
+        """Return the subjects of all figures."""
         return {*self.days, *(point.subject for point in self._points.values())}
 
     def chosen(self, which: PointFilter) -> Chosen:
-        """What the filter leaves of it."""
+        """Return the data that matches the filter."""
         days = list(self._days(which))
         measurements = [
-            each for each in self.measurements if which.takes(subject_of(each), time_of(each))
+            each for each in self.measurements if which.matches(subject_of(each), time_of(each))
         ]
         measured = [self._points[each.id] for each in measurements if each.id in self._points]
         return Chosen(
@@ -73,7 +73,7 @@ class MetricsData:
             days=days,
             measurements=measurements,
             answers=[
-                row for row in self.newest if which.takes(subject_of_run(row), row.started_at)
+                row for row in self.newest if which.matches(subject_of_run(row), row.started_at)
             ],
             answers_in_all=sum(day.n for day in days),
             contended=self._contended(which),
@@ -81,38 +81,38 @@ class MetricsData:
 
     def _days(self, which: PointFilter) -> Iterator[AnswerDay]:
         for subject, days in self.days.items():
-            if which.takes(subject):
+            if which.matches(subject):
                 yield from (day for day in days if which.since is None or day.day >= which.since)
 
     def _contended(self, which: PointFilter) -> int:
-        """Measurements and answers that the filter leaves out for nothing but being contended."""
+        """Count measurements and answers excluded only because they were measured while busy."""
         if which.contended:
             return 0
-        with_them = replace(which, contended=True)
-        return sum(day.n for day in self._days(with_them) if day.subject.contended) + sum(
-            point.subject.contended and with_them.takes(point.subject, point.when)
+        all_ = replace(which, contended=True)
+        return sum(day.n for day in self._days(all_) if day.subject.contended) + sum(
+            point.subject.contended and all_.matches(point.subject, point.when)
             for point in self._points.values()
         )
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a filter leaves, ready to draw."""
+    """Data that matches a filter."""
 
     points: list[Point]
-    """The newest of each configuration, sorted."""
+    """The newest point of each configuration, sorted."""
     measured: list[Point]
-    """Of the measurements, of all times."""
+    """Points of all matching measurements."""
     days: list[AnswerDay]
     measurements: list[Measurement]
     answers: list[RunRow]
-    """Of the newest that were kept."""
+    """Matching answers among the most recent ones."""
     answers_in_all: int
     contended: int
-    """Measurements and answers that are left out for being contended."""
+    """Number of measurements and answers excluded because they were measured while busy."""
 
     def history(self, of: Callable[[Subject], bool]) -> list[Point]:
-        """Points of all times, answers by day, of the subjects for which ``of`` is true."""
+        """Return all points of the subjects for which ``of`` is true, with answers by day."""
         wanted = {subject for subject in {day.subject for day in self.days} if of(subject)}
         return [
             *(point for point in self.measured if of(point.subject)),
@@ -121,26 +121,25 @@ class Chosen:
 
 
 def read_data(engine: Engine) -> MetricsData:
-    """All that is recorded.
+    """Return all recorded measurements and answers.
 
     Raises:
-        RecordsError: the database cannot be read.
+        RecordsError: The database cannot be read.
     """
     place = engine.runs.database.place
     answers = _read_answers(engine, (place, *engine.runs.version()))
     measured = _read_measurements(engine, (place, *engine.measurements.version()))
-    days, points = _told_apart(answers.days, measured.points)
+    days, points = _with_distinct_names(answers.days, measured.points)
     return MetricsData(days, answers.newest, measured.rows, points)
 
 
-def _told_apart(
+def _with_distinct_names(
     days: Mapping[Subject, Sequence[AnswerDay]], points: dict[str, Point]
 ) -> tuple[Mapping[Subject, Sequence[AnswerDay]], dict[str, Point]]:
-    """The same; where two machines have one name, each with its processor in its name, and where
-    two models of a machine have one title, each with its key in its title."""
+    """Add the processor to ambiguous host names and the key to ambiguous model titles."""
     subjects = {*days, *(point.subject for point in points.values())}
-    machines = machines_told_apart(subjects)
-    models = models_told_apart(machines.get(subject, subject) for subject in subjects)
+    machines = distinct_hosts(subjects)
+    models = distinct_titles(machines.get(subject, subject) for subject in subjects)
     other = {
         subject: models.get(machine, machine)
         for subject in subjects
@@ -164,15 +163,15 @@ def _told_apart(
 
 @lru_cache(maxsize=4096)
 def _of_subject(day: AnswerDay, subject: Subject) -> AnswerDay:
-    """Kept, since figures are remembered by the identity of their day."""
+    """Return the day with another subject. Cached, because points are cached by day identity."""
     return replace(day, subject=subject)
 
 
 def read_ahead(engine: Engine) -> None:
-    """Read what the page will begin with, so that its first visitor finds it done.
+    """Fill the caches at start-up, so that the first visit of the page is fast.
 
     Raises:
-        RecordsError: the database cannot be read.
+        RecordsError: The database cannot be read.
     """
     read_data(engine).chosen(PointFilter())
 
@@ -191,16 +190,16 @@ class _Measurements:
 
 @st.cache_resource(max_entries=1, show_spinner=False)
 def _read_answers(_engine: Engine, version: tuple[object, ...]) -> _Answers:
-    """Read-only, shared by all sessions; ``version`` is what tells that they have changed."""
+    """Return the answers; read-only and shared by all sessions. ``version`` is the cache key."""
     days: defaultdict[Subject, list[AnswerDay]] = defaultdict(list)
     for day in _answer_days(_engine, _engine.runs.database.place).read():
         days[day.subject].append(day)
-    return _Answers(dict(days), tuple(_engine.runs.chart_rows(limit=NEWEST)))
+    return _Answers(dict(days), tuple(_engine.runs.chart_rows(limit=MAX_TABLE_ANSWERS)))
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
 def _answer_days(_engine: Engine, place: str) -> AnswerDays:
-    """Of the database at that place."""
+    """Return the cached answers of the database at this location."""
     return AnswerDays(_engine.runs)
 
 

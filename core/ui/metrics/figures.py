@@ -1,4 +1,4 @@
-"""Key figures of one configuration, with their change against another."""
+"""Key figures of one configuration, compared with a baseline."""
 
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ from core.ui.widgets.safe_text import safe_inline
 from core.units import bytes_text, duration_text, milliseconds_text
 
 _METRIC_PX = 172
-"""So wide that seven stand beside each other on a usual screen, and two on a narrow one."""
+"""Width for seven metrics side by side on a usual screen and two on a narrow one."""
 
 _SAME = 0.005
-"""A change of less than half a per cent is none."""
+"""Changes below 0.5 % are shown as "the same"."""
 
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """One figure of the row on top."""
+    """One figure of the top row."""
 
     name: str
     value: str
     delta: str | None
-    """Change against the baseline, signed; None without one."""
+    """Signed change from the baseline; None without one."""
     lower_is_better: bool
     help: str
 
 
 def draw_key_figures(points: Sequence[Point]) -> None:
-    """Let the person choose a configuration and a baseline, and draw the figures of both.
+    """Draw selectors of a configuration and a baseline, and the figures of the configuration.
 
     Args:
-        points: the newest of each configuration, sorted.
+        points: The newest point of each configuration, sorted.
     """
     known = {point_key(point): point for point in points if point.decode is not None}
     if not known:
         return
-    usual = point_key(usual_point(list(known.values())))
+    default = point_key(default_point(list(known.values())))
     labels = point_labels(known)
     left, right = st.columns(2)
-    link_choice("shown", usual, one_of(list(known)))
-    _keep_possible("shown", known, usual)
+    link_choice("shown", default, one_of(list(known)))
+    _reset_if_unavailable("shown", known, default)
     shown = left.selectbox(
-        "Key figures of",
+        "Configuration",
         list(known),
         format_func=labels.__getitem__,
         key="shown",
         persist_state="session",
-        on_change=_usual_baseline_again,
+        on_change=_reset_baseline,
     )
-    point = known[shown or usual]
+    point = known[shown or default]
     others = ["none", *(key for key in known if key != point_key(point))]
-    base = usual_baseline(point, list(known.values()))
-    usual_base = "none" if base is None else point_key(base)
-    link_choice("against", usual_base, one_of(others))
-    _keep_possible("against", others, usual_base)
+    base = default_baseline(point, list(known.values()))
+    default_base = "none" if base is None else point_key(base)
+    link_choice("against", default_base, one_of(others))
+    _reset_if_unavailable("against", others, default_base)
     against = right.selectbox(
-        "Change against",
+        "Compared with",
         others,
         format_func=lambda key: labels.get(key, "nothing"),
         key="against",
@@ -88,14 +88,14 @@ def draw_key_figures(points: Sequence[Point]) -> None:
 
 
 def point_key(point: Point) -> str:
-    """What stands for a configuration in a link: the same on every day and machine."""
+    """Return the identifier of a configuration in links, independent of the time."""
     subject = point.subject
     parts = [
         subject.model,
         "random" if subject.random else "",
         subject.precision,
         "" if subject.weights == precision_label(subject.precision) else subject.weights,
-        "" if subject.device == subject.device_asked else subject.device_asked,
+        "" if subject.device == subject.device_requested else subject.device_requested,
         subject.device,
         subject.runtime,
         str(point.prompt_tokens) if point.measured else "answers",
@@ -106,39 +106,39 @@ def point_key(point: Point) -> str:
     return "~".join(part for part in parts if part)
 
 
-def usual_point(points: Sequence[Point]) -> Point:
-    """The configuration that is shown at first: of what was measured last, the fastest."""
+def default_point(points: Sequence[Point]) -> Point:
+    """Return the configuration selected by default: the fastest of the last measured model."""
     measured = [point for point in points if point.measured] or list(points)
     newest = max(measured, key=lambda point: point.when).subject
     same = [p for p in measured if (p.subject.name, p.subject.host) == (newest.name, newest.host)]
     return max(same, key=lambda point: point.decode.median if point.decode else 0.0)
 
 
-def usual_baseline(point: Point, points: Sequence[Point]) -> Point | None:
-    """What it is compared with at first: the same model in its highest precision, PyTorch last."""
-    mine = point.subject
+def default_baseline(point: Point, points: Sequence[Point]) -> Point | None:
+    """Return the default baseline: the same model in its highest precision, other runtimes last."""
+    own = point.subject
     comparable = [
         other
         for other in points
-        if (other.subject.name, other.subject.host) == (mine.name, mine.host)
+        if (other.subject.name, other.subject.host) == (own.name, own.host)
         and other.measured == point.measured
         and (not point.measured or other.prompt_tokens == point.prompt_tokens)
-        and other.subject != mine
+        and other.subject != own
     ]
     if not comparable:
         return None
     return min(
         comparable,
         key=lambda other: (
-            other.subject.runtime != mine.runtime,
-            other.subject.ran_on != mine.ran_on,
+            other.subject.runtime != own.runtime,
+            other.subject.device_label != own.device_label,
             other.subject.order,
         ),
     )
 
 
 def key_figures(point: Point, baseline: Point | None) -> list[KeyFigure]:
-    """The figures that are known of ``point``."""
+    """Return the known figures of ``point``."""
     found = [
         _figure(
             "Tokens/s",
@@ -146,7 +146,7 @@ def key_figures(point: Point, baseline: Point | None) -> list[KeyFigure]:
             baseline,
             lambda p: p.decode.median if p.decode else None,
             lambda rate: f"{rate:,.1f}" if rate < 100 else f"{rate:,.0f}",
-            "Decode rate without prefill: the median of 1 / TPOT.",
+            "Decode rate without prefill: median of 1 / TPOT.",
         ),
         _figure(
             "First token",
@@ -154,7 +154,7 @@ def key_figures(point: Point, baseline: Point | None) -> list[KeyFigure]:
             baseline,
             lambda p: p.ttft_ms.median if p.ttft_ms else None,
             milliseconds_text,
-            "Start of work to the first token, prefill included; median.",
+            "Time from the start of work to the first token, including prefill (median).",
             lower_is_better=True,
         ),
         _figure(
@@ -163,7 +163,7 @@ def key_figures(point: Point, baseline: Point | None) -> list[KeyFigure]:
             baseline,
             lambda p: p.memory if p.memory_scope == point.memory_scope else None,
             bytes_text,
-            f"Private and file-backed together, of {point.memory_scope}, after the first answer.",
+            f"Private plus file-backed memory after the first answer ({point.memory_scope}).",
             lower_is_better=True,
         ),
         _figure(
@@ -172,7 +172,7 @@ def key_figures(point: Point, baseline: Point | None) -> list[KeyFigure]:
             baseline,
             lambda p: p.load_s,
             lambda seconds: f"{seconds:.1f} s" if seconds < 60 else duration_text(seconds),
-            "Until it is ready, warm-up included.",
+            "Time until the model is ready, including warm-up.",
             lower_is_better=True,
         ),
         _figure(
@@ -181,7 +181,7 @@ def key_figures(point: Point, baseline: Point | None) -> list[KeyFigure]:
             baseline,
             lambda p: p.mbu,
             lambda share: f"{100 * share:.0f} %",
-            "Use of the memory bandwidth: bytes read per token × tokens/s over the measured read "
+            "Model bandwidth utilisation: bytes read per token × tokens/s ÷ measured read "
             "bandwidth.",
         ),
         _figure(
@@ -190,7 +190,7 @@ def key_figures(point: Point, baseline: Point | None) -> list[KeyFigure]:
             baseline,
             lambda p: p.quality.perplexity_ratio if p.quality else None,
             lambda ratio: f"{ratio:.3f}",
-            "Times that of the model's reference precision, on a fixed set of texts.",
+            "Perplexity ÷ perplexity of the reference precision, on a fixed set of texts.",
             lower_is_better=True,
         ),
         _figure(
@@ -199,7 +199,7 @@ def key_figures(point: Point, baseline: Point | None) -> list[KeyFigure]:
             baseline,
             lambda p: p.quality.task_accuracy if p.quality else None,
             lambda share: f"{100 * share:.0f} %",
-            "Of an embedded model, on instructions it has not seen.",
+            "Share of held-out tasks solved; only measured for the tiny demo models.",
         ),
     ]
     return [figure for figure in found if figure is not None]
@@ -210,7 +210,7 @@ def _figure(
     point: Point,
     baseline: Point | None,
     read: Callable[[Point], float | None],
-    words: Callable[[float], str],
+    to_text: Callable[[float], str],
     help_text: str,
     *,
     lower_is_better: bool = False,
@@ -219,11 +219,11 @@ def _figure(
     if value is None:
         return None
     before = read(baseline) if baseline is not None else None
-    return KeyFigure(name, words(value), _change(value, before), lower_is_better, help_text)
+    return KeyFigure(name, to_text(value), _change(value, before), lower_is_better, help_text)
 
 
 def _change(value: float, before: float | None) -> str | None:
-    """How much more or less than before: per cent up to twice as much, then a factor."""
+    """Return the change as text: in percent below +100 %, otherwise as a factor."""
     if not before:
         return None
     change = value / before - 1
@@ -236,10 +236,14 @@ def _change(value: float, before: float | None) -> str | None:
 
 def _conditions(point: Point) -> str:
     subject = point.subject
-    asked = "" if subject.device == subject.device_asked else f", asked for {subject.device_asked}"
+    requested = (
+        ""
+        if subject.device == subject.device_requested
+        else f" (requested: {subject.device_requested})"
+    )
     parts = [
         point.answers,
-        f"on {subject.device}{asked}",
+        f"on {subject.device}{requested}",
         point.conditions,
         f"{subject.host}, {subject.host_cpu}",
         f"{point.when:%Y-%m-%d %H:%M} UTC",
@@ -247,16 +251,18 @@ def _conditions(point: Point) -> str:
     if point.bandwidth:
         parts.append(f"read bandwidth {point.bandwidth / 1e9:.1f} GB/s")
     if subject.contended:
-        parts.append("contended")
+        parts.append("measured while busy")
     return safe_inline(" · ".join(part for part in parts if part))
 
 
-def _usual_baseline_again() -> None:
-    """With another configuration, its own baseline is the one to start from; a callback."""
+def _reset_baseline() -> None:
+    """Select the default baseline of a newly selected configuration; a callback."""
     st.session_state["against"] = None
 
 
-def _keep_possible(key: str, options: Sequence[str] | dict[str, Point], usual: str) -> None:
-    """Choose anew where the filter took away what was chosen."""
+def _reset_if_unavailable(
+    key: str, options: Sequence[str] | dict[str, Point], default: str
+) -> None:
+    """Select the default if the filter excludes the selected option."""
     if st.session_state[key] not in options:
-        st.session_state[key] = usual
+        st.session_state[key] = default

@@ -1,4 +1,4 @@
-"""Measurements as files: download what is shown, take in another machine's."""
+"""Export and import of measurements on the Metrics page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.errors import PaddockError
 from core.metrics.document import (
     MAX_BYTES,
     from_json,
-    largest_json,
+    max_json_size,
     spreadsheet_text,
     to_csv,
     to_json,
@@ -25,7 +25,7 @@ from core.ui.metrics.data import Chosen
 from core.ui.metrics.tables import answer_rows
 from core.ui.widgets.person import may_manage
 from core.ui.widgets.safe_text import safe_inline
-from core.units import counted
+from core.units import bytes_text, counted
 
 _NOTICE, _UPLOADS = "metrics_notice", "metrics_uploads"
 
@@ -37,28 +37,23 @@ _FORMATS: tuple[tuple[str, str, str, str, Callable[[Sequence[Measurement]], str]
 
 
 def draw_notice() -> None:
-    """What the last click did, once."""
+    """Draw the result of the last action once."""
     if notice := st.session_state.pop(_NOTICE, None):
         st.toast(notice, icon=":material/check_circle:")
 
 
-def notify(sentence: str) -> None:
-    """Show a sentence on the next drawing of the page."""
-    st.session_state[_NOTICE] = sentence
-
-
 def draw_export(engine: Engine, chosen: Chosen, which: PointFilter) -> None:
-    """Downloads of what the filter leaves; made when they are asked for."""
+    """Draw downloads of the filtered data; the files are created on click."""
     with st.popover("Export", icon=":material/download:", key="metrics_export"):
         st.caption(
             f"{counted(len(chosen.measurements), 'measurement')} shown. The JSON file can be "
-            "imported on another machine, without loss."
+            "imported on another machine without loss."
         )
-        too_large = largest_json(chosen.measurements) > MAX_BYTES
+        too_large = max_json_size(chosen.measurements) > MAX_BYTES
         if too_large:
             st.caption(
-                ":material/info: That is more than one JSON file may hold "
-                f"({MAX_BYTES // 2**20} MiB); filter the measurements and export them in parts."
+                f":material/info: A JSON file may have at most {bytes_text(MAX_BYTES)}. Filter the "
+                "measurements and export them in parts."
             )
         for label, ending, mime, icon, export in _FORMATS:
             st.download_button(
@@ -71,7 +66,7 @@ def draw_export(engine: Engine, chosen: Chosen, which: PointFilter) -> None:
                 on_click="ignore",
                 disabled=not chosen.measurements or (too_large and ending == "json"),
             )
-        st.caption("The answers shown, without anybody's words.")
+        st.caption("The answers shown, without instructions and answer texts.")
         st.download_button(
             "Answers as CSV",
             lambda: answers_csv(engine, which),
@@ -85,18 +80,18 @@ def draw_export(engine: Engine, chosen: Chosen, which: PointFilter) -> None:
 
 
 def draw_import(engine: Engine) -> None:
-    """Take in the JSON file of another machine, so that both are charted together."""
+    """Draw the import of another machine's JSON file, which is then charted together."""
     if not may_manage():
         return
     uploads = st.session_state.setdefault(_UPLOADS, 0)
-    # Another key, another popover: that one is closed.
+    # A new key creates a new popover, which is closed.
     with st.popover("Import", icon=":material/upload:", key=f"metrics_import_{uploads}"):
         file = st.file_uploader(
             "Benchmark of another machine (JSON)",
             type=["json"],
             max_upload_size=MAX_BYTES // 2**20,
             key=f"metrics_file_{uploads}",
-            help="What Export, or `python -m core bench --json`, wrote there.",
+            help="A file written by Export or by `python -m core bench --json`.",
         )
         if file is None:
             return
@@ -105,16 +100,18 @@ def draw_import(engine: Engine) -> None:
         except PaddockError as error:
             st.error(safe_inline(str(error)), icon=":material/error:")
             return
-    there = f"; {outcome.already_there} were there already" if outcome.already_there else ""
-    notify(f"Imported {counted(outcome.added, 'measurement')}{there}.")
-    st.session_state[_UPLOADS] = uploads + 1  # a closed popover, an uploader without the file
+    skipped = f"; {outcome.already_there} already existed" if outcome.already_there else ""
+    st.session_state[_NOTICE] = f"Imported {counted(outcome.added, 'measurement')}{skipped}."
+    st.session_state[_UPLOADS] = uploads + 1  # closes the popover and clears the uploader
     st.rerun()
 
 
 def answers_csv(engine: Engine, which: PointFilter) -> str:
-    """All answers that the filter takes, the newest first; nobody's words are among them."""
+    """Return all matching answers, newest first, without instructions and answer texts."""
     rows = [
-        row for row in engine.runs.chart_rows() if which.takes(subject_of_run(row), row.started_at)
+        row
+        for row in engine.runs.chart_rows()
+        if which.matches(subject_of_run(row), row.started_at)
     ]
     table = answer_rows(rows)
     text = io.StringIO()
@@ -128,6 +125,6 @@ def answers_csv(engine: Engine, which: PointFilter) -> str:
 
 
 def _with_rounds(engine: Engine, chosen: Chosen) -> list[Measurement]:
-    """The measurements shown, in full."""
+    """Return the measurements shown, including their rounds."""
     wanted = {each.id for each in chosen.measurements}
     return [each for each in engine.measurements.all() if each.id in wanted]

@@ -1,4 +1,4 @@
-"""Which figures the Metrics page shows; all of it is kept in the page's link."""
+"""Filters of the Metrics page; they are stored in the page's URL."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _LABELS = {
     "sources": "Source",
     "hosts": "Host",
 }
-"""Key of a control, which is also its name in the link, to its label."""
+"""Key of a control, which is also its URL parameter, to its label."""
 
 _CONTENDED_HELP = (
-    "Figures taken while something else was generating, converting or computing, or while the "
-    "host kept a virtual machine's cores far apart, are lower than the machine allows. They are "
-    "left out, or hatched."
+    "Includes values that were measured while other work ran on this machine, such as another "
+    "answer, a download or a conversion, or while core-to-core latency was high. They are too low, "
+    "so they are left out by default and hatched if included."
 )
 
 
 def pick_filter(subjects: Collection[Subject]) -> PointFilter:
-    """Draw the filter, and return what was asked for.
+    """Draw the filter and return its settings.
 
     Args:
-        subjects: all that can be shown; decides what can be chosen.
+        subjects: All subjects that can be shown; determines the options.
     """
     options = _options(subjects)
     for key, values in options.items():
@@ -67,7 +67,10 @@ def pick_filter(subjects: Collection[Subject]) -> PointFilter:
             key="show_all",
         )
     contended = st.toggle(
-        "Contended too", key="contended", persist_state="session", help=_CONTENDED_HELP
+        "Include measured while busy",
+        key="contended",
+        persist_state="session",
+        help=_CONTENDED_HELP,
     )
     return PointFilter(
         **chosen,
@@ -77,27 +80,29 @@ def pick_filter(subjects: Collection[Subject]) -> PointFilter:
 
 
 def show_all() -> None:
-    """Choose nothing in any filter; a callback."""
+    """Clear all filters; a callback."""
     set_widgets({key: [] for key in _LABELS} | {"days": "all"})
 
 
-def draw_left_out(contended: int, *, all_of_them: bool) -> None:
-    """Say what is not shown for having been taken while something else ran.
+def draw_excluded(contended: int, *, all_of_them: bool) -> None:
+    """Draw a note about values that are not shown because they were measured while busy.
 
     Args:
-        contended: measurements and answers.
-        all_of_them: whether nothing else is there to show.
+        contended: Number of measurements and answers.
+        all_of_them: Whether there is nothing else to show.
     """
     if not all_of_them:
-        st.caption(f":material/visibility_off: {contended:,} contended figures are left out.")
+        st.caption(
+            f":material/visibility_off: Values measured while busy are left out ({contended:,})."
+        )
         return
     st.info(
-        "Something else was computing on this machine while these figures were taken, so they are "
-        "left out. Measure again when it is quiet, or look at them all the same.",
+        "All values were measured while other work ran on this machine, so they are left out. "
+        "Measure again while the machine is idle, or show them anyway.",
         icon=":material/visibility_off:",
     )
     st.button(
-        "Show contended figures",
+        "Show values measured while busy",
         icon=":material/visibility:",
         on_click=_show_contended,
         key="show_contended",
@@ -105,12 +110,11 @@ def draw_left_out(contended: int, *, all_of_them: bool) -> None:
 
 
 def _show_contended() -> None:
-    """A callback."""
     set_widgets({"contended": True})
 
 
 def _options(subjects: Collection[Subject]) -> dict[str, list[str]]:
-    """What can be chosen, as it is sorted on the page."""
+    """Return the options of each filter, sorted."""
     order = sorted(subjects, key=lambda subject: subject.order)
     found = {
         "models": dict.fromkeys(subject.name for subject in order),
@@ -130,7 +134,7 @@ def _options(subjects: Collection[Subject]) -> dict[str, list[str]]:
 
 
 def _pick(key: str, options: list[str]) -> tuple[str, ...]:
-    words = {
+    labels = {
         "precisions": precision_label,
         "runtimes": runtime_label,
         "sources": lambda value: PointSource(value).label,
@@ -139,8 +143,8 @@ def _pick(key: str, options: list[str]) -> tuple[str, ...]:
         _LABELS[key],
         options,
         selection_mode="multi",
-        # Labels are Markdown; names of imported measurements come from elsewhere.
-        format_func=lambda value: safe_inline(words.get(key, str)(value)),
+        # Labels are Markdown, and names of imported measurements are untrusted.
+        format_func=lambda value: safe_inline(labels.get(key, str)(value)),
         key=key,
         persist_state="session",
     )

@@ -1,4 +1,4 @@
-"""What the machine does now: processor, memory, models in memory."""
+"""Live load of the machine: processor, memory, loaded models."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from core.ui.widgets.loaded_models import draw_loaded
 from core.units import bytes_text
 
 _EVERY_S = 2.0
-_KEPT = 60
-"""Readings in the small charts: the last two minutes."""
-_CURVE = "The curve is of the last two minutes, from their least value to their most."
+_MAX_SAMPLES = 60
+"""Samples in the small charts: the last two minutes."""
+_CURVE = "The chart shows the last two minutes, scaled from the lowest to the highest value."
 
 
 @dataclass
-class _Readings:
-    """What this session has seen; a plain object, so that an interrupted script keeps it."""
+class _Samples:
+    """Samples of this session; a plain object, so that interrupted scripts keep it."""
 
-    busy: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
-    """Share of the processor's time that was used since the reading before, 0 to 100."""
-    memory: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    busy: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_SAMPLES))
+    """Processor usage since the previous sample, 0 to 100."""
+    memory: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_SAMPLES))
     """Resident memory of the app in MB."""
     times: tuple[float, float] = (0.0, 0.0)
-    """Busy and all seconds of the processor at the last reading."""
+    """Busy and total processor seconds at the last sample."""
 
-    def take(self) -> None:
-        """Read once more."""
+    def add(self) -> None:
+        """Take a sample."""
         before, self.times = self.times, _processor_seconds()
         passed = self.times[1] - before[1]
         if before[1] and passed > 0:
@@ -41,21 +41,21 @@ class _Readings:
 
 
 def draw_live(engine: Engine) -> None:
-    """The panel; it keeps itself up to date."""
+    """Draw the panel, which updates itself."""
     with st.container(border=True, key="live"):
         st.fragment(_draw, run_every=_EVERY_S)(engine)
 
 
 def _draw(engine: Engine) -> None:
-    readings: _Readings = st.session_state.setdefault("live_readings", _Readings())
-    readings.take()
+    samples: _Samples = st.session_state.setdefault("live_samples", _Samples())
+    samples.add()
     memory = app_memory()
     with st.container(horizontal=True, gap="medium"):
         st.metric(
             "Processor",
-            f"{readings.busy[-1]:.0f} %" if readings.busy else "—",
-            chart_data=list(readings.busy) or None,
-            help=f"Of all {psutil.cpu_count() or 1} cores, everything on this machine counted. "
+            f"{samples.busy[-1]:.0f} %" if samples.busy else "—",
+            chart_data=list(samples.busy) or None,
+            help=f"Usage of all {psutil.cpu_count() or 1} logical processors by all programs. "
             f"{_CURVE}",
         )
         st.metric(
@@ -64,22 +64,22 @@ def _draw(engine: Engine) -> None:
             f"{bytes_text(memory.file_backed_bytes)} file-backed",
             delta_color="off",
             delta_arrow="off",
-            chart_data=list(readings.memory),
-            help="Private memory of the app's process and those of its models; and apart from it "
-            f"what is file-backed, mapped weights and libraries. {_CURVE} It shows both together.",
+            chart_data=list(samples.memory),
+            help="Private memory of the app's process and its model processes. File-backed memory "
+            f"(mapped weights and libraries) is shown separately. {_CURVE} The chart is the sum.",
         )
         st.metric(
             "Free memory",
             bytes_text(available_memory_bytes()),
-            help="What can be taken without swapping.",
+            help="Memory available without swapping.",
         )
         st.metric("Models in memory", len(engine.pool.loaded()))
     draw_loaded(engine, key="metrics")
 
 
 def _processor_seconds() -> tuple[float, float]:
-    """Seconds that all cores together were busy, and that passed, since the machine started."""
+    """Return busy and total seconds of all processors since the machine started."""
     times = psutil.cpu_times()
-    # Guests' seconds are in ``user`` already; waiting for a disk is no work of the processor.
+    # ``user`` includes guest time; waiting for a disk is not processor work.
     everything = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
     return everything - times.idle - getattr(times, "iowait", 0.0), everything

@@ -1,4 +1,4 @@
-"""The benchmark that runs, the one that ran last, and those that can be gone on with."""
+"""Progress and results of benchmark runs, and resuming them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.engine import Engine
 from core.errors import PaddockError
 from core.metrics.rows import subject_of
 from core.ui.metrics.bars import runtime_label
-from core.ui.metrics.benchmark import refuse
+from core.ui.metrics.benchmark import show_error
 from core.ui.widgets.person import manage_button
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.slots import place
@@ -26,8 +26,8 @@ from core.units import counted, duration_text, milliseconds_text, rate_text
 
 _SEEN, _DISMISSED = "sweep_seen", "sweeps_dismissed"
 _BUSY_S, _IDLE_S = 1.0, 5.0
-"""How often the panel looks: while something is measured, and otherwise, since another tab may
-start something."""
+"""Refresh intervals of the panel: while a benchmark runs, and otherwise, because another tab may
+start one."""
 
 _UNFINISHED = (SweepState.CANCELLED, SweepState.INTERRUPTED)
 _ICONS = {
@@ -41,7 +41,7 @@ _ICONS = {
 
 
 def draw_progress(engine: Engine) -> None:
-    """The sweep under way, or how the last one ended; keeps itself up to date."""
+    """Draw the current benchmark run, or the result of the last one; updates itself."""
     st.session_state[_SEEN] = _stage(engine)
     sweep = engine.benchmark.current
     busy = sweep is not None and sweep.running
@@ -49,7 +49,7 @@ def draw_progress(engine: Engine) -> None:
 
 
 def draw_unfinished(engine: Engine) -> None:
-    """Sweeps of earlier that did not come to their end, with a button that goes on."""
+    """Draw earlier benchmark runs that were not finished, with a button to resume them."""
     sweep = engine.benchmark.current
     if sweep is not None and sweep.running:
         return
@@ -65,7 +65,7 @@ def draw_unfinished(engine: Engine) -> None:
 
 
 def _stage(engine: Engine) -> tuple[object, ...]:
-    """What makes the page be drawn anew: a start, an end, a figure more."""
+    """Return a value that changes with each start, end and new result, to redraw the page."""
     sweep = engine.benchmark.current
     if sweep is None:
         return ()
@@ -96,7 +96,7 @@ def _draw(engine: Engine) -> None:
 def _draw_running(sweep: Sweep, progress: SweepProgress) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
-            ":blue[:material/speed:] **Benchmark** · leave the machine alone meanwhile",
+            ":blue[:material/speed:] **Benchmark** · Don't use the machine while it runs",
             width="stretch",
         )
         place("benchmark_left")
@@ -129,7 +129,7 @@ def _draw_ended(engine: Engine, sweep: Sweep, progress: SweepProgress) -> None:
             if missing:
                 _draw_resume(engine, sweep.id)
     failed = [row for row in progress.rows if row.state is MeasurementState.FAILED]
-    for reason, count in Counter(row.error or "It failed." for row in failed).items():
+    for reason, count in Counter(row.error or "The measurement failed." for row in failed).items():
         st.error(
             safe_inline(reason) + (f" ({count} measurements)" if count > 1 else ""),
             icon=":material/error:",
@@ -144,7 +144,7 @@ def _draw_unfinished(engine: Engine, record: SweepRecord) -> None:
     ):
         st.markdown(
             f":orange[:material/pause_circle:] A benchmark of {_plan_words(record)} {what} "
-            f"({record.created_at:%Y-%m-%d %H:%M} UTC); what it measured is kept.",
+            f"({record.created_at:%Y-%m-%d %H:%M} UTC). Its results are kept.",
             width="stretch",
         )
         _draw_dismiss(record.id)
@@ -169,25 +169,23 @@ def _draw_resume(engine: Engine, sweep_id: str) -> None:
         key=f"resume_{sweep_id}",
         on_click=_resume,
         args=(engine, sweep_id),
-        help="Measure what is missing: failed, cancelled and interrupted rows.",
+        help="Measure the missing rows: waiting, failed, cancelled and interrupted ones.",
     )
 
 
 def _resume(engine: Engine, sweep_id: str) -> None:
-    """A callback."""
     try:
         engine.benchmark.resume(sweep_id)
     except PaddockError as error:
-        refuse(str(error))
+        show_error(str(error))
 
 
 def _dismiss(sweep_id: str) -> None:
-    """A callback."""
     _dismissed().add(sweep_id)
 
 
 def _dismissed() -> set[str]:
-    """Sweeps that this session does not want to see any more; their rows stay."""
+    """Return the benchmark runs dismissed in this session; their rows are kept."""
     return st.session_state.setdefault(_DISMISSED, set())
 
 
@@ -195,7 +193,7 @@ def _plan_words(record: SweepRecord) -> str:
     try:
         plan = Plan.from_json(record.plan)
     except PaddockError:
-        return "an earlier Paddock"
+        return "an earlier version of Paddock"
     names = [*plan.models, *plan.random_models]
     return safe_inline(", ".join(names[:3]) + (" …" if len(names) > 3 else ""))
 

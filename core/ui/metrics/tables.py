@@ -1,4 +1,4 @@
-"""What was measured and answered, row by row, with all conditions."""
+"""Tables of all measurements and answers with their conditions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import streamlit as st
 from core.db.measurement_values import Measurement
 from core.metrics.rows import PointSource, precision_label, subject_of, subject_of_run, time_of
 from core.ui.metrics.bars import runtime_label
-from core.ui.metrics.data import NEWEST, Chosen
+from core.ui.metrics.data import MAX_TABLE_ANSWERS, Chosen
 from core.units import int4_text
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _number(digits: int) -> Any:
 
 COLUMNS = {
     "Time (UTC)": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC"),
-    "Why": st.column_config.TextColumn(width="medium"),
+    "Error": st.column_config.TextColumn(width="medium"),
     "Tokens/s": _number(1),
     "Low": _number(1),
     "High": _number(1),
@@ -51,39 +51,47 @@ COLUMNS = {
     "First divergent token": _number(1),
     "Divergent share %": _number(1),
     "Task accuracy %": _number(0),
+    "Contended": st.column_config.CheckboxColumn(
+        "Measured while busy",
+        help="Other work ran on this machine at the same time, such as another answer, a download "
+        "or a conversion, or core-to-core latency was high. The values are not comparable.",
+    ),
+    "Device asked": st.column_config.TextColumn("Device requested"),
+    "Asked on": st.column_config.TextColumn("Origin"),
 }
-"""How the columns that are not shown as they are, are shown."""
+"""Format of columns; others have Streamlit's default format. The keys are also columns of the CSV
+file of answers; therefore some columns have another label here."""
 
 
 def draw_tables(chosen: Chosen) -> None:
-    """The measurements and the newest answers, each in a tab."""
+    """Draw the measurements and the most recent answers, each in a tab."""
     titles = [f"Benchmark ({len(chosen.measurements):,})", f"Answers ({chosen.answers_in_all:,})"]
-    full = chosen.measurements or not chosen.answers
-    benchmark, answers = st.tabs(titles, default=titles[0 if full else 1])
+    measured = chosen.measurements or not chosen.answers
+    benchmark, answers = st.tabs(titles, default=titles[0 if measured else 1])
     with benchmark:
         if chosen.measurements:
             _draw(measurement_rows(chosen.measurements), "measurements")
         else:
-            st.caption("No measurement matches.")
+            st.caption("No measurement matches the filter.")
     with answers:
         if chosen.answers:
             _draw(answer_rows(chosen.answers), "answers")
         else:
-            st.caption("No answer matches.")
+            st.caption("No answer matches the filter.")
         if chosen.answers_in_all > len(chosen.answers):
             st.caption(
-                f"Of the newest {NEWEST:,} answers; the charts, and the CSV file in the exports, "
-                "take them all."
+                f"The table has the {MAX_TABLE_ANSWERS:,} most recent answers. The charts and the "
+                "CSV export have all."
             )
 
 
 def measurement_rows(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """One row a measurement, failed ones with their reason."""
+    """Return one row per measurement; failed ones have their error."""
     return [_measurement_row(each) for each in measurements]
 
 
 def answer_rows(answers: Sequence[RunRow]) -> list[dict[str, Any]]:
-    """One row an answer; nobody's instruction or answer is in it."""
+    """Return one row per answer, without instruction and answer text."""
     return [_answer_row(each) for each in answers]
 
 
@@ -110,7 +118,7 @@ def _measurement_row(measurement: Measurement) -> dict[str, Any]:
         "Device": subject.device,
         "Runtime": runtime_label(what.runtime),
         "State": measurement.state.value,
-        "Why": measurement.error or "",
+        "Error": measurement.error or "",
         "Prompt tokens": what.prompt_tokens,
         **_figures(measurement),
         **_quality(measurement),

@@ -1,4 +1,4 @@
-"""Tune a model from the page, and see what tuning gained."""
+"""Tuning of execution hints on the Metrics page."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from core.ui.widgets.person import manage_button
 from core.ui.widgets.safe_text import safe_inline
 from core.units import rate_text
 
-_LOOK_EVERY_S = 0.5
-_REFUSED = "tuning_refused"
+_REFRESH_S = 0.5
+_ERROR = "tuning_refused"
 
 
 def draw_tuning(engine: Engine) -> None:
-    """The set-up, what is under way, and what is kept; folded up until it is wanted."""
+    """Draw the setup, the progress and the results in a collapsed expander."""
     box = st.expander("Tune a model", icon=":material/tune:", key="tuning", on_change="rerun")
     run = engine.tuning.current
-    under_way = run is not None and not run.done
-    if not box.open and not under_way:
+    running = run is not None and not run.done
+    if not box.open and not running:
         return
     with box:
         st.caption(
-            "Tries the hints that matter on this machine, the precision of execution and of the "
-            "KV cache, threads, groups of quantised activations, and keeps the fastest whose "
-            "perplexity stays within 1 %. It takes some minutes; leave the machine alone meanwhile."
+            "Tries execution hints (execution precision, KV cache precision, threads, group size "
+            "of quantised activations) and keeps the fastest ones whose perplexity stays within "
+            "1 %. This takes some minutes. Don't use the machine while it runs."
         )
-        if refused := st.session_state.pop(_REFUSED, None):
-            st.error(safe_inline(refused), icon=":material/error:")
-        if run is not None and under_way:
-            st.fragment(_draw_run, run_every=_LOOK_EVERY_S)(run)
+        if error := st.session_state.pop(_ERROR, None):
+            st.error(safe_inline(error), icon=":material/error:")
+        if run is not None and running:
+            st.fragment(_draw_run, run_every=_REFRESH_S)(run)
         else:
-            _draw_set_up(engine, run)
-        _draw_kept(engine)
+            _draw_setup(engine, run)
+        _draw_results(engine)
 
 
-def _draw_set_up(engine: Engine, run: TuningRun | None) -> None:
+def _draw_setup(engine: Engine, run: TuningRun | None) -> None:
     if run is not None and run.result is None:
         st.warning(safe_inline(run.message), icon=":material/info:")
-    stored = [(one.name, one.precision) for one in engine.store.list()]
+    stored = [(model.name, model.precision) for model in engine.store.list()]
     if not stored:
-        st.caption("No model is on disk yet; ask one, or fetch it on the Models page.")
+        st.caption("No model is on disk yet. Run one, or download it on the Models page.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name, precision = st.selectbox(
             "Model",
             stored,
-            format_func=lambda one: f"{engine.store.title(one[0])} · {one[1].label}",
+            format_func=lambda model: f"{engine.store.title(model[0])} · {model[1].label}",
             key="tune_model",
         )
         runtime = st.selectbox(
             "Runtime",
             ANSWERING_RUNTIMES,
             index=ANSWERING_RUNTIMES.index(DEFAULT_RUNTIME),
-            format_func=lambda one: runtime_label(one.value),
+            format_func=lambda runtime: runtime_label(runtime.value),
             key="tune_runtime",
         )
         manage_button(
@@ -75,11 +75,10 @@ def _draw_set_up(engine: Engine, run: TuningRun | None) -> None:
 
 
 def _start(engine: Engine, spec: ModelSpec) -> None:
-    """A callback."""
     try:
         engine.tuning.start(spec)
     except PaddockError as error:
-        st.session_state[_REFUSED] = str(error)
+        st.session_state[_ERROR] = str(error)
 
 
 def _draw_run(run: TuningRun) -> None:
@@ -89,7 +88,7 @@ def _draw_run(run: TuningRun) -> None:
     manage_button("Stop", icon=":material/stop:", key="tune_stop", on_click=run.cancel)
 
 
-def _draw_kept(engine: Engine) -> None:
+def _draw_results(engine: Engine) -> None:
     for tuned in engine.tuned.all():
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(_sentence(tuned), width="stretch")
@@ -100,7 +99,7 @@ def _draw_kept(engine: Engine) -> None:
                 key=f"tune_forget_{'~'.join(astuple(tuned.key))}",
                 on_click=engine.forget_tuned,
                 args=(tuned.key,),
-                help="Use the usual hints again.",
+                help="Remove this result and use the default hints again.",
             )
 
 
@@ -110,10 +109,10 @@ def _sentence(tuned: Tuned) -> str:
         f"{key.model} · {key.precision.label} · {key.device} · {runtime_label(key.runtime.value)}"
     )
     if tuned.gain == 1.0:
-        found = f"the usual hints are the fastest, {rate_text(tuned.usual_tokens_per_s)}"
+        result = f"the default hints are the fastest, {rate_text(tuned.usual_tokens_per_s)}"
     else:
-        found = (
+        result = (
             f"**× {tuned.gain:.2f}** ({rate_text(tuned.usual_tokens_per_s)} → "
             f"{rate_text(tuned.tokens_per_s)}), perplexity × {tuned.perplexity_ratio:.4f}"
         )
-    return f"{safe_inline(name)}: {found}; {safe_inline(wording(tuned.hints))}"
+    return f"{safe_inline(name)}: {result}; {safe_inline(wording(tuned.hints))}"

@@ -1,4 +1,4 @@
-"""Which models a person may name, and which they may make answer."""
+"""Access checks: which models a user may look up, and which they may run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from core.ui.widgets.resources import shared_engine
 
 
 def key_of(store: ModelStore, text: str, someone: Person) -> str:
-    """The key for programs of what this person calls a model, or a link does.
+    """Return the model key for a name that this user entered or that is in a link.
 
     Raises:
-        PersonMistake: see :func:`check_name`.
+        PersonMistake: See :func:`check_name`.
     """
     check_name(store, text, someone)
     name = recorded_name(text.strip())
@@ -28,32 +28,34 @@ def key_of(store: ModelStore, text: str, someone: Person) -> str:
 
 
 def check_name(store: ModelStore, name: str, someone: Person) -> None:
-    """
+    """Check that this user may look up this model.
+
     Raises:
-        AccessDeniedError: this person may not name this model; nothing was looked up for it.
-        PersonMistake: there is no such remote.
+        AccessDeniedError: They may not; nothing was looked up.
+        PersonMistake: There is no such remote server.
     """
     if is_remote(name):
-        # Whoever may use the pages may use the servers that somebody with the right has added.
+        # All users of the pages may use all remote servers.
         shared_engine().remotes.directory.book.get(split_name(name).remote)
         return
     if name in catalogue() or recorded_name(name.strip()) in names_on_disk(store):
         return
     if not someone.access.manage:
         raise AccessDeniedError(
-            "This model is neither in the catalogue nor on this machine; somebody with the right "
-            "to manage can add it."
+            "This model is neither in the catalogue nor on this machine. Ask a user with the "
+            "Manage permission to add it."
         )
     if not someone.local:
         check_confined(path_of(name), store.import_dir)
 
 
 def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
-    """
+    """Check that this user may run this model.
+
     Raises:
-        AccessDeniedError: the model would have to be fetched, converted or compressed for its
-            device first, which takes the right to manage, and is not done in a kiosk.
-        PaddockError: there is no such model.
+        AccessDeniedError: The model would have to be downloaded, converted or compressed for the
+            device first, which requires the Manage permission and is not possible in a kiosk.
+        PaddockError: There is no such model.
     """
     check_name(store, spec.model, someone)
     if spec.remote:
@@ -69,17 +71,17 @@ def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
     named = f"{store.title(spec.model)} {spec.precision.phrase}"
     if stored is None:
         raise AccessDeniedError(
-            f"{named} is not on this machine yet; somebody with the right to manage can get it on "
-            "the Models page."
+            f"{named} is not on this machine yet. Ask a user with the Manage permission to "
+            "download it on the Models page."
         )
     raise AccessDeniedError(
-        f"{named} is compressed for another device than {spec.device}; somebody with the right to "
-        "manage can have it compressed for that one too by asking it there."
+        f"{named} is compressed for another device than {spec.device}. Ask a user with the Manage "
+        f"permission to run it on {spec.device} once, which compresses it for that device."
     )
 
 
 def names_on_disk(store: ModelStore) -> list[str]:
-    """Keys for programs of the models outside the catalogue that are on disk."""
+    """Return the keys of the models on disk that are not in the catalogue."""
     return list(
         {
             stored.name: None

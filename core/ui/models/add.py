@@ -1,4 +1,4 @@
-"""Adds a model that is not in the catalogue: a Hugging Face id, a folder, or a GGUF file."""
+"""Adding a model that is not in the catalogue: a Hugging Face id, a folder, or a GGUF file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from core.ui.widgets.person import may_manage, person
 from core.ui.widgets.safe_text import safe_inline
 from core.units import bytes_text
 
-_SEVERAL = "gguf_files"
-"""Files of the folder that was looked up last, in the session's state."""
+_GGUF_FILES = "gguf_files"
+"""Session state key: GGUF files of the folder that was looked up last."""
 
 
 def draw_add(engine: Engine) -> None:
-    """Draw the form; what is found joins the list with its card open."""
+    """Draw the form; the found model is added to the list, with its card open."""
     if not may_manage():
         return
     link_texts("add")
@@ -36,18 +36,18 @@ def draw_add(engine: Engine) -> None:
                 persist_state="session",
                 placeholder="org/name, or a path on this machine",
                 help="A causal language model: PyTorch weights (safetensors or pytorch_model.bin) "
-                "or a ready OpenVINO IR (openvino_model.xml and .bin), at the hub or in a folder; "
-                "or a GGUF file on this machine.",
+                "or an OpenVINO IR (openvino_model.xml and .bin), on the Hugging Face Hub or in a "
+                "folder; or a GGUF file on this machine.",
             )
-            if st.form_submit_button("Look it up", icon=":material/search:"):
-                st.session_state.pop(_SEVERAL, None)
+            if st.form_submit_button("Look up", icon=":material/search:"):
+                st.session_state.pop(_GGUF_FILES, None)
                 look_up(engine, name or "", hub_access())
-        _draw_choice(engine)
+        _draw_gguf_files(engine)
 
 
-def _draw_choice(engine: Engine) -> None:
-    """Let the person choose, where the folder that was looked up holds several GGUF files."""
-    files = st.session_state.get(_SEVERAL)
+def _draw_gguf_files(engine: Engine) -> None:
+    """Draw a selection if the folder that was looked up has several GGUF files."""
+    files = st.session_state.get(_GGUF_FILES)
     if not files:
         return
     with st.form("choose_gguf", border=False):
@@ -57,26 +57,26 @@ def _draw_choice(engine: Engine) -> None:
             format_func=lambda path: f"{path.name} ({bytes_text(path.stat().st_size)})",
             key="add_gguf",
         )
-        if st.form_submit_button("Take this one", icon=":material/check:") and file is not None:
+        if st.form_submit_button("Use this file", icon=":material/check:") and file is not None:
             look_up(engine, str(file), hub_access())
 
 
 def look_up(engine: Engine, name: str, access: HubAccess) -> None:
-    """Find a model and draw the page anew with it; a refusal is shown where this is called."""
+    """Look up a model and rerun the page; an error is drawn at the position of the call."""
     try:
         check_name(engine.store, name.strip(), person())
         if files := several_gguf_files(name):
-            st.session_state[_SEVERAL] = files
+            st.session_state[_GGUF_FILES] = files
             return
         source = engine.store.resolve(name)
         described = None
         if source.kind is SourceKind.HUB and source.model is None:
-            with st.spinner(f"Asking the hub for {safe_inline(source.title)}"):
+            with st.spinner(f"Looking up {safe_inline(source.title)} on the Hugging Face Hub"):
                 described = model_hub.describe(str(source.location), access)
     except PaddockError as error:
         st.error(safe_inline(str(error)), icon=":material/error:")
         return
-    st.session_state.pop(_SEVERAL, None)
+    st.session_state.pop(_GGUF_FILES, None)
     added().put(source, described)
     open_card(source.key)
     st.rerun()

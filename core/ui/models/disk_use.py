@@ -1,4 +1,4 @@
-"""What Paddock's home folder holds, and what of it can go."""
+"""Disk usage of Paddock's home folder, and cleaning it up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from core.units import bytes_text
 
 
 def draw_disk_use(engine: Engine) -> None:
-    """Models, downloads, work under way and free space; downloads can be removed."""
+    """Draw the size of models, downloads and running conversions, and what can be removed."""
     with st.container(border=True, key="disk_use"):
         where = f" · `{engine.settings.home}`" if person().local else ""
         st.markdown(f"**Disk**{where}")
@@ -28,7 +28,7 @@ def draw_disk_use(engine: Engine) -> None:
             npu_bytes = npu_weights_bytes(engine.settings)
         except OSError as error:
             st.warning(
-                f"The home folder cannot be read ({safe_inline(str(error))}); check its "
+                f"The home folder cannot be read ({safe_inline(str(error))}). Check its "
                 "permissions.",
                 icon=":material/error:",
             )
@@ -39,15 +39,15 @@ def draw_disk_use(engine: Engine) -> None:
                 ("Downloads", usage.downloads_bytes, True),
                 ("Random weights", random_bytes, False),
                 ("INT4 for an NPU", npu_bytes, False),
-                ("Conversions under way", usage.work_bytes, True),
+                ("Running conversions", usage.work_bytes, True),
                 ("Free", usage.free_bytes, True),
             ):
                 if size or always:
                     draw_figure(name, bytes_text(size))
         if downloads:
             st.caption(
-                "Downloads are the originals. A converted model does not need its original any "
-                "more; another precision needs it, or an FP16 model on disk."
+                "Downloads are the original weights. Converted models do not need them. Converting "
+                "to another precision needs the download or an FP16 model on disk."
             )
         for download in downloads:
             _draw_download(engine, download)
@@ -60,24 +60,24 @@ def draw_disk_use(engine: Engine) -> None:
 
 
 def _draw_random_weights(engine: Engine, size: int) -> None:
-    """What a benchmark was told to keep, or what one that was cancelled will go on with."""
+    """Draw the random weights kept by benchmarks, also by cancelled ones that may be resumed."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"Random weights, made for benchmarks · {bytes_text(size)}", width="stretch")
+        st.markdown(f"Random weights for benchmarks · {bytes_text(size)}", width="stretch")
         if manage_button("Remove", icon=":material/delete:", type="tertiary", key="forget_random"):
             try:
                 freed = delete_random_weights(engine.settings)
             except PaddockError as error:
                 st.error(safe_inline(str(error)), icon=":material/error:")
             else:
-                notify(f"The random weights are removed: {bytes_text(freed)} are free again.")
+                notify(f"Random weights removed, {bytes_text(freed)} freed.")
                 st.rerun()
 
 
 def _draw_npu_weights(engine: Engine, size: int) -> None:
-    """What answers and benchmarks on an NPU use where the stored INT4 is another."""
+    """Draw the INT4 weights for an NPU, used if the stored INT4 model does not run on it."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
-            f"INT4 for an NPU, made when it was first wanted there · {bytes_text(size)}",
+            f"INT4 for an NPU, compressed on first use · {bytes_text(size)}",
             width="stretch",
         )
         if manage_button("Remove", icon=":material/delete:", type="tertiary", key="forget_npu"):
@@ -86,24 +86,24 @@ def _draw_npu_weights(engine: Engine, size: int) -> None:
             except PaddockError as error:
                 st.error(safe_inline(str(error)), icon=":material/error:")
             else:
-                notify(f"The INT4 for an NPU is removed: {bytes_text(freed)} are free again.")
+                notify(f"INT4 for an NPU removed, {bytes_text(freed)} freed.")
                 st.rerun()
 
 
 def _draw_leftovers(engine: Engine, size: int) -> None:
-    """What killed conversions left; conversions under way elsewhere are left alone."""
+    """Draw the leftovers of interrupted conversions; running ones are not touched."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"Left by broken-off conversions · {bytes_text(size)}", width="stretch")
+        st.markdown(f"Leftovers of interrupted conversions · {bytes_text(size)}", width="stretch")
         if manage_button("Clean up", icon=":material/mop:", type="tertiary", key="sweep"):
             freed = engine.store.clean_up_all()
-            notify(f"Cleaned up: {bytes_text(freed)} are free again.")
+            notify(f"Leftovers removed, {bytes_text(freed)} freed.")
             st.rerun()
 
 
 def _draw_download(engine: Engine, download: StoredDownload) -> None:
     row = catalogue().get(download.key)
     title = safe_inline(row.title if row else download.key.replace("--", "/"))
-    state = "" if download.complete else " · :orange[broken off; the next attempt goes on]"
+    state = "" if download.complete else " · :orange[incomplete; the next download resumes it]"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"{title} · {bytes_text(download.bytes)}{state}", width="stretch")
         if manage_button(
@@ -117,5 +117,5 @@ def _draw_download(engine: Engine, download: StoredDownload) -> None:
             except PaddockError as error:
                 st.error(safe_inline(str(error)), icon=":material/error:")
             else:
-                notify(f"The download of {title} is removed: {bytes_text(freed)} are free again.")
+                notify(f"Download of {title} removed, {bytes_text(freed)} freed.")
                 st.rerun()

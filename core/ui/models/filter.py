@@ -1,4 +1,4 @@
-"""Which models the Models page lists: a search box and filters, all kept in the page's link."""
+"""Search and filters of the Models page; they are stored in the page's URL."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from core.ui.widgets.link import link_choices, link_texts
 from core.ui.widgets.state import set_widgets
 
 _FAMILIES = {"gpt_neox": "GPT-NeoX", "llama": "Llama", "mistral": "Mistral", "phi": "Phi"}
-"""Architectures as people know them."""
+"""Display names of architectures."""
 
 _KEYS = ("family", "size", "licence", "state", "access")
 
 
 class SizeClass(StrEnum):
-    """Models by their number of parameters; the value is what stands in the link."""
+    """Size classes by number of parameters; the values are used in links."""
 
     TINY = "tiny"
     SMALL = "small"
@@ -27,7 +27,7 @@ class SizeClass(StrEnum):
 
     @property
     def label(self) -> str:
-        """Words for the control."""
+        """Label of the option."""
         return {
             SizeClass.TINY: "under 1 B",
             SizeClass.SMALL: "1 to 4 B",
@@ -37,7 +37,7 @@ class SizeClass(StrEnum):
 
     @classmethod
     def of(cls, parameters: int) -> SizeClass:
-        """The class of a model with so many parameters."""
+        """Return the class for a number of parameters."""
         for size, limit in ((cls.TINY, 1e9), (cls.SMALL, 4e9), (cls.MEDIUM, 10e9)):
             if parameters < limit:
                 return size
@@ -45,35 +45,35 @@ class SizeClass(StrEnum):
 
 
 class State(StrEnum):
-    """How a model stands to this machine."""
+    """Availability of a model on this machine."""
 
     ON_DISK = "on-disk"
     FITS = "fits"
 
     @property
     def label(self) -> str:
-        """Words for the control."""
+        """Label of the option."""
         return "On disk" if self is State.ON_DISK else "Fits this machine"
 
 
 class Access(StrEnum):
-    """Whether a licence must be accepted before the hub hands a model out."""
+    """Whether a licence must be accepted on the Hugging Face Hub before the download."""
 
     OPEN = "open"
     GATED = "gated"
 
     @property
     def label(self) -> str:
-        """Word for the control."""
+        """Label of the option."""
         return self.value.capitalize()
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the filter looks at of one model; None where it is not known."""
+    """Properties of a model used by the filter; None if unknown."""
 
     words: str
-    """All that the search looks through."""
+    """Text to search in."""
     architecture: str | None
     parameters: int | None
     licence: str | None
@@ -84,7 +84,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ModelFilter:
-    """What a person asked for; an empty choice takes everything."""
+    """Filter settings; an empty selection matches everything."""
 
     search: str = ""
     families: tuple[str, ...] = ()
@@ -93,32 +93,32 @@ class ModelFilter:
     states: tuple[str, ...] = ()
     access: tuple[str, ...] = ()
 
-    def takes(self, model: Candidate) -> bool:
-        """Whether the model is listed: every word is found and every filter met."""
+    def matches(self, model: Candidate) -> bool:
+        """Return whether a model contains every search word and matches every filter."""
         words = model.words.lower()
         if not all(word in words for word in self.search.lower().split()):
             return False
         size = SizeClass.of(model.parameters) if model.parameters else None
         gate = None if model.gated is None else Access.GATED if model.gated else Access.OPEN
-        wanted = (
+        filters = (
             (self.families, family(model.architecture or "")),
             (self.sizes, size),
             (self.licences, model.licence),
             (self.access, gate),
         )
-        if any(asked and value not in asked for asked, value in wanted):
+        if any(selected and value not in selected for selected, value in filters):
             return False
-        has = {State.ON_DISK: model.on_disk, State.FITS: model.fits}
-        return all(has[State(state)] for state in self.states)
+        states = {State.ON_DISK: model.on_disk, State.FITS: model.fits}
+        return all(states[State(state)] for state in self.states)
 
 
 def family(architecture: str) -> str:
-    """The architecture as people know it."""
+    """Return the display name of an architecture."""
     return _FAMILIES.get(architecture, architecture)
 
 
 def of_row(row: CatalogueModel, *, on_disk: bool, fits: bool) -> Candidate:
-    """What the filter looks at of a catalogue row."""
+    """Return the filter properties of a catalogue model."""
     return Candidate(
         words=f"{row.key} {row.title} {row.licence} {row.architecture} "
         f"{family(row.architecture)} {row.hub_id or 'embedded'}",
@@ -132,7 +132,7 @@ def of_row(row: CatalogueModel, *, on_disk: bool, fits: bool) -> Candidate:
 
 
 def pick_filter() -> ModelFilter:
-    """Draw the search box and the filters, and return what was asked for."""
+    """Draw the search box and the filters, and return their settings."""
     rows = catalogue().values()
     options = {
         "family": list(dict.fromkeys(family(row.architecture) for row in rows)),
@@ -177,7 +177,7 @@ def pick_filter() -> ModelFilter:
 
 def _pick(key: str, options: list[str]) -> tuple[str, ...]:
     chosen = st.pills(
-        {"state": "Only what is", "access": "Access"}.get(key, key.capitalize()),
+        key.capitalize(),
         options,
         selection_mode="multi",
         format_func=lambda value: getattr(value, "label", value),

@@ -1,7 +1,7 @@
-"""What this browser session may use to reach the model hub: token, address, offline switch.
+"""Access to the Hugging Face Hub in this browser session: token, endpoint, offline mode.
 
-A token that is typed here stays in this session's state on the server. It is never written, logged,
-shown or put in a link, and is gone when the tab is closed.
+A token entered here is kept in the session state on the server. It is never written, logged, shown
+or put in a link, and is discarded when the tab is closed.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ _TOKEN, _OFFLINE, _SECRET = "hub_token", "hub_offline", "HF_TOKEN"
 
 
 def hub_access() -> HubAccess:
-    """Access of this session: what was typed here, else the environment, else the secrets."""
+    """Return this session's access: the token from the page, the environment or the secrets."""
     found = HubAccess.from_environment()
-    typed = (st.session_state.get(_TOKEN) or "").strip()
+    entered = (st.session_state.get(_TOKEN) or "").strip()
     return replace(
         found,
-        token=typed or found.token or _secret_token(),
+        token=entered or found.token or _secret_token(),
         offline=found.offline or bool(st.session_state.get(_OFFLINE)),
     )
 
 
 def hub_url(access: HubAccess) -> str:
-    """Where the hub's pages are, without a name and password that the address may hold."""
+    """Return the URL of the Hub, without user name and password."""
     parts = urlsplit(access.endpoint or PUBLIC_HUB)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def draw_hub_access() -> HubAccess:
-    """Draw the controls and return what they are set to."""
+    """Draw the controls and return their settings."""
     found = HubAccess.from_environment()
     if not may_manage():
         return hub_access()
-    with st.popover("Hub", icon=":material/hub:", key="hub"):
+    with st.popover("Hugging Face access", icon=":material/hub:", key="hub"):
         st.markdown(
-            f"Models are fetched from **{safe_inline(hub_url(found))}**"
-            + ("." if found.endpoint is None else ", as `HF_ENDPOINT` says.")
+            f"Models are downloaded from **{safe_inline(hub_url(found))}**"
+            + ("." if found.endpoint is None else " (set by `HF_ENDPOINT`).")
         )
         if found.endpoint is None:
-            st.caption("For a mirror or a hub of your own, set `HF_ENDPOINT` before the start.")
+            st.caption("To use a mirror, set `HF_ENDPOINT` before the start.")
         st.toggle(
             "Offline",
             value=found.offline,
             disabled=found.offline,
             key=_OFFLINE,
             persist_state="session",
-            help="Fetch nothing: only what is on this machine is used. "
-            "`HF_HUB_OFFLINE=1` sets it for everybody.",
+            help="Only use files on this machine, without downloads. "
+            "`HF_HUB_OFFLINE=1` sets this for all users.",
         )
         st.text_input(
             "Access token",
@@ -65,9 +65,9 @@ def draw_hub_access() -> HubAccess:
             persist_state="session",
             autocomplete="off",
             placeholder="hf_…",
-            help="Needed for gated and private models. Make one of type *Read* in the settings of "
-            "your account at the hub. It is kept for this session only, and never written, logged "
-            "or shown.",
+            help="Required for gated and private models. Create a token of type *Read* in the "
+            "settings of your Hugging Face account. It is kept for this session only, and never "
+            "written, logged or shown.",
         )
         st.caption(_token_state(found))
     return hub_access()
@@ -75,12 +75,12 @@ def draw_hub_access() -> HubAccess:
 
 def _token_state(found: HubAccess) -> str:
     if st.session_state.get(_TOKEN):
-        return ":material/key: The token typed here is used, in this session only."
+        return ":material/key: The token entered here is used, in this session only."
     if found.token:
-        return ":material/key: The token of `HF_TOKEN` is used."
+        return ":material/key: The token from `HF_TOKEN` is used."
     if _secret_token():
-        return ":material/key: The token `HF_TOKEN` of Streamlit's secrets is used."
-    return ":material/key_off: No token; open models need none."
+        return ":material/key: The token `HF_TOKEN` from Streamlit's secrets is used."
+    return ":material/key_off: No token is set. Open models do not need one."
 
 
 def _secret_token() -> str | None:

@@ -1,4 +1,4 @@
-"""The models that the Models page lists: the catalogue's, the stored and those added just now."""
+"""Models listed on the Models page: those of the catalogue, on disk, and added in this session."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ListedModel:
-    """One model of the page."""
+    """A model listed on the page."""
 
     key: str
     name: str
-    """Its key for programs."""
+    """Key for programs, such as in the API and on the command line."""
     title: str
     row: CatalogueModel | None
     stored: tuple[StoredModel, ...] = ()
-    """What of it is on disk."""
+    """Precisions on disk."""
     hub: HubModel | None = field(default=None, repr=False)
-    """What the hub said, for a model without a row that was looked up in this session."""
+    """Details from the Hugging Face Hub for models outside the catalogue, if looked up in this
+    session."""
 
     def get(self, precision: Precision) -> StoredModel | None:
-        """What of it is on disk in this precision."""
+        """Return the stored model in this precision, or None."""
         return next((each for each in self.stored if each.precision is precision), None)
 
     def gguf(self, engine: Engine) -> GgufSummary | None:
-        """What its GGUF file holds; None for a model that does not come as one."""
+        """Return a summary of the GGUF file; None if the model is not a GGUF file."""
         try:
             source = engine.store.resolve(self.name)
             return summary(Path(source.location)) if source.kind is SourceKind.GGUF else None
@@ -51,7 +52,7 @@ class ListedModel:
     def estimate(
         self, engine: Engine, precision: Precision, int4: Int4Settings | None = None
     ) -> Estimate | PaddockError:
-        """What it will take here, or why it cannot be had in this precision."""
+        """Return the requirements in this precision, or the error if it is not available."""
         try:
             source = engine.store.resolve(self.name)
             return estimate(source, precision, engine.settings, int4=int4, hub=self.hub)
@@ -59,14 +60,14 @@ class ListedModel:
             return error
 
     def fits(self, engine: Engine) -> bool:
-        """Whether any precision is on disk or can be made here."""
+        """Return whether any precision is on disk or can be converted on this machine."""
         return bool(self.stored) or any(
             isinstance(each, Estimate) and each.problem is None
             for each in (self.estimate(engine, precision) for precision in Precision)
         )
 
     def candidate(self, *, fits: bool) -> Candidate:
-        """What the filter looks at."""
+        """Return the properties used by the filter."""
         if self.row is not None:
             return of_row(self.row, on_disk=bool(self.stored), fits=fits)
         manifest = self.stored[0].manifest if self.stored else None
@@ -85,13 +86,13 @@ class ListedModel:
 
 @dataclass
 class Added:
-    """Models that a person added in this session; a plain object in its state."""
+    """Models added in this session; a plain object in the session state."""
 
     models: dict[str, ListedModel] = field(default_factory=dict)
-    """By key, the latest first."""
+    """By key, the most recent first."""
 
     def put(self, source: Source, hub: HubModel | None) -> ListedModel:
-        """Add a model, or bring it to the front with what is known of it now."""
+        """Add a model, or update it and move it to the front."""
         model = ListedModel(source.key, source.name, source.title, source.model, hub=hub)
         self.models = {source.key: model} | self.models
         self.models[source.key] = model
@@ -99,14 +100,14 @@ class Added:
 
 
 def added() -> Added:
-    """This browser session's."""
+    """Return the models added in this session."""
     if "added_models" not in st.session_state:
         st.session_state["added_models"] = Added()
     return st.session_state["added_models"]
 
 
 def own_models(engine: Engine) -> list[ListedModel]:
-    """Models without a row: those added in this session first, then those on disk."""
+    """Return models outside the catalogue: added in this session first, then those on disk."""
     on_disk = _by_key(engine)
     found: dict[str, ListedModel] = {}
     for key, model in added().models.items():
@@ -121,14 +122,14 @@ def own_models(engine: Engine) -> list[ListedModel]:
 
 
 def catalogue_models(engine: Engine) -> list[ListedModel]:
-    """Every row of the catalogue, the tiny demos last, with what of it is on disk."""
+    """Return all catalogue models with their precisions on disk; the tiny demos are last."""
     on_disk = _by_key(engine)
     rows = sorted(catalogue().items(), key=lambda item: item[1].embedded)
     return [ListedModel(key, key, row.title, row, on_disk.get(key, ())) for key, row in rows]
 
 
 def of_hub(model: ListedModel) -> bool:
-    """Whether the original is at the hub."""
+    """Return whether the original weights are on the Hugging Face Hub."""
     if model.row is not None:
         return not model.row.embedded and package_file(model.row) is None
     if model.hub is not None:

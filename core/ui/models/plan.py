@@ -1,4 +1,4 @@
-"""What a model will take here in each precision, and the buttons that get and convert it."""
+"""Requirements of a model in each precision, and the buttons to download and convert it."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ PER_CHANNEL = -1
 _GROUP_SIZES = (PER_CHANNEL, 16, 32, 64, 128, 256)
 
 _GOOD_FOR = {
-    Precision.STORED: "the file's own weights, the most accurate that can be had from it",
-    Precision.INT4: "the smallest and usually the fastest, at some loss of quality",
-    Precision.INT8: "nearly the original's quality",
-    Precision.FP16: "the original's quality; INT8 and INT4 can be made from it later",
-    Precision.FP32: "the exact reference, for comparisons",
+    Precision.STORED: "the weights of the file, the most accurate precision available from it",
+    Precision.INT4: "the smallest and usually the fastest, with some loss of quality",
+    Precision.INT8: "nearly the quality of the original",
+    Precision.FP16: "the quality of the original; can be converted to INT8 and INT4 later",
+    Precision.FP32: "the exact reference for comparisons",
 }
 
 
 def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
-    """The table of what each precision will take, and what can be done about it."""
-    st.markdown("**What it will take here**")
+    """Draw the table of requirements by precision, and the actions."""
+    st.markdown("**Requirements on this machine**")
     int4 = _chosen_int4(model)
     gguf = model.gguf(engine)
     offered = [
@@ -60,7 +60,9 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
             of_hub(model)
             and model.hub is None
             and manage_button(
-                "Look it up at the hub", icon=":material/search:", key=f"look_up_{model.key}"
+                "Look up on the Hugging Face Hub",
+                icon=":material/search:",
+                key=f"look_up_{model.key}",
             )
         ):
             look_up(engine, model.name, access)
@@ -73,13 +75,13 @@ def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
     )
     st.caption(
         f"Free now: **{bytes_text(known[0].free_disk)}** on disk and "
-        f"**{bytes_text(known[0].free_memory)}** of memory. Times are those of the conversion "
-        "alone, roughly, on this machine."
+        f"**{bytes_text(known[0].free_memory)}** of memory. Times are rough estimates for the "
+        "conversion on this machine, without the download."
     )
     if gguf is not None:
         st.caption(
-            f"The file's weights are {gguf.recipe}. **As stored** keeps them; the other precisions "
-            f"are made from the dequantised weights. {QUANTISED_TWICE}"
+            f"The weights of the file are {gguf.recipe}. **As stored** keeps them; other "
+            f"precisions are converted from the dequantised weights. {QUANTISED_TWICE}"
         )
     if not in_kiosk():
         _draw_actions(engine, model, plans, access)
@@ -100,18 +102,20 @@ def _line(
         label = weights_label(precision, weights, gguf.recipe)
     line = {
         "Precision": f"**{safe_inline(label)}**",
-        "Here": ":gray[:material/do_not_disturb_on: not from these weights]",
+        "Status": ":gray[:material/do_not_disturb_on: not available from these weights]",
         "Download": "—",
         "On disk": "—",
         "Peak memory": "—",
         "Time": "—",
     }
     if stored is not None:
-        line["Here"] = ":green[:material/check_circle:\u00a0on\u00a0disk]"
+        line["Status"] = ":green[:material/check_circle:\u00a0on\u00a0disk]"
         line["On disk"] = bytes_text(stored.manifest.folder_bytes)
     elif isinstance(plan, Estimate):
-        scratch = f" (+ {bytes_text(plan.scratch_bytes)} meanwhile)" if plan.scratch_bytes else ""
-        line["Here"] = _fit(plan)
+        scratch = (
+            f" (+ {bytes_text(plan.scratch_bytes)} during conversion)" if plan.scratch_bytes else ""
+        )
+        line["Status"] = _fit(plan)
         line["Download"] = bytes_text(plan.download_bytes) if plan.download_bytes else "—"
         line["On disk"] = bytes_text(plan.disk_bytes) + scratch
         line["Peak memory"] = bytes_text(plan.memory_bytes)
@@ -122,8 +126,8 @@ def _line(
 def _fit(plan: Estimate) -> str:
     if plan.problem is None:
         return ":green[:material/check_circle:\u00a0fits]"
-    what = "memory" if plan.short_of_memory else "disk"
-    return f":red[:material/block:\u00a0too\u00a0little {what}]"
+    what = "memory" if plan.short_of_memory else "disk space"
+    return f":red[:material/block:\u00a0not\u00a0enough {what}]"
 
 
 def _draw_actions(engine: Engine, model: ListedModel, plans: Plans, access: HubAccess) -> None:
@@ -133,34 +137,34 @@ def _draw_actions(engine: Engine, model: ListedModel, plans: Plans, access: HubA
         with st.popover("Settings", icon=":material/tune:", key=f"settings_{model.key}"):
             int8 = _draw_settings(model, precision)
         stored = model.get(precision)
-        under_way = _under_way(engine, model, precision)
-        refusal = _refusal(model, plan, access)
+        converting = _is_converting(engine, model, precision)
+        problem = _problem(model, plan, access)
         download = plan.download_bytes if isinstance(plan, Estimate) else 0
         convert = manage_button(
-            f"Get and convert {precision.aim}" if download else f"Convert {precision.aim}",
+            f"Download and convert {precision.aim}" if download else f"Convert {precision.aim}",
             icon=":material/bolt:",
             type="primary",
             key=f"convert_{model.key}",
-            disabled=stored is not None or under_way or refusal is not None,
+            disabled=stored is not None or converting or problem is not None,
         )
         get = download > 0 and manage_button(
-            "Only get it",
+            "Download only",
             icon=":material/download:",
             key=f"get_{model.key}",
             disabled=access.offline,
-            help="Fetch the original now and convert it later.",
+            help="Download the original weights now and convert them later.",
         )
     if stored is not None:
-        again = " To make it with other settings, delete it first."
+        again = " To convert it with other settings, delete it first."
         st.caption(f"{precision.label} is on disk.{'' if precision is Precision.STORED else again}")
-    elif under_way:
-        st.caption(f"{precision.label} is being made.")
-    elif refusal:
-        st.warning(safe_inline(refusal), icon=":material/block:")
+    elif converting:
+        st.caption(f"{precision.label} is being converted.")
+    elif problem:
+        st.warning(safe_inline(problem), icon=":material/block:")
     else:
         good_for = _GOOD_FOR[precision]
         if precision is not Precision.STORED and Precision.STORED in plans:
-            good_for = "made from the file's dequantised weights, and no more accurate than they"
+            good_for = "converted from the dequantised weights of the file; not more accurate"
         st.caption(f"{precision.label}: {good_for}.")
     if download and _is_gated(model):
         _explain_gate(model, access)
@@ -180,7 +184,7 @@ def submit(
     int4: Int4Settings | None = None,
     int8: Int8Settings | None = None,
 ) -> None:
-    """Queue a task and draw the page anew; a refusal is shown where this is called."""
+    """Queue a task and rerun the page; an error is drawn at the position of the call."""
     request = TaskRequest(
         model=name, kind=kind, precision=precision, int4=int4, int8=int8, access=access
     )
@@ -195,8 +199,8 @@ def submit(
 def _pick_precision(model: ListedModel, plans: Plans) -> Precision:
     offered = [precision for precision, plan in plans.items() if isinstance(plan, Estimate)]
     missing = [precision for precision in offered if model.get(precision) is None]
-    usual = Precision.STORED if Precision.STORED in plans else DEFAULT_PRECISION
-    preferred = usual if usual in (missing or offered) else None
+    default = Precision.STORED if Precision.STORED in plans else DEFAULT_PRECISION
+    preferred = default if default in (missing or offered) else None
     chosen = st.segmented_control(
         "Precision",
         offered,
@@ -209,130 +213,135 @@ def _pick_precision(model: ListedModel, plans: Plans) -> Precision:
     return chosen or offered[0]
 
 
-def _under_way(engine: Engine, model: ListedModel, precision: Precision) -> bool:
+def _is_converting(engine: Engine, model: ListedModel, precision: Precision) -> bool:
     return any(
         view.key == model.key and view.request.precision is precision and not view.state.final
         for view in engine.tasks.list()
     )
 
 
-def _refusal(model: ListedModel, plan: Estimate | PaddockError, access: HubAccess) -> str | None:
-    """Why this cannot be started, as a sentence."""
+def _problem(model: ListedModel, plan: Estimate | PaddockError, access: HubAccess) -> str | None:
+    """Return the reason why this cannot be started, or None."""
     if not isinstance(plan, Estimate):
         return str(plan)
     if plan.problem is not None:
         return plan.problem
     if plan.download_bytes and access.offline:
-        return f"{model.title} is to be fetched and Offline is on; switch it off under Hub."
+        return (
+            f"{model.title} must be downloaded, but Offline is on. Turn it off under Hugging Face "
+            "access."
+        )
     return None
 
 
-# Settings for those who know.
+# Advanced settings
 
 
 def _draw_settings(model: ListedModel, precision: Precision) -> Int8Settings | None:
-    """The expert panel of a precision; INT4's choices are read by :func:`_chosen_int4`."""
+    """Draw the settings of a precision; those of INT4 are read by :func:`_chosen_int4`."""
     if precision is Precision.INT4:
         _draw_int4(model)
     elif precision is Precision.INT8:
-        st.markdown("Every weight becomes 8 bits, with one scale per output channel.")
+        st.markdown("All weights are compressed to 8 bits, with one scale per output channel.")
         symmetric = st.toggle(
             "Symmetric",
             key=f"int8_symmetric_{model.key}",
             persist_state="session",
-            help="Without a zero point: a little faster on some devices, a little less accurate.",
+            help="No zero points: slightly faster on some devices, slightly less accurate.",
         )
         return Int8Settings(symmetric=bool(symmetric))
     elif precision is Precision.STORED:
-        st.markdown("As stored has nothing to set: each weight is kept as the file has it.")
+        st.markdown("As stored has no settings: weights are kept as in the file.")
     else:
         bits = "16" if precision is Precision.FP16 else "32"
         st.markdown(
-            f"{precision.label} has nothing to set: each weight is kept as a {bits}-bit float. "
-            "What the device computes in is chosen when the model is loaded."
+            f"{precision.label} has no settings: weights are stored as {bits}-bit floats. The "
+            "execution precision is selected when the model is loaded."
         )
     return None
 
 
 def _draw_int4(model: ListedModel) -> None:
-    usual = _usual_int4(model)
+    default = _default_int4(model)
     keep = {"persist_state": "session"}
-    st.markdown("Most weights become 4 bits, in groups that share a scale; the rest become 8 bits.")
-    sizes = sorted({*_GROUP_SIZES, usual.group_size})
+    st.markdown(
+        "Most weights are compressed to 4 bits, in groups that share a scale; the rest to 8 bits."
+    )
+    sizes = sorted({*_GROUP_SIZES, default.group_size})
     st.selectbox(
         "Group size",
         sizes,
-        index=sizes.index(usual.group_size),
+        index=sizes.index(default.group_size),
         format_func=lambda size: "one scale per channel" if size == PER_CHANNEL else str(size),
         key=f"int4_group_{model.key}",
-        help="Weights that share one scale. Smaller groups are more accurate and a little larger.",
+        help="Weights that share one scale. Smaller groups are more accurate and slightly larger.",
         **keep,
     )
     st.slider(
         "Share of layers in INT4",
         0.0,
         1.0,
-        value=usual.ratio,
+        value=default.ratio,
         step=0.05,
         key=f"int4_ratio_{model.key}",
-        help="The other layers stay in INT8: those that suffer most from four bits, by the size of "
-        "their rounding error.",
+        help="The other layers are compressed to INT8: those with the largest rounding error in "
+        "INT4.",
         **keep,
     )
     st.toggle(
         "Symmetric",
-        value=usual.symmetric,
+        value=default.symmetric,
         key=f"int4_symmetric_{model.key}",
-        help="Without a zero point: faster on some devices and needed on an NPU, less accurate.",
+        help="No zero points: faster on some devices, required on an NPU, less accurate.",
         **keep,
     )
     st.toggle(
         "Scale estimation",
-        value=usual.scale_estimation,
+        value=default.scale_estimation,
         key=f"int4_scale_{model.key}",
-        help="Fits the scales to texts that the model writes itself, so nothing is downloaded: "
-        "usually a little more accurate, and several times slower.",
+        help="Fits the scales to texts generated by the model itself, so nothing is downloaded. "
+        "Usually slightly more accurate; the conversion takes several times longer.",
         **keep,
     )
     st.button(
-        "The usual settings",
+        "Default settings",
         icon=":material/undo:",
         type="tertiary",
         key=f"int4_usual_{model.key}",
-        disabled=_chosen_int4(model) == usual,
-        on_click=_to_usual,
+        disabled=_chosen_int4(model) == default,
+        on_click=_reset_int4,
         args=(model,),
     )
 
 
-def _usual_int4(model: ListedModel) -> Int4Settings:
+def _default_int4(model: ListedModel) -> Int4Settings:
     return model.row.int4 if model.row else default_int4()
 
 
 def _chosen_int4(model: ListedModel) -> Int4Settings:
-    """What the expert panel is set to; the usual settings where it was not opened."""
-    usual, state = _usual_int4(model), st.session_state
+    """Return the INT4 settings from the widgets; the defaults if they were not drawn."""
+    default, state = _default_int4(model), st.session_state
     return Int4Settings(
-        symmetric=bool(state.get(f"int4_symmetric_{model.key}", usual.symmetric)),
-        group_size=int(state.get(f"int4_group_{model.key}", usual.group_size)),
-        ratio=float(state.get(f"int4_ratio_{model.key}", usual.ratio)),
-        scale_estimation=bool(state.get(f"int4_scale_{model.key}", usual.scale_estimation)),
+        symmetric=bool(state.get(f"int4_symmetric_{model.key}", default.symmetric)),
+        group_size=int(state.get(f"int4_group_{model.key}", default.group_size)),
+        ratio=float(state.get(f"int4_ratio_{model.key}", default.ratio)),
+        scale_estimation=bool(state.get(f"int4_scale_{model.key}", default.scale_estimation)),
     )
 
 
-def _to_usual(model: ListedModel) -> None:
-    usual = _usual_int4(model)
+def _reset_int4(model: ListedModel) -> None:
+    default = _default_int4(model)
     set_widgets(
         {
-            f"int4_symmetric_{model.key}": usual.symmetric,
-            f"int4_group_{model.key}": usual.group_size,
-            f"int4_ratio_{model.key}": usual.ratio,
-            f"int4_scale_{model.key}": usual.scale_estimation,
+            f"int4_symmetric_{model.key}": default.symmetric,
+            f"int4_group_{model.key}": default.group_size,
+            f"int4_ratio_{model.key}": default.ratio,
+            f"int4_scale_{model.key}": default.scale_estimation,
         }
     )
 
 
-# Gated models.
+# Gated models
 
 
 def _is_gated(model: ListedModel) -> bool:
@@ -343,16 +352,16 @@ def _explain_gate(model: ListedModel, access: HubAccess) -> None:
     hub_id = model.row.hub_id if model.row else model.name
     with st.container(border=True):
         st.markdown(
-            ":material/lock: **The hub hands this model out to those who accepted its licence.**\n"
-            "1. Sign in at the hub, open the model's page and accept the licence there.\n"
-            "2. Make an access token of type *Read* in the settings of the same account.\n"
-            "3. Give it here: under **Hub** above for this session, or as `HF_TOKEN` before the "
-            "start."
+            ":material/lock: **This model is gated: you must accept its licence first.**\n"
+            "1. Sign in to the Hugging Face Hub, open the model's page and accept the licence.\n"
+            "2. Create an access token of type *Read* in the settings of the same account.\n"
+            "3. Enter it under **Hugging Face access** above for this session, or set `HF_TOKEN` "
+            "before the start."
         )
         with st.container(horizontal=True, vertical_alignment="center"):
             if of_hub(model):
                 st.link_button(
-                    "Open its page", f"{hub_url(access)}/{hub_id}", icon=":material/open_in_new:"
+                    "Open model page", f"{hub_url(access)}/{hub_id}", icon=":material/open_in_new:"
                 )
             st.caption(
                 ":green[:material/key: A token is set.]" if access.token else "No token is set yet."

@@ -1,4 +1,4 @@
-"""Models of servers elsewhere among the models to choose from."""
+"""Models of remote servers in the model selectors."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from core.remotes import Directory, is_remote, model_name, split_name
 from core.runtimes.spec import ModelSpec
 from core.ui.widgets.safe_text import safe_inline
 
-_LOOK_S = 0.3
-"""How often a page looks whether the first list of a remote has come."""
+_POLL_S = 0.3
+"""Interval at which a page checks whether the first model list of a remote server has arrived."""
 
 
 def remote_models(directory: Directory, chosen: str | None = None) -> list[str]:
-    """Names of all models of all remotes, as far as is known now; nobody is waited for.
+    """Return the names of all known models of all remote servers, without waiting for lists.
 
     Args:
-        chosen: a name that stays among them, whatever its server says now.
+        chosen: A name that is always included, even if its server does not list it now.
     """
     names = [model_name(remote.name, model) for remote, model in directory.models()]
     if chosen is not None and is_remote(chosen) and chosen not in names:
@@ -26,9 +26,9 @@ def remote_models(directory: Directory, chosen: str | None = None) -> list[str]:
 
 
 def follow_listings(directory: Directory) -> None:
-    """Draw the page again once the first list of a remote has come; called once a page."""
+    """Rerun the page when the first model list of a remote server arrives; call once per page."""
     if directory.waiting:
-        st.fragment(_await_listings, run_every=_LOOK_S)(directory)
+        st.fragment(_await_listings, run_every=_POLL_S)(directory)
 
 
 def _await_listings(directory: Directory) -> None:
@@ -37,7 +37,7 @@ def _await_listings(directory: Directory) -> None:
 
 
 def draw_remote_state(directory: Directory, spec: ModelSpec) -> None:
-    """One line: where it runs, and whether its server is there."""
+    """Draw where a remote model runs, and whether its server is available."""
     try:
         name, model = split_name(spec.model)
         remote = directory.book.get(name)
@@ -46,13 +46,13 @@ def draw_remote_state(directory: Directory, spec: ModelSpec) -> None:
         return
     known, host = directory.listing(remote), safe_inline(remote.host)
     if known is None:
-        st.caption(f":material/cloud_sync: Asking {host} for its models.")
+        st.caption(f":material/cloud_sync: Requesting the model list from {host}.")
     elif not known.reachable:
         st.warning(safe_inline(str(known.error)), icon=":material/cloud_off:")
     elif known.error is None and model not in known.models:
-        st.warning(f"{host} does not list this model (any more).", icon=":material/cloud_alert:")
+        st.warning(f"{host} does not list this model.", icon=":material/cloud_alert:")
     else:
         st.caption(
-            f":material/cloud: On {host}, over the network. The server chooses precision, device "
-            "and prompt format; what you type is sent there."
+            f":material/cloud: Runs on {host}, over the network. The server selects precision, "
+            "device and prompt format. Your instruction is sent there."
         )

@@ -1,4 +1,4 @@
-"""The servers elsewhere, on the Models page: add one, see how it stands, remove it."""
+"""Remote servers on the Models page: add, show state, remove."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from core.ui.widgets.person import in_kiosk, manage_button, may_manage, person
 from core.ui.widgets.safe_text import safe_inline
 
 _NAME, _URL, _KEY = "remote_name", "remote_url", "remote_key"
-_REFUSED = "remote_refused"
-_SHOWN = 8
-"""Models of a server that are shown with a link each."""
+_ERROR = "remote_refused"
+_MAX_MODELS = 8
+"""Maximum number of models shown for each server."""
 
 
 def draw_add_server(engine: Engine) -> None:
-    """Draw the form; the key that is typed in it leaves the page's state once it is kept."""
+    """Draw the form; the entered key is removed from the session state when it is stored."""
     if not may_manage():
         return
     with (
@@ -28,37 +28,37 @@ def draw_add_server(engine: Engine) -> None:
         st.form("server_form", border=False),
     ):
         st.markdown(
-            "A server that speaks OpenAI's protocol (OpenVINO Model Server, vLLM, another Paddock) "
-            "lends its models to everybody who may use this one."
+            "Add a server with an OpenAI-compatible API (OpenVINO Model Server, vLLM, another "
+            "Paddock). All users of this Paddock can use its models."
         )
         st.text_input("Name", key=_NAME, placeholder="office", max_chars=32)
         st.text_input(
             "Base URL",
             key=_URL,
             placeholder="http://box:8000/v1",
-            help="It usually ends in `/v1`, and in `/v3` for OpenVINO Model Server.",
+            help="Usually ends with `/v1`; with `/v3` for OpenVINO Model Server.",
         )
         st.text_input(
-            "Key",
+            "API key",
             key=_KEY,
             type="password",
             autocomplete="off",
-            placeholder="if it wants one",
-            help="Kept in a file of the home folder that its owner alone may read; sent to this "
-            "server and to no other, and never shown again.",
+            placeholder="if required",
+            help="Stored in a file of the home folder that only its owner can read, sent to this "
+            "server only, and never shown again.",
         )
         st.form_submit_button("Add and test", icon=":material/add:", on_click=_add, args=(engine,))
-        if refused := st.session_state.pop(_REFUSED, None):
-            st.error(safe_inline(refused), icon=":material/error:")
+        if error := st.session_state.pop(_ERROR, None):
+            st.error(safe_inline(error), icon=":material/error:")
 
 
 def draw_servers(engine: Engine) -> None:
-    """All of them, each as it stood when it was last asked."""
+    """Draw all remote servers with their last known state."""
     directory = engine.remotes.directory
     remotes = directory.book.list()
     if not remotes:
         return
-    st.subheader("Servers elsewhere", anchor=False)
+    st.subheader("Remote servers", anchor=False)
     for remote in remotes:
         with st.container(border=True, key=f"server_{remote.name}", gap="small"):
             _draw_server(engine, remote, directory.listing(remote))
@@ -77,7 +77,7 @@ def _draw_server(engine: Engine, remote: Remote, known: Listing | None) -> None:
             type="tertiary",
             key=f"test_{remote.name}",
         ):
-            with st.spinner(f"Asking {safe_inline(remote.host)}"):
+            with st.spinner(f"Requesting the model list from {safe_inline(remote.host)}"):
                 engine.remotes.directory.ask(remote).result()
             st.rerun()
         _draw_remove(engine, remote)
@@ -90,11 +90,11 @@ def _draw_server(engine: Engine, remote: Remote, known: Listing | None) -> None:
 
 def _badge(known: Listing | None) -> str:
     if known is None:
-        return ":gray-badge[:material/cloud_sync: asking]"
+        return ":gray-badge[:material/cloud_sync: connecting]"
     if not known.reachable:
-        return ":red-badge[:material/cloud_off: not usable now]"
+        return ":red-badge[:material/cloud_off: not available]"
     if known.error is not None:
-        return ":orange-badge[:material/cloud_alert: no list of models]"
+        return ":orange-badge[:material/cloud_alert: no model list]"
     noun = "model" if len(known.models) == 1 else "models"
     return f":green-badge[:material/cloud_done: {len(known.models)} {noun}]"
 
@@ -108,15 +108,15 @@ def _facts(remote: Remote, known: Listing | None) -> list[str]:
     if known is not None and known.connect_ms is not None:
         facts.append(f"connected in {known.connect_ms:.1f} ms")
     facts.append(
-        ":material/key: has a key" if remote.has_key else ":material/key_off: without a key"
+        ":material/key: has an API key" if remote.has_key else ":material/key_off: no API key"
     )
     if remote.from_environment:
-        facts.append(f"set by `PADDOCK_REMOTES`, its key by `{key_variable(remote.name)}`")
+        facts.append(f"set by `PADDOCK_REMOTES`, API key by `{key_variable(remote.name)}`")
     return facts
 
 
 def _draw_models(remote: Remote, known: Listing) -> None:
-    for model in known.models[:_SHOWN]:
+    for model in known.models[:_MAX_MODELS]:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(safe_inline(model), width="stretch")
             st.page_link(
@@ -125,8 +125,8 @@ def _draw_models(remote: Remote, known: Listing) -> None:
                 icon=":material/play_arrow:",
                 query_params={"model": model_name(remote.name, model)},
             )
-    if (more := len(known.models) - _SHOWN) > 0:
-        st.caption(f"and {more} more, in every list of models")
+    if (more := len(known.models) - _MAX_MODELS) > 0:
+        st.caption(f"and {more} more in the model selectors")
 
 
 def _draw_remove(engine: Engine, remote: Remote) -> None:
@@ -135,7 +135,7 @@ def _draw_remove(engine: Engine, remote: Remote) -> None:
     with st.popover(
         "Remove", icon=":material/delete:", type="tertiary", key=f"ask_remove_{remote.name}"
     ):
-        st.markdown(f"Remove **{remote.name}** and its key? Answers that it gave stay.")
+        st.markdown(f"Remove **{remote.name}** and its API key? Its answers are kept.")
         manage_button(
             "Remove it",
             icon=":material/delete:",
@@ -155,7 +155,7 @@ def _add(engine: Engine) -> None:
         person().access.check_manage()
         remote = engine.add_remote(state[_NAME] or "", state[_URL] or "", state[_KEY] or "")
     except PaddockError as error:
-        state[_REFUSED] = str(error)
+        state[_ERROR] = str(error)
         return
     state[_NAME] = state[_URL] = state[_KEY] = ""
     engine.remotes.directory.ask(remote)
@@ -165,4 +165,4 @@ def _remove(engine: Engine, name: str) -> None:
     try:
         engine.remove_remote(name)
     except PaddockError as error:
-        st.session_state[_REFUSED] = str(error)
+        st.session_state[_ERROR] = str(error)

@@ -1,4 +1,4 @@
-"""Models on disk: what became of them, the way to try them, check and delete them."""
+"""Models on disk: conversion results, and links and buttons to run, verify and delete them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _NOTICE = "models_notice"
 
 
 def draw_notice() -> None:
-    """What the last click did, once."""
+    """Draw the result of the last action once."""
     if notice := st.session_state.pop(_NOTICE, None):
         st.toast(notice, icon=":material/check_circle:")
 
 
 def notify(sentence: str) -> None:
-    """Show a sentence on the next drawing of the page."""
+    """Show a message in the next script run."""
     st.session_state[_NOTICE] = sentence
 
 
 def draw_stored(engine: Engine, model: ListedModel, stored: StoredModel) -> None:
-    """The result card of one precision."""
+    """Draw the result card of one precision."""
     manifest = stored.manifest
     with st.container(border=True, key=f"stored_{stored.key}_{stored.precision}"):
         st.markdown(f"**{safe_inline(stored.label)}** {safe_inline(stored.title)}")
-        st.caption(_how_made(stored))
+        st.caption(_conversion_text(stored))
         if manifest.genai is not None and manifest.genai.remark is not None:
             st.info(safe_inline(manifest.genai.remark), icon=":material/info:")
         gguf = manifest.gguf
@@ -46,7 +46,7 @@ def draw_stored(engine: Engine, model: ListedModel, stored: StoredModel) -> None
             draw_figure("Weights before", bytes_text(before) if before else "—")
             draw_figure("Weights after", bytes_text(manifest.weight_bytes))
             draw_figure("Compression", f"{before / manifest.weight_bytes:.2f} ×" if before else "—")
-            draw_figure("Took", duration_text(manifest.duration_s))
+            draw_figure("Duration", duration_text(manifest.duration_s))
             draw_figure("Peak memory", bytes_text(manifest.peak_memory_bytes))
         st.caption(f"Bits per weight, {parameters_text(manifest.parameters)} parameters")
         st.plotly_chart(
@@ -58,20 +58,20 @@ def draw_stored(engine: Engine, model: ListedModel, stored: StoredModel) -> None
 
 
 def draw_try_it(model: str, precision: Precision) -> None:
-    """The link to the Instruct page with this model chosen."""
+    """Draw a link to the Instruct page with this model selected."""
     st.page_link(
         page("instruct"),
         label="Try it",
         icon=":material/play_arrow:",
         query_params={"model": model, "precision": precision.value},
-        help=f"Give it an instruction, {precision.phrase}.",
+        help=f"Run this model {precision.phrase} on the Instruct page.",
     )
 
 
 def _draw_compare(model: ListedModel, precision: Precision) -> None:
     others = [each.precision for each in model.stored if each.precision is not precision]
-    usual = Precision.INT4 if precision is Precision.INT8 else Precision.INT8
-    other = max(others, key=list(Precision)[::-1].index) if others else usual
+    default = Precision.INT4 if precision is Precision.INT8 else Precision.INT8
+    other = max(others, key=list(Precision)[::-1].index) if others else default
     st.page_link(
         page("compare"),
         label="Compare precisions",
@@ -83,7 +83,7 @@ def _draw_compare(model: ListedModel, precision: Precision) -> None:
             "right_precision": precision.value,
         },
         help=f"{other.label} and {precision.label} side by side"
-        + ("." if others else f"; {other.label} is made when it first answers."),
+        + ("." if others else f"; {other.label} is converted when it is first used."),
     )
 
 
@@ -97,7 +97,7 @@ def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> No
             icon=":material/verified:",
             type="tertiary",
             key=f"verify_{name}",
-            help="Read every file and compare its checksum with the one it was made with.",
+            help="Read all files and compare their checksums with those at conversion.",
         )
         delete = not in_kiosk() and _draw_delete(stored, name)
     if verify:
@@ -107,7 +107,7 @@ def _draw_actions(engine: Engine, model: ListedModel, stored: StoredModel) -> No
 
 
 def _draw_delete(stored: StoredModel, name: str) -> bool:
-    """Whether it is to be deleted."""
+    """Draw the confirmation; return whether the model is to be deleted."""
     with st.popover("Delete", icon=":material/delete:", type="tertiary", key=f"ask_delete_{name}"):
         size = bytes_text(stored.manifest.folder_bytes)
         title = safe_inline(stored.title)
@@ -126,7 +126,7 @@ def _verify(engine: Engine, stored: StoredModel) -> None:
         st.error(safe_inline(str(error)), icon=":material/error:")
     else:
         count = len(stored.manifest.files)
-        st.success(f"All {count} files are as they were made ({size}).", icon=":material/verified:")
+        st.success(f"All {count} files match their checksums ({size}).", icon=":material/verified:")
 
 
 def _delete(engine: Engine, stored: StoredModel) -> None:
@@ -136,20 +136,18 @@ def _delete(engine: Engine, stored: StoredModel) -> None:
         st.error(safe_inline(str(error)), icon=":material/error:")
         return
     title = safe_inline(stored.title)
-    notify(
-        f"{title} in {safe_inline(stored.label)} is deleted: {bytes_text(freed)} are free again."
-    )
+    notify(f"{title} in {safe_inline(stored.label)} deleted, {bytes_text(freed)} freed.")
     st.rerun()
 
 
 def draw_figure(name: str, value: str) -> None:
-    """A figure below its name; several stand side by side in a horizontal container."""
+    """Draw a figure below its name; use a horizontal container for several figures."""
     with st.container(width="content", gap=None):
         st.caption(name)
         st.markdown(f"**{value}**")
 
 
-def _how_made(stored: StoredModel) -> str:
+def _conversion_text(stored: StoredModel) -> str:
     manifest = stored.manifest
     parts = []
     if (int4 := manifest.int4) is not None:
@@ -157,7 +155,7 @@ def _how_made(stored: StoredModel) -> str:
         parts += [
             "symmetric" if int4.symmetric else "asymmetric",
             group,
-            f"{100 * int4.ratio:.0f} % of the layers asked for in INT4",
+            f"{100 * int4.ratio:.0f} % of the layers requested in INT4",
         ]
         if int4.scale_estimation:
             parts.append("with scale estimation")

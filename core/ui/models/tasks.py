@@ -1,6 +1,6 @@
-"""Downloads and conversions: those under way, those that wait, and what became of the others.
+"""Downloads and conversions: running, waiting and finished tasks.
 
-They belong to the engine, so every tab shows them, and one that is left finds them again.
+They belong to the engine, so that every tab shows them, also after the page was left.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.slots import place
 from core.units import bytes_text, duration_text
 
-_SEEN, _REFUSED = "tasks_seen", "task_refused"
+_SEEN, _ERROR = "tasks_seen", "task_refused"
 _BUSY_S, _IDLE_S = 1.0, 5.0
-"""How often the panel looks: while something is under way, and otherwise, since another tab or
-command may start something."""
+"""Refresh intervals of the panel: while a task runs, and otherwise, because another tab or command
+may start one."""
 
-_ENDED_SHOWN = 3
-"""Ended tasks that are shown, the latest."""
+_MAX_FINISHED = 3
+"""Maximum number of finished tasks shown, the most recent ones."""
 
 _STAGES = {
-    Stage.FETCHING: "Fetch",
+    Stage.FETCHING: "Download",
     Stage.EXPORTING: "Export",
     Stage.COMPRESSING: "Compress",
     Stage.CHECKING: "Check",
@@ -46,16 +46,16 @@ _ICONS = {
 
 
 def draw_tasks(engine: Engine) -> None:
-    """All tasks, the newest first; keeps itself up to date."""
+    """Draw all tasks, newest first; updates itself."""
     st.session_state[_SEEN] = _states(engine)
     every = _BUSY_S if engine.tasks.active() else _IDLE_S
     st.fragment(_draw_all, run_every=every)(engine)
 
 
 def draw_tasks_of(engine: Engine, key: str) -> None:
-    """The tasks of one model that are under way or wait, in short."""
-    mine = [view.id for view in engine.tasks.list() if view.key == key and not view.state.final]
-    for task in mine:
+    """Draw the running and waiting tasks of one model in short form."""
+    ids = [view.id for view in engine.tasks.list() if view.key == key and not view.state.final]
+    for task in ids:
         st.fragment(_draw_short, run_every=_BUSY_S)(engine, task)
 
 
@@ -65,33 +65,33 @@ def _states(engine: Engine) -> dict[int, TaskState]:
 
 def _draw_all(engine: Engine) -> None:
     if _states(engine) != st.session_state.get(_SEEN):
-        st.rerun()  # what is on disk has changed, too
-    if refused := st.session_state.pop(_REFUSED, None):
-        st.error(safe_inline(refused), icon=":material/error:")
+        st.rerun()  # models on disk have changed, too
+    if error := st.session_state.pop(_ERROR, None):
+        st.error(safe_inline(error), icon=":material/error:")
     views = engine.tasks.list()
     if not views:
         return
-    ended = [view for view in views if view.state.final]
+    finished = [view for view in views if view.state.final]
     with st.container(key="tasks"):
         for view in views:
-            if view not in ended[_ENDED_SHOWN:]:
+            if view not in finished[_MAX_FINISHED:]:
                 with st.container(border=True, key=f"task_{view.id}"):
                     _draw_task(engine, view)
-        if len(ended) > 1:
+        if len(finished) > 1:
             manage_button(
-                f"Dismiss all {len(ended)} that have ended",
+                f"Clear finished ({len(finished)})",
                 icon=":material/clear_all:",
                 type="tertiary",
                 key="dismiss_all",
                 on_click=_dismiss_all,
-                args=(engine, ended),
+                args=(engine, finished),
             )
 
 
 def _draw_short(engine: Engine, task: int) -> None:
     view = engine.tasks.get(task)
     if view is None or view.state.final:
-        return  # the panel above draws the page anew
+        return  # the panel above reruns the page
     with st.container(border=True):
         _draw_head(engine, view, where="card")
         _draw_progress(view)
@@ -100,7 +100,7 @@ def _draw_short(engine: Engine, task: int) -> None:
 def _draw_task(engine: Engine, view: TaskView) -> None:
     _draw_head(engine, view, where="panel")
     if view.state is TaskState.FAILED:
-        st.error(safe_inline(view.error or "It failed."), icon=":material/error:")
+        st.error(safe_inline(view.error or "The task failed."), icon=":material/error:")
     if not view.state.final:
         _draw_progress(view)
         if view.log:
@@ -151,12 +151,12 @@ def _draw_head(engine: Engine, view: TaskView, *, where: str) -> None:
 
 
 def _draw_next_step(engine: Engine, view: TaskView) -> None:
-    """What can be done now that it has ended."""
+    """Draw the next action for a finished task."""
     if view.state is TaskState.DONE and view.request.precision is not None:
         draw_try_it(view.request.model, view.request.precision)
     if view.state in (TaskState.FAILED, TaskState.STOPPED):
         manage_button(
-            "Go on" if view.state is TaskState.STOPPED and _fetched(view) else "Try again",
+            "Resume" if view.state is TaskState.STOPPED and _downloading(view) else "Try again",
             icon=":material/refresh:",
             type="tertiary",
             key=f"again_{view.id}",
@@ -168,7 +168,7 @@ def _draw_next_step(engine: Engine, view: TaskView) -> None:
 def _draw_progress(view: TaskView) -> None:
     if view.state is TaskState.WAITING:
         before = (view.place or 1) - 1
-        line = "Next in line." if before < 1 else f"{before} before it in line."
+        line = "Next in the queue." if before < 1 else f"{before} ahead of it in the queue."
         st.caption(f":material/schedule: {line}")
         return
     now = view.progress
@@ -181,7 +181,7 @@ def _draw_progress(view: TaskView) -> None:
 
 
 def _share(now: Progress | None) -> float | None:
-    """Share of the present work that is done, 0 to 1: of the bytes while files are fetched."""
+    """Return the progress of the current step, 0 to 1; of the bytes during a download."""
     if now is None:
         return None
     share = now.fraction
@@ -191,7 +191,7 @@ def _share(now: Progress | None) -> float | None:
 
 
 def _stages(view: TaskView, now: Progress | None) -> list[str]:
-    """The way of a conversion, with what is done and what is under way."""
+    """Return the stages of a conversion, with the finished and the current ones marked."""
     if view.request.kind is TaskKind.GET or now is None or now.stage not in _STAGES:
         return []
     order = list(_STAGES)
@@ -225,13 +225,11 @@ def _figures(view: TaskView, now: Progress | None) -> list[str]:
 
 
 def _outcome(view: TaskView) -> str:
-    """What became of an ended task, in one line."""
+    """Return the result of a finished task in one line."""
     if view.state is TaskState.FAILED:
         return f"failed after {duration_text(view.elapsed_s)}"
     if view.state is TaskState.STOPPED:
-        kept = (
-            "what was fetched is kept" if _fetched(view) else "nothing of the conversion was kept"
-        )
+        kept = "downloaded files are kept" if _downloading(view) else "the conversion was discarded"
         return f"stopped; {kept}"
     parts = [f"done in {duration_text(view.elapsed_s)}"]
     if view.stored is not None:
@@ -247,21 +245,21 @@ def _outcome(view: TaskView) -> str:
     return " · ".join(parts)
 
 
-def _fetched(view: TaskView) -> bool:
-    """Whether files from the hub had begun to come."""
+def _downloading(view: TaskView) -> bool:
+    """Return whether the task is or was in its download stage."""
     return view.progress is not None and view.progress.stage is Stage.FETCHING
 
 
-def _dismiss_all(engine: Engine, ended: list[TaskView]) -> None:
-    for view in ended:
+def _dismiss_all(engine: Engine, finished: list[TaskView]) -> None:
+    for view in finished:
         engine.tasks.dismiss(view.id)
 
 
 def _again(engine: Engine, view: TaskView) -> None:
-    """Submit the same once more, with what this session may use at the hub now."""
+    """Submit the task again, with the current Hugging Face access of this session."""
     try:
         engine.tasks.submit(replace(view.request, access=hub_access()))
     except PaddockError as error:
-        st.session_state[_REFUSED] = str(error)
+        st.session_state[_ERROR] = str(error)
     else:
         engine.tasks.dismiss(view.id)
