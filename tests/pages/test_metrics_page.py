@@ -456,7 +456,7 @@ def test_a_plan_that_cannot_be_measured_is_refused_in_words(tmp_path: Path) -> N
     app.multiselect(key="bench_models").set_value(["paddock-neox"]).run()
     assert not app.button(key="start_benchmark").disabled
     app.number_input(key="bench_repeats").set_value(1).run()
-    assert "cannot be spread over" in texts(app)
+    assert "cannot be distributed over" in texts(app)
 
 
 def test_folders_of_one_title_are_told_apart_among_models_to_measure(
