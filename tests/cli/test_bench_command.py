@@ -43,7 +43,7 @@ def home(tmp_path: Path) -> Path:
 def work(monkeypatch: pytest.MonkeyPatch) -> FakeWork:
     """Takes the place of whatever converts and measures."""
     made = FakeWork()
-    monkeypatch.setattr("core.benchmark.service.Tools", made.dependencies)
+    monkeypatch.setattr("core.benchmark.service.Dependencies", made.dependencies)
     return made
 
 
@@ -233,7 +233,7 @@ def test_a_second_benchmark_is_refused(run: Run, work: FakeWork, home: Path):
     with BenchmarkLock(Settings(home=home)).held():
         code, out, err = run("bench", *SHORT)
     assert (code, out) == (1, "")
-    assert "runs already" in err and not work.jobs
+    assert "already running" in err and not work.jobs
 
 
 MISTAKES = {
