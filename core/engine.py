@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 
 from core.auth import Accounts
-from core.benchmark.npu_weights import delete_npu_weights
+from core.benchmark.artifacts import delete_npu_weights
 from core.benchmark.service import Benchmark
-from core.benchmark.tuning_service import TuningDesk
+from core.benchmark.tuning_service import TuningService
 from core.catalogue import Int4Settings, Precision, device_int4
 from core.db import GUEST, AccountStore, Origin, RunStore
 from core.db.measurements import MeasurementStore
@@ -83,7 +83,7 @@ class Engine:
         self._hub_access: dict[str, HubAccess] = {}
         """By key of a model that a user agreed to download: the access of their session."""
         self.metrics = ServerMetrics(self.state)
-        self.tuning = TuningDesk(settings, self.keep_tuned, MONITOR.running)
+        self.tuning = TuningService(settings, self.keep_tuned, MONITOR.running)
         self.tasks = TaskQueue(settings, working=MONITOR.running)
         self.benchmark = Benchmark(settings, lambda: self.measurements, MONITOR)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.benchmark.random_checkpoint import write_checkpoint
-from core.benchmark.shapes import random_model
+from core.benchmark.random_models import random_model
 from core.catalogue import Shape
 
 SHARDS = 3

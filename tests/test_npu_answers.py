@@ -15,7 +15,7 @@ import pytest
 from transformers import AutoTokenizer
 
 import core.engine
-from core.benchmark.artifacts import Material, make_ready
+from core.benchmark.artifacts import Artifact, prepare_artifact
 from core.catalogue import Precision, npu_int4
 from core.db import Origin
 from core.engine import Engine, find_stored
@@ -127,9 +127,9 @@ def test_benchmark_reuses_npu_weights_of_an_answer(engine: Engine, monkeypatch: 
     assert ask(engine, ON_NPU).answer.error is None
     assert engine.store.list() == []
     nothing_is_made(monkeypatch)
-    material = Material(SMALL, False, Precision.INT4, npu_int4())
-    made = make_ready(
-        material, engine.settings, on_progress=lambda *news: None, cancel=threading.Event()
+    artifact = Artifact(SMALL, False, Precision.INT4, npu_int4())
+    made = prepare_artifact(
+        artifact, engine.settings, on_progress=lambda *news: None, cancel=threading.Event()
     )
     assert [made.folder] == made_for_npu(engine)
 

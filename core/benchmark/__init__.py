@@ -1,1 +1,2 @@
-"""Many answers, measured: sweeps over configurations, each in a process that does nothing else."""
+"""Benchmark: measures configurations (model, precision, device, runtime), each in its own
+process."""

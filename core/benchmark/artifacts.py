@@ -1,4 +1,4 @@
-"""Has each model on disk in the form in which it is measured, before anything is measured."""
+"""Prepares each model on disk in the form that is measured, before anything is measured."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from core.benchmark.lock import BenchmarkLock
 from core.benchmark.plan import Target
 from core.benchmark.random_models import (
     checkpoint_folder,
     ensure_checkpoint,
+    random_model,
     random_settings,
 )
-from core.benchmark.shapes import random_model
 from core.catalogue import Int4Settings, Precision, device_int4
 from core.db.measurement_values import Int4Weights
 from core.errors import NotAModelError, NotEnoughMemoryError
@@ -32,29 +33,28 @@ from core.store import (
 )
 from core.store.checkpoint import context_length, inspect_checkpoint, is_ir
 from core.store.files import folder_bytes
-from core.store.for_device import ensure_for_device, find_for_device
+from core.store.for_device import ensure_for_device, find_for_device, remove_npu_weights
 from core.store.weights_source import original_folder
 from core.units import bytes_text
 
 OnProgress = Callable[[str, float | None], None]
-"""Told a sentence and the share of the step that is done, 0 to 1 or None."""
+"""Receives a sentence and the finished share of the step, 0 to 1 or None."""
 
 
 @dataclass(frozen=True)
-class Material:
-    """What one target is measured from; targets of equal material share the files."""
+class Artifact:
+    """Files that a target is measured from; targets with equal artifacts share them."""
 
     model: str
     random_weights: bool
     precision: Precision | None
-    """None for the checkpoint itself, which the PyTorch baseline runs."""
+    """None for the original checkpoint, which the PyTorch baseline runs."""
     int4: Int4Settings | None = None
-    """What the device wants of INT4 weights; None takes them as they are stored, or as the model
-    is usually compressed."""
+    """INT4 settings that the device requires; None for the stored or the model's usual settings."""
 
     @classmethod
-    def of(cls, target: Target) -> Material:
-        """The material of that target."""
+    def of(cls, target: Target) -> Artifact:
+        """Return the artifact of a target."""
         if target.baseline:
             return cls(target.model, target.random_weights, None)
         int4 = device_int4(target.precision, target.device)
@@ -62,7 +62,8 @@ class Material:
 
     @property
     def label(self) -> str:
-        """For progress: "tiny-llama-1b-chat in INT4", "tiny-llama-1b-chat in INT4 for an NPU"."""
+        """Name for progress messages: "tiny-llama-1b-chat in INT4", "tiny-llama-1b-chat in INT4 for
+        an NPU"."""
         name = f"{self.model} with random weights" if self.random_weights else self.model
         if self.precision is None:
             return f"{name} for PyTorch"
@@ -70,89 +71,110 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Ready:
-    """Material that lies on disk."""
+class PreparedArtifact:
+    """Artifact that is on disk."""
 
     folder: Path
     disk_bytes: int
     weight_bytes: int
     """Size of the weight files."""
     positions: int | None
-    """Longest sequence in tokens; None where there is no bound."""
+    """Context length in tokens; None if it is not limited."""
     int4: Int4Weights | None = None
-    """How it was compressed; None in another precision."""
+    """INT4 settings of the stored weights; None in another precision."""
     weights: str | None = None
     """See :attr:`core.store.StoredModel.special_label`."""
 
 
-def make_ready(
-    material: Material,
+def prepare_artifact(
+    artifact: Artifact,
     settings: Settings,
     *,
     on_progress: OnProgress,
     cancel: threading.Event,
-) -> Ready:
-    """Have it on disk: fetched, converted, or made with random weights where it is not there yet.
+) -> PreparedArtifact:
+    """Download or convert the model, or create random weights, unless it is on disk already.
 
-    A stored INT4 that the device does not take stays as it is; one that it takes is made apart, see
-    :mod:`core.store.for_device`. Blocks; all heavy work is done by child processes.
+    A stored INT4 model that the device does not support stays as it is; one that it supports is
+    converted separately, see :mod:`core.store.for_device`. Blocks; all heavy work runs in child
+    processes.
 
     Raises:
         StoppedError: ``cancel`` was set.
-        PaddockError: it cannot be had; the text says why.
+        PaddockError: the model is not available; the text says why.
     """
     work = _Work(settings, on_progress, cancel)
-    if material.random_weights:
-        return _random_ready(material, work)
-    source = ModelStore(settings).resolve(material.model)
-    if material.precision is None:
+    if artifact.random_weights:
+        return _random_ready(artifact, work)
+    source = ModelStore(settings).resolve(artifact.model)
+    if artifact.precision is None:
         return _checkpoint(_original(source, work))
-    if material.int4 is None:
-        return _stored(work.convert(source, material.precision))
-    return _stored(work.ensure_for_device(source, material.int4))
+    if artifact.int4 is None:
+        return _stored(work.convert(source, artifact.precision))
+    return _stored(work.ensure_for_device(source, artifact.int4))
 
 
-def check_memory(label: str, ready: Ready, settings: Settings, *, at_once: int = 1) -> None:
-    """Refuse what would drive the machine out of memory, and other programs with it.
+def check_memory(
+    label: str, ready: PreparedArtifact, settings: Settings, *, at_once: int = 1
+) -> None:
+    """Refuse to load what does not fit, before this machine runs out of memory.
 
     Args:
-        label: of what is loaded, for the sentence.
-        ready: what it is loaded from.
-        settings: tell how much memory is left free.
-        at_once: processes that load it at the same time.
+        label: of the configuration, for the error text.
+        ready: what is loaded.
+        settings: for the memory reserve.
+        at_once: number of processes that load it at the same time.
 
     Raises:
-        NotEnoughMemoryError: the model does not fit the free memory.
+        NotEnoughMemoryError: the model does not fit into the free memory.
     """
     needed = at_once * memory_for(ready.weight_bytes)
     free = available_memory_bytes() - settings.memory_reserve_mib * 2**20
     if needed > free:
-        times = f", loaded {at_once} times at once," if at_once > 1 else ""
+        times = f", loaded {at_once} times," if at_once > 1 else ""
         raise NotEnoughMemoryError(
-            f"{label}{times} needs about {bytes_text(needed)} of memory and "
-            f"{bytes_text(max(free, 0))} are free for it; close other programs or unload "
-            "models, or choose a lower precision."
+            f"{label}{times} needs about {bytes_text(needed)} of memory, but "
+            f"{bytes_text(max(free, 0))} are free. Close other programs or unload models, or "
+            "choose a lower precision."
         )
 
 
-def is_ready(material: Material, settings: Settings) -> bool:
-    """Whether nothing has to be fetched, converted or made; a guess where it cannot be told.
+def is_prepared(artifact: Artifact, settings: Settings) -> bool:
+    """Return whether nothing has to be downloaded, converted or created.
 
     Raises:
-        PaddockError: there is no such model, or what is stored of it is damaged.
+        PaddockError: there is no such model, or its stored files are damaged.
     """
-    if material.random_weights:
-        return _random_is_ready(material, settings)
+    if artifact.random_weights:
+        return _random_is_ready(artifact, settings)
     store = ModelStore(settings)
-    source = store.resolve(material.model)
-    if material.precision is None:
+    source = store.resolve(artifact.model)
+    if artifact.precision is None:
         return original_folder(source, settings) is not None
-    return find_for_device(store, source, material.precision, material.int4) is not None
+    return find_for_device(store, source, artifact.precision, artifact.int4) is not None
+
+
+def delete_npu_weights(settings: Settings, before: Callable[[], None] = lambda: None) -> int:
+    """Remove the INT4 models converted for an NPU, and return the bytes freed.
+
+    Those with random weights stay; see :func:`core.benchmark.random_models.delete_random_weights`.
+
+    Args:
+        settings: for the home folder.
+        before: called when it is certain that no benchmark is running; its exceptions propagate.
+
+    Raises:
+        ModelBusyError: a benchmark or a conversion is running, or a program has a file open.
+    """
+    settings.check_not_kiosk()
+    with BenchmarkLock(settings).held():
+        before()
+        return remove_npu_weights(settings)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """With what material is made ready."""
+    """Arguments common to all steps of the preparation."""
 
     settings: Settings
     on_progress: OnProgress
@@ -167,7 +189,7 @@ class _Work:
             precision,
             settings=self.settings,
             int4=int4,
-            progress=_told(self.on_progress),
+            progress=_progress_of(self.on_progress),
             cancel=self.cancel,
         )
 
@@ -177,7 +199,7 @@ class _Work:
             source,
             wanted,
             settings=self.settings,
-            progress=_told(self.on_progress),
+            progress=_progress_of(self.on_progress),
             cancel=self.cancel,
         )
 
@@ -186,7 +208,7 @@ class _Work:
         return fetch_in_process(
             source,
             settings=self.settings,
-            progress=_told(self.on_progress),
+            progress=_progress_of(self.on_progress),
             cancel=self.cancel,
         ).folder
 
@@ -194,65 +216,67 @@ class _Work:
 # Random weights
 
 
-def _random_ready(material: Material, work: _Work) -> Ready:
-    model = random_model(material.model)
+def _random_ready(artifact: Artifact, work: _Work) -> PreparedArtifact:
+    model = random_model(artifact.model)
     folder = ensure_checkpoint(
         model, work.settings, on_progress=work.on_progress, cancel=work.cancel
     )
-    if material.precision is None:
+    if artifact.precision is None:
         return _checkpoint(folder)
     source = resolve(str(folder))
-    apart = replace(work, settings=random_settings(work.settings))
-    if material.int4 is not None:
-        return _stored(apart.ensure_for_device(source, material.int4))
-    int4 = model.int4 if material.precision is Precision.INT4 else None
-    return _stored(apart.convert(source, material.precision, int4))
+    work_for_random = replace(work, settings=random_settings(work.settings))
+    if artifact.int4 is not None:
+        return _stored(work_for_random.ensure_for_device(source, artifact.int4))
+    int4 = model.int4 if artifact.precision is Precision.INT4 else None
+    return _stored(work_for_random.convert(source, artifact.precision, int4))
 
 
-def _random_is_ready(material: Material, settings: Settings) -> bool:
-    folder = checkpoint_folder(settings, random_model(material.model).key)
-    if not folder.is_dir() or material.precision is None:
+def _random_is_ready(artifact: Artifact, settings: Settings) -> bool:
+    folder = checkpoint_folder(settings, random_model(artifact.model).key)
+    if not folder.is_dir() or artifact.precision is None:
         return folder.is_dir()
     source, store = resolve(str(folder)), ModelStore(random_settings(settings))
-    return find_for_device(store, source, material.precision, material.int4) is not None
+    return find_for_device(store, source, artifact.precision, artifact.int4) is not None
 
 
-# What there is
+# Files on disk
 
 
 def _original(source: Source, work: _Work) -> Path:
-    """The folder of the model's checkpoint, fetched where it is not here.
+    """Return the folder of the model's checkpoint; download it if it is missing.
 
     Raises:
-        NotAModelError: it comes as an OpenVINO IR, or its folder is gone.
+        NotAModelError: the model is an OpenVINO IR or a GGUF file, or its folder does not exist.
     """
     folder = original_folder(source, work.settings)
     if folder is None and source.kind is SourceKind.HUB:
         folder = work.fetch(source)
     if folder is None:
-        raise NotAModelError(f"{source.location} is gone; put it back, or leave PyTorch out.")
+        raise NotAModelError(
+            f"{source.location} does not exist. Restore it, or remove PyTorch from the runtimes."
+        )
     if source.kind is SourceKind.GGUF:
         raise NotAModelError(
-            f"{source.title} comes as a GGUF file, which the PyTorch baseline does not run; give "
-            "its original checkpoint, or leave PyTorch out."
+            f"{source.title} is a GGUF file, which the PyTorch baseline cannot run. Enter its "
+            "original checkpoint, or remove PyTorch from the runtimes."
         )
     if is_ir(folder):
         raise NotAModelError(
-            f"{source.title} comes as an OpenVINO model, which PyTorch cannot run; give its "
-            "original checkpoint, or leave PyTorch out."
+            f"{source.title} is an OpenVINO model, which PyTorch cannot run. Enter its original "
+            "checkpoint, or remove PyTorch from the runtimes."
         )
     return folder
 
 
-def _checkpoint(folder: Path) -> Ready:
+def _checkpoint(folder: Path) -> PreparedArtifact:
     info = inspect_checkpoint(folder)
     weights = sum(path.stat().st_size for path in info.weight_files)
-    return Ready(folder, folder_bytes(folder), weights, context_length(info.config))
+    return PreparedArtifact(folder, folder_bytes(folder), weights, context_length(info.config))
 
 
-def _stored(stored: StoredModel) -> Ready:
+def _stored(stored: StoredModel) -> PreparedArtifact:
     manifest = stored.manifest
-    return Ready(
+    return PreparedArtifact(
         stored.folder,
         manifest.folder_bytes,
         manifest.weight_bytes,
@@ -266,8 +290,8 @@ def _as_recorded(stored: StoredModel) -> Int4Weights | None:
     return Int4Weights(**asdict(stored.int4)) if stored.int4 is not None else None
 
 
-def _told(on_progress: OnProgress) -> Callable[[Progress], None]:
-    def tell(progress: Progress) -> None:
+def _progress_of(on_progress: OnProgress) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
         on_progress(progress.message, progress.fraction)
 
-    return tell
+    return report

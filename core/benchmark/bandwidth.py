@@ -1,14 +1,14 @@
-"""Measures how fast this machine reads memory: ``python -m core.benchmark.bandwidth``.
+"""Measures the memory read bandwidth: ``python -m core.benchmark.bandwidth``.
 
-Decoding one token reads all weights once, so memory bandwidth over bytes per token is the rate that
-no runtime exceeds. What is measured is reading alone, by all cores together, of blocks far larger
-than any cache; not copying, which writes as well, and not the latency of a single access.
+Decoding one token reads all weights once, so bandwidth divided by bytes per token is the upper
+limit of the decode rate. Measured is reading alone, by all cores together, of blocks much larger
+than any cache; not copying, which also writes, and not the latency of single accesses.
 
-The reduction is the sum of 64-bit integers: NumPy adds them with vector instructions, releases the
-interpreter lock meanwhile, and has neither rounding nor NaN to look after. On two cores of a server
-processor it read as fast as any (sum and maximum of int64, maximum and dot product of float32, all
-within the noise), a third faster than the maximum of int32; dot products would start threads of
-their own beside ours.
+The reduction is the sum of 64-bit integers: NumPy computes it with vector instructions, releases
+the interpreter lock meanwhile, and neither rounding nor NaN matter. On two cores of a server
+processor it was as fast as any other (sum and maximum of int64, maximum and dot product of float32,
+all within the noise), and a third faster than the maximum of int32; dot products would start
+threads of their own.
 """
 
 from __future__ import annotations
@@ -25,29 +25,30 @@ from core.hardware.devices import available_memory_bytes
 from core.units import bytes_text
 
 BLOCK_BYTES = 512 * 2**20
-"""Of all cores together, unless the machine is short of memory: sixteen times the last-level cache
-of common processors, and still larger than the 384 MiB of the largest."""
+"""Size of all blocks together, if there is enough memory: sixteen times the last-level cache of
+common processors, and larger than the 384 MiB of the largest."""
 
 SMALLEST_BLOCK_BYTES = 128 * 2**20
-"""With less than this the caches would be measured."""
+"""Smaller blocks would measure the caches."""
 
 _SHARE_OF_FREE = 0.25
-"""Of the free memory that the block may take."""
+"""Share of the free memory that the blocks may use."""
 
 
 def read_bandwidth(seconds: float = 2.0) -> float:
-    """Read bandwidth in bytes/s of all cores together: the best of the passes that fit the time.
+    """Return the read bandwidth of all cores together in bytes/s: the best of several passes.
 
-    The best, since whatever disturbs a pass only makes it slower.
+    The best, because disturbances only make a pass slower.
 
     Args:
-        seconds: of measuring; at least two passes are made. Filling the block comes on top.
+        seconds: duration of the measurement, with at least two passes. Filling the blocks takes
+            additional time.
 
     Raises:
-        NotEnoughMemoryError: too little memory is free for a block larger than the caches.
+        NotEnoughMemoryError: not enough free memory for blocks larger than the caches.
     """
     workers = _cores()
-    # Written to: untouched pages would all be the one page of zeros, which stays in the cache.
+    # Ones, not zeros: untouched pages all map to one page of zeros, which stays in the cache.
     parts = [np.ones(_block_bytes() // workers // 8, dtype=np.int64) for _ in range(workers)]
     best, passes, deadline = 0.0, 0, time.perf_counter() + seconds
     while passes < 2 or time.perf_counter() < deadline:
@@ -57,10 +58,10 @@ def read_bandwidth(seconds: float = 2.0) -> float:
 
 
 def _one_pass(parts: list[np.ndarray]) -> float:
-    """Bytes/s of reading all parts at once, each in a thread of its own.
+    """Return the bytes/s of reading all parts at once, each in its own thread.
 
-    Each thread stamps its own beginning and end. A thread that only looked on would get its turn
-    when all cores are reading already, and see a pass that seems faster than the memory is.
+    Each thread records its own start and end. A separate observing thread would be scheduled only
+    after all cores are reading, and would see a pass that seems faster than the memory.
     """
     ready = threading.Barrier(len(parts))
     stamps: list[tuple[float, float]] = []
@@ -83,7 +84,7 @@ def _one_pass(parts: list[np.ndarray]) -> float:
 def _cores() -> int:
     try:
         return len(psutil.Process().cpu_affinity())
-    except AttributeError:  # macOS binds no process to cores
+    except AttributeError:  # macOS has no CPU affinity
         return psutil.cpu_count() or 1
 
 
@@ -92,16 +93,17 @@ def _block_bytes() -> int:
     size = int(min(BLOCK_BYTES, _SHARE_OF_FREE * free))
     if size < SMALLEST_BLOCK_BYTES:
         raise NotEnoughMemoryError(
-            f"Measuring the memory bandwidth needs {bytes_text(SMALLEST_BLOCK_BYTES)} and no more "
-            f"than a quarter of what is free, but {bytes_text(free)} are; close other programs."
+            f"Measuring the memory bandwidth needs {bytes_text(SMALLEST_BLOCK_BYTES)}, which must "
+            f"be at most a quarter of the free memory, but {bytes_text(free)} are free. Close "
+            "other programs."
         )
     return size
 
 
 def main() -> None:
-    """Print the bandwidth for people, then as one line of JSON."""
+    """Print the bandwidth as text, then as one line of JSON."""
     found = read_bandwidth()
-    print(f"Memory is read at {bytes_text(found)}/s by {_cores()} cores together.")
+    print(f"Memory read bandwidth: {bytes_text(found)}/s with {_cores()} cores.")
     print(json.dumps({"read_bandwidth_bytes_per_s": round(found), "cores": _cores()}))
 
 

@@ -1,6 +1,6 @@
-"""Measures one configuration in a process of its own: the side of the process that asks.
+"""Measures one configuration in its own process: the parent's side.
 
-The other side is :mod:`core.benchmark.worker`.
+The child's side is :mod:`core.benchmark.worker`.
 """
 
 from __future__ import annotations
@@ -28,34 +28,33 @@ from core.store.checkpoint import read_json
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One configuration, to be measured in one fresh process."""
+    """One configuration, to be measured in one new process."""
 
     folder: Path
-    """Of the OpenVINO IR, or of the PyTorch checkpoint."""
+    """Folder of the OpenVINO IR or of the PyTorch checkpoint."""
     spec: ModelSpec
     prompts: tuple[tuple[int, int], ...]
-    """(prompt tokens, number of timed answers), in the order in which they are measured; no
-    length twice."""
+    """(prompt tokens, number of timed answers) in the order of measurement; each length once."""
     new_tokens: int
-    """Of each answer; the end token does not end it."""
+    """Length of each answer; the end token does not end it."""
     checkpoint: bool = False
-    """``folder`` is a PyTorch checkpoint, and ``spec`` names PyTorch: the baseline."""
+    """Whether ``folder`` is a PyTorch checkpoint and ``spec`` names PyTorch: the baseline."""
     memory_limit_bytes: int | None = None
-    """Private memory that the process may take."""
+    """Private memory that the process may use."""
     nearest_ns: float | None = None
-    """Shortest time for a word from one core to another that is known of this machine."""
+    """Lowest core-to-core latency known of this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one process measured."""
+    """Result of one process."""
 
     rounds: Mapping[int, Round]
-    """By prompt tokens. Load, compilation and memory after the first generate are the same in
-    all of them, for there was one process; peaks are those of loading and of that length alone."""
+    """By prompt tokens. Load, compilation and memory after the first generation are equal in all of
+    them, because there was one process; peaks are those of loading and of that length alone."""
     conditions: Conditions
     weight_bytes: int | None
-    """See :mod:`core.benchmark.weights`; None where the files do not tell."""
+    """See :mod:`core.benchmark.weights`; None if the files do not show it."""
     kv_bytes_per_position: int | None
     versions: Mapping[str, str]
 
@@ -69,21 +68,21 @@ def measure_in_process(
     on_round: Callable[[int, Round], None] = lambda prompt_tokens, found: None,
     silence_s: float = SILENCE_S,
 ) -> Outcome:
-    """Measure one configuration in a fresh process that does nothing else. Blocks.
+    """Measure one configuration in a new process that does nothing else. Blocks.
 
     Args:
         job: what to measure.
         on_progress: called from this thread.
         cancel: when set, the process is killed.
-        on_begin: receives each prompt length when its turn comes, from this thread.
-        on_round: receives each prompt length's round when it is complete, from this thread; what a
-            later failure does not take away.
-        silence_s: after which a process that says nothing is ended.
+        on_begin: receives each prompt length when its measurement begins, from this thread.
+        on_round: receives the round of each prompt length when it is complete, from this thread; a
+            later failure does not invalidate it.
+        silence_s: timeout for a process that sends nothing.
 
     Raises:
         StoppedError: ``cancel`` was set.
-        NotEnoughMemoryError: the process ran into its memory limit, or out of memory.
-        PaddockError: the process was killed, fell silent or failed; the sentence says which.
+        NotEnoughMemoryError: the process reached its memory limit, or ran out of memory.
+        PaddockError: the process was killed, timed out or failed; the text says which.
     """
     listener = _Listener(on_begin, on_round)
     request = {
@@ -96,7 +95,7 @@ def measure_in_process(
     }
     run_worker(
         request,
-        listener.hear,
+        listener.on_event,
         label=job.spec.label,
         on_progress=on_progress,
         cancel=cancel,
@@ -106,7 +105,8 @@ def measure_in_process(
     conditions = listener.conditions
     if conditions is None or len(listener.rounds) != len(job.prompts):
         raise GenerationError(
-            f"The process that measured {job.spec.label} left something out; measure it again."
+            f"The process that measured {job.spec.label} returned incomplete results. Measure it "
+            "again."
         )
     config = read_json(job.folder / "config.json")
     return Outcome(
@@ -123,7 +123,7 @@ def measure_in_process(
 
 
 class _Listener:
-    """Puts rounds together from the worker's events."""
+    """Builds rounds from the worker's events."""
 
     def __init__(
         self, on_begin: Callable[[int], None], on_round: Callable[[int, Round], None]
@@ -135,8 +135,8 @@ class _Listener:
         self._loaded: dict[str, Any] = {}
         self._samples: list[Sample] = []
 
-    def hear(self, event: dict[str, Any], watch: MemoryWatch) -> None:
-        """See :func:`core.benchmark.measure.measure` for the events."""
+    def on_event(self, event: dict[str, Any], watch: MemoryWatch) -> None:
+        """Process an event; see :func:`core.benchmark.measure.measure`."""
         match event["event"]:
             case "loaded":
                 self._loaded = event

@@ -1,18 +1,19 @@
-"""How long a word takes from one processor core to another: ``python -m`` this module.
+"""Measures core-to-core latency: ``python -m core.benchmark.core_latency``.
 
-The threads that share a multiplication hand over to each other hundreds of times a token, so for a
-small model that time is much of the token's. On bare metal it never changes. On a virtual machine
-the host may move virtual cores between processors that share a cache and such that share none,
-every few seconds: a word then takes 33 ns or 165, and the same model answers at 2,540 tokens/s or
-at 1,660. Nothing inside the virtual machine tells of it but this measurement.
+The threads that share a matrix multiplication synchronise hundreds of times per token, so for a
+small model this latency is much of the time per token. On bare metal it is constant. On a virtual
+machine the host may move virtual cores, every few seconds, between processors that share a cache
+and processors that share none: the latency is then 33 ns or 165 ns, and the same model generates
+2,540 tokens/s or 1,660. Inside the virtual machine nothing but this measurement shows it.
 
-Python measures it: two processes, each bound to a core, answer each other through shared memory.
-The interpreter's own time, some 80 ns, is in the figure, which is therefore to be compared with
-others of the same machine alone.
+It is measured in Python: two processes, each bound to a core, answer each other through shared
+memory. The interpreter's own time, about 80 ns, is included, so compare the figure only with
+others of the same machine.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import mmap
 import os
@@ -22,51 +23,79 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
-from pathlib import Path
 from statistics import fmean
 from types import TracebackType
 from typing import IO
 
-from core.benchmark.core_latency_echo import ANSWER_AT, STOP
-
 log = logging.getLogger(__name__)
 
-MOST_CORES = 8
-"""Among which it is measured, each to the next; the mean counts."""
+MAX_CORES = 8
+"""Number of cores that are measured, each with the next; the result is their mean."""
 
 BATCH = 300
-"""Words there and back that are timed together."""
+"""Round trips that are timed together."""
 
 BATCHES = 5
-"""The fastest counts: whatever disturbs one only makes it slower."""
+"""Batches per pair of cores. The fastest counts, since disturbances only make a batch slower."""
 
-PATIENCE_S = 0.1
-"""For the other side to take part; a machine whose cores are all busy is not waited for."""
+TIMEOUT_S = 0.1
+"""Longest wait for the other process, so that a machine whose cores are all busy costs no time."""
 
-_HELLO = STOP - 1
-"""The first word; those that are timed lie below."""
+RESPONSE_OFFSET = 128
+"""Byte of the responses: in another cache line than byte 0, and not prefetched together with it."""
 
-_LOOK_AT_CLOCK = 1024
-"""Turns in vain after which the clock is looked at."""
+STOP = 255
+"""Value that ends the responder's loop."""
+
+_FIRST = STOP - 1
+"""Value of the first, untimed round trip; timed ones use lower values."""
+
+_CLOCK_EVERY = 1024
+"""Polls without a response after which the clock is read."""
 
 
-class CoreDistance:
-    """Measures it again and again with one other process, as a context manager."""
+def _respond(descriptor: int, offset: int, stop: int) -> None:
+    """Copy each value at byte 0 of the shared memory to ``offset``, until standard input ends.
+
+    Runs in the other process, from its source text alone: without Paddock's imports the process
+    starts at once and stays small. Each line of standard input is a core to bind to and respond
+    on until the value ``stop``, or for half a second in case the measuring process has died.
+    """
+    import mmap
+    import os
+    import sys
+    import time
+
+    with mmap.mmap(descriptor, mmap.PAGESIZE) as shared:
+        for line in sys.stdin:
+            os.sched_setaffinity(0, {int(line)})
+            ends, polls, last = time.monotonic() + 0.5, 0, 0
+            while last != stop:
+                value = shared[0]
+                if value != last:
+                    shared[offset] = last = value
+                polls += 1
+                if not polls % 4096 and time.monotonic() > ends:
+                    break
+
+
+class CoreLatency:
+    """Context manager that measures the latency repeatedly, with one other process."""
 
     def __init__(self) -> None:
-        self._cores = _allowed_cores()[:MOST_CORES]
+        self._cores = _allowed_cores()[:MAX_CORES]
         self._stack = ExitStack()
         self._shared: mmap.mmap
-        self._ears: IO[bytes] | None = None
+        self._commands: IO[bytes] | None = None
 
-    def __enter__(self) -> CoreDistance:
+    def __enter__(self) -> CoreLatency:
         if len(self._cores) > 1:
             try:
                 with ExitStack() as stack:
                     self._start(stack)
                     self._stack = stack.pop_all()
-            except OSError as error:  # no room for memory or a process: it is only a condition
-                log.warning("the cores' distance is not measured: %s", error)
+            except OSError as error:  # no memory or process left: a measurement works without it
+                log.warning("Core-to-core latency is not measured: %s", error)
         return self
 
     def __exit__(
@@ -75,105 +104,101 @@ class CoreDistance:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._ears = None
+        self._commands = None
         self._stack.close()
 
     def nanoseconds(self) -> float | None:
-        """A word's way from a core to the next, in a millisecond or two for each pair of cores.
+        """Return the mean one-way latency, in one or two milliseconds for each pair of cores.
 
         Returns:
-            None where it cannot be told: a single core, cores that are busy, or a system that
-            binds no thread to a core.
+            None if it cannot be measured: a single core, busy cores, or an operating system that
+            does not bind threads to cores.
         """
         found = []
         for here, there in pairwise(self._cores):
-            time_of_pair = self._between(here, there)
-            if time_of_pair is None:
+            latency = self._between(here, there)
+            if latency is None:
                 return None
-            found.append(time_of_pair)
+            found.append(latency)
         return fmean(found) if found else None
 
     def _start(self, stack: ExitStack) -> None:
-        # Memory without a name: a process that is killed leaves no file behind.
-        words = os.memfd_create("words")
-        stack.callback(os.close, words)
-        os.ftruncate(words, mmap.PAGESIZE)
-        shared = stack.enter_context(mmap.mmap(words, mmap.PAGESIZE))
-        script = Path(__file__).with_name("core_latency_echo.py")
-        echo = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(script), str(words)],
+        # Anonymous memory: a killed process leaves no file behind.
+        memory = os.memfd_create("core-latency")
+        stack.callback(os.close, memory)
+        os.ftruncate(memory, mmap.PAGESIZE)
+        shared = stack.enter_context(mmap.mmap(memory, mmap.PAGESIZE))
+        code = f"{inspect.getsource(_respond)}\n_respond({memory}, {RESPONSE_OFFSET}, {STOP})"
+        responder = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=(words,),
+            pass_fds=(memory,),
         )
-        stack.callback(_end, echo)
-        self._shared, self._ears = shared, echo.stdin
+        stack.callback(_end, responder)
+        self._shared, self._commands = shared, responder.stdin
 
     def _between(self, here: int, there: int) -> float | None:
-        if self._ears is None:
+        if self._commands is None:
             return None
         try:
-            self._shared[0] = self._shared[ANSWER_AT] = 0
-            self._ears.write(b"%d\n" % there)
-            self._ears.flush()
+            self._shared[0] = self._shared[RESPONSE_OFFSET] = 0
+            self._commands.write(b"%d\n" % there)
+            self._commands.flush()
             with _bound_to(here):
-                self._say(_HELLO)
+                self._round_trip(_FIRST)
                 return min(self._batch() for _ in range(BATCHES))
         except TimeoutError:
             return None
-        except OSError as error:  # the other process is gone
-            log.warning("the cores' distance is not measured any more: %s", error)
-            self._ears = None
+        except OSError as error:  # the other process has ended
+            log.warning("Core-to-core latency is no longer measured: %s", error)
+            self._commands = None
             return None
         finally:
             with suppress(TimeoutError):
-                self._say(STOP)
+                self._round_trip(STOP)
 
     def _batch(self) -> float:
-        """Nanoseconds of a word's way in one batch."""
-        shared, turns = self._shared, 0
+        """Return the one-way latency of one batch in nanoseconds."""
+        shared, polls = self._shared, 0
         started = time.perf_counter()
         for number in range(BATCH):
-            word = 1 + number % (_HELLO - 1)
-            shared[0] = word
-            while shared[ANSWER_AT] != word:  # written out: a call would take as long as the word
-                turns += 1
-                if turns > _LOOK_AT_CLOCK:
-                    turns = 0
-                    _check(started)
+            value = 1 + number % (_FIRST - 1)
+            shared[0] = value
+            while shared[RESPONSE_OFFSET] != value:  # inline: a call takes as long as the latency
+                polls += 1
+                if polls > _CLOCK_EVERY:
+                    polls = 0
+                    _check_timeout(started)
         return 1e9 * (time.perf_counter() - started) / BATCH / 2
 
-    def _say(self, word: int) -> None:
-        """Say a word and hear it back.
+    def _round_trip(self, value: int) -> None:
+        """Send a value and wait for it to come back.
 
         Raises:
-            TimeoutError: nobody answers.
+            TimeoutError: there was no response.
         """
         shared, started = self._shared, time.perf_counter()
-        shared[0] = word
-        while shared[ANSWER_AT] != word:
-            _check(started)
+        shared[0] = value
+        while shared[RESPONSE_OFFSET] != value:
+            _check_timeout(started)
 
 
-def _check(started: float) -> None:
-    """
-    Raises:
-        TimeoutError: it has lasted too long since ``started``.
-    """
-    if time.perf_counter() - started > PATIENCE_S:
-        raise TimeoutError("the other core does not answer")
+def _check_timeout(started: float) -> None:
+    if time.perf_counter() - started > TIMEOUT_S:
+        raise TimeoutError("the other core does not respond")
 
 
-def _end(echo: subprocess.Popen[bytes]) -> None:
+def _end(responder: subprocess.Popen[bytes]) -> None:
     with suppress(OSError):
-        echo.kill()
-    echo.communicate()  # closes the pipe, and leaves no zombie
+        responder.kill()
+    responder.communicate()  # closes the pipe, and leaves no zombie
 
 
 @contextmanager
 def _bound_to(core: int) -> Iterator[None]:
-    """Keep this thread on a core for the length of the ``with`` block."""
+    """Bind this thread to a core for the duration of the ``with`` block."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -183,16 +208,16 @@ def _bound_to(core: int) -> Iterator[None]:
 
 
 def _allowed_cores() -> list[int]:
-    """Those that this thread may run on; empty where it cannot be bound to one of them."""
+    """Return the cores this thread may run on; empty if it cannot be bound to one."""
     return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
 
 
 def main() -> None:
-    """Print it twenty times within a second."""
-    with CoreDistance() as distance:
+    """Print twenty measurements within a second."""
+    with CoreLatency() as latency:
         for _ in range(20):
-            found = distance.nanoseconds()
-            print("not to be told" if found is None else f"{found:.0f} ns")
+            found = latency.nanoseconds()
+            print("not measured" if found is None else f"{found:.0f} ns")
             time.sleep(0.05)
 
 

@@ -1,7 +1,8 @@
-"""What a plan will take, said before it starts: time, disk, download.
+"""Estimates what a plan requires before it starts: time, disk space, download.
 
 The time is a rule of thumb from the two limits of a transformer (prefill by arithmetic, decode by
-memory bandwidth); a running sweep corrects it by what its steps took. Disk is the store's estimate.
+memory bandwidth); a running benchmark corrects it by the duration of its steps. Disk space is the
+store's estimate.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from core.benchmark.artifacts import Material, is_ready
+from core.benchmark.artifacts import Artifact, is_prepared
 from core.benchmark.plan import Plan, Target
-from core.benchmark.random_models import checkpoint_bytes, checkpoint_folder
-from core.benchmark.shapes import RandomModel, random_model
+from core.benchmark.random_models import (
+    RandomModel,
+    checkpoint_bytes,
+    checkpoint_folder,
+    random_model,
+)
 from core.benchmark.stopping import SHORTEST_S
 from core.catalogue import Precision, default_int4
 from core.errors import PaddockError
@@ -26,93 +31,94 @@ from core.store.weights_source import Origin, find_origin
 from core.units import bytes_text
 
 BANDWIDTH = 25e9
-"""Bytes/s that a usual machine reads; see FACTS: 26–32 GB/s on two cores."""
+"""Read bandwidth of a typical machine in bytes/s; 26 to 32 GB/s were measured on two cores."""
 
 UTILISATION = 0.5
-"""Usual share of it that decoding reaches."""
+"""Typical share of the bandwidth that decoding reaches."""
 
 FLOPS_PER_CORE = 100e9
-"""Arithmetic of a prefill, as a usual core does it."""
+"""Prefill rate of a typical core."""
 
 SECONDS_PER_TOKEN = 1.5e-3
-"""Python's own work for each token."""
+"""Overhead of Python for each token."""
 
 START_SECONDS = 8.0
-"""A process with its libraries."""
+"""Starting a process and importing its libraries."""
 
 LOAD_BYTES_PER_S = 0.5e9
 """Reading, compiling and repacking weights."""
 
-LOOK_SECONDS = 0.2
-"""To find that a model is there and whole."""
+CHECK_SECONDS = 0.2
+"""Checking that a model is on disk and complete."""
 
 BANDWIDTH_SECONDS = 4.0
 
 CONVERT_SECONDS = 10.0
 CONVERT_SECONDS_PER_BILLION = 17.0
-"""As :mod:`core.store.estimate` has it for the slowest precision."""
+"""As in :mod:`core.store.estimate` for the slowest precision."""
 
 RANDOM_SECONDS_PER_BILLION = 12.0
-"""Drawing and writing random weights: 5.5 GB in half a minute on two cores."""
+"""Generating and writing random weights: 5.5 GB in half a minute on two cores."""
 
 QUALITY_TOKENS = 6_000
-"""Tokens read for the quality of one precision."""
+"""Tokens read to measure the quality of one precision."""
 
 QUALITY_NEW_TOKENS = 800
-"""Tokens written for it."""
+"""Tokens generated to measure the quality of one precision."""
 
 _UNKNOWN_PARAMETERS = 1_000_000_000
-"""Of a model that has not been looked at yet."""
+"""Assumed parameters of a model whose files were not inspected yet."""
 
 _SPARE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkEstimate:
-    """What a plan will take on this machine, roughly."""
+    """Estimated requirements of a plan on this machine."""
 
     seconds: float
     disk_bytes: int
-    """Further disk that it needs at its peak: conversions, random weights, downloads."""
+    """Additional disk space at its peak: conversions, random weights, downloads."""
     download_bytes: int
-    """Of that, what is fetched from the hub; what nobody has looked up yet is not counted."""
+    """Part of it that is downloaded from the Hugging Face Hub; models of unknown size are not
+    included."""
     free_disk: int
     rows: int
-    """Measurements."""
+    """Number of measurements."""
     problem: str | None
-    """One sentence where the disk does not suffice; None otherwise."""
+    """Error text if there is not enough disk space; otherwise None."""
 
 
 @dataclass(frozen=True)
 class _Size:
-    """How large a model is in one precision."""
+    """Size of a model in one precision."""
 
     parameters: int
     weight_bytes: int
 
 
-def materials(plan: Plan) -> tuple[Material, ...]:
-    """All that must lie on disk for this plan, each once, the references of quality included."""
-    found = [Material.of(target) for target in plan.targets()]
+def required_artifacts(plan: Plan) -> tuple[Artifact, ...]:
+    """Return all artifacts of a plan, each once, including the references of quality."""
+    found = [Artifact.of(target) for target in plan.targets()]
     if plan.quality:
         precision = reference_precision(plan)
-        found += [Material(model, False, precision) for model in plan.models]
+        found += [Artifact(model, False, precision) for model in plan.models]
     return tuple(dict.fromkeys(found))
 
 
 def reference_precision(plan: Plan) -> Precision:
-    """What the other precisions are compared with: FP32 where it is measured, or else FP16."""
+    """Return what other precisions are compared with: FP32 if it is measured, otherwise FP16."""
     return Precision.FP32 if Precision.FP32 in plan.precisions else Precision.FP16
 
 
 def estimate(plan: Plan, settings: Settings) -> BenchmarkEstimate:
-    """What this plan will take; a model that cannot be had is counted with nothing.
+    """Estimate what a plan requires; an unavailable model counts as nothing.
 
     Raises:
-        BadRequestError: the plan cannot be measured; see :meth:`Plan.validated`.
+        BadRequestError: the plan is invalid; see :meth:`Plan.validated`.
     """
     plan = plan.validated()
-    needed = [item for item in materials(plan) if not _is_ready(item, settings)]
+    needed = [item for item in required_artifacts(plan) if not _is_prepared(item, settings)]
     disk, download = _disk(needed, settings)
     free = free_bytes(settings.home)
     seconds = BANDWIDTH_SECONDS * plan.rounds
@@ -129,8 +135,9 @@ def estimate(plan: Plan, settings: Settings) -> BenchmarkEstimate:
     problem = None
     if disk and disk + _SPARE_BYTES > free:
         problem = (
-            f"This benchmark needs {bytes_text(disk)} on disk and {bytes_text(free)} are free; "
-            "make room, choose fewer models or precisions, or set PADDOCK_HOME to a larger disk."
+            f"This benchmark needs {bytes_text(disk)} of disk space, but {bytes_text(free)} are "
+            "free. Free some space, choose fewer models or precisions, or set PADDOCK_HOME to a "
+            "folder on a larger disk."
         )
     return BenchmarkEstimate(
         seconds=seconds,
@@ -143,26 +150,27 @@ def estimate(plan: Plan, settings: Settings) -> BenchmarkEstimate:
 
 
 def has_quality(target: Target) -> bool:
-    """Whether its quality can be compared: random weights have none, PyTorch is not OpenVINO."""
+    """Return whether quality can be compared; not for random weights, nor for PyTorch, which is not
+    OpenVINO."""
     return not target.random_weights and not target.baseline
 
 
-def prepare_seconds(material: Material, settings: Settings) -> float:
-    """Rough time to have it on disk; that of a look where it is there."""
-    if _is_ready(material, settings):
-        return LOOK_SECONDS
-    billions = _size(material, settings).parameters / 1e9
+def prepare_seconds(artifact: Artifact, settings: Settings) -> float:
+    """Estimate the time to prepare an artifact, or to check it if it is on disk."""
+    if _is_prepared(artifact, settings):
+        return CHECK_SECONDS
+    billions = _size(artifact, settings).parameters / 1e9
     seconds = 0.0
-    if material.random_weights and not checkpoint_folder(settings, material.model).is_dir():
+    if artifact.random_weights and not checkpoint_folder(settings, artifact.model).is_dir():
         seconds += RANDOM_SECONDS_PER_BILLION * billions
-    if material.precision is not None:
+    if artifact.precision is not None:
         seconds += CONVERT_SECONDS + CONVERT_SECONDS_PER_BILLION * billions
     return seconds
 
 
 def measure_seconds(target: Target, plan: Plan, number: int, settings: Settings) -> float:
-    """Rough time of one process: start, load, warm up, and the answers of that round."""
-    size = _size(Material.of(target), settings)
+    """Estimate the time of one process: start, load, warm-up, and the answers of the round."""
+    size = _size(Artifact.of(target), settings)
     width = {Precision.FP32: 4, Precision.FP16: 2}.get(target.precision)
     weights = size.parameters * width if target.baseline and width else size.weight_bytes
     seconds = START_SECONDS + weights / LOAD_BYTES_PER_S
@@ -175,8 +183,8 @@ def measure_seconds(target: Target, plan: Plan, number: int, settings: Settings)
 
 
 def quality_seconds(target: Target, settings: Settings) -> float:
-    """Rough time of one quality pass."""
-    size = _size(Material.of(target), settings)
+    """Estimate the time of one quality pass."""
+    size = _size(Artifact.of(target), settings)
     loading = START_SECONDS + size.weight_bytes / LOAD_BYTES_PER_S
     reading = _prefill_seconds(size.parameters, QUALITY_TOKENS)
     return loading + reading + _decode_seconds(size.weight_bytes, QUALITY_NEW_TOKENS)
@@ -190,65 +198,65 @@ def _decode_seconds(weight_bytes: float, tokens: int) -> float:
     return tokens * (SECONDS_PER_TOKEN + weight_bytes / (UTILISATION * BANDWIDTH))
 
 
-def _is_ready(material: Material, settings: Settings) -> bool:
+def _is_prepared(artifact: Artifact, settings: Settings) -> bool:
     try:
-        return is_ready(material, settings)
+        return is_prepared(artifact, settings)
     except PaddockError:
         return False
 
 
-def _disk(needed: Iterable[Material], settings: Settings) -> tuple[int, int]:
-    """Bytes that stay, with the largest scratch that passes, and bytes of downloads."""
+def _disk(needed: Iterable[Artifact], settings: Settings) -> tuple[int, int]:
+    """Return the bytes that remain plus the largest temporary files, and the bytes of downloads."""
     stays = download = 0
     scratch = [0]
     checkpoints: set[str] = set()
     downloads: set[str] = set()
-    for material in needed:
-        if material.random_weights:
-            model = random_model(material.model)
+    for artifact in needed:
+        if artifact.random_weights:
+            model = random_model(artifact.model)
             if not checkpoint_folder(settings, model.key).is_dir():
                 checkpoints.add(model.key)
-            if material.precision is not None:
+            if artifact.precision is not None:
                 origin = _random_origin(model)
-                stays += result_bytes(origin, material.precision, material.int4 or model.int4)
-                scratch.append(scratch_bytes(origin, material.precision))
+                stays += result_bytes(origin, artifact.precision, artifact.int4 or model.int4)
+                scratch.append(scratch_bytes(origin, artifact.precision))
             continue
-        told = _conversion(material, settings)
-        if told is None:
+        needs = _conversion(artifact, settings)
+        if needs is None:
             continue
-        if material.precision is not None:
-            stays += told.disk_bytes
-            scratch.append(told.scratch_bytes)
-        if material.model not in downloads:
-            downloads.add(material.model)
-            download += told.download_bytes
+        if artifact.precision is not None:
+            stays += needs.disk_bytes
+            scratch.append(needs.scratch_bytes)
+        if artifact.model not in downloads:
+            downloads.add(artifact.model)
+            download += needs.download_bytes
     stays += sum(checkpoint_bytes(random_model(key)) for key in checkpoints)
     return stays + max(scratch) + download, download
 
 
-def _conversion(material: Material, settings: Settings) -> Estimate | None:
-    """What fetching and converting takes; None where that cannot be told."""
+def _conversion(artifact: Artifact, settings: Settings) -> Estimate | None:
+    """Estimate download and conversion; None if that is not possible."""
     try:
-        source = ModelStore(settings).resolve(material.model)
-        precision = material.precision or Precision.FP16
-        return conversion_estimate(source, precision, settings, int4=material.int4)
+        source = ModelStore(settings).resolve(artifact.model)
+        precision = artifact.precision or Precision.FP16
+        return conversion_estimate(source, precision, settings, int4=artifact.int4)
     except PaddockError:
         return None
 
 
-def _size(material: Material, settings: Settings) -> _Size:
-    precision = material.precision or Precision.FP16
-    if material.random_weights:
-        model = random_model(material.model)
+def _size(artifact: Artifact, settings: Settings) -> _Size:
+    precision = artifact.precision or Precision.FP16
+    if artifact.random_weights:
+        model = random_model(artifact.model)
         origin = _random_origin(model)
-        int4 = material.int4 or model.int4
+        int4 = artifact.int4 or model.int4
         return _Size(model.parameters, result_bytes(origin, precision, int4))
     try:
-        source = ModelStore(settings).resolve(material.model)
+        source = ModelStore(settings).resolve(artifact.model)
         origin = find_origin(source, precision, settings)
     except PaddockError:
         return _Size(_UNKNOWN_PARAMETERS, 2 * _UNKNOWN_PARAMETERS)
-    int4 = material.int4 or (source.model.int4 if source.model else default_int4())
+    int4 = artifact.int4 or (source.model.int4 if source.model else default_int4())
     return _Size(origin.parameters, result_bytes(origin, precision, int4))
 
 

@@ -1,7 +1,7 @@
-"""One benchmark at a time in a home folder: two would measure each other.
+"""Allows one benchmark at a time in a home folder, because two would disturb each other.
 
-The lock is the operating system's and dies with its process. Beside it lies a note of who holds it,
-for the sentence that the second is told.
+The lock is the operating system's and is released when its process ends. A note beside it names the
+holder, for the error that a second benchmark gets.
 """
 
 from __future__ import annotations
@@ -22,63 +22,63 @@ from core.store.files import has_no_space
 log = logging.getLogger(__name__)
 
 
-class Turn:
-    """The right to measure in one home folder; one object takes it once at a time."""
+class BenchmarkLock:
+    """Lock of one home folder for measuring; an object holds it at most once."""
 
     def __init__(self, settings: Settings) -> None:
         self._home = settings.home
         self._lock = FileLock(self._home / "benchmark.lock", thread_local=False)
         self._note = self._home / "benchmark.json"
 
-    def take(self) -> None:
-        """Take the turn, or say who has it; does not wait.
+    def acquire(self) -> None:
+        """Acquire the lock without waiting.
 
         Raises:
-            ModelBusyError: a benchmark runs; the text names its process.
-            DiskFullError, PersonMistake: the home folder cannot be written to.
+            ModelBusyError: another benchmark is running; the text names its process.
+            DiskFullError, PersonMistake: the home folder is not writable.
         """
         try:
             self._home.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise ModelBusyError(
-                f"A benchmark runs already ({self._holder()}), and two at once would measure each "
-                "other; wait for it, or cancel it there."
+                f"Another benchmark is already running ({self._holder()}), and two at a time would "
+                "disturb each other. Wait for it, or cancel it there."
             ) from error
         except OSError as error:
             if has_no_space(error):
                 raise DiskFullError(
-                    f"The disk of {self._home} is full; make room and try again."
+                    f"The disk of {self._home} is full. Free some space and try again."
                 ) from error
             raise PersonMistake(
-                f"The home folder {self._home} cannot be written to ({error.strerror or error}); "
-                "change its permissions, or set PADDOCK_HOME to a folder of yours."
+                f"The home folder {self._home} is not writable ({error.strerror or error}). Change "
+                "its permissions, or set PADDOCK_HOME to another folder."
             ) from error
-        self._sign()
+        self._write_note()
 
-    def give_back(self) -> None:
-        """Let the next one have it; nothing happens where it was not taken."""
+    def release(self) -> None:
+        """Release the lock; does nothing if it is not held."""
         self._lock.release()
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Hold the turn for the length of the ``with`` block.
+    def held(self) -> Iterator[None]:
+        """Hold the lock for the duration of the ``with`` block.
 
         Raises:
-            ModelBusyError, DiskFullError, PersonMistake: see :meth:`take`.
+            ModelBusyError, DiskFullError, PersonMistake: see :meth:`acquire`.
         """
-        self.take()
+        self.acquire()
         try:
             yield
         finally:
-            self.give_back()
+            self.release()
 
-    def _sign(self) -> None:
+    def _write_note(self) -> None:
         note = {"pid": getpid(), "host": platform.node()}
         try:
             self._note.write_text(json.dumps(note), encoding="utf-8")
-        except OSError as error:  # the lock counts; the note is for a sentence
-            log.warning("%s cannot be written: %s", self._note, error)
+        except OSError as error:  # only the error text needs the note
+            log.warning("Could not write %s: %s", self._note, error)
 
     def _holder(self) -> str:
         try:

@@ -1,9 +1,10 @@
-"""What the worker does to measure one configuration: load, warm up, answer, stamp every token.
+"""What the worker does to measure one configuration: load, warm up, generate, timestamp every
+token.
 
-Prefill is bound by arithmetic and decode by memory bandwidth, so both are timed apart, from the
-moment each token exists. Memory is read right after the first generate, since weights are repacked
-there; the parent samples the peaks from outside. Texts are not decoded and nothing is shown while
-an answer is timed.
+Prefill is bound by arithmetic and decode by memory bandwidth, so both are timed separately, from
+the moment each token is available. Memory is read right after the first generation, in which
+weights are repacked; the parent process samples the peaks. While an answer is timed, nothing is
+decoded to text or displayed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import psutil
 
 from core.benchmark.prompts import prompt_ids
-from core.benchmark.stopping import Enough, distance_during
+from core.benchmark.stopping import StoppingRule, latency_during
 from core.errors import GenerationError, PromptTooLongError
 from core.hardware.devices import process_memory, require_device
 from core.inference.timing import measure as timings_of
@@ -26,27 +27,27 @@ from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRe
 from core.workers.child import Channel
 
 WARM_UP_TOKENS = 4
-"""Of the untimed answer before the first timed one of each prompt length: weights are repacked and
-kernels chosen in its prefill and first steps."""
+"""Length of the untimed answer before the first timed one of each prompt length: weights are
+repacked and kernels selected in its prefill and first steps."""
 
-PULSE_S = 5.0
-"""A longer answer says this often that it goes on."""
+PROGRESS_EVERY_S = 5.0
+"""Interval of progress events during a long answer."""
 
 CONTENDED_CORES = 0.25
-"""Cores kept busy by others from which a measurement counts as contended. A quarter of a core is an
-eighth of a two-core machine, and more than its share of harm: the threads of a matrix
-multiplication wait for the slowest of them."""
+"""Cores used by other programs from which a measurement counts as contended. A quarter of a core is
+an eighth of a two-core machine and costs more than its share, because the threads of a matrix
+multiplication wait for the slowest one."""
 
 CONTENDED_SHARE = 0.02
-"""The same as a share of the cores, for machines with so many that something always runs."""
+"""The same as a share of the cores, for machines with so many that something is always running."""
 
 ACCOUNTING_ERROR_S = 0.05
-"""Processor time that is not held against anybody: the system counts it in steps of 10 ms per core,
+"""Processor time of other programs that is ignored: the system counts in steps of 10 ms per core,
 which matters for answers of a tenth of a second."""
 
 
 def _unknown() -> None:
-    """The cores' distance where it does not matter."""
+    """Stand-in for the core-to-core latency if it does not matter."""
 
 
 def measure(
@@ -57,29 +58,28 @@ def measure(
     prompts: Sequence[tuple[int, int]],
     new_tokens: int,
     channel: Channel,
-    core_distance: Callable[[], float | None] = _unknown,
+    core_latency: Callable[[], float | None] = _unknown,
     nearest_ns: float | None = None,
 ) -> None:
-    """Measure the model in ``folder`` and tell what is found as it is found.
+    """Measure the model in ``folder`` and send the results as events.
 
     Events: ``loaded`` (seconds, memory, conditions), then for each prompt length ``begin``, one
-    ``sample`` for each answer and ``end`` (processor use).
+    ``sample`` for each answer, and ``end`` (processor use).
 
     Args:
-        prompts: (prompt tokens, number of timed answers), in order; of short answers there are
-            more, see :mod:`core.benchmark.stopping`.
-        new_tokens: of each answer, forced.
-        core_distance: nanoseconds from a core to another, see
-            :mod:`core.benchmark.core_latency`; asked between the answers of a model that runs on
-            the cores.
-        nearest_ns: the shortest that is known of this machine.
+        prompts: (prompt tokens, number of timed answers) in order; short answers are repeated more
+            often, see :mod:`core.benchmark.stopping`.
+        new_tokens: forced length of each answer.
+        core_latency: returns nanoseconds, see :mod:`core.benchmark.core_latency`; called between
+            the answers of a model on the CPU.
+        nearest_ns: lowest latency known of this machine.
 
     Raises:
-        PaddockError: the device is not there, the files are damaged, a prompt is too long …
+        PaddockError: the device is missing, the files are damaged, a prompt is too long …
     """
     model, compile_s = load(runtime, folder, spec, channel)
     if not model.conditions.on_cpu_alone:
-        core_distance = _unknown
+        core_latency = _unknown
     _check_room(model, spec, prompts, new_tokens)
     requests = {
         length: TokenRequest(
@@ -88,7 +88,7 @@ def measure(
         )
         for length, _ in prompts
     }
-    # Always of the shortest prompt, so that load times compare whatever the order.
+    # Always the shortest prompt, so that load times are comparable whatever the order.
     first = min(requests)
     channel.say(event="progress", message="Warming up.", fraction=None)
     started = time.perf_counter()
@@ -107,29 +107,29 @@ def measure(
         channel.say(event="begin", prompt_tokens=length)
         if length != first:
             _warm_up(model, requests[length])
-        work, enough = _Work(), Enough(count, nearest_ns)
-        before = core_distance()
-        while not enough.reached:
+        usage, rule = _ProcessorUse(), StoppingRule(count, nearest_ns)
+        before = core_latency()
+        while not rule.reached:
             progress = _Progress(channel, length, done, total, new_tokens)
             sample, spent = _time_answer(model, requests[length], progress)
-            after = core_distance()
-            distance = distance_during(spent, before, after)
-            channel.say(**sample, core_distance_ns=distance)
-            done += enough.answers < count
-            enough.add(spent, distance)
+            after = core_latency()
+            latency = latency_during(spent, before, after)
+            channel.say(**sample, core_distance_ns=latency)
+            done += rule.answers < count
+            rule.add(spent, latency)
             before = after
-        nearest_ns = enough.nearest_ns
-        channel.say(event="end", prompt_tokens=length, **work.figures())
+        nearest_ns = rule.nearest_ns
+        channel.say(event="end", prompt_tokens=length, **usage.figures())
 
 
 def load(runtime: Runtime, folder: Path, spec: ModelSpec, channel: Channel) -> tuple[Any, float]:
     """Load and compile a model without warming it up.
 
     Returns:
-        The model, and the seconds that took; imports are not in them.
+        The model, and the seconds this took, without imports.
 
     Raises:
-        PaddockError: the device is not there, or see :meth:`core.runtimes.base.Runtime.load`.
+        PaddockError: the device is missing, or see :meth:`core.runtimes.base.Runtime.load`.
     """
     channel.say(event="progress", message="Starting the runtime.", fraction=None)
     runtime.prepare(folder)
@@ -147,8 +147,8 @@ def _check_room(
     longest = max(length for length, _ in prompts)
     if model.positions is not None and longest + new_tokens > model.positions:
         raise PromptTooLongError(
-            f"{spec.model} has positions for {model.positions:,} tokens, fewer than a prompt of "
-            f"{longest:,} and an answer of {new_tokens:,} take; choose shorter ones."
+            f"{spec.model} has a context length of {model.positions:,} tokens, less than a prompt "
+            f"of {longest:,} and an answer of {new_tokens:,} need. Choose shorter ones."
         )
 
 
@@ -161,26 +161,26 @@ def _warm_up(model: LoadedModel, request: TokenRequest) -> None:
 def _time_answer(
     model: LoadedModel, request: TokenRequest, progress: _Progress
 ) -> tuple[dict[str, Any], float]:
-    """One timed answer as an event, and the seconds that it took."""
+    """Return one timed answer as an event, and its duration in seconds."""
     clock = time.perf_counter
     stamps: list[float] = []
 
     def stamp(token: int) -> bool:
         now = clock()
         stamps.append(now)
-        progress.look(now, len(stamps))
+        progress.update(now, len(stamps))
         return True
 
-    progress.tell(0)
+    progress.report(0)
     started = clock()
-    progress.spoke_at = started
+    progress.reported_at = started
     model.generate(request, stamp)
     ended = clock()
     wanted = request.sampling.max_new_tokens
     if len(stamps) != wanted:
         raise GenerationError(
-            f"The model ended its answer after {len(stamps)} of {wanted} tokens, though its end "
-            "token was ignored; measure another runtime."
+            f"The model ended its answer after {len(stamps)} of {wanted} tokens, although its end "
+            "token was ignored. Measure another runtime."
         )
     found = timings_of(started, started, ended, len(request.prompt_ids), stamps)
     sample = {
@@ -195,7 +195,7 @@ def _time_answer(
 
 
 class _Progress:
-    """Says how far the answers are; while one is timed, no more often than every few seconds."""
+    """Reports progress; during a timed answer only every few seconds."""
 
     def __init__(
         self, channel: Channel, length: int, done: int, total: int, new_tokens: int
@@ -203,29 +203,29 @@ class _Progress:
         self._channel = channel
         self._message = f"Answering prompts of {length:,} tokens."
         self._done, self._total, self._new_tokens = done, total, new_tokens
-        self.spoke_at = 0.0
+        self.reported_at = 0.0
 
-    def look(self, now: float, tokens: int) -> None:
-        """After each token; costs nothing but every few seconds."""
-        if now - self.spoke_at >= PULSE_S:
-            self.spoke_at = now
-            self.tell(tokens)
+    def update(self, now: float, tokens: int) -> None:
+        """Report after a token if the interval has passed."""
+        if now - self.reported_at >= PROGRESS_EVERY_S:
+            self.reported_at = now
+            self.report(tokens)
 
-    def tell(self, tokens: int) -> None:
-        """Say it now."""
+    def report(self, tokens: int) -> None:
+        """Send a progress event."""
         done = min(self._total, self._done + tokens / self._new_tokens)
         self._channel.say(event="progress", message=self._message, fraction=done / self._total)
 
 
-class _Work:
-    """Processor time of this process, and of everything else, since this was made."""
+class _ProcessorUse:
+    """Processor time of this process and of everything else since this object was created."""
 
     def __init__(self, busy: Callable[[], float] | None = None) -> None:
         self._busy = busy or _machine_busy_s
         self._before = (time.perf_counter(), time.process_time(), self._busy())
 
     def figures(self) -> dict[str, Any]:
-        """Cores kept busy by this process and by others, and whether those matter."""
+        """Return the cores used by this process and by others, and whether the latter matter."""
         now = (time.perf_counter(), time.process_time(), self._busy())
         wall, own, busy = (after - before for after, before in zip(now, self._before, strict=True))
         others = max(0.0, busy - own)
@@ -238,16 +238,17 @@ class _Work:
 
 
 def _machine_busy_s() -> float:
-    """Processor time spent on anything, in seconds since start, on the cores that we may use.
+    """Return the processor time used by anything, in seconds since boot, on the cores this process
+    may use.
 
-    Time that a hypervisor gave to other machines counts, for it is missing just the same.
+    Time that a hypervisor gave to other machines counts, because it is missing just the same.
     """
     ours = _our_cores()
     return sum(
         sum(times)
         - times.idle
         - getattr(times, "iowait", 0.0)
-        # Linux counts guests' time within user's as well.
+        # On Linux "user" includes "guest", and "nice" includes "guest_nice".
         - getattr(times, "guest", 0.0)
         - getattr(times, "guest_nice", 0.0)
         for core, times in enumerate(psutil.cpu_times(percpu=True))
@@ -258,5 +259,5 @@ def _machine_busy_s() -> float:
 def _our_cores() -> frozenset[int]:
     try:
         return frozenset(psutil.Process().cpu_affinity())
-    except AttributeError:  # macOS binds no process to cores
+    except AttributeError:  # macOS has no CPU affinity
         return frozenset(range(psutil.cpu_count() or 1))

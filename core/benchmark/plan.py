@@ -1,7 +1,7 @@
-"""What a sweep is to measure: a product of models, precisions, devices, runtimes, prompt lengths.
+"""Plan of a benchmark: a product of models, precisions, devices, runtimes and prompt lengths.
 
-One :class:`Target` is measured by one fresh process at a time, at all prompt lengths; each prompt
-length is a row, so a sweep has ``targets × prompt lengths`` measurements.
+A :class:`Target` is measured at all prompt lengths by one new process at a time; each prompt length
+is a row, so a run has ``targets × prompt lengths`` measurements.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from core.benchmark.shapes import RANDOM_SOURCE, random_model
+from core.benchmark.random_models import RANDOM_SOURCE, random_model
 from core.catalogue import Precision, catalogue
 from core.db.measurement_values import Configuration
 from core.errors import BadRequestError
@@ -26,10 +26,11 @@ from core.runtimes.spec import (
 from core.units import bytes_text
 
 DEFAULT_PRECISIONS = (Precision.INT8, Precision.INT4, Precision.FP16)
-"""What people choose from; FP32 is exact and rarely run."""
+"""The usual choice; FP32 is exact and rarely used."""
 
 PROMPT_TOKENS_RANGE = (1, 32_768)
-"""The catalogue's longest positions; a length that a model has no room for becomes a failed row."""
+"""Up to the longest context length in the catalogue; a length that exceeds the model's becomes a
+failed row."""
 
 NEW_TOKENS_RANGE = MAX_NEW_TOKENS_RANGE
 
@@ -38,50 +39,50 @@ REPEATS_RANGE = (1, 100)
 ROUNDS_RANGE = (1, 20)
 
 SMALLEST_MEMORY_LIMIT = 64 * 2**20
-"""Bytes; not even the interpreter starts with less."""
+"""In bytes; not even the interpreter starts with less."""
 
 BASELINE_PRECISIONS = (Precision.FP32, Precision.FP16)
-"""PyTorch runs the checkpoint as it is, uncompressed."""
+"""PyTorch runs the uncompressed checkpoint."""
 
 BASELINE_DEVICE = "CPU"
-"""Where the PyTorch baseline runs, whatever devices OpenVINO has."""
+"""Device of the PyTorch baseline, whatever devices OpenVINO has."""
 
 MOST_ROWS = 1_000
-"""Of one sweep: weeks of measuring, and most likely a slip."""
+"""Maximum per run: this many take weeks, and are most likely a mistake."""
 
 
 EXACT_HINTS = ExecutionHints(inference_precision="f32", kv_cache_precision="f32")
-"""By default a CPU may execute FP16 weights in bf16, which is no yardstick for f32."""
+"""By default a CPU may execute FP16 weights in bf16, which is not a reference for f32."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one process measures: one model, loaded once, in one way."""
+    """What one process measures: a model, loaded once, in one configuration."""
 
     model: str
-    """As the person named it, stripped."""
+    """As entered by the user, stripped."""
     random_weights: bool
     precision: Precision
     device: str
     runtime: RuntimeName
     exact: bool = False
-    """Whether it is executed in f32 throughout, where it runs on the CPU alone: what others'
-    quality is compared with."""
+    """Whether it is executed in f32 throughout, if it runs on the CPU alone: the reference of
+    quality."""
 
     @property
     def spec(self) -> ModelSpec:
-        """How it is loaded."""
+        """How the model is loaded."""
         hints = EXACT_HINTS if self.exact and _on_cpu_alone(self.device) else None
         return ModelSpec(self.model, self.precision, self.device, self.runtime, hints)
 
     @property
     def baseline(self) -> bool:
-        """Whether it is PyTorch on the checkpoint, which needs no conversion."""
+        """Whether it is PyTorch with the checkpoint, without conversion."""
         return self.runtime is RuntimeName.PYTORCH
 
     @property
     def label(self) -> str:
-        """For progress: "tiny-llama-1b-chat · INT4 · CPU"."""
+        """Name for progress messages: "tiny-llama-1b-chat · INT4 · CPU"."""
         parts = [self.model, self.precision.label, self.device]
         if self.random_weights:
             parts.insert(1, RANDOM_SOURCE)
@@ -92,12 +93,12 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A whole sweep, as a person asks for it."""
+    """Everything that one benchmark run measures."""
 
     models: tuple[str, ...] = ()
-    """Catalogue keys, hub ids, folders, or keys of stored models."""
+    """Catalogue keys, Hugging Face Hub ids, folders, or keys of stored models."""
     random_models: tuple[str, ...] = ()
-    """Catalogue keys and benchmark shapes whose architecture is measured with random weights."""
+    """Catalogue keys and benchmark shapes that are measured with random weights."""
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS
     devices: tuple[str, ...] = ("CPU",)
     runtimes: tuple[RuntimeName, ...] = (DEFAULT_RUNTIME,)
@@ -106,21 +107,21 @@ class Plan:
     repeats: int = 5
     """Timed answers of each configuration at each prompt length, over all rounds."""
     rounds: int = 2
-    """Fresh processes over which the repeats are spread."""
+    """Number of new processes over which the repeats are distributed."""
     quality: bool = False
     """Whether each precision is compared with the reference precision of its model."""
     memory_limit_bytes: int | None = None
-    """Set on each measuring process; None sets none."""
+    """Limit of each measuring process; None for no limit."""
     keep_random_weights: bool = False
-    """Whether random weights stay on disk after a sweep that is complete, later ones included."""
+    """Whether random weights stay on disk after a complete run, and after later ones."""
 
     def validated(self) -> Plan:
-        """The same plan in one form: names stripped, devices in capitals.
+        """Return the plan in normal form: names stripped, devices in upper case.
 
-        A device that is not there is no mistake of the plan: its rows fail with the reason.
+        A missing device is not an error of the plan: its rows fail with the reason.
 
         Raises:
-            BadRequestError: something cannot be measured as asked; the text says what to change.
+            BadRequestError: a value is invalid; the text says what to change.
             UnknownModelError: there is no such shape for random weights.
         """
         plan = replace(
@@ -141,9 +142,9 @@ class Plan:
         return plan
 
     def targets(self) -> tuple[Target, ...]:
-        """All that is measured, one process each; what cannot be is left out.
+        """Return all possible targets, one process each.
 
-        PyTorch is measured in FP32 and FP16 alone, once, on the CPU.
+        PyTorch is measured only in FP32 and FP16, once, on the CPU.
         """
         models = [(name, False) for name in self.models]
         models += [(name, True) for name in self.random_models]
@@ -157,9 +158,9 @@ class Plan:
         return tuple(target for target in product if _possible(target))
 
     def configurations(self) -> tuple[Configuration, ...]:
-        """One for each row of the sweep: every target at every prompt length.
+        """Return one configuration for each row: every target at every prompt length.
 
-        Titles and sources are the catalogue's; those of other models are what the person typed.
+        Titles and sources are the catalogue's; those of other models are what the user entered.
         """
         return tuple(
             self.configuration(target, prompt_tokens)
@@ -175,13 +176,13 @@ class Plan:
         title: str | None = None,
         source: str | None = None,
     ) -> Configuration:
-        """The configuration of one row.
+        """Return the configuration of one row.
 
         Args:
             target: one of :meth:`targets`.
             prompt_tokens: one of :attr:`prompt_tokens`.
-            title: of the model, where more is known than the catalogue tells.
-            source: of its weights, likewise.
+            title: of the model; None for the catalogue's.
+            source: of its weights; None for the catalogue's.
         """
         usual_title, usual_source = _described(target)
         return Configuration(
@@ -199,7 +200,8 @@ class Plan:
         )
 
     def answers_in_round(self, number: int) -> int:
-        """Timed answers that a process of this round gives; the first rounds take the rest.
+        """Return the number of timed answers of a process in this round; the first rounds get the
+        remainder.
 
         Args:
             number: from 0.
@@ -208,7 +210,7 @@ class Plan:
         return usual + (1 if number < rest else 0)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan in JSON's types."""
+        """Return the plan as JSON types."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -216,10 +218,10 @@ class Plan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        """The plan that :meth:`to_json` wrote; fields of a newer Paddock are left out.
+        """Read a plan written by :meth:`to_json`; fields of a newer Paddock are ignored.
 
         Raises:
-            BadRequestError: it is not such a plan.
+            BadRequestError: the plan is not readable.
         """
         known = {field.name for field in fields(cls)}
         given = {name: value for name, value in data.items() if name in known}
@@ -229,7 +231,7 @@ class Plan:
             return cls(**given).validated()
         except (TypeError, ValueError) as error:
             raise BadRequestError(
-                "The stored plan of this benchmark cannot be read; start a new one."
+                "The stored plan of this benchmark is not readable. Start a new one."
             ) from error
 
     def _check_numbers(self) -> None:
@@ -240,14 +242,14 @@ class Plan:
         _in_range("number of rounds", self.rounds, ROUNDS_RANGE)
         if self.rounds > self.repeats:
             raise BadRequestError(
-                f"{self.repeats} repeats cannot be spread over {self.rounds} rounds; ask for at "
-                "least as many repeats as rounds."
+                f"{self.repeats} repeats cannot be distributed over {self.rounds} rounds. Choose "
+                "at least as many repeats as rounds."
             )
         limit = self.memory_limit_bytes
         if limit is not None and (type(limit) is not int or limit < SMALLEST_MEMORY_LIMIT):
             raise BadRequestError(
-                f"The memory limit must be at least {bytes_text(SMALLEST_MEMORY_LIMIT)}; give "
-                "more, or leave it out."
+                f"The memory limit must be at least {bytes_text(SMALLEST_MEMORY_LIMIT)}. Raise it, "
+                "or remove it."
             )
 
     def _check_product(self) -> None:
@@ -256,18 +258,18 @@ class Plan:
             BASELINE_PRECISIONS
         ):
             raise BadRequestError(
-                "PyTorch runs uncompressed weights alone: add the precision fp16 or fp32, or "
-                "leave pytorch out."
+                "PyTorch runs only uncompressed weights. Add the precision fp16 or fp32, or remove "
+                "pytorch from the runtimes."
             )
         if baseline_alone and BASELINE_DEVICE not in self.devices:
             raise BadRequestError(
-                f"The PyTorch baseline runs on the {BASELINE_DEVICE}; choose that device."
+                f"The PyTorch baseline runs only on the {BASELINE_DEVICE}. Choose that device."
             )
         rows = len(self.targets()) * len(self.prompt_tokens)
         if rows > MOST_ROWS:
             raise BadRequestError(
-                f"That makes {rows} measurements, and {MOST_ROWS} are the most of one benchmark; "
-                "choose fewer models, precisions, devices or prompt lengths."
+                f"This plan has {rows} measurements, more than the maximum of {MOST_ROWS}. Choose "
+                "fewer models, precisions, devices or prompt lengths."
             )
 
 
@@ -276,7 +278,7 @@ _TYPES: dict[str, Any] = {"precisions": Precision, "runtimes": RuntimeName, "pro
 
 
 def hints_of(hints: ExecutionHints) -> dict[str, Any]:
-    """Those hints that are set, under the names of OpenVINO's properties."""
+    """Return the hints that are set, by the names of OpenVINO's properties."""
     named = {
         "INFERENCE_PRECISION_HINT": hints.inference_precision,
         "KV_CACHE_PRECISION": hints.kv_cache_precision,
@@ -287,7 +289,7 @@ def hints_of(hints: ExecutionHints) -> dict[str, Any]:
 
 
 def _on_cpu_alone(device: str) -> bool:
-    """Whether no other device takes part; an AUTO that cannot say yet may take any."""
+    """Return whether no other device takes part; an unresolved AUTO may use any device."""
     return device == "CPU" or (device == AUTO and auto_devices() == ("CPU",))
 
 
@@ -300,7 +302,7 @@ def _possible(target: Target) -> bool:
 
 
 def _described(target: Target) -> tuple[str, str]:
-    """Title and source, as far as the catalogue knows them."""
+    """Return title and source, as far as the catalogue has them."""
     if target.random_weights:
         return random_model(target.model).title, RANDOM_SOURCE
     row = catalogue().get(target.model)
@@ -312,7 +314,7 @@ def _described(target: Target) -> tuple[str, str]:
 def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:
     names = tuple(name.strip() for name in given)
     if "" in names:
-        raise BadRequestError(f"The name of a {what} is empty; give a name, or leave it out.")
+        raise BadRequestError(f"The name of a {what} is empty. Enter a name, or remove it.")
     return _no_doubles(what, names)
 
 
@@ -325,7 +327,7 @@ def _chosen(what: str, given: Sequence[Any]) -> tuple[Any, ...]:
 def _no_doubles(what: str, given: tuple[Any, ...]) -> tuple[Any, ...]:
     for value, count in Counter(given).items():
         if count > 1:
-            raise BadRequestError(f"The {what} {value} is named {count} times; name it once.")
+            raise BadRequestError(f"The {what} {value} is given {count} times. Give it once.")
     return given
 
 
@@ -333,6 +335,6 @@ def _in_range(what: str, value: object, limits: tuple[int, int], unit: str = "")
     low, high = limits
     if type(value) is not int or not low <= value <= high:
         raise BadRequestError(
-            f"The {what} is {value}; give a whole number from {low} to {high:,}"
-            f"{' ' + unit if unit else ''}."
+            f"The {what} is {value}. Enter a whole number from {low} to "
+            f"{high:,}{' ' + unit if unit else ''}."
         )

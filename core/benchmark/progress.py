@@ -1,4 +1,4 @@
-"""The steps of a sweep, how long each took, and from that how long the rest will take."""
+"""Steps of a benchmark run, their durations, and an estimate of the remaining time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class StepKind(StrEnum):
-    """What a step does; steps of one kind run at one pace."""
+    """What a step does. Estimates of one kind are corrected by the same factor."""
 
     PREPARE = "prepare"
     BANDWIDTH = "bandwidth"
@@ -21,21 +21,22 @@ class StepKind(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of work."""
+    """One step of a run."""
 
     kind: StepKind
     subject: object
-    """What it is about; hashable. Steps of one kind and subject take about the same time."""
+    """What the step is about; hashable. Steps with the same kind and subject take about the same
+    time."""
     number: int = 0
-    """Tells repetitions apart."""
+    """Distinguishes repetitions."""
 
     @property
-    def _like(self) -> tuple[StepKind, object]:
+    def _group(self) -> tuple[StepKind, object]:
         return self.kind, self.subject
 
 
-class Agenda:
-    """What is done and what is left; one thread works, any thread may look."""
+class ProgressTracker:
+    """Finished and remaining steps. One thread works; any thread may read."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -49,19 +50,20 @@ class Agenda:
         self._now: tuple[Step, float] | None = None
 
     def add(self, step: Step, seconds: float) -> None:
-        """Plan a step that is believed to take so long."""
+        """Add a step with its estimated duration."""
         with self._lock:
             self._left[step] = seconds
 
     def drop(self, kind: StepKind, subject: object) -> None:
-        """Plan no more of these steps."""
+        """Remove these steps from the remaining ones."""
         with self._lock:
-            for step in [step for step in self._left if step._like == (kind, subject)]:
+            for step in [step for step in self._left if step._group == (kind, subject)]:
                 del self._left[step]
 
     @contextmanager
     def doing(self, step: Step) -> Iterator[None]:
-        """Do a step for the length of the ``with`` block; one that fails is over as well."""
+        """Time a step for the duration of the ``with`` block; a step that fails is finished,
+        too."""
         with self._lock:
             self._now = (step, self._clock())
         try:
@@ -75,31 +77,31 @@ class Agenda:
 
     @property
     def done(self) -> int:
-        """Steps that are over."""
+        """Number of finished steps."""
         return self._done
 
     @property
     def total(self) -> int:
-        """All steps."""
+        """Number of all steps."""
         with self._lock:
             return self._done + len(self._left)
 
     @property
     def seconds_left(self) -> float | None:
-        """Of all that is left; None until a step is over."""
+        """Estimated remaining seconds; None until a step has finished."""
         with self._lock:
             return self._rest() if self._done else None
 
     @property
     def fraction(self) -> float:
-        """Share of the time that has passed, 0 to 1."""
+        """Elapsed share of the estimated total time, 0 to 1."""
         with self._lock:
             spent, rest = self._spent + self._running_for(), self._rest()
             if not self._left:
                 return 1.0
             return spent / (spent + rest) if spent + rest > 0 else 0.0
 
-    # With the lock held
+    # These are called with the lock held.
 
     def _end(self, step: Step, *, learn: bool) -> None:
         took = self._running_for()
@@ -107,8 +109,8 @@ class Agenda:
         self._now = None
         self._done += 1
         self._spent += took
-        if learn:  # what broke off says nothing about what does not
-            self._seen[step._like] = took
+        if learn:  # a failed step says nothing about the others
+            self._seen[step._group] = took
             self._took[step.kind] = self._took.get(step.kind, 0.0) + took
             self._expected[step.kind] = self._expected.get(step.kind, 0.0) + usual
 
@@ -122,9 +124,10 @@ class Agenda:
         return seconds
 
     def _estimate(self, step: Step) -> float:
-        """As long as the like took, or else at the pace of its kind so far."""
-        if step._like in self._seen:
-            return self._seen[step._like]
+        """Return the duration of a similar step, or the estimate corrected by the pace of its
+        kind."""
+        if step._group in self._seen:
+            return self._seen[step._group]
         expected = self._expected.get(step.kind, 0.0)
         pace = self._took[step.kind] / expected if expected > 0 else 1.0
         return self._left[step] * pace

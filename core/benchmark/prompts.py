@@ -1,4 +1,4 @@
-"""Prompts of an exact number of tokens, and the texts that precisions are compared on."""
+"""Prompts of an exact number of tokens, and the texts on which precisions are compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FILE = Path(__file__).with_name("texts.toml")
 
 @dataclass(frozen=True)
 class QualityTexts:
-    """What every precision of a model reads and answers."""
+    """Texts and instructions for every precision of a model."""
 
     texts: tuple[str, ...]
     """Read under teacher forcing."""
@@ -25,7 +25,7 @@ class QualityTexts:
 
 @cache
 def quality_texts() -> QualityTexts:
-    """The fixed set of ``texts.toml``: English prose of about two thousand words."""
+    """Return the fixed set of ``texts.toml``: English prose of about two thousand words."""
     content = tomllib.loads(_FILE.read_text(encoding="utf-8"))
     return QualityTexts(
         tuple(" ".join(text.split()) for text in content["texts"]),
@@ -34,21 +34,21 @@ def quality_texts() -> QualityTexts:
 
 
 def prompt_ids(tokenizer: Any, count: int) -> tuple[int, ...]:
-    """Exactly ``count`` token ids of English prose, repeated where that takes more.
+    """Return exactly ``count`` token ids of English prose, repeated as necessary.
 
-    The text decides nothing: for one length, every prompt takes a dense model the same work.
+    The content does not matter: for one length, every prompt takes a dense model the same work.
 
     Args:
         tokenizer: a ``transformers`` tokenizer.
 
     Raises:
-        CorruptModelError: the tokenizer makes nothing of the text.
+        CorruptModelError: the tokenizer returns no tokens.
     """
     text = " ".join(quality_texts().texts)
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     if not ids:
         raise CorruptModelError(
-            "The model's tokenizer makes no tokens of English text; fetch or copy the model's "
+            "The model's tokenizer returns no tokens for English text. Download or copy the "
             "tokenizer files again."
         )
     return tuple(ids[index % len(ids)] for index in range(count))

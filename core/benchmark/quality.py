@@ -1,10 +1,10 @@
-"""What a precision costs in quality, measured in a process of its own against a reference.
+"""Measures the quality of a precision in its own process, compared with a reference.
 
-Perplexity is over fixed texts, in windows of :data:`core.benchmark.scoring.WINDOW` tokens.
-Agreement is of the likeliest next token at every position of those texts and of the reference's
-own greedy answers, both precisions reading the same tokens (teacher forcing). Divergence is between
-greedy answers that each writes by itself, in the definitions of OpenVINO's who-what-benchmark
-(``whowhatbench/whowhat_metrics.py``), on the token ids themselves.
+Perplexity is computed over fixed texts, in windows of :data:`core.benchmark.scoring.WINDOW` tokens.
+Agreement is that of the most likely next token at every position of those texts and of the
+reference's greedy answers, where both precisions read the same tokens (teacher forcing). Divergence
+is between the greedy answers of both, as OpenVINO's who-what-benchmark defines it
+(``whowhatbench/whowhat_metrics.py``), but on token ids.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ Ids = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What one precision gave; what others of the same model are compared with.
+    """Result of one precision, with which other precisions of the model are compared.
 
-    Not the scores of all tokens, which are gigabytes: the likeliest ones alone.
+    It has only the most likely tokens: the logits of all tokens are gigabytes.
     """
 
     precision: str
     nll: float
-    """Sum over all positions of the negative logarithm of the right token's probability."""
+    """Sum of the negative log-likelihoods over all positions."""
     likeliest: Ids
-    """At each position of each window of the texts."""
+    """Token at each position of each window of the texts."""
     answers: Ids
     """Greedy answers."""
     accuracy: float | None
-    """Of an embedded model at its own tasks."""
+    """Of a tiny demo model on its own tasks; None for other models."""
 
     @property
     def positions(self) -> int:
-        """Positions of the texts."""
+        """Number of positions of the texts."""
         return sum(len(window) for window in self.likeliest)
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-likelihood."""
+        """Exponential of the mean negative log-likelihood."""
         return math.exp(self.nll / self.positions)
 
 
@@ -67,27 +67,27 @@ def quality_in_process(
     memory_limit_bytes: int | None = None,
     silence_s: float = SILENCE_S,
 ) -> tuple[Quality, Reference]:
-    """Score one precision of a model in a fresh process. Blocks.
+    """Score one precision of a model in a new process. Blocks.
 
     Args:
-        folder: of the OpenVINO IR, or of the checkpoint where ``spec`` names PyTorch.
-        spec: its hints count as they do for speed.
+        folder: of the OpenVINO IR, or of the checkpoint if ``spec`` names PyTorch.
+        spec: its hints apply as they do to speed.
         reference: of the same model; None makes this precision the reference.
         on_progress: called from this thread.
         cancel: when set, the process is killed.
 
     Returns:
-        The quality, and what to compare the next precision with: ``reference``, or this one.
+        The quality, and the reference for the next precision: ``reference``, or this one.
 
     Raises:
         StoppedError, NotEnoughMemoryError, PaddockError: see
             :func:`core.benchmark.child.measure_in_process`.
     """
-    heard: list[dict[str, Any]] = []
+    scored: list[dict[str, Any]] = []
 
-    def hear(event: dict[str, Any], _watch: MemoryWatch) -> None:
+    def on_event(event: dict[str, Any], _watch: MemoryWatch) -> None:
         if event["event"] == "scores":
-            heard.append(event)
+            scored.append(event)
 
     request = {
         "kind": "quality",
@@ -97,18 +97,18 @@ def quality_in_process(
     }
     run_worker(
         request,
-        hear,
+        on_event,
         label=spec.label,
         on_progress=on_progress,
         cancel=cancel,
         memory_limit_bytes=memory_limit_bytes,
         silence_s=silence_s,
     )
-    if not heard:
+    if not scored:
         raise GenerationError(
-            f"The process that scored {spec.label} left its result out; measure it again."
+            f"The process that scored {spec.label} returned no result. Measure it again."
         )
-    scores = heard[0]
+    scores = scored[0]
     own = Reference(
         precision=spec.precision.value,
         nll=scores["nll"],
@@ -118,8 +118,8 @@ def quality_in_process(
     )
     if not math.isfinite(own.nll):
         raise GenerationError(
-            f"{spec.label} gives no usable probabilities (not a number); choose another precision "
-            "or other hints."
+            f"The logits of {spec.label} are not finite, so it has no perplexity. Choose another "
+            "precision or other hints."
         )
     if reference is None:
         return compare(own, own, own.answers), own
@@ -127,20 +127,20 @@ def quality_in_process(
 
 
 def compare(reference: Reference, own: Reference, forced: Ids) -> Quality:
-    """The quality of a precision against a reference.
+    """Return the quality of a precision compared with a reference.
 
     Args:
-        forced: the precision's likeliest tokens at each position of the reference's answers.
+        forced: the precision's most likely tokens at each position of the reference's answers.
 
     Raises:
-        GenerationError: the two read different texts, so they are of different models.
+        GenerationError: the token ids of the texts differ, so these are different models.
     """
     theirs = (*reference.likeliest, *reference.answers)
     ours = (*own.likeliest, *forced)
     if [len(ids) for ids in theirs] != [len(ids) for ids in ours]:
         raise GenerationError(
-            f"The {own.precision} and {reference.precision} models read the texts as different "
-            "tokens, so they are not the same model; convert both anew."
+            f"The {own.precision} and {reference.precision} models tokenize the texts differently, "
+            "so they are not the same model. Convert both again."
         )
     pairs = list(zip(chain.from_iterable(theirs), chain.from_iterable(ours), strict=True))
     divergence = [
@@ -159,11 +159,12 @@ def compare(reference: Reference, own: Reference, forced: Ids) -> Quality:
 
 
 def divergence_of(reference: Sequence[int], own: Sequence[int]) -> tuple[int, float]:
-    """Position of the first token that differs, and the share of tokens to correct, of one answer.
+    """Return the position of the first divergent token and the share of divergent tokens of an
+    answer.
 
-    As who-what-benchmark has them: FDT is the length of the common beginning, SDT (normalised) the
-    share of the answer's own tokens that are in none of difflib's matching blocks. Where one answer
-    is empty and the other is not, all of it is to be corrected.
+    As in who-what-benchmark: FDT is the length of the common prefix, SDT (normalised) the share of
+    the answer's tokens that are in none of difflib's matching blocks. If only one answer is empty,
+    the share is 1.
     """
     if not reference or not own:
         return 0, 0.0 if len(reference) == len(own) else 1.0
@@ -172,7 +173,7 @@ def divergence_of(reference: Sequence[int], own: Sequence[int]) -> tuple[int, fl
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common beginning."""
+    """Return the length of the common prefix."""
     shorter = min(len(one), len(other))
     return next((place for place in range(shorter) if one[place] != other[place]), shorter)
 

@@ -1,12 +1,12 @@
 """Writes a checkpoint of a given architecture and shape with random weights.
 
-Run as ``python -m core.benchmark.random_checkpoint FOLDER KEY`` in a process of its own, as
-:mod:`core.benchmark.random_models` does: it can be killed at any time, and its memory comes back.
-The shards are written one at a time, so that a checkpoint takes about as much memory as its largest
-shard. Standard input is a pipe from the parent: when that closes, the process ends at once.
+Run by :mod:`core.benchmark.random_models` in its own process as ``python -m
+core.benchmark.random_checkpoint FOLDER KEY``, so that it can be killed at any time and its memory
+is returned. Shards are written one at a time: a checkpoint takes about as much memory as its
+largest shard. Standard input is a pipe from the parent; when it closes, the process ends at once.
 
-The tokenizer knows single bytes alone: the model converts, loads and generates, though nothing
-sensible, and any text has a known number of tokens.
+The tokenizer has only single bytes: the model converts, loads and generates, though nothing
+meaningful, and any text has a known number of tokens.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.shapes import random_model
+from core.benchmark.random_models import random_model
 from core.catalogue import Shape
 from core.catalogue.shapes import transformers_config
 from core.store.library_env import quieten_libraries, skip_optional_imports
 from core.workers.child import exit_with_parent
 
 DTYPE = "bfloat16"
-"""As the catalogue's models are released."""
+"""Of the catalogue's models as released."""
 
 SHARD_BYTES = 2**30
-"""Size at which a further weight file is begun."""
+"""Size at which another weight file is started."""
 
 END_OF_TEXT = "<|endoftext|>"
 """Id 0, and the only special token."""
 
 _SPREAD = 0.02
-"""Standard deviation of the weights, as transformers initialises them."""
+"""Standard deviation of the weights, as in the initialisation by transformers."""
 
 _PIECE = 2**24
-"""Random numbers drawn at once; torch draws them in FP32."""
+"""Random numbers generated at once; torch generates them in FP32."""
 
 
 def write_checkpoint(
@@ -54,15 +54,15 @@ def write_checkpoint(
     """Write the checkpoint into ``folder`` and return it; equal arguments give equal bytes.
 
     Args:
-        folder: created where it does not exist.
-        architecture: one that :func:`core.catalogue.shapes.transformers_config` knows.
+        folder: created if it does not exist.
+        architecture: known to :func:`core.catalogue.shapes.transformers_config`.
         shape: of the model.
-        shards: number of weight files; None makes as many as :data:`SHARD_BYTES` asks for.
-        dtype: of the weights, as ``torch`` names it.
+        shards: number of weight files; None for as many as :data:`SHARD_BYTES` requires.
+        dtype: of the weights, as named by ``torch``.
         seed: of the random weights.
 
     Raises:
-        OSError: the disk is full or may not be written to.
+        OSError: the disk is full or not writable.
     """
     import torch
     from safetensors.torch import save_file
@@ -92,7 +92,7 @@ _SINGLE = "model.safetensors"
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Write a tokenizer of 257 ids into ``folder``: the end of text, and every byte."""
+    """Write a tokenizer with 257 ids into ``folder``: the end of text, and every byte."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -115,11 +115,11 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def split_evenly(shapes: Mapping[str, Sequence[int]], parts: int) -> list[list[str]]:
-    """Names in order, in lists of about the same number of weights, none of them empty.
+    """Return the names in order, in non-empty lists with about the same number of weights.
 
     Args:
         shapes: of the tensors by name.
-        parts: lists that are wanted; where a tensor is larger than its share there are fewer.
+        parts: number of lists; fewer if a tensor is larger than its share.
     """
     total = sum(math.prod(shape) for shape in shapes.values())
     lists: list[list[str]] = [[] for _ in range(parts)]
@@ -149,7 +149,8 @@ def _write_config(
 
 
 def _random(shape: Sequence[int], dtype: str, generator: Any) -> Any:
-    """Weights of that shape: matrices around 0, vectors (norms, biases) around their usual 1."""
+    """Return weights of a shape: matrices around 0, vectors (norms, biases) around their usual
+    1."""
     import torch
 
     tensor = torch.empty(shape, dtype=getattr(torch, dtype))
@@ -161,12 +162,12 @@ def _random(shape: Sequence[int], dtype: str, generator: Any) -> Any:
 
 
 def main(folder: str, key: str) -> int:
-    """Write the checkpoint of a model of :func:`core.benchmark.shapes.random_models`.
+    """Write the checkpoint of one of :func:`core.benchmark.random_models.random_models`.
 
     Returns:
-        0 done, 1 the disk refused; the last line on stderr then says why.
+        0 if it was written, 1 on a disk error, which is the last line on stderr.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then kills us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent kills this process
     exit_with_parent()
     skip_optional_imports()
     quieten_libraries()
@@ -182,4 +183,4 @@ def main(folder: str, key: str) -> int:
 if __name__ == "__main__":
     code = main(*sys.argv[1:])
     sys.stderr.flush()
-    os._exit(code)  # nothing is left to tear down, and torch takes a second for it
+    os._exit(code)  # nothing to clean up, and torch would take a second for it

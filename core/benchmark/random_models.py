@@ -1,12 +1,13 @@
-"""Models with random weights on disk: made where they are wanted, found again, removed.
+"""Models with random weights: those there are (the catalogue's and the benchmark shapes), and their
+files, which are created on demand and removed.
 
-They lie apart from the person's models, below ``<home>/random-weights``::
+They are kept apart from the user's models, in ``<home>/random-weights``::
 
-    checkpoints/<key>/          PyTorch checkpoint, made by core.benchmark.random_checkpoint
-    checkpoints/.work/…         one under way
+    checkpoints/<key>/          PyTorch checkpoint, written by core.benchmark.random_checkpoint
+    checkpoints/.work/…         unfinished checkpoint
     models/                     converted by the store, as in any home folder
-    npu-weights/models/         in INT4 as an NPU takes it; see core.store.for_device
-    kept.json                   keys that a person wants to keep; a later sweep leaves them alone
+    npu-weights/models/         INT4 for an NPU; see core.store.for_device
+    kept.json                   keys of models that later benchmark runs do not remove
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from core.benchmark.lock import Turn
-from core.benchmark.shapes import RandomModel
-from core.errors import ConversionError, DiskFullError, StoppedError
+from core.benchmark.lock import BenchmarkLock
+from core.catalogue import Int4Settings, Shape, benchmark_shapes, catalogue, default_int4
+from core.catalogue.shapes import parameter_count
+from core.errors import ConversionError, DiskFullError, StoppedError, UnknownModelError
 from core.settings import CHECKOUT, Settings
 from core.store import ModelStore
 from core.store.checkpoint import TORCH_DTYPE_BYTES
@@ -38,34 +41,85 @@ log = logging.getLogger(__name__)
 BYTES_PER_PARAMETER = TORCH_DTYPE_BYTES["bfloat16"]
 
 _SPARE_BYTES = 64 * 2**20
-"""Disk that must stay free."""
+"""Disk space that must stay free."""
 
 _POLL_S = 0.2
-"""How often it is looked whether the sweep was cancelled."""
+"""Interval of checks for cancellation."""
 
 _KEPT = "kept.json"
 
-_TOLD_AT_THE_END = 2000
+_LOG_CHARACTERS = 2000
 """Characters of a failed child's log that are looked at."""
 
 
+RANDOM_SOURCE = "random weights"
+"""Source of their measurements, and the end of their titles."""
+
+
+@dataclass(frozen=True)
+class RandomModel:
+    """Architecture and shape of a model, with random weights: as fast and as large as the real
+    one."""
+
+    key: str
+    """Of the catalogue's row or of the benchmark shape."""
+    title: str
+    """Includes that the weights are random."""
+    architecture: str
+    shape: Shape
+    int4: Int4Settings
+    """INT4 settings of the real model."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return parameter_count(self.architecture, self.shape)
+
+
+def random_models() -> dict[str, RandomModel]:
+    """Return all of them by key: the benchmark shapes, then the catalogue's rows."""
+    found = {
+        key: RandomModel(key, f"{key} · {RANDOM_SOURCE}", architecture, shape, default_int4())
+        for key, (architecture, shape) in benchmark_shapes().items()
+    }
+    for key, row in catalogue().items():
+        title = f"{row.title} · {RANDOM_SOURCE}"
+        found[key] = RandomModel(key, title, row.architecture, row.shape, row.int4)
+    return found
+
+
+def random_model(key: str) -> RandomModel:
+    """Return the model of a key.
+
+    Raises:
+        UnknownModelError: there is none; the text lists the keys.
+    """
+    known = random_models()
+    if key not in known:
+        shown = key if len(key) <= 80 else f"{key[:77]}…"
+        raise UnknownModelError(
+            f"There is no shape {shown!r} for random weights. Choose one of {', '.join(known)}."
+        )
+    return known[key]
+
+
 def random_settings(settings: Settings) -> Settings:
-    """The settings of the home folder in which random weights lie."""
+    """Return the settings of the home folder for random weights."""
     return settings.model_copy(update={"home": settings.home / "random-weights"})
 
 
 def checkpoint_folder(settings: Settings, key: str) -> Path:
-    """Where the checkpoint of that key lies, once it is made."""
+    """Return the folder of a checkpoint, which need not exist."""
     return random_settings(settings).home / "checkpoints" / key
 
 
 def checkpoint_bytes(model: RandomModel) -> int:
-    """Size of its weights on disk."""
+    """Return the size of its weights on disk."""
     return model.parameters * BYTES_PER_PARAMETER
 
 
 def random_weights_bytes(settings: Settings) -> int:
-    """What all random weights take on disk, converted ones and checkpoints; 0 where none are."""
+    """Return the size of all random weights on disk, checkpoints and converted models."""
     return folder_bytes(random_settings(settings).home)
 
 
@@ -73,15 +127,15 @@ def delete_random_weights(settings: Settings) -> int:
     """Remove all random weights, and return the bytes freed.
 
     Raises:
-        ModelBusyError: a benchmark runs, or a program has a file open.
+        ModelBusyError: a benchmark is running, or a program has a file open.
     """
     settings.check_not_kiosk()
-    with Turn(settings).taken():
+    with BenchmarkLock(settings).held():
         return remove_random_weights(settings)
 
 
 def remove_random_weights(settings: Settings) -> int:
-    """The same for whoever has the benchmark's turn already.
+    """Do the same while the caller holds the benchmark lock.
 
     Raises:
         ModelBusyError: a file cannot be removed.
@@ -90,23 +144,24 @@ def remove_random_weights(settings: Settings) -> int:
 
 
 def keep_random_weights(settings: Settings, keys: Iterable[str]) -> None:
-    """Let the ends of later sweeps leave these alone; :func:`delete_random_weights` does not.
+    """Keep these after later benchmark runs; :func:`delete_random_weights` removes them all the
+    same.
 
     Raises:
-        OSError: it cannot be written down.
+        OSError: the file is not writable.
     """
     home = random_settings(settings).home
     home.mkdir(parents=True, exist_ok=True)
     names = sorted(_kept(settings).union(keys))
-    beside = home / f"{_KEPT}.new"
-    beside.write_text(json.dumps(names), encoding="utf-8")
-    beside.replace(home / _KEPT)
+    unfinished = home / f"{_KEPT}.new"
+    unfinished.write_text(json.dumps(names), encoding="utf-8")
+    unfinished.replace(home / _KEPT)
 
 
 def remove_unkept(settings: Settings) -> int:
-    """Remove all random weights that nobody wants to keep, and return the bytes freed.
+    """Remove all random weights that are not to be kept, and return the bytes freed.
 
-    Only for whoever has the benchmark's turn.
+    The caller holds the benchmark lock.
 
     Raises:
         ModelBusyError: a file cannot be removed.
@@ -115,8 +170,8 @@ def remove_unkept(settings: Settings) -> int:
     if not kept:
         return remove_random_weights(settings)
     freed = 0
-    apart = random_settings(settings)
-    stores = (ModelStore(apart), npu_store(apart))
+    separate = random_settings(settings)
+    stores = (ModelStore(separate), npu_store(separate))
     stored = [(store, each) for store in stores for each in store.list()]
     for folder in checkpoint_folder(settings, "any").parent.iterdir():
         if folder.name in kept or not folder.is_dir():
@@ -132,14 +187,14 @@ def remove_unkept(settings: Settings) -> int:
 
 
 def _kept(settings: Settings) -> frozenset[str]:
-    """Keys that are to be kept; none where that was never written down, or cannot be read."""
+    """Return the keys to keep; empty if the file does not exist or is not readable."""
     try:
         text = (random_settings(settings).home / _KEPT).read_text(encoding="utf-8")
         return frozenset(map(str, json.loads(text)))
     except FileNotFoundError:
         return frozenset()
     except (OSError, ValueError, TypeError) as error:
-        log.warning("which random weights are to be kept cannot be read: %s", error)
+        log.warning("Could not read which random weights to keep: %s", error)
         return frozenset()
 
 
@@ -150,30 +205,31 @@ def ensure_checkpoint(
     on_progress: Callable[[str, float | None], None],
     cancel: threading.Event,
 ) -> Path:
-    """Have the checkpoint on disk; only for whoever has the benchmark's turn.
+    """Write the checkpoint unless it exists; the caller holds the benchmark lock.
 
     Args:
-        model: what to make.
-        settings: tell the home folder.
-        on_progress: told the step and the share of it that is done.
-        cancel: when set, the work ends within a second and leaves nothing.
+        model: architecture and shape.
+        settings: for the home folder.
+        on_progress: receives a sentence and the finished share of the step.
+        cancel: when set, the work ends within a second and leaves nothing behind.
 
     Raises:
         StoppedError: ``cancel`` was set.
-        DiskFullError: there is too little room.
-        ConversionError: it could not be written.
+        DiskFullError: not enough free disk space.
+        ConversionError: the checkpoint could not be written.
     """
     folder = checkpoint_folder(settings, model.key)
     if folder.is_dir():
         return folder
     aside = folder.parent / ".work"
-    shutil.rmtree(aside, ignore_errors=True)  # what a killed process left
+    shutil.rmtree(aside, ignore_errors=True)  # left by a killed process
     size = checkpoint_bytes(model)
     free = free_bytes(folder)
     if size + _SPARE_BYTES > free:
         raise DiskFullError(
-            f"The random weights of {model.key} need {bytes_text(size)} on disk and "
-            f"{bytes_text(free)} are free; make room, or set PADDOCK_HOME to a larger disk."
+            f"The random weights of {model.key} need {bytes_text(size)} of disk space, but "
+            f"{bytes_text(free)} are free. Free some space, or set PADDOCK_HOME to a folder on a "
+            "larger disk."
         )
     work = aside / uuid.uuid4().hex[:8]
     try:
@@ -194,21 +250,21 @@ def _write(
     on_progress: Callable[[str, float | None], None],
     cancel: threading.Event,
 ) -> None:
-    """Let a child process write the checkpoint into ``work``, and watch its size grow."""
+    """Write the checkpoint into ``work`` in a child process, and report progress by its size."""
     message = f"Writing random weights of {model.key} ({bytes_text(size)})."
     on_progress(message, 0.0)
-    with tempfile.TemporaryFile() as told:
+    with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "core.benchmark.random_checkpoint", str(work), model.key],
             cwd=CHECKOUT,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=told,
+            stderr=output,
         )
         try:
             while not _ended(child):
                 if cancel.is_set():
-                    raise StoppedError("Stopped; the random weights under way were not kept.")
+                    raise StoppedError("Stopped. The unfinished random weights were removed.")
                 on_progress(message, min(1.0, folder_bytes(work) / size))
         finally:
             child.kill()
@@ -216,8 +272,8 @@ def _write(
             if child.stdin is not None:
                 child.stdin.close()
         if child.returncode != 0:
-            told.seek(0)
-            text = told.read().decode("utf-8", errors="replace").strip()
+            output.seek(0)
+            text = output.read().decode("utf-8", errors="replace").strip()
             raise _failure(model, OSError(_how_it_ended(child.returncode, text)))
 
 
@@ -230,19 +286,19 @@ def _ended(child: subprocess.Popen[bytes]) -> bool:
 
 def _how_it_ended(code: int, text: str) -> str:
     if text:
-        log.warning("the process that writes random weights wrote:\n%s", text[-_TOLD_AT_THE_END:])
+        log.warning("Log of the process that writes random weights:\n%s", text[-_LOG_CHARACTERS:])
     if code < 0:
-        return f"killed by signal {-code}, perhaps for want of memory"
+        return f"killed by signal {-code}, possibly because memory ran out"
     return text.splitlines()[-1][:200] if text else f"exit code {code}"
 
 
 def _failure(model: RandomModel, error: OSError) -> DiskFullError | ConversionError:
     if has_no_space(error):
         return DiskFullError(
-            f"The disk became full while the random weights of {model.key} were written; nothing "
-            "was kept, so make room and try again."
+            f"The disk became full while writing the random weights of {model.key}; nothing was "
+            "kept. Free some space and try again."
         )
     return ConversionError(
-        f"The random weights of {model.key} could not be written ({error}); check the home folder "
+        f"The random weights of {model.key} could not be written ({error}). Check the home folder "
         "and try again."
     )

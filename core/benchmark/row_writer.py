@@ -1,7 +1,7 @@
-"""The rows of a running sweep: changed in memory, and written down as often as the database lets.
+"""Rows of a running benchmark: changed in memory, and written whenever the database allows it.
 
-A database that fails does not end a sweep. What could not be written is kept and tried again with
-the next change and at the end.
+A failing database does not end a run. What could not be written is kept, and written with the next
+change or at the end.
 """
 
 from __future__ import annotations
@@ -22,62 +22,62 @@ from core.runtimes.spec import RuntimeName
 log = logging.getLogger(__name__)
 
 OPEN = (MeasurementState.WAITING, MeasurementState.RUNNING)
-"""States of a row that more is expected of."""
+"""States of a row that is not finished."""
 
 
 def target_of(row: Measurement) -> Target:
-    """What is measured for this row."""
-    asked = row.configuration
+    """Return the target of a row."""
+    configuration = row.configuration
     return Target(
-        asked.model,
-        asked.random_weights,
-        Precision(asked.precision),
-        asked.device,
-        RuntimeName(asked.runtime),
+        configuration.model,
+        configuration.random_weights,
+        Precision(configuration.precision),
+        configuration.device,
+        RuntimeName(configuration.runtime),
     )
 
 
 class RowStore(Protocol):
-    """Where rows are written: :class:`core.db.measurements.MeasurementStore`, usually."""
+    """Destination of rows, usually :class:`core.db.measurements.MeasurementStore`."""
 
     def save(self, measurement: Measurement) -> None:
-        """Write a row in the place of the one with its id."""
+        """Write a row, replacing the one with the same id."""
 
     def end_sweep(self, sweep_id: str, state: SweepState) -> None:
-        """Write how a sweep ended."""
+        """Write the final state of a run."""
 
 
-class Ledger:
-    """The rows of one sweep; one thread changes them, any thread may look."""
+class RowWriter:
+    """Rows of one run. One thread changes them; any thread may read."""
 
     def __init__(self, rows: Iterable[Measurement], store: Callable[[], RowStore]) -> None:
         """
         Args:
-            rows: those of the sweep, in the plan's order, as the store has them.
-            store: gives the open store, or raises RecordsError.
+            rows: of the run, in the plan's order, as stored.
+            store: returns the open store, or raises RecordsError.
         """
         self._rows = {row.id: row for row in rows}
         self._store = store
         self._unsaved: set[str] = set()
         self._lock = threading.Lock()
         self.problem: str | None = None
-        """Why the last attempt to write failed; None where everything is written."""
+        """Error of the last attempt to write; None if everything is written."""
 
     def rows(self) -> tuple[Measurement, ...]:
-        """All rows as they are now."""
+        """Return all rows in their current state."""
         with self._lock:
             return tuple(self._rows.values())
 
     def open_rows(self, target: Target) -> tuple[Measurement, ...]:
-        """Rows of this target that more is expected of."""
+        """Return the unfinished rows of a target."""
         return tuple(row for row in self.rows() if row.state in OPEN and target_of(row) == target)
 
     def change(self, rows: Iterable[Measurement], **changes: Any) -> None:
-        """Give these rows other values and write them."""
+        """Change fields of these rows and write them."""
         self.put(replace(row, **changes) for row in rows)
 
     def put(self, rows: Iterable[Measurement]) -> None:
-        """Put these in the place of the rows of the same ids, and write them."""
+        """Replace the rows with the same ids, and write them."""
         with self._lock:
             for row in rows:
                 self._rows[row.id] = row
@@ -85,11 +85,11 @@ class Ledger:
         self.save()
 
     def fail(self, rows: Iterable[Measurement], reason: str) -> None:
-        """Close these rows with a sentence that says why; what was measured of them stays."""
+        """Close these rows with an error; their measurements so far are kept."""
         self.change(rows, state=MeasurementState.FAILED, error=reason, ended_at=utc_now())
 
     def save(self) -> None:
-        """Write what is not written yet; a failure is kept in :attr:`problem`."""
+        """Write pending rows; an error is kept in :attr:`problem`."""
         with self._lock:
             waiting = [row for row in self._rows.values() if row.id in self._unsaved]
         try:
@@ -98,13 +98,13 @@ class Ledger:
                 with self._lock:
                     self._unsaved.discard(row.id)
         except RecordsError as error:
-            log.warning("%d measurements are not written yet: %s", len(self._unsaved), error)
+            log.warning("%d measurements could not be written yet: %s", len(self._unsaved), error)
             self.problem = str(error)
         else:
             self.problem = None
 
     def close(self, sweep_id: str, state: SweepState) -> None:
-        """Write the end of the sweep; rows that more was expected of end as it does."""
+        """Write the end of the run; unfinished rows get the corresponding state."""
         ending = {
             SweepState.CANCELLED: MeasurementState.CANCELLED,
             SweepState.INTERRUPTED: MeasurementState.INTERRUPTED,
@@ -117,5 +117,5 @@ class Ledger:
         try:
             self._store().end_sweep(sweep_id, state)
         except RecordsError as error:
-            log.warning("the end of sweep %s is not written: %s", sweep_id, error)
+            log.warning("Could not write the end of benchmark %s: %s", sweep_id, error)
             self.problem = str(error)

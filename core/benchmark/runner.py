@@ -1,7 +1,7 @@
-"""The steps of a sweep: have the models, measure the memory, measure each target, compare quality.
+"""Steps of a benchmark run: prepare models, measure bandwidth and targets, compare quality.
 
-Everything here runs in the sweep's own thread. A step that fails closes the rows it was for with a
-sentence; StoppedError alone ends the sweep.
+All of it runs in the thread of the run. A step that fails closes its rows with an error; only
+StoppedError ends the run.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import psutil
 
-from core.benchmark.artifacts import Material, Ready, check_memory
-from core.benchmark.child import Job, Outcome
-from core.benchmark.dependencies import Tools
+from core.benchmark.artifacts import Artifact, PreparedArtifact, check_memory, prepare_artifact
+from core.benchmark.child import Job, Outcome, measure_in_process
 from core.benchmark.estimate import (
     BANDWIDTH_SECONDS,
     has_quality,
-    materials,
     measure_seconds,
     prepare_seconds,
     quality_seconds,
     reference_precision,
+    required_artifacts,
 )
 from core.benchmark.plan import Plan, Target
-from core.benchmark.progress import Agenda, Step, StepKind
+from core.benchmark.progress import ProgressTracker, Step, StepKind
+from core.benchmark.quality import Reference, quality_in_process
 from core.benchmark.random_models import keep_random_weights, remove_unkept
-from core.benchmark.row_writer import OPEN, Ledger, target_of
+from core.benchmark.row_writer import OPEN, RowWriter, target_of
 from core.benchmark.weights import bytes_per_token
-from core.db.measurement_values import Host, Measurement, MeasurementState
+from core.db.measurement_values import Host, Measurement, MeasurementState, Quality
 from core.db.run_values import utc_now
 from core.errors import (
     GenerationError,
@@ -47,192 +47,209 @@ from core.inference.contention import ActivityMonitor
 from core.metrics.figures import figures_of, near_answers, nearest_of
 from core.settings import Settings
 
-if TYPE_CHECKING:
-    from core.benchmark.quality import Reference
-    from core.db.measurement_values import Quality
-
 log = logging.getLogger(__name__)
 
 SPARE_ROUNDS = 2
-"""Rounds at the most in place of those in which the host had moved the cores apart."""
+"""Maximum number of extra rounds, in place of rounds with high core-to-core latency."""
 
 _POLL_S = 0.1
-"""How often it is looked whether the sweep was cancelled."""
+"""Interval of checks for cancellation."""
 
 Item = TypeVar("Item")
 
 
+def _read_bandwidth() -> float:
+    from core.benchmark.bandwidth import read_bandwidth  # loads NumPy
+
+    return read_bandwidth()
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """Functions that carry out the steps; tests replace them to provoke failures.
+
+    Each raises a PaddockError whose text becomes a row's error, or StoppedError when cancelled.
+    """
+
+    prepare_artifact: Callable[..., PreparedArtifact] = prepare_artifact
+    measure: Callable[..., Outcome] = measure_in_process
+    read_bandwidth: Callable[[], float] = _read_bandwidth
+    measure_quality: Callable[..., tuple[Quality, Reference]] = quality_in_process
+
+
 class Work:
-    """The steps of one sweep."""
+    """Steps of one run."""
 
     def __init__(
         self,
         plan: Plan,
-        ledger: Ledger,
+        writer: RowWriter,
         settings: Settings,
         monitor: ActivityMonitor,
-        tools: Tools,
+        dependencies: Dependencies,
         cancel: threading.Event,
         say: Callable[[str], None],
     ) -> None:
         """
         Args:
-            plan: a validated one.
-            ledger: its rows, those that are to be measured open.
-            settings: tell the home folder.
-            monitor: told of the work, and asked whether other work disturbed it.
-            tools: what does the work.
-            cancel: when set, the step under way ends within a second.
-            say: told a sentence about what is going on.
+            plan: validated.
+            writer: with the run's rows; those to be measured are open.
+            settings: for the home folder.
+            monitor: is notified of the work, and reports whether other work disturbed it.
+            dependencies: functions that do the work.
+            cancel: when set, the current step ends within a second.
+            say: receives a sentence about the current step.
         """
-        self.agenda = Agenda()
+        self.progress = ProgressTracker()
         self.problems: list[str] = []
-        """Sentences about what went wrong beside the rows."""
+        """Errors outside the rows, as sentences."""
         self._plan = plan
-        self._ledger = ledger
+        self._writer = writer
         self._settings = settings
         self._monitor = monitor
-        self._tools = tools
+        self._dependencies = dependencies
         self._cancel = cancel
         self._say = say
-        self._ready: dict[Material, Ready] = {}
-        self._absent: dict[Material, str] = {}
+        self._ready: dict[Artifact, PreparedArtifact] = {}
+        self._absent: dict[Artifact, str] = {}
         self._bandwidth: float | None = None
         self._nearest_ns = nearest_of(
-            sample for row in ledger.rows() for one in row.rounds for sample in one.samples
+            sample for row in writer.rows() for one in row.rounds for sample in one.samples
         )
 
     def carry_out(self) -> None:
-        """All steps, in their order.
+        """Carry out all steps in order.
 
         Raises:
             StoppedError: ``cancel`` was set.
         """
-        self._refuse_absent_devices()
-        self._look_ahead()
+        self._fail_missing_devices()
+        self._plan_steps()
         try:
             self._prepare()
             self._measure()
         finally:
             self._close(
-                row for row in self._ledger.rows() if row.state in OPEN and self._whole(row)
+                row for row in self._writer.rows() if row.state in OPEN and self._is_complete(row)
             )
         self._compare_quality()
         if self._plan.random_models:
-            self._leave_random_weights()
+            self._clean_up_random_weights()
 
-    # What there is to do
+    # Planning
 
-    def _look_ahead(self) -> None:
-        for material in self._needed():
-            seconds = prepare_seconds(material, self._settings)
-            self.agenda.add(Step(StepKind.PREPARE, material), seconds)
+    def _plan_steps(self) -> None:
+        for artifact in self._needed():
+            seconds = prepare_seconds(artifact, self._settings)
+            self.progress.add(Step(StepKind.PREPARE, artifact), seconds)
         targets = self._open_targets()
         for number in range(self._plan.rounds):
             if any(self._rows_of_round(target, number) for target in targets):
-                self.agenda.add(Step(StepKind.BANDWIDTH, None, number), BANDWIDTH_SECONDS)
+                self.progress.add(Step(StepKind.BANDWIDTH, None, number), BANDWIDTH_SECONDS)
             for target in targets:
                 if self._rows_of_round(target, number):
                     seconds = measure_seconds(target, self._plan, number, self._settings)
-                    self.agenda.add(Step(StepKind.MEASURE, target, number), seconds)
+                    self.progress.add(Step(StepKind.MEASURE, target, number), seconds)
         compared = self._compared()
         for target in dict.fromkeys([*map(self._reference, compared), *compared]):
             seconds = quality_seconds(target, self._settings)
-            self.agenda.add(Step(StepKind.QUALITY, target), seconds)
+            self.progress.add(Step(StepKind.QUALITY, target), seconds)
 
     def _open_targets(self) -> list[Target]:
-        waiting = {target_of(row) for row in self._ledger.rows() if row.state in OPEN}
+        waiting = {target_of(row) for row in self._writer.rows() if row.state in OPEN}
         return [target for target in self._plan.targets() if target in waiting]
 
-    def _needed(self) -> list[Material]:
-        """What the open rows are measured from, and their quality compared with."""
-        wanted = {Material.of(target) for target in [*self._open_targets(), *self._compared()]}
-        wanted |= {Material.of(self._reference(target)) for target in self._compared()}
-        return [material for material in materials(self._plan) if material in wanted]
+    def _needed(self) -> list[Artifact]:
+        """Return the artifacts that open rows are measured from or compared with."""
+        wanted = {Artifact.of(target) for target in [*self._open_targets(), *self._compared()]}
+        wanted |= {Artifact.of(self._reference(target)) for target in self._compared()}
+        return [artifact for artifact in required_artifacts(self._plan) if artifact in wanted]
 
-    # Having the models
+    # Preparing models
 
-    def _refuse_absent_devices(self) -> None:
-        """Close the rows of devices that are not there before anything is converted for them."""
+    def _fail_missing_devices(self) -> None:
+        """Close the rows of missing devices before anything is converted for them."""
         for device in self._plan.devices:
             try:
                 require_device(device)
             except UnknownDeviceError as error:
                 for target in self._open_targets():
                     if target.device == device and not target.baseline:
-                        self._give_up(target, str(error))
+                        self._fail_target(target, str(error))
             except (ImportError, RuntimeError) as error:
-                log.warning("the devices cannot be listed: %s", error)  # each process will tell
+                log.warning("Could not list the devices: %s", error)  # each process reports it
 
     def _prepare(self) -> None:
-        for material in self._needed():
+        for artifact in self._needed():
             self._check()
-            self._prepare_one(material)
+            self._prepare_one(artifact)
 
-    def _prepare_one(self, material: Material) -> None:
-        self._say(f"Making {material.label} ready.")
-        step = Step(StepKind.PREPARE, material)
+    def _prepare_one(self, artifact: Artifact) -> None:
+        self._say(f"Preparing {artifact.label}.")
+        step = Step(StepKind.PREPARE, artifact)
         with (
-            caught("It could not be made ready") as failure,
-            self.agenda.doing(step),
+            caught("The model could not be prepared") as failure,
+            self.progress.doing(step),
             self._monitor.running(),
         ):
-            self._ready[material] = self._tools.make_ready(
-                material,
+            self._ready[artifact] = self._dependencies.prepare_artifact(
+                artifact,
                 self._settings,
                 on_progress=lambda message, _fraction: self._say(message),
                 cancel=self._cancel,
             )
         if failure.reason is not None:
-            self._absent[material] = failure.reason
-            for target in self._users(material):
-                self._give_up(target, failure.reason)
+            self._absent[artifact] = failure.reason
+            for target in self._targets_of(artifact):
+                self._fail_target(target, failure.reason)
         else:
-            self._refuse_what_does_not_fit(material)
+            self._fail_too_long_prompts(artifact)
 
-    def _users(self, material: Material) -> list[Target]:
-        return [target for target in self._open_targets() if Material.of(target) == material]
+    def _targets_of(self, artifact: Artifact) -> list[Target]:
+        return [target for target in self._open_targets() if Artifact.of(target) == artifact]
 
-    def _refuse_what_does_not_fit(self, material: Material) -> None:
-        """Close the rows whose prompt and answer are longer than the model's positions."""
-        ready = self._ready[material]
-        for target in self._users(material):
-            rows = self._ledger.open_rows(target)
-            self._drop_rounds_of_others(target, rows, ready)
-            rows = self._ledger.open_rows(target)
-            self._ledger.change(
+    def _fail_too_long_prompts(self, artifact: Artifact) -> None:
+        """Close the rows whose prompt and answer exceed the model's context length."""
+        ready = self._ready[artifact]
+        for target in self._targets_of(artifact):
+            rows = self._writer.open_rows(target)
+            self._drop_stale_rounds(target, rows, ready)
+            rows = self._writer.open_rows(target)
+            self._writer.change(
                 rows, disk_bytes=ready.disk_bytes, weights=ready.weights, int4=ready.int4
             )
-            for row in self._ledger.open_rows(target):
-                asked = row.configuration
-                if ready.positions and asked.prompt_tokens + asked.new_tokens > ready.positions:
-                    self._ledger.fail(
+            for row in self._writer.open_rows(target):
+                model, limit = row.configuration.title, ready.positions
+                prompt, new = row.configuration.prompt_tokens, row.configuration.new_tokens
+                if limit and prompt + new > limit:
+                    self._writer.fail(
                         [row],
-                        f"{asked.prompt_tokens} prompt tokens and {asked.new_tokens} new ones do "
-                        f"not fit the {ready.positions} positions of {asked.title}; ask for fewer.",
+                        f"{prompt} prompt tokens and {new} new tokens exceed the context length of "
+                        f"{model}, which is {limit}. Choose fewer.",
                     )
-            if not self._ledger.open_rows(target):
-                self.agenda.drop(StepKind.MEASURE, target)
+            if not self._writer.open_rows(target):
+                self.progress.drop(StepKind.MEASURE, target)
 
-    def _drop_rounds_of_others(
-        self, target: Target, rows: Sequence[Measurement], ready: Ready
+    def _drop_stale_rounds(
+        self, target: Target, rows: Sequence[Measurement], ready: PreparedArtifact
     ) -> None:
-        """Measure rows anew that were measured on other weights than lie there now."""
+        """Discard rounds that were measured with other weights than those on disk now."""
         now = (ready.disk_bytes, ready.int4)
         stale = [row for row in rows if row.rounds and (row.disk_bytes, row.int4) != now]
-        self._ledger.change(stale, rounds=(), figures=None, quality=None)
+        self._writer.change(stale, rounds=(), figures=None, quality=None)
         if stale:
-            self._add_to_agenda([target], *range(self._plan.rounds))
+            self._plan_rounds([target], *range(self._plan.rounds))
 
     # Measuring
 
     def _measure_bandwidth(self, number: int) -> None:
-        """Before each round, and the best counts: other programs can only make it look slower."""
-        self._say("Measuring how fast memory can be read.")
+        """Measure before each round and keep the best: other programs can only make it look
+        slower."""
+        self._say("Measuring the memory read bandwidth.")
         step = Step(StepKind.BANDWIDTH, None, number)
         try:
-            with self.agenda.doing(step), self._monitor.running():
-                found = self._unless_cancelled(self._tools.read_bandwidth)
+            with self.progress.doing(step), self._monitor.running():
+                found = self._run_cancellable(self._dependencies.read_bandwidth)
             self._bandwidth = max(found, self._bandwidth or 0.0)
         except (PaddockError, OSError, MemoryError) as error:
             if isinstance(error, StoppedError):
@@ -240,12 +257,12 @@ class Work:
             if self._bandwidth is not None:
                 return
             self.problems.append(
-                f"How fast memory can be read was not measured ({str(error).rstrip('.')}); the "
-                "model bandwidth utilisation is left out."
+                f"The memory read bandwidth was not measured ({str(error).rstrip('.')}), so the "
+                "model bandwidth utilisation is missing."
             )
-        self._ledger.put(
+        self._writer.put(
             replace(row, host=replace(row.host, bandwidth_bytes_per_s=self._bandwidth))
-            for row in self._ledger.rows()
+            for row in self._writer.rows()
             if row.state in OPEN
         )
 
@@ -255,7 +272,7 @@ class Work:
             if not waiting:
                 continue
             if number >= self._plan.rounds:
-                self._add_to_agenda(waiting, number)
+                self._plan_rounds(waiting, number)
             if number < self._plan.rounds or self._bandwidth is None:
                 self._measure_bandwidth(number)
             for target in rotated(self._plan.targets(), number):
@@ -263,18 +280,18 @@ class Work:
                 rows = self._rows_of_round(target, number)
                 if rows:
                     self._measure_target(target, _shortest_first(rows), number)
-        self.agenda.drop(StepKind.BANDWIDTH, None)  # of rounds that nothing was left to measure in
+        self.progress.drop(StepKind.BANDWIDTH, None)  # of rounds without rows
 
-    def _add_to_agenda(self, targets: Iterable[Target], *numbers: int) -> None:
-        """Rounds that were not foreseen."""
+    def _plan_rounds(self, targets: Iterable[Target], *numbers: int) -> None:
+        """Plan additional rounds."""
         for target in targets:
             for number in numbers:
                 seconds = measure_seconds(target, self._plan, number, self._settings)
-                self.agenda.add(Step(StepKind.MEASURE, target, number), seconds)
+                self.progress.add(Step(StepKind.MEASURE, target, number), seconds)
 
     def _rows_of_round(self, target: Target, number: int) -> tuple[Measurement, ...]:
-        """Open rows of the target that lack the figures of this round."""
-        return tuple(row for row in self._ledger.open_rows(target) if len(row.rounds) <= number)
+        """Return the target's open rows without figures of this round."""
+        return tuple(row for row in self._writer.open_rows(target) if len(row.rounds) <= number)
 
     def _measure_target(self, target: Target, rows: Sequence[Measurement], number: int) -> None:
         now = utc_now()
@@ -282,18 +299,18 @@ class Work:
             replace(row, state=MeasurementState.RUNNING, started_at=row.started_at or now)
             for row in rows
         ]
-        self._ledger.put(rows)
+        self._writer.put(rows)
         under_way: set[int] = set()
         spare = number >= self._plan.rounds
         which = (
-            "again (the cores were apart)"
+            "again (core-to-core latency was high)"
             if spare
             else f"round {number + 1} of {self._plan.rounds}"
         )
         place = f"{target.label}, {which}"
         self._say(f"Measuring {place}.")
-        with caught("It could not be measured") as failure:
-            ready = self._ready[Material.of(target)]
+        with caught("The measurement failed") as failure:
+            ready = self._ready[Artifact.of(target)]
             check_memory(target.label, ready, self._settings)
             job = Job(
                 folder=ready.folder,
@@ -308,8 +325,8 @@ class Work:
                 nearest_ns=self._nearest_ns,
             )
             step = Step(StepKind.MEASURE, target, number)
-            with self.agenda.doing(step), self._monitor.running() as activity:
-                outcome = self._tools.measure(
+            with self.progress.doing(step), self._monitor.running() as activity:
+                outcome = self._dependencies.measure(
                     job,
                     on_progress=lambda message, _fraction: self._say(f"{place}: {message}"),
                     cancel=self._cancel,
@@ -318,7 +335,7 @@ class Work:
                 )
             answers = (sample for one in outcome.rounds.values() for sample in one.samples)
             self._nearest_ns = nearest_of(answers, self._nearest_ns)
-            self._ledger.put(
+            self._writer.put(
                 self._with_round(row, outcome, disturbed=activity.contended) for row in rows
             )
         if failure.reason is not None:
@@ -334,40 +351,40 @@ class Work:
     ) -> None:
         """Close the row that failed, and measure the other prompt lengths without it.
 
-        A long prompt may need more memory than there is where a short one does well. What fails
-        before any prompt's turn fails for all of them.
+        A long prompt may need more memory than there is while a short one works. A failure before
+        the first prompt applies to all of them.
 
         Args:
             target: whose process failed.
             rows: what it was to measure.
-            under_way: the prompt length whose turn it was; empty where it was none's.
+            under_way: prompt length that was being measured; empty if there was none.
             number: of the round.
-            reason: a sentence.
+            reason: the error as a sentence.
         """
         failed = [row for row in rows if row.configuration.prompt_tokens in under_way]
         others = [row for row in rows if row not in failed]
         if not failed:
-            self._give_up(target, reason)
+            self._fail_target(target, reason)
             return
         self._fail(failed, reason)
         if others:
             self._check()
             self._measure_target(target, others, number)
-        elif not self._ledger.open_rows(target):
-            self.agenda.drop(StepKind.MEASURE, target)
+        elif not self._writer.open_rows(target):
+            self.progress.drop(StepKind.MEASURE, target)
 
     def _with_round(self, row: Measurement, outcome: Outcome, *, disturbed: bool) -> Measurement:
-        """The row with the figures of one more round, and all conditions under which it ran."""
-        asked, conditions = row.configuration, outcome.conditions
-        measured = outcome.rounds[asked.prompt_tokens]
+        """Return the row with the figures of one more round and its conditions."""
+        configuration, conditions = row.configuration, outcome.conditions
+        measured = outcome.rounds[configuration.prompt_tokens]
         rounds = (*row.rounds, replace(measured, contended=measured.contended or disturbed))
         per_token = bytes_per_token(
             outcome.weight_bytes,
             outcome.kv_bytes_per_position,
-            asked.prompt_tokens,
-            asked.new_tokens,
+            configuration.prompt_tokens,
+            configuration.new_tokens,
         )
-        # The processor's cores measured it; a GPU or NPU reads at a rate of its own.
+        # Measured by the CPU's cores; a GPU or NPU has another bandwidth.
         bandwidth = self._bandwidth if conditions.on_cpu_alone else None
         sound = sum(
             len(near_answers(one.samples, self._nearest_ns)) >= self._plan.answers_in_round(each)
@@ -389,48 +406,49 @@ class Work:
             rounds=rounds,
             figures=figures_of(
                 rounds,
-                asked,
+                configuration,
                 bytes_per_token=per_token,
                 bandwidth=bandwidth,
                 nearest_ns=self._nearest_ns,
             ),
         )
 
-    def _whole(self, row: Measurement) -> bool:
-        """Whether it has all rounds that were planned; further ones only make up for some."""
+    def _is_complete(self, row: Measurement) -> bool:
+        """Return whether the row has all planned rounds; extra rounds only replace disturbed
+        ones."""
         return len(row.rounds) >= self._plan.rounds and row.figures is not None
 
     def _close(self, rows: Iterable[Measurement]) -> None:
-        """End rows that have what they need."""
-        self._ledger.change(rows, state=MeasurementState.DONE, error=None, ended_at=utc_now())
+        """Mark these rows as done."""
+        self._writer.change(rows, state=MeasurementState.DONE, error=None, ended_at=utc_now())
 
     def _fail(self, rows: Sequence[Measurement], reason: str) -> None:
-        """Close rows with a reason; those that are whole are done all the same."""
-        whole = [row for row in rows if self._whole(row)]
+        """Close rows with an error; rows with all planned rounds are done nevertheless."""
+        whole = [row for row in rows if self._is_complete(row)]
         self._close(whole)
         for label in dict.fromkeys(target_of(row).label for row in whole):
-            self.problems.append(f"A further round of {label} failed: {reason}")
-        self._ledger.fail([row for row in rows if row not in whole], reason)
+            self.problems.append(f"An extra round of {label} failed: {reason}")
+        self._writer.fail([row for row in rows if row not in whole], reason)
 
-    def _give_up(self, target: Target, reason: str) -> None:
-        self._fail(self._ledger.open_rows(target), reason)
-        self.agenda.drop(StepKind.MEASURE, target)
+    def _fail_target(self, target: Target, reason: str) -> None:
+        self._fail(self._writer.open_rows(target), reason)
+        self.progress.drop(StepKind.MEASURE, target)
 
     # Quality
 
     def _compared(self) -> list[Target]:
-        """Targets whose quality is wanted and not known."""
+        """Return the targets whose quality is requested and unknown."""
         if not self._plan.quality:
             return []
         missing = {
             target_of(row)
-            for row in self._ledger.rows()
+            for row in self._writer.rows()
             if row.quality is None and row.state is not MeasurementState.FAILED
         }
         return [t for t in self._plan.targets() if t in missing and has_quality(t)]
 
     def _reference(self, target: Target) -> Target:
-        """The same model on the same device in the precision that others are compared with."""
+        """Return the target of the same model and device in the reference precision."""
         return replace(target, precision=reference_precision(self._plan), exact=True)
 
     def _compare_quality(self) -> None:
@@ -438,33 +456,33 @@ class Work:
         for target in self._compared():
             groups.setdefault(self._reference(target), []).append(target)
         for first, targets in groups.items():
-            self._say(f"Asking {first.label}, which the others are compared with.")
+            self._say(f"Measuring the quality of the reference {first.label}.")
             judged = self._judge(first, None)
             for target in targets:
                 if judged is not None:
                     self._say(f"Comparing {target.label} with {first.precision.label} in f32.")
                     self._keep_quality(target, self._judge(target, judged[1]))
-                self.agenda.drop(StepKind.QUALITY, target)
+                self.progress.drop(StepKind.QUALITY, target)
 
     def _keep_quality(self, target: Target, judged: tuple[Quality, Reference] | None) -> None:
         if judged is not None:
-            rows = [row for row in self._ledger.rows() if target_of(row) == target]
-            self._ledger.change(rows, quality=judged[0])
+            rows = [row for row in self._writer.rows() if target_of(row) == target]
+            self._writer.change(rows, quality=judged[0])
 
     def _judge(
         self, target: Target, reference: Reference | None
     ) -> tuple[Quality, Reference] | None:
-        """The quality of one target; None, and a sentence among the problems, where it fails."""
+        """Return the quality of one target; on failure None, with an entry in ``problems``."""
         self._check()
-        material, result = Material.of(target), None
-        with caught("Its quality could not be compared") as failure:
-            if material in self._absent:
-                raise GenerationError(self._absent[material])
-            ready = self._ready[material]
+        artifact, result = Artifact.of(target), None
+        with caught("The quality measurement failed") as failure:
+            if artifact in self._absent:
+                raise GenerationError(self._absent[artifact])
+            ready = self._ready[artifact]
             check_memory(target.label, ready, self._settings)
             step = Step(StepKind.QUALITY, target)
-            with self.agenda.doing(step), self._monitor.running():
-                result = self._tools.judge(
+            with self.progress.doing(step), self._monitor.running():
+                result = self._dependencies.measure_quality(
                     ready.folder,
                     target.spec,
                     reference,
@@ -473,13 +491,13 @@ class Work:
                     memory_limit_bytes=self._plan.memory_limit_bytes,
                 )
         if failure.reason is not None:
-            self.problems.append(f"No quality of {target.label}: {failure.reason}")
+            self.problems.append(f"The quality of {target.label} is missing: {failure.reason}")
         return result
 
-    # Clearing up
+    # Clean-up
 
-    def _leave_random_weights(self) -> None:
-        """Remove those that nobody wants to keep, or note that these are to be kept."""
+    def _clean_up_random_weights(self) -> None:
+        """Remove random weights, or record that those of this plan are to be kept."""
         try:
             if self._plan.keep_random_weights:
                 keep_random_weights(self._settings, self._plan.random_models)
@@ -487,24 +505,20 @@ class Work:
                 self._say("Removing the random weights.")
                 remove_unkept(self._settings)
         except (PaddockError, OSError) as error:
-            log.warning("the random weights could not be tidied: %s", error)
+            log.warning("Could not remove or keep random weights: %s", error)
             self.problems.append(str(error))
 
-    # Being stopped
+    # Cancellation
 
     def _check(self) -> None:
-        """
-        Raises:
-            StoppedError: the sweep is to end.
-        """
         if self._cancel.is_set():
-            raise StoppedError("The benchmark was stopped; what was measured is kept.")
+            raise StoppedError("The benchmark was stopped. Finished measurements are kept.")
 
-    def _unless_cancelled(self, work: Callable[[], Item]) -> Item:
-        """Do short work that cannot be stopped in a thread that can be left alone.
+    def _run_cancellable(self, work: Callable[[], Item]) -> Item:
+        """Run short work that cannot be cancelled in a thread that can be abandoned.
 
         Raises:
-            StoppedError: the sweep is to end; the thread goes on for as long as it takes.
+            StoppedError: the run was cancelled; the thread continues to its end.
         """
         executor = ThreadPoolExecutor(1, thread_name_prefix="bandwidth")
         try:
@@ -518,18 +532,18 @@ class Work:
 
 
 class Failure:
-    """What :func:`caught` caught."""
+    """Result of :func:`caught`."""
 
     reason: str | None = None
-    """A sentence for the person; None where nothing failed."""
+    """The error as a sentence; None if there was none."""
 
 
 @contextmanager
 def caught(what: str) -> Iterator[Failure]:
-    """Catch whatever goes wrong in the block but StoppedError, and put it in a sentence.
+    """Catch every exception of the block except StoppedError, and convert it to a sentence.
 
     Args:
-        what: begins the sentence about an error that nobody expected.
+        what: beginning of the sentence for an unexpected exception.
     """
     failure = Failure()
     try:
@@ -538,27 +552,28 @@ def caught(what: str) -> Iterator[Failure]:
         raise
     except PaddockError as error:
         failure.reason = str(error)
-    except Exception as error:  # one configuration never ends the sweep
+    except Exception as error:  # one configuration must not end the run
         log.exception("%s", what)
         failure.reason = (
-            f"{what} for an unexpected reason ({type(error).__name__}: {error}); the log tells "
-            "more."
+            f"{what} for an unexpected reason ({type(error).__name__}: {error}). See the log for "
+            "details."
         )
 
 
 def _shortest_first(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
-    """By their prompts: the buffers of a long one stay, and would count in a short one's peak."""
+    """Sort by prompt length: buffers of a long prompt remain, and would count in the peak of a
+    short one."""
     return tuple(sorted(rows, key=lambda row: row.configuration.prompt_tokens))
 
 
 def rotated(items: Sequence[Item], by: int) -> tuple[Item, ...]:
-    """The same items, begun further on: the first of each round is another."""
+    """Return the items starting at another position, so that each round begins with another."""
     start = by % len(items) if items else 0
     return (*items[start:], *items[:start])
 
 
 def this_host(bandwidth: float | None) -> Host:
-    """This machine, with the read bandwidth in bytes/s where it is known."""
+    """Describe this machine, with its read bandwidth in bytes/s if known."""
     facts = host_facts()
     return Host(
         name=facts.name,
@@ -571,8 +586,8 @@ def this_host(bandwidth: float | None) -> Host:
 
 
 def _usable_cores() -> int:
-    """Logical processors that this process may run on."""
+    """Return the number of logical processors that this process may use."""
     try:
         return len(psutil.Process().cpu_affinity())
-    except (AttributeError, psutil.Error):  # macOS does not tell
+    except (AttributeError, psutil.Error):  # macOS has no CPU affinity
         return psutil.cpu_count() or 1

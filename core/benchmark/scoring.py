@@ -1,4 +1,4 @@
-"""What the worker does to score one precision: read texts, answer instructions, do its own task."""
+"""What the worker does to score one precision: read texts, answer instructions, solve own tasks."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WINDOW = 256
-"""Tokens of a text that are read at once: a vocabulary of 128 256 makes 131 MB of scores."""
+"""Tokens of a text that are read at once: with a vocabulary of 128 256 they have 131 MB of
+logits."""
 
 ANSWER_TOKENS = 64
-"""Of each greedy answer, unless it ends before."""
+"""Length of each greedy answer, unless it ends before."""
 
 _ROWS = 32
-"""Positions whose scores are turned into probabilities at once, in float64."""
+"""Positions whose logits are converted to probabilities at once, in float64."""
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A window of a text as the model found it."""
+    """Result of reading a window of a text."""
 
     nll: float
-    """Sum of the negative logarithms of the probabilities of its tokens but the first."""
+    """Sum of the negative log-likelihoods of all its tokens except the first."""
     likeliest: list[int]
-    """The likeliest next token at each position but the last."""
+    """Most likely next token at each position except the last."""
 
 
 def score(
@@ -49,14 +50,14 @@ def score(
     forced: Sequence[Sequence[int]] | None,
     channel: Channel,
 ) -> None:
-    """Score the model in ``folder`` and tell the result in one ``scores`` event.
+    """Score the model in ``folder`` and send the result in one ``scores`` event.
 
     Args:
-        forced: the reference's greedy answers, to be read under teacher forcing; None for the
+        forced: greedy answers of the reference, to be read under teacher forcing; None for the
             reference itself.
 
     Raises:
-        PaddockError: the device is not there, the files are damaged, the runtime failed …
+        PaddockError: the device is missing, the files are damaged, the runtime failed …
     """
     model, _ = load(runtime, folder, spec, channel)
     texts = task_accuracy.texts_of(spec.model) or quality_texts()
@@ -72,23 +73,23 @@ def score(
         answers=answers,
         forced=_forced(model, prompts, forced) if forced is not None else None,
         accuracy=task_accuracy.accuracy_of(
-            spec.model, model, lambda tasks: steps.over(tasks, "Doing the model's own tasks.")
+            spec.model, model, lambda tasks: steps.over(tasks, "Solving the model's own tasks.")
         ),
     )
 
 
 def negative_log_likelihood(model: Any, key: str) -> dict[str, float]:
-    """How unlikely a loaded model finds the texts that precisions are compared on.
+    """Return how unlikely a loaded model finds the texts on which precisions are compared.
 
     Args:
-        key: of an embedded model, whose texts are its own, or of any other.
+        key: of the model; tiny demo models have texts of their own.
 
     Returns:
         ``nll``, summed over all positions, and ``tokens``, their number.
     """
     texts = task_accuracy.texts_of(key) or quality_texts()
     windows = [window for text in texts.texts for window in _windows(model, text)]
-    if hasattr(model, "log_probabilities"):  # GenAI hands out these, and no logits
+    if hasattr(model, "log_probabilities"):  # GenAI returns these instead of logits
         nll = -sum(sum(model.log_probabilities(window)) for window in windows)
     else:
         nll = sum(_read(model, window).nll for window in windows)
@@ -96,7 +97,7 @@ def negative_log_likelihood(model: Any, key: str) -> dict[str, float]:
 
 
 class _Steps:
-    """Tells how far the whole pass is."""
+    """Reports progress over the whole pass."""
 
     def __init__(self, channel: Channel, total: int) -> None:
         self._channel = channel
@@ -104,7 +105,7 @@ class _Steps:
         self._done = 0
 
     def over(self, items: Sequence[T], message: str) -> Iterator[T]:
-        """The items one by one, with progress before each."""
+        """Yield the items, with a progress event before each."""
         for item in items:
             self._channel.say(event="progress", message=message, fraction=self._done / self._total)
             yield item
@@ -112,7 +113,7 @@ class _Steps:
 
 
 def _windows(model: LoadedModel, text: str) -> list[list[int]]:
-    """The text's token ids in pieces that the model has positions for."""
+    """Split the text's token ids into pieces that fit the context length."""
     length = min(WINDOW, model.positions or WINDOW)
     ids: list[int] = model.tokenizer(text, verbose=False)["input_ids"]
     pieces = [ids[start : start + length] for start in range(0, len(ids), length)]
@@ -139,8 +140,8 @@ def _log_sum_exp(rows: np.ndarray) -> np.ndarray:
 
 
 def _prompt(model: LoadedModel, key: str, instruction: str, context: str) -> TokenRequest:
-    """How the instruction is put to the model: as everywhere in Paddock, or bare where it has
-    neither a row in the catalogue nor a chat template."""
+    """Return the prompt of an instruction: formatted as everywhere in Paddock, or unformatted if
+    the model has neither a row in the catalogue nor a chat template."""
     try:
         chosen = choose_format(key, None, model.tokenizer)
         prompt = chosen.build(model.tokenizer, instruction, context)
@@ -153,8 +154,8 @@ def _prompt(model: LoadedModel, key: str, instruction: str, context: str) -> Tok
     room = ANSWER_TOKENS if model.positions is None else model.positions - len(ids)
     if room < 1:
         raise BadRequestError(
-            f"{key} has positions for {model.positions} tokens, too few for the questions that "
-            "quality is compared on; measure it without quality."
+            f"{key} has a context length of {model.positions} tokens, too short for the "
+            "instructions of the quality comparison. Measure it without quality."
         )
     sampling = SamplingSettings(max_new_tokens=min(ANSWER_TOKENS, room), greedy=True)
     return TokenRequest(ids, sampling, stop_ids)
@@ -174,7 +175,8 @@ def _answer(model: LoadedModel, request: TokenRequest) -> list[int]:
 def _forced(
     model: ScoringModel, prompts: Sequence[TokenRequest], answers: Sequence[Sequence[int]]
 ) -> list[list[int]]:
-    """The likeliest token at each position of somebody else's answers to the same prompts."""
+    """Return the most likely token at each position of another precision's answers to the same
+    prompts."""
     found = []
     for prompt, answer in zip(prompts, answers, strict=True):
         start = len(prompt.prompt_ids) - 1

@@ -1,9 +1,9 @@
-"""Runs a plan: every model made ready, then every configuration measured, a process each.
+"""Benchmark service: prepares every model of a plan, then measures every configuration.
 
-A sweep goes through its targets several times (rounds), each time in another order, so that a
-machine that grows warm or busy does not favour the first. What fails becomes a row with its reason,
-and the sweep goes on. Rows are written after every process, so that little is lost whatever ends
-it; :meth:`Benchmark.resume` measures what is missing.
+A run goes through its targets several times (rounds), each time in another order, so that a machine
+that gets warm or busy does not favour the first target. Each measurement has its own process. A
+failure becomes a row with its error, and the run continues. Rows are written after every process,
+so that little is lost when the run ends early; :meth:`Benchmark.resume` measures what is missing.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from core.benchmark.dependencies import Tools
 from core.benchmark.estimate import BenchmarkEstimate, estimate, has_quality
-from core.benchmark.lock import Turn
+from core.benchmark.lock import BenchmarkLock
 from core.benchmark.plan import Plan
-from core.benchmark.row_writer import Ledger, target_of
-from core.benchmark.runner import Work, this_host
+from core.benchmark.row_writer import RowWriter, target_of
+from core.benchmark.runner import Dependencies, Work, this_host
 from core.db.measurement_values import Host, Measurement, MeasurementState, SweepState
 from core.db.measurements import MeasurementStore
 from core.db.processes import current_instance
@@ -38,95 +37,96 @@ from core.store import ModelStore, Source, SourceKind
 __all__ = ["Benchmark", "BenchmarkEstimate", "Sweep", "SweepProgress"]
 
 CLUSTER_KEY = "cluster"
-"""In a stored plan: that it was measured on the nodes of a cluster, and on which of them."""
+"""Key of a stored plan that was measured on the nodes of a cluster; its value says on which nodes.
+"""
 
 log = logging.getLogger(__name__)
 
 _CLOSE_S = 10.0
-"""How long closing waits for a process to be killed and the rows to be written."""
+"""Longest wait of :meth:`Benchmark.close` for a process to be killed and the rows to be written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepProgress:
-    """A sweep as it stands now."""
+    """Progress of a benchmark run."""
 
     done: int
-    """Steps that are over: a model made ready, a process that measured, a quality pass."""
+    """Finished steps: a model prepared, a measuring process, or a quality pass."""
     total: int
     message: str
-    """A sentence for the person: what is going on."""
+    """A sentence for the user about the current step."""
     fraction: float | None
-    """Share of the whole time that has passed, 0 to 1; None before it can be told."""
+    """Elapsed share of the total time, 0 to 1; None while it is unknown."""
     seconds_left: float | None
-    """Roughly, from what the steps took so far; None before it can be told."""
+    """Estimate from the duration of the finished steps; None while it is unknown."""
     rows: tuple[Measurement, ...]
-    """All measurements of the sweep, in the plan's order, as far as they are."""
+    """All measurements of the run, in the plan's order."""
     error: str | None
-    """What went wrong with the sweep itself, in sentences, such as records that could not be
-    written; failures of a configuration stand in its row."""
+    """Errors of the run itself as sentences, such as records that could not be written; the error
+    of a configuration is in its row."""
 
 
-class Standing(Protocol):
-    """How far a work is; :class:`core.benchmark.progress.Agenda` has the meanings."""
+class WorkProgress(Protocol):
+    """Progress of a workload, as :class:`core.benchmark.progress.ProgressTracker` defines it."""
 
     @property
     def done(self) -> int:
-        """Steps that are over."""
+        """Number of finished steps."""
 
     @property
     def total(self) -> int:
-        """All steps."""
+        """Number of all steps."""
 
     @property
     def fraction(self) -> float:
-        """Share of the time that has passed, 0 to 1."""
+        """Elapsed share of the total time, 0 to 1."""
 
     @property
     def seconds_left(self) -> float | None:
-        """Of all that is left; None before it can be told."""
+        """Estimated remaining seconds; None while unknown."""
 
 
 class Workload(Protocol):
-    """What a sweep carries out: :class:`core.benchmark.runner.Work` here, or a cluster's."""
+    """What a run carries out: :class:`core.benchmark.runner.Work`, or the work of a cluster."""
 
     problems: list[str]
-    """Sentences about what went wrong beside the rows."""
+    """Errors outside the rows, as sentences."""
 
     @property
-    def agenda(self) -> Standing:
-        """How far it is."""
+    def progress(self) -> WorkProgress:
+        """Return the progress."""
 
     def carry_out(self) -> None:
-        """All of it; a failure of one configuration stands in its row.
+        """Carry out all steps; the error of a configuration is written to its row.
 
         Raises:
-            StoppedError: it was cancelled.
+            StoppedError: the run was cancelled.
         """
 
 
 class Sweep:
-    """One run of a plan, in a thread of its own; safe to use from any thread."""
+    """One benchmark run, in its own thread; thread-safe."""
 
     def __init__(
         self,
         sweep_id: str,
         plan: Plan,
-        ledger: Ledger,
+        writer: RowWriter,
         work: Callable[[threading.Event, Callable[[str], None]], Workload],
         release: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             sweep_id: 32 hexadecimal digits.
-            plan: a validated one.
-            ledger: its rows, those that are to be measured open.
-            work: makes what is carried out, from the event that cancels it and what is told a
-                sentence about what is going on.
-            release: called once at the end, with all rows written.
+            plan: validated.
+            writer: with the run's rows; those to be measured are open.
+            work: creates the workload from the event that cancels it and a function that receives a
+                sentence about the current step.
+            release: called once at the end, after all rows have been written.
         """
         self.id = sweep_id
         self.plan = plan
-        self._ledger = ledger
+        self._writer = writer
         self._release = release
         self._message = "Starting."
         self._cancel = threading.Event()
@@ -138,44 +138,44 @@ class Sweep:
 
     @property
     def state(self) -> SweepState:
-        """How it stands; final once :attr:`running` is False."""
+        """State of the run; final when :attr:`running` is False."""
         return self._state
 
     @property
     def running(self) -> bool:
-        """Whether it goes on."""
+        """Whether the run has not ended."""
         return not self._ended.is_set()
 
     def start(self) -> Sweep:
-        """Begin; once only."""
+        """Start the run; may be called once."""
         self._thread.start()
         return self
 
     def cancel(self) -> None:
-        """Ask it to end; returns at once, and what runs is killed within a second."""
+        """Request cancellation and return at once; the current step ends within a second."""
         self._cancel.set()
 
     def interrupt(self) -> None:
-        """The same where nobody asked for it: Paddock closes."""
+        """Cancel because Paddock is closing, and not for a user."""
         self._stopped_as = SweepState.INTERRUPTED
         self.cancel()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for its end; False where it goes on after ``timeout`` seconds."""
+        """Wait for the end; return False if it does not come within ``timeout`` seconds."""
         return self._ended.wait(timeout)
 
     def progress(self) -> SweepProgress:
-        """How it stands."""
-        agenda, problem = self._work.agenda, self._ledger.problem
+        """Return the current progress."""
+        progress, problem = self._work.progress, self._writer.problem
         problems = [*self._work.problems, *([problem] if problem else [])]
         stopping = self.running and self._cancel.is_set()
         return SweepProgress(
-            done=agenda.done,
-            total=agenda.total,
+            done=progress.done,
+            total=progress.total,
             message="Stopping." if stopping else self._message,
-            fraction=agenda.fraction if agenda.total else None,
-            seconds_left=agenda.seconds_left if self.running else 0.0,
-            rows=self._ledger.rows(),
+            fraction=progress.fraction if progress.total else None,
+            seconds_left=progress.seconds_left if self.running else 0.0,
+            rows=self._writer.rows(),
             error=" ".join(problems) or None,
         )
 
@@ -189,76 +189,76 @@ class Sweep:
             state = SweepState.DONE
         except StoppedError:
             state = self._stopped_as
-        except Exception as error:  # a sweep never ends without a word
-            log.exception("sweep %s failed unexpectedly", self.id)
+        except Exception as error:  # every run must end with a state
+            log.exception("Benchmark %s failed unexpectedly", self.id)
             self._work.problems.append(
-                f"The benchmark failed unexpectedly ({type(error).__name__}: {error}); the log "
-                "tells more, and what was measured is kept."
+                f"The benchmark failed unexpectedly ({type(error).__name__}: {error}). See the log "
+                "for details; finished measurements are kept."
             )
         finally:
             self._finish(state)
 
     def _finish(self, state: SweepState) -> None:
         try:
-            self._ledger.close(self.id, state)
-        except Exception:  # whoever waits for the end must not wait for ever
-            log.exception("the end of sweep %s could not be written", self.id)
+            self._writer.close(self.id, state)
+        except Exception:  # otherwise wait() would never return
+            log.exception("Could not write the end of benchmark %s", self.id)
         finally:
             self._release()
-            self._say(_last_word(state, self._ledger.rows()))
+            self._say(_final_message(state, self._writer.rows()))
             self._state = state
             self._ended.set()
 
 
 class Benchmark:
-    """The benchmark of one process: at most one sweep at a time, in any process of a home."""
+    """Benchmark service of a process; only one run at a time per home folder."""
 
     def __init__(
         self,
         settings: Settings,
         measurements: Callable[[], MeasurementStore],
         monitor: ActivityMonitor = MONITOR,
-        tools: Tools | None = None,
+        dependencies: Dependencies | None = None,
     ) -> None:
         """
         Args:
-            settings: tell the home folder.
-            measurements: gives the open store, or raises RecordsError.
-            monitor: of the other work in this process.
-            tools: what does the work; by default the real ones.
+            settings: for the home folder.
+            measurements: returns the open store, or raises RecordsError.
+            monitor: of other work in this process.
+            dependencies: functions that do the work; None for the real ones.
         """
         self._settings = settings
         self._measurements = measurements
         self._monitor = monitor
-        self._tools = tools or Tools()
-        self._turn = Turn(settings)
+        self._dependencies = dependencies or Dependencies()
+        self._benchmark_lock = BenchmarkLock(settings)
         self._lock = threading.Lock()
         self._current: Sweep | None = None
         self._closed = False
 
     @property
     def current(self) -> Sweep | None:
-        """The sweep that runs, or the last one that ran in this process; None before any."""
+        """The current run, or the last one of this process; None if there was none."""
         return self._current
 
     def start(self, plan: Plan) -> Sweep:
-        """Begin to measure.
+        """Start a benchmark run.
 
         Raises:
-            BadRequestError, UnknownModelError: the plan cannot be measured.
-            NotAModelError, CorruptModelError: a folder is no model.
-            DiskFullError: the disk has too little room for it.
-            ModelBusyError: a benchmark runs already.
-            RecordsError: the database cannot be written; nothing was started.
+            BadRequestError, UnknownModelError: the plan is invalid.
+            NotAModelError, CorruptModelError: a folder is not a model.
+            DiskFullError: not enough free disk space.
+            ModelBusyError: another benchmark is running.
+            RecordsError: the database is not writable; nothing was started.
         """
         plan = plan.validated()
-        sources = {_lasting(name, each): each for name, each in self._sources(plan).items()}
+        sources = {_stable_name(name, each): each for name, each in self._sources(plan).items()}
         plan = replace(plan, models=tuple(sources))
         needs = estimate(plan, self._settings)
         if needs.problem is not None:
             raise DiskFullError(needs.problem)
         sweep_id = uuid.uuid4().hex
-        rows = fresh_rows(plan, sources, sweep_id, this_host(None))
+        rows = new_rows(plan, sources, sweep_id, this_host(None))
 
         def write() -> list[Measurement]:
             self._measurements().begin_sweep(plan.to_json(), rows, sweep_id)
@@ -267,55 +267,54 @@ class Benchmark:
         return self._begin(sweep_id, plan, write)
 
     def resume(self, sweep_id: str, memory_limit_bytes: int | None = None) -> Sweep:
-        """Measure what is missing of a sweep: failed, cancelled and interrupted rows.
+        """Measure what is missing of a run: failed, cancelled and interrupted rows.
 
-        Rounds that were measured before are kept where the machine and the libraries are the same.
+        Rounds measured earlier are kept if the machine and the library versions are the same.
 
         Args:
             sweep_id: 32 hexadecimal digits.
-            memory_limit_bytes: of each measuring process, this time; None leaves the plan's.
+            memory_limit_bytes: limit of each measuring process for this run; None keeps the plan's.
 
         Raises:
-            BadRequestError: there is no such sweep, nothing is missing of it, or the limit is
-                too small.
-            ModelBusyError: it runs, or another one does.
-            RecordsError: the database cannot be read or written.
+            BadRequestError: there is no such run, it is complete, or the limit is too small.
+            ModelBusyError: this run or another one is running.
+            RecordsError: the database is not readable or writable.
         """
         store = self._measurements()
         record = store.sweep(sweep_id)
         if record is None:
             raise BadRequestError(
-                f"There is no benchmark {sweep_id[:40]!r}; `python -m core bench --list` shows "
-                "those there are."
+                f"There is no benchmark {sweep_id[:40]!r}. List all with `python -m core bench "
+                "--list`."
             )
         if record.plan.get(CLUSTER_KEY):
             raise BadRequestError(
-                "This benchmark was measured on the nodes of a cluster; go on with it there: "
+                "This benchmark was measured on the nodes of a cluster. Resume it there with "
                 f"`python -m core bench --ray ADDRESS --resume {sweep_id}`."
             )
-        plan = planned(record.plan, memory_limit_bytes)
-        if not is_missing_something(plan, store.of_sweep(sweep_id)):
-            raise BadRequestError("Nothing is missing of this benchmark; start a new one.")
+        plan = resumed_plan(record.plan, memory_limit_bytes)
+        if not has_missing_rows(plan, store.of_sweep(sweep_id)):
+            raise BadRequestError("This benchmark is complete. Start a new one.")
 
         def write() -> list[Measurement]:
             if record.state is SweepState.RUNNING and record.instance == current_instance():
-                # Its end could not be written, and nobody measures: we have the turn.
+                # Its end could not be written, and it is not running: we hold the lock.
                 store.end_sweep(sweep_id, SweepState.INTERRUPTED)
             store.resume_sweep(sweep_id)
-            return [continued(row, this_host(None)) for row in store.of_sweep(sweep_id)]
+            return [resumed_row(row, this_host(None)) for row in store.of_sweep(sweep_id)]
 
         return self._begin(sweep_id, plan, write)
 
     def estimate(self, plan: Plan) -> BenchmarkEstimate:
-        """What a plan will take, roughly.
+        """Estimate what a plan requires.
 
         Raises:
-            BadRequestError, UnknownModelError: the plan cannot be measured.
+            BadRequestError, UnknownModelError: the plan is invalid.
         """
         return estimate(plan, self._settings)
 
     def close(self) -> None:
-        """Stop what runs and take nothing more; the sweep can be resumed."""
+        """Interrupt the current run and refuse new ones; the run can be resumed."""
         with self._lock:
             self._closed = True
             sweep = self._current
@@ -324,36 +323,38 @@ class Benchmark:
             sweep.wait(_CLOSE_S)
 
     def _begin(self, sweep_id: str, plan: Plan, write: Callable[[], list[Measurement]]) -> Sweep:
-        """Take the turn, write the rows, and let the sweep begin."""
+        """Acquire the lock, write the rows and start the run."""
         with self._lock:
             if self._closed:
-                raise BadRequestError("Paddock is closing; start it again and ask once more.")
+                raise BadRequestError(
+                    "Paddock is shutting down. Start it again and repeat the request."
+                )
             if self._current is not None and self._current.running:
                 raise ModelBusyError(
-                    "A benchmark runs here already; wait for it, or cancel it first."
+                    "A benchmark is already running. Wait for it, or cancel it first."
                 )
-            self._turn.take()
+            self._benchmark_lock.acquire()
             try:
-                ledger = Ledger(write(), self._measurements)
+                writer = RowWriter(write(), self._measurements)
 
                 def work(cancel: threading.Event, say: Callable[[str], None]) -> Work:
                     return Work(
-                        plan, ledger, self._settings, self._monitor, self._tools, cancel, say
+                        plan, writer, self._settings, self._monitor, self._dependencies, cancel, say
                     )
 
-                sweep = Sweep(sweep_id, plan, ledger, work, self._turn.give_back)
+                sweep = Sweep(sweep_id, plan, writer, work, self._benchmark_lock.release)
                 self._current = sweep.start()
             except BaseException:
-                self._turn.give_back()
+                self._benchmark_lock.release()
                 raise
         return sweep
 
     def _sources(self, plan: Plan) -> dict[str, Source]:
-        """Where each model of the plan comes from; random ones are not looked for.
+        """Return the source of each model of the plan; those with random weights have none.
 
         Raises:
-            UnknownModelError, NotAModelError, CorruptModelError: one of them cannot be used.
-            BadRequestError: two names are of one model.
+            UnknownModelError, NotAModelError, CorruptModelError: a model cannot be used.
+            BadRequestError: two names refer to the same model.
         """
         store = ModelStore(self._settings)
         sources = {name: store.resolve(name) for name in plan.models}
@@ -361,22 +362,22 @@ class Benchmark:
         for name, source in sources.items():
             if source.key in names:
                 raise BadRequestError(
-                    f"{names[source.key]} and {name} are the same model; name it once."
+                    f"{names[source.key]} and {name} are the same model. Enter it once."
                 )
             names[source.key] = name
         return sources
 
 
-def fresh_rows(
+def new_rows(
     plan: Plan, sources: Mapping[str, Source], sweep_id: str, host: Host
 ) -> list[Measurement]:
-    """A waiting row for each configuration of the plan.
+    """Return a waiting row for each configuration of the plan.
 
     Args:
-        plan: a validated one.
-        sources: of its models by name; of one that is not among them less is told.
+        plan: validated.
+        sources: of its models by name. A row without source has only what the catalogue knows.
         sweep_id: 32 hexadecimal digits.
-        host: the machine that will measure; this one.
+        host: this machine.
     """
     versions = library_versions()
     rows = []
@@ -387,7 +388,7 @@ def fresh_rows(
                 target,
                 prompt_tokens,
                 title=source.title if source else None,
-                source=_place(source) if source else None,
+                source=_source_name(source) if source else None,
             )
             rows.append(
                 Measurement(
@@ -402,27 +403,27 @@ def fresh_rows(
     return rows
 
 
-def _lasting(name: str, source: Source) -> str:
-    """The name under which a model is found again from any folder."""
+def _stable_name(name: str, source: Source) -> str:
+    """Return the name under which a model is found from any working directory."""
     local = source.kind in (SourceKind.CHECKPOINT, SourceKind.IR, SourceKind.GGUF)
     return str(source.location) if local and name != source.key else name
 
 
-def _place(source: Source) -> str:
-    """As the answers' rows name it."""
+def _source_name(source: Source) -> str:
+    """Return the source as in the rows of answers."""
     embedded = source.kind is SourceKind.EMBEDDED
     return SourceKind.EMBEDDED.value if embedded else str(source.location)
 
 
-def planned(stored: Mapping[str, Any], memory_limit_bytes: int | None) -> Plan:
-    """A stored plan as it is gone on with.
+def resumed_plan(stored: Mapping[str, Any], memory_limit_bytes: int | None) -> Plan:
+    """Read a stored plan to resume it.
 
     Args:
-        stored: what was written of it.
-        memory_limit_bytes: in the place of the plan's; None leaves that.
+        stored: the plan as JSON.
+        memory_limit_bytes: replaces the plan's limit; None keeps it.
 
     Raises:
-        BadRequestError: it cannot be read, or the limit is too small.
+        BadRequestError: the plan is not readable, or the limit is too small.
     """
     plan = Plan.from_json(stored)
     if memory_limit_bytes is None:
@@ -430,20 +431,20 @@ def planned(stored: Mapping[str, Any], memory_limit_bytes: int | None) -> Plan:
     return replace(plan, memory_limit_bytes=memory_limit_bytes).validated()
 
 
-def is_missing_something(plan: Plan, rows: Sequence[Measurement]) -> bool:
-    """Whether a resumed sweep would have anything to measure."""
+def has_missing_rows(plan: Plan, rows: Sequence[Measurement]) -> bool:
+    """Return whether a resumed run would have anything to measure."""
     return any(
         row.state.missing or (plan.quality and row.quality is None and has_quality(target_of(row)))
         for row in rows
     )
 
 
-def continued(row: Measurement, host: Host) -> Measurement:
-    """A row as a resumed sweep takes it up: without rounds of another machine or other versions.
+def resumed_row(row: Measurement, host: Host) -> Measurement:
+    """Return a row ready to be resumed: without rounds of another machine or of other versions.
 
     Args:
-        row: as it was left.
-        host: this machine, which goes on with it; its bandwidth does not matter.
+        row: as stored.
+        host: this machine; its bandwidth is ignored.
     """
     if not row.state.missing:
         return row
@@ -461,7 +462,7 @@ def continued(row: Measurement, host: Host) -> Measurement:
     )
 
 
-def _last_word(state: SweepState, rows: tuple[Measurement, ...]) -> str:
+def _final_message(state: SweepState, rows: tuple[Measurement, ...]) -> str:
     done = sum(row.state is MeasurementState.DONE for row in rows)
     failed = sum(row.state is MeasurementState.FAILED for row in rows)
     what = f"{done} of {len(rows)} measurements are done"

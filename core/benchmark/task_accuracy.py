@@ -1,7 +1,7 @@
-"""What the embedded models were trained to do, and how much of it a precision leaves them.
+"""Task accuracy of the tiny demo models in each precision.
 
-For them the texts and questions are held-out examples of their own corpus: English at large is
-foreign to models of a few million parameters, and no precision could make that worse.
+Their texts and questions are held-out examples of their training corpus: general English is unknown
+to models of a few million parameters, and no precision could make that worse.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from core.runtimes.base import LoadedModel
 from core.runtimes.spec import SamplingSettings, TokenRequest
 
 PER_CATEGORY = 25
-"""Instances that are judged, 200 in all: as the same ones are judged in every precision, a
-difference of a few per cent is one."""
+"""Judged examples, 200 in all. The same ones are judged in every precision, so a difference of a
+few per cent is significant."""
 
 TEXTS_PER_CATEGORY = 4
-"""Instances that are read with their right answers, after those that are judged."""
+"""Examples that are read with their correct answers, following those that are judged."""
 
 QUESTIONS = 10
-"""Instances that are answered greedily to compare answers token by token."""
+"""Examples that are answered greedily to compare the answers token by token."""
 
 _QUESTIONS_PER_CATEGORY = -(-QUESTIONS // len(CATEGORIES))
 
 
 def texts_of(key: str) -> QualityTexts | None:
-    """What an embedded model reads and answers; None for any other model."""
+    """Return the texts and instructions of a tiny demo model; None for other models."""
     model = DEMO_MODELS.get(key)
     if model is None:
         return None
-    asked = [
+    instructions = [
         (one.instruction, one.context)
         for place in range(_QUESTIONS_PER_CATEGORY)
         for category in CATEGORIES
@@ -47,25 +47,26 @@ def texts_of(key: str) -> QualityTexts | None:
             for category in CATEGORIES
             for one in held_out(category, PER_CATEGORY + TEXTS_PER_CATEGORY)[PER_CATEGORY:]
         ),
-        tuple(asked[:QUESTIONS]),
+        tuple(instructions[:QUESTIONS]),
     )
 
 
 def count_of(key: str) -> int:
-    """How many tasks :func:`accuracy_of` sets."""
+    """Return the number of tasks of :func:`accuracy_of`."""
     return len(_tasks()) if key in DEMO_MODELS else 0
 
 
 def accuracy_of(
     key: str, model: LoadedModel, over: Callable[[Sequence[Example]], Iterable[Example]] = iter
 ) -> float | None:
-    """Share of right greedy answers to held-out instructions, 0 to 1; None for other models.
+    """Return the share of correct greedy answers to held-out instructions, 0 to 1; None for other
+    models.
 
-    Judged as :mod:`core.demo.evaluate` does, in the precision and under the hints that the model
-    was loaded with.
+    Answers are judged by :mod:`core.demo.evaluate`, in the precision and with the hints of the
+    loaded model.
 
     Args:
-        over: hands the tasks on one by one, for progress.
+        over: iterates over the tasks, for progress.
     """
     demo = DEMO_MODELS.get(key)
     if demo is None:
@@ -74,10 +75,10 @@ def accuracy_of(
 
 
 def accuracy_at_once(key: str, model: LoadedModel, together: int) -> tuple[float, list[str]]:
-    """The same with so many tasks at a time, and the answers in the tasks' order."""
+    """Do the same with several tasks at a time; return the accuracy and the answers in order."""
     demo = DEMO_MODELS[key]
-    with ThreadPoolExecutor(together) as people:
-        judged = list(people.map(lambda task: _judged(demo, model, task), _tasks()))
+    with ThreadPoolExecutor(together) as pool:
+        judged = list(pool.map(lambda task: _judged(demo, model, task), _tasks()))
     return accuracy(judged), [each.answer for each in judged]
 
 

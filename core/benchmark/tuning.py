@@ -1,7 +1,7 @@
-"""Looks for the execution hints under which a model decodes fastest on this machine.
+"""Searches the execution hints with which a model decodes fastest on this machine.
 
-One hint after the other is tried against the best so far, each in a fresh process, the two asked by
-turns; what is faster counts only where the model then reads texts as well as under the usual hints.
+One hint after another is tried against the best so far, each in a new process, the two in turns. A
+faster one is kept only if the model's perplexity with it is as good as with the default hints.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.benchmark.speed.paired import Duel, Way
+from core.benchmark.speed.paired import PairedRun, Variant
 from core.catalogue import Precision
 from core.errors import StoppedError
 from core.hardware.devices import host_facts
@@ -21,52 +21,53 @@ from core.runtimes.spec import ExecutionHints, ModelSpec
 from core.runtimes.tuned_hints import Tuned, TuningKey
 
 PERPLEXITY_LIMIT = 1.01
-"""Ratio of perplexities up to which a hint costs nothing that a person would notice."""
+"""Ratio of perplexities up to which users notice no difference."""
 
 LEAST_GAIN = 1.02
-"""Below this a difference is noise, and the hints that are known better stay."""
+"""Smaller gains are noise, and the previous hints are kept."""
 
 LONGEST_FIRST_TOKEN = 1.25
-"""Times the usual time to the first token that a hint may take: faster decoding is not worth any
-wait before it."""
+"""Limit of the time to first token relative to the best so far: faster decoding does not justify a
+longer wait before it."""
 
 ROUNDS = 5
 PROMPT_TOKENS = 128
 NEW_TOKENS = 64
 
-Tell = Callable[[str, float], None]
-"""Told what is tried, as a sentence, and the share that is done."""
+Report = Callable[[str, float], None]
+"""Receives a sentence about the current trial, and the finished share."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate against the best before it."""
+    """One candidate compared with the best before it."""
 
     hints: ExecutionHints
     gain: float
-    """Decode rate over that of the best before it."""
+    """Decode rate relative to the best before it."""
     first_token: float
-    """Time to the first token over that of the best before it."""
+    """Time to first token relative to the best before it."""
     perplexity_ratio: float | None
-    """To the usual hints; None where it was not fast enough to look."""
+    """Relative to the default hints; None if it was not fast enough to be measured."""
     kept: bool
 
 
 @dataclass
-class Tuning:
-    """One search, and what was tried in it."""
+class TuningSearch:
+    """One search and its trials."""
 
     folder: Path
     spec: ModelSpec
-    """Its model is the key of the stored model; its hints do not matter."""
-    tell: Tell = lambda message, share: None
+    """The model is the key of the stored model; the hints are ignored."""
+    report: Report = lambda message, share: None
     cancel: threading.Event = field(default_factory=threading.Event)
     perplexity_limit: float = PERPLEXITY_LIMIT
     rounds: int = ROUNDS
     trials: list[Trial] = field(default_factory=list)
 
     def run(self) -> Tuned:
-        """Try everything and return the best, which may be the usual hints. Blocks for minutes.
+        """Try all candidates and return the best, which may be the default hints. Blocks for
+        minutes.
 
         Raises:
             StoppedError: ``cancel`` was set.
@@ -78,10 +79,10 @@ class Tuning:
         for number, candidates in enumerate(axes):
             for hints in dict.fromkeys(change(best) for change in candidates):
                 if self.cancel.is_set():
-                    raise StoppedError("The tuning was stopped; the hints stay as they were.")
+                    raise StoppedError("Tuning was stopped. The hints are unchanged.")
                 if hints == best or hints in (trial.hints for trial in self.trials):
                     continue
-                self.tell(f"Trying {wording(hints)}.", number / len(axes))
+                self.report(f"Trying {wording(hints)}.", number / len(axes))
                 if reference is None:
                     reference = self._perplexity(usual)
                 trial = self._try(hints, best, reference)
@@ -91,22 +92,22 @@ class Tuning:
         return self._result(best, usual, ratio)
 
     def _try(self, hints: ExecutionHints, best: ExecutionHints, reference: float) -> Trial:
-        with self._duel(best, hints) as duel:
-            found = self._measured(duel)
+        with self._paired(best, hints) as paired:
+            found = self._measured(paired)
             gain = found["new"]["tokens_per_s"] / found["best"]["tokens_per_s"]
             first = found["new"]["ttft_ms"] / found["best"]["ttft_ms"]
             if gain < LEAST_GAIN or first > LONGEST_FIRST_TOKEN:
                 return Trial(hints, gain, first, None, False)
-            ratio = _perplexity_of(duel, "new", self.spec.model) / reference
+            ratio = _perplexity_of(paired, "new", self.spec.model) / reference
         return Trial(hints, gain, first, ratio, ratio <= self.perplexity_limit)
 
     def _result(self, best: ExecutionHints, usual: ExecutionHints, ratio: float) -> Tuned:
-        """The best against the usual hints, once more and directly."""
-        self.tell("Comparing the best with the usual hints.", 0.95)
-        with self._duel(usual, best) as duel:
-            found = self._measured(duel)
+        """Compare the best with the default hints once more, directly."""
+        self.report("Comparing the best with the default hints.", 0.95)
+        with self._paired(usual, best) as paired:
+            found = self._measured(paired)
         rate, before = found["new"]["tokens_per_s"], found["best"]["tokens_per_s"]
-        if best != usual and rate < before:  # what looked better by steps is not as a whole
+        if best != usual and rate < before:  # better in each step, but not overall
             best, rate, ratio = usual, before, 1.0
         spec = self.spec
         return Tuned(
@@ -120,25 +121,25 @@ class Tuning:
         )
 
     def _perplexity(self, hints: ExecutionHints) -> float:
-        way = Way("new", self.folder, replace(self.spec, hints=hints))
-        with Duel([way], self.cancel) as duel:
-            return _perplexity_of(duel, "new", self.spec.model)
+        variant = Variant("new", self.folder, replace(self.spec, hints=hints))
+        with PairedRun([variant], self.cancel) as paired:
+            return _perplexity_of(paired, "new", self.spec.model)
 
-    def _duel(self, best: ExecutionHints, hints: ExecutionHints) -> Duel:
-        ways = [
-            Way(name, self.folder, replace(self.spec, hints=each))
+    def _paired(self, best: ExecutionHints, hints: ExecutionHints) -> PairedRun:
+        variants = [
+            Variant(name, self.folder, replace(self.spec, hints=each))
             for name, each in (("best", best), ("new", hints))
         ]
-        return Duel(ways, self.cancel)
+        return PairedRun(variants, self.cancel)
 
-    def _measured(self, duel: Duel) -> dict:
-        return duel.medians(
+    def _measured(self, paired: PairedRun) -> dict:
+        return paired.medians(
             self.rounds, do="answer", prompt_tokens=PROMPT_TOKENS, new_tokens=NEW_TOKENS
         )
 
 
 def wording(hints: ExecutionHints) -> str:
-    """Hints in words: "execution in f32, KV cache in u8"."""
+    """Describe hints in words: "execution in f32, KV cache in u8"."""
     parts = []
     if hints.inference_precision:
         parts.append(f"execution in {hints.inference_precision}")
@@ -156,7 +157,7 @@ Change = Callable[[ExecutionHints], ExecutionHints]
 
 
 def _axes(precision: Precision, device: str) -> Iterator[list[Change]]:
-    """What is tried, one hint after the other; the most telling ones first."""
+    """Yield the candidates of each hint, those with the largest effect first."""
     if device in ("CPU", "AUTO"):
         yield _setting("inference_precision", *_execution_precisions())
         if precision in (Precision.INT8, Precision.INT4, Precision.STORED):
@@ -173,11 +174,11 @@ def _setting(name: str, *values: object) -> list[Change]:
 
 
 def _execution_precisions() -> list[str]:
-    """What this processor computes in; bf16 where it has instructions for it."""
+    """Return the precisions this processor computes in; bf16 only if it has instructions for it."""
     import openvino
 
-    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ["f32", "bf16"] if "BF16" in able else ["f32"]
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ["f32", "bf16"] if "BF16" in capabilities else ["f32"]
 
 
 def _thread_counts() -> list[int]:
@@ -186,6 +187,6 @@ def _thread_counts() -> list[int]:
     return sorted({physical, host.logical_cores, max(1, physical - 1)}, reverse=True)
 
 
-def _perplexity_of(duel: Duel, name: str, model: str) -> float:
-    found = duel.contenders[name].ask(do="perplexity", model=model)
+def _perplexity_of(paired: PairedRun, name: str, model: str) -> float:
+    found = paired.processes[name].run(do="perplexity", model=model)
     return math.exp(found["nll"] / found["tokens"])

@@ -1,4 +1,4 @@
-"""Tunes in the background, one model at a time, for whoever asks: a page or a command."""
+"""Runs the search for execution hints in the background, one model at a time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from core.benchmark.artifacts import Material, check_memory, make_ready
-from core.benchmark.lock import Turn
-from core.benchmark.tuning import PERPLEXITY_LIMIT, Trial, Tuning
+from core.benchmark.artifacts import Artifact, check_memory, prepare_artifact
+from core.benchmark.lock import BenchmarkLock
+from core.benchmark.tuning import PERPLEXITY_LIMIT, Trial, TuningSearch
 from core.catalogue import device_int4
 from core.errors import BadRequestError, GenerationError, ModelBusyError, PaddockError, StoppedError
 from core.hardware.devices import require_device
@@ -22,18 +22,18 @@ from core.store import ModelStore
 logger = logging.getLogger(__name__)
 
 PERPLEXITY_LIMITS = (1.0, 2.0)
-"""What a person may allow."""
+"""Allowed range of the limit."""
 
 _LOADED_AT_ONCE = 2
-"""Processes of a duel, each with the model in memory."""
+"""Processes of a paired run that have the model in memory."""
 
 
 class TuningRun:
-    """One search under way, or ended; watched by polling."""
+    """A running or finished search; callers poll its attributes."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
-        self.message = "Getting ready."
+        self.message = "Preparing."
         self.share = 0.0
         self.result: Tuned | None = None
         self.error: PaddockError | None = None
@@ -43,20 +43,20 @@ class TuningRun:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended, well or not."""
+        """Whether the search has ended, successfully or not."""
         return self._done.is_set()
 
     def cancel(self) -> None:
-        """Stop; what was kept before stays."""
+        """Stop the search; stored hints do not change."""
         self._cancelled.set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end; False where the time ran out first."""
+        """Wait for the end; return False on a timeout."""
         return self._done.wait(timeout_s)
 
 
-class TuningDesk:
-    """Where tuning is asked for."""
+class TuningService:
+    """Starts searches for execution hints."""
 
     def __init__(
         self,
@@ -66,55 +66,55 @@ class TuningDesk:
     ) -> None:
         """
         Args:
-            keep: receives what was found.
-            working: announces work that disturbs other timings.
+            keep: called with the result.
+            working: context manager that marks this work as disturbing other timings.
         """
         self.current: TuningRun | None = None
-        """The latest one."""
+        """The latest search."""
         self._settings = settings
         self._keep = keep
         self._working = working
         self._lock = threading.Lock()
 
     def start(self, spec: ModelSpec, perplexity_limit: float = PERPLEXITY_LIMIT) -> TuningRun:
-        """Begin; returns at once.
+        """Start a search and return at once.
 
         Raises:
-            ModelBusyError: another model is being tuned, or a benchmark runs.
-            BadRequestError, UnknownModelError, UnknownDeviceError: it cannot be tuned as asked.
+            ModelBusyError: another model is being tuned, or a benchmark is running.
+            BadRequestError, UnknownModelError, UnknownDeviceError: the request is invalid.
         """
         if spec.runtime not in ANSWERING_RUNTIMES:
             raise BadRequestError(
-                f"Hints are of OpenVINO's runtimes; choose {' or '.join(ANSWERING_RUNTIMES)}."
+                "Only OpenVINO runtimes have execution hints. Choose "
+                f"{' or '.join(ANSWERING_RUNTIMES)}."
             )
         low, high = PERPLEXITY_LIMITS
         if not low <= perplexity_limit <= high:
             raise BadRequestError(
-                f"The perplexity ratio to be kept to is {perplexity_limit}; give one from {low} to "
-                f"{high}."
+                f"The perplexity limit is {perplexity_limit}. Enter a ratio from {low} to {high}."
             )
         spec = replace(spec, device=require_device(spec.device))
         key = ModelStore(self._settings).resolve(spec.model).key
         with self._lock:
             if self.current is not None and not self.current.done:
                 raise ModelBusyError(
-                    f"{self.current.spec.label} is being tuned; wait for it, or stop it."
+                    f"{self.current.spec.label} is being tuned. Wait for it, or stop it."
                 )
-            turn = Turn(self._settings)
-            turn.take()
+            lock = BenchmarkLock(self._settings)
+            lock.acquire()
             self.current = run = TuningRun(spec)
         threading.Thread(
-            target=self._run, args=(run, key, perplexity_limit, turn), name="tune", daemon=True
+            target=self._run, args=(run, key, perplexity_limit, lock), name="tune", daemon=True
         ).start()
         return run
 
     def close(self) -> None:
-        """Stop what is under way and wait for it."""
+        """Stop the current search and wait for its end."""
         if self.current is not None:
             self.current.cancel()
             self.current.wait()
 
-    def _run(self, run: TuningRun, key: str, limit: float, turn: Turn) -> None:
+    def _run(self, run: TuningRun, key: str, limit: float, lock: BenchmarkLock) -> None:
         try:
             with self._working():
                 run.result = self._tune(run, key, limit)
@@ -126,25 +126,25 @@ class TuningDesk:
             run.error, run.message = error, str(error)
         except Exception as error:
             logger.exception("Tuning failed unexpectedly")
-            run.error = GenerationError(f"The tuning failed ({error}); try again.")
+            run.error = GenerationError(f"Tuning failed ({error}). Try again.")
             run.message = str(run.error)
         finally:
-            turn.give_back()
+            lock.release()
             run._done.set()
 
     def _tune(self, run: TuningRun, key: str, limit: float) -> Tuned:
-        def tell(message: str, share: float | None) -> None:
+        def report(message: str, share: float | None) -> None:
             run.message, run.share = message, share or 0.0
 
         spec = run.spec
         int4 = device_int4(spec.precision, spec.device)
-        ready = make_ready(
-            Material(spec.model, False, spec.precision, int4),
+        ready = prepare_artifact(
+            Artifact(spec.model, False, spec.precision, int4),
             self._settings,
-            on_progress=tell,
+            on_progress=report,
             cancel=run._cancelled,
         )
         check_memory(spec.label, ready, self._settings, at_once=_LOADED_AT_ONCE)
         named = ModelSpec(key, spec.precision, spec.device, spec.runtime)
-        search = Tuning(ready.folder, named, tell, run._cancelled, limit, trials=run.trials)
+        search = TuningSearch(ready.folder, named, report, run._cancelled, limit, trials=run.trials)
         return search.run()

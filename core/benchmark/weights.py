@@ -1,4 +1,5 @@
-"""How many bytes a model reads for one token: what bounds its decode rate by memory bandwidth."""
+"""Computes the bytes that a model reads for one token, which bound its decode rate by memory
+bandwidth."""
 
 from __future__ import annotations
 
@@ -14,13 +15,13 @@ from core.store.weights import IR_XML
 
 
 def weight_bytes(folder: Path) -> int:
-    """Bytes of the constants that feed matrix multiplications in the IR in ``folder``.
+    """Return the bytes of the constants that are operands of matrix multiplications in an IR.
 
-    Compressed weights count as they are stored, with their scales and zero points. The embedding
-    table counts only where it is also the output layer's: of a mere look-up table one row is read.
+    Compressed weights count as stored, with their scales and zero points. The embedding table
+    counts only if it is also the output layer: a look-up reads a single row.
 
     Raises:
-        CorruptModelError: the IR cannot be read.
+        CorruptModelError: the IR is not readable.
     """
     try:
         root = ElementTree.parse(folder / IR_XML).getroot()
@@ -28,18 +29,18 @@ def weight_bytes(folder: Path) -> int:
         return sum(graph.sizes[constant] for constant in graph.multiplied())
     except (OSError, ElementTree.ParseError, KeyError, ValueError, AttributeError) as error:
         raise CorruptModelError(
-            f"{IR_XML} in {folder} is not a readable OpenVINO model ({error}); convert or copy the "
+            f"{IR_XML} in {folder} is not a readable OpenVINO model ({error}). Convert or copy the "
             "model again."
         ) from error
 
 
 def checkpoint_weight_bytes(config: Mapping[str, Any], precision: str | None) -> int | None:
-    """The same of a PyTorch checkpoint that was loaded in this precision, from its configuration.
+    """Return the same for a PyTorch checkpoint loaded in this precision, from its configuration.
 
-    Norms and biases, less than a thousandth, are in it.
+    Norms and biases, less than a thousandth, are included.
 
     Returns:
-        None where the architecture's arithmetic or the precision is not known.
+        None if the architecture's parameter count or the precision is unknown.
     """
     size = ELEMENT_BYTES.get(precision or "")
     try:
@@ -56,7 +57,8 @@ def checkpoint_weight_bytes(config: Mapping[str, Any], precision: str | None) ->
 def bytes_per_token(
     weights: int | None, kv_per_position: int | None, prompt_tokens: int, new_tokens: int
 ) -> int | None:
-    """Bytes read for one token of an answer: all weights, and the KV cache at half its length."""
+    """Return the bytes read per token of an answer: all weights, and the KV cache at half its
+    length."""
     if weights is None:
         return None
     return weights + (kv_per_position or 0) * (prompt_tokens + new_tokens // 2)
@@ -66,7 +68,7 @@ class _Graph:
     """Layers of an IR, their inputs, and the sizes of its constants."""
 
     def __init__(self, root: ElementTree.Element) -> None:
-        # Not iter(): bodies of loops have layers, and ids, of their own.
+        # Not iter(): the bodies of loops have their own layers and ids.
         layers = root.find("layers").findall("layer")
         self._kinds = {layer.attrib["id"]: layer.attrib["type"] for layer in layers}
         self.sizes = {
@@ -80,16 +82,17 @@ class _Graph:
         self._constants: dict[str, frozenset[str] | None] = {}
 
     def multiplied(self) -> frozenset[str]:
-        """Ids of the constants of which a matrix multiplication's input is made, and no more."""
+        """Return the ids of the constants from which alone an input of a matrix multiplication is
+        computed."""
         found: set[str] = set()
         for layer, kind in self._kinds.items():
             if kind == "MatMul":
                 for source in self._inputs.get(layer, []):
-                    found |= self._made_of(source) or frozenset()
+                    found |= self._constants_of(source) or frozenset()
         return frozenset(found)
 
-    def _made_of(self, layer: str) -> frozenset[str] | None:
-        """Constants of which ``layer`` is made; None where anything else takes part."""
+    def _constants_of(self, layer: str) -> frozenset[str] | None:
+        """Return the constants from which ``layer`` is computed; None if it has other inputs."""
         todo = [layer]
         while todo:
             here = todo[-1]

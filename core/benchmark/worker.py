@@ -1,12 +1,13 @@
-"""The child process that measures one configuration: ``python -m core.benchmark.worker``.
+"""Child process that measures one configuration: ``python -m core.benchmark.worker``.
 
-It does nothing else, so that its memory and its processor time are the configuration's own. The
-request is the first line of standard input, a JSON object, for the reference's answers may be
-longer than a command line (32 767 characters on Windows): ``kind`` ("measure" or "quality"),
-``folder``, ``spec`` (see :mod:`core.runtimes.serialization`), ``memory_limit_bytes`` or null, and
-what :func:`core.benchmark.measure.measure` or :func:`core.benchmark.scoring.score` takes. It holds
-no secret. What comes back are JSON lines, ``progress`` and the events of those functions, then one
-``done`` or ``error``; see :mod:`core.workers.child` for the rest of the protocol.
+It does nothing else, so that its memory and processor time are those of the configuration. The
+request is the first line of standard input, because the reference's answers may be longer than a
+command line (32 767 characters on Windows). It is a JSON object with ``kind`` ("measure" or
+"quality"), ``folder``, ``spec`` (see :mod:`core.runtimes.serialization`), ``memory_limit_bytes`` or
+null, and the arguments of :func:`core.benchmark.measure.measure` or
+:func:`core.benchmark.scoring.score`. It contains no secrets. The output is JSON lines: ``progress``
+and the events of those functions, then one ``done`` or ``error``; see :mod:`core.workers.child` for
+the rest of the protocol.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.core_latency import CoreDistance
+from core.benchmark.core_latency import CoreLatency
 from core.benchmark.measure import measure
 from core.errors import GenerationError, NotEnoughMemoryError, PaddockError
 from core.runtimes.base import Runtime
@@ -38,12 +39,12 @@ RUNTIMES: dict[RuntimeName, type[Runtime]] = {
 }
 
 RESERVED_BYTES = 512 * 2**20
-"""Address space that libraries reserve and never touch, thread stacks above all. The system's
-limit counts it, people do not, so it comes on top of the limit that was asked for."""
+"""Address space that libraries reserve and never use, mostly thread stacks. The operating system's
+limit includes it and users do not expect it to, so it is added to the requested limit."""
 
 
 def main() -> int:
-    """Carry out the request on standard input and return the exit code."""
+    """Process the request on standard input and return the exit code."""
     channel = open_channel()
     request = json.loads(sys.stdin.buffer.readline())
     exit_with_parent()
@@ -55,10 +56,10 @@ def main() -> int:
     try:
         _work(request, channel)
     except (PaddockError, MemoryError) as error:
-        return _tell(channel, _for_want_of_memory(error) or error)
-    except Exception as error:  # whatever a library raises, the sweep goes on
+        return _report(channel, _as_memory_error(error) or error)
+    except Exception as error:  # libraries raise anything; the run must go on
         log.exception("The worker failed unexpectedly")
-        return _tell(channel, _for_want_of_memory(error) or _unexpected(error))
+        return _report(channel, _as_memory_error(error) or _unexpected(error))
     channel.say(event="done")
     return 0
 
@@ -69,11 +70,11 @@ def _work(request: dict[str, Any], channel: Channel) -> None:
     if request["kind"] == "quality":
         from core.benchmark.scoring import score
 
-        if spec.runtime is RuntimeName.GENAI:  # it hands out no logits; what weights and hints
-            runtime = OptimumRuntime()  # cost is the same
+        if spec.runtime is RuntimeName.GENAI:  # GenAI returns no logits; the effect of weights
+            runtime = OptimumRuntime()  # and hints on quality is the same in Optimum
         score(runtime, folder, spec, forced=request["forced"], channel=channel)
         return
-    with CoreDistance() as distance:
+    with CoreLatency() as latency:
         measure(
             runtime,
             folder,
@@ -81,13 +82,14 @@ def _work(request: dict[str, Any], channel: Channel) -> None:
             prompts=[(length, count) for length, count in request["prompts"]],
             new_tokens=request["new_tokens"],
             channel=channel,
-            core_distance=distance.nanoseconds,
+            core_latency=latency.nanoseconds,
             nearest_ns=request["nearest_ns"],
         )
 
 
 def _limit_memory(size: int) -> None:
-    """Refuse this process more private memory; the parent watches where the system cannot."""
+    """Limit this process's private memory; where the system cannot, the parent process watches
+    it."""
     try:
         import resource
     except ImportError:  # Windows
@@ -98,18 +100,18 @@ def _limit_memory(size: int) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_DATA, (size, hardest))
     except (OSError, ValueError) as error:
-        log.warning("the system sets no memory limit (%s)", error)
+        log.warning("Could not set a memory limit: %s", error)
 
 
-def _for_want_of_memory(error: BaseException) -> NotEnoughMemoryError | None:
-    """The error as one about memory, where that is what lies at its bottom."""
+def _as_memory_error(error: BaseException) -> NotEnoughMemoryError | None:
+    """Return a NotEnoughMemoryError if that is the root cause of the error, otherwise None."""
     cause: BaseException | None = error
     while cause is not None:
         text = str(cause).lower()
         if isinstance(cause, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY_SIGNS):
             return NotEnoughMemoryError(
-                "The memory ran out while it was measured; close other programs, or choose a "
-                "lower precision or a smaller model."
+                "Out of memory during the measurement. Close other programs, or choose a lower "
+                "precision or a smaller model."
             )
         cause = cause.__cause__
     return None
@@ -117,10 +119,10 @@ def _for_want_of_memory(error: BaseException) -> NotEnoughMemoryError | None:
 
 def _unexpected(error: Exception) -> GenerationError:
     detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    return GenerationError(f"Something failed while it was measured ({detail}); try again.")
+    return GenerationError(f"The measurement failed unexpectedly ({detail}). Try again.")
 
 
-def _tell(channel: Channel, error: BaseException) -> int:
+def _report(channel: Channel, error: BaseException) -> int:
     channel.say(event="error", type=type(error).__name__, message=str(error))
     return error.exit_code if isinstance(error, PaddockError) else 1
 

@@ -1,4 +1,4 @@
-"""Starts the worker, hears it out, watches its memory, and says in a sentence how it ended."""
+"""Starts the worker, processes its events, watches its memory, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from core.workers.process import ChildEnded, ChildProcess
 WORKER = "core.benchmark.worker"
 
 OnProgress = Callable[[str, float | None], None]
-"""Told what is happening, as a sentence, and how much of it is done (0 to 1, None: unknown)."""
+"""Receives a sentence about the current step, and the finished share (0 to 1, or None if
+unknown)."""
 
 SILENCE_S = 900.0
-"""How long the worker may say nothing. Loading and warming up are the longest steps without a
-word: minutes for twelve billion parameters on a slow disk."""
+"""Timeout for a worker that sends nothing. Loading and warm-up are the longest steps without an
+event: minutes for twelve billion parameters on a slow disk."""
 
 MEMORY_INTERVAL_S = 0.025
-"""How often the worker's memory is looked at; each look takes about 0.1 ms of one core."""
+"""Interval of reading the worker's memory; each reading takes about 0.1 ms of one core."""
 
 _POLL_S = 0.05
-"""How often is looked whether it was cancelled."""
+"""Interval of checks for cancellation."""
 
 _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "PADDOCK_DATABASE_URL")
-"""Variables that a process which only measures has no use for."""
+"""Environment variables that a measuring process does not need."""
 
 _KILLED = 9
-"""SIGKILL, by which Linux ends processes when memory runs out, and people those they are tired of.
-"""
+"""SIGKILL, which Linux sends when memory runs out, and which users send, too."""
 
 
 class MemoryWatch:
-    """Samples another process's memory from a thread of its own, as a context manager.
+    """Context manager that samples another process's memory in its own thread.
 
-    Peaks are kept by phase: see :meth:`enter`. They are of that process alone; those it starts are
-    not in them, and the worker starts none.
+    Peaks are kept by phase: see :meth:`enter`. They are those of that process without its children;
+    the worker starts none.
     """
 
     def __init__(self, pid: int, limit_bytes: int | None = None) -> None:
         self.over_limit = threading.Event()
-        """Set when the private memory has passed the limit."""
+        """Set when the private memory exceeds the limit."""
         self._pid = pid
         self._limit = limit_bytes
         self._phase: int | None = None
@@ -74,24 +74,24 @@ class MemoryWatch:
         self._thread.join()
 
     def enter(self, phase: int | None) -> None:
-        """From now on the samples belong to this phase; None is loading."""
+        """Start a phase, to which samples belong from now on; None is loading."""
         self._phase = phase
 
     def add(self, memory: ProcessMemory) -> None:
-        """Take a reading that somebody else made into the present phase."""
+        """Add a reading from elsewhere to the current phase."""
         with self._lock:
             before = self._peaks.get(self._phase, ProcessMemory(0, 0, 0))
             self._peaks[self._phase] = _highest(before, memory)
 
     def peak(self, phase: int) -> ProcessMemory:
-        """Highest of each kind while loading and in this phase, not in the other ones."""
+        """Return the maximum of each kind during loading and this phase, without other phases."""
         nothing = ProcessMemory(0, 0, 0)
         with self._lock:
             return _highest(self._peaks.get(None, nothing), self._peaks.get(phase, nothing))
 
     def _run(self) -> None:
         while not self._ended.wait(MEMORY_INTERVAL_S):
-            with suppress(psutil.Error):  # it has just ended
+            with suppress(psutil.Error):  # the process has just ended
                 now = process_memory(self._pid)
                 self.add(now)
                 if self._limit is not None and now.private_bytes > self._limit:
@@ -108,12 +108,12 @@ def run_worker(
     memory_limit_bytes: int | None,
     silence_s: float = SILENCE_S,
 ) -> None:
-    """Run the worker on one request to its end. Blocks.
+    """Run the worker on one request until it ends. Blocks.
 
     Args:
         request: see :mod:`core.benchmark.worker`; the limit is added.
-        on_event: receives all but ``progress``, ``error`` and ``done``.
-        label: names in sentences what is measured.
+        on_event: receives all events except ``progress``, ``error`` and ``done``.
+        label: name of the configuration in error texts.
 
     Raises:
         StoppedError, NotEnoughMemoryError, PaddockError: see
@@ -150,23 +150,22 @@ def _follow(
     cancel: threading.Event,
     silence_s: float,
 ) -> None:
-    spoke_at = time.monotonic()
+    heard_at = time.monotonic()
     while True:
         if cancel.is_set():
-            raise StoppedError(f"Stopped while {label} was measured.")
+            raise StoppedError(f"Stopped while measuring {label}.")
         if watch.over_limit.is_set():
             raise _OverLimit
         event = child.next_event(_POLL_S)
         now = time.monotonic()
         if event is None:
-            if now - spoke_at > silence_s:
+            if now - heard_at > silence_s:
                 raise GenerationError(
-                    f"The process that measured {label} said nothing for "
-                    f"{silence_s / 60:.0f} minutes and was ended; measure it again, with fewer "
-                    "tokens if it is merely slow."
+                    f"The process that measured {label} did not respond for {silence_s / 60:.0f} "
+                    "minutes and was ended. Measure it again, with fewer tokens if it is only slow."
                 )
             continue
-        spoke_at = now
+        heard_at = now
         match event.get("event"):
             case "progress":
                 on_progress(event["message"], event["fraction"])
@@ -180,12 +179,12 @@ def _follow(
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    # Everything it needs lies in the folder it is given.
+    # Everything it needs is in the given folder.
     return kept | {"HF_HUB_OFFLINE": "1"}
 
 
 def _sudden_end(child: ChildProcess, label: str, limit: int | None) -> PaddockError:
-    """What to say of a worker that ended without a last word."""
+    """Return the error for a worker that ended without an event."""
     how = child.exit_reason()
     code = child.exit_code or 0
     starved = any(sign in line.lower() for line in child.log for sign in OUT_OF_MEMORY_SIGNS)
@@ -193,23 +192,23 @@ def _sudden_end(child: ChildProcess, label: str, limit: int | None) -> PaddockEr
         return _over_limit(label, limit)
     if starved:
         return NotEnoughMemoryError(
-            f"The memory ran out while {label} was measured; close other programs, or choose a "
-            "lower precision or a smaller model."
+            f"Out of memory while measuring {label}. Close other programs, or choose a lower "
+            "precision or a smaller model."
         )
     if code == -_KILLED:
         return GenerationError(
-            f"The process that measured {label} was killed by signal 9, perhaps for want of "
-            "memory; close other programs, or choose a lower precision or a smaller model."
+            f"The process that measured {label} was killed by signal 9, possibly because memory "
+            "ran out. Close other programs, or choose a lower precision or a smaller model."
         )
     return GenerationError(
-        f"The process that measured {label} ended unexpectedly ({how}); measure it again."
+        f"The process that measured {label} ended unexpectedly ({how}). Measure it again."
     )
 
 
 def _over_limit(label: str, limit: int | None) -> NotEnoughMemoryError:
     return NotEnoughMemoryError(
-        f"{label} needs more than the {bytes_text(limit or 0)} of memory that one measurement was "
-        "allowed; raise the limit, or choose a lower precision or a smaller model."
+        f"{label} needs more memory than the limit of {bytes_text(limit or 0)} for one "
+        "measurement. Raise the limit, or choose a lower precision or a smaller model."
     )
 
 

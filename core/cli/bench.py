@@ -162,11 +162,11 @@ def _measure(options: argparse.Namespace, engine: Engine) -> int:
 
 
 def _measure_on_cluster(options: argparse.Namespace, engine: Engine) -> int:
-    from core.cluster.benchmark import Fleet
+    from core.cluster.benchmark import ClusterBenchmark
     from core.cluster.connection import connected
 
     with connected(options.ray) as ray:
-        fleet = Fleet(ray, engine.measurements, options.ray_resource)
+        fleet = ClusterBenchmark(ray, engine.measurements, options.ray_resource)
         if options.resume:
             sweep = fleet.resume(options.resume, options.memory_limit)
         else:

@@ -44,8 +44,8 @@ def serve(options: argparse.Namespace, settings: Settings) -> int:
             served.stop(options.stop)
             return _tell(served)
         address = served.listen(options.host, options.port)
-        served.open_door(keys, address)
-        _put_up(options, served, settings)
+        served.deploy_gateway(keys, address)
+        _deploy(options, served, settings)
         code = _tell(served, f"{address}/v1")
         if options.ray == LOCAL:
             _until_stopped()
@@ -89,7 +89,7 @@ def _keys(file: Path | None) -> tuple[str, ...]:
     return keys
 
 
-def _put_up(options: argparse.Namespace, served: ServedModels, settings: Settings) -> None:
+def _deploy(options: argparse.Namespace, served: ServedModels, settings: Settings) -> None:
     from core.cluster.deployment import Serving
     from core.runtimes.spec import ModelSpec
     from core.store import ModelStore
@@ -104,11 +104,11 @@ def _put_up(options: argparse.Namespace, served: ServedModels, settings: Setting
             file=sys.stderr,
             flush=True,
         )
-        served.put_up(
+        served.deploy(
             Serving(
                 spec=spec,
-                least=least,
-                most=most,
+                min_replicas=least,
+                max_replicas=most,
                 grow_after_s=options.grow_after,
                 shrink_after_s=options.shrink_after,
                 at_once=options.at_once,

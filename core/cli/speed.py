@@ -25,7 +25,7 @@ def speed_suite(options: argparse.Namespace, settings: Settings) -> int:
         ModelBusyError: a benchmark runs.
         StoppedError: Ctrl-C; what was measured is printed first.
     """
-    from core.benchmark.lock import Turn
+    from core.benchmark.lock import BenchmarkLock
     from core.benchmark.speed.rows import last_line, table
     from core.benchmark.speed.suite import FULL, PARTS, QUICK, Suite
 
@@ -37,7 +37,7 @@ def speed_suite(options: argparse.Namespace, settings: Settings) -> int:
             )
     suite = Suite(settings, QUICK if options.quick else FULL, _tell, threading.Event())
     rows: list[Row] = []
-    with Turn(settings).taken():
+    with BenchmarkLock(settings).held():
         try:
             for row in suite.run(parts):
                 rows.append(row)

@@ -277,7 +277,7 @@ def _result_text(stored: StoredModel) -> str:
 
 def _delete_random_weights(options: argparse.Namespace, settings: Settings) -> int:
     """Remove random weights, and INT4 that was made for an NPU, after asking."""
-    from core.benchmark.npu_weights import delete_npu_weights
+    from core.benchmark.artifacts import delete_npu_weights
     from core.benchmark.random_models import delete_random_weights, random_weights_bytes
     from core.store.for_device import npu_weights_bytes
 

@@ -1,4 +1,4 @@
-"""More than one machine, by Ray: benchmarks on all nodes of a cluster, and models served by them.
+"""Ray clusters: benchmarks on all nodes, and models served by them.
 
-Nothing of Ray is imported before somebody asks for a cluster; see :mod:`core.cluster.connection`.
+Ray is imported only when a cluster is used; see :mod:`core.cluster.connection`.
 """

@@ -1,8 +1,8 @@
-"""What runs on a node of the cluster while it is measured; Ray starts it there.
+"""Code that Ray runs on a node to measure it.
 
-The sweep of a node is a sweep as on one machine, in the node's own home folder and with its
-benchmark's turn: two nodes that share a machine and a home wait for each other. Rows go to the
-asking process, which looks here a few times a second.
+A node's benchmark is that of a single machine, in the node's own home folder and under its
+benchmark lock: two nodes that share a machine and a home folder wait for each other. Rows are
+returned to the driver, which polls a few times per second.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from core.benchmark.dependencies import Tools
 from core.benchmark.estimate import estimate
-from core.benchmark.lock import Turn
+from core.benchmark.lock import BenchmarkLock
 from core.benchmark.plan import Plan
-from core.benchmark.progress import Agenda
-from core.benchmark.row_writer import Ledger
-from core.benchmark.runner import Work, this_host
-from core.benchmark.service import Sweep, SweepProgress, continued, fresh_rows
+from core.benchmark.progress import ProgressTracker
+from core.benchmark.row_writer import RowWriter
+from core.benchmark.runner import Dependencies, Work, this_host
+from core.benchmark.service import Sweep, SweepProgress, new_rows, resumed_row
 from core.cluster.connection import node_home
 from core.db.measurement_values import Measurement, SweepState
 from core.errors import (
@@ -33,51 +32,51 @@ from core.inference.contention import MONITOR
 from core.settings import Settings, load_settings
 from core.store import ModelStore, Source
 
-_TURN_EVERY_S = 1.0
-"""How often a node that waits for its turn asks for it."""
+_LOCK_RETRY_S = 1.0
+"""Interval at which a waiting node retries to acquire the benchmark lock."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
+class NodePlan:
     """What a node would measure of a plan."""
 
     rows: tuple[Measurement, ...]
-    """Waiting, under the node's name; none of devices that it does not have."""
+    """Waiting rows with the node's name, without those of devices that the node does not have."""
     absent: Mapping[str, str]
-    """By model that it does not know: the sentence that says why, and its rows will end with."""
+    """Error by model that the node does not have; the model's rows will fail with it."""
     versions: Mapping[str, str]
     seconds: float
-    """Roughly, for all its rows."""
+    """Estimate for all its rows."""
     disk_bytes: int
     download_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """How a node stands."""
+class NodeStatus:
+    """Progress of a node."""
 
     number: int
-    """Of the latest change of a row; given with the next look."""
+    """Number of the latest change; passed to the next call."""
     rows: tuple[Measurement, ...]
-    """Changed since the number that was given."""
+    """Rows that have changed since the number that was passed."""
     progress: SweepProgress
     """Without rows."""
     ended: bool
 
 
 def node_settings() -> Settings:
-    """The settings of this node."""
+    """Return the settings of this node."""
     settings = load_settings()
     if "PADDOCK_HOME" not in os.environ:
         settings = settings.model_copy(update={"home": node_home()})
     return settings
 
 
-def draft(plan: Plan, sweep_id: str, name: str) -> Draft:
-    """What this node measures of the plan.
+def node_plan(plan: Plan, sweep_id: str, name: str) -> NodePlan:
+    """Return what this node measures of the plan.
 
     Args:
-        plan: a validated one.
+        plan: validated.
         sweep_id: 32 hexadecimal digits.
         name: of the node in its rows.
     """
@@ -93,10 +92,10 @@ def draft(plan: Plan, sweep_id: str, name: str) -> Draft:
     here = tuple(device for device in plan.devices if _is_here(device))
     host = replace(this_host(None), name=name)
     rows = [
-        row for row in fresh_rows(plan, sources, sweep_id, host) if row.configuration.device in here
+        row for row in new_rows(plan, sources, sweep_id, host) if row.configuration.device in here
     ]
     needs = estimate(replace(plan, devices=here), settings) if rows else None
-    return Draft(
+    return NodePlan(
         rows=tuple(rows),
         absent=absent,
         versions=library_versions(),
@@ -106,84 +105,84 @@ def draft(plan: Plan, sweep_id: str, name: str) -> Draft:
     )
 
 
-def taken_up(rows: Iterable[Measurement], name: str) -> tuple[Measurement, ...]:
-    """Rows as this node goes on with them; see :func:`core.benchmark.service.continued`."""
+def resumed_rows(rows: Iterable[Measurement], name: str) -> tuple[Measurement, ...]:
+    """Return rows as this node resumes them; see :func:`core.benchmark.service.resumed_row`."""
     host = replace(this_host(None), name=name)
-    return tuple(continued(_renamed(row, name), host) for row in rows)
+    return tuple(resumed_row(_renamed(row, name), host) for row in rows)
 
 
 class BenchNode:
-    """The sweep of one node; Ray makes an actor of it."""
+    """Benchmark run of one node, a Ray actor."""
 
     def __init__(self, plan: Plan, rows: Iterable[Measurement]) -> None:
         """
         Args:
-            plan: the whole one.
-            rows: what this node measures of it.
+            plan: the whole plan.
+            rows: those this node measures.
         """
-        # Ray sets it to the processors that it gave; what is measured decides for itself.
+        # Ray sets it to the allocated processors; the benchmark must use its own default.
         os.environ.pop("OMP_NUM_THREADS", None)
         settings = node_settings()
         self._outbox = _Outbox()
-        ledger = Ledger(rows, lambda: self._outbox)
-        turn = Turn(settings)
+        writer = RowWriter(rows, lambda: self._outbox)
+        lock = BenchmarkLock(settings)
 
-        def work(cancel: threading.Event, say: Callable[[str], None]) -> _WorkInTurn:
-            real = Work(plan, ledger, settings, MONITOR, Tools(), cancel, say)
-            return _WorkInTurn(real, turn, cancel, say)
+        def work(cancel: threading.Event, say: Callable[[str], None]) -> _LockedWork:
+            real = Work(plan, writer, settings, MONITOR, Dependencies(), cancel, say)
+            return _LockedWork(real, lock, cancel, say)
 
-        self._sweep = Sweep("node", plan, ledger, work, turn.give_back).start()
+        self._sweep = Sweep("node", plan, writer, work, lock.release).start()
 
-    def look(self, seen: int) -> Look:
-        """How it stands, with the rows that changed since that number."""
-        ended = not self._sweep.running  # asked first: what is written until then is in the rows
+    def status(self, seen: int) -> NodeStatus:
+        """Return the progress, and the rows that changed since that number."""
+        ended = not self._sweep.running  # read first, so that the last rows are not missed
         number, rows = self._outbox.since(seen)
         progress = replace(self._sweep.progress(), rows=())
-        return Look(number=number, rows=rows, progress=progress, ended=ended)
+        return NodeStatus(number=number, rows=rows, progress=progress, ended=ended)
 
     def cancel(self) -> None:
-        """Ask it to end; the next looks tell when it has."""
+        """Request cancellation; :meth:`status` shows when the run has ended."""
         self._sweep.cancel()
 
 
-class _WorkInTurn:
-    """A node's work, which waits for the turn first."""
+class _LockedWork:
+    """Work of a node, which first waits for the benchmark lock."""
 
     def __init__(
         self,
         work: Work,
-        turn: Turn,
+        lock: BenchmarkLock,
         cancel: threading.Event,
         say: Callable[[str], None],
     ) -> None:
         self.problems = work.problems
         self._work = work
-        self._turn = turn
+        self._benchmark_lock = lock
         self._cancel = cancel
         self._say = say
 
     @property
-    def agenda(self) -> Agenda:
+    def progress(self) -> ProgressTracker:
         """See :class:`core.benchmark.service.Workload`."""
-        return self._work.agenda
+        return self._work.progress
 
     def carry_out(self) -> None:
         """See :class:`core.benchmark.service.Workload`."""
-        self._wait_for_the_turn()
+        self._acquire_lock()
         self._work.carry_out()
 
-    def _wait_for_the_turn(self) -> None:
+    def _acquire_lock(self) -> None:
         while True:
             try:
-                return self._turn.take()
+                return self._benchmark_lock.acquire()
             except ModelBusyError:
                 self._say("Waiting for another benchmark on this machine.")
-            if self._cancel.wait(_TURN_EVERY_S):
-                raise StoppedError("Stopped while it waited for another benchmark.")
+            if self._cancel.wait(_LOCK_RETRY_S):
+                raise StoppedError("Stopped while waiting for another benchmark.")
 
 
 class _Outbox:
-    """The rows of a node, as written last; a :class:`core.benchmark.row_writer.RowStore`."""
+    """Latest version of each of the node's rows; a :class:`core.benchmark.row_writer.RowStore`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -191,16 +190,16 @@ class _Outbox:
         self._rows: dict[str, tuple[int, Measurement]] = {}
 
     def save(self, measurement: Measurement) -> None:
-        """Keep it until the next look, and after."""
+        """Store a row."""
         with self._lock:
             self._number += 1
             self._rows[measurement.id] = self._number, measurement
 
     def end_sweep(self, sweep_id: str, state: SweepState) -> None:
-        """The asking process writes the end."""
+        """Do nothing: the driver writes the end."""
 
     def since(self, seen: int) -> tuple[int, tuple[Measurement, ...]]:
-        """The latest number, and the rows that were saved after that one."""
+        """Return the latest number, and the rows saved after the given one."""
         with self._lock:
             rows = [row for number, row in self._rows.values() if number > seen]
             return self._number, tuple(rows)
@@ -215,6 +214,6 @@ def _is_here(device: str) -> bool:
         require_device(device)
     except UnknownDeviceError:
         return False
-    except (ImportError, RuntimeError):  # the process that measures it will tell
+    except (ImportError, RuntimeError):  # the measuring process reports it
         return True
     return True

@@ -1,8 +1,8 @@
-"""The way into a Ray cluster: Ray where it is installed, the connection, and the nodes there are.
+"""Connects to a Ray cluster and lists its nodes, if Ray is installed.
 
-Paddock's code comes to the nodes with the command (Ray's ``py_modules``): a node needs the same
-Python and ``requirements-cluster.txt``, and no checkout. Ray itself refuses to connect where its
-own or Python's version is another one.
+Paddock's code is sent to the nodes with the command (Ray's ``py_modules``): a node needs the same
+Python version and ``requirements-cluster.txt``, but no checkout. Ray refuses to connect if its own
+or Python's version differs.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from core.errors import BadRequestError, ClusterError
 from core.settings import CHECKOUT
 
 LOCAL = "local"
-"""The address of a cluster that is started for the command and ends with it."""
+"""Address of a cluster that is started for the command and ends with it."""
 
 NAMESPACE = "paddock"
 
 OBJECT_STORE_BYTES = 128 * 2**20
-"""Of a local cluster: requests and rows are kilobytes, and Ray's default is a third of memory."""
+"""Of a local cluster: requests and rows are kilobytes, while Ray's default is a third of the
+memory."""
 
 _NOT_SHIPPED = ["**/__pycache__", "**/.*", "core/demo/training"]
-"""Of the folder ``core``, what nodes have no use for."""
+"""Files in ``core`` that nodes do not need."""
 
 
 ID_DIGITS = 8
-"""Of a node's id, as many as tell the nodes of one machine apart."""
+"""Digits of a node's id that distinguish the nodes of one machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,53 +42,54 @@ class Node:
     """One node of a cluster."""
 
     id: str
-    """Ray's, 56 hexadecimal digits; another one after a restart."""
+    """Ray's id, 56 hexadecimal digits; changes with a restart."""
     host: str
     """Name of the machine."""
     name: str
-    """Of the machine; then a stroke and the node's own name where it was given one (``ray start
-    --node-name``), or the first digits of its id where several are on one machine."""
+    """Name of the machine, followed by a slash and the node's own name if it has one (``ray start
+    --node-name``), or the first digits of its id if the machine has several nodes."""
     cpus: float
-    """Processors that Ray may give away on it."""
+    """Processors that Ray can allocate on it."""
     resources: Mapping[str, float] = field(compare=False)
     labels: Mapping[str, str] = field(compare=False)
 
 
 def ray_module() -> ModuleType:
-    """Ray, imported on first use.
+    """Import Ray on first use.
 
     Raises:
-        BadRequestError: it is not installed.
+        BadRequestError: Ray is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     try:
         import ray
     except ImportError as error:
         raise BadRequestError(
-            "Ray is not installed; install it with `pip install -r requirements-cluster.txt`."
+            "Ray is not installed. Install it with `pip install -r requirements-cluster.txt`."
         ) from error
     return ray
 
 
 @contextmanager
 def connected(address: str) -> Iterator[ModuleType]:
-    """Ray, connected to a cluster for the length of the ``with`` block.
+    """Connect to a cluster for the duration of the ``with`` block, and yield Ray.
 
     Args:
-        address: ``local``, ``auto`` (the one that this machine is a node of), or host:port.
+        address: ``local``, ``auto`` (the cluster this machine is a node of), or host:port.
 
     Raises:
-        BadRequestError: Ray is not installed, or that is no address.
+        BadRequestError: Ray is not installed, or the address is invalid.
         ClusterError: there is no such cluster, or it cannot be joined.
     """
     ray = ray_module()
     if address.startswith("ray://"):
         raise BadRequestError(
-            "Paddock joins a cluster as one of its machines: run `ray start --address=HOST:6379` "
-            "here, and give that HOST:6379 or auto instead of a ray:// address."
+            "ray:// addresses are not supported, because Paddock joins a cluster as one of its "
+            "machines. Run `ray start --address=HOST:6379` here, and enter that HOST:6379 or auto "
+            "as the address."
         )
     if ray.is_initialized():
-        raise ClusterError("This process is in a cluster already; leave that first.")
+        raise ClusterError("This process is already connected to a cluster. Disconnect it first.")
     _join(ray, address)
     try:
         yield ray
@@ -112,23 +114,23 @@ def _join(ray: ModuleType, address: str) -> None:
         )
     except (ConnectionError, TimeoutError) as error:
         raise ClusterError(
-            f"There is no Ray cluster at {address}; start one with `ray start --head`, join it "
-            "from this machine with `ray start --address=HOST:6379`, and give its address."
+            f"There is no Ray cluster at {address}. Start one with `ray start --head`, join it "
+            "from this machine with `ray start --address=HOST:6379`, and enter its address."
         ) from error
     except (RuntimeError, ValueError, OSError) as error:
         raise ClusterError(
-            f"The Ray cluster at {address} cannot be joined ({_first_line(error)})."
+            f"Could not join the Ray cluster at {address} ({_first_line(error)})."
         ) from error
 
 
 def nodes_of(ray: ModuleType, chosen_by: str | None = None) -> list[Node]:
-    """The nodes that are alive, by name.
+    """Return the nodes that are alive, by name.
 
     Args:
-        chosen_by: only those that have this resource, or this label as KEY=VALUE; None for all.
+        chosen_by: only those with this resource, or with this label as KEY=VALUE; None for all.
 
     Raises:
-        ClusterError: there is none of them.
+        ClusterError: there is none.
     """
     alive = [each for each in ray.nodes() if each["Alive"]]
     several = Counter(each["NodeManagerHostname"] for each in alive)
@@ -138,37 +140,38 @@ def nodes_of(ray: ModuleType, chosen_by: str | None = None) -> list[Node]:
         raise ClusterError(
             "No node of the cluster is alive."
             if chosen_by is None
-            else f"No node of the cluster has {chosen_by}; they have {_what_there_is(nodes)}."
+            else f"No node of the cluster has {chosen_by}. The nodes have {_resources_of(nodes)}."
         )
     return sorted(chosen, key=lambda node: node.name)
 
 
 def is_alive(ray: ModuleType, node: Node) -> bool:
-    """Whether the cluster still counts on that node."""
+    """Return whether that node is alive in the cluster."""
     return any(each["NodeID"] == node.id and each["Alive"] for each in ray.nodes())
 
 
-def on(node: Node) -> Any:
-    """A scheduling strategy: on this node or nowhere."""
+def node_affinity(node: Node) -> Any:
+    """Return a scheduling strategy for this node only."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
 def code_of(ray: ModuleType) -> dict[str, Any]:
-    """The runtime environment that brings this Paddock's code to processes that outlive us."""
+    """Return the runtime environment that sends this code to processes that outlive this one."""
     own = ray.get_runtime_context().runtime_env
     return {"py_modules": list(own["py_modules"])}
 
 
 def node_home() -> Path:
-    """The home folder on a node whose environment names none: the code's own folder is Ray's."""
+    """Return the home folder of a node without PADDOCK_HOME: the code's own folder belongs to
+    Ray."""
     return Path.home() / ".paddock"
 
 
 def _node(raw: Mapping[str, Any], one_of_several: bool) -> Node:
     host, own = raw["NodeManagerHostname"], raw.get("NodeName")
-    if not own or own == raw["NodeManagerAddress"]:  # Ray's own choice
+    if not own or own == raw["NodeManagerAddress"]:  # Ray's default
         own = raw["NodeID"][:ID_DIGITS] if one_of_several else ""
     return Node(
         id=raw["NodeID"],
@@ -187,8 +190,8 @@ def _has(node: Node, wanted: str) -> bool:
     return node.resources.get(wanted.strip(), 0.0) > 0
 
 
-def _what_there_is(nodes: Sequence[Node]) -> str:
-    """Resources and labels that somebody gave, and not those that Ray gives each node."""
+def _resources_of(nodes: Sequence[Node]) -> str:
+    """Return resources and labels set by users, without those that Ray gives each node."""
     names = {name for node in nodes for name in node.resources if not name.startswith("node:")} - {
         "memory",
         "object_store_memory",

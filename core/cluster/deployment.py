@@ -1,4 +1,4 @@
-"""How a model is to be served, in Paddock's words and in those of Ray Serve."""
+"""Options of a served model, for Paddock and for Ray Serve."""
 
 from __future__ import annotations
 
@@ -18,80 +18,86 @@ MOST_CPUS = 1024
 LONGEST_DELAY_S = 24 * 3600
 
 DRAIN_S = 120.0
-"""How long a replica that is to go may finish its answers."""
+"""Time for a stopping replica to finish its answers."""
 
 _HEALTH_EVERY_S = 5.0
 
 HEALTH_PATIENCE_S = 30.0
 
 _WAITING_PER_REPLICA = 4
-"""Requests that may wait at the door, in multiples of what all replicas answer at once."""
+"""Maximum of queued requests, in multiples of what all replicas answer at once."""
 
 ONE_MORE_PERCENT = 1
-"""Of the replicas, so many beside them while they are replaced; Ray Serve rounds it up to one."""
+"""Share of additional replicas during an update; Ray Serve rounds it up to one."""
 
 _A_LITTLE = 0.001
-"""Of a resource that only says where a replica may run."""
+"""Amount of a resource that only determines where a replica may run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
-    """How a model is to be served."""
+    """Options of a served model."""
 
     spec: ModelSpec
-    least: int = 1
-    """Replicas."""
-    most: int = 1
-    """Replicas; where it is more than ``least`` their number follows the requests under way."""
+    min_replicas: int = 1
+    max_replicas: int = 1
+    """If higher than ``min_replicas``, the number of replicas follows the running requests."""
     grow_after_s: float = 30.0
-    """Seconds for which too much must have been asked before there are more of them."""
+    """Seconds of high load before replicas are added."""
     shrink_after_s: float = 600.0
-    """Seconds for which little must have been asked before there are fewer."""
+    """Seconds of low load before replicas are removed."""
     at_once: int = 8
-    """Answers that a replica gives at once."""
+    """Answers that a replica generates at once."""
     cpus: float = 1.0
     """Processors that Ray reserves for a replica."""
     resource: str | None = None
-    """Of the nodes on which replicas may run; None for any."""
+    """Of the nodes on which replicas may run; None for any node."""
 
     def validated(self) -> Serving:
-        """The same, checked.
+        """Return the same options, checked.
 
         Raises:
             BadRequestError: a number is out of range.
         """
-        if not 1 <= self.least <= self.most <= MOST_REPLICAS:
+        if not 1 <= self.min_replicas <= self.max_replicas <= MOST_REPLICAS:
             raise BadRequestError(
-                f"{self.least} to {self.most} replicas cannot be: give at least 1, and at most not "
-                "fewer than at least."
+                f"{self.min_replicas} to {self.max_replicas} replicas are not possible. Choose a "
+                f"minimum from 1 to {MOST_REPLICAS}, and a maximum that is not lower."
             )
         if not 1 <= self.at_once <= MOST_AT_ONCE:
-            raise BadRequestError(f"A replica gives 1 to {MOST_AT_ONCE} answers at once.")
+            raise BadRequestError(
+                f"{self.at_once} answers at once are not possible. Choose 1 to {MOST_AT_ONCE}."
+            )
         if not 0 <= self.cpus <= MOST_CPUS:
-            raise BadRequestError(f"A replica takes 0 to {MOST_CPUS} processors.")
+            raise BadRequestError(
+                f"{self.cpus:g} processors per replica are not possible. Choose 0 to {MOST_CPUS}."
+            )
         if not all(0 <= s <= LONGEST_DELAY_S for s in (self.grow_after_s, self.shrink_after_s)):
-            raise BadRequestError(f"Replicas come and go after 0 to {LONGEST_DELAY_S} seconds.")
+            raise BadRequestError(
+                "The delay for adding or removing replicas is out of range. Choose 0 to "
+                f"{LONGEST_DELAY_S} seconds."
+            )
         return self
 
     @property
     def reserved(self) -> dict[str, float]:
-        """What Ray sets aside for a replica, by resource."""
+        """Resources that Ray reserves for a replica."""
         wanted = {"CPU": self.cpus} | ({self.resource: _A_LITTLE} if self.resource else {})
         return {name: amount for name, amount in wanted.items() if amount}
 
     def options(self, code: Mapping[str, Any], *, one_more: bool) -> dict[str, Any]:
-        """Ray Serve's options of the deployment.
+        """Return Ray Serve's options of the deployment.
 
         Args:
-            code: runtime environment that brings Paddock to the replicas.
-            one_more: a replica that is replaced goes when its successor is ready, and not before.
+            code: runtime environment with Paddock's code.
+            one_more: whether a replica is stopped only when its successor is ready.
         """
         actor: dict[str, Any] = {"num_cpus": self.cpus, "runtime_env": dict(code)}
         if self.resource:
             actor["resources"] = {self.resource: _A_LITTLE}
         return self._number() | {
             "max_ongoing_requests": self.at_once,
-            "max_queued_requests": _WAITING_PER_REPLICA * self.at_once * self.most,
+            "max_queued_requests": _WAITING_PER_REPLICA * self.at_once * self.max_replicas,
             "max_surge_percent": ONE_MORE_PERCENT if one_more else 0,
             "health_check_period_s": _HEALTH_EVERY_S,
             "health_check_timeout_s": HEALTH_PATIENCE_S,
@@ -100,12 +106,12 @@ class Serving:
         }
 
     def _number(self) -> dict[str, Any]:
-        if self.most == self.least:
-            return {"num_replicas": self.least}
+        if self.max_replicas == self.min_replicas:
+            return {"num_replicas": self.min_replicas}
         return {
             "autoscaling_config": {
-                "min_replicas": self.least,
-                "max_replicas": self.most,
+                "min_replicas": self.min_replicas,
+                "max_replicas": self.max_replicas,
                 "target_ongoing_requests": max(1.0, self.at_once / 2),
                 "upscale_delay_s": self.grow_after_s,
                 "downscale_delay_s": self.shrink_after_s,

@@ -1,11 +1,11 @@
-"""The door of a cluster's models: one ``/v1`` that knows all of them and hands requests on.
+"""Gateway to a cluster's models: one ``/v1`` for all of them, which forwards requests.
 
-What becomes of a request whose replica dies: as long as nothing of its answer was sent, it is asked
-of another replica; after that its stream ends with an error in OpenAI's form. Ray Serve itself
-repeats nothing once a replica has taken a request. A client that goes away ends its answer.
+If a replica dies, its request is sent to another replica as long as nothing of the response was
+sent; after that its stream ends with an error in OpenAI's format. Ray Serve does not repeat a
+request that a replica has accepted. Closing the connection cancels the generation.
 
-Without keys it is for programs of its own machine, and no page of another site may ask through
-somebody's browser, whatever name it goes by.
+Without API keys only programs on the same machine are served. Cross-origin requests of a browser
+are refused, whatever host name they use.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ from core.server.forms import from_this_site, opened_directly
 log = logging.getLogger(__name__)
 
 APP_PREFIX = "model-"
-"""Of the Ray Serve applications that are models; the door is one of its own."""
+"""Prefix of Ray Serve applications that are models; the gateway is another application."""
 
-DOOR_APP = "paddock-door"
+GATEWAY_APP = "paddock-door"
 
 DEPLOYMENT = "replica"
 
 _ATTEMPTS = 3
-"""Replicas that a request is asked of before its client is told."""
+"""Replicas that are tried before the client gets an error."""
 
 _AGAIN_AFTER_S = 0.5
-"""Until Ray Serve has noticed that a replica is gone."""
+"""Time for Ray Serve to notice that a replica has died."""
 
 _MODELS_FOR_S = 1.0
-"""How long the list of models is taken to be right."""
+"""Time for which the list of models is cached."""
 
-_ASKING = (f"/v1/{CHAT}", f"/v1/{COMPLETIONS}")
+_GENERATING = (f"/v1/{CHAT}", f"/v1/{COMPLETIONS}")
 
 _LISTING = f"/v1/{MODELS}"
 
@@ -66,44 +66,45 @@ _LATER = {"Retry-After": str(RETRY_AFTER_S)}
 
 
 def app_name(model: str) -> str:
-    """The Ray Serve application of a model; its names may not hold every character."""
+    """Return the Ray Serve application of a model; not all characters are allowed in its name."""
     return APP_PREFIX + quote(model, safe="")
 
 
 def model_name(app: str) -> str | None:
-    """The model of a Ray Serve application; None for one that is none."""
+    """Return the model of a Ray Serve application; None if it is not a model."""
     return unquote(app.removeprefix(APP_PREFIX)) if app.startswith(APP_PREFIX) else None
 
 
 def key_hash(key: str) -> str:
-    """What is kept of an API key. Keys are long and random, so a fast hash does."""
+    """Return the hash that is kept of an API key. Keys are long and random, so a fast hash is
+    enough."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-class Entrance:
-    """Builds the door in its replica; Ray Serve makes a deployment of it."""
+class GatewayIngress:
+    """Builds the gateway in its replica; a Ray Serve deployment."""
 
     def __init__(self, key_hashes: Collection[str]) -> None:
         """
         Args:
-            key_hashes: of the keys that open it; none where nobody needs one.
+            key_hashes: of the accepted API keys; empty if no key is required.
         """
         self._key_hashes = frozenset(key_hashes)
 
-    def __serve_build_asgi_app__(self) -> Door:
-        return Door(self._key_hashes, ServeModels())
+    def __serve_build_asgi_app__(self) -> Gateway:
+        return Gateway(self._key_hashes, ServeModels())
 
 
 class ServeModels:
-    """The models that Ray Serve runs, as the door uses them."""
+    """The models of Ray Serve."""
 
     def __init__(self) -> None:
         self._known: Mapping[str, bool] = {}
-        self._asked_at = -_MODELS_FOR_S
+        self._listed_at = -_MODELS_FOR_S
 
     async def names(self) -> Mapping[str, bool]:
-        """All of them by name, and whether each can answer."""
-        if time.monotonic() - self._asked_at >= _MODELS_FOR_S:
+        """Return all models by name, and whether each can answer."""
+        if time.monotonic() - self._listed_at >= _MODELS_FOR_S:
             from ray import serve
 
             status = await asyncio.to_thread(serve.status)
@@ -112,15 +113,15 @@ class ServeModels:
                 for name, app in status.applications.items()
                 if (model := model_name(name)) is not None
             }
-            self._asked_at = time.monotonic()
+            self._listed_at = time.monotonic()
         return self._known
 
     async def call(self, model: str, path: str, body: bytes) -> AsyncIterator[Message]:
-        """ASGI's messages of an answer by one of its replicas.
+        """Yield the ASGI messages of a response by one of its replicas.
 
         Raises:
-            LostReplica: it died, or none can be had.
-            TooManyWait: as many requests wait as may.
+            ReplicaLostError: the replica died, or there is none.
+            QueueFullError: the queue is full.
         """
         from ray import serve
         from ray.exceptions import RayActorError, RayError
@@ -135,41 +136,41 @@ class ServeModels:
             ended = True
         except BackPressureError as error:
             ended = True
-            raise TooManyWait from error
+            raise QueueFullError from error
         except (RayActorError, RayServeException) as error:
             ended = True
-            raise LostReplica(str(error)) from error
+            raise ReplicaLostError(str(error)) from error
         except RayError as error:
             ended = True
-            log.exception("a replica of %s failed", model)
-            raise LostReplica(str(error)) from error
+            log.exception("A replica of %s failed", model)
+            raise ReplicaLostError(str(error)) from error
         finally:
             if not ended:
                 stream.cancel()
 
 
-class LostReplica(Exception):
-    """A replica went away with a request; nobody sees this."""
+class ReplicaLostError(Exception):
+    """A replica died during a request; internal."""
 
 
-class TooManyWait(Exception):
-    """No replica takes another request; nobody sees this."""
+class QueueFullError(Exception):
+    """No replica accepts another request; internal."""
 
 
-class Door:
+class Gateway:
     """The ASGI application."""
 
     def __init__(self, key_hashes: frozenset[str], models: ServeModels) -> None:
         """
         Args:
-            key_hashes: of the keys that open it; none where nobody needs one.
-            models: who answers.
+            key_hashes: of the accepted API keys; empty if no key is required.
+            models: to which requests are forwarded.
         """
         self._key_hashes = key_hashes
         self._models = models
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "http":
@@ -184,26 +185,26 @@ class Door:
                 await response(scope, receive, send)
 
     async def _answer(self, request: Request, send: Send) -> Response | None:
-        """The answer; None where it was sent already."""
+        """Return the response; None if it was already sent."""
         path, method = request.url.path, request.method
         if path == "/healthz" and method == "GET":
             ready = any((await self._models.names()).values())
             return json_response({"status": "ok" if ready else "no model"}, 200 if ready else 503)
         self._check_key(request)
-        if path in _ASKING and method == "POST":
+        if path in _GENERATING and method == "POST":
             body = await read_body(request)
             model = parse_body(body).get("model")
             if not isinstance(model, str):
-                raise ApiError(400, "Name a 'model', as text.", code="invalid_type", param="model")
+                raise ApiError(400, "'model' must be a string.", code="invalid_type", param="model")
             _refuse_absent(model, await self._models.names())
-            await self._ask(model, path, body, request.receive, send)
+            await self._forward(model, path, body, request.receive, send)
             return None
         if method == "GET" and (path == _LISTING or path.startswith(f"{_LISTING}/")):
             return await self._list(path.removeprefix(_LISTING).removeprefix("/"))
         raise ApiError(
             404,
-            f"There is no {method[:20]} {path[:100]} here; there are GET {_LISTING}, "
-            f"POST {' and POST '.join(_ASKING)}.",
+            f"{method[:20]} {path[:100]} does not exist. Use GET {_LISTING}, POST "
+            f"{' and POST '.join(_GENERATING)}.",
             code="unknown_url",
         )
 
@@ -214,10 +215,12 @@ class Door:
         _refuse_absent(model, known)
         return json_response(model_object(_card(model)))
 
-    async def _ask(self, model: str, path: str, body: bytes, receive: Receive, send: Send) -> None:
-        """Hand the request on, and end it as soon as its client has gone."""
-        answering = asyncio.create_task(self._hand_on(model, path, body, send))
-        leaving = asyncio.create_task(_gone(receive))
+    async def _forward(
+        self, model: str, path: str, body: bytes, receive: Receive, send: Send
+    ) -> None:
+        """Forward the request, and cancel it as soon as the client disconnects."""
+        answering = asyncio.create_task(self._try_replicas(model, path, body, send))
+        leaving = asyncio.create_task(_disconnected(receive))
         try:
             await asyncio.wait([answering, leaving], return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
@@ -228,7 +231,7 @@ class Door:
                 with suppress(asyncio.CancelledError, ApiError):
                     await task
 
-    async def _hand_on(self, model: str, path: str, body: bytes, send: Send) -> None:
+    async def _try_replicas(self, model: str, path: str, body: bytes, send: Send) -> None:
         begun = False
         for attempt in range(_ATTEMPTS):
             messages = self._models.call(model, path, body)
@@ -236,23 +239,23 @@ class Door:
             try:
                 async for message in messages:
                     if message["type"] == "http.response.start":
-                        start = message  # held back until there is more: so long it can be repeated
+                        start = message  # kept back while it can still be repeated
                         continue
                     if start is not None:
                         await send(start)
                         start, begun = None, True
                     await send(message)
                 return
-            except TooManyWait:
+            except QueueFullError:
                 raise ApiError(
                     429,
-                    f"Too many requests wait for {model}; try again in a while.",
+                    f"Too many requests are waiting for {model}. Try again later.",
                     kind=RATE,
                     code="rate_limit_exceeded",
                     headers=_LATER,
                 ) from None
-            except LostReplica as error:
-                log.warning("a replica of %s was lost, attempt %d: %s", model, attempt + 1, error)
+            except ReplicaLostError as error:
+                log.warning("A replica of %s was lost, attempt %d: %s", model, attempt + 1, error)
                 if begun:
                     last = error_event(_lost(model))
                     await send({"type": "http.response.body", "body": last})
@@ -265,8 +268,8 @@ class Door:
     def _check_key(self, request: Request) -> None:
         """
         Raises:
-            ApiError: it needs a key, and that is none; or nobody needs one, and it does not come
-                from this machine.
+            ApiError: the API key is missing or incorrect; or none is required, and the request does
+                not come from this machine.
         """
         if not self._key_hashes:
             host = request.headers.get("host", "")
@@ -275,8 +278,8 @@ class Door:
             ):
                 raise ApiError(
                     403,
-                    "Without keys this answers programs of its own machine alone, at localhost or "
-                    "127.0.0.1, and no other site's page.",
+                    "Without API keys only programs on the same machine are served, at localhost "
+                    "or 127.0.0.1. Cross-origin requests are not allowed.",
                     kind=PERMISSION,
                     code="forbidden",
                 )
@@ -287,14 +290,15 @@ class Door:
         if kind.lower() != "bearer" or not known:
             raise ApiError(
                 401,
-                "The API key is missing or wrong; send it as Authorization: Bearer KEY.",
+                "Incorrect API key. Send it in the header `Authorization: Bearer KEY`.",
                 kind=AUTHENTICATION,
                 code="invalid_api_key",
             )
 
 
 def _can_answer(app: Any) -> bool:
-    """Whether it does, or is about to; one that was to be replaced in vain still does."""
+    """Return whether it answers now or soon; after a failed update the previous replicas still
+    do."""
     if app.status == "DEPLOY_FAILED":
         return any(each.replica_states.get("RUNNING", 0) for each in app.deployments.values())
     return app.status in ("RUNNING", "DEPLOYING", "UNHEALTHY")
@@ -311,20 +315,20 @@ def _ready(known: Mapping[str, bool]) -> list[str]:
 def _refuse_absent(model: str, known: Mapping[str, bool]) -> None:
     """
     Raises:
-        ApiError: there is no such model, or it did not come up.
+        ApiError: there is no such model, or it failed to start.
     """
     if model not in known:
         there = ", ".join(_ready(known)) or "none"
         raise ApiError(
             404,
-            f"There is no model {model[:200]!r} here; there are: {there}.",
+            f"The model {model[:200]!r} does not exist. Available models: {there}.",
             code="model_not_found",
             param="model",
         )
     if not known[model]:
         raise ApiError(
             503,
-            f"{model} did not come up; whoever serves it sees why with `serve --status`.",
+            f"{model} failed to start. `python -m core serve --status` shows why.",
             kind=SERVER,
             code="unavailable",
             headers=_LATER,
@@ -334,20 +338,21 @@ def _refuse_absent(model: str, known: Mapping[str, bool]) -> None:
 def _lost(model: str) -> ApiError:
     return ApiError(
         503,
-        f"The replica of {model} that answered was lost; another takes its place, so ask again.",
+        f"The replica of {model} that was answering was lost and is being replaced. Send the "
+        "request again.",
         kind=SERVER,
         code="replica_lost",
         headers=_LATER,
     )
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """ASGI's lifespan: nothing is to be started or ended."""
+    """Handle ASGI's lifespan; there is nothing to start or stop."""
     while True:
         kind = (await receive())["type"]
         await send({"type": f"{kind}.complete"})

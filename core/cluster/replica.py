@@ -1,8 +1,8 @@
-"""A model on a node: what Ray Serve starts as often as replicas are wanted.
+"""Replica of a model on a node, started by Ray Serve.
 
-A replica holds the model in memory for as long as it lives and gives several answers at once
-(OpenVINO GenAI's continuous batching). It runs :class:`core.api.app.Api`, as the dashboard does;
-the cluster's door hands it requests, and is given ASGI's messages.
+A replica keeps the model in memory and generates several answers at once (OpenVINO GenAI's
+continuous batching). It runs :class:`core.api.app.Api`, as the dashboard does; the gateway forwards
+requests to it and receives ASGI messages.
 """
 
 from __future__ import annotations
@@ -30,48 +30,48 @@ from core.runtimes.spec import ModelSpec, SamplingSettings
 
 
 class ModelReplica:
-    """One model, loaded; Ray Serve makes a deployment of it."""
+    """One loaded model; a Ray Serve deployment."""
 
     def __init__(self, spec: ModelSpec, name: str, at_once: int) -> None:
-        """Load the model, converting it first where the node does not have it; minutes, perhaps.
+        """Load the model; convert it first if the node does not have it, which may take minutes.
 
         Args:
             spec: of the model.
-            name: by which clients ask for it.
-            at_once: answers that it gives at once.
+            name: by which clients request it.
+            at_once: answers that it generates at once.
 
         Raises:
-            PaddockError: it cannot be loaded; Ray Serve then reports the sentence.
+            PaddockError: the model cannot be loaded; Ray Serve reports the text.
         """
         settings = node_settings().model_copy(update={"max_at_once": at_once})
         self._engine = Engine(settings)
         self._spec = spec = self._engine.named(spec)
-        self._held = ExitStack()
-        # Held, so that it is never freed: a replica without its model is none.
-        self._held.enter_context(
+        self._lease = ExitStack()
+        # Leased, so that it is never unloaded.
+        self._lease.enter_context(
             self._engine.pool.lease(spec, lambda message, fraction: None, threading.Event())
         )
-        model = _OneModel(self._engine, spec, name)
-        self._app = Api(lambda: model, _anybody)
+        model = _ReplicaModel(self._engine, spec, name)
+        self._app = Api(lambda: model, _any_caller)
 
     def check_health(self) -> None:
-        """Asked by Ray Serve every few seconds; it replaces a replica that raises.
+        """Called by Ray Serve every few seconds, which replaces a replica if this raises.
 
         Raises:
-            GenerationError: the model is not in memory any more.
+            GenerationError: the model is no longer loaded.
         """
         if not self._engine.pool.is_loaded(self._spec):
-            raise GenerationError("The model is not in memory any more.")
+            raise GenerationError("The model is no longer loaded.")
 
     async def call(self, path: str, body: bytes) -> AsyncIterator[Message]:
-        """Answer one request.
+        """Respond to one request.
 
         Args:
             path: such as ``/v1/chat/completions``; always a POST.
-            body: its whole body.
+            body: the whole body.
 
         Yields:
-            The messages that ASGI's ``send`` receives. Whoever stops listening ends the answer.
+            The messages that ASGI's ``send`` receives. Closing the iterator cancels the generation.
         """
         said: asyncio.Queue[Message | None] = asyncio.Queue()
         gone = asyncio.Event()
@@ -106,7 +106,7 @@ class ModelReplica:
                 await asyncio.wait([task], timeout=1.0)
 
 
-class _OneModel:
+class _ReplicaModel:
     """The replica's model; see :class:`core.api.service.ModelService`."""
 
     def __init__(self, engine: Engine, spec: ModelSpec, name: str) -> None:
@@ -116,37 +116,37 @@ class _OneModel:
 
     @property
     def limits(self) -> Limits:
-        """The most that may be asked for."""
+        """Limits of a request."""
         settings = self._engine.settings
         return Limits(settings.max_new_tokens, settings.max_characters)
 
     def models(self) -> Sequence[ModelCard]:
-        """The one."""
+        """Return the only model."""
         return [self._card]
 
     def find(self, name: str) -> ModelCard:
-        """The one, by its name.
+        """Return the model by its name.
 
         Raises:
-            UnknownModelError: another was asked for.
+            UnknownModelError: another model was requested.
         """
         if name != self._card.id:
-            raise UnknownModelError(f"This replica serves {self._card.id}, and not {name[:200]}.")
+            raise UnknownModelError(f"This replica serves {self._card.id}, not {name[:200]}.")
         return self._card
 
     def sampling(self, name: str) -> SamplingSettings:
-        """The one's."""
+        """Return the model's default sampling settings."""
         return default_sampling(self._engine.store, self._spec.model)
 
     def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
-        """Start an answer; it is recorded on this node."""
+        """Start an answer, which is recorded on this node."""
         self.find(name)
         handle = self._engine.handle(self._spec)
         return self._engine.answer(handle, request, origin=Origin.API, owner=caller.owner)
 
 
-def _anybody(connection: HTTPConnection) -> Caller:
-    """The door has looked at the key."""
+def _any_caller(connection: HTTPConnection) -> Caller:
+    """Return a guest; the gateway has checked the API key."""
     del connection
     return Caller(GUEST, GUEST)
 

@@ -1,7 +1,7 @@
-"""Models as Ray Serve deployments: put up, changed, looked at and taken down from here.
+"""Models as Ray Serve deployments: deployed, updated, listed and stopped.
 
-Each model is a Ray Serve application without a route of its own; :mod:`core.cluster.gateway` is
-another and the only one that HTTP reaches. They go on when this process has ended.
+Each model is a Ray Serve application without a route; :mod:`core.cluster.gateway` is another one,
+and the only one reachable by HTTP. They continue after this process has ended.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from core.cluster.connection import code_of, nodes_of
 from core.cluster.deployment import DRAIN_S, HEALTH_PATIENCE_S, ONE_MORE_PERCENT, Serving
 from core.cluster.gateway import (
     DEPLOYMENT,
-    DOOR_APP,
-    Entrance,
+    GATEWAY_APP,
+    GatewayIngress,
     app_name,
     key_hash,
     model_name,
@@ -30,40 +30,40 @@ from core.errors import BadRequestError, ClusterError, UnknownModelError
 log = logging.getLogger(__name__)
 
 _KEEPER = "paddock-code"
-"""The name of the process that keeps the code for replicas to come; see :class:`_Keeper`."""
+"""Name of the actor that keeps the code for future replicas; see :class:`_Keeper`."""
 
 _HEAD = {"node:__internal_head__": 0.001}
-"""Ray's resource of the node that the cluster stands and falls with."""
+"""Ray's resource of the head node, without which there is no cluster."""
 
-_AT_THE_DOOR = 1000
-"""Requests that pass through it at once; it only hands them on."""
+_GATEWAY_REQUESTS = 1000
+"""Requests that the gateway forwards at once."""
 
 _PATIENCE = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
 }
-"""Ray Serve's 5 and 10 s are too short for a machine whose processors all compute: it then kills
-the process that listens, again and again."""
+"""Ray Serve's 5 and 10 s are too short for a machine whose processors are all busy: it then kills
+the listening process again and again."""
 
 _ROOM_S = 3.0
-"""How long Ray may take to find the processors for one more replica."""
+"""Time for Ray to find the processors for one more replica."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """A served model, for people to look at."""
+    """Status of a served model."""
 
     model: str
     state: str
-    """Ray Serve's word in lower case: running, deploying, unhealthy, deploy_failed …"""
+    """Ray Serve's state in lower case: running, deploying, unhealthy, deploy_failed …"""
     replicas: int
-    """That answer now."""
+    """Number of running replicas."""
     message: str
-    """What Ray Serve says about it; empty where all is well."""
+    """Message of Ray Serve; empty if there is no problem."""
 
 
 class ServedModels:
-    """The models that a cluster serves; this process is connected to it."""
+    """Models served by the connected cluster."""
 
     def __init__(self, ray: ModuleType) -> None:
         """
@@ -71,13 +71,13 @@ class ServedModels:
             ray: connected; see :func:`core.cluster.connection.connected`.
 
         Raises:
-            ClusterError: Ray is there without its server.
+            ClusterError: Ray is installed without Ray Serve.
         """
         try:
             from ray import serve
         except ImportError as error:
             raise ClusterError(
-                "Ray Serve is not installed; install it with `pip install -r "
+                "Ray Serve is not installed. Install it with `pip install -r "
                 "requirements-cluster.txt`."
             ) from error
         self._ray = ray
@@ -85,13 +85,13 @@ class ServedModels:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
     def listen(self, host: str, port: int) -> str:
-        """Have Ray Serve listen, on the head node; where it does already, it goes on as it is.
+        """Start Ray Serve's HTTP server on the head node; a running one is not changed.
 
         Returns:
-            The address at which it listens, such as ``http://127.0.0.1:8000``.
+            Its address, such as ``http://127.0.0.1:8000``.
 
         Raises:
-            ClusterError: it cannot; the text says why.
+            ClusterError: it did not start; the text says why.
         """
         known = self._known_address()
         address = known or f"http://{host}:{port}"
@@ -100,43 +100,44 @@ class ServedModels:
         self._keep_code(address)
         return address
 
-    def open_door(self, keys: Collection[str], address: str) -> None:
-        """Have the door up; one that is there stays as it is where no keys are given.
+    def deploy_gateway(self, keys: Collection[str], address: str) -> None:
+        """Deploy the gateway; a running one is not changed if no keys are given.
 
         Args:
-            keys: that open it; none where nobody needs one.
-            address: at which :meth:`listen` says that it listens.
+            keys: API keys that it accepts; empty if none is required.
+            address: from :meth:`listen`.
 
         Raises:
-            BadRequestError: others reach that address, and it would open without a key.
-            ClusterError: it does not come up.
+            BadRequestError: the address is reachable from other machines, and there are no keys.
+            ClusterError: it did not start.
         """
-        if DOOR_APP in self._serve.status().applications and not keys:
+        if GATEWAY_APP in self._serve.status().applications and not keys:
             return
         if not keys and not is_loopback(address.removeprefix("http://").rpartition(":")[0]):
             raise BadRequestError(
-                f"The cluster listens at {address}, where others could use it, so it needs an API "
-                "key: put one into PADDOCK_SERVE_KEYS, or several into a file for --api-keys."
+                f"The cluster listens at {address}, which other machines can reach, so it needs an "
+                "API key. Set PADDOCK_SERVE_KEYS, or write keys to a file for --api-keys."
             )
-        built = self._serve.deployment(self._serve.ingress()(Entrance)).options(
+        built = self._serve.deployment(self._serve.ingress()(GatewayIngress)).options(
             name="door",
             num_replicas=1,
             max_surge_percent=ONE_MORE_PERCENT,
-            max_ongoing_requests=_AT_THE_DOOR,
+            max_ongoing_requests=_GATEWAY_REQUESTS,
             graceful_shutdown_timeout_s=DRAIN_S,
             ray_actor_options={"num_cpus": 0, "runtime_env": code_of(self._ray)},
         )
-        self._run(built.bind([key_hash(key) for key in keys]), DOOR_APP, "/")
+        self._run(built.bind([key_hash(key) for key in keys]), GATEWAY_APP, "/")
 
-    def put_up(self, serving: Serving) -> None:
-        """Serve a model, or serve it in another way from now on; blocks until it is ready.
+    def deploy(self, serving: Serving) -> None:
+        """Deploy a model, or update its options; blocks until it is ready.
 
-        Replicas of an earlier way are replaced one after the other, and end their answers first.
-        Where the cluster has room for one more, each goes only when its successor is ready.
+        Replicas with earlier options are replaced one after another, and finish their answers
+        first. If the cluster has room for one more replica, each is stopped only when its successor
+        is ready.
 
         Raises:
-            BadRequestError: it cannot be served like that.
-            ClusterError: no replica comes up; the text says why.
+            BadRequestError: the options are invalid.
+            ClusterError: no replica started; the text says why.
         """
         serving = serving.validated()
         self._refuse_too_many(serving)
@@ -147,19 +148,19 @@ class ServedModels:
         self._run(built.bind(serving.spec, name, serving.at_once), app_name(name), None)
 
     def status(self) -> list[Served]:
-        """The models, by name."""
+        """Return the models by name."""
         return sorted(self._status(), key=lambda each: each.model)
 
     def stop(self, model: str) -> None:
-        """Take a model down; with the last one the door goes too.
+        """Stop a model; with the last one, the gateway is stopped too.
 
         Raises:
-            UnknownModelError: it is not served.
+            UnknownModelError: the model is not served.
         """
         served = [each.model for each in self.status()]
         if model not in served:
             raise UnknownModelError(
-                f"The cluster does not serve {model}; it serves {', '.join(served) or 'nothing'}."
+                f"The cluster does not serve {model}. It serves {', '.join(served) or 'nothing'}."
             )
         self._serve.delete(app_name(model))
         if served == [model]:
@@ -176,31 +177,31 @@ class ServedModels:
             )
         except (RuntimeError, TimeoutError, self._ray.exceptions.RayError) as error:
             raise ClusterError(
-                f"Ray Serve does not listen at {host}:{port} ({_short(str(error))})."
+                f"Ray Serve could not listen at {host}:{port} ({_short(str(error))})."
             ) from error
 
     def _refuse_too_many(self, serving: Serving) -> None:
         """
         Raises:
-            ClusterError: the nodes do not have what so many replicas take.
+            ClusterError: the nodes do not have the resources for this many replicas.
         """
         nodes = nodes_of(self._ray, serving.resource)
         room = sum(int(node.cpus / serving.cpus) for node in nodes) if serving.cpus else math.inf
-        if serving.least > room:
+        if serving.min_replicas > room:
             raise ClusterError(
-                f"{serving.least} replicas with {serving.cpus:g} processors each do not fit: the "
-                f"nodes have room for {room}; ask for fewer, or give --cpus."
+                f"{serving.min_replicas} replicas with {serving.cpus:g} processors each do not "
+                f"fit: the nodes have room for {room}. Choose fewer replicas, or lower --cpus."
             )
 
     def _has_room_for(self, serving: Serving) -> bool:
-        """Whether Ray can set aside now what one more replica takes."""
+        """Return whether Ray can reserve the resources of one more replica now."""
         if not serving.reserved:
             return True
-        place = self._ray.util.placement_group([serving.reserved])
+        group = self._ray.util.placement_group([serving.reserved])
         try:
-            return place.wait(_ROOM_S)
+            return group.wait(_ROOM_S)
         finally:
-            self._ray.util.remove_placement_group(place)
+            self._ray.util.remove_placement_group(group)
 
     def _run(self, application: Any, name: str, route: str | None) -> None:
         try:
@@ -208,7 +209,7 @@ class ServedModels:
         except (RuntimeError, self._ray.exceptions.RayError) as error:
             message = self._message_of(name) or str(error)
             raise ClusterError(
-                f"{model_name(name) or name} did not come up: {_short(message)}."
+                f"{model_name(name) or name} failed to start: {_short(message)}."
             ) from error
 
     def _status(self) -> list[Served]:
@@ -238,9 +239,9 @@ class ServedModels:
         return " ".join(filter(None, (each.message for each in app.deployments.values())))
 
     def _keep_code(self, address: str) -> None:
-        """Let the cluster keep this code as long as it serves anything.
+        """Keep this code in the cluster as long as it serves anything.
 
-        Ray forgets a code that no process uses; were all replicas lost at once, none could start.
+        Ray deletes code that no process uses; if all replicas were lost at once, none could start.
         """
         code = code_of(self._ray)
         kind = self._ray.remote(num_cpus=0, max_restarts=-1, resources=_HEAD)(_Keeper)
@@ -262,22 +263,22 @@ class ServedModels:
 
 
 class _Keeper:
-    """Has the code in its environment, and knows the address."""
+    """Actor that has the code in its environment, and knows the address."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
     def address(self) -> str:
-        """At which Ray Serve listens."""
+        """Return the address of Ray Serve's HTTP server."""
         return self._address
 
 
 def _short(message: str) -> str:
-    """What Ray's message says, on one line: of a traceback the sentence at its bottom."""
+    """Return Ray's message on one line; of a traceback only the last sentence."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("core.errors.")]
-    if told:
-        text = told[-1].partition(": ")[2]
+    ours = [line for line in lines if line.startswith("core.errors.")]
+    if ours:
+        text = ours[-1].partition(": ")[2]
     elif any(line.startswith('File "') for line in lines):
         text = lines[-1]
     else:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from core.benchmark.core_latency import CoreDistance
+from core.benchmark.core_latency import CoreLatency
 from core.metrics.figures import are_apart
 
 Look = Callable[[], float | None]
@@ -27,7 +27,7 @@ class Cores:
     @contextmanager
     def watched(self) -> Iterator[Look]:
         """Gives what measures the distance, in a millisecond or two, within the ``with`` block."""
-        with CoreDistance() as distance:
+        with CoreLatency() as distance:
             yield lambda: self.note(distance.nanoseconds())
 
     def note(self, distance_ns: float | None) -> float | None:

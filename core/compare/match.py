@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from core.benchmark.stopping import distance_during
+from core.benchmark.stopping import latency_during
 from core.compare.core_latency import CORES, Look
 from core.compare.setup import Mode, Setup
 from core.compare.timed_answers import TimedAnswer, Timing, suffice, timing_of
@@ -306,7 +306,7 @@ class Match:
             return
         distance_ns = None
         if answer.conditions is not None and answer.conditions.on_cpu_alone:
-            distance_ns = distance_during(seconds, before_ns, after_ns)
+            distance_ns = latency_during(seconds, before_ns, after_ns)
         side.timed.append(TimedAnswer(answer, distance_ns))
 
     def _time_again(self, look: Look) -> None:

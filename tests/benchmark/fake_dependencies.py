@@ -1,4 +1,5 @@
-"""Tools of a sweep for what is hard to provoke with real ones: failures, waiting, other work."""
+"""Stand-ins for the dependencies of a run: for failures, waiting and other work, hard to
+provoke."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.artifacts import Material, Ready
+from core.benchmark.artifacts import Artifact, PreparedArtifact
 from core.benchmark.child import Job, Outcome
-from core.benchmark.dependencies import Tools
+from core.benchmark.runner import Dependencies
 from core.db.measurement_values import Quality, Round, Sample
 from core.errors import StoppedError
 from core.hardware.devices import library_versions
@@ -28,7 +29,7 @@ def a_round(
     tpot_ms: float = 10.0,
     core_distance_ns: float | None = None,
 ) -> Round:
-    """A round with that many equal answers."""
+    """Return a round with that many equal answers."""
     times = tuple(50.0 + tpot_ms * number for number in range(new_tokens))
     sample = Sample(
         ttft_ms=50.0,
@@ -52,7 +53,7 @@ def a_round(
 
 
 def an_outcome(job: Job, core_distance_ns: float | None = None, **changes: Any) -> Outcome:
-    """What a process measures of this job."""
+    """Return what a process measures for this job."""
     outcome = Outcome(
         rounds={
             prompt: a_round(answers, job.new_tokens, core_distance_ns=core_distance_ns)
@@ -68,37 +69,37 @@ def an_outcome(job: Job, core_distance_ns: float | None = None, **changes: Any) 
 
 @dataclass
 class FakeWork:
-    """Measures nothing; counts what it was asked for, and does what a test says besides."""
+    """Measures nothing; records the calls, and does what a test adds."""
 
     before: Callable[[Job], None] = lambda job: None
     """Called by each measuring process; raises, waits, or disturbs."""
-    make: Callable[[Material], None] = lambda material: None
-    """Called for each model that is to be made ready."""
+    make: Callable[[Artifact], None] = lambda artifact: None
+    """Called for each model that is to be prepared."""
     positions: int | None = 4096
     jobs: list[Job] = field(default_factory=list)
-    made: list[Material] = field(default_factory=list)
+    made: list[Artifact] = field(default_factory=list)
     judged: list[ModelSpec] = field(default_factory=list)
     on_begin: Callable[[int], None] | None = None
     on_round: Callable[[int, Round], None] | None = None
-    """Both of the process that measures now."""
+    """Callbacks of the current measuring process."""
     devices_used: tuple[str, ...] = ("CPU",)
     bandwidth: Callable[[], float] = lambda: BANDWIDTH
-    core_distance: Callable[[Job], float | None] = lambda job: None
+    core_latency: Callable[[Job], float | None] = lambda job: None
     """Of all answers of a measuring process, in nanoseconds."""
 
-    def tools(self) -> Tools:
-        """These as a sweep takes them."""
-        return Tools(
-            make_ready=self._make_ready,
+    def dependencies(self) -> Dependencies:
+        """Return these functions as a run's dependencies."""
+        return Dependencies(
+            prepare_artifact=self._prepare,
             measure=self._measure,
             read_bandwidth=self.bandwidth,
-            judge=self._judge,
+            measure_quality=self._measure_quality,
         )
 
-    def _make_ready(self, material: Material, settings: Settings, **_how: Any) -> Ready:
-        self.made.append(material)
-        self.make(material)
-        return Ready(Path("nowhere") / material.model, 5_000, 4_000, self.positions)
+    def _prepare(self, artifact: Artifact, settings: Settings, **_how: Any) -> PreparedArtifact:
+        self.made.append(artifact)
+        self.make(artifact)
+        return PreparedArtifact(Path("nowhere") / artifact.model, 5_000, 4_000, self.positions)
 
     def _measure(
         self,
@@ -113,11 +114,11 @@ class FakeWork:
         self.before(job)
         return an_outcome(
             job,
-            self.core_distance(job),
+            self.core_latency(job),
             conditions=Conditions("f32", "u8", self.devices_used, 2, {}),
         )
 
-    def _judge(
+    def _measure_quality(
         self, folder: Path, spec: ModelSpec, reference: Any, **_how: Any
     ) -> tuple[Quality, Any]:
         self.judged.append(spec)
@@ -134,6 +135,6 @@ class FakeWork:
 
 
 def wait_for_cancel(cancel: threading.Event) -> None:
-    """What a step does until somebody stops it."""
-    assert cancel.wait(30), "nobody cancelled"
+    """Block a step until it is cancelled."""
+    assert cancel.wait(30), "not cancelled in time"
     raise StoppedError("Stopped.")

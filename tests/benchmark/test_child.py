@@ -1,4 +1,4 @@
-"""Measuring in a process of its own: real tiny models, and every way in which that process ends."""
+"""Measuring in a child process: real tiny models, and every way in which that process can end."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def when_answering(do: Callable[[], None]) -> Callable[[str, float | None], None
     return hear
 
 
-def test_every_prompt_length_gets_its_round_with_all_its_figures(job: Job):
+def test_every_prompt_length_has_a_complete_round(job: Job):
     told: list[tuple[str, float | None]] = []
     turns: list[tuple[str, int]] = []
     job = replace(job, prompts=((48, 2), (16, 1)), new_tokens=6)
@@ -126,7 +126,7 @@ def test_the_baseline_runs_the_checkpoint_with_pytorch(job: Job):
     )  # FP32 constants of the same multiplications; norms and biases apart
 
 
-def test_a_killed_worker_leaves_a_sentence_and_the_rounds_that_were_complete(endless: Job):
+def test_killed_worker_keeps_complete_rounds(endless: Job):
     complete: dict[int, Round] = {}
     job = replace(endless, prompts=((8, 2), (16, 100_000)))
 
@@ -138,7 +138,7 @@ def test_a_killed_worker_leaves_a_sentence_and_the_rounds_that_were_complete(end
             kill()
 
     with pytest.raises(
-        GenerationError, match=r"FP32 · CPU was killed by signal 9, perhaps for"
+        GenerationError, match=r"FP32 · CPU was killed by signal 9, possibly because"
     ) as e:
         run(job, on_progress=when_second, on_round=complete.__setitem__)
     assert "\n" not in str(e.value)
@@ -146,7 +146,7 @@ def test_a_killed_worker_leaves_a_sentence_and_the_rounds_that_were_complete(end
     assert workers() == []
 
 
-def test_cancel_ends_it_at_once(endless: Job):
+def test_cancel_ends_the_worker_at_once(endless: Job):
     cancel, asked = threading.Event(), []
 
     def stop() -> None:
@@ -159,34 +159,36 @@ def test_cancel_ends_it_at_once(endless: Job):
     assert workers() == []
 
 
-def test_a_silent_worker_is_ended(endless: Job):
+def test_silent_worker_times_out(endless: Job):
     def freeze() -> None:
         workers()[0].suspend()
 
-    with pytest.raises(GenerationError, match="said nothing for"):
+    with pytest.raises(GenerationError, match="did not respond for"):
         run(endless, on_progress=when_answering(freeze), silence_s=30.0)
     assert workers() == []
 
 
-def test_a_memory_limit_becomes_a_sentence(job: Job):
+def test_exceeded_memory_limit_is_an_error(job: Job):
     # Optimum, whose libraries alone take more than that; GenAI and a tiny model do not.
     spec = replace(job.spec, runtime=RuntimeName.OPTIMUM)
-    with pytest.raises(NotEnoughMemoryError, match=r"needs more than the 105 MB of memory") as e:
+    with pytest.raises(
+        NotEnoughMemoryError, match=r"needs more memory than the limit of 105 MB"
+    ) as e:
         run(replace(job, spec=spec, memory_limit_bytes=100 * MIB))
-    assert "raise the limit" in str(e.value)
+    assert "Raise the limit" in str(e.value)
     assert workers() == []
 
 
-def test_the_system_refuses_what_is_beyond_the_limit_at_once():
-    """The watch from outside looks forty times a second; the limit within does not wait for it."""
+def test_system_enforces_the_memory_limit_at_once():
+    """The parent checks forty times per second; the limit in the process works at once."""
     pytest.importorskip("resource", reason="the system sets no such limit")
     code = (
-        "from core.benchmark.worker import _limit_memory, _for_want_of_memory\n"
+        "from core.benchmark.worker import _limit_memory, _as_memory_error\n"
         f"_limit_memory({300 * MIB})\n"
         "try:\n"
         f"    bytearray({400 * MIB})\n"
         "except MemoryError as error:\n"
-        "    print(type(_for_want_of_memory(error)).__name__)\n"
+        "    print(type(_as_memory_error(error)).__name__)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=300
@@ -194,7 +196,7 @@ def test_the_system_refuses_what_is_beyond_the_limit_at_once():
     assert (done.stdout.strip(), done.stderr) == ("NotEnoughMemoryError", "")
 
 
-def test_a_damaged_model_keeps_its_class_and_sentence(job: Job, tmp_path: Path):
+def test_damaged_model_keeps_its_error(job: Job, tmp_path: Path):
     folder = shutil.copytree(job.folder, tmp_path / "copy")
     weights = folder / "openvino_model.bin"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -202,24 +204,24 @@ def test_a_damaged_model_keeps_its_class_and_sentence(job: Job, tmp_path: Path):
         run(replace(job, folder=folder))
 
 
-def test_a_device_that_is_not_there_is_named(job: Job):
+def test_missing_device_is_named(job: Job):
     with pytest.raises(UnknownDeviceError, match="There is no device 'NPU'"):
         run(replace(job, spec=replace(job.spec, device="NPU")))
 
 
-def test_a_prompt_without_positions_is_refused_before_it_is_timed(job: Job):
-    with pytest.raises(PromptTooLongError, match="has positions for 8,192 tokens, fewer than"):
+def test_too_long_prompt_is_refused_before_timing(job: Job):
+    with pytest.raises(PromptTooLongError, match="has a context length of 8,192 tokens, less than"):
         run(replace(job, prompts=((8191, 1),)))
 
 
-def test_the_baseline_knows_no_int8(job: Job):
+def test_baseline_refuses_int8(job: Job):
     spec = replace(job.spec, precision=Precision.INT8, runtime=RuntimeName.PYTORCH)
     with pytest.raises(BadRequestError, match="FP32 and FP16, not in INT8"):
         run(replace(job, folder=Path(job.spec.model), spec=spec, checkpoint=True))
 
 
-def test_secrets_stay_with_the_parent(job: Job, monkeypatch):
-    """Neither the command line nor the environment of the worker shows them."""
+def test_worker_gets_no_secrets(job: Job, monkeypatch):
+    """Neither in the command line nor in the environment."""
     monkeypatch.setenv("HF_TOKEN", "hf_hunter2")
     monkeypatch.setenv("PADDOCK_DATABASE_URL", "postgresql://me:hunter2@host/db")
     seen: list[str] = []
@@ -233,7 +235,7 @@ def test_secrets_stay_with_the_parent(job: Job, monkeypatch):
     assert seen and not any("hunter2" in text for text in seen)
 
 
-def test_peaks_of_one_prompt_length_are_not_another_ones():
+def test_memory_peaks_are_kept_by_prompt_length():
     watch = MemoryWatch(pid=0)
     for phase, size in ((None, 10), (512, 90), (32, 20)):
         watch.enter(phase)

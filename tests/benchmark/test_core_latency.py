@@ -1,4 +1,4 @@
-"""The time of a word between cores is really measured, and its absence harms nothing."""
+"""Core-to-core latency is measured for real, and a missing measurement harms nothing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from core.benchmark import core_latency
-from core.benchmark.core_latency import CoreDistance
+from core.benchmark.core_latency import CoreLatency
 
 TRIES = 200
-"""A machine whose cores are all busy with other tests answers now and then."""
+"""On a machine whose cores are busy with other tests only some attempts succeed."""
 
 bound = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
@@ -24,12 +24,12 @@ bound = pytest.mark.skipif(
 )
 
 
-def echoes() -> list[psutil.Process]:
-    """Children of this process that answer on another core."""
+def responders() -> list[psutil.Process]:
+    """Child processes that respond on another core."""
     found = []
     for child in psutil.Process().children():
         try:
-            if any(part.endswith("core_latency_echo.py") for part in child.cmdline()):
+            if any("_respond(" in part for part in child.cmdline()):
                 found.append(child)
         except psutil.NoSuchProcess:
             continue
@@ -47,63 +47,63 @@ def one_core() -> Iterator[None]:
 
 
 @bound
-def test_a_word_takes_nanoseconds_and_the_thread_is_left_where_it_was():
+def test_latency_is_plausible_and_thread_affinity_is_restored():
     cores = os.sched_getaffinity(0)
-    with CoreDistance() as distance:
-        found = next(ns for _ in range(TRIES) if (ns := distance.nanoseconds()) is not None)
+    with CoreLatency() as latency:
+        found = next(ns for _ in range(TRIES) if (ns := latency.nanoseconds()) is not None)
         assert 5 < found < 100_000
         assert os.sched_getaffinity(0) == cores
-        (echo,) = echoes()
-    assert not echo.is_running() or echo.status() == psutil.STATUS_ZOMBIE
-    assert distance.nanoseconds() is None
+        (responder,) = responders()
+    assert not responder.is_running() or responder.status() == psutil.STATUS_ZOMBIE
+    assert latency.nanoseconds() is None
 
 
 @bound
-def test_a_single_core_is_no_distance_from_itself():
-    with one_core(), CoreDistance() as distance:
-        assert distance.nanoseconds() is None
-        assert echoes() == []
+def test_single_core_has_no_latency():
+    with one_core(), CoreLatency() as latency:
+        assert latency.nanoseconds() is None
+        assert responders() == []
 
 
 @bound
-def test_without_the_other_process_there_is_no_figure_and_no_waiting(monkeypatch):
-    with CoreDistance() as distance:
-        (echo,) = echoes()
-        echo.kill()
-        echo.wait(30)
-        assert distance.nanoseconds() is None
-        monkeypatch.setattr(core_latency, "PATIENCE_S", 1e9)  # nobody is waited for any more
-        assert distance.nanoseconds() is None
+def test_dead_responder_gives_no_figure_and_no_wait(monkeypatch):
+    with CoreLatency() as latency:
+        (responder,) = responders()
+        responder.kill()
+        responder.wait(30)
+        assert latency.nanoseconds() is None
+        monkeypatch.setattr(core_latency, "TIMEOUT_S", 1e9)  # a further wait would never end
+        assert latency.nanoseconds() is None
 
 
 @bound
 @pytest.mark.parametrize("what", ["memfd_create", "ftruncate"])
-def test_where_there_is_no_room_there_is_no_figure(monkeypatch, what):
+def test_no_memory_gives_no_figure(monkeypatch, what):
     def full(*arguments: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, what, full)
-    with CoreDistance() as distance:
-        assert distance.nanoseconds() is None
+    with CoreLatency() as latency:
+        assert latency.nanoseconds() is None
 
 
 @bound
-def test_nothing_is_left_of_it():
+def test_file_descriptors_are_closed():
     def open_files() -> int:
         return psutil.Process().num_fds()
 
     before = open_files()
-    with CoreDistance():
+    with CoreLatency():
         assert open_files() > before
     assert open_files() == before
 
 
 @bound
-def test_the_other_process_ends_with_a_killed_one():
+def test_responder_ends_with_a_killed_process():
     code = (
         "import os, psutil\n"
-        "from core.benchmark.core_latency import CoreDistance\n"
-        "with CoreDistance():\n"
+        "from core.benchmark.core_latency import CoreLatency\n"
+        "with CoreLatency():\n"
         "    print(psutil.Process().children()[0].pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
     )

@@ -1,4 +1,4 @@
-"""How fast weights are multiplied: with the kernel that decoding uses, and careful with memory."""
+"""Multiplication with compressed weights: with the kernel that decoding uses, and enough memory."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def _small(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
-def test_the_weights_stay_compressed_when_they_are_multiplied(precision: Precision):
-    """Were they turned into floating point at compile time, something else would be measured."""
+def test_weights_stay_compressed(precision: Precision):
+    """If they were converted to floating point at compile time, something else would be
+    measured."""
     import openvino
 
     model = kernel._chain(precision, 3)
@@ -46,7 +47,7 @@ def test_scales_and_zero_points_count_as_they_do_in_a_model(monkeypatch):
     assert int4.cached == 8 * (weights / 2 + 2 * rows * (2 + 0.5) + shapes)
 
 
-def test_with_too_little_memory_it_says_so(monkeypatch):
+def test_kernel_with_too_little_memory_is_an_error(monkeypatch):
     monkeypatch.setattr(kernel, "available_memory_bytes", lambda: 1024)
-    with pytest.raises(NotEnoughMemoryError, match="close other programs"):
+    with pytest.raises(NotEnoughMemoryError, match="Close other programs"):
         kernel.kernel_rates(Precision.INT8)

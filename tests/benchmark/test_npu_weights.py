@@ -1,4 +1,4 @@
-"""INT4 for an NPU: made once for answers and benchmarks, beside the INT4 that a person has stored.
+"""INT4 for an NPU: converted once for answers and benchmarks, apart from the stored INT4 model.
 
 No test has an NPU: OpenVINO is made to report one, and what measures there measures nothing.
 """
@@ -15,10 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark.artifacts import Material, Ready, is_ready, make_ready
-from core.benchmark.estimate import estimate, materials
-from core.benchmark.lock import Turn
-from core.benchmark.npu_weights import delete_npu_weights
+from core.benchmark.artifacts import (
+    Artifact,
+    PreparedArtifact,
+    delete_npu_weights,
+    is_prepared,
+    prepare_artifact,
+)
+from core.benchmark.estimate import estimate, required_artifacts
+from core.benchmark.lock import BenchmarkLock
 from core.benchmark.plan import Plan
 from core.benchmark.random_models import (
     checkpoint_folder,
@@ -45,7 +50,7 @@ from tests.benchmark.fake_dependencies import FakeWork
 SMALL = "paddock-neox"
 """Small, here without a network, and usually in INT4 with groups of 32."""
 
-FOR_NPU = Material(SMALL, False, Precision.INT4, npu_int4())
+FOR_NPU = Artifact(SMALL, False, Precision.INT4, npu_int4())
 
 PLAN = Plan(
     models=(SMALL,),
@@ -80,8 +85,8 @@ def benchmark_of(
     made: list[Benchmark] = []
 
     def build(work: FakeWork) -> Benchmark:
-        tools = replace(work.tools(), make_ready=make_ready)
-        made.append(Benchmark(settings, lambda: store, tools=tools))
+        dependencies = replace(work.dependencies(), prepare_artifact=prepare_artifact)
+        made.append(Benchmark(settings, lambda: store, dependencies=dependencies))
         return made[-1]
 
     yield build
@@ -89,8 +94,10 @@ def benchmark_of(
         benchmark.close()
 
 
-def ready(material: Material, settings: Settings) -> Ready:
-    return make_ready(material, settings, on_progress=lambda *news: None, cancel=threading.Event())
+def ready(artifact: Artifact, settings: Settings) -> PreparedArtifact:
+    return prepare_artifact(
+        artifact, settings, on_progress=lambda *news: None, cancel=threading.Event()
+    )
 
 
 def stored_by_a_person(settings: Settings, int4: Int4Settings | None = None) -> StoredModel:
@@ -105,9 +112,9 @@ def state_of(folder: Path) -> dict[str, str]:
 # What a device wants
 
 
-def test_only_int4_on_an_npu_is_another_material():
+def test_only_int4_on_an_npu_is_another_artifact():
     plan = replace(PLAN, precisions=(Precision.INT8, Precision.INT4), devices=("CPU", "NPU.0"))
-    found = [(item.random_weights, item.precision, item.int4) for item in materials(plan)]
+    found = [(item.random_weights, item.precision, item.int4) for item in required_artifacts(plan)]
     assert found == [
         (is_random, precision, int4)
         for is_random in (False, True)
@@ -121,7 +128,7 @@ def test_only_int4_on_an_npu_is_another_material():
     assert replace(FOR_NPU, int4=None).label == "paddock-neox in INT4"
 
 
-def test_how_scales_were_found_does_not_matter_to_a_device():
+def test_scale_estimation_does_not_matter_to_a_device():
     wanted = npu_int4()
     assert replace(wanted, scale_estimation=True).suits(wanted)
     for other in ({"symmetric": False}, {"group_size": 128}, {"ratio": 0.8}):
@@ -131,17 +138,17 @@ def test_how_scales_were_found_does_not_matter_to_a_device():
 # A person's models
 
 
-def test_what_a_person_stored_stays_and_the_npu_gets_its_own(settings: Settings):
+def test_stored_model_stays_and_npu_gets_its_own(settings: Settings):
     mine = stored_by_a_person(settings)
     before = state_of(mine.folder)
     assert not mine.int4.suits(npu_int4())
-    assert not is_ready(FOR_NPU, settings)
+    assert not is_prepared(FOR_NPU, settings)
 
     made = ready(FOR_NPU, settings)
     assert made.int4 == AS_AN_NPU_TAKES_IT
     report = read_weights(made.folder)
     assert report.symmetric and set(report.group_sizes) == {-1}
-    assert is_ready(FOR_NPU, settings) and ready(FOR_NPU, settings) == made
+    assert is_prepared(FOR_NPU, settings) and ready(FOR_NPU, settings) == made
     assert made.folder == settings.npu_models_dir / SMALL / "int4"
 
     usual = ready(replace(FOR_NPU, int4=None), settings)
@@ -150,39 +157,39 @@ def test_what_a_person_stored_stays_and_the_npu_gets_its_own(settings: Settings)
     assert [each.folder for each in ModelStore(settings).list()] == [mine.folder]
 
     assert remove_npu_weights(settings) > made.disk_bytes
-    assert npu_weights_bytes(settings) == 0 and not is_ready(FOR_NPU, settings)
+    assert npu_weights_bytes(settings) == 0 and not is_prepared(FOR_NPU, settings)
     assert state_of(mine.folder) == before
 
 
-def test_nothing_is_stored_in_int4_for_the_sake_of_a_benchmark(settings: Settings):
+def test_benchmark_stores_no_usual_int4_model(settings: Settings):
     ready(FOR_NPU, settings)
     assert ModelStore(settings).list() == []
 
 
 @pytest.mark.parametrize("scale_estimation", [False, True])
-def test_a_stored_one_that_suits_is_measured_itself(settings: Settings, scale_estimation: bool):
+def test_suitable_stored_model_is_measured(settings: Settings, scale_estimation: bool):
     mine = stored_by_a_person(settings, replace(npu_int4(), scale_estimation=scale_estimation))
-    assert is_ready(FOR_NPU, settings)
+    assert is_prepared(FOR_NPU, settings)
     made = ready(FOR_NPU, settings)
     assert made.folder == mine.folder
     assert made.int4 == replace(AS_AN_NPU_TAKES_IT, scale_estimation=scale_estimation)
     assert npu_weights_bytes(settings) == 0
 
 
-def test_a_stored_fp16_serves_where_the_original_is_gone(settings: Settings, checkpoints):
+def test_stored_fp16_replaces_a_missing_original(settings: Settings, checkpoints):
     folder = settings.home.parent / "mine"
     shutil.copytree(checkpoints("llama"), folder)
     store = ModelStore(settings)
     fp16 = store.ensure(store.resolve(str(folder)), Precision.FP16)
     shutil.rmtree(folder)
-    material = replace(FOR_NPU, model=str(folder))
-    assert not is_ready(material, settings)
-    assert ready(material, settings).int4 == AS_AN_NPU_TAKES_IT
-    assert is_ready(material, settings)
+    artifact = replace(FOR_NPU, model=str(folder))
+    assert not is_prepared(artifact, settings)
+    assert ready(artifact, settings).int4 == AS_AN_NPU_TAKES_IT
+    assert is_prepared(artifact, settings)
     assert [each.folder for each in store.list()] == [fp16.folder]
 
 
-def test_a_model_that_is_gone_is_a_sentence(settings: Settings, checkpoints):
+def test_missing_model_is_an_error(settings: Settings, checkpoints):
     folder = settings.home.parent / "mine"
     shutil.copytree(checkpoints("llama"), folder)
     store = ModelStore(settings)
@@ -192,8 +199,8 @@ def test_a_model_that_is_gone_is_a_sentence(settings: Settings, checkpoints):
         ready(replace(FOR_NPU, model=str(folder)), settings)
 
 
-def test_what_comes_in_int4_is_taken_where_it_suits_and_refused_where_not(settings: Settings):
-    """Its weights cannot be compressed anew; which layers are in INT4 is its maker's choice."""
+def test_int4_source_is_used_if_suitable(settings: Settings):
+    """Its weights cannot be compressed again; which layers are in INT4 is its author's choice."""
     elsewhere = settings.model_copy(update={"home": settings.home.parent / "elsewhere"})
     groups = stored_by_a_person(elsewhere)
     with pytest.raises(NotAModelError) as raised:
@@ -202,10 +209,10 @@ def test_what_comes_in_int4_is_taken_where_it_suits_and_refused_where_not(settin
     assert "asymmetric, group size 32, ratio 0." in said and "a version for NPUs" in said
     ModelStore(elsewhere).delete(groups)
     channels = stored_by_a_person(elsewhere, npu_int4())
-    material = replace(FOR_NPU, model=str(channels.folder))
-    assert not is_ready(material, settings)
-    made = ready(material, settings)
-    assert is_ready(material, settings)
+    artifact = replace(FOR_NPU, model=str(channels.folder))
+    assert not is_prepared(artifact, settings)
+    made = ready(artifact, settings)
+    assert is_prepared(artifact, settings)
     assert (made.int4.symmetric, made.int4.group_size) == (True, -1) and made.int4.ratio < 1
     assert npu_weights_bytes(settings) == 0
 
@@ -222,12 +229,12 @@ def test_the_estimate_counts_both(settings: Settings):
 # Random weights
 
 
-def test_random_weights_of_both_kinds_lie_side_by_side(settings: Settings):
-    usual, npu = Material(SMALL, True, Precision.INT4), replace(FOR_NPU, random_weights=True)
+def test_random_weights_of_both_kinds_coexist(settings: Settings):
+    usual, npu = Artifact(SMALL, True, Precision.INT4), replace(FOR_NPU, random_weights=True)
     first = ready(usual, settings)
-    assert is_ready(usual, settings) and not is_ready(npu, settings)
+    assert is_prepared(usual, settings) and not is_prepared(npu, settings)
     second = ready(npu, settings)
-    assert is_ready(npu, settings) and first.folder != second.folder
+    assert is_prepared(npu, settings) and first.folder != second.folder
     assert first.int4.group_size == catalogue()[SMALL].int4.group_size
     assert second.int4 == AS_AN_NPU_TAKES_IT
     assert ready(usual, settings) == first
@@ -243,7 +250,7 @@ def test_random_weights_of_both_kinds_lie_side_by_side(settings: Settings):
 
 
 @pytest.mark.usefixtures("an_npu")
-def test_a_sweep_measures_each_device_with_its_own_weights(
+def test_each_device_is_measured_with_its_own_weights(
     settings: Settings, benchmark_of, store: MeasurementStore
 ):
     mine = stored_by_a_person(settings)
@@ -276,16 +283,16 @@ def test_a_sweep_measures_each_device_with_its_own_weights(
     assert ("NPU", str(kept.folder)) in seen
 
 
-def test_they_cannot_be_removed_while_a_benchmark_runs(settings: Settings):
+def test_npu_weights_stay_during_a_benchmark(settings: Settings):
     made = ready(FOR_NPU, settings)
-    with Turn(settings).taken(), pytest.raises(ModelBusyError, match="already"):
+    with BenchmarkLock(settings).held(), pytest.raises(ModelBusyError, match="already"):
         delete_npu_weights(settings)
     assert made.folder.is_dir()
     assert delete_npu_weights(settings) > made.disk_bytes and npu_weights_bytes(settings) == 0
 
 
-def test_they_cannot_be_removed_while_one_is_made(settings: Settings):
-    """Whatever else is there stays then, damaged or whole, and a killed one's rest goes later."""
+def test_npu_weights_stay_during_a_conversion(settings: Settings):
+    """Other folders stay, damaged or complete, and those of a killed process are removed later."""
     mine, damaged = ready(FOR_NPU, settings), settings.npu_models_dir / "org--name" / "int4"
     damaged.mkdir(parents=True)
     rest = settings.npu_models_dir / ".work" / "other.int4.00000000"
@@ -300,28 +307,28 @@ def test_they_cannot_be_removed_while_one_is_made(settings: Settings):
     assert not settings.npu_models_dir.exists()
 
 
-def test_it_outlives_what_it_was_made_from(settings: Settings, checkpoints):
+def test_npu_weights_outlive_their_original(settings: Settings, checkpoints):
     folder = settings.home.parent / "mine"
     shutil.copytree(checkpoints("llama"), folder)
-    material = replace(FOR_NPU, model=str(folder))
-    made = ready(material, settings)
+    artifact = replace(FOR_NPU, model=str(folder))
+    made = ready(artifact, settings)
     shutil.rmtree(folder)
-    assert is_ready(material, settings) and ready(material, settings) == made
+    assert is_prepared(artifact, settings) and ready(artifact, settings) == made
 
 
-def test_a_changed_original_is_compressed_anew(settings: Settings, checkpoints):
+def test_changed_original_is_compressed_again(settings: Settings, checkpoints):
     folder = settings.home.parent / "mine"
     shutil.copytree(checkpoints("llama"), folder)
-    material = replace(FOR_NPU, model=str(folder))
-    before = read_manifest(ready(material, settings).folder)
+    artifact = replace(FOR_NPU, model=str(folder))
+    before = read_manifest(ready(artifact, settings).folder)
     os.utime(folder / "config.json", ns=(1, 1))
-    assert not is_ready(material, settings)
-    after = read_manifest(ready(material, settings).folder)
+    assert not is_prepared(artifact, settings)
+    after = read_manifest(ready(artifact, settings).folder)
     assert after.key == before.key and after.source.location == before.source.location
     assert after.source.fingerprint != before.source.fingerprint
 
 
-def test_without_an_npu_nothing_is_compressed_for_one(settings: Settings, benchmark_of, store):
+def test_without_an_npu_nothing_is_compressed(settings: Settings, benchmark_of, store):
     if any(device.id.startswith("NPU") for device in devices.list_devices()):
         pytest.skip("this machine has an NPU")
     sweep = benchmark_of(FakeWork()).start(replace(PLAN, random_models=(), devices=("NPU",)))

@@ -1,4 +1,4 @@
-"""What a plan asks for, and what of it cannot be measured."""
+"""Plans: what they measure, and which are invalid."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_pytorch_runs_uncompressed_weights_once():
     assert "PyTorch" in baseline[0].label
 
 
-def test_rows_carry_what_makes_them_comparable():
+def test_rows_record_their_conditions():
     rows = PLAN.validated().configurations()
     mine, other = rows[0], rows[-1]
     assert (mine.source, mine.random_weights) == ("embedded", False)
@@ -60,18 +60,18 @@ def test_rows_carry_what_makes_them_comparable():
     assert other.source == "random weights" and "random weights" in other.title
 
 
-def test_repeats_are_spread_over_the_rounds():
+def test_repeats_are_distributed_over_the_rounds():
     plan = replace(PLAN, repeats=5, rounds=3)
     assert [plan.answers_in_round(number) for number in range(3)] == [2, 2, 1]
 
 
-def test_names_are_brought_into_one_form():
+def test_names_are_normalized():
     plan = replace(PLAN, models=(" paddock-neox ",), devices=(" cpu", "npu")).validated()
     assert plan.models == ("paddock-neox",)
     assert plan.devices == ("CPU", "NPU")
 
 
-def test_json_loses_nothing():
+def test_json_round_trip():
     plan = replace(
         PLAN,
         precisions=(Precision.FP32,),
@@ -94,7 +94,7 @@ def test_json_loses_nothing():
         {},
     ],
 )
-def test_a_stored_plan_that_is_none(data):
+def test_unreadable_stored_plan_is_an_error(data):
     with pytest.raises(BadRequestError):
         Plan.from_json(data)
 
@@ -133,13 +133,13 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("changes", MISTAKES.values(), ids=MISTAKES.keys())
-def test_mistakes_are_sentences(changes):
+def test_invalid_plans_are_errors(changes):
     with pytest.raises(PersonMistake) as raised:
         replace(PLAN, **changes).validated()
     text = str(raised.value)
     assert text.endswith(".") and "\n" not in text
 
 
-def test_a_shape_that_nobody_knows():
+def test_unknown_shape_is_an_error():
     with pytest.raises(UnknownModelError, match="neox-410m"):
         replace(PLAN, random_models=("neox-411m",)).validated()

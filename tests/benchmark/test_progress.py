@@ -1,10 +1,10 @@
-"""How long the rest takes, told from what was seen so far."""
+"""Progress and remaining time, estimated from finished steps."""
 
 from __future__ import annotations
 
 import pytest
 
-from core.benchmark.progress import Agenda, Step, StepKind
+from core.benchmark.progress import ProgressTracker, Step, StepKind
 
 
 class Clock:
@@ -19,66 +19,66 @@ def clock() -> Clock:
     return Clock()
 
 
-def steps(agenda: Agenda) -> list[Step]:
+def steps(tracker: ProgressTracker) -> list[Step]:
     found = [Step(StepKind.MEASURE, subject, number) for number in (0, 1) for subject in "ab"]
     for step in found:
-        agenda.add(step, 10.0)
+        tracker.add(step, 10.0)
     return found
 
 
-def do(agenda: Agenda, clock: Clock, step: Step, seconds: float) -> None:
-    with agenda.doing(step):
+def do(tracker: ProgressTracker, clock: Clock, step: Step, seconds: float) -> None:
+    with tracker.doing(step):
         clock.now += seconds
 
 
-def test_nothing_is_told_before_the_first_step_is_over(clock: Clock):
-    agenda = Agenda(clock)
-    steps(agenda)
-    assert (agenda.done, agenda.total, agenda.seconds_left) == (0, 4, None)
-    assert agenda.fraction == 0.0
+def test_no_estimate_before_the_first_step_has_finished(clock: Clock):
+    tracker = ProgressTracker(clock)
+    steps(tracker)
+    assert (tracker.done, tracker.total, tracker.seconds_left) == (0, 4, None)
+    assert tracker.fraction == 0.0
 
 
-def test_the_rest_runs_at_the_pace_so_far(clock: Clock):
-    agenda = Agenda(clock)
-    first, *_ = steps(agenda)
-    do(agenda, clock, first, 30.0)
-    assert agenda.seconds_left == pytest.approx(90.0)
-    assert agenda.fraction == pytest.approx(0.25)
+def test_remaining_time_follows_the_pace(clock: Clock):
+    tracker = ProgressTracker(clock)
+    first, *_ = steps(tracker)
+    do(tracker, clock, first, 30.0)
+    assert tracker.seconds_left == pytest.approx(90.0)
+    assert tracker.fraction == pytest.approx(0.25)
 
 
-def test_a_step_takes_what_its_like_took(clock: Clock):
-    agenda = Agenda(clock)
-    first, second, *_ = steps(agenda)
-    do(agenda, clock, first, 5.0)
-    do(agenda, clock, second, 40.0)
-    assert agenda.seconds_left == pytest.approx(45.0)
+def test_similar_steps_take_the_same_time(clock: Clock):
+    tracker = ProgressTracker(clock)
+    first, second, *_ = steps(tracker)
+    do(tracker, clock, first, 5.0)
+    do(tracker, clock, second, 40.0)
+    assert tracker.seconds_left == pytest.approx(45.0)
 
 
-def test_time_runs_while_a_step_does(clock: Clock):
-    agenda = Agenda(clock)
-    first, second, *_ = steps(agenda)
-    do(agenda, clock, first, 10.0)
-    with agenda.doing(second):
+def test_remaining_time_falls_during_a_step(clock: Clock):
+    tracker = ProgressTracker(clock)
+    first, second, *_ = steps(tracker)
+    do(tracker, clock, first, 10.0)
+    with tracker.doing(second):
         clock.now += 4.0
-        assert agenda.seconds_left == pytest.approx(26.0)
+        assert tracker.seconds_left == pytest.approx(26.0)
         clock.now += 100.0
-        assert agenda.seconds_left == pytest.approx(20.0)  # it will end any moment
-    assert agenda.done == 2
+        assert tracker.seconds_left == pytest.approx(20.0)  # it will end any moment
+    assert tracker.done == 2
 
 
-def test_what_fails_says_nothing_about_the_rest(clock: Clock):
-    agenda = Agenda(clock)
-    first, *_ = steps(agenda)
-    with pytest.raises(OSError, match="broken"), agenda.doing(first):
+def test_failed_steps_do_not_change_the_estimate(clock: Clock):
+    tracker = ProgressTracker(clock)
+    first, *_ = steps(tracker)
+    with pytest.raises(OSError, match="broken"), tracker.doing(first):
         clock.now += 0.1
         raise OSError("broken")
-    agenda.drop(StepKind.MEASURE, "a")
-    assert (agenda.done, agenda.total) == (1, 3)
-    assert agenda.seconds_left == pytest.approx(20.0)
+    tracker.drop(StepKind.MEASURE, "a")
+    assert (tracker.done, tracker.total) == (1, 3)
+    assert tracker.seconds_left == pytest.approx(20.0)
 
 
-def test_all_is_done_where_nothing_is_left(clock: Clock):
-    agenda = Agenda(clock)
-    for step in steps(agenda):
-        do(agenda, clock, step, 1.0)
-    assert (agenda.fraction, agenda.seconds_left) == (1.0, 0.0)
+def test_all_steps_done(clock: Clock):
+    tracker = ProgressTracker(clock)
+    for step in steps(tracker):
+        do(tracker, clock, step, 1.0)
+    assert (tracker.fraction, tracker.seconds_left) == (1.0, 0.0)

@@ -1,4 +1,4 @@
-"""What a precision costs in quality: definitions by hand, then real tiny and embedded models."""
+"""Quality of a precision: definitions on computed examples, then real tiny and demo models."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_reference_compared_with_itself():
     assert found.tokens == 9 and found.task_accuracy is None
 
 
-def test_another_precision_by_hand():
+def test_compared_precision_matches_manual_computation():
     own = reference(
         precision="int4",
         nll=8 * math.log(2),
@@ -76,7 +76,7 @@ def test_divergence_as_who_what_benchmark_defines_it(theirs, ours, first, share)
     assert divergence_of(theirs, ours) == (first, pytest.approx(share))
 
 
-def test_two_different_models_are_not_compared():
+def test_different_models_are_not_compared():
     with pytest.raises(GenerationError, match="not the same model"):
         compare(reference(), reference(likeliest=((1, 2, 3), (3, 4))), ((5, 6, 7), (8, 9)))
 
@@ -116,7 +116,7 @@ class Runtime:
         return Uniform()
 
 
-def test_perplexity_of_a_model_that_knows_nothing_is_its_vocabulary(monkeypatch):
+def test_perplexity_of_uniform_predictions_is_the_vocabulary(monkeypatch):
     monkeypatch.setattr(scoring, "_prompt", lambda *_: TokenRequest((1, 2, 3), None))
     heard = io.StringIO()
     spec = ModelSpec("mine", Precision.FP32, "CPU")
@@ -133,7 +133,7 @@ def test_perplexity_of_a_model_that_knows_nothing_is_its_vocabulary(monkeypatch)
     assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] < 1
 
 
-def test_a_models_precisions_are_compared_in_processes_of_their_own(
+def test_precisions_are_compared_in_their_own_processes(
     spec_of: Callable[..., ModelSpec], engine: Engine
 ):
     found = {}
@@ -158,7 +158,7 @@ def test_a_models_precisions_are_compared_in_processes_of_their_own(
     assert low.tokens == exact.tokens > 2000 and low.task_accuracy is None
 
 
-def test_embedded_models_are_asked_what_they_were_trained_for():
+def test_demo_models_get_their_own_texts():
     texts = texts_of("paddock-neox")
     assert texts is not None and len(texts.instructions) == QUESTIONS
     assert len(set(texts.instructions)) == QUESTIONS
@@ -167,7 +167,7 @@ def test_embedded_models_are_asked_what_they_were_trained_for():
     assert accuracy_of("phi-2", Uniform()) is None
 
 
-def test_an_embedded_model_keeps_its_accuracy(engine: Engine, monkeypatch):
+def test_demo_model_keeps_its_accuracy(engine: Engine, monkeypatch):
     from core.benchmark import task_accuracy
     from core.runtimes.optimum import OptimumRuntime
 

@@ -1,4 +1,4 @@
-"""Checkpoints with random weights: what they are, and that they come, stay and go as told."""
+"""Checkpoints with random weights: content, creation and removal."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import psutil
 import pytest
 
 from core.benchmark import random_models as random_weights
-from core.benchmark.artifacts import Material, is_ready, make_ready
-from core.benchmark.lock import Turn
+from core.benchmark.artifacts import Artifact, is_prepared, prepare_artifact
+from core.benchmark.lock import BenchmarkLock
 from core.benchmark.random_checkpoint import split_evenly, write_checkpoint
 from core.benchmark.random_models import (
     checkpoint_bytes,
     checkpoint_folder,
     delete_random_weights,
     ensure_checkpoint,
+    random_model,
+    random_models,
     random_settings,
     random_weights_bytes,
 )
-from core.benchmark.shapes import random_model, random_models
 from core.catalogue import Precision, Shape, benchmark_shapes, catalogue
 from core.errors import ConversionError, DiskFullError, ModelBusyError, StoppedError
 from core.settings import Settings
@@ -66,7 +67,7 @@ def make(settings: Settings, key: str = SMALL, cancel: threading.Event | None = 
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_is_a_checkpoint_that_generates(architecture: str, tmp_path: Path):
+def test_checkpoint_of_every_architecture_generates(architecture: str, tmp_path: Path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = write_checkpoint(tmp_path, architecture, SHAPE, shards=2)
@@ -95,7 +96,7 @@ def test_shards_are_about_equal_and_none_is_empty():
     assert [name for part in split_evenly(shapes, 4) for name in part] == list(shapes)
 
 
-def test_every_model_and_shape_can_be_had():
+def test_every_model_and_shape_is_available():
     known = random_models()
     assert set(known) == set(catalogue()) | set(benchmark_shapes())
     for key, row in catalogue().items():
@@ -107,7 +108,7 @@ def test_every_model_and_shape_can_be_had():
 # Where it lies
 
 
-def test_it_is_made_once(settings: Settings):
+def test_checkpoint_is_written_once(settings: Settings):
     folder = make(settings)
     before = (folder / "model.safetensors").stat()
     assert folder == checkpoint_folder(settings, SMALL)
@@ -118,17 +119,17 @@ def test_it_is_made_once(settings: Settings):
     assert ModelStore(settings).list() == []  # apart from the person's models
 
 
-def test_it_is_converted_as_the_real_model_would_be(settings: Settings):
-    material = Material(SMALL, True, Precision.INT4)
-    assert not is_ready(material, settings)
+def test_conversion_uses_the_real_models_settings(settings: Settings):
+    artifact = Artifact(SMALL, True, Precision.INT4)
+    assert not is_prepared(artifact, settings)
     told: list[str] = []
-    ready = make_ready(
-        material,
+    ready = prepare_artifact(
+        artifact,
         settings,
         on_progress=lambda message, _: told.append(message),
         cancel=threading.Event(),
     )
-    assert is_ready(material, settings) and told
+    assert is_prepared(artifact, settings) and told
     folder = checkpoint_folder(settings, SMALL)
     store = ModelStore(random_settings(settings))
     stored = store.get(resolve(str(folder)), Precision.INT4)
@@ -139,8 +140,8 @@ def test_it_is_converted_as_the_real_model_would_be(settings: Settings):
         wanted.ratio,
     )
     assert ready.positions == catalogue()[SMALL].shape.positions
-    baseline = make_ready(
-        Material(SMALL, True, None), settings, on_progress=print, cancel=threading.Event()
+    baseline = prepare_artifact(
+        Artifact(SMALL, True, None), settings, on_progress=print, cancel=threading.Event()
     )
     assert baseline.folder == folder and baseline.positions == ready.positions
     assert random_weights_bytes(settings) > baseline.disk_bytes + ready.disk_bytes
@@ -151,7 +152,7 @@ def test_it_is_converted_as_the_real_model_would_be(settings: Settings):
 
 def test_nothing_is_deleted_under_a_running_benchmark(settings: Settings):
     folder = make(settings)
-    with Turn(settings).taken(), pytest.raises(ModelBusyError, match="already"):
+    with BenchmarkLock(settings).held(), pytest.raises(ModelBusyError, match="already"):
         delete_random_weights(settings)
     assert folder.is_dir()
 
@@ -163,7 +164,7 @@ def test_there_is_nothing_to_delete(settings: Settings):
 # What goes wrong
 
 
-def test_cancel_ends_it_within_a_second_and_leaves_nothing(settings: Settings):
+def test_cancel_ends_writing_and_leaves_nothing(settings: Settings):
     """Of a shape so large that it would take a while."""
     cancel = threading.Event()
     timer = threading.Timer(1.0, cancel.set)
@@ -182,7 +183,7 @@ def _writes(child: psutil.Process) -> bool:
         return False
 
 
-def test_a_killed_writer_is_a_sentence_and_leaves_nothing(settings: Settings):
+def test_killed_writer_is_an_error_and_leaves_nothing(settings: Settings):
     failure: list[Exception] = []
 
     def run() -> None:
@@ -203,13 +204,15 @@ def test_a_killed_writer_is_a_sentence_and_leaves_nothing(settings: Settings):
     assert random_weights_bytes(settings) == 0
 
 
-def test_a_disk_too_small_is_told_before(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+def test_too_small_disk_is_an_error_before_writing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(random_weights, "free_bytes", lambda folder: 10**9)
     with pytest.raises(DiskFullError, match=r"5\.5 GB|5\.6 GB"):
         make(settings, "dolly-v2-3b")
 
 
-def test_a_disk_that_becomes_full_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+def test_full_disk_is_an_error(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         random_weights, "_how_it_ended", lambda code, text: "No space left on device"
     )
@@ -219,7 +222,7 @@ def test_a_disk_that_becomes_full_is_told(settings: Settings, monkeypatch: pytes
     assert random_weights_bytes(settings) == 0
 
 
-def test_what_a_killed_process_left_is_swept(settings: Settings):
+def test_leftovers_of_a_killed_process_are_removed(settings: Settings):
     left = checkpoint_folder(settings, SMALL).parent / ".work" / "old" / "model.safetensors"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")

@@ -1,4 +1,4 @@
-"""Sweeps with tools that measure nothing: order, rows, failures, cancelling, resuming."""
+"""Benchmark runs that measure nothing: order, rows, failures, cancellation, resuming."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from core.benchmark.dependencies import Tools
-from core.benchmark.lock import Turn
+from core.benchmark.lock import BenchmarkLock
 from core.benchmark.plan import EXACT_HINTS, Plan
 from core.benchmark.random_models import (
     checkpoint_folder,
     delete_random_weights,
     random_settings,
 )
-from core.benchmark.runner import SPARE_ROUNDS
+from core.benchmark.runner import SPARE_ROUNDS, Dependencies
 from core.benchmark.service import Benchmark, Sweep
 from core.catalogue import Precision
 from core.db.database import Database
@@ -79,7 +78,7 @@ def monitor() -> ActivityMonitor:
 def benchmark_(
     settings: Settings, store: MeasurementStore, work: FakeWork, monitor: ActivityMonitor
 ) -> Iterator[Benchmark]:
-    made = Benchmark(settings, lambda: store, monitor, work.tools())
+    made = Benchmark(settings, lambda: store, monitor, work.dependencies())
     yield made
     made.close()
 
@@ -168,7 +167,7 @@ def test_pytorch_gets_the_checkpoint(benchmark_: Benchmark, work: FakeWork):
 # What fails
 
 
-def test_a_configuration_that_fails_is_a_row_with_its_reason(
+def test_failed_configuration_is_a_row_with_its_error(
     benchmark_: Benchmark, work: FakeWork, store: MeasurementStore
 ):
     def fail(job):
@@ -184,7 +183,7 @@ def test_a_configuration_that_fails_is_a_row_with_its_reason(
     assert len(work.jobs) == 4 + 3  # not tried again in the second round
 
 
-def test_what_was_measured_before_a_failure_stays(benchmark_: Benchmark, work: FakeWork):
+def test_measurements_before_a_failure_are_kept(benchmark_: Benchmark, work: FakeWork):
     def fail_late(job):
         if len(work.jobs) > 4 and job.spec == work.jobs[0].spec:
             raise GenerationError("It fell silent.")
@@ -196,7 +195,7 @@ def test_what_was_measured_before_a_failure_stays(benchmark_: Benchmark, work: F
 
 
 @pytest.mark.parametrize("lengths", [(32, 512, 64), (512, 32, 64), (32, 64, 512)])
-def test_other_prompt_lengths_are_measured_without_the_one_that_failed(
+def test_failed_prompt_length_does_not_affect_others(
     benchmark_: Benchmark, work: FakeWork, lengths: tuple[int, ...]
 ):
     def too_long(job):
@@ -218,7 +217,7 @@ def test_other_prompt_lengths_are_measured_without_the_one_that_failed(
     assert sweep.progress().done == sweep.progress().total
 
 
-def test_where_every_prompt_length_fails_nothing_more_is_planned(benchmark_, work: FakeWork):
+def test_nothing_is_planned_after_every_prompt_length_failed(benchmark_, work: FakeWork):
     def fail(job):
         work.on_begin(job.prompts[0][0])
         raise GenerationError("It ran into its memory limit.")
@@ -229,13 +228,13 @@ def test_where_every_prompt_length_fails_nothing_more_is_planned(benchmark_, wor
     assert sweep.progress().done == sweep.progress().total
 
 
-def test_the_utilisation_is_the_processors_alone(benchmark_: Benchmark, work: FakeWork):
+def test_utilisation_is_only_known_for_the_cpu(benchmark_: Benchmark, work: FakeWork):
     work.devices_used = ("GPU",)
     figures = ended(benchmark_.start(PLAN)).progress().rows[0].figures
     assert figures.mbu is None and figures.bytes_per_token
 
 
-def test_an_error_that_nobody_expected_fails_its_rows_alone(benchmark_, work: FakeWork):
+def test_unexpected_error_fails_only_its_rows(benchmark_, work: FakeWork):
     def surprise(job):
         if job.spec.precision is Precision.INT8:
             raise ZeroDivisionError("division by zero")
@@ -247,9 +246,9 @@ def test_an_error_that_nobody_expected_fails_its_rows_alone(benchmark_, work: Fa
     assert len(failed) == 4 and "ZeroDivisionError" in failed[0].error
 
 
-def test_a_model_that_cannot_be_had_fails_its_rows(benchmark_: Benchmark, work: FakeWork):
-    def no_room(material):
-        if material.precision is Precision.FP16:
+def test_unavailable_model_fails_its_rows(benchmark_: Benchmark, work: FakeWork):
+    def no_room(artifact):
+        if artifact.precision is Precision.FP16:
             raise DiskFullError("The disk became full; make room and try again.")
 
     work.make = no_room
@@ -259,42 +258,47 @@ def test_a_model_that_cannot_be_had_fails_its_rows(benchmark_: Benchmark, work: 
     assert {job.spec.precision for job in work.jobs} == {Precision.INT8}
 
 
-def test_an_absent_device_fails_its_rows_before_anything_is_converted(benchmark_, work: FakeWork):
+def test_missing_device_fails_its_rows_before_conversion(benchmark_, work: FakeWork):
     sweep = ended(benchmark_.start(replace(PLAN, devices=("GPU.7",))))
     assert sweep.state is SweepState.DONE and states(sweep) == [FAILED] * 8
     assert "GPU.7" in sweep.progress().rows[0].error
     assert not work.made and not work.jobs
 
 
-def test_a_prompt_longer_than_the_positions_fails_alone(benchmark_: Benchmark, work: FakeWork):
+def test_prompt_longer_than_the_context_fails_alone(benchmark_: Benchmark, work: FakeWork):
     work.positions = 256
     sweep = ended(benchmark_.start(PLAN))
     assert states(sweep) == [DONE, FAILED] * 4
-    assert "256 positions" in sweep.progress().rows[1].error
+    assert (
+        "context length of Paddock NeoX 3M (tiny demo), which is 256"
+        in sweep.progress().rows[1].error
+    )
     assert {prompt for job in work.jobs for prompt, _ in job.prompts} == {32}
 
 
-def test_a_model_larger_than_the_memory_is_not_even_tried(
+def test_model_larger_than_the_memory_is_not_loaded(
     settings: Settings, store: MeasurementStore, work: FakeWork
 ):
     tight = settings.model_copy(update={"memory_reserve_mib": 2**30})
-    sweep = ended(Benchmark(tight, lambda: store, tools=work.tools()).start(PLAN))
+    sweep = ended(Benchmark(tight, lambda: store, dependencies=work.dependencies()).start(PLAN))
     assert states(sweep) == [FAILED] * 8 and not work.jobs
     assert "memory" in sweep.progress().rows[0].error
 
 
-def test_a_bandwidth_that_cannot_be_measured_leaves_out_the_utilisation(benchmark_, work, store):
+def test_no_utilisation_without_bandwidth(benchmark_, work, store):
     def broken() -> float:
         raise MemoryError
 
-    made = Tools(
-        make_ready=work.tools().make_ready, measure=work.tools().measure, read_bandwidth=broken
+    made = Dependencies(
+        prepare_artifact=work.dependencies().prepare_artifact,
+        measure=work.dependencies().measure,
+        read_bandwidth=broken,
     )
-    benchmark_._tools = made
+    benchmark_._dependencies = made
     sweep = ended(benchmark_.start(PLAN))
     assert states(sweep) == [DONE] * 8
     assert sweep.progress().rows[0].figures.mbu is None
-    assert "memory can be read" in sweep.progress().error
+    assert "read bandwidth was not measured" in sweep.progress().error
 
 
 # Other work
@@ -312,7 +316,7 @@ def test_other_work_marks_the_measurements_it_disturbed(benchmark_, work, monito
     assert [one.contended for one in rows[0].rounds] == [True, False]
 
 
-def test_an_answer_during_a_benchmark_knows_of_it(benchmark_, work: FakeWork, monitor):
+def test_answer_during_a_benchmark_is_marked(benchmark_, work: FakeWork, monitor):
     sweep, gate = held(work, lambda: benchmark_.start(PLAN))
     with monitor.running() as activity:
         assert activity.contended
@@ -323,7 +327,7 @@ def test_an_answer_during_a_benchmark_knows_of_it(benchmark_, work: FakeWork, mo
 # Stopping and resuming
 
 
-def test_cancel_ends_it_within_a_second_and_keeps_what_is_done(
+def test_cancel_keeps_finished_measurements(
     benchmark_: Benchmark, work: FakeWork, store: MeasurementStore
 ):
     def stop_at_the_third(job):
@@ -345,7 +349,7 @@ def test_cancel_ends_it_within_a_second_and_keeps_what_is_done(
 
 def test_the_best_bandwidth_of_all_rounds_counts(benchmark_, work: FakeWork):
     found = iter([BANDWIDTH / 2, BANDWIDTH])
-    benchmark_._tools = replace(work.tools(), read_bandwidth=lambda: next(found))
+    benchmark_._dependencies = replace(work.dependencies(), read_bandwidth=lambda: next(found))
     sweep = ended(benchmark_.start(replace(PLAN, rounds=2)))
     rows = sweep.progress().rows
     assert {row.host.bandwidth_bytes_per_s for row in rows} == {BANDWIDTH}
@@ -360,9 +364,9 @@ def test_the_best_bandwidth_of_all_rounds_counts(benchmark_, work: FakeWork):
 NEAR, FAR = 110.0, 300.0
 
 
-def test_a_round_with_the_cores_apart_is_made_up_for(benchmark_: Benchmark, work: FakeWork, store):
+def test_round_with_high_core_latency_is_repeated(benchmark_: Benchmark, work: FakeWork, store):
     distances = iter([NEAR, FAR, NEAR, NEAR, NEAR, NEAR, NEAR, NEAR, FAR, NEAR])
-    work.core_distance = lambda job: next(distances)
+    work.core_latency = lambda job: next(distances)
     sweep = ended(benchmark_.start(PLAN))
     assert states(sweep) == [DONE] * 8
     assert next(distances, None) is None, "eight processes, and twice one in place of the second"
@@ -377,9 +381,9 @@ def test_a_round_with_the_cores_apart_is_made_up_for(benchmark_: Benchmark, work
     assert progress.done == progress.total and progress.fraction == 1.0
 
 
-def test_cores_that_stay_apart_are_not_waited_for(benchmark_: Benchmark, work: FakeWork):
+def test_lasting_high_core_latency_is_accepted(benchmark_: Benchmark, work: FakeWork):
     first = iter([NEAR])
-    work.core_distance = lambda job: next(first, FAR)
+    work.core_latency = lambda job: next(first, FAR)
     sweep = ended(benchmark_.start(PLAN))
     assert states(sweep) == [DONE] * 8
     near, *others = [sweep.progress().rows[number] for number in (0, 2, 4, 6)]
@@ -388,15 +392,15 @@ def test_cores_that_stay_apart_are_not_waited_for(benchmark_: Benchmark, work: F
     assert all(row.figures.contended and not row.figures.answers_apart for row in others)
 
 
-def test_where_the_cores_were_never_nearer_nothing_is_made_up_for(benchmark_, work: FakeWork):
-    work.core_distance = lambda job: FAR
+def test_constant_core_latency_repeats_nothing(benchmark_, work: FakeWork):
+    work.core_latency = lambda job: FAR
     sweep = ended(benchmark_.start(PLAN))
     assert len(work.jobs) == 8
     assert not any(row.figures.contended for row in sweep.progress().rows)
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_a_row_with_all_its_rounds_is_done_whatever_becomes_of_further_ones(
+def test_complete_row_is_done_if_an_extra_round_fails(
     benchmark_: Benchmark, work: FakeWork, cancelled: bool
 ):
     def fail_in_a_further_round(job):
@@ -406,20 +410,20 @@ def test_a_row_with_all_its_rounds_is_done_whatever_becomes_of_further_ones(
             raise GenerationError("It was killed.")
 
     first = iter([NEAR])
-    work.core_distance = lambda job: next(first, FAR)
+    work.core_latency = lambda job: next(first, FAR)
     work.before = fail_in_a_further_round
     sweep = ended(benchmark_.start(PLAN))
     assert states(sweep) == [DONE] * 8
     rows = sweep.progress().rows
     assert all(len(row.rounds) == 2 and row.figures and not row.error for row in rows)
     if not cancelled:
-        assert "A further round of paddock-neox · INT8 · CPU failed: It was" in (
+        assert "An extra round of paddock-neox · INT8 · CPU failed: It was killed" in (
             sweep.progress().error
         )
 
 
-def test_resume_knows_how_near_the_cores_can_be(benchmark_: Benchmark, work: FakeWork):
-    work.core_distance = lambda job: NEAR
+def test_resume_knows_the_lowest_core_latency(benchmark_: Benchmark, work: FakeWork):
+    work.core_latency = lambda job: NEAR
 
     def fail_later(job: object) -> None:
         if len(work.jobs) > 1:
@@ -433,7 +437,7 @@ def test_resume_knows_how_near_the_cores_can_be(benchmark_: Benchmark, work: Fak
     assert work.jobs[0].nearest_ns == NEAR
 
 
-def test_a_bandwidth_under_way_does_not_hold_up_cancel(benchmark_, work: FakeWork):
+def test_cancel_does_not_wait_for_the_bandwidth(benchmark_, work: FakeWork):
     begun, over = threading.Event(), threading.Event()
 
     def slow() -> float:
@@ -441,7 +445,9 @@ def test_a_bandwidth_under_way_does_not_hold_up_cancel(benchmark_, work: FakeWor
         over.wait(60)
         return BANDWIDTH
 
-    benchmark_._tools = Tools(make_ready=work.tools().make_ready, read_bandwidth=slow)
+    benchmark_._dependencies = Dependencies(
+        prepare_artifact=work.dependencies().prepare_artifact, read_bandwidth=slow
+    )
     sweep = benchmark_.start(PLAN)
     assert begun.wait(20)
     sweep.cancel()
@@ -449,7 +455,7 @@ def test_a_bandwidth_under_way_does_not_hold_up_cancel(benchmark_, work: FakeWor
     over.set()
 
 
-def test_resume_measures_what_is_missing_alone(benchmark_, work: FakeWork, store):
+def test_resume_measures_only_what_is_missing(benchmark_, work: FakeWork, store):
     def stop_in_the_second_round(job):
         if len(work.jobs) == 6:
             gate(job)
@@ -487,7 +493,7 @@ def test_resume_tries_failed_rows_again(benchmark_: Benchmark, work: FakeWork):
     assert all(row.error is None for row in again.progress().rows)
 
 
-def test_rounds_of_other_versions_are_not_mixed_in(benchmark_, work, store, monkeypatch):
+def test_rounds_of_other_versions_are_discarded(benchmark_, work, store, monkeypatch):
     def fail_late(job):
         if len(work.jobs) > 4:
             raise GenerationError("It was killed.")
@@ -502,7 +508,7 @@ def test_rounds_of_other_versions_are_not_mixed_in(benchmark_, work, store, monk
     assert len(work.jobs) == 8  # both rounds once more
 
 
-def test_rounds_of_other_weights_are_not_mixed_in(benchmark_, work: FakeWork, monkeypatch):
+def test_rounds_of_other_weights_are_discarded(benchmark_, work: FakeWork, monkeypatch):
     def fail_late(job):
         if len(work.jobs) > 4:
             raise GenerationError("It was killed.")
@@ -510,19 +516,19 @@ def test_rounds_of_other_weights_are_not_mixed_in(benchmark_, work: FakeWork, mo
     work.before = fail_late
     sweep = ended(benchmark_.start(PLAN))
     work.before = lambda job: None
-    make_ready = benchmark_._tools.make_ready
+    prepare_artifact = benchmark_._dependencies.prepare_artifact
 
-    def larger(material, *args, **options):
-        return replace(make_ready(material, *args, **options), disk_bytes=6_000)
+    def larger(artifact, *args, **options):
+        return replace(prepare_artifact(artifact, *args, **options), disk_bytes=6_000)
 
-    benchmark_._tools = replace(benchmark_._tools, make_ready=larger)
+    benchmark_._dependencies = replace(benchmark_._dependencies, prepare_artifact=larger)
     work.jobs.clear()
     again = ended(benchmark_.resume(sweep.id))
     assert states(again) == [DONE] * 8 and len(work.jobs) == 8
     assert all((len(row.rounds), row.disk_bytes) == (2, 6_000) for row in again.progress().rows)
 
 
-def test_a_folder_is_found_again_from_any_other(
+def test_folder_is_found_from_any_working_directory(
     benchmark_, work: FakeWork, store, tmp_path: Path, monkeypatch
 ):
     tiny_checkpoint("gpt_neox", tmp_path / "here" / "mine")
@@ -533,27 +539,27 @@ def test_a_folder_is_found_again_from_any_other(
     assert store.sweep(sweep.id).plan["models"] == [whole]
 
 
-def test_nothing_is_missing(benchmark_: Benchmark):
+def test_complete_run_cannot_be_resumed(benchmark_: Benchmark):
     sweep = ended(benchmark_.start(PLAN))
-    with pytest.raises(BadRequestError, match="Nothing is missing"):
+    with pytest.raises(BadRequestError, match="is complete"):
         benchmark_.resume(sweep.id)
 
 
-def test_there_is_no_such_sweep(benchmark_: Benchmark):
+def test_unknown_run_cannot_be_resumed(benchmark_: Benchmark):
     with pytest.raises(BadRequestError, match="--list"):
         benchmark_.resume("f" * 32)
 
 
-def test_closing_interrupts(benchmark_: Benchmark, work: FakeWork, store):
+def test_close_interrupts_the_run(benchmark_: Benchmark, work: FakeWork, store):
     sweep, _ = held(work, lambda: benchmark_.start(PLAN))
     benchmark_.close()
     assert not sweep.running and sweep.state is SweepState.INTERRUPTED
     assert {row.state for row in store.of_sweep(sweep.id)} == {MeasurementState.INTERRUPTED}
-    with pytest.raises(BadRequestError, match="closing"):
+    with pytest.raises(BadRequestError, match="shutting down"):
         benchmark_.start(PLAN)
 
 
-def test_a_killed_process_leaves_what_it_measured_to_be_resumed(settings: Settings, work: FakeWork):
+def test_killed_process_can_be_resumed(settings: Settings, work: FakeWork):
     """As a process of its own, killed in the middle of a measurement."""
     code = (
         "import sys, time\n"
@@ -570,7 +576,7 @@ def test_a_killed_process_leaves_what_it_measured_to_be_resumed(settings: Settin
         "        time.sleep(60)\n"
         "work.before = before\n"
         "sweep = Benchmark(engine.settings, lambda: engine.measurements,"
-        " tools=work.tools()).start(PLAN)\n"
+        " dependencies=work.dependencies()).start(PLAN)\n"
         "sweep.wait()\n"
     )
     child = subprocess.Popen(
@@ -592,7 +598,9 @@ def test_a_killed_process_leaves_what_it_measured_to_be_resumed(settings: Settin
         assert engine.measurements.sweep(sweep_id).state is SweepState.INTERRUPTED
         left = {row.state for row in engine.measurements.of_sweep(sweep_id)}
         assert left == {DONE, MeasurementState.INTERRUPTED}
-        benchmark = Benchmark(settings, lambda: engine.measurements, tools=work.tools())
+        benchmark = Benchmark(
+            settings, lambda: engine.measurements, dependencies=work.dependencies()
+        )
         assert states(ended(benchmark.resume(sweep_id))) == [DONE] * 8
         assert len(work.jobs) == 3  # the one that was killed, and two that it did not come to
     finally:
@@ -602,7 +610,7 @@ def test_a_killed_process_leaves_what_it_measured_to_be_resumed(settings: Settin
 # Two at once
 
 
-def test_a_second_sweep_in_this_process_is_refused(benchmark_, work: FakeWork):
+def test_second_run_in_this_process_is_refused(benchmark_, work: FakeWork):
     sweep, gate = held(work, lambda: benchmark_.start(PLAN))
     with pytest.raises(ModelBusyError, match="already"):
         benchmark_.start(PLAN)
@@ -611,12 +619,12 @@ def test_a_second_sweep_in_this_process_is_refused(benchmark_, work: FakeWork):
     ended(benchmark_.start(PLAN))
 
 
-def test_a_second_sweep_of_another_process_names_it(settings: Settings, benchmark_: Benchmark):
+def test_second_run_names_the_other_process(settings: Settings, benchmark_: Benchmark):
     code = (
-        "import sys; from pathlib import Path; from core.benchmark.lock import Turn\n"
+        "import sys; from pathlib import Path; from core.benchmark.lock import BenchmarkLock\n"
         "from core.settings import Settings\n"
-        "turn = Turn(Settings(home=Path(sys.argv[1])))\n"
-        "turn.take(); print('taken', flush=True)\n"
+        "lock = BenchmarkLock(Settings(home=Path(sys.argv[1])))\n"
+        "lock.acquire(); print('taken', flush=True)\n"
         "sys.stdin.read()\n"
     )
     other = subprocess.Popen(
@@ -636,7 +644,7 @@ def test_a_second_sweep_of_another_process_names_it(settings: Settings, benchmar
 
 
 def test_a_refused_start_leaves_nothing(settings: Settings, benchmark_: Benchmark, store):
-    with Turn(settings).taken(), pytest.raises(ModelBusyError):
+    with BenchmarkLock(settings).held(), pytest.raises(ModelBusyError):
         benchmark_.start(PLAN)
     assert store.sweeps() == [] and benchmark_.current is None
 
@@ -661,7 +669,7 @@ class Locked:
                 self.connection.rollback()
 
 
-def test_a_locked_database_is_waited_out(benchmark_, work: FakeWork, store, settings):
+def test_rows_are_written_after_a_database_lock(benchmark_, work: FakeWork, store, settings):
     """Locked after the first process, free again before the last."""
     locked = Locked(settings)
 
@@ -678,9 +686,7 @@ def test_a_locked_database_is_waited_out(benchmark_, work: FakeWork, store, sett
     assert store.of_sweep(sweep.id) == list(sweep.progress().rows)
 
 
-def test_rows_that_cannot_be_written_are_still_there_to_be_exported(
-    benchmark_, work: FakeWork, store, settings
-):
+def test_unwritten_rows_can_be_exported(benchmark_, work: FakeWork, store, settings):
     locked = Locked(settings)
 
     def lock(job):
@@ -697,43 +703,43 @@ def test_rows_that_cannot_be_written_are_still_there_to_be_exported(
     assert store.of_sweep(sweep.id) == list(again.progress().rows)
 
 
-def test_a_sweep_that_cannot_be_recorded_does_not_begin(settings: Settings, work: FakeWork):
+def test_run_without_database_does_not_start(settings: Settings, work: FakeWork):
     def broken() -> MeasurementStore:
         raise RecordsError("The run database is damaged; move it away.")
 
-    made = Benchmark(settings, broken, tools=work.tools())
+    made = Benchmark(settings, broken, dependencies=work.dependencies())
     with pytest.raises(RecordsError, match="damaged"):
         made.start(PLAN)
     assert not work.jobs
-    with Turn(settings).taken():  # the turn was given back
+    with BenchmarkLock(settings).held():  # the turn was given back
         pass
 
 
 # What cannot be begun
 
 
-def test_a_model_that_nobody_knows_is_told_at_once(benchmark_: Benchmark):
+def test_unknown_model_is_refused_at_once(benchmark_: Benchmark):
     with pytest.raises(UnknownModelError):
         benchmark_.start(replace(PLAN, models=("no such model",)))
 
 
-def test_one_model_under_two_names(benchmark_: Benchmark):
+def test_same_model_under_two_names_is_refused(benchmark_: Benchmark):
     with pytest.raises(BadRequestError, match="same model"):
         benchmark_.start(replace(PLAN, models=("dolly-v2-3b", "databricks/dolly-v2-3b")))
 
 
-def test_a_disk_too_small_is_told_at_once(benchmark_: Benchmark, monkeypatch):
+def test_too_small_disk_is_refused_at_once(benchmark_: Benchmark, monkeypatch):
     monkeypatch.setattr("core.benchmark.estimate.free_bytes", lambda folder: 10**9)
-    with pytest.raises(DiskFullError, match="on disk"):
+    with pytest.raises(DiskFullError, match="of disk space"):
         benchmark_.start(Plan(random_models=("dolly-v2-3b",)))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders are protected otherwise there")
-def test_a_home_that_cannot_be_made_is_a_sentence(tmp_path: Path, store, work: FakeWork):
+def test_unwritable_home_is_an_error(tmp_path: Path, store, work: FakeWork):
     (tmp_path / "file").write_text("")
     settings = Settings(home=tmp_path / "file" / "home")
     with pytest.raises(Exception, match="PADDOCK_HOME"):
-        Turn(settings).take()
+        BenchmarkLock(settings).acquire()
 
 
 # Quality
@@ -757,7 +763,7 @@ def test_quality_is_compared_with_the_reference(benchmark_: Benchmark, work: Fak
     ("taken", "hints"),
     [(("CPU",), EXACT_HINTS), (("GPU",), None), (("GPU", "CPU"), None), ((), None)],
 )
-def test_the_reference_on_auto_is_exact_where_that_is_the_cpu(
+def test_reference_on_auto_is_exact_if_that_is_the_cpu(
     benchmark_: Benchmark, work: FakeWork, monkeypatch, taken, hints
 ):
     monkeypatch.setattr("core.benchmark.plan.auto_devices", lambda: taken)
@@ -766,7 +772,7 @@ def test_the_reference_on_auto_is_exact_where_that_is_the_cpu(
     assert [spec.hints for spec in work.judged] == [hints, None, None]
 
 
-def test_a_reference_that_is_not_measured_is_made_ready(benchmark_, work: FakeWork):
+def test_unmeasured_reference_is_prepared(benchmark_, work: FakeWork):
     plan = replace(PLAN, quality=True, models=("paddock-neox",), precisions=(Precision.INT4,))
     sweep = ended(benchmark_.start(plan))
     assert [item.precision for item in work.made] == [Precision.INT4, Precision.FP16]
@@ -789,8 +795,8 @@ def test_random_weights_and_pytorch_have_no_quality(benchmark_, work: FakeWork):
     assert have == {("paddock-neox", "optimum")}
 
 
-def test_quality_that_fails_is_told_and_can_be_resumed(benchmark_, work: FakeWork, monkeypatch):
-    judge = work._judge
+def test_failed_quality_is_reported_and_can_be_resumed(benchmark_, work: FakeWork, monkeypatch):
+    judge = work._measure_quality
 
     def broken(folder, spec, reference, **how):
         if spec.precision is Precision.INT8:
@@ -798,10 +804,10 @@ def test_quality_that_fails_is_told_and_can_be_resumed(benchmark_, work: FakeWor
         return judge(folder, spec, reference, **how)
 
     plan = replace(PLAN, quality=True, models=("paddock-neox",))
-    benchmark_._tools = replace(work.tools(), judge=broken)
+    benchmark_._dependencies = replace(work.dependencies(), measure_quality=broken)
     sweep = ended(benchmark_.start(plan))
     assert states(sweep) == [DONE] * 4 and "It was killed." in sweep.progress().error
-    benchmark_._tools = work.tools()
+    benchmark_._dependencies = work.dependencies()
     work.jobs.clear()
     again = ended(benchmark_.resume(sweep.id))
     assert all(row.quality for row in again.progress().rows) and not work.jobs
@@ -810,12 +816,12 @@ def test_quality_that_fails_is_told_and_can_be_resumed(benchmark_, work: FakeWor
 # Random weights
 
 
-def test_random_weights_go_when_all_is_measured(benchmark_, work, settings: Settings):
+def test_random_weights_are_removed_at_the_end(benchmark_, work, settings: Settings):
     kept = checkpoint_folder(settings, "neox-410m")
     plan = Plan(random_models=("neox-410m",), precisions=(Precision.INT8,))
 
-    def make(material):
-        assert material.random_weights
+    def make(artifact):
+        assert artifact.random_weights
         kept.mkdir(parents=True, exist_ok=True)
 
     work.make = make
@@ -829,11 +835,11 @@ def test_random_weights_go_when_all_is_measured(benchmark_, work, settings: Sett
     assert not kept.exists()
 
 
-def test_random_weights_that_are_to_be_kept_outlive_later_sweeps(
+def test_kept_random_weights_survive_later_runs(
     benchmark_: Benchmark, work: FakeWork, settings: Settings
 ):
     plan = Plan(random_models=("neox-410m",), precisions=(Precision.INT8,))
-    work.make = lambda material: checkpoint_folder(settings, material.model).mkdir(
+    work.make = lambda artifact: checkpoint_folder(settings, artifact.model).mkdir(
         parents=True, exist_ok=True
     )
     ended(benchmark_.start(replace(plan, keep_random_weights=True)))
@@ -849,7 +855,7 @@ def test_random_weights_that_are_to_be_kept_outlive_later_sweeps(
 # What it will take
 
 
-def test_the_estimate_grows_with_what_is_asked(benchmark_: Benchmark):
+def test_estimate_grows_with_the_plan(benchmark_: Benchmark):
     small = benchmark_.estimate(Plan(models=("paddock-neox",)))
     more = benchmark_.estimate(Plan(models=("paddock-neox",), repeats=20))
     random = benchmark_.estimate(Plan(random_models=("dolly-v2-3b",), repeats=2))

@@ -1,4 +1,4 @@
-"""The suite's rows, and its ways of answering in processes of their own."""
+"""Rows of the speed suite, and its variants in their own processes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from core.benchmark.speed import browser, chromium, suite
-from core.benchmark.speed.paired import Duel, Way
-from core.benchmark.speed.rows import Bar, Row, accuracy_rows, last_line, table
+from core.benchmark.speed.paired import PairedRun, Variant
+from core.benchmark.speed.rows import Row, Threshold, accuracy_rows, last_line, table
 from core.catalogue import Precision
 from core.cli import speed
 from core.engine import Engine
@@ -20,13 +20,13 @@ from core.settings import Settings
 from core.store import resolve
 
 ROWS = [
-    Row(name="decode", bar=Bar(limit=1.4), value=1.5, detail="3 against 2 tokens/s"),
-    Row(name="first token", bar=Bar(limit=1.1, at_most=True), value=1.2),
-    Row(name="browser", bar=Bar(limit=0.8), detail="no Chromium was found"),
+    Row(name="decode", bar=Threshold(limit=1.4), value=1.5, detail="3 against 2 tokens/s"),
+    Row(name="first token", bar=Threshold(limit=1.1, at_most=True), value=1.2),
+    Row(name="browser", bar=Threshold(limit=0.8), detail="no Chromium was found"),
 ]
 
 
-def test_rows_for_people_and_for_machines():
+def test_rows_as_table_and_json():
     lines = table(ROWS).splitlines()
     assert "1.50" in lines[1] and "met" in lines[1] and "3 against 2" in lines[1]
     assert "≤ 1.1" in lines[2] and "not met" in lines[2]
@@ -41,36 +41,36 @@ def test_rows_for_people_and_for_machines():
 
 
 @pytest.fixture
-def ways(engine: Engine, spec_of) -> list[Way]:
+def variants(engine: Engine, spec_of) -> list[Variant]:
     spec = spec_of("gpt_neox", Precision.INT8)
     stored = engine.store.get(resolve(spec.model), spec.precision)
     assert stored is not None
     return [
-        Way("paddock", stored.folder, ModelSpec(stored.key, spec.precision, "CPU")),
-        Way("notebook", stored.folder),
+        Variant("paddock", stored.folder, ModelSpec(stored.key, spec.precision, "CPU")),
+        Variant("notebook", stored.folder),
     ]
 
 
-def test_both_ways_answer_by_turns_with_as_many_tokens_as_were_asked_for(ways):
-    with Duel(ways, threading.Event()) as duel:
-        found = duel.medians(2, do="answer", prompt_tokens=20, new_tokens=12)
+def test_variants_run_in_turns_with_the_requested_tokens(variants):
+    with PairedRun(variants, threading.Event()) as paired:
+        found = paired.medians(2, do="answer", prompt_tokens=20, new_tokens=12)
         assert found.keys() == {"paddock", "notebook"}
         for figures in found.values():
             assert figures["tokens"] == 12
             assert figures["ttft_ms"] > 0 and figures["tokens_per_s"] > 0
-        ours = duel.contenders["paddock"]
-        together = ours.ask(do="together", count=3, prompt_tokens=20, new_tokens=12)
+        ours = paired.processes["paddock"]
+        together = ours.run(do="together", count=3, prompt_tokens=20, new_tokens=12)
         assert together["tokens"] == 36
-        read = ours.ask(do="perplexity", model="whatever")
+        read = ours.run(do="perplexity", model="whatever")
         assert read["nll"] > 0 and read["tokens"] > 1000
-        with pytest.raises(GenerationError, match="way of notebook ended"):
-            duel.contenders["notebook"].ask(do="perplexity", model="whatever")
+        with pytest.raises(GenerationError, match="variant notebook ended"):
+            paired.processes["notebook"].run(do="perplexity", model="whatever")
 
 
-def test_a_stopped_suite_ends_its_processes(ways):
+def test_a_stopped_suite_ends_its_processes(variants):
     stopped = threading.Event()
     stopped.set()
-    with pytest.raises(StoppedError), Duel(ways[:1], stopped):
+    with pytest.raises(StoppedError), PairedRun(variants[:1], stopped):
         pass
 
 
@@ -84,7 +84,7 @@ def test_without_a_browser_its_rows_are_not_measured(monkeypatch, tmp_path: Path
     assert all(row.detail == "no Chromium was found" for row in rows)
 
 
-def test_answers_that_belong_to_somebody_else_are_counted():
+def test_answers_to_another_instruction_are_counted():
     own = ["The first answer, a long one.", "The second answer, a long one.", "yes", "no"]
     alone = {"accuracy": 0.80, "answers": own}
     fine = {"accuracy": 0.79, "answers": [own[0], "Another answer of length.", "no", "yes"]}

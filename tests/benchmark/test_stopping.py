@@ -1,4 +1,4 @@
-"""Answers are timed until their median says something, of near cores where those come about."""
+"""Answers are timed until their median is meaningful, if possible with low core-to-core latency."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from core.benchmark.stopping import (
     MOST_ANSWERS,
     MOST_APART,
     PATIENCE_S,
-    Enough,
-    distance_during,
+    StoppingRule,
+    latency_during,
 )
 
 NEAR, FAR = 110.0, 300.0
@@ -20,40 +20,40 @@ def answers_until_enough(
     seconds: float, distances: list[float | None], *, wanted: int = 2, nearest: float | None = NEAR
 ) -> int:
     """Of that length each; the last distance goes on for ever."""
-    enough = Enough(wanted, nearest)
+    enough = StoppingRule(wanted, nearest)
     while not enough.reached:
         enough.add(seconds, distances[min(enough.answers, len(distances) - 1)])
     return enough.answers
 
 
-def test_a_second_of_short_answers_and_as_many_long_ones_as_wanted():
+def test_a_second_of_short_answers_or_the_requested_long_ones():
     assert answers_until_enough(0.125, [NEAR]) == 8
     assert answers_until_enough(3.0, [None]) == 2
     assert answers_until_enough(1e-4, [NEAR]) == MOST_ANSWERS
 
 
-def test_answers_of_cores_apart_come_on_top():
+def test_answers_with_high_latency_do_not_count():
     assert answers_until_enough(0.125, [FAR] * 5 + [NEAR]) == 5 + 8
     assert answers_until_enough(0.125, [None] * 3 + [FAR] * 5 + [NEAR]) == 5 + 8
 
 
-def test_they_are_taken_when_it_goes_on_for_long():
+def test_answers_with_lasting_high_latency_count():
     assert answers_until_enough(0.5, [FAR]) == PATIENCE_S / 0.5 + 1
     assert answers_until_enough(1e-4, [FAR]) == MOST_APART + 1
-    enough = Enough(100, NEAR)
+    enough = StoppingRule(100, NEAR)
     for _ in range(100):
         assert not enough.reached
         enough.add(0.5, FAR)
     assert enough.reached, "as many as are wanted all the same"
 
 
-def test_where_nothing_shorter_is_known_far_is_near():
+def test_without_a_lower_latency_none_is_high():
     assert answers_until_enough(0.125, [FAR], nearest=None) == 8
     assert answers_until_enough(0.125, [FAR, NEAR], nearest=None) == 9, "but only the first"
 
 
-def test_the_nearest_is_learned():
-    enough = Enough(1, None)
+def test_lowest_latency_is_remembered():
+    enough = StoppingRule(1, None)
     assert enough.nearest_ns is None
     for distance in (FAR, NEAR, FAR, None):
         enough.add(0.1, distance)
@@ -71,5 +71,5 @@ def test_the_nearest_is_learned():
         (LONGEST_JUDGED_S + 0.01, FAR, FAR, None),
     ],
 )
-def test_the_longer_of_before_and_after_counts(seconds, before, after, distance):
-    assert distance_during(seconds, before, after) == distance
+def test_higher_of_before_and_after_counts(seconds, before, after, distance):
+    assert latency_during(seconds, before, after) == distance

@@ -1,4 +1,4 @@
-"""The search for hints, on processes that a test scripts, and once on a real one."""
+"""The search for execution hints, with scripted processes and once with a real one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from core.__main__ import main
 from core.benchmark import artifacts, tuning, tuning_service
-from core.benchmark.artifacts import Ready
-from core.benchmark.lock import Turn
-from core.benchmark.speed.paired import Way
-from core.benchmark.tuning import Tuning, wording
-from core.benchmark.tuning_service import TuningDesk
+from core.benchmark.artifacts import PreparedArtifact
+from core.benchmark.lock import BenchmarkLock
+from core.benchmark.speed.paired import Variant
+from core.benchmark.tuning import TuningSearch, wording
+from core.benchmark.tuning_service import TuningService
 from core.catalogue import Precision
 from core.engine import Engine
 from core.errors import (
@@ -36,26 +36,26 @@ SPEC = ModelSpec("mine", Precision.INT8, "CPU", RuntimeName.GENAI)
 USUAL = ExecutionHints(inference_precision="f32")
 
 
-class ScriptedDuel:
-    """Answers at the rate, and reads at the perplexity, that a test gives for hints."""
+class ScriptedPairedRun:
+    """Decode rates and perplexities that a test defines by hints."""
 
     rate: Callable[[ExecutionHints], float] = staticmethod(lambda hints: 100.0)
     perplexity: Callable[[ExecutionHints], float] = staticmethod(lambda hints: 5.0)
     first_token: Callable[[ExecutionHints], float] = staticmethod(lambda hints: 10.0)
 
-    def __init__(self, ways: list[Way], cancel: threading.Event) -> None:
-        self.hints = {way.name: way.spec.effective_hints for way in ways}
-        self.contenders = {name: self.Asked(self, name) for name in self.hints}
+    def __init__(self, variants: list[Variant], cancel: threading.Event) -> None:
+        self.hints = {variant.name: variant.spec.effective_hints for variant in variants}
+        self.processes = {name: self.Asked(self, name) for name in self.hints}
 
     class Asked:
-        def __init__(self, duel: ScriptedDuel, name: str) -> None:
-            self.hints = duel.hints[name]
+        def __init__(self, paired: ScriptedPairedRun, name: str) -> None:
+            self.hints = paired.hints[name]
 
-        def ask(self, do: str, model: str) -> dict[str, float]:
+        def run(self, do: str, model: str) -> dict[str, float]:
             assert do == "perplexity"
-            return {"nll": 10 * math.log(ScriptedDuel.perplexity(self.hints)), "tokens": 10}
+            return {"nll": 10 * math.log(ScriptedPairedRun.perplexity(self.hints)), "tokens": 10}
 
-    def __enter__(self) -> ScriptedDuel:
+    def __enter__(self) -> ScriptedPairedRun:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,34 +64,34 @@ class ScriptedDuel:
     def medians(self, rounds: int, **command: object) -> dict[str, dict[str, float]]:
         return {
             name: {
-                "tokens_per_s": ScriptedDuel.rate(hints),
-                "ttft_ms": ScriptedDuel.first_token(hints),
+                "tokens_per_s": ScriptedPairedRun.rate(hints),
+                "ttft_ms": ScriptedPairedRun.first_token(hints),
             }
             for name, hints in self.hints.items()
         }
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedDuel]:
-    monkeypatch.setattr(tuning, "Duel", ScriptedDuel)
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedPairedRun]:
+    monkeypatch.setattr(tuning, "PairedRun", ScriptedPairedRun)
     for name in ("rate", "perplexity", "first_token"):
-        monkeypatch.setattr(ScriptedDuel, name, staticmethod(getattr(ScriptedDuel, name)))
-    return ScriptedDuel
+        monkeypatch.setattr(ScriptedPairedRun, name, staticmethod(getattr(ScriptedPairedRun, name)))
+    return ScriptedPairedRun
 
 
-def test_the_fastest_hints_of_each_kind_are_put_together(scripted, monkeypatch):
+def test_fastest_hints_are_combined(scripted, monkeypatch):
     def rate(hints: ExecutionHints) -> float:
         fast = 1.5 if hints.dynamic_quantization_group == 64 else 1.0
         return 100.0 * fast * (1.2 if hints.kv_cache_precision == "f16" else 1.0)
 
     monkeypatch.setattr(scripted, "rate", staticmethod(rate))
-    found = Tuning(Path("nowhere"), SPEC).run()
+    found = TuningSearch(Path("nowhere"), SPEC).run()
     assert found.hints == ExecutionHints("f32", "f16", dynamic_quantization_group=64)
     assert found.gain == pytest.approx(1.8) and found.usual_tokens_per_s == 100.0
     assert (found.key.model, found.key.device) == ("mine", "CPU")
 
 
-def test_what_costs_quality_is_left_however_fast(scripted, monkeypatch):
+def test_hints_that_cost_quality_are_rejected(scripted, monkeypatch):
     monkeypatch.setattr(
         scripted,
         "rate",
@@ -102,33 +102,33 @@ def test_what_costs_quality_is_left_however_fast(scripted, monkeypatch):
         "perplexity",
         staticmethod(lambda hints: 5.1 if hints.dynamic_quantization_group else 5.0),
     )
-    strict = Tuning(Path("nowhere"), SPEC)
+    strict = TuningSearch(Path("nowhere"), SPEC)
     assert strict.run().hints == USUAL
     assert any(trial.perplexity_ratio == pytest.approx(1.02) for trial in strict.trials)
     assert not any(trial.kept for trial in strict.trials)
-    generous = Tuning(Path("nowhere"), SPEC, perplexity_limit=1.05).run()
+    generous = TuningSearch(Path("nowhere"), SPEC, perplexity_limit=1.05).run()
     assert generous.gain == pytest.approx(2.0)
     assert generous.perplexity_ratio == pytest.approx(1.02)
 
 
-def test_noise_and_a_slow_first_token_change_nothing(scripted, monkeypatch):
+def test_noise_and_slow_first_token_are_rejected(scripted, monkeypatch):
     monkeypatch.setattr(
         scripted, "rate", staticmethod(lambda hints: 101.0 if hints != USUAL else 100.0)
     )
-    assert Tuning(Path("nowhere"), SPEC).run().hints == USUAL
+    assert TuningSearch(Path("nowhere"), SPEC).run().hints == USUAL
     monkeypatch.setattr(
         scripted, "rate", staticmethod(lambda hints: 150.0 if hints != USUAL else 100.0)
     )
     monkeypatch.setattr(
         scripted, "first_token", staticmethod(lambda hints: 15.0 if hints != USUAL else 10.0)
     )
-    result = Tuning(Path("nowhere"), SPEC).run()
+    result = TuningSearch(Path("nowhere"), SPEC).run()
     assert (result.hints, result.gain) == (USUAL, 1.0)
 
 
-def test_stopping(scripted):
+def test_stop_ends_the_search(scripted):
     cancel = threading.Event()
-    search = Tuning(Path("nowhere"), SPEC, lambda message, share: cancel.set(), cancel)
+    search = TuningSearch(Path("nowhere"), SPEC, lambda message, share: cancel.set(), cancel)
     with pytest.raises(StoppedError):
         search.run()
 
@@ -140,16 +140,16 @@ def test_hints_in_words():
     )
 
 
-def test_a_real_model_is_tuned_kept_applied_and_forgotten(
+def test_real_model_is_tuned_and_hints_are_applied(
     engine: Engine, spec_of, monkeypatch: pytest.MonkeyPatch
 ):
-    """With one axis and one round, which is enough to go the whole way."""
+    """With one hint and one round."""
     spec = spec_of("llama", Precision.INT8)
     one_thread = tuning._setting("threads", 1)
     monkeypatch.setattr(tuning, "_axes", lambda precision, device: iter([one_thread]))
     monkeypatch.setattr(tuning, "LEAST_GAIN", 0.0)
     monkeypatch.setattr(tuning, "LONGEST_FIRST_TOKEN", 1e9)
-    monkeypatch.setattr(tuning.Tuning, "rounds", 1, raising=False)
+    monkeypatch.setattr(tuning.TuningSearch, "rounds", 1, raising=False)
     run = engine.tuning.start(spec, perplexity_limit=1.5)
     with pytest.raises(ModelBusyError):
         engine.tuning.start(spec)
@@ -174,42 +174,42 @@ def test_a_real_model_is_tuned_kept_applied_and_forgotten(
     assert engine.forget_tuned(run.result.key) is False
 
 
-def test_what_cannot_be_tuned_is_refused_at_once(tmp_path: Path):
+def test_invalid_requests_are_refused_at_once(tmp_path: Path):
     settings = Settings(home=tmp_path)
-    desk = TuningDesk(settings, lambda tuned: None, MONITOR.running)
+    desk = TuningService(settings, lambda tuned: None, MONITOR.running)
     with pytest.raises(BadRequestError, match="OpenVINO"):
         desk.start(ModelSpec("paddock-neox", runtime=RuntimeName.PYTORCH))
     with pytest.raises(BadRequestError, match="perplexity"):
         desk.start(ModelSpec("paddock-neox"), perplexity_limit=0.5)
     with pytest.raises(UnknownModelError):
         desk.start(ModelSpec("no such model"))
-    with Turn(settings).taken(), pytest.raises(ModelBusyError, match="benchmark"):
+    with BenchmarkLock(settings).held(), pytest.raises(ModelBusyError, match="benchmark"):
         desk.start(ModelSpec("paddock-neox"))
     assert desk.current is None
     assert resolve("paddock-neox").key == "paddock-neox"
 
 
 @pytest.mark.parametrize(("free", "fits"), [(2, True), (1.9, False)])
-def test_a_model_is_tuned_only_where_it_fits_twice(
+def test_model_is_tuned_only_if_it_fits_twice(
     free: float, fits: bool, tmp_path: Path, scripted, monkeypatch: pytest.MonkeyPatch
 ):
     weights, settings = 2**30, Settings(home=tmp_path)
-    ready = Ready(tmp_path, weights, weights, 2048)
-    monkeypatch.setattr(tuning_service, "make_ready", lambda material, *_, **__: ready)
+    ready = PreparedArtifact(tmp_path, weights, weights, 2048)
+    monkeypatch.setattr(tuning_service, "prepare_artifact", lambda artifact, *_, **__: ready)
     there = int(free * memory_for(weights)) + settings.memory_reserve_mib * 2**20
     monkeypatch.setattr(artifacts, "available_memory_bytes", lambda: there)
-    desk = TuningDesk(settings, lambda tuned: None, MONITOR.running)
+    desk = TuningService(settings, lambda tuned: None, MONITOR.running)
     run = desk.start(ModelSpec("paddock-neox", Precision.INT8, "CPU", RuntimeName.GENAI))
     assert run.wait(20)
     if fits:
         assert run.error is None and run.result is not None
     else:
         assert isinstance(run.error, NotEnoughMemoryError) and not run.trials
-        assert "loaded 2 times at once, needs about 4.7 GB" in str(run.error)
+        assert "loaded 2 times, needs about 4.7 GB" in str(run.error)
 
 
 @pytest.mark.parametrize("typed", ["cpu", " CPU ", "cpu.0"])
-def test_a_device_is_tuned_and_forgotten_however_it_is_typed(
+def test_device_name_is_not_case_sensitive(
     typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     settings = Settings(home=tmp_path)
@@ -222,9 +222,9 @@ def test_a_device_is_tuned_and_forgotten_however_it_is_typed(
         perplexity_ratio=1.0,
         measured_at="2026-11-28T08:00:00+00:00",
     )
-    monkeypatch.setattr(TuningDesk, "_tune", lambda desk, run, key, limit: found)
+    monkeypatch.setattr(TuningService, "_tune", lambda desk, run, key, limit: found)
     kept = TunedHints(tmp_path)
-    run = TuningDesk(settings, kept.keep, MONITOR.running).start(
+    run = TuningService(settings, kept.keep, MONITOR.running).start(
         ModelSpec("paddock-neox", Precision.INT8, typed, RuntimeName.GENAI)
     )
     assert run.wait(20) and run.spec.device == "CPU"

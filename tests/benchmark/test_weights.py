@@ -1,4 +1,4 @@
-"""Bytes read for one token, against arithmetic by hand on models whose sizes are known."""
+"""Bytes read per token, compared with manual computation for models of known sizes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def config_of(folder: Path) -> dict:
     return json.loads((folder / "config.json").read_text())
 
 
-def test_an_uncompressed_model_reads_all_its_matrices_but_the_embedding(folder_of):
+def test_uncompressed_model_reads_all_matrices_except_embedding(folder_of):
     folder = folder_of(Precision.FP32)
     matrices = MATRICES + config_of(folder)["vocab_size"] * HIDDEN
     assert weight_bytes(folder) == pytest.approx(4 * matrices, abs=64)  # and rotary frequencies
@@ -56,7 +56,7 @@ def test_compressed_weights_count_with_scales_and_zero_points(folder_of):
     assert matrices + 3 * rows <= weight_bytes(folder) <= matrices + 5 * rows + 64
 
 
-def test_the_checkpoint_comes_to_the_same_by_its_configuration(folder_of):
+def test_checkpoint_configuration_gives_the_same_size(folder_of):
     folder = folder_of(Precision.FP32)
     by_arithmetic = checkpoint_weight_bytes(config_of(folder), "f32")
     assert by_arithmetic == pytest.approx(weight_bytes(folder), rel=0.02)  # norms, biases
@@ -71,14 +71,14 @@ def test_tied_embeddings_are_the_output_layer_and_are_read():
     assert untied == pytest.approx(2 * 354e6, rel=0.01)  # 405 M without the 51 M of the embedding
 
 
-def test_what_is_not_known_is_none():
+def test_unknown_sizes_are_none():
     assert checkpoint_weight_bytes({"model_type": "mamba"}, "bf16") is None
     assert checkpoint_weight_bytes({}, None) is None
     assert kv_bytes_per_position({}, "u8") is None
     assert kv_bytes_per_position({"num_attention_heads": 0}, "u8") is None
 
 
-def test_the_kv_cache_holds_keys_and_values_of_the_kv_heads():
+def test_kv_cache_size():
     row = catalogue()["tiny-llama-1b-chat"]
     config = transformers_config(row.architecture, row.shape)
     assert kv_bytes_per_position(config, "bf16") == 2 * 22 * 4 * 64 * 2
@@ -86,14 +86,14 @@ def test_the_kv_cache_holds_keys_and_values_of_the_kv_heads():
     assert kv_bytes_per_position(config, None) is None
 
 
-def test_bytes_per_token_take_the_cache_at_half_the_answer():
+def test_bytes_per_token_use_half_of_the_answer():
     assert bytes_per_token(1000, 10, 32, 8) == 1000 + 10 * 36
     assert bytes_per_token(1000, None, 32, 8) == 1000
     assert bytes_per_token(None, 10, 32, 8) is None
 
 
 @pytest.mark.parametrize("text", ["", "<net/>", "<net><layers/></net>", "not xml"])
-def test_a_damaged_ir_is_told(text: str, tmp_path: Path):
+def test_damaged_ir_is_an_error(text: str, tmp_path: Path):
     (tmp_path / "openvino_model.xml").write_text(text)
     with pytest.raises(CorruptModelError, match="not a readable OpenVINO model"):
         weight_bytes(tmp_path)
@@ -101,7 +101,7 @@ def test_a_damaged_ir_is_told(text: str, tmp_path: Path):
         weight_bytes(tmp_path / "elsewhere")
 
 
-def test_constants_beside_the_multiplications_do_not_count(tmp_path: Path):
+def test_other_constants_do_not_count(tmp_path: Path):
     """A hand-made graph: weight → Convert → MatMul, a bias, and a constant mixed with the input."""
     layers = {
         "0": ("Parameter", None),

@@ -1,4 +1,4 @@
-"""What the worker does in its process, looked at from within: the work on a scripted model."""
+"""The worker's work inside its process, with a scripted model."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_answers_are_greedy_forced_and_each_length_is_warmed_up():
     assert told == ["loaded", "begin", "sample", "sample", "end", "begin", "sample", "end"]
 
 
-def test_of_short_answers_more_are_timed_than_were_asked_for(monkeypatch):
+def test_short_answers_are_timed_more_often(monkeypatch):
     monkeypatch.setattr(stopping, "SHORTEST_S", 60.0)
     monkeypatch.setattr(stopping, "MOST_ANSWERS", 7)
     said = events(Model(), [(8, 2), (32, 9)])
@@ -110,10 +110,10 @@ def test_of_short_answers_more_are_timed_than_were_asked_for(monkeypatch):
     assert fractions == sorted(fractions) and fractions[-1] <= 1
 
 
-def test_each_answer_tells_how_far_the_cores_were_apart_before_and_after_it():
+def test_each_answer_records_core_latency():
     distances = iter([110.0, 112.0, 300.0, 111.0, 109.0, None, 108.0, 107.0])
     said = events(
-        Model(), [(8, 2), (32, 2)], core_distance=lambda: next(distances), nearest_ns=100.0
+        Model(), [(8, 2), (32, 2)], core_latency=lambda: next(distances), nearest_ns=100.0
     )
     told = [(e["prompt_tokens"], e["core_distance_ns"]) for e in said if e["event"] == "sample"]
     # Answers with the cores apart do not count among those that were asked for.
@@ -121,10 +121,10 @@ def test_each_answer_tells_how_far_the_cores_were_apart_before_and_after_it():
 
 
 @pytest.mark.parametrize("devices", [("GPU.0",), ("CPU", "(GPU.0)"), ()])
-def test_of_another_device_than_the_cores_their_distance_is_not_asked(devices):
+def test_core_latency_is_not_measured_on_other_devices(devices):
     model = Model()
     model.conditions = replace(Model.conditions, devices_used=devices)
-    said = events(model, [(8, 2)], core_distance=lambda: pytest.fail("asked"))
+    said = events(model, [(8, 2)], core_latency=lambda: pytest.fail("asked"))
     told = [event["core_distance_ns"] for event in said if event["event"] == "sample"]
     assert told == [None, None]
 
@@ -137,18 +137,18 @@ def test_an_answer_of_one_token_has_no_rate_and_short_warm_up():
     assert sample["tpot_ms"] is None and len(sample["token_times_ms"]) == 1
 
 
-def test_an_answer_cut_short_is_no_measurement():
+def test_truncated_answer_is_an_error():
     with pytest.raises(GenerationError, match="after 5 of 8 tokens"):
         events(Model(most=5), [(8, 1)])
 
 
-def test_a_long_answer_says_that_it_goes_on(monkeypatch):
-    monkeypatch.setattr(measuring, "PULSE_S", 0.0)
+def test_long_answer_reports_progress(monkeypatch):
+    monkeypatch.setattr(measuring, "PROGRESS_EVERY_S", 0.0)
     said = [event for event in events(Model(), [(8, 1)]) if event.get("fraction") is not None]
     assert [event["fraction"] for event in said] == [tokens / 8 for tokens in range(9)]
 
 
-def test_a_short_answer_is_not_interrupted_by_talk():
+def test_short_answer_reports_no_progress():
     said = [event for event in events(Model(), [(8, 2)]) if event.get("fraction") is not None]
     assert [event["fraction"] for event in said] == [0, 0.5]
 
@@ -157,13 +157,13 @@ def test_a_short_answer_is_not_interrupted_by_talk():
     ("others_s", "wall_s", "contended"),
     [(0.0, 10.0, False), (2.0, 10.0, False), (3.0, 10.0, True), (0.05, 0.1, False)],
 )
-def test_contention_is_what_others_take_beyond_the_steps_of_the_accounts(
+def test_contention_ignores_the_accounting_error(
     others_s: float, wall_s: float, contended: bool, monkeypatch
 ):
     clock = {"wall": 0.0, "own": 0.0, "busy": 0.0}
     monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock["wall"])
     monkeypatch.setattr(measuring.time, "process_time", lambda: clock["own"])
-    work = measuring._Work(lambda: clock["busy"])
+    work = measuring._ProcessorUse(lambda: clock["busy"])
     clock.update(wall=wall_s, own=wall_s, busy=wall_s + others_s)
     figures = work.figures()
     assert figures["cpu_cores"] == pytest.approx(1)
@@ -171,7 +171,7 @@ def test_contention_is_what_others_take_beyond_the_steps_of_the_accounts(
     assert figures["contended"] is contended
 
 
-def test_the_machine_is_as_busy_as_its_cores_at_most():
+def test_busy_time_is_at_most_that_of_all_cores():
     first = measuring._machine_busy_s()
     assert 0 < first <= measuring._machine_busy_s()
 
@@ -187,21 +187,21 @@ def test_the_machine_is_as_busy_as_its_cores_at_most():
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_want_of_memory_is_found_beneath_other_words(error: Exception):
+def test_memory_errors_are_recognised(error: Exception):
     wrapped = CorruptModelError("The files cannot be loaded.")
     wrapped.__cause__ = error
-    found = worker._for_want_of_memory(wrapped)
+    found = worker._as_memory_error(wrapped)
     assert isinstance(found, NotEnoughMemoryError)
-    assert worker._for_want_of_memory(CorruptModelError("The files cannot be loaded.")) is None
+    assert worker._as_memory_error(CorruptModelError("The files cannot be loaded.")) is None
 
 
 @pytest.mark.parametrize("hints", [None, ExecutionHints("f32", "u8", 2)])
-def test_a_spec_comes_through_the_wire_as_it_was(hints: ExecutionHints | None):
+def test_spec_serialization_round_trip(hints: ExecutionHints | None):
     spec = ModelSpec("mine", Precision.INT4, "GPU.1", hints=hints)
     assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
 
 
-def test_conditions_and_errors_come_through_the_wire():
+def test_conditions_and_errors_serialization_round_trip():
     from dataclasses import asdict
 
     plain = json.loads(json.dumps(asdict(Model.conditions)))

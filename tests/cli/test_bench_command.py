@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 from core.__main__ import main
-from core.benchmark.dependencies import Tools
-from core.benchmark.lock import Turn
+from core.benchmark.lock import BenchmarkLock
 from core.benchmark.random_models import checkpoint_folder, random_weights_bytes
-from core.benchmark.runner import SPARE_ROUNDS
+from core.benchmark.runner import SPARE_ROUNDS, Dependencies
 from core.benchmark.service import Sweep
 from core.cli.bench import byte_count
 from core.db.measurement_values import MeasurementState
@@ -44,7 +43,7 @@ def home(tmp_path: Path) -> Path:
 def work(monkeypatch: pytest.MonkeyPatch) -> FakeWork:
     """Takes the place of whatever converts and measures."""
     made = FakeWork()
-    monkeypatch.setattr("core.benchmark.service.Tools", made.tools)
+    monkeypatch.setattr("core.benchmark.service.Dependencies", made.dependencies)
     return made
 
 
@@ -91,10 +90,10 @@ def test_a_model_is_measured_in_processes_of_its_own(home: Path, run: Run, tmp_p
         assert row.figures.decode_tokens_per_s > 0 and row.figures.memory_private_bytes > 0
         assert row.figures.mbu is not None and row.host.bandwidth_bytes_per_s > 1e9
         assert row.configuration.random_weights
-    assert all("1024 positions" in r.error for r in rows if r.state is MeasurementState.FAILED)
+    assert all("which is 1024" in r.error for r in rows if r.state is MeasurementState.FAILED)
     for file in (files["csv"], files["markdown"]):
         assert "random weights" in file.read_text()
-    assert "INT4" in out and "1024 positions" in out and "Measuring" in err
+    assert "INT4" in out and "which is 1024" in out and "Measuring" in err
     assert "--resume" in err
     assert random_weights_bytes(Settings(home=home)) == 0
 
@@ -231,10 +230,10 @@ def test_list_shows_what_can_be_resumed(run: Run, work: FakeWork):
 
 
 def test_a_second_benchmark_is_refused(run: Run, work: FakeWork, home: Path):
-    with Turn(Settings(home=home)).taken():
+    with BenchmarkLock(Settings(home=home)).held():
         code, out, err = run("bench", *SHORT)
     assert (code, out) == (1, "")
-    assert "runs already" in err and not work.jobs
+    assert "already running" in err and not work.jobs
 
 
 MISTAKES = {
@@ -331,6 +330,6 @@ def test_delete_wants_one_of_the_two(arguments: tuple[str, ...], run: Run):
 
 def test_the_engine_closes_its_benchmark(home: Path, work: FakeWork):
     engine = Engine(Settings(home=home))
-    assert isinstance(Tools(), Tools) and engine.benchmark.current is None
+    assert isinstance(Dependencies(), Dependencies) and engine.benchmark.current is None
     assert engine.measurements.database is engine.runs.database
     engine.close()

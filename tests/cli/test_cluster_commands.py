@@ -29,7 +29,7 @@ def test_without_ray_the_sentence_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "ray", None)
     told = refused(capsys, *arguments)
     assert told.splitlines() == [
-        "Ray is not installed; install it with `pip install -r requirements-cluster.txt`."
+        "Ray is not installed. Install it with `pip install -r requirements-cluster.txt`."
     ]
 
 
@@ -66,10 +66,10 @@ def test_the_door_has_its_keys_before_any_model_is_put_up(
         def listen(self, host: str, port: int) -> str:
             return f"http://{host}:{port}"
 
-        def open_door(self, *how: Any) -> None:
+        def deploy_gateway(self, *how: Any) -> None:
             done.append(how)
 
-        def put_up(self, serving: object) -> None:
+        def deploy(self, serving: object) -> None:
             assert done, "it would stand without a door that has keys if it failed"
             raise ClusterError("No replica comes up.")
 

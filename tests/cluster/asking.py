@@ -18,21 +18,21 @@ from tests.cluster.conftest import LONG_S
 
 @dataclass(frozen=True)
 class Asker:
-    """Asks for one model at one address."""
+    """Client of one model at one address."""
 
     address: str
     model: str
 
     def whole(self, tokens: int, **more: Any) -> httpx.Response:
-        """An answer in one piece."""
+        """Return a whole answer."""
         return httpx.post(self._url, json=self._body(tokens) | more, timeout=LONG_S)
 
     def streamed(self, tokens: int, begun: threading.Event) -> list[dict[str, Any]]:
-        """All events of an answer; the last is ``{}`` where it came to its proper end.
+        """Return all events of an answer; the last is ``{}`` if it was complete.
 
         Args:
             tokens: its length.
-            begun: set with the first one.
+            begun: set with the first event.
         """
         events = []
         body = self._body(tokens) | {"stream": True}
@@ -60,14 +60,14 @@ class Asker:
 
 @dataclass
 class Crowd:
-    """People who ask one question after the other; every answer is kept."""
+    """Concurrent users who send one request after another; every answer is kept."""
 
     answers: list[httpx.Response] = field(default_factory=list)
 
 
 @contextmanager
 def crowd(asker: Asker, people: int, tokens: int) -> Iterator[Crowd]:
-    """So many ask again and again for the length of the block; it ends with their last answers."""
+    """Send requests from several users during the block; it ends with their last answers."""
     made, enough = Crowd(), threading.Event()
 
     def ask() -> None:
@@ -85,7 +85,8 @@ def crowd(asker: Asker, people: int, tokens: int) -> Iterator[Crowd]:
 
 
 def replicas() -> list[psutil.Process]:
-    """The processes that Ray Serve started for models; each model's own is their child."""
+    """Return the processes that Ray Serve started for models; each model's own process is their
+    child."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         if any("ServeReplica:model-" in part for part in process.info["cmdline"] or ()):

@@ -1,4 +1,4 @@
-"""Models that a real cluster of two nodes serves: shared out, killed, replaced, more and fewer."""
+"""Models served by a real cluster of two nodes: distributed, killed, replaced, scaled."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def served(ray: ModuleType) -> Iterator[ServedModels]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     made.address = made.listen("127.0.0.1", port)
-    made.open_door((), made.address)
+    made.deploy_gateway((), made.address)
     yield made
     for each in made.status():
         made.stop(each.model)
@@ -48,8 +48,8 @@ def served(ray: ModuleType) -> Iterator[ServedModels]:
 
 @pytest.fixture
 def two(served: ServedModels, model: str) -> Asker:
-    """The model on two replicas, behind the door."""
-    served.put_up(serving(model, least=2, most=2))
+    """The model on two replicas, behind the gateway."""
+    served.deploy(serving(model, min_replicas=2, max_replicas=2))
     until(lambda: len(replicas()) == 2)
     return Asker(served.address, model)
 
@@ -82,15 +82,13 @@ def test_two_replicas_answer_at_the_same_time(served: ServedModels, model: str, 
         assert not any(each.done() for each in asked)  # more than one replica gives at once
         assert [each.result()[-1] for each in asked] == [{}] * 2 * AT_ONCE
     of_two = [rate() for _ in range(2)]
-    served.put_up(serving(model))
+    served.deploy(serving(model))
     until(lambda: len(replicas()) == 1)
     of_one = [rate() for _ in range(2)]
     print(f"\ntokens/s, {os.cpu_count()} cores: two replicas {of_two}, one {of_one}")
 
 
-def test_a_killed_replica_is_replaced_and_no_request_is_lost_without_an_error(
-    served: ServedModels, model: str, two: Asker
-):
+def test_killed_replica_is_replaced(served: ServedModels, model: str, two: Asker):
     assert [(each.model, each.state, each.replicas) for each in served.status()] == [
         (model, "running", 2)
     ]
@@ -117,7 +115,7 @@ def test_a_killed_replica_is_replaced_and_no_request_is_lost_without_an_error(
     assert before - pids() == {killed}
 
 
-def test_a_model_whose_own_process_dies_answers_again(two: Asker):
+def test_dead_model_process_is_replaced(two: Asker):
     begun = threading.Event()
     with ThreadPoolExecutor(1) as thread:
         asked = thread.submit(two.streamed, LONG, begun)
@@ -131,8 +129,8 @@ def test_a_model_whose_own_process_dies_answers_again(two: Asker):
     assert statuses(answers) == {200}
 
 
-def test_the_number_of_replicas_follows_what_is_asked(served: ServedModels, model: str, two: Asker):
-    served.put_up(serving(model, least=1, most=2, grow_after_s=1, shrink_after_s=2))
+def test_replicas_follow_the_load(served: ServedModels, model: str, two: Asker):
+    served.deploy(serving(model, min_replicas=1, max_replicas=2, grow_after_s=1, shrink_after_s=2))
     until(lambda: len(replicas()) == 1)
     with crowd(two, 3 * AT_ONCE, SHORT) as people:
         until(lambda: served.status()[0].replicas == 2)
@@ -141,12 +139,12 @@ def test_the_number_of_replicas_follows_what_is_asked(served: ServedModels, mode
     assert served.status()[0].state == "running"
 
 
-def test_replicas_are_replaced_while_people_ask(served: ServedModels, model: str, two: Asker):
+def test_replicas_are_updated_under_load(served: ServedModels, model: str, two: Asker):
     before, begun = pids(), threading.Event()
     with ThreadPoolExecutor(1) as thread, crowd(two, AT_ONCE, SHORT) as people:
         long = thread.submit(two.streamed, LONG, begun)
         assert begun.wait(LONG_S)
-        served.put_up(serving(model, at_once=AT_ONCE + 1, least=2, most=2))
+        served.deploy(serving(model, at_once=AT_ONCE + 1, min_replicas=2, max_replicas=2))
         until(lambda: len(replicas()) == 2 and not pids() & before)
         already = len(people.answers)
         until(lambda: len(people.answers) >= already + 2 * AT_ONCE)
@@ -154,37 +152,33 @@ def test_replicas_are_replaced_while_people_ask(served: ServedModels, model: str
     assert statuses(people.answers) == {200}
 
 
-def test_the_only_replica_is_replaced_while_people_ask(
-    served: ServedModels, model: str, two: Asker
-):
-    served.put_up(serving(model))
+def test_only_replica_is_updated_under_load(served: ServedModels, model: str, two: Asker):
+    served.deploy(serving(model))
     until(lambda: len(replicas()) == 1)
     before = pids()
     with crowd(two, AT_ONCE, SHORT) as people:
         until(lambda: bool(people.answers))
-        served.put_up(serving(model, at_once=AT_ONCE + 1))
+        served.deploy(serving(model, at_once=AT_ONCE + 1))
         until(lambda: len(replicas()) == 1 and not pids() & before)
         already = len(people.answers)
         until(lambda: len(people.answers) >= already + AT_ONCE)
     assert statuses(people.answers) == {200}
 
 
-def test_what_does_not_come_up_leaves_the_replicas_that_answer(
-    served: ServedModels, model: str, two: Asker
-):
+def test_failed_update_keeps_the_replicas(served: ServedModels, model: str, two: Asker):
     before = pids()
     with crowd(two, 2, SHORT) as people:
-        with pytest.raises(ClusterError, match="endless did not come up: There is no device 'NPU'"):
-            served.put_up(serving(model, device="NPU", least=2, most=2))
+        with pytest.raises(ClusterError, match="endless failed to start: There is no device 'NPU'"):
+            served.deploy(serving(model, device="NPU", min_replicas=2, max_replicas=2))
         already = len(people.answers)
         until(lambda: len(people.answers) >= already + 4)
     assert statuses(people.answers) == {200}
     assert before <= pids()
     with pytest.raises(ClusterError, match="9 replicas with 1 processors each do not fit"):
-        served.put_up(serving(model, least=9, most=9))
+        served.deploy(serving(model, min_replicas=9, max_replicas=9))
 
 
-def test_an_answer_ends_when_its_client_goes_away(two: Asker, model: str, lab: Lab):
+def test_disconnect_cancels_the_answer(two: Asker, model: str, lab: Lab):
     messages = [{"role": "user", "content": "And then?"}]
     body = {"model": model, "messages": messages, "max_tokens": LONG, "stream": True}
     url = f"{two.address}/v1/chat/completions"
@@ -201,24 +195,24 @@ def test_an_answer_ends_when_its_client_goes_away(two: Asker, model: str, lab: L
     until(lambda: StopReason.CANCELLED.value in reasons(), 10.0)
 
 
-def test_the_door_knows_its_models_and_its_keys(served: ServedModels, model: str, two: Asker):
+def test_gateway_lists_models_and_checks_keys(served: ServedModels, model: str, two: Asker):
     listed = httpx.get(f"{served.address}/v1/models").json()
     assert [each["id"] for each in listed["data"]] == [model]
     unknown = two.whole(SHORT, model="nobody")
     assert unknown.status_code == 404
     assert unknown.json()["error"]["code"] == "model_not_found"
     assert httpx.get(f"{served.address}/healthz").json() == {"status": "ok"}
-    with pytest.raises(ClusterError, match="did not come up: There is no model 'nowhere'"):
-        served.put_up(serving("nowhere", cpus=0))
+    with pytest.raises(ClusterError, match="failed to start: There is no model 'nowhere'"):
+        served.deploy(serving("nowhere", cpus=0))
     served.stop("nowhere")
 
-    served.open_door(["a-key-of-this-lab"], served.address)
+    served.deploy_gateway(["a-key-of-this-lab"], served.address)
     headers = {"Authorization": "Bearer a-key-of-this-lab"}
     until(lambda: httpx.get(f"{served.address}/v1/models").status_code == 401)
     told = httpx.get(f"{served.address}/v1/models", headers=headers)
     assert told.status_code == 200
 
-    with pytest.raises(UnknownModelError, match="does not serve nobody; it serves"):
+    with pytest.raises(UnknownModelError, match=r"does not serve nobody\. It serves"):
         served.stop("nobody")
     served.stop(model)
     assert served.status() == [] and replicas() == []

@@ -119,10 +119,10 @@ def _mute_the_end(weights: Path) -> None:
 
 
 def until(happened: Callable[[], bool], seconds: float = LONG_S) -> None:
-    """Wait for it.
+    """Wait until a condition is true.
 
     Raises:
-        AssertionError: it has not happened in time.
+        AssertionError: it was not true in time.
     """
     deadline = time.monotonic() + seconds
     while not happened():

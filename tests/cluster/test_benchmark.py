@@ -1,17 +1,17 @@
-"""Who goes on with whose rows when a benchmark of a cluster is resumed."""
+"""Which node resumes which rows of a cluster's benchmark."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from core.cluster.benchmark import assigned
+from core.cluster.benchmark import assign_rows
 from core.cluster.connection import Node
 from core.db.measurement_values import Measurement
 from tests.db.measurement_samples import a_measurement
 
 
 def node(own: str, host: str | None = None) -> Node:
-    """A machine of that name; with a host, one of several nodes on it, of that id."""
+    """A machine of that name; with a host, one of several nodes on it with that id."""
     name = own if host is None else f"{host}/{own}"
     return Node(id=own * 7, name=name, host=host or own, cpus=2.0, resources={}, labels={})
 
@@ -21,17 +21,17 @@ def row(host: str) -> Measurement:
     return replace(measured, host=replace(measured.host, name=host))
 
 
-def test_a_node_goes_on_with_the_rows_of_its_own_name():
+def test_node_resumes_rows_with_its_name():
     ours, theirs = row("lab-1"), row("lab-2")
-    shares, orphans = assigned([ours, theirs], [node("lab-1"), node("lab-3")])
+    shares, orphans = assign_rows([ours, theirs], [node("lab-1"), node("lab-3")])
     assert {each.name: rows for each, rows in shares.items()} == {"lab-1": (ours,)}
     assert orphans == (theirs,)
 
 
-def test_a_nameless_node_that_was_started_again_goes_on_with_what_it_left():
+def test_restarted_unnamed_node_resumes_its_rows():
     kept, left = row("lab/aaaaaaaa"), row("lab/bbbbbbbb")
     nodes = [node("cccccccc", "lab"), node("aaaaaaaa", "lab"), node("dddddddd", "other")]
-    shares, orphans = assigned([left, kept], nodes)
+    shares, orphans = assign_rows([left, kept], nodes)
     assert {each.name: rows for each, rows in shares.items()} == {
         "lab/aaaaaaaa": (kept,),
         "lab/cccccccc": (left,),
@@ -39,9 +39,9 @@ def test_a_nameless_node_that_was_started_again_goes_on_with_what_it_left():
     assert orphans == ()
 
 
-def test_rows_of_a_node_with_a_name_wait_for_that_name():
+def test_rows_of_a_named_node_wait_for_it():
     left = row("lab/gpu-box")
-    shares, orphans = assigned([left], [node("cccccccc", "lab")])
+    shares, orphans = assign_rows([left], [node("cccccccc", "lab")])
     assert (shares, orphans) == ({}, (left,))
-    shares, _ = assigned([left], [replace(node("cccccccc", "lab"), name="lab/gpu-box")])
+    shares, _ = assign_rows([left], [replace(node("cccccccc", "lab"), name="lab/gpu-box")])
     assert [*shares.values()] == [(left,)]

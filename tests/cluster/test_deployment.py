@@ -1,4 +1,4 @@
-"""What Ray Serve is told of a model, and what is refused before that."""
+"""Options passed to Ray Serve, and invalid options."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ SPEC = ModelSpec("paddock-neox", Precision.INT8, "CPU")
 CODE = {"py_modules": ["gcs://code.zip"]}
 
 
-def test_a_number_is_fixed_or_follows_what_is_asked():
-    assert Serving(spec=SPEC, least=2, most=2).options(CODE, one_more=False)["num_replicas"] == 2
-    options = Serving(spec=SPEC, most=4, grow_after_s=5, shrink_after_s=60).options(
+def test_fixed_and_automatic_number_of_replicas():
+    assert (
+        Serving(spec=SPEC, min_replicas=2, max_replicas=2).options(CODE, one_more=False)[
+            "num_replicas"
+        ]
+        == 2
+    )
+    options = Serving(spec=SPEC, max_replicas=4, grow_after_s=5, shrink_after_s=60).options(
         CODE, one_more=False
     )
     assert "num_replicas" not in options
@@ -27,13 +32,13 @@ def test_a_number_is_fixed_or_follows_what_is_asked():
     assert scaling["target_ongoing_requests"] == 4  # half of what a replica answers at once
 
 
-def test_a_successor_comes_first_only_where_there_is_room_for_it():
+def test_surge_replica_only_if_there_is_room():
     serving = Serving(spec=SPEC)
     assert serving.options(CODE, one_more=True)["max_surge_percent"] == 1
     assert serving.options(CODE, one_more=False)["max_surge_percent"] == 0
 
 
-def test_what_is_reserved():
+def test_reserved_resources():
     assert Serving(spec=SPEC, cpus=2).reserved == {"CPU": 2}
     assert Serving(spec=SPEC, cpus=0).reserved == {}
     on_npus = Serving(spec=SPEC, resource="npu")
@@ -45,9 +50,9 @@ def test_what_is_reserved():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"least": 0},
-        {"least": 2},
-        {"least": 1001, "most": 1001},
+        {"min_replicas": 0},
+        {"min_replicas": 2},
+        {"min_replicas": 1001, "max_replicas": 1001},
         {"at_once": 0},
         {"at_once": 65},
         {"cpus": -1.0},
@@ -56,6 +61,6 @@ def test_what_is_reserved():
     ],
     ids=str,
 )
-def test_what_cannot_be_is_refused(wrong: dict[str, Any]):
+def test_invalid_options_are_refused(wrong: dict[str, Any]):
     with pytest.raises(BadRequestError):
         Serving(**{"spec": SPEC} | wrong).validated()

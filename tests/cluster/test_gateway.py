@@ -1,4 +1,4 @@
-"""Whom the door lets in, and what it makes of replicas that die or never came up."""
+"""Access to the gateway, and replicas that die or failed to start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core.cluster.gateway import Door, LostReplica, ServeModels, TooManyWait, key_hash
+from core.cluster.gateway import Gateway, QueueFullError, ReplicaLostError, ServeModels, key_hash
 
 HERE = "http://127.0.0.1:8000"
 KEY = "a-key-of-this-lab"
@@ -21,7 +21,7 @@ START = {"type": "http.response.start", "status": 200, "headers": []}
 
 
 class Replicas:
-    """Each request takes the next script: messages, then an error or None."""
+    """Replicas that follow a script for each request: messages, then an error or None."""
 
     def __init__(self, *scripts: tuple[list[dict[str, Any]], Exception | None]) -> None:
         self.scripts = list(scripts)
@@ -49,11 +49,11 @@ def asked(
     keys: tuple[str, ...] = (),
     **headers: str,
 ) -> httpx.Response:
-    """The answer to a question, or to ``GET`` of a path."""
+    """Return the response to a request, or to ``GET`` of a path."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
 
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(Door(frozenset(map(key_hash, keys)), replicas))
+        transport = httpx.ASGITransport(Gateway(frozenset(map(key_hash, keys)), replicas))
         async with httpx.AsyncClient(transport=transport, base_url=HERE, headers=sent) as client:
             if path is not None:
                 return await client.get(path)
@@ -63,29 +63,29 @@ def asked(
         return thread.submit(lambda: asyncio.run(ask())).result(30)
 
 
-def test_a_request_is_asked_again_as_long_as_nothing_of_its_answer_was_sent():
-    replicas = Replicas(([START], LostReplica()), ([START, said("woof", False)], None))
+def test_a_request_is_repeated_until_something_was_sent():
+    replicas = Replicas(([START], ReplicaLostError()), ([START, said("woof", False)], None))
     assert (asked(replicas).text, replicas.scripts) == ("woof", [])
 
 
-def test_a_stream_that_had_begun_ends_with_an_error():
-    told = asked(Replicas(([START, said("data: wo\n\n")], LostReplica())))
+def test_started_stream_ends_with_an_error():
+    told = asked(Replicas(([START, said("data: wo\n\n")], ReplicaLostError())))
     assert told.text.startswith("data: wo\n\n")
     last = told.text.strip().splitlines()[-1].removeprefix("data: ")
     assert json.loads(last)["error"]["code"] == "replica_lost"
 
 
-def test_whoever_finds_no_replica_is_told():
-    told = asked(Replicas(*[([], LostReplica())] * 3))
+def test_no_replica_is_an_error():
+    told = asked(Replicas(*[([], ReplicaLostError())] * 3))
     assert (told.status_code, told.json()["error"]["code"]) == (503, "replica_lost")
-    assert asked(Replicas(([], TooManyWait()))).status_code == 429
+    assert asked(Replicas(([], QueueFullError()))).status_code == 429
 
 
 # Who may ask
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000"])
-def test_without_keys_programs_of_the_machine_ask(host: str):
+def test_without_keys_local_programs_are_served(host: str):
     assert asked(Replicas(([START, said("woof", False)], None)), host=host).text == "woof"
 
 
@@ -102,14 +102,14 @@ def test_without_keys_programs_of_the_machine_ask(host: str):
         {"sec_fetch_site": "none"},
     ],
 )
-def test_without_keys_no_page_asks_through_a_browser(headers: dict[str, str]):
+def test_without_keys_cross_origin_requests_are_refused(headers: dict[str, str]):
     refused = asked(Replicas(), **headers)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
     reads = asked(Replicas(), "/v1/models", **headers)
     assert reads.status_code == (200 if headers == {"sec_fetch_site": "none"} else 403)
 
 
-def test_with_a_key_any_name_of_the_door_is_right():
+def test_with_a_key_any_host_name_is_accepted():
     host, bearer = "lab.example", f"Bearer {KEY}"
     assert asked(Replicas(), "/v1/models", keys=(KEY,), host=host).status_code == 401
     told = asked(Replicas(), "/v1/models", keys=(KEY,), host=host, authorization=bearer)
@@ -119,17 +119,19 @@ def test_with_a_key_any_name_of_the_door_is_right():
 # Which models there are
 
 
-def test_a_model_that_never_came_up_is_not_listed_and_not_asked():
+def test_a_model_that_failed_to_start_is_not_listed():
     listed = asked(Replicas(), "/v1/models").json()["data"]
     assert [each["id"] for each in listed] == ["dog"]
     for told in (asked(Replicas(), model="cat"), asked(Replicas(), "/v1/models/cat")):
         assert (told.status_code, told.json()["error"]["code"]) == (503, "unavailable")
-        assert "cat did not come up" in told.json()["error"]["message"]
+        assert "cat failed to start" in told.json()["error"]["message"]
     unknown = asked(Replicas(), model="cow")
-    assert unknown.status_code == 404 and unknown.json()["error"]["message"].endswith("are: dog.")
+    assert unknown.status_code == 404 and unknown.json()["error"]["message"].endswith(
+        "models: dog."
+    )
 
 
-def test_a_model_that_was_to_be_replaced_in_vain_still_answers(monkeypatch: pytest.MonkeyPatch):
+def test_model_answers_after_a_failed_update(monkeypatch: pytest.MonkeyPatch):
     def app(status: str, running: int) -> SimpleNamespace:
         replica = SimpleNamespace(replica_states={"RUNNING": running} if running else {})
         return SimpleNamespace(status=status, deployments={"replica": replica})

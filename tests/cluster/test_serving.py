@@ -1,4 +1,4 @@
-"""What is put up on a cluster, by a stand-in for Ray."""
+"""What is deployed on a cluster, with a stand-in for Ray."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.cluster.gateway import DOOR_APP, key_hash
+from core.cluster.gateway import GATEWAY_APP, key_hash
 from core.cluster.serving import ServedModels
 from core.errors import BadRequestError
 
@@ -16,7 +16,7 @@ KEY = "a-key-of-this-lab"
 
 
 class Serve:
-    """Notes what is run."""
+    """Records what is run."""
 
     def __init__(self) -> None:
         self.applications: dict[str, Any] = {}
@@ -52,19 +52,17 @@ def served(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> ServedModels:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_at_this_machine_alone_the_door_needs_no_key(served: ServedModels, serve: Serve, host: str):
-    served.open_door((), f"http://{host}:8000")
-    assert serve.applications == {DOOR_APP: ([],)}
+def test_loopback_gateway_needs_no_key(served: ServedModels, serve: Serve, host: str):
+    served.deploy_gateway((), f"http://{host}:8000")
+    assert serve.applications == {GATEWAY_APP: ([],)}
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "lab.example"])
-def test_where_others_reach_it_no_door_opens_without_a_key(
-    served: ServedModels, serve: Serve, host: str
-):
+def test_reachable_gateway_needs_a_key(served: ServedModels, serve: Serve, host: str):
     address = f"http://{host}:8000"
     with pytest.raises(BadRequestError, match="needs an API key"):
-        served.open_door((), address)
+        served.deploy_gateway((), address)
     assert serve.applications == {}
-    served.open_door([KEY], address)
-    served.open_door((), address)
-    assert serve.applications == {DOOR_APP: ([key_hash(KEY)],)}, "it stays as it is"
+    served.deploy_gateway([KEY], address)
+    served.deploy_gateway((), address)
+    assert serve.applications == {GATEWAY_APP: ([key_hash(KEY)],)}, "not changed"

@@ -472,7 +472,7 @@ def test_an_invalid_plan_is_rejected_with_a_message(tmp_path: Path) -> None:
     app.multiselect(key="bench_models").set_value(["paddock-neox"]).run()
     assert not app.button(key="start_benchmark").disabled
     app.number_input(key="bench_repeats").set_value(1).run()
-    assert "cannot be spread over" in texts(app)
+    assert "cannot be distributed over" in texts(app)
 
 
 def test_folders_with_the_same_title_are_distinguished_in_the_benchmark_setup(

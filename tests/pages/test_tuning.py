@@ -9,7 +9,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from core.benchmark.lock import Turn
+from core.benchmark.lock import BenchmarkLock
 from core.benchmark.tuning_service import TuningRun
 from core.catalogue import Precision
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
@@ -69,9 +69,9 @@ def test_tune_starts_tuning_or_shows_an_error(monkeypatch):
     started: list[ModelSpec] = []
     engine = shared_engine()
     app = opened(monkeypatch)
-    with Turn(engine.settings).taken():
+    with BenchmarkLock(engine.settings).held():
         button(app, "Tune").click().run()
-        assert "A benchmark runs already" in texts(app)
+        assert "Another benchmark is already running" in texts(app)
     monkeypatch.setattr(engine.tuning, "start", started.append)
     button(app, "Tune").click().run()
     assert started == [replace(SPEC, runtime=RuntimeName.GENAI)]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from core.benchmark.npu_weights import delete_npu_weights
+from core.benchmark.artifacts import delete_npu_weights
 from core.benchmark.random_models import delete_random_weights
 from core.catalogue import Precision
 from core.errors import AccessDeniedError

@@ -1,1 +1,2 @@
-"""The suite that holds Paddock's speed against bars: ``python -m core bench --suite speed``."""
+"""Speed suite, which compares Paddock's speed with thresholds: ``python -m core bench --suite
+speed``."""

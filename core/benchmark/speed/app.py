@@ -1,4 +1,4 @@
-"""The app in a process of its own, as it is started by everybody, for measurements from outside."""
+"""Runs the app in its own process, as users start it, for measurements from outside."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from core.settings import CHECKOUT, Settings
 
 APP = Path("streamlit_app.py")
 ENDLESS_APP = Path("core/endless_app.py")
-"""The same app, whose models answer with as many tokens as they are asked for."""
+"""The same app, but models always generate the requested number of tokens."""
 QUESTION = "Suggest three names for a sailing boat."
 START_S = 90.0
-"""Longest wait for the server, and for anything the page shows before it answers."""
+"""Timeout for the start of the server, and for elements of the page before an answer."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """Where the app listens, and the process it runs in."""
+    """Address and process of a running app."""
 
     url: str
     process: int
-    """Its id; the models' processes are children of it."""
+    """Process id; the models' processes are its children."""
 
 
 @contextmanager
 def serving(app: Path, home: Path, port: int | None = None) -> Iterator[Served]:
-    """The app on this port, or on one of its own.
+    """Run the app on this port, or on a free one.
 
     Raises:
-        GenerationError: it did not start.
+        GenerationError: the app did not start.
     """
     port = port or free_port()
     kept = {name: text for name, text in os.environ.items() if not name.startswith("PADDOCK_")}
-    with tempfile.TemporaryFile() as told:
+    with tempfile.TemporaryFile() as output:
         server = subprocess.Popen(
             [
                 *(sys.executable, "-m", "streamlit", "run", str(app)),
@@ -55,8 +55,8 @@ def serving(app: Path, home: Path, port: int | None = None) -> Iterator[Served]:
             cwd=CHECKOUT,
             env=kept | {"PADDOCK_HOME": str(home), "HF_HUB_OFFLINE": "1"},
             stdin=subprocess.DEVNULL,
-            stdout=told,
-            stderr=told,
+            stdout=output,
+            stderr=output,
         )
         try:
             url = f"http://127.0.0.1:{port}"
@@ -72,14 +72,14 @@ def serving(app: Path, home: Path, port: int | None = None) -> Iterator[Served]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that is not in use."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def use_once(settings: Settings, key: str) -> None:
-    """Have the model answer once, so that it is the last used one of this home folder."""
+def generate_once(settings: Settings, key: str) -> None:
+    """Run the model once, so that it is the last used one of this home folder."""
     subprocess.run(
         [
             *(sys.executable, "-m", "core", "generate", key, QUESTION),
@@ -93,15 +93,15 @@ def use_once(settings: Settings, key: str) -> None:
     )
 
 
-def forget_libraries() -> int:
-    """Ask the system to forget what it has of the libraries' files; how many it was asked for."""
+def evict_libraries() -> int:
+    """Remove the libraries' files from the operating system's cache; return the number of files."""
     if not hasattr(os, "posix_fadvise"):
         return 0
     count = 0
     for name in ("streamlit", "openvino", "openvino_genai", "openvino_tokenizers", "tokenizers"):
         spec = find_spec(name)
-        for place in (spec.submodule_search_locations or ()) if spec else ():
-            for path in Path(place).rglob("*"):
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            for path in Path(folder).rglob("*"):
                 if path.is_file():
                     descriptor = os.open(path, os.O_RDONLY)
                     try:
@@ -119,5 +119,6 @@ def _await_server(server: subprocess.Popen[bytes], url: str) -> None:
             return
         time.sleep(0.02)
     raise GenerationError(
-        "The app did not start for the measurement; `streamlit run streamlit_app.py` shows why."
+        "The app did not start for the measurement. Run `streamlit run streamlit_app.py` to see "
+        "why."
     )

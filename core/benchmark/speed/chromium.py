@@ -1,6 +1,6 @@
-"""Chromium in front of the app: asks by a link and a click, and tells when the answer was there.
+"""Chromium with a page of the app: sends an instruction by link and click, and times the answer.
 
-Playwright is among the tools for tests (``requirements-dev.txt``).
+Playwright is a development requirement (``requirements-dev.txt``).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ ended => {
   }).observe(document.body, {childList: true, subtree: true});
 }
 """
-"""Notes when Run was clicked and when the page showed the answer at its end."""
+"""Records when Run was clicked and when the page showed the finished answer."""
 
 _ENDED = "[class*='st-key-entry_']"
 
 
 @dataclass(frozen=True)
 class CpuSeconds:
-    """Of the processes that share the machine while an answer streams."""
+    """Processor time of the processes that share the machine while an answer streams."""
 
     model: float
     server: float
@@ -61,43 +61,45 @@ class CpuSeconds:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One answer as the browser saw it."""
+class BrowserAnswer:
+    """Measurements of one answer in the browser."""
 
     seconds: float
     """From the click to the end."""
     received: int
-    """Bytes on the web socket."""
+    """Bytes on the WebSocket."""
     cpu: CpuSeconds
 
 
 def missing() -> str | None:
-    """Why nothing can be seen in a browser here; None where it can."""
+    """Return why Chromium cannot be used here; None if it can."""
     if find_spec("playwright") is None:
         return "Playwright is not installed (requirements-dev.txt)"
-    return None if _found() else "no Chromium was found; name one in PADDOCK_CHROMIUM"
+    return None if _found() else "Chromium was not found; set PADDOCK_CHROMIUM to its path"
 
 
 class Chromium:
-    """A browser with one window's size."""
+    """A browser with a window of fixed size."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
 
-    def answered(self, served: Served, query: Mapping[str, object]) -> Seen:
-        """One answer, from the click to its end."""
-        page = self._asked(served, query, watch=True)
+    def measure_answer(self, served: Served, query: Mapping[str, object]) -> BrowserAnswer:
+        """Measure one answer, from the click to its end."""
+        page = self._open_page(served, query, watch=True)
         before = _cpu_seconds(served)
         page.click()
         page.wait_for_selector(_ENDED, timeout=1000 * _ANSWER_S)
         clicked, ended = page.evaluate("() => [window.clicked, window.ended]")
-        seen = Seen((ended - clicked) / 1000, page.received_bytes(), _cpu_seconds(served) - before)
+        seen = BrowserAnswer(
+            (ended - clicked) / 1000, page.received_bytes(), _cpu_seconds(served) - before
+        )
         page.close()
         return seen
 
-    def await_first_letter(self, served: Served, query: Mapping[str, object]) -> None:
-        """Until the first token of an answer is on the page."""
-        page = self._asked(served, query, watch=False)
+    def wait_for_first_token(self, served: Served, query: Mapping[str, object]) -> None:
+        """Click Run and wait until the first token is on the page."""
+        page = self._open_page(served, query, watch=False)
         page.click()
         page.wait_for_function(
             """() => [...document.querySelectorAll('[data-testid="stChatMessage"]')].some((m, at) =>
@@ -108,8 +110,8 @@ class Chromium:
         )
         page.close()
 
-    def _asked(self, served: Served, query: Mapping[str, object], *, watch: bool) -> _Page:
-        """A new page on which everything but the click is done."""
+    def _open_page(self, served: Served, query: Mapping[str, object], *, watch: bool) -> _Page:
+        """Open a new page on which only the click on Run is left to do."""
         page = _Page(self._context.new_page())
         page.set_default_timeout(1000 * START_S)
         address = urllib.parse.urlencode({**query, "device": "CPU", "instruction": QUESTION})
@@ -118,16 +120,16 @@ class Chromium:
         if watch:
             page.get_by_text("On disk").first.wait_for()
             page.evaluate(_WATCH, _ENDED)
-            page.forget()
+            page.reset_bytes()
         return page
 
 
 @contextmanager
 def chromium() -> Iterator[Chromium]:
-    """The browser, for as long as it is needed.
+    """Start the browser for the duration of the ``with`` block.
 
     Raises:
-        GenerationError: the page did not show what it should.
+        GenerationError: the page did not show what was expected.
     """
     from playwright.sync_api import Error, sync_playwright
 
@@ -141,12 +143,12 @@ def chromium() -> Iterator[Chromium]:
     except Error as error:
         reason = str(error).splitlines()[0]
         raise GenerationError(
-            f"The browser did not get the answer ({reason}); look at the page by hand."
+            f"The browser did not receive the answer ({reason}). Open the page to see why."
         ) from error
 
 
 class _Page:
-    """A page of Chromium that adds up what it receives on its web socket."""
+    """Page of Chromium that counts the bytes received on its WebSocket."""
 
     def __init__(self, page: Any) -> None:
         self._page = page
@@ -158,15 +160,15 @@ class _Page:
         return getattr(self._page, name)
 
     def click(self) -> None:
-        """Run."""
+        """Click Run."""
         self.run.click()
 
     def received_bytes(self) -> int:
-        """So far."""
+        """Return the bytes since the last reset."""
         return self._bytes
 
-    def forget(self) -> None:
-        """Count anew from here on."""
+    def reset_bytes(self) -> None:
+        """Start counting from zero."""
         self._bytes = 0
 
     def _add(self, payload: str | bytes) -> None:
@@ -182,7 +184,7 @@ def _cpu_seconds(served: Served) -> CpuSeconds:
 
 
 def _spent(processes: list[psutil.Process]) -> float:
-    """Seconds of all cores together that these have used; one that ended counts for nothing."""
+    """Return the processor time of these processes; one that has ended is ignored."""
     total = 0.0
     for process in processes:
         try:

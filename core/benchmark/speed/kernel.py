@@ -1,11 +1,11 @@
-"""How fast OpenVINO multiplies a vector with compressed weights: ``python -m`` this module.
+"""Measures OpenVINO's multiplication of a vector with compressed weights: ``python -m`` this
+module.
 
 Decoding one token is little else. The same multiplication is timed with weights that stay in the
-processor's cache and with weights that come from memory. The first is what its arithmetic allows,
-and reading alone (:mod:`core.benchmark.bandwidth`) what the memory allows; the second is the
-ceiling of decoding with this runtime, whatever is around it. Where it lies below both, the two do
-not overlap: were each byte first read and then multiplied, the rate would be
-``1 / (1 / cached + 1 / reading)``.
+processor's cache and with weights that are read from memory. The first is limited by arithmetic,
+and reading alone (:mod:`core.benchmark.bandwidth`) by memory; the second is the upper limit of
+decoding with this runtime. If it is below both, the two do not overlap: if each byte were first
+read and then multiplied, the rate would be ``1 / (1 / cached + 1 / reading)``.
 
 The weights are random: INT8 by rows, INT4 by groups of 128, with zero points, as NNCF stores them.
 """
@@ -28,39 +28,39 @@ from core.runtimes.spec import ExecutionHints
 from core.units import bytes_text
 
 WIDTH = 2048
-"""Rows and columns of a matrix: the hidden size of a model of one to three billion parameters."""
+"""Rows and columns of a matrix: the hidden size of a model with one to three billion parameters."""
 
 CACHED_BYTES = 8 * 2**20
-"""Of weights that stay in the last-level cache of common processors."""
+"""Size of weights that stay in the last-level cache of common processors."""
 
 MEMORY_BYTES = 256 * 2**20
-"""Of weights that no cache holds."""
+"""Size of weights that fit in no cache."""
 
 MEASURED_S = 1.5
-"""Seconds of multiplying for each rate."""
+"""Duration of each measurement."""
 
 GROUP = 128
 
 
 @dataclass(frozen=True)
 class KernelRates:
-    """Bytes of weights, their scales and zero points, that are multiplied in a second."""
+    """Bytes of weights, including scales and zero points, multiplied per second."""
 
     cached: float
     from_memory: float
 
 
 def kernel_rates(precision: Precision) -> KernelRates:
-    """Measure both rates on the CPU, of INT8 or INT4, under the usual hints.
+    """Measure both rates on the CPU for INT8 or INT4, with the default hints.
 
     Raises:
-        NotEnoughMemoryError: the weights, which OpenVINO rearranges, do not fit twice.
+        NotEnoughMemoryError: the weights, which OpenVINO repacks, do not fit twice.
     """
     free = available_memory_bytes()
     if free < 4 * MEMORY_BYTES:
         raise NotEnoughMemoryError(
-            f"Measuring how fast weights are multiplied needs {bytes_text(4 * MEMORY_BYTES)}, but "
-            f"{bytes_text(free)} are free; close other programs."
+            f"Measuring OpenVINO's multiplications needs {bytes_text(4 * MEMORY_BYTES)} of memory, "
+            f"but {bytes_text(free)} are free. Close other programs."
         )
     properties = openvino_properties("CPU", ExecutionHints.default_for(precision))
     return KernelRates(
@@ -79,7 +79,7 @@ def _rate(precision: Precision, total: int, properties: dict[str, Any]) -> float
     compiled = openvino.Core().compile_model(model, "CPU", properties)
     request = compiled.create_infer_request()
     vector = np.ones((1, 1, WIDTH), dtype=np.float32)
-    request.infer([vector])  # weights are rearranged
+    request.infer([vector])  # repacks the weights
     spent: list[float] = []
     deadline = time.perf_counter() + MEASURED_S
     while len(spent) < 3 or time.perf_counter() < deadline:
@@ -90,7 +90,7 @@ def _rate(precision: Precision, total: int, properties: dict[str, Any]) -> float
 
 
 def _chain(precision: Precision, layers: int) -> Any:
-    """One multiplication after the other, as the layers of a model are."""
+    """Return a model of consecutive multiplications, like the layers of a language model."""
     import openvino
     from openvino import opset13 as opset
 
@@ -104,7 +104,7 @@ def _chain(precision: Precision, layers: int) -> Any:
 
 
 def _weights(precision: Precision, random: np.random.Generator) -> Any:
-    """Compressed weights, their zero points and scales, and how they become numbers again."""
+    """Return compressed weights with zero points and scales, and their decompression."""
     import openvino
     from openvino import opset13 as opset
 

@@ -1,4 +1,4 @@
-"""Ways of answering that are asked by turns, each in a process of its own."""
+"""Variants that are measured in turns, each in its own process."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from statistics import median
 from types import TracebackType
 from typing import Any
 
-from core.benchmark.speed.notebook import NOTEBOOK, RUNTIME
+from core.benchmark.speed.paired_worker import NOTEBOOK, RUNTIME
 from core.errors import GenerationError, StoppedError
 from core.runtimes.serialization import spec_to_json
 from core.runtimes.spec import ModelSpec
 from core.workers.process import ChildEnded, ChildProcess
 
-_MODULE = "core.benchmark.speed.notebook"
+_MODULE = "core.benchmark.speed.paired_worker"
 _POLL_S = 0.2
 
 
 Medians = Mapping[str, Mapping[str, float]]
-"""Of each figure of each way."""
+"""Median of each figure of each variant."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way of answering: a spec's runtime, or the notebook's."""
+class Variant:
+    """What is compared: a spec's runtime, or the notebook."""
 
     name: str
     folder: Path
-    """Of the OpenVINO IR, or of the checkpoint for PyTorch."""
+    """Folder of the OpenVINO IR, or of the checkpoint for PyTorch."""
     spec: ModelSpec | None = None
-    """None is the notebook's way."""
+    """None for the notebook."""
 
 
-class Contender:
-    """A way's process."""
+class VariantProcess:
+    """Process of a variant."""
 
-    def __init__(self, way: Way, cancel: threading.Event) -> None:
-        self._way = way
+    def __init__(self, variant: Variant, cancel: threading.Event) -> None:
+        self._variant = variant
         self._cancel = cancel
         request = {
-            "way": RUNTIME if way.spec else NOTEBOOK,
-            "folder": str(way.folder),
-            "spec": spec_to_json(way.spec) if way.spec else None,
+            "variant": RUNTIME if variant.spec else NOTEBOOK,
+            "folder": str(variant.folder),
+            "spec": spec_to_json(variant.spec) if variant.spec else None,
         }
         environment = dict(os.environ) | {"HF_HUB_OFFLINE": "1"}
         self._child = ChildProcess(_MODULE, (), environment, first_line=json.dumps(request))
         try:
             self.execution: str | None = self._next()["execution"]
-            """Precision that it computes in."""
-        except BaseException:  # whatever it was, no process stays behind
+            """Precision in which it executes."""
+        except BaseException:  # leave no process behind
             self._child.end()
             raise
 
-    def __enter__(self) -> Contender:
+    def __enter__(self) -> VariantProcess:
         return self
 
     def __exit__(
@@ -69,8 +69,8 @@ class Contender:
     ) -> None:
         self._child.end()
 
-    def ask(self, **command: Any) -> dict[str, Any]:
-        """Have one thing done; see :mod:`core.benchmark.speed.notebook`.
+    def run(self, **command: Any) -> dict[str, Any]:
+        """Run a command; see :mod:`core.benchmark.speed.paired_worker`.
 
         Raises:
             StoppedError: the suite was stopped.
@@ -86,27 +86,29 @@ class Contender:
             except ChildEnded:
                 self._child.end()
                 raise GenerationError(
-                    f"The process that answered in the way of {self._way.name} ended "
-                    f"({self._child.exit_reason()}); measure it again."
+                    f"The process of the variant {self._variant.name} ended "
+                    f"({self._child.exit_reason()}). Measure it again."
                 ) from None
             if event and event.get("event") in ("ready", "done"):
                 return event
         raise StoppedError("The speed suite was stopped.")
 
 
-class Duel:
-    """Several ways side by side, as a context manager."""
+class PairedRun:
+    """Context manager that runs several variants side by side."""
 
-    def __init__(self, ways: Sequence[Way], cancel: threading.Event) -> None:
-        self._ways = ways
+    def __init__(self, variants: Sequence[Variant], cancel: threading.Event) -> None:
+        self._variants = variants
         self._cancel = cancel
         self._stack = ExitStack()
-        self.contenders: dict[str, Contender] = {}
+        self.processes: dict[str, VariantProcess] = {}
 
-    def __enter__(self) -> Duel:
+    def __enter__(self) -> PairedRun:
         with ExitStack() as stack:
-            for way in self._ways:
-                self.contenders[way.name] = stack.enter_context(Contender(way, self._cancel))
+            for variant in self._variants:
+                self.processes[variant.name] = stack.enter_context(
+                    VariantProcess(variant, self._cancel)
+                )
             self._stack = stack.pop_all()
         return self
 
@@ -119,21 +121,22 @@ class Duel:
         self._stack.close()
 
     @property
-    def one(self) -> Contender:
-        """The process, where there is but one way."""
-        (only,) = self.contenders.values()
+    def only(self) -> VariantProcess:
+        """The process, if there is only one variant."""
+        (only,) = self.processes.values()
         return only
 
     def medians(self, rounds: int, **command: Any) -> Medians:
-        """Ask all ways by turns, in the opposite order every other round; medians of each figure.
+        """Run a command with all variants in turns, in alternating order; return medians of each
+        figure.
 
-        One turn of each goes before, untimed: the first answer of a length is slower.
+        A first, untimed turn of each comes before: the first answer of a length is slower.
         """
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in self.contenders}
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in self.processes}
         for number in range(rounds + 1):
-            names = list(self.contenders)
+            names = list(self.processes)
             for name in names if number % 2 else reversed(names):
-                answer = self.contenders[name].ask(**command)
+                answer = self.processes[name].run(**command)
                 if number:
                     found[name].append(answer)
         return {

@@ -1,4 +1,4 @@
-"""What a program gets of the runtime's speed by way of ``/v1``, streamed."""
+"""Measures how much of the runtime's speed reaches a program through ``/v1``, streamed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from urllib.parse import urlsplit
 
 from core.benchmark.speed.app import ENDLESS_APP, serving
 from core.benchmark.speed.browser import FORCED_TOKENS, MIDDLE_TOKENS, Alone
-from core.benchmark.speed.paired import Way
-from core.benchmark.speed.rows import Bar, Row
+from core.benchmark.speed.paired import Variant
+from core.benchmark.speed.rows import Row, Threshold
 from core.catalogue import DEFAULT_PRECISION
 from core.errors import GenerationError
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 
-BAR = Bar(limit=0.97)
+THRESHOLD = Threshold(limit=0.97)
 ROUNDS = 5
 _PROMPT = "the cat is playing in the garden and " * 4
-"""Some 32 tokens, as the runtime alone is asked with."""
+"""About 32 tokens, as in the command to the runtime alone."""
 _PATIENCE_S = 300.0
 
 
@@ -32,53 +32,54 @@ def program_rows(
     embedded: Mapping[str, Path],
     middle: Path,
     alone: Alone,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Iterator[Row]:
-    """Tokens/s that arrive through ``/v1`` against the runtime's alone, in answers of one length.
+    """Yield the rows of tokens/s through ``/v1`` relative to the runtime's, in answers of equal
+    length.
 
     Args:
-        settings: of the home in which the embedded models are.
-        embedded: folders of the embedded models' IRs by key.
+        settings: of the home folder with the tiny demo models.
+        embedded: folders of the tiny demo models' IRs by key.
         middle: folder of the 410 M shape's IR.
-        alone: the runtime by itself, asked by turns with the server.
+        alone: starts the runtime without a server; it and the server run in turns.
     """
     places = [(middle.parent.name, "410 M shape", middle, middle.parents[2], MIDDLE_TOKENS)]
     places += [(key, key, ir, settings.home, FORCED_TOKENS) for key, ir in embedded.items()]
     for key, label, folder, home, tokens in places:
-        tell(f"{label}: what a program gets.")
-        way = Way("paddock", folder, ModelSpec(key, DEFAULT_PRECISION, "CPU"))
+        report(f"{label}: tokens/s through /v1.")
+        variant = Variant("paddock", folder, ModelSpec(key, DEFAULT_PRECISION, "CPU"))
         rates: list[float] = []
         by_itself: list[float] = []
-        with alone(way) as duel, serving(ENDLESS_APP, home) as served:
+        with alone(variant) as paired, serving(ENDLESS_APP, home) as served:
             for _ in range(ROUNDS + 1):
-                answer = duel.one.ask(do="answer", prompt_tokens=32, new_tokens=tokens)
+                answer = paired.only.run(do="answer", prompt_tokens=32, new_tokens=tokens)
                 by_itself.append(answer["tokens_per_s"])
                 rates.append(streamed_rate(served.url, f"{key}@CPU", tokens))
         got, runtime = median(rates[1:]), median(by_itself[1:])
         yield Row(
-            name=f"tokens/s through /v1, {label}, against the runtime alone",
-            bar=BAR,
+            name=f"tokens/s through /v1, {label}, relative to the runtime alone",
+            bar=THRESHOLD,
             value=got / runtime,
-            detail=f"{got:,.1f} against {runtime:,.1f} tokens/s",
+            detail=f"{got:,.1f} and {runtime:,.1f} tokens/s",
         )
 
 
 def streamed_rate(url: str, model: str, tokens: int) -> float:
-    """Tokens/s of a streamed answer: further tokens over further seconds of a long answer against
-    a short one, so that the prompt and the request count for nothing.
+    """Return the tokens/s of a streamed answer: additional tokens over additional seconds of a long
+    answer compared with a short one, so that the prompt and the request do not count.
 
-    Random weights make tokens without text, of which no piece arrives: so it is not the pieces
-    that are timed.
+    Chunks are not timed, because random weights generate tokens without text, for which there is
+    none.
 
     Raises:
-        GenerationError: the server refused, or gave fewer tokens.
+        GenerationError: the server returned an error, or fewer tokens.
     """
     short = max(1, tokens // 8)
     return (tokens - short) / (_streamed_s(url, model, tokens) - _streamed_s(url, model, short))
 
 
 def _streamed_s(url: str, model: str, tokens: int) -> float:
-    """Seconds from asking to the end of a streamed answer of so many tokens."""
+    """Return the seconds from the request to the end of a streamed answer with this many tokens."""
     body = {
         "model": model,
         "prompt": _PROMPT,
@@ -94,7 +95,7 @@ def _streamed_s(url: str, model: str, tokens: int) -> float:
         connection.request("POST", "/v1/completions", json.dumps(body), headers)
         answer = connection.getresponse()
         if answer.status != 200:
-            raise GenerationError(f"The server refused: {answer.read(500).decode()}")
+            raise GenerationError(f"The server returned an error: {answer.read(500).decode()}")
         last = b"{}"
         for line in answer:
             if line.startswith(b'data: {"id"'):
@@ -104,5 +105,5 @@ def _streamed_s(url: str, model: str, tokens: int) -> float:
         connection.close()
     usage: dict[str, Any] = json.loads(last).get("usage") or {}
     if usage.get("completion_tokens") != tokens:
-        raise GenerationError(f"The server gave {usage}, where {tokens} tokens were asked for.")
+        raise GenerationError(f"The server returned {usage} instead of {tokens} tokens.")
     return took

@@ -1,4 +1,4 @@
-"""What the suite says: one row for each figure that has a bar."""
+"""Results of the suite: one row for each figure that has a threshold."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 from core.benchmark.speed.paired import Medians
 
-_TELLING = 20
-"""Characters from which an answer that nobody else got belongs to its instruction alone."""
+_DISTINCTIVE = 20
+"""Minimum characters of an answer that, if no other instruction got it, identifies its
+instruction."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bar:
+class Threshold:
     """What a figure must reach."""
 
     limit: float
@@ -23,91 +24,93 @@ class Bar:
     """Whether the figure must not exceed the limit, instead of reaching it."""
 
     def met_by(self, value: float) -> bool:
-        """Whether a figure keeps to it."""
+        """Return whether a figure meets the threshold."""
         return value <= self.limit if self.at_most else value >= self.limit
 
     @property
     def text(self) -> str:
-        """For people: "≥ 1.4"."""
+        """As text: "≥ 1.4"."""
         return f"{'≤' if self.at_most else '≥'} {self.limit:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure and its bar."""
+    """One figure and its threshold."""
 
     name: str
-    bar: Bar
+    bar: Threshold
     value: float | None = None
-    """None where it was not measured."""
+    """None if it was not measured."""
     detail: str = ""
-    """What it was made of, or why it was not measured."""
+    """What it was computed from, or why it was not measured."""
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar is met; None where it was not measured."""
+        """Whether the threshold is met; None if it was not measured."""
         return None if self.value is None else self.bar.met_by(self.value)
 
     @property
     def text(self) -> str:
-        """The value for people."""
+        """The value as text."""
         return "—" if self.value is None else f"{self.value:.2f}"
 
     def to_json(self) -> dict[str, Any]:
-        """The row as the suite's last line has it."""
+        """Return the row as in the suite's last line."""
         value = None if self.value is None else round(self.value, 4)
         return {"name": self.name, "value": value, "bar": self.bar.text, "met": self.met}
 
 
 def against(name: str, found: Medians, bar: float) -> Row:
-    """Decode rates of Paddock and of the notebook's way."""
+    """Compare the decode rates of Paddock and of the notebook."""
     ours, theirs = found["paddock"]["tokens_per_s"], found["notebook"]["tokens_per_s"]
     return Row(
         name=name,
-        bar=Bar(limit=bar),
+        bar=Threshold(limit=bar),
         value=ours / theirs,
-        detail=f"{ours:,.1f} against {theirs:,.1f} tokens/s",
+        detail=f"{ours:,.1f} and {theirs:,.1f} tokens/s",
     )
 
 
 def first_token(name: str, found: Medians) -> Row:
-    """Times to the first token of Paddock and of the notebook's way."""
+    """Compare the times to first token of Paddock and of the notebook."""
     ours, theirs = found["paddock"]["ttft_ms"], found["notebook"]["ttft_ms"]
     return Row(
-        name=f"{name}, against the notebook's way",
-        bar=Bar(limit=1.1, at_most=True),
+        name=f"{name}, relative to the notebook",
+        bar=Threshold(limit=1.1, at_most=True),
         value=ours / theirs,
-        detail=f"{ours:,.0f} against {theirs:,.0f} ms",
+        detail=f"{ours:,.0f} and {theirs:,.0f} ms",
     )
 
 
 def accuracy_rows(key: str, alone: dict, eight: dict) -> list[Row]:
-    """Whether batching costs right answers, and whether anybody got somebody else's."""
+    """Return whether batching costs accuracy, and whether an answer went to another instruction."""
     counts = Counter(alone["answers"])
-    # Short answers, such as a name, belong to many instructions.
-    telling = {text for text, count in counts.items() if count == 1 and len(text) >= _TELLING}
+    # Short answers, such as a name, are those of many instructions.
+    distinctive = {
+        text for text, count in counts.items() if count == 1 and len(text) >= _DISTINCTIVE
+    }
     mixed_up = sum(
-        got != own and got in telling
+        got != own and got in distinctive
         for own, got in zip(alone["answers"], eight["answers"], strict=True)
     )
     return [
         Row(
             name=f"held-out accuracy, {key}, eight at once: points lost",
-            bar=Bar(limit=1.0, at_most=True),
+            bar=Threshold(limit=1.0, at_most=True),
             value=round(100 * abs(alone["accuracy"] - eight["accuracy"]), 6),
-            detail=f"{eight['accuracy']:.1%} against {alone['accuracy']:.1%} alone",
+            detail=f"{eight['accuracy']:.1%}, and {alone['accuracy']:.1%} alone",
         ),
         Row(
-            name=f"answers of another's instruction, {key}, eight at once",
-            bar=Bar(limit=0, at_most=True),
+            name=f"answers to another instruction, {key}, eight at once",
+            bar=Threshold(limit=0, at_most=True),
             value=mixed_up,
-            detail=f"of {len(eight['answers'])}, {len(telling)} of which nobody else got",
+            detail=f"of {len(eight['answers'])}, {len(distinctive)} of which are unique",
         ),
     ]
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows for people."""
+    """Return the rows as a table for users."""
     marks = {True: "met", False: "not met", None: "not measured"}
     cells = [(row.name, row.text, row.bar.text, marks[row.met]) for row in rows]
     widths = [max(len(line[column]) for line in [*cells, _HEAD]) for column in range(4)]
@@ -118,9 +121,9 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-_HEAD = ("What", "Value", "Bar", "")
+_HEAD = ("Figure", "Value", "Threshold", "")
 
 
 def last_line(rows: Sequence[Row]) -> str:
-    """One line of JSON for machines."""
+    """Return one line of JSON for programs."""
     return json.dumps({"rows": [row.to_json() for row in rows]}, ensure_ascii=False)

@@ -1,8 +1,8 @@
-"""Measures every figure of the suite; what each bar is about stands beside it.
+"""Measures all figures of the suite and compares them with thresholds.
 
-Ratios come from processes that are asked by turns within one run, as medians, so that a machine
-that is slow for a while is slow for both. Shapes of released models are measured with random
-weights. INT4 is asymmetric with groups of 128 in all layers, the smallest of the usual settings.
+Ratios come from processes that run in turns, as medians, so that a machine that is slow for a while
+is slow for both. Shapes of released models are measured with random weights. INT4 is asymmetric
+with groups of 128 in all layers, the smallest of the usual settings.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.benchmark.artifacts import Material, make_ready
+from core.benchmark.artifacts import Artifact, prepare_artifact
 from core.benchmark.bandwidth import read_bandwidth
-from core.benchmark.random_models import ensure_checkpoint, random_settings
-from core.benchmark.shapes import random_model
+from core.benchmark.random_models import ensure_checkpoint, random_model, random_settings
 from core.benchmark.speed import browser, program
 from core.benchmark.speed.kernel import KernelRates, kernel_rates
-from core.benchmark.speed.paired import Duel, Medians, Way
-from core.benchmark.speed.rows import Bar, Row, accuracy_rows, against, first_token
+from core.benchmark.speed.paired import Medians, PairedRun, Variant
+from core.benchmark.speed.rows import Row, Threshold, accuracy_rows, against, first_token
 from core.benchmark.weights import bytes_per_token, weight_bytes
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue, default_int4
 from core.errors import PaddockError, StoppedError
@@ -30,14 +29,14 @@ from core.store import convert_in_process, resolve
 from core.store.checkpoint import read_json
 
 LARGE, MIDDLE = "dolly-v2-3b", "neox-410m"
-PEOPLE = 8
-Tell = Callable[[str], None]
-"""Told what is measured now, as a sentence."""
+USERS = 8
+Report = Callable[[str], None]
+"""Receives a sentence about the current measurement."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """Numbers of rounds and tokens."""
 
     rounds: int = 5
     large_tokens: int = 32
@@ -50,21 +49,22 @@ FULL = Sizes()
 
 
 class Suite:
-    """One run of the suite, or of some of its parts."""
+    """One run of the suite or of some of its parts."""
 
     def __init__(
-        self, settings: Settings, sizes: Sizes, tell: Tell, cancel: threading.Event
+        self, settings: Settings, sizes: Sizes, report: Report, cancel: threading.Event
     ) -> None:
         self._settings = settings
         self._sizes = sizes
-        self._tell = tell
+        self._report = report
         self._cancel = cancel
 
     def run(self, parts: Sequence[str]) -> Iterator[Row]:
-        """The rows of these parts as they are measured; what fails becomes a row without a value.
+        """Yield the rows of these parts as they are measured; an error becomes a row without a
+        value.
 
         Raises:
-            StoppedError: it was cancelled.
+            StoppedError: the suite was cancelled.
         """
         for part in parts:
             try:
@@ -72,10 +72,10 @@ class Suite:
             except StoppedError:
                 raise
             except PaddockError as error:
-                yield Row(name=part, bar=Bar(limit=0), detail=str(error))
+                yield Row(name=part, bar=Threshold(limit=0), detail=str(error))
 
     def large(self) -> Iterator[Row]:
-        """Decode, time to the first token and bandwidth of the 3 B shape."""
+        """Decode rate, time to first token and bandwidth utilisation of the 3 B shape."""
         for precision, decode, mbu in (
             (Precision.INT4, 1.4, 0.60),
             (Precision.INT8, 1.15, 0.75),
@@ -87,21 +87,21 @@ class Suite:
         label = f"{LARGE} shape, {precision.label}"
         sizes = self._sizes
         before = self._bandwidth()
-        with self._against_notebook(folder, precision) as duel:
-            self._tell(f"{label}: decoding and short prompts.")
-            short = duel.medians(
+        with self._against_notebook(folder, precision) as paired:
+            self._report(f"{label}: decoding and short prompts.")
+            short = paired.medians(
                 sizes.rounds, do="answer", prompt_tokens=32, new_tokens=sizes.large_tokens
             )
-            decode = against(f"decode, {label}, against the notebook's way", short, decode_bar)
-            ours, theirs = (duel.contenders[name].execution for name in ("paddock", "notebook"))
+            decode = against(f"decode, {label}, relative to the notebook", short, decode_bar)
+            ours, theirs = (paired.processes[name].execution for name in ("paddock", "notebook"))
             yield replace(decode, detail=f"{decode.detail}; executed in {ours} and {theirs}")
             yield first_token(f"first token, {label}, 32 prompt tokens", short)
-            self._tell(f"{label}: prompts of 512 tokens.")
-            long = duel.medians(
+            self._report(f"{label}: prompts of 512 tokens.")
+            long = paired.medians(
                 max(1, sizes.rounds // 2), do="answer", prompt_tokens=512, new_tokens=2
             )
         yield first_token(f"first token, {label}, 512 prompt tokens", long)
-        self._tell(f"{label}: OpenVINO's matrix multiplications by themselves.")
+        self._report(f"{label}: OpenVINO's matrix multiplications alone.")
         rates = kernel_rates(precision)
         bandwidth = max(before, self._bandwidth())
         yield self._utilisation(label, folder, short, bandwidth, rates, mbu_bar)
@@ -115,36 +115,36 @@ class Suite:
         rates: KernelRates,
         bar: float,
     ) -> Row:
-        """Share of the memory's read bandwidth that decoding makes use of, and its ceiling."""
+        """Return the share of the memory read bandwidth that decoding uses, and its upper limit."""
         kv = kv_bytes_per_position(read_json(folder / "config.json"), "u8")
         read = bytes_per_token(weight_bytes(folder), kv, 32, self._sizes.large_tokens) or 0
         ours, theirs = (found[name]["tokens_per_s"] for name in ("paddock", "notebook"))
         return Row(
             name=f"MBU of decode, {label}",
-            bar=Bar(limit=bar),
+            bar=Threshold(limit=bar),
             value=read * ours / bandwidth,
-            detail=f"{read / 1e9:.2f} GB a token at {ours:.1f} tokens/s of "
-            f"{bandwidth / 1e9:.1f} GB/s; the notebook's way {read * theirs / bandwidth:.2f}, "
-            f"OpenVINO's multiplications by themselves {rates.from_memory / bandwidth:.2f} "
+            detail=f"{read / 1e9:.2f} GB per token at {ours:.1f} tokens/s, of "
+            f"{bandwidth / 1e9:.1f} GB/s; the notebook {read * theirs / bandwidth:.2f}, "
+            f"OpenVINO's multiplications alone {rates.from_memory / bandwidth:.2f} "
             f"({rates.from_memory / 1e9:.1f} GB/s, with weights in the cache "
             f"{rates.cached / 1e9:.1f})",
         )
 
     def middle(self) -> Iterator[Row]:
-        """Decode of the 410 M shape against PyTorch, and eight people at once."""
+        """Decode rate of the 410 M shape relative to PyTorch, and eight users at once."""
         folder = self._random(MIDDLE, Precision.INT4)
         checkpoint = self._checkpoint(MIDDLE)
-        ways = [_ours(folder, Precision.INT4)] + [
-            Way(
+        variants = [_ours(folder, Precision.INT4)] + [
+            Variant(
                 precision.label,
                 checkpoint,
                 ModelSpec(MIDDLE, precision, "CPU", RuntimeName.PYTORCH),
             )
             for precision in (Precision.FP32, Precision.FP16)
         ]
-        with Duel(ways, self._cancel) as duel:
-            self._tell("410 M shape: against PyTorch.")
-            found = duel.medians(
+        with PairedRun(variants, self._cancel) as paired:
+            self._report("410 M shape: comparison with PyTorch.")
+            found = paired.medians(
                 self._sizes.rounds,
                 do="answer",
                 prompt_tokens=32,
@@ -154,120 +154,120 @@ class Suite:
         fp32, bf16 = (found[p.label]["tokens_per_s"] for p in (Precision.FP32, Precision.FP16))
         read = weight_bytes(folder) * ours / self._bandwidth()
         yield Row(
-            name="decode, 410 M shape, INT4, against PyTorch",
-            bar=Bar(limit=3.0),
+            name="decode, 410 M shape, INT4, relative to PyTorch",
+            bar=Threshold(limit=3.0),
             value=ours / max(fp32, bf16),
-            detail=f"{ours:.1f} against {fp32:.1f} (fp32) and {bf16:.1f} (bf16) tokens/s; "
-            f"INT4 takes {read:.0%} of the memory's read bandwidth",
+            detail=f"{ours:.1f}, {fp32:.1f} (fp32) and {bf16:.1f} (bf16) tokens/s; INT4 uses "
+            f"{read:.0%} of the memory read bandwidth",
         )
-        yield self._people()
+        yield self._concurrent()
 
-    def _people(self) -> Row:
+    def _concurrent(self) -> Row:
         folder = self._random(MIDDLE, Precision.INT8)
         new_tokens = self._sizes.middle_tokens
-        with Duel([_ours(folder, Precision.INT8)], self._cancel) as duel:
-            self._tell("410 M shape: eight people at once.")
-            ours = duel.contenders["paddock"]
+        with PairedRun([_ours(folder, Precision.INT8)], self._cancel) as paired:
+            self._report("410 M shape: eight users at once.")
+            ours = paired.processes["paddock"]
             alone, together = [], []
             for number in range(self._sizes.rounds + 1):
-                one = ours.ask(do="together", count=1, prompt_tokens=32, new_tokens=new_tokens)
-                all_of_them = ours.ask(
-                    do="together", count=PEOPLE, prompt_tokens=32, new_tokens=new_tokens
+                one = ours.run(do="together", count=1, prompt_tokens=32, new_tokens=new_tokens)
+                all_users = ours.run(
+                    do="together", count=USERS, prompt_tokens=32, new_tokens=new_tokens
                 )
                 if number:
                     alone.append(one["tokens_per_s"])
-                    together.append(all_of_them["tokens_per_s"])
+                    together.append(all_users["tokens_per_s"])
             prompt = 512
-            found = duel.medians(2, do="answer", prompt_tokens=prompt, new_tokens=2)
+            found = paired.medians(2, do="answer", prompt_tokens=prompt, new_tokens=2)
         reading = 1000 * prompt / found["paddock"]["ttft_ms"]
         one, eight = sorted(alone)[len(alone) // 2], sorted(together)[len(together) // 2]
         return Row(
-            name="eight people at once, 410 M shape, INT8, against one after another",
-            bar=Bar(limit=4.0),
+            name="eight users at once, 410 M shape, INT8, relative to one after another",
+            bar=Threshold(limit=4.0),
             value=eight / one,
-            detail=f"{eight:.1f} against {one:.1f} tokens/s; a prompt of {prompt} tokens is "
-            f"read at {reading:.0f} tokens/s, {reading / one:.1f} times one answer's rate, and no "
-            "batch of answers gets beyond that",
+            detail=f"{eight:.1f} and {one:.1f} tokens/s; a prompt of {prompt} tokens is read at "
+            f"{reading:.0f} tokens/s, {reading / one:.1f} times the rate of one answer, "
+            "which is the upper limit of a batch",
         )
 
     def embedded(self) -> Iterator[Row]:
-        """Decode of the embedded models against the notebook's way, and eight at once on them."""
+        """Decode rate of the tiny demo models relative to the notebook, and eight users at once."""
         for key in _embedded():
             folder = self._stored(key)
-            with self._against_notebook(folder, DEFAULT_PRECISION) as duel:
-                self._tell(f"{key}: decoding.")
-                found = duel.medians(
+            with self._against_notebook(folder, DEFAULT_PRECISION) as paired:
+                self._report(f"{key}: decoding.")
+                found = paired.medians(
                     self._sizes.rounds,
                     do="answer",
                     prompt_tokens=32,
                     new_tokens=self._sizes.small_tokens,
                 )
-                yield against(f"decode, {key}, against the notebook's way", found, 1.8)
-                self._tell(f"{key}: held-out tasks, alone and eight at once.")
-                ours = duel.contenders["paddock"]
-                alone = ours.ask(do="tasks", model=key, together=1)
-                eight = ours.ask(do="tasks", model=key, together=PEOPLE)
+                yield against(f"decode, {key}, relative to the notebook", found, 1.8)
+                self._report(f"{key}: held-out tasks, alone and eight at once.")
+                ours = paired.processes["paddock"]
+                alone = ours.run(do="tasks", model=key, together=1)
+                eight = ours.run(do="tasks", model=key, together=USERS)
             yield from accuracy_rows(key, alone, eight)
 
     def page(self) -> Iterator[Row]:
-        """What the browser sees of it."""
+        """Tokens/s and bytes in the browser."""
         yield from browser.page_rows(
             self._settings,
             {key: self._stored(key) for key in _embedded()},
             self._random(MIDDLE, Precision.INT8),
-            lambda way: Duel([way], self._cancel),
-            self._tell,
+            lambda variant: PairedRun([variant], self._cancel),
+            self._report,
         )
 
     def api(self) -> Iterator[Row]:
-        """What a program gets of it through ``/v1``."""
+        """Tokens/s through ``/v1``."""
         yield from program.program_rows(
             self._settings,
             {key: self._stored(key) for key in _embedded()},
             self._random(MIDDLE, Precision.INT8),
-            lambda way: Duel([way], self._cancel),
-            self._tell,
+            lambda variant: PairedRun([variant], self._cancel),
+            self._report,
         )
 
     def start(self) -> list[Row]:
-        """From starting the server to the first token."""
+        """Time from starting the server to the first token."""
         key = _embedded()[0]
         self._stored(key)
-        return browser.start_rows(self._settings, key, self._tell)
+        return browser.start_rows(self._settings, key, self._report)
 
-    def _against_notebook(self, folder: Path, precision: Precision) -> Duel:
-        return Duel([_ours(folder, precision), Way("notebook", folder)], self._cancel)
+    def _against_notebook(self, folder: Path, precision: Precision) -> PairedRun:
+        return PairedRun([_ours(folder, precision), Variant("notebook", folder)], self._cancel)
 
     def _bandwidth(self) -> float:
-        self._tell("Measuring the memory's read bandwidth.")
+        self._report("Measuring the memory read bandwidth.")
         return read_bandwidth()
 
     def _checkpoint(self, key: str) -> Path:
         return ensure_checkpoint(
             random_model(key),
             self._settings,
-            on_progress=lambda message, fraction: self._tell(message),
+            on_progress=lambda message, fraction: self._report(message),
             cancel=self._cancel,
         )
 
     def _random(self, key: str, precision: Precision) -> Path:
-        """The shape's IR with random weights, made where it is not there yet."""
-        apart = random_settings(self._settings)
-        apart = apart.model_copy(update={"home": apart.home / "suite"})
+        """Return the folder of the shape's IR with random weights; create it if necessary."""
+        separate = random_settings(self._settings)
+        separate = separate.model_copy(update={"home": separate.home / "suite"})
         int4 = replace(default_int4(), group_size=128, ratio=1.0)
-        self._tell(f"{key} in {precision.label}: having it on disk.")
+        self._report(f"Preparing {key} in {precision.label}.")
         return convert_in_process(
             resolve(str(self._checkpoint(key))),
             precision,
-            settings=apart,
+            settings=separate,
             int4=int4 if precision is Precision.INT4 else None,
             progress=lambda progress: None,
             cancel=self._cancel,
         ).folder
 
     def _stored(self, key: str) -> Path:
-        return make_ready(
-            Material(key, False, DEFAULT_PRECISION),
+        return prepare_artifact(
+            Artifact(key, False, DEFAULT_PRECISION),
             self._settings,
             on_progress=lambda message, fraction: None,
             cancel=self._cancel,
@@ -282,11 +282,11 @@ PARTS: dict[str, Callable[[Suite], Iterable[Row]]] = {
     "api": Suite.api,
     "start": Suite.start,
 }
-"""By the names under which the command line takes them."""
+"""By the names that the command line accepts."""
 
 
-def _ours(folder: Path, precision: Precision) -> Way:
-    return Way("paddock", folder, ModelSpec(folder.parent.name, precision, "CPU"))
+def _ours(folder: Path, precision: Precision) -> Variant:
+    return Variant("paddock", folder, ModelSpec(folder.parent.name, precision, "CPU"))
 
 
 def _embedded() -> list[str]:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.benchmark.estimate import BenchmarkEstimate
 from core.benchmark.plan import Plan
-from core.benchmark.shapes import random_models
+from core.benchmark.random_models import random_models
 from core.catalogue import Precision, catalogue
 from core.engine import Engine
 from core.errors import PaddockError

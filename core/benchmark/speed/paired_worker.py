@@ -1,16 +1,16 @@
-"""A process that answers in one way, for as long as it is asked to: ``python -m`` this module.
+"""Process that runs one variant for as long as it gets commands: ``python -m`` this module.
 
-Two of them are alive at once and are asked by turns, so that whatever else the machine does meets
-both. The first line of standard input tells the way, the folder and the spec; every further line is
-one thing to do, and one line of JSON comes back for each. Commands::
+Two of them run at the same time and get commands in turns, so that other load on the machine
+affects both. The first line of standard input has the variant, the folder and the spec; every
+further line is a command, and the response is one line of JSON. Commands::
 
     {"do": "answer", "prompt_tokens": 32, "new_tokens": 64}       → ttft_ms, tokens_per_s
     {"do": "together", "count": 8, "prompt_tokens": …, …}         → tokens_per_s of all
-    {"do": "tasks", "model": …, "together": 8}                                → accuracy, answers
-    {"do": "perplexity", "model": …}                                          → nll, tokens
+    {"do": "tasks", "model": …, "together": 8}                    → accuracy, answers
+    {"do": "perplexity", "model": …}                              → nll, tokens
 
-The notebook's way is that of the demo that Paddock replaces: Optimum with everything at its
-default, ``generate`` in a thread, a ``TextIteratorStreamer``; but tokens are counted by their ids.
+The notebook variant is the code of the demo that Paddock replaces: Optimum with all defaults,
+``generate`` in a thread, and a ``TextIteratorStreamer``; but tokens are counted by their ids.
 """
 
 from __future__ import annotations
@@ -41,33 +41,34 @@ from core.workers.child import open_channel
 NOTEBOOK, RUNTIME = "notebook", "runtime"
 
 Answer = Callable[[tuple[int, ...], int], list[float]]
-"""Answers a prompt with so many forced tokens; returns when it began and when each token came."""
+"""Answers a prompt with a forced number of tokens; returns the start time and the time of each
+token."""
 
 
 def main() -> NoReturn:
-    """Answer until the parent closes standard input."""
+    """Run commands until the parent closes standard input."""
     channel = open_channel()
     request = json.loads(sys.stdin.buffer.readline())
     disable_telemetry()
     quieten_libraries()
     folder = Path(request["folder"])
-    if request["way"] == NOTEBOOK:
+    if request["variant"] == NOTEBOOK:
         (answer, execution), model, tokenizer = _notebook(folder), None, load_tokenizer(folder)
     else:
         model = _loaded(folder, request["spec"])
         answer, tokenizer = _of_runtime(model), model.tokenizer
         execution = model.conditions.execution_precision
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_hear, args=(lines.put,), daemon=True).start()
+    threading.Thread(target=_read_commands, args=(lines.put,), daemon=True).start()
     answer(prompt_ids(tokenizer, 8), 4)
     channel.say(event="ready", execution=execution)
     while True:
         command = json.loads(lines.get())
-        channel.say(event="done", **_obey(command, answer, model, tokenizer))
+        channel.say(event="done", **_run(command, answer, model, tokenizer))
 
 
-def _hear(take: Callable[[bytes], None]) -> None:
-    """Take the parent's lines, and end with it in whatever is under way."""
+def _read_commands(take: Callable[[bytes], None]) -> None:
+    """Read the parent's lines, and exit with it even during a command."""
     for line in iter(sys.stdin.buffer.readline, b""):
         take(line)
     os._exit(1)
@@ -80,15 +81,15 @@ def _loaded(folder: Path, plain: dict[str, Any]) -> LoadedModel:
     return runtime.load(folder, spec)
 
 
-def _obey(
+def _run(
     command: dict[str, Any], answer: Answer, model: LoadedModel | None, tokenizer: Any
 ) -> dict[str, Any]:
     if command["do"] == "tasks":
-        assert model is not None, "the notebook's way does one at a time"
+        assert model is not None, "the notebook answers one at a time"
         accuracy, answers = accuracy_at_once(command["model"], model, command["together"])
         return {"accuracy": accuracy, "answers": answers}
     if command["do"] == "perplexity":
-        assert model is not None, "the notebook's way only answers"
+        assert model is not None, "the notebook only answers"
         return scoring.negative_log_likelihood(model, command["model"])
     ids = tuple(prompt_ids(tokenizer, command["prompt_tokens"]))
     new_tokens = command["new_tokens"]
@@ -104,8 +105,8 @@ def _obey(
 
 def _together(answer: Answer, ids: tuple[int, ...], new_tokens: int, count: int) -> dict[str, Any]:
     began = time.perf_counter()
-    with ThreadPoolExecutor(count) as people:
-        stamps = list(people.map(lambda _: answer(ids, new_tokens)[1:], range(count)))
+    with ThreadPoolExecutor(count) as pool:
+        stamps = list(pool.map(lambda _: answer(ids, new_tokens)[1:], range(count)))
     tokens = sum(len(each) for each in stamps)
     return {"tokens": tokens, "tokens_per_s": tokens / (time.perf_counter() - began)}
 
@@ -127,7 +128,7 @@ def _of_runtime(model: LoadedModel) -> Answer:
 
 
 def _notebook(folder: Path) -> tuple[Answer, str | None]:
-    """The way, and the precision that the plugin executes it in."""
+    """Return the notebook's function, and the precision in which the plugin executes."""
     import torch
     from optimum.intel import OVModelForCausalLM
     from transformers import AutoTokenizer, TextIteratorStreamer
@@ -138,7 +139,7 @@ def _notebook(folder: Path) -> tuple[Answer, str | None]:
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
 
     class Streamer(TextIteratorStreamer):
-        """Stamps each token before its text is made; the prompt comes first."""
+        """Records the time of each token before it is decoded; the prompt comes first."""
 
         stamps: list[float]
 
@@ -164,7 +165,7 @@ def _notebook(folder: Path) -> tuple[Answer, str | None]:
                     pad_token_id=0,
                 )
             finally:
-                streamer.end()  # else its reader would wait for ever for what failed
+                streamer.end()  # otherwise its reader waits forever after an error
 
         thread = threading.Thread(target=generate)
         thread.start()
