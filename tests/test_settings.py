@@ -29,7 +29,7 @@ def test_home_and_database_from_the_environment(monkeypatch, tmp_path: Path):
     assert settings.resolved_database_url == "sqlite:///elsewhere.db"
 
 
-def test_home_is_made_absolute_and_a_tilde_is_the_persons_folder(monkeypatch, tmp_path: Path):
+def test_home_is_made_absolute_and_a_tilde_is_expanded(monkeypatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PADDOCK_HOME", "here")
     assert load_settings().home == tmp_path / "here"
@@ -39,7 +39,7 @@ def test_home_is_made_absolute_and_a_tilde_is_the_persons_folder(monkeypatch, tm
     assert load_settings().home == tmp_path / "models"
 
 
-def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch):
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch):
     for name in ("HOME", "DATABASE_URL", "MAX_QUEUE"):
         monkeypatch.setenv(f"PADDOCK_{name}", "")
     settings = load_settings()
@@ -64,7 +64,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch):
         ("PADDOCK_MAX_HASHINGS", "0"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_one_sentence(name: str, value: str, monkeypatch):
+def test_invalid_value_is_a_readable_error(name: str, value: str, monkeypatch):
     monkeypatch.setenv(name, value)
     with pytest.raises(PersonMistake) as failure:
         load_settings()
@@ -77,11 +77,11 @@ def test_a_value_that_cannot_be_used_is_one_sentence(name: str, value: str, monk
     )
 
 
-def test_settings_are_values():
+def test_settings_compare_by_value():
     assert Settings(home=Path("a")) == Settings(home=Path("a"))
 
 
-def test_modes_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch):
+def test_modes_are_case_insensitive(monkeypatch: pytest.MonkeyPatch):
     assert (load_settings().auth, load_settings().registration) == ("auto", "invitation")
     monkeypatch.setenv("PADDOCK_AUTH", " Required")
     monkeypatch.setenv("PADDOCK_REGISTRATION", "OPEN")
@@ -90,7 +90,7 @@ def test_modes_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch):
     assert settings.registration is Registration.OPEN
 
 
-def test_the_docs_list_every_setting_with_its_default():
+def test_docs_list_every_setting_with_its_default():
     document = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(PADDOCK_\w+)` \| ([^|]+) \|", document, re.MULTILINE))
     assert set(rows) == {f"PADDOCK_{name}".upper() for name in Settings.model_fields}

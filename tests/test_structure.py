@@ -1,4 +1,4 @@
-"""What holds for the code as a whole: the tree of errors, and the direction of imports."""
+"""Rules for the whole code base: the error tree, and the direction of imports."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.app",),
     ("core.endless_app",),
 )
-"""From the lowest to the highest; a module imports from its own package and from lower layers."""
+"""From lowest to highest; a module imports only from its own package and lower layers."""
 
 HEAVY = ("torch", "transformers", "optimum", "nncf", "openvino")
 
@@ -55,7 +55,7 @@ HEAVY = ("torch", "transformers", "optimum", "nncf", "openvino")
 # Errors
 
 
-def test_the_drawing_shows_the_tree_of_errors():
+def test_docstring_shows_the_error_tree():
     drawing = core.errors.__doc__.split("::", 1)[1]
     drawn: dict[str, str] = {}
     path: list[str] = []
@@ -91,7 +91,7 @@ def module_name(path: Path) -> str:
 
 
 def imports(path: Path, *, at_the_top: bool = False) -> Iterator[str]:
-    """Modules that a file imports; with ``at_the_top`` only those it imports when imported."""
+    """Modules that a file imports; with ``at_the_top`` only those imported at module level."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     nodes = top_level(tree) if at_the_top else ast.walk(tree)
     for node in nodes:
@@ -126,14 +126,14 @@ def test_imports_run_downward(path: Path):
     if name == "core":
         return
     here = layer(name)
-    assert here is not None, f"{name} has no place among the layers; give it one"
+    assert here is not None, f"{name} has no layer; add it to LAYERS"
     for imported in imports(path):
         if imported.split(".")[0] not in ("core", "pages"):
             continue
         there = layer(imported)
         if imported.startswith("core.") and imported.count(".") == 1 and there is None:
-            continue  # a name of the package ``core`` itself
-        assert there is not None, f"{name} imports {imported}, which has no place"
+            continue  # a name in the package ``core`` itself
+        assert there is not None, f"{name} imports {imported}, which has no layer"
         assert there[1] == here[1] or there[0] < here[0], f"{name} imports upward: {imported}"
 
 
@@ -144,7 +144,7 @@ def test_imports_run_downward(path: Path):
         ("auth", ("core.auth", "core.db", "core.settings", "core.errors")),
     ],
 )
-def test_a_package_imports_nothing_else(package: str, allowed: tuple[str, ...]):
+def test_package_imports_only_allowed_packages(package: str, allowed: tuple[str, ...]):
     paths = list((CHECKOUT / "core" / package).rglob("*.py"))
     assert paths
     for path in paths:
@@ -161,8 +161,8 @@ def test_streamlit_stays_in_the_ui(path: Path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_heavy_libraries_are_imported_where_they_are_needed(path: Path):
-    # Nothing but conversion needs them, and it is imported late.
+def test_heavy_libraries_are_imported_inside_functions(path: Path):
+    # These modules need them throughout and are imported late themselves.
     allowed = {"core.store.convert", "core.store.gguf.network"}
     if module_name(path) not in allowed:
         assert not {i.split(".")[0] for i in imports(path, at_the_top=True)} & set(HEAVY)
@@ -171,7 +171,7 @@ def test_heavy_libraries_are_imported_where_they_are_needed(path: Path):
 @pytest.mark.parametrize(
     "module", ["core.__main__", "core.engine", "core.store", "core.cli.examination"]
 )
-def test_importing_it_loads_no_heavy_library(module: str):
+def test_import_loads_no_heavy_library(module: str):
     code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
