@@ -175,7 +175,7 @@ class Settings(BaseSettings):
     max_hashings: int = Field(
         default=2,
         ge=1,
-        description="Passwords hashed at the same time; each takes 64 MiB of memory.",
+        description="Passwords hashed at the same time; each takes 67 MB of memory.",
     )
 
     @field_validator("auth", "registration", mode="before")

@@ -77,11 +77,11 @@ def test_invalid_value_is_a_one_line_error(name: str, value: str, monkeypatch):
     )
 
 
-def test_settings_are_values():
+def test_settings_compare_by_value():
     assert Settings(home=Path("a")) == Settings(home=Path("a"))
 
 
-def test_modes_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch):
+def test_modes_are_case_insensitive(monkeypatch: pytest.MonkeyPatch):
     assert (load_settings().auth, load_settings().registration) == ("auto", "invitation")
     monkeypatch.setenv("PADDOCK_AUTH", " Required")
     monkeypatch.setenv("PADDOCK_REGISTRATION", "OPEN")
@@ -90,7 +90,7 @@ def test_modes_are_read_in_any_case(monkeypatch: pytest.MonkeyPatch):
     assert settings.registration is Registration.OPEN
 
 
-def test_the_docs_list_every_setting_with_its_default():
+def test_docs_list_every_setting_with_its_default():
     document = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(PADDOCK_\w+)` \| ([^|]+) \|", document, re.MULTILINE))
     assert set(rows) == {f"PADDOCK_{name}".upper() for name in Settings.model_fields}

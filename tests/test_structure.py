@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.app",),
     ("core.endless_app",),
 )
-"""From the lowest to the highest; a module imports from its own package and from lower layers."""
+"""From lowest to highest; a module imports only from its own package and lower layers."""
 
 HEAVY = ("torch", "transformers", "optimum", "nncf", "openvino")
 
@@ -144,7 +144,7 @@ def test_imports_run_downward(path: Path):
         ("auth", ("core.auth", "core.db", "core.settings", "core.errors")),
     ],
 )
-def test_a_package_imports_nothing_else(package: str, allowed: tuple[str, ...]):
+def test_package_imports_only_allowed_packages(package: str, allowed: tuple[str, ...]):
     paths = list((CHECKOUT / "core" / package).rglob("*.py"))
     assert paths
     for path in paths:
