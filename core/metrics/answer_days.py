@@ -79,8 +79,8 @@ class AnswerDays:
             RecordsError: The database cannot be read.
         """
         with self._lock:
-            current = self._runs.done_ids()
-            deleted, new = self._day_of.keys() - current, current - self._day_of.keys()
+            done = self._runs.done_ids()
+            deleted, new = self._day_of.keys() - done, done - self._day_of.keys()
             if len(deleted) + len(new) > MAX_CHANGED_ANSWERS:
                 self._read_all()
             elif deleted or new:

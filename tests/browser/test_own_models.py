@@ -178,16 +178,16 @@ def test_a_kiosk_changes_nothing_and_starts_afresh(
     assert json.load(refused.value)["error"]["message"] == KIOSK_ERROR
 
     link = f"{url}/instruct?model=paddock-neox&tokens=8&instruction=Why%3F"
-    stand = open_patiently(link, fresh=True)
-    stand.page.clock.install()
-    stand.page.reload()
-    stand.ready()
-    stand.page.get_by_role("combobox", name="Model").click()
-    assert "— To download —" not in stand.page.get_by_role("option").all_inner_texts()
-    stand.page.keyboard.press("Escape")
-    stand.page.clock.fast_forward(IDLE_MS - 1000)
-    assert "tokens=8" in stand.url
-    stand.page.clock.fast_forward(2000)
-    stand.page.wait_for_url(re.compile(r"/instruct$"))
-    stand.ready()
-    assert stand.instruction.input_value() == ""
+    kiosk = open_patiently(link, fresh=True)
+    kiosk.page.clock.install()
+    kiosk.page.reload()
+    kiosk.ready()
+    kiosk.page.get_by_role("combobox", name="Model").click()
+    assert "— To download —" not in kiosk.page.get_by_role("option").all_inner_texts()
+    kiosk.page.keyboard.press("Escape")
+    kiosk.page.clock.fast_forward(IDLE_MS - 1000)
+    assert "tokens=8" in kiosk.url
+    kiosk.page.clock.fast_forward(2000)
+    kiosk.page.wait_for_url(re.compile(r"/instruct$"))
+    kiosk.ready()
+    assert kiosk.instruction.input_value() == ""

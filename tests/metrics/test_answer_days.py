@@ -63,11 +63,11 @@ def test_insertions_late_ends_and_deletions_in_any_order(
     monkeypatch.setattr(module, "MAX_CHANGED_ANSWERS", 12)
     monkeypatch.setattr(module, "MAX_CHANGED_DAYS", 4)
     fill(store.database, 60)
-    elsewhere = RunStore.open(Settings(home=tmp_path))  # as in another process
+    other = RunStore.open(Settings(home=tmp_path))  # as in another process
     chance, days, running = random.Random(3), AnswerDays(store), []
     for _ in range(60):
         for _ in range(chance.choice((0, 1, 1, 2, 30))):
-            writer = chance.choice((store, elsewhere))
+            writer = chance.choice((store, other))
             start, result = some_run(chance, NOW)
             ids = [row.id for row in store.chart_rows()]
             match chance.choice(("add", "start", "finish", "delete", "interrupt")):
@@ -82,7 +82,7 @@ def test_insertions_late_ends_and_deletions_in_any_order(
                 case "interrupt":
                     writer.mark_interrupted()
         assert_equal_to_a_full_read(days, store)
-    elsewhere.close()
+    other.close()
 
 
 def test_an_answer_that_ends_late_with_a_wrong_clock(
@@ -101,9 +101,9 @@ def test_a_deletion_and_an_insertion_at_the_same_time(
     store: RunStore, full_reads: list[AnswerDays]
 ) -> None:
     days = AnswerDays(store)
-    gone = store.add(a_start(started_at=NOW), a_result(ttft_ms=1.0))
+    deleted = store.add(a_start(started_at=NOW), a_result(ttft_ms=1.0))
     assert_equal_to_a_full_read(days, store)
-    store.delete(gone)
+    store.delete(deleted)
     store.add(a_start(started_at=NOW), a_result(ttft_ms=2.0))
     assert_equal_to_a_full_read(days, store)
     assert not full_reads, "a full read is not needed for so few changes"
@@ -154,8 +154,8 @@ def test_many_changes_cause_one_full_read(
     days = AnswerDays(store)
     days.read()
     for number in range(3):
-        apart = timedelta(days=number) if changed == "days" else timedelta(0)
-        store.add(a_start(started_at=NOW - apart), a_result())
+        age = timedelta(days=number) if changed == "days" else timedelta(0)
+        store.add(a_start(started_at=NOW - age), a_result())
     assert_equal_to_a_full_read(days, store)
     assert len(full_reads) == 1
 
@@ -168,10 +168,10 @@ def test_a_deletion_between_two_queries_of_one_read(
     first = store.add(a_start(started_at=NOW), a_result())
     days.read()
     second = store.add(a_start(started_at=NOW), a_result())
-    look: Callable[[], set[str]] = store.done_ids
+    done_ids: Callable[[], set[str]] = store.done_ids
 
     def then_delete() -> set[str]:
-        ids = look()
+        ids = done_ids()
         store.delete(second)
         return ids
 

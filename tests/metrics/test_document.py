@@ -53,9 +53,9 @@ def error_of(text: str | bytes) -> str:
     """Return the error message for an invalid file."""
     with pytest.raises(BadRequestError) as raised:
         from_json(text)
-    sentence = str(raised.value)
-    assert "\n" not in sentence and len(sentence) < 400 and sentence.endswith(".")
-    return sentence
+    error = str(raised.value)
+    assert "\n" not in error and len(error) < 400 and error.endswith(".")
+    return error
 
 
 # Round trip
@@ -247,7 +247,7 @@ def in_sample(**values: Any) -> Change:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda row: row.update(id="../../etc/passwd"), "id is '../../etc/passwd', not 32 hex"),
         (lambda row: row.update(id="A" * 32), "id is 'AAA"),
@@ -306,10 +306,10 @@ def in_sample(**values: Any) -> Change:
         ),
     ],
 )
-def test_the_error_names_the_invalid_field(change: Change, said: str) -> None:
-    sentence = error_of(changed(change))
-    assert sentence.startswith("Measurement 2 of the file is invalid: ")
-    assert said in sentence
+def test_the_error_names_the_invalid_field(change: Change, message: str) -> None:
+    error = error_of(changed(change))
+    assert error.startswith("Measurement 2 of the file is invalid: ")
+    assert message in error
 
 
 def test_numbers_out_of_every_range_are_rejected() -> None:
@@ -321,8 +321,8 @@ def test_numbers_out_of_every_range_are_rejected() -> None:
 
 
 def test_hostile_names_are_not_repeated_raw() -> None:
-    sentence = error_of(changed(lambda row: row.update({"<script>\n\u202e" + "x" * 100: 1})))
-    assert "\u202e" not in sentence and "x" * 50 not in sentence
+    error = error_of(changed(lambda row: row.update({"<script>\n\u202e" + "x" * 100: 1})))
+    assert "\u202e" not in error and "x" * 50 not in error
 
 
 def test_two_measurements_with_one_id_are_rejected() -> None:
@@ -385,8 +385,8 @@ def test_csv_has_every_figure_with_its_unit() -> None:
     assert (cells["timed_answers"], cells["rounds"]) == ("4", "2")
     assert cells["quality_perplexity_ratio"] == "1.024" and cells["devices_used"] == "GPU.0 CPU"
     assert cells["host_bandwidth_bytes_per_s"] == "28100000000.0"
-    told = [cells[f"int4_{name}"] for name in ("symmetric", "group_size", "ratio")]
-    assert told == ["true", "-1", "0.9"] and cells["int4_scale_estimation"] == "true"
+    shown = [cells[f"int4_{name}"] for name in ("symmetric", "group_size", "ratio")]
+    assert shown == ["true", "-1", "0.9"] and cells["int4_scale_estimation"] == "true"
     assert json.loads(cells["hints"])["INFERENCE_PRECISION_HINT"] == "f32"
     assert datetime.fromisoformat(cells["created_at"]) == row.created_at
     assert all(cells.values()), "the sample has every field"
@@ -467,8 +467,8 @@ def test_int4_settings_are_listed_by_model_and_device() -> None:
             a_measurement(device="CPU", precision="int8", int4=None),
         ]
     )
-    said = [line.partition(" in ")[2] for line in text.splitlines() if ": weights " in line]
-    assert said == [
+    lines = [line.partition(" in ")[2] for line in text.splitlines() if ": weights " in line]
+    assert lines == [
         "INT4 on CPU: weights asymmetric, group size 128, ratio 0.8.",
         "INT4 on NPU: weights symmetric, one scale per channel, ratio 1.",
     ]
@@ -510,8 +510,8 @@ def test_quality_is_shown_for_the_reference_precision_too() -> None:
     # Executed otherwise than the reference, the same weights may differ a little.
     near = a_quality(perplexity_ratio=1.0002, top1_agreement=0.999, task_accuracy=None)
     row = a_measurement(precision=near.reference, quality=near)
-    told = cells_of(to_markdown([row]))[1][-1]
-    assert told == "perplexity × 1.000, same top token 99.9 %"
+    shown = cells_of(to_markdown([row]))[1][-1]
+    assert shown == "perplexity × 1.000, same top token 99.9 %"
 
 
 def test_random_weights_are_marked_in_every_format() -> None:

@@ -120,9 +120,9 @@ def test_int4_settings_are_in_the_table_and_the_hover_text(store: MeasurementSto
     save(store, replace(a_measurement("int4", device="NPU"), int4=npu))
     save(store, a_measurement("int8"))
     app = open_page("metrics")
-    told = app.dataframe[0].value.set_index("Precision")["INT4 weights"]
-    assert told["INT4"] == "symmetric, one scale per channel, ratio 1"
-    assert not isinstance(told["INT8"], str)
+    weights = app.dataframe[0].value.set_index("Precision")["INT4 weights"]
+    assert weights["INT4"] == "symmetric, one scale per channel, ratio 1"
+    assert not isinstance(weights["INT8"], str)
     shown = "".join(each.proto.spec for each in app.get("plotly_chart"))
     assert "weights symmetric, one scale per channel, ratio 1" in shown
 

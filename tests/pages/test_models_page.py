@@ -520,20 +520,20 @@ def a_task(number: int = 1, **changes: Any) -> TaskView:
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> dict[int, TaskView]:
     """Tasks in the queue, by id."""
-    held: dict[int, TaskView] = {}
+    by_id: dict[int, TaskView] = {}
     queue = TaskQueue
-    monkeypatch.setattr(queue, "list", lambda self: list(reversed(held.values())))
-    monkeypatch.setattr(queue, "get", lambda self, number: held.get(number))
+    monkeypatch.setattr(queue, "list", lambda self: list(reversed(by_id.values())))
+    monkeypatch.setattr(queue, "get", lambda self, number: by_id.get(number))
     monkeypatch.setattr(
-        queue, "active", lambda self: any(not view.state.final for view in held.values())
+        queue, "active", lambda self: any(not view.state.final for view in by_id.values())
     )
 
     def stop(self: TaskQueue, number: int) -> None:
-        held[number] = replace(held[number], state=TaskState.STOPPED)
+        by_id[number] = replace(by_id[number], state=TaskState.STOPPED)
 
     monkeypatch.setattr(queue, "stop", stop)
-    monkeypatch.setattr(queue, "dismiss", lambda self, number: held.pop(number))
-    return held
+    monkeypatch.setattr(queue, "dismiss", lambda self, number: by_id.pop(number))
+    return by_id
 
 
 def test_a_running_conversion_shows_its_progress(tasks: dict[int, TaskView]) -> None:

@@ -14,20 +14,20 @@ from core.ui.widgets.person import Person
 from core.ui.widgets.resources import shared_engine
 
 
-def key_of(store: ModelStore, text: str, someone: Person) -> str:
+def key_of(store: ModelStore, text: str, user: Person) -> str:
     """Return the model key for a name that this user entered or that is in a link.
 
     Raises:
         PersonMistake: See :func:`check_name`.
     """
-    check_name(store, text, someone)
+    check_name(store, text, user)
     name = recorded_name(text.strip())
     if is_remote(name) or name in catalogue() or name in names_on_disk(store):
         return name
     return store.name(text)
 
 
-def check_name(store: ModelStore, name: str, someone: Person) -> None:
+def check_name(store: ModelStore, name: str, user: Person) -> None:
     """Check that this user may look up this model.
 
     Raises:
@@ -40,16 +40,16 @@ def check_name(store: ModelStore, name: str, someone: Person) -> None:
         return
     if name in catalogue() or recorded_name(name.strip()) in names_on_disk(store):
         return
-    if not someone.access.manage:
+    if not user.access.manage:
         raise AccessDeniedError(
             "This model is neither in the catalogue nor on this machine. Ask a user with the "
             "Manage permission to add it."
         )
-    if not someone.local:
+    if not user.local:
         check_confined(path_of(name), store.import_dir)
 
 
-def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
+def check_use(store: ModelStore, spec: ModelSpec, user: Person) -> None:
     """Check that this user may run this model.
 
     Raises:
@@ -57,12 +57,12 @@ def check_use(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
             device first, which requires the Manage permission and is not possible in a kiosk.
         PaddockError: There is no such model.
     """
-    check_name(store, spec.model, someone)
+    check_name(store, spec.model, user)
     if spec.remote:
         return
     row = catalogue().get(spec.model)
     embedded = row is not None and row.embedded
-    if someone.access.manage or (embedded and not someone.access.kiosk):
+    if user.access.manage or (embedded and not user.access.kiosk):
         return
     if find_stored(store, spec) is not None:
         return
