@@ -149,7 +149,7 @@ def test_fair_sides_answer_one_after_the_other(
     page = compare()
     page.ask()
     page.side("A").get_by_text("Rain").wait_for(timeout=LOADING_MS)
-    assert "Waits for its turn." in page.text("B")
+    assert "Waiting for its turn." in page.text("B")
     assert scripted.state(LLAMA)["prompts"] == []
     scripted.release(model=NEOX)
     page.await_end()
@@ -190,7 +190,7 @@ def test_stop_reaches_a_prefill_and_skips_who_has_not_begun(
     eventually(lambda: scripted.state(NEOX)["interrupted"] == 1, "the prefill was interrupted")
     assert scripted.state(NEOX)["stopped_at"] - clicked < AT_ONCE_S
     page.await_end()
-    assert "ended: cancelled" in page.text("A") and "Was not asked." in page.text("B")
+    assert "ended: cancelled" in page.text("A") and "Not started." in page.text("B")
     assert scripted.state(LLAMA)["prompts"] == []
 
 

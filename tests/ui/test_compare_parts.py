@@ -151,7 +151,7 @@ def test_the_diff_shows_text_and_no_markup(text: str) -> None:
 def test_the_more_people_look_on_the_less_often_each_does(
     people: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(columns, "matches_under_way", lambda: people)
+    monkeypatch.setattr(columns, "running_matches", lambda: people)
     assert look_every_s() == pytest.approx(seconds)
     assert look_every_s(TURN_S) == pytest.approx(max(seconds, TURN_S))
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from core.compare.match import SideState, matches_under_way
+from core.compare.match import SideState, running_matches
 from core.compare.setup import LETTERS, Mode
 from core.inference.answer import StopReason
 from core.inference.job import Phase
@@ -58,7 +58,7 @@ def draw_answers(shown: Shown, state: Comparison, *, actions: bool = True) -> No
 
 def look_every_s(least: float = LOOK_EVERY_S) -> float:
     """Seconds between two looks at a match, given how many people look at one."""
-    return max(least, CROWD_S * matches_under_way())
+    return max(least, CROWD_S * running_matches())
 
 
 def _look_every_s(shown: Shown, side: int) -> float:
@@ -171,7 +171,7 @@ def _draw_running(shown: Shown, side: int) -> None:
 def _draw_ended(shown: Shown, side: int) -> None:
     answer = shown.match.answers[side]
     if shown.match.state(side) is SideState.SKIPPED:
-        st.caption("Was not asked.")
+        st.caption("Not started.")
     if answer is not None and answer.text:
         st.markdown(safe_markdown(answer.text))
     elif answer is not None and answer.error is None:

@@ -1,4 +1,4 @@
-"""What came out of a match: who was faster, what it cost, and where the answers part."""
+"""What came out of a match: who was faster, what it cost, and where the answers diverge."""
 
 from __future__ import annotations
 
@@ -112,11 +112,11 @@ def _conditions(report: MatchReport) -> str:
     return " ".join(parts)
 
 
-# Where the answers part
+# Where the answers diverge
 
 
 def _draw_divergence(report: MatchReport) -> None:
-    st.markdown("**Where the answers part**")
+    st.markdown("**Where the answers diverge**")
     pair = _pick_pair(report.pairs)
     divergence = pair.divergence
     shared = f" They share {divergence.similarity:.0%} of their words, in the same order."
