@@ -1,4 +1,4 @@
-"""The command line, in this process and as a process of its own."""
+"""The command line, in this process and in a child process."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ KEYS = [
 
 @pytest.fixture
 def model(spec_of: SpecOf, shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A tiny model that the home folder of this test has in INT8."""
+    """A tiny model in INT8 in the home folder of this test."""
     monkeypatch.setenv("PADDOCK_HOME", str(shared_home))
     return spec_of("llama", Precision.INT8).model
 
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]):
-    """Run a command in this process: exit code, stdout, stderr."""
+    """Run a command in this process; return exit code, stdout, stderr."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capfd.readouterr()
@@ -169,12 +169,12 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, model: str, run):
     assert_one_sentence(err)
 
 
-def test_a_mistake_that_begins_like_an_option_is_explained(model: str, run):
+def test_unknown_option_is_named(model: str, run):
     code, _, err = run("generate", model, "Why?", "--max-tokens", "3")
     assert code == 2 and "--max-tokens" in err and "--help" in err
 
 
-def test_a_hub_out_of_reach_is_a_failure(run):
+def test_unreachable_hub_exits_with_1(run):
     code, out, err = run("generate", "org/name", "Why?")
     assert (code, out) == (1, "")
     assert_one_sentence(err)
@@ -196,7 +196,7 @@ def test_a_damaged_model_is_a_failure(model: str, run, engine: Engine):
     assert "openvino_model.bin" in err
 
 
-def test_a_failure_half_way_keeps_the_text(model: str, run, monkeypatch: pytest.MonkeyPatch):
+def test_failure_during_generation_keeps_the_text(model: str, run, monkeypatch: pytest.MonkeyPatch):
     original = ProcessModel.generate
 
     def fail_late(self, request, on_token):
@@ -219,11 +219,11 @@ def test_a_failure_half_way_keeps_the_text(model: str, run, monkeypatch: pytest.
 
 
 def assert_sentence_ends(stderr: str) -> None:
-    last = stderr.splitlines()[-1]  # the log of the failure may stand before it
+    last = stderr.splitlines()[-1]  # the log of the failure may precede it
     assert "it broke" in last and last.endswith(".")
 
 
-def test_ctrl_c_ends_the_answer_and_keeps_what_is_there(model: str, run, monkeypatch, engine):
+def test_ctrl_c_stops_the_answer_and_keeps_the_text(model: str, run, monkeypatch, engine):
     jobs: list[Job] = []
     wait = Job.wait
 
@@ -255,7 +255,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_what_is_there(model: str, run, monkeyp
 def test_a_model_not_on_disk_is_converted_first_and_only_to_that_precision(
     checkpoints, tmp_path: Path
 ):
-    """As a process of its own: nothing but the answer on stdout, nothing at all on stderr."""
+    """In a child process: only the answer on stdout, and nothing on stderr."""
     home = tmp_path / "home"
     folder = checkpoints("phi")
     child = process(
@@ -311,11 +311,11 @@ def test_help(run):
     assert ended.value.code == 0
 
 
-# Surroundings
+# Environment
 
 
 @pytest.mark.parametrize("name", ["PADDOCK_MAX_QUEUE", "PADDOCK_MAX_LOADED_MODELS"])
-def test_a_setting_that_cannot_be_used(name: str, run, monkeypatch: pytest.MonkeyPatch):
+def test_invalid_setting_is_named(name: str, run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(name, "abc")
     code, out, err = run("models")
     assert (code, out) == (2, "")
@@ -330,14 +330,14 @@ def test_a_process_with_a_mistake_writes_no_traceback():
     assert_one_sentence(err)
 
 
-def test_a_reader_that_goes_away_early():
+def test_closed_pipe_before_output():
     child = process("models", "--json", bufsize=1)
     child.stdout.close()
-    assert child.wait(60) in (0, 1)  # 0 where all was written before
+    assert child.wait(60) in (0, 1)  # 0 if everything was written before
     assert child.stderr.read() == ""
 
 
-def test_a_terminal_that_lacks_characters(tmp_path: Path):
+def test_terminal_encoding_without_all_characters(tmp_path: Path):
     child = process("models", environment={"PYTHONIOENCODING": "ascii"})
     _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (0, "")
@@ -358,7 +358,7 @@ def test_ctrl_c_in_a_terminal(model: str, engine: Engine):
     assert row.state is RunState.DONE and row.result.stop_reason == "cancelled"
 
 
-def test_a_reader_that_goes_away_while_the_answer_comes(model: str, engine: Engine):
+def test_closed_pipe_during_generation(model: str, engine: Engine):
     child = process(*generate(model), *LONG)
     assert child.stdout.read(1)
     child.stdout.close()

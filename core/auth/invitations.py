@@ -76,7 +76,7 @@ class Invitations:
             InvitationError: it does not.
         """
         hashed = code_hash(code or "")
-        if hashed is None or not self._store.invitation_holds(hashed, self._clock()):
+        if hashed is None or not self._store.invitation_is_valid(hashed, self._clock()):
             raise refused()
         return hashed
 

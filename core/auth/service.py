@@ -287,7 +287,7 @@ class Accounts:
             AccessDeniedError: nobody is signed in by this token.
             UnknownAccountError: one has no such session.
         """
-        if not self._store.end_listed_session(self._visitor(token).id, session_id):
+        if not self._store.end_session_by_id(self._visitor(token).id, session_id):
             raise UnknownAccountError("This session has ended; look at the list again.")
 
     def sign_out_everywhere(self, token: str) -> None:
@@ -302,9 +302,9 @@ class Accounts:
         """What a person last set the pages to."""
         return self._store.preferences(account_id)
 
-    def keep_preferences(self, account_id: str, choices: Mapping[str, str]) -> bool:
+    def save_preferences(self, account_id: str, choices: Mapping[str, str]) -> bool:
         """Keep them in the place of earlier ones; False where the account is gone."""
-        return self._store.keep_preferences(account_id, choices, self._clock())
+        return self._store.save_preferences(account_id, choices, self._clock())
 
     # Whoever holds the machine
 

@@ -139,6 +139,6 @@ class Sessions:
         if now - session.seen_at < self._seen_every:
             return
         try:
-            self._store.see_session(session.id, now)
+            self._store.touch_session(session.id, now)
         except RecordsError as error:  # a busy database signs nobody out
             logger.warning("It could not be noted that a session is in use: %s", error)

@@ -96,8 +96,8 @@ def test_expiry_is_as_the_settings_say(tmp_path):
 
 def test_use_is_noted_once_a_minute_only(world: World, monkeypatch: pytest.MonkeyPatch):
     token = world.accounts.register("Ada", GOOD, HERE).token
-    notes, see = [], world.store.see_session
-    monkeypatch.setattr(world.store, "see_session", lambda *a: notes.append(a) or see(*a))
+    notes, see = [], world.store.touch_session
+    monkeypatch.setattr(world.store, "touch_session", lambda *a: notes.append(a) or see(*a))
     for _ in range(120):
         world.clock.forward(seconds=1)
         assert world.accounts.visit(token)

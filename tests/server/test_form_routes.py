@@ -421,7 +421,7 @@ def test_deleting_the_account_takes_all_that_belongs_to_it(site: Site) -> None:
     runs, votes = RunStore(site.store.database), VoteStore(site.store.database)
     runs.add(a_start(owner=account.id), a_result())
     runs.add(a_start(owner=GUEST), a_result())
-    site.store.keep_preferences(account.id, {"model": "x"}, site.clock())
+    site.store.save_preferences(account.id, {"model": "x"}, site.clock())
     wrong = ada.send("delete-account", password=OTHER)
     assert wrong.status_code == 403 and site.left == []
     answer = ada.send("delete-account", password=GOOD)
