@@ -24,9 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 done, 2 the person's mistake, 1 a failure. Errors are one sentence on stderr.
+        0 success, 2 a mistake in the command or its input, 1 a failure. Errors are printed on
+        stderr.
     """
-    _print_what_can_be_printed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Print "?" for characters that the terminal's encoding lacks.
+            stream.reconfigure(errors="replace")
     try:
         options = _parser().parse_args(arguments)
         code = options.run(options, load_settings())
@@ -36,46 +40,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("Stopped.", PaddockError.exit_code)
     except BrokenPipeError:
-        _discard_output()  # the reader has gone; nobody is left to tell
+        # The reader has closed the pipe. The interpreter flushes stdout again when it exits.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
         return PaddockError.exit_code
     return code
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
+    """Raises usage errors as :class:`BadRequestError`."""
 
     def error(self, message: str) -> NoReturn:
         sentence = message[0].upper() + message[1:]
-        raise BadRequestError(f"{sentence.rstrip('.')}; see `{self.prog} --help`.")
+        raise BadRequestError(f"{sentence.rstrip('.')}. See `{self.prog} --help`.")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m core", description="Instruction-following models on OpenVINO.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
 
-    command = commands.add_parser("doctor", help="what is there, what is wrong, how to mend it")
+    command = commands.add_parser("doctor", help="check the installation and this machine")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=overview.doctor)
 
-    command = commands.add_parser("models", help="the catalogue and what is on disk")
+    command = commands.add_parser("models", help="list the catalogue and the models on disk")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=overview.models)
 
-    command = commands.add_parser("remotes", help="the servers elsewhere and their models")
+    command = commands.add_parser("remotes", help="list remote servers and their models")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=overview.remotes)
 
-    _add_get(commands.add_parser("get", help="fetch a model from the hub, convert nothing"))
-    _add_convert(commands.add_parser("convert", help="have a model on disk in one precision"))
-    _add_delete(commands.add_parser("delete", help="remove a model from disk"))
-    _add_verify(commands.add_parser("verify", help="compare stored models with their checksums"))
-    _add_generate(commands.add_parser("generate", help="answer one instruction"))
-    _add_bench(commands.add_parser("bench", help="measure speed and memory on this machine"))
-    _add_tune(commands.add_parser("tune", help="find the hints that make a model fast here"))
-    _add_serve(commands.add_parser("serve", help="models on a Ray cluster, behind one address"))
-    _add_admin(commands.add_parser("admin", help="make an administrator"))
+    _add_get(
+        commands.add_parser(
+            "get", help="download a model from the Hugging Face Hub without converting it"
+        )
+    )
+    _add_convert(commands.add_parser("convert", help="convert a model to a precision"))
+    _add_delete(commands.add_parser("delete", help="delete a model from disk"))
+    _add_verify(commands.add_parser("verify", help="verify the checksums of stored models"))
+    _add_generate(commands.add_parser("generate", help="generate an answer to an instruction"))
+    _add_bench(commands.add_parser("bench", help="measure speed and memory of models"))
+    _add_tune(
+        commands.add_parser(
+            "tune", help="find the fastest execution hints for a model on this machine"
+        )
+    )
+    _add_serve(commands.add_parser("serve", help="serve models on a Ray cluster"))
+    _add_admin(commands.add_parser("admin", help="create an administrator account"))
 
-    command = commands.add_parser("accounts", help="who may sign in")
+    command = commands.add_parser("accounts", help="list accounts")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=accounts.accounts)
     return parser
@@ -83,13 +98,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_admin(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "name", help="of a new account, or of one that is to be raised (and enabled)"
+        "name", help="name of a new account, or of an existing one to make administrator and enable"
     )
     command.add_argument(
         "--password-stdin",
         action="store_true",
-        help="read the password from standard input; an account that is there gets it anew "
-        "(default: ask for a new account's, leave the other's)",
+        help="read the password from standard input; replaces that of an existing account "
+        "(default: prompt for a new account, keep the password of an existing one)",
     )
     command.set_defaults(run=accounts.admin)
 
@@ -111,31 +126,34 @@ def _add_convert(command: argparse.ArgumentParser) -> None:
         dest="precision_option",
         type=_precision,
         metavar="PRECISION",
-        help="the same by name",
+        help="the precision as an option",
     )
-    four = command.add_argument_group("INT4 (by default as the catalogue recommends)")
+    four = command.add_argument_group("INT4 (default: the settings recommended for the model)")
     four.add_argument(
-        "--group-size", type=int, metavar="N", help="weights that share a scale; -1: a channel's"
+        "--group-size",
+        type=int,
+        metavar="N",
+        help="weights that share a scale; -1: one scale per channel",
     )
     four.add_argument("--ratio", type=float, metavar="R", help="share of layers in INT4, 0 to 1")
     four.add_argument(
         "--symmetric",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="scales without zero points",
+        help="symmetric quantization, without zero points",
     )
     four.add_argument(
         "--scale-estimation",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="fit the scales on texts the model writes: slower, a little more accurate",
+        help="estimate the scales on texts generated by the model: slower, slightly more accurate",
     )
     eight = command.add_argument_group("INT8")
     eight.add_argument(
         "--int8-symmetric",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="scales without zero points",
+        help="symmetric quantization, without zero points",
     )
     _add_token(command)
     command.add_argument("--json", action="store_true", help="print the manifest as JSON")
@@ -148,15 +166,17 @@ def _add_delete(command: argparse.ArgumentParser) -> None:
         "--precision",
         type=_precision,
         metavar="PRECISION",
-        help="this precision alone (default: all, the download stays)",
+        help="only this precision (default: all, keeping the download)",
     )
-    command.add_argument("--download", action="store_true", help="what was fetched from the hub")
+    command.add_argument(
+        "--download", action="store_true", help="the files downloaded from the Hugging Face Hub"
+    )
     command.add_argument(
         "--random-weights",
         action="store_true",
-        help="what benchmarks made with random weights, and INT4 that was made for an NPU",
+        help="models with random weights from benchmarks, and INT4 models converted for an NPU",
     )
-    command.add_argument("--yes", action="store_true", help="do not ask")
+    command.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=store.delete)
 
@@ -164,7 +184,7 @@ def _add_delete(command: argparse.ArgumentParser) -> None:
 def _add_verify(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", nargs="?", help=f"{_MODEL} (default: all)")
     command.add_argument(
-        "--precision", type=_precision, metavar="PRECISION", help="this precision alone"
+        "--precision", type=_precision, metavar="PRECISION", help="only this precision"
     )
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=store.verify)
@@ -178,8 +198,8 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
         metavar="PRECISION",
         help=_PRECISION,
     )
-    command.add_argument("instruction", help="what the model is to do")
-    command.add_argument("--context", default="", help="a passage the instruction is about")
+    command.add_argument("instruction", help="the instruction")
+    command.add_argument("--context", default="", help="a text that the instruction refers to")
     command.add_argument("--device", default="AUTO", help="OpenVINO device (default AUTO)")
     command.add_argument(
         "--runtime",
@@ -192,88 +212,96 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--prompt-format", help="dolly, alpaca, plain … (default: the model's)")
     command.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
     command.add_argument(
-        "--temperature", type=float, metavar="T", help="0 means greedy (default: the model's)"
+        "--temperature", type=float, metavar="T", help="0: greedy decoding (default: the model's)"
     )
-    command.add_argument("--top-p", type=float, metavar="P", help="(default: the model's)")
-    command.add_argument(
-        "--top-k", type=int, metavar="K", help="0 switches it off (default: the model's)"
-    )
+    command.add_argument("--top-p", type=float, metavar="P", help="default: the model's")
+    command.add_argument("--top-k", type=int, metavar="K", help="0: off (default: the model's)")
     command.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R")
     choice = command.add_mutually_exclusive_group()
-    choice.add_argument("--seed", type=int, metavar="N", help="reproduces a sampled answer")
-    choice.add_argument("--greedy", action="store_true", help="always the likeliest token")
+    choice.add_argument(
+        "--seed", type=int, metavar="N", help="random seed, to reproduce a sampled answer"
+    )
+    choice.add_argument(
+        "--greedy", action="store_true", help="greedy decoding: always the most likely token"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object at the end")
     command.set_defaults(run=answers.generate)
 
 
 def _add_bench(command: argparse.ArgumentParser) -> None:
-    what = command.add_argument_group("what is measured (lists with commas)")
+    what = command.add_argument_group("what to measure (comma-separated lists)")
     what.add_argument(
         "--models",
         type=bench.names,
         metavar="A,B",
-        help="keys, ids or folders (default: the embedded models)",
+        help="keys, ids or folders (default: the tiny demo models)",
     )
     what.add_argument(
         "--random-weights",
         type=bench.names,
         metavar="C,D",
-        help="catalogue keys, or neox-410m: the shape with random weights, without a download",
+        help="catalogue keys, or neox-410m: the model's shape with random weights, not downloaded",
     )
     what.add_argument(
         "--precisions",
         type=bench.precisions,
         metavar="P,Q",
-        help=f"{', '.join(Precision)} (default int8,int4,fp16; stored too for GGUF files)",
+        help=f"{', '.join(Precision)} (default int8,int4,fp16; for GGUF files also stored)",
     )
     what.add_argument("--devices", type=bench.names, metavar="X,Y", help="default CPU")
     what.add_argument(
         "--runtimes",
         type=bench.names,
         metavar="R,S",
-        help=f"{', '.join(LOCAL_RUNTIMES)} (pytorch: FP32 and FP16 alone); "
+        help=f"{', '.join(LOCAL_RUNTIMES)} (pytorch: only FP32 and FP16); "
         f"default {DEFAULT_RUNTIME}",
     )
     what.add_argument("--prompt-tokens", type=bench.numbers, metavar="N,M", help="default 32,512")
-    how = command.add_argument_group("how")
+    how = command.add_argument_group("how to measure")
     how.add_argument("--new-tokens", type=int, metavar="N", help="default 128")
-    how.add_argument("--repeat", type=int, metavar="N", help="timed answers each (default 5)")
+    how.add_argument(
+        "--repeat", type=int, metavar="N", help="timed answers per measurement (default 5)"
+    )
     how.add_argument(
         "--rounds",
         type=int,
         metavar="N",
-        help="fresh processes over which they are spread (default 2)",
+        help="new processes among which they are divided (default 2)",
     )
     how.add_argument(
-        "--quality", action="store_true", help="compare each precision with the reference"
+        "--quality",
+        action="store_true",
+        help="compare the quality of each precision with the reference",
     )
     how.add_argument(
         "--memory-limit",
         type=bench.byte_count,
         metavar="SIZE",
-        help="of each measuring process, such as 8GB; --resume takes another",
+        help="memory limit of each measuring process, such as 8GB; can be changed with --resume",
     )
     how.add_argument(
         "--keep",
         action="store_true",
-        help="keep these random weights on disk until they are deleted",
+        help="keep the models with random weights on disk until they are deleted",
     )
-    where = command.add_argument_group("where (default: on this machine)")
+    where = command.add_argument_group("where to measure (default: on this machine)")
     where.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="on every node of this Ray cluster at once: host:port, auto or local",
+        help="on all nodes of this Ray cluster at the same time: host:port, auto or local",
     )
     where.add_argument(
         "--ray-resource",
         metavar="NAME",
-        help="on those nodes alone that have this resource, or this label as KEY=VALUE",
+        help="only on nodes with this resource, or with this label as KEY=VALUE",
     )
-    out = command.add_argument_group("what comes out")
+    out = command.add_argument_group("output")
     for ending in ("json", "csv", "markdown"):
-        out.add_argument(f"--{ending}", type=Path, metavar="FILE", help=f"write {ending} too")
-    suite = command.add_argument_group("the suite that holds the speed against bars")
-    suite.add_argument("--suite", choices=("speed",), help="run it, instead of all above")
+        out.add_argument(
+            f"--{ending}", type=Path, metavar="FILE", help=f"also write the results as {ending}"
+        )
+    suite = command.add_argument_group("speed suite, which compares speed with fixed thresholds")
+    suite.add_argument("--suite", choices=("speed",), help="run the suite instead of a benchmark")
     suite.add_argument("--quick", action="store_true", help="fewer and shorter answers")
     suite.add_argument(
         "--parts",
@@ -281,9 +309,11 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="large, middle, embedded, page, api, start (default: all)",
     )
-    earlier = command.add_argument_group("earlier benchmarks")
-    earlier.add_argument("--resume", metavar="ID", help="measure what is missing of one")
-    earlier.add_argument("--list", action="store_true", help="print them, the newest first")
+    earlier = command.add_argument_group("earlier benchmark runs")
+    earlier.add_argument(
+        "--resume", metavar="ID", help="measure the missing rows of a benchmark run"
+    )
+    earlier.add_argument("--list", action="store_true", help="list them, newest first")
     command.set_defaults(run=bench.bench)
 
 
@@ -308,11 +338,11 @@ def _add_tune(command: argparse.ArgumentParser) -> None:
         type=float,
         default=1.01,
         metavar="R",
-        help="perplexity to that of the usual hints, at most (default 1.01)",
+        help="highest perplexity relative to the default hints (default 1.01)",
     )
-    command.add_argument("--forget", action="store_true", help="use the usual hints again")
-    command.add_argument("--list", action="store_true", help="print what is kept")
-    command.add_argument("--json", action="store_true", help="print what was found as JSON")
+    command.add_argument("--forget", action="store_true", help="use the default hints again")
+    command.add_argument("--list", action="store_true", help="list tuned models")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(run=tune.tune)
 
 
@@ -324,9 +354,9 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="host:port, auto, or local for a cluster on this machine until Ctrl-C",
     )
-    command.add_argument("--status", action="store_true", help="tell what is served")
-    command.add_argument("--stop", metavar="MODEL", help="take a model down")
-    how = command.add_argument_group("how the models are served")
+    command.add_argument("--status", action="store_true", help="show the served models")
+    command.add_argument("--stop", metavar="MODEL", help="stop serving a model")
+    how = command.add_argument_group("deployment")
     how.add_argument(
         "--precision",
         type=_precision,
@@ -341,34 +371,60 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
         metavar="RUNTIME",
         help=f"{', '.join(ANSWERING_RUNTIMES)} (default {RuntimeName.GENAI})",
     )
-    how.add_argument("--replicas", type=int, default=1, metavar="N", help="default 1")
     how.add_argument(
-        "--min-replicas", type=int, metavar="N", help="as few where little is asked (default 1)"
+        "--replicas", type=int, default=1, metavar="N", help="number of replicas (default 1)"
     )
     how.add_argument(
-        "--max-replicas", type=int, metavar="N", help="up to as many where much is asked"
+        "--min-replicas",
+        type=int,
+        metavar="N",
+        help="autoscaling: lowest number of replicas (default: --replicas)",
     )
     how.add_argument(
-        "--grow-after", type=float, default=30, metavar="S", help="seconds of that (default 30)"
+        "--max-replicas",
+        type=int,
+        metavar="N",
+        help="autoscaling: highest number of replicas (default: --replicas)",
     )
     how.add_argument(
-        "--shrink-after", type=float, default=600, metavar="S", help="of less (default 600)"
+        "--grow-after",
+        type=float,
+        default=30,
+        metavar="S",
+        help="seconds of high load before replicas are added (default 30)",
     )
     how.add_argument(
-        "--at-once", type=int, default=8, metavar="N", help="answers of a replica (default 8)"
+        "--shrink-after",
+        type=float,
+        default=600,
+        metavar="S",
+        help="seconds of low load before replicas are removed (default 600)",
     )
     how.add_argument(
-        "--cpus", type=float, default=1.0, metavar="N", help="that Ray reserves (default 1)"
+        "--at-once",
+        type=int,
+        default=8,
+        metavar="N",
+        help="concurrent answers per replica (default 8)",
     )
-    how.add_argument("--ray-resource", metavar="NAME", help="on nodes alone that have it")
-    door = command.add_argument_group("the address (of the first `serve` on a cluster)")
-    door.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1, on the head node")
-    door.add_argument("--port", type=int, default=8000, help="default 8000")
-    door.add_argument(
+    how.add_argument(
+        "--cpus",
+        type=float,
+        default=1.0,
+        metavar="N",
+        help="CPUs that Ray reserves per replica (default 1)",
+    )
+    how.add_argument("--ray-resource", metavar="NAME", help="only on nodes with this resource")
+    address = command.add_argument_group("address (set by the first `serve` on a cluster)")
+    address.add_argument(
+        "--host", default="127.0.0.1", help="address on the head node (default 127.0.0.1)"
+    )
+    address.add_argument("--port", type=int, default=8000, help="port (default 8000)")
+    address.add_argument(
         "--api-keys",
         type=Path,
         metavar="FILE",
-        help=f"one a line (default: {serve.KEYS_VARIABLE}); needed beyond this machine",
+        help=f"one key per line (default: {serve.KEYS_VARIABLE}); not needed on loopback addresses",
     )
     command.set_defaults(run=serve.serve)
 
@@ -386,30 +442,16 @@ def _precision(text: str) -> Precision:
         return Precision(text.lower())
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"there is no precision {text!r}; choose {', '.join(Precision)}"
+            f"unknown precision {text!r}; choose {', '.join(Precision)}"
         ) from None
 
 
 def _runtime(text: str) -> RuntimeName:
     if text.lower() not in ANSWERING_RUNTIMES:
         raise argparse.ArgumentTypeError(
-            f"there is no runtime {text!r} for answers; choose {', '.join(ANSWERING_RUNTIMES)}"
+            f"unknown runtime {text!r}; choose {', '.join(ANSWERING_RUNTIMES)}"
         )
     return RuntimeName(text.lower())
-
-
-def _print_what_can_be_printed() -> None:
-    """Let a terminal that has not all characters show a question mark for those it lacks."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
-def _discard_output() -> None:
-    """Point stdout to nowhere: the interpreter flushes it once more when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue import Precision
-from core.compare.core_latency import Cores, Look
+from core.compare.core_latency import Cores, MeasureLatency
 from core.hardware.devices import ProcessMemory
 from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
 from core.runtimes.pool import Lease, LoadFacts, ModelPool
@@ -22,18 +22,18 @@ from core.store import Manifest, StoredModel
 from core.store.manifest import SourceRecord
 
 NEAR_NS, APART_NS = 110.0, 290.0
-"""Distances of a machine's cores, as they were seen."""
+"""Core-to-core latencies as measured on a machine."""
 
 
 class FakeCores(Cores):
-    """Cores whose distances a test says; near where it says nothing."""
+    """Cores with latencies set by a test; by default near."""
 
     def __init__(self) -> None:
         super().__init__()
         self.to_come: list[float | None] = []
 
     @contextmanager
-    def watched(self) -> Iterator[Look]:
+    def watched(self) -> Iterator[MeasureLatency]:
         yield lambda: self.note(self.to_come.pop(0) if self.to_come else NEAR_NS)
 
 

@@ -1,4 +1,4 @@
-"""Tests of the command line, in this process and in a subprocess."""
+"""The command line, in this process and in a child process."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ KEYS = [
 
 @pytest.fixture
 def model(spec_of: SpecOf, shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A tiny model that is stored in INT8 in this test's home folder."""
+    """A tiny model in INT8 in the home folder of this test."""
     monkeypatch.setenv("PADDOCK_HOME", str(shared_home))
     return spec_of("llama", Precision.INT8).model
 
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]):
-    """Return a function that runs a command in this process: exit code, stdout, stderr."""
+    """Run a command in this process; return exit code, stdout, stderr."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capfd.readouterr()
@@ -174,7 +174,7 @@ def test_unknown_option_is_named(model: str, run):
     assert code == 2 and "--max-tokens" in err and "--help" in err
 
 
-def test_unreachable_hub_fails_with_exit_code_1(run):
+def test_unreachable_hub_exits_with_1(run):
     code, out, err = run("generate", "org/name", "Why?")
     assert (code, out) == (1, "")
     assert_one_sentence(err)
@@ -196,7 +196,7 @@ def test_damaged_model_fails_with_exit_code_1(model: str, run, engine: Engine):
     assert "openvino_model.bin" in err
 
 
-def test_text_before_a_failure_is_printed(model: str, run, monkeypatch: pytest.MonkeyPatch):
+def test_failure_during_generation_keeps_the_text(model: str, run, monkeypatch: pytest.MonkeyPatch):
     original = ProcessModel.generate
 
     def fail_late(self, request, on_token):
@@ -219,11 +219,11 @@ def test_text_before_a_failure_is_printed(model: str, run, monkeypatch: pytest.M
 
 
 def assert_sentence_ends(stderr: str) -> None:
-    last = stderr.splitlines()[-1]  # log lines may precede it
+    last = stderr.splitlines()[-1]  # the log of the failure may precede it
     assert "it broke" in last and last.endswith(".")
 
 
-def test_ctrl_c_cancels_the_answer_and_keeps_its_text(model: str, run, monkeypatch, engine):
+def test_ctrl_c_stops_the_answer_and_keeps_the_text(model: str, run, monkeypatch, engine):
     jobs: list[Job] = []
     wait = Job.wait
 
@@ -252,8 +252,10 @@ def test_ctrl_c_cancels_the_answer_and_keeps_its_text(model: str, run, monkeypat
 # convert, models, doctor
 
 
-def test_model_not_on_disk_is_converted_to_the_requested_precision(checkpoints, tmp_path: Path):
-    """In a subprocess: only the answer on stdout, nothing on stderr."""
+def test_a_model_not_on_disk_is_converted_first_and_only_to_that_precision(
+    checkpoints, tmp_path: Path
+):
+    """In a child process: only the answer on stdout, and nothing on stderr."""
     home = tmp_path / "home"
     folder = checkpoints("phi")
     child = process(
@@ -313,7 +315,7 @@ def test_help(run):
 
 
 @pytest.mark.parametrize("name", ["PADDOCK_MAX_QUEUE", "PADDOCK_MAX_LOADED_MODELS"])
-def test_invalid_setting(name: str, run, monkeypatch: pytest.MonkeyPatch):
+def test_invalid_setting_is_named(name: str, run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(name, "abc")
     code, out, err = run("models")
     assert (code, out) == (2, "")
@@ -328,14 +330,14 @@ def test_usage_error_prints_no_traceback():
     assert_one_sentence(err)
 
 
-def test_closed_stdout():
+def test_closed_pipe_before_output():
     child = process("models", "--json", bufsize=1)
     child.stdout.close()
-    assert child.wait(60) in (0, 1)  # 0 if all was written before
+    assert child.wait(60) in (0, 1)  # 0 if everything was written before
     assert child.stderr.read() == ""
 
 
-def test_terminal_without_unicode(tmp_path: Path):
+def test_terminal_encoding_without_all_characters(tmp_path: Path):
     child = process("models", environment={"PYTHONIOENCODING": "ascii"})
     _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (0, "")
@@ -356,7 +358,7 @@ def test_ctrl_c_in_a_terminal(model: str, engine: Engine):
     assert row.state is RunState.DONE and row.result.stop_reason == "cancelled"
 
 
-def test_closed_stdout_during_an_answer(model: str, engine: Engine):
+def test_closed_pipe_during_generation(model: str, engine: Engine):
     child = process(*generate(model), *LONG)
     assert child.stdout.read(1)
     child.stdout.close()

@@ -77,7 +77,7 @@ class Invitations:
             InvitationError: the code is not valid.
         """
         hashed = code_hash(code or "")
-        if hashed is None or not self._store.invitation_holds(hashed, self._clock()):
+        if hashed is None or not self._store.invitation_is_valid(hashed, self._clock()):
             raise invalid_code()
         return hashed
 

@@ -287,7 +287,7 @@ class Accounts:
             AccessDeniedError: the session is not valid.
             UnknownAccountError: the user has no session with this id.
         """
-        if not self._store.end_listed_session(self._session_account(token).id, session_id):
+        if not self._store.end_session_by_id(self._session_account(token).id, session_id):
             raise UnknownAccountError("This session has already ended. Reload the list.")
 
     def sign_out_everywhere(self, token: str) -> None:
@@ -302,9 +302,9 @@ class Accounts:
         """Return the stored settings of the pages."""
         return self._store.preferences(account_id)
 
-    def keep_preferences(self, account_id: str, choices: Mapping[str, str]) -> bool:
+    def save_preferences(self, account_id: str, choices: Mapping[str, str]) -> bool:
         """Store the settings of the pages; return False if the account does not exist."""
-        return self._store.keep_preferences(account_id, choices, self._clock())
+        return self._store.save_preferences(account_id, choices, self._clock())
 
     # The command line
 

@@ -140,6 +140,6 @@ class Sessions:
         if now - session.seen_at < self._seen_interval:
             return
         try:
-            self._store.see_session(session.id, now)
+            self._store.touch_session(session.id, now)
         except RecordsError as error:  # a busy database must not sign users out
             logger.warning("The last use of a session could not be recorded: %s", error)

@@ -1,5 +1,5 @@
-"""What each command of ``python -m core`` does; :mod:`core.__main__` says how they are called.
+"""The commands of ``python -m core``; :mod:`core.__main__` defines their options.
 
-A command takes its options and the settings, prints, and returns an exit code; what goes wrong is
-raised as an error of :mod:`core.errors`.
+A command takes its options and the settings, prints its output and returns an exit code. Failures
+are raised as errors of :mod:`core.errors`.
 """

@@ -1,4 +1,4 @@
-"""``admin`` and ``accounts``: who may sign in, for whoever holds the machine."""
+"""``admin`` and ``accounts``: manage accounts from the server's terminal."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def admin(options: argparse.Namespace, settings: Settings) -> int:
-    """Make an administrator: of a new account, asking for its password, or of one that is there."""
+    """Create an administrator account, or make an existing account one."""
     with _accounts(settings) as accounts:
-        there = accounts.find(options.name)
-        password = _password(there is not None, from_stdin=options.password_stdin)
+        existing = accounts.find(options.name)
+        password = _password(existing is not None, from_stdin=options.password_stdin)
         account = accounts.make_administrator(options.name, password)
-    if there is None:
+    if existing is None:
         print(f"{account.name} is an administrator, with a new account.")
         return 0
     since = f"account since {_day(account.created_at)}"
@@ -35,13 +35,13 @@ def admin(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def accounts(options: argparse.Namespace, settings: Settings) -> int:
-    """Print the accounts by name."""
-    with _accounts(settings) as everyone:
-        rows = everyone.administration.everybody()
+    """Print all accounts, ordered by name."""
+    with _accounts(settings) as service:
+        rows = service.administration.everybody()
     if options.json:
         print(json.dumps([_as_json(row) for row in rows], indent=2, ensure_ascii=False))
     elif not rows:
-        print("There is no account; `python -m core admin NAME` makes an administrator.")
+        print("There are no accounts. `python -m core admin NAME` creates an administrator.")
     for row in [] if options.json else rows:
         account = row.account
         state = "disabled" if account.disabled else f"signed in: {row.sessions}"
@@ -65,31 +65,31 @@ def _accounts(settings: Settings) -> Iterator[Accounts]:
         store.close()
 
 
-def _password(there: bool, *, from_stdin: bool) -> str | None:
-    """The password that is to be set; None where an account that is there keeps its own.
+def _password(existing: bool, *, from_stdin: bool) -> str | None:
+    """Return the password to set; None if an existing account keeps its own.
 
     Raises:
-        BadRequestError: none came.
-        AccountInputError: it was not typed the same twice.
+        BadRequestError: no password was given.
+        AccountInputError: the repeated password differs.
     """
     if from_stdin:
         line = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
         if not line:
-            raise BadRequestError("No password came on standard input; pipe one line in.")
+            raise BadRequestError("Standard input has no password. Pipe in one line.")
         return line
-    if there:
+    if existing:
         return None
     if not sys.stdin.isatty():
         raise BadRequestError(
-            "There is no terminal to ask for the password; pipe it in with --password-stdin."
+            "Standard input is not a terminal. Pipe in the password with --password-stdin."
         )
     try:
         first = getpass.getpass("Password (not shown): ")
-        second = getpass.getpass("The same again: ")
+        second = getpass.getpass("Repeat the password: ")
     except EOFError:
-        raise BadRequestError("No password was typed, and nothing was changed.") from None
+        raise BadRequestError("No password was entered. Nothing was changed.") from None
     if first != second:
-        raise AccountInputError("The two passwords differ; nothing was changed, try again.")
+        raise AccountInputError("The passwords differ. Nothing was changed. Try again.")
     return first
 
 

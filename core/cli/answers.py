@@ -1,4 +1,4 @@
-"""``generate``: one instruction, answered in the terminal."""
+"""``generate``: answer one instruction in the terminal."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from core.inference.job import Job
     from core.runtimes.spec import SamplingSettings
 
-_LOOK_EVERY_S = 0.02
-"""How often the terminal is brought up to date while an answer comes."""
+_UPDATE_INTERVAL_S = 0.02
+"""Interval at which new text is printed."""
 
 
 def generate(options: argparse.Namespace, settings: Settings) -> int:
-    """Answer one instruction, streaming it to the terminal."""
+    """Generate an answer to one instruction and stream it to the terminal."""
     from core.db import Origin
     from core.engine import Engine
     from core.inference.answer import StopReason
@@ -57,13 +57,13 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
     return PaddockError.exit_code if stopped else 0
 
 
-def _sampling(options: argparse.Namespace, usual: SamplingSettings) -> SamplingSettings:
-    """What was asked for, and the model's own settings where nothing was."""
+def _sampling(options: argparse.Namespace, defaults: SamplingSettings) -> SamplingSettings:
+    """Return the given sampling settings, completed with the model's defaults."""
     chosen = {"temperature": options.temperature, "top_p": options.top_p, "top_k": options.top_k}
     given = {name: value for name, value in chosen.items() if value is not None}
-    greedy = options.greedy or given.get("temperature") == 0 or (usual.greedy and not given)
+    greedy = options.greedy or given.get("temperature") == 0 or (defaults.greedy and not given)
     return replace(
-        usual,
+        defaults,
         max_new_tokens=options.max_new_tokens,
         repetition_penalty=options.repetition_penalty,
         seed=options.seed,
@@ -73,15 +73,15 @@ def _sampling(options: argparse.Namespace, usual: SamplingSettings) -> SamplingS
 
 
 def _stream(job: Job, *, quiet: bool) -> Answer:
-    """Print an answer as it comes, unless ``quiet``; Ctrl-C ends it and keeps what is there."""
+    """Print an answer as it is generated, unless ``quiet``. Ctrl-C stops it and keeps the text."""
     line = Line()
     read = 0
     try:
-        while not job.wait(_LOOK_EVERY_S):
+        while not job.wait(_UPDATE_INTERVAL_S):
             read = _print_new(job, read, line, quiet=quiet)
     except KeyboardInterrupt:
         line.clear()
-    finally:  # an answer does not outlive whoever reads it; one that has ended does not mind
+    finally:  # also after any other exception; no effect on a finished job
         job.cancel()
         job.wait()
     _print_new(job, read, line, quiet=quiet)

@@ -1,4 +1,4 @@
-"""``bench``: measures models here or on a cluster's nodes, and shows what came out."""
+"""``bench``: measure models on this machine or on a Ray cluster, and print the results."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from core.engine import Engine
     from core.runtimes.spec import RuntimeName
 
-_LOOK_EVERY_S = 0.1
-"""How often the terminal is brought up to date."""
+_UPDATE_INTERVAL_S = 0.1
+"""Interval at which the progress is updated."""
 
 _PLAIN_EVERY_S = 30.0
-"""Without a terminal a line is printed for each new message, and at least this often."""
+"""Without a terminal, print a line for each new message, and at least once in this interval."""
 
 _UNITS = {
     "": 1,
@@ -44,9 +44,9 @@ _UNITS = {
     "gib": 2**30,
 }
 
-_SWEEPS_LISTED = 20
+_MAX_LISTED = 20
 
-_PLANNED = (
+_PLAN_OPTIONS = (
     "models",
     "random_weights",
     "precisions",
@@ -59,28 +59,28 @@ _PLANNED = (
     "quality",
     "keep",
 )
-"""Options that say what a new benchmark measures; those not given are None, or False."""
+"""Options that define what a new benchmark run measures; None or False if not given."""
 
 _FILES = ("json", "csv", "markdown")
 
-_SUITES = ("quick", "parts")
-"""Options of the speed suite alone."""
+_SUITE_OPTIONS = ("quick", "parts")
+"""Options that only the speed suite has."""
 
 _DASH = "—"
 
 
 def bench(options: argparse.Namespace, settings: Settings) -> int:
-    """Measure what was asked for, show it as a table, and write it where that was asked for.
+    """Run a benchmark, print a table of the results, and write the requested files.
 
-    The last line on stdout is one JSON object: the sweep's id and state, and how many of its rows
+    The last line on stdout is one JSON object: id and state of the run, and how many of its rows
     are done and failed.
 
     Raises:
-        BadRequestError: an option would be of no effect beside the others.
+        BadRequestError: an option cannot be combined with the others.
     """
     from core.engine import Engine
 
-    _refuse_what_has_no_effect(options)
+    _check_options(options)
     if options.suite:
         return speed_suite(options, settings)
     if not options.list:
@@ -92,17 +92,17 @@ def bench(options: argparse.Namespace, settings: Settings) -> int:
         if options.ray:
             return _measure_on_cluster(options, engine)
         if options.ray_resource:
-            raise BadRequestError("--ray-resource chooses among a cluster's nodes; give --ray too.")
+            raise BadRequestError("--ray-resource selects nodes of a cluster. Add --ray.")
         return _measure(options, engine)
     finally:
         engine.close()
 
 
 def byte_count(text: str) -> int:
-    """Bytes of what a person writes as ``8GB``, ``512 MiB`` or ``1.5e9``.
+    """Parse a size such as ``8GB``, ``512 MiB`` or ``1.5e9`` into bytes.
 
     Raises:
-        argparse.ArgumentTypeError: it is no size.
+        argparse.ArgumentTypeError: not a size.
     """
     found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
     unit = _UNITS.get(found[2].lower()) if found else None
@@ -112,40 +112,40 @@ def byte_count(text: str) -> int:
         return int(float(found[1]) * unit)
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size; write it like 8GB or 512MiB"
+            f"{text!r} is not a size; write for example 8GB or 512MB"
         ) from None
 
 
 def names(text: str) -> tuple[str, ...]:
-    """The names in a list with commas."""
+    """Parse a comma-separated list of names."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """The whole numbers in a list with commas.
+    """Parse a comma-separated list of integers.
 
     Raises:
-        argparse.ArgumentTypeError: one of them is none.
+        argparse.ArgumentTypeError: not such a list.
     """
     try:
         return tuple(int(part) for part in names(text))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of whole numbers; write it like 32,512"
+            f"{text!r} is not a list of integers; write for example 32,512"
         ) from None
 
 
 def precisions(text: str) -> tuple[Precision, ...]:
-    """The precisions in a list with commas.
+    """Parse a comma-separated list of precisions.
 
     Raises:
-        argparse.ArgumentTypeError: one of them is none.
+        argparse.ArgumentTypeError: not such a list.
     """
     try:
         return tuple(Precision(name.lower()) for name in names(text))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of precisions; choose from {', '.join(Precision)}"
+            f"{text!r} is not a list of precisions; choose from {', '.join(Precision)}"
         ) from None
 
 
@@ -158,7 +158,7 @@ def _measure(options: argparse.Namespace, engine: Engine) -> int:
         needs = benchmark.estimate(plan)
         sweep = benchmark.start(plan)
         print(_needs_text(needs), file=sys.stderr, flush=True)
-    return _see_through(sweep, options, engine)
+    return _finish(sweep, options, engine)
 
 
 def _measure_on_cluster(options: argparse.Namespace, engine: Engine) -> int:
@@ -171,28 +171,27 @@ def _measure_on_cluster(options: argparse.Namespace, engine: Engine) -> int:
             sweep = fleet.resume(options.resume, options.memory_limit)
         else:
             sweep, needs = fleet.start(_plan(options, engine.settings))
-            said = f"{counted(needs.rows, 'measurement')}: about {duration_text(needs.seconds)}."
-            print(said, *needs.notes, sep="\n", file=sys.stderr, flush=True)
-        return _see_through(sweep, options, engine, "bench --ray ADDRESS")
+            line = f"{counted(needs.rows, 'measurement')}: about {duration_text(needs.seconds)}."
+            print(line, *needs.notes, sep="\n", file=sys.stderr, flush=True)
+        return _finish(sweep, options, engine, "bench --ray ADDRESS")
 
 
-def _see_through(
+def _finish(
     sweep: Sweep, options: argparse.Namespace, engine: Engine, command: str = "bench"
 ) -> int:
-    """Show a sweep until its end, and what came out; returns the exit code.
+    """Show the progress of a benchmark run until its end, print the results, return the exit code.
 
     Args:
-        sweep: a running one.
-        options: say which files to write.
-        engine: for what is left on disk.
-        command: by which it is gone on with.
+        options: names of the files to write.
+        engine: used to find random weights that remain on disk.
+        command: the command that resumes the run.
     """
     progress = _follow(sweep)
     print(_table(progress.rows))
     written = _write_files(options, progress.rows)
     if progress.error:
         print(progress.error, file=sys.stderr)
-    _tell_how_it_ended(sweep, engine, command)
+    _print_end(sweep, engine, command)
     done = sum(row.state == "done" for row in progress.rows)
     failed = sum(row.state == "failed" for row in progress.rows)
     summary = {
@@ -206,28 +205,28 @@ def _see_through(
     return 0 if written and done == len(progress.rows) else PaddockError.exit_code
 
 
-def _refuse_what_has_no_effect(options: argparse.Namespace) -> None:
+def _check_options(options: argparse.Namespace) -> None:
     """
     Raises:
-        BadRequestError: the text names the options to leave out.
+        BadRequestError: options cannot be combined; the text names those to leave out.
     """
-    if options.suite and (flags := _given(options, (*_PLANNED, "memory_limit", *_FILES))):
+    if options.suite and (flags := _given(options, (*_PLAN_OPTIONS, "memory_limit", *_FILES))):
         raise BadRequestError(
-            f"The speed suite chooses what it measures and writes no file; leave out {flags}."
+            f"The speed suite has fixed measurements and writes no file. Leave out {flags}."
         )
-    if not options.suite and (flags := _given(options, _SUITES)):
+    if not options.suite and (flags := _given(options, _SUITE_OPTIONS)):
         raise BadRequestError(
-            f"Only the speed suite takes {flags}; add --suite speed, or leave that out."
+            f"Only the speed suite has {flags}. Add --suite speed, or leave out {flags}."
         )
-    if options.resume and (flags := _given(options, _PLANNED)):
+    if options.resume and (flags := _given(options, _PLAN_OPTIONS)):
         raise BadRequestError(
-            f"--resume goes on as the benchmark was planned; leave out {flags}, or start a new "
-            "benchmark without --resume."
+            f"--resume continues a benchmark run as it was planned. Leave out {flags}, or start a "
+            "new run without --resume."
         )
 
 
 def _given(options: argparse.Namespace, names: Sequence[str]) -> str:
-    """Those of these options that were given, as they are typed; empty where none was."""
+    """Return the given options among ``names`` as typed; empty if there are none."""
     values = {name: getattr(options, name) for name in names}
     given = [name for name, value in values.items() if value is not None and value is not False]
     return " and ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -236,8 +235,8 @@ def _given(options: argparse.Namespace, names: Sequence[str]) -> str:
 def _plan(options: argparse.Namespace, settings: Settings) -> Plan:
     from core.benchmark.plan import Plan
 
-    asked = {
-        "precisions": options.precisions or _usual_precisions(options, settings),
+    given = {
+        "precisions": options.precisions or _default_precisions(options, settings),
         "devices": options.devices,
         "runtimes": _runtimes(options.runtimes),
         "prompt_tokens": options.prompt_tokens,
@@ -251,22 +250,22 @@ def _plan(options: argparse.Namespace, settings: Settings) -> Plan:
         quality=options.quality,
         memory_limit_bytes=options.memory_limit,
         keep_random_weights=options.keep,
-        **{name: value for name, value in asked.items() if value is not None},
+        **{name: value for name, value in given.items() if value is not None},
     )
     rounds = plan.rounds if options.rounds is None else options.rounds
     return replace(plan, rounds=min(rounds, plan.repeats)).validated()
 
 
-def _usual_precisions(
+def _default_precisions(
     options: argparse.Namespace, settings: Settings
 ) -> tuple[Precision, ...] | None:
-    """As stored before the usual ones, where GGUF files alone are measured; else None."""
+    """Return "as stored" and the default precisions if all models are GGUF files, else None."""
     from core.benchmark.plan import DEFAULT_PRECISIONS
     from core.store import ModelStore
 
     store = ModelStore(settings)
-    usual = {store.default_precision(model) for model in options.models or ()}
-    if options.random_weights or usual != {Precision.STORED}:
+    defaults = {store.default_precision(model) for model in options.models or ()}
+    if options.random_weights or defaults != {Precision.STORED}:
         return None
     return (Precision.STORED, *DEFAULT_PRECISIONS)
 
@@ -274,7 +273,7 @@ def _usual_precisions(
 def _runtimes(given: Sequence[str] | None) -> tuple[RuntimeName, ...] | None:
     """
     Raises:
-        BadRequestError: one of them is none that measures here.
+        BadRequestError: a runtime is unknown or cannot be benchmarked.
     """
     from core.runtimes.spec import LOCAL_RUNTIMES
 
@@ -285,8 +284,7 @@ def _runtimes(given: Sequence[str] | None) -> tuple[RuntimeName, ...] | None:
         return tuple(local[name.lower()] for name in given)
     except KeyError:
         raise BadRequestError(
-            f"There is no such runtime among {', '.join(given)}; choose from "
-            f"{', '.join(LOCAL_RUNTIMES)}."
+            f"Unknown runtime in {', '.join(given)}. Choose from {', '.join(LOCAL_RUNTIMES)}."
         ) from None
 
 
@@ -294,7 +292,7 @@ def _embedded() -> tuple[str, ...]:
     return tuple(key for key, row in catalogue().items() if row.embedded)
 
 
-# What is told meanwhile
+# Progress
 
 
 def _needs_text(needs: BenchmarkEstimate) -> str:
@@ -307,33 +305,33 @@ def _needs_text(needs: BenchmarkEstimate) -> str:
 
 
 def _follow(sweep: Sweep) -> SweepProgress:
-    """Show how a sweep goes until its end; Ctrl-C ends it and keeps what was measured."""
-    shown = _Shown()
+    """Show the progress of a run until its end. Ctrl-C stops it and keeps its measurements."""
+    line = _ProgressLine()
     try:
-        while not sweep.wait(_LOOK_EVERY_S):
-            shown.show(sweep.progress())
+        while not sweep.wait(_UPDATE_INTERVAL_S):
+            line.show(sweep.progress())
     except KeyboardInterrupt:
         sweep.cancel()
         sweep.wait()
-    finally:  # a sweep does not outlive whoever watches it; one that has ended does not mind
+    finally:  # also after any other exception; no effect on a finished run
         sweep.cancel()
-        shown.clear()
+        line.clear()
     return sweep.progress()
 
 
-class _Shown:
-    """One line that is rewritten in a terminal; a line for each message elsewhere."""
+class _ProgressLine:
+    """One line that is rewritten in a terminal; without a terminal, one line per message."""
 
     def __init__(self) -> None:
         self._line = Line()
         self._terminal = sys.stderr.isatty()
-        self._told = ""
+        self._last = ""
         self._printed = 0.0
 
     def show(self, progress: SweepProgress) -> None:
-        """Show how it stands now."""
+        """Show the current progress."""
         if not progress.total:
-            return  # it has not looked yet what there is to do
+            return  # the plan is not resolved yet
         parts = [f"{progress.done} of {progress.total}"]
         if progress.seconds_left is not None:
             parts.append(f"{duration_text(progress.seconds_left)} left")
@@ -342,8 +340,8 @@ class _Shown:
             self._line.show(text[: shutil.get_terminal_size().columns - 1])
             return
         now = time.monotonic()
-        if progress.message != self._told or now - self._printed >= _PLAIN_EVERY_S:
-            self._told, self._printed = progress.message, now
+        if progress.message != self._last or now - self._printed >= _PLAIN_EVERY_S:
+            self._last, self._printed = progress.message, now
             print(text, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
@@ -351,43 +349,41 @@ class _Shown:
         self._line.clear()
 
 
-def _tell_how_it_ended(sweep: Sweep, engine: Engine, command: str) -> None:
+def _print_end(sweep: Sweep, engine: Engine, command: str) -> None:
     from core.benchmark.random_models import random_weights_bytes
 
     progress = sweep.progress()
     print(progress.message, file=sys.stderr)
     if any(row.state.missing for row in progress.rows):
         print(
-            f"`python -m core {command} --resume {sweep.id}` measures what is missing.",
+            f"`python -m core {command} --resume {sweep.id}` measures the missing rows.",
             file=sys.stderr,
         )
     kept = random_weights_bytes(engine.settings) if sweep.plan.random_models else 0
     if kept:
         print(
-            f"{bytes_text(kept)} of random weights are kept; "
-            "`python -m core delete --random-weights` removes them.",
+            f"{bytes_text(kept)} of random weights are kept on disk. "
+            "`python -m core delete --random-weights` deletes them.",
             file=sys.stderr,
         )
 
 
-# What comes out
+# Results
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Refuse, before anything is measured, files that could not be written after it.
+    """Check before the measurements that the files can be written.
 
     Raises:
-        BadRequestError: a file's folder is not there, or it is a folder itself.
+        BadRequestError: the folder of a file does not exist, or the file is a folder.
     """
     for file in (options.json, options.csv, options.markdown):
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-            raise BadRequestError(
-                f"{file} cannot be written: give a file in a folder that is there."
-            )
+            raise BadRequestError(f"{file} cannot be written. Name a file in an existing folder.")
 
 
 def _write_files(options: argparse.Namespace, rows: Sequence[Measurement]) -> bool:
-    """Write what was asked for; False where a file could not be written, which is told."""
+    """Write the requested files; print an error and return False if one cannot be written."""
     from core.metrics import document
 
     formats: list[tuple[Path | None, Callable[[Sequence[Measurement]], str]]] = [
@@ -395,25 +391,25 @@ def _write_files(options: argparse.Namespace, rows: Sequence[Measurement]) -> bo
         (options.csv, document.to_csv),
         (options.markdown, document.to_markdown),
     ]
-    whole = True
+    complete = True
     for file, to_text in formats:
         if file is None:
             continue
         try:
             file.write_text(to_text(rows), encoding="utf-8", newline="")
-        except (OSError, BadRequestError) as error:  # no room for it, or too large to be imported
-            whole = False
+        except (OSError, BadRequestError) as error:  # disk full, or too large to import again
+            complete = False
             reason = getattr(error, "strerror", None) or str(error).rstrip(".")
             print(
-                f"{file} could not be written ({reason}); the measurements are kept, and the "
-                "Metrics page exports them.",
+                f"{file} could not be written ({reason}). The measurements are stored; export them "
+                "on the Metrics page.",
                 file=sys.stderr,
             )
-    return whole
+    return complete
 
 
 def _table(rows: Sequence[Measurement]) -> str:
-    """The rows for people: one line each, with the reason where there are no figures."""
+    """Format one line per row, with the reason if there are no figures."""
     several_hosts = len({row.host.name for row in rows}) > 1
     first = ("Host",) if several_hosts else ()
     head = (
@@ -442,13 +438,13 @@ def _table(rows: Sequence[Measurement]) -> str:
 
 
 def _cells(row: Measurement) -> tuple[str, ...]:
-    asked, figures = row.configuration, row.figures
+    configuration, figures = row.configuration, row.figures
     first = (
-        _plain(asked.title),
-        Precision(asked.precision).label,
-        asked.device,
-        asked.runtime,
-        str(asked.prompt_tokens),
+        _plain(configuration.title),
+        Precision(configuration.precision).label,
+        configuration.device,
+        configuration.runtime,
+        str(configuration.prompt_tokens),
     )
     if figures is None:
         return (*first, *[_DASH] * 6, _remark(row))
@@ -476,7 +472,7 @@ def _remark(row: Measurement) -> str:
     if row.configuration.random_weights:
         marks.append("random weights")
     if row.figures is not None and row.figures.contended:
-        marks.append("other work ran")
+        marks.append("measured while busy")
     if row.quality is not None:
         marks.append(f"perplexity × {row.quality.perplexity_ratio:.3f}")
     if row.state != "done":
@@ -485,13 +481,13 @@ def _remark(row: Measurement) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without what could steer a terminal: titles come from files."""
+    """Remove control characters that a terminal would interpret: titles come from files."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _list(engine: Engine) -> int:
-    """Print the latest sweeps, the newest first, with what is missing of them."""
-    for record in engine.measurements.sweeps(_SWEEPS_LISTED):
+    """Print the latest benchmark runs, newest first, with the number of missing rows."""
+    for record in engine.measurements.sweeps(_MAX_LISTED):
         rows = engine.measurements.of_sweep(record.id)
         missing = sum(row.state.missing for row in rows)
         started = record.created_at.astimezone().strftime("%Y-%m-%d %H:%M")

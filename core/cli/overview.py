@@ -1,4 +1,4 @@
-"""``doctor`` and ``models``: the machine, the catalogue, and what is on disk."""
+"""``doctor``, ``models`` and ``remotes``: checks, the catalogue with models on disk, servers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from core.units import bytes_text, parameters_text
 
 
 def doctor(options: argparse.Namespace, settings: Settings) -> int:
-    """Print what is there, what is wrong and how to mend it."""
-    from core.cli import examination
+    """Check the installation and this machine, and print the findings."""
+    from core.cli.doctor import run_checks, to_json, to_text
 
-    report = examination.examine(settings)
-    print(examination.to_json(report) if options.json else examination.to_text(report))
+    report = run_checks(settings)
+    print(to_json(report) if options.json else to_text(report))
     return report.exit_code
 
 
 def remotes(options: argparse.Namespace, settings: Settings) -> int:
-    """Ask every server elsewhere for its models, all at once, and print what came of it."""
+    """Request the model lists of all remote servers at the same time, and print them."""
     from core.remotes import Directory, RemoteBook, model_name
 
     directory = Directory(RemoteBook(settings), settings)
-    asked = [(remote, directory.ask(remote)) for remote in directory.book.list()]
+    requests = [(remote, directory.ask(remote)) for remote in directory.book.list()]
     rows: list[dict[str, Any]] = []
-    for remote, future in asked:
+    for remote, future in requests:
         found = future.result()
         rows.append(
             {
@@ -50,12 +50,12 @@ def remotes(options: argparse.Namespace, settings: Settings) -> int:
         for name in row["models"]:
             print(f"  {name}")
     if not rows:
-        print("There are no servers elsewhere; add one on the Models page or in PADDOCK_REMOTES.")
+        print("There are no remote servers. Add one on the Models page or in PADDOCK_REMOTES.")
     return 0
 
 
 def models(options: argparse.Namespace, settings: Settings) -> int:
-    """Print the catalogue and what is on disk."""
+    """Print the catalogue and the models on disk."""
     from core.store import ModelStore
 
     on_disk: dict[str, dict[str, int]] = {}

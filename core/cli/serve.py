@@ -1,4 +1,4 @@
-"""``serve``: models on the nodes of a Ray cluster, behind one OpenAI-compatible address."""
+"""``serve``: serve models on a Ray cluster with one OpenAI-compatible address."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from core.cluster.serving import ServedModels
 
 KEYS_VARIABLE = "PADDOCK_SERVE_KEYS"
-"""API keys with commas or white space between them."""
+"""API keys, separated by commas or white space."""
 
-SHORTEST_KEY = 16
-"""Characters: their hash is a fast one, so they must not be guessed."""
+MIN_KEY_LENGTH = 16
+"""In characters. Keys are hashed with a fast hash, so they must be hard to guess."""
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(options: argparse.Namespace, settings: Settings) -> int:
-    """Serve models, or tell of those that are served, or take one down.
+    """Serve models, show the served models, or stop serving one.
 
-    On a cluster that goes on without this command it ends when they are ready; a cluster that is
-    started for it (``--ray local``) lasts until Ctrl-C. The last line on stdout is a JSON object.
+    On an existing cluster, return when the models are ready. A cluster started by this command
+    (``--ray local``) runs until Ctrl-C. The last line on stdout is a JSON object.
     """
     from core.cluster.connection import LOCAL, connected
     from core.cluster.serving import ServedModels
@@ -39,14 +39,14 @@ def serve(options: argparse.Namespace, settings: Settings) -> int:
     with connected(options.ray) as ray:
         served = ServedModels(ray)
         if options.status:
-            return _tell(served)
+            return _print_status(served)
         if options.stop:
             served.stop(options.stop)
-            return _tell(served)
+            return _print_status(served)
         address = served.listen(options.host, options.port)
         served.deploy_gateway(keys, address)
         _deploy(options, served, settings)
-        code = _tell(served, f"{address}/v1")
+        code = _print_status(served, f"{address}/v1")
         if options.ray == LOCAL:
             _until_stopped()
         return code
@@ -55,16 +55,16 @@ def serve(options: argparse.Namespace, settings: Settings) -> int:
 def _check(options: argparse.Namespace, keys: tuple[str, ...]) -> None:
     """
     Raises:
-        BadRequestError: options that do not go together.
+        BadRequestError: options cannot be combined, or an API key is required.
     """
-    asked = bool(options.models) + bool(options.status) + bool(options.stop)
-    if asked != 1:
-        raise BadRequestError("Name the models to serve, or give --status, or --stop MODEL.")
+    actions = bool(options.models) + bool(options.status) + bool(options.stop)
+    if actions != 1:
+        raise BadRequestError("Name the models to serve, or use either --status or --stop MODEL.")
     if options.models and options.host not in _LOOPBACK and not keys:
         raise BadRequestError(
-            f"At {options.host} others could use it, so it needs an API key: put one of at least "
-            f"{SHORTEST_KEY} characters into {KEYS_VARIABLE}, or several into a file for "
-            "--api-keys."
+            f"{options.host} can be reached from other machines, so an API key is required. Put a "
+            f"key of at least {MIN_KEY_LENGTH} characters into {KEYS_VARIABLE}, or several into a "
+            "file for --api-keys."
         )
 
 
@@ -79,13 +79,13 @@ def _keys(file: Path | None) -> tuple[str, ...]:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise BadRequestError(
-                f"{file} cannot be read; give a file with one API key a line."
+                f"{file} cannot be read. Name a file with one API key per line."
             ) from error
     keys = tuple(dict.fromkeys(text.split()))
     if file is not None and not keys:
-        raise BadRequestError(f"{file} holds no API key; write one a line.")
-    if any(len(key) < SHORTEST_KEY for key in keys):
-        raise BadRequestError(f"An API key must have at least {SHORTEST_KEY} characters.")
+        raise BadRequestError(f"{file} contains no API key. Write one per line.")
+    if any(len(key) < MIN_KEY_LENGTH for key in keys):
+        raise BadRequestError(f"An API key must have at least {MIN_KEY_LENGTH} characters.")
     return keys
 
 
@@ -100,7 +100,7 @@ def _deploy(options: argparse.Namespace, served: ServedModels, settings: Setting
         precision = options.precision or ModelStore(settings).default_precision(model)
         spec = ModelSpec(model, precision, options.device, options.runtime)
         print(
-            f"Starting {model}; a node converts it first where it does not have it.",
+            f"Starting {model}. Nodes that do not have the model convert it first.",
             file=sys.stderr,
             flush=True,
         )
@@ -118,7 +118,7 @@ def _deploy(options: argparse.Namespace, served: ServedModels, settings: Setting
         )
 
 
-def _tell(served: ServedModels, address: str | None = None) -> int:
+def _print_status(served: ServedModels, address: str | None = None) -> int:
     models = served.status()
     for each in models:
         print(f"{each.model}  {each.state}  replicas: {each.replicas}  {each.message}".rstrip())

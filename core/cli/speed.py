@@ -1,4 +1,4 @@
-"""``bench --suite speed``: holds this machine's speed against the bars."""
+"""``bench --suite speed``: compare this machine's speed with fixed thresholds."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def speed_suite(options: argparse.Namespace, settings: Settings) -> int:
-    """Measure the suite's parts, print a table and, last, one line of JSON.
+    """Run the speed suite, print a table and, as the last line, one JSON object.
 
     Returns:
-        0 where every bar that was measured is met, 1 otherwise.
+        0 if every measured threshold is met, else 1.
 
     Raises:
         BadRequestError: there is no such part.
-        ModelBusyError: a benchmark runs.
-        StoppedError: Ctrl-C; what was measured is printed first.
+        ModelBusyError: a benchmark is running.
+        StoppedError: Ctrl-C; the measurements so far are printed first.
     """
     from core.benchmark.lock import BenchmarkLock
     from core.benchmark.speed.rows import last_line, table
@@ -33,15 +33,15 @@ def speed_suite(options: argparse.Namespace, settings: Settings) -> int:
     for part in parts:
         if part not in PARTS:
             raise BadRequestError(
-                f"The speed suite has no part {part!r}; choose from {', '.join(PARTS)}."
+                f"The speed suite has no part {part!r}. Choose from {', '.join(PARTS)}."
             )
-    suite = Suite(settings, QUICK if options.quick else FULL, _tell, threading.Event())
+    suite = Suite(settings, QUICK if options.quick else FULL, _print_progress, threading.Event())
     rows: list[Row] = []
     with BenchmarkLock(settings).held():
         try:
             for row in suite.run(parts):
                 rows.append(row)
-                _tell(f"  {row.name}: {row.text}")
+                _print_progress(f"  {row.name}: {row.text}")
         finally:
             if rows:
                 print(table(rows))
@@ -49,5 +49,5 @@ def speed_suite(options: argparse.Namespace, settings: Settings) -> int:
     return PaddockError.exit_code if any(row.met is False for row in rows) else 0
 
 
-def _tell(message: str) -> None:
+def _print_progress(message: str) -> None:
     print(message, file=sys.stderr, flush=True)

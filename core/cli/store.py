@@ -1,4 +1,4 @@
-"""``get``, ``convert``, ``delete`` and ``verify``: the models on disk."""
+"""``get``, ``convert``, ``delete`` and ``verify``: manage the models on disk."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 def get(options: argparse.Namespace, settings: Settings) -> int:
-    """Fetch a model from the hub and convert nothing."""
+    """Download a model from the Hugging Face Hub without converting it."""
     from core.store import hub
 
     source = ModelStore(settings).resolve(options.model)
@@ -58,15 +58,15 @@ def get(options: argparse.Namespace, settings: Settings) -> int:
         )
     size = hub.fetched_bytes(done.folder)
     if options.json:
-        whole = {"key": source.key, "folder": str(done.folder), "revision": done.revision}
-        print(json.dumps(whole | {"bytes": size}, indent=2))
+        document = {"key": source.key, "folder": str(done.folder), "revision": done.revision}
+        print(json.dumps(document | {"bytes": size}, indent=2))
     else:
         print(f"{source.title}: {bytes_text(size)} in {done.folder}.")
     return 0
 
 
 def convert(options: argparse.Namespace, settings: Settings) -> int:
-    """Have a model in one precision, after saying what that takes; nothing where it is there."""
+    """Convert a model to a precision after printing an estimate; do nothing if it exists."""
     store = ModelStore(settings)
     source = store.resolve(options.model)
     precision = _chosen_precision(options) or source.default_precision
@@ -92,11 +92,11 @@ def convert(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def delete(options: argparse.Namespace, settings: Settings) -> int:
-    """Remove what is named of a model, after asking: by default all its precisions."""
+    """Delete a model after confirmation: all precisions, one precision, or the download."""
     if options.random_weights:
         return _delete_random_weights(options, settings)
     if options.model is None:
-        raise BadRequestError("Name the model to delete, or give --random-weights.")
+        raise BadRequestError("Name the model to delete, or use --random-weights.")
     store = ModelStore(settings)
     source = store.resolve(options.model)
     everything = options.precision is None and not options.download
@@ -105,44 +105,49 @@ def delete(options: argparse.Namespace, settings: Settings) -> int:
         for stored in store.list()
         if stored.key == source.key and (everything or stored.precision is options.precision)
     ]
-    downloads = [one for one in store.downloads() if options.download and one.key == source.key]
-    names = [one.label for one in chosen] + ["its download" for _ in downloads]
-    sizes = [one.manifest.folder_bytes for one in chosen] + [one.bytes for one in downloads]
+    downloads = [
+        download
+        for download in store.downloads()
+        if options.download and download.key == source.key
+    ]
+    names = [stored.label for stored in chosen] + ["download" for _ in downloads]
+    sizes = [stored.manifest.folder_bytes for stored in chosen]
+    sizes += [download.bytes for download in downloads]
     if not names:
         raise UnknownModelError(_not_here(source, options.precision, download=options.download))
     what = f"{source.title} ({', '.join(names)}, {bytes_text(sum(sizes))})"
     if not options.yes and not _confirmed(f"Delete {what}?"):
         raise StoppedError("Nothing was deleted.")
-    freed = sum(store.delete(one) for one in chosen)
-    freed += sum(store.delete_download(one.key) for one in downloads)
+    freed = sum(store.delete(stored) for stored in chosen)
+    freed += sum(store.delete_download(download.key) for download in downloads)
     if options.json:
-        deleted = [one.precision.value for one in chosen] + ["download" for _ in downloads]
+        deleted = [stored.precision.value for stored in chosen] + ["download" for _ in downloads]
         print(json.dumps({"key": source.key, "deleted": deleted, "freed_bytes": freed}, indent=2))
     else:
-        print(f"Deleted {what}; {bytes_text(freed)} are free again.")
+        print(f"Deleted {what}. {bytes_text(freed)} were freed.")
     return 0
 
 
 def verify(options: argparse.Namespace, settings: Settings) -> int:
-    """Read every file of the stored models and compare checksums; 1 where one is damaged."""
+    """Verify the checksums of the stored models; return 1 if a model is damaged."""
     store, folders = ModelStore(settings), _model_folders(options, settings)
-    results = [_verified(folder, store, quiet=options.json) for folder in folders]
+    results = [_verify_one(folder, store, quiet=options.json) for folder in folders]
     if options.json:
         print(json.dumps(results, indent=2))
     elif not results:
-        print("No model is on disk.")
-    return PaddockError.exit_code if any(one["problem"] for one in results) else 0
+        print("There are no models on disk.")
+    return PaddockError.exit_code if any(result["problem"] for result in results) else 0
 
 
-# Getting and converting
+# Download and conversion
 
 
 @contextmanager
 def _reporting(source: Source, settings: Settings) -> Iterator[Report]:
-    """Show how the work goes; Ctrl-C becomes a sentence that says what is kept.
+    """Show the progress.
 
     Raises:
-        StoppedError: Ctrl-C was pressed.
+        StoppedError: Ctrl-C was pressed; the text says what is kept.
     """
     shown = report()
     try:
@@ -154,7 +159,7 @@ def _reporting(source: Source, settings: Settings) -> Iterator[Report]:
 
 
 def _access(options: argparse.Namespace) -> HubAccess | None:
-    """The access with the token given on standard input; None asks as the environment says."""
+    """Return the access with the token from standard input; None uses the environment's."""
     if not options.token_stdin:
         return None
     from core.store.hub import HubAccess
@@ -164,21 +169,19 @@ def _access(options: argparse.Namespace) -> HubAccess | None:
     else:
         token = sys.stdin.readline()
     if not token.strip():
-        raise BadRequestError(
-            "No access token came on standard input; pipe it in, or set HF_TOKEN."
-        )
+        raise BadRequestError("Standard input has no access token. Pipe it in, or set HF_TOKEN.")
     return replace(HubAccess.from_environment(), token=token.strip())
 
 
 def _chosen_precision(options: argparse.Namespace) -> Precision | None:
     given = {options.precision, options.precision_option} - {None}
     if len(given) > 1:
-        raise BadRequestError("Two precisions were given; name one.")
+        raise BadRequestError("Two different precisions were given. Name one.")
     return given.pop() if given else None
 
 
 def _int4(options: argparse.Namespace, source: Source, precision: Precision) -> Int4Settings | None:
-    """The model's own settings, with those that were given in their place; None for its own."""
+    """Return the model's settings with the given ones; None if no setting was given."""
     given: dict[str, Any] = {
         name: getattr(options, name)
         for name in ("group_size", "ratio", "symmetric", "scale_estimation")
@@ -188,19 +191,19 @@ def _int4(options: argparse.Namespace, source: Source, precision: Precision) -> 
         return None
     if precision is not Precision.INT4:
         raise BadRequestError(
-            f"Group size, ratio, symmetric scales and scale estimation are settings of INT4, not "
-            f"of {precision.label}; leave them out, or convert to int4."
+            "Group size, ratio, symmetric and scale estimation are settings of INT4, not of "
+            f"{precision.label}. Leave them out, or convert to int4."
         )
     size, share = given.get("group_size"), given.get("ratio")
     if size is not None and size != -1 and size < 1:
         raise BadRequestError(
-            f"The group size is {size}; give a number of weights, such as 128, or -1 for one scale "
-            "per channel."
+            f"The group size cannot be {size}. Use a number of weights, such as 128, or -1 for one "
+            "scale per channel."
         )
     if share is not None and not 0 <= share <= 1:
-        raise BadRequestError(f"The ratio is {share:g}; give a share from 0 to 1.")
-    usual = source.model.int4 if source.model else default_int4()
-    return replace(usual, **given)
+        raise BadRequestError(f"The ratio cannot be {share:g}. Use a number from 0 to 1.")
+    defaults = source.model.int4 if source.model else default_int4()
+    return replace(defaults, **given)
 
 
 def _int8(options: argparse.Namespace, precision: Precision) -> Int8Settings | None:
@@ -208,7 +211,7 @@ def _int8(options: argparse.Namespace, precision: Precision) -> Int8Settings | N
         return None
     if precision is not Precision.INT8:
         raise BadRequestError(
-            f"--int8-symmetric is a setting of INT8, not of {precision.label}; leave it out, or "
+            f"--int8-symmetric is a setting of INT8, not of {precision.label}. Leave it out, or "
             "convert to int8."
         )
     return Int8Settings(symmetric=options.int8_symmetric)
@@ -221,20 +224,20 @@ def _estimate(
     int4: Int4Settings | None,
     access: HubAccess | None,
 ) -> Estimate:
-    """What it takes; a model of the hub that nothing is known of is looked up there."""
+    """Estimate a conversion; request the model's size from the hub if it is not known locally."""
     from core.store import hub
     from core.store.estimate import estimate
     from core.store.weights_source import original_folder, stored_ir
 
-    asked = None
+    description = None
     if (
         source.kind is SourceKind.HUB
         and source.model is None
         and original_folder(source, settings) is None
         and stored_ir(source, precision, settings) is None
     ):
-        asked = hub.describe(str(source.location), access)
-    return estimate(source, precision, settings, int4=int4, hub=asked)
+        description = hub.describe(str(source.location), access)
+    return estimate(source, precision, settings, int4=int4, hub=description)
 
 
 def _needs_text(source: Source, precision: Precision, needs: Estimate) -> str:
@@ -245,9 +248,9 @@ def _needs_text(source: Source, precision: Precision, needs: Estimate) -> str:
         f"{bytes_text(disk)} of disk ({bytes_text(needs.free_disk)} free)",
     ]
     if needs.download_bytes:
-        parts.append(f"a download of {bytes_text(needs.download_bytes)} before that")
+        parts.append(f"a download of {bytes_text(needs.download_bytes)} first")
     return (
-        f"Converting {source.title} {precision.aim} takes {', '.join(parts)}; the result has "
+        f"Converting {source.title} {precision.aim} takes {', '.join(parts)}. The result has "
         f"{bytes_text(needs.disk_bytes)}."
     )
 
@@ -257,7 +260,7 @@ def _result_text(stored: StoredModel) -> str:
     before, smaller = manifest.source_bytes, ""
     if before is not None and before > 1.1 * manifest.weight_bytes:
         times = before / manifest.weight_bytes
-        smaller = f", {times:.1f} times smaller than the {bytes_text(before)} it was made from"
+        smaller = f", {times:.1f} times smaller than the source ({bytes_text(before)})"
     sentence = (
         f"{stored.title} in {stored.label}: {bytes_text(manifest.folder_bytes)}"
         f"{smaller}, converted in {duration_text(manifest.duration_s)} with a peak of "
@@ -272,35 +275,36 @@ def _result_text(stored: StoredModel) -> str:
     return sentence
 
 
-# Deleting and verifying
+# Deletion and verification
 
 
 def _delete_random_weights(options: argparse.Namespace, settings: Settings) -> int:
-    """Remove random weights, and INT4 that was made for an NPU, after asking."""
+    """Delete random weights and INT4 models converted for an NPU, after confirmation."""
     from core.benchmark.artifacts import delete_npu_weights
     from core.benchmark.random_models import delete_random_weights, random_weights_bytes
     from core.store.for_device import npu_weights_bytes
 
     if options.model is not None or options.precision is not None or options.download:
-        raise BadRequestError("--random-weights removes all of them; name nothing beside it.")
+        raise BadRequestError(
+            "--random-weights deletes all random weights. Leave out the model and other options."
+        )
     size = random_weights_bytes(settings) + npu_weights_bytes(settings)
-    if size and not options.yes and not _confirmed(f"Delete {bytes_text(size)} of them?"):
+    question = f"Delete random weights and INT4 for an NPU ({bytes_text(size)})?"
+    if size and not options.yes and not _confirmed(question):
         raise StoppedError("Nothing was deleted.")
     freed = delete_random_weights(settings) + delete_npu_weights(settings)
     if options.json:
         print(json.dumps({"deleted": ["random weights"], "freed_bytes": freed}, indent=2))
     elif freed:
-        print(
-            f"Deleted the random weights and INT4 for an NPU; {bytes_text(freed)} are free again."
-        )
+        print(f"Deleted the random weights and INT4 for an NPU. {bytes_text(freed)} were freed.")
     else:
-        print("No random weights are on disk, and no INT4 for an NPU.")
+        print("There are no random weights and no INT4 for an NPU on disk.")
     return 0
 
 
 def _confirmed(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise BadRequestError(f"{question} Nobody is there to answer; add --yes.")
+        raise BadRequestError(f"{question} Standard input is not a terminal. Use --yes to confirm.")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -313,13 +317,13 @@ def _not_here(source: Source, precision: Precision | None, *, download: bool) ->
         ]
     )
     return (
-        f"{source.title} is not on disk{f' {what}' if what else ''}; `python -m core models` lists "
-        "what is."
+        f"{source.title} is not on disk{f' {what}' if what else ''}. `python -m core models` lists "
+        "the models on disk."
     )
 
 
-def _verified(folder: Path, store: ModelStore, *, quiet: bool) -> dict[str, Any]:
-    """What became of one stored model, told as soon as it is known unless ``quiet``."""
+def _verify_one(folder: Path, store: ModelStore, *, quiet: bool) -> dict[str, Any]:
+    """Verify one stored model and print the result, unless ``quiet``."""
     started, size, problem = time.monotonic(), 0, None
     title = folder.parent.name
     try:
@@ -331,10 +335,9 @@ def _verified(folder: Path, store: ModelStore, *, quiet: bool) -> dict[str, Any]
         problem = str(error)
     if not quiet:
         took = duration_text(time.monotonic() - started)
-        apart = folder.is_relative_to(store.settings.npu_models_dir)
-        named = f"{title} in {folder.name.upper()}{' for an NPU' if apart else ''}"
-        fine = f"{named}: {bytes_text(size)} as they should be ({took})."
-        print(problem or fine, flush=True)
+        for_npu = folder.is_relative_to(store.settings.npu_models_dir)
+        name = f"{title} in {folder.name.upper()}{' for an NPU' if for_npu else ''}"
+        print(problem or f"{name}: {bytes_text(size)} verified ({took}).", flush=True)
     return {
         "key": folder.parent.name,
         "precision": folder.name,
@@ -345,16 +348,16 @@ def _verified(folder: Path, store: ModelStore, *, quiet: bool) -> dict[str, Any]
 
 
 def _model_folders(options: argparse.Namespace, settings: Settings) -> list[Path]:
-    """Folders of the models that are to be verified, those without a manifest included.
+    """Return the model folders to verify, including those without a manifest.
 
     Raises:
-        UnknownModelError: a model was named, and it is not on disk.
+        UnknownModelError: the named model is not on disk.
     """
     source = ModelStore(settings).resolve(options.model) if options.model else None
     found = [
         folder
-        for place in (settings.models_dir, settings.npu_models_dir)
-        for folder in sorted(place.glob("[!.]*/*"))
+        for parent in (settings.models_dir, settings.npu_models_dir)
+        for folder in sorted(parent.glob("[!.]*/*"))
         if folder.name in set(Precision)
         and options.precision in (None, folder.name)
         and (source is None or folder.parent.name == source.key)

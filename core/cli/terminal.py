@@ -1,4 +1,4 @@
-"""What a terminal, or a file in its place, is shown while something takes long."""
+"""Progress of long operations: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from core.store.progress import Progress, Stage
 from core.units import bytes_text, duration_text
 
 PLAIN_EVERY_S = 10.0
-"""Without a terminal a line is printed at least this often…"""
+"""Without a terminal, print a line at least once in this interval…"""
 
 PLAIN_EVERY_SHARE = 0.1
-"""… and each time this much more is done."""
+"""… and each time the progress has increased by this share."""
 
 _BAR_WIDTH = 20
 _REDRAW_S = 0.1
 
 
 class Line:
-    """One line on stderr, rewritten in a terminal.
+    """One line on stderr that is rewritten in a terminal.
 
-    Nothing where stderr is a file or a pipe, so that a script finds nothing there but an error.
+    Prints nothing if stderr is a file or a pipe, so that scripts find only errors there.
     """
 
     def __init__(self) -> None:
-        self._told: str | None = None
+        self._last: str | None = None
         self._terminal = sys.stderr.isatty()
 
     def show(self, message: str) -> None:
-        """Show a message, once."""
-        if self._terminal and message != self._told:
+        """Show a message, unless it is shown already."""
+        if self._terminal and message != self._last:
             print(f"\r\x1b[K{message}", end="", file=sys.stderr, flush=True)
-            self._told = message
+            self._last = message
 
     def clear(self) -> None:
-        """Make room for other output."""
-        if self._told is not None:
+        """Clear the line before other output."""
+        if self._last is not None:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-            self._told = None
+            self._last = None
 
 
 class Report(Protocol):
@@ -48,25 +48,25 @@ class Report(Protocol):
     :class:`core.store.subprocesses.ChildWatch`."""
 
     def progress(self, step: Progress) -> None:
-        """The next step."""
+        """Show the next step."""
 
     def memory(self, resident_bytes: int) -> None:
-        """The memory of the child process, twice a second."""
+        """Show the memory of the child process; called twice a second."""
 
     def line(self, text: str) -> None:
-        """A line of the child's log."""
+        """Handle a line of the child's log."""
 
     def clear(self) -> None:
-        """Make room for other output; the work is over."""
+        """Clear the progress before other output; the operation has ended."""
 
 
 def report() -> Report:
-    """A bar where stderr is a terminal, plain lines otherwise."""
+    """Return a bar if stderr is a terminal, else plain lines."""
     return Bar() if sys.stderr.isatty() else PlainLines()
 
 
-class _Watched:
-    """What is known of the work; subclasses show it."""
+class _State:
+    """State of the operation; subclasses display it."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -74,7 +74,7 @@ class _Watched:
         self._memory: int | None = None
 
     def progress(self, step: Progress) -> None:
-        """See :class:`Report`; the end is told by whoever started the work."""
+        """See :class:`Report`. The caller prints the end."""
         if step.stage is not Stage.DONE:
             self._step = step
             self._show()
@@ -85,7 +85,7 @@ class _Watched:
         self._show()
 
     def line(self, text: str) -> None:
-        """What libraries write is of use in a log, not here: errors come as sentences."""
+        """Ignored: the log is not for the terminal, and errors are raised."""
 
     def _show(self) -> None:
         raise NotImplementedError
@@ -99,7 +99,7 @@ class _Watched:
         return step.fraction
 
     def _figures(self) -> list[str]:
-        """Bytes, rate and time left of a download; time and memory of everything else."""
+        """Return bytes, rate and time left of a download, else duration and memory."""
         transfer = self._step.transfer if self._step else None
         if transfer is None:
             parts = [duration_text(time.monotonic() - self._started)]
@@ -114,8 +114,8 @@ class _Watched:
         return parts
 
 
-class Bar(_Watched):
-    """One line in a terminal, with a bar where it is known how much there is to do."""
+class Bar(_State):
+    """One line in a terminal, with a bar if the total is known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,8 @@ class Bar(_Watched):
             return
         self._drawn, self._stage = now, step.stage
         share = self._share()
-        parts = [*self._figures(), step.message.rstrip(".")]  # a narrow window cuts the message
+        # The message is last, because a narrow window cuts the line off.
+        parts = [*self._figures(), step.message.rstrip(".")]
         bar = "" if share is None else f"{self._bar(share)} {share:4.0%}  "
         width = shutil.get_terminal_size().columns - 1
         self._line.show(f"{bar}{' · '.join(parts)}"[:width])
@@ -145,8 +146,8 @@ class Bar(_Watched):
         return self._full * full + self._empty * (_BAR_WIDTH - full)
 
 
-class PlainLines(_Watched):
-    """A line for each stage, and one for every tenth and every ten seconds in between."""
+class PlainLines(_State):
+    """One line per stage, and one for every 10 % and every ten seconds in between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +156,7 @@ class PlainLines(_Watched):
         self._tenth = 0
 
     def clear(self) -> None:
-        """See :class:`Report`; lines that are printed stay."""
+        """See :class:`Report`. Printed lines stay."""
 
     def _show(self) -> None:
         step, now, share = self._step, time.monotonic(), self._share()

@@ -1,4 +1,4 @@
-"""``tune``: looks for the hints under which a model is fastest here, and keeps them."""
+"""``tune``: find the fastest execution hints for a model on this machine, and store them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from core.engine import Engine
     from core.runtimes.tuned_hints import Tuned
 
-_LOOK_EVERY_S = 0.2
+_UPDATE_INTERVAL_S = 0.2
 
 
 def tune(options: argparse.Namespace, settings: Settings) -> int:
-    """Tune one model, list what is kept, or forget it."""
+    """Tune a model, list the tuned models, or return one to the default hints."""
     from core.engine import Engine
 
     engine = Engine(settings)
@@ -31,7 +31,7 @@ def tune(options: argparse.Namespace, settings: Settings) -> int:
                 print(_line(tuned))
             return 0
         if options.model is None:
-            raise BadRequestError("Name the model to tune, or ask for --list.")
+            raise BadRequestError("Name the model to tune, or use --list.")
         return _forget(options, engine) if options.forget else _tune(options, engine)
     finally:
         engine.close()
@@ -50,7 +50,7 @@ def _tune(options: argparse.Namespace, engine: Engine) -> int:
             "" if trial.perplexity_ratio is None else f", perplexity × {trial.perplexity_ratio:.4f}"
         )
         print(
-            f"{'kept' if trial.kept else 'left'}  × {trial.gain:.2f}{quality}  "
+            f"{'kept' if trial.kept else 'rejected':8}  × {trial.gain:.2f}{quality}  "
             f"{wording(trial.hints)}",
             file=sys.stderr,
         )
@@ -66,7 +66,7 @@ def _tune(options: argparse.Namespace, engine: Engine) -> int:
 def _follow(run: TuningRun) -> None:
     line = Line()
     try:
-        while not run.wait(_LOOK_EVERY_S):
+        while not run.wait(_UPDATE_INTERVAL_S):
             line.show(f"{run.share:.0%} · {run.message}")
     except KeyboardInterrupt:
         run.cancel()
@@ -87,7 +87,7 @@ def _forget(options: argparse.Namespace, engine: Engine) -> int:
         options.runtime,
     )
     known = engine.forget_tuned(key)
-    print("The usual hints are used again." if known else "Nothing was kept for it.")
+    print("The default hints are used again." if known else "This model was not tuned.")
     return 0
 
 

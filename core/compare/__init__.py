@@ -1,7 +1,8 @@
-"""One instruction, several models: run them, compare what came out, keep it.
+"""Compare the answers of several models to one instruction or a list of instructions.
 
-``setup`` and ``match`` run a comparison, ``series`` many of them; ``figures``, ``divergence`` and
-``timeline`` say how the answers differ; ``export`` writes it all down. Nothing here knows a page.
+``setup`` and ``match`` run one comparison, ``series`` runs a list; ``figures``, ``divergence`` and
+``timeline`` compute how the answers differ; ``export`` writes files. Nothing here depends on the
+user interface.
 """
 
 from core.compare.divergence import (
@@ -27,18 +28,18 @@ from core.compare.figures import (
 )
 from core.compare.fit import fit_together
 from core.compare.instructions import (
-    MOST_INSTRUCTIONS,
+    MAX_INSTRUCTIONS,
     Instruction,
     decode_upload,
     parse_instructions,
 )
-from core.compare.match import LineUp, Match, SideState, Start
+from core.compare.match import LeaseModel, Match, SideState, Start
 from core.compare.report import MatchReport, Pair, SideReport, describe
 from core.compare.series import Series, SeriesRow, SideSummary
 from core.compare.setup import (
-    FEWEST_SIDES,
     LETTERS,
-    MOST_SIDES,
+    MAX_SIDES,
+    MIN_SIDES,
     Mode,
     Setup,
     default_mode,
@@ -47,10 +48,10 @@ from core.compare.setup import (
 from core.compare.timeline import Timeline, timeline
 
 __all__ = [
-    "FEWEST_SIDES",
     "LETTERS",
-    "MOST_INSTRUCTIONS",
-    "MOST_SIDES",
+    "MAX_INSTRUCTIONS",
+    "MAX_SIDES",
+    "MIN_SIDES",
     "DeltaRow",
     "DiffKind",
     "Direction",
@@ -58,7 +59,7 @@ __all__ = [
     "Figures",
     "Followed",
     "Instruction",
-    "LineUp",
+    "LeaseModel",
     "Match",
     "MatchReport",
     "Mode",

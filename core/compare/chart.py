@@ -1,4 +1,4 @@
-"""The timelines of several answers as an inline SVG; colours come from the page's styles."""
+"""Chart of tokens over time as inline SVG; the colours come from the page's styles."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from core.compare.timeline import Timeline
 
 WIDTH, HEIGHT = 760, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 12, 44
-_MOST_TICKS = 6
+_MAX_TICKS = 6
 
 
 def timelines_svg(lines: Sequence[tuple[str, Timeline]]) -> str | None:
-    """The chart, each line in the class of its letter; None where no answer has a token.
+    """Return the chart, or None if no answer has a token. The class of each line is its letter.
 
     Args:
-        lines: a letter, which must be safe in HTML, and a timeline.
+        lines: pairs of a letter, which must be safe in HTML, and a timeline.
     """
     end_s = max((line.seconds[-1] for _, line in lines), default=0.0)
     most = max((line.tokens[-1] for _, line in lines), default=0)
@@ -31,7 +31,7 @@ def timelines_svg(lines: Sequence[tuple[str, Timeline]]) -> str | None:
 
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="Tokens over time: {most} tokens at most in {end_s:.2f} seconds">'
+        f'aria-label="Tokens over time: up to {most} tokens in {end_s:.2f} seconds">'
     ]
     for tick in _ticks(most, finest=1):
         parts.append(
@@ -50,7 +50,7 @@ def timelines_svg(lines: Sequence[tuple[str, Timeline]]) -> str | None:
         f'seconds since work started</text><text x="{_LEFT + 6}" y="{_TOP + 10}">tokens</text>'
     )
     for letter, line in lines:
-        # In steps: before its first token an answer has none, and does not grow towards it.
+        # A step line: sloping lines would show a rise before the first token exists.
         points = " ".join(
             f"{x(seconds):.1f},{y(max(tokens - 1, 0)):.1f} {x(seconds):.1f},{y(tokens):.1f}"
             for seconds, tokens in zip(line.seconds, line.tokens, strict=True)
@@ -63,8 +63,11 @@ def timelines_svg(lines: Sequence[tuple[str, Timeline]]) -> str | None:
 
 
 def _ticks(end: float, finest: float = 0.0) -> list[float]:
-    """Round values from 0 to ``end``: 1, 2 or 5 times a power of ten apart, or ``finest``."""
-    rough = end / (_MOST_TICKS - 1)
+    """Return round values from 0 to ``end``, spaced by 1, 2 or 5 times a power of ten.
+
+    The spacing is at least ``finest``.
+    """
+    rough = end / (_MAX_TICKS - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     step = max(step, finest)

@@ -1,7 +1,8 @@
-"""Whether a host had moved this machine's cores apart while a side answered.
+"""Detects that the host had moved this machine's cores apart while a side was generating.
 
-See :mod:`core.benchmark.core_latency`: a small model then answers at two thirds of its rate, which
-would be put down to the model. Which answers then count, :mod:`core.compare.timed_answers` says.
+See :mod:`core.benchmark.core_latency`: a small model then generates at two thirds of its rate,
+which would wrongly be attributed to the model. :mod:`core.compare.timed_answers` decides which
+answers count in that case.
 """
 
 from __future__ import annotations
@@ -13,34 +14,34 @@ from contextlib import contextmanager
 from core.benchmark.core_latency import CoreLatency
 from core.metrics.figures import are_apart
 
-Look = Callable[[], float | None]
-"""The cores' distance now, in nanoseconds; None where it cannot be told."""
+MeasureLatency = Callable[[], float | None]
+"""Measures the core-to-core latency, in nanoseconds; None where it cannot be measured."""
 
 
 class Cores:
-    """Remembers the shortest distance that was seen; from any thread."""
+    """The lowest core-to-core latency seen so far. Thread-safe."""
 
     def __init__(self) -> None:
-        self._nearest_ns: float | None = None
+        self._lowest_ns: float | None = None
         self._lock = threading.Lock()
 
     @contextmanager
-    def watched(self) -> Iterator[Look]:
-        """Gives what measures the distance, in a millisecond or two, within the ``with`` block."""
+    def watched(self) -> Iterator[MeasureLatency]:
+        """Yield a function that measures the latency in one or two milliseconds."""
         with CoreLatency() as distance:
             yield lambda: self.note(distance.nanoseconds())
 
-    def note(self, distance_ns: float | None) -> float | None:
-        """Remember a distance, and return it."""
+    def note(self, latency_ns: float | None) -> float | None:
+        """Record a latency and return it."""
         with self._lock:
-            if distance_ns is not None:
-                self._nearest_ns = min(distance_ns, self._nearest_ns or distance_ns)
-        return distance_ns
+            if latency_ns is not None:
+                self._lowest_ns = min(latency_ns, self._lowest_ns or latency_ns)
+        return latency_ns
 
-    def apart(self, distance_ns: float | None) -> bool:
-        """Whether that is much farther than the shortest; False where it is not known."""
-        return are_apart(distance_ns, self._nearest_ns)
+    def apart(self, latency_ns: float | None) -> bool:
+        """Return whether a latency is far above the lowest one seen; False if it is None."""
+        return are_apart(latency_ns, self._lowest_ns)
 
 
 CORES = Cores()
-"""Of this machine, for all matches of the process."""
+"""The cores of this machine, shared by all comparisons of the process."""

@@ -1,4 +1,4 @@
-"""Where two answers part, and by how much."""
+"""Where and how much two answers diverge."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from core.inference.answer import Answer, StopReason
 from core.runtimes.spec import ModelSpec
 from core.store import StoredModel
 
-_CUT_SHORT = frozenset(
+_CUT_OFF = frozenset(
     {StopReason.LENGTH, StopReason.CANCELLED, StopReason.TIMEOUT, StopReason.ERROR}
 )
-"""Ends that are not the model's own: what would have come next is unknown."""
+"""Stop reasons that are not the model's own decision: how the answer would continue is unknown."""
 _WORDS = re.compile(r"\s+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")
-"""White space, words, single signs; Chinese and Japanese, which have no spaces, by character."""
+"""White space, words and single symbols; Chinese and Japanese, written without spaces, are split
+into characters."""
 _EXACT_WORDS = 1500
-"""Up to so many words the diff is the best there is; longer ones may leave out frequent words."""
-_FROM_BEST = (
+"""The diff is exact up to this many words; for longer texts ``difflib`` ignores frequent words."""
+_BY_PRECISION = (
     Precision.FP32,
     Precision.FP16,
     Precision.STORED,
@@ -31,7 +32,7 @@ _FROM_BEST = (
 
 
 class DiffKind(StrEnum):
-    """What a span of a diff is."""
+    """Kind of a span of a diff."""
 
     SAME = "same"
     ONLY_A = "only a"
@@ -43,63 +44,66 @@ class Divergence:
     """How far two answers agree."""
 
     unit: str
-    """``token``; ``character`` where the tokenizers differ."""
+    """``token``, or ``character`` if the tokenizers differ."""
     index: int | None
-    """Number of units before the first that differs, which is its index; None where none does."""
+    """Index of the first unit that differs; None if no unit differs."""
     lengths: tuple[int, int]
-    """Units of each answer."""
+    """Number of units of each answer."""
     prefix_share: float
-    """Units before the first that differs, as a share of the longer answer; 1 where none does."""
+    """Length of the common prefix as a share of the longer answer, 0 to 1."""
     cut_short: bool
-    """Whether they agree only as far as one goes that was ended by its length, by the person, by
-    time or by a failure: nobody knows how it would have gone on."""
+    """Whether the answers agree up to the end of the shorter one, and that one was ended by the
+    token limit, the user, the time limit or an error: how it would continue is unknown."""
     similarity: float
-    """Share of words that both texts have in the same order, 0 to 1."""
+    """Share of words that both texts contain in the same order, 0 to 1."""
 
     @property
     def identical(self) -> bool:
-        """Whether nothing differs."""
+        """Whether the answers are complete and equal."""
         return self.index is None and not self.cut_short
 
     @property
     def sentence(self) -> str:
-        """It in words."""
+        """The result as a sentence."""
         if self.identical:
             return f"The answers are identical, {self.unit} by {self.unit}."
         if self.index is None:
             short = min(self.lengths)
             return (
                 f"The answers agree in all {_count(short, self.unit)} of the shorter one, which "
-                "was ended before the model had ended it."
+                "was cut off before the model finished."
             )
         if self.index == 0:
-            return f"The answers differ from the first {self.unit} on."
+            return f"The answers differ from the first {self.unit}."
         return (
-            f"The answers part at {self.unit} {self.index + 1:,}: "
-            f"{_count(self.index, self.unit)} before it agree."
+            f"The answers diverge at {self.unit} {self.index + 1:,}, after "
+            f"{_count(self.index, self.unit)} in common."
         )
 
 
 @dataclass(frozen=True)
 class Followed:
-    """How far a compressed model followed its reference."""
+    """How far a compressed model generated the same tokens as its reference."""
 
     tokens: int
-    """Tokens that it gave as the reference did, before the first that differs."""
+    """Number of tokens before the first that differs."""
     reference_tokens: int
     share: float
-    """The former by the latter, 0 to 1."""
+    """``tokens / reference_tokens``, 0 to 1."""
     to_the_end: bool
-    """Whether it never left the reference."""
+    """Whether all tokens are the same."""
     cut_short: bool
-    """Whether one of the two was ended before any token differed."""
+    """Whether one of the answers was cut off before any token differed."""
 
     @property
     def sentence(self) -> str:
-        """It in words."""
+        """The result as a sentence."""
         if self.cut_short:
             tokens = _count(self.tokens, "token")
-            return f"The compressed model followed the reference as far as both went ({tokens})."
+            return (
+                "The compressed model followed the reference to the end of the shorter answer "
+                f"({tokens})."
+            )
         if self.to_the_end:
             return (
                 "The compressed model followed the reference to the end "
@@ -114,19 +118,19 @@ class Followed:
 def first_divergence(
     ids_a: Sequence[int] | str, ids_b: Sequence[int] | str, same_tokenizer: bool = True
 ) -> int | None:
-    """Index of the first place at which two answers differ; None where they are equal.
+    """Return the index at which two answers first differ; None if they are equal.
 
-    Where one is the beginning of the other, that is the index at which it ended.
+    If one is a prefix of the other, this is its length.
 
     Args:
-        ids_a, ids_b: token ids. Where the tokenizers differ ids mean nothing to each other: then
-            the texts, compared by character.
+        ids_a, ids_b: token ids, or texts if the tokenizers differ, since ids of different
+            tokenizers cannot be compared. Texts are compared by character.
 
     Raises:
-        TypeError: ids of different tokenizers.
+        TypeError: token ids of different tokenizers.
     """
     if not same_tokenizer and not (isinstance(ids_a, str) and isinstance(ids_b, str)):
-        raise TypeError("answers of different tokenizers are compared by their texts")
+        raise TypeError("answers of different tokenizers must be compared as texts, not token ids")
     for index, (a, b) in enumerate(zip(ids_a, ids_b, strict=False)):
         if a != b:
             return index
@@ -134,7 +138,7 @@ def first_divergence(
 
 
 def compare(a: Answer, b: Answer, same_tokenizer: bool) -> Divergence:
-    """How far two ended answers agree."""
+    """Compare two finished answers."""
     first, second = (a.token_ids, b.token_ids) if same_tokenizer else (a.text, b.text)
     index = first_divergence(first, second, same_tokenizer)
     lengths = (len(first), len(second))
@@ -154,7 +158,7 @@ def compare(a: Answer, b: Answer, same_tokenizer: bool) -> Divergence:
 
 
 def followed(reference: Answer, compressed: Answer) -> Followed:
-    """How far a model in a lower precision gave the same tokens as in a higher one."""
+    """Compare a model in a lower precision with the same model in a higher one, by tokens."""
     ids, others = reference.token_ids, compressed.token_ids
     index = first_divergence(ids, others)
     cut_short = index is not None and _ended_early(
@@ -171,14 +175,14 @@ def followed(reference: Answer, compressed: Answer) -> Followed:
 
 
 def reference_pairs(sides: Sequence[ModelSpec]) -> tuple[tuple[int, int], ...]:
-    """Sides that are one model in two precisions: (index of the reference, of the compressed).
+    """Return pairs of sides with the same model in two precisions, as (reference, compressed).
 
     The reference of a model is its side with the highest precision.
     """
     pairs = []
     for model in dict.fromkeys(spec.model for spec in sides):
         same = [index for index, spec in enumerate(sides) if spec.model == model]
-        best = min(same, key=lambda index: _FROM_BEST.index(sides[index].precision))
+        best = min(same, key=lambda index: _BY_PRECISION.index(sides[index].precision))
         pairs += [
             (best, index) for index in same if sides[index].precision != sides[best].precision
         ]
@@ -186,7 +190,7 @@ def reference_pairs(sides: Sequence[ModelSpec]) -> tuple[tuple[int, int], ...]:
 
 
 def same_tokenizer(a: StoredModel | None, b: StoredModel | None) -> bool:
-    """Whether two stored models split text alike: one model, or equal ``tokenizer.json`` files."""
+    """Return whether two stored models have the same key or equal ``tokenizer.json`` files."""
     if a is None or b is None:
         return False
     if a.key == b.key:
@@ -196,15 +200,18 @@ def same_tokenizer(a: StoredModel | None, b: StoredModel | None) -> bool:
 
 
 def agreement(text_a: str, text_b: str) -> float:
-    """Share of words that both texts have in the same order, 0 to 1; white space aside."""
+    """Return the share of words that both texts contain in the same order, 0 to 1.
+
+    White space is ignored.
+    """
     words = [[word for word in _split(text) if not word.isspace()] for text in (text_a, text_b)]
     return _matcher(*words).ratio()
 
 
 def readable_diff(text_a: str, text_b: str) -> list[tuple[DiffKind, str]]:
-    """Spans that both texts have, and that only one has, by word.
+    """Return a diff by words, as (kind, text).
 
-    The spans that are the same or only in A are together text A; likewise for B.
+    The spans ``SAME`` and ``ONLY_A`` joined are text A; likewise for B.
     """
     a, b = _split(text_a), _split(text_b)
     spans: list[tuple[str, str, str]] = []  # same, only a, only b
@@ -228,7 +235,7 @@ def readable_diff(text_a: str, text_b: str) -> list[tuple[DiffKind, str]]:
 
 
 def _joined(spans: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Changes that only white space parts become one change: a phrase reads better whole."""
+    """Merge changes separated only by white space: a phrase reads better as one change."""
     result: list[tuple[str, str, str]] = []
     for at, (same, only_a, only_b) in enumerate(spans):
         if same and same.isspace() and 0 < at < len(spans) - 1:
@@ -241,11 +248,11 @@ def _joined(spans: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
 
 
 def _ended_early(a: Answer, b: Answer, lengths: tuple[int, int], index: int) -> bool:
-    """Whether the answers differ only in that one was ended while the other went on."""
+    """Whether the only difference is that the shorter answer was cut off."""
     if index != min(lengths) or lengths[0] == lengths[1]:
         return False
     shorter = a if lengths[0] < lengths[1] else b
-    return shorter.stop_reason in _CUT_SHORT
+    return shorter.stop_reason in _CUT_OFF
 
 
 def _split(text: str) -> list[str]:

@@ -1,6 +1,7 @@
-"""A match as a file to keep: Markdown for people, JSON for programs, HTML to mail.
+"""Export a comparison as Markdown, JSON or HTML.
 
-The same report gives the same bytes. Whatever models, people and files wrote into it stays text.
+The same report gives the same bytes. Texts from models, users and file names are escaped, so that
+they stay plain text.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from core.compare.setup import LETTERS
 from core.compare.wording import (
     caution,
     conditions,
-    figures_of,
+    figures_line,
     medians,
     sampling_text,
     status,
@@ -30,7 +31,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def to_json(report: MatchReport) -> str:
-    """All that is known of the match."""
+    """Return the whole report as JSON."""
     document = {
         "id": report.id,
         "asked_at": report.asked_at.isoformat(timespec="seconds"),
@@ -57,12 +58,12 @@ def to_json(report: MatchReport) -> str:
         "versions": report.versions,
         "host": asdict(report.host),
     }
-    # What is no character (a folder's name may hold it) has no place in a file in UTF-8.
+    # A folder's name may contain surrogates, which cannot be encoded in UTF-8.
     return _SURROGATE.sub("\ufffd", json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def to_markdown(report: MatchReport) -> str:
-    """The match to read; texts stand in code, so that nothing in them is active."""
+    """Return the report as Markdown. Texts are in code blocks, so that their markup is inactive."""
     parts = ["# Paddock: models side by side", _facts(report), "## Instruction"]
     parts.append(fenced(report.request.instruction))
     if report.request.context:
@@ -72,7 +73,7 @@ def to_markdown(report: MatchReport) -> str:
     parts += ["## Figures", _table(report)]
     parts += [f"*{sentence}*" for sentence in (caution(report), medians(report)) if sentence]
     if report.pairs:
-        parts += ["## Where the answers part", "\n".join(map(_pair_line, report.pairs))]
+        parts += ["## Where the answers diverge", "\n".join(map(_pair_line, report.pairs))]
     parts += ["## Conditions", _bullets(conditions(report))]
     return _SURROGATE.sub("\ufffd", "\n\n".join(parts) + "\n")
 
@@ -108,7 +109,7 @@ def _pair_as_dict(pair: Pair) -> dict[str, Any]:
 
 def _facts(report: MatchReport) -> str:
     facts = [
-        ("Asked", f"{report.asked_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("Started", f"{report.asked_at:%Y-%m-%d %H:%M:%S} UTC"),
         ("Mode", f"{report.mode.label}. {report.mode.sentence}"),
         ("Sampling", sampling_text(report.request)),
     ]
@@ -118,9 +119,9 @@ def _facts(report: MatchReport) -> str:
 
 def _answer(side: SideReport) -> str:
     parts = [fenced(side.text)] if side.text else []
-    said = status(side)
-    parts.append(code_span(said) if side.error else f"*{said}*")
-    if line := figures_of(side):
+    ending = status(side)
+    parts.append(code_span(ending) if side.error else f"*{ending}*")
+    if line := figures_line(side):
         parts.append(line)
     return "\n\n".join(parts)
 
@@ -131,7 +132,7 @@ def _table(report: MatchReport) -> str:
     for row in report.rows:
         better = listed([f"**{letter}**" for letter in row.better_letters])
         words = f"{better}: {row.factor_text}" if row.factor_text else better
-        name = f"{row.name} (contended)" if row.contended else row.name
+        name = f"{row.name} (measured while busy)" if row.contended else row.name
         lines.append([name, *row.texts, words])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -1,6 +1,6 @@
-"""What an answer cost, and who of several came out better in what.
+"""Figures of the answers of a comparison, and which side is better in each.
 
-The figures are those of the run table: both come from
+The figures equal those of the run table: both come from
 :func:`core.inference.recorder.run_result`.
 """
 
@@ -21,19 +21,20 @@ from core.store import ModelStore, StoredModel
 from core.units import bytes_text, milliseconds_text, rate_text
 
 TIMING_TIE = 0.05
-"""Timings of one model against itself differ by a few per cent from answer to answer: what is
-closer than this is a tie. So is memory, which is seen as the growth of a whole process."""
-CLEARLY = 2.5
-"""Where both sides were timed several times, the winner must be ahead in more pairs of an answer of
-each than chance gives, by so many standard deviations of Mann and Whitney's U: of answers of one
-model that is so in one of eighty cases. With few answers it must be ahead in all pairs."""
+"""Relative difference up to which timings are a tie: timings of one model differ by a few per cent
+from answer to answer. The same holds for memory, measured as the growth of a whole process."""
+SIGNIFICANT_DEVIATIONS = 2.5
+"""If both sides were timed several times, the winner must be ahead in more pairs of answers than
+expected by chance, by this many standard deviations of the Mann–Whitney U statistic. Answers of one
+and the same model exceed this in one of eighty cases. With few answers the winner must be ahead in
+all pairs."""
 SIZE_TIE = 0.005
-"""A factor that would be shown as 1.00."""
+"""Relative difference up to which the factor would be shown as 1.00."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What one ended answer took; None where unknown. Times in ms, sizes in bytes."""
+    """Figures of one finished answer; None where unknown. Times in ms, sizes in bytes."""
 
     decode_tokens_per_s: float | None
     end_to_end_tokens_per_s: float | None
@@ -53,10 +54,10 @@ class Figures:
     stop_reason: str
     error: str | None
     contended: bool
-    """Whether anything else was generating at the time: the timings are not comparable."""
+    """Whether other work ran at the same time: the timings are not comparable."""
     cores_apart: bool = False
-    """Whether the host had moved the machine's cores apart (:mod:`core.compare.core_latency`): they
-    are not comparable either."""
+    """Whether the host had moved the machine's cores apart (:mod:`core.compare.core_latency`): the
+    timings are not comparable either."""
     seed: int | None
     prompt_format: str | None
     execution_precision: str | None
@@ -64,12 +65,12 @@ class Figures:
     devices_used: tuple[str, ...]
     threads: int | None
     host: str | None = None
-    """Host and port of the server that answered; None for this machine."""
+    """Host and port of the remote server; None for this machine."""
     note: str | None = None
-    """A sentence about how it was run."""
+    """A sentence about how the model was run."""
     timed_answers: int | None = None
-    """Of how many answers times and rates are the median (:mod:`core.compare.timed_answers`); None
-    where nothing was timed."""
+    """Number of answers of which times and rates are the median (see
+    :mod:`core.compare.timed_answers`); None where nothing was timed."""
     samples: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Times and rates of each of those answers, by the names of the fields above."""
 
@@ -82,11 +83,11 @@ class Figures:
 def side_figures(
     answer: Answer, stored: StoredModel | None = None, timing: Timing | None = None
 ) -> Figures:
-    """The figures of an ended answer: those that its run was recorded with, or medians.
+    """Return the figures of a finished answer.
 
     Args:
-        stored: the model on disk, for its size; None leaves that unknown.
-        timing: what times and rates rest on; None: on this answer.
+        stored: the model on disk, for its size; None if unknown.
+        timing: the answers of which times and rates are the medians; by default this answer only.
     """
     timing = timing or Timing((answer,), cores_apart=False)
     result = run_result(timing.applied_to(answer))
@@ -130,7 +131,7 @@ def _samples(timing: Timing, key: str) -> tuple[float, ...]:
 
 
 def stored_model(store: ModelStore, spec: ModelSpec) -> StoredModel | None:
-    """The model of ``spec`` on disk; None where it is not there or cannot be read."""
+    """Return the model of ``spec`` on disk; None if it is missing or cannot be read."""
     try:
         return store.get(store.resolve(spec.model), spec.precision)
     except PaddockError:
@@ -138,7 +139,7 @@ def stored_model(store: ModelStore, spec: ModelSpec) -> StoredModel | None:
 
 
 class Direction(StrEnum):
-    """Which value of a row is the better one."""
+    """Which values of a row are better."""
 
     HIGHER = "higher is better"
     LOWER = "lower is better"
@@ -147,45 +148,46 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class Measure:
-    """One thing that sides are compared by."""
+    """One figure by which sides are compared."""
 
     key: str
     """Name of the field of :class:`Figures`."""
     name: str
     direction: Direction
     text: Callable[[float], str]
-    """A value as people read it."""
+    """Formats a value."""
     words: tuple[str, str] = ("", "")
-    """How a winner's factor reads, with two sides and with more."""
+    """Template of the winner's factor, with two sides and with more."""
     tie: float = TIMING_TIE
     timing: bool = False
-    """Whether contention touches it."""
+    """Whether other work on the machine affects it."""
 
 
 @dataclass(frozen=True)
 class DeltaRow:
-    """One measure across the sides."""
+    """One measure of all sides."""
 
     measure: Measure
     values: tuple[float | None, ...]
-    """One a side; None where it is missing."""
+    """One value per side; None where it is missing."""
     leaders: tuple[int, ...]
-    """The best side and those that are about equal to it, in order; empty where nothing is better
-    or fewer than two values are known."""
+    """Indices of the best side and those about equal to it, best first; empty if the measure has no
+    better direction or fewer than two values are known."""
     factor: float | None
-    """By how much the winner is ahead of the next best, above 1; None where it has no factor."""
+    """Ratio between the winner and the next best, above 1; None without a winner or where the
+    smaller value is 0."""
     contended: bool
-    """Whether the row holds timings that are not comparable: something else was generating, or
-    the cores were apart."""
+    """Whether the row has timings that are not comparable: other work ran, or the cores were
+    apart."""
 
     @property
     def name(self) -> str:
-        """Of the measure."""
+        """Name of the measure."""
         return self.measure.name
 
     @property
     def winner(self) -> int | None:
-        """The better side; None where several lead, or nobody does."""
+        """The best side; None if several are about equal, or none is best."""
         return self.leaders[0] if len(self.leaders) == 1 else None
 
     @property
@@ -196,22 +198,22 @@ class DeltaRow:
 
     @property
     def better_letters(self) -> tuple[str, ...]:
-        """Letters of the sides that are ahead of others; none where all are about equal."""
+        """Letters of the sides that are better than others; empty if all are about equal."""
         return () if self.equal else tuple(LETTERS[side] for side in sorted(self.leaders))
 
     @property
     def direction(self) -> Direction:
-        """Which value is the better one."""
+        """Which values are better."""
         return self.measure.direction
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The values as people read them; a dash where one is missing."""
+        """The formatted values; a dash where one is missing."""
         return tuple("—" if value is None else self.measure.text(value) for value in self.values)
 
     @property
     def factor_text(self) -> str | None:
-        """The factor in words, such as ``1.34 × as fast``; None where there is no winner."""
+        """The factor in words, such as ``1.34 × as fast``; None without a winner."""
         if self.winner is None or self.factor is None:
             return None
         digits = 2 if self.factor < 10 else 0
@@ -245,16 +247,16 @@ MEASURES = (
     ),
     Measure("disk_bytes", "Disk", Direction.LOWER, bytes_text, _SMALLER, tie=SIZE_TIE),
 )
-"""In the order in which they are shown."""
+"""In display order."""
 
 
 def deltas(figures: Sequence[Figures | None]) -> tuple[DeltaRow, ...]:
-    """Every measure across the sides; a side without figures has no value anywhere."""
+    """Return one row per measure; a side without figures has no values."""
     return tuple(_row(measure, figures) for measure in MEASURES)
 
 
 def compare_rates(figures: Sequence[Figures | None]) -> DeltaRow:
-    """The first of :func:`deltas` alone: the decode rates."""
+    """Return only the row of the decode rates."""
     return _row(MEASURES[0], figures)
 
 
@@ -268,7 +270,7 @@ def _row(measure: Measure, figures: Sequence[Figures | None]) -> DeltaRow:
 def _leaders(
     measure: Measure, values: Sequence[float | None], figures: Sequence[Figures | None]
 ) -> tuple[tuple[int, ...], float | None]:
-    """The sides that none is better than, and by what factor a single one is ahead of the next."""
+    """Return the best sides, and the factor if there is only one."""
     known = [(value, side) for side, value in enumerate(values) if value is not None]
     if measure.direction is Direction.NEITHER or len(known) < 2:
         return (), None
@@ -291,11 +293,11 @@ def _is_ahead(
     small, large = sorted((best, value))
     if large <= 0 or (small > 0 and large / small <= 1 + measure.tie):
         return False
-    return not measure.timing or _clearly(measure, winner, other)
+    return not measure.timing or _is_significant(measure, winner, other)
 
 
-def _clearly(measure: Measure, winner: Figures | None, other: Figures | None) -> bool:
-    """Whether single answers bear it out, where both sides were timed several times."""
+def _is_significant(measure: Measure, winner: Figures | None, other: Figures | None) -> bool:
+    """Whether the single answers confirm the medians, if both sides were timed several times."""
     ahead, behind = (
         side.samples.get(measure.key, ()) if side is not None else () for side in (winner, other)
     )
@@ -305,4 +307,4 @@ def _clearly(measure: Measure, winner: Figures | None, other: Figures | None) ->
     won = sum(0.5 if a == b else (a > b) is higher for a in ahead for b in behind)
     pairs = len(ahead) * len(behind)
     deviation = math.sqrt(pairs * (len(ahead) + len(behind) + 1) / 12)
-    return won >= min(pairs, pairs / 2 + CLEARLY * deviation)
+    return won >= min(pairs, pairs / 2 + SIGNIFICANT_DEVIATIONS * deviation)

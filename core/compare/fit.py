@@ -1,4 +1,4 @@
-"""Whether the models of a comparison fit the memory together, before any of them is loaded."""
+"""Checks before loading whether the models of a comparison fit into memory together."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from core.units import bytes_text
 
 
 def fit_together(pool: ModelPool, store: ModelStore, sides: Sequence[ModelSpec]) -> str | None:
-    """One sentence where the models do not fit the memory together; None where they do.
+    """Return an error message if the models do not fit into memory together, else None.
 
-    What is loaded already costs nothing more, one model on two sides counts once, and idle models
-    beside these are let go. Of a model that is not converted yet the size is estimated; one whose
-    size nobody knows before it is fetched counts as nothing, and the pool looks again when it loads
-    the model.
+    Models that are already loaded need no more memory, a model on two sides counts once, and other
+    idle models can be unloaded. The size of a model that is not converted yet is estimated; if it
+    is unknown before the download it counts as 0, and the pool checks again when it loads the
+    model.
     """
-    wanted: dict[ModelSpec, None] = {}  # in order, and each once
+    wanted: dict[ModelSpec, None] = {}  # an ordered set
     for spec in sides:
-        if spec.remote:  # it takes no memory here
+        if spec.remote:  # needs no memory on this machine
             continue
-        with suppress(UnknownDeviceError):  # its answer says so
+        with suppress(UnknownDeviceError):  # reported by its answer
             wanted[canonical(spec)] = None
     limit = pool.settings.max_loaded_models
     if len(wanted) > limit:
         models = "model is" if limit == 1 else "models are"
         return (
-            f"{len(wanted)} different models were chosen and at most {limit} {models} kept in "
-            "memory at once; choose fewer, or set PADDOCK_MAX_LOADED_MODELS higher."
+            f"{len(wanted)} different models were chosen, but at most {limit} {models} kept in "
+            "memory at the same time. Choose fewer, or increase PADDOCK_MAX_LOADED_MODELS."
         )
     needs = {spec: _memory(pool, store, spec) for spec in wanted if not pool.is_loaded(spec)}
     needed, free = sum(needs.values()), pool.loadable_bytes(wanted)
@@ -43,15 +43,15 @@ def fit_together(pool: ModelPool, store: ModelStore, sides: Sequence[ModelSpec])
         return None
     largest = max(needs, key=needs.__getitem__)
     return (
-        f"These models need about {bytes_text(needed)} more memory together and "
-        f"{bytes_text(free)} are free for them; choose a lower precision or a smaller model than "
+        f"Together these models need about {bytes_text(needed)} more memory, but only "
+        f"{bytes_text(free)} are available. Choose a lower precision or a smaller model than "
         f"{store.title(largest.model)} · {largest.variant} ({bytes_text(needs[largest])}), or "
         "close other programs."
     )
 
 
 def _memory(pool: ModelPool, store: ModelStore, spec: ModelSpec) -> int:
-    """Bytes that loading the model will take; 0 where that cannot be known."""
+    """Return the bytes that loading the model will need; 0 if unknown."""
     try:
         source = store.resolve(spec.model)
         wanted = device_int4(spec.precision, spec.device)
@@ -59,7 +59,7 @@ def _memory(pool: ModelPool, store: ModelStore, spec: ModelSpec) -> int:
         if stored is not None:
             return memory_needed(stored)
         origin = find_origin(source, spec.precision, pool.settings)
-    except PaddockError:  # unknown, damaged, not looked up …: its answer says so
+    except PaddockError:  # unknown, damaged, …: reported by its answer
         return 0
     int4 = wanted or (source.model.int4 if source.model is not None else default_int4())
     return memory_for(result_bytes(origin, spec.precision, int4))

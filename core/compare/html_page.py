@@ -1,4 +1,4 @@
-"""A match as one HTML file that a person can mail: no script, nothing that is fetched."""
+"""Export a comparison as a single HTML file, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from core.compare.setup import LETTERS
 from core.compare.wording import (
     caution,
     conditions,
-    figures_of,
+    figures_line,
     medians,
     sampling_text,
     status,
 )
 from core.units import listed
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_NOT_ALLOWED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --card: #f3f6f9; --line: #d5dde5;
@@ -73,8 +73,11 @@ svg polyline, svg circle { stroke: var(--tint); } svg circle { fill: var(--tint)
 
 
 def to_html(report: MatchReport) -> str:
-    """The match as a page of its own: styles and chart inside, light or dark as the reader's
-    system is, readable at any width and on paper."""
+    """Return the report as an HTML page.
+
+    Styles and chart are inline. The page follows the system's light or dark theme and is readable
+    at any width and in print.
+    """
     body = [
         "<h1>Models side by side</h1>",
         f'<p class="soft">{report.asked_at:%Y-%m-%d %H:%M:%S} UTC · '
@@ -115,9 +118,9 @@ def to_html(report: MatchReport) -> str:
 
 
 def _text(text: str) -> str:
-    """Any text as the characters it is made of; what is none becomes U+FFFD."""
+    """Escape a text for HTML; characters that are not allowed in HTML become U+FFFD."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return html.escape(_UNPRINTABLE.sub("\ufffd", lines), quote=True)
+    return html.escape(_NOT_ALLOWED.sub("\ufffd", lines), quote=True)
 
 
 def _box(text: str) -> str:
@@ -133,7 +136,7 @@ def _side(side: SideReport) -> str:
     if side.text:
         parts.append(f'<div class="text" dir="auto">{_text(side.text)}</div>')
     parts.append(f'<div class="foot"><p class="{kind}">{_text(status(side))}</p>')
-    if line := figures_of(side):
+    if line := figures_line(side):
         parts.append(f'<p class="soft">{_text(line)}</p>')
     return "".join([*parts, "</div></section>"])
 
@@ -150,16 +153,12 @@ def _table(report: MatchReport) -> str:
         )
         better = listed(row.better_letters)
         words = f"{better}: {row.factor_text}" if row.factor_text else better
-        mark = ' <span class="warn">(contended)</span>' if row.contended else ""
+        mark = ' <span class="warn">(measured while busy)</span>' if row.contended else ""
         rows.append(f"<tr><th>{_text(row.name)}{mark}</th>{cells}<td>{_text(words)}</td></tr>")
     return (
         f'<div class="scroll"><table><thead><tr><th></th>{heads}<th>Better</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
-
-
-def _cell(text: str, *, wins: bool) -> str:
-    return f'<td class="win">{_text(text)}</td>' if wins else f"<td>{_text(text)}</td>"
 
 
 def _chart(report: MatchReport) -> list[str]:
@@ -172,17 +171,14 @@ def _chart(report: MatchReport) -> list[str]:
         for side in report.sides
         if side.timeline is not None
     )
-    return ["<h2>Tokens over time</h2>", _figure(drawn, keys)]
-
-
-def _figure(drawn: str, keys: str) -> str:
     caption = f"<figcaption>{keys}</figcaption>"
-    return f'<figure><div class="scroll">{drawn}</div>{caption}</figure>'
+    figure = f'<figure><div class="scroll">{drawn}</div>{caption}</figure>'
+    return ["<h2>Tokens over time</h2>", figure]
 
 
 def _pair(pair: Pair) -> Iterable[str]:
     a, b = LETTERS[pair.a], LETTERS[pair.b]
-    yield f"<h2>Where {a} and {b} part</h2>"
+    yield f"<h2>Where {a} and {b} diverge</h2>"
     yield f"<p>{_text(pair.divergence.sentence)}</p>"
     if pair.followed is not None:
         yield f"<p>{_text(pair.followed.sentence)}</p>"

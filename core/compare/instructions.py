@@ -1,4 +1,4 @@
-"""Reads a list of instructions that a person pasted or uploaded."""
+"""Reads a list of instructions that a user pasted or uploaded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 
 from core.errors import BadRequestError
 from core.inference.request import GenerationRequest
+from core.units import bytes_text
 
-MOST_INSTRUCTIONS = 200
+MAX_INSTRUCTIONS = 200
 MAX_BYTES = 8 * 2**20
-"""Of an uploaded file: 200 instructions of 40 000 characters."""
+"""Largest uploaded file: 200 instructions of 40 000 characters."""
 SEPARATOR = "---"
-"""A line of this between instructions lets each have several lines."""
+"""Line between instructions that have several lines."""
 _FIELDS = ("instruction", "context")
 
 
@@ -30,39 +31,38 @@ class Instruction:
 
 
 def decode_upload(data: bytes, name: str) -> str:
-    """Text of an uploaded file: UTF-8 or, with its mark, UTF-16.
+    """Decode an uploaded file as UTF-8 or, with a byte order mark, as UTF-16.
 
     Raises:
-        BadRequestError: too large, or no text.
+        BadRequestError: the file is too large or not text.
     """
     if len(data) > MAX_BYTES:
         raise BadRequestError(
-            f"{_shown(name)} has {len(data) / 2**20:.0f} MiB; the most that is read is "
-            f"{MAX_BYTES / 2**20:.0f} MiB."
+            f"{_shown(name)} has {bytes_text(len(data))}, but the limit is "
+            f"{bytes_text(MAX_BYTES)}. Split the file."
         )
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise BadRequestError(
-            f"{_shown(name)} is not text in UTF-8 (byte {error.start + 1:,}); save it as UTF-8."
+            f"{_shown(name)} is not UTF-8 text (byte {error.start + 1:,}). Save it as UTF-8."
         ) from error
 
 
 def parse_instructions(text: str, name: str = "") -> tuple[Instruction, ...]:
-    """The instructions of a pasted text or an uploaded file.
+    """Parse the instructions of a pasted text or an uploaded file.
 
-    Plain text has one instruction a line or, where a line ``---`` stands anywhere, one between two
-    such lines. CSV has a column ``instruction`` and perhaps ``context``, or a single column
-    without a heading. JSON lines are strings, or objects with these two names.
+    Plain text has one instruction per line or, if it contains a line ``---``, instructions
+    separated by such lines. CSV has a column ``instruction`` and optionally ``context``, or a
+    single column without a header. JSON lines are strings, or objects with these two names.
 
     Args:
-        text: what was pasted, or the file's content.
-        name: the file's name, whose ending says what it is; empty for pasted text.
+        text: the pasted text, or the content of the file.
+        name: name of the file, whose extension gives the format; empty for pasted text.
 
     Raises:
-        BadRequestError: nothing in it, too many, or something that cannot be used; the text says
-            in which line.
+        BadRequestError: no instruction, too many, or an invalid one; the text names the line.
     """
     text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
     ending = PurePath(name).suffix.lower()
@@ -75,18 +75,18 @@ def parse_instructions(text: str, name: str = "") -> tuple[Instruction, ...]:
             found = _json_lines(text)
         case _:
             raise BadRequestError(
-                f"{_shown(name)} cannot be read; give a .txt, .csv or .jsonl file."
+                f"{_shown(name)} has an unsupported format. Use a .txt, .csv or .jsonl file."
             )
     instructions = []
     for line, instruction in found:
-        if len(instructions) == MOST_INSTRUCTIONS:
+        if len(instructions) == MAX_INSTRUCTIONS:
             raise BadRequestError(
-                f"There are more than {MOST_INSTRUCTIONS} instructions; "
-                "leave the rest for another list."
+                f"The list has more than {MAX_INSTRUCTIONS} instructions. "
+                "Split it into several lists."
             )
         instructions.append(_checked(line, instruction))
     if not instructions:
-        raise BadRequestError("There is no instruction in it; write one a line.")
+        raise BadRequestError("The list has no instruction. Write one per line.")
     return tuple(instructions)
 
 
@@ -109,7 +109,7 @@ def _plain(text: str) -> Iterator[tuple[int, Instruction]]:
 
 def _table(text: str, name: str) -> Iterator[tuple[int, Instruction]]:
     first = text.lstrip().partition("\n")[0]
-    delimiter = max("\t;,", key=first.count)  # the comma where none occurs
+    delimiter = max("\t;,", key=first.count)
     if name.lower().endswith(".csv") and not first.count(delimiter):
         delimiter = ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -126,9 +126,7 @@ def _table(text: str, name: str) -> Iterator[tuple[int, Instruction]]:
                 if "instruction" in columns:
                     continue
                 if len(row) > 1:
-                    raise BadRequestError(
-                        'The table has no column with the heading "instruction"; add it.'
-                    )
+                    raise BadRequestError('The table has no column "instruction". Add it.')
                 columns = {"instruction": 0}
             yield (
                 line,
@@ -138,12 +136,12 @@ def _table(text: str, name: str) -> Iterator[tuple[int, Instruction]]:
             )
     except csv.Error as error:
         raise BadRequestError(
-            f"Line {reader.line_num} is not proper CSV ({error}); correct it."
+            f"Line {reader.line_num} is not valid CSV ({error}). Correct it."
         ) from error
 
 
 def _json_lines(text: str) -> Iterator[tuple[int, Instruction]]:
-    # JSON strings may hold line separators that splitlines() would cut at.
+    # JSON strings may contain line separators at which splitlines() would split.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -151,7 +149,7 @@ def _json_lines(text: str) -> Iterator[tuple[int, Instruction]]:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise BadRequestError(
-                f"Line {number} is not JSON; write one string or object a line."
+                f"Line {number} is not valid JSON. Write one string or object per line."
             ) from error
         yield number, _from_json(number, value)
 
@@ -161,12 +159,12 @@ def _from_json(number: int, value: Any) -> Instruction:
         return Instruction(value)
     if not isinstance(value, dict) or "instruction" not in value:
         raise BadRequestError(
-            f'Line {number} is no instruction; write a string, or an object with "instruction".'
+            f'Line {number} has no instruction. Write a string, or an object with "instruction".'
         )
     fields = {field: value.get(field) or "" for field in _FIELDS}
     for field, content in fields.items():
         if not isinstance(content, str):
-            raise BadRequestError(f'The "{field}" in line {number} is not a string; correct it.')
+            raise BadRequestError(f'The "{field}" in line {number} is not a string. Correct it.')
     return Instruction(**fields)
 
 
@@ -174,7 +172,7 @@ def _checked(line: int, found: Instruction) -> Instruction:
     try:
         request = GenerationRequest(found.instruction, found.context).validated()
     except BadRequestError as error:
-        raise BadRequestError(f"Line {line} cannot be used: {error}") from error
+        raise BadRequestError(f"Line {line} is invalid: {error}") from error
     return Instruction(request.instruction, request.context)
 
 

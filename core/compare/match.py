@@ -1,4 +1,4 @@
-"""One instruction through several models: begins in threads of its own and lives without a page."""
+"""Runs one instruction on several models, in background threads that do not depend on a page."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 
 from core.benchmark.stopping import latency_during
-from core.compare.core_latency import CORES, Look
+from core.compare.core_latency import CORES, MeasureLatency
 from core.compare.setup import Mode, Setup
-from core.compare.timed_answers import TimedAnswer, Timing, suffice, timing_of
+from core.compare.timed_answers import TimedAnswer, Timing, timed_long_enough, timing_of
 from core.errors import ModelBusyError, PaddockError
 from core.inference.answer import Answer, StopReason
 from core.inference.job import Job
@@ -28,70 +28,70 @@ from core.runtimes.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
 
-LINE_UP_S = 20.0
-"""Seconds for which a loaded side of a race waits for the others to load. A stored model takes 2
-to 16; whoever converts or downloads first is not waited for to the end."""
-HOLD_S = 3.0
-"""Seconds after which a held match begins by itself: the page that held it may be gone."""
-CALM_S = 2.0
-"""Longest wait, in seconds, for a calm machine before each answer of a held match that is fair.
-The page is drawn anew when the match begins and when a side ends, here and, where the browser runs
-on the same machine, there; what answers in a tenth of a second would be measured against that."""
-CALM_CORES = 0.3
-"""Cores kept busy below which the machine is calm; looking at the match takes some of them. It is
-not calm either while its host has the cores apart."""
-LATE_S = 1.0
-"""Seconds of getting ready after which nothing is given again for its timings: there is no room for
-all models at once, so that each would be loaded anew, or somebody else waits for one."""
-_LOOK_S = 0.15
+START_LINE_TIMEOUT_S = 20.0
+"""Longest time, in seconds, for which a loaded side of a race waits for the others to load. A
+stored model loads in 2 to 16 s; a conversion or download may take longer than this."""
+BEGIN_TIMEOUT_S = 3.0
+"""Seconds after which a deferred comparison starts by itself: its page may have been closed."""
+IDLE_WAIT_S = 2.0
+"""Longest wait, in seconds, for an idle machine before each answer of a deferred comparison in fair
+mode. The page is redrawn when the comparison starts and when a side ends, by the server and, if it
+runs on the same machine, by the browser; this would disturb an answer that takes a tenth of a
+second."""
+IDLE_CORES = 0.3
+"""The machine counts as idle below this number of busy cores; displaying the comparison uses some.
+It does not count as idle while its host has the cores apart."""
+MAX_PREPARATION_S = 1.0
+"""Preparation time of a repeated answer, in seconds, above which no further ones are generated: the
+models do not fit into memory together and would be loaded each time, or others are waiting."""
+_IDLE_SAMPLE_S = 0.15
 _POLL_S = 0.05
 
 Start = Callable[[ModelSpec, GenerationRequest], Job]
-"""Makes and starts a recorded job; a PaddockError that it raises fails its side alone."""
+"""Creates and starts a recorded job; a PaddockError that it raises fails only its side."""
 
-LineUp = Callable[[ModelSpec, OnProgress, threading.Event], AbstractContextManager[Any]]
-"""Loads a model and holds it: :meth:`core.engine.Engine.lease`."""
+LeaseModel = Callable[[ModelSpec, OnProgress, threading.Event], AbstractContextManager[Any]]
+"""Loads a model and keeps it loaded: :meth:`core.engine.Engine.lease`."""
+
+_running: set[Match] = set()
+_running_lock = threading.Lock()
 
 
-_under_way: set[Match] = set()
-_counting = threading.Lock()
-
-
-def matches_under_way() -> int:
-    """How many matches run in this process, whoever asked for them: how many people look on."""
-    with _counting:
-        return len(_under_way)
+def running_matches() -> int:
+    """Return the number of comparisons running in this process, of all users."""
+    with _running_lock:
+        return len(_running)
 
 
 class SideState(StrEnum):
-    """How far a side is."""
+    """State of a side."""
 
     WAITING = "waiting"
-    """Its answer has not begun: not its turn yet or, in a race, being loaded."""
+    """The answer has not started: not its turn yet or, in a race, loading."""
     RUNNING = "running"
     DONE = "done"
-    """It ended: by itself, by its limits, or because the person stopped it."""
+    """Finished, reached a limit, or stopped by the user."""
     SKIPPED = "skipped"
-    """Stopped before it began."""
+    """Stopped before it started."""
     FAILED = "failed"
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the side is finished."""
         return self not in (SideState.WAITING, SideState.RUNNING)
 
 
 @dataclass
 class _Side:
-    """One side in the making; written by its thread, read by anyone."""
+    """A side while it runs; written by its thread, read by any thread."""
 
-    message: str = "Waits for its turn."
+    message: str = "Waiting for its turn."
     fraction: float | None = None
     job: Job | None = None
     error: str | None = None
     starting: bool = False
     timed: list[TimedAnswer] = field(default_factory=list)
-    """Its answer once it has ended, and those that were given again for their timings."""
+    """The finished answer, then the answers repeated for their timings."""
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -104,17 +104,17 @@ class _Side:
             return SideState.FAILED if failed else SideState.DONE
         if self.error is not None:
             return SideState.FAILED
-        # Once it is starting, its job comes and is cancelled by whoever comes second.
+        # Once it is starting, the job will exist and be cancelled, by stop() or by _generate().
         skipped = self.cancelled.is_set() and not self.starting
         return SideState.SKIPPED if skipped else SideState.WAITING
 
 
 class Match:
-    """One instruction through all sides of a set-up.
+    """A comparison: one instruction on all sides of a setup.
 
-    It begins when it is made, in threads of its own: a rerun, a page that is left and a closed tab
-    change nothing. Whoever keeps a reference may watch, stop and find it again; whatever the jobs
-    record is recorded without one. All methods return at once and may be called from any thread.
+    It starts when it is created, in background threads: reruns, page switches and closed tabs do
+    not affect it, and its jobs are recorded even without a reference to it. All methods except
+    ``wait`` return immediately and may be called from any thread.
     """
 
     def __init__(
@@ -122,69 +122,70 @@ class Match:
         setup: Setup,
         start: Start,
         *,
-        again: Start | None = None,
-        line_up: LineUp | None = None,
-        held: bool = False,
+        repeat: Start | None = None,
+        lease: LeaseModel | None = None,
+        deferred: bool = False,
         kept: Mapping[int, _Side] | None = None,
     ) -> None:
         """
         Args:
-            start: makes and starts the recorded job of a side.
-            again: makes and starts a job that nobody sees and nothing records: with it, fair sides
-                that answered too fast to be timed do so again (:mod:`core.compare.timed_answers`).
-            line_up: loads the models of a race first, so that they start together; without it
-                each starts as soon as it is loaded. Used by races alone.
-            held: whether it waits for :meth:`begin`, at most :data:`HOLD_S`. A page that draws
-                itself anew would slow the first side, and that side alone.
-            kept: sides that are taken over, ended, from an earlier match (:meth:`regenerate`).
+            start: creates and starts the recorded job of a side.
+            repeat: creates and starts a job that is neither shown nor recorded. If given, answers
+                in fair mode that were too fast to time are repeated
+                (:mod:`core.compare.timed_answers`).
+            lease: loads the models of a race first, so that they start together; without it
+                each starts as soon as it is loaded. Only used in race mode.
+            deferred: whether to wait for :meth:`begin`, at most :data:`BEGIN_TIMEOUT_S`. Redrawing
+                the page would otherwise slow down the first side only.
+            kept: finished sides taken over from an earlier comparison (:meth:`regenerate`).
         """
         self.id = uuid.uuid4().hex
         self.setup = setup
         self.asked_at = datetime.now(UTC)
         kept = kept or {}
-        self._start, self._again = start, again
-        self._line_up, self._held = line_up, held
+        self._start, self._repeat = start, repeat
+        self._lease, self._deferred = lease, deferred
         self._begun = threading.Event()
         self._sides = [kept.get(index) or _Side() for index in range(len(setup.sides))]
-        self._own = [index for index in range(len(setup.sides)) if index not in kept]
+        self._new_sides = [index for index in range(len(setup.sides)) if index not in kept]
         self._ended, self._stopped = threading.Event(), threading.Event()
-        self._repeats = again is not None and setup.mode is Mode.FAIR
-        self._repeating: Job | None = None
+        self._timing_pending = repeat is not None and setup.mode is Mode.FAIR
+        self._repeated_job: Job | None = None
         threading.Thread(target=self._run, name=f"match {self.id}", daemon=True).start()
 
-    # What can be watched
+    # State
 
     @property
     def jobs(self) -> tuple[Job | None, ...]:
-        """The answer of each side; None where it has not begun and where it never will."""
+        """The job of each side; None if it has not started or never will."""
         return tuple(side.job for side in self._sides)
 
     @property
     def answers(self) -> tuple[Answer | None, ...]:
-        """The ended answer of each side; None where there is none (yet)."""
+        """The finished answer of each side; None if there is none (yet)."""
         return tuple(job.answer if job is not None else None for job in self.jobs)
 
     @property
     def answered(self) -> bool:
-        """Whether every side has ended, failed or been skipped."""
+        """Whether every side is done, failed or skipped."""
         return all(side.state.ended for side in self._sides)
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will happen: all have answered, and are timed."""
-        return self.answered and not self._repeats
+        """Whether all sides are finished and timed."""
+        return self.answered and not self._timing_pending
 
     @property
     def running(self) -> bool:
-        """Whether an answer is under way or still to come, or is given again to be timed."""
+        """Whether answers are still being generated, or repeated for their timings."""
         return not self.done
 
     def state(self, side: int) -> SideState:
-        """How far a side is."""
+        """Return the state of a side."""
         return self._sides[side].state
 
     def error(self, side: int) -> str | None:
-        """The sentence about a failed side; None where it did not fail."""
+        """Return the error message of a failed side; None if it did not fail."""
         found = self._sides[side]
         if found.job is not None:
             answer = found.job.answer
@@ -192,21 +193,21 @@ class Match:
         return found.error
 
     def message(self, side: int) -> str:
-        """What is happening on a side, as a sentence."""
+        """Return a sentence about what a side is doing."""
         found = self._sides[side]
         if found.job is not None:
             return found.job.snapshot().message
         if found.error is not None:
             return found.error
-        return "Was not asked." if found.state is SideState.SKIPPED else found.message
+        return "Not started." if found.state is SideState.SKIPPED else found.message
 
     def fraction(self, side: int) -> float | None:
-        """Share of a side's preparation that is done, 0 to 1; None where it cannot be known."""
+        """Return the progress of a side's preparation, 0 to 1; None if unknown."""
         found = self._sides[side]
         return found.job.snapshot().fraction if found.job is not None else found.fraction
 
     def timing(self, side: int) -> Timing | None:
-        """What the figures of an ended side rest on; None where it gave no answer (yet)."""
+        """Return the answers that a side's timings are taken from; None if there is none (yet)."""
         found = self._sides[side]
         if found.timed:
             return timing_of(found.timed)
@@ -214,48 +215,48 @@ class Match:
         return None if answer is None else Timing((answer,), cores_apart=False)
 
     def request(self, side: int) -> GenerationRequest:
-        """What this side was asked; a kept answer may have another seed than the set-up."""
+        """Return the request of a side; a kept answer may have another seed than the setup."""
         job = self._sides[side].job
         return self.setup.request_of(side) if job is None else job.request
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end; False where the time ran out first."""
+        """Wait for the end; return False on timeout."""
         return self._ended.wait(timeout_s)
 
-    # What can be done
+    # Control
 
     def begin(self) -> None:
-        """Let a held match begin; the page that shows it has been drawn."""
+        """Start a deferred comparison: the page that shows it has been drawn."""
         self._begun.set()
 
     def stop(self, side: int | None = None) -> None:
-        """Stop a side, or all: in line, while it loads, in prefill or after the current token.
+        """Stop a side, or all: while queued or loading, in prefill or after the current token.
 
-        The text so far is kept. A side that has not begun is skipped, and the next has its turn.
+        The text so far is kept. A side that has not started is skipped, and the next one starts.
         """
         self._stopped.set()
-        self._repeats = False
+        self._timing_pending = False
         for found in self._sides if side is None else [self._sides[side]]:
             found.cancelled.set()
             if found.job is not None:
                 found.job.cancel()
-        if (repeating := self._repeating) is not None:
-            repeating.cancel()
-        self.begin()  # so that a held match ends
+        if (repeated := self._repeated_job) is not None:
+            repeated.cancel()
+        self.begin()  # so that a deferred comparison ends
 
     def regenerate(self, side: int | None = None, seed: int | None = None) -> Match:
-        """Ask the same again, on one side or on all; this match stays as it is.
+        """Generate again on one side or all, as a new comparison; this one does not change.
 
         Args:
-            side: the only one to answer anew, beside the others' kept answers; None: all.
-            seed: of the new answers; None draws a fresh one.
+            side: the side to generate again, keeping the others' answers; None for all sides.
+            seed: seed of the new answers; None for a new random one.
 
         Raises:
-            ModelBusyError: this match is still running.
+            ModelBusyError: this comparison is still running.
             BadRequestError: the seed is out of range.
         """
         if not self.done:
-            raise ModelBusyError("The models are still answering; stop them or wait for their end.")
+            raise ModelBusyError("The comparison is still running. Stop it or wait for its end.")
         sampling = replace(self.setup.request.sampling, seed=seed)
         setup = replace(self.setup, request=replace(self.setup.request, sampling=sampling))
         kept = {} if side is None else dict(enumerate(self._sides))
@@ -264,108 +265,123 @@ class Match:
         return Match(
             setup,
             self._start,
-            again=self._again,
-            line_up=self._line_up,
-            held=self._held,
+            repeat=self._repeat,
+            lease=self._lease,
+            deferred=self._deferred,
             kept=kept,
         )
 
-    # What follows runs in the match's own threads.
+    # The methods below run in the comparison's own threads.
 
     def _run(self) -> None:
-        with _counting:
-            _under_way.add(self)
+        with _running_lock:
+            _running.add(self)
         try:
-            watched = self._held and self._begun.wait(HOLD_S)
+            watched = self._deferred and self._begun.wait(BEGIN_TIMEOUT_S)
             if self.setup.mode is Mode.FAIR:
-                with CORES.watched() as look:
-                    for index in self._own:
+                with CORES.watched() as measure_latency:
+                    for index in self._new_sides:
                         if watched and not self._sides[index].state.ended:
-                            _await_calm(look)
-                        with self._timed(index, look):
-                            self._play(index)
-                    self._time_again(look)
+                            _await_idle(measure_latency)
+                        with self._timed(index, measure_latency):
+                            self._run_side(index)
+                    self._repeat_for_timing(measure_latency)
             else:
                 self._race()
         finally:
-            with _counting:
-                _under_way.discard(self)
-            self._repeats = False
+            with _running_lock:
+                _running.discard(self)
+            self._timing_pending = False
             self._ended.set()
 
     @contextmanager
-    def _timed(self, index: int, look: Look) -> Iterator[None]:
-        """Keep the answer that a side gives meanwhile, with the cores' distance."""
+    def _timed(self, index: int, measure_latency: MeasureLatency) -> Iterator[None]:
+        """Keep the answer that a side generates in the ``with`` block, with the core latency."""
         side = self._sides[index]
-        before_ns, asked_s = look(), time.monotonic()
+        before_ns, start_s = measure_latency(), time.monotonic()
         yield
-        seconds, after_ns = time.monotonic() - asked_s, look()
-        job = self._repeating or side.job
+        seconds, after_ns = time.monotonic() - start_s, measure_latency()
+        job = self._repeated_job or side.job
         answer = job.answer if job is not None else None
         if answer is None:
             return
-        distance_ns = None
+        latency_ns = None
         if answer.conditions is not None and answer.conditions.on_cpu_alone:
-            distance_ns = latency_during(seconds, before_ns, after_ns)
-        side.timed.append(TimedAnswer(answer, distance_ns))
+            latency_ns = latency_during(seconds, before_ns, after_ns)
+        side.timed.append(TimedAnswer(answer, latency_ns))
 
-    def _time_again(self, look: Look) -> None:
-        """By turns, until each side was timed long enough; what fails here touches no answer."""
-        elsewhere = any(spec.remote for spec in self.setup.sides)  # may cost, and is not ours
-        if self._again is None or elsewhere:
+    def _repeat_for_timing(self, measure_latency: MeasureLatency) -> None:
+        """Repeat answers in turn until each side was timed long enough.
+
+        Errors here do not affect the answers.
+        """
+        # Requests to a remote server may cost money and load somebody else's machine.
+        remote = any(spec.remote for spec in self.setup.sides)
+        if self._repeat is None or remote:
             return
         try:
-            while short := [each for each in self._own if not suffice(self._sides[each].timed)]:
-                for index in short:
+            while remaining := [
+                index
+                for index in self._new_sides
+                if not timed_long_enough(self._sides[index].timed)
+            ]:
+                for index in remaining:
                     if self._stopped.is_set():
                         return
-                    asked_s = time.monotonic()
-                    with self._timed(index, look):
-                        self._repeating = self._again(self.setup.sides[index], self.request(index))
+                    start_s = time.monotonic()
+                    with self._timed(index, measure_latency):
+                        self._repeated_job = self._repeat(
+                            self.setup.sides[index], self.request(index)
+                        )
                         if self._stopped.is_set():
-                            self._repeating.cancel()
-                        self._repeating.wait()
+                            self._repeated_job.cancel()
+                        self._repeated_job.wait()
                     timed = self._sides[index].timed
-                    if not timed[-1].whole:
+                    if not timed[-1].complete:
                         timed.pop()
                         return
-                    if time.monotonic() - asked_s > timed[-1].seconds + LATE_S:
+                    if time.monotonic() - start_s > timed[-1].seconds + MAX_PREPARATION_S:
                         return
         except PaddockError as error:
-            logger.info("A match is not timed further: %s", error)
+            logger.info("Repeating the answers of a comparison for their timings failed: %s", error)
         finally:
-            self._repeating = None
+            self._repeated_job = None
 
     def _race(self) -> None:
-        line = _StartLine(len(self._own)) if self._line_up and len(self._own) > 1 else None
+        line = (
+            _StartLine(len(self._new_sides)) if self._lease and len(self._new_sides) > 1 else None
+        )
         threads = [
             threading.Thread(
-                target=self._play, args=(index, line), name=f"side {index} {self.id}", daemon=True
+                target=self._run_side,
+                args=(index, line),
+                name=f"side {index} {self.id}",
+                daemon=True,
             )
-            for index in self._own
+            for index in self._new_sides
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    def _play(self, index: int, line: _StartLine | None = None) -> None:
-        """Take one side to its end; nothing that fails here touches another side."""
+    def _run_side(self, index: int, line: _StartLine | None = None) -> None:
+        """Run one side to its end; errors do not affect other sides."""
         side = self._sides[index]
         try:
             if line is None:
-                self._answer(index)
+                self._generate(index)
             else:
-                with self._at_the_start(index, line):
-                    self._answer(index)
+                with self._loaded_together(index, line):
+                    self._generate(index)
         except PaddockError as error:
             side.error = str(error)
         except Exception as error:
-            logger.exception("A side of a match failed unexpectedly")
+            logger.exception("A side of a comparison failed unexpectedly")
             detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            side.error = f"Something failed before the model could answer ({detail}); try again."
+            side.error = f"An unexpected error occurred before generation ({detail}). Try again."
 
-    def _answer(self, index: int) -> None:
+    def _generate(self, index: int) -> None:
         side = self._sides[index]
         side.starting = True
         try:
@@ -379,34 +395,34 @@ class Match:
         side.job.wait()
 
     @contextmanager
-    def _at_the_start(self, index: int, line: _StartLine) -> Iterator[None]:
-        """Hold the side's loaded model, and let it start when the others are loaded too."""
+    def _loaded_together(self, index: int, line: _StartLine) -> Iterator[None]:
+        """Load the side's model, and wait until the others are loaded too."""
         side, spec = self._sides[index], self.setup.sides[index]
 
         def report(message: str, fraction: float | None) -> None:
             side.message, side.fraction = message, fraction
 
-        assert self._line_up is not None
+        assert self._lease is not None
         report("Getting ready.", None)
-        with line.place() as arrive, self._line_up(spec, report, side.cancelled):
+        with line.place() as arrive, self._lease(spec, report, side.cancelled):
             arrive()
-            report("Ready; waits for the others to load.", None)
+            report("Loaded. Waiting for the other models to load.", None)
             line.wait(side.cancelled)
             yield
 
 
-def _await_calm(look: Look) -> None:
-    """Wait until the machine has little to do and its cores near, :data:`CALM_S` at most."""
-    deadline = time.monotonic() + CALM_S
+def _await_idle(measure_latency: MeasureLatency) -> None:
+    """Wait until the machine is idle and its cores are not apart, at most :data:`IDLE_WAIT_S`."""
+    deadline = time.monotonic() + IDLE_WAIT_S
     cores = psutil.cpu_count() or 1
     while time.monotonic() < deadline:
-        busy = psutil.cpu_percent(interval=_LOOK_S) / 100 * cores
-        if busy < CALM_CORES and not CORES.apart(look()):
+        busy = psutil.cpu_percent(interval=_IDLE_SAMPLE_S) / 100 * cores
+        if busy < IDLE_CORES and not CORES.apart(measure_latency()):
             return
 
 
 class _StartLine:
-    """Where the sides of a race wait for each other."""
+    """Barrier at which the sides of a race wait for each other."""
 
     def __init__(self, count: int) -> None:
         self._missing = count
@@ -414,7 +430,7 @@ class _StartLine:
 
     @contextmanager
     def place(self) -> Iterator[Callable[[], None]]:
-        """A side's place; who leaves without having arrived is not waited for."""
+        """Yield a function that marks a side as ready; a side that fails counts as ready."""
         arrived = False
 
         def arrive() -> None:
@@ -430,8 +446,8 @@ class _StartLine:
             arrive()
 
     def wait(self, cancelled: threading.Event) -> None:
-        """Until all have arrived or left, the patience is over, or this side was stopped."""
-        deadline = time.monotonic() + LINE_UP_S
+        """Wait until all sides are ready or failed, the timeout, or this side is stopped."""
+        deadline = time.monotonic() + START_LINE_TIMEOUT_S
         with self._changed:
             while self._missing and not cancelled.is_set() and time.monotonic() < deadline:
                 self._changed.wait(_POLL_S)

@@ -1,4 +1,4 @@
-"""All that is known of a match at one moment, as values: what the exports are written from."""
+"""Snapshot of a comparison, from which the result and the exports are written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from core.store import ModelStore, StoredModel
 
 @dataclass(frozen=True)
 class SideReport:
-    """One side and what became of it."""
+    """One side and its result."""
 
     letter: str
     title: str
@@ -43,11 +43,11 @@ class SideReport:
     figures: Figures | None
     timeline: Timeline | None
     run_id: str | None
-    """Its row in the run table, where it has one."""
+    """Id of its row in the run table, if it has one."""
 
     @property
     def label(self) -> str:
-        """Title, precision, device, with what AUTO took, and runtime; or server and host."""
+        """Title, precision, device with AUTO's choice, runtime; for a remote model, the server."""
         if self.spec.remote:
             host = self.figures.host if self.figures is not None else None
             return " · ".join([self.title, *self.spec.words, *([host] if host else [])])
@@ -61,21 +61,21 @@ class SideReport:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sides next to each other, by their places."""
+    """Two sides compared with each other, by their indices."""
 
     a: int
     b: int
     divergence: Divergence
     diff: tuple[tuple[DiffKind, str], ...]
     reference: int | None
-    """The side of the higher precision, where they are one model in two; else None."""
+    """The side with the higher precision, if both are the same model in two precisions."""
     followed: Followed | None
-    """How far the other followed it."""
+    """How far the other side followed the reference."""
 
 
 @dataclass(frozen=True)
 class MatchReport:
-    """A match and everything that is said of it."""
+    """A comparison with all its results."""
 
     id: str
     asked_at: datetime
@@ -85,9 +85,9 @@ class MatchReport:
     sides: tuple[SideReport, ...]
     rows: tuple[DeltaRow, ...]
     pairs: tuple[Pair, ...]
-    """The first answer beside each other one, and every precision beside its reference."""
+    """The first side with each other one, and each reference with its lower precisions."""
     verdict: str | None
-    """What the person found, as a sentence."""
+    """The user's vote, as a sentence."""
     versions: dict[str, str]
     host: HostFacts
 
@@ -98,11 +98,11 @@ class MatchReport:
 
 
 def describe(match: Match, store: ModelStore, *, verdict: str | None = None) -> MatchReport:
-    """A match as it stands now; meant for ended ones, but any will do.
+    """Return the report of a comparison; a running one is reported as it is now.
 
     Args:
-        store: knows titles, sizes and tokenizers of the models.
-        verdict: the person's vote, as a sentence.
+        store: used for titles, sizes and tokenizers of the models.
+        verdict: the user's vote, as a sentence.
     """
     stored = [stored_model(store, spec) for spec in match.setup.sides]
     sides = tuple(_side(match, index, model, store) for index, model in enumerate(stored))
@@ -141,15 +141,15 @@ def _side(match: Match, index: int, stored: StoredModel | None, store: ModelStor
 def _pairs(match: Match, stored: list[StoredModel | None]) -> tuple[Pair, ...]:
     sides, answers = match.setup.sides, match.answers
     references = {frozenset(pair): pair[0] for pair in reference_pairs(sides)}
-    places = [(0, other) for other in range(1, len(sides))]
-    places += [tuple(sorted(pair)) for pair in references if 0 not in pair]
+    indices = [(0, other) for other in range(1, len(sides))]
+    indices += [tuple(sorted(pair)) for pair in references if 0 not in pair]
     pairs = []
-    for a, b in places:
+    for a, b in indices:
         first, second = answers[a], answers[b]
-        if not (_said_something(first) and _said_something(second)):
+        if not (_has_output(first) and _has_output(second)):
             continue
         reference = references.get(frozenset((a, b)))
-        alike = bool(first.token_ids and second.token_ids) and (
+        comparable = bool(first.token_ids and second.token_ids) and (
             sides[a].model == sides[b].model or same_tokenizer(stored[a], stored[b])
         )
         in_order = (first, second) if reference == a else (second, first)
@@ -157,7 +157,7 @@ def _pairs(match: Match, stored: list[StoredModel | None]) -> tuple[Pair, ...]:
             Pair(
                 a=a,
                 b=b,
-                divergence=compare(first, second, alike),
+                divergence=compare(first, second, comparable),
                 diff=tuple(readable_diff(first.text, second.text)),
                 reference=reference,
                 followed=followed(*in_order) if reference is not None else None,
@@ -166,6 +166,6 @@ def _pairs(match: Match, stored: list[StoredModel | None]) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def _said_something(answer: Answer | None) -> TypeGuard[Answer]:
-    """A server elsewhere gives text alone, and no token ids."""
+def _has_output(answer: Answer | None) -> TypeGuard[Answer]:
+    """Remote servers return text without token ids."""
     return answer is not None and bool(answer.token_ids or answer.text)

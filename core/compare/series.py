@@ -1,4 +1,4 @@
-"""A list of instructions through the same models, one match after another."""
+"""Runs a list of instructions on the same models, one comparison after another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from statistics import median
 from core.compare.divergence import Divergence, compare
 from core.compare.figures import Figures, compare_rates, side_figures
 from core.compare.instructions import Instruction
-from core.compare.match import LineUp, Match, SideState, Start
+from core.compare.match import LeaseModel, Match, SideState, Start
 from core.compare.setup import Mode, Setup
 from core.compare.timed_answers import is_long_enough
 from core.errors import BadRequestError
@@ -25,51 +25,50 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SeriesRow:
-    """One instruction of a list, and what became of it."""
+    """One instruction of a list and its results."""
 
     number: int
-    """From 1."""
+    """Counted from 1."""
     instruction: str
     match: Match | None
-    """None where it has not begun."""
+    """None if it has not started."""
     states: tuple[SideState, ...]
     figures: tuple[Figures | None, ...]
-    """Of each ended answer; None where there is none."""
+    """Figures of each finished answer; None where there is none."""
     errors: tuple[str | None, ...]
     fastest: int | None
-    """The side with the highest decode rate; None for a tie, or unless ``timed``."""
+    """The side with the highest decode rate; None for a tie, or if not ``timed``."""
     timed: bool
-    """Whether every side's answer took long enough for its rate to be more than chance: each is
-    asked once only."""
+    """Whether every answer took long enough for a meaningful rate; answers are not repeated."""
     contended: bool
-    """Whether any of the timings was."""
+    """Whether any timing was measured while busy."""
     divergence: Divergence | None
-    """Between the first two sides; None unless both have ended."""
+    """Between the first two sides; None unless both have finished."""
 
 
 @dataclass(frozen=True)
 class SideSummary:
-    """One side over a whole list."""
+    """Totals of one side over a list."""
 
     answered: int
-    """Answers that ended without an error."""
+    """Number of answers that finished without an error."""
     failed: int
     decode_tokens_per_s: float | None
-    """Median over its answers."""
+    """Median."""
     ttft_ms: float | None
     """Median."""
     new_tokens: int
-    """Of all answers."""
+    """Total of all answers."""
     fastest: int
-    """Instructions at which it decoded fastest, of ``timed``."""
+    """Number of instructions for which this side decoded fastest, of ``timed``."""
     timed: int
-    """Instructions whose answers all took long enough to say who was faster."""
+    """Number of instructions whose answers all took long enough to compare rates."""
     contended: bool
-    """Whether any of its timings was."""
+    """Whether any timing was measured while busy."""
 
 
 class Series:
-    """Runs a list of instructions in a thread of its own, without a page: see :class:`Match`."""
+    """Runs a list of instructions in a background thread, see :class:`Match`."""
 
     def __init__(
         self,
@@ -80,20 +79,20 @@ class Series:
         start: Start,
         *,
         formats: Sequence[str | None] = (),
-        line_up: LineUp | None = None,
+        lease: LeaseModel | None = None,
     ) -> None:
         """
         Args:
             formats: see :class:`Setup`.
-            request: gives sampling and prompt format. With its seed all instructions are sampled;
-                without one each draws its own, the same for all sides.
-            start, line_up: see :class:`Match`.
+            request: sampling settings and prompt format. All instructions use its seed; without
+                one, each instruction has a random seed, the same for all sides.
+            start, lease: see :class:`Match`.
 
         Raises:
-            BadRequestError: no instruction, or one that cannot be used; nothing was started.
+            BadRequestError: no instruction, or an invalid one; nothing was started.
         """
         if not instructions:
-            raise BadRequestError("There is no instruction in the list; write one a line.")
+            raise BadRequestError("The list has no instruction. Write one per line.")
         self.id = uuid.uuid4().hex
         self.asked_at = datetime.now(UTC)
         self.setups = tuple(
@@ -105,9 +104,9 @@ class Series:
             )
             for item in instructions
         )
-        self._start, self._line_up = start, line_up
+        self._start, self._lease = start, lease
         self._matches: list[Match] = []
-        self._rows: dict[int, SeriesRow] = {}  # of ended matches: to compare long texts takes time
+        self._rows: dict[int, SeriesRow] = {}  # of finished ones: comparing long texts is slow
         self._stopped, self._ended = threading.Event(), threading.Event()
         threading.Thread(target=self._run, name=f"series {self.id}", daemon=True).start()
 
@@ -118,51 +117,51 @@ class Series:
 
     @property
     def matches(self) -> tuple[Match, ...]:
-        """Those begun so far; the last may be running."""
+        """The comparisons started so far; the last may be running."""
         return tuple(self._matches)
 
     @property
     def current(self) -> Match | None:
-        """The match under way, or the latest; None before the first."""
+        """The running or latest comparison; None before the first."""
         matches = self.matches
         return matches[-1] if matches else None
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether all instructions are finished, or the series was stopped."""
         return self._ended.is_set()
 
     @property
     def running(self) -> bool:
-        """Whether an answer is under way or still to come."""
+        """Whether it is not done."""
         return not self.done
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Instructions ended, and all of them."""
+        """Number of finished instructions, and of all."""
         return sum(match.done for match in self.matches), len(self.setups)
 
     @property
     def stopped(self) -> bool:
-        """Whether the person stopped it."""
+        """Whether the user stopped it."""
         return self._stopped.is_set()
 
     def stop(self) -> None:
-        """Stop the match under way and begin no further one; what has ended is kept."""
+        """Stop the running comparison and start no more; finished ones are kept."""
         self._stopped.set()
         for match in self.matches[-1:]:
             match.stop()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end; False where the time ran out first."""
+        """Wait for the end; return False on timeout."""
         return self._ended.wait(timeout_s)
 
     def rows(self) -> tuple[SeriesRow, ...]:
-        """One for each instruction of the list, in order, as they stand now."""
+        """Return the current results, one row per instruction, in order."""
         return tuple(self._row(number) for number in range(1, len(self.setups) + 1))
 
     def summary(self) -> tuple[SideSummary, ...]:
-        """One for each side, over all answers that have ended."""
+        """Return totals over all finished answers, one per side."""
         rows = self.rows()
         return tuple(_summary(rows, side) for side in range(len(self.sides)))
 
@@ -171,7 +170,7 @@ class Series:
             return known
         matches = self.matches
         match = matches[number - 1] if number <= len(matches) else None
-        ended = match is not None and match.done  # asked first: it may end meanwhile
+        ended = match is not None and match.done  # before _row(): it may end in between
         row = _row(number, self.setups[number - 1], match)
         if ended:
             self._rows[number] = row
@@ -182,7 +181,7 @@ class Series:
             for setup in self.setups:
                 if self._stopped.is_set():
                     return
-                match = Match(setup, self._start, line_up=self._line_up)
+                match = Match(setup, self._start, lease=self._lease)
                 self._matches.append(match)
                 if self._stopped.is_set():
                     match.stop()

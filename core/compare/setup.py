@@ -1,4 +1,4 @@
-"""What is compared: the models, the one request for all of them, and how they share the machine."""
+"""Settings of a comparison: the models, the request, and whether they run in turn or at once."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from core.inference.request import GenerationRequest
 from core.remotes import MARK
 from core.runtimes.spec import ModelSpec
 
-FEWEST_SIDES, MOST_SIDES = 2, 4
+MIN_SIDES, MAX_SIDES = 2, 4
 LETTERS = "ABCD"
 """Names of the sides, in order."""
 
 
 class Mode(StrEnum):
-    """How the sides share the machine."""
+    """Whether the sides run one after the other or at the same time."""
 
     FAIR = "fair"
     RACE = "race"
 
     @property
     def label(self) -> str:
-        """Word for the control."""
+        """Label of the option."""
         return "Fair" if self is Mode.FAIR else "Race"
 
     @property
     def sentence(self) -> str:
-        """What it means, for the person."""
+        """Explanation for the user."""
         if self is Mode.FAIR:
-            return "One after the other, so that neither disturbs the other's figures."
+            return "One after the other, so that they do not affect each other's timings."
         return (
-            "All at once, for the show: on one machine they slow each other down, and the figures "
-            "say so."
+            "All at the same time. On one machine they slow each other down, and their timings are "
+            "marked as measured while busy."
         )
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Two to four models and what they are asked; the request is checked when this is made.
+    """Two to four models and their request, which is validated on creation.
 
     Raises:
-        BadRequestError: too few or too many sides, or a request that cannot be used.
-        ValueError: other than one prompt format a side.
+        BadRequestError: too few or too many sides, or an invalid request.
+        ValueError: not exactly one prompt format per side.
     """
 
     sides: tuple[ModelSpec, ...]
     request: GenerationRequest
-    """Validated: one seed for all sides, drawn here where the person gave none."""
+    """The validated request, with one seed for all sides; random if the user gave none."""
     mode: Mode
     formats: tuple[str | None, ...] = ()
-    """Prompt format of each side; None takes the request's, and so do all sides without this."""
+    """Prompt format of each side; None, or no tuple, means the request's."""
 
     def __post_init__(self) -> None:
-        if not FEWEST_SIDES <= len(self.sides) <= MOST_SIDES:
+        if not MIN_SIDES <= len(self.sides) <= MAX_SIDES:
             raise BadRequestError(
-                f"{len(self.sides)} models were chosen; "
-                f"choose {FEWEST_SIDES} to {MOST_SIDES} to compare."
+                f"{len(self.sides)} models were chosen. "
+                f"Choose {MIN_SIDES} to {MAX_SIDES} to compare."
             )
         object.__setattr__(self, "sides", tuple(self.sides))
         object.__setattr__(self, "formats", tuple(self.formats) or (None,) * len(self.sides))
@@ -68,15 +68,15 @@ class Setup:
         object.__setattr__(self, "request", self.request.validated())
 
     def request_of(self, side: int) -> GenerationRequest:
-        """What one side is asked: the same as all, in its own prompt format."""
+        """Return the request of one side, with its own prompt format."""
         prompt_format = self.formats[side] or self.request.prompt_format
         return replace(self.request, prompt_format=prompt_format)
 
 
 def default_mode(sides: Sequence[ModelSpec]) -> Mode:
-    """Fair where two sides use the same device, AUTO resolved; else a race.
+    """Return fair mode if two sides use the same device, with AUTO resolved, else race mode.
 
-    An AUTO that cannot say what it will take may take any device, so it counts as shared.
+    An AUTO whose choice is unknown may use any device, so it counts as shared.
     """
     used = [devices_of(spec) for spec in sides]
     seen: set[str] = set()
@@ -88,11 +88,10 @@ def default_mode(sides: Sequence[ModelSpec]) -> Mode:
 
 
 def devices_of(spec: ModelSpec) -> frozenset[str]:
-    """Names of the devices the model will use; empty where AUTO cannot say yet.
+    """Return the names of the devices the model will use; empty if AUTO's choice is unknown.
 
-    A server elsewhere is a device of its own.
-
-    A device that this machine does not have stands for itself: the answer will tell the person.
+    A remote server counts as a device. A device that this machine does not have is returned as
+    it is: the answer will report the error.
     """
     if spec.remote:
         return frozenset({f"{MARK}{spec.device}"})

@@ -1,8 +1,9 @@
-"""Which answers of a side its timings are taken from, where one alone is too short to time.
+"""Selects the answers from which a side's timings are taken, if one answer is too short to time.
 
-An embedded model answers in a twentieth of a second: a page that is drawn meanwhile, or a host that
-moves the machine's cores apart, halves its rate. Such a side answers the same again a few times,
-unseen, and the medians count. Definitions are those of :mod:`core.inference.timing`.
+A demo model answers in a twentieth of a second: redrawing the page at that moment, or a host that
+moves the machine's cores apart, halves its rate. Such an answer is repeated a few times without
+being shown, and the medians are reported. The definitions are those of
+:mod:`core.inference.timing`.
 """
 
 from __future__ import annotations
@@ -15,56 +16,56 @@ from core.compare.core_latency import CORES
 from core.inference.answer import Answer, StopReason
 
 SHORTEST_S = 1.0
-"""Seconds of answers over which a side is timed, at the least; a longer answer is given once."""
+"""Total seconds of answers over which a side is timed; a longer answer is not repeated."""
 
 MOST_ANSWERS = 15
-"""Answers at the most for that. An odd number has a middle one."""
+"""Most answers to reach that. An odd number has a middle value."""
 
-_PATIENCE = 3
-"""Times as many answers, or seconds, after which it is enough even with the cores apart."""
+_CORES_APART_FACTOR = 3
+"""With the cores apart, stop after this multiple of the answers or seconds above."""
 
-_BY_ITSELF = (StopReason.END_OF_TEXT, StopReason.STOP_MARKER, StopReason.LENGTH)
+_COMPLETE = (StopReason.END_OF_TEXT, StopReason.STOP_MARKER, StopReason.LENGTH)
 
 
 @dataclass(frozen=True)
 class TimedAnswer:
-    """One answer, and how far the cores were from each other meanwhile."""
+    """One answer, and the core-to-core latency while it was generated."""
 
     answer: Answer
-    core_distance_ns: float | None
-    """See :mod:`core.compare.core_latency`; None where it does not matter or cannot be told."""
+    core_latency_ns: float | None
+    """See :mod:`core.compare.core_latency`; None if irrelevant or unknown."""
 
     @property
-    def whole(self) -> bool:
-        """Whether it ended by itself, with tokens."""
+    def complete(self) -> bool:
+        """Whether it was neither stopped nor failed, and has timings per token."""
         timings = self.answer.timings
         known = timings is not None and timings.tpot_ms is not None
-        return known and self.answer.stop_reason in _BY_ITSELF
+        return known and self.answer.stop_reason in _COMPLETE
 
     @property
     def seconds(self) -> float:
-        """How long the work took."""
+        """Duration of the generation."""
         timings = self.answer.timings
         return timings.total_ms / 1000 if timings is not None else 0.0
 
     @property
     def cores_apart(self) -> bool:
         """Whether the cores were apart."""
-        return CORES.apart(self.core_distance_ns)
+        return CORES.apart(self.core_latency_ns)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What the timings of one side rest on."""
+    """The answers from which the timings of one side are taken."""
 
     answers: tuple[Answer, ...]
     cores_apart: bool
-    """Whether they were given with the cores apart, for want of others."""
+    """Whether they were generated with the cores apart, because there are no others."""
 
     def applied_to(self, shown: Answer) -> Answer:
-        """The answer that is shown, with the medians for its timings.
+        """Return the shown answer with the medians as its timings.
 
-        With an even number of answers a median lies midway between the middle two; the rates follow
+        With an even number of answers, the median is the mean of the middle two. Rates are computed
         from the medians of the times.
         """
         if shown.timings is None:
@@ -81,29 +82,29 @@ class Timing:
 
     @property
     def typical(self) -> Answer:
-        """The one that took the middle time."""
+        """The answer with the median duration."""
         return sorted(self.answers, key=_total_ms)[(len(self.answers) - 1) // 2]
 
 
 def timing_of(timed: Sequence[TimedAnswer]) -> Timing:
-    """What counts of these; the first is the one that is shown.
+    """Select the answers that count; the first of ``timed`` is the one that is shown.
 
-    Those given with the cores near; where there are none, those given with the cores apart. Where
-    something else was generating all the time, the one that is shown.
+    Answers measured while busy do not count. Of the others, those without the cores apart count, or
+    all if there are none. If all were measured while busy, the shown answer counts.
     """
-    alone = [each for each in timed if not each.answer.contended]
-    near = [each for each in alone if not each.cores_apart]
-    if counting := near or alone:
+    undisturbed = [each for each in timed if not each.answer.contended]
+    near = [each for each in undisturbed if not each.cores_apart]
+    if counting := near or undisturbed:
         return Timing(tuple(each.answer for each in counting), cores_apart=not near)
     return Timing((timed[0].answer,), timed[0].cores_apart)
 
 
-def suffice(timed: Sequence[TimedAnswer]) -> bool:
-    """Whether a side was timed long enough, or cannot be: somebody else asks for answers, say."""
-    if not timed or not timed[-1].whole or timed[-1].answer.contended:
+def timed_long_enough(timed: Sequence[TimedAnswer]) -> bool:
+    """Return whether no more repetitions are needed, or none are possible, as while busy."""
+    if not timed or not timed[-1].complete or timed[-1].answer.contended:
         return True
     near = [each for each in timed if not each.cores_apart]
-    return _enough(near, 1) or _enough(timed, _PATIENCE)
+    return _enough(near, 1) or _enough(timed, _CORES_APART_FACTOR)
 
 
 def _enough(timed: Sequence[TimedAnswer], times: int) -> bool:
@@ -123,6 +124,6 @@ def _total_ms(answer: Answer) -> float:
 
 
 def is_long_enough(answer: Answer | None) -> bool:
-    """Whether one answer alone says how fast a side is."""
+    """Return whether one answer is long enough for a meaningful rate."""
     times_ms = answer.token_times_ms if answer is not None else ()
     return len(times_ms) > 1 and times_ms[-1] - times_ms[0] >= 1000 * SHORTEST_S

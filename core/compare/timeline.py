@@ -1,4 +1,4 @@
-"""How an answer grew: its tokens over time, for charts."""
+"""Tokens of an answer over time, for charts."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from core.compare.timed_answers import Timing
 
 @dataclass(frozen=True)
 class Timeline:
-    """Tokens of one answer over time; a point a token, after one at the start of work.
+    """Tokens of one answer over time: one point at the start, then one per token.
 
-    Between two points nothing changes: a chart draws it in steps.
+    The number of tokens is constant between two points, so draw it as a step line.
     """
 
     seconds: tuple[float, ...]
-    """Since work on the answer started: prefill included, its place in line not."""
+    """Seconds since processing started: prefill included, queueing excluded."""
     tokens: tuple[int, ...]
-    """Tokens that existed then."""
+    """Number of tokens at that time."""
     contended: bool
-    """Whether anything else was generating at the time, or the cores were apart."""
+    """Whether other work ran at the same time, or the cores were apart."""
 
 
 def timeline(timing: Timing) -> Timeline:
-    """The timeline of the typical answer of a side; without tokens, it is the start alone.
+    """Return the timeline of a side's median answer; only the start if it has no tokens.
 
-    A server elsewhere may send several tokens in one piece, and tell their number at the end: all
-    pieces are taken to have as many.
+    A remote server may send several tokens per chunk and report the total at the end: the tokens
+    are then divided evenly among the chunks.
     """
     answer = timing.typical
     times = answer.token_times_ms
-    told = answer.timings.new_tokens if answer.timings is not None else 0
-    each = told / len(times) if times and told else 1.0
+    reported = answer.timings.new_tokens if answer.timings is not None else 0
+    each = reported / len(times) if times and reported else 1.0
     return Timeline(
         seconds=(0.0, *(time_ms / 1000 for time_ms in times)),
         tokens=tuple(round(each * count) for count in range(len(times) + 1)),

@@ -1,4 +1,4 @@
-"""What exports say of a match, in words; nothing of it is marked up or escaped."""
+"""Texts of the exports and the result page. They are plain text, not escaped."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from core.compare.match import SideState
 from core.compare.report import MatchReport, SideReport
 from core.inference.answer import StopReason
 from core.inference.request import GenerationRequest
-from core.units import bytes_text, milliseconds_text, rate_text
+from core.units import bytes_text, listed, milliseconds_text, rate_text
 
 
 def status(side: SideReport) -> str:
-    """How a side ended, as a sentence."""
+    """Return how a side ended, as a sentence."""
     if side.error is not None:
         return side.error
     if side.figures is not None:
         return StopReason(side.figures.stop_reason).sentence
     match side.state:
         case SideState.SKIPPED:
-            return "Was not asked."
+            return "Not started."
         case SideState.RUNNING:
-            return "Was still answering."
+            return "Still generating."
         case _:
-            return "Had not begun."
+            return "Not started yet."
 
 
 def sampling_text(request: GenerationRequest) -> str:
-    """How the next token was drawn."""
+    """Return the sampling settings as text."""
     sampling = request.sampling
     penalty = f"repetition penalty {sampling.repetition_penalty}"
     length = f"at most {sampling.max_new_tokens} new tokens"
@@ -37,8 +37,8 @@ def sampling_text(request: GenerationRequest) -> str:
     )
 
 
-def figures_of(side: SideReport) -> str:
-    """The figures of one side in a line; empty where it has none."""
+def figures_line(side: SideReport) -> str:
+    """Return the figures of one side in one line; empty if there are none."""
     figures = side.figures
     if figures is None:
         return ""
@@ -60,31 +60,31 @@ def figures_of(side: SideReport) -> str:
     if figures.seed is not None:
         parts.append(f"seed {figures.seed}")
     if figures.contended:
-        parts.append("contended")
+        parts.append("measured while busy")
     if figures.cores_apart:
         parts.append("cores apart")
     return " · ".join(parts)
 
 
 def caution(report: MatchReport) -> str | None:
-    """What a reader must know before comparing the timings; None where there is nothing."""
+    """Return a warning if some timings are not comparable, else None."""
     known = [(side.letter, side.figures) for side in report.sides if side.figures is not None]
     sentences = []
     if any(figures.contended for _, figures in known):
         sentences.append(
-            "Contended: something else was generating while these timings were taken, so they are "
-            "not comparable with others."
+            "Measured while busy: other work ran at the same time, so these timings are not "
+            "comparable with others."
         )
     if apart := [letter for letter, figures in known if figures.cores_apart]:
         sentences.append(
-            f"Contended: while {' and '.join(apart)} answered, this machine's host had moved its "
-            "cores apart, which can take a third of a small model's speed; run it again."
+            f"Measured while busy: during the answers of {listed(apart)}, this machine's host had "
+            "moved its cores apart, which can make a small model a third slower. Run it again."
         )
     return " ".join(sentences) or None
 
 
 def medians(report: MatchReport) -> str | None:
-    """Of how many answers the timings are medians; None where each is of one."""
+    """Return a note on timings that are medians; None if each is of one answer."""
     several = [
         f"{side.figures.timed_answers} of {side.letter}"
         for side in report.sides
@@ -93,13 +93,14 @@ def medians(report: MatchReport) -> str | None:
     if not several:
         return None
     return (
-        f"Times and rates are medians of several answers ({', '.join(several)}): one was too fast "
-        "to time, so it was given again, unseen. Sides whose single answers overlap count as equal."
+        f"Times and rates are medians of several answers ({', '.join(several)}): one was too short "
+        "to time, so it was repeated without being shown. Sides whose single answers overlap count "
+        "as equal."
     )
 
 
 def conditions(report: MatchReport) -> list[tuple[str, str]]:
-    """Under which conditions the figures were taken, as (name, value)."""
+    """Return the conditions of the measurement, as (name, value)."""
     rows = [(f"Side {side.letter}", _side_conditions(side)) for side in report.sides]
     scopes = {
         side.figures.memory_scope
@@ -122,7 +123,7 @@ def _side_conditions(side: SideReport) -> str:
         parts.append(spec.variant)
     else:
         parts += [f"{spec.precision.label} weights", f"{spec.runtime.value} runtime"]
-        parts.append(f"asked for {spec.device}")
+        parts.append(f"requested device {spec.device}")
     if figures is not None:
         if figures.devices_used:
             parts.append(f"ran on {', '.join(figures.devices_used)}")
@@ -140,7 +141,7 @@ def _side_conditions(side: SideReport) -> str:
             parts.append(f"loaded in {figures.load_s:.1f} s")
         if figures.note is not None:
             parts.append(figures.note)
-        parts.append("contended" if figures.contended else "not contended")
+        parts.append("measured while busy" if figures.contended else "no other work")
         if figures.cores_apart:
             parts.append("cores apart")
     return ", ".join(parts)

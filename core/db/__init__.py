@@ -1,9 +1,8 @@
-"""What is remembered: every answer, whatever became of it, every vote and measurement, and who
-may sign in.
+"""The run database: answers, votes, measurements and accounts.
 
 The row of an answer is written when it starts and completed when it ends, so that a crash leaves
-a trace. Every failure of the database is a :class:`core.errors.RecordsError`: an answer in flight
-logs it and goes on.
+a trace. Database failures are raised as :class:`core.errors.RecordsError`; a running answer logs
+them and continues.
 """
 
 from core.db.account_values import (

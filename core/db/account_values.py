@@ -1,4 +1,4 @@
-"""What an account, a session and an invitation are: the values of their tables."""
+"""Values of the account tables: accounts, sessions, invitations and API keys."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from datetime import datetime
 from enum import StrEnum
 
 GUEST = "guest"
-"""Owner of what is asked and judged without an account, on this machine; no account has this id,
-which is 32 hexadecimal digits."""
+"""Owner of runs and votes without an account, on this machine. Account ids have 32 hexadecimal
+digits, so no account has this id."""
 
 
 class Role(StrEnum):
-    """What an account may do; each may do what the one before it may."""
+    """Role of an account; each role includes the rights of those before it."""
 
     USER = "user"
-    """Ask models, compare, see what is measured."""
+    """Use models, compare, see measurements."""
     MANAGER = "manager"
-    """Fetch, convert and delete models, and run sweeps."""
+    """Download, convert and delete models, and run benchmarks."""
     ADMINISTRATOR = "administrator"
-    """See accounts, sign them out, disable them, change their role, and invite."""
+    """List accounts, sign them out, disable them, change their roles, and create invitations."""
 
     @property
     def manages(self) -> bool:
-        """Whether it has the right to manage models and sweeps."""
+        """Whether the role may manage models and benchmarks."""
         return self is not Role.USER
 
     @property
     def administers(self) -> bool:
-        """Whether it has the right to look after other accounts."""
+        """Whether the role may manage other accounts."""
         return self is Role.ADMINISTRATOR
 
 
 def new_id() -> str:
-    """An id of a row that nobody can guess from another: 32 hexadecimal digits."""
+    """Return a random id for a row, 32 hexadecimal digits."""
     return uuid.uuid4().hex
 
 
@@ -43,23 +43,24 @@ class Account:
     """One row of ``accounts``."""
 
     id: str = field(default_factory=new_id)
-    """Stands in ``owner`` of this person's runs and votes."""
+    """The ``owner`` of this user's runs and votes."""
     name: str
-    """As the person writes it."""
+    """As the user writes it."""
     key: str
-    """What it is found by: normalised and case-folded."""
+    """The normalised and case-folded name, by which the account is found."""
     look: str
-    """What it looks like, so that no other account can pass for it."""
+    """The name with similar-looking characters unified, so that no other account looks the same."""
     password_hash: str = field(repr=False)
     device_key: str = field(repr=False)
-    """Secret that tells browsers in which this account was signed in, in hexadecimal digits."""
+    """Secret that identifies browsers in which this account was signed in, in hexadecimal
+    digits."""
     role: Role = Role.USER
     disabled: bool = False
     created_at: datetime
     password_changed_at: datetime
     signed_in_at: datetime | None = None
     subject: str | None = field(default=None, repr=False)
-    """Who it is to the provider by which it signs in, if it does."""
+    """Subject identifier at the OIDC provider, if the account signs in through one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +68,16 @@ class Session:
     """One row of ``sessions``: a browser in which an account is signed in."""
 
     id: str = field(default_factory=new_id)
-    """For lists; it signs nobody in."""
+    """For lists; it cannot be used to sign in."""
     token_hash: str = field(repr=False)
-    """SHA-256 of the token that the browser holds, in hexadecimal digits."""
+    """SHA-256 of the token in the browser's cookie, in hexadecimal digits."""
     account: str
     created_at: datetime
     seen_at: datetime
     expires_at: datetime
-    """When it ends whatever happens."""
+    """End of the session, even if it is in use."""
     agent: str = ""
-    """The browser, as it calls itself."""
+    """The browser's user agent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,19 +97,19 @@ class Invitation:
 
 @dataclass(frozen=True, kw_only=True)
 class ApiKey:
-    """One row of ``api_keys``: with it a program asks in the name of an account."""
+    """One row of ``api_keys``: a key with which a program sends requests for an account."""
 
     id: str = field(default_factory=new_id)
-    """For lists; it opens nothing."""
+    """For lists; it cannot be used as a key."""
     key_hash: str = field(repr=False)
     """SHA-256 of the key, in hexadecimal digits."""
     account: str
     name: str
-    """What the person tells it by."""
+    """Name chosen by the user."""
     created_at: datetime
     used_at: datetime | None = None
     expires_at: datetime | None = None
-    """None for a key that holds until it is revoked."""
+    """None for a key that is valid until it is revoked."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,12 @@ class AccountSummary:
 
     account: Account
     sessions: int
-    """Browsers in which it is signed in."""
+    """Number of sessions."""
 
 
 @dataclass(frozen=True)
 class Deleted:
-    """What went with an account."""
+    """Numbers of rows that were deleted with an account."""
 
     runs: int
     votes: int

@@ -1,8 +1,8 @@
-"""The accounts, their sessions and the invitations; what belongs together changes together.
+"""Store of accounts, sessions and invitations.
 
-Everything that two requests could do at once is decided inside one transaction: who gets a name,
-who gets the last use of an invitation, and whether a password that was checked a moment ago is
-still the one that counts when the session begins.
+Everything that concurrent requests could do is decided within one transaction: who gets a name, who
+gets the last use of an invitation, and whether a password that was just checked is still valid when
+the session starts.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from core.db.tables import accounts, invitations, preferences, runs, sessions, v
 from core.errors import RecordsError
 from core.settings import Settings
 
-_HASHES_AT_ONCE = 500
-"""Well below the number of parameters that SQLite takes in one statement."""
+_BATCH_SIZE = 500
+"""Well below SQLite's limit of parameters per statement."""
 
 
 class AccountStore:
-    """Reads and writes ``accounts``, ``sessions`` and ``invitations``; threads may share it.
+    """Reads and writes ``accounts``, ``sessions``, ``invitations`` and ``preferences``.
+    Thread-safe.
 
-    Every method raises :class:`core.errors.RecordsError` where the database fails.
+    Every method raises :class:`core.errors.RecordsError` if the database fails.
     """
 
     def __init__(self, database: Database) -> None:
@@ -54,44 +55,50 @@ class AccountStore:
     # Accounts
 
     def add(self, account: Account) -> bool:
-        """Write a new account; False where its name, or one that looks like it, is taken."""
-        return self._added(account, lambda connection: True)
+        """Insert an account; return False if its name, or one that looks the same, is taken."""
+        return self._insert(account, lambda connection: True)
 
     def add_invited(self, account: Account, code_hash: str, now: datetime) -> bool | None:
-        """Write a new account and take one use of an invitation, both or neither.
+        """Insert an account and use up one use of an invitation, in one transaction.
 
         Returns:
-            False where the name is taken, None where the code does not hold (any more).
+            False if the name is taken, None if the invitation is not valid (any more).
         """
         used = True
 
-        def take_a_use(connection: Connection) -> bool:
+        def use_invitation(connection: Connection) -> bool:
             nonlocal used
-            used = _take_a_use(connection, code_hash, now)
+            statement = (
+                update(invitations)
+                .where(invitations.c.code_hash == code_hash)
+                .where(invitations.c.uses_left > 0, invitations.c.expires_at > now)
+                .values(uses_left=invitations.c.uses_left - 1)
+            )
+            used = connection.execute(statement).rowcount > 0
             return used
 
-        added = self._added(account, take_a_use)
+        added = self._insert(account, use_invitation)
         return added if used else None
 
     def by_key(self, key: str) -> Account | None:
-        """The account that is found by this normalised name, or None."""
+        """Return the account with this normalised name, or None."""
         return self._account(accounts.c.key == key)
 
     def by_subject(self, subject: str) -> Account | None:
-        """The account that a provider knows by this subject, or None."""
+        """Return the account with this OIDC subject, or None."""
         return self._account(accounts.c.subject == subject)
 
     def get(self, account_id: str) -> Account | None:
-        """The account of this id, or None."""
+        """Return the account with this id, or None."""
         return self._account(accounts.c.id == account_id)
 
     def taken(self, key: str, look: str) -> bool:
-        """Whether an account has this name, or one that looks like it."""
+        """Return whether an account has this name, or one that looks the same."""
         with self.database.reading() as connection:
             return _taken(connection, key, look)
 
     def summaries(self, now: datetime, seen_after: datetime) -> list[AccountSummary]:
-        """All accounts by name, each with the number of its sessions that have not expired."""
+        """Return all accounts by name, each with the number of its unexpired sessions."""
         alive = (
             select(sessions.c.account, func.count().label("sessions"))
             .where(sessions.c.expires_at > now, sessions.c.seen_at > seen_after)
@@ -108,18 +115,18 @@ class AccountStore:
         return [AccountSummary(_of(Account, row), row["sessions"]) for row in rows]
 
     def set_role(self, account_id: str, role: Role) -> bool:
-        """Give an account a role; False where it is there no more."""
+        """Set the role of an account; return False if it does not exist."""
         return self._change(account_id, role=role)
 
     def set_disabled(self, account_id: str, disabled: bool) -> bool:
-        """Disable an account and end its sessions, or enable it; False where it is gone."""
+        """Disable an account and end its sessions, or enable it; return False if it is missing."""
         with self.database.writing() as connection:
             if disabled:
                 _end_sessions(connection, account_id)
             return _changed(connection, account_id, disabled=disabled)
 
     def replace_hash(self, account_id: str, old: str, new: str) -> bool:
-        """Store the same password hashed anew; False where it was changed meanwhile."""
+        """Store a new hash of the same password; return False if the password was changed."""
         return self._change(account_id, old, password_hash=new)
 
     def set_password(
@@ -131,17 +138,17 @@ class AccountStore:
         *,
         old_hash: str | None = None,
     ) -> bool:
-        """Store another password and end every session of the account.
+        """Store a new password and end all sessions of the account.
 
         Args:
-            account_id: whose.
-            new_hash: of the new password.
-            device_key: a new one, so that browsers of before are strangers again.
-            now: the time of the change.
-            old_hash: what was checked; None where an administrator of the machine sets it.
+            new_hash: hash of the new password.
+            device_key: a new key, so that known browsers become unknown.
+            now: time of the change.
+            old_hash: hash of the password that was checked; None if it was not checked, as on the
+                command line.
 
         Returns:
-            False where the account is gone, or its password was changed meanwhile.
+            False if the account does not exist or its password was changed in the meantime.
         """
         values = {
             "password_hash": new_hash,
@@ -155,20 +162,19 @@ class AccountStore:
             return True
 
     def forget_devices(self, account_id: str, device_key: str) -> bool:
-        """End every session, and make known browsers strangers; False where it is gone."""
+        """End all sessions and forget known browsers; return False if the account is missing."""
         with self.database.writing() as connection:
             _end_sessions(connection, account_id)
             return _changed(connection, account_id, device_key=device_key)
 
     def delete(self, account_id: str, *, old_hash: str | None = None) -> Deleted | None:
-        """Remove an account and all that belongs to it.
+        """Delete an account with its runs, votes, sessions and invitations.
 
         Args:
-            account_id: whose runs, votes, sessions and invitations go too.
-            old_hash: what was checked; None where no password was asked for.
+            old_hash: hash of the password that was checked; None if it was not checked.
 
         Returns:
-            What went; None where the account is gone or its password was changed meanwhile.
+            None if the account does not exist or its password was changed in the meantime.
         """
         with self.database.writing() as connection:
             statement = accounts.delete().where(accounts.c.id == account_id)
@@ -185,37 +191,37 @@ class AccountStore:
     # Sessions
 
     def begin_session(self, session: Session, password_hash: str, seen_after: datetime) -> bool:
-        """Write a session, and remove those of anybody that have expired.
+        """Insert a session, and delete all expired sessions.
 
         Args:
-            session: begins at its ``created_at``.
-            password_hash: the one that the person's password was checked against.
-            seen_after: sessions that were last seen at this time or before have expired.
+            session: starts at its ``created_at``.
+            password_hash: the hash against which the password was checked.
+            seen_after: sessions last used at this time or earlier have expired.
 
         Returns:
-            False where the account was deleted, disabled, or given another password meanwhile.
+            False if the account was deleted, disabled, or its password was changed in the meantime.
         """
         now = session.created_at
         expired = or_(sessions.c.expires_at <= now, sessions.c.seen_at <= seen_after)
         with self.database.writing() as connection:
             connection.execute(sessions.delete().where(expired))
-            begun = connection.execute(
+            signed_in = connection.execute(
                 update(accounts)
                 .where(accounts.c.id == session.account)
                 .where(accounts.c.password_hash == password_hash)
                 .where(accounts.c.disabled.is_(False))
                 .values(signed_in_at=now)
             )
-            if begun.rowcount == 0:
+            if signed_in.rowcount == 0:
                 return False
             connection.execute(sessions.insert().values(_row(session)))
             return True
 
     def session(self, token_hash: str) -> tuple[Session, Account] | None:
-        """The session of a token and whose it is, expired or not; None where there is none."""
-        mine = [column.label(f"account_{column.name}") for column in accounts.c]
+        """Return the session of a token, expired or not, and its account; None if missing."""
+        account_columns = [column.label(f"account_{column.name}") for column in accounts.c]
         statement = (
-            select(sessions, *mine)
+            select(sessions, *account_columns)
             .join(accounts, accounts.c.id == sessions.c.account)
             .where(sessions.c.token_hash == token_hash)
         )
@@ -227,7 +233,7 @@ class AccountStore:
         return _of(Session, row), Account(**account)
 
     def sessions(self, account_id: str, now: datetime, seen_after: datetime) -> list[Session]:
-        """Sessions of an account that have not expired, the one seen last first."""
+        """Return the unexpired sessions of an account, the last used first."""
         statement = (
             select(sessions)
             .where(sessions.c.account == account_id)
@@ -240,34 +246,34 @@ class AccountStore:
     def live_sessions(
         self, token_hashes: Collection[str], now: datetime, seen_after: datetime
     ) -> set[str]:
-        """Those of the hashes that are of sessions which hold, of accounts that may sign in."""
+        """Return those hashes that belong to unexpired sessions of enabled accounts."""
         hashes, found = list(token_hashes), set[str]()
         with self.database.reading() as connection:
-            for start in range(0, len(hashes), _HASHES_AT_ONCE):
+            for start in range(0, len(hashes), _BATCH_SIZE):
                 statement = (
                     select(sessions.c.token_hash)
                     .join(accounts, accounts.c.id == sessions.c.account)
-                    .where(sessions.c.token_hash.in_(hashes[start : start + _HASHES_AT_ONCE]))
+                    .where(sessions.c.token_hash.in_(hashes[start : start + _BATCH_SIZE]))
                     .where(sessions.c.expires_at > now, sessions.c.seen_at > seen_after)
                     .where(accounts.c.disabled.is_(False))
                 )
                 found.update(connection.execute(statement).scalars())
         return found
 
-    def see_session(self, session_id: str, now: datetime) -> bool:
-        """Note that a session is in use; False where it has ended."""
+    def touch_session(self, session_id: str, now: datetime) -> bool:
+        """Record that a session is in use; return False if it has ended."""
         statement = update(sessions).where(sessions.c.id == session_id).values(seen_at=now)
         with self.database.writing() as connection:
             return connection.execute(statement).rowcount > 0
 
     def end_session(self, token_hash: str) -> bool:
-        """End the session of a token; False where there is none."""
+        """End the session of a token; return False if there is none."""
         statement = sessions.delete().where(sessions.c.token_hash == token_hash)
         with self.database.writing() as connection:
             return connection.execute(statement).rowcount > 0
 
-    def end_listed_session(self, account_id: str, session_id: str) -> bool:
-        """End one session of this account; False where it has none of this id."""
+    def end_session_by_id(self, account_id: str, session_id: str) -> bool:
+        """End a session of this account; return False if it has none with this id."""
         statement = (
             sessions.delete()
             .where(sessions.c.account == account_id)
@@ -279,12 +285,12 @@ class AccountStore:
     # Invitations
 
     def invite(self, invitation: Invitation) -> None:
-        """Write an invitation."""
+        """Insert an invitation."""
         with self.database.writing() as connection:
             connection.execute(invitations.insert().values(_row(invitation)))
 
-    def invitation_holds(self, code_hash: str, now: datetime) -> bool:
-        """Whether a code can be used now."""
+    def invitation_is_valid(self, code_hash: str, now: datetime) -> bool:
+        """Return whether an invitation can be used now."""
         statement = (
             select(invitations.c.id)
             .where(invitations.c.code_hash == code_hash)
@@ -294,7 +300,7 @@ class AccountStore:
             return connection.execute(statement).first() is not None
 
     def invitations(self, now: datetime) -> list[Invitation]:
-        """Invitations that can still be used, the newest first."""
+        """Return the invitations that can still be used, newest first."""
         statement = (
             select(invitations)
             .where(invitations.c.uses_left > 0, invitations.c.expires_at > now)
@@ -304,43 +310,43 @@ class AccountStore:
             return [_of(Invitation, row) for row in connection.execute(statement).mappings()]
 
     def withdraw_invitation(self, invitation_id: str) -> bool:
-        """Remove an invitation; False where there is none of this id."""
+        """Delete an invitation; return False if there is none with this id."""
         statement = invitations.delete().where(invitations.c.id == invitation_id)
         with self.database.writing() as connection:
             return connection.execute(statement).rowcount > 0
 
-    # Settings of people
+    # Preferences
 
     def preferences(self, account_id: str) -> dict[str, str]:
-        """What a person last set the pages to; empty where they never did."""
+        """Return the stored page settings of an account; empty if there are none."""
         statement = select(preferences.c.choices).where(preferences.c.account == account_id)
         with self.database.reading() as connection:
             found = connection.execute(statement).scalar()
         return {str(name): str(value) for name, value in (found or {}).items()}
 
-    def keep_preferences(self, account_id: str, choices: Mapping[str, str], now: datetime) -> bool:
-        """Write them in the place of earlier ones; False where the account is gone."""
+    def save_preferences(self, account_id: str, choices: Mapping[str, str], now: datetime) -> bool:
+        """Replace the stored page settings; return False if the account does not exist."""
         row = {"choices": dict(choices), "saved_at": now}
-        mine = preferences.c.account == account_id
+        own = preferences.c.account == account_id
         with self.database.writing() as connection:
-            if connection.execute(update(preferences).where(mine).values(row)).rowcount:
+            if connection.execute(update(preferences).where(own).values(row)).rowcount:
                 return True
-            there = select(accounts.c.id).where(accounts.c.id == account_id)
-            if connection.execute(there).first() is None:
+            account = select(accounts.c.id).where(accounts.c.id == account_id)
+            if connection.execute(account).first() is None:
                 return False
             connection.execute(preferences.insert().values(row | {"account": account_id}))
             return True
 
-    # What these are made of
+    # Helpers
 
-    def _added(self, account: Account, first: Callable[[Connection], bool]) -> bool:
-        """Write an account unless ``first``, in the same transaction, or its name forbid it."""
+    def _insert(self, account: Account, first: Callable[[Connection], bool]) -> bool:
+        """Insert an account unless its name is taken or ``first`` fails in the same transaction."""
         try:
             with self.database.writing() as connection:
                 if _taken(connection, account.key, account.look) or not first(connection):
                     return False
                 connection.execute(accounts.insert().values(_row(account)))
-        except RecordsError as error:  # another server wrote the name between look and insert
+        except RecordsError as error:  # another server inserted the name after the check
             if isinstance(error.__cause__, IntegrityError) and self.taken(
                 account.key, account.look
             ):
@@ -366,28 +372,18 @@ def _taken(connection: Connection, key: str, look: str) -> bool:
     return connection.execute(select(accounts.c.id).where(same)).first() is not None
 
 
-def _take_a_use(connection: Connection, code_hash: str, now: datetime) -> bool:
-    statement = (
-        update(invitations)
-        .where(invitations.c.code_hash == code_hash)
-        .where(invitations.c.uses_left > 0, invitations.c.expires_at > now)
-        .values(uses_left=invitations.c.uses_left - 1)
-    )
-    return connection.execute(statement).rowcount > 0
-
-
 def check_owner(connection: Connection, owner: str) -> None:
-    """Look, within the transaction that writes a row, whether whose it is to be is still there.
+    """Check, in the transaction that writes a row, that its owner still exists.
 
-    Whoever deletes an account deletes all that is theirs, and an answer of theirs that waits in a
-    line or streams meanwhile must not bring anything back.
+    Deleting an account deletes all its rows; an answer that is still queued or streaming must not
+    add new ones.
 
     Raises:
         RecordsError: there is no such account.
     """
     found = select(accounts.c.id).where(accounts.c.id == owner).with_for_update(read=True)
     if owner != GUEST and connection.execute(found).first() is None:
-        raise RecordsError("This account was deleted, and nothing is kept for it any more.")
+        raise RecordsError("This account was deleted. Nothing is stored for it any more.")
 
 
 def _changed(

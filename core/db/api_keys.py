@@ -1,4 +1,4 @@
-"""Keys with which programs ask in the name of an account."""
+"""Store of the API keys of accounts."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from core.db.tables import accounts, api_keys
 
 
 class KeyStore:
-    """Reads and writes ``api_keys``; threads may share it.
+    """Reads and writes ``api_keys``. Thread-safe.
 
-    Every method raises :class:`core.errors.RecordsError` where the database fails.
+    Every method raises :class:`core.errors.RecordsError` if the database fails.
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def add(self, key: ApiKey, most: int) -> bool | None:
-        """Write a key.
+        """Insert a key.
 
         Args:
-            key: of an account.
-            most: keys that the account may have.
+            most: highest number of keys per account.
 
         Returns:
-            False where it has as many already, None where it is gone or disabled.
+            False if the account has that many, None if it does not exist or is disabled.
         """
         with self.database.writing() as connection:
             holder = select(accounts.c.id).where(
@@ -45,10 +44,10 @@ class KeyStore:
             return True
 
     def find(self, key_hash: str) -> tuple[ApiKey, Account] | None:
-        """The key of this hash and whose it is, expired or not; None where there is none."""
-        mine = [column.label(f"account_{column.name}") for column in accounts.c]
+        """Return the key with this hash, expired or not, and its account; None if missing."""
+        account_columns = [column.label(f"account_{column.name}") for column in accounts.c]
         statement = (
-            select(api_keys, *mine)
+            select(api_keys, *account_columns)
             .join(accounts, accounts.c.id == api_keys.c.account)
             .where(api_keys.c.key_hash == key_hash)
         )
@@ -61,7 +60,7 @@ class KeyStore:
         return key, holder
 
     def listing(self, account_id: str) -> list[ApiKey]:
-        """The keys of an account, the newest first."""
+        """Return the keys of an account, newest first."""
         statement = (
             select(api_keys)
             .where(api_keys.c.account == account_id)
@@ -72,13 +71,13 @@ class KeyStore:
         return [ApiKey(**{each.name: row[each.name] for each in fields(ApiKey)}) for row in rows]
 
     def note_use(self, key_id: str, now: datetime) -> bool:
-        """Note that a key was used; False where it is gone."""
+        """Record that a key was used; return False if it does not exist."""
         statement = update(api_keys).where(api_keys.c.id == key_id).values(used_at=now)
         with self.database.writing() as connection:
             return connection.execute(statement).rowcount > 0
 
     def revoke(self, account_id: str, key_id: str) -> bool:
-        """Remove one key of this account; False where it has none of this id."""
+        """Delete a key of this account; return False if it has none with this id."""
         statement = (
             api_keys.delete().where(api_keys.c.account == account_id).where(api_keys.c.id == key_id)
         )

@@ -1,7 +1,7 @@
-"""Column types: the one place where values are made fit for a database, and read back.
+"""Column types, which convert values for the database and back.
 
-A model's output may hold lone surrogates or NUL, which no encoding or server takes; a figure may
-be NaN, which is not JSON. Neither may cost an answer its row.
+A model's output may contain lone surrogates or NUL, which databases reject, and a figure may be
+NaN, which is not valid JSON. They are replaced, so that the row can be stored.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def storable_text(text: str) -> str:
-    """The text with NUL and lone surrogates replaced by U+FFFD."""
+    """Return the text with NUL and lone surrogates replaced by U+FFFD."""
     return _UNSTORABLE.sub(REPLACEMENT, text)
 
 
 def storable(value: Any) -> Any:
-    """The value as JSON can hold it: clean texts, lists for tuples, None for NaN and infinity."""
+    """Return a JSON-serializable value: clean texts, lists for tuples, None for NaN and
+    infinity."""
     if isinstance(value, str):
         return storable_text(value)
     if isinstance(value, float):
@@ -58,7 +59,7 @@ class CleanText(TypeDecorator[str]):
 
 
 class EnumText(TypeDecorator[StrEnum]):
-    """A ``StrEnum`` by its value."""
+    """A ``StrEnum``, stored as its value."""
 
     impl = Text
     cache_ok = True
@@ -68,7 +69,11 @@ class EnumText(TypeDecorator[StrEnum]):
         self.kind = kind
 
     def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:
-        """To the database; refuses what is no member."""
+        """To the database.
+
+        Raises:
+            ValueError: the value is not a member.
+        """
         return None if value is None else self.kind(value).value
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
@@ -77,17 +82,21 @@ class EnumText(TypeDecorator[StrEnum]):
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A moment, kept as UTC without a zone (SQLite has none) and read back with it."""
+    """A time, stored as UTC without a time zone, which SQLite lacks, and read as UTC."""
 
     impl = DateTime
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To the database; refuses a time without a zone."""
+        """To the database.
+
+        Raises:
+            ValueError: the time has no time zone.
+        """
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError("a time without a zone cannot be stored")
+            raise ValueError("a time without a time zone cannot be stored")
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -122,7 +131,7 @@ class JsonText(TypeDecorator[Any]):
 
 
 class NamesText(TypeDecorator[tuple[str, ...]]):
-    """A few names that hold no comma, joined by commas so that SQL can filter by them."""
+    """Names without commas, joined by commas so that SQL can filter by them."""
 
     impl = Text
     cache_ok = True
@@ -137,7 +146,7 @@ class NamesText(TypeDecorator[tuple[str, ...]]):
 
 
 class MillisecondsText(TypeDecorator[tuple[float, ...]]):
-    """Times in milliseconds as a compact JSON list, to the microsecond."""
+    """Times in milliseconds as a compact JSON list, rounded to microseconds."""
 
     impl = Text
     cache_ok = True

@@ -1,8 +1,8 @@
-"""Opening the run database, bringing it to the newest revision, and naming what goes wrong.
+"""Opens the run database, migrates it to the newest revision, and reports its errors.
 
-SQLite is used in WAL mode (readers never wait for the writer), each writing transaction begins
-with ``BEGIN IMMEDIATE``: a transaction that reads first and writes later can fail at once where
-another process wrote in between, whatever the busy timeout.
+SQLite is used in WAL mode, in which readers never wait for the writer. Each writing transaction
+starts with ``BEGIN IMMEDIATE``: a transaction that reads first and writes later can fail
+immediately, regardless of the busy timeout, if another process has written in between.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from core.errors import RecordsError
 from core.settings import Settings
 
 PATIENCE_S = 5.0
-"""Seconds to wait for another writer (SQLite's busy timeout). A write takes milliseconds; an
-answer should not stand still much longer for the sake of its record."""
+"""Seconds to wait for another writer (SQLite's busy timeout). A write takes milliseconds; an answer
+should not be delayed much longer by its record."""
 RETRY_PAUSE_S = 0.05
 SYNCHRONOUS = "NORMAL"
-"""In WAL mode this survives a crash of the process; a power cut may cost the latest rows."""
+"""In WAL mode this survives a crash of the process; a power failure may lose the latest rows."""
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 _WRITES = "paddock_writes"
@@ -36,18 +36,18 @@ _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _REFUSED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
 _FAILURES = (SQLAlchemyError, sqlite3.Error, OSError, OverflowError, ValueError)
-"""What the database can raise: wrapped errors, SQLite's own while a connection is being made,
-the disk's, and a value out of range."""
+"""Errors that the database can raise: SQLAlchemy's, SQLite's own while connecting, disk errors, and
+a value out of range."""
 
-_alembic_turn = threading.Lock()  # Alembic's ``context`` and ``op`` are one per process
+_alembic_lock = threading.Lock()  # Alembic's ``context`` and ``op`` are global
 
 logger = logging.getLogger(__name__)
 
 
 class Database:
-    """An open run database at the newest revision; safe to use from several threads.
+    """An open run database at the newest revision. Thread-safe.
 
-    Every failure of :meth:`reading` and :meth:`writing` is a :class:`RecordsError`.
+    Failures within :meth:`reading` and :meth:`writing` are raised as :class:`RecordsError`.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -55,23 +55,23 @@ class Database:
 
     @classmethod
     def open(cls, settings: Settings, *, patience_s: float = PATIENCE_S) -> Database:
-        """Open, and create or migrate where needed; two processes may do so at once.
+        """Open the database, and create or migrate it if needed. Several processes may do so.
 
         Args:
-            settings: where the database is (``resolved_database_url``).
+            settings: has the location of the database (``resolved_database_url``).
             patience_s: seconds to wait for another process that holds SQLite's lock.
 
         Raises:
-            RecordsError: it cannot be opened, is damaged, or is of a newer Paddock.
+            RecordsError: it cannot be opened, is damaged, or was written by a newer version.
         """
         url = _parse(settings.resolved_database_url)
         database = cls(_engine(url, patience_s))
         try:
-            with _named_failures(url):
+            with _translated_errors(url):
                 if _is_sqlite(url):
                     _make_folder(url)
                     _use_wal(database._engine, patience_s)
-                _bring_to_head(database._engine, patience_s)
+                _migrate(database._engine, patience_s)
         except RecordsError:
             database.close()
             raise
@@ -79,54 +79,54 @@ class Database:
 
     @property
     def place(self) -> str:
-        """The file, or the URL without its password, for people to read."""
+        """The file, or the URL without its password, for messages."""
         return _place(self._engine.url)
 
     def revision(self) -> str | None:
-        """Revision that the database is at; None for one that was never migrated."""
+        """Return the revision of the database; None if it was never migrated."""
         with self.reading() as connection:
             return _revision(connection)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that sees one state of the database.
+        """Open a read transaction, which sees one state of the database.
 
         Raises:
             RecordsError: the database could not be read.
         """
-        with _named_failures(self._engine.url), self._engine.connect() as connection:
+        with _translated_errors(self._engine.url), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction, committed at the end of the block and undone by an exception.
+        """Open a write transaction, committed at the end and rolled back by an exception.
 
         Raises:
-            RecordsError: the database could not be written; nothing of the block was kept.
+            RecordsError: the database could not be written; the transaction was rolled back.
         """
-        with _named_failures(self._engine.url), _transaction(self._engine) as connection:
+        with _translated_errors(self._engine.url), _transaction(self._engine) as connection:
             yield connection
 
     def close(self) -> None:
-        """Close the idle connections; the database opens anew at the next use."""
+        """Close the idle connections; the next use opens new ones."""
         self._engine.dispose()
 
 
 @cache
 def newest_revision() -> str:
-    """Revision that this version of Paddock works with, told from the migrations' file names."""
+    """Return the revision of this version of Paddock, from the migrations' file names."""
     return max(path.name.partition("_")[0] for path in MIGRATIONS.glob("versions/[0-9]*_*.py"))
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Run the missing migrations, up to a revision, in the connection's transaction (Alembic)."""
+    """Run Alembic's missing migrations up to a revision, in the connection's transaction."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    with _alembic_turn:
+    with _alembic_lock:
         command.upgrade(config, revision)
 
 
@@ -135,12 +135,12 @@ def _parse(url: str) -> URL:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
         raise RecordsError(
-            "PADDOCK_DATABASE_URL is not a database URL; write it like sqlite:////folder/runs.db."
+            "PADDOCK_DATABASE_URL is not a database URL. Example: sqlite:////folder/runs.db."
         ) from error
     if _is_sqlite(parsed) and parsed.database in (None, "", ":memory:"):
         raise RecordsError(
-            "The run database cannot be in memory, where threads would not share it; "
-            "name a file in PADDOCK_DATABASE_URL."
+            "The run database cannot be in memory, because threads would not share it. "
+            "Name a file in PADDOCK_DATABASE_URL."
         )
     return parsed
 
@@ -153,12 +153,12 @@ def _engine(url: URL, patience_s: float) -> Engine:
             connect_args=arguments,
             max_overflow=-1,
             pool_pre_ping=True,
-            hide_parameters=True,  # instructions and hashes do not belong into logs
+            hide_parameters=True,  # keeps instructions and hashes out of logs
         )
     except (ImportError, ArgumentError) as error:
         raise RecordsError(
-            f"There is no driver for a database of the kind {url.drivername!r} of "
-            f"PADDOCK_DATABASE_URL; install it with pip ({_first_line(error)})."
+            f"There is no driver for {url.drivername!r} in PADDOCK_DATABASE_URL "
+            f"({_first_line(error)}). Install it with pip."
         ) from error
     if _is_sqlite(url):
         event.listen(engine, "connect", _prepare_sqlite)
@@ -167,7 +167,7 @@ def _engine(url: URL, patience_s: float) -> Engine:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # the driver must not begin transactions; we do
+    connection.isolation_level = None  # _begin_sqlite starts transactions, not the driver
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
 
@@ -189,11 +189,11 @@ def _make_folder(url: URL) -> None:
 
 
 def _use_wal(engine: Engine, patience_s: float) -> None:
-    """Switch the file to WAL, once in its life.
+    """Switch the file to WAL mode; this is permanent.
 
-    The switch needs the file for itself and does not wait for the busy timeout, so that two
-    processes that open a fresh file must try again. A file system without shared memory (network
-    shares) keeps the old journal, which works, slower.
+    The switch needs exclusive access and ignores the busy timeout, so it is retried if two
+    processes open a new file. A file system without shared memory, such as a network share, keeps
+    the old journal mode, which works but is slower.
     """
     deadline = time.monotonic() + patience_s
     while True:
@@ -210,7 +210,7 @@ def _use_wal(engine: Engine, patience_s: float) -> None:
 
 
 def _journal_mode(engine: Engine) -> str:
-    """The journal mode after an attempt to make it WAL."""
+    """Try to set WAL and return the resulting journal mode."""
     with closing(engine.raw_connection()) as connection:
         cursor = connection.cursor()
         (mode,) = cursor.execute("PRAGMA journal_mode").fetchone()
@@ -219,15 +219,15 @@ def _journal_mode(engine: Engine) -> str:
     return mode
 
 
-def _bring_to_head(engine: Engine, patience_s: float) -> None:
+def _migrate(engine: Engine, patience_s: float) -> None:
     with engine.connect() as connection:
         revision = _revision(connection)
     if revision == newest_revision():
         return
     if revision is not None and revision > newest_revision():
         raise RecordsError(
-            f"The run database {_place(engine.url)} was written by a newer Paddock; update "
-            "Paddock, or choose another file with PADDOCK_DATABASE_URL."
+            f"The run database {_place(engine.url)} was written by a newer version of Paddock. "
+            "Update Paddock, or set PADDOCK_DATABASE_URL to another database."
         )
     deadline = time.monotonic() + patience_s
     while True:
@@ -235,15 +235,15 @@ def _bring_to_head(engine: Engine, patience_s: float) -> None:
             _upgrade_once(engine)
             return
         except DBAPIError:
-            # SQLite waits for its lock by itself. On a server, another process may have created
-            # the tables since we looked: look again.
+            # SQLite waits for its lock. On a server, another process may have created the tables
+            # after the check: check again.
             if _is_sqlite(engine.url) or time.monotonic() > deadline:
                 raise
         time.sleep(RETRY_PAUSE_S)
 
 
 def _upgrade_once(engine: Engine) -> None:
-    import alembic.command  # noqa: F401  loaded before the lock is taken, for it takes long
+    import alembic.command  # noqa: F401  a slow import, done before the lock is taken
 
     with _transaction(engine) as connection:
         if _revision(connection) != newest_revision():
@@ -257,35 +257,35 @@ def _revision(connection: Connection) -> str | None:
 
 
 @contextmanager
-def _named_failures(url: URL) -> Iterator[None]:
+def _translated_errors(url: URL) -> Iterator[None]:
     try:
         yield
     except _FAILURES as error:
-        raise RecordsError(_sentence(url, error)) from error
+        raise RecordsError(_message(url, error)) from error
 
 
-def _sentence(url: URL, error: Exception) -> str:
-    """What happened and what to do, by SQLite's result code where there is one."""
+def _message(url: URL, error: Exception) -> str:
+    """Return the error message, by SQLite's result code if there is one."""
     place, code = _place(url), _code(getattr(error, "orig", error))
     if code in _LOCKED:
-        return f"The run database {place} is locked by another program; close it and try again."
+        return f"The run database {place} is locked by another program. Close it and try again."
     if code == sqlite3.SQLITE_FULL:
-        return f"There is no room left for the run database {place}; free some disk space."
+        return f"The disk of the run database {place} is full. Free some disk space."
     if code in _DAMAGED:
         return (
-            f"The run database {place} is damaged or not a database; move it away and "
-            "Paddock starts a new one."
+            f"The run database {place} is damaged or not a database. Move it away, and Paddock "
+            "creates a new one."
         )
     if code in _REFUSED or isinstance(error, OSError):
         return (
-            f"The run database {place} cannot be opened or written ({_first_line(error)}); "
-            "make its folder writable or set PADDOCK_HOME to another one."
+            f"The run database {place} cannot be opened or written ({_first_line(error)}). "
+            "Make its folder writable, or set PADDOCK_HOME to another folder."
         )
     return f"The run database {place} failed: {_first_line(error)}."
 
 
 def _code(error: object) -> int | None:
-    """SQLite's primary result code, the low byte of the extended one."""
+    """Return SQLite's primary result code, the low byte of the extended one."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 

@@ -1,4 +1,4 @@
-"""A measurement as a row of ``measurements``, and back."""
+"""Converts measurements to rows of ``measurements`` and back."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _CONFIGURATION = tuple(f.name for f in fields(Configuration))
 _HOST = tuple(f.name for f in fields(Host))
 _NESTED = ("configuration", "host", "devices_used", "int4", "rounds", "figures", "quality")
 _PLAIN = tuple(f.name for f in fields(Measurement) if f.name not in _NESTED)
-"""Fields that have a column of their name and type."""
+"""Fields with a column of the same name and type."""
 
 
 def row_of(measurement: Measurement) -> dict[str, Any]:
-    """All columns but ``position`` and ``saved_at``."""
+    """Return all columns except ``position`` and ``saved_at``."""
     figures = measurement.figures
     row = {name: getattr(measurement, name) for name in _PLAIN}
     row |= {name: getattr(measurement.configuration, name) for name in _CONFIGURATION}
@@ -36,7 +36,7 @@ def row_of(measurement: Measurement) -> dict[str, Any]:
     return row | {
         "devices_used": list(measurement.devices_used),
         "int4": None if measurement.int4 is None else asdict(measurement.int4),
-        "rounds": [asdict(one) for one in measurement.rounds],
+        "rounds": [asdict(each) for each in measurement.rounds],
         "figures": None if figures is None else asdict(figures),
         "quality": None if measurement.quality is None else asdict(measurement.quality),
         "decode_tokens_per_s": None if figures is None else figures.decode_tokens_per_s,
@@ -45,10 +45,10 @@ def row_of(measurement: Measurement) -> dict[str, Any]:
 
 
 def measurement_of(row: RowMapping) -> Measurement:
-    """The measurement of a row; without rounds where the column was not read.
+    """Return the measurement of a row; without rounds if that column was not read.
 
     Raises:
-        ValueError: the row holds what no measurement does.
+        ValueError: the row is not a valid measurement.
     """
     try:
         return Measurement(

@@ -1,7 +1,7 @@
-"""What a benchmark's measurement is: the values that go into ``measurements`` and come out of it.
+"""Values of the tables ``measurements`` and ``sweeps``.
 
-A measurement is one configuration of a sweep at one prompt length. Its repeats are spread over
-rounds, each in a fresh process; the figures are taken over all of them.
+A sweep is a benchmark run. A measurement is one of its configurations at one prompt length. The
+repeats are divided among rounds, each in a new process; figures are computed over all rounds.
 """
 
 from __future__ import annotations
@@ -17,101 +17,101 @@ from core.db.run_values import utc_now
 
 
 class SweepState(StrEnum):
-    """How far a sweep got."""
+    """State of a benchmark run."""
 
     RUNNING = "running"
     DONE = "done"
-    """Every configuration was tried; some rows may have failed."""
+    """All configurations were tried; some rows may have failed."""
     CANCELLED = "cancelled"
-    """A person stopped it."""
+    """Stopped by a user."""
     INTERRUPTED = "interrupted"
-    """Its process ended before it did."""
+    """The process ended before the run."""
 
 
 class MeasurementState(StrEnum):
-    """How far a measurement got."""
+    """State of a measurement."""
 
     WAITING = "waiting"
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
-    """``error`` says why; the rest of the sweep went on."""
+    """``error`` has the reason; the rest of the run continued."""
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
-    """The process of the sweep ended before it did."""
+    """The process ended before the measurement."""
 
     @property
     def missing(self) -> bool:
-        """Whether a resumed sweep measures it (again)."""
+        """Whether resuming the run measures it (again)."""
         return self is not MeasurementState.DONE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What is measured; all that must be equal for two figures to be compared."""
+    """What is measured: everything that must be equal for figures to be comparable."""
 
     model: str
-    """What the person called it: catalogue key, hub id, folder, or a stored model's key."""
+    """Name given by the user: catalogue key, Hugging Face id, folder, or a stored model's key."""
     title: str
     source: str
-    """Where the weights came from: hub id, local folder, embedded, random weights."""
+    """Origin of the weights: Hugging Face id, local folder, embedded, random weights."""
     random_weights: bool = False
-    """The architecture's speed and size without its knowledge."""
+    """Random weights in the model's shape: they have its speed and size."""
     precision: str
     """Weight precision."""
     device: str
-    """Device asked for."""
+    """Requested device."""
     runtime: str
     hints: Mapping[str, Any] = field(default_factory=dict)
-    """OpenVINO properties set on purpose."""
+    """OpenVINO properties that were set explicitly."""
     prompt_tokens: int
     new_tokens: int
     """Forced: the end token does not end a measured answer."""
     repeats: int
-    """Timed answers asked for, over all rounds; of short ones more are taken."""
+    """Requested timed answers over all rounds; short answers are repeated more often."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One timed answer, in the definitions of :mod:`core.inference.timing`."""
+    """One timed answer, as defined in :mod:`core.inference.timing`."""
 
     ttft_ms: float
     tpot_ms: float | None
     """None with a single new token."""
     total_ms: float
     token_times_ms: tuple[float, ...]
-    """Time of each new token since the start of work."""
+    """Time of each new token since processing started."""
     core_distance_ns: float | None = None
-    """A word's way from one processor core to another, see :mod:`core.benchmark.core_latency`: the
-    longer of before and after the answer. None where it could not be told or was not yet."""
+    """Core-to-core latency, see :mod:`core.benchmark.core_latency`: the higher of the values before
+    and after the answer. None if it could not be measured, and in rows of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What one fresh process measured of a configuration. Bytes are of that process alone."""
+    """Results of one process for a configuration. Bytes are those of this process only."""
 
     load_s: float
-    """To ready: imports not counted, compilation and the warm-up answer included."""
+    """Time until ready, without imports, with compilation and the warm-up answer."""
     compile_s: float
-    """Of that, reading the files and compiling."""
+    """The part for reading the files and compiling."""
     memory_private_bytes: int
-    """Anonymous memory after the first generate."""
+    """Anonymous memory after the first answer."""
     memory_file_backed_bytes: int
     memory_private_peak_bytes: int
-    """Highest that was sampled, from the process's start to its last answer."""
+    """Highest sample from the start of the process to its last answer."""
     memory_file_backed_peak_bytes: int
     cpu_cores: float
-    """Processor time of the process over wall time, while it answered: cores kept busy."""
+    """CPU time of the process divided by wall time during the answers: number of busy cores."""
     other_cpu_cores: float
-    """The same of everything else on the machine."""
+    """The same for all other processes on the machine."""
     contended: bool
-    """Whether anything else of note ran meanwhile."""
+    """Whether significant other work ran at the same time."""
     samples: tuple[Sample, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A figure over all timed answers, or over all their tokens."""
+    """Distribution of a figure over all timed answers, or over all their tokens."""
 
     median: float
     p90: float
@@ -122,34 +122,34 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """What a precision costs in quality, against the reference precision of the same model.
+    """Quality of a precision compared with the reference precision of the same model.
 
-    Divergence as in OpenVINO's who-what-benchmark: FDT is the mean position of the first token
-    that differs in greedy answers, SDT the mean share of tokens that differ.
+    Divergence is defined as in OpenVINO's who-what-benchmark: FDT is the mean position of the first
+    token that differs in greedy answers, SDT the mean share of tokens that differ.
     """
 
     reference: str
-    """Precision of the weights that are compared with, such as fp16; on a CPU they are executed in
-    f32, with an f32 KV cache."""
+    """Weight precision of the reference, such as fp16; on a CPU it is executed in f32, with an f32
+    KV cache."""
     perplexity: float
     perplexity_ratio: float
-    """Perplexity over the reference's."""
+    """Perplexity divided by the reference's."""
     top1_agreement: float
-    """Share of positions, 0 to 1, where the likeliest token is the reference's."""
+    """Share of positions with the same most likely token as the reference, 0 to 1."""
     first_divergent_token: float
-    """FDT in tokens; the answer's length where none differs."""
+    """FDT in tokens; the answer's length if no token differs."""
     divergent_share: float
     """SDT, 0 to 1."""
     task_accuracy: float | None = None
-    """Of an embedded model on held-out instructions, 0 to 1."""
+    """Share of held-out tasks solved by a demo model, 0 to 1."""
     tokens: int
-    """Positions that were compared."""
+    """Number of compared positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int4Weights:
-    """How weights were compressed to INT4, as it was asked of NNCF; of a model that came
-    compressed, as its weights show it."""
+    """INT4 settings as passed to NNCF; for a model that was already compressed, as found in its
+    weights."""
 
     symmetric: bool
     """Without zero points."""
@@ -158,19 +158,19 @@ class Int4Weights:
     ratio: float
     """Share of the compressible layers in INT4, 0 to 1; the rest are in INT8."""
     scale_estimation: bool = False
-    """Whether the scales were fitted on texts that the model wrote itself."""
+    """Whether the scales were estimated on texts generated by the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What the rounds of a measurement amount to; what a chart shows."""
+    """Figures over all rounds of a measurement, as shown in charts."""
 
     load_s: float
     compile_s: float
     ttft_ms: Spread
     tpot_ms: Spread | None
-    """Over the gaps between all tokens of all samples; the median of samples' TPOT decides the
-    decode rate."""
+    """Over the intervals between all tokens of all samples. The decode rate is computed from the
+    median of the samples' TPOT instead."""
     decode_tokens_per_s: float | None
     """Median over the samples of 1 / TPOT."""
     decode_low: float | None
@@ -178,7 +178,7 @@ class Figures:
     prefill_tokens_per_s: float
     end_to_end_tokens_per_s: float
     memory_private_bytes: int
-    """After the first generate, median of the rounds."""
+    """After the first answer, median of the rounds."""
     memory_file_backed_bytes: int
     memory_private_peak_bytes: int
     """Highest of the rounds."""
@@ -187,31 +187,31 @@ class Figures:
     other_cpu_cores: float
     contended: bool
     bytes_per_token: int | None
-    """Read for one token: weights of the matrix multiplications and the KV cache at half the
+    """Bytes read for one token: weights of the matrix multiplications, and the KV cache at half the
     answer's length."""
     mbu: float | None
-    """Model bandwidth utilisation, 0 to 1: bytes per token × decode tokens/s over the measured read
-    bandwidth; None on any device but the CPU, whose bandwidth that is."""
+    """Model bandwidth utilization, 0 to 1: bytes per token × decode tokens/s divided by the
+    measured read bandwidth of the CPU; None on other devices."""
     answers: int | None = None
-    """Timed answers that all this comes from; None where an earlier version did not count them."""
+    """Number of timed answers; None in rows of earlier versions."""
     answers_apart: int = 0
-    """Further ones, left out because the host had moved the cores apart while they were given."""
+    """Number of answers left out because the host had moved the cores apart."""
     nearest_ns: float | None = None
-    """The shortest distance of cores known of the machine, by which that was told."""
+    """Lowest core-to-core latency of the machine, with which the others were compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """The machine that measured."""
+    """The machine of a measurement."""
 
     name: str
     cpu: str
     os: str
     cores: int
-    """Logical processors that may be used."""
+    """Logical processors available to the process."""
     memory_bytes: int
     bandwidth_bytes_per_s: float | None
-    """Measured read bandwidth, all cores together."""
+    """Measured memory read bandwidth of all cores together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,9 +219,9 @@ class Measurement:
     """One row of ``measurements``."""
 
     id: str
-    """32 hexadecimal digits; the same on every machine it is imported to."""
+    """32 hexadecimal digits; the same on every machine that imports it."""
     sweep: str
-    """Of the sweep it belongs to; 32 hexadecimal digits."""
+    """Id of its benchmark run; 32 hexadecimal digits."""
     state: MeasurementState
     configuration: Configuration
     host: Host
@@ -231,7 +231,7 @@ class Measurement:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     error: str | None = None
-    """The sentence about a failure."""
+    """Error message of a failure."""
     execution_precision: str | None = None
     kv_precision: str | None = None
     devices_used: tuple[str, ...] = ()
@@ -239,41 +239,41 @@ class Measurement:
     disk_bytes: int | None = None
     """Size of the model's folder."""
     weight_bytes: int | None = None
-    """Constants of the matrix multiplications, as they are read for each token."""
+    """Size of the matrix multiplications' constants, which are read for each token."""
     weights: str | None = None
-    """What the weights are, where their precision does not say it all: ``INT8 from Q4_1``. None
-    elsewhere, before the model was there, and in rows of earlier versions."""
+    """Display name of the weights if the precision is not specific enough: ``INT8 from Q4_1``.
+    None otherwise, before the model was converted, and in rows of earlier versions."""
     int4: Int4Weights | None = None
-    """How the weights were compressed; None in another precision, before the model was there, and
-    in rows of earlier versions."""
+    """How the weights were compressed; None in other precisions, before the model was converted,
+    and in rows of earlier versions."""
     rounds: tuple[Round, ...] = ()
     figures: Figures | None = None
     """None until a round is complete."""
     quality: Quality | None = None
     imported_at: datetime | None = None
-    """When it came from another machine's file; None where this database's own Paddock measured."""
+    """When it was imported from a file; None if it was measured by this installation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRecord:
-    """One row of ``sweeps``: what was asked for, and which process measures it or did."""
+    """One row of ``sweeps``: a benchmark run, its plan and its process."""
 
     id: str
     """32 hexadecimal digits."""
     state: SweepState
     plan: Mapping[str, Any]
-    """As the benchmark wrote it; enough to go on with what is missing."""
+    """As written by the benchmark; sufficient to resume it."""
     instance: Instance
-    """The latest process that worked on it."""
+    """The latest process that ran it."""
     created_at: datetime
     ended_at: datetime | None
-    """None while it is running, and where its process ended before it could say."""
+    """None while it is running or if its process was interrupted."""
 
 
 @dataclass(frozen=True)
 class ImportOutcome:
-    """What became of another machine's measurements."""
+    """Result of an import."""
 
     added: int
     already_there: int
-    """Left as they were: this database's own, or imported before."""
+    """Left unchanged: measured by this installation, or imported earlier."""

@@ -1,4 +1,4 @@
-"""The benchmark's records: sweeps, and one row for every measurement of them."""
+"""Store of benchmark runs (``sweeps``) and their measurements."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from core.db.tables import measurements, sweeps
 from core.errors import BadRequestError, ModelBusyError
 from core.settings import Settings
 
-FOREIGN_PATIENCE = timedelta(hours=24)
-"""Age of the last sign of life at which a running sweep of another machine counts as interrupted:
-nobody here can look whether its process lives, and a row is written after every round."""
+OTHER_HOST_TIMEOUT = timedelta(hours=24)
+"""Time since the last write after which a running benchmark of another machine counts as
+interrupted: its process cannot be checked from here, and a row is written after every round."""
 
-_IDS_AT_ONCE = 500
-"""Well below the number of parameters that SQLite takes in one statement."""
+_BATCH_SIZE = 500
+"""Well below SQLite's limit of parameters per statement."""
 
 _OPEN = (MeasurementState.WAITING, MeasurementState.RUNNING)
-_LEFT_BEHIND = {SweepState.CANCELLED: MeasurementState.CANCELLED}
-"""What rows become that a sweep did not come to; of any other end they are interrupted."""
+_UNFINISHED_ROWS = {SweepState.CANCELLED: MeasurementState.CANCELLED}
+"""State of a run's unfinished rows when it ends; interrupted for all other ends."""
 
 _INSTANCE = tuple(f.name for f in fields(Instance))
 _ALL_BUT_ROUNDS = tuple(column for column in measurements.c if column.name != "rounds")
@@ -42,7 +42,7 @@ _Item = TypeVar("_Item")
 
 
 class MeasurementFilter(TypedDict, total=False):
-    """Which measurements; what is left out or None does not restrict."""
+    """Filter for measurements; missing fields and None do not restrict."""
 
     sweep: str | None
     state: MeasurementState | None
@@ -51,23 +51,23 @@ class MeasurementFilter(TypedDict, total=False):
     random_weights: bool | None
     precision: str | None
     device: str | None
-    """Device asked for."""
+    """Requested device."""
     runtime: str | None
     host_name: str | None
     contended: bool | None
     imported: bool | None
-    """Whether it came from another machine's file."""
+    """Whether it was imported from a file."""
     since: datetime | None
-    """Created at this time or later; with a zone."""
+    """Created at this time or later; with a time zone."""
     until: datetime | None
-    """Created before this time; with a zone."""
+    """Created before this time; with a time zone."""
 
 
 class MeasurementStore:
-    """Reads and writes ``sweeps`` and ``measurements``; threads may share it.
+    """Reads and writes ``sweeps`` and ``measurements``. Thread-safe.
 
-    Every method raises :class:`core.errors.RecordsError` where the database fails; nothing of
-    what it was to write is kept then.
+    Every method raises :class:`core.errors.RecordsError` if the database fails, and then writes
+    nothing.
     """
 
     def __init__(self, database: Database) -> None:
@@ -81,12 +81,12 @@ class MeasurementStore:
     def begin_sweep(
         self, plan: Mapping[str, Any], rows: Sequence[Measurement], sweep_id: str
     ) -> None:
-        """Write a sweep that this process begins, and all it is to measure, waiting.
+        """Insert a benchmark run of this process, with its measurements in state waiting.
 
         Args:
-            plan: enough to go on with the sweep later, in JSON's types.
-            rows: in the order in which they are listed from then on.
-            sweep_id: 32 hexadecimal digits; the sweep of all ``rows``.
+            plan: JSON-serializable, and sufficient to resume the run later.
+            rows: in the order in which they will be listed.
+            sweep_id: 32 hexadecimal digits; the ``sweep`` of all rows.
         """
         if any(row.sweep != sweep_id for row in rows):
             raise ValueError("a measurement belongs to another sweep")
@@ -98,13 +98,13 @@ class MeasurementStore:
             _insert(connection, waiting, now)
 
     def resume_sweep(self, sweep_id: str) -> SweepRecord:
-        """Let this process go on with a sweep that has ended; what it lacks becomes waiting.
+        """Resume an ended benchmark run in this process; its missing rows become waiting.
 
-        Rounds and figures of earlier attempts stay until the row is saved again.
+        Rounds and figures of earlier attempts are kept until the row is saved again.
 
         Raises:
-            BadRequestError: there is no such sweep.
-            ModelBusyError: another process, or this one, is at it.
+            BadRequestError: there is no such run.
+            ModelBusyError: the run is already running, in this or another process.
         """
         now = utc_now()
         running = {"state": SweepState.RUNNING, "ended_at": None, "saved_at": now} | _writer()
@@ -114,19 +114,19 @@ class MeasurementStore:
             found = _sweep_row(connection, sweep_id)
             if found is None:
                 raise BadRequestError(
-                    "There is no benchmark of this id to go on with; list those there are with "
-                    "python -m core bench --list, or start a new one."
+                    "There is no benchmark run with this id. `python -m core bench --list` lists "
+                    "all runs."
                 )
-            if found["state"] is SweepState.RUNNING and _lives(connection, found):
+            if found["state"] is SweepState.RUNNING and _is_alive(connection, found):
                 raise _busy(_instance(found))
             connection.execute(update(sweeps).where(sweeps.c.id == sweep_id).values(running))
             _change_rows(connection, sweep_id, missing, waiting | {"saved_at": now})
             return _sweep_record(_sweep_row(connection, sweep_id))
 
     def end_sweep(self, sweep_id: str, state: SweepState) -> None:
-        """Write how a sweep ended; what it did not come to is cancelled or interrupted with it."""
+        """Write the end of a benchmark run; its unfinished rows become cancelled or interrupted."""
         now = utc_now()
-        left = {"state": _LEFT_BEHIND.get(state, MeasurementState.INTERRUPTED), "saved_at": now}
+        left = {"state": _UNFINISHED_ROWS.get(state, MeasurementState.INTERRUPTED), "saved_at": now}
         running = (MeasurementState.RUNNING,)
         with self.database.writing() as connection:
             connection.execute(
@@ -138,13 +138,13 @@ class MeasurementStore:
             _change_rows(connection, sweep_id, _OPEN, left)
 
     def sweep(self, sweep_id: str) -> SweepRecord | None:
-        """The sweep of this id, or None."""
+        """Return the benchmark run with this id, or None."""
         with self.database.reading() as connection:
             row = _sweep_row(connection, sweep_id)
             return None if row is None else _sweep_record(row)
 
     def sweeps(self, limit: int = 20) -> list[SweepRecord]:
-        """The latest sweeps of this database, the newest first."""
+        """Return the latest benchmark runs, newest first."""
         statement = (
             select(sweeps).order_by(sweeps.c.created_at.desc(), sweeps.c.id.desc()).limit(limit)
         )
@@ -152,7 +152,7 @@ class MeasurementStore:
             return [_sweep_record(row) for row in connection.execute(statement).mappings()]
 
     def save(self, measurement: Measurement) -> None:
-        """Write a measurement in the place of the one with its id, or as a new one."""
+        """Replace the measurement with the same id, or insert it."""
         now = utc_now()
         changed = (
             update(measurements)
@@ -164,14 +164,14 @@ class MeasurementStore:
                 _insert(connection, [measurement], now)
 
     def get(self, measurement_id: str) -> Measurement | None:
-        """The measurement of this id, or None."""
+        """Return the measurement with this id, or None."""
         statement = select(measurements).where(measurements.c.id == measurement_id)
         with self.database.reading() as connection:
             row = connection.execute(statement).mappings().first()
             return None if row is None else measurement_of(row)
 
     def of_sweep(self, sweep_id: str) -> list[Measurement]:
-        """All measurements of a sweep, in the order in which it began with them."""
+        """Return all measurements of a benchmark run in the order of its plan."""
         statement = (
             select(measurements)
             .where(measurements.c.sweep == sweep_id)
@@ -187,11 +187,11 @@ class MeasurementStore:
         with_rounds: bool = True,
         **which: Unpack[MeasurementFilter],
     ) -> list[Measurement]:
-        """The measurements that match, the newest first.
+        """Return the measurements that match, newest first.
 
         Args:
-            limit: how many at most; None for all.
-            with_rounds: False leaves ``rounds`` empty, which is what most of a row consists of.
+            limit: highest number of measurements; None for all.
+            with_rounds: False leaves ``rounds`` empty, which are most of a row's data.
             which: see :class:`MeasurementFilter`.
         """
         columns = (measurements,) if with_rounds else _ALL_BUT_ROUNDS
@@ -209,13 +209,13 @@ class MeasurementStore:
             return [measurement_of(row) for row in connection.execute(statement).mappings()]
 
     def count(self, **which: Unpack[MeasurementFilter]) -> int:
-        """Number of measurements that match."""
+        """Return the number of measurements that match."""
         statement = select(func.count()).select_from(measurements).where(*_conditions(which))
         with self.database.reading() as connection:
             return connection.execute(statement).scalar_one()
 
     def version(self) -> DataVersion:
-        """Equal as long as no measurement was written or deleted; for caches."""
+        """Return a value that changes when a measurement is written or deleted, for caches."""
         statement = select(
             select(func.count()).select_from(measurements).scalar_subquery(),
             select(func.max(measurements.c.saved_at)).scalar_subquery(),
@@ -224,16 +224,16 @@ class MeasurementStore:
             return DataVersion(*connection.execute(statement).one())
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove measurements, and ended sweeps that have none left.
+        """Delete measurements, and ended benchmark runs that have none left.
 
         Returns:
-            How many measurements there were of these ids.
+            Number of deleted measurements.
         """
         deleted = 0
         rest = exists().where(measurements.c.sweep == sweeps.c.id)
         with self.database.writing() as connection:
-            for some in _portions(list(ids)):
-                statement = measurements.delete().where(measurements.c.id.in_(some))
+            for batch in _batches(list(ids)):
+                statement = measurements.delete().where(measurements.c.id.in_(batch))
                 deleted += connection.execute(statement).rowcount
             if deleted:
                 ended = sweeps.c.state != SweepState.RUNNING
@@ -241,26 +241,27 @@ class MeasurementStore:
         return deleted
 
     def mark_interrupted(self) -> int:
-        """Mark the running sweeps whose process is gone, with their rows; return their number.
+        """Mark running benchmark runs whose process has ended, with their rows; return their
+        number.
 
-        Sweeps of this process and of other live ones stay. Those of another machine stay for
-        :data:`FOREIGN_PATIENCE`.
+        Runs of this process and of other running processes stay. Those of another machine stay for
+        :data:`OTHER_HOST_TIMEOUT`.
         """
         running = select(sweeps).where(sweeps.c.state == SweepState.RUNNING)
         with self.database.reading() as connection:
             rows = connection.execute(running).mappings().all()
-            orphans = [row for row in rows if not _lives(connection, row)]
+            orphans = [row for row in rows if not _is_alive(connection, row)]
         if not orphans:
             return 0
         with self.database.writing() as connection:
             return sum(_interrupt(connection, row) for row in orphans)
 
     def import_all(self, given: Sequence[Measurement]) -> ImportOutcome:
-        """Take over measurements of another machine, all of them or, where that fails, none.
+        """Import measurements of another machine in one transaction.
 
-        What is there already stays as it is; only an unfinished row that was imported earlier
-        gives way to the finished one. What is being measured elsewhere, or waits for it, is
-        taken over as interrupted: nobody here goes on with it.
+        Existing measurements are not changed, except that an unfinished row that was imported
+        earlier is replaced by the finished one. Running and waiting measurements are imported as
+        interrupted, because they are not continued here.
         """
         now = utc_now()
         by_id: dict[str, Measurement] = {}
@@ -268,9 +269,9 @@ class MeasurementStore:
             by_id.setdefault(row.id, _imported(row, now))
         with self.database.writing() as connection:
             present = _states(connection, list(by_id))
-            outdated = {key for key, row in by_id.items() if _gives_way(present.get(key), row)}
-            for some in _portions(sorted(outdated)):
-                connection.execute(measurements.delete().where(measurements.c.id.in_(some)))
+            outdated = {key for key, row in by_id.items() if _is_outdated(present.get(key), row)}
+            for batch in _batches(sorted(outdated)):
+                connection.execute(measurements.delete().where(measurements.c.id.in_(batch)))
             new = [row for key, row in by_id.items() if key not in present or key in outdated]
             _insert(connection, new, now)
         return ImportOutcome(added=len(new), already_there=len(given) - len(new))
@@ -286,13 +287,13 @@ def _writer() -> dict[str, Any]:
 
 
 def _insert(connection: Connection, rows: Sequence[Measurement], now: datetime) -> None:
-    """New rows, listed after those that their sweeps have."""
+    """Insert rows at the end of their benchmark runs."""
     statement = select(measurements.c.sweep, func.max(measurements.c.position)).group_by(
         measurements.c.sweep
     )
     next_of: dict[str, int] = {}
-    for some in _portions(sorted({row.sweep for row in rows})):
-        found = connection.execute(statement.where(measurements.c.sweep.in_(some)))
+    for batch in _batches(sorted({row.sweep for row in rows})):
+        found = connection.execute(statement.where(measurements.c.sweep.in_(batch)))
         next_of |= {sweep: position + 1 for sweep, position in found}
     values = []
     for row in rows:
@@ -309,7 +310,7 @@ def _change_rows(
     states: Sequence[MeasurementState],
     values: Mapping[str, Any],
 ) -> None:
-    """Change the rows of a sweep that are in these states; not what was imported."""
+    """Change the rows of a benchmark run that are in these states and not imported."""
     connection.execute(
         update(measurements)
         .where(measurements.c.sweep == sweep_id)
@@ -320,7 +321,7 @@ def _change_rows(
 
 
 def _interrupt(connection: Connection, seen: RowMapping) -> bool:
-    """Mark a sweep, unless it was ended or resumed since it was looked at."""
+    """Mark a benchmark run as interrupted unless it was ended or resumed in the meantime."""
     now = utc_now()
     statement = (
         update(sweeps)
@@ -336,21 +337,21 @@ def _interrupt(connection: Connection, seen: RowMapping) -> bool:
     return True
 
 
-def _lives(connection: Connection, sweep: RowMapping) -> bool:
-    """Whether the process of a running sweep is alive, as far as can be known here."""
+def _is_alive(connection: Connection, sweep: RowMapping) -> bool:
+    """Return whether the process of a running benchmark is probably alive."""
     instance = _instance(sweep)
     if instance.local:
         return instance.alive()
     newest = select(func.max(measurements.c.saved_at)).where(measurements.c.sweep == sweep["id"])
     seen_at = connection.execute(newest).scalar() or sweep["saved_at"]
-    return utc_now() - max(seen_at, sweep["saved_at"]) <= FOREIGN_PATIENCE
+    return utc_now() - max(seen_at, sweep["saved_at"]) <= OTHER_HOST_TIMEOUT
 
 
 def _busy(instance: Instance) -> ModelBusyError:
-    place = "" if instance.local else f" on {instance.host}"
+    host = "" if instance.local else f" on {instance.host}"
     return ModelBusyError(
-        f"This benchmark is being measured by process {instance.pid}{place}; wait until it is "
-        "done, or cancel it there."
+        f"This benchmark is running in process {instance.pid}{host}. Wait until it has finished, "
+        "or cancel it there."
     )
 
 
@@ -383,25 +384,25 @@ def _imported(row: Measurement, now: datetime) -> Measurement:
 
 
 def _states(connection: Connection, ids: list[str]) -> dict[str, tuple[MeasurementState, bool]]:
-    """Of the measurements that are there, by id: the state, and whether it was imported."""
+    """Return (state, whether imported) of the existing measurements, by id."""
     found: dict[str, tuple[MeasurementState, bool]] = {}
     columns = measurements.c.id, measurements.c.state, measurements.c.imported_at
-    for some in _portions(ids):
-        rows = connection.execute(select(*columns).where(measurements.c.id.in_(some)))
+    for batch in _batches(ids):
+        rows = connection.execute(select(*columns).where(measurements.c.id.in_(batch)))
         found |= {row.id: (row.state, row.imported_at is not None) for row in rows}
     return found
 
 
-def _gives_way(present: tuple[MeasurementState, bool] | None, incoming: Measurement) -> bool:
+def _is_outdated(present: tuple[MeasurementState, bool] | None, incoming: Measurement) -> bool:
     if present is None:
         return False
     state, imported = present
     return imported and state.missing and not incoming.state.missing
 
 
-def _portions(items: list[_Item]) -> Iterator[list[_Item]]:
-    for start in range(0, len(items), _IDS_AT_ONCE):
-        yield items[start : start + _IDS_AT_ONCE]
+def _batches(items: list[_Item]) -> Iterator[list[_Item]]:
+    for start in range(0, len(items), _BATCH_SIZE):
+        yield items[start : start + _BATCH_SIZE]
 
 
 def _conditions(which: MeasurementFilter) -> list[ColumnElement[bool]]:
@@ -417,8 +418,8 @@ def _conditions(which: MeasurementFilter) -> list[ColumnElement[bool]]:
         elif name == "until":
             conditions.append(measurements.c.created_at < value)
         elif name == "imported":
-            there = measurements.c.imported_at
-            conditions.append(there.is_not(None) if value else there.is_(None))
+            imported_at = measurements.c.imported_at
+            conditions.append(imported_at.is_not(None) if value else imported_at.is_(None))
         else:
             conditions.append(measurements.c[name] == value)
     return conditions

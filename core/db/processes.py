@@ -1,4 +1,4 @@
-"""Which process wrote a row, and whether that process is still alive."""
+"""Identifies the process that wrote a row, and whether it is still running."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from functools import cache
 import psutil
 
 START_TOLERANCE_S = 2.0
-"""Two start times closer than this are the same process: the system derives them from the boot
-time, which it reports in whole seconds and shifts when the clock is set. A process number is not
-given out twice within that time."""
+"""Start times closer than this belong to the same process: the system derives them from the boot
+time, which it reports in whole seconds and shifts when the clock is set. A process id is not reused
+within that time."""
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One process on one machine, told apart from a later one that got the same number."""
+    """A process on a machine, distinguished from a later one with the same process id."""
 
     host: str
     pid: int
@@ -26,14 +26,14 @@ class Instance:
 
     @property
     def local(self) -> bool:
-        """Whether it ran on this machine, so that :meth:`alive` can know."""
+        """Whether the process ran on this machine."""
         return self.host == platform.node()
 
     def alive(self) -> bool:
-        """Whether the process runs on this machine now; False for one of another machine.
+        """Return whether the process is running now; False for other machines.
 
-        A process that has ended and waits for its parent (a zombie) is not alive. One that may
-        not be looked at is taken to be alive: a row wrongly left running is the lesser harm.
+        A zombie process is not alive. A process that may not be inspected counts as alive, because
+        a row that wrongly stays in state running does less harm than one wrongly interrupted.
         """
         if not self.local:
             return False
@@ -49,7 +49,7 @@ class Instance:
 
 
 def current_instance() -> Instance:
-    """This process."""
+    """Return the current process."""
     return _instance(os.getpid())
 
 

@@ -1,7 +1,7 @@
-"""What charts need of very many runs, read without the texts and without a record for each.
+"""Reads the columns of runs that charts need, quickly and for many runs.
 
-The values come straight from the database's driver, column by column; equal texts become one
-object, so that 100 000 rows take tens of megabytes and not hundreds.
+Values are read directly from the database driver, column by column, and equal texts share one
+object, so that 100 000 rows take tens of megabytes instead of hundreds.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from sqlalchemy import ColumnElement, Connection, func, select
 from core.db.run_values import Origin, RunState, RunsVersion
 from core.db.tables import CHART_COLUMNS, runs
 
-_AT_ONCE = 10_000
-"""Rows fetched at a time: what is held twice while it is converted."""
-
+_BATCH_SIZE = 10_000
+"""Rows that are in memory twice during conversion."""
 
 _REPEATED = (
     "model",
@@ -34,14 +33,14 @@ _REPEATED = (
     "kv_precision",
     "stop_reason",
 )
-"""Columns of few different texts."""
+"""Columns with few different values."""
 
 
 class RunRow(NamedTuple):
-    """The figures and conditions of one answer that ended; None where unknown.
+    """Figures and conditions of one finished answer; None where unknown.
 
     Units and meanings are those of :class:`core.db.run_values.RunStart` and ``RunResult``. The
-    memory figures cover what the application's records do: the growth of a process.
+    memory figures are the growth of a process, as in the application's records.
     """
 
     id: str
@@ -77,7 +76,7 @@ assert RunRow._fields == CHART_COLUMNS, "a row is built by position"
 
 
 class FigureRow(NamedTuple):
-    """Of a :class:`RunRow`, what charts are drawn from and by what they tell answers apart."""
+    """The fields of :class:`RunRow` that charts show and group by."""
 
     id: str
     started_at: datetime
@@ -109,7 +108,7 @@ def read_rows(
     conditions: Sequence[ColumnElement[bool]],
     limit: int | None = None,
 ) -> list[Row]:
-    """The latest answers that ended and match, the newest first."""
+    """Read the latest finished runs that match, newest first."""
     fields: Sequence[str] = kind._fields
     statement = (
         select(*(runs.c[name] for name in fields))
@@ -118,37 +117,37 @@ def read_rows(
         .limit(limit)
     )
     rows: list[Row] = []
-    make = partial(tuple.__new__, kind)  # a third of the time of ``_make``
+    make = partial(tuple.__new__, kind)  # three times as fast as ``_make``
     converters = {name: how for name, how in _converters().items() if name in fields}
     repeated = [name for name in _REPEATED if name in fields]
-    same: dict[str, str] = {}
-    for portion in _portions(connection, statement):
-        columns = dict(zip(fields, zip(*portion, strict=True), strict=True))
-        columns |= {name: map(same.setdefault, *[columns[name]] * 2) for name in repeated}
+    shared: dict[str, str] = {}
+    for batch in _batches(connection, statement):
+        columns = dict(zip(fields, zip(*batch, strict=True), strict=True))
+        columns |= {name: map(shared.setdefault, *[columns[name]] * 2) for name in repeated}
         columns |= {name: map(convert, columns[name]) for name, convert in converters.items()}
         rows += map(make, zip(*columns.values(), strict=True))
     return rows
 
 
 def read_done_ids(connection: Connection) -> set[str]:
-    """Ids of all runs that ended."""
+    """Read the ids of all finished runs."""
     statement = select(runs.c.id).where(runs.c.state == RunState.DONE)
-    return {run_id for portion in _portions(connection, statement) for (run_id,) in portion}
+    return {run_id for batch in _batches(connection, statement) for (run_id,) in batch}
 
 
 def read_starts(connection: Connection, ids: Sequence[str]) -> dict[str, datetime]:
-    """When these runs began; those that are no more are left out."""
+    """Read the start times of runs; deleted runs are left out."""
     statement = select(runs.c.id, runs.c.started_at).where(runs.c.id.in_(ids))
     return {run_id: started_at for run_id, started_at in connection.execute(statement)}
 
 
 def read_token_times(connection: Connection, run_id: str) -> tuple[float, ...] | None:
-    """Times of the run's tokens in ms since the start of work; None where none are kept."""
+    """Read the token times of a run, in ms since processing started; None if not stored."""
     return connection.execute(select(runs.c.token_times_ms).where(runs.c.id == run_id)).scalar()
 
 
 def read_version(connection: Connection) -> RunsVersion:
-    """Changes when a run is written, ends or is deleted."""
+    """Read a value that changes when a run starts, ends or is deleted."""
     counted = select(func.count()).select_from(runs)
     statement = select(
         counted.scalar_subquery(),
@@ -159,18 +158,18 @@ def read_version(connection: Connection) -> RunsVersion:
     return RunsVersion(*connection.execute(statement).one())
 
 
-def _portions(connection: Connection, statement: Any) -> Iterator[list[tuple[Any, ...]]]:
-    """The rows as the driver gives them, past SQLAlchemy's conversions."""
+def _batches(connection: Connection, statement: Any) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield rows as the driver returns them, without SQLAlchemy's conversions."""
     result = connection.execute(statement)
-    while portion := result.cursor.fetchmany(_AT_ONCE):
-        yield portion
+    while batch := result.cursor.fetchmany(_BATCH_SIZE):
+        yield batch
     result.close()
 
 
 def _converters() -> dict[str, Callable[[Any], Any]]:
-    """From the driver's value to the row's, for the columns where they differ."""
+    """Return converters for columns whose driver value differs from the row's value."""
     return {
-        "started_at": _moment,
+        "started_at": _utc_time,
         "origin": {origin.value: origin for origin in Origin}.__getitem__,
         "random_weights": bool,
         "devices_used": cache(lambda names: tuple(names.split(",")) if names else ()),
@@ -178,8 +177,8 @@ def _converters() -> dict[str, Callable[[Any], Any]]:
     }
 
 
-def _moment(value: str | datetime) -> datetime:
-    """A stored time, which is UTC without saying so; SQLite keeps it as text."""
+def _utc_time(value: str | datetime) -> datetime:
+    """Convert a stored time, which is UTC without a time zone; SQLite stores it as text."""
     if isinstance(value, str):
         return datetime.fromisoformat(f"{value}+00:00")
     return value.replace(tzinfo=UTC)

@@ -1,7 +1,6 @@
-"""What a run is: the values that go into the ``runs`` table and come out of it.
+"""Values of the table ``runs``; fields have the names of their columns.
 
-A field's name is its column's name. What was asked for is known when the run starts
-(:class:`RunStart`); what it turned out to be, when it ends (:class:`RunResult`).
+:class:`RunStart` is known when the run starts, :class:`RunResult` when it ends.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from core.db.processes import Instance
 
 
 class Origin(StrEnum):
-    """The page or command that asked for the answer."""
+    """The page or command that requested the answer."""
 
     INSTRUCT = "instruct"
     COMPARE = "compare"
@@ -27,45 +26,45 @@ class Origin(StrEnum):
 
 
 class RunState(StrEnum):
-    """How far a run got."""
+    """State of a run."""
 
     RUNNING = "running"
     DONE = "done"
-    """It ended, well or not: ``stop_reason`` and ``error`` say how."""
+    """Finished or failed, see ``stop_reason`` and ``error``."""
     INTERRUPTED = "interrupted"
-    """Its process ended before it did."""
+    """The process ended before the run."""
 
 
 class DataVersion(NamedTuple):
-    """What a table holds, as far as a cache must know: unequal once it was written to."""
+    """Version of a table's content, for caches; changes when the table is written."""
 
     count: int
     newest: datetime | None
-    """The latest change; None where there is nothing."""
+    """The latest change; None if the table is empty."""
 
 
 class RunsVersion(NamedTuple):
-    """The same of the runs, where a deletion and a run that begins or ends must not make up for
-    each other."""
+    """Version of the runs. It has more fields, so that a deletion and a new or finished run do not
+    cancel each other out."""
 
     count: int
     done: int
-    """Of them, those that have ended."""
+    """Number of finished runs."""
     last_start: datetime | None
     last_end: datetime | None
 
 
 def utc_now() -> datetime:
-    """The time now, in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStart:
-    """What is known when an answer starts: who asked what of which model, and where.
+    """What is known when an answer starts: request, model, user and machine.
 
-    Texts may hold anything; characters that a database cannot keep (lone surrogates, NUL) are
-    stored as U+FFFD. Integers are at most 64 bits wide.
+    Characters in texts that a database cannot store (lone surrogates, NUL) become U+FFFD. Integers
+    have at most 64 bits.
     """
 
     origin: Origin
@@ -80,53 +79,52 @@ class RunStart:
     greedy: bool
     seed: int | None = None
     model: str
-    """Its key for programs; in rows of earlier versions that, its folder, or its name in the
-    store."""
+    """Key of the model; in rows of earlier versions also its folder, or its name in the store."""
     title: str
     source: str
-    """Where the weights came from: hub id, local folder, embedded."""
+    """Origin of the weights: Hugging Face id, local folder, embedded."""
     random_weights: bool = False
     precision: str
     """Weight precision."""
     weights: str | None = None
     """What the weights are, where their precision does not say it all: ``INT8 from Q4_1``."""
     device: str
-    """Device asked for."""
+    """Requested device."""
     runtime: str
     hints: Mapping[str, Any] = field(default_factory=dict)
-    """OpenVINO properties set on purpose."""
+    """OpenVINO properties that were set explicitly."""
     versions: Mapping[str, str]
     """Library name to version."""
     host_name: str
     host_cpu: str
     host_os: str
     owner: str = GUEST
-    """Id of the account that asked, or :data:`core.db.account_values.GUEST`."""
+    """Id of the account, or :data:`core.db.account_values.GUEST`."""
     session: str | None = None
     """Opaque id of the browser session."""
     started_at: datetime = field(default_factory=utc_now)
-    """UTC; a time with another zone is converted, one without is refused."""
+    """UTC; times in other time zones are converted, times without one are rejected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What came out of an answer, as ``DESIGN.md`` defines the figures; None where unknown.
+    """Result of an answer, with figures as defined in ``docs/measuring.md``; None where unknown.
 
-    A figure that is not a finite number is stored as None.
+    Figures that are not finite numbers are stored as None.
     """
 
     text: str
     stop_reason: str
     """End of text, stop marker, length, cancelled, timeout or error."""
     error: str | None = None
-    """The sentence that the person was shown."""
+    """Error message shown to the user."""
     execution_precision: str | None = None
     kv_precision: str | None = None
     devices_used: tuple[str, ...] = ()
     """``EXECUTION_DEVICES`` of the compiled model."""
     threads: int | None = None
     contended: bool | None = None
-    """Whether anything else was generating at the time."""
+    """Whether other work ran at the same time."""
     prompt_tokens: int | None = None
     new_tokens: int | None = None
     queue_ms: float | None = None
@@ -140,9 +138,9 @@ class RunResult:
     memory_private_bytes: int | None = None
     memory_file_backed_bytes: int | None = None
     memory_scope: str | None = None
-    """What the two figures cover, such as the growth over load and warm-up."""
+    """What the two memory figures cover, such as the growth during load and warm-up."""
     token_times_ms: tuple[float, ...] | None = None
-    """Time of each new token since the start of work; stored to the microsecond."""
+    """Time of each new token since processing started; stored in microsecond precision."""
     ended_at: datetime = field(default_factory=utc_now)
 
 
@@ -156,10 +154,10 @@ class RunRecord:
     instance: Instance
     start: RunStart
     result: RunResult | None
-    """None while the run is running, and for ever where it was interrupted."""
+    """None while the run is running, or if it was interrupted."""
 
     def flat(self) -> dict[str, Any]:
-        """All columns by name, for tables and exports; a run without a result has None there."""
+        """Return all columns by name, for tables and exports; None for a missing result."""
         row: dict[str, Any] = {"id": self.id, "state": self.state}
         row.update({f"instance_{f.name}": getattr(self.instance, f.name) for f in fields(Instance)})
         row.update({name: getattr(self.start, name) for name in START_COLUMNS})

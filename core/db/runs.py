@@ -1,4 +1,4 @@
-"""The runs: one row for every answer."""
+"""Store of runs: one row for every answer."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from core.db.run_values import (
 from core.db.tables import runs
 from core.settings import Settings
 
-FOREIGN_PATIENCE = timedelta(hours=24)
-"""Age at which a running row of another machine counts as interrupted: nobody here can look
-whether its process lives, and no answer, its wait in the queue included, takes a day."""
+OTHER_HOST_TIMEOUT = timedelta(hours=24)
+"""Age at which a running row of another machine counts as interrupted: its process cannot be
+checked from here, and no answer, including its time in the queue, takes a day."""
 
-_IDS_AT_ONCE = 500
-"""Well below the number of parameters that SQLite takes in one statement."""
+_BATCH_SIZE = 500
+"""Well below SQLite's limit of parameters per statement."""
 
 
 class RunFilter(TypedDict, total=False):
-    """Which runs; what is left out or None does not restrict."""
+    """Filter for runs; missing fields and None do not restrict."""
 
     session: str | None
     owner: str | None
@@ -54,20 +54,20 @@ class RunFilter(TypedDict, total=False):
     model: str | None
     precision: str | None
     device: str | None
-    """Device asked for."""
+    """Requested device."""
     runtime: str | None
     state: RunState | None
     since: datetime | None
-    """Started at this time or later; with a zone."""
+    """Started at this time or later; with a time zone."""
     until: datetime | None
-    """Started before this time; with a zone."""
+    """Started before this time; with a time zone."""
 
 
 class RunStore:
-    """Reads and writes the ``runs`` table; worker threads may share it.
+    """Reads and writes ``runs``. Thread-safe.
 
-    Every method raises :class:`core.errors.RecordsError` where the database fails: whoever holds
-    an answer logs it and goes on.
+    Every method raises :class:`core.errors.RecordsError` if the database fails; a running answer
+    logs it and continues.
     """
 
     def __init__(self, database: Database) -> None:
@@ -79,33 +79,33 @@ class RunStore:
         return cls(Database.open(settings, patience_s=patience_s))
 
     def start(self, run: RunStart) -> str:
-        """Write the row of an answer that begins, and return its id.
+        """Insert the row of an answer that starts, and return its id.
 
         Raises:
-            RecordsError: the account whose it is was deleted, or the database fails.
+            RecordsError: the owner's account was deleted, or the database fails.
         """
         return self._insert(run, RunState.RUNNING, {})
 
     def finish(self, run_id: str, result: RunResult) -> bool:
-        """Complete a row, even one that was marked interrupted meanwhile.
+        """Complete a row, even one that was marked as interrupted in the meantime.
 
         Returns:
-            False where the row is there no more: somebody deleted it while the answer ran.
+            False if the row was deleted during the run.
         """
         statement = update(runs).where(runs.c.id == run_id).values(_completed(result))
         with self.database.writing() as connection:
             return connection.execute(statement).rowcount > 0
 
     def add(self, run: RunStart, result: RunResult) -> str:
-        """Write start and end at once: where :meth:`start` had failed, or nothing was to stream."""
+        """Insert a completed row, after :meth:`start` had failed or for an answer that is
+        complete."""
         return self._insert(run, RunState.DONE, _completed(result))
 
     def get(self, run_id: str, *, owner: str | None = None) -> RunRecord | None:
-        """The run of this id, or None.
+        """Return the run with this id, or None.
 
         Args:
-            run_id: of the run.
-            owner: whose it must be, for whoever asks over the network; None for anybody's.
+            owner: required owner, for requests over the network; None for any.
         """
         statement = select(runs).where(*_this(run_id, owner))
         with self.database.reading() as connection:
@@ -113,7 +113,7 @@ class RunStore:
         return None if row is None else _record(row)
 
     def recent(self, limit: int = 50, **which: Unpack[RunFilter]) -> list[RunRecord]:
-        """The latest runs that match, the newest first."""
+        """Return the latest runs that match, newest first."""
         statement = (
             select(runs)
             .where(*_conditions(which))
@@ -124,65 +124,60 @@ class RunStore:
             return [_record(row) for row in connection.execute(statement).mappings()]
 
     def count(self, **which: Unpack[RunFilter]) -> int:
-        """Number of runs that match."""
+        """Return the number of runs that match."""
         statement = select(func.count()).select_from(runs).where(*_conditions(which))
         with self.database.reading() as connection:
             return connection.execute(statement).scalar_one()
 
     def chart_rows(self, *, limit: int | None = None, **which: Unpack[RunFilter]) -> list[RunRow]:
-        """What charts need of the latest answers that ended and match, the newest first.
+        """Return what charts need of the latest finished answers that match, newest first.
 
         Args:
-            limit: how many at most; None for all: 100 000 take well under a second.
+            limit: highest number of rows; None for all: 100 000 take well under a second.
             which: see :class:`RunFilter`.
         """
         with self.database.reading() as connection:
             return read_rows(connection, RunRow, _conditions(which), limit)
 
     def figure_rows(self, **which: Unpack[RunFilter]) -> list[FigureRow]:
-        """Of the answers that ended and match, what is charted, the newest first.
-
-        Args:
-            which: see :class:`RunFilter`.
-        """
+        """Return the charted figures of the finished answers that match, newest first."""
         with self.database.reading() as connection:
             return read_rows(connection, FigureRow, _conditions(which))
 
     def done_ids(self) -> set[str]:
-        """Ids of all answers that ended: 100 000 in less than a tenth of a second."""
+        """Return the ids of all finished answers: 100 000 in less than a tenth of a second."""
         with self.database.reading() as connection:
             return read_done_ids(connection)
 
     def starts(self, ids: Iterable[str]) -> dict[str, datetime]:
-        """When these answers were begun, by id; those that were deleted are left out."""
-        asked, found = list(ids), dict[str, datetime]()
+        """Return the start times of answers by id; deleted answers are left out."""
+        requested, found = list(ids), dict[str, datetime]()
         with self.database.reading() as connection:
-            for start in range(0, len(asked), _IDS_AT_ONCE):
-                found |= read_starts(connection, asked[start : start + _IDS_AT_ONCE])
+            for start in range(0, len(requested), _BATCH_SIZE):
+                found |= read_starts(connection, requested[start : start + _BATCH_SIZE])
         return found
 
     def token_times(self, run_id: str) -> tuple[float, ...] | None:
-        """Time of each new token of a run in ms since the start of work; None where unknown."""
+        """Return the token times of a run, in ms since processing started; None if unknown."""
         with self.database.reading() as connection:
             return read_token_times(connection, run_id)
 
     def version(self) -> RunsVersion:
-        """Equal as long as no run was begun, ended or deleted; for caches."""
+        """Return a value that changes when a run starts, ends or is deleted, for caches."""
         with self.database.reading() as connection:
             return read_version(connection)
 
     def delete(self, run_id: str, *, owner: str | None = None) -> bool:
-        """Remove a run; False where there was none.
+        """Delete a run; return False if there is none.
 
         Args:
-            run_id: of the run.
-            owner: whose it must be; None for anybody's.
+            owner: required owner; None for any.
         """
         with self.database.writing() as connection:
             return connection.execute(runs.delete().where(*_this(run_id, owner))).rowcount > 0
 
     def delete_all(self, owner: str, *, session: str | None = None) -> int:
-        """Remove a person's runs, of one session of the pages or all, and return their number."""
+        """Delete an owner's runs, of one browser session or all, and return their number."""
         statement = runs.delete().where(runs.c.owner == owner)
         if session is not None:
             statement = statement.where(runs.c.session == session)
@@ -190,19 +185,19 @@ class RunStore:
             return connection.execute(statement).rowcount
 
     def mark_interrupted(self) -> int:
-        """Mark the running rows whose process is gone, and return their number.
+        """Mark running rows whose process has ended as interrupted, and return their number.
 
-        Rows of this process and of other live ones stay. Those of another machine stay for
-        :data:`FOREIGN_PATIENCE`.
+        Rows of this process and of other running processes stay. Those of another machine stay for
+        :data:`OTHER_HOST_TIMEOUT`.
         """
         orphans = self._orphans()
         marked = 0
         with self.database.writing() as connection:
-            for start in range(0, len(orphans), _IDS_AT_ONCE):
+            for start in range(0, len(orphans), _BATCH_SIZE):
                 statement = (
                     update(runs)
-                    .where(runs.c.id.in_(orphans[start : start + _IDS_AT_ONCE]))
-                    .where(runs.c.state == RunState.RUNNING)  # it may have ended since we looked
+                    .where(runs.c.id.in_(orphans[start : start + _BATCH_SIZE]))
+                    .where(runs.c.state == RunState.RUNNING)  # it may have ended since the check
                     .values(state=RunState.INTERRUPTED)
                 )
                 marked += connection.execute(statement).rowcount
@@ -238,12 +233,12 @@ class RunStore:
 def _dead(writer: Instance, rows: Iterable[tuple[str, datetime]]) -> list[str]:
     if writer.local:
         return [] if writer.alive() else [run_id for run_id, _ in rows]
-    return [run_id for run_id, started_at in rows if utc_now() - started_at > FOREIGN_PATIENCE]
+    return [run_id for run_id, started_at in rows if utc_now() - started_at > OTHER_HOST_TIMEOUT]
 
 
 def _this(run_id: str, owner: str | None) -> list[ColumnElement[bool]]:
-    mine = [] if owner is None else [runs.c.owner == owner]
-    return [runs.c.id == run_id, *mine]
+    owned = [] if owner is None else [runs.c.owner == owner]
+    return [runs.c.id == run_id, *owned]
 
 
 def _completed(result: RunResult) -> dict[str, Any]:

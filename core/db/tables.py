@@ -1,6 +1,6 @@
-"""The tables as this version of Paddock reads and writes them.
+"""The database tables of this version of Paddock.
 
-``migrations/versions`` builds them; a test compares the two.
+``migrations/versions`` creates them; a test compares the two.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ CHART_COLUMNS = (
     "threads",
     "stop_reason",
 )
-"""Of ``runs``: what charts are drawn from."""
+"""Columns of ``runs`` that charts use."""
 
 runs = Table(
     "runs",
@@ -138,8 +138,8 @@ _chart_index = Index(
     *(runs.c[name] for name in _CHART_FILTERS),
     *(runs.c[name] for name in CHART_COLUMNS if name not in _CHART_FILTERS),
 ).ddl_if(dialect="sqlite")
-"""Holds all that charts need, so that SQLite does not read the texts and token times of each run
-on the way: a tenth of the bytes. PostgreSQL keeps long values apart by itself, and its index
+"""A covering index for charts, so that SQLite does not read the texts and token times of each run:
+it reads a tenth of the bytes. PostgreSQL stores long values separately anyway, and its index
 entries must be short."""
 
 votes = Table(
@@ -171,8 +171,8 @@ votes = Table(
     Index("ix_votes_session", "session", "created_at"),
     Index("ix_votes_owner", "owner", "created_at"),
 )
-"""``left_run`` and ``right_run`` are no foreign keys: a run can fail to be recorded, and be
-deleted, without the vote going with it."""
+"""``left_run`` and ``right_run`` are not foreign keys: a vote is kept if its run was not recorded
+or is deleted."""
 
 sweeps = Table(
     "sweeps",
@@ -189,7 +189,7 @@ sweeps = Table(
     Index("ix_sweeps_created_at", "created_at"),
     Index("ix_sweeps_state", "state"),
 )
-"""``saved_at`` is the latest sign of life: when it, or one of its measurements, was written."""
+"""Benchmark runs. ``saved_at`` is the time of the latest write."""
 
 measurements = Table(
     "measurements",
@@ -240,9 +240,9 @@ measurements = Table(
     Index("ix_measurements_saved_at", "saved_at"),
     Index("ix_measurements_state", "state"),
 )
-"""``sweep`` is no foreign key: an imported measurement belongs to another machine's sweep.
-``decode_tokens_per_s`` and ``contended`` repeat what ``figures`` says, for SQL. ``rounds`` comes
-last, so that what stands before is read without it."""
+"""``sweep`` is not a foreign key: an imported measurement belongs to another machine's benchmark
+run. ``decode_tokens_per_s`` and ``contended`` are copies from ``figures``, for SQL. ``rounds`` is
+the last column, so that the others can be read without it."""
 
 accounts = Table(
     "accounts",
@@ -263,10 +263,10 @@ accounts = Table(
     Index("ix_accounts_look", "look", unique=True),
     Index("ix_accounts_subject", "subject", unique=True),
 )
-"""``name`` is as the person writes it, ``key`` what it is found by, ``look`` what it looks like:
-no two accounts share either. ``subject`` is who they are to a provider by which they sign in, if
-they do. ``owner`` of ``runs`` and ``votes`` is an id of these, or ``guest``; it
-is no foreign key there, since those tables are older."""
+"""``name`` is as the user writes it, ``key`` is the normalised name, and ``look`` is the name with
+similar-looking characters unified; key and look are unique. ``subject`` identifies the user at an
+OIDC provider, if any. ``owner`` of ``runs`` and ``votes`` is an account id or ``guest``; it is not
+a foreign key, because those tables are older."""
 
 sessions = Table(
     "sessions",
@@ -288,8 +288,8 @@ sessions = Table(
     Index("ix_sessions_expires_at", "expires_at"),
     Index("ix_sessions_seen_at", "seen_at"),
 )
-"""``id`` names a session in lists and signs nobody in; whoever holds the token does not find it
-here, only its SHA-256."""
+"""``id`` identifies a session in lists and cannot be used to sign in. Of the token, only the
+SHA-256 is stored."""
 
 invitations = Table(
     "invitations",
@@ -329,7 +329,7 @@ api_keys = Table(
     Index("ix_api_keys_key_hash", "key_hash", unique=True),
     Index("ix_api_keys_account", "account", "created_at"),
 )
-"""Whoever holds a key does not find it here, only its SHA-256."""
+"""Of the key, only the SHA-256 is stored."""
 
 preferences = Table(
     "preferences",
@@ -343,4 +343,4 @@ preferences = Table(
     Column("choices", JsonText, nullable=False),
     Column("saved_at", UtcTime, nullable=False),
 )
-"""What a person last set the pages to: names and values as they stand in links."""
+"""Page settings of a user: names and values as in links."""

@@ -1,7 +1,7 @@
-"""What a vote is: the values that go into the ``votes`` table and come out of it.
+"""Values of the table ``votes``.
 
-A vote names the two runs that were judged and repeats none of their text, so that a person's
-instruction is kept in one place only.
+A vote refers to the two runs and does not copy their texts, so that an instruction is stored in one
+place only.
 """
 
 from __future__ import annotations
@@ -15,71 +15,72 @@ from core.db.run_values import utc_now
 from core.errors import BadRequestError
 
 COMMENT_LIMIT = 2000
-"""Characters of a comment: a paragraph or two. Votes are read in tables and mailed in exports."""
+"""Longest comment in characters: one or two paragraphs, because votes are shown in tables."""
 
 
 class Verdict(StrEnum):
-    """Which of two answers a person found better."""
+    """Which of two answers the user preferred."""
 
     LEFT = "left"
     RIGHT = "right"
     TIE = "tie"
     BOTH_BAD = "both_bad"
-    """Neither answer was of use."""
+    """Neither answer was useful."""
 
 
 class CompareMode(StrEnum):
-    """When the two models of a comparison answered."""
+    """Order in which the models of a comparison generated."""
 
     FAIR = "fair"
-    """One after the other where they share a device, so that neither disturbs the other."""
+    """One after the other, so that they do not affect each other's timings."""
     RACE = "race"
-    """Both at once; the timings are contended."""
+    """At the same time; the timings are measured while busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is voted on: a model as it ran.
+    """Subject of a vote: a model with its precision, device and runtime.
 
-    In a :class:`PairVotes` that does not tell them apart, precision, device or runtime is None.
+    Precision, device or runtime is None in :class:`PairVotes` that are not grouped by it.
     """
 
     model: str
-    """Its key for programs; votes of earlier versions may have its folder."""
+    """Key of the model; in votes of earlier versions possibly its folder."""
     title: str = field(compare=False)
-    """The model's name for people; a model that was renamed is still the same."""
+    """Title of the model; not compared, so that a renamed model is still the same subject."""
     precision: str | None
     """Weight precision."""
     device: str | None
-    """Device asked for."""
+    """Requested device."""
     runtime: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vote:
-    """One person's judgement of two answers to the same instruction."""
+    """A user's vote on two answers to the same instruction."""
 
     comparison: str
-    """The caller's id of this pair of answers; there is one vote for it. A comparison of more
-    than two models needs one for each pair that is judged."""
+    """Id of this pair of answers, chosen by the caller; it has at most one vote. A comparison of
+    more than two models needs one id per pair."""
     left: Subject
-    """As the person saw them: in a blind comparison the side is chance."""
+    """The left side as shown; in a blind comparison the sides are random."""
     right: Subject
     verdict: Verdict
     blind: bool
     """Whether the names were hidden until the vote."""
     mode: CompareMode
     left_run: str | None = None
-    """Id of the answer's run; None where it was not recorded. It may be deleted by now."""
+    """Id of the answer's run, which may have been deleted; None if it was not recorded."""
     right_run: str | None = None
     comment: str | None = None
-    """Stored as :func:`checked_comment` leaves it."""
+    """Stored as returned by :func:`checked_comment`."""
     owner: str = GUEST
-    """Id of the account that voted, or :data:`core.db.account_values.GUEST`."""
+    """Id of the account, or :data:`core.db.account_values.GUEST`."""
     session: str | None = None
     """Opaque id of the browser session."""
     created_at: datetime = field(default_factory=utc_now)
-    """UTC, of the latest vote; a time with another zone is converted, one without refused."""
+    """Time of the latest vote, UTC; times in other time zones are converted, times without one are
+    rejected."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,13 @@ class VoteRecord:
     """One row of ``votes``."""
 
     id: str
-    """32 hexadecimal digits; a vote that was changed keeps it."""
+    """32 hexadecimal digits; does not change when the vote is changed."""
     vote: Vote
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairVotes:
-    """The votes on two subjects, whichever of them was on the left."""
+    """Counts of the votes on two subjects, regardless of their sides."""
 
     left: Subject
     right: Subject
@@ -104,7 +105,7 @@ class PairVotes:
 
 
 def checked_comment(comment: str | None) -> str | None:
-    """The comment without blanks around it; None where nothing is left.
+    """Return the stripped comment; None if it is empty.
 
     Raises:
         BadRequestError: it is longer than :data:`COMMENT_LIMIT`.
@@ -112,7 +113,7 @@ def checked_comment(comment: str | None) -> str | None:
     comment = (comment or "").strip()
     if len(comment) > COMMENT_LIMIT:
         raise BadRequestError(
-            f"The comment has {len(comment):,} characters; shorten it to {COMMENT_LIMIT:,} or "
-            "fewer and vote again."
+            f"The comment has {len(comment):,} characters. Shorten it to at most "
+            f"{COMMENT_LIMIT:,} and vote again."
         )
     return comment or None

@@ -1,4 +1,4 @@
-"""The votes: one row for every pair of answers that a person judged."""
+"""Store of votes: one row for every pair of answers that a user voted on."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from core.db.vote_values import (
 from core.settings import Settings
 
 Trait = Literal["model", "precision", "device", "runtime"]
-"""By what subjects are told apart."""
+"""Field by which subjects are grouped."""
 ALL_TRAITS: tuple[Trait, ...] = get_args(Trait)
 
 _SIDES = ("left", "right")
 _PLAIN = tuple(f.name for f in fields(Vote) if f.name not in _SIDES)
-"""Fields of a vote that have a column of their name; a side has one for each of its fields."""
+"""Fields of a vote with a column of the same name; each side has one column per field."""
 
 
 class VoteFilter(TypedDict, total=False):
-    """Which votes; what is left out or None does not restrict."""
+    """Filter for votes; missing fields and None do not restrict."""
 
     session: str | None
     owner: str | None
@@ -45,16 +45,16 @@ class VoteFilter(TypedDict, total=False):
     blind: bool | None
     mode: CompareMode | None
     since: datetime | None
-    """Cast at this time or later; with a zone."""
+    """Cast at this time or later; with a time zone."""
     until: datetime | None
-    """Cast before this time; with a zone."""
+    """Cast before this time; with a time zone."""
 
 
 class VoteStore:
-    """Reads and writes the ``votes`` table; threads may share it.
+    """Reads and writes ``votes``. Thread-safe.
 
-    Every method raises :class:`core.errors.RecordsError` where the database fails; its text is
-    for the person whose vote was not kept.
+    Every method raises :class:`core.errors.RecordsError` if the database fails; its text is shown
+    to the user.
     """
 
     def __init__(self, database: Database) -> None:
@@ -66,16 +66,16 @@ class VoteStore:
         return cls(Database.open(settings, patience_s=patience_s))
 
     def cast(self, vote: Vote) -> str:
-        """Write a vote in the place of one's earlier one for the same comparison; return its id.
+        """Insert a vote, or replace the user's earlier one on the same comparison; return its id.
 
         Raises:
             BadRequestError: the comment is too long.
-            RecordsError: somebody else judged a comparison of this id, too, or the person's account
-                was deleted.
+            RecordsError: another user has a vote on a comparison with this id, or the account was
+                deleted.
         """
         row = _row(vote) | {"comment": checked_comment(vote.comment)}
-        mine = (votes.c.comparison == vote.comparison, votes.c.owner == vote.owner)
-        changed = update(votes).where(*mine).values(row)
+        own = (votes.c.comparison == vote.comparison, votes.c.owner == vote.owner)
+        changed = update(votes).where(*own).values(row)
         with self.database.writing() as connection:
             check_owner(connection, vote.owner)
             if connection.execute(changed).rowcount == 0:
@@ -85,14 +85,14 @@ class VoteStore:
             ).scalar_one()
 
     def withdraw(self, comparison: str, *, owner: str) -> bool:
-        """Remove a person's vote for a comparison; False where there was none."""
-        mine = (votes.c.comparison == comparison, votes.c.owner == owner)
-        statement = votes.delete().where(*mine)
+        """Delete a user's vote on a comparison; return False if there is none."""
+        own = (votes.c.comparison == comparison, votes.c.owner == owner)
+        statement = votes.delete().where(*own)
         with self.database.writing() as connection:
             return connection.execute(statement).rowcount > 0
 
     def delete_all(self, owner: str, *, session: str | None = None) -> int:
-        """Remove a person's votes, of one session of the pages or all, and return their number."""
+        """Delete an owner's votes, of one browser session or all, and return their number."""
         statement = votes.delete().where(votes.c.owner == owner)
         if session is not None:
             statement = statement.where(votes.c.session == session)
@@ -100,15 +100,15 @@ class VoteStore:
             return connection.execute(statement).rowcount
 
     def get(self, comparison: str, *, owner: str) -> VoteRecord | None:
-        """A person's vote for a comparison, or None."""
-        mine = (votes.c.comparison == comparison, votes.c.owner == owner)
-        statement = select(votes).where(*mine)
+        """Return a user's vote on a comparison, or None."""
+        own = (votes.c.comparison == comparison, votes.c.owner == owner)
+        statement = select(votes).where(*own)
         with self.database.reading() as connection:
             row = connection.execute(statement).mappings().first()
         return None if row is None else _record(row)
 
     def recent(self, limit: int = 50, **which: Unpack[VoteFilter]) -> list[VoteRecord]:
-        """The latest votes that match, the newest first."""
+        """Return the latest votes that match, newest first."""
         statement = (
             select(votes)
             .where(*_conditions(which))
@@ -119,7 +119,7 @@ class VoteStore:
             return [_record(row) for row in connection.execute(statement).mappings()]
 
     def count(self, **which: Unpack[VoteFilter]) -> int:
-        """Number of votes that match."""
+        """Return the number of votes that match."""
         statement = select(func.count()).select_from(votes).where(*_conditions(which))
         with self.database.reading() as connection:
             return connection.execute(statement).scalar_one()
@@ -131,21 +131,22 @@ class VoteStore:
         name: Callable[[str], str] = str,
         **which: Unpack[VoteFilter],
     ) -> list[PairVotes]:
-        """The votes that match, counted for each pair of subjects by the database.
+        """Count the votes that match for each pair of subjects, in the database.
 
         Args:
-            by: what tells subjects apart, "model" among it: with ``("model", "precision")`` the
-                votes on one model and precision count together whatever the device.
-            name: makes one key of all names that votes of earlier versions have for a model.
+            by: fields by which subjects are grouped, including "model". With
+                ``("model", "precision")``, votes on all devices of a model and precision count
+                together.
+            name: maps the names that votes of earlier versions have for a model to its key.
             which: see :class:`VoteFilter`.
 
         Returns:
-            The most voted-on pair first. Both sides of a pair may be one subject, where two
-            devices of it were compared, say, and ``by`` does not tell devices apart.
+            Pairs, the one with the most votes first. Both sides can be the same subject, for
+            example if two devices were compared and ``by`` does not include the device.
         """
         traits = [trait for trait in ALL_TRAITS if trait in by]
         if "model" not in traits or len(traits) != len(set(by)):
-            raise ValueError(f"votes are counted by model and some of {ALL_TRAITS}, not {by}")
+            raise ValueError(f'votes are grouped by "model" and others of {ALL_TRAITS}, not {by}')
         keys = [votes.c[f"{side}_{trait}"] for side in _SIDES for trait in traits]
         titles = [func.max(votes.c[f"{side}_title"]).label(f"{side}_title") for side in _SIDES]
         statement = (
@@ -163,7 +164,7 @@ class VoteStore:
 
 
 def _merged(rows: Sequence[RowMapping], name: Callable[[str], str]) -> list[PairVotes]:
-    """One pair for the counts of both orders, in the order that came first by name."""
+    """Merge the counts of both orders of a pair, in alphabetical order."""
     mirror = {Verdict.LEFT: Verdict.RIGHT, Verdict.RIGHT: Verdict.LEFT}
     counts: dict[tuple[Subject, Subject], Counter[Verdict]] = {}
     for row in rows:

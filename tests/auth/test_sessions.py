@@ -96,8 +96,8 @@ def test_expiry_follows_the_settings(tmp_path):
 
 def test_last_use_is_recorded_once_a_minute(world: World, monkeypatch: pytest.MonkeyPatch):
     token = world.accounts.register("Ada", GOOD, HERE).token
-    notes, see = [], world.store.see_session
-    monkeypatch.setattr(world.store, "see_session", lambda *a: notes.append(a) or see(*a))
+    notes, see = [], world.store.touch_session
+    monkeypatch.setattr(world.store, "touch_session", lambda *a: notes.append(a) or see(*a))
     for _ in range(120):
         world.clock.forward(seconds=1)
         assert world.accounts.visit(token)

@@ -149,7 +149,7 @@ def test_fair_mode_runs_one_side_at_a_time(
     page = compare()
     page.ask()
     page.side("A").get_by_text("Rain").wait_for(timeout=LOADING_MS)
-    assert "Waits for its turn." in page.text("B")
+    assert "Waiting for its turn." in page.text("B")
     assert scripted.state(LLAMA)["prompts"] == []
     scripted.release(model=NEOX)
     page.await_end()

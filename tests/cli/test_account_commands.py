@@ -1,4 +1,4 @@
-"""``admin`` and ``accounts``, as whoever holds the machine calls them."""
+"""``admin`` and ``accounts`` on the command line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _cheap_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command with this on standard input: exit code, stdout, stderr."""
+    """Run a command with this standard input; return exit code, stdout, stderr."""
 
     def call(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
         capsys.readouterr()
@@ -73,7 +73,7 @@ def test_a_new_administrator_with_a_password_from_standard_input(run: Run, accou
     assert accounts.sign_in("admin", GOOD, HERE).account.role is Role.ADMINISTRATOR
 
 
-def test_the_password_is_asked_for_twice_without_echo(monkeypatch, capsys, accounts: Accounts):
+def test_password_is_prompted_twice_without_echo(monkeypatch, capsys, accounts: Accounts):
     asked: list[str] = []
     monkeypatch.setattr(getpass, "getpass", lambda prompt: asked.append(prompt) or GOOD)
     code, out, err = at_a_terminal(monkeypatch, capsys, "admin", "boss")
@@ -81,17 +81,17 @@ def test_the_password_is_asked_for_twice_without_echo(monkeypatch, capsys, accou
     assert GOOD not in out and accounts.sign_in("boss", GOOD, HERE)
 
 
-def test_two_passwords_that_differ_make_no_account(monkeypatch, capsys, accounts: Accounts):
+def test_different_passwords_create_no_account(monkeypatch, capsys, accounts: Accounts):
     answers = [GOOD, OTHER]
     monkeypatch.setattr(getpass, "getpass", lambda _: answers.pop())
     code, out, err = at_a_terminal(monkeypatch, capsys, "admin", "boss")
-    assert (code, out) == (2, "") and err.startswith("The two passwords differ; nothing was")
+    assert (code, out) == (2, "") and err.startswith("The passwords differ. Nothing was")
     assert accounts.administration.everybody() == []
 
 
-def test_no_password_makes_no_account(run: Run, monkeypatch, capsys, accounts: Accounts):
+def test_missing_password_creates_no_account(run: Run, monkeypatch, capsys, accounts: Accounts):
     code, _, err = run("admin", "boss", "--password-stdin")
-    assert code == 2 and err == "No password came on standard input; pipe one line in.\n"
+    assert code == 2 and err == "Standard input has no password. Pipe in one line.\n"
     code, _, err = run("admin", "boss")
     assert code == 2 and "--password-stdin" in err
 
@@ -100,7 +100,7 @@ def test_no_password_makes_no_account(run: Run, monkeypatch, capsys, accounts: A
 
     monkeypatch.setattr(getpass, "getpass", end_of_input)
     code, _, err = at_a_terminal(monkeypatch, capsys, "admin", "boss")
-    assert code == 2 and err == "No password was typed, and nothing was changed.\n"
+    assert code == 2 and err == "No password was entered. Nothing was changed.\n"
     assert accounts.administration.everybody() == []
 
 
@@ -115,13 +115,17 @@ def test_no_password_makes_no_account(run: Run, monkeypatch, capsys, accounts: A
         ("boss", "\ud800abcdefgh", "not allowed"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(run: Run, accounts, name: str, password: str, said: str):
+def test_invalid_name_or_password_is_one_line(
+    run: Run, accounts, name: str, password: str, said: str
+):
     code, out, err = run("admin", name, "--password-stdin", stdin=password + "\n")
     assert (code, out) == (2, "") and said in err and err.count("\n") == 1
     assert accounts.administration.everybody() == []
 
 
-def test_an_account_that_is_there_is_raised_and_keeps_its_password(run: Run, accounts: Accounts):
+def test_existing_account_becomes_administrator_and_keeps_its_password(
+    run: Run, accounts: Accounts
+):
     ada = accounts.register("Ada", GOOD, HERE)
     code, out, err = run("admin", "ADA")
     assert (code, err) == (0, "")
@@ -129,7 +133,7 @@ def test_an_account_that_is_there_is_raised_and_keeps_its_password(run: Run, acc
     assert accounts.visit(ada.token).account.role is Role.ADMINISTRATOR
 
 
-def test_a_forgotten_password_is_set_anew(run: Run, accounts: Accounts):
+def test_forgotten_password_is_replaced(run: Run, accounts: Accounts):
     ada = accounts.register("Ada", GOOD, HERE)
     code, out, _ = run("admin", "Ada", "--password-stdin", stdin=OTHER)
     assert code == 0 and out.endswith("is an administrator and has the new password.\n")
@@ -140,7 +144,7 @@ def test_a_forgotten_password_is_set_anew(run: Run, accounts: Accounts):
 
 def test_accounts_are_listed(run: Run, accounts: Accounts):
     code, out, _ = run("accounts")
-    assert code == 0 and out.startswith("There is no account; `python -m core admin NAME`")
+    assert code == 0 and out.startswith("There are no accounts. `python -m core admin NAME`")
     assert run("accounts", "--json") == (0, "[]\n", "")
     run("admin", "boss", "--password-stdin", stdin=GOOD)
     ada = accounts.register("Ådä", GOOD, Client())
@@ -183,7 +187,7 @@ def test_a_locked_database_is_one_sentence(run: Run, accounts: Accounts, monkeyp
         code, out, err = run("admin", "Ada")
         other.execute("ROLLBACK")
     assert (code, out) == (1, "") and err.count("\n") == 1
-    assert "is locked by another program; close it and try again." in err
+    assert "is locked by another program. Close it and try again." in err
 
 
 def _impatient(settings) -> AccountStore:

@@ -1,4 +1,4 @@
-"""``bench`` on the command line: real processes where it is cheap, fake tools for the rest."""
+"""``bench`` on the command line, with real processes where that is cheap, else with fake tools."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> FakeWork:
-    """Takes the place of whatever converts and measures."""
+    """Replaces conversion and measurement."""
     made = FakeWork()
     monkeypatch.setattr("core.benchmark.service.Dependencies", made.dependencies)
     return made
@@ -61,7 +61,7 @@ def summary(out: str) -> dict:
     return json.loads(out.splitlines()[-1])
 
 
-# For real
+# Real measurements
 
 
 def test_a_model_is_measured_in_processes_of_its_own(home: Path, run: Run, tmp_path: Path):
@@ -75,7 +75,7 @@ def test_a_model_is_measured_in_processes_of_its_own(home: Path, run: Run, tmp_p
         *(part for name, file in files.items() for part in (f"--{name}", str(file))),
     )
     told = summary(out)
-    assert code == 1  # three rows fail: the prompt is longer than the positions
+    assert code == 1  # three rows fail: the prompt is longer than the context length
     assert (told["state"], told["rows"], told["done"], told["failed"]) == ("done", 6, 3, 3)
     rows = document.from_json(files["json"].read_text())
     assert [row.id for row in rows]
@@ -99,7 +99,7 @@ def test_a_model_is_measured_in_processes_of_its_own(home: Path, run: Run, tmp_p
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a child on Windows")
-def test_ctrl_c_keeps_what_is_done_and_tells_how_to_go_on(home: Path):
+def test_ctrl_c_keeps_measurements_and_names_resume(home: Path):
     child = subprocess.Popen(
         [sys.executable, "-m", "core", "bench", *SHORT, "--repeat", "100", "--rounds", "1"],
         cwd=CHECKOUT,
@@ -120,7 +120,7 @@ def test_ctrl_c_keeps_what_is_done_and_tells_how_to_go_on(home: Path):
     assert f"--resume {told['sweep']}" in err
 
 
-# With tools that measure nothing
+# Fake measurements
 
 
 def test_the_table_the_files_and_the_last_line(run: Run, work: FakeWork, tmp_path: Path):
@@ -136,7 +136,7 @@ def test_the_table_the_files_and_the_last_line(run: Run, work: FakeWork, tmp_pat
     assert len(document.from_json(file.read_bytes())) == 4
 
 
-def test_default_models_are_the_embedded_ones(run: Run, work: FakeWork):
+def test_default_models_are_the_demo_models(run: Run, work: FakeWork):
     code, out, _ = run("bench", "--new-tokens", "4")
     assert (code, summary(out)["rows"]) == (0, 12)
     assert {job.spec.model for job in work.jobs} == {"paddock-neox", "paddock-llama"}
@@ -196,14 +196,14 @@ PLANNED = (
 
 
 @pytest.mark.parametrize("option", PLANNED, ids=lambda option: option[0])
-def test_a_benchmark_is_gone_on_with_as_it_was_planned(option, run: Run, work: FakeWork):
+def test_resume_rejects_options_of_the_plan(option, run: Run, work: FakeWork):
     for beside in ((), ("--ray", "auto")):
         code, _, err = run("bench", "--resume", "abc", *option, *beside)
-        assert code == 2 and f"leave out {option[0]}, or" in err and err.count("\n") == 1
+        assert code == 2 and f"Leave out {option[0]}, or" in err and err.count("\n") == 1
     assert not work.jobs
 
 
-def test_a_benchmark_is_gone_on_with_under_another_memory_limit(run: Run, work: FakeWork):
+def test_resume_accepts_another_memory_limit(run: Run, work: FakeWork):
     work.before = lambda job: (_ for _ in ()).throw(NotEnoughMemoryError("Raise the limit."))
     _, out, _ = run("bench", *SHORT, "--memory-limit", "1GB")
     sweep = summary(out)["sweep"]
@@ -265,9 +265,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, run: Run, work: Fa
     assert not work.jobs
 
 
-def test_a_file_that_cannot_be_written_in_the_end_loses_nothing(
-    run: Run, work: FakeWork, tmp_path: Path
-):
+def test_file_that_cannot_be_written_loses_no_measurement(run: Run, work: FakeWork, tmp_path: Path):
     file = tmp_path / "out.json"
     work.before = lambda job: file.mkdir(exist_ok=True)
     code, out, err = run("bench", *SHORT, "--json", str(file))
@@ -275,13 +273,13 @@ def test_a_file_that_cannot_be_written_in_the_end_loses_nothing(
     assert code == 1
 
 
-def test_a_file_too_large_to_import_holds_up_no_other(
+def test_file_too_large_to_import_does_not_block_the_others(
     run: Run, work: FakeWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("core.metrics.document.MAX_BYTES", 10)
     files = ("--json", str(tmp_path / "out.json"), "--csv", str(tmp_path / "out.csv"))
     code, out, err = run("bench", *SHORT, *files)
-    assert (code, summary(out)["done"]) == (1, 4) and "export them in parts" in err
+    assert (code, summary(out)["done"]) == (1, 4) and "export in parts)." in err
     assert (tmp_path / "out.csv").is_file()
 
 
@@ -294,7 +292,7 @@ def test_sizes(text: str, size: int):
 
 
 @pytest.mark.parametrize("text", ["", "GB", "8 apples", "1..5GB", "-8GB", "8e999GB"])
-def test_what_is_no_size(text: str):
+def test_invalid_sizes(text: str):
     with pytest.raises(argparse.ArgumentTypeError):
         byte_count(text)
 
@@ -307,20 +305,20 @@ def test_random_weights_are_deleted(run: Run, home: Path):
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"0" * 2_000_000)
     code, out, _ = run("delete", "--random-weights", "--yes")
-    assert code == 0 and re.search(r"2\.0 MB are free", out)
+    assert code == 0 and re.search(r"2\.0 MB were freed", out)
     assert not folder.exists()
     code, out, _ = run("delete", "--random-weights", "--yes")
-    assert code == 0 and "No random weights" in out
+    assert code == 0 and "no random weights" in out
     left = Settings(home=home).npu_models_dir / "mine" / "int4"
     left.mkdir(parents=True)
     (left / "openvino_model.bin").write_bytes(b"0" * 3_000_000)
     code, out, _ = run("delete", "--random-weights", "--yes")
-    assert code == 0 and re.search(r"3\.0 MB are free", out)
+    assert code == 0 and re.search(r"3\.0 MB were freed", out)
     assert not left.exists()
 
 
 @pytest.mark.parametrize("arguments", [(), ("paddock-neox", "--random-weights")])
-def test_delete_wants_one_of_the_two(arguments: tuple[str, ...], run: Run):
+def test_delete_requires_either_model_or_random_weights(arguments: tuple[str, ...], run: Run):
     code, out, err = run("delete", *arguments, "--yes")
     assert (code, out) == (2, "") and err.endswith(".\n")
 

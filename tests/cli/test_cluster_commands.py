@@ -1,4 +1,4 @@
-"""``bench --ray`` and ``serve --ray``: what is refused before any cluster is asked."""
+"""``bench --ray`` and ``serve --ray``: errors before a cluster is connected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     "arguments", [("bench", "--ray", "auto"), ("serve", "--ray", "auto", "paddock-neox")]
 )
-def test_without_ray_the_sentence_says_how_to_install_it(
+def test_missing_ray_is_reported_with_install_command(
     arguments: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -33,28 +33,26 @@ def test_without_ray_the_sentence_says_how_to_install_it(
     ]
 
 
-def test_a_resource_alone_chooses_nothing(capsys: pytest.CaptureFixture[str]):
-    assert "give --ray too" in refused(capsys, "bench", "--ray-resource", "npu")
+def test_ray_resource_requires_ray(capsys: pytest.CaptureFixture[str]):
+    assert "Add --ray." in refused(capsys, "bench", "--ray-resource", "npu")
 
 
-def test_serving_needs_exactly_one_thing_to_do(capsys: pytest.CaptureFixture[str]):
+def test_serve_requires_exactly_one_action(capsys: pytest.CaptureFixture[str]):
     for arguments in ((), ("paddock-neox", "--status"), ("--status", "--stop", "paddock-neox")):
         told = refused(capsys, "serve", "--ray", "auto", *arguments)
         assert told.startswith("Name the models to serve")
 
 
-def test_an_address_that_others_reach_needs_a_key(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-):
+def test_public_address_requires_an_api_key(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     asked = ("serve", "--ray", "auto", "--host", "0.0.0.0", "paddock-neox")
-    assert "needs an API key" in refused(capsys, *asked)
+    assert "an API key is required" in refused(capsys, *asked)
     keys = tmp_path / "keys"
     keys.write_text("short\n")
     assert "at least 16 characters" in refused(capsys, *asked, "--api-keys", str(keys))
     assert "cannot be read" in refused(capsys, *asked, "--api-keys", str(tmp_path / "none"))
 
 
-def test_the_door_has_its_keys_before_any_model_is_put_up(
+def test_gateway_has_its_keys_before_models_are_deployed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     done: list[Any] = []

@@ -1,4 +1,4 @@
-"""``remotes``, and ``generate`` with a model of one."""
+"""``remotes``, and ``generate`` with a remote model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def server():
         yield script
 
 
-def test_servers_are_listed_with_what_they_have(run, server: ScriptedServer, monkeypatch):
+def test_servers_are_listed_with_their_models(run, server: ScriptedServer, monkeypatch):
     monkeypatch.setenv("PADDOCK_REMOTES", f"gone=http://127.0.0.1:{free_port()}/v1")
     code, out, _ = run("remotes", "--json")
     gone, office = json.loads(out)
@@ -41,12 +41,12 @@ def test_servers_are_listed_with_what_they_have(run, server: ScriptedServer, mon
     assert KEY not in out + text
 
 
-def test_without_servers_it_says_how_to_add_one(run):
+def test_without_servers_the_setting_is_named(run):
     code, out, _ = run("remotes")
     assert code == 0 and "PADDOCK_REMOTES" in out
 
 
-def test_generate_asks_a_server(run, server: ScriptedServer):
+def test_generate_on_a_remote_server(run, server: ScriptedServer):
     code, out, err = run("generate", "remote:office/tiny", "Who?", "--seed", "7")
     assert (code, out) == (0, "Hello, you.\n")
     assert "5 tokens" in err and "over the network" in err
@@ -67,7 +67,7 @@ def test_generate_asks_a_server(run, server: ScriptedServer):
         ("remote:nowhere/x", 2, "no remote server named 'nowhere'"),
     ],
 )
-def test_a_wrong_name_is_the_persons_mistake(run, model: str, code: int, words: str):
+def test_wrong_remote_name_exits_with_2(run, model: str, code: int, words: str):
     ended, _, err = run("generate", model, "Who?")
     assert ended == code and words in err
 

@@ -1,4 +1,4 @@
-"""``get``, ``convert``, ``delete`` and ``verify``, with real models and a hub on this machine."""
+"""``get``, ``convert``, ``delete`` and ``verify``, with real models and a local hub server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process: exit code, stdout, stderr."""
+    """Run a command in this process; return exit code, stdout, stderr."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capfd.readouterr()
@@ -98,7 +98,7 @@ def one_sentence(stderr: str) -> bool:
 # get
 
 
-def test_get_fetches_says_how_far_it_is_and_does_it_once(hub: Hub, home: Path, run: Run):
+def test_get_downloads_once_with_progress(hub: Hub, home: Path, run: Run):
     code, out, err = run("get", "org/model", "--json")
     folder = home / "downloads" / "org--model"
     assert code == 0 and completed(folder)
@@ -113,7 +113,7 @@ def test_get_fetches_says_how_far_it_is_and_does_it_once(hub: Hub, home: Path, r
     assert str(folder) in out and out.count("\n") == 1
 
 
-def test_the_token_comes_by_standard_input(
+def test_token_is_read_from_standard_input(
     hub: Hub, home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
     code, _, err = run("get", "org/gated")
@@ -161,7 +161,7 @@ def test_a_terminal_sees_one_line_that_moves(hub: Hub):
     while True:
         try:
             part = os.read(ours, 4096)
-        except OSError:  # how Linux says that the other side has closed
+        except OSError:  # on Linux, the other side has closed
             break
         if not part:
             break
@@ -177,9 +177,7 @@ def test_a_terminal_sees_one_line_that_moves(hub: Hub):
 # convert
 
 
-def test_convert_says_what_it_takes_and_what_came_of_it(
-    home: Path, checkpoints: Callable[..., Path], run: Run
-):
+def test_convert_prints_estimate_and_result(home: Path, checkpoints: Callable[..., Path], run: Run):
     settings = ("--group-size", "32", "--ratio", "1", "--symmetric")
     code, out, err = run("convert", str(checkpoints("phi")), "int4", *settings)
     assert code == 0 and out.count("\n") == 1
@@ -218,14 +216,14 @@ def test_a_folder_of_several_gguf_files_is_a_mistake_that_lists_them(tmp_path: P
         assert code == 2 and one_sentence(err) and "(a.gguf, b.gguf)" in err, command
 
 
-def test_convert_asks_the_hub_before_it_says_what_it_takes(hub: Hub, home: Path, run: Run):
+def test_convert_estimates_with_the_hubs_description(hub: Hub, home: Path, run: Run):
     code, _, err = run("convert", "org/model", "int8")
     assert code == 0
     assert "a download of" in err.splitlines()[0]
     assert models_of(home) == ["int8"]
 
 
-def test_convert_refuses_what_does_not_fit_before_anything_is_fetched(
+def test_convert_checks_memory_before_the_download(
     hub: Hub, home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("core.store.estimate.available_memory_bytes", lambda: 10_000_000)
@@ -252,8 +250,10 @@ def test_ctrl_c_ends_a_conversion_and_leaves_nothing(home: Path, checkpoints: Ca
 # delete
 
 
-def test_delete_wants_a_yes(stored: str, home: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # no person's
+def test_delete_requires_confirmation(
+    stored: str, home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # not a terminal
     code, out, err = run("delete", stored)
     assert (code, out) == (2, "") and one_sentence(err) and "--yes" in err
 
@@ -267,7 +267,7 @@ def test_delete_wants_a_yes(stored: str, home: Path, run: Run, monkeypatch: pyte
     assert models_of(home) == ["int4", "int8"]
     monkeypatch.setattr("sys.stdin", Person("y\n"))
     code, out, _ = run("delete", stored)
-    assert code == 0 and "are free again" in out
+    assert code == 0 and "were freed" in out
     assert models_of(home) == []
 
 
@@ -293,10 +293,10 @@ def test_delete_by_the_key_of_a_model_whose_folder_is_gone(home: Path, stored: s
     assert models_of(home) == []
 
 
-def test_delete_the_download_alone(hub: Hub, home: Path, run: Run):
+def test_delete_only_the_download(hub: Hub, home: Path, run: Run):
     assert run("get", "org/model")[0] == 0
     code, _, err = run("delete", "org/model", "--yes")
-    assert code == 2 and one_sentence(err)  # no precision is there, and the download stays
+    assert code == 2 and one_sentence(err)  # no converted model; the download is kept
     assert completed(home / "downloads" / "org--model")
     code, out, _ = run("delete", "org/model", "--download", "--yes", "--json")
     assert code == 0 and json.loads(out)["deleted"] == ["download"]
@@ -309,7 +309,7 @@ def test_delete_the_download_alone(hub: Hub, home: Path, run: Run):
 def test_verify_reads_every_file(stored: str, home: Path, run: Run):
     code, out, err = run("verify")
     assert (code, err) == (0, "")
-    assert out.count("as they should be") == out.count("\n") == 2
+    assert out.count(" verified (") == out.count("\n") == 2
     (weights,) = home.glob("models/*/int4/openvino_model.bin")
     state, content = weights.stat(), bytearray(weights.read_bytes())
     content[1000] ^= 1
@@ -318,14 +318,14 @@ def test_verify_reads_every_file(stored: str, home: Path, run: Run):
     code, out, _ = run("verify", stored)
     damaged, fine = out.splitlines()
     assert code == 1
-    assert "openvino_model.bin has been altered" in damaged and "as they should be" in fine
+    assert "openvino_model.bin has been altered" in damaged and " verified (" in fine
     code, out, err = run("verify", stored, "--precision", "int8", "--json")
     assert (code, err) == (0, "")
     (told,) = json.loads(out)
     assert (told["precision"], told["problem"]) == ("int8", None) and told["bytes"] > 100_000
 
 
-def test_verify_tells_of_a_model_without_its_manifest(stored: str, home: Path, run: Run):
+def test_verify_reports_a_missing_manifest(stored: str, home: Path, run: Run):
     (manifest,) = home.glob("models/*/int8/paddock.json")
     manifest.unlink()
     code, out, _ = run("verify", "--json")
@@ -334,7 +334,7 @@ def test_verify_tells_of_a_model_without_its_manifest(stored: str, home: Path, r
     assert problems["int4"] is None and "paddock.json" in problems["int8"]
 
 
-def test_verify_reads_what_was_made_for_an_npu_too(stored: str, home: Path, run: Run):
+def test_verify_includes_npu_weights(stored: str, home: Path, run: Run):
     for_npu = Settings(home=home).npu_models_dir
     shutil.copytree(home / "models", for_npu, ignore=shutil.ignore_patterns("int8"))
     (weights,) = for_npu.glob("*/int4/openvino_model.bin")
@@ -347,7 +347,7 @@ def test_verify_reads_what_was_made_for_an_npu_too(stored: str, home: Path, run:
 
 
 def test_verify_nothing(run: Run):
-    assert run("verify") == (0, "No model is on disk.\n", "")
+    assert run("verify") == (0, "There are no models on disk.\n", "")
     code, _, err = run("verify", "paddock-neox")
     assert code == 2 and one_sentence(err)
 
@@ -379,7 +379,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, run: Run, home: Pa
     assert not home.exists() or models_of(home) == []
 
 
-def test_settings_not_given_are_the_models_own(monkeypatch: pytest.MonkeyPatch, run: Run):
+def test_missing_settings_default_to_the_models(monkeypatch: pytest.MonkeyPatch, run: Run):
     asked = []
     monkeypatch.setattr(commands, "_estimate", lambda *arguments: asked.append(arguments))
     monkeypatch.setattr(commands, "_needs_text", lambda *_: 1 / 0)

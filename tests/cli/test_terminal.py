@@ -1,4 +1,4 @@
-"""What a terminal and what a file is shown of a long piece of work."""
+"""Progress in a terminal and elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.store.progress import Progress, Stage, Transfer
 
 
 class Terminal(io.StringIO):
-    """Stderr of a person."""
+    """Stderr that is a terminal."""
 
     encoding = "utf-8"
 
@@ -22,7 +22,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch):
-    """Let time pass, in seconds; the window is wide."""
+    """Return a function that advances the clock by seconds; the window is wide."""
     monkeypatch.setenv("COLUMNS", "120")
     now = [1000.0]
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
@@ -38,7 +38,7 @@ def fetching(done: float, rate: float | None = 50e6) -> Progress:
     return Progress(Stage.FETCHING, "Downloading org/name.", None, transfer)
 
 
-def test_a_bar_says_how_much_how_fast_and_how_long(clock, monkeypatch):
+def test_bar_shows_bytes_rate_and_time_left(clock, monkeypatch):
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
     bar = Bar()
@@ -57,7 +57,7 @@ def test_a_bar_shows_time_and_memory_while_it_converts(clock, monkeypatch):
     bar = Bar()
     bar.progress(Progress(Stage.COMPRESSING, "Compressing weights to INT4.", 0.6))
     clock(75)
-    bar.memory(3_100_000_000)  # nothing new was said, and it goes on
+    bar.memory(3_100_000_000)  # no new step; the operation continues
     last = screen.getvalue().split("\r")[-1]
     assert " 60%  1 min 15 s · 3.1 GB of memory · Compressing" in last
 
@@ -72,7 +72,7 @@ def test_a_bar_fits_the_window_and_its_characters(clock, monkeypatch):
     assert text.startswith("##########.........." + "  50%") and len(text) == 39
 
 
-def test_without_a_terminal_a_line_comes_each_stage_tenth_and_ten_seconds(
+def test_plain_lines_for_each_stage_tenth_and_ten_seconds(
     clock, capsys: pytest.CaptureFixture[str]
 ):
     lines = PlainLines()

@@ -1,4 +1,4 @@
-"""Ended answers and finished matches, made by hand."""
+"""Sample answers and reports of comparisons."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def answer(
     reason: StopReason = StopReason.END_OF_TEXT,
     **more: Any,
 ) -> Answer:
-    """An ended answer with an even pace."""
+    """Return a finished answer with equal intervals between tokens."""
     stamps = [5.0 + ttft_s + gap_s * number for number in range(len(ids))]
     ended = stamps[-1] if stamps else 5.0 + ttft_s
     memory = ProcessMemory(private, file_backed, private + file_backed)
@@ -72,11 +72,11 @@ def report(
     apart: Collection[int] = (),
     again: int = 0,
 ) -> MatchReport:
-    """A report on these answers, with no machine's facts in it.
+    """Return a report with these answers and a made-up machine.
 
     Args:
-        apart: sides that answered with the cores apart.
-        again: how often all were given again for their timings.
+        apart: sides whose cores were apart.
+        again: number of repetitions for the timings.
     """
     sampling = SamplingSettings(seed=7)
     request = GenerationRequest(instruction, context, sampling)

@@ -1,4 +1,4 @@
-"""Models that answer by script, and a way to start them as a page does."""
+"""Scripted models and a function that starts jobs on them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 class Held:
-    """A script that gives a token each time it is let; from then on freely once it is opened."""
+    """A script that yields a token per ``let``, and all others after ``open``."""
 
     def __init__(self, ids: Iterable[int]) -> None:
         self._ids = tuple(ids)
@@ -46,7 +46,7 @@ class Held:
         self.begun.set()
         for token_id in self._ids:
             if not self._free.is_set():
-                assert self._let.acquire(timeout=PATIENCE_S), "the test let no token come"
+                assert self._let.acquire(timeout=PATIENCE_S), "the test did not release a token"
             yield token_id
 
     def let(self, count: int) -> None:
@@ -59,18 +59,18 @@ class Held:
 
 
 class Stable:
-    """What stands ready to answer: models by name, and the function that starts a job on one."""
+    """Scripted models by name, and the function that starts a job on one."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.handles: dict[str, FakeHandle] = {}
         self.started: list[str] = []
-        """Names, in the order in which their answers were started."""
+        """Names in the order of their starts."""
         self.failures: dict[str, Exception] = {}
         self.observers: dict[str, JobObserver] = {}
 
     def add(self, name: str, script: Script | Held | str) -> FakeModel:
-        """A model that answers by this script, or with this text."""
+        """Add a model with this script, or that answers with this text."""
         if isinstance(script, str):
             ids = self.tokenizer(script, add_special_tokens=False)["input_ids"]
             said = [*ids, 0]
@@ -79,7 +79,7 @@ class Stable:
         return self.handles[name].model
 
     def hold(self, name: str, count: int = 20) -> Held:
-        """A model whose tokens the test lets come."""
+        """Add a model whose tokens are released by the test."""
         held = Held([40] * count)
         self.add(name, held)
         return held
@@ -97,7 +97,7 @@ class Stable:
 
 @pytest.fixture(autouse=True)
 def _near_cores(cores: FakeCores) -> None:
-    """What was measured is not marked, however this machine's host treats it."""
+    """Measurements are not marked because of this machine's host."""
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def stable(tokenizer: Any) -> Stable:
 
 
 class OutOfOrder(PaddockError):
-    """A failure of a test's own."""
+    """An error raised by a test."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where answers part: by token, by character, by word; and who followed whom how far."""
+"""Divergence of answers by token, character and word, and of a compressed model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_texts_are_compared_by_character_where_tokenizers_differ():
         first_divergence((1, 2), (1, 3), same_tokenizer=False)
     found = compare(answer("It is.", (5, 6)), answer("It was.", (7, 8, 9)), same_tokenizer=False)
     assert (found.unit, found.index, found.lengths) == ("character", 3, (6, 7))
-    assert found.sentence == "The answers part at character 4: 3 characters before it agree."
+    assert found.sentence == "The answers diverge at character 4, after 3 characters in common."
 
 
 def test_identical_answers():
@@ -65,13 +65,13 @@ def test_the_share_that_agrees():
     )
     assert found.index == 2 and found.prefix_share == 2 / 8 and not found.identical
     assert found.similarity == pytest.approx(2 * 3 / 10)
-    assert found.sentence == "The answers part at token 3: 2 tokens before it agree."
+    assert found.sentence == "The answers diverge at token 3, after 2 tokens in common."
     at_once = compare(answer(ids=(1, 0)), answer(ids=(2, 0)), True)
-    assert at_once.sentence == "The answers differ from the first token on."
+    assert at_once.sentence == "The answers differ from the first token."
 
 
 @pytest.mark.parametrize("reason", list(StopReason))
-def test_an_answer_cut_short_is_not_said_to_part(reason: StopReason):
+def test_cut_off_answer_is_not_a_divergence(reason: StopReason):
     short = answer("It is", (1, 2), reason=reason)
     found = compare(short, answer("It is quiet.", (1, 2, 3, 0)), same_tokenizer=True)
     by_the_model = reason in (StopReason.END_OF_TEXT, StopReason.STOP_MARKER)
@@ -80,7 +80,7 @@ def test_an_answer_cut_short_is_not_said_to_part(reason: StopReason):
     assert not found.identical
     if not by_the_model:
         assert found.sentence.startswith("The answers agree in all 2 tokens of the shorter one")
-    # The longer one's end says nothing about it.
+    # The stop reason of the longer answer does not matter.
     assert (
         compare(answer("It is", (1, 2)), answer("It is so", (1, 2, 3), reason=reason), True).index
         == 2
@@ -90,7 +90,7 @@ def test_an_answer_cut_short_is_not_said_to_part(reason: StopReason):
 # Following
 
 
-def test_how_far_the_compressed_one_followed():
+def test_share_of_tokens_that_the_compressed_model_followed():
     reference = answer(ids=range(100, 200))
     other = answer(ids=[*range(100, 142), 7, 8])
     found = followed(reference, other)
@@ -99,12 +99,12 @@ def test_how_far_the_compressed_one_followed():
     assert not found.to_the_end and not found.cut_short
 
 
-def test_followed_to_the_end_or_as_far_as_it_went():
+def test_followed_to_the_end_or_until_cut_off():
     reference = answer(ids=(1, 2, 3, 0))
     whole = followed(reference, answer(ids=(1, 2, 3, 0)))
     assert whole.to_the_end and whole.share == 1.0 and "to the end (4 tokens)" in whole.sentence
     cut = followed(reference, answer(ids=(1,), reason=StopReason.CANCELLED))
-    assert cut.cut_short and not cut.to_the_end and "as far as both went (1 token)" in cut.sentence
+    assert cut.cut_short and not cut.to_the_end and "the shorter answer (1 token)" in cut.sentence
     longer = followed(reference, answer(ids=(1, 2, 3, 4, 0)))
     assert longer.tokens == 3 and not longer.to_the_end
     assert followed(answer(ids=()), answer(ids=())).share == 1.0
@@ -119,7 +119,7 @@ def test_the_reference_is_the_highest_precision_of_a_model():
     assert reference_pairs(sides) == ((2, 0), (2, 3))
 
 
-def test_tokenizers_are_alike_by_model_or_by_checksum():
+def test_same_tokenizer_by_model_or_by_checksum():
     def having(name: str, checksum: str | None):
         found = stored(name)
         files = (
@@ -139,7 +139,7 @@ def test_tokenizers_are_alike_by_model_or_by_checksum():
 # Diffs
 
 
-def test_a_diff_reads_by_words():
+def test_diff_is_by_words():
     same, only_a, only_b = DiffKind
     assert readable_diff("It is quiet.", "It was quiet.") == [
         (same, "It "),
@@ -151,7 +151,7 @@ def test_a_diff_reads_by_words():
     assert readable_diff("", "") == [] and readable_diff("x", "x") == [(same, "x")]
 
 
-def test_changed_words_in_a_row_stand_together():
+def test_adjacent_changed_words_are_one_change():
     found = readable_diff("The big red dog ran.", "The small blue dog ran.")
     assert found == [
         (DiffKind.SAME, "The "),
@@ -161,14 +161,14 @@ def test_changed_words_in_a_row_stand_together():
     ]
 
 
-def test_text_without_spaces_is_not_one_word():
+def test_text_without_spaces_is_split_into_characters():
     found = readable_diff("私は猫が好き", "私は犬が好き")
     assert (DiffKind.ONLY_A, "猫") in found and (DiffKind.SAME, "が好き") in found
     assert agreement("私は猫が好き", "私は犬が好き") == pytest.approx(5 / 6)
 
 
 @given(WORDS | st.text(), WORDS | st.text())
-def test_the_spans_make_up_both_texts(a: str, b: str):
+def test_diff_spans_reconstruct_both_texts(a: str, b: str):
     spans = readable_diff(a, b)
     assert "".join(text for kind, text in spans if kind is not DiffKind.ONLY_B) == a
     assert "".join(text for kind, text in spans if kind is not DiffKind.ONLY_A) == b
@@ -179,7 +179,7 @@ def test_the_spans_make_up_both_texts(a: str, b: str):
 
 
 @given(st.lists(st.integers(0, 2), max_size=6), st.lists(st.integers(0, 2), max_size=6))
-def test_before_the_divergence_all_is_equal_and_at_it_nothing(a: list[int], b: list[int]):
+def test_ids_are_equal_before_and_differ_at_the_divergence(a: list[int], b: list[int]):
     index = first_divergence(a, b)
     if index is None:
         assert a == b

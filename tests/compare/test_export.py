@@ -1,4 +1,4 @@
-"""Files of a match: complete, the same each time, and inert whatever was written into it."""
+"""Exports of a comparison: complete, reproducible, and without active content."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Reader(HTMLParser):
 
     @property
     def structure(self) -> list[str]:
-        """The tags but those of the diff, whose number depends on the words."""
+        """The tags without those of the diff, whose number depends on the words."""
         return [tag for tag in self.tags if tag not in ("del", "ins")]
 
     @property
@@ -95,7 +95,7 @@ class Reader(HTMLParser):
 
 
 def filled_with(text: str) -> MatchReport:
-    """A report in which every field that others can write holds this text."""
+    """Return a report in which every untrusted field has this text."""
     failed = answer(text, reason=StopReason.ERROR, error=OutOfOrder(text), prompt_format=text)
     return report(
         [answer(f"{text} the first", prompt_format=text), failed],
@@ -108,7 +108,7 @@ def filled_with(text: str) -> MatchReport:
 
 
 def shown(text: str) -> str:
-    """What a page shows of a text: line ends made one, what is no character replaced."""
+    """Return the text as shown on a page: unified line ends, invalid characters replaced."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
 
@@ -117,7 +117,7 @@ def shown(text: str) -> str:
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=repr)
-def test_hostile_text_is_text_on_the_page(text: str):
+def test_hostile_text_is_escaped_in_html(text: str):
     page = to_html(filled_with(text))
     page.encode("utf-8")
     read, harmless = Reader(page), Reader(to_html(filled_with("Plain words.")))
@@ -128,14 +128,14 @@ def test_hostile_text_is_text_on_the_page(text: str):
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(), st.sampled_from(HOSTILE), st.text())
-def test_any_text_is_text_on_the_page(before: str, hostile: str, after: str):
+def test_any_text_is_escaped_in_html(before: str, hostile: str, after: str):
     text = before + hostile + after
     read = Reader(to_html(filled_with(text)))
     assert read.structure == Reader(to_html(filled_with("Plain words."))).structure
     assert shown(text) in read.text
 
 
-def test_the_page_fetches_nothing_and_runs_nothing():
+def test_html_has_no_scripts_and_no_external_resources():
     page = to_html(filled_with("Plain words."))
     read = Reader(page)
     assert all(TAGS.fullmatch(tag) for tag in read.tags)
@@ -144,7 +144,7 @@ def test_the_page_fetches_nothing_and_runs_nothing():
     assert "default-src 'none'" in page and "prefers-color-scheme: dark" in page
 
 
-def test_the_page_says_everything():
+def test_html_contains_all_results():
     fast = answer("The cat sleeps.", (1, 2, 3, 4, 0), gap_s=0.01)
     slow = answer("The cat eats.", (1, 2, 9, 4, 0), gap_s=0.02, contended=True)
     found = report(
@@ -164,9 +164,9 @@ def test_the_page_says_everything():
         "100.0 tokens/s",
         "A: 2.00 × as fast",
         "Time to first token",
-        "The answers part at token 3",
+        "The answers diverge at token 3",
         "followed the reference for 2 of 5 tokens",
-        "Contended: something else was generating",
+        "Measured while busy: other work ran at the same time",
         "executed in f32",
         "KV cache in u8",
         "2 threads",
@@ -177,17 +177,17 @@ def test_the_page_says_everything():
         assert part in text, part
     assert "<del>sleeps</del>" in page and "<ins>eats</ins>" in page
     assert page.count("<polyline") == 2
-    assert "host," not in text  # a page that is mailed does not name the machine
+    assert "host," not in text  # an exported page does not name the machine
 
 
-def test_contention_is_said_only_where_there_was_some():
+def test_measured_while_busy_is_shown_only_if_busy():
     calm = to_html(report([answer(), answer(gap_s=0.02)]))
-    assert "(contended)" not in calm and "Contended:" not in calm
+    assert "measured while busy" not in calm.lower()
     marked = to_html(report([answer(contended=True), answer(gap_s=0.02)]))
-    assert marked.count("(contended)") == 3 and "Contended:" in marked
+    assert marked.count("(measured while busy)") == 3 and "Measured while busy:" in marked
 
 
-def test_medians_are_said_to_be_some():
+def test_medians_are_labelled():
     found = report([answer(), answer(gap_s=0.02)], again=8)
     for text in (to_markdown(found), to_html(found)):
         assert "medians of several answers (9 of A, 9 of B)" in text
@@ -200,11 +200,11 @@ def test_medians_are_said_to_be_some():
     assert "medians" not in to_markdown(once) and "medians" not in to_html(once)
 
 
-def test_sides_that_answered_with_the_cores_apart_are_named():
+def test_sides_with_the_cores_apart_are_named():
     found = report([answer(), answer(gap_s=0.02), answer(gap_s=0.03)], apart=(1, 2))
     for text in (to_markdown(found), to_html(found)):
-        assert "(contended)" in text and "something else was generating" not in text
-        assert "while B and C answered, this machine" in text
+        assert "(measured while busy)" in text and "other work ran" not in text
+        assert "during the answers of B and C, this machine" in text
         assert text.count("cores apart") >= 2
     document = json.loads(to_json(found))
     assert document["contended"] and document["comparison"][0]["contended"]
@@ -221,11 +221,11 @@ def test_sides_that_answered_with_the_cores_apart_are_named():
         [answer(), answer(), None, answer("Other words here.", (1, 9))],
     ],
 )
-def test_matches_that_are_not_complete(answers: list[Answer | None]):
+def test_incomplete_comparisons(answers: list[Answer | None]):
     found = report(answers, mode=Mode.RACE)
     missing = answers.count(None)
     for written in (to_html(found), to_markdown(found)):
-        assert written.count("Was not asked.") == missing
+        assert written.count("Not started.") == missing
     assert to_json(found).count('"figures": null') == missing
     assert Reader(to_html(found)).tags.count("section") == len(answers)
 
@@ -234,7 +234,7 @@ def test_matches_that_are_not_complete(answers: list[Answer | None]):
 
 
 def rendered(text: str) -> Iterator[str]:
-    """Types of everything that Markdown makes of a text; of code, the content as well."""
+    """Yield the token types of a Markdown text."""
     for token in MarkdownIt("commonmark", {"html": True}).enable("table").parse(text):
         yield token.type
         yield from (child.type for child in token.children or [])
@@ -249,7 +249,7 @@ def test_hostile_text_is_code_in_markdown(text: str):
     assert not {"html_block", "html_inline", "link_open", "image"} & set(rendered(written))
 
 
-def test_markdown_says_everything():
+def test_markdown_contains_all_results():
     found = report(
         [answer("The cat sleeps.", gap_s=0.01), answer("The cat eats.", (1, 9, 0), gap_s=0.02)],
         context="It rains.",
@@ -261,7 +261,7 @@ def test_markdown_says_everything():
         "The cat sleeps.",
         "The cat eats.",
         "seed 7",
-        "part at token 2",
+        "diverge at token 2",
     ):
         assert part in written
     assert re.search(r"^\| Decode rate \|.*\| \*\*A\*\*: 2\.00 × as fast \|$", written, re.M)
@@ -270,7 +270,7 @@ def test_markdown_says_everything():
 # JSON
 
 
-def test_json_holds_the_figures_as_they_are():
+def test_json_contains_unrounded_figures():
     found = report([answer(gap_s=0.01), answer(gap_s=0.02, contended=True)], verdict="A is better.")
     document = json.loads(to_json(found))
     side = document["sides"][0]
@@ -296,10 +296,10 @@ def test_json_keeps_any_text(text: str):
     assert json.loads(written)["instruction"] == expected
 
 
-# Of a real match
+# A real comparison
 
 
-def test_the_same_match_gives_the_same_files(stable: Stable, tmp_path: Path):
+def test_exports_of_a_comparison_are_reproducible(stable: Stable, tmp_path: Path):
     stable.add("one", "The cat is playing.")
     stable.failures["two"] = OutOfOrder("It is closed; open it.")
     stable.add("three", "The cat is in the garden.")
@@ -316,7 +316,7 @@ def test_the_same_match_gives_the_same_files(stable: Stable, tmp_path: Path):
     assert [side.title for side in found.sides] == list(names)
     assert found.sides[1].error == "It is closed; open it." and found.sides[1].figures is None
     assert [(pair.a, pair.b) for pair in found.pairs] == [(0, 2)]
-    assert found.pairs[0].divergence.unit == "character"  # nobody knows their tokenizers
+    assert found.pairs[0].divergence.unit == "character"  # the tokenizers are unknown
     page = Reader(to_html(found)).text
     assert "It is closed; open it." in page and "The cat is in the garden." in page
     assert "B is better." in page

@@ -1,4 +1,4 @@
-"""Figures are those that are recorded; who is better in what, and when nobody is."""
+"""Figures equal the recorded ones; winners and ties."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rows(
     return {row.measure.key: row for row in deltas(figures)}
 
 
-# The same as recorded
+# Recorded figures
 
 
 def test_figures_equal_the_recorded_ones(stable: Stable, tmp_path: Path):
@@ -65,7 +65,7 @@ def test_disk_is_the_stored_folder_and_unknown_without_one():
     assert side_figures(answer()).disk_bytes is None
 
 
-def test_an_answer_that_never_began_has_no_figures_but_its_reason():
+def test_answer_that_never_started_has_only_a_stop_reason():
     found = side_figures(Answer("", (), (), StopReason.CANCELLED, None))
     assert found.stop_reason == "cancelled" and found.contended is False
     numbers = {f.name for f in fields(found) if "float" in str(f.type) or "int" in str(f.type)}
@@ -73,16 +73,16 @@ def test_an_answer_that_never_began_has_no_figures_but_its_reason():
     assert not any(found.samples.values())
 
 
-def test_a_model_that_is_not_there_has_no_size(tmp_path: Path):
+def test_missing_model_has_no_size(tmp_path: Path):
     store = ModelStore(Settings(home=tmp_path))
     for name in ("paddock-neox", "no such model", "org/not-here"):
         assert find_stored(store, ModelSpec(name)) is None
 
 
-# Who is better
+# Winners
 
 
-def test_the_faster_wins_rate_ttft_and_tpot_with_the_factor():
+def test_faster_side_wins_rate_ttft_and_tpot_with_factor():
     found = rows(answer(gap_s=0.01, ttft_s=0.3), answer(gap_s=0.02, ttft_s=0.1))
     rate, ttft, tpot = (found[key] for key in ("decode_tokens_per_s", "ttft_ms", "tpot_ms"))
     assert (rate.winner, rate.direction) == (0, Direction.HIGHER)
@@ -110,7 +110,7 @@ def test_more_tokens_are_not_better():
     assert row.values == (89, 4) and row.winner is None and row.factor_text is None
 
 
-def test_among_several_the_next_best_counts():
+def test_factor_of_several_sides_is_relative_to_the_next_best():
     found = rows(answer(gap_s=0.04), answer(gap_s=0.01), answer(gap_s=0.02))
     row = found["decode_tokens_per_s"]
     assert row.winner == 1 and row.factor_text == "2.00 × as fast as the next"
@@ -123,7 +123,7 @@ def test_close_timings_and_equal_sizes_are_ties():
     assert apart["decode_tokens_per_s"].winner == 0 and apart["disk_bytes"].winner == 0
 
 
-def test_several_may_lead_and_the_rest_is_not_called_equal():
+def test_several_leaders_do_not_make_the_rest_equal():
     found = rows(
         answer(gap_s=0.2, private=2**30),
         answer(gap_s=0.0100, private=2**20),
@@ -145,7 +145,7 @@ def test_several_may_lead_and_the_rest_is_not_called_equal():
     assert cells["New tokens"]["Better"] == ""
 
 
-def test_a_missing_value_is_a_dash_and_compares_with_nothing():
+def test_missing_value_is_a_dash_and_is_not_compared():
     nothing = Answer("", (), (), StopReason.ERROR, None)
     for other in (None, nothing):
         found = rows(answer(), other)
@@ -155,21 +155,21 @@ def test_a_missing_value_is_a_dash_and_compares_with_nothing():
     assert of_three.winner == 2 and of_three.factor_text == "2.00 × as fast"
 
 
-def test_nothing_at_all_wins_without_a_factor():
+def test_value_of_zero_wins_without_a_factor():
     found = rows(answer(private=0), answer(private=2**20))["memory_private_bytes"]
     assert found.winner == 0 and found.factor is None and found.factor_text is None
     assert rows(answer(private=0), answer(private=0))["memory_private_bytes"].winner is None
 
 
-def test_contention_marks_the_timings_and_nothing_else():
+def test_contention_marks_only_timings():
     found = rows(answer(contended=True), answer(gap_s=0.02))
     marked = {key for key, row in found.items() if row.contended}
     assert marked == {"decode_tokens_per_s", "ttft_ms", "tpot_ms"}
-    assert found["decode_tokens_per_s"].winner == 0  # shown all the same, with its mark
+    assert found["decode_tokens_per_s"].winner == 0  # shown nevertheless, with a mark
     assert not any(row.contended for row in rows(answer(), answer()).values())
 
 
-def test_who_wins_must_be_ahead_in_single_answers_too():
+def test_winner_must_be_ahead_in_single_answers():
     def timed(*gaps: float) -> Figures:
         found = [answer(gap_s=gap, ttft_s=0.1) for gap in gaps]
         return side_figures(found[0], timing=Timing(tuple(found), cores_apart=False))
@@ -188,7 +188,7 @@ def test_who_wins_must_be_ahead_in_single_answers_too():
     assert winner(steady, once) == (0, 0) and winner(once, timed(0.02)) == (0, 0)
 
 
-def test_every_measure_is_a_figure_and_reads_well():
+def test_every_measure_is_a_figure_with_a_text():
     names = {field.name for field in fields(side_figures(answer()))}
     for measure in MEASURES:
         assert measure.key in names and measure.name and measure.text(2048.0)
@@ -198,7 +198,7 @@ def test_every_measure_is_a_figure_and_reads_well():
 # Timelines
 
 
-def test_a_timeline_has_a_point_a_token_after_its_start():
+def test_timeline_has_one_point_per_token_after_the_start():
     line = timeline(
         Timing((answer(ids=(1, 2, 3), ttft_s=0.1, gap_s=0.05, contended=True),), cores_apart=False)
     )
@@ -207,7 +207,7 @@ def test_a_timeline_has_a_point_a_token_after_its_start():
     assert timeline(Timing((answer(ids=()),), cores_apart=False)).tokens == (0,)
 
 
-def test_pieces_of_a_server_are_drawn_as_the_tokens_that_it_told():
+def test_remote_chunks_share_the_reported_tokens():
     pieces = answer(ids=range(1, 6))
     told = replace(pieces, timings=replace(pieces.timings, new_tokens=20))
     assert timeline(Timing((told,), cores_apart=False)).tokens == (0, 4, 8, 12, 16, 20)

@@ -1,4 +1,4 @@
-"""Whether models fit the memory together, said before any is loaded."""
+"""Checks before loading whether models fit into memory together."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def dolly(precision: Precision = Precision.INT8, device: str = "CPU") -> ModelSp
     return ModelSpec("dolly-v2-3b", precision, device)
 
 
-def test_models_that_are_not_here_yet_are_estimated(pool: ModelPool, store: ModelStore, free):
+def test_models_not_on_disk_are_estimated(pool: ModelPool, store: ModelStore, free):
     sides = (dolly(Precision.FP16), ModelSpec("phi-2", Precision.FP16, "CPU"))
     rows = catalogue()
     needed = sum(memory_for(2 * rows[spec.model].parameters) for spec in sides)
@@ -66,8 +66,10 @@ def test_models_that_are_not_here_yet_are_estimated(pool: ModelPool, store: Mode
     assert fit_together(pool, store, sides) is None
     free(int(needed * 0.95))
     sentence = fit_together(pool, store, sides)
-    assert sentence.startswith("These models need about 2") and sentence.endswith("programs.")
-    assert "GB more memory together and" in sentence and "\n" not in sentence
+    assert sentence.startswith("Together these models need about 2") and sentence.endswith(
+        "programs."
+    )
+    assert " GB more memory, but only " in sentence and "\n" not in sentence
     assert "Phi-2 · FP16" in sentence or "Dolly 2.0 3B · FP16" in sentence
     assert fit_together(pool, store, sides[:1]) is None
 
@@ -84,14 +86,14 @@ def test_lower_precisions_need_less(pool: ModelPool, store: ModelStore, free):
     }
 
 
-def test_one_model_on_two_sides_is_there_once(pool: ModelPool, store: ModelStore, free):
+def test_model_on_two_sides_counts_once(pool: ModelPool, store: ModelStore, free):
     free(7 * GIB)
     assert fit_together(pool, store, (dolly(), dolly())) is None
     assert fit_together(pool, store, (dolly(), dolly(device=" cpu "))) is None
     assert fit_together(pool, store, (dolly(), dolly(device="AUTO"))) is not None
 
 
-def test_what_is_loaded_costs_nothing_more_and_idle_others_go(
+def test_loaded_models_need_no_memory_and_idle_ones_are_unloaded(
     pool: ModelPool, store: ModelStore, free, monkeypatch: pytest.MonkeyPatch
 ):
     first, second = (ModelSpec(key, device="CPU") for key in ("paddock-neox", "paddock-llama"))
@@ -102,21 +104,21 @@ def test_what_is_loaded_costs_nothing_more_and_idle_others_go(
     assert fit_together(pool, store, (first, second)) is None
     free(NEED - 1)
     assert fit_together(pool, store, (first, second)) is not None
-    # With other models chosen, the loaded one is let go, which makes room for one.
+    # With other models chosen, the loaded one is unloaded, which makes room for one.
     assert fit_together(pool, store, (second, dolly())) is not None
     free(NEED)
     assert fit_together(pool, store, (second, dolly())) is None
 
 
-def test_more_models_than_may_be_kept(pool: ModelPool, store: ModelStore, free):
+def test_more_models_than_the_pool_keeps(pool: ModelPool, store: ModelStore, free):
     free(900 * GIB)
     sides = tuple(dolly(precision) for precision in CONVERTED_PRECISIONS)
     sentence = fit_together(pool, store, sides)
-    assert sentence.startswith("4 different models were chosen and at most 3 models are kept")
+    assert sentence.startswith("4 different models were chosen, but at most 3 models are kept")
     assert fit_together(pool, store, (*sides[:3], sides[0])) is None
 
 
-def test_what_nobody_knows_counts_as_nothing(pool: ModelPool, store: ModelStore, free):
+def test_unknown_size_counts_as_zero(pool: ModelPool, store: ModelStore, free):
     free(0)
     unknown = (ModelSpec("org/unheard-of", device="CPU"), ModelSpec("no model", device="CPU"))
     assert fit_together(pool, store, unknown) is None
@@ -124,9 +126,7 @@ def test_what_nobody_knows_counts_as_nothing(pool: ModelPool, store: ModelStore,
 
 
 @pytest.mark.usefixtures("an_npu")
-def test_what_was_made_for_an_npu_counts_with_its_own_size(
-    pool: ModelPool, store: ModelStore, free
-):
+def test_npu_weights_count_with_their_own_size(pool: ModelPool, store: ModelStore, free):
     spec = dolly(Precision.INT4, "NPU")
     free(GIB)
     assert fit_together(pool, store, (spec,)) is not None

@@ -1,4 +1,4 @@
-"""Lists of instructions: what can be read, and what is said of the rest."""
+"""Parsing lists of instructions, and the error messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.compare.instructions import (
     MAX_BYTES,
-    MOST_INSTRUCTIONS,
+    MAX_INSTRUCTIONS,
     Instruction,
     decode_upload,
     parse_instructions,
@@ -29,18 +29,18 @@ def said_of(text: str, name: str = "") -> str:
 
 
 @pytest.mark.parametrize("name", ["", "list.txt", "LIST.TXT"])
-def test_a_line_is_an_instruction(name: str):
+def test_each_line_is_an_instruction(name: str):
     assert read("\ufeffWhy?\r\n\r\n  How, then?  \n", name) == [("Why?", ""), ("How, then?", "")]
 
 
-def test_lines_between_separators_belong_together():
+def test_separators_allow_instructions_of_several_lines():
     text = "Sort these:\n\n- b\n- a\n---\n\n---\nWhy?\n--- \n"
     assert read(text) == [("Sort these:\n\n- b\n- a", ""), ("Why?", "")]
 
 
-def test_a_table_with_headings_in_any_order_and_case():
+def test_csv_columns_in_any_order_and_case():
     text = 'id,Context,INSTRUCTION\n1,"It rains,\nas ever.","What of ""it""?"\n\n2,,Why?\n3\n'
-    with pytest.raises(BadRequestError, match="Line 6 cannot be used: The instruction is empty"):
+    with pytest.raises(BadRequestError, match="Line 6 is invalid: The instruction is empty"):
         parse_instructions(text, "a.csv")
     assert read(text.removesuffix("3\n"), "a.csv") == [
         ('What of "it"?', "It rains,\nas ever."),
@@ -49,13 +49,13 @@ def test_a_table_with_headings_in_any_order_and_case():
 
 
 @pytest.mark.parametrize(("sign", "name"), [(";", "a.csv"), ("\t", "a.tsv"), ("\t", "a.csv")])
-def test_a_table_with_other_signs_between_cells(sign: str, name: str):
+def test_csv_with_other_delimiters(sign: str, name: str):
     assert read(f"instruction{sign}context\nWhy, oh why?{sign}It rains.\n", name) == [
         ("Why, oh why?", "It rains.")
     ]
 
 
-def test_a_table_of_one_column_needs_no_heading():
+def test_csv_of_one_column_needs_no_header():
     assert read('Why?\n"How, then?"\n', "a.csv") == [("Why?", ""), ("How, then?", "")]
 
 
@@ -73,46 +73,42 @@ def test_json_lines_of_strings_and_objects():
         (" \n\t\n", "a.txt", "no instruction"),
         ("---\n---\n", "", "no instruction"),
         ("instruction,context\n", "a.csv", "no instruction"),
-        (
-            "Why?\nA\x00B\n",
-            "",
-            "Line 2 cannot be used: The instruction contains a control character",
-        ),
-        ("question,answer\nWhy?,So.\n", "a.csv", 'no column with the heading "instruction"'),
-        ('instruction\n"open\n', "a.csv", "Line 2 is not proper CSV"),
-        ("instruction,context\n,It rains.\n", "a.csv", "Line 2 cannot be used: The instruction is"),
-        ('"Why?"\nWhy?\n', "a.jsonl", "Line 2 is not JSON"),
-        ("[" * 100_000, "a.jsonl", "Line 1 is not JSON"),
-        ('{"prompt": "Why?"}', "a.jsonl", "Line 1 is no instruction"),
-        ("7", "a.jsonl", "Line 1 is no instruction"),
+        ("Why?\nA\x00B\n", "", "Line 2 is invalid: The instruction contains a control character"),
+        ("question,answer\nWhy?,So.\n", "a.csv", 'no column "instruction"'),
+        ('instruction\n"open\n', "a.csv", "Line 2 is not valid CSV"),
+        ("instruction,context\n,It rains.\n", "a.csv", "Line 2 is invalid: The instruction is"),
+        ('"Why?"\nWhy?\n', "a.jsonl", "Line 2 is not valid JSON"),
+        ("[" * 100_000, "a.jsonl", "Line 1 is not valid JSON"),
+        ('{"prompt": "Why?"}', "a.jsonl", "Line 1 has no instruction"),
+        ("7", "a.jsonl", "Line 1 has no instruction"),
         ('{"instruction": 7}', "a.jsonl", '"instruction" in line 1 is not a string'),
         ('{"instruction": "Why?", "context": ["x"]}', "a.jsonl", '"context" in line 1 is not'),
-        ("x" * 200_001, "", "Line 1 cannot be used: Instruction and context have 200,001"),
-        ("Why?", "a.pdf", "a.pdf cannot be read; give a .txt, .csv or .jsonl file."),
-        ("Why?", "a\x1b[31m.exe", "a[31m.exe cannot be read"),
+        ("x" * 200_001, "", "Line 1 is invalid: Instruction and context have 200,001"),
+        ("Why?", "a.pdf", "a.pdf has an unsupported format. Use a .txt, .csv or .jsonl file."),
+        ("Why?", "a\x1b[31m.exe", "a[31m.exe has an unsupported format"),
     ],
 )
-def test_what_cannot_be_used_is_named(text: str, name: str, part: str):
+def test_invalid_input_is_named(text: str, name: str, part: str):
     sentence = said_of(text, name)
     assert part in sentence and "\n" not in sentence and sentence.endswith(".")
 
 
-def test_two_hundred_and_no_more():
-    assert len(read("Why?\n" * MOST_INSTRUCTIONS)) == MOST_INSTRUCTIONS
-    assert "more than 200" in said_of("Why?\n" * (MOST_INSTRUCTIONS + 1))
+def test_at_most_200_instructions():
+    assert len(read("Why?\n" * MAX_INSTRUCTIONS)) == MAX_INSTRUCTIONS
+    assert "more than 200" in said_of("Why?\n" * (MAX_INSTRUCTIONS + 1))
 
 
-def test_uploads_are_utf_8_or_marked_utf_16():
+def test_uploads_are_utf_8_or_utf_16_with_bom():
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         assert decode_upload("Grüße?".encode(encoding), "a.txt") == "Grüße?"
-    with pytest.raises(BadRequestError, match=r"a\.txt is not text in UTF-8 \(byte 3\)"):
+    with pytest.raises(BadRequestError, match=r"a\.txt is not UTF-8 text \(byte 3\)"):
         decode_upload("Grüße".encode("latin-1"), "a.txt")
-    with pytest.raises(BadRequestError, match="the most that is read is 8 MiB"):
+    with pytest.raises(BadRequestError, match=r"the limit is 8\.4 MB"):
         decode_upload(b"x" * (MAX_BYTES + 1), "a.txt")
 
 
 @given(st.text(), st.sampled_from(["", "a.txt", "a.csv", "a.tsv", "a.jsonl"]))
-def test_any_text_gives_instructions_or_a_sentence(text: str, name: str):
+def test_any_text_gives_instructions_or_an_error(text: str, name: str):
     try:
         found = parse_instructions(text, name)
     except BadRequestError as error:

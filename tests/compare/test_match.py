@@ -1,4 +1,4 @@
-"""Several models answer one instruction: order, independence, stopping, starting again."""
+"""Running a comparison: order, independence, stop, regenerate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from core.benchmark import stopping
 from core.compare import match as match_module
 from core.compare.core_latency import Cores
-from core.compare.match import Match, SideState, matches_under_way
+from core.compare.match import Match, SideState, running_matches
 from core.compare.setup import Mode, Setup
 from core.errors import BadRequestError, GenerationError, ModelBusyError, NotEnoughMemoryError
 from core.inference.answer import StopReason
@@ -27,7 +27,7 @@ from tests.compare.conftest import GREEDY, PATIENCE_S, Held, OutOfOrder, Stable,
 from tests.fakes import APART_NS, NEAR_NS, FakeCores
 
 AT_ONCE_S = 0.5
-"""How soon a stop must take effect."""
+"""Longest time until a stop takes effect."""
 
 
 def setup(*names: str, mode: Mode = Mode.FAIR, sampling: SamplingSettings = GREEDY) -> Setup:
@@ -49,17 +49,17 @@ def tokens(match: Match, side: int) -> int:
 # Fair
 
 
-def test_fair_sides_answer_one_after_the_other_in_order(stable: Stable):
+def test_fair_mode_runs_sides_in_order(stable: Stable):
     first, second = stable.hold("one"), stable.hold("two")
     match = Match(setup("one", "two"), stable.start)
     first.let(3)
     until(lambda: tokens(match, 0) == 3)
     assert match.running and stable.started == ["one"] and match.jobs[1] is None
     assert [match.state(side) for side in (0, 1)] == [SideState.RUNNING, SideState.WAITING]
-    assert match.message(1) == "Waits for its turn."
+    assert match.message(1) == "Waiting for its turn."
     first.open()
     assert second.begun.wait(PATIENCE_S)
-    until(lambda: match.state(1) is SideState.RUNNING)  # a moment after its job began
+    until(lambda: match.state(1) is SideState.RUNNING)  # shortly after its job started
     assert match.state(0) is SideState.DONE
     second.open()
     assert match.wait(PATIENCE_S) and match.done and not match.running
@@ -67,50 +67,50 @@ def test_fair_sides_answer_one_after_the_other_in_order(stable: Stable):
     assert [answer.contended for answer in match.answers] == [False, False]
 
 
-def test_those_under_way_are_counted_until_they_end(stable: Stable):
-    before = matches_under_way()
+def test_running_comparisons_are_counted(stable: Stable):
+    before = running_matches()
     stable.add("two", "It is quiet.")
     first = stable.hold("one")
     match = Match(setup("one", "two"), stable.start)
-    assert first.begun.wait(PATIENCE_S)  # so that the other one waits behind it
+    assert first.begun.wait(PATIENCE_S)  # the other one waits behind it
     other = Match(setup("one", "two"), stable.start)
-    until(lambda: matches_under_way() == before + 2)
+    until(lambda: running_matches() == before + 2)
     other.stop()
-    assert other.wait(PATIENCE_S) and matches_under_way() == before + 1
+    assert other.wait(PATIENCE_S) and running_matches() == before + 1
     first.open()
-    assert match.wait(PATIENCE_S) and matches_under_way() == before
+    assert match.wait(PATIENCE_S) and running_matches() == before
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_held_match_begins_when_its_page_says_so(stable: Stable, mode: Mode):
+def test_deferred_comparison_starts_on_begin(stable: Stable, mode: Mode):
     stable.add("one", "It is quiet."), stable.add("two", "It is quiet.")
-    match = Match(setup("one", "two", mode=mode), stable.start, held=True)
+    match = Match(setup("one", "two", mode=mode), stable.start, deferred=True)
     assert not match.wait(0.3) and stable.started == []
     match.begin()
     assert match.wait(PATIENCE_S) and sorted(stable.started) == ["one", "two"]
     again = match.regenerate()
-    assert not again.wait(0.3) and len(stable.started) == 2  # as the first, until it is drawn
+    assert not again.wait(0.3) and len(stable.started) == 2  # held like the first one
     again.begin()
     assert again.wait(PATIENCE_S) and len(stable.started) == 4
 
 
-def test_a_held_match_whose_page_is_gone_begins_all_the_same(
+def test_deferred_comparison_starts_after_the_timeout(
     stable: Stable, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(match_module, "HOLD_S", 0.05)
+    monkeypatch.setattr(match_module, "BEGIN_TIMEOUT_S", 0.05)
     stable.add("one", "It is quiet."), stable.add("two", "It is quiet.")
-    assert Match(setup("one", "two"), stable.start, held=True).wait(PATIENCE_S)
+    assert Match(setup("one", "two"), stable.start, deferred=True).wait(PATIENCE_S)
     assert stable.started == ["one", "two"]
 
 
-def test_a_held_match_can_be_stopped(stable: Stable):
-    match = Match(setup("one", "two"), stable.start, held=True)
+def test_deferred_comparison_can_be_stopped(stable: Stable):
+    match = Match(setup("one", "two"), stable.start, deferred=True)
     match.stop()
     assert match.done and match.wait(AT_ONCE_S)
     assert stable.started == []
 
 
-def test_one_request_and_one_seed_go_to_all(stable: Stable):
+def test_all_sides_get_the_same_request_and_seed(stable: Stable):
     models = [stable.add(name, "It is quiet.") for name in ("one", "two", "three")]
     sampling = SamplingSettings(max_new_tokens=50)
     match = Match(setup("one", "two", "three", sampling=sampling), stable.start)
@@ -124,7 +124,7 @@ def test_one_request_and_one_seed_go_to_all(stable: Stable):
 # Race
 
 
-def test_a_races_answers_overlap_and_are_marked(stable: Stable):
+def test_race_answers_overlap_and_are_marked(stable: Stable):
     first, second = stable.hold("one"), stable.hold("two")
     match = Match(setup("one", "two", mode=Mode.RACE), stable.start)
     first.let(2)
@@ -140,7 +140,7 @@ def test_a_races_answers_overlap_and_are_marked(stable: Stable):
 
 
 class Paddock:
-    """Loads models when the test says so; see :data:`core.compare.match.LineUp`."""
+    """Loads models when released by the test; see :data:`core.compare.match.LeaseModel`."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, threading.Event] = {}
@@ -175,12 +175,12 @@ def paddock() -> Paddock:
     return made
 
 
-def test_a_race_starts_when_all_are_loaded(stable: Stable, paddock: Paddock):
+def test_race_starts_when_all_models_are_loaded(stable: Stable, paddock: Paddock):
     first, second = stable.hold("one"), stable.hold("two")
-    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, line_up=paddock.lease)
+    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, lease=paddock.lease)
     until(lambda: match.message(0) == "Loading one." and match.fraction(0) == 0.5)
     paddock.loaded["one"].set()
-    until(lambda: match.message(0) == "Ready; waits for the others to load.")
+    until(lambda: match.message(0) == "Loaded. Waiting for the other models to load.")
     time.sleep(0.1)
     assert stable.started == [] and match.state(0) is SideState.WAITING
     paddock.loaded["two"].set()
@@ -192,10 +192,10 @@ def test_a_race_starts_when_all_are_loaded(stable: Stable, paddock: Paddock):
     until(lambda: paddock.held == [])
 
 
-def test_who_cannot_be_loaded_is_not_waited_for(stable: Stable, paddock: Paddock):
+def test_race_does_not_wait_for_a_model_that_fails_to_load(stable: Stable, paddock: Paddock):
     paddock.failures["one"] = NotEnoughMemoryError("Too large; take a smaller one.")
     stable.add("two", "It is quiet.")
-    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, line_up=paddock.lease)
+    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, lease=paddock.lease)
     paddock.loaded["two"].set()
     paddock.loaded["one"].set()
     assert match.wait(PATIENCE_S)
@@ -204,13 +204,13 @@ def test_who_cannot_be_loaded_is_not_waited_for(stable: Stable, paddock: Paddock
     assert match.answers[1].text == "It is quiet."
 
 
-def test_who_loads_for_long_is_not_waited_for_either(
+def test_race_stops_waiting_after_the_timeout(
     stable: Stable, paddock: Paddock, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(match_module, "LINE_UP_S", 0.1)
+    monkeypatch.setattr(match_module, "START_LINE_TIMEOUT_S", 0.1)
     stable.add("one", "It is quiet.")
     stable.add("two", "It is loud.")
-    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, line_up=paddock.lease)
+    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, lease=paddock.lease)
     paddock.loaded["one"].set()
     until(lambda: match.state(0) is SideState.DONE)
     assert match.state(1) is SideState.WAITING and match.running
@@ -218,24 +218,22 @@ def test_who_loads_for_long_is_not_waited_for_either(
     assert match.wait(PATIENCE_S) and match.answers[1].text == "It is loud."
 
 
-def test_stopped_while_it_loads_it_is_skipped_and_the_other_starts(
-    stable: Stable, paddock: Paddock
-):
+def test_side_stopped_while_loading_is_skipped(stable: Stable, paddock: Paddock):
     stable.add("two", "It is quiet.")
-    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, line_up=paddock.lease)
+    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, lease=paddock.lease)
     paddock.loaded["two"].set()
-    until(lambda: match.message(1).startswith("Ready"))
+    until(lambda: match.message(1).startswith("Loaded"))
     match.stop(0)
     assert match.state(0) is SideState.SKIPPED
     assert match.wait(PATIENCE_S)
-    assert match.message(0) == "Was not asked." and match.jobs[0] is None
+    assert match.message(0) == "Not started." and match.jobs[0] is None
     assert match.answers[1].text == "It is quiet."
 
 
-def test_stopped_at_the_start_line_it_is_skipped_at_once(stable: Stable, paddock: Paddock):
-    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, line_up=paddock.lease)
+def test_side_stopped_at_the_start_line_is_skipped_at_once(stable: Stable, paddock: Paddock):
+    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, lease=paddock.lease)
     paddock.loaded["one"].set()
-    until(lambda: match.message(0).startswith("Ready"))
+    until(lambda: match.message(0).startswith("Loaded"))
     match.stop()
     assert match.wait(AT_ONCE_S)
     assert stable.started == [] and [match.state(0), match.state(1)] == [SideState.SKIPPED] * 2
@@ -245,7 +243,7 @@ def test_stopped_at_the_start_line_it_is_skipped_at_once(stable: Stable, paddock
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_one_side_stops_and_the_other_goes_on(stable: Stable, mode: Mode):
+def test_stopping_one_side_does_not_stop_the_other(stable: Stable, mode: Mode):
     first, second = stable.hold("one"), stable.hold("two")
     match = Match(setup("one", "two", mode=mode), stable.start)
     first.let(3)
@@ -285,7 +283,7 @@ def test_stop_ends_a_prefill(stable: Stable):
     assert match.answers[1].text == "It is quiet."
 
 
-def test_a_side_whose_turn_has_not_come_is_skipped(stable: Stable):
+def test_waiting_side_is_skipped_on_stop(stable: Stable):
     first = stable.hold("one")
     stable.add("two", "It is quiet.")
     stable.add("three", "It is loud.")
@@ -293,7 +291,7 @@ def test_a_side_whose_turn_has_not_come_is_skipped(stable: Stable):
     assert first.begun.wait(PATIENCE_S)
     match.stop(1)
     assert match.state(1) is SideState.SKIPPED
-    until(lambda: match.state(0) is SideState.RUNNING)  # a moment after its job began
+    until(lambda: match.state(0) is SideState.RUNNING)  # shortly after its job started
     first.open()
     assert match.wait(PATIENCE_S)
     assert stable.started == ["one", "three"]
@@ -313,7 +311,7 @@ def test_stop_without_a_side_stops_all(stable: Stable):
     assert stable.started == ["one"]
 
 
-def test_stopped_while_its_job_is_being_made_it_is_cancelled(stable: Stable):
+def test_side_stopped_while_its_job_is_created_is_cancelled(stable: Stable):
     entered, leave = threading.Event(), threading.Event()
     first = stable.hold("one")
     stable.add("two", "It is quiet.")
@@ -326,11 +324,11 @@ def test_stopped_while_its_job_is_being_made_it_is_cancelled(stable: Stable):
 
     match = Match(setup("one", "two"), slow_start)
     assert entered.wait(PATIENCE_S)
-    match.stop(0)  # if it waited for the job, that would not be made in time, and fail
+    match.stop(0)  # must not wait for the job
     assert match.running and match.state(0) is SideState.WAITING
     leave.set()
     until(lambda: (job := match.jobs[0]) is not None and (job.cancelling or job.done))
-    first.open()  # not before: its first token must not pass while it is not cancelled yet
+    first.open()  # not earlier: no token may pass before the cancellation
     assert match.wait(PATIENCE_S)
     assert match.answers[0].stop_reason is StopReason.CANCELLED
     assert match.answers[1].text == "It is quiet."
@@ -352,7 +350,7 @@ def test_a_side_that_cannot_start_fails_alone(stable: Stable, mode: Mode, failur
     if isinstance(failure, OutOfOrder):
         assert sentence == "It is closed; open it."
     else:
-        assert "ZeroDivisionError" in sentence and sentence.endswith("try again.")
+        assert "ZeroDivisionError" in sentence and sentence.endswith("Try again.")
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -373,7 +371,7 @@ def test_a_runtime_that_raises_fails_its_side_alone(stable: Stable, mode: Mode):
     assert match.state(1) is SideState.DONE
 
 
-# Nobody watches
+# Without references
 
 
 class Recorder(JobObserver):
@@ -384,7 +382,7 @@ class Recorder(JobObserver):
         self.texts.append(answer.text)
 
 
-def test_a_match_that_nobody_holds_runs_to_its_end_and_is_then_forgotten(stable: Stable):
+def test_comparison_without_references_completes_and_is_freed(stable: Stable):
     first, recorder = stable.hold("one"), Recorder()
     stable.add("two", "It is quiet.")
     stable.observers["two"] = recorder
@@ -403,11 +401,11 @@ def test_a_match_that_nobody_holds_runs_to_its_end_and_is_then_forgotten(stable:
     until(forgotten)
 
 
-def test_twenty_matches_at_once_mix_nothing_up(stable: Stable):
+def test_twenty_concurrent_comparisons_do_not_mix_answers(stable: Stable):
     for name in ("one", "two"):
 
         def script(request, name=name) -> list[int]:
-            # Answers with its own prompt's last tokens, so that a mix-up shows.
+            # Answers with the last tokens of its own prompt, so that a mix-up is detected.
             return list(request.prompt_ids[-12:])
 
         stable.add(name, script)
@@ -426,12 +424,12 @@ def test_twenty_matches_at_once_mix_nothing_up(stable: Stable):
     assert {first for first, _ in texts} == prompts
 
 
-# Again
+# Regenerate
 
 
 def sampled(stable: Stable) -> Match:
     for name in ("one", "two"):
-        # The answer is the seed, so that one shows in the other.
+        # The answer contains the seed.
         stable.add(name, lambda request: [40 + request.sampling.seed % 7] * 3)
     sampling = SamplingSettings(max_new_tokens=3, seed=1)
     match = Match(setup("one", "two", sampling=sampling), stable.start)
@@ -439,7 +437,7 @@ def sampled(stable: Stable) -> Match:
     return match
 
 
-def test_again_on_all_sides_with_a_fresh_seed(stable: Stable):
+def test_regenerate_all_sides_with_a_new_seed(stable: Stable):
     match = sampled(stable)
     seeds = set()
     for _ in range(3):
@@ -451,7 +449,7 @@ def test_again_on_all_sides_with_a_fresh_seed(stable: Stable):
     assert [answer.seed for answer in match.answers] == [1, 1]
 
 
-def test_again_on_one_side_keeps_the_others_answer(stable: Stable):
+def test_regenerate_one_side_keeps_the_other_answer(stable: Stable):
     match = sampled(stable)
     again = match.regenerate(1, seed=5)
     assert again.state(0) is SideState.DONE
@@ -466,7 +464,7 @@ def test_again_on_one_side_keeps_the_others_answer(stable: Stable):
     assert repeated.answers[1].token_ids == match.answers[1].token_ids
 
 
-def test_again_with_what_failed_or_was_skipped(stable: Stable):
+def test_regenerate_after_failed_and_skipped_sides(stable: Stable):
     stable.failures["one"] = OutOfOrder("It is closed; open it.")
     held = stable.hold("two")
     stable.add("three", "It is quiet.")
@@ -481,10 +479,10 @@ def test_again_with_what_failed_or_was_skipped(stable: Stable):
     assert again.wait(PATIENCE_S)
     assert again.answers[0].text == "It is loud."
     assert [again.state(1), again.state(2)] == [SideState.DONE, SideState.SKIPPED]
-    assert match.state(0) is SideState.FAILED  # what was, stays
+    assert match.state(0) is SideState.FAILED  # unchanged
 
 
-def test_again_needs_an_end_first_and_a_seed_in_range(stable: Stable):
+def test_regenerate_requires_a_finished_comparison_and_a_valid_seed(stable: Stable):
     held = stable.hold("one")
     stable.add("two", "It is quiet.")
     match = Match(setup("one", "two", sampling=replace(GREEDY, greedy=False)), stable.start)
@@ -496,7 +494,7 @@ def test_again_needs_an_end_first_and_a_seed_in_range(stable: Stable):
         match.regenerate(seed=-1)
 
 
-def test_a_model_races_against_itself_in_its_own_line(stable: Stable):
+def test_model_can_race_against_itself(stable: Stable):
     held: Held = stable.hold("one", 5)
     match = Match(setup("one", "one", mode=Mode.RACE), stable.start)
     assert held.begun.wait(PATIENCE_S)
@@ -508,7 +506,7 @@ def test_a_model_races_against_itself_in_its_own_line(stable: Stable):
 # The cores
 
 
-def test_a_side_that_answered_with_the_cores_apart_is_told(stable: Stable, cores: FakeCores):
+def test_side_with_the_cores_apart_is_marked(stable: Stable, cores: FakeCores):
     stable.add("one", "It is quiet."), stable.add("two", "It is quiet.")
     cores.to_come = [NEAR_NS, NEAR_NS, NEAR_NS, APART_NS]  # before and after each side
     match = Match(setup("one", "two"), stable.start)
@@ -521,9 +519,7 @@ def test_a_side_that_answered_with_the_cores_apart_is_told(stable: Stable, cores
     )
 
 
-def test_the_first_match_of_all_is_judged_by_what_is_learned_later(
-    stable: Stable, cores: FakeCores
-):
+def test_first_comparison_is_judged_by_later_latencies(stable: Stable, cores: FakeCores):
     stable.add("one", "It is quiet.")
     cores.to_come = [APART_NS] * 4
     match = Match(setup("one", "one"), stable.start)
@@ -533,7 +529,7 @@ def test_the_first_match_of_all_is_judged_by_what_is_learned_later(
     assert match.timing(0).cores_apart and match.timing(1).cores_apart
 
 
-def test_where_the_cores_do_not_matter_or_cannot_be_judged_nothing_is_said(
+def test_cores_are_not_reported_if_irrelevant_or_unknown(
     stable: Stable, cores: FakeCores, monkeypatch: pytest.MonkeyPatch
 ):
     cores.note(NEAR_NS)
@@ -555,24 +551,24 @@ def test_where_the_cores_do_not_matter_or_cannot_be_judged_nothing_is_said(
     assert len(cores.to_come) == 4, "a race is contended as it is"
 
 
-def test_a_watched_match_waits_a_while_for_near_cores(
+def test_deferred_comparison_waits_for_near_cores(
     stable: Stable, cores: FakeCores, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(match_module.psutil, "cpu_percent", lambda interval: 0.0)
     cores.note(NEAR_NS)
     stable.add("one", "It is quiet.")
     cores.to_come = [APART_NS, APART_NS, NEAR_NS]
-    match = Match(setup("one", "one"), stable.start, held=True)
+    match = Match(setup("one", "one"), stable.start, deferred=True)
     match.begin()
     assert match.wait(PATIENCE_S) and not match.timing(0).cores_apart
-    monkeypatch.setattr(match_module, "CALM_S", 0.05)
+    monkeypatch.setattr(match_module, "IDLE_WAIT_S", 0.05)
     cores.to_come = [APART_NS] * 1_000_000
-    impatient = Match(setup("one", "one"), stable.start, held=True)
+    impatient = Match(setup("one", "one"), stable.start, deferred=True)
     impatient.begin()
     assert impatient.wait(PATIENCE_S) and impatient.timing(0).cores_apart
 
 
-def test_the_real_cores_are_asked_and_leave_no_process_behind():
+def test_real_core_latency_leaves_no_process_behind():
     found = Cores()
     with found.watched() as look:
         seen = look()

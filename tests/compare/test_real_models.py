@@ -26,7 +26,7 @@ QUESTION = "Name five animals."
 
 @pytest.fixture
 def play(engine: Engine) -> Callable[..., Match]:
-    """A finished match of these models."""
+    """Return a finished comparison of these models."""
 
     def start(spec: ModelSpec, request: GenerationRequest) -> Job:
         handle = engine.pool.handle(spec)
@@ -35,7 +35,7 @@ def play(engine: Engine) -> Callable[..., Match]:
     def run(*sides: ModelSpec, mode: Mode = Mode.FAIR, **sampling: object) -> Match:
         settings = SamplingSettings(**({"max_new_tokens": 24} | sampling))
         request = GenerationRequest(QUESTION, sampling=settings, prompt_format="plain")
-        match = Match(Setup(sides, request, mode), start, line_up=engine.pool.lease)
+        match = Match(Setup(sides, request, mode), start, lease=engine.pool.lease)
         assert match.wait(PATIENCE_S)
         assert [match.error(side) for side in range(len(sides))] == [None] * len(sides)
         assert [match.state(side) for side in range(len(sides))] == [SideState.DONE] * len(sides)
@@ -48,7 +48,7 @@ def ids(match: Match) -> list[tuple[int, ...]]:
     return [answer.token_ids for answer in match.answers]
 
 
-def test_a_model_against_itself_answers_the_same_and_undisturbed(
+def test_model_against_itself_gives_identical_uncontended_answers(
     play: Callable[..., Match], spec_of: Callable[..., ModelSpec], engine: Engine
 ):
     model = spec_of("gpt_neox")
@@ -61,7 +61,7 @@ def test_a_model_against_itself_answers_the_same_and_undisturbed(
     assert report.sides[0].figures.disk_bytes > 100_000
 
 
-def test_the_numbers_shown_are_those_recorded(
+def test_shown_figures_equal_recorded_figures(
     play: Callable[..., Match], spec_of: Callable[..., ModelSpec], engine: Engine
 ):
     match = play(spec_of("gpt_neox"), spec_of("llama"))
@@ -87,7 +87,7 @@ def test_a_seed_reproduces_a_sampled_answer_even_in_a_race(
     assert other.wait(PATIENCE_S) and ids(other) != ids(alone)
 
 
-def test_a_race_of_real_models_overlaps_and_says_so(
+def test_race_of_real_models_overlaps_and_is_marked(
     play: Callable[..., Match], spec_of: Callable[..., ModelSpec]
 ):
     sides = (spec_of("gpt_neox"), spec_of("llama"))
@@ -97,7 +97,7 @@ def test_a_race_of_real_models_overlaps_and_says_so(
     assert all(answer.contended for answer in match.answers)
 
 
-def test_a_compressed_model_beside_its_reference(
+def test_compressed_model_against_its_reference(
     play: Callable[..., Match], spec_of: Callable[..., ModelSpec]
 ):
     sides = (spec_of("gpt_neox", Precision.INT8), spec_of("gpt_neox"))
@@ -110,7 +110,7 @@ def test_a_compressed_model_beside_its_reference(
     assert answers[0].token_ids[: found.tokens] == answers[1].token_ids[: found.tokens]
 
 
-def test_one_side_stopped_the_other_whole(
+def test_stopped_side_next_to_a_complete_one(
     play: Callable[..., Match], spec_of: Callable[..., ModelSpec], engine: Engine
 ):
     model = spec_of("gpt_neox")

@@ -1,4 +1,4 @@
-"""A local model beside one of a server elsewhere, which may die on the way."""
+"""A local model compared with a model of a remote server, which may fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ask(engine: Engine, spec_of: Callable[..., ModelSpec]) -> Callable[[Mode], M
         match = Match(
             Setup((spec_of("gpt_neox"), TINY), request, mode, ("plain", None)),
             lambda spec, wanted: engine.answer(engine.handle(spec), wanted, origin=Origin.COMPARE),
-            line_up=engine.lease,
+            lease=engine.lease,
         )
         assert match.wait(PATIENCE_S)
         return match
@@ -46,7 +46,7 @@ def ask(engine: Engine, spec_of: Callable[..., ModelSpec]) -> Callable[[Mode], M
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_server_that_dies_leaves_the_other_side_alone(
+def test_failing_server_does_not_affect_the_other_side(
     ask: Callable[[Mode], Match], server: ScriptedServer, mode: Mode
 ):
     def die(handler: Handler) -> None:
@@ -62,7 +62,7 @@ def test_a_server_that_dies_leaves_the_other_side_alone(
     assert match.answers[1].text == "Half an answer"
 
 
-def test_both_are_reported_by_text_and_host_without_the_key(
+def test_report_has_text_and_host_but_not_the_key(
     engine: Engine, ask: Callable[[Mode], Match], server: ScriptedServer
 ):
     found = describe(ask(Mode.FAIR), engine.store)
@@ -70,7 +70,7 @@ def test_both_are_reported_by_text_and_host_without_the_key(
     assert remote.label == f"tiny · on beside · remote · 127.0.0.1:{server.port}"
     assert remote.figures.host == f"127.0.0.1:{server.port}" and local.figures.host is None
     assert remote.figures.memory_private_bytes is remote.figures.disk_bytes is None
-    if found.pairs:  # the tiny model may have said nothing
+    if found.pairs:  # the tiny model may return no text
         assert found.pairs[0].divergence.unit == "character"
     texts = [to_markdown(found), to_json(found), to_html(found)]
     for text in texts:
@@ -78,7 +78,7 @@ def test_both_are_reported_by_text_and_host_without_the_key(
         assert KEY not in text
 
 
-def test_it_takes_no_memory_and_no_device_of_this_machine(
+def test_remote_model_needs_no_memory_and_no_local_device(
     engine: Engine, spec_of: Callable[..., ModelSpec], server: ScriptedServer
 ):
     local = spec_of("gpt_neox")

@@ -1,4 +1,4 @@
-"""A list of instructions through the same models: order, stopping, the table at the end."""
+"""Running a list of instructions: order, stop, results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-def test_every_instruction_goes_to_every_side_in_order(stable: Stable, mode: Mode):
+def test_every_instruction_runs_on_every_side_in_order(stable: Stable, mode: Mode):
     models = [stable.add(name, "It is quiet.") for name in ("one", "two")]
     done = series(stable, mode=mode)
     assert done.wait(PATIENCE_S) and done.done and done.progress == (3, 3)
@@ -55,7 +55,7 @@ def test_every_instruction_goes_to_every_side_in_order(stable: Stable, mode: Mod
 
 
 @pytest.mark.parametrize(("shortest_s", "judged"), [(1.0, 0), (0.0, 3)])
-def test_who_was_fastest_is_said_of_long_answers_alone(
+def test_fastest_side_is_reported_only_for_long_answers(
     stable: Stable, monkeypatch: pytest.MonkeyPatch, shortest_s: float, judged: int
 ):
     monkeypatch.setattr(timed_answers, "SHORTEST_S", shortest_s)
@@ -79,7 +79,7 @@ def test_who_was_fastest_is_said_of_long_answers_alone(
     assert all(again is row for again, row in zip(done.rows(), rows, strict=True)), "kept"
 
 
-def test_contexts_come_along_and_the_seed_is_each_ones_own_unless_given(stable: Stable):
+def test_contexts_are_used_and_seeds_are_random_unless_given(stable: Stable):
     for name in ("one", "two"):
         stable.add(name, "It is quiet.")
     found = (Instruction("Why?", "It rains."), Instruction("How?"))
@@ -93,7 +93,7 @@ def test_contexts_come_along_and_the_seed_is_each_ones_own_unless_given(stable: 
     assert {answer.seed for match in fixed.matches for answer in match.answers} == {3}
 
 
-def test_it_can_be_watched_and_stopped(stable: Stable):
+def test_series_reports_progress_and_can_be_stopped(stable: Stable):
     stable.add("one", "It is quiet.")
     held = stable.hold("two")
     under_way = series(stable)
@@ -111,7 +111,7 @@ def test_it_can_be_watched_and_stopped(stable: Stable):
     assert stable.started == ["one", "two"]
 
 
-def test_a_side_that_fails_is_counted_and_costs_the_other_nothing(stable: Stable):
+def test_failed_side_is_counted_and_does_not_affect_the_other(stable: Stable):
     stable.failures["one"] = OutOfOrder("It is closed; open it.")
     stable.add("two", "It is quiet.")
     done = series(stable)
@@ -123,7 +123,7 @@ def test_a_side_that_fails_is_counted_and_costs_the_other_nothing(stable: Stable
     assert all(row.fastest is None and row.divergence is None for row in done.rows())
 
 
-def test_a_races_rows_are_marked(stable: Stable):
+def test_race_rows_are_marked(stable: Stable):
     first, second = stable.hold("one"), stable.hold("two")
     done = series(stable, mode=Mode.RACE, found=LIST[:1])
     assert first.begun.wait(PATIENCE_S) and second.begun.wait(PATIENCE_S)
@@ -133,7 +133,7 @@ def test_a_races_rows_are_marked(stable: Stable):
     assert done.rows()[0].contended and all(side.contended for side in done.summary())
 
 
-def test_nothing_starts_where_an_instruction_cannot_be_used(stable: Stable):
+def test_nothing_starts_if_an_instruction_is_invalid(stable: Stable):
     for found in ((), (Instruction("Why?"), Instruction(" "))):
         with pytest.raises(BadRequestError):
             series(stable, found=found)

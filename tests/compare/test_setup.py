@@ -1,4 +1,4 @@
-"""What may be compared, and how it runs by default."""
+"""Validation of a setup, and the default mode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REQUEST = GenerationRequest(" Why? ")
 
 @pytest.fixture
 def with_gpu_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with a processor and two graphics devices."""
+    """A machine with a CPU and two GPUs."""
     found = [
         Device("CPU", "A processor", DeviceKind.CPU),
         Device("GPU.0", "Graphics", DeviceKind.GPU),
@@ -31,18 +31,18 @@ def with_gpu_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def with_gpu(with_gpu_devices: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same, where AUTO takes one of the graphics devices."""
+    """The same, with AUTO choosing one of the GPUs."""
     monkeypatch.setattr(comparison_setup, "auto_devices", lambda: ("GPU.0",))
 
 
-def test_the_request_is_checked_trimmed_and_seeded_once_for_all():
+def test_request_is_validated_and_seeded_once_for_all_sides():
     setup = Setup((spec("one"), spec("two")), REQUEST, Mode.FAIR)
     assert setup.request.instruction == "Why?"
     assert setup.request.sampling.seed is not None
     assert setup.request.validated() == setup.request
 
 
-def test_a_side_is_asked_in_its_own_prompt_format():
+def test_side_uses_its_own_prompt_format():
     setup = Setup((spec("one"), spec("two")), REQUEST, Mode.FAIR, (None, "dolly"))
     first, second = setup.request_of(0), setup.request_of(1)
     assert (first, second.prompt_format) == (setup.request, "dolly")
@@ -53,30 +53,30 @@ def test_a_side_is_asked_in_its_own_prompt_format():
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_two_to_four_sides(count: int):
-    with pytest.raises(BadRequestError, match=f"^{count} models were chosen; choose 2 to 4"):
+    with pytest.raises(BadRequestError, match=rf"^{count} models were chosen\. Choose 2 to 4"):
         Setup((spec("one"),) * count, REQUEST, Mode.FAIR)
 
 
-def test_a_request_that_cannot_be_used_makes_no_setup():
+def test_invalid_request_is_rejected():
     bad = GenerationRequest("Why?", sampling=SamplingSettings(max_new_tokens=0))
     with pytest.raises(BadRequestError, match="max new tokens"):
         Setup((spec("one"), spec("two")), bad, Mode.FAIR)
 
 
-def test_fair_where_a_device_is_shared():
+def test_default_mode_is_fair_if_a_device_is_shared():
     assert default_mode([spec("one"), spec("two")]) is Mode.FAIR
     assert default_mode([spec("one"), spec("two", device=" cpu ")]) is Mode.FAIR
 
 
 @pytest.fixture
 def fresh_auto() -> Iterator[None]:
-    """What AUTO takes is asked anew, and forgotten afterwards."""
+    """AUTO's choice is determined again, and not cached afterwards."""
     auto_devices.cache_clear()
     yield
     auto_devices.cache_clear()
 
 
-def test_auto_takes_the_only_device_there_is(monkeypatch: pytest.MonkeyPatch, fresh_auto: None):
+def test_auto_uses_the_only_device(monkeypatch: pytest.MonkeyPatch, fresh_auto: None):
     found = (Device("CPU", "A processor", DeviceKind.CPU), Device("AUTO", "", DeviceKind.AUTO))
     monkeypatch.setattr("core.hardware.devices.list_devices", lambda: found)
     auto, cpu = ModelSpec("one", device="AUTO"), ModelSpec("two", device="CPU")
@@ -84,7 +84,7 @@ def test_auto_takes_the_only_device_there_is(monkeypatch: pytest.MonkeyPatch, fr
     assert default_mode([auto, cpu]) is Mode.FAIR
 
 
-def test_auto_takes_what_openvino_says_among_several(
+def test_auto_uses_openvinos_choice_among_several(
     monkeypatch: pytest.MonkeyPatch, fresh_auto: None, with_gpu_devices: None
 ):
     monkeypatch.setattr("core.hardware.devices._auto_choice", lambda: ["GPU.1"])
@@ -100,18 +100,22 @@ def test_auto_takes_what_openvino_says_among_several(
         (("GPU.0", "GPU"), Mode.FAIR),
         (("GPU.0", "GPU.1"), Mode.RACE),
         (("CPU", "GPU.0", "GPU.1", "AUTO"), Mode.FAIR),
-        (("CPU", "NPU"), Mode.RACE),  # there is none: its answer says so
+        (("CPU", "NPU"), Mode.RACE),  # does not exist: reported by its answer
     ],
 )
-def test_race_where_devices_differ(with_gpu: None, devices: tuple[str, ...], mode: Mode):
+def test_default_mode_is_race_if_devices_differ(
+    with_gpu: None, devices: tuple[str, ...], mode: Mode
+):
     assert default_mode([ModelSpec("one", device=device) for device in devices]) is mode
 
 
-def test_fair_where_auto_cannot_say(with_gpu: None, monkeypatch: pytest.MonkeyPatch):
+def test_default_mode_is_fair_if_autos_choice_is_unknown(
+    with_gpu: None, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(comparison_setup, "auto_devices", lambda: ())
     assert default_mode([ModelSpec("one", device="AUTO"), spec("two")]) is Mode.FAIR
 
 
-def test_every_mode_explains_itself():
+def test_every_mode_has_an_explanation():
     assert {mode.label for mode in Mode} == {"Fair", "Race"}
     assert all(mode.sentence.endswith(".") for mode in Mode)

@@ -1,4 +1,4 @@
-"""Fast answers are given again for their timings, and nobody sees or keeps them."""
+"""Short answers are repeated for their timings, without being shown or recorded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from core.compare import timed_answers
 from core.compare.figures import side_figures
 from core.compare.match import Match, SideState
 from core.compare.setup import Mode, Setup
-from core.compare.timed_answers import MOST_ANSWERS, TimedAnswer, Timing, suffice, timing_of
+from core.compare.timed_answers import (
+    MOST_ANSWERS,
+    TimedAnswer,
+    Timing,
+    timed_long_enough,
+    timing_of,
+)
 from core.errors import TooManyAnswersError
 from core.inference.answer import Answer, StopReason
 from core.inference.job import Job
@@ -26,7 +32,7 @@ from tests.fakes import APART_NS, NEAR_NS, FakeCores
 
 
 class Repeats:
-    """Starts what is given again, and knows in which order."""
+    """Starts repetitions and records their order."""
 
     def __init__(self, stable: Stable) -> None:
         self.started: list[str] = []
@@ -50,7 +56,7 @@ def repeats(stable: Stable) -> Repeats:
 
 def played(stable: Stable, repeats: Repeats, *, mode: Mode = Mode.FAIR, **request: Any) -> Match:
     wanted = GenerationRequest("Why?", sampling=replace(GREEDY, **request))
-    match = Match(Setup((spec("one"), spec("two")), wanted, mode), stable.start, again=repeats)
+    match = Match(Setup((spec("one"), spec("two")), wanted, mode), stable.start, repeat=repeats)
     assert match.wait(PATIENCE_S) and match.done
     return match
 
@@ -59,10 +65,10 @@ def given(distance_ns: float | None = NEAR_NS, **fields: Any) -> TimedAnswer:
     return TimedAnswer(answer(**fields), distance_ns)
 
 
-# What is given again
+# Repetitions
 
 
-def test_fast_sides_answer_again_by_turns_and_unseen(stable: Stable, repeats: Repeats):
+def test_short_answers_are_repeated_in_turn_without_being_shown(stable: Stable, repeats: Repeats):
     match = played(stable, repeats, greedy=False, seed=5)
     assert stable.started == ["one", "two"], "what is seen and recorded"
     assert repeats.started == ["one", "two"] * (MOST_ANSWERS - 1)
@@ -76,7 +82,7 @@ def test_fast_sides_answer_again_by_turns_and_unseen(stable: Stable, repeats: Re
         assert figures.timed_answers == MOST_ANSWERS and figures.new_tokens == len(found.token_ids)
 
 
-def test_an_answer_that_is_long_enough_is_given_once(
+def test_long_answer_is_not_repeated(
     stable: Stable, repeats: Repeats, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(timed_answers, "SHORTEST_S", 0.0)
@@ -85,7 +91,7 @@ def test_an_answer_that_is_long_enough_is_given_once(
     assert side_figures(match.answers[0], timing=match.timing(0)).timed_answers == 1
 
 
-def test_a_slow_side_waits_while_the_fast_one_is_timed(stable: Stable, repeats: Repeats):
+def test_slow_side_waits_while_the_fast_one_is_repeated(stable: Stable, repeats: Repeats):
     pause = threading.Event()
 
     def slowly(request: object):
@@ -99,12 +105,12 @@ def test_a_slow_side_waits_while_the_fast_one_is_timed(stable: Stable, repeats: 
     assert len(match.timing(1).answers) == 1
 
 
-def test_a_race_is_not_timed_again(stable: Stable, repeats: Repeats):
+def test_race_answers_are_not_repeated(stable: Stable, repeats: Repeats):
     played(stable, repeats, mode=Mode.RACE)
     assert repeats.started == []
 
 
-def test_one_side_asked_again_is_timed_alone(stable: Stable, repeats: Repeats):
+def test_only_the_regenerated_side_is_repeated(stable: Stable, repeats: Repeats):
     match = played(stable, repeats)
     repeats.started.clear()
     again = match.regenerate(1)
@@ -112,11 +118,11 @@ def test_one_side_asked_again_is_timed_alone(stable: Stable, repeats: Repeats):
     assert again.timing(0) == match.timing(0), "kept with its answer"
 
 
-# What ends it
+# End of the repetitions
 
 
 def begun(stable: Stable, repeats: Repeats) -> tuple[Match, Held]:
-    """A match that is held while its first side answers for the second time."""
+    """Return a comparison that is paused while its first side repeats its answer."""
     calls = 0
     held = Held([41, 84, 0])
 
@@ -127,12 +133,14 @@ def begun(stable: Stable, repeats: Repeats) -> tuple[Match, Held]:
 
     stable.add("one", script)
     wanted = GenerationRequest("Why?", sampling=GREEDY)
-    match = Match(Setup((spec("one"), spec("two")), wanted, Mode.FAIR), stable.start, again=repeats)
+    match = Match(
+        Setup((spec("one"), spec("two")), wanted, Mode.FAIR), stable.start, repeat=repeats
+    )
     assert held.begun.wait(PATIENCE_S)
     return match, held
 
 
-def test_stop_ends_it_and_the_answers_stand(stable: Stable, repeats: Repeats):
+def test_stop_ends_the_repetitions_and_keeps_the_answers(stable: Stable, repeats: Repeats):
     match, held = begun(stable, repeats)
     assert match.answered and match.running and not match.wait(0.05)
     match.stop()
@@ -144,17 +152,19 @@ def test_stop_ends_it_and_the_answers_stand(stable: Stable, repeats: Repeats):
     assert [len(match.timing(side).answers) for side in (0, 1)] == [1, 1]
 
 
-def test_who_stopped_a_side_is_not_kept_waiting(stable: Stable, repeats: Repeats):
+def test_stopping_a_side_prevents_repetitions(stable: Stable, repeats: Repeats):
     held = stable.hold("two")
     wanted = GenerationRequest("Why?", sampling=GREEDY)
-    match = Match(Setup((spec("one"), spec("two")), wanted, Mode.FAIR), stable.start, again=repeats)
+    match = Match(
+        Setup((spec("one"), spec("two")), wanted, Mode.FAIR), stable.start, repeat=repeats
+    )
     assert held.begun.wait(PATIENCE_S)
     match.stop(1)
     held.open()
     assert match.wait(PATIENCE_S) and repeats.started == []
 
 
-def test_what_fails_meanwhile_touches_no_answer(stable: Stable, repeats: Repeats):
+def test_failed_repetition_does_not_affect_the_answers(stable: Stable, repeats: Repeats):
     repeats.failure = TooManyAnswersError("You have too many answers; wait for one.")
     match = played(stable, repeats)
     assert repeats.started == ["one"]
@@ -162,16 +172,16 @@ def test_what_fails_meanwhile_touches_no_answer(stable: Stable, repeats: Repeats
     assert [len(match.timing(side).answers) for side in (0, 1)] == [1, 1]
 
 
-def test_models_that_take_turns_in_memory_are_not_loaded_again_and_again(
+def test_models_that_do_not_fit_together_are_not_reloaded_for_repetitions(
     stable: Stable, repeats: Repeats, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(match_module, "LATE_S", 0.0)
+    monkeypatch.setattr(match_module, "MAX_PREPARATION_S", 0.0)
     match = played(stable, repeats)
     assert repeats.started == ["one"], "it was late, as one is that has to be loaded first"
     assert [len(match.timing(side).answers) for side in (0, 1)] == [2, 1]
 
 
-def test_an_answer_that_breaks_off_is_not_counted(stable: Stable, repeats: Repeats):
+def test_incomplete_repetition_does_not_count(stable: Stable, repeats: Repeats):
     calls = 0
 
     def script(request: object):
@@ -188,7 +198,7 @@ def test_an_answer_that_breaks_off_is_not_counted(stable: Stable, repeats: Repea
     assert match.state(0) is SideState.DONE and len(match.timing(0).answers) == 2
 
 
-# What counts
+# Which answers count
 
 
 @pytest.mark.parametrize(
@@ -203,22 +213,26 @@ def test_an_answer_that_breaks_off_is_not_counted(stable: Stable, repeats: Repea
     ],
     ids=["none", "stopped", "one token", "contended", "many", "long"],
 )
-def test_these_suffice(ended: list[TimedAnswer]):
-    assert suffice(ended)
+def test_no_more_are_generated_after_these(ended: list[TimedAnswer]):
+    assert timed_long_enough(ended)
 
 
-def test_more_are_given_where_the_cores_were_apart(cores: FakeCores):
+def test_more_repetitions_if_the_cores_were_apart(cores: FakeCores):
     cores.note(NEAR_NS)
     apart, near = given(APART_NS, ttft_s=0.01), given(ttft_s=0.01)
-    assert not suffice([apart] * MOST_ANSWERS) and not suffice([apart, *[near] * 14])
-    assert suffice([apart, *[near] * MOST_ANSWERS]) and suffice([apart] * 3 * MOST_ANSWERS)
+    assert not timed_long_enough([apart] * MOST_ANSWERS) and not timed_long_enough(
+        [apart, *[near] * 14]
+    )
+    assert timed_long_enough([apart, *[near] * MOST_ANSWERS]) and timed_long_enough(
+        [apart] * 3 * MOST_ANSWERS
+    )
     slow = given(APART_NS, gap_s=0.25)
-    assert not suffice([slow]) and suffice([slow] * 4)
+    assert not timed_long_enough([slow]) and timed_long_enough([slow] * 4)
 
 
-def test_short_ones_do_not_suffice():
+def test_short_ones_are_repeated():
     fast = given(ttft_s=0.01)
-    assert not suffice([fast]) and not suffice([fast] * (MOST_ANSWERS - 1))
+    assert not timed_long_enough([fast]) and not timed_long_enough([fast] * (MOST_ANSWERS - 1))
 
 
 def test_disturbed_answers_are_left_out(cores: FakeCores):
@@ -229,7 +243,7 @@ def test_disturbed_answers_are_left_out(cores: FakeCores):
     assert timing_of([unknown]) == Timing((unknown.answer,), cores_apart=False)
 
 
-def test_where_something_else_went_on_all_the_time_the_one_that_is_shown_counts(cores: FakeCores):
+def test_shown_answer_counts_if_all_were_contended(cores: FakeCores):
     cores.note(NEAR_NS)
     busy = given(contended=True)
     found = timing_of([busy, given(contended=True)])
@@ -237,7 +251,7 @@ def test_where_something_else_went_on_all_the_time_the_one_that_is_shown_counts(
     assert side_figures(busy.answer, timing=found).contended
 
 
-def test_where_the_cores_were_apart_all_the_time_those_answers_count(cores: FakeCores):
+def test_answers_with_the_cores_apart_count_if_there_are_no_others(cores: FakeCores):
     cores.note(NEAR_NS)
     apart, again, busy = given(APART_NS), given(APART_NS, gap_s=0.02), given(contended=True)
     found = timing_of([apart, again, busy])
@@ -246,7 +260,7 @@ def test_where_the_cores_were_apart_all_the_time_those_answers_count(cores: Fake
     assert figures.disturbed and not figures.contended and figures.timed_answers == 2
 
 
-def test_medians_take_the_place_of_the_shown_answers_timings():
+def test_medians_replace_the_timings_of_the_shown_answer():
     shown, slow, fast = (answer(gap_s=gap, ttft_s=5 * gap) for gap in (0.02, 0.05, 0.01))
     found = Timing((slow, fast), cores_apart=False).applied_to(shown)
     assert found.timings.tpot_ms == pytest.approx(30) and found.text == shown.text
@@ -259,7 +273,7 @@ def test_medians_take_the_place_of_the_shown_answers_timings():
     assert Timing((none,), cores_apart=False).applied_to(none) is none
 
 
-def test_the_typical_one_took_the_middle_time():
+def test_typical_answer_has_the_median_duration():
     slow, middle, fast = (answer(gap_s=gap) for gap in (0.05, 0.02, 0.01))
     timing = Timing((slow, fast, middle), cores_apart=False)
     assert timing.typical is middle

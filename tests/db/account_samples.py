@@ -29,6 +29,6 @@ def an_account(key: str = "ada", **changes: Any) -> Account:
 
 
 def add_account(database: Database, *ids: str) -> None:
-    """Let these be accounts, so that something can be theirs."""
+    """Insert accounts with these ids, so that they can own rows."""
     for each in ids:
         assert AccountStore(database).add(an_account(each, id=each))

@@ -1,4 +1,4 @@
-"""Very many runs, as people leave them in three months: models, hosts, days, texts, token times."""
+"""Generates many runs, as from three months of use."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ MODELS = {
     "mistral-7b": 4.2,
     "llama-3-8b-instruct": 3.9,
 }
-"""Tokens/s of each in INT8."""
+"""Tokens/s of each model in INT8."""
 PRECISIONS = {"fp16": 0.6, "int8": 1.0, "int4": 1.3}
-"""Speed of each against INT8's."""
+"""Speed of each precision relative to INT8."""
 RUNTIMES = {"genai": 1.0, "optimum": 0.8}
 HOSTS = {"bench": 1.0, "laptop": 0.7}
 _TEXT = "The cat sat by the river and thought about what the day would bring. "
@@ -35,7 +35,7 @@ _AT_ONCE = 5000
 
 
 def fill(database: Database, count: int, *, seed: int = 7, hosts: int = 2) -> None:
-    """Write so many runs that are done, over the last :data:`DAYS` days.
+    """Insert this many finished runs over the last :data:`DAYS` days.
 
     Past the store, which writes one run a transaction; the values are those it would write.
     """
@@ -50,7 +50,7 @@ def fill(database: Database, count: int, *, seed: int = 7, hosts: int = 2) -> No
 
 
 def some_run(chance: random.Random, now: datetime, hosts: int = 2) -> tuple[RunStart, RunResult]:
-    """One of them, to be added to a store."""
+    """Return the start and result of one run."""
     model, speed = chance.choice(list(MODELS.items()))
     precision, factor = chance.choice(list(PRECISIONS.items()))
     runtime, share = chance.choice(list(RUNTIMES.items()))

@@ -1,4 +1,4 @@
-"""Measurements with every field set, each to a value of its own."""
+"""Sample measurements in which every field has a different value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from core.db.measurement_values import (
 
 
 def a_configuration(**changes: Any) -> Configuration:
-    """What is measured."""
+    """Return a configuration."""
     values: dict[str, Any] = {
         "model": "dolly-v2-3b",
         "title": "Dolly 2.0 3B · random weights",
@@ -40,7 +40,7 @@ def a_configuration(**changes: Any) -> Configuration:
 
 
 def a_round(*, start: float = 71.3, **changes: Any) -> Round:
-    """One process that gave two answers of four tokens; TPOT 20.1 and 21.3 ms."""
+    """Return a round with two answers of four tokens; TPOT 20.1 and 21.3 ms."""
     first = tuple(start + gap for gap in (0.0, 20.0, 40.1, 60.3))
     second = tuple(start + 10 + gap for gap in (0.0, 20.2, 40.5, 63.9))
     values: dict[str, Any] = {
@@ -68,7 +68,7 @@ def a_round(*, start: float = 71.3, **changes: Any) -> Round:
 
 
 def a_figures(**changes: Any) -> Figures:
-    """What its rounds amount to, as far as that matters to whoever keeps it."""
+    """Return figures, roughly those of the rounds."""
     values: dict[str, Any] = {
         "load_s": 3.25,
         "compile_s": 1.125,
@@ -96,7 +96,7 @@ def a_figures(**changes: Any) -> Figures:
 
 
 def a_quality(**changes: Any) -> Quality:
-    """What its precision costs."""
+    """Return a quality."""
     values: dict[str, Any] = {
         "reference": "fp32",
         "perplexity": 12.5,
@@ -111,13 +111,13 @@ def a_quality(**changes: Any) -> Quality:
 
 
 def an_int4(**changes: Any) -> Int4Weights:
-    """How its weights were compressed."""
+    """Return INT4 settings."""
     values = {"symmetric": True, "group_size": -1, "ratio": 0.9, "scale_estimation": True}
     return Int4Weights(**(values | changes))
 
 
 def a_host(**changes: Any) -> Host:
-    """A machine."""
+    """Return a host."""
     values: dict[str, Any] = {
         "name": "bench-1",
         "cpu": "Some CPU @ 2.0 GHz",
@@ -130,8 +130,8 @@ def a_host(**changes: Any) -> Host:
 
 
 def a_measurement(**changes: Any) -> Measurement:
-    """A measurement that is done, with an id of its own; ``changes`` may name the
-    configuration's fields as well."""
+    """Return a finished measurement with a new id; ``changes`` may name fields of the configuration
+    as well."""
     asked = {
         name: changes.pop(name)
         for name in list(changes)
@@ -165,7 +165,7 @@ def a_measurement(**changes: Any) -> Measurement:
 
 
 def a_waiting_one(**changes: Any) -> Measurement:
-    """A measurement as a sweep begins with it."""
+    """Return a measurement as it is when a sweep starts."""
     nothing = {
         "state": MeasurementState.WAITING,
         "started_at": None,
@@ -188,7 +188,7 @@ def a_waiting_one(**changes: Any) -> Measurement:
 
 
 def done(measurement: Measurement, **changes: Any) -> Measurement:
-    """The same measurement, measured."""
+    """Return the same measurement, finished."""
     full = a_measurement(imported_at=None, error=None)
     kept = {"id": measurement.id, "sweep": measurement.sweep, "created_at": measurement.created_at}
     return replace(full, configuration=measurement.configuration, **(kept | changes))

@@ -1,4 +1,4 @@
-"""A start and a result with every field set, each to a value of its own."""
+"""Sample runs in which every field has a different value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from core.db import GUEST, Origin, RunResult, RunStart
 
 
 def a_start(**changes: Any) -> RunStart:
-    """What is known when a run starts."""
+    """Return the start of a run."""
     values: dict[str, Any] = {
         "origin": Origin.COMPARE,
         "instruction": "Name three “rivers” ✓\nand\tone 🏔",
@@ -43,7 +43,7 @@ def a_start(**changes: Any) -> RunStart:
 
 
 def a_result(**changes: Any) -> RunResult:
-    """What came out of it."""
+    """Return the result of a run."""
     values: dict[str, Any] = {
         "text": "Danube, Rhine, Po",
         "stop_reason": "error",

@@ -1,4 +1,4 @@
-"""Accounts, sessions and invitations go into their tables and come out of them."""
+"""The store of accounts, sessions and invitations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SEEN_AFTER = NOW - timedelta(days=7)
 
 
 def a_session(account: Account, token: str = "t1", **changes: Any) -> Session:
-    """A session of this account."""
+    """Return a session of this account."""
     values: dict[str, Any] = {
         "token_hash": f"hash-of-{token}",
         "account": account.id,
@@ -50,7 +50,7 @@ def a_session(account: Account, token: str = "t1", **changes: Any) -> Session:
 
 
 def an_invitation(account: Account, code: str = "c1", **changes: Any) -> Invitation:
-    """An invitation that this account made."""
+    """Return an invitation created by this account."""
     values: dict[str, Any] = {
         "code_hash": f"hash-of-{code}",
         "made_by": account.id,
@@ -98,19 +98,19 @@ def test_every_field_survives_the_round_trip(store: AccountStore, ada: Account):
         assert [f.name for f in fields(value)] == [column.name for column in table.columns]
 
 
-def test_secrets_are_in_no_ones_representation(ada: Account):
+def test_secrets_are_not_in_repr(ada: Account):
     shown = repr((ada, a_session(ada), an_invitation(ada)))
     assert not any(secret in shown for secret in ("argon2id", "ab" * 8, "hash-of"))
 
 
 @pytest.mark.parametrize(("key", "look"), [("ada", "other"), ("other", "ada"), ("ada", "ada")])
-def test_a_key_and_a_look_are_there_once(store: AccountStore, ada: Account, key: str, look: str):
+def test_key_and_look_are_unique(store: AccountStore, ada: Account, key: str, look: str):
     assert not store.add(an_account(key, look=look))
     assert store.taken(key, look) and not store.taken("other", "third")
     assert len(store.summaries(NOW, SEEN_AFTER)) == 1
 
 
-def test_a_name_that_another_server_took_in_between_is_taken(store: AccountStore, monkeypatch):
+def test_name_inserted_by_another_server_is_taken(store: AccountStore, monkeypatch):
     from core.db import accounts as module
 
     looked, answers = module._taken, []
@@ -125,7 +125,7 @@ def test_a_name_that_another_server_took_in_between_is_taken(store: AccountStore
         store.add(an_account("bo", name=None))
 
 
-def test_accounts_change_one_at_a_time(store: AccountStore, ada: Account):
+def test_changes_affect_one_account_only(store: AccountStore, ada: Account):
     bo = an_account("bo")
     store.add(bo)
     assert store.set_role(ada.id, Role.ADMINISTRATOR) and store.set_disabled(ada.id, True)
@@ -137,15 +137,13 @@ def test_accounts_change_one_at_a_time(store: AccountStore, ada: Account):
         store.set_role(ada.id, "king")
 
 
-def test_a_hash_is_replaced_only_while_it_is_the_one_that_was_checked(
-    store: AccountStore, ada: Account
-):
+def test_hash_is_replaced_only_if_unchanged(store: AccountStore, ada: Account):
     assert not store.replace_hash(ada.id, "another", "new")
     assert store.replace_hash(ada.id, ada.password_hash, "new")
     assert store.get(ada.id) == replace(ada, password_hash="new")
 
 
-def test_a_new_password_ends_the_sessions_or_changes_nothing(store: AccountStore, ada: Account):
+def test_new_password_ends_sessions_or_changes_nothing(store: AccountStore, ada: Account):
     assert begin(store, a_session(ada), ada)
     assert not store.set_password(ada.id, "new", "cd" * 32, NOW, old_hash="another")
     assert store.session("hash-of-t1") and store.get(ada.id).password_hash == ada.password_hash
@@ -161,7 +159,7 @@ def test_a_new_password_ends_the_sessions_or_changes_nothing(store: AccountStore
     assert store.set_password(ada.id, "newer", "ef" * 32, NOW), "by whoever holds the machine"
 
 
-def test_deleting_takes_all_that_belongs_or_nothing(store: AccountStore, ada: Account):
+def test_deleting_an_account_deletes_all_its_rows_or_nothing(store: AccountStore, ada: Account):
     bo = an_account("bo")
     store.add(bo)
     runs, votes = RunStore(store.database), VoteStore(store.database)
@@ -183,13 +181,13 @@ def test_deleting_takes_all_that_belongs_or_nothing(store: AccountStore, ada: Ac
 # Sessions
 
 
-def test_what_ends_after_its_account_was_deleted_is_not_kept(store: AccountStore, ada: Account):
+def test_run_of_a_deleted_account_is_not_stored(store: AccountStore, ada: Account):
     runs, votes = RunStore(store.database), VoteStore(store.database)
     under_way = runs.start(a_start(owner=ada.id))
     assert store.delete(ada.id)
     assert not runs.finish(under_way, a_result())
     with pytest.raises(RecordsError, match="was deleted"):
-        runs.start(a_start(owner=ada.id))  # it had waited in line
+        runs.start(a_start(owner=ada.id))  # it had been queued
     with pytest.raises(RecordsError, match="was deleted"):
         runs.add(a_start(owner=ada.id), a_result())
     with pytest.raises(RecordsError, match="was deleted"):
@@ -197,7 +195,7 @@ def test_what_ends_after_its_account_was_deleted_is_not_kept(store: AccountStore
     assert runs.count() == votes.count() == 0
 
 
-def test_a_session_begins_with_the_password_that_still_counts(store: AccountStore, ada: Account):
+def test_session_starts_only_with_the_current_password(store: AccountStore, ada: Account):
     assert not store.begin_session(a_session(ada), "another", SEEN_AFTER)
     store.set_disabled(ada.id, True)
     assert not begin(store, a_session(ada), ada)
@@ -208,9 +206,7 @@ def test_a_session_begins_with_the_password_that_still_counts(store: AccountStor
     assert store.session("hash-of-t1") is None and store.session("hash-of-t2") is None
 
 
-def test_expired_sessions_are_not_listed_or_counted_and_go_at_last(
-    store: AccountStore, ada: Account
-):
+def test_expired_sessions_are_not_listed_and_finally_deleted(store: AccountStore, ada: Account):
     begin(store, a_session(ada, "old", expires_at=NOW + timedelta(hours=1)), ada)
     begin(store, a_session(ada, "idle", seen_at=NOW - timedelta(days=6)), ada)
     begin(store, a_session(ada, "fine"), ada)
@@ -229,17 +225,17 @@ def test_expired_sessions_are_not_listed_or_counted_and_go_at_last(
     ]
 
 
-def test_sessions_are_seen_and_ended(store: AccountStore, ada: Account):
+def test_sessions_are_touched_and_ended(store: AccountStore, ada: Account):
     bo, later = an_account("bo"), NOW + timedelta(hours=1)
     store.add(bo)
     mine, theirs = a_session(ada), a_session(bo, "t2")
     begin(store, mine, ada)
     begin(store, theirs, bo)
-    assert store.see_session(mine.id, later) and not store.see_session("nobody's", later)
+    assert store.touch_session(mine.id, later) and not store.touch_session("nobody's", later)
     assert store.session("hash-of-t1")[0] == replace(mine, seen_at=later)
     assert store.session("hash-of-t2")[0] == theirs
-    assert not store.end_listed_session(ada.id, theirs.id)
-    assert store.end_listed_session(bo.id, theirs.id)
+    assert not store.end_session_by_id(ada.id, theirs.id)
+    assert store.end_session_by_id(bo.id, theirs.id)
     assert store.end_session("hash-of-t1") and not store.end_session("hash-of-t1")
     begin(store, mine, ada)
     assert store.forget_devices(ada.id, "cd" * 32) and not store.forget_devices("nobody", "cd")
@@ -256,21 +252,21 @@ def test_a_session_is_found_by_an_index(store: AccountStore):
 # Invitations
 
 
-def test_an_invited_account_and_the_use_of_the_code_are_one(store: AccountStore, ada: Account):
+def test_account_and_invitation_use_are_one_transaction(store: AccountStore, ada: Account):
     store.invite(an_invitation(ada))
     assert store.add_invited(an_account("ada"), "hash-of-c1", NOW) is False
     assert store.add_invited(an_account("bo"), "hash-of-c2", NOW) is None
     assert store.add_invited(an_account("bo"), "hash-of-c1", NOW + timedelta(days=1)) is None
     assert store.invitations(NOW)[0].uses_left == 2
     assert store.add_invited(an_account("bo"), "hash-of-c1", NOW) is True
-    assert store.invitation_holds("hash-of-c1", NOW)
+    assert store.invitation_is_valid("hash-of-c1", NOW)
     assert store.add_invited(an_account("cy"), "hash-of-c1", NOW) is True
-    assert not store.invitation_holds("hash-of-c1", NOW) and store.invitations(NOW) == []
+    assert not store.invitation_is_valid("hash-of-c1", NOW) and store.invitations(NOW) == []
     assert store.add_invited(an_account("di"), "hash-of-c1", NOW) is None
     assert [row.account.key for row in store.summaries(NOW, SEEN_AFTER)] == ["ada", "bo", "cy"]
 
 
-def test_the_last_use_is_taken_once(store: AccountStore, ada: Account):
+def test_last_invitation_use_is_taken_once(store: AccountStore, ada: Account):
     store.invite(an_invitation(ada, uses_left=1))
 
     def add(number: int) -> bool | None:
@@ -291,7 +287,7 @@ def test_invitations_are_withdrawn(store: AccountStore, ada: Account):
 # The database
 
 
-def test_a_database_of_before_gets_the_tables_and_keeps_the_rest(tmp_path: Path):
+def test_older_database_gets_the_tables_and_keeps_its_rows(tmp_path: Path):
     database = Database.open(Settings(home=tmp_path))
     store = AccountStore(database)
     ada = an_account()
@@ -310,7 +306,7 @@ def test_a_database_of_before_gets_the_tables_and_keeps_the_rest(tmp_path: Path)
     assert AccountStore(again).add(ada)
 
 
-def test_a_locked_database_is_said_to_be(store: AccountStore, ada: Account):
+def test_locked_database_is_reported(store: AccountStore, ada: Account):
     home = Path(store.database.place).parent
     store.close()
     store = AccountStore.open(Settings(home=home), patience_s=0.02)
@@ -324,9 +320,9 @@ def test_a_locked_database_is_said_to_be(store: AccountStore, ada: Account):
         lambda: store.forget_devices(ada.id, "cd"),
         lambda: store.delete(ada.id),
         lambda: begin(store, a_session(ada), ada),
-        lambda: store.see_session("x", NOW),
+        lambda: store.touch_session("x", NOW),
         lambda: store.end_session("x"),
-        lambda: store.end_listed_session(ada.id, "x"),
+        lambda: store.end_session_by_id(ada.id, "x"),
         lambda: store.invite(an_invitation(ada)),
         lambda: store.withdraw_invitation("x"),
     ]
@@ -340,13 +336,13 @@ def test_a_locked_database_is_said_to_be(store: AccountStore, ada: Account):
     assert store.get(ada.id) == ada
 
 
-def test_a_full_disk_is_said_so_and_undone(store: AccountStore, ada: Account):
+def test_full_disk_is_reported_and_rolled_back(store: AccountStore, ada: Account):
     store.invite(an_invitation(ada))
     with store.database.reading() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     long = an_account("bo", password_hash="x" * 100_000)
-    with pytest.raises(RecordsError, match=r"no room left .* free some disk space"):
+    with pytest.raises(RecordsError, match=r"is full.* Free some disk space"):
         store.add_invited(long, "hash-of-c1", NOW)
     assert store.invitations(NOW)[0].uses_left == 2
     with store.database.reading() as connection:
@@ -354,7 +350,7 @@ def test_a_full_disk_is_said_so_and_undone(store: AccountStore, ada: Account):
     assert store.add_invited(long, "hash-of-c1", NOW)
 
 
-def test_a_damaged_database_is_said_to_be(store: AccountStore):
+def test_damaged_database_is_reported(store: AccountStore):
     with store.database.writing() as connection:
         connection.execute(text("DROP TABLE sessions"))
     with pytest.raises(RecordsError, match="no such table"):

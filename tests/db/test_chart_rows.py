@@ -1,4 +1,4 @@
-"""What charts read of very many runs: the same figures as the records, without the texts."""
+"""Rows for charts: equal to the records, and read without the texts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Iterator[RunStore]:
 
 
 def expected(record: RunRecord) -> RunRow:
-    """The row of a record, the slow way."""
+    """Return the row of a record."""
     flat = record.flat()
     return RunRow(**{name: flat[name] for name in CHART_COLUMNS})
 
@@ -52,7 +52,7 @@ def test_rows_are_equal_to_the_records_in_value_and_type(store: RunStore) -> Non
     assert not set(texts) & set(RunRow._fields), "nobody's words, and not whose they were"
 
 
-def test_what_is_still_running_has_no_figures_to_draw(store: RunStore) -> None:
+def test_running_runs_are_not_charted(store: RunStore) -> None:
     store.start(a_start())
     assert store.chart_rows() == []
     run_id = store.add(a_start(), a_result())
@@ -82,8 +82,8 @@ def test_rows_are_filtered_limited_and_the_newest_first(store: RunStore) -> None
         store.chart_rows(colour="red")
 
 
-def test_portions_join_without_a_seam(store: RunStore, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_AT_ONCE", 3)
+def test_batches_are_joined_completely(store: RunStore, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_BATCH_SIZE", 3)
     ids = [store.add(a_start(seed=n), a_result()) for n in range(10)]
     assert sorted(row.id for row in store.chart_rows()) == sorted(ids)
 
@@ -97,7 +97,7 @@ def test_equal_texts_are_one_object(store: RunStore) -> None:
 
 @pytest.mark.parametrize("which", [{}, {"session": "s"}, {"owner": "o"}, {"model": "m"}])
 def test_the_texts_of_the_runs_are_not_read(store: RunStore, which: dict[str, str]) -> None:
-    """A run takes kilobytes, most of them text and token times; the index has all but those."""
+    """A run has kilobytes, mostly text and token times; the index has everything else."""
     statements: list[tuple[str, object]] = []
 
     def keep(connection, cursor, statement, parameters, context, executemany) -> None:

@@ -1,4 +1,4 @@
-"""Opening, migrating, and what is said when the database cannot be used."""
+"""Opening and migrating the database, and its error messages."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ from tests.db.run_samples import a_result, a_start
 
 
 def raw(home: Path) -> closing[sqlite3.Connection]:
-    """The database file through the driver alone, as another program would see it."""
+    """Connect to the database file with the driver only, as another program would."""
     return closing(sqlite3.connect(home / "paddock.db", isolation_level=None))
 
 
 def run_in_new_interpreter(home: Path, code: str) -> str:
-    """Standard output of a Python that opened the database of ``home`` as ``store``."""
+    """Run code in a process that opened the database of ``home`` as ``store``; return its
+    stdout."""
     prelude = (
         "import sys, pathlib\nfrom core.db import RunStore\nfrom core.settings import "
         "Settings\nstore = RunStore.open(Settings(home=pathlib.Path(sys.argv[1])))\n"
@@ -53,7 +54,7 @@ def run_in_new_interpreter(home: Path, code: str) -> str:
     return done.stdout
 
 
-def test_a_fresh_database_gets_the_tables_in_wal_mode(tmp_path: Path) -> None:
+def test_new_database_gets_the_tables_in_wal_mode(tmp_path: Path) -> None:
     home = tmp_path / "100% new" / "folder"
     store = RunStore.open(Settings(home=home))
     assert store.database.revision() == newest_revision()
@@ -65,7 +66,7 @@ def test_a_fresh_database_gets_the_tables_in_wal_mode(tmp_path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 
-def test_the_migrations_build_what_the_program_expects(tmp_path: Path) -> None:
+def test_migrations_create_the_declared_tables(tmp_path: Path) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -81,7 +82,7 @@ def test_the_newest_revision_is_the_one_alembic_finds() -> None:
     assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == newest_revision()
 
 
-def test_opening_again_keeps_the_rows_and_leaves_alembic_alone(tmp_path: Path) -> None:
+def test_opening_again_keeps_rows_and_does_not_load_alembic(tmp_path: Path) -> None:
     first = RunStore.open(Settings(home=tmp_path))
     run_id = first.start(a_start())
     first.close()
@@ -92,8 +93,8 @@ def test_opening_again_keeps_the_rows_and_leaves_alembic_alone(tmp_path: Path) -
 
 
 def open_together(home: Path, barrier: Barrier, results: multiprocessing.Queue) -> None:
-    """Body of each of the processes that race for a fresh database."""
-    import alembic.command  # noqa: F401  so that the race is about the database
+    """Code of the processes that open a new database at the same time."""
+    import alembic.command  # noqa: F401  imported first, so that only opening races
 
     barrier.wait(60)
     try:
@@ -138,7 +139,7 @@ def test_a_database_of_the_base_revision_is_upgraded(tmp_path: Path) -> None:
 
 
 def test_measurements_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
-    """With a column more, which stands before the rounds as all that is read without them."""
+    """The new column is before ``rounds``, like all columns that are read without them."""
     with closing(create_engine(f"sqlite:///{tmp_path / 'paddock.db'}").connect()) as connection:
         database.upgrade(connection, "0006")
         old = row_of(a_measurement()) | {"position": 0, "saved_at": utc_now()}
@@ -158,7 +159,7 @@ def test_measurements_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_failed_migration_leaves_the_database_as_it_was(tmp_path: Path) -> None:
-    with raw(tmp_path) as connection:  # one of the indices is in the way
+    with raw(tmp_path) as connection:  # an index with this name exists already
         connection.execute("CREATE TABLE other (state TEXT)")
         connection.execute("CREATE INDEX ix_runs_state ON other (state)")
     with pytest.raises(RecordsError, match="ix_runs_state"):
@@ -168,15 +169,15 @@ def test_a_failed_migration_leaves_the_database_as_it_was(tmp_path: Path) -> Non
         assert tables.fetchall() == [("other",)]
 
 
-def test_a_database_of_a_newer_paddock_is_left_alone(tmp_path: Path) -> None:
+def test_database_of_a_newer_version_is_rejected(tmp_path: Path) -> None:
     Database.open(Settings(home=tmp_path)).close()
     with raw(tmp_path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(RecordsError, match="newer Paddock"):
+    with pytest.raises(RecordsError, match="newer version of Paddock"):
         Database.open(Settings(home=tmp_path))
 
 
-def test_a_locked_database_is_said_to_be_locked_and_works_after(tmp_path: Path) -> None:
+def test_locked_database_is_reported_and_works_afterwards(tmp_path: Path) -> None:
     store = RunStore.open(Settings(home=tmp_path), patience_s=0.2)
     run_id = store.start(a_start())
     with raw(tmp_path) as other:
@@ -208,10 +209,8 @@ def test_a_fresh_database_that_stays_locked_cannot_be_opened(tmp_path: Path) -> 
             Database.open(Settings(home=tmp_path), patience_s=0.2)
 
 
-def test_the_switch_to_wal_is_tried_again_while_another_process_is_at_it(
-    tmp_path: Path, monkeypatch
-) -> None:
-    """SQLite may refuse the switch at once; seen in one of forty races of five processes."""
+def test_switch_to_wal_is_retried(tmp_path: Path, monkeypatch) -> None:
+    """SQLite may reject the switch immediately; seen in one of forty runs of five processes."""
     switch, refusals = database._journal_mode, [True, True]
 
     def refuse_twice(engine) -> str:
@@ -237,40 +236,40 @@ def test_a_read_only_database_is_refused_when_written(tmp_path: Path) -> None:
         store.start(a_start())
 
 
-def test_a_home_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
+def test_home_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RecordsError, match="make its folder writable or set PADDOCK_HOME"):
+    with pytest.raises(RecordsError, match="Make its folder writable, or set PADDOCK_HOME"):
         Database.open(Settings(home=tmp_path / "file" / "home"))
 
 
-def test_a_folder_in_the_place_of_the_file_is_said_so(tmp_path: Path) -> None:
+def test_folder_in_place_of_the_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "paddock.db").mkdir()
     with pytest.raises(RecordsError, match="cannot be opened or written"):
         Database.open(Settings(home=tmp_path))
 
 
-def test_a_full_disk_is_said_so_and_undone(tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_rolled_back(tmp_path: Path) -> None:
     store = RunStore.open(Settings(home=tmp_path))
     run_id = store.start(a_start())
-    with store.database.reading() as connection:  # the pool hands out this one connection again
+    with store.database.reading() as connection:  # the pool returns the same connection again
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(RecordsError, match=r"no room left .* free some disk space"):
+    with pytest.raises(RecordsError, match=r"is full.* Free some disk space"):
         store.finish(run_id, a_result(text="x" * 100_000))
     with store.database.reading() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
     assert store.finish(run_id, a_result(text="x" * 100_000))
 
 
-def test_a_file_that_is_no_database_is_left_untouched(tmp_path: Path) -> None:
+def test_file_that_is_not_a_database_is_not_changed(tmp_path: Path) -> None:
     file = tmp_path / "paddock.db"
     file.write_bytes(b"not a database " * 1000)
-    with pytest.raises(RecordsError, match="damaged or not a database; move it away"):
+    with pytest.raises(RecordsError, match=r"damaged or not a database\. Move it away"):
         Database.open(Settings(home=tmp_path))
     assert file.read_bytes() == b"not a database " * 1000
 
 
-def test_pages_overwritten_with_rubbish_are_said_to_be_damage(tmp_path: Path) -> None:
+def test_overwritten_pages_are_reported_as_damage(tmp_path: Path) -> None:
     store = RunStore.open(Settings(home=tmp_path))
     for _ in range(50):
         store.add(a_start(), a_result())
@@ -294,7 +293,7 @@ def test_pages_overwritten_with_rubbish_are_said_to_be_damage(tmp_path: Path) ->
         ("postgresql+pg8000://user:secret@host/db", "no driver .*pg8000"),
     ],
 )
-def test_a_wrong_url_is_said_so_without_its_password(tmp_path: Path, url: str, said: str) -> None:
+def test_invalid_url_is_reported_without_its_password(tmp_path: Path, url: str, said: str) -> None:
     with pytest.raises(RecordsError, match=said) as raised:
         Database.open(Settings(home=tmp_path, database_url=url))
     assert "secret" not in str(raised.value)

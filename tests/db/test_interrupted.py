@@ -1,4 +1,4 @@
-"""Rows that a crash left are marked at the next start; those of live processes are not."""
+"""Running rows of crashed processes are marked as interrupted, those of live processes are not."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.db.run_samples import a_result, a_start
 
 
 def start_a_run_and_hang(home: Path, pipe: Connection) -> None:
-    """Body of the other process."""
+    """Code of the other process."""
     pipe.send(RunStore.open(Settings(home=home)).start(a_start(session="other")))
     pipe.recv()
 
 
 @pytest.fixture
 def other_process(tmp_path: Path):
-    """A live process that has a run running, and the run's id."""
+    """A live process with a running run, and the run's id."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(
         target=start_a_run_and_hang, args=(tmp_path, theirs), daemon=True
@@ -48,7 +48,7 @@ def test_rows_of_a_killed_process_are_marked_and_those_of_live_ones_stay(
     assert store.get(theirs).state is RunState.RUNNING
 
     process.kill()
-    # Not joined yet: on POSIX the process is a zombie now, which has a number but will not end.
+    # Not joined yet: on POSIX the process is now a zombie, which still has a process id.
     psutil.wait_procs([psutil.Process(process.pid)], timeout=0.5)
     assert store.mark_interrupted() == 1
     record = store.get(theirs)
@@ -61,7 +61,9 @@ def test_rows_of_a_killed_process_are_marked_and_those_of_live_ones_stay(
     assert not record.instance.alive()
 
 
-def test_an_answer_that_ends_after_all_is_done(tmp_path: Path, monkeypatch) -> None:
+def test_answer_that_ends_after_being_marked_interrupted_is_done(
+    tmp_path: Path, monkeypatch
+) -> None:
     store = RunStore.open(Settings(home=tmp_path))
     run_id = store.start(a_start())
     monkeypatch.setattr(Instance, "alive", lambda self: False)
@@ -72,7 +74,7 @@ def test_an_answer_that_ends_after_all_is_done(tmp_path: Path, monkeypatch) -> N
 
 
 def test_more_rows_than_one_statement_takes(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(runs, "_IDS_AT_ONCE", 3)
+    monkeypatch.setattr(runs, "_BATCH_SIZE", 3)
     monkeypatch.setattr(Instance, "alive", lambda self: False)
     store = RunStore.open(Settings(home=tmp_path))
     for _ in range(7):
@@ -81,7 +83,7 @@ def test_more_rows_than_one_statement_takes(tmp_path: Path, monkeypatch) -> None
     assert store.count(state=RunState.INTERRUPTED) == 7
 
 
-def test_a_number_given_to_a_later_process_does_not_keep_the_row_alive() -> None:
+def test_reused_process_id_does_not_count_as_alive() -> None:
     me = current_instance()
     assert me.alive() and me.pid == os.getpid()
     assert not Instance(me.host, me.pid, me.started - 60).alive()
@@ -89,7 +91,7 @@ def test_a_number_given_to_a_later_process_does_not_keep_the_row_alive() -> None
     assert not Instance("another-host", me.pid, me.started).alive()
 
 
-def test_a_process_we_may_not_look_at_counts_as_alive(monkeypatch) -> None:
+def test_process_that_may_not_be_inspected_counts_as_alive(monkeypatch) -> None:
     def refuse(self) -> str:
         raise psutil.AccessDenied(self.pid)
 
@@ -97,7 +99,7 @@ def test_a_process_we_may_not_look_at_counts_as_alive(monkeypatch) -> None:
     assert current_instance().alive()
 
 
-def test_rows_of_another_machine_wait_for_a_day(tmp_path: Path, monkeypatch) -> None:
+def test_rows_of_another_machine_are_marked_after_a_day(tmp_path: Path, monkeypatch) -> None:
     elsewhere = Instance("another-host", 1, 0.0)
     monkeypatch.setattr(runs, "current_instance", lambda: elsewhere)
     store = RunStore.open(Settings(home=tmp_path))

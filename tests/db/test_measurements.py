@@ -1,4 +1,4 @@
-"""Sweeps and measurements go into their tables and come out of them, whatever happens between."""
+"""The store of benchmark runs (sweeps) and measurements."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Iterator[MeasurementStore]:
 
 
 def begin(store: MeasurementStore, count: int = 3, **changes: Any) -> tuple[str, list[Measurement]]:
-    """A sweep with so many measurements, all of them created at the same moment."""
+    """Insert a sweep with this many measurements, all created at the same time."""
     sweep_id = uuid.uuid4().hex
     rows = [a_waiting_one(sweep=sweep_id, prompt_tokens=n + 1, **changes) for n in range(count)]
     store.begin_sweep(PLAN, rows, sweep_id)
@@ -79,7 +79,7 @@ def test_every_field_survives_the_round_trip(store: MeasurementStore) -> None:
     assert store.get("0" * 32) is None
 
 
-def test_what_is_not_known_stays_unknown(store: MeasurementStore) -> None:
+def test_unknown_values_stay_none(store: MeasurementStore) -> None:
     waiting = a_waiting_one(host=replace(a_measurement().host, bandwidth_bytes_per_s=None))
     single = a_measurement(
         figures=a_figures(tpot_ms=None, decode_tokens_per_s=None, decode_low=None, mbu=None),
@@ -124,7 +124,7 @@ def test_hostile_texts_and_figures_do_not_cost_the_row(store: MeasurementStore) 
 def test_a_measurement_that_cannot_be_stored_is_refused_with_a_sentence(
     store: MeasurementStore,
 ) -> None:
-    with pytest.raises(RecordsError, match="without a zone"):
+    with pytest.raises(RecordsError, match="without a time zone"):
         store.save(a_measurement(created_at=datetime(2026, 1, 1)))
     with pytest.raises(RecordsError, match="failed"):
         store.save(a_measurement(disk_bytes=2**64))
@@ -133,7 +133,7 @@ def test_a_measurement_that_cannot_be_stored_is_refused_with_a_sentence(
     assert store.count() == 0
 
 
-def test_a_row_that_was_tampered_with_is_named(store: MeasurementStore) -> None:
+def test_invalid_row_is_named(store: MeasurementStore) -> None:
     row = a_measurement()
     store.save(row)
     with store.database.writing() as connection:
@@ -186,7 +186,7 @@ def test_measurements_are_listed_by_filters_the_newest_first(store: MeasurementS
         store.count(colour="red")
 
 
-def test_rounds_can_be_left_in_the_database(store: MeasurementStore) -> None:
+def test_rounds_can_be_left_out(store: MeasurementStore) -> None:
     row = a_measurement()
     store.save(row)
     assert store.all(with_rounds=False) == [replace(row, rounds=())]
@@ -207,7 +207,7 @@ def test_the_version_changes_with_every_change(store: MeasurementStore) -> None:
     assert len(set(seen)) == 5
 
 
-def test_deleting_takes_ended_sweeps_that_are_empty_along(store: MeasurementStore) -> None:
+def test_deleting_removes_empty_ended_sweeps(store: MeasurementStore) -> None:
     ended, first = begin(store)
     running, second = begin(store)
     store.end_sweep(ended, SweepState.DONE)
@@ -220,7 +220,7 @@ def test_deleting_takes_ended_sweeps_that_are_empty_along(store: MeasurementStor
 
 
 def test_more_ids_than_one_statement_takes(store: MeasurementStore, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_IDS_AT_ONCE", 2)
+    monkeypatch.setattr(module, "_BATCH_SIZE", 2)
     rows = [a_measurement(sweep=f"{n}" * 32) for n in range(5)]
     assert store.import_all(rows) == ImportOutcome(added=5, already_there=0)
     assert store.import_all(rows) == ImportOutcome(added=0, already_there=5)
@@ -259,7 +259,7 @@ def test_a_row_of_another_sweep_is_refused_and_nothing_is_written(store: Measure
         (SweepState.DONE, "interrupted"),
     ],
 )
-def test_what_a_sweep_did_not_come_to_ends_with_it(
+def test_unfinished_rows_end_with_their_sweep(
     store: MeasurementStore, end: SweepState, left: str
 ) -> None:
     sweep_id, rows = begin(store, 4)
@@ -303,15 +303,15 @@ def test_a_running_sweep_cannot_be_resumed_and_an_unknown_one_neither(
     store: MeasurementStore,
 ) -> None:
     sweep_id, _ = begin(store)
-    with pytest.raises(ModelBusyError, match=rf"by process {current_instance().pid}; wait until"):
+    with pytest.raises(ModelBusyError, match=rf"in process {current_instance().pid}\. Wait until"):
         store.resume_sweep(sweep_id)
     assert set(states(store, sweep_id)) == {"waiting"}
-    with pytest.raises(BadRequestError, match="no benchmark of this id"):
+    with pytest.raises(BadRequestError, match="no benchmark run with this id"):
         store.resume_sweep("0" * 32)
 
 
 def sweep_and_hang(home: Path, pipe: Connection) -> None:
-    """Body of the other process."""
+    """Code of the other process."""
     store = MeasurementStore.open(Settings(home=home))
     sweep_id, rows = begin(store)
     store.save(done(rows[0]))
@@ -347,7 +347,7 @@ def test_the_sweep_of_a_killed_process_is_marked_and_can_be_resumed(
     assert states(store, sweep_id) == ["done", "waiting", "waiting"]
 
 
-def test_a_sweep_whose_process_is_gone_is_resumed_though_nobody_marked_it(
+def test_orphaned_sweep_can_be_resumed_before_it_is_marked(
     store: MeasurementStore, monkeypatch
 ) -> None:
     sweep_id, _ = begin(store)
@@ -355,25 +355,23 @@ def test_a_sweep_whose_process_is_gone_is_resumed_though_nobody_marked_it(
     assert store.resume_sweep(sweep_id).state is SweepState.RUNNING
 
 
-def test_a_sweep_that_was_resumed_since_it_was_looked_at_is_not_marked(
-    store: MeasurementStore, monkeypatch
-) -> None:
+def test_sweep_resumed_in_the_meantime_is_not_marked(store: MeasurementStore, monkeypatch) -> None:
     sweep_id, _ = begin(store)
     elsewhere = Instance(current_instance().host, 1, 1.0)
 
     def resume_meanwhile(connection: object, sweep: Any) -> bool:
-        monkeypatch.setattr(module, "_lives", lambda connection, sweep: False)
+        monkeypatch.setattr(module, "_is_alive", lambda connection, sweep: False)
         monkeypatch.setattr(module, "current_instance", lambda: elsewhere)
         store.resume_sweep(sweep_id)
         return False
 
-    monkeypatch.setattr(module, "_lives", resume_meanwhile)
+    monkeypatch.setattr(module, "_is_alive", resume_meanwhile)
     assert store.mark_interrupted() == 0
     assert store.sweep(sweep_id).instance == elsewhere
     assert set(states(store, sweep_id)) == {"waiting"}
 
 
-def test_sweeps_of_another_machine_live_for_a_day_after_their_last_row(
+def test_sweeps_of_another_machine_are_marked_a_day_after_their_last_row(
     store: MeasurementStore, monkeypatch
 ) -> None:
     monkeypatch.setattr(module, "current_instance", lambda: Instance("another-host", 1, 0.0))
@@ -396,7 +394,7 @@ def test_sweeps_of_another_machine_live_for_a_day_after_their_last_row(
 # Import
 
 
-def test_imported_measurements_are_marked_and_come_in_once(store: MeasurementStore) -> None:
+def test_measurements_are_imported_once_and_marked(store: MeasurementStore) -> None:
     before = utc_now()
     given = [a_measurement(prompt_tokens=n + 1) for n in range(3)]
     assert store.import_all(given) == ImportOutcome(added=3, already_there=0)
@@ -423,7 +421,7 @@ def test_own_measurements_are_never_overwritten(store: MeasurementStore) -> None
     assert store.get(mine.id) == waiting
 
 
-def test_a_row_imported_unfinished_gives_way_to_the_finished_one(store: MeasurementStore) -> None:
+def test_unfinished_imported_row_is_replaced_by_the_finished_one(store: MeasurementStore) -> None:
     early = a_waiting_one(state=MeasurementState.RUNNING)
     late = done(early)
     assert store.import_all([early]).added == 1
@@ -435,7 +433,7 @@ def test_a_row_imported_unfinished_gives_way_to_the_finished_one(store: Measurem
     assert store.get(early.id).state is MeasurementState.DONE
 
 
-def test_an_imported_row_of_a_sweep_of_ours_is_not_drawn_into_it(store: MeasurementStore) -> None:
+def test_imported_row_of_an_own_sweep_is_not_resumed(store: MeasurementStore) -> None:
     sweep_id, _ = begin(store, 1)
     foreign = a_measurement(sweep=sweep_id, state=MeasurementState.FAILED)
     store.import_all([foreign])
@@ -455,7 +453,7 @@ def test_an_import_that_fails_halfway_leaves_nothing(store: MeasurementStore) ->
 
 
 def migrate(home: Path, command: str, revision: str) -> None:
-    """Bring the database of ``home`` up or down to a revision, which the program never does."""
+    """Migrate the database of ``home`` up or down to a revision; the app never migrates down."""
     from alembic import command as alembic
     from alembic.config import Config
 
@@ -469,12 +467,12 @@ def migrate(home: Path, command: str, revision: str) -> None:
 
 
 def raw(home: Path) -> closing[sqlite3.Connection]:
-    """The database file through the driver alone, as another program would see it."""
+    """Connect to the database file with the driver only, as another program would."""
     return closing(sqlite3.connect(home / "paddock.db", isolation_level=None))
 
 
 def names(home: Path, kind: str) -> set[str]:
-    """Names of the tables or indices in the database file."""
+    """Return the names of the tables or indices in the database file."""
     with raw(home) as connection:
         rows = connection.execute("SELECT name FROM sqlite_master WHERE type = ?", (kind,))
         return {name for (name,) in rows}
@@ -501,7 +499,7 @@ def test_an_older_database_gets_the_tables_and_keeps_its_runs(tmp_path: Path) ->
 
 
 def ddl(url: str) -> str:
-    """The statements that create everything on a database of this kind."""
+    """Return the statements that create all tables on this kind of database."""
     statements: list[str] = []
     engine = create_mock_engine(
         url, lambda element, *_: statements.append(f"{element.compile(dialect=engine.dialect)}")
@@ -511,7 +509,7 @@ def ddl(url: str) -> str:
 
 
 def test_the_tables_can_be_created_on_postgresql_and_its_index_entries_are_short() -> None:
-    """An entry of more than 2.7 kB would be refused there, and the run with it."""
+    """PostgreSQL rejects index entries of more than 2.7 kB, and with them the row."""
     statements = ddl("postgresql://")
     assert "disk_bytes BIGINT" in statements and "plan TEXT NOT NULL" in statements
     assert "CREATE INDEX ix_measurements_sweep" in statements
@@ -519,7 +517,7 @@ def test_the_tables_can_be_created_on_postgresql_and_its_index_entries_are_short
     assert "CREATE INDEX ix_runs_chart" in ddl("sqlite://")
 
 
-def test_a_locked_database_is_said_to_be_locked_and_works_after(tmp_path: Path) -> None:
+def test_locked_database_is_reported_and_works_afterwards(tmp_path: Path) -> None:
     store = MeasurementStore.open(Settings(home=tmp_path), patience_s=0.2)
     sweep_id, rows = begin(store)
     with raw(tmp_path) as other:
@@ -532,7 +530,7 @@ def test_a_locked_database_is_said_to_be_locked_and_works_after(tmp_path: Path) 
             lambda: store.import_all([a_measurement()]),
             lambda: store.delete([rows[0].id]),
         ):
-            with pytest.raises(RecordsError, match="locked by another program; close it and try"):
+            with pytest.raises(RecordsError, match=r"locked by another program\. Close it and try"):
                 attempt()
         assert store.of_sweep(sweep_id) == rows, "readers do not wait for the writer"
         other.execute("ROLLBACK")
@@ -540,13 +538,13 @@ def test_a_locked_database_is_said_to_be_locked_and_works_after(tmp_path: Path) 
     assert states(store, sweep_id) == ["done", "waiting", "waiting"]
 
 
-def test_a_full_disk_is_said_so_and_undone(store: MeasurementStore) -> None:
+def test_full_disk_is_reported_and_rolled_back(store: MeasurementStore) -> None:
     sweep_id, rows = begin(store)
-    with store.database.reading() as connection:  # the pool hands out this one connection again
+    with store.database.reading() as connection:  # the pool returns the same connection again
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
     many = [a_measurement() for _ in range(50)]
-    with pytest.raises(RecordsError, match=r"no room left .* free some disk space"):
+    with pytest.raises(RecordsError, match=r"is full.* Free some disk space"):
         store.import_all(many)
     assert store.of_sweep(sweep_id) == rows and store.count() == 3
     with store.database.reading() as connection:
@@ -554,7 +552,7 @@ def test_a_full_disk_is_said_so_and_undone(store: MeasurementStore) -> None:
     assert store.import_all(many).added == 50
 
 
-def test_a_damaged_database_is_said_so(tmp_path: Path) -> None:
+def test_damaged_database_is_reported(tmp_path: Path) -> None:
     store = MeasurementStore.open(Settings(home=tmp_path))
     store.import_all([a_measurement() for _ in range(50)])
     store.close()

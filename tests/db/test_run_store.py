@@ -1,4 +1,4 @@
-"""What goes into the ``runs`` table comes out of it, from any thread, and can be found."""
+"""The store of runs: round trip, threads and filters."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_hostile_texts_and_figures_do_not_cost_the_row(store: RunStore) -> None:
 def test_values_that_cannot_be_stored_are_refused_with_a_sentence(store: RunStore) -> None:
     with pytest.raises(RecordsError, match="failed"):
         store.start(a_start(seed=2**64))
-    with pytest.raises(RecordsError, match="without a zone"):
+    with pytest.raises(RecordsError, match="without a time zone"):
         store.start(a_start(started_at=datetime(2026, 1, 1)))
     assert store.count() == 0
 
@@ -149,7 +149,7 @@ def test_filtered_lists_come_from_an_index_already_sorted(store: RunStore, colum
     assert f"ix_runs_{column}" in plan and "TEMP B-TREE" not in plan
 
 
-def test_a_run_deleted_while_it_ran_is_not_brought_back(store: RunStore) -> None:
+def test_run_deleted_while_running_is_not_restored(store: RunStore) -> None:
     run_id = store.start(a_start())
     assert store.delete(run_id) and not store.delete(run_id)
     assert not store.finish(run_id, a_result())

@@ -1,4 +1,4 @@
-"""Votes go into their table and come out of it, counted by pair; older databases get the table."""
+"""The store of votes: round trip, counts by pair and migration."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ WHO = GUEST
 
 
 def a_subject(model: str = "dolly-v2-3b", **changes: Any) -> Subject:
-    """A model as it ran."""
+    """Return a subject."""
     values: dict[str, Any] = {
         "model": model,
         "title": model.title(),
@@ -57,7 +57,7 @@ def a_subject(model: str = "dolly-v2-3b", **changes: Any) -> Subject:
 
 
 def a_vote(**changes: Any) -> Vote:
-    """A vote with every field set, for a comparison of its own."""
+    """Return a vote with every field set, on a new comparison."""
     values: dict[str, Any] = {
         "comparison": uuid.uuid4().hex,
         "left": a_subject(),
@@ -100,14 +100,14 @@ def test_every_field_survives_the_round_trip(store: VoteStore) -> None:
     assert store.get("another", owner="ada") is None
 
 
-def test_what_is_not_known_stays_unknown(store: VoteStore) -> None:
+def test_unknown_values_stay_none(store: VoteStore) -> None:
     nothing = {"left_run": None, "right_run": None, "comment": None, "owner": GUEST}
     vote = a_vote(**nothing, session=None)
     store.cast(vote)
     assert store.get(vote.comparison, owner=GUEST).vote == vote
 
 
-def test_nobody_reaches_the_vote_of_another(store: VoteStore) -> None:
+def test_votes_of_other_users_are_not_accessible(store: VoteStore) -> None:
     add_account(store.database, "ada", "bo")
     vote = a_vote(owner="ada")
     store.cast(vote)
@@ -119,7 +119,7 @@ def test_nobody_reaches_the_vote_of_another(store: VoteStore) -> None:
     assert store.get(vote.comparison, owner="ada").vote == vote and store.count() == 1
 
 
-def test_a_second_vote_for_a_comparison_takes_the_place_of_the_first(store: VoteStore) -> None:
+def test_second_vote_replaces_the_first(store: VoteStore) -> None:
     first, other = a_vote(), a_vote()
     later = first.created_at + timedelta(minutes=1)
     second = replace(first, verdict=Verdict.BOTH_BAD, comment=None, created_at=later)
@@ -130,7 +130,7 @@ def test_a_second_vote_for_a_comparison_takes_the_place_of_the_first(store: Vote
     assert store.count() == 2 and store.get(other.comparison, owner=WHO).vote == other
 
 
-def test_a_vote_can_be_withdrawn_and_cast_anew(store: VoteStore) -> None:
+def test_vote_can_be_withdrawn_and_cast_again(store: VoteStore) -> None:
     vote, other = a_vote(), a_vote()
     store.cast(vote)
     store.cast(other)
@@ -142,12 +142,14 @@ def test_a_vote_can_be_withdrawn_and_cast_anew(store: VoteStore) -> None:
     assert store.get(vote.comparison, owner=WHO).vote == vote
 
 
-def test_a_comment_may_have_so_many_characters_and_no_more(store: VoteStore) -> None:
+def test_comment_length_is_limited(store: VoteStore) -> None:
     longest = a_vote(comment="\n " + "ß" * COMMENT_LIMIT + " ")
     store.cast(longest)
     assert store.get(longest.comparison, owner=WHO).vote.comment == "ß" * COMMENT_LIMIT
     too_long = replace(longest, comment="x" * (COMMENT_LIMIT + 1), verdict=Verdict.TIE)
-    with pytest.raises(BadRequestError, match=r"^The comment has 2,001 .* shorten it to 2,000 or"):
+    with pytest.raises(
+        BadRequestError, match=r"^The comment has 2,001 .* Shorten it to at most 2,000"
+    ):
         store.cast(too_long)
     assert store.get(longest.comparison, owner=WHO).vote.verdict is Verdict.LEFT, (
         "nothing was written"
@@ -171,7 +173,7 @@ def test_hostile_texts_do_not_cost_the_vote(store: VoteStore) -> None:
 
 
 def test_a_vote_that_cannot_be_stored_is_refused_with_a_sentence(store: VoteStore) -> None:
-    with pytest.raises(RecordsError, match="without a zone"):
+    with pytest.raises(RecordsError, match="without a time zone"):
         store.cast(a_vote(created_at=datetime(2026, 1, 1)))
     with pytest.raises(RecordsError, match="left_precision"):
         store.cast(a_vote(left=a_subject(precision=None)))
@@ -217,7 +219,7 @@ def test_votes_are_listed_by_filters_the_newest_first(store: VoteStore) -> None:
         store.count(colour="red")
 
 
-def test_the_votes_of_a_session_are_deleted_and_no_others(store: VoteStore) -> None:
+def test_only_votes_of_the_session_are_deleted(store: VoteStore) -> None:
     for number in range(7):
         store.cast(a_vote(session=("mine", "theirs", None)[number % 3]))
     assert store.delete_all(WHO, session="mine") == 3
@@ -229,13 +231,13 @@ def test_the_votes_of_a_session_are_deleted_and_no_others(store: VoteStore) -> N
 
 
 def cast_all(store: VoteStore, left: Subject, right: Subject, verdicts: str) -> None:
-    """Cast a vote for each letter: l, r, t or b."""
+    """Cast one vote per letter: l, r, t or b."""
     letters = {verdict.value[0]: verdict for verdict in Verdict}
     for letter in verdicts:
         store.cast(a_vote(verdict=letters[letter], left=left, right=right))
 
 
-def test_votes_are_counted_by_pair_whatever_the_sides(store: VoteStore) -> None:
+def test_votes_are_counted_by_pair_regardless_of_sides(store: VoteStore) -> None:
     a, b, c = a_subject("a"), a_subject("b"), a_subject("c")
     cast_all(store, b, a, "llrtbb")
     cast_all(store, a, b, "lllllrt")
@@ -249,7 +251,7 @@ def test_votes_are_counted_by_pair_whatever_the_sides(store: VoteStore) -> None:
     assert store.pairs(verdict=Verdict.TIE, session="nobody") == []
 
 
-def test_subjects_are_told_apart_by_what_is_asked(store: VoteStore) -> None:
+def test_subjects_are_grouped_by_the_given_fields(store: VoteStore) -> None:
     int8, int4 = a_subject("a"), a_subject("a", precision="int4")
     on_gpu, other = a_subject("a", device="GPU.0", title="Renamed"), a_subject("b")
     cast_all(store, int8, other, "l")
@@ -273,7 +275,7 @@ def test_subjects_are_told_apart_by_what_is_asked(store: VoteStore) -> None:
         ("a", "a", 0, 1),
     ]
     for wrong in ((), ("precision",), ("model", "colour")):
-        with pytest.raises(ValueError, match="counted by model"):
+        with pytest.raises(ValueError, match="grouped by"):
             store.pairs(by=wrong)
 
 
@@ -332,7 +334,7 @@ def test_filtered_lists_come_from_an_index_already_sorted(store: VoteStore, colu
 
 
 def migrate(home: Path, command: str, revision: str) -> None:
-    """Bring the database of ``home`` up or down to a revision, which the program never does."""
+    """Migrate the database of ``home`` up or down to a revision; the app never migrates down."""
     from alembic import command as alembic
     from alembic.config import Config
 
@@ -346,14 +348,14 @@ def migrate(home: Path, command: str, revision: str) -> None:
 
 
 def raw(home: Path) -> closing[sqlite3.Connection]:
-    """The database file through the driver alone, as another program would see it."""
+    """Connect to the database file with the driver only, as another program would."""
     connection = sqlite3.connect(home / "paddock.db", isolation_level=None)
     connection.row_factory = sqlite3.Row
     return closing(connection)
 
 
 def tables(home: Path) -> set[str]:
-    """Names of the tables in the database file."""
+    """Return the names of the tables in the database file."""
     with raw(home) as connection:
         rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         return {row["name"] for row in rows}
@@ -402,7 +404,7 @@ def test_the_table_can_be_created_on_postgresql() -> None:
     assert "blind BOOLEAN NOT NULL" in statement
 
 
-def test_a_locked_database_is_said_to_be_locked_and_works_after(tmp_path: Path) -> None:
+def test_locked_database_is_reported_and_works_afterwards(tmp_path: Path) -> None:
     store = VoteStore.open(Settings(home=tmp_path), patience_s=0.2)
     vote = a_vote()
     store.cast(vote)
@@ -413,7 +415,7 @@ def test_a_locked_database_is_said_to_be_locked_and_works_after(tmp_path: Path) 
             lambda: store.withdraw(vote.comparison, owner=WHO),
             lambda: store.delete_all(WHO),
         ):
-            with pytest.raises(RecordsError, match="locked by another program; close it and try"):
+            with pytest.raises(RecordsError, match=r"locked by another program\. Close it and try"):
                 attempt()
         assert store.get(vote.comparison, owner=WHO).vote == vote, (
             "readers do not wait for the writer"
@@ -425,7 +427,7 @@ def test_a_locked_database_is_said_to_be_locked_and_works_after(tmp_path: Path) 
 
 
 def test_threads_vote_at_once_and_no_vote_is_lost_or_doubled(store: VoteStore) -> None:
-    """Each comparison is voted on four times by whichever threads come to it."""
+    """Each comparison gets four votes from different threads."""
     ballots = [a_vote(comparison=f"c{n % 40}", session=f"s{n}") for n in range(160)]
     with ThreadPoolExecutor(max_workers=16) as pool:
         ids = list(pool.map(store.cast, ballots))
@@ -438,7 +440,7 @@ def test_threads_vote_at_once_and_no_vote_is_lost_or_doubled(store: VoteStore) -
 
 
 def vote_together(home: Path, name: str, barrier: Barrier, results: multiprocessing.Queue) -> None:
-    """Body of each of the processes that vote on the same and on their own comparisons."""
+    """Code of the processes that vote on shared and on own comparisons."""
     store = VoteStore.open(Settings(home=home))
     barrier.wait(60)
     try:

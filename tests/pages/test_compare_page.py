@@ -316,7 +316,9 @@ def test_timings_taken_with_the_cores_apart_are_marked(scripted: None, cores: Fa
     table = app.table[0].value.set_index("Figure")
     assert all("warning" in table[letter]["Decode rate"] for letter in "AB")
     assert "; measured while busy, so not comparable" in texts(app)
-    assert "while A and B answered, this machine's host had moved its cores apart" in texts(app)
+    assert "during the answers of A and B, this machine's host had moved its cores apart" in texts(
+        app
+    )
     assert "something else was generating" not in texts(app)
     chart = json.loads(app.get("plotly_chart")[0].proto.spec)
     names = [line["name"] for line in chart["data"]]
@@ -430,7 +432,7 @@ def test_models_that_do_not_fit_show_a_warning_before_loading(
 ) -> None:
     monkeypatch.setenv("PADDOCK_MEMORY_RESERVE_MIB", "900000000")
     app = page(mode="race")
-    assert "These models need about" in app.warning[0].value
+    assert "Together these models need about" in app.warning[0].value
     assert named(app.button, "Run both").disabled
     named(app.segmented_control, "How they run").set_value(Mode.FAIR)
     checked(app.run())
@@ -580,7 +582,7 @@ def test_invalid_list_shows_an_error() -> None:
     checked(app.run())
     assert "more than 200 instructions" in app.warning[0].value
     press(app, "Run both")
-    assert "There is no instruction in the list" in texts(app)
+    assert "The list has no instruction" in texts(app)
 
 
 # Export

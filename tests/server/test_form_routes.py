@@ -423,7 +423,7 @@ def test_account_deletion_deletes_its_data(site: Site) -> None:
     runs, votes = RunStore(site.store.database), VoteStore(site.store.database)
     runs.add(a_start(owner=account.id), a_result())
     runs.add(a_start(owner=GUEST), a_result())
-    site.store.keep_preferences(account.id, {"model": "x"}, site.clock())
+    site.store.save_preferences(account.id, {"model": "x"}, site.clock())
     wrong = ada.send("delete-account", password=OTHER)
     assert wrong.status_code == 403 and site.stopped == []
     answer = ada.send("delete-account", password=GOOD)

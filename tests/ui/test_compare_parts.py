@@ -151,7 +151,7 @@ def test_diff_escapes_markup(text: str) -> None:
 def test_refresh_interval_grows_with_running_comparisons(
     people: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(columns, "matches_under_way", lambda: people)
+    monkeypatch.setattr(columns, "running_matches", lambda: people)
     assert refresh_interval_s() == pytest.approx(seconds)
     waiting_s = refresh_interval_s(WAITING_REFRESH_S)
     assert waiting_s == pytest.approx(max(seconds, WAITING_REFRESH_S))

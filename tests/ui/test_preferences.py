@@ -88,5 +88,5 @@ def test_invalid_saved_settings_are_ignored(
     visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = account("Ada")
-    shared_engine().accounts.keep_preferences(ada.id, {"tokens": "5000", "model": "gone"})
+    shared_engine().accounts.save_preferences(ada.id, {"tokens": "5000", "model": "gone"})
     assert shown(opened_by(ada, visitor, monkeypatch)) == (256, 0)

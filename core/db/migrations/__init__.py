@@ -1,1 +1,1 @@
-"""Numbered, linear migrations of the run database; Alembic runs them at the first open."""
+"""Numbered, linear migrations of the run database; Alembic runs them when it is opened."""

@@ -1,6 +1,6 @@
-"""Alembic's entry point: migrates over the connection and in the transaction it is handed.
+"""Alembic's entry point, which migrates within the given connection and transaction.
 
-Run by :func:`core.db.database.upgrade`; there is no ``alembic.ini``.
+Called by :func:`core.db.database.upgrade`; there is no ``alembic.ini``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from core.db.tables import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    render_as_batch=True,  # SQLite cannot alter most of a table in place
+    render_as_batch=True,  # SQLite cannot make most changes to a table in place
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from core.compare.match import SideState, matches_under_way
+from core.compare.match import SideState, running_matches
 from core.compare.setup import LETTERS, Mode
 from core.inference.answer import StopReason
 from core.inference.job import Phase
@@ -57,7 +57,7 @@ def draw_answers(view: MatchView, state: CompareState, *, actions: bool = True) 
 
 def refresh_interval_s(minimum_s: float = REFRESH_S) -> float:
     """Return the refresh interval, which grows with the number of running comparisons."""
-    return max(minimum_s, REFRESH_PER_MATCH_S * matches_under_way())
+    return max(minimum_s, REFRESH_PER_MATCH_S * running_matches())
 
 
 def _side_interval_s(view: MatchView, side: int) -> float:

@@ -141,7 +141,7 @@ def ratings_rows(ratings: Ratings[Subject]) -> list[dict[str, Any]]:
 
 
 def _significance(ratings: Ratings[Subject], subject: Subject, following: Subject) -> str:
-    missing = ratings.votes_to_be_sure(subject, following)
+    missing = ratings.votes_needed(subject, following)
     if missing is None:
         return "equal so far"
     return f"{missing:,} more {'vote' if missing == 1 else 'votes'}" if missing else "yes"

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from core.compare.instructions import (
-    MOST_INSTRUCTIONS,
+    MAX_INSTRUCTIONS,
     SEPARATOR,
     Instruction,
     decode_upload,
@@ -49,7 +49,7 @@ def draw_list_input() -> tuple[Instruction, ...]:
         height=160,
         disabled=file is not None,
         placeholder="Suggest three names for a sailing boat.\nHow does a CPU differ from a GPU?",
-        help=f"Up to {MOST_INSTRUCTIONS}. A line {SEPARATOR} between them lets each have several "
+        help=f"Up to {MAX_INSTRUCTIONS}. A line {SEPARATOR} between them lets each have several "
         "lines. A table (CSV) or JSON lines may give each a context passage too.",
     )
     with st.expander("Upload a list instead", icon=":material/upload_file:"):

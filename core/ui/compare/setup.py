@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
-from core.compare.setup import FEWEST_SIDES, LETTERS, MOST_SIDES, Mode, default_mode
+from core.compare.setup import LETTERS, MAX_SIDES, MIN_SIDES, Mode, default_mode
 from core.errors import PersonMistake
 from core.hardware.devices import AUTO
 from core.remotes import is_remote
@@ -39,7 +39,7 @@ class Side:
 
 def pick_sides(store: ModelStore) -> tuple[Side, ...]:
     """Draw the controls of two to four sides and return the selected configurations."""
-    link_choice("sides", FEWEST_SIDES, number_in(FEWEST_SIDES, MOST_SIDES))
+    link_choice("sides", MIN_SIDES, number_in(MIN_SIDES, MAX_SIDES))
     count: int = st.session_state["sides"]
     _remove_from_url(KEYS[count:])
     sides: list[Side] = []
@@ -66,10 +66,10 @@ def draw_side_buttons(store: ModelStore, sides: Sequence[ModelSpec]) -> None:
         "Add a model",
         icon=":material/add:",
         type="tertiary",
-        disabled=len(sides) == MOST_SIDES,
+        disabled=len(sides) == MAX_SIDES,
         on_click=_add,
         args=(store, sides),
-        help=f"Up to {MOST_SIDES} side by side.",
+        help=f"Up to {MAX_SIDES} side by side.",
     )
     st.button(
         "Swap",
@@ -151,7 +151,7 @@ def _side_key(index: int) -> str:
 def _draw_heading(index: int, count: int) -> None:
     with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
         st.markdown(f"**{LETTERS[index]}**", width="stretch")
-        if count > FEWEST_SIDES:
+        if count > MIN_SIDES:
             st.button(
                 f"Remove {LETTERS[index]}",
                 icon=":material/close:",

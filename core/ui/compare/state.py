@@ -134,9 +134,9 @@ class CompareState:
             match = Match(
                 Setup(specs, request, mode, formats),
                 _starter(specs),
-                again=_starter(specs, recorded=False),
-                line_up=shared_engine().lease,
-                held=True,
+                repeat=_starter(specs, recorded=False),
+                lease=shared_engine().lease,
+                deferred=True,
             )
         except PaddockError as error:
             self.notice = str(error)
@@ -163,7 +163,7 @@ class CompareState:
                 mode,
                 _starter(specs),
                 formats=formats,
-                line_up=shared_engine().lease,
+                lease=shared_engine().lease,
             )
         except PaddockError as error:
             self.notice = str(error)

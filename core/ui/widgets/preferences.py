@@ -58,6 +58,6 @@ def remember(engine: Engine, someone: Person) -> None:
     link = st.query_params
     chosen = {name: link[name] for name in KEPT if name in link and len(link[name]) <= _LONGEST}
     try:
-        engine.accounts.keep_preferences(someone.owner, chosen)
+        engine.accounts.save_preferences(someone.owner, chosen)
     except RecordsError as error:
         logger.warning("Could not save the settings of account %s: %s", someone.owner, error)

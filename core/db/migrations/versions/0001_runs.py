@@ -14,7 +14,7 @@ _INDEXED_WITH_TIME = ("model", "precision", "device", "session", "owner")
 
 
 def upgrade() -> None:
-    """Create ``runs`` and what it is filtered by."""
+    """Create ``runs`` and its indices."""
     text, number, real = sa.Text(), sa.Integer(), sa.Float(53)
     op.create_table(
         "runs",
@@ -80,5 +80,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop ``runs`` and all it holds."""
+    """Drop ``runs``."""
     op.drop_table("runs")

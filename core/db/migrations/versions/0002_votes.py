@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create ``votes`` and what it is found by."""
+    """Create ``votes`` and its indices."""
     text = sa.Text()
     op.create_table(
         "votes",
@@ -45,5 +45,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop ``votes`` and all it holds."""
+    """Drop ``votes``."""
     op.drop_table("votes")

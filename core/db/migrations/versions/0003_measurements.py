@@ -1,4 +1,4 @@
-"""Create the tables of the benchmark, and the indices that charts of runs are read by."""
+"""Create the tables of benchmarks, and indices on runs for charts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop both tables with all they hold, and the indices."""
+    """Drop both tables and the indices."""
     if _on_sqlite():
         op.drop_index("ix_runs_chart", "runs")
     op.drop_index("ix_runs_ended_at", "runs")

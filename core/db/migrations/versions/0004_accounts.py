@@ -1,4 +1,4 @@
-"""Create the tables of accounts, their sessions and the invitations."""
+"""Create the tables of accounts, sessions and invitations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the three tables and all they hold."""
+    """Drop the three tables."""
     op.drop_table("invitations")
     op.drop_table("sessions")
     op.drop_table("accounts")

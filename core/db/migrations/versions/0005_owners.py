@@ -1,4 +1,4 @@
-"""Give every run and vote an owner, accounts an outside identity, and people their settings."""
+"""Add owners of runs and votes, OIDC subjects of accounts, and preferences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GUEST = "guest"
 
 
 def upgrade() -> None:
-    """What exists was asked and judged on this machine without an account: the guest's."""
+    """Assign existing rows, created on this machine without an account, to the guest."""
     for table in ("runs", "votes"):
         op.execute(sa.text(f"UPDATE {table} SET owner = '{_GUEST}' WHERE owner IS NULL"))
     op.add_column("accounts", sa.Column("subject", sa.Text()))
@@ -33,7 +33,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the settings and identities, and leave the guest's rows without an owner again."""
+    """Drop preferences and subjects, and remove the owner of the guest's rows."""
     op.drop_table("preferences")
     op.drop_index("ix_accounts_subject", "accounts")
     op.drop_column("accounts", "subject")

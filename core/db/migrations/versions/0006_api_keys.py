@@ -1,4 +1,4 @@
-"""Create the table of keys with which programs ask."""
+"""Create the table of API keys."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the table: no key holds any more."""
+    """Drop the table; all API keys become invalid."""
     op.drop_table("api_keys")

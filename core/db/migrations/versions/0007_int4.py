@@ -1,4 +1,4 @@
-"""Tell of every measurement how its weights were compressed to INT4."""
+"""Add the INT4 settings of measurements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add ``measurements.int4``, before ``rounds``: what stands after them is slow to read."""
+    """Add ``measurements.int4`` before ``rounds``: columns after it are slow to read."""
     on_sqlite = op.get_bind().dialect.name == "sqlite"
     with op.batch_alter_table("measurements", recreate="always" if on_sqlite else "never") as table:
         table.add_column(sa.Column("int4", sa.Text()), insert_after="weight_bytes")

@@ -1,6 +1,6 @@
-"""Examines the machine and Paddock's own files: what is there, what is wrong, how to mend it.
+"""Checks this machine and the installation: findings, problems and remedies.
 
-Needs no network and loads nothing heavy but OpenVINO.
+Needs no network and imports no heavy library except OpenVINO.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from core.hardware.devices import DeviceKind
 from core.settings import CHECKOUT, Settings
 from core.units import bytes_text
 
-OLDEST_PYTHON = (3, 11)
+MIN_PYTHON = (3, 11)
 REQUIREMENTS = CHECKOUT / "requirements.txt"
 MIB = 2**20
 GIB = 2**30
-MEMORY_WANTED = 2 * GIB
-"""An INT8 model of 1.1 billion parameters, weights both mapped and repacked, and the program."""
-DISK_WANTED = 15 * GIB
-"""A checkpoint of 2.8 billion parameters in bf16, its FP16 export and its INT8 form."""
-DISK_NEEDED = 512 * MIB
-"""Below this not even a small model can be converted."""
+RECOMMENDED_MEMORY = 2 * GIB
+"""For an INT8 model of 1.1 billion parameters, whose weights are both memory-mapped and repacked,
+and the program."""
+RECOMMENDED_DISK = 15 * GIB
+"""For a checkpoint of 2.8 billion parameters in bf16, its FP16 export and its INT8 version."""
+MIN_DISK = 512 * MIB
+"""Below this, not even a small model can be converted."""
 EMBEDDED_FILES = (
     "config.json",
     "generation_config.json",
@@ -47,30 +48,30 @@ INSTALL = "Run `python -m pip install -r requirements.txt` in Paddock's environm
 
 
 class State(StrEnum):
-    """How a check came out."""
+    """Result of a check."""
 
     OK = "ok"
     WARN = "warn"
-    """Paddock works, less well."""
+    """Paddock works with limitations."""
     BAD = "bad"
-    """Something does not work until it is mended."""
+    """Something does not work until the problem is fixed."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     name: str
     state: State
     finding: str
-    """A sentence: what was found."""
+    """What was found, as a sentence."""
     remedy: str | None = None
-    """A sentence: what to do; None where there is nothing to do."""
+    """What to do, as a sentence; None if nothing is to be done."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """All checks, in the order in which they are worth reading."""
+    """All checks, in display order."""
 
     checks: tuple[Check, ...]
 
@@ -81,18 +82,18 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """What the command line exits with: 0 unless a check is bad, else 1."""
+        """Exit code of the command: 1 if a check is bad, else 0."""
         return 0 if self.ok else 1
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON can hold it."""
+        """Return the report as JSON-serializable values."""
         return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
 
-def examine(settings: Settings, *, requirements: Path = REQUIREMENTS) -> Report:
-    """Look at everything; a check that fails does not keep the others from running.
+def run_checks(settings: Settings, *, requirements: Path = REQUIREMENTS) -> Report:
+    """Run all checks; a failing check does not keep the others from running.
 
-    Creates the home folder and the run database where they are missing, as a start would.
+    Creates the home folder and the run database if they are missing, as starting the app does.
     """
     return Report(
         (
@@ -110,7 +111,7 @@ def examine(settings: Settings, *, requirements: Path = REQUIREMENTS) -> Report:
 
 
 def to_text(report: Report) -> str:
-    """The report for a terminal: a line per check, the remedy below it."""
+    """Format the report for a terminal: one line per check, with the remedy below it."""
     lines = []
     for check in report.checks:
         lines.append(f"{check.state.value:<5}{check.name}: {check.finding}")
@@ -118,27 +119,28 @@ def to_text(report: Report) -> str:
             lines.append(f"     → {check.remedy}")
     bad = sum(check.state is State.BAD for check in report.checks)
     lines.append("")
-    lines.append("Paddock can run." if report.ok else f"{bad} of these must be mended.")
+    failed = "1 check failed." if bad == 1 else f"{bad} checks failed."
+    lines.append("Paddock can run." if report.ok else failed)
     return "\n".join(lines)
 
 
 def to_json(report: Report) -> str:
-    """The report as one JSON document."""
+    """Format the report as JSON."""
     return json.dumps(report.to_dict(), ensure_ascii=False, indent=2)
 
 
 def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Check:
-    """Whether this Python is new enough and has 64 bits."""
+    """Check that Python is new enough and has 64 bits."""
     shown = ".".join(map(str, version))
-    wanted = ".".join(map(str, OLDEST_PYTHON))
+    minimum = ".".join(map(str, MIN_PYTHON))
     finding = f"{shown} ({platform.machine()})."
-    if version[:2] < OLDEST_PYTHON or sys.maxsize < 2**32:
-        return Check("Python", State.BAD, finding, f"Install a 64-bit Python {wanted} or newer.")
+    if version[:2] < MIN_PYTHON or sys.maxsize < 2**32:
+        return Check("Python", State.BAD, finding, f"Install a 64-bit Python {minimum} or newer.")
     return Check("Python", State.OK, finding)
 
 
 def check_libraries(requirements: Path) -> Check:
-    """Whether the installed libraries are those that ``requirements.txt`` pins."""
+    """Check that the installed libraries have the versions pinned in ``requirements.txt``."""
     name = "Libraries"
     try:
         pins = list(_pins(requirements.read_text(encoding="utf-8").splitlines()))
@@ -155,11 +157,11 @@ def check_libraries(requirements: Path) -> Check:
     if findings:
         state = State.BAD if missing else State.WARN
         return Check(name, state, f"{'; '.join(findings)}.", INSTALL)
-    return Check(name, State.OK, f"All {len(pins)} libraries are installed as pinned.")
+    return Check(name, State.OK, f"All {len(pins)} libraries have the pinned versions.")
 
 
 def check_devices() -> tuple[Check, ...]:
-    """What OpenVINO can run on, and why a GPU or NPU that is there is not among it."""
+    """Check OpenVINO's devices, and diagnose a GPU or NPU that OpenVINO does not list."""
     try:
         found = devices.list_devices()
     except (ImportError, RuntimeError) as error:
@@ -171,55 +173,57 @@ def check_devices() -> tuple[Check, ...]:
         "Devices",
         State.OK if usable else State.BAD,
         f"{listed}.",
-        None if usable else "OpenVINO finds no device at all, not even the CPU: reinstall it.",
+        None if usable else "OpenVINO finds no device, not even the CPU. Reinstall it.",
     )
     return (overview, *(_accelerator(kind, found) for kind in (DeviceKind.GPU, DeviceKind.NPU)))
 
 
 def check_memory(settings: Settings) -> Check:
-    """Whether a small model fits the free memory."""
+    """Check that a small model fits into the free memory."""
     total, free = devices.host_facts().memory_bytes, devices.available_memory_bytes()
-    wanted = MEMORY_WANTED + settings.memory_reserve_mib * MIB
-    finding = f"{bytes_text(free)} of {bytes_text(total)} are free."
-    if free >= wanted:
+    recommended = RECOMMENDED_MEMORY + settings.memory_reserve_mib * MIB
+    finding = f"{bytes_text(free)} of {bytes_text(total)} are available."
+    if free >= recommended:
         return Check("Memory", State.OK, finding)
-    remedy = f"Close other programs: models of a billion parameters want {bytes_text(wanted)}."
+    remedy = (
+        f"Close other programs. Models with a billion parameters need {bytes_text(recommended)}."
+    )
     return Check("Memory", State.WARN, finding, remedy)
 
 
 def check_disk(settings: Settings) -> Check:
-    """Whether there is room for models in the home folder."""
+    """Check the free disk space of the home folder."""
     try:
         free = shutil.disk_usage(_existing(settings.home)).free
     except OSError as error:
-        finding = f"The free space of {settings.home} cannot be told ({_reason(error)})."
+        finding = f"The free disk space of {settings.home} is unknown ({_reason(error)})."
         return Check("Disk", State.WARN, finding)
-    finding = f"{bytes_text(free)} are free for {settings.home}."
-    if free >= DISK_WANTED:
+    finding = f"{bytes_text(free)} are free in {settings.home}."
+    if free >= RECOMMENDED_DISK:
         return Check("Disk", State.OK, finding)
     remedy = (
-        f"Free some space or set PADDOCK_HOME to another disk: converting a model of "
-        f"three billion parameters takes about {bytes_text(DISK_WANTED)}."
+        "Free some disk space or set PADDOCK_HOME to another disk. Converting a model with three "
+        f"billion parameters needs about {bytes_text(RECOMMENDED_DISK)}."
     )
-    return Check("Disk", State.WARN if free >= DISK_NEEDED else State.BAD, finding, remedy)
+    return Check("Disk", State.WARN if free >= MIN_DISK else State.BAD, finding, remedy)
 
 
 def check_home(settings: Settings) -> Check:
-    """Whether the home folder exists, or can be made, and can be written."""
+    """Check that the home folder exists or can be created, and is writable."""
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=settings.home) as file:
             file.write(b"paddock")
             file.flush()
     except OSError as error:
-        finding = f"{settings.home} cannot be written ({_reason(error)})."
-        remedy = "Make it writable, or set PADDOCK_HOME to a folder that is."
+        finding = f"{settings.home} is not writable ({_reason(error)})."
+        remedy = "Make it writable, or set PADDOCK_HOME to a writable folder."
         return Check("Home", State.BAD, finding, remedy)
-    return Check("Home", State.OK, f"{settings.home} can be written.")
+    return Check("Home", State.OK, f"{settings.home} is writable.")
 
 
 def check_database(settings: Settings) -> Check:
-    """Whether the run database opens, is at the newest revision, and can be read."""
+    """Check that the run database can be opened, migrated and read."""
     name = "Run database"
     try:
         from core.db import RunState, RunStore
@@ -233,27 +237,28 @@ def check_database(settings: Settings) -> Check:
         finally:
             store.close()
     except RecordsError as error:
-        remedy = "Until this is mended answers are given but not recorded."
+        remedy = "Fix this, or answers will not be recorded."
         return Check(name, State.BAD, str(error), remedy)
-    finding = f"At revision {revision}, with {count} runs, {running} of them running or cut off."
+    finding = f"Revision {revision}; {count} runs, of which {running} are running or interrupted."
     return Check(name, State.OK, finding)
 
 
 def check_embedded_models(folder: Path = EMBEDDED_DIR) -> Check:
-    """Whether the models that come with Paddock are there, whole."""
-    name, remedy = "Embedded models", "Restore core/demo from the repository."
+    """Check that the included demo models are complete."""
+    name, remedy = "Demo models", "Restore core/demo from the repository."
     keys = [key for key, model in catalogue().items() if model.embedded]
-    lacking = [said for key in keys if (said := _lacking(folder / key))]
-    if lacking:
-        return Check(name, State.WARN, f"{'; '.join(lacking)}.", remedy)
-    broken = [key for key in keys if not _whole_safetensors(folder / key / "model.safetensors")]
+    missing = [text for key in keys if (text := _missing_files(folder / key))]
+    if missing:
+        return Check(name, State.WARN, f"{'; '.join(missing)}.", remedy)
+    broken = [key for key in keys if not _has_full_length(folder / key / "model.safetensors")]
     if broken:
-        return Check(name, State.BAD, f"The weights of {', '.join(broken)} are not whole.", remedy)
-    return Check(name, State.OK, f"{_listed(keys)} here.")
+        finding = f"The weights of {', '.join(broken)} are truncated or damaged."
+        return Check(name, State.BAD, finding, remedy)
+    return Check(name, State.OK, f"{_listed(keys)} complete.")
 
 
 def check_stored_models(settings: Settings) -> Check:
-    """Which converted models lie in the home folder."""
+    """List the converted models in the home folder."""
     name = "Converted models"
     try:
         from core.store import ModelStore
@@ -267,7 +272,7 @@ def check_stored_models(settings: Settings) -> Check:
         finding = f"{settings.models_dir} cannot be read ({_reason(error)})."
         return Check(name, State.BAD, finding, "Make the folder readable.")
     if not stored:
-        return Check(name, State.OK, "None yet; a model is converted when it is first used.")
+        return Check(name, State.OK, "None yet. A model is converted when it is first used.")
     listed = ", ".join(f"{model.key} {model.label}" for model in stored)
     return Check(name, State.OK, f"{listed}.")
 
@@ -279,12 +284,12 @@ def _accelerator(kind: DeviceKind, found: tuple[devices.Device, ...]) -> Check:
 
 
 def _pins(lines: Iterable[str]) -> Iterable[Requirement]:
-    """The requirements that hold for this system; pip's options and comments are passed over."""
+    """Yield the requirements that apply to this system; skip pip options and comments."""
     for line in lines:
-        stated = line.split(" #")[0].strip()
-        if not stated or stated.startswith(("#", "-")):
+        text = line.split(" #")[0].strip()
+        if not text or text.startswith(("#", "-")):
             continue
-        pin = Requirement(stated)
+        pin = Requirement(text)
         if pin.marker is None or pin.marker.evaluate():
             yield pin
 
@@ -296,11 +301,11 @@ def _installed(distribution: str) -> str | None:
         return None
 
 
-def _whole_safetensors(path: Path) -> bool:
-    """Whether the file is as long as its header says.
+def _has_full_length(path: Path) -> bool:
+    """Return whether a safetensors file is as long as its header says.
 
-    The format: eight bytes with the header's length, little endian; the header, JSON that gives
-    each tensor's ``data_offsets``; the data.
+    The format: eight bytes with the header's length, little endian; the header, JSON with the
+    ``data_offsets`` of each tensor; the data.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -315,21 +320,21 @@ def _whole_safetensors(path: Path) -> bool:
     return 8 + length + max(ends, default=0) == size
 
 
-def _lacking(folder: Path) -> str:
-    """What the folder of an embedded model lacks, in words; empty where it is complete."""
+def _missing_files(folder: Path) -> str:
+    """Return the missing files of a demo model as text; empty if it is complete."""
     if not folder.is_dir():
-        return f"{folder.name} is not there"
+        return f"{folder.name} is missing"
     missing = [file for file in EMBEDDED_FILES if not (folder / file).is_file()]
-    return f"{folder.name} lacks {', '.join(missing)}" if missing else ""
+    return f"{folder.name} has no {', '.join(missing)}" if missing else ""
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """Return the folder or its nearest existing parent."""
     return next((path for path in (folder, *folder.parents) if path.exists()), folder)
 
 
 def _reason(error: Exception) -> str:
-    """First line of the error, without its number."""
+    """Return the first line of an error, without its number."""
     text = getattr(error, "strerror", None) or str(error)
     return text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong, says how to mend it, and survives what it examines."""
+"""``doctor`` finds problems, names a remedy, and does not fail itself."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from core.catalogue import catalogue
-from core.cli import examination as doctor
-from core.cli.examination import Check, Report, State
+from core.cli import doctor
+from core.cli.doctor import Check, Report, State
 from core.hardware import devices
 from core.hardware.devices import HostFacts
 from core.settings import Settings
@@ -43,7 +43,7 @@ def requirements(tmp_path: Path):
 
 
 def refuse_import(monkeypatch, module: str) -> None:
-    """As on an installation where a library is missing."""
+    """Simulate a missing library."""
     real = builtins.__import__
 
     def importing(name, *rest):
@@ -54,10 +54,10 @@ def refuse_import(monkeypatch, module: str) -> None:
     monkeypatch.setattr(builtins, "__import__", importing)
 
 
-def test_the_whole_examination_is_quick_and_complete(settings: Settings, requirements) -> None:
+def test_all_checks_run_within_ten_seconds(settings: Settings, requirements) -> None:
     pins = requirements(f"psutil=={metadata.version('psutil')}")
     begin = time.monotonic()
-    report = doctor.examine(settings, requirements=pins)
+    report = doctor.run_checks(settings, requirements=pins)
     assert time.monotonic() - begin < 10
     names = [check.name for check in report.checks]
     assert names == [
@@ -70,7 +70,7 @@ def test_the_whole_examination_is_quick_and_complete(settings: Settings, require
         "Disk",
         "Home",
         "Run database",
-        "Embedded models",
+        "Demo models",
         "Converted models",
     ]
     text = doctor.to_text(report)
@@ -84,8 +84,8 @@ def test_the_whole_examination_is_quick_and_complete(settings: Settings, require
 
 def test_nothing_heavy_but_openvino_is_loaded(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from core.cli import examination; from core.settings import Settings;"
-        "examination.examine(Settings(home=pathlib.Path(sys.argv[1])));"
+        "import sys, pathlib; from core.cli import doctor; from core.settings import Settings;"
+        "doctor.run_checks(Settings(home=pathlib.Path(sys.argv[1])));"
         "print([m for m in ('torch', 'transformers', 'nncf', 'streamlit') if m in sys.modules])"
     )
     root = Path(doctor.__file__).resolve().parents[2]
@@ -93,14 +93,14 @@ def test_nothing_heavy_but_openvino_is_loaded(tmp_path: Path) -> None:
     assert subprocess.check_output(command, cwd=root, text=True, timeout=60).strip() == "[]"
 
 
-def test_only_a_bad_check_fails_the_examination() -> None:
+def test_only_a_bad_check_fails_the_report() -> None:
     fine, warned = Check("a", State.OK, "Fine."), Check("b", State.WARN, "Less so.", "Do it.")
-    bad = Check("c", State.BAD, "Broken.", "Mend it.")
+    bad = Check("c", State.BAD, "Broken.", "Fix it.")
     assert (Report((fine, warned)).ok, Report((fine, warned)).exit_code) == (True, 0)
     report = Report((fine, bad, warned))
     assert (report.ok, report.exit_code, report.to_dict()["ok"]) == (False, 1, False)
     text = doctor.to_text(report)
-    assert "bad  c: Broken.\n     → Mend it." in text and "1 of these must be mended" in text
+    assert "bad  c: Broken.\n     → Fix it." in text and "1 check failed" in text
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_libraries_as_pinned(requirements) -> None:
         "no-such-library==1.0; sys_platform == 'plan9'",
     )
     assert doctor.check_libraries(path) == Check(
-        "Libraries", State.OK, "All 3 libraries are installed as pinned."
+        "Libraries", State.OK, "All 3 libraries have the pinned versions."
     )
 
 
@@ -172,7 +172,7 @@ def test_little_memory_is_a_warning(settings: Settings, monkeypatch) -> None:
     monkeypatch.setattr(devices, "host_facts", lambda: facts)
     monkeypatch.setattr(devices, "available_memory_bytes", lambda: 1 * GIB)
     check = doctor.check_memory(settings)
-    assert (check.state, check.finding) == (State.WARN, "1.1 GB of 8.6 GB are free.")
+    assert (check.state, check.finding) == (State.WARN, "1.1 GB of 8.6 GB are available.")
     monkeypatch.setattr(devices, "available_memory_bytes", lambda: 4 * GIB)
     assert doctor.check_memory(settings).state is State.OK
     reserved = settings.model_copy(update={"memory_reserve_mib": 3000})
@@ -201,19 +201,19 @@ def test_a_home_that_can_be_written_is_left_clean(settings: Settings) -> None:
     assert list(settings.home.iterdir()) == []
 
 
-def test_a_home_that_cannot_be_made_is_bad_in_every_respect(tmp_path: Path, requirements) -> None:
+def test_home_that_cannot_be_created_is_bad(tmp_path: Path, requirements) -> None:
     (tmp_path / "file").write_text("in the way")
     settings = Settings(home=tmp_path / "file" / "home")
     check = doctor.check_home(settings)
     assert check.state is State.BAD and "PADDOCK_HOME" in check.remedy
-    report = doctor.examine(settings, requirements=requirements("psutil"))
+    report = doctor.run_checks(settings, requirements=requirements("psutil"))
     assert not report.ok
     states = {check.name: check.state for check in report.checks}
     assert states["Home"] is states["Run database"] is State.BAD
-    assert states["Devices"] is State.OK, "one fault does not keep the rest from being examined"
+    assert states["Devices"] is State.OK, "one fault does not keep the other checks from running"
 
 
-def test_a_home_that_refuses_writing_is_bad(settings: Settings, monkeypatch) -> None:
+def test_home_that_is_not_writable_is_bad(settings: Settings, monkeypatch) -> None:
     def refuse(*_args, **_keywords):
         raise PermissionError(13, "Permission denied")
 
@@ -225,7 +225,7 @@ def test_a_home_that_refuses_writing_is_bad(settings: Settings, monkeypatch) -> 
 def test_the_database_is_opened_and_counted(settings: Settings) -> None:
     check = doctor.check_database(settings)
     assert check.state is State.OK
-    assert check.finding == "At revision 0007, with 0 runs, 0 of them running or cut off."
+    assert check.finding == "Revision 0007; 0 runs, of which 0 are running or interrupted."
 
 
 def test_a_damaged_database_is_bad(settings: Settings) -> None:
@@ -245,7 +245,7 @@ def test_a_database_library_that_is_missing_does_not_stop_the_doctor(
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> Path:
-    """A folder with an embedded model of every key, each with one tensor of eight bytes."""
+    """Return a folder with all demo models, each with one tensor of eight bytes."""
     header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     for key in (key for key, model in catalogue().items() if model.embedded):
         folder = tmp_path / "demo" / key
@@ -257,19 +257,19 @@ def embedded(tmp_path: Path) -> Path:
     return tmp_path / "demo"
 
 
-def test_whole_embedded_models(embedded: Path) -> None:
+def test_complete_demo_models(embedded: Path) -> None:
     check = doctor.check_embedded_models(embedded)
-    assert check.state is State.OK and check.finding.endswith("are here.")
+    assert check.state is State.OK and check.finding.endswith("are complete.")
 
 
-def test_embedded_models_that_are_not_there(embedded: Path) -> None:
+def test_missing_demo_models(embedded: Path) -> None:
     first, second = sorted(embedded.iterdir())
     shutil.rmtree(first)
     (second / "tokenizer.json").unlink()
     check = doctor.check_embedded_models(embedded)
     assert check.state is State.WARN and check.remedy
-    assert f"{first.name} is not there" in check.finding
-    assert f"{second.name} lacks tokenizer.json" in check.finding
+    assert f"{first.name} is missing" in check.finding
+    assert f"{second.name} has no tokenizer.json" in check.finding
 
 
 @pytest.mark.parametrize(
@@ -283,9 +283,9 @@ def test_embedded_models_that_are_not_there(embedded: Path) -> None:
         lambda whole: struct.pack("<Q", 2**62) + whole,
     ],
 )
-def test_embedded_weights_that_are_not_whole(embedded: Path, spoil) -> None:
+def test_truncated_demo_weights(embedded: Path, spoil) -> None:
     weights = embedded / "paddock-llama" / "model.safetensors"
     weights.write_bytes(spoil(weights.read_bytes()))
     check = doctor.check_embedded_models(embedded)
     assert check.state is State.BAD
-    assert check.finding == "The weights of paddock-llama are not whole."
+    assert check.finding == "The weights of paddock-llama are truncated or damaged."
