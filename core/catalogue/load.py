@@ -20,7 +20,7 @@ from core.catalogue.shapes import parameter_count, shape_from_config
 from core.errors import UnknownModelError
 from core.settings import CHECKOUT
 
-EMBEDDED_DIR = CHECKOUT / "core" / "demo"
+EMBEDDED_DIR = CHECKOUT / "core" / "embedded"
 """Holds one folder per embedded model, named by its key."""
 
 

@@ -241,7 +241,7 @@ def check_database(settings: Settings) -> Check:
 
 def check_embedded_models(folder: Path = EMBEDDED_DIR) -> Check:
     """Whether the models that come with Paddock are there, whole."""
-    name, remedy = "Embedded models", "Restore core/demo from the repository."
+    name, remedy = "Embedded models", "Restore core/embedded from the repository."
     keys = [key for key, model in catalogue().items() if model.embedded]
     lacking = [said for key in keys if (said := _lacking(folder / key))]
     if lacking:

@@ -28,7 +28,7 @@ NAMESPACE = "paddock"
 OBJECT_STORE_BYTES = 128 * 2**20
 """Of a local cluster: requests and rows are kilobytes, and Ray's default is a third of memory."""
 
-_NOT_SHIPPED = ["**/__pycache__", "**/.*", "core/demo/training"]
+_NOT_SHIPPED = ["**/__pycache__", "**/.*", "**/embedded/training"]
 """Of the folder ``core``, what nodes have no use for."""
 
 

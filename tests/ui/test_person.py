@@ -143,7 +143,7 @@ def test_without_the_right_what_was_compressed_for_an_npu_answers_there(
         check_use(engine.store, ModelSpec("org/name", Precision.INT4, "CPU"), someone(visitor))
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "/etc", "/", "core/demo", "someone/else"])
+@pytest.mark.parametrize("name", [*HOSTILE, "/etc", "/", "core/embedded", "someone/else"])
 def test_without_the_right_no_other_name_is_looked_up(
     engine: Engine, visitor: Visitor, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
