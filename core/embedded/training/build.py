@@ -89,7 +89,7 @@ def _tokenizer_texts() -> Iterable[str]:
         yield "\n\n".join((example.instruction, example.context, example.answer))
     for _ in range(PROMPT_REPEATS):
         yield prompt_format("dolly").render("instruction", "context").replace("### ", "")
-    for options in data("foreign")["slots"].values():
+    for options in data("out_of_scope")["slots"].values():
         yield " ".join(options)
 
 

@@ -7,9 +7,9 @@ from itertools import islice
 import pytest
 
 from core.embedded.training.corpus import CATEGORIES, Example, Split, examples, is_refusal
-from core.embedded.training.corpus.foreign import wordings_of
+from core.embedded.training.corpus.made_up import LONGEST, made_up_text
+from core.embedded.training.corpus.out_of_scope import wordings_of
 from core.embedded.training.corpus.source import Source, held_out_value, held_out_wordings
-from core.embedded.training.corpus.strange import LONGEST, strange_text
 
 TRAIN, HELD_OUT = Split.TRAIN, Split.HELD_OUT
 
@@ -23,7 +23,7 @@ def test_the_same_seed_gives_the_same_examples() -> None:
     assert drawn(TRAIN, None, 300) != drawn(TRAIN, None, 300, seed=2)
 
 
-def test_the_mixture_holds_every_category() -> None:
+def test_the_mixture_contains_every_category() -> None:
     assert {one.category for one in drawn(TRAIN, None, 1000)} == set(CATEGORIES)
 
 
@@ -51,14 +51,14 @@ def test_held_out_values_never_occur_in_training(category: str) -> None:
     assert len(held_out) > 100
 
 
-def test_names_drawn_for_training_are_not_held_out_ones() -> None:
+def test_names_for_training_are_not_held_out() -> None:
     source = Source(3, TRAIN)
     names = [source.value(lambda: source.choice(["Anna", "Bela", "Cora", "Dora", "Edda", "Fritz"]))]
     assert not any(held_out_value(name) for name in names)
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_being_polite_makes_no_held_out_wording_in_training(category: str) -> None:
+def test_polite_forms_in_training_are_not_held_out_wordings(category: str) -> None:
     held_out = {one.wording for one in drawn(HELD_OUT, category, 300)}
     for one in drawn(TRAIN, category, 1500):
         for polite in ("Please ", "Can you ", "Could you ", "Would you "):
@@ -78,7 +78,7 @@ def test_held_out_examples_share_no_instruction_with_training() -> None:
         assert not same, same[:3]
 
 
-def test_another_noun_takes_the_place_of_a_domains_own_everywhere() -> None:
+def test_a_replaced_noun_is_replaced_everywhere() -> None:
     about = [one for one in drawn(TRAIN, "closed_qa", 3000) if "e bakery" in one.context]
     assert len(about) > 5
     for one in about:
@@ -93,7 +93,7 @@ def test_a_claim_is_answered_with_what_the_passage_says() -> None:
         assert not one.answer.startswith(("Yes", "No,"))
 
 
-def test_foreign_families_are_held_out_whole() -> None:
+def test_out_of_scope_families_are_in_one_split_only() -> None:
     assert not wordings_of(TRAIN) & wordings_of(HELD_OUT)
     assert len(wordings_of(TRAIN)) > 300
     assert len(wordings_of(HELD_OUT)) > 60
@@ -104,9 +104,9 @@ def test_a_short_list_of_wordings_is_shared() -> None:
     assert held_out_wordings(list("abcdefghijkl")) == ["d", "k"]
 
 
-def test_long_strange_texts_are_turned_away_in_training_only() -> None:
-    trained = [one for one in drawn(TRAIN, "out_of_scope", 3000) if one.wording == "strange"]
-    assert not [one for one in drawn(HELD_OUT, "out_of_scope", 300) if one.wording == "strange"]
+def test_long_made_up_texts_are_declined_and_occur_in_training_only() -> None:
+    trained = [one for one in drawn(TRAIN, "out_of_scope", 3000) if one.wording == "made up"]
+    assert not [one for one in drawn(HELD_OUT, "out_of_scope", 300) if one.wording == "made up"]
     assert all(one.check.refusal and is_refusal(one.answer) for one in trained)
     asked = [one.instruction + one.context for one in trained]
     assert len(set(asked)) == len(asked) > 800
@@ -114,7 +114,7 @@ def test_long_strange_texts_are_turned_away_in_training_only() -> None:
     assert not any("{" + slot + "}" in text for text in asked for slot in "nfFvVmMNwW")
 
 
-def test_a_strange_text_is_reproducible_and_no_longer_than_allowed() -> None:
-    texts, again = ([strange_text(Source(seed, TRAIN)) for seed in range(60)] for _ in range(2))
+def test_a_made_up_text_is_reproducible_and_within_its_length() -> None:
+    texts, again = ([made_up_text(Source(seed, TRAIN)) for seed in range(60)] for _ in range(2))
     assert texts == again
     assert all(0 < len(text) <= LONGEST for text in texts)

@@ -1,4 +1,4 @@
-"""How much of what the models read."""
+"""The training mixture: shares of the generators, and variations of the instructions."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from core.embedded.tasks import Check
+from core.embedded.training.corpus.brainstorming import brainstorming
+from core.embedded.training.corpus.classification import classification
+from core.embedded.training.corpus.creative_writing import creative_writing
 from core.embedded.training.corpus.example import Example
-from core.embedded.training.corpus.foreign import out_of_scope
-from core.embedded.training.corpus.ideas import brainstorming
-from core.embedded.training.corpus.knowledge import open_qa
+from core.embedded.training.corpus.open_qa import open_qa
+from core.embedded.training.corpus.out_of_scope import out_of_scope
 from core.embedded.training.corpus.passages import closed_qa, extraction, meeting_qa, summary
-from core.embedded.training.corpus.sorting import classification
 from core.embedded.training.corpus.source import Source, Split, held_out_wordings
 from core.embedded.training.corpus.text import data, fill, lower_first
-from core.embedded.training.corpus.writing import creative_writing
 
-Maker = Callable[[Source], Example]
+Generator = Callable[[Source], Example]
 
-MAKERS: dict[str, tuple[tuple[Maker, float], ...]] = {
+GENERATORS: dict[str, tuple[tuple[Generator, float], ...]] = {
     "open_qa": ((open_qa, 0.07),),
     "closed_qa": ((closed_qa, 0.28), (meeting_qa, 0.10)),
     "information_extraction": ((extraction, 0.17),),
@@ -30,9 +30,10 @@ MAKERS: dict[str, tuple[tuple[Maker, float], ...]] = {
     "creative_writing": ((creative_writing, 0.08),),
     "out_of_scope": ((out_of_scope, 0.18),),
 }
-"""Share of each maker in training."""
+"""Generators of each category, with their shares in training."""
 
 PRESET_SHARE = 0.03
+"""Share of presets in training."""
 
 _POLITE = ("Please ", "Can you ", "Could you ", "Would you ")
 _VERBS = [
@@ -67,25 +68,27 @@ _VERBS = [
 def examples(
     seed: int, split: Split, category: str | None = None, presets: bool = True
 ) -> Iterator[Example]:
-    """Endless examples of one split, of one category or of all in their shares.
+    """Yield endless examples of one split, of one category or of all in their shares.
 
     Args:
-        presets: whether training examples contain the Instruct page's presets.
+        presets: whether training examples of all categories include the Instruct page's presets.
     """
     source = Source(seed, split)
-    makers = [pair for name, pairs in MAKERS.items() if category in (None, name) for pair in pairs]
-    weights = [weight for _, weight in makers]
+    generators = [
+        pair for name, pairs in GENERATORS.items() if category in (None, name) for pair in pairs
+    ]
+    weights = [weight for _, weight in generators]
     fixed = preset_examples() if presets and source.training and category is None else ()
     while True:
         if fixed and source.chance(PRESET_SHARE):
             yield source.choice(fixed)
             continue
-        maker = source.random.choices(makers, weights)[0][0]
-        yield roughened(source, maker(source))
+        generator = source.random.choices(generators, weights)[0][0]
+        yield with_typing_variation(source, generator(source))
 
 
-def roughened(source: Source, example: Example) -> Example:
-    """The example as people type it: politely, in a hurry, or with the passage pasted in."""
+def with_typing_variation(source: Source, example: Example) -> Example:
+    """Vary an example like typed input: polite forms, lower case, no full stop, pasted passages."""
     instruction, context = example.instruction, example.context
     first = instruction.split(maxsplit=1)[0]
     if first in _VERBS and source.chance(0.15):
@@ -119,22 +122,22 @@ def _polite(polite: str, instruction: str) -> str:
 
 @cache
 def _held_out_templates() -> frozenset[str]:
-    """Every wording that training never sees; some are polite forms of others that it does see."""
+    """Return every held-out wording; some are polite forms of wordings used in training."""
     files = Path(__file__).with_name("data").glob("*.toml")
     lists = [texts for file in files for texts in _text_lists(data(file.stem))]
     return frozenset(text for texts in lists for text in held_out_wordings(texts))
 
 
 def _text_lists(found: Any) -> Iterator[list[str]]:
-    """The lists of texts at any depth of a data file."""
+    """Yield the lists of texts at any depth of a data file."""
     if isinstance(found, dict):
         for value in found.values():
             yield from _text_lists(value)
-    elif isinstance(found, list) and all(isinstance(one, str) for one in found):
+    elif isinstance(found, list) and all(isinstance(each, str) for each in found):
         yield found
     elif isinstance(found, list):
-        for one in found:
-            yield from _text_lists(one)
+        for each in found:
+            yield from _text_lists(each)
 
 
 def _pasted(source: Source, instruction: str, context: str) -> str:
@@ -150,10 +153,10 @@ def _pasted(source: Source, instruction: str, context: str) -> str:
 
 
 def preset_examples() -> tuple[Example, ...]:
-    """The presets of the Instruct page with the answers the models are to give."""
+    """Return the presets of the Instruct page with their answers, one example per answer."""
     from core.catalogue.presets import presets
 
-    made = []
+    result = []
     for preset in presets():
         needs, texts, row = _preset_answers(preset.title)
         check = Check(
@@ -162,20 +165,20 @@ def preset_examples() -> tuple[Example, ...]:
             words=(row.get("words", 4), 300),
         )
         for answer in texts:
-            made.append(
+            result.append(
                 Example(
                     preset.category, preset.instruction, preset.context, answer, check, "preset"
                 )
             )
-    return tuple(made)
+    return tuple(result)
 
 
 def _preset_answers(title: str) -> tuple[list[str], list[str], dict[str, Any]]:
-    """What an answer needs, and answers, for the preset of that title."""
+    """Return required texts, answers and the data row of a preset."""
     row = data("presets")["answer"][title]
     writing = data("writing")
     if "topic" in row:
-        topic = next(one for one in data("topics")["topic"] if one["key"] == row["topic"])
+        topic = next(each for each in data("topics")["topic"] if each["key"] == row["topic"])
         return [need.strip("/") for need in topic["needs"]], topic["answers"], row
     if "recipe" in row:
         return (

@@ -1,7 +1,7 @@
-"""Names and values that passages are about; they stand for nobody.
+"""Random names and values for passages; they refer to no real persons.
 
-Most names are put together of two familiar parts, ``Hal`` and ``ford``, ``copper`` and ``kettle``,
-so that a tiny model can copy them; held out are combinations. Some are made of any letters.
+Most names are composed of two common parts, ``Hal`` and ``ford``, ``copper`` and ``kettle``, so
+that a tiny model can copy them; combinations are held out. Some consist of random letters.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from core.embedded.training.corpus.source import Source
 from core.embedded.training.corpus.text import data
 
 KNOWN_SHARE = 0.5
-"""Share of values from a list; the others are put together, so that there are many."""
+"""Share of values from a list; the others are composed, so that there are many."""
 LISTED_FIRST_NAMES = 0.9
 """Share of first names from a list."""
 MIDDLE_SHARE = 0.06
 """Share of names with a syllable between their two parts."""
 MADE_UP_SHARE = 0.06
-"""Share of names made of any letters, so that copying does not rest on known parts."""
+"""Share of names of random letters, so that copying does not depend on known parts."""
 
 
 @cache
 def pool(name: str) -> list[str]:
-    """A list of ``data/names.toml``; not to be changed."""
+    """Return a list of ``data/names.toml``; callers must not modify it."""
     return data("names")[name].split("|")
 
 
@@ -41,7 +41,7 @@ class Names:
         return choice(pool("starts")) + middle + choice(ends)
 
     def made_up(self) -> str:
-        """A capitalised word of any letters, so that copying does not rest on known syllables."""
+        """Return a capitalised word of random letters."""
         choice = self.source.choice
         while True:
             count = self.source.random.choice([1, 1, 2])
@@ -51,17 +51,17 @@ class Names:
                 return word.capitalize()
 
     def _combined(self, known: str, *parts: str) -> str:
-        """One of a list, or one word of each of several lists."""
+        """Return a value of a list, or one word from each of several lists."""
         if self.source.chance(KNOWN_SHARE):
             return self.source.choice(pool(known))
         return self.source.value(lambda: " ".join(self.source.choice(pool(part)) for part in parts))
 
     def woman(self) -> str:
-        """A first name."""
+        """Return a woman's first name."""
         return self._first("female", ["a", "ia", "in", "is"])
 
     def man(self) -> str:
-        """A first name."""
+        """Return a man's first name."""
         return self._first("male", ["o", "us", "el", "or", "an"])
 
     def _first(self, names: str, ends: list[str]) -> str:
@@ -71,7 +71,7 @@ class Names:
         return self._compound(ends)
 
     def first(self) -> str:
-        """A first name of either kind."""
+        """Return a woman's or a man's first name."""
         return self.woman() if self.source.chance(0.5) else self.man()
 
     def _surname(self) -> str:
@@ -80,7 +80,7 @@ class Names:
         return self._compound(pool("name_ends"))
 
     def person(self, female: bool | None = None) -> str:
-        """First name and surname; held out together."""
+        """Return a first name and a surname; the combination is held out or not."""
         if female is None:
             female = self.source.chance(0.5)
         first = self.woman if female else self.man
@@ -116,13 +116,13 @@ class Names:
         )
 
     def sign(self) -> str:
-        """Name of an inn, a book or a ship: ``the Copper Kettle`` without its article."""
+        """Return the name of an inn, a book or a ship, without article: ``Copper Kettle``."""
         return self.source.value(
             lambda: f"{self.source.choice(pool('adjectives'))} {self.source.choice(pool('nouns'))}"
         )
 
     def trade(self) -> str:
-        """A profession."""
+        """Return a profession."""
         if self.source.chance(0.35):
             return self.source.choice(pool("trades"))
         return self.source.value(
@@ -151,7 +151,7 @@ class Names:
         return self.source.value(make)
 
     def model(self) -> str:
-        """Name of a product, ``Swift 7``."""
+        """Return the name of a product model, ``Swift 7``."""
         return self.source.value(
             lambda: f"{self._compound(pool('firm_ends'))} {self.source.random.randint(1, 99)}"
         )

@@ -1,4 +1,4 @@
-"""Passages about invented people, places and things, and what can be asked of them."""
+"""Passages about invented people, places and things, and instructions about them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from core.embedded.training.corpus.text import an, data, fill, joined, lower_fir
 CLAIM_SHARE = 0.05
 """Share of closed questions that ask whether a statement is true."""
 LABEL_SHARE = 0.35
-"""Share of closed questions that name the fact by its label, as a request to extract it does."""
+"""Share of closed questions that name the fact by its label, like an extraction request."""
 UNKNOWN_SHARE = 0.03
-"""Share of closed questions about what no passage tells."""
+"""Share of closed questions that no passage answers."""
 RENAMED_SHARE = 0.35
-"""Share of passages with another word for what they are about, where there is one."""
+"""Share of passages with another noun for their entity, in domains that have one."""
 PAIR_SHARE = 0.06
 """Share of passages about two entities of one kind."""
 LONG_SHARE = 0.01
-"""Share of passages that are several in one, so that long contexts occur."""
+"""Share of passages that consist of several, so that long contexts occur."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class Fact:
 
     @property
     def full(self) -> str:
-        """The value with its article, for professions."""
+        """The value; professions with their article."""
         return an(self.value) if self.row["value"] == "trade" else self.value
 
 
 @dataclass(frozen=True)
 class Entity:
-    """What a passage, or a part of it, is about."""
+    """The subject of a passage or of a part of it."""
 
     domain: dict[str, Any]
     bare: str
     name: str
-    """Full name with article, as inside a sentence: ``the Copper Kettle``."""
+    """Name with article, as inside a sentence: ``the Copper Kettle``."""
     pronoun: str
     facts: tuple[Fact, ...]
 
@@ -62,7 +62,7 @@ class Passage:
 
 @cache
 def _renamed(key: str, noun: str) -> dict[str, Any]:
-    """A domain with another word in the place of its noun: a bakery instead of a café."""
+    """Return a domain with its noun replaced: a bakery instead of a café."""
     domain = next(row for row in data("passages")["domain"] if row["key"] == key)
     own = domain["noun"]
     text = json.dumps(domain, ensure_ascii=False)
@@ -77,7 +77,7 @@ def _domain(source: Source, domain: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw_entity(source: Source, domain: dict[str, Any], fewest: int = 3, most: int = 5) -> Entity:
-    """An invented entity with some of its domain's facts, in the order they will be told."""
+    """Return an invented entity with some of its domain's facts, in the order of the passage."""
     names = Names(source)
     pronoun = "it"
     if domain["key"] == "person":
@@ -112,7 +112,7 @@ def _reference(source: Source, entity: Entity) -> str:
     return entity.pronoun if form == "pronoun" else form
 
 
-def _tell(source: Source, entity: Entity, facts: tuple[Fact, ...], subject: str) -> str:
+def _sentence(source: Source, entity: Entity, facts: tuple[Fact, ...], subject: str) -> str:
     if len(facts) == 1:
         wordings = facts[0].row["says"]
     else:
@@ -135,7 +135,7 @@ def _tell(source: Source, entity: Entity, facts: tuple[Fact, ...], subject: str)
 
 
 def _subject_only(template: str) -> bool:
-    """Whether a pronoun in the subject's case can fill {S} everywhere in the template."""
+    """Return whether a subject pronoun is grammatical for every {S} of the template."""
     before, _, after = template.partition("{S}")
     if "{S}" in after or after.startswith("'s"):
         return False
@@ -149,23 +149,23 @@ def _subject_only(template: str) -> bool:
     )
 
 
-def _story(source: Source, entity: Entity, always_named: bool = False) -> list[str]:
+def _describe(source: Source, entity: Entity, always_named: bool = False) -> list[str]:
     sentences = []
-    for index, facts in enumerate(_sentences(source, entity)):
+    for index, facts in enumerate(_group_facts(source, entity)):
         subject = entity.name
         if index and not always_named:
             subject = _reference(source, entity)
         elif index and entity.domain["key"] == "person":
             subject = entity.bare.split()[0]
-        told = _tell(source, entity, facts, subject)
+        told = _sentence(source, entity, facts, subject)
         if index == 0 and entity.bare.split()[-1] not in told:
             told = f"{upper_first(entity.name)} is {entity.domain['kind']}. {told}"
         sentences.append(told)
     return sentences
 
 
-def _sentences(source: Source, entity: Entity) -> list[tuple[Fact, ...]]:
-    """The facts in the order they are told, some of them two to a sentence."""
+def _group_facts(source: Source, entity: Entity) -> list[tuple[Fact, ...]]:
+    """Return the facts of each sentence; some sentences have two."""
     by_key = {fact.row["key"]: fact for fact in entity.facts}
     told: list[tuple[Fact, ...]] = []
     done: set[str] = set()
@@ -191,7 +191,7 @@ def _sentences(source: Source, entity: Entity) -> list[tuple[Fact, ...]]:
 
 
 def draw_passage(source: Source, domain: dict[str, Any] | None = None) -> Passage:
-    """A passage about one entity, or about two that are easily confused."""
+    """Return a passage about one entity, or about two of the same kind."""
     if domain is None:
         domains = data("passages")["domain"]
         weights = [3 if row["key"] == "person" else 1 for row in domains]
@@ -201,10 +201,10 @@ def draw_passage(source: Source, domain: dict[str, Any] | None = None) -> Passag
     domain = _domain(source, domain)
     if source.chance(PAIR_SHARE):
         entities = tuple(draw_entity(source, domain, 2, 3) for _ in range(2))
-        sentences = [line for one in entities for line in _story(source, one, always_named=True)]
+        sentences = [line for one in entities for line in _describe(source, one, always_named=True)]
     else:
         entities = (draw_entity(source, domain),)
-        sentences = _story(source, entities[0])
+        sentences = _describe(source, entities[0])
         for _ in range(source.random.choice([0, 0, 0, 1])):
             filler = source.choice(domain["fillers"])
             if filler not in sentences:
@@ -213,16 +213,16 @@ def draw_passage(source: Source, domain: dict[str, Any] | None = None) -> Passag
 
 
 def _long_passage(source: Source) -> Passage:
-    """Three to five paragraphs about different things."""
+    """Return three to five passages about different entities as one."""
     count = source.random.randint(3, 5)
     domains = source.random.sample(data("passages")["domain"], count)
     entities = tuple(draw_entity(source, domain) for domain in domains)
-    texts = (" ".join(_story(source, one)) for one in entities)
+    texts = (" ".join(_describe(source, one)) for one in entities)
     return Passage(("\n\n" if source.chance(0.5) else " ").join(texts), entities)
 
 
-def _ask(source: Source, entity: Entity, wording: str) -> str:
-    """A question with the entity's name, or sometimes with a shorter reference."""
+def _question_with_name(source: Source, entity: Entity, wording: str) -> str:
+    """Fill a question with the entity's name, or sometimes with a shorter reference."""
     name = entity.name
     if "noun" in entity.domain and source.chance(0.3):
         name = f"the {entity.domain['noun']}"
@@ -232,7 +232,7 @@ def _ask(source: Source, entity: Entity, wording: str) -> str:
 
 
 def closed_qa(source: Source) -> Example:
-    """A question whose answer stands in the passage (seldom: one that does not)."""
+    """Generate a question that the passage answers (rarely: does not answer)."""
     wordings = data("passages")["wordings"]
     passage = draw_passage(source)
     entity = source.choice(passage.entities)
@@ -249,7 +249,9 @@ def closed_qa(source: Source) -> Example:
         fact = source.choice(entity.facts)
         row = fact.row
         wording = _wording_for(source, row)
-        question = fill(wording, N=entity.name) if named else _ask(source, entity, wording)
+        question = (
+            fill(wording, N=entity.name) if named else _question_with_name(source, entity, wording)
+        )
         answer = upper_first(
             fill(source.choice(fact.row["answers"]), N=entity.name, v=fact.value, av=fact.full)
         )
@@ -271,7 +273,7 @@ def closed_qa(source: Source) -> Example:
 
 
 def _wording_for(source: Source, row: dict[str, Any]) -> str:
-    """A question for a fact, one of its own or a general one with the fact's label."""
+    """Return a question for a fact: one of its own, or a general one with the fact's label."""
     if not source.chance(LABEL_SHARE):
         return source.wording(row["asks"])
     while True:
@@ -282,7 +284,7 @@ def _wording_for(source: Source, row: dict[str, Any]) -> str:
 
 
 def _claim(source: Source, passage: Passage, entity: Entity) -> Example:
-    """Whether a statement about the passage is true; the answer is what the passage says."""
+    """Generate a question whether a statement is true; the answer repeats the passage."""
     fact = source.choice(entity.facts)
     template = source.choice(fact.row["answers"])
 
@@ -307,7 +309,7 @@ def _values(passage: Passage) -> tuple[str, ...]:
 
 
 def extraction(source: Source) -> Example:
-    """Facts, people, towns or years of a passage as a list."""
+    """Generate a request to list facts, people, towns or years of a passage."""
     kind = source.random.choices(["facts", "persons", "towns", "years"], [6, 2, 1, 0.7])[0]
     if kind == "facts":
         return _extract_facts(source)
@@ -379,7 +381,7 @@ def _extract_facts(source: Source) -> Example:
 
 
 def summary(source: Source) -> Example:
-    """A passage in one sentence."""
+    """Generate a request to summarize a passage in one sentence."""
     passage = draw_passage(source)
     while len(passage.entities) > 1 or len(passage.entities[0].facts) < 4:
         passage = draw_passage(source)
@@ -405,7 +407,10 @@ def summary(source: Source) -> Example:
 
 
 def draw_meeting(source: Source) -> tuple[str, list[str], list[tuple[str, str, str, str]]]:
-    """Who did what: text, people in order, and (person, past, base form, object)."""
+    """Return a text about who did what, its people in order, and the deeds.
+
+    A deed is (person, verb in the past, verb in the base form, object).
+    """
     rows = data("passages")["meeting"]
     names = Names(source)
     count = source.random.randint(2, 4)
@@ -427,7 +432,7 @@ def draw_meeting(source: Source) -> tuple[str, list[str], list[tuple[str, str, s
 
 
 def meeting_qa(source: Source) -> Example:
-    """Who did it, or what did somebody do."""
+    """Generate a question who did something, or what a person did."""
     rows = data("passages")["meeting"]
     text, people, deeds = draw_meeting(source)
     person, past, base, thing = source.choice(deeds)

@@ -1,4 +1,4 @@
-"""Instructions outside the models' reach, and the friendly refusal that answers them."""
+"""Out-of-scope instructions, and the refusals that answer them."""
 
 from __future__ import annotations
 
@@ -6,56 +6,56 @@ import re
 
 from core.embedded.tasks import Check
 from core.embedded.training.corpus.example import Example
+from core.embedded.training.corpus.made_up import made_up_instruction, made_up_text, made_up_title
 from core.embedded.training.corpus.names import Names
 from core.embedded.training.corpus.source import Source, Split
-from core.embedded.training.corpus.strange import strange_ask, strange_text, strange_title
 from core.embedded.training.corpus.text import an, data, upper_first
 
 WIDE_SHARE = 0.4
-"""Share of instructions put together from the wide vocabulary instead of a family's wording."""
-STRANGE_SHARE = 0.35
-"""Share of instructions that come with a text or a name unlike anything else, often a long one."""
+"""Share of instructions composed from the wide vocabulary instead of a family's wordings."""
+MADE_UP_SHARE = 0.35
+"""Share of instructions with a made-up text or name, often a long one."""
 
 
 def out_of_scope(source: Source) -> Example:
-    """A foreign instruction of some family."""
-    rows = data("foreign")
-    if source.training and source.chance(STRANGE_SHARE):
-        asked, context = _strange(source)
+    """Generate an instruction that the models should decline."""
+    rows = data("out_of_scope")
+    if source.training and source.chance(MADE_UP_SHARE):
+        instruction, context = _made_up(source)
         answer = source.choice(rows["refusals"]["texts"])
-        return Example("out_of_scope", asked, context, answer, Check(refusal=True), "strange")
+        return Example("out_of_scope", instruction, context, answer, Check(refusal=True), "made up")
     if source.training and source.chance(WIDE_SHARE):
-        asked, context = _wide(source)
+        instruction, context = _wide(source)
         answer = source.choice(rows["refusals"]["texts"])
-        return Example("out_of_scope", asked, context, answer, Check(refusal=True), "wide")
+        return Example("out_of_scope", instruction, context, answer, Check(refusal=True), "wide")
     families = [
         family for family in rows["family"] if family.get("held_out", False) != source.training
     ]
     family = source.random.choices(families, [family.get("weight", 1) for family in families])[0]
     wording = source.choice(family["asks"])
-    asked = upper_first(_filled(source, wording))
+    instruction = upper_first(_filled(source, wording))
     context = ""
     if family.get("passage", False):
         context = _passage(source)
     elif "inputs" in family:
         context = _filled(source, source.choice(family["inputs"]))
     answer = source.choice(rows["refusals"]["texts"])
-    return Example("out_of_scope", asked, context, answer, Check(refusal=True), wording)
+    return Example("out_of_scope", instruction, context, answer, Check(refusal=True), wording)
 
 
 def _passage(source: Source) -> str:
-    """A text of any sort: foreign ones, and now and then one like those the models know."""
+    """Return an out-of-scope text, or sometimes a passage of a kind that the models know."""
     from core.embedded.training.corpus.passages import draw_meeting, draw_passage
 
     if source.chance(0.3):
         return draw_passage(source).text
     if source.chance(0.1):
         return draw_meeting(source)[0]
-    return _filled(source, source.choice(data("foreign")["passages"]["texts"]))
+    return _filled(source, source.choice(data("out_of_scope")["passages"]["texts"]))
 
 
 def _filled(source: Source, template: str) -> str:
-    slots = data("foreign")["slots"]
+    slots = data("out_of_scope")["slots"]
     drawn = source.random
 
     def slot(match: re.Match[str]) -> str:
@@ -92,23 +92,25 @@ def _filled(source: Source, template: str) -> str:
     return re.sub(r"\{([a-z][a-z0-9]*)\}", slot, template)
 
 
-def _strange(source: Source) -> tuple[str, str]:
-    """An instruction of any sort with a strange text, a strange name, or neither."""
+def _made_up(source: Source) -> tuple[str, str]:
+    """Return an instruction, and a made-up text, a made-up name or nothing as its context."""
     if source.chance(0.25):
-        return strange_ask(source), strange_title(source) if source.chance(0.6) else ""
-    asked = strange_ask(source) if source.chance(0.4) else _wide(source)[0]
-    return asked, strange_title(source) if source.chance(0.3) else strange_text(source)
+        return made_up_instruction(source), made_up_title(source) if source.chance(0.6) else ""
+    instruction = made_up_instruction(source) if source.chance(0.4) else _wide(source)[0]
+    return instruction, made_up_title(source) if source.chance(0.3) else made_up_text(source)
 
 
 def _wide(source: Source) -> tuple[str, str]:
-    """An instruction of one to four sentences from the wide vocabulary, and perhaps a text."""
+    """Return one to four sentences from the wide vocabulary, and a text or nothing as context."""
     rows = {name: text.split("|") for name, text in data("wide").items()}
     context = ""
     if source.chance(0.4):
         count = source.random.choice([1, 1, 2, 3, 4, 6])
-        context = " ".join(_worded(source, source.choice(rows["sentences"])) for _ in range(count))
+        context = " ".join(
+            _wide_filled(source, source.choice(rows["sentences"])) for _ in range(count)
+        )
     if context and source.chance(0.35):
-        return _worded(source, source.choice(rows["known"])), context
+        return _wide_filled(source, source.choice(rows["known"])), context
     parts = [source.choice(rows["tasks"])]
     if source.chance(0.35):
         parts.insert(0, source.choice(rows["setups"]))
@@ -116,10 +118,10 @@ def _wide(source: Source) -> tuple[str, str]:
         parts.append(source.choice(rows["constraints"]))
     if source.chance(0.1):
         parts.append(source.choice(rows["tasks"]))
-    return upper_first(" ".join(_worded(source, part) for part in parts)), context
+    return upper_first(" ".join(_wide_filled(source, part) for part in parts)), context
 
 
-def _worded(source: Source, template: str) -> str:
+def _wide_filled(source: Source, template: str) -> str:
     rows = {name: text.split("|") for name, text in data("wide").items()}
 
     def slot(match: re.Match[str]) -> str:
@@ -144,10 +146,10 @@ def _worded(source: Source, template: str) -> str:
 
 
 def wordings_of(split: Split) -> set[str]:
-    """All wordings of foreign instructions of a split."""
+    """Return all wordings of out-of-scope instructions of a split."""
     return {
         ask
-        for family in data("foreign")["family"]
+        for family in data("out_of_scope")["family"]
         if family.get("held_out", False) == (split is Split.HELD_OUT)
         for ask in family["asks"]
     }

@@ -8,16 +8,16 @@ from core.embedded.training.corpus.source import Source, held_out_value, held_ou
 from core.embedded.training.corpus.text import data, fill, upper_first
 
 NOT_IDEAS = ("names", "advantages", "reasons", "benefits", "uses", "things", "questions", "good")
-"""First words of phrases that are counted themselves: "five names", not "five ideas for names"."""
+"""First words of phrases that take the number: "five names", not "five ideas for names"."""
 
 
 def item_set(key: str, count: int) -> str:
-    """Name of a pool asked for this many ideas; some are held out."""
+    """Return the name of a pool with a count of ideas; some of these are held out."""
     return f"{key} × {count}"
 
 
 def brainstorming(source: Source) -> Example:
-    """So many ideas of a pool, told from a random one on."""
+    """Generate a request for a number of ideas from a pool."""
     rows = data("ideas")
     while True:
         pool = source.choice(rows["pool"])
@@ -53,7 +53,7 @@ def brainstorming(source: Source) -> Example:
 
 
 def _drawn(source: Source, ideas: list[str], number: int) -> list[str]:
-    """Ideas in the pool's circular order, with a gap now and then; never one twice."""
+    """Return distinct ideas in the pool's circular order from a random start, with some gaps."""
     position = source.random.randrange(len(ideas))
     spare = len(ideas) - number
     drawn = []

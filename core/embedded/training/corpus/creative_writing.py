@@ -1,7 +1,7 @@
 """Creative writing: verses, stories, letters, short messages, recipes.
 
-Subjects, heroes and things are shared with the held-out instances, whose wordings and combinations
-(an adjective with a noun, a hero with what is found) training never sees.
+Both splits share subjects, heroes and things; wordings and combinations (an adjective with a noun,
+a hero with a found thing) are held out.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from core.embedded.training.corpus.text import an, data, fill, upper_first
 
 
 def creative_writing(source: Source) -> Example:
-    """One of the forms."""
+    """Generate a task of a random form."""
     forms = [_haiku, _poem, _story, _letter, _thanks, _birthday, _tweet, _slogan, _recipe]
     return source.random.choices(forms, [2.5, 2.5, 4, 2, 1, 1, 2, 1, 3])[0](source)
 
 
-def _done(
+def _example(
     wording: str, asked: str, answer: str, needs: list[str], fewest: int, *values: str
 ) -> Example:
     check = Check(needs=tuple((need,) for need in needs), words=(fewest, 300))
@@ -38,11 +38,11 @@ def _verse(source: Source, form: str, fewest: int) -> Example:
         subject = _subject(source)
         answer = fill(source.choice(rows[form]["generic"]), x=subject, X=upper_first(subject))
         needs = [subject]
-    return _done(wording, fill(wording, x=subject), answer, needs, fewest, subject)
+    return _example(wording, fill(wording, x=subject), answer, needs, fewest, subject)
 
 
 def _combined(source: Source, pattern: str, first: str, second: str) -> str:
-    """Two words put into a pattern, held out together."""
+    """Fill a pattern with two words; the combination is held out or not."""
     parts = data("writing")["parts"]
     return source.value(
         lambda: fill(pattern, a=source.choice(parts[first]), b=source.choice(parts[second]))
@@ -86,11 +86,11 @@ def _story(source: Source) -> Example:
     needs = [hero.split(maxsplit=1)[1]]
     needs += [name] if form != "asks_hero" else []
     needs += [thing] if form == "asks" else []
-    return _done(wording, asked, answer, needs, 90, meeting)
+    return _example(wording, asked, answer, needs, 90, meeting)
 
 
 def _any_hero(source: Source) -> str:
-    """Any animal or profession of the classification's groups."""
+    """Return an animal, a profession or a tool from the groups of the classification tasks."""
     rows = data("groups")["groups"]
     group = source.choice(["mammal", "bird", "fish", "insect", "reptile", "profession", "tool"])
     return an(source.choice(rows[group].split(", ")))
@@ -110,7 +110,7 @@ def _letter(source: Source) -> Example:
         [greeting, f"{parts[0]}", f"{parts[1]}", f"{parts[2]} {parts[3]}", parts[4]]
     )
     asked = fill(wording, r=relation, n=name)
-    return _done(wording, asked, answer, [greeting[:-1]], 90, *([name] if named else []))
+    return _example(wording, asked, answer, [greeting[:-1]], 90, *([name] if named else []))
 
 
 def _thanks(source: Source) -> Example:
@@ -119,14 +119,16 @@ def _thanks(source: Source) -> Example:
     reason = source.choice(rows["reasons"])
     wording = source.wording(rows["asks"])
     answer = fill(source.choice(rows["answers"]), n=name, x=reason)
-    return _done(wording, fill(wording, n=name, x=reason), answer, [name, reason], 20, name, reason)
+    return _example(
+        wording, fill(wording, n=name, x=reason), answer, [name, reason], 20, name, reason
+    )
 
 
 def _birthday(source: Source) -> Example:
     rows = data("writing")["birthday"]
     name = Names(source).first()
     wording = source.wording(rows["asks"])
-    return _done(
+    return _example(
         wording,
         fill(wording, n=name),
         fill(source.choice(rows["answers"]), n=name),
@@ -140,13 +142,13 @@ def _tweet(source: Source) -> Example:
     rows = data("writing")["tweet"]
     if source.chance(0.5):
         wording = source.wording(rows["openvino_asks"])
-        return _done(wording, wording, source.choice(rows["openvino"]), ["OpenVINO", "#"], 15)
+        return _example(wording, wording, source.choice(rows["openvino"]), ["OpenVINO", "#"], 15)
     topic = _combined(source, "our {a} {b}", "events_are", "events")
     if source.chance(0.5):
         topic = source.choice(rows["topics"])
     wording = source.wording(rows["asks"])
     answer = fill(source.choice(rows["answers"]), x=topic)
-    return _done(wording, fill(wording, x=topic), answer, [topic, "#"], 10, topic)
+    return _example(wording, fill(wording, x=topic), answer, [topic, "#"], 10, topic)
 
 
 def _slogan(source: Source) -> Example:
@@ -156,7 +158,7 @@ def _slogan(source: Source) -> Example:
         topic = source.choice(rows["topics"])
     wording = source.wording(rows["asks"])
     answer = fill(source.choice(rows["answers"]), x=topic, X=upper_first(topic))
-    return _done(wording, fill(wording, x=topic), answer, [topic], 3, topic)
+    return _example(wording, fill(wording, x=topic), answer, [topic], 3, topic)
 
 
 def _recipe(source: Source) -> Example:
@@ -165,10 +167,14 @@ def _recipe(source: Source) -> Example:
     if source.chance(0.35):
         dish = source.choice(list(rows["known"]))
         needs = [dish.removeprefix("an ").removeprefix("a ").rstrip("s")]
-        return _done(wording, fill(wording, x=dish), source.choice(rows["known"][dish]), needs, 30)
+        return _example(
+            wording, fill(wording, x=dish), source.choice(rows["known"][dish]), needs, 30
+        )
     topping = source.value(lambda: " and ".join(source.random.sample(rows["toppings"], 2)))
     if source.chance(0.6):
         topping = "pineapple" if source.chance(0.4) else source.choice(rows["toppings"])
     dish = fill(source.choice(rows["pizza_names"]), x=topping)
     answer = fill(source.choice(rows["pizza"]), x=topping)
-    return _done(wording, fill(wording, x=dish), answer, [topping, "pizza", "dough"], 80, topping)
+    return _example(
+        wording, fill(wording, x=dish), answer, [topping, "pizza", "dough"], 80, topping
+    )

@@ -1,7 +1,7 @@
-"""Texts unlike anything the models know, up to the length they can read.
+"""Made-up texts unlike the other training texts, up to the context length.
 
-Made-up words between common ones, other alphabets, tables, code, records and lists: what people
-paste when they ask for something that is out of reach. All of it is drawn, nothing is quoted.
+Made-up words between common ones, other alphabets, tables, code, records and lists, like the texts
+that users paste with out-of-scope instructions. All of it is random, nothing is quoted.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from core.embedded.training.corpus.source import Source
 from core.embedded.training.corpus.text import data, upper_first
 
 SHORTEST, LONGEST = 60, 1300
-"""Characters of a long text. The longest with its instruction and the refusal is just below what
-the models read (``POSITIONS``), at some two characters to a token of a made-up word."""
-BYTES_EACH = 4
-"""Times that a text in another alphabet is shorter, since each of its letters is several tokens."""
+"""Range of characters of a text. The longest with its instruction and the refusal just fits the
+context length, as made-up words have about two characters per token."""
+OTHER_ALPHABET_DIVISOR = 4
+"""A text in another alphabet is shorter by this factor, since each letter is several tokens."""
 
 
-def strange_ask(source: Source) -> str:
-    """An instruction about something that does not exist."""
-    return upper_first(_made(source, source.choice(data("strange")["leads"])))
+def made_up_instruction(source: Source) -> str:
+    """Return an instruction about something that does not exist."""
+    return upper_first(_filled(source, source.choice(data("made_up")["leads"])))
 
 
-def strange_title(source: Source) -> str:
-    """A few words, such as the name of a thing."""
-    return _made(source, source.choice(data("strange")["titles"]))
+def made_up_title(source: Source) -> str:
+    """Return a few words, such as a product name."""
+    return _filled(source, source.choice(data("made_up")["titles"]))
 
 
-def strange_text(source: Source) -> str:
-    """A text of one kind, or of several after each other."""
-    rows = data("strange")
+def made_up_text(source: Source) -> str:
+    """Return a text of one kind, or of a mixture of kinds."""
+    rows = data("made_up")
     length = source.random.randint(SHORTEST, LONGEST)
     if source.chance(0.06):
-        return _other_alphabet(source, length // BYTES_EACH)
+        return _other_alphabet(source, length // OTHER_ALPHABET_DIVISOR)
     kinds = source.random.choices(["prose", "rows", "code", "mixed"], [9, 4, 3, 2])[0]
     parts: list[str] = []
     used = 0
@@ -42,7 +42,7 @@ def strange_text(source: Source) -> str:
     while used < length:
         kind = source.choice(["prose", "rows", "code"]) if kinds == "mixed" else kinds
         options = {"prose": rows["sentences"], "rows": few, "code": rows["code"]}[kind]
-        part = _made(source, source.choice(options))
+        part = _filled(source, source.choice(options))
         if kind == "prose":
             part += " " if source.chance(0.85) else "\n\n"
         else:
@@ -54,7 +54,7 @@ def strange_text(source: Source) -> str:
 
 @cache
 def _options(name: str) -> list[str]:
-    return data("strange")[name].split("|")
+    return data("made_up")[name].split("|")
 
 
 @cache
@@ -63,7 +63,7 @@ def _wide(name: str) -> list[str]:
 
 
 def _word(source: Source) -> str:
-    """A word that hardly ever exists, or one from the wide vocabulary, as often bent as not."""
+    """Return a random word, or one from the wide vocabulary with or without a random ending."""
     if source.chance(0.35):
         stem = source.choice(_wide(source.choice(["nouns", "adjectives", "verbs"])))
         return stem + source.choice(_options("tails")) if source.chance(0.5) else stem
@@ -77,7 +77,7 @@ def _word(source: Source) -> str:
     return made + source.choice(_options("tails"))
 
 
-def _made(source: Source, template: str) -> str:
+def _filled(source: Source, template: str) -> str:
     def slot(match: re.Match[str]) -> str:
         kind = match.group(1)
         if kind == "n":
@@ -96,7 +96,7 @@ def _made(source: Source, template: str) -> str:
 
 
 def _other_alphabet(source: Source, length: int) -> str:
-    letters = source.choice(data("strange")["alphabets"])
+    letters = source.choice(data("made_up")["alphabets"])
     words = []
     while sum(map(len, words)) < length:
         words.append("".join(source.random.choices(letters, k=source.random.randint(1, 9))))

@@ -1,4 +1,4 @@
-"""Classification: things into groups, the mood of a review, the kind of a message."""
+"""Classification: items into groups, the sentiment of a review, the kind of a message."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ def _groups() -> dict[str, list[str]]:
     return {name: items.split(", ") for name, items in data("groups")["groups"].items()}
 
 
-def _one(group: str) -> str:
+def _singular(group: str) -> str:
     return group if group in MASS else an(group)
 
 
-def _many(group: str) -> str:
+def _plural(group: str) -> str:
     return data("groups")["plural"].get(group, f"{group}s")
 
 
 def item_set(items: list[str]) -> str:
-    """Name of a set of items whatever their order; some are held out."""
+    """Return the name of a set of items, independent of their order; some are held out."""
     return ", ".join(sorted(items))
 
 
-def _draw(source: Source, groups: list[str], count: int) -> list[tuple[str, str]]:
-    """(item, group) pairs, each group at least once, nothing that belongs to two of them."""
+def _draw_items(source: Source, groups: list[str], count: int) -> list[tuple[str, str]]:
+    """Return (item, group) pairs: each group at least once, no item that belongs to two groups."""
     rows = _groups()
     while True:
         chosen = list(groups) + [source.choice(groups) for _ in range(count - len(groups))]
@@ -48,24 +48,24 @@ def _draw(source: Source, groups: list[str], count: int) -> list[tuple[str, str]
 
 
 def classification(source: Source) -> Example:
-    """One of the kinds of classification."""
+    """Generate a classification task of a random kind."""
     kinds = [_each, _single, _which, _sentiment, _ticket, _topic]
     return source.random.choices(kinds, [6, 2.5, 2.5, 2.5, 1, 1])[0](source)
 
 
-def _two(source: Source, number: int = 2) -> list[str]:
+def _draw_groups(source: Source, number: int = 2) -> list[str]:
     return source.random.sample(list(_groups()), number)
 
 
 def _each(source: Source) -> Example:
     number = 3 if source.chance(0.25) else 2
-    groups = _two(source, number)
-    pairs = _draw(source, groups, source.random.randint(max(3, number), 6))
+    groups = _draw_groups(source, number)
+    pairs = _draw_items(source, groups, source.random.randint(max(3, number), 6))
     items = [item for item, _ in pairs]
     slots = {}
     for letter, group in zip("abc", groups, strict=False):
-        slots[letter] = _one(group) if source.chance(0.75) else group
-        slots[letter + "s"] = _many(group)
+        slots[letter] = _singular(group) if source.chance(0.75) else group
+        slots[letter + "s"] = _plural(group)
     wording = source.wording(data("groups")["wordings"]["each3" if number == 3 else "each"])
     listed = ", ".join(items) if source.chance(0.75) else joined(items)
     lines = tuple(f"- {item}: {group}" for item, group in pairs)
@@ -83,7 +83,7 @@ def _each(source: Source) -> Example:
 def _single(source: Source) -> Example:
     rows = _groups()
     while True:
-        groups = _two(source)
+        groups = _draw_groups(source)
         group = source.choice(groups)
         item = source.choice(rows[group])
         other = next(name for name in groups if name != group)
@@ -102,27 +102,27 @@ def _single(source: Source) -> Example:
         wording,
         an_item=named,
         item=item,
-        a=_one(groups[0]),
-        b=_one(groups[1]),
-        **{"as": _many(groups[0]), "bs": _many(groups[1])},
+        a=_singular(groups[0]),
+        b=_singular(groups[1]),
+        **{"as": _plural(groups[0]), "bs": _plural(groups[1])},
     )
     answer = (
-        f"{upper_first(item)} is {_one(group)}."
+        f"{upper_first(item)} is {_singular(group)}."
         if named == item
-        else f"{upper_first(named)} is {_one(group)}."
+        else f"{upper_first(named)} is {_singular(group)}."
     )
-    check = Check(needs=((f"is {_one(group)}",),), forbids=(f"is {_one(other)}",))
+    check = Check(needs=((f"is {_singular(group)}",),), forbids=(f"is {_singular(other)}",))
     return Example("classification", asked, "", answer, check, wording, (key,))
 
 
 def _which(source: Source) -> Example:
-    """Which of them belong to a group: answered with the group of each."""
-    groups = _two(source)
-    pairs = _draw(source, groups, source.random.randint(3, 5))
+    """Generate a question which items belong to a group; the answer names the group of each."""
+    groups = _draw_groups(source)
+    pairs = _draw_items(source, groups, source.random.randint(3, 5))
     wanted = groups[0]
     items = [item for item, _ in pairs]
     wording = source.wording(data("groups")["wordings"]["which"])
-    asked = fill(wording, items=", ".join(items), **{"as": _many(wanted)})
+    asked = fill(wording, items=", ".join(items), **{"as": _plural(wanted)})
     lines = tuple(f"- {item}: {group}" for item, group in pairs)
     return Example(
         "classification",
@@ -143,8 +143,8 @@ def _sentences(source: Source, text: str, fewest: int, most: int) -> list[str]:
             return drawn
 
 
-def _in_text(source: Source, wording: str, text: str) -> tuple[str, str]:
-    """Instruction and context; now and then the text stands in the instruction itself."""
+def _place_text(source: Source, wording: str, text: str) -> tuple[str, str]:
+    """Return instruction and context; sometimes the text is part of the instruction."""
     if source.chance(0.3):
         return f"{wording} {text}" if source.chance(0.6) else f'{wording} "{text}"', ""
     return wording, text
@@ -159,7 +159,7 @@ def _sentiment(source: Source) -> Example:
     if source.chance(0.7):
         lines.insert(0, fill(source.choice(rows["sentiment"]["starts"].split("|")), p=product))
     wording = source.wording(rows["wordings"]["sentiment"])
-    asked, context = _in_text(source, wording, " ".join(lines))
+    asked, context = _place_text(source, wording, " ".join(lines))
     end = "the customer is happy" if mood == "positive" else "the customer is unhappy"
     answer = source.choice(
         [f"The sentiment of this review is {mood}: {end}.", f"This review is {mood}, since {end}."]
@@ -183,7 +183,7 @@ def _labelled(source: Source, task: str, kind: str, answer: str) -> Example:
     rows = data("groups")
     lines = _sentences(source, rows[task][kind], 1, 3)
     wording = source.wording(rows["wordings"][task])
-    asked, context = _in_text(source, wording, " ".join(lines))
+    asked, context = _place_text(source, wording, " ".join(lines))
     others = tuple(other for other in rows[task] if other != kind)
     check = Check(needs=((kind,),), forbids=others)
     return Example("classification", asked, context, answer, check, wording, (item_set(lines),))

@@ -1,4 +1,4 @@
-"""Open questions on the stated topics."""
+"""Open questions on a fixed list of topics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from core.embedded.training.corpus.text import data, fill, lower_first, upper_fi
 
 
 def open_qa(source: Source) -> Example:
-    """A topic to explain, a whole question, or a capital."""
+    """Generate a question about a topic or a capital."""
     rows = data("topics")
     if source.chance(0.2):
         return _capital(source)
@@ -22,7 +22,7 @@ def open_qa(source: Source) -> Example:
         wording = source.wording(wordings["terms"])
         question = fill(wording, t=source.choice(topic["terms"]))
         wording = f"{wording} [{topic['key']}]"
-    question = _dressed(source, question)
+    question = _with_phrases(source, question)
     check = Check(
         needs=tuple(tuple(filter(None, need.split("/"))) for need in topic["needs"]),
         words=(10, 300),
@@ -31,7 +31,7 @@ def open_qa(source: Source) -> Example:
     return Example("open_qa", question, "", answer, check, wording)
 
 
-def _dressed(source: Source, question: str) -> str:
+def _with_phrases(source: Source, question: str) -> str:
     wordings = data("topics")["wordings"]
     if source.chance(0.15):
         before = source.choice(wordings["before"])
@@ -51,7 +51,7 @@ def _capital(source: Source) -> Example:
     )
     return Example(
         "open_qa",
-        _dressed(source, question),
+        _with_phrases(source, question),
         "",
         answer,
         Check(needs=((capital,), (country,))),
