@@ -16,12 +16,7 @@ import core.errors
 from core.errors import PaddockError
 from core.settings import CHECKOUT
 
-SOURCES = sorted(
-    path
-    for folder in ("core", "pages")
-    for path in (CHECKOUT / folder).rglob("*.py")
-    if "training" not in path.parts
-)
+SOURCES = sorted(path for folder in ("core", "pages") for path in (CHECKOUT / folder).rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.errors", "core.markdown", "core.units"),
@@ -32,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.auth",),
     ("core.store",),
     ("core.runtimes",),
-    ("core.demo",),
+    ("core.embedded",),
     ("core.inference",),
     ("core.metrics",),
     ("core.benchmark",),
@@ -149,6 +144,14 @@ def test_package_imports_only_allowed_packages(package: str, allowed: tuple[str,
     assert paths
     for path in paths:
         assert all(i.startswith(allowed) for i in imports(path) if i.startswith("core."))
+
+
+def test_only_its_own_tests_import_the_training():
+    training = "core.embedded.training"
+    own = (CHECKOUT / "core/embedded/training", CHECKOUT / "tests/embedded/training")
+    for path in (*SOURCES, *(CHECKOUT / "tests").rglob("*.py"), CHECKOUT / "streamlit_app.py"):
+        if not path.is_relative_to(own[0]) and not path.is_relative_to(own[1]):
+            assert not any(f"{name}.".startswith(f"{training}.") for name in imports(path)), path
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)

@@ -1,96 +1,90 @@
-"""Task accuracy of the tiny demo models in each precision.
+"""Accuracy of the embedded models on their held-out tasks, and the texts for their perplexity.
 
-Their texts and questions are held-out examples of their training corpus: general English is unknown
-to models of a few million parameters, and no precision could make that worse.
+The embedded models are compared on held-out examples of their own training corpus: general English
+text is unfamiliar to models of a few million parameters, and no precision could make that worse.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 from core.benchmark.prompts import QualityTexts
-from core.demo.corpus import CATEGORIES, Example
-from core.demo.evaluate import MAX_NEW_TOKENS, Judged, accuracy, held_out
-from core.demo.models import DEMO_MODELS, DemoModel, end_ids, prompt_text
+from core.embedded.models import EMBEDDED_MODELS, EmbeddedModel, end_ids, prompt_text
+from core.embedded.tasks import (
+    CATEGORIES,
+    MAX_NEW_TOKENS,
+    ScoredAnswer,
+    Task,
+    accuracy,
+    held_out_tasks,
+    held_out_texts,
+)
 from core.runtimes.base import LoadedModel
 from core.runtimes.spec import SamplingSettings, TokenRequest
 
-PER_CATEGORY = 25
-"""Judged examples, 200 in all. The same ones are judged in every precision, so a difference of a
-few per cent is significant."""
-
-TEXTS_PER_CATEGORY = 4
-"""Examples that are read with their correct answers, following those that are judged."""
-
 QUESTIONS = 10
-"""Examples that are answered greedily to compare the answers token by token."""
+"""Tasks that are answered greedily to compare answers token by token."""
 
 _QUESTIONS_PER_CATEGORY = -(-QUESTIONS // len(CATEGORIES))
 
 
 def texts_of(key: str) -> QualityTexts | None:
-    """Return the texts and instructions of a tiny demo model; None for other models."""
-    model = DEMO_MODELS.get(key)
+    """Return the texts and instructions for an embedded model, None for any other model."""
+    model = EMBEDDED_MODELS.get(key)
     if model is None:
         return None
-    instructions = [
-        (one.instruction, one.context)
-        for place in range(_QUESTIONS_PER_CATEGORY)
-        for category in CATEGORIES
-        for one in held_out(category, _QUESTIONS_PER_CATEGORY)[place : place + 1]
+    by_category = [
+        [task for task in held_out_tasks() if task.category == category] for category in CATEGORIES
+    ]
+    questions = [
+        (tasks[index].instruction, tasks[index].context)
+        for index in range(_QUESTIONS_PER_CATEGORY)
+        for tasks in by_category
     ]
     return QualityTexts(
         tuple(
-            prompt_text(model, one.instruction, one.context) + one.answer
-            for category in CATEGORIES
-            for one in held_out(category, PER_CATEGORY + TEXTS_PER_CATEGORY)[PER_CATEGORY:]
+            prompt_text(model, text.instruction, text.context) + text.answer
+            for text in held_out_texts()
         ),
-        tuple(instructions[:QUESTIONS]),
+        tuple(questions[:QUESTIONS]),
     )
 
 
 def count_of(key: str) -> int:
-    """Return the number of tasks of :func:`accuracy_of`."""
-    return len(_tasks()) if key in DEMO_MODELS else 0
+    """Return the number of tasks that :func:`accuracy_of` scores."""
+    return len(held_out_tasks()) if key in EMBEDDED_MODELS else 0
 
 
 def accuracy_of(
-    key: str, model: LoadedModel, over: Callable[[Sequence[Example]], Iterable[Example]] = iter
+    key: str, model: LoadedModel, over: Callable[[Sequence[Task]], Iterable[Task]] = iter
 ) -> float | None:
-    """Return the share of correct greedy answers to held-out instructions, 0 to 1; None for other
-    models.
+    """Return the share of correct greedy answers to the held-out tasks, 0 to 1.
 
-    Answers are judged by :mod:`core.demo.evaluate`, in the precision and with the hints of the
-    loaded model.
+    None for models that are not embedded. The model keeps the precision and hints that it was
+    loaded with.
 
     Args:
-        over: iterates over the tasks, for progress.
+        over: yields the tasks one by one, to report progress.
     """
-    demo = DEMO_MODELS.get(key)
-    if demo is None:
+    embedded = EMBEDDED_MODELS.get(key)
+    if embedded is None:
         return None
-    return accuracy([_judged(demo, model, task) for task in over(_tasks())])
+    return accuracy([_scored(embedded, model, task) for task in over(held_out_tasks())])
 
 
 def accuracy_at_once(key: str, model: LoadedModel, together: int) -> tuple[float, list[str]]:
-    """Do the same with several tasks at a time; return the accuracy and the answers in order."""
-    demo = DEMO_MODELS[key]
-    with ThreadPoolExecutor(together) as pool:
-        judged = list(pool.map(lambda task: _judged(demo, model, task), _tasks()))
-    return accuracy(judged), [each.answer for each in judged]
+    """Return the accuracy with ``together`` concurrent tasks, and the answers in task order."""
+    embedded = EMBEDDED_MODELS[key]
+    with ThreadPoolExecutor(together) as threads:
+        scored = list(threads.map(lambda task: _scored(embedded, model, task), held_out_tasks()))
+    return accuracy(scored), [each.answer for each in scored]
 
 
-@cache
-def _tasks() -> tuple[Example, ...]:
-    return tuple(one for category in CATEGORIES for one in held_out(category, PER_CATEGORY))
-
-
-def _judged(demo: DemoModel, model: LoadedModel, task: Example) -> Judged:
+def _scored(embedded: EmbeddedModel, model: LoadedModel, task: Task) -> ScoredAnswer:
     tokenizer = model.tokenizer
-    prompt = prompt_text(demo, task.instruction, task.context)
-    ends = frozenset(end_ids(demo, tokenizer))
+    prompt = prompt_text(embedded, task.instruction, task.context)
+    ends = frozenset(end_ids(embedded, tokenizer))
     request = TokenRequest(
         tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"]),
         SamplingSettings(max_new_tokens=MAX_NEW_TOKENS, greedy=True),
@@ -105,4 +99,4 @@ def _judged(demo: DemoModel, model: LoadedModel, task: Example) -> Judged:
     model.generate(request, take)
     ended = bool(ids) and ids[-1] in ends
     text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
-    return Judged(task, text, ended)
+    return ScoredAnswer(task, text, ended)

@@ -20,8 +20,8 @@ from core.catalogue.shapes import parameter_count, shape_from_config
 from core.errors import UnknownModelError
 from core.settings import CHECKOUT
 
-EMBEDDED_DIR = CHECKOUT / "core" / "demo"
-"""Contains one folder per embedded model, named after its key."""
+EMBEDDED_DIR = CHECKOUT / "core" / "embedded"
+"""Holds one folder per embedded model, named by its key."""
 
 
 @cache

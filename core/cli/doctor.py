@@ -245,7 +245,7 @@ def check_database(settings: Settings) -> Check:
 
 def check_embedded_models(folder: Path = EMBEDDED_DIR) -> Check:
     """Check that the included demo models are complete."""
-    name, remedy = "Demo models", "Restore core/demo from the repository."
+    name, remedy = "Embedded models", "Restore core/embedded from the repository."
     keys = [key for key, model in catalogue().items() if model.embedded]
     missing = [text for key in keys if (text := _missing_files(folder / key))]
     if missing:

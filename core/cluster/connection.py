@@ -29,7 +29,7 @@ OBJECT_STORE_BYTES = 128 * 2**20
 """Of a local cluster: requests and rows are kilobytes, while Ray's default is a third of the
 memory."""
 
-_NOT_SHIPPED = ["**/__pycache__", "**/.*", "core/demo/training"]
+_NOT_SHIPPED = ["**/__pycache__", "**/.*", "**/embedded/training"]
 """Files in ``core`` that nodes do not need."""
 
 

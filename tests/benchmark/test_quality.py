@@ -158,7 +158,7 @@ def test_precisions_are_compared_in_their_own_processes(
     assert low.tokens == exact.tokens > 2000 and low.task_accuracy is None
 
 
-def test_demo_models_get_their_own_texts():
+def test_embedded_models_have_their_own_texts_and_questions():
     texts = texts_of("paddock-neox")
     assert texts is not None and len(texts.instructions) == QUESTIONS
     assert len(set(texts.instructions)) == QUESTIONS
@@ -167,15 +167,15 @@ def test_demo_models_get_their_own_texts():
     assert accuracy_of("phi-2", Uniform()) is None
 
 
-def test_demo_model_keeps_its_accuracy(engine: Engine, monkeypatch):
+def test_accuracy_of_an_embedded_model(engine: Engine, monkeypatch):
     from core.benchmark import task_accuracy
+    from core.embedded.tasks import held_out_tasks
     from core.runtimes.optimum import OptimumRuntime
 
-    monkeypatch.setattr(task_accuracy, "PER_CATEGORY", 2)
-    task_accuracy._tasks.cache_clear()
+    few = held_out_tasks()[::12]
+    monkeypatch.setattr(task_accuracy, "held_out_tasks", lambda: few)
     stored = engine.store.ensure(resolve("paddock-llama"), Precision.INT8)
     model = OptimumRuntime().load(stored.folder, ModelSpec("paddock-llama", Precision.INT8, "CPU"))
     share = accuracy_of("paddock-llama", model)
     model.close()
-    task_accuracy._tasks.cache_clear()
     assert share is not None and 0.25 <= share <= 1

@@ -70,7 +70,7 @@ def test_all_checks_run_within_ten_seconds(settings: Settings, requirements) -> 
         "Disk",
         "Home",
         "Run database",
-        "Demo models",
+        "Embedded models",
         "Converted models",
     ]
     text = doctor.to_text(report)
@@ -248,13 +248,13 @@ def embedded(tmp_path: Path) -> Path:
     """Return a folder with all demo models, each with one tensor of eight bytes."""
     header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     for key in (key for key, model in catalogue().items() if model.embedded):
-        folder = tmp_path / "demo" / key
+        folder = tmp_path / "embedded" / key
         folder.mkdir(parents=True)
         for name in doctor.EMBEDDED_FILES:
             (folder / name).write_text("{}")
         weights = struct.pack("<Q", len(header)) + header + bytes(8)
         (folder / "model.safetensors").write_bytes(weights)
-    return tmp_path / "demo"
+    return tmp_path / "embedded"
 
 
 def test_complete_demo_models(embedded: Path) -> None:

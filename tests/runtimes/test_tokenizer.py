@@ -30,7 +30,7 @@ def folder(request, tmp_path: Path) -> Path:
     if request.param == "tiny":
         tiny_tokenizer(tmp_path, chat_template=CHAT_TEMPLATE)
         return tmp_path
-    return CHECKOUT / "core" / "demo" / request.param
+    return CHECKOUT / "core" / "embedded" / request.param
 
 
 def test_tokens_text_and_prompts_equal_those_of_transformers(folder: Path):
@@ -87,7 +87,7 @@ def test_embedded_models_are_loaded_without_transformers_and_torch():
         "from pathlib import Path\n"
         "from core.runtimes.genai import GenAIRuntime\n"
         "from core.runtimes.tokenizer import load_tokenizer\n"
-        "folder = Path('core/demo/paddock-llama')\n"
+        "folder = Path('core/embedded/paddock-llama')\n"
         "GenAIRuntime().prepare(folder)\n"
         "load_tokenizer(folder)('x')\n"
         "print({'torch', 'transformers', 'optimum'} & sys.modules.keys())"

@@ -139,7 +139,7 @@ def test_users_can_run_models_compressed_for_an_npu(engine: Engine, visitor: Vis
         check_use(engine.store, ModelSpec("org/name", Precision.INT4, "CPU"), someone(visitor))
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "/etc", "/", "core/demo", "someone/else"])
+@pytest.mark.parametrize("name", [*HOSTILE, "/etc", "/", "core/embedded", "someone/else"])
 def test_users_cannot_look_up_other_names(
     engine: Engine, visitor: Visitor, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.catalogue import catalogue
 from core.catalogue.presets import presets
-from core.demo.corpus.example import is_refusal
+from core.embedded.tasks import is_refusal
 from core.inference.answer import StopReason
 from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling

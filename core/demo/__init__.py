@@ -1,1 +1,0 @@
-"""Two small instruct models of Paddock's own: corpus, training, evaluation, weights."""
