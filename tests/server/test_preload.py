@@ -61,4 +61,4 @@ def test_requests_that_do_not_accept_html_are_unchanged(client: TestClient) -> N
 def test_script_exists_for_this_streamlit_and_is_in_the_policy() -> None:
     assert "PlotlyChart." in scripts.LOAD_CHARTS
     assert scripts.LOAD_CHARTS in scripts.ALL
-    assert not scripts._load_ahead("NoSuchPartOfIt")
+    assert not scripts._preload("NoSuchPartOfIt")

@@ -22,5 +22,5 @@ def test_provider_link_works_below_a_prefix(monkeypatch: pytest.MonkeyPatch, pre
     monkeypatch.setattr(user_info, "encode_provider_token", lambda name: f"token-of-{name}")
     monkeypatch.setattr(auth_util, "validate_auth_credentials", lambda name: None)
     monkeypatch.setattr(providers, "_names", lambda: ["default"])
-    [(address, _)] = SecretsProviders().ways()
+    [(address, _)] = SecretsProviders().links()
     assert address == "auth/login?provider=token-of-default"
