@@ -40,7 +40,7 @@ from core.ui.widgets.visits import (
 )
 
 if TYPE_CHECKING:
-    from core.engine import Engine
+    from core.inference.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -162,9 +162,9 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     threading.Thread(target=_preload, name="preload", daemon=True).start()
     async with watching(app) as state:
         yield state
-    from core.ui.widgets.resources import shared_engine
+    from core.ui.widgets.resources import shared_engine, shared_tuning
 
-    shared_engine().tuning.close()
+    shared_tuning().close()
     shared_engine().tasks.close()
 
 

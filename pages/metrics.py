@@ -15,7 +15,7 @@ from core.ui.metrics.tables import draw_tables
 from core.ui.metrics.tuning import draw_tuning
 from core.ui.widgets.navigation import link_to
 from core.ui.widgets.person import draw_manage_hint, in_kiosk, person
-from core.ui.widgets.resources import shared_engine
+from core.ui.widgets.resources import shared_benchmark, shared_engine
 from core.ui.widgets.safe_text import safe_inline
 
 person()  # redirects visitors without access to sign-in
@@ -35,12 +35,12 @@ except RecordsError as error:
     st.stop()
 
 # Benchmark: running, unfinished, setup
-draw_progress(engine)
+draw_progress()
 draw_unfinished(engine)
-sweep = engine.benchmark.current
+sweep = shared_benchmark().current
 if not in_kiosk():
     if data.empty and (sweep is None or not sweep.running):
-        draw_first_benchmark(engine)
+        draw_first_benchmark()
     draw_benchmark(engine)
     draw_tuning(engine)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from core.catalogue import Precision
-from core.engine import Engine
 from core.hardware import devices
 from core.inference.contention import MONITOR
+from core.inference.engine import Engine
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from tests.builders import tiny_checkpoint

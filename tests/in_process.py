@@ -7,8 +7,8 @@ from pathlib import Path
 from core.catalogue import Precision
 from core.catalogue.prompts import Turn
 from core.db import Origin
-from core.engine import Engine
 from core.inference.answer import Answer
+from core.inference.engine import Engine
 from core.inference.request import GenerationRequest
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime

@@ -16,7 +16,7 @@ import pytest
 from core.__main__ import main
 from core.catalogue import Precision, catalogue
 from core.db import Origin, RunState
-from core.engine import Engine
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.runtimes.spec import ModelSpec
 from core.runtimes.subprocess_runtime import ProcessModel

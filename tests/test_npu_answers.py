@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-import core.engine
-from core.benchmark.artifacts import Artifact, prepare_artifact
+import core.inference.engine
+from core.benchmark.artifacts import Artifact, delete_npu_weights, prepare_artifact
 from core.catalogue import Precision, npu_int4
 from core.db import Origin
-from core.engine import Engine, find_stored
 from core.errors import HubError, ModelBusyError, NotAModelError
 from core.inference.answer import StopReason
 from core.inference.contention import MONITOR
+from core.inference.engine import Engine, find_stored
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
@@ -94,7 +94,7 @@ def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (core.engine, for_device):
+    for module in (core.inference.engine, for_device):
         monkeypatch.setattr(
             module, "convert_in_process", lambda *_, **__: pytest.fail("it was converted")
         )
@@ -239,13 +239,18 @@ def test_int4_model_with_other_settings_raises_and_is_kept(
 # In memory
 
 
+def remove_npu(engine: Engine) -> int:
+    folder = engine.settings.npu_models_dir
+    return delete_npu_weights(engine.settings, lambda: engine.unload_below(folder))
+
+
 def test_npu_weights_in_use_are_not_deleted(engine: Engine, mine: StoredModel):
     assert ask(engine, ON_NPU).answer.error is None and ask(engine, ON_CPU).answer.error is None
     with engine.handle(ON_NPU).lease(lambda *news: None, threading.Event()):
         with pytest.raises(ModelBusyError, match="is generating an answer"):
-            engine.delete_npu_weights()
+            remove_npu(engine)
         assert len(made_for_npu(engine)) == 1 and engine.pool.is_loaded(ON_NPU)
-    assert engine.delete_npu_weights() > 0
+    assert remove_npu(engine) > 0
     assert made_for_npu(engine) == [] and not engine.pool.is_loaded(ON_NPU)
     assert engine.pool.is_loaded(ON_CPU) and mine.folder.is_dir()
 
@@ -253,5 +258,5 @@ def test_npu_weights_in_use_are_not_deleted(engine: Engine, mine: StoredModel):
 def test_npu_weights_are_not_created_at_start_up(engine: Engine, mine: StoredModel):
     assert ask(engine, ON_NPU).answer.error is None
     assert engine.last_used() == ON_NPU
-    engine.delete_npu_weights()
+    remove_npu(engine)
     assert find_stored(engine.store, ON_NPU) is None and engine.last_used() is None

@@ -31,7 +31,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.inference",),
     ("core.metrics",),
     ("core.benchmark",),
-    ("core.engine",),
     ("core.compare",),
     ("core.api",),
     ("core.server",),
@@ -172,7 +171,7 @@ def test_heavy_libraries_are_imported_inside_functions(path: Path):
 
 
 @pytest.mark.parametrize(
-    "module", ["core.__main__", "core.engine", "core.store", "core.cli.doctor"]
+    "module", ["core.__main__", "core.inference.engine", "core.store", "core.cli.doctor"]
 )
 def test_importing_a_module_loads_no_heavy_library(module: str):
     code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"

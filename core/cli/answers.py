@@ -25,8 +25,8 @@ _UPDATE_INTERVAL_S = 0.02
 def generate(options: argparse.Namespace, settings: Settings) -> int:
     """Generate an answer to one instruction and stream it to the terminal."""
     from core.db import Origin
-    from core.engine import Engine
     from core.inference.answer import StopReason
+    from core.inference.engine import Engine
     from core.inference.request import GenerationRequest
     from core.remotes import is_remote
     from core.runtimes.sampling import default_sampling

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from core.benchmark.plan import Plan
     from core.benchmark.service import BenchmarkEstimate, Sweep, SweepProgress
     from core.db.measurement_values import Measurement
-    from core.engine import Engine
+    from core.inference.engine import Engine
     from core.runtimes.spec import RuntimeName
 
 _UPDATE_INTERVAL_S = 0.1
@@ -78,7 +79,7 @@ def bench(options: argparse.Namespace, settings: Settings) -> int:
     Raises:
         BadRequestError: an option cannot be combined with the others.
     """
-    from core.engine import Engine
+    from core.inference.engine import Engine
 
     _check_options(options)
     if options.suite:
@@ -150,15 +151,18 @@ def precisions(text: str) -> tuple[Precision, ...]:
 
 
 def _measure(options: argparse.Namespace, engine: Engine) -> int:
-    benchmark = engine.benchmark
-    if options.resume:
-        sweep = benchmark.resume(options.resume, options.memory_limit)
-    else:
-        plan = _plan(options, engine.settings)
-        needs = benchmark.estimate(plan)
-        sweep = benchmark.start(plan)
-        print(_needs_text(needs), file=sys.stderr, flush=True)
-    return _finish(sweep, options, engine)
+    from core.benchmark.service import Benchmark
+    from core.inference.contention import MONITOR
+
+    with closing(Benchmark(engine.settings, lambda: engine.measurements, MONITOR)) as benchmark:
+        if options.resume:
+            sweep = benchmark.resume(options.resume, options.memory_limit)
+        else:
+            plan = _plan(options, engine.settings)
+            needs = benchmark.estimate(plan)
+            sweep = benchmark.start(plan)
+            print(_needs_text(needs), file=sys.stderr, flush=True)
+        return _finish(sweep, options, engine)
 
 
 def _measure_on_cluster(options: argparse.Namespace, engine: Engine) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from core.settings import Settings
 
 if TYPE_CHECKING:
     from core.benchmark.tuning_service import TuningRun
-    from core.engine import Engine
+    from core.inference.engine import Engine
     from core.runtimes.tuned_hints import Tuned
 
 _UPDATE_INTERVAL_S = 0.2
@@ -22,7 +23,7 @@ _UPDATE_INTERVAL_S = 0.2
 
 def tune(options: argparse.Namespace, settings: Settings) -> int:
     """Tune a model, list the tuned models, or return one to the default hints."""
-    from core.engine import Engine
+    from core.inference.engine import Engine
 
     engine = Engine(settings)
     try:
@@ -39,12 +40,15 @@ def tune(options: argparse.Namespace, settings: Settings) -> int:
 
 def _tune(options: argparse.Namespace, engine: Engine) -> int:
     from core.benchmark.tuning import wording
+    from core.benchmark.tuning_service import TuningService
+    from core.inference.contention import MONITOR
     from core.runtimes.spec import ModelSpec
 
     precision = options.precision or engine.store.default_precision(options.model)
     spec = ModelSpec(options.model, precision, options.device, options.runtime)
-    run = engine.tuning.start(spec, options.quality_limit)
-    _follow(run)
+    with closing(TuningService(engine.settings, engine.keep_tuned, MONITOR.running)) as tuning:
+        run = tuning.start(spec, options.quality_limit)
+        _follow(run)
     for trial in run.trials:
         quality = (
             "" if trial.perplexity_ratio is None else f", perplexity × {trial.perplexity_ratio:.4f}"

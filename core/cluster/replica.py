@@ -21,8 +21,8 @@ from core.api.app import Api
 from core.api.service import Caller, Limits, ModelCard
 from core.cluster.bench_node import node_settings
 from core.db import GUEST, Origin
-from core.engine import Engine
 from core.errors import GenerationError, UnknownModelError
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling

@@ -51,7 +51,7 @@ Start = Callable[[ModelSpec, GenerationRequest], Job]
 """Creates and starts a recorded job; a PaddockError that it raises fails only its side."""
 
 LeaseModel = Callable[[ModelSpec, OnProgress, threading.Event], AbstractContextManager[Any]]
-"""Loads a model and keeps it loaded: :meth:`core.engine.Engine.lease`."""
+"""Loads a model and keeps it loaded: :meth:`core.inference.engine.Engine.lease`."""
 
 _running: set[Match] = set()
 _running_lock = threading.Lock()

@@ -10,8 +10,8 @@ from core.api.service import Caller, Limits, ModelCard
 from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, catalogue, device_int4
 from core.catalogue.load import EMBEDDED_DIR
 from core.db import Origin
-from core.engine import Engine
 from core.errors import PaddockError, UnknownModelError
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling

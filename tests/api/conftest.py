@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.engine import Engine
+from core.inference.engine import Engine
 from core.settings import Settings
 from tests.auth.samples import GOOD
 from tests.browser.conftest import serving

@@ -19,7 +19,6 @@ from core.benchmark.stopping import MOST_ANSWERS, MOST_APART
 from core.benchmark.worker_process import MemoryWatch
 from core.catalogue import Precision
 from core.db.measurement_values import Round
-from core.engine import Engine
 from core.errors import (
     BadRequestError,
     CorruptModelError,
@@ -30,6 +29,7 @@ from core.errors import (
     UnknownDeviceError,
 )
 from core.hardware.devices import ProcessMemory
+from core.inference.engine import Engine
 from core.runtimes.spec import ModelSpec, RuntimeName
 from core.settings import CHECKOUT
 from core.store import resolve

@@ -16,8 +16,8 @@ from core.benchmark import scoring
 from core.benchmark.quality import Reference, compare, divergence_of, quality_in_process
 from core.benchmark.task_accuracy import QUESTIONS, accuracy_of, count_of, texts_of
 from core.catalogue import Precision
-from core.engine import Engine
 from core.errors import GenerationError
+from core.inference.engine import Engine
 from core.runtimes.spec import ModelSpec, TokenRequest
 from core.store import resolve
 from core.workers.child import Channel

@@ -564,7 +564,7 @@ def test_killed_process_can_be_resumed(settings: Settings, work: FakeWork):
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from core.engine import Engine\n"
+        "from core.inference.engine import Engine\n"
         "from core.benchmark.service import Benchmark\n"
         "from core.settings import Settings\n"
         "from tests.benchmark.fake_dependencies import FakeWork\n"
@@ -591,7 +591,7 @@ def test_killed_process_can_be_resumed(settings: Settings, work: FakeWork):
         child.kill()
         child.wait()
         child.stdout.close()
-    from core.engine import Engine
+    from core.inference.engine import Engine
 
     engine = Engine(settings)
     try:

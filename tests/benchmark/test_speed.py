@@ -13,8 +13,8 @@ from core.benchmark.speed.paired import PairedRun, Variant
 from core.benchmark.speed.rows import Row, Threshold, accuracy_rows, last_line, table
 from core.catalogue import Precision
 from core.cli import speed
-from core.engine import Engine
 from core.errors import GenerationError, StoppedError
+from core.inference.engine import Engine
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
 from core.store import resolve

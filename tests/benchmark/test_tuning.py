@@ -17,7 +17,6 @@ from core.benchmark.speed.paired import Variant
 from core.benchmark.tuning import TuningSearch, wording
 from core.benchmark.tuning_service import TuningService
 from core.catalogue import Precision
-from core.engine import Engine
 from core.errors import (
     BadRequestError,
     ModelBusyError,
@@ -26,6 +25,7 @@ from core.errors import (
     UnknownModelError,
 )
 from core.inference.contention import MONITOR
+from core.inference.engine import Engine
 from core.runtimes.pool import memory_for
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey
@@ -150,9 +150,10 @@ def test_real_model_is_tuned_and_hints_are_applied(
     monkeypatch.setattr(tuning, "LEAST_GAIN", 0.0)
     monkeypatch.setattr(tuning, "LONGEST_FIRST_TOKEN", 1e9)
     monkeypatch.setattr(tuning.TuningSearch, "rounds", 1, raising=False)
-    run = engine.tuning.start(spec, perplexity_limit=1.5)
+    service = TuningService(engine.settings, engine.keep_tuned, MONITOR.running)
+    run = service.start(spec, perplexity_limit=1.5)
     with pytest.raises(ModelBusyError):
-        engine.tuning.start(spec)
+        service.start(spec)
     assert run.wait(180)
     assert run.error is None, run.message
     (trial,) = run.trials

@@ -15,8 +15,8 @@ from core.benchmark.weights import (
 )
 from core.catalogue import Precision, benchmark_shapes, catalogue
 from core.catalogue.shapes import transformers_config
-from core.engine import Engine
 from core.errors import CorruptModelError
+from core.inference.engine import Engine
 from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.spec import ModelSpec
 from core.store import resolve

@@ -10,15 +10,17 @@ import streamlit as st
 import transformers.models.auto.tokenization_auto  # noqa: F401 - slow, so done at start
 
 import core.compare.timed_answers
-import core.engine
+import core.inference.engine
 from core.app import middleware, routes, watching
 from core.runtimes.spec import RuntimeName
 from tests.browser.scripted import ScriptedRuntime, scripted_conversion, test_routes
 
 SHELL = Path(__file__).resolve().parents[2] / "core" / "ui" / "shell.py"
 
-core.engine.default_runtimes = lambda settings: dict.fromkeys(RuntimeName, ScriptedRuntime())
-core.engine.convert_in_process = scripted_conversion
+core.inference.engine.default_runtimes = lambda settings: dict.fromkeys(
+    RuntimeName, ScriptedRuntime()
+)
+core.inference.engine.convert_in_process = scripted_conversion
 
 core.compare.timed_answers.SHORTEST_S = 0.0  # scripted answers are not repeated
 

@@ -16,8 +16,8 @@ import pytest
 
 from core.catalogue import Precision
 from core.db import Origin
-from core.engine import Engine
 from core.hardware.devices import process_memory
+from core.inference.engine import Engine
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings

@@ -22,8 +22,8 @@ import pytest
 from core.auth import Accounts
 from core.catalogue import Precision
 from core.db import AccountStore, Origin, RunStore
-from core.engine import Engine
 from core.hardware.devices import process_memory
+from core.inference.engine import Engine
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 
 from core.db import Origin
-from core.engine import Engine
 from core.inference.answer import StopReason
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.remotes import RemoteBook

@@ -18,12 +18,12 @@ import pytest
 from core.__main__ import main
 from core.benchmark.lock import BenchmarkLock
 from core.benchmark.random_models import checkpoint_folder, random_weights_bytes
-from core.benchmark.runner import SPARE_ROUNDS, Dependencies
+from core.benchmark.runner import SPARE_ROUNDS
 from core.benchmark.service import Sweep
 from core.cli.bench import byte_count
 from core.db.measurement_values import MeasurementState
-from core.engine import Engine
 from core.errors import GenerationError, NotEnoughMemoryError, StoppedError
+from core.inference.engine import Engine
 from core.metrics import document
 from core.settings import CHECKOUT, Settings
 from tests.benchmark.fake_dependencies import FakeWork
@@ -326,8 +326,7 @@ def test_delete_requires_either_model_or_random_weights(arguments: tuple[str, ..
 # The engine
 
 
-def test_the_engine_closes_its_benchmark(home: Path, work: FakeWork):
+def test_measurements_and_runs_share_a_database(home: Path):
     engine = Engine(Settings(home=home))
-    assert isinstance(Dependencies(), Dependencies) and engine.benchmark.current is None
     assert engine.measurements.database is engine.runs.database
     engine.close()

@@ -16,8 +16,8 @@ from core.catalogue import Precision
 from core.cluster.benchmark import ClusterBenchmark
 from core.cluster.connection import connected, nodes_of
 from core.db.measurement_values import Measurement, MeasurementState, SweepState
-from core.engine import Engine
 from core.errors import BadRequestError, ClusterError
+from core.inference.engine import Engine
 from core.settings import Settings
 from tests.cluster.conftest import LONG_S, Lab, until
 

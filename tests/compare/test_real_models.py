@@ -14,8 +14,8 @@ from core.compare.report import describe
 from core.compare.setup import Mode, Setup
 from core.db import Origin
 from core.db.columns import storable_text
-from core.engine import Engine
 from core.inference.answer import Answer, StopReason
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings

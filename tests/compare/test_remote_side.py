@@ -13,7 +13,7 @@ from core.compare.match import Match, SideState
 from core.compare.report import describe
 from core.compare.setup import Mode, Setup, default_mode
 from core.db import Origin
-from core.engine import Engine
+from core.inference.engine import Engine
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, serving

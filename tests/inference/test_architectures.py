@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.catalogue import CONVERTED_PRECISIONS, Precision
 from core.catalogue.prompts import prompt_format
-from core.engine import Engine
 from core.inference.answer import Answer, StopReason
+from core.inference.engine import Engine
 from core.inference.job import Job, Phase
 from core.inference.request import GenerationRequest
 from core.runtimes.base import OnToken

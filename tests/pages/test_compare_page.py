@@ -13,16 +13,16 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-import core.engine
+import core.inference.engine
 from core.compare import timed_answers
 from core.compare.figures import side_figures
 from core.compare.setup import Mode
 from core.db import RunStore, Verdict, VoteStore
-from core.engine import Engine
 from core.hardware.devices import AUTO
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.runtimes.spec import RuntimeName
-from core.settings import load_settings
+from core.settings import CHECKOUT, load_settings
 from core.ui.compare.state import CompareState, MatchView, SeriesView
 from core.units import milliseconds_text, rate_text
 from tests.browser.screen import ENDED
@@ -57,11 +57,11 @@ def votes(runs: RunStore) -> VoteStore:
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Replace the runtimes by scripted ones."""
     monkeypatch.setattr(
-        core.engine,
+        core.inference.engine,
         "default_runtimes",
         lambda settings: dict.fromkeys(RuntimeName, ScriptedRuntime()),
     )
-    monkeypatch.setattr(core.engine, "convert_in_process", scripted_conversion)
+    monkeypatch.setattr(core.inference.engine, "convert_in_process", scripted_conversion)
     STAGES.clear()
     say(NEOX, "Rain is quiet. Rain is clean.")
     say(LLAMA, "Rain is loud. Rain is clean.")
@@ -447,7 +447,7 @@ def test_comparison_continues_without_the_page(scripted: None) -> None:
     press(app, "Run both")
     match = shown(app).match
     eventually(lambda: match.jobs[0] and match.jobs[0].text, "it does not begin")
-    app.switch_page(str(core.engine.__file__).replace("core/engine.py", "pages/account.py"))
+    app.switch_page(str(CHECKOUT / "pages" / "account.py"))
     checked(app.run())
     STAGES[NEOX].release(None)
     assert match.wait(PATIENCE_S)
@@ -537,7 +537,7 @@ def test_account_page_deletes_votes_of_this_session(scripted: None, votes: VoteS
     run(app)
     press(app, "Tie")
     assert votes.count() == 1
-    app.switch_page(str(core.engine.__file__).replace("core/engine.py", "pages/account.py"))
+    app.switch_page(str(CHECKOUT / "pages" / "account.py"))
     checked(app.run())
     assert "Delete 2 answers and 1 vote?" in texts(app)
     press(app, "Delete all")

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from core.benchmark.random_models import random_settings
 from core.catalogue import Int4Settings, Int8Settings, Precision, catalogue, published_scores
-from core.engine import Engine
+from core.inference.engine import Engine
 from core.settings import load_settings
 from core.store import Progress, Stage, StoredModel, resolve
 from core.store.progress import Transfer

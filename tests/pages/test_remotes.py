@@ -10,7 +10,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from core.engine import Engine
+from core.inference.engine import Engine
 from core.server.visitor import Visitor
 from core.settings import load_settings
 from core.ui.widgets.resources import shared_engine

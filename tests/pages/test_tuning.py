@@ -15,7 +15,7 @@ from core.catalogue import Precision
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.tuned_hints import Tuned, TuningKey
 from core.store.stored import StoredModel
-from core.ui.widgets.resources import shared_engine
+from core.ui.widgets.resources import shared_engine, shared_tuning
 from tests.fakes import stored_model, two_folders_of_one_title
 from tests.pages.app import button, texts
 
@@ -35,6 +35,7 @@ TUNED = Tuned(
 def _nothing_cached() -> Iterator[None]:
     st.cache_resource.clear()
     yield
+    shared_tuning().close()
     shared_engine().close()
     st.cache_resource.clear()
 
@@ -72,7 +73,7 @@ def test_tune_starts_tuning_or_shows_an_error(monkeypatch):
     with BenchmarkLock(engine.settings).held():
         button(app, "Tune").click().run()
         assert "Another benchmark is already running" in texts(app)
-    monkeypatch.setattr(engine.tuning, "start", started.append)
+    monkeypatch.setattr(shared_tuning(), "start", started.append)
     button(app, "Tune").click().run()
     assert started == [replace(SPEC, runtime=RuntimeName.GENAI)]
 
@@ -86,10 +87,9 @@ def test_folders_with_the_same_title_are_distinguished(monkeypatch):
 
 
 def test_running_tuning_can_be_stopped(monkeypatch):
-    engine = shared_engine()
     run = TuningRun(SPEC)
     run.message, run.share = "Trying 1 thread.", 0.5
-    engine.tuning.current = run
+    shared_tuning().current = run
     app = opened(monkeypatch)
     assert [each.label for each in app.button] == ["Stop"]
     run._done.set()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from core.db import Origin
-from core.engine import Engine
 from core.inference.answer import Answer, StopReason
+from core.inference.engine import Engine
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from core.catalogue import Precision
-from core.engine import Engine
 from core.errors import CorruptModelError, GenerationError
+from core.inference.engine import Engine
 from core.runtimes import genai
 from core.runtimes.base import InterruptedGeneration, LoadedModel
 from core.runtimes.genai import GenAIModel, GenAIRuntime

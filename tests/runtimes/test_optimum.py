@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from core.catalogue import Precision
-from core.engine import Engine
 from core.errors import CorruptModelError, GenerationError
+from core.inference.engine import Engine
 from core.runtimes.base import InterruptedGeneration
 from core.runtimes.optimum import OptimumModel, OptimumRuntime, openvino_properties
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from core.catalogue import Precision
-from core.engine import Engine, default_runtimes
 from core.errors import BadRequestError, CorruptModelError, GenerationError
+from core.inference.engine import Engine, default_runtimes
 from core.runtimes.base import InterruptedGeneration
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pytorch import PyTorchModel, PyTorchRuntime

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from core.db import Origin
-from core.engine import Engine
 from core.errors import BadRequestError, UnknownModelError
 from core.inference.answer import Answer, StopReason
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from core.catalogue import Precision
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.store import resolve
 from core.store.convert import load_tokenizer, write_openvino_tokenizer
 from core.store.library_env import disable_telemetry

@@ -17,8 +17,8 @@ import pytest
 
 from core.catalogue import Precision
 from core.db import Origin
-from core.engine import Engine
 from core.errors import CorruptModelError, GenerationError
+from core.inference.engine import Engine
 from core.inference.request import GenerationRequest
 from core.runtimes import subprocess_worker
 from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-import core.engine
+import core.inference.engine
 from core.api.service import Caller, Limits
 from core.catalogue import DEFAULT_PRECISION, Precision
 from core.db import AccountStore, Origin
-from core.engine import Engine
 from core.errors import (
     AccessDeniedError,
     CorruptModelError,
     TooManyAnswersError,
     UnknownModelError,
 )
+from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
@@ -123,7 +123,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         keys.append(source.key)
         return stored_model(ModelSpec(source.key, precision))
 
-    monkeypatch.setattr(core.engine, "convert_in_process", convert)
+    monkeypatch.setattr(core.inference.engine, "convert_in_process", convert)
     return keys
 
 

@@ -11,8 +11,8 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.testing.v1 import AppTest
 
 from core.catalogue import Precision
-from core.engine import Engine
 from core.errors import AccessDeniedError, PaddockError
+from core.inference.engine import Engine
 from core.runtimes.spec import ModelSpec
 from core.server.visitor import Visitor
 from core.settings import load_settings

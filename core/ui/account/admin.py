@@ -9,8 +9,8 @@ import streamlit as st
 
 from core.auth.administration import Administration
 from core.db import AccountSummary, Invitation, Role
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.settings import Registration
 from core.ui.account.profile import change_accounts
 from core.ui.widgets.person import Person, person

@@ -8,8 +8,8 @@ from dataclasses import asdict
 import streamlit as st
 
 from core.db import RunRecord, RunStart
-from core.engine import Engine
 from core.errors import RecordsError
+from core.inference.engine import Engine
 from core.runtimes.spec import RuntimeName
 from core.store.resolver import recorded_title
 from core.ui.instruct.stream_view import stop_text

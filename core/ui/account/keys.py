@@ -8,8 +8,8 @@ import streamlit as st
 
 from core.auth.keys import MAX_KEYS, MAX_NAME_LENGTH
 from core.db import ApiKey
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.server.paths import V1
 from core.ui.account.profile import ago_text, change_accounts, day_text, draw_error
 from core.ui.widgets.person import Person, person

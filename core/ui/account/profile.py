@@ -10,8 +10,8 @@ import streamlit as st
 
 from core.auth import Accounts
 from core.db import Role, Session
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.server.paths import DELETE, PASSWORD, REGISTER, SIGN_IN, SIGN_OUT
 from core.ui.widgets.person import Person, clear_cached_visitor, person, redirect_to
 from core.ui.widgets.resources import shared_engine

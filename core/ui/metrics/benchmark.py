@@ -8,12 +8,13 @@ from core.benchmark.estimate import BenchmarkEstimate
 from core.benchmark.plan import Plan
 from core.benchmark.random_models import random_models
 from core.catalogue import Precision, catalogue
-from core.engine import Engine
 from core.errors import PaddockError
 from core.hardware.devices import AUTO, list_devices
+from core.inference.engine import Engine
 from core.runtimes.spec import DEFAULT_RUNTIME, LOCAL_RUNTIMES
 from core.ui.metrics.bars import runtime_label
 from core.ui.widgets.person import manage_button
+from core.ui.widgets.resources import shared_benchmark
 from core.ui.widgets.safe_text import safe_inline
 from core.units import bytes_text, counted, duration_text, parameters_text
 
@@ -46,7 +47,7 @@ def two_minute_plan() -> Plan:
     )
 
 
-def draw_first_benchmark(engine: Engine) -> None:
+def draw_first_benchmark() -> None:
     """Draw the offer of a short benchmark on a page without data."""
     plan = two_minute_plan()
     with st.container(border=True, key="first_benchmark"):
@@ -54,7 +55,7 @@ def draw_first_benchmark(engine: Engine) -> None:
         st.markdown(
             "A short benchmark runs the two tiny demo models in three precisions, each in a "
             "separate process, and fills this page with speed, memory and time to first token. "
-            f"{_estimate_sentence(_estimate(engine, plan))}"
+            f"{_estimate_sentence(_estimate(plan))}"
         )
         manage_button(
             "Run a two-minute benchmark",
@@ -62,7 +63,7 @@ def draw_first_benchmark(engine: Engine) -> None:
             type="primary",
             key="two_minutes",
             on_click=_start,
-            args=(engine, plan),
+            args=(plan,),
         )
 
 
@@ -70,7 +71,7 @@ def draw_benchmark(engine: Engine) -> None:
     """Draw the benchmark setup in a collapsed expander."""
     if error := st.session_state.pop(_ERROR, None):
         st.error(safe_inline(error), icon=":material/error:")
-    sweep = engine.benchmark.current
+    sweep = shared_benchmark().current
     if sweep is not None and sweep.running:
         return
     box = st.expander("Run a benchmark", icon=":material/speed:", key="set_up", on_change="rerun")
@@ -78,7 +79,7 @@ def draw_benchmark(engine: Engine) -> None:
         return
     with box:
         plan = _pick_plan(engine)
-        _draw_start(engine, plan)
+        _draw_start(plan)
 
 
 def _pick_plan(engine: Engine) -> Plan:
@@ -193,8 +194,8 @@ def _pick_random() -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def _draw_start(engine: Engine, plan: Plan) -> None:
-    found = _estimate(engine, plan)
+def _draw_start(plan: Plan) -> None:
+    found = _estimate(plan)
     with st.container(horizontal=True, vertical_alignment="center"):
         manage_button(
             "Measure with random weights" if plan.random_models else "Start the benchmark",
@@ -203,16 +204,16 @@ def _draw_start(engine: Engine, plan: Plan) -> None:
             key="start_benchmark",
             disabled=not isinstance(found, BenchmarkEstimate) or found.problem is not None,
             on_click=_start,
-            args=(engine, plan),
+            args=(plan,),
         )
         st.caption(_estimate_sentence(found), width="stretch")
     if isinstance(found, BenchmarkEstimate) and found.problem is not None:
         st.warning(safe_inline(found.problem), icon=":material/hard_drive:")
 
 
-def _estimate(engine: Engine, plan: Plan) -> BenchmarkEstimate | PaddockError:
+def _estimate(plan: Plan) -> BenchmarkEstimate | PaddockError:
     try:
-        return engine.benchmark.estimate(plan)
+        return shared_benchmark().estimate(plan)
     except PaddockError as error:
         return error
 
@@ -228,9 +229,9 @@ def _estimate_sentence(found: BenchmarkEstimate | PaddockError) -> str:
     return ", ".join(parts) + ". Don't use the machine while it runs."
 
 
-def _start(engine: Engine, plan: Plan) -> None:
+def _start(plan: Plan) -> None:
     try:
-        engine.benchmark.start(plan)
+        shared_benchmark().start(plan)
     except PaddockError as error:
         show_error(str(error))
     else:

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from core.db.measurement_values import Measurement
-from core.engine import Engine
 from core.errors import RecordsError
+from core.inference.engine import Engine
 from core.metrics.answer_days import PERCENTILES_FROM
 from core.metrics.figures import are_apart
 from core.metrics.rows import point_of, subject_of_run

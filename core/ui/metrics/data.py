@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from core.db.measurement_values import Measurement
-from core.engine import Engine
+from core.inference.engine import Engine
 from core.metrics.answer_days import AnswerDay, AnswerDays, points_of_days
 from core.metrics.rows import (
     Point,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from core.db.measurement_values import Measurement
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.metrics.document import (
     MAX_BYTES,
     from_json,

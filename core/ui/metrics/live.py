@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import psutil
 import streamlit as st
 
-from core.engine import Engine
 from core.hardware.devices import app_memory, available_memory_bytes
+from core.inference.engine import Engine
 from core.ui.widgets.loaded_models import draw_loaded
 from core.units import bytes_text
 

@@ -14,12 +14,13 @@ from core.db.measurement_values import (
     SweepRecord,
     SweepState,
 )
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.metrics.rows import subject_of
 from core.ui.metrics.bars import runtime_label
 from core.ui.metrics.benchmark import show_error
 from core.ui.widgets.person import manage_button
+from core.ui.widgets.resources import shared_benchmark
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.slots import place
 from core.units import counted, duration_text, milliseconds_text, rate_text
@@ -40,17 +41,17 @@ _ICONS = {
 }
 
 
-def draw_progress(engine: Engine) -> None:
+def draw_progress() -> None:
     """Draw the current benchmark run, or the result of the last one; updates itself."""
-    st.session_state[_SEEN] = _stage(engine)
-    sweep = engine.benchmark.current
+    st.session_state[_SEEN] = _stage()
+    sweep = shared_benchmark().current
     busy = sweep is not None and sweep.running
-    st.fragment(_draw, run_every=_BUSY_S if busy else _IDLE_S)(engine)
+    st.fragment(_draw, run_every=_BUSY_S if busy else _IDLE_S)()
 
 
 def draw_unfinished(engine: Engine) -> None:
     """Draw earlier benchmark runs that were not finished, with a button to resume them."""
-    sweep = engine.benchmark.current
+    sweep = shared_benchmark().current
     if sweep is not None and sweep.running:
         return
     try:
@@ -61,22 +62,22 @@ def draw_unfinished(engine: Engine) -> None:
     current = sweep.id if sweep is not None else ""
     for record in records:
         if record.state in _UNFINISHED and record.id not in {current, *_dismissed()}:
-            _draw_unfinished(engine, record)
+            _draw_unfinished(record)
 
 
-def _stage(engine: Engine) -> tuple[object, ...]:
+def _stage() -> tuple[object, ...]:
     """Return a value that changes with each start, end and new result, to redraw the page."""
-    sweep = engine.benchmark.current
+    sweep = shared_benchmark().current
     if sweep is None:
         return ()
     rows = sweep.progress().rows
     return (sweep.id, sweep.running, sum(row.figures is not None for row in rows))
 
 
-def _draw(engine: Engine) -> None:
-    if _stage(engine) != st.session_state.get(_SEEN):
+def _draw() -> None:
+    if _stage() != st.session_state.get(_SEEN):
         st.rerun()
-    sweep = engine.benchmark.current
+    sweep = shared_benchmark().current
     if sweep is None or (not sweep.running and sweep.id in _dismissed()):
         return
     progress = sweep.progress()
@@ -84,7 +85,7 @@ def _draw(engine: Engine) -> None:
         if sweep.running:
             _draw_running(sweep, progress)
         else:
-            _draw_ended(engine, sweep, progress)
+            _draw_ended(sweep, progress)
         if progress.error:
             st.warning(safe_inline(progress.error), icon=":material/warning:")
         with st.expander(
@@ -115,7 +116,7 @@ def _draw_running(sweep: Sweep, progress: SweepProgress) -> None:
     st.caption(" · ".join(parts))
 
 
-def _draw_ended(engine: Engine, sweep: Sweep, progress: SweepProgress) -> None:
+def _draw_ended(sweep: Sweep, progress: SweepProgress) -> None:
     icon = {
         SweepState.DONE: ":green[:material/check_circle:]",
         SweepState.CANCELLED: ":gray[:material/stop_circle:]",
@@ -127,7 +128,7 @@ def _draw_ended(engine: Engine, sweep: Sweep, progress: SweepProgress) -> None:
             _draw_dismiss(sweep.id)
         with place("benchmark_right"):
             if missing:
-                _draw_resume(engine, sweep.id)
+                _draw_resume(sweep.id)
     failed = [row for row in progress.rows if row.state is MeasurementState.FAILED]
     for reason, count in Counter(row.error or "The measurement failed." for row in failed).items():
         st.error(
@@ -136,7 +137,7 @@ def _draw_ended(engine: Engine, sweep: Sweep, progress: SweepProgress) -> None:
         )
 
 
-def _draw_unfinished(engine: Engine, record: SweepRecord) -> None:
+def _draw_unfinished(record: SweepRecord) -> None:
     what = "was cancelled" if record.state is SweepState.CANCELLED else "was interrupted"
     with (
         st.container(border=True, key=f"unfinished_{record.id}"),
@@ -148,7 +149,7 @@ def _draw_unfinished(engine: Engine, record: SweepRecord) -> None:
             width="stretch",
         )
         _draw_dismiss(record.id)
-        _draw_resume(engine, record.id)
+        _draw_resume(record.id)
 
 
 def _draw_dismiss(sweep_id: str) -> None:
@@ -162,20 +163,20 @@ def _draw_dismiss(sweep_id: str) -> None:
     )
 
 
-def _draw_resume(engine: Engine, sweep_id: str) -> None:
+def _draw_resume(sweep_id: str) -> None:
     manage_button(
         "Resume",
         icon=":material/resume:",
         key=f"resume_{sweep_id}",
         on_click=_resume,
-        args=(engine, sweep_id),
+        args=(sweep_id,),
         help="Measure the missing rows: waiting, failed, cancelled and interrupted ones.",
     )
 
 
-def _resume(engine: Engine, sweep_id: str) -> None:
+def _resume(sweep_id: str) -> None:
     try:
-        engine.benchmark.resume(sweep_id)
+        shared_benchmark().resume(sweep_id)
     except PaddockError as error:
         show_error(str(error))
 

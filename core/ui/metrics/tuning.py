@@ -8,12 +8,13 @@ import streamlit as st
 
 from core.benchmark.tuning import wording
 from core.benchmark.tuning_service import TuningRun
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, ModelSpec
 from core.runtimes.tuned_hints import Tuned
 from core.ui.metrics.bars import runtime_label
 from core.ui.widgets.person import manage_button
+from core.ui.widgets.resources import shared_tuning
 from core.ui.widgets.safe_text import safe_inline
 from core.units import rate_text
 
@@ -24,7 +25,7 @@ _ERROR = "tuning_refused"
 def draw_tuning(engine: Engine) -> None:
     """Draw the setup, the progress and the results in a collapsed expander."""
     box = st.expander("Tune a model", icon=":material/tune:", key="tuning", on_change="rerun")
-    run = engine.tuning.current
+    run = shared_tuning().current
     running = run is not None and not run.done
     if not box.open and not running:
         return
@@ -70,13 +71,13 @@ def _draw_setup(engine: Engine, run: TuningRun | None) -> None:
             type="primary",
             key="tune_start",
             on_click=_start,
-            args=(engine, ModelSpec(name, precision, "CPU", runtime)),
+            args=(ModelSpec(name, precision, "CPU", runtime),),
         )
 
 
-def _start(engine: Engine, spec: ModelSpec) -> None:
+def _start(spec: ModelSpec) -> None:
     try:
-        engine.tuning.start(spec)
+        shared_tuning().start(spec)
     except PaddockError as error:
         st.session_state[_ERROR] = str(error)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from core.catalogue import catalogue
-from core.engine import find_stored
 from core.errors import AccessDeniedError
+from core.inference.engine import find_stored
 from core.remotes import is_remote, split_name
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore

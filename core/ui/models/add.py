@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.store import SourceKind
 from core.store import hub as model_hub
 from core.store.hub import HubAccess

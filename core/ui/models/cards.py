@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, published_scores
 from core.catalogue.prompts import prompt_format
-from core.engine import Engine
+from core.inference.engine import Engine
 from core.store.hub import HubAccess
 from core.store.resolver import package_file, path_of
 from core.ui.models.charts import scores_chart

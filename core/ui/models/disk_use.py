@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.benchmark.artifacts import delete_npu_weights
 from core.benchmark.random_models import delete_random_weights, random_weights_bytes
 from core.catalogue import catalogue
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.store import StoredDownload
 from core.store.for_device import npu_weights_bytes
 from core.ui.models.results import draw_figure, notify
@@ -82,7 +83,8 @@ def _draw_npu_weights(engine: Engine, size: int) -> None:
         )
         if manage_button("Remove", icon=":material/delete:", type="tertiary", key="forget_npu"):
             try:
-                freed = engine.delete_npu_weights()
+                folder = engine.settings.npu_models_dir
+                freed = delete_npu_weights(engine.settings, lambda: engine.unload_below(folder))
             except PaddockError as error:
                 st.error(safe_inline(str(error)), icon=":material/error:")
             else:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from core.catalogue import CatalogueModel, Precision, catalogue
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.store import Source, SourceKind, StoredModel
 from core.store.estimate import Estimate, estimate
 from core.store.gguf.reader import GgufSummary, summary

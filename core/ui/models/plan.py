@@ -13,8 +13,8 @@ from core.catalogue import (
     Precision,
     default_int4,
 )
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.store.estimate import Estimate
 from core.store.gguf.reader import GgufSummary
 from core.store.hub import HubAccess

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.remotes import Listing, Remote, model_name
 from core.remotes.registry import key_variable
 from core.ui.models.remote_models import follow_listings

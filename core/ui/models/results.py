@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from core.catalogue import Precision
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.store import StoredModel
 from core.store.stored import exactness_text
 from core.ui.models.charts import bits_chart

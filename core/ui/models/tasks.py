@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import streamlit as st
 
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.store import Stage
 from core.store.progress import Progress
 from core.store.tasks import TaskKind, TaskState, TaskView

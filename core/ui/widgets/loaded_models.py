@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.runtimes.pool import LoadedInfo
 from core.runtimes.spec import ModelSpec
 from core.ui.instruct.history import model_title

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
-from core.engine import Engine
 from core.errors import PaddockError
+from core.inference.engine import Engine
 from core.remotes import split_name
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore, StoredModel, resolver

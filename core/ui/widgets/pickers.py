@@ -10,9 +10,9 @@ import streamlit as st
 
 from core.catalogue import Precision, catalogue
 from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
-from core.engine import find_stored
 from core.errors import PaddockError, PersonMistake
 from core.hardware.devices import AUTO, list_devices
+from core.inference.engine import find_stored
 from core.remotes import Directory, is_remote
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec, RuntimeName
 from core.store import ModelStore

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from core.engine import Engine
 from core.errors import RecordsError
+from core.inference.engine import Engine
 from core.ui.widgets.link import use_remembered
 from core.ui.widgets.person import Person
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.benchmark.service import Benchmark
+from core.benchmark.tuning_service import TuningService
 from core.db import VoteStore
-from core.engine import Engine
+from core.inference.contention import MONITOR
+from core.inference.engine import Engine
 from core.runtimes.pool import ModelHandle
 from core.runtimes.remote import RemoteHandle
 from core.runtimes.spec import ModelSpec
@@ -19,6 +22,20 @@ MAX_HANDLES = 16
 def shared_engine() -> Engine:
     """Return the engine of this process."""
     return Engine(load_settings())
+
+
+@st.cache_resource(show_spinner=False)
+def shared_benchmark() -> Benchmark:
+    """Return the benchmark of this process."""
+    engine = shared_engine()
+    return Benchmark(engine.settings, lambda: engine.measurements, MONITOR)
+
+
+@st.cache_resource(show_spinner=False)
+def shared_tuning() -> TuningService:
+    """Return the tuning of this process."""
+    engine = shared_engine()
+    return TuningService(engine.settings, engine.keep_tuned, MONITOR.running)
 
 
 def shared_votes() -> VoteStore:

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 
 import streamlit as st
 
-from core.engine import Engine, find_stored
 from core.errors import PaddockError
+from core.inference.engine import Engine, find_stored
 from core.runtimes.spec import ModelSpec
 from core.store import SourceKind
 from core.store import hub as model_hub

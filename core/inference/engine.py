@@ -1,4 +1,4 @@
-"""Composes store, runtimes, pool, records and benchmarks; one :class:`Engine` per process."""
+"""Composes store, runtimes, pool and records; one :class:`Engine` per process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 from core.auth import Accounts
-from core.benchmark.artifacts import delete_npu_weights
-from core.benchmark.service import Benchmark
-from core.benchmark.tuning_service import TuningService
 from core.catalogue import Int4Settings, Precision, device_int4
 from core.db import GUEST, AccountStore, Origin, RunStore
 from core.db.measurements import MeasurementStore
@@ -83,9 +80,7 @@ class Engine:
         self._hub_access: dict[str, HubAccess] = {}
         """By key of a model that a user agreed to download: the access of their session."""
         self.metrics = ServerMetrics(self.state)
-        self.tuning = TuningService(settings, self.keep_tuned, MONITOR.running)
         self.tasks = TaskQueue(settings, working=MONITOR.running)
-        self.benchmark = Benchmark(settings, lambda: self.measurements, MONITOR)
 
     @cached_property
     def runs(self) -> RunStore:
@@ -287,20 +282,12 @@ class Engine:
             ModelBusyError: it is in use or being converted.
         """
         self.settings.check_not_kiosk()
-        self._unload_below(stored.folder)
+        self.unload_below(stored.folder)
         return self.store.delete(stored)
 
-    def delete_npu_weights(self) -> int:
-        """Unload and delete all models compressed for an NPU, and return the bytes freed.
+    def unload_below(self, folder: Path) -> None:
+        """Unload the models whose files are in a folder, before these are deleted.
 
-        Raises:
-            ModelBusyError: one of them is in use or being converted, or a benchmark is running.
-        """
-        folder = self.settings.npu_models_dir
-        return delete_npu_weights(self.settings, lambda: self._unload_below(folder))
-
-    def _unload_below(self, folder: Path) -> None:
-        """
         Raises:
             ModelBusyError: one of these models is in use.
         """
@@ -374,9 +361,7 @@ class Engine:
             logger.info("%s is ready", spec.label)
 
     def close(self) -> None:
-        """Stop benchmarks, downloads and conversions, unload idle models, close the database."""
-        self.tuning.close()
-        self.benchmark.close()
+        """Stop downloads and conversions, unload idle models, close the database."""
         self.tasks.close()
         self.pool.close()
         for runtime in self._runtimes.values():

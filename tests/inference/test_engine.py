@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import core.engine
+import core.inference.engine
 from core.catalogue import Int4Settings, Precision
 from core.db import GUEST, Origin, RunState, RunStore
-from core.engine import Engine, int4_for
 from core.errors import (
     BadRequestError,
     CorruptModelError,
@@ -27,6 +26,7 @@ from core.errors import (
     UnknownModelError,
 )
 from core.inference.answer import StopReason
+from core.inference.engine import Engine, int4_for
 from core.inference.job import Job, Phase
 from core.inference.recorder import GROWTH_IN_PROCESS
 from core.inference.request import GenerationRequest
@@ -342,7 +342,7 @@ def test_answer_during_a_conversion_for_another_answer_is_contended(
 
     warm = spec_of("llama", Precision.INT8)
     assert start(engine, warm, None).wait(60)
-    monkeypatch.setattr(core.engine, "convert_in_process", long_work)
+    monkeypatch.setattr(core.inference.engine, "convert_in_process", long_work)
     other = start(engine, ModelSpec("org/name", Precision.INT8, "CPU"), None)
     assert begun.wait(60)
     during = start(engine, warm, None)
