@@ -12,7 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core.errors import AccessDeniedError, PersonMistake
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-"""Folder that holds ``streamlit_app.py``; ``.paddock/`` lies in it unless told otherwise."""
+"""Folder that contains ``core``: a clone of the repository, or ``site-packages`` if installed."""
+INSTALLED = CHECKOUT.name in ("site-packages", "dist-packages")
+"""Whether this is the installed package, which has no app, instead of a clone."""
 
 
 KIOSK_SENTENCE = (
@@ -49,7 +51,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PADDOCK_", env_ignore_empty=True, extra="ignore")
 
     home: Path = Field(
-        default=CHECKOUT / ".paddock",
+        default=Path.home() / ".paddock" if INSTALLED else CHECKOUT / ".paddock",
         description="Where converted models, downloads and the run database live.",
     )
     database_url: str | None = Field(

@@ -17,7 +17,7 @@ from core.catalogue import Precision, catalogue
 from core.cli.speed import speed_suite
 from core.cli.terminal import Line
 from core.errors import BadRequestError, PaddockError
-from core.settings import Settings
+from core.settings import INSTALLED, Settings
 from core.units import bytes_text, counted, duration_text
 
 if TYPE_CHECKING:
@@ -211,6 +211,11 @@ def _refuse_what_has_no_effect(options: argparse.Namespace) -> None:
     Raises:
         BadRequestError: the text names the options to leave out.
     """
+    if options.suite and INSTALLED:
+        raise BadRequestError(
+            "The speed suite needs the app, which the installed package does not contain. "
+            "Run it in a clone of the repository."
+        )
     if options.suite and (flags := _given(options, (*_PLANNED, "memory_limit", *_FILES))):
         raise BadRequestError(
             f"The speed suite chooses what it measures and writes no file; leave out {flags}."

@@ -334,3 +334,9 @@ def test_the_engine_closes_its_benchmark(home: Path, work: FakeWork):
     assert isinstance(Tools(), Tools) and engine.benchmark.current is None
     assert engine.measurements.database is engine.runs.database
     engine.close()
+
+
+def test_an_installed_package_has_no_speed_suite(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("core.cli.bench.INSTALLED", True)
+    code, out, err = run("bench", "--suite", "speed")
+    assert (code, out) == (2, "") and "in a clone of the repository" in err
