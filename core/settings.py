@@ -12,7 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from core.errors import AccessDeniedError, PersonMistake
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-"""Folder that contains ``streamlit_app.py`` and, by default, ``.paddock/``."""
+"""Folder that contains ``core``: a clone of the repository, or ``site-packages`` if installed."""
+INSTALLED = CHECKOUT.name in ("site-packages", "dist-packages")
+"""Whether this is the installed package, which has no app, instead of a clone."""
 
 KIOSK_ERROR = (
     "Models cannot be downloaded, converted or deleted in kiosk mode. Use a model that is on this "
@@ -48,7 +50,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PADDOCK_", env_ignore_empty=True, extra="ignore")
 
     home: Path = Field(
-        default=CHECKOUT / ".paddock",
+        default=Path.home() / ".paddock" if INSTALLED else CHECKOUT / ".paddock",
         description="Folder of converted models, downloads and the run database.",
     )
     database_url: str | None = Field(

@@ -18,7 +18,7 @@ from core.catalogue import Precision, catalogue
 from core.cli.speed import speed_suite
 from core.cli.terminal import Line
 from core.errors import BadRequestError, PaddockError
-from core.settings import Settings
+from core.settings import INSTALLED, Settings
 from core.units import bytes_text, counted, duration_text
 
 if TYPE_CHECKING:
@@ -214,6 +214,11 @@ def _check_options(options: argparse.Namespace) -> None:
     Raises:
         BadRequestError: options cannot be combined; the text names those to leave out.
     """
+    if options.suite and INSTALLED:
+        raise BadRequestError(
+            "The speed suite needs the app, which the installed package does not contain. "
+            "Run it in a clone of the repository."
+        )
     if options.suite and (flags := _given(options, (*_PLAN_OPTIONS, "memory_limit", *_FILES))):
         raise BadRequestError(
             f"The speed suite has fixed measurements and writes no file. Leave out {flags}."

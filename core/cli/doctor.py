@@ -23,7 +23,7 @@ from core.catalogue import EMBEDDED_DIR, catalogue
 from core.errors import PaddockError, RecordsError
 from core.hardware import devices, drivers
 from core.hardware.devices import DeviceKind
-from core.settings import CHECKOUT, Settings
+from core.settings import CHECKOUT, INSTALLED, Settings
 from core.units import bytes_text
 
 MIN_PYTHON = (3, 11)
@@ -143,7 +143,11 @@ def check_libraries(requirements: Path) -> Check:
     """Check that the installed libraries have the versions pinned in ``requirements.txt``."""
     name = "Libraries"
     try:
-        pins = list(_pins(requirements.read_text(encoding="utf-8").splitlines()))
+        if INSTALLED:
+            lines = metadata.requires("paddock") or []
+        else:
+            lines = requirements.read_text(encoding="utf-8").splitlines()
+        pins = list(_pins(lines))
     except (OSError, UnicodeDecodeError, InvalidRequirement) as error:
         finding = f"{requirements.name} cannot be read ({_reason(error)})."
         return Check(name, State.WARN, finding, "Restore it from the repository.")

@@ -330,3 +330,9 @@ def test_measurements_and_runs_share_a_database(home: Path):
     engine = Engine(Settings(home=home))
     assert engine.measurements.database is engine.runs.database
     engine.close()
+
+
+def test_an_installed_package_has_no_speed_suite(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("core.cli.bench.INSTALLED", True)
+    code, out, err = run("bench", "--suite", "speed")
+    assert (code, out) == (2, "") and "in a clone of the repository" in err

@@ -141,6 +141,13 @@ def test_a_missing_library_is_bad(requirements) -> None:
     assert "no-such-library is not installed" in check.finding and "1.2.3" in check.finding
 
 
+def test_an_installed_package_has_its_requirements_in_its_metadata(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "INSTALLED", True)
+    monkeypatch.setattr(doctor.metadata, "requires", {"paddock": ["no-such-library==1.0"]}.get)
+    check = doctor.check_libraries(Path("not-here"))
+    assert check.state is State.BAD and "no-such-library is not installed" in check.finding
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"what is this?"])
 def test_a_requirements_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "requirements.txt"
