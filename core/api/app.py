@@ -13,11 +13,10 @@ from starlette.types import Receive, Scope, Send
 
 from core.api.body import parse_body, read_body
 from core.api.errors import ApiError, api_error, json_response
-from core.api.follow import Follower
 from core.api.protocol import ParsedRequest, parse_chat, parse_completion
 from core.api.replies import Reply, failure, model_list, model_object
 from core.api.service import Authenticate, Caller, ModelService, Running
-from core.api.stream import send_stream
+from core.api.stream import Follower, send_stream
 from core.errors import PaddockError
 
 CHAT, COMPLETIONS, MODELS = "chat/completions", "completions", "models"

@@ -50,15 +50,15 @@ class RemoteTransport(httpx2.AsyncBaseTransport):
         """Send a request to this server; requests to other hosts are rejected."""
         if _origin(request.url) != self._origin:
             raise httpx2.UnsupportedProtocol("not the remote server's host", request=request)
-        kept = [(name, value) for name, value in request.headers.items() if name in _HEADERS]
-        kept += [("user-agent", "Paddock"), ("accept-encoding", _IDENTITY)]
+        headers = [(name, value) for name, value in request.headers.items() if name in _HEADERS]
+        headers += [("user-agent", "Paddock"), ("accept-encoding", _IDENTITY)]
         if self._key is not None:
-            kept.append(("authorization", f"Bearer {self._key}"))
+            headers.append(("authorization", f"Bearer {self._key}"))
         timing = _Timing(self, request.method)
         sent = httpx2.Request(
             request.method,
             request.url,
-            headers=kept,
+            headers=headers,
             stream=request.stream,
             extensions={**request.extensions, "trace": timing.note},
         )

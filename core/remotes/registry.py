@@ -81,12 +81,14 @@ class RemoteBook:
     def list(self) -> list[Remote]:
         """Return all servers by name; a file that cannot be read counts as empty."""
         try:
-            kept = self._file().remotes
+            stored = self._file().remotes
         except RemoteError:
-            kept = {}
-        urls = {name: entry.url for name, entry in kept.items()} | self._set
+            stored = {}
+        urls = {name: entry.url for name, entry in stored.items()} | self._set
         return [
-            Remote(name, urls[name], self._key(name, kept.get(name)) is not None, name in self._set)
+            Remote(
+                name, urls[name], self._key(name, stored.get(name)) is not None, name in self._set
+            )
             for name in sorted(urls)
         ]
 
@@ -130,8 +132,8 @@ class RemoteBook:
         name, url, key = clean_name(name), clean_url(url), clean_key(key)
         self._check_changeable(name)
         with self._changing() as file:
-            kept = file.remotes.get(name)
-            if _environment_key(name) and (kept is None or kept.url != url):
+            stored = file.remotes.get(name)
+            if _environment_key(name) and (stored is None or stored.url != url):
                 raise PersonMistake(
                     f"{key_variable(name)} is the key of another server and would be sent to this "
                     "one. Choose another name, or set this server in PADDOCK_REMOTES."
@@ -160,8 +162,8 @@ class RemoteBook:
             raise PersonMistake(f"{name} is set in PADDOCK_REMOTES. Change it there.")
 
     def _key(self, name: str, entry: _Entry | None) -> str | None:
-        kept = None if name in self._set or entry is None else entry.key
-        return _environment_key(name) or (kept.get_secret_value() if kept else None) or None
+        stored = None if name in self._set or entry is None else entry.key
+        return _environment_key(name) or (stored.get_secret_value() if stored else None) or None
 
     @contextmanager
     def _changing(self) -> Iterator[_File]:
