@@ -23,7 +23,7 @@ PATIENCE_S = 6.0
 machine where this was observed, the latency was low again within five seconds in nineteen of twenty
 cases."""
 
-MOST_APART = 4 * MOST_ANSWERS
+MAX_DISTURBED = 4 * MOST_ANSWERS
 """Number of answers after which the same applies: a fast model gives thousands of them."""
 
 LONGEST_JUDGED_S = 1.0
@@ -60,19 +60,21 @@ class StoppingRule:
         """Number of answers so far, whatever the latency."""
         return len(self._given)
 
-    def add(self, seconds: float, distance_ns: float | None) -> None:
+    def add(self, seconds: float, latency_ns: float | None) -> None:
         """Add an answer with its duration and the latency during it."""
-        self._given.append((seconds, distance_ns))
-        if distance_ns is not None:
-            self.nearest_ns = min(distance_ns, self.nearest_ns or math.inf)
+        self._given.append((seconds, latency_ns))
+        if latency_ns is not None:
+            self.nearest_ns = min(latency_ns, self.nearest_ns or math.inf)
 
     @property
     def reached(self) -> bool:
         """Whether there are enough answers."""
         near = [seconds for seconds, ns in self._given if not are_apart(ns, self.nearest_ns)]
         spent = [seconds for seconds, _ in self._given]
-        apart_s, apart = sum(spent) - sum(near), len(spent) - len(near)
-        return self._suffice(spent if apart_s > PATIENCE_S or apart > MOST_APART else near)
+        disturbed_s, disturbed = sum(spent) - sum(near), len(spent) - len(near)
+        return self._suffice(
+            spent if disturbed_s > PATIENCE_S or disturbed > MAX_DISTURBED else near
+        )
 
     def _suffice(self, spent: list[float]) -> bool:
         return len(spent) >= self._wanted and (

@@ -6,8 +6,8 @@ import pytest
 
 from core.benchmark.stopping import (
     LONGEST_JUDGED_S,
+    MAX_DISTURBED,
     MOST_ANSWERS,
-    MOST_APART,
     PATIENCE_S,
     StoppingRule,
     latency_during,
@@ -20,10 +20,10 @@ def answers_until_enough(
     seconds: float, distances: list[float | None], *, wanted: int = 2, nearest: float | None = NEAR
 ) -> int:
     """Of that length each; the last distance goes on for ever."""
-    enough = StoppingRule(wanted, nearest)
-    while not enough.reached:
-        enough.add(seconds, distances[min(enough.answers, len(distances) - 1)])
-    return enough.answers
+    rule = StoppingRule(wanted, nearest)
+    while not rule.reached:
+        rule.add(seconds, distances[min(rule.answers, len(distances) - 1)])
+    return rule.answers
 
 
 def test_a_second_of_short_answers_or_the_requested_long_ones():
@@ -39,12 +39,12 @@ def test_answers_with_high_latency_do_not_count():
 
 def test_answers_with_lasting_high_latency_count():
     assert answers_until_enough(0.5, [FAR]) == PATIENCE_S / 0.5 + 1
-    assert answers_until_enough(1e-4, [FAR]) == MOST_APART + 1
-    enough = StoppingRule(100, NEAR)
+    assert answers_until_enough(1e-4, [FAR]) == MAX_DISTURBED + 1
+    rule = StoppingRule(100, NEAR)
     for _ in range(100):
-        assert not enough.reached
-        enough.add(0.5, FAR)
-    assert enough.reached, "as many as are wanted all the same"
+        assert not rule.reached
+        rule.add(0.5, FAR)
+    assert rule.reached, "as many as are wanted all the same"
 
 
 def test_without_a_lower_latency_none_is_high():
@@ -53,11 +53,11 @@ def test_without_a_lower_latency_none_is_high():
 
 
 def test_lowest_latency_is_remembered():
-    enough = StoppingRule(1, None)
-    assert enough.nearest_ns is None
+    rule = StoppingRule(1, None)
+    assert rule.nearest_ns is None
     for distance in (FAR, NEAR, FAR, None):
-        enough.add(0.1, distance)
-    assert enough.nearest_ns == NEAR
+        rule.add(0.1, distance)
+    assert rule.nearest_ns == NEAR
 
 
 @pytest.mark.parametrize(
