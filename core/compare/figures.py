@@ -49,6 +49,8 @@ class Figures:
     memory_file_backed_bytes: int | None
     memory_scope: str | None
     """What the two memory figures cover."""
+    weights: str | None
+    """See :attr:`core.inference.answer.Answer.weights`."""
     disk_bytes: int | None
     """All files of the stored model."""
     stop_reason: str
@@ -104,6 +106,7 @@ def side_figures(
         memory_private_bytes=result.memory_private_bytes,
         memory_file_backed_bytes=result.memory_file_backed_bytes,
         memory_scope=result.memory_scope,
+        weights=answer.weights,
         disk_bytes=stored.manifest.folder_bytes if stored is not None else None,
         stop_reason=result.stop_reason,
         error=result.error,

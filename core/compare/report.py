@@ -56,7 +56,13 @@ class SideReport:
         if used and used != (device,):
             device = f"{device} → {', '.join(used)}"
         runtime = self.spec.runtime.short_name
-        return f"{self.title} · {self.spec.precision.label} · {device} · {runtime}"
+        return f"{self.title} · {self.weights} · {device} · {runtime}"
+
+    @property
+    def weights(self) -> str:
+        """Display name of a local model's weights: ``INT8``, ``INT8 from Q4_1``."""
+        named = self.figures.weights if self.figures is not None else None
+        return named or self.spec.precision.label
 
 
 @dataclass(frozen=True)

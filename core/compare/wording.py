@@ -122,7 +122,7 @@ def _side_conditions(side: SideReport) -> str:
     if spec.remote:
         parts.append(spec.variant)
     else:
-        parts += [f"{spec.precision.label} weights", f"{spec.runtime.value} runtime"]
+        parts += [f"{side.weights} weights", f"{spec.runtime.value} runtime"]
         parts.append(f"requested device {spec.device}")
     if figures is not None:
         if figures.devices_used:

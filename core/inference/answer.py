@@ -53,6 +53,8 @@ class Answer:
     """None if it ended before work started."""
     conditions: Conditions | None = None
     facts: LoadFacts | None = None
+    weights: str | None = None
+    """Display name of the weights if the precision is not specific enough: ``INT8 from Q4_1``."""
     contended: bool = False
     """Whether other work ran at the same time; such timings are not comparable."""
     error: Exception | None = None

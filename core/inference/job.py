@@ -347,6 +347,7 @@ class Job:
             timings=timings,
             conditions=work.conditions if work else lease.model.conditions if lease else None,
             facts=lease.facts if lease else None,
+            weights=lease.stored.special_label if lease and lease.stored else None,
             contended=contended,
             error=error,
         )

@@ -75,6 +75,14 @@ def test_cut_off_answer_states_the_number_of_tokens() -> None:
     )
 
 
+def test_weights_are_named_if_the_precision_is_not_specific_enough() -> None:
+    answer = replace(ANSWER, weights="INT4 from Q4_1")
+    assert "· Paddock NeoX · INT4 from Q4_1 · AUTO" in line(answer)
+    entry = replace(ENTRY, answer=answer)
+    assert json.loads(to_json([entry]))[0]["weights"] == "INT4 from Q4_1"
+    assert "- Model: Paddock NeoX · INT4 from Q4_1 · AUTO" in to_markdown([entry])
+
+
 def test_device_is_not_repeated_if_it_is_the_selected_one() -> None:
     assert "· CPU ·" in line(ANSWER, replace(SPEC, device="CPU"))
 

@@ -134,7 +134,11 @@ def _draw_heading(view: MatchView, side: int, *, ended: bool) -> None:
                 args=(side,),
             )
     if not view.hidden:
-        st.caption(" · ".join(map(safe_inline, spec.words)))
+        weights, *place = spec.words
+        answer = view.match.answers[side] if ended else None
+        if answer is not None and answer.weights:
+            weights = answer.weights
+        st.caption(" · ".join(map(safe_inline, (weights, *place))))
 
 
 def _draw_waiting(view: MatchView, side: int) -> None:

@@ -41,6 +41,7 @@ def _as_dict(entry: HistoryEntry) -> dict[str, Any]:
         "model": entry.spec.model,
         "title": entry.title,
         "precision": entry.spec.precision_name,
+        "weights": entry.answer.weights,
         "device": entry.spec.device,
         "runtime": entry.spec.runtime.value,
         "answer": result,
@@ -62,9 +63,10 @@ def _conditions(conditions: Conditions) -> dict[str, Any]:
 def _as_markdown(entry: HistoryEntry) -> str:
     answer, sampling = entry.answer, entry.request.sampling
     timings, facts = answer.timings, answer.facts
+    weights, *place = entry.spec.words[:-1]
     rows: list[tuple[str, object]] = [
         ("Time", entry.asked_at.isoformat(sep=" ", timespec="seconds")),
-        ("Model", " · ".join([entry.title, *entry.spec.words[:-1]])),
+        ("Model", " · ".join([entry.title, answer.weights or weights, *place])),
         ("Runtime", entry.spec.runtime.short_name),
         (
             "Sampling",

@@ -165,7 +165,8 @@ def figures_line(answer: Answer, spec: ModelSpec, title: str | None, *, times: i
     *precision, device, runtime = spec.words
     if conditions is not None and conditions.devices_used not in ((), (spec.device,)):
         device += f" → {', '.join(conditions.devices_used)}"
-    named = [] if title is None else [title, *precision]
+    weights = [answer.weights] if answer.weights else precision
+    named = [] if title is None else [title, *weights]
     parts += map(safe_inline, [*named, device, runtime])
     if conditions is not None and conditions.note is not None:
         parts.append(safe_inline(conditions.note))
