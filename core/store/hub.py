@@ -193,8 +193,7 @@ def fetch(
             _write_mark(folder, listing)
         return Download(folder, listing.revision)
 
-    message = f"Listing the files of {hub_id} on the Hugging Face Hub."
-    on_progress(Progress(Stage.FETCHING, message, None))
+    on_progress(Progress(Stage.FETCHING, f"Listing the files of {hub_id}.", None))
     with readable_errors(hub_id, access):
         return run_in_thread(work, report, check_stop)
 

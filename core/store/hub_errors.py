@@ -100,13 +100,13 @@ def _refusal(hub_id: str, access: HubAccess, error: HfHubHTTPError) -> HubError 
         )
     if status == 401 and access.token:
         return GatedModelError(
-            f"The Hugging Face Hub rejected the token in a request for {hub_id}. Create a new "
-            "token in the settings of your Hugging Face account and provide it (HF_TOKEN, or the "
-            "field on the Models page)."
+            f"{_subject(access)} rejected the token in a request for {hub_id}. Create a new token "
+            "in the settings of your account and provide it (HF_TOKEN, or the field on the Models "
+            "page)."
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return UnknownModelError(
-            f"The Hugging Face Hub has no model {hub_id}, or it is private. Check the spelling, or "
+            f"{_subject(access)} has no model {hub_id}, or it is private. Check the spelling, or "
             "set HF_TOKEN to a token with permission to read it."
         )
     return HubError(
