@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.api.app import Api
-from core.errors import PersonMistake, RecordsError
+from core.errors import RecordsError, UserError
 from core.inference.prometheus import ServerMetrics
 from core.server.api_keys import ApiAuthentication
 from core.server.headers import SecurityHeaders, page_policy
@@ -132,7 +132,7 @@ def health_routes(prefix: str) -> list[Any]:
 
 
 def _script_in_page() -> str:
-    with suppress(PersonMistake):  # an invalid setting is reported when a page is opened
+    with suppress(UserError):  # an invalid setting is reported when a page is opened
         if load_settings().kiosk:
             return scripts.LOAD_CHARTS + scripts.KIOSK_RESET
     return scripts.LOAD_CHARTS

@@ -3,7 +3,7 @@
 Each text is one sentence that says what happened and one that says what to do. The tree::
 
     PaddockError                    a failure; the command line exits with 1
-    ├── PersonMistake               a mistake in the input; the command line exits with 2
+    ├── UserError               a mistake in the input; the command line exits with 2
     │   ├── UnknownModelError       no such catalogue key, Hugging Face id or local folder
     │   ├── UnknownDeviceError      OpenVINO does not report this device
     │   ├── BadRequestError         empty or too long instruction, or a setting out of range
@@ -26,7 +26,7 @@ Each text is one sentence that says what happened and one that says what to do. 
     │   ├── DiskFullError           not enough free disk space
     │   └── TooBusyError            too many passwords are being checked
     ├── RemoteError                 a remote server is unreachable or returned an error
-    │   └── NoListingError          it does not list its models, but may answer requests
+    │   └── NoModelListError          it does not list its models, but may answer requests
     ├── ConversionError             export or weight compression failed
     ├── StoppedError                the user stopped a download or conversion
     ├── ModelBusyError              the model or its files are in use
@@ -42,21 +42,21 @@ class PaddockError(Exception):
     exit_code = 1
 
 
-class PersonMistake(PaddockError):
+class UserError(PaddockError):
     """The request cannot be carried out as given; the text says what to change."""
 
     exit_code = 2
 
 
-class UnknownModelError(PersonMistake):
+class UnknownModelError(UserError):
     """No catalogue key, Hugging Face id or local folder has this name."""
 
 
-class UnknownDeviceError(PersonMistake):
+class UnknownDeviceError(UserError):
     """OpenVINO does not report this device on this machine."""
 
 
-class BadRequestError(PersonMistake):
+class BadRequestError(UserError):
     """The instruction or a setting is invalid; the text names it and its range."""
 
 
@@ -64,11 +64,11 @@ class PromptTooLongError(BadRequestError):
     """Prompt tokens plus new tokens exceed the model's context length."""
 
 
-class PromptFormatError(PersonMistake):
+class PromptFormatError(UserError):
     """The model has no chat template and the user has not chosen a prompt format."""
 
 
-class AccountInputError(PersonMistake):
+class AccountInputError(UserError):
     """A user name or password is not allowed; the text says what is."""
 
 
@@ -76,26 +76,26 @@ class InvitationError(AccountInputError):
     """The invitation code is invalid, used up or expired."""
 
 
-class UnknownAccountError(PersonMistake):
+class UnknownAccountError(UserError):
     """No account, session or invitation has this name or id."""
 
 
-class SignInError(PersonMistake):
+class SignInError(UserError):
     """User name and password do not match an account that may sign in.
 
     The text is the same for an unknown name and for an incorrect password.
     """
 
 
-class TooManyAnswersError(PersonMistake):
+class TooManyAnswersError(UserError):
     """The user has reached the limit of running and waiting answers."""
 
 
-class TooManyAttemptsError(PersonMistake):
+class TooManyAttemptsError(UserError):
     """Too many attempts failed; the text says how long to wait."""
 
 
-class AccessDeniedError(PersonMistake):
+class AccessDeniedError(UserError):
     """The user lacks the permission, here or at all; the text says who has it."""
 
 
@@ -123,7 +123,7 @@ class RemoteError(PaddockError):
     """A remote server is unreachable, rejected the request or violated the protocol."""
 
 
-class NoListingError(RemoteError):
+class NoModelListError(RemoteError):
     """The server is reachable but does not list its models."""
 
 

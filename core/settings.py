@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from core.errors import AccessDeniedError, PersonMistake
+from core.errors import AccessDeniedError, UserError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 """Folder that contains ``core``: a clone of the repository, or ``site-packages`` if installed."""
@@ -229,14 +229,14 @@ def load_settings() -> Settings:
     """Read the settings from the current environment.
 
     Raises:
-        PersonMistake: a variable has an invalid value; the text names it.
+        UserError: a variable has an invalid value; the text names it.
     """
     try:
         settings = Settings()
     except ValidationError as error:
         wrong = error.errors()[0]
         name = f"PADDOCK_{wrong['loc'][0]}".upper()
-        raise PersonMistake(
+        raise UserError(
             f"The environment variable {name} is {wrong['input']!r}, but its "
             f"{wrong['msg'][0].lower()}{wrong['msg'][1:]}. Correct or unset it."
         ) from error

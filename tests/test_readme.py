@@ -39,8 +39,8 @@ def test_remote_servers_example_works(tmp_path: Path):
     [shown] = [code for code in blocks("sh", "docs/remotes.md") if "PADDOCK_REMOTES" in code]
     (tmp_path / "key-of-lab.txt").write_text("sesame\n")
     seen = (
-        "from core.remotes import RemoteBook; from core.settings import load_settings\n"
-        "book = RemoteBook(load_settings())\n"
+        "from core.remotes import RemoteRegistry; from core.settings import load_settings\n"
+        "book = RemoteRegistry(load_settings())\n"
         "print(*((each.name, each.url, book.key(each)) for each in book.list()))"
     )
     done = subprocess.run(

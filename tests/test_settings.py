@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import PersonMistake
+from core.errors import UserError
 from core.settings import CHECKOUT, AuthMode, Registration, Settings, load_settings
 
 
@@ -66,7 +66,7 @@ def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch):
 )
 def test_invalid_value_is_a_one_line_error(name: str, value: str, monkeypatch):
     monkeypatch.setenv(name, value)
-    with pytest.raises(PersonMistake) as failure:
+    with pytest.raises(UserError) as failure:
         load_settings()
     sentence = str(failure.value)
     assert sentence.startswith(f"The environment variable {name} is {value!r}")

@@ -71,7 +71,7 @@ def test_error_tree_in_the_docstring_matches_the_classes():
 def test_exit_codes_follow_the_tree():
     for kind in vars(core.errors).values():
         if inspect.isclass(kind) and issubclass(kind, PaddockError):
-            mistake = issubclass(kind, core.errors.PersonMistake)
+            mistake = issubclass(kind, core.errors.UserError)
             assert kind.exit_code == (2 if mistake else 1), kind
             assert kind.__doc__
 

@@ -15,7 +15,6 @@ from core.errors import (
     ModelBusyError,
     ModelFilesError,
     PaddockError,
-    PersonMistake,
     PromptFormatError,
     PromptTooLongError,
     RecordsError,
@@ -23,6 +22,7 @@ from core.errors import (
     TooManyAnswersError,
     UnknownDeviceError,
     UnknownModelError,
+    UserError,
 )
 
 RETRY_AFTER_S = 2
@@ -125,7 +125,7 @@ def api_error(error: Exception, *, param: str | None = None) -> ApiError:
             return ApiError(400, message, code="invalid_value", param=param)
         case PromptFormatError():
             return ApiError(400, _NO_TEMPLATE, code="no_chat_template", param=param)
-        case PersonMistake():
+        case UserError():
             return ApiError(400, message, code="invalid_request")
         case ModelBusyError():
             return ApiError(503, message, kind=SERVER, code="busy", headers=later)

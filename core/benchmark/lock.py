@@ -15,7 +15,7 @@ from os import getpid
 
 from filelock import FileLock, Timeout
 
-from core.errors import DiskFullError, ModelBusyError, PersonMistake
+from core.errors import DiskFullError, ModelBusyError, UserError
 from core.settings import Settings
 from core.store.files import has_no_space
 
@@ -35,7 +35,7 @@ class BenchmarkLock:
 
         Raises:
             ModelBusyError: another benchmark is running; the text names its process.
-            DiskFullError, PersonMistake: the home folder is not writable.
+            DiskFullError, UserError: the home folder is not writable.
         """
         try:
             self._home.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ class BenchmarkLock:
                 raise DiskFullError(
                     f"The disk of {self._home} is full. Free some space and try again."
                 ) from error
-            raise PersonMistake(
+            raise UserError(
                 f"The home folder {self._home} is not writable ({error.strerror or error}). Change "
                 "its permissions, or set PADDOCK_HOME to another folder."
             ) from error
@@ -65,7 +65,7 @@ class BenchmarkLock:
         """Hold the lock for the duration of the ``with`` block.
 
         Raises:
-            ModelBusyError, DiskFullError, PersonMistake: see :meth:`acquire`.
+            ModelBusyError, DiskFullError, UserError: see :meth:`acquire`.
         """
         self.acquire()
         try:

@@ -22,9 +22,9 @@ def doctor(options: argparse.Namespace, settings: Settings) -> int:
 
 def remotes(options: argparse.Namespace, settings: Settings) -> int:
     """Request the model lists of all remote servers at the same time, and print them."""
-    from core.remotes import Directory, RemoteBook, model_name
+    from core.remotes import Directory, RemoteRegistry, model_name
 
-    directory = Directory(RemoteBook(settings), settings)
+    directory = Directory(RemoteRegistry(settings), settings)
     requests = [(remote, directory.ask(remote)) for remote in directory.book.list()]
     rows: list[dict[str, Any]] = []
     for remote, future in requests:

@@ -28,7 +28,7 @@ from core.inference.prometheus import MetricsObserver, ServerMetrics, ServerStat
 from core.inference.recorder import RunRecorder
 from core.inference.request import GenerationRequest
 from core.inference.user_limits import UserLimits
-from core.remotes import Directory, Remote, RemoteBook
+from core.remotes import Directory, Remote, RemoteRegistry
 from core.runtimes.base import Runtime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pool import Lease, ModelHandle, ModelPool, OnProgress
@@ -72,7 +72,7 @@ class Engine:
         self.pool = ModelPool(
             settings, self._provide, self._runtimes, self._tuned_hints, MONITOR.running
         )
-        self.remotes = RemotePool(Directory(RemoteBook(settings), settings), settings)
+        self.remotes = RemotePool(Directory(RemoteRegistry(settings), settings), settings)
         self._limits = UserLimits(settings.answers_at_once, settings.answers_waiting)
         self._jobs: dict[Job, str] = {}
         """Running answers, with their owners."""
@@ -132,13 +132,13 @@ class Engine:
         return self.handle(spec).lease(on_progress, cancelled)
 
     def add_remote(self, name: str, url: str, key: str = "") -> Remote:
-        """Add a remote server; see :meth:`core.remotes.RemoteBook.add`."""
+        """Add a remote server; see :meth:`core.remotes.RemoteRegistry.add`."""
         remote = self.remotes.directory.book.add(name, url, key)
         self.remotes.directory.forget(remote.name)
         return remote
 
     def remove_remote(self, name: str) -> bool:
-        """Remove a remote server; see :meth:`core.remotes.RemoteBook.remove`."""
+        """Remove a remote server; see :meth:`core.remotes.RemoteRegistry.remove`."""
         known = self.remotes.directory.book.remove(name)
         self.remotes.directory.forget(name)
         return known

@@ -2,15 +2,15 @@
 
 from core.remotes.address import MARK, RemoteModelName, is_remote, model_name, split_name
 from core.remotes.models import Directory, Listing
-from core.remotes.registry import Remote, RemoteBook
+from core.remotes.registry import Remote, RemoteRegistry
 
 __all__ = [
     "MARK",
     "Directory",
     "Listing",
     "Remote",
-    "RemoteBook",
     "RemoteModelName",
+    "RemoteRegistry",
     "is_remote",
     "model_name",
     "split_name",

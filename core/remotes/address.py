@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from core.errors import PersonMistake
+from core.errors import UserError
 
 MARK = "remote:"
 """Prefix of the names of remote models; catalogue keys, hub ids and folders never have it."""
@@ -38,12 +38,12 @@ def split_name(name: str) -> RemoteModelName:
     """Split the name of a remote model into server and model.
 
     Raises:
-        PersonMistake: it is not of the form ``remote:NAME/MODEL``.
+        UserError: it is not of the form ``remote:NAME/MODEL``.
     """
     remote, _, model = name.removeprefix(MARK).partition("/")
     valid = is_remote(name) and _NAME.fullmatch(remote) and model.isprintable()
     if not (valid and 0 < len(model.strip()) <= _MAX_MODEL):
-        raise PersonMistake(
+        raise UserError(
             f"{name[:_MAX_MODEL]!r} is not the name of a remote model. Write remote:NAME/MODEL, "
             "such as remote:office/qwen3-8b."
         )
@@ -54,11 +54,11 @@ def clean_name(text: str) -> str:
     """Validate the name of a remote server and return it in lower case.
 
     Raises:
-        PersonMistake: it is not valid.
+        UserError: it is not valid.
     """
     name = text.strip().lower()
     if not _NAME.fullmatch(name):
-        raise PersonMistake(
+        raise UserError(
             f"{text.strip()[:40]!r} is not a valid server name. Use 1 to 32 lower-case letters, "
             "digits and hyphens, such as office."
         )
@@ -69,7 +69,7 @@ def clean_url(text: str) -> str:
     """Validate a base URL and return it without a trailing slash.
 
     Raises:
-        PersonMistake: it is not an http(s) URL, or has credentials, a query or a fragment.
+        UserError: it is not an http(s) URL, or has credentials, a query or a fragment.
     """
     url = text.strip()
     try:
@@ -78,17 +78,17 @@ def clean_url(text: str) -> str:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname or len(url) > _MAX_URL:
-        raise PersonMistake(
+        raise UserError(
             "The address is not an http or https URL. Enter the base URL of the API, such as "
             "http://box:8000/v1."
         )
     if "@" in parts.netloc:
-        raise PersonMistake(
+        raise UserError(
             "The address contains a user name or password. Remove them, and enter the API key in "
             "its own field."
         )
     if parts.query or parts.fragment or not url.isprintable() or " " in url or "\\" in url:
-        raise PersonMistake(
+        raise UserError(
             "The address has more than scheme, host, port and path. Enter the base URL of the API, "
             "such as http://box:8000/v1."
         )

@@ -19,7 +19,7 @@ from typing import Any
 import httpx2
 import openai
 
-from core.errors import NoListingError, RemoteError
+from core.errors import NoModelListError, RemoteError
 from core.remotes.registry import Remote
 
 MODEL_LIST_TIMEOUT_S = 5.0
@@ -72,7 +72,7 @@ class RemoteTransport(httpx2.AsyncBaseTransport):
         encoding = response.headers.get("content-encoding", "").strip().lower()
         if encoding not in ("", _IDENTITY):
             await response.aclose()
-            raise Nonsense("compressed data, which was not requested")
+            raise ProtocolError("compressed data, which was not requested")
         limit = _MAX_MODEL_LIST if request.method == "GET" else _MAX_ANSWER
         response.stream = _Bounded(response.stream, limit)
         return response
@@ -114,18 +114,18 @@ class _Bounded(httpx2.AsyncByteStream):
         async for piece in self._inner:
             self._left -= len(piece)
             if self._left < 0:
-                raise Nonsense("far more data than was requested")
+                raise ProtocolError("far more data than was requested")
             yield piece
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
-class Nonsense(Exception):
+class ProtocolError(Exception):
     """A server violated the protocol; the text says what it sent."""
 
 
-class Wire:
+class RemoteClient:
     """Client of one remote server; its coroutines run on :mod:`core.remotes.event_loop`."""
 
     def __init__(self, remote: Remote, key: str | None, connect_s: float, silence_s: float) -> None:
@@ -158,7 +158,7 @@ class Wire:
         """Return the names of the models, and the ``Server`` header.
 
         Raises:
-            NoListingError: the server is reachable but returned no model list.
+            NoModelListError: the server is reachable but returned no model list.
             RemoteError: the request failed.
         """
         try:
@@ -168,13 +168,13 @@ class Wire:
         except openai.APIStatusError as error:
             failure = self.failure(error)
             if error.status_code in _NO_MODEL_LIST:
-                raise NoListingError(
+                raise NoModelListError(
                     f"{self.remote.host} does not list its models at {self.remote.url}/models. "
                     "Check the address, which usually ends in /v1, or in /v3 for OpenVINO Model "
                     "Server."
                 ) from error
             if error.status_code >= 500:  # it may still answer requests
-                raise NoListingError(str(failure)) from error
+                raise NoModelListError(str(failure)) from error
             raise failure from error
         except TimeoutError as error:
             raise RemoteError(
@@ -210,7 +210,7 @@ class Wire:
             return self._status_error(error, model)
         causes = list(_causes(error))
         for cause in causes:  # the openai client wraps it in a connection error
-            if isinstance(cause, Nonsense):
+            if isinstance(cause, ProtocolError):
                 return self._protocol_error(str(cause))
         if any(isinstance(cause, httpx2.ConnectTimeout) for cause in causes):
             return (
@@ -290,7 +290,7 @@ FAILURES = (
     httpx2.HTTPError,
     httpx2.InvalidURL,
     OSError,
-    Nonsense,
+    ProtocolError,
     ValueError,  # includes invalid JSON and UTF-8
     TypeError,  # JSON of another structure, raised inside the openai client
     AttributeError,
@@ -303,15 +303,15 @@ def model_names(body: bytes) -> tuple[str, ...]:
     """Return the names in a model list.
 
     Raises:
-        Nonsense: it is not a model list.
+        ProtocolError: it is not a model list.
     """
     try:
         rows = json.loads(body)["data"]
         names = [row["id"] for row in rows if isinstance(row["id"], str)]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Nonsense("something other than a model list") from error
+        raise ProtocolError("something other than a model list") from error
     if not isinstance(rows, list):
-        raise Nonsense("something other than a model list")
+        raise ProtocolError("something other than a model list")
     valid = (name for name in names if 0 < len(name) <= 300 and name.isprintable())
     return tuple(dict.fromkeys(valid))[:_MAX_MODELS]
 

@@ -8,13 +8,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.errors import NoListingError, PaddockError, RemoteError
+from core.errors import NoModelListError, PaddockError, RemoteError
 from core.remotes.event_loop import submit
-from core.remotes.registry import Remote, RemoteBook
+from core.remotes.registry import Remote, RemoteRegistry
 from core.settings import Settings
 
 if TYPE_CHECKING:
-    from core.remotes.client import Wire
+    from core.remotes.client import RemoteClient
 
 FRESH_S = 60.0
 """Age in seconds after which a list that is displayed is requested again."""
@@ -41,7 +41,7 @@ class Listing:
     @property
     def reachable(self) -> bool:
         """Whether the server responded; one without a model list may still answer requests."""
-        return self.error is None or isinstance(self.error, NoListingError)
+        return self.error is None or isinstance(self.error, NoModelListError)
 
     @property
     def age_s(self) -> float:
@@ -57,12 +57,12 @@ class Listing:
 class Directory:
     """Clients and latest model lists of all remote servers."""
 
-    def __init__(self, book: RemoteBook, settings: Settings) -> None:
+    def __init__(self, book: RemoteRegistry, settings: Settings) -> None:
         self.book = book
         self._settings = settings
         self._listings: dict[Remote, Listing] = {}
         self._requests: dict[Remote, Future[Listing]] = {}
-        self._wires: dict[Remote, tuple[str | None, Wire]] = {}
+        self._wires: dict[Remote, tuple[str | None, RemoteClient]] = {}
         self._lock = threading.Lock()
 
     def listing(self, remote: Remote) -> Listing | None:
@@ -118,13 +118,13 @@ class Directory:
         for wire in wires:
             submit(wire.client.close())
 
-    def wire(self, remote: Remote) -> Wire:
+    def wire(self, remote: Remote) -> RemoteClient:
         """Return the client of a server, a new one if its key has changed.
 
         Raises:
             RemoteError: the key cannot be read, or the server was changed or removed.
         """
-        from core.remotes.client import Wire  # openai takes a second to import
+        from core.remotes.client import RemoteClient  # openai takes a second to import
 
         key = self.book.key(remote)
         with self._lock:
@@ -132,7 +132,7 @@ class Directory:
             if known is not None and known[0] == key:
                 return known[1]
             settings = self._settings
-            wire = Wire(remote, key, settings.remote_connect_s, settings.remote_silence_s)
+            wire = RemoteClient(remote, key, settings.remote_connect_s, settings.remote_silence_s)
             self._wires[remote] = (key, wire)
         return wire
 
@@ -154,7 +154,7 @@ class Directory:
             wire = self.wire(remote)
             models, software = await wire.models()
         except RemoteError as error:
-            kept = before.models if not isinstance(error, NoListingError) else ()
+            kept = before.models if not isinstance(error, NoModelListError) else ()
             return Listing(kept, error, at=time.monotonic())
         return Listing(
             models,

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from core.errors import PersonMistake, RemoteError, UnknownModelError
+from core.errors import RemoteError, UnknownModelError, UserError
 from core.remotes.address import clean_name, clean_url, host_of, on_this_machine
 from core.settings import Settings
 
@@ -65,13 +65,13 @@ class _File(BaseModel):
     remotes: dict[str, _Entry] = Field(default_factory=dict)
 
 
-class RemoteBook:
+class RemoteRegistry:
     """The remote servers of one home folder; safe for several threads and processes."""
 
     def __init__(self, settings: Settings) -> None:
         """
         Raises:
-            PersonMistake: ``PADDOCK_REMOTES`` is invalid.
+            UserError: ``PADDOCK_REMOTES`` is invalid.
         """
         self._path = settings.home / FILE_NAME
         self._set = parse_setting(settings.remotes or "")
@@ -125,7 +125,7 @@ class RemoteBook:
         """Add a server, or replace the one with the same name.
 
         Raises:
-            PersonMistake: name, address or key is invalid, or the environment has a key for this
+            UserError: name, address or key is invalid, or the environment has a key for this
                 name that was not meant for this address.
             RemoteError: the file cannot be read or written.
         """
@@ -134,7 +134,7 @@ class RemoteBook:
         with self._changing() as file:
             stored = file.remotes.get(name)
             if _environment_key(name) and (stored is None or stored.url != url):
-                raise PersonMistake(
+                raise UserError(
                     f"{key_variable(name)} is the key of another server and would be sent to this "
                     "one. Choose another name, or set this server in PADDOCK_REMOTES."
                 )
@@ -147,7 +147,7 @@ class RemoteBook:
         """Remove a server and its key; return False if there was none.
 
         Raises:
-            PersonMistake: the server is set in the environment.
+            UserError: the server is set in the environment.
             RemoteError: the file cannot be read or written.
         """
         self._check_changeable(name)
@@ -159,7 +159,7 @@ class RemoteBook:
 
     def _check_changeable(self, name: str) -> None:
         if name in self._set:
-            raise PersonMistake(f"{name} is set in PADDOCK_REMOTES. Change it there.")
+            raise UserError(f"{name} is set in PADDOCK_REMOTES. Change it there.")
 
     def _key(self, name: str, entry: _Entry | None) -> str | None:
         stored = None if name in self._set or entry is None else entry.key
@@ -229,17 +229,17 @@ def parse_setting(text: str) -> dict[str, str]:
     """Parse ``NAME=URL`` pairs, separated by white space or commas, to base URLs by name.
 
     Raises:
-        PersonMistake: a pair is invalid.
+        UserError: a pair is invalid.
     """
     found: dict[str, str] = {}
     for pair in text.replace(",", " ").split():
         name, separator, url = pair.partition("=")
         try:
             if not separator:
-                raise PersonMistake("It has no =.")
+                raise UserError("It has no =.")
             found[clean_name(name)] = clean_url(url)
-        except PersonMistake as error:
-            raise PersonMistake(
+        except UserError as error:
+            raise UserError(
                 "PADDOCK_REMOTES needs NAME=URL pairs, such as office=http://box:8000/v1, and one "
                 f"of them is invalid. {error}"
             ) from error
@@ -259,11 +259,11 @@ def clean_key(text: str) -> str:
     """Validate an API key and return it without surrounding white space.
 
     Raises:
-        PersonMistake: it cannot be sent in a header.
+        UserError: it cannot be sent in a header.
     """
     key = text.strip()
     if not all(33 <= ord(character) <= 126 for character in key) or len(key) > _MAX_KEY:
-        raise PersonMistake(
+        raise UserError(
             "The API key is too long or has characters that are not allowed (spaces, line breaks, "
             "non-ASCII letters). Paste it again."
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from core.errors import NoListingError, RemoteError
+from core.errors import NoModelListError, RemoteError
 from core.remotes import Directory, Listing, Remote, split_name
 from core.remotes.event_loop import submit
 from core.runtimes.base import Conditions, InterruptedGeneration, OnText, TextEnd, TextModel
@@ -24,7 +24,7 @@ from core.runtimes.spec import ModelSpec, TextRequest
 from core.settings import Settings
 
 if TYPE_CHECKING:
-    from core.remotes.client import Wire
+    from core.remotes.client import RemoteClient
 
 _POLL_S = 0.02
 _TRUST_S = 15.0
@@ -47,7 +47,7 @@ class _Reply:
 class RemoteModel:
     """One model of a remote; see :class:`core.runtimes.base.TextModel`."""
 
-    def __init__(self, wire: Wire, model: str, listing: Listing, at_once: int) -> None:
+    def __init__(self, wire: RemoteClient, model: str, listing: Listing, at_once: int) -> None:
         self.at_once = at_once
         self.conditions = _conditions(wire.remote, listing)
         self._wire = wire
@@ -130,7 +130,7 @@ class RemoteModel:
         """Send the request and return the stream; retry without fields that the server rejects."""
         import openai
 
-        from core.remotes.client import Nonsense
+        from core.remotes.client import ProtocolError
 
         while True:
             body = self._body(request)
@@ -145,7 +145,7 @@ class RemoteModel:
             kind = raw.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "text/event-stream":
                 await raw.http_response.aclose()
-                raise Nonsense(f"{kind[:40] or 'something'} instead of a stream")
+                raise ProtocolError(f"{kind[:40] or 'something'} instead of a stream")
             return raw.parse()
 
     def _body(self, request: TextRequest) -> dict[str, Any]:
@@ -200,9 +200,9 @@ def _read_chunk(chunk: Any, reply: _Reply, on_text: Callable[[str], None]) -> No
     """Read one chunk, which the client has not validated.
 
     Raises:
-        Nonsense: it is not a chat completion chunk.
+        ProtocolError: it is not a chat completion chunk.
     """
-    from core.remotes.client import Nonsense
+    from core.remotes.client import ProtocolError
 
     usage = getattr(chunk, "usage", None)
     if usage is not None:
@@ -211,7 +211,7 @@ def _read_chunk(chunk: Any, reply: _Reply, on_text: Callable[[str], None]) -> No
     choices = getattr(chunk, "choices", None)
     if not isinstance(choices, list):
         if usage is None:
-            raise Nonsense("chunks without choices")
+            raise ProtocolError("chunks without choices")
         return
     for choice in choices[:1]:
         delta = getattr(choice, "delta", None)
@@ -223,7 +223,7 @@ def _read_chunk(chunk: Any, reply: _Reply, on_text: Callable[[str], None]) -> No
         elif isinstance(reasoning, str) and reasoning:
             on_text("")
         elif text is not None and not isinstance(text, str):
-            raise Nonsense("chunks whose content is not text")
+            raise ProtocolError("chunks whose content is not text")
         finish = getattr(choice, "finish_reason", None)
         if isinstance(finish, str) and finish:
             reply.finish = finish
@@ -355,7 +355,7 @@ class RemotePool:
             except TimeoutError:
                 continue
             error = listing.error
-            if error is None or isinstance(error, NoListingError):
+            if error is None or isinstance(error, NoModelListError):
                 return listing
             raise type(error)(str(error))  # a copy, since several threads may raise it
         return None

@@ -119,7 +119,7 @@ class ModelSpec:
             model: ``remote:NAME/MODEL``.
 
         Raises:
-            PersonMistake: ``model`` does not have that form.
+            UserError: ``model`` does not have that form.
         """
         return cls(model, device=split_name(model).remote, runtime=RuntimeName.REMOTE)
 

@@ -15,7 +15,7 @@ from core.api.errors import AUTHENTICATION, PERMISSION, SERVER, ApiError, api_er
 from core.api.service import Caller
 from core.auth import Access
 from core.db import GUEST, Account
-from core.errors import PersonMistake, RecordsError
+from core.errors import RecordsError, UserError
 from core.server.forms import from_this_site, opened_directly
 from core.server.visitor import Visitors
 
@@ -78,7 +78,7 @@ class ApiAuthentication:
             visitor = self._visitors().of_program(connection, key)
         except RecordsError as error:
             raise api_error(error) from error
-        except PersonMistake as error:  # an invalid setting
+        except UserError as error:  # an invalid setting
             raise ApiError(500, str(error), kind=SERVER, code="failed") from error
         if key is not None and visitor.account is None:
             raise _unauthorized("Incorrect API key. Create one on the Account page.")

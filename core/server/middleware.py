@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.errors import PaddockError, PersonMistake, RecordsError
+from core.errors import PaddockError, RecordsError, UserError
 from core.server import form_pages
 from core.server.connections import Connections
 from core.server.forms import same_origin
@@ -110,7 +110,7 @@ class AuthMiddleware:
         except RecordsError:
             logger.exception("The database failed while a visitor was identified")
             return _plain("The database cannot be read at the moment. Try again in a minute.", 503)
-        except PersonMistake as error:  # an invalid setting
+        except UserError as error:  # an invalid setting
             return _plain(str(error), 500)
         if not visitor.access.use:
             if scope["method"] in ("GET", "HEAD") and path in ("", *PAGES):

@@ -27,11 +27,11 @@ from core.errors import (
     AccountInputError,
     InvitationError,
     PaddockError,
-    PersonMistake,
     RecordsError,
     ResourceError,
     SignInError,
     TooManyAttemptsError,
+    UserError,
 )
 from core.server import cookies, form_pages
 from core.server.form_pages import Button, Card, Field
@@ -140,7 +140,7 @@ class FormPages:
             except RecordsError:
                 logger.exception("The database failed while a form was processed")
                 return _shown(Card("Not available", path, (), error=_NO_DATABASE), 503)
-            except PersonMistake as error:  # an invalid setting
+            except UserError as error:  # an invalid setting
                 return _shown(Card("Not available", path, (), error=str(error)), 500)
             if visitor.stale and not _sets(response, cookies.SESSION):
                 cookies.drop(response, cookies.SESSION, secure=visitor.secure)

@@ -145,7 +145,7 @@ def convert_ir(folder: Path, target: Target, on_progress: ProgressCallback) -> C
     FP32 is converted to FP16 by ``openvino.save_model``, which rounds every constant.
 
     Raises:
-        PersonMistake: the IR's weights have a lower precision than requested, or are compressed
+        UserError: the IR's weights have a lower precision than requested, or are compressed
             already, so that they cannot be converted to another precision.
         CorruptModelError: the IR cannot be read.
         ConversionError: compression failed, or the result has another precision.

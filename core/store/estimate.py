@@ -158,7 +158,7 @@ def estimate(
             in the catalogue nor downloaded.
 
     Raises:
-        PersonMistake: ``hub`` is required and missing, or the source cannot be converted to this
+        UserError: ``hub`` is required and missing, or the source cannot be converted to this
             precision.
         NotAModelError, CorruptModelError: a local source cannot be used.
     """
@@ -293,7 +293,7 @@ def missing_bytes(source: Source, settings: Settings, hub: HubModel | None = Non
     """Return the bytes still to be downloaded before a model can be converted.
 
     Raises:
-        PersonMistake: unknown, see :func:`estimate`.
+        UserError: unknown, see :func:`estimate`.
         NotAModelError, CorruptModelError: a local source cannot be used.
     """
     if source.kind is not SourceKind.HUB:

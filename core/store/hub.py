@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from core.errors import DiskFullError, PersonMistake, StoppedError
+from core.errors import DiskFullError, StoppedError, UserError
 from core.store.download import count_bytes, fetch_file
 from core.store.files import free_bytes
 from core.store.hub_errors import offline_error, readable_errors
@@ -114,7 +114,7 @@ def describe(hub_id: str, access: HubAccess | None = None) -> HubModel:
         NotAModelError: it is not a causal language model, has no usable weights, or requires its
             own code.
         HubError: no network, offline, or the hub failed.
-        PersonMistake: the token or the endpoint is not valid.
+        UserError: the token or the endpoint is not valid.
     """
     access = _checked(hub_id, access)
     with readable_errors(hub_id, access):
@@ -233,12 +233,12 @@ def _checked(hub_id: str, access: HubAccess | None) -> HubAccess:
     if access.offline:
         raise offline_error(hub_id)
     if access.token is not None and not _TOKEN.fullmatch(access.token):
-        raise PersonMistake(
+        raise UserError(
             "The access token contains invalid characters. Copy it again from the settings of "
             "your Hugging Face account."
         )
     if access.endpoint is not None and not _is_web_address(access.endpoint):
-        raise PersonMistake(
+        raise UserError(
             "The address of the hub is not a valid URL. Set HF_ENDPOINT to a URL that begins with "
             "https://."
         )

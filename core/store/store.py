@@ -29,9 +29,9 @@ from core.errors import (
     CorruptModelError,
     ModelBusyError,
     PaddockError,
-    PersonMistake,
     StoppedError,
     UnknownModelError,
+    UserError,
 )
 from core.remotes import is_remote, split_name
 from core.settings import Settings
@@ -154,7 +154,7 @@ class ModelStore:
         Raises:
             CorruptModelError: the stored model or its source is damaged.
             NotAModelError, HubError, UnknownModelError: the source cannot be used or downloaded.
-            PersonMistake: the source cannot be converted to this precision.
+            UserError: the source cannot be converted to this precision.
             DiskFullError, NotEnoughMemoryError: not enough disk space or memory.
             ConversionError: export or compression failed, or the home folder is read-only.
             StoppedError: ``cancel`` was set.
@@ -188,11 +188,11 @@ class ModelStore:
 
         Raises:
             StoppedError: ``cancel`` was set; partial files are kept for the next attempt.
-            PersonMistake: the model does not come from the hub.
+            UserError: the model does not come from the hub.
             PaddockError: see :func:`core.store.hub.fetch`.
         """
         if source.kind is not SourceKind.HUB:
-            raise PersonMistake(
+            raise UserError(
                 f"{source.title} is on this machine already, so there is nothing to download. "
                 "Convert it to the precision you need."
             )
@@ -246,7 +246,7 @@ class ModelStore:
             name: its key for programs, or its name in a record of an earlier version.
 
         Raises:
-            PersonMistake: an invalid name of a remote model.
+            UserError: an invalid name of a remote model.
         """
         key = recorded_name(name)
         if key in catalogue():

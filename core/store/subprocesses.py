@@ -24,8 +24,8 @@ from core.errors import (
     CorruptModelError,
     HubError,
     PaddockError,
-    PersonMistake,
     StoppedError,
+    UserError,
 )
 from core.settings import Settings
 from core.store.genai_check import is_current, known_check
@@ -108,7 +108,7 @@ def convert_in_process(
 
     Raises:
         StoppedError: ``cancel`` was set.
-        PersonMistake: the model is stored with other settings than ``int4`` or ``int8``.
+        UserError: the model is stored with other settings than ``int4`` or ``int8``.
         PaddockError: what :meth:`ModelStore.ensure` raises; ConversionError if the child died.
     """
     store = ModelStore(settings, models)
@@ -198,14 +198,14 @@ def fetch_in_process(
 
     Raises:
         StoppedError: ``cancel`` was set; partial files are kept for the next attempt.
-        PersonMistake: the model does not come from the hub, so there is nothing to download.
+        UserError: the model does not come from the hub, so there is nothing to download.
         PaddockError: what :func:`core.store.hub.fetch` raises; HubError if the child died.
     """
     from core.store import hub
 
     source = ModelStore(settings).resolve(model) if isinstance(model, str) else model
     if source.kind is not SourceKind.HUB:
-        raise PersonMistake(
+        raise UserError(
             f"{source.title} is on this machine already, so there is nothing to download. Convert "
             "it to the precision you need."
         )
@@ -248,7 +248,7 @@ def _check_settings(
     """Check that a stored model has the requested compression settings.
 
     Raises:
-        PersonMistake: it has other settings; the message names them.
+        UserError: it has other settings; the message names them.
     """
     stored_int4, stored_int8 = stored.int4, stored.manifest.int8
     actual = ""
@@ -257,7 +257,7 @@ def _check_settings(
     if int8 is not None and stored_int8 is not None and stored_int8.symmetric != int8.symmetric:
         actual = "symmetric" if stored_int8.symmetric else "asymmetric"
     if actual:
-        raise PersonMistake(
+        raise UserError(
             f"{stored.title} in {stored.label} is on disk with other settings ({actual}). Delete "
             "it first to compress it again."
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.catalogue import CONVERTED_PRECISIONS, Precision, Shape
 from core.catalogue.shapes import parameter_count, shape_from_config
-from core.errors import CorruptModelError, NotAModelError, PersonMistake
+from core.errors import CorruptModelError, NotAModelError, UserError
 from core.settings import Settings
 from core.store import checkpoint
 from core.store.files import fingerprint
@@ -107,10 +107,10 @@ def check_reachable(name: Path | str, have: Precision | None, wanted: Precision)
     """Check that an IR can be converted to a precision.
 
     Raises:
-        PersonMistake: the IR's weights have a lower precision than requested, or are compressed.
+        UserError: the IR's weights have a lower precision than requested, or are compressed.
     """
     if not reachable(have, wanted):
-        raise PersonMistake(
+        raise UserError(
             f"The OpenVINO model {name} has {have.label if have else 'BF16'} weights, which cannot "
             f"be converted to {wanted.label}. Choose the precision of the model, or use the "
             "original checkpoint."
@@ -125,12 +125,12 @@ def find_origin(
     The original's files are used first, then a stored IR, then the hub.
 
     Raises:
-        PersonMistake: the source cannot be converted to this precision, or it is a model on the
+        UserError: the source cannot be converted to this precision, or it is a model on the
             hub outside the catalogue that has not been looked up.
         NotAModelError, CorruptModelError: the files cannot be used.
     """
     if precision is Precision.STORED and source.kind is not SourceKind.GGUF:
-        raise PersonMistake(_not_gguf(source))
+        raise UserError(_not_gguf(source))
     folder = original_folder(source, settings)
     if folder is not None:
         origin = of_folder(folder)
@@ -145,7 +145,7 @@ def find_origin(
     if hub is not None:
         return _of_hub(hub, precision)
     if source.model is None:
-        raise PersonMistake(
+        raise UserError(
             f"The size of {source.title} is not known yet. Look it up on the Hugging Face Hub "
             "first."
         )

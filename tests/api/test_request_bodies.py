@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from core.api.protocol import parse_chat
 from core.api.service import Limits
 from core.catalogue.prompts import Role
-from core.errors import PersonMistake, PromptTooLongError
+from core.errors import PromptTooLongError, UserError
 from core.inference.answer import Answer, StopReason
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
@@ -208,7 +208,7 @@ def test_length_below_one_is_rejected(length: int, client: TestClient) -> None:
     assert error_of(client, chat(max_tokens=length))["param"] == "max_tokens"
 
 
-@xfail("PADDOCK_MAX_NEW_TOKENS is at most 1000", PersonMistake)
+@xfail("PADDOCK_MAX_NEW_TOKENS is at most 1000", UserError)
 def test_max_new_tokens_can_be_set_above_1000(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PADDOCK_MAX_NEW_TOKENS", "4096")
     assert load_settings().max_new_tokens == 4096

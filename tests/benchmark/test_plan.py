@@ -9,7 +9,7 @@ import pytest
 
 from core.benchmark.plan import Plan
 from core.catalogue import CONVERTED_PRECISIONS, Precision, catalogue
-from core.errors import BadRequestError, PersonMistake, UnknownModelError
+from core.errors import BadRequestError, UnknownModelError, UserError
 from core.runtimes.spec import RuntimeName
 
 PLAN = Plan(models=("paddock-neox",), random_models=("neox-410m",))
@@ -134,7 +134,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("changes", MISTAKES.values(), ids=MISTAKES.keys())
 def test_invalid_plans_are_errors(changes):
-    with pytest.raises(PersonMistake) as raised:
+    with pytest.raises(UserError) as raised:
         replace(PLAN, **changes).validated()
     text = str(raised.value)
     assert text.endswith(".") and "\n" not in text

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from core.remotes import RemoteBook
+from core.remotes import RemoteRegistry
 from core.settings import Settings
 from tests.browser.conftest import serving
 from tests.browser.screen import Screen, Stagehand, eventually
@@ -176,7 +176,7 @@ def test_a_remote_answer_with_carriage_returns_is_harmless(
 ) -> None:
     answer = "```\r\ncode\r\n```\r\nAfter ![i](http://evil.example/i.png) [l](http://evil.example/)"
     end = "\r\n\r\n~~~\rcode\r~~~\rAfter $x^2$ :red[hi] <http://evil.example/auto>\n"
-    book = RemoteBook(Settings(home=scripted.home / "paddock"))
+    book = RemoteRegistry(Settings(home=scripted.home / "paddock"))
     with serving_answers(key=KEY) as server:
         pieces = list(answer + end)  # each line ending is split
         server.answer = lambda handler: handler.stream(pieces)

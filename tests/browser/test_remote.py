@@ -14,7 +14,7 @@ from core.inference.answer import StopReason
 from core.inference.engine import Engine
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
-from core.remotes import RemoteBook
+from core.remotes import RemoteRegistry
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.settings import Settings
 from tests.browser.screen import Screen, Stagehand, eventually
@@ -25,7 +25,7 @@ from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, serving
 @pytest.fixture
 def server(scripted: Stagehand) -> Iterator[ScriptedServer]:
     """Run a server that the app knows as ``office``."""
-    book = RemoteBook(Settings(home=scripted.home / "paddock"))
+    book = RemoteRegistry(Settings(home=scripted.home / "paddock"))
     with serving(key=KEY) as script:
         book.add("office", script.url, KEY)
         yield script

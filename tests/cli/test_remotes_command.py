@@ -7,7 +7,7 @@ import json
 import pytest
 
 from core.__main__ import main
-from core.remotes import RemoteBook
+from core.remotes import RemoteRegistry
 from core.settings import load_settings
 from tests.remotes.scripted_server import KEY, ScriptedServer, free_port, serving
 
@@ -24,7 +24,7 @@ def run(capfd: pytest.CaptureFixture[str]):
 @pytest.fixture
 def server():
     with serving(key=KEY) as script:
-        RemoteBook(load_settings()).add("office", script.url, KEY)
+        RemoteRegistry(load_settings()).add("office", script.url, KEY)
         yield script
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.errors import PersonMistake, UnknownDeviceError
+from core.errors import UnknownDeviceError, UserError
 from core.hardware import devices
 from core.hardware.devices import DeviceKind, ProcessMemory
 
@@ -88,7 +88,7 @@ def test_error_for_an_absent_accelerator_names_the_doctor(reported, requested: s
 @pytest.mark.parametrize("requested", ["", "CPU.1", "TPU\ud800\0\n", "x" * 100_000, "GPU" * 50_000])
 def test_error_for_any_other_name_is_one_short_printable_line(reported, requested: str) -> None:
     reported("CPU", "NPU")
-    with pytest.raises(PersonMistake, match="choose CPU, NPU or AUTO") as raised:
+    with pytest.raises(UserError, match="choose CPU, NPU or AUTO") as raised:
         devices.require_device(requested)
     assert str(raised.value).isprintable() and len(str(raised.value)) < 250
 

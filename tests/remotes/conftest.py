@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.remotes import Directory, Remote, RemoteBook
+from core.remotes import Directory, Remote, RemoteRegistry
 from core.settings import Settings
 from tests.remotes.scripted_server import ScriptedServer, serving
 
@@ -25,7 +25,7 @@ def directory_of(tmp_path: Path) -> Callable[..., tuple[Directory, Remote]]:
 
     def make(url: str, key: str = "", **options: object) -> tuple[Directory, Remote]:
         settings = Settings(home=tmp_path / "home", **options)
-        book = RemoteBook(settings)
+        book = RemoteRegistry(settings)
         return Directory(book, settings), book.add("office", url, key)
 
     return make

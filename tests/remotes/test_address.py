@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import PersonMistake
+from core.errors import UserError
 from core.remotes import is_remote, model_name, split_name
 from core.remotes.address import clean_name, clean_url, host_of, on_this_machine
 
@@ -23,7 +23,7 @@ def test_name_round_trip(model: str):
     ["remote:", "remote:office", "remote:office/", "remote:Office/x", "remote:../x/y", "a/b"],
 )
 def test_invalid_names_are_rejected(name: str):
-    with pytest.raises(PersonMistake, match="remote:NAME/MODEL"):
+    with pytest.raises(UserError, match="remote:NAME/MODEL"):
         split_name(name)
 
 
@@ -57,7 +57,7 @@ def test_base_url_is_stored_without_its_trailing_slash(entered: str, stored: str
     ],
 )
 def test_invalid_base_urls_are_rejected_without_quoting_them(url: str):
-    with pytest.raises(PersonMistake) as caught:
+    with pytest.raises(UserError) as caught:
         clean_url(url)
     assert "secret" not in str(caught.value)
 
@@ -67,7 +67,7 @@ def test_random_texts_are_errors_or_stable(text: str):
     for check in (clean_url, clean_name):
         try:
             kept = check(text)
-        except PersonMistake:
+        except UserError:
             continue
         assert check(kept) == kept
 

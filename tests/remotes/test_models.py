@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from core.errors import NoListingError, RemoteError
+from core.errors import NoModelListError, RemoteError
 from core.remotes import Directory, Remote
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_port, serving
 
@@ -183,7 +183,7 @@ def test_server_without_a_model_list_is_reachable(
     server.listing = lambda handler: handler.fail(status, "no such page")
     directory, remote = directory_of(server.url)
     known = directory.ask(remote).result(PATIENCE_S)
-    assert isinstance(known.error, NoListingError) and known.reachable
+    assert isinstance(known.error, NoModelListError) and known.reachable
 
 
 @pytest.mark.parametrize(

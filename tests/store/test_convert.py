@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from core.catalogue import CONVERTED_PRECISIONS, Int4Settings, Int8Settings, Precision
-from core.errors import ConversionError, CorruptModelError, NotAModelError, PersonMistake
+from core.errors import ConversionError, CorruptModelError, NotAModelError, UserError
 from core.settings import CHECKOUT
 from core.store import ModelStore, SourceKind, StoredModel, resolve
 from core.store.compress import Recipe, by_nncf, by_optimum
@@ -403,7 +403,7 @@ def test_higher_precision_is_not_converted_from_a_stored_model(
 def test_precision_that_an_ir_cannot_be_converted_to_is_refused(
     store: ModelStore, ir_of: Callable[[Precision], Path], have: Precision, want: Precision
 ) -> None:
-    with pytest.raises(PersonMistake, match=f"has {have.label} weights, .* to {want.label}"):
+    with pytest.raises(UserError, match=f"has {have.label} weights, .* to {want.label}"):
         store.ensure(resolve(str(ir_of(have))), want)
     assert store.list() == []
 

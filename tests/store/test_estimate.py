@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from core.catalogue import CONVERTED_PRECISIONS, Int4Settings, Precision, Shape, catalogue
-from core.errors import DiskFullError, NotAModelError, NotEnoughMemoryError, PersonMistake
+from core.errors import DiskFullError, NotAModelError, NotEnoughMemoryError, UserError
 from core.hardware import devices
 from core.settings import CHECKOUT, Settings
 from core.store import (
@@ -188,7 +188,7 @@ def test_hub_model_is_estimated_before_its_download(
 ) -> None:
     folder = checkpoint_of("llama")
     source = resolve("org/name")
-    with pytest.raises(PersonMistake, match="Look it up"):
+    with pytest.raises(UserError, match="Look it up"):
         estimate(source, Precision.INT4, settings)
     told = estimate(source, Precision.INT4, settings, hub=hub_model(folder))
     local = estimate(resolve(str(folder)), Precision.INT4, settings)
@@ -214,7 +214,7 @@ def test_ir_repository_cannot_be_converted_to_a_higher_precision(
     told = estimate(source, Precision.INT4, settings, hub=half)
     assert told.scratch_bytes == 0
     eight = hub_model(converted("llama", Precision.INT8).folder)
-    with pytest.raises(PersonMistake, match="INT8 weights, which cannot be converted to FP16"):
+    with pytest.raises(UserError, match="INT8 weights, which cannot be converted to FP16"):
         estimate(source, Precision.FP16, settings, hub=eight)
 
 
@@ -223,7 +223,7 @@ def test_ir_folder_cannot_be_converted_to_a_higher_precision(
 ) -> None:
     source = resolve(str(converted("phi", Precision.INT4).folder))
     assert estimate(source, Precision.INT4, settings).scratch_bytes == 0
-    with pytest.raises(PersonMistake, match="INT4 weights, which cannot be converted to INT8"):
+    with pytest.raises(UserError, match="INT4 weights, which cannot be converted to INT8"):
         estimate(source, Precision.INT8, settings)
 
 

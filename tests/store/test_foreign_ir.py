@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from core.catalogue import Precision
-from core.errors import ConversionError, PaddockError, PersonMistake
+from core.errors import ConversionError, PaddockError, UserError
 from core.settings import Settings
 from core.store import ModelStore, StoredModel, resolve
 from core.store.convert import export, load_tokenizer, write_openvino_tokenizer
@@ -226,7 +226,7 @@ def test_a_bf16_ir_is_copied(bf16: Path, store: ModelStore) -> None:
     for precision in set(Precision) - {Precision.INT8, Precision.INT4}:
         try:
             taken |= store.ensure(resolve(str(bf16)), precision).manifest.weight_types.keys()
-        except PersonMistake:
+        except UserError:
             continue
     assert "bf16" in taken
 
@@ -292,7 +292,7 @@ def test_the_precision_of_an_ir_on_the_hub_is_known_before_a_conversion(
 ) -> None:
     source = resolve(int4_repository(architecture))
     already = len(hub.fetched(IR_BIN))
-    with pytest.raises(PersonMistake, match="INT4"):
+    with pytest.raises(UserError, match="INT4"):
         about = describe(str(source.location), HubAccess(endpoint=hub.url))
         estimate(source, Precision.INT8, settings, hub=about)
     assert len(hub.fetched(IR_BIN)) == already
@@ -309,6 +309,6 @@ def test_an_ir_of_another_precision_is_refused_before_its_download(
 ) -> None:
     source = resolve(int4_repository(architecture))
     already = len(hub.fetched(IR_BIN))
-    with pytest.raises(PersonMistake, match="INT4"):
+    with pytest.raises(UserError, match="INT4"):
         store.ensure(source, Precision.INT8, access=HubAccess(endpoint=hub.url))
     assert len(hub.fetched(IR_BIN)) == already

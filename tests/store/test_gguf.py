@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from core.catalogue import CONVERTED_PRECISIONS, Precision, find
-from core.errors import CorruptModelError, NotAModelError, PersonMistake, UnknownModelError
+from core.errors import CorruptModelError, NotAModelError, UnknownModelError, UserError
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
@@ -286,7 +286,7 @@ def test_a_checkpoint_in_the_folder_of_a_file_stays_a_checkpoint(
 
 
 def test_only_a_gguf_file_can_be_kept_as_stored(checkpoint_of, store: ModelStore):
-    with pytest.raises(PersonMistake, match="is not a GGUF file"):
+    with pytest.raises(UserError, match="is not a GGUF file"):
         store.ensure(resolve(str(checkpoint_of("llama"))), Precision.STORED)
 
 

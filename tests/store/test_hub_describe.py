@@ -14,8 +14,8 @@ from core.errors import (
     GatedModelError,
     HubError,
     NotAModelError,
-    PersonMistake,
     UnknownModelError,
+    UserError,
 )
 from core.store import hub_listing
 from core.store.hub import HubAccess, describe, wanted_files
@@ -138,12 +138,12 @@ def test_auto_map_of_a_model_that_transformers_supports_is_accepted(
     ("access", "kind", "words"),
     [
         (HubAccess(token="hf_wrong"), GatedModelError, "rejected the token"),
-        (HubAccess(token="hf_né"), PersonMistake, "invalid characters"),
-        (HubAccess(token="hf_two words"), PersonMistake, "invalid characters"),
-        (HubAccess(token="hf_with\r\nX-Header: 1"), PersonMistake, "invalid characters"),
-        (HubAccess(endpoint="hub.example"), PersonMistake, "HF_ENDPOINT"),
-        (HubAccess(endpoint="file:///etc"), PersonMistake, "HF_ENDPOINT"),
-        (HubAccess(endpoint="http://[broken"), PersonMistake, "HF_ENDPOINT"),
+        (HubAccess(token="hf_né"), UserError, "invalid characters"),
+        (HubAccess(token="hf_two words"), UserError, "invalid characters"),
+        (HubAccess(token="hf_with\r\nX-Header: 1"), UserError, "invalid characters"),
+        (HubAccess(endpoint="hub.example"), UserError, "HF_ENDPOINT"),
+        (HubAccess(endpoint="file:///etc"), UserError, "HF_ENDPOINT"),
+        (HubAccess(endpoint="http://[broken"), UserError, "HF_ENDPOINT"),
         (HubAccess(endpoint="http://user:secret@127.0.0.1:9"), HubError, r"at 127\.0\.0\.1:9 "),
     ],
 )

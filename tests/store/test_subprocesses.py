@@ -21,9 +21,9 @@ from core.errors import (
     GatedModelError,
     HubError,
     NotAModelError,
-    PersonMistake,
     StoppedError,
     UnknownModelError,
+    UserError,
 )
 from core.settings import CHECKOUT, Settings
 from core.store import (
@@ -266,7 +266,7 @@ def test_stored_model_with_other_settings_is_refused(source: Source, settings: S
     assert convert_in_process(source, Precision.INT4, settings=settings) == stored
     assert convert_in_process(source, Precision.INT4, settings=settings, int4=made) == stored
     other = Int4Settings(symmetric=False, group_size=64, ratio=0.5)
-    with pytest.raises(PersonMistake, match=r"symmetric, group size 32, ratio 1.*Delete it"):
+    with pytest.raises(UserError, match=r"symmetric, group size 32, ratio 1.*Delete it"):
         convert_in_process(source, Precision.INT4, settings=settings, int4=other)
 
 
@@ -288,7 +288,7 @@ def test_a_model_is_downloaded_and_not_converted(hub: Hub, settings: Settings) -
 
 
 def test_only_hub_models_can_be_downloaded(source: Source, settings: Settings) -> None:
-    with pytest.raises(PersonMistake, match="nothing to download"):
+    with pytest.raises(UserError, match="nothing to download"):
         fetch_in_process(source, settings=settings)
 
 

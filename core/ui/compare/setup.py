@@ -11,7 +11,7 @@ import streamlit as st
 
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
 from core.compare.setup import LETTERS, MAX_SIDES, MIN_SIDES, Mode, default_mode
-from core.errors import PersonMistake
+from core.errors import UserError
 from core.hardware.devices import AUTO
 from core.remotes import is_remote
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
@@ -201,7 +201,7 @@ def _chosen(place: int) -> ModelSpec:
     values = _values(place)
     model = values["model"] or first_model()
     if is_remote(model):
-        with suppress(PersonMistake):  # typed by the user; reported when the side is drawn
+        with suppress(UserError):  # typed by the user; reported when the side is drawn
             return ModelSpec.of_remote(model)
     return ModelSpec(
         model,

@@ -18,7 +18,7 @@ def key_of(store: ModelStore, text: str, user: Person) -> str:
     """Return the model key for a name that this user entered or that is in a link.
 
     Raises:
-        PersonMistake: See :func:`check_name`.
+        UserError: See :func:`check_name`.
     """
     check_name(store, text, user)
     name = recorded_name(text.strip())
@@ -32,7 +32,7 @@ def check_name(store: ModelStore, name: str, user: Person) -> None:
 
     Raises:
         AccessDeniedError: They may not; nothing was looked up.
-        PersonMistake: There is no such remote server.
+        UserError: There is no such remote server.
     """
     if is_remote(name):
         # All users of the pages may use all remote servers.

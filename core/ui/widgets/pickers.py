@@ -10,7 +10,7 @@ import streamlit as st
 
 from core.catalogue import Precision, catalogue
 from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
-from core.errors import PaddockError, PersonMistake
+from core.errors import PaddockError, UserError
 from core.hardware.devices import AUTO, list_devices
 from core.inference.engine import find_stored
 from core.remotes import Directory, is_remote
@@ -78,7 +78,7 @@ def pick_model(
             raise ValueError(text)
         try:
             return key_of(store, text, someone)
-        except PersonMistake as error:
+        except UserError as error:
             raise ValueError(text) from error
 
     before = _LastDrawn.of(model_key)
@@ -104,7 +104,7 @@ def pick_model(
         if chosen is None or is_heading(chosen):
             set_widgets({model_key: before.model})
             return
-        with suppress(PersonMistake):  # reported when the model is drawn
+        with suppress(UserError):  # reported when the model is drawn
             name = key_of(store, chosen, person())
             if name != sent:
                 set_widgets({model_key: name})
@@ -203,7 +203,7 @@ def _remote_spec(directory: Directory, model: str) -> ModelSpec:
     """Return the spec of a remote model and draw its state; stop the script at an invalid name."""
     try:
         spec = ModelSpec.of_remote(model)
-    except PersonMistake as error:
+    except UserError as error:
         st.warning(safe_inline(str(error)), icon=":material/error:")
         st.stop()
     draw_remote_state(directory, spec)

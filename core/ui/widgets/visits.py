@@ -35,7 +35,7 @@ def visitors() -> Visitors:
     """Return the object that identifies the visitor of each request.
 
     Raises:
-        PersonMistake: a setting has an invalid value.
+        UserError: a setting has an invalid value.
     """
     settings = load_settings()
     parse_setting(settings.remotes or "")
