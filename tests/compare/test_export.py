@@ -126,7 +126,7 @@ def test_hostile_text_is_escaped_in_html(text: str):
     assert read.text.count(shown(text)) >= 6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(), st.sampled_from(HOSTILE), st.text())
 def test_any_text_is_escaped_in_html(before: str, hostile: str, after: str):
     text = before + hostile + after

@@ -111,7 +111,7 @@ figure = st.floats(0, 1e18)
 size = st.integers(0, 2**63 - 1)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(title=names, error=names, load_s=figure, size=size, mbu=st.none() | figure, hint=names)
 def test_any_measurement_survives_the_round_trip(
     title: str, error: str, load_s: float, size: int, mbu: float | None, hint: str
@@ -348,7 +348,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     name=st.sampled_from([f.name for f in fields(Measurement)]),
     value=json_values,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamlit.testing.v1 import AppTest
 
-PATIENCE_S = 120.0
+PATIENCE_S = 400.0
 
 
 def open_page(name: str, **link: str) -> AppTest:

@@ -31,7 +31,7 @@ from tests.fakes import APART_NS, NEAR_NS, FakeCores
 
 NEOX, LLAMA = "paddock-neox", "paddock-llama"
 NAMES = ("Paddock NeoX", "Paddock Llama")
-PATIENCE_S = 120.0
+PATIENCE_S = 400.0
 
 
 @pytest.fixture(autouse=True)

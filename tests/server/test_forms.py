@@ -101,7 +101,7 @@ def test_form_that_arrives_too_slowly_is_rejected(monkeypatch: pytest.MonkeyPatc
     assert raised.value.status == 408
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.one_of(st.binary(max_size=300), hostile_texts.map(lambda t: t.encode("utf-8", "ignore"))))
 def test_random_bytes_are_fields_or_an_error(body: bytes):
     try:
@@ -113,7 +113,7 @@ def test_random_bytes_are_fields_or_an_error(body: bytes):
         "".join([*fields, *fields.values()]).encode()  # no lone surrogates
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(hostile_texts)
 def test_hostile_text_is_read_unchanged(text: str):
     whole = text.encode("utf-8", "replace").decode()
@@ -145,7 +145,6 @@ def test_cross_site_forms_are_recognized(headers: dict[str, str], ours: bool):
     assert from_this_site(request(b"", host="a.example", **headers)) is ours
 
 
-@settings(deadline=None)
 @given(hostile_texts)
 def test_hostile_origins_are_cross_site(text: str):
     if text.strip().lower() not in ("http://a.example", "https://a.example"):
@@ -227,7 +226,6 @@ def test_token_expires_and_is_not_valid_before_it_was_issued():
     assert not tokens.is_valid(token, "sign-in", nonce, None)
 
 
-@settings(deadline=None)
 @given(hostile_texts, st.integers(0, 200), st.characters())
 def test_other_texts_are_not_valid_tokens(text: str, place: int, letter: str):
     tokens, nonce = CsrfTokens(), CsrfTokens.new_nonce()
