@@ -3,10 +3,10 @@
 import streamlit as st
 
 from core.errors import RecordsError
+from core.ui.metrics.baseline import draw_key_figures
 from core.ui.metrics.benchmark import draw_benchmark, draw_first_benchmark
 from core.ui.metrics.board import draw_charts
 from core.ui.metrics.data import read_data
-from core.ui.metrics.figures import draw_key_figures
 from core.ui.metrics.files import draw_export, draw_import, draw_notice
 from core.ui.metrics.filter import draw_excluded, pick_filter, show_all
 from core.ui.metrics.live import draw_live

@@ -9,9 +9,9 @@ import pytest
 
 from core.metrics.rows import Point, latest, point_of
 from core.ui.metrics.bars import MAX_ROWS, Rows, point_labels, unique_labels
+from core.ui.metrics.baseline import default_baseline, default_point, key_figures, point_key
 from core.ui.metrics.charts import bandwidth_chart, decode_chart, memory_chart
 from core.ui.metrics.curves import LatencyRun, latency_chart, tradeoff_chart, tradeoff_points
-from core.ui.metrics.figures import default_baseline, default_point, key_figures, point_key
 from tests.metrics.row_samples import NOW, a_host, a_measurement, a_row, points_of_runs
 
 
