@@ -39,11 +39,12 @@ def draw_loaded(engine: Engine, *, key: str) -> None:
 
 def loaded_text(info: LoadedInfo) -> str:
     """Return a line that identifies a loaded model and states its memory and use."""
-    memory = info.facts.memory
+    memory, place = info.facts.memory, info.spec.words[1:]
     return " · ".join(
         (
             model_title(info.spec),
-            *info.spec.words,
+            info.stored.label,
+            *place,
             f"{bytes_text(memory.private_bytes)} private + "
             f"{bytes_text(memory.file_backed_bytes)} file-backed",
             f"{info.in_use} running" if info.in_use else f"idle {duration_text(info.idle_s)}",
