@@ -558,7 +558,7 @@ def test_input_is_escaped(site: Site) -> None:
     typed = '"><script>alert(1)</script>'
     answer = site.browser().send("sign-in", name=typed, password=OTHER)
     assert typed not in answer.text
-    assert "&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in answer.text
+    assert "&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in answer.text
 
 
 # Headers
