@@ -19,6 +19,7 @@ from core.api.app import Api
 from core.errors import RecordsError, UserError
 from core.inference.prometheus import ServerMetrics
 from core.server.api_keys import ApiAuthentication
+from core.server.cross_site import CrossSiteMiddleware
 from core.server.headers import SecurityHeaders, page_policy
 from core.server.local_models import EngineModels
 from core.server.middleware import AuthMiddleware
@@ -142,6 +143,7 @@ routes = [*health_routes(url_prefix()), *_api_routes(), *_form_routes()]
 
 middleware = [
     Middleware(SecurityHeaders, policy=page_policy(index_page(), scripts.ALL)),
+    Middleware(CrossSiteMiddleware, prefix=url_prefix()),
     Middleware(AuthMiddleware, visitors=visitors, connections=connections, prefix=url_prefix()),
     Middleware(RootToFirstPage, prefix=url_prefix()),
     Middleware(PreloadMiddleware, script=_script_in_page()),

@@ -5,7 +5,7 @@ sent; after that its stream ends with an error in OpenAI's format. Ray Serve doe
 request that a replica has accepted. Closing the connection cancels the generation.
 
 Without API keys only programs on the same machine are served. Cross-origin requests of a browser
-are refused, whatever host name they use.
+are refused by :mod:`core.server.cross_site`, whatever host name they use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.api.app import CHAT, COMPLETIONS, MODELS
 from core.api.body import parse_body, read_body
@@ -38,7 +38,7 @@ from core.api.errors import (
 from core.api.replies import error_event, model_list, model_object
 from core.api.service import ModelCard
 from core.auth.permissions import is_loopback_host
-from core.server.forms import from_this_site, opened_directly
+from core.server.cross_site import CrossSiteMiddleware
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,13 @@ class GatewayIngress:
         """
         self._key_hashes = frozenset(key_hashes)
 
-    def __serve_build_asgi_app__(self) -> Gateway:
-        return Gateway(self._key_hashes, ServeModels())
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return gateway_app(self._key_hashes, ServeModels())
+
+
+def gateway_app(key_hashes: frozenset[str], models: ServeModels) -> ASGIApp:
+    """Return the gateway behind the protection against cross-site requests."""
+    return CrossSiteMiddleware(Gateway(key_hashes, models), keys=bool(key_hashes))
 
 
 class ServeModels:
@@ -272,14 +277,11 @@ class Gateway:
                 not come from this machine.
         """
         if not self._key_hashes:
-            host = request.headers.get("host", "")
-            if not is_loopback_host(host) or not (
-                from_this_site(request) or opened_directly(request)
-            ):
+            if not is_loopback_host(request.headers.get("host", "")):
                 raise ApiError(
                     403,
                     "Without API keys only programs on the same machine are served, at localhost "
-                    "or 127.0.0.1. Cross-origin requests are not allowed.",
+                    "or 127.0.0.1.",
                     kind=PERMISSION,
                     code="forbidden",
                 )

@@ -1,7 +1,7 @@
 """Authentication of API requests: the key in the ``Authorization`` header, or a local guest.
 
 Cookies are ignored, so that no page of another site can send requests as the signed-in user.
-Cross-origin requests of guests are rejected, too.
+:mod:`core.server.cross_site` refuses cross-origin requests without a key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from core.api.service import Caller
 from core.auth import Access
 from core.db import GUEST, Account
 from core.errors import RecordsError, UserError
-from core.server.forms import from_this_site, opened_directly
 from core.server.visitor import Visitors
 
 GUEST_KEY = "guest"
@@ -86,10 +85,6 @@ class ApiAuthentication:
             raise _unauthorized(
                 "An API key is required. Create one on the Account page and send it as "
                 "Authorization: Bearer pdk_…"
-            )
-        if key is None and not (from_this_site(connection) or opened_directly(connection)):
-            raise ApiError(
-                403, "Cross-origin requests are not allowed.", kind=PERMISSION, code="forbidden"
             )
         return ApiClient(visitor.access, visitor.account, visitor.client.address)
 

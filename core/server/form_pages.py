@@ -1,14 +1,22 @@
-"""HTML of the sign-in and account forms, without scripts.
+"""Sign-in and account forms, rendered without scripts from ``templates/form.html``.
 
-Every value is escaped where it is inserted; a test inserts hostile texts everywhere.
+The template escapes every value; a test inserts hostile texts everywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.responses import HTMLResponse
+
+from core.server.headers import FORM_POLICY
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 STYLE = Path(__file__).with_name("forms.css")
 ICON = Path(__file__).parents[1] / "ui" / "icon.svg"
@@ -29,27 +37,6 @@ class Field:
     error: str = ""
     max_length: int = 512
 
-    def html(self, *, focused: bool) -> str:
-        """Return the input with its label, hint and error."""
-        notes, ids = "", []
-        if self.error:
-            ids.append(f"{self.name}-error")
-            notes += f'<p class="error" id="{self.name}-error">{escape(self.error)}</p>'
-        elif self.hint:
-            ids.append(f"{self.name}-hint")
-            notes += f'<p class="hint" id="{self.name}-hint">{escape(self.hint)}</p>'
-        described = f' aria-describedby="{" ".join(ids)}"' if ids else ""
-        wrong = ' aria-invalid="true"' if self.error else ""
-        value = f' value="{escape(self.value)}"' if self.value and self.kind != "password" else ""
-        return (
-            f'<div class="field"><label for="{self.name}">{escape(self.label)}</label>'
-            f'<input id="{self.name}" name="{self.name}" type="{self.kind}"{value} '
-            f'maxlength="{self.max_length}" autocomplete="{self.autocomplete}" '
-            f'autocapitalize="none" spellcheck="false" required{" autofocus" if focused else ""}'
-            f"{described}{wrong}>"
-            f"{notes}</div>"
-        )
-
 
 @dataclass(frozen=True)
 class Button:
@@ -60,11 +47,6 @@ class Button:
     """``primary``, ``plain`` or ``danger``."""
     value: str = ""
     """Sent as ``do``, for forms with several buttons."""
-
-    def html(self) -> str:
-        """Return the button's HTML."""
-        sent = f' name="do" value="{escape(self.value)}"' if self.value else ""
-        return f'<button class="{self.kind}"{sent}>{escape(self.label)}</button>'
 
 
 @dataclass(frozen=True)
@@ -88,41 +70,33 @@ class Card:
     hidden: Sequence[tuple[str, str]] = ()
 
 
+def response(card: Card, status: int = 200) -> HTMLResponse:
+    """Return the page of a card."""
+    return HTMLResponse(
+        page(card),
+        status,
+        headers={"Cache-Control": "no-store", "Content-Security-Policy": FORM_POLICY},
+    )
+
+
 def page(card: Card) -> str:
-    """Return the HTML document of a card."""
-    boxes = "".join(
-        f'<p class="{kind}" role="{role}">{escape(text)}</p>'
-        for kind, role, text in (
-            ("box error", "alert", card.error),
-            ("box note", "status", card.note),
-            ("box warning", "note", card.warning),
-        )
-        if text
+    """Return the HTML document of a card; the first field with an error has the focus."""
+    focused = next((field for field in card.fields if field.error), None)
+    return _template().render(
+        card=card,
+        focused=focused or next(iter(card.fields), None),
+        style=STYLE_PATH,
+        icon=ICON_PATH,
     )
-    lead = f'<p class="lead">{escape(card.lead)}</p>' if card.lead else ""
-    hidden = "".join(
-        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">'
-        for name, value in card.hidden
-    )
-    focus = next((n for n, field in enumerate(card.fields) if field.error), 0)
-    fields = "".join(
-        field.html(focused=number == focus) for number, field in enumerate(card.fields)
-    )
-    form = (
-        f'<form method="post" action="{escape(card.action)}">{hidden}{fields}'
-        f'<div class="buttons">{"".join(button.html() for button in card.buttons)}</div></form>'
-        if card.buttons
-        else ""
-    )
-    links = "".join(f'<a href="{escape(where)}">{escape(words)}</a>' for where, words in card.links)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f'<title>{escape(card.title)} · Paddock</title><link rel="icon" href="{ICON_PATH}">'
-        f'<link rel="stylesheet" href="{STYLE_PATH}"></head><body><main>'
-        f'<img src="{ICON_PATH}" alt="" width="44" height="44"><h1>{escape(card.title)}</h1>'
-        f"{lead}{boxes}{form}"
-        f"{f'<nav>{links}</nav>' if links else ''}</main>"
-        "<footer>Paddock · language models on OpenVINO</footer></body></html>"
-    )
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    ).get_template("form.html")

@@ -1,4 +1,4 @@
-"""Read submitted forms, and protect them against cross-site request forgery and replay."""
+"""Read submitted forms, and bind each to one browser, one session and one use."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import ClientDisconnect, Request
 
 MAX_BYTES = 16 * 1024
 """Maximum size of a form: a password has up to 256 characters of up to twelve bytes each when
@@ -92,36 +92,6 @@ async def _body(request: Request) -> bytes:
     except ClientDisconnect as error:
         raise BadForm(400, "The connection was closed. Submit the form again.") from error
     return bytes(received)
-
-
-def from_this_site(request: HTTPConnection) -> bool:
-    """Whether the request was sent by a page of this server, or not by a browser.
-
-    Checks ``Sec-Fetch-Site`` (Fetch Metadata), or ``Origin`` against ``Host`` if it is missing. A
-    client that sends neither is not a browser and has no cookies of another user.
-    """
-    fetch_site = request.headers.get("sec-fetch-site")
-    if fetch_site is not None:
-        return fetch_site == "same-origin"
-    origin = request.headers.get("origin")
-    return origin is None or same_origin(origin, request.headers.get("host"))
-
-
-def opened_directly(request: HTTPConnection) -> bool:
-    """Whether the user opened the address directly, so that no page reads the response."""
-    by_user = request.headers.get("sec-fetch-site") == "none"
-    return by_user and request.scope.get("method") in ("GET", "HEAD")
-
-
-def same_origin(origin: str, host: str | None) -> bool:
-    """Whether an ``Origin`` header names the requested host."""
-    try:
-        parts = urlsplit(origin.strip())
-    except ValueError:
-        return False
-    if parts.scheme not in ("http", "https") or not host:
-        return False
-    return parts.netloc.lower() == host.strip().lower()
 
 
 class CsrfTokens:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,7 +19,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.errors import PaddockError, RecordsError, UserError
 from core.server import form_pages
 from core.server.connections import Connections
-from core.server.forms import same_origin
 from core.server.missing_v1 import lacks_v1
 from core.server.paths import (
     DELETE,
@@ -99,7 +98,7 @@ class AuthMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = self._path(scope)
-        public = path in _PUBLIC or self._is_api(scope)
+        public = path in _PUBLIC or is_api(scope, self._prefix)
         rejection = None if public else await self._rejection(scope, path)
         await (rejection or self._app)(scope, receive, send)
 
@@ -127,13 +126,8 @@ class AuthMiddleware:
         return None
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        origin = headers.get("origin")
-        allowed = self._path(scope) == _STREAM and (
-            origin is None or same_origin(origin, headers.get("host"))
-        )
         visitor = None
-        if allowed:
+        if self._path(scope) == _STREAM:
             try:
                 visitor = await self._visitor(scope)
             except PaddockError:
@@ -156,15 +150,6 @@ class AuthMiddleware:
     async def _visitor(self, scope: Scope) -> Visitor:
         return await run_in_threadpool(self._visitors().of, HTTPConnection(scope))
 
-    def _is_api(self, scope: Scope) -> bool:
-        """Whether the request is for a route that authenticates by API key itself."""
-        path = str(scope["path"]).removeprefix(self._prefix)
-        return (
-            path.startswith(f"{V1}/")
-            or (path == METRICS and not asks_for_page(scope))
-            or lacks_v1(scope, self._prefix)
-        )
-
     def _root(self, scope: Scope) -> str:
         """Return the way to the forms, relative if a proxy may have added a path prefix."""
         return self._base or "../" * (str(scope["path"]).count("/") - 1)
@@ -172,6 +157,16 @@ class AuthMiddleware:
     def _path(self, scope: Scope) -> str:
         """Return the path below the prefix, without leading and trailing slashes."""
         return str(scope["path"]).removeprefix(self._prefix).strip("/")
+
+
+def is_api(scope: Scope, prefix: str) -> bool:
+    """Whether the HTTP request is for a route that authenticates by API key itself."""
+    path = str(scope["path"]).removeprefix(prefix)
+    return (
+        path.startswith(f"{V1}/")
+        or (path == METRICS and not asks_for_page(scope))
+        or lacks_v1(scope, prefix)
+    )
 
 
 def _internal(name: bytes) -> bool:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import anyio
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from core.auth import Accounts, Client, ProviderUser, SignedIn
@@ -35,8 +35,7 @@ from core.errors import (
 )
 from core.server import cookies, form_pages
 from core.server.form_pages import Button, Card, Field
-from core.server.forms import BadForm, CsrfTokens, from_this_site, read_form
-from core.server.headers import FORM_POLICY
+from core.server.forms import BadForm, CsrfTokens, read_form
 from core.server.paths import (
     ACCOUNT_PAGE,
     DELETE,
@@ -60,7 +59,6 @@ CSRF_FIELD = "csrf_token"
 OWN = "own"
 """Query parameter of the sign-in link that shows the password form in spite of a provider."""
 _EXPIRED_FORM = "This form has expired or was already submitted. Check it and submit it again."
-_CROSS_ORIGIN = "Cross-origin requests are not allowed. Submit the form from this page."
 _NO_DATABASE = "The database cannot be read at the moment. Try again in a minute."
 _NOTES = {
     "left": "You are signed out.",
@@ -139,9 +137,10 @@ class FormPages:
                 response = await page(request, visitor)
             except RecordsError:
                 logger.exception("The database failed while a form was processed")
-                return _shown(Card("Not available", path, (), error=_NO_DATABASE), 503)
+                card = Card("Not available", path, (), error=_NO_DATABASE)
+                return form_pages.response(card, 503)
             except UserError as error:  # an invalid setting
-                return _shown(Card("Not available", path, (), error=str(error)), 500)
+                return form_pages.response(Card("Not available", path, (), error=str(error)), 500)
             if visitor.stale and not _sets(response, cookies.SESSION):
                 cookies.drop(response, cookies.SESSION, secure=visitor.secure)
             return response
@@ -155,10 +154,8 @@ class FormPages:
         """Return the fields of a submitted form.
 
         Raises:
-            BadForm: it is invalid, cross-origin, expired or already submitted.
+            BadForm: it is invalid, expired or already submitted.
         """
-        if not from_this_site(request):
-            raise BadForm(403, _CROSS_ORIGIN)
         fields = await read_form(request)
         nonce = self._nonce(request, visitor)
         if not self.csrf_tokens.is_valid(fields.get(CSRF_FIELD, ""), form, nonce, visitor.token):
@@ -180,7 +177,8 @@ class FormPages:
                 warning="This connection is not encrypted. Others on the network can read your "
                 "input.",
             )
-        response = _shown(replace(card, hidden=(*card.hidden, (CSRF_FIELD, csrf_token))), status)
+        card = replace(card, hidden=(*card.hidden, (CSRF_FIELD, csrf_token)))
+        response = form_pages.response(card, status)
         if new:
             cookies.put(response, cookies.FORM, new, secure=visitor.secure, strict=True)
         return response
@@ -292,7 +290,7 @@ class FormPages:
         back = (f"{SIGN_IN}{_next(where, OWN)}", "I have an account")
         if rule is Registration.CLOSED:
             sentence = "Ask an administrator for an account."
-            response = _shown(
+            response = form_pages.response(
                 Card("Registration is closed", REGISTER, (), lead=sentence, links=[back]), 403
             )
             self.providers.forget(request, response)
@@ -418,7 +416,7 @@ class FormPages:
         if visitor.account.subject is not None:
             sentence = "You sign in with a provider. Change your password there."
             back = [(ACCOUNT_PAGE, "Back")]
-            return _shown(Card("No password", PASSWORD, (), lead=sentence, links=back), 200)
+            return form_pages.response(Card("No password", PASSWORD, (), lead=sentence, links=back))
         token = visitor.token or ""
 
         def card(**errors: str) -> Card:
@@ -565,14 +563,6 @@ def _status(error: Exception) -> int:
         case ResourceError() | RecordsError():
             return 503
     return 422
-
-
-def _shown(card: Card, status: int) -> Response:
-    return HTMLResponse(
-        form_pages.page(card),
-        status,
-        headers={"Cache-Control": "no-store", "Content-Security-Policy": FORM_POLICY},
-    )
 
 
 def _redirect(where: str) -> Response:

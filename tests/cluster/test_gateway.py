@@ -13,7 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
-from core.cluster.gateway import Gateway, QueueFullError, ReplicaLostError, ServeModels, key_hash
+from core.cluster.gateway import (
+    QueueFullError,
+    ReplicaLostError,
+    ServeModels,
+    gateway_app,
+    key_hash,
+)
 
 HERE = "http://127.0.0.1:8000"
 KEY = "a-key-of-this-lab"
@@ -53,7 +59,7 @@ def asked(
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
 
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(Gateway(frozenset(map(key_hash, keys)), replicas))
+        transport = httpx.ASGITransport(gateway_app(frozenset(map(key_hash, keys)), replicas))
         async with httpx.AsyncClient(transport=transport, base_url=HERE, headers=sent) as client:
             if path is not None:
                 return await client.get(path)
@@ -114,6 +120,14 @@ def test_with_a_key_any_host_name_is_accepted():
     assert asked(Replicas(), "/v1/models", keys=(KEY,), host=host).status_code == 401
     told = asked(Replicas(), "/v1/models", keys=(KEY,), host=host, authorization=bearer)
     assert told.status_code == 200
+
+
+def test_key_of_another_origin_is_accepted_only_where_keys_are_checked():
+    bearer = {"authorization": f"Bearer {KEY}", "origin": "http://app.example"}
+    assert asked(Replicas(), "/v1/models", keys=(KEY,), **bearer).status_code == 200
+    assert asked(Replicas(), "/v1/models", **bearer).status_code == 403
+    wrong = bearer | {"authorization": "Bearer other"}
+    assert asked(Replicas(), "/v1/models", keys=(KEY,), **wrong).status_code == 401
 
 
 # Which models there are

@@ -21,6 +21,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from core.auth import ProviderUser
 from core.db import GUEST, Role, RunStore, VoteStore
+from core.errors import RecordsError
 from core.server.connections import Connections
 from core.server.headers import ALWAYS, FORM_POLICY
 from core.server.middleware import CONNECTION_HEADER, OWNER_HEADER, AuthMiddleware
@@ -517,6 +518,25 @@ def test_replayed_form_is_rejected(site: Site, form: str) -> None:
     assert site.others.everybody() == accounts
 
 
+def test_failed_form_cannot_be_sent_again_after_signing_in_and_out(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RecordsError("The run database is locked.")
+
+    site.person("Ada")
+    browser = site.browser(ELSEWHERE)
+    data = {"csrf_token": browser.csrf_token("sign-in"), "name": "Ada", "password": GOOD}
+    with monkeypatch.context() as patch:
+        patch.setattr(site.accounts, "sign_in", fail)
+        assert browser.http.post("/sign-in", data=data).status_code == 503
+    assert browser.sign_in("Ada").status_code == 303
+    assert browser.send("sign-out", do="here").status_code == 303
+    browser.get("sign-in")
+    assert browser.http.post("/sign-in", data=data).status_code == 403
+    assert "paddock_session" not in browser.cookies
+
+
 # Hostile inputs
 
 
@@ -558,7 +578,7 @@ def test_input_is_escaped(site: Site) -> None:
     typed = '"><script>alert(1)</script>'
     answer = site.browser().send("sign-in", name=typed, password=OTHER)
     assert typed not in answer.text
-    assert "&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in answer.text
+    assert "&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in answer.text
 
 
 # Headers
@@ -637,8 +657,6 @@ def test_signed_out_visitor_does_not_become_a_guest(site_with: Callable[..., Sit
 
 
 def test_database_error_denies_access(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.errors import RecordsError
-
     ada = site.person()
 
     def fail(token: str | None) -> None:
@@ -699,7 +717,7 @@ def test_password_sign_in_deletes_the_provider_cookie(site: Site) -> None:
 
 
 def test_redirects_to_sign_in_keep_the_prefix(site: Site) -> None:
-    site.app.user_middleware[1] = Middleware(
+    site.app.user_middleware[2] = Middleware(
         AuthMiddleware,
         visitors=lambda: site.visitors,
         connections=site.connections,

@@ -1,4 +1,4 @@
-"""Reading submitted forms, their origin, the redirect after sign-in, and CSRF tokens."""
+"""Reading submitted forms, the redirect after sign-in, and CSRF tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from core.server import forms
-from core.server.forms import BadForm, CsrfTokens, from_this_site, read_form, same_origin
+from core.server.forms import BadForm, CsrfTokens, read_form
 from core.server.paths import FIRST_PAGE, MAX_LINK, PAGES, safe_next, sign_in_link
 from tests.auth.samples import HOSTILE, hostile_texts
 
@@ -118,37 +118,6 @@ def test_random_bytes_are_fields_or_an_error(body: bytes):
 def test_hostile_text_is_read_unchanged(text: str):
     whole = text.encode("utf-8", "replace").decode()
     assert read(f"name={quote_plus(whole)}".encode())["name"] == whole
-
-
-# Origin
-
-
-@pytest.mark.parametrize(
-    ("headers", "ours"),
-    [
-        ({"sec_fetch_site": "same-origin"}, True),
-        ({"sec_fetch_site": "same-site"}, False),
-        ({"sec_fetch_site": "cross-site"}, False),
-        ({"sec_fetch_site": "none"}, False),
-        ({"sec_fetch_site": "cross-site", "origin": "http://a.example"}, False),
-        ({"origin": "http://a.example"}, True),
-        ({"origin": "https://A.example"}, True),
-        ({"origin": "http://a.example.evil"}, False),
-        ({"origin": "http://a.example:8080"}, False),
-        ({"origin": "null"}, False),
-        ({"origin": "http://evil@a.example"}, False),
-        ({"origin": ""}, False),
-        ({}, True),
-    ],
-)
-def test_cross_site_forms_are_recognized(headers: dict[str, str], ours: bool):
-    assert from_this_site(request(b"", host="a.example", **headers)) is ours
-
-
-@given(hostile_texts)
-def test_hostile_origins_are_cross_site(text: str):
-    if text.strip().lower() not in ("http://a.example", "https://a.example"):
-        assert not same_origin(text, "a.example")
 
 
 # Redirect after sign-in

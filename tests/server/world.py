@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from core.server.connections import Connections
+from core.server.cross_site import CrossSiteMiddleware
 from core.server.headers import SecurityHeaders
 from core.server.middleware import AuthMiddleware
 from core.server.routes import FormPages
@@ -61,6 +62,7 @@ class Site(World):
             ],
             middleware=[
                 Middleware(SecurityHeaders, policy="default-src 'self'"),
+                Middleware(CrossSiteMiddleware),
                 Middleware(
                     AuthMiddleware, visitors=lambda: self.visitors, connections=self.connections
                 ),

@@ -1,4 +1,4 @@
-"""The health route, and garbage collection in the server."""
+"""The health route, the order of the middleware, and garbage collection in the server."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from core.app import health_routes
+from core.app import health_routes, middleware
+from core.server.cross_site import CrossSiteMiddleware
+from core.server.headers import SecurityHeaders
+from core.server.middleware import AuthMiddleware
 from core.settings import CHECKOUT
 
 
 def test_script_runs_do_not_trigger_full_garbage_collections():
     with (CHECKOUT / ".streamlit" / "config.toml").open("rb") as file:
         assert tomllib.load(file)["runner"]["postScriptGC"] is False
+
+
+def test_cross_site_requests_are_refused_before_authentication_and_with_security_headers():
+    classes = [each.cls for each in middleware]
+    assert classes[:3] == [SecurityHeaders, CrossSiteMiddleware, AuthMiddleware]
 
 
 @pytest.mark.parametrize("prefix", ["", "/team"])
