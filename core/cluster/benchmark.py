@@ -26,7 +26,7 @@ from core.benchmark.service import (
     has_missing_rows,
     resumed_plan,
 )
-from core.cluster.bench_node import BenchNode, NodePlan, NodeStatus, node_plan, resumed_rows
+from core.cluster.bench_node import BenchNode, NodePlan, node_plan
 from core.cluster.connection import ID_DIGITS, Node, is_alive, node_affinity, nodes_of
 from core.db.measurement_values import Measurement, SweepState
 from core.db.measurements import MeasurementStore
@@ -36,14 +36,11 @@ from core.hardware.devices import library_versions
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 0.2
-"""Interval of polling each node; a response takes a few milliseconds."""
+_WAIT_S = 0.2
+"""Longest wait for a node's report before cancellation is checked."""
 
 _CANCEL_PATIENCE_S = 5.0
 """Time for a cancelled node to return its last rows before its process is killed."""
-
-_SILENCE_PATIENCE_S = 60.0
-"""Time that a node may be unreachable, so that a short network failure loses nothing."""
 
 _PLAN_PATIENCE_S = 300.0
 """Time for a node to start a process, import the libraries and read the plan."""
@@ -131,9 +128,7 @@ class ClusterBenchmark:
         self._store.resume_sweep(sweep_id)
         rows = self._store.of_sweep(sweep_id)
         shares, _ = assign_rows([row for row in rows if row.state in OPEN], nodes)
-        taken = self._resumed_rows(shares)
-        by_id = {row.id: row for each in taken.values() for row in each}
-        return self._begin(sweep_id, plan, [by_id.get(row.id, row) for row in rows], taken)
+        return self._begin(sweep_id, plan, rows, shares)
 
     def _begin(
         self,
@@ -154,27 +149,13 @@ class ClusterBenchmark:
     ) -> tuple[dict[Node, NodePlan], list[str]]:
         """Return what each node would measure, and a sentence for each node that did not
         respond."""
+        remote = self._ray.remote(num_cpus=0, max_retries=0)(node_plan)
         pending = {
-            node: self._remote(node_plan, node).remote(plan, sweep_id, node.name) for node in nodes
+            node: remote.options(scheduling_strategy=node_affinity(node)).remote(
+                plan, sweep_id, node.name
+            )
+            for node in nodes
         }
-        return self._answers(pending)
-
-    def _resumed_rows(
-        self, shares: Mapping[Node, Sequence[Measurement]]
-    ) -> dict[Node, tuple[Measurement, ...]]:
-        """Return rows as their nodes resume them; a node that does not respond fails later."""
-        pending = {
-            node: self._remote(resumed_rows, node).remote(rows, node.name)
-            for node, rows in shares.items()
-        }
-        answers, _ = self._answers(pending)
-        return {node: answers.get(node, tuple(rows)) for node, rows in shares.items()}
-
-    def _remote(self, function: Callable[..., Any], node: Node) -> Any:
-        wrapped = self._ray.remote(num_cpus=0, max_retries=0)(function)
-        return wrapped.options(scheduling_strategy=node_affinity(node))
-
-    def _answers(self, pending: Mapping[Node, Any]) -> tuple[dict[Node, Any], list[str]]:
         answers, notes = {}, []
         deadline = time.monotonic() + _PLAN_PATIENCE_S
         for node, reference in pending.items():
@@ -183,10 +164,39 @@ class ClusterBenchmark:
                 answers[node] = self._ray.get(reference, timeout=left)
             except self._ray.exceptions.RayError as error:
                 log.warning("%s does not respond: %s", node.name, error)
-                notes.append(_no_answer(node, error))
-        if not answers and notes:
+                notes.append(
+                    f"{node.name} cannot measure ({_detail(error)}). Install Paddock's "
+                    "requirements there, for the same Python version."
+                )
+        if not answers:
             raise ClusterError(notes[0])
         return answers, notes
+
+
+@dataclass
+class NodeRun:
+    """One node as seen by the driver."""
+
+    node: Node
+    actor: Any
+    reports: Any
+    """Ray's generator of references to what :meth:`BenchNode.run` yields."""
+    progress: SweepProgress | None = None
+    """Of the last report; None until the node has started."""
+    ended: bool = False
+    lost: str | None = None
+    """Error text of a node that was lost, which counts as ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterProgress:
+    """Progress of all nodes together; see :class:`core.benchmark.progress.ProgressTracker`."""
+
+    done: int
+    total: int
+    fraction: float
+    """Of the slowest node, because all measure at the same time."""
+    seconds_left: float | None
 
 
 class ClusterWork:
@@ -211,27 +221,40 @@ class ClusterWork:
             say: receives a sentence about the current step.
         """
         self.problems: list[str] = []
-        self.progress = ClusterProgress()
         self._ray = ray
         self._plan = plan
         self._shares = shares
         self._writer = writer
         self._cancel = cancel
         self._say = say
+        self._runs: list[NodeRun] = []
+
+    @property
+    def progress(self) -> ClusterProgress:
+        """See :class:`core.benchmark.service.Workload`."""
+        nodes = [run.progress for run in self._runs if run.progress is not None]
+        left = [each.seconds_left for each in nodes if each.seconds_left is not None]
+        return ClusterProgress(
+            done=sum(each.done for each in nodes),
+            total=sum(each.total for each in nodes),
+            fraction=min((each.fraction or 0.0 for each in nodes), default=0.0),
+            seconds_left=max(left, default=None),
+        )
 
     def carry_out(self) -> None:
-        """Run all nodes, and keep the rows they return, until the last one has ended.
+        """Run all nodes, and keep the rows they report, until the last one has ended.
 
         Raises:
             StoppedError: ``cancel`` was set.
         """
         self._fail_rows_without_node()
-        runs = [NodeRun(self._ray, self._plan, *share) for share in self._shares.items()]
         try:
-            self._follow(runs)
+            for node, rows in self._shares.items():
+                self._start(node, rows)
+            self._follow()
         finally:
-            for run in runs:
-                run.close()
+            for run in self._runs:  # ends the node's process and its children
+                self._ray.kill(run.actor)
 
     def _fail_rows_without_node(self) -> None:
         ours = {row.id for rows in self._shares.values() for row in rows}
@@ -243,135 +266,61 @@ class ClusterWork:
                     "benchmark.",
                 )
 
-    def _follow(self, runs: Sequence[NodeRun]) -> None:
+    def _start(self, node: Node, rows: Sequence[Measurement]) -> None:
+        # Reserve all processors, so that Ray starts nothing else on the node meanwhile.
+        kind = self._ray.remote(num_cpus=node.cpus, max_restarts=0, max_concurrency=2)(BenchNode)
+        actor = kind.options(scheduling_strategy=node_affinity(node)).remote()
+        reports = actor.run.remote(self._plan, tuple(rows), node.name)
+        self._runs.append(NodeRun(node, actor, reports))
+
+    def _follow(self) -> None:
         deadline: float | None = None
-        while active := [run for run in runs if not run.ended]:
-            if deadline is None and self._cancel.wait(_POLL_S):
+        while active := {run.reports: run for run in self._runs if not run.ended}:
+            if deadline is None and self._cancel.is_set():
                 deadline = time.monotonic() + _CANCEL_PATIENCE_S
-                for run in active:
-                    run.cancel()
+                for run in active.values():
+                    run.actor.cancel.remote()
             if deadline is not None and time.monotonic() > deadline:
                 break
-            for run in active:
-                self._keep(run, run.poll())
-            self.progress.update([s.progress for s in runs if s.progress is not None])
-            self._say(_current_steps(runs))
+            ready, _ = self._ray.wait([*active], timeout=_WAIT_S)
+            for reports in ready:
+                self._read(active[reports])
+            self._say(_current_steps(self._runs))
         self.problems += [
             f"{run.node.name}: {run.progress.error}"
-            for run in runs
+            for run in self._runs
             if run.progress is not None and run.progress.error
         ]
         if self._cancel.is_set():
             raise StoppedError("The benchmark was stopped. Finished measurements are kept.")
 
-    def _keep(self, run: NodeRun, rows: Sequence[Measurement]) -> None:
-        if rows:
-            self._writer.put(rows)
-        if run.lost is not None:
-            left = [row for row in self._rows_of(run) if row.state in OPEN]
-            self._writer.fail(left, run.lost)
-
-    def _rows_of(self, run: NodeRun) -> list[Measurement]:
-        return [row for row in self._writer.rows() if row.id in run.row_ids]
-
-
-class NodeRun:
-    """One node as seen by the driver; used by a single thread."""
-
-    def __init__(
-        self, ray: ModuleType, plan: Plan, node: Node, rows: Sequence[Measurement]
-    ) -> None:
-        self.node = node
-        self.row_ids = frozenset(row.id for row in rows)
-        self.ended = False
-        self.lost: str | None = None
-        """Error text of a node that was lost, which counts as ended."""
-        self.progress: SweepProgress | None = None
-        """Last known progress; None until the node has started."""
-        self._ray = ray
-        self._seen = 0
-        self._heard_at = time.monotonic()
-        # Reserve all processors, so that Ray starts nothing else on the node meanwhile.
-        kind = ray.remote(num_cpus=node.cpus, max_restarts=0, max_concurrency=2)(BenchNode)
-        self._actor = kind.options(scheduling_strategy=node_affinity(node)).remote(
-            plan, tuple(rows)
-        )
-        self._pending = self._actor.status.remote(0)
-
-    def poll(self) -> tuple[Measurement, ...]:
-        """Return the rows that changed, or none if there is no response yet. Does not wait."""
-        ready, _ = self._ray.wait([self._pending], timeout=0)
-        if not ready:
-            return self._without_response()
+    def _read(self, run: NodeRun) -> None:
+        """Keep the next report of a node, its end, or its loss."""
         try:
-            status: NodeStatus = self._ray.get(self._pending)
-        except self._ray.exceptions.ActorUnavailableError as error:
-            log.info("%s is unreachable: %s", self.node.name, error)
-            if self._timed_out() or not is_alive(self._ray, self.node):
-                return self._lose(error)
-            self._pending = self._actor.status.remote(self._seen)
-            return ()
+            run.progress = self._ray.get(next(run.reports))
+        except StopIteration:
+            run.ended = True
         except self._ray.exceptions.RayError as error:
-            return self._lose(error)
-        self._heard_at = time.monotonic()
-        self._seen, self.progress, self.ended = status.number, status.progress, status.ended
-        if not status.ended:
-            self._pending = self._actor.status.remote(self._seen)
-        return status.rows
+            log.warning("%s is lost: %s", run.node.name, error)
+            run.ended = True
+            run.lost = self._reason_of_loss(run.node, error)
+            ours = {row.id for row in self._shares[run.node]}
+            rows = [row for row in self._writer.rows() if row.id in ours]
+            self._writer.fail([row for row in rows if row.state in OPEN], run.lost)
+        else:
+            if run.progress.rows:
+                self._writer.put(run.progress.rows)
 
-    def cancel(self) -> None:
-        """Request cancellation on the node."""
-        self._actor.cancel.remote()
-
-    def close(self) -> None:
-        """End the node's process and its children."""
-        self._ray.kill(self._actor)
-
-    def _without_response(self) -> tuple[Measurement, ...]:
-        """Check for a lost node. A started node responds at once; a busy one has not started
-        yet."""
-        if self.progress is not None and self._timed_out():
-            return self._lose(TimeoutError("it does not respond"))
-        if self.progress is None and not is_alive(self._ray, self.node):
-            return self._lose(TimeoutError("it left before it started"))
-        return ()
-
-    def _timed_out(self) -> bool:
-        return time.monotonic() - self._heard_at > _SILENCE_PATIENCE_S
-
-    def _lose(self, error: Exception) -> tuple[Measurement, ...]:
-        log.warning("%s is lost: %s", self.node.name, error)
-        self.ended = True
-        if is_alive(self._ray, self.node) and not _is_node_death(error):
-            self.lost = (
-                f"The measuring process on {self.node.name} ended ({_detail(error)}). Resume this "
+    def _reason_of_loss(self, node: Node, error: Exception) -> str:
+        if is_alive(self._ray, node) and "its node has died" not in str(error):
+            return (
+                f"The measuring process on {node.name} ended ({_detail(error)}). Resume this "
                 "benchmark to measure it again."
             )
-        else:
-            self.lost = (
-                f"The node {self.node.name} left the cluster during the measurement. Start it "
-                "again and resume this benchmark."
-            )
-        return ()
-
-
-class ClusterProgress:
-    """Progress of all nodes together; see :class:`core.benchmark.progress.ProgressTracker`."""
-
-    def __init__(self) -> None:
-        self.done = 0
-        self.total = 0
-        self.fraction = 0.0
-        """Of the slowest node, because all measure at the same time."""
-        self.seconds_left: float | None = None
-
-    def update(self, nodes: Sequence[SweepProgress]) -> None:
-        """Update from the nodes' progress."""
-        self.done = sum(each.done for each in nodes)
-        self.total = sum(each.total for each in nodes)
-        self.fraction = min((each.fraction or 0.0 for each in nodes), default=0.0)
-        known = [each.seconds_left for each in nodes if each.seconds_left is not None]
-        self.seconds_left = max(known, default=None)
+        return (
+            f"The node {node.name} left the cluster during the measurement. Start it again and "
+            "resume this benchmark."
+        )
 
 
 def assign_rows(
@@ -448,17 +397,6 @@ def _current_steps(runs: Sequence[NodeRun]) -> str:
         elif not run.ended:
             parts.append(f"{run.node.name}: {run.progress.message.rstrip('.')}")
     return " | ".join(parts) or "Writing the measurements."
-
-
-def _no_answer(node: Node, error: Exception) -> str:
-    return (
-        f"{node.name} cannot measure ({_detail(error)}). Install Paddock's requirements there, for "
-        "the same Python version."
-    )
-
-
-def _is_node_death(error: Exception) -> bool:
-    return "node" in str(error).lower() and "died" in str(error).lower()
 
 
 def _detail(error: Exception) -> str:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 
 from core.benchmark.plan import Plan
+from core.benchmark.service import Benchmark
 from core.catalogue import Precision
 from core.cluster.benchmark import ClusterBenchmark
 from core.cluster.connection import connected, nodes_of
@@ -56,7 +58,7 @@ def test_killed_node_loses_only_its_rows(lab: Lab, ray: ModuleType, records: Eng
     assert {r.host.cpu for r in sweep.progress().rows} == {of("first").host.cpu}
 
     with pytest.raises(BadRequestError, match="--ray ADDRESS --resume"):
-        records.benchmark.resume(sweep.id)
+        Benchmark(records.settings, lambda: records.measurements).resume(sweep.id)
     measured = of("first")
     sweep = fleet.resume(sweep.id)  # the node is not back yet
     assert sweep.wait(LONG_S)
@@ -84,6 +86,21 @@ def test_stop_ends_node_processes_and_keeps_rows(
     assert sweep.wait(LONG_S) and sweep.state is SweepState.CANCELLED
     assert [r.state for r in sweep.progress().rows] == [MeasurementState.CANCELLED]
     until(lambda: _free_cpus(ray) == 4.0)
+
+
+def test_killed_process_fails_its_rows(lab: Lab, ray: ModuleType, records: Engine, model: str):
+    plan = Plan(models=(model,), precisions=(Precision.FP32,), prompt_tokens=(8,), repeats=100)
+    sweep, _ = ClusterBenchmark(ray, records.measurements, "second").start(plan)
+    until(lambda: sweep.progress().rows[0].state is MeasurementState.RUNNING)
+    processes = psutil.process_iter(["cmdline"])
+    (process,) = (each for each in processes if "BenchNode" in " ".join(each.info["cmdline"] or ()))
+    children = process.children()
+    process.kill()
+    assert sweep.wait(LONG_S) and sweep.state is SweepState.DONE
+    (row,) = sweep.progress().rows
+    assert row.state is MeasurementState.FAILED
+    assert row.error.startswith("The measuring process on ") and "Resume" in row.error
+    assert children and not psutil.wait_procs(children, LONG_S)[1]
 
 
 def _free_cpus(ray: ModuleType) -> float:
