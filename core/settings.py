@@ -93,6 +93,7 @@ class Settings(BaseSettings):
         default=200_000,
         ge=1,
         le=200_000,
+        # The longest context of the catalogue is 32,768 tokens.
         description="Maximum length of instruction and context together, in characters.",
     )
     max_new_tokens: int = Field(

@@ -13,9 +13,9 @@ from typing import Any
 from core.catalogue import Precision
 from core.compare.core_latency import Cores, MeasureLatency
 from core.hardware.devices import ProcessMemory
+from core.inference.scheduler import Scheduler
 from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
 from core.runtimes.pool import Lease, LoadFacts, ModelPool
-from core.runtimes.queue import TurnQueue
 from core.runtimes.spec import ModelSpec, RuntimeName, TokenRequest
 from core.settings import Settings
 from core.store import Manifest, StoredModel
@@ -114,21 +114,12 @@ class FakeHandle:
     def __init__(self, model: FakeModel, *, key: str = "dolly-v2-3b", limit: int = 32) -> None:
         self.spec = ModelSpec(key, Precision.INT8, "CPU")
         self.model = model
-        self.queue = TurnQueue(limit)
+        self.scheduler = Scheduler(Settings(max_queue=limit))
 
     @contextmanager
     def lease(self, on_progress: Any, cancelled: threading.Event) -> Iterator[Lease]:
-        yield FakeLease(self)
-
-
-class FakeLease:
-    """See :class:`core.runtimes.pool.Lease`."""
-
-    def __init__(self, handle: FakeHandle) -> None:
-        self.model = handle.model
-        self.stored = stored_model(handle.spec)
-        self.facts = LoadFacts(0.5, ProcessMemory(3, 2, 5))
-        self.turn = handle.queue.turn
+        facts = LoadFacts(0.5, ProcessMemory(3, 2, 5))
+        yield Lease(self.model, "its queue", stored_model(self.spec), facts)
 
 
 def stored_model(spec: ModelSpec, *, weight_bytes: int = 1000) -> StoredModel:

@@ -22,7 +22,7 @@ from core.api.service import Caller, Limits, ModelCard
 from core.cluster.bench_node import node_settings
 from core.db import GUEST, Origin
 from core.errors import GenerationError, UnknownModelError
-from core.inference.engine import Engine
+from core.inference.engine import Engine, User
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
@@ -142,7 +142,7 @@ class _ReplicaModel:
         """Start an answer, which is recorded on this node."""
         self.find(name)
         handle = self._engine.handle(self._spec)
-        return self._engine.answer(handle, request, origin=Origin.API, owner=caller.owner)
+        return self._engine.answer(handle, request, origin=Origin.API, user=User(caller.owner))
 
 
 def _any_caller(connection: HTTPConnection) -> Caller:

@@ -33,7 +33,7 @@ from core.compare.instructions import (
     decode_upload,
     parse_instructions,
 )
-from core.compare.match import LeaseModel, Match, SideState, Start
+from core.compare.match import Match, SideState
 from core.compare.report import MatchReport, Pair, SideReport, describe
 from core.compare.series import Series, SeriesRow, SideSummary
 from core.compare.setup import (
@@ -59,7 +59,6 @@ __all__ = [
     "Figures",
     "Followed",
     "Instruction",
-    "LeaseModel",
     "Match",
     "MatchReport",
     "Mode",
@@ -70,7 +69,6 @@ __all__ = [
     "SideReport",
     "SideState",
     "SideSummary",
-    "Start",
     "Timeline",
     "agreement",
     "compare",

@@ -7,11 +7,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
 
 import psutil
 
@@ -19,12 +18,12 @@ from core.benchmark.stopping import latency_during
 from core.compare.core_latency import CORES, MeasureLatency
 from core.compare.setup import Mode, Setup
 from core.compare.timed_answers import TimedAnswer, Timing, timed_long_enough, timing_of
+from core.db import Origin
 from core.errors import ModelBusyError, PaddockError
 from core.inference.answer import Answer, StopReason
+from core.inference.engine import Engine, User
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
-from core.runtimes.pool import OnProgress
-from core.runtimes.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +45,6 @@ MAX_PREPARATION_S = 1.0
 models do not fit into memory together and would be loaded each time, or others are waiting."""
 _IDLE_SAMPLE_S = 0.15
 _POLL_S = 0.05
-
-Start = Callable[[ModelSpec, GenerationRequest], Job]
-"""Creates and starts a recorded job; a PaddockError that it raises fails only its side."""
-
-LeaseModel = Callable[[ModelSpec, OnProgress, threading.Event], AbstractContextManager[Any]]
-"""Loads a model and keeps it loaded: :meth:`core.inference.engine.Engine.lease`."""
 
 _running: set[Match] = set()
 _running_lock = threading.Lock()
@@ -120,36 +113,37 @@ class Match:
     def __init__(
         self,
         setup: Setup,
-        start: Start,
+        engine: Engine,
+        user: User,
         *,
-        repeat: Start | None = None,
-        lease: LeaseModel | None = None,
+        repeat: bool = False,
         deferred: bool = False,
         kept: Mapping[int, _Side] | None = None,
     ) -> None:
         """
         Args:
-            start: creates and starts the recorded job of a side.
-            repeat: creates and starts a job that is neither shown nor recorded. If given, answers
-                in fair mode that were too fast to time are repeated
-                (:mod:`core.compare.timed_answers`).
-            lease: loads the models of a race first, so that they start together; without it
-                each starts as soon as it is loaded. Only used in race mode.
+            user: whose answers they are.
+            repeat: whether answers in fair mode that were too fast to time are repeated, neither
+                shown nor recorded (:mod:`core.compare.timed_answers`).
             deferred: whether to wait for :meth:`begin`, at most :data:`BEGIN_TIMEOUT_S`. Redrawing
                 the page would otherwise slow down the first side only.
             kept: finished sides taken over from an earlier comparison (:meth:`regenerate`).
+
+        Raises:
+            BadRequestError: the request exceeds a limit of the settings; nothing was started.
         """
+        engine.check_size(setup.request)
         self.id = uuid.uuid4().hex
         self.setup = setup
         self.asked_at = datetime.now(UTC)
         kept = kept or {}
-        self._start, self._repeat = start, repeat
-        self._lease, self._deferred = lease, deferred
+        self._engine, self._user = engine, user
+        self._repeat, self._deferred = repeat, deferred
         self._begun = threading.Event()
         self._sides = [kept.get(index) or _Side() for index in range(len(setup.sides))]
         self._new_sides = [index for index in range(len(setup.sides)) if index not in kept]
         self._ended, self._stopped = threading.Event(), threading.Event()
-        self._timing_pending = repeat is not None and setup.mode is Mode.FAIR
+        self._timing_pending = repeat and setup.mode is Mode.FAIR
         self._repeated_job: Job | None = None
         threading.Thread(target=self._run, name=f"match {self.id}", daemon=True).start()
 
@@ -264,9 +258,9 @@ class Match:
             del kept[side]
         return Match(
             setup,
-            self._start,
+            self._engine,
+            self._user,
             repeat=self._repeat,
-            lease=self._lease,
             deferred=self._deferred,
             kept=kept,
         )
@@ -317,7 +311,7 @@ class Match:
         """
         # Requests to a remote server may cost money and load somebody else's machine.
         remote = any(spec.remote for spec in self.setup.sides)
-        if self._repeat is None or remote:
+        if not self._repeat or remote:
             return
         try:
             while remaining := [
@@ -330,8 +324,8 @@ class Match:
                         return
                     start_s = time.monotonic()
                     with self._timed(index, measure_latency):
-                        self._repeated_job = self._repeat(
-                            self.setup.sides[index], self.request(index)
+                        self._repeated_job = self._answer(
+                            index, self.request(index), recorded=False
                         )
                         if self._stopped.is_set():
                             self._repeated_job.cancel()
@@ -348,9 +342,7 @@ class Match:
             self._repeated_job = None
 
     def _race(self) -> None:
-        line = (
-            _StartLine(len(self._new_sides)) if self._lease and len(self._new_sides) > 1 else None
-        )
+        line = _StartLine(len(self._new_sides)) if len(self._new_sides) > 1 else None
         threads = [
             threading.Thread(
                 target=self._run_side,
@@ -387,12 +379,21 @@ class Match:
         try:
             if side.cancelled.is_set():
                 return
-            side.job = self._start(self.setup.sides[index], self.setup.request_of(index))
+            side.job = self._answer(index, self.setup.request_of(index))
         finally:
             side.starting = False
         if side.cancelled.is_set():
             side.job.cancel()
         side.job.wait()
+
+    def _answer(self, index: int, request: GenerationRequest, *, recorded: bool = True) -> Job:
+        return self._engine.answer(
+            self._engine.handle(self.setup.sides[index]),
+            request,
+            origin=Origin.COMPARE,
+            user=self._user,
+            recorded=recorded,
+        )
 
     @contextmanager
     def _loaded_together(self, index: int, line: _StartLine) -> Iterator[None]:
@@ -402,9 +403,8 @@ class Match:
         def report(message: str, fraction: float | None) -> None:
             side.message, side.fraction = message, fraction
 
-        assert self._lease is not None
         report("Getting ready.", None)
-        with line.place() as arrive, self._lease(spec, report, side.cancelled):
+        with line.place() as arrive, self._engine.lease(spec, report, side.cancelled):
             arrive()
             report("Loaded. Waiting for the other models to load.", None)
             line.wait(side.cancelled)

@@ -13,10 +13,11 @@ from statistics import median
 from core.compare.divergence import Divergence, compare
 from core.compare.figures import Figures, compare_rates, side_figures
 from core.compare.instructions import Instruction
-from core.compare.match import LeaseModel, Match, SideState, Start
+from core.compare.match import Match, SideState
 from core.compare.setup import Mode, Setup
 from core.compare.timed_answers import is_long_enough
 from core.errors import BadRequestError
+from core.inference.engine import Engine, User
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
 
@@ -76,17 +77,17 @@ class Series:
         instructions: Sequence[Instruction],
         request: GenerationRequest,
         mode: Mode,
-        start: Start,
+        engine: Engine,
+        user: User,
         *,
         formats: Sequence[str | None] = (),
-        lease: LeaseModel | None = None,
     ) -> None:
         """
         Args:
             formats: see :class:`Setup`.
             request: sampling settings and prompt format. All instructions use its seed; without
                 one, each instruction has a random seed, the same for all sides.
-            start, lease: see :class:`Match`.
+            engine, user: see :class:`Match`.
 
         Raises:
             BadRequestError: no instruction, or an invalid one; nothing was started.
@@ -104,7 +105,9 @@ class Series:
             )
             for item in instructions
         )
-        self._start, self._lease = start, lease
+        for setup in self.setups:
+            engine.check_size(setup.request)
+        self._engine, self._user = engine, user
         self._matches: list[Match] = []
         self._rows: dict[int, SeriesRow] = {}  # of finished ones: comparing long texts is slow
         self._stopped, self._ended = threading.Event(), threading.Event()
@@ -181,7 +184,7 @@ class Series:
             for setup in self.setups:
                 if self._stopped.is_set():
                     return
-                match = Match(setup, self._start, lease=self._lease)
+                match = Match(setup, self._engine, self._user)
                 self._matches.append(match)
                 if self._stopped.is_set():
                     match.stop()

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -27,12 +27,12 @@ from core.inference.job import Job, JobObserver, Phase
 from core.inference.prometheus import MetricsObserver, ServerMetrics, ServerState
 from core.inference.recorder import RunRecorder
 from core.inference.request import GenerationRequest
-from core.inference.user_limits import UserLimits
+from core.inference.scheduler import Scheduler
 from core.remotes import Directory, Remote, RemoteRegistry
 from core.runtimes.base import Runtime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pool import Lease, ModelHandle, ModelPool, OnProgress
-from core.runtimes.remote import RemoteHandle, RemoteLease, RemotePool
+from core.runtimes.remote import RemotePool
 from core.runtimes.spec import DEFAULT_RUNTIME, ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.subprocess_runtime import SubprocessRuntime
 from core.runtimes.tuned_hints import Tuned, TunedHints, TuningKey
@@ -55,6 +55,18 @@ STOP_TIMEOUT_S = 5.0
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class User:
+    """Whose answers are started; by default those of the command line."""
+
+    owner: str = GUEST
+    """Account that the answers belong to."""
+    lane: str | None = None
+    """Key by which limits and turns apply: an account or a guest's page; None: no limits."""
+    session: str | None = None
+    """Session of the page."""
+
+
 class Engine:
     """Model store, pool and records of this process; starts all answers."""
 
@@ -73,7 +85,7 @@ class Engine:
             settings, self._provide, self._runtimes, self._tuned_hints, MONITOR.running
         )
         self.remotes = RemotePool(Directory(RemoteRegistry(settings), settings), settings)
-        self._limits = UserLimits(settings.answers_at_once, settings.answers_waiting)
+        self.scheduler = Scheduler(settings)
         self._jobs: dict[Job, str] = {}
         """Running answers, with their owners."""
         self._jobs_lock = threading.Lock()
@@ -115,10 +127,10 @@ class Engine:
             logger.info("Marked %d benchmarks of an ended process as interrupted", marked)
         return measurements
 
-    def handle(self, spec: ModelSpec) -> ModelHandle | RemoteHandle:
+    def handle(self, spec: ModelSpec) -> ModelHandle:
         """Return the handle of a local or remote model, without loading or contacting it."""
         if spec.remote:
-            return self.remotes.handle(spec)
+            return ModelHandle(self.remotes, spec)
         return self.pool.handle(self.named(spec))
 
     def named(self, spec: ModelSpec) -> ModelSpec:
@@ -127,7 +139,7 @@ class Engine:
 
     def lease(
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
-    ) -> AbstractContextManager[Lease | RemoteLease | None]:
+    ) -> AbstractContextManager[Lease | None]:
         """Lease a local or remote model; see :meth:`core.runtimes.pool.ModelPool.lease`."""
         return self.handle(spec).lease(on_progress, cancelled)
 
@@ -145,78 +157,47 @@ class Engine:
 
     def answer(
         self,
-        handle: ModelHandle | RemoteHandle,
+        handle: ModelHandle,
         request: GenerationRequest,
         *,
         origin: Origin,
-        session: str | None = None,
-        owner: str = GUEST,
-        lane: str | None = None,
+        user: User = User(),
+        recorded: bool = True,
     ) -> Job:
-        """Start an answer and record it in the run table.
+        """Start an answer.
 
         Args:
             handle: the model.
             request: the request.
             origin: page, API or command line.
-            session: session of the page.
-            owner: account that the answer belongs to.
-            lane: user that limits and turns apply to; None: no limits, on the command line.
+            user: whose answer it is.
+            recorded: whether to write it to the run table; an answer that is used for its timings
+                only is not recorded.
 
         Raises:
             AccessDeniedError: the account was deleted or disabled; nothing was started.
             BadRequestError: the request is invalid; nothing was started.
             TooManyAnswersError: the user has reached the limit; nothing was started.
         """
-        self._check_size(request)
-        try:
-            recorder: JobObserver = RunRecorder(self.runs, origin, session=session, owner=owner)
-        except RecordsError as error:
-            logger.warning("This answer is not recorded: %s", error)
-            recorder = JobObserver()
-        return self._begin(
-            handle, request, MetricsObserver(self.metrics, origin, recorder), owner, lane
+        self.check_size(request)
+        observer = JobObserver()
+        if recorded:
+            try:
+                observer = RunRecorder(self.runs, origin, session=user.session, owner=user.owner)
+            except RecordsError as error:
+                logger.warning("This answer is not recorded: %s", error)
+        self._check_owner(user.owner)
+        job = Job(
+            handle,
+            request,
+            self.scheduler,
+            timeout_s=self.settings.generation_timeout_s,
+            observer=MetricsObserver(self.metrics, origin, observer),
+            user=user.lane,
         )
-
-    def answer_unrecorded(
-        self,
-        handle: ModelHandle | RemoteHandle,
-        request: GenerationRequest,
-        *,
-        origin: Origin,
-        owner: str = GUEST,
-        lane: str | None = None,
-    ) -> Job:
-        """Start an answer that is used for its timings only; see :meth:`answer`."""
-        self._check_size(request)
-        observer = MetricsObserver(self.metrics, origin, JobObserver())
-        return self._begin(handle, request, observer, owner, lane)
-
-    def _begin(
-        self,
-        handle: ModelHandle | RemoteHandle,
-        request: GenerationRequest,
-        observer: JobObserver,
-        owner: str,
-        lane: str | None,
-    ) -> Job:
-        self._check_owner(owner)
-        slot = None if lane is None else self._limits.reserve(lane)
-        try:
-            job = Job(
-                handle,
-                request,
-                timeout_s=self.settings.generation_timeout_s,
-                observer=observer,
-                slot=slot,
-            )
-        except PaddockError:
-            if slot is not None:
-                slot.release()
-            raise
         with self._jobs_lock:
-            self._jobs = {each: user for each, user in self._jobs.items() if not each.done}
-            self._jobs[job] = owner
+            self._jobs = {each: owner for each, owner in self._jobs.items() if not each.done}
+            self._jobs[job] = user.owner
         return job.start()
 
     def state(self) -> ServerState:
@@ -258,8 +239,9 @@ class Engine:
                 "administrator."
             )
 
-    def _check_size(self, request: GenerationRequest) -> None:
-        """
+    def check_size(self, request: GenerationRequest) -> None:
+        """Check the length of a request; a started answer is checked.
+
         Raises:
             BadRequestError: the request exceeds a limit of the settings.
         """

@@ -15,12 +15,11 @@ from core.errors import GenerationError, PaddockError
 from core.inference.answer import Answer, StopReason
 from core.inference.contention import monitor_for
 from core.inference.request import GenerationRequest
+from core.inference.scheduler import Scheduler
 from core.inference.timing import Timings, measure
-from core.inference.user_limits import Slot
 from core.inference.work import Work, work_on
 from core.runtimes.base import InterruptedGeneration
 from core.runtimes.pool import Lease, ModelHandle
-from core.runtimes.remote import RemoteHandle, RemoteLease
 
 logger = logging.getLogger(__name__)
 
@@ -80,31 +79,34 @@ class Job:
 
     def __init__(
         self,
-        handle: ModelHandle | RemoteHandle,
+        handle: ModelHandle,
         request: GenerationRequest,
+        scheduler: Scheduler,
         *,
         timeout_s: float,
         observer: JobObserver | None = None,
-        slot: Slot | None = None,
+        user: str | None = None,
     ) -> None:
         """
         Args:
+            scheduler: the answer enters its user's queue now, and its model's queue later.
             timeout_s: seconds of work after which the answer ends with ``timeout``.
             observer: its methods are called at start and end.
-            slot: slot of the user's limits; None: not limited.
+            user: the user whose limits apply; None: not limited.
 
         Raises:
             BadRequestError: the request is invalid; nothing was started.
+            TooManyAnswersError: the user has reached the limit; nothing was started.
         """
         self.id = uuid.uuid4().hex
         self.spec = handle.spec
         self.request = request.validated()
-        self.lease: Lease | RemoteLease | None = None
+        self.lease: Lease | None = None
         """The leased model while the answer runs, for observers."""
         self.prompt_format: str | None = None
         self._handle = handle
         self._observer = observer or JobObserver()
-        self._slot = slot
+        self._scheduler, self._user = scheduler, user
         self._timeout_s = timeout_s
         self._cancelled = threading.Event()
         self._done = threading.Event()
@@ -118,6 +120,7 @@ class Job:
         self._work: Work | None = None
         self._answer: Answer | None = None
         self._thread = threading.Thread(target=self._run, name=f"answer {self.id}", daemon=True)
+        self._ticket = None if user is None else scheduler.enter_user(user)
 
     def start(self) -> Job:
         """Start the thread; return immediately."""
@@ -209,7 +212,7 @@ class Job:
     def _run(self) -> None:
         answer: Answer
         try:
-            answer = self._answer_in_slot()
+            answer = self._answer_in_limits()
         except PaddockError as error:
             answer = self._ended(StopReason.ERROR, error=error)
         except Exception as error:
@@ -229,16 +232,17 @@ class Job:
         for changed in self._watchers:
             changed()
 
-    def _answer_in_slot(self) -> Answer:
+    def _answer_in_limits(self) -> Answer:
         """Wait until the user's limits allow another answer, then generate it."""
-        if self._slot is None:
+        if self._ticket is None:
             return self._prepare_and_answer()
-        with self._slot.turn(self._cancelled, self._on_slot_place) as my_turn:
+        with self._scheduler.turn(self._ticket, self._cancelled, self._on_user_place) as my_turn:
             return self._prepare_and_answer() if my_turn else self._ended(StopReason.CANCELLED)
 
-    def _on_slot_place(self, place: int) -> None:
-        noun = "answer" if place == 1 else "answers"
-        self._message = f"Waiting for {place} of your other {noun}."
+    def _on_user_place(self, place: int) -> None:
+        if place:
+            noun = "answer" if place == 1 else "answers"
+            self._message = f"Waiting for {place} of your other {noun}."
 
     def _prepare_and_answer(self) -> Answer:
         with self._handle.lease(self._on_progress, self._cancelled) as lease:
@@ -264,11 +268,11 @@ class Job:
     def _on_progress(self, message: str, fraction: float | None) -> None:
         self._message, self._fraction = message, fraction
 
-    def _answer_in_turn(self, lease: Lease | RemoteLease, work: Work) -> Answer:
+    def _answer_in_turn(self, lease: Lease, work: Work) -> Answer:
         self._queued_at = time.perf_counter()
         self._phase = Phase.QUEUED
-        lane = self._slot.lane if self._slot else ""
-        with lease.turn(self._cancelled, self._on_place, lane=lane) as my_turn:
+        ticket = self._scheduler.enter_model(lease.queue, lease.model.at_once, self._user or "")
+        with self._scheduler.turn(ticket, self._cancelled, self._on_place) as my_turn:
             if not my_turn:
                 return self._ended(StopReason.CANCELLED)
             with monitor_for(work.conditions.shared_host).running() as activity:

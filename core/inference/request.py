@@ -10,8 +10,6 @@ from core.catalogue.prompts import Role, Turn, merge_conversation
 from core.errors import BadRequestError
 from core.runtimes.spec import SEED_RANGE, SamplingSettings
 
-MAX_CHARACTERS = 200_000
-"""Instruction and context together; the longest context of the catalogue is 32,768 tokens."""
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 500
 _ALLOWED_CONTROLS = frozenset("\n\r\t\f\v")
@@ -57,19 +55,13 @@ class GenerationRequest:
         Greedy requests get no seed.
 
         Raises:
-            BadRequestError: the text is empty, too long or invalid, or a setting is out of range.
+            BadRequestError: the text is empty or invalid, or a setting is out of range.
         """
         instruction, context = self.instruction, self.context.strip()
         if not self.verbatim:
             instruction = instruction.strip()
         if not instruction:
             raise BadRequestError("The instruction is empty. Type one or choose an example.")
-        length = self.characters
-        if length > MAX_CHARACTERS:
-            raise BadRequestError(
-                f"Instruction and context have {length:,} characters together. "
-                f"Shorten them to at most {MAX_CHARACTERS:,}."
-            )
         _check_text("instruction", instruction)
         _check_text("context", context)
         for turn in self.earlier:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, cast
 
 from core.catalogue.prompts import Prompt, choose_format, prompt_format
 from core.errors import BadRequestError, PromptTooLongError
 from core.inference.answer import StopReason
 from core.inference.request import GenerationRequest
 from core.inference.text import StopText, TextDecoder
-from core.runtimes.base import Conditions, StampedId, TextModel
+from core.runtimes.base import Conditions, LoadedModel, StampedId, TextModel
 from core.runtimes.pool import Lease
-from core.runtimes.remote import RemoteLease
 from core.runtimes.spec import SamplingSettings, TextRequest, TokenRequest
+from core.store import StoredModel
 
 OnPiece = Callable[[int | None, float, str], bool]
 """Called with a token id (None if unknown), its time (``time.perf_counter()`` in seconds), and the
@@ -55,15 +55,15 @@ class Work(Protocol):
         ...
 
 
-def work_on(lease: Lease | RemoteLease, request: GenerationRequest) -> Work:
+def work_on(lease: Lease, request: GenerationRequest) -> Work:
     """Prepare a request for a leased model.
 
     Raises:
         PaddockError: the request does not fit the model.
     """
-    if isinstance(lease, RemoteLease):
-        return _TextWork(lease.model, request)
-    return _TokenWork(lease, request)
+    if lease.stored is None:
+        return _TextWork(cast(TextModel, lease.model), request)
+    return _TokenWork(cast(LoadedModel, lease.model), lease.stored, request)
 
 
 class _TokenWork:
@@ -71,10 +71,9 @@ class _TokenWork:
 
     new_tokens = None
 
-    def __init__(self, lease: Lease, request: GenerationRequest) -> None:
-        model = lease.model
+    def __init__(self, model: LoadedModel, stored: StoredModel, request: GenerationRequest) -> None:
         requested = VERBATIM_FORMAT if request.verbatim else request.prompt_format
-        chosen = choose_format(lease.stored.key, requested, model.tokenizer)
+        chosen = choose_format(stored.key, requested, model.tokenizer)
         if request.verbatim:
             prompt = Prompt(request.instruction, add_special_tokens=True)
         else:
@@ -88,7 +87,7 @@ class _TokenWork:
         sampling = request.sampling
         if request.shorten:
             sampling = _shortened(sampling, len(ids), model.positions)
-        _check_length(len(ids), sampling.max_new_tokens, model.positions, lease.stored.title)
+        _check_length(len(ids), sampling.max_new_tokens, model.positions, stored.title)
         self.prompt_format = chosen.name
         self.prompt_tokens = len(ids)
         self._model = model

@@ -6,7 +6,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -18,8 +18,7 @@ from core.hardware.devices import (
     process_memory,
     require_device,
 )
-from core.runtimes.base import LoadedModel, Runtime, SubprocessModel
-from core.runtimes.queue import TurnQueue
+from core.runtimes.base import LoadedModel, Runtime, SubprocessModel, TextModel
 from core.runtimes.spec import (
     ExecutionHints,
     ModelSpec,
@@ -72,7 +71,6 @@ class _Entry:
     stored: StoredModel
     model: LoadedModel
     facts: LoadFacts
-    queue: TurnQueue
     leases: int = 0
     last_used: float = 0.0
 
@@ -102,56 +100,59 @@ class LoadedInfo:
     idle_s: float
 
 
+@dataclass(frozen=True)
 class Lease:
-    """Lease of a loaded model, which keeps it in memory."""
+    """Lease of a local or remote model; a local one stays in memory while it is leased."""
 
-    def __init__(self, entry: _Entry) -> None:
-        self._entry = entry
-
-    @property
-    def model(self) -> LoadedModel:
-        """The loaded model. Generate only within :meth:`turn`, which limits concurrent answers."""
-        return self._entry.model
-
-    @property
-    def stored(self) -> StoredModel:
-        """The stored model that it was loaded from."""
-        return self._entry.stored
-
-    @property
-    def facts(self) -> LoadFacts:
-        """Time and memory of loading it."""
-        return self._entry.facts
-
-    def turn(
-        self, cancelled: threading.Event, on_place: Callable[[int], None], *, lane: str = ""
-    ) -> AbstractContextManager[bool]:
-        """Wait in the model's queue; see :meth:`core.runtimes.queue.TurnQueue.turn`."""
-        return self._entry.queue.turn(cancelled, on_place, lane=lane)
+    model: LoadedModel | TextModel
+    """A caller that shares it waits for its turn before each generation."""
+    queue: Hashable
+    """Models with the same value share :attr:`model.at_once`, such as those of one server."""
+    stored: StoredModel | None = None
+    """The stored model that it was loaded from; None for a remote model."""
+    facts: LoadFacts | None = None
+    """Time and memory of loading it; None for a remote model."""
 
 
+class Pool(Protocol):
+    """What local and remote models are leased from."""
+
+    def lease(
+        self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
+    ) -> AbstractContextManager[Lease | None]:
+        """Lease a model, making it ready first if necessary; None when ``cancelled`` was set.
+
+        Raises:
+            PaddockError: it cannot be made ready.
+        """
+        ...
+
+    def unload(self, spec: ModelSpec) -> bool:
+        """Free the memory of an idle model; return False if it has none here.
+
+        Raises:
+            ModelBusyError: the model is in use.
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class ModelHandle:
-    """Handle of a model of a pool, loaded or not."""
+    """Handle of a model of a pool, ready or not."""
 
-    def __init__(self, pool: ModelPool, spec: ModelSpec) -> None:
-        self.spec = spec
-        self._pool = pool
-
-    @property
-    def loaded(self) -> bool:
-        """Whether the model is in memory now."""
-        return self._pool.is_loaded(self.spec)
+    pool: Pool
+    spec: ModelSpec
 
     def lease(
         self, on_progress: OnProgress, cancelled: threading.Event
     ) -> AbstractContextManager[Lease | None]:
-        """Lease the model, loading it first if necessary; see :meth:`ModelPool.lease`."""
-        return self._pool.lease(self.spec, on_progress, cancelled)
+        """Lease the model; see :meth:`Pool.lease`."""
+        return self.pool.lease(self.spec, on_progress, cancelled)
 
     def release(self) -> None:
         """Unload the model unless it is in use; it is then unloaded when memory is needed."""
         with suppress(ModelBusyError):
-            self._pool.unload(self.spec)
+            self.pool.unload(self.spec)
 
 
 class ModelPool:
@@ -202,7 +203,7 @@ class ModelPool:
             yield None
             return
         try:
-            yield Lease(entry)
+            yield Lease(entry.model, entry.spec, entry.stored, entry.facts)
         finally:
             with self._lock:
                 self._release(entry)
@@ -379,8 +380,7 @@ class ModelPool:
             model.close()
             raise
         facts = LoadFacts(load_s, process_memory().growth_since(before).plus(grown))
-        queue = TurnQueue(self._settings.max_queue, model.at_once)
-        return _Entry(spec, stored, model, facts, queue, last_used=time.monotonic())
+        return _Entry(spec, stored, model, facts, last_used=time.monotonic())
 
     def _make_room(self, spec: ModelSpec, stored: StoredModel) -> None:
         """Unload idle models, the least recently used first, until this one fits.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from core.errors import NoModelListError, RemoteError
 from core.remotes import Directory, Listing, Remote, split_name
 from core.remotes.event_loop import submit
-from core.runtimes.base import Conditions, InterruptedGeneration, OnText, TextEnd, TextModel
-from core.runtimes.pool import OnProgress
-from core.runtimes.queue import TurnQueue
+from core.runtimes.base import Conditions, InterruptedGeneration, OnText, TextEnd
+from core.runtimes.pool import Lease, OnProgress
 from core.runtimes.spec import ModelSpec, TextRequest
 from core.settings import Settings
 
@@ -259,62 +258,21 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-class RemoteLease:
-    """Lease of a remote model; the counterpart of :class:`core.runtimes.pool.Lease`."""
-
-    stored = None
-    """A remote model has no files here."""
-    facts = None
-    """A remote model is not loaded."""
-
-    def __init__(self, model: TextModel, queue: TurnQueue) -> None:
-        self.model = model
-        self._queue = queue
-
-    def turn(
-        self, cancelled: threading.Event, on_place: Callable[[int], None], *, lane: str = ""
-    ) -> AbstractContextManager[bool]:
-        """Wait in the server's queue; see :meth:`core.runtimes.queue.TurnQueue.turn`."""
-        return self._queue.turn(cancelled, on_place, lane=lane)
-
-
-class RemoteHandle:
-    """Handle of a remote model; the counterpart of :class:`core.runtimes.pool.ModelHandle`."""
-
-    loaded = True
-    """A remote model needs no loading."""
-
-    def __init__(self, pool: RemotePool, spec: ModelSpec) -> None:
-        self.spec = spec
-        self._pool = pool
-
-    def lease(
-        self, on_progress: OnProgress, cancelled: threading.Event
-    ) -> AbstractContextManager[RemoteLease | None]:
-        """Check that the server is reachable; see :meth:`RemotePool.lease`."""
-        return self._pool.lease(self.spec, on_progress, cancelled)
-
-    def release(self) -> None:
-        """Do nothing; a remote model takes no memory here."""
-
-
 class RemotePool:
-    """Leases remote models; a queue per server limits concurrent requests."""
+    """Leases remote models; those of one server share a queue. See :class:`Pool`."""
 
     def __init__(self, directory: Directory, settings: Settings) -> None:
         self.directory = directory
         self._settings = settings
-        self._queues: dict[str, TurnQueue] = {}
-        self._lock = threading.Lock()
 
-    def handle(self, spec: ModelSpec) -> RemoteHandle:
-        """Return the handle of a model, without a request to the server."""
-        return RemoteHandle(self, spec)
+    def unload(self, spec: ModelSpec) -> bool:
+        """Return False: a remote model takes no memory here."""
+        return False
 
     @contextmanager
     def lease(
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
-    ) -> Iterator[RemoteLease | None]:
+    ) -> Iterator[Lease | None]:
         """Lease a model after checking that its server is reachable, unless that is known.
 
         Yields:
@@ -329,17 +287,8 @@ class RemotePool:
         if listing is None:
             yield None
             return
-        wire = self.directory.wire(remote)
-        yield RemoteLease(
-            RemoteModel(wire, model, listing, self._settings.remote_at_once), self._queue(name)
-        )
-
-    def _queue(self, name: str) -> TurnQueue:
-        with self._lock:
-            settings = self._settings
-            return self._queues.setdefault(
-                name, TurnQueue(settings.max_queue, settings.remote_at_once)
-            )
+        wire, at_once = self.directory.wire(remote), self._settings.remote_at_once
+        yield Lease(RemoteModel(wire, model, listing, at_once), queue=name)
 
     def _connect(
         self, remote: Remote, on_progress: OnProgress, cancelled: threading.Event

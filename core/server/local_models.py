@@ -11,7 +11,7 @@ from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, catalog
 from core.catalogue.load import EMBEDDED_DIR
 from core.db import Origin
 from core.errors import PaddockError, UnknownModelError
-from core.inference.engine import Engine
+from core.inference.engine import Engine, User
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
@@ -90,8 +90,7 @@ class EngineModels:
             self._engine.handle(_spec(wanted, stored)),
             request,
             origin=Origin.API,
-            owner=caller.owner,
-            lane=caller.lane,
+            user=User(caller.owner, caller.lane),
         )
 
     def _find(self, name: str) -> tuple[ModelName, StoredModel | None]:

@@ -175,7 +175,8 @@ def answer_within(folder: Path, positions: int, **fields: Any) -> tuple[Answer, 
         tokenizer, lambda request: iter(lambda: 70, None), end_ids=[0], positions=positions
     )
     request = parse_chat(chat(temperature=0, **fields), Limits()).request
-    job = Job(FakeHandle(model, key="not-in-the-catalogue"), request, timeout_s=60).start()
+    handle = FakeHandle(model, key="not-in-the-catalogue")
+    job = Job(handle, request, handle.scheduler, timeout_s=60).start()
     assert job.wait(30) and job.answer is not None
     return job.answer, model
 

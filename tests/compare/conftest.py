@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from core.catalogue import Precision
-from core.errors import PaddockError
+from core.db import Origin
+from core.errors import BadRequestError, PaddockError
+from core.inference.engine import User
 from core.inference.job import Job, JobObserver
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
@@ -19,6 +23,7 @@ from tests.builders import tiny_tokenizer
 from tests.fakes import FakeCores, FakeHandle, FakeModel, Script
 
 PATIENCE_S = 30.0
+USER = User("ada", "lane of ada", "a session")
 GREEDY = SamplingSettings(greedy=True, max_new_tokens=50)
 
 
@@ -58,8 +63,17 @@ class Held:
         self._let.release()
 
 
+@dataclass
+class Repeats:
+    """Answers started for their timings only."""
+
+    started: list[str] = field(default_factory=list)
+    requests: list[GenerationRequest] = field(default_factory=list)
+    failure: Exception | None = None
+
+
 class Stable:
-    """Scripted models by name, and the function that starts a job on one."""
+    """Scripted models by name, and what :class:`core.compare.match.Match` uses of an engine."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -68,6 +82,8 @@ class Stable:
         """Names in the order of their starts."""
         self.failures: dict[str, Exception] = {}
         self.observers: dict[str, JobObserver] = {}
+        self.repeats = Repeats()
+        self.most_characters = 1000
 
     def add(self, name: str, script: Script | Held | str) -> FakeModel:
         """Add a model with this script, or that answers with this text."""
@@ -84,14 +100,40 @@ class Stable:
         self.add(name, held)
         return held
 
-    def start(self, spec: ModelSpec, request: GenerationRequest) -> Job:
-        """See :data:`core.compare.match.Start`."""
-        self.started.append(spec.model)
-        if spec.model in self.failures:
-            raise self.failures[spec.model]
-        observer = self.observers.get(spec.model)
+    def check_size(self, request: GenerationRequest) -> None:
+        """See :meth:`core.inference.engine.Engine.check_size`."""
+        if request.characters > self.most_characters:
+            raise BadRequestError("The request is too long.")
+
+    def handle(self, spec: ModelSpec) -> str:
+        """Return the name instead of a handle: there may be no such model."""
+        return spec.model
+
+    @contextmanager
+    def lease(self, spec: ModelSpec, *_: object) -> Iterator[None]:
+        """Do nothing: the models are loaded."""
+        yield None
+
+    def answer(
+        self,
+        name: str,
+        request: GenerationRequest,
+        *,
+        origin: Origin,
+        user: User,
+        recorded: bool = True,
+    ) -> Job:
+        """See :meth:`core.inference.engine.Engine.answer`."""
+        assert (origin, user) == (Origin.COMPARE, USER)
+        failure = self.failures.get(name) if recorded else self.repeats.failure
+        (self.started if recorded else self.repeats.started).append(name)
+        if not recorded:
+            self.repeats.requests.append(request)
+        if failure is not None:
+            raise failure
+        handle, observer = self.handles[name], self.observers.get(name)
         return Job(
-            self.handles[spec.model], request, timeout_s=PATIENCE_S, observer=observer
+            handle, request, handle.scheduler, timeout_s=PATIENCE_S, observer=observer
         ).start()
 
 

@@ -22,7 +22,7 @@ from core.inference.request import GenerationRequest
 from core.settings import Settings
 from core.store import ModelStore
 from tests.compare.answers import answer, report
-from tests.compare.conftest import GREEDY, PATIENCE_S, OutOfOrder, Stable, spec
+from tests.compare.conftest import GREEDY, PATIENCE_S, USER, OutOfOrder, Stable, spec
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -307,7 +307,7 @@ def test_exports_of_a_comparison_are_reproducible(stable: Stable, tmp_path: Path
     setup = Setup(
         tuple(map(spec, names)), GenerationRequest("Why?", "It rains.", GREEDY), Mode.FAIR
     )
-    match = Match(setup, stable.start)
+    match = Match(setup, stable, USER)
     assert match.wait(PATIENCE_S)
     store = ModelStore(Settings(home=tmp_path))
     for write in (to_html, to_json, to_markdown):

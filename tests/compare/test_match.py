@@ -23,7 +23,7 @@ from core.inference.job import JobObserver, Phase
 from core.inference.request import GenerationRequest
 from core.runtimes.base import InterruptedGeneration
 from core.runtimes.spec import ModelSpec, SamplingSettings
-from tests.compare.conftest import GREEDY, PATIENCE_S, Held, OutOfOrder, Stable, spec
+from tests.compare.conftest import GREEDY, PATIENCE_S, USER, Held, OutOfOrder, Stable, spec
 from tests.fakes import APART_NS, NEAR_NS, FakeCores
 
 AT_ONCE_S = 0.5
@@ -51,7 +51,7 @@ def tokens(match: Match, side: int) -> int:
 
 def test_fair_mode_runs_sides_in_order(stable: Stable):
     first, second = stable.hold("one"), stable.hold("two")
-    match = Match(setup("one", "two"), stable.start)
+    match = Match(setup("one", "two"), stable, USER)
     first.let(3)
     until(lambda: tokens(match, 0) == 3)
     assert match.running and stable.started == ["one"] and match.jobs[1] is None
@@ -71,9 +71,9 @@ def test_running_comparisons_are_counted(stable: Stable):
     before = running_matches()
     stable.add("two", "It is quiet.")
     first = stable.hold("one")
-    match = Match(setup("one", "two"), stable.start)
+    match = Match(setup("one", "two"), stable, USER)
     assert first.begun.wait(PATIENCE_S)  # the other one waits behind it
-    other = Match(setup("one", "two"), stable.start)
+    other = Match(setup("one", "two"), stable, USER)
     until(lambda: running_matches() == before + 2)
     other.stop()
     assert other.wait(PATIENCE_S) and running_matches() == before + 1
@@ -84,7 +84,7 @@ def test_running_comparisons_are_counted(stable: Stable):
 @pytest.mark.parametrize("mode", Mode)
 def test_deferred_comparison_starts_on_begin(stable: Stable, mode: Mode):
     stable.add("one", "It is quiet."), stable.add("two", "It is quiet.")
-    match = Match(setup("one", "two", mode=mode), stable.start, deferred=True)
+    match = Match(setup("one", "two", mode=mode), stable, USER, deferred=True)
     assert not match.wait(0.3) and stable.started == []
     match.begin()
     assert match.wait(PATIENCE_S) and sorted(stable.started) == ["one", "two"]
@@ -99,12 +99,12 @@ def test_deferred_comparison_starts_after_the_timeout(
 ):
     monkeypatch.setattr(match_module, "BEGIN_TIMEOUT_S", 0.05)
     stable.add("one", "It is quiet."), stable.add("two", "It is quiet.")
-    assert Match(setup("one", "two"), stable.start, deferred=True).wait(PATIENCE_S)
+    assert Match(setup("one", "two"), stable, USER, deferred=True).wait(PATIENCE_S)
     assert stable.started == ["one", "two"]
 
 
 def test_deferred_comparison_can_be_stopped(stable: Stable):
-    match = Match(setup("one", "two"), stable.start, deferred=True)
+    match = Match(setup("one", "two"), stable, USER, deferred=True)
     match.stop()
     assert match.done and match.wait(AT_ONCE_S)
     assert stable.started == []
@@ -113,7 +113,7 @@ def test_deferred_comparison_can_be_stopped(stable: Stable):
 def test_all_sides_get_the_same_request_and_seed(stable: Stable):
     models = [stable.add(name, "It is quiet.") for name in ("one", "two", "three")]
     sampling = SamplingSettings(max_new_tokens=50)
-    match = Match(setup("one", "two", "three", sampling=sampling), stable.start)
+    match = Match(setup("one", "two", "three", sampling=sampling), stable, USER)
     assert match.wait(PATIENCE_S)
     seeds = {model.requests[0].sampling.seed for model in models}
     assert seeds == {match.setup.request.sampling.seed} and None not in seeds
@@ -121,12 +121,19 @@ def test_all_sides_get_the_same_request_and_seed(stable: Stable):
     assert [answer.text for answer in match.answers] == ["It is quiet."] * 3
 
 
+def test_request_above_a_limit_starts_nothing(stable: Stable):
+    stable.most_characters = 3
+    with pytest.raises(BadRequestError):
+        Match(setup("one", "two"), stable, USER)
+    assert stable.started == []
+
+
 # Race
 
 
 def test_race_answers_overlap_and_are_marked(stable: Stable):
     first, second = stable.hold("one"), stable.hold("two")
-    match = Match(setup("one", "two", mode=Mode.RACE), stable.start)
+    match = Match(setup("one", "two", mode=Mode.RACE), stable, USER)
     first.let(2)
     second.let(2)
     until(lambda: tokens(match, 0) == tokens(match, 1) == 2)
@@ -140,7 +147,7 @@ def test_race_answers_overlap_and_are_marked(stable: Stable):
 
 
 class Paddock:
-    """Loads models when released by the test; see :data:`core.compare.match.LeaseModel`."""
+    """Loads models when released by the test; see :meth:`core.inference.engine.Engine.lease`."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, threading.Event] = {}
@@ -169,15 +176,16 @@ class Paddock:
 
 
 @pytest.fixture
-def paddock() -> Paddock:
+def paddock(stable: Stable) -> Paddock:
     made = Paddock()
+    stable.lease = made.lease
     made.add("one", "two", "three")
     return made
 
 
 def test_race_starts_when_all_models_are_loaded(stable: Stable, paddock: Paddock):
     first, second = stable.hold("one"), stable.hold("two")
-    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, lease=paddock.lease)
+    match = Match(setup("one", "two", mode=Mode.RACE), stable, USER)
     until(lambda: match.message(0) == "Loading one." and match.fraction(0) == 0.5)
     paddock.loaded["one"].set()
     until(lambda: match.message(0) == "Loaded. Waiting for the other models to load.")
@@ -195,7 +203,7 @@ def test_race_starts_when_all_models_are_loaded(stable: Stable, paddock: Paddock
 def test_race_does_not_wait_for_a_model_that_fails_to_load(stable: Stable, paddock: Paddock):
     paddock.failures["one"] = NotEnoughMemoryError("Too large; take a smaller one.")
     stable.add("two", "It is quiet.")
-    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, lease=paddock.lease)
+    match = Match(setup("one", "two", mode=Mode.RACE), stable, USER)
     paddock.loaded["two"].set()
     paddock.loaded["one"].set()
     assert match.wait(PATIENCE_S)
@@ -210,7 +218,7 @@ def test_race_stops_waiting_after_the_timeout(
     monkeypatch.setattr(match_module, "START_LINE_TIMEOUT_S", 0.1)
     stable.add("one", "It is quiet.")
     stable.add("two", "It is loud.")
-    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, lease=paddock.lease)
+    match = Match(setup("one", "two", mode=Mode.RACE), stable, USER)
     paddock.loaded["one"].set()
     until(lambda: match.state(0) is SideState.DONE)
     assert match.state(1) is SideState.WAITING and match.running
@@ -220,7 +228,7 @@ def test_race_stops_waiting_after_the_timeout(
 
 def test_side_stopped_while_loading_is_skipped(stable: Stable, paddock: Paddock):
     stable.add("two", "It is quiet.")
-    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, lease=paddock.lease)
+    match = Match(setup("one", "two", mode=Mode.RACE), stable, USER)
     paddock.loaded["two"].set()
     until(lambda: match.message(1).startswith("Loaded"))
     match.stop(0)
@@ -231,7 +239,7 @@ def test_side_stopped_while_loading_is_skipped(stable: Stable, paddock: Paddock)
 
 
 def test_side_stopped_at_the_start_line_is_skipped_at_once(stable: Stable, paddock: Paddock):
-    match = Match(setup("one", "two", mode=Mode.RACE), stable.start, lease=paddock.lease)
+    match = Match(setup("one", "two", mode=Mode.RACE), stable, USER)
     paddock.loaded["one"].set()
     until(lambda: match.message(0).startswith("Loaded"))
     match.stop()
@@ -245,7 +253,7 @@ def test_side_stopped_at_the_start_line_is_skipped_at_once(stable: Stable, paddo
 @pytest.mark.parametrize("mode", list(Mode))
 def test_stopping_one_side_does_not_stop_the_other(stable: Stable, mode: Mode):
     first, second = stable.hold("one"), stable.hold("two")
-    match = Match(setup("one", "two", mode=mode), stable.start)
+    match = Match(setup("one", "two", mode=mode), stable, USER)
     first.let(3)
     until(lambda: tokens(match, 0) == 3)
     match.stop(0)
@@ -272,7 +280,7 @@ def test_stop_ends_a_prefill(stable: Stable):
 
     model = stable.add("one", script)
     stable.add("two", "It is quiet.")
-    match = Match(setup("one", "two"), stable.start)
+    match = Match(setup("one", "two"), stable, USER)
     assert entered.wait(PATIENCE_S)
     until(lambda: match.jobs[0] is not None)
     assert match.jobs[0].snapshot().phase is Phase.PREFILL
@@ -287,7 +295,7 @@ def test_waiting_side_is_skipped_on_stop(stable: Stable):
     first = stable.hold("one")
     stable.add("two", "It is quiet.")
     stable.add("three", "It is loud.")
-    match = Match(setup("one", "two", "three"), stable.start)
+    match = Match(setup("one", "two", "three"), stable, USER)
     assert first.begun.wait(PATIENCE_S)
     match.stop(1)
     assert match.state(1) is SideState.SKIPPED
@@ -301,7 +309,7 @@ def test_waiting_side_is_skipped_on_stop(stable: Stable):
 def test_stop_without_a_side_stops_all(stable: Stable):
     first = stable.hold("one")
     stable.add("two", "It is quiet.")
-    match = Match(setup("one", "two"), stable.start)
+    match = Match(setup("one", "two"), stable, USER)
     first.let(1)
     until(lambda: tokens(match, 0) == 1)
     match.stop()
@@ -316,13 +324,14 @@ def test_side_stopped_while_its_job_is_created_is_cancelled(stable: Stable):
     first = stable.hold("one")
     stable.add("two", "It is quiet.")
 
-    def slow_start(spec: ModelSpec, request: GenerationRequest):
-        if spec.model == "one":
+    def slow_answer(name: str, *args: object, **kwargs: object):
+        if name == "one":
             entered.set()
             assert leave.wait(PATIENCE_S)
-        return stable.start(spec, request)
+        return answer(name, *args, **kwargs)
 
-    match = Match(setup("one", "two"), slow_start)
+    answer, stable.answer = stable.answer, slow_answer
+    match = Match(setup("one", "two"), stable, USER)
     assert entered.wait(PATIENCE_S)
     match.stop(0)  # must not wait for the job
     assert match.running and match.state(0) is SideState.WAITING
@@ -342,7 +351,7 @@ def test_side_stopped_while_its_job_is_created_is_cancelled(stable: Stable):
 def test_a_side_that_cannot_start_fails_alone(stable: Stable, mode: Mode, failure: Exception):
     stable.failures["one"] = failure
     stable.add("two", "It is quiet.")
-    match = Match(setup("one", "two", mode=mode), stable.start)
+    match = Match(setup("one", "two", mode=mode), stable, USER)
     assert match.wait(PATIENCE_S) and match.done
     assert match.state(0) is SideState.FAILED and match.state(1) is SideState.DONE
     sentence = match.error(0)
@@ -361,7 +370,7 @@ def test_a_runtime_that_raises_fails_its_side_alone(stable: Stable, mode: Mode):
 
     stable.add("one", script)
     second = stable.hold("two")
-    match = Match(setup("one", "two", mode=mode), stable.start)
+    match = Match(setup("one", "two", mode=mode), stable, USER)
     until(lambda: match.state(0) is SideState.FAILED)
     assert match.error(0) == "It broke; wait." and match.answers[0].token_ids == (40,)
     second.let(2)
@@ -386,7 +395,7 @@ def test_comparison_without_references_completes_and_is_freed(stable: Stable):
     first, recorder = stable.hold("one"), Recorder()
     stable.add("two", "It is quiet.")
     stable.observers["two"] = recorder
-    match = Match(setup("one", "two"), stable.start)
+    match = Match(setup("one", "two"), stable, USER)
     assert first.begun.wait(PATIENCE_S)
     trace = weakref.ref(match)
     del match
@@ -414,7 +423,7 @@ def test_twenty_concurrent_comparisons_do_not_mix_answers(stable: Stable):
         request = GenerationRequest(f"Say {number} and {number * 7919}.", sampling=GREEDY)
         sides = (spec("one"), spec("two"))
         mode = Mode.RACE if number % 2 else Mode.FAIR
-        matches.append(Match(Setup(sides, request, mode), stable.start))
+        matches.append(Match(Setup(sides, request, mode), stable, USER))
     for match in matches:
         assert match.wait(PATIENCE_S)
         assert [match.state(side) for side in (0, 1)] == [SideState.DONE] * 2
@@ -432,7 +441,7 @@ def sampled(stable: Stable) -> Match:
         # The answer contains the seed.
         stable.add(name, lambda request: [40 + request.sampling.seed % 7] * 3)
     sampling = SamplingSettings(max_new_tokens=3, seed=1)
-    match = Match(setup("one", "two", sampling=sampling), stable.start)
+    match = Match(setup("one", "two", sampling=sampling), stable, USER)
     assert match.wait(PATIENCE_S)
     return match
 
@@ -468,7 +477,7 @@ def test_regenerate_after_failed_and_skipped_sides(stable: Stable):
     stable.failures["one"] = OutOfOrder("It is closed; open it.")
     held = stable.hold("two")
     stable.add("three", "It is quiet.")
-    match = Match(setup("one", "two", "three"), stable.start)
+    match = Match(setup("one", "two", "three"), stable, USER)
     assert held.begun.wait(PATIENCE_S)
     match.stop()
     held.open()
@@ -485,7 +494,7 @@ def test_regenerate_after_failed_and_skipped_sides(stable: Stable):
 def test_regenerate_requires_a_finished_comparison_and_a_valid_seed(stable: Stable):
     held = stable.hold("one")
     stable.add("two", "It is quiet.")
-    match = Match(setup("one", "two", sampling=replace(GREEDY, greedy=False)), stable.start)
+    match = Match(setup("one", "two", sampling=replace(GREEDY, greedy=False)), stable, USER)
     with pytest.raises(ModelBusyError):
         match.regenerate()
     held.open()
@@ -496,7 +505,7 @@ def test_regenerate_requires_a_finished_comparison_and_a_valid_seed(stable: Stab
 
 def test_model_can_race_against_itself(stable: Stable):
     held: Held = stable.hold("one", 5)
-    match = Match(setup("one", "one", mode=Mode.RACE), stable.start)
+    match = Match(setup("one", "one", mode=Mode.RACE), stable, USER)
     assert held.begun.wait(PATIENCE_S)
     held.open()
     assert match.wait(PATIENCE_S)
@@ -509,7 +518,7 @@ def test_model_can_race_against_itself(stable: Stable):
 def test_side_with_the_cores_apart_is_marked(stable: Stable, cores: FakeCores):
     stable.add("one", "It is quiet."), stable.add("two", "It is quiet.")
     cores.to_come = [NEAR_NS, NEAR_NS, NEAR_NS, APART_NS]  # before and after each side
-    match = Match(setup("one", "two"), stable.start)
+    match = Match(setup("one", "two"), stable, USER)
     assert match.wait(PATIENCE_S)
     assert [match.timing(side).cores_apart for side in (0, 1)] == [False, True]
     again = match.regenerate(0)
@@ -522,7 +531,7 @@ def test_side_with_the_cores_apart_is_marked(stable: Stable, cores: FakeCores):
 def test_first_comparison_is_judged_by_later_latencies(stable: Stable, cores: FakeCores):
     stable.add("one", "It is quiet.")
     cores.to_come = [APART_NS] * 4
-    match = Match(setup("one", "one"), stable.start)
+    match = Match(setup("one", "one"), stable, USER)
     assert match.wait(PATIENCE_S)
     assert not match.timing(0).cores_apart, "nothing shorter was seen yet"
     cores.note(NEAR_NS)
@@ -537,16 +546,16 @@ def test_cores_are_not_reported_if_irrelevant_or_unknown(
     on_gpu = stable.add("two", "It is quiet.")
     on_gpu.conditions = replace(on_gpu.conditions, devices_used=("GPU",))
     cores.to_come = [APART_NS, None, APART_NS, APART_NS]
-    match = Match(setup("one", "two"), stable.start)
+    match = Match(setup("one", "two"), stable, USER)
     assert match.wait(PATIENCE_S)
     assert [match.timing(side).cores_apart for side in (0, 1)] == [False, False]
     monkeypatch.setattr(stopping, "LONGEST_JUDGED_S", 0.0)  # they may move during a long answer
     cores.to_come = [APART_NS] * 4
-    long = Match(setup("one", "one"), stable.start)
+    long = Match(setup("one", "one"), stable, USER)
     assert long.wait(PATIENCE_S) and not long.timing(0).cores_apart
     monkeypatch.undo()
     cores.to_come = [APART_NS] * 4
-    race = Match(setup("one", "one", mode=Mode.RACE), stable.start)
+    race = Match(setup("one", "one", mode=Mode.RACE), stable, USER)
     assert race.wait(PATIENCE_S) and not race.timing(0).cores_apart
     assert len(cores.to_come) == 4, "a race is contended as it is"
 
@@ -558,12 +567,12 @@ def test_deferred_comparison_waits_for_near_cores(
     cores.note(NEAR_NS)
     stable.add("one", "It is quiet.")
     cores.to_come = [APART_NS, APART_NS, NEAR_NS]
-    match = Match(setup("one", "one"), stable.start, deferred=True)
+    match = Match(setup("one", "one"), stable, USER, deferred=True)
     match.begin()
     assert match.wait(PATIENCE_S) and not match.timing(0).cores_apart
     monkeypatch.setattr(match_module, "IDLE_WAIT_S", 0.05)
     cores.to_come = [APART_NS] * 1_000_000
-    impatient = Match(setup("one", "one"), stable.start, deferred=True)
+    impatient = Match(setup("one", "one"), stable, USER, deferred=True)
     impatient.begin()
     assert impatient.wait(PATIENCE_S) and impatient.timing(0).cores_apart
 

@@ -15,7 +15,7 @@ from core.compare.setup import Mode, Setup
 from core.db import Origin
 from core.db.columns import storable_text
 from core.inference.answer import Answer, StopReason
-from core.inference.engine import Engine
+from core.inference.engine import Engine, User
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
@@ -28,14 +28,10 @@ QUESTION = "Name five animals."
 def play(engine: Engine) -> Callable[..., Match]:
     """Return a finished comparison of these models."""
 
-    def start(spec: ModelSpec, request: GenerationRequest) -> Job:
-        handle = engine.pool.handle(spec)
-        return engine.answer(handle, request, origin=Origin.COMPARE, session="a test")
-
     def run(*sides: ModelSpec, mode: Mode = Mode.FAIR, **sampling: object) -> Match:
         settings = SamplingSettings(**({"max_new_tokens": 24} | sampling))
         request = GenerationRequest(QUESTION, sampling=settings, prompt_format="plain")
-        match = Match(Setup(sides, request, mode), start, lease=engine.pool.lease)
+        match = Match(Setup(sides, request, mode), engine, User(session="a test"))
         assert match.wait(PATIENCE_S)
         assert [match.error(side) for side in range(len(sides))] == [None] * len(sides)
         assert [match.state(side) for side in range(len(sides))] == [SideState.DONE] * len(sides)
@@ -111,21 +107,25 @@ def test_compressed_model_against_its_reference(
 
 
 def test_stopped_side_next_to_a_complete_one(
-    play: Callable[..., Match], spec_of: Callable[..., ModelSpec], engine: Engine
+    play: Callable[..., Match],
+    spec_of: Callable[..., ModelSpec],
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     model = spec_of("gpt_neox")
     whole = play(model, model, greedy=True, max_new_tokens=200)
     request = whole.setup.request
 
-    def start(spec: ModelSpec, request: GenerationRequest) -> Job:
-        job = engine.answer(engine.pool.handle(spec), request, origin=Origin.COMPARE)
+    def start(*args: object, **kwargs: object) -> Job:
+        job = Engine.answer(engine, *args, **kwargs)
         if not started:
             job.cancel()
         started.append(job)
         return job
 
     started: list[Job] = []
-    match = Match(Setup((model, model), request, Mode.FAIR), start)
+    monkeypatch.setattr(engine, "answer", start)
+    match = Match(Setup((model, model), request, Mode.FAIR), engine, User())
     assert match.wait(PATIENCE_S)
     assert match.answers[0].stop_reason is StopReason.CANCELLED
     assert match.answers[1].token_ids == whole.answers[1].token_ids

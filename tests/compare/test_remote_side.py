@@ -12,8 +12,7 @@ from core.compare.html_page import to_html
 from core.compare.match import Match, SideState
 from core.compare.report import describe
 from core.compare.setup import Mode, Setup, default_mode
-from core.db import Origin
-from core.inference.engine import Engine
+from core.inference.engine import Engine, User
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, serving
@@ -34,11 +33,8 @@ def server(engine: Engine) -> Iterator[ScriptedServer]:
 def ask(engine: Engine, spec_of: Callable[..., ModelSpec]) -> Callable[[Mode], Match]:
     def ended(mode: Mode) -> Match:
         request = GenerationRequest("Why?", sampling=SamplingSettings(8, greedy=True))
-        match = Match(
-            Setup((spec_of("gpt_neox"), TINY), request, mode, ("plain", None)),
-            lambda spec, wanted: engine.answer(engine.handle(spec), wanted, origin=Origin.COMPARE),
-            lease=engine.lease,
-        )
+        setup = Setup((spec_of("gpt_neox"), TINY), request, mode, ("plain", None))
+        match = Match(setup, engine, User())
         assert match.wait(PATIENCE_S)
         return match
 

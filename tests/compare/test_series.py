@@ -15,14 +15,14 @@ from core.compare.setup import Mode
 from core.errors import BadRequestError
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import SamplingSettings, TokenRequest
-from tests.compare.conftest import GREEDY, PATIENCE_S, OutOfOrder, Stable, spec
+from tests.compare.conftest import GREEDY, PATIENCE_S, USER, OutOfOrder, Stable, spec
 
 SIDES = (spec("one"), spec("two"))
 LIST = parse_instructions("Say one.\nSay two.\nSay three.")
 
 
 def series(stable: Stable, *, mode: Mode = Mode.FAIR, sampling=GREEDY, found=LIST) -> Series:
-    return Series(SIDES, found, GenerationRequest("", sampling=sampling), mode, stable.start)
+    return Series(SIDES, found, GenerationRequest("", sampling=sampling), mode, stable, USER)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -23,40 +23,21 @@ from core.compare.timed_answers import (
 )
 from core.errors import TooManyAnswersError
 from core.inference.answer import Answer, StopReason
-from core.inference.job import Job
 from core.inference.request import GenerationRequest
-from core.runtimes.spec import ModelSpec
 from tests.compare.answers import answer
-from tests.compare.conftest import GREEDY, PATIENCE_S, Held, Stable, spec
+from tests.compare.conftest import GREEDY, PATIENCE_S, USER, Held, Repeats, Stable, spec
 from tests.fakes import APART_NS, NEAR_NS, FakeCores
-
-
-class Repeats:
-    """Starts repetitions and records their order."""
-
-    def __init__(self, stable: Stable) -> None:
-        self.started: list[str] = []
-        self.requests: list[GenerationRequest] = []
-        self.failure: Exception | None = None
-        self._stable = stable
-
-    def __call__(self, spec: ModelSpec, request: GenerationRequest) -> Job:
-        self.started.append(spec.model)
-        self.requests.append(request)
-        if self.failure is not None:
-            raise self.failure
-        return Job(self._stable.handles[spec.model], request, timeout_s=PATIENCE_S).start()
 
 
 @pytest.fixture
 def repeats(stable: Stable) -> Repeats:
     stable.add("one", "It is quiet."), stable.add("two", "It is loud.")
-    return Repeats(stable)
+    return stable.repeats
 
 
 def played(stable: Stable, repeats: Repeats, *, mode: Mode = Mode.FAIR, **request: Any) -> Match:
     wanted = GenerationRequest("Why?", sampling=replace(GREEDY, **request))
-    match = Match(Setup((spec("one"), spec("two")), wanted, mode), stable.start, repeat=repeats)
+    match = Match(Setup((spec("one"), spec("two")), wanted, mode), stable, USER, repeat=True)
     assert match.wait(PATIENCE_S) and match.done
     return match
 
@@ -133,9 +114,7 @@ def begun(stable: Stable, repeats: Repeats) -> tuple[Match, Held]:
 
     stable.add("one", script)
     wanted = GenerationRequest("Why?", sampling=GREEDY)
-    match = Match(
-        Setup((spec("one"), spec("two")), wanted, Mode.FAIR), stable.start, repeat=repeats
-    )
+    match = Match(Setup((spec("one"), spec("two")), wanted, Mode.FAIR), stable, USER, repeat=True)
     assert held.begun.wait(PATIENCE_S)
     return match, held
 
@@ -155,9 +134,7 @@ def test_stop_ends_the_repetitions_and_keeps_the_answers(stable: Stable, repeats
 def test_stopping_a_side_prevents_repetitions(stable: Stable, repeats: Repeats):
     held = stable.hold("two")
     wanted = GenerationRequest("Why?", sampling=GREEDY)
-    match = Match(
-        Setup((spec("one"), spec("two")), wanted, Mode.FAIR), stable.start, repeat=repeats
-    )
+    match = Match(Setup((spec("one"), spec("two")), wanted, Mode.FAIR), stable, USER, repeat=True)
     assert held.begun.wait(PATIENCE_S)
     match.stop(1)
     held.open()

@@ -44,7 +44,8 @@ def ask(engine: Engine) -> Callable[..., Job]:
         request = GenerationRequest(
             QUESTION, sampling=SamplingSettings(**settings), prompt_format="dolly", **more
         )
-        return Job(engine.pool.handle(spec), request, timeout_s=timeout_s).start()
+        handle = engine.pool.handle(spec)
+        return Job(handle, request, engine.scheduler, timeout_s=timeout_s).start()
 
     return start
 
@@ -310,7 +311,7 @@ def test_sampling_defaults_of_the_checkpoint_are_ignored(spec_of: SpecOf, engine
 def test_chat_template_is_tokenized_without_a_second_bos_token(spec_of, engine):
     spec = spec_of("llama", with_chat_template=True)
     request = GenerationRequest("Why?", sampling=SamplingSettings(max_new_tokens=4, greedy=True))
-    job = Job(engine.pool.handle(spec), request, timeout_s=60).start()
+    job = Job(engine.pool.handle(spec), request, engine.scheduler, timeout_s=60).start()
     answer = ended(job)
     tokenizer = AutoTokenizer.from_pretrained(spec.model)
     text = "<|user|>\nWhy?<|endoftext|>\n<|assistant|>\n"
@@ -320,8 +321,9 @@ def test_chat_template_is_tokenized_without_a_second_bos_token(spec_of, engine):
 
 
 def test_model_without_template_requires_a_prompt_format(spec_of: SpecOf, engine: Engine):
-    job = Job(engine.pool.handle(spec_of("llama")), GenerationRequest("Why?"), timeout_s=60)
-    assert job.start().wait(60)
+    handle = engine.pool.handle(spec_of("llama"))
+    job = Job(handle, GenerationRequest("Why?"), engine.scheduler, timeout_s=60).start()
+    assert job.wait(60)
     assert "choose a prompt format" in job.answer.error_sentence
     assert job.answer.stop_reason is StopReason.ERROR
 
@@ -333,7 +335,7 @@ def test_real_model_without_marker_token_stops_at_the_text(tmp_path: Path, engin
         "Why?", sampling=SamplingSettings(max_new_tokens=64, greedy=True), prompt_format="dolly"
     )
     spec = ModelSpec(str(folder), Precision.FP32, "CPU")
-    job = Job(engine.pool.handle(spec), request, timeout_s=60).start()
+    job = Job(engine.pool.handle(spec), request, engine.scheduler, timeout_s=60).start()
     answer = ended(job)
     assert answer.stop_reason is StopReason.STOP_MARKER
     assert answer.text == "Hello" == "".join(job.read(0)[0])

@@ -26,7 +26,7 @@ from core.errors import (
     UnknownModelError,
 )
 from core.inference.answer import StopReason
-from core.inference.engine import Engine, int4_for
+from core.inference.engine import Engine, User, int4_for
 from core.inference.job import Job, Phase
 from core.inference.recorder import GROWTH_IN_PROCESS
 from core.inference.request import GenerationRequest
@@ -49,7 +49,7 @@ def start(engine: Engine, spec: ModelSpec, session: str | None, **request: objec
         engine.pool.handle(spec),
         GenerationRequest(**asked),
         origin=Origin.INSTRUCT,
-        session=session,
+        user=User(session=session),
     )
 
 
@@ -90,6 +90,14 @@ def test_answer_is_recorded_as_one_row_with_its_conditions(engine, spec_of, sess
     assert row["load_s"] == pytest.approx(answer.facts.load_s)
     assert row["memory_scope"] == GROWTH_IN_PROCESS
     assert row["host_cpu"] and row["host_os"]
+
+
+def test_request_above_a_limit_of_the_settings_is_rejected(engine, spec_of, session):
+    with pytest.raises(BadRequestError, match="200,001 characters together"):
+        start(engine, spec_of("llama"), session, instruction="a" * 200_000, context="b")
+    with pytest.raises(BadRequestError, match="1,001 new tokens were requested"):
+        start(engine, spec_of("llama"), session, sampling=SamplingSettings(max_new_tokens=1001))
+    assert engine.runs.recent(session=session) == []
 
 
 def test_answer_cancelled_in_the_queue_is_recorded_as_cancelled(

@@ -55,7 +55,13 @@ def scripted(tokenizer, script: Script, **options: object) -> FakeHandle:
 
 def start(handle: FakeHandle, *, timeout_s: float = 60, observer=None, **request) -> Job:
     asked = {"instruction": "Why?", "sampling": GREEDY} | request
-    return Job(handle, GenerationRequest(**asked), timeout_s=timeout_s, observer=observer).start()
+    wanted = GenerationRequest(**asked)
+    return Job(handle, wanted, handle.scheduler, timeout_s=timeout_s, observer=observer).start()
+
+
+def queued(handle: FakeHandle) -> int:
+    """Number of answers in the queue, running ones included."""
+    return sum(map(len, handle.scheduler._queues.values()))
 
 
 def ended(job: Job) -> Answer:
@@ -150,7 +156,8 @@ def test_cancelled_between_two_tokens_ends_with_the_next_token(tokenizer):
                 jobs[0].cancel()
             yield 40
 
-    job = Job(scripted(tokenizer, script), GenerationRequest("Why?", sampling=GREEDY), timeout_s=60)
+    handle, request = scripted(tokenizer, script), GenerationRequest("Why?", sampling=GREEDY)
+    job = Job(handle, request, handle.scheduler, timeout_s=60)
     jobs.append(job)
     answer = ended(job.start())
     assert answer.stop_reason is StopReason.CANCELLED
@@ -218,7 +225,7 @@ def test_text_is_kept_when_the_runtime_fails(failure, tokenizer):
     assert "\n" not in answer.error_sentence and answer.error_sentence.endswith(".")
     assert watcher.calls == ["started", answer]
     assert job.snapshot().message == answer.error_sentence
-    assert len(job._handle.queue) == 0
+    assert queued(job._handle) == 0
 
 
 def test_failure_before_the_first_token(tokenizer):
@@ -240,7 +247,7 @@ def test_full_queue(tokenizer):
 
     handle = scripted(tokenizer, script, limit=1)
     jobs = [start(handle, sampling=SamplingSettings(max_new_tokens=1)) for _ in range(2)]
-    until(lambda: len(handle.queue) == 2)
+    until(lambda: queued(handle) == 2)
     watcher = Watcher()
     answer = ended(start(handle, observer=watcher))
     assert isinstance(answer.error, ModelBusyError)
@@ -288,7 +295,7 @@ def test_answers_run_in_queue_order(tokenizer):
     jobs = []
     for seed in range(4):
         jobs.append(start(handle, sampling=SamplingSettings(max_new_tokens=1, seed=seed)))
-        until(lambda: len(handle.queue) == len(jobs))
+        until(lambda: queued(handle) == len(jobs))
     until(lambda: [job.snapshot().place for job in jobs] == [0, 1, 2, 3])
     for gate in gates:
         gate.set()
@@ -316,8 +323,8 @@ def test_answers_run_in_queue_order(tokenizer):
 def test_invalid_request_starts_nothing(request_, saying):
     handle = saying("no")
     with pytest.raises(BadRequestError):
-        Job(handle, request_, timeout_s=60)
-    assert handle.model.requests == []
+        Job(handle, request_, handle.scheduler, timeout_s=60, user="ada")
+    assert handle.model.requests == [] and queued(handle) == 0
 
 
 def test_error_for_a_prompt_that_is_too_long_has_the_numbers(saying, tokenizer):

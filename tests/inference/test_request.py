@@ -7,7 +7,7 @@ import math
 import pytest
 
 from core.errors import BadRequestError
-from core.inference.request import MAX_CHARACTERS, GenerationRequest
+from core.inference.request import GenerationRequest
 from core.runtimes.spec import SamplingSettings
 
 
@@ -37,12 +37,6 @@ def test_control_characters(bad: str, where: str):
 def test_unpaired_surrogate(where: str):
     sentence = refusal(GenerationRequest(**{"instruction": "Why?", where: "a\ud83db"}))
     assert where in sentence and "U+D83D" in sentence
-
-
-def test_too_many_characters():
-    sentence = refusal(GenerationRequest("a" * MAX_CHARACTERS, "b"))
-    assert "200,001" in sentence and "200,000" in sentence
-    GenerationRequest("a" * 100_000).validated()  # the model's context length decides
 
 
 @pytest.mark.parametrize(

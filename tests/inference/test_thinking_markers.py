@@ -36,7 +36,8 @@ def answer(
     ends = {0, tokenizer.convert_tokens_to_ids("<|return|>")} - {None}
     model = FakeModel(tokenizer, lambda request: ids, end_ids=ends)
     request = GenerationRequest("Go", sampling=SamplingSettings(max_new_tokens=200, greedy=True))
-    job = Job(FakeHandle(model, key="not-in-the-catalogue"), request, timeout_s=60).start()
+    handle = FakeHandle(model, key="not-in-the-catalogue")
+    job = Job(handle, request, handle.scheduler, timeout_s=60).start()
     assert job.wait(30) and job.answer is not None and job.answer.error is None
     return job.answer
 

@@ -50,11 +50,9 @@ def test_end_of_turn_token_ends_the_answer(named: bool, tmp_path: Path) -> None:
     ids = tokenizer(SAID, add_special_tokens=False)["input_ids"]
     model = FakeModel(tokenizer, lambda request: ids, end_ids=[0, end] if named else [0])
     sampling = SamplingSettings(max_new_tokens=len(ids), greedy=True)
-    job = Job(
-        FakeHandle(model, key="not-in-the-catalogue"),
-        GenerationRequest("Why?", sampling=sampling),
-        timeout_s=60,
-    ).start()
+    handle = FakeHandle(model, key="not-in-the-catalogue")
+    request = GenerationRequest("Why?", sampling=sampling)
+    job = Job(handle, request, handle.scheduler, timeout_s=60).start()
     assert job.wait(30) and job.answer is not None and job.answer.error is None
     assert job.answer.text == "Rain."
     assert job.answer.stop_reason in (StopReason.END_OF_TEXT, StopReason.STOP_MARKER)

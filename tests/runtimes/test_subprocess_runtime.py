@@ -307,7 +307,7 @@ def test_next_answer_reloads_the_model_after_its_process_ended(
         assert ask() is None
         (first,) = children() - before
         psutil.Process(first).kill()
-        eventually(lambda: not handle.loaded)
+        eventually(lambda: not mine.pool.is_loaded(handle.spec))
         assert mine.pool.loaded() == ()
         assert ask() is None
         (second,) = children() - before

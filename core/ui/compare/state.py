@@ -5,15 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import streamlit as st
 
 from core.compare.instructions import Instruction
-from core.compare.match import Match, SideState, Start
+from core.compare.match import Match, SideState
 from core.compare.series import Series
 from core.compare.setup import Mode, Setup
-from core.db import Origin
 from core.errors import PaddockError
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
@@ -22,7 +20,7 @@ from core.ui.compare.setup import Side
 from core.ui.compare.votes import Judgement, pair_ids, votes_of
 from core.ui.models.access import check_use
 from core.ui.widgets.person import person
-from core.ui.widgets.resources import cached_model, shared_engine, shared_votes
+from core.ui.widgets.resources import shared_engine, shared_votes
 
 MOST_ENTRIES = 50
 """Most comparisons and lists kept in a session; runs and votes stay in the database."""
@@ -131,13 +129,9 @@ class CompareState:
         self.notice = None
         specs, formats = _in_order(sides, blind=blind)
         try:
-            match = Match(
-                Setup(specs, request, mode, formats),
-                _starter(specs),
-                repeat=_starter(specs, recorded=False),
-                lease=shared_engine().lease,
-                deferred=True,
-            )
+            setup = Setup(specs, request, mode, formats)
+            _check_use(specs)
+            match = Match(setup, shared_engine(), person().user, repeat=True, deferred=True)
         except PaddockError as error:
             self.notice = str(error)
             return
@@ -156,14 +150,15 @@ class CompareState:
         self.notice = None
         specs, formats = _in_order(sides, blind=blind)
         try:
+            _check_use(specs)
             series = Series(
                 specs,
                 instructions,
                 request,
                 mode,
-                _starter(specs),
+                shared_engine(),
+                person().user,
                 formats=formats,
-                lease=shared_engine().lease,
             )
         except PaddockError as error:
             self.notice = str(error)
@@ -283,33 +278,6 @@ def _in_order(
     """
     order = secrets.SystemRandom().sample(list(sides), len(sides)) if blind else sides
     return tuple(side.spec for side in order), tuple(side.prompt_format for side in order)
-
-
-def _starter(sides: Sequence[ModelSpec], *, recorded: bool = True) -> Start:
-    """Return the function that starts an answer; it is called in threads without a session.
-
-    Raises:
-        AccessDeniedError: this user may not run one of the models.
-    """
-    _check_use(sides)
-    engine, someone = shared_engine(), person()
-    handles = {spec: cached_model(spec) for spec in sides}
-
-    if recorded:
-        begin = partial(engine.answer, session=someone.session)
-    else:
-        begin = engine.answer_unrecorded
-
-    def start(spec: ModelSpec, request: GenerationRequest) -> Job:
-        return begin(
-            handles[spec],
-            request,
-            origin=Origin.COMPARE,
-            owner=someone.owner,
-            lane=someone.lane,
-        )
-
-    return start
 
 
 def _check_use(sides: Sequence[ModelSpec]) -> None:

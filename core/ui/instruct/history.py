@@ -68,9 +68,7 @@ class Conversation:
                 cached_model(spec),
                 request,
                 origin=Origin.INSTRUCT,
-                session=someone.session,
-                owner=someone.owner,
-                lane=someone.lane,
+                user=someone.user,
             )
             self.asked_at = datetime.now(UTC)
         except PaddockError as error:

@@ -19,6 +19,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from core.auth import Access
 from core.db import GUEST, Account
 from core.errors import AccessDeniedError, RecordsError
+from core.inference.engine import User
 from core.server.middleware import CONNECTION_HEADER
 from core.server.visitor import Visitor
 from core.settings import KIOSK_ERROR
@@ -55,9 +56,10 @@ class Person:
         return self.account.id if self.account else GUEST
 
     @property
-    def lane(self) -> str:
-        """Queueing unit for fair scheduling: an account, or one browser page of a guest."""
-        return self.owner if self.account else f"{GUEST} {self.session}"
+    def user(self) -> User:
+        """The user for whom answers are started; limits apply to each page of a guest."""
+        lane = self.owner if self.account else f"{GUEST} {self.session}"
+        return User(self.owner, lane, self.session)
 
 
 @dataclass

@@ -10,7 +10,6 @@ from core.db import VoteStore
 from core.inference.contention import MONITOR
 from core.inference.engine import Engine
 from core.runtimes.pool import ModelHandle
-from core.runtimes.remote import RemoteHandle
 from core.runtimes.spec import ModelSpec
 from core.settings import load_settings
 
@@ -47,11 +46,11 @@ def shared_votes() -> VoteStore:
     return VoteStore(shared_engine().runs.database)
 
 
-def _release(handle: ModelHandle | RemoteHandle) -> None:
+def _release(handle: ModelHandle) -> None:
     handle.release()
 
 
 @st.cache_resource(max_entries=MAX_HANDLES, show_spinner=False, on_release=_release)
-def cached_model(spec: ModelSpec) -> ModelHandle | RemoteHandle:
+def cached_model(spec: ModelSpec) -> ModelHandle:
     """Return the handle of a model; the first answer loads it and later ones reuse it."""
     return shared_engine().handle(spec)
