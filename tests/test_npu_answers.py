@@ -76,7 +76,7 @@ def start(engine: Engine, spec: ModelSpec) -> Job:
 
 def ask(engine: Engine, spec: ModelSpec) -> Job:
     job = start(engine, spec)
-    assert job.wait(60)
+    assert job.wait(600)
     return job
 
 

@@ -279,7 +279,7 @@ def test_file_too_large_to_import_does_not_block_the_others(
     monkeypatch.setattr("core.metrics.document.MAX_BYTES", 10)
     files = ("--json", str(tmp_path / "out.json"), "--csv", str(tmp_path / "out.csv"))
     code, out, err = run("bench", *SHORT, *files)
-    assert (code, summary(out)["done"]) == (1, 4) and "export in parts)." in err
+    assert (code, summary(out)["done"]) == (1, 4) and "export them in parts" in err
     assert (tmp_path / "out.csv").is_file()
 
 

@@ -232,7 +232,7 @@ def test_home_that_is_not_writable_is_bad(settings: Settings, monkeypatch) -> No
 def test_the_database_is_opened_and_counted(settings: Settings) -> None:
     check = doctor.check_database(settings)
     assert check.state is State.OK
-    assert check.finding == "Revision 0007; 0 runs, of which 0 are running or interrupted."
+    assert check.finding == "Revision 0008; 0 runs, of which 0 are running or interrupted."
 
 
 def test_a_damaged_database_is_bad(settings: Settings) -> None:
