@@ -1,9 +1,10 @@
-"""Typed access to the fields of a JSON object, with errors that name the field."""
+"""Fields of a JSON object as pydantic models, with errors that name the field."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from core.api.errors import ApiError
 
@@ -11,70 +12,53 @@ _SHOWN = 60
 """Characters of an invalid value that are quoted in an error."""
 
 
-class Fields:
-    """Fields of a request; an explicit null counts as missing."""
+class Fields(BaseModel):
+    """Known fields of a JSON object; others are ignored.
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
+    Nothing is converted: "5" is not a number, and 1 is not true. The description of a field says in
+    errors what it must be; a boolean or a plain string needs none.
+    """
 
-    def get(self, name: str) -> Any:
-        """Return the value unchecked, or None if it is missing."""
-        return self._values.get(name)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    def text(self, name: str) -> str:
-        """Return a required string.
+    @classmethod
+    def parse(cls, values: Any, path: str = "") -> Self:
+        """Return the fields of an object; an explicit null counts as missing.
 
-        Raises:
-            ApiError: it is missing, empty or not a string.
-        """
-        value = self.get(name)
-        if not isinstance(value, str) or not value:
-            raise invalid(name, value, "a string")
-        return value
-
-    def flag(self, name: str) -> bool:
-        """Return a boolean, by default False.
+        Args:
+            values: parsed JSON.
+            path: where the object is in the request, for errors.
 
         Raises:
-            ApiError: it is not a boolean.
+            ApiError: it is not an object, or a field is invalid or missing.
         """
-        value = self.get(name)
-        if value is None:
-            return False
-        if not isinstance(value, bool):
-            raise invalid(name, value, "true or false")
-        return value
+        if not isinstance(values, dict):
+            raise invalid(path, values, "an object")
+        try:
+            return cls.model_validate(
+                {k: value for k, value in values.items() if value is not None}
+            )
+        except ValidationError as error:
+            name = str(error.errors(include_url=False, include_input=False)[0]["loc"][0])
+        field = cls.model_fields[name]
+        wanted = field.description or ("true or false" if field.annotation is bool else "a string")
+        raise invalid(f"{path}.{name}".removeprefix("."), values.get(name), wanted)
 
-    def number(self, name: str, low: float, high: float) -> float | None:
-        """Return a number, or None if it is missing.
 
-        Raises:
-            ApiError: it is not a number or out of range.
-        """
-        value = self.get(name)
-        if value is None:
-            return None
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not low <= value <= high
-        ):
-            raise invalid(name, value, f"a number from {low} to {high}")
-        return float(value)
+Whole = Annotated[
+    int, BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v)
+]
+"""An integer, which JSON may have with a decimal point: 40.0."""
 
-    def whole(self, name: str, low: int, high: int) -> int | None:
-        """Return an integer, or None if it is missing.
 
-        Raises:
-            ApiError: it is not an integer or out of range.
-        """
-        value = self.get(name)
-        if value is None:
-            return None
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-        if not fits or not low <= value <= high or value != int(value):
-            raise invalid(name, value, f"an integer from {low} to {high}")
-        return int(value)
+def number(low: float, high: float) -> Any:
+    """Return a field for a number, by default None."""
+    return Field(None, ge=low, le=high, description=f"a number from {low} to {high}")
+
+
+def whole(low: int, high: int) -> Any:
+    """Return a field for a :data:`Whole`, by default None."""
+    return Field(None, ge=low, le=high, description=f"an integer from {low} to {high}")
 
 
 def invalid(name: str, value: Any, wanted: str) -> ApiError:
@@ -110,6 +94,6 @@ def _shown(value: Any) -> str:
         case str():
             return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
         case list():
-            return "a list" if value else "an empty list"
+            return f"a list of length {len(value):,}" if value else "an empty list"
         case _:
             return "an object"

@@ -23,6 +23,7 @@ from core.benchmark.runner import Dependencies, Work, this_host
 from core.db.measurement_values import Host, Measurement, MeasurementState, SweepState
 from core.db.measurements import MeasurementStore
 from core.db.processes import current_instance
+from core.db.run_values import utc_now
 from core.errors import (
     BadRequestError,
     DiskFullError,
@@ -398,6 +399,7 @@ def new_rows(
                     configuration=configuration,
                     host=host,
                     versions=versions,
+                    created_at=utc_now(),
                 )
             )
     return rows

@@ -2,18 +2,100 @@
 
 A sweep is a benchmark run. A measurement is one of its configurations at one prompt length. The
 repeats are divided among rounds, each in a new process; figures are computed over all rounds.
+
+The types of a measurement's fields have the limits of the database and the charts. pydantic checks
+them when a file is imported (:mod:`core.metrics.import_schema`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, FailFast, Field, GetCoreSchemaHandler
+from pydantic_core.core_schema import CoreSchema, custom_error_schema
 
 from core.db.processes import Instance
-from core.db.run_values import utc_now
+
+MAX_TEXT = 1_000
+"""Maximum characters of a name: title, device, host, or folder, the longest of these."""
+
+MAX_ERROR = 20_000
+"""Maximum characters of ``error``, which may quote a library's message."""
+
+MAX_COUNT = 2**31 - 1
+"""Largest value of an integer column in every database."""
+
+MAX_BYTE_COUNT = 2**63 - 1
+"""Largest value of a big integer column in every database, for sizes in bytes."""
+
+MAX_NUMBER = 1e18
+"""Far above any time in ms or bandwidth in bytes/s, and far below a floating-point overflow."""
+
+YEARS = (2000, 2199)
+"""First and last year accepted in dates."""
+
+CONTROL_CHARACTERS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f"
+"""Control characters except line ends and tabs, as in a regular expression's ``[]``."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Makes pydantic's error say which values the type accepts."""
+
+    text: str
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return custom_error_schema(handler(kind), "wanted", custom_error_message=self.text)
+
+
+def _utc(value: Any) -> datetime:
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    if moment is None or moment.tzinfo is None or not YEARS[0] <= moment.year <= YEARS[1]:
+        raise ValueError
+    return moment.astimezone(UTC)
+
+
+_Item = TypeVar("_Item")
+_PRINTABLE = f"^[^{CONTROL_CHARACTERS}]*$"
+_COUNT = "a whole number from {} to {:,}"
+
+Text = Annotated[str, Field(max_length=MAX_TEXT, pattern=_PRINTABLE)]
+LongText = Annotated[str, Field(max_length=MAX_ERROR, pattern=_PRINTABLE)]
+Id = Annotated[str, Field(pattern="^[0-9a-f]{32}$"), _Wanted("32 hexadecimal digits")]
+Time = Annotated[
+    datetime,
+    BeforeValidator(_utc),
+    _Wanted(f"a date and time with a time zone from {YEARS[0]} on"),
+]
+Flag = Annotated[bool, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT), _Wanted(_COUNT.format(0, MAX_COUNT))]
+ByteCount = Annotated[
+    int, Field(strict=True, ge=0, le=MAX_BYTE_COUNT), _Wanted(_COUNT.format(0, MAX_BYTE_COUNT))
+]
+GroupSize = Annotated[
+    int, Field(strict=True, ge=-1, le=MAX_COUNT), _Wanted(_COUNT.format(-1, MAX_COUNT))
+]
+Number = Annotated[
+    float,
+    Field(strict=True, ge=0, le=MAX_NUMBER),
+    _Wanted(f"a number from 0 to {MAX_NUMBER:g}"),
+]
+PropertyValue = Annotated[
+    Text
+    | bool
+    | Annotated[int, Field(strict=True, ge=-MAX_BYTE_COUNT, le=MAX_BYTE_COUNT)]
+    | Annotated[float, Field(strict=True, gt=-MAX_BYTE_COUNT, lt=MAX_BYTE_COUNT)]
+    | None,
+    _Wanted("a string or a number"),
+]
+"""Value of an OpenVINO property."""
+Many = Annotated[tuple[_Item, ...], FailFast()]
+"""Items of which only the first invalid one is reported; a hostile file may have millions."""
+Entries = Annotated[Mapping[Text, _Item], Field(max_length=100)]
 
 
 class SweepState(StrEnum):
@@ -50,24 +132,24 @@ class MeasurementState(StrEnum):
 class Configuration:
     """What is measured: everything that must be equal for figures to be comparable."""
 
-    model: str
+    model: Text
     """Name given by the user: catalogue key, Hugging Face id, folder, or a stored model's key."""
-    title: str
-    source: str
+    title: Text
+    source: Text
     """Origin of the weights: Hugging Face id, local folder, embedded, random weights."""
-    random_weights: bool = False
+    random_weights: Flag = False
     """Random weights in the model's shape: they have its speed and size."""
-    precision: str
+    precision: Text
     """Weight precision."""
-    device: str
+    device: Text
     """Requested device."""
-    runtime: str
-    hints: Mapping[str, Any] = field(default_factory=dict)
+    runtime: Text
+    hints: Entries[PropertyValue] = field(default_factory=dict)
     """OpenVINO properties that were set explicitly."""
-    prompt_tokens: int
-    new_tokens: int
+    prompt_tokens: Count
+    new_tokens: Count
     """Forced: the end token does not end a measured answer."""
-    repeats: int
+    repeats: Count
     """Requested timed answers over all rounds; short answers are repeated more often."""
 
 
@@ -75,13 +157,13 @@ class Configuration:
 class Sample:
     """One timed answer, as defined in :mod:`core.inference.timing`."""
 
-    ttft_ms: float
-    tpot_ms: float | None
+    ttft_ms: Number
+    tpot_ms: Number | None
     """None with a single new token."""
-    total_ms: float
-    token_times_ms: tuple[float, ...]
+    total_ms: Number
+    token_times_ms: Many[Number]
     """Time of each new token since processing started."""
-    core_distance_ns: float | None = None
+    core_distance_ns: Number | None = None
     """Core-to-core latency, see :mod:`core.benchmark.core_latency`: the higher of the values before
     and after the answer. None if it could not be measured, and in rows of earlier versions."""
 
@@ -90,34 +172,34 @@ class Sample:
 class Round:
     """Results of one process for a configuration. Bytes are those of this process only."""
 
-    load_s: float
+    load_s: Number
     """Time until ready, without imports, with compilation and the warm-up answer."""
-    compile_s: float
+    compile_s: Number
     """The part for reading the files and compiling."""
-    memory_private_bytes: int
+    memory_private_bytes: ByteCount
     """Anonymous memory after the first answer."""
-    memory_file_backed_bytes: int
-    memory_private_peak_bytes: int
+    memory_file_backed_bytes: ByteCount
+    memory_private_peak_bytes: ByteCount
     """Highest sample from the start of the process to its last answer."""
-    memory_file_backed_peak_bytes: int
-    cpu_cores: float
+    memory_file_backed_peak_bytes: ByteCount
+    cpu_cores: Number
     """CPU time of the process divided by wall time during the answers: number of busy cores."""
-    other_cpu_cores: float
+    other_cpu_cores: Number
     """The same for all other processes on the machine."""
-    contended: bool
+    contended: Flag
     """Whether significant other work ran at the same time."""
-    samples: tuple[Sample, ...]
+    samples: Many[Sample]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
     """Distribution of a figure over all timed answers, or over all their tokens."""
 
-    median: float
-    p90: float
-    p99: float
-    low: float
-    high: float
+    median: Number
+    p90: Number
+    p99: Number
+    low: Number
+    high: Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,21 +210,21 @@ class Quality:
     token that differs in greedy answers, SDT the mean share of tokens that differ.
     """
 
-    reference: str
+    reference: Text
     """Weight precision of the reference, such as fp16; on a CPU it is executed in f32, with an f32
     KV cache."""
-    perplexity: float
-    perplexity_ratio: float
+    perplexity: Number
+    perplexity_ratio: Number
     """Perplexity divided by the reference's."""
-    top1_agreement: float
+    top1_agreement: Number
     """Share of positions with the same most likely token as the reference, 0 to 1."""
-    first_divergent_token: float
+    first_divergent_token: Number
     """FDT in tokens; the answer's length if no token differs."""
-    divergent_share: float
+    divergent_share: Number
     """SDT, 0 to 1."""
-    task_accuracy: float | None = None
+    task_accuracy: Number | None = None
     """Share of held-out tasks solved by a demo model, 0 to 1."""
-    tokens: int
+    tokens: Count
     """Number of compared positions."""
 
 
@@ -151,13 +233,13 @@ class Int4Weights:
     """INT4 settings as passed to NNCF; for a model that was already compressed, as found in its
     weights."""
 
-    symmetric: bool
+    symmetric: Flag
     """Without zero points."""
-    group_size: int
+    group_size: GroupSize
     """Weights that share one scale along the input channel; −1 means one scale per channel."""
-    ratio: float
+    ratio: Number
     """Share of the compressible layers in INT4, 0 to 1; the rest are in INT8."""
-    scale_estimation: bool = False
+    scale_estimation: Flag = False
     """Whether the scales were estimated on texts generated by the model."""
 
 
@@ -165,38 +247,38 @@ class Int4Weights:
 class Figures:
     """Figures over all rounds of a measurement, as shown in charts."""
 
-    load_s: float
-    compile_s: float
+    load_s: Number
+    compile_s: Number
     ttft_ms: Spread
     tpot_ms: Spread | None
     """Over the intervals between all tokens of all samples. The decode rate is computed from the
     median of the samples' TPOT instead."""
-    decode_tokens_per_s: float | None
+    decode_tokens_per_s: Number | None
     """Median over the samples of 1 / TPOT."""
-    decode_low: float | None
-    decode_high: float | None
-    prefill_tokens_per_s: float
-    end_to_end_tokens_per_s: float
-    memory_private_bytes: int
+    decode_low: Number | None
+    decode_high: Number | None
+    prefill_tokens_per_s: Number
+    end_to_end_tokens_per_s: Number
+    memory_private_bytes: ByteCount
     """After the first answer, median of the rounds."""
-    memory_file_backed_bytes: int
-    memory_private_peak_bytes: int
+    memory_file_backed_bytes: ByteCount
+    memory_private_peak_bytes: ByteCount
     """Highest of the rounds."""
-    memory_file_backed_peak_bytes: int
-    cpu_cores: float
-    other_cpu_cores: float
-    contended: bool
-    bytes_per_token: int | None
+    memory_file_backed_peak_bytes: ByteCount
+    cpu_cores: Number
+    other_cpu_cores: Number
+    contended: Flag
+    bytes_per_token: ByteCount | None
     """Bytes read for one token: weights of the matrix multiplications, and the KV cache at half the
     answer's length."""
-    mbu: float | None
+    mbu: Number | None
     """Model bandwidth utilization, 0 to 1: bytes per token × decode tokens/s divided by the
     measured read bandwidth of the CPU; None on other devices."""
-    answers: int | None = None
+    answers: Count | None = None
     """Number of timed answers; None in rows of earlier versions."""
-    answers_apart: int = 0
+    answers_apart: Count = 0
     """Number of answers left out because the host had moved the cores apart."""
-    nearest_ns: float | None = None
+    nearest_ns: Number | None = None
     """Lowest core-to-core latency of the machine, with which the others were compared."""
 
 
@@ -204,13 +286,13 @@ class Figures:
 class Host:
     """The machine of a measurement."""
 
-    name: str
-    cpu: str
-    os: str
-    cores: int
+    name: Text
+    cpu: Text
+    os: Text
+    cores: Count
     """Logical processors available to the process."""
-    memory_bytes: int
-    bandwidth_bytes_per_s: float | None
+    memory_bytes: ByteCount
+    bandwidth_bytes_per_s: Number | None
     """Measured memory read bandwidth of all cores together."""
 
 
@@ -218,39 +300,39 @@ class Host:
 class Measurement:
     """One row of ``measurements``."""
 
-    id: str
+    id: Id
     """32 hexadecimal digits; the same on every machine that imports it."""
-    sweep: str
+    sweep: Id
     """Id of its benchmark run; 32 hexadecimal digits."""
     state: MeasurementState
     configuration: Configuration
     host: Host
-    versions: Mapping[str, str]
+    versions: Entries[Text]
     """Library name to version."""
-    created_at: datetime = field(default_factory=utc_now)
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    error: str | None = None
+    created_at: Time
+    started_at: Time | None = None
+    ended_at: Time | None = None
+    error: LongText | None = None
     """Error message of a failure."""
-    execution_precision: str | None = None
-    kv_precision: str | None = None
-    devices_used: tuple[str, ...] = ()
-    threads: int | None = None
-    disk_bytes: int | None = None
+    execution_precision: Text | None = None
+    kv_precision: Text | None = None
+    devices_used: Many[Text] = ()
+    threads: Count | None = None
+    disk_bytes: ByteCount | None = None
     """Size of the model's folder."""
-    weight_bytes: int | None = None
+    weight_bytes: ByteCount | None = None
     """Size of the matrix multiplications' constants, which are read for each token."""
-    weights: str | None = None
+    weights: Text | None = None
     """Display name of the weights if the precision is not specific enough: ``INT8 from Q4_1``.
     None otherwise, before the model was converted, and in rows of earlier versions."""
     int4: Int4Weights | None = None
     """How the weights were compressed; None in other precisions, before the model was converted,
     and in rows of earlier versions."""
-    rounds: tuple[Round, ...] = ()
+    rounds: Many[Round] = ()
     figures: Figures | None = None
     """None until a round is complete."""
     quality: Quality | None = None
-    imported_at: datetime | None = None
+    imported_at: Time | None = None
     """When it was imported from a file; None if it was measured by this installation."""
 
 

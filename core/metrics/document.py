@@ -16,7 +16,7 @@ from typing import Any
 
 from core.db.measurement_values import Measurement
 from core.errors import BadRequestError
-from core.metrics.import_schema import INVALID_CHARACTERS, InvalidDataError, read_measurement
+from core.metrics.import_schema import INVALID_CHARACTERS, read_measurements
 from core.metrics.tables import spreadsheet_text, to_csv, to_markdown
 from core.units import bytes_text
 
@@ -44,6 +44,10 @@ MAX_MEASUREMENTS = 100_000
 _MAX_PARTS = 1_000_000
 """Maximum number of objects and lists in a file. A measured answer has two and takes hundreds of
 bytes; a file of empty lists only would take gigabytes of memory when parsed."""
+
+_MAX_FIELDS = 1_000
+"""Maximum number of fields of an object in a file. A measurement has 23; each unknown one would be
+an error of its own in memory."""
 
 _BYTES_PER_TOKEN = 24
 """Size of a token's time in a file: up to seventeen digits, a decimal point, a comma, a space."""
@@ -106,10 +110,8 @@ def from_json(text: str | bytes) -> list[Measurement]:
             f"The file has {bytes_text(len(text))}, but at most {bytes_text(MAX_BYTES)} can be "
             "imported. Export it in parts."
         )
-    rows = _rows(_parsed(_decoded(text)))
     found: dict[str, Measurement] = {}
-    for number, row in enumerate(rows, start=1):
-        measurement = _measurement(row, number)
+    for number, measurement in enumerate(read_measurements(_rows(_parsed(_decoded(text)))), 1):
         if measurement.id in found:
             raise BadRequestError(
                 f"Measurement {number:,} of the file has the same id as an earlier one. Export the "
@@ -154,7 +156,7 @@ def _decoded(text: str | bytes) -> str:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, object_hook=_limited)
     except json.JSONDecodeError as error:
         if not text.lstrip().startswith("{"):
             raise BadRequestError(_OTHER_FILE) from error
@@ -168,6 +170,12 @@ def _parsed(text: str) -> Any:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+def _limited(found: dict[str, Any]) -> dict[str, Any]:
+    if len(found) > _MAX_FIELDS:
+        raise ValueError("an object has too many fields")
+    return found
 
 
 def _rows(document: Any) -> list[Any]:
@@ -191,13 +199,3 @@ def _rows(document: Any) -> list[Any]:
             "imported. Export it in parts."
         )
     return rows
-
-
-def _measurement(row: Any, number: int) -> Measurement:
-    try:
-        return read_measurement(row)
-    except InvalidDataError as error:
-        raise BadRequestError(
-            f"Measurement {number:,} of the file is invalid: {error.where or 'it'} "
-            f"{error.message}. Export the file again on the machine that measured."
-        ) from error

@@ -84,7 +84,7 @@ def test_last_message_is_the_instruction_and_the_others_are_earlier_turns():
         ([user([{"type": "image_url", "image_url": {}}])], "messages[0].content[0].type"),
         ([user("a" * 200_001)], "messages"),
         (
-            [{"role": "assistant", "content": "", "tool_calls": [{}]}, user("a")],
+            [{"role": "assistant", "content": None, "tool_calls": [{}]}, user("a")],
             "messages[0].tool_calls",
         ),
     ],
@@ -166,6 +166,34 @@ def test_64_bit_seeds_are_reduced_to_32_bits(seed: int):
 )
 def test_error_names_the_invalid_field(field: dict[str, Any]):
     assert error_of(**field).param in field
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"top_k": 51}, "`top_k` is 51, but must be an integer from -1 to 50."),
+        ({"temperature": "1"}, "`temperature` is '1', but must be a number from 0.0 to 2.0."),
+        ({"stream": 1}, "`stream` is 1, but must be true or false."),
+        ({"context": []}, "`context` is an empty list, but must be a string."),
+        ({"model": None}, "`model` is missing. It must be a string."),
+        (
+            {"stop": [1] * 100_000},
+            "`stop` is a list of length 100,000, but must be a string or a list of up to 4 strings "
+            "of 1 to 500 characters.",
+        ),
+        (
+            {"messages": [user("a")] * 1001},
+            "`messages` is a list of length 1,001, but must be a list of at most 1,000 messages.",
+        ),
+        (
+            {"messages": [user("a"), user(3)]},
+            "`messages[1].content` is 3, but must be a string or a list of text parts.",
+        ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_error_says_what_the_field_must_be(field: dict[str, Any], message: str):
+    assert error_of(**field).message == message
 
 
 @pytest.mark.parametrize(

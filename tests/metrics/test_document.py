@@ -10,23 +10,23 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from core.db.measurement_values import Host, Measurement, MeasurementState
+from core.db.measurement_values import MAX_ERROR, MAX_TEXT, Host, Measurement, MeasurementState
 from core.db.measurements import MeasurementStore
 from core.errors import BadRequestError
 from core.metrics import document
 from core.metrics.document import from_json, spreadsheet_text, to_csv, to_json, to_markdown
-from core.metrics.import_schema import INVALID_CHARACTERS, MAX_ERROR, MAX_TEXT
+from core.metrics.import_schema import INVALID_CHARACTERS
 from core.settings import Settings
 from tests.db.measurement_samples import (
     a_figures,
@@ -273,8 +273,8 @@ def in_sample(**values: Any) -> Change:
             "not a date and time with a time zone",
         ),
         (lambda row: row.update(started_at="0001-01-01T00:00:00+14:00"), "from 2000 on"),
-        (lambda row: row.update(started_at=1772364600), "started_at is 1772364600, not a string"),
-        (lambda row: row.update(created_at=None), "created_at is null, not a string"),
+        (lambda row: row.update(started_at=1772364600), "started_at is 1772364600, not a date"),
+        (lambda row: row.update(created_at=None), "created_at is null, not a date"),
         (lambda row: row.update(versions={"a": 1}), "versions['a'] is 1, not a string"),
         (lambda row: row.update(versions={str(n): "" for n in range(101)}), "101 entries, more"),
         (in_part("host", cores="4"), "host.cores is '4', not a whole number"),
@@ -310,6 +310,32 @@ def test_the_error_names_the_invalid_field(change: Change, message: str) -> None
     error = error_of(changed(change))
     assert error.startswith("Measurement 2 of the file is invalid: ")
     assert message in error
+
+
+def leaves(kind: Any) -> Iterator[Any]:
+    """The types of a dataclass's fields, without options, tuples and mappings."""
+    if is_dataclass(kind):
+        for hint in get_type_hints(kind, include_extras=True).values():
+            yield from leaves(hint)
+    elif get_origin(kind) is Annotated and get_origin(get_args(kind)[0]) in (tuple, Mapping):
+        yield from leaves(get_args(kind)[0])
+    elif get_args(kind) and get_origin(kind) is not Annotated:
+        for each in get_args(kind):
+            yield from leaves(each)
+    else:
+        yield kind
+
+
+def test_every_field_has_a_type_with_limits() -> None:
+    without = {each for each in leaves(Measurement) if get_origin(each) is not Annotated}
+    assert without == {MeasurementState, type(None), ...}
+
+
+def test_a_file_with_many_errors_is_rejected_at_the_first() -> None:
+    error = error_of(changed(lambda row: row.update(devices_used=[1] * 1_000_000)))
+    assert "devices_used[0] is 1, not a string" in error
+    unknown = {f"unknown {number}": 1 for number in range(1_001)}
+    assert re.search(NOT_OURS, error_of(changed(lambda row: row.update(unknown))))
 
 
 def test_numbers_out_of_every_range_are_rejected() -> None:
