@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from core.benchmark.child import Job, Outcome, measure_in_process
-from core.benchmark.stopping import MOST_ANSWERS, MAX_DISTURBED
+from core.benchmark.stopping import MAX_DISTURBED, MOST_ANSWERS
 from core.benchmark.worker_process import MemoryWatch
 from core.catalogue import Precision
 from core.db.measurement_values import Round
