@@ -21,7 +21,8 @@ SOURCES = sorted(path for folder in ("core", "pages") for path in (CHECKOUT / fo
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("core.errors", "core.markdown", "core.units"),
     ("core.settings",),
-    ("core.hardware", "core.workers"),
+    ("core.hardware",),
+    ("core.workers",),
     ("core.db",),
     ("core.catalogue", "core.remotes"),
     ("core.auth",),

@@ -9,13 +9,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core.benchmark.weights import (
     checkpoint_weight_bytes,
     weight_bytes,
 )
-from core.benchmark.worker_process import SILENCE_S, MemoryWatch, OnProgress, run_worker
+from core.benchmark.worker_process import SILENCE_S, MemoryPeaks, OnProgress, run_worker
 from core.db.measurement_values import Round, Sample
 from core.errors import GenerationError
 from core.hardware.devices import library_versions
@@ -24,6 +23,7 @@ from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.serialization import conditions_from_json, memory_from_json, spec_to_json
 from core.runtimes.spec import ModelSpec
 from core.store.checkpoint import read_json
+from core.workers.process import Event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,30 +132,33 @@ class _Listener:
         self.conditions: Conditions | None = None
         self._on_begin = on_begin
         self._on_round = on_round
-        self._loaded: dict[str, Any] = {}
+        self._loaded: Event = {}
         self._samples: list[Sample] = []
+        self._peaks = MemoryPeaks()
 
-    def on_event(self, event: dict[str, Any], watch: MemoryWatch) -> None:
+    def on_event(self, event: Event) -> None:
         """Process an event; see :func:`core.benchmark.measure.measure`."""
         match event["event"]:
+            case "memory":
+                self._peaks.add(event["memory"])
             case "loaded":
                 self._loaded = event
                 self.conditions = conditions_from_json(event["conditions"])
-                watch.add(memory_from_json(event["memory"]))
+                self._peaks.add(memory_from_json(event["memory"]))
             case "begin":
                 self._samples = []
-                watch.enter(event["prompt_tokens"])
+                self._peaks.enter(event["prompt_tokens"])
                 self._on_begin(event["prompt_tokens"])
             case "sample":
                 self._samples.append(_sample(event))
             case "end":
                 length = event["prompt_tokens"]
-                self.rounds[length] = self._round(event, watch)
+                self.rounds[length] = self._round(event)
                 self._on_round(length, self.rounds[length])
 
-    def _round(self, event: Mapping[str, Any], watch: MemoryWatch) -> Round:
+    def _round(self, event: Event) -> Round:
         memory = memory_from_json(self._loaded["memory"])
-        peak = watch.peak(event["prompt_tokens"])
+        peak = self._peaks.peak(event["prompt_tokens"])
         return Round(
             load_s=self._loaded["load_s"],
             compile_s=self._loaded["compile_s"],
@@ -170,7 +173,7 @@ class _Listener:
         )
 
 
-def _sample(event: Mapping[str, Any]) -> Sample:
+def _sample(event: Event) -> Sample:
     return Sample(
         ttft_ms=event["ttft_ms"],
         tpot_ms=event["tpot_ms"],

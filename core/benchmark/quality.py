@@ -17,13 +17,13 @@ from difflib import SequenceMatcher
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from core.benchmark.worker_process import SILENCE_S, MemoryWatch, OnProgress, run_worker
+from core.benchmark.worker_process import SILENCE_S, OnProgress, run_worker
 from core.db.measurement_values import Quality
 from core.errors import GenerationError
 from core.runtimes.serialization import spec_to_json
 from core.runtimes.spec import ModelSpec
+from core.workers.process import Event
 
 Ids = tuple[tuple[int, ...], ...]
 """Token ids of several texts or answers."""
@@ -83,9 +83,9 @@ def quality_in_process(
         StoppedError, NotEnoughMemoryError, PaddockError: see
             :func:`core.benchmark.child.measure_in_process`.
     """
-    scored: list[dict[str, Any]] = []
+    scored: list[Event] = []
 
-    def on_event(event: dict[str, Any], _watch: MemoryWatch) -> None:
+    def on_event(event: Event) -> None:
         if event["event"] == "scores":
             scored.append(event)
 

@@ -1,9 +1,8 @@
 """Writes a checkpoint of a given architecture and shape with random weights.
 
-Run by :mod:`core.benchmark.random_models` in its own process as ``python -m
-core.benchmark.random_checkpoint FOLDER KEY``, so that it can be killed at any time and its memory
-is returned. Shards are written one at a time: a checkpoint takes about as much memory as its
-largest shard. Standard input is a pipe from the parent; when it closes, the process ends at once.
+Run by :mod:`core.benchmark.random_models` in its own process, so that it can be killed at any time
+and its memory is returned. Its request (see :mod:`core.workers.child`) has ``folder`` and ``key``.
+Shards are written one at a time: a checkpoint takes about as much memory as its largest shard.
 
 The tokenizer has only single bytes: the model converts, loads and generates, though nothing
 meaningful, and any text has a known number of tokens.
@@ -13,18 +12,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.random_models import random_model
+from core.benchmark.random_models import random_model, write_error
 from core.catalogue import Shape
 from core.catalogue.shapes import transformers_config
+from core.errors import PaddockError
 from core.store.library_env import quieten_libraries, skip_optional_imports
-from core.workers.child import exit_with_parent
+from core.workers.child import Channel, one_line, run_request
 
 DTYPE = "bfloat16"
 """Of the catalogue's models as released."""
@@ -50,6 +47,7 @@ def write_checkpoint(
     shards: int | None = None,
     dtype: str = DTYPE,
     seed: int = 0,
+    on_progress: Callable[[float], None] = lambda share: None,
 ) -> Path:
     """Write the checkpoint into ``folder`` and return it; equal arguments give equal bytes.
 
@@ -60,6 +58,7 @@ def write_checkpoint(
         shards: number of weight files; None for as many as :data:`SHARD_BYTES` requires.
         dtype: of the weights, as named by ``torch``.
         seed: of the random weights.
+        on_progress: receives the share of the weights that is generated.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -76,9 +75,14 @@ def write_checkpoint(
     count = len(parts)
     generator = torch.Generator().manual_seed(seed)
     weight_map: dict[str, str] = {}
+    done = 0
     for number, names in enumerate(parts, 1):
         name = f"model-{number:05d}-of-{count:05d}.safetensors" if count > 1 else _SINGLE
-        tensors = {key: _random(shapes[key], dtype, generator) for key in names}
+        tensors = {}
+        for key in names:
+            tensors[key] = _random(shapes[key], dtype, generator)
+            done += tensors[key].nbytes
+            on_progress(done / total)
         save_file(tensors, folder / name, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(names, name)
         del tensors
@@ -161,26 +165,22 @@ def _random(shape: Sequence[int], dtype: str, generator: Any) -> Any:
     return tensor.add_(1) if len(shape) == 1 else tensor
 
 
-def main(folder: str, key: str) -> int:
-    """Write the checkpoint of one of :func:`core.benchmark.random_models.random_models`.
-
-    Returns:
-        0 if it was written, 1 on a disk error, which is the last line on stderr.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent kills this process
-    exit_with_parent()
+def _work(request: dict[str, Any], channel: Channel) -> None:
     skip_optional_imports()
     quieten_libraries()
-    model = random_model(key)
-    try:
-        write_checkpoint(Path(folder), model.architecture, model.shape)
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    model = random_model(request["key"])
+
+    def report(fraction: float) -> None:
+        channel.say(event="progress", fraction=fraction)
+
+    write_checkpoint(Path(request["folder"]), model.architecture, model.shape, on_progress=report)
+
+
+def _describe(error: Exception, request: dict[str, Any]) -> PaddockError:
+    if not isinstance(error, OSError):
+        error = OSError(one_line(error))
+    return write_error(random_model(request["key"]), error)
 
 
 if __name__ == "__main__":
-    code = main(*sys.argv[1:])
-    sys.stderr.flush()
-    os._exit(code)  # nothing to clean up, and torch would take a second for it
+    run_request(_work, _describe)

@@ -15,26 +15,23 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.benchmark.lock import BenchmarkLock
 from core.catalogue import Int4Settings, Shape, benchmark_shapes, catalogue, default_int4
 from core.catalogue.shapes import parameter_count
-from core.errors import ConversionError, DiskFullError, StoppedError, UnknownModelError
-from core.settings import CHECKOUT, Settings
+from core.errors import ConversionError, DiskFullError, UnknownModelError
+from core.settings import Settings
 from core.store import ModelStore
 from core.store.checkpoint import TORCH_DTYPE_BYTES
 from core.store.files import folder_bytes, free_bytes, has_no_space, remove_folder
 from core.store.for_device import npu_store
 from core.units import bytes_text
+from core.workers.process import Event, WorkerDied, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +40,9 @@ BYTES_PER_PARAMETER = TORCH_DTYPE_BYTES["bfloat16"]
 _SPARE_BYTES = 64 * 2**20
 """Disk space that must stay free."""
 
-_POLL_S = 0.2
-"""Interval of checks for cancellation."""
-
 _KEPT = "kept.json"
 
-_LOG_CHARACTERS = 2000
-"""Characters of a failed child's log that are looked at."""
-
+_WORKER = "core.benchmark.random_checkpoint"
 
 RANDOM_SOURCE = "random weights"
 """Source of their measurements, and the end of their titles."""
@@ -231,68 +223,31 @@ def ensure_checkpoint(
             f"{bytes_text(free)} are free. Free some space, or set PADDOCK_HOME to a folder on a "
             "larger disk."
         )
+    message = f"Writing random weights of {model.key} ({bytes_text(size)})."
+    on_progress(message, 0.0)
+
+    def on_event(event: Event) -> None:
+        on_progress(message, event["fraction"])
+
     work = aside / uuid.uuid4().hex[:8]
     try:
         work.mkdir(parents=True)
-        _write(model, work, size, on_progress, cancel)
+        with WorkerProcess(_WORKER, {"folder": str(work), "key": model.key}) as worker:
+            worker.follow(
+                on_event,
+                cancel=cancel,
+                stopped="Stopped. The unfinished random weights were removed.",
+            )
         work.rename(folder)
-    except OSError as error:
-        raise _failure(model, error) from error
+    except (OSError, WorkerDied) as error:
+        raise write_error(model, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
-def _write(
-    model: RandomModel,
-    work: Path,
-    size: int,
-    on_progress: Callable[[str, float | None], None],
-    cancel: threading.Event,
-) -> None:
-    """Write the checkpoint into ``work`` in a child process, and report progress by its size."""
-    message = f"Writing random weights of {model.key} ({bytes_text(size)})."
-    on_progress(message, 0.0)
-    with tempfile.TemporaryFile() as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "core.benchmark.random_checkpoint", str(work), model.key],
-            cwd=CHECKOUT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=output,
-        )
-        try:
-            while not _ended(child):
-                if cancel.is_set():
-                    raise StoppedError("Stopped. The unfinished random weights were removed.")
-                on_progress(message, min(1.0, folder_bytes(work) / size))
-        finally:
-            child.kill()
-            child.wait()
-            if child.stdin is not None:
-                child.stdin.close()
-        if child.returncode != 0:
-            output.seek(0)
-            text = output.read().decode("utf-8", errors="replace").strip()
-            raise _failure(model, OSError(_how_it_ended(child.returncode, text)))
-
-
-def _ended(child: subprocess.Popen[bytes]) -> bool:
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(_POLL_S)
-        return True
-    return False
-
-
-def _how_it_ended(code: int, text: str) -> str:
-    if text:
-        log.warning("Log of the process that writes random weights:\n%s", text[-_LOG_CHARACTERS:])
-    if code < 0:
-        return f"killed by signal {-code}, possibly because memory ran out"
-    return text.splitlines()[-1][:200] if text else f"exit code {code}"
-
-
-def _failure(model: RandomModel, error: OSError) -> DiskFullError | ConversionError:
+def write_error(model: RandomModel, error: Exception) -> DiskFullError | ConversionError:
+    """Return what an error during the writing of a checkpoint means."""
     if has_no_space(error):
         return DiskFullError(
             f"The disk became full while writing the random weights of {model.key}; nothing was "

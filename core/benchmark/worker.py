@@ -1,20 +1,15 @@
 """Child process that measures one configuration: ``python -m core.benchmark.worker``.
 
-It does nothing else, so that its memory and processor time are those of the configuration. The
-request is the first line of standard input, because the reference's answers may be longer than a
-command line (32 767 characters on Windows). It is a JSON object with ``kind`` ("measure" or
-"quality"), ``folder``, ``spec`` (see :mod:`core.runtimes.serialization`), ``memory_limit_bytes`` or
-null, and the arguments of :func:`core.benchmark.measure.measure` or
-:func:`core.benchmark.scoring.score`. It contains no secrets. The output is JSON lines: ``progress``
-and the events of those functions, then one ``done`` or ``error``; see :mod:`core.workers.child` for
-the rest of the protocol.
+It does nothing else, so that its memory and processor time are those of the configuration. Its
+request (see :mod:`core.workers.child`) has ``kind`` ("measure" or "quality"), ``folder``, ``spec``
+(see :mod:`core.runtimes.serialization`), ``memory_limit_bytes`` or null, and the arguments of
+:func:`core.benchmark.measure.measure` or :func:`core.benchmark.scoring.score`. It contains no
+secrets. The events before the last are ``progress`` and those of the two functions.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +20,10 @@ from core.runtimes.base import Runtime
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pytorch import PyTorchRuntime
-from core.runtimes.serialization import OUT_OF_MEMORY_SIGNS, spec_from_json
+from core.runtimes.serialization import spec_from_json
 from core.runtimes.spec import RuntimeName
 from core.store.library_env import disable_telemetry, quieten_libraries
-from core.workers.child import Channel, exit_now, exit_with_parent, open_channel
+from core.workers.child import Channel, one_line, run_request, shows_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -43,28 +38,11 @@ RESERVED_BYTES = 512 * 2**20
 limit includes it and users do not expect it to, so it is added to the requested limit."""
 
 
-def main() -> int:
-    """Process the request on standard input and return the exit code."""
-    channel = open_channel()
-    request = json.loads(sys.stdin.buffer.readline())
-    exit_with_parent()
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+def _work(request: dict[str, Any], channel: Channel) -> None:
     disable_telemetry()
     quieten_libraries()
     if request["memory_limit_bytes"]:
         _limit_memory(request["memory_limit_bytes"] + RESERVED_BYTES)
-    try:
-        _work(request, channel)
-    except (PaddockError, MemoryError) as error:
-        return _report(channel, _as_memory_error(error) or error)
-    except Exception as error:  # libraries raise anything; the run must go on
-        log.exception("The worker failed unexpectedly")
-        return _report(channel, _as_memory_error(error) or _unexpected(error))
-    channel.say(event="done")
-    return 0
-
-
-def _work(request: dict[str, Any], channel: Channel) -> None:
     spec = spec_from_json(request["spec"])
     folder, runtime = Path(request["folder"]), RUNTIMES[spec.runtime]()
     if request["kind"] == "quality":
@@ -103,29 +81,21 @@ def _limit_memory(size: int) -> None:
         log.warning("Could not set a memory limit: %s", error)
 
 
-def _as_memory_error(error: BaseException) -> NotEnoughMemoryError | None:
-    """Return a NotEnoughMemoryError if that is the root cause of the error, otherwise None."""
+def _describe(error: Exception, _request: dict[str, Any]) -> PaddockError:
+    """Return a NotEnoughMemoryError if that is the root cause of the error, otherwise the error
+    itself, or what any other exception of a library means."""
     cause: BaseException | None = error
     while cause is not None:
-        text = str(cause).lower()
-        if isinstance(cause, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY_SIGNS):
+        if isinstance(cause, MemoryError) or shows_out_of_memory(str(cause)):
             return NotEnoughMemoryError(
                 "Out of memory during the measurement. Close other programs, or choose a lower "
                 "precision or a smaller model."
             )
         cause = cause.__cause__
-    return None
-
-
-def _unexpected(error: Exception) -> GenerationError:
-    detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-    return GenerationError(f"The measurement failed unexpectedly ({detail}). Try again.")
-
-
-def _report(channel: Channel, error: BaseException) -> int:
-    channel.say(event="error", type=type(error).__name__, message=str(error))
-    return error.exit_code if isinstance(error, PaddockError) else 1
+    if isinstance(error, PaddockError):
+        return error
+    return GenerationError(f"The measurement failed unexpectedly ({one_line(error)}). Try again.")
 
 
 if __name__ == "__main__":
-    exit_now(main())
+    run_request(_work, _describe)

@@ -1,4 +1,4 @@
-"""JSON serialization of values and errors between this process and its child processes."""
+"""JSON serialization of values between this process and its child processes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import core.errors
 from core.catalogue import Precision
-from core.errors import GenerationError, PaddockError
 from core.hardware.devices import ProcessMemory
 from core.runtimes.base import Conditions
 from core.runtimes.spec import (
@@ -18,18 +16,6 @@ from core.runtimes.spec import (
     SamplingSettings,
     TokenRequest,
 )
-
-OUT_OF_MEMORY_SIGNS = (
-    "bad_alloc",
-    "cannot allocate memory",
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "memoryerror",
-    "can't start new thread",
-)
-"""Lower-case parts of library messages after a failed allocation; the last is Python's, when there
-is no memory for a thread's stack."""
 
 
 def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
@@ -80,14 +66,3 @@ def conditions_from_json(plain: Mapping[str, Any]) -> Conditions:
 def memory_from_json(plain: Mapping[str, Any]) -> ProcessMemory:
     """Return the memory that :func:`dataclasses.asdict` wrote."""
     return ProcessMemory(**plain)
-
-
-def error_from_json(name: str, message: str) -> PaddockError:
-    """Return the child process's error as an exception of its own class.
-
-    An unknown class becomes :class:`core.errors.GenerationError`.
-    """
-    kind = getattr(core.errors, name, None)
-    if isinstance(kind, type) and issubclass(kind, PaddockError):
-        return kind(message)
-    return GenerationError(message)

@@ -7,9 +7,7 @@ answers; only token ids are exchanged. If the process dies, only its own answers
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-import os
 import queue
 import threading
 from collections.abc import Iterable
@@ -29,7 +27,6 @@ from core.runtimes.genai import DEFAULT_AT_ONCE, load_with_optimum, readable_tok
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.serialization import (
     conditions_from_json,
-    error_from_json,
     memory_from_json,
     request_to_json,
     spec_to_json,
@@ -38,14 +35,11 @@ from core.runtimes.spec import ModelSpec, TokenRequest
 from core.runtimes.tokenizer import is_plain
 from core.runtimes.transformers_generate import TRANSFORMERS, frozen_imports
 from core.store.library_env import quick_imports
-from core.workers.process import ChildProcess
+from core.workers.process import Event, WorkerProcess, error_from_json
 
 logger = logging.getLogger(__name__)
 
 _PROCESS = "core.runtimes.subprocess_worker"
-
-_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "PADDOCK_DATABASE_URL")
-"""Environment variables that are not passed on, as the process does not need them."""
 
 
 class SubprocessRuntime:
@@ -133,18 +127,11 @@ class _Process:
     def __init__(self, at_once: int) -> None:
         self._ended = threading.Event()
         self._prepared = threading.Event()
-        self._replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._pending: dict[int, _PendingAnswer] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._send_lock = threading.Lock()
-        self._child = ChildProcess(
-            _PROCESS,
-            (),
-            _environment(),
-            first_line=json.dumps({"at_once": at_once}),
-            on_event=self._on_event,
-        )
+        self._child = WorkerProcess(_PROCESS, {"at_once": at_once}, on_event=self._on_event)
 
     @property
     def alive(self) -> bool:
@@ -154,17 +141,17 @@ class _Process:
         """Wait until it has imported its libraries, or has ended; the next command then fails."""
         self._prepared.wait()
 
-    def load(self, folder: Path, spec: ModelSpec) -> dict[str, Any]:
+    def load(self, folder: Path, spec: ModelSpec) -> Event:
         """Load a model; return ``ready``, or ``elsewhere`` if another runtime must run it.
 
         Raises:
             PaddockError: it cannot be loaded.
         """
-        self._send(do="load", folder=str(folder), spec=spec_to_json(spec))
+        self._child.send(do="load", folder=str(folder), spec=spec_to_json(spec))
         return self._reply(f"loading {spec.label}")
 
     def growth(self) -> ProcessMemory:
-        self._send(do="growth")
+        self._child.send(do="growth")
         found = self._reply("measuring its memory")
         return memory_from_json({key: value for key, value in found.items() if key != "event"})
 
@@ -175,7 +162,7 @@ class _Process:
             if not self.alive:
                 raise self._ended_error("starting an answer")
             self._pending[number] = answer
-        self._send(do="answer", id=number, request=request_to_json(request))
+        self._child.send(do="answer", id=number, request=request_to_json(request))
         answer.ended.wait()
         if answer.interrupted:
             raise InterruptedGeneration
@@ -186,7 +173,7 @@ class _Process:
         with self._lock:
             numbers = [key for key, each in self._pending.items() if each.request is request]
         for number in numbers:
-            self._send(do="interrupt", id=number)
+            self._child.send(do="interrupt", id=number)
 
     def end(self) -> None:
         """Kill the process."""
@@ -194,7 +181,7 @@ class _Process:
 
     # The following methods run in the thread that receives events.
 
-    def _on_event(self, event: dict[str, Any] | None) -> None:
+    def _on_event(self, event: Event | None) -> None:
         match (event or {}).get("event"):
             case "tokens":
                 self._on_tokens(event["id"], map(StampedId, event["tokens"], event["stamps_s"]))
@@ -211,12 +198,12 @@ class _Process:
         answer = self._pending.get(number)
         if answer is None or all(map(answer.take, token_ids)):
             return
-        self._send(do="stop", id=number)
+        self._child.send(do="stop", id=number)
         with self._lock:
             self._pending.pop(number, None)
         answer.ended.set()
 
-    def _finish(self, event: dict[str, Any]) -> None:
+    def _finish(self, event: Event) -> None:
         with self._lock:
             answer = self._pending.pop(event["id"], None)
         if answer is None:
@@ -227,7 +214,6 @@ class _Process:
         answer.ended.set()
 
     def _on_process_end(self) -> None:
-        self._child.wait_for_exit()
         with self._lock:
             self._ended.set()
             pending = list(self._pending.values())
@@ -240,11 +226,7 @@ class _Process:
 
     # Used by several threads.
 
-    def _send(self, **command: Any) -> None:
-        with self._send_lock:
-            self._child.write_line(json.dumps(command))
-
-    def _reply(self, activity: str) -> dict[str, Any]:
+    def _reply(self, activity: str) -> Event:
         reply = self._replies.get()
         if reply is None:
             self._replies.put(None)  # for the next caller
@@ -299,9 +281,3 @@ class ProcessModel:
     def growth(self) -> ProcessMemory:
         """See :meth:`core.runtimes.base.SubprocessModel.growth`."""
         return self._process.growth()
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    # All files that it needs are in the model's folder.
-    return kept | {"HF_HUB_OFFLINE": "1"}

@@ -4,8 +4,8 @@ GenAI steps its batch while holding the interpreter lock: in the app's own proce
 block during every token, and for seconds during a large model's prefill. The parent's side is
 :mod:`core.runtimes.subprocess_runtime`.
 
-The first line of standard input has the maximum number of concurrent answers; the libraries are
-then imported. Each further line is a command::
+The first request (see :mod:`core.workers.child`) has the maximum number of concurrent answers; the
+libraries are then imported. Each further one is a command::
 
     {"do": "load", "folder": …, "spec": …}        → ready, elsewhere, or error
     {"do": "answer", "id": 1, "request": …}       → tokens, tokens, …, end
@@ -16,13 +16,8 @@ then imported. Each further line is a command::
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,22 +39,13 @@ takes CPU time from the model. Each token keeps its own timestamp."""
 def main() -> NoReturn:
     """Run commands until the parent closes standard input."""
     channel = open_channel()
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_read_lines, args=(lines.put,), daemon=True).start()
     quieten_libraries()
-    runtime = GenAIRuntime(json.loads(lines.get())["at_once"])
+    runtime = GenAIRuntime(channel.receive()["at_once"])
     runtime.prepare()
     channel.say(event="prepared")
     server = _Server(channel, runtime)
     while True:
-        server.run(json.loads(lines.get()))
-
-
-def _read_lines(on_line: Callable[[bytes], None]) -> None:
-    """Read the parent's lines; end this process at once when the parent ends."""
-    for line in iter(sys.stdin.buffer.readline, b""):
-        on_line(line)
-    os._exit(1)
+        server.run(channel.receive())
 
 
 class _Server:
@@ -96,7 +82,7 @@ class _Server:
         try:
             model = self._runtime.load_here(folder, spec_from_json(spec), None)
         except PaddockError as error:
-            self._channel.say(event="error", type=type(error).__name__, message=str(error))
+            self._channel.fail(error)
             return
         except NotForGenAI as why:
             self._channel.say(event="elsewhere", why=str(why))

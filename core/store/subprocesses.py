@@ -5,25 +5,19 @@ The child is :mod:`core.store.worker`; its docstring describes the protocol.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
-import time
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import psutil
-
-import core.errors
 from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import (
     ConversionError,
     CorruptModelError,
     HubError,
-    PaddockError,
     StoppedError,
     UserError,
 )
@@ -41,7 +35,7 @@ from core.store.resolver import Source, SourceKind
 from core.store.store import ModelStore
 from core.store.stored import StoredModel
 from core.units import bytes_text
-from core.workers.process import ChildEnded, ChildProcess
+from core.workers.process import Event, WorkerDied, WorkerProcess
 
 if TYPE_CHECKING:
     from core.store.hub import Download, HubAccess
@@ -50,11 +44,10 @@ log = logging.getLogger(__name__)
 
 CHECKING_WITH_GENAI = "Checking OpenVINO GenAI's results for this architecture (only once)."
 
-MEMORY_INTERVAL_S = 0.5
-"""Interval at which the child's memory is measured."""
+_WORKER = "core.store.worker"
 
-_POLL_S = 0.1
-"""Interval at which the parent checks for cancellation."""
+_MEMORY_INTERVAL_S = 0.5
+"""Interval at which the child's memory is measured."""
 
 
 class ChildWatch(Protocol):
@@ -65,14 +58,6 @@ class ChildWatch(Protocol):
 
     def line(self, text: str) -> None:
         """Receive a line that the child or one of its libraries wrote to standard error."""
-
-
-class _NoWatch:
-    def memory(self, resident_bytes: int) -> None:
-        pass
-
-    def line(self, text: str) -> None:
-        pass
 
 
 def convert_in_process(
@@ -128,8 +113,6 @@ def convert_in_process(
     }
     try:
         _run_child(source, request, settings, access, progress, cancel, watch)
-    except StoppedError as error:
-        raise StoppedError(stopped_message(source, settings)) from error
     finally:
         store.clean_up(source.key, precision)
     stored = store.get(source, precision)
@@ -165,11 +148,11 @@ def with_genai_check(
         if progress is not None:
             progress(Progress(Stage.CHECKING, CHECKING_WITH_GENAI, None))
         request = {"kind": "check", "folder": str(stored.folder), "settings": _plain(settings)}
-        child = ChildProcess("core.store.worker", [json.dumps(request)], _environment(None))
-        try:
-            _follow(child, _NoWatch(), ignore_progress, cancel or threading.Event())
-        finally:
-            child.end()
+        with WorkerProcess(_WORKER, request) as child, suppress(WorkerDied):
+            child.follow(
+                cancel=cancel or threading.Event(),
+                stopped="Stopped. No incomplete model was kept.",
+            )
         check = known_check(stored.folder, results_file)
     if check is None:
         log.warning("%s could not be checked: %s", stored.key, child.exit_reason())
@@ -213,10 +196,7 @@ def fetch_in_process(
     done = hub.completed(folder)
     if done is None:
         settings.check_not_kiosk()
-        try:
-            _run_child(source, {"kind": "get"}, settings, access, progress, cancel, watch)
-        except StoppedError as error:
-            raise StoppedError(stopped_message(source, settings)) from error
+        _run_child(source, {"kind": "get"}, settings, access, progress, cancel, watch)
         done = hub.completed(folder)
     if done is None:
         raise HubError(f"{source.title} was removed during the download. Try again.")
@@ -273,38 +253,46 @@ def _run_child(
     watch: ChildWatch | None,
 ) -> None:
     name = source.key if source.model else str(source.location)
-    whole = request | {"model": name, "settings": _plain(settings)}
-    watch = watch or _NoWatch()
-    child = ChildProcess(
-        "core.store.worker",
-        [json.dumps(whole)],
-        _environment(access),
-        on_line=watch.line,
-        secret=access.token if access else None,
-    )
+    show = progress or ignore_progress
+
+    def on_event(event: Event) -> None:
+        match event["event"]:
+            case "progress":
+                show(_progress(event))
+            case "memory" if watch is not None:
+                watch.memory(event["memory"].rss_bytes)
+
     try:
-        finished = _follow(child, watch, progress or ignore_progress, cancel or threading.Event())
-    finally:
-        child.end()
-    if not finished:
+        with WorkerProcess(
+            _WORKER,
+            request | {"model": name, "settings": _plain(settings)},
+            environment=_environment(access),
+            secret=access.token if access else None,
+            on_line=watch.line if watch else lambda text: None,
+            memory_interval_s=_MEMORY_INTERVAL_S,
+        ) as child:
+            child.follow(on_event, cancel=cancel or threading.Event())
+    except StoppedError:
+        raise StoppedError(stopped_message(source, settings)) from None
+    except WorkerDied as death:
         if request["kind"] == "get":
             raise HubError(
-                f"The download of {source.title} ended unexpectedly ({child.exit_reason()}). Try "
-                "again; the download resumes where it stopped."
-            )
+                f"The download of {source.title} ended unexpectedly ({death}). Try again; the "
+                "download resumes where it stopped."
+            ) from None
         raise ConversionError(
-            f"The conversion of {source.title} ended unexpectedly ({child.exit_reason()}) and "
-            "nothing was kept. Try again."
-        )
+            f"The conversion of {source.title} ended unexpectedly ({death}) and nothing was kept. "
+            "Try again."
+        ) from None
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
-    """Return the settings as JSON, without secrets: the list of processes shows arguments."""
+    """Return the settings as JSON, without the database's password."""
     return settings.model_dump(mode="json", exclude={"database_url"})
 
 
 def _environment(access: HubAccess | None) -> dict[str, str]:
-    """Return the child's environment, with the token: all users could read it in an argument."""
+    """Return the child's environment, with the access to the hub."""
     environment = dict(os.environ)
     if access is None:
         return environment
@@ -319,41 +307,7 @@ def _environment(access: HubAccess | None) -> dict[str, str]:
     return environment
 
 
-def _follow(
-    child: ChildProcess, watch: ChildWatch, progress: ProgressCallback, cancel: threading.Event
-) -> bool:
-    """Forward the child's events.
-
-    Returns:
-        True when the child reported that it is done, False if it ended without that.
-
-    Raises:
-        StoppedError: ``cancel`` was set.
-        PaddockError: the child's own error.
-    """
-    sampled = 0.0
-    while True:
-        if cancel.is_set():
-            raise StoppedError("Stopped. No incomplete model was kept.")
-        now = time.monotonic()
-        if now - sampled >= MEMORY_INTERVAL_S:
-            sampled = now
-            with suppress(psutil.Error):  # it has just ended
-                watch.memory(psutil.Process(child.pid).memory_info().rss)
-        try:
-            event = child.next_event(_POLL_S) or {}
-        except ChildEnded:
-            return False
-        match event.get("event"):
-            case "progress":
-                progress(_progress(event))
-            case "error":
-                raise _error(event["type"], child.without_secret(event["message"]))
-            case "done":
-                return True
-
-
-def _progress(event: dict[str, Any]) -> Progress:
+def _progress(event: Event) -> Progress:
     transfer = event.get("transfer")
     return Progress(
         Stage(event["stage"]),
@@ -361,10 +315,3 @@ def _progress(event: dict[str, Any]) -> Progress:
         event["fraction"],
         Transfer(**transfer) if transfer else None,
     )
-
-
-def _error(name: str, message: str) -> PaddockError:
-    kind = getattr(core.errors, name, None)
-    if isinstance(kind, type) and issubclass(kind, PaddockError):
-        return kind(message)
-    return ConversionError(message)

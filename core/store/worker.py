@@ -1,18 +1,15 @@
-"""The child process that downloads and converts: ``python -m core.store.worker REQUEST``.
+"""The child process that downloads and converts: ``python -m core.store.worker``.
 
-The request is a JSON object: ``kind`` ("get", "convert" or "check"), ``model`` (a name for
-:func:`core.store.resolver.resolve`), ``settings`` (fields of :class:`core.settings.Settings`) and,
-for "convert", ``precision``, ``models`` (folder for the result, or null), ``int4`` and ``int8``
-(objects or null); for "check", the check of a stored model with OpenVINO GenAI, ``folder`` instead
-of ``model``. The environment contains the access to the hub, including the token. The child writes
-JSON lines to its standard output: ``progress`` events, then one ``done`` or ``error``. Everything
-that libraries print goes to standard error. Standard input is a pipe from the parent: when it
-closes, for whatever reason, the child ends at once.
+Its request (see :mod:`core.workers.child`) has ``kind`` ("get", "convert" or "check"), ``model`` (a
+name for :func:`core.store.resolver.resolve`), ``settings`` (fields of
+:class:`core.settings.Settings`) and, for "convert", ``precision``, ``models`` (folder for the
+result, or null), ``int4`` and ``int8`` (objects or null); for "check", the check of a stored model
+with OpenVINO GenAI, ``folder`` instead of ``model``. The environment contains the access to the
+hub, including the token. The only events before the last are ``progress``.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -28,14 +25,12 @@ from core.errors import ConversionError, HubError, PaddockError
 from core.settings import Settings
 from core.store.genai_check import genai_check
 from core.store.library_env import disable_telemetry, quieten_libraries, skip_optional_imports
-from core.store.progress import Progress, ProgressCallback
+from core.store.progress import Progress
 from core.store.store import ModelStore
-from core.workers.child import exit_now, exit_with_parent, open_channel
+from core.workers.child import Channel, one_line, run_request
 
 if TYPE_CHECKING:
     from core.store.hub import HubAccess
-
-log = logging.getLogger(__name__)
 
 _NICENESS = 5
 """With this value, answers that stream meanwhile get about three times the CPU time of a
@@ -45,47 +40,20 @@ _NOISY_LOGGER = "openvino.frontend.pytorch.utils"
 """Logs an error if it uses the model unchanged, and raises an exception on a real failure."""
 
 
-def main(argument: str) -> int:
-    """Run one request and return the exit code."""
-    channel = open_channel()
-    exit_with_parent()
+def _work(request: dict[str, Any], channel: Channel) -> None:
+    """
+    Raises:
+        PaddockError: the download or conversion failed; the parent shows it.
+    """
     _lower_priority()
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger(_NOISY_LOGGER).setLevel(logging.CRITICAL)
     disable_telemetry()
     skip_optional_imports()
     quieten_libraries()
 
     def report(step: Progress) -> None:
-        channel.say(
-            event="progress",
-            stage=step.stage,
-            message=step.message,
-            fraction=step.fraction,
-            transfer=asdict(step.transfer) if step.transfer else None,
-        )
+        channel.say(event="progress", **asdict(step))
 
-    request = json.loads(argument)
-    failure: PaddockError
-    try:
-        _work(request, report)
-    except PaddockError as error:
-        failure = error
-    except Exception as error:  # any exception of a library, for example an incomplete installation
-        log.exception("The worker failed unexpectedly")
-        failure = _unexpected(error, request["kind"])
-    else:
-        channel.say(event="done")
-        return 0
-    channel.say(event="error", type=type(failure).__name__, message=str(failure))
-    return failure.exit_code
-
-
-def _work(request: dict[str, Any], report: ProgressCallback) -> None:
-    """
-    Raises:
-        PaddockError: the download or conversion failed; the parent shows it.
-    """
     settings = Settings(**request["settings"])
     if request["kind"] == "check":
         genai_check(Path(request["folder"]), settings.genai_checks_file)
@@ -106,18 +74,20 @@ def _work(request: dict[str, Any], report: ProgressCallback) -> None:
     )
 
 
-def _unexpected(error: Exception, kind: str) -> PaddockError:
+def _describe(error: Exception, request: dict[str, Any]) -> PaddockError:
+    """Return the error itself, or what any other exception of a library means."""
+    if isinstance(error, PaddockError):
+        return error
     cause: BaseException = error
     while cause.__cause__ is not None:  # transformers hides the reason of a failed import
         cause = cause.__cause__
-    detail = " ".join(f"{type(cause).__name__}: {cause}".split())[:200]
-    if kind == "get":
+    if request["kind"] == "get":
         error_class, what, kept = HubError, "download", "partial files were kept"
     else:
         error_class, what, kept = ConversionError, "conversion", "nothing was kept"
     return error_class(
-        f"The {what} failed unexpectedly ({detail}); {kept}. Try again. If it fails again, "
-        "reinstall Paddock's requirements: a library may be missing or have another version."
+        f"The {what} failed unexpectedly ({one_line(cause)}); {kept}. Try again. If it fails "
+        "again, reinstall Paddock's requirements: a library may be missing or have another version."
     )
 
 
@@ -141,4 +111,4 @@ def _lower_priority() -> None:
 
 
 if __name__ == "__main__":
-    exit_now(main(sys.argv[1]))
+    run_request(_work, _describe)

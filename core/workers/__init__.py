@@ -1,1 +1,1 @@
-"""Child processes: start one, exchange JSON lines with it, end it."""
+"""Child processes: start one, exchange JSON lines with it, watch its memory, tell how it ended."""

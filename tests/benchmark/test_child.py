@@ -16,7 +16,7 @@ import pytest
 
 from core.benchmark.child import Job, Outcome, measure_in_process
 from core.benchmark.stopping import MAX_DISTURBED, MOST_ANSWERS
-from core.benchmark.worker_process import MemoryWatch
+from core.benchmark.worker_process import MemoryPeaks
 from core.catalogue import Precision
 from core.db.measurement_values import Round
 from core.errors import (
@@ -183,12 +183,12 @@ def test_system_enforces_the_memory_limit_at_once():
     """The parent checks forty times per second; the limit in the process works at once."""
     pytest.importorskip("resource", reason="the system sets no such limit")
     code = (
-        "from core.benchmark.worker import _limit_memory, _as_memory_error\n"
+        "from core.benchmark.worker import _limit_memory, _describe\n"
         f"_limit_memory({300 * MIB})\n"
         "try:\n"
         f"    bytearray({400 * MIB})\n"
         "except MemoryError as error:\n"
-        "    print(type(_as_memory_error(error)).__name__)\n"
+        "    print(type(_describe(error, {})).__name__)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=300
@@ -236,10 +236,10 @@ def test_worker_gets_no_secrets(job: Job, monkeypatch):
 
 
 def test_memory_peaks_are_kept_by_prompt_length():
-    watch = MemoryWatch(pid=0)
+    peaks = MemoryPeaks()
     for phase, size in ((None, 10), (512, 90), (32, 20)):
-        watch.enter(phase)
-        watch.add(ProcessMemory(size, 100 - size, 100))
-    assert watch.peak(32) == ProcessMemory(20, 90, 100)
-    assert watch.peak(512) == ProcessMemory(90, 90, 100)
-    assert watch.peak(7) == ProcessMemory(10, 90, 100)  # loading alone
+        peaks.enter(phase)
+        peaks.add(ProcessMemory(size, 100 - size, 100))
+    assert peaks.peak(32) == ProcessMemory(20, 90, 100)
+    assert peaks.peak(512) == ProcessMemory(90, 90, 100)
+    assert peaks.peak(7) == ProcessMemory(10, 90, 100)  # loading alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.benchmark import random_checkpoint
 from core.benchmark import random_models as random_weights
 from core.benchmark.artifacts import Artifact, is_prepared, prepare_artifact
 from core.benchmark.lock import BenchmarkLock
@@ -212,11 +214,29 @@ def test_too_small_disk_is_an_error_before_writing(
         make(settings, "dolly-v2-3b")
 
 
-def test_full_disk_is_an_error(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(
-        random_weights, "_how_it_ended", lambda code, text: "No space left on device"
-    )
-    monkeypatch.setattr(random_weights, "CHECKOUT", settings.home.parent)  # no such module there
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), DiskFullError, "became full"),
+        (
+            RuntimeError("Error while serializing:\nNo space left on device (os error 28)"),
+            DiskFullError,
+            "became full",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied"), ConversionError, "Permission denied"),
+        (RuntimeError("not\nimplemented"), ConversionError, "RuntimeError: not implemented"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_disk_errors_of_the_writer_are_recognised(error: Exception, kind: type, text: str):
+    found = random_checkpoint._describe(error, {"key": SMALL})
+    assert type(found) is kind and text in str(found) and "\n" not in str(found)
+
+
+def test_full_disk_of_the_writer_is_an_error_and_leaves_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(random_weights, "_WORKER", "tests.workers.full_disk")
     with pytest.raises(DiskFullError, match="became full"):
         make(settings)
     assert random_weights_bytes(settings) == 0

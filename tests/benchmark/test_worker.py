@@ -18,12 +18,10 @@ from core.errors import (
     CorruptModelError,
     GenerationError,
     NotEnoughMemoryError,
-    UnknownDeviceError,
 )
 from core.runtimes.base import Conditions
 from core.runtimes.serialization import (
     conditions_from_json,
-    error_from_json,
     spec_from_json,
     spec_to_json,
 )
@@ -190,9 +188,9 @@ def test_busy_time_is_at_most_that_of_all_cores():
 def test_memory_errors_are_recognised(error: Exception):
     wrapped = CorruptModelError("The files cannot be loaded.")
     wrapped.__cause__ = error
-    found = worker._as_memory_error(wrapped)
-    assert isinstance(found, NotEnoughMemoryError)
-    assert worker._as_memory_error(CorruptModelError("The files cannot be loaded.")) is None
+    assert isinstance(worker._describe(wrapped, {}), NotEnoughMemoryError)
+    damaged = CorruptModelError("The files cannot be loaded.")
+    assert worker._describe(damaged, {}) is damaged
 
 
 @pytest.mark.parametrize("hints", [None, ExecutionHints("f32", "u8", 2)])
@@ -201,11 +199,8 @@ def test_spec_serialization_round_trip(hints: ExecutionHints | None):
     assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
 
 
-def test_conditions_and_errors_serialization_round_trip():
+def test_conditions_serialization_round_trip():
     from dataclasses import asdict
 
     plain = json.loads(json.dumps(asdict(Model.conditions)))
     assert conditions_from_json(plain) == Model.conditions
-    assert type(error_from_json("UnknownDeviceError", "no")) is UnknownDeviceError
-    assert type(error_from_json("ValueError", "no")) is GenerationError
-    assert str(error_from_json("Path", "a sentence")) == "a sentence"

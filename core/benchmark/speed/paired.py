@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,14 +12,12 @@ from types import TracebackType
 from typing import Any
 
 from core.benchmark.speed.paired_worker import NOTEBOOK, RUNTIME
-from core.errors import GenerationError, StoppedError
+from core.errors import GenerationError
 from core.runtimes.serialization import spec_to_json
 from core.runtimes.spec import ModelSpec
-from core.workers.process import ChildEnded, ChildProcess
+from core.workers.process import Event, WorkerDied, WorkerProcess
 
 _MODULE = "core.benchmark.speed.paired_worker"
-_POLL_S = 0.2
-
 
 Medians = Mapping[str, Mapping[str, float]]
 """Median of each figure of each variant."""
@@ -49,8 +45,7 @@ class VariantProcess:
             "folder": str(variant.folder),
             "spec": spec_to_json(variant.spec) if variant.spec else None,
         }
-        environment = dict(os.environ) | {"HF_HUB_OFFLINE": "1"}
-        self._child = ChildProcess(_MODULE, (), environment, first_line=json.dumps(request))
+        self._child = WorkerProcess(_MODULE, request)
         try:
             self.execution: str | None = self._next()["execution"]
             """Precision in which it executes."""
@@ -69,29 +64,24 @@ class VariantProcess:
     ) -> None:
         self._child.end()
 
-    def run(self, **command: Any) -> dict[str, Any]:
+    def run(self, **command: Any) -> Event:
         """Run a command; see :mod:`core.benchmark.speed.paired_worker`.
 
         Raises:
             StoppedError: the suite was stopped.
             GenerationError: the process ended.
         """
-        self._child.write_line(json.dumps(command))
+        self._child.send(**command)
         return self._next()
 
-    def _next(self) -> dict[str, Any]:
-        while not self._cancel.is_set():
-            try:
-                event = self._child.next_event(_POLL_S)
-            except ChildEnded:
-                self._child.end()
-                raise GenerationError(
-                    f"The process of the variant {self._variant.name} ended "
-                    f"({self._child.exit_reason()}). Measure it again."
-                ) from None
-            if event and event.get("event") in ("ready", "done"):
-                return event
-        raise StoppedError("The speed suite was stopped.")
+    def _next(self) -> Event:
+        try:
+            return self._child.follow(cancel=self._cancel, stopped="The speed suite was stopped.")
+        except WorkerDied as death:
+            raise GenerationError(
+                f"The process of the variant {self._variant.name} ended ({death}). Measure it "
+                "again."
+            ) from None
 
 
 class PairedRun:

@@ -1,8 +1,8 @@
 """Process that runs one variant for as long as it gets commands: ``python -m`` this module.
 
 Two of them run at the same time and get commands in turns, so that other load on the machine
-affects both. The first line of standard input has the variant, the folder and the spec; every
-further line is a command, and the response is one line of JSON. Commands::
+affects both. The first request (see :mod:`core.workers.child`) has the variant, the folder and the
+spec; every further one is a command. The response is one ``done``. Commands::
 
     {"do": "answer", "prompt_tokens": 32, "new_tokens": 64}       → ttft_ms, tokens_per_s
     {"do": "together", "count": 8, "prompt_tokens": …, …}         → tokens_per_s of all
@@ -15,10 +15,6 @@ The notebook variant is the code of the demo that Paddock replaces: Optimum with
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -48,7 +44,7 @@ token."""
 def main() -> NoReturn:
     """Run commands until the parent closes standard input."""
     channel = open_channel()
-    request = json.loads(sys.stdin.buffer.readline())
+    request = channel.receive()
     disable_telemetry()
     quieten_libraries()
     folder = Path(request["folder"])
@@ -58,20 +54,10 @@ def main() -> NoReturn:
         model = _loaded(folder, request["spec"])
         answer, tokenizer = _of_runtime(model), model.tokenizer
         execution = model.conditions.execution_precision
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_read_commands, args=(lines.put,), daemon=True).start()
     answer(prompt_ids(tokenizer, 8), 4)
-    channel.say(event="ready", execution=execution)
+    channel.say(event="done", execution=execution)
     while True:
-        command = json.loads(lines.get())
-        channel.say(event="done", **_run(command, answer, model, tokenizer))
-
-
-def _read_commands(take: Callable[[bytes], None]) -> None:
-    """Read the parent's lines, and exit with it even during a command."""
-    for line in iter(sys.stdin.buffer.readline, b""):
-        take(line)
-    os._exit(1)
+        channel.say(event="done", **_run(channel.receive(), answer, model, tokenizer))
 
 
 def _loaded(folder: Path, plain: dict[str, Any]) -> LoadedModel:
