@@ -28,7 +28,7 @@ from core.settings import Settings
 from core.store import ModelStore
 from core.ui.compare.result import delta_table, verdict
 from tests.compare.answers import answer, stored
-from tests.compare.conftest import GREEDY, Stable, spec
+from tests.compare.conftest import GREEDY, USER, Stable
 
 
 def rows(
@@ -48,7 +48,8 @@ def test_figures_equal_the_recorded_ones(stable: Stable, tmp_path: Path):
     stable.add("one", "The cat is playing in the garden.")
     runs = RunStore.open(Settings(home=tmp_path))
     stable.observers["one"] = RunRecorder(runs, Origin.COMPARE)
-    job: Job = stable.start(spec("one"), GenerationRequest("Why?", sampling=GREEDY))
+    request = GenerationRequest("Why?", sampling=GREEDY)
+    job: Job = stable.answer("one", request, origin=Origin.COMPARE, user=USER)
     assert job.wait(30)
     row = runs.get(job.run_id).flat()
     runs.close()
