@@ -447,10 +447,12 @@ def _table(rows: Sequence[Measurement]) -> str:
 
 
 def _cells(row: Measurement) -> tuple[str, ...]:
+    from core.metrics.rows import subject_of
+
     configuration, figures = row.configuration, row.figures
     first = (
         _plain(configuration.title),
-        Precision(configuration.precision).label,
+        _plain(subject_of(row).weights),
         configuration.device,
         configuration.runtime,
         str(configuration.prompt_tokens),
