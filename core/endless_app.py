@@ -1,6 +1,7 @@
 """The app without stop rules: answers end at the maximum length, so all runs have equal tokens.
 
-:mod:`core.benchmark.speed.app` starts it with ``streamlit run``.
+:mod:`core.benchmark.speed.app` starts it with ``streamlit run``, which finds an app by parsing its
+file. So this file creates one itself, like ``streamlit_app.py``, instead of importing that.
 """
 
 import sys

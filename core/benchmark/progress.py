@@ -68,7 +68,7 @@ class ProgressTracker:
             self._now = (step, self._clock())
         try:
             yield
-        except BaseException:
+        except BaseException:  # its time is no estimate for the next step of this kind
             with self._lock:
                 self._end(step, learn=False)
             raise

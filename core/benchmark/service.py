@@ -345,7 +345,7 @@ class Benchmark:
 
                 sweep = Sweep(sweep_id, plan, writer, work, self._benchmark_lock.release)
                 self._current = sweep.start()
-            except BaseException:
+            except BaseException:  # a run that did not start must not keep the lock
                 self._benchmark_lock.release()
                 raise
         return sweep

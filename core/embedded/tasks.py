@@ -15,16 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-CATEGORIES = (
-    "open_qa",
-    "closed_qa",
-    "information_extraction",
-    "summarization",
-    "brainstorming",
-    "classification",
-    "creative_writing",
-    "out_of_scope",
-)
+from core.catalogue.presets import CATEGORIES as DOLLY_CATEGORIES
+
+CATEGORIES = (*DOLLY_CATEGORIES, "out_of_scope")
 TASKS_FILE = Path(__file__).with_name("tasks.jsonl")
 """The tasks that answers are scored on, 25 of each category."""
 TEXTS_FILE = Path(__file__).with_name("texts.jsonl")

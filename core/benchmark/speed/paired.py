@@ -34,7 +34,7 @@ class Variant:
     """None for the notebook."""
 
 
-class VariantProcess:
+class VariantProcess(WorkerProcess):
     """Process of a variant."""
 
     def __init__(self, variant: Variant, cancel: threading.Event) -> None:
@@ -45,24 +45,13 @@ class VariantProcess:
             "folder": str(variant.folder),
             "spec": spec_to_json(variant.spec) if variant.spec else None,
         }
-        self._child = WorkerProcess(_MODULE, request)
+        super().__init__(_MODULE, request)
         try:
             self.execution: str | None = self._next()["execution"]
             """Precision in which it executes."""
         except BaseException:  # leave no process behind
-            self._child.end()
+            self.end()
             raise
-
-    def __enter__(self) -> VariantProcess:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._child.end()
 
     def run(self, **command: Any) -> Event:
         """Run a command; see :mod:`core.benchmark.speed.paired_worker`.
@@ -71,12 +60,12 @@ class VariantProcess:
             StoppedError: the suite was stopped.
             GenerationError: the process ended.
         """
-        self._child.send(**command)
+        self.send(**command)
         return self._next()
 
     def _next(self) -> Event:
         try:
-            return self._child.follow(cancel=self._cancel, stopped="The speed suite was stopped.")
+            return self.follow(cancel=self._cancel, stopped="The speed suite was stopped.")
         except WorkerDied as death:
             raise GenerationError(
                 f"The process of the variant {self._variant.name} ended ({death}). Measure it "
