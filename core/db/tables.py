@@ -166,6 +166,8 @@ votes = Table(
     Column("comment", CleanText),
     Column("blind", Boolean, nullable=False),
     Column("mode", EnumText(CompareMode), nullable=False),
+    Column("left_weights", CleanText),
+    Column("right_weights", CleanText),
     Index("ix_votes_comparison", "comparison", unique=True),
     Index("ix_votes_created_at", "created_at"),
     Index("ix_votes_session", "session", "created_at"),

@@ -53,6 +53,8 @@ class Subject:
     device: str | None
     """Requested device."""
     runtime: str | None
+    weights: str | None = None
+    """Display name of the weights if the precision is not specific enough: ``INT8 from Q4_1``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from core.db.vote_values import (
 )
 from core.settings import Settings
 
-Trait = Literal["model", "precision", "device", "runtime"]
+Trait = Literal["model", "precision", "device", "runtime", "weights"]
 """Field by which subjects are grouped."""
 ALL_TRAITS: tuple[Trait, ...] = get_args(Trait)
 

@@ -52,6 +52,7 @@ def a_subject(model: str = "dolly-v2-3b", **changes: Any) -> Subject:
         "precision": "int8",
         "device": "CPU",
         "runtime": "optimum",
+        "weights": "INT8 from Q4_1",
     }
     return Subject(**(values | changes))
 
@@ -260,7 +261,7 @@ def test_subjects_are_grouped_by_the_given_fields(store: VoteStore) -> None:
     cast_all(store, int8, int4, "t")
     assert len(store.pairs()) == 4
 
-    by_precision = store.pairs(by=("precision", "model"))
+    by_precision = store.pairs(by=("precision", "model", "weights"))
     undivided = {"device": None, "runtime": None}
     a8, b8 = replace(int8, **undivided), replace(other, **undivided)
     counted = {(p.left, p.right): (p.left_wins, p.right_wins, p.ties) for p in by_precision}
@@ -269,10 +270,12 @@ def test_subjects_are_grouped_by_the_given_fields(store: VoteStore) -> None:
         (replace(int4, **undivided), b8): (0, 1, 0),
         (replace(int4, **undivided), a8): (0, 0, 1),
     }
+    cast_all(store, int8, replace(int8, weights=None), "l")
+    assert len(store.pairs(by=("model", "precision", "weights"))) == 4
     by_model = store.pairs(by=("model",))
     assert [(p.left.model, p.right.model, p.left_wins, p.ties) for p in by_model] == [
         ("a", "b", 2, 0),
-        ("a", "a", 0, 1),
+        ("a", "a", 1, 1),
     ]
     for wrong in ((), ("precision",), ("model", "colour")):
         with pytest.raises(ValueError, match="grouped by"):

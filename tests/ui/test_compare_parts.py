@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,8 +37,12 @@ def a_match(count: int, mode: Mode = Mode.FAIR) -> Any:
         for model in (NEOX, LLAMA)
     )[:count]
     jobs = tuple(SimpleNamespace(run_id=f"run-{side}") for side in range(count - 1))
+    answers = tuple(SimpleNamespace(weights=f"weights {side}") for side in range(count - 1))
     return SimpleNamespace(
-        id="m" * 32, setup=SimpleNamespace(sides=sides, mode=mode), jobs=(*jobs, None)
+        id="m" * 32,
+        setup=SimpleNamespace(sides=sides, mode=mode),
+        jobs=(*jobs, None),
+        answers=(*answers, None),
     )
 
 
@@ -66,6 +71,7 @@ def test_vote_has_the_configurations_and_conditions() -> None:
     assert (vote.left.model, vote.right.model) == (NEOX, LLAMA)
     assert (vote.left.precision, vote.left.device, vote.left.runtime) == ("int8", "AUTO", "genai")
     assert vote.left.title == "Paddock NeoX 3M (tiny demo)"
+    assert (vote.left.weights, vote.right.weights) == ("weights 0", None)
     assert (vote.left_run, vote.right_run) == ("run-0", None), "one run was not recorded"
     assert (vote.mode, vote.blind, vote.session) == (CompareMode.RACE, True, "s")
     assert len(vote.comparison) <= 64, "length of its column"
@@ -109,6 +115,14 @@ def test_ratings_table_is_ordered_and_states_significance() -> None:
     assert all("Group" not in row and "Device" not in row for row in rows)
     low, high = map(float, rows[0]["95 % interval"].split(" – "))
     assert low < rows[0]["Rating"] < high
+
+
+def test_ratings_table_names_the_weights() -> None:
+    pair = a_pair("a", "b", 3, 1, 0, 0)
+    stored = replace(pair.left, precision="stored")
+    special = replace(pair.right, weights="INT8 from Q4_1")
+    rows = ratings_rows(rate([replace(pair, left=stored, right=special)]))
+    assert [row["Precision"] for row in rows] == ["As stored", "INT8 from Q4_1"]
 
 
 def test_models_without_common_votes_are_in_groups() -> None:

@@ -10,6 +10,7 @@ import streamlit as st
 from core.db import RunRecord, RunStart
 from core.errors import RecordsError
 from core.inference.engine import Engine
+from core.metrics.rows import precision_label
 from core.runtimes.spec import RuntimeName
 from core.store.resolver import recorded_title
 from core.ui.instruct.stream_view import stop_text
@@ -168,4 +169,4 @@ def _variant(start: RunStart) -> str:
     """Return precision and device of a run, or its remote server."""
     if start.runtime == RuntimeName.REMOTE:
         return f"on {start.device}"
-    return f"{start.precision.upper()} · {start.device}"
+    return f"{start.weights or precision_label(start.precision)} · {start.device}"

@@ -12,6 +12,7 @@ from core.db import Subject
 from core.db.vote_values import COMMENT_LIMIT
 from core.db.votes import Trait
 from core.errors import RecordsError
+from core.metrics.rows import precision_label
 from core.store.resolver import recorded_name, recorded_title
 from core.ui.compare.state import CompareState, MatchView
 from core.ui.compare.votes import Judgement, NoWinner
@@ -20,8 +21,8 @@ from core.ui.widgets.safe_text import safe_inline, safe_markdown
 
 GROUP_BY: dict[str, tuple[Trait, ...]] = {
     "Model": ("model",),
-    "Model and precision": ("model", "precision"),
-    "Full configuration": ("model", "precision", "device", "runtime"),
+    "Model and precision": ("model", "precision", "weights"),
+    "Full configuration": ("model", "precision", "weights", "device", "runtime"),
 }
 """Columns by which votes are grouped in the ratings table."""
 _DEFAULT_GROUP_BY = "Model and precision"
@@ -117,9 +118,11 @@ def ratings_rows(ratings: Ratings[Subject]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"Group": standing.group + 1} if several else {}
         subject = standing.subject
         row["Model"] = recorded_title(subject.model, subject.title)
-        for trait in ("precision", "device", "runtime"):
+        if subject.precision is not None:
+            row["Precision"] = subject.weights or precision_label(subject.precision)
+        for trait in ("device", "runtime"):
             if (value := getattr(subject, trait)) is not None:
-                row[trait.capitalize()] = value.upper() if trait == "precision" else value
+                row[trait.capitalize()] = value
         following = ratings.standings[place + 1 : place + 2]
         same_group = bool(following) and following[0].group == standing.group
         rows.append(

@@ -9,6 +9,7 @@ from itertools import combinations
 from core.compare.match import Match
 from core.compare.setup import LETTERS
 from core.db import GUEST, CompareMode, Subject, Verdict, Vote
+from core.inference.answer import Answer
 from core.runtimes.spec import ModelSpec
 from core.ui.instruct.history import model_title
 
@@ -52,7 +53,7 @@ def votes_of(
     With more than two sides, the best side wins against each of the others; nothing follows for
     pairs of the others. A tie or "all bad" counts for every pair.
     """
-    subjects = [_subject(spec) for spec in match.setup.sides]
+    subjects = list(map(_subject, match.setup.sides, match.answers))
     runs = [job.run_id if job is not None else None for job in match.jobs]
     return [
         Vote(
@@ -87,11 +88,12 @@ def _verdict(best: int | NoWinner, left: int) -> Verdict:
     return Verdict.LEFT if best == left else Verdict.RIGHT
 
 
-def _subject(spec: ModelSpec) -> Subject:
+def _subject(spec: ModelSpec, answer: Answer | None) -> Subject:
     return Subject(
         model=spec.model,
         title=model_title(spec),
         precision=spec.precision_name,
         device=spec.device,
         runtime=spec.runtime.value,
+        weights=answer.weights if answer is not None else None,
     )

@@ -1,4 +1,4 @@
-"""Record what the weights of runs and measurements are, where the precision does not say it all."""
+"""Record the weights of runs, votes and measurements if the precision is not specific enough."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ _CHART_AFTER = (
 def upgrade() -> None:
     """Add ``runs.weights``, to the index for charts too, and ``measurements.weights``."""
     op.add_column("runs", sa.Column("weights", sa.Text()))
+    for side in ("left", "right"):
+        op.add_column("votes", sa.Column(f"{side}_weights", sa.Text()))
     on_sqlite = op.get_bind().dialect.name == "sqlite"
     if on_sqlite:
         op.drop_index("ix_runs_chart", "runs")
@@ -65,3 +67,5 @@ def downgrade() -> None:
         op.drop_index("ix_runs_chart", "runs")
         op.create_index("ix_runs_chart", "runs", [*_CHART_BEFORE, *_CHART_AFTER])
     op.drop_column("runs", "weights")
+    for side in ("left", "right"):
+        op.drop_column("votes", f"{side}_weights")
