@@ -325,10 +325,9 @@ def _not_here(source: Source, precision: Precision | None, *, download: bool) ->
 def _verify_one(folder: Path, store: ModelStore, *, quiet: bool) -> dict[str, Any]:
     """Verify one stored model and print the result, unless ``quiet``."""
     started, size, problem = time.monotonic(), 0, None
-    title = folder.parent.name
     try:
         manifest = read_manifest(folder)
-        size, title = manifest.folder_bytes, manifest.title
+        size = manifest.folder_bytes
         stored = StoredModel(folder.parent.name, manifest.precision, folder, manifest)
         store.verify(stored, full=True)
     except CorruptModelError as error:
@@ -336,8 +335,11 @@ def _verify_one(folder: Path, store: ModelStore, *, quiet: bool) -> dict[str, An
     if not quiet:
         took = duration_text(time.monotonic() - started)
         for_npu = folder.is_relative_to(store.settings.npu_models_dir)
-        name = f"{title} in {folder.name.upper()}{' for an NPU' if for_npu else ''}"
-        print(problem or f"{name}: {bytes_text(size)} verified ({took}).", flush=True)
+        text = problem
+        if text is None:
+            name = f"{stored.title} {stored.precision.phrase}{' for an NPU' if for_npu else ''}"
+            text = f"{name}: {bytes_text(size)} verified ({took})."
+        print(text, flush=True)
     return {
         "key": folder.parent.name,
         "precision": folder.name,
