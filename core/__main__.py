@@ -8,12 +8,21 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from core.catalogue import DEFAULT_PRECISION, Precision
-from core.cli import accounts, answers, bench, overview, serve, store, tune
+from core.cli import accounts, answers, bench, doctor, evaluate, overview, serve, store, tune
+from core.cli.arguments import (
+    byte_count,
+    names,
+    numbers,
+    precision,
+    precisions,
+    runtime,
+    speculation,
+)
 from core.errors import BadRequestError, PaddockError
-from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, LOCAL_RUNTIMES, RuntimeName
+from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, LOCAL_RUNTIMES
 from core.settings import load_settings
 
 _MODEL = "catalogue key, Hugging Face id, folder or GGUF file"
@@ -57,401 +66,392 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m core", description="Instruction-following models on OpenVINO.")
+    installed = Path(sys.argv[0]).stem == "paddock"  # the console script of the package
+    prog = "paddock" if installed else "python -m core"
+    parser = _Parser(prog=prog, description="Instruction-following models on OpenVINO.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-
-    command = commands.add_parser("doctor", help="check the installation and this machine")
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=overview.doctor)
-
-    command = commands.add_parser("models", help="list the catalogue and the models on disk")
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=overview.models)
-
-    command = commands.add_parser("remotes", help="list remote servers and their models")
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=overview.remotes)
-
-    _add_get(
-        commands.add_parser(
-            "get", help="download a model from the Hugging Face Hub without converting it"
-        )
-    )
-    _add_convert(commands.add_parser("convert", help="convert a model to a precision"))
-    _add_delete(commands.add_parser("delete", help="delete a model from disk"))
-    _add_verify(commands.add_parser("verify", help="verify the checksums of stored models"))
-    _add_generate(commands.add_parser("generate", help="generate an answer to an instruction"))
-    _add_bench(commands.add_parser("bench", help="measure speed and memory of models"))
-    _add_tune(
-        commands.add_parser(
-            "tune", help="find the fastest execution hints for a model on this machine"
-        )
-    )
-    _add_serve(commands.add_parser("serve", help="serve models on a Ray cluster"))
-    _add_admin(commands.add_parser("admin", help="create an administrator account"))
-
-    command = commands.add_parser("accounts", help="list accounts")
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=accounts.accounts)
+    for name, text, run, add_options in _COMMANDS:
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(run=run)
+        add_options(command)
     return parser
+
+
+# Options
+
+
+def _option(
+    group: argparse._ActionsContainer, name: str, kind: Any, metavar: str, text: str, **more: Any
+) -> None:
+    group.add_argument(name, type=kind, metavar=metavar, help=text, **more)
+
+
+def _flag(group: argparse._ActionsContainer, name: str, text: str) -> None:
+    group.add_argument(name, action="store_true", help=text)
+
+
+def _switch(group: argparse._ActionsContainer, name: str, text: str) -> None:
+    """Add ``--name`` and ``--no-name``; None if neither is given."""
+    group.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=text)
+
+
+def _add_json(command: argparse._ActionsContainer, text: str = "print JSON") -> None:
+    _flag(command, "--json", text)
+
+
+def _add_token(command: argparse._ActionsContainer) -> None:
+    _flag(
+        command,
+        "--token-stdin",
+        "read an access token from standard input (default: HF_TOKEN)",
+    )
+
+
+def _add_precision(group: argparse._ActionsContainer, text: str = _PRECISION) -> None:
+    _option(group, "--precision", precision, "PRECISION", text)
+
+
+def _add_device_and_runtime(group: argparse._ActionsContainer, device: str = "AUTO") -> None:
+    group.add_argument("--device", default=device, help=f"OpenVINO device (default {device})")
+    text = f"{', '.join(ANSWERING_RUNTIMES)} (default {DEFAULT_RUNTIME})"
+    group.add_argument(
+        "--runtime",
+        "--runtimes",
+        type=runtime,
+        metavar="RUNTIME",
+        help=text,
+        default=DEFAULT_RUNTIME,
+    )
+
+
+def _add_speculation(command: argparse._ActionsContainer, more: str = "") -> None:
+    _option(
+        command,
+        "--speculation",
+        speculation,
+        "S",
+        "guess tokens by prompt lookup: off, on, auto, or guessed tokens and n-gram length such as "
+        f"5x3 (default off{more})",
+    )
+
+
+# Commands
 
 
 def _add_admin(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "name", help="name of a new account, or of an existing one to make administrator and enable"
     )
-    command.add_argument(
+    _flag(
+        command,
         "--password-stdin",
-        action="store_true",
-        help="read the password from standard input; replaces that of an existing account "
+        "read the password from standard input; replaces that of an existing account "
         "(default: prompt for a new account, keep the password of an existing one)",
     )
-    command.set_defaults(run=accounts.admin)
 
 
 def _add_get(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help="catalogue key or Hugging Face id")
     _add_token(command)
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=store.get)
+    _add_json(command)
 
 
 def _add_convert(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help=_MODEL)
     command.add_argument(
-        "precision", nargs="?", type=_precision, metavar="PRECISION", help=_PRECISION
+        "precision", nargs="?", type=precision, metavar="PRECISION", help=_PRECISION
     )
-    command.add_argument(
+    _option(
+        command,
         "--precision",
+        precision,
+        "PRECISION",
+        "the precision as an option",
         dest="precision_option",
-        type=_precision,
-        metavar="PRECISION",
-        help="the precision as an option",
     )
-    four = command.add_argument_group("INT4 (default: the settings recommended for the model)")
-    four.add_argument(
-        "--group-size",
-        type=int,
-        metavar="N",
-        help="weights that share a scale; -1: one scale per channel",
-    )
-    four.add_argument("--ratio", type=float, metavar="R", help="share of layers in INT4, 0 to 1")
-    four.add_argument(
-        "--symmetric",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="symmetric quantization, without zero points",
-    )
-    four.add_argument(
+    four = command.add_argument_group("INT4 (default: the settings of the recipe)")
+    _option(four, "--group-size", int, "N", "weights that share a scale; -1: one scale per channel")
+    _option(four, "--ratio", float, "R", "share of layers in INT4, 0 to 1")
+    _switch(four, "--symmetric", "symmetric quantization, without zero points")
+    _switch(
+        four,
         "--scale-estimation",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="estimate the scales on texts generated by the model: slower, slightly more accurate",
+        "estimate the scales on texts generated by the model: slower, slightly more accurate",
+    )
+    _switch(
+        four,
+        "--awq",
+        "AWQ: scale important channels up before rounding; without data, or on those texts",
     )
     eight = command.add_argument_group("INT8")
-    eight.add_argument(
-        "--int8-symmetric",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="symmetric quantization, without zero points",
-    )
+    _switch(eight, "--int8-symmetric", "symmetric quantization, without zero points")
     _add_token(command)
-    command.add_argument("--json", action="store_true", help="print the manifest as JSON")
-    command.set_defaults(run=store.convert)
+    _add_json(command, "print the manifest as JSON")
 
 
 def _add_delete(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", nargs="?", help=_MODEL)
-    command.add_argument(
-        "--precision",
-        type=_precision,
-        metavar="PRECISION",
-        help="only this precision (default: all, keeping the download)",
-    )
-    command.add_argument(
-        "--download", action="store_true", help="the files downloaded from the Hugging Face Hub"
-    )
-    command.add_argument(
+    _add_precision(command, "only this precision (default: all, keeping the download)")
+    _flag(command, "--download", "the files downloaded from the Hugging Face Hub")
+    _flag(
+        command,
         "--random-weights",
-        action="store_true",
-        help="models with random weights from benchmarks, and INT4 models converted for an NPU",
+        "models with random weights from benchmarks",
     )
-    command.add_argument("--yes", action="store_true", help="do not ask for confirmation")
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=store.delete)
+    _flag(command, "--yes", "do not ask for confirmation")
+    _add_json(command)
 
 
 def _add_verify(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", nargs="?", help=f"{_MODEL} (default: all)")
-    command.add_argument(
-        "--precision", type=_precision, metavar="PRECISION", help="only this precision"
-    )
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=store.verify)
+    _add_precision(command, "only this precision")
+    _add_json(command)
 
 
 def _add_generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help=f"{_MODEL}, or remote:NAME/MODEL")
-    command.add_argument(
-        "--precision",
-        type=_precision,
-        metavar="PRECISION",
-        help=_PRECISION,
-    )
+    _add_precision(command)
     command.add_argument("instruction", help="the instruction")
     command.add_argument("--context", default="", help="a text that the instruction refers to")
-    command.add_argument("--device", default="AUTO", help="OpenVINO device (default AUTO)")
-    command.add_argument(
-        "--runtime",
-        "--runtimes",
-        type=_runtime,
-        default=DEFAULT_RUNTIME,
-        metavar="RUNTIME",
-        help=f"{', '.join(ANSWERING_RUNTIMES)} (default {DEFAULT_RUNTIME})",
-    )
+    _add_device_and_runtime(command)
     command.add_argument("--prompt-format", help="dolly, alpaca, plain … (default: the model's)")
     command.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
-    command.add_argument(
-        "--temperature", type=float, metavar="T", help="0: greedy decoding (default: the model's)"
-    )
-    command.add_argument("--top-p", type=float, metavar="P", help="default: the model's")
-    command.add_argument("--top-k", type=int, metavar="K", help="0: off (default: the model's)")
+    _option(command, "--temperature", float, "T", "0: greedy decoding (default: the model's)")
+    _option(command, "--top-p", float, "P", "default: the model's")
+    _option(command, "--top-k", int, "K", "0: off (default: the model's)")
     command.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R")
+    _add_speculation(command, "; auto helps from the second answer of a process on")
     choice = command.add_mutually_exclusive_group()
-    choice.add_argument(
-        "--seed", type=int, metavar="N", help="random seed, to reproduce a sampled answer"
-    )
-    choice.add_argument(
-        "--greedy", action="store_true", help="greedy decoding: always the most likely token"
-    )
-    command.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    command.set_defaults(run=answers.generate)
+    _option(choice, "--seed", int, "N", "random seed, to reproduce a sampled answer")
+    _flag(choice, "--greedy", "greedy decoding: always the most likely token")
+    _add_json(command, "print one JSON object at the end")
 
 
 def _add_bench(command: argparse.ArgumentParser) -> None:
     what = command.add_argument_group("what to measure (comma-separated lists)")
-    what.add_argument(
-        "--models",
-        type=bench.names,
-        metavar="A,B",
-        help="keys, ids or folders (default: the tiny demo models)",
-    )
-    what.add_argument(
+    _option(what, "--models", names, "A,B", "keys, ids or folders (default: the tiny demo models)")
+    _option(
+        what,
         "--random-weights",
-        type=bench.names,
-        metavar="C,D",
-        help="catalogue keys, or neox-410m: the model's shape with random weights, not downloaded",
+        names,
+        "C,D",
+        "catalogue keys, or neox-410m: the model's shape with random weights, not downloaded",
     )
-    what.add_argument(
+    _option(
+        what,
         "--precisions",
-        type=bench.precisions,
-        metavar="P,Q",
-        help=f"{', '.join(Precision)} (default int8,int4,fp16; for GGUF files also stored)",
+        precisions,
+        "P,Q",
+        f"{', '.join(Precision)} (default int8,int4,fp16; for GGUF files also stored)",
     )
-    what.add_argument("--devices", type=bench.names, metavar="X,Y", help="default CPU")
-    what.add_argument(
+    _option(what, "--devices", names, "X,Y", "default CPU")
+    _option(
+        what,
         "--runtimes",
-        type=bench.names,
-        metavar="R,S",
-        help=f"{', '.join(LOCAL_RUNTIMES)} (pytorch: only FP32 and FP16); "
-        f"default {DEFAULT_RUNTIME}",
+        names,
+        "R,S",
+        f"{', '.join(LOCAL_RUNTIMES)} (pytorch: only FP32 and FP16); default {DEFAULT_RUNTIME}",
     )
-    what.add_argument("--prompt-tokens", type=bench.numbers, metavar="N,M", help="default 32,512")
+    _option(what, "--prompt-tokens", numbers, "N,M", "default 32,512")
+    what.add_argument(
+        "--preset",
+        choices=("llama-bench",),
+        help="pp512 and tg128, with llama-bench's columns on the screen and in --json and "
+        "--markdown",
+    )
     how = command.add_argument_group("how to measure")
-    how.add_argument("--new-tokens", type=int, metavar="N", help="default 128")
-    how.add_argument(
-        "--repeat", type=int, metavar="N", help="timed answers per measurement (default 5)"
-    )
-    how.add_argument(
-        "--rounds",
-        type=int,
-        metavar="N",
-        help="new processes among which they are divided (default 2)",
-    )
-    how.add_argument(
-        "--quality",
-        action="store_true",
-        help="compare the quality of each precision with the reference",
-    )
-    how.add_argument(
+    _add_speculation(how)
+    _option(how, "--new-tokens", int, "N", "default 128")
+    _option(how, "--repeat", int, "N", "timed answers per measurement (default 5)")
+    _option(how, "--rounds", int, "N", "new processes among which they are divided (default 2)")
+    _flag(how, "--quality", "compare the quality of each precision with the reference")
+    _option(
+        how,
         "--memory-limit",
-        type=bench.byte_count,
-        metavar="SIZE",
-        help="memory limit of each measuring process, such as 8GB; can be changed with --resume",
+        byte_count,
+        "SIZE",
+        "memory limit of each measuring process, such as 8GB; can be changed with --resume",
     )
-    how.add_argument(
-        "--keep",
-        action="store_true",
-        help="keep the models with random weights on disk until they are deleted",
-    )
+    _flag(how, "--keep", "keep this run's models with random weights on disk")
     where = command.add_argument_group("where to measure (default: on this machine)")
-    where.add_argument(
+    _option(
+        where,
         "--ray",
-        metavar="ADDRESS",
-        help="on all nodes of this Ray cluster at the same time: host:port, auto or local",
+        str,
+        "ADDRESS",
+        "on all nodes of this Ray cluster at the same time: host:port, auto or local",
     )
-    where.add_argument(
+    _option(
+        where,
         "--ray-resource",
-        metavar="NAME",
-        help="only on nodes with this resource, or with this label as KEY=VALUE",
+        str,
+        "NAME",
+        "only on nodes with this resource, or with this label as KEY=VALUE",
     )
     out = command.add_argument_group("output")
     for ending in ("json", "csv", "markdown"):
-        out.add_argument(
-            f"--{ending}", type=Path, metavar="FILE", help=f"also write the results as {ending}"
-        )
+        _option(out, f"--{ending}", Path, "FILE", f"also write the results as {ending}")
     suite = command.add_argument_group("speed suite, which compares speed with fixed thresholds")
     suite.add_argument("--suite", choices=("speed",), help="run the suite instead of a benchmark")
-    suite.add_argument("--quick", action="store_true", help="fewer and shorter answers")
-    suite.add_argument(
+    _flag(suite, "--quick", "fewer and shorter answers")
+    _option(
+        suite,
         "--parts",
-        type=bench.names,
-        metavar="A,B",
-        help="large, middle, embedded, page, api, start (default: all)",
+        names,
+        "A,B",
+        "large, middle, embedded, page, api, start, speculation (default: all)",
+    )
+    _flag(
+        suite,
+        "--peers",
+        "compare with llama.cpp and PyTorch on the same GGUF file instead, or after --parts",
     )
     earlier = command.add_argument_group("earlier benchmark runs")
-    earlier.add_argument(
-        "--resume", metavar="ID", help="measure the missing rows of a benchmark run"
+    _option(earlier, "--resume", str, "ID", "measure the missing rows of a benchmark run")
+    _flag(earlier, "--list", "list them, newest first")
+
+
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "set", nargs="?", metavar="SET", help="CSV, JSON or JSON lines file; examples; or held-out"
     )
-    earlier.add_argument("--list", action="store_true", help="list them, newest first")
-    command.set_defaults(run=bench.bench)
+    what = command.add_argument_group("cases")
+    _option(
+        what,
+        "--check",
+        str,
+        "CHECK",
+        "check of cases without their own, such as 'f1: 0.3'; may be repeated (default: the "
+        "set's, or ends and f1: 0.3)",
+        action="append",
+    )
+    what.add_argument(
+        "--context-only",
+        action="store_true",
+        default=None,
+        help="only cases with a context passage",
+    )
+    _option(what, "--first", int, "N", "only the first N cases")
+    who = command.add_argument_group("candidates")
+    _option(
+        who,
+        "--models",
+        names,
+        "A,B",
+        "one to eight, each as MODEL:PRECISION@DEVICE+RUNTIME or remote:NAME/MODEL",
+    )
+    who.add_argument("--prompt-format", help="dolly, alpaca, plain … (default: the model's)")
+    _option(who, "--system", str, "TEXT", "system prompt")
+    _add_speculation(who)
+    _option(who, "--max-new-tokens", int, "N", "default 256")
+    _option(who, "--temperature", float, "T", "default 0: greedy decoding")
+    _option(who, "--top-p", float, "P", "default 0.92")
+    _option(who, "--seed", int, "N", "default 0")
+    out = command.add_argument_group("output")
+    _option(
+        out,
+        "--baseline",
+        Path,
+        "FILE",
+        "JSON file of an earlier run: exit with 1 if a case that passed then does not now",
+    )
+    _option(out, "--json", Path, "FILE", "write the run, usable as baseline")
+    _option(out, "--csv", Path, "FILE", "write a row for each answer")
+    _option(command, "--resume", str, "ID", "continue a run that was stopped or killed")
 
 
 def _add_tune(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", nargs="?", help=_MODEL)
-    command.add_argument(
-        "--precision",
-        type=_precision,
-        metavar="PRECISION",
-        help=_PRECISION,
-    )
-    command.add_argument("--device", default="CPU", help="OpenVINO device (default CPU)")
-    command.add_argument(
-        "--runtime",
-        type=_runtime,
-        default=DEFAULT_RUNTIME,
-        metavar="RUNTIME",
-        help=f"{', '.join(ANSWERING_RUNTIMES)} (default {DEFAULT_RUNTIME})",
-    )
-    command.add_argument(
+    _add_precision(command)
+    _add_device_and_runtime(command, "CPU")
+    _option(
+        command,
         "--quality-limit",
-        type=float,
+        float,
+        "R",
+        "highest perplexity relative to the default hints (default 1.01)",
         default=1.01,
-        metavar="R",
-        help="highest perplexity relative to the default hints (default 1.01)",
     )
-    command.add_argument("--forget", action="store_true", help="use the default hints again")
-    command.add_argument("--list", action="store_true", help="list tuned models")
-    command.add_argument("--json", action="store_true", help="print the result as JSON")
-    command.set_defaults(run=tune.tune)
+    _flag(command, "--forget", "use the default hints again")
+    _flag(command, "--list", "list tuned models")
+    _add_json(command, "print the result as JSON")
 
 
 def _add_serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("models", nargs="*", metavar="MODEL", help=_MODEL)
-    command.add_argument(
+    _option(
+        command,
         "--ray",
+        str,
+        "ADDRESS",
+        "host:port, auto, or local for a cluster on this machine until Ctrl-C",
         required=True,
-        metavar="ADDRESS",
-        help="host:port, auto, or local for a cluster on this machine until Ctrl-C",
     )
-    command.add_argument("--status", action="store_true", help="show the served models")
-    command.add_argument("--stop", metavar="MODEL", help="stop serving a model")
+    _flag(command, "--status", "show the served models")
+    _option(command, "--stop", str, "MODEL", "stop serving a model")
     how = command.add_argument_group("deployment")
-    how.add_argument(
-        "--precision",
-        type=_precision,
-        metavar="PRECISION",
-        help=_PRECISION,
+    _add_precision(how)
+    _add_device_and_runtime(how)
+    _option(how, "--replicas", int, "N", "number of replicas (default 1)", default=1)
+    for name, which in (("--min-replicas", "lowest"), ("--max-replicas", "highest")):
+        text = f"autoscaling: {which} number of replicas (default: --replicas)"
+        _option(how, name, int, "N", text)
+    for name, load, change, seconds in (
+        ("--grow-after", "high", "added", 30),
+        ("--shrink-after", "low", "removed", 600),
+    ):
+        text = f"seconds of {load} load before replicas are {change} (default {seconds})"
+        _option(how, name, float, "S", text, default=seconds)
+    _option(how, "--at-once", int, "N", "concurrent answers per replica (default 8)", default=8)
+    _option(
+        how, "--cpus", float, "N", "CPUs that Ray reserves per replica (default 1)", default=1.0
     )
-    how.add_argument("--device", default="AUTO", help="OpenVINO device (default AUTO)")
-    how.add_argument(
-        "--runtime",
-        type=_runtime,
-        default=RuntimeName.GENAI,
-        metavar="RUNTIME",
-        help=f"{', '.join(ANSWERING_RUNTIMES)} (default {RuntimeName.GENAI})",
-    )
-    how.add_argument(
-        "--replicas", type=int, default=1, metavar="N", help="number of replicas (default 1)"
-    )
-    how.add_argument(
-        "--min-replicas",
-        type=int,
-        metavar="N",
-        help="autoscaling: lowest number of replicas (default: --replicas)",
-    )
-    how.add_argument(
-        "--max-replicas",
-        type=int,
-        metavar="N",
-        help="autoscaling: highest number of replicas (default: --replicas)",
-    )
-    how.add_argument(
-        "--grow-after",
-        type=float,
-        default=30,
-        metavar="S",
-        help="seconds of high load before replicas are added (default 30)",
-    )
-    how.add_argument(
-        "--shrink-after",
-        type=float,
-        default=600,
-        metavar="S",
-        help="seconds of low load before replicas are removed (default 600)",
-    )
-    how.add_argument(
-        "--at-once",
-        type=int,
-        default=8,
-        metavar="N",
-        help="concurrent answers per replica (default 8)",
-    )
-    how.add_argument(
-        "--cpus",
-        type=float,
-        default=1.0,
-        metavar="N",
-        help="CPUs that Ray reserves per replica (default 1)",
-    )
-    how.add_argument("--ray-resource", metavar="NAME", help="only on nodes with this resource")
+    _option(how, "--ray-resource", str, "NAME", "only on nodes with this resource")
     address = command.add_argument_group("address (set by the first `serve` on a cluster)")
     address.add_argument(
         "--host", default="127.0.0.1", help="address on the head node (default 127.0.0.1)"
     )
     address.add_argument("--port", type=int, default=8000, help="port (default 8000)")
-    address.add_argument(
+    _option(
+        address,
         "--api-keys",
-        type=Path,
-        metavar="FILE",
-        help=f"one key per line (default: {serve.KEYS_VARIABLE}); not needed on loopback addresses",
-    )
-    command.set_defaults(run=serve.serve)
-
-
-def _add_token(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--token-stdin",
-        action="store_true",
-        help="read an access token from standard input (default: HF_TOKEN)",
+        Path,
+        "FILE",
+        f"one key per line (default: {serve.KEYS_VARIABLE}); not needed on loopback addresses",
     )
 
 
-def _precision(text: str) -> Precision:
-    try:
-        return Precision(text.lower())
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"unknown precision {text!r}; choose {', '.join(Precision)}"
-        ) from None
-
-
-def _runtime(text: str) -> RuntimeName:
-    if text.lower() not in ANSWERING_RUNTIMES:
-        raise argparse.ArgumentTypeError(
-            f"unknown runtime {text!r}; choose {', '.join(ANSWERING_RUNTIMES)}"
-        )
-    return RuntimeName(text.lower())
+_COMMANDS = (
+    ("doctor", "check the installation and this machine", doctor.doctor, _add_json),
+    ("models", "list the catalogue and the models on disk", overview.models, _add_json),
+    ("remotes", "list remote servers and their models", overview.remotes, _add_json),
+    (
+        "get",
+        "download a model from the Hugging Face Hub without converting it",
+        store.get,
+        _add_get,
+    ),
+    ("convert", "convert a model to a precision", store.convert, _add_convert),
+    ("delete", "delete a model from disk", store.delete, _add_delete),
+    ("verify", "verify the checksums of stored models", store.verify, _add_verify),
+    ("generate", "generate an answer to an instruction", answers.generate, _add_generate),
+    ("bench", "measure speed and memory of models", bench.bench, _add_bench),
+    (
+        "evaluate",
+        "run a test set through models, and compare with a baseline",
+        evaluate.evaluate,
+        _add_evaluate,
+    ),
+    (
+        "tune",
+        "find the fastest execution hints for a model on this machine",
+        tune.tune,
+        _add_tune,
+    ),
+    ("serve", "serve models on a Ray cluster", serve.serve, _add_serve),
+    ("admin", "create an administrator account", accounts.admin, _add_admin),
+    ("accounts", "list accounts", accounts.accounts, _add_json),
+)
 
 
 def _fail(sentence: str, code: int) -> int:

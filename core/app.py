@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.api.app import Api
 from core.errors import RecordsError, UserError
@@ -24,8 +23,7 @@ from core.server.headers import SecurityHeaders, page_policy
 from core.server.local_models import EngineModels
 from core.server.middleware import AuthMiddleware
 from core.server.missing_v1 import MissingV1Route
-from core.server.paths import FIRST_PAGE, V1
-from core.server.preload import PreloadMiddleware
+from core.server.paths import FIRST_PAGE, PAGES, V1
 from core.server.prometheus_route import metrics_route
 from core.server.routes import FormPages
 from core.settings import load_settings
@@ -45,6 +43,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ABANDONED_CHECK_S = 5.0
+"""Interval of the check for answers of guests who have closed their pages."""
 FIRST_SCREEN_TIMEOUT_S = 10.0
 """Seconds to wait for the first page view before loading a model and chart data in advance."""
 
@@ -54,27 +54,27 @@ async def healthz(request: Request) -> Response:
     return PlainTextResponse("ok")
 
 
-class RootToFirstPage:
-    """Redirects the root path to the first page, keeping the query, before a script runs."""
+def page_routes(prefix: str) -> list[Any]:
+    """Return routes of the pages: Streamlit's page with Paddock's scripts in its head.
 
-    def __init__(self, app: ASGIApp, prefix: str = "") -> None:
-        """
-        Args:
-            prefix: ``server.baseUrlPath`` with a leading and without a trailing slash.
-        """
-        self._app = app
-        self._roots = {f"{prefix}/", prefix or "/"}
-        self._first = f"{prefix}/{FIRST_PAGE}" if prefix else FIRST_PAGE
+    The root path is redirected to the first page, keeping the query, before a script runs.
+    """
+    head = f"<script>{_script_in_page()}</script></head>"
+    html = index_page().read_text(encoding="utf-8").replace("</head>", head, 1)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        root = scope["type"] == "http" and scope["path"] in self._roots
-        if root and scope["method"] == "GET":
-            query = scope["query_string"].decode("latin-1")
-            where = f"{self._first}?{query}" if query else self._first
-            await RedirectResponse(where, status_code=307)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+    async def page(request: Request) -> Response:
+        return HTMLResponse(html, headers={"Cache-Control": "no-cache"})
+
+    async def root(request: Request) -> Response:
+        query = request.scope["query_string"].decode("latin-1")
+        first = f"{prefix}/{FIRST_PAGE}" if prefix else FIRST_PAGE
+        return RedirectResponse(f"{first}?{query}" if query else first, status_code=307)
+
+    roots = dict.fromkeys((f"{prefix}/", prefix or "/"))
+    return [
+        *(Route(path, root) for path in (*roots, f"{prefix}/home")),
+        *(Route(f"{prefix}/{name}", page) for name in PAGES),
+    ]
 
 
 def _stop_answers(owner: str) -> None:
@@ -105,6 +105,7 @@ def _api_routes() -> list[Any]:
         count=lambda route, method, status: _metrics().count_request(route, method, status),
     )
     return [
+        Route(f"{prefix}{V1}", api),
         Route(f"{prefix}{V1}/{{rest:path}}", api),
         metrics_route(prefix, _metrics, authentication),
         MissingV1Route(prefix),
@@ -124,38 +125,54 @@ def _metrics() -> ServerMetrics:
 
 
 def health_routes(prefix: str) -> list[Any]:
-    """Return health check routes at the root, and below the prefix for requests through a proxy.
-
-    Args:
-        prefix: ``server.baseUrlPath`` with a leading and without a trailing slash.
-    """
+    """Return health check routes at the root, and below the prefix for requests through a proxy."""
     return [Route(f"{each}/healthz", healthz) for each in dict.fromkeys(("", prefix))]
 
 
 def _script_in_page() -> str:
     with suppress(UserError):  # an invalid setting is reported when a page is opened
         if load_settings().kiosk:
-            return scripts.LOAD_CHARTS + scripts.KIOSK_RESET
-    return scripts.LOAD_CHARTS
+            return scripts.HEAD + scripts.KIOSK_RESET
+    return scripts.HEAD
 
 
-routes = [*health_routes(url_prefix()), *_api_routes(), *_form_routes()]
+routes = [
+    *health_routes(url_prefix()),
+    *_api_routes(),
+    *_form_routes(),
+    *page_routes(url_prefix()),
+]
 
 middleware = [
     Middleware(SecurityHeaders, policy=page_policy(index_page(), scripts.ALL)),
     Middleware(CrossSiteMiddleware, prefix=url_prefix()),
     Middleware(AuthMiddleware, visitors=visitors, connections=connections, prefix=url_prefix()),
-    Middleware(RootToFirstPage, prefix=url_prefix()),
-    Middleware(PreloadMiddleware, script=_script_in_page()),
 ]
 
 
 @asynccontextmanager
 async def watching(app: Any) -> AsyncIterator[dict[str, Any]]:
-    """Close the pages of expired sessions while the server is running."""
-    watch = asyncio.create_task(connections.watch(), name="watch sessions")
+    """Close the pages of expired sessions, and cancel abandoned answers."""
+    tasks = [
+        asyncio.create_task(connections.watch(), name="watch sessions"),
+        asyncio.create_task(_cancel_abandoned(), name="cancel abandoned answers"),
+    ]
     yield {}
-    watch.cancel()
+    for task in tasks:
+        task.cancel()
+
+
+async def _cancel_abandoned() -> None:
+    """Cancel answers of guests who have closed their pages, as long as the server runs."""
+    from core.ui.widgets.resources import shared_engine
+
+    while True:
+        await asyncio.sleep(ABANDONED_CHECK_S)
+        try:
+            engine = await asyncio.to_thread(shared_engine)
+            engine.cancel_abandoned(connections.browsers())
+        except Exception:  # answers that are abandoned later must still be noticed
+            logger.exception("Abandoned answers could not be cancelled")
 
 
 @asynccontextmanager

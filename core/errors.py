@@ -7,7 +7,8 @@ Each text is one sentence that says what happened and one that says what to do. 
     │   ├── UnknownModelError       no such catalogue key, Hugging Face id or local folder
     │   ├── UnknownDeviceError      OpenVINO does not report this device
     │   ├── BadRequestError         empty or too long instruction, or a setting out of range
-    │   │   └── PromptTooLongError  prompt and new tokens exceed the context length
+    │   │   ├── OptionError         the model or its runtime cannot apply an option
+    │   │   └── PromptTooLongError  the prompt leaves too little of the context length
     │   ├── PromptFormatError       the model has no chat template and no format was chosen
     │   ├── AccountInputError       invalid user name or password for an account
     │   │   └── InvitationError     the invitation code is invalid, used up or expired
@@ -61,7 +62,19 @@ class BadRequestError(UserError):
 
 
 class PromptTooLongError(BadRequestError):
-    """Prompt tokens plus new tokens exceed the model's context length."""
+    """The prompt leaves too little of the model's context length for the answer."""
+
+
+class OptionError(BadRequestError):
+    """The model or its runtime cannot apply an option of the request."""
+
+    def __init__(self, message: str, option: str = "") -> None:
+        """
+        Args:
+            option: name of the option in the API.
+        """
+        super().__init__(message)
+        self.option = option
 
 
 class PromptFormatError(UserError):

@@ -96,8 +96,12 @@ class Settings(BaseSettings):
         # The longest context of the catalogue is 32,768 tokens.
         description="Maximum length of instruction and context together, in characters.",
     )
-    max_new_tokens: int = Field(
-        default=1000, ge=1, le=1000, description="Maximum number of new tokens in a request."
+    max_new_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Maximum number of new tokens in a request; by default the context length of "
+        "the model.",
     )
 
     kiosk: bool = Field(
@@ -199,11 +203,6 @@ class Settings(BaseSettings):
     def models_dir(self) -> Path:
         """Folder of converted models, with one folder per model and precision."""
         return self.home / "models"
-
-    @property
-    def npu_models_dir(self) -> Path:
-        """Folder of INT4 models compressed for NPUs; see :mod:`core.store.for_device`."""
-        return self.home / "npu-weights" / "models"
 
     @property
     def import_dir(self) -> Path:

@@ -57,13 +57,33 @@ def rate_text(tokens_per_s: float | None) -> str:
     return f"{tokens_per_s:,.{digits}f} tokens/s"
 
 
-def int4_text(*, symmetric: bool, group_size: int, ratio: float, scale_estimation: bool) -> str:
+def speculation_text(tokens_per_step: float, acceptance_rate: float | None) -> str:
+    """Format the effect of speculation: ``2.4 tokens per step, 28 % of guesses accepted``."""
+    text = f"{tokens_per_step:.1f} tokens per step"
+    if acceptance_rate is None:
+        return text
+    return f"{text}, {acceptance_rate:.0%} of guesses accepted".replace("%", " %")
+
+
+def int4_text(
+    *,
+    symmetric: bool,
+    group_size: int,
+    ratio: float,
+    scale_estimation: bool = False,
+    awq: bool = False,
+    other_groups: str = "",
+) -> str:
     """Format INT4 settings: "asymmetric, group size 128, ratio 0.8"."""
+    group = f"group size {group_size}" if group_size > 0 else "one scale per channel"
+    if other_groups:
+        group = f"{group} (others {other_groups})"
     parts = [
         "symmetric" if symmetric else "asymmetric",
-        f"group size {group_size}" if group_size > 0 else "one scale per channel",
+        group,
         f"ratio {ratio:g}",
-        *(["scale estimation"] if scale_estimation else []),
+        *(["AWQ"] if awq else []),
+        *(["scale estimation on generated texts"] if scale_estimation else []),
     ]
     return ", ".join(parts)
 

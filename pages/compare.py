@@ -8,100 +8,118 @@ from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
 from core.ui.compare.columns import draw_answers, follow_run, scroll_into_view
 from core.ui.compare.history import draw_actions, draw_history, draw_link
+from core.ui.compare.instruction import (
+    CONTEXT,
+    INSTRUCTION,
+    Kind,
+    draw_context,
+    draw_instruction,
+    draw_invitation,
+    kind_chosen,
+    pick_kind,
+)
 from core.ui.compare.judge import draw_judge, draw_ratings
-from core.ui.compare.list import draw_list, draw_list_input, list_linked
+from core.ui.compare.list import (
+    UNATTENDED,
+    draw_list,
+    draw_list_input,
+    draw_list_options,
+    list_linked,
+)
 from core.ui.compare.result import draw_result
-from core.ui.compare.setup import draw_side_buttons, pick_blind, pick_mode, pick_sides
+from core.ui.compare.setup import STYLE, draw_side_buttons, pick_blind, pick_mode, pick_sides
 from core.ui.compare.state import MatchView, compare_state
-from core.ui.instruct.question import CONTEXT, INSTRUCTION, draw_instruction
-from core.ui.widgets.link import link_choice, one_of, texts_linked
+from core.ui.widgets.answer_text import draw_plain
+from core.ui.widgets.link import texts_linked
 from core.ui.widgets.person import person
 from core.ui.widgets.resources import shared_engine
-from core.ui.widgets.safe_text import emphasised, safe_inline
+from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.sampling import pick_sampling
 from core.ui.widgets.start_button import draw_start
-
-ONE, LIST = "one", "list"
-LABELS = {ONE: "One instruction", LIST: "A list of instructions"}
 
 person()  # redirects visitors without access to sign-in
 state, engine = compare_state(), shared_engine()
 running = state.running  # read once: the run may end while the page is drawn
+st.html(STYLE)
 
-# Instruction and models
-st.title("Compare models side by side", anchor=False)
-st.caption("All models get the same instruction, settings and seed. You vote for the best answer.")
-link_choice("ask", ONE, one_of([ONE, LIST]))
-kind = st.segmented_control(
-    "Input",
-    [ONE, LIST],
-    format_func=LABELS.__getitem__,
-    required=True,
-    key="ask",
-    persist_state="session",
-    label_visibility="collapsed",
-)
+# Instruction and start
+kind = kind_chosen()
 instructions, instruction, context = (), "", ""
-if kind == LIST:
-    instructions = draw_list_input()
-else:
-    instruction, context = draw_instruction()
-sides = pick_sides(engine.store)
-specs = tuple(side.spec for side in sides)
+with st.container(gap="xsmall", key="setup"):
+    box, buttons = st.columns([5, 1], gap="small")
+    with box:
+        if kind is Kind.LIST:
+            instructions = draw_list_input()
+        else:
+            instruction = draw_instruction()
 
-# Settings, the same for all models; the defaults are those of model A.
-with st.sidebar:
-    sampling = pick_sampling(default_sampling(engine.store, specs[0].model))
+    # Models and their settings; the names of a blind comparison are not on the page
+    sides = pick_sides(engine.store, state.hidden_setup)
+    specs = tuple(side.spec for side in sides)
+    both_or_all = "both" if len(sides) == 2 else "all"
+    with st.sidebar, st.expander("Settings", icon=":material/tune:", key="settings", expanded=True):
+        # The same for all models; the defaults are those of the first one picked.
+        sampling = pick_sampling(default_sampling(engine.store, specs[0].model))
 
-with st.container(horizontal=True, gap="medium"):
-    draw_side_buttons(engine.store, specs)
-    link = st.empty()  # drawn after all settings have been written to the URL
-
-# Mode and start
-memory_problem = fit_together(engine.pool, engine.store, specs)
-both_or_all = "both" if len(sides) == 2 else "all"
-with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-    start = st.empty()  # drawn after the mode, which decides whether it is enabled
-    st.button(
-        f"Stop {both_or_all}",
-        icon=":material/stop:",
-        on_click=state.stop,
-        disabled=not running,
-    )
-    mode = pick_mode(specs)
-    blind = pick_blind()
-with link.container():
-    draw_link(whole=list_linked() if kind == LIST else texts_linked(INSTRUCTION, CONTEXT))
-with start.container():
-    does_not_fit = memory_problem is not None and mode is Mode.RACE
-    started = draw_start(f"Run {both_or_all}", specs, disabled=running or does_not_fit)
-st.caption(mode.sentence)
-if memory_problem is not None:
+    # How they run
+    memory_problem = fit_together(engine.pool, engine.store, specs)
+    with st.container(horizontal=True, gap="small", vertical_alignment="center", key="how"):
+        mode = pick_mode(specs)
+        blind = pick_blind()
+        pick_kind()
+        if kind is Kind.LIST:
+            draw_list_options(len(instructions))
+        else:
+            context = draw_context()
+        if not state.names_hidden:
+            draw_side_buttons(engine.store, specs)
+            draw_link(
+                whole=list_linked() if kind is Kind.LIST else texts_linked(INSTRUCTION, CONTEXT)
+            )
+    with buttons:
+        does_not_fit = memory_problem is not None and mode is Mode.RACE
+        started = draw_start(f"Run {both_or_all}", specs, disabled=running or does_not_fit)
+        st.button(
+            f"Stop {both_or_all}",
+            icon=":material/stop:",
+            on_click=state.stop,
+            disabled=not running,
+            width="stretch",
+        )
+if memory_problem is not None and not state.names_hidden:
     remedy = "" if mode is Mode.RACE else " Fair mode can still load them one at a time."
     st.warning(safe_inline(memory_problem) + remedy, icon=":material/memory:")
 if started and not state.running:  # a double click would start a second run
-    if kind == LIST:
+    if kind is Kind.LIST:
         request = GenerationRequest("", sampling=sampling)
-        state.submit_list(sides, instructions, request, mode, blind=blind)
+        unattended = bool(st.session_state.get(UNATTENDED))
+        state.submit_list(sides, instructions, request, mode, blind=blind, unattended=unattended)
     else:
         state.submit(sides, GenerationRequest(instruction, context, sampling), mode, blind=blind)
     st.rerun()
 if notice := state.take_notice():
     st.warning(safe_inline(notice), icon=":material/info:")
+if state.current is None:
+    draw_invitation(kind, mode)
 
 # Answers and results
 entry = state.current
 view = entry if entry is None or isinstance(entry, MatchView) else draw_list(entry, state)
 if view is not None:
     with st.container(key="current"):
-        scroll_into_view(view)
-        st.markdown(emphasised(view.match.setup.request.instruction))
+        if view.match.setup.request.instruction != instruction:
+            draw_plain(view.match.setup.request.instruction, bold=True)
         draw_answers(view, state)
+        scroll_into_view(view)
         if not view.running:
             draw_judge(view, state)
-            draw_result(view, engine.store)
+            draw_result(view, state, engine)
             draw_actions(view, state, engine.store)
 
-draw_history(state)
-draw_ratings()
+if state.votes_hidden:  # a vote in the ratings, or an earlier comparison, would tell the names
+    st.caption(":material/visibility_off: Ratings are shown after the last blind vote.")
+if not state.names_hidden:
+    draw_history(state)
+if not state.votes_hidden:
+    draw_ratings()
 follow_run(state, was_running=running)

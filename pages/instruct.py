@@ -1,88 +1,97 @@
-"""Instruct page: run one instruction on one model and stream the answer."""
+"""Instruct page: a conversation with one model, with the measurements of each answer."""
 
 import streamlit as st
 
-from core.inference.request import GenerationRequest
+from core.inference.conversations import Details
 from core.runtimes.sampling import default_sampling
-from core.ui.instruct.answers import draw_entry, draw_history_export, draw_question
-from core.ui.instruct.history import SHOWN, conversation
-from core.ui.instruct.question import clear_instruction, draw_instruction
-from core.ui.instruct.stream_view import Pace, stream_answer
-from core.ui.widgets.link import link_choice
+from core.runtimes.spec import SpeculationMode
+from core.ui.instruct.answers import ANSWER_ICON, draw_exchange, draw_question
+from core.ui.instruct.composer import draw_composer
+from core.ui.instruct.conversation import SHOWN, conversation, model_title
+from core.ui.instruct.conversation_list import draw_conversations
+from core.ui.instruct.follow_up import pick_follow_up, pick_system_prompt
+from core.ui.instruct.model_speed import draw_model_speed
+from core.ui.instruct.page_style import STYLE, scroll_to_newest
+from core.ui.instruct.stream_view import Pace, pick_pace, stream_answer
+from core.ui.widgets.examples import draw_examples
 from core.ui.widgets.person import person
-from core.ui.widgets.pickers import pick_model, pick_prompt_format
+from core.ui.widgets.pickers import pick_model
 from core.ui.widgets.preferences import remember
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.sampling import pick_sampling
-from core.ui.widgets.start_button import draw_start
 
 person()  # redirects visitors without access to sign-in
 state = conversation()
-state.collect()
+state.refresh()
+st.html(STYLE)
 
-
-# Settings
+# Model and settings
 with st.sidebar:
-    spec = pick_model(shared_engine().store)
-    prompt_format = pick_prompt_format(spec)
-    st.divider()
-    sampling = pick_sampling(default_sampling(shared_engine().store, spec.model))
-    st.divider()
-    link_choice("pace", Pace.FULL, Pace)
-    pace = st.segmented_control(
-        "Display",
-        list(Pace),
-        format_func=lambda value: value.label,
-        required=True,
-        key="pace",
-        persist_state="session",
-        help="Full speed shows each token as soon as it is generated. Reading pace limits the "
-        "display to about 40 tokens per second; the reported figures are not affected.",
-    )
+    picked = pick_model(shared_engine().store, speculation=SpeculationMode.AUTO)
+    spec = picked.spec
+    draw_model_speed(spec)
+    follow_up = pick_follow_up(spec, state.exchanges)
+    with st.expander("Settings", icon=":material/tune:", key="settings"):
+        system = pick_system_prompt(spec)
+        sampling = pick_sampling(default_sampling(shared_engine().store, spec.model))
+        pace = pick_pace().of(spec)
 
-# Instruction
-st.title("Give a model an instruction", anchor=False)
-st.caption(
-    f"The model runs on the server **{spec.device}**; your text is sent there."
-    if spec.remote
-    else "The model runs on this machine; your text is not sent anywhere else."
-)
-instruction, context = draw_instruction()
-with st.container(horizontal=True):
-    started = draw_start("Run", [spec], disabled=state.running)
-    st.button("Stop", icon=":material/stop:", on_click=state.stop, disabled=not state.running)
-    st.button("Clear", icon=":material/backspace:", on_click=clear_instruction)
-if started and not state.running:  # a double click would start a second answer
+if asked := state.to_submit(spec):
     remember(shared_engine(), person())
-    state.submit(spec, GenerationRequest(instruction, context, sampling, prompt_format))
-    st.rerun()
-if notice := state.take_notice():
-    st.warning(safe_inline(notice), icon=":material/info:")
+    details = Details(
+        spec,
+        model_title(spec),
+        sampling,
+        picked.prompt_format,
+        follow_up.chat_template_kwargs,
+        system,
+        follow_up.on,
+        speculation=picked.speculation,
+    )
+    state.submit(*asked, details)
 
-# Answers of this session. The container of the running answer is above them but is filled last,
-# so that the rest of the page is complete while the answer streams.
-running_answer = st.container()
-for number, entry in enumerate(state.entries[: state.shown]):
-    if number == 1:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.subheader("Earlier in this session", anchor=False)
-            draw_history_export(state)
-    draw_entry(entry, state)
-if (hidden := len(state.entries) - state.shown) > 0:
+with st.sidebar:
+    draw_conversations(state)
+
+# Conversation
+welcome = st.empty()  # cleared at once when the first instruction is submitted
+if state.empty:
+    with welcome.container(key="welcome"):
+        st.title("Give a model an instruction", anchor=False)
+        named = f"**{safe_inline(model_title(spec))}** answers"
+        if spec.remote:
+            where = f"on the server **{safe_inline(spec.device)}**; your text is sent there."
+        else:
+            where = "on your own processor, with OpenVINO; your text stays here."
+        st.caption(f"{named} {where}")
+        draw_examples(state.ask)
+running, finished = state.job, state.places
+under_way = finished.pop() if running is not None else None
+if (older := len(finished) - state.shown) > 0:
     st.button(
-        f"Show {min(hidden, SHOWN)} more of {hidden}",
-        icon=":material/expand_more:",
+        f"Show {min(older, SHOWN)} earlier of {older}",
+        icon=":material/expand_less:",
         type="tertiary",
-        key="show_more",
         on_click=state.show_more,
     )
-for _ in range(2):
-    st.empty()  # replaces a deleted answer and the heading, which would stay until the run ends
-if state.job is not None:
-    with running_answer.container(border=True, key="answer_under_way"):
-        draw_question(state.job.request)
-        with st.chat_message("assistant", avatar=":material/pets:"):
-            stream_answer(state.job, pace or Pace.FULL)
-    state.collect()
+with st.container(key="turns"):
+    for each in finished[-state.shown :]:
+        if each is None:
+            st.empty()
+        else:
+            draw_exchange(each, state)
+    if under_way is not None:
+        with st.container(key="turn_under_way", gap="small"):
+            draw_question(under_way)
+            with st.chat_message("assistant", avatar=ANSWER_ICON):
+                answer = st.container(key="answer_under_way", gap="small")
+scroll_to_newest(state.exchanges[-1].id if state.exchanges else "")
+with st.container(key="composer", gap="xsmall"):
+    draw_composer(state)
+
+# The answer is drawn last, so that the rest of the page is complete while it streams.
+if running is not None and under_way is not None:
+    with answer:
+        stream_answer(running, Pace.FULL if state.stopped else pace, under_way.details.prefix)
     st.rerun()

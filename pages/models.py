@@ -3,61 +3,45 @@
 import streamlit as st
 
 from core.ui.models.add import draw_add
-from core.ui.models.cards import draw_card, draw_in_memory
+from core.ui.models.details import draw_details
 from core.ui.models.disk_use import draw_disk_use
-from core.ui.models.filter import State, pick_filter
+from core.ui.models.filter import pick_filter
 from core.ui.models.hub_access import draw_hub_access
-from core.ui.models.list import catalogue_models, own_models
+from core.ui.models.list import all_models
 from core.ui.models.remote_servers import draw_add_server, draw_servers
-from core.ui.models.results import draw_notice
+from core.ui.models.rows import STYLE, draw_rows
 from core.ui.models.tasks import draw_tasks
-from core.ui.widgets.expander_state import read_opened, write_opened
 from core.ui.widgets.person import draw_manage_hint, person
-from core.ui.widgets.resources import shared_engine
+from core.ui.widgets.resources import await_decode_rates, shared_engine
 
 person()  # redirects visitors without access to sign-in
 engine = shared_engine()
-read_opened()
+st.html(STYLE)
 
-st.title("Models", anchor=False)
-st.caption(
-    "All models of the catalogue, and your own. Details show the requirements on this machine. "
-    "Downloads and conversions run in the background, so you can leave this page."
-)
-draw_notice()
-draw_manage_hint()
-draw_tasks(engine)
-draw_in_memory(engine)
-
-# Search, filters and forms
-with st.container(horizontal=True, vertical_alignment="center"):
-    wanted = pick_filter()
+with st.container(horizontal=True, vertical_alignment="center", key="title"):
+    st.title("Models", anchor=False, width="stretch")
     draw_add(engine)
     draw_add_server(engine)
     access = draw_hub_access()
-
-# Remote servers and models
+draw_manage_hint()
+draw_tasks(engine)
 draw_servers(engine)
-listed = 0
-for heading, models in (
-    ("Your models", own_models(engine)),
-    ("Catalogue", catalogue_models(engine)),
+
+# The list, and the details of one model
+with st.container(horizontal=True, vertical_alignment="center"):
+    wanted = pick_filter()
+await_decode_rates()
+models = all_models(engine)
+found = [model for model in models if wanted.matches(model, engine)]
+here = [model for model in found if model.stored or model.row is None]
+for heading, listed in (
+    ("On this machine", here),
+    ("Catalogue", [model for model in found if model not in here]),
 ):
-    found = [
-        model
-        for model in models
-        if wanted.matches(
-            model.candidate(fits=State.FITS not in wanted.states or model.fits(engine))
-        )
-    ]
-    if not found:
-        continue
-    st.subheader(heading, anchor=False)
-    for model in found:
-        draw_card(engine, model, access)
-    listed += len(found)
-if not listed:
+    if listed:
+        draw_rows(engine, heading, listed)
+if not found:
     st.info("No model matches the search and filters.", icon=":material/search_off:")
-write_opened()
+draw_details(engine, models, access)
 
 draw_disk_use(engine)

@@ -199,6 +199,64 @@ def tiny_checkpoint(
     return folder
 
 
+THINKS, ANSWERS = "THINK:", "PLAIN:"
+"""Ends of the prompts of :func:`thinking_checkpoint`."""
+THINKING_TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+    f"{{% if enable_thinking is false %}}{ANSWERS}{{% else %}}{THINKS}{{% endif %}}"
+)
+
+
+def thinking_checkpoint(
+    folder: Path, markers: tuple[Sequence[str], Sequence[str]], *, special: bool = False
+) -> Path:
+    """Build a model that always writes the same thoughts and the same answer: the next token
+    depends on the latest one alone.
+
+    The thoughts are `` Rain begins as vapour.``, the answer is ``Clouds hold it!``.
+
+    Args:
+        folder: created where it does not exist.
+        markers: tokens of the opening and of the closing marker.
+        special: whether the markers are special tokens, whose text a decoder drops.
+    """
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    folder.mkdir(parents=True, exist_ok=True)
+    opened, closed = markers
+    answer = ["Clouds", " hold", " it", "!"]
+    chain = [THINKS, *opened, " Rain", " begins", " as", " vapour", ".", *closed, *answer]
+    words = [THINKS, ANSWERS, *chain[1:]]
+    ids = {*opened, *closed} if special else set()
+    vocabulary = tiny_tokenizer(
+        folder,
+        special_tokens=tuple(word for word in words if word in ids),
+        words=tuple(word for word in words if word not in ids),
+        chat_template=THINKING_TEMPLATE,
+    )
+    config = tiny_config("llama", vocabulary=vocabulary, hidden=128, layers=1, positions=1024)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).float().eval()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    follows = [*zip(chain, [*chain[1:], END_OF_TEXT], strict=True), (ANSWERS, answer[0])]
+    with torch.no_grad():
+        for layer in model.model.layers:  # it adds nothing to the embedding of the latest token
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        output = model.lm_head.weight.zero_()
+        for before, after in follows:
+            before, after = map(tokenizer.token_to_id, (before, after))
+            output[after] += 10 * torch.nn.functional.normalize(
+                model.model.embed_tokens.weight[before], dim=0
+            )
+    model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    model.save_pretrained(folder)
+    return folder
+
+
 def sentencepiece_model(path: Path, *, unigram: bool = False) -> None:
     """Write a SentencePiece model of bytes, letters and a few syllables.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue import Precision
-from core.compare.core_latency import Cores, MeasureLatency
+from core.compare.timed_answers import Cores, MeasureLatency
 from core.hardware.devices import ProcessMemory
 from core.inference.scheduler import Scheduler
 from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
@@ -47,6 +47,7 @@ class FakeModel:
     """See :class:`core.runtimes.base.LoadedModel`; answers by a script."""
 
     at_once = 1
+    takes_options = True
 
     def __init__(
         self,
@@ -138,11 +139,9 @@ def stored_model(spec: ModelSpec, *, weight_bytes: int = 1000) -> StoredModel:
         folder_bytes=weight_bytes,
         positions=2048,
         has_chat_template=False,
-        has_openvino_tokenizer=False,
         created=datetime.now(UTC),
         duration_s=1.0,
         peak_memory_bytes=1,
-        peak_private_bytes=1,
         files={},
     )
     return StoredModel(spec.model, spec.precision, Path("nowhere"), manifest)

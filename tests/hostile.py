@@ -8,6 +8,8 @@ import textwrap
 
 from markdown_it import MarkdownIt
 
+from core.ui.widgets.safe_text import DIVIDER
+
 HOSTILE = (
     """First ![a](http://evil.example/i.png) and ![b][r] and [![c](http://evil.example/c.png)](x).
 
@@ -76,7 +78,9 @@ PAYLOADS = [
 ]
 TEXT = ["word", "x", " ", "", "`", "``", "`c`", "`$c$`", "`a | $x$ b`", "\\", "|", "|-|"]
 LANGUAGE = re.compile(r"(?i)math|mermaid")
-DIRECTIVE = re.compile(r":[a-z]|:\+?\w[\w-]*:|:-1:|https?://|www\.\w|[\w.+-]@\w", re.IGNORECASE)
+DIRECTIVE = re.compile(r":[a-z]", re.IGNORECASE)
+REPLACED = re.compile(r":\+?\w[\w-]*:|:-1:|https?://|www\.\w|[\w.+-]@\w", re.IGNORECASE)
+"""Streamlit replaces these after the Markdown was parsed, so a backslash does not prevent it."""
 
 
 _PARSER = MarkdownIt("commonmark").enable("table").disable("text_join")
@@ -106,6 +110,7 @@ def pieces_of(text: str, choose: random.Random) -> list[str]:
 
 def active(markdown: str) -> set[str]:
     """What a browser would follow, fetch, run, typeset or colour, given one element's text."""
+    markdown = markdown.replace(f"\\:{DIVIDER}", "&#58;\0").replace(DIVIDER, "\0")
     known: dict[str, object] = {}
     shown = textwrap.dedent(markdown).strip().removeprefix("\ufeff")  # as Streamlit and micromark
     found = set()
@@ -117,10 +122,10 @@ def active(markdown: str) -> set[str]:
         children = token.children or ()
         found |= {child.type for child in children} & {"image", "link_open", "html_inline"}
         # A text that is no ``text_special`` was not escaped.
-        raw = "".join(child.content for child in children if child.type == "text")
-        found |= {mark for mark in "$[" if mark in raw}
+        raw = "".join(child.content if child.type == "text" else "\0" for child in children)
+        found |= {mark for mark in "$[" if mark in raw} | set(DIRECTIVE.findall(raw))
         text = "".join(
             child.content if child.type.startswith("text") else "\n" for child in children
         )
-        found |= set(DIRECTIVE.findall(text))
+        found |= set(REPLACED.findall(text))
     return found | set(known.get("references", ()))

@@ -26,11 +26,14 @@ SpecOf = Callable[..., ModelSpec]
 
 KEYS = [
     "text",
+    "thinking",
     "tokens",
     "prompt_tokens",
     "ttft_ms",
     "tpot_ms",
     "tokens_per_s",
+    "draft_tokens",
+    "accepted_tokens",
     "stop_reason",
     "load_s",
     "memory",

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-import core.inference.engine
-from core.benchmark.artifacts import Artifact, delete_npu_weights, prepare_artifact
+from core.benchmark.artifacts import Artifact, prepare_artifact
 from core.catalogue import Precision, npu_int4
 from core.db import Origin
 from core.errors import HubError, ModelBusyError, NotAModelError
@@ -26,7 +25,7 @@ from core.inference.job import Job
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
 from core.settings import Settings
-from core.store import ModelStore, SourceKind, StoredModel, for_device
+from core.store import ModelStore, SourceKind, StoredModel, npu
 from core.store.manifest import SourceRecord, write_manifest
 from tests.builders import CHAT_TEMPLATE, tiny_tokenizer
 from tests.fakes import FakeModel, FakeRuntime
@@ -65,7 +64,7 @@ def engine(tmp_path: Path, runtime: FakeRuntime) -> Iterator[Engine]:
 def mine(engine: Engine) -> StoredModel:
     """A stored model with INT4 settings that an NPU does not support."""
     stored = engine.store.ensure(engine.store.resolve(SMALL), Precision.INT4)
-    assert not stored.suits(npu_int4())
+    assert not stored.serves(Precision.INT4_NPU)
     return stored
 
 
@@ -86,7 +85,7 @@ def loaded(engine: Engine, spec: ModelSpec) -> StoredModel:
 
 
 def made_for_npu(engine: Engine) -> list[Path]:
-    return [each.folder for each in for_device.npu_store(engine.settings).list()]
+    return [each.folder for each in engine.store.list() if each.precision is Precision.INT4_NPU]
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -94,13 +93,7 @@ def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (core.inference.engine, for_device):
-        monkeypatch.setattr(
-            module, "convert_in_process", lambda *_, **__: pytest.fail("it was converted")
-        )
-    monkeypatch.setattr(
-        for_device, "fetch_in_process", lambda *_, **__: pytest.fail("it was fetched")
-    )
+    monkeypatch.setattr(npu, "convert_in_process", lambda *_, **__: pytest.fail("it was converted"))
 
 
 def test_npu_weights_are_created_once_and_the_stored_model_is_kept(
@@ -108,9 +101,10 @@ def test_npu_weights_are_created_once_and_the_stored_model_is_kept(
 ):
     before = state_of(mine.folder)
     first = ask(engine, ON_NPU)
-    assert first.answer.error is None and loaded(engine, ON_NPU).suits(npu_int4())
+    assert first.answer.error is None
+    assert loaded(engine, ON_NPU).int4_requested == npu_int4()
     assert made_for_npu(engine) == [loaded(engine, ON_NPU).folder]
-    assert state_of(mine.folder) == before and engine.store.list() == [mine]
+    assert state_of(mine.folder) == before and len(engine.store.list()) == 2
 
     nothing_is_made(monkeypatch)
     engine.pool.close()
@@ -125,9 +119,8 @@ def test_npu_weights_are_created_once_and_the_stored_model_is_kept(
 
 def test_benchmark_reuses_npu_weights_of_an_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch):
     assert ask(engine, ON_NPU).answer.error is None
-    assert engine.store.list() == []
     nothing_is_made(monkeypatch)
-    artifact = Artifact(SMALL, False, Precision.INT4, npu_int4())
+    artifact = Artifact(SMALL, False, Precision.INT4_NPU)
     made = prepare_artifact(
         artifact, engine.settings, on_progress=lambda *news: None, cancel=threading.Event()
     )
@@ -179,7 +172,7 @@ def test_stored_model_is_kept_when_its_checkpoint_is_missing(
 def test_stop_ends_the_conversion_and_keeps_the_stored_model(engine: Engine, mine: StoredModel):
     before, ended = state_of(mine.folder), threading.Event()
     job = start(engine, ON_NPU)
-    work = engine.settings.npu_models_dir / ".work"
+    work = engine.settings.models_dir / ".work"
     while not list(work.glob("*/export")):
         assert not job.wait(0.01)
     with MONITOR.running() as beside:
@@ -211,7 +204,7 @@ def test_int4_model_with_npu_settings_is_imported_once(
     first = ask(engine, on_npu)
     assert first.answer.error is None
     (stored,) = engine.store.list()
-    assert stored.kept_unchanged and stored.int4.ratio < 1 and made_for_npu(engine) == []
+    assert stored.kept_unchanged and stored.int4.ratio == 1 and made_for_npu(engine) == []
     engine.pool.close()
     nothing_is_made(monkeypatch)
     shutil.rmtree(came.folder)
@@ -240,8 +233,8 @@ def test_int4_model_with_other_settings_raises_and_is_kept(
 
 
 def remove_npu(engine: Engine) -> int:
-    folder = engine.settings.npu_models_dir
-    return delete_npu_weights(engine.settings, lambda: engine.unload_below(folder))
+    (stored,) = (each for each in engine.store.list() if each.precision is Precision.INT4_NPU)
+    return engine.delete(stored)
 
 
 def test_npu_weights_in_use_are_not_deleted(engine: Engine, mine: StoredModel):

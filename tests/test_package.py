@@ -36,6 +36,18 @@ def test_the_command_runs_the_same_function_as_python_m_core() -> None:
     assert getattr(import_module(module), name) is core.__main__.main
 
 
+@pytest.mark.parametrize(
+    "started, name", [("bin/paddock", "paddock"), ("core/__main__.py", "python -m core")]
+)
+def test_help_names_the_command_as_it_was_started(
+    started: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started])
+    with pytest.raises(SystemExit):
+        core.__main__.main(["--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {name} ")
+
+
 def test_package_data_covers_every_file_that_is_not_python() -> None:
     [patterns] = PROJECT["tool"]["setuptools"]["package-data"].values()
     others = [path for path in package_files() if path.suffix != ".py"]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable
 from urllib.parse import unquote
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from core.api.body import parse_body, read_body
 from core.api.errors import ApiError, api_error, json_response
 from core.api.protocol import ParsedRequest, parse_chat, parse_completion
-from core.api.replies import Reply, failure, model_list, model_object
-from core.api.service import Authenticate, Caller, ModelService, Running
-from core.api.stream import Follower, send_stream
+from core.api.replies import Reader, Reply, model_list, model_object
+from core.api.service import Authenticate, Caller, ModelService
+from core.api.stream import Follower, ended, failure_of, send_stream
 from core.errors import PaddockError
+from core.inference.job import Job
 
 CHAT, COMPLETIONS, MODELS = "chat/completions", "completions", "models"
 CLIENT_CLOSED = 499
@@ -40,13 +43,7 @@ class Api:
         prefix: str = "/v1",
         count: CountRequest = lambda route, method, status: None,
     ) -> None:
-        """
-        Args:
-            service: called for each request, in a thread.
-            authenticate: identifies the caller of a request.
-            prefix: prefix of all paths, without a trailing slash.
-            count: called after every request.
-        """
+        """``service`` is called for each request, in a thread."""
         self._service = service
         self._authenticate = authenticate
         self._prefix = prefix
@@ -54,7 +51,8 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI request."""
-        request = Request(scope, receive)
+        request, request_id = Request(scope, receive), uuid.uuid4().hex
+        send = with_request_id(send, request_id)
         path = scope["path"].removeprefix(self._prefix).strip("/")
         route = _route(path)
         status = CLIENT_CLOSED
@@ -63,12 +61,12 @@ class Api:
         except ClientDisconnect:
             pass
         except ApiError as error:
-            status = await _send(error.response(), scope, receive, send)
+            status = await _send(error.response(), request, send)
         except PaddockError as error:
-            status = await _send(api_error(error).response(), scope, receive, send)
+            status = await _send(api_error(error).response(), request, send)
         except Exception as error:
-            logger.exception("A request to %s failed unexpectedly", route)
-            status = await _send(api_error(error).response(), scope, receive, send)
+            logger.exception("Request %s to %s failed unexpectedly", request_id, route)
+            status = await _send(api_error(error).response(), request, send)
         finally:
             known = request.method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
             self._count(route, request.method if known else "other", status)
@@ -77,42 +75,44 @@ class Api:
         caller = await run_in_threadpool(self._authenticate, request)
         _check_route(request, path, route)
         if route == f"/v1/{MODELS}":
-            service = await run_in_threadpool(self._service)
-            cards = await run_in_threadpool(service.models)
-            return await _send_to(json_response(model_list(cards)), request, send)
+            cards = await run_in_threadpool(lambda: self._service().models())
+            return await _send(json_response(model_list(cards)), request, send)
         if route.startswith(f"/v1/{MODELS}"):
             name = unquote(path.removeprefix(f"{MODELS}/"))
-            service = await run_in_threadpool(self._service)
-            card = await run_in_threadpool(service.find, name)
-            return await _send_to(json_response(model_object(card)), request, send)
+            card = await run_in_threadpool(lambda: self._service().find(name))
+            return await _send(json_response(model_object(card)), request, send)
         body = await read_body(request)
         chat = path == CHAT
-        parsed, running = await run_in_threadpool(self._start, body, caller, chat=chat)
-        reply = Reply(running.id, parsed.model, chat)
-        async with Follower(running, request.receive) as follower:
+        parsed, answers = await run_in_threadpool(self._start, body, caller, chat=chat)
+        logprobs = parsed.request.options.logprobs
+        reply = Reply(answers[0].id, parsed.model, chat, logprobs, parsed.token_ids)
+        async with Follower(answers, request.receive) as follower:
             if parsed.stream:
                 return await send_stream(parsed, reply, follower, send)
             if not await follower.wait_until_done():
                 return CLIENT_CLOSED
-            return await _send_to(_whole(parsed, reply, running), request, send)
+            return await _send(_whole(parsed, reply, answers), request, send)
 
-    def _start(self, body: bytes, caller: Caller, *, chat: bool) -> tuple[ParsedRequest, Running]:
+    def _start(self, body: bytes, caller: Caller, *, chat: bool) -> tuple[ParsedRequest, list[Job]]:
         service = self._service()
         parse = parse_chat if chat else parse_completion
         parsed = parse(parse_body(body), service.limits, service.sampling)
+        answers: list[Job] = []
         try:
-            return parsed, service.start(parsed.model, parsed.request, caller)
+            for request in parsed.requests:
+                answers.append(service.start(parsed.model, request, caller))
         except PaddockError as error:
+            for answer in answers:
+                answer.cancel()
             raise api_error(error, param=parsed.param) from error
+        return parsed, answers
 
 
-def _whole(parsed: ParsedRequest, reply: Reply, running: Running) -> Response:
-    answer = running.answer
-    assert answer is not None, "the answer is complete"
-    if error := failure(answer, parsed.param):
+def _whole(parsed: ParsedRequest, reply: Reply, answers: list[Job]) -> Response:
+    if error := failure_of(answers, parsed.param):
         raise error
-    text = parsed.prefix + "".join(running.read(0)[0])
-    return json_response(reply.whole(text, answer))
+    found = [Reader(each, parsed.prefix).read() for each in answers]
+    return json_response(reply.whole(list(zip(found, ended(answers), strict=True))))
 
 
 def _route(path: str) -> str:
@@ -135,7 +135,8 @@ def _check_route(request: Request, path: str, route: str) -> None:
             code="unknown_url",
         )
     wanted = "POST" if path in (CHAT, COMPLETIONS) else "GET"
-    if request.method != wanted:
+    method = "GET" if request.method == "HEAD" else request.method
+    if method != wanted:
         raise ApiError(
             405,
             f"{route} does not support this method. Use {wanted}.",
@@ -144,10 +145,19 @@ def _check_route(request: Request, path: str, route: str) -> None:
         )
 
 
-async def _send_to(response: Response, request: Request, send: Send) -> int:
-    return await _send(response, request.scope, request.receive, send)
-
-
-async def _send(response: Response, scope: Scope, receive: Receive, send: Send) -> int:
-    await response(scope, receive, send)
+async def _send(response: Response, request: Request, send: Send) -> int:
+    if request.method == "HEAD":  # the headers of the same GET, without its body
+        response.body = b""
+    await response(request.scope, request.receive, send)
     return response.status_code
+
+
+def with_request_id(send: Send, request_id: str) -> Send:
+    """Return ``send`` with the header ``x-request-id``, which OpenAI's clients show in errors."""
+
+    async def send_with_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["x-request-id"] = request_id
+        await send(message)
+
+    return send_with_id

@@ -52,13 +52,13 @@ async def read_body(request: Request) -> bytes:
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
-    """Parse the body as a JSON object.
+    """Parse the body as a JSON object; a byte order mark before it is ignored (RFC 8259 §8.1).
 
     Raises:
         ApiError: it is not one.
     """
     try:
-        found = json.loads(body.decode("utf-8"), parse_constant=_reject_constant)
+        found = json.loads(body.decode("utf-8-sig"), parse_constant=_reject_constant)
     except UnicodeDecodeError as error:
         raise _bad(f"The body is not valid UTF-8 (byte {error.start}). Send UTF-8.") from error
     except RecursionError as error:

@@ -14,6 +14,7 @@ from core.errors import (
     BadRequestError,
     ModelBusyError,
     ModelFilesError,
+    OptionError,
     PaddockError,
     PromptFormatError,
     PromptTooLongError,
@@ -57,12 +58,9 @@ class ApiError(Exception):
     ) -> None:
         """
         Args:
-            status: HTTP status.
-            message: text for the user.
             kind: ``type`` in OpenAI's format.
             code: ``code`` in OpenAI's format, by which programs distinguish errors.
             param: the field that caused the error.
-            headers: additional response headers.
         """
         super().__init__(message)
         self.status = status
@@ -87,6 +85,11 @@ class ApiError(Exception):
     def response(self) -> Response:
         """Return the HTTP response."""
         return json_response(self.body, self.status, self.headers)
+
+
+def invalid_value(message: str, param: str) -> ApiError:
+    """Return the error for a field, or a combination of fields, that cannot be used."""
+    return ApiError(400, message, code="invalid_value", param=param)
 
 
 def json_response(
@@ -115,6 +118,8 @@ def api_error(error: Exception, *, param: str | None = None) -> ApiError:
             return error
         case PromptTooLongError():
             return ApiError(400, message, code="context_length_exceeded", param=param)
+        case OptionError():
+            return ApiError(400, message, code="unsupported_parameter", param=error.option)
         case UnknownModelError() | UnknownDeviceError():
             return ApiError(404, message, code="model_not_found", param="model")
         case TooManyAnswersError():

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from collections.abc import Set
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from core.api.errors import ApiError
 
+REMOVE = "Remove it from the request."
 _SHOWN = 60
-"""Characters of an invalid value that are quoted in an error."""
+"""Characters of an invalid value or an unknown name that are quoted in an error."""
 
 
 class Fields(BaseModel):
-    """Known fields of a JSON object; others are ignored.
+    """Fields of a JSON object; any other is rejected by name.
 
     Nothing is converted: "5" is not a number, and 1 is not true. The description of a field says in
     errors what it must be; a boolean or a plain string needs none.
     """
 
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
+
+    no_effect: ClassVar[Set[str]] = frozenset()
+    """Further fields, which are ignored because they do not change the answer."""
 
     @classmethod
     def parse(cls, values: Any, path: str = "") -> Self:
@@ -34,10 +39,17 @@ class Fields(BaseModel):
         """
         if not isinstance(values, dict):
             raise invalid(path, values, "an object")
+        given = {
+            name: value
+            for name, value in values.items()
+            if value is not None and name not in cls.no_effect
+        }
+        for name in given:
+            if name not in cls.model_fields:
+                shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
+                raise unsupported(f"{path}.{shown}".removeprefix("."), REMOVE)
         try:
-            return cls.model_validate(
-                {k: value for k, value in values.items() if value is not None}
-            )
+            return cls.model_validate(given)
         except ValidationError as error:
             name = str(error.errors(include_url=False, include_input=False)[0]["loc"][0])
         field = cls.model_fields[name]
@@ -51,14 +63,14 @@ Whole = Annotated[
 """An integer, which JSON may have with a decimal point: 40.0."""
 
 
-def number(low: float, high: float) -> Any:
-    """Return a field for a number, by default None."""
-    return Field(None, ge=low, le=high, description=f"a number from {low} to {high}")
+def number(low: float, high: float, *, default: float | None = None) -> Any:
+    """Return a field for a number."""
+    return Field(default, ge=low, le=high, description=f"a number from {low} to {high}")
 
 
-def whole(low: int, high: int) -> Any:
-    """Return a field for a :data:`Whole`, by default None."""
-    return Field(None, ge=low, le=high, description=f"an integer from {low} to {high}")
+def whole(low: int, high: int, *, default: int | None = None) -> Any:
+    """Return a field for a :data:`Whole`."""
+    return Field(default, ge=low, le=high, description=f"an integer from {low} to {high}")
 
 
 def invalid(name: str, value: Any, wanted: str) -> ApiError:
@@ -73,12 +85,7 @@ def invalid(name: str, value: Any, wanted: str) -> ApiError:
 
 
 def unsupported(name: str, hint: str) -> ApiError:
-    """Return the error for a field that is not supported.
-
-    Args:
-        name: the field, also ``param`` of the error.
-        hint: what to do instead.
-    """
+    """Return the error for a field that is not supported; the hint says what to do instead."""
     message = f"`{name}` is not supported. {hint}"
     return ApiError(400, message, code="unsupported_parameter", param=name)
 

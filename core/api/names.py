@@ -14,7 +14,7 @@ MAX_LENGTH = 1000
 
 _NAME = re.compile(
     r"(?P<model>.+?)"
-    r"(?::(?P<precision>fp32|fp16|int8|int4|stored))?"
+    rf"(?::(?P<precision>{'|'.join(Precision)}))?"
     r"(?:@(?P<device>[a-z0-9.:,_-]{1,100}))?"
     r"(?:\+(?P<runtime>genai|optimum))?",
     re.IGNORECASE | re.DOTALL,

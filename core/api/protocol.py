@@ -1,65 +1,141 @@
 """Parse and validate the bodies of ``/v1/chat/completions`` and ``/v1/completions``.
 
-Unsupported fields are rejected by name; fields that do not change the answer (``user``,
-``metadata``, ``store`` …) are ignored. A sampling setting that is left out has the value that the
-pages start with for that model.
+Each field is on one of three lists: supported (the fields of :class:`ChatBody` and
+:class:`CompletionBody`), without effect on the answer and ignored (``user``, ``metadata`` …), or
+rejected by name. A sampling setting that is left out has the value that the pages start with for
+that model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
-from core.api.errors import ApiError
-from core.api.fields import Fields, Whole, invalid, number, unsupported, whole
+from core.api.errors import ApiError, invalid_value
+from core.api.fields import REMOVE, Fields, Whole, invalid, number, unsupported, whole
+from core.api.messages import parse_messages
 from core.api.service import Limits
-from core.catalogue.prompts import Role, Turn
-from core.inference.request import MAX_STOP_CHARACTERS, MAX_STOPS, GenerationRequest
+from core.api.structure import StructureFields
+from core.errors import BadRequestError
+from core.inference.request import (
+    MAX_STOP_CHARACTERS,
+    MAX_STOPS,
+    GenerationRequest,
+    check_text,
+)
 from core.runtimes.spec import (
+    GUESSED_TOKENS_RANGE,
     MAX_NEW_TOKENS_RANGE,
+    NGRAM_RANGE,
     REPETITION_PENALTY_RANGE,
     SEED_RANGE,
     TEMPERATURE_RANGE,
     TOP_K_RANGE,
     TOP_P_RANGE,
+    GenAIOptions,
     SamplingSettings,
+    Speculation,
+    SpeculationMode,
 )
 
-MAX_MESSAGES = 1000
+MAX_CHOICES = 8
+MAX_TOP_LOGPROBS = 20
+MAX_STOP_IDS = 64
 OPENAI_TEMPERATURES = (0.0, 2.0)
 OPENAI_SEEDS = (-(2**63), 2**63 - 1)
 """64-bit integers; the runtimes' seeds have 32 bits, so larger ones are taken modulo 2^32."""
 
-_NOTHING: tuple[Any, ...] = (None, [], {}, "", False)
-_REMOVE = "Remove it from the request."
-_USE_PENALTY = "Use `repetition_penalty` instead."
+_NO_EFFECT = frozenset(
+    (
+        *("keep_alive", "metadata", "parallel_tool_calls", "priority", "prompt_cache_key"),
+        *("prompt_cache_retention", "request_id", "safety_identifier", "service_tier", "store"),
+        "user",
+    )
+)
+"""Fields of OpenAI's and other servers' APIs that never change the answer."""
+
+_NOTHING: tuple[Any, ...] = ([], {}, "", False)
+_TEXT = "Answers are plain text."
+_LENGTH = "Use `max_tokens` instead."
+_FORMAT = "Use `response_format` instead."
+_KWARGS = "Set the variable of the model's chat template in `chat_template_kwargs` instead."
 _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "tools": (_REMOVE, _NOTHING),
-    "functions": (_REMOVE, _NOTHING),
-    "tool_choice": (_REMOVE, (*_NOTHING, "none", "auto")),
-    "function_call": (_REMOVE, (*_NOTHING, "none", "auto")),
-    "n": ("Send several requests instead.", (None, 1)),
-    "best_of": (_REMOVE, (None, 1)),
-    "logprobs": (_REMOVE, (None, False)),
-    "top_logprobs": (_REMOVE, (None, 0)),
-    "logit_bias": (_REMOVE, _NOTHING),
-    "presence_penalty": (_USE_PENALTY, (None, 0)),
-    "frequency_penalty": (_USE_PENALTY, (None, 0)),
-    "response_format": ("Answers are plain text.", (*_NOTHING, {"type": "text"})),
-    "modalities": ("Answers are plain text.", (*_NOTHING, ["text"])),
-    "audio": ("Answers are plain text.", _NOTHING),
-    "prediction": (_REMOVE, _NOTHING),
-    "web_search_options": (_REMOVE, _NOTHING),
-    "suffix": (_REMOVE, _NOTHING),
+    "add_generation_prompt": (REMOVE, (True,)),
+    "audio": (_TEXT, _NOTHING),
+    "bad_words": (REMOVE, _NOTHING),
+    "best_of": (REMOVE, (1,)),
+    "cache_prompt": ("The prefix cache is always used.", (True,)),
+    "continue_final_message": (REMOVE, (False,)),
+    "do_sample": ("Use `temperature` instead; 0 is greedy.", ()),
+    "documents": ("Use `context` instead.", _NOTHING),
+    "early_stopping": (REMOVE, (False,)),
+    "echo": (REMOVE, (False,)),
+    "function_call": (REMOVE, (*_NOTHING, "none", "auto")),
+    "functions": (REMOVE, _NOTHING),
+    "include_stop_str_in_output": (REMOVE, (False,)),
+    "length_penalty": (REMOVE, (1,)),
+    "logit_bias": (REMOVE, _NOTHING),
+    "max_new_tokens": (_LENGTH, ()),
+    "modalities": (_TEXT, (*_NOTHING, ["text"])),
+    "n_predict": (_LENGTH, ()),
+    "num_beams": (REMOVE, (1,)),
+    "num_predict": (_LENGTH, ()),
+    "structured_outputs": (_FORMAT, _NOTHING),
+    "json_schema": (_FORMAT, _NOTHING),
+    "format": (_FORMAT, _NOTHING),
+    "grammar": ("Use `guided_grammar` instead.", _NOTHING),
+    "guided_choice": ("Use `guided_regex` instead, such as left|right.", _NOTHING),
+    "options": ("Send its fields at the top level of the request.", _NOTHING),
+    "prediction": (REMOVE, _NOTHING),
+    "repeat_penalty": ("Use `repetition_penalty` instead.", (1,)),
+    "skip_special_tokens": (REMOVE, (True,)),
+    "suffix": (REMOVE, _NOTHING),
+    "tool_choice": (REMOVE, (*_NOTHING, "none", "auto")),
+    "tools": (REMOVE, _NOTHING),
+    "top_logprobs": ("Use `logprobs` instead.", (0,)),
+    "enable_thinking": (_KWARGS, ()),
+    "reasoning": (_KWARGS, ()),
+    "reasoning_effort": (_KWARGS, ()),
+    "think": (_KWARGS, ()),
+    "thinking": (_KWARGS, ()),
+    "use_beam_search": (REMOVE, (False,)),
+    "web_search_options": (REMOVE, ()),
+    # Values of other servers' fields that turn them off, as some clients send them by default.
+    "add_special_tokens": (REMOVE, (False,)),
+    "background": (REMOVE, (False,)),
+    "dry_multiplier": (REMOVE, (0,)),
+    "dynatemp_range": (REMOVE, (0,)),
+    "id_slot": (REMOVE, (-1,)),
+    "images": (_TEXT, _NOTHING),
+    "include_reasoning": (REMOVE, (True,)),
+    "logits_processors": (REMOVE, _NOTHING),
+    "lora": (REMOVE, _NOTHING),
+    "min_keep": (REMOVE, (0,)),
+    "mirostat": (REMOVE, (0,)),
+    "n_keep": (REMOVE, (0,)),
+    "n_probs": (REMOVE, (0,)),
+    "no_repeat_ngram_size": (REMOVE, (0,)),
+    "plugins": (REMOVE, _NOTHING),
+    "prompt_logprobs": (REMOVE, (False,)),
+    "raw": (REMOVE, (False,)),
+    "reasoning_format": (REMOVE, ("auto", "deepseek")),
+    "return_progress": (REMOVE, (False,)),
+    "safe_prompt": (REMOVE, (False,)),
+    "separate_reasoning": (REMOVE, (True,)),
+    "spaces_between_special_tokens": (REMOVE, (True,)),
+    "tfs_z": (REMOVE, (1,)),
+    "timings_per_token": (REMOVE, (False,)),
+    "top_a": (REMOVE, (0,)),
+    "truncation": (REMOVE, ("disabled",)),
+    "typical_p": (REMOVE, (1,)),
+    "verbosity": (REMOVE, ("medium",)),
+    "xtc_probability": (REMOVE, (0,)),
 }
-"""Unsupported fields of OpenAI's API that would change the answer: what to do instead, and the
-values that change nothing and are accepted."""
-
-
-_CONTENT = "a string or a list of text parts"
+"""Unsupported fields of OpenAI's and other servers' APIs: what to do instead, and the values that
+change nothing and are accepted."""
 
 
 def _one_prompt(value: Any) -> Any:
@@ -69,62 +145,98 @@ def _one_prompt(value: Any) -> Any:
     return prompt
 
 
-Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
-Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS, fail_fast=True)]
+def _without_empty(value: Any) -> Any:
+    """Leave out empty stop texts, which never end an answer."""
+    texts = [value] if isinstance(value, str) else value
+    return [text for text in texts if text != ""] if isinstance(texts, list) else texts
+
+
+Stop = Annotated[str, Field(max_length=MAX_STOP_CHARACTERS)]
+Stops = Annotated[
+    list[Stop],
+    Field(max_length=MAX_STOPS, fail_fast=True),
+    BeforeValidator(_without_empty),
+]
+NewTokens = Annotated[Whole, Field(ge=1)]
+TokenIds = Annotated[
+    list[Annotated[Whole, Field(ge=0, lt=2**31)]], Field(max_length=MAX_STOP_IDS, fail_fast=True)
+]
+
+
+class SpeculationFields(Fields):
+    """The object ``speculation``, which switches prompt lookup on."""
+
+    tokens: Whole = whole(*GUESSED_TOKENS_RANGE, default=Speculation.tokens)
+    ngram: Whole = whole(*NGRAM_RANGE, default=Speculation.ngram)
 
 
 class StreamOptions(Fields):
     """The object ``stream_options``."""
 
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    """Ignored; the chunks have no random padding."""
 
 
-class Body(Fields):
+class Body(StructureFields):
     """Fields of both routes.
 
-    In addition to OpenAI's: ``return_full_text``, which prepends the prompt to the answer.
+    In addition to OpenAI's: ``return_full_text``, which prepends the prompt to the answer, and
+    fields of vLLM.
     """
 
+    no_effect = _NO_EFFECT
+
     model: str = Field(min_length=1)
-    max_completion_tokens: Whole | None = whole(1, MAX_NEW_TOKENS_RANGE[1])
-    max_tokens: Whole | None = whole(1, MAX_NEW_TOKENS_RANGE[1])
+    max_completion_tokens: NewTokens | None = Field(None, description="an integer from 1")
+    max_tokens: NewTokens | None = Field(None, description="an integer from 1")
     temperature: float | None = number(*OPENAI_TEMPERATURES)
     top_p: float | None = number(0.0, 1.0)
     top_k: Whole | None = whole(-1, TOP_K_RANGE[1])
     repetition_penalty: float | None = number(*REPETITION_PENALTY_RANGE)
+    min_p: float = number(0.0, 1.0, default=0.0)
+    presence_penalty: float = number(-2.0, 2.0, default=0.0)
+    frequency_penalty: float = number(-2.0, 2.0, default=0.0)
     seed: Whole | None = whole(*OPENAI_SEEDS)
-    stop: Stop | Stops = Field(
+    n: Whole = whole(1, MAX_CHOICES, default=1)
+    min_tokens: Whole = whole(0, MAX_NEW_TOKENS_RANGE[1], default=0)
+    ignore_eos: bool = False
+    speculation: Literal["off", "on", "auto"] | dict[str, Any] = Field(
+        "auto", description='off, on, auto, or an object like {"tokens": 5, "ngram": 3}'
+    )
+    stop_token_ids: TokenIds = Field([], description=f"a list of up to {MAX_STOP_IDS} token ids")
+    stop: Stops = Field(
         [],
-        description=f"a string or a list of up to {MAX_STOPS} strings of 1 to "
+        description=f"a string or a list of up to {MAX_STOPS} strings of at most "
         f"{MAX_STOP_CHARACTERS} characters",
     )
     stream: bool = False
-    stream_options: StreamOptions | None = Field(
+    stream_options: dict[str, Any] | None = Field(
         None, description='an object like {"include_usage": true}'
     )
     return_full_text: bool = False
+    return_token_ids: bool = False
+
+    @classmethod
+    def parse(cls, values: Any, path: str = "") -> Self:
+        """See :meth:`core.api.fields.Fields.parse`; unsupported fields may have neutral values."""
+        return super().parse(_without_neutral(values, cls.model_fields), path)
 
 
 class ChatBody(Body):
     """Body of ``/v1/chat/completions``.
 
-    In addition to OpenAI's fields: ``context``, a context passage for the last message.
+    In addition to OpenAI's fields: ``context``, a context passage for the last message, and
+    ``chat_template_kwargs``, as in vLLM and llama.cpp.
     """
 
     messages: list[Any] = Field(min_length=1, description="a list of messages")
-    """Each a :class:`Message`."""
+    """Each a :class:`core.api.messages.Message`."""
     context: str = ""
-
-
-class Message(Fields):
-    """A message of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"] = Field(
-        description="system, developer, user or assistant"
-    )
-    content: str | list[Any] | None = Field(None, description=_CONTENT)
-    tool_calls: Any = None
-    function_call: Any = None
+    chat_template_kwargs: dict[str, Any] = Field({}, description="an object")
+    """Variables of the model's chat template, such as ``enable_thinking``."""
+    logprobs: bool = False
+    top_logprobs: Whole = whole(0, MAX_TOP_LOGPROBS, default=0)
 
 
 class CompletionBody(Body):
@@ -135,21 +247,36 @@ class CompletionBody(Body):
     )
     echo: bool = False
     """OpenAI's name of ``return_full_text``."""
+    logprobs: Whole | None = whole(0, MAX_TOP_LOGPROBS)
+    """How many of the likeliest tokens are returned beside the chosen one."""
 
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """A validated request for one answer."""
+    """A validated request for one or several answers."""
 
     model: str
     """Model name as sent."""
     request: GenerationRequest
+    choices: int
+    """Number of answers; each is a request of its own."""
     stream: bool
     include_usage: bool
     prefix: str
     """The prompt, if the answer should start with it; else empty."""
     param: str
     """The field that contains the prompt."""
+    token_ids: bool = False
+    """Whether the response should have the token ids."""
+
+    @property
+    def requests(self) -> list[GenerationRequest]:
+        """One request for each choice; a seed is increased from choice to choice."""
+        sampling = self.request.sampling
+        if sampling.seed is None:
+            return [self.request] * self.choices
+        seeds = [(sampling.seed + index) % (SEED_RANGE[1] + 1) for index in range(self.choices)]
+        return [replace(self.request, sampling=replace(sampling, seed=seed)) for seed in seeds]
 
 
 Defaults = Callable[[str], SamplingSettings]
@@ -168,14 +295,15 @@ def parse_chat(
     Raises:
         ApiError: a field is invalid or unsupported; the error names it.
     """
-    _check_supported(body)
     fields = ChatBody.parse(body)
-    if len(fields.messages) > MAX_MESSAGES:
-        raise invalid("messages", fields.messages, f"a list of at most {MAX_MESSAGES:,} messages")
-    *earlier, last = [_turn(f"messages[{i}]", each) for i, each in enumerate(fields.messages)]
-    if last.role is not Role.USER:
-        raise invalid("messages", fields.messages, "a list that ends with a user message")
-    request = GenerationRequest(last.text, fields.context, earlier=tuple(earlier))
+    *earlier, last = parse_messages(fields.messages)
+    _check_readable("context", fields.context)
+    request = GenerationRequest(
+        last.text,
+        fields.context,
+        earlier=tuple(earlier),
+        chat_template_kwargs=fields.chat_template_kwargs,
+    )
     prefix = f"{last.text.strip()}\n" if fields.return_full_text else ""
     return _parsed(fields, limits, defaults(fields.model), request, prefix, "messages")
 
@@ -188,8 +316,10 @@ def parse_completion(
     Raises:
         ApiError: a field is invalid or unsupported; the error names it.
     """
-    _check_supported(body)
     fields = CompletionBody.parse(body)
+    for name in ("echo", "return_full_text"):
+        if getattr(fields, name) and fields.logprobs is not None:
+            raise unsupported(name, "`logprobs` has no values for the prompt. Remove one.")
     request = GenerationRequest(fields.prompt, verbatim=True)
     prefix = fields.prompt if fields.echo or fields.return_full_text else ""
     return _parsed(fields, limits, defaults(fields.model), request, prefix, "prompt")
@@ -204,9 +334,17 @@ def _parsed(
     param: str,
 ) -> ParsedRequest:
     """Apply the fields of both routes."""
-    sampling, shorten = _sampling(fields, limits, default)
-    stop = [fields.stop] if isinstance(fields.stop, str) else fields.stop
-    request = replace(request, sampling=sampling, stop=tuple(stop), shorten=shorten)
+    for text in fields.stop:
+        _check_readable("stop", text)
+    sampling = _sampling(fields, limits, default)
+    options = _options(fields, sampling)
+    request = replace(
+        request,
+        sampling=sampling,
+        stop=tuple(fields.stop),
+        options=options,
+        speculation=_speculation(fields),
+    )
     if request.characters > limits.max_characters:
         raise ApiError(
             400,
@@ -215,45 +353,105 @@ def _parsed(
             code="string_above_max_length",
             param=param,
         )
-    options = fields.stream_options
-    if options is not None and not fields.stream:
-        raise ApiError(
-            400,
+    if fields.stream_options is not None and not fields.stream:
+        raise invalid_value(
             "`stream_options` requires `stream` to be true.",
-            code="invalid_value",
-            param="stream_options",
+            "stream_options",
         )
-    usage = options is not None and bool(options.include_usage)
-    return ParsedRequest(fields.model, request, fields.stream, usage, prefix, param)
+    streaming = StreamOptions.parse(fields.stream_options or {}, "stream_options")
+    return ParsedRequest(
+        model=fields.model,
+        request=request,
+        choices=fields.n,
+        stream=fields.stream,
+        include_usage=bool(streaming.include_usage),
+        prefix=prefix,
+        param=param,
+        token_ids=fields.return_token_ids,
+    )
 
 
-def _check_supported(body: Mapping[str, Any]) -> None:
-    """Check that no unsupported field would change the answer.
+def _check_readable(name: str, text: str) -> None:
+    try:
+        check_text(f"field `{name}`", text)
+    except BadRequestError as error:
+        raise invalid_value(str(error), name) from None
+
+
+def _options(fields: Body, sampling: SamplingSettings) -> GenAIOptions:
+    options = GenAIOptions(
+        min_p=fields.min_p,
+        presence_penalty=fields.presence_penalty,
+        frequency_penalty=fields.frequency_penalty,
+        min_tokens=fields.min_tokens,
+        ignore_eos=fields.ignore_eos,
+        stop_token_ids=tuple(fields.stop_token_ids),
+        logprobs=fields.logprobs is not None and fields.logprobs is not False,
+        top_logprobs=_top_logprobs(fields),
+        structure=fields.structure(),
+    )
+    if options.min_tokens > sampling.max_new_tokens:
+        raise invalid("min_tokens", options.min_tokens, f"at most {sampling.max_new_tokens}")
+    if options.structure is not None and (options.ignore_eos or options.stop_token_ids):
+        name = "ignore_eos" if options.ignore_eos else "stop_token_ids"
+        raise invalid_value(
+            f"`{name}` and `{options.structure.field}` cannot be combined. Remove one.",
+            name,
+        )
+    return options
+
+
+def _speculation(fields: Body) -> Speculation:
+    given = fields.speculation
+    if isinstance(given, str):
+        return Speculation(SpeculationMode(given))
+    found = SpeculationFields.parse(given, "speculation")
+    return Speculation(SpeculationMode.ON, found.tokens, found.ngram)
+
+
+def _top_logprobs(fields: Body) -> int:
+    """Return how many alternatives of each token were requested.
 
     Raises:
-        ApiError: one would.
+        ApiError: without ``logprobs``, as OpenAI's API requires it.
     """
-    for name, (hint, harmless) in _UNSUPPORTED.items():
-        value = body.get(name)
+    if not isinstance(fields, ChatBody):
+        return int(getattr(fields, "logprobs", None) or 0)
+    if fields.top_logprobs and not fields.logprobs:
+        raise invalid_value(
+            "`top_logprobs` requires `logprobs` to be true.",
+            "top_logprobs",
+        )
+    return fields.top_logprobs
+
+
+def _without_neutral(body: Mapping[str, Any], done: Container[str]) -> dict[str, Any]:
+    """Return the body without fields that are not ``done`` and whose value changes nothing.
+
+    Raises:
+        ApiError: an unsupported field would change the answer.
+    """
+    kept = {}
+    for name, value in body.items():
+        if name in done or name not in _UNSUPPORTED or value is None:
+            kept[name] = value
+            continue
+        hint, neutral = _UNSUPPORTED[name]
         if not any(
-            value == each and isinstance(value, bool) == isinstance(each, bool) for each in harmless
+            value == each and isinstance(value, bool) == isinstance(each, bool) for each in neutral
         ):
             raise unsupported(name, hint)
+    return kept
 
 
-def _sampling(
-    fields: Body, limits: Limits, default: SamplingSettings
-) -> tuple[SamplingSettings, bool]:
-    """Return the settings, and whether the length was left out and may be shortened.
+def _sampling(fields: Body, limits: Limits, default: SamplingSettings) -> SamplingSettings:
+    """Return the settings.
 
     Args:
         default: the model's settings, for fields that are left out.
     """
-    most = limits.max_new_tokens
-    name = "max_tokens" if fields.max_completion_tokens is None else "max_completion_tokens"
-    wanted = getattr(fields, name)
-    if wanted is not None and wanted > most:
-        raise invalid(name, wanted, f"an integer from 1 to {most}")
+    given = [each for each in (fields.max_completion_tokens, fields.max_tokens) if each]
+    wanted = min(given, default=default.max_new_tokens)
     temperature = default.temperature if fields.temperature is None else fields.temperature
     top_p = default.top_p if fields.top_p is None else fields.top_p
     top_k = default.top_k if fields.top_k is None else fields.top_k
@@ -266,42 +464,11 @@ def _sampling(
         or fields.top_k == 1
     )
     return SamplingSettings(
-        max_new_tokens=min(default.max_new_tokens, most) if wanted is None else wanted,
+        max_new_tokens=min(wanted, limits.max_new_tokens or MAX_NEW_TOKENS_RANGE[1]),
         temperature=default.temperature if greedy else temperature,
         top_p=default.top_p if greedy else top_p,
         top_k=max(0, top_k),
         repetition_penalty=default.repetition_penalty if penalty is None else penalty,
         greedy=greedy,
         seed=None if greedy or seed is None else seed % (SEED_RANGE[1] + 1),
-    ), wanted is None
-
-
-def _turn(path: str, value: Any) -> Turn:
-    message = Message.parse(value, path)
-    if message.tool_calls or message.function_call:
-        raise unsupported(f"{path}.tool_calls", "Remove messages with tool calls.")
-    role = "system" if message.role == "developer" else message.role
-    return Turn(Role(role), _text(f"{path}.content", message.content))
-
-
-def _text(path: str, content: str | list[Any] | None) -> str:
-    if isinstance(content, str):
-        return content
-    if not content:
-        raise invalid(path, content, _CONTENT)
-    texts = []
-    for index, part in enumerate(content):
-        match part:
-            case {"type": "text", "text": str(text)}:
-                texts.append(text)
-            case {"type": str(kind)} if kind != "text":
-                raise ApiError(
-                    400,
-                    f"`{path}[{index}].type` must be text. The models accept only text.",
-                    code="unsupported_parameter",
-                    param=f"{path}[{index}].type",
-                )
-            case _:
-                wanted = 'an object like {"type": "text", "text": …}'
-                raise invalid(f"{path}[{index}]", part, wanted)
-    return "\n".join(texts)
+    )

@@ -8,10 +8,9 @@ from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
-from core.inference.answer import Answer
-from core.inference.job import Phase
+from core.inference.job import Job
 from core.inference.request import GenerationRequest
-from core.runtimes.spec import MAX_NEW_TOKENS_RANGE, SamplingSettings
+from core.runtimes.spec import SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -42,30 +41,9 @@ class ModelCard:
 class Limits:
     """Limits of a request."""
 
-    max_new_tokens: int = MAX_NEW_TOKENS_RANGE[1]
+    max_new_tokens: int | None = None
+    """None: the context length of the model."""
     max_characters: int = 200_000
-
-
-class Running(Protocol):
-    """An answer being generated, such as :class:`core.inference.job.Job`."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def phase(self) -> Phase: ...
-
-    @property
-    def done(self) -> bool: ...
-
-    @property
-    def answer(self) -> Answer | None: ...
-
-    def watch(self, changed: Callable[[], None]) -> None: ...
-
-    def read(self, start: int) -> tuple[list[str], int]: ...
-
-    def cancel(self) -> None: ...
 
 
 class ModelService(Protocol):
@@ -96,7 +74,7 @@ class ModelService(Protocol):
         """Return a model's default sampling settings; any settings for an unknown name."""
         ...
 
-    def start(self, name: str, request: GenerationRequest, caller: Caller) -> Running:
+    def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
         """Start an answer and return immediately.
 
         Raises:
@@ -105,13 +83,6 @@ class ModelService(Protocol):
         ...
 
 
-class Authenticate(Protocol):
-    """Identifies the caller of a request; called in threads."""
-
-    def __call__(self, connection: HTTPConnection) -> Caller:
-        """Return the caller.
-
-        Raises:
-            ApiError: the request is not allowed.
-        """
-        ...
+Authenticate = Callable[[HTTPConnection], Caller]
+"""Identifies the caller of a request, or raises an ApiError if it is not allowed; called in
+threads."""

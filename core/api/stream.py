@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 
@@ -10,9 +11,9 @@ from starlette.types import Receive, Send
 
 from core.api.errors import ApiError
 from core.api.protocol import ParsedRequest
-from core.api.replies import KEEP_ALIVE, Chunks, Reply, error_event, failure
-from core.api.service import Running
-from core.inference.job import Phase
+from core.api.replies import KEEP_ALIVE, Chunks, Reader, Reply, error_event, failure
+from core.inference.answer import Answer
+from core.inference.job import Job, Phase
 
 EARLY_ERROR_WAIT_S = 10.0
 """Wait this long before sending 200, so that early failures keep their own status. After that the
@@ -29,15 +30,15 @@ _WORKING = (Phase.PREFILL, Phase.ANSWERING, Phase.DONE)
 
 
 class Follower:
-    """Follow one answer; leaving the ``async with`` block before its end cancels it."""
+    """Follow the answers to one request; leaving the ``async with`` block cancels running ones."""
 
-    def __init__(self, running: Running, receive: Receive) -> None:
+    def __init__(self, answers: Sequence[Job], receive: Receive) -> None:
         """
         Args:
-            running: the answer.
+            answers: one, or several to the same request.
             receive: ASGI's, after the request's body was read: reports the disconnect.
         """
-        self.running = running
+        self.answers = answers
         self.disconnected = False
         """Whether the client has closed the connection."""
         self._receive = receive
@@ -48,7 +49,8 @@ class Follower:
 
     async def __aenter__(self) -> Follower:
         self._listening = asyncio.create_task(self._listen(), name="listen for disconnect")
-        self.running.watch(self._notify)
+        for answer in self.answers:
+            answer.watch(self._notify)
         return self
 
     async def __aexit__(
@@ -57,15 +59,26 @@ class Follower:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self.running.done:
-            self.running.cancel()
+        for answer in self.answers:
+            if not answer.done:
+                answer.cancel()
         if self._listening is not None:
             self._listening.cancel()
 
     @property
     def started(self) -> bool:
-        """Whether generation has started."""
-        return self.running.phase in _WORKING
+        """Whether the generation of an answer has started."""
+        return any(answer.phase in _WORKING for answer in self.answers)
+
+    @property
+    def done(self) -> bool:
+        """Whether all answers have ended, or one has failed."""
+        return all(answer.done for answer in self.answers) or self.failed
+
+    @property
+    def failed(self) -> bool:
+        """Whether an answer has ended with an error."""
+        return any(each.answer is not None and each.answer.error for each in self.answers)
 
     async def wait_for_change(self, timeout_s: float | None = None) -> bool:
         """Wait until the answer may have changed; return False on timeout."""
@@ -79,8 +92,8 @@ class Follower:
         return True
 
     async def wait_until_done(self) -> bool:
-        """Wait for the end of the answer; return False if the client disconnects first."""
-        while not self.running.done and not self.disconnected:
+        """Wait until :attr:`done`; return False if the client disconnects first."""
+        while not self.done and not self.disconnected:
             await self.wait_for_change()
         return not self.disconnected
 
@@ -100,31 +113,33 @@ class Follower:
 
 
 async def send_stream(parsed: ParsedRequest, reply: Reply, follower: Follower, send: Send) -> int:
-    """Send an answer as it is generated; pieces that are ready together are sent together.
+    """Send answers as they are generated; pieces that are ready together are sent together.
 
     Returns:
         The HTTP status, or 499 if the client disconnected before it was sent.
 
     Raises:
-        ApiError: the answer failed before anything was sent.
+        ApiError: an answer failed before anything was sent.
     """
-    running = follower.running
     while not follower.started and not follower.disconnected:
         if not await follower.wait_for_change(EARLY_ERROR_WAIT_S):
             break
     if follower.disconnected:
         return 499
-    if running.done and not running.read(0)[0] and (error := _failure(follower, parsed)):
+    readers = [Reader(each, parsed.prefix) for each in follower.answers]
+    begun = any(each.read(0)[0] or each.read_thoughts(0)[0] for each in follower.answers)
+    if follower.done and not begun and (error := failure_of(follower.answers, parsed.param)):
         raise error
     await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
     chunks = Chunks(reply, include_usage=parsed.include_usage)
-    ready = chunks.first() + (chunks.text(parsed.prefix) if parsed.prefix else b"")
-    read = 0
+    # Sent with the first token, by which clients measure the prefill.
+    first = b"".join(map(chunks.first, range(len(readers))))
+    ready = b""
     while not follower.disconnected:
-        done = running.done  # before reading, so that the last pieces are not missed
-        pieces, read = running.read(read)
-        if text := "".join(pieces):
-            ready += chunks.text(text)
+        done = follower.done  # before reading, so that the last pieces are not missed
+        new = b"".join(chunks.pieces(index, each.read()) for index, each in enumerate(readers))
+        if new or done:
+            ready, first = ready + first + new, b""
         if done:
             break
         if ready:
@@ -132,17 +147,21 @@ async def send_stream(parsed: ParsedRequest, reply: Reply, follower: Follower, s
             ready = b""
         if not await follower.wait_for_change(KEEP_ALIVE_S):
             ready = KEEP_ALIVE
-    answer = running.answer
-    if answer is not None and not follower.disconnected:
-        error = _failure(follower, parsed)
-        ready += error_event(error) if error else chunks.last(answer)
+    if follower.done and not follower.disconnected:
+        error = failure_of(follower.answers, parsed.param)
+        ready += error_event(error) if error else chunks.last(ended(follower.answers))
     await send({"type": "http.response.body", "body": ready, "more_body": False})
     return 200
 
 
-def _failure(follower: Follower, parsed: ParsedRequest) -> ApiError | None:
-    answer = follower.running.answer
-    return failure(answer, parsed.param) if answer is not None else None
+def ended(answers: Sequence[Job]) -> list[Answer]:
+    """Return the answers that have ended."""
+    return [each.answer for each in answers if each.answer is not None]
+
+
+def failure_of(answers: Sequence[Job], param: str) -> ApiError | None:
+    """Return the error of the first answer that failed or was cancelled, or None."""
+    return next(filter(None, (failure(each, param) for each in ended(answers))), None)
 
 
 async def _send(send: Send, body: bytes) -> None:

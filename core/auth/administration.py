@@ -4,35 +4,51 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from core.auth.invitations import Invitations, NewInvitation
 from core.auth.permissions import ADMINISTRATOR_REQUIRED
 from core.auth.sessions import Sessions
-from core.auth.tokens import new_device_key
+from core.auth.tokens import code_hash, new_code, new_device_key
 from core.db import AccountStore, AccountSummary, Deleted, Invitation, Role
-from core.errors import AccessDeniedError, UnknownAccountError
+from core.errors import AccessDeniedError, AccountInputError, UnknownAccountError
+from core.settings import Settings
+
+MAX_USES = 1000
+MAX_HOURS = 366 * 24
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NewInvitation:
+    """A new invitation code for registration."""
+
+    code: str = field(repr=False)
+    """The code to hand out; it is not stored and cannot be shown again."""
+    invitation: Invitation
 
 
 class Administration:
     """Lists, changes, disables, signs out and deletes accounts, and creates invitations.
 
-    Each call looks up the calling administrator, so that a role that was removed takes effect
-    immediately. Every method raises :class:`core.errors.RecordsError` if the database fails.
+    Each call looks up the calling administrator, whose account id is the first argument, so that a
+    role that was removed takes effect immediately. Calls of others raise
+    :class:`core.errors.AccessDeniedError`, and so do changes to the caller's own account. Every
+    method raises :class:`core.errors.RecordsError` if the database fails, and
+    :class:`core.errors.UnknownAccountError` if the account or invitation does not exist.
     """
 
     def __init__(
         self,
         store: AccountStore,
         sessions: Sessions,
-        invitations: Invitations,
+        settings: Settings,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._sessions = sessions
-        self._invitations = invitations
+        self._settings = settings
         self._clock = clock
 
     def everybody(self) -> list[AccountSummary]:
@@ -41,47 +57,25 @@ class Administration:
         return self._store.summaries(now, now - self._sessions.idle)
 
     def listing(self, administrator: str) -> list[AccountSummary]:
-        """Return all accounts by name.
-
-        Args:
-            administrator: id of the calling account, here and below.
-
-        Raises:
-            AccessDeniedError: the caller is not an administrator.
-        """
+        """Return all accounts by name."""
         self._check_administrator(administrator)
         return self.everybody()
 
     def set_role(self, administrator: str, account_id: str, role: Role) -> None:
-        """Set the role of another account.
-
-        Raises:
-            AccessDeniedError: the caller is not an administrator, or it is the caller's account.
-            UnknownAccountError: there is no such account.
-        """
+        """Set the role of another account."""
         self._check_administrator(administrator, other=account_id)
         check_found(self._store.set_role(account_id, role))
         logger.info("Account %s made account %s %s", administrator, account_id, role)
 
     def set_disabled(self, administrator: str, account_id: str, disabled: bool) -> None:
-        """Disable another account and end its sessions, or enable it again.
-
-        Raises:
-            AccessDeniedError: the caller is not an administrator, or it is the caller's account.
-            UnknownAccountError: there is no such account.
-        """
+        """Disable another account and end its sessions, or enable it again."""
         self._check_administrator(administrator, other=account_id)
         check_found(self._store.set_disabled(account_id, disabled))
         done = "disabled" if disabled else "enabled"
         logger.info("Account %s %s account %s", administrator, done, account_id)
 
     def sign_out_account(self, administrator: str, account_id: str) -> None:
-        """End all sessions of an account.
-
-        Raises:
-            AccessDeniedError: the caller is not an administrator.
-            UnknownAccountError: there is no such account.
-        """
+        """End all sessions of an account."""
         self._check_administrator(administrator)
         check_found(self._store.forget_devices(account_id, new_device_key()))
         logger.info("Account %s signed account %s out", administrator, account_id)
@@ -92,13 +86,7 @@ class Administration:
         """Delete another account with its runs, votes, settings, sessions and invitations.
 
         Args:
-            administrator: id of the calling account.
-            account_id: the account to delete.
             first: called after the permission check, before anything is deleted.
-
-        Raises:
-            AccessDeniedError: the caller is not an administrator, or it is the caller's account.
-            UnknownAccountError: there is no such account.
         """
         self._check_administrator(administrator, other=account_id)
         first()
@@ -111,33 +99,48 @@ class Administration:
     def invite(
         self, administrator: str, *, uses: int = 1, hours: float | None = None
     ) -> NewInvitation:
-        """Create an invitation code; see :meth:`core.auth.invitations.Invitations.make`.
+        """Create an invitation code, which is revoked with the administrator's account.
+
+        Args:
+            uses: number of registrations.
+            hours: validity in hours, by default PADDOCK_INVITATION_H.
 
         Raises:
-            AccessDeniedError: the caller is not an administrator.
             AccountInputError: uses or hours are out of range.
         """
         self._check_administrator(administrator)
-        return self._invitations.make(administrator, uses=uses, hours=hours)
+        hours = self._settings.invitation_h if hours is None else hours
+        if not 1 <= uses <= MAX_USES:
+            raise AccountInputError(
+                f"The number of uses is {uses}. Choose 1 to {MAX_USES} for an invitation."
+            )
+        if not 0 < hours <= MAX_HOURS:
+            raise AccountInputError(
+                f"The validity is {hours:g} hours. Choose more than 0 and at most {MAX_HOURS:,} "
+                "hours for an invitation."
+            )
+        code, now = new_code(), self._clock()
+        invitation = Invitation(
+            code_hash=code_hash(code) or "",
+            made_by=administrator,
+            uses=uses,
+            uses_left=uses,
+            created_at=now,
+            expires_at=now + timedelta(hours=hours),
+        )
+        self._store.invite(invitation)
+        return NewInvitation(code, invitation)
 
     def invitations(self, administrator: str) -> list[Invitation]:
-        """Return the invitations that can still be used, newest first.
-
-        Raises:
-            AccessDeniedError: the caller is not an administrator.
-        """
+        """Return the invitations that can still be used, newest first."""
         self._check_administrator(administrator)
-        return self._invitations.listing()
+        return self._store.invitations(self._clock())
 
     def withdraw_invitation(self, administrator: str, invitation_id: str) -> None:
-        """Revoke an invitation code.
-
-        Raises:
-            AccessDeniedError: the caller is not an administrator.
-            UnknownAccountError: there is no such invitation.
-        """
+        """Revoke an invitation code."""
         self._check_administrator(administrator)
-        self._invitations.withdraw(invitation_id)
+        if not self._store.withdraw_invitation(invitation_id):
+            raise UnknownAccountError("This invitation no longer exists. Reload the list.")
 
     def _check_administrator(self, account_id: str, *, other: str | None = None) -> None:
         caller = self._store.get(account_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from core.auth.names import name_key
 
 COMMON_FILE = Path(__file__).with_name("common_passwords.txt")
 
-SUBSTITUTES = str.maketrans("0134578@$!€+|", "oleastbasietl")
+_SUBSTITUTES = str.maketrans("0134578@$!€+|", "oleastbasietl")
 """Digits and symbols that replace a letter, and the letter."""
 _MAX_COMMON_DIGITS = 11
 """Passwords of up to this many digits are phone numbers, dates and account numbers."""
@@ -46,10 +46,17 @@ def is_common(password: str) -> bool:
     (``p@ssw0rd``), with a few digits or symbols around it, doubled or reversed; or a pattern: a
     repeated group of characters, runs of the alphabet or a keyboard row, or a date.
     """
-    folded = name_key(password)
-    if _is_pattern(folded):
-        return True
-    return any(_is_common_word(form) for form in _forms(folded))
+    return _is_pattern(name_key(password)) or resembles(password, common_words())
+
+
+def resembles(password: str, words: Set[str]) -> bool:
+    """Whether a password is one of these words in a usual variation, or two of them together."""
+    return any(_is_word(form, words) for form in _forms(name_key(password)))
+
+
+def plain_word(text: str) -> str:
+    """Return a text without spaces and punctuation."""
+    return re.sub(r"[\W_]+", "", text)
 
 
 def _forms(folded: str) -> Iterator[str]:
@@ -57,9 +64,9 @@ def _forms(folded: str) -> Iterator[str]:
     core = _without_edges(folded)
     for text in dict.fromkeys((folded, core)):
         yield text
-        yield text.translate(SUBSTITUTES)
-        yield text.replace("1", "i").translate(SUBSTITUTES)
-    yield _without_edges(folded.translate(SUBSTITUTES))
+        yield text.translate(_SUBSTITUTES)
+        yield text.replace("1", "i").translate(_SUBSTITUTES)
+    yield _without_edges(folded.translate(_SUBSTITUTES))
 
 
 def _without_edges(text: str) -> str:
@@ -70,13 +77,9 @@ def _without_edges(text: str) -> str:
     return _EDGE.sub("", text)
 
 
-def _is_common_word(text: str) -> bool:
-    plain = re.sub(r"[\W_]+", "", text)
-    words = common_words()
+def _is_word(text: str, words: Set[str]) -> bool:
+    plain = plain_word(text)
     if plain in words or plain[::-1] in words:
-        return True
-    half, odd = divmod(len(plain), 2)
-    if not odd and plain[:half] == plain[half:] and plain[:half] in words:
         return True
     return any(plain[:cut] in words and plain[cut:] in words for cut in range(2, len(plain) - 1))
 

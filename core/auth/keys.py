@@ -7,15 +7,14 @@ deleted or disabled, independent of sessions and passwords.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from core.auth.tokens import new_token
-from core.db import Account, ApiKey, KeyStore
+from core.auth.tokens import new_token, sha256
+from core.db import Account, AccountStore, ApiKey
 from core.errors import AccountInputError, RecordsError, UnknownAccountError
 
 PREFIX = "pdk_"
@@ -47,7 +46,7 @@ class Keys:
     Every method raises :class:`core.errors.RecordsError` if the database fails.
     """
 
-    def __init__(self, store: KeyStore, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: AccountStore, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._clock = clock
 
@@ -55,8 +54,7 @@ class Keys:
         """Create a key.
 
         Args:
-            account_id: the account, whose user is signed in.
-            name: name by which the user recognizes the key.
+            name: by which the user recognizes the key.
             days: validity in days; None for unlimited.
 
         Raises:
@@ -80,7 +78,7 @@ class Keys:
             created_at=now,
             expires_at=None if days is None else now + timedelta(days=days),
         )
-        added = self._store.add(key, MAX_KEYS)
+        added = self._store.add_api_key(key, MAX_KEYS)
         if added is None:
             raise UnknownAccountError("This account was deleted or disabled. Sign in again.")
         if not added:
@@ -93,19 +91,23 @@ class Keys:
     def holder(self, secret: str) -> Account | None:
         """Return the key's account; None if it is incorrect or expired, or the account disabled."""
         hashed = key_hash(secret)
-        found = self._store.find(hashed) if hashed else None
+        found = self._store.api_key(hashed) if hashed else None
         if found is None:
             return None
         key, account = found
         now = self._clock()
         if account.disabled or (key.expires_at is not None and key.expires_at <= now):
             return None
-        self._note_use(key, now)
+        if key.used_at is None or now - key.used_at >= USED_INTERVAL:
+            try:
+                self._store.touch_api_key(key.id, now)
+            except RecordsError as error:  # a busy database must not reject requests
+                logger.warning("The last use of an API key could not be recorded: %s", error)
         return account
 
     def listing(self, account_id: str) -> list[ApiKey]:
         """Return the keys of an account, including expired ones, newest first."""
-        return self._store.listing(account_id)
+        return self._store.api_keys(account_id)
 
     def revoke(self, account_id: str, key_id: str) -> None:
         """Revoke a key.
@@ -113,19 +115,11 @@ class Keys:
         Raises:
             UnknownAccountError: the account has no such key.
         """
-        if not self._store.revoke(account_id, key_id):
+        if not self._store.delete_api_key(account_id, key_id):
             raise UnknownAccountError("This key no longer exists. Reload the list.")
         logger.info("Account %s revoked the API key %s", account_id, key_id)
-
-    def _note_use(self, key: ApiKey, now: datetime) -> None:
-        if key.used_at is not None and now - key.used_at < USED_INTERVAL:
-            return
-        try:
-            self._store.note_use(key.id, now)
-        except RecordsError as error:  # a busy database must not reject requests
-            logger.warning("The last use of an API key could not be recorded: %s", error)
 
 
 def key_hash(secret: str) -> str | None:
     """Return the hash that is stored of a key, or None if the text is not a key."""
-    return hashlib.sha256(secret.encode()).hexdigest() if _KEY.fullmatch(secret) else None
+    return sha256(secret) if _KEY.fullmatch(secret) else None

@@ -26,22 +26,10 @@ MAX_MARKS = 2
 """Combining marks per letter after composition; Thai and Vietnamese need two."""
 
 RESERVED = frozenset(
-    {
-        "admin",
-        "administrator",
-        "anonymous",
-        "everyone",
-        "guest",
-        "moderator",
-        "nobody",
-        "owner",
-        "paddock",
-        "root",
-        "security",
-        "staff",
-        "support",
-        "system",
-    }
+    (
+        *("admin", "administrator", "anonymous", "everyone", "guest", "moderator", "nobody"),
+        *("owner", "paddock", "root", "security", "staff", "support", "system"),
+    )
 )
 """Names that suggest authority; only the command line can create them."""
 

@@ -6,11 +6,10 @@ about kinds of characters.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 
-from core.auth.common_passwords import SUBSTITUTES, is_common
-from core.auth.names import Name, name_key
+from core.auth.common_passwords import is_common, plain_word, resembles
+from core.auth.names import Name
 from core.errors import AccountInputError
 
 MIN_LENGTH = 8
@@ -32,7 +31,7 @@ def checked_password(password: str, name: Name | None) -> str:
     text = prepared(password)
     if not MIN_LENGTH <= len(text) <= MAX_LENGTH:
         raise _wrong_length()
-    if name is not None and _is_the_name(text, name):
+    if name is not None and resembles(text, {plain_word(name.key)}):
         raise AccountInputError(
             "The password is the same as the user name. Choose a different password."
         )
@@ -67,13 +66,3 @@ def _wrong_length() -> AccountInputError:
         f"The password is too short or too long. Choose one of {MIN_LENGTH} to {MAX_LENGTH} "
         "characters."
     )
-
-
-def _is_the_name(password: str, name: Name) -> bool:
-    """Whether the password is the name in any case, reversed, doubled, or with digits around it."""
-    folded = name_key(password)
-    plain = re.sub(r"[\W_]+", "", folded)
-    mine = re.sub(r"[\W_]+", "", name.key)
-    core = re.sub(r"^[\W\d_]+|[\W\d_]+$", "", folded)
-    forms = {folded, plain, core, plain.translate(SUBSTITUTES), core.translate(SUBSTITUTES)}
-    return bool(forms & {name.key, mine, mine[::-1], mine + mine})

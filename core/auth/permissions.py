@@ -19,21 +19,11 @@ from core.errors import AccessDeniedError
 from core.settings import KIOSK_ERROR, AuthMode, Registration
 
 _FORWARDING = frozenset(
-    {
-        "forwarded",
-        "via",
-        "x-real-ip",
-        "x-client-ip",
-        "x-cluster-client-ip",
-        "x-original-host",
-        "x-original-url",
-        "client-ip",
-        "true-client-ip",
-        "cf-connecting-ip",
-        "fastly-client-ip",
-        "x-envoy-external-address",
-        "x-proxyuser-ip",
-    }
+    (
+        *("forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip"),
+        *("x-original-host", "x-original-url", "client-ip", "true-client-ip"),
+        *("cf-connecting-ip", "fastly-client-ip", "x-envoy-external-address", "x-proxyuser-ip"),
+    )
 )
 """Headers that reverse proxies and tunnels add (RFC 7239, RFC 9110 §7.6.3 and common usage), in
 addition to those that begin with ``x-forwarded``."""
@@ -60,13 +50,7 @@ class Place:
     def of(
         cls, headers: Iterable[tuple[str, str]], *, bound: str | None, peer: str | None = None
     ) -> Place:
-        """Determine the place from a request's headers.
-
-        Args:
-            headers: names, in any letter case, and values.
-            bound: address that the server listens on.
-            peer: remote address of the connection.
-        """
+        """Determine the place from a request's headers, whose names have any letter case."""
         given = [(name.strip().lower(), value) for name, value in headers]
         return cls(
             bound=bound,
@@ -125,16 +109,6 @@ class Access:
         if not self.manage:
             raise AccessDeniedError("Requires the Manage permission. Ask an administrator.")
 
-    def check_administer(self) -> None:
-        """Check the administrator role.
-
-        Raises:
-            AccessDeniedError: the user is not an administrator.
-        """
-        self.check_use()
-        if not self.administer:
-            raise AccessDeniedError(ADMINISTRATOR_REQUIRED)
-
 
 def access(
     place: Place,
@@ -150,20 +124,14 @@ def access(
     sign-in must not remove a permission. In kiosk mode nobody has it.
     """
     guests = auth is AuthMode.AUTO and place.on_this_machine
-    if account is None or account.disabled:
-        return Access(
-            use=guests,
-            manage=guests and not kiosk,
-            administer=False,
-            register=registration,
-            kiosk=kiosk,
-        )
+    if account is not None and account.disabled:
+        account = None
     return Access(
-        use=True,
-        manage=(guests or account.role.manages) and not kiosk,
-        administer=account.role.administers,
+        use=guests or account is not None,
+        manage=(guests or (account is not None and account.role.manages)) and not kiosk,
+        administer=account is not None and account.role.administers,
         register=registration,
-        account=account.id,
+        account=None if account is None else account.id,
         kiosk=kiosk,
     )
 

@@ -15,7 +15,6 @@ the last 15 minutes, but an attacker cannot cause a restart.
 from __future__ import annotations
 
 import ipaddress
-import itertools
 import threading
 import time
 from collections import OrderedDict, deque
@@ -54,18 +53,12 @@ class Bucket:
     limit: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attempt:
     """A counted attempt; :meth:`Attempts.forgive` removes it."""
 
     at: float
-    serial: int
-    """Distinguishes attempts at the same time."""
     buckets: tuple[Bucket, ...]
-
-
-_Times = deque[tuple[float, int]]
-"""Times and serial numbers of attempts, oldest first."""
 
 
 class Attempts:
@@ -78,17 +71,11 @@ class Attempts:
         clock: Callable[[], float] = time.monotonic,
         max_buckets: int = MAX_BUCKETS,
     ) -> None:
-        """
-        Args:
-            window_s: length of the window in seconds.
-            clock: monotonic time in seconds.
-            max_buckets: maximum number of buckets.
-        """
         self._window_s = window_s
         self._clock = clock
         self._max_buckets = max_buckets
-        self._times: OrderedDict[tuple[Kind, str], _Times] = OrderedDict()
-        self._serial = itertools.count()
+        self._counted: OrderedDict[tuple[Kind, str], deque[Attempt]] = OrderedDict()
+        """Attempts by bucket, oldest first."""
         self._lock = threading.Lock()
 
     def begin(self, buckets: Sequence[Bucket]) -> Attempt:
@@ -99,16 +86,15 @@ class Attempts:
         """
         with self._lock:
             now = self._clock()
-            waits = [self._wait_s(bucket, now) for bucket in buckets]
-            if max(waits, default=0.0) > 0:
-                raise TooManyAttemptsError(_sentence(max(waits)))
-            attempt = Attempt(now, next(self._serial), tuple(buckets))
+            wait_s = max((self._wait_s(bucket, now) for bucket in buckets), default=0.0)
+            if wait_s > 0:
+                raise TooManyAttemptsError(_sentence(wait_s))
+            attempt = Attempt(now, tuple(buckets))
             for bucket in buckets:
-                times = self._times.setdefault((bucket.kind, bucket.key), deque())
-                times.append((now, attempt.serial))
-                self._times.move_to_end((bucket.kind, bucket.key))
-            while len(self._times) > self._max_buckets:
-                self._times.popitem(last=False)
+                self._counted.setdefault((bucket.kind, bucket.key), deque()).append(attempt)
+                self._counted.move_to_end((bucket.kind, bucket.key))
+            while len(self._counted) > self._max_buckets:
+                self._counted.popitem(last=False)
             return attempt
 
     def forgive(self, attempt: Attempt) -> None:
@@ -118,29 +104,20 @@ class Attempts:
         """
         with self._lock:
             for bucket in attempt.buckets:
-                times = self._times.get((bucket.kind, bucket.key))
-                if times and (attempt.at, attempt.serial) in times:
-                    times.remove((attempt.at, attempt.serial))
-                if not times:
-                    self._times.pop((bucket.kind, bucket.key), None)
-
-    def failures(self, bucket: Bucket) -> int:
-        """Return the number of attempts in the window, including running ones."""
-        with self._lock:
-            return len(self._pruned(bucket, self._clock()))
-
-    def _pruned(self, bucket: Bucket, now: float) -> _Times:
-        times = self._times.get((bucket.kind, bucket.key), deque())
-        while times and times[0][0] <= now - self._window_s:
-            times.popleft()
-        return times
+                counted = self._counted.get((bucket.kind, bucket.key), deque())
+                if attempt in counted:
+                    counted.remove(attempt)
+                if not counted:
+                    self._counted.pop((bucket.kind, bucket.key), None)
 
     def _wait_s(self, bucket: Bucket, now: float) -> float:
         """Return the seconds until the bucket is below its limit, 0 if it is."""
-        times = self._pruned(bucket, now)
-        if len(times) < bucket.limit:
+        counted = self._counted.get((bucket.kind, bucket.key), deque())
+        while counted and counted[0].at <= now - self._window_s:
+            counted.popleft()
+        if len(counted) < bucket.limit:
             return 0.0
-        return max(times[-bucket.limit][0] + self._window_s - now, 0.001)
+        return max(counted[-bucket.limit].at + self._window_s - now, 0.001)
 
 
 def address_key(address: str | None) -> str:

@@ -6,7 +6,6 @@ raised before that do not depend on the account.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,25 +13,24 @@ from datetime import datetime
 
 from core.auth.administration import Administration, check_found, not_found
 from core.auth.hashing import Hasher
-from core.auth.invitations import Invitations, invalid_code
 from core.auth.keys import Keys
 from core.auth.names import Name, name_key, parse_name
 from core.auth.passwords import checked_password
 from core.auth.rate_limit import Attempts, Bucket, Kind, address_key
 from core.auth.sessions import Sessions, Visit
-from core.auth.tokens import device_nonce, new_device, new_device_key, new_token
-from core.db import (
-    Account,
-    AccountStore,
-    Deleted,
-    KeyStore,
-    Role,
-    Session,
+from core.auth.tokens import (
+    code_hash,
+    device_nonce,
+    new_device,
+    new_device_key,
+    new_token,
 )
+from core.db import Account, AccountStore, Deleted, Role, Session
 from core.db.run_values import utc_now
 from core.errors import (
     AccessDeniedError,
     AccountInputError,
+    InvitationError,
     PaddockError,
     SignInError,
     UnknownAccountError,
@@ -83,7 +81,10 @@ class SignedIn:
 class Accounts:
     """The accounts of one database; shared by pages, routes and threads.
 
-    Every method raises :class:`core.errors.RecordsError` if the database fails.
+    Every method raises :class:`core.errors.RecordsError` if the database fails. What takes a
+    password raises :class:`core.errors.TooManyAttemptsError` after too many failed attempts, and
+    :class:`core.errors.TooBusyError` while too many passwords are being hashed. What takes a
+    session token raises :class:`core.errors.AccessDeniedError` if it is not valid.
     """
 
     def __init__(
@@ -97,8 +98,6 @@ class Accounts:
     ) -> None:
         """
         Args:
-            store: the account store.
-            settings: limits, expiry and who may register.
             hasher: by default one with the recommended cost and the settings' concurrency.
             attempts: by default one with the settings' window.
             clock: returns the time in UTC.
@@ -109,40 +108,33 @@ class Accounts:
         self._attempts = attempts or Attempts(settings.failure_window_s)
         self._clock = clock
         self._sessions = Sessions(store, settings, clock)
-        self._invitations = Invitations(store, settings, clock)
-        self.keys = Keys(KeyStore(store.database), clock)
-        self.administration = Administration(store, self._sessions, self._invitations, clock)
+        self.keys = Keys(store, clock)
+        self.administration = Administration(store, self._sessions, settings, clock)
 
     # Registration, sign-in and sign-out
 
     def register(
-        self, name: str, password: str, client: Client, *, code: str | None = None
+        self,
+        name: str,
+        password: str,
+        client: Client,
+        *,
+        code: str | None = None,
+        subject: str | None = None,
     ) -> SignedIn:
         """Create an account and sign in.
 
         Args:
             name: see :func:`core.auth.names.parse_name`.
             password: see :func:`core.auth.passwords.checked_password`.
-            client: the browser.
             code: invitation code, if registration requires one.
+            subject: see :attr:`ProviderUser.subject`.
 
         Raises:
             AccessDeniedError: registration is closed.
             AccountInputError: name, password or code is not allowed.
             TooManyAttemptsError: too many registrations from this address.
-            TooBusyError: too many passwords are being hashed.
         """
-        return self._register(name, password, client, code=code)
-
-    def _register(
-        self,
-        name: str,
-        password: str,
-        client: Client,
-        *,
-        code: str | None,
-        subject: str | None = None,
-    ) -> SignedIn:
         if self._settings.registration is Registration.CLOSED:
             raise AccessDeniedError("Registration is closed. Ask an administrator for an account.")
         wanted = parse_name(name)
@@ -168,8 +160,6 @@ class Accounts:
 
         Raises:
             SignInError: incorrect name or password, or the account is disabled.
-            TooManyAttemptsError: too many failed attempts.
-            TooBusyError: too many passwords are being hashed.
         """
         key = name_key(name.strip()[:_NAME_LIMIT])
         account = self._store.by_key(key)
@@ -196,16 +186,9 @@ class Accounts:
     def register_with_provider(
         self, user: ProviderUser, name: str, client: Client, *, code: str | None = None
     ) -> SignedIn:
-        """Create an account without a password for a provider's user, and sign in.
-
-        Raises:
-            AccessDeniedError: registration is closed.
-            AccountInputError: name or code is not allowed.
-            TooManyAttemptsError: too many registrations from this address.
-            TooBusyError: too many passwords are being hashed.
-        """
+        """Like :meth:`register`, for a provider's user, who has no password."""
         random_password = new_token()  # known to nobody
-        return self._register(name, random_password, client, code=code, subject=user.subject)
+        return self.register(name, random_password, client, code=code, subject=user.subject)
 
     def visit(self, token: str | None) -> Visit | None:
         """Return the session of a token and its account, or None if it is not valid."""
@@ -225,14 +208,11 @@ class Accounts:
         """Change the password, end all sessions, and begin a new one for this browser.
 
         Raises:
-            AccessDeniedError: the session is not valid.
             SignInError: the current password is incorrect.
             AccountInputError: the new password is not allowed.
-            TooManyAttemptsError: too many failed attempts.
-            TooBusyError: too many passwords are being hashed.
         """
         account = self._session_account(token)
-        new = checked_password(new, _name_of(account))
+        new = checked_password(new, Name(account.name, account.key, account.look))
         self._check_owner(account, old)
         new_hash, now = self._hasher.hash(new), self._clock()
         device_key = new_device_key()
@@ -249,16 +229,12 @@ class Accounts:
         """Delete the user's account with its runs, votes, settings, sessions and invitations.
 
         Args:
-            token: session token of the account.
             password: confirmation: the password, or the user name for an account without one, which
                 signs in with a provider.
             first: called after the confirmation, before anything is deleted.
 
         Raises:
-            AccessDeniedError: the session is not valid.
             SignInError: the confirmation is incorrect.
-            TooManyAttemptsError: too many failed attempts.
-            TooBusyError: too many passwords are being hashed.
         """
         account = self._session_account(token)
         if account.subject is None:
@@ -273,29 +249,20 @@ class Accounts:
         return deleted
 
     def my_sessions(self, token: str) -> list[Session]:
-        """Return the user's sessions, the one used last first.
-
-        Raises:
-            AccessDeniedError: the session is not valid.
-        """
+        """Return the user's sessions, the one used last first."""
         return self._sessions.listing(self._session_account(token).id)
 
     def end_my_session(self, token: str, session_id: str) -> None:
         """End one of the user's sessions.
 
         Raises:
-            AccessDeniedError: the session is not valid.
             UnknownAccountError: the user has no session with this id.
         """
         if not self._store.end_session_by_id(self._session_account(token).id, session_id):
             raise UnknownAccountError("This session has already ended. Reload the list.")
 
     def sign_out_everywhere(self, token: str) -> None:
-        """End all sessions of the user, including this one, and invalidate all device cookies.
-
-        Raises:
-            AccessDeniedError: the session is not valid.
-        """
+        """End all sessions of the user, including this one, and invalidate all device cookies."""
         self._store.forget_devices(self._session_account(token).id, new_device_key())
 
     def preferences(self, account_id: str) -> dict[str, str]:
@@ -347,8 +314,11 @@ class Accounts:
     def _registered(
         self, wanted: Name, password: str, code: str | None, subject: str | None
     ) -> Account:
-        invited = self._settings.registration is Registration.INVITATION
-        hashed_code = self._invitations.checked(code) if invited else None
+        hashed_code = None
+        if self._settings.registration is Registration.INVITATION:
+            hashed_code = code_hash(code or "")
+            if not (hashed_code and self._store.invitation_is_valid(hashed_code, self._clock())):
+                raise _invalid_code()
         if wanted.reserved or self._store.taken(wanted.key, wanted.look):
             raise _taken(wanted)
         return self._added(wanted, password, Role.USER, hashed_code, subject)
@@ -378,7 +348,7 @@ class Accounts:
         else:
             added = self._store.add_invited(account, hashed_code, now)
         if added is None:
-            raise invalid_code()
+            raise _invalid_code()
         if not added:
             raise _taken(wanted)
         return account
@@ -387,10 +357,11 @@ class Accounts:
         begun = self._sessions.begin(account, client.agent)
         if begun is None:
             raise _changed_meanwhile()
-        device = new_device(account.id, account.device_key)
-        if device_nonce(client.device, account.id, account.device_key):
-            device = client.device or device  # a browser keeps its count of failures
-        return SignedIn(account, begun.session, begun.token, device)
+        token, session = begun
+        device = client.device  # a browser keeps its count of failures
+        if device is None or not device_nonce(device, account.id, account.device_key):
+            device = new_device(account.id, account.device_key)
+        return SignedIn(account, session, token, device)
 
     def _sign_in_buckets(
         self, account: Account | None, key: str, client: Client
@@ -401,10 +372,9 @@ class Accounts:
             if nonce is not None:
                 known = f"{account.id}.{nonce}"
                 return [Bucket(Kind.DEVICE, known, settings.failures_per_device)]
-        named = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
         return [
             Bucket(Kind.ADDRESS, address_key(client.address), settings.failures_per_address),
-            Bucket(Kind.ACCOUNT, named, settings.failures_per_account),
+            Bucket(Kind.ACCOUNT, key, settings.failures_per_account),
         ]
 
     def _check_owner(self, account: Account, password: str) -> None:
@@ -457,10 +427,6 @@ class Accounts:
         return account
 
 
-def _name_of(account: Account) -> Name:
-    return Name(account.name, account.key, account.look)
-
-
 def _incorrect() -> SignInError:
     return SignInError("Incorrect user name or password.")
 
@@ -471,6 +437,14 @@ def _disabled() -> SignInError:
 
 def _changed_meanwhile() -> SignInError:
     return SignInError("The account was changed or disabled at the same time. Sign in again.")
+
+
+def _invalid_code() -> InvitationError:
+    """Return the same error for a code that is unknown, used up or expired."""
+    return InvitationError(
+        "This invitation code is incorrect, used up or expired. Ask an administrator for another "
+        "one."
+    )
 
 
 def _taken(wanted: Name) -> AccountInputError:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from core.benchmark.lock import BenchmarkLock
 from core.benchmark.plan import Target
 from core.benchmark.random_models import (
     checkpoint_folder,
@@ -15,7 +14,7 @@ from core.benchmark.random_models import (
     random_model,
     random_settings,
 )
-from core.catalogue import Int4Settings, Precision, device_int4
+from core.catalogue import Precision
 from core.db.measurement_values import Int4Weights
 from core.errors import NotAModelError, NotEnoughMemoryError
 from core.hardware.devices import available_memory_bytes
@@ -33,7 +32,7 @@ from core.store import (
 )
 from core.store.checkpoint import context_length, inspect_checkpoint, is_ir
 from core.store.files import folder_bytes
-from core.store.for_device import ensure_for_device, find_for_device, remove_npu_weights
+from core.store.npu import ensure_weights, find_weights
 from core.store.weights_source import original_folder
 from core.units import bytes_text
 
@@ -49,25 +48,20 @@ class Artifact:
     random_weights: bool
     precision: Precision | None
     """None for the original checkpoint, which the PyTorch baseline runs."""
-    int4: Int4Settings | None = None
-    """INT4 settings that the device requires; None for the stored or the model's usual settings."""
 
     @classmethod
     def of(cls, target: Target) -> Artifact:
         """Return the artifact of a target."""
-        if target.baseline:
-            return cls(target.model, target.random_weights, None)
-        int4 = device_int4(target.precision, target.device)
-        return cls(target.model, target.random_weights, target.precision, int4)
+        precision = None if target.baseline else target.precision.on(target.device)
+        return cls(target.model, target.random_weights, precision)
 
     @property
     def label(self) -> str:
-        """Name for progress messages: "tiny-llama-1b-chat in INT4", "tiny-llama-1b-chat in INT4 for
-        an NPU"."""
+        """Name for progress messages: "tiny-llama-1b-chat in INT4"."""
         name = f"{self.model} with random weights" if self.random_weights else self.model
-        if self.precision is None:
-            return f"{name} for PyTorch"
-        return f"{name} {self.precision.phrase}{' for an NPU' if self.int4 else ''}"
+        return (
+            f"{name} for PyTorch" if self.precision is None else f"{name} {self.precision.phrase}"
+        )
 
 
 @dataclass(frozen=True)
@@ -95,23 +89,43 @@ def prepare_artifact(
 ) -> PreparedArtifact:
     """Download or convert the model, or create random weights, unless it is on disk already.
 
-    A stored INT4 model that the device does not support stays as it is; one that it supports is
-    converted separately, see :mod:`core.store.for_device`. Blocks; all heavy work runs in child
-    processes.
+    Blocks; all heavy work runs in child processes.
 
     Raises:
         StoppedError: ``cancel`` was set.
         PaddockError: the model is not available; the text says why.
     """
-    work = _Work(settings, on_progress, cancel)
+
+    def report(progress: Progress) -> None:
+        on_progress(progress.message, progress.fraction)
+
+    precision = artifact.precision
     if artifact.random_weights:
-        return _random_ready(artifact, work)
+        model = random_model(artifact.model)
+        folder = ensure_checkpoint(model, settings, on_progress=on_progress, cancel=cancel)
+        if precision is None:
+            return _checkpoint(folder)
+        stored = convert_in_process(
+            resolve(str(folder)),
+            precision,
+            settings=random_settings(settings),
+            int4=model.int4(precision) if precision.int4 else None,
+            progress=report,
+            cancel=cancel,
+        )
+        return _stored(stored)
     source = ModelStore(settings).resolve(artifact.model)
-    if artifact.precision is None:
-        return _checkpoint(_original(source, work))
-    if artifact.int4 is None:
-        return _stored(work.convert(source, artifact.precision))
-    return _stored(work.ensure_for_device(source, artifact.int4))
+    if precision is not None:
+        stored = ensure_weights(
+            source, precision, settings=settings, progress=report, cancel=cancel
+        )
+        return _stored(stored)
+    original = original_folder(source, settings)
+    if original is None and source.kind is SourceKind.HUB:
+        original = fetch_in_process(
+            source, settings=settings, progress=report, cancel=cancel
+        ).folder
+    return _checkpoint(_for_pytorch(source, original))
 
 
 def check_memory(
@@ -120,9 +134,6 @@ def check_memory(
     """Refuse to load what does not fit, before this machine runs out of memory.
 
     Args:
-        label: of the configuration, for the error text.
-        ready: what is loaded.
-        settings: for the memory reserve.
         at_once: number of processes that load it at the same time.
 
     Raises:
@@ -146,116 +157,30 @@ def is_prepared(artifact: Artifact, settings: Settings) -> bool:
         PaddockError: there is no such model, or its stored files are damaged.
     """
     if artifact.random_weights:
-        return _random_is_ready(artifact, settings)
-    store = ModelStore(settings)
-    source = store.resolve(artifact.model)
+        folder = checkpoint_folder(settings, random_model(artifact.model).key)
+        if not folder.is_dir() or artifact.precision is None:
+            return folder.is_dir()
+        source, settings = resolve(str(folder)), random_settings(settings)
+    else:
+        source = ModelStore(settings).resolve(artifact.model)
     if artifact.precision is None:
         return original_folder(source, settings) is not None
-    return find_for_device(store, source, artifact.precision, artifact.int4) is not None
-
-
-def delete_npu_weights(settings: Settings, before: Callable[[], None] = lambda: None) -> int:
-    """Remove the INT4 models converted for an NPU, and return the bytes freed.
-
-    Those with random weights stay; see :func:`core.benchmark.random_models.delete_random_weights`.
-
-    Args:
-        settings: for the home folder.
-        before: called when it is certain that no benchmark is running; its exceptions propagate.
-
-    Raises:
-        ModelBusyError: a benchmark or a conversion is running, or a program has a file open.
-    """
-    settings.check_not_kiosk()
-    with BenchmarkLock(settings).held():
-        before()
-        return remove_npu_weights(settings)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Arguments common to all steps of the preparation."""
-
-    settings: Settings
-    on_progress: OnProgress
-    cancel: threading.Event
-
-    def convert(
-        self, source: Source, precision: Precision, int4: Int4Settings | None = None
-    ) -> StoredModel:
-        """See :func:`core.store.convert_in_process`."""
-        return convert_in_process(
-            source,
-            precision,
-            settings=self.settings,
-            int4=int4,
-            progress=_progress_of(self.on_progress),
-            cancel=self.cancel,
-        )
-
-    def ensure_for_device(self, source: Source, wanted: Int4Settings) -> StoredModel:
-        """See :func:`core.store.for_device.ensure_for_device`."""
-        return ensure_for_device(
-            source,
-            wanted,
-            settings=self.settings,
-            progress=_progress_of(self.on_progress),
-            cancel=self.cancel,
-        )
-
-    def fetch(self, source: Source) -> Path:
-        """See :func:`core.store.fetch_in_process`."""
-        return fetch_in_process(
-            source,
-            settings=self.settings,
-            progress=_progress_of(self.on_progress),
-            cancel=self.cancel,
-        ).folder
-
-
-# Random weights
-
-
-def _random_ready(artifact: Artifact, work: _Work) -> PreparedArtifact:
-    model = random_model(artifact.model)
-    folder = ensure_checkpoint(
-        model, work.settings, on_progress=work.on_progress, cancel=work.cancel
-    )
-    if artifact.precision is None:
-        return _checkpoint(folder)
-    source = resolve(str(folder))
-    work_for_random = replace(work, settings=random_settings(work.settings))
-    if artifact.int4 is not None:
-        return _stored(work_for_random.ensure_for_device(source, artifact.int4))
-    int4 = model.int4 if artifact.precision is Precision.INT4 else None
-    return _stored(work_for_random.convert(source, artifact.precision, int4))
-
-
-def _random_is_ready(artifact: Artifact, settings: Settings) -> bool:
-    folder = checkpoint_folder(settings, random_model(artifact.model).key)
-    if not folder.is_dir() or artifact.precision is None:
-        return folder.is_dir()
-    source, store = resolve(str(folder)), ModelStore(random_settings(settings))
-    return find_for_device(store, source, artifact.precision, artifact.int4) is not None
+    return find_weights(ModelStore(settings), source, artifact.precision) is not None
 
 
 # Files on disk
 
 
-def _original(source: Source, work: _Work) -> Path:
-    """Return the folder of the model's checkpoint; download it if it is missing.
-
+def _for_pytorch(source: Source, folder: Path | None) -> Path:
+    """
     Raises:
         NotAModelError: the model is an OpenVINO IR or a GGUF file, or its folder does not exist.
     """
-    folder = original_folder(source, work.settings)
-    if folder is None and source.kind is SourceKind.HUB:
-        folder = work.fetch(source)
     if folder is None:
         raise NotAModelError(
             f"{source.location} does not exist. Restore it, or remove PyTorch from the runtimes."
         )
-    if source.kind is SourceKind.GGUF:
+    if source.is_gguf:
         raise NotAModelError(
             f"{source.title} is a GGUF file, which the PyTorch baseline cannot run. Enter its "
             "original checkpoint, or remove PyTorch from the runtimes."
@@ -281,17 +206,6 @@ def _stored(stored: StoredModel) -> PreparedArtifact:
         manifest.folder_bytes,
         manifest.weight_bytes,
         manifest.positions,
-        _as_recorded(stored),
+        Int4Weights(**asdict(stored.int4)) if stored.int4 is not None else None,
         stored.special_label,
     )
-
-
-def _as_recorded(stored: StoredModel) -> Int4Weights | None:
-    return Int4Weights(**asdict(stored.int4)) if stored.int4 is not None else None
-
-
-def _progress_of(on_progress: OnProgress) -> Callable[[Progress], None]:
-    def report(progress: Progress) -> None:
-        on_progress(progress.message, progress.fraction)
-
-    return report

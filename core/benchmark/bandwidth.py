@@ -14,14 +14,17 @@ threads of their own.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
-import psutil
 
 from core.errors import NotEnoughMemoryError
+from core.hardware.cgroups import usable_processors
 from core.hardware.devices import available_memory_bytes
+from core.settings import CHECKOUT
 from core.units import bytes_text
 
 BLOCK_BYTES = 512 * 2**20
@@ -47,7 +50,7 @@ def read_bandwidth(seconds: float = 2.0) -> float:
     Raises:
         NotEnoughMemoryError: not enough free memory for blocks larger than the caches.
     """
-    workers = _cores()
+    workers = usable_processors()
     # Ones, not zeros: untouched pages all map to one page of zeros, which stays in the cache.
     parts = [np.ones(_block_bytes() // workers // 8, dtype=np.int64) for _ in range(workers)]
     best, passes, deadline = 0.0, 0, time.perf_counter() + seconds
@@ -55,6 +58,26 @@ def read_bandwidth(seconds: float = 2.0) -> float:
         best = max(best, _one_pass(parts))
         passes += 1
     return best
+
+
+def read_bandwidth_apart(seconds: float = 2.0) -> float:
+    """Return :func:`read_bandwidth` of a process of its own.
+
+    In a process that runs other Python code, such as the server that draws a page, the reading
+    threads wait for the interpreter lock, and the result was a quarter of the bandwidth.
+
+    Raises:
+        NotEnoughMemoryError: as there, or the process failed for another reason.
+    """
+    code = f"from core.benchmark.bandwidth import main; main({seconds})"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotEnoughMemoryError(
+            f"The memory bandwidth cannot be measured: {done.stderr.strip()[-300:]}. Close other "
+            "programs."
+        )
+    return float(json.loads(done.stdout.splitlines()[-1])["read_bandwidth_bytes_per_s"])
 
 
 def _one_pass(parts: list[np.ndarray]) -> float:
@@ -81,13 +104,6 @@ def _one_pass(parts: list[np.ndarray]) -> float:
     return sum(part.nbytes for part in parts) / seconds
 
 
-def _cores() -> int:
-    try:
-        return len(psutil.Process().cpu_affinity())
-    except AttributeError:  # macOS has no CPU affinity
-        return psutil.cpu_count() or 1
-
-
 def _block_bytes() -> int:
     free = available_memory_bytes()
     size = int(min(BLOCK_BYTES, _SHARE_OF_FREE * free))
@@ -100,11 +116,11 @@ def _block_bytes() -> int:
     return size
 
 
-def main() -> None:
+def main(seconds: float = 2.0) -> None:
     """Print the bandwidth as text, then as one line of JSON."""
-    found = read_bandwidth()
-    print(f"Memory read bandwidth: {bytes_text(found)}/s with {_cores()} cores.")
-    print(json.dumps({"read_bandwidth_bytes_per_s": round(found), "cores": _cores()}))
+    found = read_bandwidth(seconds)
+    print(f"Memory read bandwidth: {bytes_text(found)}/s with {usable_processors()} cores.")
+    print(json.dumps({"read_bandwidth_bytes_per_s": round(found), "cores": usable_processors()}))
 
 
 if __name__ == "__main__":

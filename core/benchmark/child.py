@@ -5,25 +5,39 @@ The child's side is :mod:`core.benchmark.worker`.
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from core.benchmark.weights import (
-    checkpoint_weight_bytes,
-    weight_bytes,
-)
-from core.benchmark.worker_process import SILENCE_S, MemoryPeaks, OnProgress, run_worker
+from core.benchmark.weights import checkpoint_weight_bytes, weight_bytes
 from core.db.measurement_values import Round, Sample
-from core.errors import GenerationError
-from core.hardware.devices import library_versions
+from core.errors import GenerationError, NotEnoughMemoryError, PaddockError
+from core.hardware.devices import ProcessMemory, library_versions
 from core.runtimes.base import Conditions
 from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.serialization import conditions_from_json, memory_from_json, spec_to_json
-from core.runtimes.spec import ModelSpec
+from core.runtimes.spec import NO_SPECULATION, ModelSpec, Speculation
 from core.store.checkpoint import read_json
-from core.workers.process import Event
+from core.units import bytes_text
+from core.workers.process import Event, WorkerDied, WorkerProcess, WorkerSilent
+
+_WORKER = "core.benchmark.worker"
+
+OnProgress = Callable[[str], None]
+"""Receives a sentence about the current step."""
+
+SILENCE_S = 900.0
+"""Timeout for a worker that sends nothing. Loading and warm-up are the longest steps without an
+event: minutes for twelve billion parameters on a slow disk."""
+
+_MEMORY_INTERVAL_S = 0.025
+"""Interval of reading the worker's memory; each reading takes about 0.1 ms of one core."""
+
+_SIGKILL = getattr(signal, "SIGKILL", 9)
+"""Linux sends it when memory runs out, and users send it, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +51,7 @@ class Job:
     """(prompt tokens, number of timed answers) in the order of measurement; each length once."""
     new_tokens: int
     """Length of each answer; the end token does not end it."""
+    speculation: Speculation = NO_SPECULATION
     checkpoint: bool = False
     """Whether ``folder`` is a PyTorch checkpoint and ``spec`` names PyTorch: the baseline."""
     memory_limit_bytes: int | None = None
@@ -66,18 +81,13 @@ def measure_in_process(
     cancel: threading.Event,
     on_begin: Callable[[int], None] = lambda prompt_tokens: None,
     on_round: Callable[[int, Round], None] = lambda prompt_tokens, found: None,
-    silence_s: float = SILENCE_S,
 ) -> Outcome:
     """Measure one configuration in a new process that does nothing else. Blocks.
 
     Args:
-        job: what to measure.
-        on_progress: called from this thread.
-        cancel: when set, the process is killed.
         on_begin: receives each prompt length when its measurement begins, from this thread.
         on_round: receives the round of each prompt length when it is complete, from this thread; a
             later failure does not invalidate it.
-        silence_s: timeout for a process that sends nothing.
 
     Raises:
         StoppedError: ``cancel`` was set.
@@ -92,6 +102,7 @@ def measure_in_process(
         "prompts": job.prompts,
         "new_tokens": job.new_tokens,
         "nearest_ns": job.nearest_ns,
+        "speculation": asdict(job.speculation),
     }
     run_worker(
         request,
@@ -100,7 +111,6 @@ def measure_in_process(
         on_progress=on_progress,
         cancel=cancel,
         memory_limit_bytes=job.memory_limit_bytes,
-        silence_s=silence_s,
     )
     conditions = listener.conditions
     if conditions is None or len(listener.rounds) != len(job.prompts):
@@ -179,5 +189,104 @@ def _sample(event: Event) -> Sample:
         tpot_ms=event["tpot_ms"],
         total_ms=event["total_ms"],
         token_times_ms=tuple(event["token_times_ms"]),
+        draft_tokens=event.get("draft_tokens"),
         core_distance_ns=event["core_distance_ns"],
+    )
+
+
+class MemoryPeaks:
+    """Peaks of the worker's memory by phase: see :meth:`enter`."""
+
+    def __init__(self) -> None:
+        self._phase: int | None = None
+        self._peaks: dict[int | None, ProcessMemory] = {}
+
+    def enter(self, phase: int | None) -> None:
+        """Start a phase, to which readings belong from now on; None is loading."""
+        self._phase = phase
+
+    def add(self, memory: ProcessMemory) -> None:
+        """Add a reading to the current phase."""
+        self._peaks[self._phase] = _highest(self._of(self._phase), memory)
+
+    def peak(self, phase: int) -> ProcessMemory:
+        """Return the maximum of each kind during loading and this phase, without other phases."""
+        return _highest(self._of(None), self._of(phase))
+
+    def _of(self, phase: int | None) -> ProcessMemory:
+        return self._peaks.get(phase, ProcessMemory(0, 0, 0))
+
+
+def run_worker(
+    request: Mapping[str, Any],
+    on_event: Callable[[Event], None],
+    *,
+    label: str,
+    on_progress: OnProgress,
+    cancel: threading.Event,
+    memory_limit_bytes: int | None,
+) -> None:
+    """Run the worker on one request until it ends. Blocks.
+
+    Args:
+        request: see :mod:`core.benchmark.worker`.
+        on_event: receives all events except ``progress``, ``error`` and ``done``, and forty
+            readings of its memory a second (see :class:`core.workers.process.WorkerProcess`).
+        label: name of the configuration in error texts.
+
+    Raises:
+        StoppedError, NotEnoughMemoryError, PaddockError: see :func:`measure_in_process`.
+    """
+
+    def pass_on(event: Event) -> None:
+        if event["event"] == "progress":
+            on_progress(event["message"])
+        else:
+            on_event(event)
+
+    try:
+        with WorkerProcess(_WORKER, request, memory_interval_s=_MEMORY_INTERVAL_S) as worker:
+            worker.follow(
+                pass_on,
+                cancel=cancel,
+                stopped=f"Stopped while measuring {label}.",
+                silence_s=SILENCE_S,
+                memory_limit_bytes=memory_limit_bytes,
+            )
+    except WorkerSilent:
+        raise GenerationError(
+            f"The process that measured {label} did not respond for {SILENCE_S / 60:.0f} "
+            "minutes and was ended. Measure it again, with fewer tokens if it is only slow."
+        ) from None
+    except WorkerDied as death:
+        raise _sudden_end(death, label, memory_limit_bytes) from None
+
+
+def _sudden_end(death: WorkerDied, label: str, limit: int | None) -> PaddockError:
+    """Return the error for a worker that ended without an event."""
+    if limit is not None and death.out_of_memory:
+        return NotEnoughMemoryError(
+            f"{label} needs more memory than the limit of {bytes_text(limit)} for one "
+            "measurement. Raise the limit, or choose a lower precision or a smaller model."
+        )
+    if death.out_of_memory:
+        return NotEnoughMemoryError(
+            f"Out of memory while measuring {label}. Close other programs, or choose a lower "
+            "precision or a smaller model."
+        )
+    if death.signal == _SIGKILL:
+        return GenerationError(
+            f"The process that measured {label} was killed by signal 9, possibly because memory "
+            "ran out. Close other programs, or choose a lower precision or a smaller model."
+        )
+    return GenerationError(
+        f"The process that measured {label} ended unexpectedly ({death}). Measure it again."
+    )
+
+
+def _highest(one: ProcessMemory, other: ProcessMemory) -> ProcessMemory:
+    return ProcessMemory(
+        max(one.private_bytes, other.private_bytes),
+        max(one.file_backed_bytes, other.file_backed_bytes),
+        max(one.rss_bytes, other.rss_bytes),
     )

@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 from statistics import fmean
-from types import TracebackType
 from typing import IO
 
 log = logging.getLogger(__name__)
@@ -79,33 +78,23 @@ def _respond(descriptor: int, offset: int, stop: int) -> None:
                     break
 
 
-class CoreLatency:
+class CoreLatency(ExitStack):
     """Context manager that measures the latency repeatedly, with one other process."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._cores = _allowed_cores()[:MAX_CORES]
-        self._stack = ExitStack()
         self._shared: mmap.mmap
         self._commands: IO[bytes] | None = None
 
     def __enter__(self) -> CoreLatency:
         if len(self._cores) > 1:
             try:
-                with ExitStack() as stack:
-                    self._start(stack)
-                    self._stack = stack.pop_all()
+                self._start()
             except OSError as error:  # no memory or process left: a measurement works without it
+                self.close()
                 log.warning("Core-to-core latency is not measured: %s", error)
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._commands = None
-        self._stack.close()
 
     def nanoseconds(self) -> float | None:
         """Return the mean one-way latency, in one or two milliseconds for each pair of cores.
@@ -122,12 +111,12 @@ class CoreLatency:
             found.append(latency)
         return fmean(found) if found else None
 
-    def _start(self, stack: ExitStack) -> None:
+    def _start(self) -> None:
         # Anonymous memory: a killed process leaves no file behind.
         memory = os.memfd_create("core-latency")
-        stack.callback(os.close, memory)
+        self.callback(os.close, memory)
         os.ftruncate(memory, mmap.PAGESIZE)
-        shared = stack.enter_context(mmap.mmap(memory, mmap.PAGESIZE))
+        self._shared = self.enter_context(mmap.mmap(memory, mmap.PAGESIZE))
         code = f"{inspect.getsource(_respond)}\n_respond({memory}, {RESPONSE_OFFSET}, {STOP})"
         responder = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", code],
@@ -136,8 +125,13 @@ class CoreLatency:
             stderr=subprocess.DEVNULL,
             pass_fds=(memory,),
         )
-        stack.callback(_end, responder)
-        self._shared, self._commands = shared, responder.stdin
+        self.callback(self._end, responder)
+        self._commands = responder.stdin
+
+    def _end(self, responder: subprocess.Popen[bytes]) -> None:
+        self._commands = None
+        responder.kill()
+        responder.communicate()  # closes the pipe, and leaves no zombie
 
     def _between(self, here: int, there: int) -> float | None:
         if self._commands is None:
@@ -188,12 +182,6 @@ class CoreLatency:
 def _check_timeout(started: float) -> None:
     if time.perf_counter() - started > TIMEOUT_S:
         raise TimeoutError("the other core does not respond")
-
-
-def _end(responder: subprocess.Popen[bytes]) -> None:
-    with suppress(OSError):
-        responder.kill()
-    responder.communicate()  # closes the pipe, and leaves no zombie
 
 
 @contextmanager

@@ -7,7 +7,6 @@ store's estimate.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -20,12 +19,12 @@ from core.benchmark.random_models import (
     random_model,
 )
 from core.benchmark.stopping import SHORTEST_S
-from core.catalogue import Precision, default_int4
+from core.catalogue import Precision
 from core.errors import PaddockError
+from core.hardware.cgroups import usable_processors
 from core.settings import Settings
-from core.store import Estimate, ModelStore
-from core.store.estimate import estimate as conversion_estimate
-from core.store.estimate import result_bytes, scratch_bytes
+from core.store import ModelStore
+from core.store.estimate import remaining_bytes, result_bytes, scratch_bytes
 from core.store.files import free_bytes
 from core.store.weights_source import Origin, find_origin
 from core.units import bytes_text
@@ -90,11 +89,13 @@ class BenchmarkEstimate:
 
 
 @dataclass(frozen=True)
-class _Size:
-    """Size of a model in one precision."""
+class _Needs:
+    """Size of an artifact, and what its conversion takes."""
 
     parameters: int
-    weight_bytes: int
+    disk_bytes: int
+    scratch_bytes: int = 0
+    download_bytes: int = 0
 
 
 def required_artifacts(plan: Plan) -> tuple[Artifact, ...]:
@@ -144,7 +145,7 @@ def estimate(plan: Plan, settings: Settings) -> BenchmarkEstimate:
         disk_bytes=disk,
         download_bytes=download,
         free_disk=free,
-        rows=len(plan.configurations()),
+        rows=len(plan.targets()) * len(plan.prompt_tokens),
         problem=problem,
     )
 
@@ -172,7 +173,7 @@ def measure_seconds(target: Target, plan: Plan, number: int, settings: Settings)
     """Estimate the time of one process: start, load, warm-up, and the answers of the round."""
     size = _size(Artifact.of(target), settings)
     width = {Precision.FP32: 4, Precision.FP16: 2}.get(target.precision)
-    weights = size.parameters * width if target.baseline and width else size.weight_bytes
+    weights = size.parameters * width if target.baseline and width else size.disk_bytes
     seconds = START_SECONDS + weights / LOAD_BYTES_PER_S
     answers = plan.answers_in_round(number)
     for prompt_tokens in plan.prompt_tokens:
@@ -185,13 +186,13 @@ def measure_seconds(target: Target, plan: Plan, number: int, settings: Settings)
 def quality_seconds(target: Target, settings: Settings) -> float:
     """Estimate the time of one quality pass."""
     size = _size(Artifact.of(target), settings)
-    loading = START_SECONDS + size.weight_bytes / LOAD_BYTES_PER_S
+    loading = START_SECONDS + size.disk_bytes / LOAD_BYTES_PER_S
     reading = _prefill_seconds(size.parameters, QUALITY_TOKENS)
-    return loading + reading + _decode_seconds(size.weight_bytes, QUALITY_NEW_TOKENS)
+    return loading + reading + _decode_seconds(size.disk_bytes, QUALITY_NEW_TOKENS)
 
 
 def _prefill_seconds(parameters: int, tokens: int) -> float:
-    return 2 * parameters * tokens / (FLOPS_PER_CORE * (os.cpu_count() or 1))
+    return 2 * parameters * tokens / (FLOPS_PER_CORE * usable_processors())
 
 
 def _decode_seconds(weight_bytes: float, tokens: int) -> float:
@@ -207,67 +208,54 @@ def _is_prepared(artifact: Artifact, settings: Settings) -> bool:
 
 def _disk(needed: Iterable[Artifact], settings: Settings) -> tuple[int, int]:
     """Return the bytes that remain plus the largest temporary files, and the bytes of downloads."""
-    stays = download = 0
-    scratch = [0]
-    checkpoints: set[str] = set()
-    downloads: set[str] = set()
+    stays, scratch = 0, [0]
+    checkpoints: dict[str, int] = {}
+    downloads: dict[str, int] = {}
     for artifact in needed:
-        if artifact.random_weights:
-            model = random_model(artifact.model)
-            if not checkpoint_folder(settings, model.key).is_dir():
-                checkpoints.add(model.key)
-            if artifact.precision is not None:
-                origin = _random_origin(model)
-                stays += result_bytes(origin, artifact.precision, artifact.int4 or model.int4)
-                scratch.append(scratch_bytes(origin, artifact.precision))
-            continue
-        needs = _conversion(artifact, settings)
+        needs = _needs(artifact, settings)
         if needs is None:
             continue
         if artifact.precision is not None:
             stays += needs.disk_bytes
             scratch.append(needs.scratch_bytes)
-        if artifact.model not in downloads:
-            downloads.add(artifact.model)
-            download += needs.download_bytes
-    stays += sum(checkpoint_bytes(random_model(key)) for key in checkpoints)
-    return stays + max(scratch) + download, download
+        if not artifact.random_weights:
+            downloads.setdefault(artifact.model, needs.download_bytes)
+        elif not checkpoint_folder(settings, artifact.model).is_dir():
+            checkpoints[artifact.model] = checkpoint_bytes(random_model(artifact.model))
+    download = sum(downloads.values())
+    return stays + sum(checkpoints.values()) + max(scratch) + download, download
 
 
-def _conversion(artifact: Artifact, settings: Settings) -> Estimate | None:
-    """Estimate download and conversion; None if that is not possible."""
-    try:
-        source = ModelStore(settings).resolve(artifact.model)
-        precision = artifact.precision or Precision.FP16
-        return conversion_estimate(source, precision, settings, int4=artifact.int4)
-    except PaddockError:
-        return None
+def _size(artifact: Artifact, settings: Settings) -> _Needs:
+    return _needs(artifact, settings) or _Needs(_UNKNOWN_PARAMETERS, 2 * _UNKNOWN_PARAMETERS)
 
 
-def _size(artifact: Artifact, settings: Settings) -> _Size:
-    precision = artifact.precision or Precision.FP16
+def _needs(artifact: Artifact, settings: Settings) -> _Needs | None:
+    """Return what an artifact needs; None if that is not known."""
+    precision, download = artifact.precision or Precision.FP16, 0
     if artifact.random_weights:
         model = random_model(artifact.model)
-        origin = _random_origin(model)
-        int4 = artifact.int4 or model.int4
-        return _Size(model.parameters, result_bytes(origin, precision, int4))
-    try:
-        source = ModelStore(settings).resolve(artifact.model)
-        origin = find_origin(source, precision, settings)
-    except PaddockError:
-        return _Size(_UNKNOWN_PARAMETERS, 2 * _UNKNOWN_PARAMETERS)
-    int4 = artifact.int4 or (source.model.int4 if source.model else default_int4())
-    return _Size(origin.parameters, result_bytes(origin, precision, int4))
+        origin, int4 = _random_origin(model), model.int4(precision)
+    else:
+        try:
+            source = ModelStore(settings).resolve(artifact.model)
+            origin = find_origin(source, precision, settings)
+            download = remaining_bytes(source, origin, settings)
+        except PaddockError:
+            return None
+        int4 = source.int4_settings(precision, origin.parameters)
+    return _Needs(
+        origin.parameters,
+        result_bytes(origin, precision, int4),
+        scratch_bytes(origin, precision),
+        download,
+    )
 
 
 def _random_origin(model: RandomModel) -> Origin:
     return Origin(
-        folder=None,
-        is_ir=False,
-        precision=None,
         parameters=model.parameters,
         weight_bytes=checkpoint_bytes(model),
         dtype="bfloat16",
-        safetensors=True,
         shape=model.shape,
     )

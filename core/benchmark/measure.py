@@ -22,8 +22,16 @@ from core.benchmark.stopping import StoppingRule, latency_during
 from core.errors import GenerationError, PromptTooLongError
 from core.hardware.devices import process_memory, require_device
 from core.inference.timing import measure as timings_of
-from core.runtimes.base import LoadedModel, Runtime
-from core.runtimes.spec import ModelSpec, RuntimeName, SamplingSettings, TokenRequest
+from core.runtimes.base import LoadedModel, Runtime, StampedId
+from core.runtimes.spec import (
+    NO_SPECULATION,
+    ModelSpec,
+    RuntimeName,
+    SamplingSettings,
+    Speculation,
+    SpeculationMode,
+    TokenRequest,
+)
 from core.workers.child import Channel
 
 WARM_UP_TOKENS = 4
@@ -31,7 +39,7 @@ WARM_UP_TOKENS = 4
 repacked and kernels selected in its prefill and first steps."""
 
 PROGRESS_EVERY_S = 5.0
-"""Interval of progress events during a long answer."""
+"""Interval of progress events during a long answer: the parent ends a silent process."""
 
 CONTENDED_CORES = 0.25
 """Cores used by other programs from which a measurement counts as contended. A quarter of a core is
@@ -60,6 +68,7 @@ def measure(
     channel: Channel,
     core_latency: Callable[[], float | None] = _unknown,
     nearest_ns: float | None = None,
+    speculation: Speculation = NO_SPECULATION,
 ) -> None:
     """Measure the model in ``folder`` and send the results as events.
 
@@ -85,12 +94,13 @@ def measure(
         length: TokenRequest(
             prompt_ids(model.tokenizer, length),
             SamplingSettings(max_new_tokens=new_tokens, greedy=True),
+            speculation=speculation,
         )
         for length, _ in prompts
     }
     # Always the shortest prompt, so that load times are comparable whatever the order.
     first = min(requests)
-    channel.say(event="progress", message="Warming up.", fraction=None)
+    channel.say(event="progress", message="Warming up.")
     started = time.perf_counter()
     _warm_up(model, requests[first])
     warm_up_s = time.perf_counter() - started
@@ -101,21 +111,18 @@ def measure(
         memory=asdict(process_memory()),
         conditions=asdict(model.conditions),
     )
-    total = sum(count for _, count in prompts)
-    done = 0
     for length, count in prompts:
         channel.say(event="begin", prompt_tokens=length)
+        channel.say(event="progress", message=_answering(length))
         if length != first:
             _warm_up(model, requests[length])
         usage, rule = _ProcessorUse(), StoppingRule(count, nearest_ns)
         before = core_latency()
         while not rule.reached:
-            progress = _Progress(channel, length, done, total, new_tokens)
-            sample, spent = _time_answer(model, requests[length], progress)
+            sample, spent = _time_answer(model, requests[length], channel)
             after = core_latency()
             latency = latency_during(spent, before, after)
             channel.say(**sample, core_distance_ns=latency)
-            done += rule.answers < count
             rule.add(spent, latency)
             before = after
         nearest_ns = rule.nearest_ns
@@ -131,11 +138,11 @@ def load(runtime: Runtime, folder: Path, spec: ModelSpec, channel: Channel) -> t
     Raises:
         PaddockError: the device is missing, or see :meth:`core.runtimes.base.Runtime.load`.
     """
-    channel.say(event="progress", message="Starting the runtime.", fraction=None)
+    channel.say(event="progress", message="Starting the runtime.")
     runtime.prepare(folder)
     if spec.runtime is not RuntimeName.PYTORCH:
         spec = replace(spec, device=require_device(spec.device))
-    channel.say(event="progress", message="Loading and compiling the model.", fraction=None)
+    channel.say(event="progress", message="Loading and compiling the model.")
     started = time.perf_counter()
     model = runtime.load(folder, spec)
     return model, time.perf_counter() - started
@@ -155,25 +162,32 @@ def _check_room(
 def _warm_up(model: LoadedModel, request: TokenRequest) -> None:
     tokens = min(WARM_UP_TOKENS, request.sampling.max_new_tokens)
     short = replace(request, sampling=replace(request.sampling, max_new_tokens=tokens))
+    if request.speculation.mode is SpeculationMode.AUTO:  # else its pipeline is not loaded yet
+        on = replace(request.speculation, mode=SpeculationMode.ON)
+        model.generate(replace(short, speculation=on), lambda token: True)
     model.generate(short, lambda token: True)
 
 
 def _time_answer(
-    model: LoadedModel, request: TokenRequest, progress: _Progress
+    model: LoadedModel, request: TokenRequest, channel: Channel
 ) -> tuple[dict[str, Any], float]:
     """Return one timed answer as an event, and its duration in seconds."""
     clock = time.perf_counter
     stamps: list[float] = []
+    drafts: list[int] = []
+    heard = started = clock()
 
     def stamp(token: int) -> bool:
-        now = clock()
+        nonlocal heard
+        now = token.stamp_s if isinstance(token, StampedId) else clock()
         stamps.append(now)
-        progress.update(now, len(stamps))
+        if isinstance(token, StampedId) and token.step_drafts is not None:
+            drafts.append(token.step_drafts)
+        if now - heard >= PROGRESS_EVERY_S:
+            heard = now
+            channel.say(event="progress", message=_answering(len(request.prompt_ids)))
         return True
 
-    progress.report(0)
-    started = clock()
-    progress.reported_at = started
     model.generate(request, stamp)
     ended = clock()
     wanted = request.sampling.max_new_tokens
@@ -190,31 +204,13 @@ def _time_answer(
         "tpot_ms": found.tpot_ms,
         "total_ms": found.total_ms,
         "token_times_ms": [1000 * (moment - started) for moment in stamps],
+        "draft_tokens": sum(drafts) or None,
     }
     return sample, ended - started
 
 
-class _Progress:
-    """Reports progress; during a timed answer only every few seconds."""
-
-    def __init__(
-        self, channel: Channel, length: int, done: int, total: int, new_tokens: int
-    ) -> None:
-        self._channel = channel
-        self._message = f"Answering prompts of {length:,} tokens."
-        self._done, self._total, self._new_tokens = done, total, new_tokens
-        self.reported_at = 0.0
-
-    def update(self, now: float, tokens: int) -> None:
-        """Report after a token if the interval has passed."""
-        if now - self.reported_at >= PROGRESS_EVERY_S:
-            self.reported_at = now
-            self.report(tokens)
-
-    def report(self, tokens: int) -> None:
-        """Send a progress event."""
-        done = min(self._total, self._done + tokens / self._new_tokens)
-        self._channel.say(event="progress", message=self._message, fraction=done / self._total)
+def _answering(length: int) -> str:
+    return f"Answering prompts of {length:,} tokens."
 
 
 class _ProcessorUse:

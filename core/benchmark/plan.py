@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from core.benchmark.random_models import RANDOM_SOURCE, random_model
 from core.catalogue import Precision, catalogue
@@ -18,10 +20,11 @@ from core.errors import BadRequestError
 from core.hardware.devices import AUTO, auto_devices
 from core.runtimes.spec import (
     DEFAULT_RUNTIME,
-    MAX_NEW_TOKENS_RANGE,
+    NO_SPECULATION,
     ExecutionHints,
     ModelSpec,
     RuntimeName,
+    Speculation,
 )
 from core.units import bytes_text
 
@@ -32,7 +35,7 @@ PROMPT_TOKENS_RANGE = (1, 32_768)
 """Up to the longest context length in the catalogue; a length that exceeds the model's becomes a
 failed row."""
 
-NEW_TOKENS_RANGE = MAX_NEW_TOKENS_RANGE
+NEW_TOKENS_RANGE = (1, 1000)
 
 REPEATS_RANGE = (1, 100)
 
@@ -108,12 +111,14 @@ class Plan:
     """Timed answers of each configuration at each prompt length, over all rounds."""
     rounds: int = 2
     """Number of new processes over which the repeats are distributed."""
+    speculation: Speculation = NO_SPECULATION
+    """How GenAI guesses tokens; other runtimes do not."""
     quality: bool = False
     """Whether each precision is compared with the reference precision of its model."""
     memory_limit_bytes: int | None = None
     """Limit of each measuring process; None for no limit."""
     keep_random_weights: bool = False
-    """Whether random weights stay on disk after a complete run, and after later ones."""
+    """Whether the random weights of this plan stay on disk after a complete run."""
 
     def validated(self) -> Plan:
         """Return the plan in normal form: names stripped, devices in upper case.
@@ -132,6 +137,7 @@ class Plan:
             precisions=_chosen("precision", self.precisions),
             runtimes=_chosen("runtime", self.runtimes),
             prompt_tokens=_chosen("prompt length", self.prompt_tokens),
+            speculation=self.speculation.validated(),
         )
         if not plan.models and not plan.random_models:
             raise BadRequestError("Choose at least one model to measure.")
@@ -148,24 +154,13 @@ class Plan:
         """
         models = [(name, False) for name in self.models]
         models += [(name, True) for name in self.random_models]
-        product = [
+        return tuple(
             Target(name, is_random, precision, device, runtime)
             for name, is_random in models
             for precision in self.precisions
             for runtime in self.runtimes
-            for device in ((BASELINE_DEVICE,) if _is_baseline(runtime) else self.devices)
-        ]
-        return tuple(target for target in product if _possible(target))
-
-    def configurations(self) -> tuple[Configuration, ...]:
-        """Return one configuration for each row: every target at every prompt length.
-
-        Titles and sources are the catalogue's; those of other models are what the user entered.
-        """
-        return tuple(
-            self.configuration(target, prompt_tokens)
-            for target in self.targets()
-            for prompt_tokens in self.prompt_tokens
+            if runtime is not RuntimeName.PYTORCH or precision in BASELINE_PRECISIONS
+            for device in ((BASELINE_DEVICE,) if runtime is RuntimeName.PYTORCH else self.devices)
         )
 
     def configuration(
@@ -179,8 +174,6 @@ class Plan:
         """Return the configuration of one row.
 
         Args:
-            target: one of :meth:`targets`.
-            prompt_tokens: one of :attr:`prompt_tokens`.
             title: of the model; None for the catalogue's.
             source: of its weights; None for the catalogue's.
         """
@@ -194,27 +187,27 @@ class Plan:
             device=target.device,
             runtime=target.runtime.value,
             hints={} if target.baseline else hints_of(target.spec.effective_hints),
+            speculation=self.speculation_of(target).text,
             prompt_tokens=prompt_tokens,
             new_tokens=self.new_tokens,
             repeats=self.repeats,
         )
 
+    def speculation_of(self, target: Target) -> Speculation:
+        """Return the speculation of a target; only GenAI has it."""
+        genai = target.runtime is RuntimeName.GENAI
+        return self.speculation if genai else NO_SPECULATION
+
     def answers_in_round(self, number: int) -> int:
         """Return the number of timed answers of a process in this round; the first rounds get the
         remainder.
-
-        Args:
-            number: from 0.
         """
         usual, rest = divmod(self.repeats, self.rounds)
         return usual + (1 if number < rest else 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        return TypeAdapter(Plan).dump_python(self, mode="json")
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
@@ -223,13 +216,9 @@ class Plan:
         Raises:
             BadRequestError: the plan is not readable.
         """
-        known = {field.name for field in fields(cls)}
-        given = {name: value for name, value in data.items() if name in known}
         try:
-            for name in _TUPLES & given.keys():
-                given[name] = tuple(_TYPES.get(name, str)(value) for value in given[name])
-            return cls(**given).validated()
-        except (TypeError, ValueError) as error:
+            return TypeAdapter(Plan).validate_python(data).validated()
+        except ValidationError as error:
             raise BadRequestError(
                 "The stored plan of this benchmark is not readable. Start a new one."
             ) from error
@@ -273,10 +262,6 @@ class Plan:
             )
 
 
-_TUPLES = {"models", "random_models", "precisions", "devices", "runtimes", "prompt_tokens"}
-_TYPES: dict[str, Any] = {"precisions": Precision, "runtimes": RuntimeName, "prompt_tokens": int}
-
-
 def hints_of(hints: ExecutionHints) -> dict[str, Any]:
     """Return the hints that are set, by the names of OpenVINO's properties."""
     named = {
@@ -291,14 +276,6 @@ def hints_of(hints: ExecutionHints) -> dict[str, Any]:
 def _on_cpu_alone(device: str) -> bool:
     """Return whether no other device takes part; an unresolved AUTO may use any device."""
     return device == "CPU" or (device == AUTO and auto_devices() == ("CPU",))
-
-
-def _is_baseline(runtime: RuntimeName) -> bool:
-    return runtime is RuntimeName.PYTORCH
-
-
-def _possible(target: Target) -> bool:
-    return not target.baseline or target.precision in BASELINE_PRECISIONS
 
 
 def _described(target: Target) -> tuple[str, str]:

@@ -25,14 +25,9 @@ class Step:
 
     kind: StepKind
     subject: object
-    """What the step is about; hashable. Steps with the same kind and subject take about the same
-    time."""
+    """What the step is about; hashable."""
     number: int = 0
     """Distinguishes repetitions."""
-
-    @property
-    def _group(self) -> tuple[StepKind, object]:
-        return self.kind, self.subject
 
 
 class ProgressTracker:
@@ -46,7 +41,6 @@ class ProgressTracker:
         self._spent = 0.0
         self._expected: dict[StepKind, float] = {}
         self._took: dict[StepKind, float] = {}
-        self._seen: dict[tuple[StepKind, object], float] = {}
         self._now: tuple[Step, float] | None = None
 
     def add(self, step: Step, seconds: float) -> None:
@@ -57,7 +51,7 @@ class ProgressTracker:
     def drop(self, kind: StepKind, subject: object) -> None:
         """Remove these steps from the remaining ones."""
         with self._lock:
-            for step in [step for step in self._left if step._group == (kind, subject)]:
+            for step in [one for one in self._left if (one.kind, one.subject) == (kind, subject)]:
                 del self._left[step]
 
     @contextmanager
@@ -66,14 +60,13 @@ class ProgressTracker:
         too."""
         with self._lock:
             self._now = (step, self._clock())
+        succeeded = False
         try:
             yield
-        except BaseException:  # its time is no estimate for the next step of this kind
+            succeeded = True
+        finally:
             with self._lock:
-                self._end(step, learn=False)
-            raise
-        with self._lock:
-            self._end(step, learn=True)
+                self._end(step, learn=succeeded)
 
     @property
     def done(self) -> int:
@@ -110,7 +103,6 @@ class ProgressTracker:
         self._done += 1
         self._spent += took
         if learn:  # a failed step says nothing about the others
-            self._seen[step._group] = took
             self._took[step.kind] = self._took.get(step.kind, 0.0) + took
             self._expected[step.kind] = self._expected.get(step.kind, 0.0) + usual
 
@@ -124,10 +116,7 @@ class ProgressTracker:
         return seconds
 
     def _estimate(self, step: Step) -> float:
-        """Return the duration of a similar step, or the estimate corrected by the pace of its
-        kind."""
-        if step._group in self._seen:
-            return self._seen[step._group]
+        """Return the estimate corrected by the pace of its kind."""
         expected = self._expected.get(step.kind, 0.0)
         pace = self._took[step.kind] / expected if expected > 0 else 1.0
         return self._left[step] * pace

@@ -38,9 +38,6 @@ def prompt_ids(tokenizer: Any, count: int) -> tuple[int, ...]:
 
     The content does not matter: for one length, every prompt takes a dense model the same work.
 
-    Args:
-        tokenizer: a ``transformers`` tokenizer.
-
     Raises:
         CorruptModelError: the tokenizer returns no tokens.
     """

@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
-from core.benchmark.worker_process import SILENCE_S, OnProgress, run_worker
+from core.benchmark.child import OnProgress, run_worker
 from core.db.measurement_values import Quality
 from core.errors import GenerationError
 from core.runtimes.serialization import spec_to_json
@@ -65,7 +65,6 @@ def quality_in_process(
     on_progress: OnProgress,
     cancel: threading.Event,
     memory_limit_bytes: int | None = None,
-    silence_s: float = SILENCE_S,
 ) -> tuple[Quality, Reference]:
     """Score one precision of a model in a new process. Blocks.
 
@@ -73,8 +72,6 @@ def quality_in_process(
         folder: of the OpenVINO IR, or of the checkpoint if ``spec`` names PyTorch.
         spec: its hints apply as they do to speed.
         reference: of the same model; None makes this precision the reference.
-        on_progress: called from this thread.
-        cancel: when set, the process is killed.
 
     Returns:
         The quality, and the reference for the next precision: ``reference``, or this one.
@@ -102,7 +99,6 @@ def quality_in_process(
         on_progress=on_progress,
         cancel=cancel,
         memory_limit_bytes=memory_limit_bytes,
-        silence_s=silence_s,
     )
     if not scored:
         raise GenerationError(

@@ -52,13 +52,8 @@ def write_checkpoint(
     """Write the checkpoint into ``folder`` and return it; equal arguments give equal bytes.
 
     Args:
-        folder: created if it does not exist.
         architecture: known to :func:`core.catalogue.shapes.transformers_config`.
-        shape: of the model.
         shards: number of weight files; None for as many as :data:`SHARD_BYTES` requires.
-        dtype: of the weights, as named by ``torch``.
-        seed: of the random weights.
-        on_progress: receives the share of the weights that is generated.
 
     Raises:
         OSError: the disk is full or not writable.

@@ -6,14 +6,10 @@ They are kept apart from the user's models, in ``<home>/random-weights``::
     checkpoints/<key>/          PyTorch checkpoint, written by core.benchmark.random_checkpoint
     checkpoints/.work/…         unfinished checkpoint
     models/                     converted by the store, as in any home folder
-    npu-weights/models/         INT4 for an NPU; see core.store.for_device
-    kept.json                   keys of models that later benchmark runs do not remove
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import shutil
 import threading
 import uuid
@@ -22,25 +18,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.benchmark.lock import BenchmarkLock
-from core.catalogue import Int4Settings, Shape, benchmark_shapes, catalogue, default_int4
+from core.catalogue import (
+    CatalogueModel,
+    Int4Settings,
+    Precision,
+    Shape,
+    benchmark_shapes,
+    catalogue,
+    int4_settings,
+)
+from core.catalogue.recipes import without_texts
 from core.catalogue.shapes import parameter_count
 from core.errors import ConversionError, DiskFullError, UnknownModelError
 from core.settings import Settings
 from core.store import ModelStore
 from core.store.checkpoint import TORCH_DTYPE_BYTES
 from core.store.files import folder_bytes, free_bytes, has_no_space, remove_folder
-from core.store.for_device import npu_store
 from core.units import bytes_text
 from core.workers.process import Event, WorkerDied, WorkerProcess
-
-log = logging.getLogger(__name__)
 
 BYTES_PER_PARAMETER = TORCH_DTYPE_BYTES["bfloat16"]
 
 _SPARE_BYTES = 64 * 2**20
 """Disk space that must stay free."""
-
-_KEPT = "kept.json"
 
 _WORKER = "core.benchmark.random_checkpoint"
 
@@ -59,8 +59,13 @@ class RandomModel:
     """Includes that the weights are random."""
     architecture: str
     shape: Shape
-    int4: Int4Settings
-    """INT4 settings of the real model."""
+    row: CatalogueModel | None = None
+    """Row of the real model."""
+
+    def int4(self, precision: Precision) -> Int4Settings:
+        """Return the INT4 settings of the real model in a recipe, without AWQ and scale
+        estimation."""
+        return without_texts(int4_settings(precision, self.row, self.key, self.parameters))
 
     @property
     def parameters(self) -> int:
@@ -71,12 +76,12 @@ class RandomModel:
 def random_models() -> dict[str, RandomModel]:
     """Return all of them by key: the benchmark shapes, then the catalogue's rows."""
     found = {
-        key: RandomModel(key, f"{key} · {RANDOM_SOURCE}", architecture, shape, default_int4())
+        key: RandomModel(key, f"{key} · {RANDOM_SOURCE}", architecture, shape)
         for key, (architecture, shape) in benchmark_shapes().items()
     }
     for key, row in catalogue().items():
         title = f"{row.title} · {RANDOM_SOURCE}"
-        found[key] = RandomModel(key, title, row.architecture, row.shape, row.int4)
+        found[key] = RandomModel(key, title, row.architecture, row.shape, row)
     return found
 
 
@@ -88,9 +93,8 @@ def random_model(key: str) -> RandomModel:
     """
     known = random_models()
     if key not in known:
-        shown = key if len(key) <= 80 else f"{key[:77]}…"
         raise UnknownModelError(
-            f"There is no shape {shown!r} for random weights. Choose one of {', '.join(known)}."
+            f"There is no shape {key[:80]!r} for random weights. Choose one of {', '.join(known)}."
         )
     return known[key]
 
@@ -123,71 +127,22 @@ def delete_random_weights(settings: Settings) -> int:
     """
     settings.check_not_kiosk()
     with BenchmarkLock(settings).held():
-        return remove_random_weights(settings)
+        return remove_folder(random_settings(settings).home, "random weights")
 
 
-def remove_random_weights(settings: Settings) -> int:
-    """Do the same while the caller holds the benchmark lock.
-
-    Raises:
-        ModelBusyError: a file cannot be removed.
-    """
-    return remove_folder(random_settings(settings).home, "random weights")
-
-
-def keep_random_weights(settings: Settings, keys: Iterable[str]) -> None:
-    """Keep these after later benchmark runs; :func:`delete_random_weights` removes them all the
-    same.
-
-    Raises:
-        OSError: the file is not writable.
-    """
-    home = random_settings(settings).home
-    home.mkdir(parents=True, exist_ok=True)
-    names = sorted(_kept(settings).union(keys))
-    unfinished = home / f"{_KEPT}.new"
-    unfinished.write_text(json.dumps(names), encoding="utf-8")
-    unfinished.replace(home / _KEPT)
-
-
-def remove_unkept(settings: Settings) -> int:
-    """Remove all random weights that are not to be kept, and return the bytes freed.
-
-    The caller holds the benchmark lock.
+def remove_random_weights(settings: Settings, keys: Iterable[str]) -> None:
+    """Remove the random weights of these models; the caller holds the benchmark lock.
 
     Raises:
         ModelBusyError: a file cannot be removed.
     """
-    kept = _kept(settings)
-    if not kept:
-        return remove_random_weights(settings)
-    freed = 0
-    separate = random_settings(settings)
-    stores = (ModelStore(separate), npu_store(separate))
-    stored = [(store, each) for store in stores for each in store.list()]
-    for folder in checkpoint_folder(settings, "any").parent.iterdir():
-        if folder.name in kept or not folder.is_dir():
-            continue
-        freed += sum(
-            store.delete(each)
-            for store, each in stored
-            if Path(each.manifest.source.location) == folder
-        )
-        freed += folder_bytes(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-    return freed
-
-
-def _kept(settings: Settings) -> frozenset[str]:
-    """Return the keys to keep; empty if the file does not exist or is not readable."""
-    try:
-        text = (random_settings(settings).home / _KEPT).read_text(encoding="utf-8")
-        return frozenset(map(str, json.loads(text)))
-    except FileNotFoundError:
-        return frozenset()
-    except (OSError, ValueError, TypeError) as error:
-        log.warning("Could not read which random weights to keep: %s", error)
-        return frozenset()
+    store = ModelStore(random_settings(settings))
+    stored = store.list()
+    for folder in (checkpoint_folder(settings, key) for key in keys):
+        for each in stored:
+            if Path(each.manifest.source.location) == folder:
+                store.delete(each)
+        remove_folder(folder, "random weights")
 
 
 def ensure_checkpoint(
@@ -200,9 +155,6 @@ def ensure_checkpoint(
     """Write the checkpoint unless it exists; the caller holds the benchmark lock.
 
     Args:
-        model: architecture and shape.
-        settings: for the home folder.
-        on_progress: receives a sentence and the finished share of the step.
         cancel: when set, the work ends within a second and leaves nothing behind.
 
     Raises:

@@ -9,13 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
-
-import psutil
 
 from core.benchmark.artifacts import Artifact, PreparedArtifact, check_memory, prepare_artifact
 from core.benchmark.child import Job, Outcome, measure_in_process
@@ -31,7 +27,7 @@ from core.benchmark.estimate import (
 from core.benchmark.plan import Plan, Target
 from core.benchmark.progress import ProgressTracker, Step, StepKind
 from core.benchmark.quality import Reference, quality_in_process
-from core.benchmark.random_models import keep_random_weights, remove_unkept
+from core.benchmark.random_models import remove_random_weights
 from core.benchmark.row_writer import OPEN, RowWriter, target_of
 from core.benchmark.weights import bytes_per_token
 from core.db.measurement_values import Host, Measurement, MeasurementState, Quality
@@ -42,6 +38,7 @@ from core.errors import (
     StoppedError,
     UnknownDeviceError,
 )
+from core.hardware.cgroups import usable_processors
 from core.hardware.devices import host_facts, require_device
 from core.inference.contention import ActivityMonitor
 from core.metrics.figures import figures_of, near_answers, nearest_of
@@ -52,16 +49,13 @@ log = logging.getLogger(__name__)
 SPARE_ROUNDS = 2
 """Maximum number of extra rounds, in place of rounds with high core-to-core latency."""
 
-_POLL_S = 0.1
-"""Interval of checks for cancellation."""
-
 Item = TypeVar("Item")
 
 
 def _read_bandwidth() -> float:
-    from core.benchmark.bandwidth import read_bandwidth  # loads NumPy
+    from core.benchmark.bandwidth import read_bandwidth_apart  # loads NumPy
 
-    return read_bandwidth()
+    return read_bandwidth_apart()
 
 
 @dataclass(frozen=True)
@@ -77,44 +71,31 @@ class Dependencies:
     measure_quality: Callable[..., tuple[Quality, Reference]] = quality_in_process
 
 
+@dataclass(eq=False)
 class Work:
     """Steps of one run."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        writer: RowWriter,
-        settings: Settings,
-        monitor: ActivityMonitor,
-        dependencies: Dependencies,
-        cancel: threading.Event,
-        say: Callable[[str], None],
-    ) -> None:
-        """
-        Args:
-            plan: validated.
-            writer: with the run's rows; those to be measured are open.
-            settings: for the home folder.
-            monitor: is notified of the work, and reports whether other work disturbed it.
-            dependencies: functions that do the work.
-            cancel: when set, the current step ends within a second.
-            say: receives a sentence about the current step.
-        """
+    plan: Plan
+    writer: RowWriter
+    """With the run's rows; those to be measured are open."""
+    settings: Settings
+    monitor: ActivityMonitor
+    """Is notified of the work, and reports whether other work disturbed it."""
+    dependencies: Dependencies
+    cancel: threading.Event
+    """When set, the current step ends within a second, or that of the bandwidth within a few."""
+    say: Callable[[str], None]
+    """Receives a sentence about the current step."""
+    problems: list[str] = field(default_factory=list)
+    """Errors outside the rows, as sentences."""
+
+    def __post_init__(self) -> None:
         self.progress = ProgressTracker()
-        self.problems: list[str] = []
-        """Errors outside the rows, as sentences."""
-        self._plan = plan
-        self._writer = writer
-        self._settings = settings
-        self._monitor = monitor
-        self._dependencies = dependencies
-        self._cancel = cancel
-        self._say = say
         self._ready: dict[Artifact, PreparedArtifact] = {}
         self._absent: dict[Artifact, str] = {}
         self._bandwidth: float | None = None
         self._nearest_ns = nearest_of(
-            sample for row in writer.rows() for one in row.rounds for sample in one.samples
+            sample for row in self.writer.rows() for one in row.rounds for sample in one.samples
         )
 
     def carry_out(self) -> None:
@@ -130,46 +111,46 @@ class Work:
             self._measure()
         finally:
             self._close(
-                row for row in self._writer.rows() if row.state in OPEN and self._is_complete(row)
+                row for row in self.writer.rows() if row.state in OPEN and self._is_complete(row)
             )
         self._compare_quality()
-        if self._plan.random_models:
-            self._clean_up_random_weights()
+        if self.plan.random_models and not self.plan.keep_random_weights:
+            self._remove_random_weights()
 
     # Planning
 
     def _plan_steps(self) -> None:
         for artifact in self._needed():
-            seconds = prepare_seconds(artifact, self._settings)
+            seconds = prepare_seconds(artifact, self.settings)
             self.progress.add(Step(StepKind.PREPARE, artifact), seconds)
         targets = self._open_targets()
-        for number in range(self._plan.rounds):
+        for number in range(self.plan.rounds):
             if any(self._rows_of_round(target, number) for target in targets):
                 self.progress.add(Step(StepKind.BANDWIDTH, None, number), BANDWIDTH_SECONDS)
             for target in targets:
                 if self._rows_of_round(target, number):
-                    seconds = measure_seconds(target, self._plan, number, self._settings)
+                    seconds = measure_seconds(target, self.plan, number, self.settings)
                     self.progress.add(Step(StepKind.MEASURE, target, number), seconds)
         compared = self._compared()
         for target in dict.fromkeys([*map(self._reference, compared), *compared]):
-            seconds = quality_seconds(target, self._settings)
+            seconds = quality_seconds(target, self.settings)
             self.progress.add(Step(StepKind.QUALITY, target), seconds)
 
     def _open_targets(self) -> list[Target]:
-        waiting = {target_of(row) for row in self._writer.rows() if row.state in OPEN}
-        return [target for target in self._plan.targets() if target in waiting]
+        waiting = {target_of(row) for row in self.writer.rows() if row.state in OPEN}
+        return [target for target in self.plan.targets() if target in waiting]
 
     def _needed(self) -> list[Artifact]:
         """Return the artifacts that open rows are measured from or compared with."""
         wanted = {Artifact.of(target) for target in [*self._open_targets(), *self._compared()]}
         wanted |= {Artifact.of(self._reference(target)) for target in self._compared()}
-        return [artifact for artifact in required_artifacts(self._plan) if artifact in wanted]
+        return [artifact for artifact in required_artifacts(self.plan) if artifact in wanted]
 
     # Preparing models
 
     def _fail_missing_devices(self) -> None:
         """Close the rows of missing devices before anything is converted for them."""
-        for device in self._plan.devices:
+        for device in self.plan.devices:
             try:
                 require_device(device)
             except UnknownDeviceError as error:
@@ -185,18 +166,18 @@ class Work:
             self._prepare_one(artifact)
 
     def _prepare_one(self, artifact: Artifact) -> None:
-        self._say(f"Preparing {artifact.label}.")
+        self.say(f"Preparing {artifact.label}.")
         step = Step(StepKind.PREPARE, artifact)
         with (
             caught("The model could not be prepared") as failure,
             self.progress.doing(step),
-            self._monitor.running(),
+            self.monitor.running(),
         ):
-            self._ready[artifact] = self._dependencies.prepare_artifact(
+            self._ready[artifact] = self.dependencies.prepare_artifact(
                 artifact,
-                self._settings,
-                on_progress=lambda message, _fraction: self._say(message),
-                cancel=self._cancel,
+                self.settings,
+                on_progress=lambda message, _fraction: self.say(message),
+                cancel=self.cancel,
             )
         if failure.reason is not None:
             self._absent[artifact] = failure.reason
@@ -212,22 +193,22 @@ class Work:
         """Close the rows whose prompt and answer exceed the model's context length."""
         ready = self._ready[artifact]
         for target in self._targets_of(artifact):
-            rows = self._writer.open_rows(target)
+            rows = self.writer.open_rows(target)
             self._drop_stale_rounds(target, rows, ready)
-            rows = self._writer.open_rows(target)
-            self._writer.change(
+            rows = self.writer.open_rows(target)
+            self.writer.change(
                 rows, disk_bytes=ready.disk_bytes, weights=ready.weights, int4=ready.int4
             )
-            for row in self._writer.open_rows(target):
+            for row in self.writer.open_rows(target):
                 model, limit = row.configuration.title, ready.positions
                 prompt, new = row.configuration.prompt_tokens, row.configuration.new_tokens
                 if limit and prompt + new > limit:
-                    self._writer.fail(
+                    self.writer.fail(
                         [row],
                         f"{prompt} prompt tokens and {new} new tokens exceed the context length of "
                         f"{model}, which is {limit}. Choose fewer.",
                     )
-            if not self._writer.open_rows(target):
+            if not self.writer.open_rows(target):
                 self.progress.drop(StepKind.MEASURE, target)
 
     def _drop_stale_rounds(
@@ -236,46 +217,44 @@ class Work:
         """Discard rounds that were measured with other weights than those on disk now."""
         now = (ready.disk_bytes, ready.int4)
         stale = [row for row in rows if row.rounds and (row.disk_bytes, row.int4) != now]
-        self._writer.change(stale, rounds=(), figures=None, quality=None)
+        self.writer.change(stale, rounds=(), figures=None, quality=None)
         if stale:
-            self._plan_rounds([target], *range(self._plan.rounds))
+            self._plan_rounds([target], *range(self.plan.rounds))
 
     # Measuring
 
     def _measure_bandwidth(self, number: int) -> None:
         """Measure before each round and keep the best: other programs can only make it look
         slower."""
-        self._say("Measuring the memory read bandwidth.")
+        self.say("Measuring the memory read bandwidth.")
         step = Step(StepKind.BANDWIDTH, None, number)
         try:
-            with self.progress.doing(step), self._monitor.running():
-                found = self._run_cancellable(self._dependencies.read_bandwidth)
+            with self.progress.doing(step), self.monitor.running(measured=True):
+                found = self.dependencies.read_bandwidth()
             self._bandwidth = max(found, self._bandwidth or 0.0)
         except (PaddockError, OSError, MemoryError) as error:
-            if isinstance(error, StoppedError):
-                raise
             if self._bandwidth is not None:
                 return
             self.problems.append(
                 f"The memory read bandwidth was not measured ({str(error).rstrip('.')}), so the "
                 "model bandwidth utilisation is missing."
             )
-        self._writer.put(
+        self.writer.put(
             replace(row, host=replace(row.host, bandwidth_bytes_per_s=self._bandwidth))
-            for row in self._writer.rows()
+            for row in self.writer.rows()
             if row.state in OPEN
         )
 
     def _measure(self) -> None:
-        for number in range(self._plan.rounds + SPARE_ROUNDS):
+        for number in range(self.plan.rounds + SPARE_ROUNDS):
             waiting = [each for each in self._open_targets() if self._rows_of_round(each, number)]
             if not waiting:
                 continue
-            if number >= self._plan.rounds:
+            if number >= self.plan.rounds:
                 self._plan_rounds(waiting, number)
-            if number < self._plan.rounds or self._bandwidth is None:
+            if number < self.plan.rounds or self._bandwidth is None:
                 self._measure_bandwidth(number)
-            for target in rotated(self._plan.targets(), number):
+            for target in rotated(self.plan.targets(), number):
                 self._check()
                 rows = self._rows_of_round(target, number)
                 if rows:
@@ -286,12 +265,12 @@ class Work:
         """Plan additional rounds."""
         for target in targets:
             for number in numbers:
-                seconds = measure_seconds(target, self._plan, number, self._settings)
+                seconds = measure_seconds(target, self.plan, number, self.settings)
                 self.progress.add(Step(StepKind.MEASURE, target, number), seconds)
 
     def _rows_of_round(self, target: Target, number: int) -> tuple[Measurement, ...]:
         """Return the target's open rows without figures of this round."""
-        return tuple(row for row in self._writer.open_rows(target) if len(row.rounds) <= number)
+        return tuple(row for row in self.writer.open_rows(target) if len(row.rounds) <= number)
 
     def _measure_target(self, target: Target, rows: Sequence[Measurement], number: int) -> None:
         now = utc_now()
@@ -299,43 +278,44 @@ class Work:
             replace(row, state=MeasurementState.RUNNING, started_at=row.started_at or now)
             for row in rows
         ]
-        self._writer.put(rows)
+        self.writer.put(rows)
         under_way: set[int] = set()
-        spare = number >= self._plan.rounds
+        spare = number >= self.plan.rounds
         which = (
             "again (core-to-core latency was high)"
             if spare
-            else f"round {number + 1} of {self._plan.rounds}"
+            else f"round {number + 1} of {self.plan.rounds}"
         )
         place = f"{target.label}, {which}"
-        self._say(f"Measuring {place}.")
+        self.say(f"Measuring {place}.")
         with caught("The measurement failed") as failure:
             ready = self._ready[Artifact.of(target)]
-            check_memory(target.label, ready, self._settings)
+            check_memory(target.label, ready, self.settings)
             job = Job(
                 folder=ready.folder,
                 spec=target.spec,
+                speculation=self.plan.speculation_of(target),
                 prompts=tuple(
-                    (row.configuration.prompt_tokens, self._plan.answers_in_round(number))
+                    (row.configuration.prompt_tokens, self.plan.answers_in_round(number))
                     for row in rows
                 ),
-                new_tokens=self._plan.new_tokens,
+                new_tokens=self.plan.new_tokens,
                 checkpoint=target.baseline,
-                memory_limit_bytes=self._plan.memory_limit_bytes,
+                memory_limit_bytes=self.plan.memory_limit_bytes,
                 nearest_ns=self._nearest_ns,
             )
             step = Step(StepKind.MEASURE, target, number)
-            with self.progress.doing(step), self._monitor.running() as activity:
-                outcome = self._dependencies.measure(
+            with self.progress.doing(step), self.monitor.running(measured=True) as activity:
+                outcome = self.dependencies.measure(
                     job,
-                    on_progress=lambda message, _fraction: self._say(f"{place}: {message}"),
-                    cancel=self._cancel,
+                    on_progress=lambda message: self.say(f"{place}: {message}"),
+                    cancel=self.cancel,
                     on_begin=under_way.add,
                     on_round=lambda prompt_tokens, _round: under_way.discard(prompt_tokens),
                 )
             answers = (sample for one in outcome.rounds.values() for sample in one.samples)
             self._nearest_ns = nearest_of(answers, self._nearest_ns)
-            self._writer.put(
+            self.writer.put(
                 self._with_round(row, outcome, disturbed=activity.contended) for row in rows
             )
         if failure.reason is not None:
@@ -356,10 +336,7 @@ class Work:
 
         Args:
             target: whose process failed.
-            rows: what it was to measure.
             under_way: prompt length that was being measured; empty if there was none.
-            number: of the round.
-            reason: the error as a sentence.
         """
         failed = [row for row in rows if row.configuration.prompt_tokens in under_way]
         others = [row for row in rows if row not in failed]
@@ -370,7 +347,7 @@ class Work:
         if others:
             self._check()
             self._measure_target(target, others, number)
-        elif not self._writer.open_rows(target):
+        elif not self.writer.open_rows(target):
             self.progress.drop(StepKind.MEASURE, target)
 
     def _with_round(self, row: Measurement, outcome: Outcome, *, disturbed: bool) -> Measurement:
@@ -387,11 +364,11 @@ class Work:
         # Measured by the CPU's cores; a GPU or NPU has another bandwidth.
         bandwidth = self._bandwidth if conditions.on_cpu_alone else None
         sound = sum(
-            len(near_answers(one.samples, self._nearest_ns)) >= self._plan.answers_in_round(each)
+            len(near_answers(one.samples, self._nearest_ns)) >= self.plan.answers_in_round(each)
             for each, one in enumerate(rounds)
         )
-        most = self._plan.rounds + SPARE_ROUNDS
-        done = sound >= self._plan.rounds or len(rounds) >= most
+        most = self.plan.rounds + SPARE_ROUNDS
+        done = sound >= self.plan.rounds or len(rounds) >= most
         return replace(
             row,
             state=MeasurementState.DONE if done else MeasurementState.WAITING,
@@ -416,11 +393,11 @@ class Work:
     def _is_complete(self, row: Measurement) -> bool:
         """Return whether the row has all planned rounds; extra rounds only replace disturbed
         ones."""
-        return len(row.rounds) >= self._plan.rounds and row.figures is not None
+        return len(row.rounds) >= self.plan.rounds and row.figures is not None
 
     def _close(self, rows: Iterable[Measurement]) -> None:
         """Mark these rows as done."""
-        self._writer.change(rows, state=MeasurementState.DONE, error=None, ended_at=utc_now())
+        self.writer.change(rows, state=MeasurementState.DONE, error=None, ended_at=utc_now())
 
     def _fail(self, rows: Sequence[Measurement], reason: str) -> None:
         """Close rows with an error; rows with all planned rounds are done nevertheless."""
@@ -428,46 +405,46 @@ class Work:
         self._close(whole)
         for label in dict.fromkeys(target_of(row).label for row in whole):
             self.problems.append(f"An extra round of {label} failed: {reason}")
-        self._writer.fail([row for row in rows if row not in whole], reason)
+        self.writer.fail([row for row in rows if row not in whole], reason)
 
     def _fail_target(self, target: Target, reason: str) -> None:
-        self._fail(self._writer.open_rows(target), reason)
+        self._fail(self.writer.open_rows(target), reason)
         self.progress.drop(StepKind.MEASURE, target)
 
     # Quality
 
     def _compared(self) -> list[Target]:
         """Return the targets whose quality is requested and unknown."""
-        if not self._plan.quality:
+        if not self.plan.quality:
             return []
         missing = {
             target_of(row)
-            for row in self._writer.rows()
+            for row in self.writer.rows()
             if row.quality is None and row.state is not MeasurementState.FAILED
         }
-        return [t for t in self._plan.targets() if t in missing and has_quality(t)]
+        return [t for t in self.plan.targets() if t in missing and has_quality(t)]
 
     def _reference(self, target: Target) -> Target:
         """Return the target of the same model and device in the reference precision."""
-        return replace(target, precision=reference_precision(self._plan), exact=True)
+        return replace(target, precision=reference_precision(self.plan), exact=True)
 
     def _compare_quality(self) -> None:
         groups: dict[Target, list[Target]] = {}
         for target in self._compared():
             groups.setdefault(self._reference(target), []).append(target)
         for first, targets in groups.items():
-            self._say(f"Measuring the quality of the reference {first.label}.")
+            self.say(f"Measuring the quality of the reference {first.label}.")
             judged = self._judge(first, None)
             for target in targets:
                 if judged is not None:
-                    self._say(f"Comparing {target.label} with {first.precision.label} in f32.")
+                    self.say(f"Comparing {target.label} with {first.precision.label} in f32.")
                     self._keep_quality(target, self._judge(target, judged[1]))
                 self.progress.drop(StepKind.QUALITY, target)
 
     def _keep_quality(self, target: Target, judged: tuple[Quality, Reference] | None) -> None:
         if judged is not None:
-            rows = [row for row in self._writer.rows() if target_of(row) == target]
-            self._writer.change(rows, quality=judged[0])
+            rows = [row for row in self.writer.rows() if target_of(row) == target]
+            self.writer.change(rows, quality=judged[0])
 
     def _judge(
         self, target: Target, reference: Reference | None
@@ -479,56 +456,34 @@ class Work:
             if artifact in self._absent:
                 raise GenerationError(self._absent[artifact])
             ready = self._ready[artifact]
-            check_memory(target.label, ready, self._settings)
+            check_memory(target.label, ready, self.settings)
             step = Step(StepKind.QUALITY, target)
-            with self.progress.doing(step), self._monitor.running():
-                result = self._dependencies.measure_quality(
+            with self.progress.doing(step), self.monitor.running():
+                result = self.dependencies.measure_quality(
                     ready.folder,
                     target.spec,
                     reference,
-                    on_progress=lambda message, _fraction: self._say(message),
-                    cancel=self._cancel,
-                    memory_limit_bytes=self._plan.memory_limit_bytes,
+                    on_progress=self.say,
+                    cancel=self.cancel,
+                    memory_limit_bytes=self.plan.memory_limit_bytes,
                 )
         if failure.reason is not None:
             self.problems.append(f"The quality of {target.label} is missing: {failure.reason}")
         return result
 
-    # Clean-up
-
-    def _clean_up_random_weights(self) -> None:
-        """Remove random weights, or record that those of this plan are to be kept."""
+    def _remove_random_weights(self) -> None:
+        self.say("Removing the random weights.")
         try:
-            if self._plan.keep_random_weights:
-                keep_random_weights(self._settings, self._plan.random_models)
-            else:
-                self._say("Removing the random weights.")
-                remove_unkept(self._settings)
+            remove_random_weights(self.settings, self.plan.random_models)
         except (PaddockError, OSError) as error:
-            log.warning("Could not remove or keep random weights: %s", error)
+            log.warning("Could not remove random weights: %s", error)
             self.problems.append(str(error))
 
     # Cancellation
 
     def _check(self) -> None:
-        if self._cancel.is_set():
+        if self.cancel.is_set():
             raise StoppedError("The benchmark was stopped. Finished measurements are kept.")
-
-    def _run_cancellable(self, work: Callable[[], Item]) -> Item:
-        """Run short work that cannot be cancelled in a thread that can be abandoned.
-
-        Raises:
-            StoppedError: the run was cancelled; the thread continues to its end.
-        """
-        executor = ThreadPoolExecutor(1, thread_name_prefix="bandwidth")
-        try:
-            result = executor.submit(work)
-            while True:
-                self._check()
-                with suppress(NotYet):
-                    return result.result(_POLL_S)
-        finally:
-            executor.shutdown(wait=False)
 
 
 class Failure:
@@ -579,15 +534,7 @@ def this_host(bandwidth: float | None) -> Host:
         name=facts.name,
         cpu=facts.cpu,
         os=facts.os,
-        cores=_usable_cores(),
+        cores=usable_processors(),
         memory_bytes=facts.memory_bytes,
         bandwidth_bytes_per_s=bandwidth,
     )
-
-
-def _usable_cores() -> int:
-    """Return the number of logical processors that this process may use."""
-    try:
-        return len(psutil.Process().cpu_affinity())
-    except (AttributeError, psutil.Error):  # macOS has no CPU affinity
-        return psutil.cpu_count() or 1

@@ -1,16 +1,30 @@
-"""What the worker does to score one precision: read texts, answer instructions, solve own tasks."""
+"""What the worker does to score one precision: read texts, answer instructions, solve own tasks.
+
+The embedded models are compared on held-out examples of their own training corpus: general English
+text is unfamiliar to models of a few million parameters, and no precision could make that worse.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.benchmark import task_accuracy
 from core.benchmark.measure import load
-from core.benchmark.prompts import quality_texts
+from core.benchmark.prompts import QualityTexts, quality_texts
+from core.catalogue import catalogue
 from core.catalogue.prompts import choose_format
+from core.embedded.tasks import (
+    CATEGORIES,
+    MAX_NEW_TOKENS,
+    ScoredAnswer,
+    Task,
+    accuracy,
+    held_out_tasks,
+    held_out_texts,
+)
 from core.errors import BadRequestError, PromptFormatError
 from core.runtimes.base import LoadedModel, Runtime, ScoringModel
 from core.runtimes.spec import ModelSpec, SamplingSettings, TokenRequest
@@ -27,6 +41,9 @@ logits."""
 
 ANSWER_TOKENS = 64
 """Length of each greedy answer, unless it ends before."""
+
+QUESTIONS = 10
+"""Own tasks of an embedded model whose answers are compared token by token."""
 
 _ROWS = 32
 """Positions whose logits are converted to probabilities at once, in float64."""
@@ -60,20 +77,26 @@ def score(
         PaddockError: the device is missing, the files are damaged, the runtime failed …
     """
     model, _ = load(runtime, folder, spec, channel)
-    texts = task_accuracy.texts_of(spec.model) or quality_texts()
+    texts = texts_of(spec.model, model.tokenizer)
     windows = [window for text in texts.texts for window in _windows(model, text)]
     prompts = [_prompt(model, spec.model, *pair) for pair in texts.instructions]
-    steps = _Steps(channel, len(windows) + len(prompts) + task_accuracy.count_of(spec.model))
-    reads = [_read(model, window) for window in steps.over(windows, "Reading texts.")]
-    answers = [_answer(model, one) for one in steps.over(prompts, "Answering instructions.")]
+
+    def over(items: Iterable[T], message: str) -> Iterator[T]:
+        """Yield the items, with a progress event before each."""
+        for item in items:
+            channel.say(event="progress", message=message)
+            yield item
+
+    reads = [_read(model, window) for window in over(windows, "Reading texts.")]
+    answers = [_answer(model, one) for one in over(prompts, "Answering instructions.")]
     channel.say(
         event="scores",
         nll=sum(read.nll for read in reads),
         likeliest=[read.likeliest for read in reads],
         answers=answers,
         forced=_forced(model, prompts, forced) if forced is not None else None,
-        accuracy=task_accuracy.accuracy_of(
-            spec.model, model, lambda tasks: steps.over(tasks, "Solving the model's own tasks.")
+        accuracy=accuracy_of(
+            spec.model, model, lambda tasks: over(tasks, "Solving the model's own tasks.")
         ),
     )
 
@@ -81,13 +104,10 @@ def score(
 def negative_log_likelihood(model: Any, key: str) -> dict[str, float]:
     """Return how unlikely a loaded model finds the texts on which precisions are compared.
 
-    Args:
-        key: of the model; tiny demo models have texts of their own.
-
     Returns:
         ``nll``, summed over all positions, and ``tokens``, their number.
     """
-    texts = task_accuracy.texts_of(key) or quality_texts()
+    texts = texts_of(key, model.tokenizer)
     windows = [window for text in texts.texts for window in _windows(model, text)]
     if hasattr(model, "log_probabilities"):  # GenAI returns these instead of logits
         nll = -sum(sum(model.log_probabilities(window)) for window in windows)
@@ -96,20 +116,54 @@ def negative_log_likelihood(model: Any, key: str) -> dict[str, float]:
     return {"nll": nll, "tokens": sum(len(window) - 1 for window in windows)}
 
 
-class _Steps:
-    """Reports progress over the whole pass."""
+def texts_of(key: str, tokenizer: Any) -> QualityTexts:
+    """Return the texts and instructions for a model; an embedded model has its own."""
+    tasks = own_tasks(key)
+    if not tasks:
+        return quality_texts()
+    texts = [
+        choose_format(key, None, tokenizer).build(tokenizer, one.instruction, one.context).text
+        + one.answer
+        for one in held_out_texts()
+    ]
+    by_category = [[task for task in tasks if task.category == each] for each in CATEGORIES]
+    questions = [task for row in zip(*by_category, strict=True) for task in row][:QUESTIONS]
+    return QualityTexts(tuple(texts), tuple((task.instruction, task.context) for task in questions))
 
-    def __init__(self, channel: Channel, total: int) -> None:
-        self._channel = channel
-        self._total = total
-        self._done = 0
 
-    def over(self, items: Sequence[T], message: str) -> Iterator[T]:
-        """Yield the items, with a progress event before each."""
-        for item in items:
-            self._channel.say(event="progress", message=message, fraction=self._done / self._total)
-            yield item
-            self._done += 1
+def own_tasks(key: str) -> tuple[Task, ...]:
+    """Return the held-out tasks of an embedded model; none for any other model."""
+    row = catalogue().get(key)
+    return held_out_tasks() if row is not None and row.embedded else ()
+
+
+def accuracy_of(
+    key: str, model: LoadedModel, over: Callable[[Sequence[Task]], Iterable[Task]] = iter
+) -> float | None:
+    """Return the share of correct greedy answers to the model's own tasks, 0 to 1.
+
+    None for models without own tasks.
+
+    Args:
+        over: yields the tasks one by one, to report progress.
+    """
+    tasks = own_tasks(key)
+    return accuracy([_solved(key, model, task) for task in over(tasks)]) if tasks else None
+
+
+def accuracy_at_once(key: str, model: LoadedModel, together: int) -> tuple[float, list[str]]:
+    """Return the accuracy with ``together`` concurrent tasks, and the answers in task order."""
+    with ThreadPoolExecutor(together) as threads:
+        scored = list(threads.map(lambda task: _solved(key, model, task), own_tasks(key)))
+    return accuracy(scored), [each.answer for each in scored]
+
+
+def _solved(key: str, model: LoadedModel, task: Task) -> ScoredAnswer:
+    request = _prompt(model, key, task.instruction, task.context, MAX_NEW_TOKENS)
+    ids = _answer(model, request)
+    ended = bool(ids) and ids[-1] in request.stop_ids
+    text = model.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
+    return ScoredAnswer(task, text, ended)
 
 
 def _windows(model: LoadedModel, text: str) -> list[list[int]]:
@@ -139,7 +193,9 @@ def _log_sum_exp(rows: np.ndarray) -> np.ndarray:
     return highest + np.log(np.exp(rows - highest[:, None]).sum(axis=-1))
 
 
-def _prompt(model: LoadedModel, key: str, instruction: str, context: str) -> TokenRequest:
+def _prompt(
+    model: LoadedModel, key: str, instruction: str, context: str, longest: int = ANSWER_TOKENS
+) -> TokenRequest:
     """Return the prompt of an instruction: formatted as everywhere in Paddock, or unformatted if
     the model has neither a row in the catalogue nor a chat template."""
     try:
@@ -151,13 +207,13 @@ def _prompt(model: LoadedModel, key: str, instruction: str, context: str) -> Tok
         text = "\n\n".join(part for part in (instruction, context) if part)
         special, stop_ids = True, model.end_ids
     ids = tuple(model.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-    room = ANSWER_TOKENS if model.positions is None else model.positions - len(ids)
+    room = longest if model.positions is None else model.positions - len(ids)
     if room < 1:
         raise BadRequestError(
             f"{key} has a context length of {model.positions} tokens, too short for the "
             "instructions of the quality comparison. Measure it without quality."
         )
-    sampling = SamplingSettings(max_new_tokens=min(ANSWER_TOKENS, room), greedy=True)
+    sampling = SamplingSettings(max_new_tokens=min(longest, room), greedy=True)
     return TokenRequest(ids, sampling, stop_ids)
 
 

@@ -118,8 +118,6 @@ class Sweep:
     ) -> None:
         """
         Args:
-            sweep_id: 32 hexadecimal digits.
-            plan: validated.
             writer: with the run's rows; those to be measured are open.
             work: creates the workload from the event that cancels it and a function that receives a
                 sentence about the current step.
@@ -223,10 +221,8 @@ class Benchmark:
     ) -> None:
         """
         Args:
-            settings: for the home folder.
             measurements: returns the open store, or raises RecordsError.
             monitor: of other work in this process.
-            dependencies: functions that do the work; None for the real ones.
         """
         self._settings = settings
         self._measurements = measurements
@@ -273,7 +269,6 @@ class Benchmark:
         Rounds measured earlier are kept if the machine and the library versions are the same.
 
         Args:
-            sweep_id: 32 hexadecimal digits.
             memory_limit_bytes: limit of each measuring process for this run; None keeps the plan's.
 
         Raises:
@@ -375,10 +370,7 @@ def new_rows(
     """Return a waiting row for each configuration of the plan.
 
     Args:
-        plan: validated.
         sources: of its models by name. A row without source has only what the catalogue knows.
-        sweep_id: 32 hexadecimal digits.
-        host: this machine.
     """
     versions = library_versions()
     rows = []
@@ -421,7 +413,6 @@ def resumed_plan(stored: Mapping[str, Any], memory_limit_bytes: int | None) -> P
     """Read a stored plan to resume it.
 
     Args:
-        stored: the plan as JSON.
         memory_limit_bytes: replaces the plan's limit; None keeps it.
 
     Raises:
@@ -445,7 +436,6 @@ def resumed_row(row: Measurement, host: Host) -> Measurement:
     """Return a row ready to be resumed: without rounds of another machine or of other versions.
 
     Args:
-        row: as stored.
         host: this machine; its bandwidth is ignored.
     """
     if not row.state.missing:

@@ -2,6 +2,8 @@
 
 One hint after another is tried against the best so far, each in a new process, the two in turns. A
 faster one is kept only if the model's perplexity with it is as good as with the default hints.
+
+Speculation is measured under the best hints and only reported: *auto* decides for each answer.
 """
 
 from __future__ import annotations
@@ -9,15 +11,24 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 from core.benchmark.speed.paired import PairedRun, Variant
 from core.catalogue import Precision
-from core.errors import StoppedError
+from core.errors import PaddockError, StoppedError
 from core.hardware.devices import host_facts
-from core.runtimes.spec import ExecutionHints, ModelSpec
+from core.runtimes.spec import (
+    AUTO_SPECULATION,
+    NO_SPECULATION,
+    ExecutionHints,
+    ModelSpec,
+    RuntimeName,
+    Speculation,
+    SpeculationMode,
+)
 from core.runtimes.tuned_hints import Tuned, TuningKey
 
 PERPLEXITY_LIMIT = 1.01
@@ -33,6 +44,12 @@ longer wait before it."""
 ROUNDS = 5
 PROMPT_TOKENS = 128
 NEW_TOKENS = 64
+
+_SPECULATIONS = (NO_SPECULATION, AUTO_SPECULATION, Speculation(SpeculationMode.ON))
+_INSTRUCTIONS = (("summary", "the summary of a passage"), ("open question", "an open question"))
+"""Kinds of instruction (:mod:`core.benchmark.speed.instructions`) for speculation, and as text."""
+_PASSAGE_TOKENS = 160
+"""Length of the prompt with a passage."""
 
 Report = Callable[[str, float], None]
 """Receives a sentence about the current trial, and the finished share."""
@@ -120,6 +137,59 @@ class TuningSearch:
             measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
+    def speculation(self, hints: ExecutionHints) -> str | None:
+        """Compare *auto* and *on* with *off* under these hints.
+
+        Returns:
+            A sentence with the result, or why there is none; None for runtimes that do not guess
+            tokens.
+
+        Raises:
+            StoppedError: ``cancel`` was set.
+        """
+        if self.spec.runtime is not RuntimeName.GENAI:
+            return None
+        self.report("Comparing speculation with none.", 0.97)
+        variant = Variant("best", self.folder, replace(self.spec, hints=hints))
+        try:
+            with PairedRun([variant], self.cancel) as paired:
+                found = [self._speculation_gains(paired, kind) for kind, _ in _INSTRUCTIONS]
+        except StoppedError:
+            raise
+        except PaddockError as error:
+            return f"Speculation was not measured: {error}"
+        texts = (
+            f"{text} × {auto:.2f} with auto and × {on:.2f} with on"
+            for (_, text), (auto, on) in zip(_INSTRUCTIONS, found, strict=True)
+        )
+        return f"Decode rate with speculation relative to off: {', '.join(texts)}."
+
+    def _speculation_gains(self, paired: PairedRun, kind: str) -> tuple[float, float]:
+        """Return the decode rates of *auto* and *on* relative to *off*.
+
+        The first round is not timed: it loads the pipeline with prompt lookup.
+        """
+        rounds = []
+        for number in range(self.rounds + 1):
+            times = {}
+            for speculation in _SPECULATIONS[:: 1 if number % 2 else -1]:
+                answer = paired.processes["best"].run(
+                    do="ask",
+                    model=self.spec.model,
+                    kind=kind,
+                    prompt_tokens=_PASSAGE_TOKENS,
+                    new_tokens=NEW_TOKENS,
+                    seed=0,
+                    speculation=asdict(speculation),
+                )
+                times[speculation.mode] = answer["ms_per_token"]
+            rounds.append(times)
+        auto, on = (
+            median(times[SpeculationMode.OFF] / times[mode] for times in rounds[1:])
+            for mode in (SpeculationMode.AUTO, SpeculationMode.ON)
+        )
+        return auto, on
+
     def _perplexity(self, hints: ExecutionHints) -> float:
         variant = Variant("new", self.folder, replace(self.spec, hints=hints))
         with PairedRun([variant], self.cancel) as paired:
@@ -160,7 +230,7 @@ def _axes(precision: Precision, device: str) -> Iterator[list[Change]]:
     """Yield the candidates of each hint, those with the largest effect first."""
     if device in ("CPU", "AUTO"):
         yield _setting("inference_precision", *_execution_precisions())
-        if precision in (Precision.INT8, Precision.INT4, Precision.STORED):
+        if precision.compressed or precision is Precision.STORED:
             yield _setting("dynamic_quantization_group", 0, 64, 128, 256)
         yield _setting("kv_cache_precision", "u8", "f16", "f32")
         yield _setting("threads", *_thread_counts())

@@ -11,7 +11,6 @@ from dataclasses import replace
 from core.benchmark.artifacts import Artifact, check_memory, prepare_artifact
 from core.benchmark.lock import BenchmarkLock
 from core.benchmark.tuning import PERPLEXITY_LIMIT, Trial, TuningSearch
-from core.catalogue import device_int4
 from core.errors import BadRequestError, GenerationError, ModelBusyError, PaddockError, StoppedError
 from core.hardware.devices import require_device
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
@@ -36,6 +35,8 @@ class TuningRun:
         self.message = "Preparing."
         self.share = 0.0
         self.result: Tuned | None = None
+        self.speculation: str | None = None
+        """What speculation brings under the best hints, as a sentence."""
         self.error: PaddockError | None = None
         self.trials: list[Trial] = []
         self._cancelled = threading.Event()
@@ -137,9 +138,8 @@ class TuningService:
             run.message, run.share = message, share or 0.0
 
         spec = run.spec
-        int4 = device_int4(spec.precision, spec.device)
         ready = prepare_artifact(
-            Artifact(spec.model, False, spec.precision, int4),
+            Artifact(spec.model, False, spec.precision.on(spec.device)),
             self._settings,
             on_progress=report,
             cancel=run._cancelled,
@@ -147,4 +147,6 @@ class TuningService:
         check_memory(spec.label, ready, self._settings, at_once=_LOADED_AT_ONCE)
         named = ModelSpec(key, spec.precision, spec.device, spec.runtime)
         search = TuningSearch(ready.folder, named, report, run._cancelled, limit, trials=run.trials)
-        return search.run()
+        tuned = search.run()
+        run.speculation = search.speculation(tuned.hints)
+        return tuned

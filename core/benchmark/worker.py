@@ -2,7 +2,7 @@
 
 It does nothing else, so that its memory and processor time are those of the configuration. Its
 request (see :mod:`core.workers.child`) has ``kind`` ("measure" or "quality"), ``folder``, ``spec``
-(see :mod:`core.runtimes.serialization`), ``memory_limit_bytes`` or null, and the arguments of
+(see :mod:`core.runtimes.serialization`), and the arguments of
 :func:`core.benchmark.measure.measure` or :func:`core.benchmark.scoring.score`. It contains no
 secrets. The events before the last are ``progress`` and those of the two functions.
 """
@@ -20,7 +20,7 @@ from core.runtimes.base import Runtime
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pytorch import PyTorchRuntime
-from core.runtimes.serialization import spec_from_json
+from core.runtimes.serialization import spec_from_json, speculation_from_json
 from core.runtimes.spec import RuntimeName
 from core.store.library_env import disable_telemetry, quieten_libraries
 from core.workers.child import Channel, one_line, run_request, shows_out_of_memory
@@ -33,16 +33,10 @@ RUNTIMES: dict[RuntimeName, type[Runtime]] = {
     RuntimeName.PYTORCH: PyTorchRuntime,
 }
 
-RESERVED_BYTES = 512 * 2**20
-"""Address space that libraries reserve and never use, mostly thread stacks. The operating system's
-limit includes it and users do not expect it to, so it is added to the requested limit."""
-
 
 def _work(request: dict[str, Any], channel: Channel) -> None:
     disable_telemetry()
     quieten_libraries()
-    if request["memory_limit_bytes"]:
-        _limit_memory(request["memory_limit_bytes"] + RESERVED_BYTES)
     spec = spec_from_json(request["spec"])
     folder, runtime = Path(request["folder"]), RUNTIMES[spec.runtime]()
     if request["kind"] == "quality":
@@ -62,23 +56,8 @@ def _work(request: dict[str, Any], channel: Channel) -> None:
             channel=channel,
             core_latency=latency.nanoseconds,
             nearest_ns=request["nearest_ns"],
+            speculation=speculation_from_json(request["speculation"]),
         )
-
-
-def _limit_memory(size: int) -> None:
-    """Limit this process's private memory; where the system cannot, the parent process watches
-    it."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    _, hardest = resource.getrlimit(resource.RLIMIT_DATA)
-    if hardest != resource.RLIM_INFINITY:
-        size = min(size, hardest)
-    try:
-        resource.setrlimit(resource.RLIMIT_DATA, (size, hardest))
-    except (OSError, ValueError) as error:
-        log.warning("Could not set a memory limit: %s", error)
 
 
 def _describe(error: Exception, _request: dict[str, Any]) -> PaddockError:

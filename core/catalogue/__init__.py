@@ -1,41 +1,50 @@
-"""Catalogue of known models: prompt format, stop rule, licence, scores, INT4 settings."""
+"""Catalogue of known models: prompt format, licence, shape, sampling, scores, INT4 settings."""
 
 from core.catalogue.load import (
     EMBEDDED_DIR,
     benchmark_shapes,
     catalogue,
-    default_int4,
-    device_int4,
     find,
-    npu_int4,
     published_scores,
 )
 from core.catalogue.model import (
     CatalogueModel,
     Int4Settings,
+    Int4Weights,
     Int8Settings,
     PackageFile,
     RecommendedSampling,
     Shape,
+    Thinking,
 )
-from core.catalogue.precision import CONVERTED_PRECISIONS, DEFAULT_PRECISION, Precision
+from core.catalogue.precision import (
+    CONVERTED_PRECISIONS,
+    DEFAULT_PRECISION,
+    INT4_RECIPES,
+    MAIN_PRECISIONS,
+    Precision,
+)
+from core.catalogue.recipes import int4_settings, npu_int4
 
 __all__ = [
     "CONVERTED_PRECISIONS",
     "DEFAULT_PRECISION",
     "EMBEDDED_DIR",
+    "INT4_RECIPES",
+    "MAIN_PRECISIONS",
     "CatalogueModel",
     "Int4Settings",
+    "Int4Weights",
     "Int8Settings",
     "PackageFile",
     "Precision",
     "RecommendedSampling",
     "Shape",
+    "Thinking",
     "benchmark_shapes",
     "catalogue",
-    "default_int4",
-    "device_int4",
     "find",
+    "int4_settings",
     "npu_int4",
     "published_scores",
 ]

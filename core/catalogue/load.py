@@ -8,14 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.model import (
-    CatalogueModel,
-    Int4Settings,
-    PackageFile,
-    RecommendedSampling,
-    Shape,
-)
-from core.catalogue.precision import Precision
+from pydantic import TypeAdapter
+
+from core.catalogue.model import CatalogueModel, Shape
 from core.catalogue.shapes import parameter_count, shape_from_config
 from core.errors import UnknownModelError
 from core.settings import CHECKOUT
@@ -27,7 +22,8 @@ EMBEDDED_DIR = CHECKOUT / "core" / "embedded"
 @cache
 def catalogue() -> dict[str, CatalogueModel]:
     """Return the rows of all models of the catalogue by key, in the file's order."""
-    return {key: _row(key, row) for key, row in _toml()["models"].items()}
+    rows = {key: _fields(key, row) for key, row in _toml()["models"].items()}
+    return TypeAdapter(dict[str, CatalogueModel]).validate_python(rows)
 
 
 def find(key: str) -> CatalogueModel:
@@ -42,28 +38,6 @@ def find(key: str) -> CatalogueModel:
             f"There is no model {key!r} in the catalogue; choose one of {', '.join(rows)}."
         )
     return rows[key]
-
-
-@cache
-def default_int4() -> Int4Settings:
-    """Return the INT4 settings of a model that is not in the catalogue."""
-    return Int4Settings(**_toml()["int4"]["default"])
-
-
-@cache
-def npu_int4() -> Int4Settings:
-    """Return the INT4 settings of any model that runs on an NPU."""
-    return Int4Settings(**_toml()["int4"]["npu"])
-
-
-def device_int4(precision: Precision, device: str) -> Int4Settings | None:
-    """Return the INT4 settings that a device requires.
-
-    Returns:
-        None for another precision, and for devices that run the model's own INT4 settings.
-    """
-    required = precision is Precision.INT4 and device.upper().startswith("NPU")
-    return npu_int4() if required else None
 
 
 @cache
@@ -90,29 +64,20 @@ def _toml() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))
 
 
-def _row(key: str, row: dict[str, Any]) -> CatalogueModel:
+def _fields(key: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the file with what follows from it and from other tables."""
     shape = Shape(**row["shape"]) if "shape" in row else _embedded_shape(key)
-    limits = row.get("known_limits") or _toml()["known_limits"].get(row.get("known_limits_of"), ())
     scores = published_scores().get(key, {})
-    return CatalogueModel(
-        key=key,
-        title=row["title"],
-        architecture=row["architecture"],
-        hub_id=row.get("hub_id"),
-        prompt_format=row["prompt_format"],
-        shape=shape,
-        parameters=parameter_count(row["architecture"], shape),
-        licence=row["licence"],
-        licence_note=row["licence_note"],
-        gated=row.get("gated", False),
-        int4=Int4Settings(**row["int4"]),
-        summary=row["summary"],
-        known_limits=tuple(limits),
-        scores=tuple(scores.items()),
-        scores_source=_toml()["scores"]["source"] if scores else None,
-        sampling=RecommendedSampling(**row["sampling"]) if "sampling" in row else None,
-        package=PackageFile(**row["package"]) if "package" in row else None,
-    )
+    known_sources, limits = _toml()["sources"], _toml()["known_limits"]
+    return row | {
+        "key": key,
+        "shape": shape,
+        "parameters": parameter_count(row["architecture"], shape),
+        "sources": [(fact, known_sources[name]) for fact, name in row.get("sources", {}).items()],
+        "known_limits": row.get("known_limits") or limits.get(row.get("known_limits_of"), ()),
+        "scores": list(scores.items()),
+        "scores_source": _toml()["scores"]["source"] if scores else None,
+    }
 
 
 def _embedded_shape(key: str) -> Shape:

@@ -33,7 +33,7 @@ class Preset:
     category: str
     """One of :data:`CATEGORIES`."""
     instruction: str
-    context: str
+    context: str = ""
     """Passage that the instruction refers to; empty if it needs none."""
 
 
@@ -41,12 +41,4 @@ class Preset:
 def presets() -> tuple[Preset, ...]:
     """Return all presets in display order."""
     rows = tomllib.loads(_FILE.read_text(encoding="utf-8"))["preset"]
-    return tuple(
-        Preset(
-            title=row["title"],
-            category=row["category"],
-            instruction=row["instruction"],
-            context=row.get("context", ""),
-        )
-        for row in rows
-    )
+    return tuple(Preset(**row) for row in rows)

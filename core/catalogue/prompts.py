@@ -4,45 +4,32 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from pydantic import TypeAdapter
+
+from core.catalogue.conversation import (
+    Role,
+    Tokenizer,
+    Turn,
+    merge_conversation,
+    render_conversation,
+    turn_end,
+)
 from core.catalogue.load import catalogue
-from core.errors import BadRequestError, PromptFormatError
+from core.errors import OptionError, PromptFormatError
 
 CHOOSABLE_FORMATS = ("dolly", "alpaca", "plain")
 """Formats that users may choose for a model without a chat template."""
 
-
-class Tokenizer(Protocol):
-    """The part of a ``transformers`` tokenizer that prompts and stop rules need."""
-
-    chat_template: Any
-    eos_token_id: int | None
-
-    def get_vocab(self) -> dict[str, int]: ...
-
-    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any: ...
-
-
-class Role(StrEnum):
-    """Role of a message."""
-
-    SYSTEM = "system"
-    USER = "user"
-    ASSISTANT = "assistant"
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One message of a conversation."""
-
-    role: Role
-    text: str
+_NO_TEMPLATE = (
+    "This model's tokenizer has no chat template; choose a prompt format "
+    f"({', '.join(CHOOSABLE_FORMATS)})."
+)
 
 
 @dataclass(frozen=True)
@@ -74,11 +61,11 @@ class PromptFormat:
 
     name: str
     title: str
-    text: str | None
     with_context: str
-    chat: bool
-    stop_tokens: tuple[str, ...]
-    stop_lines: tuple[str, ...]
+    text: str | None = None
+    chat: bool = False
+    stop_tokens: tuple[str, ...] = ()
+    stop_lines: tuple[str, ...] = ()
 
     def render(self, instruction: str, context: str = "") -> str:
         """Return the prompt text without using a tokenizer.
@@ -87,10 +74,7 @@ class PromptFormat:
             PromptFormatError: this format consists of the tokenizer's chat template only.
         """
         if self.text is None:
-            raise PromptFormatError(
-                "This model's tokenizer has no chat template; choose a prompt format "
-                f"({', '.join(CHOOSABLE_FORMATS)})."
-            )
+            raise PromptFormatError(_NO_TEMPLATE)
         if not self.chat and context:
             return _fill(self.with_context, instruction, context)
         return _fill(self.text, self.content(instruction, context))
@@ -105,28 +89,32 @@ class PromptFormat:
         instruction: str,
         context: str = "",
         earlier: Sequence[Turn] = (),
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> Prompt:
         """Return the prompt for a model with this tokenizer.
 
         Args:
-            earlier: messages before the instruction. A chat template gets all of them; if it
-                rejects system messages, they are put into the next user message. A format for
-                single instructions gets the result of :func:`merge_conversation`.
+            earlier: messages before the instruction. A chat template gets all of them, see
+                :func:`render_conversation`. A format for single instructions gets the result of
+                :func:`merge_conversation`, without outer white space.
+            template_kwargs: variables for the chat template.
 
         Raises:
             PromptFormatError: a template is needed and the tokenizer has none.
-            BadRequestError: the tokenizer's template rejects the conversation.
+            BadRequestError: the tokenizer's template rejects the conversation or a variable.
         """
         if not (self.chat and tokenizer.chat_template):
+            if template_kwargs:
+                raise OptionError(
+                    f"The prompt format {self.name} has no chat template. Remove "
+                    "chat_template_kwargs.",
+                    "chat_template_kwargs",
+                )
             instruction, context = merge_conversation(instruction, context, earlier)
-            return Prompt(self.render(instruction, context), add_special_tokens=not self.chat)
+            text = self.render(instruction.strip(), context.strip())
+            return Prompt(text, add_special_tokens=not self.chat)
         turns = [*earlier, Turn(Role.USER, self.content(instruction, context))]
-        try:
-            text = _apply_template(tokenizer, turns)
-        except BadRequestError:
-            if not any(turn.role is Role.SYSTEM for turn in turns):
-                raise
-            text = _apply_template(tokenizer, _without_system(turns))
+        text = render_conversation(tokenizer, turns, template_kwargs)
         return Prompt(text, add_special_tokens=False)
 
     def stop_rule(self, tokenizer: Tokenizer, end_ids: Iterable[int] = ()) -> StopRule:
@@ -134,68 +122,25 @@ class PromptFormat:
 
         Args:
             end_ids: additional end-of-text ids, from the model's ``generation_config.json``.
+
+        The marker with which a chat template ends the assistant's turn also ends the answer, as
+        some configurations do not name it.
         """
         ends = set(end_ids)
         if tokenizer.eos_token_id is not None:
             ends.add(tokenizer.eos_token_id)
-        markers = frozenset(
-            token_id
-            for text in self.stop_tokens
-            if (token_id := single_token_id(tokenizer, text)) is not None
-        )
-        return StopRule(
-            frozenset(ends) | markers, markers, texts=self.stop_tokens, lines=self.stop_lines
-        )
-
-
-def merge_conversation(instruction: str, context: str, earlier: Sequence[Turn]) -> tuple[str, str]:
-    """Merge a conversation for a model that was trained on single instructions.
-
-    Returns:
-        The instruction, preceded by the system messages, and the context, preceded by the earlier
-        messages of user and assistant.
-    """
-    system = [turn.text for turn in earlier if turn.role is Role.SYSTEM]
-    messages = [
-        f"{turn.role.capitalize()}: {turn.text}" for turn in earlier if turn.role is not Role.SYSTEM
-    ]
-    context_parts = ["\n".join(messages), context]
-    return (
-        "\n\n".join([*system, instruction]),
-        "\n\n".join(part for part in context_parts if part),
-    )
-
-
-def _without_system(turns: Sequence[Turn]) -> list[Turn]:
-    """Move each system message into the user message that follows it."""
-    kept: list[Turn] = []
-    system: list[str] = []
-    for turn in turns:
-        if turn.role is Role.SYSTEM:
-            system.append(turn.text)
-        elif turn.role is Role.USER:
-            kept.append(Turn(Role.USER, "\n\n".join([*system, turn.text])))
-            system.clear()
-        else:
-            kept.append(turn)
-    return kept
-
-
-def _apply_template(tokenizer: Tokenizer, turns: Sequence[Turn]) -> str:
-    """
-    Raises:
-        BadRequestError: the template rejects the turns.
-    """
-    import jinja2
-
-    messages = [{"role": turn.role.value, "content": turn.text} for turn in turns]
-    try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except (jinja2.TemplateError, ValueError, TypeError) as error:
-        raise BadRequestError(
-            f"The model's chat template rejects this instruction ({error}); choose another "
-            "prompt format."
-        ) from error
+        markers = {single_token_id(tokenizer, text) for text in self.stop_tokens} - {None}
+        texts, lines = self.stop_tokens, self.stop_lines
+        marker = turn_end(tokenizer) if self.chat and tokenizer.chat_template else ""
+        if marker.startswith("\n"):
+            lines = (*lines, marker[1:])
+        elif marker:
+            token_id = single_token_id(tokenizer, marker)
+            if token_id is None:
+                texts = (*texts, marker)
+            elif token_id not in ends:
+                markers.add(token_id)
+        return StopRule(frozenset(ends | markers), frozenset(markers), texts=texts, lines=lines)
 
 
 def single_token_id(tokenizer: Tokenizer, text: str) -> int | None:
@@ -204,6 +149,9 @@ def single_token_id(tokenizer: Tokenizer, text: str) -> int | None:
     Dolly's markers were trained with and without a trailing newline, so a token that differs
     from ``text`` only by trailing white space also matches.
     """
+    token_id = tokenizer.convert_tokens_to_ids(text)
+    if token_id is not None and tokenizer.decode([token_id]) == text:
+        return token_id
     vocabulary = tokenizer.get_vocab()
     if text in vocabulary:
         return vocabulary[text]
@@ -220,9 +168,6 @@ def choose_format(key: str, requested: str | None, tokenizer: Tokenizer) -> Prom
 
     That is the requested one, else that of its catalogue row, else its tokenizer's chat template.
 
-    Args:
-        key: key of the model.
-
     Raises:
         PromptFormatError: there is no such format, or the model has no chat template and the
             catalogue names no other format.
@@ -232,10 +177,7 @@ def choose_format(key: str, requested: str | None, tokenizer: Tokenizer) -> Prom
     row = catalogue().get(key)
     chosen = prompt_format(row.prompt_format if row else "chat")
     if chosen.text is None and not tokenizer.chat_template:
-        raise PromptFormatError(
-            "This model's tokenizer has no chat template; choose a prompt format "
-            f"({', '.join(CHOOSABLE_FORMATS)})."
-        )
+        raise PromptFormatError(_NO_TEMPLATE)
     return chosen
 
 
@@ -257,18 +199,8 @@ def prompt_format(name: str) -> PromptFormat:
 def prompt_formats() -> dict[str, PromptFormat]:
     """Return all formats of ``prompts.toml`` by name, in the file's order."""
     rows = tomllib.loads(Path(__file__).with_name("prompts.toml").read_text(encoding="utf-8"))
-    return {
-        name: PromptFormat(
-            name=name,
-            title=row["title"],
-            text=row.get("text"),
-            with_context=row["with_context"],
-            chat=row.get("chat", False),
-            stop_tokens=tuple(row.get("stop_tokens", ())),
-            stop_lines=tuple(row.get("stop_lines", ())),
-        )
-        for name, row in rows.items()
-    }
+    named = {name: {"name": name} | row for name, row in rows.items()}
+    return TypeAdapter(dict[str, PromptFormat]).validate_python(named)
 
 
 def _fill(pattern: str, instruction: str, context: str = "") -> str:

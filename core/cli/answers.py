@@ -6,12 +6,13 @@ import argparse
 import json
 import sys
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from core.cli.terminal import Line
 from core.errors import PaddockError
 from core.settings import Settings
+from core.units import speculation_text
 
 if TYPE_CHECKING:
     from core.inference.answer import Answer
@@ -30,18 +31,24 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
     from core.inference.request import GenerationRequest
     from core.remotes import is_remote
     from core.runtimes.sampling import default_sampling
-    from core.runtimes.spec import ModelSpec
+    from core.runtimes.spec import NO_SPECULATION, ModelSpec
     from core.store import ModelStore
 
     if is_remote(options.model):
         spec = ModelSpec.of_remote(options.model)
     else:
-        precision = options.precision or ModelStore(settings).default_precision(options.model)
+        precision = options.precision or ModelStore(settings).default_precision(
+            options.model, ask_hub=True
+        )
         spec = ModelSpec(options.model, precision, options.device, options.runtime)
     with closing(Engine(settings)) as engine:
         sampling = _sampling(options, default_sampling(engine.store, spec.model))
         request = GenerationRequest(
-            options.instruction, options.context, sampling, options.prompt_format
+            options.instruction.strip(),
+            options.context.strip(),
+            sampling,
+            options.prompt_format,
+            speculation=options.speculation or NO_SPECULATION,
         ).validated()
         job = engine.answer(engine.handle(spec), request, origin=Origin.CLI)
         answer = _stream(job, quiet=options.json)
@@ -49,6 +56,8 @@ def generate(options: argparse.Namespace, settings: Settings) -> int:
         print()
     if answer.error is not None:
         raise answer.error
+    if answer.thinking and not answer.text:
+        print(answer.sentence, file=sys.stderr)
     if options.json:
         print(json.dumps(_as_json(job, answer), indent=2))
     else:
@@ -98,11 +107,14 @@ def _as_json(job: Job, answer: Answer) -> dict[str, Any]:
     facts, host = answer.facts, host_facts()
     return {
         "text": answer.text,
+        "thinking": asdict(answer.thinking) if answer.thinking else None,
         "tokens": timings.new_tokens if timings else len(answer.token_ids),
         "prompt_tokens": timings.prompt_tokens if timings else None,
         "ttft_ms": timings.ttft_ms if timings else None,
         "tpot_ms": timings.tpot_ms if timings else None,
         "tokens_per_s": timings.decode_tokens_per_s if timings else None,
+        "draft_tokens": timings.draft_tokens if timings else None,
+        "accepted_tokens": timings.accepted_tokens if timings else None,
         "stop_reason": answer.stop_reason.value,
         "load_s": facts.load_s if facts else None,
         "memory": {
@@ -123,6 +135,7 @@ def _as_json(job: Job, answer: Answer) -> dict[str, Any]:
             "threads": conditions.threads if conditions else None,
             "hints": dict(conditions.hints) if conditions else {},
             "prompt_format": answer.prompt_format,
+            "speculation": job.request.speculation.text,
             "seed": answer.seed,
             "greedy": job.request.sampling.greedy,
             "contended": answer.contended,
@@ -138,9 +151,13 @@ def _summary(answer: Answer) -> str:
     timings = answer.timings
     parts = [answer.stop_reason.value]
     if timings is not None:
-        parts.insert(0, f"{timings.new_tokens} tokens")
+        thinking = answer.thinking
+        thought = f", {thinking.tokens} of them for thinking" if thinking else ""
+        parts.insert(0, f"{timings.new_tokens} tokens{thought}")
         if timings.decode_tokens_per_s:
             parts.insert(0, f"{timings.decode_tokens_per_s:.1f} tokens/s")
+        if timings.tokens_per_step is not None:
+            parts.append(speculation_text(timings.tokens_per_step, timings.acceptance_rate))
         if timings.ttft_ms is not None:
             parts.insert(0, f"first token after {timings.ttft_ms:.0f} ms")
     if answer.seed is not None:
@@ -154,7 +171,7 @@ def _print_new(job: Job, read: int, line: Line, *, quiet: bool) -> int:
     from core.inference.job import Phase
 
     snapshot = job.snapshot()
-    if snapshot.phase in (Phase.PREPARING, Phase.QUEUED):
+    if snapshot.phase in (Phase.PREPARING, Phase.QUEUED) or snapshot.thinking:
         line.show(snapshot.message)
     pieces, read = job.read(read)
     text = "".join(pieces)

@@ -4,67 +4,42 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import shutil
 import sys
-import time
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from core.catalogue import Precision, catalogue
-from core.cli.speed import speed_suite
-from core.cli.terminal import Line
+from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
+from core.cli.output import check_writable, plain, table, write_file
+from core.cli.terminal import follow, step_of
 from core.errors import BadRequestError, PaddockError
 from core.settings import INSTALLED, Settings
 from core.units import bytes_text, counted, duration_text
 
 if TYPE_CHECKING:
     from core.benchmark.plan import Plan
-    from core.benchmark.service import BenchmarkEstimate, Sweep, SweepProgress
+    from core.benchmark.service import BenchmarkEstimate, Sweep
     from core.db.measurement_values import Measurement
     from core.inference.engine import Engine
     from core.runtimes.spec import RuntimeName
+    from core.store import ModelStore
 
 _UPDATE_INTERVAL_S = 0.1
 """Interval at which the progress is updated."""
 
-_PLAIN_EVERY_S = 30.0
-"""Without a terminal, print a line for each new message, and at least once in this interval."""
-
-_UNITS = {
-    "": 1,
-    "b": 1,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "kib": 2**10,
-    "mib": 2**20,
-    "gib": 2**30,
-}
-
 _MAX_LISTED = 20
 
 _PLAN_OPTIONS = (
-    "models",
-    "random_weights",
-    "precisions",
-    "devices",
-    "runtimes",
-    "prompt_tokens",
-    "new_tokens",
-    "repeat",
-    "rounds",
-    "quality",
-    "keep",
+    *("models", "random_weights", "precisions", "devices", "runtimes", "prompt_tokens"),
+    *("new_tokens", "repeat", "rounds", "quality", "keep", "speculation", "preset"),
 )
 """Options that define what a new benchmark run measures; None or False if not given."""
 
 _FILES = ("json", "csv", "markdown")
 
-_SUITE_OPTIONS = ("quick", "parts")
+_SUITE_OPTIONS = ("quick", "parts", "peers")
 """Options that only the speed suite has."""
 
 _DASH = "—"
@@ -83,9 +58,9 @@ def bench(options: argparse.Namespace, settings: Settings) -> int:
 
     _check_options(options)
     if options.suite:
-        return speed_suite(options, settings)
+        return _speed_suite(options, settings)
     if not options.list:
-        _check_files(options)
+        check_writable(options.json, options.csv, options.markdown)
     engine = Engine(settings)
     try:
         if options.list:
@@ -97,57 +72,6 @@ def bench(options: argparse.Namespace, settings: Settings) -> int:
         return _measure(options, engine)
     finally:
         engine.close()
-
-
-def byte_count(text: str) -> int:
-    """Parse a size such as ``8GB``, ``512 MiB`` or ``1.5e9`` into bytes.
-
-    Raises:
-        argparse.ArgumentTypeError: not a size.
-    """
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text, re.IGNORECASE)
-    unit = _UNITS.get(found[2].lower()) if found else None
-    try:
-        if found is None or unit is None:
-            raise ValueError
-        return int(float(found[1]) * unit)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a size; write for example 8GB or 512MB"
-        ) from None
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Parse a comma-separated list of names."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """Parse a comma-separated list of integers.
-
-    Raises:
-        argparse.ArgumentTypeError: not such a list.
-    """
-    try:
-        return tuple(int(part) for part in names(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of integers; write for example 32,512"
-        ) from None
-
-
-def precisions(text: str) -> tuple[Precision, ...]:
-    """Parse a comma-separated list of precisions.
-
-    Raises:
-        argparse.ArgumentTypeError: not such a list.
-    """
-    try:
-        return tuple(Precision(name.lower()) for name in names(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of precisions; choose from {', '.join(Precision)}"
-        ) from None
 
 
 def _measure(options: argparse.Namespace, engine: Engine) -> int:
@@ -190,8 +114,11 @@ def _finish(
         engine: used to find random weights that remain on disk.
         command: the command that resumes the run.
     """
-    progress = _follow(sweep)
-    print(_table(progress.rows))
+    from core.metrics import llama_bench
+
+    follow(sweep.wait, sweep.cancel, lambda: step_of(sweep.progress()), _UPDATE_INTERVAL_S)
+    progress = sweep.progress()
+    print(llama_bench.to_markdown(progress.rows) if options.preset else _table(progress.rows))
     written = _write_files(options, progress.rows)
     if progress.error:
         print(progress.error, file=sys.stderr)
@@ -209,11 +136,42 @@ def _finish(
     return 0 if written and done == len(progress.rows) else PaddockError.exit_code
 
 
+def _speed_suite(options: argparse.Namespace, settings: Settings) -> int:
+    """Run the speed suite, print a table and, as the last line, one JSON object.
+
+    Ctrl-C prints the measurements so far. Returns 1 if a measured threshold is not met.
+    """
+    from core.benchmark.lock import BenchmarkLock
+    from core.benchmark.speed import rows as suite_rows
+    from core.benchmark.speed.suite import FULL, PARTS, PEERS, QUICK, Suite
+
+    parts = options.parts or tuple(PARTS)
+    for part in parts:
+        if part not in PARTS:
+            raise BadRequestError(
+                f"The speed suite has no part {part!r}. Choose from {', '.join(PARTS)}."
+            )
+    if options.peers:
+        parts = (*(options.parts or ()), PEERS)
+    suite = Suite(settings, QUICK if options.quick else FULL, _say, threading.Event())
+    rows: list[suite_rows.Row] = []
+    with BenchmarkLock(settings).held():
+        try:
+            for row in suite.run(parts):
+                rows.append(row)
+                _say(f"  {row.name}: {row.text}")
+        finally:
+            if rows:
+                print(suite_rows.table(rows))
+                print(suite_rows.last_line(rows), flush=True)
+    return PaddockError.exit_code if any(row.met is False for row in rows) else 0
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
 def _check_options(options: argparse.Namespace) -> None:
-    """
-    Raises:
-        BadRequestError: options cannot be combined; the text names those to leave out.
-    """
     if options.suite and INSTALLED:
         raise BadRequestError(
             "The speed suite needs the app, which the installed package does not contain. "
@@ -243,6 +201,7 @@ def _given(options: argparse.Namespace, names: Sequence[str]) -> str:
 
 def _plan(options: argparse.Namespace, settings: Settings) -> Plan:
     from core.benchmark.plan import Plan
+    from core.metrics import llama_bench
 
     given = {
         "precisions": options.precisions or _default_precisions(options, settings),
@@ -251,39 +210,64 @@ def _plan(options: argparse.Namespace, settings: Settings) -> Plan:
         "prompt_tokens": options.prompt_tokens,
         "new_tokens": options.new_tokens,
         "repeats": options.repeat,
+        "speculation": options.speculation,
     }
+    if options.preset:  # one process, as llama-bench has
+        preset = {
+            "prompt_tokens": (llama_bench.PROMPT_TOKENS, llama_bench.EMPTY),
+            "new_tokens": llama_bench.NEW_TOKENS,
+        }
+        given = preset | {name: value for name, value in given.items() if value is not None}
     chosen = options.models or options.random_weights
+    embedded = tuple(key for key, row in catalogue().items() if row.embedded)
     plan = Plan(
-        models=(options.models or ()) if chosen else _embedded(),
+        models=(options.models or ()) if chosen else embedded,
         random_models=options.random_weights or (),
         quality=options.quality,
         memory_limit_bytes=options.memory_limit,
         keep_random_weights=options.keep,
         **{name: value for name, value in given.items() if value is not None},
     )
-    rounds = plan.rounds if options.rounds is None else options.rounds
+    usual = 1 if options.preset else plan.rounds
+    rounds = usual if options.rounds is None else options.rounds
     return replace(plan, rounds=min(rounds, plan.repeats)).validated()
 
 
 def _default_precisions(
     options: argparse.Namespace, settings: Settings
 ) -> tuple[Precision, ...] | None:
-    """Return "as stored" and the default precisions if all models are GGUF files, else None."""
+    """Return the default precisions that all models can have; None for the usual ones.
+
+    GGUF files are also measured as stored, an OpenVINO model that is compressed only so.
+    """
     from core.benchmark.plan import DEFAULT_PRECISIONS
     from core.store import ModelStore
 
-    store = ModelStore(settings)
-    defaults = {store.default_precision(model) for model in options.models or ()}
-    if options.random_weights or defaults != {Precision.STORED}:
+    if options.random_weights or not options.models:
         return None
-    return (Precision.STORED, *DEFAULT_PRECISIONS)
+    store = ModelStore(settings)
+    offered: list[tuple[Precision, ...]] = []
+    for model in options.models:
+        own = store.default_precision(model, ask_hub=True)
+        if own is DEFAULT_PRECISION:
+            offered.append(DEFAULT_PRECISIONS)
+        elif own is Precision.STORED and _is_gguf(store, model):
+            offered.append((own, *DEFAULT_PRECISIONS))
+        else:
+            offered.append((own,))
+    every = list(dict.fromkeys(each for precisions in offered for each in precisions))
+    common = [each for each in every if all(each in precisions for precisions in offered)]
+    return tuple(common or every)
+
+
+def _is_gguf(store: ModelStore, model: str) -> bool:
+    try:
+        return store.resolve(model).is_gguf
+    except PaddockError:
+        return False
 
 
 def _runtimes(given: Sequence[str] | None) -> tuple[RuntimeName, ...] | None:
-    """
-    Raises:
-        BadRequestError: a runtime is unknown or cannot be benchmarked.
-    """
     from core.runtimes.spec import LOCAL_RUNTIMES
 
     if given is None:
@@ -297,10 +281,6 @@ def _runtimes(given: Sequence[str] | None) -> tuple[RuntimeName, ...] | None:
         ) from None
 
 
-def _embedded() -> tuple[str, ...]:
-    return tuple(key for key, row in catalogue().items() if row.embedded)
-
-
 # Progress
 
 
@@ -311,51 +291,6 @@ def _needs_text(needs: BenchmarkEstimate) -> str:
     if needs.download_bytes:
         parts.append(f"a download of {bytes_text(needs.download_bytes)}")
     return f"{counted(needs.rows, 'measurement')}: {', '.join(parts)}."
-
-
-def _follow(sweep: Sweep) -> SweepProgress:
-    """Show the progress of a run until its end. Ctrl-C stops it and keeps its measurements."""
-    line = _ProgressLine()
-    try:
-        while not sweep.wait(_UPDATE_INTERVAL_S):
-            line.show(sweep.progress())
-    except KeyboardInterrupt:
-        sweep.cancel()
-        sweep.wait()
-    finally:  # also after any other exception; no effect on a finished run
-        sweep.cancel()
-        line.clear()
-    return sweep.progress()
-
-
-class _ProgressLine:
-    """One line that is rewritten in a terminal; without a terminal, one line per message."""
-
-    def __init__(self) -> None:
-        self._line = Line()
-        self._terminal = sys.stderr.isatty()
-        self._last = ""
-        self._printed = 0.0
-
-    def show(self, progress: SweepProgress) -> None:
-        """Show the current progress."""
-        if not progress.total:
-            return  # the plan is not resolved yet
-        parts = [f"{progress.done} of {progress.total}"]
-        if progress.seconds_left is not None:
-            parts.append(f"{duration_text(progress.seconds_left)} left")
-        text = f"{', '.join(parts)} · {progress.message}"
-        if self._terminal:
-            self._line.show(text[: shutil.get_terminal_size().columns - 1])
-            return
-        now = time.monotonic()
-        if progress.message != self._last or now - self._printed >= _PLAIN_EVERY_S:
-            self._last, self._printed = progress.message, now
-            print(text, file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Make room for other output."""
-        self._line.clear()
 
 
 def _print_end(sweep: Sweep, engine: Engine, command: str) -> None:
@@ -380,70 +315,33 @@ def _print_end(sweep: Sweep, engine: Engine, command: str) -> None:
 # Results
 
 
-def _check_files(options: argparse.Namespace) -> None:
-    """Check before the measurements that the files can be written.
-
-    Raises:
-        BadRequestError: the folder of a file does not exist, or the file is a folder.
-    """
-    for file in (options.json, options.csv, options.markdown):
-        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-            raise BadRequestError(f"{file} cannot be written. Name a file in an existing folder.")
-
-
 def _write_files(options: argparse.Namespace, rows: Sequence[Measurement]) -> bool:
     """Write the requested files; print an error and return False if one cannot be written."""
-    from core.metrics import document
+    from core.metrics import document, llama_bench, tables
 
-    formats: list[tuple[Path | None, Callable[[Sequence[Measurement]], str]]] = [
-        (options.json, document.to_json),
-        (options.csv, document.to_csv),
-        (options.markdown, document.to_markdown),
+    to_json, to_markdown = document.to_json, tables.to_markdown
+    if options.preset:
+        to_json, to_markdown = llama_bench.to_json, llama_bench.to_markdown
+    remedy = "The measurements are stored; export them on the Metrics page."
+    written = [
+        write_file(options.json, lambda: to_json(rows), remedy),
+        write_file(options.csv, lambda: tables.to_csv(rows), remedy),
+        write_file(options.markdown, lambda: to_markdown(rows), remedy),
     ]
-    complete = True
-    for file, to_text in formats:
-        if file is None:
-            continue
-        try:
-            file.write_text(to_text(rows), encoding="utf-8", newline="")
-        except (OSError, BadRequestError) as error:  # disk full, or too large to import again
-            complete = False
-            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-            print(
-                f"{file} could not be written ({reason}). The measurements are stored; export them "
-                "on the Metrics page.",
-                file=sys.stderr,
-            )
-    return complete
+    return all(written)
 
 
 def _table(rows: Sequence[Measurement]) -> str:
     """Format one line per row, with the reason if there are no figures."""
     several_hosts = len({row.host.name for row in rows}) > 1
-    first = ("Host",) if several_hosts else ()
     head = (
-        *first,
-        "Model",
-        "Precision",
-        "Device",
-        "Runtime",
-        "Prompt",
-        "Decode tokens/s",
-        "TTFT",
-        "Prefill tokens/s",
-        "Private / file-backed",
-        "MBU",
-        "Load",
-        "",
+        *("Model", "Precision", "Device", "Runtime", "Prompt", "Decode tokens/s", "TTFT"),
+        *("Prefill tokens/s", "Private / file-backed", "MBU", "Load", ""),
     )
-    hosts = [(_plain(row.host.name),) if several_hosts else () for row in rows]
-    lines = [head, *((*host, *_cells(row)) for host, row in zip(hosts, rows, strict=True))]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
-    text = []
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
-        text.append("  ".join([*cells, line[-1]]).rstrip())
-    return "\n".join(text)
+    lines = [(("Host",) if several_hosts else ()) + head]
+    for row in rows:
+        lines.append(((plain(row.host.name),) if several_hosts else ()) + _cells(row))
+    return table(lines)
 
 
 def _cells(row: Measurement) -> tuple[str, ...]:
@@ -451,8 +349,8 @@ def _cells(row: Measurement) -> tuple[str, ...]:
 
     configuration, figures = row.configuration, row.figures
     first = (
-        _plain(configuration.title),
-        _plain(subject_of(row).weights),
+        plain(configuration.title),
+        plain(subject_of(row).weights),
         configuration.device,
         configuration.runtime,
         str(configuration.prompt_tokens),
@@ -487,13 +385,8 @@ def _remark(row: Measurement) -> str:
     if row.quality is not None:
         marks.append(f"perplexity × {row.quality.perplexity_ratio:.3f}")
     if row.state != "done":
-        marks.append(f"{row.state}: {_plain(row.error)}" if row.error else str(row.state))
+        marks.append(f"{row.state}: {plain(row.error)}" if row.error else str(row.state))
     return ", ".join(marks)
-
-
-def _plain(text: str) -> str:
-    """Remove control characters that a terminal would interpret: titles come from files."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _list(engine: Engine) -> int:
@@ -502,10 +395,10 @@ def _list(engine: Engine) -> int:
         rows = engine.measurements.of_sweep(record.id)
         missing = sum(row.state.missing for row in rows)
         started = record.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
-        models: Any = [*record.plan.get("models", ()), *record.plan.get("random_models", ())]
+        models = [*record.plan.get("models", ()), *record.plan.get("random_models", ())]
         number = counted(len(rows), "measurement") + (f", {missing} missing" if missing else "")
         print(
             f"{record.id}  {started}  {record.state:11}  {number}  "
-            f"{_plain(', '.join(map(str, models)))}"
+            f"{plain(', '.join(map(str, models)))}"
         )
     return 0

@@ -1,10 +1,11 @@
-"""Checks this machine and the installation: findings, problems and remedies.
+"""``doctor``: checks this machine and the installation: findings, problems and remedies.
 
 Needs no network and imports no heavy library except OpenVINO.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import shutil
@@ -15,13 +16,12 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from core.catalogue import EMBEDDED_DIR, catalogue
 from core.errors import PaddockError, RecordsError
-from core.hardware import devices, drivers
+from core.hardware import cgroups, devices, drivers
 from core.hardware.devices import DeviceKind
 from core.settings import CHECKOUT, INSTALLED, Settings
 from core.units import bytes_text
@@ -80,14 +80,12 @@ class Report:
         """Whether no check is bad."""
         return all(check.state is not State.BAD for check in self.checks)
 
-    @property
-    def exit_code(self) -> int:
-        """Exit code of the command: 1 if a check is bad, else 0."""
-        return 0 if self.ok else 1
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-serializable values."""
-        return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
+def doctor(options: argparse.Namespace, settings: Settings) -> int:
+    """Check the installation and this machine, and print the findings; return 1 if one is bad."""
+    report = run_checks(settings)
+    print(to_json(report) if options.json else to_text(report))
+    return 0 if report.ok else 1
 
 
 def run_checks(settings: Settings, *, requirements: Path = REQUIREMENTS) -> Report:
@@ -100,6 +98,7 @@ def run_checks(settings: Settings, *, requirements: Path = REQUIREMENTS) -> Repo
             check_python(),
             check_libraries(requirements),
             *check_devices(),
+            check_processors(),
             check_memory(settings),
             check_disk(settings),
             check_home(settings),
@@ -126,7 +125,8 @@ def to_text(report: Report) -> str:
 
 def to_json(report: Report) -> str:
     """Format the report as JSON."""
-    return json.dumps(report.to_dict(), ensure_ascii=False, indent=2)
+    document = {"ok": report.ok, "checks": [asdict(check) for check in report.checks]}
+    return json.dumps(document, ensure_ascii=False, indent=2)
 
 
 def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Check:
@@ -179,7 +179,27 @@ def check_devices() -> tuple[Check, ...]:
         f"{listed}.",
         None if usable else "OpenVINO finds no device, not even the CPU. Reinstall it.",
     )
-    return (overview, *(_accelerator(kind, found) for kind in (DeviceKind.GPU, DeviceKind.NPU)))
+    checks = [overview]
+    for kind in (DeviceKind.GPU, DeviceKind.NPU):
+        diagnosis = drivers.diagnose(kind, found)
+        state = State.OK if diagnosis.ok else State.WARN
+        checks.append(Check(kind.value.upper(), state, diagnosis.finding, diagnosis.remedy))
+    return tuple(checks)
+
+
+def check_processors() -> Check:
+    """Say how many processors may be used, and how many threads models run on because of it."""
+    count, usable = devices.host_facts().logical_cores, cgroups.usable_processors()
+    finding = f"{usable} of {count} logical processors may be used."
+    threads = cgroups.threads_for_quota()
+    if threads is None:
+        return Check("Processors", State.OK, finding)
+    noun = "thread" if threads == 1 else "threads"
+    finding += (
+        f" The CPU quota of the container is {cgroups.cpu_quota():g}, so models run on {threads} "
+        f"{noun}."
+    )
+    return Check("Processors", State.OK, finding)
 
 
 def check_memory(settings: Settings) -> Check:
@@ -254,7 +274,10 @@ def check_embedded_models(folder: Path = EMBEDDED_DIR) -> Check:
     missing = [text for key in keys if (text := _missing_files(folder / key))]
     if missing:
         return Check(name, State.WARN, f"{'; '.join(missing)}.", remedy)
-    broken = [key for key in keys if not _has_full_length(folder / key / "model.safetensors")]
+    try:
+        broken = [key for key in keys if not _is_whole(folder / key / "model.safetensors")]
+    except ImportError as error:
+        return Check(name, State.BAD, f"They cannot be checked ({_reason(error)}).", INSTALL)
     if broken:
         finding = f"The weights of {', '.join(broken)} are truncated or damaged."
         return Check(name, State.BAD, finding, remedy)
@@ -281,12 +304,6 @@ def check_stored_models(settings: Settings) -> Check:
     return Check(name, State.OK, f"{listed}.")
 
 
-def _accelerator(kind: DeviceKind, found: tuple[devices.Device, ...]) -> Check:
-    diagnosis = drivers.diagnose(kind, found)
-    state = State.OK if diagnosis.ok else State.WARN
-    return Check(kind.value.upper(), state, diagnosis.finding, diagnosis.remedy)
-
-
 def _pins(lines: Iterable[str]) -> Iterable[Requirement]:
     """Yield the requirements that apply to this system; skip pip options and comments."""
     for line in lines:
@@ -305,23 +322,15 @@ def _installed(distribution: str) -> str | None:
         return None
 
 
-def _has_full_length(path: Path) -> bool:
-    """Return whether a safetensors file is as long as its header says.
+def _is_whole(weights: Path) -> bool:
+    """Return whether a safetensors file is as long as its header says."""
+    from safetensors import SafetensorError, safe_open
 
-    The format: eight bytes with the header's length, little endian; the header, JSON with the
-    ``data_offsets`` of each tensor; the data.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length <= size - 8:
-            return False
-        try:
-            header = json.loads(file.read(length))
-            ends = [row["data_offsets"][1] for key, row in header.items() if key != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return False
-    return 8 + length + max(ends, default=0) == size
+    try:
+        with safe_open(weights, "np"):
+            return True
+    except (SafetensorError, OSError, ValueError):
+        return False
 
 
 def _missing_files(folder: Path) -> str:

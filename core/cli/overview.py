@@ -1,4 +1,4 @@
-"""``doctor``, ``models`` and ``remotes``: checks, the catalogue with models on disk, servers."""
+"""``models`` and ``remotes``: the catalogue with the models on disk, remote servers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,6 @@ from typing import Any
 from core.catalogue import catalogue
 from core.settings import Settings
 from core.units import bytes_text, parameters_text
-
-
-def doctor(options: argparse.Namespace, settings: Settings) -> int:
-    """Check the installation and this machine, and print the findings."""
-    from core.cli.doctor import run_checks, to_json, to_text
-
-    report = run_checks(settings)
-    print(to_json(report) if options.json else to_text(report))
-    return report.exit_code
 
 
 def remotes(options: argparse.Namespace, settings: Settings) -> int:
@@ -59,11 +50,11 @@ def models(options: argparse.Namespace, settings: Settings) -> int:
     from core.store import ModelStore
 
     on_disk: dict[str, dict[str, int]] = {}
-    titles: dict[str, str] = {}
+    mixes: dict[str, dict[str, str]] = {}
     store = ModelStore(settings)
     for stored in store.list():
         on_disk.setdefault(stored.name, {})[stored.precision.value] = stored.manifest.folder_bytes
-        titles.setdefault(stored.name, store.title(stored.name))
+        mixes.setdefault(stored.name, {})[stored.precision.value] = stored.mix
     rows: list[dict[str, Any]] = [
         {
             "key": row.key,
@@ -74,20 +65,28 @@ def models(options: argparse.Namespace, settings: Settings) -> int:
             "gated": row.gated,
             "prompt_format": row.prompt_format,
             "positions": row.shape.positions,
+            "thinking": row.thinking,
+            "good_for": row.good_for or None,
+            "sources": dict(row.sources),
             "on_disk": on_disk.pop(row.key, {}),
         }
         for row in catalogue().values()
     ]
     rows += [
-        {"key": key, "title": titles[key], "source": "yours", "on_disk": sizes}
+        {"key": key, "title": store.title(key), "source": "yours", "on_disk": sizes}
         for key, sizes in on_disk.items()
     ]
+    for row in rows:
+        row["weights"] = mixes.get(row["key"], {})
     if options.json:
         print(json.dumps(rows, indent=2))
         return 0
     for row in rows:
         size = parameters_text(row["parameters"]) if "parameters" in row else "—"
-        sizes = [f"{name} {bytes_text(size)}" for name, size in row["on_disk"].items()]
+        sizes = [
+            f"{name} {bytes_text(size)} ({row['weights'][name]})"
+            for name, size in row["on_disk"].items()
+        ]
         disk = ", ".join(sizes) or "not on disk"
-        print(f"{row['key']:24} {size:>8}  {row.get('licence', ''):26} {disk}")
+        print(f"{row['key']:30} {size:>8}  {row.get('licence', ''):27} {disk}")
     return 0

@@ -22,8 +22,6 @@ KEYS_VARIABLE = "PADDOCK_SERVE_KEYS"
 MIN_KEY_LENGTH = 16
 """In characters. Keys are hashed with a fast hash, so they must be hard to guess."""
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
 
 def serve(options: argparse.Namespace, settings: Settings) -> int:
     """Serve models, show the served models, or stop serving one.
@@ -53,14 +51,12 @@ def serve(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _check(options: argparse.Namespace, keys: tuple[str, ...]) -> None:
-    """
-    Raises:
-        BadRequestError: options cannot be combined, or an API key is required.
-    """
+    from core.auth.permissions import is_loopback
+
     actions = bool(options.models) + bool(options.status) + bool(options.stop)
     if actions != 1:
         raise BadRequestError("Name the models to serve, or use either --status or --stop MODEL.")
-    if options.models and options.host not in _LOOPBACK and not keys:
+    if options.models and not is_loopback(options.host) and not keys:
         raise BadRequestError(
             f"{options.host} can be reached from other machines, so an API key is required. Put a "
             f"key of at least {MIN_KEY_LENGTH} characters into {KEYS_VARIABLE}, or several into a "
@@ -69,10 +65,6 @@ def _check(options: argparse.Namespace, keys: tuple[str, ...]) -> None:
 
 
 def _keys(file: Path | None) -> tuple[str, ...]:
-    """
-    Raises:
-        BadRequestError: the file cannot be read, or a key is too short.
-    """
     text = os.environ.get(KEYS_VARIABLE, "").replace(",", " ")
     if file is not None:
         try:
@@ -97,7 +89,7 @@ def _deploy(options: argparse.Namespace, served: ServedModels, settings: Setting
     least = options.replicas if options.min_replicas is None else options.min_replicas
     most = max(least, options.replicas) if options.max_replicas is None else options.max_replicas
     for model in options.models:
-        precision = options.precision or ModelStore(settings).default_precision(model)
+        precision = options.precision or ModelStore(settings).default_precision(model, ask_hub=True)
         spec = ModelSpec(model, precision, options.device, options.runtime)
         print(
             f"Starting {model}. Nodes that do not have the model convert it first.",

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,8 @@ from core.catalogue import (
     Int4Settings,
     Int8Settings,
     Precision,
-    default_int4,
 )
-from core.cli.terminal import Report, report
+from core.cli.terminal import Report
 from core.errors import (
     BadRequestError,
     CorruptModelError,
@@ -40,7 +39,8 @@ from core.store import (
 from core.store.manifest import read_manifest
 from core.store.stored import QUANTISED_TWICE, exactness_text
 from core.store.subprocesses import stopped_message
-from core.units import bytes_text, duration_text
+from core.store.weights_source import known_parameters
+from core.units import bytes_text, duration_text, rate_text
 
 if TYPE_CHECKING:
     from core.store.hub import HubAccess
@@ -54,7 +54,11 @@ def get(options: argparse.Namespace, settings: Settings) -> int:
     access = _access(options)
     with _reporting(source, settings) as shown:
         done = fetch_in_process(
-            source, settings=settings, access=access, progress=shown.progress, watch=shown
+            source,
+            settings=settings,
+            access=access,
+            progress=shown.progress,
+            on_memory=shown.memory,
         )
     size = hub.fetched_bytes(done.folder)
     if options.json:
@@ -69,12 +73,17 @@ def convert(options: argparse.Namespace, settings: Settings) -> int:
     """Convert a model to a precision after printing an estimate; do nothing if it exists."""
     store = ModelStore(settings)
     source = store.resolve(options.model)
-    precision = _chosen_precision(options) or source.default_precision
-    int4, int8 = _int4(options, source, precision), _int8(options, precision)
     access = _access(options)
+    precision = _chosen_precision(options) or store.default_precision(
+        options.model, ask_hub=True, access=access
+    )
+    int4, int8 = _int4(options, source, precision, settings), _int8(options, precision)
     if store.get(source, precision) is None:
         needs = _estimate(source, precision, settings, int4, access)
-        print(_needs_text(source, precision, needs), file=sys.stderr, flush=True)
+        speed = _speed_text(source, precision, settings, int4)
+        print(_needs_text(source, precision, needs) + speed, file=sys.stderr, flush=True)
+        if needs.download_bytes:
+            _tell_ready(source, access)
         needs.check()
     with _reporting(source, settings) as shown:
         stored = convert_in_process(
@@ -85,7 +94,7 @@ def convert(options: argparse.Namespace, settings: Settings) -> int:
             int8=int8,
             access=access,
             progress=shown.progress,
-            watch=shown,
+            on_memory=shown.memory,
         )
     print(stored.manifest.model_dump_json(indent=2) if options.json else _result_text(stored))
     return 0
@@ -149,7 +158,7 @@ def _reporting(source: Source, settings: Settings) -> Iterator[Report]:
     Raises:
         StoppedError: Ctrl-C was pressed; the text says what is kept.
     """
-    shown = report()
+    shown = Report()
     try:
         yield shown
     except KeyboardInterrupt:
@@ -180,18 +189,20 @@ def _chosen_precision(options: argparse.Namespace) -> Precision | None:
     return given.pop() if given else None
 
 
-def _int4(options: argparse.Namespace, source: Source, precision: Precision) -> Int4Settings | None:
-    """Return the model's settings with the given ones; None if no setting was given."""
+def _int4(
+    options: argparse.Namespace, source: Source, precision: Precision, settings: Settings
+) -> Int4Settings | None:
+    """Return the recipe's settings with the given ones; None if no setting was given."""
     given: dict[str, Any] = {
         name: getattr(options, name)
-        for name in ("group_size", "ratio", "symmetric", "scale_estimation")
+        for name in ("group_size", "ratio", "symmetric", "scale_estimation", "awq")
         if getattr(options, name) is not None
     }
     if not given:
         return None
-    if precision is not Precision.INT4:
+    if not precision.int4:
         raise BadRequestError(
-            "Group size, ratio, symmetric and scale estimation are settings of INT4, not of "
+            "Group size, ratio, symmetric, AWQ and scale estimation are settings of INT4, not of "
             f"{precision.label}. Leave them out, or convert to int4."
         )
     size, share = given.get("group_size"), given.get("ratio")
@@ -202,8 +213,7 @@ def _int4(options: argparse.Namespace, source: Source, precision: Precision) -> 
         )
     if share is not None and not 0 <= share <= 1:
         raise BadRequestError(f"The ratio cannot be {share:g}. Use a number from 0 to 1.")
-    defaults = source.model.int4 if source.model else default_int4()
-    return replace(defaults, **given)
+    return replace(source.int4_settings(precision, known_parameters(source, settings)), **given)
 
 
 def _int8(options: argparse.Namespace, precision: Precision) -> Int8Settings | None:
@@ -252,7 +262,45 @@ def _needs_text(source: Source, precision: Precision, needs: Estimate) -> str:
     return (
         f"Converting {source.title} {precision.aim} takes {', '.join(parts)}. The result has "
         f"{bytes_text(needs.disk_bytes)}."
+        + (f" Recipe: {needs.int4.text}." if needs.int4 is not None else "")
+        + (f" {needs.note}" if needs.note is not None else "")
     )
+
+
+def _speed_text(
+    source: Source, precision: Precision, settings: Settings, int4: Int4Settings | None
+) -> str:
+    """Return a sentence with the expected decode rate; empty if the model's size is not known."""
+    from core.benchmark.decode_rate import DecodeRates
+    from core.inference.engine import Engine
+    from core.store.weights_source import find_origin
+
+    try:
+        origin = find_origin(source, precision, settings)
+        chosen = int4 or source.int4_settings(precision, origin.parameters)
+        with closing(Engine(settings)) as engine:
+            rate = DecodeRates.of_this_machine(engine).expected(origin, precision, chosen)
+    except PaddockError:
+        return ""
+    return f" About {rate_text(rate)} are expected on this machine's CPU."
+
+
+def _tell_ready(source: Source, access: HubAccess | None) -> None:
+    """Name repositories that need no conversion, if the hub has some."""
+    from core.store.hub import find_ready
+
+    try:
+        ready = find_ready(str(source.location), access)
+    except PaddockError:  # the download will tell
+        return
+    for each in ready:
+        print(
+            f"{each.hub.hub_id} has {each.precision.label} weights ready, "
+            f"{bytes_text(each.hub.total_bytes)} and no conversion. To take them, stop and run "
+            f"`python -m core convert {each.hub.hub_id} --precision {each.precision.value}`.",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _result_text(stored: StoredModel) -> str:
@@ -260,17 +308,19 @@ def _result_text(stored: StoredModel) -> str:
     before, smaller = manifest.source_bytes, ""
     if before is not None and before > 1.1 * manifest.weight_bytes:
         times = before / manifest.weight_bytes
-        smaller = f", {times:.1f} times smaller than the source ({bytes_text(before)})"
+        smaller = f", {times:.1f} times smaller than the source's {bytes_text(before)}"
+    settings = f"; {stored.int4.text}" if stored.int4 is not None else ""
     sentence = (
-        f"{stored.title} in {stored.label}: {bytes_text(manifest.folder_bytes)}"
-        f"{smaller}, converted in {duration_text(manifest.duration_s)} with a peak of "
+        f"{stored.title} in {stored.label}: {bytes_text(manifest.weight_bytes)} of weights"
+        f"{smaller} ({stored.mix}{settings}), {bytes_text(manifest.folder_bytes)} on disk, "
+        f"converted in {duration_text(manifest.duration_s)} with a peak of "
         f"{bytes_text(manifest.peak_memory_bytes)} of memory."
         + (f" {manifest.genai.remark}" if manifest.genai and manifest.genai.remark else "")
     )
     gguf = manifest.gguf
     if gguf is not None and gguf.deviation is not None:
         sentence += f" {exactness_text(gguf.deviation)}"
-    elif gguf is not None and stored.precision in (Precision.INT8, Precision.INT4):
+    elif gguf is not None and stored.precision.compressed:
         sentence += f" {QUANTISED_TWICE}"
     return sentence
 
@@ -279,26 +329,24 @@ def _result_text(stored: StoredModel) -> str:
 
 
 def _delete_random_weights(options: argparse.Namespace, settings: Settings) -> int:
-    """Delete random weights and INT4 models converted for an NPU, after confirmation."""
-    from core.benchmark.artifacts import delete_npu_weights
+    """Delete random weights after confirmation."""
     from core.benchmark.random_models import delete_random_weights, random_weights_bytes
-    from core.store.for_device import npu_weights_bytes
 
     if options.model is not None or options.precision is not None or options.download:
         raise BadRequestError(
             "--random-weights deletes all random weights. Leave out the model and other options."
         )
-    size = random_weights_bytes(settings) + npu_weights_bytes(settings)
-    question = f"Delete random weights and INT4 for an NPU ({bytes_text(size)})?"
+    size = random_weights_bytes(settings)
+    question = f"Delete random weights ({bytes_text(size)})?"
     if size and not options.yes and not _confirmed(question):
         raise StoppedError("Nothing was deleted.")
-    freed = delete_random_weights(settings) + delete_npu_weights(settings)
+    freed = delete_random_weights(settings)
     if options.json:
         print(json.dumps({"deleted": ["random weights"], "freed_bytes": freed}, indent=2))
     elif freed:
-        print(f"Deleted the random weights and INT4 for an NPU. {bytes_text(freed)} were freed.")
+        print(f"Deleted the random weights. {bytes_text(freed)} were freed.")
     else:
-        print("There are no random weights and no INT4 for an NPU on disk.")
+        print("There are no random weights on disk.")
     return 0
 
 
@@ -334,12 +382,8 @@ def _verify_one(folder: Path, store: ModelStore, *, quiet: bool) -> dict[str, An
         problem = str(error)
     if not quiet:
         took = duration_text(time.monotonic() - started)
-        for_npu = folder.is_relative_to(store.settings.npu_models_dir)
-        text = problem
-        if text is None:
-            name = f"{stored.title} {stored.precision.phrase}{' for an NPU' if for_npu else ''}"
-            text = f"{name}: {bytes_text(size)} verified ({took})."
-        print(text, flush=True)
+        verified = f"{bytes_text(size)} verified ({took})."
+        print(problem or f"{stored.title} {stored.precision.phrase}: {verified}", flush=True)
     return {
         "key": folder.parent.name,
         "precision": folder.name,
@@ -358,8 +402,7 @@ def _model_folders(options: argparse.Namespace, settings: Settings) -> list[Path
     source = ModelStore(settings).resolve(options.model) if options.model else None
     found = [
         folder
-        for parent in (settings.models_dir, settings.npu_models_dir)
-        for folder in sorted(parent.glob("[!.]*/*"))
+        for folder in sorted(settings.models_dir.glob("[!.]*/*"))
         if folder.name in set(Precision)
         and options.precision in (None, folder.name)
         and (source is None or folder.parent.name == source.key)

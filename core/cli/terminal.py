@@ -1,20 +1,25 @@
-"""Progress of long operations: a bar in a terminal, plain lines elsewhere."""
+"""Progress on stderr: one line that is rewritten in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from core.store.progress import Progress, Stage
 from core.units import bytes_text, duration_text
 
-PLAIN_EVERY_S = 10.0
-"""Without a terminal, print a line at least once in this interval…"""
+if TYPE_CHECKING:
+    from core.benchmark.service import SweepProgress
+    from core.evaluation.run import RunProgress
 
-PLAIN_EVERY_SHARE = 0.1
-"""… and each time the progress has increased by this share."""
+PLAIN_EVERY_S = 30.0
+"""Without a terminal, print a line for each new message, and at least once in this interval."""
+
+TRANSFER_EVERY_S = 10.0
+"""The same for downloads and conversions, which also print a line for every 10 %."""
 
 _BAR_WIDTH = 20
 _REDRAW_S = 0.1
@@ -28,11 +33,12 @@ class Line:
 
     def __init__(self) -> None:
         self._last: str | None = None
-        self._terminal = sys.stderr.isatty()
+        self.terminal = sys.stderr.isatty()
 
     def show(self, message: str) -> None:
-        """Show a message, unless it is shown already."""
-        if self._terminal and message != self._last:
+        """Show a message, cut to the width of the window, unless it is shown already."""
+        message = message[: shutil.get_terminal_size().columns - 1]
+        if self.terminal and message != self._last:
             print(f"\r\x1b[K{message}", end="", file=sys.stderr, flush=True)
             self._last = message
 
@@ -43,67 +49,102 @@ class Line:
             self._last = None
 
 
-class Report(Protocol):
-    """Shows the progress of a download or a conversion; also a
-    :class:`core.store.subprocesses.ChildWatch`."""
+def follow(
+    wait: Callable[[float | None], bool],
+    stop: Callable[[], None],
+    progress: Callable[[], tuple[str, str]],
+    every_s: float,
+) -> None:
+    """Show the progress of work until its end. Ctrl-C stops it and keeps its results.
 
-    def progress(self, step: Progress) -> None:
-        """Show the next step."""
+    Args:
+        wait: waits for the end for so many seconds, and returns whether it has ended.
+        stop: ends the work; no effect if it has ended.
+        progress: returns what is done, such as ``3 of 8``, and a message about the current step.
+        every_s: interval of the updates.
+    """
+    line, last, printed = Line(), "", 0.0
+    try:
+        while not wait(every_s):
+            done, message = progress()
+            text, now = f"{done} · {message}", time.monotonic()
+            line.show(text)
+            if not line.terminal and (message != last or now - printed >= PLAIN_EVERY_S):
+                last, printed = message, now
+                print(text, file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        stop()
+        wait(None)
+    finally:  # also after any other exception
+        stop()
+        line.clear()
 
-    def memory(self, resident_bytes: int) -> None:
-        """Show the memory of the child process; called twice a second."""
 
-    def line(self, text: str) -> None:
-        """Handle a line of the child's log."""
-
-    def clear(self) -> None:
-        """Clear the progress before other output; the operation has ended."""
-
-
-def report() -> Report:
-    """Return a bar if stderr is a terminal, else plain lines."""
-    return Bar() if sys.stderr.isatty() else PlainLines()
+def step_of(progress: SweepProgress | RunProgress) -> tuple[str, str]:
+    """Return what is done of a run, such as ``3 of 8, 20 s left``, and its message."""
+    done = f"{progress.done} of {progress.total}" if progress.total else "planning"
+    if progress.seconds_left is not None:
+        done += f", {duration_text(progress.seconds_left)} left"
+    return done, progress.message
 
 
-class _State:
-    """State of the operation; subclasses display it."""
+class Report:
+    """Shows the progress of a download or a conversion.
+
+    In a terminal it is one line, with a bar if the total is known.
+    """
 
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._step: Progress | None = None
         self._memory: int | None = None
+        self._line = Line()
+        self._shown_at, self._shown_stage, self._shown_tenth = 0.0, None, 0
+        utf = (getattr(sys.stderr, "encoding", None) or "").lower().startswith("utf")
+        self._full, self._empty = ("█", "░") if utf else ("#", ".")
 
     def progress(self, step: Progress) -> None:
-        """See :class:`Report`. The caller prints the end."""
+        """Show the next step; the caller prints the end."""
         if step.stage is not Stage.DONE:
             self._step = step
-            self._show()
+            self._show(step)
 
     def memory(self, resident_bytes: int) -> None:
-        """See :class:`Report`."""
+        """Show the memory of the child process; called twice a second."""
         self._memory = resident_bytes
-        self._show()
+        if self._step is not None:
+            self._show(self._step)
 
-    def line(self, text: str) -> None:
-        """Ignored: the log is not for the terminal, and errors are raised."""
+    def clear(self) -> None:
+        """Clear the progress before other output; printed lines stay."""
+        self._line.clear()
 
-    def _show(self) -> None:
-        raise NotImplementedError
+    def _show(self, step: Progress) -> None:
+        now, share = time.monotonic(), _share(step)
+        tenth = int((share or 0.0) * 10 + 1e-9)
+        same, waited_s = step.stage is self._shown_stage, now - self._shown_at
+        if self._line.terminal:
+            if same and waited_s < _REDRAW_S:
+                return
+            full = round((share or 0.0) * _BAR_WIDTH)
+            bar = self._full * full + self._empty * (_BAR_WIDTH - full)
+            # The message is last, because a narrow window cuts the line off.
+            parts = " · ".join([*self._figures(step), step.message.rstrip(".")])
+            self._line.show(parts if share is None else f"{bar} {share:4.0%}  {parts}")
+        else:
+            if same and tenth <= self._shown_tenth and waited_s < TRANSFER_EVERY_S:
+                return
+            parts = [*([] if share is None else [f"{share:.0%}"]), *self._figures(step)]
+            print(f"{step.message} {', '.join(parts)}", file=sys.stderr, flush=True)
+        self._shown_at, self._shown_stage = now, step.stage
+        self._shown_tenth = max(self._shown_tenth, tenth) if same else tenth
 
-    def _share(self) -> float | None:
-        step = self._step
-        if step is None:
-            return None
-        if step.transfer is not None and step.transfer.total:
-            return min(1.0, step.transfer.done / step.transfer.total)
-        return step.fraction
-
-    def _figures(self) -> list[str]:
+    def _figures(self, step: Progress) -> list[str]:
         """Return bytes, rate and time left of a download, else duration and memory."""
-        transfer = self._step.transfer if self._step else None
+        transfer = step.transfer
         if transfer is None:
             parts = [duration_text(time.monotonic() - self._started)]
-            if self._memory and self._step and self._step.stage is not Stage.FETCHING:
+            if self._memory and step.stage is not Stage.FETCHING:
                 parts.append(f"{bytes_text(self._memory)} of memory")
             return parts
         parts = [f"{bytes_text(transfer.done)} of {bytes_text(transfer.total)}"]
@@ -114,59 +155,7 @@ class _State:
         return parts
 
 
-class Bar(_State):
-    """One line in a terminal, with a bar if the total is known."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._line = Line()
-        self._drawn = 0.0
-        self._stage: Stage | None = None
-        utf = (getattr(sys.stderr, "encoding", None) or "").lower().startswith("utf")
-        self._full, self._empty = ("█", "░") if utf else ("#", ".")
-
-    def clear(self) -> None:
-        """See :class:`Report`."""
-        self._line.clear()
-
-    def _show(self) -> None:
-        step, now = self._step, time.monotonic()
-        if step is None or (step.stage is self._stage and now - self._drawn < _REDRAW_S):
-            return
-        self._drawn, self._stage = now, step.stage
-        share = self._share()
-        # The message is last, because a narrow window cuts the line off.
-        parts = [*self._figures(), step.message.rstrip(".")]
-        bar = "" if share is None else f"{self._bar(share)} {share:4.0%}  "
-        width = shutil.get_terminal_size().columns - 1
-        self._line.show(f"{bar}{' · '.join(parts)}"[:width])
-
-    def _bar(self, share: float) -> str:
-        full = round(share * _BAR_WIDTH)
-        return self._full * full + self._empty * (_BAR_WIDTH - full)
-
-
-class PlainLines(_State):
-    """One line per stage, and one for every 10 % and every ten seconds in between."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._printed = 0.0
-        self._stage: Stage | None = None
-        self._tenth = 0
-
-    def clear(self) -> None:
-        """See :class:`Report`. Printed lines stay."""
-
-    def _show(self) -> None:
-        step, now, share = self._step, time.monotonic(), self._share()
-        if step is None:
-            return
-        tenth = int((share or 0.0) / PLAIN_EVERY_SHARE + 1e-9)
-        new_stage = step.stage is not self._stage
-        if not new_stage and tenth <= self._tenth and now - self._printed < PLAIN_EVERY_S:
-            return
-        self._printed, self._stage = now, step.stage
-        self._tenth = tenth if new_stage else max(self._tenth, tenth)
-        parts = [*([] if share is None else [f"{share:.0%}"]), *self._figures()]
-        print(f"{step.message} {', '.join(parts)}", file=sys.stderr, flush=True)
+def _share(step: Progress) -> float | None:
+    if step.transfer is not None and step.transfer.total:
+        return min(1.0, step.transfer.done / step.transfer.total)
+    return step.fraction

@@ -9,12 +9,11 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from core.cli.terminal import Line
+from core.cli.terminal import follow
 from core.errors import BadRequestError
 from core.settings import Settings
 
 if TYPE_CHECKING:
-    from core.benchmark.tuning_service import TuningRun
     from core.inference.engine import Engine
     from core.runtimes.tuned_hints import Tuned
 
@@ -44,11 +43,11 @@ def _tune(options: argparse.Namespace, engine: Engine) -> int:
     from core.inference.contention import MONITOR
     from core.runtimes.spec import ModelSpec
 
-    precision = options.precision or engine.store.default_precision(options.model)
+    precision = options.precision or engine.store.default_precision(options.model, ask_hub=True)
     spec = ModelSpec(options.model, precision, options.device, options.runtime)
     with closing(TuningService(engine.settings, engine.keep_tuned, MONITOR.running)) as tuning:
         run = tuning.start(spec, options.quality_limit)
-        _follow(run)
+        follow(run.wait, run.cancel, lambda: (f"{run.share:.0%}", run.message), _UPDATE_INTERVAL_S)
     for trial in run.trials:
         quality = (
             "" if trial.perplexity_ratio is None else f", perplexity × {trial.perplexity_ratio:.4f}"
@@ -58,6 +57,8 @@ def _tune(options: argparse.Namespace, engine: Engine) -> int:
             f"{wording(trial.hints)}",
             file=sys.stderr,
         )
+    if run.speculation is not None:
+        print(run.speculation, file=sys.stderr)
     if run.error is not None:
         raise run.error
     if run.result is None:  # stopped
@@ -67,18 +68,6 @@ def _tune(options: argparse.Namespace, engine: Engine) -> int:
     return 0
 
 
-def _follow(run: TuningRun) -> None:
-    line = Line()
-    try:
-        while not run.wait(_UPDATE_INTERVAL_S):
-            line.show(f"{run.share:.0%} · {run.message}")
-    except KeyboardInterrupt:
-        run.cancel()
-        run.wait()
-    finally:
-        line.clear()
-
-
 def _forget(options: argparse.Namespace, engine: Engine) -> int:
     from core.hardware.devices import require_device
     from core.runtimes.tuned_hints import TuningKey
@@ -86,7 +75,7 @@ def _forget(options: argparse.Namespace, engine: Engine) -> int:
     source = engine.store.resolve(options.model)
     key = TuningKey.here(
         source.key,
-        options.precision or source.default_precision,
+        options.precision or engine.store.default_precision(options.model),
         require_device(options.device),
         options.runtime,
     )

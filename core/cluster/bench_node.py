@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from core.benchmark.estimate import estimate
 from core.benchmark.lock import BenchmarkLock
@@ -18,7 +19,6 @@ from core.benchmark.plan import Plan
 from core.benchmark.row_writer import RowWriter
 from core.benchmark.runner import Dependencies, Work, this_host
 from core.benchmark.service import Sweep, SweepProgress, new_rows, resumed_row
-from core.cluster.connection import node_home
 from core.db.measurement_values import Measurement, SweepState
 from core.errors import ModelBusyError, PaddockError, UnknownDeviceError
 from core.hardware.devices import library_versions, require_device
@@ -49,19 +49,13 @@ class NodePlan:
 def node_settings() -> Settings:
     """Return the settings of this node."""
     settings = load_settings()
-    if "PADDOCK_HOME" not in os.environ:
-        settings = settings.model_copy(update={"home": node_home()})
+    if "PADDOCK_HOME" not in os.environ:  # the code's own folder belongs to Ray
+        settings = settings.model_copy(update={"home": Path.home() / ".paddock"})
     return settings
 
 
 def node_plan(plan: Plan, sweep_id: str, name: str) -> NodePlan:
-    """Return what this node measures of the plan.
-
-    Args:
-        plan: validated.
-        sweep_id: 32 hexadecimal digits.
-        name: of the node in its rows.
-    """
+    """Return what this node measures of the validated plan; the node has this name in its rows."""
     settings = node_settings()
     store = ModelStore(settings)
     sources: dict[str, Source] = {}
@@ -102,8 +96,7 @@ class BenchNode:
         os.environ.pop("OMP_NUM_THREADS", None)
         settings = node_settings()
         host = replace(this_host(None), name=name)
-        renamed = (replace(row, host=replace(row.host, name=name)) for row in given)
-        writer = RowWriter([resumed_row(row, host) for row in renamed], _NoStore)
+        writer = RowWriter([resumed_row(row, host) for row in given], _NoStore)
         lock = BenchmarkLock(settings)
 
         def work(cancel: threading.Event, say: Callable[[str], None]) -> Work:

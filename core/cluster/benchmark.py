@@ -8,7 +8,6 @@ measures them when the node is back.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 import uuid
@@ -27,7 +26,7 @@ from core.benchmark.service import (
     resumed_plan,
 )
 from core.cluster.bench_node import BenchNode, NodePlan, node_plan
-from core.cluster.connection import ID_DIGITS, Node, is_alive, node_affinity, nodes_of
+from core.cluster.connection import Node, is_alive, node_affinity, nodes_of
 from core.db.measurement_values import Measurement, SweepState
 from core.db.measurements import MeasurementStore
 from core.db.processes import current_instance
@@ -100,10 +99,10 @@ class ClusterBenchmark:
     def resume(self, sweep_id: str, memory_limit_bytes: int | None = None) -> Sweep:
         """Measure what is missing, each row on its own node.
 
-        Rows of a node that is not in the cluster end with that reason; see :func:`assign_rows`.
+        A node measures the rows with its name. Rows of a node that is not in the cluster end with
+        that reason.
 
         Args:
-            sweep_id: 32 hexadecimal digits.
             memory_limit_bytes: see :meth:`core.benchmark.service.Benchmark.resume`.
 
         Raises:
@@ -127,7 +126,7 @@ class ClusterBenchmark:
             self._store.end_sweep(sweep_id, SweepState.INTERRUPTED)
         self._store.resume_sweep(sweep_id)
         rows = self._store.of_sweep(sweep_id)
-        shares, _ = assign_rows([row for row in rows if row.state in OPEN], nodes)
+        shares = shares_of([row for row in rows if row.state in OPEN], nodes)
         return self._begin(sweep_id, plan, rows, shares)
 
     def _begin(
@@ -213,11 +212,8 @@ class ClusterWork:
     ) -> None:
         """
         Args:
-            ray: connected.
-            plan: validated.
             shares: rows of each node.
             writer: of all rows; open rows without a node end with that reason.
-            cancel: when set, all nodes end.
             say: receives a sentence about the current step.
         """
         self.problems: list[str] = []
@@ -262,8 +258,8 @@ class ClusterWork:
             if row.state in OPEN and row.id not in ours:
                 self._writer.fail(
                     [row],
-                    f"{row.host.name} is not in the cluster. Start it again and resume this "
-                    "benchmark.",
+                    f"No node of the cluster is named {row.host.name}. Start it again with this "
+                    "name and resume this benchmark.",
                 )
 
     def _start(self, node: Node, rows: Sequence[Measurement]) -> None:
@@ -323,41 +319,14 @@ class ClusterWork:
         )
 
 
-def assign_rows(
-    rows: Iterable[Measurement], nodes: Sequence[Node]
-) -> tuple[dict[Node, tuple[Measurement, ...]], tuple[Measurement, ...]]:
-    """Return which node resumes which rows, and the rows of missing nodes.
-
-    A node gets the rows with its name. Rows of an unnamed node, which has only an id, go to another
-    unnamed node on the same machine, because a restarted node has a new id.
-    """
-    by_name: dict[str, list[Measurement]] = {}
-    for row in rows:
-        by_name.setdefault(row.host.name, []).append(row)
-    free = {node.name: node for node in nodes}
-    shares = {free.pop(name): tuple(by_name[name]) for name in [*by_name] if name in free}
-    left = [name for name in by_name if name not in {node.name for node in shares}]
-    orphans: list[Measurement] = []
-    for name in left:
-        heir = next((node for node in free.values() if _can_inherit(node, name)), None)
-        if heir is None:
-            orphans += by_name[name]
-        else:
-            shares[free.pop(heir.name)] = tuple(by_name[name])
-    return shares, tuple(orphans)
-
-
-def _can_inherit(node: Node, name: str) -> bool:
-    host, _, own = name.partition("/")
-    unnamed = re.fullmatch(rf"[0-9a-f]{{{ID_DIGITS}}}", own) is not None or not own
-    return unnamed and node.host == host and node.name in (host, f"{host}/{node.id[:ID_DIGITS]}")
+def shares_of(rows: Sequence[Measurement], nodes: Sequence[Node]) -> dict[Node, list[Measurement]]:
+    """Return the rows that each node resumes: those with its name, which only one node gets."""
+    named = {node.name: node for node in nodes}
+    shares = {node: [row for row in rows if row.host.name == name] for name, node in named.items()}
+    return {node: ours for node, ours in shares.items() if ours}
 
 
 def _check(plan: Plan, node_plans: Mapping[Node, NodePlan]) -> None:
-    """
-    Raises:
-        ClusterError: no node has a requested model or device.
-    """
     for model in plan.models:
         if all(model in each.absent for each in node_plans.values()):
             first = next(iter(node_plans.values()))

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,10 +32,6 @@ _NOT_SHIPPED = ["**/__pycache__", "**/.*", "**/embedded/training"]
 """Files in ``core`` that nodes do not need."""
 
 
-ID_DIGITS = 8
-"""Digits of a node's id that distinguish the nodes of one machine."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Node:
     """One node of a cluster."""
@@ -54,22 +49,6 @@ class Node:
     labels: Mapping[str, str] = field(compare=False)
 
 
-def ray_module() -> ModuleType:
-    """Import Ray on first use.
-
-    Raises:
-        BadRequestError: Ray is not installed.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
-    try:
-        import ray
-    except ImportError as error:
-        raise BadRequestError(
-            "Ray is not installed. Install it with `pip install -r requirements-cluster.txt`."
-        ) from error
-    return ray
-
-
 @contextmanager
 def connected(address: str) -> Iterator[ModuleType]:
     """Connect to a cluster for the duration of the ``with`` block, and yield Ray.
@@ -81,7 +60,13 @@ def connected(address: str) -> Iterator[ModuleType]:
         BadRequestError: Ray is not installed, or the address is invalid.
         ClusterError: there is no such cluster, or it cannot be joined.
     """
-    ray = ray_module()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
+    try:
+        import ray
+    except ImportError as error:
+        raise BadRequestError(
+            "Ray is not installed. Install it with `pip install -r requirements-cluster.txt`."
+        ) from error
     if address.startswith("ray://"):
         raise BadRequestError(
             "ray:// addresses are not supported, because Paddock joins a cluster as one of its "
@@ -163,16 +148,10 @@ def code_of(ray: ModuleType) -> dict[str, Any]:
     return {"py_modules": list(own["py_modules"])}
 
 
-def node_home() -> Path:
-    """Return the home folder of a node without PADDOCK_HOME: the code's own folder belongs to
-    Ray."""
-    return Path.home() / ".paddock"
-
-
 def _node(raw: Mapping[str, Any], one_of_several: bool) -> Node:
     host, own = raw["NodeManagerHostname"], raw.get("NodeName")
     if not own or own == raw["NodeManagerAddress"]:  # Ray's default
-        own = raw["NodeID"][:ID_DIGITS] if one_of_several else ""
+        own = raw["NodeID"][:8] if one_of_several else ""
     return Node(
         id=raw["NodeID"],
         host=host,

@@ -10,18 +10,14 @@ from core.errors import BadRequestError
 from core.runtimes.spec import ModelSpec
 
 MOST_REPLICAS = 1000
-
 MOST_AT_ONCE = 64
-
 MOST_CPUS = 1024
-
 LONGEST_DELAY_S = 24 * 3600
 
 DRAIN_S = 120.0
 """Time for a stopping replica to finish its answers."""
 
 _HEALTH_EVERY_S = 5.0
-
 HEALTH_PATIENCE_S = 30.0
 
 _WAITING_PER_REPLICA = 4

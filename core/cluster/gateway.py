@@ -11,10 +11,10 @@ are refused by :mod:`core.server.cross_site`, whatever host name they use.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import logging
 import time
+import uuid
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
 from typing import Any
@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.api.app import CHAT, COMPLETIONS, MODELS
+from core.api.app import CHAT, COMPLETIONS, MODELS, with_request_id
 from core.api.body import parse_body, read_body
 from core.api.errors import (
     AUTHENTICATION,
@@ -38,6 +38,7 @@ from core.api.errors import (
 from core.api.replies import error_event, model_list, model_object
 from core.api.service import ModelCard
 from core.auth.permissions import is_loopback_host
+from core.auth.tokens import sha256
 from core.server.cross_site import CrossSiteMiddleware
 
 log = logging.getLogger(__name__)
@@ -75,19 +76,14 @@ def model_name(app: str) -> str | None:
     return unquote(app.removeprefix(APP_PREFIX)) if app.startswith(APP_PREFIX) else None
 
 
-def key_hash(key: str) -> str:
-    """Return the hash that is kept of an API key. Keys are long and random, so a fast hash is
-    enough."""
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
 class GatewayIngress:
     """Builds the gateway in its replica; a Ray Serve deployment."""
 
     def __init__(self, key_hashes: Collection[str]) -> None:
         """
         Args:
-            key_hashes: of the accepted API keys; empty if no key is required.
+            key_hashes: SHA-256 of the accepted API keys, which are long and random; empty if no key
+                is required.
         """
         self._key_hashes = frozenset(key_hashes)
 
@@ -97,7 +93,9 @@ class GatewayIngress:
 
 def gateway_app(key_hashes: frozenset[str], models: ServeModels) -> ASGIApp:
     """Return the gateway behind the protection against cross-site requests."""
-    return CrossSiteMiddleware(Gateway(key_hashes, models), keys=bool(key_hashes))
+    return CrossSiteMiddleware(
+        Gateway(key_hashes, models), is_key=lambda key: bool(key_hashes and key)
+    )
 
 
 class ServeModels:
@@ -134,24 +132,19 @@ class ServeModels:
 
         handle = serve.get_deployment_handle(DEPLOYMENT, app_name=app_name(model))
         stream = handle.options(stream=True).call.remote(path, body)
-        ended = False
         try:
             async for message in stream:
                 yield message
-            ended = True
         except BackPressureError as error:
-            ended = True
             raise QueueFullError from error
         except (RayActorError, RayServeException) as error:
-            ended = True
             raise ReplicaLostError(str(error)) from error
         except RayError as error:
-            ended = True
             log.exception("A replica of %s failed", model)
             raise ReplicaLostError(str(error)) from error
-        finally:
-            if not ended:
-                stream.cancel()
+        except (GeneratorExit, asyncio.CancelledError):
+            stream.cancel()
+            raise
 
 
 class ReplicaLostError(Exception):
@@ -166,11 +159,6 @@ class Gateway:
     """The ASGI application."""
 
     def __init__(self, key_hashes: frozenset[str], models: ServeModels) -> None:
-        """
-        Args:
-            key_hashes: of the accepted API keys; empty if no key is required.
-            models: to which requests are forwarded.
-        """
         self._key_hashes = key_hashes
         self._models = models
 
@@ -187,11 +175,14 @@ class Gateway:
             except ApiError as error:
                 response = error.response()
             if response is not None:
-                await response(scope, receive, send)
+                if scope["method"] == "HEAD":
+                    response.body = b""
+                await response(scope, receive, with_request_id(send, uuid.uuid4().hex))
 
     async def _answer(self, request: Request, send: Send) -> Response | None:
         """Return the response; None if it was already sent."""
-        path, method = request.url.path, request.method
+        path = request.url.path
+        method = "GET" if request.method == "HEAD" else request.method
         if path == "/healthz" and method == "GET":
             ready = any((await self._models.names()).values())
             return json_response({"status": "ok" if ready else "no model"}, 200 if ready else 503)
@@ -271,11 +262,6 @@ class Gateway:
         raise _lost(model)
 
     def _check_key(self, request: Request) -> None:
-        """
-        Raises:
-            ApiError: the API key is missing or incorrect; or none is required, and the request does
-                not come from this machine.
-        """
         if not self._key_hashes:
             if not is_loopback_host(request.headers.get("host", "")):
                 raise ApiError(
@@ -287,7 +273,7 @@ class Gateway:
                 )
             return
         kind, _, key = request.headers.get("authorization", "").partition(" ")
-        given = key_hash(key.strip())
+        given = sha256(key.strip())
         known = any(hmac.compare_digest(given, each) for each in self._key_hashes)
         if kind.lower() != "bearer" or not known:
             raise ApiError(
@@ -315,10 +301,6 @@ def _ready(known: Mapping[str, bool]) -> list[str]:
 
 
 def _refuse_absent(model: str, known: Mapping[str, bool]) -> None:
-    """
-    Raises:
-        ApiError: there is no such model, or it failed to start.
-    """
     if model not in known:
         there = ", ".join(_ready(known)) or "none"
         raise ApiError(

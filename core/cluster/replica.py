@@ -35,10 +35,7 @@ class ModelReplica:
     def __init__(self, spec: ModelSpec, name: str, at_once: int) -> None:
         """Load the model; convert it first if the node does not have it, which may take minutes.
 
-        Args:
-            spec: of the model.
-            name: by which clients request it.
-            at_once: answers that it generates at once.
+        Clients request it by ``name``, and it generates ``at_once`` answers at once.
 
         Raises:
             PaddockError: the model cannot be loaded; Ray Serve reports the text.
@@ -64,11 +61,7 @@ class ModelReplica:
             raise GenerationError("The model is no longer loaded.")
 
     async def call(self, path: str, body: bytes) -> AsyncIterator[Message]:
-        """Respond to one request.
-
-        Args:
-            path: such as ``/v1/chat/completions``; always a POST.
-            body: the whole body.
+        """Respond to one POST request, with its path, such as ``/v1/completions``, and body.
 
         Yields:
             The messages that ASGI's ``send`` receives. Closing the iterator cancels the generation.

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from core.auth.permissions import is_loopback
+from core.auth.tokens import sha256
 from core.cluster.connection import code_of, nodes_of
 from core.cluster.deployment import DRAIN_S, HEALTH_PATIENCE_S, ONE_MORE_PERCENT, Serving
 from core.cluster.gateway import (
@@ -21,7 +22,6 @@ from core.cluster.gateway import (
     GATEWAY_APP,
     GatewayIngress,
     app_name,
-    key_hash,
     model_name,
 )
 from core.cluster.replica import ModelReplica
@@ -126,7 +126,7 @@ class ServedModels:
             graceful_shutdown_timeout_s=DRAIN_S,
             ray_actor_options={"num_cpus": 0, "runtime_env": code_of(self._ray)},
         )
-        self._run(built.bind([key_hash(key) for key in keys]), GATEWAY_APP, "/")
+        self._run(built.bind([sha256(key) for key in keys]), GATEWAY_APP, "/")
 
     def deploy(self, serving: Serving) -> None:
         """Deploy a model, or update its options; blocks until it is ready.
@@ -181,10 +181,6 @@ class ServedModels:
             ) from error
 
     def _refuse_too_many(self, serving: Serving) -> None:
-        """
-        Raises:
-            ClusterError: the nodes do not have the resources for this many replicas.
-        """
         nodes = nodes_of(self._ray, serving.resource)
         room = sum(int(node.cpus / serving.cpus) for node in nodes) if serving.cpus else math.inf
         if serving.min_replicas > room:
@@ -246,7 +242,7 @@ class ServedModels:
         code = code_of(self._ray)
         kind = self._ray.remote(num_cpus=0, max_restarts=-1, resources=_HEAD)(_Keeper)
         kind.options(
-            name=f"{_KEEPER}-{key_hash(' '.join(code['py_modules']))[:16]}",
+            name=f"{_KEEPER}-{sha256(' '.join(code['py_modules']))[:16]}",
             lifetime="detached",
             get_if_exists=True,
             runtime_env=code,

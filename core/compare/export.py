@@ -1,4 +1,4 @@
-"""Export a comparison as Markdown, JSON or HTML.
+"""Export a comparison as Markdown, JSON or HTML, and a list of them as CSV, too.
 
 The same report gives the same bytes. Texts from models, users and file names are escaped, so that
 they stay plain text.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from core.compare.html_page import to_html
-from core.compare.report import MatchReport, Pair, SideReport
+from core.compare.report import MatchReport, SideReport
 from core.compare.setup import LETTERS
 from core.compare.wording import (
     caution,
@@ -23,16 +24,61 @@ from core.compare.wording import (
     status,
 )
 from core.markdown import code_span, fenced
+from core.metrics.tables import csv_text
 from core.units import listed
-
-__all__ = ["to_html", "to_json", "to_markdown"]
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def to_json(report: MatchReport) -> str:
     """Return the whole report as JSON."""
-    document = {
+    return _json(_document(report))
+
+
+def list_to_json(reports: Sequence[MatchReport]) -> str:
+    """Return the reports of a list of instructions as a JSON array."""
+    return _json([_document(report) for report in reports])
+
+
+def list_to_markdown(reports: Sequence[MatchReport]) -> str:
+    """Return the reports of a list of instructions as one Markdown document."""
+    return "\n---\n\n".join(map(to_markdown, reports))
+
+
+def list_to_html(reports: Sequence[MatchReport]) -> str:
+    """Return the reports of a list of instructions as one HTML page."""
+    return to_html(*reports)
+
+
+def list_to_csv(reports: Sequence[MatchReport]) -> str:
+    """Return one row per instruction and side; no cell is a formula for a spreadsheet."""
+    rows = [
+        {
+            "number": number,
+            "instruction": report.request.instruction,
+            "context": report.request.context,
+            "side": side.letter,
+            "model": side.label,
+            "answer": side.text,
+            "ending": status(side),
+            "tokens": side.figures.new_tokens if side.figures else None,
+            "tokens_per_s": side.figures.decode_tokens_per_s if side.figures else None,
+            "ttft_ms": side.figures.ttft_ms if side.figures else None,
+            "vote": report.verdict,
+        }
+        for number, report in enumerate(reports, 1)
+        for side in report.sides
+    ]
+    return _SURROGATE.sub("\ufffd", csv_text(rows))
+
+
+def _json(document: object) -> str:
+    # A folder's name may contain surrogates, which cannot be encoded in UTF-8.
+    return _SURROGATE.sub("\ufffd", json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _document(report: MatchReport) -> dict[str, Any]:
+    return {
         "id": report.id,
         "asked_at": report.asked_at.isoformat(timespec="seconds"),
         "mode": report.mode.value,
@@ -53,13 +99,19 @@ def to_json(report: MatchReport) -> str:
             }
             for row in report.rows
         ],
-        "pairs": [_pair_as_dict(pair) for pair in report.pairs],
+        "pairs": [
+            {
+                "sides": [LETTERS[pair.a], LETTERS[pair.b]],
+                "divergence": asdict(pair.divergence),
+                "reference": LETTERS[pair.a],
+                "diff": [[kind.value, text] for kind, text in pair.diff],
+            }
+            for pair in report.pairs
+        ],
         "verdict": report.verdict,
         "versions": report.versions,
         "host": asdict(report.host),
     }
-    # A folder's name may contain surrogates, which cannot be encoded in UTF-8.
-    return _SURROGATE.sub("\ufffd", json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def to_markdown(report: MatchReport) -> str:
@@ -73,8 +125,13 @@ def to_markdown(report: MatchReport) -> str:
     parts += ["## Figures", _table(report)]
     parts += [f"*{sentence}*" for sentence in (caution(report), medians(report)) if sentence]
     if report.pairs:
-        parts += ["## Where the answers diverge", "\n".join(map(_pair_line, report.pairs))]
-    parts += ["## Conditions", _bullets(conditions(report))]
+        lines = [
+            f"- {LETTERS[pair.a]} and {LETTERS[pair.b]}: {pair.divergence.sentence}"
+            for pair in report.pairs
+        ]
+        parts += ["## Where the answers diverge", "\n".join(lines)]
+    bullets = [f"- {name}: {code_span(value)}" for name, value in conditions(report)]
+    parts += ["## Conditions", "\n".join(bullets)]
     return _SURROGATE.sub("\ufffd", "\n\n".join(parts) + "\n")
 
 
@@ -89,21 +146,13 @@ def _side_as_dict(side: SideReport) -> dict[str, Any]:
         "hints": {} if side.spec.remote else asdict(side.spec.effective_hints),
         "state": side.state.value,
         "sampling": asdict(side.request.sampling),
+        "speculation": side.request.speculation.text,
         "text": side.text,
+        "continues": side.request.continues,
         "error": side.error,
         "figures": None if side.figures is None else asdict(side.figures),
         "token_times_ms": side.token_times_ms,
         "run_id": side.run_id,
-    }
-
-
-def _pair_as_dict(pair: Pair) -> dict[str, Any]:
-    return {
-        "sides": [LETTERS[pair.a], LETTERS[pair.b]],
-        "divergence": asdict(pair.divergence),
-        "reference": None if pair.reference is None else LETTERS[pair.reference],
-        "followed": None if pair.followed is None else asdict(pair.followed),
-        "diff": [[kind.value, text] for kind, text in pair.diff],
     }
 
 
@@ -135,12 +184,3 @@ def _table(report: MatchReport) -> str:
         name = f"{row.name} (measured while busy)" if row.contended else row.name
         lines.append([name, *row.texts, words])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _pair_line(pair: Pair) -> str:
-    line = f"- {LETTERS[pair.a]} and {LETTERS[pair.b]}: {pair.divergence.sentence}"
-    return f"{line} {pair.followed.sentence}" if pair.followed is not None else line
-
-
-def _bullets(rows: list[tuple[str, str]]) -> str:
-    return "\n".join(f"- {name}: {code_span(value)}" for name, value in rows)

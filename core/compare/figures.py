@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from core.compare.setup import LETTERS
 from core.compare.timed_answers import Timing
+from core.db import RunResult
 from core.errors import PaddockError
 from core.inference.answer import Answer
 from core.inference.recorder import run_result
@@ -58,10 +59,13 @@ class Figures:
     contended: bool
     """Whether other work ran at the same time: the timings are not comparable."""
     cores_apart: bool = False
-    """Whether the host had moved the machine's cores apart (:mod:`core.compare.core_latency`): the
+    """Whether the host had moved the machine's cores apart (:mod:`core.compare.timed_answers`): the
     timings are not comparable either."""
     seed: int | None
     prompt_format: str | None
+    tokens_per_step: float | None = None
+    """None without speculation."""
+    acceptance_rate: float | None = None
     execution_precision: str | None
     kv_precision: str | None
     devices_used: tuple[str, ...]
@@ -93,38 +97,25 @@ def side_figures(
     """
     timing = timing or Timing((answer,), cores_apart=False)
     result = run_result(timing.applied_to(answer))
+    timings, conditions = answer.timings, answer.conditions
     return Figures(
-        decode_tokens_per_s=result.decode_tokens_per_s,
-        end_to_end_tokens_per_s=result.end_to_end_tokens_per_s,
-        ttft_ms=result.ttft_ms,
-        tpot_ms=result.tpot_ms,
-        total_ms=result.total_ms,
-        queue_ms=result.queue_ms,
-        prompt_tokens=result.prompt_tokens,
-        new_tokens=result.new_tokens,
-        load_s=result.load_s,
-        memory_private_bytes=result.memory_private_bytes,
-        memory_file_backed_bytes=result.memory_file_backed_bytes,
-        memory_scope=result.memory_scope,
+        **{name: getattr(result, name) for name in _RECORDED},
         weights=answer.weights,
         disk_bytes=stored.manifest.folder_bytes if stored is not None else None,
-        stop_reason=result.stop_reason,
-        error=result.error,
-        contended=bool(result.contended),
         cores_apart=timing.cores_apart,
         timed_answers=sum(each.timings is not None for each in timing.answers) or None,
         samples={key: _samples(timing, key) for key in _SAMPLED},
         seed=answer.seed,
+        tokens_per_step=timings.tokens_per_step if timings else None,
+        acceptance_rate=timings.acceptance_rate if timings else None,
         prompt_format=answer.prompt_format,
-        execution_precision=result.execution_precision,
-        kv_precision=result.kv_precision,
-        devices_used=result.devices_used,
-        threads=result.threads,
-        host=answer.conditions.host if answer.conditions else None,
-        note=answer.conditions.note if answer.conditions else None,
+        host=conditions.host if conditions else None,
+        note=conditions.note if conditions else None,
     )
 
 
+_RECORDED = {f.name for f in fields(Figures)} & {f.name for f in fields(RunResult)}
+"""Figures that are columns of the run table."""
 _SAMPLED = ("decode_tokens_per_s", "ttft_ms", "tpot_ms")
 
 
@@ -228,27 +219,16 @@ class DeltaRow:
 _FASTER = ("{factor} as fast", "{factor} as fast as the next")
 _SMALLER = ("the other takes {factor} as much", "the next takes {factor} as much")
 
+_HIGHER, _LOWER = Direction.HIGHER, Direction.LOWER
+
 MEASURES = (
-    Measure(
-        "decode_tokens_per_s", "Decode rate", Direction.HIGHER, rate_text, _FASTER, timing=True
-    ),
-    Measure(
-        "ttft_ms", "Time to first token", Direction.LOWER, milliseconds_text, _FASTER, timing=True
-    ),
-    Measure(
-        "tpot_ms",
-        "Time per output token",
-        Direction.LOWER,
-        milliseconds_text,
-        _FASTER,
-        timing=True,
-    ),
+    Measure("decode_tokens_per_s", "Decode rate", _HIGHER, rate_text, _FASTER, timing=True),
+    Measure("ttft_ms", "Time to first token", _LOWER, milliseconds_text, _FASTER, timing=True),
+    Measure("tpot_ms", "Time per output token", _LOWER, milliseconds_text, _FASTER, timing=True),
     Measure("new_tokens", "New tokens", Direction.NEITHER, lambda count: f"{count:,.0f}"),
-    Measure("memory_private_bytes", "Private memory", Direction.LOWER, bytes_text, _SMALLER),
-    Measure(
-        "memory_file_backed_bytes", "File-backed memory", Direction.LOWER, bytes_text, _SMALLER
-    ),
-    Measure("disk_bytes", "Disk", Direction.LOWER, bytes_text, _SMALLER, tie=SIZE_TIE),
+    Measure("memory_private_bytes", "Private memory", _LOWER, bytes_text, _SMALLER),
+    Measure("memory_file_backed_bytes", "File-backed memory", _LOWER, bytes_text, _SMALLER),
+    Measure("disk_bytes", "Disk", _LOWER, bytes_text, _SMALLER, tie=SIZE_TIE),
 )
 """In display order."""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from core.catalogue import default_int4, device_int4
 from core.errors import PaddockError, UnknownDeviceError
 from core.runtimes.pool import ModelPool, canonical, memory_for, memory_needed
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore
 from core.store.estimate import result_bytes
-from core.store.for_device import find_for_device
+from core.store.npu import find_weights
 from core.store.weights_source import find_origin
 from core.units import bytes_text
 
@@ -54,12 +53,12 @@ def _memory(pool: ModelPool, store: ModelStore, spec: ModelSpec) -> int:
     """Return the bytes that loading the model will need; 0 if unknown."""
     try:
         source = store.resolve(spec.model)
-        wanted = device_int4(spec.precision, spec.device)
-        stored = find_for_device(store, source, spec.precision, wanted)
+        precision = spec.precision.on(spec.device)
+        stored = find_weights(store, source, precision)
         if stored is not None:
             return memory_needed(stored)
-        origin = find_origin(source, spec.precision, pool.settings)
+        origin = find_origin(source, precision, pool.settings)
     except PaddockError:  # unknown, damaged, …: reported by its answer
         return 0
-    int4 = wanted or (source.model.int4 if source.model is not None else default_int4())
-    return memory_for(result_bytes(origin, spec.precision, int4))
+    int4 = source.int4_settings(precision, origin.parameters)
+    return memory_for(result_bytes(origin, precision, int4))

@@ -31,7 +31,7 @@ class Instruction:
 
 
 def decode_upload(data: bytes, name: str) -> str:
-    """Decode an uploaded file as UTF-8 or, with a byte order mark, as UTF-16.
+    """Decode an uploaded file as UTF-8, UTF-16 or UTF-32.
 
     Raises:
         BadRequestError: the file is too large or not text.
@@ -41,9 +41,8 @@ def decode_upload(data: bytes, name: str) -> str:
             f"{_shown(name)} has {bytes_text(len(data))}, but the limit is "
             f"{bytes_text(MAX_BYTES)}. Split the file."
         )
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        return data.decode(encoding)
+        return data.decode(json.detect_encoding(data))  # Windows tools write UTF-16
     except UnicodeDecodeError as error:
         raise BadRequestError(
             f"{_shown(name)} is not UTF-8 text (byte {error.start + 1:,}). Save it as UTF-8."
@@ -70,9 +69,9 @@ def parse_instructions(text: str, name: str = "") -> tuple[Instruction, ...]:
         case "" | ".txt" | ".text" | ".md":
             found = _plain(text)
         case ".csv" | ".tsv":
-            found = _table(text, name)
+            found = _table(text, "\t" if ending == ".tsv" else ",")
         case ".jsonl" | ".ndjson":
-            found = _json_lines(text)
+            found = _from_json(text)
         case _:
             raise BadRequestError(
                 f"{_shown(name)} has an unsupported format. Use a .txt, .csv or .jsonl file."
@@ -107,65 +106,81 @@ def _plain(text: str) -> Iterator[tuple[int, Instruction]]:
         block = []
 
 
-def _table(text: str, name: str) -> Iterator[tuple[int, Instruction]]:
+def csv_rows(text: str, fallback: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a table that are not empty, with their line numbers.
+
+    The delimiter is the most frequent of tab, semicolon and comma in the first line.
+
+    Args:
+        fallback: the delimiter if the first line has none, because there is one column.
+
+    Raises:
+        BadRequestError: it is not valid CSV; the text names the line.
+    """
     first = text.lstrip().partition("\n")[0]
     delimiter = max("\t;,", key=first.count)
-    if name.lower().endswith(".csv") and not first.count(delimiter):
-        delimiter = ","
+    if delimiter not in first:
+        delimiter = fallback
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    columns: dict[str, int] | None = None
-    end = 0
+    line = 1
     try:
         for row in reader:
-            line, end = end + 1, reader.line_num
-            if not any(cell.strip() for cell in row):
-                continue
-            if columns is None:
-                headings = [cell.strip().lower() for cell in row]
-                columns = {field: headings.index(field) for field in _FIELDS if field in headings}
-                if "instruction" in columns:
-                    continue
-                if len(row) > 1:
-                    raise BadRequestError('The table has no column "instruction". Add it.')
-                columns = {"instruction": 0}
-            yield (
-                line,
-                Instruction(
-                    **{field: row[at] if at < len(row) else "" for field, at in columns.items()}
-                ),
-            )
+            if any(cell.strip() for cell in row):
+                yield line, row
+            line = reader.line_num + 1
     except csv.Error as error:
         raise BadRequestError(
             f"Line {reader.line_num} is not valid CSV ({error}). Correct it."
         ) from error
 
 
-def _json_lines(text: str) -> Iterator[tuple[int, Instruction]]:
+def json_lines(text: str, remedy: str) -> Iterator[tuple[int, Any]]:
+    """Yield the values of JSON lines with their line numbers.
+
+    Raises:
+        BadRequestError: a line is not valid JSON; the text ends with the remedy.
+    """
     # JSON strings may contain line separators at which splitlines() would split.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
+            raise BadRequestError(f"Line {number} is not valid JSON. {remedy}") from error
+
+
+def _table(text: str, fallback: str) -> Iterator[tuple[int, Instruction]]:
+    columns: dict[str, int] = {}
+    for line, row in csv_rows(text, fallback):
+        if not columns:
+            headings = [cell.strip().lower() for cell in row]
+            columns = {field: headings.index(field) for field in _FIELDS if field in headings}
+            if "instruction" in columns:
+                continue
+            if len(row) > 1:
+                raise BadRequestError('The table has no column "instruction". Add it.')
+            columns = {"instruction": 0}
+        cells = {field: row[at] if at < len(row) else "" for field, at in columns.items()}
+        yield line, Instruction(**cells)
+
+
+def _from_json(text: str) -> Iterator[tuple[int, Instruction]]:
+    for number, value in json_lines(text, "Write one string or object per line."):
+        if isinstance(value, str):
+            value = {"instruction": value}
+        if not isinstance(value, dict) or "instruction" not in value:
             raise BadRequestError(
-                f"Line {number} is not valid JSON. Write one string or object per line."
-            ) from error
-        yield number, _from_json(number, value)
-
-
-def _from_json(number: int, value: Any) -> Instruction:
-    if isinstance(value, str):
-        return Instruction(value)
-    if not isinstance(value, dict) or "instruction" not in value:
-        raise BadRequestError(
-            f'Line {number} has no instruction. Write a string, or an object with "instruction".'
-        )
-    fields = {field: value.get(field) or "" for field in _FIELDS}
-    for field, content in fields.items():
-        if not isinstance(content, str):
-            raise BadRequestError(f'The "{field}" in line {number} is not a string. Correct it.')
-    return Instruction(**fields)
+                f"Line {number} has no instruction. Write a string, or an object with "
+                '"instruction".'
+            )
+        fields = {field: value.get(field) or "" for field in _FIELDS}
+        for field, content in fields.items():
+            if not isinstance(content, str):
+                raise BadRequestError(
+                    f'The "{field}" in line {number} is not a string. Correct it.'
+                )
+        yield number, Instruction(**fields)
 
 
 def _checked(line: int, found: Instruction) -> Instruction:
@@ -173,7 +188,7 @@ def _checked(line: int, found: Instruction) -> Instruction:
         request = GenerationRequest(found.instruction, found.context).validated()
     except BadRequestError as error:
         raise BadRequestError(f"Line {line} is invalid: {error}") from error
-    return Instruction(request.instruction, request.context)
+    return Instruction(request.instruction.strip(), request.context.strip())
 
 
 def _shown(name: str) -> str:

@@ -15,15 +15,22 @@ from enum import StrEnum
 import psutil
 
 from core.benchmark.stopping import latency_during
-from core.compare.core_latency import CORES, MeasureLatency
-from core.compare.setup import Mode, Setup
-from core.compare.timed_answers import TimedAnswer, Timing, timed_long_enough, timing_of
+from core.compare.setup import LETTERS, Mode, Setup
+from core.compare.timed_answers import (
+    CORES,
+    MeasureLatency,
+    TimedAnswer,
+    Timing,
+    timed_long_enough,
+    timing_of,
+)
 from core.db import Origin
-from core.errors import ModelBusyError, PaddockError
+from core.errors import BadRequestError, ModelBusyError, PaddockError
 from core.inference.answer import Answer, StopReason
 from core.inference.engine import Engine, User
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
+from core.runtimes.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +126,7 @@ class Match:
         repeat: bool = False,
         deferred: bool = False,
         kept: Mapping[int, _Side] | None = None,
+        beginning: str = "",
     ) -> None:
         """
         Args:
@@ -128,6 +136,7 @@ class Match:
             deferred: whether to wait for :meth:`begin`, at most :data:`BEGIN_TIMEOUT_S`. Redrawing
                 the page would otherwise slow down the first side only.
             kept: finished sides taken over from an earlier comparison (:meth:`regenerate`).
+            beginning: of the new answers, which their models continue.
 
         Raises:
             BadRequestError: the request exceeds a limit of the settings; nothing was started.
@@ -138,10 +147,11 @@ class Match:
         self.asked_at = datetime.now(UTC)
         kept = kept or {}
         self._engine, self._user = engine, user
-        self._repeat, self._deferred = repeat, deferred
+        self._repeat, self._deferred, self._beginning = repeat, deferred, beginning
         self._begun = threading.Event()
         self._sides = [kept.get(index) or _Side() for index in range(len(setup.sides))]
         self._new_sides = [index for index in range(len(setup.sides)) if index not in kept]
+        self._finished: list[int] = []
         self._ended, self._stopped = threading.Event(), threading.Event()
         self._timing_pending = repeat and setup.mode is Mode.FAIR
         self._repeated_job: Job | None = None
@@ -185,6 +195,17 @@ class Match:
             answer = found.job.answer
             return answer.error_sentence if answer is not None else None
         return found.error
+
+    def text(self, side: int) -> str:
+        """Return a side's whole answer so far: a beginning that it continues, and its own text."""
+        job = self._sides[side].job
+        if job is None:
+            return ""
+        return job.request.continues + (job.text if job.answer is None else job.answer.text)
+
+    def place(self, side: int) -> int | None:
+        """Return the place, from 1, at which a side of a race finished; None if it did not."""
+        return self._finished.index(side) + 1 if side in self._finished else None
 
     def message(self, side: int) -> str:
         """Return a sentence about what a side is doing."""
@@ -238,24 +259,50 @@ class Match:
             repeated.cancel()
         self.begin()  # so that a deferred comparison ends
 
-    def regenerate(self, side: int | None = None, seed: int | None = None) -> Match:
+    def regenerate(
+        self, side: int | None = None, seed: int | None = None, *, beginning: str = ""
+    ) -> Match:
         """Generate again on one side or all, as a new comparison; this one does not change.
 
         Args:
             side: the side to generate again, keeping the others' answers; None for all sides.
             seed: seed of the new answers; None for a new random one.
+            beginning: of the new answer of ``side``, which its model continues.
 
         Raises:
             ModelBusyError: this comparison is still running.
-            BadRequestError: the seed is out of range.
+            BadRequestError: the seed is out of range, or a remote model cannot continue an answer.
         """
-        if not self.done:
-            raise ModelBusyError("The comparison is still running. Stop it or wait for its end.")
+        if beginning and side is not None and self.setup.sides[side].remote:
+            raise BadRequestError(
+                f"{LETTERS[side]} runs on a remote server, which does not continue a given "
+                "beginning. Regenerate it instead."
+            )
         sampling = replace(self.setup.request.sampling, seed=seed)
         setup = replace(self.setup, request=replace(self.setup.request, sampling=sampling))
         kept = {} if side is None else dict(enumerate(self._sides))
         if side is not None:
             del kept[side]
+        return self._follow_up(setup, kept, beginning)
+
+    def with_side(self, spec: ModelSpec) -> Match:
+        """Generate on one more model, as a new comparison that keeps all answers of this one.
+
+        Raises:
+            ModelBusyError: this comparison is still running.
+            BadRequestError: there are too many sides.
+        """
+        setup = replace(
+            self.setup,
+            sides=(*self.setup.sides, spec),
+            formats=(*self.setup.formats, None),
+            speculation=(*self.setup.speculation, self.setup.request.speculation),
+        )
+        return self._follow_up(setup, dict(enumerate(self._sides)))
+
+    def _follow_up(self, setup: Setup, kept: Mapping[int, _Side], beginning: str = "") -> Match:
+        if not self.done:
+            raise ModelBusyError("The comparison is still running. Stop it or wait for its end.")
         return Match(
             setup,
             self._engine,
@@ -263,6 +310,7 @@ class Match:
             repeat=self._repeat,
             deferred=self._deferred,
             kept=kept,
+            beginning=beginning,
         )
 
     # The methods below run in the comparison's own threads.
@@ -379,12 +427,16 @@ class Match:
         try:
             if side.cancelled.is_set():
                 return
-            side.job = self._answer(index, self.setup.request_of(index))
+            request = replace(self.setup.request_of(index), continues=self._beginning)
+            side.job = self._answer(index, request)
         finally:
             side.starting = False
         if side.cancelled.is_set():
             side.job.cancel()
         side.job.wait()
+        raced = self.setup.mode is Mode.RACE and len(self._new_sides) == len(self._sides)
+        if raced and side.state is SideState.DONE and not side.cancelled.is_set():
+            self._finished.append(index)
 
     def _answer(self, index: int, request: GenerationRequest, *, recorded: bool = True) -> Job:
         return self._engine.answer(

@@ -36,11 +36,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+
+from core.db import PairVotes, Subject
 
 POINTS_PER_LOGIT = 400 / math.log(10)
 """The Elo scale: odds of ten to one are 400 points."""
@@ -64,43 +65,12 @@ _MAX_STEPS = 100_000
 """Prevents an endless loop. A step is at most one logit, and the strengths of a thousand subjects
 with a million votes on each pair span less than 20 000."""
 
-S_co = TypeVar("S_co", bound=Hashable, covariant=True)
-S = TypeVar("S", bound=Hashable)
-
-
-class PairCounts(Protocol[S_co]):
-    """Counts of the votes on two subjects, such as ``core.db.PairVotes``."""
-
-    @property
-    def left(self) -> S_co:
-        """The first subject."""
-
-    @property
-    def right(self) -> S_co:
-        """The other subject; pairs of a subject with itself are ignored."""
-
-    @property
-    def left_wins(self) -> int:
-        """Votes for ``left``."""
-
-    @property
-    def right_wins(self) -> int:
-        """Votes for ``right``."""
-
-    @property
-    def ties(self) -> int:
-        """Votes for a tie."""
-
-    @property
-    def both_bad(self) -> int:
-        """Votes for "both bad"."""
-
 
 @dataclass(frozen=True)
-class Standing(Generic[S]):
+class Standing:
     """Row of a subject in the table of ratings."""
 
-    subject: S
+    subject: Subject
     wins: int
     losses: int
     ties: int
@@ -139,17 +109,17 @@ class Difference:
     already, None if they look equal (:data:`EQUAL_MARGIN`)."""
 
 
-class Ratings(Generic[S]):
+class Ratings:
     """Standings of all subjects with votes, and the differences between them."""
 
-    def __init__(self, groups: Sequence[_Group[S]]) -> None:
+    def __init__(self, groups: Sequence[_Group]) -> None:
         self._groups = groups
         self._home = {
             subject: number for number, group in enumerate(groups) for subject in group.subjects
         }
 
     @property
-    def groups(self) -> tuple[tuple[S, ...], ...]:
+    def groups(self) -> tuple[tuple[Subject, ...], ...]:
         """Groups of comparable subjects, best first; the group with the most votes comes first.
 
         If there is more than one, votes that connect the groups are missing.
@@ -157,7 +127,7 @@ class Ratings(Generic[S]):
         return tuple(group.subjects for group in self._groups)
 
     @property
-    def standings(self) -> tuple[Standing[S], ...]:
+    def standings(self) -> tuple[Standing, ...]:
         """All rows of the table, by group, best first."""
         return tuple(
             group.standing(number, row)
@@ -165,60 +135,26 @@ class Ratings(Generic[S]):
             for row in range(len(group.subjects))
         )
 
-    def difference(self, a: S, b: S) -> Difference | None:
-        """Return how much better ``a`` is than ``b``; None if no chain of votes connects them.
-
-        Raises:
-            KeyError: a subject has no votes.
-            ValueError: the subjects are the same.
-        """
-        if a == b:
-            raise ValueError("a subject does not differ from itself")
+    def difference(self, a: Subject, b: Subject) -> Difference | None:
+        """Return how much better ``a`` is than ``b``, another subject with votes; None if no chain
+        of votes connects them."""
         group = self._groups[self._home[a]]
         return group.difference(a, b) if self._home[b] == self._home[a] else None
 
-    def votes_needed(self, a: S, b: S) -> int | None:
-        """Return the estimated number of votes on ``a`` against ``b`` that make it significant.
 
-        The difference ``d = θₐ − θᵦ`` has the variance V. Each new vote on the two adds the
-        information ``p (1 − p)`` along d, so that m votes reduce V to ``V / (1 + m p (1 − p) V)``
-        (Sherman and Morrison). At the present win rate ``p = 1 / (1 + exp(−d))``, d does not
-        change. The 95 % interval excludes zero once |d| exceeds :data:`Z_95` standard deviations,
-        for the least whole number ::
-
-            m > (Z_95² / d² − 1 / V) / (p (1 − p))
-
-        The present win rate is itself uncertain, so this is only an order of magnitude.
-
-        Returns:
-            0 if the difference is significant; None if they look equal (:data:`EQUAL_MARGIN`) or
-            no chain of votes connects them.
-
-        Raises:
-            KeyError: a subject has no votes.
-            ValueError: the subjects are the same.
-        """
-        found = self.difference(a, b)
-        return None if found is None else found.votes_needed
-
-
-def rate(pairs: Iterable[PairCounts[S]]) -> Ratings[S]:
-    """Rate all subjects of the pairs, whose order does not matter.
-
-    Raises:
-        ValueError: a count is negative.
-    """
+def rate(pairs: Iterable[PairVotes]) -> Ratings:
+    """Rate all subjects of the pairs, whose order does not matter."""
     table = _Table(pairs)
     groups = [_Group(table, members) for members in table.components()]
     return Ratings(sorted(groups, key=lambda group: -group.votes))
 
 
-class _Table(Generic[S]):
+class _Table:
     """Vote counts as matrices over the subjects, in order of first appearance."""
 
-    def __init__(self, pairs: Iterable[PairCounts[S]]) -> None:
-        used = [pair for pair in pairs if pair.left != pair.right and _votes(pair) > 0]
-        self.subjects: list[S] = list(
+    def __init__(self, pairs: Iterable[PairVotes]) -> None:
+        used = [pair for pair in pairs if pair.left != pair.right and pair.votes]
+        self.subjects: list[Subject] = list(
             dict.fromkeys(subject for pair in used for subject in (pair.left, pair.right))
         )
         number = {subject: index for index, subject in enumerate(self.subjects)}
@@ -253,10 +189,10 @@ class _Table(Generic[S]):
         return found
 
 
-class _Group(Generic[S]):
+class _Group:
     """A connected component: subjects connected by votes, best first."""
 
-    def __init__(self, table: _Table[S], members: Sequence[int]) -> None:
+    def __init__(self, table: _Table, members: Sequence[int]) -> None:
         block = np.ix_(members, members)
         strengths, information = _fit(table.scores[block])
         centre = np.eye(len(members)) - 1 / len(members)
@@ -281,7 +217,7 @@ class _Group(Generic[S]):
         """Number of votes within the group."""
         return sum(counts.total() for counts in self._counts) // 2
 
-    def standing(self, group: int, row: int) -> Standing[S]:
+    def standing(self, group: int, row: int) -> Standing:
         """Return a row of the table."""
         rating = MEAN_RATING + POINTS_PER_LOGIT * float(self._strengths[row])
         margin = POINTS_PER_LOGIT * Z_95 * math.sqrt(self._covariance[row, row])
@@ -294,7 +230,7 @@ class _Group(Generic[S]):
             **self._counts[row],
         )
 
-    def difference(self, a: S, b: S) -> Difference:
+    def difference(self, a: Subject, b: Subject) -> Difference:
         """Return how much better ``a`` is than ``b``."""
         contrast = np.zeros(len(self.subjects))
         contrast[[self.subjects.index(a), self.subjects.index(b)]] = 1, -1
@@ -308,13 +244,6 @@ class _Group(Generic[S]):
             win_rate=float(_win_rate(logits)),
             votes_needed=_more_votes(logits, variance),
         )
-
-
-def _votes(pair: PairCounts[Hashable]) -> int:
-    counts = (pair.left_wins, pair.right_wins, pair.ties, pair.both_bad)
-    if min(counts) < 0:
-        raise ValueError(f"vote counts must not be negative: {counts}")
-    return sum(counts)
 
 
 def _win_rate(logits: np.ndarray | float) -> np.ndarray | float:
@@ -354,7 +283,18 @@ def _fit(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _more_votes(logits: float, variance: float) -> int | None:
-    """See :meth:`Ratings.votes_needed`."""
+    """Return the estimated number of votes on two subjects that make their difference significant.
+
+    Their difference ``d = θₐ − θᵦ`` has the variance V. Each new vote on the two adds the
+    information ``p (1 − p)`` along d, so that m votes reduce V to ``V / (1 + m p (1 − p) V)``
+    (Sherman and Morrison). At the present win rate ``p = 1 / (1 + exp(−d))``, d does not change.
+    The 95 % interval excludes zero once |d| exceeds :data:`Z_95` standard deviations, for the least
+    whole number ::
+
+        m > (Z_95² / d² − 1 / V) / (p (1 − p))
+
+    The present win rate is itself uncertain, so this is only an order of magnitude.
+    """
     rate = float(_win_rate(logits))
     if abs(logits) > Z_95 * math.sqrt(variance):
         return 0

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeGuard
 
 from core.compare.divergence import (
     DiffKind,
     Divergence,
-    Followed,
     compare,
-    followed,
     readable_diff,
     reference_pairs,
-    same_tokenizer,
 )
 from core.compare.figures import DeltaRow, Figures, deltas, side_figures, stored_model
 from core.compare.match import Match, SideState
 from core.compare.setup import LETTERS, Mode
-from core.compare.timeline import Timeline, timeline
+from core.compare.timed_answers import Timeline, timeline
 from core.hardware.devices import HostFacts, host_facts, library_versions
-from core.inference.answer import Answer
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore, StoredModel
@@ -67,16 +62,13 @@ class SideReport:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sides compared with each other, by their indices."""
+    """A model in two precisions, by the indices of the sides."""
 
     a: int
+    """The reference: the side with the higher precision."""
     b: int
     divergence: Divergence
     diff: tuple[tuple[DiffKind, str], ...]
-    reference: int | None
-    """The side with the higher precision, if both are the same model in two precisions."""
-    followed: Followed | None
-    """How far the other side followed the reference."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ class MatchReport:
     sides: tuple[SideReport, ...]
     rows: tuple[DeltaRow, ...]
     pairs: tuple[Pair, ...]
-    """The first side with each other one, and each reference with its lower precisions."""
+    """Each reference with its lower precisions; only under greedy decoding."""
     verdict: str | None
     """The user's vote, as a sentence."""
     versions: dict[str, str]
@@ -119,7 +111,7 @@ def describe(match: Match, store: ModelStore, *, verdict: str | None = None) -> 
         request=match.setup.request,
         sides=sides,
         rows=deltas([side.figures for side in sides]),
-        pairs=_pairs(match, stored),
+        pairs=_pairs(match),
         verdict=verdict,
         versions=library_versions(),
         host=host_facts(),
@@ -135,7 +127,7 @@ def _side(match: Match, index: int, stored: StoredModel | None, store: ModelStor
         spec=spec,
         state=match.state(index),
         request=match.request(index),
-        text=answer.text if answer is not None else job.text if job is not None else "",
+        text=match.text(index),
         token_times_ms=answer.token_times_ms if answer is not None else (),
         error=match.error(index),
         figures=side_figures(answer, stored, timing) if answer is not None else None,
@@ -144,34 +136,15 @@ def _side(match: Match, index: int, stored: StoredModel | None, store: ModelStor
     )
 
 
-def _pairs(match: Match, stored: list[StoredModel | None]) -> tuple[Pair, ...]:
-    sides, answers = match.setup.sides, match.answers
-    references = {frozenset(pair): pair[0] for pair in reference_pairs(sides)}
-    indices = [(0, other) for other in range(1, len(sides))]
-    indices += [tuple(sorted(pair)) for pair in references if 0 not in pair]
+def _pairs(match: Match) -> tuple[Pair, ...]:
+    if not match.setup.request.sampling.greedy:
+        return ()
     pairs = []
-    for a, b in indices:
-        first, second = answers[a], answers[b]
-        if not (_has_output(first) and _has_output(second)):
-            continue
-        reference = references.get(frozenset((a, b)))
-        comparable = bool(first.token_ids and second.token_ids) and (
-            sides[a].model == sides[b].model or same_tokenizer(stored[a], stored[b])
-        )
-        in_order = (first, second) if reference == a else (second, first)
-        pairs.append(
-            Pair(
-                a=a,
-                b=b,
-                divergence=compare(first, second, comparable),
-                diff=tuple(readable_diff(first.text, second.text)),
-                reference=reference,
-                followed=followed(*in_order) if reference is not None else None,
-            )
-        )
+    for a, b in reference_pairs(match.setup.sides):
+        if match.request(a).continues or match.request(b).continues:
+            continue  # another token than the model's own was chosen
+        reference, other = match.answers[a], match.answers[b]
+        if reference is not None and other is not None and reference.token_ids and other.token_ids:
+            diff = tuple(readable_diff(reference.text, other.text))
+            pairs.append(Pair(a, b, compare(reference, other), diff))
     return tuple(pairs)
-
-
-def _has_output(answer: Answer | None) -> TypeGuard[Answer]:
-    """Remote servers return text without token ids."""
-    return answer is not None and bool(answer.token_ids or answer.text)

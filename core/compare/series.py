@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median
 
-from core.compare.divergence import Divergence, compare
+from core.compare.divergence import Divergence, compare, reference_pairs
 from core.compare.figures import Figures, compare_rates, side_figures
 from core.compare.instructions import Instruction
 from core.compare.match import Match, SideState
@@ -19,9 +20,14 @@ from core.compare.timed_answers import is_long_enough
 from core.errors import BadRequestError
 from core.inference.engine import Engine, User
 from core.inference.request import GenerationRequest
-from core.runtimes.spec import ModelSpec
+from core.runtimes.spec import ModelSpec, Speculation
 
 logger = logging.getLogger(__name__)
+
+ABSENCE_S = 60.0
+"""A list ends when its owner has been gone for this time; a reload or a lost connection is
+shorter."""
+_LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,14 +43,15 @@ class SeriesRow:
     figures: tuple[Figures | None, ...]
     """Figures of each finished answer; None where there is none."""
     errors: tuple[str | None, ...]
-    fastest: int | None
+    fastest: int | None = None
     """The side with the highest decode rate; None for a tie, or if not ``timed``."""
-    timed: bool
+    timed: bool = False
     """Whether every answer took long enough for a meaningful rate; answers are not repeated."""
-    contended: bool
+    contended: bool = False
     """Whether any timing was measured while busy."""
-    divergence: Divergence | None
-    """Between the first two sides; None unless both have finished."""
+    divergence: Divergence | None = None
+    """Between the first model in two precisions, under greedy decoding; None without one, or if an
+    answer is missing."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +88,16 @@ class Series:
         user: User,
         *,
         formats: Sequence[str | None] = (),
+        speculation: Sequence[Speculation] = (),
+        owner_is_there: Callable[[], bool] = lambda: True,
     ) -> None:
         """
         Args:
-            formats: see :class:`Setup`.
+            formats, speculation: see :class:`Setup`.
             request: sampling settings and prompt format. All instructions use its seed; without
                 one, each instruction has a random seed, the same for all sides.
             engine, user: see :class:`Match`.
+            owner_is_there: asked every second; see :data:`ABSENCE_S`.
 
         Raises:
             BadRequestError: no instruction, or an invalid one; nothing was started.
@@ -102,6 +112,7 @@ class Series:
                 replace(request, instruction=item.instruction, context=item.context),
                 mode,
                 tuple(formats),
+                tuple(speculation),
             )
             for item in instructions
         )
@@ -110,6 +121,9 @@ class Series:
         self._engine, self._user = engine, user
         self._matches: list[Match] = []
         self._rows: dict[int, SeriesRow] = {}  # of finished ones: comparing long texts is slow
+        self._owner_is_there, self._seen_at = owner_is_there, time.monotonic()
+        self.abandoned = False
+        """Whether it ended because its owner was gone."""
         self._stopped, self._ended = threading.Event(), threading.Event()
         threading.Thread(target=self._run, name=f"series {self.id}", daemon=True).start()
 
@@ -179,6 +193,14 @@ class Series:
             self._rows[number] = row
         return row
 
+    def _look_for_owner(self) -> None:
+        now = time.monotonic()
+        if self._owner_is_there():
+            self._seen_at = now
+        elif now - self._seen_at >= ABSENCE_S and not self._stopped.is_set():
+            self.abandoned = True
+            self.stop()
+
     def _run(self) -> None:
         try:
             for setup in self.setups:
@@ -188,7 +210,9 @@ class Series:
                 self._matches.append(match)
                 if self._stopped.is_set():
                     match.stop()
-                match.wait()
+                while not match.wait(_LOOK_EVERY_S):
+                    self._look_for_owner()
+                self._look_for_owner()  # answers may be shorter
         finally:
             self._ended.set()
 
@@ -196,27 +220,16 @@ class Series:
 def _row(number: int, setup: Setup, match: Match | None) -> SeriesRow:
     count = len(setup.sides)
     if match is None:
-        nothing = (None,) * count
-        return SeriesRow(
-            number=number,
-            instruction=setup.request.instruction,
-            match=None,
-            states=(SideState.WAITING,) * count,
-            figures=nothing,
-            errors=nothing,
-            fastest=None,
-            timed=False,
-            contended=False,
-            divergence=None,
-        )
+        nothing, waiting = (None,) * count, (SideState.WAITING,) * count
+        return SeriesRow(number, setup.request.instruction, None, waiting, nothing, nothing)
     answers = match.answers
     figures = tuple(
         side_figures(answer, timing=match.timing(side)) if answer else None
         for side, answer in enumerate(answers)
     )
     rates, timed = compare_rates(figures), all(map(is_long_enough, answers))
-    first, second = answers[:2]
-    same_model = setup.sides[0].model == setup.sides[1].model
+    pairs = reference_pairs(setup.sides) if setup.request.sampling.greedy else ()
+    reference, other = (answers[side] for side in pairs[0]) if pairs else (None, None)
     return SeriesRow(
         number=number,
         instruction=setup.request.instruction,
@@ -227,7 +240,7 @@ def _row(number: int, setup: Setup, match: Match | None) -> SeriesRow:
         fastest=rates.winner if timed else None,
         timed=timed,
         contended=rates.contended,
-        divergence=compare(first, second, same_model) if first and second else None,
+        divergence=compare(reference, other) if reference and other else None,
     )
 
 

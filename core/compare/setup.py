@@ -10,7 +10,7 @@ from core.errors import BadRequestError, UnknownDeviceError
 from core.hardware.devices import AUTO, auto_devices, require_device
 from core.inference.request import GenerationRequest
 from core.remotes import MARK
-from core.runtimes.spec import ModelSpec
+from core.runtimes.spec import ModelSpec, Speculation
 
 MIN_SIDES, MAX_SIDES = 2, 4
 LETTERS = "ABCD"
@@ -32,10 +32,13 @@ class Mode(StrEnum):
     def sentence(self) -> str:
         """Explanation for the user."""
         if self is Mode.FAIR:
-            return "One after the other, so that they do not affect each other's timings."
+            return (
+                "One after the other and without the prefix cache, so that they do not affect each "
+                "other's timings."
+            )
         return (
-            "All at the same time. On one machine they slow each other down, and their timings are "
-            "marked as measured while busy."
+            "All at the same time, without the prefix cache. On one machine they slow each other "
+            "down, and their timings are marked as measured while busy."
         )
 
 
@@ -45,7 +48,6 @@ class Setup:
 
     Raises:
         BadRequestError: too few or too many sides, or an invalid request.
-        ValueError: not exactly one prompt format per side.
     """
 
     sides: tuple[ModelSpec, ...]
@@ -54,6 +56,8 @@ class Setup:
     mode: Mode
     formats: tuple[str | None, ...] = ()
     """Prompt format of each side; None, or no tuple, means the request's."""
+    speculation: tuple[Speculation, ...] = ()
+    """Speculation of each side; no tuple means the request's."""
 
     def __post_init__(self) -> None:
         if not MIN_SIDES <= len(self.sides) <= MAX_SIDES:
@@ -61,16 +65,19 @@ class Setup:
                 f"{len(self.sides)} models were chosen. "
                 f"Choose {MIN_SIDES} to {MAX_SIDES} to compare."
             )
-        object.__setattr__(self, "sides", tuple(self.sides))
-        object.__setattr__(self, "formats", tuple(self.formats) or (None,) * len(self.sides))
-        if len(self.formats) != len(self.sides):
-            raise ValueError(f"{len(self.formats)} prompt formats for {len(self.sides)} sides")
+        formats = self.formats or (None,) * len(self.sides)
+        speculation = self.speculation or (self.request.speculation,) * len(self.sides)
+        object.__setattr__(self, "formats", formats)
+        object.__setattr__(self, "speculation", speculation)
         object.__setattr__(self, "request", self.request.validated())
 
     def request_of(self, side: int) -> GenerationRequest:
         """Return the request of one side, with its own prompt format."""
-        prompt_format = self.formats[side] or self.request.prompt_format
-        return replace(self.request, prompt_format=prompt_format)
+        return replace(
+            self.request,
+            prompt_format=self.formats[side] or self.request.prompt_format,
+            speculation=self.speculation[side],
+        )
 
 
 def default_mode(sides: Sequence[ModelSpec]) -> Mode:
@@ -78,9 +85,8 @@ def default_mode(sides: Sequence[ModelSpec]) -> Mode:
 
     An AUTO whose choice is unknown may use any device, so it counts as shared.
     """
-    used = [devices_of(spec) for spec in sides]
     seen: set[str] = set()
-    for devices in used:
+    for devices in map(devices_of, sides):
         if not devices or seen & devices:
             return Mode.FAIR
         seen |= devices

@@ -1,19 +1,22 @@
 """Selects the answers from which a side's timings are taken, if one answer is too short to time.
 
 A demo model answers in a twentieth of a second: redrawing the page at that moment, or a host that
-moves the machine's cores apart, halves its rate. Such an answer is repeated a few times without
-being shown, and the medians are reported. The definitions are those of
-:mod:`core.inference.timing`.
+moves the machine's cores apart (:mod:`core.benchmark.core_latency`), halves its rate. Such an
+answer is repeated a few times without being shown, and the medians are reported. The definitions
+are those of :mod:`core.inference.timing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
 
-from core.compare.core_latency import CORES
+from core.benchmark.core_latency import CoreLatency
 from core.inference.answer import Answer, StopReason
+from core.metrics.figures import are_apart
 
 SHORTEST_S = 1.0
 """Total seconds of answers over which a side is timed; a longer answer is not repeated."""
@@ -27,13 +30,46 @@ _CORES_APART_FACTOR = 3
 _COMPLETE = (StopReason.END_OF_TEXT, StopReason.STOP_MARKER, StopReason.LENGTH)
 
 
+MeasureLatency = Callable[[], float | None]
+"""Measures the core-to-core latency, in nanoseconds; None where it cannot be measured."""
+
+
+class Cores:
+    """The lowest core-to-core latency seen so far. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lowest_ns: float | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def watched(self) -> Iterator[MeasureLatency]:
+        """Yield a function that measures the latency in one or two milliseconds."""
+        with CoreLatency() as distance:
+            yield lambda: self.note(distance.nanoseconds())
+
+    def note(self, latency_ns: float | None) -> float | None:
+        """Record a latency and return it."""
+        with self._lock:
+            if latency_ns is not None:
+                self._lowest_ns = min(latency_ns, self._lowest_ns or latency_ns)
+        return latency_ns
+
+    def apart(self, latency_ns: float | None) -> bool:
+        """Return whether a latency is far above the lowest one seen; False if it is None."""
+        return are_apart(latency_ns, self._lowest_ns)
+
+
+CORES = Cores()
+"""The cores of this machine, shared by all comparisons of the process."""
+
+
 @dataclass(frozen=True)
 class TimedAnswer:
     """One answer, and the core-to-core latency while it was generated."""
 
     answer: Answer
     core_latency_ns: float | None
-    """See :mod:`core.compare.core_latency`; None if irrelevant or unknown."""
+    """None if irrelevant or unknown."""
 
     @property
     def complete(self) -> bool:
@@ -127,3 +163,35 @@ def is_long_enough(answer: Answer | None) -> bool:
     """Return whether one answer is long enough for a meaningful rate."""
     times_ms = answer.token_times_ms if answer is not None else ()
     return len(times_ms) > 1 and times_ms[-1] - times_ms[0] >= 1000 * SHORTEST_S
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Tokens of one answer over time: one point at the start, then one per token.
+
+    The number of tokens is constant between two points, so draw it as a step line.
+    """
+
+    seconds: tuple[float, ...]
+    """Seconds since processing started: prefill included, queueing excluded."""
+    tokens: tuple[int, ...]
+    """Number of tokens at that time."""
+    contended: bool
+    """Whether other work ran at the same time, or the cores were apart."""
+
+
+def timeline(timing: Timing) -> Timeline:
+    """Return the timeline of a side's median answer; only the start if it has no tokens.
+
+    A remote server may send several tokens per chunk and report the total at the end: the tokens
+    are then divided evenly among the chunks.
+    """
+    answer = timing.typical
+    times = answer.token_times_ms
+    reported = answer.timings.new_tokens if answer.timings is not None else 0
+    each = reported / len(times) if times and reported else 1.0
+    return Timeline(
+        seconds=(0.0, *(time_ms / 1000 for time_ms in times)),
+        tokens=tuple(round(each * count) for count in range(len(times) + 1)),
+        contended=answer.contended or timing.cores_apart,
+    )

@@ -6,7 +6,7 @@ from core.compare.match import SideState
 from core.compare.report import MatchReport, SideReport
 from core.inference.answer import StopReason
 from core.inference.request import GenerationRequest
-from core.units import bytes_text, listed, milliseconds_text, rate_text
+from core.units import bytes_text, listed, milliseconds_text, rate_text, speculation_text
 
 
 def status(side: SideReport) -> str:
@@ -47,6 +47,8 @@ def figures_line(side: SideReport) -> str:
         parts.append(f"TTFT {milliseconds_text(figures.ttft_ms)}")
     if figures.decode_tokens_per_s is not None:
         parts.append(rate_text(figures.decode_tokens_per_s))
+    if figures.tokens_per_step is not None:
+        parts.append(speculation_text(figures.tokens_per_step, figures.acceptance_rate))
     if (figures.timed_answers or 0) > 1:
         parts.append(f"medians of {figures.timed_answers}")
     if figures.new_tokens is not None:
@@ -67,7 +69,7 @@ def figures_line(side: SideReport) -> str:
 
 
 def caution(report: MatchReport) -> str | None:
-    """Return a warning if some timings are not comparable, else None."""
+    """Return a warning if some timings or answers are not comparable, else None."""
     known = [(side.letter, side.figures) for side in report.sides if side.figures is not None]
     sentences = []
     if any(figures.contended for _, figures in known):
@@ -79,6 +81,11 @@ def caution(report: MatchReport) -> str | None:
         sentences.append(
             f"Measured while busy: during the answers of {listed(apart)}, this machine's host had "
             "moved its cores apart, which can make a small model a third slower. Run it again."
+        )
+    if continued := [side.letter for side in report.sides if side.request.continues]:
+        sentences.append(
+            f"The answer of {listed(continued)} was continued from another token than the model's "
+            "own choice; the figures are those of the rest, and the prompt includes the beginning."
         )
     return " ".join(sentences) or None
 
@@ -137,6 +144,9 @@ def _side_conditions(side: SideReport) -> str:
             parts.append(f"prompt format {figures.prompt_format}")
         if figures.prompt_tokens is not None:
             parts.append(f"{figures.prompt_tokens} prompt tokens")
+        if figures.tokens_per_step is not None:
+            found = speculation_text(figures.tokens_per_step, figures.acceptance_rate)
+            parts.append(f"speculation {side.request.speculation.text}: {found}")
         if figures.load_s is not None:
             parts.append(f"loaded in {figures.load_s:.1f} s")
         if figures.note is not None:

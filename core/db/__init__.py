@@ -5,6 +5,8 @@ a trace. Database failures are raised as :class:`core.errors.RecordsError`; a ru
 them and continues.
 """
 
+# ruff: noqa: F401  names for other packages
+
 from core.db.account_values import (
     GUEST,
     Account,
@@ -16,66 +18,25 @@ from core.db.account_values import (
     Session,
 )
 from core.db.accounts import AccountStore
-from core.db.api_keys import KeyStore
+from core.db.conversations import ConversationStore, ConversationSummary, ExchangeRow, Holder
 from core.db.database import Database
-from core.db.measurement_values import Measurement, MeasurementState, SweepRecord, SweepState
-from core.db.measurements import MeasurementStore
+from core.db.evaluations import (
+    EvaluationRow,
+    EvaluationStore,
+    EvaluationSummary,
+    TestSetSummary,
+)
 from core.db.processes import Instance, current_instance
-from core.db.run_columns import FigureRow, RunRow
 from core.db.run_values import (
-    DataVersion,
+    EvaluationState,
+    FigureRow,
     Origin,
     RunRecord,
     RunResult,
+    RunRow,
     RunStart,
     RunState,
-    RunsVersion,
 )
 from core.db.runs import RunStore
-from core.db.vote_values import (
-    CompareMode,
-    PairVotes,
-    Subject,
-    Verdict,
-    Vote,
-    VoteRecord,
-)
+from core.db.vote_values import CompareMode, PairVotes, Subject, Verdict, Vote
 from core.db.votes import VoteStore
-
-__all__ = [
-    "GUEST",
-    "Account",
-    "AccountStore",
-    "AccountSummary",
-    "ApiKey",
-    "CompareMode",
-    "DataVersion",
-    "Database",
-    "Deleted",
-    "FigureRow",
-    "Instance",
-    "Invitation",
-    "KeyStore",
-    "Measurement",
-    "MeasurementState",
-    "MeasurementStore",
-    "Origin",
-    "PairVotes",
-    "Role",
-    "RunRecord",
-    "RunResult",
-    "RunRow",
-    "RunStart",
-    "RunState",
-    "RunStore",
-    "RunsVersion",
-    "Session",
-    "Subject",
-    "SweepRecord",
-    "SweepState",
-    "Verdict",
-    "Vote",
-    "VoteRecord",
-    "VoteStore",
-    "current_instance",
-]

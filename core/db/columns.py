@@ -54,12 +54,11 @@ class CleanText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """To the database."""
         return None if value is None else storable_text(str(value))
 
 
 class EnumText(TypeDecorator[StrEnum]):
-    """A ``StrEnum``, stored as its value."""
+    """A ``StrEnum``, stored as its value; others raise ValueError."""
 
     impl = Text
     cache_ok = True
@@ -69,30 +68,22 @@ class EnumText(TypeDecorator[StrEnum]):
         self.kind = kind
 
     def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:
-        """To the database.
-
-        Raises:
-            ValueError: the value is not a member.
-        """
         return None if value is None else self.kind(value).value
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:
-        """From the database."""
         return None if value is None else self.kind(value)
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A time, stored as UTC without a time zone, which SQLite lacks, and read as UTC."""
+    """A time, stored as UTC without a time zone, which SQLite lacks, and read as UTC.
+
+    A time without a time zone raises ValueError.
+    """
 
     impl = DateTime
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To the database.
-
-        Raises:
-            ValueError: the time has no time zone.
-        """
         if value is None:
             return None
         if value.tzinfo is None:
@@ -100,7 +91,6 @@ class UtcTime(TypeDecorator[datetime]):
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """From the database."""
         return None if value is None else value.replace(tzinfo=UTC)
 
 
@@ -111,7 +101,6 @@ class Figure(TypeDecorator[float]):
     cache_ok = True
 
     def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
-        """To the database."""
         return None if value is None or not math.isfinite(value) else float(value)
 
 
@@ -122,11 +111,9 @@ class JsonText(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        """To the database."""
         return None if value is None else _to_json(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        """From the database."""
         return None if value is None else json.loads(value)
 
 
@@ -137,11 +124,9 @@ class NamesText(TypeDecorator[tuple[str, ...]]):
     cache_ok = True
 
     def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:
-        """To the database."""
         return None if value is None else storable_text(",".join(value))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:
-        """From the database."""
         return tuple(value.split(",")) if value else ()
 
 
@@ -152,9 +137,7 @@ class MillisecondsText(TypeDecorator[tuple[float, ...]]):
     cache_ok = True
 
     def process_bind_param(self, value: tuple[float, ...] | None, dialect: Dialect) -> str | None:
-        """To the database."""
         return None if value is None else _to_json([round(float(time), 3) for time in value])
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[float, ...] | None:
-        """From the database."""
         return None if value is None else tuple(json.loads(value))

@@ -15,8 +15,18 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Executable,
+    RowMapping,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
@@ -69,7 +79,8 @@ class Database:
         try:
             with _translated_errors(url):
                 if _is_sqlite(url):
-                    _make_folder(url)
+                    if url.database and not url.database.startswith("file:"):
+                        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
                     _use_wal(database._engine, patience_s)
                 _migrate(database._engine, patience_s)
         except RecordsError:
@@ -107,9 +118,49 @@ class Database:
         with _translated_errors(self._engine.url), _transaction(self._engine) as connection:
             yield connection
 
+    def rows(self, statement: Executable) -> list[RowMapping]:
+        """Return all rows of a query."""
+        with self.reading() as connection:
+            return list(connection.execute(statement).mappings())
+
+    def row(self, statement: Executable) -> RowMapping | None:
+        """Return the first row of a query, or None."""
+        with self.reading() as connection:
+            return connection.execute(statement).mappings().first()
+
+    def value(self, statement: Executable) -> Any:
+        """Return the first column of the first row of a query; None without a row."""
+        with self.reading() as connection:
+            return connection.execute(statement).scalar()
+
+    def change(self, statement: Executable) -> int:
+        """Execute one statement in a transaction of its own; return the number of its rows."""
+        with self.writing() as connection:
+            return connection.execute(statement).rowcount
+
     def close(self) -> None:
         """Close the idle connections; the next use opens new ones."""
         self._engine.dispose()
+
+
+class Store:
+    """Reads and writes some tables of a database. Thread-safe.
+
+    Every method raises :class:`core.errors.RecordsError` if the database fails, and then writes
+    nothing.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    @classmethod
+    def open(cls, settings: Settings, *, patience_s: float = PATIENCE_S) -> Self:
+        """Open the database of these settings; see :meth:`Database.open`."""
+        return cls(Database.open(settings, patience_s=patience_s))
+
+    def close(self) -> None:
+        """Close the idle connections of the database."""
+        self.database.close()
 
 
 @cache
@@ -166,8 +217,14 @@ def _engine(url: URL, patience_s: float) -> Engine:
     return engine
 
 
+def _lower(text: object) -> object:
+    """SQLite's own function knows ASCII letters only."""
+    return text.lower() if isinstance(text, str) else text
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # _begin_sqlite starts transactions, not the driver
+    connection.create_function("lower", 1, _lower, deterministic=True)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
 
@@ -181,11 +238,6 @@ def _begin_sqlite(connection: Connection) -> None:
 def _transaction(engine: Engine) -> Iterator[Connection]:
     with engine.connect().execution_options(**{_WRITES: True}) as connection, connection.begin():
         yield connection
-
-
-def _make_folder(url: URL) -> None:
-    if url.database and not url.database.startswith("file:"):
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
 
 
 def _use_wal(engine: Engine, patience_s: float) -> None:

@@ -2,81 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
-from datetime import datetime, timedelta
-from typing import Any, TypedDict, TypeVar, Unpack
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, exists, func, select, update
+from sqlalchemy import Connection, RowMapping, exists, func, select, update
 
-from core.db.database import PATIENCE_S, Database
-from core.db.measurement_rows import measurement_of, row_of
+from core.db.database import Store
 from core.db.measurement_values import (
+    Configuration,
+    Figures,
+    Host,
     ImportOutcome,
+    Int4Weights,
     Measurement,
     MeasurementState,
+    Quality,
+    Round,
+    Sample,
+    Spread,
     SweepRecord,
     SweepState,
 )
-from core.db.processes import Instance, current_instance
+from core.db.processes import instance_of, is_alive, this_process
+from core.db.rows import batches, conditions, from_row, to_row
 from core.db.run_values import DataVersion, utc_now
 from core.db.tables import measurements, sweeps
-from core.errors import BadRequestError, ModelBusyError
-from core.settings import Settings
-
-OTHER_HOST_TIMEOUT = timedelta(hours=24)
-"""Time since the last write after which a running benchmark of another machine counts as
-interrupted: its process cannot be checked from here, and a row is written after every round."""
-
-_BATCH_SIZE = 500
-"""Well below SQLite's limit of parameters per statement."""
+from core.errors import BadRequestError, ModelBusyError, RecordsError
 
 _OPEN = (MeasurementState.WAITING, MeasurementState.RUNNING)
 _UNFINISHED_ROWS = {SweepState.CANCELLED: MeasurementState.CANCELLED}
 """State of a run's unfinished rows when it ends; interrupted for all other ends."""
 
-_INSTANCE = tuple(f.name for f in fields(Instance))
 _ALL_BUT_ROUNDS = tuple(column for column in measurements.c if column.name != "rounds")
-
-_Item = TypeVar("_Item")
-
-
-class MeasurementFilter(TypedDict, total=False):
-    """Filter for measurements; missing fields and None do not restrict."""
-
-    sweep: str | None
-    state: MeasurementState | None
-    model: str | None
-    source: str | None
-    random_weights: bool | None
-    precision: str | None
-    device: str | None
-    """Requested device."""
-    runtime: str | None
-    host_name: str | None
-    contended: bool | None
-    imported: bool | None
-    """Whether it was imported from a file."""
-    since: datetime | None
-    """Created at this time or later; with a time zone."""
-    until: datetime | None
-    """Created before this time; with a time zone."""
+_NESTED = ("configuration", "host", "devices_used", "int4", "rounds", "figures", "quality")
+_PLAIN = tuple(f.name for f in fields(Measurement) if f.name not in _NESTED)
+"""Fields with a column of the same name and type."""
 
 
-class MeasurementStore:
-    """Reads and writes ``sweeps`` and ``measurements``. Thread-safe.
-
-    Every method raises :class:`core.errors.RecordsError` if the database fails, and then writes
-    nothing.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-
-    @classmethod
-    def open(cls, settings: Settings, *, patience_s: float = PATIENCE_S) -> MeasurementStore:
-        """Open the database of these settings; see :meth:`Database.open`."""
-        return cls(Database.open(settings, patience_s=patience_s))
+class MeasurementStore(Store):
+    """Reads and writes ``sweeps`` and ``measurements``."""
 
     def begin_sweep(
         self, plan: Mapping[str, Any], rows: Sequence[Measurement], sweep_id: str
@@ -91,7 +57,7 @@ class MeasurementStore:
         if any(row.sweep != sweep_id for row in rows):
             raise ValueError("a measurement belongs to another sweep")
         now = utc_now()
-        sweep = _writer() | {"id": sweep_id, "state": SweepState.RUNNING, "plan": plan}
+        sweep = this_process() | {"id": sweep_id, "state": SweepState.RUNNING, "plan": plan}
         with self.database.writing() as connection:
             connection.execute(sweeps.insert().values(sweep | {"created_at": now, "saved_at": now}))
             waiting = [replace(row, state=MeasurementState.WAITING) for row in rows]
@@ -107,21 +73,27 @@ class MeasurementStore:
             ModelBusyError: the run is already running, in this or another process.
         """
         now = utc_now()
-        running = {"state": SweepState.RUNNING, "ended_at": None, "saved_at": now} | _writer()
+        running = {"state": SweepState.RUNNING, "ended_at": None, "saved_at": now} | this_process()
         waiting = {"state": MeasurementState.WAITING, "error": None, "ended_at": None}
         missing = [state for state in MeasurementState if state.missing]
         with self.database.writing() as connection:
-            found = _sweep_row(connection, sweep_id)
+            this = select(sweeps).where(sweeps.c.id == sweep_id)
+            found = connection.execute(this).mappings().first()
             if found is None:
                 raise BadRequestError(
                     "There is no benchmark run with this id. `python -m core bench --list` lists "
                     "all runs."
                 )
-            if found["state"] is SweepState.RUNNING and _is_alive(connection, found):
-                raise _busy(_instance(found))
+            if found["state"] is SweepState.RUNNING and _runs(connection, found):
+                instance = instance_of(found)
+                host = "" if instance.local else f" on {instance.host}"
+                raise ModelBusyError(
+                    f"This benchmark is running in process {instance.pid}{host}. Wait until it has "
+                    "finished, or cancel it there."
+                )
             connection.execute(update(sweeps).where(sweeps.c.id == sweep_id).values(running))
             _change_rows(connection, sweep_id, missing, waiting | {"saved_at": now})
-            return _sweep_record(_sweep_row(connection, sweep_id))
+            return _sweep_record(connection.execute(this).mappings().one())
 
     def end_sweep(self, sweep_id: str, state: SweepState) -> None:
         """Write the end of a benchmark run; its unfinished rows become cancelled or interrupted."""
@@ -139,17 +111,15 @@ class MeasurementStore:
 
     def sweep(self, sweep_id: str) -> SweepRecord | None:
         """Return the benchmark run with this id, or None."""
-        with self.database.reading() as connection:
-            row = _sweep_row(connection, sweep_id)
-            return None if row is None else _sweep_record(row)
+        row = self.database.row(select(sweeps).where(sweeps.c.id == sweep_id))
+        return None if row is None else _sweep_record(row)
 
     def sweeps(self, limit: int = 20) -> list[SweepRecord]:
         """Return the latest benchmark runs, newest first."""
         statement = (
             select(sweeps).order_by(sweeps.c.created_at.desc(), sweeps.c.id.desc()).limit(limit)
         )
-        with self.database.reading() as connection:
-            return [_sweep_record(row) for row in connection.execute(statement).mappings()]
+        return [_sweep_record(row) for row in self.database.rows(statement)]
 
     def save(self, measurement: Measurement) -> None:
         """Replace the measurement with the same id, or insert it."""
@@ -166,9 +136,8 @@ class MeasurementStore:
     def get(self, measurement_id: str) -> Measurement | None:
         """Return the measurement with this id, or None."""
         statement = select(measurements).where(measurements.c.id == measurement_id)
-        with self.database.reading() as connection:
-            row = connection.execute(statement).mappings().first()
-            return None if row is None else measurement_of(row)
+        row = self.database.row(statement)
+        return None if row is None else measurement_of(row)
 
     def of_sweep(self, sweep_id: str) -> list[Measurement]:
         """Return all measurements of a benchmark run in the order of its plan."""
@@ -177,27 +146,21 @@ class MeasurementStore:
             .where(measurements.c.sweep == sweep_id)
             .order_by(measurements.c.position, measurements.c.created_at, measurements.c.id)
         )
-        with self.database.reading() as connection:
-            return [measurement_of(row) for row in connection.execute(statement).mappings()]
+        return [measurement_of(row) for row in self.database.rows(statement)]
 
     def all(
-        self,
-        *,
-        limit: int | None = None,
-        with_rounds: bool = True,
-        **which: Unpack[MeasurementFilter],
+        self, *, limit: int | None = None, with_rounds: bool = True, **which: Any
     ) -> list[Measurement]:
         """Return the measurements that match, newest first.
 
         Args:
-            limit: highest number of measurements; None for all.
             with_rounds: False leaves ``rounds`` empty, which are most of a row's data.
-            which: see :class:`MeasurementFilter`.
+            which: values by column, such as ``state`` and ``host_name``.
         """
         columns = (measurements,) if with_rounds else _ALL_BUT_ROUNDS
         statement = (
             select(*columns)
-            .where(*_conditions(which))
+            .where(*conditions(measurements, "created_at", which))
             .order_by(
                 measurements.c.created_at.desc(),
                 measurements.c.position.desc(),
@@ -205,23 +168,21 @@ class MeasurementStore:
             )
             .limit(limit)
         )
-        with self.database.reading() as connection:
-            return [measurement_of(row) for row in connection.execute(statement).mappings()]
+        return [measurement_of(row) for row in self.database.rows(statement)]
 
-    def count(self, **which: Unpack[MeasurementFilter]) -> int:
+    def count(self, **which: Any) -> int:
         """Return the number of measurements that match."""
-        statement = select(func.count()).select_from(measurements).where(*_conditions(which))
-        with self.database.reading() as connection:
-            return connection.execute(statement).scalar_one()
+        matching = conditions(measurements, "created_at", which)
+        return self.database.value(select(func.count()).select_from(measurements).where(*matching))
 
     def version(self) -> DataVersion:
         """Return a value that changes when a measurement is written or deleted, for caches."""
         statement = select(
-            select(func.count()).select_from(measurements).scalar_subquery(),
-            select(func.max(measurements.c.saved_at)).scalar_subquery(),
+            select(func.count()).select_from(measurements).scalar_subquery().label("count"),
+            select(func.max(measurements.c.saved_at)).scalar_subquery().label("newest"),
         )
-        with self.database.reading() as connection:
-            return DataVersion(*connection.execute(statement).one())
+        (row,) = self.database.rows(statement)
+        return DataVersion(**row)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete measurements, and ended benchmark runs that have none left.
@@ -232,7 +193,7 @@ class MeasurementStore:
         deleted = 0
         rest = exists().where(measurements.c.sweep == sweeps.c.id)
         with self.database.writing() as connection:
-            for batch in _batches(list(ids)):
+            for batch in batches(list(ids)):
                 statement = measurements.delete().where(measurements.c.id.in_(batch))
                 deleted += connection.execute(statement).rowcount
             if deleted:
@@ -245,12 +206,13 @@ class MeasurementStore:
         number.
 
         Runs of this process and of other running processes stay. Those of another machine stay for
-        :data:`OTHER_HOST_TIMEOUT`.
+        :data:`core.db.processes.OTHER_HOST_TIMEOUT`.
         """
-        running = select(sweeps).where(sweeps.c.state == SweepState.RUNNING)
+        columns = (column for column in sweeps.c if column.name != "plan")
+        running = select(*columns).where(sweeps.c.state == SweepState.RUNNING)
         with self.database.reading() as connection:
             rows = connection.execute(running).mappings().all()
-            orphans = [row for row in rows if not _is_alive(connection, row)]
+            orphans = [row for row in rows if not _runs(connection, row)]
         if not orphans:
             return 0
         with self.database.writing() as connection:
@@ -266,24 +228,16 @@ class MeasurementStore:
         now = utc_now()
         by_id: dict[str, Measurement] = {}
         for row in given:
-            by_id.setdefault(row.id, _imported(row, now))
+            state = MeasurementState.INTERRUPTED if row.state in _OPEN else row.state
+            by_id.setdefault(row.id, replace(row, state=state, imported_at=now))
         with self.database.writing() as connection:
             present = _states(connection, list(by_id))
             outdated = {key for key, row in by_id.items() if _is_outdated(present.get(key), row)}
-            for batch in _batches(sorted(outdated)):
+            for batch in batches(sorted(outdated)):
                 connection.execute(measurements.delete().where(measurements.c.id.in_(batch)))
             new = [row for key, row in by_id.items() if key not in present or key in outdated]
             _insert(connection, new, now)
         return ImportOutcome(added=len(new), already_there=len(given) - len(new))
-
-    def close(self) -> None:
-        """Close the idle connections of the database."""
-        self.database.close()
-
-
-def _writer() -> dict[str, Any]:
-    instance = current_instance()
-    return {f"instance_{name}": getattr(instance, name) for name in _INSTANCE}
 
 
 def _insert(connection: Connection, rows: Sequence[Measurement], now: datetime) -> None:
@@ -292,7 +246,7 @@ def _insert(connection: Connection, rows: Sequence[Measurement], now: datetime) 
         measurements.c.sweep
     )
     next_of: dict[str, int] = {}
-    for batch in _batches(sorted({row.sweep for row in rows})):
+    for batch in batches(sorted({row.sweep for row in rows})):
         found = connection.execute(statement.where(measurements.c.sweep.in_(batch)))
         next_of |= {sweep: position + 1 for sweep, position in found}
     values = []
@@ -322,12 +276,12 @@ def _change_rows(
 
 def _interrupt(connection: Connection, seen: RowMapping) -> bool:
     """Mark a benchmark run as interrupted unless it was ended or resumed in the meantime."""
-    now = utc_now()
+    now, writer = utc_now(), to_row(instance_of(seen), "instance_")
     statement = (
         update(sweeps)
         .where(sweeps.c.id == seen["id"])
         .where(sweeps.c.state == SweepState.RUNNING)
-        .where(*(sweeps.c[name] == value for name, value in _instance_columns(seen).items()))
+        .where(*(sweeps.c[name] == value for name, value in writer.items()))
         .values(state=SweepState.INTERRUPTED, saved_at=now)
     )
     if connection.execute(statement).rowcount == 0:
@@ -337,26 +291,11 @@ def _interrupt(connection: Connection, seen: RowMapping) -> bool:
     return True
 
 
-def _is_alive(connection: Connection, sweep: RowMapping) -> bool:
+def _runs(connection: Connection, sweep: RowMapping) -> bool:
     """Return whether the process of a running benchmark is probably alive."""
-    instance = _instance(sweep)
-    if instance.local:
-        return instance.alive()
     newest = select(func.max(measurements.c.saved_at)).where(measurements.c.sweep == sweep["id"])
-    seen_at = connection.execute(newest).scalar() or sweep["saved_at"]
-    return utc_now() - max(seen_at, sweep["saved_at"]) <= OTHER_HOST_TIMEOUT
-
-
-def _busy(instance: Instance) -> ModelBusyError:
-    host = "" if instance.local else f" on {instance.host}"
-    return ModelBusyError(
-        f"This benchmark is running in process {instance.pid}{host}. Wait until it has finished, "
-        "or cancel it there."
-    )
-
-
-def _sweep_row(connection: Connection, sweep_id: str) -> RowMapping | None:
-    return connection.execute(select(sweeps).where(sweeps.c.id == sweep_id)).mappings().first()
+    saved_at = connection.execute(newest).scalar() or sweep["saved_at"]
+    return is_alive(sweep, max(saved_at, sweep["saved_at"]))
 
 
 def _sweep_record(row: RowMapping) -> SweepRecord:
@@ -364,30 +303,17 @@ def _sweep_record(row: RowMapping) -> SweepRecord:
         id=row["id"],
         state=row["state"],
         plan=row["plan"],
-        instance=_instance(row),
+        instance=instance_of(row),
         created_at=row["created_at"],
         ended_at=row["ended_at"],
     )
-
-
-def _instance_columns(row: RowMapping) -> dict[str, Any]:
-    return {f"instance_{name}": row[f"instance_{name}"] for name in _INSTANCE}
-
-
-def _instance(row: RowMapping) -> Instance:
-    return Instance(**{name: row[f"instance_{name}"] for name in _INSTANCE})
-
-
-def _imported(row: Measurement, now: datetime) -> Measurement:
-    state = MeasurementState.INTERRUPTED if row.state in _OPEN else row.state
-    return replace(row, state=state, imported_at=now)
 
 
 def _states(connection: Connection, ids: list[str]) -> dict[str, tuple[MeasurementState, bool]]:
     """Return (state, whether imported) of the existing measurements, by id."""
     found: dict[str, tuple[MeasurementState, bool]] = {}
     columns = measurements.c.id, measurements.c.state, measurements.c.imported_at
-    for batch in _batches(ids):
+    for batch in batches(ids):
         rows = connection.execute(select(*columns).where(measurements.c.id.in_(batch)))
         found |= {row.id: (row.state, row.imported_at is not None) for row in rows}
     return found
@@ -400,26 +326,55 @@ def _is_outdated(present: tuple[MeasurementState, bool] | None, incoming: Measur
     return imported and state.missing and not incoming.state.missing
 
 
-def _batches(items: list[_Item]) -> Iterator[list[_Item]]:
-    for start in range(0, len(items), _BATCH_SIZE):
-        yield items[start : start + _BATCH_SIZE]
+def row_of(measurement: Measurement) -> dict[str, Any]:
+    """Return all columns except ``position`` and ``saved_at``."""
+    figures = measurement.figures
+    row = {name: getattr(measurement, name) for name in _PLAIN}
+    row |= to_row(measurement.configuration) | to_row(measurement.host, "host_")
+    return row | {
+        "devices_used": list(measurement.devices_used),
+        "int4": None if measurement.int4 is None else asdict(measurement.int4),
+        "rounds": [asdict(each) for each in measurement.rounds],
+        "figures": None if figures is None else asdict(figures),
+        "quality": None if measurement.quality is None else asdict(measurement.quality),
+        "decode_tokens_per_s": None if figures is None else figures.decode_tokens_per_s,
+        "contended": None if figures is None else figures.contended,
+    }
 
 
-def _conditions(which: MeasurementFilter) -> list[ColumnElement[bool]]:
-    unknown = which.keys() - MeasurementFilter.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"measurements cannot be filtered by {', '.join(sorted(unknown))}")
-    conditions = []
-    for name, value in which.items():
-        if value is None:
-            continue
-        if name == "since":
-            conditions.append(measurements.c.created_at >= value)
-        elif name == "until":
-            conditions.append(measurements.c.created_at < value)
-        elif name == "imported":
-            imported_at = measurements.c.imported_at
-            conditions.append(imported_at.is_not(None) if value else imported_at.is_(None))
-        else:
-            conditions.append(measurements.c[name] == value)
-    return conditions
+def measurement_of(row: RowMapping) -> Measurement:
+    """Return the measurement of a row; without rounds if that column was not read.
+
+    Raises:
+        RecordsError: the row is not a valid measurement.
+    """
+    try:
+        return Measurement(
+            **{name: row[name] for name in _PLAIN},
+            configuration=from_row(Configuration, row),
+            host=from_row(Host, row, "host_"),
+            devices_used=tuple(row["devices_used"]),
+            int4=None if row["int4"] is None else Int4Weights(**row["int4"]),
+            rounds=tuple(map(_round, row.get("rounds") or ())),
+            figures=None if row["figures"] is None else _figures(row["figures"]),
+            quality=None if row["quality"] is None else Quality(**row["quality"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise RecordsError(
+            f"The measurement {row['id']} in the run database cannot be read ({error}). Update "
+            "Paddock, or set PADDOCK_DATABASE_URL to another database."
+        ) from error
+
+
+def _round(data: Mapping[str, Any]) -> Round:
+    return Round(**{**data, "samples": tuple(map(_sample, data["samples"]))})
+
+
+def _sample(data: Mapping[str, Any]) -> Sample:
+    return Sample(**{**data, "token_times_ms": tuple(data["token_times_ms"])})
+
+
+def _figures(data: Mapping[str, Any]) -> Figures:
+    tpot = data["tpot_ms"]
+    spreads = {"ttft_ms": Spread(**data["ttft_ms"]), "tpot_ms": tpot and Spread(**tpot)}
+    return Figures(**{**data, **spreads})

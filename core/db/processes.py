@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
 import psutil
+
+from core.db.rows import from_row, to_row
 
 START_TOLERANCE_S = 2.0
 """Start times closer than this belong to the same process: the system derives them from the boot
 time, which it reports in whole seconds and shifts when the clock is set. A process id is not reused
 within that time."""
+
+OTHER_HOST_TIMEOUT = timedelta(hours=24)
+"""Time since the last write after which a running row of another machine counts as interrupted: its
+process cannot be checked from here, and no answer, round or result takes a day."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,24 @@ class Instance:
 def current_instance() -> Instance:
     """Return the current process."""
     return _instance(os.getpid())
+
+
+def this_process() -> dict[str, Any]:
+    """Return the columns that identify the current process."""
+    return to_row(current_instance(), "instance_")
+
+
+def instance_of(row: Mapping[Any, Any]) -> Instance:
+    """Return the process that wrote a row."""
+    return from_row(Instance, row, "instance_")
+
+
+def is_alive(row: Mapping[Any, Any], written_at: datetime) -> bool:
+    """Return whether the process that wrote a row, at this time at last, is probably running."""
+    instance = instance_of(row)
+    if instance.local:
+        return instance.alive()
+    return datetime.now(UTC) - written_at <= OTHER_HOST_TIMEOUT
 
 
 @cache

@@ -9,94 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, case, select
 
-from core.db.run_values import Origin, RunState, RunsVersion
-from core.db.tables import CHART_COLUMNS, runs
+from core.db.run_values import FigureRow, Origin, RunRow, RunState
+from core.db.tables import runs
 
 _BATCH_SIZE = 10_000
 """Rows that are in memory twice during conversion."""
 
 _REPEATED = (
-    "model",
-    "title",
-    "source",
-    "precision",
-    "weights",
-    "device",
-    "runtime",
-    "host_name",
-    "host_cpu",
-    "execution_precision",
-    "kv_precision",
-    "stop_reason",
+    *("model", "title", "source", "precision", "weights", "device", "runtime"),
+    *("host_name", "host_cpu", "execution_precision", "kv_precision", "stop_reason"),
 )
 """Columns with few different values."""
-
-
-class RunRow(NamedTuple):
-    """Figures and conditions of one finished answer; None where unknown.
-
-    Units and meanings are those of :class:`core.db.run_values.RunStart` and ``RunResult``. The
-    memory figures are the growth of a process, as in the application's records.
-    """
-
-    id: str
-    started_at: datetime
-    origin: Origin
-    model: str
-    title: str
-    source: str
-    random_weights: bool
-    precision: str
-    weights: str | None
-    device: str
-    devices_used: tuple[str, ...]
-    runtime: str
-    host_name: str
-    host_cpu: str
-    contended: bool | None
-    prompt_tokens: int | None
-    new_tokens: int | None
-    ttft_ms: float | None
-    decode_tokens_per_s: float | None
-    prefill_tokens_per_s: float | None
-    memory_private_bytes: int | None
-    memory_file_backed_bytes: int | None
-    load_s: float | None
-    execution_precision: str | None
-    kv_precision: str | None
-    threads: int | None
-    stop_reason: str | None
-
-
-assert RunRow._fields == CHART_COLUMNS, "a row is built by position"
-
-
-class FigureRow(NamedTuple):
-    """The fields of :class:`RunRow` that charts show and group by."""
-
-    id: str
-    started_at: datetime
-    model: str
-    title: str
-    random_weights: bool
-    precision: str
-    weights: str | None
-    device: str
-    devices_used: tuple[str, ...]
-    runtime: str
-    host_name: str
-    host_cpu: str
-    contended: bool | None
-    prompt_tokens: int | None
-    ttft_ms: float | None
-    decode_tokens_per_s: float | None
-    memory_private_bytes: int | None
-    memory_file_backed_bytes: int | None
-    load_s: float | None
 
 
 Row = TypeVar("Row", RunRow, FigureRow)
@@ -110,8 +37,11 @@ def read_rows(
 ) -> list[Row]:
     """Read the latest finished runs that match, newest first."""
     fields: Sequence[str] = kind._fields
+    columns = dict(runs.c)
+    if kind is FigureRow:
+        columns["ttft_ms"] = case((runs.c.cached_tokens > 0, None), else_=runs.c.ttft_ms)
     statement = (
-        select(*(runs.c[name] for name in fields))
+        select(*(columns[name] for name in fields))
         .where(runs.c.state == RunState.DONE, *conditions)
         .order_by(runs.c.started_at.desc())
         .limit(limit)
@@ -122,40 +52,17 @@ def read_rows(
     repeated = [name for name in _REPEATED if name in fields]
     shared: dict[str, str] = {}
     for batch in _batches(connection, statement):
-        columns = dict(zip(fields, zip(*batch, strict=True), strict=True))
-        columns |= {name: map(shared.setdefault, *[columns[name]] * 2) for name in repeated}
-        columns |= {name: map(convert, columns[name]) for name, convert in converters.items()}
-        rows += map(make, zip(*columns.values(), strict=True))
+        values = dict(zip(fields, zip(*batch, strict=True), strict=True))
+        values |= {name: map(shared.setdefault, *[values[name]] * 2) for name in repeated}
+        values |= {name: map(convert, values[name]) for name, convert in converters.items()}
+        rows += map(make, zip(*values.values(), strict=True))
     return rows
 
 
-def read_done_ids(connection: Connection) -> set[str]:
+def read_ids(connection: Connection) -> set[str]:
     """Read the ids of all finished runs."""
     statement = select(runs.c.id).where(runs.c.state == RunState.DONE)
     return {run_id for batch in _batches(connection, statement) for (run_id,) in batch}
-
-
-def read_starts(connection: Connection, ids: Sequence[str]) -> dict[str, datetime]:
-    """Read the start times of runs; deleted runs are left out."""
-    statement = select(runs.c.id, runs.c.started_at).where(runs.c.id.in_(ids))
-    return {run_id: started_at for run_id, started_at in connection.execute(statement)}
-
-
-def read_token_times(connection: Connection, run_id: str) -> tuple[float, ...] | None:
-    """Read the token times of a run, in ms since processing started; None if not stored."""
-    return connection.execute(select(runs.c.token_times_ms).where(runs.c.id == run_id)).scalar()
-
-
-def read_version(connection: Connection) -> RunsVersion:
-    """Read a value that changes when a run starts, ends or is deleted."""
-    counted = select(func.count()).select_from(runs)
-    statement = select(
-        counted.scalar_subquery(),
-        counted.where(runs.c.state == RunState.DONE).scalar_subquery(),
-        select(func.max(runs.c.started_at)).scalar_subquery(),
-        select(func.max(runs.c.ended_at)).scalar_subquery(),
-    )
-    return RunsVersion(*connection.execute(statement).one())
 
 
 def _batches(connection: Connection, statement: Any) -> Iterator[list[tuple[Any, ...]]]:

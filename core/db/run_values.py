@@ -1,4 +1,4 @@
-"""Values of the table ``runs``; fields have the names of their columns.
+"""Values of the table ``runs``; fields have the names of their columns. States of other runs.
 
 :class:`RunStart` is known when the run starts, :class:`RunResult` when it ends.
 """
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from core.db.account_values import GUEST
 from core.db.processes import Instance
+from core.db.rows import to_row
 
 
 class Origin(StrEnum):
@@ -23,6 +24,7 @@ class Origin(StrEnum):
     CLI = "cli"
     API = "api"
     BENCHMARK = "benchmark"
+    EVALUATION = "evaluation"
 
 
 class RunState(StrEnum):
@@ -33,6 +35,17 @@ class RunState(StrEnum):
     """Finished or failed, see ``stop_reason`` and ``error``."""
     INTERRUPTED = "interrupted"
     """The process ended before the run."""
+
+
+class EvaluationState(StrEnum):
+    """State of a run of a test set."""
+
+    RUNNING = "running"
+    DONE = "done"
+    STOPPED = "stopped"
+    """A user stopped it; it can be resumed."""
+    INTERRUPTED = "interrupted"
+    """The process ended before the run; it can be resumed."""
 
 
 class DataVersion(NamedTuple):
@@ -78,6 +91,10 @@ class RunStart:
     max_new_tokens: int
     greedy: bool
     seed: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further settings, by their names in the API: :attr:`core.runtimes.spec.GenAIOptions.used`."""
+    speculation: str = "off"
+    """:attr:`core.runtimes.spec.Speculation.text`."""
     model: str
     """Key of the model; in rows of earlier versions also its folder, or its name in the store."""
     title: str
@@ -139,6 +156,12 @@ class RunResult:
     memory_file_backed_bytes: int | None = None
     memory_scope: str | None = None
     """What the two memory figures cover, such as the growth during load and warm-up."""
+    cached_tokens: int | None = None
+    """Prompt tokens taken from the prefix cache; None if the model was loaded without one."""
+    draft_tokens: int | None = None
+    """Tokens guessed by speculation; None if none were."""
+    accepted_tokens: int | None = None
+    """Guessed tokens that the model accepted; None if none were guessed."""
     token_times_ms: tuple[float, ...] | None = None
     """Time of each new token since processing started; stored in microsecond precision."""
     ended_at: datetime = field(default_factory=utc_now)
@@ -159,11 +182,71 @@ class RunRecord:
     def flat(self) -> dict[str, Any]:
         """Return all columns by name, for tables and exports; None for a missing result."""
         row: dict[str, Any] = {"id": self.id, "state": self.state}
-        row.update({f"instance_{f.name}": getattr(self.instance, f.name) for f in fields(Instance)})
-        row.update({name: getattr(self.start, name) for name in START_COLUMNS})
-        row.update({name: getattr(self.result, name, None) for name in RESULT_COLUMNS})
-        return row
+        row |= to_row(self.instance, "instance_") | to_row(self.start)
+        return row | {f.name: getattr(self.result, f.name, None) for f in fields(RunResult)}
 
 
-START_COLUMNS = tuple(f.name for f in fields(RunStart))
-RESULT_COLUMNS = tuple(f.name for f in fields(RunResult))
+class RunRow(NamedTuple):
+    """Figures and conditions of one finished answer; None where unknown.
+
+    Units and meanings are those of :class:`RunStart` and :class:`RunResult`. The
+    memory figures are the growth of a process, as in the application's records.
+    """
+
+    id: str
+    started_at: datetime
+    origin: Origin
+    model: str
+    title: str
+    source: str
+    random_weights: bool
+    precision: str
+    weights: str | None
+    device: str
+    devices_used: tuple[str, ...]
+    runtime: str
+    host_name: str
+    host_cpu: str
+    contended: bool | None
+    prompt_tokens: int | None
+    new_tokens: int | None
+    ttft_ms: float | None
+    decode_tokens_per_s: float | None
+    prefill_tokens_per_s: float | None
+    memory_private_bytes: int | None
+    memory_file_backed_bytes: int | None
+    load_s: float | None
+    execution_precision: str | None
+    kv_precision: str | None
+    threads: int | None
+    stop_reason: str | None
+    cached_tokens: int | None = None
+    draft_tokens: int | None = None
+
+
+class FigureRow(NamedTuple):
+    """The fields of :class:`RunRow` that charts show and group by.
+
+    ``ttft_ms`` is None if the prefix cache was used: such a prompt was read only in part.
+    """
+
+    id: str
+    started_at: datetime
+    model: str
+    title: str
+    random_weights: bool
+    precision: str
+    weights: str | None
+    device: str
+    devices_used: tuple[str, ...]
+    runtime: str
+    host_name: str
+    host_cpu: str
+    contended: bool | None
+    prompt_tokens: int | None
+    ttft_ms: float | None
+    decode_tokens_per_s: float | None
+    memory_private_bytes: int | None
+    memory_file_backed_bytes: int | None
+    load_s: float | None
+    draft_tokens: int | None

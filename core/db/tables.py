@@ -28,41 +28,10 @@ from core.db.columns import (
     UtcTime,
 )
 from core.db.measurement_values import MeasurementState, SweepState
-from core.db.run_values import Origin, RunState
+from core.db.run_values import EvaluationState, Origin, RunRow, RunState
 from core.db.vote_values import CompareMode, Verdict
 
 metadata = MetaData()
-
-CHART_COLUMNS = (
-    "id",
-    "started_at",
-    "origin",
-    "model",
-    "title",
-    "source",
-    "random_weights",
-    "precision",
-    "weights",
-    "device",
-    "devices_used",
-    "runtime",
-    "host_name",
-    "host_cpu",
-    "contended",
-    "prompt_tokens",
-    "new_tokens",
-    "ttft_ms",
-    "decode_tokens_per_s",
-    "prefill_tokens_per_s",
-    "memory_private_bytes",
-    "memory_file_backed_bytes",
-    "load_s",
-    "execution_precision",
-    "kv_precision",
-    "threads",
-    "stop_reason",
-)
-"""Columns of ``runs`` that charts use."""
 
 runs = Table(
     "runs",
@@ -122,6 +91,11 @@ runs = Table(
     Column("error", CleanText),
     Column("token_times_ms", MillisecondsText),
     Column("weights", CleanText),
+    Column("cached_tokens", Integer),
+    Column("options", JsonText, nullable=False, server_default="{}"),
+    Column("speculation", CleanText, nullable=False, server_default="off"),
+    Column("draft_tokens", Integer),
+    Column("accepted_tokens", Integer),
     Index("ix_runs_started_at", "started_at"),
     Index("ix_runs_model", "model", "started_at"),
     Index("ix_runs_precision", "precision", "started_at"),
@@ -132,6 +106,8 @@ runs = Table(
     Index("ix_runs_ended_at", "ended_at"),
 )
 
+CHART_COLUMNS = RunRow._fields
+"""Columns of ``runs`` that charts use."""
 _CHART_FILTERS = ("state", "started_at", "session", "owner")
 _chart_index = Index(
     "ix_runs_chart",
@@ -208,6 +184,7 @@ measurements = Table(
     Column("device", CleanText, nullable=False),
     Column("runtime", CleanText, nullable=False),
     Column("hints", JsonText, nullable=False),
+    Column("speculation", CleanText, nullable=False, server_default="off"),
     Column("prompt_tokens", Integer, nullable=False),
     Column("new_tokens", Integer, nullable=False),
     Column("repeats", Integer, nullable=False),
@@ -346,3 +323,93 @@ preferences = Table(
     Column("saved_at", UtcTime, nullable=False),
 )
 """Page settings of a user: names and values as in links."""
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", CleanText, nullable=False),
+    Column("browser", CleanText, nullable=False),
+    Column("title", CleanText, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("changed_at", UtcTime, nullable=False),
+    Index("ix_conversations_owner", "owner", "browser", "changed_at"),
+)
+"""``browser`` distinguishes guests, who share one owner: the SHA-256 of a cookie. It is empty for
+accounts."""
+
+exchanges = Table(
+    "exchanges",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column(
+        "conversation",
+        String(32),
+        ForeignKey("conversations.id", name="fk_exchanges_conversation", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("asked_at", UtcTime, nullable=False),
+    Column("run", String(32)),
+    Column("instruction", CleanText, nullable=False),
+    Column("context", CleanText, nullable=False),
+    Column("text", CleanText),
+    Column("request", JsonText, nullable=False),
+    Column("answer", JsonText),
+    Index("ix_exchanges_conversation", "conversation", "asked_at"),
+)
+"""Instructions and answers of conversations. ``answer`` is empty until the answer has ended, and
+stays empty if the server was stopped before; ``text`` then has its beginning. ``run`` is not a
+foreign key: an answer is kept if its run is deleted."""
+
+test_sets = Table(
+    "test_sets",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", CleanText, nullable=False),
+    Column("browser", CleanText, nullable=False),
+    Column("name", CleanText, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("content", JsonText, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("changed_at", UtcTime, nullable=False),
+    Index("ix_test_sets_owner", "owner", "browser", "changed_at"),
+)
+"""``browser``: see ``conversations``. ``size`` is the number of cases in ``content``."""
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("owner", CleanText, nullable=False),
+    Column("browser", CleanText, nullable=False),
+    Column("test_set", String(32)),
+    Column("name", CleanText, nullable=False),
+    Column("state", EnumText(EvaluationState), nullable=False),
+    Column("instance_host", CleanText, nullable=False),
+    Column("instance_pid", Integer, nullable=False),
+    Column("instance_started", Figure, nullable=False),
+    Column("pinned", Boolean, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("saved_at", UtcTime, nullable=False),
+    Column("plan", JsonText, nullable=False),
+    Index("ix_evaluations_owner", "owner", "browser", "created_at"),
+    Index("ix_evaluations_state", "state"),
+)
+"""Runs of test sets. ``plan`` has the cases, so that a run does not change with its set, which is
+not a foreign key."""
+
+evaluation_results = Table(
+    "evaluation_results",
+    metadata,
+    Column(
+        "run",
+        String(32),
+        ForeignKey("evaluations.id", name="fk_evaluation_results_run", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("candidate", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("result", JsonText, nullable=False),
+)
+"""``candidate`` and ``number`` are indices in the run's plan."""

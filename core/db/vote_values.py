@@ -105,6 +105,11 @@ class PairVotes:
     ties: int
     both_bad: int
 
+    @property
+    def votes(self) -> int:
+        """Number of votes."""
+        return self.left_wins + self.right_wins + self.ties + self.both_bad
+
 
 def checked_comment(comment: str | None) -> str | None:
     """Return the stripped comment; None if it is empty.

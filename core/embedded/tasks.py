@@ -7,13 +7,13 @@ files; a test compares them with the corpus.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from core.catalogue.presets import CATEGORIES as DOLLY_CATEGORIES
 
@@ -102,23 +102,6 @@ class Task:
     answer: str
     check: Check = field(default_factory=Check)
 
-    def to_json(self) -> str:
-        """Return the task as one line of JSON; rules that require nothing are left out."""
-        row = {each.name: getattr(self, each.name) for each in fields(Task)}
-        row["check"] = {
-            each.name: value
-            for each in fields(Check)
-            if (value := getattr(self.check, each.name)) != each.default
-        }
-        return json.dumps(row, ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, line: str) -> Task:
-        """Return the task that :meth:`to_json` wrote."""
-        row = json.loads(line)
-        check = Check(**{name: _as_tuples(value) for name, value in row.pop("check").items()})
-        return cls(**row, check=check)
-
 
 @dataclass(frozen=True)
 class ScoredAnswer:
@@ -153,9 +136,5 @@ def held_out_texts() -> tuple[Task, ...]:
 
 
 def _read(file: Path) -> tuple[Task, ...]:
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return tuple(Task.from_json(line) for line in lines)
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+    adapter = TypeAdapter(Task)
+    return tuple(map(adapter.validate_json, file.read_bytes().splitlines()))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from core.errors import UnknownDeviceError
+from core.hardware import cgroups
 
 AUTO = "AUTO"
 """OpenVINO's name for automatic device selection; ``available_devices`` does not list it."""
@@ -189,9 +189,7 @@ def available_memory_bytes() -> int:
     the machine's free memory.
     """
     free = psutil.virtual_memory().available
-    return max(
-        0, min([free, *_cgroup_headrooms(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
-    )
+    return max(0, min([free, *cgroups.memory_headrooms()]))
 
 
 def process_memory(pid: int | None = None) -> ProcessMemory:
@@ -325,45 +323,3 @@ def _mac_cpu() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
-
-
-def _cgroup_headrooms(membership: Path, root: Path) -> Iterator[int]:
-    """Yield the bytes left below each memory limit of this process's control groups.
-
-    The kernel counts inactive file pages (``inactive_file``) as used but reclaims them at once, so
-    they count as free here. cgroup v2 has one tree and ``memory.max``, cgroup v1 a separate memory
-    tree and ``memory.limit_in_bytes``.
-    """
-    try:
-        lines = membership.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if controllers == "":
-            tree, limit, usage = root, "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            tree, limit, usage = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        inside = Path(os.path.normpath(path.strip("/") or "."))
-        for group in (inside, *inside.parents):
-            maximum, used = _number(tree / group / limit), _number(tree / group / usage)
-            if maximum is not None and used is not None:
-                yield maximum - used + _inactive_file(tree / group / "memory.stat")
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no such file, or "max"
-        return None
-
-
-def _inactive_file(statistics: Path) -> int:
-    try:
-        lines = statistics.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    found = dict(line.split(maxsplit=1) for line in lines if " " in line)
-    return int(found.get("total_inactive_file", found.get("inactive_file", 0)))

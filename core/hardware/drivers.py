@@ -75,9 +75,6 @@ def diagnose(
     """Diagnose whether devices of that kind work, are absent, or lack a driver or permission.
 
     Args:
-        kind: GPU or NPU.
-        reported: devices that OpenVINO reports.
-        system: ``sys.platform``.
         dev: folder of the device nodes.
         sys_class: folder of the kernel's device classes.
     """

@@ -10,82 +10,27 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
 log = logging.getLogger(__name__)
 
-SAMPLE_INTERVAL_S = 0.05
 _RELEASE_INTERVAL_S = 0.2
 _MADV_DONTNEED = 4
 """From Linux's ``sys/mman.h``; the same on all architectures that OpenVINO runs on."""
 
 
-class PeakMemory:
-    """Context manager that samples the memory of this process in a background thread.
+def peak_resident_bytes() -> int:
+    """Return the peak resident set size of this process, memory-mapped files included."""
+    if sys.platform == "linux":  # getrusage may return that of the parent process
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
 
-    ``total_bytes`` is the highest resident set size, memory-mapped files included.
-    ``private_bytes`` is the highest memory that belongs to this process alone; it is None where
-    the operating system does not report it (macOS). Peaks shorter than :data:`SAMPLE_INTERVAL_S`
-    may be missed, and longer ones while a library holds the interpreter lock. ``total_bytes`` is
-    therefore raised to the operating system's own peak of the process, if that rose meanwhile.
-    """
-
-    def __init__(self) -> None:
-        self.total_bytes = 0
-        self.private_bytes: int | None = None
-        self._process = psutil.Process()
-        self._before = _highest_ever()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="peak-memory", daemon=True)
-
-    def __enter__(self) -> PeakMemory:
-        self._sample()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._sample()
-        highest = _highest_ever()
-        if highest > self._before:
-            self.total_bytes = max(self.total_bytes, highest)
-
-    def _run(self) -> None:
-        while not self._ended.wait(SAMPLE_INTERVAL_S):
-            self._sample()
-
-    def _sample(self) -> None:
-        info = self._process.memory_info()
-        self.total_bytes = max(self.total_bytes, info.rss)
-        private = _private_bytes(info)
-        if private is not None:
-            self.private_bytes = max(self.private_bytes or 0, private)
-
-
-def _private_bytes(info: object) -> int | None:
-    if hasattr(info, "private"):  # Windows: committed memory of this process alone
-        return int(info.private)
-    if hasattr(info, "shared"):  # Linux: resident minus file-backed and shared pages
-        return int(info.rss - info.shared)
-    return None
-
-
-def _highest_ever() -> int:
-    """Return the peak resident set size of this process in bytes; 0 if it is not recorded."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return highest if sys.platform == "darwin" else highest * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @contextmanager

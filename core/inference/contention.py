@@ -10,9 +10,11 @@ from contextlib import contextmanager
 class Activity:
     """Work that uses the processor."""
 
-    def __init__(self) -> None:
+    def __init__(self, measured: bool) -> None:
         self.contended = False
         """Whether other work ran at any time during this one."""
+        self.measured = measured
+        """Whether it is a measurement, during which no work begins that can wait."""
 
 
 class ActivityMonitor:
@@ -22,10 +24,20 @@ class ActivityMonitor:
         self._running: set[Activity] = set()
         self._lock = threading.Lock()
 
+    @property
+    def measuring(self) -> bool:
+        """Whether a measurement of a benchmark or of tuning is running."""
+        with self._lock:
+            return any(each.measured for each in self._running)
+
     @contextmanager
-    def running(self) -> Iterator[Activity]:
-        """Register work for the duration of the ``with`` block."""
-        activity = Activity()
+    def running(self, *, measured: bool = False) -> Iterator[Activity]:
+        """Register work for the duration of the ``with`` block.
+
+        Args:
+            measured: see :attr:`Activity.measured`.
+        """
+        activity = Activity(measured)
         with self._lock:
             if self._running:
                 activity.contended = True

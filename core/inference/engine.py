@@ -5,24 +5,34 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 from core.auth import Accounts
-from core.catalogue import Int4Settings, Precision, device_int4
-from core.db import GUEST, AccountStore, Origin, RunStore
+from core.catalogue import Precision
+from core.db import (
+    GUEST,
+    AccountStore,
+    ConversationStore,
+    EvaluationStore,
+    Origin,
+    RunStore,
+)
 from core.db.measurements import MeasurementStore
 from core.errors import (
     AccessDeniedError,
     BadRequestError,
+    CorruptModelError,
     ModelBusyError,
     PaddockError,
     RecordsError,
 )
 from core.inference.contention import MONITOR
+from core.inference.conversations import Conversations
 from core.inference.job import Job, JobObserver, Phase
 from core.inference.prometheus import MetricsObserver, ServerMetrics, ServerState
 from core.inference.recorder import RunRecorder
@@ -30,6 +40,7 @@ from core.inference.request import GenerationRequest
 from core.inference.scheduler import Scheduler
 from core.remotes import Directory, Remote, RemoteRegistry
 from core.runtimes.base import Runtime
+from core.runtimes.logits import LogitsModel, LogitsRuntime, logits_spec
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.pool import Lease, ModelHandle, ModelPool, OnProgress
 from core.runtimes.remote import RemotePool
@@ -42,13 +53,14 @@ from core.store import (
     Progress,
     StoredModel,
     TaskQueue,
-    convert_in_process,
     with_genai_check,
 )
-from core.store.for_device import ensure_for_device, find_for_device
 from core.store.hub import HubAccess
+from core.store.npu import ensure_weights, find_weights
 from core.store.resolver import recorded_name
 
+ABANDONED_S = 60.0
+"""Seconds without an open page after which a guest's answer is cancelled."""
 STOP_TIMEOUT_S = 5.0
 """Seconds to wait for cancelled answers to end; each ends within a token."""
 
@@ -65,6 +77,8 @@ class User:
     """Key by which limits and turns apply: an account or a guest's page; None: no limits."""
     session: str | None = None
     """Session of the page."""
+    browser: str | None = None
+    """Id of a guest's browser: its answers end when it has had no open page for a minute."""
 
 
 class Engine:
@@ -82,12 +96,19 @@ class Engine:
         self.tuned = TunedHints(settings.home)
         self._runtimes = runtimes or default_runtimes(settings)
         self.pool = ModelPool(
-            settings, self._provide, self._runtimes, self._tuned_hints, MONITOR.running
+            settings,
+            self._provide,
+            {RuntimeName.LOGITS: LogitsRuntime(), **self._runtimes},
+            self._tuned_hints,
+            MONITOR.running,
+            self._is_current,
         )
         self.remotes = RemotePool(Directory(RemoteRegistry(settings), settings), settings)
         self.scheduler = Scheduler(settings)
-        self._jobs: dict[Job, str] = {}
-        """Running answers, with their owners."""
+        self._jobs: dict[Job, User] = {}
+        """Running answers, and those that ended since the latest one started."""
+        self._pages_seen: dict[str, float] = {}
+        """When a browser whose answers are running had an open page, in monotonic seconds."""
         self._jobs_lock = threading.Lock()
         self._hub_access: dict[str, HubAccess] = {}
         """By key of a model that a user agreed to download: the access of their session."""
@@ -116,6 +137,23 @@ class Engine:
         return Accounts(AccountStore(self.runs.database), self.settings)
 
     @cached_property
+    def conversations(self) -> Conversations:
+        """Conversations of the Instruct page; in the same database as the runs."""
+        return Conversations(lambda: ConversationStore(self.runs.database), self.job)
+
+    @cached_property
+    def evaluations(self) -> EvaluationStore:
+        """Test sets and their runs; in the same database as the runs.
+
+        Raises:
+            RecordsError: the database cannot be opened.
+        """
+        evaluations = EvaluationStore(self.runs.database)
+        if marked := evaluations.mark_interrupted():
+            logger.info("Marked %d test runs of an ended process as interrupted", marked)
+        return evaluations
+
+    @cached_property
     def measurements(self) -> MeasurementStore:
         """Measurements of benchmarks; in the same database as the runs.
 
@@ -142,6 +180,35 @@ class Engine:
     ) -> AbstractContextManager[Lease | None]:
         """Lease a local or remote model; see :meth:`core.runtimes.pool.ModelPool.lease`."""
         return self.handle(spec).lease(on_progress, cancelled)
+
+    @contextmanager
+    def logits(
+        self,
+        spec: ModelSpec,
+        on_progress: OnProgress = lambda message, fraction: None,
+        cancelled: threading.Event | None = None,
+    ) -> Iterator[LogitsModel | None]:
+        """Lease the model that returns the logits of these weights, loading it first if necessary.
+
+        Yields:
+            The model, or None when ``cancelled`` was set before it was ready.
+
+        Raises:
+            ModelBusyError: a measurement is running, whose timings this would change.
+            PaddockError: it cannot be loaded, or its server or device has no logits.
+        """
+        wanted = self.named(logits_spec(spec))
+        if MONITOR.measuring:
+            raise ModelBusyError(
+                "A benchmark is being measured, which this would disturb. Try again when it has "
+                "ended."
+            )
+        with self.pool.lease(wanted, on_progress, cancelled or threading.Event()) as lease:
+            if lease is None:
+                yield None
+                return
+            with MONITOR.running():
+                yield cast(LogitsModel, lease.model)
 
     def add_remote(self, name: str, url: str, key: str = "") -> Remote:
         """Add a remote server; see :meth:`core.remotes.RemoteRegistry.add`."""
@@ -180,10 +247,12 @@ class Engine:
             TooManyAnswersError: the user has reached the limit; nothing was started.
         """
         self.check_size(request)
-        observer = JobObserver()
+        observers: list[JobObserver] = [MetricsObserver(self.metrics, origin)]
         if recorded:
             try:
-                observer = RunRecorder(self.runs, origin, session=user.session, owner=user.owner)
+                observers.append(
+                    RunRecorder(self.runs, origin, session=user.session, owner=user.owner)
+                )
             except RecordsError as error:
                 logger.warning("This answer is not recorded: %s", error)
         self._check_owner(user.owner)
@@ -192,12 +261,13 @@ class Engine:
             request,
             self.scheduler,
             timeout_s=self.settings.generation_timeout_s,
-            observer=MetricsObserver(self.metrics, origin, observer),
+            observers=observers,
             user=user.lane,
+            logits=self.logits,
         )
         with self._jobs_lock:
-            self._jobs = {each: owner for each, owner in self._jobs.items() if not each.done}
-            self._jobs[job] = user.owner
+            self._jobs = {each: whose for each, whose in self._jobs.items() if not each.done}
+            self._jobs[job] = user
         return job.start()
 
     def state(self) -> ServerState:
@@ -210,10 +280,31 @@ class Engine:
             loaded=tuple(info.spec for info in self.pool.loaded()),
         )
 
+    def job(self, job_id: str) -> Job | None:
+        """Return a running answer by its id, or one that has just ended; None if there is none."""
+        with self._jobs_lock:
+            return next((job for job in self._jobs if job.id == job_id), None)
+
+    def cancel_abandoned(self, open_browsers: Collection[str]) -> None:
+        """Cancel the answers of guests whose browsers have had no open page for a minute.
+
+        Args:
+            open_browsers: browsers with an open page; call it every few seconds.
+        """
+        now = time.monotonic()
+        with self._jobs_lock:
+            jobs = [(job, user.browser) for job, user in self._jobs.items() if not job.done]
+        waiting = {browser for _, browser in jobs if browser is not None}
+        seen = {each: self._pages_seen.get(each, now) for each in waiting}
+        self._pages_seen = seen | dict.fromkeys(waiting & set(open_browsers), now)
+        for job, browser in jobs:
+            if browser is not None and now - self._pages_seen[browser] >= ABANDONED_S:
+                job.cancel()
+
     def stop_answers(self, owner: str, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Cancel all answers of an account and wait until they have ended and are recorded."""
         with self._jobs_lock:
-            jobs = [job for job, user in self._jobs.items() if user == owner]
+            jobs = [job for job, user in self._jobs.items() if user.owner == owner]
         for job in jobs:
             job.cancel()
         deadline = time.monotonic() + timeout_s
@@ -221,11 +312,6 @@ class Engine:
             job.wait(max(0.0, deadline - time.monotonic()))
 
     def _check_owner(self, owner: str) -> None:
-        """
-        Raises:
-            AccessDeniedError: the account was deleted or disabled, for example while a list of
-                its instructions was running.
-        """
         if owner == GUEST:
             return
         try:
@@ -252,7 +338,7 @@ class Engine:
                 f"{most:,}."
             )
         requested, most = request.sampling.max_new_tokens, self.settings.max_new_tokens
-        if requested > most:
+        if most is not None and requested > most:
             raise BadRequestError(
                 f"{requested:,} new tokens were requested. The maximum here is {most:,}."
             )
@@ -336,9 +422,10 @@ class Engine:
 
     def warm(self, spec: ModelSpec) -> None:
         """Load a model before the first instruction; errors are raised when it is used."""
+        spec = replace(self.named(spec), prefix_cache=True)
         with (
             suppress(PaddockError),
-            self.pool.lease(self.named(spec), lambda message, fraction: None, threading.Event()),
+            self.pool.lease(spec, lambda message, fraction: None, threading.Event()),
         ):
             logger.info("%s is ready", spec.label)
 
@@ -353,6 +440,19 @@ class Engine:
         if "runs" in vars(self):
             self.runs.close()
 
+    def _is_current(self, spec: ModelSpec, loaded: StoredModel) -> bool:
+        """See :class:`core.runtimes.pool.ModelPool`."""
+        try:
+            found = find_stored(self.store, spec)
+            if found is None or found.manifest.created != loaded.manifest.created:
+                return False
+            self.store.verify(found, full=False)
+        except CorruptModelError:
+            return False
+        except PaddockError:  # the source is no model any more: the stored one is as it was
+            return True
+        return True
+
     def _provide(
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
     ) -> StoredModel:
@@ -361,27 +461,17 @@ class Engine:
         def report(progress: Progress) -> None:
             on_progress(progress.message, progress.fraction)
 
-        source, int4 = self.store.resolve(spec.model), int4_for(spec)
-        stored = find_for_device(self.store, source, spec.precision, int4)
+        source, precision = self.store.resolve(spec.model), spec.precision.on(spec.device)
+        stored = find_weights(self.store, source, precision)
         if stored is not None:
             stored = self.store.verify(stored, full=False)
             return with_genai_check(stored, self.settings, report, cancelled)
-        access = self._hub_access.pop(source.key, None)
         with MONITOR.running():  # a conversion affects the timings of other answers
-            if int4 is not None:
-                return ensure_for_device(
-                    source,
-                    int4,
-                    settings=self.settings,
-                    access=access,
-                    progress=report,
-                    cancel=cancelled,
-                )
-            return convert_in_process(
+            return ensure_weights(
                 source,
-                spec.precision,
+                precision,
                 settings=self.settings,
-                access=access,
+                access=self._hub_access.pop(source.key, None),
                 progress=report,
                 cancel=cancelled,
             )
@@ -395,15 +485,10 @@ def default_runtimes(settings: Settings) -> dict[RuntimeName, Runtime]:
     }
 
 
-def int4_for(spec: ModelSpec) -> Int4Settings | None:
-    """Return the INT4 settings that the device requires; None: the catalogue's."""
-    return device_int4(spec.precision, spec.device)
-
-
 def find_stored(store: ModelStore, spec: ModelSpec) -> StoredModel | None:
     """Return the stored model of a spec; None if it must be downloaded or converted first.
 
     Raises:
         PaddockError: there is no such model, or its stored files are damaged.
     """
-    return find_for_device(store, store.resolve(spec.model), spec.precision, int4_for(spec))
+    return find_weights(store, store.resolve(spec.model), spec.precision.on(spec.device))

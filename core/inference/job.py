@@ -6,24 +6,31 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from core.errors import GenerationError, PaddockError
-from core.inference.answer import Answer, StopReason
+from core.inference.answer import Answer, StopReason, Thinking
 from core.inference.contention import monitor_for
 from core.inference.request import GenerationRequest
 from core.inference.scheduler import Scheduler
-from core.inference.timing import Timings, measure
-from core.inference.work import Work, work_on
+from core.inference.timing import Timings, measure, time_per_token_s
+from core.inference.work import LogProbability, Piece, Work, work_on
 from core.runtimes.base import InterruptedGeneration
-from core.runtimes.pool import Lease, ModelHandle
+from core.runtimes.logits import LogitsModel
+from core.runtimes.pool import Lease, ModelHandle, OnProgress
+from core.runtimes.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
 
 _INTERRUPT_EVERY_S = 0.02
+
+LogitsLease = Callable[
+    [ModelSpec, OnProgress, threading.Event], AbstractContextManager[LogitsModel | None]
+]
+"""See :meth:`core.inference.engine.Engine.logits`."""
 
 
 class Phase(StrEnum):
@@ -55,6 +62,11 @@ class Snapshot:
     """Decode rate so far; None before the second token."""
     ttft_ms: float | None = None
     """Time to first token; None before it."""
+    thinking: bool = False
+    """Whether the newest token belongs to the thoughts."""
+    thinking_tokens: int = 0
+    thinking_s: float = 0.0
+    """Seconds from the first token of the thoughts to the latest one."""
 
 
 class JobObserver:
@@ -84,15 +96,17 @@ class Job:
         scheduler: Scheduler,
         *,
         timeout_s: float,
-        observer: JobObserver | None = None,
+        observers: Sequence[JobObserver] = (),
         user: str | None = None,
+        logits: LogitsLease | None = None,
     ) -> None:
         """
         Args:
             scheduler: the answer enters its user's queue now, and its model's queue later.
             timeout_s: seconds of work after which the answer ends with ``timeout``.
-            observer: its methods are called at start and end.
+            observers: their methods are called at start and end.
             user: the user whose limits apply; None: not limited.
+            logits: leases the model that returns the log probabilities of alternatives.
 
         Raises:
             BadRequestError: the request is invalid; nothing was started.
@@ -105,7 +119,7 @@ class Job:
         """The leased model while the answer runs, for observers."""
         self.prompt_format: str | None = None
         self._handle = handle
-        self._observer = observer or JobObserver()
+        self._observers = observers
         self._scheduler, self._user = scheduler, user
         self._timeout_s = timeout_s
         self._cancelled = threading.Event()
@@ -116,6 +130,14 @@ class Job:
         self._chunks: list[str] = []
         self._ids: list[int] = []
         self._stamps: list[float] = []
+        self._thoughts: list[str] = []
+        self._log_probabilities: list[LogProbability] = []
+        self._logits = logits
+        self._answer_places: list[int] = []
+        """Indexes of the ids whose log probabilities were requested."""
+        self._thought_stamps: list[float] = []
+        self._undecided_stamps: list[float] = []
+        self._thinking = False
         self._queued_at = self._started_at = 0.0
         self._work: Work | None = None
         self._answer: Answer | None = None
@@ -137,19 +159,14 @@ class Job:
         return self._done.is_set()
 
     @property
-    def cancelling(self) -> bool:
-        """Whether it was cancelled and has not ended yet."""
-        return self._cancelled.is_set() and not self.done
-
-    @property
     def answer(self) -> Answer | None:
         """The answer; None until it has ended."""
         return self._answer
 
     @property
     def run_id(self) -> str | None:
-        """Id of its row in the run table, if its observer writes one."""
-        return self._observer.run_id
+        """Id of its row in the run table, if an observer writes one."""
+        return next((each.run_id for each in self._observers if each.run_id), None)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end; return False on timeout."""
@@ -171,31 +188,51 @@ class Job:
         return self._phase
 
     def read(self, start: int) -> tuple[list[str], int]:
-        """Return the pieces of text from index ``start`` on, and the index to continue from.
+        """Return the pieces of the answer from index ``start`` on, and the index to continue from.
 
         A piece is the text of one token, or one chunk of a remote server.
         """
         pieces = self._chunks[start:]
         return pieces, start + len(pieces)
 
+    def read_thoughts(self, start: int) -> tuple[list[str], int]:
+        """Like :meth:`read`, for the thoughts of a reasoning model."""
+        pieces = self._thoughts[start:]
+        return pieces, start + len(pieces)
+
+    def read_token_ids(self, start: int) -> tuple[list[int], int]:
+        """Like :meth:`read`, for all token ids, of thoughts and end tokens too."""
+        found = self._ids[start:]
+        return found, start + len(found)
+
+    def read_log_probabilities(self, start: int) -> tuple[list[LogProbability], int]:
+        """Like :meth:`read`, for the tokens of the answer; none unless they were requested."""
+        found = self._log_probabilities[start:]
+        return found, start + len(found)
+
     @property
     def text(self) -> str:
-        """The text so far."""
+        """The answer so far."""
         return "".join(self._chunks)
+
+    @property
+    def thoughts(self) -> str:
+        """The thoughts so far."""
+        return "".join(self._thoughts)
 
     def snapshot(self) -> Snapshot:
         """Return the current state."""
-        count = len(self._stamps)
-        rate, elapsed = None, 0.0
+        count, stamps = len(self._stamps), self._stamps
+        elapsed = 0.0
         if self._started_at:
             answer = self._answer
             if answer is not None and answer.timings is not None:
                 elapsed = answer.timings.total_ms / 1000
             else:
                 elapsed = time.perf_counter() - self._started_at
-        if count > 1:
-            span = self._stamps[count - 1] - self._stamps[0]
-            rate = (count - 1) / span if span > 0 else None
+        per_token_s = time_per_token_s(
+            self._started_at, stamps[:count], count, received=self.spec.remote
+        )
         return Snapshot(
             phase=self._phase,
             message=self._message,
@@ -203,9 +240,16 @@ class Job:
             place=self._place,
             new_tokens=count,
             elapsed_s=elapsed,
-            tokens_per_s=rate,
+            tokens_per_s=1 / per_token_s if per_token_s else None,
             ttft_ms=1000 * (self._stamps[0] - self._started_at) if count else None,
+            thinking=self._thinking,
+            thinking_tokens=len(self._thought_stamps),
+            thinking_s=self._thinking_s(),
         )
+
+    def _thinking_s(self) -> float:
+        stamps = self._thought_stamps
+        return stamps[-1] - stamps[0] if stamps else 0.0
 
     # The following methods run in the worker thread.
 
@@ -224,7 +268,7 @@ class Job:
         self.lease = self._work = None  # a finished job must not keep the model in memory
         self._answer = answer
         self._phase = Phase.DONE
-        self._message = answer.error_sentence or answer.stop_reason.sentence
+        self._message = answer.sentence
         self._done.set()
         self._changed()
 
@@ -251,19 +295,46 @@ class Job:
             self.lease = lease
             work = self._work = work_on(lease, self.request)
             self.prompt_format = work.prompt_format
-            self._notify(lambda: self._observer.started(self))
+            self._notify(lambda observer: observer.started(self))
             try:
                 answer = self._answer_in_turn(lease, work)
             except PaddockError as error:  # the queue is full
                 answer = self._ended(StopReason.ERROR, error=error)
-            self._notify(lambda: self._observer.ended(self, answer))
+            try:
+                self._add_alternatives(work)
+            except PaddockError as error:
+                answer = replace(answer, stop_reason=StopReason.ERROR, error=error)
+            self._notify(lambda observer: observer.ended(self, answer))
             return answer
 
-    def _notify(self, callback: Callable[[], None]) -> None:
-        try:
-            callback()
-        except Exception:  # an observer's error must not end the answer
-            logger.exception("An observer failed; the answer continues without it")
+    def _add_alternatives(self, work: Work) -> None:
+        """Add the log probabilities of the tokens and their alternatives, if requested.
+
+        Raises:
+            PaddockError: they cannot be computed.
+        """
+        count = self.request.options.top_logprobs
+        if not (self._answer_places and self._logits) or self._cancelled.is_set():
+            return
+        from core.inference.token_probabilities import probabilities  # imports numpy
+
+        with self._logits(self.spec, self._on_progress, self._cancelled) as model:
+            if model is None:
+                return
+            ids = (*work.prompt_ids, *self._ids)
+            start = len(work.prompt_ids)
+            found = probabilities(model, ids, start, count, self._cancelled)
+        self._log_probabilities = [
+            LogProbability(token.token.text, token.log_probability, token)
+            for token in (found[at] for at in self._answer_places if at < len(found))
+        ]
+
+    def _notify(self, call: Callable[[JobObserver], None]) -> None:
+        for observer in self._observers:
+            try:
+                call(observer)
+            except Exception:  # an observer's error must not end the answer
+                logger.exception("An observer failed; the answer continues without it")
 
     def _on_progress(self, message: str, fraction: float | None) -> None:
         self._message, self._fraction = message, fraction
@@ -303,21 +374,34 @@ class Job:
         except Exception as failure:
             logger.exception("The runtime failed unexpectedly")
             error = _unexpected(failure)
-        if rest := work.close():
-            self._chunks.append(rest)
+        rest = work.close()
+        self._chunks.append(rest.text)
+        self._thoughts.append(rest.thoughts)
         if error is not None:
             return StopReason.ERROR, error
         if reason is None:
             reason = StopReason.TIMEOUT if watch.timed_out else StopReason.CANCELLED
         return reason, None
 
-    def _on_piece(self, token_id: int | None, stamp: float, text: str) -> bool:
+    def _on_piece(self, token_id: int | None, stamp: float, piece: Piece) -> bool:
         """See :data:`core.inference.work.OnPiece`."""
         self._stamps.append(stamp)
         if token_id is not None:
-            self._ids.append(token_id)
-        self._chunks.append(text)
-        self._phase, self._message = Phase.ANSWERING, "Generating."
+            self._ids.append(int(token_id))  # without its timestamp
+        self._undecided_stamps.append(stamp)
+        if piece.thinking:
+            self._thought_stamps += self._undecided_stamps
+        if piece.thinking or not piece.undecided:
+            self._undecided_stamps = []
+        if piece.log_probability is not None and self.request.options.top_logprobs:
+            self._answer_places.append(len(self._ids) - 1)  # added after the end
+        elif piece.log_probability is not None:
+            self._log_probabilities.append(piece.log_probability)
+        self._thinking = piece.thinking
+        self._chunks.append(piece.text)
+        self._thoughts.append(piece.thoughts)
+        self._phase = Phase.ANSWERING
+        self._message = "Thinking." if piece.thinking else "Generating."
         self._changed()
         return not self._cancelled.is_set()
 
@@ -339,7 +423,15 @@ class Job:
             ended = ended_at or time.perf_counter()
             started = ended if ended_at is None else self._started_at
             timings = measure(
-                self._queued_at, started, ended, work.prompt_tokens, self._stamps, work.new_tokens
+                self._queued_at,
+                started,
+                ended,
+                work.prompt_tokens,
+                self._stamps,
+                work.new_tokens,
+                work.cached_tokens,
+                work.draft_tokens,
+                received=self.spec.remote,
             )
         return Answer(
             text=self.text.rstrip(),
@@ -353,8 +445,14 @@ class Job:
             facts=lease.facts if lease else None,
             weights=lease.stored.special_label if lease and lease.stored else None,
             contended=contended,
+            thinking=self._all_thoughts(),
+            dropped=work.dropped if work else 0,
             error=error,
         )
+
+    def _all_thoughts(self) -> Thinking | None:
+        text = self.thoughts.strip()
+        return Thinking(text, len(self._thought_stamps), self._thinking_s()) if text else None
 
 
 def _unexpected(error: Exception) -> GenerationError:

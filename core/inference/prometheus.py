@@ -40,10 +40,7 @@ class ServerMetrics:
     """All metrics of one engine; thread-safe."""
 
     def __init__(self, state: Callable[[], ServerState]) -> None:
-        """
-        Args:
-            state: called at each scrape.
-        """
+        """``state`` is called at each scrape."""
         self.registry = CollectorRegistry()
         self.registry.register(_StateCollector(state))
         self._requests = Counter(
@@ -104,26 +101,14 @@ class ServerMetrics:
 
 
 class MetricsObserver(JobObserver):
-    """Counts an answer and forwards to another observer."""
+    """Counts an answer."""
 
-    def __init__(self, metrics: ServerMetrics, origin: Origin, inner: JobObserver) -> None:
-        self._metrics = metrics
-        self._origin = origin
-        self._inner = inner
-
-    @property
-    def run_id(self) -> str | None:  # type: ignore[override]
-        """See :class:`core.inference.job.JobObserver`."""
-        return self._inner.run_id
-
-    def started(self, job: Job) -> None:
-        """See :class:`core.inference.job.JobObserver`."""
-        self._inner.started(job)
+    def __init__(self, metrics: ServerMetrics, origin: Origin) -> None:
+        self._metrics, self._origin = metrics, origin
 
     def ended(self, job: Job, answer: Answer) -> None:
         """See :class:`core.inference.job.JobObserver`."""
         self._metrics.count_answer(job.spec, self._origin, answer)
-        self._inner.ended(job, answer)
 
 
 class _StateCollector(Collector):
@@ -145,8 +130,11 @@ class _StateCollector(Collector):
         each = GaugeMetricFamily(
             "paddock_model_loaded", "1 for each model in memory.", labels=_MODEL
         )
-        for spec in state.loaded:
-            each.add_metric((spec.model, spec.precision_name, spec.device, spec.runtime.value), 1)
+        for labels in {  # a model may be loaded both with and without a prefix cache
+            (spec.model, spec.precision_name, spec.device, spec.runtime.value): None
+            for spec in state.loaded
+        }:
+            each.add_metric(labels, 1)
         yield each
         used = GaugeMetricFamily(
             "paddock_process_memory_bytes",

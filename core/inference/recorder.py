@@ -82,6 +82,8 @@ class RunRecorder(JobObserver):
             max_new_tokens=sampling.max_new_tokens,
             greedy=sampling.greedy,
             seed=sampling.seed,
+            options=job.request.options.used,
+            speculation=job.request.speculation.text,
             model=stored.name if stored else job.spec.model,
             title=stored.title if stored else split_name(job.spec.model).model,
             source=_source(stored.manifest) if stored else f"{MARK}{job.spec.device}",
@@ -102,6 +104,14 @@ def _source(manifest: Manifest) -> str:
     return str(SourceKind.EMBEDDED) if embedded else manifest.source.location
 
 
+_TIMED = (
+    *("prompt_tokens", "new_tokens", "cached_tokens", "draft_tokens", "accepted_tokens"),
+    *("queue_ms", "ttft_ms", "tpot_ms", "total_ms"),
+    *("decode_tokens_per_s", "end_to_end_tokens_per_s", "prefill_tokens_per_s"),
+)
+"""Figures of :class:`core.inference.timing.Timings` that are recorded."""
+
+
 def run_result(answer: Answer) -> RunResult:
     """Return the columns of the run table for an answer that has ended."""
     timings, conditions, facts = answer.timings, answer.conditions, answer.facts
@@ -114,15 +124,7 @@ def run_result(answer: Answer) -> RunResult:
         devices_used=conditions.devices_used if conditions else (),
         threads=conditions.threads if conditions else None,
         contended=answer.contended,
-        prompt_tokens=timings.prompt_tokens if timings else None,
-        new_tokens=timings.new_tokens if timings else None,
-        queue_ms=timings.queue_ms if timings else None,
-        ttft_ms=timings.ttft_ms if timings else None,
-        tpot_ms=timings.tpot_ms if timings else None,
-        decode_tokens_per_s=timings.decode_tokens_per_s if timings else None,
-        end_to_end_tokens_per_s=timings.end_to_end_tokens_per_s if timings else None,
-        prefill_tokens_per_s=timings.prefill_tokens_per_s if timings else None,
-        total_ms=timings.total_ms if timings else None,
+        **{name: getattr(timings, name, None) for name in _TIMED},
         load_s=facts.load_s if facts else None,
         memory_private_bytes=facts.memory.private_bytes if facts else None,
         memory_file_backed_bytes=facts.memory.file_backed_bytes if facts else None,

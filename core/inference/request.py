@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import secrets
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from core.catalogue.prompts import Role, Turn, merge_conversation
-from core.errors import BadRequestError
-from core.runtimes.spec import SEED_RANGE, SamplingSettings
+from core.catalogue.conversation import RESERVED_KWARGS, Role, Turn, merge_conversation
+from core.errors import BadRequestError, OptionError
+from core.runtimes.spec import (
+    NO_SPECULATION,
+    SEED_RANGE,
+    GenAIOptions,
+    SamplingSettings,
+    Speculation,
+)
 
-MAX_STOPS = 4
+MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 500
 _ALLOWED_CONTROLS = frozenset("\n\r\t\f\v")
 
@@ -31,14 +39,20 @@ class GenerationRequest:
     verbatim: bool = False
     """Use the instruction as the prompt without a prompt format; only an end-of-text token and
     :attr:`stop` end the answer."""
-    shorten: bool = False
-    """Reduce the maximum of new tokens to what is left of the model's context length."""
+    options: GenAIOptions = field(default_factory=GenAIOptions)
+    speculation: Speculation = NO_SPECULATION
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Variables for the model's chat template, such as ``enable_thinking``."""
+    continues: str = ""
+    """Beginning of the answer, which the model continues; for local models only."""
+    drop_earlier: bool = False
+    """Leave out the oldest of :attr:`earlier` until the prompt fits into the context length."""
 
     @property
     def characters(self) -> int:
         """Number of characters of instruction, context and earlier messages."""
         earlier = sum(len(turn.text) for turn in self.earlier)
-        return len(self.instruction) + len(self.context) + earlier
+        return len(self.instruction) + len(self.context) + earlier + len(self.continues)
 
     @property
     def whole_context(self) -> str:
@@ -50,29 +64,32 @@ class GenerationRequest:
         return "\n".join([*system, rest]) if system else rest
 
     def validated(self) -> GenerationRequest:
-        """Return this request validated, stripped of outer white space, and with a seed.
-
-        Greedy requests get no seed.
+        """Return this request validated and with a seed, or without one if it is greedy.
 
         Raises:
             BadRequestError: the text is empty or invalid, or a setting is out of range.
         """
-        instruction, context = self.instruction, self.context.strip()
-        if not self.verbatim:
-            instruction = instruction.strip()
-        if not instruction:
+        if not (self.instruction if self.verbatim else self.instruction.strip()):
             raise BadRequestError("The instruction is empty. Type one or choose an example.")
-        _check_text("instruction", instruction)
-        _check_text("context", context)
+        check_text("instruction", self.instruction)
+        check_text("context", self.context)
         for turn in self.earlier:
-            _check_text("conversation", turn.text)
+            check_text("conversation", turn.text)
+        check_text("answer to continue", self.continues)
         _check_stops(self.stop)
+        if reserved := sorted(RESERVED_KWARGS & self.chat_template_kwargs.keys()):
+            raise OptionError(
+                f"{reserved[0]!r} is not a variable of a chat template. Remove it from "
+                "chat_template_kwargs.",
+                "chat_template_kwargs",
+            )
+        self.speculation.validated()
         sampling = self.sampling.validated()
         if sampling.greedy:
             sampling = replace(sampling, seed=None)
         elif sampling.seed is None:
             sampling = replace(sampling, seed=secrets.randbelow(SEED_RANGE[1] + 1))
-        return replace(self, instruction=instruction, context=context, sampling=sampling)
+        return replace(self, sampling=sampling)
 
 
 def _check_stops(stops: tuple[str, ...]) -> None:
@@ -83,10 +100,18 @@ def _check_stops(stops: tuple[str, ...]) -> None:
             raise BadRequestError(
                 f"A stop text has {len(text):,} characters. Use 1 to {MAX_STOP_CHARACTERS}."
             )
-        _check_text("stop text", text)
+        check_text("stop text", text)
 
 
-def _check_text(name: str, text: str) -> None:
+def check_text(name: str, text: str) -> None:
+    """Check that a text has no characters that a model cannot read.
+
+    Args:
+        name: what the text is, for the error.
+
+    Raises:
+        BadRequestError: it contains an unpaired surrogate or a control character.
+    """
     for character in text:
         category = unicodedata.category(character)
         if category == "Cs":
@@ -98,3 +123,15 @@ def _check_text(name: str, text: str) -> None:
             raise BadRequestError(
                 f"The {name} contains a control character (U+{ord(character):04X}). Remove it."
             )
+
+
+def readable(text: str) -> str:
+    """Return a text without the characters that :func:`check_text` refuses.
+
+    A model may write them, and its reader cannot remove them.
+    """
+    return "".join(
+        character
+        for character in text
+        if character in _ALLOWED_CONTROLS or unicodedata.category(character) not in ("Cc", "Cs")
+    )

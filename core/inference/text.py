@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -122,7 +122,7 @@ class StopText:
         if found:
             self.stopped, self._held = True, ""
             return held[: min(found)]
-        keep = self._length_to_hold(held)
+        keep = held_length(held, self._markers)
         self._held = held[len(held) - keep :]
         shown = held[: len(held) - keep]
         self._started = self._started or bool(shown)
@@ -133,14 +133,13 @@ class StopText:
         held, self._held = self._held, ""
         return "" if self.stopped else held
 
-    def _length_to_hold(self, text: str) -> int:
-        """Return the length of the longest suffix of ``text`` that is a prefix of a stop text."""
-        for length in range(min(len(text), self._longest), 0, -1):
-            tail = text[-length:]
-            if any(marker.startswith(tail) for marker in self._markers):
-                return length
-        return 0
 
-    @property
-    def _longest(self) -> int:
-        return max((len(marker) for marker in self._markers), default=0)
+def held_length(text: str, markers: Iterable[str]) -> int:
+    """Return the length of the longest suffix of ``text`` that is a prefix of a marker."""
+    markers = tuple(markers)
+    longest = max((len(marker) for marker in markers), default=0)
+    for length in range(min(len(text), longest), 0, -1):
+        tail = text[-length:]
+        if any(marker.startswith(tail) for marker in markers):
+            return length
+    return 0

@@ -168,7 +168,7 @@ def days_of(rows: Iterable[RunRow | FigureRow]) -> tuple[AnswerDay, ...]:
     groups: defaultdict[tuple[date, tuple[object, ...]], list[RunRow | FigureRow]]
     groups = defaultdict(list)
     for row in rows:
-        groups[row.started_at.date(), _CONDITIONS(row)].append(row)
+        groups[row.started_at.date(), (_CONDITIONS(row), row.draft_tokens is None)].append(row)
     return tuple(_day_of(day, group) for (day, _), group in groups.items())
 
 
@@ -203,18 +203,6 @@ def _point_of_group(subject: Subject, days: tuple[AnswerDay, ...]) -> Point:
     private = middle(lambda day: day.memory_private)
     file_backed = middle(lambda day: day.memory_file_backed)
     return Point(
-        id="|".join(
-            (
-                subject.model,
-                subject.precision,
-                subject.weights,
-                subject.device_requested,
-                subject.device,
-                subject.runtime,
-                subject.host,
-                "contended" if subject.contended else "",
-            )
-        ),
         subject=subject,
         when=max(day.newest for day in days),
         n=sum(day.n for day in days),

@@ -1,35 +1,32 @@
-"""Measurements as files: JSON for another machine, CSV for spreadsheets, Markdown to publish.
+"""Measurements as a JSON file for another machine.
 
-The JSON document is ``{"format": "paddock-benchmark", "version": 1, "measurements": [...]}``, with
+The document is ``{"format": "paddock-benchmark", "version": 1, "measurements": [...]}``, with
 one measurement per line in the fields and units of :mod:`core.db.measurement_values`. It is
-imported without loss, and validated as untrusted input.
+imported without loss, and validated as untrusted input: each field must be present, of its exact
+type and within the limits declared there.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from core.db.measurement_values import Measurement
-from core.errors import BadRequestError
-from core.metrics.import_schema import INVALID_CHARACTERS, read_measurements
-from core.metrics.tables import spreadsheet_text, to_csv, to_markdown
-from core.units import bytes_text
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-__all__ = [
-    "MAX_BYTES",
-    "MAX_MEASUREMENTS",
-    "from_json",
-    "max_json_size",
-    "spreadsheet_text",
-    "to_csv",
-    "to_json",
-    "to_markdown",
-]
+from core.db.measurement_values import (
+    CONTROL_CHARACTERS,
+    Many,
+    Measurement,
+    MeasurementState,
+)
+from core.errors import BadRequestError
+from core.units import bytes_text
 
 FORMAT = "paddock-benchmark"
 VERSION = 1
@@ -38,8 +35,8 @@ VERSION = 1
 MAX_BYTES = 50 * 2**20
 """Maximum size of a file: thousands of measurements with the time of every token."""
 
-MAX_MEASUREMENTS = 100_000
-"""Maximum number of measurements in a file."""
+INVALID_CHARACTERS = re.compile(f"[{CONTROL_CHARACTERS}\ud800-\udfff]")
+"""Characters that :data:`core.db.measurement_values.Text` excludes, and lone surrogates."""
 
 _MAX_PARTS = 1_000_000
 """Maximum number of objects and lists in a file. A measured answer has two and takes hundreds of
@@ -49,14 +46,8 @@ _MAX_FIELDS = 1_000
 """Maximum number of fields of an object in a file. A measurement has 23; each unknown one would be
 an error of its own in memory."""
 
-_BYTES_PER_TOKEN = 24
-"""Size of a token's time in a file: up to seventeen digits, a decimal point, a comma, a space."""
-
-_BYTES_PER_ANSWER = 250
-"""Size of the other figures of an answer, with their names."""
-
-_BYTES_PER_ROW = 8_000
-"""Size of the rest of a measurement: about 3,000 bytes, more with long names."""
+_LONGEST_NAME = 40
+"""Maximum characters of a field's name that are repeated in an error."""
 
 _OTHER_FILE = (
     "The file is not a Paddock benchmark. Choose a JSON file written by Export or by "
@@ -68,35 +59,12 @@ def to_json(measurements: Sequence[Measurement]) -> str:
     """Return the measurements as a JSON document; equal measurements give equal text.
 
     Control characters and lone surrogates, which folder names may contain, become U+FFFD.
-
-    Raises:
-        BadRequestError: The file would be too large to be imported.
     """
-    lines = ",\n".join(_line(measurement) for measurement in measurements)
-    text = f'{{"format": "{FORMAT}", "version": {VERSION}, "measurements": [\n{lines}\n]}}\n'
-    if len(measurements) > MAX_MEASUREMENTS or len(text.encode()) > MAX_BYTES:
-        raise BadRequestError(
-            f"The file for {len(measurements):,} measurements would have {bytes_text(len(text))}, "
-            f"but at most {bytes_text(MAX_BYTES)} and {MAX_MEASUREMENTS:,} measurements can be "
-            "imported. Filter the measurements and export them in parts."
-        )
-    return text
-
-
-def max_json_size(measurements: Iterable[Measurement]) -> int:
-    """Return an upper limit of the size of :func:`to_json` in bytes, without reading rounds."""
-    return sum(
-        _BYTES_PER_ROW
-        + (_BYTES_PER_ANSWER + _BYTES_PER_TOKEN * row.configuration.new_tokens) * _answers_of(row)
-        for row in measurements
+    lines = ",\n".join(
+        json.dumps(_plain(asdict(each)), ensure_ascii=False, allow_nan=False)
+        for each in measurements
     )
-
-
-def _answers_of(row: Measurement) -> int:
-    figures = row.figures
-    if figures is None or figures.answers is None:
-        return row.configuration.repeats
-    return figures.answers + figures.answers_apart
+    return f'{{"format": "{FORMAT}", "version": {VERSION}, "measurements": [\n{lines}\n]}}\n'
 
 
 def from_json(text: str | bytes) -> list[Measurement]:
@@ -108,10 +76,10 @@ def from_json(text: str | bytes) -> list[Measurement]:
     if len(text) > MAX_BYTES:
         raise BadRequestError(
             f"The file has {bytes_text(len(text))}, but at most {bytes_text(MAX_BYTES)} can be "
-            "imported. Export it in parts."
+            "imported. Filter the measurements and export them in parts."
         )
     found: dict[str, Measurement] = {}
-    for number, measurement in enumerate(read_measurements(_rows(_parsed(_decoded(text)))), 1):
+    for number, measurement in enumerate(_measurements(_rows(_parsed(_decoded(text)))), 1):
         if measurement.id in found:
             raise BadRequestError(
                 f"Measurement {number:,} of the file has the same id as an earlier one. Export the "
@@ -119,10 +87,6 @@ def from_json(text: str | bytes) -> list[Measurement]:
             )
         found[measurement.id] = measurement
     return list(found.values())
-
-
-def _line(measurement: Measurement) -> str:
-    return json.dumps(_plain(asdict(measurement)), ensure_ascii=False, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
@@ -143,7 +107,7 @@ def _plain(value: Any) -> Any:
 def _decoded(text: str | bytes) -> str:
     if isinstance(text, bytes):
         try:
-            text = text.decode("utf-8")
+            text = text.decode(json.detect_encoding(text))  # Windows tools write UTF-16
         except UnicodeDecodeError as error:
             raise BadRequestError(_OTHER_FILE) from error
     text = text.removeprefix("\N{BYTE ORDER MARK}")
@@ -186,16 +150,41 @@ def _rows(document: Any) -> list[Any]:
         raise BadRequestError(
             "The file was written by a newer version of Paddock. Update Paddock to import it."
         )
-    if (
-        type(version) is not int
-        or version != VERSION
-        or type(rows) is not list
-        or len(document) != 3
-    ):
+    if type(version) is not int or version != VERSION or type(rows) is not list:
         raise BadRequestError(_OTHER_FILE)
-    if len(rows) > MAX_MEASUREMENTS:
-        raise BadRequestError(
-            f"The file has {len(rows):,} measurements, but at most {MAX_MEASUREMENTS:,} can be "
-            "imported. Export it in parts."
-        )
     return rows
+
+
+def _measurements(rows: list[Any]) -> tuple[Measurement, ...]:
+    """Validate parsed JSON; pydantic converts nothing.
+
+    Raises:
+        BadRequestError: a measurement is invalid; the message has its number and field.
+    """
+    try:
+        measurements = _adapter().validate_python(rows)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        reasons = {
+            "wanted": f"Input should be {found['msg']}",
+            "string_pattern_mismatch": "It has control characters",
+        }
+        raise _invalid(found["loc"], reasons.get(found["type"], found["msg"])) from error
+    for index, measurement in enumerate(measurements):
+        if measurement.state is MeasurementState.DONE and measurement.figures is None:
+            raise _invalid((index, "figures"), "Field required, as the measurement is done")
+    return measurements
+
+
+@cache
+def _adapter() -> TypeAdapter[tuple[Measurement, ...]]:
+    return TypeAdapter(Many[Measurement], config=ConfigDict(extra="forbid"))
+
+
+def _invalid(place: tuple[int | str, ...], reason: str) -> BadRequestError:
+    number, *steps = place
+    field = ".".join(ascii(step).strip("'")[:_LONGEST_NAME] for step in steps)
+    return BadRequestError(
+        f"Measurement {int(number) + 1:,} of the file is invalid: {field or 'it'}: {reason}. "
+        "Export the file again on the machine that measured."
+    )

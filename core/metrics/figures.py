@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from statistics import median
+from statistics import fmean, median
 
 from core.db.measurement_values import Configuration, Figures, Round, Sample, Spread
+from core.inference.timing import accepted
 
 APART = 1.5
 """The cores count as apart if their latency is more than this multiple of the lowest one. Measured,
@@ -54,6 +55,7 @@ def figures_of(
     decode_rate = median(decode) if decode else None
     gaps = [gap for sample in samples for gap in _gaps(sample)]
     prompt = configuration.prompt_tokens
+    guessed = any(sample.draft_tokens for sample in samples)  # then a step reads for several tokens
     return Figures(
         load_s=median(one.load_s for one in rounds),
         compile_s=median(one.compile_s for one in rounds),
@@ -74,11 +76,31 @@ def figures_of(
         other_cpu_cores=median(one.other_cpu_cores for one in rounds),
         contended=any(one.contended for one in rounds) or not near,
         bytes_per_token=bytes_per_token,
-        mbu=_utilisation(bytes_per_token, decode_rate, bandwidth),
+        mbu=None if guessed else _utilisation(bytes_per_token, decode_rate, bandwidth),
         answers=len(samples),
         answers_apart=len(timed) - len(samples),
+        acceptance_rate=_mean(_acceptance_rate(sample) for sample in samples),
+        tokens_per_step=_mean(_tokens_per_step(sample) for sample in samples),
         nearest_ns=nearest,
     )
+
+
+def _accepted(sample: Sample) -> int:
+    return sum(accepted(sample.token_times_ms))
+
+
+def _acceptance_rate(sample: Sample) -> float | None:
+    return _accepted(sample) / sample.draft_tokens if sample.draft_tokens else None
+
+
+def _tokens_per_step(sample: Sample) -> float | None:
+    count = len(sample.token_times_ms)
+    return count / (count - _accepted(sample)) if sample.draft_tokens else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def are_apart(distance_ns: float | None, nearest_ns: float | None) -> bool:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 from core.catalogue import Precision
 from core.db.measurement_values import Measurement, MeasurementState, Quality
 from core.db.run_values import utc_now
-from core.remotes import is_remote
+from core.runtimes.spec import NO_SPECULATION
 from core.store.resolver import recorded_name, recorded_title, unique_title
 from core.units import int4_text
 
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from core.db.run_columns import FigureRow, RunRow
 
 PROCESS_ALONE = "a separate process"
+
+LOOKUP = "+lookup"
+"""Marks the runtime of figures with guessed tokens."""
 
 _PRECISIONS = [precision.value for precision in Precision]
 
@@ -42,15 +44,12 @@ class PointSource(StrEnum):
     IMPORTED = "imported"
     ANSWERS = "answers"
 
-    @property
-    def label(self) -> str:
-        """Label on the page."""
-        return {
-            PointSource.BENCHMARK: "Benchmark",
-            PointSource.IMPORTED: "Imported benchmark",
-            PointSource.ANSWERS: "Answers in the app",
-        }[self]
 
+SOURCE_LABELS = {
+    PointSource.BENCHMARK: "Benchmark",
+    PointSource.IMPORTED: "Imported benchmark",
+    PointSource.ANSWERS: "Answers in the app",
+}
 
 _CPU_NAME_NOISE = re.compile(r"\((R|TM|C)\)|\b(Processor|CPU)\b", re.IGNORECASE)
 """Parts of a processor's name that carry no information."""
@@ -74,9 +73,8 @@ class Subject:
     device_requested: str
     """For measurements, ``AUTO`` if OpenVINO chose; answers are grouped by the device used."""
     runtime: str
+    """See :func:`with_speculation`."""
     host: str
-    """Name of the machine; includes the processor if several machines have the same name, see
-    :func:`distinct_hosts`."""
     host_cpu: str
     contended: bool
     """Whether other work ran during the measurement."""
@@ -89,13 +87,13 @@ class Subject:
 
     @property
     def machine(self) -> str:
-        """Host with its shortened processor name, as in :func:`distinct_hosts`."""
+        """Host with its shortened processor name: cloud machines often have the same name."""
         cpu = " ".join(_CPU_NAME_NOISE.sub(" ", self.host_cpu).split())
         return f"{self.host} ({cpu})" if cpu else self.host
 
     @property
     def name_with_key(self) -> str:
-        """Display name with the model's key, as in :func:`distinct_titles`."""
+        """Display name with the model's key: folders often have the same name."""
         return unique_title(self.name, self.model)
 
     @property
@@ -110,7 +108,7 @@ class Subject:
         known = self.precision in _PRECISIONS
         place = _PRECISIONS.index(self.precision) if known else len(_PRECISIONS)
         what = (place, self.precision, self.weights)
-        return (self.name, self.host, self.device_label, self.runtime, *what)
+        return (self.name, self.machine, self.device_label, self.runtime, *what)
 
 
 @dataclass(frozen=True)
@@ -126,8 +124,8 @@ class Range:
 class Point:
     """One configuration to draw. Unknown figures are None. Units: bytes, seconds and tokens."""
 
-    id: str
-    """Id of the measurement; for a group of answers, built from its configuration."""
+    id: str = ""
+    """Id of the measurement; empty for a group of answers."""
     subject: Subject
     when: datetime
     """UTC; for a group of answers, the newest."""
@@ -187,16 +185,18 @@ class PointFilter:
     """Filter settings; an empty selection matches everything."""
 
     models: tuple[str, ...] = ()
-    """Values of :attr:`Subject.name` or :attr:`Subject.name_with_key`."""
+    """Values of :attr:`Subject.name`."""
     precisions: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     """Devices used."""
     runtimes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
-    """Values of :attr:`Subject.host` or :attr:`Subject.machine`."""
+    """Values of :attr:`Subject.machine`, or of :attr:`Subject.host`."""
     since: date | None = None
     """First day (UTC)."""
+    here: frozenset[str] | None = None
+    """Keys of the only models that are shown; None for all. Random weights are never left out."""
     contended: bool = False
     """Whether figures measured while busy are shown (marked)."""
 
@@ -209,12 +209,12 @@ class PointFilter:
             return False
         if self.hosts and subject.host not in self.hosts and subject.machine not in self.hosts:
             return False
-        names = {subject.name, subject.name_with_key}
-        if self.models and names.isdisjoint(self.models):
+        if self.here is not None and not subject.random and subject.model not in self.here:
             return False
         return all(
             value in selected
             for selected, value in (
+                (self.models, subject.name),
                 (self.precisions, subject.precision),
                 (self.devices, subject.device),
                 (self.runtimes, subject.runtime),
@@ -230,6 +230,11 @@ def last_days(count: int) -> date:
 
 
 # Measurements
+
+
+def with_speculation(runtime: str, guessed: bool) -> str:
+    """Return the runtime, marked if tokens were guessed: such rates are compared apart."""
+    return f"{runtime}{LOOKUP}" if guessed else runtime
 
 
 def subject_of(measurement: Measurement) -> Subject:
@@ -248,7 +253,7 @@ def subject_of(measurement: Measurement) -> Subject:
         weights=measurement.weights or precision_label(what.precision),
         device=device,
         device_requested=device if same_device else what.device,
-        runtime=what.runtime,
+        runtime=with_speculation(what.runtime, what.speculation != NO_SPECULATION.text),
         host=measurement.host.name,
         host_cpu=measurement.host.cpu,
         contended=figures is not None and figures.contended,
@@ -324,7 +329,7 @@ def subject_of_run(row: RunRow | FigureRow) -> Subject:
         weights=row.weights or precision_label(row.precision),
         device=device,
         device_requested=device,
-        runtime=row.runtime,
+        runtime=with_speculation(row.runtime, row.draft_tokens is not None),
         host=row.host_name,
         host_cpu=row.host_cpu,
         contended=bool(row.contended),
@@ -334,39 +339,6 @@ def subject_of_run(row: RunRow | FigureRow) -> Subject:
 # Selecting points
 
 
-def distinct_hosts(subjects: Iterable[Subject]) -> dict[Subject, Subject]:
-    """Return subjects whose host name is used by several machines, with the processor added to it.
-
-    Cloud machines often have the same name, but their figures must not be mixed.
-    """
-    found = set(subjects)
-    processors: defaultdict[str, set[str]] = defaultdict(set)
-    for subject in found:
-        processors[subject.host].add(subject.host_cpu)
-    return {
-        subject: replace(subject, host=subject.machine)
-        for subject in found
-        if len(processors[subject.host]) > 1
-    }
-
-
-def distinct_titles(subjects: Iterable[Subject]) -> dict[Subject, Subject]:
-    """Return subjects whose title is used by several models of a machine, with the key added to it.
-
-    Folders often have the same name. Random weights and models of remote servers are not renamed:
-    the name of random weights is unambiguous, and each server is a separate device.
-    """
-    found = {each for each in subjects if not each.random and not is_remote(each.model)}
-    models: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    for subject in found:
-        models[subject.name, subject.host].add(subject.model)
-    return {
-        subject: replace(subject, title=subject.name_with_key)
-        for subject in found
-        if len(models[subject.name, subject.host]) > 1
-    }
-
-
 def latest(points: Iterable[Point]) -> list[Point]:
     """Return the newest point of each configuration, in the order of lists and charts.
 
@@ -374,26 +346,18 @@ def latest(points: Iterable[Point]) -> list[Point]:
     known one.
     """
     newest: dict[tuple[object, ...], Point] = {}
-    with_quality: dict[Subject, Point] = {}
-    for point in points:
-        key = (point.subject, point.prompt_tokens if point.measured else None)
-        if key not in newest or point.when > newest[key].when:
-            newest[key] = point
+    quality: dict[Subject, Quality] = {}
+    for point in sorted(points, key=lambda point: point.when):
+        newest[point.subject, point.prompt_tokens if point.measured else None] = point
         if point.quality is not None:
-            subject = replace(point.subject, contended=False)
-            if subject not in with_quality or point.when > with_quality[subject].when:
-                with_quality[subject] = point
-    return sorted(
-        (_add_quality(point, with_quality) for point in newest.values()),
-        key=lambda point: (*point.subject.order, point.prompt_tokens or 0),
-    )
-
-
-def _add_quality(point: Point, with_quality: Mapping[Subject, Point]) -> Point:
-    found = with_quality.get(replace(point.subject, contended=False))
-    if point.quality is not None or not point.measured or found is None:
-        return point
-    return replace(point, quality=found.quality)
+            quality[replace(point.subject, contended=False)] = point.quality
+    found = [
+        replace(point, quality=quality.get(replace(point.subject, contended=False)))
+        if point.quality is None and point.measured
+        else point
+        for point in newest.values()
+    ]
+    return sorted(found, key=lambda point: (*point.subject.order, point.prompt_tokens or 0))
 
 
 def pareto(points: Iterable[Point]) -> list[Point]:
@@ -401,19 +365,15 @@ def pareto(points: Iterable[Point]) -> list[Point]:
 
     Points without memory or decode rate are left out; of equal points, the first is kept.
     """
-    known = [point for point in points if point.memory is not None and point.decode is not None]
+    known = [
+        (point.memory, point.decode.median, point)
+        for point in points
+        if point.memory is not None and point.decode is not None
+    ]
     front: list[Point] = []
     best = -math.inf
-    for point in sorted(known, key=lambda point: (_memory(point), -_rate(point))):
-        if _rate(point) > best:
+    for _, rate, point in sorted(known, key=lambda each: (each[0], -each[1])):
+        if rate > best:
             front.append(point)
-            best = _rate(point)
+            best = rate
     return front
-
-
-def _memory(point: Point) -> int:
-    return point.memory or 0
-
-
-def _rate(point: Point) -> float:
-    return point.decode.median if point.decode else 0.0

@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
+from datetime import datetime
 from typing import Any
 
 from core.db.measurement_values import (
@@ -21,7 +22,8 @@ from core.db.measurement_values import (
 )
 from core.markdown import code_span
 from core.metrics.rows import subject_of
-from core.units import bytes_text, int4_text
+from core.runtimes.spec import NO_SPECULATION
+from core.units import bytes_text, int4_text, speculation_text
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """First characters of cells that spreadsheets treat as a formula, or that can hide one."""
@@ -42,62 +44,58 @@ def spreadsheet_text(text: str) -> str:
 
 # CSV
 
-
-def to_csv(measurements: Sequence[Measurement]) -> str:
-    """Return one row per measurement, including failed ones; column names contain the units."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _CSV_COLUMNS)
-    writer.writeheader()
-    for measurement in measurements:
-        writer.writerow(
-            {name: _cell(read(measurement)) for name, read in _CSV_COLUMNS.items()},
-        )
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return spreadsheet_text(value) if isinstance(value, str) else value
+CSV_MARK = "\N{BYTE ORDER MARK}"
+"""At the beginning of a CSV file: without it, spreadsheets do not read the file as UTF-8."""
 
 
 _Read = Callable[[Measurement], Any]
 
 
-def _field(name: str) -> _Read:
-    return lambda measurement: getattr(measurement, name)
+def to_csv(measurements: Sequence[Measurement]) -> str:
+    """Return one row per measurement, including failed ones; column names contain the units."""
+    rows = [{name: read(each) for name, read in _CSV_COLUMNS.items()} for each in measurements]
+    return csv_text(rows, list(_CSV_COLUMNS))
 
 
-def _configured(name: str) -> _Read:
-    return lambda measurement: getattr(measurement.configuration, name)
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Return rows as CSV for spreadsheets.
+
+    Args:
+        columns: names, if there may be no row.
+    """
+    text = io.StringIO()
+    text.write(CSV_MARK)
+    writer = csv.writer(text)
+    writer.writerow(columns or (rows[0] if rows else ()))
+    writer.writerows(map(_cell, row.values()) for row in rows)
+    return text.getvalue()
 
 
-def _host(name: str) -> _Read:
-    return lambda measurement: getattr(measurement.host, name)
+def _cell(value: Any) -> Any:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return spreadsheet_text(value)
+        case datetime():
+            return value.isoformat()
+        case tuple():
+            return " ".join(value)
+        case Mapping():
+            return json.dumps(dict(value), sort_keys=True)
+    return value
 
 
-def _figure(name: str) -> _Read:
-    return lambda measurement: getattr(measurement.figures, name, None)
+def value_of(measurement: Measurement, path: str) -> Any:
+    """Return a field such as ``figures.ttft_ms.median``; None if what has it is unknown."""
+    value: Any = measurement
+    for name in path.split("."):
+        value = getattr(value, name, None)
+    return value
 
 
-def _spread(name: str, part: str) -> _Read:
-    return lambda measurement: getattr(getattr(measurement.figures, name, None), part, None)
-
-
-def _quality(name: str) -> _Read:
-    return lambda measurement: getattr(measurement.quality, name, None)
-
-
-def _int4(name: str) -> _Read:
-    return lambda measurement: getattr(measurement.int4, name, None)
-
-
-def _time(name: str) -> _Read:
-    return lambda measurement: moment.isoformat() if (moment := getattr(measurement, name)) else ""
-
-
-def _as_json(read: _Read) -> _Read:
-    return lambda measurement: json.dumps(dict(read(measurement)), sort_keys=True)
+def _at(path: str) -> _Read:
+    return lambda measurement: value_of(measurement, path)
 
 
 def _answers(measurement: Measurement) -> int:
@@ -123,46 +121,37 @@ def _figure_columns() -> dict[str, _Read]:
         if field.name in ("ttft_ms", "tpot_ms"):
             stem = field.name.removesuffix("_ms")
             for part in fields(Spread):
-                columns[f"{stem}_{part.name}_ms"] = _spread(field.name, part.name)
+                columns[f"{stem}_{part.name}_ms"] = _at(f"figures.{field.name}.{part.name}")
         elif field.name != "answers":  # see the column timed_answers
-            columns[_UNITS.get(field.name, field.name)] = _figure(field.name)
+            columns[_UNITS.get(field.name, field.name)] = _at(f"figures.{field.name}")
     return columns
 
 
+def _columns_of(part: str, kind: type) -> dict[str, _Read]:
+    return {f"{part}_{field.name}": _at(f"{part}.{field.name}") for field in fields(kind)}
+
+
+def _named(*paths: str) -> dict[str, _Read]:
+    return {path.rpartition(".")[2]: _at(path) for path in paths}
+
+
 _CSV_COLUMNS: dict[str, _Read] = {
-    "id": _field("id"),
-    "sweep": _field("sweep"),
-    "state": lambda measurement: measurement.state.value,
-    "error": _field("error"),
-    "model": _configured("model"),
+    **_named("id", "sweep", "state", "error", "configuration.model"),
     "title": lambda measurement: subject_of(measurement).name,
-    "source": _configured("source"),
-    "random_weights": _configured("random_weights"),
-    "precision": _configured("precision"),
-    "weights": _field("weights"),
-    **{f"int4_{field.name}": _int4(field.name) for field in fields(Int4Weights)},
-    "execution_precision": _field("execution_precision"),
-    "kv_precision": _field("kv_precision"),
-    "device": _configured("device"),
-    "devices_used": lambda measurement: " ".join(measurement.devices_used),
-    "runtime": _configured("runtime"),
-    "hints": _as_json(_configured("hints")),
-    "threads": _field("threads"),
-    "prompt_tokens": _configured("prompt_tokens"),
-    "new_tokens": _configured("new_tokens"),
-    "repeats": _configured("repeats"),
+    **_named("configuration.source", "configuration.random_weights", "configuration.precision"),
+    "weights": _at("weights"),
+    **_columns_of("int4", Int4Weights),
+    **_named("execution_precision", "kv_precision", "configuration.device", "devices_used"),
+    **_named("configuration.runtime", "configuration.hints", "configuration.speculation"),
+    **_named("threads", "configuration.prompt_tokens", "configuration.new_tokens"),
+    "repeats": _at("configuration.repeats"),
     "timed_answers": _answers,
     "rounds": lambda measurement: len(measurement.rounds),
     **_figure_columns(),
-    "disk_bytes": _field("disk_bytes"),
-    "weight_bytes": _field("weight_bytes"),
-    **{f"quality_{field.name}": _quality(field.name) for field in fields(Quality)},
-    **{f"host_{field.name}": _host(field.name) for field in fields(Host)},
-    "versions": _as_json(_field("versions")),
-    "created_at": _time("created_at"),
-    "started_at": _time("started_at"),
-    "ended_at": _time("ended_at"),
-    "imported_at": _time("imported_at"),
+    **_named("disk_bytes", "weight_bytes"),
+    **_columns_of("quality", Quality),
+    **_columns_of("host", Host),
+    **_named("versions", "created_at", "started_at", "ended_at", "imported_at"),
 }
 
 
@@ -189,16 +178,16 @@ def _markdown_columns(*, several: bool) -> dict[str, Callable[[Measurement], str
         "Model": lambda row: _name(subject_of(row).name),
         "Precision": lambda row: _name(subject_of(row).weights),
         "Device": _device,
-        "Runtime": lambda row: _name(row.configuration.runtime),
+        "Runtime": lambda row: _name(subject_of(row).runtime),
         "Prompt tokens": lambda row: f"{row.configuration.prompt_tokens:,}",
         "Decode tokens/s (median, low–high)": _decode,
-        "TTFT ms": lambda row: _number(_spread("ttft_ms", "median")(row)),
-        "Prefill tokens/s": lambda row: _number(_figure("prefill_tokens_per_s")(row)),
+        "TTFT ms": lambda row: _number(value_of(row, "figures.ttft_ms.median")),
+        "Prefill tokens/s": lambda row: _number(value_of(row, "figures.prefill_tokens_per_s")),
         "Memory after the first generate (private / file-backed)": lambda row: _memory(row, ""),
         "Peak": lambda row: _memory(row, "_peak"),
         "Disk": lambda row: _NONE if row.disk_bytes is None else bytes_text(row.disk_bytes),
-        "MBU": lambda row: _percent(_figure("mbu")(row)),
-        "Load s": lambda row: _number(_figure("load_s")(row)),
+        "MBU": lambda row: _percent(value_of(row, "figures.mbu")),
+        "Load s": lambda row: _number(value_of(row, "figures.load_s")),
         "Quality": _quality_text,
     }
 
@@ -305,7 +294,12 @@ def _execution(row: Measurement) -> str:
         parts.append(f"KV cache in {_name(row.kv_precision)}")
     if row.threads is not None:
         parts.append(f"{row.threads} threads")
-    place = f"{_name(subject_of(row).weights)} on {_name(what.device)}, {_name(what.runtime)}"
+    found, guessed = row.figures, what.speculation != NO_SPECULATION.text
+    if guessed and found is not None and found.tokens_per_step is not None:
+        effect = speculation_text(found.tokens_per_step, found.acceptance_rate)
+        parts.append(f"speculation {_name(what.speculation)}: {effect}")
+    subject = subject_of(row)
+    place = f"{_name(subject.weights)} on {_name(what.device)}, {_name(subject.runtime)}"
     return f"{place}: {', '.join(parts)}."
 
 

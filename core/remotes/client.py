@@ -14,12 +14,16 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 import openai
 
 from core.errors import NoModelListError, RemoteError
+from core.remotes.chunks import NotAChunkError, ServerError
 from core.remotes.registry import Remote
 
 MODEL_LIST_TIMEOUT_S = 5.0
@@ -32,13 +36,17 @@ _MAX_MODELS = 500
 _HEADERS = frozenset({"host", "accept", "connection", "content-type", "content-length"})
 _IDENTITY = "identity"
 _NO_MODEL_LIST = (404, 405, 501)
+_LISTS = ("data", "models")
+_REASONS = ("message", "msg", "detail", "error")
 
 
 class RemoteTransport(httpx2.AsyncBaseTransport):
     """Transport to one server: adds the key, limits the response size, measures connections."""
 
     def __init__(self, remote: Remote, key: str | None) -> None:
-        self._inner = httpx2.AsyncHTTPTransport()
+        self.proxy = proxy_for(remote)
+        """Address of the proxy for this server, from the environment."""
+        self._inner = httpx2.AsyncHTTPTransport(proxy=self.proxy)
         self._origin = _origin(httpx2.URL(remote.url))
         self._key = key
         self.connect_ms: float | None = None
@@ -80,6 +88,47 @@ class RemoteTransport(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close all connections."""
         await self._inner.aclose()
+
+
+def proxy_for(remote: Remote) -> str | None:
+    """Return the proxy that the environment names for a server; None for one on this machine.
+
+    The variables are ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, in upper or
+    lower case; on
+    Windows and macOS the system's settings apply too.
+
+    Raises:
+        RemoteError: it is not an HTTP proxy.
+    """
+    url = httpx2.URL(remote.url)
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    bypassed = proxy_bypass(remote.host) or _in_no_proxy(url.host, proxies.get("no", ""))
+    if not proxy or remote.on_this_machine or bypassed:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        scheme = httpx2.URL(proxy).scheme
+    except httpx2.InvalidURL:
+        scheme = None
+    if scheme not in ("http", "https"):
+        raise RemoteError(
+            f"The proxy that the environment names for {remote.host} is not an HTTP proxy. Set "
+            f"{url.scheme.upper()}_PROXY to an http:// address, or list the host in NO_PROXY."
+        )
+    return proxy
+
+
+def _in_no_proxy(host: str, no_proxy: str) -> bool:
+    """Return whether NO_PROXY has the host in a form that Python's own check does not know: a
+    network such as ``10.0.0.0/8``, an IPv6 address, or ``*.domain``."""
+    for part in map(str.strip, no_proxy.split(",")):
+        if part.startswith("*.") and host.endswith(part[1:].lower()):
+            return True
+        with suppress(ValueError):  # not an address
+            if ip_address(host) in ip_network(part, strict=False):
+                return True
+    return False
 
 
 class _Timing:
@@ -126,21 +175,15 @@ class ProtocolError(Exception):
 
 
 class RemoteClient:
-    """Client of one remote server; its coroutines run on :mod:`core.remotes.event_loop`."""
+    """Client of one remote server; its coroutines run by :func:`core.remotes.models.submit`."""
 
     def __init__(self, remote: Remote, key: str | None, connect_s: float, silence_s: float) -> None:
-        """
-        Args:
-            remote: the server.
-            key: its API key, or None.
-            connect_s: connection timeout in seconds.
-            silence_s: seconds without data after which a request fails.
-        """
+        """A request fails after ``silence_s`` seconds without data."""
         self.remote = remote
         self._key = key
         self._connect_s, self._silence_s = connect_s, silence_s
-        self.refused: dict[str, set[str]] = {}
-        """Optional fields that the server rejected, by model; they are not sent again."""
+        self.refused: dict[str, set[tuple[str, Any]]] = {}
+        """Fields that the server rejected, by model, some with their value; not sent again."""
         self.transport = RemoteTransport(remote, key)
         self.client = openai.AsyncOpenAI(
             base_url=remote.url,
@@ -166,23 +209,25 @@ class RemoteClient:
                 raw = await self.client.models.with_raw_response.list()
                 names = model_names(raw.content)
         except openai.APIStatusError as error:
-            failure = self.failure(error)
+            if error.status_code == 401:  # 403 may be for the list alone
+                raise self.failure(error) from error
             if error.status_code in _NO_MODEL_LIST:
                 raise NoModelListError(
                     f"{self.remote.host} does not list its models at {self.remote.url}/models. "
                     "Check the address, which usually ends in /v1, or in /v3 for OpenVINO Model "
                     "Server."
                 ) from error
-            if error.status_code >= 500:  # it may still answer requests
-                raise NoModelListError(str(failure)) from error
-            raise failure from error
+            raise NoModelListError(str(self.failure(error))) from error
         except TimeoutError as error:
-            raise RemoteError(
+            raise NoModelListError(
                 f"{self.remote.host} did not list its models within {MODEL_LIST_TIMEOUT_S:.0f} "
                 "seconds. It may be overloaded, or the address is not that of its API."
             ) from error
         except FAILURES as error:
-            raise self.failure(error) from error
+            failure = self.failure(error)
+            if any(isinstance(cause, httpx2.TransportError | OSError) for cause in _causes(error)):
+                raise failure from error
+            raise NoModelListError(str(failure)) from error  # it responded in another way
         return names, software(raw.headers)
 
     def failure(
@@ -210,8 +255,19 @@ class RemoteClient:
             return self._status_error(error, model)
         causes = list(_causes(error))
         for cause in causes:  # the openai client wraps it in a connection error
-            if isinstance(cause, ProtocolError):
+            if isinstance(cause, ProtocolError | NotAChunkError):
                 return self._protocol_error(str(cause))
+            if isinstance(cause, ServerError):
+                return (
+                    f"{host} ended the answer with an error{self._quoted(str(cause))}. Try again."
+                )
+        failed = httpx2.ProxyError | httpx2.ConnectError | httpx2.ConnectTimeout | OSError
+        if self.transport.proxy and any(isinstance(cause, failed) for cause in causes):
+            proxy = httpx2.URL(self.transport.proxy).netloc.decode()
+            return (
+                f"{host} cannot be reached through the proxy {proxy}, which the environment names. "
+                "Check the address and the proxy, or list the host in NO_PROXY."
+            )
         if any(isinstance(cause, httpx2.ConnectTimeout) for cause in causes):
             return (
                 f"Connecting to {host} timed out after {self._connect_s:g} seconds. Check the "
@@ -239,8 +295,6 @@ class RemoteClient:
             return f"{host} closed the connection or does not use HTTP. Check the address."
         if any(isinstance(cause, httpx2.TransportError) for cause in causes):
             return f"The connection to {host} was lost. Try again."
-        if isinstance(error, openai.APIError):  # an error event in the stream
-            return f"{host} ended the answer with an error{self._quoted(error.message)}. Try again."
         not_json = isinstance(error, ValueError)  # invalid JSON or UTF-8
         return self._protocol_error("invalid JSON" if not_json else "something else")
 
@@ -276,7 +330,8 @@ class RemoteClient:
 
     def _quoted(self, text: object) -> str:
         """Return a server's message, shortened and without the key."""
-        words = " ".join(text.split()) if isinstance(text, str) else ""
+        printed = (c if c.isprintable() else " " for c in text) if isinstance(text, str) else ()
+        words = " ".join("".join(printed).split())
         if self._key is not None:
             words = words.replace(self._key, "…")
         if not words or words.startswith("<"):
@@ -291,6 +346,8 @@ FAILURES = (
     httpx2.InvalidURL,
     OSError,
     ProtocolError,
+    NotAChunkError,
+    ServerError,
     ValueError,  # includes invalid JSON and UTF-8
     TypeError,  # JSON of another structure, raised inside the openai client
     AttributeError,
@@ -300,20 +357,35 @@ FAILURES = (
 
 
 def model_names(body: bytes) -> tuple[str, ...]:
-    """Return the names in a model list.
+    """Return the names in a model list: ``data`` (OpenAI), ``models`` (Ollama), a bare list, or an
+    object by name.
 
     Raises:
         ProtocolError: it is not a model list.
     """
     try:
-        rows = json.loads(body)["data"]
-        names = [row["id"] for row in rows if isinstance(row["id"], str)]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        rows = json.loads(body)
+    except (ValueError, RecursionError) as error:
         raise ProtocolError("something other than a model list") from error
+    for _ in range(2):  # one may be in the other
+        if isinstance(rows, dict) and (keys := [key for key in _LISTS if key in rows]):
+            rows = next((rows[key] for key in keys if rows[key]), rows[keys[0]])
+    by_name = isinstance(rows, dict) and rows and not rows.keys() & {"error", "detail"}
+    if by_name and all(isinstance(row, dict) for row in rows.values()):
+        rows = list(rows)
     if not isinstance(rows, list):
         raise ProtocolError("something other than a model list")
-    valid = (name for name in names if 0 < len(name) <= 300 and name.isprintable())
+    names = [_model_name(row) for row in rows]
+    if names and not any(names):
+        raise ProtocolError("something other than a model list")
+    valid = (name for name in names if name and len(name) <= 300 and name.isprintable())
     return tuple(dict.fromkeys(valid))[:_MAX_MODELS]
+
+
+def _model_name(row: object) -> str | None:
+    if isinstance(row, dict):
+        row = next((row[key] for key in ("id", "name", "model", "slug") if row.get(key)), None)
+    return row if isinstance(row, str) else None
 
 
 def software(headers: Any) -> str | None:
@@ -323,10 +395,13 @@ def software(headers: Any) -> str | None:
 
 
 def _message(error: openai.APIStatusError) -> object:
-    body = error.body
-    if isinstance(body, dict):
-        return body.get("message") or body.get("detail") or body.get("error")
-    return body
+    found: Any = error.body
+    for _ in range(5):  # FastAPI has a list of objects in an object
+        if isinstance(found, list) and found:
+            found = found[0]
+        elif isinstance(found, dict):
+            found = next((found[name] for name in _REASONS if found.get(name)), None)
+    return found
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,15 +1,21 @@
-"""Model lists of the remote servers, requested in the background so that pages never wait."""
+"""Clients of the remote servers and their model lists, requested so that pages never wait.
+
+All network requests to remote servers run in the event loop of one thread: a request can be
+cancelled at any time, even during name resolution, and concurrent answers need no thread each.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.errors import NoModelListError, PaddockError, RemoteError
-from core.remotes.event_loop import submit
 from core.remotes.registry import Remote, RemoteRegistry
 from core.settings import Settings
 
@@ -154,8 +160,7 @@ class Directory:
             wire = self.wire(remote)
             models, software = await wire.models()
         except RemoteError as error:
-            kept = before.models if not isinstance(error, NoModelListError) else ()
-            return Listing(kept, error, at=time.monotonic())
+            return Listing(before.models, error, at=time.monotonic())
         return Listing(
             models,
             None,
@@ -164,3 +169,18 @@ class Directory:
             wire.transport.round_trip_ms,
             at=time.monotonic(),
         )
+
+
+T = TypeVar("T")
+
+
+def submit(work: Coroutine[Any, Any, T]) -> Future[T]:
+    """Start a coroutine; the returned future can be cancelled from any thread."""
+    return asyncio.run_coroutine_threadsafe(work, _loop())
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="remotes", daemon=True).start()
+    return loop

@@ -76,7 +76,6 @@ class RemoteRegistry:
         self._path = settings.home / FILE_NAME
         self._set = parse_setting(settings.remotes or "")
         self._lock = threading.Lock()
-        self._read: tuple[tuple[int, int], _File] | None = None
 
     def list(self) -> list[Remote]:
         """Return all servers by name; a file that cannot be read counts as empty."""
@@ -185,19 +184,13 @@ class RemoteRegistry:
             RemoteError: it cannot be read.
         """
         try:
-            state = self._path.stat()
-            stamp = (state.st_ino, state.st_mtime_ns)
-            read = self._read
-            if read is None or read[0] != stamp:
-                read = (stamp, _File.model_validate_json(self._path.read_bytes()))
-                self._read = read
+            return _File.model_validate_json(self._path.read_bytes())
         except FileNotFoundError:
             return _File()
         except (OSError, ValidationError) as error:
             raise RemoteError(
                 f"{FILE_NAME} in {self._path.parent} cannot be read. Repair or remove it."
             ) from error
-        return read[1].model_copy(deep=True)
 
     def _write(self, file: _File) -> None:
         """Write the file.

@@ -18,15 +18,32 @@ OnToken = Callable[[int], bool]
 
 
 class StampedId(int):
-    """A token id from another process, with the time when it was generated there."""
+    """A token id with the time when it was generated, possibly in another process."""
 
     stamp_s: float
     """``time.perf_counter()`` in seconds, which all processes of a machine share."""
+    log_probability: float | None
+    """Natural logarithm of the model's probability of this token, before temperature, penalties and
+    structure; None unless it was requested."""
+    step_drafts: int | None
+    """Tokens that were guessed in the step that generated it, on the first token of the step; 0 on
+    the others; None in a step without speculation. A step ends with a token of the model, the
+    others are guessed tokens that it accepted. The tokens of a step have the same time."""
+    cached_tokens: int | None
+    """Prompt tokens taken from the prefix cache, on the first token; None without one."""
 
-    def __new__(cls, token_id: int, stamp_s: float) -> StampedId:
-        """Create the id with its timestamp."""
+    def __new__(
+        cls,
+        token_id: int,
+        stamp_s: float,
+        log_probability: float | None = None,
+        step_drafts: int | None = None,
+        cached_tokens: int | None = None,
+    ) -> StampedId:
+        """Create the id with what is known of it."""
         stamped = super().__new__(cls, token_id)
-        stamped.stamp_s = stamp_s
+        stamped.stamp_s, stamped.log_probability = stamp_s, log_probability
+        stamped.step_drafts, stamped.cached_tokens = step_drafts, cached_tokens
         return stamped
 
 
@@ -69,12 +86,15 @@ class LoadedModel(Protocol):
     conditions: Conditions
     at_once: int
     """Number of concurrent generations: 1, or more if the runtime batches them."""
+    takes_options: bool
+    """Whether it supports :class:`core.runtimes.spec.GenAIOptions`."""
 
     def generate(self, request: TokenRequest, on_token: OnToken) -> None:
         """Generate until a stop id, the maximum length, or ``on_token`` ends it.
 
         Raises:
             InterruptedGeneration: :meth:`interrupt` ended it before its first token.
+            BadRequestError: the requested structure cannot be used.
             GenerationError: the runtime failed.
         """
         ...
@@ -109,9 +129,9 @@ class SubprocessModel(Protocol):
         ...
 
 
-OnText = Callable[[str], bool]
-"""Called with each piece of text as soon as it arrives, empty for a token without text; returning
-False ends the generation."""
+OnText = Callable[[str, str], bool]
+"""Called with each piece of the answer and of the thoughts as soon as it arrives, one of them or
+both empty; returning False ends the generation."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +146,8 @@ class TextEnd:
     """As counted by the server; None if it reports no count."""
     conditions: Conditions
     """Conditions of this answer."""
+    cached_tokens: int | None = None
+    """Prompt tokens from the server's prefix cache; None if it reports no count."""
 
 
 class TextModel(Protocol):

@@ -3,20 +3,37 @@
 Each step processes a chunk of every prompt in prefill and generates one token of every other
 answer, in one pass over the weights. New answers join between two steps. A long prompt is processed
 in chunks, so that it does not stop the other answers.
+
+With speculation there is a second pipeline, which guesses tokens by prompt lookup. GenAI fixes the
+number of guesses when a request is added, so an answer stops guessing by being moved: it is
+cancelled in one pipeline, and its prompt and tokens are added to the other.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
-from core.runtimes.base import OnToken
-from core.runtimes.spec import TokenRequest
+from core.runtimes.base import OnToken, StampedId
+from core.runtimes.prefix_cache import PrefixCache
+from core.runtimes.spec import SEED_RANGE, Speculation, SpeculationMode, Structure, TokenRequest
+from core.runtimes.speculation import AutoSpeculation
 
 logger = logging.getLogger(__name__)
+
+MOST_RECOMPUTED = 128
+"""Prompt tokens that may be computed again because they are in the other pipeline's prefix cache.
+SmolLM2 reads this many in the time of about ten tokens of an answer."""
+
+
+GATHER_S = 0.004
+"""Wait this long before guessing: an answer that is moved at once has its prompt computed twice."""
 
 
 class Handle(Protocol):
@@ -39,6 +56,41 @@ class Pipeline(Protocol):
     def has_non_finished_requests(self) -> bool: ...
 
 
+class Lane:
+    """A pipeline of the model and the answers that run in it."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        admit: Callable[[TokenRequest], Handle],
+        prefix_cache: PrefixCache | None = None,
+    ) -> None:
+        """
+        Args:
+            admit: adds a request to the pipeline; called between two steps.
+            prefix_cache: counts what is in the pipeline's prefix cache; None if it has none.
+        """
+        self.pipeline = pipeline
+        self.admit = admit
+        self.running: dict[BatchedAnswer, Handle] = {}
+        self._prefix_cache = prefix_cache
+
+    def cached_tokens(self, request: TokenRequest) -> int | None:
+        """Return how many prompt tokens are in the prefix cache; None without one."""
+        cache = self._prefix_cache
+        return None if cache is None else cache.cached_tokens(request.prompt_ids)
+
+    def keep(self, answer: BatchedAnswer) -> None:
+        """Note that the tokens of an answer are in the prefix cache, if it has any."""
+        if self._prefix_cache is not None and answer.tokens and not answer.request.echo:
+            self._prefix_cache.keep((*answer.request.prompt_ids, *answer.token_ids))
+
+    def flush(self) -> None:
+        """Step once more, so that the pipeline frees the memory of cancelled answers."""
+        if not self.running and self.pipeline.has_non_finished_requests():
+            self.pipeline.step()
+
+
 class BatchedAnswer:
     """One answer in the batch; its caller waits for :attr:`ended`."""
 
@@ -49,7 +101,13 @@ class BatchedAnswer:
         """Exception raised by the runtime or by ``on_token``."""
         self.interrupted = False
         """Whether :meth:`interrupt` ended it before its first token."""
-        self.tokens = 0
+        self.token_ids: list[int] = []
+        self.drafts: int | None = None
+        """Tokens that are guessed in each step; None in the pipeline without guesses."""
+        self.cached_tokens: int | None = None
+        """Prompt tokens taken from the prefix cache; None without one."""
+        self.steps = 0
+        """Steps with guesses."""
         self._on_token = on_token
         self._interrupt_requested = threading.Event()
 
@@ -58,18 +116,48 @@ class BatchedAnswer:
         self._interrupt_requested.set()
 
     @property
+    def tokens(self) -> int:
+        """Number of tokens generated so far."""
+        return len(self.token_ids)
+
+    @property
     def to_interrupt(self) -> bool:
         """Whether it should be ended before its first token."""
         return self._interrupt_requested.is_set() and not self.tokens
 
-    def take(self, token_ids: list[int]) -> bool:
-        """Pass tokens to ``on_token``; return False after the answer's last token."""
-        for token_id in token_ids:
-            self.tokens += 1
-            more = self._on_token(token_id)
+    @property
+    def rest(self) -> TokenRequest:
+        """Request that continues it after its tokens so far."""
+        request, count = self.request, self.tokens
+        sampling, options = request.sampling, request.options
+        seed = sampling.seed if sampling.seed is None else (sampling.seed + count) % SEED_RANGE[1]
+        return replace(
+            request,
+            prompt_ids=(*request.prompt_ids, *self.token_ids),
+            sampling=replace(sampling, max_new_tokens=sampling.max_new_tokens - count, seed=seed),
+            options=replace(options, min_tokens=max(0, options.min_tokens - count)),
+        )
+
+    def take(self, output: Any) -> bool:
+        """Pass the tokens of an output to ``on_token``; return False after the answer's last token.
+
+        Args:
+            output: of ``Handle.read``: the tokens of one step.
+        """
+        token_ids: list[int] = output.generated_ids
+        logprobs = self.request.options.logprobs
+        found = output.generated_log_probs if logprobs else [None] * len(token_ids)
+        now, guessed = time.perf_counter(), self.drafts is not None and self.tokens > 0
+        self.steps += guessed
+        for at, (token_id, value) in enumerate(zip(token_ids, found, strict=True)):
+            drafts = None if self.drafts is None else self.drafts * (guessed and not at)
+            cached = None if self.token_ids else self.cached_tokens
+            self.token_ids.append(token_id)
+            more = self._on_token(StampedId(token_id, now, value, drafts, cached))
             if not more or token_id in self.request.stop_ids:
                 return False
-            if self.tokens >= self.request.sampling.max_new_tokens:
+            echoed = len(self.request.prompt_ids) if self.request.echo else 0
+            if self.tokens >= self.request.sampling.max_new_tokens + echoed:
                 return False
         return True
 
@@ -79,24 +167,32 @@ class Stepper:
 
     def __init__(
         self,
-        pipeline: Pipeline,
-        admit: Callable[[TokenRequest], Handle],
+        plain: Lane,
         is_running: Callable[[Handle], bool],
+        failure: Callable[[Handle], Exception | None] = lambda _: None,
     ) -> None:
         """
         Args:
-            admit: adds a request to the pipeline; called between two steps.
+            plain: the pipeline without guesses.
             is_running: returns whether more tokens of an answer will follow.
+            failure: returns why the pipeline ended an answer early; None if it did not.
         """
-        self._pipeline: Pipeline | None = pipeline
-        self._admit = admit
+        self.auto = AutoSpeculation()
+        self._plain: Lane = plain
+        self._lookup: Lane | None = None
         self._is_running = is_running
+        self._failure = failure
         self._new: deque[BatchedAnswer] = deque()
-        self._running: dict[BatchedAnswer, Handle] = {}
+        self._compiled: set[Structure] = set()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="step batch", daemon=True)
         self._thread.start()
+
+    def add_lookup(self, lane: Lane | None) -> None:
+        """Use a pipeline with prompt lookup for the answers that may guess; None: no longer."""
+        with self._changed:
+            self._lookup = lane
 
     def add(self, answer: BatchedAnswer) -> None:
         """Add an answer to the batch before the next step; returns immediately."""
@@ -110,9 +206,17 @@ class Stepper:
             self._closed = True
             self._changed.notify()
         self._thread.join()
-        self._pipeline = None
+        del self._plain, self._lookup
 
     # The following methods run in the thread.
+
+    @property
+    def _lanes(self) -> list[Lane]:
+        return [self._plain, self._lookup] if self._lookup is not None else [self._plain]
+
+    @property
+    def _running(self) -> list[tuple[Lane, BatchedAnswer, Handle]]:
+        return [(lane, *each) for lane in self._lanes for each in lane.running.items()]
 
     def _run(self) -> None:
         while self._wait_for_work():
@@ -129,56 +233,128 @@ class Stepper:
             return not self._closed
 
     def _step(self) -> None:
-        assert self._pipeline is not None, "the thread ends before the pipeline is released"
         self._admit_new()
-        for answer, handle in list(self._running.items()):
+        for lane, answer, handle in self._running:
             if answer.to_interrupt:
                 answer.interrupted = True
-                self._end(answer, handle)
-        if self._running:
-            self._pipeline.step()
-        for answer, handle in list(self._running.items()):
-            self._deliver(answer, handle)
-        if not self._running:
-            self._flush()
+                self._end(lane, answer, handle)
+        for lane in self._lanes:
+            if lane.running:
+                lane.pipeline.step()
+        for lane, answer, handle in self._running:
+            self._deliver(lane, answer, handle)
+        for lane in self._lanes:
+            lane.flush()
 
     def _admit_new(self) -> None:
-        while self._new:
+        while self._new and not self._must_wait(self._new[0]):
             answer = self._new.popleft()
-            try:
-                self._running[answer] = self._admit(answer.request)
-            except Exception as error:  # noqa: BLE001 - raised in this answer's caller
-                answer.error = error
-                answer.ended.set()
+            lane = self._choose(answer)
+            answer.cached_tokens = lane.cached_tokens(answer.request)
+            self._admit(lane, answer, answer.request)
+        if len(running := self._running) > 1:
+            for lane, answer, handle in running:
+                if answer.request.speculation.mode is SpeculationMode.AUTO:
+                    self._stop_guessing(lane, answer, handle)
 
-    def _deliver(self, answer: BatchedAnswer, handle: Handle) -> None:
+    def _choose(self, answer: BatchedAnswer) -> Lane:
+        """Return where an answer runs, and set its number of guesses."""
+        request, lookup = answer.request, self._lookup
+        match request.speculation.mode:
+            case SpeculationMode.ON if lookup is not None:
+                answer.drafts = request.speculation.tokens
+            case SpeculationMode.AUTO if lookup and not self._running and not self._new:
+                cached = self._plain.cached_tokens(request) or 0
+                if cached - (lookup.cached_tokens(request) or 0) <= MOST_RECOMPUTED:
+                    answer.drafts = self.auto.drafts_for(request) or None
+                    if (answer.drafts or 0) > 1 and self._others_arrive():
+                        answer.drafts = None
+        if (lookup := self._lookup) is None:  # may have been removed while it waited
+            answer.drafts = None
+        return self._plain if lookup is None or answer.drafts is None else lookup
+
+    def _others_arrive(self) -> bool:
+        """Wait a moment for answers that were requested together with this one."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._new), GATHER_S)
+
+    def _admit(self, lane: Lane, answer: BatchedAnswer, request: TokenRequest) -> None:
+        if answer.drafts is not None:
+            used = Speculation(SpeculationMode.ON, answer.drafts, request.speculation.ngram)
+            request = replace(request, speculation=used)
+        try:
+            lane.running[answer] = lane.admit(request)
+        except Exception as error:  # noqa: BLE001 - raised in this answer's caller
+            answer.error = error
+            answer.ended.set()
+
+    def _stop_guessing(self, lane: Lane, answer: BatchedAnswer, handle: Handle) -> None:
+        """Move an answer to the pipeline without guesses."""
+        if lane is self._plain:
+            return
+        lane.keep(answer)
+        del lane.running[answer]
+        handle.cancel()
+        answer.drafts = None
+        self._admit(self._plain, answer, answer.rest)
+
+    def _must_wait(self, answer: BatchedAnswer) -> bool:
+        """Return whether an answer has to wait until the batch is empty.
+
+        GenAI compiles a structure in the step of the first token. If that fails, it can neither
+        drop this answer nor continue the others. The first answer with a structure therefore runs
+        alone until its first token.
+        """
+        running = [each for _, each, _ in self._running]
+        return bool(running) and any(map(self._has_new_structure, (answer, *running)))
+
+    def _has_new_structure(self, answer: BatchedAnswer) -> bool:
+        structure = answer.request.options.structure
+        return structure is not None and structure not in self._compiled
+
+    def _deliver(self, lane: Lane, answer: BatchedAnswer, handle: Handle) -> None:
         # Read the status before the last tokens: none can follow after that.
         running = self._is_running(handle)
         try:
             while handle.can_read():
                 for output in handle.read().values():
-                    if not answer.take(output.generated_ids):
-                        self._end(answer, handle)
+                    if answer.request.options.structure is not None:
+                        self._compiled.add(answer.request.options.structure)
+                    if not answer.take(output):
+                        self._end(lane, answer, handle)
                         return
         except Exception as error:  # noqa: BLE001 - raised again in the answer's caller
             answer.error = error
             running = False
         if not running:
-            self._end(answer, handle)
+            answer.error = answer.error or self._failure(handle)
+            self._end(lane, answer, handle)
+        elif answer.drafts is not None and not self._pays(answer):
+            self._note(answer)
+            self._stop_guessing(lane, answer, handle)
 
-    def _end(self, answer: BatchedAnswer, handle: Handle) -> None:
+    def _pays(self, answer: BatchedAnswer) -> bool:
+        if answer.request.speculation.mode is not SpeculationMode.AUTO or answer.drafts is None:
+            return True
+        length = len(answer.request.prompt_ids) + answer.tokens
+        return self.auto.pays(answer.drafts, answer.steps, answer.tokens - 1, length)
+
+    def _note(self, answer: BatchedAnswer) -> None:
+        if answer.drafts is not None and answer.request.speculation.mode is SpeculationMode.AUTO:
+            self.auto.note(answer.request, answer.drafts, answer.steps, answer.tokens - 1)
+
+    def _end(self, lane: Lane, answer: BatchedAnswer, handle: Handle) -> None:
         if self._is_running(handle):
             handle.cancel()
-        del self._running[answer]
+        self._note(answer)
+        lane.keep(answer)
+        del lane.running[answer]
         answer.ended.set()
 
-    def _flush(self) -> None:
-        """Step once more, so that the pipeline frees the memory of cancelled answers."""
-        assert self._pipeline is not None, "the thread ends before the pipeline is released"
-        if self._pipeline.has_non_finished_requests():
-            self._pipeline.step()
-
     def _fail(self, error: Exception) -> None:
-        for answer, handle in list(self._running.items()):
+        for lane, answer, handle in self._running:
             answer.error = error
-            self._end(answer, handle)
+            self._end(lane, answer, handle)
+        for lane in self._lanes:
+            with suppress(RuntimeError):
+                lane.flush()

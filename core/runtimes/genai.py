@@ -10,16 +10,24 @@ import gc
 import itertools
 import logging
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import CorruptModelError, GenerationError
+from core.errors import (
+    BadRequestError,
+    CorruptModelError,
+    GenerationError,
+    NotEnoughMemoryError,
+    PaddockError,
+)
 from core.hardware.devices import AUTO, auto_devices, available_memory_bytes
 from core.runtimes.base import Conditions, InterruptedGeneration, LoadedModel, OnToken
-from core.runtimes.batching import BatchedAnswer, Handle, Stepper
+from core.runtimes.batching import BatchedAnswer, Handle, Lane, Pipeline, Stepper
 from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.optimum import (
     OptimumRuntime,
@@ -27,9 +35,17 @@ from core.runtimes.optimum import (
     openvino_properties,
     out_of_memory,
     unreadable,
-    unrunnable,
 )
-from core.runtimes.spec import ModelSpec, RuntimeName, TokenRequest
+from core.runtimes.prefix_cache import PrefixCache
+from core.runtimes.spec import (
+    GenAIOptions,
+    ModelSpec,
+    RuntimeName,
+    SamplingSettings,
+    Speculation,
+    SpeculationMode,
+    TokenRequest,
+)
 from core.runtimes.tokenizer import is_plain, load_tokenizer
 from core.runtimes.transformers_generate import (
     TRANSFORMERS,
@@ -38,10 +54,10 @@ from core.runtimes.transformers_generate import (
     last_line,
 )
 from core.store.checkpoint import context_length, read_json
-from core.store.library_env import disable_telemetry, quick_imports
-from core.store.library_errors import LIBRARY_ERRORS
+from core.store.library_env import LIBRARY_ERRORS, disable_telemetry, quick_imports
 from core.store.manifest import GenAICheck, read_manifest
 from core.store.weights import IR_XML
+from core.units import bytes_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,10 +76,18 @@ KV_SHARE_OF_FREE = 0.5
 """Maximum fraction of the memory that is free after loading for the KV cache of all concurrent
 answers; if that is too little, fewer answers run at a time."""
 
+LOOKUP_MEMORY_PER_WEIGHT_BYTE = 2.0
+"""The second pipeline compiles the model again, which takes 141 MB for SmolLM2's 82 MB in INT4."""
+
 _UNKNOWN_POSITIONS = 4096
 """Context length assumed for a model whose configuration does not state one."""
 
 _TOKENIZER_XML = "openvino_tokenizer.xml"
+
+
+_SO_OPTIMUM = ", so Optimum runs it."
+_LARGEST_MIN_P = 0.999999
+"""GenAI rejects 1, with which only the likeliest token is left."""
 
 
 class NotForGenAI(Exception):
@@ -114,7 +138,6 @@ class GenAIRuntime:
         Raises:
             NotForGenAI: GenAI cannot run it; the message says why.
             CorruptModelError: its files cannot be read.
-            GenerationError: the device cannot run it.
         """
         device = _resolved(spec.device)
         if device.startswith("NPU"):
@@ -132,28 +155,63 @@ class GenAIRuntime:
                 )
             hints = replace(spec, device=device).effective_hints
             properties = openvino_properties(device, hints)
-            pipeline = _pipeline(folder, own, device, properties, spec, self._at_once)
+            build = partial(_pipeline, folder, own, device, properties, spec, self._at_once)
+            pipeline = build()
         model = GenAIModel(
-            pipeline, tokenizer, config, _end_ids(folder, config), device, properties, self._at_once
+            pipeline,
+            tokenizer,
+            config,
+            _end_ids(folder, config),
+            device,
+            properties,
+            self._at_once,
+            prefix_cache=spec.prefix_cache,
+            build_lookup=partial(_build_lookup, folder, partial(build, prompt_lookup=True)),
         )
         if check is not None:
             model.conditions = replace(model.conditions, note=check.remark)
+        _check_first_step(model)
         return model
+
+
+def _check_first_step(model: GenAIModel) -> None:
+    """Generate a token: some models are only refused then, such as those with further inputs.
+
+    Raises:
+        NotForGenAI: it failed.
+    """
+    request = TokenRequest((0,), SamplingSettings(max_new_tokens=1, greedy=True))
+    try:
+        model.generate(request, lambda token_id: True)
+    except GenerationError as error:
+        model.close()
+        why = last_line(error.__cause__ or error)
+        raise NotForGenAI(f"OpenVINO GenAI cannot run this model ({why}){_SO_OPTIMUM}") from error
 
 
 def load_with_optimum(
     optimum: OptimumRuntime, folder: Path, spec: ModelSpec, reason: str
 ) -> LoadedModel:
-    """Load a model that GenAI cannot run with Optimum; its conditions state the reason."""
+    """Load a model that GenAI cannot run with Optimum; its conditions state the reason.
+
+    Raises:
+        GenerationError: Optimum cannot run it either; the message has both reasons.
+    """
     logger.info("%s: %s", spec.label, reason)
     optimum.prepare()
-    model = optimum.load(folder, spec)
+    try:
+        model = optimum.load(folder, spec)
+    except GenerationError as error:
+        why = reason.removesuffix(_SO_OPTIMUM)
+        raise GenerationError(f"{why}. Optimum cannot either: {error}") from error
     model.conditions = replace(model.conditions, runtime=RuntimeName.OPTIMUM.value, note=reason)
     return model
 
 
 class GenAIModel:
     """See :class:`core.runtimes.base.LoadedModel`."""
+
+    takes_options = True
 
     def __init__(
         self,
@@ -164,6 +222,8 @@ class GenAIModel:
         device: str,
         properties: dict[str, Any],
         at_once: int,
+        prefix_cache: bool,
+        build_lookup: Callable[[], Pipeline],
     ) -> None:
         self.tokenizer = tokenizer
         self.end_ids = end_ids
@@ -173,13 +233,72 @@ class GenAIModel:
         self._pipeline = pipeline
         self._numbers = itertools.count()
         self._running: list[BatchedAnswer] = []
-        self._stepper = Stepper(pipeline, self._admit, _is_running)
+        self._has_prefix_cache = prefix_cache
+        self._build_lookup = build_lookup
+        self._lookup_lock = threading.Lock()
+        self._lookup: Pipeline | None = None
+        self._no_lookup: PaddockError | None = None
+        """Why there is no pipeline with prompt lookup; it is not tried again."""
+        self._stepper = Stepper(self._lane(pipeline), _is_running, _dropped)
 
     def generate(self, request: TokenRequest, on_token: OnToken) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.generate`.
 
-        ``on_token`` is called in another thread.
+        ``on_token`` is called in another thread. The first answer that guesses tokens loads a
+        second pipeline before; with *auto* it is loaded after the first answer that could have
+        used it.
         """
+        mode = request.speculation.mode
+        if mode is SpeculationMode.ON:
+            self.load_lookup()
+        self._generate(request, on_token)
+        if (
+            mode is SpeculationMode.AUTO
+            and self._lookup is self._no_lookup is None
+            and self.conditions.on_cpu_alone
+            and self._stepper.auto.drafts_for(request) > 1
+        ):
+            threading.Thread(target=self._load_lookup_quietly, daemon=True).start()
+
+    def load_lookup(self) -> None:
+        """Load the pipeline with prompt lookup, unless it is loaded.
+
+        Raises:
+            NotEnoughMemoryError: it does not fit into the free memory.
+            GenerationError: GenAI cannot run this model with prompt lookup.
+        """
+        with self._lookup_lock:
+            if self._no_lookup is not None:
+                raise self._no_lookup
+            if self._lookup is not None:
+                return
+            try:
+                self._lookup = self._build_lookup()
+                self._stepper.add_lookup(self._lane(self._lookup))
+                on = Speculation(SpeculationMode.ON)
+                settings = SamplingSettings(max_new_tokens=3, greedy=True)
+                self._generate(TokenRequest((0, 0), settings, speculation=on), lambda _: True)
+            except PaddockError as error:
+                if not isinstance(error, NotEnoughMemoryError):  # memory may become free
+                    self._no_lookup = error
+                self._lookup = None
+                self._stepper.add_lookup(None)
+                raise
+
+    def _load_lookup_quietly(self) -> None:
+        try:
+            self.load_lookup()
+        except PaddockError as error:
+            logger.info("No prompt lookup: %s", error)
+
+    def _lane(self, pipeline: Pipeline) -> Lane:
+        def admit(request: TokenRequest) -> Handle:
+            config = _generation_config(request, self.end_ids)
+            return self._add(pipeline, request.prompt_ids, config)
+
+        return Lane(pipeline, admit, PrefixCache() if self._has_prefix_cache else None)
+
+    def _generate(self, request: TokenRequest, on_token: OnToken) -> None:
         answer = BatchedAnswer(request, on_token)
         self._running.append(answer)
         try:
@@ -189,30 +308,17 @@ class GenAIModel:
             self._running.remove(answer)
         if answer.interrupted:
             raise InterruptedGeneration
+        unread = request.options.structure is not None and not answer.tokens
+        if unread and answer.error is not None and not isinstance(answer.error, PaddockError):
+            raise BadRequestError(_structure_error(answer.error)) from answer.error
         if isinstance(answer.error, RuntimeError):
             raise _failure("Generation", answer.error) from answer.error
         if answer.error is not None:
             raise answer.error
 
     def log_probabilities(self, token_ids: Sequence[int]) -> list[float]:
-        """Return the natural log probabilities of all tokens but the first, from one forward pass.
-
-        Raises:
-            GenerationError: the runtime failed.
-        """
-        import openvino_genai
-
-        config = openvino_genai.GenerationConfig(
-            max_new_tokens=1, echo=True, logprobs=1, ignore_eos=True, apply_chat_template=False
-        )
-        handle = self._add(token_ids, config)
-        try:
-            while _is_running(handle):
-                self._pipeline.step()
-            found = handle.read_all()[0].generated_log_probs
-        except RuntimeError as error:
-            raise _failure("Scoring a text", error) from error
-        return list(found[1 : len(token_ids)])
+        """See :func:`log_probabilities`."""
+        return log_probabilities(self, token_ids)
 
     def interrupt(self, request: TokenRequest) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.interrupt`.
@@ -225,19 +331,36 @@ class GenAIModel:
 
     def close(self) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.close`."""
-        self._stepper.close()
-        self._pipeline = None
+        with self._lookup_lock:  # wait until it is loaded
+            self._stepper.close()
+            self._pipeline = self._lookup = None
+            self._no_lookup = GenerationError("The model was unloaded. Try again.")
         gc.collect()
 
-    def _admit(self, request: TokenRequest) -> Handle:
-        return self._add(request.prompt_ids, _generation_config(request, self.end_ids))
-
-    def _add(self, token_ids: Sequence[int], config: Any) -> Any:
+    def _add(self, pipeline: Any, token_ids: Sequence[int], config: Any) -> Any:
         import numpy as np
         import openvino
 
         ids = openvino.Tensor(np.asarray([token_ids], dtype=np.int64))
-        return self._pipeline.add_request(next(self._numbers), ids, config)
+        return pipeline.add_request(next(self._numbers), ids, config)
+
+
+def log_probabilities(model: LoadedModel, token_ids: Sequence[int]) -> list[float]:
+    """Return the natural log probabilities of all tokens but the first, from one forward pass.
+
+    Raises:
+        GenerationError: the runtime failed.
+    """
+    found: list[float] = []
+
+    def take(token_id: int) -> bool:
+        found.append(getattr(token_id, "log_probability", None) or 0.0)
+        return len(found) < len(token_ids)
+
+    options = GenAIOptions(logprobs=True, ignore_eos=True)
+    sampling = SamplingSettings(max_new_tokens=1, greedy=True)
+    model.generate(TokenRequest(tuple(token_ids), sampling, options=options, echo=True), take)
+    return found[1:]
 
 
 def _generation_config(request: TokenRequest, end_ids: frozenset[int]) -> Any:
@@ -253,16 +376,28 @@ def _generation_config(request: TokenRequest, end_ids: frozenset[int]) -> Any:
     config.apply_chat_template = False
     config.max_new_tokens = int(sampling.max_new_tokens)
     config.repetition_penalty = float(sampling.repetition_penalty)
-    if request.stop_ids and end_ids <= request.stop_ids:
-        config.stop_token_ids = set(request.stop_ids)
-    else:
-        config.ignore_eos = True
+    config.stop_token_ids = set(request.stop_ids)
+    config.ignore_eos = not (request.stop_ids and end_ids <= request.stop_ids)
+    if request.speculation.mode is SpeculationMode.ON:
+        config.num_assistant_tokens = request.speculation.tokens
+        config.max_ngram_size = request.speculation.ngram
+    options = request.options
+    config.presence_penalty = float(options.presence_penalty)
+    config.frequency_penalty = float(options.frequency_penalty)
+    config.min_new_tokens = int(options.min_tokens)
+    config.logprobs = int(options.logprobs)
+    config.echo = request.echo
+    if (structure := options.structure) is not None:
+        config.structured_output_config = openvino_genai.StructuredOutputConfig(
+            **{structure.kind: structure.text}
+        )
     if not sampling.greedy:
         config.do_sample = True
         config.temperature = float(sampling.temperature)
         config.top_p = float(sampling.top_p)
         if sampling.top_k > 0:
             config.top_k = int(sampling.top_k)
+        config.min_p = min(float(options.min_p), _LARGEST_MIN_P)
         config.rng_seed = sampling.seed or 0
     return config
 
@@ -279,6 +414,18 @@ def _is_running(handle: Handle) -> bool:
     import openvino_genai
 
     return handle.get_status() == openvino_genai.GenerationStatus.RUNNING
+
+
+def _dropped(handle: Handle) -> NotEnoughMemoryError | None:
+    """Return the error for an answer for whose KV cache there was no memory."""
+    import openvino_genai
+
+    if handle.get_status() != openvino_genai.GenerationStatus.IGNORED:
+        return None
+    return NotEnoughMemoryError(
+        "OpenVINO GenAI dropped the answer, because the memory for the KV cache is used up. Try "
+        "again when fewer answers are running, shorten the text, or choose a smaller model."
+    )
 
 
 @contextmanager
@@ -325,14 +472,17 @@ def _pipeline(
     properties: dict[str, Any],
     spec: ModelSpec,
     at_once: int,
+    *,
+    prompt_lookup: bool = False,
 ) -> openvino_genai.ContinuousBatchingPipeline:
     import openvino_genai
 
     scheduler = openvino_genai.SchedulerConfig()
     scheduler.max_num_seqs = at_once
     scheduler.max_num_batched_tokens = PROMPT_PIECE_TOKENS
-    # Off, so that timings of a repeated instruction are comparable.
-    scheduler.enable_prefix_caching = False
+    scheduler.enable_prefix_caching = spec.prefix_cache
+    if prompt_lookup:
+        properties = {**properties, "prompt_lookup": True}
     try:
         return openvino_genai.ContinuousBatchingPipeline(
             str(folder), tokenizer, scheduler, device, **properties
@@ -341,8 +491,30 @@ def _pipeline(
         raise out_of_memory(spec) from error
     except RuntimeError as error:
         if _is_readable(folder):
-            raise unrunnable(spec, error) from error
+            raise NotForGenAI(
+                f"OpenVINO GenAI cannot run this model ({last_line(error)}){_SO_OPTIMUM}"
+            ) from error
         raise unreadable(spec, error) from error
+
+
+def _build_lookup(folder: Path, build: Callable[[], Pipeline]) -> Pipeline:
+    """Build the pipeline with prompt lookup of a loaded model.
+
+    Raises:
+        NotEnoughMemoryError: it does not fit into the free memory.
+        GenerationError: GenAI cannot run this model with prompt lookup.
+    """
+    needed = LOOKUP_MEMORY_PER_WEIGHT_BYTE * (folder / IR_XML).with_suffix(".bin").stat().st_size
+    free = available_memory_bytes()
+    if needed > free:
+        raise NotEnoughMemoryError(
+            f"Prompt lookup needs about {bytes_text(int(needed))} more memory, but only "
+            f"{bytes_text(free)} are free. Switch speculation off, or close other programs."
+        )
+    try:
+        return build()
+    except NotForGenAI as error:
+        raise GenerationError(f"Prompt lookup failed: {error} Switch speculation off.") from error
 
 
 def _is_readable(folder: Path) -> bool:
@@ -406,6 +578,13 @@ def _bounded(
         return at_once
     room = KV_SHARE_OF_FREE * available_memory_bytes()
     return max(1, min(at_once, int(room // (per_position * (longest or _UNKNOWN_POSITIONS)))))
+
+
+def _structure_error(error: Exception) -> str:
+    """Return the reason why GenAI does not accept a structure, without its source location."""
+    line = (str(error).strip() or "OpenVINO GenAI does not accept it").splitlines()[-1]
+    _, location, detail = line.rpartition(".cc:")
+    return (detail.partition(": ")[2] if location else line)[:200]
 
 
 def _failure(what: str, error: Exception) -> GenerationError:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import CorruptModelError, GenerationError, NotEnoughMemoryError
+from core.hardware.cgroups import threads_for_quota
 from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
 from core.runtimes.spec import ExecutionHints, ModelSpec, TokenRequest
 from core.runtimes.transformers_generate import (
@@ -21,6 +23,7 @@ from core.runtimes.transformers_generate import (
 from core.store.checkpoint import context_length
 from core.store.library_env import disable_telemetry, quick_imports
 from core.store.optimum_model import load_optimum_model
+from core.store.weights import check_cache, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +57,8 @@ class OptimumRuntime:
         except MemoryError as error:
             raise out_of_memory(spec) from error
         except Exception as error:  # tokenizers raises Exception itself
+            with suppress(CorruptModelError):
+                check_cache(spec.model, read_weights(folder))
             raise unreadable(spec, error) from error
         try:
             model.compile()
@@ -67,6 +72,7 @@ class OptimumRuntime:
 class OptimumModel:
     """See :class:`core.runtimes.base.LoadedModel`."""
 
+    takes_options = False
     at_once = 1
     """An ``OVModelForCausalLM`` has one infer request, so it runs one generation at a time."""
 
@@ -134,10 +140,11 @@ def openvino_properties(device: str, hints: ExecutionHints) -> dict[str, Any]:
     ``CACHE_DIR`` is not set: on CPU it makes the first load five times slower and doubles the
     memory.
     """
+    on_cpu = device in ("CPU", "AUTO")
     chosen = {
         "INFERENCE_PRECISION_HINT": hints.inference_precision,
         "KV_CACHE_PRECISION": hints.kv_cache_precision,
-        "INFERENCE_NUM_THREADS": hints.threads,
+        "INFERENCE_NUM_THREADS": hints.threads or (threads_for_quota() if on_cpu else None),
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": hints.dynamic_quantization_group,
     }
     chosen = {name: value for name, value in chosen.items() if value is not None}
@@ -189,7 +196,8 @@ def unreadable(spec: ModelSpec, error: Exception) -> CorruptModelError:
 
 def unrunnable(spec: ModelSpec, error: Exception) -> GenerationError:
     """Return the error for a model that the device cannot run although its files are intact."""
+    cpu = spec.device in ("CPU", "AUTO")  # which run what any device runs
     return GenerationError(
         f"{spec.device} cannot run {spec.model} {spec.precision.phrase} "
-        f"({last_line(error)}). Choose another device or precision."
+        f"({last_line(error)}). Choose another {'model' if cpu else 'device'} or precision."
     )

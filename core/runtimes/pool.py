@@ -19,6 +19,7 @@ from core.hardware.devices import (
     require_device,
 )
 from core.runtimes.base import LoadedModel, Runtime, SubprocessModel, TextModel
+from core.runtimes.logits import LogitsModel
 from core.runtimes.spec import (
     ExecutionHints,
     ModelSpec,
@@ -69,10 +70,12 @@ class LoadFacts:
 class _Entry:
     spec: ModelSpec
     stored: StoredModel
-    model: LoadedModel
+    model: LoadedModel | LogitsModel
     facts: LoadFacts
     leases: int = 0
     last_used: float = 0.0
+    outdated: bool = False
+    """Replaced by a newer version; closed when its last lease ends."""
 
 
 @dataclass
@@ -104,7 +107,7 @@ class LoadedInfo:
 class Lease:
     """Lease of a local or remote model; a local one stays in memory while it is leased."""
 
-    model: LoadedModel | TextModel
+    model: LoadedModel | LogitsModel | TextModel
     """A caller that shares it waits for its turn before each generation."""
     queue: Hashable
     """Models with the same value share :attr:`model.at_once`, such as those of one server."""
@@ -165,18 +168,22 @@ class ModelPool:
         runtimes: Mapping[RuntimeName, Runtime],
         hints_for: HintsFor = lambda spec, stored: None,
         working: Callable[[], AbstractContextManager[object]] = nullcontext,
+        is_current: Callable[[ModelSpec, StoredModel], bool] = lambda spec, stored: True,
     ) -> None:
         """
         Args:
             hints_for: returns the hints of a model whose spec has none.
             working: context manager entered while a model is loaded and warmed up, so that
                 contention with other work is recorded.
+            is_current: whether a loaded model's stored files, and their source, are unchanged; a
+                model for which they are not is loaded anew.
         """
         self._settings = settings
         self._provider = provider
         self._runtimes = runtimes
         self._hints_for = hints_for
         self._working = working
+        self._is_current = is_current
         self._entries: dict[ModelSpec, _Entry] = {}
         self._loads: dict[ModelSpec, _Load] = {}
         self._lock = threading.Lock()
@@ -207,6 +214,9 @@ class ModelPool:
         finally:
             with self._lock:
                 self._release(entry)
+                unused = entry.outdated and not entry.leases
+            if unused:
+                entry.model.close()
 
     def loaded(self) -> tuple[LoadedInfo, ...]:
         """Return the models in memory, the most recently used first."""
@@ -283,6 +293,22 @@ class ModelPool:
                 del self._entries[spec]
                 entry.model.close()
 
+    def _remove_outdated(self, spec: ModelSpec) -> None:
+        """Let a model go whose files have changed; answers that run on it end before it closes."""
+        with self._lock:
+            entry = self._entries.get(spec)
+        if entry is None or self._is_current(entry.spec, entry.stored):
+            return
+        with self._lock:
+            if self._entries.get(spec) is not entry:
+                return
+            logger.info("The files of %s have changed; it is loaded again", spec.label)
+            del self._entries[spec]
+            entry.outdated = True
+            unused = not entry.leases
+        if unused:
+            entry.model.close()
+
     def _release(self, entry: _Entry) -> None:
         entry.leases -= 1
         entry.last_used = time.monotonic()
@@ -291,6 +317,7 @@ class ModelPool:
         self, spec: ModelSpec, on_progress: OnProgress, cancelled: threading.Event
     ) -> _Entry | None:
         """Return the entry of ``spec`` with an additional lease, or None when cancelled."""
+        self._remove_outdated(spec)
         while True:
             with self._lock:
                 self._remove_dead()
@@ -439,7 +466,9 @@ def canonical(spec: ModelSpec) -> ModelSpec:
     """
     device = require_device(spec.device)
     default = spec.hints in (None, ExecutionHints.default_for(spec.precision, device))
-    return replace(spec, device=device, hints=None if default else spec.hints)
+    prefix_cache = spec.prefix_cache and spec.runtime is RuntimeName.GENAI
+    hints = None if default else spec.hints
+    return replace(spec, device=device, hints=hints, prefix_cache=prefix_cache)
 
 
 def memory_needed(stored: StoredModel) -> int:
@@ -467,9 +496,12 @@ def _await(load: _Load, on_progress: OnProgress, cancelled: threading.Event) -> 
             return False
 
 
-def _warm_up(model: LoadedModel) -> None:
+def _warm_up(model: LoadedModel | LogitsModel) -> None:
     """Generate two tokens: the first repacks the weights, the second is a warm step."""
     ids = tuple(model.tokenizer("Hello", add_special_tokens=False)["input_ids"]) or (0,)
+    if isinstance(model, LogitsModel):
+        model.next_logits(ids)
+        return
     request = TokenRequest(ids, SamplingSettings(max_new_tokens=2, greedy=True))
     model.generate(request, lambda token: True)
 

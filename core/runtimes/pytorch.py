@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.catalogue import Precision
 from core.errors import BadRequestError, CorruptModelError, GenerationError, NotEnoughMemoryError
+from core.hardware.cgroups import threads_for_quota
 from core.runtimes.base import Conditions, InterruptedGeneration, OnToken
 from core.runtimes.spec import ModelSpec, TokenRequest
 from core.runtimes.transformers_generate import (
@@ -65,8 +66,8 @@ class PyTorchRuntime:
 
         dtype = _dtype_for(spec)
         logging.getLogger("transformers").setLevel(logging.ERROR)
-        if spec.hints and spec.hints.threads:
-            torch.set_num_threads(spec.hints.threads)
+        if threads := (spec.hints and spec.hints.threads) or threads_for_quota():
+            torch.set_num_threads(threads)
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
             network = AutoModelForCausalLM.from_pretrained(
@@ -88,6 +89,7 @@ class PyTorchRuntime:
 class PyTorchModel:
     """See :class:`core.runtimes.base.LoadedModel`."""
 
+    takes_options = False
     at_once = 1
 
     def __init__(self, network: Any, tokenizer: Any, dtype: str) -> None:

@@ -6,8 +6,9 @@ completion. The server formats the prompt, tokenizes, applies stop texts and cou
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import NoModelListError, RemoteError
 from core.remotes import Directory, Listing, Remote, split_name
-from core.remotes.event_loop import submit
+from core.remotes.chunks import Chunk, read_stream
+from core.remotes.models import submit
 from core.runtimes.base import Conditions, InterruptedGeneration, OnText, TextEnd
 from core.runtimes.pool import Lease, OnProgress
 from core.runtimes.spec import ModelSpec, TextRequest
 from core.settings import Settings
+from core.units import listed
 
 if TYPE_CHECKING:
     from core.remotes.client import RemoteClient
@@ -28,9 +31,28 @@ if TYPE_CHECKING:
 _POLL_S = 0.02
 _TRUST_S = 15.0
 """Seconds for which a server counts as reachable after it responded."""
-_OPTIONAL_FIELDS = ("stream_options", "seed", "top_k", "repetition_penalty")
-"""Request fields that some servers reject; the request is then sent again without them."""
-_WORDS = {"seed": "the seed", "top_k": "top-k", "repetition_penalty": "the repetition penalty"}
+_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"
+"""OpenAI's reasoning models reject the field that all other servers know."""
+_NOT_OPENAIS = ("top_k", "repetition_penalty", "chat_template_kwargs")
+"""Fields that are not part of OpenAI's API."""
+_LENGTH = ("length", "max_tokens", "max_length", "model_length")
+_WITHHELD = ("content_filter", "safety", "recitation", "blocklist", "prohibited_content")
+"""Finish reasons of servers that pass on those of their own APIs, in lower case."""
+_TOOLS = ("tool_calls", "function_call", "tool_use")
+"""Finish reasons of an answer that asks for a tool."""
+_POLICY = ("content_policy_violation", "content_filter")
+"""Error codes of a rejected text, whose message may quote anything."""
+_NAMING = ("param", "loc", "message", "msg", "detail", "error", "errors")
+"""Fields of an error that name a rejected field; others may repeat the request."""
+_WORDS = {
+    "stream": "streaming",
+    "seed": "the seed",
+    "temperature": "the temperature",
+    "top_p": "top-p",
+    "top_k": "top-k",
+    "repetition_penalty": "the repetition penalty",
+    "chat_template_kwargs": "the variables of the chat template",
+}
 
 
 @dataclass
@@ -38,9 +60,40 @@ class _Reply:
     """State of an answer, without its text."""
 
     begun: bool = False
+    """Whether text was received."""
+    refusal: bool = False
+    tools: tuple[str, ...] = ()
     finish: str | None = None
     prompt_tokens: int | None = None
     new_tokens: int | None = None
+    cached_tokens: int | None = None
+
+    def add(self, chunk: Chunk) -> None:
+        """Take the next chunk."""
+        self.begun |= bool(chunk.text or chunk.refusal)
+        self.refusal |= bool(chunk.refusal)
+        self.tools += chunk.tools
+        self.finish = self.finish or chunk.finish
+        if chunk.prompt_tokens is not None:
+            self.prompt_tokens = chunk.prompt_tokens
+        if chunk.new_tokens is not None:
+            self.new_tokens = chunk.new_tokens
+        if chunk.cached_tokens is not None:
+            self.cached_tokens = chunk.cached_tokens
+
+
+class _WholeCharacters:
+    """Joins the halves of characters that JSON writes as two escapes, also from two chunks."""
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def feed(self, text: str) -> str:
+        """Return the text without a half at its end; other lone halves become U+FFFD."""
+        text, self._half = self._half + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 class RemoteModel:
@@ -57,8 +110,8 @@ class RemoteModel:
 
     def answer(self, request: TextRequest, on_text: OnText) -> TextEnd:
         """See :class:`core.runtimes.base.TextModel`."""
-        pieces: SimpleQueue[str | None] = SimpleQueue()
-        future = submit(self._stream(request, pieces.put))
+        pieces: SimpleQueue[tuple[str, str] | None] = SimpleQueue()
+        future = submit(self._stream(request, lambda *piece: pieces.put(piece)))
         future.add_done_callback(lambda _: pieces.put(None))
         with self._lock:
             self._running[id(request)] = future
@@ -66,7 +119,7 @@ class RemoteModel:
         try:
             while (piece := pieces.get()) is not None:
                 count += 1
-                if wanted and not on_text(piece):
+                if wanted and not on_text(*piece):
                     wanted = False
                     future.cancel()
             reply = future.result()
@@ -76,9 +129,10 @@ class RemoteModel:
             with self._lock:
                 self._running.pop(id(request), None)
         return TextEnd(
-            length=reply.finish == "length",
+            length=reply.finish in _LENGTH,
             prompt_tokens=reply.prompt_tokens,
             new_tokens=reply.new_tokens,
+            cached_tokens=reply.cached_tokens,
             conditions=self._conditions_of(request, reply),
         )
 
@@ -89,148 +143,151 @@ class RemoteModel:
         if future is not None:
             future.cancel()
 
+    def _accepted(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that the server has not rejected."""
+        return {k: value for k, value in fields.items() if _key(k, value) not in self._refused}
+
     def _conditions_of(self, request: TextRequest, reply: _Reply) -> Conditions:
         notes = [self.conditions.note or ""]
         if reply.new_tokens is None:
             notes.append("tokens counted by received chunks, as the server reports no usage")
-        left_out = [_WORDS[name] for name in _WORDS if name in self._refused & _optional(request)]
-        if left_out:
-            notes.append(f"without {' and '.join(left_out)}, which the server rejects")
+        left_out = _optional(request).keys() - self._accepted(_optional(request)).keys()
+        words = sorted(_WORDS[name] for name in left_out & _WORDS.keys())
+        if words:
+            notes.append(f"without {listed(words)}, which the server rejects")
+        if (_LIMIT, None) in self._refused:
+            notes.append(f"{_NEW_LIMIT} in place of {_LIMIT}, which the server rejects")
+        if reply.refusal:
+            notes.append("the model refused to answer")
+        if reply.tools or reply.finish in _TOOLS:
+            notes.append(f"the model asked for a tool{_named(reply.tools)}")
         return replace(self.conditions, note="; ".join(notes))
 
     # The following methods run in the remotes' thread.
 
-    async def _stream(self, request: TextRequest, on_text: Callable[[str], None]) -> _Reply:
+    async def _stream(self, request: TextRequest, on_text: Callable[[str, str], None]) -> _Reply:
         """
         Raises:
-            RemoteError: the server cannot be reached, rejected the request, failed, or violated
-                the protocol.
+            RemoteError: the server cannot be reached, rejected the request, failed, violated the
+                protocol, or sent a call of a tool in place of an answer.
         """
         from core.remotes.client import FAILURES
 
-        reply = _Reply()
+        reply, known = _Reply(), set(self._refused)
+        texts, thoughts = _WholeCharacters(), _WholeCharacters()
         try:
-            stream = await self._request(request)
+            response = await self._request(request)
+            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             try:
-                async for chunk in stream:
-                    _read_chunk(chunk, reply, on_text)
+                async for chunk in read_stream(kind, response.aiter_bytes()):
+                    reply.add(chunk)
+                    text = texts.feed(chunk.text + chunk.refusal)
+                    thought = thoughts.feed(chunk.thoughts)
+                    if text or thought:
+                        on_text(text, thought)
             finally:
-                await stream.close()
+                await response.aclose()
         except FAILURES as error:
+            if not reply.begun and reply.finish is None:  # a field was not the reason
+                self._refused &= known
             failure = self._wire.failure(error, answering=self._model, begun=reply.begun)
             raise failure from error
+        host = self._wire.remote.host
         if reply.finish is None:
             raise self._wire.broken_off()
-        if reply.finish == "content_filter":
-            raise RemoteError(f"{self._wire.remote.host} withheld the rest of the answer.")
+        if reply.finish in _WITHHELD:
+            raise RemoteError(f"{host} withheld the rest of the answer. Change the instruction.")
+        if reply.finish == "error":
+            raise RemoteError(f"{host} ended the answer with an error. Try again.")
+        if (reply.tools or reply.finish in _TOOLS) and not reply.begun:
+            raise RemoteError(
+                f"The model asked for a tool{_named(reply.tools)} instead of answering, and "
+                f"Paddock offers none. Turn tools off on {host}, or choose another model."
+            )
         return reply
 
     async def _request(self, request: TextRequest) -> Any:
-        """Send the request and return the stream; retry without fields that the server rejects."""
-        import openai
+        """Send the request and return the response, whose content is not read yet.
 
-        from core.remotes.client import ProtocolError
+        A field that the server rejects is left out, or renamed, and the request sent again.
+        """
+        import openai
 
         while True:
             body = self._body(request)
             try:
                 raw = await self._wire.client.chat.completions.with_raw_response.create(**body)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                refused = _refused_fields(error, _sent(body))
-                if not refused:
+                sent = self._accepted({_LIMIT: None, **_optional(request)})
+                refused = _refused_field(error, sent)
+                if refused is None:
                     raise
-                self._refused |= refused
+                self._refused.add(_key(refused, sent[refused]))
                 continue
-            kind = raw.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind != "text/event-stream":
-                await raw.http_response.aclose()
-                raise ProtocolError(f"{kind[:40] or 'something'} instead of a stream")
-            return raw.parse()
+            return raw.http_response
 
     def _body(self, request: TextRequest) -> dict[str, Any]:
-        sampling = request.sampling
-        wanted = _optional(request) - self._refused
+        limit = _NEW_LIMIT if (_LIMIT, None) in self._refused else _LIMIT
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [{"role": role, "content": text} for role, text in request.turns],
-            "max_tokens": sampling.max_new_tokens,
-            "temperature": 0 if sampling.greedy else sampling.temperature,
-            "stream": True,
+            limit: request.sampling.max_new_tokens,
         }
-        if not sampling.greedy:
-            body["top_p"] = sampling.top_p
         if request.stop:
             body["stop"] = list(request.stop)
-        if "seed" in wanted:
-            body["seed"] = sampling.seed
-        if "stream_options" in wanted:
-            body["stream_options"] = {"include_usage": True}
-        extra = {
-            name: getattr(sampling, name)
-            for name in ("top_k", "repetition_penalty")
-            if name in wanted
-        }
-        return body | ({"extra_body": extra} if extra else {})
+        wanted = self._accepted(_optional(request))
+        extra = {name: wanted.pop(name) for name in _NOT_OPENAIS if name in wanted}
+        return body | wanted | ({"extra_body": extra} if extra else {})
 
 
-def _optional(request: TextRequest) -> set[str]:
-    """Return the optional fields of this request; disabled settings are not sent."""
-    sampling, fields = request.sampling, {"stream_options"}
-    if sampling.repetition_penalty != 1.0:
-        fields.add("repetition_penalty")
+def _key(name: str, value: Any) -> tuple[str, Any]:
+    """Return what is noted of a rejected field; of these two, only this value may be rejected."""
+    return name, value if name in ("temperature", "top_p") else None
+
+
+def _named(tools: Iterable[str]) -> str:
+    names = [name for name in dict.fromkeys(tools) if name.isprintable() and name][:3]
+    return f" ({', '.join(name[:40] for name in names)})" if names else ""
+
+
+def _optional(request: TextRequest) -> dict[str, Any]:
+    """Return the fields that are left out where a server rejects them, with their values."""
+    sampling = request.sampling
+    fields: dict[str, Any] = {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0 if sampling.greedy else sampling.temperature,
+    }
     if not sampling.greedy:
-        fields.add("seed")
+        fields |= {"top_p": sampling.top_p, "seed": sampling.seed}
         if sampling.top_k:
-            fields.add("top_k")
+            fields["top_k"] = sampling.top_k
+    if sampling.repetition_penalty != 1.0:
+        fields["repetition_penalty"] = sampling.repetition_penalty
+    if request.chat_template_kwargs:
+        fields["chat_template_kwargs"] = dict(request.chat_template_kwargs)
     return fields
 
 
-def _sent(body: dict[str, Any]) -> set[str]:
-    return (body.keys() | body.get("extra_body", {}).keys()) & set(_OPTIONAL_FIELDS)
+def _refused_field(error: Any, sent: Iterable[str]) -> str | None:
+    """Return the sent field that the server's error names, perhaps in camel case."""
+    if error.code in _POLICY:
+        return None
+    text = " ".join(_reasons(error.body))
+    named = [word.replace("_", "").lower() for word in re.findall(r"\w+", text)]
+    found = {key: name for name in sent if (key := name.replace("_", "")) in named}
+    return found[min(found, key=named.index)] if found else None
 
 
-def _refused_fields(error: Any, sent: set[str]) -> set[str]:
-    """Return the sent fields that the server's error names."""
-    message = f"{error.message} {error.body} {error.param}"
-    return {name for name in sent if name in message}
-
-
-def _read_chunk(chunk: Any, reply: _Reply, on_text: Callable[[str], None]) -> None:
-    """Read one chunk, which the client has not validated.
-
-    Raises:
-        ProtocolError: it is not a chat completion chunk.
-    """
-    from core.remotes.client import ProtocolError
-
-    usage = getattr(chunk, "usage", None)
-    if usage is not None:
-        reply.prompt_tokens = _count(getattr(usage, "prompt_tokens", None))
-        reply.new_tokens = _count(getattr(usage, "completion_tokens", None)) or None
-    choices = getattr(chunk, "choices", None)
-    if not isinstance(choices, list):
-        if usage is None:
-            raise ProtocolError("chunks without choices")
-        return
-    for choice in choices[:1]:
-        delta = getattr(choice, "delta", None)
-        text = getattr(delta, "content", None)
-        reasoning = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
-        if isinstance(text, str) and text:
-            reply.begun = True
-            on_text(text)
-        elif isinstance(reasoning, str) and reasoning:
-            on_text("")
-        elif text is not None and not isinstance(text, str):
-            raise ProtocolError("chunks whose content is not text")
-        finish = getattr(choice, "finish_reason", None)
-        if isinstance(finish, str) and finish:
-            reply.finish = finish
-
-
-def _count(value: object) -> int | None:
-    valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
-    return value if valid else None
+def _reasons(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _reasons(each)
+    elif isinstance(value, dict):
+        for name in _NAMING:
+            yield from _reasons(value.get(name))
 
 
 def _conditions(remote: Remote, listing: Listing) -> Conditions:

@@ -35,6 +35,7 @@ def default_sampling(store: ModelStore, model: str) -> SamplingSettings:
             defaults,
             temperature=defaults.temperature if card.temperature is None else card.temperature,
             top_p=defaults.top_p if card.top_p is None else card.top_p,
+            top_k=defaults.top_k if card.top_k is None else card.top_k,
         )
     for path in _files(store, model):
         try:

@@ -11,9 +11,13 @@ from core.hardware.devices import ProcessMemory
 from core.runtimes.base import Conditions
 from core.runtimes.spec import (
     ExecutionHints,
+    GenAIOptions,
     ModelSpec,
     RuntimeName,
     SamplingSettings,
+    Speculation,
+    SpeculationMode,
+    Structure,
     TokenRequest,
 )
 
@@ -26,6 +30,7 @@ def spec_to_json(spec: ModelSpec) -> dict[str, Any]:
         "device": spec.device,
         "runtime": spec.runtime.value,
         "hints": asdict(spec.hints) if spec.hints else None,
+        "prefix_cache": spec.prefix_cache,
     }
 
 
@@ -37,6 +42,7 @@ def spec_from_json(plain: Mapping[str, Any]) -> ModelSpec:
         device=plain["device"],
         runtime=RuntimeName(plain["runtime"]),
         hints=ExecutionHints(**plain["hints"]) if plain["hints"] else None,
+        prefix_cache=plain["prefix_cache"],
     )
 
 
@@ -46,16 +52,31 @@ def request_to_json(request: TokenRequest) -> dict[str, Any]:
         "prompt_ids": list(request.prompt_ids),
         "sampling": asdict(request.sampling),
         "stop_ids": sorted(request.stop_ids),
+        "options": asdict(request.options),
+        "echo": request.echo,
+        "speculation": asdict(request.speculation),
     }
 
 
 def request_from_json(plain: Mapping[str, Any]) -> TokenRequest:
     """Return the request that :func:`request_to_json` wrote."""
+    options = dict(plain["options"])
+    options["stop_token_ids"] = tuple(options["stop_token_ids"])
+    if options["structure"] is not None:
+        options["structure"] = Structure(**options["structure"])
     return TokenRequest(
         tuple(plain["prompt_ids"]),
         SamplingSettings(**plain["sampling"]),
         frozenset(plain["stop_ids"]),
+        GenAIOptions(**options),
+        plain["echo"],
+        speculation_from_json(plain["speculation"]),
     )
+
+
+def speculation_from_json(plain: Mapping[str, Any]) -> Speculation:
+    """Return the setting that :func:`dataclasses.asdict` wrote."""
+    return Speculation(**{**plain, "mode": SpeculationMode(plain["mode"])})
 
 
 def conditions_from_json(plain: Mapping[str, Any]) -> Conditions:

@@ -10,7 +10,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,12 @@ from core.runtimes.base import (
     OnToken,
     StampedId,
 )
-from core.runtimes.genai import DEFAULT_AT_ONCE, load_with_optimum, readable_tokenizer
+from core.runtimes.genai import (
+    DEFAULT_AT_ONCE,
+    load_with_optimum,
+    log_probabilities,
+    readable_tokenizer,
+)
 from core.runtimes.optimum import OptimumRuntime
 from core.runtimes.serialization import (
     conditions_from_json,
@@ -67,8 +72,9 @@ class SubprocessRuntime:
             if self._spare is None or not self._spare.alive:
                 self._spare = _Process(self._at_once)
             spare = self._spare
-        with frozen_imports("tokenizers"):
+        with frozen_imports("tokenizers"), quick_imports():
             import tokenizers  # noqa: F401
+            import transformers.utils.chat_template_utils
         if folder is not None and not is_plain(folder):
             with frozen_imports(TRANSFORMERS), quick_imports():
                 import transformers
@@ -184,7 +190,14 @@ class _Process:
     def _on_event(self, event: Event | None) -> None:
         match (event or {}).get("event"):
             case "tokens":
-                self._on_tokens(event["id"], map(StampedId, event["tokens"], event["stamps_s"]))
+                unknown = itertools.repeat(None)
+                found = event.get("log_probabilities") or unknown
+                drafts = event.get("step_drafts") or unknown
+                cached = itertools.chain([event.get("cached_tokens")], unknown)
+                self._on_tokens(
+                    event["id"],
+                    map(StampedId, event["tokens"], event["stamps_s"], found, drafts, cached),
+                )
             case "end":
                 self._finish(event)
             case "prepared":
@@ -247,6 +260,8 @@ class ProcessModel:
     """Model in a subprocess: see :class:`core.runtimes.base.LoadedModel` and
     :class:`core.runtimes.base.SubprocessModel`."""
 
+    takes_options = True
+
     def __init__(self, process: _Process, tokenizer: Any, ready: dict[str, Any]) -> None:
         self.tokenizer = tokenizer
         self.end_ids = frozenset(ready["end_ids"])
@@ -261,6 +276,10 @@ class ProcessModel:
         ``on_token`` is called in another thread.
         """
         self._process.answer(request, on_token)
+
+    def log_probabilities(self, token_ids: Sequence[int]) -> list[float]:
+        """See :func:`core.runtimes.genai.log_probabilities`."""
+        return log_probabilities(self, token_ids)
 
     def interrupt(self, request: TokenRequest) -> None:
         """See :meth:`core.runtimes.base.LoadedModel.interrupt`.

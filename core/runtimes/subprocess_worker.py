@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from core.errors import PaddockError
 from core.hardware.devices import process_memory
-from core.runtimes.base import InterruptedGeneration, LoadedModel
+from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId
 from core.runtimes.genai import GenAIRuntime, NotForGenAI
 from core.runtimes.serialization import request_from_json, spec_from_json
 from core.runtimes.spec import TokenRequest
@@ -118,13 +118,23 @@ class _Answer:
         self._channel = channel
         self._tokens: list[int] = []
         self._stamps_s: list[float] = []
+        self._log_probabilities: list[float | None] = []
+        """Empty unless they were requested."""
+        self._step_drafts: list[int | None] = []
+        self._cached_tokens: int | None = None
         self._sent_s = 0.0
 
     def take(self, token_id: int) -> bool:
-        now = time.perf_counter()
+        stamped = token_id if isinstance(token_id, StampedId) else None
+        now = stamped.stamp_s if stamped else time.perf_counter()
         if not self.stopped:
             self._tokens.append(token_id)
             self._stamps_s.append(now)
+            if stamped:
+                self._log_probabilities.append(stamped.log_probability)
+                self._step_drafts.append(stamped.step_drafts)
+                if stamped.cached_tokens is not None:  # only on the first token
+                    self._cached_tokens = stamped.cached_tokens
             if now - self._sent_s >= SEND_EVERY_S:
                 self._sent_s = now
                 self.send()
@@ -133,10 +143,18 @@ class _Answer:
     def send(self) -> None:
         """Send the buffered tokens, unless the answer was stopped."""
         if self._tokens and not self.stopped:
+            more: dict[str, Any] = {
+                "log_probabilities": self._log_probabilities,
+                "step_drafts": self._step_drafts,
+            }
+            more = {name: each for name, each in more.items() if set(each) - {None}}
+            if self._cached_tokens is not None:
+                more["cached_tokens"] = self._cached_tokens
             self._channel.say(
-                event="tokens", id=self.id, tokens=self._tokens, stamps_s=self._stamps_s
+                event="tokens", id=self.id, tokens=self._tokens, stamps_s=self._stamps_s, **more
             )
-        self._tokens, self._stamps_s = [], []
+        self._tokens, self._stamps_s, self._log_probabilities = [], [], []
+        self._step_drafts, self._cached_tokens = [], None
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """Loads tokenizers of stored models, if possible without importing transformers (five seconds).
 
 A ``tokenizer.json`` with common settings is loaded with the ``tokenizers`` library, which
-transformers itself uses. Any other tokenizer is loaded with transformers.
+transformers itself uses. Any other tokenizer is loaded with transformers. Chat templates are
+rendered by transformers' own renderer, which does not import torch.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,25 +87,28 @@ class PlainTokenizer:
         return self.backend_tokenizer.token_to_id(token)
 
     def apply_chat_template(
-        self, turns: Sequence[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self,
+        conversation: Sequence[Mapping[str, str]],
+        *,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        **template_kwargs: Any,
     ) -> str:
-        """Render the messages as text.
+        """Render the messages as text, as ``transformers`` does.
 
         Raises:
-            jinja2.TemplateError: the template rejects them.
+            Exception: whatever the template raises.
         """
-        assert not tokenize, "only text output is supported"
-        return self._template.render(
-            messages=turns,
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **self._named,
-        )
+        from transformers.utils.chat_template_utils import render_jinja_template
 
-    @cached_property
-    def _template(self) -> Any:
-        return _environment().from_string(self.chat_template or "")
+        assert not tokenize, "only text output is supported"
+        rendered, _ = render_jinja_template(
+            conversations=[conversation],
+            chat_template=self.chat_template,
+            add_generation_prompt=add_generation_prompt,
+            **{**self._named, **template_kwargs},
+        )
+        return rendered[0]
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -148,7 +150,7 @@ def _plain_settings(folder: Path) -> dict[str, Any] | None:
         and not settings.get("clean_up_tokenization_spaces")
         and all(text is None or isinstance(text, str) for text in special)
         and isinstance(extra, list)
-        and (template is None or (isinstance(template, str) and "generation %}" not in template))
+        and (template is None or isinstance(template, str))
         and (folder / "tokenizer.json").is_file()
         and not any(
             (folder / name).exists()
@@ -165,22 +167,3 @@ def _plain_settings(folder: Path) -> dict[str, Any] | None:
 def _template_of(folder: Path, settings: Mapping[str, Any]) -> Any:
     own = folder / "chat_template.jinja"
     return own.read_text(encoding="utf-8") if own.is_file() else settings.get("chat_template")
-
-
-def _environment() -> Any:
-    """Return the Jinja environment of chat templates; sandboxed, as templates are untrusted."""
-    import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = lambda value, **how: json.dumps(
-        value, **{"ensure_ascii": False, **how}
-    )
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment

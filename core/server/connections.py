@@ -134,6 +134,10 @@ class Connections:
         connection = self._open.get(connection_id or "")
         return connection.visitor if connection else None
 
+    def browsers(self) -> set[str]:
+        """Return the guests' browsers that have an open page; may be called from any thread."""
+        return {each.visitor.browser for each in list(self._open.values()) if each.visitor.browser}
+
     def note_owner(self, page_session: str, owner: str) -> None:
         """Remember the owner of a Streamlit session."""
         self._remember(self._page_sessions, page_session, owner)

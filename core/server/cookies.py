@@ -15,10 +15,12 @@ SESSION = "paddock_session"
 """Session token."""
 DEVICE = "paddock_device"
 """Identifies a browser in which an account signed in before; it does not sign in."""
+BROWSER = "paddock_browser"
+"""Identifies a guest's browser, to which the conversations belong."""
 FORM = "paddock_form"
 """Binds the CSRF token of a form to the browser."""
 
-DEVICE_AGE = timedelta(days=365)
+DEVICE_AGE = BROWSER_AGE = timedelta(days=365)
 _SECURE_PREFIX = "__Host-"
 
 
@@ -44,8 +46,6 @@ def put(
     """Set a cookie that scripts cannot read and cross-site requests do not send.
 
     Args:
-        response: the response that sets it.
-        cookie: one of this module's names.
         value: characters that need no quotes.
         secure: whether the connection is encrypted.
         age: maximum age; None keeps it until the browser is closed.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.api.errors import PERMISSION, ApiError
 from core.server import form_pages
-from core.server.api_keys import GUEST_KEY
+from core.server.api_keys import is_key
 from core.server.middleware import is_api
 from core.server.paths import FIRST_PAGE
 
@@ -27,16 +28,16 @@ class CrossSiteMiddleware:
     never attach a key by themselves, and browser extensions may send one from another origin.
     """
 
-    def __init__(self, app: ASGIApp, *, prefix: str = "", keys: bool = True) -> None:
+    def __init__(
+        self, app: ASGIApp, *, prefix: str = "", is_key: Callable[[str], bool] = is_key
+    ) -> None:
         """
         Args:
-            app: the application behind this middleware.
-            prefix: ``server.baseUrlPath``, with a leading and without a trailing slash.
-            keys: whether the API checks keys; otherwise a request with a key is nothing special.
+            is_key: whether the API checks this text as a key; any other means no key.
         """
         self._app = app
         self._prefix = prefix
-        self._keys = keys
+        self._is_key = is_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI request or websocket."""
@@ -54,7 +55,7 @@ class CrossSiteMiddleware:
             return _own_origin(headers)  # browsers always send it, RFC 6455 §4.1
         reads = scope["method"] in ("GET", "HEAD")
         if is_api(scope, self._prefix):
-            if self._keys and _has_key(headers):
+            if self._is_key(_key_of(headers)):
                 return True
         elif reads:
             return True
@@ -70,19 +71,14 @@ class CrossSiteMiddleware:
         if is_api(scope, self._prefix):
             error = ApiError(403, _CROSS_ORIGIN, kind=PERMISSION, code="forbidden")
             return error.response()
-        card = form_pages.Card(
-            "Request refused",
-            "",
-            (),
-            error=f"{_CROSS_ORIGIN} Open Paddock and submit the form there.",
-            links=[(FIRST_PAGE, "Open Paddock")],
-        )
-        return form_pages.response(card, 403)
+        card = form_pages.Card("Request refused", links=[(FIRST_PAGE, "Open Paddock")])
+        error = f"{_CROSS_ORIGIN} Open Paddock and submit the form there."
+        return form_pages.response(card, 403, errors={form_pages.FORM: error})
 
 
-def _has_key(headers: Headers) -> bool:
+def _key_of(headers: Headers) -> str:
     scheme, _, key = headers.get("authorization", "").strip().partition(" ")
-    return scheme.lower() == "bearer" and key.strip() not in ("", GUEST_KEY)
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _own_origin(headers: Headers) -> bool:

@@ -5,7 +5,7 @@ The template escapes every value; a test inserts hostile texts everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 
 STYLE = Path(__file__).with_name("forms.css")
 ICON = Path(__file__).parents[1] / "ui" / "icon.svg"
+FONTS = Path(__file__).parents[1] / "ui" / "fonts"
 STYLE_PATH, ICON_PATH = "paddock.css", "paddock.svg"
 """Relative, as all links here, so that they also work below a proxy's path prefix."""
+FONT_PATHS = tuple(font.name for font in sorted(FONTS.glob("*.woff2")))
+"""Named in ``.streamlit/config.toml`` and in the style sheet of the forms."""
+
+FORM = ""
+"""Key of an error that belongs to no field."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,8 @@ class Field:
     name: str
     label: str
     kind: str = "text"
-    value: str = ""
     autocomplete: str = "off"
     hint: str = ""
-    error: str = ""
     max_length: int = 512
 
 
@@ -51,43 +55,50 @@ class Button:
 
 @dataclass(frozen=True)
 class Card:
-    """A page with one form."""
+    """A page with one form, or with none if it has no buttons."""
 
     title: str
-    action: str
+    action: str = ""
     """Path that the form is sent to, one segment."""
-    buttons: Sequence[Button]
+    buttons: Sequence[Button] = ()
     fields: Sequence[Field] = ()
     lead: str = ""
     """A sentence below the title."""
-    error: str = ""
-    """An error that belongs to no field."""
-    note: str = ""
-    """A status message, such as "You are signed out."."""
-    warning: str = ""
     links: Sequence[tuple[str, str]] = ()
     """Links below the form: address and text."""
     hidden: Sequence[tuple[str, str]] = ()
 
 
-def response(card: Card, status: int = 200) -> HTMLResponse:
-    """Return the page of a card."""
-    return HTMLResponse(
-        page(card),
-        status,
-        headers={"Cache-Control": "no-store", "Content-Security-Policy": FORM_POLICY},
-    )
+def response(
+    card: Card,
+    status: int = 200,
+    *,
+    values: Mapping[str, str] | None = None,
+    errors: Mapping[str, str] | None = None,
+    note: str = "",
+    warning: str = "",
+) -> HTMLResponse:
+    """Return the page of a card; the first field with an error has the focus.
 
-
-def page(card: Card) -> str:
-    """Return the HTML document of a card; the first field with an error has the focus."""
-    focused = next((field for field in card.fields if field.error), None)
-    return _template().render(
+    Args:
+        values: what the fields contain, by name.
+        errors: errors by the name of their field, or :data:`FORM`.
+        note: a status message, such as "You are signed out.".
+    """
+    errors = errors or {}
+    focused = next((field for field in card.fields if field.name in errors), None)
+    html = _template().render(
         card=card,
+        values=values or {},
+        errors=errors,
+        note=note,
+        warning=warning,
         focused=focused or next(iter(card.fields), None),
         style=STYLE_PATH,
         icon=ICON_PATH,
     )
+    headers = {"Cache-Control": "no-store", "Content-Security-Policy": FORM_POLICY}
+    return HTMLResponse(html, status, headers=headers)
 
 
 @cache

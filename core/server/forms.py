@@ -37,11 +37,6 @@ class BadForm(Exception):
     """A submitted form is invalid."""
 
     def __init__(self, status: int, sentence: str) -> None:
-        """
-        Args:
-            status: HTTP status of the response.
-            sentence: text for the user.
-        """
         super().__init__(sentence)
         self.status = status
 

@@ -26,7 +26,7 @@ HSTS = "max-age=31536000"
 """One year, the minimum of browsers' preload lists; sent over HTTPS only (RFC 6797 §7.2)."""
 
 FORM_POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
+    "default-src 'none'; style-src 'self'; img-src 'self'; font-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
 """``Content-Security-Policy`` of the form pages, which need no scripts."""
@@ -36,11 +36,7 @@ def page_policy(index: Path, scripts: Iterable[str] = ()) -> str:
     """Return the ``Content-Security-Policy`` of the Streamlit pages.
 
     Inline styles must be allowed because Streamlit adds its own at runtime. Scripts are loaded from
-    this server only, and inline scripts are allowed by hash.
-
-    Args:
-        index: Streamlit's ``index.html``, which has an inline script.
-        scripts: Paddock's inline scripts, without their tags.
+    this server only, and inline scripts, without their tags, are allowed by hash.
     """
     inside = [*_INLINE.findall(index.read_bytes()), *(script.encode() for script in scripts)]
     hashes = " ".join(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 from core.api.names import ModelName
 from core.api.service import Caller, Limits, ModelCard
-from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, catalogue, device_int4
+from core.catalogue import DEFAULT_PRECISION, CatalogueModel, Precision, catalogue
 from core.catalogue.load import EMBEDDED_DIR
 from core.db import Origin
 from core.errors import PaddockError, UnknownModelError
@@ -17,7 +18,6 @@ from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
 from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.store import ModelStore, Source, SourceKind, StoredModel
-from core.store.for_device import npu_store
 
 _NPU = "NPU"
 _SHOWN = 100
@@ -53,19 +53,10 @@ class EngineModels:
             if row.embedded and (row.key, DEFAULT_PRECISION) not in there
             if not self._engine.settings.kiosk
         ]
-        for_npu = _usable(npu_store(self._engine.settings))
-        return (
-            embedded
-            + [_stored_card(ModelName(each.name, each.precision), each) for each in stored]
-            + [_stored_card(ModelName(each.name, each.precision, _NPU), each) for each in for_npu]
-        )
+        return embedded + [_stored_card(_name(each), each) for each in stored]
 
     def find(self, name: str) -> ModelCard:
-        """Return the model with this name.
-
-        Raises:
-            UnknownModelError: no such model can answer now.
-        """
+        """Return the model with this name."""
         wanted, stored = self._find(name)
         if stored is not None:
             return _stored_card(wanted, stored)
@@ -80,14 +71,10 @@ class EngineModels:
         return default_sampling(self._engine.store, _spec(wanted, stored).model)
 
     def start(self, name: str, request: GenerationRequest, caller: Caller) -> Job:
-        """Start an answer and return immediately.
-
-        Raises:
-            PaddockError: it cannot be started.
-        """
+        """Start an answer and return immediately."""
         wanted, stored = self._find(name)
         return self._engine.answer(
-            self._engine.handle(_spec(wanted, stored)),
+            self._engine.handle(replace(_spec(wanted, stored), prefix_cache=True)),
             request,
             origin=Origin.API,
             user=User(caller.owner, caller.lane),
@@ -100,12 +87,10 @@ class EngineModels:
             UnknownModelError: no such model can answer now.
         """
         stored = _usable(self._engine.store)
-        for_npu = npu_store(self._engine.settings)
         for wanted in _interpretations(name):
-            int4 = device_int4(wanted.precision, wanted.device)
-            for each in stored if int4 is None else (*stored, *_usable(for_npu)):
-                matches = each.precision is wanted.precision and wanted.model in _names(each)
-                if matches and (int4 is None or each.suits(int4)):
+            precision = wanted.precision.on(wanted.device)
+            for each in stored:
+                if each.serves(precision) and wanted.model in _names(each):
                     return wanted, each
             row = catalogue().get(wanted.model)
             if row is not None and row.embedded:
@@ -142,6 +127,12 @@ def _interpretations(name: str) -> Iterator[ModelName]:
 def _spec(wanted: ModelName, stored: StoredModel | None) -> ModelSpec:
     model = stored.name if stored is not None else wanted.model
     return ModelSpec(model, wanted.precision, wanted.device, wanted.runtime)
+
+
+def _name(stored: StoredModel) -> ModelName:
+    if stored.precision is Precision.INT4_NPU:
+        return ModelName(stored.name, Precision.INT4, _NPU)
+    return ModelName(stored.name, stored.precision)
 
 
 def _names(stored: StoredModel) -> set[str]:

@@ -8,16 +8,17 @@ or component.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import PaddockError, RecordsError, UserError
-from core.server import form_pages
+from core.server import cookies, form_pages
 from core.server.connections import Connections
 from core.server.missing_v1 import lacks_v1
 from core.server.paths import (
@@ -53,6 +54,7 @@ _PUBLIC = {
     DELETE,
     form_pages.STYLE_PATH,
     form_pages.ICON_PATH,
+    *form_pages.FONT_PATHS,
 }
 """Paths that everybody reaches; the forms check the session themselves."""
 _STREAM = "_stcore/stream"
@@ -74,13 +76,6 @@ class AuthMiddleware:
         connections: Connections,
         prefix: str = "",
     ) -> None:
-        """
-        Args:
-            app: the application behind this middleware.
-            visitors: identifies visitors; called at the first request.
-            connections: registry of open pages.
-            prefix: ``server.baseUrlPath``, with a leading and without a trailing slash.
-        """
         self._app = app
         self._visitors = visitors
         self._connections = connections
@@ -100,7 +95,28 @@ class AuthMiddleware:
         path = self._path(scope)
         public = path in _PUBLIC or is_api(scope, self._prefix)
         rejection = None if public else await self._rejection(scope, path)
+        if rejection is None and not public and path in PAGES and scope["method"] == "GET":
+            send = self._identifying(scope, send)
         await (rejection or self._app)(scope, receive, send)
+
+    def _identifying(self, scope: Scope, send: Send) -> Send:
+        """Return a ``send`` that gives a page of a browser without a cookie its cookie."""
+        connection = HTTPConnection(scope)
+        secure = scope.get("scheme") in ("https", "wss")
+        if cookies.read(connection.cookies, cookies.BROWSER, secure=secure):
+            return send
+        response = Response()
+        value = secrets.token_urlsafe(24)
+        cookies.put(response, cookies.BROWSER, value, secure=secure, age=cookies.BROWSER_AGE)
+
+        async def send_with_cookie(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(raw=message["headers"]).append(
+                    "set-cookie", response.headers["set-cookie"]
+                )
+            await send(message)
+
+        return send_with_cookie
 
     async def _rejection(self, scope: Scope, path: str) -> Response | None:
         """Return the response to a request that is not allowed, or None if it is."""
@@ -163,7 +179,8 @@ def is_api(scope: Scope, prefix: str) -> bool:
     """Whether the HTTP request is for a route that authenticates by API key itself."""
     path = str(scope["path"]).removeprefix(prefix)
     return (
-        path.startswith(f"{V1}/")
+        path == V1
+        or path.startswith(f"{V1}/")
         or (path == METRICS and not asks_for_page(scope))
         or lacks_v1(scope, prefix)
     )

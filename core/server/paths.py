@@ -1,7 +1,8 @@
 """Paths of the forms and pages, and the redirect after sign-in.
 
 All have the same depth as the pages and are linked relative to each other, so that they work below
-any path prefix of a proxy or of ``server.baseUrlPath``.
+any path prefix of a proxy or of ``server.baseUrlPath``. In this package a ``prefix`` is the latter,
+with a leading and without a trailing slash.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from urllib.parse import quote
 
 SIGN_IN, REGISTER, SIGN_OUT = "sign-in", "register", "sign-out"
 PASSWORD, DELETE = "change-password", "delete-account"
-PAGES = ("instruct", "compare", "metrics", "models", "account")
+PAGES = ("instruct", "compare", "tests", "metrics", "models", "lab", "account")
 """The Streamlit pages."""
 FIRST_PAGE = PAGES[0]
 ACCOUNT_PAGE = "account"
@@ -30,11 +31,6 @@ def safe_next(text: str | None) -> str:
 
 
 def sign_in_link(path: str, query: str) -> str:
-    """Return the link to the sign-in form that redirects to a page afterwards.
-
-    Args:
-        path: path of the page, without slashes.
-        query: query of its link, as the browser sent it.
-    """
+    """Return the link to the sign-in form that redirects to a page afterwards."""
     wanted = safe_next(f"{path}?{query}" if query else path)
     return SIGN_IN if wanted == FIRST_PAGE else f"{SIGN_IN}?next={quote(wanted, safe='')}"

@@ -40,31 +40,19 @@ class PrometheusRoute(Route):
 def metrics_route(
     prefix: str, meters: Callable[[], ServerMetrics], authentication: ApiAuthentication
 ) -> Route:
-    """Return the route.
-
-    Args:
-        prefix: ``server.baseUrlPath``, with a leading and without a trailing slash.
-        meters: returns the metrics; called in a thread.
-        authentication: allows guests on this machine, and keys with the Manage permission.
-    """
-
-    def exposition(accept: str) -> tuple[bytes, str]:
-        return meters().exposition(accept)
-
-    def count(method: str, status: int) -> None:
-        meters().count_request(METRICS, method, status)
+    """Return the route, for guests on this machine and keys with the Manage permission."""
 
     async def metrics(request: Request) -> Response:
         try:
             await run_in_threadpool(authentication.authenticate_manager, request)
             accept = request.headers.get("accept", "")
-            body, kind = await run_in_threadpool(exposition, accept)
+            body, kind = await run_in_threadpool(lambda: meters().exposition(accept))
+            headers = {"Cache-Control": "no-store", "Content-Type": kind, "Vary": "Accept"}
+            response = Response(body, headers=headers)
         except (ApiError, PaddockError) as error:
-            failure = api_error(error)
-            await run_in_threadpool(count, request.method, failure.status)
-            return failure.response()
-        await run_in_threadpool(count, request.method, 200)
-        headers = {"Cache-Control": "no-store", "Content-Type": kind, "Vary": "Accept"}
-        return Response(body, headers=headers)
+            response = api_error(error).response()
+        status = response.status_code
+        await run_in_threadpool(lambda: meters().count_request(METRICS, request.method, status))
+        return response
 
     return PrometheusRoute(f"{prefix}{METRICS}", metrics, methods=["GET"])

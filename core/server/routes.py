@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from core.auth import Accounts, Client, ProviderUser, SignedIn
+from core.auth import Accounts, ProviderUser, SignedIn
 from core.auth.names import parse_name
 from core.auth.passwords import checked_password
 from core.errors import (
@@ -34,7 +34,7 @@ from core.errors import (
     UserError,
 )
 from core.server import cookies, form_pages
-from core.server.form_pages import Button, Card, Field
+from core.server.form_pages import FORM, Button, Card, Field
 from core.server.forms import BadForm, CsrfTokens, read_form
 from core.server.paths import (
     ACCOUNT_PAGE,
@@ -66,7 +66,63 @@ _NOTES = {
     "deleted": "Your account and its data were deleted.",
 }
 
+_PASSWORDS_DIFFER = "The passwords do not match. Enter the same password twice."
+
+_NAME = Field("name", "User name", autocomplete="username")
+_NEW_NAME = replace(
+    _NAME, hint="2 to 32 letters and digits, with single dots, hyphens or underscores."
+)
+_NEW_PASSWORD = Field(
+    "password",
+    "Password",
+    kind="password",
+    autocomplete="new-password",
+    hint="8 to 256 characters, such as several words.",
+)
+_AGAIN = Field("again", "Confirm password", kind="password", autocomplete="new-password")
+_CODE = Field("code", "Invitation code", hint="Ask an administrator for a code.")
+_CANCEL = [(ACCOUNT_PAGE, "Cancel")]
+
+_SIGN_IN = Card(
+    "Sign in to Paddock",
+    SIGN_IN,
+    [Button("Sign in")],
+    [_NAME, Field("password", "Password", kind="password", autocomplete="current-password")],
+)
+_REGISTER = Card("Create an account", REGISTER, [Button("Create account")])
+_SIGN_OUT = Card(
+    "Sign out?",
+    SIGN_OUT,
+    [
+        Button("Sign out", value="here"),
+        Button("Sign out everywhere", kind="plain", value="everywhere"),
+    ],
+    links=_CANCEL,
+)
+_CHANGE_PASSWORD = Card(
+    "Change your password",
+    PASSWORD,
+    [Button("Change password")],
+    [
+        Field("old", "Current password", kind="password", autocomplete="current-password"),
+        replace(_NEW_PASSWORD, label="New password"),
+        _AGAIN,
+    ],
+    lead="This signs you out in all other browsers.",
+    links=_CANCEL,
+)
+_DELETE = Card(
+    "Delete your account?",
+    DELETE,
+    [Button("Delete account", kind="danger")],
+    lead="This also deletes your answers, votes, settings and sessions. It cannot be undone.",
+    links=_CANCEL,
+)
+
 logger = logging.getLogger(__name__)
+
+Show = Callable[[Mapping[str, str], Mapping[str, str], int], Response]
+"""Returns a form with values, errors and this status."""
 
 
 class Providers:
@@ -99,11 +155,7 @@ class FormPages:
     providers: Providers = field(default_factory=lambda: Providers())
 
     def routes(self, prefix: str = "") -> list[BaseRoute]:
-        """Return all routes.
-
-        Args:
-            prefix: ``server.baseUrlPath``, with a leading and without a trailing slash.
-        """
+        """Return all routes."""
         self._limiter = anyio.CapacityLimiter(MAX_CONCURRENT)
         pages: dict[str, Callable[[Request, Visitor], Awaitable[Response]]] = {
             SIGN_IN: self._sign_in,
@@ -119,6 +171,10 @@ class FormPages:
             ),
             Route(f"{prefix}/{form_pages.STYLE_PATH}", _file(form_pages.STYLE, "text/css")),
             Route(f"{prefix}/{form_pages.ICON_PATH}", _file(form_pages.ICON, "image/svg+xml")),
+            *(
+                Route(f"{prefix}/{name}", _file(form_pages.FONTS / name, "font/woff2"))
+                for name in form_pages.FONT_PATHS
+            ),
         ]
 
     # Common to all forms
@@ -132,15 +188,17 @@ class FormPages:
         self, path: str, page: Callable[[Request, Visitor], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
+            unavailable = Card("Not available", path)
             try:
                 visitor = await self._in_thread(lambda: self.visitors().of(request))
                 response = await page(request, visitor)
+            except _Rejected as rejected:
+                response = rejected.response
             except RecordsError:
                 logger.exception("The database failed while a form was processed")
-                card = Card("Not available", path, (), error=_NO_DATABASE)
-                return form_pages.response(card, 503)
+                return form_pages.response(unavailable, 503, errors={FORM: _NO_DATABASE})
             except UserError as error:  # an invalid setting
-                return form_pages.response(Card("Not available", path, (), error=str(error)), 500)
+                return form_pages.response(unavailable, 500, errors={FORM: str(error)})
             if visitor.stale and not _sets(response, cookies.SESSION):
                 cookies.drop(response, cookies.SESSION, secure=visitor.secure)
             return response
@@ -150,44 +208,80 @@ class FormPages:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
-    async def _submitted(self, request: Request, form: str, visitor: Visitor) -> dict[str, str]:
-        """Return the fields of a submitted form.
+    async def _processed(
+        self,
+        request: Request,
+        visitor: Visitor,
+        form: str,
+        show: Show,
+        work: Callable[[dict[str, str]], T],
+        at: Mapping[type[PaddockError], str] | None = None,
+    ) -> tuple[dict[str, str], T]:
+        """Return the fields of a submitted form, and what was done with them in a thread.
+
+        Args:
+            at: errors that belong to a field, the most specific kind first.
 
         Raises:
-            BadForm: it is invalid, expired or already submitted.
+            _Rejected: it has an error, has expired or was already submitted; the form is shown
+                again with its input.
         """
-        fields = await read_form(request)
-        nonce = self._nonce(request, visitor)
-        if not self.csrf_tokens.is_valid(fields.get(CSRF_FIELD, ""), form, nonce, visitor.token):
-            raise _ExpiredForm(fields)
-        return fields
+        fields: dict[str, str] = {}
+        try:
+            fields = await read_form(request)
+            token, nonce = fields.get(CSRF_FIELD, ""), self._nonce(request, visitor)
+            if not self.csrf_tokens.is_valid(token, form, nonce, visitor.token):
+                raise BadForm(403, _EXPIRED_FORM)
+            return fields, await self._in_thread(lambda: work(fields))
+        except _InvalidFields as invalid:
+            raise _Rejected(show(fields, invalid.errors, 422)) from invalid
+        except (BadForm, PaddockError) as error:
+            kinds = (at or {}).items()
+            name = next((name for kind, name in kinds if isinstance(error, kind)), FORM)
+            raise _Rejected(show(fields, {name: str(error)}, _status(error))) from error
 
     def _nonce(self, request: Request, visitor: Visitor) -> str | None:
         found = cookies.read(request.cookies, cookies.FORM, secure=visitor.secure)
         return found if self.csrf_tokens.is_nonce(found) else None
 
-    def _show(self, request: Request, visitor: Visitor, card: Card, status: int = 200) -> Response:
+    def _show(
+        self,
+        request: Request,
+        visitor: Visitor,
+        card: Card,
+        status: int = 200,
+        *,
+        values: Mapping[str, str] | None = None,
+        errors: Mapping[str, str] | None = None,
+        note: str = "",
+    ) -> Response:
         """Return a form with a CSRF token for this browser."""
         nonce = self._nonce(request, visitor)
         new = None if nonce else self.csrf_tokens.new_nonce()
         csrf_token = self.csrf_tokens.issue(card.action, nonce or new or "", visitor.token)
+        warning = ""
         if not visitor.secure and not visitor.place.on_this_machine:
-            card = replace(
-                card,
-                warning="This connection is not encrypted. Others on the network can read your "
-                "input.",
-            )
-        card = replace(card, hidden=(*card.hidden, (CSRF_FIELD, csrf_token)))
-        response = form_pages.response(card, status)
+            warning = "This connection is not encrypted. Others on the network can read your input."
+        response = form_pages.response(
+            replace(card, hidden=(*card.hidden, (CSRF_FIELD, csrf_token))),
+            status,
+            values={name: _short(value) for name, value in (values or {}).items()},
+            errors=errors,
+            note=note,
+            warning=warning,
+        )
         if new:
             cookies.put(response, cookies.FORM, new, secure=visitor.secure, strict=True)
         return response
 
-    def _enter(
+    async def _enter(
         self, signed_in: SignedIn, visitor: Visitor, fields: Mapping[str, str], where: str
     ) -> Response:
-        """Set the cookies of a new session and redirect."""
+        """End the session before, set the cookies of the new one, and redirect."""
         self.csrf_tokens.mark_used(fields.get(CSRF_FIELD, ""))
+        if (earlier := visitor.token) is not None:
+            await self._in_thread(lambda: self.accounts().sign_out(earlier))
+            self.on_sessions_ended()
         response = _redirect(where)
         secure = visitor.secure
         longest = timedelta(hours=self.settings.session_max_h)
@@ -202,83 +296,56 @@ class FormPages:
 
     async def _sign_in(self, request: Request, visitor: Visitor) -> Response:
         where = safe_next(request.query_params.get("next"))
-        if request.method != "POST" and visitor.account is not None:
+        posted = request.method == "POST"
+        if not posted and visitor.account is not None:
             return _redirect(where)
         note = next((_NOTES[key] for key in _NOTES if key in request.query_params), "")
         own = OWN in request.query_params
         user = self.providers.user(request) if visitor.account is None and not own else None
 
-        def card(name: str = "", **changes: Any) -> Card:
+        def show(
+            values: Mapping[str, str], errors: Mapping[str, str], status: int, note: str = ""
+        ) -> Response:
+            to = safe_next(values.get("next")) if "next" in values else where
             registering = self.settings.registration is not Registration.CLOSED
-            links = [(f"{REGISTER}{_next(where)}", "Create an account")] if registering else []
+            links = [(f"{REGISTER}{_next(to)}", "Create an account")] if registering else []
             links += self.providers.links()
             if visitor.access.use and visitor.account is None:
-                links.append((where, "Continue as guest"))
-            return Card(
-                "Sign in to Paddock",
-                SIGN_IN,
-                [Button("Sign in")],
-                fields=(
-                    Field("name", "User name", value=name, autocomplete="username"),
-                    Field("password", "Password", kind="password", autocomplete="current-password"),
-                ),
-                links=links,
-                hidden=[("next", where)],
-                **changes,
-            )
+                links.append((to, "Continue as guest"))
+            card = replace(_SIGN_IN, links=links, hidden=[("next", to)])
+            options: dict[str, Any] = {"values": values, "errors": errors, "note": note}
+            return self._show(request, visitor, card, status, **options)
 
-        if request.method != "POST" and user is not None and not note:
-            return await self._sign_in_with_provider(request, visitor, user, where, card)
-        if request.method != "POST":
-            response = self._show(request, visitor, card(note=note))
+        fields: dict[str, str] = {}
+        if posted:
+            fields, signed_in = await self._processed(
+                request,
+                visitor,
+                SIGN_IN,
+                show,
+                lambda sent: self.accounts().sign_in(
+                    sent.get("name", ""), sent.get("password", ""), visitor.client
+                ),
+            )
+            where = safe_next(fields.get("next"))
+        elif user is None or note:
+            response = show({}, {}, 200, note)
             if own:
                 self.providers.forget(request, response)
             return response
-        name = ""
-        try:
-            fields = await self._submitted(request, SIGN_IN, visitor)
-            name, where = fields.get("name", ""), safe_next(fields.get("next"))
-            password = fields.get("password", "")
-            signed_in = await self._in_thread(
-                lambda: self.accounts().sign_in(name, password, visitor.client)
-            )
-        except _ExpiredForm as expired:
-            name, where = expired.fields.get("name", ""), safe_next(expired.fields.get("next"))
-            return self._show(request, visitor, card(_short(name), error=str(expired)), 403)
-        except (BadForm, PaddockError) as error:
-            shown = card(_short(name), error=str(error))
-            return self._show(request, visitor, shown, _status(error))
-        await self._end_previous_session(visitor)
-        response = self._enter(signed_in, visitor, fields, where)
-        self.providers.forget(request, response)
-        return response
-
-    async def _end_previous_session(self, visitor: Visitor) -> None:
-        if visitor.token is not None:
-            token = visitor.token
-            await self._in_thread(lambda: self.accounts().sign_out(token))
-            self.on_sessions_ended()
-
-    async def _sign_in_with_provider(
-        self,
-        request: Request,
-        visitor: Visitor,
-        user: ProviderUser,
-        where: str,
-        card: Callable[..., Card],
-    ) -> Response:
-        """Sign in a provider's user, or redirect to registration if they have no account."""
-        try:
-            signed_in = await self._in_thread(
-                lambda: self.accounts().sign_in_with_provider(user, visitor.client)
-            )
-        except PaddockError as error:
-            response = self._show(request, visitor, card(error=str(error)), _status(error))
-            self.providers.forget(request, response)
-            return response
-        if signed_in is None:
-            return _redirect(f"{REGISTER}{_next(where)}")
-        response = self._enter(signed_in, visitor, {}, where)
+        else:
+            try:
+                known = await self._in_thread(
+                    lambda: self.accounts().sign_in_with_provider(user, visitor.client)
+                )
+            except PaddockError as error:
+                response = show({}, {FORM: str(error)}, _status(error))
+                self.providers.forget(request, response)
+                return response
+            if known is None:
+                return _redirect(f"{REGISTER}{_next(where)}")
+            signed_in = known
+        response = await self._enter(signed_in, visitor, fields, where)
         self.providers.forget(request, response)
         return response
 
@@ -290,115 +357,68 @@ class FormPages:
         back = (f"{SIGN_IN}{_next(where, OWN)}", "I have an account")
         if rule is Registration.CLOSED:
             sentence = "Ask an administrator for an account."
-            response = form_pages.response(
-                Card("Registration is closed", REGISTER, (), lead=sentence, links=[back]), 403
-            )
+            card = Card("Registration is closed", lead=sentence, links=[back])
+            response = form_pages.response(card, 403)
             self.providers.forget(request, response)
             return response
         user = self.providers.user(request)
+        inputs = [_NEW_NAME] if user is not None else [_NEW_NAME, _NEW_PASSWORD, _AGAIN]
+        lead = ""
+        if rule is Registration.INVITATION:
+            inputs.append(_CODE)
+            lead = "Registration requires an invitation code from an administrator."
 
-        def card(values: Mapping[str, str] | None = None, **errors: str) -> Card:
-            values = values or ({"name": user.name} if user else {})
-            fields = [
-                Field(
-                    "name",
-                    "User name",
-                    value=_short(values.get("name", "")),
-                    autocomplete="username",
-                    hint="2 to 32 letters and digits, with single dots, hyphens or underscores.",
-                    error=errors.get("name", ""),
-                ),
-            ]
-            if user is None:
-                fields.append(_new_password("Password", errors.get("password", "")))
-                fields.append(_confirm_password(errors.get("again", "")))
-            if rule is Registration.INVITATION:
-                fields.append(
-                    Field(
-                        "code",
-                        "Invitation code",
-                        value=_short(values.get("code", "")),
-                        hint="Ask an administrator for a code.",
-                        error=errors.get("code", ""),
-                    )
-                )
-            return Card(
-                "Create an account",
-                REGISTER,
-                [Button("Create account")],
-                fields=fields,
-                lead=""
-                if rule is Registration.OPEN
-                else "Registration requires an invitation code from an administrator.",
-                error=errors.get("form", ""),
-                links=[back],
-                hidden=[("next", where)],
-            )
+        def show(values: Mapping[str, str], errors: Mapping[str, str], status: int) -> Response:
+            to = safe_next(values.get("next")) if "next" in values else where
+            card = replace(_REGISTER, fields=inputs, lead=lead, links=[back], hidden=[("next", to)])
+            return self._show(request, visitor, card, status, values=values, errors=errors)
+
+        def register(sent: Mapping[str, str]) -> SignedIn:
+            _check_fields(sent, with_password=user is None)
+            accounts, name, code = self.accounts(), sent["name"], sent.get("code")
+            if user is not None:
+                return accounts.register_with_provider(user, name, visitor.client, code=code)
+            return accounts.register(name, sent["password"], visitor.client, code=code)
 
         if request.method != "POST":
-            return self._show(request, visitor, card())
-        fields: dict[str, str] = {}
-        try:
-            fields = await self._submitted(request, REGISTER, visitor)
-            where = safe_next(fields.get("next"))
-            if errors := _field_errors(fields, with_password=user is None):
-                return self._show(request, visitor, card(fields, **errors), 422)
-            signed_in = await self._in_thread(
-                lambda: self._registered(fields, visitor.client, user)
-            )
-        except _ExpiredForm as expired:
-            return self._show(request, visitor, card(expired.fields, form=str(expired)), 403)
-        except InvitationError as error:
-            return self._show(request, visitor, card(fields, code=str(error)), 422)
-        except AccountInputError as error:
-            return self._show(request, visitor, card(fields, name=str(error)), 422)
-        except (BadForm, PaddockError) as error:
-            return self._show(request, visitor, card(fields, form=str(error)), _status(error))
-        await self._end_previous_session(visitor)
-        response = self._enter(signed_in, visitor, fields, where)
+            return show({"name": user.name} if user else {}, {}, 200)
+        fields, signed_in = await self._processed(
+            request,
+            visitor,
+            REGISTER,
+            show,
+            register,
+            {InvitationError: _CODE.name, AccountInputError: _NAME.name},
+        )
+        response = await self._enter(signed_in, visitor, fields, safe_next(fields.get("next")))
         self.providers.forget(request, response)
         return response
-
-    def _registered(
-        self, fields: Mapping[str, str], client: Client, user: ProviderUser | None
-    ) -> SignedIn:
-        accounts, name, code = self.accounts(), fields["name"], fields.get("code")
-        if user is not None:
-            return accounts.register_with_provider(user, name, client, code=code)
-        return accounts.register(name, fields["password"], client, code=code)
 
     # Sign-out
 
     async def _sign_out(self, request: Request, visitor: Visitor) -> Response:
         if visitor.account is None:
             return _redirect(f"{SIGN_IN}?left")
-        card = Card(
-            "Sign out?",
-            SIGN_OUT,
-            [
-                Button("Sign out", value="here"),
-                Button("Sign out everywhere", kind="plain", value="everywhere"),
-            ],
-            lead=f"You are signed in as {visitor.account.name}. Open pages are disconnected.",
-            links=[(ACCOUNT_PAGE, "Cancel")],
-        )
+        lead = f"You are signed in as {visitor.account.name}. Open pages are disconnected."
+        show = self._shower(request, visitor, replace(_SIGN_OUT, lead=lead))
+        token = visitor.token or ""
+
+        def end(sent: Mapping[str, str]) -> None:
+            if sent.get("do") == "everywhere":
+                self.accounts().sign_out_everywhere(token)
+            else:
+                self.accounts().sign_out(token)
+
         if request.method != "POST":
-            return self._show(request, visitor, card)
-        try:
-            fields = await self._submitted(request, SIGN_OUT, visitor)
-            everywhere = fields.get("do") == "everywhere"
-            await self._in_thread(lambda: self._end(visitor, everywhere=everywhere))
-        except (BadForm, PaddockError) as error:
-            shown = replace(card, error=str(error))
-            return self._show(request, visitor, shown, _status(error))
+            return show({}, {}, 200)
+        fields, _ = await self._processed(request, visitor, SIGN_OUT, show, end)
         return self._leave(f"{SIGN_IN}?left", visitor, fields)
 
-    def _end(self, visitor: Visitor, *, everywhere: bool) -> None:
-        assert visitor.token is not None
-        if everywhere:
-            self.accounts().sign_out_everywhere(visitor.token)
-        else:
-            self.accounts().sign_out(visitor.token)
+    def _shower(self, request: Request, visitor: Visitor, card: Card) -> Show:
+        """Return a function that shows this card, without what was submitted."""
+        return lambda values, errors, status: self._show(
+            request, visitor, card, status, errors=errors
+        )
 
     def _leave(self, where: str, visitor: Visitor, fields: Mapping[str, str]) -> Response:
         self.csrf_tokens.mark_used(fields.get(CSRF_FIELD, ""))
@@ -416,140 +436,84 @@ class FormPages:
         if visitor.account.subject is not None:
             sentence = "You sign in with a provider. Change your password there."
             back = [(ACCOUNT_PAGE, "Back")]
-            return form_pages.response(Card("No password", PASSWORD, (), lead=sentence, links=back))
-        token = visitor.token or ""
+            return form_pages.response(Card("No password", lead=sentence, links=back))
+        show, token = self._shower(request, visitor, _CHANGE_PASSWORD), visitor.token or ""
 
-        def card(**errors: str) -> Card:
-            return Card(
-                "Change your password",
-                PASSWORD,
-                [Button("Change password")],
-                fields=(
-                    Field(
-                        "old",
-                        "Current password",
-                        kind="password",
-                        autocomplete="current-password",
-                        error=errors.get("old", ""),
-                    ),
-                    _new_password("New password", errors.get("password", "")),
-                    _confirm_password(errors.get("again", "")),
-                ),
-                lead="This signs you out in all other browsers.",
-                error=errors.get("form", ""),
-                links=[(ACCOUNT_PAGE, "Cancel")],
-            )
+        def change(sent: Mapping[str, str]) -> SignedIn:
+            old, new = sent.get("old", ""), sent.get("password", "")
+            if new != sent.get("again", ""):
+                raise _InvalidFields({"again": _PASSWORDS_DIFFER})
+            try:
+                return self.accounts().change_password(token, old, new, visitor.client)
+            except SignInError as error:
+                raise SignInError("Incorrect password.") from error
 
         if request.method != "POST":
-            return self._show(request, visitor, card())
-        try:
-            fields = await self._submitted(request, PASSWORD, visitor)
-            old, new = fields.get("old", ""), fields.get("password", "")
-            if new != fields.get("again", ""):
-                return self._show(request, visitor, card(again=_PASSWORDS_DIFFER), 422)
-            signed_in = await self._in_thread(
-                lambda: self.accounts().change_password(token, old, new, visitor.client)
-            )
-        except AccountInputError as error:
-            return self._show(request, visitor, card(password=str(error)), 422)
-        except SignInError:
-            return self._show(request, visitor, card(old="Incorrect password."), 403)
-        except (BadForm, PaddockError) as error:
-            return self._show(request, visitor, card(form=str(error)), _status(error))
-        self.on_sessions_ended()
-        return self._enter(signed_in, visitor, fields, ACCOUNT_PAGE)
+            return show({}, {}, 200)
+        at = {AccountInputError: "password", SignInError: "old"}
+        fields, signed_in = await self._processed(request, visitor, PASSWORD, show, change, at)
+        return await self._enter(signed_in, visitor, fields, ACCOUNT_PAGE)
 
     async def _delete(self, request: Request, visitor: Visitor) -> Response:
         if visitor.account is None:
             return _redirect(SIGN_IN)
-        owner, token = visitor.account.id, visitor.token or ""
-        own, name = visitor.account.subject is None, visitor.account.name
+        owner, token, name = visitor.account.id, visitor.token or "", visitor.account.name
+        confirm = Field("password", f"Type {name} to confirm")
+        if visitor.account.subject is None:
+            confirm = Field("password", "Password", "password", "current-password")
+        show = self._shower(request, visitor, replace(_DELETE, fields=[confirm]))
 
-        def card(**errors: str) -> Card:
-            return Card(
-                "Delete your account?",
-                DELETE,
-                [Button("Delete account", kind="danger")],
-                fields=(
-                    Field(
-                        "password",
-                        "Password" if own else f"Type {name} to confirm",
-                        kind="password" if own else "text",
-                        autocomplete="current-password" if own else "off",
-                        error=errors.get("password", ""),
-                    ),
-                ),
-                lead="This also deletes your answers, votes, settings and sessions. "
-                "It cannot be undone.",
-                error=errors.get("form", ""),
-                links=[(ACCOUNT_PAGE, "Cancel")],
+        def delete(sent: Mapping[str, str]) -> None:
+            self.accounts().delete_account(
+                token, sent.get("password", ""), first=lambda: self.before_deletion(owner)
             )
 
         if request.method != "POST":
-            return self._show(request, visitor, card())
-
-        def delete() -> None:
-            self.accounts().delete_account(
-                token, fields.get("password", ""), first=lambda: self.before_deletion(owner)
-            )
-
-        try:
-            fields = await self._submitted(request, DELETE, visitor)
-            await self._in_thread(delete)
-        except SignInError as error:
-            return self._show(request, visitor, card(password=str(error)), 403)
-        except (BadForm, PaddockError) as error:
-            return self._show(request, visitor, card(form=str(error)), _status(error))
+            return show({}, {}, 200)
+        at = {SignInError: "password"}
+        fields, _ = await self._processed(request, visitor, DELETE, show, delete, at)
         response = self._leave(f"{SIGN_IN}?deleted", visitor, fields)
         cookies.drop(response, cookies.DEVICE, secure=visitor.secure)
         return response
 
 
-class _ExpiredForm(BadForm):
-    """The CSRF token is not valid; the form is shown again with its input."""
+class _Rejected(Exception):
+    """A submitted form has an error; the response shows it again."""
 
-    def __init__(self, fields: dict[str, str]) -> None:
-        super().__init__(403, _EXPIRED_FORM)
-        self.fields = fields
-
-
-_PASSWORDS_DIFFER = "The passwords do not match. Enter the same password twice."
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self.response = response
 
 
-def _new_password(label: str, error: str) -> Field:
-    return Field(
-        "password",
-        label,
-        kind="password",
-        autocomplete="new-password",
-        hint="8 to 256 characters, such as several words.",
-        error=error,
-    )
+class _InvalidFields(Exception):
+    """Errors by field, found before the database is read."""
+
+    def __init__(self, errors: Mapping[str, str]) -> None:
+        super().__init__()
+        self.errors = errors
 
 
-def _confirm_password(error: str) -> Field:
-    return Field(
-        "again", "Confirm password", kind="password", autocomplete="new-password", error=error
-    )
+def _check_fields(fields: Mapping[str, str], *, with_password: bool) -> None:
+    """Check a registration.
 
-
-def _field_errors(fields: Mapping[str, str], *, with_password: bool) -> dict[str, str]:
-    """Return the errors of a registration by field, before the database is read."""
-    wrong: dict[str, str] = {}
+    Raises:
+        _InvalidFields: it has errors.
+    """
+    errors: dict[str, str] = {}
     name = None
     try:
         name = parse_name(fields.get("name", ""))
     except AccountInputError as error:
-        wrong["name"] = str(error)
-    if not with_password:
-        return wrong
-    try:
-        checked_password(fields.get("password", ""), name)
-    except AccountInputError as error:
-        wrong["password"] = str(error)
-    if "password" not in wrong and fields.get("password", "") != fields.get("again", ""):
-        wrong["again"] = _PASSWORDS_DIFFER
-    return wrong
+        errors["name"] = str(error)
+    if with_password:
+        try:
+            checked_password(fields.get("password", ""), name)
+            if fields.get("password", "") != fields.get("again", ""):
+                errors["again"] = _PASSWORDS_DIFFER
+        except AccountInputError as error:
+            errors["password"] = str(error)
+    if errors:
+        raise _InvalidFields(errors)
 
 
 def _status(error: Exception) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
 from starlette.requests import HTTPConnection
 
@@ -30,6 +32,10 @@ class Visitor:
     """None for guests and for visitors who must sign in."""
     token: str | None = field(default=None, repr=False)
     """Token of the session."""
+    browser: str | None = None
+    """SHA-256 of the cookie that identifies a guest's browser; None without one, and for accounts.
+    In a kiosk each connection has its own: conversations are not kept for the next visitor, and an
+    answer is cancelled when its page has been closed for a minute."""
     stale: bool = False
     """Whether the browser sent a session token that is not valid."""
 
@@ -73,8 +79,12 @@ class Visitors:
         peer = connection.client.host if connection.client else None
         secure = connection.scope.get("scheme") in ("https", "wss")
         place = Place.of(connection.headers.items(), bound=self._bound(), peer=peer)
+        cookie = _read(connection, cookies.BROWSER, secure=secure)
+        if self._settings.kiosk:  # each page is a browser of its own
+            cookie = secrets.token_urlsafe()
         return Visitor(
             access=self._access(place, None),
+            browser=sha256(cookie.encode()).hexdigest() if cookie else None,
             place=place,
             client=Client(
                 address=peer,
@@ -88,8 +98,7 @@ class Visitors:
         """Return the user of an API request; cookies are ignored.
 
         Args:
-            connection: the request.
-            key: the API key; with an incorrect one the visitor has no account.
+            key: with an incorrect one the visitor has no account.
 
         Raises:
             RecordsError: the database could not be read.
@@ -123,6 +132,7 @@ class Visitors:
             visitor,
             access=self._access(visitor.place, account),
             account=account,
+            browser=None if account else visitor.browser,
             token=token if account else None,
             stale=account is None,
         )

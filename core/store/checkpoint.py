@@ -7,45 +7,32 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.shapes import parameter_count, shape_from_config
+from core.catalogue.shapes import parameters_of_config
 from core.errors import CorruptModelError, NotAModelError
+from core.store.model_files import ModelFiles
+from core.store.supported import Selection, check_supported, needed_files
 from core.store.weights import IR_XML
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-"""Each of these files contains a vocabulary; one of them is enough."""
-
-SMALL_FILES = frozenset(
-    {
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "tokenizer.model",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.json",
-        "vocab.txt",
-        "merges.txt",
-        "chat_template.jinja",
-        "chat_template.json",
-    }
-)
-"""Configuration and tokenizer files, which are copied along with the weights."""
-IR_TOKENIZER_FILES = frozenset(
-    f"openvino_{name}.{ending}"
-    for name in ("tokenizer", "detokenizer")
-    for ending in ("xml", "bin")
-)
-"""The tokenizer and detokenizer as OpenVINO models."""
 
 TORCH_DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 _SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
+_CONTEXT_LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",  # MPT, DBRX
+    "n_ctx",
+    "seq_length",
+    "max_sequence_length",
+)
+_LARGEST_PACKED_SHARE = 0.1
+"""Largest share of integers and 8-bit floats among the parameters of a checkpoint that is not
+quantised: masks and index tables."""
 _LARGEST_SAFETENSORS_HEADER = 100 * 2**20
 """Bytes; the limit set by the format."""
 
@@ -91,7 +78,7 @@ def is_ir(folder: Path) -> bool:
 
 def context_length(config: dict[str, Any]) -> int | None:
     """Return the context length in tokens from a ``config.json``, or None if not specified."""
-    for name in ("max_position_embeddings", "n_positions", "seq_length", "max_sequence_length"):
+    for name in _CONTEXT_LENGTHS:
         if isinstance(config.get(name), int):
             return int(config[name])
     return None
@@ -99,90 +86,110 @@ def context_length(config: dict[str, Any]) -> int | None:
 
 def has_chat_template(folder: Path) -> bool:
     """Return whether the tokenizer in the folder has a chat template."""
-    if (folder / "chat_template.jinja").is_file():
-        return True
+    return bool(chat_template(folder))
+
+
+def chat_template(folder: Path) -> str:
+    """Return the source of the chat template of the tokenizer in the folder; empty without one."""
+    own = folder / "chat_template.jinja"
+    if own.is_file():
+        return own.read_text(encoding="utf-8", errors="replace")
     settings = folder / "tokenizer_config.json"
-    return settings.is_file() and bool(read_json(settings).get("chat_template"))
+    return str((read_json(settings).get("chat_template") if settings.is_file() else None) or "")
 
 
-def check_folder(folder: Path) -> dict[str, Any]:
-    """Return the ``config.json`` of a folder, after checking that it is a causal language model.
-
-    Raises:
-        NotAModelError: no configuration, no tokenizer, another kind of model, or a model that
-            requires its own code.
-        CorruptModelError: a JSON file in the folder cannot be read.
-    """
-    if not (folder / "config.json").is_file():
-        raise NotAModelError(
-            f"{folder} contains no config.json, so it is not a model folder. Specify the folder "
-            "that contains the model's config.json and weights."
-        )
-    config = read_json(folder / "config.json")
-    check_config(config, str(folder))
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise NotAModelError(
-            f"{folder} contains no tokenizer. Copy the model's tokenizer.json (or "
-            "tokenizer.model) and tokenizer_config.json into it."
-        )
-    return config
-
-
-def check_config(config: dict[str, Any], name: str) -> None:
-    """Check that a configuration is a causal language model that requires no custom code.
+def check_folder(folder: Path) -> Selection:
+    """Return the files of the model in a folder, after checking that it is supported.
 
     Raises:
-        NotAModelError: it is not; the message says why.
+        NotAModelError, CorruptModelError: see :func:`core.store.supported.check_supported`.
     """
-    architectures = config.get("architectures") or []
-    causal = any(str(item).endswith(_CAUSAL_ENDINGS) for item in architectures)
-    if architectures and not causal:
-        raise NotAModelError(
-            f"{name} is a {architectures[0]}, not a causal language model. Choose a model whose "
-            "architecture ends in ForCausalLM."
-        )
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str):
-        raise NotAModelError(
-            f"The config.json of {name} has no model_type, so it is not a supported language "
-            "model. Choose a model that transformers supports."
-        )
-    if config.get("is_encoder_decoder"):
-        raise NotAModelError(
-            f"{name} is an encoder-decoder model. Choose a decoder-only (causal) language model."
-        )
-    if config.get("auto_map") and not _known_to_transformers(model_type):
-        raise NotAModelError(
-            f"{name} requires its own Python code (trust_remote_code), which Paddock never runs. "
-            "Choose a model whose architecture is part of transformers."
-        )
+    return check_supported(_model_files(folder))
+
+
+def needed_paths(folder: Path) -> list[Path]:
+    """Return the files of a folder that a conversion reads; see
+    :func:`core.store.supported.needed_files`."""
+    return [folder / name for name in needed_files(_model_files(folder))]
+
+
+def _model_files(folder: Path) -> ModelFiles:
+    names = set()
+    for path in folder.iterdir():
+        if path.is_file():
+            names.add(path.name)
+        elif path.is_dir():
+            names.add(f"{path.name}/")
+            names |= {f"{path.name}/{inner.name}" for inner in _files(path)}
+    return ModelFiles(
+        str(folder),
+        frozenset(names),
+        read=lambda name: read_json(folder / name),
+        card=lambda: _card(folder / "README.md"),
+        ir_first=True,
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_file()]
+    except OSError:  # not readable, and no model needs it
+        return []
+
+
+def _card(path: Path) -> dict[str, Any]:
+    """Return the metadata of a model card: YAML between two lines of hyphens at its start."""
+    import yaml
+
+    try:
+        _, head, _ = path.read_text(encoding="utf-8").split("---\n", 2)
+        content = yaml.safe_load(head)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def inspect_checkpoint(folder: Path) -> CheckpointInfo:
     """Describe the PyTorch checkpoint in ``folder``.
 
     Raises:
-        NotAModelError: see :func:`check_folder`, or there are no weights.
+        NotAModelError: see :func:`check_folder`, or the weights are quantised.
         CorruptModelError: a weight file is missing or truncated.
     """
-    config = check_folder(folder)
-    safetensors = _weight_files(folder, "model", ".safetensors")
-    if safetensors:
+    selection = check_folder(folder)
+    config = selection.config or {}
+    paths = tuple(folder / name for name in selection.weights)
+    if selection.safetensors:
         types: Counter[str] = Counter()
-        for path in safetensors:
+        for path in paths:
             types.update(_safetensors_types(path))
+        check_not_packed(folder, types)
         common = types.most_common(1)[0][0] if types else "F32"
         dtype = _SAFETENSORS_DTYPES.get(common, "float32")
-        return CheckpointInfo(folder, config, safetensors, True, dtype, sum(types.values()))
-    pickles = _weight_files(folder, "pytorch_model", ".bin")
-    if not pickles:
-        raise NotAModelError(
-            f"{folder} contains no weights (model.safetensors, pytorch_model.bin or {IR_XML}). "
-            "Copy them into it."
-        )
-    size = sum(path.stat().st_size for path in pickles)
+        return CheckpointInfo(folder, config, paths, True, dtype, sum(types.values()))
+    size = sum(path.stat().st_size for path in paths)
     dtype = dtype_of(config, size)
-    return CheckpointInfo(folder, config, pickles, False, dtype, size // TORCH_DTYPE_BYTES[dtype])
+    return CheckpointInfo(folder, config, paths, False, dtype, size // TORCH_DTYPE_BYTES[dtype])
+
+
+def check_not_packed(name: Path | str, types: Mapping[str, int]) -> None:
+    """
+    Raises:
+        NotAModelError: the weights are quantised, although the configuration does not say so.
+    """
+    packed = {dtype: types[dtype] for dtype in types if re.match(r"F[48]|[IU]\d+$", dtype)}
+    if sum(packed.values()) > _LARGEST_PACKED_SHARE * sum(types.values()):
+        raise NotAModelError(
+            f"{name} has quantised weights ({', '.join(sorted(packed))}), which cannot be "
+            "converted. Use a version of it that is not quantised, if there is one."
+        )
+
+
+def may_be_packed(config: dict[str, Any], weight_bytes: int) -> bool:
+    """Return whether weights of this size may have less than 16 bits; True if their number is not
+    known."""
+    count = parameters_of_config(config)
+    return count is None or weight_bytes < 1.6 * count
 
 
 def dtype_of(config: dict[str, Any], weight_bytes: int) -> str:
@@ -193,9 +200,8 @@ def dtype_of(config: dict[str, Any], weight_bytes: int) -> str:
     """
     declared = config.get("dtype") or config.get("torch_dtype")
     declared = declared if declared in TORCH_DTYPE_BYTES else None
-    try:
-        count = parameter_count(str(config.get("model_type")), shape_from_config(config))
-    except (KeyError, TypeError, ValueError):
+    count = parameters_of_config(config)
+    if count is None:
         return declared or "float32"
     wide = weight_bytes > 3 * count
     if declared is not None and (TORCH_DTYPE_BYTES[declared] > 2) is wide:
@@ -203,24 +209,18 @@ def dtype_of(config: dict[str, Any], weight_bytes: int) -> str:
     return "float32" if wide else "float16"
 
 
-def _weight_files(folder: Path, stem: str, suffix: str) -> tuple[Path, ...]:
-    whole = folder / f"{stem}{suffix}"
-    if whole.is_file():
-        return (whole,)
-    index = folder / f"{stem}{suffix}.index.json"
-    if not index.is_file():
-        return ()
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CorruptModelError(f"{index.name} in {folder} lists no weights. Download it again.")
-    names = sorted({str(name) for name in weight_map.values()})
-    missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
-    if missing:
-        raise CorruptModelError(
-            f"{missing[0]}, which {index.name} lists, is missing in {folder}. Download or copy it "
-            "again."
-        )
-    return tuple(folder / name for name in names)
+def tensor_types(header: Mapping[str, Any]) -> Counter[str]:
+    """Count the parameters of a safetensors header by dtype, without biases: GPT-2 and its
+    successors store their masks of bytes as such.
+
+    Raises:
+        KeyError, TypeError: it is not such a header.
+    """
+    types: Counter[str] = Counter()
+    for name, tensor in header.items():
+        if name != "__metadata__" and not (name.endswith("bias") and tensor["dtype"] == "U8"):
+            types[tensor["dtype"]] += math.prod(tensor["shape"])
+    return types
 
 
 def _safetensors_types(path: Path) -> Counter[str]:
@@ -234,11 +234,8 @@ def _safetensors_types(path: Path) -> Counter[str]:
                 raise ValueError("its header is longer than the file")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        types: Counter[str] = Counter()
-        end = 0
-        for tensor in header.values():
-            types[tensor["dtype"]] += math.prod(tensor["shape"])
-            end = max(end, tensor["data_offsets"][1])
+        types = tensor_types(header)
+        end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptModelError(
             f"{path.name} in {path.parent} is not a readable safetensors file ({error}). "
@@ -250,9 +247,3 @@ def _safetensors_types(path: Path) -> Counter[str]:
             "bytes. Download or copy it again."
         )
     return types
-
-
-def _known_to_transformers(model_type: str) -> bool:
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-    return model_type in CONFIG_MAPPING_NAMES

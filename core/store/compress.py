@@ -1,34 +1,25 @@
-"""Compress the weights of an IR to INT8 or INT4.
+"""Compress the weights of an IR to INT8 or INT4 with NNCF.
 
-Two ways give the same result: Optimum Intel's ``OVWeightQuantizationConfig`` for an export with
-its configuration in the same folder, and ``nncf.compress_weights`` for any IR. No external data set
-is used. Scale estimation, which needs activations, runs the model on texts that it has generated
-itself.
+No external data set is used. Scale estimation, which needs activations, runs the model on texts
+that it has generated itself, and AWQ uses the same texts, or no data.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.catalogue import Int4Settings, Int8Settings
 from core.errors import ConversionError
 from core.hardware.memory import mapped_files_released
-from core.store.library_errors import as_conversion_error
+from core.store.estimate import SMALLEST_GROUP
+from core.store.library_env import as_conversion_error
 from core.store.weights import IR_XML, read_weights
 
 log = logging.getLogger(__name__)
-
-Compress = Callable[[Path, Path, "Recipe"], None]
-"""Compress the IR in the first folder and write the result to the second."""
-
-_SMALLEST_GROUP = 16
-"""Smallest INT4 group size that NNCF may fall back to if a layer's channels are not divisible by
-the requested group size; with smaller groups the scales cost as much as the compression saves."""
 
 TEXTS = 32
 """Number of texts generated for scale estimation; NNCF keeps a few numbers per channel of them."""
@@ -40,31 +31,8 @@ _TEXTS_BATCH = 8
 _TEXTS_SEED = 7
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Settings and texts of one compression."""
-
-    settings: Int4Settings | Int8Settings
-    texts: tuple[str, ...] = ()
-    """Texts for scale estimation."""
-
-
-def compress_to_int8(source: Path, target: Path, settings: Int8Settings, once: Compress) -> None:
-    """Compress the IR in ``source`` to INT8.
-
-    Raises:
-        ConversionError: compression failed.
-    """
-    with mapped_files_released(source):
-        once(source, target, Recipe(settings))
-
-
 def compress_to_int4(
-    source: Path,
-    target: Path,
-    settings: Int4Settings,
-    once: Compress,
-    texts: tuple[str, ...] = (),
+    source: Path, target: Path, settings: Int4Settings, texts: tuple[str, ...] = ()
 ) -> Int4Settings:
     """Compress the IR in ``source`` to INT4 and return the settings that were used.
 
@@ -81,8 +49,7 @@ def compress_to_int4(
         replace(settings, ratio=1.0, group_size=-1),
     )
     for attempt in attempts:
-        with mapped_files_released(source):
-            once(source, target, Recipe(attempt, texts))
+        compress(source, target, attempt, texts)
         if read_weights(target).four_bit_share > 0:
             return attempt
         log.warning("No layer was compressed to INT4 with %s", attempt)
@@ -91,44 +58,42 @@ def compress_to_int4(
     )
 
 
-def by_optimum(source: Path, target: Path, recipe: Recipe) -> None:
-    """Compress with Optimum Intel; ``source`` must contain the configuration and tokenizer."""
-    with as_conversion_error("Weight compression", _nncf_errors()):
-        import openvino
-        from optimum.intel import OVModelForCausalLM
+def compress(
+    source: Path,
+    target: Path,
+    settings: Int4Settings | Int8Settings,
+    texts: tuple[str, ...] = (),
+) -> None:
+    """Compress the IR in ``source`` and write the result to ``target``.
 
-        model = OVModelForCausalLM.from_pretrained(
-            str(source),
-            export=False,
-            compile=False,
-            trust_remote_code=False,
-            quantization_config=_optimum_configuration(source, recipe),
-        )
-        openvino.save_model(model.model, target / IR_XML, compress_to_fp16=False)
+    The weights are those of Optimum Intel's ``OVWeightQuantizationConfig``.
 
-
-def by_nncf(source: Path, target: Path, recipe: Recipe) -> None:
-    """Compress with NNCF, without Optimum Intel."""
-    with as_conversion_error("Weight compression", _nncf_errors()):
+    Raises:
+        ConversionError: compression failed.
+    """
+    with (
+        mapped_files_released(source),
+        as_conversion_error("Weight compression", _nncf_errors()),
+    ):
         import nncf
         import openvino
 
         model = openvino.Core().read_model(source / IR_XML)
-        settings = recipe.settings
         modes = nncf.CompressWeightsMode
         if isinstance(settings, Int8Settings):
             mode = modes.INT8_SYM if settings.symmetric else modes.INT8_ASYM
             compressed = nncf.compress_weights(model, mode=mode)
         else:
-            data = _inputs(source, model, recipe.texts) if recipe.texts else None
+            data = _inputs(source, model, texts) if texts else None
             compressed = nncf.compress_weights(
                 model,
                 mode=modes.INT4_SYM if settings.symmetric else modes.INT4_ASYM,
                 group_size=settings.group_size,
                 ratio=settings.ratio,
                 dataset=nncf.Dataset(data) if data else None,
-                subset_size=max(len(recipe.texts), 1),
+                subset_size=max(len(texts), 1),
                 scale_estimation=bool(data),
+                awq=settings.awq,
                 advanced_parameters=_group_fallback(),
             )
         _let_runtime_choose_kv_precision(compressed)
@@ -178,30 +143,6 @@ def generate_texts(folder: Path, count: int = TEXTS) -> tuple[str, ...]:
     return usable
 
 
-def _optimum_configuration(source: Path, recipe: Recipe) -> Any:
-    from optimum.intel import OVWeightQuantizationConfig
-
-    settings = recipe.settings
-    if isinstance(settings, Int8Settings):
-        return OVWeightQuantizationConfig(bits=8, sym=settings.symmetric)
-    data = {}
-    if recipe.texts:
-        data = {
-            "dataset": list(recipe.texts),
-            "num_samples": len(recipe.texts),
-            "tokenizer": str(source),
-            "scale_estimation": True,
-        }
-    return OVWeightQuantizationConfig(
-        bits=4,
-        sym=settings.symmetric,
-        group_size=settings.group_size,
-        ratio=settings.ratio,
-        advanced_parameters=_group_fallback(),
-        **data,
-    )
-
-
 def _inputs(folder: Path, model: Any, texts: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return the inputs of the IR ``model`` for each text; arrays have the shape (1, tokens)."""
     import numpy as np
@@ -230,7 +171,7 @@ def _group_fallback() -> Any:
 
     return AdvancedCompressionParameters(
         group_size_fallback_mode=GroupSizeFallbackMode.ADJUST,
-        min_adjusted_group_size=_SMALLEST_GROUP,
+        min_adjusted_group_size=SMALLEST_GROUP,
     )
 
 

@@ -10,33 +10,34 @@ from __future__ import annotations
 
 import gc
 import importlib
+import json
 import logging
 import os
+import re
 import shutil
-import sys
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from core.catalogue import Int4Settings, Int8Settings, Precision, RecommendedSampling
-from core.errors import ConversionError, CorruptModelError, NotAModelError
-from core.store.checkpoint import IR_TOKENIZER_FILES, SMALL_FILES, CheckpointInfo
-from core.store.compress import (
-    Compress,
-    by_nncf,
-    by_optimum,
-    compress_to_int4,
-    compress_to_int8,
-    generate_texts,
-)
+from core.errors import ConversionError, CorruptModelError, NotAModelError, UserError
+from core.store.architectures import WITHOUT_VERSION_LIMIT
+from core.store.checkpoint import CheckpointInfo
+from core.store.compress import compress, compress_to_int4, generate_texts
 from core.store.estimate import LARGE_MODEL
-from core.store.library_env import disable_telemetry
-from core.store.library_errors import LIBRARY_ERRORS, as_conversion_error, first_line
+from core.store.library_env import (
+    LIBRARY_ERRORS,
+    as_conversion_error,
+    disable_telemetry,
+    first_line,
+    quick_imports,
+)
 from core.store.manifest import GgufRecord
+from core.store.model_files import IR_TOKENIZER_FILES, SMALL_FILES, TOKENIZERS
 from core.store.progress import Progress, ProgressCallback, Stage
-from core.store.weights import IR_BIN, IR_XML, WeightReport, read_weights
-from core.store.weights_source import check_reachable
+from core.store.weights import IR_BIN, IR_XML, WeightReport, check_cache, read_weights
+from core.store.weights_source import check_reachable, not_kept
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,12 @@ _LIBRARIES = (
 )
 
 _IR_COMPANIONS = SMALL_FILES | IR_TOKENIZER_FILES
+
+_NOT_WEIGHTS = re.compile(
+    r"(inv_freq|masked_bias|att\w*\.bias|causal_mask|position_ids|embed_positions\.weights|version)$"
+    r"|^v_head\."
+)
+"""Masks and tables that earlier versions of transformers stored, and the value head of training."""
 
 
 @dataclass(frozen=True)
@@ -83,22 +90,14 @@ class Target:
 def load_libraries() -> None:
     """Import the conversion libraries, which takes seconds: most of the time for a small model.
 
-    The garbage collector is disabled meanwhile: imports create no garbage, and looking for it takes
-    a fifth of the time. The imported objects are then frozen, so that the collections that Optimum
-    runs around each export skip them.
+    The imported objects are frozen, so that the collections that Optimum runs around each export
+    skip them.
     """
-    if all(name in sys.modules for name in _LIBRARIES):
-        return
     disable_telemetry()
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with quick_imports():
         for name in _LIBRARIES:
             importlib.import_module(name)
-        gc.freeze()
-    finally:
-        if collecting:
-            gc.enable()
+    gc.freeze()
 
 
 def convert_checkpoint(
@@ -107,51 +106,46 @@ def convert_checkpoint(
     """Convert a PyTorch checkpoint.
 
     Args:
-        info: the checkpoint.
-        target: requested result.
         scratch: existing empty folder on the same disk, for the export before compression.
-        on_progress: called before each stage.
 
     Raises:
-        NotAModelError: the tokenizer cannot be read, or the checkpoint could run code.
+        NotAModelError: the tokenizer cannot be read, the checkpoint could run code, or it has
+            weights that its architecture does not have.
         CorruptModelError: the weights cannot be read.
         ConversionError: export or compression failed, or the result has another precision.
     """
-    compressed = target.precision in (Precision.INT8, Precision.INT4)
     load_libraries()
     tokenizer = load_tokenizer(info.folder)
     on_progress(Progress(Stage.EXPORTING, "Reading the checkpoint.", 0.1))
     model = _load_model(info, target.precision)
     on_progress(Progress(Stage.EXPORTING, "Exporting to OpenVINO.", 0.3))
-    exported = scratch if compressed else target.folder
+    exported = scratch if target.precision.compressed else target.folder
     with as_conversion_error("Export to OpenVINO"):
         export(model, tokenizer, exported)
     del model
     gc.collect()
-    used = None
-    if compressed:
-        used = _compress(exported, target, by_optimum, on_progress, 0.6)
-        for path in exported.iterdir():
-            if path.name not in (IR_XML, IR_BIN):
-                path.replace(target.folder / path.name)
-    write_openvino_tokenizer(tokenizer, target.folder)
+    write_openvino_tokenizer(tokenizer, exported)
     size = sum(path.stat().st_size for path in info.weight_files)
-    return _checked(target, used, "checkpoint", size)
+    return _finished(exported, target, "checkpoint", size, on_progress)
 
 
 def convert_ir(folder: Path, target: Target, on_progress: ProgressCallback) -> Converted:
-    """Import an IR: link or copy it if the precision is the same, otherwise compress it.
+    """Import an IR: link or copy it if it has the precision already, otherwise compress it.
+
+    Whatever mix of formats its weights have, an imported IR is not changed.
 
     FP32 is converted to FP16 by ``openvino.save_model``, which rounds every constant.
 
     Raises:
         UserError: the IR's weights have a lower precision than requested, or are compressed
             already, so that they cannot be converted to another precision.
+        NotAModelError: it was exported without a cache.
         CorruptModelError: the IR cannot be read.
         ConversionError: compression failed, or the result has another precision.
     """
     present = read_weights(folder)
-    check_reachable(folder, present.precision, target.precision)
+    check_cache(folder, present)
+    check_reachable(folder, present.formats, target.precision)
     load_libraries()
     tokenizer = load_tokenizer(folder)
     for path in sorted(folder.iterdir()):
@@ -159,13 +153,14 @@ def convert_ir(folder: Path, target: Target, on_progress: ProgressCallback) -> C
             shutil.copyfile(path, target.folder / path.name)
     if not (target.folder / "openvino_tokenizer.xml").is_file():
         write_openvino_tokenizer(tokenizer, target.folder)
-    used: Int4Settings | Int8Settings | None = None
-    if present.precision is target.precision:
+    if target.precision in (present.precision, Precision.STORED):
         on_progress(Progress(Stage.SAVING, "Copying the OpenVINO model.", 0.5))
         shutil.copyfile(folder / IR_XML, target.folder / IR_XML)
         _link_or_copy(folder / IR_BIN, target.folder / IR_BIN)
-        used = _int4_settings(present) if target.precision is Precision.INT4 else None
-    elif target.precision is Precision.FP16:
+        int4 = _int4_settings(present) if target.precision is Precision.INT4 else None
+        return Converted(read_weights(target.folder), int4, None, "ir", present.bytes)
+    used: Int4Settings | Int8Settings | None = None
+    if target.precision is Precision.FP16:
         message = f"Compressing weights to {target.precision.label}."
         on_progress(Progress(Stage.COMPRESSING, message, 0.3))
         with as_conversion_error("Compression to FP16"):
@@ -174,7 +169,7 @@ def convert_ir(folder: Path, target: Target, on_progress: ProgressCallback) -> C
             model = openvino.Core().read_model(folder / IR_XML)
             openvino.save_model(model, target.folder / IR_XML, compress_to_fp16=True)
     else:
-        used = _compress(folder, target, by_nncf, on_progress, 0.3)
+        used = _compress(folder, target, on_progress, 0.3)
     return _checked(target, used, "ir", present.bytes)
 
 
@@ -191,70 +186,98 @@ def convert_gguf(
     less accurate than a conversion of the original checkpoint.
 
     Args:
-        path: the file.
-        target: requested result.
         scratch: existing empty folder on the same disk, for the FP16 model before compression.
-        on_progress: called before each stage.
         sampling: recommended by the model card, for ``generation_config.json``.
 
     Raises:
         NotAModelError, CorruptModelError: the file cannot be used.
+        UserError: its weights cannot be kept as stored.
         ConversionError: saving or compression failed, or the result has another precision.
     """
     disable_telemetry()
     import openvino
 
-    from core.store.gguf import network, reader
+    from core.store.gguf import network, reader, torch_model
     from core.store.gguf.companions import (
-        check_chat_template,
         load_companion_tokenizer,
         write_companions,
     )
+    from core.store.gguf.summary import summary
 
     on_progress(Progress(Stage.EXPORTING, "Reading the GGUF file.", 0.1))
-    summary, file = reader.summary(path), reader.read_gguf(path)
-    compressed = target.precision in (Precision.INT8, Precision.INT4)
+    about, file = summary(path), reader.read_gguf(path)
     kept = target.precision is Precision.STORED
-    dequantised = None if kept else "f32" if target.precision is Precision.FP32 else "f16"
-    folder = scratch if compressed else target.folder
+    if kept and not about.kept:
+        raise UserError(not_kept(path.name))
+    full = target.precision is Precision.FP32
+    folder = scratch if target.precision.compressed else target.folder
     write_companions(file, folder, sampling)
+    tokenizer = load_companion_tokenizer(folder)
     on_progress(Progress(Stage.EXPORTING, "Building the OpenVINO model.", 0.2))
-    built = network.build(file, dequantised)
-    with as_conversion_error("Saving the model"):
-        openvino.save_model(built.model, folder / IR_XML, compress_to_fp16=False)
+    deviation = None
+    if file.architecture in reader.BUILT:
+        built = network.build(file, None if kept else "f32" if full else "f16")
+        with as_conversion_error("Saving the model"):
+            openvino.save_model(built.model, folder / IR_XML, compress_to_fp16=False)
+        config = json.dumps(network.config_of(file), indent=2)
+        (folder / "config.json").write_text(config, encoding="utf-8")
+        deviation = built.deviation if kept else None
+        del built
+    else:
+        load_libraries()
+        import torch
+
+        model = torch_model.load(path, file, torch.float32 if full else torch.float16)
+        from transformers import GenerationConfig
+
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        with as_conversion_error("Export to OpenVINO"):
+            export(model, tokenizer, folder)
+        del model
     record = GgufRecord(
-        recipe=summary.recipe,
-        tensor_types=summary.types,
-        weights=summary.weights.label if summary.weights else summary.recipe,
-        deviation=built.deviation if kept else None,
+        recipe=about.recipe,
+        tensor_types=about.types,
+        weights=about.weights.label if about.weights else about.recipe,
+        deviation=deviation,
     )
-    del built, file
+    del file
     gc.collect()
     on_progress(Progress(Stage.EXPORTING, "Converting the tokenizer.", 0.5))
-    tokenizer = load_companion_tokenizer(folder)
-    check_chat_template(tokenizer, path.name)
     write_openvino_tokenizer(tokenizer, folder)
-    if compressed:
-        result = convert_ir(scratch, target, on_progress)
-    else:
-        result = _checked(target, None, "gguf", summary.bytes)
-    return replace(result, source_of_weights="gguf", source_bytes=summary.bytes, gguf=record)
+    return replace(_finished(folder, target, "gguf", about.bytes, on_progress), gguf=record)
+
+
+def _finished(
+    exported: Path,
+    target: Target,
+    source_of_weights: Literal["checkpoint", "gguf"],
+    source_bytes: int,
+    on_progress: ProgressCallback,
+) -> Converted:
+    """Compress the IR in a scratch folder if requested, and check the result."""
+    used = None
+    if target.precision.compressed:
+        used = _compress(exported, target, on_progress, 0.6)
+        for path in exported.iterdir():
+            if path.name not in (IR_XML, IR_BIN):
+                path.replace(target.folder / path.name)
+    return _checked(target, used, source_of_weights, source_bytes)
 
 
 def _compress(
-    source: Path, target: Target, once: Compress, on_progress: ProgressCallback, fraction: float
+    source: Path, target: Target, on_progress: ProgressCallback, fraction: float
 ) -> Int4Settings | Int8Settings:
     texts: tuple[str, ...] = ()
-    if target.precision is Precision.INT4 and target.int4.scale_estimation:
+    if target.precision.int4 and target.int4.scale_estimation:
         message = "Generating texts for scale estimation."
         on_progress(Progress(Stage.COMPRESSING, message, fraction))
         texts = generate_texts(source)
     message = f"Compressing weights to {target.precision.label}."
     on_progress(Progress(Stage.COMPRESSING, message, fraction))
-    if target.precision is Precision.INT8:
-        compress_to_int8(source, target.folder, target.int8, once)
-        return target.int8
-    return compress_to_int4(source, target.folder, target.int4, once, texts)
+    if target.precision.int4:
+        return compress_to_int4(source, target.folder, target.int4, texts)
+    compress(source, target.folder, target.int8)
+    return target.int8
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -266,11 +289,20 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+        # Given files that its class does not read, it has a few special tokens and no error.
+        ids = tokenizer("the rain in Rome 1 的", add_special_tokens=False)["input_ids"]
+        if set(ids) <= {tokenizer.unk_token_id}:
+            raise ValueError(f"it has only {len(tokenizer)} tokens and knows no word")
+        return tokenizer
     except (OSError, *LIBRARY_ERRORS) as error:
+        found = [name for name in TOKENIZERS if (folder / name).is_file()]
+        kind = f" ({found[0]}: {TOKENIZERS[found[0]]})" if found else ""
         raise NotAModelError(
-            f"The tokenizer in {folder} cannot be read ({first_line(error)}). Download or copy "
-            "the model's tokenizer files again."
+            f"The tokenizer in {folder}{kind} cannot be read ({first_line(error)}). Download or "
+            "copy the model's tokenizer files again, and install Paddock's requirements."
         ) from error
 
 
@@ -304,6 +336,13 @@ def _load_model(info: CheckpointInfo, precision: Precision) -> Any:
         raise CorruptModelError(
             f"The checkpoint in {info.folder} lacks the weight {min(loading['missing_keys'])}. "
             "Download or copy it again."
+        )
+    unexpected = [key for key in loading["unexpected_keys"] if not _NOT_WEIGHTS.search(key)]
+    if unexpected:
+        raise NotAModelError(
+            f"The checkpoint in {info.folder} has the weight {min(unexpected)}, which the "
+            f"architecture {model.config.model_type!r} in its config.json does not have. Choose "
+            "the original model, or one whose architecture is part of transformers."
         )
     if precision is Precision.FP16:
         for name, tensor in model.named_parameters():
@@ -351,6 +390,7 @@ def export(model: Any, tokenizer: Any, target: Path) -> None:
     from optimum.exporters.openvino.convert import export_from_model
     from optimum.intel.openvino.configuration import OVConfig
 
+    _lift_version_limit(model.config.model_type)
     with warnings.catch_warnings():
         # Tracing warns about each branch in the model's code, even if it does not depend on inputs.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
@@ -365,6 +405,17 @@ def export(model: Any, tokenizer: Any, target: Path) -> None:
             preprocessors=[tokenizer],
             patch_16bit_model=model.dtype in (torch.float16, torch.bfloat16),
         )
+
+
+def _lift_version_limit(model_type: str) -> None:
+    """Lift Optimum's upper limit of transformers' version for architectures verified without it."""
+    from optimum.exporters.tasks import TasksManager
+
+    if model_type in WITHOUT_VERSION_LIMIT:
+        exporter = TasksManager.get_exporter_config_constructor(
+            "openvino", model_type=model_type, task="text-generation-with-past"
+        ).func
+        exporter.MAX_TRANSFORMERS_VERSION = None
 
 
 def write_openvino_tokenizer(tokenizer: Any, target: Path) -> None:
@@ -395,7 +446,7 @@ def _checked(
     report = read_weights(target.folder)
     if target.precision is not Precision.STORED and not report.is_really(target.precision):
         raise ConversionError(
-            f"The export produced {report.types} instead of {target.precision.label} weights. "
+            f"The export produced {report.mix} instead of {target.precision.label} weights. "
             "Choose another precision."
         )
     return Converted(
@@ -410,11 +461,11 @@ def _checked(
 def _int4_settings(report: WeightReport) -> Int4Settings:
     """Return the INT4 settings of an IR, derived from its weights."""
     common = max(report.group_sizes, key=report.group_sizes.__getitem__)
-    return Int4Settings(report.symmetric, common, round(report.four_bit_share, 3))
+    return Int4Settings(report.symmetric, common, round(report.layer_share, 2))
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # in Hugging Face's cache the files are symbolic links
     except OSError:  # another disk, or a file system without hard links
         shutil.copyfile(source, target)

@@ -1,31 +1,31 @@
 """Estimate the download, disk, memory and time of a conversion before it starts.
 
 The sizes follow from the shape and from how NNCF stores compressed weights. Memory and time are
-formulas fitted to measurements of this code (``python -m tests.big_checkpoint`` creates the
-checkpoints they were measured with); the time is corrected by the duration of earlier conversions
-on this machine.
+formulas fitted to measurements of this code on two cores (``python -m tests.big_checkpoint``
+creates the checkpoints they were measured with).
 """
 
 from __future__ import annotations
 
-import math
-import statistics
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.catalogue import Int4Settings, Precision, default_int4
-from core.errors import CorruptModelError, DiskFullError, NotEnoughMemoryError
+from core.catalogue import Int4Settings, Precision, Shape
+from core.catalogue.shapes import active_share
+from core.errors import DiskFullError, NotEnoughMemoryError
 from core.hardware.devices import available_memory_bytes
 from core.settings import Settings
 from core.store.files import free_bytes
-from core.store.manifest import MANIFEST_NAME, Manifest, read_manifest
 from core.store.resolver import Source, SourceKind
 from core.store.weights_source import Origin, find_origin
 from core.units import bytes_text
 
 if TYPE_CHECKING:
     from core.store.hub import HubModel
+
+SMALLEST_GROUP = 16
+"""Smallest INT4 group size that NNCF may fall back to if a layer's channels are not divisible by
+the requested group size; with smaller groups the scales cost as much as the compression saves."""
 
 LARGE_MODEL = 1_000_000_000
 """Number of parameters above which an FP32 checkpoint is loaded as FP16 for INT8 and INT4: the
@@ -84,6 +84,7 @@ _SECONDS_PER_BILLION_FROM_IR = {
     Precision.FP16: 3.0,
     Precision.INT8: 7.0,
     Precision.INT4: 9.0,
+    Precision.STORED: 2.0,
 }
 
 _DEQUANTISING_SECONDS_PER_BILLION = 6.0
@@ -96,16 +97,9 @@ _UNPACKING_MEMORY = 8.0
 """Bytes per weight of the largest matrix while it is unpacked from a GGUF file."""
 
 _SCALE_ESTIMATION_SECONDS = 20.0
-_SCALE_ESTIMATION_SECONDS_PER_BILLION = 300.0
+_SCALE_ESTIMATION_SECONDS_PER_BILLION = 1000.0
 """Additional time for scale estimation: the model generates texts, is run on them, and the scales
 are fitted."""
-
-_MAX_CORRECTION = 10.0
-"""Largest factor by which earlier conversions correct the time, up or down: a single conversion
-during much other work says nothing about the next."""
-
-_NEAREST = 3
-"""Number of earlier conversions used for the correction: those of the nearest size."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +120,11 @@ class Estimate:
     free_memory: int
     problem: str | None
     """Message if disk or memory is not sufficient; None otherwise."""
+    int4: Int4Settings | None = None
+    """Settings of the compression; None for another precision than INT4, and for an imported INT4
+    model."""
+    note: str | None = None
+    """From :func:`group_note`."""
     short_of_memory: bool = False
     """Whether ``problem`` is about memory instead of disk space."""
 
@@ -150,10 +149,6 @@ def estimate(
     """Estimate the conversion of ``source`` to this precision.
 
     Args:
-        source: from :func:`core.store.resolver.resolve`.
-        precision: of the resulting weights.
-        settings: for the home folder.
-        int4: overrides the catalogue's INT4 settings.
         hub: from :func:`core.store.hub.describe`; required for a Hugging Face id that is neither
             in the catalogue nor downloaded.
 
@@ -163,10 +158,11 @@ def estimate(
         NotAModelError, CorruptModelError: a local source cannot be used.
     """
     origin = find_origin(source, precision, settings, hub)
-    chosen = int4 or (source.model.int4 if source.model else default_int4())
+    chosen = int4 or source.int4_settings(precision, origin.parameters)
+    compressing = precision.int4 and not (origin.is_ir and origin.precision is precision)
     result = result_bytes(origin, precision, chosen)
     scratch = scratch_bytes(origin, precision)
-    download = _remaining_bytes(source, origin, settings)
+    download = remaining_bytes(source, origin, settings)
     memory = peak_memory(origin, precision, chosen)
     free_disk = free_bytes(settings.home)
     free_memory = available_memory_bytes()
@@ -189,12 +185,33 @@ def estimate(
         disk_bytes=result,
         scratch_bytes=scratch,
         memory_bytes=memory,
-        seconds=_seconds(origin, precision, chosen, settings),
+        seconds=_seconds(origin, precision, chosen),
         free_disk=free_disk,
         free_memory=free_memory,
         problem=problem,
+        int4=chosen if compressing else None,
+        note=group_note(origin.shape, chosen) if compressing else None,
         short_of_memory=short_of_memory,
     )
+
+
+def group_note(shape: Shape | None, int4: Int4Settings) -> str | None:
+    """Return what happens to layers whose width the group size does not divide, as a sentence.
+
+    NNCF compresses them with the largest power of two that divides the width.
+    """
+    size = int4.group_size
+    if shape is None or size <= 0:
+        return None
+    notes = []
+    for width in sorted({shape.hidden, shape.intermediate}):
+        if width % size:
+            smaller = width & -width
+            what = f"get groups of {smaller}" if smaller >= SMALLEST_GROUP else "stay in INT8"
+            notes.append(f"layers of width {width:,} {what}")
+    if not notes:
+        return None
+    return f"A group size of {size} does not divide every layer: {' and '.join(notes)}."
 
 
 def result_bytes(origin: Origin, precision: Precision, int4: Int4Settings) -> int:
@@ -207,28 +224,64 @@ def result_bytes(origin: Origin, precision: Precision, int4: Int4Settings) -> in
         other = _GRAPH_BYTES_PER_LAYER * shape.layers + _TOKENIZER_BYTES_PER_TOKEN * vocabulary
     tied = origin.shape is not None and origin.shape.tied_embeddings
     outside = min(vocabulary * hidden * (1 if tied else 2), count)
+    if precision is Precision.STORED:
+        return int(origin.weight_bytes + other)
+    width, outer_width = weight_widths(precision, int4, hidden)
+    return int(width * (count - outside) + outer_width * outside + other)
+
+
+def token_bytes(origin: Origin, precision: Precision, int4: Int4Settings) -> int:
+    """Return the bytes of the weights that the converted model reads for each token.
+
+    Of the input embeddings one row is read, unless they are the output matrix, too; of a mixture
+    of experts, those that process the token.
+    """
+    if precision is Precision.STORED:
+        return stored_token_bytes(origin)
+    shape, count = origin.shape, origin.parameters
+    hidden = shape.hidden if shape else 4096
+    matrix = min(shape.vocabulary * hidden, count) if shape else 0
+    layers = max(_active_parameters(origin) - matrix, 0)
+    width, outer_width = weight_widths(precision, int4, hidden)
+    return int(width * layers + outer_width * matrix)
+
+
+def stored_token_bytes(origin: Origin) -> int:
+    """Return the bytes that are read for each token of weights that are kept as they are."""
+    return int(origin.weight_bytes * _active_parameters(origin) / max(origin.parameters, 1))
+
+
+def _active_parameters(origin: Origin) -> float:
+    shape, count = origin.shape, origin.parameters
+    tied = shape is None or shape.tied_embeddings
+    looked_up = 0 if tied else min(shape.vocabulary * shape.hidden, count)
+    return (count - looked_up) * active_share(shape, count)
+
+
+def weight_widths(precision: Precision, int4: Int4Settings, hidden: int) -> tuple[float, float]:
+    """Return the bytes per weight of the layers, and of the embeddings and the output matrix, with
+    their scales and zero points.
+
+    Args:
+        precision: any but STORED.
+    """
     per_int8 = 1 + (_SCALE_BYTES + _ZERO_POINT_BYTES[Precision.INT8]) / hidden
-    match precision:
+    match precision.base:
         case Precision.FP32:
-            weights = 4.0 * count
+            return 4.0, 4.0
         case Precision.FP16:
-            weights = 2.0 * count
+            return 2.0, 2.0
         case Precision.INT8:
-            weights = per_int8 * count
-        case Precision.INT4:
-            zero_point = 0.0 if int4.symmetric else _ZERO_POINT_BYTES[Precision.INT4]
-            group = int4.group_size if int4.group_size > 0 else hidden
-            per_int4 = 0.5 + (_SCALE_BYTES + zero_point) / group
-            mixed = int4.ratio * per_int4 + (1 - int4.ratio) * per_int8
-            weights = per_int8 * outside + mixed * (count - outside)
-        case Precision.STORED:
-            weights = float(origin.weight_bytes)
-    return int(weights + other)
+            return per_int8, per_int8
+    zero_point = 0.0 if int4.symmetric else _ZERO_POINT_BYTES[Precision.INT4]
+    group = int4.group_size if int4.group_size > 0 else hidden
+    per_int4 = 0.5 + (_SCALE_BYTES + zero_point) / group
+    return int4.ratio * per_int4 + (1 - int4.ratio) * per_int8, per_int8
 
 
 def scratch_bytes(origin: Origin, precision: Precision) -> int:
     """Return the disk space in bytes for the export before compression, 0 if there is none."""
-    if origin.is_ir or precision not in (Precision.INT8, Precision.INT4):
+    if origin.is_ir or not precision.compressed:
         return 0
     return int(origin.parameters * loaded_width(origin, precision))
 
@@ -245,7 +298,7 @@ def loaded_width(origin: Origin, precision: Precision) -> int:
 def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int:
     """Return the peak resident set size in bytes of the conversion process, including
     memory-mapped files."""
-    if origin.is_ir and origin.precision is precision:
+    if origin.is_ir and precision in (origin.precision, Precision.STORED):
         return int(_LIBRARY_MEMORY)  # the weight file is linked or copied
     stages = [_LIBRARY_MEMORY]
     if origin.is_gguf:
@@ -253,7 +306,7 @@ def peak_memory(origin: Origin, precision: Precision, int4: Int4Settings) -> int
         built = result_bytes(origin, precision if kept else Precision.FP16, int4)
         matrix = origin.shape.vocabulary * origin.shape.hidden if origin.shape else 0
         stages.append(_GGUF_MEMORY + built + origin.weight_bytes + _UNPACKING_MEMORY * matrix)
-    if precision in (Precision.INT8, Precision.INT4):
+    if precision.compressed:
         stages.append(_compression_memory(origin, precision, int4))
     elif origin.is_ir:
         stages.append(_LIBRARY_MEMORY + origin.weight_bytes)  # mapped, and rounded while saved
@@ -283,7 +336,7 @@ def _compression_memory(origin: Origin, precision: Precision, int4: Int4Settings
     matrix = origin.shape.vocabulary * origin.shape.hidden if origin.shape else 0
     result = result_bytes(origin, precision, int4)
     working = max(_LARGEST_MATRIX_WIDTH * matrix, result + _LAST_MATRIX_WIDTH * matrix)
-    if precision is Precision.INT4 and int4.scale_estimation:
+    if precision.int4 and int4.scale_estimation:
         width = 2 if origin.is_ir else loaded_width(origin, precision)
         working += 2 * width * origin.parameters  # inference maps the weights and repacks them
     return _COMPRESSION_MEMORY + working
@@ -298,10 +351,11 @@ def missing_bytes(source: Source, settings: Settings, hub: HubModel | None = Non
     """
     if source.kind is not SourceKind.HUB:
         return 0
-    return _remaining_bytes(source, find_origin(source, Precision.INT8, settings, hub), settings)
+    return remaining_bytes(source, find_origin(source, Precision.INT8, settings, hub), settings)
 
 
-def _remaining_bytes(source: Source, origin: Origin, settings: Settings) -> int:
+def remaining_bytes(source: Source, origin: Origin, settings: Settings) -> int:
+    """Return the bytes of these weights still to be downloaded."""
     if origin.folder is not None or source.kind is not SourceKind.HUB:
         return 0
     from core.store import hub
@@ -309,65 +363,14 @@ def _remaining_bytes(source: Source, origin: Origin, settings: Settings) -> int:
     return max(0, origin.fetch_bytes - hub.fetched_bytes(settings.downloads_dir / source.key))
 
 
-def _seconds(origin: Origin, precision: Precision, int4: Int4Settings, settings: Settings) -> float:
-    default = _default_seconds(
-        origin.parameters,
-        precision,
-        from_ir=origin.is_ir,
-        from_gguf=origin.is_gguf,
-        scale_estimation=precision is Precision.INT4 and int4.scale_estimation,
-    )
-    return default * _correction(origin.parameters, precision, settings.models_dir)
-
-
-def _default_seconds(
-    parameters: int,
-    precision: Precision,
-    *,
-    from_ir: bool,
-    from_gguf: bool,
-    scale_estimation: bool,
-) -> float:
-    kept = precision is Precision.STORED
+def _seconds(origin: Origin, precision: Precision, int4: Int4Settings) -> float:
+    kept, billions = precision is Precision.STORED, origin.parameters / 1e9
     rates = _SECONDS_PER_BILLION
-    if from_ir or (from_gguf and not kept):
+    if origin.is_ir or (origin.is_gguf and not kept):
         rates = _SECONDS_PER_BILLION_FROM_IR
-    seconds = _LIBRARY_SECONDS + rates[precision] * parameters / 1e9
-    if from_gguf and not kept:
-        seconds += _DEQUANTISING_SECONDS_PER_BILLION * parameters / 1e9
-    if scale_estimation:
-        seconds += _SCALE_ESTIMATION_SECONDS
-        seconds += _SCALE_ESTIMATION_SECONDS_PER_BILLION * parameters / 1e9
+    seconds = _LIBRARY_SECONDS + rates[precision.base] * billions
+    if origin.is_gguf and not kept:
+        seconds += _DEQUANTISING_SECONDS_PER_BILLION * billions
+    if precision.int4 and int4.scale_estimation:
+        seconds += _SCALE_ESTIMATION_SECONDS + _SCALE_ESTIMATION_SECONDS_PER_BILLION * billions
     return seconds
-
-
-def _correction(parameters: int, precision: Precision, models: Path) -> float:
-    """Return the ratio of actual to default durations of the most similar earlier conversions."""
-    done = [item for item in _manifests(models) if item.duration_s > 0 and item.parameters > 0]
-    similar = [item for item in done if item.precision is precision] or done
-    similar.sort(key=lambda item: abs(math.log(item.parameters / max(parameters, 1))))
-    if not similar:
-        return 1.0
-    ratio = statistics.median(_duration_ratio(item) for item in similar[:_NEAREST])
-    return min(max(ratio, 1 / _MAX_CORRECTION), _MAX_CORRECTION)
-
-
-def _duration_ratio(done: Manifest) -> float:
-    default = _default_seconds(
-        done.parameters,
-        done.precision,
-        from_ir=done.source_of_weights == "ir",
-        from_gguf=done.source_of_weights == "gguf",
-        scale_estimation=done.int4 is not None and done.int4.scale_estimation,
-    )
-    return done.duration_s / default
-
-
-def _manifests(models: Path) -> list[Manifest]:
-    found = []
-    for path in models.glob(f"[!.]*/*/{MANIFEST_NAME}"):
-        try:
-            found.append(read_manifest(path.parent))
-        except CorruptModelError:
-            continue
-    return found

@@ -9,9 +9,10 @@ import shutil
 from functools import lru_cache
 from pathlib import Path
 
-from core.errors import ModelBusyError
+from core.errors import ModelBusyError, ModelFilesError
+from core.store import checkpoint
+from core.store.names import part_names
 from core.store.resolver import Source, SourceKind
-from core.store.weights import IR_BIN
 from core.units import bytes_text
 
 
@@ -21,8 +22,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_VERSION = "3:"
+_WEIGHTS = (".safetensors", ".bin", ".gguf")
+"""Too large to be read each time."""
+
+
 def fingerprint(source: Source) -> str | None:
-    """Return a value that changes when the weights of a local source change.
+    """Return a value that changes when a file of a local source changes that a conversion reads.
+
+    Small files count by their content, weights by size and time.
 
     Returns None for models of the hub, and for a folder that is missing or cannot be read: models
     converted from it remain valid.
@@ -30,37 +38,42 @@ def fingerprint(source: Source) -> str | None:
     if source.kind is SourceKind.HUB:
         return None
     try:
-        return _local_fingerprint(source)
-    except OSError:
+        found = _fingerprint(source)
+    except (OSError, ModelFilesError):
         return None
+    return None if found is None else _VERSION + found
 
 
-def _local_fingerprint(source: Source) -> str | None:
+def has_changed(source: Source, recorded: str | None) -> bool:
+    """Return whether a local source has changed since its fingerprint was recorded."""
+    if recorded and not recorded.startswith(_VERSION):  # by an earlier version of Paddock
+        return False
+    return fingerprint(source) not in (None, recorded)
+
+
+def _fingerprint(source: Source) -> str | None:
     folder = Path(source.location)
     if source.kind is SourceKind.GGUF:
         package = source.model.package if source.model else None
         if package is not None:
             return package.sha256  # does not depend on where or how often it is installed
-        state = folder.stat()
-        text = f"{folder.name} {state.st_size} {state.st_mtime_ns}"
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-    if source.kind is SourceKind.EMBEDDED:
-        weights = folder / "model.safetensors"
-        if not weights.is_file():
-            return None
-        state = weights.stat()
-        return _cached_sha256(weights, state.st_size, state.st_mtime_ns)
+        paths = [folder.with_name(name) for name in part_names(folder.name)]
+    else:
+        paths = checkpoint.needed_paths(folder)
     digest = hashlib.sha256()
-    names = ("*.safetensors", "pytorch_model*.bin", IR_BIN, "config.json", "tokenizer*")
-    paths = sorted({path for name in names for path in folder.glob(name)})
     for path in paths:
         state = path.stat()
-        digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
+        text = f"{path.name} {state.st_size} {state.st_mtime_ns}"
+        # A checkout changes the times of embedded weights.
+        if path.suffix not in _WEIGHTS or source.kind is SourceKind.EMBEDDED:
+            times = state.st_mtime_ns, state.st_ctime_ns  # not every editor changes the first
+            text = f"{path.name} {_cached_sha256(path, state.st_size, times)}"
+        digest.update(f"{text}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest() if paths else None
 
 
-@lru_cache(maxsize=32)
-def _cached_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+@lru_cache(maxsize=1024)
+def _cached_sha256(path: Path, _size: int, _times_ns: tuple[int, int]) -> str:
     return sha256(path)
 
 
@@ -83,7 +96,6 @@ def remove_folder(folder: Path, what: str) -> int:
     """Remove a folder and its content, and return the bytes freed.
 
     Args:
-        folder: the folder.
         what: its content, for the error message: "random weights".
 
     Raises:

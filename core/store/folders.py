@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,27 +16,18 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from core.catalogue import Precision
-from core.errors import ConversionError, ModelBusyError, StoppedError
+from core.errors import ConversionError, ModelBusyError
 from core.store.progress import Progress, ProgressCallback, Stage
 
 log = logging.getLogger(__name__)
-
-_LOCK_POLL_S = 0.25
 
 
 class Folders:
     """The folders and locks of one store."""
 
-    def __init__(self, models: Path, locks: Path | None = None) -> None:
-        """
-        Args:
-            models: folder of the finished models and of conversions in progress.
-            locks: folder of the locks, if shared with another store; by default the folder of the
-                conversions in progress.
-        """
+    def __init__(self, models: Path) -> None:
         self.models = models
         self.work = models / ".work"
-        self._locks = locks or self.work
 
     def path(self, key: str, precision: Precision) -> Path:
         """Return the folder of the finished model."""
@@ -49,16 +39,11 @@ class Folders:
 
     @contextmanager
     def lock(
-        self,
-        key: str,
-        precision: Precision | None,
-        report: ProgressCallback,
-        cancel: threading.Event | None = None,
+        self, key: str, precision: Precision | None, report: ProgressCallback
     ) -> Iterator[None]:
         """Hold the lock of a model in one precision, or of its download (None).
 
         Raises:
-            StoppedError: ``cancel`` was set while another process held the lock.
             ConversionError: the home folder is not writable.
         """
         lock = self._lock(key, precision)
@@ -67,7 +52,7 @@ class Folders:
         except Timeout:
             message = f"Waiting for another process that is using {key}."
             report(Progress(Stage.WAITING, message, None))
-            _wait(lock, cancel)
+            lock.acquire()
         except OSError as error:
             raise self._unwritable(error) from error
         try:
@@ -147,11 +132,10 @@ class Folders:
 
     def _lock(self, key: str, precision: Precision | None) -> FileLock:
         try:
-            for folder in (self.work, self._locks):
-                folder.mkdir(parents=True, exist_ok=True)
+            self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
-        return FileLock(self._locks / f"{key}.{precision or 'source'}.lock")
+        return FileLock(self.work / f"{key}.{precision or 'source'}.lock")
 
     def _work_folders(self) -> list[Path]:
         return [path for path in self.work.glob("*") if path.is_dir()]
@@ -161,13 +145,3 @@ class Folders:
             f"The folder {self.models} is not writable ({error.strerror or error}). Change its "
             "permissions, or set PADDOCK_HOME to a folder you can write to."
         )
-
-
-def _wait(lock: FileLock, cancel: threading.Event | None) -> None:
-    while not (cancel and cancel.is_set()):
-        try:
-            lock.acquire(timeout=_LOCK_POLL_S, poll_interval=_LOCK_POLL_S)
-        except Timeout:
-            continue
-        return
-    raise StoppedError("Stopped waiting for the other process. Nothing was changed.")

@@ -30,10 +30,10 @@ from pydantic import ValidationError
 
 from core.hardware.devices import host_facts
 from core.store.checkpoint import read_json
-from core.store.library_errors import LIBRARY_ERRORS, first_line
+from core.store.library_env import LIBRARY_ERRORS, first_line
 from core.store.manifest import GenAICheck, GenAIOutcome
 from core.store.optimum_model import load_optimum_model
-from core.store.weights import read_weights
+from core.store.weights import Cache, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -81,17 +81,16 @@ def is_current(check: GenAICheck | None, folder: Path) -> bool:
     """Return whether a result is valid for the stored model and the installed libraries."""
     if check is None:
         return False
-    return check.outcome is GenAIOutcome.STATE or check.key == _key(_config(folder))
+    of_the_ir = check.outcome in (GenAIOutcome.STATE, GenAIOutcome.INPUTS)
+    return of_the_ir or check.key == _key(_config(folder))
 
 
 def known_check(folder: Path, results_file: Path) -> GenAICheck | None:
-    """Return the result for the stored model in ``folder``, or None if a check is needed.
-
-    Args:
-        folder: of the model.
-        results_file: file with all results.
-    """
-    if states := read_weights(folder).other_states:
+    """Return the result for the stored model in ``folder``, or None if a check is needed."""
+    report = read_weights(folder)
+    if report.cache is Cache.INPUTS:
+        return GenAICheck(key="", outcome=GenAIOutcome.INPUTS)
+    if states := report.other_states:
         return GenAICheck(key="", outcome=GenAIOutcome.STATE, detail=", ".join(states[:3]))
     config = _config(folder)
     if architecture_key(config) in KNOWN_EXACT:
@@ -103,10 +102,6 @@ def genai_check(folder: Path, results_file: Path) -> GenAICheck:
     """Return the result for the stored model in ``folder``, known or from a check that runs now.
 
     A check takes a second, and a few more if the conversion libraries are not loaded yet.
-
-    Args:
-        folder: of the model.
-        results_file: file with all results.
     """
     results_file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(results_file.with_suffix(".lock")):

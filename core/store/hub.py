@@ -10,42 +10,34 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from core.errors import DiskFullError, StoppedError, UserError
-from core.store.download import count_bytes, fetch_file
+from core.catalogue import Precision
+from core.errors import DiskFullError, UnknownModelError, UserError
+from core.store.download import Meter, fetch_file
 from core.store.files import free_bytes
+from core.store.gguf.hub_files import GgufChoice
 from core.store.hub_errors import offline_error, readable_errors
 from core.store.hub_listing import (
-    Listing,
-    check_no_custom_code,
-    is_weights,
+    HubModel,
     list_files,
-    read_config,
+    list_gguf,
+    read_content,
     remove_stale_files,
     request_headers,
-    wanted_files,
 )
 from core.store.progress import Progress, ProgressCallback, Stage, Transfer
-from core.store.transfer import DownloadState, run_in_thread
+from core.store.weights import IR_XML, WeightReport, read_graph
 
 COMPLETE_MARK = "paddock-download.json"
 """Written last; contains the revision and the file sizes of a complete download."""
 
-__all__ = [
-    "Download",
-    "HubAccess",
-    "HubModel",
-    "completed",
-    "describe",
-    "fetch",
-    "fetched_bytes",
-    "wanted_files",
-]
+_LARGEST_XML = 256 * 2**20
+
+READY_PUBLISHER = "OpenVINO"
 
 _YES = frozenset({"1", "ON", "YES", "TRUE"})
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -77,19 +69,12 @@ class HubAccess:
 
 
 @dataclass(frozen=True)
-class HubModel:
-    """Description of a model on the hub, before it is downloaded."""
+class ReadyModel:
+    """A repository with OpenVINO weights of a model, which needs no conversion."""
 
-    hub_id: str
-    revision: str
-    """Commit of the hub's repository."""
-    files: dict[str, int]
-    """Name and size in bytes of each file that would be downloaded."""
-    total_bytes: int
-    gated: bool
-    """Whether the download requires an accepted licence and a token."""
-    config: dict[str, Any] | None
-    """Its ``config.json``; None if access is not granted yet, or the file is too large."""
+    precision: Precision
+    """As its name says; checked before its weights are downloaded."""
+    hub: HubModel
 
 
 @dataclass(frozen=True)
@@ -105,29 +90,68 @@ def describe(hub_id: str, access: HubAccess | None = None) -> HubModel:
     """List the files of ``hub_id`` on the hub and read its ``config.json``; download nothing else.
 
     Args:
-        hub_id: org/name.
-        access: access to the hub; by default from the environment.
+        hub_id: org/name, or org/name:quantisation for a GGUF file.
 
     Raises:
-        UnknownModelError: the model does not exist on the hub, or is not visible to this user.
+        UnknownModelError: the model does not exist on the hub, or is not visible to this user; or a
+            GGUF file must be chosen.
         GatedModelError: the token is not accepted.
-        NotAModelError: it is not a causal language model, has no usable weights, or requires its
-            own code.
+        NotAModelError, CorruptModelError: see :func:`core.store.supported.check_supported`.
         HubError: no network, offline, or the hub failed.
         UserError: the token or the endpoint is not valid.
     """
     access = _checked(hub_id, access)
     with readable_errors(hub_id, access):
-        listing = list_files(hub_id, access)
-        config = read_config(hub_id, access, listing)
-    return HubModel(
-        hub_id=hub_id,
-        revision=listing.revision,
-        files={file.name: file.size for file in listing.files},
-        total_bytes=listing.total_bytes,
-        gated=listing.gated,
-        config=config,
-    )
+        found = list_files(hub_id, access)
+        return replace(found, ir=_read_ir(found, access))
+
+
+def gguf_files(hub_id: str, access: HubAccess | None = None) -> list[GgufChoice]:
+    """Return the GGUF files to choose from in a repository; none if it has other weights.
+
+    Raises:
+        PaddockError: the repository cannot be listed; see :func:`describe`.
+    """
+    access = _checked(hub_id, access)
+    with readable_errors(hub_id, access):
+        return list_gguf(hub_id, access)
+
+
+def find_ready(hub_id: str, access: HubAccess | None = None) -> list[ReadyModel]:
+    """Return the repositories with INT4 and INT8 weights of a model, as far as they exist.
+
+    Intel publishes many models as OpenVINO IR, compressed with NNCF, under names made from the
+    original's: ``OpenVINO/Qwen3-8B-int4-ov``.
+
+    Args:
+        hub_id: org/name of the original.
+
+    Raises:
+        PaddockError: the hub cannot be asked, see :func:`describe`.
+    """
+    publisher, _, name = hub_id.partition("/")
+    found = []
+    for precision in (Precision.INT4, Precision.INT8):
+        if publisher == READY_PUBLISHER:  # it is one itself
+            break
+        try:
+            hub = describe(f"{READY_PUBLISHER}/{name}-{precision.value}-ov", access)
+        except UnknownModelError:
+            continue
+        found.append(ReadyModel(precision, hub))
+    return found
+
+
+def _read_ir(model: HubModel, access: HubAccess) -> WeightReport | None:
+    """Read the weights' formats from the XML of an OpenVINO model, without its weights."""
+    xml = next((file for file in model.needed if file.name == IR_XML), None)
+    content = read_content(xml, access, _LARGEST_XML) if xml is not None else None
+    if content is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / IR_XML
+        path.write_bytes(content)
+        return read_graph(path)
 
 
 def fetch(
@@ -136,24 +160,19 @@ def fetch(
     on_progress: ProgressCallback,
     *,
     access: HubAccess | None = None,
-    cancel: threading.Event | None = None,
 ) -> Download:
     """Download ``hub_id`` into ``folder``; return at once if the download is complete already.
 
-    The next call resumes a download that failed, was stopped or killed. Checksums reported by the
-    hub are verified.
+    The next call resumes a download that failed, or whose process was killed. Checksums reported by
+    the hub are verified.
 
     Args:
-        hub_id: org/name.
+        hub_id: org/name, or org/name:quantisation for a GGUF file.
         folder: folder of this model alone; created if missing. Only one process at a time may
             download into it.
-        on_progress: called with bytes, rate and time left, at most four times a second, from the
-            calling thread.
-        access: access to the hub; by default from the environment.
-        cancel: when set, the call ends within a second.
+        on_progress: called with bytes, rate and time left, about four times a second.
 
     Raises:
-        StoppedError: ``cancel`` was set; partial files are kept.
         DiskFullError: not enough free disk space.
         PaddockError: what :func:`describe` raises; HubError also if the connection broke too
             often, a checksum differs, or the folder cannot be written to.
@@ -163,39 +182,22 @@ def fetch(
         return done
     access = _checked(hub_id, access)
 
-    def check_stop() -> None:
-        if cancel is not None and cancel.is_set():
-            raise StoppedError(
-                f"The download of {hub_id} was stopped. The "
-                f"{fetched_bytes(folder) / 1e6:.0f} MB on disk are kept, and the next attempt "
-                "resumes there."
-            )
-
-    def report(message: str, transfer: Transfer | None) -> None:
+    def report(message: str, transfer: Transfer) -> None:
         on_progress(Progress(Stage.FETCHING, message, None, transfer))
-
-    def work(state: DownloadState) -> Download:
-        listing = list_files(hub_id, access)
-        with state.writing():
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_stale_files(folder, listing.files)
-        count_bytes(listing.files, folder, state)
-        _check_space(hub_id, folder, state.total - state.done)
-        headers = request_headers(access)
-        checked = False
-        for file in listing.files:
-            if is_weights(file.name) and not checked:
-                check_no_custom_code(hub_id, folder)
-                checked = True
-            state.message = f"Downloading {hub_id} ({file.name})."
-            fetch_file(file, folder, headers, state)
-        with state.writing():
-            _write_mark(folder, listing)
-        return Download(folder, listing.revision)
 
     on_progress(Progress(Stage.FETCHING, f"Listing the files of {hub_id}.", None))
     with readable_errors(hub_id, access):
-        return run_in_thread(work, report, check_stop)
+        model = list_files(hub_id, access)
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_files(folder, model.needed)
+        meter = Meter(model.needed, folder, report)
+        _check_space(hub_id, folder, meter.missing)
+        for file in model.needed:
+            meter.message = f"Downloading {hub_id} ({file.name})."
+            fetch_file(file, folder, request_headers(access), meter)
+        meter.report()
+        _write_mark(folder, model)
+    return Download(folder, model.revision)
 
 
 def completed(folder: Path) -> Download | None:
@@ -203,12 +205,9 @@ def completed(folder: Path) -> Download | None:
     try:
         mark = json.loads((folder / COMPLETE_MARK).read_text(encoding="utf-8"))
         files = mark["files"]
-        if isinstance(files, list):  # format of earlier versions, without sizes
-            files = dict.fromkeys(files)
-        for name, size in files.items():
-            actual = (folder / name).stat().st_size
-            if size is not None and actual != size:
-                return None
+        sizes = {name: (folder / name).stat().st_size for name in files}
+        if not isinstance(files, list) and sizes != files:  # earlier versions noted no sizes
+            return None
         return Download(folder, str(mark["revision"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -217,7 +216,7 @@ def completed(folder: Path) -> Download | None:
 def fetched_bytes(folder: Path) -> int:
     """Return the downloaded bytes in ``folder``, partial files included."""
     total = 0
-    for path in folder.glob("*"):
+    for path in folder.rglob("*"):
         if path.name.startswith(COMPLETE_MARK):
             continue
         try:
@@ -262,9 +261,8 @@ def _check_space(hub_id: str, folder: Path, needed: int) -> None:
         )
 
 
-def _write_mark(folder: Path, listing: Listing) -> None:
+def _write_mark(folder: Path, model: HubModel) -> None:
     beside = folder / f"{COMPLETE_MARK}.new"
-    files = {file.name: file.size for file in listing.files}
-    mark = {"revision": listing.revision, "files": files}
+    mark = {"revision": model.revision, "files": model.files}
     beside.write_text(json.dumps(mark), encoding="utf-8")
     beside.replace(folder / COMPLETE_MARK)

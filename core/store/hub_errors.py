@@ -87,7 +87,7 @@ def _refusal(hub_id: str, access: HubAccess, error: HfHubHTTPError) -> HubError 
 
     status = error.response.status_code
     if isinstance(error, errors.GatedRepoError):
-        page = f"{access.endpoint or PUBLIC_HUB}/{hub_id}"
+        page = f"{access.endpoint or PUBLIC_HUB}/{hub_id.partition(':')[0]}"
         if status == 403:
             return GatedModelError(
                 f"{hub_id} is gated and the account of the token has no access yet. Accept its "

@@ -1,22 +1,27 @@
-"""List a repository on a hub: select the files of the model and check that it is supported.
-
-Everything here happens before weights are downloaded.
-"""
+"""List the files of a model on a hub, after checking that it is supported."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import NotAModelError
-from core.store import checkpoint
+from core.errors import NotAModelError, UnknownModelError
+from core.store.checkpoint import check_not_packed, may_be_packed, tensor_types
 from core.store.download import RemoteFile
-from core.store.weights import IR_BIN, IR_XML
+from core.store.gguf.hub_files import (
+    GgufChoice,
+    choices_text,
+    choose,
+    gguf_choices,
+    read_headers,
+)
+from core.store.gguf.summary import GgufSummary, summarise
+from core.store.model_files import ModelFiles
+from core.store.supported import check_card, check_supported, has_whole_model
+from core.store.weights import WeightReport
 
 if TYPE_CHECKING:
     from core.store.hub import HubAccess
@@ -24,11 +29,13 @@ if TYPE_CHECKING:
 RESPONSE_TIMEOUT_S = 10.0
 """Timeout of requests for the file list and for ``config.json``."""
 
-LARGEST_CONFIG = 2 * 2**20
-"""Largest ``config.json`` in bytes that is read; real ones have a few thousand."""
+LARGEST_JSON = 32 * 2**20
+"""Largest JSON file in bytes that is read before a download: the index of a large model."""
 
-_STEMS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
-_WEIGHTS = re.compile(r"(model.*\.safetensors|pytorch_model.*\.bin)(\.index\.json)?|openvino_.*")
+_SAFETENSORS_START = 256 * 2**10
+"""Bytes of a safetensors file that are requested at first; most headers are shorter."""
+
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".xml", ".index.json", ".part")
 
 
 class InvalidHubResponse(Exception):
@@ -36,60 +43,32 @@ class InvalidHubResponse(Exception):
 
 
 @dataclass(frozen=True)
-class Listing:
-    """Files of a repository that are needed."""
+class HubModel:
+    """Description of a model on the hub, before it is downloaded."""
 
+    hub_id: str
     revision: str
-    """Commit."""
-    files: list[RemoteFile]
-    """Needed files, configuration and tokenizer before weights."""
+    """Commit of the hub's repository."""
+    needed: tuple[RemoteFile, ...]
+    """Files that would be downloaded, configuration and tokenizer before weights."""
     gated: bool
-    """Whether the download requires an accepted licence."""
+    """Whether the download requires an accepted licence and a token."""
+    config: dict[str, Any] | None
+    """Its ``config.json``; None if access is not granted yet, it is too large, or for GGUF."""
+    ir: WeightReport | None = None
+    """The weights of an OpenVINO model, read from its XML; None for others, and without access."""
+    gguf: GgufSummary | None = None
+    """The header of a GGUF file; None for others."""
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Name and size in bytes of each needed file."""
+        return {file.name: file.size for file in self.needed}
 
     @property
     def total_bytes(self) -> int:
         """Size of all needed files."""
-        return sum(file.size for file in self.files)
-
-
-def wanted_files(names: Iterable[str]) -> list[str]:
-    """Return the files of a repository that are needed: weights, tokenizer, configuration.
-
-    Safetensors are preferred to pickles; an OpenVINO IR is used if there are no other weights.
-    Code, weights of other frameworks, subfolders and incomplete sets of shards are ignored.
-
-    Raises:
-        NotAModelError: the repository has no supported weights.
-    """
-    present = set(names)
-    small = checkpoint.SMALL_FILES & present
-    for stem, ending in _STEMS:
-        weights = _weights(present, stem, ending)
-        if weights:
-            return sorted(small | weights)
-    if {IR_XML, IR_BIN} <= present:
-        return sorted(small | {IR_XML, IR_BIN} | (checkpoint.IR_TOKENIZER_FILES & present))
-    raise NotAModelError(
-        "The repository contains neither safetensors, nor pytorch_model.bin, nor OpenVINO "
-        "weights. Choose the original repository of the model."
-    )
-
-
-def is_weights(name: str) -> bool:
-    """Return whether a file contains weights, or is an index or companion of such files."""
-    return _WEIGHTS.fullmatch(name) is not None
-
-
-def _weights(present: set[str], stem: str, ending: str) -> set[str]:
-    whole, index = f"{stem}{ending}", f"{stem}{ending}.index.json"
-    if whole in present:
-        return {whole}
-    shard = re.compile(rf"{stem}-\d{{5}}-of-(\d{{5}}){re.escape(ending)}")
-    found = {name: match[1] for name in present if (match := shard.fullmatch(name))}
-    counts = set(found.values())
-    if index not in present or len(counts) != 1 or len(found) != int(counts.pop()):
-        return set()
-    return {*found, index}
+        return sum(file.size for file in self.needed)
 
 
 def request_headers(access: HubAccess) -> dict[str, str]:
@@ -111,57 +90,212 @@ def _disable_telemetry() -> None:
     constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
-@contextmanager
-def _invalid_responses() -> Iterator[None]:
-    """Raise ``InvalidHubResponse`` if the response cannot be parsed."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+def list_files(hub_id: str, access: HubAccess) -> HubModel:
+    """List the files of a model on the hub, after checking that it is supported.
 
-    try:
-        yield
-    except (HfHubHTTPError, HFValidationError):
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidHubResponse(str(error)) from error
-
-
-def list_files(hub_id: str, access: HubAccess) -> Listing:
-    """List the files of a model on the hub.
+    Args:
+        hub_id: org/name, or org/name:quantisation for a GGUF file.
 
     Raises:
-        NotAModelError: the configuration, the tokenizer or the weights are missing.
+        NotAModelError, CorruptModelError: see :func:`core.store.supported.check_supported` and
+            :func:`core.store.gguf.summary.summarise`.
+        UnknownModelError: there are GGUF files of which one must be chosen, or not the chosen one.
         InvalidHubResponse: the server is not a Hugging Face hub.
         huggingface_hub.errors.HfHubHTTPError, httpx.HTTPError: the hub refused the request, or
             cannot be reached.
     """
-    from huggingface_hub import HfApi, hf_hub_url
+    repo_id, _, selector = hub_id.partition(":")
+    repository, info = _repository(repo_id, access)
+    files = ModelFiles(
+        repo_id, frozenset(repository.known), repository.read_json, lambda: _card(info)
+    )
+    choices = [] if selector else _only_gguf(repository)
+    if selector or choices:
+        check_card(files)
+    if selector:
+        return _list_gguf(repository, selector, gated=bool(info.gated))
+    if choices:
+        raise UnknownModelError(f"{repo_id} contains GGUF files. {choices_text(repo_id, choices)}")
+    selection = check_supported(files)
+    needed = tuple(repository.file(name) for name in (*selection.others, *selection.weights))
+    size = sum(file.size for file in needed[len(selection.others) :])
+    if selection.safetensors and may_be_packed(selection.config or {}, size):
+        _check_tensors(repo_id, needed[-1], access)
+    return HubModel(hub_id, repository.revision, needed, bool(info.gated), selection.config)
+
+
+def _check_tensors(repo_id: str, file: RemoteFile, access: HubAccess) -> None:
+    """Check the dtypes in the header of a safetensors file: the configuration may not tell that the
+    weights are quantised.
+
+    Raises:
+        NotAModelError: they are.
+    """
+    from huggingface_hub.errors import GatedRepoError
+
+    try:
+        start = read_start(file, access, _SAFETENSORS_START)
+        length = int.from_bytes(start[:8], "little")
+        if 8 + length > min(file.size, LARGEST_JSON):
+            return  # the check after the download reports it
+        if 8 + length > len(start):
+            start = read_start(file, access, 8 + length)
+        types = tensor_types(json.loads(start[8 : 8 + length]))
+    except (GatedRepoError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    check_not_packed(repo_id, types)
+
+
+def list_gguf(hub_id: str, access: HubAccess) -> list[GgufChoice]:
+    """Return the GGUF files of a repository that has no other weights; else an empty list.
+
+    Raises:
+        InvalidHubResponse, huggingface_hub.errors.HfHubHTTPError, httpx.HTTPError: see
+            :func:`list_files`.
+    """
+    return _only_gguf(_repository(hub_id, access)[0])
+
+
+def _repository(repo_id: str, access: HubAccess) -> tuple[_Repository, Any]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     _disable_telemetry()
     api = HfApi(endpoint=access.endpoint, token=access.token or False)
-    with _invalid_responses():
-        info = api.model_info(hub_id, files_metadata=True, timeout=RESPONSE_TIMEOUT_S)
-    revision = info.sha or "main"
+    try:
+        info = api.model_info(repo_id, files_metadata=True, timeout=RESPONSE_TIMEOUT_S)
+    except (HfHubHTTPError, HFValidationError):
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidHubResponse(str(error)) from error
     known = {item.rfilename: item for item in info.siblings or []}
-    names = wanted_files(known)
-    _check_names(hub_id, names)
-    files = []
-    for name in names:
-        item = known[name]
-        url = hf_hub_url(hub_id, name, revision=revision, endpoint=access.endpoint)
+    return _Repository(repo_id, access, info.sha or "main", known), info
+
+
+def _only_gguf(repository: _Repository) -> list[GgufChoice]:
+    """Return the GGUF files, unless there are other weights of a whole model."""
+    return [] if has_whole_model(repository.known) else gguf_choices(repository.sizes())
+
+
+def _list_gguf(repository: _Repository, selector: str, *, gated: bool) -> HubModel:
+    choice = choose(repository.hub_id, selector, gguf_choices(repository.sizes()))
+    files = {name: repository.file(name) for name in choice.files}
+
+    def read(name: str, count: int) -> bytes:
+        return read_start(files[name], repository.access, count)
+
+    header = read_headers([(name, file.size) for name, file in files.items()], read)
+    return HubModel(
+        hub_id=f"{repository.hub_id}:{selector}",
+        revision=repository.revision,
+        needed=tuple(files.values()),
+        gated=gated,
+        config=None,
+        gguf=summarise(header),
+    )
+
+
+def _card(info: Any) -> dict[str, Any]:
+    """Return what the hub derived from the model card; its tags have the relation to the base."""
+    ids = [tag.rpartition(":")[2] for tag in info.tags or [] if tag.startswith("base_model:")]
+    return {
+        "base_model": ids,
+        "pipeline_tag": info.pipeline_tag,
+        "library_name": info.library_name,
+    }
+
+
+@dataclass(frozen=True)
+class _Repository:
+    hub_id: str
+    access: HubAccess
+    revision: str
+    known: dict[str, Any]
+    """The hub's description of each file, by its name."""
+
+    def file(self, name: str) -> RemoteFile:
+        """Return a file with its size and checksum."""
+        from huggingface_hub import hf_hub_url
+
+        item, endpoint = self.known[name], self.access.endpoint
+        url = hf_hub_url(self.hub_id, name, revision=self.revision, endpoint=endpoint)
         if item.size is None:
-            files.append(_file_metadata(name, url, revision, access))
-            continue
-        files.append(
-            RemoteFile(
-                name=name,
-                url=url,
-                size=item.size,
-                sha256=item.lfs.sha256 if item.lfs else None,
-                git_sha1=None if item.lfs else item.blob_id,
-                revision=revision,
-            )
+            return _file_metadata(name, url, self.revision, self.access)
+        return RemoteFile(
+            name=name,
+            url=url,
+            size=item.size,
+            sha256=item.lfs.sha256 if item.lfs else None,
+            git_sha1=None if item.lfs else item.blob_id,
+            revision=self.revision,
         )
-    files.sort(key=lambda file: (is_weights(file.name), file.name))
-    return Listing(revision, files, bool(info.gated))
+
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes in bytes of the GGUF files by name."""
+        names = [name for name in self.known if name.lower().endswith(".gguf")]
+        return {name: self.file(name).size for name in names}
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Return the object in a JSON file; None if access is not granted yet, or too large.
+
+        Raises:
+            NotAModelError: it is not a JSON object.
+        """
+        content = read_content(self.file(name), self.access)
+        if content is None:
+            return None
+        try:
+            found = json.loads(content)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise NotAModelError(
+                f"The {name} of {self.hub_id} is not readable. Choose the original repository of "
+                "the model."
+            )
+        return found
+
+
+def read_content(file: RemoteFile, access: HubAccess, limit: int | None = None) -> bytes | None:
+    """Download a small file into memory; None if access is not granted yet, or it is too large.
+
+    Args:
+        limit: bytes; by default :data:`LARGEST_JSON`.
+    """
+    from huggingface_hub.errors import GatedRepoError
+
+    limit = LARGEST_JSON if limit is None else limit
+    if file.size > limit:
+        return None
+    try:
+        content = read_start(file, access, limit + 1)
+    except GatedRepoError:
+        return None
+    return content if len(content) <= limit else None
+
+
+def read_start(file: RemoteFile, access: HubAccess, count: int) -> bytes:
+    """Download the first ``count`` bytes of a file, or all if it is shorter."""
+    import httpx
+    from huggingface_hub.utils import get_session, hf_raise_for_status
+
+    headers = request_headers(access)
+    if count < file.size:
+        headers |= {"Range": f"bytes=0-{count - 1}", "Accept-Encoding": "identity"}
+    content = bytearray()
+    with get_session().stream(
+        "GET",
+        file.url,
+        headers=headers,
+        timeout=httpx.Timeout(RESPONSE_TIMEOUT_S),
+        follow_redirects=True,
+    ) as response:
+        hf_raise_for_status(response)
+        for chunk in response.iter_bytes():
+            content += chunk
+            if len(content) >= count:  # a server without ranges sends the whole file
+                break
+    return bytes(content[:count])
 
 
 def _file_metadata(name: str, url: str, revision: str, access: HubAccess) -> RemoteFile:
@@ -184,104 +318,10 @@ def _file_metadata(name: str, url: str, revision: str, access: HubAccess) -> Rem
     )
 
 
-def _check_names(hub_id: str, names: list[str]) -> None:
-    if "config.json" not in names:
-        raise NotAModelError(
-            f"{hub_id} contains no config.json, so it is not a supported model. Choose the "
-            "original repository of the model."
-        )
-    if not any(name in names for name in checkpoint.TOKENIZER_FILES):
-        raise NotAModelError(
-            f"{hub_id} contains no tokenizer. Choose the original repository of the model."
-        )
-
-
-def read_config(hub_id: str, access: HubAccess, listing: Listing) -> dict[str, Any] | None:
-    """Download the model's ``config.json``; None if access is not granted yet, or it is too large.
-
-    Raises:
-        NotAModelError: it is not a supported causal language model.
-    """
-    import httpx
-    from huggingface_hub.errors import GatedRepoError
-    from huggingface_hub.utils import get_session, hf_raise_for_status
-
-    file = next(file for file in listing.files if file.name == "config.json")
-    if file.size > LARGEST_CONFIG:
-        return None
-    content = b""
-    try:
-        with get_session().stream(
-            "GET",
-            file.url,
-            headers=request_headers(access),
-            timeout=httpx.Timeout(RESPONSE_TIMEOUT_S),
-            follow_redirects=True,
-        ) as response:
-            hf_raise_for_status(response)
-            for chunk in response.iter_bytes():
-                content += chunk
-                if len(content) > LARGEST_CONFIG:
-                    return None
-    except GatedRepoError:
-        return None
-    return _check_config(hub_id, content)
-
-
-def _check_config(hub_id: str, content: bytes) -> dict[str, Any]:
-    try:
-        config = json.loads(content)
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise NotAModelError(
-            f"The config.json of {hub_id} is not readable. Choose the original repository of the "
-            "model."
-        )
-    checkpoint.check_config(config, hub_id)
-    return config
-
-
-def check_no_custom_code(hub_id: str, folder: Path) -> None:
-    """Check the downloaded configuration files before gigabytes of weights are downloaded.
-
-    Raises:
-        NotAModelError: the model or its tokenizer requires its own code, or it is not a causal
-            language model.
-    """
-    config = _check_config(hub_id, (folder / "config.json").read_bytes())
-    path = folder / "tokenizer_config.json"
-    try:
-        tokenizer = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError:
-        return  # loading the tokenizer reports the error
-    code = tokenizer.get("auto_map") if isinstance(tokenizer, dict) else None
-    if isinstance(code, dict):
-        code = code.get("AutoTokenizer")
-    if code and not _has_own_tokenizer(config, str(tokenizer.get("tokenizer_class"))):
-        raise NotAModelError(
-            f"The tokenizer of {hub_id} requires its own Python code (trust_remote_code), which "
-            "Paddock never runs. Choose a model whose tokenizer is part of transformers."
-        )
-
-
-def _has_own_tokenizer(config: dict[str, Any], name: str) -> bool:
-    """Return whether transformers has a tokenizer for a model that also comes with code for one."""
-    from transformers.models.auto.tokenization_auto import (
-        TOKENIZER_MAPPING_NAMES,
-        tokenizer_class_from_name,
-    )
-
-    if TOKENIZER_MAPPING_NAMES.get(config["model_type"]):
-        return True
-    stem = name.removesuffix("Fast")
-    return any(tokenizer_class_from_name(kind) is not None for kind in (stem, f"{stem}Fast"))
-
-
-def remove_stale_files(folder: Path, files: list[RemoteFile]) -> None:
+def remove_stale_files(folder: Path, files: tuple[RemoteFile, ...]) -> None:
     """Remove partial files and weights that are not, or no longer, in the repository."""
     current = {name for file in files for name in (file.name, file.part_name)}
-    for path in folder.iterdir():
-        removable = path.suffix == ".part" or is_weights(path.name)
-        if removable and path.name not in current and path.is_file():
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if name.endswith(_WEIGHT_SUFFIXES) and name not in current and path.is_file():
             path.unlink()

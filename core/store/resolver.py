@@ -5,22 +5,45 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, lru_cache
 from pathlib import Path, PurePath
 
-from core.catalogue import DEFAULT_PRECISION, EMBEDDED_DIR, CatalogueModel, Precision, catalogue
-from core.errors import AccessDeniedError, UnknownModelError
+from core.catalogue import (
+    DEFAULT_PRECISION,
+    EMBEDDED_DIR,
+    CatalogueModel,
+    Int4Settings,
+    Precision,
+    catalogue,
+    int4_settings,
+)
+from core.errors import (
+    AccessDeniedError,
+    CorruptModelError,
+    ModelFilesError,
+    NotAModelError,
+    UnknownModelError,
+)
 from core.remotes import is_remote
 from core.store import checkpoint
+from core.store.formats import reaches
+from core.store.model_files import other_format
+from core.store.names import hub_name, is_model, part_names, stem_of
+from core.store.supported import has_whole_model
+from core.store.weights import IR_XML, read_graph
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}/[A-Za-z0-9][\w.\-]{0,95}", re.ASCII)
-_PAGE = re.compile(
-    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+?)(?:/tree/main)?/?", re.ASCII
-)
-"""URL of a model's page, as copied from a browser."""
 _GGUF_SUFFIX = ".gguf"
+_FOLDER_FILES = {
+    ".safetensors": "a safetensors file",
+    ".bin": "a file of PyTorch or OpenVINO weights",
+    ".xml": "an XML file, as OpenVINO models have",
+    ".json": "a JSON file",
+    ".model": "a tokenizer",
+}
+"""Files of a model folder that are sometimes specified in its place, by suffix."""
 _MAX_CHECKED_FILES = 10_000
 """Files and folders that :func:`check_confined` checks; no model has a hundredth of it."""
 _UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]+")
@@ -44,7 +67,8 @@ class Source:
     """Name of its folder in the store; safe on every file system."""
     kind: SourceKind
     location: Path | str
-    """Folder, file for :attr:`SourceKind.GGUF`, or Hugging Face id for :attr:`SourceKind.HUB`."""
+    """Folder, file for :attr:`SourceKind.GGUF`, or Hugging Face id for :attr:`SourceKind.HUB`; with
+    ``:quantisation`` for a GGUF file on the hub."""
     model: CatalogueModel | None
     """Its row in the catalogue, or None."""
     title: str
@@ -54,10 +78,37 @@ class Source:
         """The model's key for programs; see :func:`name_of`."""
         return name_of(self.key, self.kind, self.location)
 
+    def int4_settings(
+        self, precision: Precision = Precision.INT4, parameters: int | None = None
+    ) -> Int4Settings:
+        """Return the settings of a recipe for this model; see
+        :func:`core.catalogue.recipes.int4_settings`."""
+        return int4_settings(precision, self.model, self.title, parameters)
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it is a GGUF file, on disk or on the hub."""
+        return self.kind is SourceKind.GGUF or (
+            self.kind is SourceKind.HUB and ":" in str(self.location)
+        )
+
     @property
     def default_precision(self) -> Precision:
-        """Precision if none is specified; as stored for GGUF files, as they are compressed."""
-        return Precision.STORED if self.kind is SourceKind.GGUF else DEFAULT_PRECISION
+        """Precision if none is specified: for GGUF files as stored, as they are compressed; for an
+        OpenVINO model that cannot be converted to the default its own."""
+        if self.kind is SourceKind.GGUF:
+            from core.store.gguf.summary import summary
+
+            with suppress(ModelFilesError):
+                return summary(Path(self.location)).default_precision
+        if self.is_gguf:
+            return Precision.STORED
+        if self.kind is SourceKind.IR:
+            with suppress(CorruptModelError):
+                report = read_graph(Path(self.location) / IR_XML)
+                if not reaches(report.formats, DEFAULT_PRECISION):
+                    return report.precision or Precision.STORED
+        return DEFAULT_PRECISION
 
 
 _LOCAL: dict[str, Source] = {}
@@ -95,12 +146,7 @@ def recorded_name(model: str, source: str = "") -> str:
 
 
 def recorded_title(name: str, title: str) -> str:
-    """Return the current title of a recorded model: titles in the catalogue may have changed.
-
-    Args:
-        name: from :func:`recorded_name`.
-        title: as in the record.
-    """
+    """Return the current title of a recorded model: titles in the catalogue may have changed."""
     row = catalogue().get(name)
     return title if row is None else row.title
 
@@ -155,17 +201,22 @@ def resolve(model: str) -> Source:
     path = _existing_path(path_of(name))
     if path is not None:
         return _local(path)
-    page = _PAGE.fullmatch(name)
-    name = page[1] if page else name
-    if not _HUB_ID.fullmatch(name) or ".." in name or "--" in name:
+    found = hub_name(name)
+    if found is None:
+        _refuse_other_file(name)
         raise UnknownModelError(
-            f"There is no model {_shortened(name)!r}. Specify a catalogue key "
+            f"There is no model {name[:80]!r}. Specify a catalogue key "
             f"({', '.join(rows)}), a Hugging Face id (org/name), or the path of a model folder or "
             "GGUF file."
         )
-    if row_key := _row_keys().get(name.lower()):
+    hub_id, quantisation = found
+    if quantisation is not None:
+        name = f"{hub_id}:{quantisation}"
+        key = f"{hub_id.replace('/', '--')}--{quantisation}"
+        return Source(key, SourceKind.HUB, name, None, name)
+    if row_key := _row_keys().get(hub_id.lower()):
         return _from_row(rows[row_key])
-    return Source(name.replace("/", "--"), SourceKind.HUB, name, None, name)
+    return Source(hub_id.replace("/", "--"), SourceKind.HUB, hub_id, None, hub_id)
 
 
 def check_confined(name: str, root: Path) -> None:
@@ -203,9 +254,7 @@ def _is_catalogue_or_hub_name(model: str) -> bool:
     name = model.strip()
     if name in catalogue():
         return True
-    page = _PAGE.fullmatch(name)
-    name = page[1] if page else name
-    return bool(_HUB_ID.fullmatch(name)) and ".." not in name and _existing_path(name) is None
+    return hub_name(name) is not None and _existing_path(name) is None
 
 
 def _from_row(row: CatalogueModel) -> Source:
@@ -244,13 +293,18 @@ def several_gguf_files(name: str) -> list[Path]:
 
 
 def _gguf_files(folder: Path) -> list[Path]:
-    """Return the GGUF files of a folder by name; none if it contains a checkpoint or an IR."""
+    """Return the GGUF models of a folder by name, of a split model the first; none if the folder
+    contains a checkpoint or an IR."""
     try:
-        if (folder / "config.json").is_file():
-            return []
-        return sorted(path for path in folder.iterdir() if is_gguf(path))
+        paths = [path for path in folder.iterdir() if path.is_file()]
     except OSError:  # not readable: the caller reports it when it reads the folder
         return []
+    if has_whole_model(path.name for path in paths):
+        return []
+    files = [path for path in paths if is_gguf(path)]
+    # A model may have "lora" in its name, too; what is none is told when it is read.
+    files = [path for path in files if is_model(path.name)] or files
+    return sorted(path for path in files if path.name == part_names(path.name)[0])
 
 
 def is_gguf(path: Path) -> bool:
@@ -263,8 +317,11 @@ def _existing_path(name: str) -> Path | None:
     if not name or "\0" in name:
         return None
     try:
-        path = Path(name).expanduser().resolve()
-        return path if path.is_dir() or is_gguf(path) else None
+        path = Path(name).expanduser()
+        if is_gguf(path):  # the file itself may be a link to one without the suffix
+            return path.parent.resolve() / path.name
+        path = path.resolve()
+        return path if path.is_dir() else None
     except (OSError, RuntimeError, UnicodeError):
         return None
 
@@ -276,13 +333,55 @@ def _local(path: Path) -> Source:
 
 
 def _from_gguf(path: Path) -> Source:
-    from core.store.gguf.reader import summary
+    from core.store.gguf.summary import summary
 
+    path = path.with_name(part_names(path.name)[0])
     summary(path)
-    return Source(folder_key(path), SourceKind.GGUF, path, None, path.stem)
+    return Source(folder_key(path), SourceKind.GGUF, path, None, stem_of(path.name))
+
+
+def _snapshot(folder: Path) -> Path:
+    """Return the current snapshot if this is the folder of a model in Hugging Face's cache."""
+    try:
+        revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+        snapshot = folder / "snapshots" / revision
+        return snapshot if re.fullmatch(r"[0-9a-f]{40}", revision) and snapshot.is_dir() else folder
+    except (OSError, ValueError):
+        return folder
+
+
+def _refuse_other_file(name: str) -> None:
+    """
+    Raises:
+        NotAModelError: the name is a file that is not a GGUF file; the message names its format.
+    """
+    try:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            start = file.read(4)
+    except (OSError, RuntimeError, ValueError):
+        return
+    if start == b"GGUF":
+        raise NotAModelError(
+            f"{path} is a GGUF file without the suffix .gguf. Rename it, or make a link to it with "
+            "that suffix."
+        )
+    if path.suffix in _FOLDER_FILES:
+        raise NotAModelError(
+            f"{path} is {_FOLDER_FILES[path.suffix]}, which is one file of a model. Specify its "
+            f"folder, {path.parent}."
+        )
+    what = other_format(path.name) or f"a {path.suffix or 'nameless'} file"
+    raise NotAModelError(
+        f"{path} is {what}, which is not supported. Specify a folder with safetensors or an "
+        "OpenVINO model, or a GGUF file."
+    )
 
 
 def _from_folder(folder: Path) -> Source:
+    folder = _snapshot(folder)
     files = _gguf_files(folder)
     if len(files) == 1:
         return _from_gguf(files[0])
@@ -308,7 +407,3 @@ def folder_key(folder: PurePath) -> str:
     name = folder.stem if folder.suffix.lower() == _GGUF_SUFFIX else folder.name
     safe = _UNSAFE_IN_NAMES.sub("-", name).strip("-")[:64] or "model"
     return f"{safe}-{digest}"
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= 80 else f"{name[:77]}…"

@@ -13,7 +13,6 @@ folder, so a folder with a manifest is always complete.
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,23 +28,23 @@ from core.errors import (
     CorruptModelError,
     ModelBusyError,
     PaddockError,
-    StoppedError,
     UnknownModelError,
-    UserError,
 )
 from core.remotes import is_remote, split_name
 from core.settings import Settings
 from core.store import resolver
-from core.store.files import fingerprint, folder_bytes, free_bytes, remove_folder, sha256
+from core.store.files import folder_bytes, free_bytes, has_changed, remove_folder, sha256
 from core.store.folders import Folders
+from core.store.formats import precision_of, reaches
 from core.store.manifest import MANIFEST_NAME, read_manifest, write_manifest
-from core.store.pipeline import ConversionPipeline, ConversionRequest
+from core.store.pipeline import Conversion, download
 from core.store.progress import Progress, ProgressCallback, Stage, ignore_progress
 from core.store.resolver import Source, SourceKind, local_titles, recorded_name, unique_title
 from core.store.stored import StoredModel
+from core.store.weights_source import of_folder, original_folder
 
 if TYPE_CHECKING:
-    from core.store.hub import Download, HubAccess
+    from core.store.hub import HubAccess
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +74,9 @@ class StoredDownload:
 class ModelStore:
     """The models in one home folder; safe to use from several threads and processes."""
 
-    def __init__(self, settings: Settings, models: Path | None = None) -> None:
-        """
-        Args:
-            settings: for the home folder, with downloads and stored models as conversion sources.
-            models: folder of the models, by default ``settings.models_dir``; locks are shared.
-        """
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._folders = Folders(models or settings.models_dir, settings.models_dir / ".work")
+        self._folders = Folders(settings.models_dir)
 
     @property
     def import_dir(self) -> Path:
@@ -92,7 +86,7 @@ class ModelStore:
     def get(self, source: Source, precision: Precision) -> StoredModel | None:
         """Return the stored model, or None if it is not stored or its source has changed since.
 
-        Fast: reads only the manifest and the sizes and times of the source's files.
+        Fast: reads the manifest, the source's small files, and its weights' sizes and times.
 
         Raises:
             CorruptModelError: the manifest is missing or damaged.
@@ -100,12 +94,18 @@ class ModelStore:
         folder = self._folders.path(source.key, precision)
         if not folder.is_dir():
             return None
-        manifest = read_manifest(folder)
-        now = fingerprint(source)
-        # A catalogue model may come from a package now and have come from the hub before.
-        if source.kind == manifest.source.kind and now not in (None, manifest.source.fingerprint):
-            return None
-        return StoredModel(source.key, precision, folder, manifest)
+        stored = StoredModel(source.key, precision, folder, read_manifest(folder))
+        return None if _has_changed(source, stored) else stored
+
+    def is_outdated(self, stored: StoredModel) -> bool:
+        """Return whether the source of a stored model has changed since its conversion.
+
+        Its next use converts it again.
+        """
+        try:
+            return _has_changed(self.resolve(stored.name), stored)
+        except PaddockError:  # the source is gone, or is no model any more
+            return False
 
     def list(self) -> list[StoredModel]:
         """Return all stored models by key and precision; damaged ones are logged and skipped."""
@@ -132,24 +132,17 @@ class ModelStore:
         int8: Int8Settings | None = None,
         progress: ProgressCallback | None = None,
         access: HubAccess | None = None,
-        cancel: threading.Event | None = None,
     ) -> StoredModel:
         """Return the stored and verified model, after downloading and converting it if needed.
 
         Blocks while another process converts the same model to the same precision, and then
-        returns its result. A conversion needs much memory and time: see
-        :func:`core.store.subprocesses.convert_in_process`.
+        returns its result. A conversion needs much memory and time, and only the end of its process
+        stops it: see :func:`core.store.subprocesses.convert_in_process`.
 
         Args:
-            source: from :func:`core.store.resolver.resolve` or :meth:`resolve`.
-            precision: of the weights.
             int4: overrides the catalogue's INT4 settings; a model already stored in INT4 with
                 other settings is returned as it is.
             int8: overrides the default INT8 settings, likewise.
-            progress: called with each step, from the calling thread.
-            access: access to the hub; by default from the environment.
-            cancel: when set, a download ends within a second and keeps partial files, and a
-                conversion ends before its next step and keeps nothing.
 
         Raises:
             CorruptModelError: the stored model or its source is damaged.
@@ -157,55 +150,40 @@ class ModelStore:
             UserError: the source cannot be converted to this precision.
             DiskFullError, NotEnoughMemoryError: not enough disk space or memory.
             ConversionError: export or compression failed, or the home folder is read-only.
-            StoppedError: ``cancel`` was set.
         """
-        report = _stoppable(progress or ignore_progress, cancel)
+        report = progress or ignore_progress
         stored = self.get(source, precision)
-        if stored is None:
+        if stored is not None:
+            stored = self.verify(stored, full=False)
+        else:
             self.settings.check_not_kiosk()
-            with self._folders.lock(source.key, precision, report, cancel):
+            with self._folders.lock(source.key, precision, report):
                 stored = self.get(source, precision)  # another process may have converted it
                 if stored is None:
-                    pipeline = self._pipeline(report, access, cancel)
-                    stored = pipeline.run(source, ConversionRequest(precision, int4, int8))
-                    report(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
-                    return stored
-        stored = self.verify(stored, full=False)
+                    stored = Conversion(
+                        source,
+                        precision,
+                        int4,
+                        int8,
+                        self.settings,
+                        self._folders,
+                        report,
+                        access,
+                    ).run()
         report(Progress(Stage.DONE, f"{source.title} is ready on disk.", 1.0))
         return stored
 
     def fetch(
-        self,
-        source: Source,
-        *,
-        progress: ProgressCallback | None = None,
-        access: HubAccess | None = None,
-        cancel: threading.Event | None = None,
-    ) -> Download:
-        """Download a model from the hub without converting it; arguments as in :meth:`ensure`.
-
-        Blocks while another process downloads the same model, and then returns its result.
+        self, source: Source, progress: ProgressCallback, access: HubAccess | None = None
+    ) -> None:
+        """Download a model from the hub without converting it.
 
         Raises:
-            StoppedError: ``cancel`` was set; partial files are kept for the next attempt.
-            UserError: the model does not come from the hub.
             PaddockError: see :func:`core.store.hub.fetch`.
         """
-        if source.kind is not SourceKind.HUB:
-            raise UserError(
-                f"{source.title} is on this machine already, so there is nothing to download. "
-                "Convert it to the precision you need."
-            )
         self.settings.check_not_kiosk()
-        report = progress or ignore_progress
-        download = self._pipeline(report, access, cancel).fetch(source)
-        report(Progress(Stage.DONE, f"{source.title} is downloaded.", 1.0))
-        return download
-
-    def _pipeline(
-        self, report: ProgressCallback, access: HubAccess | None, cancel: threading.Event | None
-    ) -> ConversionPipeline:
-        return ConversionPipeline(self.settings, self._folders, report, access, cancel)
+        download(source, self.settings, self._folders, progress, access)
+        progress(Progress(Stage.DONE, f"{source.title} is downloaded.", 1.0))
 
     def resolve(self, model: str) -> Source:
         """Find a model with :func:`core.store.resolver.resolve`, or else in the store.
@@ -220,11 +198,7 @@ class ModelStore:
             return resolver.resolve(model)
         except UnknownModelError:
             name = model.strip()
-            folders = (None, self.settings.npu_models_dir)
-            found = [
-                each for folder in folders for each in ModelStore(self.settings, folder).list()
-            ]
-            for stored in found:
+            for stored in self.list():
                 record = stored.manifest.source
                 if name in (stored.key, record.location):
                     kind = SourceKind(record.kind)
@@ -258,18 +232,49 @@ class ModelStore:
         alike = any(title == own for other, title in titles.items() if other != key)
         return unique_title(own, key) if alike else own
 
-    def default_precision(self, model: str) -> Precision:
-        """Return the precision of a model if none is specified; the default for unknown models."""
+    def default_precision(
+        self, model: str, *, ask_hub: bool = False, access: HubAccess | None = None
+    ) -> Precision:
+        """Return the precision of a model if none is specified; the default for unknown models.
+
+        An OpenVINO model that cannot be converted to the default has its own.
+
+        Args:
+            ask_hub: whether to look up a model of the hub that is not on this machine.
+        """
         try:
-            return self.resolve(model).default_precision
+            source = self.resolve(model)
+            precision = source.default_precision
+            if source.kind is not SourceKind.HUB or source.is_gguf:
+                return precision
+            return self._ir_precision(source, access, ask_hub=ask_hub) or precision
         except PaddockError:
             return DEFAULT_PRECISION
+
+    def _ir_precision(
+        self, source: Source, access: HubAccess | None, *, ask_hub: bool
+    ) -> Precision | None:
+        """Return the precision of a hub's OpenVINO model without the default precision, or None."""
+        if (folder := original_folder(source, self.settings)) is not None:
+            formats = of_folder(folder).formats
+        elif stored := [each for each in self.list() if each.key == source.key]:
+            kept = [each for each in stored if each.kept_unchanged]
+            formats = kept[0].formats if kept else {}
+        elif ask_hub and source.model is None:
+            from core.store.hub import describe
+
+            found = describe(str(source.location), access).ir
+            formats = found.formats if found is not None else {}
+        else:
+            return None
+        if not formats or reaches(formats, DEFAULT_PRECISION):
+            return None
+        return precision_of(formats) or Precision.STORED
 
     def verify(self, stored: StoredModel, *, full: bool) -> StoredModel:
         """Check the files of a stored model against its manifest.
 
         Args:
-            stored: the model.
             full: read every file and compare checksums. Otherwise names and sizes are compared,
                 and only files whose modification time differs from the manifest are read.
 
@@ -379,17 +384,10 @@ class ModelStore:
             return remove_folder(folder, "files")
 
 
-def _stoppable(report: ProgressCallback, cancel: threading.Event | None) -> ProgressCallback:
-    """Return a callback that reports progress and raises once ``cancel`` is set."""
-    if cancel is None:
-        return report
-
-    def step(progress: Progress) -> None:
-        if cancel.is_set() and progress.stage is not Stage.DONE:
-            raise StoppedError("The conversion was stopped. Nothing of it was kept.")
-        report(progress)
-
-    return step
+def _has_changed(source: Source, stored: StoredModel) -> bool:
+    record = stored.manifest.source
+    # A catalogue model may come from a package now and have come from the hub before.
+    return source.kind == record.kind and has_changed(source, record.fingerprint)
 
 
 def _corrupt(stored: StoredModel, what: str) -> CorruptModelError:

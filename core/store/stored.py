@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.catalogue import Int4Settings, Precision
+from core.catalogue import Int4Settings, Int4Weights, Precision, npu_int4
+from core.store.formats import format_of, leading_format, mix_text
 from core.store.manifest import Manifest
 from core.store.resolver import name_of, recorded_title
 
@@ -20,7 +22,6 @@ def weights_label(precision: Precision, weights: str, recipe: str) -> str:
     ``INT8 from Q4_1``.
 
     Args:
-        precision: of the model in the store.
         weights: precision that corresponds to the file's weights, such as INT4.
         recipe: type of most of the file's tensors, such as Q4_1.
     """
@@ -62,25 +63,64 @@ class StoredModel:
 
     @property
     def label(self) -> str:
-        """Label of its weights for users: ``INT8``, or from :func:`weights_label`."""
+        """Label of its weights for users: ``INT8``, ``NF4``, or from :func:`weights_label`."""
         gguf = self.manifest.gguf
         if gguf is None:
-            return self.precision.label
+            kept = self.precision is Precision.STORED or self.kept_unchanged
+            return leading_format(self.formats) if kept else self.precision.label
         return weights_label(self.precision, gguf.weights, gguf.recipe)
 
     @property
     def special_label(self) -> str | None:
         """:attr:`label` for records if it says more than the precision; else None."""
-        return self.label if self.manifest.gguf is not None else None
+        return self.label if self.label != self.precision.label else None
 
     @property
-    def int4(self) -> Int4Settings | None:
-        """INT4 settings of the compression; None for another precision."""
+    def formats(self) -> dict[str, int]:
+        """Parameters by format of the weights: INT4, MXFP4, FP16, …"""
+        manifest = self.manifest
+        if manifest.weight_formats:
+            return manifest.weight_formats
+        found: Counter[str] = Counter()
+        for element_type, count in manifest.weight_types.items():
+            found[format_of(element_type)] += count
+        return dict(found)
+
+    @property
+    def mix(self) -> str:
+        """The formats with their shares: ``INT4 63 %, INT8 37 %``."""
+        return mix_text(self.formats)
+
+    @property
+    def int4(self) -> Int4Weights | None:
+        """INT4 settings as read from the weights; None for another precision."""
+        record = self.manifest.int4
+        if record is None:
+            return None
+        common = max(record.group_sizes, key=record.group_sizes.__getitem__)
+        others = sorted(set(record.group_sizes) - {common}, reverse=True)
+        ratio = record.ratio if record.layer_share is None else round(record.layer_share, 2)
+        return Int4Weights(
+            symmetric=record.symmetric,
+            group_size=common,
+            ratio=ratio,
+            scale_estimation=record.scale_estimation,
+            awq=record.awq,
+            other_groups=", ".join(map(str, others)),
+        )
+
+    @property
+    def int4_requested(self) -> Int4Settings | None:
+        """INT4 settings that the weights were compressed with; None for another precision."""
         record = self.manifest.int4
         if record is None:
             return None
         return Int4Settings(
-            record.symmetric, record.group_size, record.ratio, record.scale_estimation
+            symmetric=record.symmetric,
+            group_size=record.group_size,
+            ratio=record.ratio,
+            scale_estimation=record.scale_estimation,
+            awq=record.awq,
         )
 
     @property
@@ -90,13 +130,12 @@ class StoredModel:
         # A model that was compressed from another IR is smaller than its source.
         return manifest.source_of_weights == "ir" and manifest.source_bytes == manifest.weight_bytes
 
-    def suits(self, wanted: Int4Settings) -> bool:
-        """Return whether the model runs on a device that requires these INT4 settings.
-
-        For an imported INT4 model the ratio does not matter: it cannot be compressed again with
-        another one.
-        """
-        actual = self.int4
-        if actual is not None and self.kept_unchanged:
+    def serves(self, precision: Precision) -> bool:
+        """Return whether it is used for a precision: also any INT4 model with an NPU's settings is
+        used on an NPU."""
+        if precision is not Precision.INT4_NPU:
+            return self.precision is precision
+        actual, wanted = self.int4, npu_int4()
+        if actual is not None and self.kept_unchanged:  # it cannot have another ratio
             actual = replace(actual, ratio=wanted.ratio)
         return actual is not None and actual.suits(wanted)

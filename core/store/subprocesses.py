@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import (
@@ -50,28 +50,18 @@ _MEMORY_INTERVAL_S = 0.5
 """Interval at which the child's memory is measured."""
 
 
-class ChildWatch(Protocol):
-    """Receives the child's memory and log; called from threads of this process."""
-
-    def memory(self, resident_bytes: int) -> None:
-        """Receive the child's current resident set size, twice a second."""
-
-    def line(self, text: str) -> None:
-        """Receive a line that the child or one of its libraries wrote to standard error."""
-
-
 def convert_in_process(
     model: Source | str,
     precision: Precision,
     *,
     settings: Settings,
-    models: Path | None = None,
     int4: Int4Settings | None = None,
     int8: Int8Settings | None = None,
     access: HubAccess | None = None,
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
-    watch: ChildWatch | None = None,
+    on_memory: Callable[[int], None] = lambda resident_bytes: None,
+    on_line: Callable[[str], None] = lambda text: None,
 ) -> StoredModel:
     """Do what :meth:`ModelStore.ensure` does, in a child process if the model is not stored.
 
@@ -80,23 +70,18 @@ def convert_in_process(
 
     Args:
         model: a source, or a name for :meth:`ModelStore.resolve`.
-        precision: of the weights.
-        settings: also used by the child.
-        models: folder for the result; by default ``settings.models_dir``.
-        int4: overrides the catalogue's INT4 settings.
-        int8: overrides the default INT8 settings.
         access: access to the hub for a download; the token is only passed to the child's
             environment.
-        progress: called with each step, from the calling thread.
         cancel: when set, the child is killed and its files are removed.
-        watch: receives the child's memory and log.
+        on_memory: receives the child's resident set size in bytes, twice a second.
+        on_line: receives what the child writes to standard error, from another thread.
 
     Raises:
         StoppedError: ``cancel`` was set.
         UserError: the model is stored with other settings than ``int4`` or ``int8``.
         PaddockError: what :meth:`ModelStore.ensure` raises; ConversionError if the child died.
     """
-    store = ModelStore(settings, models)
+    store = ModelStore(settings)
     source = store.resolve(model) if isinstance(model, str) else model
     present = store.get(source, precision)
     if present is not None:
@@ -107,12 +92,11 @@ def convert_in_process(
     request = {
         "kind": "convert",
         "precision": precision.value,
-        "models": str(models) if models else None,
         "int4": asdict(int4) if int4 else None,
         "int8": asdict(int8) if int8 else None,
     }
     try:
-        _run_child(source, request, settings, access, progress, cancel, watch)
+        _run_child(source, request, settings, access, progress, cancel, on_memory, on_line)
     finally:
         store.clean_up(source.key, precision)
     stored = store.get(source, precision)
@@ -172,7 +156,8 @@ def fetch_in_process(
     access: HubAccess | None = None,
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
-    watch: ChildWatch | None = None,
+    on_memory: Callable[[int], None] = lambda resident_bytes: None,
+    on_line: Callable[[str], None] = lambda text: None,
 ) -> Download:
     """Download a model from the hub into the home folder, in a child process; convert nothing.
 
@@ -196,7 +181,7 @@ def fetch_in_process(
     done = hub.completed(folder)
     if done is None:
         settings.check_not_kiosk()
-        _run_child(source, {"kind": "get"}, settings, access, progress, cancel, watch)
+        _run_child(source, {"kind": "get"}, settings, access, progress, cancel, on_memory, on_line)
         done = hub.completed(folder)
     if done is None:
         raise HubError(f"{source.title} was removed during the download. Try again.")
@@ -230,7 +215,7 @@ def _check_settings(
     Raises:
         UserError: it has other settings; the message names them.
     """
-    stored_int4, stored_int8 = stored.int4, stored.manifest.int8
+    stored_int4, stored_int8 = stored.int4_requested, stored.manifest.int8
     actual = ""
     if int4 is not None and stored_int4 is not None and stored_int4 != int4:
         actual = stored_int4.text
@@ -250,7 +235,8 @@ def _run_child(
     access: HubAccess | None,
     progress: ProgressCallback | None,
     cancel: threading.Event | None,
-    watch: ChildWatch | None,
+    on_memory: Callable[[int], None],
+    on_line: Callable[[str], None],
 ) -> None:
     name = source.key if source.model else str(source.location)
     show = progress or ignore_progress
@@ -259,8 +245,8 @@ def _run_child(
         match event["event"]:
             case "progress":
                 show(_progress(event))
-            case "memory" if watch is not None:
-                watch.memory(event["memory"].rss_bytes)
+            case "memory":
+                on_memory(event["memory"].rss_bytes)
 
     try:
         with WorkerProcess(
@@ -268,7 +254,7 @@ def _run_child(
             request | {"model": name, "settings": _plain(settings)},
             environment=_environment(access),
             secret=access.token if access else None,
-            on_line=watch.line if watch else lambda text: None,
+            on_line=on_line,
             memory_interval_s=_MEMORY_INTERVAL_S,
         ) as child:
             child.follow(on_event, cancel=cancel or threading.Event())

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.catalogue import Int4Settings, Int8Settings, Precision
 from core.errors import BadRequestError, PaddockError, StoppedError
@@ -95,24 +95,24 @@ class TaskView:
     """Key of the model in the store."""
     title: str
     """For users: "Convert TinyLlama 1.1B Chat to INT4"."""
-    state: TaskState
-    place: int | None
-    """Place in the queue while waiting: 1 is the next of its kind."""
-    progress: Progress | None
-    """Latest step; None before the first."""
     created: datetime
     """UTC."""
-    elapsed_s: float
+    state: TaskState = TaskState.WAITING
+    place: int | None = None
+    """Place in the queue while waiting: 1 is the next of its kind."""
+    progress: Progress | None = None
+    """Latest step; None before the first."""
+    elapsed_s: float = 0.0
     """Seconds from its start to now or its end; 0 while it waits."""
-    memory_bytes: int | None
+    memory_bytes: int | None = None
     """Current resident set size of the child process; None if none is running."""
-    peak_memory_bytes: int | None
+    peak_memory_bytes: int | None = None
     """Peak of these, measured twice a second; None if no child process ran."""
-    log: tuple[str, ...]
+    log: tuple[str, ...] = ()
     """Last lines of the log, including the steps, each with the time since the start."""
-    error: str | None
+    error: str | None = None
     """Message for the user if the task failed."""
-    stored: StoredModel | None
+    stored: StoredModel | None = None
     """Result of a finished conversion."""
 
 
@@ -120,63 +120,51 @@ class _Task:
     """A task in the queue; the queue's lock guards its state."""
 
     def __init__(self, number: int, request: TaskRequest, source: Source) -> None:
-        self.number = number
-        self.request = request
         self.source = source
-        self.title = _title(request, source)
-        self.state = TaskState.WAITING
-        self.created = datetime.now(UTC)
+        self.access = request.access
         self.cancel = threading.Event()
         self.thread: threading.Thread | None = None
-        self.progress: Progress | None = None
         self.started: float | None = None
-        self.ended: float | None = None
-        self.memory_bytes: int | None = None
-        self.peak_memory_bytes: int | None = None
         self.log: deque[str] = deque(maxlen=LOG_LINES)
-        self.error: str | None = None
-        self.stored: StoredModel | None = None
+        self.now = TaskView(
+            id=number,
+            request=replace(request, access=None),
+            key=source.key,
+            title=_title(request, source),
+            created=datetime.now(UTC),
+        )
 
     @property
-    def key(self) -> str:
-        return self.source.key
+    def state(self) -> TaskState:
+        return self.now.state
 
     @property
     def elapsed_s(self) -> float:
-        if self.started is None:
-            return 0.0
-        return (self.ended if self.ended is not None else time.monotonic()) - self.started
+        if self.started is None or self.state.final:
+            return self.now.elapsed_s
+        return time.monotonic() - self.started
 
     def is_for(self, request: TaskRequest, source: Source) -> bool:
-        own = (self.key, self.request.kind, self.request.precision)
-        return own == (source.key, request.kind, request.precision)
+        own = self.now.request
+        wanted = (source.key, request.kind, request.precision)
+        return (self.now.key, own.kind, own.precision) == wanted
+
+    def waits(self, kind: TaskKind) -> bool:
+        return self.state is TaskState.WAITING and self.now.request.kind is kind
+
+    def change(self, **changes: Any) -> None:
+        self.now = replace(self.now, **changes)
 
     def write(self, text: str) -> None:
         minutes, seconds = divmod(int(self.elapsed_s), 60)
         self.log.append(f"{minutes:3d}:{seconds:02d}  {text}")
 
     def finish(self, state: TaskState) -> None:
-        self.state, self.ended = state, time.monotonic()
-        self.memory_bytes = None
-        self.request = replace(self.request, access=None)  # do not keep the token after use
+        self.change(elapsed_s=self.elapsed_s, state=state, memory_bytes=None)
+        self.access = None  # do not keep the token after use
 
     def view(self, place: int | None) -> TaskView:
-        return TaskView(
-            id=self.number,
-            request=replace(self.request, access=None),
-            key=self.key,
-            title=self.title,
-            state=self.state,
-            place=place,
-            progress=self.progress,
-            created=self.created,
-            elapsed_s=self.elapsed_s,
-            memory_bytes=self.memory_bytes,
-            peak_memory_bytes=self.peak_memory_bytes,
-            log=tuple(self.log),
-            error=self.error,
-            stored=self.stored,
-        )
+        return replace(self.now, place=place, elapsed_s=self.elapsed_s, log=tuple(self.log))
 
 
 class TaskQueue:
@@ -189,7 +177,6 @@ class TaskQueue:
     ) -> None:
         """
         Args:
-            settings: for the home folder.
             working: context that is entered while a task runs, for example to record contention.
         """
         self._settings = settings
@@ -222,17 +209,17 @@ class TaskQueue:
                 raise BadRequestError("Paddock is closing. Start it again and retry.")
             for task in self._tasks.values():
                 if not task.state.final and task.is_for(request, source):
-                    return task.number
+                    return task.now.id
             task = _Task(next(self._numbers), request, source)
-            self._tasks[task.number] = task
+            self._tasks[task.now.id] = task
             self._start_waiting()
-        return task.number
+        return task.now.id
 
     def list(self) -> list[TaskView]:
         """Return all tasks, the newest first."""
         with self._lock:
             places = self._places()
-            return [task.view(places.get(task.number)) for task in reversed(self._tasks.values())]
+            return [task.view(places.get(number)) for number, task in reversed(self._tasks.items())]
 
     def get(self, number: int) -> TaskView | None:
         """Return a task, or None if there is no task with this number (any more)."""
@@ -284,26 +271,27 @@ class TaskQueue:
     def _places(self) -> dict[int, int]:
         places: dict[int, int] = {}
         for kind in TaskKind:
-            waiting = [task for task in self._tasks.values() if _waits(task, kind)]
-            places |= {task.number: place for place, task in enumerate(waiting, start=1)}
+            waiting = [number for number, task in self._tasks.items() if task.waits(kind)]
+            places |= {number: place for place, number in enumerate(waiting, start=1)}
         return places
 
     def _start_waiting(self) -> None:
         """Start the next waiting task of each kind, if none of that kind is running."""
         for kind in TaskKind:
             running = [task for task in self._tasks.values() if task.state is TaskState.RUNNING]
-            if any(task.request.kind is kind for task in running):
+            if any(task.now.request.kind is kind for task in running):
                 continue
-            busy = {task.key for task in running}
+            busy = {task.now.key for task in running}
             for task in self._tasks.values():
-                if _waits(task, kind) and task.key not in busy:
+                if task.waits(kind) and task.now.key not in busy:
                     self._start(task)
                     break
 
     def _start(self, task: _Task) -> None:
-        task.state, task.started = TaskState.RUNNING, time.monotonic()
+        task.started = time.monotonic()
+        task.change(state=TaskState.RUNNING)
         task.thread = threading.Thread(
-            target=self._run, args=(task,), name=f"task-{task.number}", daemon=True
+            target=self._run, args=(task,), name=f"task-{task.now.id}", daemon=True
         )
         task.thread.start()
 
@@ -325,69 +313,51 @@ class TaskQueue:
         except PaddockError as failure:
             last = error = str(failure)
         except Exception as failure:  # a task always ends with a message
-            logger.exception("%s failed unexpectedly", task.title)
+            logger.exception("%s failed unexpectedly", task.now.title)
             last = error = (
-                f"“{task.title}” failed unexpectedly ({type(failure).__name__}: {failure}). See "
-                "the server's log for details."
+                f"“{task.now.title}” failed unexpectedly ({type(failure).__name__}: {failure}). "
+                "See the server's log for details."
             )
         with self._lock:
-            task.error, task.stored = error, stored
             task.write(last)
+            task.change(error=error, stored=stored)
             task.finish(state)
             self._remove_oldest()
             if not self._closed:
                 self._start_waiting()
 
     def _execute(self, task: _Task) -> StoredModel | None:
-        request, watch = task.request, _Watch(task, self._lock)
+        def show(step: Progress) -> None:
+            with self._lock:
+                before = task.now.progress
+                task.change(progress=step)
+                if before is None or (before.stage, before.message) != (step.stage, step.message):
+                    task.write(step.message)
+
+        def measure(resident_bytes: int) -> None:
+            with self._lock:
+                peak = max(task.now.peak_memory_bytes or 0, resident_bytes)
+                task.change(memory_bytes=resident_bytes, peak_memory_bytes=peak)
+
+        def write(text: str) -> None:
+            with self._lock:
+                task.write(text)
+
+        request = task.now.request
+        options: dict[str, Any] = {
+            "settings": self._settings,
+            "access": task.access,
+            "progress": show,
+            "cancel": task.cancel,
+            "on_memory": measure,
+            "on_line": write,
+        }
         if request.precision is None:
-            fetch_in_process(
-                task.source,
-                settings=self._settings,
-                access=request.access,
-                progress=watch.progress,
-                cancel=task.cancel,
-                watch=watch,
-            )
+            fetch_in_process(task.source, **options)
             return None
         return convert_in_process(
-            task.source,
-            request.precision,
-            settings=self._settings,
-            int4=request.int4,
-            int8=request.int8,
-            access=request.access,
-            progress=watch.progress,
-            cancel=task.cancel,
-            watch=watch,
+            task.source, request.precision, int4=request.int4, int8=request.int8, **options
         )
-
-
-class _Watch:
-    """Copies progress, memory and log of the child process to a task; see :class:`ChildWatch`."""
-
-    def __init__(self, task: _Task, lock: threading.Lock) -> None:
-        self._task = task
-        self._lock = lock
-
-    def progress(self, step: Progress) -> None:
-        with self._lock:
-            before, self._task.progress = self._task.progress, step
-            if before is None or (before.stage, before.message) != (step.stage, step.message):
-                self._task.write(step.message)
-
-    def memory(self, resident_bytes: int) -> None:
-        with self._lock:
-            self._task.memory_bytes = resident_bytes
-            self._task.peak_memory_bytes = max(self._task.peak_memory_bytes or 0, resident_bytes)
-
-    def line(self, text: str) -> None:
-        with self._lock:
-            self._task.write(text)
-
-
-def _waits(task: _Task, kind: TaskKind) -> bool:
-    return task.state is TaskState.WAITING and task.request.kind is kind
 
 
 def _title(request: TaskRequest, source: Source) -> str:

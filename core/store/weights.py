@@ -1,8 +1,9 @@
-"""Read the actual precision of the weights of an OpenVINO IR.
+"""Read the precision of the weights of an OpenVINO IR, and its INT4 settings, from its constants.
 
 The element types are taken from the ``Const`` layers of the XML, whose offsets point into the
-``.bin`` file: that is what the runtime maps into memory. No heavy library is imported, so pages can
-use it.
+``.bin`` file: that is what the runtime maps into memory. What a constant is (weight, scale, zero
+point; of an embedding, a layer or the output) follows from the layers that read it. No heavy
+library is imported, so pages can use it.
 """
 
 from __future__ import annotations
@@ -10,21 +11,28 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from xml.etree import ElementTree
 
 from core.catalogue import Precision
-from core.errors import CorruptModelError
+from core.errors import CorruptModelError, NotAModelError
+from core.store.formats import (
+    INDEX_TYPES,
+    bits_of,
+    format_of,
+    leading_format,
+    mix_text,
+    precision_of,
+)
 
 IR_XML = "openvino_model.xml"
 IR_BIN = "openvino_model.bin"
 
 _FOUR_BITS = ("u4", "i4", "nf4")
 _EIGHT_BITS = ("u8", "i8")
-_LOW_BITS = _FOUR_BITS + _EIGHT_BITS
-_FLOATS = ("f16", "bf16", "f32", "f64")
-
 _ATTENTION = "ScaledDotProductAttention"
 
 _CACHE_STEPS = (
@@ -44,8 +52,29 @@ _CACHE_STEPS = (
 without computing."""
 
 _LARGEST_OTHER_SHARE = 0.1
-"""Largest share of parameters in another precision: biases, norms, rotary tables. It is below 0.1 %
-in real models and a few per cent in the tiny models of the tests."""
+"""Largest share of parameters in another precision after a conversion: biases, norms, rotary
+tables. It is below 0.1 % in real models and a few per cent in the tiny models of the tests."""
+
+_INPUTS = {
+    *("input_ids", "inputs_embeds", "attention_mask", "position_ids", "token_type_ids"),
+    *("beam_idx", "cache_position"),
+}
+"""Names of inputs that are not a cache."""
+
+_MATRIX_PRODUCTS = ("MatMul", "Convolution", "GroupConvolution")
+_AFTER_OUTPUT = ("Add", "Convert", "Divide", "Multiply", "Subtract", "Tanh")
+"""Layers between the output matrix and the result: bias, scaling and soft cap of the logits."""
+
+
+class Cache(StrEnum):
+    """How an IR keeps the keys and values of earlier tokens."""
+
+    STATE = "state"
+    """As a state of the model, as Optimum Intel exports it."""
+    INPUTS = "inputs"
+    """As inputs and outputs, which GenAI's pipeline cannot run."""
+    NONE = "none"
+    """Not at all: exported without a cache."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +84,30 @@ class WeightReport:
     types: dict[str, int]
     """Parameters by OpenVINO element type (``u4``, ``u8``, ``f16``, …), without the scales and
     zero points for decompression."""
+    formats: dict[str, int]
+    """The same by format: INT4, MXFP4, FP16, …; an element type without a known format has its own
+    name."""
     group_sizes: dict[int, int]
-    """4-bit parameters by group size; −1 is one scale per output channel."""
+    """4-bit integer parameters by group size; −1 is one scale per output channel."""
     symmetric: bool
-    """True if no 4-bit weight has a zero point."""
+    """True if no 4-bit weight has zero points of its own."""
+    layer_share: float
+    """Share of the weights of the layers, without embeddings and output, that are 4-bit integers:
+    what NNCF's ``ratio`` asks for."""
+    methods: frozenset[str]
+    """What NNCF notes in the XML of how it compressed: ``awq``, ``scale_estimation``."""
     bytes: int
-    """Size of the weight file."""
+    """Size of the weight file; without the file, the bytes that the XML refers to."""
+    multiplied_bytes: int
+    """Of it, what matrix multiplications read for each token, with scales and zero points. The
+    embedding table counts only if it is also the output layer: a look-up reads a single row."""
     other_states: tuple[str, ...] = ()
     """Variables of the model that are not part of a KV cache: recurrent or convolutional states.
     Empty if the attention is not a single operation."""
+    cache: Cache = Cache.STATE
+    """How the keys and values of earlier tokens are kept."""
+    outputs: frozenset[str] = frozenset({"logits"})
+    """Names of what the model returns."""
 
     @property
     def parameters(self) -> int:
@@ -76,77 +120,95 @@ class WeightReport:
 
     @property
     def four_bit_share(self) -> float:
-        """Share of the parameters that have four bits, 0 to 1."""
+        """Share of the parameters that are 4-bit integers, 0 to 1."""
         return self.share(_FOUR_BITS)
 
     @property
-    def precision(self) -> Precision | None:
-        """Precision of the weights; None for one that Paddock has no name for, such as BF16.
+    def name(self) -> str:
+        """Name of the weights' precision: INT4, MXFP4, BF16 …; see :func:`leading_format`."""
+        return leading_format(self.formats)
 
-        A model counts as INT4 if any weight has four bits, since NNCF then compresses the other
-        weights to INT8; otherwise the majority decides.
-        """
-        if self.four_bit_share > 0:
-            return Precision.INT4
-        kinds = {
-            Precision.INT8: _EIGHT_BITS,
-            Precision.FP16: ("f16",),
-            Precision.FP32: ("f32",),
-        }
-        return next((name for name, types in kinds.items() if self.share(types) > 0.5), None)
+    @property
+    def precision(self) -> Precision | None:
+        """Precision of the weights; None for one that only can be kept as stored."""
+        return precision_of(self.formats)
+
+    @property
+    def mix(self) -> str:
+        """The formats with their shares; see :func:`mix_text`."""
+        return mix_text(self.formats)
 
     def is_really(self, precision: Precision) -> bool:
-        """Return whether the weights have this precision, except biases and norms."""
+        """Return whether a conversion to this precision succeeded: all weights but biases and
+        norms have it."""
         expected = {
-            Precision.INT4: _LOW_BITS,
+            Precision.INT4: _FOUR_BITS + _EIGHT_BITS,
             Precision.INT8: _EIGHT_BITS,
             Precision.FP16: ("f16",),
             Precision.FP32: ("f32",),
-        }[precision]
-        return self.precision is precision and self.share(expected) >= 1 - _LARGEST_OTHER_SHARE
+        }[precision.base]
+        compressed = self.four_bit_share > 0
+        return compressed is precision.int4 and self.share(expected) >= 1 - _LARGEST_OTHER_SHARE
 
 
 @dataclass(frozen=True)
 class _Constant:
-    layer: str
     element_type: str
     shape: tuple[int, ...]
+    bytes: int
+    end: int
+    """Offset in the weight file at which it ends."""
 
     @property
     def count(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def compressed(self) -> bool:
+        return bits_of(format_of(self.element_type)) < 16
+
 
 class _Graph:
-    """Layers of an IR by id, with their connections."""
+    """The layers of an IR, or of the body of one of its loops or branches."""
 
-    def __init__(self, root: ElementTree.Element) -> None:
-        self.types = {layer.attrib["id"]: layer.attrib["type"] for layer in root.iter("layer")}
-        self.states = {
-            layer.attrib["id"]: layer.find("data").attrib["variable_id"]
-            for layer in root.iter("layer")
-            if layer.attrib["type"] == "ReadValue"
-        }
+    def __init__(self, element: ElementTree.Element) -> None:
+        layers = element.find("layers")
+        assert layers is not None, "the caller has looked for it"
+        self.types: dict[str, str] = {}
+        """Types of the layers by id, in the order of the file, in which inputs come first."""
+        self.constants: dict[str, _Constant] = {}
+        self.states: dict[str, str] = {}
         """Names of variables by the id of the layer that reads them."""
+        self.inputs: list[str] = []
+        """Names of the model's inputs."""
+        names: dict[tuple[str, str], list[str]] = {}
+        """Names of what a layer returns, by its id and port."""
+        for layer in layers:
+            number, kind = layer.attrib["id"], layer.attrib["type"]
+            self.types[number] = kind
+            if kind == "Const":
+                self.constants[number] = _constant(layer)
+            elif kind == "ReadValue":
+                data = layer.find("data")
+                self.states[number] = "" if data is None else data.attrib["variable_id"]
+            elif kind == "Parameter":
+                of_input = [layer.attrib.get("name", "")]
+                for port in layer.iter("port"):
+                    of_input += port.attrib.get("names", "").split(",")
+                self.inputs.append(" ".join(of_input))
+            for port in layer.iterfind("output/port"):
+                names[number, port.attrib["id"]] = port.attrib.get("names", "").split(",")
         self.consumers: dict[str, list[tuple[str, int]]] = {}
-        self.producers: dict[tuple[str, int], str] = {}
-        for edge in root.iter("edge"):
+        self.producers: dict[str, dict[int, str]] = {}
+        self.outputs: set[str] = set()
+        """Names of the model's outputs."""
+        for edge in element.iterfind("edges/edge"):
             source, target = edge.attrib["from-layer"], edge.attrib["to-layer"]
             port = int(edge.attrib["to-port"])
             self.consumers.setdefault(source, []).append((target, port))
-            self.producers[target, port] = source
-
-    def reaches(self, layer: str, kind: str, port: int) -> str | None:
-        """Return the id of the layer of that kind with ``layer`` as input ``port``, directly or
-        after conversions."""
-        for target, target_port in self.consumers.get(layer, []):
-            if self.types[target] == kind and target_port == port:
-                return target
-            if self.types[target] == "Convert":
-                found = self.reaches(target, kind, port)
-                if found is not None:
-                    return found
-        return None
+            self.producers.setdefault(target, {})[port] = source
+            if self.types[target] == "Result":
+                self.outputs |= set(names.get((source, edge.attrib.get("from-port", "")), []))
 
     def is_attention_cache(self, state: str) -> bool:
         """Return whether the state read by that layer contains keys or values of an attention."""
@@ -160,103 +222,219 @@ class _Graph:
                     ahead.append(target)
         return False
 
-    def origin(self, layer: str) -> str:
-        """Return the id of the layer at the start of the chain of first inputs of ``layer``."""
-        while self.types[layer] in ("Convert", "Subtract") and (layer, 0) in self.producers:
-            layer = self.producers[layer, 0]
-        return layer
+    def is_output(self, layer: str) -> bool:
+        """Return whether a matrix product gives the logits."""
+        ahead = [layer]
+        while ahead:
+            for target, _ in self.consumers.get(ahead.pop(), []):
+                if self.types[target] == "Result":
+                    return True
+                if self.types[target] in _AFTER_OUTPUT:
+                    ahead.append(target)
+        return False
+
+    def multiplied_bytes(self) -> int:
+        """Return the bytes of constants from which alone an input of a MatMul is computed."""
+        parts = {number: frozenset([number]) for number in self.constants}
+        for layer in self.types:
+            sources = self.producers.get(layer, {}).values()
+            if sources and all(source in parts for source in sources):
+                parts[layer] = frozenset().union(*(parts[source] for source in sources))
+        read: frozenset[str] = frozenset().union(
+            *(
+                parts.get(source, frozenset())
+                for layer, kind in self.types.items()
+                if kind == "MatMul"
+                for source in self.producers.get(layer, {}).values()
+            )
+        )
+        return sum(self.constants[number].bytes for number in read)
+
+
+@dataclass
+class _Weights:
+    """Use of one constant, found by following the layers that depend on constants only."""
+
+    constant: _Constant
+    scale: _Constant | None = None
+    zero_point: bool = False
+    """Whether it has zero points of its own; one for all is the middle of an unsigned type."""
+    grouped: bool = False
+    """Whether the decompressed weights are reshaped, which joins the groups to rows."""
+    role: str = ""
+    """``layer``, ``output``, ``embedding``, or empty for others, such as biases."""
+
+    @property
+    def group_size(self) -> int:
+        """Number of weights that share a scale; −1 for one scale per output channel."""
+        if not self.grouped or self.scale is None or self.scale.count <= 1:
+            return -1
+        return self.constant.count // self.scale.count
+
+
+def _weights(graph: _Graph) -> list[_Weights]:
+    """Return the weights of a graph, without scales and zero points."""
+    found = {number: _Weights(constant) for number, constant in graph.constants.items()}
+    main = {number: number for number in found}
+    """The constant with the weights, for each layer that depends on constants only."""
+    auxiliary: set[str] = set()
+    for layer, kind in graph.types.items():
+        inputs = graph.producers.get(layer, {})
+        if not inputs or any(source not in main for source in inputs.values()):
+            continue
+        mains = [main[inputs[port]] for port in sorted(inputs)]
+        chosen = mains[0]
+        if kind in ("Multiply", "Divide", "Subtract", "Add") and len(mains) == 2:
+            chosen, other = sorted(mains, key=lambda number: -found[number].constant.count)
+            if chosen != other and found[chosen].constant.compressed:
+                auxiliary.add(other)
+                if kind in ("Multiply", "Divide"):
+                    found[chosen].scale = found[other].constant
+                else:
+                    found[chosen].zero_point = found[other].constant.count > 1
+        elif kind == "Reshape":
+            found[chosen].grouped = True
+        main[layer] = chosen
+    for layer, kind in graph.types.items():
+        if layer in main:
+            continue
+        for port, source in graph.producers.get(layer, {}).items():
+            if source not in main:
+                continue
+            weights = found[main[source]]
+            if kind == "Gather" and port == 0:
+                weights.role = "embedding"
+            elif kind in _MATRIX_PRODUCTS and weights.role != "embedding":
+                weights.role = "output" if graph.is_output(layer) else "layer"
+    return [
+        weights
+        for number, weights in found.items()
+        if number not in auxiliary and weights.constant.element_type not in INDEX_TYPES
+    ]
 
 
 def read_weights(folder: Path) -> WeightReport:
-    """Count the weights of the IR in ``folder`` by element type.
+    """Count the weights of the IR in ``folder`` by element type and format.
 
     Raises:
         CorruptModelError: a file is missing, is not an IR, or the weight file is truncated.
     """
-    size = _bin_size(folder)
-    graph, constants = _constants(folder, size)
-    low = {item.layer: item for item in constants if item.element_type in _LOW_BITS}
-    types: Counter[str] = Counter()
-    groups: Counter[int] = Counter()
-    symmetric = True
-    for item in constants:
-        if _is_zero_point(graph, item, low) or _is_scale(graph, item, low):
-            continue
-        types[item.element_type] += item.count
-        if item.element_type in _FOUR_BITS:
-            groups[item.shape[-1] if len(item.shape) == 3 else -1] += item.count
-            symmetric &= graph.reaches(item.layer, "Subtract", 0) is None
-    others: tuple[str, ...] = ()
-    if _ATTENTION in graph.types.values():  # else KV caches cannot be distinguished from states
-        others = tuple(
-            name for layer, name in graph.states.items() if not graph.is_attention_cache(layer)
-        )
-    return WeightReport(dict(types), dict(groups), symmetric, size, others)
-
-
-def weight_bits(folder: Path) -> dict[str, int]:
-    """Return the parameters of the IR in ``folder`` by element type; see :func:`read_weights`."""
-    return read_weights(folder).types
-
-
-def stored_precision(folder: Path) -> Precision | None:
-    """Return the precision of the IR in ``folder``; see :attr:`WeightReport.precision`."""
-    return read_weights(folder).precision
-
-
-def _bin_size(folder: Path) -> int:
     for name in (IR_XML, IR_BIN):
         if not (folder / name).is_file():
             raise CorruptModelError(
                 f"{name} is missing in {folder}. Convert or copy the model again."
             )
-    return (folder / IR_BIN).stat().st_size
-
-
-def _constants(folder: Path, size: int) -> tuple[_Graph, list[_Constant]]:
-    try:
-        root = ElementTree.parse(folder / IR_XML).getroot()
-        if root.tag != "net":
-            raise ValueError("no <net> element")
-        found = [
-            constant
-            for layer in root.iter("layer")
-            if layer.attrib["type"] == "Const"
-            and (constant := _constant(layer, folder, size)) is not None
-        ]
-        return _Graph(root), found
-    except (ElementTree.ParseError, AttributeError, KeyError, ValueError) as error:
-        raise CorruptModelError(
-            f"{IR_XML} in {folder} is not a readable OpenVINO model ({error}). "
-            "Convert or copy the model again."
-        ) from error
-
-
-def _constant(layer: ElementTree.Element, folder: Path, size: int) -> _Constant | None:
-    data = layer.find("data")
-    if data is None:
-        raise ValueError(f"constant {layer.attrib.get('name')!r} has no data")
-    if int(data.attrib["offset"]) + int(data.attrib["size"]) > size:
+    size = (folder / IR_BIN).stat().st_size
+    report = read_graph(folder / IR_XML)
+    if report.bytes > size:
         raise CorruptModelError(
             f"{IR_BIN} in {folder} is truncated: it has only {size} bytes. Convert or copy the "
             "model again."
         )
-    element_type = data.attrib["element_type"]
-    if element_type not in _LOW_BITS + _FLOATS:
-        return None
+    return replace(report, bytes=size)
+
+
+def read_graph(xml: Path) -> WeightReport:
+    """Count the weights of an IR by its XML alone, such as before its weights are downloaded.
+
+    Raises:
+        CorruptModelError: it is not an IR.
+    """
+    try:
+        state = xml.stat()
+        return _report(xml, state.st_size, state.st_mtime_ns)
+    except (
+        *(ElementTree.ParseError, AttributeError, LookupError, ValueError, TypeError),
+        OSError,
+    ) as error:
+        raise CorruptModelError(
+            f"{xml.name} in {xml.parent} is not a readable OpenVINO model ({error}). "
+            "Convert or copy the model again."
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _report(xml: Path, _size: int, _mtime_ns: int) -> WeightReport:
+    root = ElementTree.parse(xml).getroot()
+    if root.tag != "net" or root.find("layers") is None:
+        raise ValueError("no <net> element with layers")
+    # The graphs of loops and branches number their layers on their own.
+    graphs = [_Graph(each) for each in root.iter() if each.find("layers") is not None]
+    types: Counter[str] = Counter()
+    formats: Counter[str] = Counter()
+    groups: Counter[int] = Counter()
+    layers: Counter[bool] = Counter()
+    symmetric = True
+    for weights in (each for graph in graphs for each in _weights(graph)):
+        constant, scale = weights.constant, weights.scale
+        types[constant.element_type] += constant.count
+        formats[format_of(constant.element_type, scale and scale.element_type)] += constant.count
+        four_bits = constant.element_type in _FOUR_BITS
+        if four_bits:
+            groups[weights.group_size] += constant.count
+            symmetric &= not weights.zero_point
+        if weights.role == "layer":
+            layers[four_bits] += constant.count
+    return WeightReport(
+        types=dict(types),
+        formats=dict(formats),
+        group_sizes=dict(groups),
+        symmetric=symmetric,
+        layer_share=layers[True] / max(layers.total(), 1),
+        methods=frozenset(
+            name
+            for name in ("awq", "scale_estimation")
+            if (note := root.find(f"rt_info/nncf/weight_compression/{name}")) is not None
+            and note.attrib.get("value") == "True"
+        ),
+        bytes=max((each.end for graph in graphs for each in graph.constants.values()), default=0),
+        multiplied_bytes=graphs[0].multiplied_bytes(),
+        other_states=_other_states(graphs[0]),
+        cache=_cache(graphs[0]),
+        outputs=frozenset(graphs[0].outputs),
+    )
+
+
+def _other_states(graph: _Graph) -> tuple[str, ...]:
+    if _ATTENTION not in graph.types.values():
+        return ()  # KV caches cannot be distinguished from other states
+    return tuple(
+        name for layer, name in graph.states.items() if not graph.is_attention_cache(layer)
+    )
+
+
+def _cache(graph: _Graph) -> Cache:
+    if graph.states:
+        return Cache.STATE
+    others = [names for names in graph.inputs if not set(names.split()) & _INPUTS]
+    return Cache.INPUTS if others else Cache.NONE
+
+
+def check_cache(name: Path | str, report: WeightReport) -> None:
+    """Check that an IR keeps the keys and values of earlier tokens.
+
+    Raises:
+        NotAModelError: it was exported without a cache, so no runtime generates text with it; or it
+            is an embedding model.
+    """
+    if report.cache is Cache.NONE and "logits" not in report.outputs:
+        raise NotAModelError(
+            f"The OpenVINO model {name} is an embedding model, which does not write text: it has "
+            "no output named logits. Choose an instruction model."
+        )
+    if report.cache is Cache.NONE:
+        raise NotAModelError(
+            f"The OpenVINO model {name} was exported without a cache, so no runtime can generate "
+            "text with it. Export it with the task text-generation-with-past, or use the original "
+            "checkpoint."
+        )
+
+
+def _constant(layer: ElementTree.Element) -> _Constant:
+    data = layer.find("data")
+    if data is None:
+        raise ValueError(f"constant {layer.attrib.get('name')!r} has no data")
     shape = tuple(int(part) for part in data.attrib["shape"].split(",") if part.strip())
-    return _Constant(layer.attrib["id"], element_type, shape)
-
-
-def _is_zero_point(graph: _Graph, item: _Constant, low: dict[str, _Constant]) -> bool:
-    target = graph.reaches(item.layer, "Subtract", 1)
-    return target is not None and graph.origin(target) in low
-
-
-def _is_scale(graph: _Graph, item: _Constant, low: dict[str, _Constant]) -> bool:
-    if item.element_type not in _FLOATS:
-        return False
-    target = graph.reaches(item.layer, "Multiply", 1)
-    if target is None or (target, 0) not in graph.producers:
-        return False
-    return graph.origin(graph.producers[target, 0]) in low
+    size = int(data.attrib["size"])
+    end = int(data.attrib["offset"]) + size
+    return _Constant(data.attrib["element_type"], shape, size, end)

@@ -6,22 +6,25 @@ change.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue import CONVERTED_PRECISIONS, Precision, Shape
-from core.catalogue.shapes import parameter_count, shape_from_config
-from core.errors import CorruptModelError, NotAModelError, UserError
+from core.catalogue.shapes import known_shape, parameters_of_config
+from core.errors import CorruptModelError, NotAModelError, PaddockError, UserError
 from core.settings import Settings
 from core.store import checkpoint
-from core.store.files import fingerprint
+from core.store.files import has_changed
+from core.store.formats import leading_format, mix_text, precision_of, reaches
 from core.store.manifest import Manifest, read_manifest
 from core.store.resolver import Source, SourceKind
-from core.store.weights import IR_XML, read_weights
+from core.store.weights import IR_XML, check_cache, read_weights
 
 if TYPE_CHECKING:
+    from core.store.gguf.summary import GgufSummary
     from core.store.hub import HubModel
 
 _RELEASED_DTYPE = "bfloat16"
@@ -32,22 +35,24 @@ _RELEASED_DTYPE = "bfloat16"
 class Origin:
     """Source weights of a conversion."""
 
-    folder: Path | None
-    """Folder, or the file of a GGUF model; None if it is still to be downloaded."""
-    is_ir: bool
-    """True for an OpenVINO IR, False for a PyTorch checkpoint or a GGUF file."""
-    precision: Precision | None
-    """Of the weights of an IR or GGUF file; None for BF16, and for a checkpoint."""
     parameters: int
     weight_bytes: int
     """Size of the weight files."""
-    dtype: str
-    """Name of the ``torch`` dtype of most weights of a checkpoint; unused for an IR."""
-    safetensors: bool
-    """False for ``pytorch_model.bin``; unused for an IR."""
     shape: Shape | None
     """None if the configuration does not specify all sizes."""
+    folder: Path | None = None
+    """Folder, or the file of a GGUF model; None if it is still to be downloaded."""
+    is_ir: bool = False
+    """True for an OpenVINO IR, False for a PyTorch checkpoint or a GGUF file."""
     is_gguf: bool = False
+    precision: Precision | None = None
+    """Of the weights of an IR or GGUF file; None for others such as BF16, and for a checkpoint."""
+    dtype: str = ""
+    """Name of the ``torch`` dtype of most weights of a checkpoint; unused for an IR."""
+    kept: bool = True
+    """Whether the weights of a GGUF file can be kept as stored."""
+    formats: dict[str, int] = field(default_factory=dict)
+    """Parameters of an IR by format; empty for others."""
     fetch_bytes: int = 0
     """Size of the whole download, including files from an earlier attempt."""
     manifest: Manifest | None = field(default=None, repr=False)
@@ -63,57 +68,55 @@ def original_folder(source: Source, settings: Settings) -> Path | None:
     from core.store import hub
 
     done = hub.completed(settings.downloads_dir / source.key)
-    return done.folder if done else None
+    if done is None or not source.is_gguf:
+        return done.folder if done else None
+    return min(done.folder.rglob("*.gguf"), default=None)  # the first part has the metadata
 
 
 def stored_ir(source: Source, precision: Precision, settings: Settings) -> Origin | None:
     """Return an IR of the same model in the store that can be converted to this precision."""
     for have in (Precision.FP16, Precision.FP32):
         folder = settings.models_dir / source.key / have.value
-        if not folder.is_dir() or not reachable(have, precision) or have is precision:
+        if not folder.is_dir() or not reaches({have.label: 1}, precision) or have is precision:
             continue
         try:
             manifest = read_manifest(folder)
         except CorruptModelError:
             continue
-        now = fingerprint(source)
-        if source.kind == manifest.source.kind and now not in (None, manifest.source.fingerprint):
-            continue  # the source has changed since the conversion
-        shape = _shape(_config(folder))
-        return Origin(
-            folder=folder,
-            is_ir=True,
-            precision=have,
-            parameters=manifest.parameters,
-            weight_bytes=manifest.weight_bytes,
-            dtype="",
-            safetensors=False,
-            shape=shape,
-            manifest=manifest,
-        )
+        if source.kind == manifest.source.kind and has_changed(source, manifest.source.fingerprint):
+            continue
+        return of_stored(folder, manifest)
     return None
 
 
-def reachable(have: Precision | None, wanted: Precision) -> bool:
-    """Return whether an IR of one precision (None: BF16) has, or can be converted to, another."""
-    if have is wanted:
-        return True
-    if wanted in (Precision.INT8, Precision.INT4):
-        return have in (Precision.FP32, Precision.FP16, None)
-    return have is Precision.FP32 and wanted is Precision.FP16
+def of_stored(folder: Path, manifest: Manifest) -> Origin:
+    """Return the weights of a model in the store."""
+    return Origin(
+        folder=folder,
+        is_ir=True,
+        precision=manifest.precision,
+        parameters=manifest.parameters,
+        weight_bytes=manifest.weight_bytes,
+        shape=known_shape(_config(folder)),
+        manifest=manifest,
+    )
 
 
-def check_reachable(name: Path | str, have: Precision | None, wanted: Precision) -> None:
+def check_reachable(name: Path | str, formats: Mapping[str, int], wanted: Precision) -> None:
     """Check that an IR can be converted to a precision.
+
+    Args:
+        formats: parameters by format; see :attr:`core.store.weights.WeightReport.formats`.
 
     Raises:
         UserError: the IR's weights have a lower precision than requested, or are compressed.
     """
-    if not reachable(have, wanted):
+    if not reaches(formats, wanted):
+        own = precision_of(formats) or Precision.STORED
         raise UserError(
-            f"The OpenVINO model {name} has {have.label if have else 'BF16'} weights, which cannot "
-            f"be converted to {wanted.label}. Choose the precision of the model, or use the "
-            "original checkpoint."
+            f"The OpenVINO model {name} has {leading_format(formats)} weights, which cannot be "
+            f"converted to {wanted.label} (they are {mix_text(formats)}). Choose {own.value}, "
+            "which keeps them, or use the original checkpoint."
         )
 
 
@@ -129,21 +132,28 @@ def find_origin(
             hub outside the catalogue that has not been looked up.
         NotAModelError, CorruptModelError: the files cannot be used.
     """
-    if precision is Precision.STORED and source.kind is not SourceKind.GGUF:
-        raise UserError(_not_gguf(source))
     folder = original_folder(source, settings)
     if folder is not None:
         origin = of_folder(folder)
         if origin.is_ir:
-            check_reachable(folder, origin.precision, precision)
+            check_reachable(folder, origin.formats, precision)
+        elif origin.is_gguf:
+            _check_kept(source, origin, precision)
+        elif precision is Precision.STORED:
+            raise UserError(_not_stored(source))
         return origin
+    from_ir = hub is not None and IR_XML in hub.files
+    if precision is Precision.STORED and not (from_ir or source.is_gguf):
+        raise UserError(_not_stored(source))
     stored = stored_ir(source, precision, settings)
     if stored is not None:
         return stored
     if source.kind is not SourceKind.HUB:
         raise NotAModelError(f"{source.location} is missing. Restore it, or choose another model.")
     if hub is not None:
-        return _of_hub(hub, precision)
+        origin = _of_hub(hub, precision)
+        _check_kept(source, origin, precision)
+        return origin
     if source.model is None:
         raise UserError(
             f"The size of {source.title} is not known yet. Look it up on the Hugging Face Hub "
@@ -152,16 +162,21 @@ def find_origin(
     row = source.model
     size = row.parameters * checkpoint.TORCH_DTYPE_BYTES[_RELEASED_DTYPE]
     return Origin(
-        folder=None,
-        is_ir=False,
-        precision=None,
         parameters=row.parameters,
         weight_bytes=size,
         dtype=_RELEASED_DTYPE,
-        safetensors=True,
         shape=row.shape,
         fetch_bytes=size,
     )
+
+
+def known_parameters(source: Source, settings: Settings) -> int | None:
+    """Return the number of parameters of a model that is on this machine; None: unknown."""
+    try:
+        folder = original_folder(source, settings)
+        return None if folder is None else of_folder(folder).parameters
+    except PaddockError:
+        return None
 
 
 def of_folder(folder: Path) -> Origin:
@@ -169,15 +184,17 @@ def of_folder(folder: Path) -> Origin:
 
     Raises:
         NotAModelError, CorruptModelError: see :func:`core.store.checkpoint.inspect_checkpoint` and
-            :func:`core.store.gguf.reader.summary`.
+            :func:`core.store.gguf.summary.summary`.
     """
     if folder.is_file():
-        return _of_gguf(folder)
+        from core.store.gguf.summary import summary
+
+        return _of_summary(summary(folder), folder)
     state = []
-    for path in sorted(folder.iterdir()):
+    for path in sorted((*folder.glob("*"), *folder.glob("*/*"))):  # shards may be in a subfolder
         if path.is_file():
             now = path.stat()
-            state.append((path.name, now.st_size, now.st_mtime_ns))
+            state.append((str(path), now.st_size, now.st_mtime_ns))
     return _of_folder(folder, tuple(state))
 
 
@@ -185,49 +202,57 @@ def of_folder(folder: Path) -> Origin:
 def _of_folder(folder: Path, _state: tuple[tuple[str, int, int], ...]) -> Origin:
     if checkpoint.is_ir(folder):
         report = read_weights(folder)
+        check_cache(folder, report)
         return Origin(
             folder=folder,
             is_ir=True,
             precision=report.precision,
             parameters=report.parameters,
             weight_bytes=report.bytes,
-            dtype="",
-            safetensors=False,
-            shape=_shape(_config(folder)),
+            formats=report.formats,
+            shape=known_shape(_config(folder)),
         )
     info = checkpoint.inspect_checkpoint(folder)
     return Origin(
         folder=folder,
-        is_ir=False,
-        precision=None,
         parameters=info.parameters,
         weight_bytes=sum(path.stat().st_size for path in info.weight_files),
         dtype=info.dtype,
-        safetensors=info.safetensors,
-        shape=_shape(info.config),
+        shape=known_shape(info.config),
     )
 
 
-def _of_gguf(path: Path) -> Origin:
-    from core.store.gguf.reader import summary
-
-    found = summary(path)
+def _of_summary(found: GgufSummary, path: Path | None) -> Origin:
     return Origin(
         folder=path,
-        is_ir=False,
         precision=found.weights,
         parameters=found.parameters,
         weight_bytes=found.bytes,
         dtype="float16",  # dtype after dequantisation
-        safetensors=False,
         shape=found.shape,
         is_gguf=True,
+        kept=found.kept,
+        fetch_bytes=found.bytes,
     )
 
 
-def _not_gguf(source: Source) -> str:
+def _check_kept(source: Source, origin: Origin, precision: Precision) -> None:
+    if precision is Precision.STORED and not origin.kept:
+        raise UserError(not_kept(source.title))
+
+
+def not_kept(name: str) -> str:
+    """Return the message for a GGUF file whose weights cannot be kept as stored."""
+    return (
+        f"The weights of {name} can only be dequantised, not kept as stored. Choose "
+        f"{', '.join(CONVERTED_PRECISIONS)}."
+    )
+
+
+def _not_stored(source: Source) -> str:
     sentence = (
-        f"{source.title} is not a GGUF file, so its weights cannot be kept as stored. Choose "
+        f"{source.title} is neither a GGUF file nor an OpenVINO model, so its weights cannot be "
+        "kept as stored. Choose "
         f"{', '.join(CONVERTED_PRECISIONS)}"
     )
     if source.model is not None and source.model.package is not None:
@@ -239,36 +264,28 @@ def _not_gguf(source: Source) -> str:
 
 
 def _of_hub(hub: HubModel, wanted: Precision) -> Origin:
+    if hub.gguf is not None:
+        return _of_summary(hub.gguf, None)
     weights = [name for name in hub.files if name.endswith((".safetensors", ".bin"))]
     size = sum(hub.files[name] for name in weights)
     config = hub.config or {}
     is_ir = IR_XML in hub.files
-    parameters = _parameters(config)
-    precision = _likely_precision(size, parameters) if is_ir else None
-    if is_ir:
-        check_reachable(hub.hub_id, precision, wanted)
+    parameters = parameters_of_config(config)
+    if hub.ir is not None:
+        check_cache(hub.hub_id, hub.ir)
+        check_reachable(hub.hub_id, hub.ir.formats, wanted)
+        size, parameters = hub.ir.bytes, hub.ir.parameters
     dtype = _RELEASED_DTYPE if is_ir else checkpoint.dtype_of(config, size)
     return Origin(
-        folder=None,
         is_ir=is_ir,
-        precision=precision,
+        precision=hub.ir.precision if hub.ir else None,
         parameters=parameters or size // checkpoint.TORCH_DTYPE_BYTES[dtype],
         weight_bytes=size,
+        formats=hub.ir.formats if hub.ir else {},
         dtype=dtype,
-        safetensors=any(name.endswith(".safetensors") for name in weights),
-        shape=_shape(config),
+        shape=known_shape(config),
         fetch_bytes=hub.total_bytes,
     )
-
-
-def _likely_precision(size: int, parameters: int | None) -> Precision:
-    """Estimate the precision of an IR before the download from the size of its weights."""
-    per_parameter = size / parameters if parameters else checkpoint.TORCH_DTYPE_BYTES["float16"]
-    if per_parameter > 3:
-        return Precision.FP32
-    if per_parameter > 1.5:
-        return Precision.FP16
-    return Precision.INT8 if per_parameter > 0.95 else Precision.INT4
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -276,18 +293,3 @@ def _config(folder: Path) -> dict[str, Any]:
         return checkpoint.read_json(folder / "config.json")
     except CorruptModelError:
         return {}
-
-
-def _shape(config: dict[str, Any]) -> Shape | None:
-    try:
-        return shape_from_config(config)
-    except (KeyError, TypeError):
-        return None
-
-
-def _parameters(config: dict[str, Any]) -> int | None:
-    shape = _shape(config)
-    try:
-        return parameter_count(str(config.get("model_type")), shape) if shape else None
-    except ValueError:
-        return None

@@ -2,8 +2,8 @@
 
 Its request (see :mod:`core.workers.child`) has ``kind`` ("get", "convert" or "check"), ``model`` (a
 name for :func:`core.store.resolver.resolve`), ``settings`` (fields of
-:class:`core.settings.Settings`) and, for "convert", ``precision``, ``models`` (folder for the
-result, or null), ``int4`` and ``int8`` (objects or null); for "check", the check of a stored model
+:class:`core.settings.Settings`) and, for "convert", ``precision``, ``int4`` and ``int8`` (objects
+or null); for "check", the check of a stored model
 with OpenVINO GenAI, ``folder`` instead of ``model``. The environment contains the access to the
 hub, including the token. The only events before the last are ``progress``.
 """
@@ -58,11 +58,10 @@ def _work(request: dict[str, Any], channel: Channel) -> None:
     if request["kind"] == "check":
         genai_check(Path(request["folder"]), settings.genai_checks_file)
         return
-    models = request.get("models")
-    store = ModelStore(settings, Path(models) if models else None)
+    store = ModelStore(settings)
     source, access = store.resolve(request["model"]), _access()
     if request["kind"] == "get":
-        store.fetch(source, progress=report, access=access)
+        store.fetch(source, report, access)
         return
     store.ensure(
         source,

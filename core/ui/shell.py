@@ -4,7 +4,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.ui.widgets import slots
+from core.errors import PaddockError
+from core.ui.widgets.actions import draw_error, draw_messages
 from core.ui.widgets.link import note_page
 from core.ui.widgets.navigation import all_pages, page
 from core.ui.widgets.person import enter
@@ -16,7 +17,9 @@ from core.ui.widgets.visits import first_screen_drawn
 ICON = str(Path(__file__).with_name("icon.svg"))
 """A local file, because Streamlit loads named icons for the browser tab from a font server."""
 
-CONTRAST = Path(__file__).with_name("contrast.css")
+WORDMARK = str(Path(__file__).with_name("wordmark.svg"))
+
+STYLES = (Path(__file__).with_name("theme.css"), Path(__file__).parent / "widgets" / "widgets.css")
 """Styles for which Streamlit's theme has no settings."""
 
 
@@ -31,16 +34,20 @@ try:
     st.set_page_config(
         page_title="Paddock", page_icon=ICON, layout="wide", initial_sidebar_state=340
     )
-    st.logo(ICON, size="large")
-    st.html(CONTRAST)
-    st.html(slots.STYLE)
+    st.logo(WORDMARK, size="large")
+    for style in STYLES:
+        st.html(style)
     root = st.Page(
         to_first_page, title="Paddock", url_path="home", default=True, visibility="hidden"
     )
     chosen = st.navigation([root, *all_pages()], position="top")
     note_page(chosen.url_path)
     restore_pending()
-    chosen.run()
+    draw_messages()
+    try:
+        chosen.run()
+    except PaddockError as error:  # such as a database that cannot be read
+        draw_error(error)
     mark_sent()
 finally:
     first_screen_drawn.set()

@@ -92,7 +92,6 @@ class WorkerProcess:
     ) -> None:
         """
         Args:
-            module: run as ``python -m module``.
             request: the first line of its standard input, which stays open. Not an argument: all
                 users of the machine can see those, and their length is limited.
             environment: complete environment; by default this process's, without secrets and
@@ -166,7 +165,6 @@ class WorkerProcess:
 
         Args:
             on_event: receives all events before it, in this thread.
-            cancel: ends the wait when set.
             stopped: text of the StoppedError.
             silence_s: timeout for a worker that sends nothing.
             memory_limit_bytes: of its private memory; requires ``memory_interval_s``.

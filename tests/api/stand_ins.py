@@ -17,6 +17,7 @@ from core.inference.answer import Answer, StopReason
 from core.inference.job import Phase
 from core.inference.request import GenerationRequest
 from core.inference.timing import Timings
+from core.inference.work import LogProbability
 from core.runtimes.spec import SamplingSettings
 
 MODEL = "fake"
@@ -24,7 +25,7 @@ PIECES = ("One", " two", "", " three.")
 
 
 class StandInAnswer:
-    """A :class:`core.api.service.Running` whose pieces are released by the test."""
+    """A :class:`core.inference.job.Job` whose pieces are released by the test."""
 
     def __init__(
         self,
@@ -36,6 +37,8 @@ class StandInAnswer:
         self.phase = Phase.PREPARING
         self.answer: Answer | None = None
         self.cancelled = threading.Event()
+        self.thoughts: list[str] = []
+        self.logprobs = False
         self._left = list(pieces)
         self._out: list[str] = []
         self._reason, self._error = reason, error
@@ -52,6 +55,18 @@ class StandInAnswer:
 
     def read(self, start: int) -> tuple[list[str], int]:
         return self._out[start:], len(self._out)
+
+    def read_thoughts(self, start: int) -> tuple[list[str], int]:
+        found = self.thoughts if self._out else []
+        return found[start:], len(found)
+
+    def read_token_ids(self, start: int) -> tuple[list[int], int]:
+        found = list(range(len(self._out)))
+        return found[start:], len(found)
+
+    def read_log_probabilities(self, start: int) -> tuple[list[LogProbability], int]:
+        found = [LogProbability(text, -0.5) for text in self._out] if self.logprobs else []
+        return found[start:], len(found)
 
     def cancel(self) -> None:
         self.cancelled.set()
@@ -114,6 +129,7 @@ class StandIn:
             raise self.refusal
         self.asked.append((request, caller))
         self.answers.append(self.make())
+        self.answers[-1].logprobs = request.options.logprobs
         if self._at_once:
             self.answers[-1].finish()
         return self.answers[-1]

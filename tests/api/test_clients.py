@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +15,10 @@ from langchain_openai import ChatOpenAI
 from openai import OpenAI
 
 from core.db import Origin, RunRecord
+from core.inference.answer import Answer, StopReason
+from core.inference.answer_tokens import answer_tokens
+from core.inference.request import GenerationRequest
+from core.runtimes.spec import ModelSpec, SamplingSettings
 from core.server.api_keys import GUEST_KEY
 from tests.api.conftest import Served
 
@@ -191,6 +196,33 @@ def test_key_is_required_from_other_machines(served: Served):
     key = served.key("Ada")
     known = OpenAI(base_url=served.base, api_key=key, default_headers=elsewhere, max_retries=0)
     assert list(known.models.list())
+
+
+def test_top_logprobs_of_whole_and_streamed_answers(client: OpenAI, served: Served):
+    asked = {"logprobs": True, "top_logprobs": 5, "max_tokens": 12}
+    whole = ask(client, **asked, extra_body={"return_token_ids": True}).choices[0]
+    tokens = whole.logprobs.content
+    assert "".join(token.token for token in tokens).strip() == whole.message.content
+    for token in tokens:
+        values = [each.logprob for each in token.top_logprobs]
+        assert len(values) == 5 and values == sorted(values, reverse=True)
+        assert (token.token, token.logprob) == (token.top_logprobs[0].token, values[0])  # greedy
+        assert bytes(token.bytes).decode() == token.token and sum(map(math.exp, values)) <= 1.001
+    # The same as on the pages
+    request = GenerationRequest(INSTRUCTION, sampling=SamplingSettings(greedy=True))
+    answer = Answer("", tuple(whole.token_ids), (), StopReason.LENGTH, None)
+    page = answer_tokens(served.engine, ModelSpec(MODEL), request, answer).tokens
+    for token, shown in zip(tokens, page, strict=True):
+        assert token.token == shown.token.text
+        expected = [(each.token.text, each.log_probability) for each in shown.alternatives]
+        given = [(each.token, each.logprob) for each in token.top_logprobs]
+        assert [text for text, _ in given] == [text for text, _ in expected]
+        assert [one for _, one in given] == pytest.approx([one for _, one in expected], abs=1e-3)
+    streamed = [chunk.choices[0].logprobs for chunk in ask(client, stream=True, **asked)]
+    found = [token for each in streamed if each is not None for token in each.content]
+    assert [token.token for token in found] == [token.token for token in tokens]
+    raw = client.completions.create(model=MODEL, prompt="The cat is", max_tokens=3, logprobs=2)
+    assert [len(each) in (2, 3) for each in raw.choices[0].logprobs.top_logprobs] == [True] * 3
 
 
 def test_32_concurrent_requests_are_all_answered(client: OpenAI):

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import argon2
 from hypothesis import strategies as st
 
 from core.auth import Accounts, Client
 from core.auth.administration import Administration
-from core.auth.hashing import Cost, Hasher
+from core.auth.hashing import Hasher
 from core.auth.rate_limit import Attempts
 from core.db import AccountStore
 from core.settings import Settings
 
-CHEAP = Cost(time_cost=1, memory_kib=8, parallelism=1)
+CHEAP = replace(argon2.profiles.RFC_9106_LOW_MEMORY, time_cost=1, memory_cost=8, parallelism=1)
 GOOD = "kettle-marsh-violin"
 OTHER = "forty damp umbrellas"
 HERE = Client(address="192.0.2.7", agent="Browser 1.0")
@@ -126,8 +128,8 @@ class Clock:
 class CountingHasher(Hasher):
     """Counts the calls of argon2."""
 
-    def __init__(self, cost: Cost = CHEAP, **options: Any) -> None:
-        super().__init__(cost, **options)
+    def __init__(self, parameters: argon2.Parameters = CHEAP, **options: Any) -> None:
+        super().__init__(parameters, **options)
         self.hashings = 0
         self._count = threading.Lock()
         self._argon2 = _Spy(self._argon2, self._hashed)

@@ -14,7 +14,6 @@ import pytest
 
 from core.auth import Accounts, Client
 from core.auth.administration import Administration
-from core.auth.hashing import Cost
 from core.auth.rate_limit import Attempts, Kind
 from core.db import GUEST, Role, RunStore, VoteStore
 from core.errors import (
@@ -30,6 +29,7 @@ from core.errors import (
 )
 from core.settings import AuthMode, Registration, Settings
 from tests.auth.samples import (
+    CHEAP,
     GOOD,
     HERE,
     HOSTILE,
@@ -190,7 +190,7 @@ def test_disabled_account_is_revealed_only_with_the_correct_password(world: Worl
 
 def test_password_is_rehashed_when_the_parameters_become_stronger(world: World):
     ada = world.accounts.register("Ada", GOOD, HERE)
-    world.hasher = CountingHasher(Cost(2, 16, 1))
+    world.hasher = CountingHasher(replace(CHEAP, time_cost=2, memory_cost=16))
     stronger = world.started()
     with pytest.raises(SignInError):
         stronger.sign_in("Ada", WRONG, HERE)
@@ -207,7 +207,7 @@ def test_password_is_rehashed_when_the_parameters_become_stronger(world: World):
 
 def test_failed_rehash_does_not_prevent_sign_in(world: World, monkeypatch, caplog):
     world.accounts.register("Ada", GOOD, HERE)
-    world.hasher = CountingHasher(Cost(2, 8, 1))
+    world.hasher = CountingHasher(replace(CHEAP, time_cost=2))
     monkeypatch.setattr(world.hasher, "hash", lambda _: (_ for _ in ()).throw(TooBusyError("No.")))
     assert world.started().sign_in("Ada", GOOD, HERE)
     assert "could not be rehashed" in caplog.text and GOOD not in caplog.text
@@ -555,7 +555,7 @@ def test_locked_database_is_an_error_and_not_a_failed_attempt(world: World):
             with pytest.raises(RecordsError, match=r"locked by another program\. Close it and try"):
                 call()
         other.execute("ROLLBACK")
-    assert {kind for kind, _ in world.attempts._times} <= {Kind.REGISTRATION}
+    assert {kind for kind, _ in world.attempts._counted} <= {Kind.REGISTRATION}
     assert names(world) == ["Ada", "boss"] and world.accounts.visit(ada.token)
     assert world.accounts.sign_in("Ada", GOOD, HERE)
 
@@ -577,5 +577,6 @@ def test_full_disk_is_an_error_and_creates_no_account(world: World):
 
 def test_defaults_are_the_settings(world: World):
     accounts = Accounts(world.store, world.settings)
-    assert accounts._hasher.cost.memory_kib == 65536 and isinstance(accounts._attempts, Attempts)
+    assert accounts._hasher._parameters.memory_cost == 65536
+    assert isinstance(accounts._attempts, Attempts)
     assert Settings().registration is Registration.INVITATION and Settings().auth is AuthMode.AUTO

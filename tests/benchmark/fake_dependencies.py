@@ -11,8 +11,9 @@ from typing import Any
 
 from core.benchmark.artifacts import Artifact, PreparedArtifact
 from core.benchmark.child import Job, Outcome
+from core.benchmark.plan import Plan
 from core.benchmark.runner import Dependencies
-from core.db.measurement_values import Quality, Round, Sample
+from core.db.measurement_values import Configuration, Quality, Round, Sample
 from core.errors import StoppedError
 from core.hardware.devices import library_versions
 from core.runtimes.base import Conditions
@@ -132,6 +133,15 @@ class FakeWork:
             tokens=100,
         )
         return quality, reference or spec
+
+
+def configurations(plan: Plan) -> list[Configuration]:
+    """Return what the rows of a plan measure, in order."""
+    return [
+        plan.configuration(target, prompt_tokens)
+        for target in plan.targets()
+        for prompt_tokens in plan.prompt_tokens
+    ]
 
 
 def wait_for_cancel(cancel: threading.Event) -> None:

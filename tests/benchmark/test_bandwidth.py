@@ -20,6 +20,7 @@ def _small_block(monkeypatch):
 
 def test_bandwidth_is_plausible():
     assert 2e8 < bandwidth.read_bandwidth(seconds=0.05) < 5e12
+    assert 2e8 < bandwidth.read_bandwidth_apart(seconds=0.05) < 5e12
 
 
 def test_best_of_at_least_two_passes_counts(monkeypatch):
@@ -30,7 +31,7 @@ def test_best_of_at_least_two_passes_counts(monkeypatch):
 
 def test_every_core_reads_its_own_part(monkeypatch):
     seen: list[list[np.ndarray]] = []
-    monkeypatch.setattr(bandwidth, "_cores", lambda: 4)
+    monkeypatch.setattr(bandwidth, "usable_processors", lambda: 4)
     monkeypatch.setattr(bandwidth, "_one_pass", lambda parts: seen.append(parts) or 1.0)
     bandwidth.read_bandwidth(seconds=0.0)
     assert len(seen[0]) == 4
@@ -64,7 +65,7 @@ def test_little_free_memory_gives_a_smaller_block(monkeypatch):
 
 
 def test_command_prints_text_and_one_line_of_json(monkeypatch, capsys):
-    monkeypatch.setattr(bandwidth, "read_bandwidth", lambda: 27.4e9)
+    monkeypatch.setattr(bandwidth, "read_bandwidth", lambda seconds: 27.4e9)
     bandwidth.main()
     people, machine = capsys.readouterr().out.splitlines()
     assert "27 GB/s" in people

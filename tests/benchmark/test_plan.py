@@ -11,6 +11,7 @@ from core.benchmark.plan import Plan
 from core.catalogue import CONVERTED_PRECISIONS, Precision, catalogue
 from core.errors import BadRequestError, UnknownModelError, UserError
 from core.runtimes.spec import RuntimeName
+from tests.benchmark.fake_dependencies import configurations
 
 PLAN = Plan(models=("paddock-neox",), random_models=("neox-410m",))
 
@@ -18,7 +19,7 @@ PLAN = Plan(models=("paddock-neox",), random_models=("neox-410m",))
 def test_defaults_can_be_measured():
     plan = PLAN.validated()
     assert plan == PLAN
-    assert len(plan.configurations()) == 2 * 3 * 2  # models, precisions, prompt lengths
+    assert len(configurations(plan)) == 2 * 3 * 2  # models, precisions, prompt lengths
 
 
 def test_targets_are_the_product_in_order():
@@ -50,7 +51,7 @@ def test_pytorch_runs_uncompressed_weights_once():
 
 
 def test_rows_record_their_conditions():
-    rows = PLAN.validated().configurations()
+    rows = configurations(PLAN.validated())
     mine, other = rows[0], rows[-1]
     assert (mine.source, mine.random_weights) == ("embedded", False)
     assert mine.title == catalogue()["paddock-neox"].title

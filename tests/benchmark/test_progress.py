@@ -46,14 +46,6 @@ def test_remaining_time_follows_the_pace(clock: Clock):
     assert tracker.fraction == pytest.approx(0.25)
 
 
-def test_similar_steps_take_the_same_time(clock: Clock):
-    tracker = ProgressTracker(clock)
-    first, second, *_ = steps(tracker)
-    do(tracker, clock, first, 5.0)
-    do(tracker, clock, second, 40.0)
-    assert tracker.seconds_left == pytest.approx(45.0)
-
-
 def test_remaining_time_falls_during_a_step(clock: Clock):
     tracker = ProgressTracker(clock)
     first, second, *_ = steps(tracker)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from core.benchmark import scoring
+from core.benchmark.prompts import quality_texts
 from core.benchmark.quality import Reference, compare, divergence_of, quality_in_process
-from core.benchmark.task_accuracy import QUESTIONS, accuracy_of, count_of, texts_of
+from core.benchmark.scoring import QUESTIONS, accuracy_of, own_tasks, texts_of
 from core.catalogue import Precision
 from core.errors import GenerationError
 from core.inference.engine import Engine
@@ -129,8 +130,7 @@ def test_perplexity_of_uniform_predictions_is_the_vocabulary(monkeypatch):
     assert scores["answers"] == [[7, 8]] * 10
     # The prompt's last position foretells the answer's first token.
     assert scores["forced"] == [[2, 3, 4]] * 10
-    fractions = [step["fraction"] for step in steps if step["fraction"] is not None]
-    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] < 1
+    assert [step["message"] for step in steps].count("Answering instructions.") == 10
 
 
 def test_precisions_are_compared_in_their_own_processes(
@@ -146,7 +146,7 @@ def test_precisions_are_compared_in_their_own_processes(
             stored.folder,
             spec,
             known,
-            on_progress=lambda message, fraction: None,
+            on_progress=lambda message: None,
             cancel=threading.Event(),
         )
     exact, low = found[Precision.FP32], found[Precision.INT8]
@@ -159,21 +159,20 @@ def test_precisions_are_compared_in_their_own_processes(
 
 
 def test_embedded_models_have_their_own_texts_and_questions():
-    texts = texts_of("paddock-neox")
-    assert texts is not None and len(texts.instructions) == QUESTIONS
+    texts = texts_of("paddock-neox", Words())
+    assert len(texts.instructions) == QUESTIONS
     assert len(set(texts.instructions)) == QUESTIONS
     assert all("### Response:\n" in text for text in texts.texts)
-    assert texts_of("phi-2") is None and count_of("phi-2") == 0
+    assert texts_of("phi-2", Words()) == quality_texts() and own_tasks("phi-2") == ()
     assert accuracy_of("phi-2", Uniform()) is None
 
 
 def test_accuracy_of_an_embedded_model(engine: Engine, monkeypatch):
-    from core.benchmark import task_accuracy
     from core.embedded.tasks import held_out_tasks
     from core.runtimes.optimum import OptimumRuntime
 
     few = held_out_tasks()[::12]
-    monkeypatch.setattr(task_accuracy, "held_out_tasks", lambda: few)
+    monkeypatch.setattr(scoring, "held_out_tasks", lambda: few)
     stored = engine.store.ensure(resolve("paddock-llama"), Precision.INT8)
     model = OptimumRuntime().load(stored.folder, ModelSpec("paddock-llama", Precision.INT8, "CPU"))
     share = accuracy_of("paddock-llama", model)

@@ -12,7 +12,6 @@ from core.benchmark.speed import browser, chromium, suite
 from core.benchmark.speed.paired import PairedRun, Variant
 from core.benchmark.speed.rows import Row, Threshold, accuracy_rows, last_line, table
 from core.catalogue import Precision
-from core.cli import speed
 from core.errors import GenerationError, StoppedError
 from core.inference.engine import Engine
 from core.runtimes.spec import ModelSpec
@@ -110,7 +109,6 @@ def test_the_command_prints_a_table_and_one_last_line(monkeypatch, capsys, tmp_p
     assert [row["met"] for row in rows] == [True, None]
     assert main(["bench", "--suite", "speed", "--parts", "three"]) == 2
     assert "one, two" in capsys.readouterr().err
-    assert speed.speed_suite.__doc__
 
 
 def _fails(measured: suite.Suite) -> list[Row]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from core.benchmark.tuning_service import TuningService
 from core.catalogue import Precision
 from core.errors import (
     BadRequestError,
+    GenerationError,
     ModelBusyError,
     NotEnoughMemoryError,
     StoppedError,
@@ -42,6 +45,8 @@ class ScriptedPairedRun:
     rate: Callable[[ExecutionHints], float] = staticmethod(lambda hints: 100.0)
     perplexity: Callable[[ExecutionHints], float] = staticmethod(lambda hints: 5.0)
     first_token: Callable[[ExecutionHints], float] = staticmethod(lambda hints: 10.0)
+    guessing: Callable[[str, str], float] = staticmethod(lambda mode, kind: 10.0)
+    """Milliseconds per token."""
 
     def __init__(self, variants: list[Variant], cancel: threading.Event) -> None:
         self.hints = {variant.name: variant.spec.effective_hints for variant in variants}
@@ -51,7 +56,10 @@ class ScriptedPairedRun:
         def __init__(self, paired: ScriptedPairedRun, name: str) -> None:
             self.hints = paired.hints[name]
 
-        def run(self, do: str, model: str) -> dict[str, float]:
+        def run(self, do: str, model: str, **command: Any) -> dict[str, float]:
+            if do == "ask":
+                mode = command["speculation"]["mode"]
+                return {"ms_per_token": ScriptedPairedRun.guessing(mode, command["kind"])}
             assert do == "perplexity"
             return {"nll": 10 * math.log(ScriptedPairedRun.perplexity(self.hints)), "tokens": 10}
 
@@ -74,7 +82,7 @@ class ScriptedPairedRun:
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedPairedRun]:
     monkeypatch.setattr(tuning, "PairedRun", ScriptedPairedRun)
-    for name in ("rate", "perplexity", "first_token"):
+    for name in ("rate", "perplexity", "first_token", "guessing"):
         monkeypatch.setattr(ScriptedPairedRun, name, staticmethod(getattr(ScriptedPairedRun, name)))
     return ScriptedPairedRun
 
@@ -133,6 +141,26 @@ def test_stop_ends_the_search(scripted):
         search.run()
 
 
+def test_speculation_is_compared_with_none(scripted, monkeypatch):
+    times = {("off", "summary"): 10, ("auto", "summary"): 4, ("on", "summary"): 5}
+    times |= {("off", "open question"): 10, ("auto", "open question"): 10}
+    times |= {("on", "open question"): 12.5}
+    monkeypatch.setattr(scripted, "guessing", staticmethod(lambda *of: float(times[of])))
+    search = TuningSearch(Path("nowhere"), SPEC)
+    assert search.speculation(USUAL) == (
+        "Decode rate with speculation relative to off: the summary of a passage × 2.50 with auto "
+        "and × 2.00 with on, an open question × 1.00 with auto and × 0.80 with on."
+    )
+    optimum = replace(SPEC, runtime=RuntimeName.OPTIMUM)
+    assert TuningSearch(Path("nowhere"), optimum).speculation(USUAL) is None
+
+    def fail(mode: str, kind: str) -> float:
+        raise GenerationError("No memory.")
+
+    monkeypatch.setattr(scripted, "guessing", staticmethod(fail))
+    assert search.speculation(USUAL) == "Speculation was not measured: No memory."
+
+
 def test_hints_in_words():
     assert wording(ExecutionHints()) == "the plugin's defaults"
     assert wording(ExecutionHints("f32", "u8", 1, 0)) == (
@@ -160,11 +188,12 @@ def test_real_model_is_tuned_and_hints_are_applied(
     assert trial.hints.threads == 1 and trial.kept
     assert trial.perplexity_ratio == pytest.approx(1.0, abs=1e-3)
     assert engine.tuned.find(run.result.key) == run.result
+    assert run.speculation.startswith("Decode rate with speculation relative to off"), (
+        run.speculation
+    )
 
     monkeypatch.undo()
     fixed = ExecutionHints(inference_precision="f32", threads=1)
-    from dataclasses import replace
-
     engine.keep_tuned(replace(run.result, hints=fixed))
     with engine.pool.lease(spec, lambda *news: None, threading.Event()) as lease:
         assert lease.model.conditions.threads == 1

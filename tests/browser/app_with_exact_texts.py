@@ -4,20 +4,22 @@ Each ``text`` parameter of the URL is drawn as an instruction and as its answer.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import streamlit as st
 
-from core.inference.request import GenerationRequest
-from core.ui.instruct.answers import draw_entry
-from core.ui.instruct.history import Conversation
-from tests.ui.test_figures_and_export import ANSWER, ENTRY
+from core.ui.instruct.answers import draw_exchange
+from core.ui.instruct.conversation import Conversation
+from tests.ui.test_figures_and_export import ANSWER, EXCHANGE
 
+st.html(Path("core/ui/theme.css"))
 for number, text in enumerate(st.query_params.get_all("text")):
     entry = replace(
-        ENTRY,
+        EXCHANGE,
         id=f"text_{number}",
-        request=GenerationRequest(text),
+        instruction=text,
+        context="",
         answer=replace(ANSWER, text=text),
     )
-    draw_entry(entry, Conversation())
+    draw_exchange(entry, Conversation())
 st.text("Drawing finished.")

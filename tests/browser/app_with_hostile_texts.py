@@ -11,7 +11,8 @@ import streamlit as st
 import core.ui.instruct.stream_view
 from core.inference.job import Phase, Snapshot
 from core.ui.instruct.stream_view import Pace, stream_answer
-from core.ui.widgets.safe_text import SafeMarkdown, emphasised, safe_inline, safe_markdown
+from core.ui.widgets.answer_text import StreamedAnswer, draw_answer, draw_plain
+from core.ui.widgets.safe_text import safe_inline
 from tests.hostile import mix, pieces_of
 
 core.ui.instruct.stream_view._FAST_DRAW_EVERY_S = 0.0  # draw each piece, so that each is checked
@@ -32,6 +33,10 @@ class Replay:
     def read(self, start: int) -> tuple[list[str], int]:
         return self._pieces[start : self._given], self._given
 
+    def read_thoughts(self, start: int) -> tuple[list[str], int]:
+        """The same text, as thoughts."""
+        return self.read(start)
+
     def snapshot(self) -> Snapshot:
         return Snapshot(Phase.ANSWERING, "Generating.", None, 0, self._given, 1.0, None)
 
@@ -44,13 +49,11 @@ for seed in range(first, first + count):
     if "live" in st.query_params:
         stream_answer(Replay(pieces, seed), Pace.FULL)
         continue
-    st.markdown(safe_markdown(text))
-    st.markdown(emphasised(text))
+    draw_answer(text, str(seed))
+    draw_plain(text, bold=True)
     st.caption(f"Ours · **{safe_inline(text)}** · {safe_inline(mix(choose))}")
     st.button(safe_inline(text), key=f"button_{seed}", help=safe_inline(text))
-    # One moment of a streaming answer, as ``write_stream`` draws it.
-    stream = SafeMarkdown()
-    some = pieces[: choose.randint(0, len(pieces))]
-    moment = "".join(map(stream.feed, some))
-    st.container()._markdown(f"{moment} ▌", unterminated_parsing=True)
+    moment = StreamedAnswer(st.container())
+    moment.feed("".join(pieces[: choose.randint(0, len(pieces))]))
+    moment.draw()
 st.text("Drawing finished.")

@@ -144,7 +144,7 @@ def click(site: Site, before: Callable[[], None] = lambda: None) -> Visit:
     """Open the page with a click on the first page, after some time there."""
     page = site.context.new_page()
     page.goto(f"{site.url}/instruct")
-    page.get_by_role("textbox", name="Instruction", exact=True).wait_for()
+    page.get_by_test_id("stChatInput").wait_for()
     page.wait_for_timeout(FIRST_PAGE_MS)
     before()
     page.get_by_role("link", name="Metrics").first.click()

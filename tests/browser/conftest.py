@@ -121,7 +121,7 @@ def open_screen(browser: Any, shared_context: Any) -> Iterator[Callable[..., Scr
 @pytest.fixture
 def screen(scripted: Stagehand, open_screen: Callable[..., Screen]) -> Screen:
     """Return the Instruct page of the app with the scripted runtime."""
-    return open_screen(f"{scripted.url}/instruct").ready()
+    return open_screen(f"{scripted.url}/instruct?pace=full").ready()
 
 
 @contextmanager

@@ -19,7 +19,9 @@ PATIENCE_S = 15.0
 LAST_TEXT = '[data-testid="stMarkdownContainer"]:not(.stProgress *)'
 """Text that is neither a caption nor the label of a progress bar."""
 ENDED = re.compile(r"ended: |cut off at \d")
-"""Matches the line of figures below every finished answer."""
+"""Matches the line of figures of a finished answer, or its details."""
+FINISHED = "Regenerate"
+"""Name of a button below every finished answer of the Instruct page."""
 
 
 def eventually(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
@@ -141,23 +143,28 @@ class Screen:
         return urlsplit(self.url).path
 
     @property
+    def composer(self) -> Locator:
+        """Text area of the instruction at the bottom of the Instruct page."""
+        return self.page.get_by_test_id("stChatInputTextArea")
+
+    def attached(self, name: str) -> Locator:
+        """A file that is attached to the instruction that is being written."""
+        return self.page.get_by_test_id("stChatInput").get_by_text(name)
+
+    @property
     def instruction(self) -> Locator:
-        """Text area of the instruction."""
+        """Text area of the instruction on the Compare page."""
         return self.page.get_by_role("textbox", name="Instruction", exact=True)
 
     @property
     def context_box(self) -> Locator:
-        """Text area of the context passage, in its expander."""
+        """Text area of the context passage, behind a button or in an expander."""
         return self.page.get_by_role("textbox", name="Context passage")
 
     @property
     def live(self) -> Locator:
         """The running answer with text and figures."""
-        return (
-            self.page.locator(".st-key-answer_under_way")
-            .get_by_test_id("stChatMessageContent")
-            .nth(1)
-        )
+        return self.page.locator(".st-key-answer_under_way")
 
     @property
     def live_figures(self) -> Locator:
@@ -170,13 +177,25 @@ class Screen:
 
     @property
     def entries(self) -> Locator:
-        """The finished answers, the newest first."""
+        """The questions with finished answers, the oldest first."""
         return self.page.locator('[class*="st-key-entry_"]')
 
     @property
-    def figures(self) -> Locator:
-        """Figures below the newest answer."""
-        return self.entries.first.get_by_text(ENDED)
+    def turns(self) -> Locator:
+        """The questions with their answers, the oldest first."""
+        return self.page.locator('[class*="st-key-entry_"], .st-key-turn_under_way')
+
+    @property
+    def newest(self) -> Locator:
+        """The newest finished answer, with its figures and actions."""
+        return self.entries.last.get_by_test_id("stChatMessageContent").nth(1)
+
+    def details(self) -> str:
+        """Return the text of the details of the newest answer."""
+        self.newest.get_by_role("button", name="Details").click()
+        text = self.text_of(self.page.get_by_test_id("stPopoverBody"))
+        self.page.keyboard.press("Escape")
+        return text
 
     @property
     def notice(self) -> Locator:
@@ -191,24 +210,30 @@ class Screen:
         """Return the visible text of an element; empty if there is none."""
         if where.count() == 0:
             return ""
-        return where.first.inner_text().replace("\u2060", "").replace("▌", "").strip()
+        return where.first.inner_text().replace("▌", "").strip()
 
     def answer_text(self) -> str:
         """Return the text of the newest finished answer."""
-        return self.text_of(self.entries.first.get_by_test_id("stChatMessageContent").nth(1))
+        return self.text_of(self.newest)
 
     # Actions
 
     def ready(self) -> Screen:
         """Wait for the Instruct page to be usable."""
-        self.instruction.wait_for()
-        self.button("Run").wait_for()
+        self.composer.wait_for()
         return self
 
     def ask(self, instruction: str) -> None:
-        """Enter an instruction and click Run."""
-        self.instruction.fill(instruction)
-        self.button("Run").click()
+        """Enter an instruction and submit it."""
+        self.composer.fill(instruction)
+        self.composer.press("Enter")
+
+    def open_settings(self) -> None:
+        """Open the settings in the sidebar."""
+        greedy = self.page.get_by_test_id("stSidebar").get_by_text("Greedy", exact=True)
+        if not greedy.is_visible():
+            self.page.get_by_test_id("stSidebar").get_by_text("Settings", exact=True).click()
+            greedy.wait_for()
 
     def stop(self) -> float:
         """Click Stop and return the time of the click in seconds since the epoch."""
@@ -219,7 +244,7 @@ class Screen:
 
     def await_answer(self, count: int = 1) -> None:
         """Wait for this many finished answers."""
-        self.entries.nth(count - 1).get_by_text(ENDED).wait_for()
+        self.entries.nth(count - 1).get_by_role("button", name=FINISHED).wait_for()
 
     def go_to(self, name: str) -> None:
         """Select a page in the navigation."""

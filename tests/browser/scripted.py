@@ -196,6 +196,7 @@ class ScriptedModel:
     """See :class:`core.runtimes.base.LoadedModel`."""
 
     at_once = 1
+    takes_options = False
 
     def __init__(self, folder: Path, spec: ModelSpec) -> None:
         from transformers import AutoTokenizer
@@ -262,11 +263,9 @@ def scripted_conversion(
         folder_bytes=1000,
         positions=POSITIONS,
         has_chat_template=True,
-        has_openvino_tokenizer=False,
         created=datetime.now(UTC),
         duration_s=0.0,
         peak_memory_bytes=0,
-        peak_private_bytes=None,
         files={},
     )
     return StoredModel(source.key, precision, folder, manifest)

@@ -24,7 +24,7 @@ from tests.browser.screen import Screen, eventually
 
 APP = "tests/browser/app_with_scripted_runtime.py"
 PAGES = ("instruct", "compare", "metrics", "models", "account")
-NAVIGATION = ["Instruct", "Compare", "Metrics", "Models", "Account"]
+NAVIGATION = ["Instruct", "Compare", "Test sets", "Metrics", "Models", "Account"]
 
 
 @dataclass
@@ -125,7 +125,7 @@ def test_answers_are_private_to_their_account(team: Team, person: Callable[..., 
     dora.ready()
     dora.ask("A secret of Dora's?")
     dora.await_answer()
-    dora.page.get_by_role("button", name="Export").first.click()
+    dora.newest.get_by_role("button", name="More").click()
     with dora.page.expect_response(lambda answer: "/media/" in answer.url) as fetched:
         dora.page.get_by_role("button", name="JSON").first.click()
     address = fetched.value.url
@@ -181,7 +181,7 @@ def test_administrator_grants_the_manage_permission(
     fred = person("Fred", "models")
     fred.page.get_by_text("requires the Manage permission").first.wait_for()
     assert fred.page.get_by_role("button", name="Add a model").count() == 0
-    fred.page.locator(".st-key-model_paddock-neox").get_by_text("Details").click()
+    fred.page.get_by_role("button", name="Paddock NeoX").first.click()
     convert = fred.page.get_by_role("button", name="Convert to")
     convert.first.wait_for()
     assert convert.first.is_disabled()
@@ -232,11 +232,11 @@ def test_api_key_is_shown_once_and_works_until_revoked(
     assert "paddock-neox" in [model.id for model in program.models.list()]
 
     jana.page.reload()
-    keys.get_by_text("The notebook's").wait_for()
+    keys.get_by_text("The notebook's").first.wait_for()
     keys.get_by_text("last used just now").wait_for()
     assert secret not in jana.page.content() and keys.locator("code").count() == 0
 
-    keys.get_by_role("button", name="Revoke").click()
+    keys.get_by_role("button", name="Revoke The notebook's").click()
     jana.page.locator('[class*="st-key-revoke_"]').get_by_role("button").click()
     keys.get_by_text("You have no API keys.").wait_for()
     with pytest.raises(openai.AuthenticationError):

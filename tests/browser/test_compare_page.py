@@ -7,13 +7,13 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 
-from core.compare.setup import Mode
 from tests.browser.screen import Line, Screen, Stagehand, eventually
 from tests.hostile import ACTIVE, HOSTILE
 
@@ -43,7 +43,6 @@ class CompareScreen:
 
     def ready(self) -> CompareScreen:
         """Wait for the page to be usable."""
-        self.screen.instruction.wait_for()
         self.run_button.wait_for()
         return self
 
@@ -110,14 +109,35 @@ def rows(scripted: Stagehand, query: str) -> list[tuple[Any, ...]]:
         return database.execute(query).fetchall()
 
 
-def test_both_columns_stream_at_the_same_time(
-    compare: Callable[..., CompareScreen], scripted: Stagehand
+def visible(page: CompareScreen, element: Locator) -> bool:
+    """Return whether a whole element is inside the window."""
+    box, window = element.bounding_box(), page.page.viewport_size
+    return bool(box and window) and 0 <= box["y"] <= window["height"] - box["height"]
+
+
+def tab_to(page: CompareScreen, element: Locator) -> None:
+    """Press Tab until the element has the focus."""
+    for _ in range(60):
+        page.page.keyboard.press("Tab")
+        if element.evaluate("(element) => element.contains(document.activeElement)"):
+            return
+    raise AssertionError("the element is not reached")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1366, 768)])
+def test_race_from_start_to_vote_with_the_keyboard(
+    width: int, height: int, compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
     split({NEOX: 6, LLAMA: 6}, scripted)
-    page = compare(mode="race")
-    page.ask()
+    page = compare({"viewport": {"width": width, "height": height}}, mode="race")
+    assert visible(page, page.run_button)
+    tab_to(page, page.screen.instruction)
+    page.page.keyboard.type(QUESTION)
+    page.page.keyboard.press("Control+Enter")
     for letter in "AB":
         page.side(letter).get_by_text("Rain").wait_for(timeout=LOADING_MS)
+        assert visible(page, page.side(letter).get_by_text("Rain")), "the first line is in view"
+        assert page.side(letter).bounding_box()["y"] <= 320
     first = page.look()
     for _ in range(2):
         for model in (NEOX, LLAMA):
@@ -132,14 +152,22 @@ def test_both_columns_stream_at_the_same_time(
         first = page.look()
     for letter in "AB":
         assert re.search(r"tokens/s · \d+ tokens · TTFT .+ · [\d.]+ s", page.text(letter))
-    for model in (NEOX, LLAMA):
-        assert scripted.state(model)["running"] == 1
-        scripted.release(model=model)
+    assert scripted.state(NEOX)["running"] == scripted.state(LLAMA)["running"] == 1
+    scripted.release(model=LLAMA)
+    page.side("B").get_by_text("1st").wait_for()
+    assert scripted.state(NEOX)["running"] == 1, "the mark is there while the other side runs"
+    scripted.release(model=NEOX)
     page.await_end()
     assert TEXTS[NEOX] in page.text("A") and TEXTS[LLAMA] in page.text("B")
+    assert "2nd" in page.text("A")
     for letter in "AB":
         assert "measured while busy" in page.text(letter)
     page.page.locator(".st-key-result").get_by_text("; measured while busy, so not").wait_for()
+    better = page.page.get_by_role("button", name="B is better")
+    assert visible(page, better), "the vote is directly below the answers"
+    tab_to(page, better)
+    page.page.keyboard.press("Enter")
+    page.page.get_by_text("You chose B.").wait_for()
 
 
 def test_fair_mode_runs_one_side_at_a_time(
@@ -242,45 +270,57 @@ def test_page_switch_and_changed_setting_do_not_affect_a_run(
     assert found == [("compare", "done", 1)] * 2
 
 
-def test_blind_vote_reveals_the_names(
+def told(page: CompareScreen) -> list[str]:
+    """Return the secrets of a blind comparison in the text, links and address of the page."""
+    links = [link.get_attribute("href") for link in page.page.get_by_role("link").all()]
+    shown = " ".join([page.page.inner_text("body"), page.screen.url, *map(str, links)])
+    return [word for word in (*NAMES, NEOX, LLAMA, "tokens/s", "TTFT", "INT8") if word in shown]
+
+
+def test_blind_list_tells_no_name_before_the_last_vote(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
     split({NEOX: 6, LLAMA: 6}, scripted)
-    page = compare(mode="race", blind="true")
-    page.ask("Judge blind?")
+    link = {"left_model": LLAMA, "right_model": NEOX, "list": "Blind once?\nBlind twice?"}
+    page = compare(ask="list", mode="race", blind="true", **link)
+    page.run_button.click()
     for letter in "AB":
         page.side(letter).get_by_text("Rain").wait_for(timeout=LOADING_MS)
-    secret = (*NAMES, "tokens/s", "TTFT", "INT8")
-    assert not [word for word in secret if word in "".join(page.look())]
+    eventually(lambda: not told(page), "names are hidden while it runs")
     for model in (NEOX, LLAMA):
         scripted.release(model=model)
     page.await_end()
-    assert not [word for word in secret if word in "".join(page.look())]
-    assert page.page.locator(".st-key-result").count() == 0
+    page.page.get_by_text("2 of 2 instructions completed.").wait_for()
+    assert not told(page) and page.page.locator(".st-key-result").count() == 0
+    assert page.page.get_by_text("Tokens A").count() == 0, "the prompt would tell the model"
+    page.page.get_by_role("button", name="Tie").click()
+    page.page.get_by_text("tie 1").wait_for()
+    assert not told(page)
+    page.page.reload()
+    page.page.get_by_placeholder("Why?").wait_for()
+    assert not told(page), "not after a reload either"
     page.page.get_by_placeholder("Why?").fill("it is kinder")
     page.page.get_by_role("button", name="B is better").click()
     page.side("A").get_by_text("Paddock").wait_for()
-    assert all(any(name in text for text in page.look()) for name in NAMES)
     shown = {letter: next(name for name in NAMES if name in page.text(letter)) for letter in "AB"}
     for letter, name in shown.items():
         assert TEXTS[NEOX if name == NAMES[0] else LLAMA] in page.text(letter), "no mix-up"
-    page.page.get_by_test_id("stDataFrame").wait_for()
     assert rows(
         scripted,
         "SELECT left_title, right_title, verdict, blind, comment FROM votes "
         "WHERE comment = 'it is kinder'",
     ) == [(shown["A"], shown["B"], "right", 1, "it is kinder")]
+    page.page.get_by_role("combobox", name="Model of A").wait_for()
 
 
 def controls(page: CompareScreen) -> dict[str, list[str]]:
     """Return the values of the controls."""
     found = {
         name: [box.input_value() for box in page.page.get_by_role("combobox", name=name).all()]
-        for name in ("Model", "Device")
+        for name in ("Model", "Precision")
     }
-    for name in ("Precision", "How they run"):
-        groups = page.page.get_by_role("radiogroup", name=name).all()
-        found[name] = [group.get_by_role("radio", checked=True).inner_text() for group in groups]
+    modes = page.page.get_by_role("radiogroup", name="How they run").all()
+    found["How they run"] = [mode.get_by_role("radio", checked=True).inner_text() for mode in modes]
     found["Blind"] = [str(page.page.get_by_role("switch", name="Blind", exact=True).is_checked())]
     found["Instruction"] = [page.screen.instruction.input_value()]
     return found
@@ -322,6 +362,21 @@ def test_link_reproduces_the_settings(
     eventually(lambda: controls(other) == settings, "the other page is set up the same")
 
 
+def test_back_leaves_the_page_at_the_first_press(
+    compare: Callable[..., CompareScreen], scripted: Stagehand
+) -> None:
+    page = compare()
+    page.screen.go_to("Account")
+    page.screen.go_to("Compare")
+    page.ready().page.get_by_role("radio", name="Race").click()
+    eventually(lambda: "mode=race" in page.screen.url, "the setting is in the link")
+    page.page.get_by_text("Blind", exact=True).click()
+    eventually(lambda: "blind=" in page.screen.url, "the next one, too")
+    page.page.go_back()
+    eventually(lambda: "/account" in page.screen.url, "it is the page before")
+    page.page.get_by_role("heading", name="Account").wait_for()
+
+
 def test_quick_next_click_does_not_undo_a_changed_precision(
     compare: Callable[..., CompareScreen],
 ) -> None:
@@ -336,50 +391,45 @@ def test_quick_next_click_does_not_undo_a_changed_precision(
     line.await_sent(sent + 2)
     line.release()
     eventually(lambda: "mode=race" in page.screen.url, "the second click arrived")
-    page.page.get_by_text(Mode.RACE.sentence).wait_for()  # drawn below the controls
     eventually(lambda: len(set(controls(page)["Precision"][:2])) == 2, "the precisions differ")
     assert controls(page)["How they run"] == ["Race"]
     assert "right_precision=int4" in page.screen.url, "it is not the model's own default"
 
 
-def test_narrow_window_stacks_the_columns(
+def test_four_sides_are_level_and_stacked_on_a_phone(
     compare: Callable[..., CompareScreen], scripted: Stagehand
 ) -> None:
     split({NEOX: None, LLAMA: None}, scripted)
-    page = compare({"viewport": {"width": 400, "height": 900}})
+    page = compare({"viewport": {"width": 1440, "height": 900}}, sides="4")
     page.ask()
     page.await_end()
-    for left, right in ((".st-key-side_a", ".st-key-side_b"), (page.side("A"), page.side("B"))):
-        boxes = [
-            (page.page.locator(place) if isinstance(place, str) else place).bounding_box()
-            for place in (left, right)
-        ]
-        above, below = boxes
-        assert above and below
-        assert above["y"] + above["height"] <= below["y"], "one below the other"
-        assert above["width"] > 300 and above["x"] + above["width"] <= 400
+    boxes = [page.side(letter).bounding_box() for letter in "ABCD"]
+    assert len({(box["y"], box["height"]) for box in boxes}) == 1, "side by side and level"
+    assert boxes[0]["y"] <= 320 and boxes[0]["height"] >= 300
+    vote = page.page.locator(".st-key-judge").bounding_box()
+    assert 0 <= vote["y"] - boxes[0]["y"] - boxes[0]["height"] <= 32, "the vote is below them"
+    page.page.set_viewport_size({"width": 390, "height": 844})
+    cards = [page.side(letter) for letter in "ABCD"]
+    controls = [page.page.locator(f".st-key-side_{letter}") for letter in "abcd"]
+    for above, below in [*pairwise(controls), *pairwise(cards)]:
+        upper, lower = above.bounding_box(), below.bounding_box()
+        assert upper["y"] + upper["height"] <= lower["y"], "one below the other"
+        assert upper["width"] > 300 and upper["x"] + upper["width"] <= 390
     wide = page.page.evaluate("document.documentElement.scrollWidth")
-    assert wide <= 400, "nothing sticks out"
+    assert wide <= 390, "nothing sticks out"
 
 
-def test_hostile_answers_are_escaped_in_columns_diff_and_export(
+def test_hostile_answers_are_escaped_in_columns_and_export(
     compare: Callable[..., CompareScreen], scripted: Stagehand, tmp_path: Path
 ) -> None:
-    scripted.script(HOSTILE, model=NEOX)
-    scripted.script(HOSTILE.replace("First", "Second"), model=LLAMA)
+    for model in (NEOX, LLAMA):
+        scripted.script(HOSTILE, model=model)
     page = compare(tokens="1000")
     page.ask("<img src=x onerror=alert(1)> ![x](http://evil.example/x.png)")
     page.await_end()
-    page.page.get_by_text("Differences word by word").click()
-    diff = page.page.locator(".diff")
-    diff.wait_for()
-    assert '<img src="http://evil.example/h.png" onerror="alert(1)">' in diff.inner_text()
     for letter in "AB":
-        assert (
-            page.side(letter).locator('[data-testid="stMarkdownContainer"]').locator(ACTIVE).count()
-            == 0
-        )
-    assert diff.locator(ACTIVE).count() == 0
+        texts = page.side(letter).locator('[data-testid="stMarkdownContainer"]')
+        assert texts.locator(ACTIVE).count() == 0
     page.page.get_by_role("button", name="Export").click()
     with page.page.expect_download() as download:
         page.page.get_by_role("button", name="Web page (HTML)").click()
@@ -411,7 +461,7 @@ def test_list_runs_and_can_be_stopped(
 ) -> None:
     split({NEOX: 6, LLAMA: None}, scripted)
     page = compare()
-    page.page.get_by_role("radio", name="A list of instructions").click()
+    page.page.get_by_role("radio", name="List").click()
     box = page.page.get_by_role("textbox", name="Instructions, one per line")
     box.fill("First?\nSecond?\nThird?")
     page.run_button.click()

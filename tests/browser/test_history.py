@@ -33,20 +33,26 @@ def download(screen: Screen, button: str, folder: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def delete_newest(screen: Screen) -> None:
+    """Delete the newest finished answer."""
+    screen.newest.get_by_role("button", name="More").click()
+    screen.page.get_by_role("button", name="Delete").click()
+
+
 def test_regenerate_runs_the_same_request_with_a_new_seed(
     screen: Screen, scripted: Stagehand
 ) -> None:
     scripted.script("First answer.")
     screen.ask("Regenerate this?")
     screen.await_answer()
-    screen.instruction.fill("Something else in the box")
+    screen.composer.fill("Something else in the box")
     scripted.release()
-    screen.button("Regenerate").first.click()
+    screen.newest.get_by_role("button", name="Regenerate").click()
     screen.await_answer(2)
     state = scripted.state()
     assert state["prompts"][0] == state["prompts"][1]
     assert state["seeds"][0] != state["seeds"][1]
-    screen.page.get_by_role("heading", name="Earlier in this session").wait_for()
+    assert screen.composer.input_value() == "Something else in the box"
 
 
 def test_copy_gives_the_text_as_the_model_wrote_it(
@@ -54,11 +60,11 @@ def test_copy_gives_the_text_as_the_model_wrote_it(
 ) -> None:
     scripted.script(TRICKY)
     screen = open_screen(
-        f"{scripted.url}/instruct", permissions=["clipboard-read", "clipboard-write"]
+        f"{scripted.url}/instruct?pace=full", permissions=["clipboard-read", "clipboard-write"]
     ).ready()
     screen.ask("Copy this?")
     screen.await_answer()
-    screen.button("Copy").click()
+    screen.newest.get_by_role("button", name="Copy").click()
     code = screen.page.get_by_test_id("stPopoverBody").get_by_test_id("stCode")
     code.hover()
     code.get_by_role("button").click()
@@ -74,9 +80,9 @@ def test_delete_removes_an_answer_from_page_and_database(
     screen.ask("Delete this?")
     screen.await_answer(2)
     assert recorded(scripted, "Delete this?") == 1
-    screen.entries.first.get_by_role("button", name="Delete").click()
+    delete_newest(screen)
     eventually(lambda: screen.entries.count() == 1, "it is gone from the page")
-    assert "Keep this?" in screen.text_of(screen.entries.first)
+    eventually(lambda: "Keep this?" in screen.text_of(screen.turns.last), "the other is kept")
     assert recorded(scripted, "Delete this?") == 0
     assert recorded(scripted, "Keep this?") == 1
 
@@ -87,7 +93,7 @@ def test_delete_while_another_answer_streams(screen: Screen, scripted: Stagehand
     scripted.script("A new answer.", released=3)
     screen.ask("New?")
     shown = eventually(screen.live_text, "the new one streams")
-    screen.entries.first.get_by_role("button", name="Delete").click()
+    delete_newest(screen)
     eventually(lambda: screen.entries.count() == 0, "the old one is gone")
     assert eventually(screen.live_text, "the new one is there").startswith(shown)
     scripted.release()
@@ -101,14 +107,14 @@ def test_export_of_one_and_of_all(screen: Screen, scripted: Stagehand, tmp_path:
     screen.await_answer()
     screen.ask("Second question?")
     screen.await_answer(2)
-    screen.entries.first.get_by_role("button", name="Export").click()
+    screen.newest.get_by_role("button", name="More").click()
     (one,) = json.loads(download(screen, "JSON", tmp_path))
     assert (one["instruction"], one["answer"]["text"]) == ("Second question?", TRICKY)
     assert one["answer"]["stop_reason"] == "end of text"
     assert one["versions"]["openvino"] and one["host"]["cpu"]
     screen.page.keyboard.press("Escape")
-    screen.button("Export").nth(1).click()  # beside the heading of the earlier ones
+    screen.button("This conversation").click()
     both = download(screen, "Markdown", tmp_path)
     fences = [t.content.strip() for t in MarkdownIt().parse(both) if t.type == "fence"]
-    assert fences == ["Second question?", TRICKY, "First ``` question?", TRICKY]
+    assert fences == ["First ``` question?", TRICKY, "Second question?", TRICKY]
     assert len(json.loads(download(screen, "JSON", tmp_path))) == 2

@@ -33,8 +33,10 @@ VISIBLE = (
 )
 
 COLOURED = (
-    "[class*='stMarkdown'], [role='img'], streamlit-help-icon, [style*='color'], [style*='font']"
+    "[class*='stMarkdown'], [role='img'], streamlit-help-icon, [style*='color'], "
+    "[style*='font']:not(:empty)"
 )
+"""An empty element is the divider of :mod:`core.ui.widgets.safe_text`."""
 DIRECTIVES = ", ".join(f"{one}:not(pre *)" for one in COLOURED.split(", "))
 EMOJIS = "👋", "👎"
 
@@ -60,7 +62,7 @@ def watched(scripted: Stagehand, open_screen: Callable[..., Screen]) -> Screen:
     """Return a page that records each active element in a text, even for a moment."""
     screen = open_screen("about:blank", fresh=True)
     screen.page.add_init_script(watch(ACTIVE))
-    screen.page.goto(f"{scripted.url}/instruct")
+    screen.page.goto(f"{scripted.url}/instruct?pace=full")
     return screen.ready()
 
 
@@ -102,7 +104,10 @@ def test_hostile_output_is_harmless_while_it_streams_and_after(
     watched: Screen, scripted: Stagehand, ending: str
 ) -> None:
     scripted.script(HOSTILE + ENDINGS[ending], tokens_per_s=300)
-    watched.page.get_by_role("slider", name="Max new tokens").press("End")
+    watched.open_settings()
+    tokens = watched.page.get_by_role("spinbutton", name="Max new tokens")
+    tokens.fill("1000")
+    tokens.press("Enter")
     eventually(lambda: "tokens=1000" in watched.url, "the setting is taken")
     watched.ask("Be hostile.")
     eventually(lambda: "evil" in watched.live_text(), "it streams")
@@ -112,7 +117,7 @@ def test_hostile_output_is_harmless_while_it_streams_and_after(
     shown = watched.answer_text()
     for text in VISIBLE:
         assert text in shown
-    # The rest of the page is below the answer.
+    # The actions are below the answer.
     watched.page.get_by_role("button", name="Regenerate").wait_for()
     wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
     assert watched.page.evaluate(wide), "a long word makes the page scroll sideways"
@@ -121,13 +126,15 @@ def test_hostile_output_is_harmless_while_it_streams_and_after(
 def test_a_hostile_instruction_and_context_are_harmless(
     watched: Screen, scripted: Stagehand
 ) -> None:
-    watched.page.get_by_text("Context passage (optional)").click()
+    watched.button("Context").click()
     watched.context_box.fill(HOSTILE)
+    watched.context_box.press("Control+Enter")
+    watched.button("Context: ").wait_for()
+    watched.page.keyboard.press("Escape")
     watched.ask(HOSTILE)
     watched.await_answer()
-    watched.entries.first.get_by_text("Context passage").click()
     assert_harmless(watched)
-    shown = watched.text_of(watched.entries.first)
+    shown = watched.text_of(watched.turns.last)
     for text in VISIBLE:
         assert text in shown
     assert HOSTILE.strip() in scripted.state()["prompts"][0]
@@ -137,7 +144,7 @@ def test_ordinary_markdown_stays(screen: Screen, scripted: Stagehand) -> None:
     scripted.script("# Title\n\n- **bold**\n\n|a|b|\n|-|-|\n|1|2|\n\n```python\nx = 1\n```\n")
     screen.ask("Format.")
     screen.await_answer()
-    answer = screen.entries.first
+    answer = screen.newest
     assert answer.locator("h1").inner_text() == "Title"
     assert answer.locator("li strong").inner_text() == "bold"
     assert answer.locator("td").all_inner_texts() == ["1", "2"]
@@ -162,12 +169,12 @@ def test_a_shared_link_with_carriage_returns_is_harmless(
     watched: Screen, scripted: Stagehand
 ) -> None:
     scripted.script("Hello.")
-    watched.page.goto(f"{scripted.url}/instruct?instruction={quote(QUESTION, safe='')}")
-    watched.ready().button("Run").click()
+    watched.page.goto(f"{scripted.url}/instruct?pace=full&instruction={quote(QUESTION, safe='')}")
+    watched.ready().composer.press("Enter")
     watched.await_answer()
     assert_harmless(watched)
     assert "[Sign in again](http://evil.example/x) $x^2$ :red[hi]" in watched.text_of(
-        watched.entries.first
+        watched.turns.last
     )
 
 
@@ -183,13 +190,13 @@ def test_a_remote_answer_with_carriage_returns_is_harmless(
         book.add("hostile", server.url, KEY)
         try:
             model = quote("remote:hostile/tiny", safe="")
-            watched.page.goto(f"{scripted.url}/instruct?model={model}")
+            watched.page.goto(f"{scripted.url}/instruct?pace=full&model={model}")
             watched.ready().ask("Be hostile.")
             watched.await_answer()
             assert_harmless(watched)
             for text in ("![i](http://evil.example/i.png)", "$x^2$ :red[hi]"):
                 assert text in watched.answer_text()
-            assert watched.entries.first.locator("pre code").all_inner_texts() == ["code", "code"]
+            assert watched.newest.locator("pre code").all_inner_texts() == ["code", "code"]
             watched.page.goto(f"{scripted.url}/compare?left_model={model}&right_model={model}")
             compare = CompareScreen(watched, scripted).ready()
             compare.ask()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from playwright.sync_api import Locator
 
-from tests.browser.screen import Line, Screen, Stagehand, eventually
+from tests.browser.screen import Screen, Stagehand, eventually
 
 RAIN = "Rain is quiet. Rain is clean. Nobody else is there."
 AT_ONCE_S = 3.0
@@ -25,15 +27,70 @@ def test_answer_streams_and_ends_with_its_figures(screen: Screen, scripted: Stag
     screen.live_figures.get_by_text("tokens/s").wait_for()
     scripted.release()
     screen.await_answer()
-    assert screen.answer_text().startswith(RAIN)
-    expected = (
-        r"TTFT [\d.]+ ms · [\d,.]+ tokens/s · \d+ tokens · ended: end of text · "
-        r"memory .+ private \+ .+ file-backed · Paddock NeoX 3M \(tiny demo\) · INT8 · "
-        r"AUTO → CPU · GenAI"
-    )
-    assert re.match(expected, screen.text_of(screen.figures))
+    chips = r"[\d,.]+ tokens/s\s+TTFT [\d.]+ ms\s+\d+ tokens"
+    assert re.match(re.escape(RAIN) + r"\s+" + chips, screen.answer_text())
+    details = screen.details()
+    for part in ("Paddock NeoX 3M (tiny demo) · INT8", "AUTO → CPU · GenAI", "end of text"):
+        assert part in details
     screen.live.wait_for(state="detached")
-    eventually(screen.button("Stop").is_disabled, "there is nothing to stop")
+    screen.button("Stop").wait_for(state="detached")
+
+
+SIZES = [(1440, 900), (1366, 768), (390, 844)]
+STORY = "The ship sailed on. " * 40
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_newest_answer_is_in_view_from_the_first_token_on(
+    scripted: Stagehand, open_screen: Callable[..., Screen], size: tuple[int, int]
+) -> None:
+    viewport = {"width": size[0], "height": size[1]}
+    screen = open_screen(f"{scripted.url}/instruct?pace=full", viewport=viewport).ready()
+    for number in (1, 2):
+        scripted.script(STORY, released=4)
+        screen.ask(f"What did ship {number} do?" + " Tell me all about it." * 300 * (number - 1))
+        eventually(screen.live_text, "the first tokens show")
+        assert_in_view(screen, screen.live, number)
+        top = screen.live.bounding_box()["y"]
+        scripted.release(150)
+        eventually(lambda: scripted.state()["tokens"] >= 150, "it streams")
+        eventually(lambda: len(screen.live_text()) > 100, "it shows")
+        assert screen.live.bounding_box()["y"] == top, "nothing moves while it streams"
+        scripted.release()
+        screen.await_answer(number)
+        assert_in_view(screen, screen.newest, number)
+        assert abs(screen.newest.bounding_box()["y"] - top) < 2
+    narrow = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    assert screen.page.evaluate(narrow), "nothing is wider than the window"
+
+
+def assert_in_view(screen: Screen, answer: Locator, number: int) -> None:
+    """Check that the question and the first line of its answer are not covered by anything."""
+    composer = screen.composer.bounding_box()["y"]
+    question = screen.turns.last.get_by_text(f"What did ship {number} do?")
+    question_top, answer_top = question.bounding_box()["y"], answer.bounding_box()["y"]
+    assert 50 < question_top < answer_top < composer - 60
+
+
+def test_keyboard_only_from_the_first_question_to_the_second_answer(
+    screen: Screen, scripted: Stagehand
+) -> None:
+    scripted.script(STORY, released=12)
+    screen.composer.focus()
+    screen.page.keyboard.type("First line")
+    screen.page.keyboard.press("Shift+Enter")
+    screen.page.keyboard.type("second line")
+    screen.page.keyboard.press("Enter")
+    eventually(screen.live_text, "it streams")
+    assert "First line\nsecond line" in scripted.state()["prompts"][0]
+    screen.page.keyboard.press("Escape")
+    screen.await_answer()
+    screen.newest.get_by_text("Stopped").first.wait_for()
+    scripted.script(RAIN)
+    screen.page.keyboard.type("And again?")  # the composer still has the focus
+    screen.page.keyboard.press("Enter")
+    screen.await_answer(2)
+    assert screen.answer_text().startswith(RAIN)
 
 
 def test_stop_keeps_the_text_so_far(screen: Screen, scripted: Stagehand) -> None:
@@ -45,7 +102,7 @@ def test_stop_keeps_the_text_so_far(screen: Screen, scripted: Stagehand) -> None
     eventually(lambda: scripted.state()["running"] == 0, "the runtime stopped")
     assert scripted.state()["stopped_at"] - clicked < AT_ONCE_S
     screen.await_answer()
-    assert "· 12 tokens · ended: cancelled ·" in screen.text_of(screen.figures)
+    assert re.search(r"12 tokens\s+Stopped", screen.answer_text())
     assert screen.answer_text().startswith(shown)
     assert "Nobody" not in screen.answer_text()
 
@@ -58,8 +115,7 @@ def test_stop_during_prefill(screen: Screen, scripted: Stagehand) -> None:
     eventually(lambda: scripted.state()["interrupted"] == 1, "the prefill was interrupted")
     assert scripted.state()["stopped_at"] - clicked < AT_ONCE_S
     screen.await_answer()
-    assert screen.text_of(screen.figures).startswith("0 tokens · ended: cancelled")
-    assert "The model returned no text." in screen.answer_text()
+    assert re.match(r"The model returned no text\.\s+0 tokens\s+Stopped", screen.answer_text())
     scripted.script(RAIN)
     screen.ask("And again?")  # the model stays usable
     screen.await_answer(2)
@@ -73,105 +129,100 @@ def test_stop_while_the_model_is_loaded(screen: Screen, scripted: Stagehand) -> 
     screen.live.get_by_text("Loading and compiling the model.").wait_for()
     screen.button("Stop").click()
     screen.await_answer()
-    assert "ended: cancelled" in screen.text_of(screen.figures)
+    assert "Stopped" in screen.answer_text()
 
 
 def test_error_is_shown_and_keeps_the_text(screen: Screen, scripted: Stagehand) -> None:
     scripted.script(RAIN, fail_after=12)
     screen.ask("Why walk in the rain?")
     screen.await_answer()
-    assert screen.answer_text().startswith("Rain is quiet.")
+    eventually(lambda: screen.answer_text().startswith("Rain is quiet."), "the text is kept")
     assert screen.notice.inner_text().strip().endswith("choose another precision or device.")
-    assert "· 12 tokens · ended: error ·" in screen.text_of(screen.figures)
+    assert "12 tokens" in screen.answer_text() and re.search(r"Ended\s+error", screen.details())
     scripted.script("All is well.")
     screen.ask("Why walk in the rain?")  # the model stays usable
     screen.await_answer(2)
     assert screen.answer_text().startswith("All is well.")
 
 
-def test_empty_instruction_shows_an_error(screen: Screen, scripted: Stagehand) -> None:
-    sentence = screen.page.get_by_text("The instruction is empty. Type one or choose an example.")
-    screen.ask("")
-    sentence.wait_for()
+def test_submitting_during_an_answer_keeps_both(screen: Screen, scripted: Stagehand) -> None:
+    screen.ask("Before?")
+    screen.await_answer()
+    second = Screen(screen.page.context.new_page())
+    second.page.goto(screen.url)
+    second.ready().await_answer()
+    scripted.script(RAIN, released=12)
     screen.ask("Why walk in the rain?")
-    screen.await_answer()
-    sentence.wait_for(state="detached")
-    assert len(scripted.state()["prompts"]) == 1
-
-
-def test_double_click_starts_one_answer(screen: Screen, scripted: Stagehand) -> None:
-    scripted.script(RAIN, released=5)
-    screen.instruction.fill("Why walk in the rain?")
-    screen.button("Run").dblclick()
-    eventually(lambda: scripted.state()["tokens"] == 5, "it began")
+    shown = eventually(screen.live_text, "it streams")
+    second.ask("From another tab?")  # which has not heard of the answer yet
+    second.page.get_by_text("An answer is being generated.").wait_for()
+    assert eventually(second.live_text, "it follows the answer").startswith(shown)
+    second.page.close()
+    screen.ask("Too early?")
+    screen.page.get_by_text("An answer is being generated.").wait_for()
+    eventually(lambda: screen.composer.input_value() == "Too early?", "the text is put back")
+    assert eventually(screen.live_text, "it streams").startswith(shown)
     scripted.release()
-    screen.await_answer()
-    time.sleep(0.5)  # time for a second one to appear
-    assert screen.entries.count() == 1
+    screen.await_answer(2)
     assert len(scripted.state()["prompts"]) == 1
 
 
-def test_control_enter_runs(screen: Screen, scripted: Stagehand) -> None:
-    screen.instruction.fill("Why walk in the rain?")
-    screen.instruction.press("Control+Enter")
-    screen.await_answer()
-    assert "Why walk in the rain?" in scripted.state()["prompts"][0]
-    assert len(scripted.state()["prompts"]) == 1
-
-
-def test_an_example_fills_instruction_and_context(screen: Screen, scripted: Stagehand) -> None:
-    screen.page.get_by_role("radio", name="Life as a cat").click()
-    eventually(lambda: "cat" in screen.instruction.input_value(), "the instruction is filled")
+def test_click_on_an_example_asks_it_with_its_passage(screen: Screen, scripted: Stagehand) -> None:
     screen.page.get_by_role("radio", name="Closed QA").click()
-    screen.page.get_by_role("radio", name="Opening hours").click()
-    passage = eventually(lambda: screen.context_box.input_value(), "the context is filled")
-    screen.button("Run").click()
+    screen.button("Opening hours").click()
     screen.await_answer()
     prompt = scripted.state()["prompts"][0]
-    assert f"{screen.instruction.input_value()}\n\nInput:\n{passage}\n\n### Response" in prompt
-    screen.button("Clear").click()
-    eventually(lambda: screen.instruction.input_value() == "", "the instruction is cleared")
-    eventually(lambda: screen.context_box.input_value() == "", "the context too")
-    assert screen.entries.count() == 1, "Clear empties the boxes, not the history"
-    eventually(lambda: "instruction=" not in screen.url, "nor is it in the link")
+    assert "At what time does the café close?\n\nInput:\nThe Copper Kettle is a café" in prompt
+    screen.turns.last.get_by_text("The Copper Kettle is a café").wait_for()
+    screen.page.get_by_role("heading", name="Give a model an instruction").wait_for(
+        state="detached"
+    )
+    screen.button("Examples").click()  # folded away, one click asks again
+    screen.button("Who works where").click()
+    screen.await_answer(2)
+    assert len(scripted.state()["prompts"]) == 2
 
 
-def test_quick_next_click_does_not_restore_cleared_text(
-    scripted: Stagehand, open_screen: Callable[..., Screen]
+def test_context_passage_is_typed_or_attached(
+    screen: Screen, scripted: Stagehand, tmp_path: Path
 ) -> None:
-    screen = open_screen(f"{scripted.url}/instruct?instruction=Why%3F&context=Rain").ready()
-    line = Line(screen.page)
-    eventually(lambda: screen.ready().context_box.input_value() == "Rain", "both are there")
-    sent = line.sent
-    line.hold()
-    screen.button("Clear").click()
-    line.await_sent(sent + 1)
-    screen.page.get_by_role("radio", name="INT4").click()
-    line.await_sent(sent + 2)
-    line.release()
-    eventually(lambda: "precision=int4" in screen.url, "the second click arrived")
-    eventually(lambda: screen.instruction.input_value() == "", "the instruction stays cleared")
-    eventually(lambda: screen.context_box.input_value() == "", "the context too")
-    assert "instruction=" not in screen.url and "context=" not in screen.url
+    screen.button("Context").click()
+    screen.context_box.fill("The shop opens at nine.")
+    screen.context_box.press("Control+Enter")
+    screen.button("Context: 23 characters").wait_for()
+    screen.page.keyboard.press("Escape")
+    screen.ask("When does it open?")
+    screen.await_answer()
+    assert "Input:\nThe shop opens at nine.\n\n### Response" in scripted.state()["prompts"][0]
+    eventually(lambda: screen.button("Context: 23").count() == 0, "it belonged to that question")
+    file = tmp_path / "hours.txt"
+    file.write_text("Der Laden öffnet um zehn.", encoding="utf-8")
+    screen.page.locator("input[type=file]").set_input_files(file)
+    screen.page.get_by_text("hours.txt").wait_for()
+    screen.ask("And now?")
+    screen.await_answer(2)
+    assert "Input:\nDer Laden öffnet um zehn." in scripted.state()["prompts"][1]
+    for encoding in ("utf-16", "cp1252"):
+        file.write_text(f"Um elf geöffnet: {encoding}.", encoding=encoding)
+        # The file of the question before is gone, so that the wait below is for this one.
+        eventually(lambda: screen.attached("hours.txt").count() == 0, "it belonged to a question")
+        screen.page.locator("input[type=file]").set_input_files(file)
+        screen.attached("hours.txt").wait_for()
+        screen.ask(f"And in {encoding}?")
 
+        def sent(text: str = f"geöffnet: {encoding}.") -> bool:
+            if screen.composer.input_value():  # while a file is uploaded, Enter does nothing
+                screen.composer.press("Enter")
+            return text in str(scripted.state()["prompts"])
 
-def test_clear_right_after_an_example_clears(screen: Screen) -> None:
-    line = Line(screen.page)
-    screen.ready()
-    sent = line.sent
-    line.hold()
-    screen.page.get_by_role("radio", name="Life as a cat").click()
-    line.await_sent(sent + 1)
-    screen.button("Clear").click()
-    line.await_sent(sent + 2)
-    screen.page.get_by_role("radio", name="INT4").click()
-    line.await_sent(sent + 3)
-    line.release()
-    eventually(lambda: "precision=int4" in screen.url, "all clicks arrived")
-    eventually(lambda: screen.instruction.input_value() == "", "it is cleared")
-    assert "instruction=" not in screen.url
-    screen.page.get_by_role("radio", name="Life as a cat").click()
-    eventually(lambda: "cat" in screen.instruction.input_value(), "the same example once more")
+        eventually(sent, encoding)
+    screen.await_answer(4)
+    file.write_bytes(b"\xff\xfe\x00")
+    screen.page.locator("input[type=file]").set_input_files(file)
+    screen.page.get_by_text("hours.txt").wait_for()
+    screen.ask("And this?")
+    screen.page.get_by_text("hours.txt is not a text file.").wait_for()
+    eventually(lambda: screen.composer.input_value() == "And this?", "the text is put back")
 
 
 def test_changing_a_setting_while_streaming_keeps_the_answer(
@@ -180,6 +231,7 @@ def test_changing_a_setting_while_streaming_keeps_the_answer(
     scripted.script(RAIN, released=12)
     screen.ask("Why walk in the rain?")
     shown = eventually(screen.live_text, "the text shows")
+    screen.open_settings()
     screen.page.get_by_role("slider", name="Top-k").press("ArrowRight")
     screen.page.get_by_text("Greedy", exact=True).click()
     eventually(lambda: "greedy=true" in screen.url.lower(), "the page followed")
@@ -187,7 +239,7 @@ def test_changing_a_setting_while_streaming_keeps_the_answer(
     scripted.release()
     screen.await_answer()
     assert screen.answer_text().startswith(RAIN)
-    assert "seed" in screen.text_of(screen.figures), "the settings of the answer are those it had"
+    assert "Seed" in screen.details(), "the settings of the answer are those it had"
     assert len(scripted.state()["prompts"]) == 1
 
 
@@ -195,7 +247,8 @@ def test_reading_pace_slows_the_display_and_not_the_figures(
     screen: Screen, scripted: Stagehand
 ) -> None:
     scripted.script("0123456789" * 14, tokens_per_s=400)  # each digit is one token
-    screen.page.get_by_role("radio", name="Reading pace").click()
+    screen.open_settings()
+    screen.page.get_by_role("radio", name="Automatic").click()  # the model is a tiny demo
     screen.ask("Count.")
     eventually(lambda: len(screen.live_text()) > 10, "the text shows")
     eventually(lambda: scripted.state()["running"] == 0, "the model is done")
@@ -208,7 +261,7 @@ def test_reading_pace_slows_the_display_and_not_the_figures(
     after, ended = len(screen.live_text()), time.monotonic()
     assert 30 < (after - before) / (ended - began) < 50
     screen.await_answer()
-    rate = re.search(r"([\d,.]+) tokens/s", screen.text_of(screen.figures))
+    rate = re.search(r"([\d,.]+) tokens/s", screen.answer_text())
     assert rate and float(rate[1].replace(",", "")) > 150
 
 
@@ -216,7 +269,7 @@ def test_second_tab_waits_in_the_queue(
     screen: Screen, scripted: Stagehand, open_screen: Callable[..., Screen]
 ) -> None:
     scripted.script(RAIN, released=5)
-    other = open_screen(f"{scripted.url}/instruct").ready()
+    other = open_screen(f"{scripted.url}/instruct?pace=full").ready()
     screen.ask("First?")
     eventually(screen.live_text, "the first streams")
     other.ask("Second?")
@@ -233,14 +286,14 @@ def test_waiting_answer_can_be_stopped(
     screen: Screen, scripted: Stagehand, open_screen: Callable[..., Screen]
 ) -> None:
     scripted.script(RAIN, released=5)
-    other = open_screen(f"{scripted.url}/instruct").ready()
+    other = open_screen(f"{scripted.url}/instruct?pace=full").ready()
     screen.ask("First?")
     eventually(screen.live_text, "the first streams")
     other.ask("Second?")
     other.live.get_by_text("Waiting in queue").wait_for()
     other.button("Stop").click()
     other.await_answer()
-    assert "ended: cancelled" in other.text_of(other.figures)
+    assert "Stopped" in other.answer_text()
     scripted.release()
     screen.await_answer()
     assert screen.answer_text().startswith(RAIN), "one session's Stop stops only its own"
@@ -262,4 +315,88 @@ def test_unknown_model_in_a_link_shows_an_error(
     eventually(lambda: sentence in screen.text_of(screen.notice), "the sentence shows")
     screen.ask("Why walk in the rain?")
     screen.await_answer()
-    assert sentence in screen.text_of(screen.entries.first)
+    assert sentence in screen.answer_text()
+
+
+THOUGHTS = "<think>Let me think about rain.</think>\n\nRain is water."
+
+
+def test_thoughts_are_folded_counted_apart_and_not_copied(
+    screen: Screen, scripted: Stagehand
+) -> None:
+    scripted.script(THOUGHTS, released=20)
+    screen.ask("What is rain?")
+    screen.live.get_by_text("Thoughts", exact=True).wait_for()
+    assert not screen.live.get_by_text("Let me").is_visible(), "they are folded"
+    screen.live.get_by_text("Thoughts", exact=True).click()
+    screen.live.get_by_text("Let me").wait_for()
+    scripted.release()
+    screen.await_answer()
+    screen.newest.get_by_text(re.compile(r"Thought for [\d.,]+ m?s · \d+ tokens")).wait_for()
+    assert not screen.newest.get_by_text("Let me think").is_visible()
+    screen.newest.get_by_text(re.compile("Thought for")).click()
+    screen.newest.get_by_text("Let me think about rain.").wait_for()
+    screen.newest.get_by_role("button", name="Copy").click()
+    code = screen.page.get_by_test_id("stPopoverBody").get_by_test_id("stCode")
+    assert code.inner_text().strip() == "Rain is water."
+
+
+def test_answer_of_thoughts_only_says_so_and_offers_more(
+    screen: Screen, scripted: Stagehand
+) -> None:
+    scripted.script("<think>" + "Hm, hm, hm. " * 20)
+    screen.open_settings()
+    tokens = screen.page.get_by_role("spinbutton", name="Max new tokens")
+    tokens.fill("30")
+    tokens.press("Enter")
+    eventually(lambda: "tokens=30" in screen.url, "the setting is taken")
+    screen.ask("What is rain?")
+    screen.await_answer()
+    screen.newest.get_by_text("All 30 new tokens went into thinking.").wait_for()
+    assert re.search(r"· 30 tokens.*\s0 tokens", screen.answer_text(), re.DOTALL)
+    scripted.script(THOUGHTS)
+    screen.newest.get_by_role("button", name="More tokens").click()
+    screen.await_answer(2)
+    assert "Rain is water." in screen.answer_text()
+
+
+def test_cut_off_answer_is_continued_in_its_place(screen: Screen, scripted: Stagehand) -> None:
+    scripted.script("One two three four five six seven eight nine ten eleven twelve.")
+    screen.open_settings()
+    tokens = screen.page.get_by_role("spinbutton", name="Max new tokens")
+    tokens.fill("12")
+    tokens.press("Enter")
+    eventually(lambda: "tokens=12" in screen.url, "the setting is taken")
+    screen.ask("Count.")
+    screen.await_answer()
+    screen.newest.get_by_text("Cut off at 12 tokens").wait_for()
+    begun = screen.answer_text().split("\n")[0]
+    scripted.script(" and so on.")
+    screen.newest.get_by_role("button", name="Continue").click()
+    eventually(lambda: f"{begun} and so on." in screen.answer_text(), "it goes on")
+    assert screen.entries.count() == 1, "in the place of the first part"
+    assert scripted.state()["prompts"][0].endswith(f"### Response:\n{begun}")
+
+
+def test_follow_up_sends_earlier_turns_if_it_is_on(screen: Screen, scripted: Stagehand) -> None:
+    scripted.script(RAIN)
+    screen.ask("Why walk in the rain?")
+    screen.await_answer()
+    screen.ask("Alone?")
+    screen.await_answer(2)
+    assert RAIN not in scripted.state()["prompts"][1], "each stands alone, as Dolly was trained"
+    screen.page.get_by_text("Follow up", exact=True).click()
+    screen.page.get_by_text(re.compile(r"Earlier turns: about \d+ tokens")).wait_for()
+    screen.ask("Really?")
+    screen.await_answer(3)
+    prompt = scripted.state()["prompts"][2]
+    screen.open_settings()
+    tokens = screen.page.get_by_role("spinbutton", name="Max new tokens")
+    tokens.fill("8100")
+    tokens.press("Enter")
+    eventually(lambda: "tokens=8100" in screen.url, "the setting is taken")
+    screen.ask("Does that fit?")
+    screen.await_answer(4)
+    screen.newest.get_by_text("6 earlier messages did not fit into the context length").wait_for()
+    assert "Really?" not in scripted.state()["prompts"][3]
+    assert RAIN in prompt and "Why walk in the rain?" in prompt and "Alone?" in prompt

@@ -5,26 +5,22 @@ from __future__ import annotations
 import pytest
 
 from tests.browser.screen import eventually
-from tests.contrast import TEXT, contrast
+from tests.contrast import PARTS, TEXT, contrast
 
 COLOUR = "(element) => getComputedStyle(element).color"
 GROUND = "(element) => getComputedStyle(element).backgroundColor"
-OPACITY = "(element) => getComputedStyle(element).opacity"
 
 
 @pytest.mark.parametrize("look", ["light", "dark"])
 def test_primary_buttons_and_selections_are_readable(look: str, scripted, open_screen):
-    page = open_screen(f"{scripted.url}/instruct", color_scheme=look).page
+    page = open_screen(f"{scripted.url}/compare", color_scheme=look).page
     button = page.get_by_test_id("stBaseButton-primary")
-    shortcut = button.locator("kbd")
-    eventually(shortcut.is_visible, "the button is there")
+    eventually(button.is_visible, "the button is there")
     ground = button.evaluate(GROUND)
-    for written in (button, shortcut):
-        assert contrast(written.evaluate(COLOUR), ground) >= TEXT
-    assert shortcut.evaluate(OPACITY) == "1"
+    assert contrast(button.evaluate(COLOUR), ground) >= TEXT
 
     text = page.get_by_role("heading", level=1).evaluate(COLOUR)
-    group = page.get_by_role("radiogroup", name="Precision")
+    group = page.get_by_role("radiogroup", name="How they run")
     value = page.get_by_test_id("stSliderThumbValue").first.locator("p")
     for written in (group.get_by_role("radio", checked=True).locator("p"), value):
         assert written.evaluate(COLOUR) == text, "in the primary colour, which is for grounds"
@@ -46,3 +42,43 @@ def test_hovered_and_open_buttons_are_readable(look: str, scripted, open_screen)
     eventually(lambda: link.get_attribute("aria-expanded") == "true", "it is open")
     page.wait_for_timeout(500)  # until the transition to the colour of an open button has ended
     eventually(readable, "open it can be read")
+
+
+RING = """() => {
+  let element = document.activeElement;
+  for (let up = 0; up < 5; up += 1, element = element.parentElement) {
+    const style = getComputedStyle(element);
+    if (style.outlineStyle === "solid") return [style.outlineWidth, style.outlineColor];
+  }
+  return [document.activeElement.outerHTML.slice(0, 300), ""];
+}"""
+"""Width and colour of the ring around what has the focus."""
+
+
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_the_keyboard_focus_has_a_ring_and_lands_on_the_selected_segment(
+    look: str, scripted, open_screen
+):
+    link = f"{scripted.url}/compare?mode=race"
+    page = open_screen(link, color_scheme=look, reduced_motion="reduce").page
+    eventually(page.get_by_test_id("stBaseButton-primary").is_visible, "the button is there")
+    ground = page.get_by_test_id("stApp").evaluate(GROUND)
+    page.get_by_role("textbox", name="Instruction").focus()
+    kinds, group = set(), page.get_by_role("radiogroup", name="How they run")
+    while not group.evaluate("(group) => group.contains(document.activeElement)"):
+        page.keyboard.press("Tab")
+        eventually(lambda: page.evaluate(RING)[0] == "2px", "what has the focus has a ring")
+        assert contrast(page.evaluate(RING)[1], ground) >= PARTS
+        kinds.add(page.evaluate("document.activeElement.tagName"))
+        assert len(kinds) < 6, "the group is not reached"
+    assert kinds >= {"BUTTON", "INPUT"}
+    first, selected = group.get_by_role("radio").first, group.get_by_role("radio", checked=True)
+    assert first.inner_text() != selected.inner_text()
+    assert selected.evaluate("(segment) => segment === document.activeElement")
+    page.keyboard.press("ArrowLeft")
+    assert group.evaluate("(group) => group.contains(document.activeElement)")
+    assert not selected.evaluate("(segment) => segment === document.activeElement")
+
+    assert selected.evaluate("(it) => parseFloat(getComputedStyle(it).transitionDuration)") < 0.001
+    loaded = page.evaluate("[...document.fonts].map((font) => font.family + ' ' + font.status)")
+    assert {"Inter loaded", "Manrope loaded"} <= set(loaded), "the fonts come from this server"

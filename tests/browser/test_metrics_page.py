@@ -19,7 +19,7 @@ from core.metrics.document import from_json, to_json
 from core.settings import Settings
 from core.store import ModelStore
 from tests.browser.conftest import serving
-from tests.browser.screen import ENDED, Screen, eventually
+from tests.browser.screen import FINISHED, Screen, eventually
 from tests.metrics.row_samples import a_host, a_measurement, a_quality
 
 NOTE_PLACES = """
@@ -175,7 +175,7 @@ def test_an_imported_file_is_charted_beside_local_measurements(
     screen.page.get_by_text("Imported 1 measurement").wait_for()
     screen.page.get_by_test_id("stPopoverBody").wait_for(state="hidden")
     chart(screen, "Decode rate: tokens/s").get_by_text("far-away").first.wait_for()
-    assert store.count(imported=True) == 1
+    assert sum(row.imported_at is not None for row in store.all()) == 1
 
 
 def test_a_model_in_memory_can_be_unloaded(
@@ -183,7 +183,7 @@ def test_a_model_in_memory_can_be_unloaded(
 ) -> None:
     screen = open_patiently(open_screen, f"{serve()}/instruct?tokens=8").ready()
     screen.ask("Name three advantages of being a cat.")
-    screen.entries.first.get_by_text(ENDED).wait_for()
+    screen.newest.get_by_role("button", name=FINISHED).wait_for()
     screen.go_to("Metrics")
     live = screen.page.locator(".st-key-live")
     live.get_by_role("button", name="Unload").click()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser.conftest import serving
-from tests.browser.screen import ENDED, Screen, eventually
+from tests.browser.screen import FINISHED, Screen, eventually
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 WORK_MS = 240_000
 """Timeout of a conversion on a machine that also runs other tests."""
 TOKEN = "hf_aTokenThatNobodyMaySee"
-STAGES = re.compile("Export|Compress|Check|Save")
 
 
 @pytest.fixture
@@ -54,8 +53,17 @@ def tasks(screen: Screen) -> Locator:
     return screen.page.locator(".st-key-tasks")
 
 
-def card(screen: Screen, key: str) -> Locator:
+def row(screen: Screen, key: str) -> Locator:
     return screen.page.locator(f".st-key-model_{key}")
+
+
+def drawer(screen: Screen) -> Locator:
+    return screen.page.get_by_role("dialog")
+
+
+def close(screen: Screen) -> None:
+    drawer(screen).get_by_role("button", name="Close").click()
+    drawer(screen).wait_for(state="detached")
 
 
 def settled(screen: Screen) -> None:
@@ -65,11 +73,10 @@ def settled(screen: Screen) -> None:
     screen.page.wait_for_timeout(1000)
 
 
-def start(screen: Screen, key: str, precision: str, verb: str = "Convert to") -> None:
-    """Select a precision in the open card of a model and click the button."""
-    where = card(screen, key)
-    where.get_by_role("radio", name=precision).click()
-    where.get_by_role("button", name=f"{verb} {precision}").click()
+def start(screen: Screen, precision: str, verb: str = "Convert to") -> None:
+    """Select a precision in the open drawer and click the button."""
+    drawer(screen).get_by_role("radio", name=precision).click()
+    drawer(screen).get_by_role("button", name=f"{verb} {precision}").click()
 
 
 def test_convert_try_and_delete(
@@ -77,14 +84,20 @@ def test_convert_try_and_delete(
 ) -> None:
     app = serve()
     screen = open_patiently(f"{app}/models")
-    card(screen, "paddock-neox").get_by_text("Details").click()
-    card(screen, "paddock-neox").get_by_text("Requirements on this machine").wait_for()
+    # By the keyboard, and back to where it was.
+    name = row(screen, "paddock-neox").get_by_role("button", name="Paddock NeoX", exact=False).first
+    name.press("Enter")
+    drawer(screen).get_by_text("Requirements on this machine").wait_for()
     eventually(lambda: "open=paddock-neox" in screen.url, "the URL is updated", WORK_MS / 1000)
-    start(screen, "paddock-neox", "INT4")
+    screen.page.keyboard.press("Escape")
+    drawer(screen).wait_for(state="detached")
+    eventually(lambda: "open=" not in screen.url, "the URL is updated", WORK_MS / 1000)
+    row(screen, "paddock-neox").get_by_role("button", name="Get Paddock NeoX").click()
+    start(screen, "INT4")
+    close(screen)
 
-    # Its progress is shown, also after leaving the page and in another tab.
-    tasks(screen).get_by_text("elapsed").wait_for()
-    tasks(screen).get_by_text(STAGES).first.wait_for()
+    # It is shown, also after leaving the page and in another tab.
+    tasks(screen).get_by_text("Convert Paddock NeoX").first.wait_for()
     screen.go_to("Account")
     screen.page.get_by_role("heading", name="Models").wait_for(state="detached")
     screen.go_to("Models")
@@ -95,28 +108,34 @@ def test_convert_try_and_delete(
 
     # The result.
     result = screen.page.locator(".st-key-stored_paddock-neox_int4")
-    result.wait_for()
-    shown = screen.text_of(result)
-    for word in ("Weights before", "Compression", "Peak memory", "Bits per weight"):
+    row(screen, "paddock-neox").get_by_text("✓ INT4").wait_for()
+    name.click()
+    result.get_by_role("button", name="More about Paddock NeoX 3M (tiny demo) INT4").click()
+    more = screen.page.get_by_test_id("stPopoverBody")
+    more.get_by_text("Formats of the").wait_for()
+    shown = screen.text_of(more)
+    for word in ("Weights before", "Compression", "Peak memory", "Formats of the"):
         assert word in shown
     assert re.search(r"\d\.\d\d ×", shown)
-    result.get_by_text("4 bits").first.wait_for()
+    more.get_by_text(re.compile(r"INT4 · \d")).first.wait_for()
+    screen.page.keyboard.press("Escape")
 
     # Try it.
     result.get_by_role("link", name="Try it").click()
     screen.ready()
     assert screen.path == "/instruct" and "precision=int4" in screen.url
     screen.ask("Name three advantages of being a cat.")
-    screen.entries.first.get_by_text(ENDED).wait_for()
+    screen.newest.get_by_role("button", name=FINISHED).wait_for()
     assert screen.answer_text()
-    assert "INT4" in screen.text_of(screen.figures)
+    assert "INT4" in screen.details()
 
     # It is loaded now, but idle, and can be deleted.
     screen.go_to("Models")
     screen.page.locator(".st-key-in_memory").wait_for()
-    result.get_by_role("button", name="Delete").click()
+    name_of_it = "Paddock NeoX 3M (tiny demo) INT4"
+    result.get_by_role("button", name=f"Delete {name_of_it}").click()
     screen.page.get_by_text("This frees").wait_for()
-    screen.page.get_by_role("button", name="Delete it").click()
+    screen.page.get_by_role("button", name=f"Delete it {name_of_it}").click()
     screen.page.get_by_text(" freed.").wait_for()
     result.wait_for(state="detached")
 
@@ -135,7 +154,7 @@ def test_a_link_to_another_model_replaces_the_selected_one(
     screen = open_patiently(f"{url}/instruct?tokens=12").ready()
     assert "model=" not in screen.url
     screen.go_to("Models")
-    card(screen, "paddock-llama").get_by_role("link", name="Try it").click()
+    row(screen, "paddock-llama").get_by_role("link", name="Try it").click()
     screen.ready()
     screen.page.wait_for_url("**precision=fp16**")
     assert "model=paddock-llama" in screen.url
@@ -155,12 +174,11 @@ def test_download_stop_and_resume(
         box = screen.page.get_by_role("textbox", name="Hugging Face id, folder or GGUF file")
         box.fill("acme/tiny")
         screen.button("Look up").click()
-        own = card(screen, "acme--tiny")
-        own.get_by_text("gated").first.wait_for()
-        screen.page.keyboard.press("Escape")
+        drawer(screen).get_by_text("gated").first.wait_for()
 
         # Without a token the Hub refuses, and the error says what to do.
-        start(screen, "acme--tiny", "INT8", "Download and convert to")
+        start(screen, "INT8", "Download and convert to")
+        close(screen)
         refusal = tasks(screen).get_by_role("alert")
         refusal.wait_for()
         assert "Accept its licence" in screen.text_of(refusal)
@@ -199,8 +217,9 @@ def test_a_narrow_window_needs_no_sideways_scrolling(
     screen = open_patiently(
         f"{app}/models?open=dolly-v2-3b&search=dolly+3b", viewport={"width": 400, "height": 900}
     )
-    where = card(screen, "dolly-v2-3b")
+    where = drawer(screen)
     where.get_by_role("button", name="Download and convert to INT8").wait_for()
+    where.get_by_text("Facts, limits and scores").click()
     where.get_by_text("OpenBookQA").first.wait_for()
     width, inner = screen.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width <= inner
@@ -208,3 +227,6 @@ def test_a_narrow_window_needs_no_sideways_scrolling(
     for column in ("Precision", "Status"):
         box = table.get_by_text(column, exact=True).bounding_box()
         assert box and box["x"] + box["width"] <= inner, "the first columns are in view"
+    close(screen)
+    box = row(screen, "dolly-v2-3b").bounding_box()
+    assert box and box["x"] + box["width"] <= inner and box["height"] < 130, "a row is compact"

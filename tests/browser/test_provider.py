@@ -41,6 +41,10 @@ def url(home: Path, provider: Provider) -> Iterator[str]:
         yield address
 
 
+PAGE = {"Accept": "text/html"}
+"""Without it, ``/models`` is taken for a request of a program that lacks ``/v1``."""
+
+
 def come_by_the_provider(browser: httpx.Client) -> httpx.Response:
     """Follow the link on the sign-in form to the provider and back."""
     form = browser.get("/models?q=x", follow_redirects=True)
@@ -55,7 +59,7 @@ def come_by_the_provider(browser: httpx.Client) -> httpx.Response:
 
 
 def test_user_of_a_provider_registers_once(url: str, home: Path, provider: Provider) -> None:
-    with httpx.Client(base_url=url, timeout=30) as browser:
+    with httpx.Client(base_url=url, timeout=30, headers=PAGE) as browser:
         come_by_the_provider(browser)
         form = browser.get("/register")
         assert 'value="Hedy.Lamarr"' in form.text and 'type="password"' not in form.text
@@ -66,7 +70,9 @@ def test_user_of_a_provider_registers_once(url: str, home: Path, provider: Provi
         assert browser.get("/models").status_code == 200
         assert "_streamlit_user" not in browser.cookies, "only the Paddock session remains"
 
-    with httpx.Client(base_url=url, timeout=30) as other:  # another browser of the same user
+    with httpx.Client(
+        base_url=url, timeout=30, headers={"Accept": "text/html"}
+    ) as other:  # another browser of the same user
         come_by_the_provider(other)
         assert other.get("/models").status_code == 200
 
@@ -76,7 +82,7 @@ def test_user_of_a_provider_registers_once(url: str, home: Path, provider: Provi
     assert account is not None and account.subject == f"{provider.url} 1234"
     assert len(store.summaries(account.created_at, account.created_at)) == 1
     store.set_disabled(account.id, True)
-    with httpx.Client(base_url=url, timeout=30) as other:
+    with httpx.Client(base_url=url, timeout=30, headers=PAGE) as other:
         answer = come_by_the_provider(other)
         assert "This account is disabled" in answer.text
         assert other.get("/models").status_code == 303
@@ -86,7 +92,7 @@ def test_user_of_a_provider_registers_once(url: str, home: Path, provider: Provi
 
 def test_another_subject_is_another_user(url: str, provider: Provider) -> None:
     provider.subject = "5678"
-    with httpx.Client(base_url=url, timeout=30) as browser:
+    with httpx.Client(base_url=url, timeout=30, headers=PAGE) as browser:
         come_by_the_provider(browser)
         assert browser.get("/models").status_code == 303, "no account yet"
         assert "Create an account" in browser.get("/register").text

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.conftest import serving
-from tests.browser.screen import ENDED, Screen, eventually
+from tests.browser.screen import FINISHED, Screen, eventually
 
 CONVERSION_MS = 120_000
 PREPARING = re.compile("conversion libraries|checkpoint|Exporting|Compressing|Loading")
@@ -24,13 +24,11 @@ def test_fresh_home_converts_loads_and_generates(
     with serving("streamlit_app.py", tmp_path) as url:
         screen = open_screen(url).ready()
         assert screen.url.partition("?")[0] == f"{url}/instruct", "the root leads there"
-        screen.page.get_by_role("radio", name="Life as a cat").click()
-        eventually(screen.instruction.input_value, "the example is there")
-        screen.button("Run").click()
+        screen.button("Life as a cat").click()
         screen.live.get_by_text(PREPARING).first.wait_for(timeout=CONVERSION_MS)
-        screen.entries.first.get_by_text(ENDED).wait_for(timeout=CONVERSION_MS)
-        figures = screen.text_of(screen.figures)
-        assert "TTFT" in figures and "tokens/s" in figures and "INT8 · AUTO → CPU" in figures
+        screen.newest.get_by_role("button", name=FINISHED).wait_for(timeout=CONVERSION_MS)
+        chips = screen.answer_text()
+        assert "TTFT" in chips and "tokens/s" in chips and "AUTO → CPU" in screen.details()
         with closing(sqlite3.connect(tmp_path / "paddock" / "paddock.db")) as database:
             rows = database.execute("SELECT state, new_tokens > 0 FROM runs").fetchall()
         assert rows == [("done", 1)]
@@ -38,7 +36,7 @@ def test_fresh_home_converts_loads_and_generates(
             lambda: "On disk" in screen.text_of(screen.page.locator("section")), "it is kept"
         )
         # Stored, loaded and warm: the second answer needs no preparation.
-        screen.button("Regenerate").click()
+        screen.newest.get_by_role("button", name=FINISHED).click()
         screen.await_answer(2)
 
 

@@ -58,6 +58,8 @@ def test_dying_remote_does_not_affect_the_local_side(
     assert "The remote says" in compare.text("B")
     assert "on office" in compare.text("B")
     assert f"127.0.0.1:{server.port}" in compare.text("B")
+    compare.side("B").get_by_text("Tokens B").click()
+    compare.side("B").get_by_text("Remote servers do not return all probabilities.").wait_for()
     assert KEY not in compare.page.content() and KEY not in compare.page.url
 
 

@@ -9,12 +9,16 @@ from urllib.parse import urlencode
 
 import pytest
 
+from core.compare.export import to_html
 from tests.browser.conftest import serving
+from tests.compare.answers import answer, report
 from tests.exact_texts import CODE, PROSE, code_in
 
 OTHERS = {
     "bold": "请记住**「明天」**这个词。",
     "two directions": "מזג האוויר נאה היום.\n\nالطقس جميل اليوم.\n\nThis goes the other way.",
+    "code in Hebrew": "- הרץ את `ls -l [x];` עכשיו:\n\n  ```\n  x[0] = f(1);\n  ```\n- Then this",
+    "countdown": "3. Three\n2. Two\n1. One",
     "mathematics": "Take $\\sqrt{2}$ of it, then $$\\sum_{n=1}^9 n^3$$ in all.",
 }
 TEXTS = CODE | PROSE | OTHERS
@@ -39,6 +43,11 @@ LOOK = """entry => {
     bold: texts('strong'),
     typeset: texts('.katex, math'),
     directions: [...answer.querySelectorAll('p')].map(each => getComputedStyle(each).direction),
+    code_directions: [...answer.querySelectorAll('code')].map(
+      each => getComputedStyle(each).direction),
+    item_directions: [...answer.querySelectorAll('li')].map(
+      each => getComputedStyle(each).direction),
+    numbers: [...answer.querySelectorAll('li')].map(each => each.value),
   };
 }"""
 
@@ -57,6 +66,10 @@ class Shown:
     typeset: list[str]
     directions: list[str]
     """Text directions of the answer's paragraphs."""
+    code_directions: list[str]
+    item_directions: list[str]
+    numbers: list[int]
+    """Numbers of the items of its lists."""
 
 
 @pytest.fixture(scope="module")
@@ -80,27 +93,10 @@ def shown(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         page.close()
 
 
-def xfail(reason: str) -> pytest.MarkDecorator:
-    """Mark a test of correct behaviour that fails today."""
-    return pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
-
-
-def some(marked: dict[str, str], names: dict[str, str]) -> list[Any]:
-    """Return all names as parameters, with an xfail mark for those that fail today."""
-    return [
-        pytest.param(name, marks=xfail(marked[name]) if name in marked else ()) for name in names
-    ]
-
-
 # Code
 
-NOT_EXACT = "code in lists, quotations and tables, indented or inline, is escaped like prose"
-EXACT_TODAY = ("at the top", "a fence in a fence", "with a title")
 
-
-@pytest.mark.parametrize(
-    "name", some({each: NOT_EXACT for each in CODE if each not in EXACT_TODAY}, CODE)
-)
+@pytest.mark.parametrize("name", CODE)
 def test_code_is_shown_unchanged(name: str, shown: dict[str, Shown]) -> None:
     wanted = [code.rstrip("\n") for code in code_in(CODE[name])]
     assert [code.rstrip("\n") for code in shown[name].code] == wanted
@@ -108,52 +104,59 @@ def test_code_is_shown_unchanged(name: str, shown: dict[str, Shown]) -> None:
 
 # Prose
 
-JOINED = "copied text contains an invisible character"
-STRUCK = "tildes strike text through or disappear"
-REPLACED = "characters are replaced by typographic ones"
-ONE_LINE = "line breaks disappear"
-MARKS = "marks within words and names are interpreted as Markdown"
-OF_ANSWERS = {
-    "an address": JOINED,
-    "a time": JOINED,
-    "an e-mail address": JOINED,
-    "a type": JOINED,
-    "a path": JOINED,
-    "less than": JOINED,
-    "about": STRUCK,
-    "a formula of chemistry": STRUCK,
-    "arrows": REPLACED,
-    "comparisons": REPLACED,
-    "dashes": REPLACED,
-    "lines": ONE_LINE,
-}
-OF_QUESTIONS = OF_ANSWERS | {"a question about code": MARKS}
 WITHOUT_MARKDOWN = {name: text for name, text in PROSE.items() if name != "a question about code"}
 
 
-@pytest.mark.parametrize("name", some(OF_ANSWERS, WITHOUT_MARKDOWN))
+@pytest.mark.parametrize("name", WITHOUT_MARKDOWN)
 def test_prose_is_shown_and_copied_unchanged(name: str, shown: dict[str, Shown]) -> None:
     assert shown[name].struck == []
     assert PROSE[name] in shown[name].answer
     assert PROSE[name] in shown[name].selected
 
 
-@pytest.mark.parametrize("name", some(OF_QUESTIONS, PROSE))
+@pytest.mark.parametrize("name", PROSE)
 def test_question_is_shown_unchanged(name: str, shown: dict[str, Shown]) -> None:
     assert PROSE[name] in shown[name].question
 
 
-@xfail("emphasis around Chinese brackets is left as asterisks")
 def test_emphasis_works_without_spaces(shown: dict[str, Shown]) -> None:
     assert "「明天」" in shown["bold"].bold
 
 
-@xfail("every paragraph is drawn from left to right")
 def test_paragraph_direction_follows_its_text(shown: dict[str, Shown]) -> None:
     assert shown["two directions"].directions[:3] == ["rtl", "rtl", "ltr"]
 
 
-@xfail("formulas are shown as source text without an explanation")
+def test_code_in_a_text_from_right_to_left_is_not_reordered(shown: dict[str, Shown]) -> None:
+    assert shown["code in Hebrew"].code_directions == ["ltr", "ltr"]
+    assert shown["code in Hebrew"].item_directions == ["rtl", "ltr"]
+
+
+def test_items_of_a_list_have_their_numbers(shown: dict[str, Shown]) -> None:
+    assert shown["countdown"].numbers == [3, 2, 1]
+
+
+SIDES = """() => {
+  const box = document.querySelector('.side .text'), inside = box.getBoundingClientRect();
+  const walker = document.createTreeWalker(box, NodeFilter.SHOW_TEXT), text = walker.nextNode();
+  return text.data.split("\\n").filter(line => line).map(line => {
+    const range = document.createRange(), start = text.data.indexOf(line);
+    range.setStart(text, start);
+    range.setEnd(text, start + line.length);
+    const drawn = range.getBoundingClientRect();
+    return drawn.left - inside.left > inside.right - drawn.right ? "right" : "left";
+  });
+}"""
+"""The side of its box at which each paragraph of an exported answer begins."""
+
+
+def test_exported_paragraphs_begin_at_the_side_of_their_script(browser: Any) -> None:
+    page = browser.new_page()
+    page.set_content(to_html(report([answer(OTHERS["two directions"]), answer()])))
+    assert page.evaluate(SIDES) == ["right", "right", "left"]
+    page.close()
+
+
 def test_formulas_are_typeset_or_explained(shown: dict[str, Shown]) -> None:
     found = shown["mathematics"]
     assert found.typeset or "formula" in found.answer.lower()

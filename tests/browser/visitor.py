@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ClientState_pb2 import ClientState
+from streamlit.proto.Common_pb2 import ChatInputValue
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.exceptions import ConnectionClosed
@@ -123,6 +124,11 @@ class Visitor:
         with self._sending:
             self._widgets[area.id] = WidgetState(id=area.id, string_value=text)
         self._run()
+
+    def ask(self, text: str) -> None:
+        """Send a text with the composer."""
+        (box,) = self._elements("chat_input")
+        self._run(WidgetState(id=box.id, chat_input_value=ChatInputValue(data=text)))
 
     def click(self, label: str) -> None:
         """Click the button with this label once it is enabled."""

@@ -7,19 +7,36 @@ import re
 import pytest
 
 from core.catalogue import (
+    Precision,
     benchmark_shapes,
     catalogue,
-    default_int4,
     find,
-    npu_int4,
+    int4_settings,
     published_scores,
 )
-from core.catalogue.model import Int4Settings, RecommendedSampling, Shape
+from core.catalogue.model import Int4Settings, RecommendedSampling, Shape, Thinking
 from core.errors import UnknownModelError
 from core.settings import CHECKOUT
 
 HUB_IDS = {
     "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "smollm2-360m-instruct": "HuggingFaceTB/SmolLM2-360M-Instruct",
+    "smollm2-1.7b-instruct": "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+    "smollm3-3b": "HuggingFaceTB/SmolLM3-3B",
+    "qwen3-0.6b": "Qwen/Qwen3-0.6B",
+    "qwen3-1.7b": "Qwen/Qwen3-1.7B",
+    "qwen3-4b": "Qwen/Qwen3-4B",
+    "qwen3-8b": "Qwen/Qwen3-8B",
+    "llama-3.2-1b-instruct": "meta-llama/Llama-3.2-1B-Instruct",
+    "llama-3.2-3b-instruct": "meta-llama/Llama-3.2-3B-Instruct",
+    "llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
+    "phi-4-mini-instruct": "microsoft/Phi-4-mini-instruct",
+    "gemma-3-270m-it": "google/gemma-3-270m-it",
+    "gemma-3-1b-it": "google/gemma-3-1b-it",
+    "granite-3.3-2b-instruct": "ibm-granite/granite-3.3-2b-instruct",
+    "deepseek-r1-distill-qwen-1.5b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+    "deepseek-r1-distill-qwen-7b": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+    "gpt-oss-20b": "openai/gpt-oss-20b",
     "dolly-v2-3b": "databricks/dolly-v2-3b",
     "dolly-v2-7b": "databricks/dolly-v2-7b",
     "dolly-v2-12b": "databricks/dolly-v2-12b",
@@ -29,7 +46,7 @@ HUB_IDS = {
     "mistral-7b": "mistralai/Mistral-7B-Instruct-v0.2",
     "llama-3-8b-instruct": "meta-llama/Meta-Llama-3-8B-Instruct",
 }
-INT4 = {
+DEMO_INT4 = {
     "smollm2-135m-instruct": Int4Settings(False, 128, 0.8),
     "dolly-v2-3b": Int4Settings(False, 32, 0.5),
     "dolly-v2-7b": Int4Settings(False, 32, 0.5),
@@ -61,15 +78,10 @@ def test_catalogue_has_all_models():
     assert [key for key, row in rows.items() if row.embedded] == ["paddock-neox", "paddock-llama"]
 
 
-@pytest.mark.parametrize("key", HUB_IDS)
-def test_shape_and_int4_settings(key: str):
+@pytest.mark.parametrize("key", SHAPES)
+def test_shape_and_settings_of_the_demonstration(key: str):
     assert find(key).shape == SHAPES[key]
-    assert find(key).int4 == INT4[key]
-
-
-def test_int4_settings_of_other_models_and_npus():
-    assert default_int4() == Int4Settings(False, 128, 0.8)
-    assert npu_int4() == Int4Settings(True, -1, 1.0)
+    assert int4_settings(Precision.INT4_DEMO, find(key)) == DEMO_INT4[key]
 
 
 def test_benchmark_shape():
@@ -77,9 +89,51 @@ def test_benchmark_shape():
     assert benchmark_shapes() == {"neox-410m": ("gpt_neox", expected)}
 
 
-def test_recommended_sampling_of_smollm2():
+def test_recommended_sampling():
+    smollm2 = RecommendedSampling(temperature=0.2, top_p=0.9)
     having = {key: row.sampling for key, row in catalogue().items() if row.sampling}
-    assert having == {"smollm2-135m-instruct": RecommendedSampling(temperature=0.2, top_p=0.9)}
+    assert having["smollm2-135m-instruct"] == smollm2
+    assert "smollm2-360m-instruct" not in having, "another card is no source"
+    assert having["qwen3-8b"] == RecommendedSampling(temperature=0.6, top_p=0.95, top_k=20)
+    assert having["deepseek-r1-distill-qwen-7b"] == RecommendedSampling(0.6, 0.95)
+    assert having["gpt-oss-20b"] == RecommendedSampling(1.0, 1.0)
+
+
+def test_every_fact_of_a_newer_row_has_a_source():
+    older = {*SHAPES, "paddock-neox", "paddock-llama"}
+    for key, row in catalogue().items():
+        if key in older:
+            continue
+        sources = dict(row.sources)
+        assert sources.keys() >= {"card", "shape"}, key
+        assert ("sampling" in sources) == (row.sampling is not None), key
+        assert ("access" in sources) == row.gated, key
+        assert row.good_for and row.thinking, key
+
+
+def test_every_release_month_has_a_source():
+    for key, row in catalogue().items():
+        assert re.fullmatch(r"(20\d\d-(0[1-9]|1[0-2]))?", row.released), key
+        if not row.embedded:
+            assert ("released" in dict(row.sources)) == bool(row.released), key
+
+
+def test_reasoning_models():
+    always = {key for key, row in catalogue().items() if row.thinking is Thinking.ALWAYS}
+    assert always == {
+        "deepseek-r1-distill-qwen-1.5b",
+        "deepseek-r1-distill-qwen-7b",
+        "gpt-oss-20b",
+    }
+    optional = {key for key, row in catalogue().items() if row.thinking is Thinking.OPTIONAL}
+    assert optional == {
+        "granite-3.3-2b-instruct",
+        "qwen3-0.6b",
+        "qwen3-1.7b",
+        "qwen3-4b",
+        "qwen3-8b",
+        "smollm3-3b",
+    }
 
 
 def test_requirements_models_pins_the_package_of_smollm2():
@@ -92,8 +146,9 @@ def test_requirements_models_pins_the_package_of_smollm2():
     )
 
 
-def test_only_llama_3_is_gated():
-    assert [key for key, row in catalogue().items() if row.gated] == ["llama-3-8b-instruct"]
+def test_llama_and_gemma_are_gated():
+    gated = {key for key, row in catalogue().items() if row.gated}
+    assert gated == {key for key in HUB_IDS if key.startswith(("llama-3", "gemma-3"))}
 
 
 def test_scores_are_recorded_for_dolly_only():

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from core.catalogue.conversation import _uses, render_conversation
 from core.catalogue.prompts import Role, Turn, choose_format
 from core.errors import BadRequestError, PromptFormatError
 from core.runtimes.tokenizer import load_tokenizer
@@ -82,41 +83,90 @@ REJECTS_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system message') }}{% endif %}"
     + KEEPS_ALL
 )
+IN_PARTS = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{% for part in m['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}<|end|>\n{% endfor %}"
+    "<|assistant|>\n"
+)
+CHANGES_TEXT = KEEPS_ALL.replace("m['content']", "m['content'].replace('-', ' ')")
 WITH_RULE: Conversation = [(S, RULE)]
 RULE_LATER: Conversation = [(U, GREETING), (A, GREETED), (S, RULE)]
 WITHOUT_RULE: Conversation = [(U, GREETING), (A, GREETED)]
-LOST = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="messages that the template ignores are lost without an error",
-)
 
 
 @pytest.mark.parametrize(
     ("template", "earlier"),
     [
-        pytest.param(IGNORES_SYSTEM, WITH_RULE, marks=LOST, id="no system: system"),
-        pytest.param(IGNORES_SYSTEM, RULE_LATER, marks=LOST, id="no system: system later"),
+        pytest.param(IGNORES_SYSTEM, WITH_RULE, id="no system: system"),
+        pytest.param(IGNORES_SYSTEM, RULE_LATER, id="no system: system later"),
         pytest.param(IGNORES_SYSTEM, WITHOUT_RULE, id="no system: none"),
-        pytest.param(LAST_MESSAGE_ONLY, WITH_RULE, marks=LOST, id="last only: system"),
-        pytest.param(LAST_MESSAGE_ONLY, RULE_LATER, marks=LOST, id="last only: system later"),
-        pytest.param(LAST_MESSAGE_ONLY, WITHOUT_RULE, marks=LOST, id="last only: earlier turns"),
+        pytest.param(LAST_MESSAGE_ONLY, WITH_RULE, id="last only: system"),
+        pytest.param(LAST_MESSAGE_ONLY, RULE_LATER, id="last only: system later"),
+        pytest.param(LAST_MESSAGE_ONLY, WITHOUT_RULE, id="last only: earlier turns"),
         pytest.param(SYSTEM_FIRST_ONLY, WITH_RULE, id="system first: first"),
-        pytest.param(SYSTEM_FIRST_ONLY, RULE_LATER, marks=LOST, id="system first: later"),
+        pytest.param(SYSTEM_FIRST_ONLY, RULE_LATER, id="system first: later"),
         pytest.param(SYSTEM_FIRST_ONLY, WITHOUT_RULE, id="system first: none"),
         pytest.param(REJECTS_SYSTEM, WITH_RULE, id="refuses system: first"),
         pytest.param(REJECTS_SYSTEM, RULE_LATER, id="refuses system: later"),
         pytest.param(KEEPS_ALL, RULE_LATER, id="keeps all"),
+        pytest.param(IN_PARTS, [], id="content in parts: one message"),
+        pytest.param(IN_PARTS, RULE_LATER, id="content in parts"),
+        pytest.param(CHANGES_TEXT, RULE_LATER, id="replaces hyphens"),
     ],
 )
 def test_no_message_is_lost(template: str, earlier: Conversation, with_template: Load) -> None:
     check_nothing_is_lost(with_template(template), earlier)
 
 
-@LOST
 def test_system_message_is_merged_into_the_user_message(with_template: Load) -> None:
     prompt = rendered(with_template(IGNORES_SYSTEM), WITH_RULE)
     assert f"<|user|>\n{RULE}\n\n{ASKED}<|end|>" in prompt
+
+
+def test_a_variable_that_a_template_only_assigns_is_rejected(with_template: Load) -> None:
+    tokenizer = with_template("{% set thinking = true %}" + KEEPS_ALL)
+    with pytest.raises(BadRequestError, match="does not use the variable 'thinking'"):
+        render_conversation(tokenizer, [Turn(U, ASKED)], {"thinking": False})
+
+
+def test_the_variables_of_a_template_that_jinja_rejects_are_searched_for_as_words() -> None:
+    assert _uses("{{ thinking | no_such_filter }}", "thinking")
+    assert not _uses("{% thinking", "other")
+
+
+READS_OTHER_KEYS = KEEPS_ALL.replace("m['content']", "m['text']")
+READS_ATTRIBUTES = KEEPS_ALL.replace("m['content']", "m.value")
+OTHER_ROLES = TURNS.replace("'user'", "'human'").replace("'assistant'", "'gpt'")
+DEMANDS_SYSTEM = (
+    "{% if messages[0]['role'] != 'system' %}{{ raise_exception('no system message') }}{% endif %}"
+    + KEEPS_ALL
+)
+
+
+@pytest.mark.parametrize("template", [READS_OTHER_KEYS, READS_ATTRIBUTES, OTHER_ROLES])
+def test_template_that_writes_no_message_is_an_error(template: str, with_template: Load) -> None:
+    with pytest.raises(BadRequestError, match=r"leaves out message 1 \(user\)"):
+        rendered(with_template(template), [])
+
+
+@pytest.mark.parametrize(
+    "cut", ["m['content'][:20]", "m['content'].split('\n')[0]", "m['content'] | truncate"]
+)
+@pytest.mark.parametrize("earlier", [[], WITHOUT_RULE], ids=["one message", "three"])
+def test_template_that_cuts_messages_is_an_error(
+    cut: str, earlier: Conversation, with_template: Load
+) -> None:
+    with pytest.raises(BadRequestError, match=r"leaves out message 1 \(user\)"):
+        rendered(with_template(KEEPS_ALL.replace("m['content']", cut)), earlier)
+
+
+@pytest.mark.parametrize("earlier", [[], WITHOUT_RULE], ids=["one message", "three"])
+def test_system_message_that_a_template_demands_is_empty(
+    earlier: Conversation, with_template: Load
+) -> None:
+    prompt = rendered(with_template(DEMANDS_SYSTEM), earlier)
+    assert prompt.startswith("<|system|>\n<|end|>\n<|user|>\n")
+    assert all(text in prompt for text in [*(text for _, text in earlier), ASKED])
 
 
 # Templates that require alternating user and assistant messages
@@ -135,12 +185,6 @@ ALTERNATING_WITHOUT_SYSTEM = (
     "{{ raise_exception('user and assistant must take turns') }}{% endif %}"
     "<|{{ m['role'] }}|>\n{{ m['content'] | trim }}<|end|>\n{% endfor %}<|assistant|>\n"
 )
-NOT_MERGED = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="consecutive messages of one role are not merged, and the error recommends another "
-    "prompt format instead of naming the messages",
-)
 
 
 @pytest.mark.parametrize(
@@ -150,15 +194,12 @@ NOT_MERGED = pytest.mark.xfail(
         pytest.param(ALTERNATING, WITH_RULE, id="system, user"),
         pytest.param(ALTERNATING, [(S, RULE), (S, RULE_TOO)], id="system, system, user"),
         pytest.param(ALTERNATING, RULE_LATER, id="user, assistant, system, user"),
-        pytest.param(ALTERNATING, [(U, GREETING)], marks=NOT_MERGED, id="user, user"),
-        pytest.param(
-            ALTERNATING, [(S, RULE), (U, GREETING)], marks=NOT_MERGED, id="system, user, user"
-        ),
-        pytest.param(ALTERNATING, [(A, GREETED)], marks=NOT_MERGED, id="assistant, user"),
+        pytest.param(ALTERNATING, [(U, GREETING)], id="user, user"),
+        pytest.param(ALTERNATING, [(S, RULE), (U, GREETING)], id="system, user, user"),
+        pytest.param(ALTERNATING, [(A, GREETED)], id="assistant, user"),
         pytest.param(
             ALTERNATING,
             [(U, GREETING), (A, GREETED), (A, "Well?")],
-            marks=NOT_MERGED,
             id="user, assistant, assistant, user",
         ),
         pytest.param(ALTERNATING_WITHOUT_SYSTEM, WITH_RULE, id="no system: system, user"),
@@ -171,7 +212,6 @@ NOT_MERGED = pytest.mark.xfail(
         pytest.param(
             ALTERNATING_WITHOUT_SYSTEM,
             [(S, RULE), (A, GREETED)],
-            marks=NOT_MERGED,
             id="no system: system, assistant, user",
         ),
     ],
@@ -197,11 +237,6 @@ def tagged(opening: str, closing: str) -> str:
 
 
 PLAIN = tagged("", "")
-TAG_UNKNOWN = pytest.mark.xfail(
-    strict=True,
-    raises=BadRequestError,
-    reason="this spelling of the generation tag is not recognized, and the template is rejected",
-)
 
 
 @pytest.mark.parametrize(
@@ -211,23 +246,16 @@ TAG_UNKNOWN = pytest.mark.xfail(
         pytest.param(tagged("{%- generation %}", "{%- endgeneration %}"), id="-generation"),
         pytest.param(
             tagged("{%- generation -%}", "{%- endgeneration -%}"),
-            marks=TAG_UNKNOWN,
             id="-generation-",
         ),
-        pytest.param(
-            tagged("{%generation%}", "{%endgeneration%}"), marks=TAG_UNKNOWN, id="no space"
-        ),
-        pytest.param(
-            tagged("{% generation -%}", "{% endgeneration -%}"), marks=TAG_UNKNOWN, id="generation-"
-        ),
+        pytest.param(tagged("{%generation%}", "{%endgeneration%}"), id="no space"),
+        pytest.param(tagged("{% generation -%}", "{% endgeneration -%}"), id="generation-"),
         pytest.param(
             tagged("{%+ generation +%}", "{%+ endgeneration +%}"),
-            marks=TAG_UNKNOWN,
             id="+generation+",
         ),
         pytest.param(
             tagged("{%  generation  %}", "{%  endgeneration  %}"),
-            marks=TAG_UNKNOWN,
             id="two spaces",
         ),
         pytest.param("{{ strftime_now('%Y') }}" + PLAIN, id="strftime_now"),
@@ -242,10 +270,10 @@ TAG_UNKNOWN = pytest.mark.xfail(
         ),
         pytest.param(
             "{% set all = namespace(n=0) %}{% for m in messages %}{% set all.n = all.n + 1 %}"
-            "{% endfor %}{{ all.n }}",
+            "{% endfor %}{{ all.n }}" + PLAIN,
             id="namespace",
         ),
-        pytest.param("{{ tools is none }} {{ documents is none }}", id="tools"),
+        pytest.param("{{ tools is none }} {{ documents is none }}" + PLAIN, id="tools"),
         pytest.param(
             "{% if enable_thinking is defined and not enable_thinking %}<think>{% endif %}" + PLAIN,
             id="enable_thinking",

@@ -45,14 +45,14 @@ ROWS = {  # key: (prompt for "Why?", stop tokens, stop lines)
     "mistral-7b": ("<s>[INST] Why? [/INST]", (), ()),
     "llama-3-8b-instruct": (LLAMA_3, ("<|eot_id|>",), ()),
     "paddock-neox": (DOLLY, ("### End",), ()),
-    "paddock-llama": (None, (), ()),
 }
+ROWS |= {key: (None, (), ()) for key, row in catalogue().items() if row.prompt_format == "chat"}
 CHAT_ROWS = (
     "smollm2-135m-instruct",
     "tiny-llama-1b-chat",
     "mistral-7b",
     "llama-3-8b-instruct",
-    "paddock-llama",
+    *(key for key, (prompt, *_) in ROWS.items() if prompt is None),
 )
 TEXT_ROWS = tuple(key for key in ROWS if key not in CHAT_ROWS)
 
@@ -228,7 +228,7 @@ TEMPLATES_THAT_FAIL = {
 @pytest.mark.parametrize("template", TEMPLATES_THAT_FAIL.values(), ids=TEMPLATES_THAT_FAIL.keys())
 def test_failing_template_becomes_a_one_line_error(template: str, tmp_path: Path):
     tokenizer = tokenizer_in(tmp_path, chat_template=template)
-    with pytest.raises(BadRequestError, match="choose another prompt format") as failure:
+    with pytest.raises(BadRequestError, match="chat template rejects the message") as failure:
         prompt_format("chat").build(tokenizer, "Why?")
     assert "\n" not in str(failure.value)
 

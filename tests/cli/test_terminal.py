@@ -7,7 +7,7 @@ import io
 import pytest
 
 from core.cli import terminal
-from core.cli.terminal import Bar, PlainLines
+from core.cli.terminal import Report, follow
 from core.store.progress import Progress, Stage, Transfer
 
 
@@ -41,7 +41,7 @@ def fetching(done: float, rate: float | None = 50e6) -> Progress:
 def test_bar_shows_bytes_rate_and_time_left(clock, monkeypatch):
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
-    bar = Bar()
+    bar = Report()
     bar.progress(fetching(500e6))
     shown = screen.getvalue()
     assert "█████░" in shown and " 25%" in shown
@@ -54,7 +54,7 @@ def test_bar_shows_bytes_rate_and_time_left(clock, monkeypatch):
 def test_a_bar_shows_time_and_memory_while_it_converts(clock, monkeypatch):
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
-    bar = Bar()
+    bar = Report()
     bar.progress(Progress(Stage.COMPRESSING, "Compressing weights to INT4.", 0.6))
     clock(75)
     bar.memory(3_100_000_000)  # no new step; the operation continues
@@ -67,7 +67,7 @@ def test_a_bar_fits_the_window_and_its_characters(clock, monkeypatch):
     screen.encoding = "ascii"
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setenv("COLUMNS", "40")
-    Bar().progress(fetching(1e9))
+    Report().progress(fetching(1e9))
     text = screen.getvalue().removeprefix("\r\x1b[K")
     assert text.startswith("##########.........." + "  50%") and len(text) == 39
 
@@ -75,7 +75,7 @@ def test_a_bar_fits_the_window_and_its_characters(clock, monkeypatch):
 def test_plain_lines_for_each_stage_tenth_and_ten_seconds(
     clock, capsys: pytest.CaptureFixture[str]
 ):
-    lines = PlainLines()
+    lines = Report()
     lines.progress(fetching(0, rate=None))
     for hundredth in range(1, 100):
         clock(0.05)
@@ -95,3 +95,19 @@ def test_plain_lines_for_each_stage_tenth_and_ten_seconds(
     lines.progress(Progress(Stage.DONE, "It is there.", 1.0))
     lines.clear()
     assert capsys.readouterr().err == ""
+
+
+def test_work_is_followed_by_a_line_for_each_message_and_stopped_by_ctrl_c(
+    clock, capsys: pytest.CaptureFixture[str]
+):
+    messages = iter(["Loading.", "Loading.", "Measuring."])
+    stopped: list[bool] = []
+
+    def wait(timeout_s: float | None) -> bool:
+        if timeout_s is not None and next(steps, None) is None:
+            raise KeyboardInterrupt
+        return timeout_s is None
+
+    steps = iter(range(3))
+    follow(wait, lambda: stopped.append(True), lambda: ("1 of 2", next(messages)), 0.1)
+    assert capsys.readouterr().err == "1 of 2 · Loading.\n1 of 2 · Measuring.\n" and stopped

@@ -38,7 +38,7 @@ def test_a_node_reports_each_changed_row_under_its_name(work: FakeWork):
     assert {row.host.name for row in rows.values()} == {"lab/first"}
 
 
-def test_a_cancelled_node_reports_rows_that_another_node_resumes(work: FakeWork):
+def test_a_cancelled_node_reports_rows_that_can_be_resumed(work: FakeWork):
     plan = replace(PLAN, prompt_tokens=(8,), rounds=2)
     node = BenchNode()
     work.before = lambda job: node.cancel() or time.sleep(1.0)  # longer than between two reports
@@ -47,8 +47,8 @@ def test_a_cancelled_node_reports_rows_that_another_node_resumes(work: FakeWork)
     assert row.state is MeasurementState.CANCELLED and len(row.rounds) == 1
 
     work.before = lambda job: None
-    *_, done = [row for each in BenchNode().run(plan, [row], "lab/bbbbbbbb") for row in each.rows]
-    assert done.host.name == "lab/bbbbbbbb" and done.state is MeasurementState.DONE
+    *_, done = [row for each in BenchNode().run(plan, [row], "lab/aaaaaaaa") for row in each.rows]
+    assert done.host.name == "lab/aaaaaaaa" and done.state is MeasurementState.DONE
     assert len(done.rounds) == 2 and done.rounds[0] == row.rounds[0]
 
 

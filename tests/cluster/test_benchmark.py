@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.cluster.benchmark import assign_rows
+from core.cluster.benchmark import shares_of
 from core.cluster.connection import Node
 from core.db.measurement_values import Measurement
 from tests.db.measurement_samples import a_measurement
 
 
-def node(own: str, host: str | None = None) -> Node:
-    """A machine of that name; with a host, one of several nodes on it with that id."""
-    name = own if host is None else f"{host}/{own}"
-    return Node(id=own * 7, name=name, host=host or own, cpus=2.0, resources={}, labels={})
+def node(name: str, id: str = "0") -> Node:
+    return Node(id=id * 56, name=name, host=name, cpus=2.0, resources={}, labels={})
 
 
 def row(host: str) -> Measurement:
@@ -22,26 +20,16 @@ def row(host: str) -> Measurement:
 
 
 def test_node_resumes_rows_with_its_name():
-    ours, theirs = row("lab-1"), row("lab-2")
-    shares, orphans = assign_rows([ours, theirs], [node("lab-1"), node("lab-3")])
-    assert {each.name: rows for each, rows in shares.items()} == {"lab-1": (ours,)}
-    assert orphans == (theirs,)
-
-
-def test_restarted_unnamed_node_resumes_its_rows():
-    kept, left = row("lab/aaaaaaaa"), row("lab/bbbbbbbb")
-    nodes = [node("cccccccc", "lab"), node("aaaaaaaa", "lab"), node("dddddddd", "other")]
-    shares, orphans = assign_rows([left, kept], nodes)
+    ours, theirs, named = row("lab-1"), row("lab-2"), row("lab/gpu-box")
+    nodes = [node("lab-1"), node("lab-3"), node("lab/gpu-box")]
+    shares = shares_of([ours, theirs, named], nodes)
     assert {each.name: rows for each, rows in shares.items()} == {
-        "lab/aaaaaaaa": (kept,),
-        "lab/cccccccc": (left,),
+        "lab-1": [ours],
+        "lab/gpu-box": [named],
     }
-    assert orphans == ()
 
 
-def test_rows_of_a_named_node_wait_for_it():
-    left = row("lab/gpu-box")
-    shares, orphans = assign_rows([left], [node("cccccccc", "lab")])
-    assert (shares, orphans) == ({}, (left,))
-    shares, _ = assign_rows([left], [replace(node("cccccccc", "lab"), name="lab/gpu-box")])
-    assert [*shares.values()] == [(left,)]
+def test_only_one_of_two_nodes_with_the_same_name_resumes_its_rows():
+    rows = [row("lab/gpu-box"), row("lab/gpu-box")]
+    shares = shares_of(rows, [node("lab/gpu-box", "a"), node("lab/gpu-box", "b")])
+    assert [*shares.values()] == [rows]

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+from core.auth.tokens import sha256
 from core.cluster.gateway import (
     QueueFullError,
     ReplicaLostError,
     ServeModels,
     gateway_app,
-    key_hash,
 )
 
 HERE = "http://127.0.0.1:8000"
@@ -52,6 +52,7 @@ def asked(
     path: str | None = None,
     *,
     model: str = "dog",
+    method: str = "GET",
     keys: tuple[str, ...] = (),
     **headers: str,
 ) -> httpx.Response:
@@ -59,10 +60,10 @@ def asked(
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
 
     async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(gateway_app(frozenset(map(key_hash, keys)), replicas))
+        transport = httpx.ASGITransport(gateway_app(frozenset(map(sha256, keys)), replicas))
         async with httpx.AsyncClient(transport=transport, base_url=HERE, headers=sent) as client:
             if path is not None:
-                return await client.get(path)
+                return await client.request(method, path)
             return await client.post("/v1/chat/completions", json={"model": model})
 
     with ThreadPoolExecutor(1) as thread:  # the tests' own thread may have a loop already
@@ -85,6 +86,14 @@ def test_no_replica_is_an_error():
     told = asked(Replicas(*[([], ReplicaLostError())] * 3))
     assert (told.status_code, told.json()["error"]["code"]) == (503, "replica_lost")
     assert asked(Replicas(([], QueueFullError()))).status_code == 429
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/v1/models/dog"])
+def test_head_is_allowed_where_get_is(path: str):
+    answers = [asked(Replicas(), path, method=method) for method in ("GET", "HEAD")]
+    assert answers[0].status_code == answers[1].status_code == 200
+    assert answers[0].content and not answers[1].content
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 2
 
 
 # Who may ask

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from core.cluster.gateway import GATEWAY_APP, key_hash
+from core.auth.tokens import sha256
+from core.cluster.gateway import GATEWAY_APP
 from core.cluster.serving import ServedModels
 from core.errors import BadRequestError
 
@@ -65,4 +66,4 @@ def test_reachable_gateway_needs_a_key(served: ServedModels, serve: Serve, host:
     assert serve.applications == {}
     served.deploy_gateway([KEY], address)
     served.deploy_gateway((), address)
-    assert serve.applications == {GATEWAY_APP: ([key_hash(KEY)],)}, "not changed"
+    assert serve.applications == {GATEWAY_APP: ([sha256(KEY)],)}, "not changed"

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue import Precision
-from core.compare.divergence import compare, followed, readable_diff
+from core.compare.divergence import compare, readable_diff
 from core.compare.figures import deltas, side_figures
 from core.compare.match import SideState
 from core.compare.report import MatchReport, Pair, SideReport
 from core.compare.setup import LETTERS, Mode
-from core.compare.timed_answers import Timing
-from core.compare.timeline import timeline
+from core.compare.timed_answers import Timing, timeline
 from core.hardware.devices import HostFacts, ProcessMemory
 from core.inference.answer import Answer, StopReason
 from core.inference.request import GenerationRequest
@@ -121,14 +120,7 @@ def report(
 def _pairs(answers: Sequence[Answer | None]) -> tuple[Pair, ...]:
     first = answers[0]
     return tuple(
-        Pair(
-            a=0,
-            b=index,
-            divergence=compare(first, other, True),
-            diff=tuple(readable_diff(first.text, other.text)),
-            reference=0,
-            followed=followed(first, other),
-        )
+        Pair(0, index, compare(first, other), tuple(readable_diff(first.text, other.text)))
         for index, other in enumerate(answers)
         if index and first is not None and other is not None
     )

@@ -131,9 +131,10 @@ class Stable:
             self.repeats.requests.append(request)
         if failure is not None:
             raise failure
-        handle, observer = self.handles[name], self.observers.get(name)
+        handle = self.handles[name]
+        observers = [self.observers[name]] if name in self.observers else []
         return Job(
-            handle, request, handle.scheduler, timeout_s=PATIENCE_S, observer=observer
+            handle, request, handle.scheduler, timeout_s=PATIENCE_S, observers=observers
         ).start()
 
 

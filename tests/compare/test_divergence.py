@@ -1,8 +1,6 @@
-"""Divergence of answers by token, character and word, and of a compressed model."""
+"""Divergence of the answers of a model in two precisions, by token and by word."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,15 +11,11 @@ from core.compare.divergence import (
     DiffKind,
     agreement,
     compare,
-    first_divergence,
-    followed,
     readable_diff,
     reference_pairs,
-    same_tokenizer,
 )
 from core.inference.answer import StopReason
-from core.store.manifest import FileRecord
-from tests.compare.answers import answer, stored
+from tests.compare.answers import answer
 from tests.compare.conftest import spec
 
 PIECES = ("the", "cat", " ", "  \n", "is", "don't", "猫が", "好き", "!", "a\u0301", "👩", "\u200d")
@@ -39,41 +33,31 @@ WORDS = st.lists(st.sampled_from(PIECES)).map("".join)
     ],
 )
 def test_first_token_that_differs(a: tuple[int, ...], b: tuple[int, ...], index: int | None):
-    assert first_divergence(a, b, same_tokenizer=True) == index
-    assert first_divergence(b, a, same_tokenizer=True) == index
-
-
-def test_texts_are_compared_by_character_where_tokenizers_differ():
-    assert first_divergence("It is.", "It was.", same_tokenizer=False) == 3
-    with pytest.raises(TypeError):
-        first_divergence((1, 2), (1, 3), same_tokenizer=False)
-    found = compare(answer("It is.", (5, 6)), answer("It was.", (7, 8, 9)), same_tokenizer=False)
-    assert (found.unit, found.index, found.lengths) == ("character", 3, (6, 7))
-    assert found.sentence == "The answers diverge at character 4, after 3 characters in common."
+    assert compare(answer(ids=a), answer(ids=b)).index == index
+    assert compare(answer(ids=b), answer(ids=a)).index == index
 
 
 def test_identical_answers():
-    found = compare(answer(), answer(gap_s=0.5), same_tokenizer=True)
-    assert found.identical and found.index is None
-    assert found.prefix_share == found.similarity == 1.0
+    found = compare(answer(), answer(gap_s=0.5))
+    assert found.identical and found.index is None and found.similarity == 1.0
     assert found.sentence == "The answers are identical, token by token."
 
 
-def test_the_share_that_agrees():
-    found = compare(
-        answer("a b c d", (1, 2, 3, 0)), answer("a b x d e f", (1, 2, 9, 4, 5, 6, 7, 0)), True
-    )
-    assert found.index == 2 and found.prefix_share == 2 / 8 and not found.identical
+def test_share_of_tokens_that_are_the_same_as_in_the_reference():
+    found = compare(answer("a b c d", range(100)), answer("a b x d e f", [*range(42), 7, 8]))
+    assert (found.index, found.lengths) == (42, (100, 44)) and not found.identical
     assert found.similarity == pytest.approx(2 * 3 / 10)
-    assert found.sentence == "The answers diverge at token 3, after 2 tokens in common."
-    at_once = compare(answer(ids=(1, 0)), answer(ids=(2, 0)), True)
+    assert found.sentence == (
+        "The answers diverge at token 43: 42 tokens of 100 are the same as in the reference (42%)."
+    )
+    at_once = compare(answer(ids=(1, 0)), answer(ids=(2, 0)))
     assert at_once.sentence == "The answers differ from the first token."
 
 
 @pytest.mark.parametrize("reason", list(StopReason))
 def test_cut_off_answer_is_not_a_divergence(reason: StopReason):
     short = answer("It is", (1, 2), reason=reason)
-    found = compare(short, answer("It is quiet.", (1, 2, 3, 0)), same_tokenizer=True)
+    found = compare(short, answer("It is quiet.", (1, 2, 3, 0)))
     by_the_model = reason in (StopReason.END_OF_TEXT, StopReason.STOP_MARKER)
     assert found.cut_short is not by_the_model
     assert found.index == (2 if by_the_model else None)
@@ -81,33 +65,8 @@ def test_cut_off_answer_is_not_a_divergence(reason: StopReason):
     if not by_the_model:
         assert found.sentence.startswith("The answers agree in all 2 tokens of the shorter one")
     # The stop reason of the longer answer does not matter.
-    assert (
-        compare(answer("It is", (1, 2)), answer("It is so", (1, 2, 3), reason=reason), True).index
-        == 2
-    )
-
-
-# Following
-
-
-def test_share_of_tokens_that_the_compressed_model_followed():
-    reference = answer(ids=range(100, 200))
-    other = answer(ids=[*range(100, 142), 7, 8])
-    found = followed(reference, other)
-    assert (found.tokens, found.reference_tokens, found.share) == (42, 100, 0.42)
-    assert "for 42 of 100 tokens (42%)" in found.sentence
-    assert not found.to_the_end and not found.cut_short
-
-
-def test_followed_to_the_end_or_until_cut_off():
-    reference = answer(ids=(1, 2, 3, 0))
-    whole = followed(reference, answer(ids=(1, 2, 3, 0)))
-    assert whole.to_the_end and whole.share == 1.0 and "to the end (4 tokens)" in whole.sentence
-    cut = followed(reference, answer(ids=(1,), reason=StopReason.CANCELLED))
-    assert cut.cut_short and not cut.to_the_end and "the shorter answer (1 token)" in cut.sentence
-    longer = followed(reference, answer(ids=(1, 2, 3, 4, 0)))
-    assert longer.tokens == 3 and not longer.to_the_end
-    assert followed(answer(ids=()), answer(ids=())).share == 1.0
+    longer = answer("It is so", (1, 2, 3), reason=reason)
+    assert compare(answer("It is", (1, 2)), longer).index == 2
 
 
 def test_the_reference_is_the_highest_precision_of_a_model():
@@ -117,23 +76,6 @@ def test_the_reference_is_the_highest_precision_of_a_model():
     assert reference_pairs([spec("a", int8), spec("a", int8, "GPU")]) == ()
     sides = [spec("a", int4), spec("b", int8), spec("a", fp16), spec("a", int8)]
     assert reference_pairs(sides) == ((2, 0), (2, 3))
-
-
-def test_same_tokenizer_by_model_or_by_checksum():
-    def having(name: str, checksum: str | None):
-        found = stored(name)
-        files = (
-            {}
-            if checksum is None
-            else {"tokenizer.json": FileRecord(size=1, sha256=checksum, mtime_ns=0)}
-        )
-        return replace(found, manifest=found.manifest.model_copy(update={"files": files}))
-
-    assert same_tokenizer(having("a", None), having("a", None))
-    assert same_tokenizer(having("a", "1"), having("b", "1"))
-    assert not same_tokenizer(having("a", "1"), having("b", "2"))
-    assert not same_tokenizer(having("a", None), having("b", None))
-    assert not same_tokenizer(having("a", "1"), None)
 
 
 # Diffs
@@ -176,12 +118,3 @@ def test_diff_spans_reconstruct_both_texts(a: str, b: str):
     assert 0 <= agreement(a, b) <= 1
     if a == b:
         assert agreement(a, b) == 1 and {kind for kind, _ in spans} <= {DiffKind.SAME}
-
-
-@given(st.lists(st.integers(0, 2), max_size=6), st.lists(st.integers(0, 2), max_size=6))
-def test_ids_are_equal_before_and_differ_at_the_divergence(a: list[int], b: list[int]):
-    index = first_divergence(a, b)
-    if index is None:
-        assert a == b
-    else:
-        assert a[:index] == b[:index] and a[index : index + 1] != b[index : index + 1]

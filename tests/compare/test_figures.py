@@ -16,8 +16,7 @@ from core.compare.figures import (
     side_figures,
 )
 from core.compare.figures import stored_model as find_stored
-from core.compare.timed_answers import Timing
-from core.compare.timeline import timeline
+from core.compare.timed_answers import Timing, timeline
 from core.db import Origin, RunStore
 from core.inference.answer import Answer, StopReason
 from core.inference.job import Job

@@ -131,8 +131,8 @@ def test_npu_weights_count_with_their_own_size(pool: ModelPool, store: ModelStor
     free(GIB)
     assert fit_together(pool, store, (spec,)) is not None
     manifest = stored_model(spec).manifest
-    for place, int4 in ((store.settings.models_dir, False), (store.settings.npu_models_dir, True)):
-        folder = place / "dolly-v2-3b" / "int4"
+    for precision, int4 in ((Precision.INT4, False), (Precision.INT4_NPU, True)):
+        folder = store.settings.models_dir / "dolly-v2-3b" / precision
         folder.mkdir(parents=True)
         record = Int4Record(
             symmetric=int4, group_size=-1, ratio=1.0, group_sizes={-1: 9}, four_bit_share=1.0

@@ -55,6 +55,17 @@ def test_csv_with_other_delimiters(sign: str, name: str):
     ]
 
 
+def test_semicolon_wins_a_tie_with_the_comma():
+    text = "instruction;context, optional\nWhy, oh why?;It rains.\n"
+    assert read(text, "a.csv") == [("Why, oh why?", "")]
+
+
+def test_one_column_of_a_tsv_may_contain_commas():
+    text = "instruction\nTranslate this: hello, world\n"
+    assert read(text, "a.tsv") == [("Translate this: hello, world", "")]
+    assert read("Why?\nHow, then?\n", "a.TSV") == [("Why?", ""), ("How, then?", "")]
+
+
 def test_csv_of_one_column_needs_no_header():
     assert read('Why?\n"How, then?"\n', "a.csv") == [("Why?", ""), ("How, then?", "")]
 
@@ -97,8 +108,8 @@ def test_at_most_200_instructions():
     assert "more than 200" in said_of("Why?\n" * (MAX_INSTRUCTIONS + 1))
 
 
-def test_uploads_are_utf_8_or_utf_16_with_bom():
-    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+def test_uploads_are_utf_8_or_utf_16():
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"):
         assert decode_upload("Grüße?".encode(encoding), "a.txt") == "Grüße?"
     with pytest.raises(BadRequestError, match=r"a\.txt is not UTF-8 text \(byte 3\)"):
         decode_upload("Grüße".encode("latin-1"), "a.txt")

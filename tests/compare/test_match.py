@@ -14,9 +14,9 @@ import pytest
 
 from core.benchmark import stopping
 from core.compare import match as match_module
-from core.compare.core_latency import Cores
 from core.compare.match import Match, SideState, running_matches
 from core.compare.setup import Mode, Setup
+from core.compare.timed_answers import Cores
 from core.errors import BadRequestError, GenerationError, ModelBusyError, NotEnoughMemoryError
 from core.inference.answer import StopReason
 from core.inference.job import JobObserver, Phase
@@ -336,7 +336,7 @@ def test_side_stopped_while_its_job_is_created_is_cancelled(stable: Stable):
     match.stop(0)  # must not wait for the job
     assert match.running and match.state(0) is SideState.WAITING
     leave.set()
-    until(lambda: (job := match.jobs[0]) is not None and (job.cancelling or job.done))
+    until(lambda: (job := match.jobs[0]) is not None and (job._cancelled.is_set() or job.done))
     first.open()  # not earlier: no token may pass before the cancellation
     assert match.wait(PATIENCE_S)
     assert match.answers[0].stop_reason is StopReason.CANCELLED
@@ -501,6 +501,31 @@ def test_regenerate_requires_a_finished_comparison_and_a_valid_seed(stable: Stab
     assert match.wait(PATIENCE_S)
     with pytest.raises(BadRequestError):
         match.regenerate(seed=-1)
+
+
+def test_one_side_goes_on_from_another_beginning(stable: Stable):
+    match = sampled(stable)
+    again = match.regenerate(1, beginning="It is")
+    assert again.wait(PATIENCE_S)
+    assert again.jobs[0] is match.jobs[0] and stable.started == ["one", "two", "two"]
+    asked = stable.handles["two"].model.requests
+    prompts = [stable.tokenizer.decode(each.prompt_ids) for each in asked]
+    assert prompts[1] == prompts[0] + "It is"
+    assert again.text(1) == f"It is{again.answers[1].text}" and again.text(0) == match.text(0)
+    assert [again.request(side).continues for side in (0, 1)] == ["", "It is"]
+    kept = again.regenerate(0)
+    assert kept.wait(PATIENCE_S) and kept.request(1).continues == "It is"
+    whole = again.regenerate(1)
+    assert whole.wait(PATIENCE_S) and whole.request(1).continues == ""
+
+
+def test_a_remote_side_does_not_go_on_from_a_beginning(stable: Stable):
+    stable.add("one", "It is quiet.")
+    sides = (spec("one"), ModelSpec.of_remote("remote:office/tiny"))
+    match = Match(Setup(sides, GenerationRequest("Why?", sampling=GREEDY), Mode.FAIR), stable, USER)
+    assert match.wait(PATIENCE_S)
+    with pytest.raises(BadRequestError, match="B runs on a remote server"):
+        match.regenerate(1, beginning="It is")
 
 
 def test_model_can_race_against_itself(stable: Stable):

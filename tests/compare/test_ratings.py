@@ -34,6 +34,11 @@ class Pair:
     ties: float = 0
     both_bad: float = 0
 
+    @property
+    def votes(self) -> float:
+        """Number of votes."""
+        return self.left_wins + self.right_wins + self.ties + self.both_bad
+
     def turned(self) -> Pair:
         """The same votes with exchanged sides."""
         return Pair(
@@ -47,7 +52,7 @@ class Pair:
         )
 
 
-def rows(ratings: Ratings[str]) -> dict[str, tuple[float, float, float]]:
+def rows(ratings: Ratings) -> dict[str, tuple[float, float, float]]:
     """Rating and interval of each subject."""
     return {row.subject: (row.rating, row.low, row.high) for row in ratings.standings}
 
@@ -277,7 +282,6 @@ def test_unconnected_subjects_are_rated_separately() -> None:
         mean = np.mean([row.rating for row in ratings.standings if row.group == number])
         assert mean == pytest.approx(MEAN_RATING)
     assert ratings.difference("a", "x") is None
-    assert ratings.votes_needed("a", "x") is None
     joined = rate([*pairs, Pair("c", "x", 1, 1)])
     assert {*joined.groups[0]} == set("abcxy")
     assert joined.difference("a", "x") is not None
@@ -291,16 +295,12 @@ def test_ends_of_a_chain_are_compared_with_more_uncertainty() -> None:
     assert variances[2] == pytest.approx(variances[0] + variances[1], rel=0.02)
 
 
-def test_invalid_arguments_are_rejected() -> None:
+def test_subjects_without_votes_are_rejected() -> None:
     ratings = rate([Pair("a", "b", 1)])
     with pytest.raises(KeyError):
         ratings.difference("a", "nobody")
     with pytest.raises(KeyError):
         ratings.difference("nobody", "a")
-    with pytest.raises(ValueError, match="itself"):
-        ratings.difference("a", "a")
-    with pytest.raises(ValueError, match="negative"):
-        rate([Pair("a", "b", 3, -1)])
 
 
 COUNTS = st.sampled_from([0, 0, 1, 2, 7, 1000, 10**6, 10**9])
@@ -357,16 +357,20 @@ def test_votes_needed_is_the_smallest_sufficient_number(pairs: list[Pair]) -> No
 
 def test_significant_difference_needs_no_more_votes() -> None:
     ratings = rate([Pair("a", "b", 90, 10)])
-    assert ratings.votes_needed("a", "b") == ratings.votes_needed("b", "a") == 0
+    assert (
+        ratings.difference("a", "b").votes_needed == ratings.difference("b", "a").votes_needed == 0
+    )
 
 
 def test_equal_win_rate_has_no_number_of_votes() -> None:
-    assert rate([Pair("a", "b", 10, 10)]).votes_needed("a", "b") is None
-    assert rate([Pair("a", "b", 1001, 999)]).votes_needed("a", "b") is None
-    close = rate([Pair("a", "b", 520, 480)]).votes_needed("a", "b")
+    assert rate([Pair("a", "b", 10, 10)]).difference("a", "b").votes_needed is None
+    assert rate([Pair("a", "b", 1001, 999)]).difference("a", "b").votes_needed is None
+    close = rate([Pair("a", "b", 520, 480)]).difference("a", "b").votes_needed
     assert 1000 < close < 2000, "two percentage points take about 2400 votes in all"
 
 
 def test_small_difference_is_significant_after_many_votes() -> None:
     votes = 10**6
-    assert rate([Pair("a", "b", votes * 0.502, votes * 0.498)]).votes_needed("a", "b") == 0
+    assert (
+        rate([Pair("a", "b", votes * 0.502, votes * 0.498)]).difference("a", "b").votes_needed == 0
+    )

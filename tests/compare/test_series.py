@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from core.compare import series as series_module
 from core.compare import timed_answers
 from core.compare.instructions import Instruction, parse_instructions
 from core.compare.match import SideState
@@ -44,7 +45,7 @@ def test_every_instruction_runs_on_every_side_in_order(stable: Stable, mode: Mod
     rows = done.rows()
     assert [row.number for row in rows] == [1, 2, 3]
     assert [row.instruction for row in rows] == [item.instruction for item in LIST]
-    assert all(row.divergence is not None and not row.divergence.index for row in rows)
+    assert all(row.divergence is None for row in rows), "they are different models"
     assert all(row.match.jobs[0].answer is row.match.answers[0] for row in rows)
     for side, summary in enumerate(done.summary()):
         assert (summary.answered, summary.failed) == (3, 0)
@@ -138,3 +139,41 @@ def test_nothing_starts_if_an_instruction_is_invalid(stable: Stable):
         with pytest.raises(BadRequestError):
             series(stable, found=found)
     assert stable.started == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_list_ends_when_its_owner_has_gone(
+    stable: Stable, monkeypatch: pytest.MonkeyPatch, there: bool
+):
+    monkeypatch.setattr(series_module, "ABSENCE_S", 0.0)
+    for name in ("one", "two"):
+        stable.add(name, "It is quiet.")
+    run = Series(
+        SIDES,
+        LIST,
+        GenerationRequest("", sampling=GREEDY),
+        Mode.FAIR,
+        stable,
+        USER,
+        owner_is_there=lambda: there,
+    )
+    assert run.wait(PATIENCE_S)
+    assert run.abandoned is not there
+    assert len(run.matches) == (3 if there else 1)
+
+
+def test_short_absence_does_not_end_a_list(stable: Stable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(series_module, "ABSENCE_S", 3600.0)
+    for name in ("one", "two"):
+        stable.add(name, "It is quiet.")
+    run = Series(
+        SIDES,
+        LIST,
+        GenerationRequest("", sampling=GREEDY),
+        Mode.FAIR,
+        stable,
+        USER,
+        owner_is_there=lambda: False,
+    )
+    assert run.wait(PATIENCE_S)
+    assert not run.abandoned and run.progress == (3, 3)

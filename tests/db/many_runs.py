@@ -11,7 +11,8 @@ from typing import Any
 from core.db import Origin, RunResult, RunStart, RunState
 from core.db.database import Database
 from core.db.processes import current_instance
-from core.db.run_values import RESULT_COLUMNS, START_COLUMNS, utc_now
+from core.db.rows import to_row
+from core.db.run_values import utc_now
 from core.db.tables import runs
 
 DAYS = 90
@@ -118,7 +119,6 @@ def some_run(chance: random.Random, now: datetime, hosts: int = 2) -> tuple[RunS
 def _row(chance: random.Random, now: datetime, hosts: int) -> dict[str, Any]:
     start, result = some_run(chance, now, hosts)
     instance = current_instance()
-    row: dict[str, Any] = {name: getattr(start, name) for name in START_COLUMNS}
-    row |= {name: getattr(result, name) for name in RESULT_COLUMNS}
+    row: dict[str, Any] = to_row(start) | to_row(result)
     row |= {f"instance_{name}": value for name, value in vars(instance).items()}
     return row | {"id": uuid.UUID(int=chance.getrandbits(128)).hex, "state": RunState.DONE}

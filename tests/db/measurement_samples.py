@@ -90,6 +90,8 @@ def a_figures(**changes: Any) -> Figures:
         "mbu": 0.62,
         "answers": 4,
         "answers_apart": 3,
+        "acceptance_rate": 0.25,
+        "tokens_per_step": 1.4,
         "nearest_ns": 105.25,
     }
     return Figures(**(values | changes))
@@ -113,6 +115,7 @@ def a_quality(**changes: Any) -> Quality:
 def an_int4(**changes: Any) -> Int4Weights:
     """Return INT4 settings."""
     values = {"symmetric": True, "group_size": -1, "ratio": 0.9, "scale_estimation": True}
+    values |= {"awq": True, "other_groups": "64, 32"}
     return Int4Weights(**(values | changes))
 
 

@@ -22,6 +22,8 @@ def a_start(**changes: Any) -> RunStart:
         "max_new_tokens": 256,
         "greedy": True,
         "seed": 2**63 - 1,
+        "options": {"min_p": 0.1, "guided_regex": {"regex": "a|b"}},
+        "speculation": "on: 4 tokens, 2-grams",
         "model": "dolly-v2-3b",
         "title": "Dolly 2.0 3B",
         "source": "databricks/dolly-v2-3b",

@@ -52,6 +52,16 @@ def test_rows_are_equal_to_the_records_in_value_and_type(store: RunStore) -> Non
     assert not set(texts) & set(RunRow._fields), "nobody's words, and not whose they were"
 
 
+def test_first_token_after_a_prefix_from_the_cache_is_not_charted(store: RunStore) -> None:
+    store.add(a_start(), a_result(ttft_ms=5.0, cached_tokens=100))
+    store.add(a_start(), a_result(ttft_ms=70.0, cached_tokens=0))
+    assert {row.ttft_ms for row in store.figure_rows()} == {None, 70.0}
+    assert {(row.ttft_ms, row.cached_tokens) for row in store.chart_rows()} == {
+        (5.0, 100),
+        (70.0, 0),
+    }
+
+
 def test_running_runs_are_not_charted(store: RunStore) -> None:
     store.start(a_start())
     assert store.chart_rows() == []
@@ -78,8 +88,6 @@ def test_rows_are_filtered_limited_and_the_newest_first(store: RunStore) -> None
     assert found(session="s1") == [3, 1]
     assert found(session="s0", owner="a") == [2, 0]
     assert found(since=begin + timedelta(hours=1), until=begin + timedelta(hours=3)) == [2, 1]
-    with pytest.raises(TypeError, match="colour"):
-        store.chart_rows(colour="red")
 
 
 def test_batches_are_joined_completely(store: RunStore, monkeypatch) -> None:

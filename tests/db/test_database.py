@@ -20,8 +20,7 @@ from sqlalchemy.schema import CreateTable
 
 from core.db import Database, RunStore, database
 from core.db.database import MIGRATIONS, newest_revision
-from core.db.measurement_rows import row_of
-from core.db.measurements import MeasurementStore
+from core.db.measurements import MeasurementStore, row_of
 from core.db.run_values import utc_now
 from core.db.tables import measurements, metadata, runs
 from core.errors import PaddockError, RecordsError
@@ -143,7 +142,7 @@ def test_measurements_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
     with closing(create_engine(f"sqlite:///{tmp_path / 'paddock.db'}").connect()) as connection:
         database.upgrade(connection, "0006")
         old = row_of(a_measurement()) | {"position": 0, "saved_at": utc_now()}
-        del old["weights"], old["int4"]
+        del old["weights"], old["int4"], old["speculation"]
         connection.execute(measurements.insert(), old)
         connection.commit()
     store = MeasurementStore.open(Settings(home=tmp_path))

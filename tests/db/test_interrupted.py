@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.db import Instance, RunState, RunStore, current_instance, runs
+from core.db import Instance, RunState, RunStore, current_instance, processes
 from core.db.run_values import utc_now
 from core.settings import Settings
 from tests.db.run_samples import a_result, a_start
@@ -73,16 +73,6 @@ def test_answer_that_ends_after_being_marked_interrupted_is_done(
     assert store.mark_interrupted() == 0
 
 
-def test_more_rows_than_one_statement_takes(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(runs, "_BATCH_SIZE", 3)
-    monkeypatch.setattr(Instance, "alive", lambda self: False)
-    store = RunStore.open(Settings(home=tmp_path))
-    for _ in range(7):
-        store.start(a_start())
-    assert store.mark_interrupted() == 7
-    assert store.count(state=RunState.INTERRUPTED) == 7
-
-
 def test_reused_process_id_does_not_count_as_alive() -> None:
     me = current_instance()
     assert me.alive() and me.pid == os.getpid()
@@ -101,7 +91,7 @@ def test_process_that_may_not_be_inspected_counts_as_alive(monkeypatch) -> None:
 
 def test_rows_of_another_machine_are_marked_after_a_day(tmp_path: Path, monkeypatch) -> None:
     elsewhere = Instance("another-host", 1, 0.0)
-    monkeypatch.setattr(runs, "current_instance", lambda: elsewhere)
+    monkeypatch.setattr(processes, "current_instance", lambda: elsewhere)
     store = RunStore.open(Settings(home=tmp_path))
     fresh = store.start(a_start(started_at=utc_now() - timedelta(hours=1)))
     stale = store.start(a_start(started_at=utc_now() - timedelta(hours=25)))

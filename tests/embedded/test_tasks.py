@@ -10,7 +10,6 @@ from core.embedded.tasks import (
     CATEGORIES,
     Check,
     ScoredAnswer,
-    Task,
     accuracy,
     held_out_tasks,
     held_out_texts,
@@ -32,20 +31,6 @@ def test_reference_answers_are_scored_as_correct_and_empty_ones_are_not() -> Non
     assert accuracy([ScoredAnswer(task, task.answer, ended=True) for task in tasks]) == 1
     assert accuracy([ScoredAnswer(task, task.answer, ended=False) for task in tasks]) == 0
     assert accuracy([ScoredAnswer(task, "", ended=True) for task in tasks]) == 0
-
-
-@pytest.mark.parametrize(
-    "check",
-    [
-        Check(),
-        Check(needs=(("a", "b"), ("c",)), enough=1, forbids=("d",), words=(2, 3)),
-        Check(count=2, pool=("a", "b"), lines=("- ü",), said_in="x\ny", refusal=True),
-    ],
-)
-def test_a_task_survives_its_file(check: Check) -> None:
-    task = Task("open_qa", "Who?", "A\n“text”.", "Me.", check)
-    line = task.to_json()
-    assert "\n" not in line and Task.from_json(line) == task
 
 
 @pytest.mark.parametrize(

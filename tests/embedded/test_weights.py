@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from core.embedded.models import EMBEDDED_MODELS
+from core.catalogue import EMBEDDED_DIR, catalogue
 
-KEYS = list(EMBEDDED_MODELS)
+KEYS = [key for key, row in catalogue().items() if row.embedded]
 LARGEST = 20 * 1024 * 1024
 FILES = {
     "README.md",
@@ -23,12 +23,12 @@ FILES = {
 def tokenizer_of(key: str) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(EMBEDDED_MODELS[key].folder)
+    return AutoTokenizer.from_pretrained(EMBEDDED_DIR / key)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_the_folder_is_complete_and_small(key: str) -> None:
-    folder = EMBEDDED_MODELS[key].folder
+    folder = EMBEDDED_DIR / key
     assert {path.name for path in folder.iterdir()} >= FILES
     assert sum(path.stat().st_size for path in folder.iterdir()) <= LARGEST
 
@@ -37,7 +37,7 @@ def test_the_folder_is_complete_and_small(key: str) -> None:
 def test_weights_are_half_precision(key: str) -> None:
     from safetensors import safe_open
 
-    with safe_open(EMBEDDED_MODELS[key].folder / "model.safetensors", "pt") as file:
+    with safe_open(EMBEDDED_DIR / key / "model.safetensors", "pt") as file:
         types = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     assert types == {"F16"}
 

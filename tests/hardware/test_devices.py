@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from core.errors import UnknownDeviceError, UserError
-from core.hardware import devices
+from core.hardware import cgroups, devices
 from core.hardware.devices import DeviceKind, ProcessMemory
 
 MIB = 2**20
@@ -239,35 +239,10 @@ def test_memory_on_a_system_without_a_shared_figure(monkeypatch) -> None:
     assert devices.process_memory(5) == ProcessMemory(100, 0, 100)
 
 
-def test_memory_limit_of_cgroup_v2(tmp_path: Path) -> None:
-    membership = tmp_path / "cgroup"
-    membership.write_text("0::/outer/inner\n")
-    inner, outer = tmp_path / "fs/outer/inner", tmp_path / "fs/outer"
-    inner.mkdir(parents=True)
-    (inner / "memory.max").write_text("max\n")
-    (inner / "memory.current").write_text("300\n")
-    (outer / "memory.max").write_text("1000\n")
-    (outer / "memory.current").write_text("700\n")
-    (outer / "memory.stat").write_text("anon 5\ninactive_file 50\nactive_file 7\n")
-    assert list(devices._cgroup_headrooms(membership, tmp_path / "fs")) == [350]
-
-
-def test_memory_limit_of_cgroup_v1(tmp_path: Path) -> None:
-    membership = tmp_path / "cgroup"
-    membership.write_text("5:cpu,cpuacct:/x\n4:memory:/not/visible/here\n\nrubbish\n")
-    tree = tmp_path / "fs/memory"
-    tree.mkdir(parents=True)
-    (tree / "memory.limit_in_bytes").write_text("1000\n")
-    (tree / "memory.usage_in_bytes").write_text("900\n")
-    (tree / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 20\n")
-    assert list(devices._cgroup_headrooms(membership, tmp_path / "fs")) == [120]
-    assert list(devices._cgroup_headrooms(tmp_path / "absent", tmp_path)) == []
-
-
 def test_the_lowest_limit_applies(monkeypatch) -> None:
-    monkeypatch.setattr(devices, "_cgroup_headrooms", lambda *_: iter([5 * MIB, 3 * MIB]))
+    monkeypatch.setattr(cgroups, "memory_headrooms", lambda *_: iter([5 * MIB, 3 * MIB]))
     assert devices.available_memory_bytes() == 3 * MIB
-    monkeypatch.setattr(devices, "_cgroup_headrooms", lambda *_: iter([-5]))
+    monkeypatch.setattr(cgroups, "memory_headrooms", lambda *_: iter([-5]))
     assert devices.available_memory_bytes() == 0
-    monkeypatch.setattr(devices, "_cgroup_headrooms", lambda *_: iter([2**62]))
+    monkeypatch.setattr(cgroups, "memory_headrooms", lambda *_: iter([2**62]))
     assert 0 < devices.available_memory_bytes() < psutil.virtual_memory().total

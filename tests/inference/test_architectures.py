@@ -111,8 +111,13 @@ def test_greedy_equals_transformers_token_for_token(architecture: str, spec_of: 
     assert answer.conditions.kv_cache_precision == "f32"
 
 
-@pytest.mark.parametrize("precision", CONVERTED_PRECISIONS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "precision"),
+    [
+        *(("llama", precision) for precision in CONVERTED_PRECISIONS),
+        *((other, Precision.INT4) for other in ARCHITECTURES if other != "llama"),
+    ],
+)
 def test_every_precision_generates(architecture, precision, spec_of, engine, ask):
     spec = spec_of(architecture, precision)
     job = ask(spec, max_new_tokens=24, seed=5, temperature=1.5)

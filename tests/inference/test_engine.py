@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import core.inference.engine
-from core.catalogue import Int4Settings, Precision
+from core.catalogue import Precision
 from core.db import GUEST, Origin, RunState, RunStore
 from core.errors import (
     BadRequestError,
@@ -26,7 +26,7 @@ from core.errors import (
     UnknownModelError,
 )
 from core.inference.answer import StopReason
-from core.inference.engine import Engine, User, int4_for
+from core.inference.engine import Engine, User
 from core.inference.job import Job, Phase
 from core.inference.recorder import GROWTH_IN_PROCESS
 from core.inference.request import GenerationRequest
@@ -38,6 +38,8 @@ from core.runtimes.subprocess_runtime import ProcessModel
 from core.settings import Settings
 from core.store import TaskKind, TaskRequest, TaskState
 from core.store import tasks as tasks_module
+from tests.builders import tiny_checkpoint
+from tests.in_process import converted, engine_in_process, greedy_answer
 
 SpecOf = Callable[..., ModelSpec]
 SHORT = SamplingSettings(max_new_tokens=12, seed=9)
@@ -68,7 +70,10 @@ def test_answer_is_recorded_as_one_row_with_its_conditions(engine, spec_of, sess
     assert run.state is RunState.DONE
     row = run.flat()
     unknown = {name for name, value in row.items() if value is None}
-    assert unknown == {"error", "weights"} and row["owner"] == GUEST
+    assert (
+        unknown == {"error", "weights", "cached_tokens", "draft_tokens", "accepted_tokens"}
+        and row["owner"] == GUEST
+    )
     assert row["origin"] == Origin.INSTRUCT
     assert (row["instruction"], row["context"]) == ("Why?", "It rains.")
     assert row["prompt_format"] == "dolly"
@@ -95,9 +100,14 @@ def test_answer_is_recorded_as_one_row_with_its_conditions(engine, spec_of, sess
 def test_request_above_a_limit_of_the_settings_is_rejected(engine, spec_of, session):
     with pytest.raises(BadRequestError, match="200,001 characters together"):
         start(engine, spec_of("llama"), session, instruction="a" * 200_000, context="b")
-    with pytest.raises(BadRequestError, match="1,001 new tokens were requested"):
-        start(engine, spec_of("llama"), session, sampling=SamplingSettings(max_new_tokens=1001))
     assert engine.runs.recent(session=session) == []
+
+
+def test_limit_of_new_tokens_is_that_of_the_settings(tmp_path):
+    request = GenerationRequest("Why?", sampling=SamplingSettings(max_new_tokens=1001))
+    Engine(Settings(home=tmp_path)).check_size(request)
+    with pytest.raises(BadRequestError, match="1,001 new tokens were requested"):
+        Engine(Settings(home=tmp_path, max_new_tokens=1000)).check_size(request)
 
 
 def test_answer_cancelled_in_the_queue_is_recorded_as_cancelled(
@@ -302,13 +312,6 @@ def test_delete_unloads_the_model_and_deletes_its_files(engine: Engine, spec_of:
     engine.store.ensure(resolve(spec.model), spec.precision)  # other tests use it
 
 
-def test_int4_settings_of_an_npu():
-    assert int4_for(ModelSpec("a", Precision.INT4, "NPU")) == Int4Settings(True, -1, 1.0)
-    assert int4_for(ModelSpec("a", Precision.INT4, "npu.0")) == Int4Settings(True, -1, 1.0)
-    assert int4_for(ModelSpec("a", Precision.INT4, "CPU")) is None
-    assert int4_for(ModelSpec("a", Precision.INT8, "NPU")) is None
-
-
 # Downloads, conversions and loads at the same time
 
 
@@ -350,7 +353,7 @@ def test_answer_during_a_conversion_for_another_answer_is_contended(
 
     warm = spec_of("llama", Precision.INT8)
     assert start(engine, warm, None).wait(60)
-    monkeypatch.setattr(core.inference.engine, "convert_in_process", long_work)
+    monkeypatch.setattr(core.inference.engine, "ensure_weights", long_work)
     other = start(engine, ModelSpec("org/name", Precision.INT8, "CPU"), None)
     assert begun.wait(60)
     during = start(engine, warm, None)
@@ -401,3 +404,38 @@ def test_close_stops_tasks(fresh: Engine, monkeypatch: pytest.MonkeyPatch):
     fresh.close()
     assert fresh.tasks.get(number).state is TaskState.STOPPED
     assert not fresh.settings.home.joinpath("paddock.db").exists()  # never opened, so not now
+
+
+def test_a_loaded_model_is_let_go_when_its_files_change(tmp_path):
+    folder = tiny_checkpoint("llama", tmp_path / "model")
+    own = engine_in_process(tmp_path / "home")
+    try:
+        converted(own, folder)
+        before = greedy_answer(own, folder, prompt_format="plain")
+        (first,) = own.pool.loaded()
+        greedy_answer(own, folder, prompt_format="plain")
+        assert own.pool.loaded()[0].facts is first.facts, "it stays loaded"
+        (folder / "generation_config.json").write_text('{"eos_token_id": [5]}', encoding="utf-8")
+        converted(own, folder)
+        after = greedy_answer(own, folder, prompt_format="plain")
+        (second,) = own.pool.loaded()
+        assert second.stored.manifest.created > first.stored.manifest.created
+        assert before.error is None and after.error is None
+    finally:
+        own.close()
+
+
+def test_a_loaded_model_is_not_used_when_its_stored_files_are_altered(tmp_path):
+    folder = tiny_checkpoint("llama", tmp_path / "model")
+    own = engine_in_process(tmp_path / "home")
+    try:
+        converted(own, folder)
+        assert greedy_answer(own, folder, prompt_format="plain").error is None
+        (loaded,) = own.pool.loaded()
+        (loaded.stored.folder / "generation_config.json").write_text("{}", encoding="utf-8")
+        answer = greedy_answer(own, folder, prompt_format="plain")
+        assert isinstance(answer.error, CorruptModelError)
+        assert "generation_config.json" in str(answer.error)
+        assert not own.pool.loaded()
+    finally:
+        own.close()

@@ -42,9 +42,9 @@ def test_unpaired_surrogate(where: str):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("max_new_tokens", 0, "max new tokens is 0. Choose a value from 1 to 1000"),
-        ("max_new_tokens", 1001, "1001"),
-        ("max_new_tokens", 2.5, "whole number from 1 to 1000"),
+        ("max_new_tokens", 0, "max new tokens is 0. Choose a value from 1 to 1000000"),
+        ("max_new_tokens", 1_000_001, "1000001"),
+        ("max_new_tokens", 2.5, "whole number from 1 to 1000000"),
         ("max_new_tokens", math.nan, "nan"),
         ("temperature", 0.0, "temperature is 0.0. Choose a value from 0.1 to 5.0"),
         ("temperature", math.nan, "nan"),
@@ -52,10 +52,10 @@ def test_unpaired_surrogate(where: str):
         ("top_p", 0.0, "top-p is 0.0. Choose a value from 0.05 to 1.0"),
         ("top_p", 1.01, "1.01"),
         ("top_p", math.nan, "nan"),
-        ("top_k", -1, "top-k is -1. Choose a value from 0 to 50"),
-        ("top_k", 51, "51"),
+        ("top_k", -1, "top-k is -1. Choose a value from 0 to 1000000"),
+        ("top_k", 1_000_001, "1000001"),
         ("top_k", 3.5, "whole number"),
-        ("repetition_penalty", 0.9, "repetition penalty is 0.9. Choose a value from 1.0 to 2.0"),
+        ("repetition_penalty", 0.0, "repetition penalty is 0.0. Choose a value from 0.1 to 10.0"),
         ("repetition_penalty", math.nan, "nan"),
         ("seed", -1, "seed is -1"),
         ("seed", 2**32, "seed"),
@@ -85,6 +85,13 @@ def test_sampling_gets_a_random_seed_or_keeps_the_given_one():
     assert given.sampling.seed == 0
 
 
-def test_outer_white_space_is_stripped():
+def test_outer_white_space_is_kept():
     request = GenerationRequest("  a\n\tb  ", " c ").validated()
-    assert (request.instruction, request.context) == ("a\n\tb", "c")
+    assert (request.instruction, request.context) == ("  a\n\tb  ", " c ")
+
+
+def test_variables_of_a_chat_template_are_no_parameters_of_its_renderer():
+    kwargs = {"enable_thinking": False}
+    assert GenerationRequest("a", chat_template_kwargs=kwargs).validated().chat_template_kwargs
+    for name in ("messages", "chat_template", "add_generation_prompt"):
+        assert name in refusal(GenerationRequest("a", chat_template_kwargs={name: "x"}))

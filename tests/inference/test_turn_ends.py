@@ -30,17 +30,7 @@ SAID = "Rain.<|im_end|>\n<|im_start|>user\nAnd then?<|im_end|>\n"
 
 @pytest.mark.parametrize(
     "named",
-    [
-        True,
-        pytest.param(
-            False,
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=AssertionError,
-                reason="an end-of-turn token that no configuration names does not end the answer",
-            ),
-        ),
-    ],
+    [True, False],
     ids=["in the configuration", "in the template only"],
 )
 def test_end_of_turn_token_ends_the_answer(named: bool, tmp_path: Path) -> None:
@@ -56,6 +46,37 @@ def test_end_of_turn_token_ends_the_answer(named: bool, tmp_path: Path) -> None:
     assert job.wait(30) and job.answer is not None and job.answer.error is None
     assert job.answer.text == "Rain."
     assert job.answer.stop_reason in (StopReason.END_OF_TEXT, StopReason.STOP_MARKER)
+
+
+@pytest.mark.parametrize(
+    ("user", "assistant", "said"),
+    [
+        ("### Instruction:\nX\n\n", "### Response:\nX\n\n", "Rain.\n\n### Instruction:\nAnd?"),
+        ("### Human: X", "### Assistant: X", "Rain.### Human: And?"),
+        ("USER: X ", "ASSISTANT: X ", "Rain. USER: And?"),
+        ("user: X\n", "assistant: X\n", "Rain.\nuser: And?"),
+        ("<| user |>X<| end |>", "<| bot |>X<| end |>", "Rain.<| end |><| user |>And?"),
+    ],
+)
+def test_turn_end_without_a_token_ends_the_answer(
+    user: str, assistant: str, said: str, tmp_path: Path
+) -> None:
+    def written(turn: str) -> str:
+        return "{{ '" + turn.replace("\n", "\\n").replace("X", "' + m['content'] + '") + "' }}"
+
+    template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}" + written(user) + "{% else %}"
+        f"{written(assistant)}{{% endif %}}{{% endfor %}}"
+    )
+    tiny_tokenizer(tmp_path, special_tokens=(), chat_template=template)
+    tokenizer = load_tokenizer(tmp_path)
+    ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+    handle = FakeHandle(FakeModel(tokenizer, lambda request: ids, end_ids=[0]), key="unlisted")
+    sampling = SamplingSettings(max_new_tokens=len(ids), greedy=True)
+    request = GenerationRequest("Why?", sampling=sampling)
+    job = Job(handle, request, handle.scheduler, timeout_s=60).start()
+    assert job.wait(30) and job.answer is not None
+    assert (job.answer.text.rstrip(), job.answer.stop_reason) == ("Rain.", StopReason.STOP_MARKER)
 
 
 @pytest.mark.parametrize(

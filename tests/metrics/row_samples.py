@@ -197,6 +197,7 @@ def a_row(rate: float | None = 40.0, **changes: Any) -> RunRow:
         "kv_precision": "u8",
         "threads": 2,
         "stop_reason": "length",
+        "draft_tokens": None,
     }
     _outside_the_catalogue(values, changes)
     return RunRow(**(values | changes))

@@ -25,8 +25,8 @@ from core.db.measurement_values import MAX_ERROR, MAX_TEXT, Host, Measurement, M
 from core.db.measurements import MeasurementStore
 from core.errors import BadRequestError
 from core.metrics import document
-from core.metrics.document import from_json, spreadsheet_text, to_csv, to_json, to_markdown
-from core.metrics.import_schema import INVALID_CHARACTERS
+from core.metrics.document import INVALID_CHARACTERS, from_json, to_json
+from core.metrics.tables import CSV_MARK, spreadsheet_text, to_csv, to_markdown
 from core.settings import Settings
 from tests.db.measurement_samples import (
     a_figures,
@@ -65,6 +65,8 @@ def test_every_field_survives_the_round_trip() -> None:
     rows = [a_measurement(), a_waiting_one(), a_measurement(rounds=(), figures=a_figures())]
     assert from_json(to_json(rows)) == rows
     assert from_json(to_json(rows).encode()) == rows
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        assert from_json(to_json(rows).encode(encoding)) == rows
     assert from_json(b"\xef\xbb\xbf" + to_json(rows).encode()) == rows, (
         "some editors add a byte order mark"
     )
@@ -125,35 +127,9 @@ def test_any_measurement_survives_the_round_trip(
         figures=a_figures(mbu=mbu, load_s=load_s),
     )
     assert from_json(to_json([row])) == [row]
-    table = list(csv.DictReader(io.StringIO(to_csv([row]), newline="")))
+    table = list(csv.DictReader(io.StringIO(to_csv([row]).removeprefix(CSV_MARK), newline="")))
     assert len(table) == 1 and float(table[0]["load_s"]) == load_s
     to_markdown([row])
-
-
-def test_an_export_too_large_to_be_imported_is_rejected(monkeypatch) -> None:
-    monkeypatch.setattr(document, "MAX_BYTES", 5_000)
-    with pytest.raises(BadRequestError, match="Filter the measurements and export them in parts"):
-        to_json([a_measurement() for _ in range(3)])
-    monkeypatch.undo()
-    monkeypatch.setattr(document, "MAX_MEASUREMENTS", 2)
-    with pytest.raises(BadRequestError, match="export them in parts"):
-        to_json([a_measurement() for _ in range(3)])
-
-
-def test_the_file_size_is_estimated_without_the_rounds() -> None:
-    times = tuple(1000 / 3 * number for number in range(1, 301))
-    sample = replace(a_round().samples[0], token_times_ms=times)
-    rows = [
-        a_measurement(
-            new_tokens=300,
-            rounds=(a_round(samples=(sample,) * 20),),
-            figures=a_figures(answers=20),
-        )
-        for _ in range(3)
-    ]
-    bare = [replace(row, rounds=()) for row in rows]
-    size = len(to_json(rows).encode())
-    assert size <= document.max_json_size(bare) <= 2 * size
 
 
 # Invalid files
@@ -172,7 +148,6 @@ def test_the_file_size_is_estimated_without_the_rounds() -> None:
         '{"format": "paddock-benchmark", "version": "1", "measurements": []}',
         '{"format": "paddock-benchmark", "version": true, "measurements": []}',
         '{"format": "paddock-benchmark", "version": 1, "measurements": {}}',
-        '{"format": "paddock-benchmark", "version": 1, "measurements": [], "more": 1}',
         '{"format": ["paddock-benchmark"], "version": 1, "measurements": []}',
         "<html><body>404</body></html>",
         "model,tokens/s\na,1\n",
@@ -182,6 +157,9 @@ def test_the_file_size_is_estimated_without_the_rounds() -> None:
         '{"a":' * 100_000,
         '{"format": ' + "[" * 50_000 + "]" * 50_000 + "}",
         '{"format": ' + "9" * 10_000 + "}",
+        '{"format": "paddock-benchmark", "version": 1, "measurements": ['
+        + "[]," * 1_000_000
+        + "0]}",
         '{"format": "paddock-benchmark", "version": NaN, "measurements": []}',
         '{"format": "paddock-benchmark", "version": 1, "measurements": [-Infinity]}',
     ],
@@ -220,18 +198,9 @@ def test_a_file_of_a_newer_paddock_asks_for_an_update() -> None:
 def test_a_file_too_large_is_rejected_before_it_is_parsed(monkeypatch) -> None:
     monkeypatch.setattr(document, "MAX_BYTES", 1000)
     monkeypatch.setattr(document, "_parsed", lambda text: pytest.fail("it was read"))
-    assert "can be imported. Export it in parts." in error_of(b" " * 1001)
-
-
-def test_a_file_of_empty_lists_is_rejected_before_it_fills_the_memory(monkeypatch) -> None:
-    monkeypatch.setattr(document, "_parsed", lambda text: pytest.fail("it was read"))
-    assert re.search(NOT_OURS, error_of("[" + "[]," * 1_000_001 + "[]]"))
-
-
-def test_too_many_measurements_are_rejected(monkeypatch) -> None:
-    text = to_json([a_measurement() for _ in range(3)])
-    monkeypatch.setattr(document, "MAX_MEASUREMENTS", 2)
-    assert "has 3 measurements, but at most 2 can" in error_of(text)
+    assert "can be imported. Filter the measurements and export them in parts." in error_of(
+        b" " * 1001
+    )
 
 
 def in_part(name: str, **values: Any) -> Change:
@@ -249,67 +218,58 @@ def in_sample(**values: Any) -> Change:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda row: row.update(id="../../etc/passwd"), "id is '../../etc/passwd', not 32 hex"),
-        (lambda row: row.update(id="A" * 32), "id is 'AAA"),
-        (lambda row: row.update(sweep=7), "sweep is 7, not 32 hexadecimal digits"),
-        (lambda row: row.update(state="finished"), "state is 'finished', not one of waiting, runn"),
-        (lambda row: row.update(state=["done"]), "state is a list, not one of"),
-        (lambda row: row.pop("host"), "host is missing"),
-        (lambda row: row.pop("created_at"), "created_at is missing"),
-        (lambda row: row.update(host=None), "host is null, not an object"),
-        (lambda row: row.update(figures=None), "figures is missing though the measurement is done"),
-        (lambda row: row.update(extra=1), "it has an unknown field 'extra'"),
-        (lambda row: row.update(error="x" * (MAX_ERROR + 1)), "error has 20,001 characters"),
-        (lambda row: row.update(devices_used="CPU"), "devices_used is 'CPU', not a list"),
-        (lambda row: row.update(devices_used=[1]), "devices_used[0] is 1, not a string"),
-        (lambda row: row.update(disk_bytes=-1), "disk_bytes is -1, not a whole number from 0 to 9"),
-        (lambda row: row.update(disk_bytes=1.5), "disk_bytes is 1.5, not a whole number"),
-        (lambda row: row.update(disk_bytes=2**63), "disk_bytes is a number with too many digits"),
-        (lambda row: row.update(disk_bytes=True), "disk_bytes is true, not a whole number"),
-        (lambda row: row.update(threads=2**31), "threads is 2147483648, not a whole number"),
-        (lambda row: row.update(started_at="2026-03-01T11:30:00"), "started_at is '2026-03-01T11"),
         (
-            lambda row: row.update(started_at="2026-02-30T11:30:00Z"),
-            "not a date and time with a time zone",
+            lambda row: row.update(id="../../etc/passwd"),
+            "id: Input should be 32 hexadecimal digits",
         ),
-        (lambda row: row.update(started_at="0001-01-01T00:00:00+14:00"), "from 2000 on"),
-        (lambda row: row.update(started_at=1772364600), "started_at is 1772364600, not a date"),
-        (lambda row: row.update(created_at=None), "created_at is null, not a date"),
-        (lambda row: row.update(versions={"a": 1}), "versions['a'] is 1, not a string"),
-        (lambda row: row.update(versions={str(n): "" for n in range(101)}), "101 entries, more"),
-        (in_part("host", cores="4"), "host.cores is '4', not a whole number"),
-        (in_part("host", bandwidth_bytes_per_s=-0.5), "is -0.5, not a number from 0 to 1e+18"),
-        (in_part("configuration", title="x" * 1001), "configuration.title has 1,001 characters"),
-        (in_part("configuration", title="a\0"), "configuration.title has control characters"),
-        (in_part("configuration", title="\ud800"), "has control characters or lone surrogates"),
-        (in_part("configuration", random_weights=1), "random_weights is 1, not true or false"),
-        (in_part("configuration", random_weights="no"), "is 'no', not true or false"),
-        (in_part("configuration", hints=[]), "configuration.hints is a list, not an object"),
-        (in_part("configuration", hints={"a": {}}), "configuration.hints['a'] is an object, not"),
+        (lambda row: row.update(sweep=7), "sweep: Input should be 32 hexadecimal digits"),
+        (lambda row: row.update(state="finished"), "state: "),
+        (lambda row: row.update(state=["done"]), "state: "),
+        (lambda row: row.pop("host"), "host: "),
+        (lambda row: row.pop("created_at"), "created_at: "),
+        (lambda row: row.update(host=None), "host: "),
+        (lambda row: row.update(figures=None), "figures: Field required"),
+        (lambda row: row.update(extra=1), "extra: "),
+        (lambda row: row.update(error="x" * (MAX_ERROR + 1)), "error: "),
+        (lambda row: row.update(devices_used="CPU"), "devices_used: "),
+        (lambda row: row.update(devices_used=[1]), "devices_used.0: "),
         (
-            in_part("configuration", hints={"a": 10**40}),
-            "is a number with too many digits, not a string",
+            lambda row: row.update(disk_bytes=-1),
+            "disk_bytes: Input should be a whole number from 0",
         ),
-        (in_part("quality", tokens=None), "quality.tokens is null"),
-        (in_part("int4", group_size=-2), "int4.group_size is -2, not a whole number"),
-        (in_part("int4", group_size=-1.0), "int4.group_size is -1.0, not a whole number"),
-        (in_part("int4", symmetric=None), "int4.symmetric is null, not true or false"),
-        (in_part("int4", ratio="all"), "int4.ratio is 'all', not a number"),
-        (in_part("figures", ttft_ms=1.0), "figures.ttft_ms is 1.0, not an object"),
-        (in_part("figures", mbu="high"), "figures.mbu is 'high', not a number"),
-        (in_round(load_s=None), "rounds[1].load_s is null, not a number"),
-        (in_round(samples=[[]]), "rounds[1].samples[0] is a list, not an object"),
-        (in_sample(ttft_ms=10**400), "is a number with too many digits, not a number from 0 to"),
-        (
-            in_sample(token_times_ms=[1.0, "2"]),
-            "rounds[1].samples[0].token_times_ms[1] is '2', not",
-        ),
+        (lambda row: row.update(disk_bytes=1.5), "disk_bytes: "),
+        (lambda row: row.update(disk_bytes=2**63), "disk_bytes: "),
+        (lambda row: row.update(disk_bytes=True), "disk_bytes: "),
+        (lambda row: row.update(threads=2**31), "threads: "),
+        (lambda row: row.update(started_at="2026-03-01T11:30:00"), "started_at: "),
+        (lambda row: row.update(started_at="2026-02-30T11:30:00Z"), "started_at: "),
+        (lambda row: row.update(started_at="0001-01-01T00:00:00+14:00"), "started_at: "),
+        (lambda row: row.update(started_at=1772364600), "started_at: "),
+        (lambda row: row.update(versions={"a": 1}), "versions.a: "),
+        (lambda row: row.update(versions={str(n): "" for n in range(101)}), "versions: "),
+        (in_part("host", cores="4"), "host.cores: "),
+        (in_part("host", bandwidth_bytes_per_s=-0.5), "host.bandwidth_bytes_per_s: "),
+        (in_part("configuration", title="x" * 1001), "configuration.title: "),
+        (in_part("configuration", title="a\0"), "configuration.title: It has control characters"),
+        (in_part("configuration", title="\ud800"), "configuration.title: "),
+        (in_part("configuration", random_weights=1), "configuration.random_weights: "),
+        (in_part("configuration", hints=[]), "configuration.hints: "),
+        (in_part("configuration", hints={"a": {}}), "configuration.hints.a: "),
+        (in_part("configuration", hints={"a": 10**40}), "configuration.hints.a: "),
+        (in_part("quality", tokens=None), "quality.tokens: "),
+        (in_part("int4", group_size=-2), "int4.group_size: "),
+        (in_part("int4", group_size=-1.0), "int4.group_size: "),
+        (in_part("figures", ttft_ms=1.0), "figures.ttft_ms: "),
+        (in_part("figures", mbu="high"), "figures.mbu: "),
+        (in_round(load_s=None), "rounds.1.load_s: "),
+        (in_round(samples=[[]]), "rounds.1.samples.0: "),
+        (in_sample(ttft_ms=10**400), "rounds.1.samples.0.ttft_ms: "),
+        (in_sample(token_times_ms=[1.0, "2"]), "rounds.1.samples.0.token_times_ms.1: "),
     ],
 )
 def test_the_error_names_the_invalid_field(change: Change, message: str) -> None:
     error = error_of(changed(change))
-    assert error.startswith("Measurement 2 of the file is invalid: ")
-    assert message in error
+    assert error.startswith(f"Measurement 2 of the file is invalid: {message}")
 
 
 def leaves(kind: Any) -> Iterator[Any]:
@@ -333,15 +293,13 @@ def test_every_field_has_a_type_with_limits() -> None:
 
 def test_a_file_with_many_errors_is_rejected_at_the_first() -> None:
     error = error_of(changed(lambda row: row.update(devices_used=[1] * 1_000_000)))
-    assert "devices_used[0] is 1, not a string" in error
-    unknown = {f"unknown {number}": 1 for number in range(1_001)}
-    assert re.search(NOT_OURS, error_of(changed(lambda row: row.update(unknown))))
+    assert "devices_used.0: " in error
 
 
 def test_numbers_out_of_every_range_are_rejected() -> None:
     text = to_json([a_measurement()])
     assert '"load_s": 3.25' in text
-    assert "load_s is inf, not a number" in error_of(text.replace("3.25", "1e999", 1))
+    assert "load_s: Input should be a number" in error_of(text.replace("3.25", "1e999", 1))
     assert re.search(NOT_OURS, error_of(text.replace("3.25", "NaN", 1)))
     assert re.search(NOT_OURS, error_of(text.replace("3.25", "1" + "0" * 5000, 1)))
 
@@ -397,7 +355,7 @@ def test_deep_nesting_does_not_overflow_the_stack() -> None:
 
 
 def table_of(*rows: Measurement) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(to_csv(rows), newline="")))
+    return list(csv.DictReader(io.StringIO(to_csv(rows).removeprefix(CSV_MARK), newline="")))
 
 
 def test_csv_has_every_figure_with_its_unit() -> None:
@@ -473,7 +431,8 @@ def test_markdown_is_a_table_with_units_and_conditions() -> None:
     for condition in (
         "`Some CPU @ 2.0 GHz`, 4 logical processors, 17 GB of memory",
         "measured read bandwidth 28.1 GB/s",
-        "in INT4 on AUTO: weights symmetric, one scale per channel, ratio 0.9, scale estimation.",
+        "in INT4 on AUTO: weights symmetric, one scale per channel (others 64, 32), ratio 0.9, "
+        "AWQ, scale estimation on generated texts.",
         "`INT4 from Q4_1` on AUTO, optimum: executed in f32, KV cache in u8, 2 threads.",
         "exactly 4 tokens, at least 5 timed answers per row in 2 new processes",
         "`openvino 2026.4.1, torch 2.13.0+cpu`",
@@ -484,12 +443,13 @@ def test_markdown_is_a_table_with_units_and_conditions() -> None:
 
 
 def test_int4_settings_are_listed_by_model_and_device() -> None:
-    grouped = an_int4(symmetric=False, group_size=128, ratio=0.8, scale_estimation=False)
+    usual = {"scale_estimation": False, "awq": False, "other_groups": ""}
+    grouped = an_int4(symmetric=False, group_size=128, ratio=0.8, **usual)
     text = to_markdown(
         [
             a_measurement(device="CPU", int4=grouped),
             a_measurement(device="CPU", int4=grouped, prompt_tokens=32),
-            a_measurement(device="NPU", int4=an_int4(ratio=1.0, scale_estimation=False)),
+            a_measurement(device="NPU", int4=an_int4(ratio=1.0, **usual)),
             a_measurement(device="CPU", precision="int8", int4=None),
         ]
     )

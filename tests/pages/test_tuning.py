@@ -51,6 +51,8 @@ def opened(
         "import streamlit as st\n"
         "from core.ui.widgets.resources import shared_engine\n"
         "from core.ui.metrics.tuning import draw_tuning\n"
+        "from core.ui.widgets.actions import draw_messages\n"
+        "draw_messages()\n"
         "st.session_state['tuning'] = True\n"
         "draw_tuning(shared_engine())",
         default_timeout=60,
@@ -74,6 +76,7 @@ def test_tune_starts_tuning_or_shows_an_error(monkeypatch):
         button(app, "Tune").click().run()
         assert "Another benchmark is already running" in texts(app)
     monkeypatch.setattr(shared_tuning(), "start", started.append)
+    app.run()
     button(app, "Tune").click().run()
     assert started == [replace(SPEC, runtime=RuntimeName.GENAI)]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from core.runtimes.batching import BatchedAnswer, Stepper
+from core.runtimes.batching import BatchedAnswer, Lane, Stepper
 from core.runtimes.spec import SamplingSettings, TokenRequest
 
 
@@ -72,7 +72,7 @@ def pipeline() -> ScriptedPipeline:
 
 @pytest.fixture
 def stepper(pipeline: ScriptedPipeline):
-    made = Stepper(pipeline, pipeline.admit, lambda handle: handle.running)
+    made = Stepper(Lane(pipeline, pipeline.admit), lambda handle: handle.running)
     yield made
     made.close()
 

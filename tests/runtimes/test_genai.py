@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.catalogue import Precision
-from core.errors import CorruptModelError, GenerationError
+from core.errors import (
+    BadRequestError,
+    CorruptModelError,
+    GenerationError,
+    NotEnoughMemoryError,
+)
 from core.inference.engine import Engine
 from core.runtimes import genai
-from core.runtimes.base import InterruptedGeneration, LoadedModel
+from core.runtimes.base import InterruptedGeneration, LoadedModel, StampedId
 from core.runtimes.genai import GenAIModel, GenAIRuntime
 from core.runtimes.optimum import OptimumModel, OptimumRuntime
-from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
+from core.runtimes.spec import (
+    ExecutionHints,
+    GenAIOptions,
+    ModelSpec,
+    SamplingSettings,
+    Structure,
+    TokenRequest,
+)
 from core.store import resolve
 
 EXACT = ExecutionHints(inference_precision="f32", kv_cache_precision="f32")
@@ -154,6 +168,88 @@ def test_every_sampling_setting_has_an_effect(model: GenAIModel):
     assert len(set(penalised)) > len(set(greedy)) or penalised != greedy
 
 
+def test_every_option_has_an_effect(model: GenAIModel):
+    prompt = (5, 6, 7)
+
+    def answer(seed: int | None = None, **options) -> list[int]:
+        sampling = SamplingSettings(
+            max_new_tokens=40, temperature=3.0, greedy=seed is None, seed=seed
+        )
+        stop_ids = frozenset(options.get("stop_token_ids", ()))
+        request = TokenRequest(prompt, sampling, stop_ids, GenAIOptions(**options))
+        return ids_of(model, request)
+
+    greedy, sampled = answer(), answer(seed=3)
+    assert answer(seed=3, min_p=0.9) != sampled
+    assert answer(seed=3, min_p=1.0) == answer(seed=4, min_p=1.0), "the likeliest token is left"
+    repeated = len(greedy) - len(set(greedy))
+    assert repeated > 2
+    for name in ("presence_penalty", "frequency_penalty"):
+        penalised = answer(**{name: 2.0})
+        assert len(penalised) - len(set(penalised)) < repeated
+    first = greedy[0]
+    assert answer(stop_token_ids=(first,)) == [first]
+    later = answer(stop_token_ids=(first,), min_tokens=5)
+    assert first not in later[:5] and len(later) >= 5
+
+
+def test_log_probabilities_are_those_of_the_chosen_tokens(model: GenAIModel):
+    found: list[StampedId] = []
+    sampling = SamplingSettings(max_new_tokens=6, temperature=5.0, seed=1)
+    request = TokenRequest((5, 6, 7), sampling, options=GenAIOptions(logprobs=True))
+    model.generate(request, lambda token_id: found.append(token_id) or True)
+    plain = ids_of(model, replace(request, options=GenAIOptions()))
+    assert found == plain
+    whole = model.log_probabilities((5, 6, 7, *plain))
+    assert [each.log_probability for each in found] == pytest.approx(whole[2:], abs=1e-3)
+
+
+STRUCTURES = {
+    "json_schema": (
+        '{"type": "object", "properties": {"a": {"type": "boolean"}}, "required": '
+        '["a"], "additionalProperties": false}',
+        r'\{\s*"a"\s*:\s*(true|false)\s*\}',
+    ),
+    "regex": ("[a-c]{3}", "[a-c]{3}"),
+    "grammar": ('root ::= "left" | "right"', "left|right"),
+}
+
+
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_answers_match_their_structure(model: GenAIModel, kind: str):
+    text, expected = STRUCTURES[kind]
+    options = GenAIOptions(structure=Structure(kind, text, "field"))
+    for seed in range(5):
+        sampling = SamplingSettings(max_new_tokens=60, temperature=2.0, seed=seed)
+        ids = ids_of(model, TokenRequest((5, 6, 7), sampling, model.end_ids, options))
+        if ids[-1] in model.end_ids:
+            assert re.fullmatch(expected, model.tokenizer.decode(ids, skip_special_tokens=True))
+        else:
+            assert kind == "json_schema" and len(ids) == 60  # white space up to the limit
+
+
+def test_unusable_structure_is_an_error_and_other_answers_continue(model: GenAIModel):
+    options = GenAIOptions(structure=Structure("regex", "(a", "guided_regex"))
+    long = TokenRequest((5, 6, 7), replace(GREEDY, max_new_tokens=200))
+    expected = ids_of(model, long)
+    others: list[list[int]] = []
+    began = threading.Event()
+
+    def other() -> None:
+        ids: list[int] = []
+        model.generate(long, lambda token_id: (ids.append(token_id), began.set()) and True)
+        others.append(ids)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert began.wait(20)
+    for _ in range(2):
+        with pytest.raises(BadRequestError, match="parenthesis is not closed"):
+            ids_of(model, TokenRequest((5, 6), GREEDY, options=options))
+    thread.join(60)
+    assert others == [expected] and ids_of(model, long) == expected
+
+
 def test_concurrent_answers_are_independent(model: GenAIModel):
     requests = [TokenRequest((place, place + 1, 9), GREEDY) for place in range(5, 8)]
     alone = [ids_of(model, request) for request in requests]
@@ -262,7 +358,7 @@ def test_log_probabilities_match_the_logits(model: GenAIModel, stored_folder: Pa
     other = OptimumRuntime().load(
         stored_folder, ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
     )
-    ids = list(range(3, 40))
+    ids = list(range(3, 40)) * 8  # more than one piece of the prompt
     logits = other.scores(ids).astype(np.float64)
     other.close()
     chosen = logits[np.arange(len(ids) - 1), ids[1:]]
@@ -315,3 +411,25 @@ def test_model_with_unconvertible_tokenizer_runs_on_optimum(folder, monkeypatch)
     assert "cannot be converted" in loaded.conditions.note
     assert len(ids_of(loaded, TokenRequest((5, 6), GREEDY))) == 12
     loaded.close()
+
+
+def test_answer_without_memory_for_its_kv_cache_is_an_error(
+    stored_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino_genai
+
+    def two_blocks() -> openvino_genai.SchedulerConfig:
+        made = SchedulerConfig()
+        made.num_kv_blocks = 2
+        return made
+
+    SchedulerConfig = openvino_genai.SchedulerConfig
+    monkeypatch.setattr(openvino_genai, "SchedulerConfig", two_blocks)
+    model = GenAIRuntime(at_once=1).load(stored_folder, ModelSpec("mine", Precision.FP32, "CPU"))
+    try:
+        request = TokenRequest((5, 6, 7) * 40, SamplingSettings(max_new_tokens=50, greedy=True))
+        with pytest.raises(NotEnoughMemoryError, match="KV cache is used up"):
+            ids_of(model, request)
+        assert ids_of(model, TokenRequest((5, 6, 7), GREEDY)), "the model stays usable"
+    finally:
+        model.close()

@@ -21,7 +21,7 @@ from core.errors import (
 from core.inference.contention import ActivityMonitor
 from core.runtimes import pool as pool_module
 from core.runtimes.pool import MEMORY_BASE_BYTES, ModelPool
-from core.runtimes.spec import ExecutionHints, ModelSpec
+from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.settings import Settings
 from tests.fakes import FakeModel, FakeRuntime, fake_pool, stored_model
 
@@ -366,3 +366,23 @@ def test_close_unloads_idle_models_only(settings, runtime):
         assert loaded(pool) == ["a"]
     pool.close()
     assert pool.loaded() == ()
+
+
+def test_an_outdated_model_is_replaced_and_closed_after_its_last_lease(settings, runtime):
+    changed = False
+    pool = ModelPool(
+        settings,
+        lambda spec, on_progress, cancelled: stored_model(spec),
+        {RuntimeName.GENAI: runtime},
+        is_current=lambda spec, stored: not changed,
+    )
+    with lease(pool, spec("a")) as old:
+        changed = True
+        with lease(pool, spec("a")) as new:
+            changed = False
+            assert new.model is not old.model
+            assert not old.model.closed
+        with lease(pool, spec("a")) as again:
+            assert again.model is new.model
+    assert old.model.closed and not new.model.closed
+    assert len(pool.loaded()) == 1

@@ -133,7 +133,7 @@ def test_without_usage_chunks_are_counted_and_it_is_noted(engine: Engine, server
     assert "counted by received chunks" in ended.conditions.note
 
 
-def test_reasoning_tokens_are_counted_but_not_shown(engine: Engine, server: ScriptedServer):
+def test_reasoning_is_kept_apart_from_the_answer(engine: Engine, server: ScriptedServer):
     def answer(handler: Handler) -> None:
         handler.begin()
         handler.send(json.dumps({"choices": [{"delta": {"reasoning_content": "Hm."}}]}))
@@ -144,6 +144,7 @@ def test_reasoning_tokens_are_counted_but_not_shown(engine: Engine, server: Scri
     server.answer = answer
     ended = ask(engine)
     assert (ended.text, ended.timings.new_tokens) == ("Yes.", 2)
+    assert (ended.thinking.text, ended.thinking.tokens) == ("Hm.", 1)
 
 
 def test_run_table_records_the_server(engine: Engine, server: ScriptedServer):
@@ -175,7 +176,7 @@ def ended_without_an_end(handler: Handler) -> None:
     handler.begin()
     handler.piece("Half an")
     handler.piece(" answer")
-    handler.end(None)
+    handler.wfile.write(b"0\r\n\r\n")
 
 
 def broken_json(handler: Handler) -> None:
@@ -216,7 +217,7 @@ def test_text_before_a_failure_is_kept(
     ("behaviour", "words"),
     [
         (lambda h: h.reply(200, "<html>Hi</html>", "text/html"), "text/html instead of a stream"),
-        (lambda h: h.reply(200, "{}"), "application/json instead of a stream"),
+        (lambda h: h.reply(200, "{}"), "JSON instead of a stream"),
         (lambda h: h.reply(200, "data: 7\n\n", "text/event-stream"), "OpenAI-compatible"),
         (
             lambda h: h.reply(200, 'data: {"a":1}\n\n', "text/event-stream"),

@@ -50,7 +50,7 @@ def test_model_card_takes_precedence_over_the_defaults(
         ({"temperature": 0.6}, sampled(0.6)),
         ({"do_sample": False}, SamplingSettings(greedy=True)),
         ({"temperature": 0.0}, SamplingSettings(greedy=True)),
-        ({"top_k": 1000, "top_p": 0.0, "temperature": 99}, sampled(5.0, 0.05, 50)),
+        ({"top_k": 1000, "top_p": 0.0, "temperature": 99}, sampled(5.0, 0.05, 1000)),
         ({"top_p": "much", "top_k": None, "temperature": True}, USUAL),
         ([1], USUAL),
         ("{", USUAL),

@@ -66,14 +66,7 @@ def without_past(exported: Callable[..., Path]) -> Path:
     "runtime",
     [
         "optimum",
-        pytest.param(
-            "genai",
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=AssertionError,
-                reason="GenAI rejects a model whose KV cache is an input; Optimum is not tried",
-            ),
-        ),
+        "genai",
     ],
 )
 def test_optimum_runs_an_ir_whose_kv_cache_is_an_input(
@@ -94,24 +87,8 @@ def test_optimum_runs_an_ir_whose_kv_cache_is_an_input(
 @pytest.mark.parametrize(
     ("runtime", "wrong_advice"),
     [
-        pytest.param(
-            "genai",
-            "Choose another device",
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=AssertionError,
-                reason="the error for a model without KV cache recommends another device",
-            ),
-        ),
-        pytest.param(
-            "optimum",
-            "convert the model again",
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=AssertionError,
-                reason="the error for a model without KV cache recommends converting it again",
-            ),
-        ),
+        ("genai", "Choose another device"),
+        ("optimum", "convert the model again"),
     ],
 )
 def test_error_for_an_ir_without_kv_cache_states_the_cause(

@@ -70,7 +70,6 @@ def test_template_can_raise_and_runs_in_a_sandbox(tmp_path: Path):
         {"add_bos_token": True},
         {"clean_up_tokenization_spaces": True},
         {"eos_token": {"content": "<|endoftext|>"}},
-        {"chat_template": "{% generation %}x{% endgeneration %}"},
     ],
 )
 def test_tokenizers_with_other_settings_need_transformers(tmp_path: Path, unusual: dict):

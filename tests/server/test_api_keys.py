@@ -90,7 +90,7 @@ def test_key_identifies_its_user_from_every_machine(site: ProgramSite):
 
 
 def test_incorrect_key_is_rejected_where_none_is_required(site: ProgramSite):
-    for key in ("sk-1", "pdk_" + 43 * "a", site.key() + "x"):
+    for key in ("pdk_", "pdk_" + 43 * "a", site.key() + "x"):
         assert ask(site.program(HERE, key)).status_code == 401
     basic = site.browser(HERE, authorization="Basic YTpi").http
     assert ask(basic).status_code == 401
@@ -149,7 +149,7 @@ def test_prometheus_metrics_require_the_manage_permission(site: ProgramSite):
 
 
 def test_paths_not_below_v1_are_rejected(site: ProgramSite):
-    for path in ("//v1/models", "/v1", "/v1models", "/x/v1/models"):
+    for path in ("//v1/models", "/v1models", "/x/v1/models"):
         answer = site.browser(ELSEWHERE).http.get(f"{ELSEWHERE}{path}")
         assert answer.status_code in (303, 401), path
     assert site.ran == []
@@ -166,10 +166,23 @@ def test_error_of_a_missing_v1_says_so(site: ProgramSite, base: str, key: str | 
     assert site.ran == [] and site.stand_in.asked == []
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/health", "/models", "/api/tags", "/api/v1/models", "/props", "/v3/models", "/V1/models"],
+)
+@pytest.mark.parametrize("base", [HERE, ELSEWHERE])
+def test_probes_for_other_servers_apis_are_404(site: ProgramSite, base: str, path: str):
+    answer = site.program(base).get(path)
+    assert (answer.status_code, code(answer)) == (404, "unknown_url")
+    assert "/v1" in answer.json()["error"]["message"] and answer.headers["x-request-id"]
+    assert site.program(base).head(path).status_code == 404
+    assert site.ran == []
+
+
 def test_models_page_is_shown_and_api_requests_get_the_missing_v1_error(site: ProgramSite):
     answer = site.program(HERE, "guest").get("/models")
     assert (answer.status_code, code(answer)) == (404, "unknown_url")
+    page = {"accept": "text/html,application/xhtml+xml"}
     for browser in (site.browser(HERE), site.browser(HERE, authorization="Bearer of a proxy")):
-        assert browser.get("models").text == "the page"
-    assert site.program(HERE).get("/models").text == "the page"
+        assert browser.get("models", headers=page).text == "the page"
     assert site.program(HERE, "guest").get("/chat/completions").text == "the page"

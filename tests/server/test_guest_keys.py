@@ -18,11 +18,6 @@ def site(tmp_path: Path, loop: BlockingPortal) -> ProgramSite:
     return ProgramSite(tmp_path, loop, registration="open")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a client's placeholder key is rejected as incorrect where guests are allowed",
-)
 @pytest.mark.parametrize("key", KEYS_OF_CLIENTS)
 def test_placeholder_key_is_a_guest(site: ProgramSite, key: str) -> None:
     assert ask(site.program(HERE, key)).status_code == 200

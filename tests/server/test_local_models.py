@@ -94,19 +94,15 @@ def store(engine: Engine) -> Callable[..., StoredModel]:
         kind: SourceKind,
         location: str,
         precision: Precision = DEFAULT_PRECISION,
-        *,
-        for_npu: bool = False,
     ) -> StoredModel:
         record = SourceRecord(kind=kind, location=location, revision=None, fingerprint=None)
-        settings = engine.settings
-        place = settings.npu_models_dir if for_npu else settings.models_dir
-        folder = place / key / precision.value
+        folder = engine.settings.models_dir / key / precision.value
         folder.mkdir(parents=True)
         manifest = stored_model(ModelSpec(key, precision)).manifest
         int4 = Int4Record(
             symmetric=True, group_size=-1, ratio=1.0, group_sizes={-1: 9}, four_bit_share=1.0
         )
-        update = {"source": record, "int4": int4 if for_npu else None}
+        update = {"source": record, "int4": int4 if precision is Precision.INT4_NPU else None}
         manifest = manifest.model_copy(update=update)
         write_manifest(folder, manifest)
         return StoredModel(key, precision, folder, manifest)
@@ -123,7 +119,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         keys.append(source.key)
         return stored_model(ModelSpec(source.key, precision))
 
-    monkeypatch.setattr(core.inference.engine, "convert_in_process", convert)
+    monkeypatch.setattr(core.inference.engine, "ensure_weights", convert)
     return keys
 
 
@@ -226,7 +222,8 @@ def test_precision_device_and_runtime_are_suffixes_of_the_name(
     assert names(models)[-1] == "org/name:INT4"
     assert models.find("org/name:int4@cpu+optimum").id == "org/name:INT4@CPU+optimum"
     spec = ask(models, "org/name:int4@cpu+optimum").spec
-    assert spec == ModelSpec("org/name", Precision.INT4, "CPU", RuntimeName.OPTIMUM)
+    wanted = ModelSpec("org/name", Precision.INT4, "CPU", RuntimeName.OPTIMUM, prefix_cache=True)
+    assert spec == wanted
     with pytest.raises(UnknownModelError):
         models.find("org/name")  # which is INT8, and that is not here
 
@@ -327,7 +324,7 @@ def test_model_compressed_for_an_npu_is_used_there_only(
     store: Callable[..., StoredModel],
     conversions: list[str],
 ):
-    stored = store("org--name", SourceKind.HUB, "org/name", Precision.INT4, for_npu=True)
+    stored = store("org--name", SourceKind.HUB, "org/name", Precision.INT4_NPU)
     assert names(models)[-1] == "org/name:INT4@NPU"
     card = models.find("org/name:INT4@npu")
     assert card == models.models()[-1] and card.owned_by == "org"

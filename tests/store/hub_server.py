@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-_LARGE = (".safetensors", ".bin", ".model")
+_LARGE = (".safetensors", ".bin", ".model", ".gguf")
 """Kept in LFS, as on the real hub."""
 _CHUNK = 2048
 
@@ -50,6 +50,7 @@ class _Repository:
     token: str | None
     revision: str
     tags: tuple[str, ...]
+    task: str | None
 
 
 @dataclass
@@ -127,6 +128,7 @@ class Hub:
         token: str | None = None,
         revision: str = REVISION,
         tags: Sequence[str] = (),
+        task: str | None = None,
     ) -> None:
         """Serve ``folder`` as a repository.
 
@@ -138,9 +140,10 @@ class Hub:
             token: of the account with access.
             revision: latest commit.
             tags: tags that the hub derives from the model card.
+            task: ``pipeline_tag``, likewise.
         """
         self.repositories[repo_id] = _Repository(
-            folder, gated, private, token, revision, tuple(tags)
+            folder, gated, private, token, revision, tuple(tags), task
         )
         if token:
             self.tokens.add(token)
@@ -291,6 +294,7 @@ class _Handler(BaseHTTPRequestHandler):
             "private": repository.private,
             "gated": "auto" if repository.gated else False,
             "tags": list(repository.tags),
+            "pipeline_tag": repository.task,
             "siblings": siblings,
         }
 
@@ -316,21 +320,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_content(self, path: Path, headers: dict[str, str]) -> None:
         size, start = path.stat().st_size, 0
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if asked and not self._faults.ignore_ranges:
+        end = size
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        ranged = asked is not None and not self._faults.ignore_ranges
+        if ranged:
             start = int(asked[1])
+            end = min(size, int(asked[2]) + 1) if asked[2] else size
             if start >= size:
                 self._refuse(416)
                 return
-            headers = headers | {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
-        self.send_response(206 if start else 200)
-        for key, value in (headers | {"Content-Length": str(size - start)}).items():
+            headers = headers | {"Content-Range": f"bytes {start}-{end - 1}/{size}"}
+        self.send_response(206 if ranged else 200)
+        for key, value in (headers | {"Content-Length": str(end - start)}).items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
-            self._send_bytes(path, start, size)
+            self._send_bytes(path, start, end)
 
-    def _send_bytes(self, path: Path, start: int, size: int) -> None:
+    def _send_bytes(self, path: Path, start: int, end: int) -> None:
         faults, sent = self._faults, 0
         large = self.server.storage
         cut = None
@@ -340,7 +347,8 @@ class _Handler(BaseHTTPRequestHandler):
         chunk = _CHUNK if large and (faults.delay or cut is not None) else 2**20
         with path.open("rb") as file:
             file.seek(start)
-            while block := file.read(chunk):
+            size = path.stat().st_size
+            while block := file.read(min(chunk, end - file.tell())):
                 if path.name in faults.corrupt and file.tell() == size:
                     block = block[:-1] + bytes([block[-1] ^ 1])
                 if cut is not None and sent + len(block) >= cut:

@@ -1,87 +1,33 @@
-"""Exported architectures give the answers of transformers, on both runtimes.
+"""The list of architectures that can be exported."""
 
-Architectures with wrong results in GenAI are in test_genai_check.py, those that cannot be exported
-in test_model_kinds.py.
-"""
+from core.store.architectures import EXPORTED, WITHOUT_VERSION_LIMIT
+from core.store.supported import has_class_of
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
-import pytest
-
-from core.catalogue import Precision
-from core.errors import ConversionError
-from core.runtimes.base import LoadedModel
-from core.runtimes.genai import GenAIRuntime
-from core.runtimes.optimum import OptimumRuntime
-from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
-from core.settings import Settings
-from core.store import ModelStore, resolve
-from tests.store.test_genai_check import checkpoint
-
-SPEC = ModelSpec("mine", Precision.FP32, "CPU", hints=ExecutionHints("f32", "f32", None, 0))
-PROMPT = tuple(3 + (31 * at * at + 7 * at) % 300 for at in range(60))
-NEW = 24
-
-GROUPED = {"num_key_value_heads": 2, "head_dim": 16}
-WINDOW = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
-GEMMA = {"query_pre_attn_scalar": 16}
-CEILING = pytest.mark.xfail(
-    strict=True,
-    raises=ConversionError,
-    reason="Optimum's upper limit for the version of transformers prevents the export",
-)
+WITH_ENCODER = {
+    *("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "pegasus")
+}
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
-    return ModelStore(Settings(home=tmp_path_factory.mktemp("home")))
+def test_the_list_of_architectures_is_that_of_optimum() -> None:
+    """Decoder-only models whose exporter takes this version of transformers, or is let to."""
+    import transformers
+    from optimum.exporters.openvino import model_configs  # noqa: F401 - registers the exporters
+    from optimum.exporters.tasks import TasksManager
+    from packaging.version import Version
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-
-def answer_of(model: LoadedModel) -> list[int]:
-    """Return the ids after the prompt; the model is unloaded."""
-    answer: list[int] = []
-    request = TokenRequest(PROMPT, SamplingSettings(max_new_tokens=NEW, greedy=True))
-    try:
-        model.generate(request, lambda token: answer.append(int(token)) or True)
-    finally:
-        model.close()
-    return answer
-
-
-@pytest.mark.parametrize(
-    ("kind", "changes"),
-    [
-        pytest.param("starcoder2", {"num_key_value_heads": 2, "sliding_window": 16}, id="window"),
-        pytest.param("gemma", GROUPED, marks=CEILING, id="gemma"),
-        pytest.param(
-            "gemma2", GROUPED | GEMMA | {"sliding_window": 16}, marks=CEILING, id="gemma2"
-        ),
-        pytest.param("gemma3_text", GROUPED | GEMMA | WINDOW, marks=CEILING, id="gemma3_text"),
-        pytest.param("glm", GROUPED, marks=CEILING, id="glm"),
-        pytest.param("exaone4", GROUPED | WINDOW, marks=CEILING, id="exaone4"),
-    ],
-)
-def test_greedy_ids_are_those_of_transformers(
-    kind: str, changes: dict[str, Any], store: ModelStore, tmp_path: Path
-) -> None:
-    import torch
-
-    model = checkpoint(tmp_path / kind, kind, **changes)
-    ids = torch.tensor([PROMPT])
-    with torch.inference_mode():
-        found = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=NEW,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-    wanted = found[0, len(PROMPT) :].tolist()
-    stored = store.ensure(resolve(str(tmp_path / kind)), Precision.FP32)
-    for runtime in (GenAIRuntime(), OptimumRuntime()):
-        runtime.prepare(stored.folder)
-        assert answer_of(runtime.load(stored.folder, SPEC)) == wanted
+    now, found = Version(transformers.__version__), set()
+    for model_type, exporters in TasksManager._SUPPORTED_MODEL_TYPE.items():
+        if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or model_type in WITH_ENCODER:
+            continue
+        exporter = exporters.get("openvino", {}).get("text-generation-with-past")
+        if exporter is None:
+            continue
+        lowest = Version(getattr(exporter.func, "MIN_TRANSFORMERS_VERSION", None) or "0")
+        highest = getattr(exporter.func, "MAX_TRANSFORMERS_VERSION", None)
+        fits = highest is None or now <= Version(highest)
+        if now >= lowest and (fits or model_type in WITHOUT_VERSION_LIMIT):
+            found.add(model_type)
+    assert found == EXPORTED
+    classes = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    assert [each for each in EXPORTED if not has_class_of(each, [classes[each]])] == []

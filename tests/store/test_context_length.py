@@ -23,11 +23,6 @@ DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
             "mpt",
             {"max_seq_len": 64},
             64,
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=AssertionError,
-                reason="MPT's max_seq_len is not read: beyond it Optimum fails and GenAI goes on",
-            ),
         ),
     ],
 )

@@ -13,24 +13,24 @@ from pathlib import Path
 
 import pytest
 
-from core.catalogue import CONVERTED_PRECISIONS, Int4Settings, Precision, Shape, catalogue
+from core.catalogue import CONVERTED_PRECISIONS, Int4Settings, Precision, catalogue
 from core.errors import DiskFullError, NotAModelError, NotEnoughMemoryError, UserError
-from core.hardware import devices
+from core.hardware import cgroups
 from core.settings import CHECKOUT, Settings
 from core.store import (
     ModelStore,
     Source,
     SourceKind,
     StoredModel,
-    convert_in_process,
     files,
     resolve,
     weights_source,
 )
+from core.store.download import RemoteFile
 from core.store.estimate import estimate
 from core.store.hub import HubModel
 from core.store.manifest import write_manifest
-from tests.big_checkpoint import big_checkpoint
+from core.store.weights import IR_XML, read_graph
 from tests.builders import tiny_checkpoint
 
 Converted = Callable[[str, Precision], StoredModel]
@@ -48,25 +48,16 @@ MEASURED = {
 """Peak memory and size of the result for dolly-v2-3b's shape from a BF16 checkpoint, measured on
 two cores with 24 GiB of memory."""
 
-SMALL = Shape(
-    hidden=512,
-    layers=8,
-    heads=8,
-    kv_heads=8,
-    intermediate=2048,
-    vocabulary=32000,
-    positions=1024,
-    rotary_fraction=0.25,
-    parallel_residual=True,
-)
-"""58 million parameters: large enough that the weights matter compared with the libraries."""
-
 
 def hub_model(folder: Path, hub_id: str = "org/name") -> HubModel:
     """Description of the model in ``folder`` as from a hub."""
-    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    files = tuple(
+        RemoteFile(path.name, "", path.stat().st_size, None, None, "abc")
+        for path in folder.iterdir()
+    )
     config = json.loads((folder / "config.json").read_text())
-    return HubModel(hub_id, "abc", sizes, sum(sizes.values()), gated=False, config=config)
+    ir = read_graph(folder / IR_XML) if (folder / IR_XML).exists() else None
+    return HubModel(hub_id, "abc", files, gated=False, config=config, ir=ir)
 
 
 def close(actual: float, expected: float) -> bool:
@@ -86,22 +77,6 @@ def test_estimate_for_dolly_matches_the_measurement(
     assert close(told.memory_bytes, peak)
     assert close(told.disk_bytes, size)
     assert told.download_bytes == pytest.approx(5.55 * GB, rel=0.01)
-
-
-@pytest.mark.parametrize("precision", [Precision.INT4, Precision.INT8, Precision.FP32])
-def test_estimate_for_a_small_model_matches_its_conversion(
-    settings: Settings, tmp_path_factory: pytest.TempPathFactory, precision: Precision
-) -> None:
-    folder = tmp_path_factory.getbasetemp() / "small-checkpoint"
-    if not folder.exists():
-        big_checkpoint(folder, "gpt_neox", SMALL, shards=2)
-    source = resolve(str(folder))
-    told = estimate(source, precision, settings)
-    assert told.problem is None
-    stored = convert_in_process(source, precision, settings=settings)
-    on_disk = sum(path.stat().st_size for path in stored.folder.iterdir())
-    assert close(told.disk_bytes, on_disk)
-    assert close(told.memory_bytes, stored.manifest.peak_memory_bytes)
 
 
 def test_every_row_of_the_catalogue_has_an_estimate_for_every_precision(
@@ -259,7 +234,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A container with 300 MB of memory left, and a large disk."""
     usage = namedtuple("usage", "total used free")(10**13, 0, 10**13)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _path: usage)
-    monkeypatch.setattr(devices, "_cgroup_headrooms", lambda *places: iter([3 * 10**8]))
+    monkeypatch.setattr(cgroups, "memory_headrooms", lambda *places: iter([3 * 10**8]))
 
 
 @pytest.mark.usefixtures("little_memory")
@@ -298,18 +273,6 @@ def test_too_little_disk_is_reported(settings: Settings, monkeypatch: pytest.Mon
 
 
 # Duration
-
-
-def test_time_is_corrected_by_earlier_conversions(settings: Settings, converted: Converted) -> None:
-    source = resolve("tiny-llama-1b-chat")
-    before = estimate(source, Precision.INT8, settings).seconds
-    made = converted("llama", Precision.INT8)
-    folder = settings.models_dir / "other" / "int8"
-    shutil.copytree(made.folder, folder)
-    like = made.manifest.model_copy(update={"parameters": 1_100_000_000, "duration_s": 3 * before})
-    write_manifest(folder, like)
-    after = estimate(source, Precision.INT8, settings).seconds
-    assert after == pytest.approx(3 * before, rel=0.05)
 
 
 def test_estimating_needs_no_heavy_library() -> None:

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from core.catalogue import Precision
-from core.errors import ConversionError, PaddockError, UserError
+from core.errors import PaddockError, UserError
 from core.settings import Settings
 from core.store import ModelStore, StoredModel, resolve
 from core.store.convert import export, load_tokenizer, write_openvino_tokenizer
@@ -84,12 +84,6 @@ def compressed(
 
 # Mixes
 
-REFUSED_AS_A_FAULT = pytest.mark.xfail(
-    strict=True,
-    raises=ConversionError,
-    reason="a valid mix of INT4 or INT8 with FP16 is refused as an error of the export",
-)
-
 
 @pytest.mark.parametrize(
     ("precision", "options", "types"),
@@ -105,25 +99,21 @@ REFUSED_AS_A_FAULT = pytest.mark.xfail(
             Precision.INT4,
             {"mode": "INT4_SYM", "group_size": 32, "backup": "NONE"},
             {"i4", "f16"},
-            marks=REFUSED_AS_A_FAULT,
         ),
         pytest.param(
             Precision.INT4,
             {"mode": "INT4_SYM", "group_size": 32, "left": r".*layers\.0.*"},
             {"i4", "u8", "f16"},
-            marks=REFUSED_AS_A_FAULT,
         ),
         pytest.param(
             Precision.INT8,
             {"mode": "INT8_ASYM", "left": r".*embed_tokens.*"},
             {"u8", "f16"},
-            marks=REFUSED_AS_A_FAULT,
         ),
         pytest.param(
             Precision.INT8,
             {"mode": "INT8_SYM", "left": r".*lm_head.*"},
             {"i8", "f16"},
-            marks=REFUSED_AS_A_FAULT,
         ),
     ],
     ids=[
@@ -142,6 +132,7 @@ def test_an_ir_is_copied_with_its_mix(
     stored = store.ensure(resolve(str(folder)), precision)
     assert (stored.folder / IR_BIN).read_bytes() == (folder / IR_BIN).read_bytes()
     assert types <= stored.manifest.weight_types.keys()
+    assert stored.label == ("NF4" if "nf4" in types else precision.label)
 
 
 # Types without a precision in Paddock
@@ -155,11 +146,6 @@ FLOATS_OF_FEW_BITS = {
 }
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="weights of FP8 and FP4 types are not counted",
-)
 @pytest.mark.parametrize("name", FLOATS_OF_FEW_BITS)
 def test_every_weight_is_counted(
     name: str, compressed: Callable[..., Path], own: Callable[[Precision], StoredModel]
@@ -171,11 +157,6 @@ def test_every_weight_is_counted(
     assert report.parameters == pytest.approx(whole, rel=0.01)  # except a few scales
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=pytest.fail.Exception,
-    reason="a model with FP8 or FP4 weights is copied under another precision's name",
-)
 @pytest.mark.parametrize(
     ("name", "passes_as"),
     [
@@ -215,12 +196,6 @@ def test_bf16_weights_are_counted_and_can_be_compressed(bf16: Path, store: Model
     assert store.ensure(resolve(str(bf16)), Precision.INT8).precision is Precision.INT8
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="an IR with BF16 weights is refused in every precision, though the error says "
-    "to choose the precision of the model",
-)
 def test_a_bf16_ir_is_copied(bf16: Path, store: ModelStore) -> None:
     taken = set()
     for precision in set(Precision) - {Precision.INT8, Precision.INT4}:
@@ -234,11 +209,6 @@ def test_a_bf16_ir_is_copied(bf16: Path, store: ModelStore) -> None:
 # INT4 settings
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a converted model reports the requested group size, a copied one that of most weights",
-)
 def test_int4_settings_of_a_converted_and_of_a_copied_model_are_equal(
     own: Callable[[Precision], StoredModel], store: ModelStore, tmp_path: Path
 ) -> None:
@@ -272,21 +242,7 @@ def int4_repository(
     return make
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    [
-        "llama",
-        pytest.param(
-            "qwen3",
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=pytest.fail.Exception,
-                reason="the precision of an IR is derived from the number of parameters, "
-                "which is known for few architectures",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
 def test_the_precision_of_an_ir_on_the_hub_is_known_before_a_conversion(
     architecture: str, int4_repository: Callable[[str], str], hub: Hub, settings: Settings
 ) -> None:
@@ -298,11 +254,6 @@ def test_the_precision_of_an_ir_on_the_hub_is_known_before_a_conversion(
     assert len(hub.fetched(IR_BIN)) == already
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="the weights of an IR of another precision are downloaded before it is refused",
-)
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
 def test_an_ir_of_another_precision_is_refused_before_its_download(
     architecture: str, int4_repository: Callable[[str], str], hub: Hub, store: ModelStore

@@ -7,6 +7,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.catalogue import CONVERTED_PRECISIONS, Precision, find
+from core.catalogue import Precision, find
 from core.errors import CorruptModelError, NotAModelError, UnknownModelError, UserError
 from core.runtimes.genai import GenAIRuntime
 from core.runtimes.optimum import OptimumRuntime
@@ -23,7 +24,8 @@ from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, Toke
 from core.settings import Settings
 from core.store import ModelStore, SourceKind, StoredModel, convert_in_process, resolve, resolver
 from core.store.gguf.blocks import TENSOR_TYPES
-from core.store.gguf.reader import read_gguf, summary
+from core.store.gguf.reader import read_gguf
+from core.store.gguf.summary import summarise, summary
 from tests.gguf_files import ARCHITECTURES, TinyGguf, tiny_gguf
 
 EXACT = ExecutionHints("f32", "f32", None, 0)
@@ -92,20 +94,25 @@ def answers(runtime, folder: Path) -> list[list[int]]:
 # Reading
 
 
-@pytest.mark.parametrize("number", TENSOR_TYPES)
+SCALES = {"Q2_K": (80, 84), "Q3_K": (108, 110), "Q6_K": (208, 210)}
+"""Bytes of a block with its scale and minimum; the first ones if not listed."""
+WITH_MINIMUM = ("Q4_1", "Q5_1", "Q4_K", "Q5_K")
+
+
+@pytest.mark.parametrize("number", [n for n, kind in TENSOR_TYPES.items() if kind.unpack])
 def test_every_tensor_type_stands_for_what_the_gguf_package_says(number: int):
     kind, random = TENSOR_TYPES[number], np.random.default_rng(number)
     raw = random.integers(0, 256, (6, 4 * kind.block_bytes), dtype=np.uint8)
     blocks = raw.reshape(6, 4, kind.block_bytes)
-    if kind.unpack is not None:  # scales that are numbers
-        half = np.array([0.03, -0.2], dtype=np.float16).view(np.uint8)
-        if kind.name == "Q6_K":
-            blocks[..., 208:] = half[:2]
-        else:
-            width = 4 if kind.name in ("Q4_1", "Q4_K") else 2
-            blocks[..., :width] = half[:width]
+    half = np.array([0.03, -0.2], dtype=np.float16).view(np.uint8)  # scales that are numbers
+    begin, end = SCALES.get(kind.name, (0, 4 if kind.name in WITH_MINIMUM else 2))
+    blocks[..., begin:end] = half[: end - begin]
+    groups = kind.unpack(blocks)
+    weights = groups.integers * groups.scale
+    if groups.minimum is not None:
+        weights += groups.minimum
     wanted = gguf.dequantize(raw, gguf.GGMLQuantizationType(number))
-    np.testing.assert_array_equal(kind.floats(raw.reshape(-1)), wanted.reshape(-1))
+    np.testing.assert_array_equal(weights.reshape(-1), wanted.reshape(-1))
 
 
 def test_metadata_and_tensors_are_those_that_were_written(tiny):
@@ -134,8 +141,13 @@ def test_a_summary_tells_sizes_types_and_recipe(tiny):
 # Conversion
 
 
-@pytest.mark.parametrize("tensor_type", ["F16", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("architecture", "tensor_type"),
+    [
+        *(("llama", each) for each in ("Q4_1", "Q6_K")),
+        *((architecture, "Q4_K") for architecture in ARCHITECTURES if architecture != "llama"),
+    ],
+)
 def test_both_runtimes_answer_as_transformers_does(tiny, as_stored, architecture, tensor_type):
     wanted = [greedy(tiny(architecture, tensor_type).model, prompt) for prompt in PROMPTS]
     folder = as_stored(architecture, tensor_type).folder
@@ -157,7 +169,7 @@ def test_what_is_stored_is_named_for_what_it_is(as_stored, tensor_type):
     if tensor_type in ("F32", "F16", "BF16", "Q4_0", "Q8_0"):
         assert record.deviation == 0
     assert stored.manifest.positions == 1024
-    assert stored.manifest.has_chat_template and stored.manifest.has_openvino_tokenizer
+    assert stored.manifest.has_chat_template and "openvino_tokenizer.xml" in stored.manifest.files
     ends = json.loads((stored.folder / "generation_config.json").read_text())["eos_token_id"]
     tokens = read_gguf(Path(stored.manifest.source.location)).metadata["tokenizer.ggml.tokens"]
     assert [tokens[number] for number in ends] == ["<|endoftext|>", "<|im_end|>"]
@@ -178,7 +190,7 @@ def test_groups_without_a_scale_keep_their_minimum(tmp_path: Path, store: ModelS
     assert made.path == file
 
 
-@pytest.mark.parametrize("precision", CONVERTED_PRECISIONS)
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT4])
 def test_other_precisions_are_converted_from_the_dequantised_weights(
     tiny, tmp_path: Path, store: ModelStore, precision: Precision
 ):
@@ -239,7 +251,7 @@ TEXTS = (
 )
 
 
-@pytest.mark.parametrize("pre", ["smollm", "qwen2", "llama-bpe"])
+@pytest.mark.parametrize("pre", ["llama-bpe"])
 def test_ids_are_those_of_genai_for_the_same_file(tmp_path: Path, store: ModelStore, pre: str):
     import openvino_genai
     from tokenizers import Tokenizer
@@ -262,12 +274,32 @@ def test_ids_are_those_of_genai_for_the_same_file(tmp_path: Path, store: ModelSt
 # Names
 
 
+def test_a_model_that_writes_no_text_is_refused(tiny):
+    file = read_gguf(tiny().path)
+    tensor = file.tensors["output_norm.weight"]
+    for changed in (
+        replace(file, metadata=file.metadata | {"llama.pooling_type": 3}),
+        replace(file, metadata=file.metadata | {"llama.attention.causal": False}),
+        replace(file, tensors=file.tensors | {"cls.output.weight": tensor}),
+    ):
+        with pytest.raises(NotAModelError, match="embedding or reranking model"):
+            summarise(changed)
+    assert summarise(replace(file, metadata=file.metadata | {"llama.pooling_type": 0}))
+
+
 def test_a_folder_with_one_file_resolves_to_that_file(tiny, tmp_path: Path):
     shutil.copy(tiny().path, tmp_path / "one.gguf")
     found = resolve(str(tmp_path))
     assert (found.kind, found.location) == (SourceKind.GGUF, tmp_path / "one.gguf")
     assert (found.title, found.default_precision) == ("one", Precision.STORED)
     assert found.key.startswith("one-")
+
+
+def test_a_model_with_an_adapters_name_is_found_if_it_is_the_only_one(tiny, tmp_path: Path):
+    shutil.copy(tiny().path, tmp_path / "alpaca-lora-7b.Q4_0.gguf")
+    assert resolve(str(tmp_path)).location == tmp_path / "alpaca-lora-7b.Q4_0.gguf"
+    shutil.copy(tiny().path, tmp_path / "base.gguf")
+    assert resolve(str(tmp_path)).location == tmp_path / "base.gguf"
 
 
 def test_a_folder_with_several_files_lists_them(tiny, tmp_path: Path):
@@ -285,8 +317,8 @@ def test_a_checkpoint_in_the_folder_of_a_file_stays_a_checkpoint(
     assert resolve(str(folder)).kind is SourceKind.CHECKPOINT
 
 
-def test_only_a_gguf_file_can_be_kept_as_stored(checkpoint_of, store: ModelStore):
-    with pytest.raises(UserError, match="is not a GGUF file"):
+def test_a_checkpoint_cannot_be_kept_as_stored(checkpoint_of, store: ModelStore):
+    with pytest.raises(UserError, match="neither a GGUF file nor an OpenVINO model"):
         store.ensure(resolve(str(checkpoint_of("llama"))), Precision.STORED)
 
 
@@ -369,8 +401,8 @@ HOSTILE = {
         "type 250",
     ),
     "a tensor of a type that is not read": (
-        head() + ARCHITECTURE + text(b"x") + struct.pack("<IQIQ", 1, 256, 13, 0) + bytes(100),
-        "type Q5_K",
+        head() + ARCHITECTURE + text(b"x") + struct.pack("<IQIQ", 1, 256, 15, 0) + bytes(100),
+        "type Q8_K",
     ),
     "a tensor of absurd size": (
         head() + ARCHITECTURE + text(b"x") + struct.pack("<IQQIQ", 2, 2**62, 2**62, 0, 0),
@@ -420,17 +452,6 @@ def test_a_damaged_header_raises_no_other_exception(tiny, tmp_path: Path):
         file.write_bytes(damaged)
         with pytest.raises((CorruptModelError, NotAModelError)):
             summary(file)
-
-
-def test_a_template_that_escapes_the_sandbox_is_refused_and_nothing_is_kept(
-    tmp_path: Path, settings: Settings
-):
-    template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
-    file = tiny_gguf(tmp_path / "evil.gguf", template=template).path
-    with pytest.raises(NotAModelError, match=r"chat template of .* is not safe"):
-        convert_in_process(str(file), Precision.STORED, settings=settings)
-    assert [path.name for path in settings.models_dir.iterdir()] == [".work"]
-    assert not [path for path in (settings.models_dir / ".work").iterdir() if path.is_dir()]
 
 
 def test_an_unknown_pre_tokenizer_is_refused(tmp_path: Path, store: ModelStore):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from core.catalogue import Precision
 from core.errors import (
     GatedModelError,
     HubError,
@@ -18,7 +19,9 @@ from core.errors import (
     UserError,
 )
 from core.store import hub_listing
-from core.store.hub import HubAccess, describe, wanted_files
+from core.store.hub import HubAccess, describe, find_ready
+from core.store.model_files import ModelFiles
+from core.store.supported import check_supported
 from tests.store.hub_server import REVISION, Hub
 
 REPOSITORY = "some-org/tiny.model"
@@ -50,7 +53,25 @@ def test_model_is_described_by_its_files_and_configuration(hub: Hub, repository:
     assert "README.md" not in about.files
     assert about.total_bytes == sum(about.files.values())
     assert about.config == json.loads((repository / "config.json").read_text())
-    assert [asked.path.rsplit("/", 1)[1] for asked in hub.asked] == ["tiny.model", "config.json"]
+    asked = [each.path.rsplit("/", 1)[1] for each in hub.asked]
+    assert asked == ["tiny.model", "config.json", "tokenizer_config.json"]
+
+
+def test_ready_openvino_repositories_are_found_by_the_name_of_the_original(
+    hub: Hub, repository: Path, tmp_path: Path
+) -> None:
+    ready = Path(shutil.copytree(repository, tmp_path / "ready"))
+    (ready / "model.safetensors").unlink()
+    (ready / "openvino_model.xml").write_text("<net><layers/><edges/></net>")
+    (ready / "openvino_model.bin").write_bytes(b"0" * 5000)
+    hub.add("OpenVINO/tiny.model-int4-ov", ready)
+    access = HubAccess(endpoint=hub.url)
+    (found,) = find_ready(REPOSITORY, access)
+    assert (found.precision, found.hub.hub_id) == (Precision.INT4, "OpenVINO/tiny.model-int4-ov")
+    assert found.hub.total_bytes >= 5000
+    assert not hub.fetched(".bin")
+    assert find_ready("some-org/other", access) == []
+    assert find_ready("OpenVINO/tiny.model-int4-ov", access) == []
 
 
 def test_gated_model_can_be_described_before_its_licence_is_accepted(
@@ -77,7 +98,7 @@ def test_sizes_are_requested_from_a_mirror_that_lists_only_names(
 def test_too_large_configuration_is_not_read(
     hub: Hub, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_listing, "LARGEST_CONFIG", 100)
+    monkeypatch.setattr(hub_listing, "LARGEST_JSON", 100)
     assert describe(REPOSITORY, HubAccess(endpoint=hub.url)).config is None
     assert not hub.fetched("config.json")
 
@@ -214,10 +235,15 @@ def test_token_is_not_shown() -> None:
         ),
     ],
 )
-def test_only_needed_files_are_wanted(present: list[str], wanted: list[str]) -> None:
-    assert wanted_files(present) == wanted
-
-
-def test_repository_without_weights_is_not_a_model() -> None:
-    with pytest.raises(NotAModelError, match="neither safetensors"):
-        wanted_files(["README.md", "model.gguf", "config.json"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_only_needed_files_are_wanted(present: list[str], wanted: list[str], gated: bool) -> None:
+    """A gated repository's files are chosen by their names alone."""
+    shards = {f"layer.{at}": f"model-0000{at}-of-00002.safetensors" for at in (1, 2)}
+    contents = {
+        "config.json": {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+        "model.safetensors.index.json": {"weight_map": shards},
+    }
+    names = frozenset({*present, "config.json", "tokenizer.json"})
+    files = ModelFiles("some-org/model", names, lambda name: None if gated else contents[name])
+    found = check_supported(files)
+    assert {*found.weights, *found.others} == {*wanted, "config.json", "tokenizer.json"}

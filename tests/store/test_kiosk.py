@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from core.benchmark.artifacts import delete_npu_weights
 from core.benchmark.random_models import delete_random_weights
 from core.catalogue import Precision
 from core.errors import AccessDeniedError
@@ -22,6 +21,7 @@ from core.store import (
     fetch_in_process,
     resolve,
 )
+from core.store.progress import ignore_progress
 
 
 @pytest.fixture
@@ -33,13 +33,12 @@ def kiosk(settings: Settings) -> Settings:
     "change",
     [
         lambda s: ModelStore(s).ensure(resolve("paddock-neox"), Precision.INT8),
-        lambda s: ModelStore(s).fetch(resolve("phi-2")),
+        lambda s: ModelStore(s).fetch(resolve("phi-2"), ignore_progress),
         lambda s: ModelStore(s).delete_download("phi-2"),
         lambda s: ModelStore(s).clean_up_all(),
         lambda s: convert_in_process("paddock-neox", Precision.INT8, settings=s),
         lambda s: fetch_in_process("phi-2", settings=s),
         lambda s: TaskQueue(s).submit(TaskRequest("phi-2", TaskKind.GET)),
-        delete_npu_weights,
         delete_random_weights,
     ],
 )

@@ -100,11 +100,6 @@ def quantised(
     return make
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=pytest.fail.Exception,
-    reason="a quantised checkpoint is accepted before its download",
-)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_quantised_checkpoint_is_refused_before_its_download(
     kind: str, hub: Hub, quantised: Callable[[str], Path]
@@ -116,11 +111,6 @@ def test_a_quantised_checkpoint_is_refused_before_its_download(
     assert not hub.fetched(".safetensors")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=pytest.fail.Exception,
-    reason="a folder with a quantised checkpoint is accepted as a source",
-)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_quantised_checkpoint_in_a_folder_is_refused(
     kind: str, quantised: Callable[[str], Path]
@@ -130,11 +120,6 @@ def test_a_quantised_checkpoint_in_a_folder_is_refused(
     assert tool(kind) in str(refused.value).lower()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=pytest.fail.Exception,
-    reason="the error for a quantised checkpoint does not name the original model",
-)
 def test_the_refusal_names_the_original_model(hub: Hub, quantised: Callable[[str], Path]) -> None:
     tags = ["base_model:some-org/original", "base_model:quantized:some-org/original"]
     hub.add("some-org/packed", quantised("gptq"), tags=tags)

@@ -16,11 +16,6 @@ from core.store.progress import ignore_progress
 from tests.builders import tiny_checkpoint
 from tests.store.hub_server import Hub
 
-NOT_FETCHED = pytest.mark.xfail(
-    strict=True,
-    raises=NotAModelError,
-    reason="shards are searched by their usual names instead of the index's weight_map",
-)
 SAFETENSORS, PICKLES = "model.safetensors.index.json", "pytorch_model.bin.index.json"
 
 
@@ -84,7 +79,6 @@ def fetched_weights(hub: Hub, folder: Path, target: Path) -> set[str]:
                 "model.safetensors-00002-of-00002.safetensors",
             ],
             SAFETENSORS,
-            marks=NOT_FETCHED,
         ),
         pytest.param(
             [
@@ -92,23 +86,16 @@ def fetched_weights(hub: Hub, folder: Path, target: Path) -> set[str]:
                 "pytorch_model-00002-of-00002.safetensors",
             ],
             SAFETENSORS,
-            marks=NOT_FETCHED,
         ),
-        pytest.param(
-            ["layers_0.safetensors", "layers_1.safetensors"], SAFETENSORS, marks=NOT_FETCHED
-        ),
+        pytest.param(["layers_0.safetensors", "layers_1.safetensors"], SAFETENSORS),
         pytest.param(
             ["model-001-of-002.safetensors", "model-002-of-002.safetensors"],
             SAFETENSORS,
-            marks=NOT_FETCHED,
         ),
-        pytest.param(
-            ["parts/a.safetensors", "parts/b.safetensors"], SAFETENSORS, marks=NOT_FETCHED
-        ),
+        pytest.param(["parts/a.safetensors", "parts/b.safetensors"], SAFETENSORS),
         pytest.param(
             ["pytorch_model_00001-of-00002.bin", "pytorch_model_00002-of-00002.bin"],
             PICKLES,
-            marks=NOT_FETCHED,
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else value.split(".")[0],
@@ -119,7 +106,6 @@ def test_the_shards_in_the_index_are_downloaded(
     assert fetched_weights(hub, sharded(names, index), tmp_path / "fetched") == set(names)
 
 
-@NOT_FETCHED
 def test_a_shard_outside_the_index_is_not_downloaded(
     hub: Hub, sharded: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -136,11 +122,6 @@ def test_a_shard_outside_the_index_is_not_downloaded(
         ["model-001-of-002.safetensors", "model-002-of-002.safetensors"],
         pytest.param(
             ["parts/a.safetensors", "parts/b.safetensors"],
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=CorruptModelError,
-                reason="a shard in a subfolder, which the index lists, is reported as missing",
-            ),
         ),
     ],
     ids=lambda names: names[0],

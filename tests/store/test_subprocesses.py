@@ -57,20 +57,6 @@ def nothing_looks_finished(settings: Settings) -> bool:
     return [path.name for path in folders] == [".work"]
 
 
-class Notes:
-    """A watch that records everything."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-        self.lines: list[str] = []
-
-    def memory(self, resident_bytes: int) -> None:
-        self.sizes.append(resident_bytes)
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @pytest.fixture
 def hub(checkpoint_of: Callable[[str], Path]) -> Iterator[Hub]:
     """A hub with the public org/model, and org/private for the token :data:`SECRET`."""
@@ -235,10 +221,13 @@ def test_child_ends_with_its_parent(source: Source, settings: Settings) -> None:
 
 
 def test_the_parent_receives_memory_and_log(source: Source, settings: Settings) -> None:
-    notes = Notes()
-    convert_in_process(source, INT8, settings=settings, watch=notes)
-    assert max(notes.sizes) > 100 * 2**20  # the conversion libraries alone take more
-    assert any("bitwidth" in line for line in notes.lines)
+    sizes: list[int] = []
+    lines: list[str] = []
+    convert_in_process(
+        source, INT8, settings=settings, on_memory=sizes.append, on_line=lines.append
+    )
+    assert max(sizes) > 100 * 2**20  # the conversion libraries alone take more
+    assert any("bitwidth" in line for line in lines)
 
 
 def test_the_child_uses_the_settings_of_the_parent(
@@ -370,8 +359,8 @@ def test_a_token_that_a_library_prints_is_hidden(
         "Popen",
         lambda _arguments, **options: popen([sys.executable, "-c", code], **options),
     )
-    notes = Notes()
+    lines: list[str] = []
     access = HubAccess(endpoint=hub.url, token=SECRET)
     with pytest.raises(HubError) as caught:
-        fetch_in_process("org/model", settings=settings, access=access, watch=notes)
-    assert str(caught.value) == "No •••." and notes.lines == ["•••"]
+        fetch_in_process("org/model", settings=settings, access=access, on_line=lines.append)
+    assert str(caught.value) == "No •••." and lines == ["•••"]

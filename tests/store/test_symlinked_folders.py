@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from core.catalogue import Precision
-from core.errors import CorruptModelError
 from core.store import ModelStore, StoredModel, resolve
 
 
 def cached(files: Path, cache: Path, *, relative: bool) -> Path:
     """``files`` as snapshots/REVISION/NAME, each a link to blobs/HASH."""
-    blobs, snapshot = cache / "blobs", cache / "snapshots" / "0123"
+    blobs, snapshot = cache / "blobs", cache / "snapshots" / f"{123:040}"
     blobs.mkdir(parents=True)
     snapshot.mkdir(parents=True)
     for at, path in enumerate(sorted(files.iterdir())):
@@ -34,20 +33,10 @@ def cached(files: Path, cache: Path, *, relative: bool) -> Path:
         pytest.param(
             True,
             id="relative",
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=CorruptModelError,
-                reason="the link itself is copied, and is broken in the store",
-            ),
         ),
         pytest.param(
             False,
             id="absolute",
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=AssertionError,
-                reason="the stored weights are a link to a file outside of the store",
-            ),
         ),
     ],
 )
@@ -70,6 +59,10 @@ def test_an_ir_of_links_is_copied_by_content(
 def test_a_checkpoint_of_links_is_converted(
     store: ModelStore, checkpoint_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    snapshot = cached(checkpoint_of("llama"), tmp_path / "cache", relative=True)
+    cache = tmp_path / "models--org--name"
+    snapshot = cached(checkpoint_of("llama"), cache, relative=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(snapshot.name, encoding="utf-8")
+    assert resolve(str(cache)) == resolve(str(snapshot))
     stored = store.ensure(resolve(str(snapshot)), Precision.FP16)
     assert not any(path.is_symlink() for path in stored.folder.iterdir())

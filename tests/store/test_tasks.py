@@ -92,15 +92,15 @@ class Work:
         *,
         progress: Callable[[Progress], None],
         cancel: threading.Event,
-        watch: Any,
+        on_memory: Callable[[int], None],
         **_options: Any,
     ) -> None:
         name = f"{source.key} {precision}" if precision else source.key
         end = self.ends.setdefault(name, threading.Event())
         self.begun.append(name)
-        watch.memory(1000)
-        watch.memory(3000)
-        watch.memory(2000)
+        on_memory(1000)
+        on_memory(3000)
+        on_memory(2000)
         progress(Progress(Stage.EXPORTING, "Working.", 0.5))
         deadline = time.monotonic() + PATIENCE_S
         while not end.wait(0.005):
@@ -212,9 +212,9 @@ def test_a_view_has_the_progress(work: Work, queue: TaskQueue) -> None:
 
 
 def test_the_log_keeps_its_last_lines(queue: TaskQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    def talk(*_arguments: Any, watch: Any, **_options: Any) -> None:
+    def talk(*_arguments: Any, on_line: Callable[[str], None], **_options: Any) -> None:
         for count in range(1000):
-            watch.line(f"line {count}")
+            on_line(f"line {count}")
 
     monkeypatch.setattr(tasks_module, "convert_in_process", talk)
     view = until(queue, queue.submit(convert("paddock-neox")), ended)
@@ -282,7 +282,7 @@ def test_no_view_contains_a_token(work: Work, queue: TaskQueue) -> None:
         assert view.request.access is None
         assert SECRET not in repr(view)
         work.end("phi-2")
-    assert queue._tasks[number].request.access is None  # not kept after use
+    assert queue._tasks[number].access is None  # not kept after use
 
 
 def test_closing_stops_all_tasks_and_accepts_none(work: Work, queue: TaskQueue) -> None:

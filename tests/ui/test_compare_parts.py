@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from core.catalogue import Precision
-from core.compare import DiffKind, Mode, readable_diff
+from core.compare.divergence import DiffKind, compare, readable_diff
+from core.compare.match import SideState
 from core.compare.ratings import rate
+from core.compare.series import SeriesRow
+from core.compare.setup import Mode
 from core.db import CompareMode, PairVotes, Subject, Verdict
 from core.db.vote_values import COMMENT_LIMIT
 from core.runtimes.spec import ModelSpec
@@ -20,10 +23,13 @@ from core.store import ModelStore, resolver
 from core.ui.compare import columns
 from core.ui.compare.columns import REFRESH_S, WAITING_REFRESH_S, refresh_interval_s
 from core.ui.compare.judge import ratings_rows
+from core.ui.compare.list import list_row
 from core.ui.compare.result import diff_html
 from core.ui.compare.setup import next_side, unused
 from core.ui.compare.votes import Judgement, NoWinner, pair_ids, votes_of
+from core.ui.widgets.charts import SIDE_COLOURS
 from core.ui.widgets.safe_text import safe_html
+from tests.compare.answers import answer
 from tests.gguf_files import tiny_gguf
 
 NEOX, LLAMA = "paddock-neox", "paddock-llama"
@@ -152,13 +158,34 @@ def test_next_side_differs_from_existing_sides(tmp_path: Path) -> None:
     ],
 )
 def test_diff_escapes_markup(text: str) -> None:
-    sides = [SimpleNamespace(letter=letter) for letter in "AB"]
-    pair = SimpleNamespace(diff=tuple(readable_diff(f"same {text}", f"same {text} more words")))
+    diff = tuple(readable_diff(f"same {text}", f"same {text} more words"))
+    pair = SimpleNamespace(a=0, b=2, diff=diff)
     assert DiffKind.ONLY_B in {kind for kind, _ in pair.diff}
-    html = diff_html(sides[0], sides[1], pair)
+    html = diff_html(pair)
     inside = html.partition('class="diff"')[2]
+    assert SIDE_COLOURS[0] in html and SIDE_COLOURS[2] in html and SIDE_COLOURS[1] not in html
     assert "<script" not in html and "<img" not in html and "<b>" not in html
     assert safe_html(text.split()[0]) in inside.replace("</span>", "")
+
+
+@pytest.mark.parametrize(
+    ("ids", "cell"), [((1, 3), "token 2"), ((1, 2), "never"), (None, "not in the table")]
+)
+def test_list_says_where_a_lower_precision_diverges(ids: tuple[int, ...] | None, cell: str) -> None:
+    row = SeriesRow(
+        number=1,
+        instruction="Why?",
+        match=None,
+        states=(SideState.DONE, SideState.DONE),
+        figures=(None, None),
+        errors=(None, None),
+        fastest=None,
+        timed=False,
+        contended=False,
+        divergence=compare(answer(ids=(1, 2)), answer(ids=ids)) if ids else None,
+    )
+    cells = list_row(row, SimpleNamespace(hidden=False))  # type: ignore[arg-type]
+    assert cells.get("Diverge at", "not in the table") == cell
 
 
 @pytest.mark.parametrize(("people", "seconds"), [(0, REFRESH_S), (2, REFRESH_S), (20, 2.0)])

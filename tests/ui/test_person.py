@@ -47,11 +47,15 @@ def someone(visitor: Visitor, *, local: bool = False, manage: bool = False) -> P
 def two_buttons() -> None:
     import streamlit as st
 
-    from core.ui.widgets.person import draw_manage_hint, manage_button
+    from core.ui.widgets.actions import action
+    from core.ui.widgets.person import draw_manage_hint
+
+    def act() -> None:
+        st.session_state["done"] = "callback"
 
     draw_manage_hint()
-    manage_button("By callback", on_click=lambda: st.session_state.update(done="callback"))
-    if manage_button("In the script"):
+    action("By callback", "bolt", "first", act, manage=True)
+    if action("In the script", "bolt", "second", manage=True):
         st.session_state["done"] = "script"
 
 
@@ -67,7 +71,7 @@ def press(label: str, *, quietly: bool = False) -> AppTest:
 @pytest.mark.parametrize(
     ("label", "done"), [("By callback", "callback"), ("In the script", "script")]
 )
-def test_manage_button_works_with_permission(label: str, done: str) -> None:
+def test_action_works_with_permission(label: str, done: str) -> None:
     app = press(label)
     assert app.session_state["done"] == done and not app.info
     assert not any(button.disabled for button in app.button)
@@ -120,18 +124,19 @@ def test_users_cannot_compress_again(
     engine: Engine, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = stored_model(ModelSpec("dolly-v2-3b", Precision.INT4))
-    monkeypatch.setattr(type(engine.store), "get", lambda *_: stored)
+    there = {Precision.INT4: stored}
+    monkeypatch.setattr(type(engine.store), "get", lambda _, __, precision: there.get(precision))
     check_use(engine.store, ModelSpec("dolly-v2-3b", Precision.INT4, "CPU"), someone(visitor))
     with pytest.raises(AccessDeniedError, match="is compressed for another device than NPU"):
         check_use(engine.store, ModelSpec("dolly-v2-3b", Precision.INT4, "NPU"), someone(visitor))
 
 
 def test_users_can_run_models_compressed_for_an_npu(engine: Engine, visitor: Visitor) -> None:
-    manifest = stored_model(ModelSpec("org--name", Precision.INT4)).manifest
+    manifest = stored_model(ModelSpec("org--name", Precision.INT4_NPU)).manifest
     int4 = Int4Record(
         symmetric=True, group_size=-1, ratio=1.0, group_sizes={-1: 9}, four_bit_share=1.0
     )
-    folder = engine.settings.npu_models_dir / "org--name" / "int4"
+    folder = engine.settings.models_dir / "org--name" / "int4-npu"
     folder.mkdir(parents=True)
     write_manifest(folder, manifest.model_copy(update={"int4": int4}))
     check_use(engine.store, ModelSpec("org/name", Precision.INT4, "NPU"), someone(visitor))

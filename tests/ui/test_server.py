@@ -8,11 +8,12 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from core.app import health_routes, middleware
+from core.app import health_routes, middleware, page_routes
 from core.server.cross_site import CrossSiteMiddleware
 from core.server.headers import SecurityHeaders
 from core.server.middleware import AuthMiddleware
 from core.settings import CHECKOUT
+from core.ui.widgets import scripts
 
 
 def test_script_runs_do_not_trigger_full_garbage_collections():
@@ -30,3 +31,19 @@ def test_health_route_at_the_root_and_below_the_prefix(prefix: str):
     client = TestClient(Starlette(routes=health_routes(prefix)))
     for path in ("/healthz", f"{prefix}/healthz"):
         assert client.get(path).text == "ok", path
+
+
+@pytest.mark.parametrize("prefix", ["", "/team"])
+def test_every_page_has_the_scripts_that_the_policy_allows(prefix: str):
+    client = TestClient(Starlette(routes=page_routes(prefix)), follow_redirects=False)
+    page = client.get(f"{prefix}/models?model=x", headers={"accept": "text/html"})
+    assert page.text.count(f"<script>{scripts.HEAD}</script></head>") == 1
+    assert page.headers["cache-control"] == "no-cache"
+    root = client.get(f"{prefix}/?model=x")
+    assert (root.status_code, root.headers["location"]) == (
+        307,
+        f"{prefix}/instruct?model=x".removeprefix("" if prefix else "/"),
+    )
+    assert "PlotlyChart." in scripts.LOAD_CHARTS, "the file exists in this Streamlit"
+    assert scripts.HEAD in scripts.ALL and scripts.LOAD_CHARTS in scripts.HEAD
+    assert not scripts._preload("NoSuchPartOfIt")

@@ -32,10 +32,10 @@ def model_script() -> None:
 
     from core.settings import load_settings
     from core.store import ModelStore
-    from core.ui.widgets.pickers import pick_model, pick_prompt_format
+    from core.ui.widgets.pickers import pick_model
 
-    spec = pick_model(ModelStore(load_settings()))
-    st.session_state["picked"] = (spec, pick_prompt_format(spec))
+    picked = pick_model(ModelStore(load_settings()))
+    st.session_state["picked"] = (picked.spec, picked.prompt_format)
 
 
 def both_script() -> None:
@@ -48,7 +48,9 @@ def both_script() -> None:
     from core.ui.widgets.sampling import pick_sampling
 
     store = ModelStore(load_settings())
-    st.session_state["picked"] = pick_sampling(default_sampling(store, pick_model(store).model))
+    st.session_state["picked"] = pick_sampling(
+        default_sampling(store, pick_model(store).spec.model)
+    )
 
 
 def text_script() -> None:
@@ -73,10 +75,9 @@ def run(script: Any, **link: str) -> AppTest:
 @pytest.mark.parametrize(
     ("label", "low", "high", "step", "default"),
     [
-        ("Max new tokens", 1, 1000, 1, 256),
         ("Temperature", 0.1, 5.0, 0.1, 0.8),
         ("Top-p", 0.05, 1.0, 0.01, 0.92),
-        ("Top-k", 0, 50, 1, 0),
+        ("Top-k", 0, 100, 1, 0),
     ],
 )
 def test_sampling_ranges_and_defaults(
@@ -84,6 +85,14 @@ def test_sampling_ranges_and_defaults(
 ) -> None:
     (slider,) = [each for each in run(sampling_script).slider if each.label == label]
     assert (slider.min, slider.max, slider.step, slider.value) == (low, high, step, default)
+
+
+def test_maximum_of_new_tokens_is_not_below_any_context_length() -> None:
+    app = run(sampling_script)
+    tokens = app.number_input(key="tokens")
+    assert (tokens.min, tokens.step, tokens.value) == (1, 1, 256)
+    tokens.set_value(131_072).run()
+    assert app.session_state["picked"].max_new_tokens == 131_072
 
 
 def test_unchanged_controls_give_the_defaults() -> None:
@@ -108,12 +117,12 @@ def test_help_texts_use_the_example(label: str, said: list[str]) -> None:
 
 def test_greedy_disables_settings_without_effect() -> None:
     app = run(sampling_script)
-    app.number_input[0].set_value(7).run()
+    app.number_input(key="seed").set_value(7).run()
     assert app.session_state["picked"].seed == 7
     app.toggle[0].set_value(True).run()
     off = {slider.label for slider in app.slider if slider.disabled}
     assert off == {"Temperature", "Top-p", "Top-k"}
-    assert app.number_input[0].disabled
+    assert app.number_input(key="seed").disabled
     assert app.session_state["picked"].greedy and app.session_state["picked"].seed is None
 
 
@@ -124,12 +133,12 @@ def test_link_sets_and_follows_the_controls() -> None:
     app.toggle[0].set_value(False).run()
     assert app.session_state["picked"].seed == 12
     assert "greedy" not in app.query_params
-    app.slider(key="tokens").set_value(10).run()
+    app.number_input(key="tokens").set_value(10).run()
     assert app.query_params["tokens"] in ("10", ["10"])
 
 
 @pytest.mark.parametrize(
-    "value", ["0", "1001", "x", "", "nan", "1e3", "-5", "256;drop", "9" * 5000]
+    "value", ["0", "1000001", "x", "", "nan", "1e3", "-5", "256;drop", "9" * 5000]
 )
 def test_out_of_range_values_in_a_link_are_ignored(value: str) -> None:
     assert run(sampling_script, tokens=value).session_state["picked"] == SamplingSettings()
@@ -167,10 +176,10 @@ def test_model_selector_lists_the_catalogue() -> None:
 
 
 def test_heading_cannot_be_selected() -> None:
-    app = run(model_script, model="group:download")
+    app = run(model_script, model="— To download —")
     assert app.selectbox(key="model").value == "paddock-neox"
     app.selectbox(key="model").set_value("phi-2").run()
-    app.selectbox(key="model").set_value("group:here").run()
+    app.selectbox(key="model").set_value("— On this machine —").run()
     assert app.selectbox(key="model").value == "phi-2"
     assert app.session_state["picked"][0].model == "phi-2"
 

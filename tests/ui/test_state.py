@@ -19,21 +19,6 @@ def two_controls() -> None:
     mark_sent()
 
 
-def a_choice_that_is_taken_back() -> None:
-    import streamlit as st
-
-    from core.ui.widgets.state import is_stale, mark_sent, restore_pending, set_widgets
-
-    def count() -> None:
-        if st.session_state["choice"] is not None and not is_stale("choice"):
-            st.session_state["chosen"] = st.session_state.get("chosen", 0) + 1
-            set_widgets({"choice": None})
-
-    restore_pending()
-    st.pills("Choice", ["one", "other"], key="choice", on_change=count)
-    mark_sent()
-
-
 def interrupted() -> AppTest:
     """Return the app after a click whose run was interrupted before it drew the widgets."""
     app = AppTest.from_function(two_controls, default_timeout=30).run()
@@ -89,23 +74,6 @@ def test_user_can_restore_the_old_value() -> None:
     assert app.slider[0].value == 7
     app.slider[0].set_value(1).run()
     assert app.slider[0].value == 1
-
-
-def test_reset_choice_counts_once_until_shown() -> None:
-    app = AppTest.from_function(a_choice_that_is_taken_back, default_timeout=30).run()
-    for _ in range(2):  # the second click comes before the browser has shown the first change
-        app.button_group[0].set_value("one")
-        app.session_state["drawn"] = "0"
-        app.run()
-        assert app.session_state["choice"] is None
-        assert app.session_state["chosen"] == 1
-    app.button_group[0].set_value("other")
-    app.session_state["drawn"] = "0"
-    app.run()
-    assert app.session_state["chosen"] == 2, "another option was chosen by the user"
-    app.button_group[0].set_value("other").run()  # the browser has shown everything
-    assert app.session_state["chosen"] == 3
-    assert app.session_state["choice"] is None
 
 
 def twice() -> None:

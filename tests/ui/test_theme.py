@@ -48,9 +48,18 @@ def test_theme_colours_are_readable(look: str):
         assert contrast(colours["textColor"], ground) >= TEXT
         assert contrast(over(colours["textColor"], ground, CAPTION), ground) >= TEXT
         assert contrast(colours["linkColor"], ground) >= TEXT
+        assert contrast(colours["grayTextColor"], ground) >= TEXT
     # Sliders and toggles are on the page and in the sidebar.
     assert contrast(colours["primaryColor"], grounds[0]) >= PARTS
     assert contrast(colours["primaryColor"], grounds[1]) >= PARTS
+
+
+def test_style_sheet_uses_the_theme_colours():
+    css = (CHECKOUT / "core" / "ui" / "theme.css").read_text(encoding="utf-8")
+    found = re.findall(r"--[a-z]+: light-dark\((#\w+), (#\w+)\); /\* (\w+) \*/", css)
+    light, dark = theme("light"), theme("dark")
+    assert len(found) == 3
+    assert found == [(light[option], dark[option], option) for _, _, option in found]
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -38,6 +38,9 @@ LENGTHS = (240, 480, 960)
 SEEDS = (1, 2)
 """One answer of each length per seed, because the lengths of paragraphs vary."""
 
+_PLAIN = {"greedy": "true", "speculation": "off"}
+"""As the runtime alone, which generates one token per step."""
+
 Alone = Callable[[Variant], PairedRun]
 """Starts a paired run with a single variant."""
 
@@ -80,7 +83,7 @@ def page_rows(
         "precision": "int8",
         "format": "plain",
         "tokens": MIDDLE_TOKENS,
-        "greedy": "true",
+        **_PLAIN,
     }
     variant = Variant("paddock", middle, spec)
     with (
@@ -93,7 +96,7 @@ def page_rows(
     with serving(ENDLESS_APP, settings.home) as served, chromium.chromium() as browser:
         for key, name in names.items():
             report(f"{key}: tokens/s in the browser.")
-            query = {"model": key, "precision": DEFAULT_PRECISION.value, "greedy": "true"}
+            query = {"model": key, "precision": DEFAULT_PRECISION.value, **_PLAIN}
             forced = {**query, "tokens": FORCED_TOKENS}
             variant = Variant("paddock", embedded[key], ModelSpec(key, DEFAULT_PRECISION, "CPU"))
             with alone(variant) as paired:
@@ -188,7 +191,7 @@ def _rate(
     browser: Chromium, served: Served, query: Mapping[str, object], paired: PairedRun
 ) -> _Rate:
     """Measure tokens/s in the browser: additional tokens over additional seconds of long answers
-    compared with short ones, from the click to the end, so that the prompt and the page do not
+    compared with short ones, from submitting to the end, so that the prompt and the page do not
     count.
 
     All run in turns, and medians count. The first answer of each kind, which loads files and warms

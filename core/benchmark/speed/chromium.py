@@ -1,4 +1,4 @@
-"""Chromium with a page of the app: sends an instruction by link and click, and times the answer.
+"""Chromium with a page of the app: sends an instruction by link and Enter, and times the answer.
 
 Playwright is a development requirement (``requirements-dev.txt``).
 """
@@ -34,14 +34,14 @@ _ANSWER_S = 300.0
 
 _WATCH = """
 ended => {
-  window.addEventListener("click", () => { window.clicked = performance.now(); }, true);
+  window.addEventListener("keydown", () => { window.asked = performance.now(); }, true);
   new MutationObserver(() => {
-    if (window.clicked && !window.ended && document.querySelector(ended))
+    if (window.asked && !window.ended && document.querySelector(ended))
       window.ended = performance.now();
   }).observe(document.body, {childList: true, subtree: true});
 }
 """
-"""Records when Run was clicked and when the page showed the finished answer."""
+"""Records when Enter was pressed and when the page showed the finished answer."""
 
 _ENDED = "[class*='st-key-entry_']"
 
@@ -65,7 +65,7 @@ class BrowserAnswer:
     """Measurements of one answer in the browser."""
 
     seconds: float
-    """From the click to the end."""
+    """From pressing Enter to the end."""
     received: int
     """Bytes on the WebSocket."""
     cpu: CpuSeconds
@@ -85,22 +85,22 @@ class Chromium:
         self._context = context
 
     def measure_answer(self, served: Served, query: Mapping[str, object]) -> BrowserAnswer:
-        """Measure one answer, from the click to its end."""
+        """Measure one answer, from pressing Enter to its end."""
         page = self._open_page(served, query, watch=True)
         before = _cpu_seconds(served)
-        page.click()
+        page.ask()
         page.wait_for_selector(_ENDED, timeout=1000 * _ANSWER_S)
-        clicked, ended = page.evaluate("() => [window.clicked, window.ended]")
+        asked, ended = page.evaluate("() => [window.asked, window.ended]")
         seen = BrowserAnswer(
-            (ended - clicked) / 1000, page.received_bytes(), _cpu_seconds(served) - before
+            (ended - asked) / 1000, page.received_bytes(), _cpu_seconds(served) - before
         )
         page.close()
         return seen
 
     def wait_for_first_token(self, served: Served, query: Mapping[str, object]) -> None:
-        """Click Run and wait until the first token is on the page."""
+        """Press Enter and wait until the first token is on the page."""
         page = self._open_page(served, query, watch=False)
-        page.click()
+        page.ask()
         page.wait_for_function(
             """() => [...document.querySelectorAll('[data-testid="stChatMessage"]')].some((m, at) =>
                  at % 2 && [...m.querySelectorAll('[data-testid="stMarkdown"]')].some(p =>
@@ -111,12 +111,13 @@ class Chromium:
         page.close()
 
     def _open_page(self, served: Served, query: Mapping[str, object], *, watch: bool) -> _Page:
-        """Open a new page on which only the click on Run is left to do."""
+        """Open a new page on which only pressing Enter is left to do."""
         page = _Page(self._context.new_page())
         page.set_default_timeout(1000 * START_S)
-        address = urllib.parse.urlencode({**query, "device": "CPU", "instruction": QUESTION})
+        link = {**query, "device": "CPU", "pace": "full", "instruction": QUESTION}
+        address = urllib.parse.urlencode(link)
         page.goto(f"{served.url}/instruct?{address}")
-        page.run.wait_for()
+        page.await_question()
         if watch:
             page.get_by_text("On disk").first.wait_for()
             page.evaluate(_WATCH, _ENDED)
@@ -153,15 +154,23 @@ class _Page:
     def __init__(self, page: Any) -> None:
         self._page = page
         self._bytes = 0
-        self.run = page.get_by_test_id("stBaseButton-primary")
+        self._composer = page.get_by_test_id("stChatInputTextArea")
         page.on("websocket", lambda socket: socket.on("framereceived", self._add))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._page, name)
 
-    def click(self) -> None:
-        """Click Run."""
-        self.run.click()
+    def await_question(self) -> None:
+        """Wait until the question of the link is in the composer."""
+        self._page.wait_for_function(
+            "question => document.querySelector('[data-testid=\"stChatInputTextArea\"]')?.value"
+            " === question",
+            arg=QUESTION,
+        )
+
+    def ask(self) -> None:
+        """Submit the question."""
+        self._composer.press("Enter")
 
     def received_bytes(self) -> int:
         """Return the bytes since the last reset."""

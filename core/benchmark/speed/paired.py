@@ -31,7 +31,10 @@ class Variant:
     folder: Path
     """Folder of the OpenVINO IR, or of the checkpoint for PyTorch."""
     spec: ModelSpec | None = None
-    """None for the notebook."""
+    """None for the notebook and for peers."""
+    peer: Mapping[str, Any] | None = None
+    """Request of a peer: ``variant``, ``gguf``, ``speculation`` and ``slots``, see
+    :mod:`core.benchmark.speed.peer_runtimes`."""
 
 
 class VariantProcess(WorkerProcess):
@@ -45,7 +48,7 @@ class VariantProcess(WorkerProcess):
             "folder": str(variant.folder),
             "spec": spec_to_json(variant.spec) if variant.spec else None,
         }
-        super().__init__(_MODULE, request)
+        super().__init__(_MODULE, request | dict(variant.peer or {}))
         try:
             self.execution: str | None = self._next()["execution"]
             """Precision in which it executes."""

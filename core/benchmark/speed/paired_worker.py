@@ -8,6 +8,11 @@ spec; every further one is a command. The response is one ``done``. Commands::
     {"do": "together", "count": 8, "prompt_tokens": …, …}         → tokens_per_s of all
     {"do": "tasks", "model": …, "together": 8}                    → accuracy, answers
     {"do": "perplexity", "model": …}                              → nll, tokens
+    {"do": "ask", "model": …, "kind": "summary", …}               → ms_per_token, total_ms
+
+``ask`` answers an instruction (:mod:`core.benchmark.speed.instructions`); it also takes
+``temperature`` (0: greedy) and ``speculation``. A variant is a runtime, the notebook, or a peer
+(:mod:`core.benchmark.speed.peer_runtimes`).
 
 The notebook variant is the code of the demo that Paddock replaces: Optimum with all defaults,
 ``generate`` in a thread, and a ``TextIteratorStreamer``; but tokens are counted by their ids.
@@ -19,17 +24,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 from core.benchmark import scoring
 from core.benchmark.prompts import prompt_ids
-from core.benchmark.task_accuracy import accuracy_at_once
+from core.benchmark.speed.instructions import instruction_ids
+from core.benchmark.speed.peer_runtimes import LLAMA_CPP, PYTORCH, llama_cpp, pytorch
 from core.benchmark.worker import RUNTIMES
-from core.runtimes.base import LoadedModel
+from core.hardware.devices import process_memory
+from core.inference.timing import accepted
+from core.runtimes.base import LoadedModel, StampedId
 from core.runtimes.optimum import conditions_of
-from core.runtimes.serialization import spec_from_json
-from core.runtimes.spec import SamplingSettings, TokenRequest
+from core.runtimes.serialization import spec_from_json, speculation_from_json
+from core.runtimes.spec import NO_SPECULATION, SamplingSettings, Speculation, TokenRequest
 from core.runtimes.tokenizer import load_tokenizer
 from core.store.library_env import disable_telemetry, quieten_libraries
 from core.workers.child import open_channel
@@ -48,7 +57,15 @@ def main() -> NoReturn:
     disable_telemetry()
     quieten_libraries()
     folder = Path(request["folder"])
-    if request["variant"] == NOTEBOOK:
+    if request["variant"] in (LLAMA_CPP, PYTORCH):
+        gguf, guesses = Path(request["gguf"]), request["speculation"]
+        peers = {
+            LLAMA_CPP: lambda: llama_cpp(gguf, guesses, request["slots"]),
+            PYTORCH: lambda: pytorch(gguf, bool(guesses)),
+        }
+        answer, model = peers[request["variant"]](), None
+        tokenizer, execution = load_tokenizer(folder), None
+    elif request["variant"] == NOTEBOOK:
         (answer, execution), model, tokenizer = _notebook(folder), None, load_tokenizer(folder)
     else:
         model = _loaded(folder, request["spec"])
@@ -72,20 +89,42 @@ def _run(
 ) -> dict[str, Any]:
     if command["do"] == "tasks":
         assert model is not None, "the notebook answers one at a time"
-        accuracy, answers = accuracy_at_once(command["model"], model, command["together"])
+        accuracy, answers = scoring.accuracy_at_once(command["model"], model, command["together"])
         return {"accuracy": accuracy, "answers": answers}
     if command["do"] == "perplexity":
         assert model is not None, "the notebook only answers"
         return scoring.negative_log_likelihood(model, command["model"])
+    if command["do"] == "memory":
+        return asdict(process_memory())
+    if command["do"] == "ask":
+        return _ask(command, answer, model, tokenizer)
     ids = tuple(prompt_ids(tokenizer, command["prompt_tokens"]))
     new_tokens = command["new_tokens"]
     if command["do"] == "together":
+        if model is not None and "speculation" in command:
+            answer = _of_runtime(model, speculation=speculation_from_json(command["speculation"]))
         return _together(answer, ids, new_tokens, command["count"])
     began, *stamps = answer(ids, new_tokens)
     return {
         "ttft_ms": 1000 * (stamps[0] - began),
         "tokens_per_s": (len(stamps) - 1) / (stamps[-1] - stamps[0]),
         "tokens": len(stamps),
+    }
+
+
+def _ask(
+    command: dict[str, Any], answer: Answer, model: LoadedModel | None, tokenizer: Any
+) -> dict[str, Any]:
+    ids = instruction_ids(tokenizer, command["model"], command["kind"], command["prompt_tokens"])
+    if model is not None:
+        speculation = speculation_from_json(command["speculation"])
+        answer = _of_runtime(model, command.get("temperature", 0), command["seed"], speculation)
+    began, *stamps = answer(ids, command["new_tokens"])
+    return {
+        "ms_per_token": 1000 * (stamps[-1] - stamps[0]) / (len(stamps) - 1),
+        "total_ms": 1000 * (stamps[-1] - began),
+        "ttft_ms": 1000 * (stamps[0] - began),
+        "tokens_per_step": len(stamps) / (len(stamps) - sum(accepted(stamps))),
     }
 
 
@@ -97,17 +136,24 @@ def _together(answer: Answer, ids: tuple[int, ...], new_tokens: int, count: int)
     return {"tokens": tokens, "tokens_per_s": tokens / (time.perf_counter() - began)}
 
 
-def _of_runtime(model: LoadedModel) -> Answer:
+def _of_runtime(
+    model: LoadedModel,
+    temperature: float = 0,
+    seed: int = 0,
+    speculation: Speculation = NO_SPECULATION,
+) -> Answer:
     def answer(ids: tuple[int, ...], new_tokens: int) -> list[float]:
         sampling = SamplingSettings(max_new_tokens=new_tokens, greedy=True)
+        if temperature:
+            sampling = SamplingSettings(new_tokens, temperature, 0.92, seed=seed)
         stamps = [time.perf_counter()]
         clock = time.perf_counter
 
         def stamp(token_id: int) -> bool:
-            stamps.append(clock())
+            stamps.append(token_id.stamp_s if isinstance(token_id, StampedId) else clock())
             return True
 
-        model.generate(TokenRequest(ids, sampling), stamp)
+        model.generate(TokenRequest(ids, sampling, speculation=speculation), stamp)
         return stamps
 
     return answer

@@ -85,6 +85,7 @@ def _streamed_s(url: str, model: str, tokens: int) -> float:
         "prompt": _PROMPT,
         "max_tokens": tokens,
         "temperature": 0,
+        "speculation": "off",
         "stream": True,
         "stream_options": {"include_usage": True},
     }

@@ -15,18 +15,19 @@ from pathlib import Path
 from core.benchmark.artifacts import Artifact, prepare_artifact
 from core.benchmark.bandwidth import read_bandwidth
 from core.benchmark.random_models import ensure_checkpoint, random_model, random_settings
-from core.benchmark.speed import browser, program
+from core.benchmark.speed import browser, program, speculation
 from core.benchmark.speed.kernel import KernelRates, kernel_rates
 from core.benchmark.speed.paired import Medians, PairedRun, Variant
 from core.benchmark.speed.rows import Row, Threshold, accuracy_rows, against, first_token
 from core.benchmark.weights import bytes_per_token, weight_bytes
-from core.catalogue import DEFAULT_PRECISION, Precision, catalogue, default_int4
-from core.errors import PaddockError, StoppedError
+from core.catalogue import DEFAULT_PRECISION, Precision, catalogue, int4_settings
+from core.errors import GenerationError, PaddockError, StoppedError
 from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.spec import ModelSpec, RuntimeName
 from core.settings import Settings
 from core.store import convert_in_process, resolve
 from core.store.checkpoint import read_json
+from core.store.resolver import package_file
 
 LARGE, MIDDLE = "dolly-v2-3b", "neox-410m"
 USERS = 8
@@ -42,9 +43,10 @@ class Sizes:
     large_tokens: int = 32
     middle_tokens: int = 64
     small_tokens: int = 512
+    pairs: int = 25
 
 
-QUICK = Sizes(rounds=2, large_tokens=12, middle_tokens=24, small_tokens=128)
+QUICK = Sizes(rounds=2, large_tokens=12, middle_tokens=24, small_tokens=128, pairs=2)
 FULL = Sizes()
 
 
@@ -68,7 +70,7 @@ class Suite:
         """
         for part in parts:
             try:
-                yield from PARTS[part](self)
+                yield from (Suite.peers if part == PEERS else PARTS[part])(self)
             except StoppedError:
                 raise
             except PaddockError as error:
@@ -235,6 +237,24 @@ class Suite:
         self._stored(key)
         return browser.start_rows(self._settings, key, self._report)
 
+    def speculation(self) -> Iterator[Row]:
+        """Speculation *auto* against *off*."""
+        ours = _ours(self._stored(speculation.MODEL, Precision.INT4), Precision.INT4)
+        yield from speculation.auto_rows(ours, self._paired, self._sizes.pairs, self._report)
+
+    def peers(self) -> Iterator[Row]:
+        """Paddock against llama.cpp and PyTorch on the same GGUF file."""
+        ours = _ours(self._stored(speculation.MODEL, Precision.INT4), Precision.INT4)
+        gguf = package_file(catalogue()[speculation.MODEL])
+        if gguf is None:
+            raise GenerationError(
+                "SmolLM2's GGUF file is not installed. Install requirements-models.txt."
+            )
+        yield from speculation.peer_rows(ours, gguf, self._paired, self._sizes.pairs, self._report)
+
+    def _paired(self, variants: Sequence[Variant]) -> PairedRun:
+        return PairedRun(variants, self._cancel)
+
     def _against_notebook(self, folder: Path, precision: Precision) -> PairedRun:
         return PairedRun([_ours(folder, precision), Variant("notebook", folder)], self._cancel)
 
@@ -254,7 +274,7 @@ class Suite:
         """Return the folder of the shape's IR with random weights; create it if necessary."""
         separate = random_settings(self._settings)
         separate = separate.model_copy(update={"home": separate.home / "suite"})
-        int4 = replace(default_int4(), group_size=128, ratio=1.0)
+        int4 = int4_settings(Precision.INT4_GROUP128, None)
         self._report(f"Preparing {key} in {precision.label}.")
         return convert_in_process(
             resolve(str(self._checkpoint(key))),
@@ -265,9 +285,9 @@ class Suite:
             cancel=self._cancel,
         ).folder
 
-    def _stored(self, key: str) -> Path:
+    def _stored(self, key: str, precision: Precision = DEFAULT_PRECISION) -> Path:
         return prepare_artifact(
-            Artifact(key, False, DEFAULT_PRECISION),
+            Artifact(key, False, precision),
             self._settings,
             on_progress=lambda message, fraction: None,
             cancel=self._cancel,
@@ -281,8 +301,12 @@ PARTS: dict[str, Callable[[Suite], Iterable[Row]]] = {
     "page": Suite.page,
     "api": Suite.api,
     "start": Suite.start,
+    "speculation": Suite.speculation,
 }
 """By the names that the command line accepts."""
+
+PEERS = "peers"
+"""The part that needs other programs; it runs with ``--peers`` only."""
 
 
 def _ours(folder: Path, precision: Precision) -> Variant:

@@ -14,8 +14,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.embedded.models import EMBEDDED_MODELS
 from core.embedded.training.build import read_json
+from core.embedded.training.models import EMBEDDED_MODELS
 
 WEIGHTS = "model.safetensors"
 RECORD = "training.json"

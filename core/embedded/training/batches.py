@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from core.embedded.models import EmbeddedModel, prompt_text
 from core.embedded.training.build import CONTEXT_LENGTH
 from core.embedded.training.corpus import Example, Split, examples
+from core.embedded.training.models import EmbeddedModel, prompt_text
 
 if TYPE_CHECKING:
     from torch import Tensor

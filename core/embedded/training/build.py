@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue.prompts import prompt_format
-from core.embedded.models import EmbeddedModel, end_ids
 from core.embedded.training.corpus import Split, examples
 from core.embedded.training.corpus.text import data
 from core.embedded.training.induction_heads import add_induction_heads
+from core.embedded.training.models import EmbeddedModel, end_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

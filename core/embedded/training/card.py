@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue import Precision
-from core.embedded.models import EMBEDDED_MODELS, EmbeddedModel
 from core.embedded.tasks import CATEGORIES
 from core.embedded.training.average import AVERAGED
 from core.embedded.training.build import read_json
 from core.embedded.training.corpus.text import data
 from core.embedded.training.evaluate import PER_CATEGORY, PRECISIONS, Answerer, scores
+from core.embedded.training.models import EMBEDDED_MODELS, EmbeddedModel
 
 SCORES_FILE = "scores.json"
 """Written beside the weights: {precision: {category: accuracy}}."""

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalogue import Precision
-from core.embedded.models import EMBEDDED_MODELS, EmbeddedModel, end_ids, prompt_text
 from core.embedded.tasks import (
     CATEGORIES,
     MAX_NEW_TOKENS,
@@ -28,6 +27,7 @@ from core.embedded.tasks import (
     is_refusal,
 )
 from core.embedded.training.held_out import held_out
+from core.embedded.training.models import EMBEDDED_MODELS, EmbeddedModel, end_ids, prompt_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -6,10 +6,12 @@ held-out split changes.
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 
-from core.embedded.tasks import CATEGORIES, TASKS_FILE, TEXTS_FILE
+from core.embedded.tasks import CATEGORIES, TASKS_FILE, TEXTS_FILE, Check, Task
 from core.embedded.training.corpus import Example, Split, examples
 
 SEED = 4
@@ -33,9 +35,20 @@ def frozen_files() -> dict[Path, str]:
         tasks += drawn[:TASKS_PER_CATEGORY]
         texts += drawn[TASKS_PER_CATEGORY:]
     return {
-        file: "".join(f"{example.to_json()}\n" for example in chosen)
+        file: "".join(f"{_line(example)}\n" for example in chosen)
         for file, chosen in ((TASKS_FILE, tasks), (TEXTS_FILE, texts))
     }
+
+
+def _line(task: Task) -> str:
+    """Return the task as one line of JSON; rules that require nothing are left out."""
+    row = {each.name: getattr(task, each.name) for each in fields(Task)}
+    row["check"] = {
+        each.name: value
+        for each in fields(Check)
+        if (value := getattr(task.check, each.name)) != each.default
+    }
+    return json.dumps(row, ensure_ascii=False)
 
 
 if __name__ == "__main__":

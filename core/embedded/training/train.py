@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.embedded.models import EMBEDDED_MODELS, EmbeddedModel
 from core.embedded.training.batches import PROMPT_WEIGHT, Batch, chunk_batches
 from core.embedded.training.build import build_model, build_tokenizer, read_json, write_model
+from core.embedded.training.models import EMBEDDED_MODELS, EmbeddedModel
 from core.embedded.training.optimizer import Optimizer, fast_bfloat16
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Write the tokenizer and the configuration of a GGUF file as Hugging Face files.
+"""Write the tokenizer and the generation configuration of a GGUF file as Hugging Face files.
 
 They are created from the metadata of the file. The conversion in ``transformers`` mistakes
 SmolLM2's tokenizer for CodeLlama's, with another end token.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.errors import CorruptModelError, NotAModelError
-from core.store.gguf.reader import GgufFile, shape_of
+from core.store.gguf.reader import GgufFile
 
 if TYPE_CHECKING:
     from core.catalogue import RecommendedSampling
@@ -32,13 +32,14 @@ _SPLIT = {
 """Pre-tokenizer patterns by ``tokenizer.ggml.pre``, derived from llama.cpp's patterns. One pattern
 each: OpenVINO Tokenizers joins several patterns into one that splits differently."""
 _ALIASES = {
-    "gpt2": "gpt-2",
-    "llama3": "llama-bpe",
-    "llama-v3": "llama-bpe",
-    "deepseek-r1-qwen": "qwen2",
+    **dict.fromkeys(("gpt2", "mpt", "olmo", "jais"), "gpt-2"),
+    **dict.fromkeys(("starcoder", "refact", "command-r", "codeshell"), "smollm"),
+    **dict.fromkeys(("llama3", "llama-v3", "dbrx", "smaug-bpe"), "llama-bpe"),
+    **dict.fromkeys(("deepseek-r1-qwen", "stablelm2", "hunyuan"), "qwen2"),
 }
+"""Names that llama.cpp splits with the same pattern."""
 
-_CONTROL, _USER_DEFINED = 3, 4
+_UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
 """Values of ``tokenizer.ggml.token_type``: control tokens are never shown, the others are."""
 
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<|endoftext|>", "<|end_of_text|>")
@@ -48,7 +49,7 @@ _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<|endoftext|>", "<
 def write_companions(
     file: GgufFile, folder: Path, sampling: RecommendedSampling | None = None
 ) -> None:
-    """Write configuration, generation configuration and tokenizer into ``folder``.
+    """Write tokenizer and generation configuration into ``folder``.
 
     Args:
         sampling: recommended by the model card, for the generation configuration.
@@ -76,64 +77,109 @@ def write_companions(
     if template:
         settings["chat_template"] = template
     _write(folder / "tokenizer_config.json", settings)
-    _write(folder / "config.json", _config(file))
     _write(folder / "generation_config.json", _generation_config(file, tokens, sampling))
 
 
-def _backend(file: GgufFile, tokens: list[str], special: dict[str, str]) -> Any:
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+def check_tokenizer(file: GgufFile) -> None:
+    """Check that the tokenizer of a file is supported.
 
-    kind = file.value("tokenizer.ggml.model", str)
-    pre = file.value("tokenizer.ggml.pre", str, "none")
-    pre = _ALIASES.get(pre, pre)
-    if kind != "gpt2" or pre not in _SPLIT:
+    Raises:
+        NotAModelError: it is not.
+        CorruptModelError: a value has another type.
+    """
+    kind, pre = _kind(file)
+    if kind != "llama" and (kind != "gpt2" or pre not in _SPLIT):
         raise NotAModelError(
-            f"{file.path.name} has a tokenizer of model {kind[:40]!r} with pre-tokenizer "
-            f"{pre[:40]!r}; only byte-level BPE with the pre-tokenizers {', '.join(_SPLIT)} is "
-            "supported. Use the model's safetensors instead."
+            f"{file.name} has a tokenizer of model {kind[:40]!r} with pre-tokenizer "
+            f"{pre[:40]!r}; only SentencePiece (llama) and byte-level BPE with the pre-tokenizers "
+            f"{', '.join(_SPLIT)} are supported. Use the model's safetensors instead."
         )
-    merges = [tuple(merge.split(" ", 1)) for merge in _texts(file, "tokenizer.ggml.merges")]
+
+
+def _kind(file: GgufFile) -> tuple[str, str]:
+    pre = file.value("tokenizer.ggml.pre", str, "none")
+    return file.value("tokenizer.ggml.model", str), _ALIASES.get(pre, pre)
+
+
+def _backend(file: GgufFile, tokens: list[str], special: dict[str, str]) -> Any:
+    from tokenizers import AddedToken
+
+    check_tokenizer(file)
+    kind, pre = _kind(file)
     types = file.metadata.get("tokenizer.ggml.token_type")
     if not isinstance(types, np.ndarray) or len(types) != len(tokens):
         raise _invalid(file, "the token types are missing")
     vocabulary = dict(zip(reversed(tokens), range(len(tokens) - 1, -1, -1), strict=True))
     try:
-        model = models.BPE(
-            vocabulary,
-            merges,
-            # Llama 3 has tokens that no merge produces.
-            ignore_merges=pre == "llama-bpe",
-        )
+        if kind == "llama":
+            backend = _sentencepiece(file, tokens, vocabulary, types)
+        else:
+            backend = _byte_level(file, vocabulary, pre)
+    except CorruptModelError:
+        raise
     except Exception as error:  # tokenizers raises Exception itself
         raise _invalid(file, f"the merges do not match the tokens: {error}") from error
-    backend = Tokenizer(model)
-    split = pre_tokenizers.Split(Regex(_SPLIT[pre]), "isolated")
-    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([split, whole])
-    backend.decoder = decoders.ByteLevel()
     added = [
         AddedToken(tokens[number], special=bool(types[number] == _CONTROL), normalized=False)
         for number in np.flatnonzero((types == _CONTROL) | (types == _USER_DEFINED))
     ]
     backend.add_tokens(added)
-    if "bos" in special and file.value("tokenizer.ggml.add_bos_token", bool, pre == "llama-bpe"):
-        _prepend_token(backend, special["bos"])
+    usual = kind == "llama" or pre == "llama-bpe"
+    if "bos" in special and file.value("tokenizer.ggml.add_bos_token", bool, usual):
+        _prepend_token(backend, special["bos"], byte_level=kind == "gpt2")
     return backend
 
 
-def _prepend_token(backend: Any, token: str) -> None:
+def _byte_level(file: GgufFile, vocabulary: dict[str, int], pre: str) -> Any:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    merges = [tuple(merge.split(" ", 1)) for merge in _texts(file, "tokenizer.ggml.merges")]
+    # Llama 3 has tokens that no merge produces.
+    backend = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre == "llama-bpe"))
+    split = pre_tokenizers.Split(Regex(_SPLIT[pre]), "isolated")
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([split, whole])
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _sentencepiece(
+    file: GgufFile, tokens: list[str], vocabulary: dict[str, int], types: Any
+) -> Any:
+    """Return SentencePiece's BPE, whose merges follow from the scores of the tokens."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers.convert_slow_tokenizer import generate_merges
+
+    scores = file.metadata.get("tokenizer.ggml.scores")
+    if not isinstance(scores, np.ndarray) or len(scores) != len(tokens):
+        raise _invalid(file, "the scores of the tokens are missing")
+    ordinary = ~np.isin(types, (_UNKNOWN, _CONTROL, _BYTE))
+    by_token = {tokens[number]: float(scores[number]) for number in np.flatnonzero(ordinary)}
+    unknown = next((tokens[number] for number in np.flatnonzero(types == _UNKNOWN)), None)
+    merges = generate_merges(vocabulary, by_token)
+    model = models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    backend = Tokenizer(model)
+    prefix = file.value("tokenizer.ggml.add_space_prefix", bool, True)
+    spaces = normalizers.Replace(" ", "▁")
+    first = [normalizers.Prepend("▁")] if prefix else []
+    backend.normalizer = normalizers.Sequence([*first, spaces])
+    stripped = [decoders.Strip(content=" ", left=1)] if prefix else []
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *stripped]
+    )
+    return backend
+
+
+def _prepend_token(backend: Any, token: str, *, byte_level: bool) -> None:
     from tokenizers import processors
 
-    backend.post_processor = processors.Sequence(
-        [
-            processors.ByteLevel(trim_offsets=False),
-            processors.TemplateProcessing(
-                single=f"{token} $A",
-                pair=f"{token} $A {token}:1 $B:1",
-                special_tokens=[(token, backend.token_to_id(token))],
-            ),
-        ]
+    template = processors.TemplateProcessing(
+        single=f"{token} $A",
+        pair=f"{token} $A {token}:1 $B:1",
+        special_tokens=[(token, backend.token_to_id(token))],
     )
+    before = [processors.ByteLevel(trim_offsets=False)] if byte_level else []
+    backend.post_processor = processors.Sequence([*before, template])
 
 
 def load_companion_tokenizer(folder: Path) -> Any:
@@ -144,58 +190,6 @@ def load_companion_tokenizer(folder: Path) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-
-
-def check_chat_template(tokenizer: Any, name: str) -> None:
-    """Render one instruction in transformers' sandbox, and refuse a template that is not safe.
-
-    Any other failure is reported when a prompt is rendered: the user can choose another prompt
-    format then.
-
-    Raises:
-        NotAModelError: the template tries to escape the sandbox.
-    """
-    import jinja2
-    from jinja2.sandbox import SecurityError
-
-    if not tokenizer.chat_template:
-        return
-    try:
-        turns = [{"role": "user", "content": "Hello"}]
-        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    except (SecurityError, OverflowError) as error:
-        raise NotAModelError(
-            f"The chat template of {name} is not safe ({str(error)[:120]}). Use the model from a "
-            "source that you trust."
-        ) from error
-    except (jinja2.TemplateError, TypeError, ValueError, AttributeError):
-        return
-
-
-def _config(file: GgufFile) -> dict[str, Any]:
-    """Return ``config.json``, which the graph does not need, but transformers and Optimum do."""
-    shape = shape_of(file)
-    names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-    width = file.value("{arch}.attention.key_length", int, shape.hidden // shape.heads)
-    return {
-        "architectures": [names[file.architecture]],
-        "model_type": file.architecture,
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.intermediate,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": width,
-        "hidden_act": "silu",
-        "vocab_size": shape.vocabulary,
-        "max_position_embeddings": shape.positions,
-        "rms_norm_eps": file.value("{arch}.attention.layer_norm_rms_epsilon", float),
-        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
-        "tie_word_embeddings": shape.tied_embeddings,
-        "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": file.metadata.get("tokenizer.ggml.eos_token_id"),
-        "pad_token_id": file.metadata.get("tokenizer.ggml.padding_token_id"),
-    }
 
 
 def _generation_config(
@@ -237,7 +231,7 @@ def _texts(file: GgufFile, key: str) -> list[str]:
 
 def _invalid(file: GgufFile, why: str) -> CorruptModelError:
     return CorruptModelError(
-        f"The tokenizer of {file.path.name} cannot be read ({why[:160]}). Download or copy the "
+        f"The tokenizer of {file.name} cannot be read ({why[:160]}). Download or copy the "
         "file again."
     )
 

@@ -42,10 +42,40 @@ def build(file: GgufFile, dequantised: str | None = None) -> Built:
             weights in this type.
 
     Raises:
-        NotAModelError: the model uses a feature that is not supported.
+        NotAModelError: the file has tensors that are not part of its architecture.
         CorruptModelError: a tensor is missing, or has an impossible shape.
     """
     return _Builder(file, dequantised).build()
+
+
+def config_of(file: GgufFile) -> dict[str, Any]:
+    """Return ``config.json``, which the graph does not need, but transformers and Optimum do.
+
+    Raises:
+        CorruptModelError: a value is missing or impossible.
+    """
+    shape = shape_of(file)
+    names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+    width = file.value("{arch}.attention.key_length", int, shape.hidden // shape.heads)
+    return {
+        "architectures": [names[file.architecture]],
+        "model_type": file.architecture,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": width,
+        "hidden_act": "silu",
+        "vocab_size": shape.vocabulary,
+        "max_position_embeddings": shape.positions,
+        "rms_norm_eps": file.value("{arch}.attention.layer_norm_rms_epsilon", float),
+        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
+        "tie_word_embeddings": shape.tied_embeddings,
+        "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": file.metadata.get("tokenizer.ggml.eos_token_id"),
+        "pad_token_id": file.metadata.get("tokenizer.ggml.padding_token_id"),
+    }
 
 
 class _Builder:
@@ -61,7 +91,6 @@ class _Builder:
         self.epsilon = file.value("{arch}.attention.layer_norm_rms_epsilon", float)
 
     def build(self) -> Built:
-        self._check_supported()
         input_ids = _parameter("input_ids", ov.Type.i64, 2)
         attention_mask = _parameter("attention_mask", ov.Type.i64, 2)
         position_ids = _parameter("position_ids", ov.Type.i64, 2)
@@ -84,32 +113,11 @@ class _Builder:
         logits.set_friendly_name("logits")
         if self.unused:
             raise NotAModelError(
-                f"{self.file.path.name} has tensors that are not part of its architecture "
+                f"{self.file.name} has tensors that are not part of its architecture "
                 f"({min(self.unused)[:80]}). Use the model's safetensors instead."
             )
         parameters = [input_ids, attention_mask, position_ids, beam_idx]
         return Built(ov.Model([logits], self.sinks, parameters, "gguf"), self.deviation)
-
-    def _check_supported(self) -> None:
-        """
-        Raises:
-            NotAModelError: the model has experts, partial rotary embedding, or YaRN scaling.
-        """
-        file = self.file
-        scaling = file.value("{arch}.rope.scaling.type", str, "none")
-        rotated = file.value("{arch}.rope.dimension_count", int, self.head_width)
-        what = None
-        if file.value("{arch}.expert_count", int, 0):
-            what = "experts"
-        elif rotated != self.head_width or self.head_width % 2:
-            what = "a rotary embedding of part of each head"
-        elif scaling not in ("none", "linear"):
-            what = f"rotary scaling of type {scaling[:20]!r}"
-        if what is not None:
-            raise NotAModelError(
-                f"{file.path.name} is a model with {what}, which is not supported for GGUF files. "
-                "Use the model's safetensors instead."
-            )
 
     # Layers
 
@@ -238,7 +246,7 @@ class _Builder:
         if tensor is None or tensor.shape != shape:
             state = "is missing" if tensor is None else f"has the shape {tensor.shape}"
             raise CorruptModelError(
-                f"The tensor {name} of {self.file.path.name} {state}; expected shape {shape}. "
+                f"The tensor {name} of {self.file.name} {state}; expected shape {shape}. "
                 "Download or copy the file again."
             )
         self.unused.discard(name)
@@ -269,6 +277,8 @@ class _Builder:
             packed = (integers[..., 0::2] & 15) | ((integers[..., 1::2] & 15) << 4)
             kind = ov.Type.u4 if groups.minimum is not None else ov.Type.i4
             weights = _constant_of(packed.view(np.uint8), [rows, count, size], kind)
+        elif groups.minimum is not None:
+            weights = ops.constant(integers.view(np.uint8))
         else:
             # Unsigned with a zero point of 128: 6 % more tokens/s than signed (SmolLM2's output
             # layer in Q8_0, on a CPU).

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import streamlit as st
 
 from core.db import RunRecord, RunStart
-from core.errors import RecordsError
 from core.inference.engine import Engine
 from core.metrics.rows import precision_label
 from core.runtimes.spec import RuntimeName
 from core.store.resolver import recorded_title
+from core.ui.compare.state import hidden_runs
 from core.ui.instruct.stream_view import stop_text
-from core.ui.widgets.person import Person, person
+from core.ui.widgets.actions import action, confirmed_action, draw_download
+from core.ui.widgets.answer_text import draw_answer, draw_plain
+from core.ui.widgets.person import Person
 from core.ui.widgets.resources import shared_votes
-from core.ui.widgets.safe_text import emphasised, safe_inline, safe_markdown
+from core.ui.widgets.safe_text import safe_inline
 from core.units import bytes_text, counted
 
 SHOWN = 20
 """Number of the newest answers in the list; the download has all of them."""
 MOST = 100_000
+_FIGURE_PX = 171
+"""Width of a figure, two of which fit beside each other on a phone."""
 _SHORT = 90
 """Most characters of an instruction in the list."""
 
@@ -29,38 +34,59 @@ _SHORT = 90
 def draw_data(engine: Engine, someone: Person) -> None:
     """Draw the counts, the latest answers, and the buttons to download and delete all."""
     which = _filter_of(someone)
-    try:
-        total, mine = engine.runs.count(), engine.runs.count(**which)
-        my_votes = shared_votes().count(**which)
-        latest = engine.runs.recent(SHOWN, **which)
-    except RecordsError as error:
-        st.error(safe_inline(str(error)), icon=":material/error:")
-        st.stop()
+    mine, votes = engine.runs.count(**which), shared_votes().count(**which)
+    tests = sum(engine.evaluations.count(someone.holder))
+    hidden = hidden_runs()  # the list would tell the names of a blind comparison
+    latest = [run for run in engine.runs.recent(SHOWN, **which) if run.id not in hidden]
     st.subheader("Stored data", anchor=False)
-    _draw_figures(engine, someone, total, mine, my_votes)
+    _draw_figures(engine, someone, mine, votes)
     if latest:
-        _draw_answers(engine, latest, mine)
+        rest = f" The latest {len(latest)} of {mine:,} are listed." if mine > len(latest) else ""
+        st.caption(f"Other users cannot see your instructions and answers.{rest}")
+        with st.container(border=True, key="my_answers"):
+            for run in latest:
+                _draw_answer(engine, someone, run)
+    nothing = not (mine or votes or tests)
     with st.container(horizontal=True, gap="small"):
-        st.download_button(
-            "Download your data",
+        draw_download(
+            "paddock-my-data.json",
             lambda: everything(engine, someone),
-            file_name="paddock-my-data.json",
-            mime="application/json",
-            icon=":material/download:",
-            key="my_data",
-            on_click="ignore",
-            disabled=not mine and not my_votes,
+            "my_data",
+            label="Download your data",
+            disabled=nothing,
         )
-        _draw_delete(engine, someone, mine, my_votes)
+        confirmed_action(
+            f"Delete {'your answers' if someone.account else 'the answers of this session'}",
+            "delete",
+            "delete_all",
+            f"Delete {counted(mine, 'answer')} and {counted(votes, 'vote')}, and all your "
+            "conversations and test sets? This cannot be undone.",
+            *(_delete_all, engine, someone),
+            answer="Delete all",
+            disabled=nothing,
+        )
 
 
 def everything(engine: Engine, someone: Person) -> str:
-    """Return all answers and votes of a user as JSON, the newest first."""
-    which = _filter_of(someone)
+    """Return a user's answers, votes, conversations and test sets as JSON, the newest first."""
+    which, holder = _filter_of(someone), someone.holder
+    conversations, sets = engine.conversations.store, engine.evaluations
+    whole_runs = (sets.run(each.id, holder) for each in sets.runs(holder))
     return json.dumps(
         {
             "answers": [run.flat() for run in engine.runs.recent(MOST, **which)],
             "votes": [asdict(vote.vote) for vote in shared_votes().recent(MOST, **which)],
+            "conversations": [
+                asdict(each)
+                | {"exchanges": list(map(asdict, conversations.exchanges(each.id, holder) or []))}
+                for each in conversations.list(holder, limit=MOST)
+            ],
+            "test_sets": {
+                "sets": [sets.get_set(each.id, holder) for each in sets.sets(holder)],
+                "runs": [
+                    asdict(run) | {"results": sets.results(run.id)} for run in whole_runs if run
+                ],
+            },
         },
         indent=2,
         ensure_ascii=False,
@@ -73,23 +99,24 @@ def _filter_of(someone: Person) -> dict[str, str]:
 
     All guests share one owner id.
     """
-    mine = {"owner": someone.owner}
+    mine: dict[str, Any] = {"owner": someone.owner}
     return mine if someone.account else mine | {"session": someone.session}
 
 
-def _draw_figures(engine: Engine, someone: Person, total: int, mine: int, my_votes: int) -> None:
-    figures = [
-        ("Your answers" if someone.account else "Answers of this session", f"{mine:,}"),
-        ("Your votes" if someone.account else "Votes of this session", f"{my_votes:,}"),
-    ]
+def _draw_figures(engine: Engine, someone: Person, mine: int, votes: int) -> None:
+    figures = {
+        "Your answers" if someone.account else "Answers here": f"{mine:,}",
+        "Your votes" if someone.account else "Votes here": f"{votes:,}",
+    }
     if someone.access.manage:
         disk = sum(stored.manifest.folder_bytes for stored in engine.store.list())
-        figures += [
-            ("Answers of all users", f"{total:,}"),
-            ("Converted models on disk", bytes_text(disk)),
-        ]
-    for column, (label, value) in zip(st.columns(len(figures)), figures, strict=True):
-        column.metric(label, value, border=True)
+        figures["All users' answers"] = f"{engine.runs.count():,}"
+        figures["Models on disk"] = bytes_text(disk)
+    with st.container(horizontal=True, gap="small", key="figures"):
+        for label, value in figures.items():
+            st.metric(label, value, border=True, width=_FIGURE_PX)
+    if someone.account is None:
+        st.caption("Answers and votes here are those of this session.")
     if someone.local:  # paths of this machine are only shown to users who sit at it
         external = engine.settings.database_url is not None
         st.caption(
@@ -100,15 +127,7 @@ def _draw_figures(engine: Engine, someone: Person, total: int, mine: int, my_vot
         st.code(str(engine.settings.home), language=None)
 
 
-def _draw_answers(engine: Engine, latest: list[RunRecord], count: int) -> None:
-    rest = f" The latest {len(latest)} of {count:,} are listed." if count > len(latest) else ""
-    st.caption(f"Other users cannot see your instructions and answers.{rest}")
-    with st.container(border=True, key="my_answers"):
-        for run in latest:
-            _draw_answer(engine, run)
-
-
-def _draw_answer(engine: Engine, run: RunRecord) -> None:
+def _draw_answer(engine: Engine, someone: Person, run: RunRecord) -> None:
     start, result = run.start, run.result
     line = " ".join(start.instruction.split())
     short = line if len(line) <= _SHORT else f"{line[:_SHORT]} …"
@@ -117,10 +136,13 @@ def _draw_answer(engine: Engine, run: RunRecord) -> None:
         type="compact",
         key=f"run_{run.id}",
     ):
-        st.markdown(emphasised(start.instruction))
+        draw_plain(start.instruction, bold=True)
         if start.context:
-            st.markdown(safe_markdown(start.context))
-        st.markdown(safe_markdown(result.text) if result and result.text else "*No text.*")
+            draw_plain(start.context)
+        if result and result.text:
+            draw_answer(result.text, run.id)
+        else:
+            st.caption("No text.")
         tokens = f" · {counted(result.new_tokens, 'token')}" if result and result.new_tokens else ""
         stop = stop_text(result.stop_reason, result.new_tokens) if result else run.state.value
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -129,40 +151,22 @@ def _draw_answer(engine: Engine, run: RunRecord) -> None:
                 f"{safe_inline(_variant(start))}{tokens} · {stop}",
                 width="stretch",
             )
-            st.button(
+            action(
                 "Delete",
-                icon=":material/delete:",
-                type="tertiary",
-                key=f"delete_{run.id}",
-                on_click=_delete_one,
-                args=(engine, run.id),
+                "delete",
+                f"delete_{run.id}",
+                lambda: engine.runs.delete(run.id, owner=someone.owner),
+                of=f"the answer to {short}",
             )
 
 
-def _draw_delete(engine: Engine, someone: Person, mine: int, my_votes: int) -> None:
-    what = "your answers" if someone.account else "the answers of this session"
-    with st.popover(f"Delete {what}", icon=":material/delete:", disabled=not mine and not my_votes):
-        st.markdown(
-            f"Delete {counted(mine, 'answer')} and {counted(my_votes, 'vote')}? "
-            "This cannot be undone."
-        )
-        if st.button("Delete all", type="primary"):
-            which = _filter_of(person())
-            try:
-                engine.runs.delete_all(**which)
-                shared_votes().delete_all(**which)
-            except RecordsError as error:
-                st.error(safe_inline(str(error)), icon=":material/error:")
-            else:
-                st.rerun()
-
-
-def _delete_one(engine: Engine, run_id: str) -> None:
-    """Callback: delete one answer."""
-    try:
-        engine.runs.delete(run_id, owner=person().owner)
-    except RecordsError as error:
-        st.toast(safe_inline(str(error)), icon=":material/error:")
+def _delete_all(engine: Engine, someone: Person) -> None:
+    """Callback."""
+    which = _filter_of(someone)
+    engine.runs.delete_all(**which)
+    shared_votes().delete_all(**which)
+    engine.conversations.store.delete_all(someone.holder)
+    engine.evaluations.delete_all(someone.holder)
 
 
 def _variant(start: RunStart) -> str:

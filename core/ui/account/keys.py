@@ -8,16 +8,15 @@ import streamlit as st
 
 from core.auth.keys import MAX_KEYS, MAX_NAME_LENGTH
 from core.db import ApiKey
-from core.errors import PaddockError
 from core.inference.engine import Engine
 from core.server.paths import V1
-from core.ui.account.profile import ago_text, change_accounts, day_text, draw_error
+from core.ui.account.profile import ago_text, change, day_text
+from core.ui.widgets.actions import confirmed_action, errors_told
 from core.ui.widgets.person import Person, person
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
 
 _NEW_KEY = "new_api_key"
-_REFUSED = "api_key_refused"
 _NAME, _LIFETIME = "api_key_name", "api_key_life"
 _LIFETIME_DAYS: dict[str, int | None] = {
     "30 days": 30,
@@ -36,69 +35,53 @@ curl {url}{v1}/chat/completions \\
 
 def draw_keys(engine: Engine, someone: Person) -> None:
     """Draw the user's keys, the form for a new one, and an example request."""
-    draw_error()
-    try:
-        keys = engine.accounts.keys.listing(someone.owner)
-    except PaddockError as error:
-        st.error(safe_inline(str(error)), icon=":material/error:")
-        return
+    keys = engine.accounts.keys.listing(someone.owner)
     st.subheader("API keys", anchor=False)
     st.caption(
         "With an API key, programs can use this server's OpenAI-compatible API on your behalf. A "
         "key gives no access to the pages and stays valid when you change your password."
     )
     with st.container(border=True, key="api_keys"):
-        _draw_new()
+        if secret := st.session_state.pop(_NEW_KEY, None):
+            st.success(
+                "Copy your key now. It is not stored and cannot be shown again.",
+                icon=":material/key:",
+            )
+            st.code(secret, language=None, wrap_lines=True)
         for key in keys:
-            _draw_key(key)
+            with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
+                _draw_key(engine, someone, key)
         if not keys:
             st.caption("You have no API keys.")
         _draw_create(len(keys))
     with st.expander("Example request", icon=":material/terminal:", key="api_example"):
-        st.code(_EXAMPLE.format(url=_server(), v1=V1), language="bash", wrap_lines=True)
+        page = st.context.url or "http://localhost:8501/account"
+        server = page.partition("?")[0].rstrip("/").rpartition("/")[0]
+        st.code(_EXAMPLE.format(url=server, v1=V1), language="bash", wrap_lines=True)
 
 
-def _draw_new() -> None:
-    """Show a newly created key once; only its hash is stored."""
-    if secret := st.session_state.pop(_NEW_KEY, None):
-        st.success(
-            "Copy your key now. It is not stored and cannot be shown again.",
-            icon=":material/key:",
-        )
-        st.code(secret, language=None, wrap_lines=True)
-
-
-def _draw_key(key: ApiKey) -> None:
-    now = datetime.now(UTC)
-    expired = key.expires_at is not None and key.expires_at <= now
+def _draw_key(engine: Engine, someone: Person, key: ApiKey) -> None:
+    expired = key.expires_at is not None and key.expires_at <= datetime.now(UTC)
     used = f"last used {ago_text(key.used_at)}" if key.used_at else "never used"
     valid = f"valid until {day_text(key.expires_at)}" if key.expires_at else "valid until revoked"
-    badge = ""
+    badge, effect = "", " Programs that use it will be rejected."
     if expired:
-        badge, valid = " :red-badge[expired]", f"expired {day_text(key.expires_at)}"
-    with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
-        st.markdown(
-            f"{safe_inline(key.name)}{badge}  \n"
-            f":small[:gray[created {day_text(key.created_at)}, {used}, {valid}]]",
-            width="stretch",
-        )
-        _draw_revoke(key, expired=expired)
-
-
-def _draw_revoke(key: ApiKey, *, expired: bool) -> None:
-    with st.popover(
-        "Revoke", icon=":material/key_off:", type="tertiary", key=f"ask_revoke_{key.id}"
-    ):
-        effect = "" if expired else " Programs that use it will be rejected."
-        st.markdown(f"Revoke **{safe_inline(key.name)}**?{effect} This cannot be undone.")
-        st.button(
-            "Revoke key",
-            icon=":material/key_off:",
-            type="primary",
-            key=f"revoke_{key.id}",
-            on_click=change_accounts,
-            args=(lambda accounts, id=key.id: accounts.keys.revoke(person().owner, id),),
-        )
+        badge, effect = " :red-badge[expired]", ""
+        valid = f"expired {day_text(key.expires_at)}"
+    st.markdown(
+        f"{safe_inline(key.name)}{badge}  \n"
+        f":small[:gray[created {day_text(key.created_at)}, {used}, {valid}]]",
+        width="stretch",
+    )
+    confirmed_action(
+        "Revoke",
+        "key_off",
+        f"revoke_{key.id}",
+        f"Revoke **{safe_inline(key.name)}**?{effect} This cannot be undone.",
+        *(change, engine.accounts.keys.revoke, someone.owner, key.id),
+        of=key.name,
+        answer="Revoke key",
+    )
 
 
 def _draw_create(count: int) -> None:
@@ -113,8 +96,6 @@ def _draw_create(count: int) -> None:
         )
         st.selectbox("Expires after", list(_LIFETIME_DAYS), index=1, key=_LIFETIME)
         st.form_submit_button("Create key", type="primary", key="make_api_key", on_click=_create)
-        if refused := st.session_state.pop(_REFUSED, None):
-            st.error(safe_inline(refused), icon=":material/error:")
     if full:
         st.caption(f"You have the maximum of {MAX_KEYS} keys. Revoke one to create another.")
 
@@ -124,17 +105,8 @@ def _create() -> None:
     someone, state = person(), st.session_state
     if someone.account is None:
         return
-    try:
+    with errors_told():
         made = shared_engine().accounts.keys.make(
             someone.owner, state[_NAME] or "", days=_LIFETIME_DAYS[state[_LIFETIME]]
         )
-    except PaddockError as error:
-        state[_REFUSED] = str(error)
-    else:
         state[_NEW_KEY], state[_NAME] = made.secret, ""
-
-
-def _server() -> str:
-    """Return the base URL of this server as the browser uses it."""
-    url = st.context.url or "http://localhost:8501/account"
-    return url.partition("?")[0].rstrip("/").rpartition("/")[0]

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 
 import streamlit as st
 
 from core.compare.match import SideState, running_matches
 from core.compare.setup import LETTERS, Mode
-from core.inference.answer import StopReason
+from core.inference.answer import Answer, StopReason
 from core.inference.job import Phase
+from core.ui.compare.setup import SIDE_BADGES
 from core.ui.compare.state import CompareState, MatchView
-from core.ui.instruct.history import model_title
-from core.ui.instruct.stream_view import figures_line, running_figures
-from core.ui.widgets.safe_text import safe_inline, safe_markdown
+from core.ui.instruct.conversation import model_title
+from core.ui.instruct.stream_view import (
+    THOUGHTS_ICON,
+    draw_thinking,
+    running_figures,
+    stop_text,
+)
+from core.ui.widgets.answer_text import draw_answer, draw_growing_answer, draw_plain
+from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.scripts import SCROLL_TO_MATCH
+from core.ui.widgets.tokens import draw_tokens
+from core.units import counted, milliseconds_text, rate_text
 
 REFRESH_S = 0.2
 """Interval at which the text is sent to the browser; timings are measured by the workers."""
@@ -27,6 +37,7 @@ TIMING_REFRESH_S = 0.4
 """Interval while answers are repeated for their timings, because each refresh disturbs them."""
 
 _SCROLLED = "scrolled_to"
+_PLACES = ("1st", "2nd", "3rd", "4th")
 
 
 def draw_answers(view: MatchView, state: CompareState, *, actions: bool = True) -> None:
@@ -89,7 +100,7 @@ def _await_end(state: CompareState) -> None:
 
 
 def scroll_into_view(view: MatchView) -> None:
-    """Scroll to a comparison that has just started; the controls above it are long."""
+    """Scroll to a comparison that has just started, where the window is small."""
     place = st.empty()  # always present, so that nothing below it moves
     if view.match.id not in st.session_state.setdefault(_SCROLLED, set()):
         st.session_state[_SCROLLED].add(view.match.id)
@@ -121,24 +132,29 @@ def _side_key(side: int) -> str:
 
 
 def _draw_heading(view: MatchView, side: int, *, ended: bool) -> None:
-    spec = view.match.setup.sides[side]
-    name = "" if view.hidden else f" · {safe_inline(model_title(spec))}"
-    with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
-        st.markdown(f"**{LETTERS[side]}**{name}", width="stretch")
-        if not ended:
-            st.button(
-                f"Stop {LETTERS[side]}",
-                icon=":material/stop:",
-                key=f"stop_{side}",
-                on_click=view.stop,
-                args=(side,),
-            )
+    spec, letter = view.match.setup.sides[side], LETTERS[side]
+    name = f":{SIDE_BADGES[side]}-badge[{letter}]"
     if not view.hidden:
         weights, *place = spec.words
         answer = view.match.answers[side] if ended else None
         if answer is not None and answer.weights:
             weights = answer.weights
-        st.caption(" · ".join(map(safe_inline, (weights, *place))))
+        used = answer.conditions.devices_used if answer is not None and answer.conditions else ()
+        if not spec.remote and used not in ((), (spec.device,)):
+            place[0] += f" → {', '.join(used)}"
+        details = " · ".join(map(safe_inline, (weights, *place)))
+        name += f" **{safe_inline(model_title(spec))}**  \n:small[{details}]"
+    with st.container(horizontal=True, wrap=False, gap="small"):
+        st.markdown(name, width="stretch")
+        if not ended:
+            st.button(
+                f"Stop {letter}",
+                icon=":material/stop:",
+                key=f"icon_stop_{side}",
+                help=f"Stop {letter}",
+                on_click=view.stop,
+                args=(side,),
+            )
 
 
 def _draw_waiting(view: MatchView, side: int) -> None:
@@ -164,43 +180,79 @@ def _draw_running(view: MatchView, side: int) -> None:
     if now.phase is Phase.PREPARING:
         _draw_waiting(view, side)
         return
-    if text := job.text:
-        st.markdown(safe_markdown(text) + " ▌")
-    if view.hidden:
-        st.caption("Generating …")
-    else:
-        st.caption(" · ".join(running_figures(now)))
+    # Above the text, so that they stay in place while it grows.
+    st.caption("Generating …" if view.hidden else " · ".join(running_figures(now)))
+    if thoughts := job.thoughts:
+        with st.expander("Thoughts", icon=THOUGHTS_ICON, type="compact", key=f"thoughts_{side}"):
+            draw_plain(thoughts)
+    if text := view.match.text(side):
+        draw_growing_answer(text)
 
 
 def _draw_ended(view: MatchView, side: int) -> None:
     answer = view.match.answers[side]
-    if view.match.state(side) is SideState.SKIPPED:
-        st.caption("Not started.")
-    if answer is not None and answer.text:
-        st.markdown(safe_markdown(answer.text))
+    st.caption(_ending(view, side))
+    if answer is not None and answer.thinking is not None:
+        if view.hidden:  # time and tokens would tell the model
+            with st.expander("Thoughts", icon=THOUGHTS_ICON, type="compact"):
+                draw_plain(answer.thinking.text)
+        else:
+            draw_thinking(answer.thinking)
+    if text := view.match.text(side):
+        draw_answer(text, f"{view.match.id}_{side}")
     elif answer is not None and answer.error is None:
-        st.caption("The model returned no text.")
+        st.caption(answer.sentence if answer.thinking else "The model returned no text.")
     if sentence := view.match.error(side):
         if view.hidden:
             sentence = "This side failed. The error is shown when the names are revealed."
         st.error(safe_inline(sentence), icon=":material/error:")
-    if answer is None:
-        return
-    if view.hidden:
-        st.caption("Names and figures are shown after you vote.")
-        return
-    if answer.stop_reason is StopReason.TIMEOUT:
+    if answer is not None and answer.stop_reason is StopReason.TIMEOUT and not view.hidden:
         st.warning(answer.stop_reason.sentence, icon=":material/timer_off:")
-    spec, timing = view.match.setup.sides[side], view.match.timing(side)
+
+
+def _ending(view: MatchView, side: int) -> str:
+    """Return how a side ended, with its place in a race and the most important figures."""
+    answer, timing = view.match.answers[side], view.match.timing(side)
+    if answer is None:
+        return "Failed." if view.match.error(side) else "Not started."
+    if view.hidden:
+        return "Finished."
     times = 1
     if timing is not None:
         answer, times = timing.applied_to(answer), len(timing.answers)
-    st.caption(figures_line(answer, spec, None, times=times))
+    place = view.match.place(side)
+    finished = f":material/sports_score: **{_PLACES[place - 1]}** · " if place else ""
+    line = finished + figures_line(answer, times=times)
+    return f"{line} · from another token" if view.match.request(side).continues else line
+
+
+def figures_line(answer: Answer, *, times: int = 1) -> str:
+    """Return the most important figures of an answer, as Markdown; the table below has all.
+
+    Args:
+        times: number of answers of which the timings are medians.
+    """
+    timings, conditions = answer.timings, answer.conditions
+    parts = []
+    if timings is not None and timings.decode_tokens_per_s is not None:
+        parts.append(f"**{rate_text(timings.decode_tokens_per_s)}**")
+    if times > 1:
+        parts.append(f"medians of {times}")
+    if timings is not None and answer.stop_reason is not StopReason.LENGTH:  # named below
+        parts.append(counted(timings.new_tokens, "token"))
+    if timings is not None and timings.ttft_ms is not None:
+        parts.append(f"TTFT {milliseconds_text(timings.ttft_ms)}")
+    parts.append(stop_text(answer.stop_reason, None if timings is None else timings.new_tokens))
+    if conditions is not None and conditions.note is not None:
+        parts.append(safe_inline(conditions.note))
+    if answer.contended:
+        parts.append(":material/warning: measured while busy")
+    return " · ".join(parts)
 
 
 def _draw_actions(view: MatchView, side: int, state: CompareState) -> None:
     job = view.match.jobs[side]
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         st.button(
             f"Regenerate {LETTERS[side]}",
             icon=":material/refresh:",
@@ -211,8 +263,15 @@ def _draw_actions(view: MatchView, side: int, state: CompareState) -> None:
             args=(view, side),
             help="Run only this side again with a new seed. The other answers are kept.",
         )
-        if job is not None and job.answer is not None and job.answer.text:
+        if text := view.match.text(side):
             with st.popover(
                 "Copy", icon=":material/content_copy:", type="tertiary", key=f"copy_{side}"
             ):
-                st.code(job.answer.text, language=None, wrap_lines=True)
+                st.code(text, language=None, wrap_lines=True)
+        by_token = False
+        if job is not None and job.answer is not None and not view.hidden:
+            by_token = st.toggle(f"Tokens {LETTERS[side]}", key=f"by_token_{job.id}")
+    if by_token and job is not None and job.answer is not None:
+        may_branch = job.answer.thinking is None and not state.running
+        branch = partial(state.branch, view, side) if may_branch else None
+        draw_tokens(job.id, job.spec, job.request, job.answer, branch)

@@ -6,21 +6,32 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from core.compare.export import to_html, to_json, to_markdown
+from core.compare.export import (
+    list_to_csv,
+    list_to_html,
+    list_to_json,
+    list_to_markdown,
+    to_html,
+    to_json,
+    to_markdown,
+)
 from core.compare.setup import LETTERS
 from core.store import ModelStore
 from core.ui.compare.result import report_of
-from core.ui.compare.state import CompareState, Entry, MatchView, SeriesView
-from core.ui.instruct.history import model_title
-from core.ui.widgets.safe_text import safe_inline
+from core.ui.compare.state import PARAMETER, CompareState, Entry, MatchView, SeriesView
+from core.ui.instruct.conversation import model_title
+from core.ui.widgets.actions import draw_download
+from core.ui.widgets.safe_text import safe_inline, unseen
 
 _SHORT = 120
 """Most characters of an instruction in a heading."""
-_FORMATS = (
-    ("Markdown", "md", "text/markdown", "markdown", to_markdown),
-    ("JSON", "json", "application/json", "data_object", to_json),
-    ("Web page (HTML)", "html", "text/html", "web", to_html),
-)
+_FORMATS = {"md": to_markdown, "json": to_json, "html": to_html}
+_LIST_FORMATS = {
+    "md": list_to_markdown,
+    "csv": list_to_csv,
+    "json": list_to_json,
+    "html": list_to_html,
+}
 
 
 def draw_actions(view: MatchView, state: CompareState, store: ModelStore) -> None:
@@ -37,16 +48,23 @@ def draw_actions(view: MatchView, state: CompareState, store: ModelStore) -> Non
             help="Run the same request again with a new seed.",
         )
         with st.popover("Export", icon=":material/download:", disabled=view.hidden):
-            for label, ending, mime, icon, export in _FORMATS:
-                st.download_button(
-                    label,
+            for ending, export in _FORMATS.items():
+                draw_download(
+                    f"paddock-comparison.{ending}",
                     lambda export=export: export(report_of(view, store)),
-                    file_name=f"paddock-comparison.{ending}",
-                    mime=mime,
-                    icon=f":material/{icon}:",
-                    key=f"export_{ending}",
-                    on_click="ignore",
+                    f"export_{ending}",
                 )
+
+
+def draw_list_export(entry: SeriesView, store: ModelStore) -> None:
+    """Draw the download buttons of a whole list."""
+    with st.popover("Export the list", icon=":material/download:", disabled=entry.hidden):
+        for ending, export in _LIST_FORMATS.items():
+            draw_download(
+                f"paddock-list.{ending}",
+                lambda export=export: export([report_of(view, store) for view in entry.matches]),
+                f"export_list_{ending}",
+            )
 
 
 def draw_link(*, whole: bool) -> None:
@@ -55,7 +73,13 @@ def draw_link(*, whole: bool) -> None:
     Args:
         whole: whether the link includes the instruction or the list.
     """
-    with st.popover("Link", icon=":material/link:", type="tertiary"):
+    with st.popover(
+        "Link",
+        icon=":material/link:",
+        type="tertiary",
+        key="icon_link",
+        help="Link with these models and settings",
+    ):
         st.caption(
             "Opens this page with the same models, settings and instruction."
             if whole
@@ -63,7 +87,10 @@ def draw_link(*, whole: bool) -> None:
             "included, because they are too long for a link or come from a file."
         )
         base = (st.context.url or "").partition("?")[0]
-        query = urlencode(st.query_params.to_dict())
+        settings = {
+            key: text for key, text in st.query_params.to_dict().items() if key != PARAMETER
+        }
+        query = urlencode(settings)
         st.code(f"{base}?{query}" if query else base, language=None, wrap_lines=True)
 
 
@@ -75,13 +102,15 @@ def draw_history(state: CompareState) -> None:
     st.subheader("Earlier in this session", anchor=False)
     for entry in earlier:
         # Keys by entry, not by position: a double click on Delete must not reach the next entry.
+        names = " and ".join(map(model_title, entry.setup.sides))
+        told = "with hidden names" if entry.hidden else names
         entry_id = entry.series.id if isinstance(entry, SeriesView) else entry.match.id
         with st.container(border=True, key=f"earlier_{entry_id}"):
             st.markdown(_heading(entry))
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.caption(_line(entry), width="stretch")
                 st.button(
-                    "Show",
+                    f"Show{unseen(told)}",
                     icon=":material/open_in_full:",
                     key=f"show_{entry_id}",
                     type="tertiary",
@@ -89,7 +118,7 @@ def draw_history(state: CompareState) -> None:
                     args=(entry,),
                 )
                 st.button(
-                    "Delete",
+                    f"Delete{unseen(told)}",
                     icon=":material/delete:",
                     key=f"forget_{entry_id}",
                     type="tertiary",
@@ -111,7 +140,7 @@ def _heading(entry: Entry) -> str:
 
 def _line(entry: Entry) -> str:
     match = entry.series if isinstance(entry, SeriesView) else entry.match
-    sides = entry.series.sides if isinstance(entry, SeriesView) else entry.match.setup.sides
+    sides = entry.setup.sides
     parts = [f"{match.asked_at:%H:%M:%S} UTC"]
     if entry.hidden:
         parts.append(f"{len(sides)} models, names hidden")

@@ -16,8 +16,9 @@ from core.metrics.rows import precision_label
 from core.store.resolver import recorded_name, recorded_title
 from core.ui.compare.state import CompareState, MatchView
 from core.ui.compare.votes import Judgement, NoWinner
-from core.ui.widgets.resources import shared_votes
-from core.ui.widgets.safe_text import safe_inline, safe_markdown
+from core.ui.widgets.model_choices import models_here
+from core.ui.widgets.resources import shared_engine, shared_votes
+from core.ui.widgets.safe_text import safe_inline
 
 GROUP_BY: dict[str, tuple[Trait, ...]] = {
     "Model": ("model",),
@@ -33,15 +34,17 @@ def draw_judge(view: MatchView, state: CompareState) -> None:
     if not view.can_be_judged:
         if view.hidden:
             _draw_reveal(view, state, "You cannot vote, because a side failed or did not start.")
+        elif view.continued:
+            st.caption("You cannot vote, because an answer goes on from a token that you chose.")
         return
     with st.container(border=True, key="judge"):
         if view.judgement is not None:
             _draw_judgement(view, view.judgement, state)
             return
         count = len(view.match.setup.sides)
-        st.markdown(f"**Which answer is {'better' if count == 2 else 'best'}?**")
         comment_key = f"comment_{view.match.id}"
-        with st.container(horizontal=True, gap="small"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(f"**Which is {'better' if count == 2 else 'best'}?**", width="content")
             for label, icon, best in _choices(count):
                 st.button(
                     label,
@@ -50,13 +53,14 @@ def draw_judge(view: MatchView, state: CompareState) -> None:
                     on_click=_vote,
                     args=(state, view, best, comment_key),
                 )
-        st.text_input(
-            "Comment",
-            key=comment_key,
-            max_chars=COMMENT_LIMIT,
-            placeholder="Why? (optional, enter it before you vote)",
-            label_visibility="collapsed",
-        )
+            st.text_input(
+                "Comment",
+                key=comment_key,
+                max_chars=COMMENT_LIMIT,
+                placeholder="Why? (optional, before you vote)",
+                label_visibility="collapsed",
+                width=220,
+            )
         if view.hidden:
             _draw_reveal(view, state, "The names are revealed after you vote.")
 
@@ -69,19 +73,22 @@ def draw_ratings() -> None:
             st.caption("There are no votes yet. Run a comparison and vote for an answer.")
             return
         with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
-            group_by, blind_only = _pick_votes()
+            group_by, blind_only, here_only = _pick_votes()
         pairs = shared_votes().pairs(
             GROUP_BY[group_by], name=recorded_name, blind=True if blind_only else None
         )
     except RecordsError as error:
         st.error(safe_inline(str(error)), icon=":material/error:")
         return
+    if here_only:
+        here = models_here(shared_engine())
+        pairs = [pair for pair in pairs if {pair.left.model, pair.right.model} <= here]
     ratings = rate(pairs)
     if not ratings.standings:
         st.caption(
             "All of these votes compare a model with itself, so there are no ratings."
             if pairs
-            else "There are no blind votes."
+            else "There are no such votes."
         )
         return
     st.dataframe(
@@ -110,7 +117,7 @@ def draw_ratings() -> None:
     )
 
 
-def ratings_rows(ratings: Ratings[Subject]) -> list[dict[str, Any]]:
+def ratings_rows(ratings: Ratings) -> list[dict[str, Any]]:
     """Return the rows of the ratings table, group by group, the best first."""
     rows = []
     several = len(ratings.groups) > 1
@@ -143,15 +150,16 @@ def ratings_rows(ratings: Ratings[Subject]) -> list[dict[str, Any]]:
     return rows
 
 
-def _significance(ratings: Ratings[Subject], subject: Subject, following: Subject) -> str:
-    missing = ratings.votes_needed(subject, following)
+def _significance(ratings: Ratings, subject: Subject, following: Subject) -> str:
+    found = ratings.difference(subject, following)
+    missing = None if found is None else found.votes_needed
     if missing is None:
         return "equal so far"
     return f"{missing:,} more {'vote' if missing == 1 else 'votes'}" if missing else "yes"
 
 
-def _pick_votes() -> tuple[str, bool]:
-    """Draw the grouping and the blind filter and return what is selected."""
+def _pick_votes() -> tuple[str, bool, bool]:
+    """Draw the grouping and the filters and return what is selected."""
     group_by = st.segmented_control(
         "Group by",
         list(GROUP_BY),
@@ -166,7 +174,13 @@ def _pick_votes() -> tuple[str, bool]:
         persist_state="session",
         help="Exclude votes of users who saw the names.",
     )
-    return group_by or _DEFAULT_GROUP_BY, blind_only
+    here_only = st.toggle(
+        "Only models on this machine",
+        key="ratings_here",
+        persist_state="session",
+        help="Leave out votes on deleted models, and on models of servers.",
+    )
+    return group_by or _DEFAULT_GROUP_BY, blind_only, here_only
 
 
 def _choices(count: int) -> list[tuple[str, str, int | NoWinner]]:
@@ -196,7 +210,7 @@ def _draw_judgement(view: MatchView, judgement: Judgement, state: CompareState) 
             args=(view,),
         )
     if judgement.comment:
-        st.caption(safe_markdown(judgement.comment))
+        st.caption(safe_inline(judgement.comment))
     if view.hidden:
         _draw_reveal(view, state, "The names are revealed after you have voted on the whole list.")
 

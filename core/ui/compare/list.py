@@ -18,14 +18,20 @@ from core.compare.series import SeriesRow, SideSummary
 from core.compare.setup import LETTERS
 from core.errors import PaddockError
 from core.ui.compare.columns import draw_answers, refresh_interval_s
+from core.ui.compare.history import draw_list_export
 from core.ui.compare.state import CompareState, MatchView, SeriesView
-from core.ui.instruct.history import model_title
+from core.ui.compare.votes import NoWinner
+from core.ui.instruct.conversation import model_title
+from core.ui.widgets.answer_text import draw_plain
 from core.ui.widgets.link import link_texts, texts_linked
-from core.ui.widgets.safe_text import emphasised, safe_inline
-from core.units import milliseconds_text, rate_text
+from core.ui.widgets.resources import shared_engine
+from core.ui.widgets.safe_text import safe_inline
+from core.units import counted, milliseconds_text, rate_text
 
 LIST = "list"
 """Key of the text area and name of its URL parameter."""
+UNATTENDED = "list_unattended"
+"""Key of the checkbox."""
 UNTIMED_HINT = (
     ":material/timer: Each instruction runs once. The fastest side is shown only where all answers "
     "took at least one second. To time shorter answers, run a single instruction in *Fair* mode."
@@ -34,46 +40,50 @@ BUSY_HELP = (
     "The timings are not comparable, because another generation was running at the same time or "
     "the host had moved the processor cores apart."
 )
+SHOWN_ROWS = 5
+"""Rows of the results table without scrolling, so that the answers below it are in the window."""
 _FILE = "list_file"
 """Name and content of the uploaded file, kept in the session state across page switches."""
 
 
 def draw_list_input() -> tuple[Instruction, ...]:
-    """Draw the text area and the upload and return the instructions; empty if invalid."""
+    """Draw the text area and return the instructions; empty if invalid."""
     link_texts(LIST)
     file: tuple[str, bytes] | None = st.session_state.get(_FILE)
     typed = st.text_area(
         "Instructions, one per line",
         key=LIST,
         persist_state="session",
-        height=160,
+        height=96,
+        label_visibility="collapsed",
         disabled=file is not None,
-        placeholder="Suggest three names for a sailing boat.\nHow does a CPU differ from a GPU?",
+        placeholder="One instruction per line:\nSuggest three names for a sailing boat.\n"
+        "How does a CPU differ from a GPU?",
         help=f"Up to {MAX_INSTRUCTIONS}. A line {SEPARATOR} between them lets each have several "
         "lines. A table (CSV) or JSON lines may give each a context passage too.",
     )
-    with st.expander("Upload a list instead", icon=":material/upload_file:"):
+    try:
+        if file is not None:
+            return parse_instructions(decode_upload(file[1], file[0]), file[0])
+        return parse_instructions(typed) if (typed or "").strip() else ()
+    except PaddockError as error:
+        st.warning(safe_inline(str(error)), icon=":material/error:")
+        return ()
+
+
+def draw_list_options(count: int) -> None:
+    """Draw the upload and the number of instructions in a popover."""
+    file: tuple[str, bytes] | None = st.session_state.get(_FILE)
+    label = counted(count, "instruction") if count else "Upload"
+    with st.popover(
+        label, icon=":material/checklist:", type="tertiary", key="list_box", width="content"
+    ):
         st.file_uploader(
             "A .txt, .csv or .jsonl file",
             type=["txt", "csv", "tsv", "jsonl", "ndjson", "md"],
             key="list_upload",
             on_change=_keep_upload,
         )
-    try:
-        if file is not None:
-            found = parse_instructions(decode_upload(file[1], file[0]), file[0])
-        elif (typed or "").strip():
-            found = parse_instructions(typed)
-        else:
-            return ()
-    except PaddockError as error:
-        st.warning(safe_inline(str(error)), icon=":material/error:")
-        found = ()
-    with st.container(horizontal=True, vertical_alignment="center"):
-        if found:
-            noun = "instruction" if len(found) == 1 else "instructions"
-            source = f" from {safe_inline(file[0])}" if file is not None else ""
-            st.caption(f":material/checklist: {len(found)} {noun}{source}.", width="content")
         if file is not None:
             st.button(
                 "Use the typed list instead",
@@ -81,7 +91,12 @@ def draw_list_input() -> tuple[Instruction, ...]:
                 type="tertiary",
                 on_click=_forget_upload,
             )
-    return found
+        st.checkbox(
+            "Go on after this page is closed",
+            key=UNATTENDED,
+            persist_state="session",
+            help="Otherwise the run ends when the page has been closed for a minute.",
+        )
 
 
 def list_linked() -> bool:
@@ -114,7 +129,23 @@ def draw_list(entry: SeriesView, state: CompareState) -> MatchView | None:
     rows = entry.series.rows()
     done, count = entry.series.progress
     stopped = " The run was stopped." if entry.series.stopped else ""
-    st.markdown(f"**{done} of {count} instructions completed.**{stopped}")
+    if entry.series.abandoned:
+        stopped = " The run ended because the page had been closed for a minute."
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{done} of {count} instructions completed.**{stopped}", width="content")
+        st.markdown(tally(entry), width="stretch")
+        if entry.hidden:
+            st.button(
+                "Reveal now",
+                icon=":material/visibility:",
+                type="tertiary",
+                key="reveal_list",
+                on_click=state.reveal,
+                args=(entry,),
+                help="Otherwise names and figures are shown after you have voted on every "
+                "instruction with complete answers.",
+            )
+        draw_list_export(entry, shared_engine().store)
     if not entry.hidden:
         st.table(summary_table(entry), border="horizontal", hide_index=True)
         if not all(row.timed for row in rows if row.match is not None):
@@ -122,9 +153,11 @@ def draw_list(entry: SeriesView, state: CompareState) -> MatchView | None:
     picked = st.dataframe(
         [list_row(row, entry) for row in rows],
         hide_index=True,
-        key=f"list_{entry.series.id}",
+        height=38 + 35 * min(len(rows), SHOWN_ROWS),
+        key=f"list_{entry.series.id}_{entry.selected}",  # another key: the default counts again
         on_select="rerun",
         selection_mode="single-row",
+        selection_default={"selection": {"rows": [entry.selected]}},
         column_config={
             "#": st.column_config.NumberColumn(width=40),
             "Instruction": st.column_config.TextColumn(width="medium"),
@@ -132,20 +165,6 @@ def draw_list(entry: SeriesView, state: CompareState) -> MatchView | None:
             "Measured while busy": st.column_config.CheckboxColumn(help=BUSY_HELP),
         },
     )
-    if entry.hidden:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(
-                ":material/visibility_off: Names and figures are shown after you have voted on "
-                "every instruction with complete answers.",
-                width="stretch",
-            )
-            st.button(
-                "Reveal now",
-                type="tertiary",
-                key="reveal_list",
-                on_click=state.reveal,
-                args=(entry,),
-            )
     chosen = picked["selection"]["rows"]
     if not chosen:
         st.caption("Select a row to read its answers and vote on them.")
@@ -157,12 +176,24 @@ def draw_list(entry: SeriesView, state: CompareState) -> MatchView | None:
     return entry.view(match)
 
 
+def tally(entry: SeriesView) -> str:
+    """Return how often each side was chosen: ``A 3 · B 2 · tie 0``; empty without a vote."""
+    best = [view.judgement.best for view in entry.matches if view.judgement is not None]
+    if not best:
+        return ""
+    parts = [f"{LETTERS[side]} {best.count(side)}" for side in range(len(entry.series.sides))]
+    parts.append(f"tie {best.count(NoWinner.TIE)}")
+    if NoWinner.BOTH_BAD in best:
+        parts.append(f"none good {best.count(NoWinner.BOTH_BAD)}")
+    return "Votes: " + " · ".join(parts)
+
+
 def _draw_running(entry: SeriesView, state: CompareState) -> None:
     match = entry.series.current
     st.fragment(_draw_progress, run_every=refresh_interval_s())(entry, match)
     if match is not None:
         with st.container(key="current"):
-            st.markdown(emphasised(match.setup.request.instruction))
+            draw_plain(match.setup.request.instruction, bold=True)
             draw_answers(entry.view(match), state, actions=False)
 
 
@@ -187,10 +218,9 @@ def list_row(row: SeriesRow, entry: SeriesView) -> dict[str, Any]:
         for letter, each in figures
     }
     cells["Fastest"] = LETTERS[row.fastest] if row.fastest is not None else ""
-    found = row.divergence
-    cells["Diverge at"] = (
-        "" if found is None or found.index is None else f"{found.unit} {found.index + 1:,}"
-    )
+    if (found := row.divergence) is not None:
+        same = "never" if found.identical else "not before the cut"
+        cells["Diverge at"] = same if found.index is None else f"token {found.index + 1:,}"
     cells["Measured while busy"] = row.contended
     cells |= {f"{letter} TTFT ms": _rounded(each and each.ttft_ms) for letter, each in figures}
     cells |= {f"{letter} tokens": each.new_tokens if each else None for letter, each in figures}

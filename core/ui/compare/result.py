@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
-from core.compare import LETTERS, DeltaRow, DiffKind
-from core.compare.report import MatchReport, Pair, SideReport, describe
+from core.catalogue import Precision
+from core.compare.divergence import DiffKind, precision_rank
+from core.compare.figures import DeltaRow
+from core.compare.report import MatchReport, Pair, describe
+from core.compare.setup import LETTERS, MAX_SIDES
 from core.compare.wording import caution, medians
+from core.errors import PaddockError
+from core.inference.engine import Engine, find_stored
+from core.runtimes.spec import ModelSpec
 from core.store import ModelStore
-from core.ui.compare.state import MatchView
-from core.ui.widgets.charts import timeline_chart
-from core.ui.widgets.safe_text import safe_html
+from core.store.weights_source import find_origin
+from core.ui.compare.state import CompareState, MatchView
+from core.ui.widgets.charts import SIDE_COLOURS, timeline_chart
+from core.ui.widgets.safe_text import safe_html, safe_inline
+from core.ui.widgets.start_button import to_download
 from core.units import listed
 
 CONTENDED = ":material/warning:"
-_MARKS = {
-    DiffKind.SAME: ("span", ""),
-    DiffKind.ONLY_A: ("del", "background:rgba(31,127,201,.24)"),
-    DiffKind.ONLY_B: ("ins", "background:rgba(217,115,13,.28);text-decoration:none"),
-}
 
 
 def report_of(view: MatchView, store: ModelStore) -> MatchReport:
@@ -31,11 +35,12 @@ def report_of(view: MatchView, store: ModelStore) -> MatchReport:
     return describe(view.match, store, verdict=sentence)
 
 
-def draw_result(view: MatchView, store: ModelStore) -> None:
-    """Draw the figures side by side, the timelines, and where the texts diverge."""
+def draw_result(view: MatchView, state: CompareState, engine: Engine) -> None:
+    """Draw the figures side by side, the timelines, and where precisions of a model diverge."""
     if view.hidden or not any(view.match.answers):
         return
-    report = report_of(view, store)
+    report = report_of(view, engine.store)
+    reference = higher_precision(report, engine)
     with st.container(key="result"):
         if sentence := verdict(report.rows):
             st.markdown(f":material/trophy: **{sentence}**")
@@ -46,12 +51,24 @@ def draw_result(view: MatchView, store: ModelStore) -> None:
             for side in report.sides
             if side.timeline is not None and side.token_times_ms
         ]
-        places = st.columns(2, gap="medium") if report.pairs else [st]
+        diverging = report.pairs or reference is not None
+        places = st.columns(2, gap="medium") if diverging else [st]
         if lines:
             places[0].plotly_chart(timeline_chart(lines), key="timelines")
-        if report.pairs:
+        if diverging:
             with places[1].container(border=True, key="divergence"):
                 _draw_divergence(report)
+                if reference is not None:
+                    st.button(
+                        f"Compare with {reference.precision.label}",
+                        icon=":material/add:",
+                        key="add_reference",
+                        disabled=state.running,
+                        on_click=state.add_side,
+                        args=(view, reference),
+                        help="Runs the same instruction in the highest precision that this machine "
+                        "has or can make, as the reference.",
+                    )
 
 
 def verdict(rows: Sequence[DeltaRow]) -> str | None:
@@ -118,32 +135,36 @@ def _conditions(report: MatchReport) -> str:
 
 def _draw_divergence(report: MatchReport) -> None:
     st.markdown("**Where the answers diverge**")
+    if not report.pairs:
+        return
     pair = _pick_pair(report.pairs)
-    divergence = pair.divergence
-    shared = f" They share {divergence.similarity:.0%} of their words, in the same order."
-    st.markdown(divergence.sentence + ("" if divergence.identical else shared))
-    if pair.followed is not None and pair.reference is not None:
-        reference = report.sides[pair.reference]
-        st.markdown(
-            f":material/compress: {pair.followed.sentence} The reference is {reference.letter} "
-            f"({reference.spec.precision.label})."
+    reference = report.sides[pair.a]
+    st.markdown(
+        f"{pair.divergence.sentence} The reference is {reference.letter} "
+        f"({safe_inline(reference.weights)})."
+    )
+    if not pair.divergence.identical:
+        st.caption(
+            f"They share {pair.divergence.similarity:.0%} of their words, in the same order."
         )
     if any(kind is not DiffKind.SAME for kind, _ in pair.diff):
-        a, b = report.sides[pair.a], report.sides[pair.b]
         with st.expander("Differences word by word", icon=":material/difference:"):
-            st.html(diff_html(a, b, pair))
+            st.html(diff_html(pair))
 
 
-def diff_html(a: SideReport, b: SideReport, pair: Pair) -> str:
+def diff_html(pair: Pair) -> str:
     """Return both texts as one HTML text with their differences marked; everything is escaped."""
 
     def marked(kind: DiffKind, text: str) -> str:
-        tag, style = _MARKS[kind]
-        return f'<{tag} style="{style};border-radius:3px">{safe_html(text)}</{tag}>'
+        if kind is DiffKind.SAME:
+            return f"<span>{safe_html(text)}</span>"
+        side, tag = (pair.a, "del") if kind is DiffKind.ONLY_A else (pair.b, "ins")
+        style = f"background:{SIDE_COLOURS[side]}40;border-radius:3px;text-decoration:none"
+        return f'<{tag} style="{style}">{safe_html(text)}</{tag}>'
 
     key = (
-        f"{marked(DiffKind.ONLY_A, f'only {a.letter}')} "
-        f"{marked(DiffKind.ONLY_B, f'only {b.letter}')}"
+        f"{marked(DiffKind.ONLY_A, f'only {LETTERS[pair.a]}')} "
+        f"{marked(DiffKind.ONLY_B, f'only {LETTERS[pair.b]}')}"
     )
     spans = "".join(marked(kind, text) for kind, text in pair.diff)
     style = "line-height:1.65;overflow-wrap:anywhere;white-space:pre-wrap"
@@ -163,3 +184,28 @@ def _pick_pair(pairs: Sequence[Pair]) -> Pair:
         label_visibility="collapsed",
     )
     return pairs[chosen if chosen is not None and chosen < len(pairs) else 0]
+
+
+def higher_precision(report: MatchReport, engine: Engine) -> ModelSpec | None:
+    """Return the model in the highest precision that this machine has or can make at once.
+
+    None if a side has it already, if the sides are not one local model under greedy decoding, if an
+    answer goes on from a chosen token, or if there is no room for another side.
+    """
+    specs, store = [side.spec for side in report.sides], engine.store
+    spec = min(specs, key=precision_rank)
+    one_model = len({each.model for each in specs}) == 1 and not spec.remote
+    if not one_model or not report.request.sampling.greedy or len(specs) == MAX_SIDES:
+        return None
+    if any(side.request.continues for side in report.sides):
+        return None
+    stored = store.default_precision(spec.model) is Precision.STORED
+    wanted = replace(spec, precision=Precision.STORED if stored else Precision.FP16)
+    if precision_rank(wanted) >= precision_rank(spec):
+        return None
+    try:
+        if find_stored(store, wanted) is None:
+            find_origin(store.resolve(wanted.model), wanted.precision, engine.settings)
+    except PaddockError:  # it cannot be made
+        return None
+    return wanted if to_download(engine, wanted) == 0 else None

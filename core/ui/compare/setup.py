@@ -4,59 +4,102 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
-from core.compare.setup import LETTERS, MAX_SIDES, MIN_SIDES, Mode, default_mode
+from core.compare.setup import LETTERS, MAX_SIDES, MIN_SIDES, Mode, Setup, default_mode
 from core.errors import UserError
 from core.hardware.devices import AUTO
 from core.remotes import is_remote
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
 from core.store import ModelStore
-from core.ui.widgets.link import link_choice, number_in
+from core.ui.widgets.link import link_choice, number_in, unlink
 from core.ui.widgets.model_choices import PREFERRED, first_model, preferred_precision
-from core.ui.widgets.pickers import pick_model, pick_prompt_format
+from core.ui.widgets.pickers import TRAITS, PickedModel, pick_model
 from core.ui.widgets.state import RESET, set_widgets
 
+STYLE = Path(__file__).with_name("compare.css")
+SIDE_BADGES = ("blue", "orange", "green", "violet")
+"""Colour of each side's letter, as in the charts (``SIDE_COLOURS``)."""
 KEYS = ("left_", "right_", "c_", "d_")
 """Key prefix of each side, in the session state and in the URL."""
-_TRAITS = ("model", "precision", "device", "runtime", "format")
 _MODE_CHOSEN = "mode_chosen"
 """Set once the user or a link has selected the mode; until then it depends on the devices."""
 
 
-@dataclass(frozen=True)
-class Side:
-    """Configuration of one side."""
+def pick_sides(store: ModelStore, hidden: Setup | None = None) -> tuple[PickedModel, ...]:
+    """Draw the controls of two to four sides, two in a line, and return the configurations.
 
-    spec: ModelSpec
-    prompt_format: str | None
-    """None for the model's own chat template."""
-
-
-def pick_sides(store: ModelStore) -> tuple[Side, ...]:
-    """Draw the controls of two to four sides and return the selected configurations."""
+    Args:
+        hidden: a blind comparison; its sides are returned, and nothing is drawn that names them.
+    """
+    if hidden is not None:
+        return _keep_sides(hidden)
     link_choice("sides", MIN_SIDES, number_in(MIN_SIDES, MAX_SIDES))
     count: int = st.session_state["sides"]
     _remove_from_url(KEYS[count:])
-    sides: list[Side] = []
-    for index, column in enumerate(st.columns(count, gap="small")):
-        with column.container(border=True, height="stretch", key=_side_key(index)):
-            _draw_heading(index, count)
-            others = tuple(side.spec for side in sides)
-            spec = pick_model(
-                store,
-                key=KEYS[index],
-                default=next_side(store, others).model,
-                precision_for=lambda model, wanted, others=others: unused(
-                    store, model, others, wanted
-                ),
-                on_model_change=lambda index=index: _make_different(store, index),
+    sides: list[PickedModel] = []
+    for index in range(count):
+        if index % 2 == 0:
+            columns = st.columns(2, gap="small")
+        with columns[index % 2].container(
+            horizontal=True, vertical_alignment="center", gap="xsmall", key=_side_key(index)
+        ):
+            letter, others = LETTERS[index], tuple(side.spec for side in sides)
+            st.badge(letter, color=SIDE_BADGES[index])
+            sides.append(
+                pick_model(
+                    store,
+                    key=KEYS[index],
+                    default=next_side(store, others).model,
+                    precision_for=lambda model, wanted, others=others: unused(
+                        store, model, others, wanted
+                    ),
+                    on_model_change=lambda index=index: _make_different(store, index),
+                    row=letter,
+                )
             )
-            sides.append(Side(spec, pick_prompt_format(spec, key=KEYS[index])))
+            if count > MIN_SIDES:
+                st.button(
+                    f"Remove {letter}",
+                    icon=":material/close:",
+                    type="tertiary",
+                    key=f"icon_remove_{index}",
+                    on_click=_remove,
+                    args=(index,),
+                    help=f"Remove {letter}",
+                )
+    return tuple(sides)
+
+
+def _keep_sides(setup: Setup) -> tuple[PickedModel, ...]:
+    """Return the sides of a blind comparison, whose controls and link would tell the names.
+
+    Sorted, because the defaults of the sampling settings are those of the first one.
+    """
+    sides = sorted(
+        map(PickedModel, setup.sides, setup.formats, setup.speculation),
+        key=lambda side: side.spec.label,
+    )
+    for key, side in zip(KEYS, sides, strict=False):
+        spec, guesses = side.spec, side.speculation
+        chosen = (
+            spec.model,
+            spec.precision,
+            spec.device,
+            spec.runtime,
+            side.prompt_format,
+            guesses.mode,
+            guesses.tokens,
+            guesses.ngram,
+        )
+        for trait, value in zip(TRAITS, chosen, strict=True):
+            st.session_state.setdefault(f"{key}{trait}", value)  # missing after a reload
+            unlink(f"{key}{trait}")
+    st.caption(":material/visibility_off: The names are shown after the last vote.")
     return tuple(sides)
 
 
@@ -75,6 +118,7 @@ def draw_side_buttons(store: ModelStore, sides: Sequence[ModelSpec]) -> None:
         "Swap",
         icon=":material/swap_horiz:",
         type="tertiary",
+        key="icon_swap",
         on_click=_rotate,
         help="Swap the sides. With more than two, each moves one place to the left.",
     )
@@ -114,12 +158,12 @@ def pick_blind() -> bool:
 
 
 def next_side(store: ModelStore, others: Sequence[ModelSpec]) -> ModelSpec:
-    """Return a model for a new side that can run at once and is not among ``others``.
+    """Return a model for a new side that is not among ``others``.
 
-    This is the model that is selected at first, or a tiny demo model.
+    The model of the Instruct page comes first, then the tiny demo models, which can run at once.
     """
-    first = first_model()
-    if first not in {spec.model for spec in others}:
+    first = st.session_state.get("model") or first_model()
+    if not is_remote(first) and first not in {spec.model for spec in others}:
         return ModelSpec(first, preferred_precision(store, first))
     embedded = [key for key, row in catalogue().items() if row.embedded]
     taken = {(spec.model, spec.precision) for spec in others}
@@ -140,26 +184,14 @@ def unused(
     """Return a precision in which a model is not among ``others``, preferably one on disk."""
     taken = {spec.precision for spec in others if spec.model == model}
     preferred = preferred_precision(store, model, wanted)
+    if preferred not in taken:
+        return preferred
     possible = [each for each in PREFERRED if preferred_precision(store, model, each) is each]
-    return next(each for each in (preferred, *possible, *PREFERRED) if each not in taken)
+    return next(each for each in (*possible, *PREFERRED) if each not in taken)
 
 
 def _side_key(index: int) -> str:
     return f"side_{LETTERS[index].lower()}"
-
-
-def _draw_heading(index: int, count: int) -> None:
-    with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
-        st.markdown(f"**{LETTERS[index]}**", width="stretch")
-        if count > MIN_SIDES:
-            st.button(
-                f"Remove {LETTERS[index]}",
-                icon=":material/close:",
-                type="tertiary",
-                key=f"remove_{index}",
-                on_click=_remove,
-                args=(index,),
-            )
 
 
 # Callbacks
@@ -167,7 +199,7 @@ def _draw_heading(index: int, count: int) -> None:
 
 def _add(store: ModelStore, sides: Sequence[ModelSpec]) -> None:
     new = next_side(store, sides)
-    _put(len(sides), {trait: getattr(new, trait, None) for trait in _TRAITS})
+    _put(len(sides), {trait: getattr(new, trait, None) for trait in TRAITS})
     st.session_state["sides"] = len(sides) + 1
 
 
@@ -194,7 +226,7 @@ def _make_different(store: ModelStore, index: int) -> None:
 
 
 def _values(place: int) -> dict[str, Any]:
-    return {trait: st.session_state.get(f"{KEYS[place]}{trait}") for trait in _TRAITS}
+    return {trait: st.session_state.get(f"{KEYS[place]}{trait}") for trait in TRAITS}
 
 
 def _chosen(place: int) -> ModelSpec:
@@ -215,7 +247,7 @@ def _put(place: int, values: Mapping[str, Any]) -> None:
     set_widgets(
         {
             f"{KEYS[place]}{trait}": RESET if values[trait] is None else values[trait]
-            for trait in _TRAITS
+            for trait in TRAITS
         }
     )
 
@@ -223,5 +255,5 @@ def _put(place: int, values: Mapping[str, Any]) -> None:
 def _remove_from_url(keys: Sequence[str]) -> None:
     """Remove the settings of removed sides from the URL."""
     for key in keys:
-        for trait in _TRAITS:
+        for trait in TRAITS:
             st.query_params.pop(f"{key}{trait}", None)

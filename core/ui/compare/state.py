@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import streamlit as st
@@ -12,18 +13,24 @@ from core.compare.instructions import Instruction
 from core.compare.match import Match, SideState
 from core.compare.series import Series
 from core.compare.setup import Mode, Setup
+from core.db import Holder
 from core.errors import PaddockError
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
-from core.runtimes.spec import ModelSpec
-from core.ui.compare.setup import Side
+from core.runtimes.spec import ModelSpec, Speculation
 from core.ui.compare.votes import Judgement, pair_ids, votes_of
 from core.ui.models.access import check_use
 from core.ui.widgets.person import person
+from core.ui.widgets.pickers import PickedModel
 from core.ui.widgets.resources import shared_engine, shared_votes
+from core.ui.widgets.visits import page_presence
 
 MOST_ENTRIES = 50
 """Most comparisons and lists kept in a session; runs and votes stay in the database."""
+MOST_STATES = 200
+"""Most sessions whose comparisons are found again after a reload; the newest."""
+PARAMETER = "comparison"
+"""Name of the URL parameter with the id of the state, also its key in the session state."""
 
 
 @dataclass
@@ -42,6 +49,11 @@ class MatchView:
     judgement: Judgement | None = None
 
     @property
+    def setup(self) -> Setup:
+        """The models and the request."""
+        return self.match.setup
+
+    @property
     def hidden(self) -> bool:
         """Whether names and figures are hidden."""
         return self.blind.hidden
@@ -53,9 +65,17 @@ class MatchView:
 
     @property
     def can_be_judged(self) -> bool:
-        """Whether every side finished without an error."""
+        """Whether every side finished without an error, with an answer of the model's own."""
         sides = range(len(self.match.setup.sides))
-        return all(self.match.state(side) is SideState.DONE for side in sides)
+        done = all(self.match.state(side) is SideState.DONE for side in sides)
+        return done and not self.continued
+
+    @property
+    def continued(self) -> bool:
+        """Whether an answer goes on from a token that the user chose."""
+        return any(
+            self.match.request(side).continues for side in range(len(self.match.setup.sides))
+        )
 
     def stop(self, side: int | None = None) -> None:
         """Stop one side, or all."""
@@ -68,7 +88,14 @@ class SeriesView:
 
     series: Series
     blind: BlindState
+    selected: int = 0
+    """Index of the instruction that is selected when the list has ended; a vote moves it on."""
     _views: dict[str, MatchView] = field(default_factory=dict)
+
+    @property
+    def setup(self) -> Setup:
+        """The models and the request of the first instruction."""
+        return self.series.setups[0]
 
     @property
     def hidden(self) -> bool:
@@ -104,12 +131,16 @@ Entry = MatchView | SeriesView
 
 @dataclass
 class CompareState:
-    """State of the Compare page in one browser session.
+    """State of the Compare page in one browser session, found again after a reload.
 
     A plain object: the comparisons run in their own threads, and an interrupted script run does not
-    affect it.
+    affect it. It is kept in memory: after a restart of the server, only runs and votes remain.
     """
 
+    holder: Holder
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    pages: list[Callable[[], bool]] = field(default_factory=list)
+    """Whether each page that shows it is still there; a reload adds one."""
     entries: list[Entry] = field(default_factory=list)
     """The newest first."""
     current: Entry | None = None
@@ -122,14 +153,37 @@ class CompareState:
         """Whether an answer is running or has not started yet."""
         return any(entry.running for entry in self.entries)
 
+    @property
+    def present(self) -> bool:
+        """Whether a page that shows it is open."""
+        return any(page() for page in self.pages)
+
+    @property
+    def names_hidden(self) -> bool:
+        """Whether the names of the comparison on the page are hidden."""
+        return self.current is not None and self.current.hidden
+
+    @property
+    def hidden_setup(self) -> Setup | None:
+        """The models of the comparison on the page if their names are hidden."""
+        return self.current.setup if self.current is not None and self.names_hidden else None
+
+    @property
+    def votes_hidden(self) -> bool:
+        """Whether ratings would tell the names of a blind comparison: it is on the page, or a list
+        that waits for its last vote."""
+        return self.names_hidden or any(
+            view.judgement is not None for view in _matches(self.entries) if view.hidden
+        )
+
     def submit(
-        self, sides: Sequence[Side], request: GenerationRequest, mode: Mode, *, blind: bool
+        self, sides: Sequence[PickedModel], request: GenerationRequest, mode: Mode, *, blind: bool
     ) -> None:
         """Start one instruction on all sides; an error in the request becomes the notice."""
         self.notice = None
-        specs, formats = _in_order(sides, blind=blind)
+        specs, formats, speculation = _in_order(sides, blind=blind)
         try:
-            setup = Setup(specs, request, mode, formats)
+            setup = Setup(specs, request, mode, formats, speculation)
             _check_use(specs)
             match = Match(setup, shared_engine(), person().user, repeat=True, deferred=True)
         except PaddockError as error:
@@ -139,16 +193,21 @@ class CompareState:
 
     def submit_list(
         self,
-        sides: Sequence[Side],
+        sides: Sequence[PickedModel],
         instructions: Sequence[Instruction],
         request: GenerationRequest,
         mode: Mode,
         *,
         blind: bool,
+        unattended: bool,
     ) -> None:
-        """Start a list of instructions on all sides, one instruction after the other."""
+        """Start a list of instructions on all sides, one instruction after the other.
+
+        Args:
+            unattended: whether it goes on after this page was closed.
+        """
         self.notice = None
-        specs, formats = _in_order(sides, blind=blind)
+        specs, formats, speculation = _in_order(sides, blind=blind)
         try:
             _check_use(specs)
             series = Series(
@@ -159,6 +218,8 @@ class CompareState:
                 shared_engine(),
                 person().user,
                 formats=formats,
+                speculation=speculation,
+                owner_is_there=(lambda: True) if unattended else lambda: self.present,
             )
         except PaddockError as error:
             self.notice = str(error)
@@ -166,16 +227,36 @@ class CompareState:
         self._show(SeriesView(series, BlindState(blind)))
 
     def regenerate(self, view: MatchView, side: int | None = None) -> None:
-        """Run the same request again with a new seed, on one side or on all.
+        """Run the same request again with a new seed, on one side or on all."""
+        sides = view.match.setup.sides
+        self._run_again(
+            view, sides if side is None else [sides[side]], lambda: view.match.regenerate(side)
+        )
+
+    def branch(self, view: MatchView, side: int, beginning: str) -> None:
+        """Generate the rest of one side's answer again, from another beginning."""
+        self._run_again(
+            view,
+            [view.match.setup.sides[side]],
+            lambda: view.match.regenerate(side, beginning=beginning),
+        )
+
+    def add_side(self, view: MatchView, spec: ModelSpec) -> None:
+        """Run the same request on one more model, next to the answers that are there."""
+        self._run_again(view, [spec], lambda: view.match.with_side(spec))
+
+    def _run_again(
+        self, view: MatchView, sides: Sequence[ModelSpec], start: Callable[[], Match]
+    ) -> None:
+        """Start a comparison that follows another one.
 
         Does nothing while an answer is running, so that a double click starts only one run.
         """
         if self.running:
             return
-        sides = view.match.setup.sides
         try:
-            _check_use(sides if side is None else [sides[side]])
-            match = view.match.regenerate(side)
+            _check_use(sides)
+            match = start()
         except PaddockError as error:
             self.notice = str(error)
             return
@@ -229,6 +310,7 @@ class CompareState:
             self.notice = str(error)
             return
         view.judgement = judgement
+        self._select_next(view)
         self._reveal_if_judged(view)
 
     def withdraw_vote(self, view: MatchView) -> None:
@@ -255,29 +337,77 @@ class CompareState:
                     return
         view.blind.hidden = False
 
+    def _select_next(self, view: MatchView) -> None:
+        """After a vote in a list, select the next instruction without one."""
+        entry = self.current
+        if isinstance(entry, SeriesView) and view in entry.matches:
+            after = entry.matches.index(view) + 1
+            numbers = [*range(after, len(entry.matches)), *range(after)]
+            entry.selected = next((n for n in numbers if not entry.matches[n].judgement), after - 1)
+
     def _show(self, entry: Entry) -> None:
         self.entries.insert(0, entry)
         del self.entries[MOST_ENTRIES:]
         self.current = entry
+        states = _states()
+        states[self.id] = self
+        while len(states) > MOST_STATES:
+            states.pop(next(iter(states)), None)
 
 
 def compare_state() -> CompareState:
-    """Return the state of this browser session."""
-    if "comparison" not in st.session_state:
-        st.session_state["comparison"] = CompareState()
-    return st.session_state["comparison"]
+    """Return the state of this browser session, or the one in the URL after a reload."""
+    if PARAMETER not in st.session_state:
+        found = _states().get(st.query_params.get(PARAMETER, ""))
+        holder = person().holder
+        state = found if found is not None and found.holder == holder else CompareState(holder)
+        state.pages.append(page_presence())
+        st.session_state[PARAMETER] = state
+    state = st.session_state[PARAMETER]
+    if state.entries:
+        st.query_params[PARAMETER] = state.id
+    else:
+        st.query_params.pop(PARAMETER, None)
+    return state
+
+
+def hidden_runs() -> set[str]:
+    """Return the ids of the runs of this person's comparisons whose names are hidden."""
+    hidden = [entry for state in _my_states() for entry in state.entries if entry.hidden]
+    return {job.run_id for job in _jobs(hidden) if job.run_id is not None}
+
+
+def votes_hidden() -> bool:
+    """Return whether ratings would tell the names of a blind comparison of this person."""
+    return any(state.votes_hidden for state in _my_states())
+
+
+def _my_states() -> list[CompareState]:
+    holder = person().holder
+    states = list(_states().values())
+    return [state for state in states if state.holder == holder and state.present]
+
+
+@st.cache_resource(show_spinner=False)
+def _states() -> dict[str, CompareState]:
+    """Return the states of all sessions with comparisons, by id, the oldest first."""
+    return {}
 
 
 def _in_order(
-    sides: Sequence[Side], *, blind: bool
-) -> tuple[tuple[ModelSpec, ...], tuple[str | None, ...]]:
-    """Return models and prompt formats in the order of the sides.
+    sides: Sequence[PickedModel], *, blind: bool
+) -> tuple[tuple[ModelSpec, ...], tuple[str | None, ...], tuple[Speculation, ...]]:
+    """Return models, prompt formats and speculation in the order of the sides.
 
     In a blind comparison the order is random, so that neither the place nor the time of an answer
     reveals the model.
     """
     order = secrets.SystemRandom().sample(list(sides), len(sides)) if blind else sides
-    return tuple(side.spec for side in order), tuple(side.prompt_format for side in order)
+    return (
+        tuple(side.spec for side in order),
+        tuple(side.prompt_format for side in order),
+        tuple(side.speculation for side in order),
+    )
 
 
 def _check_use(sides: Sequence[ModelSpec]) -> None:

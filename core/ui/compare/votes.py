@@ -11,7 +11,7 @@ from core.compare.setup import LETTERS
 from core.db import GUEST, CompareMode, Subject, Verdict, Vote
 from core.inference.answer import Answer
 from core.runtimes.spec import ModelSpec
-from core.ui.instruct.history import model_title
+from core.ui.instruct.conversation import model_title
 
 
 class NoWinner(StrEnum):

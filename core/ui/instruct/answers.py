@@ -1,147 +1,249 @@
-"""Draw finished answers with their figures and buttons."""
+"""Draw the exchanges of the conversation: question, answer, figures and actions."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
+from itertools import takewhile
 
 import streamlit as st
 
 from core.catalogue import catalogue
 from core.catalogue.presets import presets
 from core.embedded.tasks import is_refusal
-from core.inference.answer import StopReason
-from core.inference.request import GenerationRequest
+from core.inference.answer import Answer, StopReason
+from core.inference.conversations import Details, Exchange
 from core.runtimes.sampling import default_sampling
+from core.ui.instruct.conversation import Conversation, model_title
+from core.ui.instruct.details import detail_rows
 from core.ui.instruct.export import to_json, to_markdown
-from core.ui.instruct.history import Conversation, HistoryEntry
-from core.ui.instruct.question import fill_in
-from core.ui.instruct.stream_view import figures_line
+from core.ui.instruct.stream_view import draw_thinking, stop_text
+from core.ui.widgets.actions import draw_download
+from core.ui.widgets.answer_text import draw_answer, draw_plain
 from core.ui.widgets.model_choices import (
     INSTALL_MODELS_HINT,
     packaged_model,
     preferred_precision,
 )
 from core.ui.widgets.resources import shared_engine
-from core.ui.widgets.safe_text import safe_inline, safe_markdown
+from core.ui.widgets.safe_text import safe_inline
+from core.ui.widgets.tokens import draw_tokens
+from core.units import counted, milliseconds_text, rate_text
+
+TTFT_HELP = "Time to first token: from the start of work, after any waiting, to the first token."
+NO_TEXT = "The model returned no text."
+INTERRUPTED = "The server was stopped before this answer ended. Regenerate or continue it."
+CONTEXT_FULL = (
+    "The answer was cut off because prompt and answer fill the model's context length. Start a new "
+    "conversation, or shorten the text."
+)
+STOPPED_HELP = "You stopped it, or no page of this browser was open for a minute."
+UNFINISHED = (StopReason.LENGTH, StopReason.CANCELLED, StopReason.TIMEOUT)
+"""Reasons after which an answer can be continued."""
+MORE = 4
+"""Factor of the maximum of new tokens where all of them went into thinking."""
+QUESTION_ICON, ANSWER_ICON = ":material/person:", ":material/pets:"
 
 
-def draw_question(request: GenerationRequest) -> None:
+def draw_question(exchange: Exchange) -> None:
     """Draw the instruction and context; the user's text is as untrusted as the model's."""
-    with st.chat_message("user", avatar=":material/person:"):
-        st.markdown(safe_markdown(request.instruction))
-        if request.context:
-            with st.expander("Context passage", icon=":material/article:"):
-                st.markdown(safe_markdown(request.context))
+    with (
+        st.chat_message("user", avatar=QUESTION_ICON),
+        st.container(key=f"question_{exchange.id}", gap="small"),
+    ):
+        draw_plain(exchange.instruction)
+        if exchange.context:
+            with st.expander("Context passage", icon=":material/article:", expanded=True):
+                draw_plain(exchange.context)
 
 
-def draw_entry(entry: HistoryEntry, state: Conversation) -> None:
-    """Draw one instruction with its answer, figures and buttons."""
-    answer = entry.answer
-    with st.container(border=True, key=f"entry_{entry.id}"):
-        draw_question(entry.request)
-        with st.chat_message("assistant", avatar=":material/pets:"):
-            if answer.text:
-                st.markdown(safe_markdown(answer.text))
-            elif answer.error is None:
-                st.caption("The model returned no text.")
-            if answer.error_sentence:
-                st.error(safe_inline(answer.error_sentence), icon=":material/error:")
+def draw_exchange(exchange: Exchange, state: Conversation) -> None:
+    """Draw one instruction with its answer, figures and actions."""
+    if exchange.answer is None:  # it may have ended since the page has read it
+        (exchange,) = shared_engine().conversations.with_answers([exchange])
+    answer = exchange.answer
+    with st.container(key=f"entry_{exchange.id}", gap="small"):
+        draw_question(exchange)
+        with st.chat_message("assistant", avatar=ANSWER_ICON), st.container(gap="small"):
+            if answer is not None and answer.thinking is not None:
+                draw_thinking(answer.thinking)
+            if exchange.text:
+                draw_answer(exchange.text, exchange.id)
+            elif answer is not None and answer.error is None:
+                st.caption(NO_TEXT if answer.thinking is None else answer.sentence)
+            if answer is None:
+                st.warning(INTERRUPTED, icon=":material/power_off:")
+            elif answer.error is not None:
+                st.error(safe_inline(answer.sentence), icon=":material/error:")
             elif answer.stop_reason is StopReason.TIMEOUT:
-                st.warning(answer.stop_reason.sentence, icon=":material/timer_off:")
-            st.caption(figures_line(answer, entry.spec, entry.title))
-            _draw_refusal_actions(entry, state)
-            _draw_actions(entry, state)
+                st.warning(answer.sentence, icon=":material/timer_off:")
+            if exchange.context_full:
+                st.warning(CONTEXT_FULL, icon=":material/content_cut:")
+            if answer is not None and answer.dropped:
+                st.warning(_dropped_text(answer.dropped), icon=":material/content_cut:")
+            _draw_refusal_actions(exchange, state)
+            with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
+                if answer is not None:
+                    _draw_chips(answer)
+                weights = (answer and answer.weights) or exchange.details.spec.words[0]
+                st.caption(safe_inline(f"{exchange.details.title} · {weights}"), width="content")
+            with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+                _draw_actions(exchange, state)
+            if answer is not None and st.session_state.get(f"by_token_{exchange.id}"):
+                _draw_tokens(exchange, answer, state)
 
 
-def draw_history_export(state: Conversation) -> None:
-    """Draw the buttons that download the whole history."""
-    with st.popover("Export", icon=":material/download:"):
-        _draw_downloads(state.entries, "history")
+def _draw_tokens(exchange: Exchange, answer: Answer, state: Conversation) -> None:
+    before = takewhile(lambda each: each.id != exchange.id, state.exchanges)
+    may_branch = answer.thinking is None and not state.running
+    draw_tokens(
+        exchange.id,
+        exchange.details.spec,
+        exchange.request(before),
+        answer,
+        partial(state.branch, exchange) if may_branch else None,
+    )
 
 
-def _draw_refusal_actions(entry: HistoryEntry, state: Conversation) -> None:
+def _dropped_text(dropped: int) -> str:
+    return (
+        f"{counted(dropped, 'earlier message')} did not fit into the context length and were not "
+        "sent along. Start a new conversation, or lower the maximum of new tokens."
+    )
+
+
+def _draw_chips(answer: Answer) -> None:
+    """Draw tokens/s, time to first token and tokens, and why the answer ended early."""
+    timings = answer.timings
+    if timings is not None and timings.decode_tokens_per_s is not None:
+        st.badge(rate_text(timings.decode_tokens_per_s), color="blue")
+    if timings is not None and timings.ttft_ms is not None:
+        st.badge(f"TTFT {milliseconds_text(timings.ttft_ms)}", color="gray", help=TTFT_HELP)
+    if timings is not None:
+        st.badge(counted(answer.answer_tokens, "token"), color="gray")
+    match answer.stop_reason:
+        case StopReason.LENGTH:
+            new_tokens = None if timings is None else timings.new_tokens
+            st.badge(stop_text(answer.stop_reason, new_tokens).capitalize(), color="orange")
+        case StopReason.CANCELLED:
+            st.badge("Stopped", color="orange", help=STOPPED_HELP)
+
+
+def _draw_details(exchange: Exchange) -> None:
+    with st.popover("Details", icon=":material/info:", type="tertiary"):
+        if exchange.answer is not None:
+            st.toggle(
+                "Tokens and prompt",
+                key=f"by_token_{exchange.id}",
+                help="How likely each token was, what else the model expected, and the prompt as "
+                "the model got it.",
+            )
+        rows = [
+            f"| {name} | {safe_inline(value).replace('|', '&#124;')} |"
+            for name, value in detail_rows(exchange)
+        ]
+        st.markdown("\n".join([rows[0], "|-|-|", *rows[1:]]))
+
+
+def _draw_refusal_actions(exchange: Exchange, state: Conversation) -> None:
     """Below a refusal of a tiny demo model, offer an example and a larger model."""
-    row = catalogue().get(entry.spec.model)
-    if row is None or not row.embedded or not is_refusal(entry.answer.text):
+    row = catalogue().get(exchange.details.spec.model)
+    if row is None or not row.embedded or not is_refusal(exchange.text):
         return
-    larger = packaged_model()
+    larger, example = packaged_model(), random.choice(presets())
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         if larger is not None:
             st.button(
                 f"Run with {catalogue()[larger].title}",
                 icon=":material/forum:",
-                key=f"ask_real_{entry.id}",
+                key=f"ask_real_{exchange.id}",
                 disabled=state.running,
                 on_click=_run_with,
-                args=(state, larger, entry),
+                args=(state, larger, exchange),
             )
         st.button(
             "Try an example",
             icon=":material/lightbulb:",
-            key=f"example_{entry.id}",
-            on_click=fill_in,
-            args=(random.choice(presets()),),
-            help="Fill in an example of the kind that this model was trained on.",
+            key=f"example_{exchange.id}",
+            disabled=state.running,
+            on_click=state.ask,
+            args=(example.instruction, example.context),
+            help="Ask an example of the kind that this model was trained on.",
         )
         if larger is None:
             st.caption(INSTALL_MODELS_HINT)
 
 
-def _run_with(state: Conversation, model: str, entry: HistoryEntry) -> None:
+def _run_with(state: Conversation, model: str, exchange: Exchange) -> None:
     """Callback: run the same instruction on another model with that model's own settings."""
-    store = shared_engine().store
-    precision = preferred_precision(store, model)
-    defaults = default_sampling(store, model)
-    sampling = replace(defaults, max_new_tokens=entry.request.sampling.max_new_tokens)
-    request = replace(entry.request, sampling=sampling, prompt_format=None)
-    if not state.running:
-        state.submit(replace(entry.spec, model=model, precision=precision), request)
+    if state.running:
+        return
+    store, details = shared_engine().store, exchange.details
+    spec = replace(details.spec, model=model, precision=preferred_precision(store, model))
+    sampling = replace(
+        default_sampling(store, model), max_new_tokens=details.sampling.max_new_tokens
+    )
+    details = Details(spec, model_title(spec), sampling)
+    state.submit(exchange.instruction, exchange.context, details)
 
 
-def _draw_actions(entry: HistoryEntry, state: Conversation) -> None:
-    with st.container(horizontal=True, gap="small"):
+def _draw_actions(exchange: Exchange, state: Conversation) -> None:
+    answer, spec = exchange.answer, exchange.details.spec
+    cut_off = answer is not None and answer.stop_reason is StopReason.LENGTH
+    thought = answer is not None and answer.thinking is not None
+    unfinished = answer is None or answer.stop_reason in UNFINISHED
+    if exchange.context_full:
+        pass  # more tokens do not fit
+    elif unfinished and exchange.text and not spec.remote and not thought:
         st.button(
-            "Regenerate",
-            icon=":material/refresh:",
-            key=f"again_{entry.id}",
+            "Continue",
+            icon=":material/play_arrow:",
+            key=f"continue_{exchange.id}",
+            type="tertiary",
+            disabled=state.running,
+            on_click=state.continue_answer,
+            args=(exchange,),
+            help="Generate more of this answer.",
+        )
+    elif cut_off:
+        most = MORE * exchange.details.sampling.max_new_tokens
+        st.button(
+            "More tokens",
+            icon=":material/play_arrow:",
+            key=f"more_{exchange.id}",
             type="tertiary",
             disabled=state.running,
             on_click=state.regenerate,
-            args=(entry,),
-            help="Run the same request again with a new seed.",
+            args=(exchange, most),
+            help=f"Run the same request again with up to {most:,} new tokens.",
         )
-        with st.popover("Copy", icon=":material/content_copy:", type="tertiary"):
-            st.code(entry.answer.text or " ", language=None, wrap_lines=True)
-        with st.popover("Export", icon=":material/download:", type="tertiary"):
-            _draw_downloads([entry], entry.id)
+    _draw_details(exchange)
+    st.button(
+        "Regenerate",
+        icon=":material/refresh:",
+        key=f"again_{exchange.id}",
+        type="tertiary",
+        disabled=state.running,
+        on_click=state.regenerate,
+        args=(exchange,),
+        help="Run the same request again with a new seed.",
+    )
+    with st.popover("Copy", icon=":material/content_copy:", type="tertiary"):
+        st.code(exchange.text or " ", language=None, wrap_lines=True)
+    with st.popover("More", icon=":material/more_horiz:", type="tertiary"):
+        draw_downloads([exchange], exchange.id)
         st.button(
             "Delete",
             icon=":material/delete:",
-            key=f"delete_{entry.id}",
-            type="tertiary",
+            key=f"delete_{exchange.id}",
             on_click=state.delete,
-            args=(entry,),
+            args=(exchange,),
             help="Delete this answer here and from the database.",
         )
 
 
-def _draw_downloads(entries: list[HistoryEntry], key: str) -> None:
-    st.download_button(
-        "Markdown",
-        lambda: to_markdown(entries),
-        file_name="paddock-answers.md",
-        mime="text/markdown",
-        icon=":material/markdown:",
-        key=f"markdown_{key}",
-        on_click="ignore",
-    )
-    st.download_button(
-        "JSON",
-        lambda: to_json(entries),
-        file_name="paddock-answers.json",
-        mime="application/json",
-        icon=":material/data_object:",
-        key=f"json_{key}",
-        on_click="ignore",
-    )
+def draw_downloads(exchanges: list[Exchange], key: str) -> None:
+    """Draw the buttons that download exchanges."""
+    draw_download("paddock-answers.md", lambda: to_markdown(exchanges), f"markdown_{key}")
+    draw_download("paddock-answers.json", lambda: to_json(exchanges), f"json_{key}")

@@ -1,4 +1,4 @@
-"""Draw an answer while it is generated, and the line of figures below it."""
+"""Draw an answer while it is generated, with its figures."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from enum import StrEnum
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.inference.answer import Answer, StopReason
+from core.catalogue import catalogue
+from core.inference.answer import StopReason, Thinking
 from core.inference.job import Job, Phase, Snapshot
 from core.runtimes.spec import ModelSpec
-from core.ui.widgets.paragraphs import Unsent
-from core.ui.widgets.safe_text import SafeMarkdown, safe_inline
-from core.units import bytes_text, milliseconds_text, rate_text
+from core.ui.widgets.answer_text import StreamedAnswer, draw_plain
+from core.ui.widgets.link import link_choice
+from core.ui.widgets.safe_text import safe_inline
+from core.units import counted, milliseconds_text, rate_text
 
+THOUGHTS_ICON = ":material/psychology:"
 READING_TOKENS_PER_S = 40.0
 _DRAW_EVERY_S = 0.05
 """Tokens are drawn in batches, because each update sends the whole open block to the browser."""
@@ -32,31 +35,77 @@ _FIGURES_EVERY_S = 0.25
 class Pace(StrEnum):
     """How fast an answer appears on the screen; timings do not depend on it."""
 
+    AUTO = "auto"
+    """Reading pace for the tiny embedded models, which are faster than anybody reads."""
     FULL = "full"
     READING = "reading"
 
     @property
     def label(self) -> str:
         """Label in the control."""
-        return "Full speed" if self is Pace.FULL else "Reading pace"
+        return _PACES[self]
+
+    def of(self, spec: ModelSpec) -> Pace:
+        """Return the pace for a model: full speed or reading pace."""
+        if self is not Pace.AUTO:
+            return self
+        row = catalogue().get(spec.model)
+        return Pace.READING if row is not None and row.embedded else Pace.FULL
 
 
-def stream_answer(job: Job, pace: Pace) -> None:
+_PACES = {Pace.AUTO: "Automatic", Pace.FULL: "Full speed", Pace.READING: "Reading pace"}
+
+
+def pick_pace() -> Pace:
+    """Draw the control for the pace."""
+    link_choice("pace", Pace.AUTO, Pace)
+    pace = st.segmented_control(
+        "Display",
+        list(Pace),
+        format_func=lambda value: value.label,
+        required=True,
+        key="pace",
+        persist_state="session",
+        help="Full speed shows each token as soon as it is generated. Reading pace limits the "
+        "display to about 40 tokens per second; the reported figures are not affected. Automatic "
+        "uses the reading pace for the tiny demo models only.",
+    )
+    return pace or Pace.AUTO
+
+
+def stream_answer(job: Job, pace: Pace, prefix: str = "") -> None:
     """Draw the answer from its beginning until it has finished.
 
     A rerun or a page switch interrupts this function. The job continues, and the next call draws
     all text generated so far.
+
+    Args:
+        pace: full speed or reading pace.
+        prefix: the beginning of the answer, which the job continues.
     """
-    text, figures = st.container(), st.empty()  # the figures are below, where they stay at the end
-    text.write_stream(_pieces(job, pace, figures), cursor=" ▌")
+    thoughts, text = st.container(), st.container()
+    figures = st.empty()  # below the text, where they stay at the end
+    answer = StreamedAnswer(text)
+    answer.feed(prefix)
+    text.write_stream(_draws(job, pace, thoughts, answer, figures))
     figures.empty()
 
 
-def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str | Callable[[], None]]:
-    """Yield what ``write_stream`` draws; a callable ends a block, which is not sent again."""
-    safe, read, began = SafeMarkdown(), 0, time.monotonic()
+def _draws(
+    job: Job,
+    pace: Pace,
+    thoughts: DeltaGenerator,
+    answer: StreamedAnswer,
+    figures: DeltaGenerator,
+) -> Iterator[Callable[[], None]]:
+    """Yield the updates of the answer, which ``write_stream`` calls.
+
+    A text that it wrote itself would be parsed as Streamlit's Markdown, with links and images.
+    """
+    read, began, thoughts_read = 0, time.monotonic(), 0
+    thinking: StreamedAnswer | None = None
     drawn_at, drawn_phase = 0.0, None
-    unsent, sent_at = Unsent(), 0.0
+    sent_at = 0.0
     # Time at which the first token was shown: after a rerun or a page switch, the reading pace
     # continues from there.
     first_shown: dict[str, float] = st.session_state.setdefault("first_shown", {})
@@ -72,21 +121,37 @@ def _pieces(job: Job, pace: Pace, figures: DeltaGenerator) -> Iterator[str | Cal
             pieces = pieces[: max(0, allowed)]
         read += len(pieces)
         snapshot = job.snapshot()
+        new_thoughts, thoughts_read = job.read_thoughts(thoughts_read)
+        if thought := "".join(new_thoughts):
+            if thinking is None:
+                thinking = StreamedAnswer(
+                    thoughts.expander("Thoughts", icon=THOUGHTS_ICON, type="compact")
+                )
+            thinking.feed(thought)
         if snapshot.phase is not drawn_phase or now - drawn_at >= _FIGURES_EVERY_S:
             # A click only takes effect at a Streamlit call: without one, Stop would wait for the
             # first token.
             _draw_progress(figures, snapshot, pace, waited_s=now - began, behind=ended)
             drawn_at, drawn_phase = now, snapshot.phase
-        unsent.feed(safe.feed("".join(pieces)))
+            if thinking is not None and thinking.unsent:
+                yield thinking.draw
+        answer.feed("".join(pieces))
         if ended and not job.read(read)[0]:
             break
         waited_s = now - sent_at
-        if len(unsent) and waited_s >= _interval_s(len(unsent), waited_s, unsent.open_length):
-            yield from _blocks(unsent)
+        if answer.unsent and waited_s >= _interval_s(answer.unsent, waited_s, answer.open_length):
+            yield answer.draw
             sent_at = now
-    unsent.feed(safe.close())
-    unsent.close()
-    yield from _blocks(unsent)
+    if thinking is not None:
+        yield thinking.finish
+    yield answer.finish
+
+
+def draw_thinking(thinking: Thinking) -> None:
+    """Draw the thoughts of a finished answer, folded."""
+    label = f"Thought for {thinking.duration} · {counted(thinking.tokens, 'token')}"
+    with st.expander(label, icon=THOUGHTS_ICON, type="compact"):
+        draw_plain(thinking.text)
 
 
 def _interval_s(unsent: int, waited_s: float, length: int) -> float:
@@ -98,15 +163,6 @@ def _interval_s(unsent: int, waited_s: float, length: int) -> float:
     """
     fast = unsent > _FAST_CHARACTERS_PER_S * waited_s
     return max(_FAST_DRAW_EVERY_S if fast else 0.0, _DRAW_S_PER_CHARACTER * length)
-
-
-def _blocks(unsent: Unsent) -> Iterator[str | Callable[[], None]]:
-    for piece in unsent.take():
-        yield _end_block if piece is None else piece
-
-
-def _end_block() -> None:
-    """Do nothing: ``write_stream`` ends the current element before it calls a callable."""
 
 
 def _draw_progress(
@@ -130,51 +186,13 @@ def running_figures(now: Snapshot) -> list[str]:
     parts = [safe_inline(now.message)]
     if now.phase in (Phase.ANSWERING, Phase.DONE):
         parts = [f"**{rate_text(now.tokens_per_s)}**", f"{now.new_tokens} tokens"]
+        if now.thinking_tokens:
+            parts.append(f"{now.thinking_tokens} of them thoughts")
         if now.ttft_ms is not None:
             parts.append(f"TTFT {milliseconds_text(now.ttft_ms)}")
     if now.phase is not Phase.QUEUED:
         parts.append(f"{now.elapsed_s:.1f} s")
     return parts
-
-
-def figures_line(answer: Answer, spec: ModelSpec, title: str | None, *, times: int = 1) -> str:
-    """Return the line of figures below a finished answer, as Markdown.
-
-    Args:
-        title: unescaped display name of the model; None if it and the precision are shown above.
-        times: number of answers of which the timings are medians.
-    """
-    timings, facts, conditions = answer.timings, answer.facts, answer.conditions
-    parts = []
-    if timings is not None and timings.ttft_ms is not None:
-        parts.append(f"TTFT **{milliseconds_text(timings.ttft_ms)}**")
-        parts.append(f"**{rate_text(timings.decode_tokens_per_s)}**")
-    if times > 1:
-        parts.append(f"medians of {times}")
-    if timings is not None:
-        noun = "token" if timings.new_tokens == 1 else "tokens"
-        parts.append(f"**{timings.new_tokens}** {noun}")
-    new_tokens = None if timings is None else timings.new_tokens
-    parts.append(stop_text(answer.stop_reason, new_tokens))
-    if facts is not None:
-        memory = facts.memory
-        parts.append(
-            f"memory {bytes_text(memory.private_bytes)} private + "
-            f"{bytes_text(memory.file_backed_bytes)} file-backed"
-        )
-    *precision, device, runtime = spec.words
-    if conditions is not None and conditions.devices_used not in ((), (spec.device,)):
-        device += f" → {', '.join(conditions.devices_used)}"
-    weights = [answer.weights] if answer.weights else precision
-    named = [] if title is None else [title, *weights]
-    parts += map(safe_inline, [*named, device, runtime])
-    if conditions is not None and conditions.note is not None:
-        parts.append(safe_inline(conditions.note))
-    if answer.seed is not None:
-        parts.append(f"seed {answer.seed}")
-    if answer.contended:
-        parts.append(":material/warning: measured while busy: another generation was running")
-    return " · ".join(parts)
 
 
 def stop_text(reason: str, new_tokens: int | None) -> str:

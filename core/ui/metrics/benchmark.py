@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import streamlit as st
 
 from core.benchmark.estimate import BenchmarkEstimate
@@ -11,18 +14,18 @@ from core.catalogue import Precision, catalogue
 from core.errors import PaddockError
 from core.hardware.devices import AUTO, list_devices
 from core.inference.engine import Engine
+from core.metrics.labels import runtime_label
+from core.remotes import is_remote
 from core.runtimes.spec import DEFAULT_RUNTIME, LOCAL_RUNTIMES
-from core.ui.metrics.bars import runtime_label
-from core.ui.widgets.person import manage_button
+from core.ui.models.list import added
+from core.ui.widgets.actions import action
 from core.ui.widgets.resources import shared_benchmark
 from core.ui.widgets.safe_text import safe_inline
 from core.units import bytes_text, counted, duration_text, parameters_text
 
 MODELS, RANDOM = "models", "random"
 _KINDS = {MODELS: "Models", RANDOM: "Random weights"}
-
 _PROMPTS = (32, 128, 512, 1024)
-_ERROR = "benchmark_refused"
 
 RANDOM_SENTENCE = (
     "Measures the speed and memory of an architecture on this machine without downloading the "
@@ -31,25 +34,17 @@ RANDOM_SENTENCE = (
 )
 
 
-def two_minute_plan() -> Plan:
-    """Return the plan offered on the empty page: the tiny demo models in three precisions.
-
-    One round with few answers: enough to fill the page, too little to publish.
-    """
-    embedded = tuple(key for key, row in catalogue().items() if row.embedded)
-    return Plan(
-        models=embedded,
+def draw_first_benchmark() -> None:
+    """Draw the offer of a short benchmark on a page without data."""
+    # One round with few answers: enough to fill the page, too little to publish.
+    plan = Plan(
+        models=tuple(key for key, row in catalogue().items() if row.embedded),
         precisions=(Precision.FP16, Precision.INT8, Precision.INT4),
         prompt_tokens=(32,),
         new_tokens=64,
         repeats=3,
         rounds=1,
     )
-
-
-def draw_first_benchmark() -> None:
-    """Draw the offer of a short benchmark on a page without data."""
-    plan = two_minute_plan()
     with st.container(border=True, key="first_benchmark"):
         st.subheader("Nothing has been measured yet", anchor=False)
         st.markdown(
@@ -57,29 +52,25 @@ def draw_first_benchmark() -> None:
             "separate process, and fills this page with speed, memory and time to first token. "
             f"{_estimate_sentence(_estimate(plan))}"
         )
-        manage_button(
+        action(
             "Run a two-minute benchmark",
-            icon=":material/timer:",
-            type="primary",
-            key="two_minutes",
-            on_click=_start,
-            args=(plan,),
+            "timer",
+            "two_minutes",
+            *(start_benchmark, plan),
+            manage=True,
+            kind="primary",
         )
 
 
 def draw_benchmark(engine: Engine) -> None:
     """Draw the benchmark setup in a collapsed expander."""
-    if error := st.session_state.pop(_ERROR, None):
-        st.error(safe_inline(error), icon=":material/error:")
     sweep = shared_benchmark().current
     if sweep is not None and sweep.running:
         return
     box = st.expander("Run a benchmark", icon=":material/speed:", key="set_up", on_change="rerun")
-    if not box.open:
-        return
-    with box:
-        plan = _pick_plan(engine)
-        _draw_start(plan)
+    if box.open:
+        with box:
+            _draw_start(_pick_plan(engine))
 
 
 def _pick_plan(engine: Engine) -> Plan:
@@ -98,32 +89,24 @@ def _pick_plan(engine: Engine) -> Plan:
     models = _pick_random() if random else _pick_models(engine)
     left, right = st.columns(2, gap="medium")
     with left:
-        precisions = st.pills(
+        precisions = _pick(
             "Precisions",
             list(Precision),
-            selection_mode="multi",
-            default=[Precision.FP16, Precision.INT8, Precision.INT4],
+            [Precision.FP16, Precision.INT8, Precision.INT4],
             format_func=lambda precision: precision.label,
-            key="bench_precisions",
         )
-        devices = st.pills(
-            "Devices",
-            [device.id for device in list_devices() if device.id != AUTO],
-            selection_mode="multi",
-            default=["CPU"],
-            key="bench_devices",
-        )
-        runtimes = st.pills(
+        devices = [device.id for device in list_devices() if device.id != AUTO]
+        devices = _pick("Devices", devices, ["CPU"])
+        runtimes = _pick(
             "Runtimes",
             list(LOCAL_RUNTIMES),
-            selection_mode="multi",
-            default=[DEFAULT_RUNTIME],
+            [DEFAULT_RUNTIME],
             format_func=lambda runtime: runtime_label(runtime.value),
-            key="bench_runtimes",
             help="PyTorch runs the original checkpoint uncompressed, as a baseline.",
         )
         quality = not random and st.toggle(
             "Measure quality",
+            value=True,
             key="bench_quality",
             help="Compares each precision with the model's reference precision: perplexity, same "
             "top token and divergence. For the tiny demo models also task accuracy.",
@@ -141,7 +124,12 @@ def _pick_plan(engine: Engine) -> Plan:
                 "New tokens", 2, 1000, 128, key="bench_new_tokens", help="Tokens per answer."
             )
             repeats = st.number_input(
-                "Repeats", 1, 100, 5, key="bench_repeats", help="Timed answers in all rounds."
+                "Repeats",
+                1,
+                100,
+                5,
+                key="bench_repeats",
+                help="Timed answers in all rounds, each without the prefix cache.",
             )
             rounds = st.number_input(
                 "Rounds",
@@ -154,10 +142,11 @@ def _pick_plan(engine: Engine) -> Plan:
     return Plan(
         models=() if random else models,
         random_models=models if random else (),
-        precisions=tuple(precisions),
-        devices=tuple(devices),
-        runtimes=tuple(runtimes),
-        prompt_tokens=tuple(_whole(length) for length in prompts),
+        precisions=precisions,
+        devices=devices,
+        runtimes=runtimes,
+        # What is no number becomes 0, which the plan rejects with an error.
+        prompt_tokens=tuple(int(each) if str(each).isdecimal() else 0 for each in prompts),
         new_tokens=int(new_tokens),
         repeats=int(repeats),
         rounds=int(rounds),
@@ -165,14 +154,24 @@ def _pick_plan(engine: Engine) -> Plan:
     )
 
 
+def _pick(label: str, options: list[Any], default: list[Any], **how: Any) -> tuple[Any, ...]:
+    key = f"bench_{label.lower()}"
+    return tuple(st.pills(label, options, selection_mode="multi", default=default, key=key, **how))
+
+
 def _pick_models(engine: Engine) -> tuple[str, ...]:
     rows = catalogue()
+    # The model that was just added, or else that of the Instruct page.
+    in_use = [*(model.name for model in added().values()), st.session_state.get("model")]
+    default = next((name for name in in_use if name and not is_remote(name)), None)
     names = dict.fromkeys([*rows, *(stored.name for stored in engine.store.list())])
+    if default is not None:
+        names[default] = None
     titles = {name: engine.store.title(name) for name in names}
     chosen = st.multiselect(
         "Models",
         list(titles),
-        default=[key for key, row in rows.items() if row.embedded],
+        default=[default] if default else [key for key, row in rows.items() if row.embedded],
         format_func=lambda key: titles.get(key, key),
         accept_new_options=True,
         key="bench_models",
@@ -196,19 +195,25 @@ def _pick_random() -> tuple[str, ...]:
 
 def _draw_start(plan: Plan) -> None:
     found = _estimate(plan)
+    sentence, problem = _estimate_sentence(found), None
+    if isinstance(found, BenchmarkEstimate):
+        problem = found.problem
+        if plan.quality:
+            without = shared_benchmark().estimate(replace(plan, quality=False)).seconds
+            sentence += f" Quality takes about {duration_text(found.seconds - without)} of that."
     with st.container(horizontal=True, vertical_alignment="center"):
-        manage_button(
+        action(
             "Measure with random weights" if plan.random_models else "Start the benchmark",
-            icon=":material/casino:" if plan.random_models else ":material/play_arrow:",
-            type="primary",
-            key="start_benchmark",
-            disabled=not isinstance(found, BenchmarkEstimate) or found.problem is not None,
-            on_click=_start,
-            args=(plan,),
+            "casino" if plan.random_models else "play_arrow",
+            "start_benchmark",
+            *(start_benchmark, plan),
+            manage=True,
+            kind="primary",
+            disabled=not isinstance(found, BenchmarkEstimate) or problem is not None,
         )
-        st.caption(_estimate_sentence(found), width="stretch")
-    if isinstance(found, BenchmarkEstimate) and found.problem is not None:
-        st.warning(safe_inline(found.problem), icon=":material/hard_drive:")
+        st.caption(sentence, width="stretch")
+    if problem is not None:
+        st.warning(safe_inline(problem), icon=":material/hard_drive:")
 
 
 def _estimate(plan: Plan) -> BenchmarkEstimate | PaddockError:
@@ -229,23 +234,7 @@ def _estimate_sentence(found: BenchmarkEstimate | PaddockError) -> str:
     return ", ".join(parts) + ". Don't use the machine while it runs."
 
 
-def _start(plan: Plan) -> None:
-    try:
-        shared_benchmark().start(plan)
-    except PaddockError as error:
-        show_error(str(error))
-    else:
-        st.session_state["set_up"] = False
-
-
-def show_error(message: str) -> None:
-    """Show an error above the benchmark setup in the next script run."""
-    st.session_state[_ERROR] = message
-
-
-def _whole(value: object) -> int:
-    """Parse a prompt length; invalid input becomes 0, which the plan rejects with an error."""
-    try:
-        return int(str(value))
-    except ValueError:
-        return 0
+def start_benchmark(plan: Plan) -> None:
+    """Callback: start a benchmark and close its setup."""
+    shared_benchmark().start(plan)
+    st.session_state["set_up"] = False

@@ -2,70 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from core.db.measurement_values import Measurement
-from core.errors import RecordsError
 from core.inference.engine import Engine
 from core.metrics.answer_days import PERCENTILES_FROM
 from core.metrics.figures import are_apart
+from core.metrics.frames import most_recent, point_frame
+from core.metrics.labels import point_label
 from core.metrics.rows import point_of, subject_of_run
-from core.runtimes.spec import RuntimeName
-from core.ui.metrics.bars import (
-    MAX_ROWS,
-    RowKey,
-    Rows,
-    panel_name,
-    point_label,
-    unique_labels,
-)
 from core.ui.metrics.charts import (
-    bandwidth_chart,
-    decode_chart,
-    memory_chart,
-    shown_ceilings,
-    ttft_chart,
-)
-from core.ui.metrics.curves import (
     LatencyRun,
+    bandwidth_chart,
     history_chart,
     latency_chart,
+    memory_chart,
+    rate_chart,
     tradeoff_chart,
-    tradeoff_points,
+    ttft_chart,
 )
 from core.ui.metrics.data import Chosen
 from core.ui.widgets.link import link_choice, one_of
-from core.ui.widgets.safe_text import safe_inline
 from core.units import milliseconds_text
 
+if TYPE_CHECKING:
+    from core.db.run_columns import RunRow
+
+MAX_ROWS = 24
+"""Maximum number of rows of a chart; the most recently measured are shown, with a note."""
 MAX_LATENCY_OPTIONS = 100
 """Maximum number of measurements, and of answers, in the selection of token latencies."""
 
 
 def draw_charts(engine: Engine, chosen: Chosen) -> None:
     """Draw all charts, two side by side if there is room."""
-    rows = Rows(chosen.points)
+    frame, left_out = most_recent(point_frame(chosen.points), MAX_ROWS)
     left, right = st.columns(2, gap="medium")
     with left:
-        _draw(decode_chart(rows), "decode_rate", "Decode rate of each configuration")
+        _draw(rate_chart(frame), "decode_rate", "Decode rate of each configuration")
     with right:
-        here = [point for point in chosen.points if point.subject.runtime != RuntimeName.REMOTE]
-        if here:
-            _draw(memory_chart(Rows(here)), "memory", "Memory of each configuration")
+        if frame["memory"].notna().any():
+            _draw(memory_chart(frame), "memory", "Memory of each configuration")
         else:
             st.caption("Models of remote servers use no memory on this machine.")
-    _draw_notes(rows)
+    _draw_notes(frame, left_out)
     left, right = st.columns(2, gap="medium")
     with left:
-        _draw(ttft_chart(rows), "ttft", "Time to first token of each configuration")
+        _draw(ttft_chart(frame), "ttft", "Time to first token of each configuration")
     with right:
-        if any(point.mbu is not None for point in rows.points):
-            _draw(bandwidth_chart(rows), "bandwidth", "Memory bandwidth used by each configuration")
+        if frame["mbu"].notna().any():
+            alt = "Memory bandwidth used by each configuration"
+            _draw(bandwidth_chart(frame), "bandwidth", alt)
         else:
             st.caption("Run a benchmark to see how much of the memory bandwidth is used.")
     _draw_one_model(chosen)
@@ -74,76 +66,84 @@ def draw_charts(engine: Engine, chosen: Chosen) -> None:
 
 def _draw_one_model(chosen: Chosen) -> None:
     """Draw the charts that compare precisions and devices of one model."""
-    rated = [point for point in chosen.points if point.decode is not None]
-    names = list(dict.fromkeys(RowKey.of(point.subject).panel for point in rated))
-    if not names:
+    frame = point_frame([point for point in chosen.points if point.decode is not None])
+    if frame.empty:
         st.caption("Speed against memory and history need values with a decode rate.")
         return
-    labels = {panel_name(panel, names): panel for panel in names}
-    newest = RowKey.of(max(rated, key=lambda point: (point.measured, point.when)).subject).panel
-    panel = newest
+    names = list(dict.fromkeys(frame["model"]))
+    model = frame.sort_values(["measured", "when"])["model"].iloc[-1]
     if len(names) > 1:
-        keys = list(labels)
-        default = next(key for key, found in labels.items() if found == newest)
-        link_choice("model_shown", default, one_of(keys))
-        if st.session_state["model_shown"] not in labels:
-            st.session_state["model_shown"] = default
+        link_choice("model_shown", model, one_of(names))
+        if st.session_state["model_shown"] not in names:
+            st.session_state["model_shown"] = model
         picked = st.selectbox(
-            "Model of the next two charts",
-            keys,
-            key="model_shown",
-            persist_state="session",
+            "Model of the next two charts", names, key="model_shown", persist_state="session"
         )
-        panel = labels[picked or default]
+        model = picked or model
+    mine = frame[frame["model"] == model]
     left, right = st.columns(2, gap="medium")
     with left:
-        mine = [p for p in tradeoff_points(rated) if RowKey.of(p.subject).panel == panel]
-        if mine:
+        if mine["memory"].notna().any():
             _draw(tradeoff_chart(mine), "tradeoff", "Decode rate against memory")
         else:
             st.caption("The memory usage of this model is not known.")
     with right:
-        past = chosen.history(lambda subject: RowKey.of(subject).panel == panel)
-        _draw(history_chart(past), "history", "Decode rate over time")
+        subjects = {point.subject for point in mine["point"]}
+        past = chosen.history(lambda subject: subject in subjects)
+        _draw(history_chart(point_frame(past)), "history", "Decode rate over time")
 
 
 def _draw(figure: go.Figure, key: str, alt: str) -> None:
     st.plotly_chart(figure, key=key, config={"displayModeBar": False}, alt=alt)
 
 
-def _draw_notes(rows: Rows) -> None:
+def _draw_notes(frame: pd.DataFrame, left_out: int) -> None:
     """Draw explanations below the charts of decode rate and memory."""
     notes = [
         "Thin lines show the range from the slowest to the fastest answer; for "
         f"{PERCENTILES_FROM} or more answers in the app, the 10th to 90th percentile."
     ]
-    if rows.left_out:
+    if left_out:
         notes.append(
             f"Only the {MAX_ROWS} most recently measured configurations are shown; "
-            f"{rows.left_out} more are in the table below. Use the filter to show them here."
+            f"{left_out} more are in the table above. Use the filter to show them here."
         )
-    if any(not point.measured for point in rows.points):
+    if not frame["measured"].all():
         notes.append(
-            "The memory of answers (lighter bars) is the growth of the app's process during "
-            "loading and warm-up. For the first model after the start it includes the runtime."
-        )
-    near = shown_ceilings(rows)
-    if any(point.ceiling is not None and point.id not in near for point in rows.points):
-        notes.append(
-            "Bandwidth ceilings far to the right are only shown in the hover text and in the "
-            "bandwidth chart."
+            "The memory of answers is the growth of the app's process during loading and warm-up. "
+            "For the first model after the start it includes the runtime."
         )
     st.caption(" ".join(notes))
 
 
 def _draw_latency(engine: Engine, chosen: Chosen) -> None:
-    options = _latency_options(chosen)
-    if not options:
+    measured = {each.id: each for each in chosen.measurements[:MAX_LATENCY_OPTIONS]}
+    answers = {
+        row.id: row
+        for row in chosen.answers[:MAX_LATENCY_OPTIONS]
+        if row.new_tokens and row.new_tokens > 1
+    }
+    several = len({each.host.name for each in measured.values()}) > 1
+    labels = {
+        each.id: f"{point_label(point, name_host=several)} · {point.when:%d %b %H:%M:%S}"
+        for each in measured.values()
+        if (point := point_of(each)) is not None
+    }
+    for row in answers.values():
+        subject = subject_of_run(row)
+        labels[row.id] = (
+            f"Answer of {row.started_at:%d %b %H:%M:%S} · {subject.name} · {subject.weights} · "
+            f"{row.new_tokens} tokens"
+        )
+    if not labels:
         return
-    keys = list(options)
-    labels = unique_labels({key: name for key, (name, _) in options.items()}, lambda key: key[:8])
+    count = Counter(labels.values())
+    labels = {
+        key: f"{label} ({key[:8]})" if count[label] > 1 else label for key, label in labels.items()
+    }
+    keys = list(labels)
     link_choice("latency", keys[0], one_of(keys))
-    if st.session_state["latency"] not in options:
+    if st.session_state["latency"] not in labels:
         st.session_state["latency"] = keys[0]
     key = st.selectbox(
         "Token latency of",
@@ -153,76 +153,34 @@ def _draw_latency(engine: Engine, chosen: Chosen) -> None:
         persist_state="session",
         help="A measurement with all its timed answers, or one answer given in the app.",
     )
-    try:
-        found = options[key or keys[0]][1](engine)
-    except RecordsError as error:
-        st.error(safe_inline(str(error)), icon=":material/error:")
-        return
-    if not found.runs:
+    key, unit = key or keys[0], "token"
+    if key in answers:
+        runs, unit, caption = _of_answer(engine, answers[key])
+    else:
+        measurement = engine.measurements.get(key)
+        runs = _latency_runs(measurement) if measurement is not None else []
+        caption = _latency_caption(measurement) if measurement is not None else ""
+    if not runs:
         st.caption("No token times are stored for this answer.")
         return
-    figure = latency_chart(found.runs, found.unit)
-    _draw(figure, "token_latency", f"Latency of each {found.unit}")
-    st.caption(found.caption)
+    _draw(latency_chart(runs, unit), "token_latency", f"Latency of each {unit}")
+    st.caption(caption)
 
 
-@dataclass(frozen=True)
-class _Latency:
-    """Data of the token latency chart and its caption."""
-
-    runs: Sequence[LatencyRun] = ()
-    caption: str = ""
-    unit: str = "token"
-
-
-_Read = Callable[[Engine], _Latency]
-
-
-def _latency_options(chosen: Chosen) -> dict[str, tuple[str, _Read]]:
-    """Map the id of each option to its name and a function that reads its token times."""
-    options: dict[str, tuple[str, _Read]] = {}
-    newest = chosen.measurements[:MAX_LATENCY_OPTIONS]
-    several = len({measurement.host.name for measurement in newest}) > 1
-    for measurement in newest:
-        point = point_of(measurement)
-        if point is not None:
-            name = f"{point_label(point, name_host=several)} · {point.when:%d %b %H:%M}"
-            options[measurement.id] = (name, _reader_of_measurement(measurement.id))
-    for row in chosen.answers[:MAX_LATENCY_OPTIONS]:
-        if row.new_tokens and row.new_tokens > 1:
-            name = (
-                f"Answer of {row.started_at:%d %b %H:%M:%S} · {subject_of_run(row).name} · "
-                f"{subject_of_run(row).weights} · {row.new_tokens} tokens"
-            )
-            options[row.id] = (name, _reader_of_answer(row.id, row.ttft_ms, row.new_tokens))
-    return options
-
-
-def _reader_of_measurement(measurement_id: str) -> _Read:
-    def read(engine: Engine) -> _Latency:
-        measurement = engine.measurements.get(measurement_id)
-        if measurement is None:
-            return _Latency()
-        return _Latency(_latency_runs(measurement), _latency_caption(measurement))
-
-    return read
-
-
-def _reader_of_answer(run_id: str, ttft_ms: float | None, new_tokens: int) -> _Read:
-    def read(engine: Engine) -> _Latency:
-        times = engine.runs.token_times(run_id)
-        if not times or len(times) < 2:
-            return _Latency()
-        first = "" if ttft_ms is None else f"First token after {milliseconds_text(ttft_ms)}. "
-        caption = f"{first}Run a benchmark for medians and percentiles."
-        runs = [LatencyRun("answer", times)]
-        if new_tokens == len(times):
-            return _Latency(runs, caption)
-        share = new_tokens / len(times)
-        pieces = f"The server sent pieces of {share:.1f} tokens on average; times are per piece. "
-        return _Latency(runs, pieces + caption, "piece")
-
-    return read
+def _of_answer(engine: Engine, row: RunRow) -> tuple[list[LatencyRun], str, str]:
+    """Return the token times of an answer, their unit, and the caption of their chart."""
+    times = engine.runs.token_times(row.id)
+    if not times or len(times) < 2:
+        return [], "token", ""
+    first = "" if row.ttft_ms is None else f"First token after {milliseconds_text(row.ttft_ms)}. "
+    caption, unit = f"{first}Run a benchmark for medians and percentiles.", "token"
+    if row.new_tokens != len(times):
+        share, unit = (row.new_tokens or 0) / len(times), "piece"
+        caption = (
+            f"The server sent pieces of {share:.1f} tokens on average; times are per piece. "
+            f"{caption}"
+        )
+    return [LatencyRun("answer", times)], unit, caption
 
 
 def _latency_runs(measurement: Measurement) -> list[LatencyRun]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,6 @@ from core.metrics.rows import (
     Point,
     PointFilter,
     Subject,
-    distinct_hosts,
-    distinct_titles,
     latest,
     point_of,
     subject_of,
@@ -43,7 +40,7 @@ class MetricsData:
     """The most recent answers, newest first."""
     measurements: tuple[Measurement, ...]
     """Newest first; without the rounds, which have the time of every token."""
-    _points: dict[str, Point] = field(default_factory=dict, repr=False)
+    points: Mapping[str, Point]
     """Points of the measurements with figures, by id."""
 
     @property
@@ -54,26 +51,28 @@ class MetricsData:
     @property
     def without_figures(self) -> bool:
         """Whether there is nothing to chart; there may be waiting or failed measurements."""
-        return not self.days and not self._points
+        return not self.days and not self.points
 
     def subjects(self) -> set[Subject]:
         """Return the subjects of all figures."""
-        return {*self.days, *(point.subject for point in self._points.values())}
+        return {*self.days, *(point.subject for point in self.points.values())}
 
-    def chosen(self, which: PointFilter) -> Chosen:
-        """Return the data that matches the filter."""
+    def chosen(self, which: PointFilter, hidden: Collection[str] = ()) -> Chosen:
+        """Return the data that matches the filter, without these answers in the list."""
         days = list(self._days(which))
         measurements = [
             each for each in self.measurements if which.matches(subject_of(each), time_of(each))
         ]
-        measured = [self._points[each.id] for each in measurements if each.id in self._points]
+        measured = [self.points[each.id] for each in measurements if each.id in self.points]
         return Chosen(
             points=latest(chain(measured, points_of_days(days))),
             measured=measured,
             days=days,
             measurements=measurements,
             answers=[
-                row for row in self.newest if which.matches(subject_of_run(row), row.started_at)
+                row
+                for row in self.newest
+                if row.id not in hidden and which.matches(subject_of_run(row), row.started_at)
             ],
             answers_in_all=sum(day.n for day in days),
             contended=self._contended(which),
@@ -91,7 +90,7 @@ class MetricsData:
         all_ = replace(which, contended=True)
         return sum(day.n for day in self._days(all_) if day.subject.contended) + sum(
             point.subject.contended and all_.matches(point.subject, point.when)
-            for point in self._points.values()
+            for point in self.points.values()
         )
 
 
@@ -121,80 +120,27 @@ class Chosen:
 
 
 def read_data(engine: Engine) -> MetricsData:
-    """Return all recorded measurements and answers.
-
-    Raises:
-        RecordsError: The database cannot be read.
-    """
+    """Return all recorded measurements and answers."""
     place = engine.runs.database.place
-    answers = _read_answers(engine, (place, *engine.runs.version()))
-    measured = _read_measurements(engine, (place, *engine.measurements.version()))
-    days, points = _with_distinct_names(answers.days, measured.points)
-    return MetricsData(days, answers.newest, measured.rows, points)
-
-
-def _with_distinct_names(
-    days: Mapping[Subject, Sequence[AnswerDay]], points: dict[str, Point]
-) -> tuple[Mapping[Subject, Sequence[AnswerDay]], dict[str, Point]]:
-    """Add the processor to ambiguous host names and the key to ambiguous model titles."""
-    subjects = {*days, *(point.subject for point in points.values())}
-    machines = distinct_hosts(subjects)
-    models = distinct_titles(machines.get(subject, subject) for subject in subjects)
-    other = {
-        subject: models.get(machine, machine)
-        for subject in subjects
-        if (machine := machines.get(subject, subject)) in models or subject in machines
-    }
-    if not other:
-        return days, points
-    return (
-        {
-            other.get(subject, subject): [
-                _of_subject(day, other[subject]) if subject in other else day for day in found
-            ]
-            for subject, found in days.items()
-        },
-        {
-            id_: replace(point, subject=other.get(point.subject, point.subject))
-            for id_, point in points.items()
-        },
-    )
-
-
-@lru_cache(maxsize=4096)
-def _of_subject(day: AnswerDay, subject: Subject) -> AnswerDay:
-    """Return the day with another subject. Cached, because points are cached by day identity."""
-    return replace(day, subject=subject)
+    days, newest = _read_answers(engine, (place, *engine.runs.version()))
+    rows = _read_measurements(engine, (place, *engine.measurements.version()))
+    return MetricsData(days, newest, *rows)
 
 
 def read_ahead(engine: Engine) -> None:
-    """Fill the caches at start-up, so that the first visit of the page is fast.
-
-    Raises:
-        RecordsError: The database cannot be read.
-    """
+    """Fill the caches at start-up, so that the first visit of the page is fast."""
     read_data(engine).chosen(PointFilter())
 
 
-@dataclass(frozen=True)
-class _Answers:
-    days: Mapping[Subject, Sequence[AnswerDay]]
-    newest: tuple[RunRow, ...]
-
-
-@dataclass(frozen=True)
-class _Measurements:
-    rows: tuple[Measurement, ...]
-    points: dict[str, Point]
-
-
 @st.cache_resource(max_entries=1, show_spinner=False)
-def _read_answers(_engine: Engine, version: tuple[object, ...]) -> _Answers:
+def _read_answers(
+    _engine: Engine, version: tuple[object, ...]
+) -> tuple[Mapping[Subject, Sequence[AnswerDay]], tuple[RunRow, ...]]:
     """Return the answers; read-only and shared by all sessions. ``version`` is the cache key."""
     days: defaultdict[Subject, list[AnswerDay]] = defaultdict(list)
     for day in _answer_days(_engine, _engine.runs.database.place).read():
         days[day.subject].append(day)
-    return _Answers(dict(days), tuple(_engine.runs.chart_rows(limit=MAX_TABLE_ANSWERS)))
+    return dict(days), tuple(_engine.runs.chart_rows(limit=MAX_TABLE_ANSWERS))
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
@@ -204,12 +150,9 @@ def _answer_days(_engine: Engine, place: str) -> AnswerDays:
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
-def _read_measurements(_engine: Engine, version: tuple[object, ...]) -> _Measurements:
+def _read_measurements(
+    _engine: Engine, version: tuple[object, ...]
+) -> tuple[tuple[Measurement, ...], dict[str, Point]]:
     rows = tuple(_engine.measurements.all(with_rounds=False))
-    return _Measurements(rows, dict(_with_points(rows)))
-
-
-def _with_points(rows: tuple[Measurement, ...]) -> Iterator[tuple[str, Point]]:
-    for row in rows:
-        if (point := point_of(row)) is not None:
-            yield row.id, point
+    points = ((row.id, point_of(row)) for row in rows)
+    return rows, {id_: point for id_, point in points if point is not None}

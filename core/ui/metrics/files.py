@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Collection
 
 import streamlit as st
 
 from core.db.measurement_values import Measurement
 from core.errors import PaddockError
 from core.inference.engine import Engine
-from core.metrics.document import (
-    MAX_BYTES,
-    from_json,
-    max_json_size,
-    spreadsheet_text,
-    to_csv,
-    to_json,
-    to_markdown,
-)
+from core.metrics.document import MAX_BYTES, from_json, to_json
 from core.metrics.rows import PointFilter, subject_of_run
+from core.metrics.tables import csv_text, to_csv, to_markdown
+from core.ui.compare.state import hidden_runs
 from core.ui.metrics.data import Chosen
 from core.ui.metrics.tables import answer_rows
+from core.ui.widgets.actions import draw_download, draw_error, tell
 from core.ui.widgets.person import may_manage
-from core.ui.widgets.safe_text import safe_inline
 from core.units import bytes_text, counted
 
-_NOTICE, _UPLOADS = "metrics_notice", "metrics_uploads"
-
-_FORMATS: tuple[tuple[str, str, str, str, Callable[[Sequence[Measurement]], str]], ...] = (
-    ("JSON", "json", "application/json", "data_object", to_json),
-    ("CSV", "csv", "text/csv", "table", to_csv),
-    ("Markdown", "md", "text/markdown", "markdown", to_markdown),
-)
-
-
-def draw_notice() -> None:
-    """Draw the result of the last action once."""
-    if notice := st.session_state.pop(_NOTICE, None):
-        st.toast(notice, icon=":material/check_circle:")
+_UPLOADS = "metrics_uploads"
 
 
 def draw_export(engine: Engine, chosen: Chosen, which: PointFilter) -> None:
@@ -47,34 +27,22 @@ def draw_export(engine: Engine, chosen: Chosen, which: PointFilter) -> None:
     with st.popover("Export", icon=":material/download:", key="metrics_export"):
         st.caption(
             f"{counted(len(chosen.measurements), 'measurement')} shown. The JSON file can be "
-            "imported on another machine without loss."
+            f"imported on another machine without loss, if it has at most {bytes_text(MAX_BYTES)}."
         )
-        too_large = max_json_size(chosen.measurements) > MAX_BYTES
-        if too_large:
-            st.caption(
-                f":material/info: A JSON file may have at most {bytes_text(MAX_BYTES)}. Filter the "
-                "measurements and export them in parts."
-            )
-        for label, ending, mime, icon, export in _FORMATS:
-            st.download_button(
-                label,
+        for ending, export in (("json", to_json), ("csv", to_csv), ("md", to_markdown)):
+            draw_download(
+                f"paddock-benchmark.{ending}",
                 lambda export=export: export(_with_rounds(engine, chosen)),
-                file_name=f"paddock-benchmark.{ending}",
-                mime=mime,
-                icon=f":material/{icon}:",
-                key=f"metrics_{ending}",
-                on_click="ignore",
-                disabled=not chosen.measurements or (too_large and ending == "json"),
+                f"metrics_{ending}",
+                disabled=not chosen.measurements,
             )
         st.caption("The answers shown, without instructions and answer texts.")
-        st.download_button(
-            "Answers as CSV",
-            lambda: answers_csv(engine, which),
-            file_name="paddock-answers.csv",
-            mime="text/csv",
-            icon=":material/table:",
-            key="metrics_answers",
-            on_click="ignore",
+        hidden = hidden_runs()  # the download runs outside the session
+        draw_download(
+            "paddock-answers.csv",
+            lambda: answers_csv(engine, which, hidden),
+            "metrics_answers",
+            label="Answers as CSV",
             disabled=not chosen.answers_in_all,
         )
 
@@ -98,30 +66,22 @@ def draw_import(engine: Engine) -> None:
         try:
             outcome = engine.measurements.import_all(from_json(file.getvalue()))
         except PaddockError as error:
-            st.error(safe_inline(str(error)), icon=":material/error:")
+            draw_error(error)
             return
     skipped = f"; {outcome.already_there} already existed" if outcome.already_there else ""
-    st.session_state[_NOTICE] = f"Imported {counted(outcome.added, 'measurement')}{skipped}."
+    tell(f"Imported {counted(outcome.added, 'measurement')}{skipped}.")
     st.session_state[_UPLOADS] = uploads + 1  # closes the popover and clears the uploader
     st.rerun()
 
 
-def answers_csv(engine: Engine, which: PointFilter) -> str:
+def answers_csv(engine: Engine, which: PointFilter, hidden: Collection[str] = ()) -> str:
     """Return all matching answers, newest first, without instructions and answer texts."""
     rows = [
         row
         for row in engine.runs.chart_rows()
-        if which.matches(subject_of_run(row), row.started_at)
+        if row.id not in hidden and which.matches(subject_of_run(row), row.started_at)
     ]
-    table = answer_rows(rows)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(table[0] if table else ())
-    for row in table:
-        writer.writerow(
-            [spreadsheet_text(cell) if isinstance(cell, str) else cell for cell in row.values()]
-        )
-    return text.getvalue()
+    return csv_text(answer_rows(rows))
 
 
 def _with_rounds(engine: Engine, chosen: Chosen) -> list[Measurement]:

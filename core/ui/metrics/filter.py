@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from core.metrics.rows import PointFilter, PointSource, Subject, last_days, precision_label
-from core.ui.metrics.bars import runtime_label
-from core.ui.widgets.link import link_choice, link_choices, one_of
+from core.metrics.labels import runtime_label
+from core.metrics.rows import (
+    SOURCE_LABELS,
+    PointFilter,
+    PointSource,
+    Subject,
+    last_days,
+    precision_label,
+)
+from core.ui.widgets.link import is_true, link_choice, link_choices, one_of
+from core.ui.widgets.model_choices import models_here
+from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.state import set_widgets
 
@@ -31,17 +41,14 @@ _CONTENDED_HELP = (
 
 
 def pick_filter(subjects: Collection[Subject]) -> PointFilter:
-    """Draw the filter and return its settings.
-
-    Args:
-        subjects: All subjects that can be shown; determines the options.
-    """
+    """Draw the filter of what was measured, and return its settings."""
     options = _options(subjects)
     for key, values in options.items():
         link_choices(key, values)
         st.session_state[key] = [each for each in st.session_state[key] or () if each in values]
     link_choice("days", "all", one_of(list(_DAYS)))
-    link_choice("contended", False, _yes)
+    link_choice("here", False, is_true)
+    link_choice("contended", False, is_true)
     days = st.segmented_control(
         "Time",
         list(_DAYS),
@@ -51,13 +58,19 @@ def pick_filter(subjects: Collection[Subject]) -> PointFilter:
         persist_state="session",
         label_visibility="collapsed",
     )
-    active = sum(len(st.session_state[key]) for key in options)
+    active = sum(len(st.session_state[key]) for key in options) + bool(st.session_state["here"])
     with st.popover(
         f"Filter ({active})" if active else "Filter",
         icon=":material/filter_list:",
         key="metrics_filter",
     ):
         chosen = {key: _pick(key, values) for key, values in options.items()}
+        here = st.toggle(
+            "Only models on this machine",
+            key="here",
+            persist_state="session",
+            help="Leave out deleted models, and models of servers.",
+        )
         st.button(
             "Show all",
             icon=":material/filter_list_off:",
@@ -75,69 +88,58 @@ def pick_filter(subjects: Collection[Subject]) -> PointFilter:
     return PointFilter(
         **chosen,
         since=None if days in (None, "all") else last_days(int(days)),
+        here=frozenset(models_here(shared_engine())) if here else None,
         contended=bool(contended),
     )
 
 
 def show_all() -> None:
     """Clear all filters; a callback."""
-    set_widgets({key: [] for key in _LABELS} | {"days": "all"})
+    set_widgets({key: [] for key in _LABELS} | {"days": "all", "here": False})
 
 
-def draw_excluded(contended: int, *, all_of_them: bool) -> None:
-    """Draw a note about values that are not shown because they were measured while busy.
+def draw_all_excluded() -> DeltaGenerator:
+    """Draw why nothing is shown if all values were measured while busy, and a button to show them.
 
-    Args:
-        contended: Number of measurements and answers.
-        all_of_them: Whether there is nothing else to show.
+    Returns:
+        The row of the button, for another one.
     """
-    if not all_of_them:
-        st.caption(
-            f":material/visibility_off: Values measured while busy are left out ({contended:,})."
+    with st.container(border=True, key="all_busy"):
+        st.markdown(
+            ":material/visibility_off: All values were measured while other work ran on this "
+            "machine, so they are left out. Measure again while the machine is idle, or show them "
+            "anyway."
         )
-        return
-    st.info(
-        "All values were measured while other work ran on this machine, so they are left out. "
-        "Measure again while the machine is idle, or show them anyway.",
-        icon=":material/visibility_off:",
-    )
-    st.button(
-        "Show values measured while busy",
+        row = st.container(horizontal=True)
+    row.button(
+        "Show them anyway",
         icon=":material/visibility:",
-        on_click=_show_contended,
+        on_click=set_widgets,
+        args=({"contended": True},),
         key="show_contended",
     )
-
-
-def _show_contended() -> None:
-    set_widgets({"contended": True})
+    return row
 
 
 def _options(subjects: Collection[Subject]) -> dict[str, list[str]]:
     """Return the options of each filter, sorted."""
     order = sorted(subjects, key=lambda subject: subject.order)
     found = {
-        "models": dict.fromkeys(subject.name for subject in order),
-        "precisions": dict.fromkeys(
-            subject.precision for subject in sorted(order, key=lambda s: s.order[4:])
-        ),
-        "devices": dict.fromkeys(sorted(subject.device for subject in order)),
-        "runtimes": dict.fromkeys(sorted(subject.runtime for subject in order)),
-        "sources": dict.fromkeys(
-            source.value
-            for source in PointSource
-            if any(subject.source is source for subject in order)
-        ),
-        "hosts": dict.fromkeys(sorted(subject.host for subject in order)),
+        "models": [subject.name for subject in order],
+        "precisions": [each.precision for each in sorted(order, key=lambda s: s.order[4:])],
+        "devices": sorted(subject.device for subject in order),
+        "runtimes": sorted(subject.runtime for subject in order),
+        "sources": sorted((subject.source.value for subject in order), key=list(PointSource).index),
+        "hosts": sorted(subject.machine for subject in order),
     }
-    return {key: list(values) for key, values in found.items()}
+    return {key: list(dict.fromkeys(values)) for key, values in found.items()}
 
 
 def _pick(key: str, options: list[str]) -> tuple[str, ...]:
     labels = {
         "precisions": precision_label,
         "runtimes": runtime_label,
-        "sources": lambda value: PointSource(value).label,
+        "sources": SOURCE_LABELS.__getitem__,
     }
     chosen = st.pills(
         _LABELS[key],
@@ -149,9 +151,3 @@ def _pick(key: str, options: list[str]) -> tuple[str, ...]:
         persist_state="session",
     )
     return tuple(str(value) for value in chosen)
-
-
-def _yes(text: str) -> bool:
-    if text.lower() in ("true", "1", "yes"):
-        return True
-    raise ValueError(text)

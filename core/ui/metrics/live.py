@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import psutil
 import streamlit as st
 
-from core.hardware.devices import app_memory, available_memory_bytes
+from core.hardware.devices import ProcessMemory, app_memory, available_memory_bytes
 from core.inference.engine import Engine
 from core.ui.widgets.loaded_models import draw_loaded
 from core.units import bytes_text
@@ -28,16 +28,17 @@ class _Samples:
     memory: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_SAMPLES))
     """Resident memory of the app in MB."""
     times: tuple[float, float] = (0.0, 0.0)
-    """Busy and total processor seconds at the last sample."""
+    """Busy and total processor seconds at the last sample. ``psutil.cpu_percent`` keeps its own for
+    each thread, and a script runs in a new one each time."""
 
-    def add(self) -> None:
+    def add(self, memory: ProcessMemory) -> None:
         """Take a sample."""
         before, self.times = self.times, _processor_seconds()
         passed = self.times[1] - before[1]
         if before[1] and passed > 0:
             share = (self.times[0] - before[0]) / passed
             self.busy.append(round(100 * min(1.0, max(0.0, share)), 1))
-        self.memory.append(round(app_memory().rss_bytes / 1e6, 1))
+        self.memory.append(round(memory.rss_bytes / 1e6, 1))
 
 
 def draw_live(engine: Engine) -> None:
@@ -48,8 +49,8 @@ def draw_live(engine: Engine) -> None:
 
 def _draw(engine: Engine) -> None:
     samples: _Samples = st.session_state.setdefault("live_samples", _Samples())
-    samples.add()
     memory = app_memory()
+    samples.add(memory)
     with st.container(horizontal=True, gap="medium"):
         st.metric(
             "Processor",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 
 import streamlit as st
 
@@ -16,13 +17,14 @@ from core.db.measurement_values import (
 )
 from core.errors import PaddockError
 from core.inference.engine import Engine
+from core.metrics.labels import runtime_label
 from core.metrics.rows import subject_of
-from core.ui.metrics.bars import runtime_label
-from core.ui.metrics.benchmark import show_error
-from core.ui.widgets.person import manage_button
+from core.ui.metrics.benchmark import start_benchmark
+from core.ui.metrics.filter import show_all
+from core.ui.widgets.actions import action, draw_error, place
 from core.ui.widgets.resources import shared_benchmark
 from core.ui.widgets.safe_text import safe_inline
-from core.ui.widgets.slots import place
+from core.ui.widgets.state import set_widgets
 from core.units import counted, duration_text, milliseconds_text, rate_text
 
 _SEEN, _DISMISSED = "sweep_seen", "sweeps_dismissed"
@@ -54,15 +56,22 @@ def draw_unfinished(engine: Engine) -> None:
     sweep = shared_benchmark().current
     if sweep is not None and sweep.running:
         return
-    try:
-        records = engine.measurements.sweeps()
-    except PaddockError as error:
-        st.error(safe_inline(str(error)), icon=":material/error:")
-        return
-    current = sweep.id if sweep is not None else ""
-    for record in records:
-        if record.state in _UNFINISHED and record.id not in {current, *_dismissed()}:
+    seen = _dismissed() | ({sweep.id} if sweep is not None else set())
+    for record in engine.measurements.sweeps():
+        if record.state in _UNFINISHED and record.id not in seen:
             _draw_unfinished(record)
+
+
+def draw_measure_again(engine: Engine) -> None:
+    """Draw a button that repeats the latest benchmark, if there was one."""
+    records = engine.measurements.sweeps()
+    with suppress(PaddockError):  # the plan of an earlier version
+        if records:
+            plan = Plan.from_json(records[0].plan)
+            key = "measure_again"
+            action(
+                "Measure again", "replay", key, start_benchmark, plan, manage=True, kind="secondary"
+            )
 
 
 def _stage() -> tuple[object, ...]:
@@ -75,9 +84,12 @@ def _stage() -> tuple[object, ...]:
 
 
 def _draw() -> None:
-    if _stage() != st.session_state.get(_SEEN):
-        st.rerun()
     sweep = shared_benchmark().current
+    seen = st.session_state.get(_SEEN)
+    if _stage() != seen:
+        if sweep is not None and not sweep.running and seen and seen[:2] == (sweep.id, True):
+            _show_results(sweep)
+        st.rerun()
     if sweep is None or (not sweep.running and sweep.id in _dismissed()):
         return
     progress = sweep.progress()
@@ -94,6 +106,14 @@ def _draw() -> None:
             st.markdown("\n".join(f"- {_row_line(row)}" for row in progress.rows))
 
 
+def _show_results(sweep: Sweep) -> None:
+    """Show the models of a benchmark that has just ended, and nothing else."""
+    models = {subject_of(row).name for row in sweep.progress().rows if row.figures is not None}
+    if models:
+        show_all()
+        set_widgets({"models": sorted(models)})
+
+
 def _draw_running(sweep: Sweep, progress: SweepProgress) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
@@ -102,15 +122,18 @@ def _draw_running(sweep: Sweep, progress: SweepProgress) -> None:
         )
         place("benchmark_left")
         with place("benchmark_right"):
-            manage_button(
-                "Cancel", icon=":material/stop:", key="cancel_benchmark", on_click=sweep.cancel
-            )
+            key = "cancel_benchmark"
+            action("Cancel", "stop", key, sweep.cancel, manage=True, kind="secondary")
     message = safe_inline(progress.message)
     if progress.fraction is None:
         st.caption(f":material/hourglass_top: {message}")
     else:
         st.progress(min(1.0, max(0.0, progress.fraction)), text=message)
-    parts = [_counts(progress.rows)]
+    counts = Counter(row.state for row in progress.rows)
+    measured = f"**{counts[MeasurementState.DONE]}** of {len(progress.rows)} measured"
+    if failed := counts[MeasurementState.FAILED]:
+        measured += f", :red[{failed} failed]"
+    parts = [f"step {progress.done + 1} of {progress.total}", measured]
     if progress.seconds_left is not None:
         parts.append(f"about {duration_text(progress.seconds_left)} left")
     st.caption(" · ".join(parts))
@@ -131,10 +154,7 @@ def _draw_ended(sweep: Sweep, progress: SweepProgress) -> None:
                 _draw_resume(sweep.id)
     failed = [row for row in progress.rows if row.state is MeasurementState.FAILED]
     for reason, count in Counter(row.error or "The measurement failed." for row in failed).items():
-        st.error(
-            safe_inline(reason) + (f" ({count} measurements)" if count > 1 else ""),
-            icon=":material/error:",
-        )
+        draw_error(reason + (f" ({count} measurements)" if count > 1 else ""))
 
 
 def _draw_unfinished(record: SweepRecord) -> None:
@@ -153,36 +173,19 @@ def _draw_unfinished(record: SweepRecord) -> None:
 
 
 def _draw_dismiss(sweep_id: str) -> None:
-    st.button(
-        "Dismiss",
-        icon=":material/close:",
-        type="tertiary",
-        key=f"dismiss_{sweep_id}",
-        on_click=_dismiss,
-        args=(sweep_id,),
-    )
+    action("Dismiss", "close", f"dismiss_{sweep_id}", _dismissed().add, sweep_id)
 
 
 def _draw_resume(sweep_id: str) -> None:
-    manage_button(
+    action(
         "Resume",
-        icon=":material/resume:",
-        key=f"resume_{sweep_id}",
-        on_click=_resume,
-        args=(sweep_id,),
+        "resume",
+        f"resume_{sweep_id}",
+        *(shared_benchmark().resume, sweep_id),
+        manage=True,
+        kind="secondary",
         help="Measure the missing rows: waiting, failed, cancelled and interrupted ones.",
     )
-
-
-def _resume(sweep_id: str) -> None:
-    try:
-        shared_benchmark().resume(sweep_id)
-    except PaddockError as error:
-        show_error(str(error))
-
-
-def _dismiss(sweep_id: str) -> None:
-    _dismissed().add(sweep_id)
 
 
 def _dismissed() -> set[str]:
@@ -197,14 +200,6 @@ def _plan_words(record: SweepRecord) -> str:
         return "an earlier version of Paddock"
     names = [*plan.models, *plan.random_models]
     return safe_inline(", ".join(names[:3]) + (" …" if len(names) > 3 else ""))
-
-
-def _counts(rows: tuple[Measurement, ...]) -> str:
-    counts = Counter(row.state for row in rows)
-    parts = [f"**{counts[MeasurementState.DONE]}** of {len(rows)} measured"]
-    if counts[MeasurementState.FAILED]:
-        parts.append(f":red[{counts[MeasurementState.FAILED]} failed]")
-    return ", ".join(parts)
 
 
 def _row_line(row: Measurement) -> str:

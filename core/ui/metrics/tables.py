@@ -9,15 +9,53 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from core.db.measurement_values import Measurement
-from core.metrics.rows import PointSource, precision_label, subject_of, subject_of_run, time_of
-from core.ui.metrics.bars import runtime_label
+from core.metrics.labels import runtime_label
+from core.metrics.rows import (
+    SOURCE_LABELS,
+    PointSource,
+    precision_label,
+    subject_of,
+    subject_of_run,
+    time_of,
+)
+from core.metrics.tables import value_of
 from core.ui.metrics.data import MAX_TABLE_ANSWERS, Chosen
 from core.units import int4_text
 
 if TYPE_CHECKING:
     from core.db.run_columns import RunRow
 
-_MB = 1e6
+_MB = 1e-6
+_FIGURES: dict[str, tuple[Any, ...]] = {
+    "Tokens/s": ("figures.decode_tokens_per_s",),
+    "Low": ("figures.decode_low",),
+    "High": ("figures.decode_high",),
+    "TTFT ms": ("figures.ttft_ms.median",),
+    "TPOT p50 ms": ("figures.tpot_ms.median",),
+    "TPOT p90 ms": ("figures.tpot_ms.p90",),
+    "TPOT p99 ms": ("figures.tpot_ms.p99",),
+    "Prefill tokens/s": ("figures.prefill_tokens_per_s",),
+    "Private MB": ("figures.memory_private_bytes", _MB),
+    "File-backed MB": ("figures.memory_file_backed_bytes", _MB),
+    "Private peak MB": ("figures.memory_private_peak_bytes", _MB),
+    "File-backed peak MB": ("figures.memory_file_backed_peak_bytes", _MB),
+    "Load s": ("figures.load_s",),
+    "Compile s": ("figures.compile_s",),
+    "CPU cores": ("figures.cpu_cores",),
+    "Other CPU cores": ("figures.other_cpu_cores",),
+    "MBU %": ("figures.mbu", 100),
+    "Answers": ("figures.answers",),
+    "Disk MB": ("disk_bytes", _MB),
+    "Bandwidth GB/s": ("host.bandwidth_bytes_per_s", 1e-9),
+}
+"""Columns with the path of their value in a measurement, and its scale."""
+_QUALITY: dict[str, tuple[Any, ...]] = {
+    "Perplexity ×": ("quality.perplexity_ratio",),
+    "Same top token %": ("quality.top1_agreement", 100),
+    "First divergent token": ("quality.first_divergent_token",),
+    "Divergent share %": ("quality.divergent_share", 100),
+    "Task accuracy %": ("quality.task_accuracy", 100),
+}
 
 
 def _number(digits: int) -> Any:
@@ -25,7 +63,9 @@ def _number(digits: int) -> Any:
 
 
 COLUMNS = {
-    "Time (UTC)": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC"),
+    "Time (UTC)": st.column_config.DatetimeColumn(
+        width=160, format="YYYY-MM-DD HH:mm:ss", timezone="UTC"
+    ),
     "Error": st.column_config.TextColumn(width="medium"),
     "Tokens/s": _number(1),
     "Low": _number(1),
@@ -35,6 +75,10 @@ COLUMNS = {
     "TPOT p90 ms": _number(2),
     "TPOT p99 ms": _number(2),
     "Prefill tokens/s": _number(0),
+    "Cached tokens": st.column_config.NumberColumn(
+        help="Prompt tokens from the prefix cache. The TTFT of such an answer is shorter, so it is "
+        "left out above."
+    ),
     "Private MB": _number(0),
     "File-backed MB": _number(0),
     "Private peak MB": _number(0),
@@ -70,7 +114,7 @@ def draw_tables(chosen: Chosen) -> None:
     benchmark, answers = st.tabs(titles, default=titles[0 if measured else 1])
     with benchmark:
         if chosen.measurements:
-            _draw(measurement_rows(chosen.measurements), "measurements")
+            _draw([_measurement_row(each) for each in chosen.measurements], "measurements")
         else:
             st.caption("No measurement matches the filter.")
     with answers:
@@ -83,16 +127,6 @@ def draw_tables(chosen: Chosen) -> None:
                 f"The table has the {MAX_TABLE_ANSWERS:,} most recent answers. The charts and the "
                 "CSV export have all."
             )
-
-
-def measurement_rows(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """Return one row per measurement; failed ones have their error."""
-    return [_measurement_row(each) for each in measurements]
-
-
-def answer_rows(answers: Sequence[RunRow]) -> list[dict[str, Any]]:
-    """Return one row per answer, without instruction and answer text."""
-    return [_answer_row(each) for each in answers]
 
 
 def _draw(rows: list[dict[str, Any]], key: str) -> None:
@@ -110,7 +144,7 @@ def _draw(rows: list[dict[str, Any]], key: str) -> None:
 
 def _measurement_row(measurement: Measurement) -> dict[str, Any]:
     what, subject = measurement.configuration, subject_of(measurement)
-    versions = measurement.versions
+    versions, quality = measurement.versions, measurement.quality
     return {
         "Time (UTC)": time_of(measurement),
         "Model": subject.name,
@@ -120,8 +154,10 @@ def _measurement_row(measurement: Measurement) -> dict[str, Any]:
         "State": measurement.state.value,
         "Error": measurement.error or "",
         "Prompt tokens": what.prompt_tokens,
-        **_figures(measurement),
-        **_quality(measurement),
+        **{name: _scaled(measurement, *where) for name, where in _FIGURES.items()},
+        "Left out (cores apart)": value_of(measurement, "figures.answers_apart") or None,
+        "Reference": quality and precision_label(quality.reference),
+        **{name: _scaled(measurement, *where) for name, where in _QUALITY.items()},
         "Contended": subject.contended,
         "New tokens": what.new_tokens,
         "Repeats": what.repeats,
@@ -137,74 +173,18 @@ def _measurement_row(measurement: Measurement) -> dict[str, Any]:
         "OpenVINO": versions.get("openvino"),
         "PyTorch": versions.get("torch"),
         "Weights from": what.source,
-        "Source": subject.source.label,
+        "Source": SOURCE_LABELS[subject.source],
     }
 
 
-def _figures(measurement: Measurement) -> dict[str, Any]:
-    figures, bandwidth = measurement.figures, measurement.host.bandwidth_bytes_per_s
-    names = (
-        "Tokens/s",
-        "Low",
-        "High",
-        "TTFT ms",
-        "TPOT p50 ms",
-        "TPOT p90 ms",
-        "TPOT p99 ms",
-        "Prefill tokens/s",
-        "Private MB",
-        "File-backed MB",
-        "Private peak MB",
-        "File-backed peak MB",
-        "Load s",
-        "Compile s",
-        "CPU cores",
-        "Other CPU cores",
-        "MBU %",
-        "Answers",
-        "Left out (cores apart)",
-    )
-    values: tuple[Any, ...] = (None,) * len(names)
-    if figures is not None:
-        tpot = figures.tpot_ms
-        values = (
-            figures.decode_tokens_per_s,
-            figures.decode_low,
-            figures.decode_high,
-            figures.ttft_ms.median,
-            tpot.median if tpot else None,
-            tpot.p90 if tpot else None,
-            tpot.p99 if tpot else None,
-            figures.prefill_tokens_per_s,
-            figures.memory_private_bytes / _MB,
-            figures.memory_file_backed_bytes / _MB,
-            figures.memory_private_peak_bytes / _MB,
-            figures.memory_file_backed_peak_bytes / _MB,
-            figures.load_s,
-            figures.compile_s,
-            figures.cpu_cores,
-            figures.other_cpu_cores,
-            None if figures.mbu is None else 100 * figures.mbu,
-            figures.answers,
-            figures.answers_apart or None,
-        )
-    return dict(zip(names, values, strict=True)) | {
-        "Disk MB": None if measurement.disk_bytes is None else measurement.disk_bytes / 1e6,
-        "Bandwidth GB/s": None if bandwidth is None else bandwidth / 1e9,
-    }
+def _scaled(measurement: Measurement, path: str, scale: float = 1) -> float | None:
+    value = value_of(measurement, path)
+    return None if value is None else scale * value
 
 
-def _quality(measurement: Measurement) -> dict[str, Any]:
-    quality = measurement.quality
-    accuracy = quality.task_accuracy if quality else None
-    return {
-        "Reference": precision_label(quality.reference) if quality else None,
-        "Perplexity ×": quality.perplexity_ratio if quality else None,
-        "Same top token %": 100 * quality.top1_agreement if quality else None,
-        "First divergent token": quality.first_divergent_token if quality else None,
-        "Divergent share %": 100 * quality.divergent_share if quality else None,
-        "Task accuracy %": None if accuracy is None else 100 * accuracy,
-    }
+def answer_rows(answers: Sequence[RunRow]) -> list[dict[str, Any]]:
+    """Return one row per answer, without instruction and answer text."""
+    return [_answer_row(each) for each in answers]
 
 
 def _answer_row(row: RunRow) -> dict[str, Any]:
@@ -220,11 +200,12 @@ def _answer_row(row: RunRow) -> dict[str, Any]:
         "TTFT ms": row.ttft_ms,
         "Prefill tokens/s": row.prefill_tokens_per_s,
         "Prompt tokens": row.prompt_tokens,
+        "Cached tokens": row.cached_tokens,
         "New tokens": row.new_tokens,
         "Ended": row.stop_reason,
         "Contended": subject.contended,
-        "Private MB": None if private is None else private / _MB,
-        "File-backed MB": None if file_backed is None else file_backed / _MB,
+        "Private MB": None if private is None else private * _MB,
+        "File-backed MB": None if file_backed is None else file_backed * _MB,
         "Load s": row.load_s,
         "Device asked": row.device,
         "Execution": row.execution_precision,
@@ -234,5 +215,5 @@ def _answer_row(row: RunRow) -> dict[str, Any]:
         "Host": row.host_name,
         "CPU": row.host_cpu,
         "Weights from": row.source,
-        "Source": PointSource.ANSWERS.label,
+        "Source": SOURCE_LABELS[PointSource.ANSWERS],
     }

@@ -8,18 +8,16 @@ import streamlit as st
 
 from core.benchmark.tuning import wording
 from core.benchmark.tuning_service import TuningRun
-from core.errors import PaddockError
 from core.inference.engine import Engine
+from core.metrics.labels import runtime_label
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, ModelSpec
 from core.runtimes.tuned_hints import Tuned
-from core.ui.metrics.bars import runtime_label
-from core.ui.widgets.person import manage_button
+from core.ui.widgets.actions import action
 from core.ui.widgets.resources import shared_tuning
 from core.ui.widgets.safe_text import safe_inline
 from core.units import rate_text
 
 _REFRESH_S = 0.5
-_ERROR = "tuning_refused"
 
 
 def draw_tuning(engine: Engine) -> None:
@@ -33,10 +31,9 @@ def draw_tuning(engine: Engine) -> None:
         st.caption(
             "Tries execution hints (execution precision, KV cache precision, threads, group size "
             "of quantised activations) and keeps the fastest ones whose perplexity stays within "
-            "1 %. This takes some minutes. Don't use the machine while it runs."
+            "1 %. Then compares speculation with none. This takes some minutes. Don't use the "
+            "machine while it runs."
         )
-        if error := st.session_state.pop(_ERROR, None):
-            st.error(safe_inline(error), icon=":material/error:")
         if run is not None and running:
             st.fragment(_draw_run, run_every=_REFRESH_S)(run)
         else:
@@ -47,6 +44,8 @@ def draw_tuning(engine: Engine) -> None:
 def _draw_setup(engine: Engine, run: TuningRun | None) -> None:
     if run is not None and run.result is None:
         st.warning(safe_inline(run.message), icon=":material/info:")
+    if run is not None and run.speculation:
+        st.info(safe_inline(run.speculation), icon=":material/bolt:")
     stored = [(model.name, model.precision) for model in engine.store.list()]
     if not stored:
         st.caption("No model is on disk yet. Run one, or download it on the Models page.")
@@ -65,41 +64,27 @@ def _draw_setup(engine: Engine, run: TuningRun | None) -> None:
             format_func=lambda runtime: runtime_label(runtime.value),
             key="tune_runtime",
         )
-        manage_button(
-            "Tune",
-            icon=":material/tune:",
-            type="primary",
-            key="tune_start",
-            on_click=_start,
-            args=(ModelSpec(name, precision, "CPU", runtime),),
-        )
-
-
-def _start(spec: ModelSpec) -> None:
-    try:
-        shared_tuning().start(spec)
-    except PaddockError as error:
-        st.session_state[_ERROR] = str(error)
+        spec, start = ModelSpec(name, precision, "CPU", runtime), shared_tuning().start
+        action("Tune", "tune", "tune_start", start, spec, manage=True, kind="primary")
 
 
 def _draw_run(run: TuningRun) -> None:
     if run.done:
         st.rerun()
     st.progress(run.share, text=f"{safe_inline(run.spec.label)}: {safe_inline(run.message)}")
-    manage_button("Stop", icon=":material/stop:", key="tune_stop", on_click=run.cancel)
+    action("Stop", "stop", "tune_stop", run.cancel, manage=True, kind="secondary")
 
 
 def _draw_results(engine: Engine) -> None:
     for tuned in engine.tuned.all():
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(_sentence(tuned), width="stretch")
-            manage_button(
+            action(
                 "Forget",
-                icon=":material/undo:",
-                type="tertiary",
-                key=f"tune_forget_{'~'.join(astuple(tuned.key))}",
-                on_click=engine.forget_tuned,
-                args=(tuned.key,),
+                "undo",
+                f"tune_forget_{'~'.join(astuple(tuned.key))}",
+                *(engine.forget_tuned, tuned.key),
+                manage=True,
                 help="Remove this result and use the default hints again.",
             )
 

@@ -8,18 +8,13 @@ from core.inference.engine import find_stored
 from core.remotes import is_remote, split_name
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore
-from core.store.for_device import npu_store
 from core.store.resolver import check_confined, path_of, recorded_name
 from core.ui.widgets.person import Person
 from core.ui.widgets.resources import shared_engine
 
 
 def key_of(store: ModelStore, text: str, user: Person) -> str:
-    """Return the model key for a name that this user entered or that is in a link.
-
-    Raises:
-        UserError: See :func:`check_name`.
-    """
+    """Return the model key for a name that this user entered or that is in a link."""
     check_name(store, text, user)
     name = recorded_name(text.strip())
     if is_remote(name) or name in catalogue() or name in names_on_disk(store):
@@ -82,10 +77,4 @@ def check_use(store: ModelStore, spec: ModelSpec, user: Person) -> None:
 
 def names_on_disk(store: ModelStore) -> list[str]:
     """Return the keys of the models on disk that are not in the catalogue."""
-    return list(
-        {
-            stored.name: None
-            for stored in (*store.list(), *npu_store(store.settings).list())
-            if stored.key not in catalogue()
-        }
-    )
+    return list({each.name: None for each in store.list() if each.key not in catalogue()})

@@ -12,19 +12,19 @@ from core.store.hub import HubAccess
 from core.store.resolver import several_gguf_files
 from core.ui.models.access import check_name
 from core.ui.models.hub_access import hub_access
-from core.ui.models.list import added
-from core.ui.widgets.expander_state import open_card
+from core.ui.models.list import add_model, open_model
+from core.ui.widgets.actions import draw_error
 from core.ui.widgets.link import link_texts
 from core.ui.widgets.person import may_manage, person
 from core.ui.widgets.safe_text import safe_inline
 from core.units import bytes_text
 
 _GGUF_FILES = "gguf_files"
-"""Session state key: GGUF files of the folder that was looked up last."""
+"""Session state key: GGUF files of the folder or repository that was looked up last."""
 
 
 def draw_add(engine: Engine) -> None:
-    """Draw the form; the found model is added to the list, with its card open."""
+    """Draw the form; the found model is added to the list, with its details open."""
     if not may_manage():
         return
     link_texts("add")
@@ -35,48 +35,43 @@ def draw_add(engine: Engine) -> None:
                 key="add",
                 persist_state="session",
                 placeholder="org/name, or a path on this machine",
-                help="A causal language model: PyTorch weights (safetensors or pytorch_model.bin) "
-                "or an OpenVINO IR (openvino_model.xml and .bin), on the Hugging Face Hub or in a "
-                "folder; or a GGUF file on this machine.",
+                help="A causal language model: PyTorch weights (safetensors or pytorch_model.bin), "
+                "an OpenVINO IR (openvino_model.xml and .bin) or GGUF files, on the Hugging Face "
+                "Hub or on this machine.",
             )
             if st.form_submit_button("Look up", icon=":material/search:"):
-                st.session_state.pop(_GGUF_FILES, None)
                 look_up(engine, name or "", hub_access())
-        _draw_gguf_files(engine)
-
-
-def _draw_gguf_files(engine: Engine) -> None:
-    """Draw a selection if the folder that was looked up has several GGUF files."""
-    files = st.session_state.get(_GGUF_FILES)
-    if not files:
-        return
-    with st.form("choose_gguf", border=False):
-        file = st.selectbox(
-            "GGUF file",
-            files,
-            format_func=lambda path: f"{path.name} ({bytes_text(path.stat().st_size)})",
-            key="add_gguf",
-        )
-        if st.form_submit_button("Use this file", icon=":material/check:") and file is not None:
-            look_up(engine, str(file), hub_access())
+        if files := st.session_state.get(_GGUF_FILES):
+            with st.form("choose_gguf", border=False):
+                file = st.selectbox("GGUF file", files, format_func=files.get, key="add_gguf")
+                if st.form_submit_button("Use this file", icon=":material/check:") and file:
+                    look_up(engine, file, hub_access())
 
 
 def look_up(engine: Engine, name: str, access: HubAccess) -> None:
     """Look up a model and rerun the page; an error is drawn at the position of the call."""
+    st.session_state.pop(_GGUF_FILES, None)
     try:
         check_name(engine.store, name.strip(), person())
-        if files := several_gguf_files(name):
-            st.session_state[_GGUF_FILES] = files
+        if paths := several_gguf_files(name):
+            st.session_state[_GGUF_FILES] = {
+                str(path): f"{path.name} ({bytes_text(path.stat().st_size)})" for path in paths
+            }
             return
-        source = engine.store.resolve(name)
-        described = None
+        source, described = engine.store.resolve(name), None
         if source.kind is SourceKind.HUB and source.model is None:
+            location = str(source.location)
             with st.spinner(f"Looking up {safe_inline(source.title)} on the Hugging Face Hub"):
-                described = model_hub.describe(str(source.location), access)
+                files = [] if source.is_gguf else model_hub.gguf_files(location, access)
+                if files:
+                    st.session_state[_GGUF_FILES] = {
+                        f"{location}:{each.name}": each.text for each in files
+                    }
+                    return
+                described = model_hub.describe(location, access)
     except PaddockError as error:
-        st.error(safe_inline(str(error)), icon=":material/error:")
+        draw_error(error)
         return
-    st.session_state.pop(_GGUF_FILES, None)
-    added().put(source, described)
-    open_card(source.key)
+    add_model(source, described)
+    open_model(source.key)
     st.rerun()

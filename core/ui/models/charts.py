@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
+import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 
-THIS_COLOUR, OTHERS_COLOUR = "#1f7fc9", "rgba(130,140,150,0.55)"
+from core.store.formats import bits_of
 
+THIS_COLOUR, OTHERS_COLOUR = "#1f7fc9", "rgba(130,140,150,0.55)"
 _BITS_COLOURS = {4: "#1f7fc9", 8: "#86b9e3", 16: "#f0a63c", 32: "#c8553d"}
+_LEGEND = {"orientation": "h", "yref": "container", "yanchor": "bottom", "x": 0, "title": None}
 _TASKS = {
     "openbookqa": "OpenBookQA",
     "arc_easy": "ARC easy",
@@ -27,95 +30,67 @@ def scores_chart(model: str, title: str, scores: Mapping[str, Mapping[str, float
     """Return a model's published scores in colour and those of the other models in grey.
 
     Args:
-        model: Name of the model in the table.
-        title: Display name of the model.
-        scores: Model to {task: accuracy from 0 to 1}.
+        model: name of the model in the table.
+        title: display name of the model.
+        scores: model to {task: accuracy from 0 to 1}.
     """
-    tasks = list(scores[model])
-    others = [name for name in scores if name != model]
-    figure = go.Figure(
-        go.Scatter(
-            x=[scores[name][task] for name in others for task in tasks],
-            y=[_TASKS.get(task, task) for _ in others for task in tasks],
-            mode="markers",
-            name=f"{len(others)} others",
-            marker={"color": OTHERS_COLOUR, "size": 8},
-            customdata=[name for name in others for _ in tasks],
-            hovertemplate="%{customdata}: %{x:.3f}<extra></extra>",
-        )
-    )
-    figure.add_trace(
-        go.Scatter(
-            x=[scores[model][task] for task in tasks],
-            y=[_TASKS.get(task, task) for task in tasks],
-            mode="markers+text",
-            name=title,
-            marker={"color": THIS_COLOUR, "size": 13, "symbol": "diamond"},
-            text=[f"{scores[model][task]:.3f}" for task in tasks],
-            textposition="top center",
-            hovertemplate=f"{title}: %{{x:.3f}}<extra></extra>",
-        )
-    )
-    figure.update_layout(
+    others = f"{len(scores) - 1} others"
+    rows = [
+        {
+            "model": name,
+            "task": _TASKS.get(task, task),
+            "accuracy, higher is better": scores[name][task],
+            "series": title if name == model else others,
+        }
+        for name in sorted(scores, key=lambda name: name == model)
+        for task in scores[model]
+    ]
+    figure = px.scatter(
+        rows,
+        x="accuracy, higher is better",
+        y="task",
+        color="series",
+        custom_data="model",
+        color_discrete_map={title: THIS_COLOUR, others: OTHERS_COLOUR},
+        range_x=[0.28, 0.85],
         height=400,
-        margin={"l": 10, "r": 10, "t": 10, "b": 10},
-        legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom", "x": 0},
-        xaxis={"title": "accuracy, higher is better", "range": [0.28, 0.85]},
-        yaxis={"automargin": True, "autorange": "reversed"},
     )
+    figure.update_traces(marker_size=8, hovertemplate="%{customdata[0]}: %{x:.3f}<extra></extra>")
+    figure.update_traces(
+        selector={"name": title},
+        mode="markers+text",
+        marker={"size": 13, "symbol": "diamond"},
+        texttemplate="%{x:.3f}",
+        textposition="top center",
+    )
+    figure.update_layout(margin={"l": 10, "r": 10, "t": 10, "b": 10}, legend={"y": 0.01} | _LEGEND)
+    figure.update_yaxes(title=None, automargin=True, autorange="reversed")
     return figure
 
 
-def bits_chart(weight_types: Mapping[str, int]) -> go.Figure:
-    """Return the share of parameters by bits per parameter as one stacked bar.
-
-    Args:
-        weight_types: OpenVINO element type to number of parameters.
-    """
-    shares = bit_shares(weight_types)
-    figure = go.Figure(
-        [
-            go.Bar(
-                x=[100 * share],
-                y=[""],
-                orientation="h",
-                name=f"{bits} bits · {_percent(share)}",
-                marker_color=_BITS_COLOURS.get(bits, OTHERS_COLOUR),
-                hovertemplate=f"{bits} bits: %{{x:.1f}} % of the parameters<extra></extra>",
-            )
-            for bits, share in shares.items()
-        ]
-    )
-    figure.update_layout(
-        barmode="stack",
+def formats_chart(formats: Mapping[str, int]) -> go.Figure:
+    """Return the share of parameters by format as one stacked bar, the fewest bits first."""
+    names = sorted(formats, key=bits_of)
+    shares = [100 * formats[name] / max(sum(formats.values()), 1) for name in names]
+    labels = [f"{name} · {_percent(share)}" for name, share in zip(names, shares, strict=True)]
+    figure = px.bar(
+        pd.DataFrame({"share": shares, "format": labels, "row": ""}),
+        x="share",
+        y="row",
+        color="format",
+        orientation="h",
         height=110,
-        margin={"l": 12, "r": 24, "t": 4, "b": 60},
-        legend={
-            "orientation": "h",
-            "yref": "container",
-            "y": 0,
-            "yanchor": "bottom",
-            "x": 0,
-            "traceorder": "normal",
-        },
-        showlegend=True,
-        xaxis={"range": [0, 100], "ticksuffix": " %", "tickvals": [0, 25, 50, 75, 100]},
-        yaxis={"visible": False},
+        range_x=[0, 100],
+        color_discrete_sequence=[_BITS_COLOURS.get(bits_of(name), OTHERS_COLOUR) for name in names],
     )
+    figure.update_traces(hovertemplate="%{fullData.name} of the parameters<extra></extra>")
+    figure.update_layout(
+        margin={"l": 12, "r": 24, "t": 4, "b": 60}, legend={"y": 0} | _LEGEND, showlegend=True
+    )
+    figure.update_xaxes(title=None, ticksuffix=" %", tickvals=[0, 25, 50, 75, 100])
+    figure.update_yaxes(visible=False)
     return figure
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share >= 0.0005 else "under 0.1 %"
-
-
-def bit_shares(weight_types: Mapping[str, int]) -> dict[int, float]:
-    """Return the share of all parameters, 0 to 1, by bits per parameter in ascending order."""
-    counts: dict[int, int] = {}
-    for name, count in weight_types.items():
-        found = re.search(r"\d+", name)
-        if found and count:
-            bits = int(found[0])
-            counts[bits] = counts.get(bits, 0) + count
-    total = sum(counts.values())
-    return {bits: counts[bits] / total for bits in sorted(counts)}
+    return f"{share:.1f} %" if share >= 0.05 else "under 0.1 %"

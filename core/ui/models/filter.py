@@ -2,133 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import Literal
 
 import streamlit as st
 
-from core.catalogue import CatalogueModel, catalogue
+from core.catalogue import catalogue
+from core.inference.engine import Engine
+from core.ui.models.list import ListedModel, family, fitting
 from core.ui.widgets.link import link_choices, link_texts
 from core.ui.widgets.state import set_widgets
 
-_FAMILIES = {"gpt_neox": "GPT-NeoX", "llama": "Llama", "mistral": "Mistral", "phi": "Phi"}
-"""Display names of architectures."""
-
-_KEYS = ("family", "size", "licence", "state", "access")
-
-
-class SizeClass(StrEnum):
-    """Size classes by number of parameters; the values are used in links."""
-
-    TINY = "tiny"
-    SMALL = "small"
-    MEDIUM = "medium"
-    LARGE = "large"
-
-    @property
-    def label(self) -> str:
-        """Label of the option."""
-        return {
-            SizeClass.TINY: "under 1 B",
-            SizeClass.SMALL: "1 to 4 B",
-            SizeClass.MEDIUM: "4 to 10 B",
-            SizeClass.LARGE: "over 10 B",
-        }[self]
-
-    @classmethod
-    def of(cls, parameters: int) -> SizeClass:
-        """Return the class for a number of parameters."""
-        for size, limit in ((cls.TINY, 1e9), (cls.SMALL, 4e9), (cls.MEDIUM, 10e9)):
-            if parameters < limit:
-                return size
-        return cls.LARGE
-
-
-class State(StrEnum):
-    """Availability of a model on this machine."""
-
-    ON_DISK = "on-disk"
-    FITS = "fits"
-
-    @property
-    def label(self) -> str:
-        """Label of the option."""
-        return "On disk" if self is State.ON_DISK else "Fits this machine"
-
-
-class Access(StrEnum):
-    """Whether a licence must be accepted on the Hugging Face Hub before the download."""
-
-    OPEN = "open"
-    GATED = "gated"
-
-    @property
-    def label(self) -> str:
-        """Label of the option."""
-        return self.value.capitalize()
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Properties of a model used by the filter; None if unknown."""
-
-    words: str
-    """Text to search in."""
-    architecture: str | None
-    parameters: int | None
-    licence: str | None
-    gated: bool | None
-    on_disk: bool
-    fits: bool
+_SIZES = {"tiny": 1e9, "small": 4e9, "medium": 10e9, "large": float("inf")}
+"""Number of parameters that a model of each class has less than; the names are used in links."""
+_LABELS = {
+    "tiny": "under 1 B",
+    "small": "1 to 4 B",
+    "medium": "4 to 10 B",
+    "large": "over 10 B",
+    "on-disk": "On disk",
+    "fits": "Fits this machine",
+    "open": "Open",
+    "gated": "Gated",
+}
+"""Labels of options that are not their own."""
 
 
 @dataclass(frozen=True)
 class ModelFilter:
     """Filter settings; an empty selection matches everything."""
 
-    search: str = ""
-    families: tuple[str, ...] = ()
-    sizes: tuple[str, ...] = ()
-    licences: tuple[str, ...] = ()
-    states: tuple[str, ...] = ()
-    access: tuple[str, ...] = ()
+    search: str
+    selected: Mapping[str, Sequence[str]]
 
-    def matches(self, model: Candidate) -> bool:
+    def matches(self, model: ListedModel, engine: Engine) -> bool:
         """Return whether a model contains every search word and matches every filter."""
-        words = model.words.lower()
+        words, states = model.words.lower(), self.selected["state"]
         if not all(word in words for word in self.search.lower().split()):
             return False
-        size = SizeClass.of(model.parameters) if model.parameters else None
-        gate = None if model.gated is None else Access.GATED if model.gated else Access.OPEN
-        filters = (
-            (self.families, family(model.architecture or "")),
-            (self.sizes, size),
-            (self.licences, model.licence),
-            (self.access, gate),
-        )
-        if any(selected and value not in selected for selected, value in filters):
+        count = model.parameters
+        values = {
+            "family": family(model.architecture or ""),
+            "size": next(size for size, limit in _SIZES.items() if count < limit) if count else "",
+            "licence": model.row.licence if model.row is not None else "",
+            "access": {None: "", True: "gated", False: "open"}[model.gated],
+        }
+        if any(self.selected[key] and values[key] not in self.selected[key] for key in values):
             return False
-        states = {State.ON_DISK: model.on_disk, State.FITS: model.fits}
-        return all(states[State(state)] for state in self.states)
-
-
-def family(architecture: str) -> str:
-    """Return the display name of an architecture."""
-    return _FAMILIES.get(architecture, architecture)
-
-
-def of_row(row: CatalogueModel, *, on_disk: bool, fits: bool) -> Candidate:
-    """Return the filter properties of a catalogue model."""
-    return Candidate(
-        words=f"{row.key} {row.title} {row.licence} {row.architecture} "
-        f"{family(row.architecture)} {row.hub_id or 'embedded'}",
-        architecture=row.architecture,
-        parameters=row.parameters,
-        licence=row.licence,
-        gated=row.gated,
-        on_disk=on_disk,
-        fits=fits,
-    )
+        if "on-disk" in states and not model.stored:
+            return False
+        return "fits" not in states or bool(model.stored or fitting(model.plans(engine)))
 
 
 def pick_filter() -> ModelFilter:
@@ -136,13 +60,13 @@ def pick_filter() -> ModelFilter:
     rows = catalogue().values()
     options = {
         "family": list(dict.fromkeys(family(row.architecture) for row in rows)),
-        "size": list(SizeClass),
+        "size": list(_SIZES),
         "licence": list(dict.fromkeys(row.licence for row in rows)),
-        "state": list(State),
-        "access": list(Access),
+        "access": ["open", "gated"],
+        "state": ["on-disk", "fits"],
     }
     link_texts("search")
-    for key in _KEYS:
+    for key in options:
         link_choices(key, options[key])
     search = st.text_input(
         "Search",
@@ -153,39 +77,31 @@ def pick_filter() -> ModelFilter:
         label_visibility="collapsed",
         width="stretch",
     )
-    active = sum(len(st.session_state[key] or ()) for key in _KEYS)
-    with st.popover(
-        f"Filter ({active})" if active else "Filter", icon=":material/filter_list:", key="filter"
-    ):
-        chosen = {key: _pick(key, options[key]) for key in _KEYS}
+    selected = {"state": _pick("state", options.pop("state"), label="collapsed")}
+    active = sum(len(st.session_state[key] or ()) for key in options)
+    label = f"Filter ({active})" if active else "Filter"
+    with st.popover(label, icon=":material/filter_list:", key="filter"):
+        selected |= {key: _pick(key, options[key]) for key in options}
         st.button(
             "Show all",
             icon=":material/filter_list_off:",
             type="tertiary",
-            disabled=not active,
-            on_click=_show_all,
+            disabled=not active and not search and not selected["state"],
+            on_click=set_widgets,
+            args=({key: [] for key in selected} | {"search": ""},),
         )
-    return ModelFilter(
-        search or "",
-        chosen["family"],
-        chosen["size"],
-        chosen["licence"],
-        chosen["state"],
-        chosen["access"],
-    )
+    return ModelFilter(search or "", selected)
 
 
-def _pick(key: str, options: list[str]) -> tuple[str, ...]:
-    chosen = st.pills(
+def _pick(
+    key: str, options: list[str], *, label: Literal["visible", "collapsed"] = "visible"
+) -> list[str]:
+    return st.pills(
         key.capitalize(),
         options,
         selection_mode="multi",
-        format_func=lambda value: getattr(value, "label", value),
+        format_func=lambda value: _LABELS.get(value, value),
         key=key,
         persist_state="session",
+        label_visibility=label,
     )
-    return tuple(str(value) for value in chosen)
-
-
-def _show_all() -> None:
-    set_widgets({key: [] for key in _KEYS} | {"search": ""})

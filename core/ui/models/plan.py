@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from concurrent.futures import Future
 
 import streamlit as st
 
 from core.catalogue import (
     DEFAULT_PRECISION,
+    MAIN_PRECISIONS,
     Int4Settings,
     Int8Settings,
     Precision,
-    default_int4,
 )
 from core.errors import PaddockError
 from core.inference.engine import Engine
 from core.store.estimate import Estimate
-from core.store.gguf.reader import GgufSummary
-from core.store.hub import HubAccess
+from core.store.gguf.summary import GgufSummary
+from core.store.hub import HubAccess, ReadyModel, find_ready
 from core.store.stored import QUANTISED_TWICE, weights_label
 from core.store.tasks import TaskKind, TaskRequest
 from core.ui.models.add import look_up
 from core.ui.models.hub_access import hub_url
+from core.ui.models.int4_recipe import custom_settings, draw_recipe, pick_recipe
 from core.ui.models.list import ListedModel, of_hub
-from core.ui.widgets.person import in_kiosk, manage_button
+from core.ui.widgets.actions import action, errors_told
+from core.ui.widgets.person import in_kiosk, may_manage
+from core.ui.widgets.resources import KEPT_S, decode_rates, in_background, rerun_when
 from core.ui.widgets.safe_text import safe_inline
-from core.ui.widgets.state import set_widgets
-from core.units import bytes_text, duration_text
+from core.units import bytes_text, counted, duration_text, rate_text
+
+log = logging.getLogger(__name__)
 
 Plans = Mapping[Precision, Estimate | PaddockError]
-
-PER_CHANNEL = -1
-_GROUP_SIZES = (PER_CHANNEL, 16, 32, 64, 128, 256)
 
 _GOOD_FOR = {
     Precision.STORED: "the weights of the file, the most accurate precision available from it",
@@ -44,47 +47,67 @@ _GOOD_FOR = {
 
 def draw_plan(engine: Engine, model: ListedModel, access: HubAccess) -> None:
     """Draw the table of requirements by precision, and the actions."""
-    st.markdown("**Requirements on this machine**")
-    int4 = _chosen_int4(model)
+    ready = [] if in_kiosk() else _ready_models(model, access)
+    _draw_ready(engine, ready, access)
     gguf = model.gguf(engine)
+    ir = model.hub.ir if model.hub is not None else None
+    unnamed = ir is not None and ir.precision is None  # FP8 and others can only be kept as stored
+    kept = unnamed or engine.store.default_precision(model.name) is Precision.STORED
     offered = [
         precision
         for precision in Precision
-        if precision is not Precision.STORED or gguf is not None or model.get(precision)
+        if model.get(precision)
+        or (precision in MAIN_PRECISIONS and (precision is not Precision.STORED or kept))
     ]
-    plans = {precision: model.estimate(engine, precision, int4) for precision in offered}
+    plans = {precision: model.estimate(engine, precision) for precision in offered}
     known = [plan for plan in plans.values() if isinstance(plan, Estimate)]
     if not known:
         st.warning(safe_inline(str(next(iter(plans.values())))), icon=":material/error:")
-        if (
-            of_hub(model)
-            and model.hub is None
-            and manage_button(
-                "Look up on the Hugging Face Hub",
-                icon=":material/search:",
-                key=f"look_up_{model.key}",
-            )
-        ):
-            look_up(engine, model.name, access)
+        if of_hub(model) and model.hub is None:
+            label, key = "Look up on the Hugging Face Hub", f"look_up_{model.key}"
+            if action(label, "search", key, manage=True, kind="secondary"):
+                look_up(engine, model.name, access)
         return
+    st.markdown("**Requirements on this machine**")
+    rates = decode_rates()
     st.table(
-        [_line(model, precision, plans[precision], gguf) for precision in offered],
+        [
+            _line(
+                model,
+                precision,
+                plans[precision],
+                gguf,
+                rates and model.decode_rate(engine, rates, precision),
+            )
+            for precision in offered
+        ],
         border="horizontal",
         hide_index=True,
         hide_header=False,
     )
-    st.caption(
+    download = max(plan.download_bytes for plan in known)
+    told = f"The download is **{bytes_text(download)}**. " if download else ""
+    told += (
         f"Free now: **{bytes_text(known[0].free_disk)}** on disk and "
         f"**{bytes_text(known[0].free_memory)}** of memory. Times are rough estimates for the "
         "conversion on this machine, without the download."
     )
+    if rates is not None:
+        told += (
+            " Speeds are estimates for answers on this machine's CPU, from its memory bandwidth of "
+            f"{bytes_text(rates.bandwidth)}/s"
+        )
+        if rates.measured:
+            told += f" and {counted(len(rates.measured), 'measurement')} here"
+        told += "."
+    st.caption(told)
     if gguf is not None:
         st.caption(
             f"The weights of the file are {gguf.recipe}. **As stored** keeps them; other "
             f"precisions are converted from the dequantised weights. {QUANTISED_TWICE}"
         )
     if not in_kiosk():
-        _draw_actions(engine, model, plans, access)
+        _draw_actions(engine, model, plans, access, primary=not ready)
 
 
 def _line(
@@ -92,68 +115,87 @@ def _line(
     precision: Precision,
     plan: Estimate | PaddockError,
     gguf: GgufSummary | None,
+    rate: float | None,
 ) -> dict[str, str]:
-    stored = model.get(precision)
-    label = precision.label
-    if stored is not None:
-        label = stored.label
-    elif gguf is not None:
-        weights = gguf.weights.label if gguf.weights else gguf.recipe
-        label = weights_label(precision, weights, gguf.recipe)
-    line = {
-        "Precision": f"**{safe_inline(label)}**",
-        "Status": ":gray[:material/do_not_disturb_on: not available from these weights]",
-        "Download": "—",
-        "On disk": "—",
-        "Peak memory": "—",
-        "Time": "—",
-    }
-    if stored is not None:
-        line["Status"] = ":green[:material/check_circle:\u00a0on\u00a0disk]"
-        line["On disk"] = bytes_text(stored.manifest.folder_bytes)
-    elif isinstance(plan, Estimate):
-        scratch = (
-            f" (+ {bytes_text(plan.scratch_bytes)} during conversion)" if plan.scratch_bytes else ""
+    stored, label = model.get(precision), precision.label
+    status, disk, memory, time = ":gray[not available from these weights]", "—", "—", "—"
+    if gguf is not None:
+        label = weights_label(
+            precision, gguf.weights.label if gguf.weights else gguf.recipe, gguf.recipe
         )
-        line["Status"] = _fit(plan)
-        line["Download"] = bytes_text(plan.download_bytes) if plan.download_bytes else "—"
-        line["On disk"] = bytes_text(plan.disk_bytes) + scratch
-        line["Peak memory"] = bytes_text(plan.memory_bytes)
-        line["Time"] = f"about\u00a0{duration_text(plan.seconds)}"
-    return line
+    if stored is not None:
+        label, status = stored.label, _unbroken(":green[✓ on disk]")
+        disk = bytes_text(stored.manifest.folder_bytes)
+    elif isinstance(plan, Estimate):
+        what = "memory" if plan.short_of_memory else "disk space"
+        fits = plan.problem is None
+        status = _unbroken(":green[✓ fits]") if fits else f":red[not enough {what}]"
+        disk, memory = bytes_text(plan.disk_bytes), bytes_text(plan.memory_bytes)
+        if plan.scratch_bytes:
+            disk += f" (+ {bytes_text(plan.scratch_bytes)} meanwhile)"
+        time = _unbroken(f"about {duration_text(plan.seconds)}")
+    return {
+        "Precision": f"**{safe_inline(label)}**",
+        "Status": status,
+        "On disk": disk,
+        "Peak memory": memory,
+        "Time": time,
+        "Speed": "—" if rate is None else _unbroken(f"about {rate_text(rate)}"),
+    }
 
 
-def _fit(plan: Estimate) -> str:
-    if plan.problem is None:
-        return ":green[:material/check_circle:\u00a0fits]"
-    what = "memory" if plan.short_of_memory else "disk space"
-    return f":red[:material/block:\u00a0not\u00a0enough {what}]"
+def _unbroken(text: str) -> str:
+    return text.replace(" ", "\u00a0")
 
 
-def _draw_actions(engine: Engine, model: ListedModel, plans: Plans, access: HubAccess) -> None:
+def _draw_actions(
+    engine: Engine, model: ListedModel, plans: Plans, access: HubAccess, *, primary: bool
+) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         precision = _pick_precision(model, plans)
         plan = plans[precision]
+        recommended = plan.int4 if isinstance(plan, Estimate) else None
+        custom = None
+        if recommended is not None:
+            precision = pick_recipe(model, recommended)
+            if precision is Precision.INT4_CUSTOM:
+                custom = custom_settings(model, recommended)
+            plan = model.estimate(engine, precision, custom)
         with st.popover("Settings", icon=":material/tune:", key=f"settings_{model.key}"):
+            if recommended is not None and isinstance(plan, Estimate):
+                start = recommended if precision is Precision.INT4_CUSTOM else plan.int4
+                draw_recipe(model, precision, start or recommended)
             int8 = _draw_settings(model, precision)
         stored = model.get(precision)
-        converting = _is_converting(engine, model, precision)
+        converting = any(
+            task.key == model.key and task.request.precision is precision and not task.state.final
+            for task in engine.tasks.list()
+        )
         problem = _problem(model, plan, access)
         download = plan.download_bytes if isinstance(plan, Estimate) else 0
-        convert = manage_button(
+        if action(
             f"Download and convert {precision.aim}" if download else f"Convert {precision.aim}",
-            icon=":material/bolt:",
-            type="primary",
-            key=f"convert_{model.key}",
+            "bolt",
+            f"convert_{model.key}",
+            manage=True,
+            kind="primary" if primary else "secondary",
             disabled=stored is not None or converting or problem is not None,
-        )
-        get = download > 0 and manage_button(
-            "Download only",
-            icon=":material/download:",
-            key=f"get_{model.key}",
-            disabled=access.offline,
-            help="Download the original weights now and convert them later.",
-        )
+        ):  # not a callback, which would have the settings of the previous run
+            with errors_told():
+                submit(engine, model.name, TaskKind.CONVERT, access, precision, custom, int8)
+            st.rerun()
+        if download:
+            action(
+                "Download only",
+                "download",
+                f"get_{model.key}",
+                submit,
+                *(engine, model.name, TaskKind.GET, access),
+                manage=True,
+                kind="secondary",
+                disabled=access.offline,
+                help="Download the original weights now and convert them later.",
+            )
     if stored is not None:
         again = " To convert it with other settings, delete it first."
         st.caption(f"{precision.label} is on disk.{'' if precision is Precision.STORED else again}")
@@ -162,17 +204,14 @@ def _draw_actions(engine: Engine, model: ListedModel, plans: Plans, access: HubA
     elif problem:
         st.warning(safe_inline(problem), icon=":material/block:")
     else:
-        good_for = _GOOD_FOR[precision]
+        good_for = _GOOD_FOR[precision.base]
         if precision is not Precision.STORED and Precision.STORED in plans:
             good_for = "converted from the dequantised weights of the file; not more accurate"
         st.caption(f"{precision.label}: {good_for}.")
-    if download and _is_gated(model):
+        if isinstance(plan, Estimate) and plan.note:
+            st.caption(plan.note)
+    if download and model.gated:
         _explain_gate(model, access)
-    if convert:
-        chosen_int4 = _chosen_int4(model) if precision is Precision.INT4 else None
-        submit(engine, model.name, TaskKind.CONVERT, access, precision, chosen_int4, int8)
-    if get:
-        submit(engine, model.name, TaskKind.GET, access)
 
 
 def submit(
@@ -184,20 +223,19 @@ def submit(
     int4: Int4Settings | None = None,
     int8: Int8Settings | None = None,
 ) -> None:
-    """Queue a task and rerun the page; an error is drawn at the position of the call."""
+    """Callback: queue a download or conversion."""
     request = TaskRequest(
         model=name, kind=kind, precision=precision, int4=int4, int8=int8, access=access
     )
-    try:
-        engine.tasks.submit(request)
-    except PaddockError as error:
-        st.error(safe_inline(str(error)), icon=":material/error:")
-    else:
-        st.rerun()
+    engine.tasks.submit(request)
 
 
 def _pick_precision(model: ListedModel, plans: Plans) -> Precision:
-    offered = [precision for precision, plan in plans.items() if isinstance(plan, Estimate)]
+    offered = [
+        precision
+        for precision, plan in plans.items()
+        if isinstance(plan, Estimate) and precision in MAIN_PRECISIONS
+    ]
     missing = [precision for precision in offered if model.get(precision) is None]
     default = Precision.STORED if Precision.STORED in plans else DEFAULT_PRECISION
     preferred = default if default in (missing or offered) else None
@@ -211,13 +249,6 @@ def _pick_precision(model: ListedModel, plans: Plans) -> Precision:
         persist_state="session",
     )
     return chosen or offered[0]
-
-
-def _is_converting(engine: Engine, model: ListedModel, precision: Precision) -> bool:
-    return any(
-        view.key == model.key and view.request.precision is precision and not view.state.final
-        for view in engine.tasks.list()
-    )
 
 
 def _problem(model: ListedModel, plan: Estimate | PaddockError, access: HubAccess) -> str | None:
@@ -234,14 +265,9 @@ def _problem(model: ListedModel, plan: Estimate | PaddockError, access: HubAcces
     return None
 
 
-# Advanced settings
-
-
 def _draw_settings(model: ListedModel, precision: Precision) -> Int8Settings | None:
-    """Draw the settings of a precision; those of INT4 are read by :func:`_chosen_int4`."""
-    if precision is Precision.INT4:
-        _draw_int4(model)
-    elif precision is Precision.INT8:
+    """Draw the settings of a precision other than INT4."""
+    if precision is Precision.INT8:
         st.markdown("All weights are compressed to 8 bits, with one scale per output channel.")
         symmetric = st.toggle(
             "Symmetric",
@@ -250,9 +276,9 @@ def _draw_settings(model: ListedModel, precision: Precision) -> Int8Settings | N
             help="No zero points: slightly faster on some devices, slightly less accurate.",
         )
         return Int8Settings(symmetric=bool(symmetric))
-    elif precision is Precision.STORED:
+    if precision is Precision.STORED:
         st.markdown("As stored has no settings: weights are kept as in the file.")
-    else:
+    elif not precision.int4:
         bits = "16" if precision is Precision.FP16 else "32"
         st.markdown(
             f"{precision.label} has no settings: weights are stored as {bits}-bit floats. The "
@@ -261,95 +287,8 @@ def _draw_settings(model: ListedModel, precision: Precision) -> Int8Settings | N
     return None
 
 
-def _draw_int4(model: ListedModel) -> None:
-    default = _default_int4(model)
-    keep = {"persist_state": "session"}
-    st.markdown(
-        "Most weights are compressed to 4 bits, in groups that share a scale; the rest to 8 bits."
-    )
-    sizes = sorted({*_GROUP_SIZES, default.group_size})
-    st.selectbox(
-        "Group size",
-        sizes,
-        index=sizes.index(default.group_size),
-        format_func=lambda size: "one scale per channel" if size == PER_CHANNEL else str(size),
-        key=f"int4_group_{model.key}",
-        help="Weights that share one scale. Smaller groups are more accurate and slightly larger.",
-        **keep,
-    )
-    st.slider(
-        "Share of layers in INT4",
-        0.0,
-        1.0,
-        value=default.ratio,
-        step=0.05,
-        key=f"int4_ratio_{model.key}",
-        help="The other layers are compressed to INT8: those with the largest rounding error in "
-        "INT4.",
-        **keep,
-    )
-    st.toggle(
-        "Symmetric",
-        value=default.symmetric,
-        key=f"int4_symmetric_{model.key}",
-        help="No zero points: faster on some devices, required on an NPU, less accurate.",
-        **keep,
-    )
-    st.toggle(
-        "Scale estimation",
-        value=default.scale_estimation,
-        key=f"int4_scale_{model.key}",
-        help="Fits the scales to texts generated by the model itself, so nothing is downloaded. "
-        "Usually slightly more accurate; the conversion takes several times longer.",
-        **keep,
-    )
-    st.button(
-        "Default settings",
-        icon=":material/undo:",
-        type="tertiary",
-        key=f"int4_usual_{model.key}",
-        disabled=_chosen_int4(model) == default,
-        on_click=_reset_int4,
-        args=(model,),
-    )
-
-
-def _default_int4(model: ListedModel) -> Int4Settings:
-    return model.row.int4 if model.row else default_int4()
-
-
-def _chosen_int4(model: ListedModel) -> Int4Settings:
-    """Return the INT4 settings from the widgets; the defaults if they were not drawn."""
-    default, state = _default_int4(model), st.session_state
-    return Int4Settings(
-        symmetric=bool(state.get(f"int4_symmetric_{model.key}", default.symmetric)),
-        group_size=int(state.get(f"int4_group_{model.key}", default.group_size)),
-        ratio=float(state.get(f"int4_ratio_{model.key}", default.ratio)),
-        scale_estimation=bool(state.get(f"int4_scale_{model.key}", default.scale_estimation)),
-    )
-
-
-def _reset_int4(model: ListedModel) -> None:
-    default = _default_int4(model)
-    set_widgets(
-        {
-            f"int4_symmetric_{model.key}": default.symmetric,
-            f"int4_group_{model.key}": default.group_size,
-            f"int4_ratio_{model.key}": default.ratio,
-            f"int4_scale_{model.key}": default.scale_estimation,
-        }
-    )
-
-
-# Gated models
-
-
-def _is_gated(model: ListedModel) -> bool:
-    return model.row.gated if model.row else bool(model.hub and model.hub.gated)
-
-
 def _explain_gate(model: ListedModel, access: HubAccess) -> None:
-    hub_id = model.row.hub_id if model.row else model.name
+    hub_id = str(model.row.hub_id) if model.row else model.name.partition(":")[0]
     with st.container(border=True):
         st.markdown(
             ":material/lock: **This model is gated: you must accept its licence first.**\n"
@@ -365,4 +304,54 @@ def _explain_gate(model: ListedModel, access: HubAccess) -> None:
                 )
             st.caption(
                 ":green[:material/key: A token is set.]" if access.token else "No token is set yet."
+            )
+
+
+# Weights that are ready at the Hugging Face Hub
+
+
+def _ready_models(model: ListedModel, access: HubAccess) -> list[ReadyModel]:
+    """Return the ready repositories of a model; the page is rerun when the Hub has answered.
+
+    Nothing is asked offline, for models whose weights are here already, and for visitors who may
+    not download.
+    """
+    if access.offline or not of_hub(model) or model.stored or not may_manage():
+        return []
+    hub_id = model.row.hub_id if model.row else model.name
+    future = _asked(str(hub_id), access.endpoint, access)
+    rerun_when(future.done)
+    return future.result() if future.done() else []
+
+
+@st.cache_resource(show_spinner=False, ttl=KEPT_S)
+def _asked(hub_id: str, endpoint: str | None, _access: HubAccess) -> Future[list[ReadyModel]]:
+    return in_background(_find, hub_id, _access)
+
+
+def _find(hub_id: str, access: HubAccess) -> list[ReadyModel]:
+    try:
+        return find_ready(hub_id, access)
+    except PaddockError as error:  # no network: the conversion will tell
+        log.info("Ready weights of %s are not known: %s", hub_id, error)
+        return []
+
+
+def _draw_ready(engine: Engine, ready: list[ReadyModel], access: HubAccess) -> None:
+    if not ready:
+        return
+    names = " and ".join(safe_inline(each.hub.hub_id) for each in ready)
+    st.markdown(f":material/bolt: **Ready at the Hub, without a conversion:** {names}")
+    with st.container(horizontal=True):
+        for each in ready:
+            hub_id = each.hub.hub_id
+            action(
+                f"Download {each.precision.label} ({bytes_text(each.hub.total_bytes)})",
+                "download",
+                f"ready_{hub_id}",
+                submit,
+                *(engine, hub_id, TaskKind.CONVERT, access, each.precision),
+                manage=True,
+                kind="primary" if each is ready[0] else "secondary",
+                disabled=engine.store.get(engine.store.resolve(hub_id), each.precision) is not None,
             )

@@ -1,4 +1,4 @@
-"""Remote servers on the Models page: add, show state, remove."""
+"""Remote servers: add, show state and remove them, and their models in the model selectors."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import streamlit as st
 
 from core.errors import PaddockError
 from core.inference.engine import Engine
-from core.remotes import Listing, Remote, model_name
+from core.remotes import Directory, Listing, Remote, is_remote, model_name, split_name
 from core.remotes.registry import key_variable
-from core.ui.models.remote_models import follow_listings
-from core.ui.widgets.navigation import page
-from core.ui.widgets.person import in_kiosk, manage_button, may_manage, person
+from core.runtimes.spec import ModelSpec
+from core.ui.widgets.actions import action, confirmed_action, draw_error, errors_told
+from core.ui.widgets.navigation import draw_try_it
+from core.ui.widgets.person import may_manage, person
+from core.ui.widgets.resources import rerun_when
 from core.ui.widgets.safe_text import safe_inline
+from core.units import counted
 
 _NAME, _URL, _KEY = "remote_name", "remote_url", "remote_key"
-_ERROR = "remote_refused"
 _MAX_MODELS = 8
 """Maximum number of models shown for each server."""
 
@@ -48,8 +50,16 @@ def draw_add_server(engine: Engine) -> None:
             "server only, and never shown again.",
         )
         st.form_submit_button("Add and test", icon=":material/add:", on_click=_add, args=(engine,))
-        if error := st.session_state.pop(_ERROR, None):
-            st.error(safe_inline(error), icon=":material/error:")
+
+
+def _add(engine: Engine) -> None:
+    """Callback: store and test the server in the form."""
+    state = st.session_state
+    with errors_told():
+        person().access.check_manage()
+        remote = engine.add_remote(state[_NAME] or "", state[_URL] or "", state[_KEY] or "")
+        state[_NAME] = state[_URL] = state[_KEY] = ""
+        engine.remotes.directory.ask(remote)
 
 
 def draw_servers(engine: Engine) -> None:
@@ -71,21 +81,41 @@ def _draw_server(engine: Engine, remote: Remote, known: Listing | None) -> None:
             f"**{remote.name}** &nbsp; {_badge(known)} &nbsp; {safe_inline(remote.url)}",
             width="stretch",
         )
-        if manage_button(
-            "Test",
-            icon=":material/network_check:",
-            type="tertiary",
-            key=f"test_{remote.name}",
-        ):
+        if action("Test", "network_check", f"test_{remote.name}", of=remote.name, manage=True):
             with st.spinner(f"Requesting the model list from {safe_inline(remote.host)}"):
                 engine.remotes.directory.ask(remote).result()
             st.rerun()
-        _draw_remove(engine, remote)
+        if not remote.from_environment:
+            confirmed_action(
+                "Remove",
+                "delete",
+                f"remove_{remote.name}",
+                f"Remove **{remote.name}** and its API key? Its answers are kept.",
+                engine.remove_remote,
+                remote.name,
+                of=remote.name,
+                manage=True,
+            )
     if known is not None and known.error is not None:
         st.warning(safe_inline(str(known.error)), icon=":material/cloud_off:")
-    st.caption(" · ".join(_facts(remote, known)))
-    if known is not None and known.models:
-        _draw_models(remote, known)
+    facts = []
+    if known is not None:
+        facts += [safe_inline(known.software)] if known.software else []
+        times = {"round trip": known.round_trip_ms, "connected in": known.connect_ms}
+        facts += [f"{name} {ms:.1f} ms" for name, ms in times.items() if ms is not None]
+    has_key = ":material/key: has an API key"
+    facts.append(has_key if remote.has_key else ":material/key_off: no API key")
+    if remote.from_environment:
+        facts.append(f"set by `PADDOCK_REMOTES`, API key by `{key_variable(remote.name)}`")
+    st.caption(" · ".join(facts))
+    if known is None:
+        return
+    for model in known.models[:_MAX_MODELS]:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(safe_inline(model), width="stretch")
+            draw_try_it(model, model=model_name(remote.name, model))
+    if (more := len(known.models) - _MAX_MODELS) > 0:
+        st.caption(f"and {more} more in the model selectors")
 
 
 def _badge(known: Listing | None) -> str:
@@ -95,74 +125,46 @@ def _badge(known: Listing | None) -> str:
         return ":red-badge[:material/cloud_off: not available]"
     if known.error is not None:
         return ":orange-badge[:material/cloud_alert: no model list]"
-    noun = "model" if len(known.models) == 1 else "models"
-    return f":green-badge[:material/cloud_done: {len(known.models)} {noun}]"
+    return f":green-badge[:material/cloud_done: {counted(len(known.models), 'model')}]"
 
 
-def _facts(remote: Remote, known: Listing | None) -> list[str]:
-    facts = []
-    if known is not None and known.software is not None:
-        facts.append(safe_inline(known.software))
-    if known is not None and known.round_trip_ms is not None:
-        facts.append(f"round trip {known.round_trip_ms:.1f} ms")
-    if known is not None and known.connect_ms is not None:
-        facts.append(f"connected in {known.connect_ms:.1f} ms")
-    facts.append(
-        ":material/key: has an API key" if remote.has_key else ":material/key_off: no API key"
-    )
-    if remote.from_environment:
-        facts.append(f"set by `PADDOCK_REMOTES`, API key by `{key_variable(remote.name)}`")
-    return facts
+# In the model selectors
 
 
-def _draw_models(remote: Remote, known: Listing) -> None:
-    for model in known.models[:_MAX_MODELS]:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(safe_inline(model), width="stretch")
-            st.page_link(
-                page("instruct"),
-                label="Try it",
-                icon=":material/play_arrow:",
-                query_params={"model": model_name(remote.name, model)},
-            )
-    if (more := len(known.models) - _MAX_MODELS) > 0:
-        st.caption(f"and {more} more in the model selectors")
+def remote_models(directory: Directory, chosen: str | None = None) -> list[str]:
+    """Return the names of all known models of all remote servers, without waiting for lists.
+
+    Args:
+        chosen: a name that is always included, even if its server does not list it now.
+    """
+    names = [model_name(remote.name, model) for remote, model in directory.models()]
+    if chosen is not None and is_remote(chosen) and chosen not in names:
+        names.append(chosen)
+    return names
 
 
-def _draw_remove(engine: Engine, remote: Remote) -> None:
-    if remote.from_environment or in_kiosk():
+def follow_listings(directory: Directory) -> None:
+    """Rerun the page when the first model list of each remote server has arrived."""
+    rerun_when(lambda: not directory.waiting)
+
+
+def draw_remote_state(directory: Directory, spec: ModelSpec) -> None:
+    """Draw where a remote model runs, and whether its server is available."""
+    try:
+        name, model = split_name(spec.model)
+        remote = directory.book.get(name)
+    except PaddockError as error:
+        draw_error(error)
         return
-    with st.popover(
-        "Remove", icon=":material/delete:", type="tertiary", key=f"ask_remove_{remote.name}"
-    ):
-        st.markdown(f"Remove **{remote.name}** and its API key? Its answers are kept.")
-        manage_button(
-            "Remove it",
-            icon=":material/delete:",
-            type="primary",
-            key=f"remove_{remote.name}",
-            on_click=_remove,
-            args=(engine, remote.name),
+    known, host = directory.listing(remote), safe_inline(remote.host)
+    if known is None:
+        st.caption(f":material/cloud_sync: Requesting the model list from {host}.")
+    elif not known.reachable:
+        st.warning(safe_inline(str(known.error)), icon=":material/cloud_off:")
+    elif known.error is None and model not in known.models:
+        st.warning(f"{host} does not list this model.", icon=":material/cloud_alert:")
+    else:
+        st.caption(
+            f":material/cloud: Runs on {host}, over the network. The server selects precision, "
+            "device and prompt format. Your instruction is sent there."
         )
-
-
-# Callbacks
-
-
-def _add(engine: Engine) -> None:
-    state = st.session_state
-    try:
-        person().access.check_manage()
-        remote = engine.add_remote(state[_NAME] or "", state[_URL] or "", state[_KEY] or "")
-    except PaddockError as error:
-        state[_ERROR] = str(error)
-        return
-    state[_NAME] = state[_URL] = state[_KEY] = ""
-    engine.remotes.directory.ask(remote)
-
-
-def _remove(engine: Engine, name: str) -> None:
-    try:
-        engine.remove_remote(name)
-    except PaddockError as error:
-        st.session_state[_ERROR] = str(error)

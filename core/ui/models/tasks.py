@@ -9,19 +9,16 @@ from dataclasses import replace
 
 import streamlit as st
 
-from core.errors import PaddockError
 from core.inference.engine import Engine
 from core.store import Stage
-from core.store.progress import Progress
 from core.store.tasks import TaskKind, TaskState, TaskView
 from core.ui.models.hub_access import hub_access
-from core.ui.models.results import draw_try_it
-from core.ui.widgets.person import manage_button
-from core.ui.widgets.safe_text import safe_inline
-from core.ui.widgets.slots import place
+from core.ui.widgets.actions import action, draw_error, place
+from core.ui.widgets.navigation import draw_try_it
+from core.ui.widgets.safe_text import safe_inline, unseen
 from core.units import bytes_text, duration_text
 
-_SEEN, _ERROR = "tasks_seen", "task_refused"
+_SEEN = "tasks_seen"
 _BUSY_S, _IDLE_S = 1.0, 5.0
 """Refresh intervals of the panel: while a task runs, and otherwise, because another tab or command
 may start one."""
@@ -66,8 +63,6 @@ def _states(engine: Engine) -> dict[int, TaskState]:
 def _draw_all(engine: Engine) -> None:
     if _states(engine) != st.session_state.get(_SEEN):
         st.rerun()  # models on disk have changed, too
-    if error := st.session_state.pop(_ERROR, None):
-        st.error(safe_inline(error), icon=":material/error:")
     views = engine.tasks.list()
     if not views:
         return
@@ -75,17 +70,11 @@ def _draw_all(engine: Engine) -> None:
     with st.container(key="tasks"):
         for view in views:
             if view not in finished[_MAX_FINISHED:]:
-                with st.container(border=True, key=f"task_{view.id}"):
+                with st.container(border=not view.state.final, key=f"task_{view.id}"):
                     _draw_task(engine, view)
         if len(finished) > 1:
-            manage_button(
-                f"Clear finished ({len(finished)})",
-                icon=":material/clear_all:",
-                type="tertiary",
-                key="dismiss_all",
-                on_click=_dismiss_all,
-                args=(engine, finished),
-            )
+            label = f"Clear finished ({len(finished)})"
+            action(label, "clear_all", "dismiss_all", _dismiss_all, engine, finished, manage=True)
 
 
 def _draw_short(engine: Engine, task: int) -> None:
@@ -93,16 +82,14 @@ def _draw_short(engine: Engine, task: int) -> None:
     if view is None or view.state.final:
         return  # the panel above reruns the page
     with st.container(border=True):
-        _draw_head(engine, view, where="card")
-        _draw_progress(view)
+        _draw_running(engine, view, where="card")
 
 
 def _draw_task(engine: Engine, view: TaskView) -> None:
-    _draw_head(engine, view, where="panel")
-    if view.state is TaskState.FAILED:
-        st.error(safe_inline(view.error or "The task failed."), icon=":material/error:")
-    if not view.state.final:
-        _draw_progress(view)
+    if view.state.final:
+        _draw_finished(engine, view)
+    else:
+        _draw_running(engine, view, where="panel")
         if view.log:
             with st.expander(
                 "Log", icon=":material/terminal:", type="compact", key=f"log_{view.id}"
@@ -110,78 +97,92 @@ def _draw_task(engine: Engine, view: TaskView) -> None:
                 _draw_log(view)
 
 
-def _draw_log(view: TaskView) -> None:
-    st.code("\n".join(view.log), language=None, wrap_lines=True, height=220)
-
-
-def _draw_head(engine: Engine, view: TaskView, *, where: str) -> None:
-    line = f"{_ICONS[view.state]} **{safe_inline(view.title)}**"
+def _draw_running(engine: Engine, view: TaskView, *, where: str) -> None:
     left, middle, right = (f"{where}_{view.id}_{side}" for side in ("left", "middle", "right"))
     with st.container(horizontal=True, vertical_alignment="center"):
-        if not view.state.final:
-            st.markdown(line, width="stretch")
-            place(left)
-            place(middle)
-            with place(right):
-                manage_button(
-                    "Stop",
-                    icon=":material/stop:",
-                    key=f"stop_{where}_{view.id}",
-                    on_click=engine.tasks.stop,
-                    args=(view.id,),
-                )
-            return
-        st.markdown(f"{line} · :small[{_outcome(view)}]", width="stretch")
-        with place(left):
-            _draw_next_step(engine, view)
-        with (
-            place(middle),
-            st.popover("Log", icon=":material/terminal:", type="tertiary", key=f"log_{view.id}"),
-        ):
-            _draw_log(view)
+        st.markdown(_heading(view), width="stretch")
+        place(left)
+        place(middle)
         with place(right):
-            manage_button(
-                "Dismiss",
-                icon=":material/close:",
-                type="tertiary",
-                key=f"dismiss_{view.id}",
-                on_click=engine.tasks.dismiss,
-                args=(view.id,),
+            action(
+                "Stop",
+                "stop",
+                f"stop_{where}_{view.id}",
+                engine.tasks.stop,
+                view.id,
+                of=view.title,
+                manage=True,
+                kind="secondary",
             )
-
-
-def _draw_next_step(engine: Engine, view: TaskView) -> None:
-    """Draw the next action for a finished task."""
-    if view.state is TaskState.DONE and view.request.precision is not None:
-        draw_try_it(view.request.model, view.request.precision)
-    if view.state in (TaskState.FAILED, TaskState.STOPPED):
-        manage_button(
-            "Resume" if view.state is TaskState.STOPPED and _downloading(view) else "Try again",
-            icon=":material/refresh:",
-            type="tertiary",
-            key=f"again_{view.id}",
-            on_click=_again,
-            args=(engine, view),
-        )
-
-
-def _draw_progress(view: TaskView) -> None:
     if view.state is TaskState.WAITING:
         before = (view.place or 1) - 1
         line = "Next in the queue." if before < 1 else f"{before} ahead of it in the queue."
         st.caption(f":material/schedule: {line}")
         return
-    now = view.progress
-    message = safe_inline(now.message) if now else "Starting."
-    if (share := _share(now)) is not None:
+    message = safe_inline(view.progress.message) if view.progress else "Starting."
+    if (share := _share(view)) is not None:
         st.progress(share, text=message)
     else:
         st.caption(f":material/hourglass_top: {message}")
-    st.caption(" · ".join([*_stages(view, now), *_figures(view, now)]))
+    st.caption(" · ".join([*_stages(view), *_figures(view)]))
 
 
-def _share(now: Progress | None) -> float | None:
+def _draw_finished(engine: Engine, view: TaskView) -> None:
+    left, middle, right = (f"panel_{view.id}_{side}" for side in ("left", "middle", "right"))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"{_heading(view)} · :small[{_outcome(view)}]", width="stretch")
+        with place(left):
+            if view.state is not TaskState.DONE:
+                resumes = view.state is TaskState.STOPPED and _downloading(view)
+                action(
+                    "Resume" if resumes else "Try again",
+                    "refresh",
+                    f"again_{view.id}",
+                    _again,
+                    engine,
+                    view,
+                    of=view.title,
+                    manage=True,
+                )
+            elif view.request.precision is not None:
+                draw_try_it(
+                    view.title, model=view.request.model, precision=view.request.precision.value
+                )
+        with (
+            place(middle),
+            st.popover(
+                f"Log{unseen(view.title)}",
+                icon=":material/terminal:",
+                type="tertiary",
+                key=f"log_{view.id}",
+            ),
+        ):
+            _draw_log(view)
+        with place(right):
+            action(
+                "Dismiss",
+                "close",
+                f"dismiss_{view.id}",
+                engine.tasks.dismiss,
+                view.id,
+                of=view.title,
+                manage=True,
+            )
+    if view.state is TaskState.FAILED:
+        draw_error(view.error or "The task failed.")
+
+
+def _heading(view: TaskView) -> str:
+    return f"{_ICONS[view.state]} **{safe_inline(view.title)}**"
+
+
+def _draw_log(view: TaskView) -> None:
+    st.code("\n".join(view.log), language=None, wrap_lines=True, height=220)
+
+
+def _share(view: TaskView) -> float | None:
     """Return the progress of the current step, 0 to 1; of the bytes during a download."""
+    now = view.progress
     if now is None:
         return None
     share = now.fraction
@@ -190,8 +191,9 @@ def _share(now: Progress | None) -> float | None:
     return None if share is None else min(1.0, max(0.0, share))
 
 
-def _stages(view: TaskView, now: Progress | None) -> list[str]:
+def _stages(view: TaskView) -> list[str]:
     """Return the stages of a conversion, with the finished and the current ones marked."""
+    now = view.progress
     if view.request.kind is TaskKind.GET or now is None or now.stage not in _STAGES:
         return []
     order = list(_STAGES)
@@ -208,9 +210,9 @@ def _stages(view: TaskView, now: Progress | None) -> list[str]:
     return [" → ".join(words)]
 
 
-def _figures(view: TaskView, now: Progress | None) -> list[str]:
+def _figures(view: TaskView) -> list[str]:
     parts = []
-    if now is not None and (transfer := now.transfer) is not None:
+    if view.progress is not None and (transfer := view.progress.transfer) is not None:
         parts.append(f"**{bytes_text(transfer.done)}** of {bytes_text(transfer.total)}")
         if transfer.rate:
             parts.append(f"{bytes_text(transfer.rate)}/s")
@@ -250,6 +252,9 @@ def _downloading(view: TaskView) -> bool:
     return view.progress is not None and view.progress.stage is Stage.FETCHING
 
 
+# Callbacks
+
+
 def _dismiss_all(engine: Engine, finished: list[TaskView]) -> None:
     for view in finished:
         engine.tasks.dismiss(view.id)
@@ -257,9 +262,5 @@ def _dismiss_all(engine: Engine, finished: list[TaskView]) -> None:
 
 def _again(engine: Engine, view: TaskView) -> None:
     """Submit the task again, with the current Hugging Face access of this session."""
-    try:
-        engine.tasks.submit(replace(view.request, access=hub_access()))
-    except PaddockError as error:
-        st.session_state[_ERROR] = str(error)
-    else:
-        engine.tasks.dismiss(view.id)
+    engine.tasks.submit(replace(view.request, access=hub_access()))
+    engine.tasks.dismiss(view.id)

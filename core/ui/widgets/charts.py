@@ -8,7 +8,7 @@ from itertools import cycle
 import pandas  # noqa: F401 - Plotly would use it while another thread is still importing it
 import plotly.graph_objects as go
 
-from core.compare.timeline import Timeline
+from core.compare.timed_answers import Timeline
 
 SIDE_COLOURS = ("#1f7fc9", "#d9730d", "#2f9e62", "#9b59b6")
 """Colours of the sides of a comparison, readable in the light and the dark theme."""

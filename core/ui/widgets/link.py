@@ -46,11 +46,7 @@ def note_page(name: str) -> None:
 
 
 def use_remembered(values: Mapping[str, str]) -> None:
-    """Set the initial values of widgets that are drawn for the first time.
-
-    Args:
-        values: by name, in the form in which they are written in the URL.
-    """
+    """Set the first values of widgets, by name and in the form in which the URL has them."""
     st.session_state[_REMEMBERED] = dict(values)
 
 
@@ -60,19 +56,10 @@ def remembered() -> Mapping[str, str]:
 
 
 def link_texts(*keys: str) -> None:
-    """Keep text widgets in the URL as long as their texts together are short enough.
-
-    Args:
-        keys: keys of the widgets, also the names of the URL parameters.
-    """
+    """Keep text widgets in the URL, by their keys, as long as their texts are short enough."""
     room = LONGEST
     for key in keys:
-        known = key in st.session_state
-        if not known:
-            st.session_state[key] = ""
-        if _to_be_read(key, known=known):
-            st.session_state[key] = st.query_params[key]
-        text = st.session_state[key] or ""
+        text = _filled(key, "", str) or ""
         if (length := len(quote_plus(text, errors="replace"))) > room:
             text, length = "", 0
         room -= length
@@ -96,16 +83,11 @@ def link_choice(
         unwritten: the value that is not written, if not ``default`` (when the default depends on
             the machine).
     """
-    known = key in st.session_state
-    if not known:
-        st.session_state[key] = default
-        if kept := remembered().get(key):
-            with suppress(ValueError):  # a saved value may not be valid any more
-                st.session_state[key] = read(kept)
-    if _to_be_read(key, known=known):
-        with suppress(ValueError):  # the link may name a device that this machine does not have
-            st.session_state[key] = read(st.query_params[key])
-    value = st.session_state[key]
+    first = default
+    if key not in st.session_state and (kept := remembered().get(key)):
+        with suppress(ValueError):  # a saved value may not be valid any more
+            first = read(kept)
+    value = _filled(key, first, read)
     omitted = default if unwritten is None else unwritten
     _write(key, "" if value is None or value == omitted else str(value))
 
@@ -123,13 +105,12 @@ def link_choices(key: str, values: list[str]) -> None:
         key: key of the widget, also the name of the URL parameter.
         values: the options; other values in the URL are ignored.
     """
-    known = key in st.session_state
-    if not known:
-        st.session_state[key] = []
-    if _to_be_read(key, known=known):
-        wanted = st.query_params[key].lower().split(",")
-        st.session_state[key] = [value for value in values if value.lower() in wanted]
-    _write(key, ",".join(st.session_state[key] or ()))
+
+    def read(text: str) -> list[str]:
+        wanted = text.lower().split(",")
+        return [value for value in values if value.lower() in wanted]
+
+    _write(key, ",".join(_filled(key, [], read) or ()))
 
 
 def one_of(values: list[str]) -> Callable[[str], str]:
@@ -142,6 +123,11 @@ def one_of(values: list[str]) -> Callable[[str], str]:
         raise ValueError(text)
 
     return read
+
+
+def is_true(text: str) -> bool:
+    """Reader for :func:`link_choice` of a switch."""
+    return text.lower() == "true"
 
 
 def number_in(low: N, high: N) -> Callable[[str], N]:
@@ -159,18 +145,19 @@ def number_in(low: N, high: N) -> Callable[[str], N]:
     return read
 
 
-def _to_be_read(key: str, *, known: bool) -> bool:
-    """Return whether to take the value from the URL: present, and not read since the page opened.
-
-    Args:
-        known: whether the session already has a value for this key.
-    """
+def _filled(key: str, default: T, read: Callable[[str], T]) -> T:
+    """Return the value of a widget, after it was read from the URL if the page was opened anew."""
+    new = key not in st.session_state
+    if new:
+        st.session_state[key] = default
     arrival: _Arrival | None = st.session_state.get(_ARRIVAL)
-    new = not known
     if arrival is not None and key not in arrival.taken:
         arrival.taken.add(key)
         new = True
-    return new and key in st.query_params
+    if new and key in st.query_params:
+        with suppress(ValueError):  # the link may name a device that this machine does not have
+            st.session_state[key] = read(st.query_params[key])
+    return st.session_state[key]
 
 
 def _write(key: str, text: str) -> None:

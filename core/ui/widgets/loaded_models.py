@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.errors import PaddockError
 from core.inference.engine import Engine
 from core.runtimes.pool import LoadedInfo
-from core.runtimes.spec import ModelSpec
-from core.ui.instruct.history import model_title
-from core.ui.widgets.person import manage_button
+from core.ui.instruct.conversation import model_title
+from core.ui.widgets.actions import action
 from core.ui.widgets.safe_text import safe_inline
 from core.units import bytes_text, duration_text
 
-_REFUSED = "unload_refused"
-
 
 def draw_loaded(engine: Engine, *, key: str) -> None:
-    """Draw one line per loaded model.
-
-    Args:
-        key: prefix of the widget keys, to distinguish several lists.
-    """
+    """Draw one line per loaded model; the key begins those of the widgets."""
     for info in engine.pool.loaded():
         with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
             st.markdown(safe_inline(loaded_text(info)), width="stretch")
-            manage_button(
+            action(
                 "Unload",
-                icon=":material/eject:",
-                type="tertiary",
-                key=f"{key}_unload_{info.spec}",
-                on_click=_unload,
-                args=(engine, info.spec),
+                "eject",
+                f"{key}_unload_{info.spec}",
+                engine.pool.unload,
+                info.spec,
+                of=f"{model_title(info.spec)} {info.stored.label}",
+                manage=True,
             )
-    if refused := st.session_state.pop(_REFUSED, None):
-        st.error(safe_inline(refused), icon=":material/error:")
 
 
 def loaded_text(info: LoadedInfo) -> str:
@@ -45,16 +36,9 @@ def loaded_text(info: LoadedInfo) -> str:
             model_title(info.spec),
             info.stored.label,
             *place,
+            *(["prefix cache"] if info.spec.prefix_cache else []),
             f"{bytes_text(memory.private_bytes)} private + "
             f"{bytes_text(memory.file_backed_bytes)} file-backed",
             f"{info.in_use} running" if info.in_use else f"idle {duration_text(info.idle_s)}",
         )
     )
-
-
-def _unload(engine: Engine, spec: ModelSpec) -> None:
-    """Callback: unload the model; an error is shown in the next run."""
-    try:
-        engine.pool.unload(spec)
-    except PaddockError as error:
-        st.session_state[_REFUSED] = str(error)

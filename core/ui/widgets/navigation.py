@@ -5,23 +5,28 @@ from __future__ import annotations
 import streamlit as st
 
 from core.settings import CHECKOUT
-
-FOLDER = CHECKOUT / "pages"
+from core.ui.widgets.safe_text import unseen
 
 _PAGES = {
     "instruct": ("Instruct", ":material/chat:"),
     "compare": ("Compare", ":material/compare_arrows:"),
+    "tests": ("Test sets", ":material/checklist:"),
     "metrics": ("Metrics", ":material/monitoring:"),
     "models": ("Models", ":material/deployed_code:"),
+    "lab": ("Sampling lab", ":material/science:"),
     "account": ("Account", ":material/person:"),
 }
 """Title and icon of each page by its URL path, which is also its file name; in menu order."""
+_NOT_IN_MENU = ("lab",)
+"""Reached from the settings of Instruct and Compare."""
 
 
 def page(name: str) -> st.Page:
     """Return the page with this URL path."""
     title, icon = _PAGES[name]
-    return st.Page(FOLDER / f"{name}.py", title=title, icon=icon, url_path=name)
+    shown = "hidden" if name in _NOT_IN_MENU else "visible"
+    path = CHECKOUT / "pages" / f"{name}.py"
+    return st.Page(path, title=title, icon=icon, url_path=name, visibility=shown)
 
 
 def all_pages() -> list[st.Page]:
@@ -33,3 +38,13 @@ def link_to(name: str) -> None:
     """Draw a link to a page."""
     title, icon = _PAGES[name]
     st.page_link(page(name), label=f"Go to {title}", icon=icon)
+
+
+def draw_try_it(title: str, **query: str) -> None:
+    """Draw a link to the Instruct page with a model selected, whose title screen readers tell."""
+    st.page_link(
+        page("instruct"),
+        label=f"Try it{unseen(title)}",
+        icon=":material/play_arrow:",
+        query_params=query,
+    )

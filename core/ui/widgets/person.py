@@ -8,27 +8,24 @@ the script stops.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
 
 import streamlit as st
-from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from core.auth import Access
-from core.db import GUEST, Account
-from core.errors import AccessDeniedError, RecordsError
+from core.db import GUEST, Account, Holder
+from core.errors import RecordsError
 from core.inference.engine import User
 from core.server.middleware import CONNECTION_HEADER
 from core.server.visitor import Visitor
 from core.settings import KIOSK_ERROR
 from core.ui.widgets.safe_text import safe_inline
-from core.ui.widgets.visits import connections, redirect_message, visitors
+from core.ui.widgets.visits import ENDED, connections, redirect_message, visitors
 
 FRESH_S = 0.5
 """Seconds for which the permissions are cached, so that one run does one database query."""
-_CACHED, _REFUSED = "person_memo", "person_refused"
+_CACHED = "person_memo"
 
 MANAGE_SENTENCE = (
     "Downloading, converting and deleting models and running benchmarks requires the Manage "
@@ -49,6 +46,8 @@ class Person:
     """Id of this Streamlit session."""
     local: bool
     """Whether the browser certainly runs on this machine."""
+    browser: str | None = None
+    """Id of a guest's browser, the same in all its pages; None if it is not known."""
 
     @property
     def owner(self) -> str:
@@ -61,6 +60,12 @@ class Person:
         lane = self.owner if self.account else f"{GUEST} {self.session}"
         return User(self.owner, lane, self.session)
 
+    @property
+    def holder(self) -> Holder:
+        """Whose conversations are shown: the account's, or those of this browser."""
+        browser = None if self.access.kiosk else self.browser
+        return Holder(self.owner, "" if self.account else browser or self.session)
+
 
 @dataclass
 class _CachedVisitor:
@@ -71,23 +76,19 @@ class _CachedVisitor:
     visitor: Visitor | None = None
 
 
-def session_id() -> str | None:
-    """Return the opaque id of this Streamlit session; None outside a session."""
-    context = get_script_run_ctx(suppress_warning=True)
-    return context.session_id if context else None
-
-
 def person() -> Person:
     """Return the user of this page; without access, redirect to sign-in and stop the script."""
-    visitor, session = _current_visitor(), session_id()
-    if visitor is None or session is None or not visitor.access.use:
-        redirect_to_sign_in()
+    visitor, context = _current_visitor(), get_script_run_ctx(suppress_warning=True)
+    if visitor is None or not visitor.access.use:
+        redirect_to()
+        st.stop()
     return Person(
         access=visitor.access,
         account=visitor.account,
         token=visitor.token,
-        session=session,
+        session=context.session_id if context else "",
         local=visitor.place.on_this_machine,
+        browser=visitor.browser,
     )
 
 
@@ -98,24 +99,10 @@ def enter() -> Person:
     return someone
 
 
-def redirect_to_sign_in() -> NoReturn:
-    """Redirect the browser to the sign-in form and stop the script."""
-    _send(redirect_message())
-    st.stop()
-
-
-def redirect_to(where: str) -> None:
-    """Callback: redirect the browser to one of the forms.
-
-    Args:
-        where: a path from :mod:`core.server.paths`.
-    """
-    _send(redirect_message(where))
-
-
-def _send(message: ForwardMsg) -> None:
+def redirect_to(where: str = ENDED) -> None:
+    """Redirect the browser to one of the forms of :mod:`core.server.paths`."""
     if (context := get_script_run_ctx(suppress_warning=True)) is not None:
-        context.enqueue(message)
+        context.enqueue(redirect_message(where))
 
 
 def clear_cached_visitor() -> None:
@@ -153,45 +140,8 @@ def in_kiosk() -> bool:
     return person().access.kiosk
 
 
-def manage_button(
-    label: str,
-    *,
-    on_click: Callable[..., None] | None = None,
-    disabled: bool = False,
-    **options: Any,
-) -> bool:
-    """Draw a button that is disabled without the Manage permission and hidden in a kiosk.
-
-    The permission is checked when the button is drawn and again when it was clicked: a browser can
-    send the click of a disabled button.
-    """
-    access = person().access
-    if access.kiosk:
-        return False
-    allowed = access.manage
-    if not allowed:
-        options["help"] = "Requires the Manage permission. Ask an administrator."
-    callback = None if on_click is None else _if_allowed(on_click)
-    pressed = st.button(label, on_click=callback, disabled=disabled or not allowed, **options)
-    return pressed and allowed
-
-
 def draw_manage_hint() -> None:
-    """Draw a hint for users without the Manage permission, and the error of a refused click."""
-    if refused := st.session_state.pop(_REFUSED, None):
-        st.error(safe_inline(refused), icon=":material/lock:")
+    """Draw a hint for users without the Manage permission."""
     access = person().access
     if not access.manage:
         st.info(KIOSK_ERROR if access.kiosk else MANAGE_SENTENCE, icon=":material/lock:")
-
-
-def _if_allowed(callback: Callable[..., None]) -> Callable[..., None]:
-    def checked(*arguments: Any) -> None:
-        try:
-            person().access.check_manage()
-        except AccessDeniedError as error:
-            st.session_state[_REFUSED] = str(error)
-        else:
-            callback(*arguments)
-
-    return checked

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from core.catalogue import Precision, catalogue
+from core.catalogue import DEFAULT_PRECISION, MAIN_PRECISIONS, Precision, catalogue
 from core.catalogue.prompts import CHOOSABLE_FORMATS, prompt_format
 from core.errors import PaddockError, UserError
 from core.hardware.devices import AUTO, list_devices
 from core.inference.engine import find_stored
 from core.remotes import Directory, is_remote
-from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec, RuntimeName
+from core.runtimes.spec import (
+    ANSWERING_RUNTIMES,
+    GUESSED_TOKENS_RANGE,
+    NGRAM_RANGE,
+    NO_SPECULATION,
+    ModelSpec,
+    RuntimeName,
+    Speculation,
+    SpeculationMode,
+)
 from core.store import ModelStore
 from core.ui.models.access import check_name, key_of
-from core.ui.models.remote_models import draw_remote_state, follow_listings
-from core.ui.widgets.link import link_choice, one_of, unlink
+from core.ui.models.remote_servers import draw_remote_state, follow_listings
+from core.ui.widgets.link import link_choice, number_in, one_of, unlink
 from core.ui.widgets.model_choices import (
     INSTALL_MODELS_HINT,
     Group,
@@ -27,18 +38,20 @@ from core.ui.widgets.model_choices import (
     is_heading,
     packaged_model,
     preferred_precision,
+    recipes_on_disk,
 )
 from core.ui.widgets.person import Person, person
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.start_button import to_download
-from core.ui.widgets.state import set_widgets
+from core.ui.widgets.state import set_widgets, show_new_label
 from core.units import bytes_text, parameters_text
 
 PRECISION_HELP = (
     "Number format of the weights. **INT8** needs half the memory of FP16 at nearly the same "
     "quality, **INT4** half of that at some loss of quality, **FP32** is the reference. **GGUF** "
-    "keeps the weights of a GGUF file as stored."
+    "keeps the weights of a GGUF file as stored, **Stored** those of an OpenVINO model in other "
+    "formats."
 )
 MODEL_HELP = (
     "Models *on this machine* run without a network. Models *to download* are downloaded and "
@@ -46,9 +59,38 @@ MODEL_HELP = (
     "a Hugging Face model id (`org/name`) or the path of a model folder."
 )
 
+SPECULATION_HELP = (
+    "Prompt lookup guesses the next tokens from earlier text, and the model checks several of them "
+    "in one step. Answers that repeat parts of the prompt, such as summaries, become faster. "
+    "**Auto** guesses where it is expected to help; **On** always, which can be slower. "
+    "Comparisons and benchmarks start without it."
+)
 
+TRAITS = (
+    "model",
+    "precision",
+    "device",
+    "runtime",
+    "format",
+    "speculation",
+    "speculation_tokens",
+    "speculation_ngram",
+)
+"""Keys of the controls, after the prefix."""
+_PRECISION_WIDTH = 104
+"""Pixels, of the precision in a row."""
 _FIRST_SELECTOR = ("", "left_")
 """Key prefixes of the first model selector of each page."""
+
+
+@dataclass(frozen=True)
+class PickedModel:
+    """A configuration that was selected."""
+
+    spec: ModelSpec
+    prompt_format: str | None
+    """None for the model's own chat template."""
+    speculation: Speculation = NO_SPECULATION
 
 
 def pick_model(
@@ -58,7 +100,10 @@ def pick_model(
     default: str | None = None,
     precision_for: Callable[[str, Precision | None], Precision] | None = None,
     on_model_change: Callable[[], None] | None = None,
-) -> ModelSpec:
+    row: str = "",
+    speculation: SpeculationMode = SpeculationMode.OFF,
+    weights_only: bool = False,
+) -> PickedModel:
     """Draw the controls and return the selected configuration.
 
     Args:
@@ -68,6 +113,10 @@ def pick_model(
         precision_for: returns the precision to select for a model, given the previous precision; by
             default :func:`preferred_precision`.
         on_model_change: called when the user selected another model.
+        row: name of a side, to draw the controls in one line, with device, runtime and prompt
+            format in a popover; the caller's container is horizontal.
+        speculation: what is selected at first.
+        weights_only: whether to draw only model and precision.
     """
     someone, engine = person(), shared_engine()
     model_key = f"{key}model"
@@ -81,7 +130,7 @@ def pick_model(
         except UserError as error:
             raise ValueError(text) from error
 
-    before = _LastDrawn.of(model_key)
+    before: _LastDrawn = st.session_state.setdefault(f"{model_key}_before", _LastDrawn())
     if (sent := st.session_state.get(model_key)) in before.names:
         st.session_state[model_key] = before.names[sent]
     default = default or first_model()
@@ -91,12 +140,9 @@ def pick_model(
     options: list[str] = []
     for group in Group:
         if names := [choice.name for choice in found if choice.group is group]:
-            labels[group.heading_value] = group.heading
-            options += [group.heading_value, *names]
-    now = st.session_state[model_key]
-    if before.labels.get(now) != labels.get(now):
-        st.session_state[model_key] = now  # makes the browser show the new label
-    before.note(labels)
+            options += [group.value, *names]
+    show_new_label(model_key, labels.get(st.session_state[model_key], ""))
+    before.names |= {label: name for name, label in labels.items()}
 
     def changed() -> None:
         sent: str | None = st.session_state[model_key]
@@ -114,14 +160,16 @@ def pick_model(
         if on_model_change is not None:
             on_model_change()
 
+    of_side = f" of {row}" if row else ""
     model = st.selectbox(
-        "Model",
+        f"Model{of_side}",
         options,
         format_func=lambda name: labels.get(name, name),
         accept_new_options=someone.access.manage,
         key=model_key,
         persist_state="session",
-        help=MODEL_HELP,
+        help=None if row else MODEL_HELP,
+        label_visibility="collapsed" if row else "visible",
         on_change=changed,
     )
     if key in _FIRST_SELECTOR:
@@ -129,49 +177,85 @@ def pick_model(
     model = default if model is None or is_heading(model) else model
     before.model = model
     if is_remote(model):
-        unlink(*(f"{key}{trait}" for trait in ("precision", "device", "runtime")))
-        return _remote_spec(engine.remotes.directory, model)
+        unlink(*(f"{key}{trait}" for trait in TRAITS if trait != "model"))
+        return PickedModel(_remote_spec(engine.remotes.directory, model), None)
     initial = precision_of(model, None)
-    link_choice(
-        f"{key}precision",
-        initial,
-        lambda text: Precision(text.lower()),
-        unwritten=store.default_precision(model),
-    )
-    # FP32 makes no sense for quantised GGUF weights, and only those can be kept as stored.
+    try:
+        source = store.resolve(model)
+        # For links: as far as it does not depend on this machine.
+        usual, as_stored = source.default_precision, "GGUF" if source.is_gguf else "Stored"
+    except PaddockError:
+        usual, as_stored = DEFAULT_PRECISION, "Stored"
+    link_choice(f"{key}precision", initial, _read_precision, unwritten=usual)
+    # FP32 makes no sense for quantised weights that are kept as stored, and only some can be.
     hidden = Precision.STORED
     if store.default_precision(model) is Precision.STORED:
         hidden = Precision.FP32
-    offered = [each for each in Precision if each is initial or each is not hidden]
+    offered = [
+        each
+        for each in Precision
+        if each is initial or (each in MAIN_PRECISIONS and each is not hidden)
+    ]
+    offered += [each for each in recipes_on_disk(store, model) if each not in offered]
     if st.session_state[f"{key}precision"] not in offered:
         st.session_state[f"{key}precision"] = initial  # the URL had one for another model
-    precision = st.segmented_control(
-        "Precision",
-        offered,
-        format_func=lambda value: "GGUF" if value is Precision.STORED else value.label,
-        required=True,
-        width="stretch",
-        key=f"{key}precision",
-        persist_state="session",
-        help=PRECISION_HELP,
+    shared: dict[str, Any] = {
+        "format_func": lambda value: as_stored if value is Precision.STORED else value.label,
+        "key": f"{key}precision",
+        "persist_state": "session",
+    }
+    if row:
+        precision = st.selectbox(
+            f"Precision{of_side}",
+            offered,
+            label_visibility="collapsed",
+            width=_PRECISION_WIDTH,
+            **shared,
+        )
+    else:
+        precision = st.segmented_control(
+            "Precision", offered, required=True, width="stretch", help=PRECISION_HELP, **shared
+        )
+    if weights_only:
+        spec = ModelSpec(model, precision or initial)
+        _draw_state(store, spec, someone, only_missing=bool(row))
+        return PickedModel(spec, None)
+    with _more(row) if row else nullcontext():
+        device = _pick_device(f"{key}device")
+        runtime = _pick_runtime(f"{key}runtime")
+        guessed = _pick_speculation(f"{key}speculation", runtime, speculation)
+        template = _pick_prompt_format(model, f"{key}format")
+    spec = ModelSpec(model, precision or initial, device or AUTO, runtime)
+    _draw_state(store, spec, someone, only_missing=bool(row))
+    known = catalogue().get(spec.model)
+    only_demos = known is not None and known.embedded and packaged_model() is None
+    if only_demos and key in _FIRST_SELECTOR and not row:
+        st.caption(INSTALL_MODELS_HINT)
+    return PickedModel(spec, template, guessed)
+
+
+def _more(name: str) -> DeltaGenerator:
+    return st.popover(
+        f"More settings of {name}",
+        icon=":material/more_horiz:",
+        type="tertiary",
+        key=f"icon_more_{name}",
+        help="Device, runtime, speculation and prompt format",
     )
+
+
+def _pick_device(key: str) -> str | None:
     names = {device.id: device.full_name for device in list_devices()}
     devices = [AUTO, *(name for name in names if name != AUTO)]
-    link_choice(f"{key}device", AUTO, one_of(devices))
-    device = st.selectbox(
+    link_choice(key, AUTO, one_of(devices))
+    return st.selectbox(
         "Device",
         devices,
         format_func=lambda name: f"{name} — {names[name]}",
-        key=f"{key}device",
+        key=key,
         persist_state="session",
         help="Device on which the model runs. AUTO lets OpenVINO choose one.",
     )
-    spec = ModelSpec(model, precision or initial, device or AUTO, _pick_runtime(f"{key}runtime"))
-    _draw_state(store, spec, someone)
-    row = catalogue().get(spec.model)
-    if key in _FIRST_SELECTOR and row is not None and row.embedded and packaged_model() is None:
-        st.caption(INSTALL_MODELS_HINT)
-    return spec
 
 
 @dataclass
@@ -183,20 +267,12 @@ class _LastDrawn:
     """
 
     model: str | None = None
-    labels: dict[str, str] = field(default_factory=dict)
-    """Current labels by model name."""
     names: dict[str, str] = field(default_factory=dict)
     """Model names by every label that they have had."""
 
-    def note(self, labels: dict[str, str]) -> None:
-        """Record the labels that are drawn now."""
-        self.labels = labels
-        self.names |= {label: name for name, label in labels.items()}
 
-    @classmethod
-    def of(cls, key: str) -> _LastDrawn:
-        """Return that of the selector with this key in this session."""
-        return st.session_state.setdefault(f"{key}_before", cls())
+def _read_precision(text: str) -> Precision:
+    return Precision(text.lower())
 
 
 def _remote_spec(directory: Directory, model: str) -> ModelSpec:
@@ -210,38 +286,73 @@ def _remote_spec(directory: Directory, model: str) -> ModelSpec:
     return spec
 
 
-def pick_prompt_format(spec: ModelSpec, *, key: str = "") -> str | None:
+def _pick_prompt_format(model: str, key: str) -> str | None:
     """Draw the prompt format of a local model that is not in the catalogue.
-
-    Args:
-        key: prefix of the widget key, which is also the name of the URL parameter.
 
     Returns:
         The selected format; None for the model's own chat template.
     """
-    if spec.remote or spec.model in catalogue():
-        unlink(f"{key}format")
+    if model in catalogue():
+        unlink(key)
         return None
-    link_choice(f"{key}format", None, one_of(list(CHOOSABLE_FORMATS)))
+    link_choice(key, None, one_of(list(CHOOSABLE_FORMATS)))
     return st.selectbox(
         "Prompt format",
         CHOOSABLE_FORMATS,
         index=None,
         placeholder="The model's own chat template",
         format_func=lambda name: prompt_format(name).title,
-        key=f"{key}format",
+        key=key,
         persist_state="session",
         help="Template that turns the instruction into a prompt. Choose one if the model has no "
         "chat template.",
     )
 
 
+def _pick_speculation(key: str, runtime: RuntimeName, default: SpeculationMode) -> Speculation:
+    """Draw the choice of prompt lookup, which only GenAI has."""
+    tokens_key, ngram_key = f"{key}_tokens", f"{key}_ngram"
+    if runtime is not RuntimeName.GENAI:
+        unlink(key, tokens_key, ngram_key)
+        return NO_SPECULATION
+    modes = [SpeculationMode.OFF, SpeculationMode.AUTO, SpeculationMode.ON]
+    link_choice(key, default, SpeculationMode)
+    mode = st.segmented_control(
+        "Speculation",
+        modes,
+        format_func=lambda value: value.value.capitalize(),
+        required=True,
+        width="stretch",
+        key=key,
+        persist_state="session",
+        help=SPECULATION_HELP,
+    )
+    if mode is not SpeculationMode.ON:
+        unlink(tokens_key, ngram_key)
+        return Speculation(mode or default)
+    link_choice(tokens_key, Speculation.tokens, number_in(*GUESSED_TOKENS_RANGE))
+    link_choice(ngram_key, Speculation.ngram, number_in(*NGRAM_RANGE))
+    left, right = st.columns(2)
+    tokens = left.number_input(
+        "Guessed tokens",
+        *GUESSED_TOKENS_RANGE,
+        key=tokens_key,
+        persist_state="session",
+        help="Tokens that are guessed in each step.",
+    )
+    ngram = right.number_input(
+        "N-gram length",
+        *NGRAM_RANGE,
+        key=ngram_key,
+        persist_state="session",
+        help="Maximum number of preceding tokens that are looked up in the prompt.",
+    )
+    return Speculation(mode, int(tokens), int(ngram))
+
+
 def _pick_runtime(key: str) -> RuntimeName:
-    """Draw the runtime control if there is more than one runtime."""
     default = ANSWERING_RUNTIMES[0]
-    if len(ANSWERING_RUNTIMES) == 1:
-        return default
-    link_choice(key, default, ANSWERING_RUNTIMES)
+    link_choice(key, default, one_of(list(ANSWERING_RUNTIMES)))
     chosen = st.segmented_control(
         "Runtime",
         ANSWERING_RUNTIMES,
@@ -256,8 +367,14 @@ def _pick_runtime(key: str) -> RuntimeName:
     return chosen or default
 
 
-def _draw_state(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
-    """Draw one line that says whether the model is on disk, and its size."""
+def _draw_state(
+    store: ModelStore, spec: ModelSpec, someone: Person, *, only_missing: bool = False
+) -> None:
+    """Draw one line that says whether the model is on disk, and its size.
+
+    Args:
+        only_missing: whether to draw nothing if the model can run within seconds.
+    """
     row = catalogue().get(spec.model)
     try:
         check_name(store, spec.model, someone)
@@ -268,13 +385,16 @@ def _draw_state(store: ModelStore, spec: ModelSpec, someone: Person) -> None:
     if stored is None and someone.access.kiosk:
         st.caption(":material/lock: Not on this machine in this precision.")
     elif stored is not None:
+        if only_missing:
+            return
         size = bytes_text(stored.manifest.weight_bytes)
-        what = f"{stored.label}, {size}" if stored.manifest.gguf else size
+        what = f"{stored.special_label}, {size}" if stored.special_label else size
         st.caption(f":material/check_circle: On disk, {what} of weights.")
     elif not someone.access.manage and (row is None or not row.embedded):
         st.caption(":material/lock: Not on this machine. Requires the Manage permission.")
     elif row is not None and row.embedded:
-        st.caption(":material/bolt: Included in Paddock; converted in seconds at first use.")
+        if not only_missing:
+            st.caption(":material/bolt: Included in Paddock; converted in seconds at first use.")
     elif (missing := to_download(shared_engine(), spec)) == 0:
         how = "Prepared" if spec.precision is Precision.STORED else "Converted"
         st.caption(f":material/bolt: {how} in seconds at first use.")

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
 from core.runtimes import spec as ranges
 from core.runtimes.spec import SamplingSettings
-from core.ui.widgets.link import link_choice, number_in, remembered
+from core.ui.widgets.link import is_true, link_choice, number_in, remembered
+from core.ui.widgets.navigation import page
 
 _CAT = "After “The cat is” the model might expect: playing 50 %, sleeping 25 %, eating 15 %, "
 _CAT += "driving 5 %, flying 5 %.\n\n"
 
+TOP_K_RANGE = (0, 100)
+REPETITION_PENALTY_RANGE = (1.0, 2.0)
+"""Ranges of sliders; API and command line accept more (:mod:`core.runtimes.spec`)."""
+
 NEW_TOKENS_HELP = (
     "Maximum length of the answer in tokens; a token is about three quarters of an English word. "
-    "The model may stop earlier."
+    "The model may stop earlier. Prompt and answer together are limited by its context length."
 )
 TEMPERATURE_HELP = (
     f"{_CAT}A low temperature (0.2) almost always selects *playing*; 1.0 keeps these "
@@ -45,78 +51,83 @@ _OF_THE_MODEL = ("greedy", "temperature", "top_p", "top_k")
 _MOVED = "sampling_moved"
 
 
-def pick_sampling(defaults: SamplingSettings) -> SamplingSettings:
+def pick_sampling(defaults: SamplingSettings, *, lab: bool = False) -> SamplingSettings:
     """Draw the controls and return the selected settings.
 
     Args:
         defaults: default settings of the model. The controls follow them until the user or a link
             has set one of them; after that none changes with the model.
+        lab: whether to leave out maximum length and seed, which the sampling lab does not use, and
+            the link to it.
     """
     keep: dict[str, Any] = {"persist_state": "session"}
     move: dict[str, Any] = {"on_change": lambda: st.session_state.update({_MOVED: True})} | keep
     if any(key in st.query_params or key in remembered() for key in _OF_THE_MODEL):
         st.session_state[_MOVED] = True
+    defaults = replace(defaults, top_k=min(defaults.top_k, TOP_K_RANGE[1]))
     if not st.session_state.get(_MOVED):
         for key in _OF_THE_MODEL:
             if st.session_state.get(key) != getattr(defaults, key):
                 st.session_state[key] = getattr(defaults, key)
-    _keep_in_link(defaults)
-    max_new_tokens = st.slider(
-        "Max new tokens",
-        *ranges.MAX_NEW_TOKENS_RANGE,
-        key="tokens",
-        help=NEW_TOKENS_HELP,
-        **keep,
-    )
+
+    def slider(label: str, key: str, default: Any, limits: tuple[Any, Any], **how: Any) -> Any:
+        link_choice(key, default, number_in(*limits))
+        return st.slider(label, *limits, key=key, **how)
+
+    max_new_tokens = defaults.max_new_tokens
+    if not lab:
+        link_choice("tokens", defaults.max_new_tokens, number_in(*ranges.MAX_NEW_TOKENS_RANGE))
+        max_new_tokens = st.number_input(
+            "Max new tokens",
+            *ranges.MAX_NEW_TOKENS_RANGE,
+            step=1,
+            key="tokens",
+            help=NEW_TOKENS_HELP,
+            **keep,
+        )
+    link_choice("greedy", defaults.greedy, is_true)
     greedy = st.toggle("Greedy", key="greedy", help=GREEDY_HELP, **move)
-    temperature = st.slider(
+    move["disabled"] = greedy
+    temperature = slider(
         "Temperature",
-        *ranges.TEMPERATURE_RANGE,
+        *("temperature", defaults.temperature, ranges.TEMPERATURE_RANGE),
         step=0.1,
         format="%.1f",
-        disabled=greedy,
-        key="temperature",
         help=TEMPERATURE_HELP,
         **move,
     )
-    top_p = st.slider(
+    top_p = slider(
         "Top-p",
-        *ranges.TOP_P_RANGE,
+        *("top_p", defaults.top_p, ranges.TOP_P_RANGE),
         step=0.01,
-        disabled=greedy,
-        key="top_p",
         help=TOP_P_HELP,
         **move,
     )
-    top_k = st.slider(
-        "Top-k",
-        *ranges.TOP_K_RANGE,
-        disabled=greedy,
-        key="top_k",
-        help=TOP_K_HELP,
-        **move,
-    )
-    penalty = st.slider(
+    top_k = slider("Top-k", "top_k", defaults.top_k, TOP_K_RANGE, help=TOP_K_HELP, **move)
+    penalty = slider(
         "Repetition penalty",
-        *ranges.REPETITION_PENALTY_RANGE,
+        *("penalty", defaults.repetition_penalty, REPETITION_PENALTY_RANGE),
         step=0.05,
-        key="penalty",
         help=PENALTY_HELP,
         **keep,
     )
-    seed = st.number_input(
-        "Seed",
-        *ranges.SEED_RANGE,
-        value=None,
-        step=1,
-        placeholder="random",
-        disabled=greedy,
-        key="seed",
-        help=SEED_HELP,
-        **keep,
-    )
+    seed = None
+    if not lab:
+        link_choice("seed", defaults.seed, number_in(*ranges.SEED_RANGE))
+        seed = st.number_input(
+            "Seed",
+            *ranges.SEED_RANGE,
+            value=None,
+            step=1,
+            placeholder="random",
+            disabled=greedy,
+            key="seed",
+            help=SEED_HELP,
+            **keep,
+        )
+        st.page_link(page("lab"), label="See these settings choose", icon=":material/science:")
     return SamplingSettings(
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=int(max_new_tokens),
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,
@@ -124,14 +135,3 @@ def pick_sampling(defaults: SamplingSettings) -> SamplingSettings:
         greedy=greedy,
         seed=None if seed is None or greedy else int(seed),
     )
-
-
-def _keep_in_link(defaults: SamplingSettings) -> None:
-    """Keep the controls in the URL; values that are out of range are ignored."""
-    link_choice("tokens", defaults.max_new_tokens, number_in(*ranges.MAX_NEW_TOKENS_RANGE))
-    link_choice("greedy", defaults.greedy, lambda text: text.lower() == "true")
-    link_choice("temperature", defaults.temperature, number_in(*ranges.TEMPERATURE_RANGE))
-    link_choice("top_p", defaults.top_p, number_in(*ranges.TOP_P_RANGE))
-    link_choice("top_k", defaults.top_k, number_in(*ranges.TOP_K_RANGE))
-    link_choice("penalty", defaults.repetition_penalty, number_in(*ranges.REPETITION_PENALTY_RANGE))
-    link_choice("seed", defaults.seed, number_in(*ranges.SEED_RANGE))

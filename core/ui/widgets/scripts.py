@@ -9,11 +9,21 @@ from streamlit import file_util
 
 SCROLL_TO_MATCH = """{ // a block: the script may run again on the same page
 const place = document.querySelector(".st-key-current");
-if (place) {
+if (place && place.getBoundingClientRect().top > innerHeight / 2) {
   place.style.scrollMarginTop = "4.5rem"; // the menu lies over the top
-  place.scrollIntoView({behavior: "smooth", block: "start"});
+  place.scrollIntoView({block: "start"});
 }
 }"""
+"""Shows the answers of a comparison where its controls fill more than half of the window."""
+
+SCROLL_TO_NEWEST = """{
+const newest = document.querySelector(".st-key-turns > :last-child");
+if (newest) {
+  newest.style.scrollMarginTop = "4.5rem"; // the menu lies over the top
+  newest.scrollIntoView({block: "start"});
+}
+}"""
+"""Puts the newest question at the top of the window, with its answer below it."""
 
 _CHUNKS = Path(file_util.get_static_dir(), "static", "js")
 IDLE_MS = 120_000
@@ -50,8 +60,25 @@ def _preload(*chunks: str) -> str:
     )
 
 
+ONE_ENTRY_PER_PAGE = """{
+const push = history.pushState;
+history.pushState = function (state, title, url) {
+  const same = url && new URL(url, location.href).pathname === location.pathname;
+  return (same ? history.replaceState : push).call(history, state, title, url);
+};
+}"""
+"""In the head of every page: a changed setting, which changes the link, adds no entry to the
+history, so that the browser's Back leaves the page at the first press."""
+
+FOCUS_SELECTED = """addEventListener("focusin", ({target, relatedTarget}) => {
+const group = target.closest?.('[role="radiogroup"]');
+if (!group || group.contains(relatedTarget) || !target.matches(":focus-visible")) return;
+group.querySelector('[aria-checked="true"]')?.focus();
+});"""
+"""In the head of every page: the Tab key reaches a segmented control at its selected segment."""
+
 LOAD_CHARTS = _preload("PlotlyChart")
-"""In the head of every page, see :class:`core.server.preload.PreloadMiddleware`."""
+"""In the head of every page: preloads the code of the charts."""
 
 KIOSK_RESET = f"""{{
 const afresh = () => location.replace(new URL("./", location.href));
@@ -62,4 +89,6 @@ addEventListener(kind, touched, {{capture: true, passive: true}});
 }}"""
 """In the head of every page of a kiosk: resets the app for the next visitor."""
 
-ALL = (SCROLL_TO_MATCH, LOAD_CHARTS, LOAD_CHARTS + KIOSK_RESET)
+HEAD = ONE_ENTRY_PER_PAGE + FOCUS_SELECTED + LOAD_CHARTS
+"""In the head of every page, see :func:`core.app.page_routes`."""
+ALL = (SCROLL_TO_MATCH, SCROLL_TO_NEWEST, HEAD, HEAD + KIOSK_RESET)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import streamlit as st
 
@@ -14,7 +14,7 @@ from core.store import hub as model_hub
 from core.store.estimate import Estimate, estimate, missing_bytes
 from core.store.hub import HubModel
 from core.ui.models.hub_access import hub_access, hub_url
-from core.ui.models.list import added
+from core.ui.models.list import add_model, added
 from core.ui.widgets.person import may_manage
 from core.ui.widgets.resources import shared_engine
 from core.ui.widgets.safe_text import safe_inline
@@ -44,15 +44,11 @@ def to_download(engine: Engine, spec: ModelSpec) -> int | None:
 
 
 def draw_start(label: str, specs: Sequence[ModelSpec], *, disabled: bool) -> bool:
-    """Draw the button and return whether to start now.
-
-    Args:
-        label: label if nothing has to be downloaded.
-        specs: the models to run.
-    """
-    sizes = {spec.model: to_download(shared_engine(), spec) for spec in specs}
-    missing = [spec for spec in specs if sizes[spec.model] != 0] if may_manage() else []
-    download = _download_label(sizes.values())
+    """Draw the button and return whether to start now."""
+    sizes = _sizes(specs)
+    missing = any(size != 0 for size in sizes) and may_manage()
+    total = sum(size or 0 for size in sizes)
+    download = "Download" if None in sizes else f"Download {bytes_text(total)}"
     pressed = st.button(
         f"{download}, then {label[0].lower()}{label[1:]}" if missing else label,
         icon=":material/download:" if missing else ":material/play_arrow:",
@@ -60,16 +56,33 @@ def draw_start(label: str, specs: Sequence[ModelSpec], *, disabled: bool) -> boo
         shortcut="Ctrl+Enter",
         disabled=disabled,
         key="start",
+        width="stretch",
     )
+    return may_start(specs, asked=pressed) and not disabled
+
+
+def may_start(specs: Sequence[ModelSpec], *, asked: bool) -> bool:
+    """Return whether to start now: the user asked and nothing has to be downloaded, or agreed to.
+
+    Args:
+        specs: the models to run.
+        asked: whether the user asked to start in this run; this may open the dialog.
+    """
     if st.session_state.pop(_CONFIRMED, None) == tuple(specs):
-        return not disabled
-    if pressed and missing:
+        return True
+    if not asked or not may_manage():
+        return asked
+    missing = [spec for spec, size in zip(specs, _sizes(specs), strict=True) if size != 0]
+    if missing:
         _confirm(tuple(specs), missing)
-        return False
-    return pressed
+    return not missing
 
 
-@st.dialog("Download the model?")
+def _sizes(specs: Sequence[ModelSpec]) -> list[int | None]:
+    return [to_download(shared_engine(), spec) for spec in specs]
+
+
+@st.dialog("Download the model?", on_dismiss="rerun")
 def _confirm(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec]) -> None:
     engine, access = shared_engine(), hub_access()
     problem: str | None = None
@@ -113,26 +126,17 @@ def _accept_download(specs: tuple[ModelSpec, ...], missing: Sequence[ModelSpec])
 
 
 def _needs(engine: Engine, spec: ModelSpec) -> Estimate:
-    """Return what download and conversion take.
-
-    Raises:
-        PaddockError: the model is not available, or is not on the Hugging Face Hub.
-    """
+    """Return what download and conversion take."""
     source = engine.store.resolve(spec.model)
     described = _described(source.key)
     if source.model is None and described is None:
         with st.spinner(f"Looking up {safe_inline(source.title)} on the Hugging Face Hub"):
             described = model_hub.describe(str(source.location), hub_access())
-        added().put(source, described)
+        add_model(source, described)
     return estimate(source, spec.precision, engine.settings, hub=described)
 
 
 def _described(key: str) -> HubModel | None:
     """Return what the Hugging Face Hub reported for a model in this session."""
-    model = added().models.get(key)
+    model = added().get(key)
     return model.hub if model is not None else None
-
-
-def _download_label(sizes: Collection[int | None]) -> str:
-    known = [size for size in sizes if size is not None]
-    return f"Download {bytes_text(sum(known))}" if len(known) == len(sizes) else "Download"

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 _PENDING, _DRAWN = "settled", "drawn"
-_STYLE = Path(__file__).with_suffix(".css")
 RESET = object()
 """Value for :func:`set_widgets` that resets a widget to its initial value."""
 
@@ -37,11 +35,7 @@ class _PendingChanges:
 
 
 def set_widgets(values: Mapping[str, Any]) -> None:
-    """Set the values of widgets that are drawn later; for callbacks.
-
-    Args:
-        values: values, or :data:`RESET`, by widget key.
-    """
+    """Set the values, or :data:`RESET`, of widgets that are drawn later; for callbacks."""
     for key, value in values.items():
         earlier = _pending().changes.get(key)
         again = earlier is not None and not _is_shown(earlier) and _now(key) == earlier.after
@@ -50,13 +44,15 @@ def set_widgets(values: Mapping[str, Any]) -> None:
         _put(key, value)
 
 
-def is_stale(key: str) -> bool:
-    """Return whether the browser sent a value from before :func:`set_widgets`.
+def show_new_label(key: str, label: str) -> None:
+    """Make the browser show the label of a selected option that has changed.
 
-    For callbacks: Streamlit treats the old value, sent again, as a change by the user.
+    The browser identifies an option by its label. Call it before the widget is drawn.
     """
-    change = _pending().changes.get(key)
-    return change is not None and not _is_shown(change) and _now(key) == change.before
+    shown = f"{key}_label"
+    if st.session_state.get(shown) != label:
+        st.session_state[shown] = label
+        st.session_state[key] = st.session_state[key]
 
 
 def restore_pending() -> None:
@@ -64,7 +60,6 @@ def restore_pending() -> None:
 
     A widget with neither the old nor the new value was changed by the user in the meantime.
     """
-    st.html(_STYLE)
     pending = _pending()
     for key, change in list(pending.changes.items()):
         if _is_shown(change):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamlit import config, file_util
+from streamlit import config, file_util, runtime
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from core.remotes.registry import parse_setting
 from core.server.connections import Connections
@@ -19,6 +21,8 @@ from core.settings import load_settings
 if TYPE_CHECKING:
     from core.auth import Accounts
 
+ENDED = f"{SIGN_IN}?ended"
+"""Where a page whose session has ended is redirected to."""
 first_screen_drawn = threading.Event()
 """Set by the shell after it has drawn a page."""
 
@@ -32,17 +36,25 @@ def accounts() -> Accounts:
 
 @cache
 def visitors() -> Visitors:
-    """Return the object that identifies the visitor of each request.
-
-    Raises:
-        UserError: a setting has an invalid value.
-    """
+    """Return the object that identifies the visitor of each request."""
     settings = load_settings()
     parse_setting(settings.remotes or "")
     return Visitors(accounts, settings, lambda: config.get_option("server.address"))
 
 
-def redirect_message(where: str = f"{SIGN_IN}?ended") -> ForwardMsg:
+def page_presence() -> Callable[[], bool]:
+    """Return a function that tells whether this page is still connected to a browser.
+
+    It can be called from any thread. Without a server, as in tests, the page is always there.
+    """
+    context = get_script_run_ctx()
+    if context is None or not runtime.exists():
+        return lambda: True
+    server, session = runtime.get_instance(), context.session_id
+    return lambda: server.is_active_session(session)
+
+
+def redirect_message(where: str = ENDED) -> ForwardMsg:
     """Return a message that redirects a page; by default to sign-in because its session has ended.
 
     Args:

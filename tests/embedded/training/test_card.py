@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from core.embedded.models import EMBEDDED_MODELS
 from core.embedded.training.build import read_json
 from core.embedded.training.card import card, history, table
+from core.embedded.training.models import EMBEDDED_MODELS
 
 RECORD = {"step": 900, "tokens": 3_600_000, "seed": 5, "loss": 0.0712, "seconds": 1200.0}
 

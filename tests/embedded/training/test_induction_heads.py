@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.embedded.models import EMBEDDED_MODELS
 from core.embedded.training.build import VOCABULARY, build_model
+from core.embedded.training.models import EMBEDDED_MODELS
 
 
 class NoTokenizer:

@@ -7,11 +7,11 @@ from itertools import islice
 import pytest
 import torch
 
-from core.embedded.models import EMBEDDED_MODELS, EmbeddedModel, prompt_text
 from core.embedded.training import train
 from core.embedded.training.batches import DECISION_WEIGHT, PROMPT_WEIGHT, chunk_batches, encoded
 from core.embedded.training.build import CONTEXT_LENGTH, build_tokenizer
 from core.embedded.training.corpus import Split, examples
+from core.embedded.training.models import EMBEDDED_MODELS, EmbeddedModel, prompt_text
 from core.embedded.training.optimizer import orthogonalized
 from core.embedded.training.train import COOLDOWN_SHARE, Progress, rate_scale
 

@@ -1,0 +1,304 @@
+"""Conversations and the chat templates that render them.
+
+Released templates differ in what they accept: some ignore or reject system messages, some demand
+that user and assistant alternate, some write the last message only. A conversation is therefore
+rendered in the first of several equivalent forms whose messages all stand in the prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache, partial
+from itertools import groupby, product
+from typing import Any, Protocol
+
+from jinja2 import Environment, TemplateError
+from jinja2.meta import find_undeclared_variables
+
+from core.errors import BadRequestError, OptionError
+
+RESERVED_KWARGS = frozenset(
+    [
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+        "conversation",
+        "max_length",
+        "messages",
+        "padding",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "tokenize",
+        "tokenizer_kwargs",
+        "truncation",
+    ]
+)
+"""Parameters of ``apply_chat_template`` that are not variables of a template."""
+
+_MARKER = re.compile(r"<[^<>\n]{1,60}>|\[[^\[\]\n]{1,60}\]")
+"""The usual form of a marker: ``<|im_end|>``, ``<end_of_turn>``, ``[INST]``."""
+_HEADING = re.compile(
+    r"(?:###[^\n]{0,40}?|\w[\w .-]{0,40}):?(?=\s*(?:\n|$))|\w[\w .-]{0,40}:(?=\s)"
+)
+"""The usual form of a heading of a turn without markers: ``### Instruction:``, ``USER:``."""
+_GENERATION_TAG = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
+
+
+class Tokenizer(Protocol):
+    """The part of a ``transformers`` tokenizer that prompts and stop rules need."""
+
+    chat_template: Any
+    eos_token_id: int | None
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+    def convert_tokens_to_ids(self, tokens: str) -> Any: ...
+
+    def decode(self, token_ids: Sequence[int]) -> Any: ...
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any: ...
+
+
+class Role(StrEnum):
+    """Role of a message."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: Role
+    text: str
+
+
+def without_oldest(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Return a conversation without its oldest user message and the answer to it.
+
+    System messages are kept; what has no user message is returned as it is.
+    """
+    users = [at for at, turn in enumerate(turns) if turn.role is Role.USER]
+    if not users:
+        return tuple(turns)
+    end = users[1] if len(users) > 1 else len(turns)
+    system = [turn for turn in turns[:end] if turn.role is Role.SYSTEM]
+    return (*system, *turns[end:])
+
+
+def merge_conversation(instruction: str, context: str, earlier: Sequence[Turn]) -> tuple[str, str]:
+    """Merge a conversation for a model that was trained on single instructions.
+
+    Returns:
+        The instruction, preceded by the system messages, and the context, preceded by the earlier
+        messages of user and assistant.
+    """
+    system = [turn.text for turn in earlier if turn.role is Role.SYSTEM]
+    messages = [
+        f"{turn.role.capitalize()}: {turn.text}" for turn in earlier if turn.role is not Role.SYSTEM
+    ]
+    context_parts = ["\n".join(messages), context]
+    return (
+        "\n\n".join([*system, instruction]),
+        "\n\n".join(part for part in context_parts if part),
+    )
+
+
+def render_conversation(
+    tokenizer: Tokenizer, turns: Sequence[Turn], template_kwargs: Mapping[str, Any] | None = None
+) -> str:
+    """Return the prompt of a conversation, in the first form that loses no message.
+
+    Args:
+        turns: the last one is the user's.
+        template_kwargs: variables for the template, such as ``enable_thinking``.
+
+    Raises:
+        BadRequestError: the template does not use a variable, is faulty, or rejects or omits
+            messages in every form; the text names them.
+    """
+    options = dict(template_kwargs or {})
+    for name in options:
+        if not _uses(tokenizer.chat_template, name):
+            raise OptionError(
+                f"The chat template of this model does not use the variable {name!r}. Remove it "
+                "from chat_template_kwargs.",
+                "chat_template_kwargs",
+            )
+    problems: list[str] = []
+    for in_parts, form in product((False, True), list(_forms(turns))):
+        render = partial(_rendered, tokenizer, options=options, in_parts=in_parts)
+        try:
+            lost = _lost(render, form)
+            if not lost:
+                return render(form)
+            problems.append(f"leaves out {_named(form, lost)}")
+        except _TemplateError as error:
+            problems.append(f"rejects the messages {_roles(form)} ({error})")
+    advice = "Start a new conversation, or send fewer messages."
+    if len(turns) == 1:
+        advice = "Change the message, or choose another model."
+    raise BadRequestError(f"The model's chat template {problems[0]}. {advice}")
+
+
+def turn_end(tokenizer: Tokenizer) -> str:
+    """Return the text with which the chat template ends an assistant's turn; "" if none.
+
+    It is the marker that follows the assistant's text, or the marker or heading that begins the
+    next turn if the template writes none at the end. A heading on a line of its own is returned
+    with a newline before it.
+    """
+    roles = (Role.USER, Role.ASSISTANT, Role.USER)
+    turns = [Turn(role, _PLACEHOLDER.format(index)) for index, role in enumerate(roles)]
+    rest = ""
+    for in_parts in (False, True):
+        try:
+            text = _rendered(
+                tokenizer, turns, options={}, in_parts=in_parts, generation_prompt=False
+            )
+        except _TemplateError:
+            continue
+        if turns[1].text in text and _WRITTEN_PART not in text:
+            rest = text.partition(turns[1].text)[2].partition(turns[2].text)[0]
+            break
+    end = rest.lstrip()
+    if marker := _MARKER.match(end):
+        return marker.group()
+    heading = _HEADING.match(end)
+    if heading is None:
+        return ""
+    space = rest[: len(rest) - len(end)]
+    return ("\n" if "\n" in space else space[-1:]) + heading.group()
+
+
+class _TemplateError(Exception):
+    """The template raised an exception."""
+
+
+_PLACEHOLDER = "paddockmessage{}x"
+"""Without what templates replace in a text, such as white space or hyphens."""
+_MIDDLE = "\n" + 100 * "A line of text.\n"
+"""Between the first and the last word of a message that a template might cut short."""
+_WRITTEN_PART = "{'type': 'text'"
+"""A part of a content, written as Python does."""
+
+
+def _uses(template: Any, name: str) -> bool:
+    """Return whether a chat template reads a variable."""
+    source = _GENERATION_TAG.sub("", str(template))
+    variables = _variables(source)
+    if variables is None:
+        return re.search(rf"\b{re.escape(name)}\b", source) is not None
+    return name in variables
+
+
+@lru_cache(maxsize=16)
+def _variables(source: str) -> frozenset[str] | None:
+    """Return the variables that a chat template reads; None if Jinja does not understand it."""
+    try:
+        parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(source)
+        return frozenset(find_undeclared_variables(parsed))
+    except TemplateError:
+        return None
+
+
+def _lost(render: Callable[[Sequence[Turn]], str], turns: Sequence[Turn]) -> list[int]:
+    """Return the indices of the messages that the template does not write.
+
+    Placeholders are rendered in place of the texts: a short text such as "A" may also stand
+    elsewhere in the prompt, and a template may escape a text or cut thoughts from it.
+    """
+    words = [(f"paddockmessage{index}x", f"paddockend{index}x") for index in range(len(turns))]
+    texts = [_MIDDLE.join(pair) for pair in words]
+    prompt = render([Turn(turn.role, text) for turn, text in zip(turns, texts, strict=True)])
+    if _WRITTEN_PART in prompt:  # the template does not read parts
+        return list(range(len(turns)))
+    written = prompt.lower()
+    return [index for index, pair in enumerate(words) if any(word not in written for word in pair)]
+
+
+def _forms(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
+    """Yield the conversation in forms that are ever less demanding of a template."""
+    leading = list(turns[:1]) if turns[0].role is Role.SYSTEM else []
+    yield list(turns)
+    folded = [*leading, *_without_system(turns[len(leading) :])]
+    yield folded
+    yield _without_system(turns)
+    yield [*leading, *_alternating(folded[len(leading) :])]
+    yield _alternating(_without_system(turns))
+    instruction, context = merge_conversation(turns[-1].text, "", turns[:-1])
+    yield [Turn(Role.USER, "\n\n".join(part for part in (context, instruction) if part))]
+    # Some templates demand a system message.
+    yield [Turn(Role.SYSTEM, ""), *_alternating(_without_system(turns))]
+
+
+def _without_system(turns: Sequence[Turn]) -> list[Turn]:
+    """Move each system message into the user message that follows it."""
+    kept: list[Turn] = []
+    system: list[str] = []
+    for turn in turns:
+        if turn.role is Role.SYSTEM:
+            system.append(turn.text)
+        elif turn.role is Role.USER:
+            kept.append(Turn(Role.USER, "\n\n".join([*system, turn.text])))
+            system.clear()
+        else:
+            kept.append(turn)
+    return kept
+
+
+def _alternating(turns: Sequence[Turn]) -> list[Turn]:
+    """Merge neighbours of one role; put the assistant's messages before the first user message
+    into that message."""
+    merged = [
+        Turn(role, "\n\n".join(turn.text for turn in group))
+        for role, group in groupby(turns, key=lambda turn: turn.role)
+    ]
+    if merged[0].role is Role.ASSISTANT:
+        greeting, first, *rest = merged
+        return [Turn(Role.USER, f"Assistant: {greeting.text}\n\n{first.text}"), *rest]
+    return merged
+
+
+def _rendered(
+    tokenizer: Tokenizer,
+    turns: Sequence[Turn],
+    *,
+    options: Mapping[str, Any],
+    in_parts: bool = False,
+    generation_prompt: bool = True,
+) -> str:
+    """Render a conversation as it is.
+
+    Args:
+        in_parts: whether each content is a list of one part, as templates of models that also
+            accept images demand.
+    """
+    messages: list[dict[str, Any]] = [
+        {
+            "role": turn.role.value,
+            "content": [{"type": "text", "text": turn.text}] if in_parts else turn.text,
+        }
+        for turn in turns
+    ]
+    try:
+        return tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=generation_prompt, **options
+        )
+    except Exception as error:  # a template can raise whatever Python's operators raise
+        reason = " ".join(f"{error}".split()) or type(error).__name__
+        raise _TemplateError(reason.rstrip(".")) from error
+
+
+def _roles(turns: Sequence[Turn]) -> str:
+    return ", ".join(turn.role.value for turn in turns)
+
+
+def _named(turns: Sequence[Turn], lost: Sequence[int]) -> str:
+    return " and ".join(f"message {index + 1} ({turns[index].role.value})" for index in lost)

@@ -1,0 +1,288 @@
+"""Scores of a run, its comparison with a baseline, and the exported files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, median
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from core.errors import BadRequestError
+from core.evaluation.checks import Verdict
+from core.evaluation.plan import Plan, Result
+from core.evaluation.statistics import Paired, Share, paired, share_of
+from core.hardware.devices import host_facts, library_versions
+from core.metrics.tables import csv_text
+
+FORMAT = "paddock-test-run"
+VERSION = 1
+MAX_BYTES = 100 * 2**20
+ALL = ""
+"""Tag of the score over all cases."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of one candidate over a run."""
+
+    label: str
+    share: Share
+    errors: int
+    """Cases with an error: no answer, or a check that cannot be applied."""
+    unanswered: int
+    """Cases without a result yet."""
+    mean_f1: float | None
+    """Over the cases that measured it; None without one."""
+    mean_likelihood: float | None
+    decode_tokens_per_s: float | None
+    """Median of the answers that were generated alone."""
+    ttft_ms: float | None
+    """The same."""
+    private_bytes: int | None
+    file_backed_bytes: int | None
+    load_s: float | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A candidate compared with a candidate of a baseline, case by case."""
+
+    label: str
+    baseline: str
+    """Label of the baseline's candidate."""
+    regressed: tuple[int, ...]
+    """Indices of the cases that passed in the baseline and do not pass now."""
+    mended: tuple[int, ...]
+    """Indices of the cases that did not pass in the baseline and pass now."""
+    unmatched: int
+    """Cases that the baseline does not have."""
+    test: Paired
+    """The baseline is the first."""
+
+
+class Report:
+    """A run's plan with its results so far."""
+
+    def __init__(self, plan: Plan, results: Sequence[Result]) -> None:
+        self.plan = plan
+        self._results = {(each.candidate, each.case): each for each in results}
+
+    @property
+    def results(self) -> list[Result]:
+        """All results so far, by candidate and case."""
+        return [self._results[key] for key in sorted(self._results)]
+
+    def result(self, candidate: int, case: int) -> Result | None:
+        """Return a result; None if there is none yet."""
+        return self._results.get((candidate, case))
+
+    def verdicts(self, candidate: int, tag: str = ALL) -> list[Verdict | None]:
+        """Return the verdicts of a candidate on all cases, or on those with a tag."""
+        found = []
+        for number, case in enumerate(self.plan.cases):
+            if tag == ALL or tag in case.tags:
+                result = self.result(candidate, number)
+                found.append(None if result is None else result.verdict)
+        return found
+
+    def share(self, candidate: int, tag: str = ALL) -> Share:
+        """Return the share of passed cases."""
+        return share_of(self.verdicts(candidate, tag))
+
+    def paired(self, first: int, second: int) -> Paired:
+        """Compare two candidates."""
+        return paired(self.verdicts(first), self.verdicts(second))
+
+    def differing(self, number: int) -> bool:
+        """Return whether candidates have different verdicts on a case."""
+        rows = [self.result(index, number) for index in range(len(self.plan.candidates))]
+        return len({row.verdict for row in rows if row is not None}) > 1
+
+    def summaries(self) -> list[Summary]:
+        """Return the figures of all candidates."""
+        return [self._summary(index) for index in range(len(self.plan.candidates))]
+
+    def _summary(self, index: int) -> Summary:
+        rows = [row for key, row in self._results.items() if key[0] == index]
+        alone = [row for row in rows if not row.contended]
+        return Summary(
+            label=self.plan.candidates[index].label,
+            share=self.share(index),
+            errors=sum(row.verdict is Verdict.ERROR for row in rows),
+            unanswered=len(self.plan.cases) - len(rows),
+            mean_f1=_mean(rows, "f1"),
+            mean_likelihood=_mean(rows, "likelihood"),
+            decode_tokens_per_s=_middle([row.decode_tokens_per_s for row in alone]),
+            ttft_ms=_middle([row.ttft_ms for row in alone]),
+            private_bytes=max((row.private_bytes or 0 for row in rows), default=0) or None,
+            file_backed_bytes=max((row.file_backed_bytes or 0 for row in rows), default=0) or None,
+            load_s=max((row.load_s or 0.0 for row in rows), default=0.0) or None,
+        )
+
+    def changes(self, baseline: Report) -> list[Change]:
+        """Compare each candidate with the baseline's candidate of the same label, or else of the
+        same model name, or else with its first one. Cases are matched by their keys."""
+        return [
+            self._change(index, baseline, self._counterpart(index, baseline))
+            for index in range(len(self.plan.candidates))
+        ]
+
+    def counterpart(self, candidate: int, number: int, baseline: Report) -> Result | None:
+        """Return the baseline's result for a candidate and case; None if it has none."""
+        key = self.plan.cases[number].key
+        numbers = [at for at, case in enumerate(baseline.plan.cases) if case.key == key]
+        other = self._counterpart(candidate, baseline)
+        return baseline.result(other, numbers[0]) if numbers else None
+
+    def _counterpart(self, index: int, baseline: Report) -> int:
+        own, theirs = self.plan.candidates[index], baseline.plan.candidates
+        labels = [each.label for each in theirs]
+        names = [each.model_name for each in theirs]
+        if own.label in labels:
+            return labels.index(own.label)
+        return names.index(own.model_name) if own.model_name in names else 0
+
+    def _change(self, index: int, baseline: Report, other: int) -> Change:
+        numbers = {case.key: number for number, case in enumerate(baseline.plan.cases)}
+        before: list[Verdict | None] = []
+        for case in self.plan.cases:
+            number = numbers.get(case.key)
+            result = None if number is None else baseline.result(other, number)
+            before.append(None if result is None else result.verdict)
+        now = self.verdicts(index)
+        pairs = list(enumerate(zip(before, now, strict=True)))
+        return Change(
+            label=self.plan.candidates[index].label,
+            baseline=baseline.plan.candidates[other].label,
+            regressed=tuple(
+                number
+                for number, (old, new) in pairs
+                if old is Verdict.PASS and new in (Verdict.FAIL, Verdict.ERROR)
+            ),
+            mended=tuple(
+                number
+                for number, (old, new) in pairs
+                if old in (Verdict.FAIL, Verdict.ERROR) and new is Verdict.PASS
+            ),
+            unmatched=sum(case.key not in numbers for case in self.plan.cases),
+            test=paired(before, now),
+        )
+
+
+class RunFile(Plan):
+    """An exported run; scores and comparisons in the file are not read."""
+
+    format: Literal["paddock-test-run"]
+    version: Literal[1]
+    results: tuple[Result, ...] = Field(max_length=1_000_000)
+
+
+def to_json(report: Report, baseline: Report | None = None) -> str:
+    """Return a run as JSON, with its scores, and with a baseline what has changed."""
+    plan, results = report.plan, report.results
+    keys = [case.key for case in plan.cases]
+    labels = [candidate.label for candidate in plan.candidates]
+    document: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    document |= plan.model_dump(mode="json")
+    document["results"] = [
+        {"case_key": keys[row.case], "label": labels[row.candidate]} | row.model_dump(mode="json")
+        for row in results
+    ]
+    document["scores"] = [
+        {"label": labels[index], "tag": tag or None} | asdict(report.share(index, tag))
+        for index in range(len(labels))
+        for tag in (ALL, *plan.test_set.tags)
+    ]
+    document["summaries"] = [asdict(each) for each in report.summaries()]
+    document["compared_with_first"] = [
+        {"first": labels[0], "second": labels[index]} | asdict(report.paired(0, index))
+        for index in range(1, len(labels))
+    ]
+    if baseline is not None:
+        document["changes"] = [
+            asdict(change)
+            | {name: [keys[number] for number in getattr(change, name)] for name in _CHANGED}
+            for change in report.changes(baseline)
+        ]
+    host = host_facts()
+    document["host"] = {"name": host.name, "cpu": host.cpu, "os": host.os}
+    document["versions"] = library_versions()
+    return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def from_json(data: bytes) -> Report:
+    """Read an exported run.
+
+    Raises:
+        BadRequestError: it is too large or not an exported run.
+    """
+    wrong = "Name a file that `python -m core evaluate --json` or the page Test sets has written."
+    if len(data) > MAX_BYTES:
+        raise BadRequestError(f"The baseline is too large. {wrong}")
+    try:
+        found = RunFile.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise BadRequestError(
+            f"The baseline is not an exported test run ({place}: {first['msg']}). {wrong}"
+        ) from error
+    most = len(found.candidates), len(found.cases)
+    if any(not (0 <= r.candidate < most[0] and 0 <= r.case < most[1]) for r in found.results):
+        raise BadRequestError(f"The baseline has results without a case. {wrong}")
+    if not found.candidates:
+        raise BadRequestError(f"The baseline has no candidate. {wrong}")
+    return Report(found, found.results)
+
+
+def to_csv(report: Report) -> str:
+    """Return a row for each case and candidate; no text in it is a formula."""
+    rows: list[dict[str, Any]] = []
+    for number, case in enumerate(report.plan.cases):
+        for index, candidate in enumerate(report.plan.candidates):
+            result = report.result(index, number)
+            rows.append(
+                {
+                    "case": number + 1,
+                    "id": case.key,
+                    "tags": ", ".join(case.tags),
+                    "candidate": candidate.label,
+                    "verdict": result.verdict if result and result.verdict else "",
+                    "failed checks": "\n".join(
+                        f"{each.check}: {each.detail}"
+                        for each in (result.outcomes if result else ())
+                        if each.verdict is not Verdict.PASS
+                    ),
+                    "error": result.error or "" if result else "",
+                    "instruction": case.instruction,
+                    "context": case.context,
+                    "expected": case.expected,
+                    "answer": result.answer if result else "",
+                    "stop reason": result.stop_reason or "" if result else "",
+                    "new tokens": result.new_tokens if result else None,
+                    "decode tokens/s": result.decode_tokens_per_s if result else None,
+                    "measured while busy": result.contended if result else None,
+                }
+            )
+    return csv_text(rows)
+
+
+_CHANGED = ("regressed", "mended")
+
+
+def _mean(rows: Sequence[Result], check: str) -> float | None:
+    values = [
+        outcome.value
+        for row in rows
+        for outcome in row.outcomes
+        if outcome.value is not None and outcome.check.lower().startswith(check)
+    ]
+    return fmean(values) if values else None
+
+
+def _middle(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None

@@ -1,0 +1,138 @@
+"""Choosing the candidates of a run."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.catalogue import catalogue
+from core.catalogue.prompts import CHOOSABLE_FORMATS
+from core.evaluation.plan import MAX_CANDIDATES, Candidate
+from core.runtimes.spec import TEMPERATURE_RANGE, TOP_P_RANGE, SamplingSettings
+from core.store import ModelStore
+from core.ui.compare.setup import next_side, unused
+from core.ui.widgets.actions import action
+from core.ui.widgets.link import is_true, link_choice, number_in, one_of, unlink
+from core.ui.widgets.pickers import PickedModel, pick_model
+
+COUNT, TOKENS = "candidates", "test_tokens"
+LETTERS = "ABCDEFGH"
+BADGES = ("blue", "orange", "green", "violet", "red", "yellow", "gray", "primary")
+_DEFAULTS = SamplingSettings(temperature=0.8, top_p=0.92, seed=0)
+
+
+def pick_candidates(store: ModelStore) -> list[Candidate]:
+    """Draw the controls of the candidates, two in a line, and return them."""
+    link_choice(COUNT, 2, number_in(1, MAX_CANDIDATES))
+    count: int = st.session_state[COUNT]
+    picked: list[PickedModel] = []
+    found: list[Candidate] = []
+    for index in range(count):
+        if index % 2 == 0:
+            columns = st.columns(2, gap="small")
+        with columns[index % 2].container(
+            horizontal=True, vertical_alignment="center", gap="xsmall", key=f"candidate_{index}"
+        ):
+            st.badge(LETTERS[index], color=BADGES[index])
+            others = tuple(side.spec for side in picked)
+            first = others[0] if others else None
+            side = pick_model(
+                store,
+                key=_key(index),
+                default=first.model if first and not first.remote else next_side(store, ()).model,
+                precision_for=lambda model, wanted, others=others: unused(
+                    store, model, others, wanted
+                ),
+                row=LETTERS[index],
+            )
+            picked.append(side)
+            found.append(_candidate(index, side))
+            if count > 1 and index == count - 1:
+                label, key = f"Remove {LETTERS[index]}", "icon_remove_candidate"
+                action(label, "close", key, _set_count, count - 1, help=label)
+    return found
+
+
+def draw_add_candidate() -> None:
+    """Draw the button that adds a candidate."""
+    count: int = st.session_state[COUNT]
+    action(
+        "Add a model",
+        "add",
+        "add_candidate",
+        *(_set_count, count + 1),
+        disabled=count >= MAX_CANDIDATES,
+        help=f"Up to {MAX_CANDIDATES} candidates.",
+    )
+
+
+def pick_max_tokens() -> int:
+    """Draw the maximum of new tokens of all answers."""
+    link_choice(TOKENS, 256, number_in(1, 100_000))
+    return int(
+        st.number_input(
+            "Max new tokens", 1, 100_000, step=1, key=TOKENS, persist_state="session", width=150
+        )
+    )
+
+
+def _candidate(index: int, side: PickedModel) -> Candidate:
+    """Draw the popover for prompt and sampling, and return the candidate."""
+    key = _key(index)
+    with st.popover(
+        f"Prompt of {LETTERS[index]}",
+        icon=":material/tune:",
+        type="tertiary",
+        key=f"icon_prompt_{index}",
+        help="System prompt, prompt format and sampling",
+    ):
+        system = st.text_area(
+            "System prompt", key=f"{key}system", height=80, persist_state="session"
+        )
+        template = side.prompt_format
+        if side.spec.model in catalogue():  # others have it beside device and runtime
+            link_choice(f"{key}template", None, one_of(["chat", *CHOOSABLE_FORMATS]))
+            template = (
+                st.selectbox(
+                    "Prompt format",
+                    ["chat", *CHOOSABLE_FORMATS],
+                    index=None,
+                    placeholder="The model's own",
+                    key=f"{key}template",
+                    persist_state="session",
+                )
+                or None
+            )
+        else:
+            unlink(f"{key}template")
+        link_choice(f"{key}sampled", False, is_true)
+        sampled = st.toggle(
+            "Sample",
+            key=f"{key}sampled",
+            persist_state="session",
+            help="Off: greedy decoding, which gives the same answers in every run.",
+        )
+        sampling = SamplingSettings(greedy=True)
+        if sampled:
+            sampling = SamplingSettings(
+                temperature=st.slider(
+                    "Temperature", *TEMPERATURE_RANGE, _DEFAULTS.temperature, key=f"{key}heat"
+                ),
+                top_p=st.slider("Top-p", *TOP_P_RANGE, _DEFAULTS.top_p, key=f"{key}top_p"),
+                seed=int(st.number_input("Seed", 0, 2**32 - 1, 0, key=f"{key}seed")),
+            )
+    return Candidate(
+        spec=side.spec,
+        prompt_format=template,
+        system=system or "",
+        sampling=sampling,
+        speculation=side.speculation,
+    )
+
+
+def _key(index: int) -> str:
+    return f"t{index + 1}_"
+
+
+def _set_count(count: int) -> None:
+    """Callback."""
+    st.session_state[COUNT] = count
