@@ -139,22 +139,23 @@ class ThoughtSplitter:
     def feed(self, text: str) -> Split:
         """Take text in which markers, in any case, may stand; return what can be shown."""
         held, self._held = self._held + text, ""
-        split = Split()
-        while True:
-            lower, wanted = held.translate(_LOWER), {text.lower(): text for text in self._wanted()}
+        split, keep = Split(), 0
+        while wanted := {text.lower(): text for text in self._wanted()}:
+            lower = held.translate(_LOWER)
             found = min(
                 ((at, marker) for marker in wanted if (at := lower.find(marker)) >= 0), default=None
             )
             if found is None:
+                keep = held_length(lower, wanted)
+                begins = keep < len(lower.lstrip())
+                if begins and not (self._begun or self._channels or self.thinking):
+                    keep = 0  # the answer begins before it, and no marker within an answer counts
                 break
             at, marker = found
             split = split.then(self._text(held[:at])).then(
                 self._marker(wanted[marker], literal=True)
             )
             held = held[at + len(marker) :]
-        keep = held_length(lower, wanted)
-        if keep < len(lower.lstrip()) and not (self._begun or self._channels or self.thinking):
-            keep = 0  # the answer begins before it, and no marker within an answer counts
         self._held = held[len(held) - keep :]
         return split.then(self._text(held[: len(held) - keep]))
 

@@ -234,19 +234,23 @@ class Stepper:
 
     def _step(self) -> None:
         self._admit_new()
-        for lane, answer, handle in self._running:
+        running = self._running
+        for lane, answer, handle in running:
             if answer.to_interrupt:
                 answer.interrupted = True
                 self._end(lane, answer, handle)
         for lane in self._lanes:
             if lane.running:
                 lane.pipeline.step()
-        for lane, answer, handle in self._running:
-            self._deliver(lane, answer, handle)
+        for lane, answer, handle in running:
+            if not answer.interrupted:
+                self._deliver(lane, answer, handle)
         for lane in self._lanes:
             lane.flush()
 
     def _admit_new(self) -> None:
+        if not self._new:
+            return
         while self._new and not self._must_wait(self._new[0]):
             answer = self._new.popleft()
             lane = self._choose(answer)
