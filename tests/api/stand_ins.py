@@ -39,6 +39,8 @@ class StandInAnswer:
         self.cancelled = threading.Event()
         self.thoughts: list[str] = []
         self.logprobs = False
+        self.taken = 0
+        """Number of token ids that were read, after their texts."""
         self._left = list(pieces)
         self._out: list[str] = []
         self._reason, self._error = reason, error
@@ -62,6 +64,7 @@ class StandInAnswer:
 
     def read_token_ids(self, start: int) -> tuple[list[int], int]:
         found = list(range(len(self._out)))
+        self.taken = len(found)
         return found[start:], len(found)
 
     def read_log_probabilities(self, start: int) -> tuple[list[LogProbability], int]:

@@ -24,6 +24,7 @@ from core.errors import (
 )
 from core.inference.answer import StopReason
 from tests.api.stand_ins import MODEL, PIECES, StandIn, StandInAnswer, chat
+from tests.api.web_server import eventually
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 TEXT = "One two three."
@@ -120,10 +121,10 @@ def test_pieces_that_are_ready_together_are_sent_as_one_chunk():
     stand_in = StandIn(at_once=False)
 
     def play() -> None:
-        while not stand_in.answers:
-            time.sleep(0.01)
+        eventually(lambda: stand_in.answers)
         answer = stand_in.answers[0]
         answer.release(2)
+        eventually(lambda: answer.taken == 2)
         time.sleep(0.3)
         answer.finish()
 
@@ -162,8 +163,7 @@ def test_one_failing_answer_of_several_fails_the_request_and_cancels_the_others(
     stand_in = StandIn(make, at_once=False)
 
     def play() -> None:
-        while len(made) < 3:
-            time.sleep(0.01)
+        eventually(lambda: len(made) == 3)
         made[1].finish()
 
     player = threading.Thread(target=play)

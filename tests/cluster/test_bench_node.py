@@ -41,7 +41,7 @@ def test_a_node_reports_each_changed_row_under_its_name(work: FakeWork):
 def test_a_cancelled_node_reports_rows_that_can_be_resumed(work: FakeWork):
     plan = replace(PLAN, prompt_tokens=(8,), rounds=2)
     node = BenchNode()
-    work.before = lambda job: node.cancel() or time.sleep(1.0)  # longer than between two reports
+    work.before = lambda job: node.cancel() or time.sleep(3.0)  # longer than between reports
     (planned,) = node_plan(plan, "5" * 32, "lab/aaaaaaaa").rows
     *_, row = [row for each in node.run(plan, [planned], "lab/aaaaaaaa") for row in each.rows]
     assert row.state is MeasurementState.CANCELLED and len(row.rounds) == 1

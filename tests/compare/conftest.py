@@ -22,7 +22,7 @@ from core.runtimes.spec import ModelSpec, SamplingSettings
 from tests.builders import tiny_tokenizer
 from tests.fakes import FakeCores, FakeHandle, FakeModel, Script
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 USER = User("ada", "lane of ada", "a session")
 GREEDY = SamplingSettings(greedy=True, max_new_tokens=50)
 

@@ -79,7 +79,7 @@ def test_one_at_a_time_in_order_with_positions_reported():
     line = Line(turns)
     runners = [line.add(name) for name in "abcd"]
     until(lambda: [runner.places[-1:] for runner in runners] == [[0], [1], [2], [3]])
-    assert line.order == ["a"]
+    until(lambda: line.order == ["a"])
     for runner in runners:
         until(lambda runner=runner: runner.begun is True)
         runner.end()
@@ -183,6 +183,7 @@ def test_a_limited_number_runs_and_others_wait_in_order():
     until(lambda: first.begun is second.begun is True)
     with pytest.raises(TooManyAnswersError, match="4 running or waiting answers"):
         turns.enter_user("ada")
+    until(lambda: third.places == [1] and fourth.places == [2])
     time.sleep(0.15)
     assert third.begun is fourth.begun is None
     assert third.places == [1] and fourth.places == [2]

@@ -17,7 +17,7 @@ from core.remotes import Directory, Remote
 from tests.remotes.scripted_server import KEY, Handler, ScriptedServer, free_port, serving
 
 MakeDirectory = Callable[..., tuple[Directory, Remote]]
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 def test_listing_returns_immediately_and_is_filled_later(
@@ -233,7 +233,7 @@ def test_silent_server_is_an_error(directory_of: MakeDirectory):
         began = time.monotonic()
         error = str(directory.ask(remote).result(PATIENCE_S).error)
         assert "sent no data for 0.3 seconds" in error
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < PATIENCE_S / 2
 
 
 def test_changed_key_opens_new_connections(directory_of: MakeDirectory, server: ScriptedServer):

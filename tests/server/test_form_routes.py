@@ -32,7 +32,7 @@ from tests.db.run_samples import a_result, a_start
 from tests.server.world import ELSEWHERE, HERE, Browser, Site, errors
 
 FORMS = ("sign-in", "register", "sign-out", "change-password", "delete-account")
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 PROXY = {"x-forwarded-for": "203.0.113.9"}
 INSIDE = (
     "media/0123456789abcdef.json",
