@@ -35,7 +35,6 @@ Intervals
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -117,23 +116,15 @@ class Ratings:
         self._home = {
             subject: number for number, group in enumerate(groups) for subject in group.subjects
         }
-
-    @property
-    def groups(self) -> tuple[tuple[Subject, ...], ...]:
-        """Groups of comparable subjects, best first; the group with the most votes comes first.
-
-        If there is more than one, votes that connect the groups are missing.
-        """
-        return tuple(group.subjects for group in self._groups)
-
-    @property
-    def standings(self) -> tuple[Standing, ...]:
-        """All rows of the table, by group, best first."""
-        return tuple(
+        self.groups = tuple(group.subjects for group in groups)
+        """Groups of comparable subjects, best first; the group with the most votes comes first. If
+        there is more than one, votes that connect the groups are missing."""
+        self.standings = tuple(
             group.standing(number, row)
-            for number, group in enumerate(self._groups)
+            for number, group in enumerate(groups)
             for row in range(len(group.subjects))
         )
+        """All rows of the table, by group, best first."""
 
     def difference(self, a: Subject, b: Subject) -> Difference | None:
         """Return how much better ``a`` is than ``b``, another subject with votes; None if no chain
@@ -144,78 +135,63 @@ class Ratings:
 
 def rate(pairs: Iterable[PairVotes]) -> Ratings:
     """Rate all subjects of the pairs, whose order does not matter."""
-    table = _Table(pairs)
-    groups = [_Group(table, members) for members in table.components()]
+    used = [pair for pair in pairs if pair.left != pair.right and pair.votes]
+    subjects = list(dict.fromkeys(one for pair in used for one in (pair.left, pair.right)))
+    number = {subject: index for index, subject in enumerate(subjects)}
+    # Wins of the row against the column, ties, "both bad".
+    wins, ties, both_bad = counts = np.zeros((3, len(subjects), len(subjects)))
+    for pair in used:
+        left, right = number[pair.left], number[pair.right]
+        wins[left, right] += pair.left_wins
+        wins[right, left] += pair.right_wins
+        for table, count in ((ties, pair.ties), (both_bad, pair.both_bad)):
+            table[left, right] += count
+            table[right, left] += count
+    groups = [
+        _Group([subjects[index] for index in members], counts[:, members][:, :, members])
+        for members in _components(counts.sum(0))
+    ]
     return Ratings(sorted(groups, key=lambda group: -group.votes))
 
 
-class _Table:
-    """Vote counts as matrices over the subjects, in order of first appearance."""
-
-    def __init__(self, pairs: Iterable[PairVotes]) -> None:
-        used = [pair for pair in pairs if pair.left != pair.right and pair.votes]
-        self.subjects: list[Subject] = list(
-            dict.fromkeys(subject for pair in used for subject in (pair.left, pair.right))
-        )
-        number = {subject: index for index, subject in enumerate(self.subjects)}
-        size = (len(self.subjects),) * 2
-        self.wins = np.zeros(size)
-        """Wins of the row against the column."""
-        self.ties, self.both_bad = np.zeros(size), np.zeros(size)
-        for pair in used:
-            left, right = number[pair.left], number[pair.right]
-            self.wins[left, right] += pair.left_wins
-            self.wins[right, left] += pair.right_wins
-            for counts, count in ((self.ties, pair.ties), (self.both_bad, pair.both_bad)):
-                counts[left, right] += count
-                counts[right, left] += count
-
-    @property
-    def scores(self) -> np.ndarray:
-        """Wins of the row against the column, with ties and "both bad" counted as half."""
-        return self.wins + (self.ties + self.both_bad) / 2
-
-    def components(self) -> list[list[int]]:
-        """Return the indices of the subjects of each connected component."""
-        linked = (self.scores + self.scores.T) > 0
-        left, found = set(range(len(self.subjects))), []
-        while left:
-            reached, edge = set(), {min(left)}
-            while edge:
-                reached |= edge
-                edge = {int(index) for index in np.flatnonzero(linked[list(edge)].any(0))} - reached
-            left -= reached
-            found.append(sorted(reached))
-        return found
+def _components(votes: np.ndarray) -> list[list[int]]:
+    """Return the indices of the subjects of each connected component."""
+    linked = (votes + votes.T) > 0
+    left, found = set(range(len(votes))), []
+    while left:
+        reached, edge = set(), {min(left)}
+        while edge:
+            reached |= edge
+            edge = {int(index) for index in np.flatnonzero(linked[list(edge)].any(0))} - reached
+        left -= reached
+        found.append(sorted(reached))
+    return found
 
 
 class _Group:
     """A connected component: subjects connected by votes, best first."""
 
-    def __init__(self, table: _Table, members: Sequence[int]) -> None:
-        block = np.ix_(members, members)
-        strengths, information = _fit(table.scores[block])
-        centre = np.eye(len(members)) - 1 / len(members)
+    def __init__(self, subjects: Sequence[Subject], counts: np.ndarray) -> None:
+        """
+        Args:
+            counts: wins, ties and "both bad", (3, subjects, subjects).
+        """
+        wins, ties, both_bad = counts
+        scores = wins + (ties + both_bad) / 2
+        self.votes = scores.sum()
+        strengths, information = _fit(scores)
+        centre = np.eye(len(subjects)) - 1 / len(subjects)
         strengths = centre @ strengths
         order = np.argsort(-strengths, kind="stable")
-        self.subjects = tuple(table.subjects[members[index]] for index in order)
+        self.subjects = tuple(subjects[index] for index in order)
         self._strengths = strengths[order]
         covariance = centre @ np.linalg.inv(information) @ centre
         self._covariance = covariance[np.ix_(order, order)]
+        sums = {"wins": wins.sum(1), "losses": wins.sum(0)}
+        sums |= {"ties": ties.sum(1), "both_bad": both_bad.sum(1)}
         self._counts = [
-            Counter(
-                wins=round(table.wins[block][index].sum()),
-                losses=round(table.wins[block][:, index].sum()),
-                ties=round(table.ties[block][index].sum()),
-                both_bad=round(table.both_bad[block][index].sum()),
-            )
-            for index in order
+            {name: round(each[index]) for name, each in sums.items()} for index in order
         ]
-
-    @property
-    def votes(self) -> int:
-        """Number of votes within the group."""
-        return sum(counts.total() for counts in self._counts) // 2
 
     def standing(self, group: int, row: int) -> Standing:
         """Return a row of the table."""
