@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 from core.embedded.tasks import held_out_tasks
@@ -75,15 +76,15 @@ class _Found(NamedTuple):
     value: float | None = None
 
 
-_Rule = Callable[[Subject], _Found]
-
-
 @dataclass(frozen=True)
 class Kind:
     """One kind of check."""
 
-    compile: Callable[[str], _Rule]
-    """From the text after the colon; raises BadRequestError if it is not valid."""
+    parse: Callable[[str, str], Any]
+    """From the name of the check and the text after the colon, what the rule takes; raises
+    BadRequestError if the text is not valid."""
+    rule: Callable[[Subject, Any], _Found]
+    """Raises PaddockError if it cannot be applied."""
     example: str
     help: str
     needs: str = ""
@@ -93,7 +94,8 @@ class Kind:
 def outcome_of(check: str, subject: Subject) -> Outcome:
     """Apply one check."""
     try:
-        found = _compiled(check)(subject)
+        kind, value = _parsed(check)
+        found = kind.rule(subject, value)
     except PaddockError as error:
         return Outcome(check, Verdict.ERROR, str(error))
     verdict = Verdict.PASS if found.passed else Verdict.FAIL
@@ -113,7 +115,7 @@ def verdict_of(outcomes: tuple[Outcome, ...]) -> Verdict | None:
 def problem_of(check: str) -> str | None:
     """Return why a check cannot be applied to any answer, as a sentence; None if it can."""
     try:
-        _compiled(check)
+        _parsed(check)
     except BadRequestError as error:
         return str(error)
     return None
@@ -177,7 +179,7 @@ def _split(check: str) -> tuple[str, str]:
     return ("not contains" if name == "does not contain" else name), argument.strip()
 
 
-def _compiled(check: str) -> _Rule:
+def _parsed(check: str) -> tuple[Kind, Any]:
     name, argument = _split(check)
     kind = KINDS.get(name)
     if kind is None:
@@ -189,148 +191,61 @@ def _compiled(check: str) -> _Rule:
         raise BadRequestError(
             f"The check {name} has {len(check):,} characters. Use at most {MAX_CHECK_CHARACTERS:,}."
         )
-    return kind.compile(argument)
+    return kind, kind.parse(name, argument)
 
 
-# Texts
+# What is after the colon
 
 
-def _choices(argument: str) -> list[str]:
+def _text(name: str, argument: str) -> str:
+    return argument
+
+
+def _texts(name: str, argument: str) -> list[str]:
     return [part.strip() for part in argument.split(_SEPARATOR) if part.strip()]
 
 
-def _contains(argument: str) -> _Rule:
-    def rule(subject: Subject) -> _Found:
-        wanted = _choices(argument) or [_expected(subject, "contains")]
-        text = subject.answer.casefold()
-        return _Found(
-            any(each.casefold() in text for each in wanted),
-            f"The answer does not contain {_or(wanted)}.",
-        )
-
-    return rule
+def _some_texts(name: str, argument: str) -> list[str]:
+    if not (found := _texts(name, argument)):
+        raise BadRequestError(f"The check {name} has no text. Write “{KINDS[name].example}”.")
+    return found
 
 
-def _not_contains(argument: str) -> _Rule:
-    wanted = _required(argument, "not contains")
-
-    def rule(subject: Subject) -> _Found:
-        text = subject.answer.casefold()
-        found = [each for each in wanted if each.casefold() in text]
-        return _Found(not found, f"The answer contains {_or(found)}.")
-
-    return rule
-
-
-def _equals(argument: str) -> _Rule:
-    def rule(subject: Subject) -> _Found:
-        wanted = argument or _expected(subject, "equals")
-        return _Found(_bare(subject.answer) == _bare(wanted), f"The answer is not {_or([wanted])}.")
-
-    return rule
+def _range(name: str, argument: str, kind: type[int] | type[float] = float) -> tuple[float, float]:
+    low, dots, high = argument.partition("..")
+    try:
+        first = kind(low.replace(",", ""))
+        return first, kind(high.replace(",", "")) if dots else first
+    except ValueError:
+        raise BadRequestError(
+            f"The check {name} has {_short(argument)} instead of a number. Write "
+            f"“{KINDS[name].example}”."
+        ) from None
 
 
-def _one_of(argument: str) -> _Rule:
-    wanted = _required(argument, "one of")
-
-    def rule(subject: Subject) -> _Found:
-        passed = _bare(subject.answer) in map(_bare, wanted)
-        return _Found(passed, f"The answer is not {_or(wanted)}.")
-
-    return rule
+_whole_range = partial(_range, kind=int)
 
 
-def _regex(argument: str) -> _Rule:
+def _pattern(name: str, argument: str) -> Any:
     import regex
 
     if not argument:
         raise BadRequestError("The check regex has no expression. Write it after the colon.")
     try:
-        pattern = regex.compile(argument)
+        return regex.compile(argument)
     except regex.error as error:
         raise BadRequestError(
             f"{_short(argument)} is not a valid regular expression ({error}). Correct it."
         ) from error
 
-    def rule(subject: Subject) -> _Found:
-        try:  # ``regex``, unlike ``re``, can end a search that takes exponential time
-            found = pattern.search(subject.answer, timeout=REGEX_TIMEOUT_S, concurrent=True)
-        except TimeoutError as error:
-            raise BadRequestError(
-                f"The regular expression {_short(argument)} took more than {REGEX_TIMEOUT_S:g} s. "
-                "Write it without nested repetitions."
-            ) from error
-        return _Found(found is not None, f"The answer does not match {_short(argument)}.")
 
-    return rule
-
-
-# Numbers and form
-
-
-def _number(argument: str) -> _Rule:
-    low, high = _range(argument, "number", float)
-
-    def rule(subject: Subject) -> _Found:
-        numbers = [float(found.replace(",", "")) for found in _NUMBER.findall(subject.answer)]
-        wanted = f"{low:g}" if low == high else f"from {low:g} to {high:g}"
-        return _Found(
-            any(low <= number <= high for number in numbers),
-            f"The answer has no number {wanted}.",
-        )
-
-    return rule
-
-
-def _items(argument: str) -> _Rule:
-    low, high = _range(argument, "items", int)
-
-    def rule(subject: Subject) -> _Found:
-        count = len(_ITEM.findall(subject.answer))
-        wanted = f"{low}" if low == high else f"{low} to {high}"
-        return _Found(low <= count <= high, f"The answer lists {count} items, not {wanted}.")
-
-    return rule
-
-
-def _words(argument: str) -> _Rule:
-    _, most = _range(argument, "words", int)
-
-    def rule(subject: Subject) -> _Found:
-        count = len(subject.answer.split())
-        return _Found(count <= most, f"The answer has {count} words, more than {most}.")
-
-    return rule
-
-
-def _json(argument: str) -> _Rule:
-    validator = _validator(argument) if argument else None
-
-    def rule(subject: Subject) -> _Found:
-        fenced = _FENCE.fullmatch(subject.answer)
-        try:
-            value = json.loads(fenced[1] if fenced else subject.answer)
-        except (ValueError, RecursionError) as error:
-            return _Found(False, f"The answer is not valid JSON ({error}).")
-        if validator is None:
-            return _Found(True)
-        try:
-            found = next(validator.iter_errors(value), None)
-        except Exception as error:  # a reference that leads nowhere, a pattern that is not valid …
-            raise BadRequestError(
-                f"The JSON schema cannot be applied ({_short(str(error))}). Correct it."
-            ) from error
-        if found is None:
-            return _Found(True)
-        return _Found(False, f"The JSON does not match the schema: {_short(found.message)}.")
-
-    return rule
-
-
-def _validator(argument: str) -> Any:
+def _schema(name: str, argument: str) -> Any:
+    """Return the validator of a JSON schema; None without one."""
     import jsonschema
     import referencing
 
+    if not argument:
+        return None
     try:
         schema = json.loads(argument)
         kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
@@ -366,122 +281,169 @@ def _has_pattern(schema: Any) -> bool:
     return False
 
 
-def _ends(argument: str) -> _Rule:
-    def rule(subject: Subject) -> _Found:
-        passed = subject.stop_reason in _ENDED
-        return _Found(passed, "The answer did not end by itself.")
-
-    return rule
-
-
-# With the case's context or expected answer
-
-
-def _grounded(argument: str) -> _Rule:
-    def rule(subject: Subject) -> _Found:
-        if not subject.context:
-            raise BadRequestError("The check grounded needs a context. Add it to the case.")
-        missing = unsupported_names(subject.answer, f"{subject.context}\n{subject.instruction}")
-        return _Found(not missing, f"Not in the context: {', '.join(missing[:5])}.")
-
-    return rule
-
-
-def _f1(argument: str) -> _Rule:
-    least, _ = _range(argument, "f1", float)
-
-    def rule(subject: Subject) -> _Found:
-        value = f1(subject.answer, _expected(subject, "f1"))
-        return _Found(value >= least, f"F1 is {value:.2f}, below {least:g}.", value)
-
-    return rule
-
-
-def _likelihood(argument: str) -> _Rule:
-    least, _ = _range(argument, "likelihood", float)
-
-    def rule(subject: Subject) -> _Found:
-        _expected(subject, "likelihood")
-        if subject.likelihood is None:
-            raise BadRequestError(
-                "The likelihood of a given answer cannot be computed for this model. Remove the "
-                "check, or choose a local model."
-            )
-        value = subject.likelihood()
-        return _Found(
-            value >= least,
-            f"The mean log probability per token is {value:.2f}, below {least:g}.",
-            value,
-        )
-
-    return rule
-
-
-def _held_out(argument: str) -> _Rule:
-    number, _ = _range(argument, "held-out task", int)
+def _task(name: str, argument: str) -> Any:
+    number, _ = _whole_range(name, argument)
     tasks = held_out_tasks()
     if not 0 < number <= len(tasks):
         raise BadRequestError(f"There is no held-out task {number}; there are {len(tasks)}.")
-    check = tasks[number - 1].check
+    return tasks[int(number) - 1].check
 
-    def rule(subject: Subject) -> _Found:
-        passed = subject.stop_reason in _ENDED and check.passes(subject.answer)
-        return _Found(passed, "The answer does not satisfy the rules of the task.")
 
-    return rule
+# The rules
+
+
+def _contains(subject: Subject, wanted: list[str]) -> _Found:
+    wanted = wanted or [_expected(subject, "contains")]
+    text = subject.answer.casefold()
+    passed = any(each.casefold() in text for each in wanted)
+    return _Found(passed, f"The answer does not contain {_or(wanted)}.")
+
+
+def _not_contains(subject: Subject, wanted: list[str]) -> _Found:
+    text = subject.answer.casefold()
+    found = [each for each in wanted if each.casefold() in text]
+    return _Found(not found, f"The answer contains {_or(found)}.")
+
+
+def _equals(subject: Subject, wanted: str) -> _Found:
+    return _one_of(subject, [wanted or _expected(subject, "equals")])
+
+
+def _one_of(subject: Subject, wanted: list[str]) -> _Found:
+    passed = _bare(subject.answer) in map(_bare, wanted)
+    return _Found(passed, f"The answer is not {_or(wanted)}.")
+
+
+def _regex(subject: Subject, pattern: Any) -> _Found:
+    shown = _short(pattern.pattern)
+    try:  # ``regex``, unlike ``re``, can end a search that takes exponential time
+        found = pattern.search(subject.answer, timeout=REGEX_TIMEOUT_S, concurrent=True)
+    except TimeoutError as error:
+        raise BadRequestError(
+            f"The regular expression {shown} took more than {REGEX_TIMEOUT_S:g} s. Write it "
+            "without nested repetitions."
+        ) from error
+    return _Found(found is not None, f"The answer does not match {shown}.")
+
+
+def _number(subject: Subject, wanted: tuple[float, float]) -> _Found:
+    low, high = wanted
+    numbers = [float(found.replace(",", "")) for found in _NUMBER.findall(subject.answer)]
+    passed = any(low <= number <= high for number in numbers)
+    shown = f"{low:g}" if low == high else f"from {low:g} to {high:g}"
+    return _Found(passed, f"The answer has no number {shown}.")
+
+
+def _items(subject: Subject, wanted: tuple[int, int]) -> _Found:
+    low, high = wanted
+    count = len(_ITEM.findall(subject.answer))
+    shown = f"{low}" if low == high else f"{low} to {high}"
+    return _Found(low <= count <= high, f"The answer lists {count} items, not {shown}.")
+
+
+def _words(subject: Subject, wanted: tuple[int, int]) -> _Found:
+    count, most = len(subject.answer.split()), wanted[1]
+    return _Found(count <= most, f"The answer has {count} words, more than {most}.")
+
+
+def _json(subject: Subject, validator: Any) -> _Found:
+    fenced = _FENCE.fullmatch(subject.answer)
+    try:
+        value = json.loads(fenced[1] if fenced else subject.answer)
+    except (ValueError, RecursionError) as error:
+        return _Found(False, f"The answer is not valid JSON ({error}).")
+    try:
+        found = next(validator.iter_errors(value), None) if validator is not None else None
+    except Exception as error:  # a reference that leads nowhere, a pattern that is not valid …
+        raise BadRequestError(
+            f"The JSON schema cannot be applied ({_short(str(error))}). Correct it."
+        ) from error
+    detail = _short(found.message) if found is not None else ""
+    return _Found(found is None, f"The JSON does not match the schema: {detail}.")
+
+
+def _ends(subject: Subject, _: object) -> _Found:
+    return _Found(subject.stop_reason in _ENDED, "The answer did not end by itself.")
+
+
+def _grounded(subject: Subject, _: object) -> _Found:
+    if not subject.context:
+        raise BadRequestError("The check grounded needs a context. Add it to the case.")
+    missing = unsupported_names(subject.answer, f"{subject.context}\n{subject.instruction}")
+    return _Found(not missing, f"Not in the context: {', '.join(missing[:5])}.")
+
+
+def _f1(subject: Subject, wanted: tuple[float, float]) -> _Found:
+    value, least = f1(subject.answer, _expected(subject, "f1")), wanted[0]
+    return _Found(value >= least, f"F1 is {value:.2f}, below {least:g}.", value)
+
+
+def _likelihood(subject: Subject, wanted: tuple[float, float]) -> _Found:
+    _expected(subject, "likelihood")
+    if subject.likelihood is None:
+        raise BadRequestError(
+            "The likelihood of a given answer cannot be computed for this model. Remove the "
+            "check, or choose a local model."
+        )
+    value, least = subject.likelihood(), wanted[0]
+    detail = f"The mean log probability per token is {value:.2f}, below {least:g}."
+    return _Found(value >= least, detail, value)
+
+
+def _held_out(subject: Subject, check: Any) -> _Found:
+    passed = subject.stop_reason in _ENDED and check.passes(subject.answer)
+    return _Found(passed, "The answer does not satisfy the rules of the task.")
 
 
 KINDS: dict[str, Kind] = {
-    "contains": Kind(_contains, "contains: Paris | the capital", "one of these texts occurs"),
-    "not contains": Kind(_not_contains, "not contains: as an AI", "none of these texts occurs"),
-    "equals": Kind(_equals, "equals: Paris", "is this text (without it: the expected answer)"),
-    "one of": Kind(_one_of, "one of: positive | negative", "is one of these texts"),
-    "regex": Kind(_regex, r"regex: \b\d{4}\b", "a regular expression matches somewhere"),
-    "number": Kind(_number, "number: 40..44", "a number in this range occurs"),
-    "json": Kind(_json, 'json: {"type": "object"}', "is valid JSON, and matches a schema"),
-    "items": Kind(_items, "items: 5", "is a list with this many bullets or numbers"),
-    "words": Kind(_words, "words: 50", "has at most this many words"),
-    "ends": Kind(_ends, "ends", "the model ended the answer by itself"),
+    "contains": Kind(
+        _texts, _contains, "contains: Paris | the capital", "one of these texts occurs"
+    ),
+    "not contains": Kind(
+        _some_texts, _not_contains, "not contains: as an AI", "none of these texts occurs"
+    ),
+    "equals": Kind(
+        _text, _equals, "equals: Paris", "is this text (without it: the expected answer)"
+    ),
+    "one of": Kind(_some_texts, _one_of, "one of: positive | negative", "is one of these texts"),
+    "regex": Kind(_pattern, _regex, r"regex: \b\d{4}\b", "a regular expression matches somewhere"),
+    "number": Kind(_range, _number, "number: 40..44", "a number in this range occurs"),
+    "json": Kind(_schema, _json, 'json: {"type": "object"}', "is valid JSON, and matches a schema"),
+    "items": Kind(_whole_range, _items, "items: 5", "is a list with this many bullets or numbers"),
+    "words": Kind(_whole_range, _words, "words: 50", "has at most this many words"),
+    "ends": Kind(_text, _ends, "ends", "the model ended the answer by itself"),
     "grounded": Kind(
+        _text,
         _grounded,
         "grounded",
         "every name and number is in the context or the instruction",
         "context",
     ),
-    "f1": Kind(_f1, "f1: 0.3", "word-level F1 against the expected answer is at least", "expected"),
+    "f1": Kind(
+        _range,
+        _f1,
+        "f1: 0.3",
+        "word-level F1 against the expected answer is at least",
+        "expected",
+    ),
     "likelihood": Kind(
+        _range,
         _likelihood,
         "likelihood: -2",
         "mean log probability per token of the expected answer is at least",
         "expected",
     ),
-    "held-out task": Kind(_held_out, "held-out task: 12", "the rules of a tiny demo model's task"),
+    "held-out task": Kind(
+        _task, _held_out, "held-out task: 12", "the rules of a tiny demo model's task"
+    ),
 }
 """All kinds of checks by name."""
-
-
-def _required(argument: str, name: str) -> list[str]:
-    if not (found := _choices(argument)):
-        raise BadRequestError(f"The check {name} has no text. Write “{KINDS[name].example}”.")
-    return found
 
 
 def _expected(subject: Subject, name: str) -> str:
     if not subject.expected:
         raise BadRequestError(f"The check {name} needs an expected answer. Add it to the case.")
     return subject.expected
-
-
-def _range(argument: str, name: str, kind: type[int] | type[float]) -> tuple[Any, Any]:
-    low, dots, high = argument.partition("..")
-    try:
-        first = kind(low.replace(",", ""))
-        return first, kind(high.replace(",", "")) if dots else first
-    except ValueError:
-        raise BadRequestError(
-            f"The check {name} has {_short(argument)} instead of a number. Write "
-            f"“{KINDS[name].example}”."
-        ) from None
 
 
 def _bare(text: str) -> str:
