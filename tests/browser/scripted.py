@@ -150,7 +150,9 @@ class Stage:
                     "Generation failed (scripted fault). Try again, or choose another precision "
                     "or device."
                 )
+            began = time.perf_counter()
             self._await_credit(interrupted)
+            due += time.perf_counter() - began  # tokens that were held back do not come at once
             if interrupted.is_set():
                 state.interrupted += 1
                 if at == 0:

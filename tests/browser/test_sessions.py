@@ -113,25 +113,34 @@ def change_every_setting(screen: Screen) -> dict[str, Any]:
     """Change each control from its default and return the new values."""
     page = screen.page
     before = settings_of(screen)
-    page.get_by_role("combobox", name="Model").click()
-    page.get_by_role("option", name="Paddock Llama").click()
-    page.get_by_role("combobox", name="Device").click()
-    page.get_by_role("option", name="CPU —").click()
+
+    def linked(part: str) -> None:
+        """Wait until the page followed: the next control may be drawn anew."""
+        eventually(lambda: part in screen.url, f"in the link: {part}")
+
+    for name, option in (("Model", "Paddock Llama"), ("Device", "CPU —")):
+        screen.choose(
+            page.get_by_role("combobox", name=name), page.get_by_role("option", name=option)
+        )
+        linked(f"{name.lower()}=")
     page.get_by_role("radio", name="INT4").click()
+    linked("precision=")
     page.get_by_role("radio", name="Reading pace").click()
-    for name in ("Temperature", "Top-p", "Top-k", "Repetition penalty"):
+    linked("pace=reading")
+    sliders = {"Temperature": "temperature", "Top-p": "top_p", "Top-k": "top_k"}
+    for name, parameter in (sliders | {"Repetition penalty": "penalty"}).items():
         page.get_by_role("slider", name=name).press("ArrowRight")
         page.get_by_role("slider", name=name).press("ArrowRight")
+        linked(f"{parameter}=")
     for name, value in (("Max new tokens", "258"), ("Seed", "4294967295")):
         page.get_by_role("spinbutton", name=name).fill(value)
         page.get_by_role("spinbutton", name=name).press("Enter")
-    screen.button("Context").click()
+        linked(f"={value}")
+    screen.open(screen.button("Context"), screen.context_box)
     screen.context_box.fill("Opening hours: 9 & 17 # ü\nSecond line")
     screen.context_box.press("Control+Enter")
+    linked("context=")
     page.keyboard.press("Escape")
-    names = ("model", "device", "precision", "pace", "tokens", "temperature", "top_p", "top_k")
-    names += ("penalty", "seed", "context")
-    eventually(lambda: all(f"{name}=" in screen.url for name in names), f"in the link: {names}")
 
     def unchanged() -> list[str]:
         after = settings_of(screen)
@@ -160,12 +169,12 @@ def test_settings_survive_a_page_switch(screen: Screen) -> None:
     screen.composer.wait_for(state="detached")
     screen.go_to("Instruct")
     screen.ready()
-    eventually(lambda: settings_of(screen) == wanted, "the settings are back", 5)
-    eventually(
-        lambda: set(screen.url.split("?")[1].split("&")) == set(link.split("?")[1].split("&")),
-        "so is the link",
-        5,
-    )
+    eventually(lambda: settings_of(screen) == wanted, "the settings are back")
+    eventually(lambda: parameters(screen.url) == parameters(link), "so is the link")
+
+
+def parameters(url: str) -> set[str]:
+    return set(url.partition("?")[2].split("&"))
 
 
 def test_instruction_of_a_link_is_put_into_the_composer(
