@@ -34,6 +34,7 @@ from core.runtimes.spec import (
     TokenRequest,
 )
 from core.store import resolve
+from tests.runtimes.interrupting import interrupted
 
 EXACT = ExecutionHints(inference_precision="f32", kv_cache_precision="f32")
 GREEDY = SamplingSettings(max_new_tokens=12, greedy=True)
@@ -307,9 +308,7 @@ def test_interrupt_ends_only_the_prefill_of_that_request(model: GenAIModel):
     neighbour: list[list[int]] = []
     thread = threading.Thread(target=lambda: neighbour.append(ids_of(model, twin)))
     thread.start()
-    timer = threading.Timer(0.1, model.interrupt, [long])
-    timer.start()
-    with pytest.raises(InterruptedGeneration):
+    with interrupted(model, long), pytest.raises(InterruptedGeneration):
         ids_of(model, long)
     thread.join(60)
     assert len(neighbour[0]) == 40
@@ -319,11 +318,12 @@ def test_interrupt_ends_only_the_prefill_of_that_request(model: GenAIModel):
 def test_long_prompt_does_not_block_other_answers(model: GenAIModel):
     stamps: list[float] = []
     first_of_long: list[float] = []
-    sampling = SamplingSettings(max_new_tokens=500, greedy=True)
+    sampling = SamplingSettings(max_new_tokens=5000, greedy=True)
 
-    def talk() -> None:
+    def talk() -> None:  # until the other answer has begun
         model.generate(
-            TokenRequest((5, 6, 7), sampling), lambda _: stamps.append(time.monotonic()) or True
+            TokenRequest((5, 6, 7), sampling),
+            lambda _: stamps.append(time.monotonic()) or not first_of_long,
         )
 
     thread = threading.Thread(target=talk)

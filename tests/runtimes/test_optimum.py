@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from core.runtimes.optimum import OptimumModel, OptimumRuntime, openvino_propert
 from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, TokenRequest
 from core.settings import CHECKOUT
 from core.store import StoredModel, resolve
+from tests.runtimes.interrupting import interrupted
 
 SpecOf = Callable[..., ModelSpec]
 
@@ -128,9 +128,7 @@ def test_model_stays_usable_after_an_interrupted_prefill(model: OptimumModel):
     short = TokenRequest((5, 6, 7), SamplingSettings(max_new_tokens=8, greedy=True))
     before = ids_of(model, short)
     long = TokenRequest((5, 6, 7) * 2600, SamplingSettings(max_new_tokens=8, greedy=True))
-    timer = threading.Timer(0.1, model.interrupt, [long])
-    timer.start()
-    with pytest.raises(InterruptedGeneration):
+    with interrupted(model, long), pytest.raises(InterruptedGeneration):
         ids_of(model, long)
     assert ids_of(model, short) == before
 

@@ -15,6 +15,7 @@ from core.errors import NotEnoughMemoryError
 from core.inference.engine import Engine
 from core.runtimes import genai
 from core.runtimes.base import StampedId
+from core.runtimes.batching import BatchedAnswer
 from core.runtimes.genai import GenAIModel, GenAIRuntime
 from core.runtimes.spec import (
     AUTO_SPECULATION,
@@ -133,11 +134,23 @@ def test_auto_does_not_guess_while_answers_share_the_batch(
         request, sampling=replace(GREEDY, max_new_tokens=400), speculation=AUTO_SPECULATION
     )
     first: list[StampedId] = []
-    joined = threading.Event()
+    joined, both = threading.Event(), threading.Event()
+    add = model._stepper.add
+
+    def add_and_note(answer: BatchedAnswer) -> None:
+        add(answer)
+        if joined.is_set():
+            both.set()
+
+    def take(token: StampedId) -> bool:
+        first.append(token)
+        joined.set()
+        return both.wait(20)  # otherwise it might end before the other one begins
 
     def run() -> None:
-        model.generate(long, lambda token: first.append(token) or joined.set() or True)
+        model.generate(long, take)
 
+    monkeypatch.setattr(model._stepper, "add", add_and_note)
     thread = threading.Thread(target=run)
     thread.start()
     assert joined.wait(20)

@@ -28,6 +28,7 @@ from core.runtimes.spec import ExecutionHints, ModelSpec, SamplingSettings, Toke
 from core.runtimes.subprocess_runtime import ProcessModel, SubprocessRuntime
 from core.settings import CHECKOUT, Settings
 from core.store import resolve
+from tests.runtimes.interrupting import interrupted
 
 EXACT = ExecutionHints(inference_precision="f32", kv_cache_precision="f32")
 SPEC = ModelSpec("mine", Precision.FP32, "CPU", hints=EXACT)
@@ -62,7 +63,7 @@ def children() -> set[int]:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.01)
@@ -175,8 +176,7 @@ def test_interrupt_ends_only_the_prefill_of_that_request(model: ProcessModel) ->
     other_thread = threading.Thread(target=answer)
     other_thread.start()
     assert begun.wait(20)
-    threading.Timer(0.05, model.interrupt, args=(long,)).start()
-    with pytest.raises(InterruptedGeneration):
+    with interrupted(model, long), pytest.raises(InterruptedGeneration):
         model.generate(long, lambda token_id: True)
     other_thread.join(60)
     assert len(found) == LONG.max_new_tokens
@@ -227,10 +227,10 @@ def test_one_prepared_process_is_kept_and_used(stored_folder: Path) -> None:
     loaded = runtime.load(stored_folder, SPEC)
     assert children() - before == {waiting}
     loaded.close()
-    assert children() == before
+    assert not children() - before
     runtime.prepare()
     runtime.close()
-    assert children() == before
+    assert not children() - before
 
 
 def test_damaged_files_raise_an_error_and_leave_no_process(
@@ -241,7 +241,7 @@ def test_damaged_files_raise_an_error_and_leave_no_process(
     before = children()
     with pytest.raises(CorruptModelError, match="cannot be loaded"):
         SubprocessRuntime().load(folder, SPEC)
-    assert children() == before
+    assert not children() - before
 
 
 def test_model_that_genai_cannot_run_is_loaded_with_optimum(
@@ -255,7 +255,7 @@ def test_model_that_genai_cannot_run_is_loaded_with_optimum(
     (folder / "tokenizer.json").write_text(json.dumps(settings))
     before = children()
     loaded = SubprocessRuntime().load(folder, SPEC)
-    assert isinstance(loaded, OptimumModel) and children() == before
+    assert isinstance(loaded, OptimumModel) and not children() - before
     assert loaded.conditions.runtime == "optimum"
     assert loaded.conditions.note is not None and "cannot be converted" in loaded.conditions.note
     assert len(ids_of(loaded, TokenRequest((5, 6), GREEDY))) == GREEDY.max_new_tokens
@@ -287,7 +287,7 @@ def test_answers_of_a_killed_process_fail_with_an_error(stored_folder: Path) -> 
     with pytest.raises(GenerationError, match="ended"):
         doomed.growth()
     doomed.close()
-    assert children() == before
+    assert not children() - before
 
 
 def test_next_answer_reloads_the_model_after_its_process_ended(
@@ -300,7 +300,7 @@ def test_next_answer_reloads_the_model_after_its_process_ended(
 
     def ask() -> str | None:
         job = mine.answer(handle, request, origin=Origin.API)
-        assert job.wait(60) and job.answer is not None
+        assert job.wait(120) and job.answer is not None
         return job.answer.error_sentence
 
     try:
@@ -314,7 +314,7 @@ def test_next_answer_reloads_the_model_after_its_process_ended(
         assert second != first
     finally:
         mine.close()
-    eventually(lambda: children() == before)
+    eventually(lambda: not children() - before)
 
 
 def test_subprocess_ends_when_the_app_is_killed(stored_folder: Path) -> None:
