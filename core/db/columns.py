@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -28,8 +29,8 @@ def storable_text(text: str) -> str:
 
 
 def storable(value: Any) -> Any:
-    """Return a JSON-serializable value: clean texts, lists for tuples, None for NaN and
-    infinity."""
+    """Return a JSON-serializable value: clean texts, lists for tuples, dictionaries for
+    dataclasses, None for NaN and infinity."""
     if isinstance(value, str):
         return storable_text(value)
     if isinstance(value, float):
@@ -38,6 +39,8 @@ def storable(value: Any) -> Any:
         return {storable_text(str(key)): storable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [storable(item) for item in value]
+    if is_dataclass(value):
+        return {each.name: storable(getattr(value, each.name)) for each in fields(value)}
     if value is None or isinstance(value, bool | int):
         return value
     return storable_text(str(value))

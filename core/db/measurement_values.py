@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, FailFast, Field, GetCoreSchemaHandler
 from pydantic_core.core_schema import CoreSchema, custom_error_schema
 
 from core.db.processes import Instance
+from core.db.rows import Flat
 
 MAX_TEXT = 1_000
 """Maximum characters of a name: title, device, host, or folder, the longest of these."""
@@ -317,8 +318,8 @@ class Measurement:
     sweep: Id
     """Id of its benchmark run; 32 hexadecimal digits."""
     state: MeasurementState
-    configuration: Configuration
-    host: Host
+    configuration: Annotated[Configuration, Flat()]
+    host: Annotated[Host, Flat("host_")]
     versions: Entries[Text]
     """Library name to version."""
     created_at: Time
@@ -357,7 +358,7 @@ class SweepRecord:
     state: SweepState
     plan: Mapping[str, Any]
     """As written by the benchmark; sufficient to resume it."""
-    instance: Instance
+    instance: Annotated[Instance, Flat("instance_")]
     """The latest process that ran it."""
     created_at: datetime
     ended_at: datetime | None

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, exists, func, select, update
+from sqlalchemy import Connection, RowMapping, exists, func, literal, select, update
 
+from core.db.columns import JsonText
 from core.db.database import Store
 from core.db.measurement_values import (
-    Configuration,
-    Figures,
-    Host,
     ImportOutcome,
-    Int4Weights,
     Measurement,
     MeasurementState,
-    Quality,
-    Round,
-    Sample,
-    Spread,
     SweepRecord,
     SweepState,
 )
 from core.db.processes import instance_of, is_alive, this_process
 from core.db.rows import batches, conditions, from_row, to_row
-from core.db.run_values import DataVersion, utc_now
+from core.db.run_values import utc_now
 from core.db.tables import measurements, sweeps
 from core.errors import BadRequestError, ModelBusyError, RecordsError
 
@@ -35,10 +28,10 @@ _OPEN = (MeasurementState.WAITING, MeasurementState.RUNNING)
 _UNFINISHED_ROWS = {SweepState.CANCELLED: MeasurementState.CANCELLED}
 """State of a run's unfinished rows when it ends; interrupted for all other ends."""
 
-_ALL_BUT_ROUNDS = tuple(column for column in measurements.c if column.name != "rounds")
-_NESTED = ("configuration", "host", "devices_used", "int4", "rounds", "figures", "quality")
-_PLAIN = tuple(f.name for f in fields(Measurement) if f.name not in _NESTED)
-"""Fields with a column of the same name and type."""
+_ALL_BUT_ROUNDS = (
+    *(column for column in measurements.c if column.name != "rounds"),
+    literal([], JsonText).label("rounds"),
+)
 
 
 class MeasurementStore(Store):
@@ -93,7 +86,7 @@ class MeasurementStore(Store):
                 )
             connection.execute(update(sweeps).where(sweeps.c.id == sweep_id).values(running))
             _change_rows(connection, sweep_id, missing, waiting | {"saved_at": now})
-            return _sweep_record(connection.execute(this).mappings().one())
+            return from_row(SweepRecord, connection.execute(this).mappings().one())
 
     def end_sweep(self, sweep_id: str, state: SweepState) -> None:
         """Write the end of a benchmark run; its unfinished rows become cancelled or interrupted."""
@@ -112,14 +105,14 @@ class MeasurementStore(Store):
     def sweep(self, sweep_id: str) -> SweepRecord | None:
         """Return the benchmark run with this id, or None."""
         row = self.database.row(select(sweeps).where(sweeps.c.id == sweep_id))
-        return None if row is None else _sweep_record(row)
+        return None if row is None else from_row(SweepRecord, row)
 
     def sweeps(self, limit: int = 20) -> list[SweepRecord]:
         """Return the latest benchmark runs, newest first."""
         statement = (
             select(sweeps).order_by(sweeps.c.created_at.desc(), sweeps.c.id.desc()).limit(limit)
         )
-        return [_sweep_record(row) for row in self.database.rows(statement)]
+        return [from_row(SweepRecord, row) for row in self.database.rows(statement)]
 
     def save(self, measurement: Measurement) -> None:
         """Replace the measurement with the same id, or insert it."""
@@ -175,14 +168,13 @@ class MeasurementStore(Store):
         matching = conditions(measurements, "created_at", which)
         return self.database.value(select(func.count()).select_from(measurements).where(*matching))
 
-    def version(self) -> DataVersion:
-        """Return a value that changes when a measurement is written or deleted, for caches."""
-        statement = select(
-            select(func.count()).select_from(measurements).scalar_subquery().label("count"),
-            select(func.max(measurements.c.saved_at)).scalar_subquery().label("newest"),
+    def version(self) -> tuple[object, ...]:
+        """Return values that change when a measurement is written or deleted, for caches."""
+        statement = select(func.count(), func.max(measurements.c.saved_at)).select_from(
+            measurements
         )
-        (row,) = self.database.rows(statement)
-        return DataVersion(**row)
+        with self.database.reading() as connection:
+            return tuple(connection.execute(statement).one())
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete measurements, and ended benchmark runs that have none left.
@@ -298,17 +290,6 @@ def _runs(connection: Connection, sweep: RowMapping) -> bool:
     return is_alive(sweep, max(saved_at, sweep["saved_at"]))
 
 
-def _sweep_record(row: RowMapping) -> SweepRecord:
-    return SweepRecord(
-        id=row["id"],
-        state=row["state"],
-        plan=row["plan"],
-        instance=instance_of(row),
-        created_at=row["created_at"],
-        ended_at=row["ended_at"],
-    )
-
-
 def _states(connection: Connection, ids: list[str]) -> dict[str, tuple[MeasurementState, bool]]:
     """Return (state, whether imported) of the existing measurements, by id."""
     found: dict[str, tuple[MeasurementState, bool]] = {}
@@ -329,52 +310,22 @@ def _is_outdated(present: tuple[MeasurementState, bool] | None, incoming: Measur
 def row_of(measurement: Measurement) -> dict[str, Any]:
     """Return all columns except ``position`` and ``saved_at``."""
     figures = measurement.figures
-    row = {name: getattr(measurement, name) for name in _PLAIN}
-    row |= to_row(measurement.configuration) | to_row(measurement.host, "host_")
-    return row | {
-        "devices_used": list(measurement.devices_used),
-        "int4": None if measurement.int4 is None else asdict(measurement.int4),
-        "rounds": [asdict(each) for each in measurement.rounds],
-        "figures": None if figures is None else asdict(figures),
-        "quality": None if measurement.quality is None else asdict(measurement.quality),
+    return to_row(measurement) | {
         "decode_tokens_per_s": None if figures is None else figures.decode_tokens_per_s,
         "contended": None if figures is None else figures.contended,
     }
 
 
 def measurement_of(row: RowMapping) -> Measurement:
-    """Return the measurement of a row; without rounds if that column was not read.
+    """Return the measurement of a row.
 
     Raises:
         RecordsError: the row is not a valid measurement.
     """
     try:
-        return Measurement(
-            **{name: row[name] for name in _PLAIN},
-            configuration=from_row(Configuration, row),
-            host=from_row(Host, row, "host_"),
-            devices_used=tuple(row["devices_used"]),
-            int4=None if row["int4"] is None else Int4Weights(**row["int4"]),
-            rounds=tuple(map(_round, row.get("rounds") or ())),
-            figures=None if row["figures"] is None else _figures(row["figures"]),
-            quality=None if row["quality"] is None else Quality(**row["quality"]),
-        )
+        return from_row(Measurement, row)
     except (KeyError, TypeError) as error:
         raise RecordsError(
             f"The measurement {row['id']} in the run database cannot be read ({error}). Update "
             "Paddock, or set PADDOCK_DATABASE_URL to another database."
         ) from error
-
-
-def _round(data: Mapping[str, Any]) -> Round:
-    return Round(**{**data, "samples": tuple(map(_sample, data["samples"]))})
-
-
-def _sample(data: Mapping[str, Any]) -> Sample:
-    return Sample(**{**data, "token_times_ms": tuple(data["token_times_ms"])})
-
-
-def _figures(data: Mapping[str, Any]) -> Figures:
-    tpot = data["tpot_ms"]
-    spreads = {"ttft_ms": Spread(**data["ttft_ms"]), "tpot_ms": tpot and Spread(**tpot)}
-    return Figures(**{**data, **spreads})

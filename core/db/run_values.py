@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from core.db.account_values import GUEST
 from core.db.processes import Instance
-from core.db.rows import to_row
+from core.db.rows import Flat, to_row
 
 
 class Origin(StrEnum):
@@ -46,25 +46,6 @@ class EvaluationState(StrEnum):
     """A user stopped it; it can be resumed."""
     INTERRUPTED = "interrupted"
     """The process ended before the run; it can be resumed."""
-
-
-class DataVersion(NamedTuple):
-    """Version of a table's content, for caches; changes when the table is written."""
-
-    count: int
-    newest: datetime | None
-    """The latest change; None if the table is empty."""
-
-
-class RunsVersion(NamedTuple):
-    """Version of the runs. It has more fields, so that a deletion and a new or finished run do not
-    cancel each other out."""
-
-    count: int
-    done: int
-    """Number of finished runs."""
-    last_start: datetime | None
-    last_end: datetime | None
 
 
 def utc_now() -> datetime:
@@ -174,16 +155,14 @@ class RunRecord:
     id: str
     """32 hexadecimal digits."""
     state: RunState
-    instance: Instance
-    start: RunStart
-    result: RunResult | None
+    instance: Annotated[Instance, Flat("instance_")]
+    start: Annotated[RunStart, Flat()]
+    result: Annotated[RunResult | None, Flat()]
     """None while the run is running, or if it was interrupted."""
 
     def flat(self) -> dict[str, Any]:
         """Return all columns by name, for tables and exports; None for a missing result."""
-        row: dict[str, Any] = {"id": self.id, "state": self.state}
-        row |= to_row(self.instance, "instance_") | to_row(self.start)
-        return row | {f.name: getattr(self.result, f.name, None) for f in fields(RunResult)}
+        return to_row(self)
 
 
 class RunRow(NamedTuple):

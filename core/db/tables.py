@@ -1,9 +1,16 @@
 """The database tables of this version of Paddock.
 
-``migrations/versions`` creates them; a test compares the two.
+A column of the same name belongs to each field of the dataclasses that are stored in a table; what
+a field's type does not say is added here. ``migrations/versions`` creates the tables; a test
+compares the two.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -16,8 +23,9 @@ from sqlalchemy import (
     String,
     Table,
 )
+from sqlalchemy.schema import SchemaItem
 
-from core.db.account_values import Role
+from core.db.account_values import Account, ApiKey, Invitation, Session
 from core.db.columns import (
     CleanText,
     EnumText,
@@ -27,75 +35,55 @@ from core.db.columns import (
     NamesText,
     UtcTime,
 )
-from core.db.measurement_values import MeasurementState, SweepState
-from core.db.run_values import EvaluationState, Origin, RunRow, RunState
-from core.db.vote_values import CompareMode, Verdict
+from core.db.measurement_values import Measurement, SweepRecord
+from core.db.processes import Instance
+from core.db.rows import columns_of
+from core.db.run_values import EvaluationState, RunRecord, RunRow
+from core.db.vote_values import Vote
 
 metadata = MetaData()
 
-runs = Table(
+_TYPES = {str: CleanText, int: Integer, float: Figure, bool: Boolean, datetime: UtcTime}
+
+
+def _columns(kind: type, prefix: str = "") -> Iterator[Column[Any]]:
+    """Yield the columns of a dataclass: JSON for types that no column has, 64 bits for bytes."""
+    for name, of, optional in columns_of(kind, prefix):
+        if name == "id":
+            yield _id()
+            continue
+        column_type: Any = _TYPES.get(of, JsonText) if isinstance(of, type) else JsonText
+        if isinstance(of, type) and issubclass(of, StrEnum):
+            column_type = EnumText(of)
+        elif of is int and name.endswith("_bytes"):
+            column_type = BigInteger
+        yield Column(name, column_type, nullable=optional)
+
+
+def _table(name: str, kind: type, *items: SchemaItem) -> Table:
+    """Return a table with the columns of a dataclass; given ones of the same name replace them."""
+    given = {item.name for item in items if isinstance(item, Column)}
+    columns = (column for column in _columns(kind) if column.name not in given)
+    return Table(name, metadata, *columns, *items)
+
+
+def _id() -> Column[str]:
+    return Column("id", String(32), primary_key=True)
+
+
+def _parent(table: str, column: str, parent: str, **options: Any) -> Column[str]:
+    """Return a column with the id of a row with which this table's rows are deleted."""
+    key = ForeignKey(f"{parent}.id", name=f"fk_{table}_{column}", ondelete="CASCADE")
+    return Column(column, String(32), key, nullable=False, **options)
+
+
+runs = _table(
     "runs",
-    metadata,
-    Column("id", String(32), primary_key=True),
-    Column("state", EnumText(RunState), nullable=False),
-    Column("instance_host", CleanText, nullable=False),
-    Column("instance_pid", Integer, nullable=False),
-    Column("instance_started", Figure, nullable=False),
+    RunRecord,
     Column("owner", CleanText),
-    Column("session", CleanText),
-    Column("origin", EnumText(Origin), nullable=False),
-    Column("started_at", UtcTime, nullable=False),
-    Column("ended_at", UtcTime),
-    Column("instruction", CleanText, nullable=False),
-    Column("context", CleanText, nullable=False),
-    Column("prompt_format", CleanText, nullable=False),
-    Column("temperature", Figure, nullable=False),
-    Column("top_p", Figure, nullable=False),
-    Column("top_k", Integer, nullable=False),
-    Column("repetition_penalty", Figure, nullable=False),
-    Column("max_new_tokens", Integer, nullable=False),
-    Column("greedy", Boolean, nullable=False),
     Column("seed", BigInteger),
-    Column("model", CleanText, nullable=False),
-    Column("title", CleanText, nullable=False),
-    Column("source", CleanText, nullable=False),
-    Column("random_weights", Boolean, nullable=False),
-    Column("precision", CleanText, nullable=False),
-    Column("execution_precision", CleanText),
-    Column("kv_precision", CleanText),
-    Column("device", CleanText, nullable=False),
     Column("devices_used", NamesText),
-    Column("runtime", CleanText, nullable=False),
-    Column("threads", Integer),
-    Column("hints", JsonText, nullable=False),
-    Column("versions", JsonText, nullable=False),
-    Column("host_name", CleanText, nullable=False),
-    Column("host_cpu", CleanText, nullable=False),
-    Column("host_os", CleanText, nullable=False),
-    Column("contended", Boolean),
-    Column("text", CleanText),
-    Column("prompt_tokens", Integer),
-    Column("new_tokens", Integer),
-    Column("queue_ms", Figure),
-    Column("ttft_ms", Figure),
-    Column("tpot_ms", Figure),
-    Column("decode_tokens_per_s", Figure),
-    Column("end_to_end_tokens_per_s", Figure),
-    Column("prefill_tokens_per_s", Figure),
-    Column("total_ms", Figure),
-    Column("load_s", Figure),
-    Column("memory_private_bytes", BigInteger),
-    Column("memory_file_backed_bytes", BigInteger),
-    Column("memory_scope", CleanText),
-    Column("stop_reason", CleanText),
-    Column("error", CleanText),
     Column("token_times_ms", MillisecondsText),
-    Column("weights", CleanText),
-    Column("cached_tokens", Integer),
-    Column("options", JsonText, nullable=False, server_default="{}"),
-    Column("speculation", CleanText, nullable=False, server_default="off"),
-    Column("draft_tokens", Integer),
-    Column("accepted_tokens", Integer),
     Index("ix_runs_started_at", "started_at"),
     Index("ix_runs_model", "model", "started_at"),
     Index("ix_runs_precision", "precision", "started_at"),
@@ -118,207 +106,98 @@ _chart_index = Index(
 it reads a tenth of the bytes. PostgreSQL stores long values separately anyway, and its index
 entries must be short."""
 
-votes = Table(
+votes = _table(
     "votes",
-    metadata,
-    Column("id", String(32), primary_key=True),
+    Vote,
+    _id(),
     Column("comparison", String(64), nullable=False),
-    Column("created_at", UtcTime, nullable=False),
     Column("owner", CleanText),
-    Column("session", CleanText),
-    Column("left_model", CleanText, nullable=False),
-    Column("left_title", CleanText, nullable=False),
-    Column("left_precision", CleanText, nullable=False),
-    Column("left_device", CleanText, nullable=False),
-    Column("left_runtime", CleanText, nullable=False),
+    *(
+        Column(f"{side}_{name}", CleanText, nullable=False)
+        for side in ("left", "right")
+        for name in ("precision", "device", "runtime")
+    ),
     Column("left_run", String(32)),
-    Column("right_model", CleanText, nullable=False),
-    Column("right_title", CleanText, nullable=False),
-    Column("right_precision", CleanText, nullable=False),
-    Column("right_device", CleanText, nullable=False),
-    Column("right_runtime", CleanText, nullable=False),
     Column("right_run", String(32)),
-    Column("verdict", EnumText(Verdict), nullable=False),
-    Column("comment", CleanText),
-    Column("blind", Boolean, nullable=False),
-    Column("mode", EnumText(CompareMode), nullable=False),
-    Column("left_weights", CleanText),
-    Column("right_weights", CleanText),
     Index("ix_votes_comparison", "comparison", unique=True),
     Index("ix_votes_created_at", "created_at"),
     Index("ix_votes_session", "session", "created_at"),
     Index("ix_votes_owner", "owner", "created_at"),
 )
 """``left_run`` and ``right_run`` are not foreign keys: a vote is kept if its run was not recorded
-or is deleted."""
+or is deleted. ``id`` stays the same when a vote is changed."""
 
-sweeps = Table(
+sweeps = _table(
     "sweeps",
-    metadata,
-    Column("id", String(32), primary_key=True),
-    Column("state", EnumText(SweepState), nullable=False),
-    Column("plan", JsonText, nullable=False),
-    Column("instance_host", CleanText, nullable=False),
-    Column("instance_pid", Integer, nullable=False),
-    Column("instance_started", Figure, nullable=False),
-    Column("created_at", UtcTime, nullable=False),
-    Column("ended_at", UtcTime),
+    SweepRecord,
     Column("saved_at", UtcTime, nullable=False),
     Index("ix_sweeps_created_at", "created_at"),
     Index("ix_sweeps_state", "state"),
 )
 """Benchmark runs. ``saved_at`` is the time of the latest write."""
 
-measurements = Table(
+measurements = _table(
     "measurements",
-    metadata,
-    Column("id", String(32), primary_key=True),
+    Measurement,
     Column("sweep", String(32), nullable=False),
     Column("position", Integer, nullable=False),
-    Column("state", EnumText(MeasurementState), nullable=False),
-    Column("model", CleanText, nullable=False),
-    Column("title", CleanText, nullable=False),
-    Column("source", CleanText, nullable=False),
-    Column("random_weights", Boolean, nullable=False),
-    Column("precision", CleanText, nullable=False),
-    Column("device", CleanText, nullable=False),
-    Column("runtime", CleanText, nullable=False),
-    Column("hints", JsonText, nullable=False),
-    Column("speculation", CleanText, nullable=False, server_default="off"),
-    Column("prompt_tokens", Integer, nullable=False),
-    Column("new_tokens", Integer, nullable=False),
-    Column("repeats", Integer, nullable=False),
-    Column("host_name", CleanText, nullable=False),
-    Column("host_cpu", CleanText, nullable=False),
-    Column("host_os", CleanText, nullable=False),
-    Column("host_cores", Integer, nullable=False),
-    Column("host_memory_bytes", BigInteger, nullable=False),
-    Column("host_bandwidth_bytes_per_s", Figure),
-    Column("versions", JsonText, nullable=False),
-    Column("created_at", UtcTime, nullable=False),
-    Column("started_at", UtcTime),
-    Column("ended_at", UtcTime),
-    Column("imported_at", UtcTime),
     Column("saved_at", UtcTime, nullable=False),
-    Column("error", CleanText),
-    Column("execution_precision", CleanText),
-    Column("kv_precision", CleanText),
-    Column("devices_used", JsonText, nullable=False),
-    Column("threads", Integer),
-    Column("disk_bytes", BigInteger),
-    Column("weight_bytes", BigInteger),
-    Column("weights", CleanText),
-    Column("int4", JsonText),
     Column("decode_tokens_per_s", Figure),
     Column("contended", Boolean),
-    Column("figures", JsonText),
-    Column("quality", JsonText),
-    Column("rounds", JsonText, nullable=False),
     Index("ix_measurements_sweep", "sweep", "position"),
     Index("ix_measurements_created_at", "created_at"),
     Index("ix_measurements_saved_at", "saved_at"),
     Index("ix_measurements_state", "state"),
 )
 """``sweep`` is not a foreign key: an imported measurement belongs to another machine's benchmark
-run. ``decode_tokens_per_s`` and ``contended`` are copies from ``figures``, for SQL. ``rounds`` is
-the last column, so that the others can be read without it."""
+run. ``decode_tokens_per_s`` and ``contended`` are copies from ``figures``, for SQL. In the database
+``rounds`` is the last column, so that the others can be read without it."""
 
-accounts = Table(
+accounts = _table(
     "accounts",
-    metadata,
-    Column("id", String(32), primary_key=True),
-    Column("name", CleanText, nullable=False),
-    Column("key", CleanText, nullable=False),
-    Column("look", CleanText, nullable=False),
-    Column("password_hash", CleanText, nullable=False),
+    Account,
     Column("device_key", String(64), nullable=False),
-    Column("role", EnumText(Role), nullable=False),
-    Column("disabled", Boolean, nullable=False),
-    Column("created_at", UtcTime, nullable=False),
-    Column("password_changed_at", UtcTime, nullable=False),
-    Column("signed_in_at", UtcTime),
-    Column("subject", CleanText),
     Index("ix_accounts_key", "key", unique=True),
     Index("ix_accounts_look", "look", unique=True),
     Index("ix_accounts_subject", "subject", unique=True),
 )
-"""``name`` is as the user writes it, ``key`` is the normalised name, and ``look`` is the name with
-similar-looking characters unified; key and look are unique. ``subject`` identifies the user at an
-OIDC provider, if any. ``owner`` of ``runs`` and ``votes`` is an account id or ``guest``; it is not
-a foreign key, because those tables are older."""
+"""``owner`` of ``runs`` and ``votes`` is an account id or ``guest``; it is not a foreign key,
+because those tables are older."""
 
-sessions = Table(
+sessions = _table(
     "sessions",
-    metadata,
-    Column("id", String(32), primary_key=True),
+    Session,
     Column("token_hash", String(64), nullable=False),
-    Column(
-        "account",
-        String(32),
-        ForeignKey("accounts.id", name="fk_sessions_account", ondelete="CASCADE"),
-        nullable=False,
-    ),
-    Column("created_at", UtcTime, nullable=False),
-    Column("seen_at", UtcTime, nullable=False),
-    Column("expires_at", UtcTime, nullable=False),
-    Column("agent", CleanText, nullable=False),
+    _parent("sessions", "account", "accounts"),
     Index("ix_sessions_token_hash", "token_hash", unique=True),
     Index("ix_sessions_account", "account", "created_at"),
     Index("ix_sessions_expires_at", "expires_at"),
     Index("ix_sessions_seen_at", "seen_at"),
 )
-"""``id`` identifies a session in lists and cannot be used to sign in. Of the token, only the
-SHA-256 is stored."""
 
-invitations = Table(
+invitations = _table(
     "invitations",
-    metadata,
-    Column("id", String(32), primary_key=True),
+    Invitation,
     Column("code_hash", String(64), nullable=False),
-    Column(
-        "made_by",
-        String(32),
-        ForeignKey("accounts.id", name="fk_invitations_made_by", ondelete="CASCADE"),
-        nullable=False,
-    ),
-    Column("uses", Integer, nullable=False),
-    Column("uses_left", Integer, nullable=False),
-    Column("created_at", UtcTime, nullable=False),
-    Column("expires_at", UtcTime, nullable=False),
+    _parent("invitations", "made_by", "accounts"),
     Index("ix_invitations_code_hash", "code_hash", unique=True),
     Index("ix_invitations_made_by", "made_by"),
     Index("ix_invitations_expires_at", "expires_at"),
 )
 
-api_keys = Table(
+api_keys = _table(
     "api_keys",
-    metadata,
-    Column("id", String(32), primary_key=True),
+    ApiKey,
     Column("key_hash", String(64), nullable=False),
-    Column(
-        "account",
-        String(32),
-        ForeignKey("accounts.id", name="fk_api_keys_account", ondelete="CASCADE"),
-        nullable=False,
-    ),
-    Column("name", CleanText, nullable=False),
-    Column("created_at", UtcTime, nullable=False),
-    Column("used_at", UtcTime),
-    Column("expires_at", UtcTime),
+    _parent("api_keys", "account", "accounts"),
     Index("ix_api_keys_key_hash", "key_hash", unique=True),
     Index("ix_api_keys_account", "account", "created_at"),
 )
-"""Of the key, only the SHA-256 is stored."""
 
 preferences = Table(
     "preferences",
     metadata,
-    Column(
-        "account",
-        String(32),
-        ForeignKey("accounts.id", name="fk_preferences_account", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    _parent("preferences", "account", "accounts", primary_key=True),
     Column("choices", JsonText, nullable=False),
     Column("saved_at", UtcTime, nullable=False),
 )
@@ -327,7 +206,7 @@ preferences = Table(
 conversations = Table(
     "conversations",
     metadata,
-    Column("id", String(32), primary_key=True),
+    _id(),
     Column("owner", CleanText, nullable=False),
     Column("browser", CleanText, nullable=False),
     Column("title", CleanText, nullable=False),
@@ -341,13 +220,8 @@ accounts."""
 exchanges = Table(
     "exchanges",
     metadata,
-    Column("id", String(32), primary_key=True),
-    Column(
-        "conversation",
-        String(32),
-        ForeignKey("conversations.id", name="fk_exchanges_conversation", ondelete="CASCADE"),
-        nullable=False,
-    ),
+    _id(),
+    _parent("exchanges", "conversation", "conversations"),
     Column("asked_at", UtcTime, nullable=False),
     Column("run", String(32)),
     Column("instruction", CleanText, nullable=False),
@@ -364,7 +238,7 @@ foreign key: an answer is kept if its run is deleted."""
 test_sets = Table(
     "test_sets",
     metadata,
-    Column("id", String(32), primary_key=True),
+    _id(),
     Column("owner", CleanText, nullable=False),
     Column("browser", CleanText, nullable=False),
     Column("name", CleanText, nullable=False),
@@ -379,15 +253,13 @@ test_sets = Table(
 evaluations = Table(
     "evaluations",
     metadata,
-    Column("id", String(32), primary_key=True),
+    _id(),
     Column("owner", CleanText, nullable=False),
     Column("browser", CleanText, nullable=False),
     Column("test_set", String(32)),
     Column("name", CleanText, nullable=False),
     Column("state", EnumText(EvaluationState), nullable=False),
-    Column("instance_host", CleanText, nullable=False),
-    Column("instance_pid", Integer, nullable=False),
-    Column("instance_started", Figure, nullable=False),
+    *_columns(Instance, "instance_"),
     Column("pinned", Boolean, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
@@ -402,12 +274,7 @@ not a foreign key."""
 evaluation_results = Table(
     "evaluation_results",
     metadata,
-    Column(
-        "run",
-        String(32),
-        ForeignKey("evaluations.id", name="fk_evaluation_results_run", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    _parent("evaluation_results", "run", "evaluations", primary_key=True),
     Column("candidate", Integer, primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("result", JsonText, nullable=False),

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 from core.db.account_values import GUEST
+from core.db.rows import Flat
 from core.db.run_values import utc_now
 from core.errors import BadRequestError
 
@@ -64,9 +66,9 @@ class Vote:
     comparison: str
     """Id of this pair of answers, chosen by the caller; it has at most one vote. A comparison of
     more than two models needs one id per pair."""
-    left: Subject
+    left: Annotated[Subject, Flat("left_")]
     """The left side as shown; in a blind comparison the sides are random."""
-    right: Subject
+    right: Annotated[Subject, Flat("right_")]
     verdict: Verdict
     blind: bool
     """Whether the names were hidden until the vote."""
@@ -83,15 +85,6 @@ class Vote:
     created_at: datetime = field(default_factory=utc_now)
     """Time of the latest vote, UTC; times in other time zones are converted, times without one are
     rejected."""
-
-
-@dataclass(frozen=True)
-class VoteRecord:
-    """One row of ``votes``."""
-
-    id: str
-    """32 hexadecimal digits; does not change when the vote is changed."""
-    vote: Vote
 
 
 @dataclass(frozen=True, kw_only=True)

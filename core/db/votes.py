@@ -12,17 +12,15 @@ from sqlalchemy import ColumnElement, RowMapping, func, select, update
 
 from core.db.accounts import check_owner
 from core.db.database import Store
-from core.db.rows import conditions, to_row
+from core.db.rows import conditions, from_row, to_row
 from core.db.tables import votes
-from core.db.vote_values import PairVotes, Subject, Verdict, Vote, VoteRecord, checked_comment
+from core.db.vote_values import PairVotes, Subject, Verdict, Vote, checked_comment
 
 Trait = Literal["model", "precision", "device", "runtime", "weights"]
 """Field by which subjects are grouped."""
 ALL_TRAITS: tuple[Trait, ...] = get_args(Trait)
 
 _SIDES = ("left", "right")
-_PLAIN = tuple(f.name for f in fields(Vote) if f.name not in _SIDES)
-"""Fields of a vote with a column of the same name; each side has one column per field."""
 
 
 class VoteStore(Store):
@@ -31,25 +29,20 @@ class VoteStore(Store):
     Lists are filtered by columns, such as ``owner`` or ``blind``.
     """
 
-    def cast(self, vote: Vote) -> str:
-        """Insert a vote, or replace the user's earlier one on the same comparison; return its id.
+    def cast(self, vote: Vote) -> None:
+        """Insert a vote, or replace the user's earlier one on the same comparison.
 
         Raises:
             BadRequestError: the comment is too long.
             RecordsError: another user has a vote on a comparison with this id, or the account was
                 deleted.
         """
-        row = {name: getattr(vote, name) for name in _PLAIN}
-        row |= to_row(vote.left, "left_") | to_row(vote.right, "right_")
-        row["comment"] = checked_comment(vote.comment)
+        row = to_row(vote) | {"comment": checked_comment(vote.comment)}
         changed = update(votes).where(*_own(vote.comparison, vote.owner)).values(row)
         with self.database.writing() as connection:
             check_owner(connection, vote.owner)
             if connection.execute(changed).rowcount == 0:
                 connection.execute(votes.insert().values(row | {"id": uuid.uuid4().hex}))
-            return connection.execute(
-                select(votes.c.id).where(votes.c.comparison == vote.comparison)
-            ).scalar_one()
 
     def withdraw(self, comparison: str, *, owner: str) -> bool:
         """Delete a user's vote on a comparison; return False if there is none."""
@@ -60,12 +53,7 @@ class VoteStore(Store):
         own = conditions(votes, "created_at", {"owner": owner, "session": session})
         return self.database.change(votes.delete().where(*own))
 
-    def get(self, comparison: str, *, owner: str) -> VoteRecord | None:
-        """Return a user's vote on a comparison, or None."""
-        row = self.database.row(select(votes).where(*_own(comparison, owner)))
-        return None if row is None else _record(row)
-
-    def recent(self, limit: int = 50, **which: Any) -> list[VoteRecord]:
+    def recent(self, limit: int = 50, **which: Any) -> list[Vote]:
         """Return the latest votes that match, newest first."""
         statement = (
             select(votes)
@@ -73,7 +61,7 @@ class VoteStore(Store):
             .order_by(votes.c.created_at.desc(), votes.c.id)
             .limit(limit)
         )
-        return [_record(row) for row in self.database.rows(statement)]
+        return [from_row(Vote, row) for row in self.database.rows(statement)]
 
     def count(self, **which: Any) -> int:
         """Return the number of votes that match."""
@@ -142,12 +130,6 @@ def _order(subject: Subject) -> tuple[str, ...]:
 
 def _subject(row: RowMapping, side: str) -> Subject:
     return Subject(**{f.name: row.get(f"{side}_{f.name}") for f in fields(Subject)})
-
-
-def _record(row: RowMapping) -> VoteRecord:
-    plain = {name: row[name] for name in _PLAIN}
-    sides = {side: _subject(row, side) for side in _SIDES}
-    return VoteRecord(row["id"], Vote(**plain, **sides))
 
 
 def _own(comparison: str, owner: str) -> tuple[ColumnElement[bool], ...]:

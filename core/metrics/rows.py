@@ -22,7 +22,7 @@ from core.store.resolver import recorded_name, recorded_title, unique_title
 from core.units import int4_text
 
 if TYPE_CHECKING:
-    from core.db.run_columns import FigureRow, RunRow
+    from core.db.run_values import FigureRow, RunRow
 
 PROCESS_ALONE = "a separate process"
 

@@ -30,8 +30,9 @@ from core.db.tables import accounts, invitations, sessions
 from core.errors import RecordsError
 from core.settings import Settings
 from tests.db.account_samples import NOW, an_account
+from tests.db.former_database import former_database, table_names
 from tests.db.run_samples import a_result, a_start
-from tests.db.test_votes import a_vote, migrate, tables
+from tests.db.test_votes import a_vote
 
 SEEN_AFTER = NOW - timedelta(days=7)
 
@@ -288,19 +289,16 @@ def test_invitations_are_withdrawn(store: AccountStore, ada: Account):
 
 
 def test_older_database_gets_the_tables_and_keeps_its_rows(tmp_path: Path):
-    database = Database.open(Settings(home=tmp_path))
-    store = AccountStore(database)
+    new, old = tmp_path / "new", tmp_path / "old"
+    database = Database.open(Settings(home=new))
     ada = an_account()
-    store.add(ada)
-    begin(store, a_session(ada), ada)
-    store.invite(an_invitation(ada))
+    AccountStore(database).add(ada)
     run_id = RunStore(database).add(a_start(owner=ada.id), a_result())
-    database.close()
-    migrate(tmp_path, "downgrade", "0003")
-    assert not tables(tmp_path) & {"accounts", "sessions", "invitations"}
-    again = Database.open(Settings(home=tmp_path))
+    former_database(new, old, "0003")
+    assert not table_names(old) & {"accounts", "sessions", "invitations"}
+    again = Database.open(Settings(home=old))
     assert again.revision() == newest_revision() >= "0004"
-    assert tables(tmp_path) >= {"accounts", "sessions", "invitations"}
+    assert table_names(old) >= {"accounts", "sessions", "invitations"}
     assert RunStore(again).get(run_id).start.owner == ada.id
     assert AccountStore(again).summaries(NOW, SEEN_AFTER) == []
     assert AccountStore(again).add(ada)

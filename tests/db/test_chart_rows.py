@@ -11,8 +11,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from core.db import GUEST, Origin, RunRecord, RunResult, RunStore
-from core.db import run_columns as module
-from core.db.run_columns import RunRow
+from core.db import runs as module
+from core.db.run_values import RunRow
 from core.db.tables import CHART_COLUMNS
 from core.settings import Settings
 from tests.db.account_samples import add_account

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import sqlite3
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
@@ -17,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, create_mock_engine, text, update
+from sqlalchemy import create_mock_engine, text, update
 
 from core.db import Database, Instance, RunStore, current_instance, processes
 from core.db import measurements as module
-from core.db.database import MIGRATIONS, newest_revision
+from core.db.database import newest_revision
 from core.db.measurement_values import (
     ImportOutcome,
     Measurement,
@@ -35,6 +33,7 @@ from core.db.run_values import utc_now
 from core.db.tables import measurements, metadata, sweeps
 from core.errors import BadRequestError, ModelBusyError, RecordsError
 from core.settings import Settings
+from tests.db.former_database import former_database, raw, table_names
 from tests.db.measurement_samples import (
     a_figures,
     a_measurement,
@@ -452,45 +451,17 @@ def test_an_import_that_fails_halfway_leaves_nothing(store: MeasurementStore) ->
 # The database
 
 
-def migrate(home: Path, command: str, revision: str) -> None:
-    """Migrate the database of ``home`` up or down to a revision; the app never migrates down."""
-    from alembic import command as alembic
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    engine = create_engine(f"sqlite:///{(home / 'paddock.db').as_posix()}")
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        getattr(alembic, command)(config, revision)
-    engine.dispose()
-
-
-def raw(home: Path) -> closing[sqlite3.Connection]:
-    """Connect to the database file with the driver only, as another program would."""
-    return closing(sqlite3.connect(home / "paddock.db", isolation_level=None))
-
-
-def names(home: Path, kind: str) -> set[str]:
-    """Return the names of the tables or indices in the database file."""
-    with raw(home) as connection:
-        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = ?", (kind,))
-        return {name for (name,) in rows}
-
-
 def test_an_older_database_gets_the_tables_and_keeps_its_runs(tmp_path: Path) -> None:
-    runs_before = RunStore.open(Settings(home=tmp_path))
-    run_id = runs_before.add(a_start(), a_result())
-    MeasurementStore(runs_before.database).save(a_measurement())
-    runs_before.close()
-    migrate(tmp_path, "downgrade", "0002")
-    assert names(tmp_path, "table") == {"alembic_version", "runs", "votes"}
-    assert not {"ix_runs_chart", "ix_runs_ended_at"} & names(tmp_path, "index")
+    new, old = tmp_path / "new", tmp_path / "old"
+    run_id = RunStore.open(Settings(home=new)).add(a_start(), a_result())
+    former_database(new, old, "0002")
+    assert table_names(old) == {"alembic_version", "runs", "votes"}
+    assert not {"ix_runs_chart", "ix_runs_ended_at"} & table_names(old, "index")
 
-    database = Database.open(Settings(home=tmp_path))
+    database = Database.open(Settings(home=old))
     assert database.revision() == newest_revision() >= "0003"
-    assert {"measurements", "sweeps"} <= names(tmp_path, "table")
-    assert {"ix_runs_chart", "ix_runs_ended_at"} <= names(tmp_path, "index")
+    assert {"measurements", "sweeps"} <= table_names(old)
+    assert {"ix_runs_chart", "ix_runs_ended_at"} <= table_names(old, "index")
     assert RunStore(database).get(run_id).result == a_result()
     store, row = MeasurementStore(database), a_measurement()
     assert store.count() == 0

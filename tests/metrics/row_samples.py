@@ -18,8 +18,7 @@ from core.db.measurement_values import (
     Sample,
     Spread,
 )
-from core.db.run_columns import RunRow
-from core.db.run_values import Origin
+from core.db.run_values import Origin, RunRow
 from core.metrics.answer_days import days_of, points_of_days
 from core.metrics.rows import Point
 

@@ -471,8 +471,7 @@ def test_vote_is_stored_and_rated(scripted: None, votes: VoteStore) -> None:
     run(app)
     named(app.text_input, "Comment").set_value("kinder")
     press(app, "B is better")
-    (record,) = votes.recent()
-    vote = record.vote
+    (vote,) = votes.recent()
     assert (vote.verdict, vote.blind, vote.comment) == (Verdict.RIGHT, False, "kinder")
     assert (vote.left.model, vote.right.model) == (NEOX, LLAMA)
     assert [vote.left_run, vote.right_run] == [job.run_id for job in shown(app).match.jobs]
@@ -502,12 +501,12 @@ def test_blind_comparison_reveals_names_after_the_vote(scripted: None, votes: Vo
     read = texts(app)
     assert all(name in read for name in NAMES) and "tokens/s" in read
     assert "You voted blind." in read
-    (record,) = votes.recent()
-    assert record.vote.blind and record.vote.verdict is Verdict.LEFT
-    assert record.vote.left.model == shown(app).match.setup.sides[0].model
+    (vote,) = votes.recent()
+    assert vote.blind and vote.verdict is Verdict.LEFT
+    assert vote.left.model == shown(app).match.setup.sides[0].model
     press(app, "Undo vote")
     press(app, "Tie")
-    assert [each.vote.blind for each in votes.recent()] == [False], "the names were visible"
+    assert [each.blind for each in votes.recent()] == [False], "the names were visible"
 
 
 def test_blind_failure_does_not_reveal_the_name(scripted: None) -> None:
@@ -523,12 +522,12 @@ def test_best_of_three_wins_against_the_others(scripted: None, votes: VoteStore)
     app = page(sides="3")
     run(app, button="Run all")
     press(app, "B is best")
-    found = {(r.vote.left.precision, r.vote.right.precision): r.vote for r in votes.recent()}
+    found = {(v.left.precision, v.right.precision): v for v in votes.recent()}
     assert len(found) == 2
     assert {vote.verdict for vote in found.values()} == {Verdict.LEFT, Verdict.RIGHT}
     press(app, "Undo vote")
     press(app, "All bad")
-    assert [each.vote.verdict for each in votes.recent()] == [Verdict.BOTH_BAD] * 3
+    assert [each.verdict for each in votes.recent()] == [Verdict.BOTH_BAD] * 3
 
 
 def test_deleting_a_comparison_deletes_runs_and_votes(
@@ -613,8 +612,8 @@ def test_a_list_is_judged_row_by_row(scripted: None, votes: VoteStore, runs: Run
     assert "Votes: A 1 · B 0 · tie 1" in texts(app)
     asked = {run.start.instruction for run in runs.recent()}
     assert asked == {"Why?", "When?"}
-    assert sorted(vote.vote.verdict for vote in votes.recent()) == [Verdict.LEFT, Verdict.TIE]
-    assert len({vote.vote.left_run for vote in votes.recent()}) == 2, "one vote per instruction"
+    assert sorted(vote.verdict for vote in votes.recent()) == [Verdict.LEFT, Verdict.TIE]
+    assert len({vote.left_run for vote in votes.recent()}) == 2, "one vote per instruction"
     assert all(name in texts(app) for name in NAMES)
     labels = [each.proto.label for each in app.get("download_button")]
     assert labels[:4] == ["Markdown", "CSV", "JSON", "Web page (HTML)"]

@@ -75,7 +75,7 @@ def everything(engine: Engine, someone: Person) -> str:
     return json.dumps(
         {
             "answers": [run.flat() for run in engine.runs.recent(MOST, **which)],
-            "votes": [asdict(vote.vote) for vote in shared_votes().recent(MOST, **which)],
+            "votes": [asdict(vote) for vote in shared_votes().recent(MOST, **which)],
             "conversations": [
                 asdict(each)
                 | {"exchanges": list(map(asdict, conversations.exchanges(each.id, holder) or []))}

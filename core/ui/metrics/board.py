@@ -31,7 +31,7 @@ from core.ui.widgets.link import link_choice, one_of
 from core.units import milliseconds_text
 
 if TYPE_CHECKING:
-    from core.db.run_columns import RunRow
+    from core.db.run_values import RunRow
 
 MAX_ROWS = 24
 """Maximum number of rows of a chart; the most recently measured are shown, with a note."""

@@ -25,7 +25,7 @@ from core.metrics.rows import (
 )
 
 if TYPE_CHECKING:
-    from core.db.run_columns import RunRow
+    from core.db.run_values import RunRow
 
 MAX_TABLE_ANSWERS = 1000
 """Maximum number of answers in the table; the CSV download has all."""

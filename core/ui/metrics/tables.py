@@ -23,7 +23,7 @@ from core.ui.metrics.data import MAX_TABLE_ANSWERS, Chosen
 from core.units import int4_text
 
 if TYPE_CHECKING:
-    from core.db.run_columns import RunRow
+    from core.db.run_values import RunRow
 
 _MB = 1e-6
 _FIGURES: dict[str, tuple[Any, ...]] = {

@@ -7,8 +7,6 @@ from alembic import op
 
 revision = "0001"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 _INDEXED_WITH_TIME = ("model", "precision", "device", "session", "owner")
 
@@ -77,8 +75,3 @@ def upgrade() -> None:
     for column in _INDEXED_WITH_TIME:
         op.create_index(f"ix_runs_{column}", "runs", [column, "started_at"])
     op.create_index("ix_runs_state", "runs", ["state"])
-
-
-def downgrade() -> None:
-    """Drop ``runs``."""
-    op.drop_table("runs")

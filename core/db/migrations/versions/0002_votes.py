@@ -7,8 +7,6 @@ from alembic import op
 
 revision = "0002"
 down_revision = "0001"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -42,8 +40,3 @@ def upgrade() -> None:
     op.create_index("ix_votes_created_at", "votes", ["created_at"])
     op.create_index("ix_votes_session", "votes", ["session", "created_at"])
     op.create_index("ix_votes_owner", "votes", ["owner", "created_at"])
-
-
-def downgrade() -> None:
-    """Drop ``votes``."""
-    op.drop_table("votes")

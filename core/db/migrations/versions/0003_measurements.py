@@ -7,39 +7,14 @@ from alembic import op
 
 revision = "0003"
 down_revision = "0002"
-branch_labels = None
-depends_on = None
 
 _CHART = (
-    "state",
-    "started_at",
-    "session",
-    "owner",
-    "id",
-    "origin",
-    "model",
-    "title",
-    "source",
-    "random_weights",
-    "precision",
-    "device",
-    "devices_used",
-    "runtime",
-    "host_name",
-    "host_cpu",
-    "contended",
-    "prompt_tokens",
-    "new_tokens",
-    "ttft_ms",
-    "decode_tokens_per_s",
-    "prefill_tokens_per_s",
-    "memory_private_bytes",
-    "memory_file_backed_bytes",
-    "load_s",
-    "execution_precision",
-    "kv_precision",
-    "threads",
-    "stop_reason",
+    *("state", "started_at", "session", "owner", "id", "origin"),
+    *("model", "title", "source", "random_weights", "precision", "device", "devices_used"),
+    *("runtime", "host_name", "host_cpu", "contended", "prompt_tokens", "new_tokens"),
+    *("ttft_ms", "decode_tokens_per_s", "prefill_tokens_per_s"),
+    *("memory_private_bytes", "memory_file_backed_bytes", "load_s"),
+    *("execution_precision", "kv_precision", "threads", "stop_reason"),
 )
 
 
@@ -48,21 +23,8 @@ def upgrade() -> None:
     _create_sweeps()
     _create_measurements()
     op.create_index("ix_runs_ended_at", "runs", ["ended_at"])
-    if _on_sqlite():
+    if op.get_bind().dialect.name == "sqlite":
         op.create_index("ix_runs_chart", "runs", list(_CHART))
-
-
-def downgrade() -> None:
-    """Drop both tables and the indices."""
-    if _on_sqlite():
-        op.drop_index("ix_runs_chart", "runs")
-    op.drop_index("ix_runs_ended_at", "runs")
-    op.drop_table("measurements")
-    op.drop_table("sweeps")
-
-
-def _on_sqlite() -> bool:
-    return op.get_bind().dialect.name == "sqlite"
 
 
 def _create_sweeps() -> None:

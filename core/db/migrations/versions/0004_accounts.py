@@ -7,8 +7,6 @@ from alembic import op
 
 revision = "0004"
 down_revision = "0003"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -16,13 +14,6 @@ def upgrade() -> None:
     _create_accounts()
     _create_sessions()
     _create_invitations()
-
-
-def downgrade() -> None:
-    """Drop the three tables."""
-    op.drop_table("invitations")
-    op.drop_table("sessions")
-    op.drop_table("accounts")
 
 
 def _create_accounts() -> None:

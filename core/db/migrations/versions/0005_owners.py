@@ -7,8 +7,6 @@ from alembic import op
 
 revision = "0005"
 down_revision = "0004"
-branch_labels = None
-depends_on = None
 
 _GUEST = "guest"
 
@@ -30,12 +28,3 @@ def upgrade() -> None:
         sa.Column("choices", sa.Text(), nullable=False),
         sa.Column("saved_at", sa.DateTime(), nullable=False),
     )
-
-
-def downgrade() -> None:
-    """Drop preferences and subjects, and remove the owner of the guest's rows."""
-    op.drop_table("preferences")
-    op.drop_index("ix_accounts_subject", "accounts")
-    op.drop_column("accounts", "subject")
-    for table in ("runs", "votes"):
-        op.execute(sa.text(f"UPDATE {table} SET owner = NULL WHERE owner = '{_GUEST}'"))

@@ -7,8 +7,6 @@ from alembic import op
 
 revision = "0009"
 down_revision = "0008"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -43,10 +41,3 @@ def upgrade() -> None:
     )
     op.create_index("ix_exchanges_conversation", "exchanges", ["conversation", "asked_at"])
     op.add_column("runs", sa.Column("cached_tokens", sa.Integer()))
-
-
-def downgrade() -> None:
-    """Drop the tables and the column."""
-    op.drop_column("runs", "cached_tokens")
-    op.drop_table("exchanges")
-    op.drop_table("conversations")

@@ -7,15 +7,8 @@ from alembic import op
 
 revision = "0010"
 down_revision = "0009"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
     """Add ``runs.options``, empty for earlier runs."""
     op.add_column("runs", sa.Column("options", sa.Text(), nullable=False, server_default="{}"))
-
-
-def downgrade() -> None:
-    """Drop the column."""
-    op.drop_column("runs", "options")
