@@ -49,141 +49,70 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PADDOCK_", env_ignore_empty=True, extra="ignore")
 
-    home: Path = Field(
-        default=Path.home() / ".paddock" if INSTALLED else CHECKOUT / ".paddock",
-        description="Folder of converted models, downloads and the run database.",
-    )
-    database_url: str | None = Field(
-        default=None,
-        description="SQLAlchemy URL of the run database; SQLite in the home folder by default.",
-    )
-    max_loaded_models: int = Field(
-        default=4,
-        ge=1,
-        description="Models kept in memory; the least recently used one is unloaded first.",
-    )
-    memory_reserve_mib: int = Field(
-        default=512, ge=0, description="Memory in MiB that loading a model must leave free."
-    )
-    max_queue: int = Field(default=100, ge=1, description="Answers that may wait for one model.")
-    max_at_once: int = Field(
-        default=8,
-        ge=1,
-        le=64,
-        description="Answers that one model generates in a batch, if its runtime supports it.",
-    )
-    generation_timeout_s: float = Field(
-        default=1800.0,
-        gt=0,
-        description="Seconds after which an answer ends with the stop reason 'timeout'.",
-    )
+    home: Path = Path.home() / ".paddock" if INSTALLED else CHECKOUT / ".paddock"
+    """Folder of converted models, downloads and the run database."""
+    database_url: str | None = None
+    """SQLAlchemy URL of the run database; SQLite in the home folder by default."""
+    max_loaded_models: int = Field(4, ge=1)
+    """Models kept in memory; the least recently used one is unloaded first."""
+    memory_reserve_mib: int = Field(512, ge=0)
+    """Memory in MiB that loading a model must leave free."""
+    max_queue: int = Field(100, ge=1)
+    """Answers that may wait for one model."""
+    max_at_once: int = Field(8, ge=1, le=64)
+    """Answers that one model generates in a batch, if its runtime supports it."""
+    generation_timeout_s: float = Field(1800.0, gt=0)
+    """Seconds after which an answer ends with the stop reason 'timeout'."""
 
-    answers_at_once: int = Field(
-        default=4,
-        ge=1,
-        description="Answers of one user that run at the same time; further ones wait.",
-    )
-    answers_waiting: int = Field(
-        default=28,
-        ge=0,
-        description="Further answers of one user that may wait; by default a program can send 32 "
-        "requests at the same time.",
-    )
-    max_characters: int = Field(
-        default=200_000,
-        ge=1,
-        le=200_000,
-        # The longest context of the catalogue is 32,768 tokens.
-        description="Maximum length of instruction and context together, in characters.",
-    )
-    max_new_tokens: int | None = Field(
-        default=None,
-        ge=1,
-        le=1_000_000,
-        description="Maximum number of new tokens in a request; by default the context length of "
-        "the model.",
-    )
+    answers_at_once: int = Field(4, ge=1)
+    """Answers of one user that run at the same time; further ones wait."""
+    answers_waiting: int = Field(28, ge=0)
+    """Further answers of one user that may wait; by default a program can send 32 requests at the
+    same time."""
+    max_characters: int = Field(200_000, ge=1, le=200_000)
+    """Maximum length of instruction and context together, in characters. The longest context of the
+    catalogue is 32,768 tokens."""
+    max_new_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    """Maximum number of new tokens in a request; by default the context length of the model."""
 
-    kiosk: bool = Field(
-        default=False,
-        description="Kiosk mode for public demonstrations: nothing is downloaded, converted or "
-        "deleted, and a page resets two minutes after the last interaction.",
-    )
+    kiosk: bool = False
+    """Kiosk mode for public demonstrations: nothing is downloaded, converted or deleted, and a page
+    resets two minutes after the last interaction."""
 
-    remotes: str | None = Field(
-        default=None,
-        description="Remote servers with an OpenAI-compatible API, as NAME=URL separated by "
-        "spaces; the API key of each is in PADDOCK_REMOTE_KEY_NAME.",
-    )
-    remote_connect_s: float = Field(
-        default=5.0, gt=0, le=60, description="Connection timeout of remote servers in seconds."
-    )
-    remote_silence_s: float = Field(
-        default=120.0,
-        gt=0,
-        description="Seconds without data after which a request to a remote server fails, before "
-        "the first token and between two tokens.",
-    )
-    remote_at_once: int = Field(
-        default=16, ge=1, le=256, description="Concurrent requests to one remote server."
-    )
+    remotes: str | None = None
+    """Remote servers with an OpenAI-compatible API, as NAME=URL separated by spaces; the API key of
+    each is in PADDOCK_REMOTE_KEY_NAME."""
+    remote_connect_s: float = Field(5.0, gt=0, le=60)
+    """Connection timeout of remote servers in seconds."""
+    remote_silence_s: float = Field(120.0, gt=0)
+    """Seconds without data after which a request to a remote server fails, before the first token
+    and between two tokens."""
+    remote_at_once: int = Field(16, ge=1, le=256)
+    """Concurrent requests to one remote server."""
 
-    auth: AuthMode = Field(
-        default=AuthMode.AUTO,
-        description="'auto': browsers on this machine may use Paddock as guests, everybody else "
-        "signs in; 'required': everybody signs in.",
-    )
-    registration: Registration = Field(
-        default=Registration.INVITATION,
-        description="Who may register: 'open' (anybody), 'invitation' (with a code) or 'closed'.",
-    )
-    session_idle_h: float = Field(
-        default=7 * 24.0,
-        gt=0,
-        le=_YEAR_H,
-        description="Hours without a visit after which a session ends.",
-    )
-    session_max_h: float = Field(
-        default=30 * 24.0,
-        gt=0,
-        le=_YEAR_H,
-        description="Hours after sign-in at which a session ends in any case.",
-    )
-    invitation_h: float = Field(
-        default=7 * 24.0,
-        gt=0,
-        le=_YEAR_H,
-        description="Default validity of an invitation code in hours.",
-    )
-    failure_window_s: float = Field(
-        default=900.0,
-        ge=1,
-        le=86_400,
-        description="Window in seconds in which failed sign-ins and registrations are counted.",
-    )
-    failures_per_address: int = Field(
-        default=20, ge=1, description="Failed sign-ins from one address in that window."
-    )
-    failures_per_account: int = Field(
-        default=30,
-        ge=1,
-        le=100,
-        description="Failed sign-ins for one name in that window, from all unknown browsers.",
-    )
-    failures_per_device: int = Field(
-        default=10,
-        ge=1,
-        description="Failed sign-ins for one name in that window from a browser where it signed "
-        "in before.",
-    )
-    registrations_per_address: int = Field(
-        default=20, ge=1, description="Registrations attempted from one address in that window."
-    )
-    max_hashings: int = Field(
-        default=2,
-        ge=1,
-        description="Passwords hashed at the same time; each takes 67 MB of memory.",
-    )
+    auth: AuthMode = AuthMode.AUTO
+    """'auto': browsers on this machine may use Paddock as guests, everybody else signs in;
+    'required': everybody signs in."""
+    registration: Registration = Registration.INVITATION
+    """Who may register: 'open' (anybody), 'invitation' (with a code) or 'closed'."""
+    session_idle_h: float = Field(7 * 24.0, gt=0, le=_YEAR_H)
+    """Hours without a visit after which a session ends."""
+    session_max_h: float = Field(30 * 24.0, gt=0, le=_YEAR_H)
+    """Hours after sign-in at which a session ends in any case."""
+    invitation_h: float = Field(7 * 24.0, gt=0, le=_YEAR_H)
+    """Default validity of an invitation code in hours."""
+    failure_window_s: float = Field(900.0, ge=1, le=86_400)
+    """Window in seconds in which failed sign-ins and registrations are counted."""
+    failures_per_address: int = Field(20, ge=1)
+    """Failed sign-ins from one address in that window."""
+    failures_per_account: int = Field(30, ge=1, le=100)
+    """Failed sign-ins for one name in that window, from all unknown browsers."""
+    failures_per_device: int = Field(10, ge=1)
+    """Failed sign-ins for one name in that window from a browser where it signed in before."""
+    registrations_per_address: int = Field(20, ge=1)
+    """Registrations attempted from one address in that window."""
+    max_hashings: int = Field(2, ge=1)
+    """Passwords hashed at the same time; each takes 67 MB of memory."""
 
     @field_validator("auth", "registration", mode="before")
     @classmethod
