@@ -16,7 +16,6 @@ from starlette.routing import Route
 
 from core.api.app import Api
 from core.errors import RecordsError, UserError
-from core.inference.prometheus import ServerMetrics
 from core.server.api_keys import ApiAuthentication
 from core.server.cross_site import CrossSiteMiddleware
 from core.server.headers import SecurityHeaders, page_policy
@@ -49,9 +48,11 @@ FIRST_SCREEN_TIMEOUT_S = 10.0
 """Seconds to wait for the first page view before loading a model and chart data in advance."""
 
 
-async def healthz(request: Request) -> Response:
-    """Health check: responds while the server is running."""
-    return PlainTextResponse("ok")
+def _engine() -> Engine:
+    """Return the shared engine, whose imports the start of the server does not wait for."""
+    from core.ui.widgets.resources import shared_engine
+
+    return shared_engine()
 
 
 def page_routes(prefix: str) -> list[Any]:
@@ -59,7 +60,11 @@ def page_routes(prefix: str) -> list[Any]:
 
     The root path is redirected to the first page, keeping the query, before a script runs.
     """
-    head = f"<script>{_script_in_page()}</script></head>"
+    script = scripts.HEAD
+    with suppress(UserError):  # an invalid setting is reported when a page is opened
+        if load_settings().kiosk:
+            script += scripts.KIOSK_RESET
+    head = f"<script>{script}</script></head>"
     html = index_page().read_text(encoding="utf-8").replace("</head>", head, 1)
 
     async def page(request: Request) -> Response:
@@ -77,69 +82,44 @@ def page_routes(prefix: str) -> list[Any]:
     ]
 
 
-def _stop_answers(owner: str) -> None:
-    from core.ui.widgets.resources import shared_engine
-
-    shared_engine().stop_answers(owner)
-
-
-def _form_routes() -> list[Any]:
-    pages = FormPages(
-        visitors,
-        accounts,
-        load_settings,
-        on_sessions_ended=connections.check_now,
-        before_deletion=_stop_answers,
-        providers=SecretsProviders(),
-    )
-    return pages.routes(url_prefix())
-
-
 def _api_routes() -> list[Any]:
     """Routes of the OpenAI-compatible API, and of Prometheus."""
     authentication, prefix = ApiAuthentication(visitors), url_prefix()
     api = Api(
-        _model_service,
+        lambda: EngineModels(_engine()),
         authentication.authenticate,
         prefix=f"{prefix}{V1}",
-        count=lambda route, method, status: _metrics().count_request(route, method, status),
+        count=lambda *request: _engine().metrics.count_request(*request),
     )
     return [
         Route(f"{prefix}{V1}", api),
         Route(f"{prefix}{V1}/{{rest:path}}", api),
-        metrics_route(prefix, _metrics, authentication),
+        metrics_route(prefix, lambda: _engine().metrics, authentication),
         MissingV1Route(prefix),
     ]
 
 
-def _model_service() -> EngineModels:
-    from core.ui.widgets.resources import shared_engine
-
-    return EngineModels(shared_engine())
-
-
-def _metrics() -> ServerMetrics:
-    from core.ui.widgets.resources import shared_engine
-
-    return shared_engine().metrics
-
-
 def health_routes(prefix: str) -> list[Any]:
     """Return health check routes at the root, and below the prefix for requests through a proxy."""
+
+    async def healthz(request: Request) -> Response:
+        return PlainTextResponse("ok")
+
     return [Route(f"{each}/healthz", healthz) for each in dict.fromkeys(("", prefix))]
 
 
-def _script_in_page() -> str:
-    with suppress(UserError):  # an invalid setting is reported when a page is opened
-        if load_settings().kiosk:
-            return scripts.HEAD + scripts.KIOSK_RESET
-    return scripts.HEAD
-
-
+_forms = FormPages(
+    visitors,
+    accounts,
+    load_settings,
+    on_sessions_ended=connections.check_now,
+    before_deletion=lambda owner: _engine().stop_answers(owner),
+    providers=SecretsProviders(),
+)
 routes = [
     *health_routes(url_prefix()),
     *_api_routes(),
-    *_form_routes(),
+    *_forms.routes(url_prefix()),
     *page_routes(url_prefix()),
 ]
 
@@ -164,12 +144,10 @@ async def watching(app: Any) -> AsyncIterator[dict[str, Any]]:
 
 async def _cancel_abandoned() -> None:
     """Cancel answers of guests who have closed their pages, as long as the server runs."""
-    from core.ui.widgets.resources import shared_engine
-
     while True:
         await asyncio.sleep(ABANDONED_CHECK_S)
         try:
-            engine = await asyncio.to_thread(shared_engine)
+            engine = await asyncio.to_thread(_engine)
             engine.cancel_abandoned(connections.browsers())
         except Exception:  # answers that are abandoned later must still be noticed
             logger.exception("Abandoned answers could not be cancelled")
@@ -181,10 +159,10 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     threading.Thread(target=_preload, name="preload", daemon=True).start()
     async with watching(app) as state:
         yield state
-    from core.ui.widgets.resources import shared_engine, shared_tuning
+    from core.ui.widgets.resources import shared_tuning
 
     shared_tuning().close()
-    shared_engine().tasks.close()
+    _engine().tasks.close()
 
 
 def _preload() -> None:
@@ -194,10 +172,9 @@ def _preload() -> None:
         # start the default model is converted at once, by a process of low priority.
         from core.hardware.devices import list_devices
         from core.ui.widgets.model_choices import first_spec
-        from core.ui.widgets.resources import shared_engine
 
         list_devices()
-        engine = shared_engine()
+        engine = _engine()
         engine.prepare()
         if (spec := engine.last_used()) is not None:
             first_screen_drawn.wait(FIRST_SCREEN_TIMEOUT_S)
@@ -205,17 +182,12 @@ def _preload() -> None:
         elif (spec := first_spec(engine)) is not None:
             engine.warm(spec)
         first_screen_drawn.wait(FIRST_SCREEN_TIMEOUT_S)
-        _preload_charts(engine)
-    except (ImportError, RuntimeError):
-        logger.exception("OpenVINO or its runtime cannot be imported")
+        # The chart libraries and the charts' data: one second with very many answers.
+        from core.ui.metrics import board  # noqa: F401
+        from core.ui.metrics.data import read_ahead
 
-
-def _preload_charts(engine: Engine) -> None:
-    """Import the chart libraries and read the charts' data: one second with very many answers."""
-    from core.ui.metrics import board  # noqa: F401 - imported for the first page view
-    from core.ui.metrics.data import read_ahead
-
-    try:
         read_ahead(engine)
     except RecordsError as error:
-        logger.warning("The chart data could not be preloaded: %s", error)
+        logger.warning("Model and chart data could not be preloaded: %s", error)
+    except (ImportError, RuntimeError):
+        logger.exception("OpenVINO or its runtime cannot be imported")
