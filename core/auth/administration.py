@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
 
 from core.auth.permissions import ADMINISTRATOR_REQUIRED
 from core.auth.sessions import Sessions
 from core.auth.tokens import code_hash, new_code, new_device_key
-from core.db import AccountStore, AccountSummary, Deleted, Invitation, Role
+from core.db import Account, AccountStore, AccountSummary, Invitation, Role
+from core.db.accounts import usable
+from core.db.rows import from_row, to_row
+from core.db.tables import accounts, invitations, sessions
 from core.errors import AccessDeniedError, AccountInputError, UnknownAccountError
 from core.settings import Settings
 
@@ -18,15 +22,6 @@ MAX_USES = 1000
 MAX_HOURS = 366 * 24
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class NewInvitation:
-    """A new invitation code for registration."""
-
-    code: str = field(repr=False)
-    """The code to hand out; it is not stored and cannot be shown again."""
-    invitation: Invitation
 
 
 class Administration:
@@ -47,14 +42,26 @@ class Administration:
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
+        self._database = store.database
         self._sessions = sessions
         self._settings = settings
         self._clock = clock
 
     def everybody(self) -> list[AccountSummary]:
         """Return all accounts by name, for the command line."""
-        now = self._clock()
-        return self._store.summaries(now, now - self._sessions.idle)
+        valid = (
+            select(sessions.c.account, func.count().label("sessions"))
+            .where(self._sessions.unexpired())
+            .group_by(sessions.c.account)
+            .subquery()
+        )
+        statement = (
+            select(accounts, func.coalesce(valid.c.sessions, 0).label("sessions"))
+            .outerjoin(valid, valid.c.account == accounts.c.id)
+            .order_by(accounts.c.key)
+        )
+        rows = self._database.rows(statement)
+        return [AccountSummary(from_row(Account, row), row["sessions"]) for row in rows]
 
     def listing(self, administrator: str) -> list[AccountSummary]:
         """Return all accounts by name."""
@@ -64,25 +71,26 @@ class Administration:
     def set_role(self, administrator: str, account_id: str, role: Role) -> None:
         """Set the role of another account."""
         self._check_administrator(administrator, other=account_id)
-        check_found(self._store.set_role(account_id, role))
+        check_found(self._store.change(account_id, role=role))
         logger.info("Account %s made account %s %s", administrator, account_id, role)
 
     def set_disabled(self, administrator: str, account_id: str, disabled: bool) -> None:
         """Disable another account and end its sessions, or enable it again."""
         self._check_administrator(administrator, other=account_id)
-        check_found(self._store.set_disabled(account_id, disabled))
+        check_found(self._store.change(account_id, end_sessions=disabled, disabled=disabled))
         done = "disabled" if disabled else "enabled"
         logger.info("Account %s %s account %s", administrator, done, account_id)
 
     def sign_out_account(self, administrator: str, account_id: str) -> None:
-        """End all sessions of an account."""
+        """End all sessions of an account, and forget its browsers."""
         self._check_administrator(administrator)
-        check_found(self._store.forget_devices(account_id, new_device_key()))
+        forgotten = {"device_key": new_device_key()}
+        check_found(self._store.change(account_id, end_sessions=True, **forgotten))
         logger.info("Account %s signed account %s out", administrator, account_id)
 
     def delete_other(
         self, administrator: str, account_id: str, *, first: Callable[[], None] = lambda: None
-    ) -> Deleted:
+    ) -> None:
         """Delete another account with its runs, votes, settings, sessions and invitations.
 
         Args:
@@ -90,16 +98,13 @@ class Administration:
         """
         self._check_administrator(administrator, other=account_id)
         first()
-        deleted = self._store.delete(account_id)
-        if deleted is None:
-            raise not_found()
+        check_found(self._store.delete(account_id))
         logger.info("Account %s deleted account %s", administrator, account_id)
-        return deleted
 
-    def invite(
-        self, administrator: str, *, uses: int = 1, hours: float | None = None
-    ) -> NewInvitation:
+    def invite(self, administrator: str, *, uses: int = 1, hours: float | None = None) -> str:
         """Create an invitation code, which is revoked with the administrator's account.
+
+        The code is not stored and cannot be shown again.
 
         Args:
             uses: number of registrations.
@@ -128,18 +133,24 @@ class Administration:
             created_at=now,
             expires_at=now + timedelta(hours=hours),
         )
-        self._store.invite(invitation)
-        return NewInvitation(code, invitation)
+        self._database.change(invitations.insert().values(to_row(invitation)))
+        return code
 
     def invitations(self, administrator: str) -> list[Invitation]:
         """Return the invitations that can still be used, newest first."""
         self._check_administrator(administrator)
-        return self._store.invitations(self._clock())
+        statement = (
+            select(invitations)
+            .where(*usable(self._clock()))
+            .order_by(invitations.c.created_at.desc(), invitations.c.id)
+        )
+        return [from_row(Invitation, row) for row in self._database.rows(statement)]
 
     def withdraw_invitation(self, administrator: str, invitation_id: str) -> None:
         """Revoke an invitation code."""
         self._check_administrator(administrator)
-        if not self._store.withdraw_invitation(invitation_id):
+        this = invitations.c.id == invitation_id
+        if not self._database.change(invitations.delete().where(this)):
             raise UnknownAccountError("This invitation no longer exists. Reload the list.")
 
     def _check_administrator(self, account_id: str, *, other: str | None = None) -> None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from sqlalchemy import func, or_, select, update
 
 from core.auth.tokens import new_token, sha256
 from core.db import Account, AccountStore, ApiKey
+from core.db.rows import from_row, to_row
+from core.db.tables import accounts, api_keys
 from core.errors import AccountInputError, RecordsError, UnknownAccountError
 
 PREFIX = "pdk_"
@@ -31,15 +34,6 @@ _KEY = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class NewKey:
-    """A new API key."""
-
-    secret: str = field(repr=False)
-    """The key itself, to be shown once; it is not stored."""
-    key: ApiKey
-
-
 class Keys:
     """Creates, finds and revokes API keys; shared by threads.
 
@@ -48,10 +42,11 @@ class Keys:
 
     def __init__(self, store: AccountStore, clock: Callable[[], datetime]) -> None:
         self._store = store
+        self._database = store.database
         self._clock = clock
 
-    def make(self, account_id: str, name: str, *, days: int | None = None) -> NewKey:
-        """Create a key.
+    def make(self, account_id: str, name: str, *, days: int | None = None) -> str:
+        """Create a key and return it, to be shown once; it is not stored.
 
         Args:
             name: by which the user recognizes the key.
@@ -78,36 +73,44 @@ class Keys:
             created_at=now,
             expires_at=None if days is None else now + timedelta(days=days),
         )
-        added = self._store.add_api_key(key, MAX_KEYS)
-        if added is None:
-            raise UnknownAccountError("This account was deleted or disabled. Sign in again.")
-        if not added:
-            raise AccountInputError(
-                f"This account has {MAX_KEYS} keys, which is the maximum. Revoke one of them."
-            )
+        enabled = accounts.c.id == account_id, accounts.c.disabled.is_(False)
+        count = select(func.count()).where(api_keys.c.account == account_id)
+        with self._database.writing() as connection:
+            if connection.execute(select(accounts.c.id).where(*enabled)).first() is None:
+                raise UnknownAccountError("This account was deleted or disabled. Sign in again.")
+            if connection.execute(count).scalar_one() >= MAX_KEYS:
+                raise AccountInputError(
+                    f"This account has {MAX_KEYS} keys, which is the maximum. Revoke one of them."
+                )
+            connection.execute(api_keys.insert().values(to_row(key)))
         logger.info("Account %s created the API key %s", account_id, key.id)
-        return NewKey(secret, key)
+        return secret
 
     def holder(self, secret: str) -> Account | None:
         """Return the key's account; None if it is incorrect or expired, or the account disabled."""
-        hashed = key_hash(secret)
-        found = self._store.api_key(hashed) if hashed else None
+        hashed, now = key_hash(secret), self._clock()
+        valid = or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now)
+        this = api_keys.c.key_hash == hashed, valid
+        found = self._store.with_account(ApiKey, api_keys, *this) if hashed else None
         if found is None:
             return None
         key, account = found
-        now = self._clock()
-        if account.disabled or (key.expires_at is not None and key.expires_at <= now):
-            return None
         if key.used_at is None or now - key.used_at >= USED_INTERVAL:
+            used = update(api_keys).where(api_keys.c.id == key.id).values(used_at=now)
             try:
-                self._store.touch_api_key(key.id, now)
+                self._database.change(used)
             except RecordsError as error:  # a busy database must not reject requests
                 logger.warning("The last use of an API key could not be recorded: %s", error)
         return account
 
     def listing(self, account_id: str) -> list[ApiKey]:
         """Return the keys of an account, including expired ones, newest first."""
-        return self._store.api_keys(account_id)
+        statement = (
+            select(api_keys)
+            .where(api_keys.c.account == account_id)
+            .order_by(api_keys.c.created_at.desc(), api_keys.c.id)
+        )
+        return [from_row(ApiKey, row) for row in self._database.rows(statement)]
 
     def revoke(self, account_id: str, key_id: str) -> None:
         """Revoke a key.
@@ -115,7 +118,8 @@ class Keys:
         Raises:
             UnknownAccountError: the account has no such key.
         """
-        if not self._store.delete_api_key(account_id, key_id):
+        this = api_keys.c.account == account_id, api_keys.c.id == key_id
+        if not self._database.change(api_keys.delete().where(*this)):
             raise UnknownAccountError("This key no longer exists. Reload the list.")
         logger.info("Account %s revoked the API key %s", account_id, key_id)
 

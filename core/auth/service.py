@@ -7,9 +7,10 @@ raised before that do not depend on the account.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from core.auth.administration import Administration, check_found, not_found
 from core.auth.hashing import Hasher
@@ -17,15 +18,9 @@ from core.auth.keys import Keys
 from core.auth.names import Name, name_key, parse_name
 from core.auth.passwords import checked_password
 from core.auth.rate_limit import Attempts, Bucket, Kind, address_key
-from core.auth.sessions import Sessions, Visit
-from core.auth.tokens import (
-    code_hash,
-    device_nonce,
-    new_device,
-    new_device_key,
-    new_token,
-)
-from core.db import Account, AccountStore, Deleted, Role, Session
+from core.auth.sessions import Sessions
+from core.auth.tokens import code_hash, device_nonce, new_device, new_device_key, new_token
+from core.db import Account, AccountStore, Role, Session
 from core.db.run_values import utc_now
 from core.errors import (
     AccessDeniedError,
@@ -33,7 +28,6 @@ from core.errors import (
     InvitationError,
     PaddockError,
     SignInError,
-    UnknownAccountError,
 )
 from core.settings import Registration, Settings
 
@@ -107,11 +101,11 @@ class Accounts:
         self._hasher = hasher or Hasher(max_concurrent=settings.max_hashings)
         self._attempts = attempts or Attempts(settings.failure_window_s)
         self._clock = clock
-        self._sessions = Sessions(store, settings, clock)
+        self.sessions = Sessions(store, settings, clock)
         self.keys = Keys(store, clock)
-        self.administration = Administration(store, self._sessions, settings, clock)
+        self.administration = Administration(store, self.sessions, settings, clock)
 
-    # Registration, sign-in and sign-out
+    # Registration and sign-in
 
     def register(
         self,
@@ -162,7 +156,7 @@ class Accounts:
             SignInError: incorrect name or password, or the account is disabled.
         """
         key = name_key(name.strip()[:_NAME_LIMIT])
-        account = self._store.by_key(key)
+        account = self._store.find(key=key)
         self._check_password(account, password, self._sign_in_buckets(account, key, client))
         if account is None:  # for the type checker: verification has failed already
             raise _incorrect()
@@ -176,7 +170,7 @@ class Accounts:
         Raises:
             SignInError: the account is disabled.
         """
-        account = self._store.by_subject(user.subject)
+        account = self._store.find(subject=user.subject)
         if account is None:
             return None
         if account.disabled:
@@ -190,18 +184,6 @@ class Accounts:
         random_password = new_token()  # known to nobody
         return self.register(name, random_password, client, code=code, subject=user.subject)
 
-    def visit(self, token: str | None) -> Visit | None:
-        """Return the session of a token and its account, or None if it is not valid."""
-        return self._sessions.find(token)
-
-    def valid_tokens(self, tokens: Collection[str]) -> set[str]:
-        """Return the tokens with a valid session, without counting this as a visit."""
-        return self._sessions.valid_tokens(tokens)
-
-    def sign_out(self, token: str | None) -> bool:
-        """End the session of a token; return False if there is none."""
-        return self._sessions.end(token)
-
     # The user's own account
 
     def change_password(self, token: str, old: str, new: str, client: Client) -> SignedIn:
@@ -211,21 +193,18 @@ class Accounts:
             SignInError: the current password is incorrect.
             AccountInputError: the new password is not allowed.
         """
-        account = self._session_account(token)
+        account = self.sessions.account(token)
         new = checked_password(new, Name(account.name, account.key, account.look))
         self._check_owner(account, old)
-        new_hash, now = self._hasher.hash(new), self._clock()
-        device_key = new_device_key()
-        if not self._store.set_password(
-            account.id, new_hash, device_key, now, old_hash=account.password_hash
-        ):
+        changes = self._with_password(new)
+        if not self._store.change(account.id, account.password_hash, end_sessions=True, **changes):
             raise _changed_meanwhile()
         logger.info("The password of account %s was changed", account.id)
         return self._signed_in(self._account(account.id), client)
 
     def delete_account(
         self, token: str, password: str, *, first: Callable[[], None] = lambda: None
-    ) -> Deleted:
+    ) -> None:
         """Delete the user's account with its runs, votes, settings, sessions and invitations.
 
         Args:
@@ -236,34 +215,20 @@ class Accounts:
         Raises:
             SignInError: the confirmation is incorrect.
         """
-        account = self._session_account(token)
+        account = self.sessions.account(token)
         if account.subject is None:
             self._check_owner(account, password)
         elif name_key(password.strip()[:_NAME_LIMIT]) != account.key:
             raise SignInError("Incorrect user name. Enter it as shown.")
         first()
-        deleted = self._store.delete(account.id, old_hash=account.password_hash)
-        if deleted is None:
+        if not self._store.delete(account.id, old_hash=account.password_hash):
             raise _changed_meanwhile()
         logger.info("Account %s was deleted by its owner", account.id)
-        return deleted
-
-    def my_sessions(self, token: str) -> list[Session]:
-        """Return the user's sessions, the one used last first."""
-        return self._sessions.listing(self._session_account(token).id)
-
-    def end_my_session(self, token: str, session_id: str) -> None:
-        """End one of the user's sessions.
-
-        Raises:
-            UnknownAccountError: the user has no session with this id.
-        """
-        if not self._store.end_session_by_id(self._session_account(token).id, session_id):
-            raise UnknownAccountError("This session has already ended. Reload the list.")
 
     def sign_out_everywhere(self, token: str) -> None:
         """End all sessions of the user, including this one, and invalidate all device cookies."""
-        self._store.forget_devices(self._session_account(token).id, new_device_key())
+        account = self.sessions.account(token)
+        self._store.change(account.id, end_sessions=True, device_key=new_device_key())
 
     def preferences(self, account_id: str) -> dict[str, str]:
         """Return the stored settings of the pages."""
@@ -281,7 +246,7 @@ class Accounts:
         Raises:
             AccountInputError: the name is not allowed.
         """
-        return self._store.by_key(parse_name(name).key)
+        return self._store.find(key=parse_name(name).key)
 
     def make_administrator(self, name: str, password: str | None) -> Account:
         """Create an administrator, or make an existing account one.
@@ -293,20 +258,17 @@ class Accounts:
             AccountInputError: name or password is not allowed, or a new account has no password.
         """
         wanted = parse_name(name)
-        account = self._store.by_key(wanted.key)
+        account = self._store.find(key=wanted.key)
         if account is None:
             if password is None:
                 raise AccountInputError(
                     f"The new account {wanted.display} needs a password. Enter one."
                 )
             return self._added(wanted, checked_password(password, wanted), Role.ADMINISTRATOR)
+        changes: dict[str, Any] = {"role": Role.ADMINISTRATOR, "disabled": False}
         if password is not None:
-            new_hash = self._hasher.hash(checked_password(password, wanted))
-            check_found(
-                self._store.set_password(account.id, new_hash, new_device_key(), self._clock())
-            )
-        check_found(self._store.set_role(account.id, Role.ADMINISTRATOR))
-        check_found(self._store.set_disabled(account.id, False))
+            changes |= self._with_password(checked_password(password, wanted))
+        check_found(self._store.change(account.id, end_sessions=password is not None, **changes))
         return self._account(account.id)
 
     # Helpers
@@ -331,30 +293,33 @@ class Accounts:
         hashed_code: str | None = None,
         subject: str | None = None,
     ) -> Account:
-        password_hash, now = self._hasher.hash(password), self._clock()
+        hashed = self._with_password(password)
         account = Account(
             name=wanted.display,
             key=wanted.key,
             look=wanted.look,
-            password_hash=password_hash,
-            device_key=new_device_key(),
             role=role,
-            created_at=now,
-            password_changed_at=now,
+            created_at=hashed["password_changed_at"],
             subject=subject,
+            **hashed,
         )
-        if hashed_code is None:
-            added: bool | None = self._store.add(account)
-        else:
-            added = self._store.add_invited(account, hashed_code, now)
+        added = self._store.add(account, hashed_code)
         if added is None:
             raise _invalid_code()
         if not added:
             raise _taken(wanted)
         return account
 
+    def _with_password(self, password: str) -> dict[str, Any]:
+        """Return what changes in an account with its password; no browser is known any more."""
+        return {
+            "password_hash": self._hasher.hash(password),
+            "device_key": new_device_key(),
+            "password_changed_at": self._clock(),
+        }
+
     def _signed_in(self, account: Account, client: Client) -> SignedIn:
-        begun = self._sessions.begin(account, client.agent)
+        begun = self.sessions.begin(account, client.agent)
         if begun is None:
             raise _changed_meanwhile()
         token, session = begun
@@ -406,19 +371,13 @@ class Accounts:
             return account
         try:
             new = self._hasher.hash(password)
-            replaced = self._store.replace_hash(account.id, account.password_hash, new)
+            replaced = self._store.change(account.id, account.password_hash, password_hash=new)
         except PaddockError as error:  # the old hash remains valid
             logger.warning(
                 "The password of account %s could not be rehashed: %s", account.id, error
             )
             return account
         return self._account(account.id) if replaced else account
-
-    def _session_account(self, token: str) -> Account:
-        visit = self._sessions.find(token)
-        if visit is None:
-            raise AccessDeniedError("You are signed out. Sign in and try again.")
-        return visit.account
 
     def _account(self, account_id: str) -> Account:
         account = self._store.get(account_id)

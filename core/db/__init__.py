@@ -12,7 +12,6 @@ from core.db.account_values import (
     Account,
     AccountSummary,
     ApiKey,
-    Deleted,
     Invitation,
     Role,
     Session,

@@ -119,11 +119,3 @@ class AccountSummary:
     account: Account
     sessions: int
     """Number of sessions."""
-
-
-@dataclass(frozen=True)
-class Deleted:
-    """Numbers of rows that were deleted with an account."""
-
-    runs: int
-    votes: int

@@ -179,7 +179,7 @@ class Connections:
         if not watched:
             return
         tokens = {each.visitor.token for each in watched if each.visitor.token}
-        valid = await run_in_threadpool(self._accounts().valid_tokens, tokens)
+        valid = await run_in_threadpool(self._accounts().sessions.valid_tokens, tokens)
         ended = [each for each in watched if each.visitor.token not in valid]
         if not ended:
             return

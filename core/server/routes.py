@@ -280,7 +280,7 @@ class FormPages:
         """End the session before, set the cookies of the new one, and redirect."""
         self.csrf_tokens.mark_used(fields.get(CSRF_FIELD, ""))
         if (earlier := visitor.token) is not None:
-            await self._in_thread(lambda: self.accounts().sign_out(earlier))
+            await self._in_thread(lambda: self.accounts().sessions.end(earlier))
             self.on_sessions_ended()
         response = _redirect(where)
         secure = visitor.secure
@@ -407,7 +407,7 @@ class FormPages:
             if sent.get("do") == "everywhere":
                 self.accounts().sign_out_everywhere(token)
             else:
-                self.accounts().sign_out(token)
+                self.accounts().sessions.end(token)
 
         if request.method != "POST":
             return show({}, {}, 200)

@@ -126,7 +126,7 @@ class Visitors:
         return found
 
     def _signed_in(self, visitor: Visitor, token: str) -> Visitor:
-        visit = self._accounts().visit(token)
+        visit = self._accounts().sessions.visit(token)
         account = visit.account if visit else None
         return replace(
             visitor,

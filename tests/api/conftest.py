@@ -29,7 +29,7 @@ class Served:
     def key(self, name: str) -> str:
         """A new API key of an account, which is created if needed."""
         account = self.engine.accounts.make_administrator(name, GOOD)
-        return self.engine.accounts.keys.make(account.id, "test").secret
+        return self.engine.accounts.keys.make(account.id, "test")
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from core.auth import Accounts, Client
 from core.auth.administration import Administration
 from core.auth.hashing import Hasher
 from core.auth.rate_limit import Attempts
+from core.auth.sessions import Visit
 from core.db import AccountStore
 from core.settings import Settings
 
@@ -192,6 +193,10 @@ class World:
     def others(self) -> Administration:
         """The administration of accounts."""
         return self.accounts.administration
+
+    def visit(self, token: str | None) -> Visit | None:
+        """The session of a token, or None."""
+        return self.accounts.sessions.visit(token)
 
     def impatient(self) -> Accounts:
         """The accounts with a short timeout for locked databases."""

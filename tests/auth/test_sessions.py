@@ -6,6 +6,7 @@ import hashlib
 import logging
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -33,7 +34,7 @@ def raw(world: World) -> closing[sqlite3.Connection]:
 
 def test_token_signs_in_and_only_its_hash_is_stored(world: World):
     signed_in = world.accounts.register("Ada", GOOD, HERE)
-    visit = world.accounts.visit(signed_in.token)
+    visit = world.visit(signed_in.token)
     assert (visit.account, visit.session) == (
         world.store.get(signed_in.account.id),
         signed_in.session,
@@ -47,17 +48,26 @@ def test_token_signs_in_and_only_its_hash_is_stored(world: World):
     hashed = hashlib.sha256(signed_in.token.encode()).hexdigest()
     with raw(world) as connection:
         assert connection.execute("SELECT token_hash FROM sessions").fetchall() == [(hashed,)]
-    assert world.accounts.visit(hashed) is None, "the stored hash does not sign in"
-    assert world.accounts.visit(signed_in.session.id) is None
+    assert world.visit(hashed) is None, "the stored hash does not sign in"
+    assert world.visit(signed_in.session.id) is None
     for secret in (signed_in.token, signed_in.device, signed_in.account.password_hash, hashed):
         assert secret not in repr(signed_in)
+
+
+def test_session_begins_only_with_the_password_that_was_checked(world: World):
+    ada = world.accounts.register("Ada", GOOD, HERE).account
+    sessions = world.accounts.sessions
+    assert sessions.begin(replace(ada, password_hash="another"), "") is None
+    assert sessions.begin(ada, "")
+    world.store.change(ada.id, disabled=True)
+    assert sessions.begin(ada, "") is None
 
 
 def test_session_survives_a_restart(world: World):
     signed_in = world.accounts.register("Ada", GOOD, HERE)
     world.store.close()
     world.store = AccountStore.open(world.settings)
-    assert world.started().visit(signed_in.token).account.name == "Ada"
+    assert world.started().sessions.visit(signed_in.token).account.name == "Ada"
 
 
 def test_idle_session_ends(world: World):
@@ -65,20 +75,20 @@ def test_idle_session_ends(world: World):
     token = world.accounts.register("Ada", GOOD, HERE).token
     for _ in range(3):
         world.clock.now += idle - timedelta(seconds=1)
-        assert world.accounts.visit(token), "each visit restarts the idle time"
+        assert world.visit(token), "each visit restarts the idle time"
     world.clock.now += idle
-    assert world.accounts.visit(token) is None
+    assert world.visit(token) is None
 
 
 def test_session_ends_at_its_maximum_age(world: World):
     token = world.accounts.register("Ada", GOOD, HERE).token
     for _ in range(int(world.settings.session_max_h) - 1):
         world.clock.forward(hours=1)
-        assert world.accounts.visit(token)
+        assert world.visit(token)
     world.clock.forward(minutes=59, seconds=59)
-    assert world.accounts.visit(token)
+    assert world.visit(token)
     world.clock.forward(seconds=1)
-    assert world.accounts.visit(token) is None
+    assert world.visit(token) is None
 
 
 def test_expiry_follows_the_settings(tmp_path):
@@ -86,21 +96,21 @@ def test_expiry_follows_the_settings(tmp_path):
     token = world.accounts.register("Ada", GOOD, HERE).token
     for _ in range(9):
         world.clock.forward(seconds=18)
-        assert world.accounts.visit(token)
+        assert world.visit(token)
     world.clock.forward(seconds=18)
-    assert world.accounts.visit(token) is None
+    assert world.visit(token) is None
     token = world.accounts.sign_in("Ada", GOOD, HERE).token
     world.clock.forward(seconds=36)
-    assert world.accounts.visit(token) is None
+    assert world.visit(token) is None
 
 
 def test_last_use_is_recorded_once_a_minute(world: World, monkeypatch: pytest.MonkeyPatch):
     token = world.accounts.register("Ada", GOOD, HERE).token
-    notes, see = [], world.store.touch_session
-    monkeypatch.setattr(world.store, "touch_session", lambda *a: notes.append(a) or see(*a))
+    notes, change = [], world.store.database.change
+    monkeypatch.setattr(world.store.database, "change", lambda it: notes.append(it) or change(it))
     for _ in range(120):
         world.clock.forward(seconds=1)
-        assert world.accounts.visit(token)
+        assert world.visit(token)
     assert len(notes) == 2
 
 
@@ -116,9 +126,9 @@ def test_new_session_deletes_expired_ones(world: World):
 def test_sign_out_ends_this_session_only(world: World):
     here = world.accounts.register("Ada", GOOD, HERE)
     there = world.accounts.sign_in("Ada", GOOD, HERE)
-    assert world.accounts.sign_out(here.token) and not world.accounts.sign_out(here.token)
-    assert world.accounts.visit(here.token) is None
-    assert world.accounts.visit(there.token)
+    assert world.accounts.sessions.end(here.token) and not world.accounts.sessions.end(here.token)
+    assert world.visit(here.token) is None
+    assert world.visit(there.token)
 
 
 def test_password_change_ends_all_sessions_and_begins_one(world: World):
@@ -126,9 +136,9 @@ def test_password_change_ends_all_sessions_and_begins_one(world: World):
     there = world.accounts.sign_in("Ada", GOOD, HERE)
     bo = world.accounts.register("Bo", GOOD, HERE)
     now = world.accounts.change_password(here.token, GOOD, OTHER, HERE)
-    assert world.accounts.visit(here.token) is None and world.accounts.visit(there.token) is None
-    assert world.accounts.visit(now.token) and world.accounts.visit(bo.token)
-    assert len(world.accounts.my_sessions(now.token)) == 1
+    assert world.visit(here.token) is None and world.visit(there.token) is None
+    assert world.visit(now.token) and world.visit(bo.token)
+    assert len(world.accounts.sessions.listing(now.token)) == 1
 
 
 def test_sign_out_everywhere(world: World):
@@ -136,8 +146,8 @@ def test_sign_out_everywhere(world: World):
     tokens += [world.accounts.sign_in("Ada", GOOD, HERE).token for _ in range(3)]
     bo = world.accounts.register("Bo", GOOD, HERE).token
     world.accounts.sign_out_everywhere(tokens[2])
-    assert [world.accounts.visit(token) for token in tokens] == [None] * 4
-    assert world.accounts.visit(bo)
+    assert [world.visit(token) for token in tokens] == [None] * 4
+    assert world.visit(bo)
     with pytest.raises(AccessDeniedError, match=r"signed out\. Sign in"):
         world.accounts.sign_out_everywhere(tokens[2])
 
@@ -147,23 +157,23 @@ def test_sessions_are_listed_and_ended_individually(world: World):
     world.clock.forward(hours=1)
     second = world.accounts.sign_in("Ada", GOOD, Client(agent="x" * 100_000))
     bo = world.accounts.register("Bo", GOOD, HERE)
-    listed = world.accounts.my_sessions(second.token)
+    listed = world.accounts.sessions.listing(second.token)
     assert [one.id for one in listed] == [second.session.id, first.session.id]
     assert [one.agent for one in listed] == ["x" * 200, "Old Browser"]
     for not_mine in (bo.session.id, "", "' OR 1=1 --", first.token):
         with pytest.raises(UnknownAccountError, match="Reload the list"):
-            world.accounts.end_my_session(second.token, not_mine)
-    world.accounts.end_my_session(second.token, first.session.id)
-    assert world.accounts.visit(first.token) is None and world.accounts.visit(bo.token)
+            world.accounts.sessions.end_other(second.token, not_mine)
+    world.accounts.sessions.end_other(second.token, first.session.id)
+    assert world.visit(first.token) is None and world.visit(bo.token)
     world.clock.forward(hours=world.settings.session_idle_h - 1)
-    assert len(world.accounts.my_sessions(second.token)) == 1
+    assert len(world.accounts.sessions.listing(second.token)) == 1
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, None, "A" * 43 + "\n", "é" * 43])
 def test_other_texts_are_not_tokens(world: World, text: str | None):
     world.accounts.register("Ada", GOOD, HERE)
-    assert world.accounts.visit(text) is None
-    assert world.accounts.sign_out(text) is False
+    assert world.visit(text) is None
+    assert world.accounts.sessions.end(text) is False
 
 
 def test_locked_database_does_not_sign_out(world: World, caplog: pytest.LogCaptureFixture):
@@ -172,7 +182,7 @@ def test_locked_database_does_not_sign_out(world: World, caplog: pytest.LogCaptu
     world.accounts = world.impatient()
     with raw(world) as other, caplog.at_level(logging.WARNING):
         other.execute("BEGIN IMMEDIATE")
-        assert world.accounts.visit(token).account.name == "Ada"
+        assert world.visit(token).account.name == "Ada"
         other.execute("ROLLBACK")
     assert "locked by another program" in caplog.text and token not in caplog.text
 

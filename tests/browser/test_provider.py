@@ -80,13 +80,13 @@ def test_user_of_a_provider_registers_once(url: str, home: Path, provider: Provi
     accounts = Accounts(store, Settings(home=home / "paddock"))
     account = accounts.find("Hedy")
     assert account is not None and account.subject == f"{provider.url} 1234"
-    assert len(store.summaries(account.created_at, account.created_at)) == 1
-    store.set_disabled(account.id, True)
+    assert len(accounts.administration.everybody()) == 1
+    store.change(account.id, disabled=True, end_sessions=True)
     with httpx.Client(base_url=url, timeout=30, headers=PAGE) as other:
         answer = come_by_the_provider(other)
         assert "This account is disabled" in answer.text
         assert other.get("/models").status_code == 303
-    store.set_disabled(account.id, False)
+    store.change(account.id, disabled=False)
     store.close()
 
 

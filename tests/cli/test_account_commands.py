@@ -130,14 +130,14 @@ def test_existing_account_becomes_administrator_and_keeps_its_password(
     code, out, err = run("admin", "ADA")
     assert (code, err) == (0, "")
     assert out == f"Ada (account since {ada.account.created_at.date()}) is an administrator.\n"
-    assert accounts.visit(ada.token).account.role is Role.ADMINISTRATOR
+    assert accounts.sessions.visit(ada.token).account.role is Role.ADMINISTRATOR
 
 
 def test_forgotten_password_is_replaced(run: Run, accounts: Accounts):
     ada = accounts.register("Ada", GOOD, HERE)
     code, out, _ = run("admin", "Ada", "--password-stdin", stdin=OTHER)
     assert code == 0 and out.endswith("is an administrator and has the new password.\n")
-    assert accounts.visit(ada.token) is None and accounts.sign_in("Ada", OTHER, HERE)
+    assert accounts.sessions.visit(ada.token) is None and accounts.sign_in("Ada", OTHER, HERE)
     with pytest.raises(SignInError):
         accounts.sign_in("Ada", GOOD, HERE)
 

@@ -45,7 +45,7 @@ class ProgramSite(Site):
             self.accounts.register(name, GOOD, self.browser().client_facts)
             account = self.accounts.find(name)
         assert account is not None
-        return self.accounts.keys.make(account.id, "test", **options).secret
+        return self.accounts.keys.make(account.id, "test", **options)
 
     def program(self, base: str = HERE, key: str | None = None, **headers: str) -> TestClient:
         if key is not None:

@@ -143,7 +143,7 @@ def test_internal_headers_cannot_be_sent_by_clients(site: Site, name: str) -> No
         assert mine is not None and site.headers[OWNER_HEADER] == mine.id
         assert "forged" not in site.headers.values()
         visitor = site.connections.visitor(site.headers[CONNECTION_HEADER])
-        assert visitor is not None and visitor.account == site.accounts.visit(ada.token).account
+        assert visitor is not None and visitor.account == site.visit(ada.token).account
     assert site.connections.visitor(site.headers[CONNECTION_HEADER]) is None, (
         "the connection was closed"
     )
@@ -243,7 +243,7 @@ def test_attempts_are_limited_for_fifty_concurrent_requests(site_with: Callable[
 
 def test_registration_by_invitation_and_closed(site_with: Callable[..., Site]) -> None:
     site = site_with(auth="required", registration="invitation")
-    code = site.others.invite(site.administrator()).code
+    code = site.others.invite(site.administrator())
     browser = site.browser()
     assert "invitation code" in browser.get("register").text
     rejected = browser.send("register", name="Ada", password=GOOD, again=GOOD, code="no")
@@ -280,7 +280,7 @@ def test_signing_in_as_another_user_ends_the_previous_session(site: Site) -> Non
     before = browser.token
     data = {"csrf_token": sign_in_token(browser), "name": "Bo", "password": GOOD}
     assert browser.http.post("/sign-in", data=data).status_code == 303
-    assert browser.token != before and site.accounts.visit(before) is None
+    assert browser.token != before and site.visit(before) is None
 
 
 def sign_in_token(browser: Browser) -> str:
@@ -309,7 +309,7 @@ def test_open_page_is_disconnected_when_its_session_ends(site: Site) -> None:
     with ada.stream() as page:
         page.send_bytes(b"hello")
         assert page.receive_bytes() == b"hello"
-        site.accounts.sign_out(ada.token)  # as another process does
+        site.accounts.sessions.end(ada.token)  # as another process does
         page.portal.call(site.connections.close_ended)
         assert page.receive_bytes() == b"redirect"
         with pytest.raises(WebSocketDisconnect) as closed:
@@ -650,7 +650,7 @@ def test_signed_out_visitor_does_not_become_a_guest(site_with: Callable[..., Sit
     with ada.stream():
         visitor = site.connections.visitor(site.headers[CONNECTION_HEADER])
         assert visitor is not None and visitor.account is not None
-        site.accounts.sign_out(ada.token)
+        site.accounts.sessions.end(ada.token)
         now = site.visitors.refresh(visitor)
         assert now.account is None and not now.access.use and not now.access.manage
         assert not site.visitors.refresh(now).access.use

@@ -374,10 +374,10 @@ def test_disabled_or_deleted_user_gets_no_answers(
 ):
     ask(models, EMBEDDED[0])
     accounts = AccountStore(engine.runs.database)
-    accounts.set_disabled("ada", True)
+    accounts.change("ada", disabled=True)
     with pytest.raises(AccessDeniedError, match="cannot request answers"):
         models.start(EMBEDDED[0], REQUEST, ADA)
-    accounts.set_disabled("ada", False)
+    accounts.change("ada", disabled=False)
     ask(models, EMBEDDED[0])
     accounts.delete("ada")
     with pytest.raises(AccessDeniedError):

@@ -141,7 +141,7 @@ def _set_role(others: Administration, account_id: str, key: str) -> None:
 
 def _invite(others: Administration, asker: str) -> None:
     uses, days = st.session_state["invite_uses"], st.session_state["invite_days"]
-    st.session_state[_NEW_CODE] = others.invite(asker, uses=uses, hours=24.0 * days).code
+    st.session_state[_NEW_CODE] = others.invite(asker, uses=uses, hours=24.0 * days)
 
 
 def _set_disabled(others: Administration, asker: str, account_id: str, disabled: bool) -> None:

@@ -106,7 +106,7 @@ def _create() -> None:
     if someone.account is None:
         return
     with errors_told():
-        made = shared_engine().accounts.keys.make(
+        key = shared_engine().accounts.keys.make(
             someone.owner, state[_NAME] or "", days=_LIFETIME_DAYS[state[_LIFETIME]]
         )
-        state[_NEW_KEY], state[_NAME] = made.secret, ""
+        state[_NEW_KEY], state[_NAME] = key, ""

@@ -69,11 +69,11 @@ def _draw_form_button(label: str, icon: str, where: str, kind: Any = "secondary"
 
 def draw_sessions(engine: Engine, someone: Person) -> None:
     """Draw the browsers in which the user is signed in."""
-    accounts, token = engine.accounts, someone.token or ""
-    here = accounts.visit(token)
+    sessions, token = engine.accounts.sessions, someone.token or ""
+    here = sessions.visit(token)
     st.subheader("Active sessions", anchor=False)
     with st.container(border=True, key="sessions"):
-        for session in accounts.my_sessions(token):
+        for session in sessions.listing(token):
             mine = here is not None and session.id == here.session.id
             browser = browser_name(session.agent)
             with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
@@ -89,7 +89,7 @@ def draw_sessions(engine: Engine, someone: Person) -> None:
                         "Sign out",
                         "logout",
                         f"end_{session.id}",
-                        *(change, accounts.end_my_session, token, session.id),
+                        *(change, sessions.end_other, token, session.id),
                         of=browser,
                     )
 
