@@ -7,7 +7,7 @@ to the field. Passwords are never sent back.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
@@ -121,9 +121,6 @@ _DELETE = Card(
 
 logger = logging.getLogger(__name__)
 
-Show = Callable[[Mapping[str, str], Mapping[str, str], int], Response]
-"""Returns a form with values, errors and this status."""
-
 
 class Providers:
     """OpenID Connect providers; this class is for a server without any."""
@@ -138,6 +135,25 @@ class Providers:
 
     def forget(self, request: Request, response: Response) -> None:
         """Delete the provider's cookie; Paddock's own session replaces it."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A form for one visitor."""
+
+    card: Card
+    work: Callable[[], SignedIn | None]
+    """What is done with the submitted form, in a thread; signs in or out."""
+    where: str
+    """Path that is opened after that."""
+    at: Mapping[type[PaddockError], str] = field(default_factory=dict)
+    """Fields to which errors belong, the most specific error first."""
+    drops: Sequence[str] = (cookies.SESSION, cookies.FORM)
+    """Cookies that are deleted by signing out."""
+
+
+_Page = Callable[[Request, Visitor, Mapping[str, str]], Awaitable[Response | _Form]]
+"""Returns the form, or another response, given what was submitted."""
 
 
 @dataclass
@@ -157,7 +173,7 @@ class FormPages:
     def routes(self, prefix: str = "") -> list[BaseRoute]:
         """Return all routes."""
         self._limiter = anyio.CapacityLimiter(MAX_CONCURRENT)
-        pages: dict[str, Callable[[Request, Visitor], Awaitable[Response]]] = {
+        pages: dict[str, _Page] = {
             SIGN_IN: self._sign_in,
             REGISTER: self._register,
             SIGN_OUT: self._sign_out,
@@ -184,16 +200,12 @@ class FormPages:
         """The settings, read at the first request."""
         return self.load_settings()
 
-    def _endpoint(
-        self, path: str, page: Callable[[Request, Visitor], Awaitable[Response]]
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(self, path: str, page: _Page) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             unavailable = Card("Not available", path)
             try:
                 visitor = await self._in_thread(lambda: self.visitors().of(request))
-                response = await page(request, visitor)
-            except _Rejected as rejected:
-                response = rejected.response
+                response = await self._answer(request, visitor, path, page)
             except RecordsError:
                 logger.exception("The database failed while a form was processed")
                 return form_pages.response(unavailable, 503, errors={FORM: _NO_DATABASE})
@@ -208,37 +220,44 @@ class FormPages:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
-    async def _processed(
-        self,
-        request: Request,
-        visitor: Visitor,
-        form: str,
-        show: Show,
-        work: Callable[[dict[str, str]], T],
-        at: Mapping[type[PaddockError], str] | None = None,
-    ) -> tuple[dict[str, str], T]:
-        """Return the fields of a submitted form, and what was done with them in a thread.
-
-        Args:
-            at: errors that belong to a field, the most specific kind first.
-
-        Raises:
-            _Rejected: it has an error, has expired or was already submitted; the form is shown
-                again with its input.
-        """
-        fields: dict[str, str] = {}
+    async def _answer(self, request: Request, visitor: Visitor, path: str, page: _Page) -> Response:
+        """Show a form, or process a submitted one and show it again if it has an error."""
+        sent: dict[str, str] = {}
+        unreadable = None
+        if request.method == "POST":
+            try:
+                sent = await read_form(request)
+            except BadForm as error:
+                unreadable = error
+        form = await page(request, visitor, sent)
+        if isinstance(form, Response):
+            return form
+        if request.method != "POST":
+            return self._show(request, visitor, form.card)
+        token = sent.get(CSRF_FIELD, "")
         try:
-            fields = await read_form(request)
-            token, nonce = fields.get(CSRF_FIELD, ""), self._nonce(request, visitor)
-            if not self.csrf_tokens.is_valid(token, form, nonce, visitor.token):
+            if unreadable is not None:
+                raise unreadable
+            if not self.csrf_tokens.is_valid(
+                token, path, self._nonce(request, visitor), visitor.token
+            ):
                 raise BadForm(403, _EXPIRED_FORM)
-            return fields, await self._in_thread(lambda: work(fields))
-        except _InvalidFields as invalid:
-            raise _Rejected(show(fields, invalid.errors, 422)) from invalid
+            signed_in = await self._in_thread(form.work)
+        except _InvalidFields as error:
+            return self._show(request, visitor, form.card, 422, values=sent, errors=error.errors)
         except (BadForm, PaddockError) as error:
-            kinds = (at or {}).items()
+            kinds = form.at.items()
             name = next((name for kind, name in kinds if isinstance(error, kind)), FORM)
-            raise _Rejected(show(fields, {name: str(error)}, _status(error))) from error
+            errors, status = {name: str(error)}, _status(error)
+            return self._show(request, visitor, form.card, status, values=sent, errors=errors)
+        self.csrf_tokens.mark_used(token)
+        if signed_in is not None:
+            return await self._enter(request, visitor, signed_in, form.where)
+        self.on_sessions_ended()
+        response = _redirect(form.where)
+        for cookie in form.drops:
+            cookies.drop(response, cookie, secure=visitor.secure)
+        return response
 
     def _nonce(self, request: Request, visitor: Visitor) -> str | None:
         found = cookies.read(request.cookies, cookies.FORM, secure=visitor.secure)
@@ -275,10 +294,9 @@ class FormPages:
         return response
 
     async def _enter(
-        self, signed_in: SignedIn, visitor: Visitor, fields: Mapping[str, str], where: str
+        self, request: Request, visitor: Visitor, signed_in: SignedIn, where: str
     ) -> Response:
         """End the session before, set the cookies of the new one, and redirect."""
-        self.csrf_tokens.mark_used(fields.get(CSRF_FIELD, ""))
         if (earlier := visitor.token) is not None:
             await self._in_thread(lambda: self.accounts().sessions.end(earlier))
             self.on_sessions_ended()
@@ -290,75 +308,60 @@ class FormPages:
             response, cookies.DEVICE, signed_in.device, secure=secure, age=cookies.DEVICE_AGE
         )
         cookies.drop(response, cookies.FORM, secure=secure)  # invalidates forms shown before
-        return response
-
-    # Sign-in and registration
-
-    async def _sign_in(self, request: Request, visitor: Visitor) -> Response:
-        where = safe_next(request.query_params.get("next"))
-        posted = request.method == "POST"
-        if not posted and visitor.account is not None:
-            return _redirect(where)
-        note = next((_NOTES[key] for key in _NOTES if key in request.query_params), "")
-        own = OWN in request.query_params
-        user = self.providers.user(request) if visitor.account is None and not own else None
-
-        def show(
-            values: Mapping[str, str], errors: Mapping[str, str], status: int, note: str = ""
-        ) -> Response:
-            to = safe_next(values.get("next")) if "next" in values else where
-            registering = self.settings.registration is not Registration.CLOSED
-            links = [(f"{REGISTER}{_next(to)}", "Create an account")] if registering else []
-            links += self.providers.links()
-            if visitor.access.use and visitor.account is None:
-                links.append((to, "Continue as guest"))
-            card = replace(_SIGN_IN, links=links, hidden=[("next", to)])
-            options: dict[str, Any] = {"values": values, "errors": errors, "note": note}
-            return self._show(request, visitor, card, status, **options)
-
-        fields: dict[str, str] = {}
-        if posted:
-            fields, signed_in = await self._processed(
-                request,
-                visitor,
-                SIGN_IN,
-                show,
-                lambda sent: self.accounts().sign_in(
-                    sent.get("name", ""), sent.get("password", ""), visitor.client
-                ),
-            )
-            where = safe_next(fields.get("next"))
-        elif user is None or note:
-            response = show({}, {}, 200, note)
-            if own:
-                self.providers.forget(request, response)
-            return response
-        else:
-            try:
-                known = await self._in_thread(
-                    lambda: self.accounts().sign_in_with_provider(user, visitor.client)
-                )
-            except PaddockError as error:
-                response = show({}, {FORM: str(error)}, _status(error))
-                self.providers.forget(request, response)
-                return response
-            if known is None:
-                return _redirect(f"{REGISTER}{_next(where)}")
-            signed_in = known
-        response = await self._enter(signed_in, visitor, fields, where)
         self.providers.forget(request, response)
         return response
 
-    async def _register(self, request: Request, visitor: Visitor) -> Response:
-        where = safe_next(request.query_params.get("next"))
-        rule = self.settings.registration
+    # The forms
+
+    async def _sign_in(
+        self, request: Request, visitor: Visitor, sent: Mapping[str, str]
+    ) -> Response | _Form:
+        where, posted = _where(request, sent), request.method == "POST"
+        if visitor.account is not None and not posted:
+            return _redirect(where)
+        own = OWN in request.query_params
+        user = self.providers.user(request) if visitor.account is None and not own else None
+        note = next((_NOTES[key] for key in _NOTES if key in request.query_params), "")
+        registering = self.settings.registration is not Registration.CLOSED
+        links = [(f"{REGISTER}{_next(where)}", "Create an account")] if registering else []
+        links += self.providers.links()
+        if visitor.access.use and visitor.account is None:
+            links.append((where, "Continue as guest"))
+        card = replace(_SIGN_IN, links=links, hidden=[("next", where)])
+        if posted:
+            name, password = sent.get("name", ""), sent.get("password", "")
+            return _Form(
+                card, lambda: self.accounts().sign_in(name, password, visitor.client), where
+            )
+        if user is None or note:
+            response = self._show(request, visitor, card, note=note)
+            if own:
+                self.providers.forget(request, response)
+            return response
+        try:
+            known = await self._in_thread(
+                lambda: self.accounts().sign_in_with_provider(user, visitor.client)
+            )
+        except PaddockError as error:
+            errors, status = {FORM: str(error)}, _status(error)
+            response = self._show(request, visitor, card, status, errors=errors)
+            self.providers.forget(request, response)
+            return response
+        if known is None:
+            return _redirect(f"{REGISTER}{_next(where)}")
+        return await self._enter(request, visitor, known, where)
+
+    async def _register(
+        self, request: Request, visitor: Visitor, sent: Mapping[str, str]
+    ) -> Response | _Form:
+        where, rule = _where(request, sent), self.settings.registration
         if request.method != "POST" and visitor.account is not None:
             return _redirect(where)
         back = (f"{SIGN_IN}{_next(where, OWN)}", "I have an account")
         if rule is Registration.CLOSED:
             sentence = "Ask an administrator for an account."
-            card = Card("Registration is closed", lead=sentence, links=[back])
-            response = form_pages.response(card, 403)
+            closed = Card("Registration is closed", lead=sentence, links=[back])
+            response = form_pages.response(closed, 403)
             self.providers.forget(request, response)
             return response
         user = self.providers.user(request)
@@ -367,122 +370,78 @@ class FormPages:
         if rule is Registration.INVITATION:
             inputs.append(_CODE)
             lead = "Registration requires an invitation code from an administrator."
+        hidden = [("next", where)]
+        card = replace(_REGISTER, fields=inputs, lead=lead, links=[back], hidden=hidden)
+        if request.method != "POST":
+            return self._show(request, visitor, card, values={"name": user.name} if user else {})
 
-        def show(values: Mapping[str, str], errors: Mapping[str, str], status: int) -> Response:
-            to = safe_next(values.get("next")) if "next" in values else where
-            card = replace(_REGISTER, fields=inputs, lead=lead, links=[back], hidden=[("next", to)])
-            return self._show(request, visitor, card, status, values=values, errors=errors)
-
-        def register(sent: Mapping[str, str]) -> SignedIn:
+        def register() -> SignedIn:
             _check_fields(sent, with_password=user is None)
             accounts, name, code = self.accounts(), sent["name"], sent.get("code")
             if user is not None:
                 return accounts.register_with_provider(user, name, visitor.client, code=code)
             return accounts.register(name, sent["password"], visitor.client, code=code)
 
-        if request.method != "POST":
-            return show({"name": user.name} if user else {}, {}, 200)
-        fields, signed_in = await self._processed(
-            request,
-            visitor,
-            REGISTER,
-            show,
-            register,
-            {InvitationError: _CODE.name, AccountInputError: _NAME.name},
-        )
-        response = await self._enter(signed_in, visitor, fields, safe_next(fields.get("next")))
-        self.providers.forget(request, response)
-        return response
+        at = {InvitationError: _CODE.name, AccountInputError: _NAME.name}
+        return _Form(card, register, where, at)
 
-    # Sign-out
-
-    async def _sign_out(self, request: Request, visitor: Visitor) -> Response:
+    async def _sign_out(
+        self, request: Request, visitor: Visitor, sent: Mapping[str, str]
+    ) -> Response | _Form:
         if visitor.account is None:
             return _redirect(f"{SIGN_IN}?left")
         lead = f"You are signed in as {visitor.account.name}. Open pages are disconnected."
-        show = self._shower(request, visitor, replace(_SIGN_OUT, lead=lead))
         token = visitor.token or ""
 
-        def end(sent: Mapping[str, str]) -> None:
+        def end() -> None:
             if sent.get("do") == "everywhere":
                 self.accounts().sign_out_everywhere(token)
             else:
                 self.accounts().sessions.end(token)
 
-        if request.method != "POST":
-            return show({}, {}, 200)
-        fields, _ = await self._processed(request, visitor, SIGN_OUT, show, end)
-        return self._leave(f"{SIGN_IN}?left", visitor, fields)
+        return _Form(replace(_SIGN_OUT, lead=lead), end, f"{SIGN_IN}?left")
 
-    def _shower(self, request: Request, visitor: Visitor, card: Card) -> Show:
-        """Return a function that shows this card, without what was submitted."""
-        return lambda values, errors, status: self._show(
-            request, visitor, card, status, errors=errors
-        )
-
-    def _leave(self, where: str, visitor: Visitor, fields: Mapping[str, str]) -> Response:
-        self.csrf_tokens.mark_used(fields.get(CSRF_FIELD, ""))
-        self.on_sessions_ended()
-        response = _redirect(where)
-        cookies.drop(response, cookies.SESSION, secure=visitor.secure)
-        cookies.drop(response, cookies.FORM, secure=visitor.secure)
-        return response
-
-    # Password change and account deletion
-
-    async def _change_password(self, request: Request, visitor: Visitor) -> Response:
+    async def _change_password(
+        self, request: Request, visitor: Visitor, sent: Mapping[str, str]
+    ) -> Response | _Form:
         if visitor.account is None:
             return _redirect(SIGN_IN)
         if visitor.account.subject is not None:
             sentence = "You sign in with a provider. Change your password there."
             back = [(ACCOUNT_PAGE, "Back")]
             return form_pages.response(Card("No password", lead=sentence, links=back))
-        show, token = self._shower(request, visitor, _CHANGE_PASSWORD), visitor.token or ""
 
-        def change(sent: Mapping[str, str]) -> SignedIn:
+        def change() -> SignedIn:
             old, new = sent.get("old", ""), sent.get("password", "")
             if new != sent.get("again", ""):
                 raise _InvalidFields({"again": _PASSWORDS_DIFFER})
             try:
+                token = visitor.token or ""
                 return self.accounts().change_password(token, old, new, visitor.client)
             except SignInError as error:
                 raise SignInError("Incorrect password.") from error
 
-        if request.method != "POST":
-            return show({}, {}, 200)
         at = {AccountInputError: "password", SignInError: "old"}
-        fields, signed_in = await self._processed(request, visitor, PASSWORD, show, change, at)
-        return await self._enter(signed_in, visitor, fields, ACCOUNT_PAGE)
+        return _Form(_CHANGE_PASSWORD, change, ACCOUNT_PAGE, at)
 
-    async def _delete(self, request: Request, visitor: Visitor) -> Response:
+    async def _delete(
+        self, request: Request, visitor: Visitor, sent: Mapping[str, str]
+    ) -> Response | _Form:
         if visitor.account is None:
             return _redirect(SIGN_IN)
         owner, token, name = visitor.account.id, visitor.token or "", visitor.account.name
         confirm = Field("password", f"Type {name} to confirm")
         if visitor.account.subject is None:
             confirm = Field("password", "Password", "password", "current-password")
-        show = self._shower(request, visitor, replace(_DELETE, fields=[confirm]))
 
-        def delete(sent: Mapping[str, str]) -> None:
+        def delete() -> None:
             self.accounts().delete_account(
                 token, sent.get("password", ""), first=lambda: self.before_deletion(owner)
             )
 
-        if request.method != "POST":
-            return show({}, {}, 200)
-        at = {SignInError: "password"}
-        fields, _ = await self._processed(request, visitor, DELETE, show, delete, at)
-        response = self._leave(f"{SIGN_IN}?deleted", visitor, fields)
-        cookies.drop(response, cookies.DEVICE, secure=visitor.secure)
-        return response
-
-
-class _Rejected(Exception):
-    """A submitted form has an error; the response shows it again."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__()
-        self.response = response
+        drops = (cookies.SESSION, cookies.FORM, cookies.DEVICE)
+        card, at = replace(_DELETE, fields=[confirm]), {SignInError: "password"}
+        return _Form(card, delete, f"{SIGN_IN}?deleted", at, drops)
 
 
 class _InvalidFields(Exception):
@@ -531,6 +490,11 @@ def _status(error: Exception) -> int:
 
 def _redirect(where: str) -> Response:
     return RedirectResponse(where, 303, headers={"Cache-Control": "no-store"})
+
+
+def _where(request: Request, sent: Mapping[str, str]) -> str:
+    """Return the redirect after sign-in, which the form passes on."""
+    return safe_next(sent.get("next") or request.query_params.get("next"))
 
 
 def _next(where: str, *more: str) -> str:
