@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
@@ -103,7 +103,7 @@ class Directory:
             running = self._requests.get(remote)
             if running is not None:
                 return running
-            future = submit(self._request_and_store(remote))
+            future = submit(self._request(remote))
             self._requests[remote] = future
         return future
 
@@ -111,16 +111,15 @@ class Directory:
         """Close the connections to a server that was changed or removed."""
         with self._lock:
             self._listings = {r: kept for r, kept in self._listings.items() if r.name != name}
-            closing = [remote for remote in self._wires if remote.name == name]
-            wires = [self._wires.pop(remote)[1] for remote in closing]
-        for wire in wires:
-            submit(wire.client.close())
+        self._close(lambda remote: remote.name == name)
 
     def close(self) -> None:
         """Close all connections."""
+        self._close(lambda remote: True)
+
+    def _close(self, chosen: Callable[[Remote], bool]) -> None:
         with self._lock:
-            wires = [wire for _, wire in self._wires.values()]
-            self._wires.clear()
+            wires = [self._wires.pop(remote)[1] for remote in filter(chosen, list(self._wires))]
         for wire in wires:
             submit(wire.client.close())
 
@@ -142,33 +141,22 @@ class Directory:
             self._wires[remote] = (key, wire)
         return wire
 
-    async def _request_and_store(self, remote: Remote) -> Listing:
+    async def _request(self, remote: Remote) -> Listing:
         listing = None
         try:
-            listing = await self._request(remote)
+            wire = self.wire(remote)
+            models, software = await wire.models()
+            times = wire.transport.connect_ms, wire.transport.round_trip_ms
+            listing = Listing(models, None, software, *times, at=time.monotonic())
+        except RemoteError as error:
+            before = self._listings.get(remote, Listing())
+            listing = Listing(before.models, error, at=time.monotonic())
         finally:
             with self._lock:
                 self._requests.pop(remote, None)
                 if listing is not None:
                     self._listings[remote] = listing
         return listing
-
-    async def _request(self, remote: Remote) -> Listing:
-        with self._lock:
-            before = self._listings.get(remote, Listing())
-        try:
-            wire = self.wire(remote)
-            models, software = await wire.models()
-        except RemoteError as error:
-            return Listing(before.models, error, at=time.monotonic())
-        return Listing(
-            models,
-            None,
-            software,
-            wire.transport.connect_ms,
-            wire.transport.round_trip_ms,
-            at=time.monotonic(),
-        )
 
 
 T = TypeVar("T")

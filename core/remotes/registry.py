@@ -7,7 +7,6 @@ still belongs to the same address.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from core.errors import RemoteError, UnknownModelError, UserError
 from core.remotes.address import clean_name, clean_url, host_of, on_this_machine
@@ -53,15 +52,11 @@ class Remote:
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     url: str
-    key: SecretStr | None = None
+    key: str | None = Field(None, repr=False)
 
 
 class _File(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     remotes: dict[str, _Entry] = Field(default_factory=dict)
 
 
@@ -137,9 +132,8 @@ class RemoteRegistry:
                     f"{key_variable(name)} is the key of another server and would be sent to this "
                     "one. Choose another name, or set this server in PADDOCK_REMOTES."
                 )
-            entry = _Entry(url=url, key=SecretStr(key) if key else None)
-            file.remotes[name] = entry
-            self._write(file)
+            entry = file.remotes[name] = _Entry(url=url, key=key or None)
+            write_secret(self._path, file.model_dump_json(indent=2))
         return Remote(name, url, self._key(name, entry) is not None, from_environment=False)
 
     def remove(self, name: str) -> bool:
@@ -153,7 +147,7 @@ class RemoteRegistry:
         with self._changing() as file:
             known = file.remotes.pop(name, None) is not None
             if known:
-                self._write(file)
+                write_secret(self._path, file.model_dump_json(indent=2))
         return known
 
     def _check_changeable(self, name: str) -> None:
@@ -162,7 +156,7 @@ class RemoteRegistry:
 
     def _key(self, name: str, entry: _Entry | None) -> str | None:
         stored = None if name in self._set or entry is None else entry.key
-        return _environment_key(name) or (stored.get_secret_value() if stored else None) or None
+        return _environment_key(name) or stored or None
 
     @contextmanager
     def _changing(self) -> Iterator[_File]:
@@ -192,21 +186,13 @@ class RemoteRegistry:
                 f"{FILE_NAME} in {self._path.parent} cannot be read. Repair or remove it."
             ) from error
 
-    def _write(self, file: _File) -> None:
-        """Write the file.
-
-        Raises:
-            OSError: it cannot be written and is unchanged.
-        """
-        rows = {
-            name: {"url": entry.url, "key": entry.key.get_secret_value() if entry.key else None}
-            for name, entry in file.remotes.items()
-        }
-        write_secret(self._path, json.dumps({"remotes": rows}, indent=2))
-
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file atomically that only its owner can read."""
+    """Write a file atomically that only its owner can read.
+
+    Raises:
+        OSError: it cannot be written and is unchanged.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     beside.unlink(missing_ok=True)
     handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
