@@ -28,7 +28,6 @@ from core.db.evaluations import (
 from core.db.processes import Instance, current_instance
 from core.db.run_values import (
     EvaluationState,
-    FigureRow,
     Origin,
     RunRecord,
     RunResult,

@@ -202,30 +202,7 @@ class RunRow(NamedTuple):
     cached_tokens: int | None = None
     draft_tokens: int | None = None
 
-
-class FigureRow(NamedTuple):
-    """The fields of :class:`RunRow` that charts show and group by.
-
-    ``ttft_ms`` is None if the prefix cache was used: such a prompt was read only in part.
-    """
-
-    id: str
-    started_at: datetime
-    model: str
-    title: str
-    random_weights: bool
-    precision: str
-    weights: str | None
-    device: str
-    devices_used: tuple[str, ...]
-    runtime: str
-    host_name: str
-    host_cpu: str
-    contended: bool | None
-    prompt_tokens: int | None
-    ttft_ms: float | None
-    decode_tokens_per_s: float | None
-    memory_private_bytes: int | None
-    memory_file_backed_bytes: int | None
-    load_s: float | None
-    draft_tokens: int | None
+    @property
+    def charted_ttft_ms(self) -> float | None:
+        """None if the prefix cache was used: such a prompt was read only in part."""
+        return None if self.cached_tokens else self.ttft_ms

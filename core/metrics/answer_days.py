@@ -21,7 +21,7 @@ from core.metrics.figures import percentile
 from core.metrics.rows import Point, Range, Subject, subject_of_run
 
 if TYPE_CHECKING:
-    from core.db import FigureRow, RunRow, RunStore
+    from core.db import RunRow, RunStore
 
 PERCENTILES_FROM = 20
 """From this many answers on, the spread is the 10th to the 90th percentile instead of the extremes:
@@ -95,18 +95,18 @@ class AnswerDays:
 
     def _read_all(self) -> None:
         self._days, self._ids, self._day_of = {}, {}, {}
-        by_day: defaultdict[date, list[FigureRow]] = defaultdict(list)
+        by_day: defaultdict[date, list[RunRow]] = defaultdict(list)
         with _gc_paused():
-            for row in self._runs.figure_rows():
+            for row in self._runs.chart_rows():
                 by_day[row.started_at.date()].append(row)
             for day, rows in by_day.items():
                 self._put(day, rows)
 
     def _read_day(self, day: date) -> None:
         begin = datetime.combine(day, time(), UTC)
-        self._put(day, self._runs.figure_rows(since=begin, until=begin + timedelta(days=1)))
+        self._put(day, self._runs.chart_rows(since=begin, until=begin + timedelta(days=1)))
 
-    def _put(self, day: date, rows: Sequence[FigureRow]) -> None:
+    def _put(self, day: date, rows: Sequence[RunRow]) -> None:
         for run_id in self._ids.get(day, ()):
             del self._day_of[run_id]
         before = {each.subject: each for each in self._days.get(day, ())}
@@ -153,26 +153,25 @@ _CONDITIONS = attrgetter(
 thousand subjects would take a second."""
 _FIGURES = (
     "decode_tokens_per_s",
-    "ttft_ms",
+    "charted_ttft_ms",
     "prompt_tokens",
     "memory_private_bytes",
     "memory_file_backed_bytes",
     "load_s",
 )
-"""Columns of a row, in the order of the lists of an :class:`AnswerDay`."""
+"""Figures of a row, in the order of the lists of an :class:`AnswerDay`."""
 _READ_FIGURES = attrgetter(*_FIGURES)
 
 
-def days_of(rows: Iterable[RunRow | FigureRow]) -> tuple[AnswerDay, ...]:
+def days_of(rows: Iterable[RunRow]) -> tuple[AnswerDay, ...]:
     """Group answers by day and conditions; the order is undefined."""
-    groups: defaultdict[tuple[date, tuple[object, ...]], list[RunRow | FigureRow]]
-    groups = defaultdict(list)
+    groups: defaultdict[tuple[date, tuple[object, ...]], list[RunRow]] = defaultdict(list)
     for row in rows:
         groups[row.started_at.date(), (_CONDITIONS(row), row.draft_tokens is None)].append(row)
     return tuple(_day_of(day, group) for (day, _), group in groups.items())
 
 
-def _day_of(day: date, rows: Sequence[RunRow | FigureRow]) -> AnswerDay:
+def _day_of(day: date, rows: Sequence[RunRow]) -> AnswerDay:
     values: tuple[list[Any], ...] = tuple([] for _ in _FIGURES)
     for found, column in zip(values, zip(*map(_READ_FIGURES, rows), strict=True), strict=True):
         found += (value for value in column if value is not None)

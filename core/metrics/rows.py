@@ -22,7 +22,7 @@ from core.store.resolver import recorded_name, recorded_title, unique_title
 from core.units import int4_text
 
 if TYPE_CHECKING:
-    from core.db.run_values import FigureRow, RunRow
+    from core.db.run_values import RunRow
 
 PROCESS_ALONE = "a separate process"
 
@@ -313,7 +313,7 @@ def _conditions(measurement: Measurement) -> str:
     return ", ".join(parts)
 
 
-def subject_of_run(row: RunRow | FigureRow) -> Subject:
+def subject_of_run(row: RunRow) -> Subject:
     """Return the subject of an answer of the pages, the API or the command line.
 
     Answers requested on AUTO have the same conditions as those on the device that AUTO selected.
