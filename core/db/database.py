@@ -28,7 +28,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from core.errors import RecordsError
 from core.settings import Settings
@@ -82,7 +82,7 @@ class Database:
                     if url.database and not url.database.startswith("file:"):
                         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
                     _use_wal(database._engine, patience_s)
-                _migrate(database._engine, patience_s)
+                _migrate(database._engine)
         except RecordsError:
             database.close()
             raise
@@ -271,7 +271,7 @@ def _journal_mode(engine: Engine) -> str:
     return mode
 
 
-def _migrate(engine: Engine, patience_s: float) -> None:
+def _migrate(engine: Engine) -> None:
     with engine.connect() as connection:
         revision = _revision(connection)
     if revision == newest_revision():
@@ -281,20 +281,6 @@ def _migrate(engine: Engine, patience_s: float) -> None:
             f"The run database {_place(engine.url)} was written by a newer version of Paddock. "
             "Update Paddock, or set PADDOCK_DATABASE_URL to another database."
         )
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            _upgrade_once(engine)
-            return
-        except DBAPIError:
-            # SQLite waits for its lock. On a server, another process may have created the tables
-            # after the check: check again.
-            if _is_sqlite(engine.url) or time.monotonic() > deadline:
-                raise
-        time.sleep(RETRY_PAUSE_S)
-
-
-def _upgrade_once(engine: Engine) -> None:
     import alembic.command  # noqa: F401  a slow import, done before the lock is taken
 
     with _transaction(engine) as connection:

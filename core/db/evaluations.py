@@ -13,7 +13,13 @@ from sqlalchemy import ColumnElement, Table, and_, func, select, update
 from core.db.accounts import check_owner
 from core.db.conversations import Holder, held
 from core.db.database import Store
-from core.db.processes import current_instance, instance_of, is_alive, this_process
+from core.db.processes import (
+    current_instance,
+    instance_of,
+    is_alive,
+    mark_interrupted,
+    this_process,
+)
 from core.db.rows import from_row, to_row
 from core.db.run_values import EvaluationState, utc_now
 from core.db.tables import evaluation_results, evaluations, test_sets
@@ -236,14 +242,7 @@ class EvaluationStore(Store):
 
     def mark_interrupted(self) -> int:
         """Mark running runs whose process has ended, and return their number."""
-        running = evaluations.c.state == EvaluationState.RUNNING
-        columns = (column for column in evaluations.c if column.name != "plan")
-        rows = self.database.rows(select(*columns).where(running))
-        ended = [row["id"] for row in rows if not is_alive(row, row["saved_at"])]
-        if not ended:
-            return 0
-        statement = update(evaluations).where(running, evaluations.c.id.in_(ended))
-        return self.database.change(statement.values(state=EvaluationState.INTERRUPTED))
+        return mark_interrupted(self.database, evaluations, "saved_at")
 
 
 def _this(table: Table, row_id: str, holder: Holder) -> ColumnElement[bool]:

@@ -11,8 +11,10 @@ from functools import cache
 from typing import Any
 
 import psutil
+from sqlalchemy import Table, select, update
 
-from core.db.rows import from_row, to_row
+from core.db.database import Database
+from core.db.rows import batches, from_row, to_row
 
 START_TOLERANCE_S = 2.0
 """Start times closer than this belong to the same process: the system derives them from the boot
@@ -70,6 +72,23 @@ def this_process() -> dict[str, Any]:
 def instance_of(row: Mapping[Any, Any]) -> Instance:
     """Return the process that wrote a row."""
     return from_row(Instance, row, "instance_")
+
+
+def mark_interrupted(database: Database, table: Table, written_at: str) -> int:
+    """Mark running rows whose process has ended as interrupted, and return their number.
+
+    Rows of this process and of other running processes stay. Those of another machine stay for
+    :data:`OTHER_HOST_TIMEOUT`.
+
+    Args:
+        written_at: column with the time of the latest write.
+    """
+    running = table.c.state == "running"
+    columns = (c for c in table.c if c.name in ("id", written_at) or c.name.startswith("instance_"))
+    rows = database.rows(select(*columns).where(running))
+    ended = [row["id"] for row in rows if not is_alive(row, row[written_at])]
+    statement = update(table).where(running).values(state="interrupted")
+    return sum(database.change(statement.where(table.c.id.in_(ids))) for ids in batches(ended))
 
 
 def is_alive(row: Mapping[Any, Any], written_at: datetime) -> bool:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, select, update
 
 from core.db.accounts import check_owner
 from core.db.database import Store
-from core.db.processes import is_alive, this_process
+from core.db.processes import mark_interrupted, this_process
 from core.db.rows import batches, conditions, from_row, to_row
 from core.db.run_values import (
     Origin,
@@ -158,19 +158,8 @@ class RunStore(Store):
         return self.database.change(runs.delete().where(*own))
 
     def mark_interrupted(self) -> int:
-        """Mark running rows whose process has ended as interrupted, and return their number.
-
-        Rows of this process and of other running processes stay. Those of another machine stay for
-        :data:`core.db.processes.OTHER_HOST_TIMEOUT`.
-        """
-        running = runs.c.state == RunState.RUNNING
-        writer = (column for column in runs.c if column.name.startswith("instance_"))
-        rows = self.database.rows(select(runs.c.id, runs.c.started_at, *writer).where(running))
-        ended = [row["id"] for row in rows if not is_alive(row, row["started_at"])]
-        statement = update(runs).where(running).values(state=RunState.INTERRUPTED)
-        return sum(
-            self.database.change(statement.where(runs.c.id.in_(batch))) for batch in batches(ended)
-        )
+        """Mark running rows whose process has ended as interrupted, and return their number."""
+        return mark_interrupted(self.database, runs, "started_at")
 
     def _insert(self, run: RunStart, values: dict[str, Any]) -> str:
         run_id = uuid.uuid4().hex
