@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from core.db import Account
 from core.errors import AccessDeniedError
-from core.settings import KIOSK_ERROR, AuthMode, Registration
+from core.settings import KIOSK_ERROR, AuthMode
 
 _FORWARDING = frozenset(
     (
@@ -81,10 +81,6 @@ class Access:
     """Download, convert and delete models, and run benchmarks."""
     administer: bool
     """View and change accounts."""
-    register: Registration
-    """Who may register."""
-    account: str | None = None
-    """Id of the account whose data is visible; None for guests."""
     kiosk: bool = False
     """Whether kiosk mode is on, in which nobody has the Manage permission."""
 
@@ -110,14 +106,7 @@ class Access:
             raise AccessDeniedError("Requires the Manage permission. Ask an administrator.")
 
 
-def access(
-    place: Place,
-    auth: AuthMode,
-    registration: Registration,
-    account: Account | None,
-    *,
-    kiosk: bool = False,
-) -> Access:
+def access(place: Place, auth: AuthMode, account: Account | None, *, kiosk: bool = False) -> Access:
     """Return the permissions of an account, or of a guest, for a request from this place.
 
     Guests on this machine have the Manage permission, and so have signed-in users there, because
@@ -130,8 +119,6 @@ def access(
         use=guests or account is not None,
         manage=(guests or (account is not None and account.role.manages)) and not kiosk,
         administer=account is not None and account.role.administers,
-        register=registration,
-        account=None if account is None else account.id,
         kiosk=kiosk,
     )
 

@@ -139,7 +139,7 @@ class Visitors:
 
     def _access(self, place: Place, account: Account | None) -> Access:
         settings = self._settings
-        return access(place, settings.auth, settings.registration, account, kiosk=settings.kiosk)
+        return access(place, settings.auth, account, kiosk=settings.kiosk)
 
 
 def _read(connection: HTTPConnection, cookie: str, *, secure: bool) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from core.auth.permissions import Access, Place, access, is_loopback, is_loopback_host
 from core.db import Account, Role
 from core.errors import AccessDeniedError
-from core.settings import AuthMode, Registration
+from core.settings import AuthMode
 from tests.auth.samples import HOSTILE, Clock, hostile_texts
 
 BROWSER = [("Host", "localhost:8501"), ("User-Agent", "Browser"), ("Accept", "*/*")]
@@ -40,7 +39,7 @@ def an_account(role: Role = Role.USER, *, disabled: bool = False) -> Account:
 
 def may(place: Place, account: Account | None = None, auth: AuthMode = AuthMode.AUTO) -> str:
     """The permissions as letters: use, manage, administer."""
-    found = access(place, auth, Registration.CLOSED, account)
+    found = access(place, auth, account)
     rights = {"u": found.use, "m": found.manage, "a": found.administer}
     return "".join(letter for letter, has in rights.items() if has)
 
@@ -164,26 +163,18 @@ def test_disabled_account_is_a_guest():
     account = an_account(Role.ADMINISTRATOR, disabled=True)
     assert may(a_place(), account) == "um"
     assert may(a_place(bound="0.0.0.0"), account) == ""
-    assert access(a_place(), AuthMode.AUTO, Registration.OPEN, account).account is None
-
-
-def test_access_has_the_account_and_the_registration_mode():
-    for registration, auth in itertools.product(Registration, AuthMode):
-        found = access(a_place(), auth, registration, an_account())
-        assert (found.register, found.account) == (registration, "a1")
-        assert access(a_place(), auth, registration, None).account is None
 
 
 def test_missing_permissions_are_errors():
-    nothing = Access(use=False, manage=False, administer=False, register=Registration.OPEN)
+    nothing = Access(use=False, manage=False, administer=False)
     for check in (nothing.check_use, nothing.check_manage):
         with pytest.raises(AccessDeniedError, match=r"^Sign-in is required\..*\.$"):
             check()
-    user = Access(use=True, manage=False, administer=False, register=Registration.OPEN)
+    user = Access(use=True, manage=False, administer=False)
     user.check_use()
     with pytest.raises(AccessDeniedError, match=r"Requires the Manage permission\. Ask"):
         user.check_manage()
-    everything = Access(use=True, manage=True, administer=True, register=Registration.OPEN)
+    everything = Access(use=True, manage=True, administer=True)
     everything.check_manage()
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from core.auth import Client, Place, access
 from core.server.visitor import Visitor
-from core.settings import AuthMode, Registration
+from core.settings import AuthMode
 from core.ui.widgets import person
 from tests.fakes import FakeCores
 
 HERE = Place(bound="127.0.0.1", hosts=("localhost:8501",), forwarded=False, peer="127.0.0.1")
 GUEST_HERE = Visitor(
-    access(HERE, AuthMode.AUTO, Registration.INVITATION, None),
+    access(HERE, AuthMode.AUTO, None),
     HERE,
     Client("127.0.0.1"),
     secure=False,
