@@ -31,6 +31,13 @@ from core.errors import (
 )
 from core.settings import Registration, Settings
 
+_INCORRECT = "Incorrect user name or password."
+_DISABLED = "This account is disabled. Ask an administrator to enable it."
+_CHANGED = "The account was changed or disabled at the same time. Sign in again."
+_INVALID_CODE = (
+    "This invitation code is incorrect, used up or expired. Ask an administrator for another one."
+)
+"""The same for each of the three, so that codes cannot be guessed step by step."""
 _NAME_LIMIT = 128
 """Characters of a name that are used at sign-in; all names are much shorter."""
 
@@ -110,7 +117,7 @@ class Accounts:
     def register(
         self,
         name: str,
-        password: str,
+        password: str | None,
         client: Client,
         *,
         code: str | None = None,
@@ -120,9 +127,9 @@ class Accounts:
 
         Args:
             name: see :func:`core.auth.names.parse_name`.
-            password: see :func:`core.auth.passwords.checked_password`.
+            password: see :func:`core.auth.passwords.checked_password`; not used with a subject.
             code: invitation code, if registration requires one.
-            subject: see :attr:`ProviderUser.subject`.
+            subject: of a provider's user, who has no password; see :attr:`ProviderUser.subject`.
 
         Raises:
             AccessDeniedError: registration is closed.
@@ -132,7 +139,8 @@ class Accounts:
         if self._settings.registration is Registration.CLOSED:
             raise AccessDeniedError("Registration is closed. Ask an administrator for an account.")
         wanted = parse_name(name)
-        password = checked_password(password, wanted)
+        random_password = new_token()  # known to nobody
+        password = random_password if subject else checked_password(password or "", wanted)
         bucket = Bucket(
             Kind.REGISTRATION,
             address_key(client.address),
@@ -159,30 +167,23 @@ class Accounts:
         account = self._store.find(key=key)
         self._check_password(account, password, self._sign_in_buckets(account, key, client))
         if account is None:  # for the type checker: verification has failed already
-            raise _incorrect()
+            raise SignInError(_INCORRECT)
         if account.disabled:
-            raise _disabled()
+            raise SignInError(_DISABLED)
         return self._signed_in(self._rehashed(account, password), client)
 
-    def sign_in_with_provider(self, user: ProviderUser, client: Client) -> SignedIn | None:
+    def sign_in_with_provider(self, subject: str, client: Client) -> SignedIn | None:
         """Begin a session of a provider's user; return None if the user has no account.
 
         Raises:
             SignInError: the account is disabled.
         """
-        account = self._store.find(subject=user.subject)
+        account = self._store.find(subject=subject)
         if account is None:
             return None
         if account.disabled:
-            raise _disabled()
+            raise SignInError(_DISABLED)
         return self._signed_in(account, client)
-
-    def register_with_provider(
-        self, user: ProviderUser, name: str, client: Client, *, code: str | None = None
-    ) -> SignedIn:
-        """Like :meth:`register`, for a provider's user, who has no password."""
-        random_password = new_token()  # known to nobody
-        return self.register(name, random_password, client, code=code, subject=user.subject)
 
     # The user's own account
 
@@ -198,7 +199,7 @@ class Accounts:
         self._check_owner(account, old)
         changes = self._with_password(new)
         if not self._store.change(account.id, account.password_hash, end_sessions=True, **changes):
-            raise _changed_meanwhile()
+            raise SignInError(_CHANGED)
         logger.info("The password of account %s was changed", account.id)
         return self._signed_in(self._account(account.id), client)
 
@@ -222,7 +223,7 @@ class Accounts:
             raise SignInError("Incorrect user name. Enter it as shown.")
         first()
         if not self._store.delete(account.id, old_hash=account.password_hash):
-            raise _changed_meanwhile()
+            raise SignInError(_CHANGED)
         logger.info("Account %s was deleted by its owner", account.id)
 
     def sign_out_everywhere(self, token: str) -> None:
@@ -280,7 +281,7 @@ class Accounts:
         if self._settings.registration is Registration.INVITATION:
             hashed_code = code_hash(code or "")
             if not (hashed_code and self._store.invitation_is_valid(hashed_code, self._clock())):
-                raise _invalid_code()
+                raise InvitationError(_INVALID_CODE)
         if wanted.reserved or self._store.taken(wanted.key, wanted.look):
             raise _taken(wanted)
         return self._added(wanted, password, Role.USER, hashed_code, subject)
@@ -305,7 +306,7 @@ class Accounts:
         )
         added = self._store.add(account, hashed_code)
         if added is None:
-            raise _invalid_code()
+            raise InvitationError(_INVALID_CODE)
         if not added:
             raise _taken(wanted)
         return account
@@ -321,7 +322,7 @@ class Accounts:
     def _signed_in(self, account: Account, client: Client) -> SignedIn:
         begun = self.sessions.begin(account, client.agent)
         if begun is None:
-            raise _changed_meanwhile()
+            raise SignInError(_CHANGED)
         token, session = begun
         device = client.device  # a browser keeps its count of failures
         if device is None or not device_nonce(device, account.id, account.device_key):
@@ -362,7 +363,7 @@ class Accounts:
             self._attempts.forgive(attempt)
             raise
         if not correct:
-            raise _incorrect()
+            raise SignInError(_INCORRECT)
         self._attempts.forgive(attempt)
 
     def _rehashed(self, account: Account, password: str) -> Account:
@@ -384,26 +385,6 @@ class Accounts:
         if account is None:
             raise not_found()
         return account
-
-
-def _incorrect() -> SignInError:
-    return SignInError("Incorrect user name or password.")
-
-
-def _disabled() -> SignInError:
-    return SignInError("This account is disabled. Ask an administrator to enable it.")
-
-
-def _changed_meanwhile() -> SignInError:
-    return SignInError("The account was changed or disabled at the same time. Sign in again.")
-
-
-def _invalid_code() -> InvitationError:
-    """Return the same error for a code that is unknown, used up or expired."""
-    return InvitationError(
-        "This invitation code is incorrect, used up or expired. Ask an administrator for another "
-        "one."
-    )
 
 
 def _taken(wanted: Name) -> AccountInputError:

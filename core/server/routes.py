@@ -340,7 +340,7 @@ class FormPages:
             return response
         try:
             known = await self._in_thread(
-                lambda: self.accounts().sign_in_with_provider(user, visitor.client)
+                lambda: self.accounts().sign_in_with_provider(user.subject, visitor.client)
             )
         except PaddockError as error:
             errors, status = {FORM: str(error)}, _status(error)
@@ -377,10 +377,13 @@ class FormPages:
 
         def register() -> SignedIn:
             _check_fields(sent, with_password=user is None)
-            accounts, name, code = self.accounts(), sent["name"], sent.get("code")
-            if user is not None:
-                return accounts.register_with_provider(user, name, visitor.client, code=code)
-            return accounts.register(name, sent["password"], visitor.client, code=code)
+            return self.accounts().register(
+                sent["name"],
+                sent.get("password"),
+                visitor.client,
+                code=sent.get("code"),
+                subject=user.subject if user else None,
+            )
 
         at = {InvitationError: _CODE.name, AccountInputError: _NAME.name}
         return _Form(card, register, where, at)

@@ -8,9 +8,14 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 
-from core.auth.common_passwords import COMMON_FILE, common_words, is_common
 from core.auth.names import parse_name
-from core.auth.passwords import checked_password, prepared
+from core.auth.passwords import (
+    COMMON_FILE,
+    checked_password,
+    common_words,
+    is_common,
+    prepared,
+)
 from core.errors import AccountInputError
 from tests.auth.samples import GOOD, hostile_texts
 
