@@ -31,20 +31,9 @@ _MAX_EDGE = 6
 """A common word with up to this many digits and symbols before or after it (a date, ``123456``)
 is still common."""
 _ROWS = (
-    "01234567890",
-    "abcdefghijklmnopqrstuvwxyz",
-    "qwertyuiop",
-    "asdfghjkl",
-    "zxcvbnm",
-    "qwertzuiop",
-    "yxcvbnm",
-    "azertyuiop",
-    "qsdfghjklm",
-    "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik,9ol.0p",
-    "q1w2e3r4t5y6u7i8o9p0",
-    "1q2w3e4r5t6y7u8i9o0p",
-    "йцукенгшщзхъ",
-    "фывапролджэ",
+    *("01234567890", "abcdefghijklmnopqrstuvwxyz", "йцукенгшщзхъ", "фывапролджэ"),
+    *("qwertyuiop", "asdfghjkl", "zxcvbnm", "qwertzuiop", "yxcvbnm", "azertyuiop", "qsdfghjklm"),
+    *("1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik,9ol.0p", "q1w2e3r4t5y6u7i8o9p0", "1q2w3e4r5t6y7u8i9o0p"),
 )
 _BOTH_WAYS = _ROWS + tuple(row[::-1] for row in _ROWS)
 _MIN_RUN = 3

@@ -51,11 +51,13 @@ class Place:
         cls, headers: Iterable[tuple[str, str]], *, bound: str | None, peer: str | None = None
     ) -> Place:
         """Determine the place from a request's headers, whose names have any letter case."""
-        given = [(name.strip().lower(), value) for name, value in headers]
+        given = [(name.strip().lower().replace("_", "-"), value) for name, value in headers]
         return cls(
             bound=bound,
             hosts=tuple(value for name, value in given if name == "host"),
-            forwarded=any(is_forwarding(name) for name, _ in given),
+            forwarded=any(
+                name in _FORWARDING or name.startswith("x-forwarded") for name, _ in given
+            ),
             peer=peer,
         )
 
@@ -121,12 +123,6 @@ def access(place: Place, auth: AuthMode, account: Account | None, *, kiosk: bool
         administer=account is not None and account.role.administers,
         kiosk=kiosk,
     )
-
-
-def is_forwarding(header: str) -> bool:
-    """Whether a header of this name is added by proxies."""
-    name = header.strip().lower().replace("_", "-")
-    return name in _FORWARDING or name.startswith("x-forwarded")
 
 
 def is_loopback(address: str | None) -> bool:

@@ -163,11 +163,6 @@ class MeasurementStore(Store):
         )
         return [measurement_of(row) for row in self.database.rows(statement)]
 
-    def count(self, **which: Any) -> int:
-        """Return the number of measurements that match."""
-        matching = conditions(measurements, "created_at", which)
-        return self.database.value(select(func.count()).select_from(measurements).where(*matching))
-
     def version(self) -> tuple[object, ...]:
         """Return values that change when a measurement is written or deleted, for caches."""
         statement = select(func.count(), func.max(measurements.c.saved_at)).select_from(

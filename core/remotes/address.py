@@ -95,11 +95,6 @@ def clean_url(text: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.lower(), parts.path.rstrip("/"), "", ""))
 
 
-def host_of(url: str) -> str:
-    """Return host and port of a base URL, for display."""
-    return urlsplit(url).netloc
-
-
 def on_this_machine(url: str) -> bool:
     """Whether the server certainly runs on this machine, because its host is loopback."""
     host = urlsplit(url).hostname or ""

@@ -39,8 +39,8 @@ class Chunk:
     """Prompt tokens that the server took from its prefix cache."""
 
 
-class NotAChunkError(Exception):
-    """A server sent something else; the text says what."""
+class ProtocolError(Exception):
+    """A server violated the protocol; the text says what it sent."""
 
 
 class ServerError(Exception):
@@ -51,7 +51,7 @@ async def read_stream(kind: str, content: AsyncIterator[bytes]) -> AsyncIterator
     """Yield the chunks of a response with this media type to a request for a streamed answer.
 
     Raises:
-        NotAChunkError: there are no chunks.
+        ProtocolError: there are no chunks.
         ServerError: the server reports an error.
         ValueError: invalid JSON or UTF-8.
     """
@@ -61,11 +61,11 @@ async def read_stream(kind: str, content: AsyncIterator[bytes]) -> AsyncIterator
     if kind == "application/json" or (kind != "text/event-stream" and head[:1] == b"{"):
         chunk = read_chunk(json.loads(head + b"".join([piece async for piece in content])))
         if chunk is None:
-            raise NotAChunkError("JSON instead of a stream")
+            raise ProtocolError("JSON instead of a stream")
         yield chunk if chunk.finish else replace(chunk, finish="stop")
         return
     if kind not in ("", "text/event-stream", "text/plain", "application/octet-stream"):
-        raise NotAChunkError(f"{kind[:40]} instead of a stream")
+        raise ProtocolError(f"{kind[:40]} instead of a stream")
     begun = events = ended = False
     async for event in SSEDecoder().aiter_bytes(_events(head, content)):
         if event.data.strip() == "" or ended:
@@ -81,7 +81,7 @@ async def read_stream(kind: str, content: AsyncIterator[bytes]) -> AsyncIterator
         if chunk is not None:
             yield chunk
     if events and not begun:
-        raise NotAChunkError("chunks without choices")
+        raise ProtocolError("chunks without choices")
 
 
 async def _head(content: AsyncIterator[bytes]) -> bytes:
@@ -117,7 +117,7 @@ def read_chunk(chunk: Any) -> Chunk | None:
         None if it is no chunk of a chat completion, such as a server's sign of life.
 
     Raises:
-        NotAChunkError: its content is not text.
+        ProtocolError: its content is not text.
         ServerError: it is an error.
     """
     _check_no_error(chunk)
@@ -164,7 +164,7 @@ def _content(content: Any) -> tuple[str, str, str, tuple[str, ...]]:
     """Return text, thoughts, refusal and called tools of a delta's content.
 
     Raises:
-        NotAChunkError: it is neither text nor parts.
+        ProtocolError: it is neither text nor parts.
     """
     if content is None or isinstance(content, str | int | float):
         return "" if content is None else str(content), "", "", ()
@@ -173,7 +173,7 @@ def _content(content: Any) -> tuple[str, str, str, tuple[str, ...]]:
     for part in content if isinstance(content, list) else [content]:
         kind = _get(part, "type")
         if not isinstance(part, str | Mapping) and kind is None:
-            raise NotAChunkError("chunks whose content is not text")
+            raise ProtocolError("chunks whose content is not text")
         if isinstance(kind, str) and ("thinking" in kind or "reasoning" in kind):
             thoughts += _text(part)
         elif kind == "refusal":

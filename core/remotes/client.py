@@ -23,7 +23,7 @@ import httpx2
 import openai
 
 from core.errors import NoModelListError, RemoteError
-from core.remotes.chunks import NotAChunkError, ServerError
+from core.remotes.chunks import ProtocolError, ServerError
 from core.remotes.registry import Remote
 
 MODEL_LIST_TIMEOUT_S = 5.0
@@ -170,10 +170,6 @@ class _Bounded(httpx2.AsyncByteStream):
         await self._inner.aclose()
 
 
-class ProtocolError(Exception):
-    """A server violated the protocol; the text says what it sent."""
-
-
 class RemoteClient:
     """Client of one remote server; its coroutines run by :func:`core.remotes.models.submit`."""
 
@@ -255,7 +251,7 @@ class RemoteClient:
             return self._status_error(error, model)
         causes = list(_causes(error))
         for cause in causes:  # the openai client wraps it in a connection error
-            if isinstance(cause, ProtocolError | NotAChunkError):
+            if isinstance(cause, ProtocolError):
                 return self._protocol_error(str(cause))
             if isinstance(cause, ServerError):
                 return (
@@ -346,7 +342,6 @@ FAILURES = (
     httpx2.InvalidURL,
     OSError,
     ProtocolError,
-    NotAChunkError,
     ServerError,
     ValueError,  # includes invalid JSON and UTF-8
     TypeError,  # JSON of another structure, raised inside the openai client

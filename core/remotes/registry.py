@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 from pydantic import BaseModel, Field, ValidationError
 
 from core.errors import RemoteError, UnknownModelError, UserError
-from core.remotes.address import clean_name, clean_url, host_of, on_this_machine
+from core.remotes.address import clean_name, clean_url, on_this_machine
 from core.settings import Settings
 
 FILE_NAME = "remotes.json"
@@ -43,7 +44,7 @@ class Remote:
     @property
     def host(self) -> str:
         """Host and port, for display."""
-        return host_of(self.url)
+        return urlsplit(self.url).netloc
 
     @property
     def on_this_machine(self) -> bool:

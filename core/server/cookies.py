@@ -22,6 +22,7 @@ FORM = "paddock_form"
 
 DEVICE_AGE = BROWSER_AGE = timedelta(days=365)
 _SECURE_PREFIX = "__Host-"
+_MAX_LENGTH = 200
 
 
 def name_of(cookie: str, *, secure: bool) -> str:
@@ -30,8 +31,9 @@ def name_of(cookie: str, *, secure: bool) -> str:
 
 
 def read(cookies: Mapping[str, str], cookie: str, *, secure: bool) -> str | None:
-    """Return the value of a cookie, or None if it is missing."""
-    return cookies.get(name_of(cookie, secure=secure))
+    """Return the value of a cookie, or None if it is missing or too long to be Paddock's."""
+    value = cookies.get(name_of(cookie, secure=secure), "")
+    return value if 0 < len(value) <= _MAX_LENGTH else None
 
 
 def put(

@@ -14,9 +14,6 @@ from core.db import GUEST, Account
 from core.server import cookies
 from core.settings import Settings
 
-_MAX_COOKIE = 200
-"""Characters; longer cookies are not Paddock's and are ignored."""
-
 
 @dataclass(frozen=True)
 class Visitor:
@@ -71,7 +68,7 @@ class Visitors:
             RecordsError: the database could not be read.
         """
         anonymous = self._anonymous(connection)
-        token = _read(connection, cookies.SESSION, secure=anonymous.secure)
+        token = cookies.read(connection.cookies, cookies.SESSION, secure=anonymous.secure)
         return anonymous if token is None else self._signed_in(anonymous, token)
 
     def _anonymous(self, connection: HTTPConnection) -> Visitor:
@@ -79,7 +76,7 @@ class Visitors:
         peer = connection.client.host if connection.client else None
         secure = connection.scope.get("scheme") in ("https", "wss")
         place = Place.of(connection.headers.items(), bound=self._bound(), peer=peer)
-        cookie = _read(connection, cookies.BROWSER, secure=secure)
+        cookie = cookies.read(connection.cookies, cookies.BROWSER, secure=secure)
         if self._settings.kiosk:  # each page is a browser of its own
             cookie = secrets.token_urlsafe()
         return Visitor(
@@ -89,7 +86,7 @@ class Visitors:
             client=Client(
                 address=peer,
                 agent=connection.headers.get("user-agent", ""),
-                device=_read(connection, cookies.DEVICE, secure=secure),
+                device=cookies.read(connection.cookies, cookies.DEVICE, secure=secure),
             ),
             secure=secure,
         )
@@ -140,8 +137,3 @@ class Visitors:
     def _access(self, place: Place, account: Account | None) -> Access:
         settings = self._settings
         return access(place, settings.auth, account, kiosk=settings.kiosk)
-
-
-def _read(connection: HTTPConnection, cookie: str, *, secure: bool) -> str | None:
-    value = cookies.read(connection.cookies, cookie, secure=secure)
-    return value if value and len(value) <= _MAX_COOKIE else None
