@@ -12,28 +12,29 @@ from core.db.account_values import (
     Account,
     AccountSummary,
     ApiKey,
+    Holder,
     Invitation,
     Role,
     Session,
 )
 from core.db.accounts import AccountStore
-from core.db.conversations import ConversationStore, ConversationSummary, ExchangeRow, Holder
+from core.db.conversations import ConversationStore
 from core.db.database import Database
-from core.db.evaluations import (
-    EvaluationRow,
-    EvaluationStore,
-    EvaluationSummary,
-    TestSetSummary,
-)
+from core.db.evaluations import EvaluationStore
 from core.db.processes import Instance, current_instance
 from core.db.run_values import (
+    ConversationSummary,
+    EvaluationRow,
     EvaluationState,
+    EvaluationSummary,
+    ExchangeRow,
     Origin,
     RunRecord,
     RunResult,
     RunRow,
     RunStart,
     RunState,
+    TestSetSummary,
 )
 from core.db.runs import RunStore
 from core.db.vote_values import CompareMode, PairVotes, Subject, Verdict, Vote

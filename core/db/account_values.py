@@ -38,6 +38,15 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Whose conversations they are: an account's, or those of a guest's browser."""
+
+    owner: str = GUEST
+    browser: str = ""
+    """Empty for accounts."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Account:
     """One row of ``accounts``."""

@@ -4,56 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, func, or_, select, update
 
-from core.db.account_values import GUEST
+from core.db.account_values import Holder
 from core.db.accounts import check_owner
 from core.db.columns import storable_text
 from core.db.database import Store
 from core.db.rows import from_row, to_row
-from core.db.run_values import utc_now
+from core.db.run_values import ConversationSummary, ExchangeRow, utc_now
 from core.db.tables import conversations, exchanges
 
 TITLE_CHARACTERS = 60
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Whose conversations they are: an account's, or those of a guest's browser."""
-
-    owner: str = GUEST
-    browser: str = ""
-    """Empty for accounts."""
-
-
-@dataclass(frozen=True)
-class ConversationSummary:
-    """One line in the list of conversations."""
-
-    id: str
-    title: str
-    changed_at: datetime
-
-
-@dataclass(frozen=True)
-class ExchangeRow:
-    """An instruction with its answer, as stored."""
-
-    id: str
-    asked_at: datetime
-    instruction: str
-    context: str
-    request: Mapping[str, Any]
-    run: str | None = None
-    """Id of the row in the run table."""
-    text: str | None = None
-    """The answer, or what was stored of it so far."""
-    answer: Mapping[str, Any] | None = None
-    """None until the answer has ended."""
 
 
 class ConversationStore(Store):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, func, select, update
 
+from core.db.account_values import Holder
 from core.db.accounts import check_owner
-from core.db.conversations import Holder, held
+from core.db.conversations import held
 from core.db.database import Store
 from core.db.processes import (
     current_instance,
@@ -21,7 +21,13 @@ from core.db.processes import (
     this_process,
 )
 from core.db.rows import from_row, to_row
-from core.db.run_values import EvaluationState, utc_now
+from core.db.run_values import (
+    EvaluationRow,
+    EvaluationState,
+    EvaluationSummary,
+    TestSetSummary,
+    utc_now,
+)
 from core.db.tables import evaluation_results, evaluations, test_sets
 from core.errors import BadRequestError, ModelBusyError
 
@@ -29,39 +35,6 @@ LISTED = 50
 """Most test sets in a list."""
 LISTED_RUNS = 20
 """Most runs in a list."""
-
-
-@dataclass(frozen=True)
-class TestSetSummary:
-    """One line in the list of test sets."""
-
-    id: str
-    name: str
-    size: int
-    """Number of cases."""
-    changed_at: datetime
-
-
-@dataclass(frozen=True)
-class EvaluationSummary:
-    """One line in the list of runs."""
-
-    id: str
-    test_set: str | None
-    """Id of the stored set; None if it was a file. The set may have been changed."""
-    name: str
-    state: EvaluationState
-    pinned: bool
-    """Whether it is the baseline of its test set."""
-    created_at: datetime
-    ended_at: datetime | None
-
-
-@dataclass(frozen=True)
-class EvaluationRow(EvaluationSummary):
-    """A run of a test set, without its results."""
-
-    plan: Mapping[str, Any]
 
 
 class EvaluationStore(Store):

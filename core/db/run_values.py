@@ -1,6 +1,6 @@
-"""Values of the table ``runs``; fields have the names of their columns. States of other runs.
+"""Values of the tables of answers, conversations and test sets, in fields named as their columns.
 
-:class:`RunStart` is known when the run starts, :class:`RunResult` when it ends.
+:class:`RunStart` is known when an answer starts, :class:`RunResult` when it ends.
 """
 
 from __future__ import annotations
@@ -206,3 +206,62 @@ class RunRow(NamedTuple):
     def charted_ttft_ms(self) -> float | None:
         """None if the prefix cache was used: such a prompt was read only in part."""
         return None if self.cached_tokens else self.ttft_ms
+
+
+@dataclass(frozen=True)
+class ConversationSummary:
+    """One line in the list of conversations."""
+
+    id: str
+    title: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True)
+class ExchangeRow:
+    """An instruction with its answer, as stored."""
+
+    id: str
+    asked_at: datetime
+    instruction: str
+    context: str
+    request: Mapping[str, Any]
+    run: str | None = None
+    """Id of the row in the run table."""
+    text: str | None = None
+    """The answer, or what was stored of it so far."""
+    answer: Mapping[str, Any] | None = None
+    """None until the answer has ended."""
+
+
+@dataclass(frozen=True)
+class TestSetSummary:
+    """One line in the list of test sets."""
+
+    id: str
+    name: str
+    size: int
+    """Number of cases."""
+    changed_at: datetime
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """One line in the list of runs."""
+
+    id: str
+    test_set: str | None
+    """Id of the stored set; None if it was a file. The set may have been changed."""
+    name: str
+    state: EvaluationState
+    pinned: bool
+    """Whether it is the baseline of its test set."""
+    created_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class EvaluationRow(EvaluationSummary):
+    """A run of a test set, without its results."""
+
+    plan: Mapping[str, Any]

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-from core.db.account_values import Account, ApiKey, Invitation, Session
+from core.db.account_values import Account, ApiKey, Holder, Invitation, Session
 from core.db.columns import (
     CleanText,
     EnumText,
@@ -38,7 +38,14 @@ from core.db.columns import (
 from core.db.measurement_values import Measurement, SweepRecord
 from core.db.processes import Instance
 from core.db.rows import columns_of
-from core.db.run_values import EvaluationState, RunRecord, RunRow
+from core.db.run_values import (
+    ConversationSummary,
+    EvaluationRow,
+    ExchangeRow,
+    RunRecord,
+    RunRow,
+    TestSetSummary,
+)
 from core.db.vote_values import Vote
 
 metadata = MetaData()
@@ -203,68 +210,44 @@ preferences = Table(
 )
 """Page settings of a user: names and values as in links."""
 
-conversations = Table(
+conversations = _table(
     "conversations",
-    metadata,
-    _id(),
-    Column("owner", CleanText, nullable=False),
-    Column("browser", CleanText, nullable=False),
-    Column("title", CleanText, nullable=False),
+    ConversationSummary,
+    *_columns(Holder),
     Column("created_at", UtcTime, nullable=False),
-    Column("changed_at", UtcTime, nullable=False),
     Index("ix_conversations_owner", "owner", "browser", "changed_at"),
 )
 """``browser`` distinguishes guests, who share one owner: the SHA-256 of a cookie. It is empty for
 accounts."""
 
-exchanges = Table(
+exchanges = _table(
     "exchanges",
-    metadata,
-    _id(),
+    ExchangeRow,
     _parent("exchanges", "conversation", "conversations"),
-    Column("asked_at", UtcTime, nullable=False),
     Column("run", String(32)),
-    Column("instruction", CleanText, nullable=False),
-    Column("context", CleanText, nullable=False),
-    Column("text", CleanText),
-    Column("request", JsonText, nullable=False),
-    Column("answer", JsonText),
     Index("ix_exchanges_conversation", "conversation", "asked_at"),
 )
 """Instructions and answers of conversations. ``answer`` is empty until the answer has ended, and
 stays empty if the server was stopped before; ``text`` then has its beginning. ``run`` is not a
 foreign key: an answer is kept if its run is deleted."""
 
-test_sets = Table(
+test_sets = _table(
     "test_sets",
-    metadata,
-    _id(),
-    Column("owner", CleanText, nullable=False),
-    Column("browser", CleanText, nullable=False),
-    Column("name", CleanText, nullable=False),
-    Column("size", Integer, nullable=False),
+    TestSetSummary,
+    *_columns(Holder),
     Column("content", JsonText, nullable=False),
     Column("created_at", UtcTime, nullable=False),
-    Column("changed_at", UtcTime, nullable=False),
     Index("ix_test_sets_owner", "owner", "browser", "changed_at"),
 )
 """``browser``: see ``conversations``. ``size`` is the number of cases in ``content``."""
 
-evaluations = Table(
+evaluations = _table(
     "evaluations",
-    metadata,
-    _id(),
-    Column("owner", CleanText, nullable=False),
-    Column("browser", CleanText, nullable=False),
-    Column("test_set", String(32)),
-    Column("name", CleanText, nullable=False),
-    Column("state", EnumText(EvaluationState), nullable=False),
+    EvaluationRow,
+    *_columns(Holder),
     *_columns(Instance, "instance_"),
-    Column("pinned", Boolean, nullable=False),
-    Column("created_at", UtcTime, nullable=False),
-    Column("ended_at", UtcTime),
+    Column("test_set", String(32)),
     Column("saved_at", UtcTime, nullable=False),
-    Column("plan", JsonText, nullable=False),
     Index("ix_evaluations_owner", "owner", "browser", "created_at"),
     Index("ix_evaluations_state", "state"),
 )
