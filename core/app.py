@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from core.api.app import Api
 from core.errors import RecordsError, UserError
+from core.server import cookies
 from core.server.api_keys import ApiAuthentication
 from core.server.cross_site import CrossSiteMiddleware
 from core.server.headers import SecurityHeaders, page_policy
@@ -68,7 +69,9 @@ def page_routes(prefix: str) -> list[Any]:
     html = index_page().read_text(encoding="utf-8").replace("</head>", head, 1)
 
     async def page(request: Request) -> Response:
-        return HTMLResponse(html, headers={"Cache-Control": "no-cache"})
+        response = HTMLResponse(html, headers={"Cache-Control": "no-cache"})
+        cookies.identify(request, response)
+        return response
 
     async def root(request: Request) -> Response:
         query = request.scope["query_string"].decode("latin-1")

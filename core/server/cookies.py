@@ -6,9 +6,11 @@ Over HTTPS the names have the prefix ``__Host-``, which browsers accept from thi
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 SESSION = "paddock_session"
@@ -62,6 +64,13 @@ def put(
         httponly=True,
         samesite="strict" if strict else "lax",
     )
+
+
+def identify(request: Request, response: Response) -> None:
+    """Give a browser without one the cookie that identifies it."""
+    secure = request.url.scheme == "https"
+    if read(request.cookies, BROWSER, secure=secure) is None:
+        put(response, BROWSER, secrets.token_urlsafe(24), secure=secure, age=BROWSER_AGE)
 
 
 def drop(response: Response, cookie: str, *, secure: bool) -> None:

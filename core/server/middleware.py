@@ -8,17 +8,16 @@ or component.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import PaddockError, RecordsError, UserError
-from core.server import cookies, form_pages
+from core.server import form_pages
 from core.server.connections import Connections
 from core.server.missing_v1 import lacks_v1
 from core.server.paths import (
@@ -95,28 +94,7 @@ class AuthMiddleware:
         path = self._path(scope)
         public = path in _PUBLIC or is_api(scope, self._prefix)
         rejection = None if public else await self._rejection(scope, path)
-        if rejection is None and not public and path in PAGES and scope["method"] == "GET":
-            send = self._identifying(scope, send)
         await (rejection or self._app)(scope, receive, send)
-
-    def _identifying(self, scope: Scope, send: Send) -> Send:
-        """Return a ``send`` that gives a page of a browser without a cookie its cookie."""
-        connection = HTTPConnection(scope)
-        secure = scope.get("scheme") in ("https", "wss")
-        if cookies.read(connection.cookies, cookies.BROWSER, secure=secure):
-            return send
-        response = Response()
-        value = secrets.token_urlsafe(24)
-        cookies.put(response, cookies.BROWSER, value, secure=secure, age=cookies.BROWSER_AGE)
-
-        async def send_with_cookie(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(raw=message["headers"]).append(
-                    "set-cookie", response.headers["set-cookie"]
-                )
-            await send(message)
-
-        return send_with_cookie
 
     async def _rejection(self, scope: Scope, path: str) -> Response | None:
         """Return the response to a request that is not allowed, or None if it is."""

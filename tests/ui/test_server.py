@@ -39,6 +39,9 @@ def test_every_page_has_the_scripts_that_the_policy_allows(prefix: str):
     page = client.get(f"{prefix}/models?model=x", headers={"accept": "text/html"})
     assert page.text.count(f"<script>{scripts.HEAD}</script></head>") == 1
     assert page.headers["cache-control"] == "no-cache"
+    assert page.headers["set-cookie"].startswith("paddock_browser=")
+    again = client.get(f"{prefix}/models", headers={"accept": "text/html"})
+    assert "set-cookie" not in again.headers, "the browser has its cookie"
     root = client.get(f"{prefix}/?model=x")
     assert (root.status_code, root.headers["location"]) == (
         307,
