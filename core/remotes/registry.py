@@ -71,7 +71,6 @@ class RemoteRegistry:
         """
         self._path = settings.home / FILE_NAME
         self._set = parse_setting(settings.remotes or "")
-        self._lock = threading.Lock()
 
     def list(self) -> list[Remote]:
         """Return all servers by name; a file that cannot be read counts as empty."""
@@ -164,7 +163,7 @@ class RemoteRegistry:
         """Lock the file for other threads and processes while it is read and written."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._lock, FileLock(self._path.with_suffix(".lock")):
+            with FileLock(self._path.with_suffix(".lock")):
                 yield self._file()
         except OSError as error:
             raise RemoteError(
