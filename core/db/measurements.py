@@ -228,19 +228,13 @@ class MeasurementStore(Store):
 
 
 def _insert(connection: Connection, rows: Sequence[Measurement], now: datetime) -> None:
-    """Insert rows at the end of their benchmark runs."""
-    statement = select(measurements.c.sweep, func.max(measurements.c.position)).group_by(
-        measurements.c.sweep
-    )
-    next_of: dict[str, int] = {}
-    for batch in batches(sorted({row.sweep for row in rows})):
-        found = connection.execute(statement.where(measurements.c.sweep.in_(batch)))
-        next_of |= {sweep: position + 1 for sweep, position in found}
-    values = []
-    for row in rows:
-        position = next_of.get(row.sweep, 0)
-        next_of[row.sweep] = position + 1
-        values.append(row_of(row) | {"position": position, "saved_at": now})
+    """Insert rows after all others."""
+    last = select(func.coalesce(func.max(measurements.c.position), -1))
+    first = connection.execute(last).scalar_one() + 1
+    values = [
+        row_of(row) | {"position": position, "saved_at": now}
+        for position, row in enumerate(rows, first)
+    ]
     if values:
         connection.execute(measurements.insert(), values)
 
