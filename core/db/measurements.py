@@ -218,12 +218,18 @@ class MeasurementStore(Store):
             state = MeasurementState.INTERRUPTED if row.state in _OPEN else row.state
             by_id.setdefault(row.id, replace(row, state=state, imported_at=now))
         with self.database.writing() as connection:
-            present = _states(connection, list(by_id))
-            outdated = {key for key, row in by_id.items() if _is_outdated(present.get(key), row)}
-            for batch in batches(sorted(outdated)):
-                connection.execute(measurements.delete().where(measurements.c.id.in_(batch)))
-            new = [row for key, row in by_id.items() if key not in present or key in outdated]
-            _insert(connection, new, now)
+            new = dict(by_id)
+            columns = measurements.c.id, measurements.c.state, measurements.c.imported_at
+            for ids in batches(list(by_id)):
+                these = measurements.c.id.in_(ids)
+                for present in connection.execute(select(*columns).where(these)).all():
+                    outdated = present.imported_at is not None and present.state.missing
+                    if outdated and not by_id[present.id].state.missing:
+                        this = measurements.c.id == present.id
+                        connection.execute(measurements.delete().where(this))
+                    else:
+                        del new[present.id]
+            _insert(connection, list(new.values()), now)
         return ImportOutcome(added=len(new), already_there=len(given) - len(new))
 
 
@@ -277,23 +283,6 @@ def _runs(connection: Connection, sweep: RowMapping) -> bool:
     newest = select(func.max(measurements.c.saved_at)).where(measurements.c.sweep == sweep["id"])
     saved_at = connection.execute(newest).scalar() or sweep["saved_at"]
     return is_alive(sweep, max(saved_at, sweep["saved_at"]))
-
-
-def _states(connection: Connection, ids: list[str]) -> dict[str, tuple[MeasurementState, bool]]:
-    """Return (state, whether imported) of the existing measurements, by id."""
-    found: dict[str, tuple[MeasurementState, bool]] = {}
-    columns = measurements.c.id, measurements.c.state, measurements.c.imported_at
-    for batch in batches(ids):
-        rows = connection.execute(select(*columns).where(measurements.c.id.in_(batch)))
-        found |= {row.id: (row.state, row.imported_at is not None) for row in rows}
-    return found
-
-
-def _is_outdated(present: tuple[MeasurementState, bool] | None, incoming: Measurement) -> bool:
-    if present is None:
-        return False
-    state, imported = present
-    return imported and state.missing and not incoming.state.missing
 
 
 def row_of(measurement: Measurement) -> dict[str, Any]:
