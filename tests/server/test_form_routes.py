@@ -344,7 +344,8 @@ def ended_connections(monkeypatch: pytest.MonkeyPatch) -> tuple[Connections, Cal
             return set()
 
     monkeypatch.setattr("core.server.connections.CHECK_INTERVAL_S", 0.001)
-    watched = Connections(NoneValid, redirect=lambda: b"redirect", media_in=lambda _: ())
+    accounts = SimpleNamespace(sessions=NoneValid())
+    watched = Connections(lambda: accounts, redirect=lambda: b"redirect", media_in=lambda _: ())
 
     def open_page(send: Any) -> None:
         page = watched.add(SimpleNamespace(token="ended", owner="ada"), None, send)
@@ -662,7 +663,7 @@ def test_database_error_denies_access(site: Site, monkeypatch: pytest.MonkeyPatc
     def fail(token: str | None) -> None:
         raise RecordsError("The run database /secret/place is locked.")
 
-    monkeypatch.setattr(site.accounts, "visit", fail)
+    monkeypatch.setattr(site.accounts.sessions, "visit", fail)
     for path in ("models", "sign-in", "media/x"):
         answer = ada.get(path)
         assert answer.status_code == 503 and "secret" not in answer.text
