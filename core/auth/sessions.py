@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, not_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
 
 from core.auth.tokens import new_token, token_hash
 from core.db import Account, AccountStore, Session
@@ -73,10 +73,11 @@ class Sessions:
             expires_at=now + self._max_age,
             agent=" ".join(agent[: 2 * AGENT_LIMIT].split())[:AGENT_LIMIT],
         )
+        expired = or_(sessions.c.expires_at <= now, sessions.c.seen_at <= now - self._idle)
         checked = accounts.c.id == account.id, accounts.c.password_hash == account.password_hash
         signs_in = update(accounts).where(*checked, accounts.c.disabled.is_(False))
         with self._database.writing() as connection:
-            connection.execute(sessions.delete().where(not_(self.unexpired())))
+            connection.execute(sessions.delete().where(expired))
             if connection.execute(signs_in.values(signed_in_at=now)).rowcount == 0:
                 return None
             connection.execute(sessions.insert().values(to_row(session)))

@@ -65,7 +65,9 @@ class Database:
 
     @classmethod
     def open(cls, settings: Settings, *, patience_s: float = PATIENCE_S) -> Database:
-        """Open the database, and create or migrate it if needed. Several processes may do so.
+        """Open the database, and create or migrate it if needed.
+
+        Several processes may do so at once with SQLite; see ``docs/settings.md`` for servers.
 
         Args:
             settings: has the location of the database (``resolved_database_url``).

@@ -302,7 +302,7 @@ def measurement_of(row: RowMapping) -> Measurement:
     """
     try:
         return from_row(Measurement, row)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise RecordsError(
             f"The measurement {row['id']} in the run database cannot be read ({error}). Update "
             "Paddock, or set PADDOCK_DATABASE_URL to another database."

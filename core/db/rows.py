@@ -64,6 +64,7 @@ def from_row(kind: type[T], row: Mapping[Any, Any], prefix: str = "") -> T:
     Raises:
         KeyError: a column is missing, or an object in JSON has an unknown field.
         TypeError: an object in JSON lacks a field.
+        AttributeError: a value in JSON is not an object.
     """
     values: dict[str, Any] = {}
     for name, of, optional, flat in _attributes(kind):

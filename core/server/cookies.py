@@ -68,7 +68,7 @@ def put(
 
 def identify(request: Request, response: Response) -> None:
     """Give a browser without one the cookie that identifies it."""
-    secure = request.url.scheme == "https"
+    secure = request.scope["scheme"] == "https"  # the URL may not be readable
     if read(request.cookies, BROWSER, secure=secure) is None:
         put(response, BROWSER, secrets.token_urlsafe(24), secure=secure, age=BROWSER_AGE)
 

@@ -150,6 +150,8 @@ class _Form:
     """Fields to which errors belong, the most specific error first."""
     drops: Sequence[str] = (cookies.SESSION, cookies.FORM)
     """Cookies that are deleted by signing out."""
+    keeps_text: bool = True
+    """Whether what was typed is shown again beside an error; passwords never are."""
 
 
 _Page = Callable[[Request, Visitor, Mapping[str, str]], Awaitable[Response | _Form]]
@@ -235,6 +237,7 @@ class FormPages:
         if request.method != "POST":
             return self._show(request, visitor, form.card)
         token = sent.get(CSRF_FIELD, "")
+        kept = sent if form.keeps_text else {}
         try:
             if unreadable is not None:
                 raise unreadable
@@ -244,12 +247,12 @@ class FormPages:
                 raise BadForm(403, _EXPIRED_FORM)
             signed_in = await self._in_thread(form.work)
         except _InvalidFields as error:
-            return self._show(request, visitor, form.card, 422, values=sent, errors=error.errors)
+            return self._show(request, visitor, form.card, 422, values=kept, errors=error.errors)
         except (BadForm, PaddockError) as error:
             kinds = form.at.items()
             name = next((name for kind, name in kinds if isinstance(error, kind)), FORM)
             errors, status = {name: str(error)}, _status(error)
-            return self._show(request, visitor, form.card, status, values=sent, errors=errors)
+            return self._show(request, visitor, form.card, status, values=kept, errors=errors)
         self.csrf_tokens.mark_used(token)
         if signed_in is not None:
             return await self._enter(request, visitor, signed_in, form.where)
@@ -444,7 +447,7 @@ class FormPages:
 
         drops = (cookies.SESSION, cookies.FORM, cookies.DEVICE)
         card, at = replace(_DELETE, fields=[confirm]), {SignInError: "password"}
-        return _Form(card, delete, f"{SIGN_IN}?deleted", at, drops)
+        return _Form(card, delete, f"{SIGN_IN}?deleted", at, drops, keeps_text=False)
 
 
 class _InvalidFields(Exception):
