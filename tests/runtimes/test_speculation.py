@@ -32,6 +32,7 @@ from core.runtimes.speculation import (
     FIRST_STEPS,
     MEMORY,
     PASSAGE_TOKENS,
+    SAMPLED_TOKENS,
     TRY_AGAIN,
     AutoSpeculation,
     break_even,
@@ -193,7 +194,9 @@ def request_of(prompt_tokens: int, **sampling: object) -> TokenRequest:
 
 def test_auto_chooses_the_number_of_guesses_by_prompt_and_temperature() -> None:
     auto = AutoSpeculation()
-    assert auto.drafts_for(request_of(PASSAGE_TOKENS)) == AUTO_SPECULATION.tokens
+    assert auto.drafts_for(request_of(PASSAGE_TOKENS)) == SAMPLED_TOKENS
+    assert auto.drafts_for(request_of(PASSAGE_TOKENS, greedy=True)) == AUTO_SPECULATION.tokens
+    assert auto.drafts_for(request_of(PASSAGE_TOKENS, temperature=0.2)) == AUTO_SPECULATION.tokens
     assert auto.drafts_for(request_of(20)) == 0
     assert auto.drafts_for(request_of(20, temperature=0.2)) == 1
     assert auto.drafts_for(request_of(20, greedy=True)) == 1
@@ -208,7 +211,8 @@ def test_auto_learns_from_earlier_answers_and_tries_again() -> None:
         auto.note(request, drafts, 20, round(20 * break_even(drafts)) - 2)
     decisions = [auto.drafts_for(request) for _ in range(TRY_AGAIN)]
     assert decisions == [0] * (TRY_AGAIN - 1) + [drafts]
-    assert auto.drafts_for(request_of(PASSAGE_TOKENS, greedy=True)) == drafts, "another kind"
+    other = request_of(PASSAGE_TOKENS, greedy=True)
+    assert auto.drafts_for(other) == AUTO_SPECULATION.tokens, "another kind"
     for _ in range(MEMORY):
         auto.note(request, drafts, 20, 60)
     assert auto.drafts_for(request) == drafts
