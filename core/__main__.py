@@ -19,6 +19,7 @@ from core.cli.arguments import (
     precision,
     precisions,
     runtime,
+    runtimes,
     speculation,
 )
 from core.errors import BadRequestError, PaddockError
@@ -248,7 +249,7 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     _option(
         what,
         "--runtimes",
-        names,
+        runtimes,
         "R,S",
         f"{', '.join(LOCAL_RUNTIMES)} (pytorch: only FP32 and FP16); default {DEFAULT_RUNTIME}",
     )

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 
 from core.catalogue import Precision
-from core.runtimes.spec import ANSWERING_RUNTIMES, RuntimeName, Speculation, SpeculationMode
+from core.runtimes.spec import (
+    ANSWERING_RUNTIMES,
+    LOCAL_RUNTIMES,
+    RuntimeName,
+    Speculation,
+    SpeculationMode,
+)
 
 _UNITS = {
     **{"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9},
@@ -55,11 +62,16 @@ def precision(text: str) -> Precision:
         ) from None
 
 
-def runtime(text: str) -> RuntimeName:
-    """Parse a runtime that answers."""
-    if text.lower() not in ANSWERING_RUNTIMES:
-        raise ArgumentTypeError(f"unknown runtime {text!r}; choose {', '.join(ANSWERING_RUNTIMES)}")
+def runtime(text: str, known: Sequence[RuntimeName] = ANSWERING_RUNTIMES) -> RuntimeName:
+    """Parse a runtime, by default one that answers."""
+    if text.lower() not in known:
+        raise ArgumentTypeError(f"unknown runtime {text!r}; choose {', '.join(known)}")
     return RuntimeName(text.lower())
+
+
+def runtimes(text: str) -> tuple[RuntimeName, ...]:
+    """Parse a comma-separated list of runtimes that can be measured."""
+    return tuple(runtime(name, LOCAL_RUNTIMES) for name in names(text))
 
 
 def speculation(text: str) -> Speculation:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from core.benchmark.service import BenchmarkEstimate, Sweep
     from core.db.measurement_values import Measurement
     from core.inference.engine import Engine
-    from core.runtimes.spec import RuntimeName
     from core.store import ModelStore
 
 _UPDATE_INTERVAL_S = 0.1
@@ -61,8 +60,7 @@ def bench(options: argparse.Namespace, settings: Settings) -> int:
         return _speed_suite(options, settings)
     if not options.list:
         check_writable(options.json, options.csv, options.markdown)
-    engine = Engine(settings)
-    try:
+    with closing(Engine(settings)) as engine:
         if options.list:
             return _list(engine)
         if options.ray:
@@ -70,8 +68,6 @@ def bench(options: argparse.Namespace, settings: Settings) -> int:
         if options.ray_resource:
             raise BadRequestError("--ray-resource selects nodes of a cluster. Add --ray.")
         return _measure(options, engine)
-    finally:
-        engine.close()
 
 
 def _measure(options: argparse.Namespace, engine: Engine) -> int:
@@ -206,7 +202,7 @@ def _plan(options: argparse.Namespace, settings: Settings) -> Plan:
     given = {
         "precisions": options.precisions or _default_precisions(options, settings),
         "devices": options.devices,
-        "runtimes": _runtimes(options.runtimes),
+        "runtimes": options.runtimes,
         "prompt_tokens": options.prompt_tokens,
         "new_tokens": options.new_tokens,
         "repeats": options.repeat,
@@ -265,20 +261,6 @@ def _is_gguf(store: ModelStore, model: str) -> bool:
         return store.resolve(model).is_gguf
     except PaddockError:
         return False
-
-
-def _runtimes(given: Sequence[str] | None) -> tuple[RuntimeName, ...] | None:
-    from core.runtimes.spec import LOCAL_RUNTIMES
-
-    if given is None:
-        return None
-    try:
-        local = {name.value: name for name in LOCAL_RUNTIMES}
-        return tuple(local[name.lower()] for name in given)
-    except KeyError:
-        raise BadRequestError(
-            f"Unknown runtime in {', '.join(given)}. Choose from {', '.join(LOCAL_RUNTIMES)}."
-        ) from None
 
 
 # Progress

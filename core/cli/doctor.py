@@ -11,7 +11,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import metadata
@@ -24,7 +24,7 @@ from core.errors import PaddockError, RecordsError
 from core.hardware import cgroups, devices, drivers
 from core.hardware.devices import DeviceKind
 from core.settings import CHECKOUT, INSTALLED, Settings
-from core.units import bytes_text
+from core.units import bytes_text, counted
 
 MIN_PYTHON = (3, 11)
 REQUIREMENTS = CHECKOUT / "requirements.txt"
@@ -69,63 +69,51 @@ class Check:
     """What to do, as a sentence; None if nothing is to be done."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """All checks, in display order."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether no check is bad."""
-        return all(check.state is not State.BAD for check in self.checks)
-
-
 def doctor(options: argparse.Namespace, settings: Settings) -> int:
     """Check the installation and this machine, and print the findings; return 1 if one is bad."""
-    report = run_checks(settings)
-    print(to_json(report) if options.json else to_text(report))
-    return 0 if report.ok else 1
+    checks = run_checks(settings)
+    print(to_json(checks) if options.json else to_text(checks))
+    return 0 if _fine(checks) else 1
 
 
-def run_checks(settings: Settings, *, requirements: Path = REQUIREMENTS) -> Report:
-    """Run all checks; a failing check does not keep the others from running.
+def run_checks(settings: Settings, *, requirements: Path = REQUIREMENTS) -> tuple[Check, ...]:
+    """Run all checks, in display order; a failing check does not keep the others from running.
 
     Creates the home folder and the run database if they are missing, as starting the app does.
     """
-    return Report(
-        (
-            check_python(),
-            check_libraries(requirements),
-            *check_devices(),
-            check_processors(),
-            check_memory(settings),
-            check_disk(settings),
-            check_home(settings),
-            check_database(settings),
-            check_embedded_models(),
-            check_stored_models(settings),
-        )
+    return (
+        check_python(),
+        check_libraries(requirements),
+        *check_devices(),
+        check_processors(),
+        check_memory(settings),
+        check_disk(settings),
+        check_home(settings),
+        check_database(settings),
+        check_embedded_models(),
+        check_stored_models(settings),
     )
 
 
-def to_text(report: Report) -> str:
-    """Format the report for a terminal: one line per check, with the remedy below it."""
+def _fine(checks: Sequence[Check]) -> bool:
+    return all(check.state is not State.BAD for check in checks)
+
+
+def to_text(checks: Sequence[Check]) -> str:
+    """Format the checks for a terminal: one line per check, with the remedy below it."""
     lines = []
-    for check in report.checks:
+    for check in checks:
         lines.append(f"{check.state.value:<5}{check.name}: {check.finding}")
         if check.remedy:
             lines.append(f"     → {check.remedy}")
-    bad = sum(check.state is State.BAD for check in report.checks)
-    lines.append("")
-    failed = "1 check failed." if bad == 1 else f"{bad} checks failed."
-    lines.append("Paddock can run." if report.ok else failed)
+    bad = sum(check.state is State.BAD for check in checks)
+    lines += ["", f"{counted(bad, 'check')} failed." if bad else "Paddock can run."]
     return "\n".join(lines)
 
 
-def to_json(report: Report) -> str:
-    """Format the report as JSON."""
-    document = {"ok": report.ok, "checks": [asdict(check) for check in report.checks]}
+def to_json(checks: Sequence[Check]) -> str:
+    """Format the checks as JSON."""
+    document = {"ok": _fine(checks), "checks": [asdict(check) for check in checks]}
     return json.dumps(document, ensure_ascii=False, indent=2)
 
 
@@ -194,10 +182,9 @@ def check_processors() -> Check:
     threads = cgroups.threads_for_quota()
     if threads is None:
         return Check("Processors", State.OK, finding)
-    noun = "thread" if threads == 1 else "threads"
     finding += (
-        f" The CPU quota of the container is {cgroups.cpu_quota():g}, so models run on {threads} "
-        f"{noun}."
+        f" The CPU quota of the container is {cgroups.cpu_quota():g}, so models run on "
+        f"{counted(threads, 'thread')}."
     )
     return Check("Processors", State.OK, finding)
 
@@ -218,7 +205,8 @@ def check_memory(settings: Settings) -> Check:
 def check_disk(settings: Settings) -> Check:
     """Check the free disk space of the home folder."""
     try:
-        free = shutil.disk_usage(_existing(settings.home)).free
+        folders = (settings.home, *settings.home.parents)
+        free = shutil.disk_usage(next(each for each in folders if each.exists())).free
     except OSError as error:
         finding = f"The free disk space of {settings.home} is unknown ({_reason(error)})."
         return Check("Disk", State.WARN, finding)
@@ -339,11 +327,6 @@ def _missing_files(folder: Path) -> str:
         return f"{folder.name} is missing"
     missing = [file for file in EMBEDDED_FILES if not (folder / file).is_file()]
     return f"{folder.name} has no {', '.join(missing)}" if missing else ""
-
-
-def _existing(folder: Path) -> Path:
-    """Return the folder or its nearest existing parent."""
-    return next((path for path in (folder, *folder.parents) if path.exists()), folder)
 
 
 def _reason(error: Exception) -> str:

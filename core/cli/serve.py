@@ -46,7 +46,12 @@ def serve(options: argparse.Namespace, settings: Settings) -> int:
         _deploy(options, served, settings)
         code = _print_status(served, f"{address}/v1")
         if options.ray == LOCAL:
-            _until_stopped()
+            print("Serving until Ctrl-C.", file=sys.stderr, flush=True)
+            try:
+                while True:
+                    time.sleep(3600)
+            except KeyboardInterrupt:
+                print("Stopped.", file=sys.stderr)
         return code
 
 
@@ -117,12 +122,3 @@ def _print_status(served: ServedModels, address: str | None = None) -> int:
     found = [{"model": m.model, "state": m.state, "replicas": m.replicas} for m in models]
     print(json.dumps({"models": found} | ({"address": address} if address else {})), flush=True)
     return 0
-
-
-def _until_stopped() -> None:
-    print("Serving until Ctrl-C.", file=sys.stderr, flush=True)
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)

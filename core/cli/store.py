@@ -125,8 +125,7 @@ def delete(options: argparse.Namespace, settings: Settings) -> int:
     if not names:
         raise UnknownModelError(_not_here(source, options.precision, download=options.download))
     what = f"{source.title} ({', '.join(names)}, {bytes_text(sum(sizes))})"
-    if not options.yes and not _confirmed(f"Delete {what}?"):
-        raise StoppedError("Nothing was deleted.")
+    _confirm(options, f"Delete {what}?")
     freed = sum(store.delete(stored) for stored in chosen)
     freed += sum(store.delete_download(download.key) for download in downloads)
     if options.json:
@@ -337,9 +336,8 @@ def _delete_random_weights(options: argparse.Namespace, settings: Settings) -> i
             "--random-weights deletes all random weights. Leave out the model and other options."
         )
     size = random_weights_bytes(settings)
-    question = f"Delete random weights ({bytes_text(size)})?"
-    if size and not options.yes and not _confirmed(question):
-        raise StoppedError("Nothing was deleted.")
+    if size:
+        _confirm(options, f"Delete random weights ({bytes_text(size)})?")
     freed = delete_random_weights(settings)
     if options.json:
         print(json.dumps({"deleted": ["random weights"], "freed_bytes": freed}, indent=2))
@@ -350,11 +348,19 @@ def _delete_random_weights(options: argparse.Namespace, settings: Settings) -> i
     return 0
 
 
-def _confirmed(question: str) -> bool:
+def _confirm(options: argparse.Namespace, question: str) -> None:
+    """Ask before a deletion, unless ``--yes`` was given.
+
+    Raises:
+        StoppedError: the answer is no.
+    """
+    if options.yes:
+        return
     if not sys.stdin.isatty():
         raise BadRequestError(f"{question} Standard input is not a terminal. Use --yes to confirm.")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise StoppedError("Nothing was deleted.")
 
 
 def _not_here(source: Source, precision: Precision | None, *, download: bool) -> str:

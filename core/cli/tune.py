@@ -24,8 +24,7 @@ def tune(options: argparse.Namespace, settings: Settings) -> int:
     """Tune a model, list the tuned models, or return one to the default hints."""
     from core.inference.engine import Engine
 
-    engine = Engine(settings)
-    try:
+    with closing(Engine(settings)) as engine:
         if options.list:
             for tuned in engine.tuned.all():
                 print(_line(tuned))
@@ -33,8 +32,6 @@ def tune(options: argparse.Namespace, settings: Settings) -> int:
         if options.model is None:
             raise BadRequestError("Name the model to tune, or use --list.")
         return _forget(options, engine) if options.forget else _tune(options, engine)
-    finally:
-        engine.close()
 
 
 def _tune(options: argparse.Namespace, engine: Engine) -> int:
