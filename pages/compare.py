@@ -4,6 +4,7 @@ import streamlit as st
 
 from core.compare.fit import fit_together
 from core.compare.setup import Mode
+from core.errors import PaddockError
 from core.inference.request import GenerationRequest
 from core.runtimes.sampling import default_sampling
 from core.ui.compare.columns import draw_answers, follow_run, scroll_into_view
@@ -11,11 +12,10 @@ from core.ui.compare.history import draw_actions, draw_history, draw_link
 from core.ui.compare.instruction import (
     CONTEXT,
     INSTRUCTION,
-    Kind,
     draw_context,
     draw_instruction,
     draw_invitation,
-    kind_chosen,
+    list_chosen,
     pick_kind,
 )
 from core.ui.compare.judge import draw_judge, draw_ratings
@@ -28,7 +28,7 @@ from core.ui.compare.list import (
 )
 from core.ui.compare.result import draw_result
 from core.ui.compare.setup import STYLE, draw_side_buttons, pick_blind, pick_mode, pick_sides
-from core.ui.compare.state import MatchView, compare_state
+from core.ui.compare.state import compare_state
 from core.ui.widgets.answer_text import draw_plain
 from core.ui.widgets.link import texts_linked
 from core.ui.widgets.person import person
@@ -40,21 +40,22 @@ from core.ui.widgets.start_button import draw_start
 person()  # redirects visitors without access to sign-in
 state, engine = compare_state(), shared_engine()
 running = state.running  # read once: the run may end while the page is drawn
+hidden = state.hidden_setup
 st.html(STYLE)
 
 # Instruction and start
-kind = kind_chosen()
-instructions, instruction, context = (), "", ""
+as_list = list_chosen()
+cases, instruction, context = (), "", ""
 with st.container(gap="xsmall", key="setup"):
     box, buttons = st.columns([5, 1], gap="small")
     with box:
-        if kind is Kind.LIST:
-            instructions = draw_list_input()
+        if as_list:
+            cases = draw_list_input()
         else:
             instruction = draw_instruction()
 
     # Models and their settings; the names of a blind comparison are not on the page
-    sides = pick_sides(engine.store, state.hidden_setup)
+    sides = pick_sides(engine.store, hidden)
     specs = tuple(side.spec for side in sides)
     both_or_all = "both" if len(sides) == 2 else "all"
     with st.sidebar, st.expander("Settings", icon=":material/tune:", key="settings", expanded=True):
@@ -67,15 +68,13 @@ with st.container(gap="xsmall", key="setup"):
         mode = pick_mode(specs)
         blind = pick_blind()
         pick_kind()
-        if kind is Kind.LIST:
-            draw_list_options(len(instructions))
+        if as_list:
+            draw_list_options(len(cases))
         else:
             context = draw_context()
-        if not state.names_hidden:
+        if hidden is None:
             draw_side_buttons(engine.store, specs)
-            draw_link(
-                whole=list_linked() if kind is Kind.LIST else texts_linked(INSTRUCTION, CONTEXT)
-            )
+            draw_link(whole=list_linked() if as_list else texts_linked(INSTRUCTION, CONTEXT))
     with buttons:
         does_not_fit = memory_problem is not None and mode is Mode.RACE
         started = draw_start(f"Run {both_or_all}", specs, disabled=running or does_not_fit)
@@ -86,39 +85,46 @@ with st.container(gap="xsmall", key="setup"):
             disabled=not running,
             width="stretch",
         )
-if memory_problem is not None and not state.names_hidden:
+if memory_problem is not None and hidden is None:
     remedy = "" if mode is Mode.RACE else " Fair mode can still load them one at a time."
     st.warning(safe_inline(memory_problem) + remedy, icon=":material/memory:")
 if started and not state.running:  # a double click would start a second run
-    if kind is Kind.LIST:
-        request = GenerationRequest("", sampling=sampling)
-        unattended = bool(st.session_state.get(UNATTENDED))
-        state.submit_list(sides, instructions, request, mode, blind=blind, unattended=unattended)
-    else:
-        state.submit(sides, GenerationRequest(instruction, context, sampling), mode, blind=blind)
-    st.rerun()
-if notice := state.take_notice():
-    st.warning(safe_inline(notice), icon=":material/info:")
+    texts = [(instruction, context)]
+    if as_list:
+        texts = [(case.instruction, case.context) for case in cases]
+    try:
+        state.submit(
+            sides,
+            [GenerationRequest(*each, sampling) for each in texts],
+            mode,
+            blind=blind,
+            as_list=as_list,
+            unattended=bool(st.session_state.get(UNATTENDED)),
+        )
+        st.rerun()
+    except PaddockError as error:
+        st.warning(safe_inline(str(error)), icon=":material/info:")
 if state.current is None:
-    draw_invitation(kind, mode)
+    draw_invitation(mode, examples=not as_list)
 
 # Answers and results
-entry = state.current
-view = entry if entry is None or isinstance(entry, MatchView) else draw_list(entry, state)
+entry, view = state.current, None
+if entry is not None:
+    view = draw_list(entry, state) if entry.is_list else entry.views[0]
 if view is not None:
     with st.container(key="current"):
         if view.match.setup.request.instruction != instruction:
             draw_plain(view.match.setup.request.instruction, bold=True)
         draw_answers(view, state)
         scroll_into_view(view)
-        if not view.running:
+        if not view.match.running:
             draw_judge(view, state)
             draw_result(view, state, engine)
-            draw_actions(view, state, engine.store)
+            draw_actions(view, state)
 
 if state.votes_hidden:  # a vote in the ratings, or an earlier comparison, would tell the names
     st.caption(":material/visibility_off: Ratings are shown after the last blind vote.")
-if not state.names_hidden:
+if hidden is None:
     draw_history(state)
 if not state.votes_hidden:
     draw_ratings()

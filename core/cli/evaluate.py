@@ -70,7 +70,7 @@ def evaluate(options: argparse.Namespace, settings: Settings) -> int:
             flush=True,
         )
         follow(run.wait, run.stop, lambda: step_of(run.progress()), _UPDATE_INTERVAL_S)
-    return _report(options, run, Report(run.plan, run.results()), baseline)
+    return _report(options, run, Report.of_run(run.plan, run.results()), baseline)
 
 
 def _report(
@@ -102,8 +102,8 @@ def _report(
             {
                 "run": run.id,
                 "complete": complete,
-                "cases": len(report.plan.cases),
-                "candidates": len(report.plan.candidates),
+                "cases": len(report.cases),
+                "candidates": len(report.candidates),
                 "errors": errors,
                 "regressed": regressed if baseline is not None else None,
             }
@@ -127,7 +127,7 @@ def _print_changes(report: Report, baseline: Report) -> int:
             print(f"{counted(change.unmatched, 'case')} not in the baseline.")
         for word, numbers in (("regressed", change.regressed), ("mended", change.mended)):
             for number in numbers[:_SHOWN]:
-                result, case = report.result(index, number), report.plan.cases[number]
+                result, case = report.result(index, number), report.cases[number]
                 why = ""
                 if word == "regressed" and result is not None:
                     why = result.error or " ".join(o.detail for o in result.outcomes if o.detail)
@@ -160,14 +160,13 @@ def _table(report: Report) -> str:
 
 
 def _test_set(options: argparse.Namespace) -> TestSet:
-    from core.compare.instructions import decode_upload
     from core.evaluation.cases import (
         TestSet,
         checked,
+        decode_upload,
         held_out_set,
         preset_set,
         read_test_set,
-        with_context,
     )
 
     if not options.set:
@@ -180,9 +179,10 @@ def _test_set(options: argparse.Namespace) -> TestSet:
     else:
         file = Path(options.set)
         found = read_test_set(decode_upload(_read(file), file.name), file.name)
-    cases = with_context(found.cases) if options.context_only else found.cases
+    cases = tuple(each for each in found.cases if each.context or not options.context_only)
     checks = tuple(options.check) if options.check else found.default_checks
-    return checked(TestSet(found.name, cases[: options.first], checks))
+    found = TestSet(name=found.name, cases=cases[: options.first], default_checks=checks)
+    return checked(found)
 
 
 def _candidates(options: argparse.Namespace, engine: Engine) -> list[Candidate]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from enum import StrEnum
 
 from core.compare.setup import LETTERS
@@ -34,56 +34,38 @@ SIZE_TIE = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
-    """Figures of one finished answer; None where unknown. Times in ms, sizes in bytes."""
+class Figures(RunResult):
+    """What the run table has of a finished answer, with medians, and what only a comparison has.
 
-    decode_tokens_per_s: float | None
-    end_to_end_tokens_per_s: float | None
-    ttft_ms: float | None
-    tpot_ms: float | None
-    total_ms: float | None
-    queue_ms: float | None
-    prompt_tokens: int | None
-    new_tokens: int | None
-    load_s: float | None
-    memory_private_bytes: int | None
-    memory_file_backed_bytes: int | None
-    memory_scope: str | None
-    """What the two memory figures cover."""
+    None where unknown. Times in ms, sizes in bytes.
+    """
+
     weights: str | None
     """See :attr:`core.inference.answer.Answer.weights`."""
     disk_bytes: int | None
     """All files of the stored model."""
-    stop_reason: str
-    error: str | None
-    contended: bool
-    """Whether other work ran at the same time: the timings are not comparable."""
-    cores_apart: bool = False
+    cores_apart: bool
     """Whether the host had moved the machine's cores apart (:mod:`core.compare.timed_answers`): the
-    timings are not comparable either."""
+    timings are not comparable, as if :attr:`contended`."""
     seed: int | None
     prompt_format: str | None
-    tokens_per_step: float | None = None
+    tokens_per_step: float | None
     """None without speculation."""
-    acceptance_rate: float | None = None
-    execution_precision: str | None
-    kv_precision: str | None
-    devices_used: tuple[str, ...]
-    threads: int | None
-    host: str | None = None
+    acceptance_rate: float | None
+    host: str | None
     """Host and port of the remote server; None for this machine."""
-    note: str | None = None
+    note: str | None
     """A sentence about how the model was run."""
-    timed_answers: int | None = None
+    timed_answers: int | None
     """Number of answers of which times and rates are the median (see
     :mod:`core.compare.timed_answers`); None where nothing was timed."""
-    samples: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    samples: dict[str, tuple[float, ...]]
     """Times and rates of each of those answers, by the names of the fields above."""
 
     @property
     def disturbed(self) -> bool:
         """Whether the timings are not comparable, for either reason."""
-        return self.contended or self.cores_apart
+        return bool(self.contended) or self.cores_apart
 
 
 def side_figures(
@@ -96,10 +78,9 @@ def side_figures(
         timing: the answers of which times and rates are the medians; by default this answer only.
     """
     timing = timing or Timing((answer,), cores_apart=False)
-    result = run_result(timing.applied_to(answer))
     timings, conditions = answer.timings, answer.conditions
     return Figures(
-        **{name: getattr(result, name) for name in _RECORDED},
+        **vars(run_result(timing.applied_to(answer))),
         weights=answer.weights,
         disk_bytes=stored.manifest.folder_bytes if stored is not None else None,
         cores_apart=timing.cores_apart,
@@ -114,8 +95,6 @@ def side_figures(
     )
 
 
-_RECORDED = {f.name for f in fields(Figures)} & {f.name for f in fields(RunResult)}
-"""Figures that are columns of the run table."""
 _SAMPLED = ("decode_tokens_per_s", "ttft_ms", "tpot_ms")
 
 
@@ -175,11 +154,6 @@ class DeltaRow:
     apart."""
 
     @property
-    def name(self) -> str:
-        """Name of the measure."""
-        return self.measure.name
-
-    @property
     def winner(self) -> int | None:
         """The best side; None if several are about equal, or none is best."""
         return self.leaders[0] if len(self.leaders) == 1 else None
@@ -194,11 +168,6 @@ class DeltaRow:
     def better_letters(self) -> tuple[str, ...]:
         """Letters of the sides that are better than others; empty if all are about equal."""
         return () if self.equal else tuple(LETTERS[side] for side in sorted(self.leaders))
-
-    @property
-    def direction(self) -> Direction:
-        """Which values are better."""
-        return self.measure.direction
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -236,11 +205,6 @@ MEASURES = (
 def deltas(figures: Sequence[Figures | None]) -> tuple[DeltaRow, ...]:
     """Return one row per measure; a side without figures has no values."""
     return tuple(_row(measure, figures) for measure in MEASURES)
-
-
-def compare_rates(figures: Sequence[Figures | None]) -> DeltaRow:
-    """Return only the row of the decode rates."""
-    return _row(MEASURES[0], figures)
 
 
 def _row(measure: Measure, figures: Sequence[Figures | None]) -> DeltaRow:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -93,6 +93,8 @@ class _Side:
     timed: list[TimedAnswer] = field(default_factory=list)
     """The finished answer, then the answers repeated for their timings."""
     cancelled: threading.Event = field(default_factory=threading.Event)
+    loaded: threading.Event = field(default_factory=threading.Event)
+    """In a race: its model is loaded, or it has ended."""
 
     @property
     def state(self) -> SideState:
@@ -158,6 +160,16 @@ class Match:
         threading.Thread(target=self._run, name=f"match {self.id}", daemon=True).start()
 
     # State
+
+    @property
+    def setups(self) -> tuple[Setup, ...]:
+        """The setup, as of a list with one instruction (:class:`core.compare.series.Series`)."""
+        return (self.setup,)
+
+    @property
+    def matches(self) -> tuple[Match, ...]:
+        """This comparison, likewise."""
+        return (self,)
 
     @property
     def jobs(self) -> tuple[Job | None, ...]:
@@ -390,13 +402,9 @@ class Match:
             self._repeated_job = None
 
     def _race(self) -> None:
-        line = _StartLine(len(self._new_sides)) if len(self._new_sides) > 1 else None
         threads = [
             threading.Thread(
-                target=self._run_side,
-                args=(index, line),
-                name=f"side {index} {self.id}",
-                daemon=True,
+                target=self._run_side, args=(index,), name=f"side {index} {self.id}", daemon=True
             )
             for index in self._new_sides
         ]
@@ -405,21 +413,22 @@ class Match:
         for thread in threads:
             thread.join()
 
-    def _run_side(self, index: int, line: _StartLine | None = None) -> None:
+    def _run_side(self, index: int) -> None:
         """Run one side to its end; errors do not affect other sides."""
         side = self._sides[index]
         try:
-            if line is None:
-                self._generate(index)
+            if self.setup.mode is Mode.RACE and len(self._new_sides) > 1:
+                self._generate_together(index)
             else:
-                with self._loaded_together(index, line):
-                    self._generate(index)
+                self._generate(index)
         except PaddockError as error:
             side.error = str(error)
         except Exception as error:
             logger.exception("A side of a comparison failed unexpectedly")
             detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             side.error = f"An unexpected error occurred before generation ({detail}). Try again."
+        finally:
+            side.loaded.set()
 
     def _generate(self, index: int) -> None:
         side = self._sides[index]
@@ -447,20 +456,23 @@ class Match:
             recorded=recorded,
         )
 
-    @contextmanager
-    def _loaded_together(self, index: int, line: _StartLine) -> Iterator[None]:
-        """Load the side's model, and wait until the others are loaded too."""
-        side, spec = self._sides[index], self.setup.sides[index]
+    def _generate_together(self, index: int) -> None:
+        """Load the side's model, wait until the others are loaded or have failed, and generate."""
+        side = self._sides[index]
 
         def report(message: str, fraction: float | None) -> None:
             side.message, side.fraction = message, fraction
 
         report("Getting ready.", None)
-        with line.place() as arrive, self._engine.lease(spec, report, side.cancelled):
-            arrive()
+        with self._engine.lease(self.setup.sides[index], report, side.cancelled):
+            side.loaded.set()
             report("Loaded. Waiting for the other models to load.", None)
-            line.wait(side.cancelled)
-            yield
+            deadline = time.monotonic() + START_LINE_TIMEOUT_S
+            for other in self._new_sides:
+                while not self._sides[other].loaded.wait(_POLL_S):
+                    if side.cancelled.is_set() or time.monotonic() > deadline:
+                        break
+            self._generate(index)
 
 
 def _await_idle(measure_latency: MeasureLatency) -> None:
@@ -471,35 +483,3 @@ def _await_idle(measure_latency: MeasureLatency) -> None:
         busy = psutil.cpu_percent(interval=_IDLE_SAMPLE_S) / 100 * cores
         if busy < IDLE_CORES and not CORES.apart(measure_latency()):
             return
-
-
-class _StartLine:
-    """Barrier at which the sides of a race wait for each other."""
-
-    def __init__(self, count: int) -> None:
-        self._missing = count
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def place(self) -> Iterator[Callable[[], None]]:
-        """Yield a function that marks a side as ready; a side that fails counts as ready."""
-        arrived = False
-
-        def arrive() -> None:
-            nonlocal arrived
-            with self._changed:
-                self._missing -= not arrived
-                arrived = True
-                self._changed.notify_all()
-
-        try:
-            yield arrive
-        finally:
-            arrive()
-
-    def wait(self, cancelled: threading.Event) -> None:
-        """Wait until all sides are ready or failed, the timeout, or this side is stopped."""
-        deadline = time.monotonic() + START_LINE_TIMEOUT_S
-        with self._changed:
-            while self._missing and not cancelled.is_set() and time.monotonic() < deadline:
-                self._changed.wait(_POLL_S)

@@ -15,7 +15,7 @@ from core.compare.divergence import (
 from core.compare.figures import DeltaRow, Figures, deltas, side_figures, stored_model
 from core.compare.match import Match, SideState
 from core.compare.setup import LETTERS, Mode
-from core.compare.timed_answers import Timeline, timeline
+from core.compare.timed_answers import Timeline, is_long_enough, timeline
 from core.hardware.devices import HostFacts, host_facts, library_versions
 from core.inference.request import GenerationRequest
 from core.runtimes.spec import ModelSpec
@@ -93,6 +93,16 @@ class MatchReport:
     def contended(self) -> bool:
         """Whether any timing is not comparable, see :attr:`Figures.disturbed`."""
         return any(side.figures is not None and side.figures.disturbed for side in self.sides)
+
+    @property
+    def timed(self) -> bool:
+        """Whether every answer was long enough to compare rates without repetitions."""
+        return all(is_long_enough(side.token_times_ms) for side in self.sides)
+
+    @property
+    def fastest(self) -> int | None:
+        """The side with the highest decode rate; None for a tie, or if not :attr:`timed`."""
+        return self.rows[0].winner if self.timed else None
 
 
 def describe(match: Match, store: ModelStore, *, verdict: str | None = None) -> MatchReport:

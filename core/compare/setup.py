@@ -13,8 +13,8 @@ from core.remotes import MARK
 from core.runtimes.spec import ModelSpec, Speculation
 
 MIN_SIDES, MAX_SIDES = 2, 4
-LETTERS = "ABCD"
-"""Names of the sides, in order."""
+LETTERS = "ABCDEFGH"
+"""Names of the sides of a comparison, and of the candidates of a test set, in order."""
 
 
 class Mode(StrEnum):

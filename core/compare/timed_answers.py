@@ -109,8 +109,8 @@ class Timing:
         known = [each.timings for each in self.answers if each.timings is not None]
         timings = replace(
             shown.timings,
-            ttft_ms=_median(each.ttft_ms for each in known),
-            tpot_ms=_median(each.tpot_ms for each in known),
+            ttft_ms=known_median(each.ttft_ms for each in known),
+            tpot_ms=known_median(each.tpot_ms for each in known),
             total_ms=median(each.total_ms for each in known),
         )
         contended = any(each.contended for each in self.answers)
@@ -119,7 +119,10 @@ class Timing:
     @property
     def typical(self) -> Answer:
         """The answer with the median duration."""
-        return sorted(self.answers, key=_total_ms)[(len(self.answers) - 1) // 2]
+        timed = sorted(
+            self.answers, key=lambda each: each.timings.total_ms if each.timings else 0.0
+        )
+        return timed[(len(timed) - 1) // 2]
 
 
 def timing_of(timed: Sequence[TimedAnswer]) -> Timing:
@@ -150,18 +153,14 @@ def _enough(timed: Sequence[TimedAnswer], times: int) -> bool:
     )
 
 
-def _median(values: Iterable[float | None]) -> float | None:
+def known_median(values: Iterable[float | None]) -> float | None:
+    """Return the median of the values that are known; None without one."""
     known = [value for value in values if value is not None]
     return median(known) if known else None
 
 
-def _total_ms(answer: Answer) -> float:
-    return answer.timings.total_ms if answer.timings is not None else 0.0
-
-
-def is_long_enough(answer: Answer | None) -> bool:
-    """Return whether one answer is long enough for a meaningful rate."""
-    times_ms = answer.token_times_ms if answer is not None else ()
+def is_long_enough(times_ms: Sequence[float]) -> bool:
+    """Return whether one answer, by the times of its tokens, is long enough for a rate."""
     return len(times_ms) > 1 and times_ms[-1] - times_ms[0] >= 1000 * SHORTEST_S
 
 

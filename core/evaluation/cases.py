@@ -1,12 +1,15 @@
-"""Test sets: cases from CSV, JSON and JSON lines, and back."""
+"""Test sets, and lists of instructions: cases from CSV, JSON and plain text, and back."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar
 
@@ -20,15 +23,16 @@ from pydantic import (
 )
 
 from core.catalogue.presets import presets
-from core.compare.instructions import csv_rows, json_lines, parse_instructions
 from core.embedded.tasks import held_out_tasks
 from core.errors import BadRequestError
 from core.evaluation.checks import applies, problem_of
 from core.inference.request import GenerationRequest, check_text
 from core.metrics.tables import CSV_MARK, csv_text, spreadsheet_text
-from core.units import counted
+from core.units import bytes_text, counted
 
 MAX_CASES = 2000
+MAX_BYTES = 8 * 2**20
+"""Of an uploaded file."""
 MAX_CHECKS = 20
 """Per case."""
 MAX_NAME = 100
@@ -36,6 +40,8 @@ DEFAULT_CHECKS = ("ends", "f1: 0.3")
 """Checks of cases without their own; one that needs an expected answer or a context is left out
 where there is none."""
 FORMAT = "paddock-test-set"
+SEPARATOR = "---"
+"""Line of a plain text between instructions that have several lines."""
 _COLUMNS = ("id", "instruction", "context", "expected", "checks", "tags")
 
 
@@ -98,11 +104,11 @@ class Case(BaseModel):
         return hashlib.sha256(f"{self.instruction}\0{self.context}".encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class TestSet:
+class TestSet(BaseModel):
     """A named table of cases."""
 
     __test__: ClassVar[bool] = False  # not a class of tests
+    model_config = ConfigDict(frozen=True)
 
     name: str
     cases: tuple[Case, ...]
@@ -139,23 +145,45 @@ class TestSet:
 # Reading
 
 
+def decode_upload(data: bytes, name: str) -> str:
+    """Decode an uploaded file as UTF-8, UTF-16 or UTF-32.
+
+    Raises:
+        BadRequestError: the file is too large or not text.
+    """
+    if len(data) > MAX_BYTES:
+        raise BadRequestError(
+            f"{_shown(name)} has {bytes_text(len(data))}, but the limit is "
+            f"{bytes_text(MAX_BYTES)}. Split the file."
+        )
+    try:
+        return data.decode(json.detect_encoding(data))  # Windows tools write UTF-16
+    except UnicodeDecodeError as error:
+        raise BadRequestError(
+            f"{_shown(name)} is not UTF-8 text (byte {error.start + 1:,}). Save it as UTF-8."
+        ) from error
+
+
 def read_test_set(text: str, name: str = "") -> TestSet:
     """Parse a pasted text or the content of a file.
 
     Args:
-        text: CSV with a header, a JSON list, the JSON of :func:`to_json`, JSON lines, or one
-            instruction per line.
-        name: name of the file; empty for pasted text.
+        text: a table with a header, or with one column; a JSON list, the JSON of :func:`to_json` or
+            JSON lines; or plain text with one instruction per line or, if it contains a line
+            ``---``, instructions separated by such lines.
+        name: name of the file, whose extension gives the format; empty for pasted text, which is
+            recognised by its beginning.
 
     Raises:
-        BadRequestError: no case, too many, or an invalid one; the text says which.
+        BadRequestError: it cannot be read; the text says which case or line.
     """
     text = text.removeprefix(CSV_MARK)
     title, checks = PurePath(name).stem[:MAX_NAME] or "Pasted", DEFAULT_CHECKS
     begins, suffix = text.lstrip()[:1], PurePath(name).suffix.lower()
+    records: Iterable[Any]
     if suffix in (".csv", ".tsv") or (not suffix and _has_header(text)):
-        records: Iterable[Any] = _csv_records(text, "\t" if suffix == ".tsv" else ",")
-    elif begins in ("[", "{") or suffix in (".json", ".jsonl", ".ndjson"):
+        records = _csv_records(text, "\t" if suffix == ".tsv" else ",")
+    elif suffix in (".json", ".jsonl", ".ndjson") or (not suffix and begins in ("[", "{")):
         value = _json_value(text)
         if isinstance(value, Mapping) and "cases" in value:
             title = str(value.get("name") or title)[:MAX_NAME]
@@ -164,24 +192,21 @@ def read_test_set(text: str, name: str = "") -> TestSet:
                 raise BadRequestError("default_checks is not a list. Correct it.")
             checks = tuple(map(str, default))
             value = value["cases"]
-        elif isinstance(value, Mapping):  # JSON lines with one line
-            value = [value]
-        if not isinstance(value, list):
-            raise BadRequestError(
-                "The file is not a list of cases. Write a JSON list of objects with an "
-                '"instruction".'
-            )
-        records = value
+        records = value if isinstance(value, list) else [value]
+    elif suffix in ("", ".txt", ".text", ".md"):
+        records = _plain_instructions(text)
     else:
-        records = [
-            {"instruction": each.instruction, "context": each.context}
-            for each in parse_instructions(text, name)
-        ]
-    return checked(TestSet(title, tuple(_cases(records)), checks))
+        raise BadRequestError(
+            f"{_shown(name)} has an unsupported format. Use a .txt, .csv or .jsonl file."
+        )
+    return TestSet(name=title, cases=tuple(_cases(records)), default_checks=checks)
 
 
-def checked(test_set: TestSet) -> TestSet:
+def checked(test_set: TestSet, most: int = MAX_CASES) -> TestSet:
     """Return the set without blank cases and with unique ids, after checking its texts and size.
+
+    Args:
+        most: maximum number of cases.
 
     Raises:
         BadRequestError: no case, too many, or an invalid text.
@@ -204,13 +229,11 @@ def checked(test_set: TestSet) -> TestSet:
         seen.add(case.key)
         cases.append(case)
     if not cases:
-        raise BadRequestError("The test set has no case. Add an instruction.")
-    if len(cases) > MAX_CASES:
-        raise BadRequestError(
-            f"The test set has {len(cases):,} cases. Use a part of it: at most {MAX_CASES:,}."
-        )
+        raise BadRequestError("There is no case. Add an instruction.")
+    if len(cases) > most:
+        raise BadRequestError(f"There are {len(cases):,} cases. Use at most {most:,} of them.")
     name = " ".join(test_set.name.split())[:MAX_NAME] or "Test set"
-    return TestSet(name, tuple(cases), test_set.default_checks)
+    return test_set.model_copy(update={"name": name, "cases": tuple(cases)})
 
 
 def _cases(records: Iterable[Any]) -> Iterable[Case]:
@@ -253,14 +276,18 @@ def _case(number: int, row: Mapping[str, Any]) -> Case:
 
 
 def _json_value(text: str) -> Any:
-    try:
+    with suppress(ValueError, RecursionError):
         return json.loads(text)
-    except RecursionError:
-        raise BadRequestError("The file is nested too deeply. Write a list of cases.") from None
-    except ValueError:
-        pass
-    remedy = "Write one object per line, or one list."
-    return [value for _, value in json_lines(text, remedy)]
+    values = []
+    # JSON strings may contain line separators at which splitlines() would split.
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            values += [json.loads(line)] if line.strip() else []
+        except (ValueError, RecursionError) as error:
+            raise BadRequestError(
+                f"Line {number} is not valid JSON. Write one object per line, or one list."
+            ) from error
+    return values
 
 
 def _has_header(text: str) -> bool:
@@ -271,11 +298,49 @@ def _has_header(text: str) -> bool:
     return "instruction" in names
 
 
-def _csv_records(text: str, fallback: str) -> Iterable[dict[str, str]]:
-    rows = (row for _, row in csv_rows(text, fallback))
-    names = next(rows, [])
-    for row in rows:
-        yield {name: _unquoted(cell) for name, cell in zip(names, row, strict=False)}
+def _csv_records(text: str, fallback: str) -> Iterator[dict[str, str]]:
+    """Yield the rows that are not empty.
+
+    The delimiter is the most frequent of tab, semicolon and comma in the first line.
+
+    Args:
+        fallback: the delimiter if the first line has none, because there is one column.
+    """
+    first = text.lstrip().partition("\n")[0]
+    delimiter = max("\t;,", key=first.count)
+    if delimiter not in first:
+        delimiter = fallback
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    names: list[str] = []
+    try:
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            if names:
+                yield {name: _unquoted(cell) for name, cell in zip(names, row, strict=False)}
+            elif len(row) > 1 or row[0].strip().lower() in ("instruction", "prompt"):
+                names = row
+            else:  # one column needs no header
+                names = ["instruction"]
+                yield {"instruction": _unquoted(row[0])}
+    except csv.Error as error:
+        raise BadRequestError(
+            f"Line {reader.line_num} is not valid CSV ({error}). Correct it."
+        ) from error
+
+
+def _plain_instructions(text: str) -> list[str]:
+    """Return the instructions, and blank texts that :func:`checked` leaves out."""
+    lines = text.splitlines()
+    if not any(line.strip() == SEPARATOR for line in lines):
+        return [line.strip() for line in lines]
+    parts = re.split(rf"(?m)^[^\S\n]*{SEPARATOR}[^\S\n]*$", "\n".join(lines))
+    return [part.strip() for part in parts]
+
+
+def _shown(name: str) -> str:
+    printable = "".join(character for character in name if character.isprintable())
+    return printable[:80] or "The file"
 
 
 def _unquoted(cell: str) -> str:
@@ -288,21 +353,7 @@ def _unquoted(cell: str) -> str:
 
 def content_of(test_set: TestSet) -> dict[str, Any]:
     """Return the set as a JSON value, for storage."""
-    return {
-        "format": FORMAT,
-        "name": test_set.name,
-        "default_checks": list(test_set.default_checks),
-        "cases": [case.model_dump(mode="json") for case in test_set.cases],
-    }
-
-
-def of_content(content: Mapping[str, Any]) -> TestSet:
-    """Return the set that :func:`content_of` returned."""
-    return TestSet(
-        content["name"],
-        tuple(map(Case.model_validate, content["cases"])),
-        tuple(content["default_checks"]),
-    )
+    return {"format": FORMAT} | test_set.model_dump(mode="json")
 
 
 def to_json(test_set: TestSet) -> str:
@@ -336,7 +387,7 @@ def preset_set() -> TestSet:
         Case(instruction=each.instruction, context=each.context, tags=(each.category,))
         for each in presets()
     ]
-    return TestSet("Examples", tuple(cases), ("ends", "grounded"))
+    return TestSet(name="Examples", cases=tuple(cases), default_checks=("ends", "grounded"))
 
 
 def held_out_set() -> TestSet:
@@ -351,9 +402,4 @@ def held_out_set() -> TestSet:
         )
         for number, task in enumerate(held_out_tasks(), 1)
     ]
-    return TestSet("Held-out tasks of the tiny demos", tuple(cases))
-
-
-def with_context(cases: Sequence[Case]) -> tuple[Case, ...]:
-    """Return the cases that have a context passage."""
-    return tuple(case for case in cases if case.context)
+    return TestSet(name="Held-out tasks of the tiny demos", cases=tuple(cases))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.catalogue.conversation import Role, Turn
 from core.errors import BadRequestError
-from core.evaluation.cases import DEFAULT_CHECKS, Case, TestSet
+from core.evaluation.cases import Case, TestSet
 from core.evaluation.checks import Outcome, Verdict
 from core.inference.answer import StopReason
 from core.inference.request import GenerationRequest
@@ -146,14 +146,9 @@ class Result(BaseModel):
     """Execution and KV cache precision, devices, runtime, weights, prompt format, seed."""
 
 
-class Plan(BaseModel):
+class Plan(TestSet):
     """A test set and the candidates that answer it."""
 
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    cases: tuple[Case, ...]
-    default_checks: tuple[str, ...] = DEFAULT_CHECKS
     candidates: tuple[Candidate, ...]
 
     @classmethod
@@ -169,17 +164,7 @@ class Plan(BaseModel):
         candidates = labelled(candidates)
         for candidate in candidates:
             candidate.request(test_set.cases[0]).validated()
-        return cls(
-            name=test_set.name,
-            cases=test_set.cases,
-            default_checks=test_set.default_checks,
-            candidates=candidates,
-        )
-
-    @property
-    def test_set(self) -> TestSet:
-        """The test set."""
-        return TestSet(self.name, self.cases, self.default_checks)
+        return cls(**dict(test_set), candidates=candidates)
 
     @property
     def total(self) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, median
+from functools import cached_property
+from statistics import fmean
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from core.compare.timed_answers import known_median
 from core.errors import BadRequestError
 from core.evaluation.checks import Verdict
 from core.evaluation.plan import Plan, Result
@@ -17,8 +19,6 @@ from core.evaluation.statistics import Paired, Share, paired, share_of
 from core.hardware.devices import host_facts, library_versions
 from core.metrics.tables import csv_text
 
-FORMAT = "paddock-test-run"
-VERSION = 1
 MAX_BYTES = 100 * 2**20
 ALL = ""
 """Tag of the score over all cases."""
@@ -63,17 +63,25 @@ class Change:
     """The baseline is the first."""
 
 
-class Report:
-    """A run's plan with its results so far."""
+class Report(Plan):
+    """A run: its plan with the results so far. It is exported as JSON, and read as a baseline."""
 
-    def __init__(self, plan: Plan, results: Sequence[Result]) -> None:
-        self.plan = plan
-        self._results = {(each.candidate, each.case): each for each in results}
+    format: Literal["paddock-test-run"] = "paddock-test-run"
+    version: Literal[1] = 1
+    results: tuple[Result, ...] = Field(max_length=1_000_000)
 
-    @property
-    def results(self) -> list[Result]:
-        """All results so far, by candidate and case."""
-        return [self._results[key] for key in sorted(self._results)]
+    @classmethod
+    def of_run(cls, plan: Plan, results: Sequence[Result]) -> Report:
+        """Return the report of a plan with these results, by candidate and case."""
+        return cls(**dict(plan), results=results)
+
+    @cached_property
+    def _results(self) -> dict[tuple[int, int], Result]:
+        return {(each.candidate, each.case): each for each in self.results}
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {case.key: number for number, case in enumerate(self.cases)}
 
     def result(self, candidate: int, case: int) -> Result | None:
         """Return a result; None if there is none yet."""
@@ -82,7 +90,7 @@ class Report:
     def verdicts(self, candidate: int, tag: str = ALL) -> list[Verdict | None]:
         """Return the verdicts of a candidate on all cases, or on those with a tag."""
         found = []
-        for number, case in enumerate(self.plan.cases):
+        for number, case in enumerate(self.cases):
             if tag == ALL or tag in case.tags:
                 result = self.result(candidate, number)
                 found.append(None if result is None else result.verdict)
@@ -98,103 +106,84 @@ class Report:
 
     def differing(self, number: int) -> bool:
         """Return whether candidates have different verdicts on a case."""
-        rows = [self.result(index, number) for index in range(len(self.plan.candidates))]
+        rows = [self.result(index, number) for index in range(len(self.candidates))]
         return len({row.verdict for row in rows if row is not None}) > 1
 
     def summaries(self) -> list[Summary]:
         """Return the figures of all candidates."""
-        return [self._summary(index) for index in range(len(self.plan.candidates))]
+        return [self._summary(index) for index in range(len(self.candidates))]
 
     def _summary(self, index: int) -> Summary:
         rows = [row for key, row in self._results.items() if key[0] == index]
         alone = [row for row in rows if not row.contended]
         return Summary(
-            label=self.plan.candidates[index].label,
+            label=self.candidates[index].label,
             share=self.share(index),
             errors=sum(row.verdict is Verdict.ERROR for row in rows),
-            unanswered=len(self.plan.cases) - len(rows),
+            unanswered=len(self.cases) - len(rows),
             mean_f1=_mean(rows, "f1"),
             mean_likelihood=_mean(rows, "likelihood"),
-            decode_tokens_per_s=_middle([row.decode_tokens_per_s for row in alone]),
-            ttft_ms=_middle([row.ttft_ms for row in alone]),
+            decode_tokens_per_s=known_median(row.decode_tokens_per_s for row in alone),
+            ttft_ms=known_median(row.ttft_ms for row in alone),
             private_bytes=max((row.private_bytes or 0 for row in rows), default=0) or None,
             file_backed_bytes=max((row.file_backed_bytes or 0 for row in rows), default=0) or None,
             load_s=max((row.load_s or 0.0 for row in rows), default=0.0) or None,
         )
 
     def changes(self, baseline: Report) -> list[Change]:
-        """Compare each candidate with the baseline's candidate of the same label, or else of the
-        same model name, or else with its first one. Cases are matched by their keys."""
-        return [
-            self._change(index, baseline, self._counterpart(index, baseline))
-            for index in range(len(self.plan.candidates))
-        ]
+        """Compare each candidate with its :meth:`counterpart` in a baseline, case by case."""
+        return [self._change(index, baseline) for index in range(len(self.candidates))]
 
-    def counterpart(self, candidate: int, number: int, baseline: Report) -> Result | None:
-        """Return the baseline's result for a candidate and case; None if it has none."""
-        key = self.plan.cases[number].key
-        numbers = [at for at, case in enumerate(baseline.plan.cases) if case.key == key]
+    def counterpart(self, candidate: int, case: int, baseline: Report) -> Result | None:
+        """Return the baseline's result for a candidate and case; None if it has none.
+
+        Cases are matched by their keys.
+        """
+        number = baseline._numbers.get(self.cases[case].key)
         other = self._counterpart(candidate, baseline)
-        return baseline.result(other, numbers[0]) if numbers else None
+        return None if number is None else baseline.result(other, number)
 
     def _counterpart(self, index: int, baseline: Report) -> int:
-        own, theirs = self.plan.candidates[index], baseline.plan.candidates
+        """Return the baseline's candidate of the same label, or else of the same model name, or
+        else its first one."""
+        own, theirs = self.candidates[index], baseline.candidates
         labels = [each.label for each in theirs]
         names = [each.model_name for each in theirs]
         if own.label in labels:
             return labels.index(own.label)
         return names.index(own.model_name) if own.model_name in names else 0
 
-    def _change(self, index: int, baseline: Report, other: int) -> Change:
-        numbers = {case.key: number for number, case in enumerate(baseline.plan.cases)}
-        before: list[Verdict | None] = []
-        for case in self.plan.cases:
-            number = numbers.get(case.key)
-            result = None if number is None else baseline.result(other, number)
-            before.append(None if result is None else result.verdict)
+    def _change(self, index: int, baseline: Report) -> Change:
+        numbers = range(len(self.cases))
+        found = [self.counterpart(index, number, baseline) for number in numbers]
+        before = [None if result is None else result.verdict for result in found]
         now = self.verdicts(index)
-        pairs = list(enumerate(zip(before, now, strict=True)))
+        passed = {number for number in numbers if now[number] is Verdict.PASS}
+        passed_before = {number for number in numbers if before[number] is Verdict.PASS}
+        known = {number for number in numbers if now[number] and before[number]}
         return Change(
-            label=self.plan.candidates[index].label,
-            baseline=baseline.plan.candidates[other].label,
-            regressed=tuple(
-                number
-                for number, (old, new) in pairs
-                if old is Verdict.PASS and new in (Verdict.FAIL, Verdict.ERROR)
-            ),
-            mended=tuple(
-                number
-                for number, (old, new) in pairs
-                if old in (Verdict.FAIL, Verdict.ERROR) and new is Verdict.PASS
-            ),
-            unmatched=sum(case.key not in numbers for case in self.plan.cases),
+            label=self.candidates[index].label,
+            baseline=baseline.candidates[self._counterpart(index, baseline)].label,
+            regressed=tuple(sorted(known & passed_before - passed)),
+            mended=tuple(sorted(known & passed - passed_before)),
+            unmatched=sum(case.key not in baseline._numbers for case in self.cases),
             test=paired(before, now),
         )
 
 
-class RunFile(Plan):
-    """An exported run; scores and comparisons in the file are not read."""
-
-    format: Literal["paddock-test-run"]
-    version: Literal[1]
-    results: tuple[Result, ...] = Field(max_length=1_000_000)
-
-
 def to_json(report: Report, baseline: Report | None = None) -> str:
     """Return a run as JSON, with its scores, and with a baseline what has changed."""
-    plan, results = report.plan, report.results
-    keys = [case.key for case in plan.cases]
-    labels = [candidate.label for candidate in plan.candidates]
-    document: dict[str, Any] = {"format": FORMAT, "version": VERSION}
-    document |= plan.model_dump(mode="json")
+    keys = [case.key for case in report.cases]
+    labels = [candidate.label for candidate in report.candidates]
+    document = report.model_dump(mode="json")
     document["results"] = [
-        {"case_key": keys[row.case], "label": labels[row.candidate]} | row.model_dump(mode="json")
-        for row in results
+        {"case_key": keys[row["case"]], "label": labels[row["candidate"]]} | row
+        for row in document["results"]
     ]
     document["scores"] = [
         {"label": labels[index], "tag": tag or None} | asdict(report.share(index, tag))
         for index in range(len(labels))
-        for tag in (ALL, *plan.test_set.tags)
+        for tag in (ALL, *report.tags)
     ]
     document["summaries"] = [asdict(each) for each in report.summaries()]
     document["compared_with_first"] = [
@@ -223,7 +212,7 @@ def from_json(data: bytes) -> Report:
     if len(data) > MAX_BYTES:
         raise BadRequestError(f"The baseline is too large. {wrong}")
     try:
-        found = RunFile.model_validate_json(data)
+        found = Report.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
@@ -235,14 +224,14 @@ def from_json(data: bytes) -> Report:
         raise BadRequestError(f"The baseline has results without a case. {wrong}")
     if not found.candidates:
         raise BadRequestError(f"The baseline has no candidate. {wrong}")
-    return Report(found, found.results)
+    return found
 
 
 def to_csv(report: Report) -> str:
     """Return a row for each case and candidate; no text in it is a formula."""
     rows: list[dict[str, Any]] = []
-    for number, case in enumerate(report.plan.cases):
-        for index, candidate in enumerate(report.plan.candidates):
+    for number, case in enumerate(report.cases):
+        for index, candidate in enumerate(report.candidates):
             result = report.result(index, number)
             rows.append(
                 {
@@ -281,8 +270,3 @@ def _mean(rows: Sequence[Result], check: str) -> float | None:
         if outcome.value is not None and outcome.check.lower().startswith(check)
     ]
     return fmean(values) if values else None
-
-
-def _middle(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None

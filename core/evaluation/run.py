@@ -13,12 +13,12 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 from pydantic import ValidationError
 
-from core.db import EvaluationRow, EvaluationState, EvaluationStore, Holder, Origin
+from core.db import EvaluationRow, EvaluationState, EvaluationStore, Holder, Origin, RunResult
 from core.errors import (
     AccessDeniedError,
     BadRequestError,
@@ -33,6 +33,7 @@ from core.inference.answer import Answer, StopReason
 from core.inference.engine import Engine, User
 from core.inference.job import Job
 from core.inference.likelihood import mean_log_probability
+from core.inference.recorder import run_result
 from core.runtimes.pool import ModelHandle
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 ALONE = 3
 """Answers of each candidate that are generated one at a time."""
 _LOOK_EVERY_S = 0.2
+_RECORDED = Result.model_fields.keys() & {field.name for field in fields(RunResult)}
+"""Fields of a result that are columns of the run table."""
 _LAST_ATTEMPTS = 6
 """Attempts at the end to write what a locked database did not accept; each waits for seconds."""
 
@@ -69,19 +72,17 @@ class TestRun:
         plan: Plan,
         results: Sequence[Result],
         engine: Engine,
-        store: Callable[[], EvaluationStore],
         user: User,
         turn: threading.Lock,
     ) -> None:
         """
         Args:
             results: those of an earlier process; answers that failed are generated again.
-            store: returns the open store, or raises RecordsError.
             user: whose limits apply.
             turn: held while it runs, so that one run does not unload the models of another.
         """
         self.id, self.plan = run_id, plan
-        self._engine, self._store, self._user, self._turn = engine, store, user, turn
+        self._engine, self._user, self._turn = engine, user, turn
         self._results = {(each.candidate, each.case): each for each in results if not each.error}
         self._unsaved: set[tuple[int, int]] = set()
         self._lock = threading.Lock()
@@ -92,28 +93,20 @@ class TestRun:
         self._stop, self._ended = threading.Event(), threading.Event()
         self._stopped_as = EvaluationState.STOPPED
         self.state = EvaluationState.RUNNING
-        self._thread = threading.Thread(
-            target=self._run, name=f"test run {run_id[:8]}", daemon=True
-        )
 
-    def start(self) -> TestRun:
+    def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
-        return self
+        threading.Thread(target=self._run, name=f"test run {self.id[:8]}", daemon=True).start()
 
     @property
     def running(self) -> bool:
         """Whether it has not ended."""
         return not self._ended.is_set()
 
-    def stop(self) -> None:
+    def stop(self, state: EvaluationState = EvaluationState.STOPPED) -> None:
         """Stop within a token, keeping all results; it can be resumed."""
+        self._stopped_as = state
         self._stop.set()
-
-    def interrupt(self) -> None:
-        """Stop because the process is closing."""
-        self._stopped_as = EvaluationState.INTERRUPTED
-        self.stop()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end; return False on timeout."""
@@ -168,7 +161,7 @@ class TestRun:
         for _ in range(_LAST_ATTEMPTS):
             try:
                 self._save()
-                self._store().end(self.id, state)
+                self._engine.evaluations.end(self.id, state)
                 break
             except RecordsError as error:
                 self._problem = str(error)
@@ -271,31 +264,23 @@ class TestRun:
                     handle, request, case.expected, self._engine.scheduler
                 ),
             )
-            checks = self.plan.test_set.checks_of(case)
+            checks = self.plan.checks_of(case)
             outcomes = tuple(outcome_of(check, subject) for check in checks)
             verdict = verdict_of(outcomes)
-        timings, facts, conditions = answer.timings, answer.facts, answer.conditions
+        recorded, conditions = run_result(answer), answer.conditions
         return Result(
             candidate=index,
             case=number,
             verdict=verdict,
             outcomes=outcomes,
             answer=answer.text,
-            error=answer.error_sentence,
-            stop_reason=answer.stop_reason,
-            prompt_tokens=timings and timings.prompt_tokens,
-            new_tokens=timings and timings.new_tokens,
-            ttft_ms=timings and timings.ttft_ms,
-            decode_tokens_per_s=timings and timings.decode_tokens_per_s,
-            total_ms=timings and timings.total_ms,
-            contended=answer.contended,
-            load_s=facts and facts.load_s,
-            private_bytes=facts and facts.memory.private_bytes,
-            file_backed_bytes=facts and facts.memory.file_backed_bytes,
+            private_bytes=recorded.memory_private_bytes,
+            file_backed_bytes=recorded.memory_file_backed_bytes,
+            **{name: getattr(recorded, name) for name in _RECORDED},
             conditions={
-                "execution_precision": conditions and conditions.execution_precision,
-                "kv_cache_precision": conditions and conditions.kv_cache_precision,
-                "devices_used": list(conditions.devices_used) if conditions else [],
+                "execution_precision": recorded.execution_precision,
+                "kv_cache_precision": recorded.kv_precision,
+                "devices_used": list(recorded.devices_used),
                 "runtime": (conditions and conditions.runtime) or candidate.spec.runtime.value,
                 "weights": answer.weights,
                 "prompt_format": answer.prompt_format,
@@ -329,7 +314,7 @@ class TestRun:
         with self._lock:
             found = {key: self._results[key].model_dump(mode="json") for key in self._unsaved}
         if found:
-            if not self._store().save_results(self.id, found):
+            if not self._engine.evaluations.save_results(self.id, found):
                 self._stop.set()  # it was deleted
             self._unsaved -= found.keys()
         self._problem = None
@@ -379,18 +364,18 @@ class Evaluations:
     def close(self) -> None:
         """Interrupt all runs; they can be resumed."""
         for run in list(self._runs.values()):
-            run.interrupt()
+            run.stop(EvaluationState.INTERRUPTED)
 
     def _add(self, run_id: str, plan: Plan, results: Sequence[Result], user: User) -> TestRun:
         # A queue of its own: the user's answers on other pages do not wait for the run.
         lane = None if user.lane is None else f"{user.lane} test sets"
         own = replace(user, lane=lane, browser=None)
-        engine = self._engine
-        run = TestRun(run_id, plan, results, engine, lambda: engine.evaluations, own, self._turn)
+        run = TestRun(run_id, plan, results, self._engine, own, self._turn)
         with self._lock:
             self._runs = {key: each for key, each in self._runs.items() if each.running}
             self._runs[run_id] = run
-        return run.start()
+        run.start()
+        return run
 
 
 def plan_of(row: EvaluationRow) -> Plan:

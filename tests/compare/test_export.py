@@ -16,15 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from core.compare.export import (
-    list_to_csv,
-    list_to_html,
-    list_to_json,
-    list_to_markdown,
-    to_html,
-    to_json,
-    to_markdown,
-)
+from core.compare.export import to_csv, to_html, to_json, to_markdown
 from core.compare.match import Match
 from core.compare.report import MatchReport, describe
 from core.compare.setup import Mode, Setup
@@ -347,7 +339,7 @@ def test_exports_of_a_comparison_are_reproducible(stable: Stable, tmp_path: Path
 
 def test_a_list_is_exported_whole():
     reports = [report([answer("Rain."), answer("=cmd")]), report([answer("Sun."), None])]
-    table = list_to_csv(reports)
+    table = to_csv(*reports)
     assert table.encode().startswith(b"\xef\xbb\xbf"), "spreadsheets read it as UTF-8"
     rows = list(csv.DictReader(io.StringIO(table.removeprefix("\ufeff"))))
     assert [(row["number"], row["side"]) for row in rows] == [
@@ -358,7 +350,7 @@ def test_a_list_is_exported_whole():
     ]
     assert [row["answer"] for row in rows] == ["Rain.", "'=cmd", "Sun.", ""]
     assert rows[3]["tokens"] == ""
-    assert [len(each["sides"]) for each in json.loads(list_to_json(reports))] == [2, 2]
-    assert list_to_markdown(reports).count("## Instruction") == 2
-    html = list_to_html(reports)
+    assert [len(each["sides"]) for each in json.loads(to_json(*reports, as_list=True))] == [2, 2]
+    assert to_markdown(*reports).count("## Instruction") == 2
+    html = to_html(*reports)
     assert html.count("<h2>Instruction</h2>") == 2 and html.count("</html>") == 1

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from core.compare.export import to_json, to_markdown
+from core.compare.export import to_html, to_json, to_markdown
 from core.compare.fit import fit_together
-from core.compare.html_page import to_html
 from core.compare.match import Match, SideState
 from core.compare.report import describe
 from core.compare.setup import Mode, Setup, default_mode

@@ -44,7 +44,7 @@ def plan(spec: ModelSpec) -> Plan:
     cases.append(Case(instruction="word " * 9000, checks=("words: 1",)))
     cases.append(Case(instruction="Likely?", expected="yes no", checks=("likelihood: -99",)))
     return Plan.of(
-        TestSet("Mine", tuple(cases), (r"regex: ^\W*\w*[a-m]",)),
+        TestSet(name="Mine", cases=tuple(cases), default_checks=(r"regex: ^\W*\w*[a-m]",)),
         [
             Candidate(spec=spec, prompt_format="dolly", sampling=SHORT),
             Candidate(spec=spec, prompt_format="plain", sampling=SHORT),
@@ -63,7 +63,7 @@ def test_run_gives_every_case_a_result_and_one_failing_case_ends_nothing(
     engine: Engine, finished: TestRun, plan: Plan
 ):
     assert finished.state is EvaluationState.DONE
-    report = Report(plan, finished.results())
+    report = Report.of_run(plan, finished.results())
     first, second = report.verdicts(0), report.verdicts(1)
     assert len(first) == len(second) == 10 and None not in (*first, *second)
     assert first[7] is Verdict.ERROR  # the broken expression
@@ -88,12 +88,12 @@ def test_results_are_stored_and_equal_in_a_second_run(
     assert again.wait(ENDED_S)
     assert [row.answer for row in again.results()] == [row.answer for row in stored]
     assert [row.verdict for row in again.results()] == [row.verdict for row in stored]
-    change = Report(plan, again.results()).changes(Report(plan, stored))[1]
+    change = Report.of_run(plan, again.results()).changes(Report.of_run(plan, stored))[1]
     assert (change.regressed, change.mended, change.unmatched) == ((), (), 0)
 
 
 def test_scores_and_tests_agree_with_a_script_on_the_exported_json(finished: TestRun, plan: Plan):
-    document = json.loads(to_json(Report(plan, finished.results())))
+    document = json.loads(to_json(Report.of_run(plan, finished.results())))
     verdicts = {(r["label"], r["case_key"]): r["verdict"] for r in document["results"]}
     labels = [each["label"] for each in document["candidates"]]
     tagged = {
@@ -119,15 +119,15 @@ def test_scores_and_tests_agree_with_a_script_on_the_exported_json(finished: Tes
     (test,) = document["compared_with_first"]
     assert (test["only_first"], test["only_second"], test["p"]) == (b, c, pytest.approx(p))
     back = from_json(json.dumps(document).encode())
-    assert back.plan.candidates == plan.candidates
+    assert back.candidates == plan.candidates
     assert [back.verdicts(i) for i in (0, 1)] == [
-        Report(plan, finished.results()).verdicts(i) for i in (0, 1)
+        Report.of_run(plan, finished.results()).verdicts(i) for i in (0, 1)
     ]
 
 
 def test_exported_csv_has_no_formula(plan: Plan, finished: TestRun):
     row = finished.results()[0].model_copy(update={"answer": "=cmd|' /C calc'!A0"})
-    text = to_csv(Report(plan, [row]))
+    text = to_csv(Report.of_run(plan, [row]))
     assert ",'=cmd" in text and ",=cmd" not in text
 
 
@@ -211,10 +211,13 @@ def test_locked_database_loses_no_result(
 def test_candidate_that_cannot_be_loaded_fails_alone(engine: Engine, plan: Plan, tmp_path: Path):
     missing = Candidate(spec=ModelSpec(str(tmp_path / "nowhere")), sampling=SHORT)
     cases = plan.cases[:3]
-    both = Plan.of(TestSet("x", cases, ("words: 99",)), [missing, plan.candidates[0]])
+    both = Plan.of(
+        TestSet(name="x", cases=cases, default_checks=("words: 99",)),
+        [missing, plan.candidates[0]],
+    )
     run = Evaluations(engine).start(both, ME, User())
     assert run.wait(ENDED_S)
-    report = Report(both, run.results())
+    report = Report.of_run(both, run.results())
     assert report.verdicts(0) == [Verdict.ERROR] * 3 and report.verdicts(1) == [Verdict.PASS] * 3
     assert "nowhere" in report.result(0, 0).error
 
@@ -239,7 +242,7 @@ def test_pinning_a_run_unpins_the_others_of_its_set(
 
 def test_stored_sets_belong_to_their_holder(engine: Engine):
     store = engine.evaluations
-    given = TestSet("Ours", (Case(instruction="Hi."),))
+    given = TestSet(name="Ours", cases=(Case(instruction="Hi."),))
     set_id = store.save_set(None, ME, given.name, {"cases": [{"instruction": "Hi."}]}, 1)
     assert [each.id for each in store.sets(ME)] == [set_id]
     assert store.sets(Holder("guest", "b")) == []

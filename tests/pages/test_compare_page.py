@@ -25,7 +25,7 @@ from core.inference.engine import Engine
 from core.inference.job import Job
 from core.runtimes.spec import RuntimeName
 from core.settings import CHECKOUT, load_settings
-from core.ui.compare.state import CompareState, MatchView, SeriesView
+from core.ui.compare.state import CompareState, MatchView
 from core.units import milliseconds_text, rate_text
 from tests.browser.screen import ENDED
 from tests.browser.scripted import STAGES, Script, ScriptedRuntime, scripted_conversion
@@ -122,13 +122,14 @@ def finish(app: AppTest) -> None:
 
 def shown(app: AppTest) -> MatchView:
     current = state(app).current
-    assert isinstance(current, MatchView)
-    return current
+    assert current is not None
+    (view,) = current.views
+    return view
 
 
 def texts(app: AppTest) -> str:
     """Return all texts on the page."""
-    found = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
+    found = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.toast]
     return "\n".join(str(element.value) for element in found)
 
 
@@ -392,7 +393,7 @@ def test_double_click_on_delete_deletes_one_entry(scripted: None) -> None:
     assert len(delete) == 2
     checked(delete[0].click().run())
     delete[0].click().run()  # the second click comes before the browser has shown the first
-    asked = [entry.match.setup.request.instruction for entry in state(app).entries]
+    asked = [entry.setup.request.instruction for entry in state(app).entries]
     assert asked == ["Third?", "First?"]
 
 
@@ -564,7 +565,7 @@ def test_list_runs_in_order_with_a_summary(scripted: None, runs: RunStore) -> No
     checked(app.run())
     press(app, "Run both")
     finish(app)
-    assert isinstance(state(app).current, SeriesView)
+    assert state(app).current.is_list
     assert runs.count() == 6
     summary, rows = app.table[0].value, app.dataframe[0].value
     assert list(summary["Answered"]) == ["3", "3"]
@@ -623,7 +624,7 @@ def test_invalid_list_shows_an_error() -> None:
     app = page(ask="list")
     named(app.text_area, "Instructions, one per line").set_value("x\n" * 201)
     checked(app.run())
-    assert "more than 200 instructions" in app.warning[0].value
+    assert "There are 201 cases. Use at most 200" in app.warning[0].value
     press(app, "Run both")
     assert "The list has no instruction" in texts(app)
 

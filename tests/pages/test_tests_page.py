@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 import core.inference.engine
 from core.db import EvaluationStore, Holder
 from core.errors import RecordsError
-from core.evaluation.cases import Case, TestSet, content_of, of_content
+from core.evaluation.cases import Case, TestSet, content_of
 from core.runtimes.spec import RuntimeName
 from core.server.visitor import Visitor
 from core.ui.widgets import person
@@ -81,8 +81,10 @@ def test_changes_are_stored_and_broken_checks_are_named(
     assert checks.value == ["ends", "f1: 0.3"]
     (summary,) = shared_engine().evaluations.sets(HOLDER)
     assert summary.name == "Ours"
-    stored = of_content(shared_engine().evaluations.get_set(summary.id, HOLDER))
-    broken = TestSet("Ours", (Case(instruction="x", checks=("regex: (",)), *stored.cases))
+    stored = TestSet.model_validate(shared_engine().evaluations.get_set(summary.id, HOLDER))
+    broken = TestSet(
+        name="Ours", cases=(Case(instruction="x", checks=("regex: (",)), *stored.cases)
+    )
     shared_engine().evaluations.save_set(summary.id, HOLDER, "Ours", content_of(broken), 2)
     del app.session_state["set_edited"]
     app.run()

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from core.catalogue import Precision
-from core.compare.divergence import DiffKind, compare, readable_diff
-from core.compare.match import SideState
+from core.compare.divergence import DiffKind, readable_diff
 from core.compare.ratings import rate
-from core.compare.series import SeriesRow
 from core.compare.setup import Mode
 from core.db import CompareMode, PairVotes, Subject, Verdict
 from core.db.vote_values import COMMENT_LIMIT
@@ -23,13 +21,13 @@ from core.store import ModelStore, resolver
 from core.ui.compare import columns
 from core.ui.compare.columns import REFRESH_S, WAITING_REFRESH_S, refresh_interval_s
 from core.ui.compare.judge import ratings_rows
-from core.ui.compare.list import list_row
+from core.ui.compare.list import list_row, summary_table
 from core.ui.compare.result import diff_html
 from core.ui.compare.setup import next_side, unused
-from core.ui.compare.votes import Judgement, NoWinner, pair_ids, votes_of
+from core.ui.compare.votes import Judgement, pairs_of, votes_of
 from core.ui.widgets.charts import SIDE_COLOURS
 from core.ui.widgets.safe_text import safe_html
-from tests.compare.answers import answer
+from tests.compare.answers import answer, report
 from tests.gguf_files import tiny_gguf
 
 NEOX, LLAMA = "paddock-neox", "paddock-llama"
@@ -58,17 +56,17 @@ def a_match(count: int, mode: Mode = Mode.FAIR) -> Any:
         (0, {"AB": Verdict.LEFT, "AC": Verdict.LEFT}),
         (1, {"AB": Verdict.RIGHT, "BC": Verdict.LEFT}),
         (2, {"AC": Verdict.RIGHT, "BC": Verdict.RIGHT}),
-        (NoWinner.TIE, dict.fromkeys(("AB", "AC", "BC"), Verdict.TIE)),
-        (NoWinner.BOTH_BAD, dict.fromkeys(("AB", "AC", "BC"), Verdict.BOTH_BAD)),
+        (Verdict.TIE, dict.fromkeys(("AB", "AC", "BC"), Verdict.TIE)),
+        (Verdict.BOTH_BAD, dict.fromkeys(("AB", "AC", "BC"), Verdict.BOTH_BAD)),
     ],
 )
 def test_judgement_of_three_sides_gives_votes_on_pairs(
-    best: int | NoWinner, expected: dict[str, Verdict]
+    best: int | Verdict, expected: dict[str, Verdict]
 ) -> None:
     match = a_match(3)
     votes = votes_of(match, Judgement(best), session="s")
     assert {vote.comparison.partition(":")[2]: vote.verdict for vote in votes} == expected
-    assert {vote.comparison for vote in votes} <= set(pair_ids(match))
+    assert {vote.comparison for vote in votes} <= set(pairs_of(match))
 
 
 def test_vote_has_the_configurations_and_conditions() -> None:
@@ -88,11 +86,11 @@ def test_vote_has_the_configurations_and_conditions() -> None:
     ("best", "two", "three"),
     [
         (0, "You chose A.", "You chose A."),
-        (NoWinner.TIE, "You chose a tie.", "You chose a tie."),
-        (NoWinner.BOTH_BAD, "You chose “both bad”.", "You chose “all bad”."),
+        (Verdict.TIE, "You chose a tie.", "You chose a tie."),
+        (Verdict.BOTH_BAD, "You chose “both bad”.", "You chose “all bad”."),
     ],
 )
-def test_judgement_as_a_sentence(best: int | NoWinner, two: str, three: str) -> None:
+def test_judgement_as_a_sentence(best: int | Verdict, two: str, three: str) -> None:
     assert (Judgement(best).sentence(2), Judgement(best).sentence(3)) == (two, three)
 
 
@@ -172,20 +170,32 @@ def test_diff_escapes_markup(text: str) -> None:
     ("ids", "cell"), [((1, 3), "token 2"), ((1, 2), "never"), (None, "not in the table")]
 )
 def test_list_says_where_a_lower_precision_diverges(ids: tuple[int, ...] | None, cell: str) -> None:
-    row = SeriesRow(
-        number=1,
-        instruction="Why?",
-        match=None,
-        states=(SideState.DONE, SideState.DONE),
-        figures=(None, None),
-        errors=(None, None),
-        fastest=None,
-        timed=False,
-        contended=False,
-        divergence=compare(answer(ids=(1, 2)), answer(ids=ids)) if ids else None,
-    )
-    cells = list_row(row, SimpleNamespace(hidden=False))  # type: ignore[arg-type]
+    found = report([answer(ids=(1, 2)), answer(ids=ids) if ids else None])
+    cells = list_row(1, found, hidden=False)
     assert cells.get("Diverge at", "not in the table") == cell
+    assert cells["State"] == ("answered" if ids else "stopped")
+    assert list(list_row(1, found, hidden=True)) == ["#", "Instruction", "Your vote", "State"]
+
+
+@pytest.mark.parametrize(("gap_s", "timed"), [(0.01, 0), (0.5, 2)])
+def test_summary_of_a_list_names_the_fastest_side_only_of_long_answers(
+    gap_s: float, timed: int
+) -> None:
+    pairs = [
+        [answer(gap_s=gap_s), answer(gap_s=2 * gap_s)],
+        [answer(gap_s=2 * gap_s), answer(gap_s=4 * gap_s, contended=True)],
+        [answer(gap_s=gap_s), None],
+    ]
+    found = [report(each, titles=("one", "*two*")) for each in pairs]
+    assert [each.fastest for each in found] == ([0, 0, None] if timed else [None] * 3)
+    first, second = summary_table(found)
+    assert (first["Answered"], second["Answered"]) == ("3", "2")
+    assert (first["Tokens"], second["Tokens"]) == ("12", "8")
+    assert first["Fastest"] == (f"2 of {timed}" if timed else "—")
+    assert second["Fastest"] == (f"0 of {timed}" if timed else "—")
+    assert first["Median rate"].startswith("100" if not timed else "2.0 tokens/s")
+    assert "warning" in second["Median TTFT"] and "warning" not in first["Median TTFT"]
+    assert "*two*" not in second["Side"], "the name is escaped"
 
 
 @pytest.mark.parametrize(("people", "seconds"), [(0, REFRESH_S), (2, REFRESH_S), (20, 2.0)])

@@ -20,7 +20,9 @@ from core.ui.instruct.stream_view import (
     running_figures,
     stop_text,
 )
+from core.ui.widgets.actions import action
 from core.ui.widgets.answer_text import draw_answer, draw_growing_answer, draw_plain
+from core.ui.widgets.resources import rerun_when
 from core.ui.widgets.safe_text import safe_inline
 from core.ui.widgets.scripts import SCROLL_TO_MATCH
 from core.ui.widgets.tokens import draw_tokens
@@ -50,10 +52,10 @@ def draw_answers(view: MatchView, state: CompareState, *, actions: bool = True) 
     Args:
         actions: whether finished sides get Copy and Regenerate buttons.
     """
-    sides, running = range(len(view.match.setup.sides)), view.running
+    sides, running = range(len(view.match.setup.sides)), view.match.running
     answered = view.match.answered  # read first: sides that end later are handled by their fragment
     for side, column in zip(sides, st.columns(len(sides), gap="small"), strict=True):
-        with column.container(border=True, height="stretch", key=_side_key(side)):
+        with column.container(border=True, height="stretch", key=f"answer_{LETTERS[side].lower()}"):
             ended = view.match.state(side).ended  # read once: it may end while it is drawn
             _draw_heading(view, side, ended=ended)
             if not ended:
@@ -86,17 +88,13 @@ def follow_run(state: CompareState, *, was_running: bool) -> None:
     Args:
         was_running: whether an answer was running at the beginning of this script run.
     """
-    if isinstance(state.current, MatchView):
-        state.current.match.begin()
+    entry = state.current
+    for match in entry.run.matches if entry is not None else ():
+        match.begin()
     if was_running and not state.running:
         st.rerun()
-    if state.running and (state.current is None or not state.current.running):
-        st.fragment(_await_end, run_every=refresh_interval_s())(state)
-
-
-def _await_end(state: CompareState) -> None:
-    if not state.running:
-        st.rerun()
+    if entry is None or not entry.run.running:
+        rerun_when(lambda: not state.running)
 
 
 def scroll_into_view(view: MatchView) -> None:
@@ -104,12 +102,12 @@ def scroll_into_view(view: MatchView) -> None:
     place = st.empty()  # always present, so that nothing below it moves
     if view.match.id not in st.session_state.setdefault(_SCROLLED, set()):
         st.session_state[_SCROLLED].add(view.match.id)
-        if view.running:
+        if view.match.running:
             place.html(f"<script>{SCROLL_TO_MATCH}</script>", unsafe_allow_javascript=True)
 
 
 def _draw_timing(view: MatchView) -> None:
-    if not view.running:
+    if not view.match.running:
         st.rerun()
     st.caption(
         ":material/timer: The answers were too short to time. They are repeated a few times in the "
@@ -125,10 +123,6 @@ def _draw_live(view: MatchView, side: int) -> None:
             _draw_running(view, side)
         case _:
             st.rerun()  # removes Stop, keeps the figures and updates the rest of the page
-
-
-def _side_key(side: int) -> str:
-    return f"answer_{LETTERS[side].lower()}"
 
 
 def _draw_heading(view: MatchView, side: int, *, ended: bool) -> None:
@@ -147,24 +141,14 @@ def _draw_heading(view: MatchView, side: int, *, ended: bool) -> None:
     with st.container(horizontal=True, wrap=False, gap="small"):
         st.markdown(name, width="stretch")
         if not ended:
-            st.button(
-                f"Stop {letter}",
-                icon=":material/stop:",
-                key=f"icon_stop_{side}",
-                help=f"Stop {letter}",
-                on_click=view.stop,
-                args=(side,),
-            )
+            label, key = f"Stop {letter}", f"icon_stop_{side}"
+            action(label, "stop", key, view.match.stop, side, kind="secondary", help=label)
 
 
 def _draw_waiting(view: MatchView, side: int) -> None:
     message, fraction = view.match.message(side), view.match.fraction(side)
     if view.hidden:  # a message may contain the model name
         message, fraction = "Waiting or loading.", None
-    _draw_preparation(view, message, fraction)
-
-
-def _draw_preparation(view: MatchView, message: str, fraction: float | None) -> None:
     text = f":material/hourglass_top: {safe_inline(message)}"
     if fraction is not None:
         st.progress(fraction, text=text)
@@ -253,14 +237,12 @@ def figures_line(answer: Answer, *, times: int = 1) -> str:
 def _draw_actions(view: MatchView, side: int, state: CompareState) -> None:
     job = view.match.jobs[side]
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        st.button(
+        action(
             f"Regenerate {LETTERS[side]}",
-            icon=":material/refresh:",
-            key=f"again_{side}",
-            type="tertiary",
+            "refresh",
+            f"again_{side}",
+            *(state.regenerate, view, side),
             disabled=state.running,
-            on_click=state.regenerate,
-            args=(view, side),
             help="Run only this side again with a new seed. The other answers are kept.",
         )
         if text := view.match.text(side):

@@ -6,63 +6,53 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from core.compare.export import (
-    list_to_csv,
-    list_to_html,
-    list_to_json,
-    list_to_markdown,
-    to_html,
-    to_json,
-    to_markdown,
-)
+from core.compare.export import to_csv, to_html, to_json, to_markdown
 from core.compare.setup import LETTERS
-from core.store import ModelStore
-from core.ui.compare.result import report_of
-from core.ui.compare.state import PARAMETER, CompareState, Entry, MatchView, SeriesView
+from core.ui.compare.state import PARAMETER, CompareState, Entry, MatchView
 from core.ui.instruct.conversation import model_title
-from core.ui.widgets.actions import draw_download
-from core.ui.widgets.safe_text import safe_inline, unseen
+from core.ui.widgets.actions import action, draw_download
+from core.ui.widgets.safe_text import safe_inline
 
 _SHORT = 120
 """Most characters of an instruction in a heading."""
 _FORMATS = {"md": to_markdown, "json": to_json, "html": to_html}
 _LIST_FORMATS = {
-    "md": list_to_markdown,
-    "csv": list_to_csv,
-    "json": list_to_json,
-    "html": list_to_html,
+    "md": to_markdown,
+    "csv": to_csv,
+    "json": lambda *reports: to_json(*reports, as_list=True),
+    "html": to_html,
 }
 
 
-def draw_actions(view: MatchView, state: CompareState, store: ModelStore) -> None:
+def draw_actions(view: MatchView, state: CompareState) -> None:
     """Draw the buttons for the whole comparison."""
     count = len(view.match.setup.sides)
     with st.container(horizontal=True, gap="small"):
-        st.button(
+        action(
             "Regenerate both" if count == 2 else "Regenerate all",
-            icon=":material/refresh:",
-            key="again_all",
+            "refresh",
+            "again_all",
+            *(state.regenerate, view),
+            kind="secondary",
             disabled=state.running,
-            on_click=state.regenerate,
-            args=(view,),
             help="Run the same request again with a new seed.",
         )
         with st.popover("Export", icon=":material/download:", disabled=view.hidden):
             for ending, export in _FORMATS.items():
                 draw_download(
                     f"paddock-comparison.{ending}",
-                    lambda export=export: export(report_of(view, store)),
+                    lambda export=export: export(view.report),
                     f"export_{ending}",
                 )
 
 
-def draw_list_export(entry: SeriesView, store: ModelStore) -> None:
+def draw_list_export(entry: Entry) -> None:
     """Draw the download buttons of a whole list."""
     with st.popover("Export the list", icon=":material/download:", disabled=entry.hidden):
         for ending, export in _LIST_FORMATS.items():
             draw_download(
                 f"paddock-list.{ending}",
-                lambda export=export: export([report_of(view, store) for view in entry.matches]),
+                lambda export=export: export(*(view.report for view in entry.views)),
                 f"export_list_{ending}",
             )
 
@@ -104,44 +94,34 @@ def draw_history(state: CompareState) -> None:
         # Keys by entry, not by position: a double click on Delete must not reach the next entry.
         names = " and ".join(map(model_title, entry.setup.sides))
         told = "with hidden names" if entry.hidden else names
-        entry_id = entry.series.id if isinstance(entry, SeriesView) else entry.match.id
-        with st.container(border=True, key=f"earlier_{entry_id}"):
+        key = entry.run.id
+        with st.container(border=True, key=f"earlier_{key}"):
             st.markdown(_heading(entry))
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.caption(_line(entry), width="stretch")
-                st.button(
-                    f"Show{unseen(told)}",
-                    icon=":material/open_in_full:",
-                    key=f"show_{entry_id}",
-                    type="tertiary",
-                    on_click=state.show,
-                    args=(entry,),
-                )
-                st.button(
-                    f"Delete{unseen(told)}",
-                    icon=":material/delete:",
-                    key=f"forget_{entry_id}",
-                    type="tertiary",
-                    on_click=state.delete,
-                    args=(entry,),
+                action("Show", "open_in_full", f"show_{key}", state.show, entry, of=told)
+                action(
+                    "Delete",
+                    "delete",
+                    f"forget_{key}",
+                    *(state.delete, entry),
+                    of=told,
                     help="Delete the comparison with its answers and votes, here and from the "
                     "database.",
                 )
 
 
 def _heading(entry: Entry) -> str:
-    if isinstance(entry, SeriesView):
-        count = len(entry.series.setups)
-        return f":material/checklist: A list of {count} instructions"
-    instruction = " ".join(entry.match.setup.request.instruction.split())
+    if entry.is_list:
+        return f":material/checklist: A list of {len(entry.run.setups)} instructions"
+    instruction = " ".join(entry.setup.request.instruction.split())
     short = instruction if len(instruction) <= _SHORT else f"{instruction[:_SHORT]} …"
     return safe_inline(short)
 
 
 def _line(entry: Entry) -> str:
-    match = entry.series if isinstance(entry, SeriesView) else entry.match
     sides = entry.setup.sides
-    parts = [f"{match.asked_at:%H:%M:%S} UTC"]
+    parts = [f"{entry.run.asked_at:%H:%M:%S} UTC"]
     if entry.hidden:
         parts.append(f"{len(sides)} models, names hidden")
     else:
@@ -149,8 +129,8 @@ def _line(entry: Entry) -> str:
             safe_inline(f"{letter} {model_title(spec)} {spec.variant}")
             for letter, spec in zip(LETTERS, sides, strict=False)
         ]
-    if entry.running:
+    if entry.run.running:
         parts.append("running")
-    if isinstance(entry, MatchView) and entry.judgement is not None:
-        parts.append(entry.judgement.sentence(len(sides)))
+    if not entry.is_list and (judgement := entry.views[0].judgement) is not None:
+        parts.append(judgement.sentence(len(sides)))
     return " · ".join(parts)

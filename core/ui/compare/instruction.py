@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import streamlit as st
 
 from core.compare.setup import Mode
 from core.ui.widgets.examples import draw_examples
-from core.ui.widgets.link import link_choice, link_texts
+from core.ui.widgets.link import link_choice, link_texts, one_of
 from core.ui.widgets.state import set_widgets
 
 INSTRUCTION, CONTEXT = "instruction", "context"
 """Keys of the two boxes, also their names in the URL."""
 
 
-class Kind(StrEnum):
-    """What is asked."""
-
-    ONE = "one"
-    LIST = "list"
-
-    @property
-    def label(self) -> str:
-        """Label of the option."""
-        return "One instruction" if self is Kind.ONE else "List"
+ONE, LIST = "one", "list"
+_KINDS = {ONE: "One instruction", LIST: "List"}
 
 
-def kind_chosen() -> Kind:
+def list_chosen() -> bool:
     """Return the choice of :func:`pick_kind`, which is drawn below what depends on it."""
-    link_choice("ask", Kind.ONE, Kind)
-    return st.session_state["ask"]
+    link_choice("ask", ONE, one_of(list(_KINDS)))
+    return st.session_state["ask"] == LIST
 
 
 def pick_kind() -> None:
     """Draw the choice between one instruction and a list."""
     st.segmented_control(
         "Input",
-        list(Kind),
-        format_func=lambda kind: kind.label,
+        list(_KINDS),
+        format_func=_KINDS.__getitem__,
         required=True,
         key="ask",
         persist_state="session",
@@ -46,14 +36,14 @@ def pick_kind() -> None:
     )
 
 
-def draw_invitation(kind: Kind, mode: Mode) -> None:
+def draw_invitation(mode: Mode, *, examples: bool) -> None:
     """Draw what the page does, and examples, in the place of the answers."""
     st.title("Compare models side by side", anchor=False)
     st.caption(
         "All models get the same instruction, settings and seed. You vote for the best one. "
         + mode.sentence
     )
-    if kind is Kind.ONE:
+    if examples:
         draw_examples(_fill_in)
 
 

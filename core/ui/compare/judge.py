@@ -8,14 +8,15 @@ import streamlit as st
 
 from core.compare.ratings import MEAN_RATING, Ratings, rate
 from core.compare.setup import LETTERS
-from core.db import Subject
+from core.db import Subject, Verdict
 from core.db.vote_values import COMMENT_LIMIT
 from core.db.votes import Trait
 from core.errors import RecordsError
 from core.metrics.rows import precision_label
 from core.store.resolver import recorded_name, recorded_title
 from core.ui.compare.state import CompareState, MatchView
-from core.ui.compare.votes import Judgement, NoWinner
+from core.ui.compare.votes import Judgement
+from core.ui.widgets.actions import action
 from core.ui.widgets.model_choices import models_here
 from core.ui.widgets.resources import shared_engine, shared_votes
 from core.ui.widgets.safe_text import safe_inline
@@ -46,13 +47,8 @@ def draw_judge(view: MatchView, state: CompareState) -> None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"**Which is {'better' if count == 2 else 'best'}?**", width="content")
             for label, icon, best in _choices(count):
-                st.button(
-                    label,
-                    icon=f":material/{icon}:",
-                    key=f"vote_{best}",
-                    on_click=_vote,
-                    args=(state, view, best, comment_key),
-                )
+                arguments = (_vote, state, view, best, comment_key)
+                action(label, icon, f"vote_{best}", *arguments, kind="secondary")
             st.text_input(
                 "Comment",
                 key=comment_key,
@@ -183,16 +179,16 @@ def _pick_votes() -> tuple[str, bool, bool]:
     return group_by or _DEFAULT_GROUP_BY, blind_only, here_only
 
 
-def _choices(count: int) -> list[tuple[str, str, int | NoWinner]]:
+def _choices(count: int) -> list[tuple[str, str, int | Verdict]]:
     better = "is better" if count == 2 else "is best"
     return [
         *((f"{LETTERS[side]} {better}", "thumb_up", side) for side in range(count)),
-        ("Tie", "balance", NoWinner.TIE),
-        ("Both bad" if count == 2 else "All bad", "thumb_down", NoWinner.BOTH_BAD),
+        ("Tie", "balance", Verdict.TIE),
+        ("Both bad" if count == 2 else "All bad", "thumb_down", Verdict.BOTH_BAD),
     ]
 
 
-def _vote(state: CompareState, view: MatchView, best: int | NoWinner, comment_key: str) -> None:
+def _vote(state: CompareState, view: MatchView, best: int | Verdict, comment_key: str) -> None:
     state.judge(view, Judgement(best, st.session_state.get(comment_key) or ""))
 
 
@@ -201,14 +197,7 @@ def _draw_judgement(view: MatchView, judgement: Judgement, state: CompareState) 
         sentence = judgement.sentence(len(view.match.setup.sides))
         blind = " You voted blind." if judgement.blind else ""
         st.markdown(f":material/how_to_vote: **{sentence}**{blind}", width="stretch")
-        st.button(
-            "Undo vote",
-            icon=":material/undo:",
-            type="tertiary",
-            key="take_back",
-            on_click=state.withdraw_vote,
-            args=(view,),
-        )
+        action("Undo vote", "undo", "take_back", state.withdraw_vote, view)
     if judgement.comment:
         st.caption(safe_inline(judgement.comment))
     if view.hidden:
@@ -218,10 +207,4 @@ def _draw_judgement(view: MatchView, judgement: Judgement, state: CompareState) 
 def _draw_reveal(view: MatchView, state: CompareState, sentence: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f":material/visibility_off: {sentence}", width="stretch")
-        st.button(
-            "Reveal without voting",
-            type="tertiary",
-            key="reveal",
-            on_click=state.reveal,
-            args=(view,),
-        )
+        action("Reveal without voting", "visibility", "reveal", state.reveal, view.entry)

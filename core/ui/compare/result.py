@@ -11,15 +11,15 @@ import streamlit as st
 from core.catalogue import Precision
 from core.compare.divergence import DiffKind, precision_rank
 from core.compare.figures import DeltaRow
-from core.compare.report import MatchReport, Pair, describe
+from core.compare.report import MatchReport, Pair
 from core.compare.setup import LETTERS, MAX_SIDES
 from core.compare.wording import caution, medians
 from core.errors import PaddockError
 from core.inference.engine import Engine, find_stored
 from core.runtimes.spec import ModelSpec
-from core.store import ModelStore
 from core.store.weights_source import find_origin
 from core.ui.compare.state import CompareState, MatchView
+from core.ui.widgets.actions import action
 from core.ui.widgets.charts import SIDE_COLOURS, timeline_chart
 from core.ui.widgets.safe_text import safe_html, safe_inline
 from core.ui.widgets.start_button import to_download
@@ -28,18 +28,11 @@ from core.units import listed
 CONTENDED = ":material/warning:"
 
 
-def report_of(view: MatchView, store: ModelStore) -> MatchReport:
-    """Return the report of a comparison, including the user's vote."""
-    judgement = view.judgement
-    sentence = judgement.sentence(len(view.match.setup.sides)) if judgement else None
-    return describe(view.match, store, verdict=sentence)
-
-
 def draw_result(view: MatchView, state: CompareState, engine: Engine) -> None:
     """Draw the figures side by side, the timelines, and where precisions of a model diverge."""
     if view.hidden or not any(view.match.answers):
         return
-    report = report_of(view, engine.store)
+    report = view.report
     reference = higher_precision(report, engine)
     with st.container(key="result"):
         if sentence := verdict(report.rows):
@@ -59,13 +52,13 @@ def draw_result(view: MatchView, state: CompareState, engine: Engine) -> None:
             with places[1].container(border=True, key="divergence"):
                 _draw_divergence(report)
                 if reference is not None:
-                    st.button(
+                    action(
                         f"Compare with {reference.precision.label}",
-                        icon=":material/add:",
-                        key="add_reference",
+                        "add",
+                        "add_reference",
+                        *(state.add_side, view, reference),
+                        kind="secondary",
                         disabled=state.running,
-                        on_click=state.add_side,
-                        args=(view, reference),
                         help="Runs the same instruction in the highest precision that this machine "
                         "has or can make, as the reference.",
                     )
@@ -90,7 +83,7 @@ def delta_table(rows: Sequence[DeltaRow]) -> list[dict[str, Any]]:
     """Return the rows of the table of figures, as Markdown; they contain no untrusted text."""
     table = []
     for row in rows:
-        cells: dict[str, Any] = {"Figure": row.name}
+        cells: dict[str, Any] = {"Figure": row.measure.name}
         for side, text in enumerate(row.texts):
             contended = row.contended and row.values[side] is not None
             cell = f"**{text}**" if LETTERS[side] in row.better_letters else text

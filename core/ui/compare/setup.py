@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,23 @@ from core.hardware.devices import AUTO
 from core.remotes import is_remote
 from core.runtimes.spec import ANSWERING_RUNTIMES, ModelSpec
 from core.store import ModelStore
-from core.ui.widgets.link import link_choice, number_in, unlink
+from core.ui.widgets.actions import action
+from core.ui.widgets.link import is_true, link_choice, number_in, unlink
 from core.ui.widgets.model_choices import PREFERRED, first_model, preferred_precision
 from core.ui.widgets.pickers import TRAITS, PickedModel, pick_model
 from core.ui.widgets.state import RESET, set_widgets
 
 STYLE = Path(__file__).with_name("compare.css")
-SIDE_BADGES = ("blue", "orange", "green", "violet")
-"""Colour of each side's letter, as in the charts (``SIDE_COLOURS``)."""
+SIDE_BADGES = ("blue", "orange", "green", "violet", "red", "yellow", "gray", "primary")
+"""Colour of each side's letter, the first four as in the charts (``SIDE_COLOURS``)."""
 KEYS = ("left_", "right_", "c_", "d_")
 """Key prefix of each side, in the session state and in the URL."""
 _MODE_CHOSEN = "mode_chosen"
 """Set once the user or a link has selected the mode; until then it depends on the devices."""
 
 
-def pick_sides(store: ModelStore, hidden: Setup | None = None) -> tuple[PickedModel, ...]:
-    """Draw the controls of two to four sides, two in a line, and return the configurations.
+def pick_sides(store: ModelStore, hidden: Setup | None = None) -> list[PickedModel]:
+    """Draw the controls of two to four sides, and return the configurations.
 
     Args:
         hidden: a blind comparison; its sides are returned, and nothing is drawn that names them.
@@ -40,42 +42,68 @@ def pick_sides(store: ModelStore, hidden: Setup | None = None) -> tuple[PickedMo
         return _keep_sides(hidden)
     link_choice("sides", MIN_SIDES, number_in(MIN_SIDES, MAX_SIDES))
     count: int = st.session_state["sides"]
-    _remove_from_url(KEYS[count:])
-    sides: list[PickedModel] = []
-    for index in range(count):
+    unlink(*(f"{key}{trait}" for key in KEYS[count:] for trait in TRAITS))
+
+    def draw_remove(index: int, _: PickedModel) -> None:
+        if count > MIN_SIDES:
+            label = f"Remove {LETTERS[index]}"
+            action(label, "close", f"icon_remove_{index}", _remove, index, help=label)
+
+    return pick_models(
+        store,
+        KEYS[:count],
+        "side",
+        lambda others: next_side(store, others).model,
+        draw_remove,
+        lambda index: _make_different(store, index),
+    )
+
+
+def pick_models(
+    store: ModelStore,
+    keys: Sequence[str],
+    box: str,
+    default: Callable[[Sequence[ModelSpec]], str],
+    draw_more: Callable[[int, PickedModel], None],
+    on_model_change: Callable[[int], None] | None = None,
+) -> list[PickedModel]:
+    """Draw the controls of several models, two in a line, and return the configurations.
+
+    Args:
+        keys: prefixes of the widget keys.
+        box: beginning of the keys of the boxes.
+        default: returns the model that is selected at first, given the earlier ones.
+        draw_more: draws what is beside the controls.
+        on_model_change: called with the index when the user selected another model.
+    """
+    found: list[PickedModel] = []
+    for index, key in enumerate(keys):
         if index % 2 == 0:
             columns = st.columns(2, gap="small")
+        letter, others = LETTERS[index], tuple(each.spec for each in found)
         with columns[index % 2].container(
-            horizontal=True, vertical_alignment="center", gap="xsmall", key=_side_key(index)
+            horizontal=True,
+            vertical_alignment="center",
+            gap="xsmall",
+            key=f"{box}_{letter.lower()}",
         ):
-            letter, others = LETTERS[index], tuple(side.spec for side in sides)
             st.badge(letter, color=SIDE_BADGES[index])
-            sides.append(
-                pick_model(
-                    store,
-                    key=KEYS[index],
-                    default=next_side(store, others).model,
-                    precision_for=lambda model, wanted, others=others: unused(
-                        store, model, others, wanted
-                    ),
-                    on_model_change=lambda index=index: _make_different(store, index),
-                    row=letter,
-                )
+            picked = pick_model(
+                store,
+                key=key,
+                default=default(others),
+                precision_for=lambda model, wanted, others=others: unused(
+                    store, model, others, wanted
+                ),
+                on_model_change=on_model_change and partial(on_model_change, index),
+                row=letter,
             )
-            if count > MIN_SIDES:
-                st.button(
-                    f"Remove {letter}",
-                    icon=":material/close:",
-                    type="tertiary",
-                    key=f"icon_remove_{index}",
-                    on_click=_remove,
-                    args=(index,),
-                    help=f"Remove {letter}",
-                )
-    return tuple(sides)
+            found.append(picked)
+            draw_more(index, picked)
+    return found
 
 
-def _keep_sides(setup: Setup) -> tuple[PickedModel, ...]:
+def _keep_sides(setup: Setup) -> list[PickedModel]:
     """Return the sides of a blind comparison, whose controls and link would tell the names.
 
     Sorted, because the defaults of the sampling settings are those of the first one.
@@ -100,28 +128,21 @@ def _keep_sides(setup: Setup) -> tuple[PickedModel, ...]:
             st.session_state.setdefault(f"{key}{trait}", value)  # missing after a reload
             unlink(f"{key}{trait}")
     st.caption(":material/visibility_off: The names are shown after the last vote.")
-    return tuple(sides)
+    return sides
 
 
 def draw_side_buttons(store: ModelStore, sides: Sequence[ModelSpec]) -> None:
     """Draw the buttons that add a side and change the order of the sides."""
-    st.button(
+    action(
         "Add a model",
-        icon=":material/add:",
-        type="tertiary",
+        "add",
+        "add_side",
+        *(_add, store, sides),
         disabled=len(sides) == MAX_SIDES,
-        on_click=_add,
-        args=(store, sides),
         help=f"Up to {MAX_SIDES} side by side.",
     )
-    st.button(
-        "Swap",
-        icon=":material/swap_horiz:",
-        type="tertiary",
-        key="icon_swap",
-        on_click=_rotate,
-        help="Swap the sides. With more than two, each moves one place to the left.",
-    )
+    help_text = "Swap the sides. With more than two, each moves one place to the left."
+    action("Swap", "swap_horiz", "icon_swap", _rotate, help=help_text)
 
 
 def pick_mode(sides: Sequence[ModelSpec]) -> Mode:
@@ -148,7 +169,7 @@ def pick_mode(sides: Sequence[ModelSpec]) -> Mode:
 
 def pick_blind() -> bool:
     """Draw the switch for blind comparison."""
-    link_choice("blind", False, lambda text: text.lower() == "true")
+    link_choice("blind", False, is_true)
     return st.toggle(
         "Blind",
         key="blind",
@@ -188,10 +209,6 @@ def unused(
         return preferred
     possible = [each for each in PREFERRED if preferred_precision(store, model, each) is each]
     return next(each for each in (*possible, *PREFERRED) if each not in taken)
-
-
-def _side_key(index: int) -> str:
-    return f"side_{LETTERS[index].lower()}"
 
 
 # Callbacks
@@ -250,10 +267,3 @@ def _put(place: int, values: Mapping[str, Any]) -> None:
             for trait in TRAITS
         }
     )
-
-
-def _remove_from_url(keys: Sequence[str]) -> None:
-    """Remove the settings of removed sides from the URL."""
-    for key in keys:
-        for trait in TRAITS:
-            st.query_params.pop(f"{key}{trait}", None)

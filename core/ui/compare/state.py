@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 
 import streamlit as st
 
-from core.compare.instructions import Instruction
 from core.compare.match import Match, SideState
+from core.compare.report import MatchReport, describe
 from core.compare.series import Series
 from core.compare.setup import Mode, Setup
 from core.db import Holder
-from core.errors import PaddockError
 from core.inference.job import Job
 from core.inference.request import GenerationRequest
-from core.runtimes.spec import ModelSpec, Speculation
-from core.ui.compare.votes import Judgement, pair_ids, votes_of
+from core.runtimes.spec import ModelSpec
+from core.ui.compare.votes import Judgement, pairs_of, votes_of
 from core.ui.models.access import check_use
+from core.ui.widgets.actions import errors_told
 from core.ui.widgets.person import person
 from core.ui.widgets.pickers import PickedModel
 from core.ui.widgets.resources import shared_engine, shared_votes
@@ -33,35 +33,47 @@ PARAMETER = "comparison"
 """Name of the URL parameter with the id of the state, also its key in the session state."""
 
 
-@dataclass
-class BlindState:
-    """Whether names and figures are hidden; shared by all comparisons of a list."""
+@dataclass(eq=False)
+class Entry:
+    """One comparison in this session, or a list of them."""
 
+    run: Match | Series
     hidden: bool
-
-
-@dataclass
-class MatchView:
-    """One comparison in this session, with the user's vote."""
-
-    match: Match
-    blind: BlindState
-    judgement: Judgement | None = None
+    """Whether names and figures are hidden."""
+    selected: int = 0
+    """Index of the instruction that is selected when a list has ended; a vote moves it on."""
+    _views: dict[str, MatchView] = field(default_factory=dict)
 
     @property
     def setup(self) -> Setup:
-        """The models and the request."""
-        return self.match.setup
+        """The models and the request of the first instruction."""
+        return self.run.setups[0]
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list of instructions."""
+        return isinstance(self.run, Series)
+
+    @property
+    def views(self) -> list[MatchView]:
+        """The comparisons started so far."""
+        found = self._views
+        return [found.setdefault(each.id, MatchView(each, self)) for each in self.run.matches]
+
+
+@dataclass(eq=False)
+class MatchView:
+    """One comparison of an entry, with the user's vote."""
+
+    match: Match
+    entry: Entry
+    judgement: Judgement | None = None
+    _report: MatchReport | None = None
 
     @property
     def hidden(self) -> bool:
         """Whether names and figures are hidden."""
-        return self.blind.hidden
-
-    @property
-    def running(self) -> bool:
-        """Whether an answer is running or has not started yet."""
-        return self.match.running
+        return self.entry.hidden
 
     @property
     def can_be_judged(self) -> bool:
@@ -77,56 +89,16 @@ class MatchView:
             self.match.request(side).continues for side in range(len(self.match.setup.sides))
         )
 
-    def stop(self, side: int | None = None) -> None:
-        """Stop one side, or all."""
-        self.match.stop(side)
-
-
-@dataclass
-class SeriesView:
-    """A list of instructions in this session."""
-
-    series: Series
-    blind: BlindState
-    selected: int = 0
-    """Index of the instruction that is selected when the list has ended; a vote moves it on."""
-    _views: dict[str, MatchView] = field(default_factory=dict)
-
     @property
-    def setup(self) -> Setup:
-        """The models and the request of the first instruction."""
-        return self.series.setups[0]
-
-    @property
-    def hidden(self) -> bool:
-        """Whether names and figures are hidden."""
-        return self.blind.hidden
-
-    @property
-    def running(self) -> bool:
-        """Whether an answer is running or has not started yet."""
-        return self.series.running
-
-    @property
-    def can_be_judged(self) -> bool:
-        """False: the user votes on each instruction of a list."""
-        return False
-
-    def view(self, match: Match) -> MatchView:
-        """Return the view of one comparison of the list."""
-        return self._views.setdefault(match.id, MatchView(match, self.blind))
-
-    def stop(self) -> None:
-        """Stop the running comparison and start no further one."""
-        self.series.stop()
-
-    @property
-    def matches(self) -> list[MatchView]:
-        """Views of the comparisons started so far."""
-        return [self.view(match) for match in self.series.matches]
-
-
-Entry = MatchView | SeriesView
+    def report(self) -> MatchReport:
+        """The report, including the user's vote."""
+        if (report := self._report) is None:
+            ended = self.match.done  # read first: it may end in between
+            report = describe(self.match, shared_engine().store)
+            if ended and self.entry.is_list:
+                self._report = report  # comparing many long texts is slow
+        judgement = self.judgement
+        return replace(report, verdict=judgement.sentence(len(report.sides)) if judgement else None)
 
 
 @dataclass
@@ -135,6 +107,7 @@ class CompareState:
 
     A plain object: the comparisons run in their own threads, and an interrupted script run does not
     affect it. It is kept in memory: after a restart of the server, only runs and votes remain.
+    Its methods raise PaddockError, which the buttons of the page tell.
     """
 
     holder: Holder
@@ -145,13 +118,11 @@ class CompareState:
     """The newest first."""
     current: Entry | None = None
     """The entry whose answers the page shows."""
-    notice: str | None = None
-    """Message about the last click, shown once."""
 
     @property
     def running(self) -> bool:
         """Whether an answer is running or has not started yet."""
-        return any(entry.running for entry in self.entries)
+        return any(entry.run.running for entry in self.entries)
 
     @property
     def present(self) -> bool:
@@ -159,72 +130,49 @@ class CompareState:
         return any(page() for page in self.pages)
 
     @property
-    def names_hidden(self) -> bool:
-        """Whether the names of the comparison on the page are hidden."""
-        return self.current is not None and self.current.hidden
-
-    @property
     def hidden_setup(self) -> Setup | None:
         """The models of the comparison on the page if their names are hidden."""
-        return self.current.setup if self.current is not None and self.names_hidden else None
+        return self.current.setup if self.current is not None and self.current.hidden else None
 
     @property
     def votes_hidden(self) -> bool:
         """Whether ratings would tell the names of a blind comparison: it is on the page, or a list
         that waits for its last vote."""
-        return self.names_hidden or any(
-            view.judgement is not None for view in _matches(self.entries) if view.hidden
+        return self.hidden_setup is not None or any(
+            view.judgement is not None for view in _views(self.entries) if view.hidden
         )
 
     def submit(
-        self, sides: Sequence[PickedModel], request: GenerationRequest, mode: Mode, *, blind: bool
-    ) -> None:
-        """Start one instruction on all sides; an error in the request becomes the notice."""
-        self.notice = None
-        specs, formats, speculation = _in_order(sides, blind=blind)
-        try:
-            setup = Setup(specs, request, mode, formats, speculation)
-            _check_use(specs)
-            match = Match(setup, shared_engine(), person().user, repeat=True, deferred=True)
-        except PaddockError as error:
-            self.notice = str(error)
-            return
-        self._show(MatchView(match, BlindState(blind)))
-
-    def submit_list(
         self,
         sides: Sequence[PickedModel],
-        instructions: Sequence[Instruction],
-        request: GenerationRequest,
+        requests: Sequence[GenerationRequest],
         mode: Mode,
         *,
         blind: bool,
-        unattended: bool,
+        as_list: bool,
+        unattended: bool = False,
     ) -> None:
-        """Start a list of instructions on all sides, one instruction after the other.
+        """Start an instruction, or a list of them, on all sides.
 
         Args:
-            unattended: whether it goes on after this page was closed.
+            blind: whether names are hidden until the vote. The order of the sides is then random,
+                so that neither the place nor the time of an answer reveals the model.
+            unattended: whether a list goes on after this page was closed.
         """
-        self.notice = None
-        specs, formats, speculation = _in_order(sides, blind=blind)
-        try:
-            _check_use(specs)
-            series = Series(
-                specs,
-                instructions,
-                request,
-                mode,
-                shared_engine(),
-                person().user,
-                formats=formats,
-                speculation=speculation,
-                owner_is_there=(lambda: True) if unattended else lambda: self.present,
-            )
-        except PaddockError as error:
-            self.notice = str(error)
-            return
-        self._show(SeriesView(series, BlindState(blind)))
+        order = secrets.SystemRandom().sample(list(sides), len(sides)) if blind else list(sides)
+        specs = tuple(side.spec for side in order)
+        formats = tuple(side.prompt_format for side in order)
+        speculation = tuple(side.speculation for side in order)
+        setups = [Setup(specs, request, mode, formats, speculation) for request in requests]
+        _check_use(specs)
+        engine, user = shared_engine(), person().user
+        run: Match | Series
+        if as_list:
+            there = (lambda: True) if unattended else (lambda: self.present)
+            run = Series(setups, engine, user, owner_is_there=there)
+        else:
+            run = Match(setups[0], engine, user, repeat=True, deferred=True)
+        self._show(Entry(run, blind))
 
     def regenerate(self, view: MatchView, side: int | None = None) -> None:
         """Run the same request again with a new seed, on one side or on all."""
@@ -234,12 +182,13 @@ class CompareState:
         )
 
     def branch(self, view: MatchView, side: int, beginning: str) -> None:
-        """Generate the rest of one side's answer again, from another beginning."""
-        self._run_again(
-            view,
-            [view.match.setup.sides[side]],
-            lambda: view.match.regenerate(side, beginning=beginning),
-        )
+        """Generate the rest of one side's answer again, from another beginning; a callback."""
+        with errors_told():
+            self._run_again(
+                view,
+                [view.match.setup.sides[side]],
+                lambda: view.match.regenerate(side, beginning=beginning),
+            )
 
     def add_side(self, view: MatchView, spec: ModelSpec) -> None:
         """Run the same request on one more model, next to the answers that are there."""
@@ -252,21 +201,15 @@ class CompareState:
 
         Does nothing while an answer is running, so that a double click starts only one run.
         """
-        if self.running:
-            return
-        try:
+        if not self.running:
             _check_use(sides)
-            match = start()
-        except PaddockError as error:
-            self.notice = str(error)
-            return
-        self._show(MatchView(match, BlindState(view.hidden)))
+            self._show(Entry(start(), view.hidden))
 
     def stop(self) -> None:
         """Stop everything that is running."""
         for entry in self.entries:
-            if entry.running:
-                entry.stop()
+            if entry.run.running:
+                entry.run.stop()
 
     def show(self, entry: Entry) -> None:
         """Show an earlier entry again."""
@@ -274,76 +217,48 @@ class CompareState:
 
     def delete(self, entry: Entry) -> None:
         """Delete a comparison or a list with its runs and votes in the database."""
-        entry.stop()
+        entry.run.stop()
         self.entries = [kept for kept in self.entries if kept is not entry]
         if self.current is entry:
             self.current = None
         still_shown = {job.run_id for job in _jobs(self.entries)}
-        try:
-            for job in _jobs([entry]):
-                if job.run_id is not None and job.run_id not in still_shown:
-                    shared_engine().runs.delete(job.run_id, owner=person().owner)
-            for view in _matches([entry]):
-                if view.judgement is not None:
-                    _withdraw(view)
-        except PaddockError as error:
-            self.notice = str(error)
-
-    def take_notice(self) -> str | None:
-        """Return the message about the last click and clear it."""
-        notice, self.notice = self.notice, None
-        return notice
+        for job in _jobs([entry]):
+            if job.run_id is not None and job.run_id not in still_shown:
+                shared_engine().runs.delete(job.run_id, owner=person().owner)
+        for view in entry.views:
+            if view.judgement is not None:
+                self.withdraw_vote(view)
 
     def judge(self, view: MatchView, judgement: Judgement) -> None:
-        """Store a vote, replacing an earlier one, and reveal the names of a blind comparison."""
+        """Store a vote, replacing an earlier one, and select the next instruction without one.
+
+        After the last vote, the names of a blind comparison are revealed.
+        """
         # A vote that is changed after the names were revealed is not blind.
         judgement = replace(judgement, blind=view.hidden)
-        try:
-            votes = shared_votes()
-            someone = person()
-            wanted = votes_of(view.match, judgement, session=someone.session, owner=someone.owner)
-            for vote in wanted:
-                votes.cast(vote)
-            for other in set(pair_ids(view.match)) - {vote.comparison for vote in wanted}:
-                votes.withdraw(other, owner=someone.owner)
-        except PaddockError as error:
-            self.notice = str(error)
-            return
+        votes, someone = shared_votes(), person()
+        wanted = votes_of(view.match, judgement, session=someone.session, owner=someone.owner)
+        for vote in wanted:
+            votes.cast(vote)
+        for other in set(pairs_of(view.match)) - {vote.comparison for vote in wanted}:
+            votes.withdraw(other, owner=someone.owner)
         view.judgement = judgement
-        self._select_next(view)
-        self._reveal_if_judged(view)
+        entry, views = view.entry, view.entry.views
+        after = views.index(view) + 1
+        numbers = [*range(after, len(views)), *range(after)]
+        entry.selected = next((n for n in numbers if not views[n].judgement), after - 1)
+        if not entry.run.running and all(each.judgement for each in views if each.can_be_judged):
+            entry.hidden = False
 
     def withdraw_vote(self, view: MatchView) -> None:
         """Withdraw the vote on a comparison."""
-        try:
-            _withdraw(view)
-        except PaddockError as error:
-            self.notice = str(error)
-            return
+        for pair in pairs_of(view.match):
+            shared_votes().withdraw(pair, owner=person().owner)
         view.judgement = None
 
     def reveal(self, entry: Entry) -> None:
         """Show names and figures without a vote."""
-        entry.blind.hidden = False
-
-    def _reveal_if_judged(self, view: MatchView) -> None:
-        """Reveal the names after a vote; in a list, only after the last vote."""
-        for entry in self.entries:
-            if isinstance(entry, SeriesView) and entry.blind is view.blind:
-                missing = [
-                    each for each in entry.matches if each.can_be_judged and not each.judgement
-                ]
-                if entry.running or missing:
-                    return
-        view.blind.hidden = False
-
-    def _select_next(self, view: MatchView) -> None:
-        """After a vote in a list, select the next instruction without one."""
-        entry = self.current
-        if isinstance(entry, SeriesView) and view in entry.matches:
-            after = entry.matches.index(view) + 1
-            numbers = [*range(after, len(entry.matches)), *range(after)]
-            entry.selected = next((n for n in numbers if not entry.matches[n].judgement), after - 1)
+        entry.hidden = False
 
     def _show(self, entry: Entry) -> None:
         self.entries.insert(0, entry)
@@ -394,22 +309,6 @@ def _states() -> dict[str, CompareState]:
     return {}
 
 
-def _in_order(
-    sides: Sequence[PickedModel], *, blind: bool
-) -> tuple[tuple[ModelSpec, ...], tuple[str | None, ...], tuple[Speculation, ...]]:
-    """Return models, prompt formats and speculation in the order of the sides.
-
-    In a blind comparison the order is random, so that neither the place nor the time of an answer
-    reveals the model.
-    """
-    order = secrets.SystemRandom().sample(list(sides), len(sides)) if blind else sides
-    return (
-        tuple(side.spec for side in order),
-        tuple(side.prompt_format for side in order),
-        tuple(side.speculation for side in order),
-    )
-
-
 def _check_use(sides: Sequence[ModelSpec]) -> None:
     """Check that the user may run the models.
 
@@ -421,18 +320,9 @@ def _check_use(sides: Sequence[ModelSpec]) -> None:
         check_use(engine.store, spec, someone)
 
 
-def _withdraw(view: MatchView) -> None:
-    for pair in pair_ids(view.match):
-        shared_votes().withdraw(pair, owner=person().owner)
-
-
-def _matches(entries: Iterable[Entry]) -> list[MatchView]:
-    return [
-        view
-        for entry in entries
-        for view in (entry.matches if isinstance(entry, SeriesView) else [entry])
-    ]
+def _views(entries: Iterable[Entry]) -> list[MatchView]:
+    return [view for entry in entries for view in entry.views]
 
 
 def _jobs(entries: Iterable[Entry]) -> list[Job]:
-    return [job for view in _matches(entries) for job in view.match.jobs if job is not None]
+    return [job for view in _views(entries) for job in view.match.jobs if job is not None]

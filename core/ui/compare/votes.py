@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import combinations
 
 from core.compare.match import Match
@@ -14,35 +13,29 @@ from core.runtimes.spec import ModelSpec
 from core.ui.instruct.conversation import model_title
 
 
-class NoWinner(StrEnum):
-    """Judgements without a best side."""
-
-    TIE = "tie"
-    BOTH_BAD = "both_bad"
-
-
 @dataclass(frozen=True)
 class Judgement:
     """A user's judgement of a comparison."""
 
-    best: int | NoWinner
-    """Index of the best side, or no winner."""
+    best: int | Verdict
+    """Index of the best side, or a verdict without one: a tie, or all bad."""
     comment: str = ""
     blind: bool = False
     """Whether the names were hidden."""
 
     def sentence(self, sides: int) -> str:
         """Return the judgement as a sentence, for a comparison of this many sides."""
-        if self.best is NoWinner.TIE:
+        if self.best is Verdict.TIE:
             return "You chose a tie."
-        if self.best is NoWinner.BOTH_BAD:
+        if self.best is Verdict.BOTH_BAD:
             return f"You chose “{'both' if sides == 2 else 'all'} bad”."
         return f"You chose {LETTERS[self.best]}."
 
 
-def pair_ids(match: Match) -> list[str]:
-    """Return the ids of all pairs of a comparison, under which votes are stored."""
-    return [_pair_id(match, pair) for pair in _pairs(match)]
+def pairs_of(match: Match) -> dict[str, tuple[int, int]]:
+    """Return all pairs of sides, by the ids under which votes on them are stored."""
+    pairs = combinations(range(len(match.setup.sides)), 2)
+    return {f"{match.id}:{LETTERS[left]}{LETTERS[right]}": (left, right) for left, right in pairs}
 
 
 def votes_of(
@@ -55,37 +48,30 @@ def votes_of(
     """
     subjects = list(map(_subject, match.setup.sides, match.answers))
     runs = [job.run_id if job is not None else None for job in match.jobs]
-    return [
-        Vote(
-            comparison=_pair_id(match, (left, right)),
-            left=subjects[left],
-            right=subjects[right],
-            verdict=_verdict(judgement.best, left),
-            blind=judgement.blind,
-            mode=CompareMode(match.setup.mode.value),
-            left_run=runs[left],
-            right_run=runs[right],
-            comment=judgement.comment,
-            session=session,
-            owner=owner,
+    best, votes = judgement.best, []
+    for comparison, (left, right) in pairs_of(match).items():
+        if isinstance(best, Verdict):
+            verdict = best
+        elif best in (left, right):
+            verdict = Verdict.LEFT if best == left else Verdict.RIGHT
+        else:
+            continue
+        votes.append(
+            Vote(
+                comparison=comparison,
+                left=subjects[left],
+                right=subjects[right],
+                verdict=verdict,
+                blind=judgement.blind,
+                mode=CompareMode(match.setup.mode.value),
+                left_run=runs[left],
+                right_run=runs[right],
+                comment=judgement.comment,
+                session=session,
+                owner=owner,
+            )
         )
-        for left, right in _pairs(match)
-        if isinstance(judgement.best, NoWinner) or judgement.best in (left, right)
-    ]
-
-
-def _pairs(match: Match) -> list[tuple[int, int]]:
-    return list(combinations(range(len(match.setup.sides)), 2))
-
-
-def _pair_id(match: Match, pair: tuple[int, int]) -> str:
-    return f"{match.id}:{LETTERS[pair[0]]}{LETTERS[pair[1]]}"
-
-
-def _verdict(best: int | NoWinner, left: int) -> Verdict:
-    if isinstance(best, NoWinner):
-        return Verdict(best.value)
-    return Verdict.LEFT if best == left else Verdict.RIGHT
+    return votes
 
 
 def _subject(spec: ModelSpec, answer: Answer | None) -> Subject:

@@ -2,53 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from core.catalogue import catalogue
 from core.catalogue.prompts import CHOOSABLE_FORMATS
+from core.compare.setup import LETTERS
 from core.evaluation.plan import MAX_CANDIDATES, Candidate
-from core.runtimes.spec import TEMPERATURE_RANGE, TOP_P_RANGE, SamplingSettings
+from core.runtimes.spec import TEMPERATURE_RANGE, TOP_P_RANGE, ModelSpec, SamplingSettings
 from core.store import ModelStore
-from core.ui.compare.setup import next_side, unused
+from core.ui.compare.setup import next_side, pick_models
 from core.ui.widgets.actions import action
 from core.ui.widgets.link import is_true, link_choice, number_in, one_of, unlink
-from core.ui.widgets.pickers import PickedModel, pick_model
+from core.ui.widgets.pickers import PickedModel
 
 COUNT, TOKENS = "candidates", "test_tokens"
-LETTERS = "ABCDEFGH"
-BADGES = ("blue", "orange", "green", "violet", "red", "yellow", "gray", "primary")
 _DEFAULTS = SamplingSettings(temperature=0.8, top_p=0.92, seed=0)
 
 
 def pick_candidates(store: ModelStore) -> list[Candidate]:
-    """Draw the controls of the candidates, two in a line, and return them."""
+    """Draw the controls of the candidates, and return them."""
     link_choice(COUNT, 2, number_in(1, MAX_CANDIDATES))
     count: int = st.session_state[COUNT]
-    picked: list[PickedModel] = []
     found: list[Candidate] = []
-    for index in range(count):
-        if index % 2 == 0:
-            columns = st.columns(2, gap="small")
-        with columns[index % 2].container(
-            horizontal=True, vertical_alignment="center", gap="xsmall", key=f"candidate_{index}"
-        ):
-            st.badge(LETTERS[index], color=BADGES[index])
-            others = tuple(side.spec for side in picked)
-            first = others[0] if others else None
-            side = pick_model(
-                store,
-                key=_key(index),
-                default=first.model if first and not first.remote else next_side(store, ()).model,
-                precision_for=lambda model, wanted, others=others: unused(
-                    store, model, others, wanted
-                ),
-                row=LETTERS[index],
-            )
-            picked.append(side)
-            found.append(_candidate(index, side))
-            if count > 1 and index == count - 1:
-                label, key = f"Remove {LETTERS[index]}", "icon_remove_candidate"
-                action(label, "close", key, _set_count, count - 1, help=label)
+
+    def default(others: Sequence[ModelSpec]) -> str:
+        first = others[0] if others else None
+        return first.model if first and not first.remote else next_side(store, ()).model
+
+    def draw_more(index: int, side: PickedModel) -> None:
+        found.append(_candidate(index, side))
+        if count > 1 and index == count - 1:
+            label, key = f"Remove {LETTERS[index]}", "icon_remove_candidate"
+            action(label, "close", key, _set_count, count - 1, help=label)
+
+    pick_models(store, [_key(index) for index in range(count)], "candidate", default, draw_more)
     return found
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import streamlit as st
 
+from core.compare.setup import LETTERS
 from core.evaluation.checks import Verdict
 from core.evaluation.plan import Result
 from core.evaluation.report import Change, Report, Summary
 from core.evaluation.statistics import Share
-from core.ui.testsets.candidates import BADGES, LETTERS
+from core.ui.compare.setup import SIDE_BADGES
 from core.ui.widgets.answer_text import draw_answer, draw_plain
 from core.ui.widgets.safe_text import safe_inline
 from core.units import bytes_text, counted, milliseconds_text, rate_text
@@ -23,9 +24,9 @@ _MARKS = {
     Verdict.ERROR: "! error",
 }
 _BACKGROUNDS = {
-    Verdict.PASS: "background-color: rgba(47, 158, 98, 0.20)",
-    Verdict.FAIL: "background-color: rgba(220, 60, 60, 0.22)",
-    Verdict.ERROR: "background-color: rgba(217, 115, 13, 0.28)",
+    _MARKS[Verdict.PASS]: "background-color: rgba(47, 158, 98, 0.20)",
+    _MARKS[Verdict.FAIL]: "background-color: rgba(220, 60, 60, 0.22)",
+    _MARKS[Verdict.ERROR]: "background-color: rgba(217, 115, 13, 0.28)",
 }
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.ERROR: "orange"}
 _NUMBER, _INSTRUCTION = "#", "Instruction"
@@ -65,7 +66,7 @@ def _summary_row(
         if change.regressed:
             changed = f":red[**{changed}**]"
     return {
-        "Candidate": f":{BADGES[index]}-badge[{LETTERS[index]}] {title}",
+        "Candidate": f":{SIDE_BADGES[index]}-badge[{LETTERS[index]}] {title}",
         "Passed": _share_text(summary.share),
         "Compared with A": safe_inline(report.paired(0, index).sentence) if index else "",
         "Since the baseline": changed,
@@ -89,7 +90,7 @@ def _share_text(share: Share) -> str:
 
 def draw_matrix(report: Report, baseline: Report | None, key: str) -> None:
     """Draw the filters, the matrix and the selected case."""
-    tags = report.plan.test_set.tags
+    tags = report.tags
     cases, scores = st.tabs(["Cases", "By tag"]) if tags else (st.container(), None)
     if scores is not None:
         with scores:
@@ -100,7 +101,7 @@ def draw_matrix(report: Report, baseline: Report | None, key: str) -> None:
         if not numbers:
             st.caption("No case matches the filter.")
             return
-        few = len(report.plan.candidates) <= 3  # these and a part of the text fit a phone
+        few = len(report.candidates) <= 3  # these and a part of the text fit a phone
         table, beside = st.columns([3, 2], gap="medium")
         event = table.dataframe(
             _matrix(report, numbers),
@@ -116,7 +117,7 @@ def draw_matrix(report: Report, baseline: Report | None, key: str) -> None:
                     LETTERS[index]: st.column_config.TextColumn(
                         LETTERS[index], help=each.label, width=76, pinned=few
                     )
-                    for index, each in enumerate(report.plan.candidates)
+                    for index, each in enumerate(report.candidates)
                 },
             },
             alt="Verdicts: a row for each case, a column for each candidate",
@@ -132,7 +133,7 @@ def draw_matrix(report: Report, baseline: Report | None, key: str) -> None:
 
 def _filtered(report: Report, baseline: Report | None, tags: Sequence[str], key: str) -> list[int]:
     """Draw the filters and return the indices of the cases that they leave."""
-    candidates, everything = range(len(report.plan.candidates)), range(len(report.plan.cases))
+    candidates, everything = range(len(report.candidates)), range(len(report.cases))
 
     def failed(number: int) -> bool:
         results = (report.result(index, number) for index in candidates)
@@ -163,36 +164,32 @@ def _filtered(report: Report, baseline: Report | None, tags: Sequence[str], key:
             width=320,
         )
     numbers = sorted(found.get(which or ALL_CASES, set(everything)))
-    return [n for n in numbers if not wanted or set(wanted) & set(report.plan.cases[n].tags)]
+    return [n for n in numbers if not wanted or set(wanted) & set(report.cases[n].tags)]
 
 
 def _matrix(report: Report, numbers: Sequence[int]) -> Any:
     """Return the table, in which a verdict is a mark, a word and a colour."""
     import pandas as pd
 
-    candidates = range(len(report.plan.candidates))
-    rows, styles = [], []
+    letters = LETTERS[: len(report.candidates)]
+    rows = []
     for number in numbers:
         row: dict[str, Any] = {_NUMBER: number + 1}
-        style = {_NUMBER: "", _INSTRUCTION: ""}
-        for index in candidates:
-            letter, result = LETTERS[index], report.result(index, number)
-            verdict = result.verdict if result is not None else None
-            row[letter] = "…" if result is None else _MARKS.get(verdict, "answered")
-            style[letter] = _BACKGROUNDS.get(verdict, "")
-        row[_INSTRUCTION] = " ".join(report.plan.cases[number].instruction.split())
+        for index, letter in enumerate(letters):
+            result = report.result(index, number)
+            row[letter] = "…" if result is None else _MARKS.get(result.verdict, "answered")
+        row[_INSTRUCTION] = " ".join(report.cases[number].instruction.split())
         rows.append(row)
-        styles.append(style)
-    table = pd.DataFrame(rows)
-    colours = pd.DataFrame(styles, index=table.index, columns=table.columns)
-    return table.style.apply(lambda _: colours, axis=None)
+    return pd.DataFrame(rows).style.map(
+        lambda mark: _BACKGROUNDS.get(mark, ""), subset=list(letters)
+    )
 
 
 def _tag_rows(report: Report, tags: Sequence[str]) -> list[dict[str, str]]:
     rows = []
     for tag in ("", *tags):
         row = {"Tag": tag or "All cases"}
-        for index in range(len(report.plan.candidates)):
+        for index in range(len(report.candidates)):
             row[LETTERS[index]] = _share_text(report.share(index, tag)).replace("**", "") or "—"
         rows.append(row)
     return rows
@@ -203,7 +200,7 @@ def _tag_rows(report: Report, tags: Sequence[str]) -> list[dict[str, str]]:
 
 def _draw_case(report: Report, baseline: Report | None, number: int, column: str, key: str) -> None:
     """Draw a case with the answer of the selected candidate, or with all answers."""
-    case, candidates = report.plan.cases[number], report.plan.candidates
+    case, candidates = report.cases[number], report.candidates
     chosen = [i for i in range(len(candidates)) if LETTERS[i] == column] or [
         *range(len(candidates))
     ]
@@ -219,7 +216,7 @@ def _draw_case(report: Report, baseline: Report | None, number: int, column: str
         before = _before(report, baseline, number, chosen)
         for index in chosen:
             label, result = candidates[index].label, report.result(index, number)
-            st.markdown(f":{BADGES[index]}-badge[{LETTERS[index]}] **{safe_inline(label)}**")
+            st.markdown(f":{SIDE_BADGES[index]}-badge[{LETTERS[index]}] **{safe_inline(label)}**")
             if result is None:
                 st.caption("Not answered yet.")
             else:

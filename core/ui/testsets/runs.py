@@ -81,14 +81,14 @@ def draw_runs(engine: Engine, listed: Sequence[EvaluationSummary]) -> None:
             st.badge(state.value, color="blue" if running else "orange")
         if row.pinned:
             st.badge("baseline", icon=":material/keep:", color="green")
-        report = _stored(engine, row) if live is None else Report(live.plan, live.results())
+        report = _stored(engine, row) if live is None else Report.of_run(live.plan, live.results())
         baseline = next((each for each in listed if each.pinned), None)
         reference = None if baseline is None or baseline.id == row.id else _stored(engine, baseline)
         if live is not None and running:
             action("Stop", "stop", "stop_run", live.stop, kind="secondary")
         else:
             _draw_actions(engine, row, report, reference)
-    interval = _REFRESH_S if report.plan.total <= _LARGE else 5 * _REFRESH_S
+    interval = _REFRESH_S if report.total <= _LARGE else 5 * _REFRESH_S
     st.fragment(_draw, run_every=interval if running else None)(
         row.id, live, report, reference, running=running
     )
@@ -101,7 +101,7 @@ def _draw(
     if live is not None:
         if running and not live.running:
             st.rerun()
-        report = Report(report.plan, live.results())
+        report = Report.of_run(live.plan, live.results())
         progress = live.progress()
         if live.running:
             left = ""
@@ -168,7 +168,7 @@ def _stored(engine: Engine, row: EvaluationSummary) -> Report:
     whole = engine.evaluations.run(row.id, person().holder)
     if whole is None:  # deleted in another tab
         st.rerun()
-    report = Report(plan_of(whole), results_of(engine.evaluations, row.id))
+    report = Report.of_run(plan_of(whole), results_of(engine.evaluations, row.id))
     if row.ended_at is not None:
         kept[key] = report
         for old in list(kept)[:-_KEPT_REPORTS]:

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.compare.instructions import decode_upload
 from core.db import Holder
 from core.errors import BadRequestError, PaddockError
 from core.evaluation.cases import (
-    DEFAULT_CHECKS,
     MAX_CASES,
     Case,
     TestSet,
     checked,
     content_of,
+    decode_upload,
     held_out_set,
-    of_content,
     preset_set,
     read_test_set,
     to_csv,
@@ -90,7 +88,7 @@ def pick_set(engine: Engine, holder: Holder) -> Chosen | None:
         content = engine.evaluations.get_set(set_id, holder)
         if content is None:  # deleted in another tab
             st.rerun()
-        chosen = Chosen(set_id, of_content(content))
+        chosen = Chosen(set_id, TestSet.model_validate(content))
         uploads = st.session_state.setdefault(_UPLOADS, 0)
         # A new key creates a new popover, which is closed.
         with st.popover("Add", icon=":material/add:", key=f"add_set_{uploads}"):
@@ -143,7 +141,8 @@ def draw_editor(engine: Engine, chosen: Chosen, *, opened: bool) -> TestSet | No
             )
             _draw_help()
     try:
-        now = checked(TestSet(name, tuple(_cases(table)), tuple(checks)))
+        cases = tuple(_cases(table))
+        now = checked(TestSet(name=name, cases=cases, default_checks=tuple(checks)))
         if now != edited.saved:
             summary = (now.name, content_of(now), len(now.cases))
             engine.evaluations.save_set(chosen.id, person().holder, *summary)
@@ -283,4 +282,4 @@ def _empty_set() -> TestSet:
     case = Case(
         instruction="What is the capital of France?", expected="Paris", checks=("contains: Paris",)
     )
-    return TestSet("New test set", (case,), DEFAULT_CHECKS)
+    return TestSet(name="New test set", cases=(case,))
