@@ -91,7 +91,7 @@ if memory_problem is not None and hidden is None:
 if started and not state.running:  # a double click would start a second run
     texts = [(instruction, context)]
     if as_list:
-        texts = [(case.instruction, case.context) for case in cases]
+        texts = [(case.instruction.strip(), case.context.strip()) for case in cases]
     try:
         state.submit(
             sides,

@@ -206,7 +206,8 @@ def check_disk(settings: Settings) -> Check:
     """Check the free disk space of the home folder."""
     try:
         folders = (settings.home, *settings.home.parents)
-        free = shutil.disk_usage(next(each for each in folders if each.exists())).free
+        nearest = next((each for each in folders if each.exists()), settings.home)
+        free = shutil.disk_usage(nearest).free
     except OSError as error:
         finding = f"The free disk space of {settings.home} is unknown ({_reason(error)})."
         return Check("Disk", State.WARN, finding)

@@ -175,10 +175,10 @@ def _test_set(options: argparse.Namespace) -> TestSet:
         raise BadRequestError(f"--first is {options.first}. Use at least 1.")
     own = {"examples": preset_set, "held-out": held_out_set}
     if options.set in own and not Path(options.set).exists():
-        found = own[options.set]()
+        found = checked(own[options.set]())
     else:
         file = Path(options.set)
-        found = read_test_set(decode_upload(_read(file), file.name), file.name)
+        found = checked(read_test_set(decode_upload(_read(file), file.name), file.name))
     cases = tuple(each for each in found.cases if each.context or not options.context_only)
     checks = tuple(options.check) if options.check else found.default_checks
     found = TestSet(name=found.name, cases=cases[: options.first], default_checks=checks)

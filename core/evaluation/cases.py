@@ -164,7 +164,7 @@ def decode_upload(data: bytes, name: str) -> str:
         ) from error
 
 
-def read_test_set(text: str, name: str = "") -> TestSet:
+def read_test_set(text: str, name: str = "", *, plain: bool = False) -> TestSet:
     """Parse a pasted text or the content of a file.
 
     Args:
@@ -172,7 +172,8 @@ def read_test_set(text: str, name: str = "") -> TestSet:
             JSON lines; or plain text with one instruction per line or, if it contains a line
             ``---``, instructions separated by such lines.
         name: name of the file, whose extension gives the format; empty for pasted text, which is
-            recognised by its beginning.
+            recognised by its beginning, as files of other extensions are.
+        plain: whether a text of no other extension is plain even if it begins like JSON.
 
     Raises:
         BadRequestError: it cannot be read; the text says which case or line.
@@ -183,7 +184,7 @@ def read_test_set(text: str, name: str = "") -> TestSet:
     records: Iterable[Any]
     if suffix in (".csv", ".tsv") or (not suffix and _has_header(text)):
         records = _csv_records(text, "\t" if suffix == ".tsv" else ",")
-    elif suffix in (".json", ".jsonl", ".ndjson") or (not suffix and begins in ("[", "{")):
+    elif suffix in (".json", ".jsonl", ".ndjson") or (not plain and begins in ("[", "{")):
         value = _json_value(text)
         if isinstance(value, Mapping) and "cases" in value:
             title = str(value.get("name") or title)[:MAX_NAME]

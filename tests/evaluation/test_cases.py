@@ -72,8 +72,8 @@ def test_pasted_texts_are_recognised(text: str, name: str):
     assert [case.instruction for case in found] == ["Say hi.", "Say bye."]
 
 
-def read(text: str, name: str = "") -> list[tuple[str, str]]:
-    cases = checked(read_test_set(text, name)).cases
+def read(text: str, name: str = "", *, plain: bool = False) -> list[tuple[str, str]]:
+    cases = checked(read_test_set(text, name, plain=plain)).cases
     return [(case.instruction, case.context) for case in cases]
 
 
@@ -95,11 +95,14 @@ def test_separators_allow_instructions_of_several_lines():
     assert read(text) == [("Sort these:\n\n  - b\n  - a", ""), ("Why?", "")]
 
 
-def test_text_file_is_not_taken_for_json():
-    assert read("[INST] Why?\n{name}, how?", "list.txt") == [
-        ("[INST] Why?", ""),
-        ("{name}, how?", ""),
-    ]
+@pytest.mark.parametrize("name", ["", "list.txt"])
+def test_plain_text_is_not_taken_for_json(name: str):
+    expected = [("[INST] Why?", ""), ("{name}, how?", "")]
+    assert read("[INST] Why?\n{name}, how?", name, plain=True) == expected
+
+
+def test_json_in_a_text_file_is_a_test_set():
+    assert read('[{"instruction": "Why?"}]', "set.txt") == [("Why?", "")]
 
 
 @pytest.mark.parametrize(("sign", "name"), [(";", "a.csv"), ("\t", "a.tsv"), ("\t", "a.csv")])

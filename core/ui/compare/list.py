@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from core.compare.divergence import reference_pairs
 from core.compare.match import SideState
 from core.compare.report import MatchReport
 from core.compare.series import Series
@@ -66,7 +67,7 @@ def draw_list_input() -> tuple[Case, ...]:
     name, data = file or ("typed.txt", None)
     try:
         text = typed if data is None else decode_upload(data, name)
-        return checked(read_test_set(text, name), MAX_INSTRUCTIONS).cases
+        return checked(read_test_set(text, name, plain=True), MAX_INSTRUCTIONS).cases
     except PaddockError as error:
         st.warning(safe_inline(str(error)), icon=":material/error:")
         return ()
@@ -213,8 +214,8 @@ def list_row(number: int, report: MatchReport, *, hidden: bool) -> dict[str, Any
         for letter, each in figures
     }
     cells["Fastest"] = LETTERS[report.fastest] if report.fastest is not None else ""
-    if report.pairs:
-        found = report.pairs[0].divergence
+    first = reference_pairs([side.spec for side in sides])[:1]  # the same two in every row
+    for found in (each.divergence for each in report.pairs if (each.a, each.b) in first):
         same = "never" if found.identical else "not before the cut"
         cells["Diverge at"] = same if found.index is None else f"token {found.index + 1:,}"
     cells["Measured while busy"] = report.contended

@@ -265,7 +265,7 @@ def _read(file: Any, pasted: str) -> TestSet:
     if file is None:
         return read_test_set(pasted)
     try:
-        return read_test_set(decode_upload(file.getvalue(), file.name), file.name)
+        return checked(read_test_set(decode_upload(file.getvalue(), file.name), file.name))
     except PaddockError as error:
         raise BadRequestError(f"{PurePath(file.name).name}: {error}") from error
 
