@@ -21,6 +21,7 @@ from core.units import bytes_text, counted, duration_text
 if TYPE_CHECKING:
     from core.benchmark.plan import Plan
     from core.benchmark.service import BenchmarkEstimate, Sweep
+    from core.benchmark.speed.rows import Row
     from core.db.measurement_values import Measurement
     from core.inference.engine import Engine
     from core.store import ModelStore
@@ -40,6 +41,8 @@ _FILES = ("json", "csv", "markdown")
 
 _SUITE_OPTIONS = ("quick", "parts", "peers")
 """Options that only the speed suite has."""
+
+_SUITE_HEAD = ("Figure", "Value", "Threshold", "", "")
 
 _DASH = "—"
 
@@ -138,7 +141,6 @@ def _speed_suite(options: argparse.Namespace, settings: Settings) -> int:
     Ctrl-C prints the measurements so far. Returns 1 if a measured threshold is not met.
     """
     from core.benchmark.lock import BenchmarkLock
-    from core.benchmark.speed import rows as suite_rows
     from core.benchmark.speed.suite import FULL, PARTS, PEERS, QUICK, Suite
 
     parts = options.parts or tuple(PARTS)
@@ -150,7 +152,7 @@ def _speed_suite(options: argparse.Namespace, settings: Settings) -> int:
     if options.peers:
         parts = (*(options.parts or ()), PEERS)
     suite = Suite(settings, QUICK if options.quick else FULL, _say, threading.Event())
-    rows: list[suite_rows.Row] = []
+    rows: list[Row] = []
     with BenchmarkLock(settings).held():
         try:
             for row in suite.run(parts):
@@ -158,9 +160,15 @@ def _speed_suite(options: argparse.Namespace, settings: Settings) -> int:
                 _say(f"  {row.name}: {row.text}")
         finally:
             if rows:
-                print(suite_rows.table(rows))
-                print(suite_rows.last_line(rows), flush=True)
+                print(table([_SUITE_HEAD, *map(_suite_cells, rows)]))
+                lines = [row.to_json() for row in rows]
+                print(json.dumps({"rows": lines}, ensure_ascii=False), flush=True)
     return PaddockError.exit_code if any(row.met is False for row in rows) else 0
+
+
+def _suite_cells(row: Row) -> tuple[str, ...]:
+    mark = {True: "met", False: "not met", None: "not measured"}[row.met]
+    return (row.name, row.text, row.threshold, mark, row.detail)
 
 
 def _say(message: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from core.benchmark.speed import browser, chromium, suite
-from core.benchmark.speed.paired import PairedRun, Variant
-from core.benchmark.speed.rows import Row, Threshold, accuracy_rows, last_line, table
+from core.benchmark.speed import browser, suite
+from core.benchmark.speed.paired import PairedRun, Variant, in_turns
+from core.benchmark.speed.rows import Row, accuracy_rows
 from core.catalogue import Precision
 from core.errors import GenerationError, StoppedError
 from core.inference.engine import Engine
@@ -19,18 +20,23 @@ from core.settings import Settings
 from core.store import resolve
 
 ROWS = [
-    Row(name="decode", bar=Threshold(limit=1.4), value=1.5, detail="3 against 2 tokens/s"),
-    Row(name="first token", bar=Threshold(limit=1.1, at_most=True), value=1.2),
-    Row(name="browser", bar=Threshold(limit=0.8), detail="no Chromium was found"),
+    Row(name="decode", limit=1.4, value=1.5, detail="3 against 2 tokens/s"),
+    Row(name="first token", limit=1.1, at_most=True, value=1.2),
+    Row(name="browser", limit=0.8, detail="no Chromium was found"),
 ]
 
 
-def test_rows_as_table_and_json():
-    lines = table(ROWS).splitlines()
+def test_the_command_prints_rows_as_table_and_json(monkeypatch, capsys, tmp_path: Path):
+    from core.__main__ import main
+
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
+    monkeypatch.setattr(suite, "PARTS", {"all": lambda measured: ROWS})
+    assert main(["bench", "--suite", "speed"]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
     assert "1.50" in lines[1] and "met" in lines[1] and "3 against 2" in lines[1]
     assert "≤ 1.1" in lines[2] and "not met" in lines[2]
     assert "not measured" in lines[3] and "no Chromium" in lines[3]
-    assert json.loads(last_line(ROWS)) == {
+    assert json.loads(last) == {
         "rows": [
             {"name": "decode", "value": 1.5, "bar": "≥ 1.4", "met": True},
             {"name": "first token", "value": 1.2, "bar": "≤ 1.1", "met": False},
@@ -76,12 +82,10 @@ def test_a_stopped_suite_ends_its_processes(variants):
 
 
 def test_without_a_browser_its_rows_are_not_measured(monkeypatch, tmp_path: Path):
-    monkeypatch.setattr(chromium, "missing", lambda: "no Chromium was found")
-    rows = [
-        *browser.page_rows(Settings(home=tmp_path), {"m": tmp_path}, tmp_path, None, print),
-        *browser.start_rows(Settings(home=tmp_path), "m", print),
-    ]
-    assert len(rows) == 5 and {row.met for row in rows} == {None}
+    monkeypatch.setattr(browser, "missing", lambda: "no Chromium was found")
+    whole = suite.Suite(Settings(home=tmp_path), suite.QUICK, print, threading.Event())
+    rows = [*browser.page_rows(whole), *browser.start_rows(whole)]
+    assert len(rows) == 6 and {row.met for row in rows} == {None}
     assert all(row.detail == "no Chromium was found" for row in rows)
 
 
@@ -97,7 +101,18 @@ def test_answers_to_another_instruction_are_counted():
     assert not lost.met and mixed.value == 2 and not mixed.met
 
 
-def test_the_command_prints_a_table_and_one_last_line(monkeypatch, capsys, tmp_path: Path):
+def test_turns_alternate_and_the_first_does_not_count():
+    asked: list[tuple[str, int]] = []
+
+    def ask(name: str, number: int) -> int:
+        asked.append((name, number))
+        return number
+
+    assert in_turns(2, {name: partial(ask, name) for name in "ab"}) == {"a": [1, 2], "b": [1, 2]}
+    assert asked == [("b", 0), ("a", 0), ("a", 1), ("b", 1), ("b", 2), ("a", 2)]
+
+
+def test_the_command_runs_the_named_parts(monkeypatch, capsys, tmp_path: Path):
     from core.__main__ import main
 
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))

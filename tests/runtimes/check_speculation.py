@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.benchmark.scoring import accuracy_at_once
-from core.benchmark.speed.instructions import OPEN, PASSAGE, instruction_ids
+from core.benchmark.speed.paired_worker import OPEN, PASSAGE, instruction_ids
 from core.catalogue import Precision
 from core.inference.engine import Engine
 from core.runtimes.base import OnToken

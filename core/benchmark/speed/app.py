@@ -26,6 +26,12 @@ ENDLESS_APP = Path("core/endless_app.py")
 QUESTION = "Suggest three names for a sailing boat."
 START_S = 90.0
 """Timeout for the start of the server, and for elements of the page before an answer."""
+FORCED_TOKENS = 960
+"""Fits the context length of the tiny demo models, together with a prompt."""
+MIDDLE_TOKENS = 200
+"""The same for the 410 M shape."""
+ROUNDS = 5
+"""Answers of each kind, after a first one that is not counted."""
 
 
 @dataclass(frozen=True)

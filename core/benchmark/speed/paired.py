@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from core.benchmark.speed.paired_worker import NOTEBOOK, RUNTIME
 from core.errors import GenerationError
@@ -17,10 +16,24 @@ from core.runtimes.serialization import spec_to_json
 from core.runtimes.spec import ModelSpec
 from core.workers.process import Event, WorkerDied, WorkerProcess
 
+T = TypeVar("T")
+
 _MODULE = "core.benchmark.speed.paired_worker"
 
-Medians = Mapping[str, Mapping[str, float]]
-"""Median of each figure of each variant."""
+
+def in_turns(rounds: int, runs: Mapping[str, Callable[[int], T]]) -> dict[str, list[T]]:
+    """Call each function once a round, in alternating order, and return what each returned.
+
+    The functions receive the number of the round. Round 0 is not counted: the first answer of a
+    length is slower.
+    """
+    found: dict[str, list[T]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name in list(runs)[:: 1 if number % 2 else -1]:
+            answer = runs[name](number)
+            if number:
+                found[name].append(answer)
+    return found
 
 
 @dataclass(frozen=True)
@@ -76,31 +89,24 @@ class VariantProcess(WorkerProcess):
             ) from None
 
 
-class PairedRun:
+class PairedRun(ExitStack):
     """Context manager that runs several variants side by side."""
 
     def __init__(self, variants: Sequence[Variant], cancel: threading.Event) -> None:
+        super().__init__()
         self._variants = variants
         self._cancel = cancel
-        self._stack = ExitStack()
         self.processes: dict[str, VariantProcess] = {}
 
     def __enter__(self) -> PairedRun:
-        with ExitStack() as stack:
+        try:
             for variant in self._variants:
-                self.processes[variant.name] = stack.enter_context(
-                    VariantProcess(variant, self._cancel)
-                )
-            self._stack = stack.pop_all()
+                process = self.enter_context(VariantProcess(variant, self._cancel))
+                self.processes[variant.name] = process
+        except BaseException:
+            self.close()
+            raise
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     @property
     def only(self) -> VariantProcess:
@@ -108,24 +114,23 @@ class PairedRun:
         (only,) = self.processes.values()
         return only
 
-    def medians(self, rounds: int, **command: Any) -> Medians:
-        """Run a command with all variants in turns, in alternating order; return medians of each
-        figure.
+    def turns(self, rounds: int, **command: Any) -> dict[str, list[Event]]:
+        """Run a command with all variants :func:`in_turns`; return the answers of each."""
+        return in_turns(
+            rounds,
+            {
+                name: lambda number, process=process: process.run(**command)
+                for name, process in self.processes.items()
+            },
+        )
 
-        A first, untimed turn of each comes before: the first answer of a length is slower.
-        """
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in self.processes}
-        for number in range(rounds + 1):
-            names = list(self.processes)
-            for name in names if number % 2 else reversed(names):
-                answer = self.processes[name].run(**command)
-                if number:
-                    found[name].append(answer)
+    def medians(self, rounds: int, **command: Any) -> dict[str, dict[str, float]]:
+        """Return the median of each figure of each variant, see :meth:`turns`."""
         return {
             name: {
                 key: median(each[key] for each in answers)
                 for key, value in answers[0].items()
                 if isinstance(value, (int, float))
             }
-            for name, answers in found.items()
+            for name, answers in self.turns(rounds, **command).items()
         }

@@ -10,8 +10,8 @@ spec; every further one is a command. The response is one ``done``. Commands::
     {"do": "perplexity", "model": …}                              → nll, tokens
     {"do": "ask", "model": …, "kind": "summary", …}               → ms_per_token, total_ms
 
-``ask`` answers an instruction (:mod:`core.benchmark.speed.instructions`); it also takes
-``temperature`` (0: greedy) and ``speculation``. A variant is a runtime, the notebook, or a peer
+``ask`` answers an instruction (:func:`instruction_ids`); it also takes ``temperature`` (0: greedy)
+and ``speculation``. A variant is a runtime, the notebook, or a peer
 (:mod:`core.benchmark.speed.peer_runtimes`).
 
 The notebook variant is the code of the demo that Paddock replaces: Optimum with all defaults,
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -30,9 +29,10 @@ from typing import Any, NoReturn
 
 from core.benchmark import scoring
 from core.benchmark.prompts import prompt_ids
-from core.benchmark.speed.instructions import instruction_ids
-from core.benchmark.speed.peer_runtimes import LLAMA_CPP, PYTORCH, llama_cpp, pytorch
+from core.benchmark.speed.peer_runtimes import LLAMA_CPP, PYTORCH, Answer, llama_cpp, pytorch
 from core.benchmark.worker import RUNTIMES
+from core.catalogue.prompts import choose_format, prompt_format
+from core.errors import PromptFormatError
 from core.hardware.devices import process_memory
 from core.inference.timing import accepted
 from core.runtimes.base import LoadedModel, StampedId
@@ -45,9 +45,20 @@ from core.workers.child import open_channel
 
 NOTEBOOK, RUNTIME = "notebook", "runtime"
 
-Answer = Callable[[tuple[int, ...], int], list[float]]
-"""Answers a prompt with a forced number of tokens; returns the start time and the time of each
-token."""
+PASSAGE = {
+    "rewriting": "Rewrite this text so that it is easier to read, and keep all facts.",
+    "summary": "Summarise this text in a few sentences.",
+    "extraction": "List the persons, places and numbers in this text, with what it says of them.",
+    "closed question": "What is this text about, and what does it say about the captain?",
+}
+"""Kinds of instruction with a passage."""
+
+OPEN = {
+    "open question": "Why is the sky blue? Explain it in detail.",
+    "ideas": "Give me ten ideas for a weekend with the family.",
+    "letter": "Write a letter to a best friend whom you have not seen for years.",
+}
+"""Kinds without."""
 
 
 def main() -> NoReturn:
@@ -126,6 +137,31 @@ def _ask(
         "ttft_ms": 1000 * (stamps[0] - began),
         "tokens_per_step": len(stamps) / (len(stamps) - sum(accepted(stamps))),
     }
+
+
+def instruction_ids(tokenizer: Any, key: str, kind: str, tokens: int) -> tuple[int, ...]:
+    """Return the prompt of an instruction, with a passage that makes it this long.
+
+    Args:
+        key: the model, whose prompt format is used, if it has one.
+        kind: of :data:`PASSAGE` or :data:`OPEN`.
+        tokens: length of the prompt; the passage is cut, so it may differ by a token or two.
+            Instructions without a passage keep their length.
+    """
+    try:
+        chosen = choose_format(key, None, tokenizer)
+    except PromptFormatError:
+        chosen = prompt_format("plain")
+
+    def ids(context: str) -> tuple[int, ...]:
+        prompt = chosen.build(tokenizer, PASSAGE.get(kind) or OPEN[kind], context)
+        found = tokenizer(prompt.text, add_special_tokens=prompt.add_special_tokens, verbose=False)
+        return tuple(found["input_ids"])
+
+    if kind in OPEN:
+        return ids("")
+    room = tokens - len(ids("The"))
+    return ids(tokenizer.decode(list(prompt_ids(tokenizer, max(1, room)))))
 
 
 def _together(answer: Answer, ids: tuple[int, ...], new_tokens: int, count: int) -> dict[str, Any]:

@@ -20,7 +20,8 @@ NGRAM_KINDS = ("NGRAM_SIMPLE", "NGRAM_MOD", "NGRAM_MAP_K")
 """llama.cpp's speculation without a draft model."""
 
 Answer = Callable[[tuple[int, ...], int], list[float]]
-"""See :data:`core.benchmark.speed.paired_worker.Answer`."""
+"""Answers a prompt with a forced number of tokens; returns the start time and the time of each
+token."""
 
 
 def llama_cpp(gguf: Path, kind: str | None, slots: int) -> Answer:

@@ -5,63 +5,44 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from core.benchmark.speed.app import ENDLESS_APP, serving
-from core.benchmark.speed.browser import FORCED_TOKENS, MIDDLE_TOKENS, Alone
-from core.benchmark.speed.paired import Variant
-from core.benchmark.speed.rows import Row, Threshold
-from core.catalogue import DEFAULT_PRECISION
+from core.benchmark.speed.app import ENDLESS_APP, FORCED_TOKENS, MIDDLE_TOKENS, ROUNDS, serving
+from core.benchmark.speed.rows import Row, rate_row
+from core.catalogue import DEFAULT_PRECISION, Precision
 from core.errors import GenerationError
-from core.runtimes.spec import ModelSpec
-from core.settings import Settings
 
-THRESHOLD = Threshold(limit=0.97)
-ROUNDS = 5
+if TYPE_CHECKING:
+    from core.benchmark.speed.suite import Suite
+
 _PROMPT = "the cat is playing in the garden and " * 4
 """About 32 tokens, as in the command to the runtime alone."""
 _PATIENCE_S = 300.0
 
 
-def program_rows(
-    settings: Settings,
-    embedded: Mapping[str, Path],
-    middle: Path,
-    alone: Alone,
-    report: Callable[[str], None],
-) -> Iterator[Row]:
+def program_rows(suite: Suite) -> Iterator[Row]:
     """Yield the rows of tokens/s through ``/v1`` relative to the runtime's, in answers of equal
-    length.
-
-    Args:
-        settings: of the home folder with the tiny demo models.
-        embedded: folders of the tiny demo models' IRs by key.
-        middle: folder of the 410 M shape's IR.
-        alone: starts the runtime without a server; it and the server run in turns.
-    """
+    length. The runtime alone and the server run in turns."""
+    middle = suite.middle(Precision.INT8)
     places = [(middle.parent.name, "410 M shape", middle, middle.parents[2], MIDDLE_TOKENS)]
-    places += [(key, key, ir, settings.home, FORCED_TOKENS) for key, ir in embedded.items()]
+    places += [
+        (key, key, folder, suite.settings.home, FORCED_TOKENS)
+        for key, folder in suite.embedded().items()
+    ]
     for key, label, folder, home, tokens in places:
-        report(f"{label}: tokens/s through /v1.")
-        variant = Variant("paddock", folder, ModelSpec(key, DEFAULT_PRECISION, "CPU"))
-        rates: list[float] = []
-        by_itself: list[float] = []
-        with alone(variant) as paired, serving(ENDLESS_APP, home) as served:
+        suite.report(f"{label}: tokens/s through /v1.")
+        ours, rates = suite.ours(folder, DEFAULT_PRECISION), []
+        alone = []
+        with suite.paired(ours) as paired, serving(ENDLESS_APP, home) as served:
             for _ in range(ROUNDS + 1):
                 answer = paired.only.run(do="answer", prompt_tokens=32, new_tokens=tokens)
-                by_itself.append(answer["tokens_per_s"])
+                alone.append(answer["tokens_per_s"])
                 rates.append(streamed_rate(served.url, f"{key}@CPU", tokens))
-        got, runtime = median(rates[1:]), median(by_itself[1:])
-        yield Row(
-            name=f"tokens/s through /v1, {label}, relative to the runtime alone",
-            bar=THRESHOLD,
-            value=got / runtime,
-            detail=f"{got:,.1f} and {runtime:,.1f} tokens/s",
-        )
+        name = f"tokens/s through /v1, {label}, relative to the runtime alone"
+        yield rate_row(name, median(rates[1:]), median(alone[1:]), 0.97)
 
 
 def streamed_rate(url: str, model: str, tokens: int) -> float:
