@@ -35,8 +35,7 @@ def tune(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _tune(options: argparse.Namespace, engine: Engine) -> int:
-    from core.benchmark.tuning import wording
-    from core.benchmark.tuning_service import TuningService
+    from core.benchmark.tuning import TuningService, wording
     from core.inference.contention import MONITOR
     from core.runtimes.spec import ModelSpec
 

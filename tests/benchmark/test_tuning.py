@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from core.__main__ import main
-from core.benchmark import artifacts, tuning, tuning_service
+from core.benchmark import artifacts, tuning
 from core.benchmark.artifacts import PreparedArtifact
 from core.benchmark.lock import BenchmarkLock
 from core.benchmark.speed.paired import Variant
-from core.benchmark.tuning import TuningSearch, wording
-from core.benchmark.tuning_service import TuningService
+from core.benchmark.tuning import TuningRun, TuningService, wording
 from core.catalogue import Precision
 from core.errors import (
     BadRequestError,
@@ -37,6 +36,7 @@ from core.store import resolve
 
 SPEC = ModelSpec("mine", Precision.INT8, "CPU", RuntimeName.GENAI)
 USUAL = ExecutionHints(inference_precision="f32")
+NOWHERE = Path("nowhere")
 
 
 class ScriptedPairedRun:
@@ -93,7 +93,7 @@ def test_fastest_hints_are_combined(scripted, monkeypatch):
         return 100.0 * fast * (1.2 if hints.kv_cache_precision == "f16" else 1.0)
 
     monkeypatch.setattr(scripted, "rate", staticmethod(rate))
-    found = TuningSearch(Path("nowhere"), SPEC).run()
+    found = TuningRun(SPEC, "mine").search(NOWHERE)
     assert found.hints == ExecutionHints("f32", "f16", dynamic_quantization_group=64)
     assert found.gain == pytest.approx(1.8) and found.usual_tokens_per_s == 100.0
     assert (found.key.model, found.key.device) == ("mine", "CPU")
@@ -110,11 +110,11 @@ def test_hints_that_cost_quality_are_rejected(scripted, monkeypatch):
         "perplexity",
         staticmethod(lambda hints: 5.1 if hints.dynamic_quantization_group else 5.0),
     )
-    strict = TuningSearch(Path("nowhere"), SPEC)
-    assert strict.run().hints == USUAL
+    strict = TuningRun(SPEC, "mine")
+    assert strict.search(NOWHERE).hints == USUAL
     assert any(trial.perplexity_ratio == pytest.approx(1.02) for trial in strict.trials)
     assert not any(trial.kept for trial in strict.trials)
-    generous = TuningSearch(Path("nowhere"), SPEC, perplexity_limit=1.05).run()
+    generous = TuningRun(SPEC, "mine", perplexity_limit=1.05).search(NOWHERE)
     assert generous.gain == pytest.approx(2.0)
     assert generous.perplexity_ratio == pytest.approx(1.02)
 
@@ -123,22 +123,23 @@ def test_noise_and_slow_first_token_are_rejected(scripted, monkeypatch):
     monkeypatch.setattr(
         scripted, "rate", staticmethod(lambda hints: 101.0 if hints != USUAL else 100.0)
     )
-    assert TuningSearch(Path("nowhere"), SPEC).run().hints == USUAL
+    assert TuningRun(SPEC, "mine").search(NOWHERE).hints == USUAL
     monkeypatch.setattr(
         scripted, "rate", staticmethod(lambda hints: 150.0 if hints != USUAL else 100.0)
     )
     monkeypatch.setattr(
         scripted, "first_token", staticmethod(lambda hints: 15.0 if hints != USUAL else 10.0)
     )
-    result = TuningSearch(Path("nowhere"), SPEC).run()
+    result = TuningRun(SPEC, "mine").search(NOWHERE)
     assert (result.hints, result.gain) == (USUAL, 1.0)
 
 
 def test_stop_ends_the_search(scripted):
-    cancel = threading.Event()
-    search = TuningSearch(Path("nowhere"), SPEC, lambda message, share: cancel.set(), cancel)
+    run = TuningRun(SPEC, "mine")
+    run.report = lambda message, share: run.cancel()
     with pytest.raises(StoppedError):
-        search.run()
+        run.search(NOWHERE)
+    assert len(run.trials) == 1
 
 
 def test_speculation_is_compared_with_none(scripted, monkeypatch):
@@ -146,19 +147,19 @@ def test_speculation_is_compared_with_none(scripted, monkeypatch):
     times |= {("off", "open question"): 10, ("auto", "open question"): 10}
     times |= {("on", "open question"): 12.5}
     monkeypatch.setattr(scripted, "guessing", staticmethod(lambda *of: float(times[of])))
-    search = TuningSearch(Path("nowhere"), SPEC)
-    assert search.speculation(USUAL) == (
+    run = TuningRun(SPEC, "mine")
+    assert run.compare_speculation(NOWHERE, USUAL) == (
         "Decode rate with speculation relative to off: the summary of a passage × 2.50 with auto "
         "and × 2.00 with on, an open question × 1.00 with auto and × 0.80 with on."
     )
     optimum = replace(SPEC, runtime=RuntimeName.OPTIMUM)
-    assert TuningSearch(Path("nowhere"), optimum).speculation(USUAL) is None
+    assert TuningRun(optimum, "mine").compare_speculation(NOWHERE, USUAL) is None
 
     def fail(mode: str, kind: str) -> float:
         raise GenerationError("No memory.")
 
     monkeypatch.setattr(scripted, "guessing", staticmethod(fail))
-    assert search.speculation(USUAL) == "Speculation was not measured: No memory."
+    assert run.compare_speculation(NOWHERE, USUAL) == "Speculation was not measured: No memory."
 
 
 def test_hints_in_words():
@@ -173,11 +174,10 @@ def test_real_model_is_tuned_and_hints_are_applied(
 ):
     """With one hint and one round."""
     spec = spec_of("llama", Precision.INT8)
-    one_thread = tuning._setting("threads", 1)
-    monkeypatch.setattr(tuning, "_axes", lambda precision, device: iter([one_thread]))
+    monkeypatch.setattr(tuning, "_axes", lambda precision, device: [("threads", (1,))])
     monkeypatch.setattr(tuning, "LEAST_GAIN", 0.0)
     monkeypatch.setattr(tuning, "LONGEST_FIRST_TOKEN", 1e9)
-    monkeypatch.setattr(tuning.TuningSearch, "rounds", 1, raising=False)
+    monkeypatch.setattr(tuning, "ROUNDS", 1)
     service = TuningService(engine.settings, engine.keep_tuned, MONITOR.running)
     run = service.start(spec, perplexity_limit=1.5)
     with pytest.raises(ModelBusyError):
@@ -225,7 +225,7 @@ def test_model_is_tuned_only_if_it_fits_twice(
 ):
     weights, settings = 2**30, Settings(home=tmp_path)
     ready = PreparedArtifact(tmp_path, weights, weights, 2048)
-    monkeypatch.setattr(tuning_service, "prepare_artifact", lambda artifact, *_, **__: ready)
+    monkeypatch.setattr(tuning, "prepare_artifact", lambda artifact, *_, **__: ready)
     there = int(free * memory_for(weights)) + settings.memory_reserve_mib * 2**20
     monkeypatch.setattr(artifacts, "available_memory_bytes", lambda: there)
     desk = TuningService(settings, lambda tuned: None, MONITOR.running)
@@ -252,7 +252,10 @@ def test_device_name_is_not_case_sensitive(
         perplexity_ratio=1.0,
         measured_at="2026-11-28T08:00:00+00:00",
     )
-    monkeypatch.setattr(TuningService, "_tune", lambda desk, run, key, limit: found)
+    ready = PreparedArtifact(tmp_path, 1, 1, 2048)
+    monkeypatch.setattr(tuning, "prepare_artifact", lambda artifact, *_, **__: ready)
+    monkeypatch.setattr(TuningRun, "search", lambda run, folder: found)
+    monkeypatch.setattr(TuningRun, "compare_speculation", lambda *_: None)
     kept = TunedHints(tmp_path)
     run = TuningService(settings, kept.keep, MONITOR.running).start(
         ModelSpec("paddock-neox", Precision.INT8, typed, RuntimeName.GENAI)

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from core.benchmark.lock import BenchmarkLock
-from core.benchmark.tuning_service import TuningRun
+from core.benchmark.tuning import TuningRun
 from core.catalogue import Precision
 from core.runtimes.spec import ExecutionHints, ModelSpec, RuntimeName
 from core.runtimes.tuned_hints import Tuned, TuningKey
@@ -90,7 +90,7 @@ def test_folders_with_the_same_title_are_distinguished(monkeypatch):
 
 
 def test_running_tuning_can_be_stopped(monkeypatch):
-    run = TuningRun(SPEC)
+    run = TuningRun(SPEC, "paddock-neox")
     run.message, run.share = "Trying 1 thread.", 0.5
     shared_tuning().current = run
     app = opened(monkeypatch)

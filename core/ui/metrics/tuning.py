@@ -6,8 +6,7 @@ from dataclasses import astuple
 
 import streamlit as st
 
-from core.benchmark.tuning import wording
-from core.benchmark.tuning_service import TuningRun
+from core.benchmark.tuning import TuningRun, wording
 from core.inference.engine import Engine
 from core.metrics.labels import runtime_label
 from core.runtimes.spec import ANSWERING_RUNTIMES, DEFAULT_RUNTIME, ModelSpec

@@ -11,7 +11,7 @@ import streamlit as st
 
 from core.benchmark.decode_rate import DecodeRates
 from core.benchmark.service import Benchmark
-from core.benchmark.tuning_service import TuningService
+from core.benchmark.tuning import TuningService
 from core.db import VoteStore
 from core.evaluation.run import Evaluations
 from core.inference.contention import MONITOR
