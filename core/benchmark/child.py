@@ -15,11 +15,11 @@ from typing import Any
 from core.benchmark.weights import checkpoint_weight_bytes, weight_bytes
 from core.db.measurement_values import Round, Sample
 from core.errors import GenerationError, NotEnoughMemoryError, PaddockError
-from core.hardware.devices import ProcessMemory, library_versions
+from core.hardware.devices import ProcessMemory
 from core.runtimes.base import Conditions
 from core.runtimes.kv_cache import kv_bytes_per_position
 from core.runtimes.serialization import conditions_from_json, memory_from_json, spec_to_json
-from core.runtimes.spec import NO_SPECULATION, ModelSpec, Speculation
+from core.runtimes.spec import NO_SPECULATION, ModelSpec, RuntimeName, Speculation
 from core.store.checkpoint import read_json
 from core.units import bytes_text
 from core.workers.process import Event, WorkerDied, WorkerProcess, WorkerSilent
@@ -52,8 +52,6 @@ class Job:
     new_tokens: int
     """Length of each answer; the end token does not end it."""
     speculation: Speculation = NO_SPECULATION
-    checkpoint: bool = False
-    """Whether ``folder`` is a PyTorch checkpoint and ``spec`` names PyTorch: the baseline."""
     memory_limit_bytes: int | None = None
     """Private memory that the process may use."""
     nearest_ns: float | None = None
@@ -71,7 +69,6 @@ class Outcome:
     weight_bytes: int | None
     """See :mod:`core.benchmark.weights`; None if the files do not show it."""
     kv_bytes_per_position: int | None
-    versions: Mapping[str, str]
 
 
 def measure_in_process(
@@ -80,21 +77,18 @@ def measure_in_process(
     on_progress: OnProgress,
     cancel: threading.Event,
     on_begin: Callable[[int], None] = lambda prompt_tokens: None,
-    on_round: Callable[[int, Round], None] = lambda prompt_tokens, found: None,
 ) -> Outcome:
     """Measure one configuration in a new process that does nothing else. Blocks.
 
     Args:
         on_begin: receives each prompt length when its measurement begins, from this thread.
-        on_round: receives the round of each prompt length when it is complete, from this thread; a
-            later failure does not invalidate it.
 
     Raises:
         StoppedError: ``cancel`` was set.
         NotEnoughMemoryError: the process reached its memory limit, or ran out of memory.
         PaddockError: the process was killed, timed out or failed; the text says which.
     """
-    listener = _Listener(on_begin, on_round)
+    listener = _Listener(on_begin)
     request = {
         "kind": "measure",
         "folder": str(job.folder),
@@ -124,24 +118,23 @@ def measure_in_process(
         conditions=conditions,
         weight_bytes=(
             checkpoint_weight_bytes(config, conditions.execution_precision)
-            if job.checkpoint
+            if job.spec.runtime is RuntimeName.PYTORCH
             else weight_bytes(job.folder)
         ),
         kv_bytes_per_position=kv_bytes_per_position(config, conditions.kv_cache_precision),
-        versions=library_versions(),
     )
+
+
+_SAMPLE = ("ttft_ms", "tpot_ms", "total_ms", "draft_tokens", "core_distance_ns")
 
 
 class _Listener:
     """Builds rounds from the worker's events."""
 
-    def __init__(
-        self, on_begin: Callable[[int], None], on_round: Callable[[int, Round], None]
-    ) -> None:
+    def __init__(self, on_begin: Callable[[int], None]) -> None:
         self.rounds: dict[int, Round] = {}
         self.conditions: Conditions | None = None
         self._on_begin = on_begin
-        self._on_round = on_round
         self._loaded: Event = {}
         self._samples: list[Sample] = []
         self._peaks = MemoryPeaks()
@@ -160,11 +153,12 @@ class _Listener:
                 self._peaks.enter(event["prompt_tokens"])
                 self._on_begin(event["prompt_tokens"])
             case "sample":
-                self._samples.append(_sample(event))
+                figures = {name: event[name] for name in _SAMPLE}
+                self._samples.append(
+                    Sample(**figures, token_times_ms=tuple(event["token_times_ms"]))
+                )
             case "end":
-                length = event["prompt_tokens"]
-                self.rounds[length] = self._round(event)
-                self._on_round(length, self.rounds[length])
+                self.rounds[event["prompt_tokens"]] = self._round(event)
 
     def _round(self, event: Event) -> Round:
         memory = memory_from_json(self._loaded["memory"])
@@ -176,22 +170,9 @@ class _Listener:
             memory_file_backed_bytes=memory.file_backed_bytes,
             memory_private_peak_bytes=peak.private_bytes,
             memory_file_backed_peak_bytes=peak.file_backed_bytes,
-            cpu_cores=event["cpu_cores"],
-            other_cpu_cores=event["other_cpu_cores"],
-            contended=event["contended"],
+            **{name: event[name] for name in ("cpu_cores", "other_cpu_cores", "contended")},
             samples=tuple(self._samples),
         )
-
-
-def _sample(event: Event) -> Sample:
-    return Sample(
-        ttft_ms=event["ttft_ms"],
-        tpot_ms=event["tpot_ms"],
-        total_ms=event["total_ms"],
-        token_times_ms=tuple(event["token_times_ms"]),
-        draft_tokens=event.get("draft_tokens"),
-        core_distance_ns=event["core_distance_ns"],
-    )
 
 
 class MemoryPeaks:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.benchmark.random_models import RANDOM_SOURCE, random_model
 from core.catalogue import Precision, catalogue
-from core.db.measurement_values import Configuration
+from core.db.measurement_values import Configuration, Measurement
 from core.errors import BadRequestError
 from core.hardware.devices import AUTO, auto_devices
 from core.runtimes.spec import (
@@ -72,10 +72,19 @@ class Target:
     """Whether it is executed in f32 throughout, if it runs on the CPU alone: the reference of
     quality."""
 
+    @classmethod
+    def of_row(cls, row: Measurement) -> Target:
+        """Return the target of a row."""
+        what = row.configuration
+        precision, runtime = Precision(what.precision), RuntimeName(what.runtime)
+        return cls(what.model, what.random_weights, precision, what.device, runtime)
+
     @property
     def spec(self) -> ModelSpec:
         """How the model is loaded."""
-        hints = EXACT_HINTS if self.exact and _on_cpu_alone(self.device) else None
+        # Any device may take part in an unresolved AUTO.
+        cpu = self.device == "CPU" or (self.device == AUTO and auto_devices() == ("CPU",))
+        hints = EXACT_HINTS if self.exact and cpu else None
         return ModelSpec(self.model, self.precision, self.device, self.runtime, hints)
 
     @property
@@ -163,25 +172,17 @@ class Plan:
             for device in ((BASELINE_DEVICE,) if runtime is RuntimeName.PYTORCH else self.devices)
         )
 
-    def configuration(
-        self,
-        target: Target,
-        prompt_tokens: int,
-        *,
-        title: str | None = None,
-        source: str | None = None,
-    ) -> Configuration:
-        """Return the configuration of one row.
-
-        Args:
-            title: of the model; None for the catalogue's.
-            source: of its weights; None for the catalogue's.
-        """
-        usual_title, usual_source = _described(target)
+    def configuration(self, target: Target, prompt_tokens: int) -> Configuration:
+        """Return the configuration of one row, with title and source as the catalogue has them."""
+        title = source = target.model
+        if target.random_weights:
+            title, source = random_model(target.model).title, RANDOM_SOURCE
+        elif (row := catalogue().get(target.model)) is not None:
+            title, source = row.title, row.hub_id or "embedded"
         return Configuration(
             model=target.model,
-            title=title or usual_title,
-            source=source or usual_source,
+            title=title,
+            source=source,
             random_weights=target.random_weights,
             precision=target.precision.value,
             device=target.device,
@@ -271,21 +272,6 @@ def hints_of(hints: ExecutionHints) -> dict[str, Any]:
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": hints.dynamic_quantization_group,
     }
     return {name: value for name, value in named.items() if value is not None}
-
-
-def _on_cpu_alone(device: str) -> bool:
-    """Return whether no other device takes part; an unresolved AUTO may use any device."""
-    return device == "CPU" or (device == AUTO and auto_devices() == ("CPU",))
-
-
-def _described(target: Target) -> tuple[str, str]:
-    """Return title and source, as far as the catalogue has them."""
-    if target.random_weights:
-        return random_model(target.model).title, RANDOM_SOURCE
-    row = catalogue().get(target.model)
-    if row is None:
-        return target.model, target.model
-    return row.title, row.hub_id or "embedded"
 
 
 def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:

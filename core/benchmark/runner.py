@@ -1,19 +1,19 @@
-"""Steps of a benchmark run: prepare models, measure bandwidth and targets, compare quality.
+"""A benchmark on this machine: prepare models, measure bandwidth and targets, compare quality.
 
-All of it runs in the thread of the run. A step that fails closes its rows with an error; only
-StoppedError ends the run.
+A run goes through its targets several times (rounds), each time in another order, so that a machine
+that gets warm or busy does not favour the first target. Each measurement has its own process. A
+step that fails closes its rows with an error, and the run continues; only StoppedError ends it.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
 from core.benchmark.artifacts import Artifact, PreparedArtifact, check_memory, prepare_artifact
+from core.benchmark.bandwidth import read_bandwidth_apart
 from core.benchmark.child import Job, Outcome, measure_in_process
 from core.benchmark.estimate import (
     BANDWIDTH_SECONDS,
@@ -25,12 +25,11 @@ from core.benchmark.estimate import (
     required_artifacts,
 )
 from core.benchmark.plan import Plan, Target
-from core.benchmark.progress import ProgressTracker, Step, StepKind
 from core.benchmark.quality import Reference, quality_in_process
 from core.benchmark.random_models import remove_random_weights
-from core.benchmark.row_writer import OPEN, RowWriter, target_of
+from core.benchmark.sweep import RowWriter, Step, StepKind, Steps, Sweep, SweepProgress
 from core.benchmark.weights import bytes_per_token
-from core.db.measurement_values import Host, Measurement, MeasurementState, Quality
+from core.db.measurement_values import Measurement, MeasurementState, Quality
 from core.db.run_values import utc_now
 from core.errors import (
     GenerationError,
@@ -38,8 +37,7 @@ from core.errors import (
     StoppedError,
     UnknownDeviceError,
 )
-from core.hardware.cgroups import usable_processors
-from core.hardware.devices import host_facts, require_device
+from core.hardware.devices import library_versions, require_device
 from core.inference.contention import ActivityMonitor
 from core.metrics.figures import figures_of, near_answers, nearest_of
 from core.settings import Settings
@@ -48,14 +46,6 @@ log = logging.getLogger(__name__)
 
 SPARE_ROUNDS = 2
 """Maximum number of extra rounds, in place of rounds with high core-to-core latency."""
-
-Item = TypeVar("Item")
-
-
-def _read_bandwidth() -> float:
-    from core.benchmark.bandwidth import read_bandwidth_apart  # loads NumPy
-
-    return read_bandwidth_apart()
 
 
 @dataclass(frozen=True)
@@ -67,77 +57,83 @@ class Dependencies:
 
     prepare_artifact: Callable[..., PreparedArtifact] = prepare_artifact
     measure: Callable[..., Outcome] = measure_in_process
-    read_bandwidth: Callable[[], float] = _read_bandwidth
+    read_bandwidth: Callable[[], float] = read_bandwidth_apart
     measure_quality: Callable[..., tuple[Quality, Reference]] = quality_in_process
 
 
-@dataclass(eq=False)
-class Work:
-    """Steps of one run."""
+class LocalSweep(Sweep):
+    """A benchmark run on this machine."""
 
-    plan: Plan
-    writer: RowWriter
-    """With the run's rows; those to be measured are open."""
-    settings: Settings
-    monitor: ActivityMonitor
-    """Is notified of the work, and reports whether other work disturbed it."""
-    dependencies: Dependencies
-    cancel: threading.Event
-    """When set, the current step ends within a second, or that of the bandwidth within a few."""
-    say: Callable[[str], None]
-    """Receives a sentence about the current step."""
-    problems: list[str] = field(default_factory=list)
-    """Errors outside the rows, as sentences."""
-
-    def __post_init__(self) -> None:
-        self.progress = ProgressTracker()
+    def __init__(
+        self,
+        sweep_id: str,
+        plan: Plan,
+        writer: RowWriter,
+        settings: Settings,
+        monitor: ActivityMonitor,
+        dependencies: Dependencies,
+        release: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            writer, release: see :class:`core.benchmark.sweep.Sweep`.
+            monitor: is notified of the work, and reports whether other work disturbed it.
+        """
+        super().__init__(sweep_id, plan, writer, release)
+        self.settings = settings
+        self.monitor = monitor
+        self.dependencies = dependencies
+        self._steps = Steps()
         self._ready: dict[Artifact, PreparedArtifact] = {}
         self._absent: dict[Artifact, str] = {}
         self._bandwidth: float | None = None
         self._nearest_ns = nearest_of(
-            sample for row in self.writer.rows() for one in row.rounds for sample in one.samples
+            sample for row in writer.rows() for one in row.rounds for sample in one.samples
         )
 
-    def carry_out(self) -> None:
-        """Carry out all steps in order.
+    def steps_done(self) -> SweepProgress:
+        """Return the progress of the steps."""
+        return self._steps.progress()
 
-        Raises:
-            StoppedError: ``cancel`` was set.
-        """
+    def carry_out(self) -> None:
+        """Carry out all steps in order; see :meth:`core.benchmark.sweep.Sweep.carry_out`."""
         self._fail_missing_devices()
         self._plan_steps()
         try:
             self._prepare()
             self._measure()
         finally:
-            self._close(
-                row for row in self.writer.rows() if row.state in OPEN and self._is_complete(row)
-            )
+            self._close(row for row in self.writer.open_rows() if self._is_complete(row))
         self._compare_quality()
         if self.plan.random_models and not self.plan.keep_random_weights:
-            self._remove_random_weights()
+            self.say("Removing the random weights.")
+            try:
+                remove_random_weights(self.settings, self.plan.random_models)
+            except (PaddockError, OSError) as error:
+                log.warning("Could not remove random weights: %s", error)
+                self.problems.append(str(error))
 
     # Planning
 
     def _plan_steps(self) -> None:
         for artifact in self._needed():
             seconds = prepare_seconds(artifact, self.settings)
-            self.progress.add(Step(StepKind.PREPARE, artifact), seconds)
+            self._steps.add(Step(StepKind.PREPARE, artifact), seconds)
         targets = self._open_targets()
         for number in range(self.plan.rounds):
             if any(self._rows_of_round(target, number) for target in targets):
-                self.progress.add(Step(StepKind.BANDWIDTH, None, number), BANDWIDTH_SECONDS)
+                self._steps.add(Step(StepKind.BANDWIDTH, None, number), BANDWIDTH_SECONDS)
             for target in targets:
                 if self._rows_of_round(target, number):
                     seconds = measure_seconds(target, self.plan, number, self.settings)
-                    self.progress.add(Step(StepKind.MEASURE, target, number), seconds)
+                    self._steps.add(Step(StepKind.MEASURE, target, number), seconds)
         compared = self._compared()
         for target in dict.fromkeys([*map(self._reference, compared), *compared]):
             seconds = quality_seconds(target, self.settings)
-            self.progress.add(Step(StepKind.QUALITY, target), seconds)
+            self._steps.add(Step(StepKind.QUALITY, target), seconds)
 
     def _open_targets(self) -> list[Target]:
-        waiting = {target_of(row) for row in self.writer.rows() if row.state in OPEN}
+        waiting = {Target.of_row(row) for row in self.writer.open_rows()}
         return [target for target in self.plan.targets() if target in waiting]
 
     def _needed(self) -> list[Artifact]:
@@ -162,64 +158,56 @@ class Work:
 
     def _prepare(self) -> None:
         for artifact in self._needed():
-            self._check()
-            self._prepare_one(artifact)
+            self.check()
+            self.say(f"Preparing {artifact.label}.")
+            with (
+                caught("The model could not be prepared") as failure,
+                self._steps.doing(Step(StepKind.PREPARE, artifact)),
+                self.monitor.running(),
+            ):
+                self._ready[artifact] = self.dependencies.prepare_artifact(
+                    artifact,
+                    self.settings,
+                    on_progress=lambda message, _fraction: self.say(message),
+                    cancel=self._cancel,
+                )
+            targets = [each for each in self._open_targets() if Artifact.of(each) == artifact]
+            for target in targets:
+                if failure.reason is None:
+                    self._begin_rows(target, self._ready[artifact])
+                else:
+                    self._fail_target(target, failure.reason)
+            if failure.reason is not None:
+                self._absent[artifact] = failure.reason
 
-    def _prepare_one(self, artifact: Artifact) -> None:
-        self.say(f"Preparing {artifact.label}.")
-        step = Step(StepKind.PREPARE, artifact)
-        with (
-            caught("The model could not be prepared") as failure,
-            self.progress.doing(step),
-            self.monitor.running(),
-        ):
-            self._ready[artifact] = self.dependencies.prepare_artifact(
-                artifact,
-                self.settings,
-                on_progress=lambda message, _fraction: self.say(message),
-                cancel=self.cancel,
-            )
-        if failure.reason is not None:
-            self._absent[artifact] = failure.reason
-            for target in self._targets_of(artifact):
-                self._fail_target(target, failure.reason)
-        else:
-            self._fail_too_long_prompts(artifact)
-
-    def _targets_of(self, artifact: Artifact) -> list[Target]:
-        return [target for target in self._open_targets() if Artifact.of(target) == artifact]
-
-    def _fail_too_long_prompts(self, artifact: Artifact) -> None:
-        """Close the rows whose prompt and answer exceed the model's context length."""
-        ready = self._ready[artifact]
-        for target in self._targets_of(artifact):
-            rows = self.writer.open_rows(target)
-            self._drop_stale_rounds(target, rows, ready)
-            rows = self.writer.open_rows(target)
-            self.writer.change(
-                rows, disk_bytes=ready.disk_bytes, weights=ready.weights, int4=ready.int4
-            )
-            for row in self.writer.open_rows(target):
-                model, limit = row.configuration.title, ready.positions
-                prompt, new = row.configuration.prompt_tokens, row.configuration.new_tokens
-                if limit and prompt + new > limit:
-                    self.writer.fail(
-                        [row],
-                        f"{prompt} prompt tokens and {new} new tokens exceed the context length of "
-                        f"{model}, which is {limit}. Choose fewer.",
-                    )
-            if not self.writer.open_rows(target):
-                self.progress.drop(StepKind.MEASURE, target)
-
-    def _drop_stale_rounds(
-        self, target: Target, rows: Sequence[Measurement], ready: PreparedArtifact
-    ) -> None:
-        """Discard rounds that were measured with other weights than those on disk now."""
+    def _begin_rows(self, target: Target, ready: PreparedArtifact) -> None:
+        """Record the weights of a target; discard rounds of other weights, and close the rows whose
+        prompt and answer exceed the model's context length."""
         now = (ready.disk_bytes, ready.int4)
-        stale = [row for row in rows if row.rounds and (row.disk_bytes, row.int4) != now]
+        stale = [
+            row
+            for row in self.writer.open_rows(target)
+            if row.rounds and (row.disk_bytes, row.int4) != now
+        ]
         self.writer.change(stale, rounds=(), figures=None, quality=None)
         if stale:
             self._plan_rounds([target], *range(self.plan.rounds))
+        self.writer.change(
+            self.writer.open_rows(target),
+            disk_bytes=ready.disk_bytes,
+            weights=ready.weights,
+            int4=ready.int4,
+        )
+        for row in self.writer.open_rows(target):
+            prompt, new = row.configuration.prompt_tokens, row.configuration.new_tokens
+            if ready.positions and prompt + new > ready.positions:
+                self.writer.fail(
+                    [row],
+                    f"{prompt} prompt tokens and {new} new tokens exceed the context length of "
+                    f"{row.configuration.title}, which is {ready.positions}. Choose fewer.",
+                )
+        if not self.writer.open_rows(target):
+            self._steps.drop(StepKind.MEASURE, target)
 
     # Measuring
 
@@ -229,7 +217,7 @@ class Work:
         self.say("Measuring the memory read bandwidth.")
         step = Step(StepKind.BANDWIDTH, None, number)
         try:
-            with self.progress.doing(step), self.monitor.running(measured=True):
+            with self._steps.doing(step), self.monitor.running(measured=True):
                 found = self.dependencies.read_bandwidth()
             self._bandwidth = max(found, self._bandwidth or 0.0)
         except (PaddockError, OSError, MemoryError) as error:
@@ -241,8 +229,7 @@ class Work:
             )
         self.writer.put(
             replace(row, host=replace(row.host, bandwidth_bytes_per_s=self._bandwidth))
-            for row in self.writer.rows()
-            if row.state in OPEN
+            for row in self.writer.open_rows()
         )
 
     def _measure(self) -> None:
@@ -254,19 +241,26 @@ class Work:
                 self._plan_rounds(waiting, number)
             if number < self.plan.rounds or self._bandwidth is None:
                 self._measure_bandwidth(number)
-            for target in rotated(self.plan.targets(), number):
-                self._check()
-                rows = self._rows_of_round(target, number)
+            targets = self.plan.targets()
+            first = number % len(targets)
+            for target in (*targets[first:], *targets[:first]):
+                self.check()
+                # The shortest first: buffers of a long prompt remain, and would count in the peak
+                # of a short one.
+                rows = sorted(
+                    self._rows_of_round(target, number),
+                    key=lambda row: row.configuration.prompt_tokens,
+                )
                 if rows:
-                    self._measure_target(target, _shortest_first(rows), number)
-        self.progress.drop(StepKind.BANDWIDTH, None)  # of rounds without rows
+                    self._measure_target(target, rows, number)
+        self._steps.drop(StepKind.BANDWIDTH, None)  # of rounds without rows
 
     def _plan_rounds(self, targets: Iterable[Target], *numbers: int) -> None:
         """Plan additional rounds."""
         for target in targets:
             for number in numbers:
                 seconds = measure_seconds(target, self.plan, number, self.settings)
-                self.progress.add(Step(StepKind.MEASURE, target, number), seconds)
+                self._steps.add(Step(StepKind.MEASURE, target, number), seconds)
 
     def _rows_of_round(self, target: Target, number: int) -> tuple[Measurement, ...]:
         """Return the target's open rows without figures of this round."""
@@ -279,7 +273,7 @@ class Work:
             for row in rows
         ]
         self.writer.put(rows)
-        under_way: set[int] = set()
+        begun: list[int] = []
         spare = number >= self.plan.rounds
         which = (
             "again (core-to-core latency was high)"
@@ -300,18 +294,16 @@ class Work:
                     for row in rows
                 ),
                 new_tokens=self.plan.new_tokens,
-                checkpoint=target.baseline,
                 memory_limit_bytes=self.plan.memory_limit_bytes,
                 nearest_ns=self._nearest_ns,
             )
             step = Step(StepKind.MEASURE, target, number)
-            with self.progress.doing(step), self.monitor.running(measured=True) as activity:
+            with self._steps.doing(step), self.monitor.running(measured=True) as activity:
                 outcome = self.dependencies.measure(
                     job,
                     on_progress=lambda message: self.say(f"{place}: {message}"),
-                    cancel=self.cancel,
-                    on_begin=under_way.add,
-                    on_round=lambda prompt_tokens, _round: under_way.discard(prompt_tokens),
+                    cancel=self._cancel,
+                    on_begin=begun.append,
                 )
             answers = (sample for one in outcome.rounds.values() for sample in one.samples)
             self._nearest_ns = nearest_of(answers, self._nearest_ns)
@@ -319,13 +311,14 @@ class Work:
                 self._with_round(row, outcome, disturbed=activity.contended) for row in rows
             )
         if failure.reason is not None:
-            self._after_failure(target, rows, under_way, number, failure.reason)
+            failed = [row for row in rows if row.configuration.prompt_tokens in begun[-1:]]
+            self._after_failure(target, rows, failed, number, failure.reason)
 
     def _after_failure(
         self,
         target: Target,
         rows: Sequence[Measurement],
-        under_way: Collection[int],
+        failed: Sequence[Measurement],
         number: int,
         reason: str,
     ) -> None:
@@ -333,22 +326,17 @@ class Work:
 
         A long prompt may need more memory than there is while a short one works. A failure before
         the first prompt applies to all of them.
-
-        Args:
-            target: whose process failed.
-            under_way: prompt length that was being measured; empty if there was none.
         """
-        failed = [row for row in rows if row.configuration.prompt_tokens in under_way]
-        others = [row for row in rows if row not in failed]
         if not failed:
             self._fail_target(target, reason)
             return
         self._fail(failed, reason)
+        others = [row for row in rows if row not in failed]
         if others:
-            self._check()
+            self.check()
             self._measure_target(target, others, number)
         elif not self.writer.open_rows(target):
-            self.progress.drop(StepKind.MEASURE, target)
+            self._steps.drop(StepKind.MEASURE, target)
 
     def _with_round(self, row: Measurement, outcome: Outcome, *, disturbed: bool) -> Measurement:
         """Return the row with the figures of one more round and its conditions."""
@@ -374,7 +362,7 @@ class Work:
             state=MeasurementState.DONE if done else MeasurementState.WAITING,
             ended_at=utc_now() if done else None,
             error=None,
-            versions=dict(outcome.versions),
+            versions=library_versions(),
             execution_precision=conditions.execution_precision,
             kv_precision=conditions.kv_cache_precision,
             devices_used=tuple(conditions.devices_used),
@@ -403,13 +391,13 @@ class Work:
         """Close rows with an error; rows with all planned rounds are done nevertheless."""
         whole = [row for row in rows if self._is_complete(row)]
         self._close(whole)
-        for label in dict.fromkeys(target_of(row).label for row in whole):
+        for label in dict.fromkeys(Target.of_row(row).label for row in whole):
             self.problems.append(f"An extra round of {label} failed: {reason}")
         self.writer.fail([row for row in rows if row not in whole], reason)
 
     def _fail_target(self, target: Target, reason: str) -> None:
         self._fail(self.writer.open_rows(target), reason)
-        self.progress.drop(StepKind.MEASURE, target)
+        self._steps.drop(StepKind.MEASURE, target)
 
     # Quality
 
@@ -418,7 +406,7 @@ class Work:
         if not self.plan.quality:
             return []
         missing = {
-            target_of(row)
+            Target.of_row(row)
             for row in self.writer.rows()
             if row.quality is None and row.state is not MeasurementState.FAILED
         }
@@ -438,19 +426,17 @@ class Work:
             for target in targets:
                 if judged is not None:
                     self.say(f"Comparing {target.label} with {first.precision.label} in f32.")
-                    self._keep_quality(target, self._judge(target, judged[1]))
-                self.progress.drop(StepKind.QUALITY, target)
-
-    def _keep_quality(self, target: Target, judged: tuple[Quality, Reference] | None) -> None:
-        if judged is not None:
-            rows = [row for row in self.writer.rows() if target_of(row) == target]
-            self.writer.change(rows, quality=judged[0])
+                    compared = self._judge(target, judged[1])
+                    if compared is not None:
+                        rows = [row for row in self.writer.rows() if Target.of_row(row) == target]
+                        self.writer.change(rows, quality=compared[0])
+                self._steps.drop(StepKind.QUALITY, target)
 
     def _judge(
         self, target: Target, reference: Reference | None
     ) -> tuple[Quality, Reference] | None:
         """Return the quality of one target; on failure None, with an entry in ``problems``."""
-        self._check()
+        self.check()
         artifact, result = Artifact.of(target), None
         with caught("The quality measurement failed") as failure:
             if artifact in self._absent:
@@ -458,32 +444,18 @@ class Work:
             ready = self._ready[artifact]
             check_memory(target.label, ready, self.settings)
             step = Step(StepKind.QUALITY, target)
-            with self.progress.doing(step), self.monitor.running():
+            with self._steps.doing(step), self.monitor.running():
                 result = self.dependencies.measure_quality(
                     ready.folder,
                     target.spec,
                     reference,
                     on_progress=self.say,
-                    cancel=self.cancel,
+                    cancel=self._cancel,
                     memory_limit_bytes=self.plan.memory_limit_bytes,
                 )
         if failure.reason is not None:
             self.problems.append(f"The quality of {target.label} is missing: {failure.reason}")
         return result
-
-    def _remove_random_weights(self) -> None:
-        self.say("Removing the random weights.")
-        try:
-            remove_random_weights(self.settings, self.plan.random_models)
-        except (PaddockError, OSError) as error:
-            log.warning("Could not remove random weights: %s", error)
-            self.problems.append(str(error))
-
-    # Cancellation
-
-    def _check(self) -> None:
-        if self.cancel.is_set():
-            raise StoppedError("The benchmark was stopped. Finished measurements are kept.")
 
 
 class Failure:
@@ -513,28 +485,3 @@ def caught(what: str) -> Iterator[Failure]:
             f"{what} for an unexpected reason ({type(error).__name__}: {error}). See the log for "
             "details."
         )
-
-
-def _shortest_first(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
-    """Sort by prompt length: buffers of a long prompt remain, and would count in the peak of a
-    short one."""
-    return tuple(sorted(rows, key=lambda row: row.configuration.prompt_tokens))
-
-
-def rotated(items: Sequence[Item], by: int) -> tuple[Item, ...]:
-    """Return the items starting at another position, so that each round begins with another."""
-    start = by % len(items) if items else 0
-    return (*items[start:], *items[:start])
-
-
-def this_host(bandwidth: float | None) -> Host:
-    """Describe this machine, with its read bandwidth in bytes/s if known."""
-    facts = host_facts()
-    return Host(
-        name=facts.name,
-        cpu=facts.cpu,
-        os=facts.os,
-        cores=usable_processors(),
-        memory_bytes=facts.memory_bytes,
-        bandwidth_bytes_per_s=bandwidth,
-    )

@@ -19,9 +19,10 @@ from core.settings import INSTALLED, Settings
 from core.units import bytes_text, counted, duration_text
 
 if TYPE_CHECKING:
+    from core.benchmark.estimate import BenchmarkEstimate
     from core.benchmark.plan import Plan
-    from core.benchmark.service import BenchmarkEstimate, Sweep
     from core.benchmark.speed.rows import Row
+    from core.benchmark.sweep import Sweep
     from core.db.measurement_values import Measurement
     from core.inference.engine import Engine
     from core.store import ModelStore

@@ -12,7 +12,7 @@ from core.store.progress import Progress, Stage
 from core.units import bytes_text, duration_text
 
 if TYPE_CHECKING:
-    from core.benchmark.service import SweepProgress
+    from core.benchmark.sweep import SweepProgress
     from core.evaluation.run import RunProgress
 
 PLAIN_EVERY_S = 30.0

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.benchmark.estimate import estimate
 from core.benchmark.lock import BenchmarkLock
 from core.benchmark.plan import Plan
-from core.benchmark.row_writer import RowWriter
-from core.benchmark.runner import Dependencies, Work, this_host
-from core.benchmark.service import Sweep, SweepProgress, new_rows, resumed_row
-from core.db.measurement_values import Measurement, SweepState
+from core.benchmark.runner import Dependencies, LocalSweep
+from core.benchmark.service import new_rows, resumed_row, this_host
+from core.benchmark.sweep import RowWriter, SweepProgress
+from core.db.measurement_values import Measurement
 from core.errors import ModelBusyError, PaddockError, UnknownDeviceError
 from core.hardware.devices import library_versions, require_device
 from core.inference.contention import MONITOR
@@ -66,7 +66,7 @@ def node_plan(plan: Plan, sweep_id: str, name: str) -> NodePlan:
         except PaddockError as error:
             absent[model] = str(error)
     here = tuple(device for device in plan.devices if _is_here(device))
-    host = replace(this_host(None), name=name)
+    host = replace(this_host(), name=name)
     rows = [
         row for row in new_rows(plan, sources, sweep_id, host) if row.configuration.device in here
     ]
@@ -95,17 +95,17 @@ class BenchNode:
         # Ray sets it to the allocated processors; the benchmark must use its own default.
         os.environ.pop("OMP_NUM_THREADS", None)
         settings = node_settings()
-        host = replace(this_host(None), name=name)
-        writer = RowWriter([resumed_row(row, host) for row in given], _NoStore)
+        host = replace(this_host(), name=name)
+        writer = RowWriter([resumed_row(row, host) for row in given], None)
         lock = BenchmarkLock(settings)
-
-        def work(cancel: threading.Event, say: Callable[[str], None]) -> Work:
-            return Work(plan, writer, settings, MONITOR, Dependencies(), cancel, say)
-
-        sweep = Sweep("node", plan, writer, work, lock.release)
-        while not _acquired(lock):
-            message = "Waiting for another benchmark on this machine."
-            yield replace(sweep.progress(), message=message, rows=())
+        sweep = LocalSweep("node", plan, writer, settings, MONITOR, Dependencies(), lock.release)
+        while True:
+            try:
+                lock.acquire()
+                break
+            except ModelBusyError:
+                message = "Waiting for another benchmark on this machine."
+                yield replace(sweep.progress(), message=message, rows=())
             if self._cancelled.wait(_LOCK_RETRY_S):
                 return
         sweep.start()
@@ -123,24 +123,6 @@ class BenchNode:
     def cancel(self) -> None:
         """Request cancellation; the run ends after its last report."""
         self._cancelled.set()
-
-
-class _NoStore:
-    """Stores nothing: the rows are reported to the driver, which writes them."""
-
-    def save(self, measurement: Measurement) -> None:
-        """See :class:`core.benchmark.row_writer.RowStore`."""
-
-    def end_sweep(self, sweep_id: str, state: SweepState) -> None:
-        """See :class:`core.benchmark.row_writer.RowStore`."""
-
-
-def _acquired(lock: BenchmarkLock) -> bool:
-    try:
-        lock.acquire()
-    except ModelBusyError:
-        return False
-    return True
 
 
 def _is_here(device: str) -> bool:

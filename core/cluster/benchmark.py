@@ -8,29 +8,21 @@ measures them when the node is back.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from core.benchmark.plan import Plan
-from core.benchmark.row_writer import OPEN, RowWriter
-from core.benchmark.service import (
-    CLUSTER_KEY,
-    Sweep,
-    SweepProgress,
-    has_missing_rows,
-    resumed_plan,
-)
+from core.benchmark.service import CLUSTER_KEY, reopened, unfinished
+from core.benchmark.sweep import OPEN, RowWriter, Sweep, SweepProgress
 from core.cluster.bench_node import BenchNode, NodePlan, node_plan
 from core.cluster.connection import Node, is_alive, node_affinity, nodes_of
-from core.db.measurement_values import Measurement, SweepState
+from core.db.measurement_values import Measurement
 from core.db.measurements import MeasurementStore
-from core.db.processes import current_instance
-from core.errors import BadRequestError, ClusterError, StoppedError
+from core.errors import ClusterError
 from core.hardware.devices import library_versions
 
 log = logging.getLogger(__name__)
@@ -112,20 +104,9 @@ class ClusterBenchmark:
             ClusterError: no node is alive.
             RecordsError: the database is not readable or writable.
         """
-        record = self._store.sweep(sweep_id)
-        if record is None or not record.plan.get(CLUSTER_KEY):
-            raise BadRequestError(
-                f"There is no benchmark {sweep_id[:40]!r} of a cluster. List all with `python -m "
-                "core bench --list`, and resume others without --ray."
-            )
-        plan = resumed_plan(record.plan, memory_limit_bytes)
-        if not has_missing_rows(plan, self._store.of_sweep(sweep_id)):
-            raise BadRequestError("This benchmark is complete. Start a new one.")
+        record, plan = unfinished(self._store, sweep_id, memory_limit_bytes, on_cluster=True)
         nodes = nodes_of(self._ray, self._chosen_by or record.plan[CLUSTER_KEY].get("chosen_by"))
-        if record.state is SweepState.RUNNING and record.instance == current_instance():
-            self._store.end_sweep(sweep_id, SweepState.INTERRUPTED)
-        self._store.resume_sweep(sweep_id)
-        rows = self._store.of_sweep(sweep_id)
+        rows = reopened(self._store, record)
         shares = shares_of([row for row in rows if row.state in OPEN], nodes)
         return self._begin(sweep_id, plan, rows, shares)
 
@@ -135,13 +116,9 @@ class ClusterBenchmark:
         plan: Plan,
         rows: Iterable[Measurement],
         shares: Mapping[Node, Sequence[Measurement]],
-    ) -> Sweep:
+    ) -> ClusterSweep:
         writer = RowWriter(rows, lambda: self._store)
-
-        def work(cancel: threading.Event, say: Callable[[str], None]) -> ClusterWork:
-            return ClusterWork(self._ray, plan, shares, writer, cancel, say)
-
-        return Sweep(sweep_id, plan, writer, work).start()
+        return ClusterSweep(sweep_id, plan, writer, self._ray, shares).start()
 
     def _node_plans(
         self, nodes: Sequence[Node], plan: Plan, sweep_id: str
@@ -187,50 +164,33 @@ class NodeRun:
     """Error text of a node that was lost, which counts as ended."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClusterProgress:
-    """Progress of all nodes together; see :class:`core.benchmark.progress.ProgressTracker`."""
-
-    done: int
-    total: int
-    fraction: float
-    """Of the slowest node, because all measure at the same time."""
-    seconds_left: float | None
-
-
-class ClusterWork:
-    """What a benchmark on a cluster carries out; see :class:`core.benchmark.service.Workload`."""
+class ClusterSweep(Sweep):
+    """A benchmark run on the nodes of a cluster."""
 
     def __init__(
         self,
-        ray: ModuleType,
+        sweep_id: str,
         plan: Plan,
-        shares: Mapping[Node, Sequence[Measurement]],
         writer: RowWriter,
-        cancel: threading.Event,
-        say: Callable[[str], None],
+        ray: ModuleType,
+        shares: Mapping[Node, Sequence[Measurement]],
     ) -> None:
         """
         Args:
-            shares: rows of each node.
             writer: of all rows; open rows without a node end with that reason.
-            say: receives a sentence about the current step.
+            shares: rows of each node.
         """
-        self.problems: list[str] = []
+        super().__init__(sweep_id, plan, writer)
         self._ray = ray
-        self._plan = plan
         self._shares = shares
-        self._writer = writer
-        self._cancel = cancel
-        self._say = say
         self._runs: list[NodeRun] = []
 
-    @property
-    def progress(self) -> ClusterProgress:
-        """See :class:`core.benchmark.service.Workload`."""
+    def steps_done(self) -> SweepProgress:
+        """Return the progress of all nodes together; they measure at the same time, so the time is
+        that of the slowest."""
         nodes = [run.progress for run in self._runs if run.progress is not None]
         left = [each.seconds_left for each in nodes if each.seconds_left is not None]
-        return ClusterProgress(
+        return SweepProgress(
             done=sum(each.done for each in nodes),
             total=sum(each.total for each in nodes),
             fraction=min((each.fraction or 0.0 for each in nodes), default=0.0),
@@ -238,12 +198,16 @@ class ClusterWork:
         )
 
     def carry_out(self) -> None:
-        """Run all nodes, and keep the rows they report, until the last one has ended.
-
-        Raises:
-            StoppedError: ``cancel`` was set.
-        """
-        self._fail_rows_without_node()
+        """Run all nodes, and keep the rows they report, until the last one has ended; see
+        :meth:`core.benchmark.sweep.Sweep.carry_out`."""
+        ours = {row.id for rows in self._shares.values() for row in rows}
+        for row in self.writer.open_rows():
+            if row.id not in ours:
+                self.writer.fail(
+                    [row],
+                    f"No node of the cluster is named {row.host.name}. Start it again with this "
+                    "name and resume this benchmark.",
+                )
         try:
             for node, rows in self._shares.items():
                 self._start(node, rows)
@@ -252,21 +216,11 @@ class ClusterWork:
             for run in self._runs:  # ends the node's process and its children
                 self._ray.kill(run.actor)
 
-    def _fail_rows_without_node(self) -> None:
-        ours = {row.id for rows in self._shares.values() for row in rows}
-        for row in self._writer.rows():
-            if row.state in OPEN and row.id not in ours:
-                self._writer.fail(
-                    [row],
-                    f"No node of the cluster is named {row.host.name}. Start it again with this "
-                    "name and resume this benchmark.",
-                )
-
     def _start(self, node: Node, rows: Sequence[Measurement]) -> None:
         # Reserve all processors, so that Ray starts nothing else on the node meanwhile.
         kind = self._ray.remote(num_cpus=node.cpus, max_restarts=0, max_concurrency=2)(BenchNode)
         actor = kind.options(scheduling_strategy=node_affinity(node)).remote()
-        reports = actor.run.remote(self._plan, tuple(rows), node.name)
+        reports = actor.run.remote(self.plan, tuple(rows), node.name)
         self._runs.append(NodeRun(node, actor, reports))
 
     def _follow(self) -> None:
@@ -281,14 +235,13 @@ class ClusterWork:
             ready, _ = self._ray.wait([*active], timeout=_WAIT_S)
             for reports in ready:
                 self._read(active[reports])
-            self._say(_current_steps(self._runs))
+            self.say(_current_steps(self._runs))
         self.problems += [
             f"{run.node.name}: {run.progress.error}"
             for run in self._runs
             if run.progress is not None and run.progress.error
         ]
-        if self._cancel.is_set():
-            raise StoppedError("The benchmark was stopped. Finished measurements are kept.")
+        self.check()
 
     def _read(self, run: NodeRun) -> None:
         """Keep the next report of a node, its end, or its loss."""
@@ -301,11 +254,11 @@ class ClusterWork:
             run.ended = True
             run.lost = self._reason_of_loss(run.node, error)
             ours = {row.id for row in self._shares[run.node]}
-            rows = [row for row in self._writer.rows() if row.id in ours]
-            self._writer.fail([row for row in rows if row.state in OPEN], run.lost)
+            left = [row for row in self.writer.open_rows() if row.id in ours]
+            self.writer.fail(left, run.lost)
         else:
             if run.progress.rows:
-                self._writer.put(run.progress.rows)
+                self.writer.put(run.progress.rows)
 
     def _reason_of_loss(self, node: Node, error: Exception) -> str:
         if is_alive(self._ray, node) and "its node has died" not in str(error):

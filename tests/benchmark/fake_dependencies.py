@@ -15,7 +15,6 @@ from core.benchmark.plan import Plan
 from core.benchmark.runner import Dependencies
 from core.db.measurement_values import Configuration, Quality, Round, Sample
 from core.errors import StoppedError
-from core.hardware.devices import library_versions
 from core.runtimes.base import Conditions
 from core.runtimes.spec import ModelSpec
 from core.settings import Settings
@@ -63,7 +62,6 @@ def an_outcome(job: Job, core_distance_ns: float | None = None, **changes: Any) 
         conditions=Conditions("f32", "u8", ("CPU",), 2, {}),
         weight_bytes=10_000_000,
         kv_bytes_per_position=1_000,
-        versions=library_versions(),
     )
     return replace(outcome, **changes)
 
@@ -81,8 +79,7 @@ class FakeWork:
     made: list[Artifact] = field(default_factory=list)
     judged: list[ModelSpec] = field(default_factory=list)
     on_begin: Callable[[int], None] | None = None
-    on_round: Callable[[int, Round], None] | None = None
-    """Callbacks of the current measuring process."""
+    """Callback of the current measuring process."""
     devices_used: tuple[str, ...] = ("CPU",)
     bandwidth: Callable[[], float] = lambda: BANDWIDTH
     core_latency: Callable[[Job], float | None] = lambda job: None
@@ -102,16 +99,9 @@ class FakeWork:
         self.make(artifact)
         return PreparedArtifact(Path("nowhere") / artifact.model, 5_000, 4_000, self.positions)
 
-    def _measure(
-        self,
-        job: Job,
-        *,
-        on_begin: Callable[[int], None],
-        on_round: Callable[[int, Round], None],
-        **_how: Any,
-    ) -> Outcome:
+    def _measure(self, job: Job, *, on_begin: Callable[[int], None], **_how: Any) -> Outcome:
         self.jobs.append(job)
-        self.on_begin, self.on_round = on_begin, on_round
+        self.on_begin = on_begin
         self.before(job)
         return an_outcome(
             job,

@@ -21,7 +21,8 @@ from core.benchmark.random_models import (
     random_settings,
 )
 from core.benchmark.runner import SPARE_ROUNDS, Dependencies
-from core.benchmark.service import Benchmark, Sweep
+from core.benchmark.service import Benchmark
+from core.benchmark.sweep import Sweep
 from core.catalogue import Precision
 from core.db.database import Database
 from core.db.measurement_values import MeasurementState, SweepState
@@ -38,7 +39,7 @@ from core.errors import (
 from core.inference.contention import ActivityMonitor
 from core.runtimes.spec import RuntimeName
 from core.settings import CHECKOUT, Settings
-from tests.benchmark.fake_dependencies import BANDWIDTH, FakeWork, a_round, configurations
+from tests.benchmark.fake_dependencies import BANDWIDTH, FakeWork, configurations
 from tests.builders import tiny_checkpoint
 
 DONE, FAILED = MeasurementState.DONE, MeasurementState.FAILED
@@ -159,8 +160,8 @@ def test_pytorch_gets_the_checkpoint(benchmark_: Benchmark, work: FakeWork):
     plan = replace(PLAN, runtimes=(RuntimeName.OPTIMUM, RuntimeName.PYTORCH))
     sweep = ended(benchmark_.start(plan))
     assert states(sweep) == [DONE] * 12
-    baseline = [job for job in work.jobs if job.checkpoint]
-    assert {job.spec.runtime for job in baseline} == {RuntimeName.PYTORCH}
+    baseline = [job for job in work.jobs if job.spec.runtime is RuntimeName.PYTORCH]
+    assert {job.spec.precision for job in baseline} == {Precision.FP16}
     assert len([item for item in work.made if item.precision is None]) == 2
 
 
@@ -199,11 +200,10 @@ def test_failed_prompt_length_does_not_affect_others(
     benchmark_: Benchmark, work: FakeWork, lengths: tuple[int, ...]
 ):
     def too_long(job):
-        for prompt, answers in job.prompts:
+        for prompt, _ in job.prompts:
             work.on_begin(prompt)
             if prompt == 512:
                 raise GenerationError("It ran into its memory limit.")
-            work.on_round(prompt, a_round(answers, 8))
 
     work.before = too_long
     plan = replace(PLAN, models=("paddock-neox",), prompt_tokens=lengths)

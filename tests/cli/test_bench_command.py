@@ -19,7 +19,7 @@ from core.__main__ import main
 from core.benchmark.lock import BenchmarkLock
 from core.benchmark.random_models import checkpoint_folder, random_weights_bytes
 from core.benchmark.runner import SPARE_ROUNDS
-from core.benchmark.service import Sweep
+from core.benchmark.sweep import Sweep
 from core.cli.arguments import byte_count
 from core.db.measurement_values import MeasurementState
 from core.errors import GenerationError, NotEnoughMemoryError, StoppedError

@@ -8,7 +8,7 @@ from contextlib import suppress
 import streamlit as st
 
 from core.benchmark.plan import Plan
-from core.benchmark.service import Sweep, SweepProgress
+from core.benchmark.sweep import Sweep, SweepProgress
 from core.db.measurement_values import (
     Measurement,
     MeasurementState,
