@@ -140,7 +140,7 @@ class _Listener:
         self._peaks = MemoryPeaks()
 
     def on_event(self, event: Event) -> None:
-        """Process an event; see :func:`core.benchmark.measure.measure`."""
+        """Process an event; see :func:`core.benchmark.worker.measure`."""
         match event["event"]:
             case "memory":
                 self._peaks.add(event["memory"])

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from core.benchmark.measure import load
 from core.benchmark.prompts import QualityTexts, quality_texts
+from core.benchmark.worker import load
 from core.catalogue import catalogue
 from core.catalogue.prompts import choose_format
 from core.embedded.tasks import (

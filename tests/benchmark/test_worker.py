@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from core.benchmark import measure as measuring
 from core.benchmark import stopping, worker
-from core.benchmark.measure import measure
+from core.benchmark.worker import measure
 from core.catalogue import Precision
 from core.errors import (
     CorruptModelError,
@@ -140,7 +139,7 @@ def test_truncated_answer_is_an_error():
 
 @pytest.mark.parametrize(("every_s", "told"), [(0.0, 9), (5.0, 1)])
 def test_long_answers_report_progress(monkeypatch, every_s: float, told: int):
-    monkeypatch.setattr(measuring, "PROGRESS_EVERY_S", every_s)
+    monkeypatch.setattr(worker, "PROGRESS_EVERY_S", every_s)
     said = [event.get("message") for event in events(Model(), [(8, 1)])]
     assert said.count("Answering prompts of 8 tokens.") == told
 
@@ -153,9 +152,10 @@ def test_contention_ignores_the_accounting_error(
     others_s: float, wall_s: float, contended: bool, monkeypatch
 ):
     clock = {"wall": 0.0, "own": 0.0, "busy": 0.0}
-    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock["wall"])
-    monkeypatch.setattr(measuring.time, "process_time", lambda: clock["own"])
-    work = measuring._ProcessorUse(lambda: clock["busy"])
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: clock["wall"])
+    monkeypatch.setattr(worker.time, "process_time", lambda: clock["own"])
+    monkeypatch.setattr(worker, "_machine_busy_s", lambda: clock["busy"])
+    work = worker._ProcessorUse()
     clock.update(wall=wall_s, own=wall_s, busy=wall_s + others_s)
     figures = work.figures()
     assert figures["cpu_cores"] == pytest.approx(1)
@@ -164,8 +164,8 @@ def test_contention_ignores_the_accounting_error(
 
 
 def test_busy_time_is_at_most_that_of_all_cores():
-    first = measuring._machine_busy_s()
-    assert 0 < first <= measuring._machine_busy_s()
+    first = worker._machine_busy_s()
+    assert 0 < first <= worker._machine_busy_s()
 
 
 @pytest.mark.parametrize(
