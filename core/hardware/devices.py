@@ -34,6 +34,8 @@ LIBRARIES = (
 )
 """Packages whose version can change an answer or a measurement."""
 
+_SELECTED_LATER = "OpenVINO selects a device when it loads the model"
+
 _NAME_SHOWN = 40
 """Characters of an unknown device name that the error message repeats."""
 
@@ -111,14 +113,17 @@ def list_devices() -> tuple[Device, ...]:
         ImportError: OpenVINO is not installed or cannot be loaded.
         RuntimeError: OpenVINO cannot list its devices.
     """
-    found = tuple(Device(name, full, _kind(name)) for name, full in _reported_devices())
-    return (*found, Device(AUTO, _auto_description(found), DeviceKind.AUTO))
+    found = [Device(name, full, _kind(name)) for name, full in _reported_devices()]
+    auto = _selected_by_auto(found)
+    chosen = [device.id for device in found if device.id in auto]
+    text = f"OpenVINO selects: {', '.join(chosen)}" if chosen else _SELECTED_LATER
+    return (*found, Device(AUTO, text, DeviceKind.AUTO))
 
 
 @cache
 def auto_devices() -> tuple[str, ...]:
     """Return the devices that ``AUTO`` selects; empty if that is unknown before loading."""
-    return tuple(_selected_by_auto([d for d in list_devices() if d.kind is not DeviceKind.AUTO]))
+    return tuple(_selected_by_auto(list_devices()[:-1]))
 
 
 def require_device(name: str) -> str:
@@ -163,23 +168,16 @@ def host_facts() -> HostFacts:
     )
 
 
-@cache
-def _installed_versions() -> tuple[tuple[str, str], ...]:
-    found = [("python", platform.python_version())]
-    for name in LIBRARIES:
-        try:
-            found.append((name, metadata.version(name)))
-        except metadata.PackageNotFoundError:
-            continue
-    return tuple(found)
-
-
 def library_versions() -> dict[str, str]:
     """Return the versions of Python and of each installed library of :data:`LIBRARIES`.
 
     Reads package metadata; imports none of the libraries.
     """
-    return dict(_installed_versions())
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = _version(name)
+    return found
 
 
 def available_memory_bytes() -> int:
@@ -216,6 +214,9 @@ def process_memory(pid: int | None = None) -> ProcessMemory:
     return ProcessMemory(private, info.rss - private, info.rss)
 
 
+_version = cache(metadata.version)
+
+
 def _reported_devices() -> list[tuple[str, str]]:
     import openvino
 
@@ -229,16 +230,6 @@ def _reported_devices() -> list[tuple[str, str]]:
 def _kind(name: str) -> DeviceKind:
     family = name.partition(".")[0].lower()
     return DeviceKind(family) if family in ("cpu", "gpu", "npu") else DeviceKind.OTHER
-
-
-def _auto_description(found: tuple[Device, ...]) -> str:
-    if not found:
-        return "no device available"
-    chosen = _selected_by_auto(found)
-    names = [device.id for device in found if device.id in chosen]
-    if not names:
-        return "OpenVINO selects a device when it loads the model"
-    return f"OpenVINO selects: {', '.join(names)}"
 
 
 def _selected_by_auto(found: Sequence[Device]) -> list[str]:

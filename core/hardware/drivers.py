@@ -88,7 +88,9 @@ def diagnose(
         return Diagnosis(True, f"OpenVINO can use {names}{driven}.", None)
     if system == "linux":
         return _missing_on_linux(kind, name, nodes)
-    return Diagnosis(True, f"OpenVINO reports no {name}.", _remedy_on_other_systems(name, system))
+    remedy = f"If the machine has an Intel {name}, install the latest Intel {name} driver."
+    finding = f"OpenVINO reports no {name}."
+    return Diagnosis(True, finding, remedy if system == "win32" else None)
 
 
 def _missing_on_linux(kind: DeviceKind, name: str, nodes: list[_Node]) -> Diagnosis:
@@ -102,7 +104,10 @@ def _missing_on_linux(kind: DeviceKind, name: str, nodes: list[_Node]) -> Diagno
         )
     closed = [node for node in ours if not _may_open(node.path)]
     if closed:
-        group = _group(closed[0].path)
+        try:
+            group = closed[0].path.group()
+        except (KeyError, OSError):  # no name for its number
+            group = "render"
         return Diagnosis(
             False,
             f"There is a {name} at {closed[0].path}, but this user has no permission to open it. "
@@ -124,40 +129,23 @@ def _missing_on_linux(kind: DeviceKind, name: str, nodes: list[_Node]) -> Diagno
     )
 
 
-def _remedy_on_other_systems(name: str, system: str) -> str | None:
-    if system == "win32":
-        return f"If the machine has an Intel {name}, install the latest Intel {name} driver."
-    return None
-
-
 def _nodes(kind: _Kind, dev: Path, sys_class: Path) -> list[_Node]:
-    return [
-        _Node(path, _vendor(sys_class / kind.sysfs / path.name), _driver(sys_class, kind, path))
-        for path in sorted(dev.glob(kind.nodes))
-    ]
-
-
-def _vendor(entry: Path) -> str:
-    try:
-        return (entry / "device" / "vendor").read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""
-
-
-def _driver(sys_class: Path, kind: _Kind, node: Path) -> str:
-    link = sys_class / kind.sysfs / node.name / "device" / "driver"
-    return link.resolve().name if link.exists() else ""
+    found = []
+    for path in sorted(dev.glob(kind.nodes)):
+        device = sys_class / kind.sysfs / path.name / "device"
+        vendor, driver = device / "vendor", device / "driver"
+        found.append(
+            _Node(
+                path,
+                vendor.read_text(encoding="ascii").strip() if vendor.is_file() else "",
+                driver.resolve().name if driver.exists() else "",
+            )
+        )
+    return found
 
 
 def _may_open(node: Path) -> bool:
     return os.access(node, os.R_OK | os.W_OK)
-
-
-def _group(node: Path) -> str:
-    try:
-        return node.group()
-    except (KeyError, OSError, NotImplementedError):
-        return "render"
 
 
 def _loadable(library: str) -> bool:
