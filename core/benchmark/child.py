@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ class _Listener:
                 self._peaks.add(memory_from_json(event["memory"]))
             case "begin":
                 self._samples = []
-                self._peaks.enter(event["prompt_tokens"])
+                self._peaks.phase = event["prompt_tokens"]
                 self._on_begin(event["prompt_tokens"])
             case "sample":
                 figures = {name: event[name] for name in _SAMPLE}
@@ -176,26 +176,20 @@ class _Listener:
 
 
 class MemoryPeaks:
-    """Peaks of the worker's memory by phase: see :meth:`enter`."""
+    """Peaks of the worker's memory by phase."""
 
     def __init__(self) -> None:
-        self._phase: int | None = None
+        self.phase: int | None = None
+        """To which readings belong from now on: a prompt length, or None for loading."""
         self._peaks: dict[int | None, ProcessMemory] = {}
-
-    def enter(self, phase: int | None) -> None:
-        """Start a phase, to which readings belong from now on; None is loading."""
-        self._phase = phase
 
     def add(self, memory: ProcessMemory) -> None:
         """Add a reading to the current phase."""
-        self._peaks[self._phase] = _highest(self._of(self._phase), memory)
+        self._peaks[self.phase] = _highest(self._peaks.get(self.phase, memory), memory)
 
     def peak(self, phase: int) -> ProcessMemory:
         """Return the maximum of each kind during loading and this phase, without other phases."""
-        return _highest(self._of(None), self._of(phase))
-
-    def _of(self, phase: int | None) -> ProcessMemory:
-        return self._peaks.get(phase, ProcessMemory(0, 0, 0))
+        return _highest(*(self._peaks[each] for each in (None, phase) if each in self._peaks))
 
 
 def run_worker(
@@ -206,8 +200,8 @@ def run_worker(
     on_progress: OnProgress,
     cancel: threading.Event,
     memory_limit_bytes: int | None,
-) -> None:
-    """Run the worker on one request until it ends. Blocks.
+) -> Event:
+    """Run the worker on one request until it ends, and return its result. Blocks.
 
     Args:
         request: see :mod:`core.benchmark.worker`.
@@ -227,7 +221,7 @@ def run_worker(
 
     try:
         with WorkerProcess(_WORKER, request, memory_interval_s=_MEMORY_INTERVAL_S) as worker:
-            worker.follow(
+            return worker.follow(
                 pass_on,
                 cancel=cancel,
                 stopped=f"Stopped while measuring {label}.",
@@ -265,9 +259,5 @@ def _sudden_end(death: WorkerDied, label: str, limit: int | None) -> PaddockErro
     )
 
 
-def _highest(one: ProcessMemory, other: ProcessMemory) -> ProcessMemory:
-    return ProcessMemory(
-        max(one.private_bytes, other.private_bytes),
-        max(one.file_backed_bytes, other.file_backed_bytes),
-        max(one.rss_bytes, other.rss_bytes),
-    )
+def _highest(*readings: ProcessMemory) -> ProcessMemory:
+    return ProcessMemory(*map(max, zip(*map(astuple, readings), strict=True)))

@@ -23,7 +23,6 @@ from core.db.measurement_values import Quality
 from core.errors import GenerationError
 from core.runtimes.serialization import spec_to_json
 from core.runtimes.spec import ModelSpec
-from core.workers.process import Event
 
 Ids = tuple[tuple[int, ...], ...]
 """Token ids of several texts or answers."""
@@ -80,37 +79,24 @@ def quality_in_process(
         StoppedError, NotEnoughMemoryError, PaddockError: see
             :func:`core.benchmark.child.measure_in_process`.
     """
-    scored: list[Event] = []
-
-    def on_event(event: Event) -> None:
-        if event["event"] == "scores":
-            scored.append(event)
-
     request = {
         "kind": "quality",
         "folder": str(folder),
         "spec": spec_to_json(spec),
         "forced": reference.answers if reference else None,
     }
-    run_worker(
+    scores = run_worker(
         request,
-        on_event,
+        lambda event: None,
         label=spec.label,
         on_progress=on_progress,
         cancel=cancel,
         memory_limit_bytes=memory_limit_bytes,
     )
-    if not scored:
-        raise GenerationError(
-            f"The process that scored {spec.label} returned no result. Measure it again."
-        )
-    scores = scored[0]
     own = Reference(
-        precision=spec.precision.value,
-        nll=scores["nll"],
         likeliest=_ids(scores["likeliest"]),
         answers=_ids(scores["answers"]),
-        accuracy=scores["accuracy"],
+        **{name: scores[name] for name in ("precision", "nll", "accuracy")},
     )
     if not math.isfinite(own.nll):
         raise GenerationError(

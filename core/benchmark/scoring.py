@@ -66,12 +66,15 @@ def score(
     *,
     forced: Sequence[Sequence[int]] | None,
     channel: Channel,
-) -> None:
-    """Score the model in ``folder`` and send the result in one ``scores`` event.
+) -> dict[str, Any]:
+    """Score the model in ``folder``.
 
     Args:
         forced: greedy answers of the reference, to be read under teacher forcing; None for the
             reference itself.
+
+    Returns:
+        As JSON, the fields of :class:`core.benchmark.quality.Reference` and ``forced``.
 
     Raises:
         PaddockError: the device is missing, the files are damaged, the runtime failed …
@@ -89,16 +92,16 @@ def score(
 
     reads = [_read(model, window) for window in over(windows, "Reading texts.")]
     answers = [_answer(model, one) for one in over(prompts, "Answering instructions.")]
-    channel.say(
-        event="scores",
-        nll=sum(read.nll for read in reads),
-        likeliest=[read.likeliest for read in reads],
-        answers=answers,
-        forced=_forced(model, prompts, forced) if forced is not None else None,
-        accuracy=accuracy_of(
+    return {
+        "precision": spec.precision.value,
+        "nll": sum(read.nll for read in reads),
+        "likeliest": [read.likeliest for read in reads],
+        "answers": answers,
+        "forced": _forced(model, prompts, forced) if forced is not None else None,
+        "accuracy": accuracy_of(
             spec.model, model, lambda tasks: over(tasks, "Solving the model's own tasks.")
         ),
-    )
+    }
 
 
 def negative_log_likelihood(model: Any, key: str) -> dict[str, float]:

@@ -4,7 +4,7 @@ It does nothing else, so that its memory and processor time are those of the con
 loads, warms up, generates and timestamps every token. Its request (see :mod:`core.workers.child`)
 has ``kind`` ("measure" or "quality"), ``folder``, ``spec`` (:mod:`core.runtimes.serialization`) and
 the arguments of :func:`measure` or :func:`core.benchmark.scoring.score`; it contains no secrets.
-The events before the last are ``progress`` and those of the two functions.
+The events before the last are ``progress`` and those of the first function.
 
 Prefill is bound by arithmetic and decode by memory bandwidth, so both are timed separately, from
 the moment each token is available. Memory is read right after the first generation, in which
@@ -270,7 +270,7 @@ def _our_cores() -> frozenset[int]:
         return frozenset(range(psutil.cpu_count() or 1))
 
 
-def _work(request: dict[str, Any], channel: Channel) -> None:
+def _work(request: dict[str, Any], channel: Channel) -> dict[str, Any] | None:
     disable_telemetry()
     quieten_libraries()
     spec = spec_from_json(request["spec"])
@@ -280,8 +280,7 @@ def _work(request: dict[str, Any], channel: Channel) -> None:
 
         if spec.runtime is RuntimeName.GENAI:  # GenAI returns no logits; the effect of weights
             runtime = OptimumRuntime()  # and hints on quality is the same in Optimum
-        score(runtime, folder, spec, forced=request["forced"], channel=channel)
-        return
+        return score(runtime, folder, spec, forced=request["forced"], channel=channel)
     with CoreLatency() as latency:
         measure(
             runtime,
@@ -294,6 +293,7 @@ def _work(request: dict[str, Any], channel: Channel) -> None:
             nearest_ns=request["nearest_ns"],
             speculation=speculation_from_json(request["speculation"]),
         )
+    return None
 
 
 def _describe(error: Exception, _request: dict[str, Any]) -> PaddockError:

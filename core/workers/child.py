@@ -77,13 +77,13 @@ def open_channel() -> Channel:
 
 
 def run_request(
-    work: Callable[[dict[str, Any], Channel], None],
+    work: Callable[[dict[str, Any], Channel], dict[str, Any] | None],
     describe: Callable[[Exception, dict[str, Any]], PaddockError],
 ) -> NoReturn:
     """Run the parent's only request, send ``done`` or ``error``, and exit.
 
     Args:
-        work: receives the request, and the channel for its events.
+        work: receives the request, and the channel for its events; returns what ``done`` has.
         describe: returns the error to send; receives any exception of ``work``, because libraries
             raise anything, and the request.
     """
@@ -92,14 +92,14 @@ def run_request(
     request = channel.receive()
     code = 0
     try:
-        work(request, channel)
+        result = work(request, channel) or {}
     except Exception as error:
         if not isinstance(error, (PaddockError, MemoryError)):
             log.exception("The worker failed unexpectedly")
         channel.fail(describe(error, request))
         code = 1
     else:
-        channel.say(event="done")
+        channel.say(event="done", **result)
     sys.stderr.flush()
     os._exit(code)  # without the cleanup of torch and OpenVINO, which takes a second
 

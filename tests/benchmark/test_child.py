@@ -215,7 +215,7 @@ def test_worker_gets_no_secrets(job: Job, monkeypatch):
 def test_memory_peaks_are_kept_by_prompt_length():
     peaks = MemoryPeaks()
     for phase, size in ((None, 10), (512, 90), (32, 20)):
-        peaks.enter(phase)
+        peaks.phase = phase
         peaks.add(ProcessMemory(size, 100 - size, 100))
     assert peaks.peak(32) == ProcessMemory(20, 90, 100)
     assert peaks.peak(512) == ProcessMemory(90, 90, 100)

@@ -122,8 +122,8 @@ def test_perplexity_of_uniform_predictions_is_the_vocabulary(monkeypatch):
     heard = io.StringIO()
     spec = ModelSpec("mine", Precision.FP32, "CPU")
     forced = [[5, 6, 7]] * 10
-    scoring.score(Runtime(), Path(), spec, forced=forced, channel=Channel(heard))
-    *steps, scores = [json.loads(line) for line in heard.getvalue().splitlines()]
+    scores = scoring.score(Runtime(), Path(), spec, forced=forced, channel=Channel(heard))
+    steps = [json.loads(line) for line in heard.getvalue().splitlines()]
     found = reference(nll=scores["nll"], likeliest=tuple(map(tuple, scores["likeliest"])))
     assert found.perplexity == pytest.approx(64, rel=1e-4)
     assert all(len(window) < 20 for window in found.likeliest)  # within the model's positions
