@@ -87,7 +87,7 @@ def _keys(file: Path | None) -> tuple[str, ...]:
 
 
 def _deploy(options: argparse.Namespace, served: ServedModels, settings: Settings) -> None:
-    from core.cluster.deployment import Serving
+    from core.cluster.serving import Serving
     from core.runtimes.spec import ModelSpec
     from core.store import ModelStore
 

@@ -19,7 +19,7 @@ from core.benchmark.plan import Plan
 from core.benchmark.service import CLUSTER_KEY, reopened, unfinished
 from core.benchmark.sweep import OPEN, RowWriter, Sweep, SweepProgress
 from core.cluster.bench_node import BenchNode, NodePlan, node_plan
-from core.cluster.connection import Node, is_alive, node_affinity, nodes_of
+from core.cluster.connection import Node, detail_of, is_alive, node_affinity, nodes_of
 from core.db.measurement_values import Measurement
 from core.db.measurements import MeasurementStore
 from core.errors import ClusterError
@@ -141,7 +141,7 @@ class ClusterBenchmark:
             except self._ray.exceptions.RayError as error:
                 log.warning("%s does not respond: %s", node.name, error)
                 notes.append(
-                    f"{node.name} cannot measure ({_detail(error)}). Install Paddock's "
+                    f"{node.name} cannot measure ({detail_of(error)}). Install Paddock's "
                     "requirements there, for the same Python version."
                 )
         if not answers:
@@ -263,7 +263,7 @@ class ClusterSweep(Sweep):
     def _reason_of_loss(self, node: Node, error: Exception) -> str:
         if is_alive(self._ray, node) and "its node has died" not in str(error):
             return (
-                f"The measuring process on {node.name} ended ({_detail(error)}). Resume this "
+                f"The measuring process on {node.name} ended ({detail_of(error)}). Resume this "
                 "benchmark to measure it again."
             )
         return (
@@ -319,13 +319,3 @@ def _current_steps(runs: Sequence[NodeRun]) -> str:
         elif not run.ended:
             parts.append(f"{run.node.name}: {run.progress.message.rstrip('.')}")
     return " | ".join(parts) or "Writing the measurements."
-
-
-def _detail(error: Exception) -> str:
-    """Return the most informative line of Ray's error: the last of a traceback, otherwise the
-    first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    line = lines[-1] if "Traceback" in str(error) else lines[0]
-    return line.rstrip(".")[:200]

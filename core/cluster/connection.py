@@ -104,7 +104,7 @@ def _join(ray: ModuleType, address: str) -> None:
         ) from error
     except (RuntimeError, ValueError, OSError) as error:
         raise ClusterError(
-            f"Could not join the Ray cluster at {address} ({_first_line(error)})."
+            f"Could not join the Ray cluster at {address} ({detail_of(error)})."
         ) from error
 
 
@@ -184,6 +184,11 @@ def _resources_of(nodes: Sequence[Node]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:300] if lines else type(error).__name__
+def detail_of(error: Exception) -> str:
+    """Return the most informative line of Ray's error: the last of a traceback, otherwise the
+    first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    line = lines[-1] if "Traceback" in str(error) else lines[0]
+    return line.rstrip(".")[:200]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 from core.auth.permissions import is_loopback
 from core.auth.tokens import sha256
 from core.cluster.connection import code_of, nodes_of
-from core.cluster.deployment import DRAIN_S, HEALTH_PATIENCE_S, ONE_MORE_PERCENT, Serving
 from core.cluster.gateway import (
     DEPLOYMENT,
     GATEWAY_APP,
@@ -26,8 +25,7 @@ from core.cluster.gateway import (
 )
 from core.cluster.replica import ModelReplica
 from core.errors import BadRequestError, ClusterError, UnknownModelError
-
-log = logging.getLogger(__name__)
+from core.runtimes.spec import ModelSpec
 
 _KEEPER = "paddock-code"
 """Name of the actor that keeps the code for future replicas; see :class:`_Keeper`."""
@@ -47,6 +45,108 @@ the listening process again and again."""
 
 _ROOM_S = 3.0
 """Time for Ray to find the processors for one more replica."""
+
+MOST_REPLICAS = 1000
+MOST_AT_ONCE = 64
+MOST_CPUS = 1024
+LONGEST_DELAY_S = 24 * 3600
+
+DRAIN_S = 120.0
+"""Time for a stopping replica to finish its answers."""
+
+_HEALTH_EVERY_S = 5.0
+HEALTH_PATIENCE_S = 30.0
+
+_WAITING_PER_REPLICA = 4
+"""Maximum of queued requests, in multiples of what all replicas answer at once."""
+
+ONE_MORE_PERCENT = 1
+"""Share of additional replicas during an update; Ray Serve rounds it up to one."""
+
+_A_LITTLE = 0.001
+"""Amount of a resource that only determines where a replica may run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """Options of a served model."""
+
+    spec: ModelSpec
+    min_replicas: int = 1
+    max_replicas: int = 1
+    """If higher than ``min_replicas``, the number of replicas follows the running requests."""
+    grow_after_s: float = 30.0
+    """Seconds of high load before replicas are added."""
+    shrink_after_s: float = 600.0
+    """Seconds of low load before replicas are removed."""
+    at_once: int = 8
+    """Answers that a replica generates at once."""
+    cpus: float = 1.0
+    """Processors that Ray reserves for a replica."""
+    resource: str | None = None
+    """Of the nodes on which replicas may run; None for any node."""
+
+    def validated(self) -> Serving:
+        """Return the same options, checked.
+
+        Raises:
+            BadRequestError: a number is out of range.
+        """
+        if not 1 <= self.min_replicas <= self.max_replicas <= MOST_REPLICAS:
+            raise BadRequestError(
+                f"{self.min_replicas} to {self.max_replicas} replicas are not possible. Choose a "
+                f"minimum from 1 to {MOST_REPLICAS}, and a maximum that is not lower."
+            )
+        if not 1 <= self.at_once <= MOST_AT_ONCE:
+            raise BadRequestError(
+                f"{self.at_once} answers at once are not possible. Choose 1 to {MOST_AT_ONCE}."
+            )
+        if not 0 <= self.cpus <= MOST_CPUS:
+            raise BadRequestError(
+                f"{self.cpus:g} processors per replica are not possible. Choose 0 to {MOST_CPUS}."
+            )
+        if not all(0 <= s <= LONGEST_DELAY_S for s in (self.grow_after_s, self.shrink_after_s)):
+            raise BadRequestError(
+                "The delay for adding or removing replicas is out of range. Choose 0 to "
+                f"{LONGEST_DELAY_S} seconds."
+            )
+        return self
+
+    @property
+    def reserved(self) -> dict[str, float]:
+        """Resources that Ray reserves for a replica."""
+        wanted = {"CPU": self.cpus} | ({self.resource: _A_LITTLE} if self.resource else {})
+        return {name: amount for name, amount in wanted.items() if amount}
+
+    def options(self, code: Mapping[str, Any], *, one_more: bool) -> dict[str, Any]:
+        """Return Ray Serve's options of the deployment.
+
+        Args:
+            code: runtime environment with Paddock's code.
+            one_more: whether a replica is stopped only when its successor is ready.
+        """
+        actor: dict[str, Any] = {"num_cpus": self.cpus, "runtime_env": dict(code)}
+        if self.resource:
+            actor["resources"] = {self.resource: _A_LITTLE}
+        replicas: dict[str, Any] = {"num_replicas": self.min_replicas}
+        if self.max_replicas != self.min_replicas:
+            scaling = {
+                "min_replicas": self.min_replicas,
+                "max_replicas": self.max_replicas,
+                "target_ongoing_requests": max(1.0, self.at_once / 2),
+                "upscale_delay_s": self.grow_after_s,
+                "downscale_delay_s": self.shrink_after_s,
+            }
+            replicas = {"autoscaling_config": scaling}
+        return replicas | {
+            "max_ongoing_requests": self.at_once,
+            "max_queued_requests": _WAITING_PER_REPLICA * self.at_once * self.max_replicas,
+            "max_surge_percent": ONE_MORE_PERCENT if one_more else 0,
+            "health_check_period_s": _HEALTH_EVERY_S,
+            "health_check_timeout_s": HEALTH_PATIENCE_S,
+            "graceful_shutdown_timeout_s": DRAIN_S,
+            "ray_actor_options": actor,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +193,10 @@ class ServedModels:
         Raises:
             ClusterError: it did not start; the text says why.
         """
-        known = self._known_address()
-        address = known or f"http://{host}:{port}"
-        if known is None:
+        address = f"http://{host}:{port}"
+        if keepers := self._keepers():
+            address = self._ray.get(keepers[0].address.remote(), timeout=HEALTH_PATIENCE_S)
+        else:
             self._start(host, port)
         self._keep_code(address)
         return address
@@ -149,7 +250,23 @@ class ServedModels:
 
     def status(self) -> list[Served]:
         """Return the models by name."""
-        return sorted(self._status(), key=lambda each: each.model)
+        found = []
+        for name, app in self._serve.status().applications.items():
+            model = model_name(name)
+            if model is None:
+                continue
+            replicas = sum(
+                each.replica_states.get("RUNNING", 0) for each in app.deployments.values()
+            )
+            found.append(
+                Served(
+                    model=model,
+                    state=str(getattr(app.status, "value", app.status)).lower(),
+                    replicas=replicas,
+                    message=_short(f"{app.message} {_messages_of(app)}"),
+                )
+            )
+        return sorted(found, key=lambda each: each.model)
 
     def stop(self, model: str) -> None:
         """Stop a model; with the last one, the gateway is stopped too.
@@ -203,36 +320,11 @@ class ServedModels:
         try:
             self._serve.run(application, name=name, route_prefix=route)
         except (RuntimeError, self._ray.exceptions.RayError) as error:
-            message = self._message_of(name) or str(error)
+            app = self._serve.status().applications.get(name)
+            message = (app and _messages_of(app)) or str(error)
             raise ClusterError(
                 f"{model_name(name) or name} failed to start: {_short(message)}."
             ) from error
-
-    def _status(self) -> list[Served]:
-        found = []
-        for name, app in self._serve.status().applications.items():
-            model = model_name(name)
-            if model is None:
-                continue
-            replicas = sum(
-                each.replica_states.get("RUNNING", 0) for each in app.deployments.values()
-            )
-            messages = [app.message, *(each.message for each in app.deployments.values())]
-            found.append(
-                Served(
-                    model=model,
-                    state=str(getattr(app.status, "value", app.status)).lower(),
-                    replicas=replicas,
-                    message=_short(" ".join(filter(None, messages))),
-                )
-            )
-        return found
-
-    def _message_of(self, name: str) -> str:
-        app = self._serve.status().applications.get(name)
-        if app is None:
-            return ""
-        return " ".join(filter(None, (each.message for each in app.deployments.values())))
 
     def _keep_code(self, address: str) -> None:
         """Keep this code in the cluster as long as it serves anything.
@@ -252,11 +344,6 @@ class ServedModels:
         names = self._ray.util.list_named_actors()
         return [self._ray.get_actor(name) for name in names if name.startswith(_KEEPER)]
 
-    def _known_address(self) -> str | None:
-        for keeper in self._keepers():
-            return self._ray.get(keeper.address.remote(), timeout=HEALTH_PATIENCE_S)
-        return None
-
 
 class _Keeper:
     """Actor that has the code in its environment, and knows the address."""
@@ -267,6 +354,10 @@ class _Keeper:
     def address(self) -> str:
         """Return the address of Ray Serve's HTTP server."""
         return self._address
+
+
+def _messages_of(app: Any) -> str:
+    return " ".join(filter(None, (each.message for each in app.deployments.values())))
 
 
 def _short(message: str) -> str:

@@ -16,8 +16,7 @@ import psutil
 import pytest
 
 from core.catalogue import Precision
-from core.cluster.deployment import Serving
-from core.cluster.serving import ServedModels
+from core.cluster.serving import ServedModels, Serving
 from core.db import RunStore
 from core.errors import ClusterError, UnknownModelError
 from core.inference.answer import StopReason

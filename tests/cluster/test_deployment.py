@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.catalogue import Precision
-from core.cluster.deployment import Serving
+from core.cluster.serving import Serving
 from core.errors import BadRequestError
 from core.runtimes.spec import ModelSpec
 
