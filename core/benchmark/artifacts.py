@@ -16,7 +16,7 @@ from core.benchmark.random_models import (
 )
 from core.catalogue import Precision
 from core.db.measurement_values import Int4Weights
-from core.errors import NotAModelError, NotEnoughMemoryError
+from core.errors import NotAModelError, NotEnoughMemoryError, PaddockError
 from core.hardware.devices import available_memory_bytes
 from core.runtimes.pool import memory_for
 from core.settings import Settings
@@ -151,21 +151,21 @@ def check_memory(
 
 
 def is_prepared(artifact: Artifact, settings: Settings) -> bool:
-    """Return whether nothing has to be downloaded, converted or created.
-
-    Raises:
-        PaddockError: there is no such model, or its stored files are damaged.
-    """
-    if artifact.random_weights:
-        folder = checkpoint_folder(settings, random_model(artifact.model).key)
-        if not folder.is_dir() or artifact.precision is None:
-            return folder.is_dir()
-        source, settings = resolve(str(folder)), random_settings(settings)
-    else:
-        source = ModelStore(settings).resolve(artifact.model)
-    if artifact.precision is None:
-        return original_folder(source, settings) is not None
-    return find_weights(ModelStore(settings), source, artifact.precision) is not None
+    """Return whether nothing has to be downloaded, converted or created; False if there is no such
+    model, or its stored files are damaged."""
+    try:
+        if artifact.random_weights:
+            folder = checkpoint_folder(settings, random_model(artifact.model).key)
+            if not folder.is_dir() or artifact.precision is None:
+                return folder.is_dir()
+            source, settings = resolve(str(folder)), random_settings(settings)
+        else:
+            source = ModelStore(settings).resolve(artifact.model)
+        if artifact.precision is None:
+            return original_folder(source, settings) is not None
+        return find_weights(ModelStore(settings), source, artifact.precision) is not None
+    except PaddockError:
+        return False
 
 
 # Files on disk

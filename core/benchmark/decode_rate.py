@@ -119,19 +119,16 @@ class DecodeRates:
 
     def expected(self, origin: Origin, precision: Precision, int4: Int4Settings) -> float:
         """Return the expected decode rate of a conversion in tokens/s."""
-        size = token_bytes(origin, precision, int4)
-        seconds = self._seconds(size, _layers(origin.shape), precision)
-        return self._correction(size, precision) / seconds
+        return self._rate(token_bytes(origin, precision, int4), origin.shape, precision)
 
     def expected_of(self, stored: StoredModel) -> float:
         """Return the expected decode rate of a model on disk in tokens/s."""
-        origin, precision = of_stored(stored.folder, stored.manifest), stored.precision
-        size = stored_token_bytes(origin)
-        seconds = self._seconds(size, _layers(origin.shape), precision)
-        return self._correction(size, precision) / seconds
+        origin = of_stored(stored.folder, stored.manifest)
+        return self._rate(stored_token_bytes(origin), origin.shape, stored.precision)
 
-    def _correction(self, size: int, precision: Precision) -> float:
-        """Return the ratio of measured to uncorrected rates of the most similar measurements."""
+    def _rate(self, size: int, shape: Shape | None, precision: Precision) -> float:
+        """Return the rate, corrected by the ratio of measured to uncorrected rates of the most
+        similar measurements."""
         same = [item for item in self.measured if item.precision.base is precision.base]
         near = sorted(
             same or self.measured, key=lambda item: abs(math.log(item.bytes / max(size, 1)))
@@ -140,7 +137,8 @@ class DecodeRates:
             item.tokens_per_s * self._seconds(item.bytes, item.layers, item.precision)
             for item in near[:_NEAREST]
         ]
-        return statistics.median(ratios) if ratios else 1.0
+        ratio = statistics.median(ratios) if ratios else 1.0
+        return ratio / self._seconds(size, _layers(shape), precision)
 
     def _seconds(self, size: int, layers: int, precision: Precision) -> float:
         """Return the uncorrected time of a token."""

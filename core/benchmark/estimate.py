@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from core.benchmark.artifacts import Artifact, is_prepared
 from core.benchmark.plan import Plan, Target
 from core.benchmark.random_models import (
-    RandomModel,
     checkpoint_bytes,
     checkpoint_folder,
     random_model,
@@ -119,7 +118,7 @@ def estimate(plan: Plan, settings: Settings) -> BenchmarkEstimate:
         BadRequestError: the plan is invalid; see :meth:`Plan.validated`.
     """
     plan = plan.validated()
-    needed = [item for item in required_artifacts(plan) if not _is_prepared(item, settings)]
+    needed = [item for item in required_artifacts(plan) if not is_prepared(item, settings)]
     disk, download = _disk(needed, settings)
     free = free_bytes(settings.home)
     seconds = BANDWIDTH_SECONDS * plan.rounds
@@ -158,7 +157,7 @@ def has_quality(target: Target) -> bool:
 
 def prepare_seconds(artifact: Artifact, settings: Settings) -> float:
     """Estimate the time to prepare an artifact, or to check it if it is on disk."""
-    if _is_prepared(artifact, settings):
+    if is_prepared(artifact, settings):
         return CHECK_SECONDS
     billions = _size(artifact, settings).parameters / 1e9
     seconds = 0.0
@@ -199,13 +198,6 @@ def _decode_seconds(weight_bytes: float, tokens: int) -> float:
     return tokens * (SECONDS_PER_TOKEN + weight_bytes / (UTILISATION * BANDWIDTH))
 
 
-def _is_prepared(artifact: Artifact, settings: Settings) -> bool:
-    try:
-        return is_prepared(artifact, settings)
-    except PaddockError:
-        return False
-
-
 def _disk(needed: Iterable[Artifact], settings: Settings) -> tuple[int, int]:
     """Return the bytes that remain plus the largest temporary files, and the bytes of downloads."""
     stays, scratch = 0, [0]
@@ -235,7 +227,9 @@ def _needs(artifact: Artifact, settings: Settings) -> _Needs | None:
     precision, download = artifact.precision or Precision.FP16, 0
     if artifact.random_weights:
         model = random_model(artifact.model)
-        origin, int4 = _random_origin(model), model.int4(precision)
+        size = checkpoint_bytes(model)
+        origin = Origin(model.parameters, size, dtype="bfloat16", shape=model.shape)
+        int4 = model.int4(precision)
     else:
         try:
             source = ModelStore(settings).resolve(artifact.model)
@@ -249,13 +243,4 @@ def _needs(artifact: Artifact, settings: Settings) -> _Needs | None:
         result_bytes(origin, precision, int4),
         scratch_bytes(origin, precision),
         download,
-    )
-
-
-def _random_origin(model: RandomModel) -> Origin:
-    return Origin(
-        parameters=model.parameters,
-        weight_bytes=checkpoint_bytes(model),
-        dtype="bfloat16",
-        shape=model.shape,
     )

@@ -75,8 +75,6 @@ class Trial:
     hints: ExecutionHints
     gain: float
     """Decode rate relative to the best before it."""
-    first_token: float
-    """Time to first token relative to the best before it."""
     perplexity_ratio: float | None
     """Relative to the default hints; None if it was not fast enough to be measured."""
     kept: bool
@@ -173,9 +171,9 @@ class TuningRun:
             gain = found["new"]["tokens_per_s"] / found["best"]["tokens_per_s"]
             first = found["new"]["ttft_ms"] / found["best"]["ttft_ms"]
             if gain < LEAST_GAIN or first > LONGEST_FIRST_TOKEN:
-                return Trial(hints, gain, first, None, False)
+                return Trial(hints, gain, None, False)
             ratio = self._perplexity(paired) / reference
-        return Trial(hints, gain, first, ratio, ratio <= self._perplexity_limit)
+        return Trial(hints, gain, ratio, ratio <= self._perplexity_limit)
 
     def compare_speculation(self, folder: Path, hints: ExecutionHints) -> str | None:
         """Compare *auto* and *on* with *off* under these hints.

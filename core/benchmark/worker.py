@@ -101,7 +101,12 @@ def measure(
     """
     model, compile_s = load(runtime, folder, spec, channel)
     core_latency = core_latency if model.conditions.on_cpu_alone else lambda: None
-    _check_room(model, spec, prompts, new_tokens)
+    longest = max(length for length, _ in prompts)
+    if model.positions is not None and longest + new_tokens > model.positions:
+        raise PromptTooLongError(
+            f"{spec.model} has a context length of {model.positions:,} tokens, less than a prompt "
+            f"of {longest:,} and an answer of {new_tokens:,} need. Choose shorter ones."
+        )
     requests = {
         length: TokenRequest(
             prompt_ids(model.tokenizer, length),
@@ -158,17 +163,6 @@ def load(runtime: Runtime, folder: Path, spec: ModelSpec, channel: Channel) -> t
     started = time.perf_counter()
     model = runtime.load(folder, spec)
     return model, time.perf_counter() - started
-
-
-def _check_room(
-    model: LoadedModel, spec: ModelSpec, prompts: Sequence[tuple[int, int]], new_tokens: int
-) -> None:
-    longest = max(length for length, _ in prompts)
-    if model.positions is not None and longest + new_tokens > model.positions:
-        raise PromptTooLongError(
-            f"{spec.model} has a context length of {model.positions:,} tokens, less than a prompt "
-            f"of {longest:,} and an answer of {new_tokens:,} need. Choose shorter ones."
-        )
 
 
 def _warm_up(model: LoadedModel, request: TokenRequest) -> None:

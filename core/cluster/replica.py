@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from starlette.requests import HTTPConnection
 from starlette.types import Message
 
 from core.api.app import Api
@@ -49,7 +48,8 @@ class ModelReplica:
             self._engine.pool.lease(spec, lambda message, fraction: None, threading.Event())
         )
         model = _ReplicaModel(self._engine, spec, name)
-        self._app = Api(lambda: model, _any_caller)
+        # The gateway has checked the API key.
+        self._app = Api(lambda: model, lambda connection: Caller(GUEST, GUEST))
 
     def check_health(self) -> None:
         """Called by Ray Serve every few seconds, which replaces a replica if this raises.
@@ -136,12 +136,6 @@ class _ReplicaModel:
         self.find(name)
         handle = self._engine.handle(self._spec)
         return self._engine.answer(handle, request, origin=Origin.API, user=User(caller.owner))
-
-
-def _any_caller(connection: HTTPConnection) -> Caller:
-    """Return a guest; the gateway has checked the API key."""
-    del connection
-    return Caller(GUEST, GUEST)
 
 
 def _scope(path: str) -> dict[str, Any]:

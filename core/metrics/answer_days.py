@@ -8,14 +8,14 @@ from __future__ import annotations
 import gc
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.metrics.figures import percentile
 from core.metrics.rows import Point, Range, Subject, subject_of_run
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 PERCENTILES_FROM = 20
 """From this many answers on, the spread is the 10th to the 90th percentile instead of the extremes:
 prompts and machine load vary between answers, so the extremes of many answers say little."""
-
-GROWTH_IN_APP = "growth of the app's process during loading and warm-up"
 
 MAX_CHANGED_ANSWERS = 1000
 """Added and deleted answers above which everything is read again; at this number both ways take
@@ -40,20 +38,15 @@ MAX_CHANGED_DAYS = 10
 class AnswerDay:
     """All answers of one day (UTC) under the same conditions.
 
-    Each list has the values that are known, so the lengths differ. Compared by identity: a day that
-    is read again is another object.
+    Compared by identity: a day that is read again is another object.
     """
 
     subject: Subject
     day: date
     newest: datetime
     n: int
-    decode: list[float]
-    ttft_ms: list[float]
-    prompt_tokens: list[int]
-    memory_private: list[int]
-    memory_file_backed: list[int]
-    load_s: list[float]
+    figures: Mapping[str, list[float]]
+    """The known values of each of :data:`_FIGURES`, so the lengths differ."""
 
 
 class AnswerDays:
@@ -159,7 +152,7 @@ _FIGURES = (
     "memory_file_backed_bytes",
     "load_s",
 )
-"""Figures of a row, in the order of the lists of an :class:`AnswerDay`."""
+"""Figures of a row."""
 _READ_FIGURES = attrgetter(*_FIGURES)
 
 
@@ -172,11 +165,12 @@ def days_of(rows: Iterable[RunRow]) -> tuple[AnswerDay, ...]:
 
 
 def _day_of(day: date, rows: Sequence[RunRow]) -> AnswerDay:
-    values: tuple[list[Any], ...] = tuple([] for _ in _FIGURES)
-    for found, column in zip(values, zip(*map(_READ_FIGURES, rows), strict=True), strict=True):
-        found += (value for value in column if value is not None)
+    figures = {
+        name: [value for value in column if value is not None]
+        for name, column in zip(_FIGURES, zip(*map(_READ_FIGURES, rows), strict=True), strict=True)
+    }
     newest = max(row.started_at for row in rows)
-    return AnswerDay(subject_of_run(rows[0]), day, newest, len(rows), *values)
+    return AnswerDay(subject_of_run(rows[0]), day, newest, len(rows), figures)
 
 
 def points_of_days(days: Iterable[AnswerDay], *, by_day: bool = False) -> list[Point]:
@@ -191,27 +185,23 @@ def points_of_days(days: Iterable[AnswerDay], *, by_day: bool = False) -> list[P
 def _point_of_group(subject: Subject, days: tuple[AnswerDay, ...]) -> Point:
     """Return the point of a group. Cached, because a new answer changes only one group."""
 
-    def all_of(read: Callable[[AnswerDay], list[float]]) -> list[float]:
-        return sorted(chain.from_iterable(map(read, days)))
+    values = {
+        name: sorted(chain.from_iterable(day.figures[name] for day in days)) for name in _FIGURES
+    }
 
-    def middle(read: Callable[[AnswerDay], list[float]]) -> float | None:
-        values = all_of(read)
-        return percentile(values, 50) if values else None
+    def whole(name: str) -> int | None:
+        return round(percentile(values[name], 50)) if values[name] else None
 
-    prompt = middle(lambda day: day.prompt_tokens)
-    private = middle(lambda day: day.memory_private)
-    file_backed = middle(lambda day: day.memory_file_backed)
     return Point(
         subject=subject,
         when=max(day.newest for day in days),
         n=sum(day.n for day in days),
-        prompt_tokens=None if prompt is None else round(prompt),
-        decode=_range_of(all_of(lambda day: day.decode)),
-        ttft_ms=_range_of(all_of(lambda day: day.ttft_ms)),
-        memory_private=None if private is None else round(private),
-        memory_file_backed=None if file_backed is None else round(file_backed),
-        memory_scope=GROWTH_IN_APP,
-        load_s=middle(lambda day: day.load_s),
+        prompt_tokens=whole("prompt_tokens"),
+        decode=_range_of(values["decode_tokens_per_s"]),
+        ttft_ms=_range_of(values["charted_ttft_ms"]),
+        memory_private=whole("memory_private_bytes"),
+        memory_file_backed=whole("memory_file_backed_bytes"),
+        load_s=percentile(values["load_s"], 50) if values["load_s"] else None,
     )
 
 

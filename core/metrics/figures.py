@@ -51,11 +51,20 @@ def figures_of(
     nearest = nearest_of(timed, nearest_ns)
     near = near_answers(timed, nearest)
     samples = near or timed
-    decode = [rate for sample in samples if (rate := _rate(1, sample.tpot_ms)) is not None]
+    decode = [1000 / sample.tpot_ms for sample in samples if sample.tpot_ms]
     decode_rate = median(decode) if decode else None
-    gaps = [gap for sample in samples for gap in _gaps(sample)]
+    gaps = [
+        later - earlier for sample in samples for earlier, later in pairwise(sample.token_times_ms)
+    ]
     prompt = configuration.prompt_tokens
-    guessed = any(sample.draft_tokens for sample in samples)  # then a step reads for several tokens
+    guessed = [
+        (len(sample.token_times_ms), sum(accepted(sample.token_times_ms)), sample.draft_tokens)
+        for sample in samples
+        if sample.draft_tokens
+    ]
+    mbu = None  # of guessed tokens, a step reads for several
+    if bytes_per_token is not None and decode_rate is not None and bandwidth and not guessed:
+        mbu = bytes_per_token * decode_rate / bandwidth
     return Figures(
         load_s=median(one.load_s for one in rounds),
         compile_s=median(one.compile_s for one in rounds),
@@ -76,31 +85,13 @@ def figures_of(
         other_cpu_cores=median(one.other_cpu_cores for one in rounds),
         contended=any(one.contended for one in rounds) or not near,
         bytes_per_token=bytes_per_token,
-        mbu=None if guessed else _utilisation(bytes_per_token, decode_rate, bandwidth),
+        mbu=mbu,
         answers=len(samples),
         answers_apart=len(timed) - len(samples),
-        acceptance_rate=_mean(_acceptance_rate(sample) for sample in samples),
-        tokens_per_step=_mean(_tokens_per_step(sample) for sample in samples),
+        acceptance_rate=fmean(taken / drafts for _, taken, drafts in guessed) if guessed else None,
+        tokens_per_step=fmean(n / (n - taken) for n, taken, _ in guessed) if guessed else None,
         nearest_ns=nearest,
     )
-
-
-def _accepted(sample: Sample) -> int:
-    return sum(accepted(sample.token_times_ms))
-
-
-def _acceptance_rate(sample: Sample) -> float | None:
-    return _accepted(sample) / sample.draft_tokens if sample.draft_tokens else None
-
-
-def _tokens_per_step(sample: Sample) -> float | None:
-    count = len(sample.token_times_ms)
-    return count / (count - _accepted(sample)) if sample.draft_tokens else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
 
 
 def are_apart(distance_ns: float | None, nearest_ns: float | None) -> bool:
@@ -150,26 +141,8 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def _gaps(sample: Sample) -> list[float]:
-    """Return the milliseconds between successive tokens."""
-    return [later - earlier for earlier, later in pairwise(sample.token_times_ms)]
-
-
-def _rate(count: int, duration_ms: float | None) -> float | None:
-    """Return the rate per second; None if the duration is unknown or 0 (a coarse clock)."""
-    return 1000 * count / duration_ms if duration_ms else None
-
-
 def _median_rate(counted: Iterable[tuple[int, float]]) -> float:
-    """Return the median of counts over their durations in ms; 0 if none has a duration."""
-    rates = [rate for count, ms in counted if (rate := _rate(count, ms)) is not None]
+    """Return the median per second of counts over their durations in ms; 0 if none has a duration
+    (a coarse clock)."""
+    rates = [1000 * count / ms for count, ms in counted if ms]
     return median(rates) if rates else 0.0
-
-
-def _utilisation(
-    bytes_per_token: int | None, decode_rate: float | None, bandwidth: float | None
-) -> float | None:
-    """Return the MBU: bytes read per second of decoding over the machine's read bandwidth."""
-    if bytes_per_token is None or decode_rate is None or not bandwidth:
-        return None
-    return bytes_per_token * decode_rate / bandwidth

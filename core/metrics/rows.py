@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from core.db.run_values import RunRow
 
 PROCESS_ALONE = "a separate process"
+GROWTH_IN_APP = "growth of the app's process during loading and warm-up"
 
 LOOKUP = "+lookup"
 """Marks the runtime of figures with guessed tokens."""
@@ -142,7 +143,6 @@ class Point:
     memory_file_backed: int | None
     memory_private_peak: int | None = None
     memory_file_backed_peak: int | None = None
-    memory_scope: str
     load_s: float | None
     mbu: float | None = None
     """Share of the measured read bandwidth, 0 to 1."""
@@ -164,6 +164,11 @@ class Point:
         """Number of timed answers, as text."""
         counted = f"{self.n:,} timed {'answer' if self.n == 1 else 'answers'}"
         return counted if self.complete else f"fewer than {counted}"
+
+    @property
+    def memory_scope(self) -> str:
+        """What the memory is that of."""
+        return PROCESS_ALONE if self.measured else GROWTH_IN_APP
 
     @property
     def memory(self) -> int | None:
@@ -289,7 +294,6 @@ def point_of(measurement: Measurement) -> Point | None:
         memory_file_backed=figures.memory_file_backed_bytes,
         memory_private_peak=figures.memory_private_peak_bytes,
         memory_file_backed_peak=figures.memory_file_backed_peak_bytes,
-        memory_scope=PROCESS_ALONE,
         load_s=figures.load_s,
         mbu=figures.mbu,
         bytes_per_token=figures.bytes_per_token,

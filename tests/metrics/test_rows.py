@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from core.catalogue import EMBEDDED_DIR, catalogue
 from core.db.measurement_values import MeasurementState
 from core.db.run_values import utc_now
-from core.metrics.answer_days import GROWTH_IN_APP, PERCENTILES_FROM
+from core.metrics.answer_days import PERCENTILES_FROM
 from core.metrics.labels import model_names
 from core.metrics.rows import (
+    GROWTH_IN_APP,
     PROCESS_ALONE,
     Point,
     PointFilter,
