@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.benchmark.random_models import random_model, write_error
+from core.benchmark.random_models import BYTES_PER_PARAMETER, random_model, write_error
 from core.catalogue import Shape
 from core.catalogue.shapes import transformers_config
 from core.errors import PaddockError
@@ -45,8 +45,6 @@ def write_checkpoint(
     shape: Shape,
     *,
     shards: int | None = None,
-    dtype: str = DTYPE,
-    seed: int = 0,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> Path:
     """Write the checkpoint into ``folder`` and return it; equal arguments give equal bytes.
@@ -62,20 +60,19 @@ def write_checkpoint(
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    shapes = _write_config(folder, architecture, shape, dtype)
+    shapes = _write_config(folder, architecture, shape)
     write_tokenizer(folder)
-    width = torch.empty(0, dtype=getattr(torch, dtype)).element_size()
-    total = width * sum(math.prod(one) for one in shapes.values())
+    total = BYTES_PER_PARAMETER * sum(math.prod(one) for one in shapes.values())
     parts = split_evenly(shapes, shards or math.ceil(total / SHARD_BYTES))
     count = len(parts)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     weight_map: dict[str, str] = {}
     done = 0
     for number, names in enumerate(parts, 1):
         name = f"model-{number:05d}-of-{count:05d}.safetensors" if count > 1 else _SINGLE
         tensors = {}
         for key in names:
-            tensors[key] = _random(shapes[key], dtype, generator)
+            tensors[key] = _random(shapes[key], generator)
             done += tensors[key].nbytes
             on_progress(done / total)
         save_file(tensors, folder / name, metadata={"format": "pt"})
@@ -129,9 +126,7 @@ def split_evenly(shapes: Mapping[str, Sequence[int]], parts: int) -> list[list[s
     return [names for names in lists if names]
 
 
-def _write_config(
-    folder: Path, architecture: str, shape: Shape, dtype: str
-) -> dict[str, tuple[int, ...]]:
+def _write_config(folder: Path, architecture: str, shape: Shape) -> dict[str, tuple[int, ...]]:
     """Write the configuration, and return the shapes of the model's weights by name."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
@@ -141,18 +136,18 @@ def _write_config(
         model = AutoModelForCausalLM.from_config(config)
     config.architectures = [type(model).__name__]
     config.bos_token_id = config.eos_token_id = config.pad_token_id = 0
-    config.dtype = dtype
+    config.dtype = DTYPE
     config.save_pretrained(folder)
     GenerationConfig(bos_token_id=0, eos_token_id=0, pad_token_id=0).save_pretrained(folder)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def _random(shape: Sequence[int], dtype: str, generator: Any) -> Any:
+def _random(shape: Sequence[int], generator: Any) -> Any:
     """Return weights of a shape: matrices around 0, vectors (norms, biases) around their usual
     1."""
     import torch
 
-    tensor = torch.empty(shape, dtype=getattr(torch, dtype))
+    tensor = torch.empty(shape, dtype=getattr(torch, DTYPE))
     flat = tensor.view(-1)
     for start in range(0, flat.numel(), _PIECE):
         piece = flat[start : start + _PIECE]

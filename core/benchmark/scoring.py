@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from core.benchmark.prompts import QualityTexts, quality_texts
 from core.benchmark.worker import load
 from core.catalogue import catalogue
-from core.catalogue.prompts import choose_format
+from core.catalogue.prompts import PromptFormat, choose_format, prompt_format
 from core.embedded.tasks import (
     CATEGORIES,
     MAX_NEW_TOKENS,
@@ -199,17 +199,9 @@ def _log_sum_exp(rows: np.ndarray) -> np.ndarray:
 def _prompt(
     model: LoadedModel, key: str, instruction: str, context: str, longest: int = ANSWER_TOKENS
 ) -> TokenRequest:
-    """Return the prompt of an instruction: formatted as everywhere in Paddock, or unformatted if
-    the model has neither a row in the catalogue nor a chat template."""
-    try:
-        chosen = choose_format(key, None, model.tokenizer)
-        prompt = chosen.build(model.tokenizer, instruction, context)
-        rule = chosen.stop_rule(model.tokenizer, model.end_ids)
-        text, special, stop_ids = prompt.text, prompt.add_special_tokens, rule.token_ids
-    except PromptFormatError:
-        text = "\n\n".join(part for part in (instruction, context) if part)
-        special, stop_ids = True, model.end_ids
-    ids = tuple(model.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+    chosen = format_of(key, model.tokenizer)
+    stop_ids = chosen.stop_rule(model.tokenizer, model.end_ids).token_ids
+    ids = tokenized(model.tokenizer, chosen, instruction, context)
     room = longest if model.positions is None else model.positions - len(ids)
     if room < 1:
         raise BadRequestError(
@@ -218,6 +210,24 @@ def _prompt(
         )
     sampling = SamplingSettings(max_new_tokens=min(longest, room), greedy=True)
     return TokenRequest(ids, sampling, stop_ids)
+
+
+def format_of(key: str, tokenizer: Any) -> PromptFormat:
+    """Return the model's prompt format, or plain text if it has neither a row in the catalogue nor
+    a chat template."""
+    try:
+        return choose_format(key, None, tokenizer)
+    except PromptFormatError:
+        return prompt_format("plain")
+
+
+def tokenized(
+    tokenizer: Any, chosen: PromptFormat, instruction: str, context: str
+) -> tuple[int, ...]:
+    """Return the token ids of an instruction in a prompt format."""
+    prompt = chosen.build(tokenizer, instruction, context)
+    found = tokenizer(prompt.text, add_special_tokens=prompt.add_special_tokens, verbose=False)
+    return tuple(found["input_ids"])
 
 
 def _answer(model: LoadedModel, request: TokenRequest) -> list[int]:

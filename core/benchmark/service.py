@@ -56,13 +56,9 @@ class Benchmark:
         self._dependencies = dependencies or Dependencies()
         self._benchmark_lock = BenchmarkLock(settings)
         self._lock = threading.Lock()
-        self._current: Sweep | None = None
-        self._closed = False
-
-    @property
-    def current(self) -> Sweep | None:
+        self.current: Sweep | None = None
         """The current run, or the last one of this process; None if there was none."""
-        return self._current
+        self._closed = False
 
     def start(self, plan: Plan) -> Sweep:
         """Start a benchmark run.
@@ -122,9 +118,9 @@ class Benchmark:
         """Interrupt the current run and refuse new ones; the run can be resumed."""
         with self._lock:
             self._closed = True
-            sweep = self._current
+            sweep = self.current
         if sweep is not None and sweep.running:
-            sweep.interrupt()
+            sweep.cancel(SweepState.INTERRUPTED)
             sweep.wait(_CLOSE_S)
 
     def _begin(self, sweep_id: str, plan: Plan, write: Callable[[], list[Measurement]]) -> Sweep:
@@ -134,7 +130,7 @@ class Benchmark:
                 raise BadRequestError(
                     "Paddock is shutting down. Start it again and repeat the request."
                 )
-            if self._current is not None and self._current.running:
+            if self.current is not None and self.current.running:
                 raise ModelBusyError(
                     "A benchmark is already running. Wait for it, or cancel it first."
                 )
@@ -149,7 +145,7 @@ class Benchmark:
                     self._dependencies,
                     self._benchmark_lock.release,
                 )
-                self._current = sweep.start()
+                self.current = sweep.start()
             except BaseException:  # a run that did not start must not keep the lock
                 self._benchmark_lock.release()
                 raise

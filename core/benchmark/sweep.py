@@ -253,7 +253,8 @@ class Sweep(ABC):
         self._message = "Starting."
         self._cancel = threading.Event()
         self._ended = threading.Event()
-        self._state = SweepState.RUNNING
+        self.state = SweepState.RUNNING
+        """State of the run; final when :attr:`running` is False."""
         self._stopped_as = SweepState.CANCELLED
 
     @abstractmethod
@@ -270,11 +271,6 @@ class Sweep(ABC):
         """Return the progress without message, rows and errors."""
 
     @property
-    def state(self) -> SweepState:
-        """State of the run; final when :attr:`running` is False."""
-        return self._state
-
-    @property
     def running(self) -> bool:
         """Whether the run has not ended."""
         return not self._ended.is_set()
@@ -285,15 +281,15 @@ class Sweep(ABC):
         threading.Thread(target=self._run, name=name, daemon=True).start()
         return self
 
-    def cancel(self) -> None:
+    def cancel(self, state: SweepState = SweepState.CANCELLED) -> None:
         """Request cancellation and return at once; the current step ends within a second, or that
-        of the bandwidth within a few."""
-        self._cancel.set()
+        of the bandwidth within a few.
 
-    def interrupt(self) -> None:
-        """Cancel because Paddock is closing, and not for a user."""
-        self._stopped_as = SweepState.INTERRUPTED
-        self.cancel()
+        Args:
+            state: of the cancelled run.
+        """
+        self._stopped_as = state
+        self._cancel.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end; return False if it does not come within ``timeout`` seconds."""
@@ -346,7 +342,7 @@ class Sweep(ABC):
             finally:
                 self._release()
                 self.say(_final_message(state, self.writer.rows()))
-                self._state = state
+                self.state = state
                 self._ended.set()
 
 

@@ -24,6 +24,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,8 +32,6 @@ from core.benchmark import scoring
 from core.benchmark.prompts import prompt_ids
 from core.benchmark.speed.peer_runtimes import LLAMA_CPP, PYTORCH, Answer, llama_cpp, pytorch
 from core.benchmark.worker import RUNTIMES
-from core.catalogue.prompts import choose_format, prompt_format
-from core.errors import PromptFormatError
 from core.hardware.devices import process_memory
 from core.inference.timing import accepted
 from core.runtimes.base import LoadedModel, StampedId
@@ -148,18 +147,10 @@ def instruction_ids(tokenizer: Any, key: str, kind: str, tokens: int) -> tuple[i
         tokens: length of the prompt; the passage is cut, so it may differ by a token or two.
             Instructions without a passage keep their length.
     """
-    try:
-        chosen = choose_format(key, None, tokenizer)
-    except PromptFormatError:
-        chosen = prompt_format("plain")
-
-    def ids(context: str) -> tuple[int, ...]:
-        prompt = chosen.build(tokenizer, PASSAGE.get(kind) or OPEN[kind], context)
-        found = tokenizer(prompt.text, add_special_tokens=prompt.add_special_tokens, verbose=False)
-        return tuple(found["input_ids"])
-
+    chosen = scoring.format_of(key, tokenizer)
     if kind in OPEN:
-        return ids("")
+        return scoring.tokenized(tokenizer, chosen, OPEN[kind], "")
+    ids = partial(scoring.tokenized, tokenizer, chosen, PASSAGE[kind])
     room = tokens - len(ids("The"))
     return ids(tokenizer.decode(list(prompt_ids(tokenizer, max(1, room)))))
 
