@@ -14,7 +14,7 @@ from typing import Any
 
 from core.benchmark.weights import checkpoint_weight_bytes, weight_bytes
 from core.db.measurement_values import Round, Sample
-from core.errors import GenerationError, NotEnoughMemoryError, PaddockError
+from core.errors import GenerationError, NotEnoughMemoryError
 from core.hardware.devices import ProcessMemory
 from core.runtimes.base import Conditions
 from core.runtimes.kv_cache import kv_bytes_per_position
@@ -234,29 +234,25 @@ def run_worker(
             "minutes and was ended. Measure it again, with fewer tokens if it is only slow."
         ) from None
     except WorkerDied as death:
-        raise _sudden_end(death, label, memory_limit_bytes) from None
-
-
-def _sudden_end(death: WorkerDied, label: str, limit: int | None) -> PaddockError:
-    """Return the error for a worker that ended without an event."""
-    if limit is not None and death.out_of_memory:
-        return NotEnoughMemoryError(
-            f"{label} needs more memory than the limit of {bytes_text(limit)} for one "
-            "measurement. Raise the limit, or choose a lower precision or a smaller model."
-        )
-    if death.out_of_memory:
-        return NotEnoughMemoryError(
-            f"Out of memory while measuring {label}. Close other programs, or choose a lower "
-            "precision or a smaller model."
-        )
-    if death.signal == _SIGKILL:
-        return GenerationError(
-            f"The process that measured {label} was killed by signal 9, possibly because memory "
-            "ran out. Close other programs, or choose a lower precision or a smaller model."
-        )
-    return GenerationError(
-        f"The process that measured {label} ended unexpectedly ({death}). Measure it again."
-    )
+        if memory_limit_bytes is not None and death.out_of_memory:
+            raise NotEnoughMemoryError(
+                f"{label} needs more memory than the limit of {bytes_text(memory_limit_bytes)} for "
+                "one measurement. Raise the limit, or choose a lower precision or a smaller model."
+            ) from None
+        if death.out_of_memory:
+            raise NotEnoughMemoryError(
+                f"Out of memory while measuring {label}. Close other programs, or choose a lower "
+                "precision or a smaller model."
+            ) from None
+        if death.signal == _SIGKILL:
+            raise GenerationError(
+                f"The process that measured {label} was killed by signal 9, possibly because "
+                "memory ran out. Close other programs, or choose a lower precision or a smaller "
+                "model."
+            ) from None
+        raise GenerationError(
+            f"The process that measured {label} ended unexpectedly ({death}). Measure it again."
+        ) from None
 
 
 def _highest(*readings: ProcessMemory) -> ProcessMemory:

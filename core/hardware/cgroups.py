@@ -25,7 +25,9 @@ def memory_headrooms(membership: Path = MEMBERSHIP, root: Path = ROOT) -> Iterat
         maximum = _number(group / ("memory.max" if is_v2 else "memory.limit_in_bytes"))
         used = _number(group / ("memory.current" if is_v2 else "memory.usage_in_bytes"))
         if maximum is not None and used is not None:
-            yield maximum - used + _inactive_file(group / "memory.stat")
+            statistics = dict(line.split() for line in _text(group / "memory.stat").splitlines())
+            inactive = statistics.get("total_inactive_file", statistics.get("inactive_file", 0))
+            yield maximum - used + int(inactive)
 
 
 def cpu_quota(membership: Path = MEMBERSHIP, root: Path = ROOT) -> float | None:
@@ -91,10 +93,3 @@ def _number(path: Path) -> int | None:
         return int(_text(path))
     except ValueError:  # no such file, or "max"
         return None
-
-
-def _inactive_file(statistics: Path) -> int:
-    found = dict(
-        line.split(maxsplit=1) for line in _text(statistics).splitlines() if " " in line.strip()
-    )
-    return int(found.get("total_inactive_file", found.get("inactive_file", 0)))

@@ -36,23 +36,28 @@ def point_frame(points: Sequence[Point]) -> pd.DataFrame:
             **_range("rate", point.decode),
             **_range("ttft", point.ttft_ms),
             **_range("mbu", _mbu(point)),
-            "private": _mb(point.memory_private),
-            "file_backed": _mb(point.memory_file_backed),
-            "memory": _mb(point.memory),
-            "disk": _mb(point.disk_bytes),
+            "private": point.memory_private,
+            "file_backed": point.memory_file_backed,
+            "memory": point.memory,
+            "disk": point.disk_bytes,
             "load": point.load_s,
             "perplexity": point.quality.perplexity_ratio if point.quality else None,
-            "accuracy": _accuracy(point),
+            "accuracy": point.quality.task_accuracy if point.quality else None,
         }
         for point, model, configuration in zip(
             points, model_names(subjects), configuration_names(subjects), strict=True
         )
     ]
-    columns = ["rate", "ttft", "mbu", "private", "file_backed", "memory", "disk", "load"]
+    frame = pd.DataFrame(rows)
+    if not rows:
+        return frame
+    sizes = ["private", "file_backed", "memory", "disk"]
+    columns = ["rate", "ttft", "mbu", *sizes, "load", "perplexity", "accuracy"]
     columns += ["rate_low", "rate_high", "ttft_low", "ttft_high", "mbu_low", "mbu_high"]
-    return pd.DataFrame(rows).astype(
-        dict.fromkeys([*columns, "perplexity", "accuracy"], "float64") if rows else {}
-    )
+    frame = frame.astype(dict.fromkeys(columns, "float64"))
+    frame[sizes] /= MB
+    frame["accuracy"] *= 100
+    return frame
 
 
 def most_recent(frame: pd.DataFrame, count: int) -> tuple[pd.DataFrame, int]:
@@ -92,13 +97,3 @@ def _mbu(point: Point) -> Range | None:
     if rate is None or not rate.median:
         return Range(share, share, share)
     return Range(share, share * rate.low / rate.median, share * rate.high / rate.median)
-
-
-def _mb(count: int | None) -> float | None:
-    return None if count is None else count / MB
-
-
-def _accuracy(point: Point) -> float | None:
-    if point.quality is None or point.quality.task_accuracy is None:
-        return None
-    return 100 * point.quality.task_accuracy

@@ -261,60 +261,45 @@ def _notes(measurements: Sequence[Measurement]) -> list[str]:
 def _conditions(measurements: Sequence[Measurement]) -> list[str]:
     """Return the conditions of the rows with figures, without duplicates."""
     measured = [row for row in measurements if row.figures is not None]
-    parts = (_machine, _compression, _execution, _method, _versions)
-    lines = [line for part in parts for row in measured if (line := part(row))]
+    # First the machines of all rows, then their weights, and so on.
+    lines = [line for part in zip(*map(_conditions_of, measured), strict=True) for line in part]
     if days := sorted({f"{row.started_at or row.created_at:%Y-%m-%d}" for row in measured}):
         lines.append(f"Measured on {', '.join(days)} (UTC).")
-    return list(dict.fromkeys(lines))
+    return [line for line in dict.fromkeys(lines) if line]
 
 
-def _machine(row: Measurement) -> str:
-    host = row.host
-    bandwidth = ""
+def _conditions_of(row: Measurement) -> tuple[str, ...]:
+    """Return sentences about machine, INT4 weights (may be empty), execution, method, versions."""
+    host, what, figures, subject = row.host, row.configuration, row.figures, subject_of(row)
+    bandwidth = weights = ""
     if host.bandwidth_bytes_per_s is not None:
         bandwidth = f", measured read bandwidth {host.bandwidth_bytes_per_s / 1e9:.1f} GB/s"
+    if row.int4 is not None:
+        weights = (
+            f"{_name(subject.name)} in INT4 on {_name(what.device)}: weights "
+            f"{int4_text(**asdict(row.int4))}."
+        )
+    execution = [f"executed in {_name(row.execution_precision or 'unknown')}"]
+    if row.kv_precision is not None:
+        execution.append(f"KV cache in {_name(row.kv_precision)}")
+    if row.threads is not None:
+        execution.append(f"{row.threads} threads")
+    guessed = what.speculation != NO_SPECULATION.text
+    if guessed and figures is not None and figures.tokens_per_step is not None:
+        effect = speculation_text(figures.tokens_per_step, figures.acceptance_rate)
+        execution.append(f"speculation {_name(what.speculation)}: {effect}")
+    processes = f" in {len(row.rounds)} new processes" if row.rounds else ""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(row.versions.items()))
     return (
         f"Host {_name(host.name)}: {code_span(host.cpu)}, {host.cores} logical processors, "
-        f"{bytes_text(host.memory_bytes)} of memory, {code_span(host.os)}{bandwidth}."
-    )
-
-
-def _compression(row: Measurement) -> str | None:
-    what = row.configuration
-    if row.int4 is None:
-        return None
-    place = f"{_name(subject_of(row).name)} in INT4 on {_name(what.device)}"
-    return f"{place}: weights {int4_text(**asdict(row.int4))}."
-
-
-def _execution(row: Measurement) -> str:
-    what = row.configuration
-    parts = [f"executed in {_name(row.execution_precision or 'unknown')}"]
-    if row.kv_precision is not None:
-        parts.append(f"KV cache in {_name(row.kv_precision)}")
-    if row.threads is not None:
-        parts.append(f"{row.threads} threads")
-    found, guessed = row.figures, what.speculation != NO_SPECULATION.text
-    if guessed and found is not None and found.tokens_per_step is not None:
-        effect = speculation_text(found.tokens_per_step, found.acceptance_rate)
-        parts.append(f"speculation {_name(what.speculation)}: {effect}")
-    subject = subject_of(row)
-    place = f"{_name(subject.weights)} on {_name(what.device)}, {_name(subject.runtime)}"
-    return f"{place}: {', '.join(parts)}."
-
-
-def _method(row: Measurement) -> str:
-    what = row.configuration
-    processes = f" in {len(row.rounds)} new processes" if row.rounds else ""
-    return (
+        f"{bytes_text(host.memory_bytes)} of memory, {code_span(host.os)}{bandwidth}.",
+        weights,
+        f"{_name(subject.weights)} on {_name(what.device)}, {_name(subject.runtime)}: "
+        f"{', '.join(execution)}.",
         f"Greedy answers of exactly {what.new_tokens} tokens, at least {what.repeats} timed "
-        f"answers per row{processes}."
+        f"answers per row{processes}.",
+        f"Versions: {code_span(versions)}.",
     )
-
-
-def _versions(row: Measurement) -> str:
-    named = [f"{name} {version}" for name, version in sorted(row.versions.items())]
-    return f"Versions: {code_span(', '.join(named))}."
 
 
 def _name(text: str) -> str:
