@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from core.benchmark.artifacts import Artifact, PreparedArtifact, check_memory, prepare_artifact
 from core.benchmark.bandwidth import read_bandwidth_apart
@@ -48,19 +48,6 @@ SPARE_ROUNDS = 2
 """Maximum number of extra rounds, in place of rounds with high core-to-core latency."""
 
 
-@dataclass(frozen=True)
-class Dependencies:
-    """Functions that carry out the steps; tests replace them to provoke failures.
-
-    Each raises a PaddockError whose text becomes a row's error, or StoppedError when cancelled.
-    """
-
-    prepare_artifact: Callable[..., PreparedArtifact] = prepare_artifact
-    measure: Callable[..., Outcome] = measure_in_process
-    read_bandwidth: Callable[[], float] = read_bandwidth_apart
-    measure_quality: Callable[..., tuple[Quality, Reference]] = quality_in_process
-
-
 class LocalSweep(Sweep):
     """A benchmark run on this machine."""
 
@@ -71,7 +58,6 @@ class LocalSweep(Sweep):
         writer: RowWriter,
         settings: Settings,
         monitor: ActivityMonitor,
-        dependencies: Dependencies,
         release: Callable[[], None],
     ) -> None:
         """
@@ -82,7 +68,6 @@ class LocalSweep(Sweep):
         super().__init__(sweep_id, plan, writer, release)
         self.settings = settings
         self.monitor = monitor
-        self.dependencies = dependencies
         self._steps = Steps()
         self._ready: dict[Artifact, PreparedArtifact] = {}
         self._absent: dict[Artifact, str] = {}
@@ -165,7 +150,7 @@ class LocalSweep(Sweep):
                 self._steps.doing(Step(StepKind.PREPARE, artifact)),
                 self.monitor.running(),
             ):
-                self._ready[artifact] = self.dependencies.prepare_artifact(
+                self._ready[artifact] = prepare_artifact(
                     artifact,
                     self.settings,
                     on_progress=lambda message, _fraction: self.say(message),
@@ -218,7 +203,7 @@ class LocalSweep(Sweep):
         step = Step(StepKind.BANDWIDTH, None, number)
         try:
             with self._steps.doing(step), self.monitor.running(measured=True):
-                found = self.dependencies.read_bandwidth()
+                found = read_bandwidth_apart()
             self._bandwidth = max(found, self._bandwidth or 0.0)
         except (PaddockError, OSError, MemoryError) as error:
             if self._bandwidth is not None:
@@ -299,7 +284,7 @@ class LocalSweep(Sweep):
             )
             step = Step(StepKind.MEASURE, target, number)
             with self._steps.doing(step), self.monitor.running(measured=True) as activity:
-                outcome = self.dependencies.measure(
+                outcome = measure_in_process(
                     job,
                     on_progress=lambda message: self.say(f"{place}: {message}"),
                     cancel=self._cancel,
@@ -445,7 +430,7 @@ class LocalSweep(Sweep):
             check_memory(target.label, ready, self.settings)
             step = Step(StepKind.QUALITY, target)
             with self._steps.doing(step), self.monitor.running():
-                result = self.dependencies.measure_quality(
+                result = quality_in_process(
                     ready.folder,
                     target.spec,
                     reference,

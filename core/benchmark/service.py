@@ -14,7 +14,7 @@ from dataclasses import replace
 from core.benchmark.estimate import BenchmarkEstimate, estimate, has_quality
 from core.benchmark.lock import BenchmarkLock
 from core.benchmark.plan import Plan, Target
-from core.benchmark.runner import Dependencies, LocalSweep
+from core.benchmark.runner import LocalSweep
 from core.benchmark.sweep import RowWriter, Sweep
 from core.db.measurement_values import Host, Measurement, MeasurementState, SweepRecord, SweepState
 from core.db.measurements import MeasurementStore
@@ -43,7 +43,6 @@ class Benchmark:
         settings: Settings,
         measurements: Callable[[], MeasurementStore],
         monitor: ActivityMonitor = MONITOR,
-        dependencies: Dependencies | None = None,
     ) -> None:
         """
         Args:
@@ -53,7 +52,6 @@ class Benchmark:
         self._settings = settings
         self._measurements = measurements
         self._monitor = monitor
-        self._dependencies = dependencies or Dependencies()
         self._benchmark_lock = BenchmarkLock(settings)
         self._lock = threading.Lock()
         self.current: Sweep | None = None
@@ -142,7 +140,6 @@ class Benchmark:
                     RowWriter(write(), self._measurements),
                     self._settings,
                     self._monitor,
-                    self._dependencies,
                     self._benchmark_lock.release,
                 )
                 self.current = sweep.start()

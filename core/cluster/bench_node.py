@@ -16,7 +16,7 @@ from pathlib import Path
 from core.benchmark.estimate import estimate
 from core.benchmark.lock import BenchmarkLock
 from core.benchmark.plan import Plan
-from core.benchmark.runner import Dependencies, LocalSweep
+from core.benchmark.runner import LocalSweep
 from core.benchmark.service import new_rows, resumed_row, this_host
 from core.benchmark.sweep import RowWriter, SweepProgress
 from core.db.measurement_values import Measurement
@@ -98,7 +98,7 @@ class BenchNode:
         host = replace(this_host(), name=name)
         writer = RowWriter([resumed_row(row, host) for row in given], None)
         lock = BenchmarkLock(settings)
-        sweep = LocalSweep("node", plan, writer, settings, MONITOR, Dependencies(), lock.release)
+        sweep = LocalSweep("node", plan, writer, settings, MONITOR, lock.release)
         while True:
             try:
                 lock.acquire()

@@ -41,7 +41,7 @@ from core.settings import Settings
 from core.store import ModelStore, StoredModel
 from core.store.manifest import read_manifest
 from core.store.weights import read_weights
-from tests.benchmark.fake_dependencies import FakeWork
+from tests.benchmark.fake_work import FakeWork
 
 SMALL = "paddock-neox"
 """Small, here without a network, and usually in INT4 with groups of 32."""
@@ -76,14 +76,15 @@ def store(settings: Settings) -> Iterator[MeasurementStore]:
 
 @pytest.fixture
 def benchmark_of(
-    settings: Settings, store: MeasurementStore
+    settings: Settings, store: MeasurementStore, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[FakeWork], Benchmark]]:
     """A benchmark that makes its models really ready, and measures nothing."""
     made: list[Benchmark] = []
 
     def build(work: FakeWork) -> Benchmark:
-        dependencies = replace(work.dependencies(), prepare_artifact=prepare_artifact)
-        made.append(Benchmark(settings, lambda: store, dependencies=dependencies))
+        work.install(monkeypatch.setattr)
+        monkeypatch.setattr("core.benchmark.runner.prepare_artifact", prepare_artifact)
+        made.append(Benchmark(settings, lambda: store))
         return made[-1]
 
     yield build

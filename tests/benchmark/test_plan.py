@@ -11,7 +11,7 @@ from core.benchmark.plan import Plan
 from core.catalogue import CONVERTED_PRECISIONS, Precision, catalogue
 from core.errors import BadRequestError, UnknownModelError, UserError
 from core.runtimes.spec import RuntimeName
-from tests.benchmark.fake_dependencies import configurations
+from tests.benchmark.fake_work import configurations
 
 PLAN = Plan(models=("paddock-neox",), random_models=("neox-410m",))
 

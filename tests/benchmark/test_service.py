@@ -20,7 +20,7 @@ from core.benchmark.random_models import (
     delete_random_weights,
     random_settings,
 )
-from core.benchmark.runner import SPARE_ROUNDS, Dependencies
+from core.benchmark.runner import SPARE_ROUNDS
 from core.benchmark.service import Benchmark
 from core.benchmark.sweep import Sweep
 from core.catalogue import Precision
@@ -39,7 +39,7 @@ from core.errors import (
 from core.inference.contention import ActivityMonitor
 from core.runtimes.spec import RuntimeName
 from core.settings import CHECKOUT, Settings
-from tests.benchmark.fake_dependencies import BANDWIDTH, FakeWork, configurations
+from tests.benchmark.fake_work import BANDWIDTH, FakeWork, configurations
 from tests.builders import tiny_checkpoint
 
 DONE, FAILED = MeasurementState.DONE, MeasurementState.FAILED
@@ -66,8 +66,9 @@ def store(settings: Settings) -> Iterator[MeasurementStore]:
 
 
 @pytest.fixture
-def work() -> FakeWork:
-    return FakeWork()
+def work(monkeypatch: pytest.MonkeyPatch) -> FakeWork:
+    """Replaces what a run carries out."""
+    return FakeWork().install(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def monitor() -> ActivityMonitor:
 def benchmark_(
     settings: Settings, store: MeasurementStore, work: FakeWork, monitor: ActivityMonitor
 ) -> Iterator[Benchmark]:
-    made = Benchmark(settings, lambda: store, monitor, work.dependencies())
+    made = Benchmark(settings, lambda: store, monitor)
     yield made
     made.close()
 
@@ -280,7 +281,7 @@ def test_model_larger_than_the_memory_is_not_loaded(
     settings: Settings, store: MeasurementStore, work: FakeWork
 ):
     tight = settings.model_copy(update={"memory_reserve_mib": 2**30})
-    sweep = ended(Benchmark(tight, lambda: store, dependencies=work.dependencies()).start(PLAN))
+    sweep = ended(Benchmark(tight, lambda: store).start(PLAN))
     assert states(sweep) == [FAILED] * 8 and not work.jobs
     assert "memory" in sweep.progress().rows[0].error
 
@@ -289,12 +290,7 @@ def test_no_utilisation_without_bandwidth(benchmark_, work, store):
     def broken() -> float:
         raise MemoryError
 
-    made = Dependencies(
-        prepare_artifact=work.dependencies().prepare_artifact,
-        measure=work.dependencies().measure,
-        read_bandwidth=broken,
-    )
-    benchmark_._dependencies = made
+    work.bandwidth = broken
     sweep = ended(benchmark_.start(PLAN))
     assert states(sweep) == [DONE] * 8
     assert sweep.progress().rows[0].figures.mbu is None
@@ -349,7 +345,7 @@ def test_cancel_keeps_finished_measurements(
 
 def test_the_best_bandwidth_of_all_rounds_counts(benchmark_, work: FakeWork):
     found = iter([BANDWIDTH / 2, BANDWIDTH])
-    benchmark_._dependencies = replace(work.dependencies(), read_bandwidth=lambda: next(found))
+    work.bandwidth = lambda: next(found)
     sweep = ended(benchmark_.start(replace(PLAN, rounds=2)))
     rows = sweep.progress().rows
     assert {row.host.bandwidth_bytes_per_s for row in rows} == {BANDWIDTH}
@@ -498,12 +494,11 @@ def test_rounds_of_other_weights_are_discarded(benchmark_, work: FakeWork, monke
     work.before = fail_late
     sweep = ended(benchmark_.start(PLAN))
     work.before = lambda job: None
-    prepare_artifact = benchmark_._dependencies.prepare_artifact
 
     def larger(artifact, *args, **options):
-        return replace(prepare_artifact(artifact, *args, **options), disk_bytes=6_000)
+        return replace(work.prepare(artifact, *args, **options), disk_bytes=6_000)
 
-    benchmark_._dependencies = replace(benchmark_._dependencies, prepare_artifact=larger)
+    monkeypatch.setattr("core.benchmark.runner.prepare_artifact", larger)
     work.jobs.clear()
     again = ended(benchmark_.resume(sweep.id))
     assert states(again) == [DONE] * 8 and len(work.jobs) == 8
@@ -549,16 +544,15 @@ def test_killed_process_can_be_resumed(settings: Settings, work: FakeWork):
         "from core.inference.engine import Engine\n"
         "from core.benchmark.service import Benchmark\n"
         "from core.settings import Settings\n"
-        "from tests.benchmark.fake_dependencies import FakeWork\n"
+        "from tests.benchmark.fake_work import FakeWork\n"
         "from tests.benchmark.test_service import PLAN\n"
-        "engine, work = Engine(Settings(home=Path(sys.argv[1]))), FakeWork()\n"
+        "engine, work = Engine(Settings(home=Path(sys.argv[1]))), FakeWork().install()\n"
         "def before(job):\n"
         "    if len(work.jobs) == 6:\n"
         "        print(sweep.id, flush=True)\n"
         "        time.sleep(60)\n"
         "work.before = before\n"
-        "sweep = Benchmark(engine.settings, lambda: engine.measurements,"
-        " dependencies=work.dependencies()).start(PLAN)\n"
+        "sweep = Benchmark(engine.settings, lambda: engine.measurements).start(PLAN)\n"
         "sweep.wait()\n"
     )
     child = subprocess.Popen(
@@ -580,9 +574,7 @@ def test_killed_process_can_be_resumed(settings: Settings, work: FakeWork):
         assert engine.measurements.sweep(sweep_id).state is SweepState.INTERRUPTED
         left = {row.state for row in engine.measurements.of_sweep(sweep_id)}
         assert left == {DONE, MeasurementState.INTERRUPTED}
-        benchmark = Benchmark(
-            settings, lambda: engine.measurements, dependencies=work.dependencies()
-        )
+        benchmark = Benchmark(settings, lambda: engine.measurements)
         assert states(ended(benchmark.resume(sweep_id))) == [DONE] * 8
         assert len(work.jobs) == 3  # the one that was killed, and two that it did not come to
     finally:
@@ -689,7 +681,7 @@ def test_run_without_database_does_not_start(settings: Settings, work: FakeWork)
     def broken() -> MeasurementStore:
         raise RecordsError("The run database is damaged; move it away.")
 
-    made = Benchmark(settings, broken, dependencies=work.dependencies())
+    made = Benchmark(settings, broken)
     with pytest.raises(RecordsError, match="damaged"):
         made.start(PLAN)
     assert not work.jobs
@@ -778,7 +770,7 @@ def test_random_weights_and_pytorch_have_no_quality(benchmark_, work: FakeWork):
 
 
 def test_failed_quality_is_reported_and_can_be_resumed(benchmark_, work: FakeWork, monkeypatch):
-    judge = work._measure_quality
+    judge = work.judge
 
     def broken(folder, spec, reference, **how):
         if spec.precision is Precision.INT8:
@@ -786,10 +778,10 @@ def test_failed_quality_is_reported_and_can_be_resumed(benchmark_, work: FakeWor
         return judge(folder, spec, reference, **how)
 
     plan = replace(PLAN, quality=True, models=("paddock-neox",))
-    benchmark_._dependencies = replace(work.dependencies(), measure_quality=broken)
+    work.judge = broken
     sweep = ended(benchmark_.start(plan))
     assert states(sweep) == [DONE] * 4 and "It was killed." in sweep.progress().error
-    benchmark_._dependencies = work.dependencies()
+    work.judge = judge
     work.jobs.clear()
     again = ended(benchmark_.resume(sweep.id))
     assert all(row.quality for row in again.progress().rows) and not work.jobs

@@ -26,7 +26,7 @@ from core.errors import GenerationError, NotEnoughMemoryError, StoppedError
 from core.inference.engine import Engine
 from core.metrics import document
 from core.settings import CHECKOUT, Settings
-from tests.benchmark.fake_dependencies import FakeWork
+from tests.benchmark.fake_work import FakeWork
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -42,9 +42,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> FakeWork:
     """Replaces conversion and measurement."""
-    made = FakeWork()
-    monkeypatch.setattr("core.benchmark.service.Dependencies", made.dependencies)
-    return made
+    return FakeWork().install(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from core.catalogue import Precision
 from core.cluster.bench_node import BenchNode, node_plan
 from core.db.measurement_values import MeasurementState
 from core.settings import load_settings
-from tests.benchmark.fake_dependencies import FakeWork
+from tests.benchmark.fake_work import FakeWork
 
 PLAN = Plan(
     models=("paddock-neox",), precisions=(Precision.INT8,), prompt_tokens=(8, 16), rounds=1
@@ -23,9 +23,7 @@ PLAN = Plan(
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> FakeWork:
     """Replaces conversion and measurement."""
-    made = FakeWork()
-    monkeypatch.setattr("core.cluster.bench_node.Dependencies", made.dependencies)
-    return made
+    return FakeWork().install(monkeypatch.setattr)
 
 
 def test_a_node_reports_each_changed_row_under_its_name(work: FakeWork):

@@ -1,4 +1,4 @@
-"""Stand-ins for the dependencies of a run: for failures, waiting and other work, hard to
+"""Stand-ins for what a run carries out: for failures, waiting and other work, hard to
 provoke."""
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from core.benchmark import runner
 from core.benchmark.artifacts import Artifact, PreparedArtifact
 from core.benchmark.child import Job, Outcome
 from core.benchmark.plan import Plan
-from core.benchmark.runner import Dependencies
 from core.db.measurement_values import Configuration, Quality, Round, Sample
 from core.errors import StoppedError
 from core.runtimes.base import Conditions
@@ -85,16 +85,15 @@ class FakeWork:
     core_latency: Callable[[Job], float | None] = lambda job: None
     """Of all answers of a measuring process, in nanoseconds."""
 
-    def dependencies(self) -> Dependencies:
-        """Return these functions as a run's dependencies."""
-        return Dependencies(
-            prepare_artifact=self._prepare,
-            measure=self._measure,
-            read_bandwidth=self.bandwidth,
-            measure_quality=self._measure_quality,
-        )
+    def install(self, set_attribute: Callable[[Any, str, Any], None] = setattr) -> FakeWork:
+        """Replace the functions of a run by these; a test gives ``monkeypatch.setattr``."""
+        set_attribute(runner, "prepare_artifact", self.prepare)
+        set_attribute(runner, "measure_in_process", self._measure)
+        set_attribute(runner, "read_bandwidth_apart", lambda: self.bandwidth())
+        set_attribute(runner, "quality_in_process", lambda *a, **how: self.judge(*a, **how))
+        return self
 
-    def _prepare(self, artifact: Artifact, settings: Settings, **_how: Any) -> PreparedArtifact:
+    def prepare(self, artifact: Artifact, settings: Settings, **_how: Any) -> PreparedArtifact:
         self.made.append(artifact)
         self.make(artifact)
         return PreparedArtifact(Path("nowhere") / artifact.model, 5_000, 4_000, self.positions)
@@ -109,7 +108,7 @@ class FakeWork:
             conditions=Conditions("f32", "u8", self.devices_used, 2, {}),
         )
 
-    def _measure_quality(
+    def judge(
         self, folder: Path, spec: ModelSpec, reference: Any, **_how: Any
     ) -> tuple[Quality, Any]:
         self.judged.append(spec)
