@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from core.benchmark.plan import Plan
 from core.benchmark.service import CLUSTER_KEY, reopened, unfinished
-from core.benchmark.sweep import OPEN, RowWriter, Sweep, SweepProgress
+from core.benchmark.sweep import RowWriter, Sweep, SweepProgress
 from core.cluster.bench_node import BenchNode, NodePlan, node_plan
 from core.cluster.connection import Node, detail_of, is_alive, node_affinity, nodes_of
 from core.db.measurement_values import Measurement
@@ -80,13 +80,12 @@ class ClusterBenchmark:
         rows = [row for each in node_plans.values() for row in each.rows]
         stored = plan.to_json() | {CLUSTER_KEY: {"chosen_by": self._chosen_by}}
         self._store.begin_sweep(stored, rows, sweep_id)
-        shares = {node: each.rows for node, each in node_plans.items() if each.rows}
         needs = ClusterEstimate(
             rows=len(rows),
             seconds=max(each.seconds for each in node_plans.values()),
             notes=(*notes, *_differences(node_plans)),
         )
-        return self._begin(sweep_id, plan, rows, shares), needs
+        return self._begin(sweep_id, plan, rows, [*node_plans]), needs
 
     def resume(self, sweep_id: str, memory_limit_bytes: int | None = None) -> Sweep:
         """Measure what is missing, each row on its own node.
@@ -106,18 +105,13 @@ class ClusterBenchmark:
         """
         record, plan = unfinished(self._store, sweep_id, memory_limit_bytes, on_cluster=True)
         nodes = nodes_of(self._ray, self._chosen_by or record.plan[CLUSTER_KEY].get("chosen_by"))
-        rows = reopened(self._store, record)
-        shares = shares_of([row for row in rows if row.state in OPEN], nodes)
-        return self._begin(sweep_id, plan, rows, shares)
+        return self._begin(sweep_id, plan, reopened(self._store, record), nodes)
 
     def _begin(
-        self,
-        sweep_id: str,
-        plan: Plan,
-        rows: Iterable[Measurement],
-        shares: Mapping[Node, Sequence[Measurement]],
+        self, sweep_id: str, plan: Plan, rows: Sequence[Measurement], nodes: Sequence[Node]
     ) -> ClusterSweep:
         writer = RowWriter(rows, lambda: self._store)
+        shares = shares_of(writer.open_rows(), nodes)
         return ClusterSweep(sweep_id, plan, writer, self._ray, shares).start()
 
     def _node_plans(
@@ -273,7 +267,7 @@ class ClusterSweep(Sweep):
 
 
 def shares_of(rows: Sequence[Measurement], nodes: Sequence[Node]) -> dict[Node, list[Measurement]]:
-    """Return the rows that each node resumes: those with its name, which only one node gets."""
+    """Return the rows that each node measures: those with its name, which only one node gets."""
     named = {node.name: node for node in nodes}
     shares = {node: [row for row in rows if row.host.name == name] for name, node in named.items()}
     return {node: ours for node, ours in shares.items() if ours}
