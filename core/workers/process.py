@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from types import TracebackType
 from typing import IO, Any, Self
 
 import psutil
@@ -110,14 +109,13 @@ class WorkerProcess:
         self._log: deque[str] = deque(maxlen=_LINES_KEPT)
         self._ended = threading.Event()
         self._send_lock = threading.Lock()
+        if environment is None:
+            environment = {k: text for k, text in os.environ.items() if k not in _SECRETS}
+            environment |= {"HF_HUB_OFFLINE": "1"}
         self._child = subprocess.Popen(
             [sys.executable, "-m", module],
             cwd=CHECKOUT,
-            env={
-                **(_offline_environment() if environment is None else environment),
-                "PYTHONUNBUFFERED": "1",
-                "PYTHONIOENCODING": "utf-8",
-            },
+            env={**environment, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -137,12 +135,7 @@ class WorkerProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()
 
     def send(self, **request: Any) -> None:
@@ -273,11 +266,6 @@ def error_from_json(name: str, message: str) -> PaddockError:
     if isinstance(kind, type) and issubclass(kind, PaddockError):
         return kind(message)
     return GenerationError(message)
-
-
-def _offline_environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    return kept | {"HF_HUB_OFFLINE": "1"}
 
 
 def _lines(pipe: IO[str] | None) -> Iterator[str]:
