@@ -4,7 +4,7 @@ files, which are created on demand and removed.
 They are kept apart from the user's models, in ``<home>/random-weights``::
 
     checkpoints/<key>/          PyTorch checkpoint, written by core.benchmark.random_checkpoint
-    checkpoints/.work/…         unfinished checkpoint
+    checkpoints/.work           unfinished checkpoint
     models/                     converted by the store, as in any home folder
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ from core.store import ModelStore
 from core.store.checkpoint import TORCH_DTYPE_BYTES
 from core.store.files import folder_bytes, free_bytes, has_no_space, remove_folder
 from core.units import bytes_text
-from core.workers.process import Event, WorkerDied, WorkerProcess
+from core.workers.process import WorkerDied, WorkerProcess
 
 BYTES_PER_PARAMETER = TORCH_DTYPE_BYTES["bfloat16"]
 
@@ -165,8 +164,8 @@ def ensure_checkpoint(
     folder = checkpoint_folder(settings, model.key)
     if folder.is_dir():
         return folder
-    aside = folder.parent / ".work"
-    shutil.rmtree(aside, ignore_errors=True)  # left by a killed process
+    work = folder.parent / ".work"
+    shutil.rmtree(work, ignore_errors=True)  # left by a killed process
     size = checkpoint_bytes(model)
     free = free_bytes(folder)
     if size + _SPARE_BYTES > free:
@@ -177,16 +176,11 @@ def ensure_checkpoint(
         )
     message = f"Writing random weights of {model.key} ({bytes_text(size)})."
     on_progress(message, 0.0)
-
-    def on_event(event: Event) -> None:
-        on_progress(message, event["fraction"])
-
-    work = aside / uuid.uuid4().hex[:8]
     try:
         work.mkdir(parents=True)
         with WorkerProcess(_WORKER, {"folder": str(work), "key": model.key}) as worker:
             worker.follow(
-                on_event,
+                lambda event: on_progress(message, event["fraction"]),
                 cancel=cancel,
                 stopped="Stopped. The unfinished random weights were removed.",
             )
@@ -194,7 +188,7 @@ def ensure_checkpoint(
     except (OSError, WorkerDied) as error:
         raise write_error(model, error) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
