@@ -220,7 +220,7 @@ class TuningRun:
         self, paired: PairedRun, kind: str, speculation: Speculation, _number: int
     ) -> float:
         answer = paired.processes["best"].run(
-            do="ask",
+            do="answer",
             model=self._key,
             kind=kind,
             prompt_tokens=_PASSAGE_TOKENS,

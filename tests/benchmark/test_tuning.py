@@ -57,7 +57,7 @@ class ScriptedPairedRun:
             self.hints = paired.hints[name]
 
         def run(self, do: str, model: str, **command: Any) -> dict[str, float]:
-            if do == "ask":
+            if do == "answer":
                 mode = command["speculation"]["mode"]
                 return {"ms_per_token": ScriptedPairedRun.guessing(mode, command["kind"])}
             assert do == "perplexity"

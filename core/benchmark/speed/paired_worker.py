@@ -4,15 +4,14 @@ Two of them run at the same time and get commands in turns, so that other load o
 affects both. The first request (see :mod:`core.workers.child`) has the variant, the folder and the
 spec; every further one is a command. The response is one ``done``. Commands::
 
-    {"do": "answer", "prompt_tokens": 32, "new_tokens": 64}       → ttft_ms, tokens_per_s
+    {"do": "answer", "prompt_tokens": 32, "new_tokens": 64}       → ttft_ms, tokens_per_s …
     {"do": "together", "count": 8, "prompt_tokens": …, …}         → tokens_per_s of all
     {"do": "tasks", "model": …, "together": 8}                    → accuracy, answers
     {"do": "perplexity", "model": …}                              → nll, tokens
-    {"do": "ask", "model": …, "kind": "summary", …}               → ms_per_token, total_ms
 
-``ask`` answers an instruction (:func:`instruction_ids`); it also takes ``temperature`` (0: greedy)
-and ``speculation``. A variant is a runtime, the notebook, or a peer
-(:mod:`core.benchmark.speed.peer_runtimes`).
+With ``model`` and ``kind`` the prompt is an instruction (:func:`instruction_ids`). A runtime also
+takes ``speculation``, ``temperature`` (0: greedy) and ``seed``. A variant is a runtime, the
+notebook, or a peer (:mod:`core.benchmark.speed.peer_runtimes`).
 
 The notebook variant is the code of the demo that Paddock replaces: Optimum with all defaults,
 ``generate`` in a thread, and a ``TextIteratorStreamer``; but tokens are counted by their ids.
@@ -66,32 +65,25 @@ def main() -> NoReturn:
     request = channel.receive()
     disable_telemetry()
     quieten_libraries()
-    folder = Path(request["folder"])
-    if request["variant"] in (LLAMA_CPP, PYTORCH):
-        gguf, guesses = Path(request["gguf"]), request["speculation"]
-        peers = {
-            LLAMA_CPP: lambda: llama_cpp(gguf, guesses, request["slots"]),
-            PYTORCH: lambda: pytorch(gguf, bool(guesses)),
-        }
-        answer, model = peers[request["variant"]](), None
-        tokenizer, execution = load_tokenizer(folder), None
-    elif request["variant"] == NOTEBOOK:
-        (answer, execution), model, tokenizer = _notebook(folder), None, load_tokenizer(folder)
+    folder, variant = Path(request["folder"]), request["variant"]
+    model = execution = None
+    if variant == LLAMA_CPP:
+        answer = llama_cpp(Path(request["gguf"]), request["speculation"], request["slots"])
+    elif variant == PYTORCH:
+        answer = pytorch(Path(request["gguf"]), bool(request["speculation"]))
+    elif variant == NOTEBOOK:
+        answer, execution = _notebook(folder)
     else:
-        model = _loaded(folder, request["spec"])
-        answer, tokenizer = _of_runtime(model), model.tokenizer
-        execution = model.conditions.execution_precision
+        spec = spec_from_json(request["spec"])
+        runtime = RUNTIMES[spec.runtime]()
+        runtime.prepare(folder)
+        model = runtime.load(folder, spec)
+        answer, execution = _of_runtime(model), model.conditions.execution_precision
+    tokenizer = load_tokenizer(folder) if model is None else model.tokenizer
     answer(prompt_ids(tokenizer, 8), 4)
     channel.say(event="done", execution=execution)
     while True:
         channel.say(event="done", **_run(channel.receive(), answer, model, tokenizer))
-
-
-def _loaded(folder: Path, plain: dict[str, Any]) -> LoadedModel:
-    spec = spec_from_json(plain)
-    runtime = RUNTIMES[spec.runtime]()
-    runtime.prepare(folder)
-    return runtime.load(folder, spec)
 
 
 def _run(
@@ -106,34 +98,25 @@ def _run(
         return scoring.negative_log_likelihood(model, command["model"])
     if command["do"] == "memory":
         return asdict(process_memory())
-    if command["do"] == "ask":
-        return _ask(command, answer, model, tokenizer)
-    ids = tuple(prompt_ids(tokenizer, command["prompt_tokens"]))
-    new_tokens = command["new_tokens"]
+    tokens, new_tokens = command["prompt_tokens"], command["new_tokens"]
+    if "kind" in command:
+        ids = instruction_ids(tokenizer, command["model"], command["kind"], tokens)
+    else:
+        ids = tuple(prompt_ids(tokenizer, tokens))
+    if model is not None and "speculation" in command:
+        speculation = speculation_from_json(command["speculation"])
+        sampling = command.get("temperature", 0), command.get("seed", 0)
+        answer = _of_runtime(model, *sampling, speculation)
     if command["do"] == "together":
-        if model is not None and "speculation" in command:
-            answer = _of_runtime(model, speculation=speculation_from_json(command["speculation"]))
         return _together(answer, ids, new_tokens, command["count"])
     began, *stamps = answer(ids, new_tokens)
+    decode_s, further = stamps[-1] - stamps[0], len(stamps) - 1
     return {
-        "ttft_ms": 1000 * (stamps[0] - began),
-        "tokens_per_s": (len(stamps) - 1) / (stamps[-1] - stamps[0]),
         "tokens": len(stamps),
-    }
-
-
-def _ask(
-    command: dict[str, Any], answer: Answer, model: LoadedModel | None, tokenizer: Any
-) -> dict[str, Any]:
-    ids = instruction_ids(tokenizer, command["model"], command["kind"], command["prompt_tokens"])
-    if model is not None:
-        speculation = speculation_from_json(command["speculation"])
-        answer = _of_runtime(model, command.get("temperature", 0), command["seed"], speculation)
-    began, *stamps = answer(ids, command["new_tokens"])
-    return {
-        "ms_per_token": 1000 * (stamps[-1] - stamps[0]) / (len(stamps) - 1),
-        "total_ms": 1000 * (stamps[-1] - began),
         "ttft_ms": 1000 * (stamps[0] - began),
+        "total_ms": 1000 * (stamps[-1] - began),
+        "ms_per_token": 1000 * decode_s / further,
+        "tokens_per_s": further / decode_s if decode_s else 0.0,
         "tokens_per_step": len(stamps) / (len(stamps) - sum(accepted(stamps))),
     }
 

@@ -192,7 +192,7 @@ def _ask(
     seed: int = 0,
 ) -> Event:
     return process.run(
-        do="ask",
+        do="answer",
         model=MODEL,
         kind=kind,
         prompt_tokens=tokens,
