@@ -79,7 +79,7 @@ def from_json(text: str | bytes) -> list[Measurement]:
             "imported. Filter the measurements and export them in parts."
         )
     found: dict[str, Measurement] = {}
-    for number, measurement in enumerate(_measurements(_rows(_parsed(_decoded(text)))), 1):
+    for number, measurement in enumerate(_measurements(_rows(text)), 1):
         if measurement.id in found:
             raise BadRequestError(
                 f"Measurement {number:,} of the file has the same id as an earlier one. Export the "
@@ -104,23 +104,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _decoded(text: str | bytes) -> str:
-    if isinstance(text, bytes):
-        try:
-            text = text.decode(json.detect_encoding(text))  # Windows tools write UTF-16
-        except UnicodeDecodeError as error:
-            raise BadRequestError(_OTHER_FILE) from error
-    text = text.removeprefix("\N{BYTE ORDER MARK}")
-    if not text.strip():
-        raise BadRequestError("The file is empty. Export it again and choose the new file.")
-    if text.count("{") + text.count("[") > _MAX_PARTS:
-        raise BadRequestError(_OTHER_FILE)
-    return text
-
-
-def _parsed(text: str) -> Any:
+def _rows(text: str | bytes) -> list[Any]:
+    """Return the measurements of a document, parsed but not validated."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_hook=_limited)
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text))  # Windows tools write UTF-16
+        text = text.removeprefix("\N{BYTE ORDER MARK}")
+        if not text.strip():
+            raise BadRequestError("The file is empty. Export it again and choose the new file.")
+        if text.count("{") + text.count("[") > _MAX_PARTS:
+            raise BadRequestError(_OTHER_FILE)
+        document = json.loads(text, parse_constant=_refuse_constant, object_hook=_limited)
     except json.JSONDecodeError as error:
         if not text.lstrip().startswith("{"):
             raise BadRequestError(_OTHER_FILE) from error
@@ -130,19 +124,6 @@ def _parsed(text: str) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:  # numbers with thousands of digits, deep nesting
         raise BadRequestError(_OTHER_FILE) from error
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _limited(found: dict[str, Any]) -> dict[str, Any]:
-    if len(found) > _MAX_FIELDS:
-        raise ValueError("an object has too many fields")
-    return found
-
-
-def _rows(document: Any) -> list[Any]:
     if type(document) is not dict or document.get("format") != FORMAT:
         raise BadRequestError(_OTHER_FILE)
     version, rows = document.get("version"), document.get("measurements")
@@ -153,6 +134,16 @@ def _rows(document: Any) -> list[Any]:
     if type(version) is not int or version != VERSION or type(rows) is not list:
         raise BadRequestError(_OTHER_FILE)
     return rows
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _limited(found: dict[str, Any]) -> dict[str, Any]:
+    if len(found) > _MAX_FIELDS:
+        raise ValueError("an object has too many fields")
+    return found
 
 
 def _measurements(rows: list[Any]) -> tuple[Measurement, ...]:
