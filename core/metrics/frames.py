@@ -79,6 +79,17 @@ def best_known(frame: pd.DataFrame) -> pd.DataFrame:
     return order.drop_duplicates(KEY).sort_index()
 
 
+def pareto(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the Pareto front of memory and decode rate, by ascending memory.
+
+    Rows without memory or decode rate are left out; of equal rows, the first is kept.
+    """
+    known = frame.dropna(subset=["memory", "rate"]).sort_values(
+        ["memory", "rate"], ascending=[True, False], kind="stable"
+    )
+    return known[known["rate"] > known["rate"].cummax().shift(fill_value=0.0)]
+
+
 def _series(point: Point) -> str:
     kind = f"{point.prompt_tokens}-token prompt" if point.measured else "answers in the app"
     return f"{kind}, measured while busy" if point.subject.contended else kind

@@ -6,7 +6,6 @@ A :class:`Point` is one configuration: a measurement, or all answers given under
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -362,22 +361,3 @@ def latest(points: Iterable[Point]) -> list[Point]:
         for point in newest.values()
     ]
     return sorted(found, key=lambda point: (*point.subject.order, point.prompt_tokens or 0))
-
-
-def pareto(points: Iterable[Point]) -> list[Point]:
-    """Return the Pareto front of memory and decode rate, by ascending memory.
-
-    Points without memory or decode rate are left out; of equal points, the first is kept.
-    """
-    known = [
-        (point.memory, point.decode.median, point)
-        for point in points
-        if point.memory is not None and point.decode is not None
-    ]
-    front: list[Point] = []
-    best = -math.inf
-    for _, rate, point in sorted(known, key=lambda each: (each[0], -each[1])):
-        if rate > best:
-            front.append(point)
-            best = rate
-    return front

@@ -16,6 +16,7 @@ from core.catalogue import EMBEDDED_DIR, catalogue
 from core.db.measurement_values import MeasurementState
 from core.db.run_values import utc_now
 from core.metrics.answer_days import PERCENTILES_FROM
+from core.metrics.frames import pareto, point_frame
 from core.metrics.labels import model_names
 from core.metrics.rows import (
     GROWTH_IN_APP,
@@ -26,7 +27,6 @@ from core.metrics.rows import (
     Range,
     last_days,
     latest,
-    pareto,
     point_of,
     subject_of,
     subject_of_run,
@@ -334,23 +334,23 @@ def test_the_front_has_the_points_that_none_dominates() -> None:
         the_point(rate=rate, private_mb=mb)
         for rate, mb in ((20.0, 100), (40.0, 300), (30.0, 400), (40.0, 300))
     )
-    assert pareto([worse, fast, twin, small]) == [small, fast]
+    assert list(pareto(point_frame([worse, fast, twin, small]))["point"]) == [small, fast]
 
 
 def test_points_without_rate_or_memory_are_not_in_the_front() -> None:
     (no_rate,) = points_of_runs([a_row(None)])
     (no_memory,) = points_of_runs([a_row(memory_private_bytes=None)])
-    assert pareto([no_rate, no_memory]) == []
+    assert pareto(point_frame([no_rate, no_memory])).empty
 
 
-@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=25))
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=25))
 def test_every_point_is_dominated_by_the_front(pairs: list[tuple[int, int]]) -> None:
     template = the_point()
     points = [
         replace(template, memory_private=memory, decode=Range(rate, rate, rate))
         for memory, rate in pairs
     ]
-    front = pareto(points)
+    front = list(pareto(point_frame(points))["point"])
     speeds = [point.decode.median for point in front if point.decode]
     assert speeds == sorted(set(speeds)), "each costs more memory and gives more speed"
     for point in points:

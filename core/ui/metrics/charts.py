@@ -17,9 +17,9 @@ import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
 
-from core.metrics.frames import best_known
+from core.metrics.frames import best_known, pareto
 from core.metrics.labels import runtime_label, shortened
-from core.metrics.rows import Point, pareto, precision_label
+from core.metrics.rows import Point, precision_label
 from core.ui.widgets.charts import FILE_COLOUR, PRIVATE_COLOUR, SIDE_COLOURS
 from core.units import bytes_text, milliseconds_text, rate_text
 
@@ -239,12 +239,16 @@ def tradeoff_chart(frame: pd.DataFrame) -> go.Figure:
         cliponaxis=False,
         hovertemplate="%{customdata[0]}<extra></extra>",
     )
-    front = pareto(point for point in known["point"] if not point.subject.contended)
+    front = pareto(known[~known["contended"]])
     if len(front) > 1:
-        line = {"color": GREY, "width": 1.6, "dash": "dot", "shape": "hv"}
-        x = [(point.memory or 0) / 1e6 for point in front]
-        y = [point.decode.median for point in front if point.decode]
-        figure.add_scatter(x=x, y=y, mode="lines", line=line, name="Pareto front", hoverinfo="skip")
+        figure.add_scatter(
+            x=front["memory"],
+            y=front["rate"],
+            mode="lines",
+            line={"color": GREY, "width": 1.6, "dash": "dot", "shape": "hv"},
+            name="Pareto front",
+            hoverinfo="skip",
+        )
     figure.update_layout(height=_HEIGHT, margin=_MARGIN | {"r": 40}, legend=_LEGEND)
     figure.update_coloraxes(
         cmin=1.0,
