@@ -69,7 +69,7 @@ class Benchmark:
             RecordsError: the database is not writable; nothing was started.
         """
         plan = plan.validated()
-        sources = {_stable_name(name, each): each for name, each in self._sources(plan).items()}
+        sources = self._sources(plan)
         plan = replace(plan, models=tuple(sources))
         needs = estimate(plan, self._settings)
         if needs.problem is not None:
@@ -149,21 +149,25 @@ class Benchmark:
         return sweep
 
     def _sources(self, plan: Plan) -> dict[str, Source]:
-        """Return the source of each model of the plan; those with random weights have none.
+        """Return the source of each model of the plan by a name under which it is found from any
+        working directory; those with random weights have none.
 
         Raises:
             UnknownModelError, NotAModelError, CorruptModelError: a model cannot be used.
             BadRequestError: two names refer to the same model.
         """
         store = ModelStore(self._settings)
-        sources = {name: store.resolve(name) for name in plan.models}
         names: dict[str, str] = {}
-        for name, source in sources.items():
+        sources: dict[str, Source] = {}
+        for name in plan.models:
+            source = store.resolve(name)
             if source.key in names:
                 raise BadRequestError(
                     f"{names[source.key]} and {name} are the same model. Enter it once."
                 )
             names[source.key] = name
+            local = source.kind in (SourceKind.CHECKPOINT, SourceKind.IR, SourceKind.GGUF)
+            sources[str(source.location) if local and name != source.key else name] = source
         return sources
 
 
@@ -196,12 +200,6 @@ def new_rows(
                 )
             )
     return rows
-
-
-def _stable_name(name: str, source: Source) -> str:
-    """Return the name under which a model is found from any working directory."""
-    local = source.kind in (SourceKind.CHECKPOINT, SourceKind.IR, SourceKind.GGUF)
-    return str(source.location) if local and name != source.key else name
 
 
 def this_host() -> Host:
