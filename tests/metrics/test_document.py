@@ -197,7 +197,7 @@ def test_a_file_of_a_newer_paddock_asks_for_an_update() -> None:
 
 def test_a_file_too_large_is_rejected_before_it_is_parsed(monkeypatch) -> None:
     monkeypatch.setattr(document, "MAX_BYTES", 1000)
-    monkeypatch.setattr(document, "_parsed", lambda text: pytest.fail("it was read"))
+    monkeypatch.setattr(document, "_rows", lambda text: pytest.fail("it was read"))
     assert "can be imported. Filter the measurements and export them in parts." in error_of(
         b" " * 1001
     )
