@@ -76,19 +76,20 @@ def measure_in_process(
     *,
     on_progress: OnProgress,
     cancel: threading.Event,
-    on_begin: Callable[[int], None] = lambda prompt_tokens: None,
+    on_prompt: Callable[[int | None], None] = lambda prompt_tokens: None,
 ) -> Outcome:
     """Measure one configuration in a new process that does nothing else. Blocks.
 
     Args:
-        on_begin: receives each prompt length when its measurement begins, from this thread.
+        on_prompt: receives each prompt length when its measurement begins, and None when it has
+            ended, from this thread.
 
     Raises:
         StoppedError: ``cancel`` was set.
         NotEnoughMemoryError: the process reached its memory limit, or ran out of memory.
         PaddockError: the process was killed, timed out or failed; the text says which.
     """
-    listener = _Listener(on_begin)
+    listener = _Listener(on_prompt)
     request = {
         "kind": "measure",
         "folder": str(job.folder),
@@ -131,10 +132,10 @@ _SAMPLE = ("ttft_ms", "tpot_ms", "total_ms", "draft_tokens", "core_distance_ns")
 class _Listener:
     """Builds rounds from the worker's events."""
 
-    def __init__(self, on_begin: Callable[[int], None]) -> None:
+    def __init__(self, on_prompt: Callable[[int | None], None]) -> None:
         self.rounds: dict[int, Round] = {}
         self.conditions: Conditions | None = None
-        self._on_begin = on_begin
+        self._on_prompt = on_prompt
         self._loaded: Event = {}
         self._samples: list[Sample] = []
         self._peaks = MemoryPeaks()
@@ -151,7 +152,7 @@ class _Listener:
             case "begin":
                 self._samples = []
                 self._peaks.phase = event["prompt_tokens"]
-                self._on_begin(event["prompt_tokens"])
+                self._on_prompt(event["prompt_tokens"])
             case "sample":
                 figures = {name: event[name] for name in _SAMPLE}
                 self._samples.append(
@@ -159,6 +160,7 @@ class _Listener:
                 )
             case "end":
                 self.rounds[event["prompt_tokens"]] = self._round(event)
+                self._on_prompt(None)
 
     def _round(self, event: Event) -> Round:
         memory = memory_from_json(self._loaded["memory"])

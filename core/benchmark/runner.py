@@ -258,7 +258,7 @@ class LocalSweep(Sweep):
             for row in rows
         ]
         self.writer.put(rows)
-        begun: list[int] = []
+        prompts: list[int | None] = [None]  # the last one is under way
         spare = number >= self.plan.rounds
         which = (
             "again (core-to-core latency was high)"
@@ -288,7 +288,7 @@ class LocalSweep(Sweep):
                     job,
                     on_progress=lambda message: self.say(f"{place}: {message}"),
                     cancel=self._cancel,
-                    on_begin=begun.append,
+                    on_prompt=prompts.append,
                 )
             answers = (sample for one in outcome.rounds.values() for sample in one.samples)
             self._nearest_ns = nearest_of(answers, self._nearest_ns)
@@ -296,7 +296,7 @@ class LocalSweep(Sweep):
                 self._with_round(row, outcome, disturbed=activity.contended) for row in rows
             )
         if failure.reason is not None:
-            failed = [row for row in rows if row.configuration.prompt_tokens in begun[-1:]]
+            failed = [row for row in rows if row.configuration.prompt_tokens == prompts[-1]]
             self._after_failure(target, rows, failed, number, failure.reason)
 
     def _after_failure(

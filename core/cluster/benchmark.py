@@ -85,7 +85,8 @@ class ClusterBenchmark:
             seconds=max(each.seconds for each in node_plans.values()),
             notes=(*notes, *_differences(node_plans)),
         )
-        return self._begin(sweep_id, plan, rows, [*node_plans]), needs
+        shares = {node: each.rows for node, each in node_plans.items() if each.rows}
+        return ClusterSweep(sweep_id, plan, self._writer(rows), self._ray, shares).start(), needs
 
     def resume(self, sweep_id: str, memory_limit_bytes: int | None = None) -> Sweep:
         """Measure what is missing, each row on its own node.
@@ -105,14 +106,12 @@ class ClusterBenchmark:
         """
         record, plan = unfinished(self._store, sweep_id, memory_limit_bytes, on_cluster=True)
         nodes = nodes_of(self._ray, self._chosen_by or record.plan[CLUSTER_KEY].get("chosen_by"))
-        return self._begin(sweep_id, plan, reopened(self._store, record), nodes)
-
-    def _begin(
-        self, sweep_id: str, plan: Plan, rows: Sequence[Measurement], nodes: Sequence[Node]
-    ) -> ClusterSweep:
-        writer = RowWriter(rows, lambda: self._store)
+        writer = self._writer(reopened(self._store, record))
         shares = shares_of(writer.open_rows(), nodes)
         return ClusterSweep(sweep_id, plan, writer, self._ray, shares).start()
+
+    def _writer(self, rows: Sequence[Measurement]) -> RowWriter:
+        return RowWriter(rows, lambda: self._store)
 
     def _node_plans(
         self, nodes: Sequence[Node], plan: Plan, sweep_id: str

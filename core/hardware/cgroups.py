@@ -25,7 +25,8 @@ def memory_headrooms(membership: Path = MEMBERSHIP, root: Path = ROOT) -> Iterat
         maximum = _number(group / ("memory.max" if is_v2 else "memory.limit_in_bytes"))
         used = _number(group / ("memory.current" if is_v2 else "memory.usage_in_bytes"))
         if maximum is not None and used is not None:
-            statistics = dict(line.split() for line in _text(group / "memory.stat").splitlines())
+            lines = map(str.split, _text(group / "memory.stat").splitlines())
+            statistics = dict(line for line in lines if len(line) == 2)
             inactive = statistics.get("total_inactive_file", statistics.get("inactive_file", 0))
             yield maximum - used + int(inactive)
 

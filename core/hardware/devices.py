@@ -114,9 +114,10 @@ def list_devices() -> tuple[Device, ...]:
         RuntimeError: OpenVINO cannot list its devices.
     """
     found = [Device(name, full, _kind(name)) for name, full in _reported_devices()]
-    auto = _selected_by_auto(found)
+    auto = _selected_by_auto(found) if found else ()
     chosen = [device.id for device in found if device.id in auto]
-    text = f"OpenVINO selects: {', '.join(chosen)}" if chosen else _SELECTED_LATER
+    later = _SELECTED_LATER if found else "no device available"
+    text = f"OpenVINO selects: {', '.join(chosen)}" if chosen else later
     return (*found, Device(AUTO, text, DeviceKind.AUTO))
 
 

@@ -133,14 +133,12 @@ def _nodes(kind: _Kind, dev: Path, sys_class: Path) -> list[_Node]:
     found = []
     for path in sorted(dev.glob(kind.nodes)):
         device = sys_class / kind.sysfs / path.name / "device"
-        vendor, driver = device / "vendor", device / "driver"
-        found.append(
-            _Node(
-                path,
-                vendor.read_text(encoding="ascii").strip() if vendor.is_file() else "",
-                driver.resolve().name if driver.exists() else "",
-            )
-        )
+        driver = device / "driver"
+        try:
+            vendor = (device / "vendor").read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            vendor = ""
+        found.append(_Node(path, vendor, driver.resolve().name if driver.exists() else ""))
     return found
 
 

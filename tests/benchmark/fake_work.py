@@ -78,7 +78,7 @@ class FakeWork:
     jobs: list[Job] = field(default_factory=list)
     made: list[Artifact] = field(default_factory=list)
     judged: list[ModelSpec] = field(default_factory=list)
-    on_begin: Callable[[int], None] | None = None
+    on_prompt: Callable[[int | None], None] | None = None
     """Callback of the current measuring process."""
     devices_used: tuple[str, ...] = ("CPU",)
     bandwidth: Callable[[], float] = lambda: BANDWIDTH
@@ -98,9 +98,11 @@ class FakeWork:
         self.make(artifact)
         return PreparedArtifact(Path("nowhere") / artifact.model, 5_000, 4_000, self.positions)
 
-    def _measure(self, job: Job, *, on_begin: Callable[[int], None], **_how: Any) -> Outcome:
+    def _measure(
+        self, job: Job, *, on_prompt: Callable[[int | None], None], **_how: Any
+    ) -> Outcome:
         self.jobs.append(job)
-        self.on_begin = on_begin
+        self.on_prompt = on_prompt
         self.before(job)
         return an_outcome(
             job,

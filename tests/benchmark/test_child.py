@@ -78,14 +78,14 @@ def when_answering(do: Callable[[], None]) -> Callable[[str], None]:
 
 def test_every_prompt_length_has_a_complete_round(job: Job):
     told: list[str] = []
-    begun: list[int] = []
+    begun: list[int | None] = []
     job = replace(job, prompts=((48, 2), (16, 1)), new_tokens=6)
     found = run(
         job,
         on_progress=told.append,
-        on_begin=begun.append,
+        on_prompt=begun.append,
     )
-    assert begun == [48, 16]
+    assert begun == [48, None, 16, None]
     assert list(found.rounds) == [48, 16]
     # So quick a model answers more often than it was asked to, more still with the cores apart.
     most = MOST_ANSWERS + MAX_DISTURBED
@@ -120,7 +120,7 @@ def test_the_baseline_runs_the_checkpoint_with_pytorch(job: Job):
 
 
 def test_killed_worker_shows_which_prompt_length_it_measured(endless: Job):
-    begun: list[int] = []
+    begun: list[int | None] = []
     job = replace(endless, prompts=((8, 2), (16, 100_000)))
 
     def kill() -> None:
@@ -133,9 +133,9 @@ def test_killed_worker_shows_which_prompt_length_it_measured(endless: Job):
     with pytest.raises(
         GenerationError, match=r"FP32 · CPU was killed by signal 9, possibly because"
     ) as e:
-        run(job, on_progress=when_second, on_begin=begun.append)
+        run(job, on_progress=when_second, on_prompt=begun.append)
     assert "\n" not in str(e.value)
-    assert begun == [8, 16]
+    assert begun == [8, None, 16]
     assert workers() == []
 
 

@@ -202,7 +202,7 @@ def test_failed_prompt_length_does_not_affect_others(
 ):
     def too_long(job):
         for prompt, _ in job.prompts:
-            work.on_begin(prompt)
+            work.on_prompt(prompt)
             if prompt == 512:
                 raise GenerationError("It ran into its memory limit.")
 
@@ -220,7 +220,7 @@ def test_failed_prompt_length_does_not_affect_others(
 
 def test_nothing_is_planned_after_every_prompt_length_failed(benchmark_, work: FakeWork):
     def fail(job):
-        work.on_begin(job.prompts[0][0])
+        work.on_prompt(job.prompts[0][0])
         raise GenerationError("It ran into its memory limit.")
 
     work.before = fail
